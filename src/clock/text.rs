@@ -1,0 +1,60 @@
+use std::time::SystemTime;
+
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+
+/// RFC 3339 in UTC with `Z`, whole seconds.
+pub(crate) fn rfc3339(at: SystemTime) -> String {
+    let seconds = Timestamp::try_from(at).map_or(0, |timestamp| timestamp.as_second());
+    Timestamp::from_second(seconds)
+        .unwrap_or_default()
+        .to_string()
+}
+
+/// An instant in any form that people type: RFC 3339, SQLite's `datetime` (UTC), a bare day, Unix
+/// seconds or milliseconds.
+pub(crate) fn parse_timestamp(text: &str) -> Option<SystemTime> {
+    let text = text.trim();
+    if let Ok(number) = text.parse::<i64>() {
+        return unix(number);
+    }
+    if let Ok(timestamp) = text.parse::<Timestamp>() {
+        return Some(timestamp.into());
+    }
+    let datetime: DateTime = text.parse().ok()?;
+    Some(datetime.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
+}
+
+fn unix(number: i64) -> Option<SystemTime> {
+    // 10^11 seconds is the year 5138; 10^11 milliseconds is 1973.
+    let timestamp = if number.abs() >= 100_000_000_000 {
+        Timestamp::from_millisecond(number)
+    } else {
+        Timestamp::from_second(number)
+    };
+    timestamp.ok().map(SystemTime::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_that_people_type_is_the_same_instant() {
+        for text in [
+            "2025-02-10T15:20:00Z",
+            "2025-02-10T23:20:00+08:00",
+            "2025-02-10 15:20:00",
+            "2025-02-10T15:20",
+            "1739200800",
+            "1739200800000",
+        ] {
+            let at = parse_timestamp(text).expect(text);
+            assert_eq!(rfc3339(at), "2025-02-10T15:20:00Z", "{text}");
+        }
+        assert_eq!(
+            parse_timestamp("2025-02-10").map(rfc3339).unwrap(),
+            "2025-02-10T00:00:00Z"
+        );
+        assert_eq!(parse_timestamp("yesterday"), None);
+    }
+}

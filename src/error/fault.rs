@@ -1,0 +1,44 @@
+/// Why the upstream gave no answer that may be passed on.
+///
+/// `UpstreamProxyService` puts it into the response's extensions; the quota's charge policy, the
+/// usage recorder and logs read it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UpstreamFault {
+    /// Never reached: DNS, connect or TLS failed, or no connection was to be had. The upstream
+    /// did no work.
+    Unreached,
+    /// The connection broke or spoke no valid HTTP after the request was (partly) sent.
+    Protocol,
+    /// No response head within the time limit.
+    Timeout,
+    /// It answered with a 5xx status.
+    Failed,
+    /// It refused the gateway's own credential or balance (401, 402, 403).
+    Credentials,
+    /// It limits the gateway itself (429).
+    RateLimited,
+    /// It answered with a redirect, which is never followed.
+    Redirect,
+    /// The client's request body was larger than allowed, so the request was given up.
+    RequestTooLarge,
+    /// The client's request body broke off, so the request was given up.
+    RequestBroken,
+}
+
+impl UpstreamFault {
+    /// The stable name used as error code, in logs and in usage events.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unreached => "upstream_unreachable",
+            Self::Protocol => "upstream_protocol",
+            Self::Timeout => "upstream_timeout",
+            Self::Failed => "upstream_failed",
+            Self::Credentials => "upstream_credentials",
+            Self::RateLimited => "upstream_rate_limited",
+            Self::Redirect => "upstream_redirect",
+            Self::RequestTooLarge => "request_too_large",
+            Self::RequestBroken => "request_body_broken",
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Keys: the secret that a holder presents, its hash, and the record that it stands for.
+//!
+//! A generated key follows `trial-{user}-{yyyymmdd}-{random}`; see [`SecretKey::generate`].
+
+mod generate;
+mod record;
+mod secret;
+
+pub use generate::{Checksum, InvalidUser, user_from_label};
+pub use record::{DailyLimit, InvalidDailyLimit, KeyId, KeyRecord};
+pub use secret::{InvalidKey, KeyHash, SecretKey};

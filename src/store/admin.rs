@@ -1,0 +1,266 @@
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{StoreFuture, UsageReader};
+use crate::{
+    clock::Day,
+    key::{DailyLimit, KeyHash, KeyId, KeyRecord, SecretKey},
+};
+
+/// Issues and changes keys.
+///
+/// Every change writes its audit entry in the same step: both are kept or neither. A change is in
+/// effect for every request that begins after its answer.
+pub trait AdminStore: UsageReader {
+    /// Issues keys, all or none.
+    fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>>;
+
+    /// One page of keys, in the order of their issue.
+    fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage>;
+
+    /// One key, or `None` if it is unknown.
+    fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>>;
+
+    /// Does `change` to one key. `None` if it is unknown; else the key after the change (for a
+    /// deletion: before it).
+    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>>;
+
+    /// Notes what happened without changing a key: a refused attempt.
+    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()>;
+
+    /// The audit trail, newest first.
+    fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>>;
+
+    /// The day that is counted now.
+    fn today(&self) -> Day;
+
+    /// The time by the store's clock.
+    fn now(&self) -> SystemTime;
+
+    /// Tries a write.
+    fn probe(&self) -> StoreFuture<()>;
+}
+
+/// A key to be issued.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// The key; only its hash and masked text are stored.
+    pub secret: SecretKey,
+    /// What the operator calls it.
+    pub label: String,
+    /// Requests a day.
+    pub daily_limit: DailyLimit,
+    /// From when on it is refused.
+    pub expires_at: Option<SystemTime>,
+}
+
+/// Who does something, for the audit trail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Actor {
+    /// A short fingerprint of the admin token; never the token.
+    pub token_id: String,
+    /// Where the request came from.
+    pub ip: Option<IpAddr>,
+}
+
+/// Names a key: by its record's id or by the whole key.
+#[derive(Clone)]
+pub struct KeyRef {
+    text: String,
+    secret: Option<SecretKey>,
+}
+
+impl KeyRef {
+    /// The key of this id, or else the key of this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let secret = SecretKey::parse(&text).ok();
+        Self { text, secret }
+    }
+
+    /// The text as an id.
+    pub fn id(&self) -> KeyId {
+        KeyId::from(self.text.as_str())
+    }
+
+    /// The text as a key, if it can be one.
+    pub fn secret(&self) -> Option<&SecretKey> {
+        self.secret.as_ref()
+    }
+}
+
+impl fmt::Debug for KeyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyRef(…)")
+    }
+}
+
+/// A change to one key.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum KeyChange {
+    /// New values for some fields.
+    Update(KeyPatch),
+    /// A new secret for the same record and the same day's count.
+    Rotate(Rotation),
+    /// Today's used units go back to 0.
+    ResetUsage,
+    /// The key stops; its usage history stays.
+    Delete,
+}
+
+impl KeyChange {
+    /// The change's name in the audit trail.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::Update(_) => "key.update",
+            Self::Rotate(_) => "key.rotate",
+            Self::ResetUsage => "key.reset_usage",
+            Self::Delete => "key.delete",
+        }
+    }
+}
+
+/// New values for some fields of a record; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyPatch {
+    /// The new label.
+    pub label: Option<String>,
+    /// The new limit.
+    pub daily_limit: Option<DailyLimit>,
+    /// The new expiry; `Some(None)` takes it away.
+    pub expires_at: Option<Option<SystemTime>>,
+    /// Switched off or on.
+    pub disabled: Option<bool>,
+}
+
+/// A new secret for a record.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// The new key.
+    pub secret: SecretKey,
+    /// How long the old one still works.
+    pub grace: Duration,
+}
+
+impl Rotation {
+    /// The hash of the new key.
+    pub fn hash(&self) -> KeyHash {
+        self.secret.hash()
+    }
+}
+
+/// A record with its figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeySummary {
+    /// The record.
+    pub record: KeyRecord,
+    /// Units used today.
+    pub used_today: u64,
+    /// Units used on all days.
+    pub total_used: u64,
+    /// The last admitted request.
+    pub last_used_at: Option<SystemTime>,
+}
+
+impl KeySummary {
+    /// Units left today, or `None` if there is no limit.
+    pub fn remaining(&self) -> Option<u64> {
+        self.record
+            .daily_limit
+            .limited()
+            .map(|limit| limit.saturating_sub(self.used_today))
+    }
+}
+
+/// Which page of keys is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPageQuery {
+    /// At most so many keys.
+    pub limit: usize,
+    /// Where the page before ended: its [`KeyPage::next`].
+    pub after: Option<u64>,
+    /// Only keys whose label, id or masked key holds this text, in any case.
+    pub search: Option<String>,
+}
+
+/// One page of keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPage {
+    /// The keys.
+    pub keys: Vec<KeySummary>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<u64>,
+}
+
+/// Which audit entries are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// At most so many entries.
+    pub limit: usize,
+    /// Only entries before the one of this number.
+    pub before: Option<u64>,
+    /// Only this key's.
+    pub key_id: Option<KeyId>,
+}
+
+/// One entry of the audit trail. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Its number; later entries have larger ones.
+    pub number: u64,
+    /// When.
+    pub at: SystemTime,
+    /// Who.
+    pub actor: Actor,
+    /// What, for example `key.create`.
+    pub action: String,
+    /// Which key.
+    pub key_id: Option<KeyId>,
+    /// What changed, as a JSON object of fields.
+    pub detail: String,
+}
+
+impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
+    fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
+        (**self).create(keys, by)
+    }
+
+    fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
+        (**self).list(query)
+    }
+
+    fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {
+        (**self).get(key)
+    }
+
+    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        (**self).change(key, change, by)
+    }
+
+    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {
+        (**self).note(action, by)
+    }
+
+    fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
+        (**self).audit(query)
+    }
+
+    fn today(&self) -> Day {
+        (**self).today()
+    }
+
+    fn now(&self) -> SystemTime {
+        (**self).now()
+    }
+
+    fn probe(&self) -> StoreFuture<()> {
+        (**self).probe()
+    }
+}

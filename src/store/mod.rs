@@ -1,0 +1,35 @@
+//! Stores: the traits that the layers ask, and the back ends that answer.
+//!
+//! | trait | asked by | for |
+//! |---|---|---|
+//! | [`KeyStore`] | `TrialKeyAuthLayer` | the record of a presented key |
+//! | [`QuotaStore`] | `DailyQuotaLayer` | one unit of a subject's day |
+//! | [`UsageSink`] | `UsageRecorderLayer` | keeping a finished request's event |
+//! | [`UsageReader`] | the holder's and the operator's reports | figures of the past |
+//! | [`AdminStore`] | `admin_service()` | issuing and changing keys, the audit trail |
+//!
+//! All are object safe (`Arc<dyn QuotaStore>` is a [`QuotaStore`]) because their calls return a
+//! [`StoreFuture`], which costs no allocation when the answer is in memory.
+
+mod admin;
+mod counter;
+mod future;
+mod keys;
+#[cfg(feature = "memory")]
+pub mod memory;
+mod quota;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+mod usage;
+
+pub use admin::{
+    Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyPatch, KeyRef,
+    KeySummary, NewKey, Rotation,
+};
+pub use future::StoreFuture;
+pub use keys::KeyStore;
+pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
+pub use usage::{
+    GroupBy, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport,
+    UsageRow, UsageSink,
+};

@@ -1,0 +1,249 @@
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+
+use super::StoreFuture;
+use crate::{
+    clock::Day,
+    key::{DailyLimit, KeyId},
+};
+
+/// One request, told at its true end.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UsageEvent {
+    /// Whose request it was, if the key was recognised.
+    pub key_id: Option<KeyId>,
+    /// When it was received.
+    pub at: SystemTime,
+    /// The request's method.
+    pub method: http::Method,
+    /// The request's path, without its query.
+    pub path: String,
+    /// The answer's status; `None` if there was none.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Units charged for it, after refunds.
+    pub units: u32,
+    /// Whether a unit was given back.
+    pub refunded: bool,
+    /// The model that the answer names.
+    pub model: Option<String>,
+    /// The tokens that the answer tells; `None` if it tells none.
+    pub tokens: Option<Tokens>,
+    /// Bytes of the answer's body that were handed on.
+    pub bytes_out: u64,
+    /// From receipt to the answer's head.
+    pub time_to_head: Option<Duration>,
+    /// From receipt to the body's end.
+    pub duration: Duration,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The whole answer was handed on, and its status tells of no failure.
+    Succeeded,
+    /// The upstream failed, before or within its answer, or answered with an error status.
+    Failed,
+    /// The client left before the end.
+    ClientGone,
+    /// A layer refused it, for this reason.
+    Rejected(&'static str),
+}
+
+impl Outcome {
+    /// The stable name used in logs and stores.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::ClientGone => "client_gone",
+            Self::Rejected(_) => "rejected",
+        }
+    }
+}
+
+/// Tokens that an answer tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Tokens {
+    /// Tokens of the prompt.
+    pub prompt: u64,
+    /// Tokens of the completion.
+    pub completion: u64,
+    /// Their total, as told.
+    pub total: u64,
+}
+
+impl Tokens {
+    /// Tokens of these numbers.
+    pub fn new(prompt: u64, completion: u64, total: u64) -> Self {
+        Self {
+            prompt,
+            completion,
+            total,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Tokens {
+    fn add_assign(&mut self, other: Self) {
+        self.prompt += other.prompt;
+        self.completion += other.completion;
+        self.total += other.total;
+    }
+}
+
+/// Keeps usage events.
+pub trait UsageSink: Send + Sync + 'static {
+    /// Takes the event of a finished request. Called at a body's end, also from `drop`: it must
+    /// not block.
+    fn record(&self, event: UsageEvent);
+}
+
+impl<T: UsageSink + ?Sized> UsageSink for Arc<T> {
+    fn record(&self, event: UsageEvent) {
+        (**self).record(event)
+    }
+}
+
+/// What was used, by key, day or model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UsageFigures {
+    /// Requests that were admitted.
+    pub requests: u64,
+    /// Of these, ended well.
+    pub succeeded: u64,
+    /// Of these, failed or left by the client.
+    pub failed: u64,
+    /// Of these, whose unit was given back.
+    pub refunded: u64,
+    /// Requests that were refused; not among `requests`.
+    pub rejected: u64,
+    /// Tokens that the answers told.
+    pub tokens: Tokens,
+}
+
+impl std::ops::AddAssign for UsageFigures {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.refunded += other.refunded;
+        self.rejected += other.rejected;
+        self.tokens += other.tokens;
+    }
+}
+
+impl From<&UsageEvent> for UsageFigures {
+    fn from(event: &UsageEvent) -> Self {
+        let admitted = !matches!(event.outcome, Outcome::Rejected(_));
+        Self {
+            requests: admitted.into(),
+            succeeded: (event.outcome == Outcome::Succeeded).into(),
+            failed: matches!(event.outcome, Outcome::Failed | Outcome::ClientGone).into(),
+            refunded: event.refunded.into(),
+            rejected: (!admitted).into(),
+            tokens: event.tokens.unwrap_or_default(),
+        }
+    }
+}
+
+/// Which figures are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UsageQuery {
+    /// The first day.
+    pub from: Day,
+    /// The last day.
+    pub to: Day,
+    /// One key's only.
+    pub key_id: Option<KeyId>,
+    /// What one row stands for.
+    pub group_by: GroupBy,
+}
+
+impl UsageQuery {
+    /// The figures of these days, one row a key and day.
+    pub fn days(from: Day, to: Day) -> Self {
+        Self {
+            from,
+            to,
+            key_id: None,
+            group_by: GroupBy {
+                key: true,
+                day: true,
+                model: false,
+            },
+        }
+    }
+
+    /// Only this key's.
+    #[must_use]
+    pub fn key(mut self, key_id: KeyId) -> Self {
+        self.key_id = Some(key_id);
+        self
+    }
+}
+
+/// What one row of a report stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupBy {
+    /// A row for each key.
+    pub key: bool,
+    /// A row for each day.
+    pub day: bool,
+    /// A row for each model.
+    pub model: bool,
+}
+
+/// One row of a report. The parts that it is not grouped by are `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UsageRow {
+    /// The key's id.
+    pub key_id: Option<KeyId>,
+    /// The masked key; `None` if the key was deleted.
+    pub masked: Option<String>,
+    /// The key's label.
+    pub label: Option<String>,
+    /// The key's limit as it is now.
+    pub daily_limit: Option<DailyLimit>,
+    /// The day.
+    pub day: Option<Day>,
+    /// The model.
+    pub model: Option<String>,
+    /// Units used, after refunds and resets. `None` when the row is one of several models.
+    pub used: Option<u64>,
+    /// The figures.
+    pub figures: UsageFigures,
+}
+
+/// The answer to a [`UsageQuery`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UsageReport {
+    /// The rows, newest day first, busiest first within a day.
+    pub rows: Vec<UsageRow>,
+    /// How many keys exist.
+    pub total_keys: u64,
+}
+
+/// Reads figures of the past.
+pub trait UsageReader: Send + Sync + 'static {
+    /// The figures that the query asks for, with all events that were recorded before the call.
+    fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport>;
+}
+
+impl<T: UsageReader + ?Sized> UsageReader for Arc<T> {
+    fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
+        (**self).report(query)
+    }
+}
