@@ -12,6 +12,7 @@
 //! [`StoreFuture`], which costs no allocation when the answer is in memory.
 
 mod admin;
+mod audit;
 mod counter;
 mod future;
 mod keys;

@@ -1,1 +1,0 @@
-//! Everything in memory.

@@ -1,0 +1,137 @@
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{MemoryStore, lock};
+use crate::{
+    error::{StoreError, StoreErrorKind},
+    key::{KeyHash, KeyId, KeyRecord, SecretKey},
+    store::{KeyRef, KeyStore, StoreFuture},
+};
+
+/// Records in the order of their issue, found by id and by hash.
+#[derive(Default)]
+pub(super) struct KeyTable {
+    rows: BTreeMap<u64, Row>,
+    by_id: HashMap<KeyId, u64>,
+    by_hash: HashMap<KeyHash, u64>,
+    last: u64,
+}
+
+pub(super) struct Row {
+    pub(super) record: Arc<KeyRecord>,
+    hash: KeyHash,
+    old: Option<(KeyHash, SystemTime)>,
+}
+
+impl KeyTable {
+    pub(super) fn insert(&mut self, hash: KeyHash, record: KeyRecord) -> Result<(), StoreError> {
+        if self.by_id.contains_key(&record.id) || self.by_hash.contains_key(&hash) {
+            return Err(StoreError::new(StoreErrorKind::Conflict));
+        }
+        self.last += 1;
+        self.by_id.insert(record.id.clone(), self.last);
+        self.by_hash.insert(hash, self.last);
+        self.rows.insert(
+            self.last,
+            Row {
+                record: Arc::new(record),
+                hash,
+                old: None,
+            },
+        );
+        Ok(())
+    }
+
+    fn find(&self, hash: &KeyHash, at: SystemTime) -> Option<Arc<KeyRecord>> {
+        let row = &self.rows[self.by_hash.get(hash)?];
+        let valid = row.hash == *hash || row.old.is_some_and(|(_, until)| at < until);
+        valid.then(|| row.record.clone())
+    }
+
+    fn number(&self, key: &KeyRef) -> Option<u64> {
+        let by_id = self.by_id.get(&key.id());
+        by_id
+            .or_else(|| self.by_hash.get(&key.secret()?.hash()))
+            .copied()
+    }
+
+    pub(super) fn get(&self, key: &KeyRef) -> Option<&Row> {
+        self.rows.get(&self.number(key)?)
+    }
+
+    pub(super) fn by_id(&self, id: &KeyId) -> Option<&KeyRecord> {
+        Some(&self.rows[self.by_id.get(id)?].record)
+    }
+
+    pub(super) fn update(&mut self, key: &KeyRef, change: impl FnOnce(&mut KeyRecord)) {
+        if let Some(row) = self
+            .number(key)
+            .and_then(|number| self.rows.get_mut(&number))
+        {
+            change(Arc::make_mut(&mut row.record));
+        }
+    }
+
+    pub(super) fn rotate(&mut self, key: &KeyRef, secret: &SecretKey, old_until: SystemTime) {
+        let Some(number) = self.number(key) else {
+            return;
+        };
+        let Some(row) = self.rows.get_mut(&number) else {
+            return;
+        };
+        if let Some((older, _)) = row.old.replace((row.hash, old_until)) {
+            self.by_hash.remove(&older);
+        }
+        row.hash = secret.hash();
+        Arc::make_mut(&mut row.record).masked = secret.masked();
+        self.by_hash.insert(row.hash, number);
+    }
+
+    pub(super) fn remove(&mut self, key: &KeyRef) {
+        let Some(number) = self.number(key) else {
+            return;
+        };
+        if let Some(row) = self.rows.remove(&number) {
+            self.by_id.remove(&row.record.id);
+            self.by_hash.remove(&row.hash);
+            if let Some((old, _)) = row.old {
+                self.by_hash.remove(&old);
+            }
+        }
+    }
+
+    /// The records after a number, in the order of their issue.
+    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = (u64, &KeyRecord)> {
+        self.rows
+            .range(number + 1..)
+            .map(|(number, row)| (*number, &*row.record))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+impl MemoryStore {
+    /// Issues `key` with this record.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the key or the record's id exists already.
+    pub fn insert(&self, key: &SecretKey, mut record: KeyRecord) -> Result<(), StoreError> {
+        if record.masked.is_empty() {
+            record.masked = key.masked();
+        }
+        lock(&self.0.keys).insert(key.hash(), record)
+    }
+}
+
+impl KeyStore for MemoryStore {
+    fn find(&self, key: &SecretKey) -> StoreFuture<Option<Arc<KeyRecord>>> {
+        let found = lock(&self.0.keys).find(&key.hash(), self.0.clock.now());
+        StoreFuture::ready(Ok(found))
+    }
+}

@@ -1,0 +1,84 @@
+//! [`MemoryStore`]: everything in this process, nothing kept. For tests, and for services whose
+//! quotas may start afresh when they restart.
+
+mod admin;
+mod keys;
+mod quota;
+mod usage;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use dashmap::DashMap;
+
+use self::{keys::KeyTable, usage::Totals};
+use super::{AuditEntry, counter::DayCounter};
+use crate::{
+    clock::{Calendar, Clock, SystemClock},
+    key::KeyId,
+};
+
+/// A store without durability. Clones share their content.
+///
+/// ```
+/// use tower_quota::{
+///     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+///     store::memory::MemoryStore,
+/// };
+///
+/// let store = MemoryStore::new();
+/// let key = SecretKey::parse("trial-key-manual-123")?;
+/// store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(200)?))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Inner>);
+
+struct Inner {
+    calendar: Calendar,
+    clock: Arc<dyn Clock>,
+    keys: Mutex<KeyTable>,
+    counters: DashMap<KeyId, Arc<DayCounter>>,
+    totals: Mutex<Totals>,
+    audit: Mutex<Vec<AuditEntry>>,
+}
+
+impl MemoryStore {
+    /// An empty store whose days are those of UTC.
+    pub fn new() -> Self {
+        Self::with_time(Calendar::utc(), SystemClock)
+    }
+
+    /// An empty store with this calendar and clock.
+    pub fn with_time(calendar: Calendar, clock: impl Clock) -> Self {
+        Self(Arc::new(Inner {
+            calendar,
+            clock: Arc::new(clock),
+            keys: Mutex::default(),
+            counters: DashMap::new(),
+            totals: Mutex::default(),
+            audit: Mutex::default(),
+        }))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("calendar", &self.0.calendar)
+            .finish_non_exhaustive()
+    }
+}
+
+/// These locks guard plain data that is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

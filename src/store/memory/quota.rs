@@ -1,0 +1,80 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use super::{Inner, MemoryStore, lock};
+use crate::{
+    error::StoreError,
+    key::KeyId,
+    store::{
+        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, Verdict,
+        counter::{Count, DayCounter, Origin},
+    },
+};
+
+struct MemoryCharge {
+    store: Arc<Inner>,
+    counter: Arc<DayCounter>,
+    subject: QuotaSubject,
+    origin: Option<Origin>,
+}
+
+impl Inner {
+    pub(super) fn counter(&self, id: &KeyId, at: SystemTime) -> Arc<DayCounter> {
+        if let Some(counter) = self.counters.get(id) {
+            return counter.clone();
+        }
+        let new = || Arc::new(DayCounter::new(Count::new(self.calendar.window(at).day)));
+        self.counters.entry(id.clone()).or_insert_with(new).clone()
+    }
+}
+
+impl QuotaStore for MemoryStore {
+    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
+        let counter = self.0.counter(&subject.id, at);
+        let window = self.0.calendar.window(at);
+        let (origin, standing) = counter.reserve(subject, &window, |origin| {
+            lock(&self.0.totals).used(&subject.id, origin.day, |used| used.saturating_add(1));
+            lock(&self.0.totals).last_used(&subject.id, at);
+            origin
+        });
+        StoreFuture::ready(Ok(match origin {
+            None => Verdict::Exhausted(standing),
+            Some(origin) => Verdict::Admitted {
+                charge: Box::new(MemoryCharge {
+                    store: self.0.clone(),
+                    counter,
+                    subject: subject.clone(),
+                    origin: Some(origin),
+                }),
+                standing,
+            },
+        }))
+    }
+
+    fn standing(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Standing> {
+        let window = self.0.calendar.window(at);
+        StoreFuture::ready(Ok(self
+            .0
+            .counter(&subject.id, at)
+            .standing(subject, &window)))
+    }
+}
+
+impl Charge for MemoryCharge {
+    fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn refund(&mut self, refund: Refund) -> bool {
+        let Some(origin) = self.origin.take() else {
+            return false;
+        };
+        self.counter.refund(origin, &self.subject, refund, || {
+            let mut totals = lock(&self.store.totals);
+            totals.used(&self.subject.id, origin.day, |used| used.saturating_sub(1));
+        })
+    }
+}
