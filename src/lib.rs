@@ -1,8 +1,12 @@
 //! Tower middleware for issued keys, exact daily quotas and a usage ledger.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "auth")]
+pub mod auth;
 pub mod body;
 pub mod clock;
 pub mod error;
 pub mod key;
+#[cfg(feature = "quota")]
+pub mod quota;
 pub mod store;

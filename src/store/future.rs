@@ -30,6 +30,16 @@ impl<T> StoreFuture<T> {
     }
 }
 
+impl<T> StoreFuture<T> {
+    /// The answer if it is at hand, else the future again.
+    pub fn at_hand(self) -> Result<Result<T, StoreError>, Self> {
+        match self.0 {
+            State::Ready(Some(answer)) => Ok(answer),
+            state => Err(Self(state)),
+        }
+    }
+}
+
 impl<T> Unpin for StoreFuture<T> {}
 
 impl<T> Future for StoreFuture<T> {

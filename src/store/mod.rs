@@ -21,6 +21,7 @@ pub mod memory;
 mod quota;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod units;
 mod usage;
 
 pub use admin::{
@@ -30,6 +31,7 @@ pub use admin::{
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
+pub use units::Units;
 pub use usage::{
     GroupBy, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport,
     UsageRow, UsageSink,

@@ -1,0 +1,53 @@
+use http::{
+    HeaderMap,
+    header::{AUTHORIZATION, HeaderName},
+};
+
+use super::AuthRejection;
+use crate::key::SecretKey;
+
+/// The headers that carry a key, beside `Authorization`.
+static KEY_HEADERS: [HeaderName; 2] = [
+    HeaderName::from_static("x-trial-key"),
+    HeaderName::from_static("x-api-key"),
+];
+
+/// Takes the one credential out of the headers; none stays behind.
+pub(super) fn take(headers: &mut HeaderMap) -> Result<SecretKey, AuthRejection> {
+    let found = find(headers);
+    headers.remove(AUTHORIZATION);
+    for name in &KEY_HEADERS {
+        headers.remove(name);
+    }
+    found
+}
+
+fn find(headers: &HeaderMap) -> Result<SecretKey, AuthRejection> {
+    let bearer = headers
+        .get_all(AUTHORIZATION)
+        .iter()
+        .map(|value| bearer(value.as_bytes()));
+    let plain = KEY_HEADERS
+        .iter()
+        .flat_map(|name| headers.get_all(name))
+        .map(|value| Some(value.as_bytes().trim_ascii()));
+    let mut found = None;
+    for credential in bearer.chain(plain) {
+        match found {
+            None => found = Some(credential),
+            Some(first) if first == credential => {}
+            Some(_) => return Err(AuthRejection::ConflictingKeys),
+        }
+    }
+    let text = found.flatten().filter(|text| !text.is_empty());
+    let text = text.ok_or(AuthRejection::MissingKey)?;
+    let text = std::str::from_utf8(text).map_err(|_| AuthRejection::InvalidKey)?;
+    SecretKey::parse(text).map_err(|_| AuthRejection::InvalidKey)
+}
+
+/// The token of a `Bearer` credential; `None` for any other scheme.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.trim_ascii().split_at_checked(6)?;
+    let separated = token.is_empty() || token[0] == b' ';
+    (scheme.eq_ignore_ascii_case(b"bearer") && separated).then(|| token.trim_ascii())
+}

@@ -1,0 +1,56 @@
+//! Middleware that lets only holders of an issued key through.
+//!
+//! # Rules
+//!
+//! - The key is taken from `Authorization: Bearer <key>` (RFC 6750; the scheme in any case),
+//!   `x-trial-key` or `x-api-key`. Two different credentials in one request are refused with 400.
+//! - The credential headers are removed: no inner service sees the key.
+//! - The key's record goes, as `Arc<KeyRecord>`, into the request's extensions for the inner
+//!   service, and into the response's for the layers outside.
+//! - A store that cannot tell is 503, never 401.
+//!
+//! # Example
+//!
+//! ```
+//! use std::{convert::Infallible, sync::Arc};
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_quota::{
+//!     auth::TrialKeyAuthLayer,
+//!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+//!     store::memory::MemoryStore,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//! let key = SecretKey::parse("trial-key-manual-123")?;
+//! store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::UNLIMITED))?;
+//!
+//! let hello = service_fn(|request: Request<Full<Bytes>>| async move {
+//!     let record = request.extensions().get::<Arc<KeyRecord>>().cloned();
+//!     let name = record.map(|record| record.id.to_string()).unwrap_or_default();
+//!     Ok::<_, Infallible>(Response::new(Full::from(format!("hello {name}"))))
+//! });
+//! let service = ServiceBuilder::new().layer(TrialKeyAuthLayer::new(store)).service(hello);
+//!
+//! let request = Request::get("/").header("authorization", "Bearer trial-key-manual-123");
+//! assert_eq!(service.clone().oneshot(request.body(Full::default())?).await?.status(), 200);
+//! let request = Request::get("/").header("authorization", "Bearer trial-key-guessed");
+//! assert_eq!(service.oneshot(request.body(Full::default())?).await?.status(), 401);
+//! # Ok(())
+//! # }
+//! ```
+
+mod credential;
+mod future;
+mod layer;
+mod rejection;
+mod service;
+
+pub use future::ResponseFuture;
+pub use layer::TrialKeyAuthLayer;
+pub use rejection::AuthRejection;
+pub use service::TrialKeyAuth;

@@ -1,0 +1,59 @@
+use http::response::Parts;
+
+use crate::{
+    body::BodyEnd,
+    error::{Rejected, UpstreamFault},
+    store::Refund,
+};
+
+/// Decides what becomes of a unit that was taken.
+///
+/// Whatever is not decided keeps the charge: a request that is dropped before its head, an error of
+/// the inner service.
+pub trait ChargePolicy {
+    /// The inner service has answered with this head.
+    fn at_head(&self, head: &Parts) -> Settlement;
+
+    /// The body of an answer whose unit was kept has ended.
+    fn at_end(&self, end: BodyEnd) -> Settlement {
+        let _ = end;
+        Settlement::Keep
+    }
+}
+
+/// What becomes of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Settlement {
+    /// It stays charged.
+    Keep,
+    /// It is given back.
+    Refund(Refund),
+}
+
+/// The default: a unit is given back when it is known that no work was done for it.
+///
+/// | answer | unit |
+/// |---|---|
+/// | the upstream was never reached, or a layer within refused the request | given back |
+/// | a 5xx, the upstream's or the handler's own | given back, at most as often a day as the limit |
+/// | anything else: 2xx–4xx, a timeout, a broken connection, a client that left | kept |
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChargeUnlessUndone;
+
+impl ChargePolicy for ChargeUnlessUndone {
+    fn at_head(&self, head: &Parts) -> Settlement {
+        match head.extensions.get::<UpstreamFault>() {
+            Some(UpstreamFault::Unreached | UpstreamFault::RequestTooLarge) => {
+                Settlement::Refund(Refund::Always)
+            }
+            Some(UpstreamFault::Failed) => Settlement::Refund(Refund::UpToLimit),
+            Some(_) => Settlement::Keep,
+            None if head.extensions.get::<Rejected>().is_some() => {
+                Settlement::Refund(Refund::Always)
+            }
+            None if head.status.is_server_error() => Settlement::Refund(Refund::UpToLimit),
+            None => Settlement::Keep,
+        }
+    }
+}

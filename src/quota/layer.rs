@@ -1,0 +1,149 @@
+use std::{fmt, sync::Arc};
+
+use tower_layer::Layer;
+
+use super::{
+    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, KeySubject, SubjectSource,
+    service::Shared,
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    error::ProblemJson,
+};
+
+/// Gives each subject so many requests a day. See the [module](super) for its rules.
+pub struct DailyQuotaLayer<Q, P = ChargeUnlessUndone, F = KeySubject, R = ProblemJson> {
+    shared: Arc<Shared<Q, P, F, R>>,
+}
+
+impl<Q> DailyQuotaLayer<Q> {
+    /// Counts in `store`.
+    pub fn new(store: Q) -> Self {
+        Self::from_shared(Shared {
+            store,
+            policy: Arc::new(ChargeUnlessUndone),
+            subject: KeySubject,
+            reject: ProblemJson,
+            commit: CommitPoint::BeforeAnswer,
+            clock: Arc::new(SystemClock),
+        })
+    }
+}
+
+impl<Q, P, F, R> DailyQuotaLayer<Q, P, F, R> {
+    fn from_shared(shared: Shared<Q, P, F, R>) -> Self {
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl<Q: Clone, P, F: Clone, R: Clone> DailyQuotaLayer<Q, P, F, R> {
+    /// Charges by another policy.
+    #[must_use]
+    pub fn policy<P2: ChargePolicy>(self, policy: P2) -> DailyQuotaLayer<Q, P2, F, R> {
+        let Shared {
+            store,
+            subject,
+            reject,
+            commit,
+            clock,
+            ..
+        } = Arc::unwrap_or_clone(self.shared);
+        let policy = Arc::new(policy);
+        DailyQuotaLayer::from_shared(Shared {
+            store,
+            policy,
+            subject,
+            reject,
+            commit,
+            clock,
+        })
+    }
+
+    /// Counts on another subject than the key.
+    #[must_use]
+    pub fn subject<F2: SubjectSource>(self, subject: F2) -> DailyQuotaLayer<Q, P, F2, R> {
+        let Shared {
+            store,
+            policy,
+            reject,
+            commit,
+            clock,
+            ..
+        } = Arc::unwrap_or_clone(self.shared);
+        DailyQuotaLayer::from_shared(Shared {
+            store,
+            policy,
+            subject,
+            reject,
+            commit,
+            clock,
+        })
+    }
+
+    /// Renders rejections in another form.
+    #[must_use]
+    pub fn reject<R2>(self, reject: R2) -> DailyQuotaLayer<Q, P, F, R2> {
+        let Shared {
+            store,
+            policy,
+            subject,
+            commit,
+            clock,
+            ..
+        } = Arc::unwrap_or_clone(self.shared);
+        DailyQuotaLayer::from_shared(Shared {
+            store,
+            policy,
+            subject,
+            reject,
+            commit,
+            clock,
+        })
+    }
+
+    /// Says when the unit must be durable.
+    #[must_use]
+    pub fn commit(self, commit: CommitPoint) -> Self {
+        let shared = Arc::unwrap_or_clone(self.shared);
+        Self::from_shared(Shared { commit, ..shared })
+    }
+
+    /// Takes the day from another clock.
+    #[must_use]
+    pub fn clock(self, clock: impl Clock) -> Self {
+        let shared = Arc::unwrap_or_clone(self.shared);
+        Self::from_shared(Shared {
+            clock: Arc::new(clock),
+            ..shared
+        })
+    }
+}
+
+impl<Q, P, F, R> Clone for DailyQuotaLayer<Q, P, F, R> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<Q, P, F, R> fmt::Debug for DailyQuotaLayer<Q, P, F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DailyQuotaLayer")
+            .field("commit", &self.shared.commit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, Q, P, F, R> Layer<S> for DailyQuotaLayer<Q, P, F, R> {
+    type Service = DailyQuota<S, Q, P, F, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        DailyQuota {
+            inner,
+            shared: self.shared.clone(),
+        }
+    }
+}

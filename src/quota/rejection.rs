@@ -1,0 +1,60 @@
+use std::time::SystemTime;
+
+use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
+
+use super::headers;
+use crate::{
+    error::{Rejection, StoreError},
+    store::Standing,
+};
+
+/// Why a request took no unit.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum QuotaRejection {
+    /// Nothing is left of the day.
+    Exhausted {
+        /// Where the subject stands.
+        standing: Standing,
+        /// When the request was received.
+        at: SystemTime,
+    },
+    /// The unit could not be counted.
+    Store(StoreError),
+    /// The request has no subject: a layer that identifies it is missing outside this one.
+    NoSubject,
+}
+
+/// OpenAI's clients retry a 429 unless told not to.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+impl From<&QuotaRejection> for Rejection {
+    fn from(rejection: &QuotaRejection) -> Self {
+        match rejection {
+            QuotaRejection::Exhausted { standing, at } => exhausted(standing, *at),
+            QuotaRejection::Store(error) => Rejection::from(error),
+            QuotaRejection::NoSubject => Rejection::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "server_error",
+                "quota_subject_missing",
+                "The server does not know whose quota this request counts on.",
+            ),
+        }
+    }
+}
+
+fn exhausted(standing: &Standing, at: SystemTime) -> Rejection {
+    let limit = standing.daily_limit.get();
+    let resets_at = crate::clock::rfc3339(standing.resets_at);
+    let seconds = headers::seconds_to_reset(standing, at);
+    let mut rejection = Rejection::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "insufficient_quota",
+        "insufficient_quota",
+        format!("Today's quota of {limit} requests is used up. It resets at {resets_at}."),
+    )
+    .header(RETRY_AFTER, HeaderValue::from(seconds))
+    .header(SHOULD_RETRY, HeaderValue::from_static("false"));
+    headers::insert(&mut rejection.headers, standing, at);
+    rejection
+}

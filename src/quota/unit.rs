@@ -1,0 +1,82 @@
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use http::response::Parts;
+
+use super::{ChargePolicy, Settlement, headers};
+use crate::{
+    body::{BodyEnd, BodyObserver},
+    error::StoreError,
+    store::{Charge, Standing, Units},
+};
+
+/// The unit of one request: it lives in the future, then in the body.
+pub(super) struct Unit {
+    charge: Box<dyn Charge>,
+    standing: Standing,
+    units: Units,
+    at: SystemTime,
+}
+
+impl Unit {
+    pub(super) fn new(
+        charge: Box<dyn Charge>,
+        standing: Standing,
+        units: Units,
+        at: SystemTime,
+    ) -> Self {
+        units.charge();
+        Self {
+            charge,
+            standing,
+            units,
+            at,
+        }
+    }
+
+    pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        self.charge.poll_committed(cx)
+    }
+
+    pub(super) fn settle(&mut self, settlement: Settlement) {
+        if let Settlement::Refund(refund) = settlement
+            && self.charge.refund(refund)
+        {
+            self.units.refund();
+            self.standing.used = self.standing.used.saturating_sub(1);
+        }
+    }
+
+    /// The unit could not be made durable, so it is not charged.
+    pub(super) fn forget(self) {
+        self.units.clear();
+    }
+
+    pub(super) fn insert_headers(&self, head: &mut Parts) {
+        headers::insert(&mut head.headers, &self.standing, self.at);
+    }
+}
+
+/// Settles the unit of an answer at the end of its body.
+pub struct UnitObserver<P> {
+    pub(super) unit: Unit,
+    pub(super) policy: Arc<P>,
+}
+
+impl<D, P: ChargePolicy> BodyObserver<D> for UnitObserver<P> {
+    fn end(mut self, end: BodyEnd) {
+        self.unit.settle(self.policy.at_end(end));
+    }
+}
+
+impl<P> fmt::Debug for UnitObserver<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnitObserver")
+            .field("standing", &self.unit.standing)
+            .finish_non_exhaustive()
+    }
+}
