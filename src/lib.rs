@@ -10,3 +10,5 @@ pub mod key;
 #[cfg(feature = "quota")]
 pub mod quota;
 pub mod store;
+#[cfg(feature = "usage")]
+pub mod usage;

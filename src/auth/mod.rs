@@ -32,7 +32,7 @@
 //! let hello = service_fn(|request: Request<Full<Bytes>>| async move {
 //!     let record = request.extensions().get::<Arc<KeyRecord>>().cloned();
 //!     let name = record.map(|record| record.id.to_string()).unwrap_or_default();
-//!     Ok::<_, Infallible>(Response::new(Full::from(format!("hello {name}"))))
+//!     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(format!("hello {name}"))))
 //! });
 //! let service = ServiceBuilder::new().layer(TrialKeyAuthLayer::new(store)).service(hello);
 //!

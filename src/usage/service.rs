@@ -1,0 +1,62 @@
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Buf;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{ResponseFuture, UsageObserver, UsageSink, recorder::Recorder};
+use crate::{body::ObservedBody, clock::Clock};
+
+/// The service of [`UsageRecorderLayer`](super::UsageRecorderLayer).
+pub struct UsageRecorder<S, U> {
+    pub(super) inner: S,
+    pub(super) shared: Arc<Shared<U>>,
+}
+
+pub(super) struct Shared<U> {
+    pub(super) sink: U,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl<S, U, ReqBody, ResBody> Service<Request<ReqBody>> for UsageRecorder<S, U>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    U: UsageSink,
+    ResBody: Body,
+    ResBody::Data: Buf,
+{
+    type Response = Response<ObservedBody<ResBody, UsageObserver<U>>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, U>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let recorder = Recorder::start(self.shared.clone(), &mut request);
+        ResponseFuture::new(self.inner.call(request), recorder)
+    }
+}
+
+impl<S: Clone, U> Clone for UsageRecorder<S, U> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<S: fmt::Debug, U> fmt::Debug for UsageRecorder<S, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageRecorder")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
