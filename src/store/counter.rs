@@ -170,7 +170,8 @@ mod tests {
 
     fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
         counter
-            .reserve(&subject(limit), &window(day), |origin| origin)
+            .reserve(&subject(limit), &window(day), Ok::<_, ()>)
+            .unwrap()
             .0
     }
 
