@@ -1,5 +1,6 @@
 //! Tower middleware for issued keys, exact daily quotas and a usage ledger.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 #[cfg(feature = "auth")]
 pub mod auth;
