@@ -59,10 +59,8 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         strip_hop_by_hop(&mut headers);
-        let mut left: Vec<_> = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
-            .collect();
+        let mut left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         left.sort_by_key(|(name, _)| *name);
         assert_eq!(left, [("content-type", "application/json"), ("te", "trailers")]);
     }

@@ -88,7 +88,11 @@ fn check_host(request: &Parts) -> Result<(), TargetError> {
         (Some(host), authority) => {
             let host: Authority = host.as_bytes().try_into().map_err(|_| TargetError::Host)?;
             let differs = authority.is_some_and(|authority| *authority != host);
-            if differs || host.as_str().contains('@') { Err(TargetError::Host) } else { Ok(()) }
+            if differs || host.as_str().contains(['@', ',']) {
+                Err(TargetError::Host)
+            } else {
+                Ok(())
+            }
         }
     }
 }
