@@ -21,7 +21,7 @@ const TEXTS = {
     used: (used, limit) => `已用 ${used} / ${limit}`, usedFree: (used) => `今日已用 ${used} 次`,
     resets: (at) => `将于 ${at}（你的时区）重新计数。`,
     expires: (at) => `密钥有效期至 ${at}。`,
-    succeeded: "成功", failed: "失败", refunded: "已退还", tokens: "令牌数", days: "最近 30 天的请求数",
+    succeeded: "成功", failed: "失败", refunded: "已退还", tokens: "Token 数", days: "最近 30 天的请求数",
     needKey: "请输入密钥。", wrong: "密钥无效，请检查是否复制完整。",
     refused: "密钥已停用或已过期。", unavailable: "暂时无法读取用量，请稍后再试。",
     unreachable: "无法连接网关。",
