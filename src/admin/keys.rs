@@ -82,12 +82,14 @@ impl<S: AdminStore, R> Shared<S, R> {
         let records = self.store.create(new, by).await?;
         let mut keys =
             secrets.iter().zip(&records).map(|(secret, record)| IssuedKey::new(secret, record));
-        let (None, Some(key)) = (count, keys.next()) else {
-            let keys: Vec<_> = keys.collect();
-            let count = keys.len();
-            return Ok(answer(StatusCode::CREATED, &IssuedKeys { count, keys }));
-        };
-        Ok(answer(StatusCode::CREATED, &key))
+        if count.is_none()
+            && let Some(key) = keys.next()
+        {
+            return Ok(answer(StatusCode::CREATED, &key));
+        }
+        let keys: Vec<_> = keys.collect();
+        let count = keys.len();
+        Ok(answer(StatusCode::CREATED, &IssuedKeys { count, keys }))
     }
 
     pub(super) async fn list_keys(&self, mut params: Params) -> Answer {
