@@ -4,6 +4,8 @@
 // What two rooms share is idle where only one of them is built.
 #![cfg_attr(not(feature = "full"), allow(dead_code, unused_imports))]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "auth")]
 pub mod auth;
 pub mod body;
