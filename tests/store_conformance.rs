@@ -98,6 +98,8 @@ async fn take(
     match store.reserve(subject, at).await.unwrap() {
         Verdict::Admitted { mut charge, .. } => {
             poll_fn(|cx| charge.poll_committed(cx)).await.unwrap();
+            // It may be asked again.
+            poll_fn(|cx| charge.poll_committed(cx)).await.unwrap();
             Some(charge)
         }
         Verdict::Exhausted(standing) => {

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -20,7 +20,10 @@ use crate::{
 
 /// Whether a batch was committed. Clones wait for the same batch.
 #[derive(Clone)]
-pub(super) struct Commit(Shared<oneshot::Receiver<Result<(), StoreError>>>);
+pub(super) struct Commit {
+    outcome: Shared<oneshot::Receiver<Result<(), StoreError>>>,
+    known: Option<Result<(), StoreError>>,
+}
 
 /// All that is written in one transaction.
 pub(super) struct Batch {
@@ -143,17 +146,20 @@ impl Queue {
 impl Batch {
     fn new() -> Self {
         let (committed, receiver) = oneshot::channel();
-        let commit = Commit(receiver.shared());
+        let commit = Commit { outcome: receiver.shared(), known: None };
         Self { ops: Vec::new(), usage: Vec::new(), committed, commit }
     }
 }
 
 impl Commit {
-    /// Ready once the batch is committed or has failed.
+    /// Ready once the batch is committed or has failed; may be asked again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| match answer {
-            Ok(committed) => committed,
-            Err(_) => Err(StoreError::unavailable("the writer has ended")),
-        })
+        if let Some(known) = &self.known {
+            return Poll::Ready(known.clone());
+        }
+        let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
+        let ended = |_| Err(StoreError::unavailable("the writer has ended"));
+        let known = self.known.insert(outcome.unwrap_or_else(ended));
+        Poll::Ready(known.clone())
     }
 }
