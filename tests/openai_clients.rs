@@ -1,0 +1,169 @@
+//! The real OpenAI clients for Python and Node see what they would see of OpenAI.
+
+mod common;
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Lines},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use common::{Gateway, Upstream, chat_json, json_answer, streaming};
+use http::{Response, header::CONTENT_TYPE};
+use serde_json::{Value, json};
+
+#[derive(Clone, Copy, Debug)]
+enum Language {
+    Python,
+    Node,
+}
+
+/// A running client and the lines that it tells.
+struct Call {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Call {
+    fn start(language: Language, gateway: &Gateway, key: &str, call: &str) -> Self {
+        let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/openai_client");
+        let (program, script) = match language {
+            Language::Python => {
+                let python = env::var("OPENAI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+                (python, format!("{clients}.py"))
+            }
+            Language::Node => ("node".to_owned(), format!("{clients}.cjs")),
+        };
+        let mut child = Command::new(program)
+            .args([&script, call])
+            .env("BASE_URL", gateway.url("/v1"))
+            .env("KEY", key)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line, as JSON.
+    fn next(&mut self) -> Value {
+        let line = self.lines.next().expect("one more line").unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Defines each promise for both clients.
+macro_rules! both {
+    ($($promise:ident,)*) => {
+        mod python {
+            $(#[tokio::test(flavor = "multi_thread")]
+            #[ignore = "needs Python with openai"]
+            async fn $promise() {
+                super::$promise(super::Language::Python).await;
+            })*
+        }
+        mod node {
+            $(#[tokio::test(flavor = "multi_thread")]
+            #[ignore = "needs Node with openai"]
+            async fn $promise() {
+                super::$promise(super::Language::Node).await;
+            })*
+        }
+    };
+}
+
+both! {
+    chat_and_models_work,
+    a_stream_arrives_chunk_by_chunk,
+    a_stream_that_breaks_off_is_an_error,
+    a_wrong_key_is_an_authentication_error,
+    an_exhausted_day_is_a_rate_limit_error_at_once,
+}
+
+async fn chat_and_models_work(language: Language) {
+    let upstream = Upstream::start(|request| match request.uri().path() {
+        "/v1/models" => json_answer(
+            json!({"object": "list", "data": [{"id": "deepseek-chat", "object": "model"}]}).to_string(),
+        ),
+        _ => json_answer(chat_json().to_string()),
+    })
+    .await;
+    let gateway = Gateway::before(&upstream.base_url());
+    let key = gateway.create_key(json!({})).await;
+    let mut chat = Call::start(language, &gateway, &key, "chat");
+    assert_eq!(chat.next(), json!({"content": "hello", "tokens": 5}));
+    let mut models = Call::start(language, &gateway, &key, "models");
+    assert_eq!(models.next(), json!({"models": ["deepseek-chat"]}));
+}
+
+fn chunk(content: &str) -> String {
+    let chunk = json!({
+        "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "deepseek-chat",
+        "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": null}],
+    });
+    format!("data: {chunk}\n\n")
+}
+
+/// An upstream whose one answer is a stream, fed from outside.
+async fn streamed() -> (Upstream, tokio::sync::mpsc::UnboundedSender<Result<bytes::Bytes, tower::BoxError>>)
+{
+    let (feed, body) = streaming();
+    let body = std::sync::Mutex::new(Some(body));
+    let upstream = Upstream::start(move |_| {
+        let body = body.lock().unwrap().take().expect("one request");
+        Response::builder().header(CONTENT_TYPE, "text/event-stream").body(body).unwrap()
+    })
+    .await;
+    (upstream, feed)
+}
+
+async fn a_stream_arrives_chunk_by_chunk(language: Language) {
+    let (upstream, feed) = streamed().await;
+    let gateway = Gateway::before(&upstream.base_url());
+    let key = gateway.create_key(json!({})).await;
+    let mut call = Call::start(language, &gateway, &key, "stream");
+    for content in ["你", "好", "!"] {
+        feed.send(Ok(chunk(content).into())).unwrap();
+        assert_eq!(call.next(), json!({"content": content}), "before the next one is sent");
+    }
+    feed.send(Ok("data: [DONE]\n\n".into())).unwrap();
+    drop(feed);
+    assert_eq!(call.next(), json!({"done": true}));
+}
+
+async fn a_stream_that_breaks_off_is_an_error(language: Language) {
+    let (upstream, feed) = streamed().await;
+    let gateway = Gateway::before(&upstream.base_url());
+    let key = gateway.create_key(json!({})).await;
+    let mut call = Call::start(language, &gateway, &key, "stream");
+    feed.send(Ok(chunk("你").into())).unwrap();
+    assert_eq!(call.next(), json!({"content": "你"}));
+    feed.send(Err("the upstream breaks off".into())).unwrap();
+    // The clients raise what their HTTP library raises, and never tell that it is done.
+    let told = call.lines.next().map(|line| line.unwrap()).unwrap_or_default();
+    assert!(!told.contains("done"), "{told}");
+}
+
+async fn a_wrong_key_is_an_authentication_error(language: Language) {
+    let gateway = Gateway::demo();
+    let told = Call::start(language, &gateway, "trial-nobody", "chat").next();
+    assert_eq!(told["error"], "AuthenticationError");
+    assert_eq!((&told["code"], &told["attempts"]), (&json!("invalid_api_key"), &json!(1)));
+}
+
+async fn an_exhausted_day_is_a_rate_limit_error_at_once(language: Language) {
+    let gateway = Gateway::demo();
+    let key = gateway.create_key(json!({"daily_limit": 1})).await;
+    assert!(Call::start(language, &gateway, &key, "chat").next()["content"].is_string());
+    let told = Call::start(language, &gateway, &key, "chat").next();
+    assert_eq!(told["error"], "RateLimitError");
+    assert_eq!((&told["code"], &told["attempts"]), (&json!("insufficient_quota"), &json!(1)));
+    assert!(told["seconds"].as_f64().unwrap() < 1.0, "{told}");
+}

@@ -1,0 +1,123 @@
+//! `api_keys` may be edited by another process while the gateway runs, and holds no clear key.
+
+mod common;
+
+use common::{Client, Gateway, eventually};
+use http::Method;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+const KEY: &str = "trial-key-manual-123";
+
+fn file(gateway: &Gateway) -> Connection {
+    let connection = Connection::open(gateway.dir().join("quota.db")).unwrap();
+    connection.busy_timeout(common::DEADLINE).unwrap();
+    connection
+}
+
+fn insert(gateway: &Gateway, limit: u32) {
+    let sql = format!(
+        "INSERT INTO api_keys (key, label, daily_limit, created_at)
+         VALUES ('{KEY}', '手动创建的密钥', {limit}, datetime('now'))"
+    );
+    file(gateway).execute_batch(&sql).unwrap();
+}
+
+async fn status(gateway: &Gateway, key: &str) -> u16 {
+    let url = gateway.url("/v1/chat/completions");
+    let request = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+    Client::http1().post_as(key, &url, &request).await.status.as_u16()
+}
+
+/// Whether the file or one beside it holds this text.
+fn is_on_disk(gateway: &Gateway, text: &str) -> bool {
+    std::fs::read_dir(gateway.dir()).unwrap().any(|entry| {
+        let content = std::fs::read(entry.unwrap().path()).unwrap_or_default();
+        content.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_typed_in_clear_works_at_once_and_is_hashed_with_its_count_kept() {
+    let mut gateway = Gateway::demo();
+    insert(&gateway, 3);
+    assert_eq!(status(&gateway, KEY).await, 200);
+    assert_eq!(status(&gateway, KEY).await, 200);
+    eventually("no clear text on disk", || async { !is_on_disk(&gateway, KEY) }).await;
+
+    let (shown, hash): (String, String) = file(&gateway)
+        .query_row("SELECT key, key_hash FROM api_keys", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!((shown.as_str(), hash.len()), ("trial-key-…", 64));
+    assert_eq!(status(&gateway, &hash).await, 401, "a stored text is no key");
+
+    gateway.restart();
+    assert_eq!(status(&gateway, KEY).await, 200);
+    assert_eq!(status(&gateway, KEY).await, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_typed_in_clear_is_hashed_even_if_nobody_uses_it() {
+    let gateway = Gateway::demo();
+    insert(&gateway, 3);
+    eventually("no clear text on disk", || async { !is_on_disk(&gateway, KEY) }).await;
+    assert_eq!(status(&gateway, KEY).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_limit_and_a_deleted_row_are_honoured() {
+    let gateway = Gateway::demo();
+    let key = gateway.create_key(json!({"daily_limit": 1})).await;
+    assert_eq!(status(&gateway, &key).await, 200);
+    assert_eq!(status(&gateway, &key).await, 429);
+    file(&gateway).execute_batch("UPDATE api_keys SET daily_limit = 2").unwrap();
+    eventually("the new limit", || async { status(&gateway, &key).await == 200 }).await;
+    file(&gateway).execute_batch("DELETE FROM api_keys").unwrap();
+    eventually("the key's end", || async { status(&gateway, &key).await == 401 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_without_a_limit_gets_the_default_and_dates_are_read_as_people_type_them() {
+    let gateway = Gateway::demo();
+    for (number, date) in
+        ["'2025-02-10T15:20:00Z'", "'2025-02-10 15:20:00'", "1739200800", "1739200800000", "NULL"]
+            .into_iter()
+            .enumerate()
+    {
+        let sql = format!(
+            "INSERT INTO api_keys (key, created_at) VALUES ('trial-key-typed-in-{number}', {date})"
+        );
+        file(&gateway).execute_batch(&sql).unwrap();
+        assert_eq!(status(&gateway, &format!("trial-key-typed-in-{number}")).await, 200);
+    }
+    let page = gateway.admin(Method::GET, "/admin/keys", &Value::Null).await;
+    let keys = page["keys"].as_array().unwrap();
+    for key in &keys[..4] {
+        assert_eq!(key["created_at"], "2025-02-10T15:20:00Z");
+        assert_eq!(key["daily_limit"], 200);
+    }
+    assert_eq!(keys[4]["created_at"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_typed_in_twice_keeps_its_first_row() {
+    let gateway = Gateway::demo();
+    insert(&gateway, 1);
+    assert_eq!(status(&gateway, KEY).await, 200);
+    insert(&gateway, 100);
+    eventually("the second row's hashing", || async { !is_on_disk(&gateway, KEY) }).await;
+    assert_eq!(status(&gateway, KEY).await, 429);
+}
+
+#[test]
+fn a_second_gateway_on_the_same_file_is_refused() {
+    let first = Gateway::demo();
+    let second = common::GatewayCommand::new()
+        .env("DATABASE_URL", first.dir().join("quota.db").to_str().unwrap())
+        .arg("--demo")
+        .output();
+    assert!(!second.status.success());
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("DATABASE_URL") && said.contains("in use by another"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
