@@ -121,9 +121,12 @@ where
                                 record: Some(record),
                             }
                         }
-                        Err(response) => State::Rejected {
-                            response: Some(response),
-                        },
+                        Err(refusal) => {
+                            let response = find.shared.refuse(refusal);
+                            State::Rejected {
+                                response: Some(response),
+                            }
+                        }
                     };
                     state.set(next);
                 }

@@ -32,44 +32,43 @@ pub(super) struct Shared<K, R> {
 
 impl<K, R: Reject> Shared<K, R> {
     /// Turns the store's answer into the record to go on with, or into the refusal.
-    pub(super) fn admit<B>(
+    pub(super) fn admit(
         &self,
         key: &SecretKey,
         found: Result<Option<Arc<KeyRecord>>, StoreError>,
         at: SystemTime,
-    ) -> Result<Arc<KeyRecord>, Response<ResponseBody<B>>> {
-        let record = match found {
-            Ok(Some(record)) => record,
+    ) -> Result<Arc<KeyRecord>, Refusal> {
+        match found {
+            Ok(Some(record)) if record.disabled => {
+                Err(Refusal(AuthRejection::DisabledKey, Some(record)))
+            }
+            Ok(Some(record)) if record.is_expired(at) => {
+                Err(Refusal(AuthRejection::ExpiredKey, Some(record)))
+            }
+            Ok(Some(record)) => Ok(record),
             Ok(None) if key.checksum() == Checksum::Mistyped => {
-                return Err(self.refuse(&AuthRejection::MistypedKey, None));
+                Err(Refusal(AuthRejection::MistypedKey, None))
             }
-            Ok(None) => return Err(self.refuse(&AuthRejection::InvalidKey, None)),
+            Ok(None) => Err(Refusal(AuthRejection::InvalidKey, None)),
             Err(error) => {
-                tracing::warn!(%error, source = ?error, "no key could be looked up");
-                return Err(self.refuse(&AuthRejection::Store(error), None));
+                tracing::warn!(source = ?error, "no key could be looked up");
+                Err(Refusal(AuthRejection::Store(error), None))
             }
-        };
-        if record.disabled {
-            return Err(self.refuse(&AuthRejection::DisabledKey, Some(record)));
         }
-        if record.is_expired(at) {
-            return Err(self.refuse(&AuthRejection::ExpiredKey, Some(record)));
-        }
-        Ok(record)
     }
 
-    pub(super) fn refuse<B>(
-        &self,
-        rejection: &AuthRejection,
-        record: Option<Arc<KeyRecord>>,
-    ) -> Response<ResponseBody<B>> {
-        let mut response = ResponseBody::answer(self.reject.reject(rejection.into()));
+    pub(super) fn refuse<B>(&self, refusal: Refusal) -> Response<ResponseBody<B>> {
+        let Refusal(rejection, record) = refusal;
+        let mut response = ResponseBody::answer(self.reject.reject((&rejection).into()));
         if let Some(record) = record {
             response.extensions_mut().insert(record);
         }
         response
     }
 }
+
+/// Why a request is refused, and whose it was if that is known.
+pub(super) struct Refusal(AuthRejection, Option<Arc<KeyRecord>>);
 
 impl<S, K, R, ReqBody, ResBody> Service<Request<ReqBody>> for TrialKeyAuth<S, K, R>
 where
@@ -90,7 +89,8 @@ where
         let key = match credential::take(request.headers_mut()) {
             Ok(key) => key,
             Err(rejection) => {
-                return ResponseFuture::rejected(self.shared.refuse(&rejection, None));
+                let refusal = Refusal(rejection, None);
+                return ResponseFuture::rejected(self.shared.refuse(refusal));
             }
         };
         match self.shared.store.find(&key).at_hand() {
@@ -99,7 +99,7 @@ where
                     let request = identify(request, record.clone());
                     ResponseFuture::calling(self.inner.call(request), record)
                 }
-                Err(response) => ResponseFuture::rejected(response),
+                Err(refusal) => ResponseFuture::rejected(self.shared.refuse(refusal)),
             },
             Err(find) => {
                 let clone = self.inner.clone();

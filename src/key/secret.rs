@@ -39,6 +39,12 @@ impl SecretKey {
         Self(text.into())
     }
 
+    /// A text typed into a store by hand. One that is no valid key can never be presented.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn typed_in(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The key in clear, for the one answer that shows it.
     pub fn expose(&self) -> &str {
         &self.0
@@ -71,6 +77,11 @@ impl fmt::Debug for SecretKey {
 }
 
 impl KeyHash {
+    /// The hash as 64 hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The 32 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

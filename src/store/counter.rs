@@ -73,25 +73,27 @@ impl DayCounter {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one unit, and tells `taken` of it before another can be taken or the day be reset.
-    /// `None` in the first place if nothing is left.
-    pub(crate) fn reserve<T>(
+    /// Takes one unit if one is left, and hands its origin to `keep` before another can be taken or
+    /// the day be reset. The unit is taken only if `keep` succeeds.
+    pub(crate) fn reserve<T, E>(
         &self,
         subject: &QuotaSubject,
         window: &Window,
-        taken: impl FnOnce(Origin) -> T,
-    ) -> (Option<T>, Standing) {
+        keep: impl FnOnce(Origin) -> Result<T, E>,
+    ) -> Result<(Option<T>, Standing), E> {
         let mut count = self.lock();
         count.turn_to(window.day);
         let full = subject
             .daily_limit
             .limited()
             .is_some_and(|limit| count.used >= limit);
-        let taken = (!full).then(|| {
-            count.used += 1;
-            taken(count.origin())
-        });
-        (taken, count.standing(subject, window.end))
+        let kept = if full {
+            None
+        } else {
+            Some(keep(count.origin())?)
+        };
+        count.used += u64::from(kept.is_some());
+        Ok((kept, count.standing(subject, window.end)))
     }
 
     /// Where the subject stands.
@@ -101,51 +103,55 @@ impl DayCounter {
         count.standing(subject, window.end)
     }
 
-    /// Gives a unit back, and tells `given` of it, if its day and reset are still the current ones
-    /// and the condition holds.
+    /// Gives a unit back if its day and reset are still the current ones, the condition holds and
+    /// `keep` succeeds. Returns whether it was given back.
     pub(crate) fn refund(
         &self,
         origin: Origin,
         subject: &QuotaSubject,
         refund: Refund,
-        given: impl FnOnce(),
+        keep: impl FnOnce() -> bool,
     ) -> bool {
         let mut count = self.lock();
-        if count.origin() != origin || count.used == 0 {
+        let capped = refund == Refund::UpToLimit;
+        let limit = subject.daily_limit.limited().unwrap_or(u64::MAX);
+        let current = count.origin() == origin && count.used > 0;
+        if !current || (capped && count.refunded >= limit) || !keep() {
             return false;
         }
-        if refund == Refund::UpToLimit {
-            let limit = subject.daily_limit.limited().unwrap_or(u64::MAX);
-            if count.refunded >= limit {
-                return false;
-            }
-            count.refunded += 1;
-        }
+        count.refunded += u64::from(capped);
         count.used -= 1;
-        given();
         true
     }
 
-    /// Takes back a unit that could not be made durable.
-    pub(crate) fn undo(&self, origin: Origin) {
-        let mut count = self.lock();
-        if count.origin() == origin {
-            count.used = count.used.saturating_sub(1);
-        }
-    }
-
-    /// Begins the day anew, and tells `reset` of it before another unit can be taken. Returns what
-    /// had been used.
-    pub(crate) fn reset(&self, day: Day, reset: impl FnOnce(Origin)) -> u64 {
+    /// Begins the day anew and hands the new origin to `keep` before another unit can be taken. The
+    /// day is reset only if `keep` succeeds.
+    pub(crate) fn reset<T, E>(
+        &self,
+        day: Day,
+        keep: impl FnOnce(Origin) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut count = self.lock();
         count.turn_to(day);
-        let used = count.used;
-        *count = Count {
+        let anew = Count {
             epoch: count.epoch + 1,
             ..Count::new(count.day)
         };
-        reset(count.origin());
-        used
+        let kept = keep(anew.origin())?;
+        *count = anew;
+        Ok(kept)
+    }
+
+    /// The day that is counted.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn day(&self) -> Day {
+        self.lock().day
+    }
+
+    /// Goes on from what a back end has kept, after it lost something.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn restore(&self, count: Count) {
+        *self.lock() = count;
     }
 }
 
@@ -164,7 +170,8 @@ mod tests {
 
     fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
         counter
-            .reserve(&subject(limit), &window(day), |origin| origin)
+            .reserve(&subject(limit), &window(day), Ok::<_, ()>)
+            .unwrap()
             .0
     }
 
@@ -173,11 +180,13 @@ mod tests {
         let counter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
         let yesterday = take(&counter, 1, "2026-11-22").unwrap();
         let today = take(&counter, 1, "2026-11-23").unwrap();
-        assert!(!counter.refund(yesterday, &subject(1), Refund::Always, || ()));
+        assert!(!counter.refund(yesterday, &subject(1), Refund::Always, || true));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
-        counter.reset("2026-11-23".parse().unwrap(), |_| ());
+        counter
+            .reset("2026-11-23".parse().unwrap(), |_| Ok::<_, ()>(()))
+            .unwrap();
         take(&counter, 1, "2026-11-23").unwrap();
-        assert!(!counter.refund(today, &subject(1), Refund::Always, || ()));
+        assert!(!counter.refund(today, &subject(1), Refund::Always, || true));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
     }
 
@@ -194,7 +203,7 @@ mod tests {
         let mut admitted = 0;
         while let Some(origin) = take(&counter, 5, "2026-11-22") {
             admitted += 1;
-            counter.refund(origin, &subject(5), Refund::UpToLimit, || ());
+            counter.refund(origin, &subject(5), Refund::UpToLimit, || true);
         }
         assert_eq!(admitted, 10);
     }

@@ -19,6 +19,7 @@ mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod quota;
+mod report;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod units;

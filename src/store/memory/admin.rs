@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{convert::Infallible, time::SystemTime};
 
 use super::{Inner, MemoryStore, keys::KeyTable, lock};
 use crate::{
@@ -45,8 +45,10 @@ impl Inner {
             KeyChange::ResetUsage => {
                 let at = self.clock.now();
                 let day = self.calendar.window(at).day;
-                self.counter(id, at).reset(day, |origin| {
+                let counter = self.counter(id, at);
+                let Ok(()) = counter.reset(day, |origin| {
                     lock(&self.totals).used(id, origin.day, |_| 0);
+                    Ok::<_, Infallible>(())
                 });
             }
             KeyChange::Delete => keys.remove(key),

@@ -35,12 +35,13 @@ impl QuotaStore for MemoryStore {
     fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
         let counter = self.0.counter(&subject.id, at);
         let window = self.0.calendar.window(at);
-        let (origin, standing) = counter.reserve(subject, &window, |origin| {
-            lock(&self.0.totals).used(&subject.id, origin.day, |used| used.saturating_add(1));
-            lock(&self.0.totals).last_used(&subject.id, at);
-            origin
+        let taken = counter.reserve(subject, &window, |origin| {
+            let mut totals = lock(&self.0.totals);
+            totals.used(&subject.id, origin.day, |used| used.saturating_add(1));
+            totals.last_used(&subject.id, at);
+            Ok(origin)
         });
-        StoreFuture::ready(Ok(match origin {
+        StoreFuture::ready(taken.map(|(origin, standing)| match origin {
             None => Verdict::Exhausted(standing),
             Some(origin) => Verdict::Admitted {
                 charge: Box::new(MemoryCharge {
@@ -75,6 +76,7 @@ impl Charge for MemoryCharge {
         self.counter.refund(origin, &self.subject, refund, || {
             let mut totals = lock(&self.store.totals);
             totals.used(&self.subject.id, origin.day, |used| used.saturating_sub(1));
+            true
         })
     }
 }

@@ -8,8 +8,8 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        StoreFuture, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport, UsageRow,
-        UsageSink,
+        StoreFuture, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport, UsageSink,
+        report::ReportRows,
     },
 };
 
@@ -49,49 +49,6 @@ impl Totals {
             .map(|(_, used)| used)
             .sum()
     }
-
-    /// Rows by the parts that the query groups by.
-    fn grouped(&self, query: &UsageQuery) -> BTreeMap<Group, (UsageFigures, u64)> {
-        let wanted = |id: &KeyId, day: Day| {
-            query.from <= day
-                && day <= query.to
-                && query.key_id.as_ref().is_none_or(|key| key == id)
-        };
-        let mut rows: BTreeMap<Group, (UsageFigures, u64)> = BTreeMap::new();
-        for ((day, id, model), figures) in &self.figures {
-            if wanted(id, *day) {
-                rows.entry(Group::of(query, *day, id, Some(model)))
-                    .or_default()
-                    .0 += *figures;
-            }
-        }
-        if !query.group_by.model {
-            for ((id, day), used) in &self.used {
-                if wanted(id, *day) {
-                    rows.entry(Group::of(query, *day, id, None)).or_default().1 += used;
-                }
-            }
-        }
-        rows
-    }
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Group {
-    day: Option<Day>,
-    key_id: Option<KeyId>,
-    model: Option<String>,
-}
-
-impl Group {
-    fn of(query: &UsageQuery, day: Day, id: &KeyId, model: Option<&String>) -> Self {
-        let by = query.group_by;
-        Self {
-            day: by.day.then_some(day),
-            key_id: by.key.then(|| id.clone()),
-            model: model.filter(|_| by.model).cloned(),
-        }
-    }
 }
 
 impl UsageSink for MemoryStore {
@@ -107,29 +64,15 @@ impl UsageSink for MemoryStore {
 impl UsageReader for MemoryStore {
     fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
         let keys = lock(&self.0.keys);
-        let grouped = lock(&self.0.totals).grouped(&query);
-        let mut rows: Vec<UsageRow> = grouped
-            .into_iter()
-            .map(|(group, (figures, used))| {
-                let record = group.key_id.as_ref().and_then(|id| keys.by_id(id));
-                UsageRow {
-                    masked: record.map(|record| record.masked.clone()),
-                    label: record.map(|record| record.label.clone()),
-                    daily_limit: record.map(|record| record.daily_limit),
-                    key_id: group.key_id,
-                    day: group.day,
-                    model: group.model,
-                    used: (!query.group_by.model).then_some(used),
-                    figures,
-                }
-            })
-            .collect();
-        rows.sort_by(|a, b| {
-            (b.day, b.used, b.figures.requests).cmp(&(a.day, a.used, a.figures.requests))
-        });
-        StoreFuture::ready(Ok(UsageReport {
-            rows,
-            total_keys: keys.len() as u64,
-        }))
+        let totals = lock(&self.0.totals);
+        let mut rows = ReportRows::new(query);
+        for ((day, id, model), figures) in &totals.figures {
+            rows.add_figures(*day, id, model, *figures);
+        }
+        for ((id, day), used) in &totals.used {
+            rows.add_used(*day, id, *used);
+        }
+        let report = rows.into_report(keys.len() as u64, |id| keys.by_id(id));
+        StoreFuture::ready(Ok(report))
     }
 }

@@ -1,0 +1,227 @@
+use std::time::SystemTime;
+
+use rusqlite::{Connection, Row, named_params};
+
+use super::{SqliteStore, audit, changes, core::Core, ops, ops::Op, rows, unavailable};
+use crate::{
+    clock::Day,
+    error::{StoreError, StoreErrorKind},
+    key::KeyRecord,
+    store::{
+        Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
+        KeySummary, NewKey, StoreFuture,
+    },
+};
+
+impl AdminStore for SqliteStore {
+    fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
+        let core = self.0.core.clone();
+        let now = core.clock.now();
+        let records: Vec<KeyRecord> = keys.iter().map(|key| key.record(now)).collect();
+        let created = core.queue.call(
+            move |connection| {
+                let inserted = changes::insert(connection, &keys, &records, &by, now)?;
+                Ok(inserted.then_some(records))
+            },
+            || (),
+        );
+        StoreFuture::pending(async move {
+            created
+                .await?
+                .ok_or_else(|| StoreError::new(StoreErrorKind::Conflict))
+        })
+    }
+
+    fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
+        self.read_now(move |connection, core| list(connection, core, &query))
+    }
+
+    fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {
+        self.read_now(move |connection, core| summary(connection, core, &key))
+    }
+
+    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            match change {
+                KeyChange::ResetUsage => store.reset(key, by).await,
+                change => store.change_row(key, change, by).await,
+            }
+        })
+    }
+
+    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {
+        let now = self.0.core.clock.now();
+        let write =
+            move |connection: &Connection| audit::write(connection, now, &by, action, None, "{}");
+        self.0.core.queue.call(write, || ())
+    }
+
+    fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
+        self.read_now(move |connection, _| audit::read(connection, &query))
+    }
+
+    fn today(&self) -> Day {
+        self.0.core.today()
+    }
+
+    fn now(&self) -> SystemTime {
+        self.0.core.clock.now()
+    }
+
+    fn probe(&self) -> StoreFuture<()> {
+        let write = |connection: &Connection| {
+            connection
+                .execute("UPDATE probe SET count = count + 1", [])
+                .map(drop)
+        };
+        self.0.core.queue.call(write, || ())
+    }
+}
+
+impl SqliteStore {
+    /// Reads what is in the file once all that was queued before is written.
+    fn read_now<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection, &Core) -> rusqlite::Result<T> + Send + 'static,
+    ) -> StoreFuture<T> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            store.flush().await?;
+            let core = store.0.core.clone();
+            store
+                .read(move |connection| query(connection, &core).map_err(unavailable))
+                .await
+        })
+    }
+
+    async fn change_row(
+        &self,
+        key: KeyRef,
+        change: KeyChange,
+        by: Actor,
+    ) -> Result<Option<KeySummary>, StoreError> {
+        let (core, after) = (self.0.core.clone(), self.0.core.clone());
+        let work = move |connection: &Connection| {
+            let Some(before) = summary(connection, &core, &key)? else {
+                return Ok(None);
+            };
+            let id = before.record.id.clone();
+            let now = core.clock.now();
+            changes::apply(connection, &id, &change, now)?;
+            let after = summary(connection, &core, &KeyRef::new(id.as_str()))?;
+            let after = after.unwrap_or_else(|| before.clone());
+            let detail = change.audit_detail(&before, &after);
+            audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
+            Ok(Some(after))
+        };
+        self.0
+            .core
+            .queue
+            .call(work, move || after.forget_keys())
+            .await
+    }
+
+    /// Resets the counter and the row in one turn: a unit is charged before or after it in both.
+    async fn reset(&self, key: KeyRef, by: Actor) -> Result<Option<KeySummary>, StoreError> {
+        let Some(found) = self.get(key).await? else {
+            return Ok(None);
+        };
+        let (core, id) = (self.0.core.clone(), found.record.id);
+        let at = core.clock.now();
+        let counter = self.load_counter(&id, at).await?;
+        let change = KeyChange::ResetUsage;
+        let done = counter.reset(core.calendar.window(at).day, |origin| {
+            let (reader, key_id) = (core.clone(), id.clone());
+            let work = move |connection: &Connection| {
+                let key = KeyRef::new(key_id.as_str());
+                let Some(before) = summary(connection, &reader, &key)? else {
+                    return Ok(None);
+                };
+                ops::write_reset(connection, &key_id, origin)?;
+                let detail = change.audit_detail(&before, &before);
+                audit::write(connection, at, &by, change.action(), Some(&key_id), &detail)?;
+                summary(connection, &reader, &key)
+            };
+            let (job, done) = ops::job(work, || ());
+            let counts = Some(id.clone());
+            core.queue.push(Op::Job { counts, job }).map(|_| done)
+        })?;
+        done.await
+    }
+}
+
+const FIGURES: &str = "
+    coalesce((SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day), 0),
+    coalesce((SELECT sum(used + reset_used) FROM daily_usage u WHERE u.key_id = k.id), 0),
+    (SELECT max(last_used_at) FROM daily_usage u WHERE u.key_id = k.id), k.seq";
+
+/// One row of [`rows::RECORD`] and [`FIGURES`].
+fn read_summary(row: &Row<'_>, core: &Core) -> rusqlite::Result<(u64, KeySummary)> {
+    let last_used_at: Option<i64> = row.get(10)?;
+    let summary = KeySummary {
+        record: rows::record_for_show(row, core.default_daily_limit)?,
+        used_today: row.get(8)?,
+        total_used: row.get(9)?,
+        last_used_at: last_used_at.map(ops::from_unix_millis),
+    };
+    Ok((row.get(11)?, summary))
+}
+
+fn summary(
+    connection: &Connection,
+    core: &Core,
+    key: &KeyRef,
+) -> rusqlite::Result<Option<KeySummary>> {
+    let sql = format!(
+        "SELECT {}, {FIGURES} FROM api_keys k
+         WHERE k.id = :id OR k.key_hash = :hash OR (k.key = :clear AND k.key_hash IS NULL)",
+        rows::RECORD
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = statement.query(named_params! {
+        ":day": core.today().to_string(),
+        ":id": key.id().as_str(),
+        ":hash": key.secret().map(|secret| secret.hash().to_hex()),
+        ":clear": key.secret().map(|secret| secret.expose()),
+    })?;
+    let row = found.next()?;
+    row.map(|row| read_summary(row, core).map(|(_, summary)| summary))
+        .transpose()
+}
+
+fn list(connection: &Connection, core: &Core, query: &KeyPageQuery) -> rusqlite::Result<KeyPage> {
+    let sql = format!(
+        "SELECT {}, {FIGURES} FROM api_keys k
+         WHERE k.seq > :after AND (:search IS NULL
+             OR k.label LIKE :search ESCAPE '\\' OR k.id LIKE :search ESCAPE '\\'
+             OR (k.key LIKE :search ESCAPE '\\' AND k.key_hash IS NOT NULL))
+         ORDER BY k.seq LIMIT :limit",
+        rows::RECORD
+    );
+    let search = query.search.as_deref().map(|text| {
+        let escaped = text
+            .replace('\\', "\\\\")
+            .replace('%', "\\%")
+            .replace('_', "\\_");
+        format!("%{escaped}%")
+    });
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(
+        named_params! {
+            ":day": core.today().to_string(),
+            ":after": query.after.unwrap_or_default(),
+            ":search": search,
+            // One more than is shown tells whether there is a next page.
+            ":limit": query.limit.saturating_add(1),
+        },
+        |row| read_summary(row, core),
+    )?;
+    let mut found: Vec<(u64, KeySummary)> = rows.collect::<rusqlite::Result<_>>()?;
+    let more = found.len() > query.limit;
+    found.truncate(query.limit);
+    Ok(KeyPage {
+        next: found.last().map(|(seq, _)| *seq).filter(|_| more),
+        keys: found.into_iter().map(|(_, summary)| summary).collect(),
+    })
+}

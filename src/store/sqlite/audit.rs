@@ -1,0 +1,69 @@
+//! The audit trail.
+
+use std::{
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, Row, params};
+
+use crate::{
+    clock::{parse_timestamp, rfc3339},
+    key::KeyId,
+    store::{Actor, AuditEntry, AuditQuery},
+};
+
+pub(super) fn write(
+    connection: &Connection,
+    at: SystemTime,
+    by: &Actor,
+    action: &str,
+    key_id: Option<&KeyId>,
+    detail: &str,
+) -> rusqlite::Result<()> {
+    let ip = by.ip.map(|ip| ip.to_string());
+    connection
+        .prepare_cached(
+            "INSERT INTO audit_log (at, token_id, ip, action, key_id, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            rfc3339(at),
+            by.token_id,
+            ip,
+            action,
+            key_id.map(KeyId::as_str),
+            detail
+        ])?;
+    Ok(())
+}
+
+pub(super) fn read(
+    connection: &Connection,
+    query: &AuditQuery,
+) -> rusqlite::Result<Vec<AuditEntry>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT number, at, token_id, ip, action, key_id, detail FROM audit_log
+         WHERE (?1 IS NULL OR number < ?1) AND (?2 IS NULL OR key_id = ?2)
+         ORDER BY number DESC LIMIT ?3",
+    )?;
+    let key_id = query.key_id.as_ref().map(KeyId::as_str);
+    let entries = statement.query_map(params![query.before, key_id, query.limit], entry)?;
+    entries.collect()
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
+    let (at, ip): (String, Option<String>) = (row.get(1)?, row.get(3)?);
+    let key_id: Option<String> = row.get(5)?;
+    Ok(AuditEntry {
+        number: row.get(0)?,
+        at: parse_timestamp(&at).unwrap_or(UNIX_EPOCH),
+        actor: Actor {
+            token_id: row.get(2)?,
+            ip: ip.and_then(|ip| ip.parse::<IpAddr>().ok()),
+        },
+        action: row.get(4)?,
+        key_id: key_id.map(KeyId::new),
+        detail: row.get(6)?,
+    })
+}

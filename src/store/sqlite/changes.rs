@@ -1,0 +1,112 @@
+//! Changes to rows of `api_keys`.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, params};
+
+use super::audit;
+use crate::{
+    clock::rfc3339,
+    key::{KeyId, KeyRecord},
+    store::{Actor, KeyChange, KeyPatch, NewKey, Rotation},
+};
+
+/// Inserts the rows of new keys with their audit entries. Inserts none and returns `false` if one
+/// of the keys exists already.
+pub(super) fn insert(
+    connection: &Connection,
+    keys: &[NewKey],
+    records: &[KeyRecord],
+    by: &Actor,
+    now: SystemTime,
+) -> rusqlite::Result<bool> {
+    let mut taken = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM api_keys WHERE ?1 IN (key_hash, old_key_hash))",
+    )?;
+    for key in keys {
+        if taken.query_row([key.secret.hash().to_hex()], |row| row.get(0))? {
+            return Ok(false);
+        }
+    }
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO api_keys (id, key, label, daily_limit, created_at, expires_at, disabled, key_hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
+    )?;
+    for (key, record) in keys.iter().zip(records) {
+        statement.execute(params![
+            record.id.as_str(),
+            record.masked,
+            record.label,
+            record.daily_limit.get(),
+            record.created_at.map(rfc3339),
+            record.expires_at.map(rfc3339),
+            key.secret.hash().to_hex(),
+        ])?;
+        let detail = record.audit_detail();
+        audit::write(connection, now, by, "key.create", Some(&record.id), &detail)?;
+    }
+    Ok(true)
+}
+
+/// Applies a change to one row. Resets are the counter's business.
+pub(super) fn apply(
+    connection: &Connection,
+    id: &KeyId,
+    change: &KeyChange,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    match change {
+        KeyChange::Update(patch) => update(connection, id, patch),
+        KeyChange::Rotate(rotation) => rotate(connection, id, rotation, now),
+        KeyChange::Delete => {
+            let sql = "DELETE FROM api_keys WHERE id = ?1";
+            connection
+                .prepare_cached(sql)?
+                .execute([id.as_str()])
+                .map(drop)
+        }
+        KeyChange::ResetUsage => Ok(()),
+    }
+}
+
+fn update(connection: &Connection, id: &KeyId, patch: &KeyPatch) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE api_keys SET
+                 label = coalesce(?2, label),
+                 daily_limit = coalesce(?3, daily_limit),
+                 expires_at = CASE WHEN ?4 THEN ?5 ELSE expires_at END,
+                 disabled = coalesce(?6, disabled)
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            id.as_str(),
+            patch.label,
+            patch.daily_limit.map(|limit| limit.get()),
+            patch.expires_at.is_some(),
+            patch.expires_at.flatten().map(rfc3339),
+            patch.disabled,
+        ])?;
+    Ok(())
+}
+
+fn rotate(
+    connection: &Connection,
+    id: &KeyId,
+    rotation: &Rotation,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE api_keys SET
+                 old_key_hash = key_hash, old_key_until = ?2, key_hash = ?3, key = ?4
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            id.as_str(),
+            rfc3339(now + rotation.grace),
+            rotation.hash().to_hex(),
+            rotation.secret.masked(),
+        ])?;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+use std::{sync::Arc, time::SystemTime};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{SqliteStore, adopt, core::Core, rows, unavailable};
+use crate::{
+    clock::parse_timestamp,
+    error::StoreError,
+    key::{DailyLimit, KeyHash, KeyRecord, SecretKey},
+    store::{KeyStore, StoreFuture},
+};
+
+/// A record in memory, valid for one state of `api_keys`.
+#[derive(Clone)]
+pub(super) struct CachedKey {
+    pub(super) generation: u64,
+    record: Arc<KeyRecord>,
+    /// Until when a rotated key still works.
+    until: Option<SystemTime>,
+}
+
+impl CachedKey {
+    fn record(&self, now: impl FnOnce() -> SystemTime) -> Option<Arc<KeyRecord>> {
+        let valid = self.until.is_none_or(|until| now() < until);
+        valid.then(|| self.record.clone())
+    }
+}
+
+/// What the table says of a presented key.
+enum Found {
+    Record(KeyRecord, Option<SystemTime>),
+    /// A row in clear that waits to be adopted.
+    InClear,
+    Nothing,
+}
+
+impl KeyStore for SqliteStore {
+    fn find(&self, key: &SecretKey) -> StoreFuture<Option<Arc<KeyRecord>>> {
+        let hash = key.hash();
+        let core = &self.0.core;
+        match core.cached(&hash) {
+            Some(cached) => StoreFuture::ready(Ok(cached.record(|| core.clock.now()))),
+            None => StoreFuture::pending(self.clone().look_up(key.clone(), hash)),
+        }
+    }
+}
+
+impl SqliteStore {
+    async fn look_up(
+        self,
+        key: SecretKey,
+        hash: KeyHash,
+    ) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        let core = &self.0.core;
+        let mut found = self.read_key(&key, hash).await?;
+        if let (_, Found::InClear) = &found {
+            self.adopt(key.clone()).await?;
+            found = self.read_key(&key, hash).await?;
+        }
+        let (generation, Found::Record(record, until)) = found else {
+            return Ok(None);
+        };
+        let cached = CachedKey {
+            generation,
+            record: Arc::new(record),
+            until,
+        };
+        let record = cached.record(|| core.clock.now());
+        core.cache(hash, cached);
+        Ok(record)
+    }
+
+    /// Reads the key's row, and the state of the table that it belongs to.
+    async fn read_key(&self, key: &SecretKey, hash: KeyHash) -> Result<(u64, Found), StoreError> {
+        let generation = self.0.core.generation();
+        let default = self.0.core.default_daily_limit;
+        let clear = key.expose().to_owned();
+        let found = self
+            .read(move |connection| find(connection, hash, &clear, default))
+            .await?;
+        Ok((generation, found))
+    }
+
+    async fn adopt(&self, key: SecretKey) -> Result<(), StoreError> {
+        let core: Arc<Core> = self.0.core.clone();
+        let default = core.default_daily_limit;
+        let adopt = move |connection: &Connection| adopt::one(connection, key.expose(), default);
+        self.0
+            .core
+            .queue
+            .call(adopt, move || core.forget_keys())
+            .await
+    }
+}
+
+fn find(
+    connection: &Connection,
+    hash: KeyHash,
+    clear: &str,
+    default: DailyLimit,
+) -> Result<Found, StoreError> {
+    let hash = hash.to_hex();
+    let sql = format!(
+        "SELECT {}, k.old_key_until, k.key_hash = ?1 FROM api_keys k
+         WHERE k.key_hash = ?1 OR k.old_key_hash = ?1",
+        rows::RECORD
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(unavailable)?;
+    let row = statement
+        .query_row([&hash], |row| {
+            let (until, current): (Option<String>, bool) = (row.get(8)?, row.get(9)?);
+            Ok((rows::record(row, default)?, until.filter(|_| !current)))
+        })
+        .optional()
+        .map_err(unavailable)?;
+    if let Some((record, until)) = row {
+        return Ok(Found::Record(
+            record?,
+            until.as_deref().and_then(parse_timestamp),
+        ));
+    }
+    let waits: bool = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM api_keys WHERE key = ?1 AND key_hash IS NULL)",
+        )
+        .and_then(|mut statement| statement.query_row([clear], |row| row.get(0)))
+        .map_err(unavailable)?;
+    Ok(if waits {
+        Found::InClear
+    } else {
+        Found::Nothing
+    })
+}

@@ -1,0 +1,127 @@
+//! Reading rows, which may hold whatever people type.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
+
+use crate::{
+    clock::{Day, parse_timestamp},
+    error::StoreError,
+    key::{DailyLimit, KeyId, KeyRecord},
+    store::counter::Count,
+};
+
+/// The columns that [`record`] reads, in its order.
+pub(super) const RECORD: &str =
+    "k.id, k.key, k.label, k.daily_limit, k.created_at, k.expires_at, k.disabled, k.key_hash";
+
+/// The record of a row that begins with the columns of [`RECORD`].
+///
+/// # Errors
+///
+/// The outer error is SQLite's; the inner one says that the row cannot be served.
+pub(super) fn record(
+    row: &Row<'_>,
+    default: DailyLimit,
+) -> rusqlite::Result<Result<KeyRecord, StoreError>> {
+    let id = KeyId::new(text(row.get_ref(0)?).unwrap_or_default());
+    let limit = daily_limit(row.get_ref(3)?, default);
+    let expires_at = optional_time(row.get_ref(5)?);
+    let (Some(daily_limit), Some(expires_at)) = (limit, expires_at) else {
+        let column = if limit.is_none() {
+            "daily_limit"
+        } else {
+            "expires_at"
+        };
+        let message = format!("api_keys row {id}: {column} is not valid");
+        return Ok(Err(StoreError::misconfigured(message)));
+    };
+    Ok(Ok(KeyRecord {
+        masked: masked(row)?,
+        label: text(row.get_ref(2)?).unwrap_or_default(),
+        created_at: optional_time(row.get_ref(4)?).flatten(),
+        expires_at,
+        disabled: is_true(row.get_ref(6)?),
+        ..KeyRecord::new(id, daily_limit)
+    }))
+}
+
+/// A record for lists: a row that cannot be served is shown as switched off.
+pub(super) fn record_for_show(row: &Row<'_>, default: DailyLimit) -> rusqlite::Result<KeyRecord> {
+    if let Ok(record) = record(row, default)? {
+        return Ok(record);
+    }
+    let id = KeyId::new(text(row.get_ref(0)?).unwrap_or_default());
+    Ok(KeyRecord {
+        masked: masked(row)?,
+        label: text(row.get_ref(2)?).unwrap_or_default(),
+        created_at: optional_time(row.get_ref(4)?).flatten(),
+        disabled: true,
+        ..KeyRecord::new(id, default)
+    })
+}
+
+/// A key that is still in clear is never shown.
+fn masked(row: &Row<'_>) -> rusqlite::Result<String> {
+    let adopted = !matches!(row.get_ref(7)?, ValueRef::Null);
+    Ok(if adopted {
+        text(row.get_ref(1)?).unwrap_or_default()
+    } else {
+        "…".to_owned()
+    })
+}
+
+fn daily_limit(value: ValueRef<'_>, default: DailyLimit) -> Option<DailyLimit> {
+    match value {
+        ValueRef::Null => Some(default),
+        ValueRef::Integer(number) => DailyLimit::try_from(number).ok(),
+        _ => None,
+    }
+}
+
+/// `Some(None)` where nothing was typed, `None` where it is no time.
+fn optional_time(value: ValueRef<'_>) -> Option<Option<SystemTime>> {
+    match text(value) {
+        None => Some(None),
+        Some(typed) if typed.trim().is_empty() => Some(None),
+        Some(typed) => parse_timestamp(&typed).map(Some),
+    }
+}
+
+fn is_true(value: ValueRef<'_>) -> bool {
+    match value {
+        ValueRef::Null => false,
+        ValueRef::Integer(number) => number != 0,
+        _ => true,
+    }
+}
+
+fn text(value: ValueRef<'_>) -> Option<String> {
+    match value {
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(format!("{number:.0}")),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        }
+    }
+}
+
+/// What is counted of a subject's day, or of a later one: a clock that stepped back reopens none.
+pub(super) fn read_count(connection: &Connection, id: &KeyId, day: Day) -> rusqlite::Result<Count> {
+    let count = connection
+        .prepare_cached(
+            "SELECT day, epoch, used, refunded FROM daily_usage
+             WHERE key_id = ?1 AND day >= ?2 ORDER BY day DESC LIMIT 1",
+        )?
+        .query_row((id.as_str(), day.to_string()), |row| {
+            Ok(Count {
+                day: row.get::<_, String>(0)?.parse().unwrap_or(day),
+                epoch: row.get(1)?,
+                used: row.get(2)?,
+                refunded: row.get(3)?,
+            })
+        })
+        .optional()?;
+    Ok(count.unwrap_or_else(|| Count::new(day)))
+}

@@ -1,0 +1,109 @@
+//! The tables, in numbered steps (`PRAGMA user_version`).
+
+use rusqlite::Connection;
+
+pub(super) enum MigrateError {
+    /// Tables are there that no step has made.
+    Foreign,
+    /// The file has seen more steps than are known here.
+    Newer(usize),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for MigrateError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// `api_keys.key` holds the masked key once `key_hash` (SHA-256, hexadecimal) is set; a row without
+/// hash was typed in and waits to be adopted. Its other columns take whatever people type.
+///
+/// `daily_usage` counts units; `epoch` tells a day's resets apart, and `reset_used` keeps what was
+/// used before them. `usage_totals` sums up usage events.
+const STEPS: [&str; 1] = ["
+CREATE TABLE api_keys (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE DEFAULT ('key_' || lower(hex(randomblob(8)))),
+    key TEXT NOT NULL,
+    label TEXT DEFAULT '',
+    daily_limit INTEGER,
+    created_at TEXT DEFAULT (datetime('now')),
+    expires_at TEXT,
+    disabled INTEGER DEFAULT 0,
+    key_hash TEXT UNIQUE,
+    old_key_hash TEXT UNIQUE,
+    old_key_until TEXT
+);
+CREATE UNIQUE INDEX api_keys_in_clear ON api_keys (key) WHERE key_hash IS NULL;
+
+CREATE TABLE daily_usage (
+    key_id TEXT NOT NULL,
+    day TEXT NOT NULL,
+    epoch INTEGER NOT NULL DEFAULT 0,
+    used INTEGER NOT NULL DEFAULT 0,
+    refunded INTEGER NOT NULL DEFAULT 0,
+    reset_used INTEGER NOT NULL DEFAULT 0,
+    last_used_at INTEGER,
+    PRIMARY KEY (key_id, day)
+) WITHOUT ROWID;
+CREATE INDEX daily_usage_by_day ON daily_usage (day);
+
+CREATE TABLE usage_totals (
+    day TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    requests INTEGER NOT NULL DEFAULT 0,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    refunded INTEGER NOT NULL DEFAULT 0,
+    rejected INTEGER NOT NULL DEFAULT 0,
+    prompt_tokens INTEGER NOT NULL DEFAULT 0,
+    completion_tokens INTEGER NOT NULL DEFAULT 0,
+    total_tokens INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (day, key_id, model)
+) WITHOUT ROWID;
+CREATE INDEX usage_totals_by_key ON usage_totals (key_id, day);
+
+CREATE TABLE audit_log (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    at TEXT NOT NULL,
+    token_id TEXT NOT NULL,
+    ip TEXT,
+    action TEXT NOT NULL,
+    key_id TEXT,
+    detail TEXT NOT NULL
+);
+CREATE INDEX audit_log_by_key ON audit_log (key_id, number);
+
+CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL);
+INSERT INTO probe VALUES (1, 0);
+"];
+
+pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let migrated = migrate_in_transaction(connection);
+    match &migrated {
+        Ok(()) => connection.execute_batch("COMMIT")?,
+        Err(_) => connection.execute_batch("ROLLBACK")?,
+    }
+    migrated
+}
+
+fn migrate_in_transaction(connection: &Connection) -> Result<(), MigrateError> {
+    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+        [],
+        |row| row.get(0),
+    )?;
+    if version == 0 && tables > 0 {
+        return Err(MigrateError::Foreign);
+    }
+    let steps = STEPS.get(version..).ok_or(MigrateError::Newer(version))?;
+    for step in steps {
+        connection.execute_batch(step)?;
+    }
+    connection.pragma_update(None, "user_version", STEPS.len())?;
+    Ok(())
+}

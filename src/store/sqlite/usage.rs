@@ -1,0 +1,153 @@
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Row, params, params_from_iter};
+
+use super::{SqliteStore, rows, unavailable};
+use crate::{
+    clock::{Calendar, Day},
+    error::StoreError,
+    key::{DailyLimit, KeyId, KeyRecord},
+    store::{
+        StoreFuture, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport,
+        UsageSink, report::ReportRows,
+    },
+};
+
+impl UsageSink for SqliteStore {
+    fn record(&self, event: UsageEvent) {
+        if event.key_id.is_some() {
+            self.0.core.queue.push_usage(event);
+        }
+    }
+}
+
+impl UsageReader for SqliteStore {
+    fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            store.flush().await?;
+            let default = store.0.core.default_daily_limit;
+            store
+                .read(move |connection| report(connection, query, default))
+                .await
+        })
+    }
+}
+
+/// Adds events to the totals of their day, key and model.
+pub(super) fn write(
+    connection: &Connection,
+    calendar: &Calendar,
+    events: &[UsageEvent],
+) -> rusqlite::Result<()> {
+    let mut totals: HashMap<(Day, &KeyId, &str), UsageFigures> = HashMap::new();
+    for event in events {
+        let Some(id) = &event.key_id else { continue };
+        let day = calendar.window(event.at).day;
+        let model = event.model.as_deref().unwrap_or_default();
+        *totals.entry((day, id, model)).or_default() += UsageFigures::from(event);
+    }
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO usage_totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (day, key_id, model) DO UPDATE SET
+             requests = requests + ?4, succeeded = succeeded + ?5, failed = failed + ?6,
+             refunded = refunded + ?7, rejected = rejected + ?8,
+             prompt_tokens = prompt_tokens + ?9, completion_tokens = completion_tokens + ?10,
+             total_tokens = total_tokens + ?11",
+    )?;
+    for ((day, id, model), figures) in totals {
+        statement.execute(params![
+            day.to_string(),
+            id.as_str(),
+            model,
+            figures.requests,
+            figures.succeeded,
+            figures.failed,
+            figures.refunded,
+            figures.rejected,
+            figures.tokens.prompt,
+            figures.tokens.completion,
+            figures.tokens.total,
+        ])?;
+    }
+    Ok(())
+}
+
+fn report(
+    connection: &Connection,
+    query: UsageQuery,
+    default: DailyLimit,
+) -> Result<UsageReport, StoreError> {
+    read_report(connection, query, default).map_err(unavailable)
+}
+
+fn read_report(
+    connection: &Connection,
+    query: UsageQuery,
+    default: DailyLimit,
+) -> rusqlite::Result<UsageReport> {
+    let mut arguments = vec![query.from.to_string(), query.to.to_string()];
+    arguments.extend(query.key_id.as_ref().map(|id| id.as_str().to_owned()));
+    let range = if arguments.len() == 3 {
+        "WHERE day BETWEEN ?1 AND ?2 AND key_id = ?3"
+    } else {
+        "WHERE day BETWEEN ?1 AND ?2"
+    };
+    let mut report = ReportRows::new(query);
+
+    let totals = format!(
+        "SELECT day, key_id, model, requests, succeeded, failed, refunded, rejected,
+                prompt_tokens, completion_tokens, total_tokens
+         FROM usage_totals {range}"
+    );
+    let mut statement = connection.prepare_cached(&totals)?;
+    let mut found = statement.query(params_from_iter(&arguments))?;
+    while let Some(row) = found.next()? {
+        if let Some(day) = day(row)? {
+            let (id, model) = (
+                KeyId::new(row.get::<_, String>(1)?),
+                row.get::<_, String>(2)?,
+            );
+            report.add_figures(day, &id, &model, figures(row)?);
+        }
+    }
+
+    let used = format!("SELECT day, key_id, used FROM daily_usage {range}");
+    let mut statement = connection.prepare_cached(&used)?;
+    let mut found = statement.query(params_from_iter(&arguments))?;
+    while let Some(row) = found.next()? {
+        if let Some(day) = day(row)? {
+            report.add_used(day, &KeyId::new(row.get::<_, String>(1)?), row.get(2)?);
+        }
+    }
+
+    let records = records(connection, default)?;
+    Ok(report.into_report(records.len() as u64, |id| records.get(id)))
+}
+
+fn day(row: &Row<'_>) -> rusqlite::Result<Option<Day>> {
+    Ok(row.get::<_, String>(0)?.parse().ok())
+}
+
+fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
+    Ok(UsageFigures {
+        requests: row.get(3)?,
+        succeeded: row.get(4)?,
+        failed: row.get(5)?,
+        refunded: row.get(6)?,
+        rejected: row.get(7)?,
+        tokens: Tokens::new(row.get(8)?, row.get(9)?, row.get(10)?),
+    })
+}
+
+fn records(
+    connection: &Connection,
+    default: DailyLimit,
+) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
+    let sql = format!("SELECT {} FROM api_keys k", rows::RECORD);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let records = statement.query_map([], |row| rows::record_for_show(row, default))?;
+    records
+        .map(|record| record.map(|record| (record.id.clone(), record)))
+        .collect()
+}
