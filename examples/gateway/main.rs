@@ -1,5 +1,12 @@
 //! stand-in
+mod announce;
+mod catch_panic;
 mod demo;
+mod edge;
+mod io;
+mod ops;
+mod route;
+mod server;
 mod settings;
 #[tokio::main]
 async fn main() {

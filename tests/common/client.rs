@@ -110,6 +110,9 @@ impl Answer {
     /// `code` of the error object.
     pub(crate) fn code(&self) -> String {
         let json = self.json();
-        json["error"]["code"].as_str().unwrap_or_default().to_owned()
+        json["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }

@@ -37,7 +37,9 @@ pub(crate) struct Gateway {
 impl GatewayCommand {
     /// Port 0 and [`ADMIN_TOKEN`].
     pub(crate) fn new() -> Self {
-        Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN)
+        Self::bare()
+            .env("PORT", "0")
+            .env("ADMIN_TOKEN", ADMIN_TOKEN)
     }
 
     /// No setting at all.

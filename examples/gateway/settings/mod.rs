@@ -8,7 +8,7 @@ mod values;
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use tower_quota::{clock::Calendar, key::DailyLimit};
+use tower_quota::{clock::Calendar, key::DailyLimit, store::sqlite::Durability};
 use tracing_subscriber::EnvFilter;
 
 use arguments::Arguments;
@@ -39,13 +39,6 @@ pub(crate) struct Upstream {
     pub(crate) connect_timeout: Duration,
     pub(crate) head_timeout: Duration,
     pub(crate) idle_timeout: Duration,
-}
-
-/// STAND-IN
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Durability {
-    Process,
-    Power,
 }
 
 /// What is logged, and how.

@@ -4,10 +4,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use http::Uri;
 use ipnet::IpNet;
-use tower_quota::{clock::Calendar, key::DailyLimit};
+use tower_quota::{clock::Calendar, key::DailyLimit, store::sqlite::Durability};
 use tracing_subscriber::EnvFilter;
-
-use super::Durability;
 
 type Value<T> = Result<T, String>;
 
