@@ -4,8 +4,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use axum::{Extension, Json, Router, routing::get};
-use serde_json::{Value, json};
+use axum::{Extension, Router, routing::get};
 use tower::ServiceBuilder;
 use tower_quota::{
     auth::TrialKeyAuthLayer,
@@ -15,8 +14,8 @@ use tower_quota::{
     usage::UsageRecorderLayer,
 };
 
-async fn hello(Extension(key): Extension<Arc<KeyRecord>>) -> Json<Value> {
-    Json(json!({"hello": key.id}))
+async fn hello(Extension(key): Extension<Arc<KeyRecord>>) -> String {
+    format!("hello {}\n", key.id)
 }
 
 #[tokio::main]

@@ -8,7 +8,9 @@ mod values;
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use tower_quota::{clock::Calendar, key::DailyLimit, store::sqlite::Durability};
+use tower_quota::{
+    admin::AdminTokens, clock::Calendar, key::DailyLimit, store::sqlite::Durability,
+};
 use tracing_subscriber::EnvFilter;
 
 use arguments::Arguments;
@@ -17,10 +19,10 @@ use setting::Setting;
 /// All that can be set.
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
-    pub(crate) admin_tokens: Option<Vec<String>>,
+    pub(crate) admin_tokens: Option<AdminTokens>,
     pub(crate) admin_allow: Vec<IpNet>,
     pub(crate) trusted_proxies: Vec<IpNet>,
-    pub(crate) metrics_token: Option<String>,
+    pub(crate) metrics_token: Option<AdminTokens>,
     pub(crate) upstream: Upstream,
     pub(crate) database: PathBuf,
     pub(crate) daily_limit: DailyLimit,
@@ -81,7 +83,7 @@ impl Settings {
             trusted_proxies: Setting::new("TRUSTED_PROXIES", &given.trusted_proxies)
                 .or("", values::networks)?,
             metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)
-                .secret(values::metrics_token)?,
+                .secret(values::tokens)?,
             upstream: Upstream::of(&given)?,
             database: database(&given)?,
             daily_limit: Setting::new("DAILY_REQ_LIMIT", &given.daily_req_limit)
@@ -133,13 +135,13 @@ impl Upstream {
 
 /// The admin tokens, or `None` if a random one is to be made. Unlike elsewhere, an empty variable
 /// is no unset one: who wrote it meant to set a token.
-fn admin_tokens(given: &Arguments) -> Result<Option<Vec<String>>, BadSetting> {
+fn admin_tokens(given: &Arguments) -> Result<Option<AdminTokens>, BadSetting> {
     if let Some(text) = &given.admin_token {
-        values::admin_tokens(text).map_err(|expected| BadSetting::new("ADMIN_TOKEN", expected))?;
+        values::tokens(text).map_err(|expected| BadSetting::new("ADMIN_TOKEN", expected))?;
     }
     Setting::new("ADMIN_TOKEN", &given.admin_token).or_file(
         Setting::new("ADMIN_TOKEN_FILE", &given.admin_token_file),
-        values::admin_tokens,
+        values::tokens,
     )
 }
 

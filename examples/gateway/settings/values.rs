@@ -4,20 +4,12 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use http::Uri;
 use ipnet::IpNet;
-use tower_quota::{clock::Calendar, key::DailyLimit, store::sqlite::Durability};
+use tower_quota::{
+    admin::AdminTokens, clock::Calendar, key::DailyLimit, store::sqlite::Durability,
+};
 use tracing_subscriber::EnvFilter;
 
 type Value<T> = Result<T, String>;
-
-/// Texts of manuals that people leave in place.
-const PLACEHOLDERS: [&str; 6] = [
-    "your-strong-admin-token-here",
-    "your-admin-token",
-    "change-me",
-    "changeme",
-    "placeholder",
-    "admin-token-here",
-];
 
 pub(super) fn host(text: &str) -> Value<IpAddr> {
     if text.eq_ignore_ascii_case("localhost") {
@@ -37,36 +29,10 @@ pub(super) fn port(text: &str) -> Value<u16> {
         .ok_or_else(|| "expected a number from 0 to 65535".to_owned())
 }
 
-pub(super) fn admin_tokens(text: &str) -> Value<Vec<String>> {
-    let tokens: Vec<String> = text
-        .split(',')
-        .map(|token| token.trim().to_owned())
-        .collect();
-    if !tokens.iter().all(|token| is_secret(token)) {
-        return Err(
-            "expected comma-separated secrets of at least 16 visible ASCII characters".to_owned(),
-        );
-    }
-    let is_placeholder = |token: &String| {
-        let token = token.to_ascii_lowercase();
-        PLACEHOLDERS.iter().any(|text| token.contains(text))
-    };
-    if tokens.iter().any(is_placeholder) {
-        return Err("expected a secret of your own, not a manual's placeholder".to_owned());
-    }
-    Ok(tokens)
-}
-
-pub(super) fn metrics_token(text: &str) -> Value<String> {
-    if is_secret(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected a secret of at least 16 visible ASCII characters".to_owned())
-    }
-}
-
-fn is_secret(text: &str) -> bool {
-    text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic())
+pub(super) fn tokens(text: &str) -> Value<AdminTokens> {
+    AdminTokens::parse(text).map_err(|error| {
+        format!("expected comma-separated secrets of at least 16 visible characters ({error})")
+    })
 }
 
 pub(super) fn upstream_api_key(text: &str) -> Value<String> {
