@@ -1,6 +1,8 @@
 //! Tower middleware for issued keys, exact daily quotas and a usage ledger.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "auth")]
 pub mod auth;
 pub mod body;

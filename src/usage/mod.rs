@@ -49,7 +49,9 @@
 
 mod future;
 mod layer;
+mod page;
 mod recorder;
+mod report;
 mod scan;
 mod service;
 mod tokens;
@@ -57,5 +59,7 @@ mod tokens;
 pub use crate::store::{Outcome, Tokens, UsageEvent, UsageSink};
 pub use future::ResponseFuture;
 pub use layer::UsageRecorderLayer;
+pub use page::{usage_page, wants_page};
 pub use recorder::UsageObserver;
+pub use report::{UsageBody, UsageFuture, UsageService, usage_service};
 pub use service::UsageRecorder;

@@ -1,0 +1,100 @@
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use http::{StatusCode, request::Parts};
+
+use super::{refusal::Refusal, service::Shared, tokens};
+use crate::store::{Actor, AdminStore};
+
+/// In a request's extensions: the address that the client is known by. Put there by whoever
+/// accepts connections, as only they know which forwarding headers to trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddr(pub IpAddr);
+
+/// How many refused attempts are noted at once, and how many seconds pay for another.
+const BURST: f64 = 10.0;
+const SECONDS_EACH: f64 = 1.0;
+
+/// Bounds what refused attempts write into the audit trail.
+#[derive(Debug)]
+pub(super) struct NoteBudget(Mutex<(f64, Instant)>);
+
+impl NoteBudget {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new((BURST, Instant::now())))
+    }
+
+    /// Whether one more may be noted.
+    fn spend(&self, now: Instant) -> bool {
+        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (left, since) = *budget;
+        let earned = now.saturating_duration_since(since).as_secs_f64() / SECONDS_EACH;
+        let left = (left + earned).min(BURST);
+        let enough = left >= 1.0;
+        *budget = (if enough { left - 1.0 } else { left }, now);
+        enough
+    }
+}
+
+impl<S: AdminStore, R> Shared<S, R> {
+    /// Whether the address may talk to this service at all.
+    pub(super) fn check_address(&self, ip: Option<IpAddr>) -> Result<(), Refusal> {
+        let Some(allow) = &self.allow else {
+            return Ok(());
+        };
+        if ip.is_some_and(|ip| allow(ip)) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "permission_error",
+            "address_not_allowed",
+            "The admin API is not open to this address.",
+        ))
+    }
+
+    /// Who asks, or the refusal, which is noted.
+    pub(super) async fn authenticate(
+        &self,
+        head: &Parts,
+        ip: Option<IpAddr>,
+    ) -> Result<Actor, Refusal> {
+        if let Some(token_id) = self.tokens.verify(&head.headers) {
+            return Ok(Actor { token_id, ip });
+        }
+        if self.notes.spend(Instant::now()) {
+            tracing::warn!(?ip, method = %head.method, "an admin call was refused");
+            let by = Actor {
+                token_id: String::new(),
+                ip,
+            };
+            if let Err(error) = self.store.note("admin.refused", by).await {
+                tracing::warn!(%error, "a refused admin call could not be noted");
+            }
+        }
+        Err(match tokens::presented(&head.headers) {
+            None => Refusal::no_token(),
+            Some(_) => Refusal::wrong_token(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refused_attempts_is_noted_a_few_times() {
+        let budget = NoteBudget::new();
+        let start = Instant::now();
+        let noted = (0..100_000).filter(|_| budget.spend(start)).count();
+        assert_eq!(noted, 10);
+        assert!(budget.spend(start + Duration::from_millis(1500)));
+        assert!(!budget.spend(start + Duration::from_millis(1500)));
+    }
+}

@@ -1,0 +1,94 @@
+//! Comma-separated values (RFC 4180).
+
+use std::fmt::Display;
+
+/// Rows of cells, ended by CRLF.
+#[derive(Default)]
+pub(super) struct Csv(String);
+
+impl Csv {
+    /// Writes a row; a `None` is an empty cell.
+    pub(super) fn row<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
+        for (at, cell) in cells.into_iter().enumerate() {
+            if at > 0 {
+                self.0.push(',');
+            }
+            match cell {
+                Cell::Empty => {}
+                Cell::Plain(value) => self.0.push_str(&value.to_string()),
+                Cell::Text(text) => self.text(text),
+            }
+        }
+        self.0.push_str("\r\n");
+    }
+
+    /// Text that a spreadsheet would take for a formula gets an apostrophe before it.
+    fn text(&mut self, text: &str) {
+        let formula =
+            text.trim_start().starts_with(FORMULA) || text.starts_with(['\t', '\r', '\n']);
+        let quoted = formula || text.contains([',', '"', '\r', '\n']) || text.trim() != text;
+        if !quoted {
+            return self.0.push_str(text);
+        }
+        self.0.push('"');
+        if formula {
+            self.0.push('\'');
+        }
+        self.0.push_str(&text.replace('"', "\"\""));
+        self.0.push('"');
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.0
+    }
+}
+
+/// How formulas begin, in ASCII and in the full-width forms that spreadsheets take too.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+
+/// One cell.
+pub(super) enum Cell<'a> {
+    Empty,
+    /// A number or a day: nothing that needs quoting.
+    Plain(&'a dyn Display),
+    Text(&'a str),
+}
+
+impl<'a> Cell<'a> {
+    pub(super) fn plain<T: Display>(value: &'a Option<T>) -> Self {
+        value
+            .as_ref()
+            .map_or(Self::Empty, |value| Self::Plain(value))
+    }
+
+    pub(super) fn text(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Empty, Self::Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(text: &str) -> String {
+        let mut csv = Csv::default();
+        csv.row([Cell::Text(text)]);
+        csv.into_text()
+    }
+
+    #[test]
+    fn cells_are_quoted_where_they_must_be() {
+        assert_eq!(cell("用户A"), "用户A\r\n");
+        assert_eq!(cell("a,b"), "\"a,b\"\r\n");
+        assert_eq!(cell("say \"hi\""), "\"say \"\"hi\"\"\"\r\n");
+        assert_eq!(cell("two\nlines"), "\"two\nlines\"\r\n");
+    }
+
+    #[test]
+    fn no_cell_is_taken_for_a_formula() {
+        assert_eq!(cell("=1+1"), "\"'=1+1\"\r\n");
+        for text in ["+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"] {
+            assert!(cell(text).starts_with("\"'"), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The operator's API and page, as a Tower service.
+//!
+//! # Rules
+//!
+//! - Every call needs an admin token; the page itself holds no data and needs none. A refused
+//!   attempt is 401 and is noted in the audit trail, a few a second at most.
+//! - The whole key is shown once, by the call that issues or rotates it. Lists, reports, the audit
+//!   trail and errors show it masked.
+//! - Input is strict: a field or parameter that is unknown or wrong is 400 with its name. Any
+//!   content type is read as JSON, at most 64 KiB.
+//! - A store that cannot answer is 503; a change is in effect once it is answered.
+//! - Every answer is `Cache-Control: no-store`.
+//!
+//! # Calls
+//!
+//! | call | answer |
+//! |---|---|
+//! | `POST /admin/keys` | 201, the key with its secret; with `count`: `count` and `keys` |
+//! | `GET /admin/keys?limit=&after=&search=` | `keys`, `count` (on this page) and `next` |
+//! | `GET` · `PATCH` · `DELETE /admin/keys/{ref}` | one key · changed · stopped |
+//! | `POST /admin/keys/{ref}/rotate` | the key with its new secret |
+//! | `GET /admin/usage?day=&from=&to=&key=&group_by=&format=` | a report, JSON or CSV |
+//! | `POST /admin/reset-usage` | today's count of one key is 0 |
+//! | `GET /admin/audit?limit=&before=&key=` | `entries`, newest first, and `next` |
+//! | `GET /admin` | the page |
+//!
+//! `{ref}` is a record's id or the whole key, percent-encoded.
+//!
+//! # Example
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use tower::ServiceExt;
+//! use tower_quota::{
+//!     admin::{AdminTokens, admin_service},
+//!     store::memory::MemoryStore,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let tokens = AdminTokens::parse("correct-horse-battery-staple")?;
+//! let admin = admin_service(MemoryStore::new(), tokens);
+//!
+//! let request = Request::post("/admin/keys")
+//!     .header("authorization", "Bearer correct-horse-battery-staple")
+//!     .body(Full::<Bytes>::from(r#"{"label": "用户A的试用密钥", "daily_limit": 200}"#))?;
+//! assert_eq!(admin.oneshot(request).await?.status(), 201);
+//! # Ok(())
+//! # }
+//! ```
+
+mod audit;
+mod auth;
+mod csv;
+mod future;
+mod input;
+mod keys;
+mod page;
+mod query;
+mod refusal;
+mod route;
+mod service;
+mod tokens;
+mod usage;
+mod view;
+
+pub use auth::ClientAddr;
+pub use future::ResponseFuture;
+pub use service::{AdminBody, AdminService, admin_service};
+pub use tokens::{AdminTokens, InvalidAdminToken};

@@ -1,0 +1,138 @@
+use http::{HeaderValue, StatusCode, header};
+
+use crate::error::{Rejection, StoreError};
+
+/// A rejection, boxed so that results stay small.
+#[derive(Debug)]
+pub(super) struct Refusal(Box<Rejection>);
+
+const KIND: &str = "invalid_request_error";
+const LONGEST_NAME: usize = 64;
+
+impl Refusal {
+    pub(super) fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: &'static str,
+        message: impl Into<std::borrow::Cow<'static, str>>,
+    ) -> Self {
+        Self(Box::new(Rejection::new(status, kind, code, message)))
+    }
+
+    fn bad_request(code: &'static str, message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, KIND, code, message)
+    }
+
+    pub(super) fn no_token() -> Self {
+        let message = "An admin token is needed, as `Authorization: Bearer` or `x-admin-token`.";
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            KIND,
+            "missing_admin_token",
+            message,
+        )
+        .challenge("Bearer")
+    }
+
+    pub(super) fn wrong_token() -> Self {
+        let message = "The admin token is wrong.";
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            KIND,
+            "invalid_admin_token",
+            message,
+        )
+        .challenge("Bearer error=\"invalid_token\"")
+    }
+
+    fn challenge(mut self, challenge: &'static str) -> Self {
+        let value = HeaderValue::from_static(challenge);
+        self.0.headers.insert(header::WWW_AUTHENTICATE, value);
+        self
+    }
+
+    pub(super) fn invalid_json(message: String) -> Self {
+        Self::bad_request("invalid_json", message)
+    }
+
+    /// A field or parameter does not hold what it must: `needs`.
+    pub(super) fn invalid(name: &str, needs: &str) -> Self {
+        Self::bad_request(
+            "invalid_field",
+            format!("`{}` must be {needs}.", short(name)),
+        )
+    }
+
+    pub(super) fn missing(name: &str) -> Self {
+        Self::bad_request("missing_field", format!("`{name}` is needed."))
+    }
+
+    pub(super) fn unknown(name: &str) -> Self {
+        Self::bad_request(
+            "unknown_field",
+            format!("`{}` is not known here.", short(name)),
+        )
+    }
+
+    pub(super) fn twice(name: &str) -> Self {
+        Self::bad_request(
+            "invalid_field",
+            format!("`{}` is given twice.", short(name)),
+        )
+    }
+
+    pub(super) fn unreadable_body() -> Self {
+        Self::bad_request("request_body_broken", "The body broke off.".to_owned())
+    }
+
+    pub(super) fn body_too_large() -> Self {
+        let message = "The body is larger than 64 KiB.";
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            KIND,
+            "request_too_large",
+            message,
+        )
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            KIND,
+            "not_found",
+            "There is nothing here.",
+        )
+    }
+
+    pub(super) fn unknown_key() -> Self {
+        Self::new(StatusCode::NOT_FOUND, KIND, "key_not_found", "No such key.")
+    }
+
+    pub(super) fn wrong_method(allow: &'static str) -> Self {
+        let mut refusal = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            KIND,
+            "method_not_allowed",
+            format!("Only {allow} is allowed here."),
+        );
+        let value = HeaderValue::from_static(allow);
+        refusal.0.headers.insert(header::ALLOW, value);
+        refusal
+    }
+
+    pub(super) fn into_rejection(self) -> Rejection {
+        *self.0
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, source = ?error, "an admin call failed in the store");
+        Self(Box::new(Rejection::from(&error)))
+    }
+}
+
+/// A name as the client wrote it, cut to a length fit for a message.
+fn short(name: &str) -> String {
+    name.chars().take(LONGEST_NAME).collect()
+}

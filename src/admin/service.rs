@@ -1,0 +1,263 @@
+use std::{
+    convert::Infallible,
+    error::Error,
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::Parts};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tower_service::Service;
+
+use super::{
+    AdminTokens, ClientAddr, ResponseFuture,
+    auth::NoteBudget,
+    page::Page,
+    query::Params,
+    refusal::Refusal,
+    route::{Asset, Route},
+};
+use crate::{
+    body::ResponseBody,
+    error::{ProblemJson, Reject},
+    key::DailyLimit,
+    store::AdminStore,
+};
+
+/// The body of the admin service's answers.
+pub type AdminBody = ResponseBody<String>;
+
+/// What a call answers.
+pub(super) type Answer = Result<Response<Bytes>, Refusal>;
+
+const LONGEST_BODY: usize = 64 * 1024;
+const DEFAULT_DAILY_LIMIT: u32 = 200;
+
+/// The admin API and page over `store`, open to holders of one of these tokens. See the
+/// [module](super) for its calls.
+pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
+    AdminService::from_shared(Shared {
+        store,
+        tokens,
+        reject: ProblemJson,
+        default_daily_limit: DailyLimit::new(DEFAULT_DAILY_LIMIT).unwrap_or(DailyLimit::UNLIMITED),
+        page: Page::below("/admin"),
+        prefix: "/admin".into(),
+        allow: None,
+        notes: Arc::new(NoteBudget::new()),
+    })
+}
+
+/// The service that [`admin_service`] makes.
+pub struct AdminService<S, R = ProblemJson> {
+    shared: Arc<Shared<S, R>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Shared<S, R> {
+    pub(super) store: S,
+    pub(super) tokens: AdminTokens,
+    reject: R,
+    pub(super) default_daily_limit: DailyLimit,
+    prefix: Arc<str>,
+    page: Page,
+    pub(super) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
+    pub(super) notes: Arc<NoteBudget>,
+}
+
+impl<S, R> AdminService<S, R> {
+    fn from_shared(shared: Shared<S, R>) -> Self {
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl<S: Clone, R: Clone> AdminService<S, R> {
+    /// Renders rejections in another form.
+    #[must_use]
+    pub fn reject<R2>(self, reject: R2) -> AdminService<S, R2> {
+        let shared = Arc::unwrap_or_clone(self.shared);
+        AdminService::from_shared(Shared {
+            store: shared.store,
+            tokens: shared.tokens,
+            reject,
+            default_daily_limit: shared.default_daily_limit,
+            prefix: shared.prefix,
+            page: shared.page,
+            allow: shared.allow,
+            notes: shared.notes,
+        })
+    }
+
+    /// The limit of keys that are issued without one; 200 if this is not called.
+    #[must_use]
+    pub fn default_daily_limit(self, default_daily_limit: DailyLimit) -> Self {
+        Self::from_shared(Shared {
+            default_daily_limit,
+            ..Arc::unwrap_or_clone(self.shared)
+        })
+    }
+
+    /// Where the service is mounted; `/admin` if this is not called. Request paths hold it.
+    #[must_use]
+    pub fn prefix(self, prefix: &str) -> Self {
+        let prefix = prefix.trim_end_matches('/');
+        Self::from_shared(Shared {
+            page: Page::below(prefix),
+            prefix: prefix.into(),
+            ..Arc::unwrap_or_clone(self.shared)
+        })
+    }
+
+    /// Answers 403 to every client whose [`ClientAddr`] is missing or does not pass the filter.
+    #[must_use]
+    pub fn allow(self, filter: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self::from_shared(Shared {
+            allow: Some(Arc::new(filter)),
+            ..Arc::unwrap_or_clone(self.shared)
+        })
+    }
+}
+
+impl<S: AdminStore, R: Reject> Shared<S, R> {
+    async fn answer<B>(&self, request: Request<B>) -> Response<AdminBody>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let answer = self.call(&head, body).await;
+        let mut answer =
+            answer.unwrap_or_else(|refusal| self.reject.reject(refusal.into_rejection()));
+        guard(answer.headers_mut());
+        if head.method == Method::HEAD {
+            let length = answer.body().len().into();
+            answer.headers_mut().insert(header::CONTENT_LENGTH, length);
+            *answer.body_mut() = Bytes::new();
+        }
+        ResponseBody::answer(answer)
+    }
+
+    async fn call<B>(&self, head: &Parts, body: B) -> Answer
+    where
+        B: Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let ip = head.extensions.get().map(|ClientAddr(ip)| *ip);
+        self.check_address(ip)?;
+        let path = head.uri.path().strip_prefix(&*self.prefix);
+        let path = path.filter(|path| path.is_empty() || path.starts_with('/'));
+        let path = path.ok_or_else(Refusal::not_found)?;
+        if Asset::at(path).is_some()
+            && let Route::Page(asset) = Route::find(&head.method, path)?
+        {
+            return Ok(self.page.answer(asset));
+        }
+        let by = self.authenticate(head, ip).await?;
+        let route = Route::find(&head.method, path)?;
+        let params = Params::parse(head.uri.query())?;
+        let body = if route.takes_body() {
+            read(body).await?
+        } else {
+            Bytes::new()
+        };
+        match route {
+            Route::Page(asset) => Ok(self.page.answer(asset)),
+            Route::ListKeys => self.list_keys(params).await,
+            Route::Usage => self.usage(params).await,
+            Route::Audit => self.audit(params).await,
+            Route::CreateKeys => {
+                params.finish()?;
+                self.create_keys(&body, by).await
+            }
+            Route::GetKey(key) => {
+                params.finish()?;
+                self.get_key(key).await
+            }
+            Route::UpdateKey(key) => {
+                params.finish()?;
+                self.update_key(key, &body, by).await
+            }
+            Route::DeleteKey(key) => {
+                params.finish()?;
+                self.delete_key(key, by).await
+            }
+            Route::RotateKey(key) => {
+                params.finish()?;
+                self.rotate_key(key, &body, by).await
+            }
+            Route::ResetUsage => {
+                params.finish()?;
+                self.reset_usage(&body, by).await
+            }
+        }
+    }
+}
+
+async fn read<B>(body: B) -> Result<Bytes, Refusal>
+where
+    B: Body,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    match Limited::new(body, LONGEST_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::body_too_large()),
+        Err(_) => Err(Refusal::unreadable_body()),
+    }
+}
+
+/// Nothing of the admin API is kept, framed, guessed at or told to another site.
+fn guard(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+impl<S, R, B> Service<Request<B>> for AdminService<S, R>
+where
+    S: AdminStore,
+    R: Reject + Send + Sync + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Response = Response<AdminBody>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        let shared = self.shared.clone();
+        ResponseFuture::new(async move { shared.answer(request).await })
+    }
+}
+
+impl<S, R> Clone for AdminService<S, R> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<S, R> fmt::Debug for AdminService<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminService")
+            .field("prefix", &self.shared.prefix)
+            .field("tokens", &self.shared.tokens)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! What answers look like.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::{Serialize, Serializer};
+
+use crate::{
+    clock::rfc3339,
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    store::KeySummary,
+};
+
+/// A JSON answer with this status, of plain structs that cannot fail to serialise.
+pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response<Bytes> {
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+/// An instant as RFC 3339 in UTC, whole seconds.
+pub(super) struct Instant(pub(super) SystemTime);
+
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339(self.0))
+    }
+}
+
+/// A key that was just issued: the one answer that shows it whole.
+#[derive(Serialize)]
+pub(super) struct IssuedKey<'a> {
+    id: &'a KeyId,
+    key: &'a str,
+    label: &'a str,
+    daily_limit: DailyLimit,
+    created_at: Option<Instant>,
+    expires_at: Option<Instant>,
+    disabled: bool,
+}
+
+impl<'a> IssuedKey<'a> {
+    pub(super) fn new(secret: &'a SecretKey, record: &'a KeyRecord) -> Self {
+        Self {
+            id: &record.id,
+            key: secret.expose(),
+            label: &record.label,
+            daily_limit: record.daily_limit,
+            created_at: record.created_at.map(Instant),
+            expires_at: record.expires_at.map(Instant),
+            disabled: record.disabled,
+        }
+    }
+}
+
+/// A key as lists show it: masked, with its figures.
+#[derive(Serialize)]
+pub(super) struct ListedKey<'a> {
+    id: &'a KeyId,
+    key: &'a str,
+    label: &'a str,
+    daily_limit: DailyLimit,
+    used_today: u64,
+    remaining: Option<u64>,
+    total_used: u64,
+    created_at: Option<Instant>,
+    last_used_at: Option<Instant>,
+    expires_at: Option<Instant>,
+    disabled: bool,
+}
+
+impl<'a> From<&'a KeySummary> for ListedKey<'a> {
+    fn from(summary: &'a KeySummary) -> Self {
+        let record = &summary.record;
+        Self {
+            id: &record.id,
+            key: &record.masked,
+            label: &record.label,
+            daily_limit: record.daily_limit,
+            used_today: summary.used_today,
+            remaining: summary.remaining(),
+            total_used: summary.total_used,
+            created_at: record.created_at.map(Instant),
+            last_used_at: summary.last_used_at.map(Instant),
+            expires_at: record.expires_at.map(Instant),
+            disabled: record.disabled,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use serde::Serialize;
+use tower_service::Service;
+
+use crate::{
+    body::ResponseBody,
+    clock::{Calendar, Clock, Day, ReceivedAt, SystemClock, rfc3339},
+    error::{ProblemJson, Reject, Rejection, StoreError},
+    key::{KeyId, KeyRecord},
+    store::{
+        QuotaStore, QuotaSubject, Standing, Tokens, UsageFigures, UsageQuery, UsageReader,
+        UsageReport,
+    },
+};
+
+/// Days of the past that a report tells of.
+const HISTORY: u32 = 30;
+
+/// The body of the usage service's answers.
+pub type UsageBody = ResponseBody<String>;
+
+/// Answers a holder's own figures, for requests that `TrialKeyAuthLayer` let through.
+///
+/// The key's record is read from the request's extensions; a request without one is refused with
+/// 401. Nothing is charged. `used` and `remaining` always add up to `daily_limit`: where the limit
+/// was lowered below what is used, `used` is the limit. `history` tells of the last 30 days before
+/// `day`, newest first, without the days on which nothing was used.
+///
+/// `calendar` must be the store's own: it names the time zone of `day`.
+pub fn usage_service<S>(store: S, calendar: Calendar) -> UsageService<S> {
+    UsageService::from_shared(Shared {
+        store,
+        calendar,
+        clock: Arc::new(SystemClock),
+        reject: ProblemJson,
+    })
+}
+
+/// The service that [`usage_service`] makes.
+pub struct UsageService<S, R = ProblemJson> {
+    shared: Arc<Shared<S, R>>,
+}
+
+#[derive(Clone)]
+struct Shared<S, R> {
+    store: S,
+    calendar: Calendar,
+    clock: Arc<dyn Clock>,
+    reject: R,
+}
+
+/// Response future of [`UsageService`].
+pub struct UsageFuture(Pin<Box<dyn Future<Output = Response<UsageBody>> + Send>>);
+
+#[derive(Serialize)]
+struct Usage<'a> {
+    object: &'static str,
+    id: &'a KeyId,
+    key: &'a str,
+    label: &'a str,
+    day: Day,
+    timezone: &'a str,
+    daily_limit: u32,
+    used: u64,
+    remaining: Option<u64>,
+    unlimited: bool,
+    resets_at: String,
+    requests: Requests,
+    tokens: Tokens,
+    expires_at: Option<String>,
+    history: Vec<PastDay>,
+}
+
+#[derive(Default, Serialize)]
+struct Requests {
+    succeeded: u64,
+    failed: u64,
+    refunded: u64,
+}
+
+#[derive(Serialize)]
+struct PastDay {
+    day: Day,
+    requests: u64,
+    tokens: u64,
+}
+
+impl<S, R> UsageService<S, R> {
+    fn from_shared(shared: Shared<S, R>) -> Self {
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl<S: Clone, R: Clone> UsageService<S, R> {
+    /// Renders rejections in another form.
+    #[must_use]
+    pub fn reject<R2>(self, reject: R2) -> UsageService<S, R2> {
+        let shared = Arc::unwrap_or_clone(self.shared);
+        UsageService::from_shared(Shared {
+            store: shared.store,
+            calendar: shared.calendar,
+            clock: shared.clock,
+            reject,
+        })
+    }
+
+    /// Takes the time from another clock.
+    #[must_use]
+    pub fn clock(self, clock: impl Clock) -> Self {
+        Self::from_shared(Shared {
+            clock: Arc::new(clock),
+            ..Arc::unwrap_or_clone(self.shared)
+        })
+    }
+}
+
+impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
+    async fn usage(&self, record: &KeyRecord, at: ReceivedAt) -> Result<Bytes, StoreError> {
+        let subject = QuotaSubject::from(record);
+        let standing = self.store.standing(&subject, at.0).await?;
+        let from = standing.day.minus(HISTORY);
+        let query = UsageQuery::days(from, standing.day).key(record.id.clone());
+        let report = self.store.report(query).await?;
+        let usage = self.tell(record, &standing, report);
+        Ok(serde_json::to_vec(&usage).unwrap_or_default().into())
+    }
+
+    fn tell<'a>(
+        &'a self,
+        record: &'a KeyRecord,
+        standing: &Standing,
+        report: UsageReport,
+    ) -> Usage<'a> {
+        let mut today = UsageFigures::default();
+        let mut history = Vec::new();
+        for row in report.rows {
+            match row.day {
+                Some(day) if day == standing.day => today += row.figures,
+                Some(day) if row.figures.requests > 0 => history.push(PastDay {
+                    day,
+                    requests: row.figures.requests,
+                    tokens: row.figures.tokens.total,
+                }),
+                _ => {}
+            }
+        }
+        let limit = standing.daily_limit.limited();
+        Usage {
+            object: "usage",
+            id: &record.id,
+            key: &record.masked,
+            label: &record.label,
+            day: standing.day,
+            timezone: self.calendar.time_zone(),
+            daily_limit: standing.daily_limit.get(),
+            used: standing.used.min(limit.unwrap_or(u64::MAX)),
+            remaining: standing.remaining(),
+            unlimited: limit.is_none(),
+            resets_at: rfc3339(standing.resets_at),
+            requests: Requests {
+                succeeded: today.succeeded,
+                failed: today.failed,
+                refunded: today.refunded,
+            },
+            tokens: today.tokens,
+            expires_at: record.expires_at.map(rfc3339),
+            history,
+        }
+    }
+}
+
+impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
+    async fn answer(
+        &self,
+        method: Method,
+        record: Option<Arc<KeyRecord>>,
+        at: ReceivedAt,
+    ) -> Response<UsageBody> {
+        let bytes = match (method.as_str(), record) {
+            ("GET" | "HEAD", Some(record)) => self.usage(&record, at).await.map_err(|error| {
+                tracing::warn!(%error, source = ?error, "a holder's usage could not be read");
+                Rejection::from(&error)
+            }),
+            ("GET" | "HEAD", None) => Err(no_key()),
+            _ => Err(wrong_method()),
+        };
+        let mut answer = bytes.map_or_else(|rejection| self.reject.reject(rejection), json_answer);
+        if method == Method::HEAD {
+            let length = answer.body().len().into();
+            answer.headers_mut().insert(header::CONTENT_LENGTH, length);
+            *answer.body_mut() = Bytes::new();
+        }
+        ResponseBody::answer(answer)
+    }
+}
+
+fn json_answer(body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    for (name, value) in [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::VARY, "accept"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn no_key() -> Rejection {
+    Rejection::new(
+        StatusCode::UNAUTHORIZED,
+        "invalid_request_error",
+        "missing_api_key",
+        "A key is needed, as `Authorization: Bearer`.",
+    )
+    .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+fn wrong_method() -> Rejection {
+    Rejection::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "invalid_request_error",
+        "method_not_allowed",
+        "Only GET, HEAD is allowed here.",
+    )
+    .header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
+}
+
+impl<S, R, B> Service<Request<B>> for UsageService<S, R>
+where
+    S: QuotaStore + UsageReader,
+    R: Reject + Send + Sync + 'static,
+{
+    type Response = Response<UsageBody>;
+    type Error = Infallible;
+    type Future = UsageFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> UsageFuture {
+        let shared = self.shared.clone();
+        let method = request.method().clone();
+        let at = ReceivedAt(ReceivedAt::of(request.extensions_mut(), &*shared.clock));
+        let record = request.extensions().get::<Arc<KeyRecord>>().cloned();
+        UsageFuture(Box::pin(
+            async move { shared.answer(method, record, at).await },
+        ))
+    }
+}
+
+impl Future for UsageFuture {
+    type Output = Result<Response<UsageBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl<S, R> Clone for UsageService<S, R> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<S, R> fmt::Debug for UsageService<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageService")
+            .field("calendar", &self.shared.calendar)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for UsageFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UsageFuture")
+    }
+}
