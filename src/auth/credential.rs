@@ -7,10 +7,8 @@ use super::AuthRejection;
 use crate::key::SecretKey;
 
 /// The headers that carry a key, beside `Authorization`.
-static KEY_HEADERS: [HeaderName; 2] = [
-    HeaderName::from_static("x-trial-key"),
-    HeaderName::from_static("x-api-key"),
-];
+static KEY_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-trial-key"), HeaderName::from_static("x-api-key")];
 
 /// Takes the one credential out of the headers; none stays behind.
 pub(super) fn take(headers: &mut HeaderMap) -> Result<SecretKey, AuthRejection> {
@@ -23,10 +21,7 @@ pub(super) fn take(headers: &mut HeaderMap) -> Result<SecretKey, AuthRejection> 
 }
 
 fn find(headers: &HeaderMap) -> Result<SecretKey, AuthRejection> {
-    let bearer = headers
-        .get_all(AUTHORIZATION)
-        .iter()
-        .map(|value| bearer(value.as_bytes()));
+    let bearer = headers.get_all(AUTHORIZATION).iter().map(|value| bearer(value.as_bytes()));
     let plain = KEY_HEADERS
         .iter()
         .flat_map(|name| headers.get_all(name))

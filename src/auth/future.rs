@@ -52,20 +52,11 @@ where
     S: Service<Request<ReqBody>>,
 {
     pub(super) fn rejected(response: Response<ResponseBody<ResBody>>) -> Self {
-        Self {
-            state: State::Rejected {
-                response: Some(response),
-            },
-        }
+        Self { state: State::Rejected { response: Some(response) } }
     }
 
     pub(super) fn calling(future: S::Future, record: Arc<KeyRecord>) -> Self {
-        Self {
-            state: State::Calling {
-                future,
-                record: Some(record),
-            },
-        }
+        Self { state: State::Calling { future, record: Some(record) } }
     }
 
     pub(super) fn finding(
@@ -76,17 +67,8 @@ where
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
-        let find = Finding {
-            shared,
-            find,
-            key,
-            at,
-            inner,
-            request,
-        };
-        Self {
-            state: State::Finding { find: Some(find) },
-        }
+        let find = Finding { shared, find, key, at, inner, request };
+        Self { state: State::Finding { find: Some(find) } }
     }
 }
 
@@ -116,16 +98,11 @@ where
                         Ok(record) => {
                             let request = identify(find.request, record.clone());
                             let future = find.inner.call(request);
-                            State::Calling {
-                                future,
-                                record: Some(record),
-                            }
+                            State::Calling { future, record: Some(record) }
                         }
                         Err(refusal) => {
                             let response = find.shared.refuse(refusal);
-                            State::Rejected {
-                                response: Some(response),
-                            }
+                            State::Rejected { response: Some(response) }
                         }
                     };
                     state.set(next);

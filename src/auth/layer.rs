@@ -16,19 +16,13 @@ pub struct TrialKeyAuthLayer<K, R = ProblemJson> {
 impl<K> TrialKeyAuthLayer<K> {
     /// Looks keys up in `store`.
     pub fn new(store: K) -> Self {
-        Self::from_shared(Shared {
-            store,
-            reject: ProblemJson,
-            clock: Arc::new(SystemClock),
-        })
+        Self::from_shared(Shared { store, reject: ProblemJson, clock: Arc::new(SystemClock) })
     }
 }
 
 impl<K, R> TrialKeyAuthLayer<K, R> {
     fn from_shared(shared: Shared<K, R>) -> Self {
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -37,29 +31,20 @@ impl<K: Clone, R: Clone> TrialKeyAuthLayer<K, R> {
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> TrialKeyAuthLayer<K, R2> {
         let Shared { store, clock, .. } = Arc::unwrap_or_clone(self.shared);
-        TrialKeyAuthLayer::from_shared(Shared {
-            store,
-            reject,
-            clock,
-        })
+        TrialKeyAuthLayer::from_shared(Shared { store, reject, clock })
     }
 
     /// Judges expiry by another clock.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         let shared = Arc::unwrap_or_clone(self.shared);
-        Self::from_shared(Shared {
-            clock: Arc::new(clock),
-            ..shared
-        })
+        Self::from_shared(Shared { clock: Arc::new(clock), ..shared })
     }
 }
 
 impl<K, R> Clone for TrialKeyAuthLayer<K, R> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
@@ -73,9 +58,6 @@ impl<S, K, R> Layer<S> for TrialKeyAuthLayer<K, R> {
     type Service = TrialKeyAuth<S, K, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TrialKeyAuth {
-            inner,
-            shared: self.shared.clone(),
-        }
+        TrialKeyAuth { inner, shared: self.shared.clone() }
     }
 }

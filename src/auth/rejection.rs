@@ -46,32 +46,18 @@ impl From<&AuthRejection> for Rejection {
             AuthRejection::MistypedKey => {
                 invalid("The API key is mistyped or incomplete: its checksum does not match.")
             }
-            AuthRejection::DisabledKey => new(
-                StatusCode::FORBIDDEN,
-                PERMISSION,
-                "key_disabled",
-                "This API key is disabled.",
-            ),
-            AuthRejection::ExpiredKey => new(
-                StatusCode::FORBIDDEN,
-                PERMISSION,
-                "key_expired",
-                "This API key has expired.",
-            ),
+            AuthRejection::DisabledKey => {
+                new(StatusCode::FORBIDDEN, PERMISSION, "key_disabled", "This API key is disabled.")
+            }
+            AuthRejection::ExpiredKey => {
+                new(StatusCode::FORBIDDEN, PERMISSION, "key_expired", "This API key has expired.")
+            }
             AuthRejection::Store(error) => Rejection::from(error),
         }
     }
 }
 
 fn invalid(message: &'static str) -> Rejection {
-    Rejection::new(
-        StatusCode::UNAUTHORIZED,
-        INVALID_REQUEST,
-        "invalid_api_key",
-        message,
-    )
-    .header(
-        WWW_AUTHENTICATE,
-        HeaderValue::from_static("Bearer error=\"invalid_token\""),
-    )
+    Rejection::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "invalid_api_key", message)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }

@@ -119,17 +119,12 @@ pub(super) fn identify<B>(mut request: Request<B>, record: Arc<KeyRecord>) -> Re
 
 impl<S: Clone, K, R> Clone for TrialKeyAuth<S, K, R> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            shared: self.shared.clone(),
-        }
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
     }
 }
 
 impl<S: fmt::Debug, K, R> fmt::Debug for TrialKeyAuth<S, K, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrialKeyAuth")
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
+        f.debug_struct("TrialKeyAuth").field("inner", &self.inner).finish_non_exhaustive()
     }
 }

@@ -72,12 +72,7 @@ where
     /// Observes `inner`, of which `expected` bytes are to be handed on if that is known.
     pub fn new(inner: B, observer: O, expected: Option<u64>) -> Self {
         let over = inner.is_end_stream() || expected == Some(0);
-        let mut body = Self {
-            inner,
-            observer: Some(observer),
-            expected,
-            seen: 0,
-        };
+        let mut body = Self { inner, observer: Some(observer), expected, seen: 0 };
         if over && let Some(observer) = body.observer.take() {
             observer.end(BodyEnd::Complete);
         }
@@ -86,12 +81,7 @@ where
 
     /// A body without an observer.
     pub fn unobserved(inner: B) -> Self {
-        Self {
-            inner,
-            observer: None,
-            expected: None,
-            seen: 0,
-        }
+        Self { inner, observer: None, expected: None, seen: 0 }
     }
 }
 
@@ -102,12 +92,7 @@ pub fn expected_length(method: &Method, head: &Parts) -> Option<u64> {
     if method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
         return Some(0);
     }
-    head.headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl<B, O> Body for ObservedBody<B, O>

@@ -29,18 +29,12 @@ pin_project! {
 impl<B> ResponseBody<B> {
     /// Wraps the inner service's body.
     pub fn passed(body: B) -> Self {
-        Self {
-            inner: Inner::Passed { body },
-        }
+        Self { inner: Inner::Passed { body } }
     }
 
     /// A body that holds these bytes.
     pub fn own(bytes: Bytes) -> Self {
-        Self {
-            inner: Inner::Own {
-                bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
-            },
-        }
+        Self { inner: Inner::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
     }
 
     /// Turns a layer's own answer into a response of the layer's type.

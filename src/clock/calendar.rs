@@ -57,11 +57,7 @@ impl Calendar {
     }
 
     fn from_zone(zone: TimeZone, name: &str) -> Self {
-        Self {
-            zone,
-            name: name.into(),
-            latest: Arc::new(RwLock::new(None)),
-        }
+        Self { zone, name: name.into(), latest: Arc::new(RwLock::new(None)) }
     }
 
     /// The zone's IANA name.
@@ -118,11 +114,7 @@ impl fmt::Debug for Calendar {
 
 impl fmt::Display for UnknownTimeZone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "unknown time zone {:?}: an IANA name such as Asia/Shanghai is needed",
-            self.0
-        )
+        write!(f, "unknown time zone {:?}: an IANA name such as Asia/Shanghai is needed", self.0)
     }
 }
 

@@ -23,10 +23,7 @@ impl Day {
     /// The day `days` before this one, or the first day there is.
     #[must_use]
     pub fn minus(self, days: u32) -> Self {
-        Self(
-            self.0
-                .saturating_sub(jiff::Span::new().days(i64::from(days))),
-        )
+        Self(self.0.saturating_sub(jiff::Span::new().days(i64::from(days))))
     }
 
     /// The day as eight digits, for example `20261122`.

@@ -5,9 +5,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 /// RFC 3339 in UTC with `Z`, whole seconds.
 pub(crate) fn rfc3339(at: SystemTime) -> String {
     let seconds = Timestamp::try_from(at).map_or(0, |timestamp| timestamp.as_second());
-    Timestamp::from_second(seconds)
-        .unwrap_or_default()
-        .to_string()
+    Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }
 
 /// An instant in any form that people type: RFC 3339, SQLite's `datetime` (UTC), a bare day, Unix
@@ -51,10 +49,7 @@ mod tests {
             let at = parse_timestamp(text).expect(text);
             assert_eq!(rfc3339(at), "2025-02-10T15:20:00Z", "{text}");
         }
-        assert_eq!(
-            parse_timestamp("2025-02-10").map(rfc3339).unwrap(),
-            "2025-02-10T00:00:00Z"
-        );
+        assert_eq!(parse_timestamp("2025-02-10").map(rfc3339).unwrap(), "2025-02-10T00:00:00Z");
         assert_eq!(parse_timestamp("yesterday"), None);
     }
 }

@@ -51,10 +51,7 @@ struct Problem<'a> {
 impl Reject for ProblemJson {
     fn reject(&self, rejection: Rejection) -> Response<Bytes> {
         let problem = Problem {
-            title: rejection
-                .status
-                .canonical_reason()
-                .unwrap_or(rejection.kind),
+            title: rejection.status.canonical_reason().unwrap_or(rejection.kind),
             status: rejection.status.as_u16(),
             detail: &rejection.message,
             code: rejection.code,
@@ -71,15 +68,9 @@ impl Rejection {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, content_type);
-        response
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
-            .extensions_mut()
-            .insert(Rejected { code: self.code });
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.extensions_mut().insert(Rejected { code: self.code });
         response
     }
 }

@@ -26,13 +26,7 @@ impl Rejection {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
-            status,
-            kind,
-            code,
-            message: message.into(),
-            headers: HeaderMap::new(),
-        }
+        Self { status, kind, code, message: message.into(), headers: HeaderMap::new() }
     }
 
     /// Adds a header to the answer.

@@ -34,18 +34,12 @@ impl StoreError {
 
     /// The store is unavailable, for this reason.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            kind: StoreErrorKind::Unavailable,
-            source: Some(Arc::from(source.into())),
-        }
+        Self { kind: StoreErrorKind::Unavailable, source: Some(Arc::from(source.into())) }
     }
 
     /// The key's record is not fit to be served, for this reason.
     pub fn misconfigured(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            kind: StoreErrorKind::KeyMisconfigured,
-            source: Some(Arc::from(source.into())),
-        }
+        Self { kind: StoreErrorKind::KeyMisconfigured, source: Some(Arc::from(source.into())) }
     }
 
     /// What kind of failure it is.
@@ -101,8 +95,6 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source
-            .as_ref()
-            .map(|source| &**source as &(dyn Error + 'static))
+        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
     }
 }

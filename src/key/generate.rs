@@ -49,11 +49,7 @@ impl SecretKey {
             return Checksum::Absent;
         }
         let (body, check) = text.split_at(text.len() - CHECK);
-        if checksum(body) == check {
-            Checksum::Valid
-        } else {
-            Checksum::Mistyped
-        }
+        if checksum(body) == check { Checksum::Valid } else { Checksum::Mistyped }
     }
 }
 
@@ -68,16 +64,9 @@ impl KeyId {
 
 /// The `{user}` part that a label yields: its ASCII letters and digits (at most 32), or `key`.
 pub fn user_from_label(label: &str) -> String {
-    let user: String = label
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(LONGEST_USER)
-        .collect();
-    if user.is_empty() {
-        "key".to_owned()
-    } else {
-        user
-    }
+    let user: String =
+        label.chars().filter(char::is_ascii_alphanumeric).take(LONGEST_USER).collect();
+    if user.is_empty() { "key".to_owned() } else { user }
 }
 
 fn has_generated_form(text: &str) -> bool {
@@ -142,17 +131,10 @@ mod tests {
         assert_eq!(key.checksum(), Checksum::Valid);
         let text = key.expose();
         for at in text.len() - RANDOM - CHECK..text.len() {
-            let typo = if text.as_bytes()[at] == b'x' {
-                "y"
-            } else {
-                "x"
-            };
+            let typo = if text.as_bytes()[at] == b'x' { "y" } else { "x" };
             let mut mistyped = text.to_owned();
             mistyped.replace_range(at..=at, typo);
-            assert_eq!(
-                SecretKey::parse(&mistyped).unwrap().checksum(),
-                Checksum::Mistyped
-            );
+            assert_eq!(SecretKey::parse(&mistyped).unwrap().checksum(), Checksum::Mistyped);
         }
     }
 

@@ -101,11 +101,7 @@ impl DailyLimit {
 
     /// A limit of `requests` a day, 0 for none.
     pub fn new(requests: u32) -> Result<Self, InvalidDailyLimit> {
-        if requests <= Self::MAX {
-            Ok(Self(requests))
-        } else {
-            Err(InvalidDailyLimit)
-        }
+        if requests <= Self::MAX { Ok(Self(requests)) } else { Err(InvalidDailyLimit) }
     }
 
     /// The number as stored and shown: 0 for unlimited.
@@ -123,9 +119,7 @@ impl TryFrom<i64> for DailyLimit {
     type Error = InvalidDailyLimit;
 
     fn try_from(requests: i64) -> Result<Self, InvalidDailyLimit> {
-        u32::try_from(requests)
-            .map_err(|_| InvalidDailyLimit)
-            .and_then(Self::new)
+        u32::try_from(requests).map_err(|_| InvalidDailyLimit).and_then(Self::new)
     }
 }
 

@@ -70,19 +70,8 @@ where
     ) -> Self {
         let method = request.method().clone();
         let call = Some(Call { inner, request });
-        let state = State::Reserving {
-            reserve,
-            units,
-            at,
-            call,
-        };
-        Self {
-            shared,
-            method,
-            unit: None,
-            committed: false,
-            state,
-        }
+        let state = State::Reserving { reserve, units, at, call };
+        Self { shared, method, unit: None, committed: false, state }
     }
 }
 
@@ -118,12 +107,7 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Reserving {
-                    reserve,
-                    units,
-                    at,
-                    call,
-                } => {
+                StateProj::Reserving { reserve, units, at, call } => {
                     let Some(reserve) = reserve else {
                         return Poll::Ready(Ok(this.shared.refuse(&QuotaRejection::NoSubject)));
                     };
@@ -178,9 +162,7 @@ where
     S: Service<Request<ReqBody>>,
 {
     let Call { mut inner, request } = call.expect(OVER);
-    State::Forwarding {
-        future: inner.call(request),
-    }
+    State::Forwarding { future: inner.call(request) }
 }
 
 /// What could not be counted is not answered.

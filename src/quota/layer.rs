@@ -32,9 +32,7 @@ impl<Q> DailyQuotaLayer<Q> {
 
 impl<Q, P, F, R> DailyQuotaLayer<Q, P, F, R> {
     fn from_shared(shared: Shared<Q, P, F, R>) -> Self {
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -42,65 +40,25 @@ impl<Q: Clone, P, F: Clone, R: Clone> DailyQuotaLayer<Q, P, F, R> {
     /// Charges by another policy.
     #[must_use]
     pub fn policy<P2: ChargePolicy>(self, policy: P2) -> DailyQuotaLayer<Q, P2, F, R> {
-        let Shared {
-            store,
-            subject,
-            reject,
-            commit,
-            clock,
-            ..
-        } = Arc::unwrap_or_clone(self.shared);
+        let Shared { store, subject, reject, commit, clock, .. } =
+            Arc::unwrap_or_clone(self.shared);
         let policy = Arc::new(policy);
-        DailyQuotaLayer::from_shared(Shared {
-            store,
-            policy,
-            subject,
-            reject,
-            commit,
-            clock,
-        })
+        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, commit, clock })
     }
 
     /// Counts on another subject than the key.
     #[must_use]
     pub fn subject<F2: SubjectSource>(self, subject: F2) -> DailyQuotaLayer<Q, P, F2, R> {
-        let Shared {
-            store,
-            policy,
-            reject,
-            commit,
-            clock,
-            ..
-        } = Arc::unwrap_or_clone(self.shared);
-        DailyQuotaLayer::from_shared(Shared {
-            store,
-            policy,
-            subject,
-            reject,
-            commit,
-            clock,
-        })
+        let Shared { store, policy, reject, commit, clock, .. } = Arc::unwrap_or_clone(self.shared);
+        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, commit, clock })
     }
 
     /// Renders rejections in another form.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> DailyQuotaLayer<Q, P, F, R2> {
-        let Shared {
-            store,
-            policy,
-            subject,
-            commit,
-            clock,
-            ..
-        } = Arc::unwrap_or_clone(self.shared);
-        DailyQuotaLayer::from_shared(Shared {
-            store,
-            policy,
-            subject,
-            reject,
-            commit,
-            clock,
-        })
+        let Shared { store, policy, subject, commit, clock, .. } =
+            Arc::unwrap_or_clone(self.shared);
+        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, commit, clock })
     }
 
     /// Says when the unit must be durable.
@@ -114,18 +72,13 @@ impl<Q: Clone, P, F: Clone, R: Clone> DailyQuotaLayer<Q, P, F, R> {
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         let shared = Arc::unwrap_or_clone(self.shared);
-        Self::from_shared(Shared {
-            clock: Arc::new(clock),
-            ..shared
-        })
+        Self::from_shared(Shared { clock: Arc::new(clock), ..shared })
     }
 }
 
 impl<Q, P, F, R> Clone for DailyQuotaLayer<Q, P, F, R> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
@@ -141,9 +94,6 @@ impl<S, Q, P, F, R> Layer<S> for DailyQuotaLayer<Q, P, F, R> {
     type Service = DailyQuota<S, Q, P, F, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        DailyQuota {
-            inner,
-            shared: self.shared.clone(),
-        }
+        DailyQuota { inner, shared: self.shared.clone() }
     }
 }

@@ -132,17 +132,12 @@ where
 
 impl<S: Clone, Q, P, F, R> Clone for DailyQuota<S, Q, P, F, R> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            shared: self.shared.clone(),
-        }
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
     }
 }
 
 impl<S: fmt::Debug, Q, P, F, R> fmt::Debug for DailyQuota<S, Q, P, F, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DailyQuota")
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
+        f.debug_struct("DailyQuota").field("inner", &self.inner).finish_non_exhaustive()
     }
 }

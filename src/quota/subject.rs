@@ -25,9 +25,6 @@ pub struct KeySubject;
 
 impl SubjectSource for KeySubject {
     fn subject(&self, request: &Parts) -> Option<QuotaSubject> {
-        request
-            .extensions
-            .get::<Arc<KeyRecord>>()
-            .map(|record| QuotaSubject::from(&**record))
+        request.extensions.get::<Arc<KeyRecord>>().map(|record| QuotaSubject::from(&**record))
     }
 }

@@ -30,12 +30,7 @@ impl Unit {
         at: SystemTime,
     ) -> Self {
         units.charge();
-        Self {
-            charge,
-            standing,
-            units,
-            at,
-        }
+        Self { charge, standing, units, at }
     }
 
     pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {

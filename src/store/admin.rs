@@ -172,10 +172,7 @@ pub struct KeySummary {
 impl KeySummary {
     /// Units left today, or `None` if there is no limit.
     pub fn remaining(&self) -> Option<u64> {
-        self.record
-            .daily_limit
-            .limited()
-            .map(|limit| limit.saturating_sub(self.used_today))
+        self.record.daily_limit.limited().map(|limit| limit.saturating_sub(self.used_today))
     }
 }
 

@@ -82,10 +82,7 @@ impl KeyChange {
         let before = before.record.audit_fields();
         for (field, after) in after.record.audit_fields() {
             if before[&field] != after {
-                changed.insert(
-                    field.clone(),
-                    json!({"before": before[&field], "after": after}),
-                );
+                changed.insert(field.clone(), json!({"before": before[&field], "after": after}));
             }
         }
         Value::Object(changed).to_string()

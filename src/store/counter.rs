@@ -37,19 +37,11 @@ pub(crate) struct Origin {
 impl Count {
     /// An unused day.
     pub(crate) fn new(day: Day) -> Self {
-        Self {
-            day,
-            epoch: 0,
-            used: 0,
-            refunded: 0,
-        }
+        Self { day, epoch: 0, used: 0, refunded: 0 }
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        Origin {
-            day: self.day,
-            epoch: self.epoch,
-        }
+        Origin { day: self.day, epoch: self.epoch }
     }
 
     /// Begins a later day. A clock that steps back never reopens a day: the later one goes on.
@@ -83,15 +75,8 @@ impl DayCounter {
     ) -> Result<(Option<T>, Standing), E> {
         let mut count = self.lock();
         count.turn_to(window.day);
-        let full = subject
-            .daily_limit
-            .limited()
-            .is_some_and(|limit| count.used >= limit);
-        let kept = if full {
-            None
-        } else {
-            Some(keep(count.origin())?)
-        };
+        let full = subject.daily_limit.limited().is_some_and(|limit| count.used >= limit);
+        let kept = if full { None } else { Some(keep(count.origin())?) };
         count.used += u64::from(kept.is_some());
         Ok((kept, count.standing(subject, window.end)))
     }
@@ -133,10 +118,7 @@ impl DayCounter {
     ) -> Result<T, E> {
         let mut count = self.lock();
         count.turn_to(day);
-        let anew = Count {
-            epoch: count.epoch + 1,
-            ..Count::new(count.day)
-        };
+        let anew = Count { epoch: count.epoch + 1, ..Count::new(count.day) };
         let kept = keep(anew.origin())?;
         *count = anew;
         Ok(kept)
@@ -169,10 +151,7 @@ mod tests {
     }
 
     fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
-        counter
-            .reserve(&subject(limit), &window(day), Ok::<_, ()>)
-            .unwrap()
-            .0
+        counter.reserve(&subject(limit), &window(day), Ok::<_, ()>).unwrap().0
     }
 
     #[test]
@@ -182,9 +161,7 @@ mod tests {
         let today = take(&counter, 1, "2026-11-23").unwrap();
         assert!(!counter.refund(yesterday, &subject(1), Refund::Always, || true));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
-        counter
-            .reset("2026-11-23".parse().unwrap(), |_| Ok::<_, ()>(()))
-            .unwrap();
+        counter.reset("2026-11-23".parse().unwrap(), |_| Ok::<_, ()>(())).unwrap();
         take(&counter, 1, "2026-11-23").unwrap();
         assert!(!counter.refund(today, &subject(1), Refund::Always, || true));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);

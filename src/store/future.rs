@@ -50,11 +50,9 @@ impl<T> Future for StoreFuture<T> {
     /// When it is polled after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Ready(answer) => Poll::Ready(
-                answer
-                    .take()
-                    .expect("`StoreFuture` polled after it was ready"),
-            ),
+            State::Ready(answer) => {
+                Poll::Ready(answer.take().expect("`StoreFuture` polled after it was ready"))
+            }
             State::Pending(answer) => answer.as_mut().poll(cx),
         }
     }

@@ -51,19 +51,12 @@ pub struct Standing {
 impl Standing {
     /// A standing of these figures.
     pub fn new(day: Day, daily_limit: DailyLimit, used: u64, resets_at: SystemTime) -> Self {
-        Self {
-            day,
-            daily_limit,
-            used,
-            resets_at,
-        }
+        Self { day, daily_limit, used, resets_at }
     }
 
     /// Units left, or `None` if there is no limit. 0 when a lowered limit lies below what is used.
     pub fn remaining(&self) -> Option<u64> {
-        self.daily_limit
-            .limited()
-            .map(|limit| limit.saturating_sub(self.used))
+        self.daily_limit.limited().map(|limit| limit.saturating_sub(self.used))
     }
 }
 

@@ -23,10 +23,7 @@ struct Group {
 
 impl ReportRows {
     pub(crate) fn new(query: UsageQuery) -> Self {
-        Self {
-            query,
-            rows: HashMap::new(),
-        }
+        Self { query, rows: HashMap::new() }
     }
 
     /// Adds the figures of one day, key and model, if the query wants them.
@@ -92,9 +89,7 @@ impl ReportRows {
             .collect();
         rows.sort_by(|a, b| {
             let order = |row: &UsageRow| Reverse((row.day, row.used, row.figures.requests));
-            order(a)
-                .cmp(&order(b))
-                .then_with(|| a.key_id.cmp(&b.key_id))
+            order(a).cmp(&order(b)).then_with(|| a.key_id.cmp(&b.key_id))
         });
         UsageReport { rows, total_keys }
     }

@@ -84,11 +84,7 @@ pub struct Tokens {
 impl Tokens {
     /// Tokens of these numbers.
     pub fn new(prompt: u64, completion: u64, total: u64) -> Self {
-        Self {
-            prompt,
-            completion,
-            total,
-        }
+        Self { prompt, completion, total }
     }
 }
 
@@ -173,16 +169,7 @@ pub struct UsageQuery {
 impl UsageQuery {
     /// The figures of these days, one row a key and day.
     pub fn days(from: Day, to: Day) -> Self {
-        Self {
-            from,
-            to,
-            key_id: None,
-            group_by: GroupBy {
-                key: true,
-                day: true,
-                model: false,
-            },
-        }
+        Self { from, to, key_id: None, group_by: GroupBy { key: true, day: true, model: false } }
     }
 
     /// Only this key's.

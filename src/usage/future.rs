@@ -40,10 +40,7 @@ pin_project! {
 
 impl<F, U: UsageSink> ResponseFuture<F, U> {
     pub(super) fn new(inner: F, recorder: Recorder<U>) -> Self {
-        Self {
-            inner,
-            recorder: Some(recorder),
-        }
+        Self { inner, recorder: Some(recorder) }
     }
 }
 
@@ -61,10 +58,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.inner.poll(cx));
-        let mut recorder = this
-            .recorder
-            .take()
-            .expect("`ResponseFuture` polled after it was ready");
+        let mut recorder =
+            this.recorder.take().expect("`ResponseFuture` polled after it was ready");
         match answer {
             Ok(response) => {
                 let (head, body) = response.into_parts();

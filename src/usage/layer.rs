@@ -13,12 +13,7 @@ pub struct UsageRecorderLayer<U> {
 impl<U> UsageRecorderLayer<U> {
     /// Hands events to `sink`.
     pub fn new(sink: U) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                sink,
-                clock: Arc::new(SystemClock),
-            }),
-        }
+        Self { shared: Arc::new(Shared { sink, clock: Arc::new(SystemClock) }) }
     }
 }
 
@@ -27,20 +22,13 @@ impl<U: Clone> UsageRecorderLayer<U> {
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         let sink = self.shared.sink.clone();
-        Self {
-            shared: Arc::new(Shared {
-                sink,
-                clock: Arc::new(clock),
-            }),
-        }
+        Self { shared: Arc::new(Shared { sink, clock: Arc::new(clock) }) }
     }
 }
 
 impl<U> Clone for UsageRecorderLayer<U> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
@@ -54,9 +42,6 @@ impl<S, U> Layer<S> for UsageRecorderLayer<U> {
     type Service = UsageRecorder<S, U>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        UsageRecorder {
-            inner,
-            shared: self.shared.clone(),
-        }
+        UsageRecorder { inner, shared: self.shared.clone() }
     }
 }

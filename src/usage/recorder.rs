@@ -30,12 +30,7 @@ impl<U: UsageSink> Recorder<U> {
         let at = ReceivedAt::of(request.extensions_mut(), &*shared.clock);
         let units = Units::of(request.extensions_mut());
         let event = new_event(request, at);
-        Self {
-            shared,
-            units,
-            started: Instant::now(),
-            event,
-        }
+        Self { shared, units, started: Instant::now(), event }
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -79,9 +74,7 @@ fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
 }
 
 fn key_id(extensions: &http::Extensions) -> Option<KeyId> {
-    extensions
-        .get::<Arc<KeyRecord>>()
-        .map(|record| record.id.clone())
+    extensions.get::<Arc<KeyRecord>>().map(|record| record.id.clone())
 }
 
 /// Watches an answer's body for the recorder.
@@ -93,11 +86,7 @@ pub struct UsageObserver<U> {
 
 impl<U> UsageObserver<U> {
     pub(super) fn new(recorder: Recorder<U>, head: &Parts) -> Self {
-        Self {
-            recorder,
-            complete: when_complete(head),
-            scanner: AnswerScanner::for_head(head),
-        }
+        Self { recorder, complete: when_complete(head), scanner: AnswerScanner::for_head(head) }
     }
 }
 

@@ -36,12 +36,7 @@ enum Step {
 impl MemberScanner {
     /// Looks for `finder`'s needle (a quoted name) and values of at most `longest` bytes.
     pub(super) fn new(finder: &'static Finder<'static>, longest: usize) -> Self {
-        Self {
-            finder,
-            carry: Vec::new(),
-            capture: None,
-            longest,
-        }
+        Self { finder, carry: Vec::new(), capture: None, longest }
     }
 
     /// Scans the next chunk, and hands each whole value to `found`.
@@ -120,11 +115,7 @@ impl Capture {
         if !self.colon {
             self.colon = byte == b':';
             let space = byte.is_ascii_whitespace();
-            return if self.colon || space {
-                Step::More
-            } else {
-                Step::NoMember
-            };
+            return if self.colon || space { Step::More } else { Step::NoMember };
         }
         if self.bytes.is_empty() {
             match byte {
@@ -145,11 +136,7 @@ impl Capture {
             b'}' | b']' if !self.in_string => self.depth -= 1,
             _ => {}
         }
-        if self.depth == 0 && !self.in_string {
-            Step::Whole
-        } else {
-            Step::More
-        }
+        if self.depth == 0 && !self.in_string { Step::Whole } else { Step::More }
     }
 }
 

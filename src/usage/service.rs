@@ -46,17 +46,12 @@ where
 
 impl<S: Clone, U> Clone for UsageRecorder<S, U> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            shared: self.shared.clone(),
-        }
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
     }
 }
 
 impl<S: fmt::Debug, U> fmt::Debug for UsageRecorder<S, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UsageRecorder")
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
+        f.debug_struct("UsageRecorder").field("inner", &self.inner).finish_non_exhaustive()
     }
 }

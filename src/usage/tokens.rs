@@ -108,10 +108,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_read_the_same_at_every_split_into_three() {
-        let expected = (
-            Some("deepseek-chat".to_owned()),
-            Some(Tokens::new(11, 7, 18)),
-        );
+        let expected = (Some("deepseek-chat".to_owned()), Some(Tokens::new(11, 7, 18)));
         let bytes = STREAM.as_bytes();
         for first in 0..bytes.len() {
             for second in (first..bytes.len()).step_by(7) {

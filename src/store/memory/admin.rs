@@ -26,14 +26,7 @@ impl Inner {
         let mut audit = lock(&self.audit);
         let number = audit.len() as u64 + 1;
         let (at, actor, action) = (self.clock.now(), by.clone(), action.to_owned());
-        audit.push(AuditEntry {
-            number,
-            at,
-            actor,
-            action,
-            key_id,
-            detail,
-        });
+        audit.push(AuditEntry { number, at, actor, action, key_id, detail });
     }
 
     fn apply(&self, keys: &mut KeyTable, key: &KeyRef, id: &KeyId, change: &KeyChange) {
@@ -59,10 +52,8 @@ impl Inner {
 impl AdminStore for MemoryStore {
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
         let mut table = lock(&self.0.keys);
-        let records: Vec<KeyRecord> = keys
-            .iter()
-            .map(|key| key.record(self.0.clock.now()))
-            .collect();
+        let records: Vec<KeyRecord> =
+            keys.iter().map(|key| key.record(self.0.clock.now())).collect();
         for (at, (key, record)) in keys.iter().zip(&records).enumerate() {
             if let Err(error) = table.insert(key.secret.hash(), record.clone()) {
                 for record in &records[..at] {
@@ -72,12 +63,7 @@ impl AdminStore for MemoryStore {
             }
         }
         for record in &records {
-            self.0.write_audit(
-                "key.create",
-                Some(record.id.clone()),
-                record.audit_detail(),
-                &by,
-            );
+            self.0.write_audit("key.create", Some(record.id.clone()), record.audit_detail(), &by);
         }
         StoreFuture::ready(Ok(records))
     }
@@ -92,10 +78,7 @@ impl AdminStore for MemoryStore {
         let more = found.next().is_some();
         StoreFuture::ready(Ok(KeyPage {
             next: page.last().map(|(number, _)| *number).filter(|_| more),
-            keys: page
-                .into_iter()
-                .map(|(_, record)| self.0.summary(record))
-                .collect(),
+            keys: page.into_iter().map(|(_, record)| self.0.summary(record)).collect(),
         }))
     }
 
@@ -114,9 +97,7 @@ impl AdminStore for MemoryStore {
         // A rotation may take away the very text that named the key.
         let by_id = KeyRef::new(id.as_str());
         self.0.apply(&mut keys, &by_id, &id, &change);
-        let after = keys
-            .get(&by_id)
-            .map_or(before.clone(), |row| self.0.summary(&row.record));
+        let after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(&row.record));
         let detail = change.audit_detail(&before, &after);
         self.0.write_audit(change.action(), Some(id), detail, &by);
         StoreFuture::ready(Ok(Some(after)))
@@ -132,18 +113,9 @@ impl AdminStore for MemoryStore {
         let before = query.before.unwrap_or(u64::MAX);
         let wanted = |entry: &&AuditEntry| {
             entry.number < before
-                && query
-                    .key_id
-                    .as_ref()
-                    .is_none_or(|id| entry.key_id.as_ref() == Some(id))
+                && query.key_id.as_ref().is_none_or(|id| entry.key_id.as_ref() == Some(id))
         };
-        let entries = audit
-            .iter()
-            .rev()
-            .filter(wanted)
-            .take(query.limit)
-            .cloned()
-            .collect();
+        let entries = audit.iter().rev().filter(wanted).take(query.limit).cloned().collect();
         StoreFuture::ready(Ok(entries))
     }
 

@@ -34,14 +34,7 @@ impl KeyTable {
         self.last += 1;
         self.by_id.insert(record.id.clone(), self.last);
         self.by_hash.insert(hash, self.last);
-        self.rows.insert(
-            self.last,
-            Row {
-                record: Arc::new(record),
-                hash,
-                old: None,
-            },
-        );
+        self.rows.insert(self.last, Row { record: Arc::new(record), hash, old: None });
         Ok(())
     }
 
@@ -53,9 +46,7 @@ impl KeyTable {
 
     fn number(&self, key: &KeyRef) -> Option<u64> {
         let by_id = self.by_id.get(&key.id());
-        by_id
-            .or_else(|| self.by_hash.get(&key.secret()?.hash()))
-            .copied()
+        by_id.or_else(|| self.by_hash.get(&key.secret()?.hash())).copied()
     }
 
     pub(super) fn get(&self, key: &KeyRef) -> Option<&Row> {
@@ -67,10 +58,7 @@ impl KeyTable {
     }
 
     pub(super) fn update(&mut self, key: &KeyRef, change: impl FnOnce(&mut KeyRecord)) {
-        if let Some(row) = self
-            .number(key)
-            .and_then(|number| self.rows.get_mut(&number))
-        {
+        if let Some(row) = self.number(key).and_then(|number| self.rows.get_mut(&number)) {
             change(Arc::make_mut(&mut row.record));
         }
     }
@@ -105,9 +93,7 @@ impl KeyTable {
 
     /// The records after a number, in the order of their issue.
     pub(super) fn after(&self, number: u64) -> impl Iterator<Item = (u64, &KeyRecord)> {
-        self.rows
-            .range(number + 1..)
-            .map(|(number, row)| (*number, &*row.record))
+        self.rows.range(number + 1..).map(|(number, row)| (*number, &*row.record))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -72,9 +72,7 @@ impl Default for MemoryStore {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore")
-            .field("calendar", &self.0.calendar)
-            .finish_non_exhaustive()
+        f.debug_struct("MemoryStore").field("calendar", &self.0.calendar).finish_non_exhaustive()
     }
 }
 

@@ -57,10 +57,7 @@ impl QuotaStore for MemoryStore {
 
     fn standing(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Standing> {
         let window = self.0.calendar.window(at);
-        StoreFuture::ready(Ok(self
-            .0
-            .counter(&subject.id, at)
-            .standing(subject, &window)))
+        StoreFuture::ready(Ok(self.0.counter(&subject.id, at).standing(subject, &window)))
     }
 }
 

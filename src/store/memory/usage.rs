@@ -36,18 +36,11 @@ impl Totals {
     }
 
     pub(super) fn used_on(&self, id: &KeyId, day: Day) -> u64 {
-        self.used
-            .get(&(id.clone(), day))
-            .copied()
-            .unwrap_or_default()
+        self.used.get(&(id.clone(), day)).copied().unwrap_or_default()
     }
 
     pub(super) fn used_in_all(&self, id: &KeyId) -> u64 {
-        self.used
-            .iter()
-            .filter(|((key, _), _)| key == id)
-            .map(|(_, used)| used)
-            .sum()
+        self.used.iter().filter(|((key, _), _)| key == id).map(|(_, used)| used).sum()
     }
 }
 

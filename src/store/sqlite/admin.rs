@@ -26,9 +26,7 @@ impl AdminStore for SqliteStore {
             || (),
         );
         StoreFuture::pending(async move {
-            created
-                .await?
-                .ok_or_else(|| StoreError::new(StoreErrorKind::Conflict))
+            created.await?.ok_or_else(|| StoreError::new(StoreErrorKind::Conflict))
         })
     }
 
@@ -71,9 +69,7 @@ impl AdminStore for SqliteStore {
 
     fn probe(&self) -> StoreFuture<()> {
         let write = |connection: &Connection| {
-            connection
-                .execute("UPDATE probe SET count = count + 1", [])
-                .map(drop)
+            connection.execute("UPDATE probe SET count = count + 1", []).map(drop)
         };
         self.0.core.queue.call(write, || ())
     }
@@ -89,9 +85,7 @@ impl SqliteStore {
         StoreFuture::pending(async move {
             store.flush().await?;
             let core = store.0.core.clone();
-            store
-                .read(move |connection| query(connection, &core).map_err(unavailable))
-                .await
+            store.read(move |connection| query(connection, &core).map_err(unavailable)).await
         })
     }
 
@@ -115,11 +109,7 @@ impl SqliteStore {
             audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
             Ok(Some(after))
         };
-        self.0
-            .core
-            .queue
-            .call(work, move || after.forget_keys())
-            .await
+        self.0.core.queue.call(work, move || after.forget_keys()).await
     }
 
     /// Resets the counter and the row in one turn: a unit is charged before or after it in both.
@@ -186,8 +176,7 @@ fn summary(
         ":clear": key.secret().map(|secret| secret.expose()),
     })?;
     let row = found.next()?;
-    row.map(|row| read_summary(row, core).map(|(_, summary)| summary))
-        .transpose()
+    row.map(|row| read_summary(row, core).map(|(_, summary)| summary)).transpose()
 }
 
 fn list(connection: &Connection, core: &Core, query: &KeyPageQuery) -> rusqlite::Result<KeyPage> {
@@ -200,10 +189,7 @@ fn list(connection: &Connection, core: &Core, query: &KeyPageQuery) -> rusqlite:
         rows::RECORD
     );
     let search = query.search.as_deref().map(|text| {
-        let escaped = text
-            .replace('\\', "\\\\")
-            .replace('%', "\\%")
-            .replace('_', "\\_");
+        let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         format!("%{escaped}%")
     });
     let mut statement = connection.prepare_cached(&sql)?;

@@ -52,12 +52,6 @@ pub(super) fn one(
                  disabled = CASE WHEN ?5 THEN 1 ELSE coalesce(disabled, 0) END
              WHERE key = ?1 AND key_hash IS NULL",
         )?
-        .execute(params![
-            clear,
-            key.masked(),
-            stored,
-            default.get(),
-            duplicate
-        ])?;
+        .execute(params![clear, key.masked(), stored, default.get(), duplicate])?;
     Ok(())
 }

@@ -58,10 +58,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
     Ok(AuditEntry {
         number: row.get(0)?,
         at: parse_timestamp(&at).unwrap_or(UNIX_EPOCH),
-        actor: Actor {
-            token_id: row.get(2)?,
-            ip: ip.and_then(|ip| ip.parse::<IpAddr>().ok()),
-        },
+        actor: Actor { token_id: row.get(2)?, ip: ip.and_then(|ip| ip.parse::<IpAddr>().ok()) },
         action: row.get(4)?,
         key_id: key_id.map(KeyId::new),
         detail: row.get(6)?,

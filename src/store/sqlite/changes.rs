@@ -60,10 +60,7 @@ pub(super) fn apply(
         KeyChange::Rotate(rotation) => rotate(connection, id, rotation, now),
         KeyChange::Delete => {
             let sql = "DELETE FROM api_keys WHERE id = ?1";
-            connection
-                .prepare_cached(sql)?
-                .execute([id.as_str()])
-                .map(drop)
+            connection.prepare_cached(sql)?.execute([id.as_str()]).map(drop)
         }
         KeyChange::ResetUsage => Ok(()),
     }

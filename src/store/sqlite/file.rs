@@ -38,10 +38,9 @@ impl FileLock {
                  stop that one, or use PostgreSQL to share them",
                 database.display()
             ))),
-            Err(TryLockError::Error(error)) => Err(OpenError::because(
-                format!("{shown} cannot be locked"),
-                error,
-            )),
+            Err(TryLockError::Error(error)) => {
+                Err(OpenError::because(format!("{shown} cannot be locked"), error))
+            }
         }
     }
 }
@@ -63,9 +62,9 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
     let connection = Connection::open_with_flags(&options.path, flags).map_err(failed)?;
     configure_writer(&connection, options.durability).map_err(failed)?;
     schema::migrate(&connection).map_err(|error| match error {
-        schema::MigrateError::Foreign => OpenError::new(format!(
-            "{shown} has tables of another program; name a new file"
-        )),
+        schema::MigrateError::Foreign => {
+            OpenError::new(format!("{shown} has tables of another program; name a new file"))
+        }
         schema::MigrateError::Newer(version) => OpenError::new(format!(
             "{shown} was written by a newer version (schema {version}); update this program"
         )),
@@ -108,11 +107,6 @@ pub(super) fn open_readers(options: &SqliteOptions) -> Result<Pool, OpenError> {
     });
     let mut config = Config::new(&options.path);
     config.pool = Some(PoolConfig::new(READERS));
-    let builder = config
-        .builder(Runtime::Tokio1)
-        .map_err(|error| failed(error.to_string()))?;
-    builder
-        .post_create(hook)
-        .build()
-        .map_err(|error| failed(error.to_string()))
+    let builder = config.builder(Runtime::Tokio1).map_err(|error| failed(error.to_string()))?;
+    builder.post_create(hook).build().map_err(|error| failed(error.to_string()))
 }

@@ -60,11 +60,7 @@ impl SqliteStore {
         let (generation, Found::Record(record, until)) = found else {
             return Ok(None);
         };
-        let cached = CachedKey {
-            generation,
-            record: Arc::new(record),
-            until,
-        };
+        let cached = CachedKey { generation, record: Arc::new(record), until };
         let record = cached.record(|| core.clock.now());
         core.cache(hash, cached);
         Ok(record)
@@ -75,9 +71,7 @@ impl SqliteStore {
         let generation = self.0.core.generation();
         let default = self.0.core.default_daily_limit;
         let clear = key.expose().to_owned();
-        let found = self
-            .read(move |connection| find(connection, hash, &clear, default))
-            .await?;
+        let found = self.read(move |connection| find(connection, hash, &clear, default)).await?;
         Ok((generation, found))
     }
 
@@ -85,11 +79,7 @@ impl SqliteStore {
         let core: Arc<Core> = self.0.core.clone();
         let default = core.default_daily_limit;
         let adopt = move |connection: &Connection| adopt::one(connection, key.expose(), default);
-        self.0
-            .core
-            .queue
-            .call(adopt, move || core.forget_keys())
-            .await
+        self.0.core.queue.call(adopt, move || core.forget_keys()).await
     }
 }
 
@@ -114,10 +104,7 @@ fn find(
         .optional()
         .map_err(unavailable)?;
     if let Some((record, until)) = row {
-        return Ok(Found::Record(
-            record?,
-            until.as_deref().and_then(parse_timestamp),
-        ));
+        return Ok(Found::Record(record?, until.as_deref().and_then(parse_timestamp)));
     }
     let waits: bool = connection
         .prepare_cached(
@@ -125,9 +112,5 @@ fn find(
         )
         .and_then(|mut statement| statement.query_row([clear], |row| row.get(0)))
         .map_err(unavailable)?;
-    Ok(if waits {
-        Found::InClear
-    } else {
-        Found::Nothing
-    })
+    Ok(if waits { Found::InClear } else { Found::Nothing })
 }

@@ -72,12 +72,7 @@ impl SqliteStore {
         let pool = file::open_readers(&options)?;
         let core = Arc::new(Core::new(&options));
         let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
-        Ok(Self(Arc::new(Inner {
-            core,
-            pool,
-            writer,
-            _lock: lock,
-        })))
+        Ok(Self(Arc::new(Inner { core, pool, writer, _lock: lock })))
     }
 
     /// Waits until all that was recorded before the call is in the file.

@@ -13,17 +13,9 @@ use crate::{error::StoreError, key::KeyId, store::counter::Origin};
 
 pub(super) enum Op {
     /// A unit was taken.
-    Charge {
-        id: KeyId,
-        origin: Origin,
-        at: SystemTime,
-    },
+    Charge { id: KeyId, origin: Origin, at: SystemTime },
     /// A unit was given back.
-    Refund {
-        id: KeyId,
-        origin: Origin,
-        capped: bool,
-    },
+    Refund { id: KeyId, origin: Origin, capped: bool },
     /// Anything else, in its turn.
     Job { counts: Option<KeyId>, job: Job },
 }
@@ -49,10 +41,7 @@ pub(super) type Reply = Box<dyn FnOnce() + Send>;
 pub(super) fn job<T: Send + 'static>(
     work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     after: impl FnOnce() + Send + 'static,
-) -> (
-    Job,
-    impl Future<Output = Result<T, StoreError>> + Send + 'static,
-) {
+) -> (Job, impl Future<Output = Result<T, StoreError>> + Send + 'static) {
     let (reply, result) = oneshot::channel();
     let job: Job = Box::new(move |connection| {
         let answer = work(connection)?;
@@ -64,9 +53,7 @@ pub(super) fn job<T: Send + 'static>(
         Ok(reply)
     });
     let result = async move {
-        result
-            .await
-            .map_err(|_| StoreError::unavailable("the transaction was not committed"))
+        result.await.map_err(|_| StoreError::unavailable("the transaction was not committed"))
     };
     (job, result)
 }
@@ -124,9 +111,7 @@ fn run_job(connection: &Connection, job: Job) -> rusqlite::Result<Option<Reply>>
 
 /// Whether the store has failed, rather than a row not been as the job needs it.
 fn is_of_the_store(error: &rusqlite::Error) -> bool {
-    error
-        .sqlite_error_code()
-        .is_some_and(|code| code != rusqlite::ErrorCode::ConstraintViolation)
+    error.sqlite_error_code().is_some_and(|code| code != rusqlite::ErrorCode::ConstraintViolation)
 }
 
 fn write_deltas(
@@ -173,10 +158,7 @@ pub(super) fn write_reset(
 }
 
 pub(super) fn unix_millis(at: SystemTime) -> i64 {
-    let millis = at
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
+    let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 

@@ -48,10 +48,7 @@ impl SqliteOptions {
     /// Where reports, expiry and audit take the time from.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
-        Self {
-            clock: Arc::new(clock),
-            ..self
-        }
+        Self { clock: Arc::new(clock), ..self }
     }
 
     /// What a unit survives.
@@ -63,10 +60,7 @@ impl SqliteOptions {
     /// The limit of rows typed in without one.
     #[must_use]
     pub fn default_daily_limit(self, default_daily_limit: DailyLimit) -> Self {
-        Self {
-            default_daily_limit,
-            ..self
-        }
+        Self { default_daily_limit, ..self }
     }
 }
 
@@ -90,20 +84,14 @@ pub struct OpenError {
 
 impl OpenError {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            source: None,
-        }
+        Self { message: message.into(), source: None }
     }
 
     pub(super) fn because(
         message: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Self {
-            message: message.into(),
-            source: Some(source.into()),
-        }
+        Self { message: message.into(), source: Some(source.into()) }
     }
 
     pub(super) fn thread(source: std::io::Error) -> Self {
@@ -123,8 +111,6 @@ impl fmt::Display for OpenError {
 
 impl Error for OpenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source
-            .as_ref()
-            .map(|source| &**source as &(dyn Error + 'static))
+        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
     }
 }

@@ -52,16 +52,8 @@ pub(super) struct Work {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        let state = State {
-            batch: Batch::new(),
-            open: true,
-            stopped: false,
-            asleep: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            wake: Condvar::new(),
-        }
+        let state = State { batch: Batch::new(), open: true, stopped: false, asleep: false };
+        Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,9 +64,7 @@ impl Queue {
     pub(super) fn push(&self, op: Op) -> Result<Commit, StoreError> {
         let mut state = self.lock();
         if !state.open {
-            return Err(StoreError::unavailable(
-                "the last write failed, or the store is closed",
-            ));
+            return Err(StoreError::unavailable("the last write failed, or the store is closed"));
         }
         state.batch.ops.push(op);
         let commit = state.batch.commit.clone();
@@ -120,10 +110,7 @@ impl Queue {
             state.asleep = false;
         }
         let batch = std::mem::replace(&mut state.batch, Batch::new());
-        Work {
-            batch,
-            stopped: state.stopped,
-        }
+        Work { batch, stopped: state.stopped }
     }
 
     /// Takes no more ops, and hands out those that were queued meanwhile.
@@ -157,12 +144,7 @@ impl Batch {
     fn new() -> Self {
         let (committed, receiver) = oneshot::channel();
         let commit = Commit(receiver.shared());
-        Self {
-            ops: Vec::new(),
-            usage: Vec::new(),
-            committed,
-            commit,
-        }
+        Self { ops: Vec::new(), usage: Vec::new(), committed, commit }
     }
 }
 

@@ -80,13 +80,7 @@ fn reserve(
         return Ok(Verdict::Exhausted(standing));
     };
     let (core, subject, origin) = (core.clone(), subject.clone(), Some(origin));
-    let charge = Box::new(SqliteCharge {
-        core,
-        counter,
-        subject,
-        origin,
-        commit,
-    });
+    let charge = Box::new(SqliteCharge { core, counter, subject, origin, commit });
     Ok(Verdict::Admitted { charge, standing })
 }
 

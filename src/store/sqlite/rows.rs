@@ -28,11 +28,7 @@ pub(super) fn record(
     let limit = daily_limit(row.get_ref(3)?, default);
     let expires_at = optional_time(row.get_ref(5)?);
     let (Some(daily_limit), Some(expires_at)) = (limit, expires_at) else {
-        let column = if limit.is_none() {
-            "daily_limit"
-        } else {
-            "expires_at"
-        };
+        let column = if limit.is_none() { "daily_limit" } else { "expires_at" };
         let message = format!("api_keys row {id}: {column} is not valid");
         return Ok(Err(StoreError::misconfigured(message)));
     };
@@ -64,11 +60,7 @@ pub(super) fn record_for_show(row: &Row<'_>, default: DailyLimit) -> rusqlite::R
 /// A key that is still in clear is never shown.
 fn masked(row: &Row<'_>) -> rusqlite::Result<String> {
     let adopted = !matches!(row.get_ref(7)?, ValueRef::Null);
-    Ok(if adopted {
-        text(row.get_ref(1)?).unwrap_or_default()
-    } else {
-        "…".to_owned()
-    })
+    Ok(if adopted { text(row.get_ref(1)?).unwrap_or_default() } else { "…".to_owned() })
 }
 
 fn daily_limit(value: ValueRef<'_>, default: DailyLimit) -> Option<DailyLimit> {

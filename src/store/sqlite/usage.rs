@@ -27,9 +27,7 @@ impl UsageReader for SqliteStore {
         StoreFuture::pending(async move {
             store.flush().await?;
             let default = store.0.core.default_daily_limit;
-            store
-                .read(move |connection| report(connection, query, default))
-                .await
+            store.read(move |connection| report(connection, query, default)).await
         })
     }
 }
@@ -104,10 +102,7 @@ fn read_report(
     let mut found = statement.query(params_from_iter(&arguments))?;
     while let Some(row) = found.next()? {
         if let Some(day) = day(row)? {
-            let (id, model) = (
-                KeyId::new(row.get::<_, String>(1)?),
-                row.get::<_, String>(2)?,
-            );
+            let (id, model) = (KeyId::new(row.get::<_, String>(1)?), row.get::<_, String>(2)?);
             report.add_figures(day, &id, &model, figures(row)?);
         }
     }
@@ -147,7 +142,5 @@ fn records(
     let sql = format!("SELECT {} FROM api_keys k", rows::RECORD);
     let mut statement = connection.prepare_cached(&sql)?;
     let records = statement.query_map([], |row| rows::record_for_show(row, default))?;
-    records
-        .map(|record| record.map(|record| (record.id.clone(), record)))
-        .collect()
+    records.map(|record| record.map(|record| (record.id.clone(), record))).collect()
 }

@@ -41,23 +41,14 @@ impl Writer {
             scrub: true,
         };
         let run = move || state.run();
-        let thread = thread::Builder::new()
-            .name("quota-writer".to_owned())
-            .spawn(run)?;
-        Ok(Self {
-            core,
-            thread: Mutex::new(Some(thread)),
-        })
+        let thread = thread::Builder::new().name("quota-writer".to_owned()).spawn(run)?;
+        Ok(Self { core, thread: Mutex::new(Some(thread)) })
     }
 
     /// Writes what is queued and ends the thread.
     pub(super) fn stop(&self) {
         self.core.queue.stop();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -149,15 +140,11 @@ impl State {
         self.lost_count.extend(counts);
         let mut refused = self.core.queue.close();
         self.held.append(&mut refused.usage);
-        self.lost_count
-            .extend(refused.ops.iter().filter_map(Op::counts).cloned());
+        self.lost_count.extend(refused.ops.iter().filter_map(Op::counts).cloned());
         let _ = refused.committed.send(Err(error.clone()));
         if self.held.len() > MOST_HELD {
             let lost = self.held.len() - MOST_HELD;
-            tracing::error!(
-                lost,
-                "usage events were lost while the store could not be written"
-            );
+            tracing::error!(lost, "usage events were lost while the store could not be written");
             self.held.drain(..lost);
         }
     }
@@ -165,9 +152,7 @@ impl State {
     /// Tries a write; if it succeeds, reads lost counters back and opens the queue again.
     fn recover(&mut self) {
         let probed = self.transaction(|state| {
-            state
-                .connection
-                .execute("UPDATE probe SET count = count + 1", [])
+            state.connection.execute("UPDATE probe SET count = count + 1", [])
         });
         let restored = probed.and_then(|_| self.restore_counters());
         match restored {
@@ -192,9 +177,7 @@ impl State {
 
     /// Looks for what another process has changed, and adopts keys typed in clear.
     fn watch(&mut self) {
-        let due = self
-            .watched
-            .is_none_or(|watched| watched.elapsed() >= WATCH);
+        let due = self.watched.is_none_or(|watched| watched.elapsed() >= WATCH);
         if !due || !self.core.queue.is_open() {
             return;
         }
@@ -205,9 +188,7 @@ impl State {
     }
 
     fn look_for_edits(&mut self) -> rusqlite::Result<()> {
-        let version = self
-            .connection
-            .query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        let version = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
         if self.data_version != Some(version) {
             self.core.forget_keys();
             if adopt::is_needed(&self.connection)? {

@@ -1,0 +1,207 @@
+//! Each layer works alone, on any inner service, and in any order.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request::Parts};
+use http_body_util::{BodyExt, Empty, Full};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_quota::{
+    auth::TrialKeyAuthLayer,
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    quota::{CommitPoint, DailyQuotaLayer},
+    store::{Outcome, QuotaSubject, UsageEvent, UsageSink, memory::MemoryStore},
+    usage::UsageRecorderLayer,
+};
+
+type Body = Full<Bytes>;
+
+const KEY: &str = "trial-key-manual-123";
+
+fn store(limit: u32) -> MemoryStore {
+    let store = MemoryStore::new();
+    let record = KeyRecord::new(KeyId::from("alice"), DailyLimit::new(limit).unwrap());
+    store.insert(&SecretKey::parse(KEY).unwrap(), record).unwrap();
+    store
+}
+
+fn request() -> Request<Body> {
+    Request::get("/")
+        .header("authorization", format!("Bearer {KEY}"))
+        .body(Body::default())
+        .unwrap()
+}
+
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<UsageEvent>>>);
+
+impl Events {
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.0.lock().unwrap().iter().map(|event| event.outcome).collect()
+    }
+}
+
+impl UsageSink for Events {
+    fn record(&self, event: UsageEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+/// An inner service that panics when it is called without having been readied, as `tower`'s
+/// contract allows, and whose clones are not ready.
+#[derive(Default)]
+struct ReadinessProbe {
+    ready: bool,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Clone for ReadinessProbe {
+    fn clone(&self) -> Self {
+        Self { ready: false, calls: self.calls.clone() }
+    }
+}
+
+impl Service<Request<Body>> for ReadinessProbe {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without having been readied");
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok(Response::new(Body::from("ok"))))
+    }
+}
+
+#[tokio::test]
+async fn auth_alone_hands_the_record_on_and_hides_the_key() {
+    let echo = service_fn(|request: Request<Body>| async move {
+        assert!(request.headers().is_empty(), "the credential is scrubbed");
+        let record = request.extensions().get::<Arc<KeyRecord>>().unwrap();
+        Ok::<_, Infallible>(Response::new(Body::from(record.id.to_string())))
+    });
+    let service = TrialKeyAuthLayer::new(store(0)).layer(echo);
+    let answer = service.oneshot(request()).await.unwrap();
+    assert_eq!(answer.extensions().get::<Arc<KeyRecord>>().unwrap().id.as_str(), "alice");
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "alice");
+}
+
+#[tokio::test]
+async fn quota_alone_counts_on_a_subject_of_ones_own() {
+    let by_tenant = |request: &Parts| {
+        let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
+        Some(QuotaSubject::new(KeyId::from(tenant), DailyLimit::new(2).ok()?))
+    };
+    let probe = ReadinessProbe::default();
+    let service = DailyQuotaLayer::new(MemoryStore::new()).subject(by_tenant).layer(probe.clone());
+    let send = |tenant: &str| {
+        let request = Request::get("/").header("x-tenant", tenant).body(Body::default()).unwrap();
+        service.clone().oneshot(request)
+    };
+    for expected in [200, 200, 429, 429] {
+        assert_eq!(send("acme").await.unwrap().status(), expected);
+    }
+    assert_eq!(send("other").await.unwrap().status(), 200);
+    assert_eq!(probe.calls.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn quota_without_a_subject_serves_nothing() {
+    let probe = ReadinessProbe::default();
+    let service = DailyQuotaLayer::new(store(0)).layer(probe.clone());
+    let answer = service.oneshot(request()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(probe.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn usage_alone_tells_of_each_request_once() {
+    let events = Events::default();
+    let service = UsageRecorderLayer::new(events.clone()).layer(ReadinessProbe::default());
+    let answer = service.oneshot(request()).await.unwrap();
+    assert!(events.outcomes().is_empty(), "the body has not ended yet");
+    answer.into_body().collect().await.unwrap();
+    assert_eq!(events.outcomes(), [Outcome::Succeeded]);
+}
+
+#[tokio::test]
+async fn a_body_that_is_dropped_early_is_a_client_that_left() {
+    let events = Events::default();
+    let service = UsageRecorderLayer::new(events.clone()).layer(ReadinessProbe::default());
+    drop(service.oneshot(request()).await.unwrap());
+    assert_eq!(events.outcomes(), [Outcome::ClientGone]);
+}
+
+#[tokio::test]
+async fn an_answer_without_body_is_complete_although_nobody_polls_it() {
+    let events = Events::default();
+    let no_content = service_fn(|_: Request<Body>| async {
+        Response::builder().status(204).body(Empty::<Bytes>::new())
+    });
+    let service = UsageRecorderLayer::new(events.clone()).layer(no_content);
+    drop(service.oneshot(request()).await.unwrap());
+    assert_eq!(events.outcomes(), [Outcome::Succeeded]);
+}
+
+#[tokio::test]
+async fn usage_outside_the_quota_tells_of_refusals_and_units() {
+    let (events, store) = (Events::default(), store(1));
+    let service = ServiceBuilder::new()
+        .layer(UsageRecorderLayer::new(events.clone()))
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(ReadinessProbe::default());
+    for _ in 0..2 {
+        service.clone().oneshot(request()).await.unwrap().into_body().collect().await.unwrap();
+    }
+    assert_eq!(events.outcomes(), [Outcome::Succeeded, Outcome::Rejected("insufficient_quota")]);
+    let events = events.0.lock().unwrap();
+    assert_eq!([events[0].units, events[1].units], [1, 0]);
+    assert!(events.iter().all(|event| event.key_id == Some(KeyId::from("alice"))));
+}
+
+#[tokio::test]
+async fn usage_inside_the_quota_tells_the_same_of_what_it_sees() {
+    let (events, store) = (Events::default(), store(1));
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .layer(UsageRecorderLayer::new(events.clone()))
+        .service(ReadinessProbe::default());
+    for _ in 0..2 {
+        service.clone().oneshot(request()).await.unwrap().into_body().collect().await.unwrap();
+    }
+    assert_eq!(events.outcomes(), [Outcome::Succeeded]);
+    let events = events.0.lock().unwrap();
+    assert_eq!((events[0].units, events[0].key_id.clone()), (1, Some(KeyId::from("alice"))));
+}
+
+#[tokio::test]
+async fn a_failed_answer_gives_its_unit_back_and_says_so() {
+    let (events, store) = (Events::default(), store(1));
+    let failing = service_fn(|_: Request<Body>| async {
+        Response::builder().status(500).body(Body::from("broken"))
+    });
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(events.clone()))
+        .layer(DailyQuotaLayer::new(store).commit(CommitPoint::BeforeForward))
+        .service(failing);
+    let answer = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "1");
+    answer.into_body().collect().await.unwrap();
+    let event = events.0.lock().unwrap()[0].clone();
+    assert_eq!((event.outcome, event.units, event.refunded), (Outcome::Failed, 0, true));
+}

@@ -1,0 +1,274 @@
+//! The promises of the store traits, held by every back end.
+
+use std::{
+    future::poll_fn,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tower_quota::{
+    clock::{Calendar, Clock},
+    error::StoreErrorKind,
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    store::{
+        Actor, AdminStore, AuditQuery, Charge, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeyStore,
+        NewKey, QuotaStore, QuotaSubject, Refund, Rotation, UsageQuery, Verdict,
+        memory::MemoryStore,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
+};
+
+/// 2026-11-22T12:00:00Z.
+fn noon() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_795_348_800)
+}
+
+#[derive(Clone, Copy)]
+struct Fixed(SystemTime);
+
+impl Clock for Fixed {
+    fn now(&self) -> SystemTime {
+        self.0
+    }
+}
+
+trait Store: KeyStore + QuotaStore + AdminStore + Clone {}
+impl<T: KeyStore + QuotaStore + AdminStore + Clone> Store for T {}
+
+/// Runs each promise against both back ends.
+macro_rules! promises {
+    ($($promise:ident,)*) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(super::MemoryStore::with_time(super::Calendar::utc(), super::Fixed(super::noon()))).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let directory = tempfile::tempdir().unwrap();
+                let options = super::SqliteOptions::new(directory.path().join("quota.db"));
+                let store = super::SqliteStore::open(options.clock(super::Fixed(super::noon()))).unwrap();
+                super::$promise(store.clone()).await;
+                store.close().await.unwrap();
+            })*
+        }
+    };
+}
+
+promises! {
+    concurrent_reservations_admit_exactly_the_limit,
+    an_unlimited_subject_is_always_admitted,
+    a_refunded_unit_can_be_used_again_once,
+    a_refund_never_touches_a_day_that_was_reset,
+    the_next_day_begins_at_zero,
+    a_changed_limit_counts_from_the_next_reservation,
+    an_issued_key_is_found_and_shown_masked,
+    a_deleted_key_is_unknown_at_once_and_its_history_stays,
+    a_rotated_key_keeps_its_record_and_its_count,
+    a_rotated_key_works_through_its_grace,
+    a_batch_with_a_key_that_exists_is_issued_not_at_all,
+    pages_hold_every_key_once,
+    a_search_finds_text_and_no_patterns,
+    every_change_is_in_the_audit_trail_without_a_secret,
+}
+
+fn limit(requests: u32) -> DailyLimit {
+    DailyLimit::new(requests).unwrap()
+}
+
+fn subject(requests: u32) -> QuotaSubject {
+    QuotaSubject::new(KeyId::from("alice"), limit(requests))
+}
+
+fn new_key(text: &str, label: &str) -> NewKey {
+    let (secret, label) = (SecretKey::parse(text).unwrap(), label.to_owned());
+    NewKey { secret, label, daily_limit: limit(5), expires_at: None }
+}
+
+async fn issue(store: &impl Store, text: &str) -> KeyRecord {
+    store.create(vec![new_key(text, "label")], Actor::default()).await.unwrap().remove(0)
+}
+
+async fn take(
+    store: &impl Store,
+    subject: &QuotaSubject,
+    at: SystemTime,
+) -> Option<Box<dyn Charge>> {
+    match store.reserve(subject, at).await.unwrap() {
+        Verdict::Admitted { mut charge, .. } => {
+            poll_fn(|cx| charge.poll_committed(cx)).await.unwrap();
+            Some(charge)
+        }
+        Verdict::Exhausted(standing) => {
+            assert_eq!(standing.remaining(), Some(0));
+            None
+        }
+        _ => unreachable!("there are two verdicts"),
+    }
+}
+
+async fn change(store: &impl Store, key: &str, change: KeyChange) {
+    store.change(KeyRef::new(key), change, Actor::default()).await.unwrap().expect("a known key");
+}
+
+async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let store = store.clone();
+        tasks.spawn(async move { take(&store, &subject(50), noon()).await.is_some() });
+    }
+    let admitted = tasks.join_all().await.into_iter().filter(|admitted| *admitted).count();
+    assert_eq!(admitted, 50);
+    assert_eq!(store.standing(&subject(50), noon()).await.unwrap().used, 50);
+}
+
+async fn an_unlimited_subject_is_always_admitted(store: impl Store) {
+    for _ in 0..100 {
+        assert!(take(&store, &subject(0), noon()).await.is_some());
+    }
+    let standing = store.standing(&subject(0), noon()).await.unwrap();
+    assert_eq!((standing.used, standing.remaining()), (100, None));
+}
+
+async fn a_refunded_unit_can_be_used_again_once(store: impl Store) {
+    let mut charge = take(&store, &subject(1), noon()).await.unwrap();
+    assert!(charge.refund(Refund::Always));
+    assert!(!charge.refund(Refund::Always), "a unit is given back once");
+    poll_fn(|cx| charge.poll_committed(cx)).await.unwrap();
+    assert!(take(&store, &subject(1), noon()).await.is_some());
+    assert!(take(&store, &subject(1), noon()).await.is_none());
+}
+
+async fn a_refund_never_touches_a_day_that_was_reset(store: impl Store) {
+    let record = issue(&store, "trial-key-manual-123").await;
+    let subject = QuotaSubject::new(record.id.clone(), limit(1));
+    let mut before = take(&store, &subject, noon()).await.unwrap();
+    change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
+    assert!(take(&store, &subject, noon()).await.is_some());
+    assert!(!before.refund(Refund::Always));
+    assert!(take(&store, &subject, noon()).await.is_none());
+}
+
+async fn the_next_day_begins_at_zero(store: impl Store) {
+    let tomorrow = noon() + Duration::from_secs(12 * 3600);
+    assert!(take(&store, &subject(1), noon()).await.is_some());
+    assert!(take(&store, &subject(1), tomorrow - Duration::from_millis(1)).await.is_none());
+    assert!(take(&store, &subject(1), tomorrow).await.is_some());
+    assert!(take(&store, &subject(1), tomorrow).await.is_none());
+}
+
+async fn a_changed_limit_counts_from_the_next_reservation(store: impl Store) {
+    assert!(take(&store, &subject(1), noon()).await.is_some());
+    assert!(take(&store, &subject(1), noon()).await.is_none());
+    assert!(take(&store, &subject(2), noon()).await.is_some());
+    assert!(take(&store, &subject(1), noon()).await.is_none());
+}
+
+async fn an_issued_key_is_found_and_shown_masked(store: impl Store) {
+    let record = issue(&store, "trial-alice-20261122-0123456789").await;
+    assert_eq!(record.masked, "trial-alice-…6789");
+    let key = SecretKey::parse("trial-alice-20261122-0123456789").unwrap();
+    assert_eq!(store.find(&key).await.unwrap().unwrap().id, record.id);
+    assert_eq!(store.find(&SecretKey::parse("other").unwrap()).await.unwrap(), None);
+    let by_key = store.get(KeyRef::new(key.expose())).await.unwrap().unwrap();
+    assert_eq!(by_key.record.masked, record.masked);
+}
+
+async fn a_deleted_key_is_unknown_at_once_and_its_history_stays(store: impl Store) {
+    let record = issue(&store, "trial-key-manual-123").await;
+    let key = SecretKey::parse("trial-key-manual-123").unwrap();
+    take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
+    assert!(store.find(&key).await.unwrap().is_some());
+    change(&store, key.expose(), KeyChange::Delete).await;
+    assert!(store.find(&key).await.unwrap().is_none());
+    assert!(store.get(KeyRef::new(key.expose())).await.unwrap().is_none());
+    let today = store.today();
+    let report = store.report(UsageQuery::days(today, today)).await.unwrap();
+    assert_eq!((report.rows[0].key_id.clone(), report.rows[0].used), (Some(record.id), Some(1)));
+}
+
+async fn a_rotated_key_keeps_its_record_and_its_count(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
+    let (old, new) = ("trial-key-first-123", "trial-key-second-123");
+    let secret = SecretKey::parse(new).unwrap();
+    change(&store, old, KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO })).await;
+    assert!(store.find(&SecretKey::parse(old).unwrap()).await.unwrap().is_none());
+    let found = store.find(&SecretKey::parse(new).unwrap()).await.unwrap().unwrap();
+    assert_eq!(found.id, record.id);
+    assert_eq!(store.get(KeyRef::new(new)).await.unwrap().unwrap().used_today, 1);
+}
+
+async fn a_rotated_key_works_through_its_grace(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    let secret = SecretKey::parse("trial-key-second-123").unwrap();
+    let grace = Duration::from_secs(60);
+    change(&store, record.id.as_str(), KeyChange::Rotate(Rotation { secret, grace })).await;
+    for key in ["trial-key-first-123", "trial-key-second-123"] {
+        let found = store.find(&SecretKey::parse(key).unwrap()).await.unwrap();
+        assert_eq!(found.unwrap().id, record.id, "{key}");
+    }
+}
+
+async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) {
+    issue(&store, "trial-key-first-123").await;
+    let batch = vec![new_key("trial-key-second-123", ""), new_key("trial-key-first-123", "")];
+    let error = store.create(batch, Actor::default()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Conflict);
+    let page = store.list(KeyPageQuery { limit: 10, ..Default::default() }).await.unwrap();
+    assert_eq!(page.keys.len(), 1);
+    issue(&store, "trial-key-second-123").await;
+}
+
+async fn pages_hold_every_key_once(store: impl Store) {
+    let keys = (0..25).map(|n| new_key(&format!("trial-key-number-{n}"), &n.to_string())).collect();
+    store.create(keys, Actor::default()).await.unwrap();
+    let (mut labels, mut after) = (Vec::new(), None);
+    loop {
+        let query = KeyPageQuery { limit: 10, after, search: None };
+        let page = store.list(query).await.unwrap();
+        labels.extend(page.keys.into_iter().map(|key| key.record.label));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(labels, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+async fn a_search_finds_text_and_no_patterns(store: impl Store) {
+    let keys = vec![
+        new_key("trial-key-number-1", "用户A"),
+        new_key("trial-key-number-2", "100% sure_thing"),
+        new_key("trial-key-number-3", "100 surefthing"),
+    ];
+    store.create(keys, Actor::default()).await.unwrap();
+    for (search, found) in [("用户", 1), ("0% SURE_", 1), ("%", 1), ("100", 2), ("nobody", 0)] {
+        let query = KeyPageQuery { limit: 10, after: None, search: Some(search.to_owned()) };
+        assert_eq!(store.list(query).await.unwrap().keys.len(), found, "{search}");
+    }
+}
+
+async fn every_change_is_in_the_audit_trail_without_a_secret(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    let id = record.id.as_str();
+    let mut patch = KeyPatch::default();
+    patch.daily_limit = Some(limit(9));
+    change(&store, id, KeyChange::Update(patch)).await;
+    let secret = SecretKey::parse("trial-key-second-123").unwrap();
+    change(&store, id, KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO })).await;
+    change(&store, id, KeyChange::ResetUsage).await;
+    change(&store, id, KeyChange::Delete).await;
+    let query = AuditQuery { limit: 10, before: None, key_id: Some(record.id.clone()) };
+    let entries = store.audit(query).await.unwrap();
+    let actions: Vec<_> = entries.iter().rev().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(
+        actions,
+        ["key.create", "key.update", "key.rotate", "key.reset_usage", "key.delete"]
+    );
+    assert_eq!(entries[3].detail, r#"{"daily_limit":{"after":9,"before":5}}"#);
+    assert!(entries.iter().all(|entry| entry.at == noon()));
+    assert!(!format!("{entries:?}").contains("first-123"));
+    assert!(!format!("{entries:?}").contains("second-123"));
+}
