@@ -22,10 +22,7 @@ async fn hello(Extension(key): Extension<Arc<KeyRecord>>) -> String {
 async fn main() -> Result<(), Box<dyn Error>> {
     let store = MemoryStore::new();
     let key = SecretKey::parse("trial-alice-key-123")?;
-    store.insert(
-        &key,
-        KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?),
-    )?;
+    store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?))?;
 
     let quota = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(store.clone()))

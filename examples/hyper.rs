@@ -31,10 +31,7 @@ async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible
 async fn main() -> Result<(), Box<dyn Error>> {
     let store = MemoryStore::new();
     let key = SecretKey::parse("trial-alice-key-123")?;
-    store.insert(
-        &key,
-        KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?),
-    )?;
+    store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?))?;
 
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(store.clone()))
@@ -44,18 +41,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    println!(
-        "three a day: curl -i -H 'Authorization: Bearer {}' http://{address}/",
-        key.expose()
-    );
+    println!("three a day: curl -i -H 'Authorization: Bearer {}' http://{address}/", key.expose());
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
     loop {
         let (socket, _) = listener.accept().await?;
         let service = TowerToHyperService::new(service.clone());
-        let connection = server
-            .serve_connection(TokioIo::new(socket), service)
-            .into_owned();
+        let connection = server.serve_connection(TokioIo::new(socket), service).into_owned();
         tokio::spawn(connection);
     }
 }

@@ -16,57 +16,29 @@ const BAD: &[(&str, &str, &str)] = &[
     ("ADMIN_TOKEN", "", "at least 16 visible"),
     ("ADMIN_TOKEN", "  ", "at least 16 visible"),
     ("ADMIN_TOKEN", "short-token-123", "at least 16 visible"),
-    (
-        "ADMIN_TOKEN",
-        "long-enough-token-1,short",
-        "at least 16 visible",
-    ),
+    ("ADMIN_TOKEN", "long-enough-token-1,short", "at least 16 visible"),
     ("ADMIN_TOKEN", "long-enough-token-1,", "at least 16 visible"),
-    (
-        "ADMIN_TOKEN",
-        "long enough but with spaces",
-        "at least 16 visible",
-    ),
+    ("ADMIN_TOKEN", "long enough but with spaces", "at least 16 visible"),
     ("ADMIN_TOKEN", "your-strong-admin-token-here", "placeholder"),
     ("ADMIN_TOKEN", "changeme-changeme-changeme", "placeholder"),
     ("ADMIN_TOKEN_FILE", "/no/such/file", "file"),
-    (
-        "UPSTREAM_BASE_URL",
-        "api.deepseek.com/v1",
-        "http:// or https://",
-    ),
-    (
-        "UPSTREAM_BASE_URL",
-        "ftp://api.deepseek.com/v1",
-        "http:// or https://",
-    ),
+    ("UPSTREAM_BASE_URL", "api.deepseek.com/v1", "http:// or https://"),
+    ("UPSTREAM_BASE_URL", "ftp://api.deepseek.com/v1", "http:// or https://"),
     ("UPSTREAM_BASE_URL", "https://", "http:// or https://"),
     ("DEEPSEEK_BASE_URL", "nonsense", "http:// or https://"),
     ("UPSTREAM_API_KEY", "sk with spaces", "visible ASCII"),
     ("DEEPSEEK_API_KEY", "sk-密钥", "visible ASCII"),
     ("UPSTREAM_API_KEY_FILE", "/no/such/file", "file"),
     ("DEEPSEEK_API_KEY_FILE", "/no/such/file", "file"),
-    (
-        "DATABASE_URL",
-        "postgres://user:pw@host/db",
-        "not built yet",
-    ),
+    ("DATABASE_URL", "postgres://user:pw@host/db", "not built yet"),
     ("DATABASE_URL", "mysql://host/db", "SQLite"),
     ("DATABASE_URL", "sqlite::memory:", "SQLite"),
     ("DATABASE_URL", "/no/such/directory/quota.db", ""),
     ("SQLITE_PATH", "sqlite:", "SQLite"),
     ("REDIS_URL", "redis://127.0.0.1", "not built yet"),
-    (
-        "DAILY_REQ_LIMIT",
-        "many",
-        "from 0 (unlimited) to 1000000000",
-    ),
+    ("DAILY_REQ_LIMIT", "many", "from 0 (unlimited) to 1000000000"),
     ("DAILY_REQ_LIMIT", "-1", "from 0 (unlimited) to 1000000000"),
-    (
-        "DAILY_REQ_LIMIT",
-        "1000000001",
-        "from 0 (unlimited) to 1000000000",
-    ),
+    ("DAILY_REQ_LIMIT", "1000000001", "from 0 (unlimited) to 1000000000"),
     ("DAILY_REQ_LIMIT", "1.5", "from 0 (unlimited) to 1000000000"),
     ("QUOTA_TIMEZONE", "Mars/Olympus", "IANA"),
     ("DURABILITY", "eternal", "process or power"),
@@ -96,10 +68,7 @@ fn a_bad_value_stops_the_start_with_one_line_that_names_it() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{name}={value}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{name}={value}: {stderr}");
-        assert!(
-            stderr.starts_with(&format!("{name}: ")),
-            "{name}={value}: {stderr}"
-        );
+        assert!(stderr.starts_with(&format!("{name}: ")), "{name}={value}: {stderr}");
         assert!(stderr.contains(says), "{name}={value}: {stderr}");
         assert!(output.stdout.is_empty(), "{name}={value} printed something");
     }
@@ -126,10 +95,7 @@ fn a_bad_flag_is_refused_like_its_variable() {
     let output = GatewayCommand::new().arg("--port=abc").output();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(
-        stderr,
-        "PORT: expected a number from 0 to 65535, got \"abc\"\n"
-    );
+    assert_eq!(stderr, "PORT: expected a number from 0 to 65535, got \"abc\"\n");
 }
 
 #[test]
@@ -149,9 +115,7 @@ async fn a_token_file_opens_the_admin_api() {
     let command = GatewayCommand::bare().env("PORT", "0").arg("--demo");
     let file = command.dir().join("token");
     std::fs::write(&file, format!("another-long-token-123,{ADMIN_TOKEN}\n")).unwrap();
-    let gateway = command
-        .env("ADMIN_TOKEN_FILE", file.to_str().unwrap())
-        .start();
+    let gateway = command.env("ADMIN_TOKEN_FILE", file.to_str().unwrap()).start();
     gateway.create_key(json!({})).await;
     assert!(!gateway.printed().contains(ADMIN_TOKEN));
 }
@@ -177,9 +141,7 @@ fn a_broken_dot_env_is_refused_without_showing_it() {
 
 #[test]
 fn help_lists_every_variable_and_shows_no_secret() {
-    let command = GatewayCommand::new()
-        .env("UPSTREAM_API_KEY", "sk-s3cr3t")
-        .arg("--help");
+    let command = GatewayCommand::new().env("UPSTREAM_API_KEY", "sk-s3cr3t").arg("--help");
     let output = command.output();
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
@@ -204,14 +166,9 @@ async fn a_start_with_no_setting_prints_all_that_is_needed() {
     ] {
         assert!(printed.contains(needed), "{needed} is missing:\n{printed}");
     }
-    let token = printed
-        .split("Bearer ")
-        .nth(1)
-        .and_then(|rest| rest.split('\'').next());
+    let token = printed.split("Bearer ").nth(1).and_then(|rest| rest.split('\'').next());
     let token = token.unwrap();
-    let answer = Client::http1()
-        .post_as(token, &gateway.url("/admin/keys"), &json!({}))
-        .await;
+    let answer = Client::http1().post_as(token, &gateway.url("/admin/keys"), &json!({})).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(answer.json()["daily_limit"], 200);
 }
@@ -244,9 +201,7 @@ async fn a_start_with_settings_prints_them_and_no_secret() {
         assert!(!printed.contains(secret), "{secret} is shown:\n{printed}");
     }
     assert!(gateway.dir().join("other.db").exists());
-    let created = gateway
-        .admin(http::Method::POST, "/admin/keys", &json!(null))
-        .await;
+    let created = gateway.admin(http::Method::POST, "/admin/keys", &json!(null)).await;
     assert_eq!(created["daily_limit"], 7);
 }
 

@@ -27,18 +27,12 @@ impl Announcement<'_> {
         }
         if let Some(token) = self.admin_token {
             writeln!(out, "admin token   {token}")?;
-            writeln!(
-                out,
-                "              made for this run; set ADMIN_TOKEN to keep one"
-            )?;
+            writeln!(out, "              made for this run; set ADMIN_TOKEN to keep one")?;
             writeln!(out, "create a key with\n")?;
             writeln!(out, "  curl -X POST {}/admin/keys \\", self.reachable())?;
             writeln!(out, "    -H 'Authorization: Bearer {token}' \\")?;
             writeln!(out, "    -H 'Content-Type: application/json' \\")?;
-            writeln!(
-                out,
-                "    -d '{{\"label\": \"alice\", \"daily_limit\": 200}}'\n"
-            )?;
+            writeln!(out, "    -d '{{\"label\": \"alice\", \"daily_limit\": 200}}'\n")?;
         }
         out.flush()
     }

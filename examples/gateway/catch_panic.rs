@@ -41,10 +41,7 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let future = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
-        CaughtFuture {
-            future: future.inspect_err(report).ok(),
-            answer: self.answer.clone(),
-        }
+        CaughtFuture { future: future.inspect_err(report).ok(), answer: self.answer.clone() }
     }
 }
 
@@ -86,8 +83,5 @@ fn report(panic: &Box<dyn Any + Send>) {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(
-        message = message.unwrap_or("no message"),
-        "a handler panicked"
-    );
+    tracing::error!(message = message.unwrap_or("no message"), "a handler panicked");
 }

@@ -50,9 +50,8 @@ impl PatientSocket {
             return outcome;
         }
         let until = Instant::now() + self.write_limit;
-        let timer = self
-            .write_until
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        let timer =
+            self.write_until.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -4,10 +4,8 @@ use crate::settings::LogSettings;
 
 /// Sends the log to standard error.
 pub(crate) fn start(settings: LogSettings) {
-    let log = fmt()
-        .with_env_filter(settings.filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
+    let log =
+        fmt().with_env_filter(settings.filter).with_writer(std::io::stderr).with_target(false);
     if settings.json {
         log.json().flatten_event(true).init();
     } else {

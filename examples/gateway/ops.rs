@@ -24,11 +24,7 @@ pub(crate) struct Ops<S> {
 
 impl<S: AdminStore> Ops<S> {
     pub(crate) fn new(store: S, draining: Draining) -> Self {
-        Self {
-            store,
-            draining,
-            answers: Default::default(),
-        }
+        Self { store, draining, answers: Default::default() }
     }
 
     /// Counts an answer.
@@ -41,11 +37,7 @@ impl<S: AdminStore> Ops<S> {
 
     /// The process lives; nothing else is looked at.
     pub(crate) fn health(&self) -> Response<Bytes> {
-        let body = concat!(
-            r#"{"ok":true,"version":""#,
-            env!("CARGO_PKG_VERSION"),
-            r#""}"#
-        );
+        let body = concat!(r#"{"ok":true,"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
         text(StatusCode::OK, "application/json", body)
     }
 
@@ -66,12 +58,7 @@ impl<S: AdminStore> Ops<S> {
         let mut body = String::new();
         let store_up = u8::from(self.store_is_up().await);
         gauge(&mut body, "tower_quota_up", "The process lives.", 1);
-        gauge(
-            &mut body,
-            "tower_quota_store_up",
-            "The store can be written.",
-            store_up,
-        );
+        gauge(&mut body, "tower_quota_store_up", "The store can be written.", store_up);
         let name = "tower_quota_http_responses_total";
         let _ = writeln!(body, "# HELP {name} Answers by class of status.");
         let _ = writeln!(body, "# TYPE {name} counter");
@@ -89,10 +76,7 @@ impl<S: AdminStore> Ops<S> {
 }
 
 fn gauge(body: &mut String, name: &str, help: &str, value: u8) {
-    let _ = writeln!(
-        body,
-        "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}"
-    );
+    let _ = writeln!(body, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
 }
 
 fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {

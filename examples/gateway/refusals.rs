@@ -11,12 +11,7 @@ const INVALID: &str = "invalid_request_error";
 
 pub(crate) fn not_found() -> Response<Bytes> {
     let message = "There is nothing at this address.";
-    render(Rejection::new(
-        StatusCode::NOT_FOUND,
-        INVALID,
-        "not_found",
-        message,
-    ))
+    render(Rejection::new(StatusCode::NOT_FOUND, INVALID, "not_found", message))
 }
 
 pub(crate) fn wrong_method(allow: HeaderValue) -> Response<Bytes> {

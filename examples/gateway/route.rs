@@ -20,13 +20,8 @@ pub(crate) enum Route {
 }
 
 /// The paths that clients send when their base URL has no `/v1`.
-const WITHOUT_VERSION: [&str; 5] = [
-    "chat/completions",
-    "completions",
-    "embeddings",
-    "responses",
-    "models",
-];
+const WITHOUT_VERSION: [&str; 5] =
+    ["chat/completions", "completions", "embeddings", "responses", "models"];
 
 impl Route {
     /// Where this path leads to, if anywhere.

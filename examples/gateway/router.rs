@@ -13,6 +13,7 @@ use tower_quota::{
     admin::{AdminTokens, ClientAddr},
     proxy::RequestTarget,
     store::AdminStore,
+    usage::{usage_page, wants_page},
 };
 
 use crate::{
@@ -95,7 +96,7 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
     {
         let (mut head, body) = request.into_parts();
         if let Err(rejection) = RequestTarget::check(&head) {
-            return own(refusals::closing((&rejection).into()));
+            return own(refusals::closing(rejection));
         }
         let Some(route) = Route::of(head.uri.path()) else {
             return own(refusals::not_found());
@@ -115,6 +116,7 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         match route {
             Route::Upstream => call(&self.upstream, request).await.map(Either::Left),
             Route::Models => side(call(&self.models, request).await),
+            Route::Usage if wants_page(request.headers()) => own(usage_page()),
             Route::Usage => side(call(&self.usage, request).await),
             Route::Admin => side(call(&self.admin, request).await),
             Route::Metrics if !self.may_read_metrics(request.headers()) => {

@@ -147,9 +147,7 @@ fn connect<S, B>(
         request.extensions_mut().insert(peer);
         service.clone().oneshot(request)
     });
-    let connection = builder
-        .serve_connection(TokioIo::new(socket), service)
-        .into_owned();
+    let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
     let connection = connections.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {

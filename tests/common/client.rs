@@ -80,12 +80,9 @@ impl Client {
     /// Posts JSON as the holder of a key.
     pub(crate) async fn post_as(&self, key: &str, url: &str, body: &Value) -> Answer {
         let authorization = format!("Bearer {key}");
-        let headers = [
-            ("authorization", authorization.as_str()),
-            ("content-type", "application/json"),
-        ];
-        self.send(Method::POST, url, &headers, body.to_string())
-            .await
+        let headers =
+            [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        self.send(Method::POST, url, &headers, body.to_string()).await
     }
 }
 
@@ -102,17 +99,12 @@ impl Answer {
 
     /// A header's text, empty if it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// `code` of the error object.
     pub(crate) fn code(&self) -> String {
         let json = self.json();
-        json["error"]["code"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        json["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 }

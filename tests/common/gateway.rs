@@ -37,18 +37,12 @@ pub(crate) struct Gateway {
 impl GatewayCommand {
     /// Port 0 and [`ADMIN_TOKEN`].
     pub(crate) fn new() -> Self {
-        Self::bare()
-            .env("PORT", "0")
-            .env("ADMIN_TOKEN", ADMIN_TOKEN)
+        Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN)
     }
 
     /// No setting at all.
     pub(crate) fn bare() -> Self {
-        Self {
-            dir: Arc::new(TempDir::new().unwrap()),
-            env: Vec::new(),
-            args: Vec::new(),
-        }
+        Self { dir: Arc::new(TempDir::new().unwrap()), env: Vec::new(), args: Vec::new() }
     }
 
     /// The same with a variable set; one that is set already gets the new value.
@@ -93,12 +87,7 @@ impl GatewayCommand {
             }
         });
         match address.recv_timeout(DEADLINE) {
-            Ok(address) => Gateway {
-                command: self.clone(),
-                child,
-                address,
-                output,
-            },
+            Ok(address) => Gateway { command: self.clone(), child, address, output },
             Err(_) => {
                 let _ = child.kill();
                 panic!("the gateway did not start:\n{}", output.lock().unwrap());
@@ -112,11 +101,7 @@ impl GatewayCommand {
         let mut stdout = child.stdout.take().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let status = wait(&mut child);
-        let mut output = Output {
-            status,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-        };
+        let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
         stdout.read_to_end(&mut output.stdout).unwrap();
         stderr.read_to_end(&mut output.stderr).unwrap();
         output
@@ -184,18 +169,9 @@ impl Gateway {
     /// Asks the admin API, which must say yes, and returns its answer.
     pub(crate) async fn admin(&self, method: Method, path: &str, body: &Value) -> Value {
         let token = format!("Bearer {ADMIN_TOKEN}");
-        let headers = [
-            ("authorization", token.as_str()),
-            ("content-type", "application/json"),
-        ];
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        let answer = Client::http1()
-            .send(method, &self.url(path), &headers, body)
-            .await;
+        let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = Client::http1().send(method, &self.url(path), &headers, body).await;
         assert!(answer.status.is_success(), "{path}: {answer:?}");
         answer.json()
     }

@@ -120,10 +120,7 @@ impl Upstream {
 
     /// Waits until so many requests have reached it.
     pub(crate) async fn reached_by(&self, requests: usize) {
-        eventually("requests at the upstream", || async {
-            self.count() >= requests
-        })
-        .await;
+        eventually("requests at the upstream", || async { self.count() >= requests }).await;
     }
 }
 
@@ -168,17 +165,12 @@ async fn reply(
 
 /// A body in one piece.
 pub(crate) fn full(body: impl Into<Bytes>) -> StubBody {
-    Full::new(body.into())
-        .map_err(|never: Infallible| match never {})
-        .boxed()
+    Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed()
 }
 
 /// A 200 answer of this JSON text, byte for byte.
 pub(crate) fn json_answer(body: impl Into<Bytes>) -> Response<StubBody> {
-    Response::builder()
-        .header(CONTENT_TYPE, "application/json")
-        .body(full(body))
-        .unwrap()
+    Response::builder().header(CONTENT_TYPE, "application/json").body(full(body)).unwrap()
 }
 
 /// A believable chat answer.
@@ -211,8 +203,6 @@ impl Body for StreamedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let receiver = self.0.get_mut().unwrap();
-        receiver
-            .poll_recv(cx)
-            .map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        receiver.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }

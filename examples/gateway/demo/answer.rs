@@ -17,9 +17,7 @@ pub(super) struct ChatAnswer {
 impl ChatAnswer {
     /// The answer to this request body; `None` if it has no messages.
     pub(super) fn to(question: &Value) -> Option<Self> {
-        let messages = question["messages"]
-            .as_array()
-            .filter(|all| !all.is_empty())?;
+        let messages = question["messages"].as_array().filter(|all| !all.is_empty())?;
         let asked = messages
             .iter()
             .rev()
@@ -27,10 +25,8 @@ impl ChatAnswer {
             .map(|message| text_of(&message["content"]))
             .unwrap_or_default();
         let text = format!("You said: {asked}\nThis is the demo upstream: it only echoes.");
-        let prompt: u64 = messages
-            .iter()
-            .map(|message| 4 + tokens(&text_of(&message["content"])))
-            .sum();
+        let prompt: u64 =
+            messages.iter().map(|message| 4 + tokens(&text_of(&message["content"]))).sum();
         Some(Self {
             id: next_id("chatcmpl"),
             created: unix_now(),
@@ -118,10 +114,9 @@ fn vector(input: &str) -> Vec<f64> {
 fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => parts
-            .iter()
-            .filter_map(|part| part["text"].as_str().or(part.as_str()))
-            .collect(),
+        Value::Array(parts) => {
+            parts.iter().filter_map(|part| part["text"].as_str().or(part.as_str())).collect()
+        }
         _ => String::new(),
     }
 }
@@ -129,11 +124,7 @@ fn text_of(content: &Value) -> String {
 /// About what a tokenizer counts: four ASCII characters, or one other.
 fn tokens(text: &str) -> u64 {
     let (ascii, other) = text.chars().fold((0u64, 0u64), |(ascii, other), letter| {
-        if letter.is_ascii() {
-            (ascii + 1, other)
-        } else {
-            (ascii, other + 1)
-        }
+        if letter.is_ascii() { (ascii + 1, other) } else { (ascii, other + 1) }
     });
     ascii.div_ceil(4) + other
 }
@@ -147,10 +138,7 @@ fn usage(prompt: u64, completion: u64) -> Value {
 }
 
 fn model(question: &Value) -> String {
-    question["model"]
-        .as_str()
-        .unwrap_or(super::MODELS[0])
-        .to_owned()
+    question["model"].as_str().unwrap_or(super::MODELS[0]).to_owned()
 }
 
 fn next_id(kind: &str) -> String {
@@ -159,7 +147,5 @@ fn next_id(kind: &str) -> String {
 }
 
 fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -39,9 +39,8 @@ async fn serve(listener: TcpListener) {
             continue;
         };
         let _ = socket.set_nodelay(true);
-        let connection = builder
-            .serve_connection(TokioIo::new(socket), service_fn(answer))
-            .into_owned();
+        let connection =
+            builder.serve_connection(TokioIo::new(socket), service_fn(answer)).into_owned();
         tokio::spawn(connection);
     }
 }
@@ -60,10 +59,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<DemoBody>, Infall
         (Method::POST, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings", Err(_)) => {
             error(StatusCode::BAD_REQUEST, "the body is no JSON")
         }
-        (method, path, _) => error(
-            StatusCode::NOT_FOUND,
-            &format!("Unknown request: {method} {path}"),
-        ),
+        (method, path, _) => {
+            error(StatusCode::NOT_FOUND, &format!("Unknown request: {method} {path}"))
+        }
     })
 }
 
@@ -85,20 +83,16 @@ fn chat(question: &Value) -> Response<DemoBody> {
     let include_usage = question["stream_options"]["include_usage"] == Value::Bool(true);
     let mut response = Response::new(Either::Right(stream::answer(&answer, include_usage)));
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
 fn json(value: &Value) -> Response<DemoBody> {
     let mut response = Response::new(Either::Left(Full::from(value.to_string())));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -39,15 +39,10 @@ pub(super) fn answer(answer: &ChatAnswer, include_usage: bool) -> StreamedAnswer
     } else {
         chunks.push(answer.chunk(stop, Some(&answer.usage)));
     }
-    let mut events: VecDeque<Bytes> = chunks
-        .iter()
-        .map(|chunk| format!("data: {chunk}\n\n").into())
-        .collect();
+    let mut events: VecDeque<Bytes> =
+        chunks.iter().map(|chunk| format!("data: {chunk}\n\n").into()).collect();
     events.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
-    StreamedAnswer {
-        events,
-        pause: Box::pin(tokio::time::sleep(Duration::ZERO)),
-    }
+    StreamedAnswer { events, pause: Box::pin(tokio::time::sleep(Duration::ZERO)) }
 }
 
 impl Body for StreamedAnswer {

@@ -112,9 +112,8 @@ impl Upstream {
             .or_else(Setting::new("DEEPSEEK_BASE_URL", &given.deepseek_base_url));
         let api_key = Setting::new("UPSTREAM_API_KEY", &given.upstream_api_key)
             .or_else(Setting::new("DEEPSEEK_API_KEY", &given.deepseek_api_key));
-        let key_file = Setting::new("UPSTREAM_API_KEY_FILE", &given.upstream_api_key_file).or_else(
-            Setting::new("DEEPSEEK_API_KEY_FILE", &given.deepseek_api_key_file),
-        );
+        let key_file = Setting::new("UPSTREAM_API_KEY_FILE", &given.upstream_api_key_file)
+            .or_else(Setting::new("DEEPSEEK_API_KEY_FILE", &given.deepseek_api_key_file));
         Ok(Self {
             base_url: base_url
                 .secret(values::base_url)?
@@ -139,10 +138,8 @@ fn admin_tokens(given: &Arguments) -> Result<Option<AdminTokens>, BadSetting> {
     if let Some(text) = &given.admin_token {
         values::tokens(text).map_err(|expected| BadSetting::new("ADMIN_TOKEN", expected))?;
     }
-    Setting::new("ADMIN_TOKEN", &given.admin_token).or_file(
-        Setting::new("ADMIN_TOKEN_FILE", &given.admin_token_file),
-        values::tokens,
-    )
+    Setting::new("ADMIN_TOKEN", &given.admin_token)
+        .or_file(Setting::new("ADMIN_TOKEN_FILE", &given.admin_token_file), values::tokens)
 }
 
 fn database(given: &Arguments) -> Result<PathBuf, BadSetting> {

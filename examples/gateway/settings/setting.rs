@@ -11,10 +11,7 @@ pub(super) struct Setting<'a> {
 impl<'a> Setting<'a> {
     pub(super) fn new(name: &'static str, text: &'a Option<String>) -> Self {
         let text = text.as_deref().map(str::trim);
-        Self {
-            name,
-            text: text.filter(|text| !text.is_empty()),
-        }
+        Self { name, text: text.filter(|text| !text.is_empty()) }
     }
 
     /// This one if it is set, else the other.
@@ -38,10 +35,7 @@ impl<'a> Setting<'a> {
         self,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, BadSetting> {
-        self.text
-            .map(parse)
-            .transpose()
-            .map_err(|expected| BadSetting::new(self.name, expected))
+        self.text.map(parse).transpose().map_err(|expected| BadSetting::new(self.name, expected))
     }
 
     /// The secret, read from the file that `file` names if that is set instead.
@@ -61,8 +55,6 @@ impl<'a> Setting<'a> {
             let expected = format!("expected a readable text file, got {path:?} ({error})");
             BadSetting::new(file.name, expected)
         })?;
-        parse(text.trim())
-            .map(Some)
-            .map_err(|expected| BadSetting::new(file.name, expected))
+        parse(text.trim()).map(Some).map_err(|expected| BadSetting::new(file.name, expected))
     }
 }

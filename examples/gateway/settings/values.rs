@@ -15,12 +15,8 @@ pub(super) fn host(text: &str) -> Value<IpAddr> {
     if text.eq_ignore_ascii_case("localhost") {
         return Ok(IpAddr::from([127, 0, 0, 1]));
     }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse()
-        .map_err(|_| "expected an IP address or localhost".to_owned())
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| "expected an IP address or localhost".to_owned())
 }
 
 pub(super) fn port(text: &str) -> Value<u16> {
@@ -44,11 +40,7 @@ pub(super) fn upstream_api_key(text: &str) -> Value<String> {
 }
 
 pub(super) fn networks(text: &str) -> Value<Vec<IpNet>> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|network| !network.is_empty())
-        .map(network)
-        .collect()
+    text.split(',').map(str::trim).filter(|network| !network.is_empty()).map(network).collect()
 }
 
 fn network(text: &str) -> Value<IpNet> {
