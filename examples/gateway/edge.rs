@@ -91,6 +91,6 @@ fn logged_path(path: &str) -> &str {
 
 fn log<B>(response: &Response<B>, latency: Duration, _: &Span) {
     let status = response.status().as_u16();
-    let latency_ms = latency.as_secs_f64() * 1000.0;
+    let latency_ms = (latency.as_secs_f64() * 1e6).round() / 1e3;
     tracing::info!(status, latency_ms, "answered");
 }

@@ -72,12 +72,18 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
             (tokens, Some(token))
         }
     };
+    let base_url = if settings.demo {
+        format!("http://{}/v1", demo::start().await?)
+    } else {
+        settings.upstream.base_url
+    };
     let allow = settings.admin_allow;
     let upstream = tower::service_fn(|_| async {
         Ok::<_, std::convert::Infallible>(http::Response::new(Full::<bytes::Bytes>::from("hi")))
     });
 
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
+    let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
     let draining = Draining::default();
     let router = Router {
         upstream: ServiceBuilder::new()
@@ -85,7 +91,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
             .layer(UsageRecorderLayer::new(store.clone()))
             .layer(DailyQuotaLayer::new(store.clone()).reject(OpenAiErrors))
             .service(upstream.clone()),
-        usage: auth.layer(usage_service(store.clone(), settings.calendar.clone())),
+        usage: auth.layer(usage),
         admin: admin_service(store.clone(), admin_tokens.clone())
             .reject(OpenAiErrors)
             .default_daily_limit(settings.daily_limit)
@@ -101,7 +107,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     logging::start(settings.log);
     Announcement {
         listen: listener.local_addr()?,
-        upstream: &settings.upstream.base_url,
+        upstream: &base_url,
         database: &settings.database.display().to_string(),
         time_zone: settings.calendar.time_zone(),
         admin_token: made_token.as_deref(),
