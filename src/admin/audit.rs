@@ -56,11 +56,7 @@ impl<S: AdminStore, R> Shared<S, R> {
             None => None,
             Some(key) => Some(self.key_id(key).await?),
         };
-        let query = AuditQuery {
-            limit,
-            before,
-            key_id,
-        };
+        let query = AuditQuery { limit, before, key_id };
         let entries = self.store.audit(query).await?;
         let full = entries.len() == limit;
         let next = entries.last().map(|entry| entry.number).filter(|_| full);

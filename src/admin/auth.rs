@@ -67,10 +67,7 @@ impl<S: AdminStore, R> Shared<S, R> {
         }
         if self.notes.spend(Instant::now()) {
             tracing::warn!(?ip, method = %head.method, "an admin call was refused");
-            let by = Actor {
-                token_id: String::new(),
-                ip,
-            };
+            let by = Actor { token_id: String::new(), ip };
             if let Err(error) = self.store.note("admin.refused", by).await {
                 tracing::warn!(%error, "a refused admin call could not be noted");
             }

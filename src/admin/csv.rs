@@ -56,9 +56,7 @@ pub(super) enum Cell<'a> {
 
 impl<'a> Cell<'a> {
     pub(super) fn plain<T: Display>(value: &'a Option<T>) -> Self {
-        value
-            .as_ref()
-            .map_or(Self::Empty, |value| Self::Plain(value))
+        value.as_ref().map_or(Self::Empty, |value| Self::Plain(value))
     }
 
     pub(super) fn text(text: Option<&'a str>) -> Self {

@@ -81,13 +81,9 @@ impl Fields {
         let Some(value) = self.value("daily_limit") else {
             return Ok(None);
         };
-        let limit = value
-            .as_i64()
-            .and_then(|number| DailyLimit::try_from(number).ok());
+        let limit = value.as_i64().and_then(|number| DailyLimit::try_from(number).ok());
         const NEEDS: &str = "a whole number from 0 (unlimited) to 1000000000";
-        limit
-            .map(Some)
-            .ok_or_else(|| Refusal::invalid("daily_limit", NEEDS))
+        limit.map(Some).ok_or_else(|| Refusal::invalid("daily_limit", NEEDS))
     }
 
     /// An instant: RFC 3339, a day, or Unix seconds. `Some(None)` where it is `null`.
@@ -101,10 +97,7 @@ impl Fields {
         };
         match at.filter(|at| *at >= SystemTime::UNIX_EPOCH) {
             Some(at) => Ok(Some(Some(at))),
-            None => Err(Refusal::invalid(
-                "expires_at",
-                "a time such as 2026-12-31T00:00:00Z",
-            )),
+            None => Err(Refusal::invalid("expires_at", "a time such as 2026-12-31T00:00:00Z")),
         }
     }
 
@@ -133,10 +126,7 @@ impl Fields {
         };
         let seconds = value.as_u64().filter(|seconds| *seconds <= 2_592_000);
         seconds.map(Duration::from_secs).ok_or_else(|| {
-            Refusal::invalid(
-                "grace_seconds",
-                "a whole number from 0 to 2592000 (30 days)",
-            )
+            Refusal::invalid("grace_seconds", "a whole number from 0 to 2592000 (30 days)")
         })
     }
 }
@@ -197,10 +187,7 @@ mod tests {
             "18446744073709551616",
         ] {
             let refusal = fields(&format!(r#"{{"daily_limit":{bad}}}"#)).daily_limit();
-            assert!(
-                message(refusal.unwrap_err()).contains("`daily_limit`"),
-                "{bad}"
-            );
+            assert!(message(refusal.unwrap_err()).contains("`daily_limit`"), "{bad}");
         }
     }
 
@@ -213,12 +200,7 @@ mod tests {
         let long = "密".repeat(200);
         let body = |label: &str| serde_json::json!({ "label": label }).to_string();
         assert!(fields(&body(&long)).label().is_ok());
-        for bad in [
-            format!("{long}x"),
-            "a\nb".into(),
-            "\u{7f}".into(),
-            "\u{85}".into(),
-        ] {
+        for bad in [format!("{long}x"), "a\nb".into(), "\u{7f}".into(), "\u{85}".into()] {
             let refusal = fields(&body(&bad)).label().unwrap_err();
             assert!(message(refusal).contains("`label`"), "{bad}");
         }
@@ -228,21 +210,10 @@ mod tests {
     fn a_body_is_one_object_with_every_field_once() {
         assert!(fields("").finish().is_ok());
         assert!(fields(" {} ").finish().is_ok());
-        for bad in [
-            "[]",
-            "1",
-            "null",
-            "{",
-            "{}{}",
-            "{\"a\":1,}",
-            "\u{feff}{}",
-            "\"x\"",
-        ] {
+        for bad in ["[]", "1", "null", "{", "{}{}", "{\"a\":1,}", "\u{feff}{}", "\"x\""] {
             assert!(Fields::parse(bad.as_bytes()).is_err(), "{bad}");
         }
-        let twice = Fields::parse(br#"{"label":"a","label":"b"}"#)
-            .err()
-            .unwrap();
+        let twice = Fields::parse(br#"{"label":"a","label":"b"}"#).err().unwrap();
         assert!(message(twice).contains("`label`"));
         let unknown = fields(r#"{"limit":5}"#).finish().unwrap_err();
         assert!(message(unknown).contains("`limit`"));

@@ -76,15 +76,12 @@ impl<S: AdminStore, R> Shared<S, R> {
                 expires_at,
             })
         };
-        let new: Vec<NewKey> = (0..count.unwrap_or(1))
-            .map(issue)
-            .collect::<Result<_, Refusal>>()?;
+        let new: Vec<NewKey> =
+            (0..count.unwrap_or(1)).map(issue).collect::<Result<_, Refusal>>()?;
         let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
         let records = self.store.create(new, by).await?;
-        let mut keys = secrets
-            .iter()
-            .zip(&records)
-            .map(|(secret, record)| IssuedKey::new(secret, record));
+        let mut keys =
+            secrets.iter().zip(&records).map(|(secret, record)| IssuedKey::new(secret, record));
         let (None, Some(key)) = (count, keys.next()) else {
             let keys: Vec<_> = keys.collect();
             let count = keys.len();
@@ -98,34 +95,21 @@ impl<S: AdminStore, R> Shared<S, R> {
         let after = params.read("after", "the `next` of the page before")?;
         let search = params.text("search");
         params.finish()?;
-        let page = self
-            .store
-            .list(KeyPageQuery {
-                limit,
-                after,
-                search,
-            })
-            .await?;
+        let page = self.store.list(KeyPageQuery { limit, after, search }).await?;
         let keys: Vec<ListedKey<'_>> = page.keys.iter().map(ListedKey::from).collect();
         let (count, next) = (keys.len(), page.next);
         Ok(answer(StatusCode::OK, &ListedKeys { keys, count, next }))
     }
 
     pub(super) async fn get_key(&self, key: KeyRef) -> Answer {
-        let found = self
-            .store
-            .get(key)
-            .await?
-            .ok_or_else(Refusal::unknown_key)?;
+        let found = self.store.get(key).await?.ok_or_else(Refusal::unknown_key)?;
         Ok(answer(StatusCode::OK, &ListedKey::from(&found)))
     }
 
     pub(super) async fn update_key(&self, key: KeyRef, body: &[u8], by: Actor) -> Answer {
         let mut fields = Fields::parse(body)?;
         if fields.is_empty() {
-            return Err(Refusal::missing(
-                "label`, `daily_limit`, `expires_at` or `disabled",
-            ));
+            return Err(Refusal::missing("label`, `daily_limit`, `expires_at` or `disabled"));
         }
         let patch = KeyPatch {
             label: fields.label()?,
@@ -142,17 +126,10 @@ impl<S: AdminStore, R> Shared<S, R> {
         let mut fields = Fields::parse(body)?;
         let grace = fields.grace()?;
         fields.finish()?;
-        let old = self
-            .store
-            .get(key)
-            .await?
-            .ok_or_else(Refusal::unknown_key)?;
+        let old = self.store.get(key).await?.ok_or_else(Refusal::unknown_key)?;
         let user = user_of(&old);
         let secret = generate(&user, self.store.today())?;
-        let rotation = Rotation {
-            secret: secret.clone(),
-            grace,
-        };
+        let rotation = Rotation { secret: secret.clone(), grace };
         let by_id = KeyRef::new(old.record.id.as_str());
         let changed = self.change(by_id, KeyChange::Rotate(rotation), by).await?;
         let until = (!grace.is_zero()).then(|| Instant(self.store.now() + grace));

@@ -57,11 +57,7 @@ impl Params {
     pub(super) fn limit(&mut self) -> Result<usize, Refusal> {
         const NEEDS: &str = "a whole number from 1 to 1000";
         let limit = self.read("limit", NEEDS)?.unwrap_or(100);
-        if (1..=1000).contains(&limit) {
-            Ok(limit)
-        } else {
-            Err(Refusal::invalid("limit", NEEDS))
-        }
+        if (1..=1000).contains(&limit) { Ok(limit) } else { Err(Refusal::invalid("limit", NEEDS)) }
     }
 
     /// A key, by id or by its whole text.

@@ -25,24 +25,14 @@ impl Refusal {
 
     pub(super) fn no_token() -> Self {
         let message = "An admin token is needed, as `Authorization: Bearer` or `x-admin-token`.";
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            KIND,
-            "missing_admin_token",
-            message,
-        )
-        .challenge("Bearer")
+        Self::new(StatusCode::UNAUTHORIZED, KIND, "missing_admin_token", message)
+            .challenge("Bearer")
     }
 
     pub(super) fn wrong_token() -> Self {
         let message = "The admin token is wrong.";
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            KIND,
-            "invalid_admin_token",
-            message,
-        )
-        .challenge("Bearer error=\"invalid_token\"")
+        Self::new(StatusCode::UNAUTHORIZED, KIND, "invalid_admin_token", message)
+            .challenge("Bearer error=\"invalid_token\"")
     }
 
     fn challenge(mut self, challenge: &'static str) -> Self {
@@ -57,10 +47,7 @@ impl Refusal {
 
     /// A field or parameter does not hold what it must: `needs`.
     pub(super) fn invalid(name: &str, needs: &str) -> Self {
-        Self::bad_request(
-            "invalid_field",
-            format!("`{}` must be {needs}.", short(name)),
-        )
+        Self::bad_request("invalid_field", format!("`{}` must be {needs}.", short(name)))
     }
 
     pub(super) fn missing(name: &str) -> Self {
@@ -68,17 +55,11 @@ impl Refusal {
     }
 
     pub(super) fn unknown(name: &str) -> Self {
-        Self::bad_request(
-            "unknown_field",
-            format!("`{}` is not known here.", short(name)),
-        )
+        Self::bad_request("unknown_field", format!("`{}` is not known here.", short(name)))
     }
 
     pub(super) fn twice(name: &str) -> Self {
-        Self::bad_request(
-            "invalid_field",
-            format!("`{}` is given twice.", short(name)),
-        )
+        Self::bad_request("invalid_field", format!("`{}` is given twice.", short(name)))
     }
 
     pub(super) fn unreadable_body() -> Self {
@@ -87,21 +68,11 @@ impl Refusal {
 
     pub(super) fn body_too_large() -> Self {
         let message = "The body is larger than 64 KiB.";
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            KIND,
-            "request_too_large",
-            message,
-        )
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, KIND, "request_too_large", message)
     }
 
     pub(super) fn not_found() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            KIND,
-            "not_found",
-            "There is nothing here.",
-        )
+        Self::new(StatusCode::NOT_FOUND, KIND, "not_found", "There is nothing here.")
     }
 
     pub(super) fn unknown_key() -> Self {

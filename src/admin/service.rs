@@ -71,9 +71,7 @@ pub(super) struct Shared<S, R> {
 
 impl<S, R> AdminService<S, R> {
     fn from_shared(shared: Shared<S, R>) -> Self {
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -97,10 +95,7 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     /// The limit of keys that are issued without one; 200 if this is not called.
     #[must_use]
     pub fn default_daily_limit(self, default_daily_limit: DailyLimit) -> Self {
-        Self::from_shared(Shared {
-            default_daily_limit,
-            ..Arc::unwrap_or_clone(self.shared)
-        })
+        Self::from_shared(Shared { default_daily_limit, ..Arc::unwrap_or_clone(self.shared) })
     }
 
     /// Where the service is mounted; `/admin` if this is not called. Request paths hold it.
@@ -161,11 +156,7 @@ impl<S: AdminStore, R: Reject> Shared<S, R> {
         let by = self.authenticate(head, ip).await?;
         let route = Route::find(&head.method, path)?;
         let params = Params::parse(head.uri.query())?;
-        let body = if route.takes_body() {
-            read(body).await?
-        } else {
-            Bytes::new()
-        };
+        let body = if route.takes_body() { read(body).await? } else { Bytes::new() };
         match route {
             Route::Page(asset) => Ok(self.page.answer(asset)),
             Route::ListKeys => self.list_keys(params).await,
@@ -247,9 +238,7 @@ where
 
 impl<S, R> Clone for AdminService<S, R> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 

@@ -71,23 +71,17 @@ impl AdminTokens {
     /// Takes as long for a wrong token as for a right one.
     pub fn verify(&self, headers: &HeaderMap) -> Option<String> {
         let presented = hash(presented(headers)?);
-        let known = self.0.iter().fold(Choice::from(0), |known, token| {
-            known | token.ct_eq(&presented)
-        });
+        let known =
+            self.0.iter().fold(Choice::from(0), |known, token| known | token.ct_eq(&presented));
         bool::from(known).then(|| hex(&presented[..4]))
     }
 }
 
 /// The one token of a request; other `Authorization` schemes are somebody else's.
 pub(super) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers
-        .get_all(header::AUTHORIZATION)
-        .iter()
-        .filter_map(|value| bearer(value.as_bytes()));
-    let plain = headers
-        .get_all("x-admin-token")
-        .iter()
-        .map(|value| value.as_bytes().trim_ascii());
+    let bearer =
+        headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
+    let plain = headers.get_all("x-admin-token").iter().map(|value| value.as_bytes().trim_ascii());
     let mut tokens = bearer.chain(plain);
     let first = tokens.next()?;
     tokens.all(|token| token == first).then_some(first)
@@ -95,9 +89,7 @@ pub(super) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.trim_ascii().split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| token.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 fn check(token: &str) -> Result<[u8; 32], InvalidAdminToken> {
@@ -181,15 +173,9 @@ mod tests {
             ("correct-horse-battery-staple,", InvalidAdminToken::Empty),
             ("short", InvalidAdminToken::TooShort),
             ("fifteen-letters", InvalidAdminToken::TooShort),
-            (
-                "two words are not one token",
-                InvalidAdminToken::NotVisibleAscii,
-            ),
+            ("two words are not one token", InvalidAdminToken::NotVisibleAscii),
             ("你的管理员令牌", InvalidAdminToken::NotVisibleAscii),
-            (
-                "your-strong-admin-token-here",
-                InvalidAdminToken::Placeholder,
-            ),
+            ("your-strong-admin-token-here", InvalidAdminToken::Placeholder),
             ("YOUR_TOKEN_GOES_HERE", InvalidAdminToken::Placeholder),
             ("changeme", InvalidAdminToken::Placeholder),
             ("Change-Me-Please-12345", InvalidAdminToken::Placeholder),
@@ -216,10 +202,7 @@ mod tests {
             vec![("authorization", GOOD)],
             vec![("authorization", "Bearer ")],
             vec![("authorization", "Bearer correct-horse-battery-stapl")],
-            vec![
-                ("x-admin-token", GOOD),
-                ("x-admin-token", "another-token-of-16"),
-            ],
+            vec![("x-admin-token", GOOD), ("x-admin-token", "another-token-of-16")],
         ] {
             assert_eq!(tokens.verify(&headers(&lines)), None);
         }
@@ -228,11 +211,7 @@ mod tests {
     #[test]
     fn a_generated_token_opens() {
         let (tokens, text) = AdminTokens::generate();
-        assert!(
-            tokens
-                .verify(&headers(&[("x-admin-token", &text)]))
-                .is_some()
-        );
+        assert!(tokens.verify(&headers(&[("x-admin-token", &text)])).is_some());
         assert!(AdminTokens::parse(&text).is_ok());
         assert_eq!(format!("{tokens:?}"), "AdminTokens(1)");
     }

@@ -88,9 +88,7 @@ impl Wanted {
         let from = params.read("from", DAY)?;
         let to = params.read("to", DAY)?;
         let key = params.key();
-        let group_by = params
-            .text("group_by")
-            .map_or(Ok(KEY_AND_DAY), |by| group_by(&by))?;
+        let group_by = params.text("group_by").map_or(Ok(KEY_AND_DAY), |by| group_by(&by))?;
         let csv = match params.text("format").as_deref() {
             None | Some("json") => false,
             Some("csv") => true,
@@ -98,33 +96,18 @@ impl Wanted {
         };
         params.finish()?;
         if day.is_some() && (from.is_some() || to.is_some()) {
-            return Err(Refusal::invalid(
-                "day",
-                "absent where `from` or `to` is given",
-            ));
+            return Err(Refusal::invalid("day", "absent where `from` or `to` is given"));
         }
-        let to = to
-            .or(day)
-            .unwrap_or_else(|| today.max(from.unwrap_or(today)));
+        let to = to.or(day).unwrap_or_else(|| today.max(from.unwrap_or(today)));
         let from = from.or(day).unwrap_or(to);
         if from > to || from < to.minus(LONGEST_RANGE) {
             return Err(Refusal::invalid("from", "at most 366 days before `to`"));
         }
-        Ok(Self {
-            from,
-            to,
-            key,
-            group_by,
-            csv,
-        })
+        Ok(Self { from, to, key, group_by, csv })
     }
 
     fn query(&self, key_id: Option<KeyId>) -> UsageQuery {
-        UsageQuery {
-            key_id,
-            group_by: self.group_by,
-            ..UsageQuery::days(self.from, self.to)
-        }
+        UsageQuery { key_id, group_by: self.group_by, ..UsageQuery::days(self.from, self.to) }
     }
 
     /// The day of a report of one day.
@@ -133,18 +116,10 @@ impl Wanted {
     }
 }
 
-const KEY_AND_DAY: GroupBy = GroupBy {
-    key: true,
-    day: true,
-    model: false,
-};
+const KEY_AND_DAY: GroupBy = GroupBy { key: true, day: true, model: false };
 
 fn group_by(text: &str) -> Result<GroupBy, Refusal> {
-    let mut group_by = GroupBy {
-        key: false,
-        day: false,
-        model: false,
-    };
+    let mut group_by = GroupBy { key: false, day: false, model: false };
     for part in text.split(',') {
         match part.trim() {
             "key" => group_by.key = true,
@@ -166,25 +141,16 @@ impl<S: AdminStore, R> Shared<S, R> {
             Some(key) => {
                 let id = key.id();
                 let known = self.store.get(key).await?;
-                (
-                    Some(known.as_ref().map_or(id, |key| key.record.id.clone())),
-                    known,
-                )
+                (Some(known.as_ref().map_or(id, |key| key.record.id.clone())), known)
             }
         };
         let report = self.store.report(wanted.query(key_id.clone())).await?;
         if key_id.is_some() && known.is_none() && report.rows.is_empty() {
             return Err(Refusal::unknown_key());
         }
-        let active_keys = self
-            .active_keys(&wanted, key_id.clone(), &report.rows)
-            .await?;
+        let active_keys = self.active_keys(&wanted, key_id.clone(), &report.rows).await?;
         let total_requests = report.rows.iter().map(|row| row.figures.requests).sum();
-        let mut items: Vec<Item> = report
-            .rows
-            .into_iter()
-            .map(|row| wanted.item(row))
-            .collect();
+        let mut items: Vec<Item> = report.rows.into_iter().map(|row| wanted.item(row)).collect();
         if wanted.day() == Some(today) && wanted.group_by == KEY_AND_DAY {
             let others = match key_id {
                 None => self.first_keys().await?,
@@ -223,30 +189,20 @@ impl<S: AdminStore, R> Shared<S, R> {
             return Ok(count(rows));
         }
         let mut query = wanted.query(key_id);
-        query.group_by = GroupBy {
-            day: false,
-            ..KEY_AND_DAY
-        };
+        query.group_by = GroupBy { day: false, ..KEY_AND_DAY };
         Ok(count(&self.store.report(query).await?.rows))
     }
 
     async fn first_keys(&self) -> Result<Vec<KeySummary>, Refusal> {
-        let query = KeyPageQuery {
-            limit: MOST_IDLE,
-            ..KeyPageQuery::default()
-        };
+        let query = KeyPageQuery { limit: MOST_IDLE, ..KeyPageQuery::default() };
         Ok(self.store.list(query).await?.keys)
     }
 }
 
 fn add_idle(items: &mut Vec<Item>, keys: Vec<KeySummary>, today: Day) {
-    let listed: HashSet<KeyId> = items
-        .iter()
-        .filter_map(|item| Some(item.key.as_ref()?.id.clone()))
-        .collect();
-    let idle = keys
-        .into_iter()
-        .filter(|key| !listed.contains(&key.record.id));
+    let listed: HashSet<KeyId> =
+        items.iter().filter_map(|item| Some(item.key.as_ref()?.id.clone())).collect();
+    let idle = keys.into_iter().filter(|key| !listed.contains(&key.record.id));
     items.extend(idle.map(|key| Item {
         limit: Some(LimitPart {
             daily_limit: Some(key.record.daily_limit),
@@ -266,30 +222,19 @@ fn add_idle(items: &mut Vec<Item>, keys: Vec<KeySummary>, today: Day) {
 impl Wanted {
     /// `used_today` and `remaining` are of the row's day; a row of several days has `used`.
     fn item(&self, row: UsageRow) -> Item {
-        let UsageFigures {
-            requests,
-            succeeded,
-            failed,
-            refunded,
-            rejected,
-            tokens,
-            ..
-        } = row.figures;
+        let UsageFigures { requests, succeeded, failed, refunded, rejected, tokens, .. } =
+            row.figures;
         let one_day = row.day.is_some() || self.day().is_some();
         let remaining = row.used.filter(|_| one_day).and_then(|used| {
             let limit = row.daily_limit?;
             Some(limit.limited().map(|limit| limit.saturating_sub(used)))
         });
         Item {
-            limit: row.key_id.is_some().then_some(LimitPart {
-                daily_limit: row.daily_limit,
-                remaining,
-            }),
-            key: row.key_id.map(|id| KeyPart {
-                id,
-                key: row.masked,
-                label: row.label,
-            }),
+            limit: row
+                .key_id
+                .is_some()
+                .then_some(LimitPart { daily_limit: row.daily_limit, remaining }),
+            key: row.key_id.map(|id| KeyPart { id, key: row.masked, label: row.label }),
             day: row.day,
             model: row.model,
             requests,
@@ -330,9 +275,7 @@ fn csv_answer(wanted: &Wanted, items: &[Item]) -> Response<Bytes> {
         let key = item.key.as_ref();
         let used = item.used_today.or(item.used);
         let limit = item.limit.as_ref();
-        let daily_limit = limit
-            .and_then(|limit| limit.daily_limit)
-            .map(DailyLimit::get);
+        let daily_limit = limit.and_then(|limit| limit.daily_limit).map(DailyLimit::get);
         let remaining = limit.and_then(|limit| limit.remaining).flatten();
         csv.row([
             Cell::plain(&item.day),
@@ -356,10 +299,7 @@ fn csv_answer(wanted: &Wanted, items: &[Item]) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(csv.into_text()));
     let name = match wanted.day() {
         Some(day) => format!("attachment; filename=\"usage-{day}.csv\""),
-        None => format!(
-            "attachment; filename=\"usage-{}-{}.csv\"",
-            wanted.from, wanted.to
-        ),
+        None => format!("attachment; filename=\"usage-{}-{}.csv\"", wanted.from, wanted.to),
     };
     let headers = response.headers_mut();
     let csv = HeaderValue::from_static("text/csv; charset=utf-8");

@@ -17,10 +17,9 @@ pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response<Byt
     let body = serde_json::to_vec(value).unwrap_or_default();
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

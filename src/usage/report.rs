@@ -97,9 +97,7 @@ struct PastDay {
 
 impl<S, R> UsageService<S, R> {
     fn from_shared(shared: Shared<S, R>) -> Self {
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -119,10 +117,7 @@ impl<S: Clone, R: Clone> UsageService<S, R> {
     /// Takes the time from another clock.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
-        Self::from_shared(Shared {
-            clock: Arc::new(clock),
-            ..Arc::unwrap_or_clone(self.shared)
-        })
+        Self::from_shared(Shared { clock: Arc::new(clock), ..Arc::unwrap_or_clone(self.shared) })
     }
 }
 
@@ -258,9 +253,7 @@ where
         let method = request.method().clone();
         let at = ReceivedAt(ReceivedAt::of(request.extensions_mut(), &*shared.clock));
         let record = request.extensions().get::<Arc<KeyRecord>>().cloned();
-        UsageFuture(Box::pin(
-            async move { shared.answer(method, record, at).await },
-        ))
+        UsageFuture(Box::pin(async move { shared.answer(method, record, at).await }))
     }
 }
 
@@ -274,9 +267,7 @@ impl Future for UsageFuture {
 
 impl<S, R> Clone for UsageService<S, R> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 

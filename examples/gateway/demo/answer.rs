@@ -15,9 +15,9 @@ pub(super) struct ChatAnswer {
 }
 
 impl ChatAnswer {
-    /// The answer to this request body; `None` if it has no messages.
-    pub(super) fn to(question: &Value) -> Option<Self> {
-        let messages = question["messages"].as_array().filter(|all| !all.is_empty())?;
+    /// The answer to this request body, which may lack anything.
+    pub(super) fn to(question: &Value) -> Self {
+        let messages = question["messages"].as_array().map_or(&[][..], Vec::as_slice);
         let asked = messages
             .iter()
             .rev()
@@ -25,15 +25,14 @@ impl ChatAnswer {
             .map(|message| text_of(&message["content"]))
             .unwrap_or_default();
         let text = format!("You said: {asked}\nThis is the demo upstream: it only echoes.");
-        let prompt: u64 =
-            messages.iter().map(|message| 4 + tokens(&text_of(&message["content"]))).sum();
-        Some(Self {
+        let prompt = messages.iter().map(|message| 4 + tokens(&text_of(&message["content"]))).sum();
+        Self {
             id: next_id("chatcmpl"),
             created: unix_now(),
             model: model(question),
             usage: usage(prompt, tokens(&text)),
             text,
-        })
+        }
     }
 
     /// The answer in one piece.

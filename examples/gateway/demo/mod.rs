@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use answer::ChatAnswer;
 use stream::StreamedAnswer;
 
 /// What `GET /v1/models` lists.
@@ -74,9 +75,7 @@ fn models() -> Response<DemoBody> {
 }
 
 fn chat(question: &Value) -> Response<DemoBody> {
-    let Some(answer) = answer::ChatAnswer::to(question) else {
-        return error(StatusCode::BAD_REQUEST, "`messages` is missing or empty");
-    };
+    let answer = ChatAnswer::to(question);
     if question["stream"] != Value::Bool(true) {
         return json(&answer.whole());
     }

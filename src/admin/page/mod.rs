@@ -34,26 +34,14 @@ impl Page {
 
     pub(super) fn answer(&self, asset: Asset) -> Response<Bytes> {
         let (content_type, body) = match asset {
-            Asset::Html => (
-                "text/html; charset=utf-8",
-                Bytes::copy_from_slice(self.0.as_bytes()),
-            ),
-            Asset::Css => (
-                "text/css; charset=utf-8",
-                Bytes::from_static(CSS.as_bytes()),
-            ),
-            Asset::Js => (
-                "text/javascript; charset=utf-8",
-                Bytes::from_static(JS.as_bytes()),
-            ),
+            Asset::Html => ("text/html; charset=utf-8", Bytes::copy_from_slice(self.0.as_bytes())),
+            Asset::Css => ("text/css; charset=utf-8", Bytes::from_static(CSS.as_bytes())),
+            Asset::Js => ("text/javascript; charset=utf-8", Bytes::from_static(JS.as_bytes())),
         };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static(POLICY),
-        );
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
         response
     }
 }

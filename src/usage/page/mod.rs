@@ -104,16 +104,11 @@ mod tests {
             headers.insert(header::ACCEPT, accept.parse().unwrap());
             wants_page(&headers)
         };
-        assert!(asks(
-            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-        ));
+        assert!(asks("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
         assert!(asks("application/json;q=0.5, text/html"));
-        for accept in [
-            "*/*",
-            "application/json",
-            "text/html;q=0",
-            "text/html;q=0.5, application/json",
-        ] {
+        for accept in
+            ["*/*", "application/json", "text/html;q=0", "text/html;q=0.5, application/json"]
+        {
             assert!(!asks(accept), "{accept}");
         }
         assert!(!wants_page(&HeaderMap::new()));
@@ -121,10 +116,7 @@ mod tests {
 
     #[test]
     fn a_source_hash_is_base64_of_sha_256() {
-        assert_eq!(
-            source_hash(""),
-            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
-        );
+        assert_eq!(source_hash(""), "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
     }
 
     #[test]
