@@ -26,6 +26,7 @@ pub(super) enum Asset {
     Html,
     Css,
     Js,
+    Texts,
 }
 
 impl Asset {
@@ -35,6 +36,7 @@ impl Asset {
             "" | "/" => Some(Self::Html),
             "/page.css" => Some(Self::Css),
             "/page.js" => Some(Self::Js),
+            "/texts.js" => Some(Self::Texts),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! The operator's page: three files, embedded, without any outside request.
+//! The operator's page: four files, embedded, without any outside request.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::route::Asset;
 const HTML: &str = include_str!("index.html");
 const CSS: &str = include_str!("style.css");
 const JS: &str = include_str!("app.js");
+const TEXTS: &str = include_str!("texts.js");
 
 /// Stands in the HTML where the prefix goes.
 const PREFIX: &str = "{{prefix}}";
@@ -33,10 +34,12 @@ impl Page {
     }
 
     pub(super) fn answer(&self, asset: Asset) -> Response<Bytes> {
+        const SCRIPT: &str = "text/javascript; charset=utf-8";
         let (content_type, body) = match asset {
-            Asset::Html => ("text/html; charset=utf-8", Bytes::copy_from_slice(self.0.as_bytes())),
-            Asset::Css => ("text/css; charset=utf-8", Bytes::from_static(CSS.as_bytes())),
-            Asset::Js => ("text/javascript; charset=utf-8", Bytes::from_static(JS.as_bytes())),
+            Asset::Html => ("text/html; charset=utf-8", Bytes::from(self.0.to_string())),
+            Asset::Css => ("text/css; charset=utf-8", CSS.into()),
+            Asset::Js => (SCRIPT, JS.into()),
+            Asset::Texts => (SCRIPT, TEXTS.into()),
         };
         let mut response = Response::new(body);
         let headers = response.headers_mut();

@@ -1,0 +1,142 @@
+use serde::Serialize;
+
+use super::super::csv::{Cell, Csv};
+use crate::{
+    clock::Day,
+    key::{DailyLimit, KeyId},
+    store::{KeySummary, Tokens, UsageFigures, UsageRow},
+};
+
+/// One row of a report. What it is not grouped by is absent.
+#[derive(Default, Serialize)]
+pub(super) struct Item {
+    #[serde(flatten)]
+    pub(super) key: Option<KeyPart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    day: Option<Day>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    requests: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_today: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
+    #[serde(flatten)]
+    limit: Option<LimitPart>,
+    tokens: Tokens,
+    succeeded: u64,
+    failed: u64,
+    refunded: u64,
+    rejected: u64,
+}
+
+/// Whose row it is. The masked key and label are `null` once the key was deleted.
+#[derive(Serialize)]
+pub(super) struct KeyPart {
+    pub(super) id: KeyId,
+    key: Option<String>,
+    label: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct LimitPart {
+    daily_limit: Option<DailyLimit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining: Option<Option<u64>>,
+}
+
+impl Item {
+    /// `used_today` and `remaining` are of the row's day; a row of several days has `used`.
+    pub(super) fn new(row: UsageRow, one_day: bool) -> Self {
+        let UsageFigures { requests, succeeded, failed, refunded, rejected, tokens, .. } =
+            row.figures;
+        let one_day = one_day || row.day.is_some();
+        let remaining = row.used.filter(|_| one_day).and_then(|used| {
+            let limit = row.daily_limit?;
+            Some(limit.limited().map(|limit| limit.saturating_sub(used)))
+        });
+        Self {
+            limit: row
+                .key_id
+                .is_some()
+                .then_some(LimitPart { daily_limit: row.daily_limit, remaining }),
+            key: row.key_id.map(|id| KeyPart { id, key: row.masked, label: row.label }),
+            day: row.day,
+            model: row.model,
+            requests,
+            used_today: row.used.filter(|_| one_day),
+            used: row.used.filter(|_| !one_day),
+            tokens,
+            succeeded,
+            failed,
+            refunded,
+            rejected,
+        }
+    }
+
+    /// A key without use on this day.
+    pub(super) fn idle(key: KeySummary, day: Day) -> Self {
+        Self {
+            limit: Some(LimitPart {
+                daily_limit: Some(key.record.daily_limit),
+                remaining: Some(key.record.daily_limit.limited()),
+            }),
+            key: Some(KeyPart {
+                id: key.record.id,
+                key: Some(key.record.masked),
+                label: Some(key.record.label),
+            }),
+            day: Some(day),
+            used_today: Some(0),
+            ..Self::default()
+        }
+    }
+}
+
+pub(super) const COLUMNS: [&str; 16] = [
+    "day",
+    "id",
+    "key",
+    "label",
+    "model",
+    "requests",
+    "used",
+    "daily_limit",
+    "remaining",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "succeeded",
+    "failed",
+    "refunded",
+    "rejected",
+];
+
+impl Item {
+    /// Writes the row of [`COLUMNS`].
+    pub(super) fn write(&self, csv: &mut Csv) {
+        let key = self.key.as_ref();
+        let used = self.used_today.or(self.used);
+        let limit = self.limit.as_ref();
+        let daily_limit = limit.and_then(|limit| limit.daily_limit).map(DailyLimit::get);
+        let remaining = limit.and_then(|limit| limit.remaining).flatten();
+        csv.row([
+            Cell::plain(&self.day),
+            Cell::text(key.map(|key| key.id.as_str())),
+            Cell::text(key.and_then(|key| key.key.as_deref())),
+            Cell::text(key.and_then(|key| key.label.as_deref())),
+            Cell::text(self.model.as_deref()),
+            Cell::Plain(&self.requests),
+            Cell::plain(&used),
+            Cell::plain(&daily_limit),
+            Cell::plain(&remaining),
+            Cell::Plain(&self.tokens.prompt),
+            Cell::Plain(&self.tokens.completion),
+            Cell::Plain(&self.tokens.total),
+            Cell::Plain(&self.succeeded),
+            Cell::Plain(&self.failed),
+            Cell::Plain(&self.refunded),
+            Cell::Plain(&self.rejected),
+        ]);
+    }
+}
