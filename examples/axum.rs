@@ -1,0 +1,44 @@
+//! The three layers on somebody's own axum app.
+//!
+//! `cargo run --example axum`, then what it prints.
+
+use std::{error::Error, sync::Arc};
+
+use axum::{Extension, Router, routing::get};
+use tower::ServiceBuilder;
+use tower_quota::{
+    auth::TrialKeyAuthLayer,
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    quota::DailyQuotaLayer,
+    store::memory::MemoryStore,
+    usage::UsageRecorderLayer,
+};
+
+async fn hello(Extension(key): Extension<Arc<KeyRecord>>) -> String {
+    format!("hello {}\n", key.id)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let store = MemoryStore::new();
+    let key = SecretKey::parse("trial-alice-key-123")?;
+    store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?))?;
+
+    let quota = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store));
+    let app = Router::new()
+        .route("/hello", get(hello))
+        .layer(quota)
+        .route("/healthz", get(|| async { "free for all" }));
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    println!(
+        "three a day: curl -i -H 'Authorization: Bearer {}' http://{address}/hello",
+        key.expose()
+    );
+    axum::serve(listener, app).await?;
+    Ok(())
+}

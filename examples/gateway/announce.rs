@@ -1,0 +1,49 @@
+use std::{
+    io::{self, Write},
+    net::{IpAddr, SocketAddr},
+};
+
+/// What the operator is told at the start, on standard output.
+pub(crate) struct Announcement<'a> {
+    pub(crate) listen: SocketAddr,
+    pub(crate) upstream: &'a str,
+    pub(crate) database: &'a str,
+    pub(crate) time_zone: &'a str,
+    /// A token that was made for this run.
+    pub(crate) admin_token: Option<&'a str>,
+    pub(crate) has_upstream_key: bool,
+}
+
+impl Announcement<'_> {
+    pub(crate) fn print(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "listening on  http://{}", self.listen)?;
+        writeln!(out, "upstream      {}", self.upstream)?;
+        writeln!(out, "database      {}", self.database)?;
+        writeln!(out, "time zone     {}", self.time_zone)?;
+        if !self.has_upstream_key {
+            let warning = "UPSTREAM_API_KEY is not set: requests go upstream with no credential";
+            writeln!(out, "warning       {warning}")?;
+        }
+        if let Some(token) = self.admin_token {
+            writeln!(out, "admin token   {token}")?;
+            writeln!(out, "              made for this run; set ADMIN_TOKEN to keep one")?;
+            writeln!(out, "create a key with\n")?;
+            writeln!(out, "  curl -X POST {}/admin/keys \\", self.reachable())?;
+            writeln!(out, "    -H 'Authorization: Bearer {token}' \\")?;
+            writeln!(out, "    -H 'Content-Type: application/json' \\")?;
+            writeln!(out, "    -d '{{\"label\": \"alice\", \"daily_limit\": 200}}'\n")?;
+        }
+        out.flush()
+    }
+
+    /// The address for a client on this machine.
+    fn reachable(&self) -> String {
+        let ip = match self.listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16]),
+            ip => ip,
+        };
+        format!("http://{}", SocketAddr::new(ip, self.listen.port()))
+    }
+}

@@ -1,0 +1,96 @@
+//! What stands around all routes: request ids, the log line, and an answer when something panics.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, Request, Response, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use tower::{Service, ServiceBuilder};
+use tower_http::{
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
+    sensitive_headers::SetSensitiveRequestHeadersLayer,
+    trace::TraceLayer,
+};
+use tracing::Span;
+
+use crate::catch_panic::CatchPanic;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Puts the outer layers around `service`. `on_panic` answers in its place when it panics.
+pub(crate) fn edge<S, B>(
+    service: S,
+    on_panic: impl Fn() -> Response<B> + Clone + Send + 'static,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<impl Body<Data = Bytes, Error = B::Error> + Send + 'static>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ 'static
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display + Send,
+{
+    let secrets = [
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::PROXY_AUTHORIZATION,
+        HeaderName::from_static("x-trial-key"),
+        HeaderName::from_static("x-api-key"),
+        HeaderName::from_static("x-admin-token"),
+    ];
+    let trace = TraceLayer::new_for_http()
+        .make_span_with(span)
+        .on_request(())
+        .on_response(log)
+        .on_body_chunk(())
+        .on_eos(())
+        .on_failure(());
+    ServiceBuilder::new()
+        .map_request(drop_strange_id)
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(SetSensitiveRequestHeadersLayer::new(secrets))
+        .layer(trace)
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .service(CatchPanic::new(service, on_panic))
+}
+
+/// A client may name its request, but only by 1 to 128 visible characters.
+fn drop_strange_id<B>(mut request: Request<B>) -> Request<B> {
+    let mut ids = request.headers().get_all(REQUEST_ID).iter();
+    let good = match (ids.next(), ids.next()) {
+        (Some(id), None) => {
+            (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+        }
+        _ => false,
+    };
+    if !good {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
+}
+
+fn span<B>(request: &Request<B>) -> Span {
+    let id = request.extensions().get::<RequestId>();
+    let id = id.and_then(|id| id.header_value().to_str().ok());
+    let (method, path) = (request.method(), logged_path(request.uri().path()));
+    tracing::info_span!("request", %method, path, id)
+}
+
+/// A key may stand in an admin path; it must not stand in a log.
+fn logged_path(path: &str) -> &str {
+    const KEYS: &str = "/admin/keys/";
+    if path.starts_with(KEYS) { KEYS } else { path }
+}
+
+fn log<B>(response: &Response<B>, latency: Duration, _: &Span) {
+    let status = response.status().as_u16();
+    let latency_ms = (latency.as_secs_f64() * 1e6).round() / 1e3;
+    tracing::info!(status, latency_ms, "answered");
+}

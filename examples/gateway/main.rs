@@ -1,0 +1,130 @@
+//! The trial-key gateway: holders of issued keys use a sponsor's OpenAI-compatible API, so many
+//! requests a day each.
+//!
+//! `cargo run --example gateway -- --demo` needs no account; `--help` lists the settings.
+
+mod announce;
+mod catch_panic;
+mod client_addr;
+mod demo;
+mod edge;
+mod io;
+mod logging;
+mod ops;
+mod refusals;
+mod route;
+mod router;
+mod server;
+mod settings;
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use http_body_util::Full;
+use tokio::net::TcpListener;
+use tower::{BoxError, Layer, ServiceBuilder};
+use tower_quota::{
+    admin::{AdminTokens, admin_service},
+    auth::TrialKeyAuthLayer,
+    openai::OpenAiErrors,
+    quota::DailyQuotaLayer,
+    store::sqlite::{SqliteOptions, SqliteStore},
+    usage::{UsageRecorderLayer, usage_service},
+};
+
+use announce::Announcement;
+use edge::edge;
+use ops::Ops;
+use router::Router;
+use server::{Draining, Patience};
+use settings::{BadSetting, Settings};
+
+fn main() -> ExitCode {
+    let settings = match Settings::load() {
+        Ok(settings) => settings,
+        Err(bad) => return refuse(&bad),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&error),
+    };
+    match runtime.block_on(run(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&*error),
+    }
+}
+
+fn refuse(why: &dyn std::error::Error) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::from(2)
+}
+
+async fn run(settings: Settings) -> Result<(), BoxError> {
+    let store = SqliteOptions::new(&settings.database)
+        .calendar(settings.calendar.clone())
+        .durability(settings.durability)
+        .default_daily_limit(settings.daily_limit);
+    let store = SqliteStore::open(store).map_err(|error| BadSetting::new("DATABASE_URL", error))?;
+
+    let (admin_tokens, made_token) = match settings.admin_tokens {
+        Some(tokens) => (tokens, None),
+        None => {
+            let (tokens, token) = AdminTokens::generate();
+            (tokens, Some(token))
+        }
+    };
+    let base_url = if settings.demo {
+        format!("http://{}/v1", demo::start().await?)
+    } else {
+        settings.upstream.base_url
+    };
+    let allow = settings.admin_allow;
+    let upstream = tower::service_fn(|_| async {
+        Ok::<_, std::convert::Infallible>(http::Response::new(Full::<bytes::Bytes>::from("hi")))
+    });
+
+    let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
+    let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
+    let draining = Draining::default();
+    let router = Router {
+        upstream: ServiceBuilder::new()
+            .layer(auth.clone())
+            .layer(UsageRecorderLayer::new(store.clone()))
+            .layer(DailyQuotaLayer::new(store.clone()).reject(OpenAiErrors))
+            .service(upstream.clone()),
+        usage: auth.layer(usage),
+        admin: admin_service(store.clone(), admin_tokens.clone())
+            .reject(OpenAiErrors)
+            .default_daily_limit(settings.daily_limit)
+            .allow(move |ip| allow.is_empty() || allow.iter().any(|network| network.contains(&ip))),
+        models: upstream,
+        ops: Ops::new(store.clone(), draining.clone()),
+        metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
+        trusted_proxies: settings.trusted_proxies,
+        max_body_bytes: settings.max_body_bytes,
+    };
+
+    let listener = listen(settings.listen).await?;
+    logging::start(settings.log);
+    Announcement {
+        listen: listener.local_addr()?,
+        upstream: &base_url,
+        database: &settings.database.display().to_string(),
+        time_zone: settings.calendar.time_zone(),
+        admin_token: made_token.as_deref(),
+        has_upstream_key: settings.demo || settings.upstream.api_key.is_some(),
+    }
+    .print()?;
+
+    let service = edge(router.into_service(), || router::own(refusals::panicked()));
+    let patience =
+        Patience { write: settings.upstream.idle_timeout, shutdown: settings.shutdown_grace };
+    server::serve(listener, service, draining, patience).await?;
+    store.close().await?;
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, BadSetting> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| BadSetting::new("PORT", format!("cannot listen on {address}: {error}")))
+}

@@ -1,0 +1,57 @@
+//! What the gateway itself says no to, before any layer is asked.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use tower_quota::{
+    error::{Reject, Rejection},
+    openai::OpenAiErrors,
+};
+
+const INVALID: &str = "invalid_request_error";
+
+pub(crate) fn not_found() -> Response<Bytes> {
+    let message = "There is nothing at this address.";
+    render(Rejection::new(StatusCode::NOT_FOUND, INVALID, "not_found", message))
+}
+
+pub(crate) fn wrong_method(allow: HeaderValue) -> Response<Bytes> {
+    let message = "This method is not allowed here.";
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let rejection = Rejection::new(status, INVALID, "method_not_allowed", message);
+    render(rejection.header(header::ALLOW, allow))
+}
+
+pub(crate) fn too_large(limit: usize) -> Response<Bytes> {
+    let message = format!("The request body is larger than {limit} bytes.");
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    closing(Rejection::new(status, INVALID, "request_too_large", message))
+}
+
+pub(crate) fn no_metrics_token() -> Response<Bytes> {
+    let rejection = Rejection::new(
+        StatusCode::UNAUTHORIZED,
+        INVALID,
+        "invalid_token",
+        "The admin token or the metrics token is needed.",
+    );
+    let challenge = HeaderValue::from_static("Bearer");
+    render(rejection.header(header::WWW_AUTHENTICATE, challenge))
+}
+
+pub(crate) fn panicked() -> Response<Bytes> {
+    render(Rejection::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "server_error",
+        "internal_error",
+        "Something went wrong in the gateway.",
+    ))
+}
+
+/// The connection is closed after this answer, as what follows on it cannot be trusted.
+pub(crate) fn closing(rejection: Rejection) -> Response<Bytes> {
+    render(rejection.header(header::CONNECTION, HeaderValue::from_static("close")))
+}
+
+pub(crate) fn render(rejection: Rejection) -> Response<Bytes> {
+    OpenAiErrors.reject(rejection)
+}

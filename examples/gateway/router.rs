@@ -1,0 +1,177 @@
+//! Which request goes where: the routes of the gateway over the services that answer them.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Either, Full, Limited, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use tower::{BoxError, Service, ServiceExt, service_fn};
+use tower_quota::{
+    admin::{AdminTokens, ClientAddr},
+    proxy::RequestTarget,
+    store::AdminStore,
+    usage::{usage_page, wants_page},
+};
+
+use crate::{
+    client_addr::client_addr,
+    ops::Ops,
+    refusals,
+    route::{Route, with_version},
+    server::PeerAddr,
+};
+
+/// A request as the layers see it.
+pub(crate) type GatewayRequest = Request<Limited<Incoming>>;
+/// What is forwarded passes through unboxed; all else is short.
+pub(crate) type GatewayBody<B> = Either<B, UnsyncBoxBody<Bytes, BoxError>>;
+
+/// The services behind the routes, and what decides who may use them.
+pub(crate) struct Router<F, U, A, M, S> {
+    /// Forwards for holders of a key.
+    pub(crate) upstream: F,
+    /// Tells holders of a key how much they have left.
+    pub(crate) usage: U,
+    /// The admin API and page.
+    pub(crate) admin: A,
+    /// The upstream's list of models.
+    pub(crate) models: M,
+    /// What the process tells of itself.
+    pub(crate) ops: Ops<S>,
+    /// Who may read `/metrics`.
+    pub(crate) metrics_tokens: Vec<AdminTokens>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// The largest request body.
+    pub(crate) max_body_bytes: usize,
+}
+
+impl<F, U, A, M, S> Router<F, U, A, M, S> {
+    /// The routes as one service.
+    pub(crate) fn into_service<FB, UB, AB, MB>(
+        self,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<GatewayBody<FB>>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static
+    where
+        F: Handler<FB>,
+        U: Handler<UB>,
+        A: Handler<AB>,
+        M: Handler<MB>,
+        S: AdminStore,
+        FB: Body<Data = Bytes> + Send + 'static,
+        UB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        AB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let router = Arc::new(self);
+        service_fn(move |request| {
+            let router = router.clone();
+            async move {
+                let answer = router.route(request).await;
+                router.ops.count(answer.status());
+                Ok(answer)
+            }
+        })
+    }
+
+    async fn route<FB, UB, AB, MB>(&self, request: Request<Incoming>) -> Response<GatewayBody<FB>>
+    where
+        F: Handler<FB>,
+        U: Handler<UB>,
+        A: Handler<AB>,
+        M: Handler<MB>,
+        S: AdminStore,
+        UB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        AB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let (mut head, body) = request.into_parts();
+        if let Err(rejection) = RequestTarget::check(&head) {
+            return own(refusals::closing(rejection));
+        }
+        let Some(route) = Route::of(head.uri.path()) else {
+            return own(refusals::not_found());
+        };
+        if let Some(allow) = route.refuses(&head.method) {
+            return own(refusals::wrong_method(allow));
+        }
+        if content_length(&head.headers) > self.max_body_bytes as u64 {
+            return own(refusals::too_large(self.max_body_bytes));
+        }
+        if let Some(PeerAddr(peer)) = head.extensions.get() {
+            let client = client_addr(*peer, &head.headers, &self.trusted_proxies);
+            head.extensions.insert(ClientAddr(client));
+        }
+        head.uri = with_version(&head.uri);
+        let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));
+        match route {
+            Route::Upstream => call(&self.upstream, request).await.map(Either::Left),
+            Route::Models => side(call(&self.models, request).await),
+            Route::Usage if wants_page(request.headers()) => own(usage_page()),
+            Route::Usage => side(call(&self.usage, request).await),
+            Route::Admin => side(call(&self.admin, request).await),
+            Route::Metrics if !self.may_read_metrics(request.headers()) => {
+                own(refusals::no_metrics_token())
+            }
+            Route::Metrics => own(self.ops.metrics().await),
+            Route::Health => own(self.ops.health()),
+            Route::Ready => own(self.ops.ready().await),
+        }
+    }
+
+    fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
+        let mut tokens = self.metrics_tokens.iter();
+        tokens.any(|tokens| tokens.verify(headers).is_some())
+    }
+}
+
+/// Answers a gateway's requests.
+pub(crate) trait Handler<B>: Clone + Send + Sync + 'static
+where
+    Self: Service<GatewayRequest, Response = Response<B>, Error = Infallible, Future: Send>,
+{
+}
+
+impl<H, B> Handler<B> for H
+where
+    H: Service<GatewayRequest, Response = Response<B>, Error = Infallible, Future: Send>,
+    H: Clone + Send + Sync + 'static,
+{
+}
+
+async fn call<H: Handler<B>, B>(handler: &H, request: GatewayRequest) -> Response<B> {
+    match handler.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// An answer that no layer has made.
+pub(crate) fn own<B>(response: Response<Bytes>) -> Response<GatewayBody<B>> {
+    side(response.map(Full::new))
+}
+
+fn side<B, S>(response: Response<S>) -> Response<GatewayBody<B>>
+where
+    S: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    response.map(|body| Either::Right(body.map_err(Into::into).boxed_unsync()))
+}
+
+/// What the head declares; hyper has refused one that is no number.
+fn content_length(headers: &HeaderMap) -> u64 {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(0)
+}

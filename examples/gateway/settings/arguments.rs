@@ -1,0 +1,114 @@
+use clap::{CommandFactory, Parser};
+
+use super::BadSetting;
+
+/// The trial-key gateway: hands an OpenAI-compatible API to holders of issued keys, so many
+/// requests a day each.
+///
+/// Every setting is a flag, an environment variable or a line of `.env` in the working directory;
+/// a flag wins over the environment, which wins over `.env`. An empty variable counts as unset.
+#[derive(Parser)]
+#[command(name = "gateway", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    /// IP address to listen on, or localhost [default: 127.0.0.1]
+    #[arg(long, env = "HOST", hide_env_values = true, value_name = "ADDRESS")]
+    pub(super) host: Option<String>,
+    /// Port to listen on; 0 takes a free one [default: 8787]
+    #[arg(long, env = "PORT", hide_env_values = true, value_name = "NUMBER")]
+    pub(super) port: Option<String>,
+    /// Opens /admin; several, comma-separated, while rotating [default: a random one, printed]
+    #[arg(long, env = "ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(super) admin_token: Option<String>,
+    /// File that holds ADMIN_TOKEN
+    #[arg(long, env = "ADMIN_TOKEN_FILE", hide_env_values = true, value_name = "PATH")]
+    pub(super) admin_token_file: Option<String>,
+    /// Networks that may use /admin, as CIDR [default: any]
+    #[arg(long, env = "ADMIN_ALLOW", hide_env_values = true, value_name = "CIDR,…")]
+    pub(super) admin_allow: Option<String>,
+    /// Networks whose X-Forwarded-For is believed, as CIDR [default: none]
+    #[arg(long, env = "TRUSTED_PROXIES", hide_env_values = true, value_name = "CIDR,…")]
+    pub(super) trusted_proxies: Option<String>,
+    /// Opens /metrics and nothing else
+    #[arg(long, env = "METRICS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(super) metrics_token: Option<String>,
+    /// Where /v1/… is forwarded to; also DEEPSEEK_BASE_URL [default: https://api.deepseek.com/v1]
+    #[arg(long, env = "UPSTREAM_BASE_URL", hide_env_values = true, value_name = "URL")]
+    pub(super) upstream_base_url: Option<String>,
+    #[arg(long, env = "DEEPSEEK_BASE_URL", hide_env_values = true, hide = true)]
+    pub(super) deepseek_base_url: Option<String>,
+    /// The sponsor's key at the upstream; also DEEPSEEK_API_KEY
+    #[arg(long, env = "UPSTREAM_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(super) upstream_api_key: Option<String>,
+    #[arg(long, env = "DEEPSEEK_API_KEY", hide_env_values = true, hide = true)]
+    pub(super) deepseek_api_key: Option<String>,
+    /// File that holds UPSTREAM_API_KEY; also DEEPSEEK_API_KEY_FILE
+    #[arg(long, env = "UPSTREAM_API_KEY_FILE", hide_env_values = true, value_name = "PATH")]
+    pub(super) upstream_api_key_file: Option<String>,
+    #[arg(long, env = "DEEPSEEK_API_KEY_FILE", hide_env_values = true, hide = true)]
+    pub(super) deepseek_api_key_file: Option<String>,
+    /// Time limit for connecting to the upstream, such as 5s [default: 5s]
+    #[arg(long, env = "UPSTREAM_CONNECT_TIMEOUT", hide_env_values = true, value_name = "TIME")]
+    pub(super) upstream_connect_timeout: Option<String>,
+    /// Time limit until the upstream's answer begins [default: 120s]
+    #[arg(long, env = "UPSTREAM_HEAD_TIMEOUT", hide_env_values = true, value_name = "TIME")]
+    pub(super) upstream_head_timeout: Option<String>,
+    /// Time limit between two pieces of a body [default: 120s]
+    #[arg(long, env = "UPSTREAM_IDLE_TIMEOUT", hide_env_values = true, value_name = "TIME")]
+    pub(super) upstream_idle_timeout: Option<String>,
+    /// SQLite file, as a path or sqlite: URL; also SQLITE_PATH [default: quota.db]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "PATH")]
+    pub(super) database_url: Option<String>,
+    #[arg(long, env = "SQLITE_PATH", hide_env_values = true, hide = true)]
+    pub(super) sqlite_path: Option<String>,
+    /// Shared day counters in Redis or Valkey (not built yet)
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub(super) redis_url: Option<String>,
+    /// Requests a day of keys issued without daily_limit; 0 is unlimited [default: 200]
+    #[arg(long, env = "DAILY_REQ_LIMIT", hide_env_values = true, value_name = "NUMBER")]
+    pub(super) daily_req_limit: Option<String>,
+    /// IANA time zone in which the day turns [default: UTC]
+    #[arg(long, env = "QUOTA_TIMEZONE", hide_env_values = true, value_name = "ZONE")]
+    pub(super) quota_timezone: Option<String>,
+    /// What counting survives exactly: process (kill -9), or power (power loss too) [default: process]
+    #[arg(long, env = "DURABILITY", hide_env_values = true, value_name = "LEVEL")]
+    pub(super) durability: Option<String>,
+    /// Largest request body, such as 10MiB [default: 10MiB]
+    #[arg(long, env = "MAX_BODY_BYTES", hide_env_values = true, value_name = "SIZE")]
+    pub(super) max_body_bytes: Option<String>,
+    /// How long running answers may take to finish at shutdown [default: 30s]
+    #[arg(long, env = "SHUTDOWN_GRACE", hide_env_values = true, value_name = "TIME")]
+    pub(super) shutdown_grace: Option<String>,
+    /// What is logged, as tracing directives [default: info]
+    #[arg(long, env = "RUST_LOG", hide_env_values = true, value_name = "FILTER")]
+    pub(super) rust_log: Option<String>,
+    /// text or json [default: text]
+    #[arg(long, env = "LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
+    /// Forward to a built-in upstream, so that everything can be tried with no account
+    #[arg(long)]
+    pub(super) demo: bool,
+}
+
+impl Arguments {
+    /// The flags, on top of the environment, on top of `.env`.
+    pub(super) fn load() -> Result<Self, BadSetting> {
+        match dotenvy::from_filename_iter(".env") {
+            Ok(lines) => lines.load().map_err(|_| not_env_file())?,
+            Err(error) if error.not_found() => {}
+            Err(_) => return Err(not_env_file()),
+        }
+        for argument in Self::command().get_arguments() {
+            let Some(name) = argument.get_env().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            if let Err(std::env::VarError::NotUnicode(_)) = std::env::var(name) {
+                return Err(BadSetting::new(name, "expected UTF-8 text"));
+            }
+        }
+        Ok(Self::parse())
+    }
+}
+
+fn not_env_file() -> BadSetting {
+    BadSetting::new(".env", "expected lines of the form NAME=value")
+}

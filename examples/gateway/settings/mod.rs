@@ -1,0 +1,151 @@
+//! Settings: flags, environment and `.env`, checked here so that a bad value stops the start with
+//! one line that names the variable and what it takes.
+
+mod arguments;
+mod setting;
+mod values;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use tower_quota::{
+    admin::AdminTokens, clock::Calendar, key::DailyLimit, store::sqlite::Durability,
+};
+use tracing_subscriber::EnvFilter;
+
+use arguments::Arguments;
+use setting::Setting;
+
+/// All that can be set.
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin_tokens: Option<AdminTokens>,
+    pub(crate) admin_allow: Vec<IpNet>,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) metrics_token: Option<AdminTokens>,
+    pub(crate) upstream: Upstream,
+    pub(crate) database: PathBuf,
+    pub(crate) daily_limit: DailyLimit,
+    pub(crate) calendar: Calendar,
+    pub(crate) durability: Durability,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) shutdown_grace: Duration,
+    pub(crate) log: LogSettings,
+    pub(crate) demo: bool,
+}
+
+/// The sponsor's API.
+pub(crate) struct Upstream {
+    pub(crate) base_url: String,
+    pub(crate) api_key: Option<String>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) head_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// What is logged, and how.
+pub(crate) struct LogSettings {
+    pub(crate) filter: EnvFilter,
+    pub(crate) json: bool,
+}
+
+/// Why the gateway does not start: one line.
+#[derive(Debug)]
+pub(crate) struct BadSetting(String);
+
+impl BadSetting {
+    /// `variable` takes something else.
+    pub(crate) fn new(variable: &str, problem: impl fmt::Display) -> Self {
+        let line = format!("{variable}: {problem}");
+        Self(line.replace(char::is_control, " "))
+    }
+}
+
+impl fmt::Display for BadSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadSetting {}
+
+impl Settings {
+    /// Reads the flags, the environment and `.env` in the working directory.
+    pub(crate) fn load() -> Result<Self, BadSetting> {
+        let given = Arguments::load()?;
+        let host = Setting::new("HOST", &given.host).or("127.0.0.1", values::host)?;
+        let port = Setting::new("PORT", &given.port).or("8787", values::port)?;
+        Ok(Self {
+            listen: SocketAddr::new(host, port),
+            admin_tokens: admin_tokens(&given)?,
+            admin_allow: Setting::new("ADMIN_ALLOW", &given.admin_allow)
+                .or("", values::networks)?,
+            trusted_proxies: Setting::new("TRUSTED_PROXIES", &given.trusted_proxies)
+                .or("", values::networks)?,
+            metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)
+                .secret(values::tokens)?,
+            upstream: Upstream::of(&given)?,
+            database: database(&given)?,
+            daily_limit: Setting::new("DAILY_REQ_LIMIT", &given.daily_req_limit)
+                .or("200", values::daily_limit)?,
+            calendar: Setting::new("QUOTA_TIMEZONE", &given.quota_timezone)
+                .or("UTC", values::time_zone)?,
+            durability: Setting::new("DURABILITY", &given.durability)
+                .or("process", values::durability)?,
+            max_body_bytes: Setting::new("MAX_BODY_BYTES", &given.max_body_bytes)
+                .or("10MiB", values::size)?,
+            shutdown_grace: Setting::new("SHUTDOWN_GRACE", &given.shutdown_grace)
+                .or("30s", values::duration)?,
+            log: LogSettings {
+                filter: Setting::new("RUST_LOG", &given.rust_log).or("info", values::log_filter)?,
+                json: Setting::new("LOG_FORMAT", &given.log_format)
+                    .or("text", values::log_format)?,
+            },
+            demo: given.demo,
+        })
+    }
+}
+
+impl Upstream {
+    fn of(given: &Arguments) -> Result<Self, BadSetting> {
+        let base_url = Setting::new("UPSTREAM_BASE_URL", &given.upstream_base_url)
+            .or_else(Setting::new("DEEPSEEK_BASE_URL", &given.deepseek_base_url));
+        let api_key = Setting::new("UPSTREAM_API_KEY", &given.upstream_api_key)
+            .or_else(Setting::new("DEEPSEEK_API_KEY", &given.deepseek_api_key));
+        let key_file = Setting::new("UPSTREAM_API_KEY_FILE", &given.upstream_api_key_file)
+            .or_else(Setting::new("DEEPSEEK_API_KEY_FILE", &given.deepseek_api_key_file));
+        Ok(Self {
+            base_url: base_url
+                .secret(values::base_url)?
+                .unwrap_or_else(|| "https://api.deepseek.com/v1".to_owned()),
+            api_key: api_key.or_file(key_file, values::upstream_api_key)?,
+            connect_timeout: Setting::new(
+                "UPSTREAM_CONNECT_TIMEOUT",
+                &given.upstream_connect_timeout,
+            )
+            .or("5s", values::timeout)?,
+            head_timeout: Setting::new("UPSTREAM_HEAD_TIMEOUT", &given.upstream_head_timeout)
+                .or("120s", values::timeout)?,
+            idle_timeout: Setting::new("UPSTREAM_IDLE_TIMEOUT", &given.upstream_idle_timeout)
+                .or("120s", values::timeout)?,
+        })
+    }
+}
+
+/// The admin tokens, or `None` if a random one is to be made. Unlike elsewhere, an empty variable
+/// is no unset one: who wrote it meant to set a token.
+fn admin_tokens(given: &Arguments) -> Result<Option<AdminTokens>, BadSetting> {
+    if let Some(text) = &given.admin_token {
+        values::tokens(text).map_err(|expected| BadSetting::new("ADMIN_TOKEN", expected))?;
+    }
+    Setting::new("ADMIN_TOKEN", &given.admin_token)
+        .or_file(Setting::new("ADMIN_TOKEN_FILE", &given.admin_token_file), values::tokens)
+}
+
+fn database(given: &Arguments) -> Result<PathBuf, BadSetting> {
+    Setting::new("REDIS_URL", &given.redis_url).secret(values::redis)?;
+    let path = Setting::new("DATABASE_URL", &given.database_url)
+        .or_else(Setting::new("SQLITE_PATH", &given.sqlite_path))
+        .secret(values::database)?;
+    Ok(path.unwrap_or_else(|| PathBuf::from("quota.db")))
+}

@@ -1,0 +1,171 @@
+//! One function for each kind of value: the value, or what was expected.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use http::Uri;
+use ipnet::IpNet;
+use tower_quota::{
+    admin::AdminTokens, clock::Calendar, key::DailyLimit, store::sqlite::Durability,
+};
+use tracing_subscriber::EnvFilter;
+
+type Value<T> = Result<T, String>;
+
+pub(super) fn host(text: &str) -> Value<IpAddr> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(IpAddr::from([127, 0, 0, 1]));
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| "expected an IP address or localhost".to_owned())
+}
+
+pub(super) fn port(text: &str) -> Value<u16> {
+    number(text)
+        .and_then(|number| number.try_into().ok())
+        .ok_or_else(|| "expected a number from 0 to 65535".to_owned())
+}
+
+pub(super) fn tokens(text: &str) -> Value<AdminTokens> {
+    AdminTokens::parse(text).map_err(|error| {
+        format!("expected comma-separated secrets of at least 16 visible characters ({error})")
+    })
+}
+
+pub(super) fn upstream_api_key(text: &str) -> Value<String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a key of visible ASCII characters".to_owned())
+    }
+}
+
+pub(super) fn networks(text: &str) -> Value<Vec<IpNet>> {
+    text.split(',').map(str::trim).filter(|network| !network.is_empty()).map(network).collect()
+}
+
+fn network(text: &str) -> Value<IpNet> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "expected a comma-separated list of networks such as 10.0.0.0/8".to_owned())
+}
+
+pub(super) fn base_url(text: &str) -> Value<String> {
+    let uri = text.parse::<Uri>().ok();
+    let good = uri.as_ref().is_some_and(|uri| {
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        scheme && !authority.is_empty() && !authority.contains('@') && uri.query().is_none()
+    });
+    if good {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err("expected an http:// or https:// URL without user or query".to_owned())
+    }
+}
+
+pub(super) fn redis(_: &str) -> Value<()> {
+    Err("Redis is not built yet: expected to be unset".to_owned())
+}
+
+/// The text is not shown when it is refused, as a URL may hold a password.
+pub(super) fn database(text: &str) -> Value<PathBuf> {
+    const EXPECTED: &str = "expected the path of a SQLite file or a sqlite: URL";
+    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+        return Err(format!("PostgreSQL is not built yet; {EXPECTED}"));
+    }
+    let path = match text.strip_prefix("sqlite:") {
+        Some(path) => path.strip_prefix("//").unwrap_or(path),
+        None if text.contains("://") => return Err(EXPECTED.to_owned()),
+        None => text,
+    };
+    if path.is_empty() || path.starts_with(':') || path.contains(['?', '\0']) {
+        return Err(format!("{EXPECTED}, without parameters"));
+    }
+    Ok(PathBuf::from(path))
+}
+
+pub(super) fn daily_limit(text: &str) -> Value<DailyLimit> {
+    number(text)
+        .and_then(|number| i64::try_from(number).ok())
+        .and_then(|number| DailyLimit::try_from(number).ok())
+        .ok_or_else(|| "expected a number from 0 (unlimited) to 1000000000".to_owned())
+}
+
+pub(super) fn time_zone(text: &str) -> Value<Calendar> {
+    Calendar::new(text).map_err(|_| "expected an IANA time zone such as Asia/Shanghai".to_owned())
+}
+
+pub(super) fn durability(text: &str) -> Value<Durability> {
+    match text {
+        "process" => Ok(Durability::Process),
+        "power" => Ok(Durability::Power),
+        _ => Err("expected process or power".to_owned()),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Value<bool> {
+    match text {
+        "text" => Ok(false),
+        "json" => Ok(true),
+        _ => Err("expected text or json".to_owned()),
+    }
+}
+
+pub(super) fn log_filter(text: &str) -> Value<EnvFilter> {
+    EnvFilter::try_new(text)
+        .map_err(|_| "expected tracing directives such as info or tower_quota=debug".to_owned())
+}
+
+pub(super) fn timeout(text: &str) -> Value<Duration> {
+    duration(text)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "expected a time from 1ms to 24h such as 500ms, 5s or 2m".to_owned())
+}
+
+pub(super) fn duration(text: &str) -> Value<Duration> {
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    let millis = match unit(text) {
+        (number, "ms") => number,
+        (number, "" | "s") => number.and_then(|number| number.checked_mul(1000)),
+        (number, "m") => number.and_then(|number| number.checked_mul(60_000)),
+        (number, "h") => number.and_then(|number| number.checked_mul(3_600_000)),
+        _ => None,
+    };
+    millis
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| "expected a time from 0s to 24h such as 500ms, 5s or 2m".to_owned())
+}
+
+pub(super) fn size(text: &str) -> Value<usize> {
+    let factor = match unit(text).1.to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kb" => Some(1000),
+        "mb" => Some(1000 * 1000),
+        "gb" => Some(1000 * 1000 * 1000),
+        "kib" => Some(1 << 10),
+        "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
+        _ => None,
+    };
+    factor
+        .zip(unit(text).0)
+        .and_then(|(factor, number)| number.checked_mul(factor))
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "expected a size above 0 such as 10MiB or 10485760".to_owned())
+}
+
+/// Splits `10MiB` into 10 and `MiB`.
+fn unit(text: &str) -> (Option<u64>, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, unit) = text.split_at(digits);
+    (number(digits), unit.trim_start())
+}
+
+/// Digits only: no sign, no space.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}

@@ -1,0 +1,53 @@
+//! The three layers on a plain hyper service.
+//!
+//! `cargo run --example hyper`, then what it prints.
+
+use std::{convert::Infallible, error::Error};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use tower::{ServiceBuilder, service_fn};
+use tower_quota::{
+    auth::TrialKeyAuthLayer,
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    quota::DailyQuotaLayer,
+    store::memory::MemoryStore,
+    usage::UsageRecorderLayer,
+};
+
+async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from("hello\n")))
+}
+
+#[tokio::main]
+#[expect(clippy::disallowed_methods, reason = "one task per connection")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let store = MemoryStore::new();
+    let key = SecretKey::parse("trial-alice-key-123")?;
+    store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?))?;
+
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(service_fn(hello));
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    println!("three a day: curl -i -H 'Authorization: Bearer {}' http://{address}/", key.expose());
+    let mut server = Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new());
+    loop {
+        let (socket, _) = listener.accept().await?;
+        let service = TowerToHyperService::new(service.clone());
+        let connection = server.serve_connection(TokioIo::new(socket), service).into_owned();
+        tokio::spawn(connection);
+    }
+}

@@ -1,0 +1,254 @@
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    thread,
+    time::Instant,
+};
+
+use http::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Client, DEADLINE};
+
+/// The admin token of every gateway that is started with no other.
+pub(crate) const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
+
+/// How a gateway is to be started: in a directory of its own, with no setting but these.
+#[derive(Clone)]
+pub(crate) struct GatewayCommand {
+    dir: Arc<TempDir>,
+    env: Vec<(String, String)>,
+    args: Vec<String>,
+}
+
+/// A running gateway. It is killed on drop.
+pub(crate) struct Gateway {
+    command: GatewayCommand,
+    child: Child,
+    address: SocketAddr,
+    output: Arc<Mutex<String>>,
+}
+
+impl GatewayCommand {
+    /// Port 0 and [`ADMIN_TOKEN`].
+    pub(crate) fn new() -> Self {
+        Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN)
+    }
+
+    /// No setting at all.
+    pub(crate) fn bare() -> Self {
+        Self { dir: Arc::new(TempDir::new().unwrap()), env: Vec::new(), args: Vec::new() }
+    }
+
+    /// The same with a variable set; one that is set already gets the new value.
+    pub(crate) fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.retain(|(set, _)| set != name);
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The same with one more argument.
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// The directory it runs in.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts it and waits until it listens.
+    pub(crate) fn start(&self) -> Gateway {
+        let mut child = self.spawn();
+        let output = Arc::new(Mutex::new(String::new()));
+        let (listening, address) = mpsc::channel();
+        let stdout = child.stdout.take().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let lines = output.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let found = address_in(&line);
+                push(&lines, &line);
+                if let Some(found) = found {
+                    let _ = listening.send(found);
+                }
+            }
+        });
+        let lines = output.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                push(&lines, &line);
+            }
+        });
+        match address.recv_timeout(DEADLINE) {
+            Ok(address) => Gateway { command: self.clone(), child, address, output },
+            Err(_) => {
+                let _ = child.kill();
+                panic!("the gateway did not start:\n{}", output.lock().unwrap());
+            }
+        }
+    }
+
+    /// Runs it to its end, as a refused start does.
+    pub(crate) fn output(&self) -> Output {
+        let mut child = self.spawn();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let status = wait(&mut child);
+        let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
+        stdout.read_to_end(&mut output.stdout).unwrap();
+        stderr.read_to_end(&mut output.stderr).unwrap();
+        output
+    }
+
+    fn spawn(&self) -> Child {
+        Command::new(binary())
+            .args(&self.args)
+            .current_dir(self.dir())
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+}
+
+impl Gateway {
+    /// A gateway in front of this upstream.
+    pub(crate) fn before(upstream_base_url: &str) -> Self {
+        GatewayCommand::new()
+            .env("UPSTREAM_BASE_URL", upstream_base_url)
+            .env("UPSTREAM_API_KEY", "sk-sponsor-secret")
+            .start()
+    }
+
+    /// A gateway with its built-in upstream.
+    pub(crate) fn demo() -> Self {
+        GatewayCommand::new().arg("--demo").start()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of a path on it.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The directory it runs in.
+    pub(crate) fn dir(&self) -> &Path {
+        self.command.dir()
+    }
+
+    /// All that it has printed so far, errors and log included.
+    pub(crate) fn printed(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Issues a key and returns it.
+    pub(crate) async fn create_key(&self, request: Value) -> String {
+        let answer = self.admin(Method::POST, "/admin/keys", &request).await;
+        answer["key"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks the admin API, which must say yes, and returns its answer.
+    pub(crate) async fn admin(&self, method: Method, path: &str, body: &Value) -> Value {
+        let token = format!("Bearer {ADMIN_TOKEN}");
+        let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = Client::http1().send(method, &self.url(path), &headers, body).await;
+        assert!(answer.status.is_success(), "{path}: {answer:?}");
+        answer.json()
+    }
+
+    /// Kills it with no warning.
+    pub(crate) fn kill9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
+    /// Kills it and starts it again in the same directory. The port is another one.
+    pub(crate) fn restart(&mut self) {
+        self.kill9();
+        *self = self.command.clone().start();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+/// The example that `cargo test` builds beside this test; built here if only the test was.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = env::current_exe().unwrap();
+        let profile = test.parent().unwrap().parent().unwrap();
+        let binary = profile.join("examples").join("gateway");
+        if !binary.exists() {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "--example", "gateway", "--target-dir"]);
+            cargo.arg(profile.parent().unwrap());
+            if profile.ends_with("release") {
+                cargo.arg("--release");
+            }
+            cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+            assert!(cargo.status().unwrap().success());
+        }
+        binary
+    })
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, address) = line.strip_prefix("listening on")?.split_once("http://")?;
+    address.trim().parse().ok()
+}
+
+fn push(output: &Mutex<String>, line: &str) {
+    let mut output = output.lock().unwrap();
+    output.push_str(line);
+    output.push('\n');
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            panic!("the gateway did not end");
+        }
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
