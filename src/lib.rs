@@ -12,6 +12,10 @@ pub mod body;
 pub mod clock;
 pub mod error;
 pub mod key;
+#[cfg(feature = "openai")]
+pub mod openai;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 #[cfg(feature = "quota")]
 pub mod quota;
 pub mod store;
