@@ -82,6 +82,7 @@ async fn every_bad_field_is_400_and_named() {
         ("POST", "/admin/keys?x=1", "", "x"),
         ("PATCH", &key, r#"{"disabled":"yes"}"#, "disabled"),
         ("PATCH", &key, r#"{"daily_limit":true}"#, "daily_limit"),
+        ("PATCH", &key, r#"{"daily_limit":null}"#, "daily_limit"),
         ("PATCH", &key, r#"{"key":"x"}"#, "key"),
         ("PATCH", &key, "", "label"),
         ("POST", &rotate, r#"{"grace_seconds":-1}"#, "grace_seconds"),

@@ -41,6 +41,15 @@ impl Fields {
         self.0.is_empty()
     }
 
+    /// Refuses `null` where it could mean more than one thing.
+    pub(super) fn refuse_null(&self, names: &[&str]) -> Result<(), Refusal> {
+        let null = |(name, value): &&(String, Value)| value.is_null() && names.contains(&&**name);
+        match self.0.iter().find(null) {
+            None => Ok(()),
+            Some((name, _)) => Err(Refusal::invalid(name, "a value, or left out to stay as it is")),
+        }
+    }
+
     /// Refuses what was not taken.
     pub(super) fn finish(self) -> Result<(), Refusal> {
         match self.0.first() {

@@ -113,6 +113,7 @@ impl<S: AdminStore, R> Shared<S, R> {
         if fields.is_empty() {
             return Err(Refusal::missing("label`, `daily_limit`, `expires_at` or `disabled"));
         }
+        fields.refuse_null(&["label", "daily_limit", "disabled"])?;
         let patch = KeyPatch {
             label: fields.label()?,
             daily_limit: fields.daily_limit()?,

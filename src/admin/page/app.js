@@ -91,6 +91,7 @@ function row(key) {
   const share = limited ? Math.min(key.used_today / key.daily_limit, 1) : 0;
   const fill = element("span", { className: "fill" });
   fill.style.width = `${share * 100}%`;
+  const track = element("span", { className: "track", ariaHidden: "true", hidden: !limited }, fill);
   const used = `${number(key.used_today)} / ${limited ? number(key.daily_limit) : "∞"}`;
   const cell = (name, className, ...children) => {
     const made = element("td", { className }, ...children);
@@ -101,8 +102,7 @@ function row(key) {
     cell(null, "",
       element("span", { className: "label", textContent: key.label || text("noLabel") }),
       element("span", { className: "key", textContent: key.key })),
-    cell("columnUsed", `used${full ? " full" : share >= 0.8 ? " near" : ""}`, used,
-      element("span", { className: "track", ariaHidden: "true" }, fill)),
+    cell("columnUsed", `used${full ? " full" : share >= 0.8 ? " near" : ""}`, used, track),
     cell("columnLeft", "number", limited ? number(key.remaining) : text("unlimited")),
     cell("columnCreated", "", date(key.created_at)),
     cell("columnState", "", state(key, full)),

@@ -65,6 +65,7 @@ function show() {
   $("left").textContent = unlimited ? "∞" : number(remaining);
   $("left-unit").textContent = text(unlimited ? "none" : "left");
   $("meter").hidden = unlimited;
+  $("meter").className = remaining === 0 ? "full" : "";
   $("fill").style.width = unlimited ? "0" : `${(used / limit) * 100}%`;
   $("used").textContent = unlimited ? text("usedFree")(number(used)) : text("used")(number(used), number(limit));
   $("resets").textContent = text("resets")(time(usage.resets_at));
