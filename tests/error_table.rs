@@ -44,9 +44,8 @@ async fn before(status: u16, header: (&'static str, &'static str)) -> (Upstream,
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_are_missing_unknown_deleted_disabled_or_expired() {
     let gateway = Gateway::demo();
-    let missing = Client::http1()
-        .send(Method::POST, &gateway.url("/v1/chat/completions"), &[], "{}")
-        .await;
+    let missing =
+        Client::http1().send(Method::POST, &gateway.url("/v1/chat/completions"), &[], "{}").await;
     assert_error(&missing, 401, "invalid_request_error", "missing_api_key");
     assert_eq!(missing.header("www-authenticate"), "Bearer");
 

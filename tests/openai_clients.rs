@@ -90,7 +90,8 @@ both! {
 async fn chat_and_models_work(language: Language) {
     let upstream = Upstream::start(|request| match request.uri().path() {
         "/v1/models" => json_answer(
-            json!({"object": "list", "data": [{"id": "deepseek-chat", "object": "model"}]}).to_string(),
+            json!({"object": "list", "data": [{"id": "deepseek-chat", "object": "model"}]})
+                .to_string(),
         ),
         _ => json_answer(chat_json().to_string()),
     })
@@ -112,8 +113,8 @@ fn chunk(content: &str) -> String {
 }
 
 /// An upstream whose one answer is a stream, fed from outside.
-async fn streamed() -> (Upstream, tokio::sync::mpsc::UnboundedSender<Result<bytes::Bytes, tower::BoxError>>)
-{
+async fn streamed()
+-> (Upstream, tokio::sync::mpsc::UnboundedSender<Result<bytes::Bytes, tower::BoxError>>) {
     let (feed, body) = streaming();
     let body = std::sync::Mutex::new(Some(body));
     let upstream = Upstream::start(move |_| {

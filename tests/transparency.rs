@@ -20,8 +20,7 @@ const ODD_JSON: &str = "{ \"z\":1, \"a\" : 12345678901234567890, \"unknown\":{\"
 async fn post(client: &Client, gateway: &Gateway, body: impl Into<Bytes>) -> common::Answer {
     let key = gateway.create_key(json!({})).await;
     let authorization = format!("Bearer {key}");
-    let headers =
-        [("authorization", authorization.as_str()), ("content-type", "application/json")];
+    let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
     client.send(Method::POST, &gateway.url("/v1/chat/completions?q=%20a&b"), &headers, body).await
 }
 
@@ -62,12 +61,10 @@ async fn a_compressed_answer_stays_compressed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_megabytes_go_up_and_come_back() {
-    let upstream = Upstream::start(|request| {
-        Response::new(full(request.into_body()))
-    })
-    .await;
+    let upstream = Upstream::start(|request| Response::new(full(request.into_body()))).await;
     let gateway = Gateway::before(&upstream.base_url());
-    let body: Bytes = (0..5_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let body: Bytes =
+        (0..5_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for client in [Client::http1(), Client::http2()] {
         let answer = post(&client, &gateway, body.clone()).await;
         assert!(answer.body == body, "{} bytes came back", answer.body.len());
@@ -113,7 +110,8 @@ async fn an_answer_that_breaks_off_never_ends_as_if_complete() {
     for client in [Client::http1(), Client::http2()] {
         let (feed, body) = streaming();
         let body = Mutex::new(Some(body));
-        let upstream = Upstream::start(move |_| Response::new(body.lock().unwrap().take().unwrap()));
+        let upstream =
+            Upstream::start(move |_| Response::new(body.lock().unwrap().take().unwrap()));
         let upstream = upstream.await;
         let gateway = Gateway::before(&upstream.base_url());
         let key = gateway.create_key(json!({})).await;
@@ -163,7 +161,10 @@ async fn identity_stays_here_and_the_sponsors_account_too() {
         assert_eq!(answer.header(name), "", "{name}");
     }
     let seen = upstream.last();
-    assert_eq!((seen.uri.path(), &seen.headers["x-kept"]), ("/v1/chat/completions", &"yes".parse().unwrap()));
+    assert_eq!(
+        (seen.uri.path(), &seen.headers["x-kept"]),
+        ("/v1/chat/completions", &"yes".parse().unwrap())
+    );
     for name in ["x-api-key", "cookie", "openai-organization", "x-forwarded-for", "x-hop"] {
         assert!(!seen.headers.contains_key(name), "{name}");
     }

@@ -128,7 +128,8 @@ async fn a_daily_limit_of_0_is_unlimited() {
     let gateway = Gateway::demo();
     let shell = Shell { gateway: &gateway };
     let commands = block("3.2.1").split("# 响应示例").next().unwrap();
-    let created = &shell.json(&commands.replace("\"daily_limit\": 200", "\"daily_limit\": 0"), "")[0];
+    let created =
+        &shell.json(&commands.replace("\"daily_limit\": 200", "\"daily_limit\": 0"), "")[0];
     assert_eq!(created["daily_limit"], 0);
     let key = created["key"].as_str().unwrap();
     for _ in 0..5 {
@@ -201,7 +202,10 @@ async fn section_9_issues_keys_in_a_batch_and_watches_their_use() {
     assert_eq!(printed.lines().count(), 3, "{printed}");
     let csv = std::fs::read_to_string(gateway.dir().join("keys.csv")).unwrap();
     let users: Vec<_> = csv.lines().map(|line| line.split_once(',').unwrap()).collect();
-    assert_eq!(users.iter().map(|(user, _)| *user).collect::<Vec<_>>(), ["alice", "bob", "charlie"]);
+    assert_eq!(
+        users.iter().map(|(user, _)| *user).collect::<Vec<_>>(),
+        ["alice", "bob", "charlie"]
+    );
     for (user, key) in users {
         let answer = chat(&gateway, key, "/v1/chat/completions").await;
         assert_eq!(answer.status, 200, "{user}: {answer:?}");

@@ -16,10 +16,10 @@ mod route;
 mod router;
 mod server;
 mod settings;
+mod upstream;
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use http_body_util::Full;
 use tokio::net::TcpListener;
 use tower::{BoxError, Layer, ServiceBuilder};
 use tower_quota::{
@@ -73,14 +73,12 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
         }
     };
     let base_url = if settings.demo {
-        format!("http://{}/v1", demo::start().await?)
+        format!("http://{}/v1", demo::start().await?).parse()?
     } else {
-        settings.upstream.base_url
+        settings.upstream.base_url.clone()
     };
+    let proxy = upstream::proxy(base_url.clone(), &settings.upstream)?;
     let allow = settings.admin_allow;
-    let upstream = tower::service_fn(|_| async {
-        Ok::<_, std::convert::Infallible>(http::Response::new(Full::<bytes::Bytes>::from("hi")))
-    });
 
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
@@ -90,13 +88,13 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
             .layer(auth.clone())
             .layer(UsageRecorderLayer::new(store.clone()))
             .layer(DailyQuotaLayer::new(store.clone()).reject(OpenAiErrors))
-            .service(upstream.clone()),
+            .service(upstream::forward(proxy.clone())),
         usage: auth.layer(usage),
         admin: admin_service(store.clone(), admin_tokens.clone())
             .reject(OpenAiErrors)
             .default_daily_limit(settings.daily_limit)
             .allow(move |ip| allow.is_empty() || allow.iter().any(|network| network.contains(&ip))),
-        models: upstream,
+        models: upstream::models(proxy),
         ops: Ops::new(store.clone(), draining.clone()),
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
         trusted_proxies: settings.trusted_proxies,
@@ -107,7 +105,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     logging::start(settings.log);
     Announcement {
         listen: listener.local_addr()?,
-        upstream: &base_url,
+        upstream: &base_url.to_string(),
         database: &settings.database.display().to_string(),
         time_zone: settings.calendar.time_zone(),
         admin_token: made_token.as_deref(),

@@ -48,8 +48,8 @@ pub(crate) fn panicked() -> Response<Bytes> {
 }
 
 /// The connection is closed after this answer, as what follows on it cannot be trusted.
-pub(crate) fn closing(rejection: Rejection) -> Response<Bytes> {
-    render(rejection.header(header::CONNECTION, HeaderValue::from_static("close")))
+pub(crate) fn closing(rejection: impl Into<Rejection>) -> Response<Bytes> {
+    render(rejection.into().header(header::CONNECTION, HeaderValue::from_static("close")))
 }
 
 pub(crate) fn render(rejection: Rejection) -> Response<Bytes> {

@@ -1,4 +1,5 @@
 use std::{
+    convert::Infallible,
     fmt,
     future::Future,
     pin::Pin,
@@ -43,6 +44,9 @@ struct State {
     kept: Option<(Instant, Response<Bytes>)>,
     flight: Option<SharedFuture<BoxFuture<'static, Response<Bytes>>>>,
 }
+
+/// The body of a kept answer.
+pub type CachedBody = ResponseBody<String>;
 
 /// The largest answer that is kept, in bytes.
 const LARGEST: usize = 4 << 20;
@@ -92,9 +96,9 @@ where
     ResBody: Body<Data: Send> + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
-    type Error = std::convert::Infallible;
-    type Future = CachedGetFuture<ResBody>;
+    type Response = Response<CachedBody>;
+    type Error = Infallible;
+    type Future = CachedGetFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -105,7 +109,7 @@ where
         if let Some((until, kept)) = &state.kept
             && Instant::now() < *until
         {
-            return CachedGetFuture::new(std::future::ready(kept.clone()).boxed().shared());
+            return CachedGetFuture(std::future::ready(kept.clone()).boxed().shared());
         }
         let flight = state.flight.get_or_insert_with(|| {
             let shared = self.shared.clone();
@@ -116,7 +120,7 @@ where
             .boxed()
             .shared()
         });
-        CachedGetFuture::new(flight.clone())
+        CachedGetFuture(flight.clone())
     }
 }
 
@@ -158,22 +162,13 @@ where
 }
 
 /// Response future of [`CachedGet`].
-pub struct CachedGetFuture<B> {
-    answer: SharedFuture<BoxFuture<'static, Response<Bytes>>>,
-    body: std::marker::PhantomData<fn() -> B>,
-}
+pub struct CachedGetFuture(SharedFuture<BoxFuture<'static, Response<Bytes>>>);
 
-impl<B> CachedGetFuture<B> {
-    fn new(answer: SharedFuture<BoxFuture<'static, Response<Bytes>>>) -> Self {
-        Self { answer, body: std::marker::PhantomData }
-    }
-}
-
-impl<B> Future for CachedGetFuture<B> {
-    type Output = Result<Response<ResponseBody<B>>, std::convert::Infallible>;
+impl Future for CachedGetFuture {
+    type Output = Result<Response<CachedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(cx).map(|answer| Ok(ResponseBody::answer(answer)))
+        Pin::new(&mut self.0).poll(cx).map(|answer| Ok(ResponseBody::answer(answer)))
     }
 }
 
@@ -191,7 +186,7 @@ impl<S, M, R> fmt::Debug for CachedGet<S, M, R> {
     }
 }
 
-impl<B> fmt::Debug for CachedGetFuture<B> {
+impl fmt::Debug for CachedGetFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CachedGetFuture")
     }

@@ -55,7 +55,7 @@ mod target;
 mod timeout;
 mod uri;
 
-pub use cache::{CachedGet, CachedGetFuture};
+pub use cache::{CachedBody, CachedGet, CachedGetFuture};
 #[cfg(feature = "client")]
 pub use client::{ClientError, ClientOptions, UpstreamBody, UpstreamClient};
 pub use error::ConnectError;

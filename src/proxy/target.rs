@@ -19,13 +19,13 @@ pub struct RequestTarget(Uri);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// `TRACE` and `CONNECT` are not served.
+    /// `TRACE` is not served.
     Method,
     /// The method is longer than any known one.
     LongMethod,
     /// There is no `Host`, more than one, or one that is no authority.
     Host,
-    /// The target is not a path (RFC 9112, section 3.2.1).
+    /// The target is not a path (RFC 9112, section 3.2.1), that of `CONNECT` among them.
     NotAPath,
     /// A dot segment, in any encoding.
     DotSegment,
@@ -63,8 +63,11 @@ impl RequestTarget {
 }
 
 fn check_method(method: &Method) -> Result<(), TargetError> {
-    if matches!(*method, Method::TRACE | Method::CONNECT) {
+    if *method == Method::TRACE {
         return Err(TargetError::Method);
+    }
+    if *method == Method::CONNECT {
+        return Err(TargetError::NotAPath);
     }
     if method.as_str().len() > LONGEST_METHOD {
         return Err(TargetError::LongMethod);
@@ -164,11 +167,9 @@ fn hex_pair(text: &[u8]) -> Option<u8> {
 impl From<TargetError> for Rejection {
     fn from(error: TargetError) -> Self {
         let (status, code, message) = match error {
-            TargetError::Method => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "TRACE and CONNECT are not served.",
-            ),
+            TargetError::Method => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "TRACE is not served.")
+            }
             TargetError::LongMethod => {
                 (StatusCode::BAD_REQUEST, "invalid_method", "The method is not a known one.")
             }

@@ -9,7 +9,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use tower_quota::{
-    admin::AdminTokens, clock::Calendar, key::DailyLimit, store::sqlite::Durability,
+    admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
+    store::sqlite::Durability,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -36,7 +37,7 @@ pub(crate) struct Settings {
 
 /// The sponsor's API.
 pub(crate) struct Upstream {
-    pub(crate) base_url: String,
+    pub(crate) base_url: UpstreamBase,
     pub(crate) api_key: Option<String>,
     pub(crate) connect_timeout: Duration,
     pub(crate) head_timeout: Duration,
@@ -115,9 +116,7 @@ impl Upstream {
         let key_file = Setting::new("UPSTREAM_API_KEY_FILE", &given.upstream_api_key_file)
             .or_else(Setting::new("DEEPSEEK_API_KEY_FILE", &given.deepseek_api_key_file));
         Ok(Self {
-            base_url: base_url
-                .secret(values::base_url)?
-                .unwrap_or_else(|| "https://api.deepseek.com/v1".to_owned()),
+            base_url: base_url.secret_or("https://api.deepseek.com/v1", values::base_url)?,
             api_key: api_key.or_file(key_file, values::upstream_api_key)?,
             connect_timeout: Setting::new(
                 "UPSTREAM_CONNECT_TIMEOUT",

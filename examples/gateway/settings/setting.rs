@@ -30,6 +30,16 @@ impl<'a> Setting<'a> {
             .map_err(|expected| BadSetting::new(self.name, format!("{expected}, got {text:?}")))
     }
 
+    /// The value, or `default`'s. A bad one is not shown, as it may hold a password.
+    pub(super) fn secret_or<T>(
+        self,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, BadSetting> {
+        let text = self.text.unwrap_or(default);
+        parse(text).map_err(|expected| BadSetting::new(self.name, expected))
+    }
+
     /// The value, if it is set. A bad one is not shown.
     pub(super) fn secret<T>(
         self,

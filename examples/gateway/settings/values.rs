@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use http::Uri;
 use ipnet::IpNet;
 use tower_quota::{
-    admin::AdminTokens, clock::Calendar, key::DailyLimit, store::sqlite::Durability,
+    admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
+    store::sqlite::Durability,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -49,18 +49,8 @@ fn network(text: &str) -> Value<IpNet> {
         .map_err(|_| "expected a comma-separated list of networks such as 10.0.0.0/8".to_owned())
 }
 
-pub(super) fn base_url(text: &str) -> Value<String> {
-    let uri = text.parse::<Uri>().ok();
-    let good = uri.as_ref().is_some_and(|uri| {
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-        scheme && !authority.is_empty() && !authority.contains('@') && uri.query().is_none()
-    });
-    if good {
-        Ok(text.trim_end_matches('/').to_owned())
-    } else {
-        Err("expected an http:// or https:// URL without user or query".to_owned())
-    }
+pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {
+    text.parse().map_err(|error| format!("expected the URL of an API ({error})"))
 }
 
 pub(super) fn redis(_: &str) -> Value<()> {
