@@ -69,7 +69,7 @@ fn fill_in_host(commands: &str, base: &str) -> String {
     let mut filled = String::new();
     let mut rest = commands;
     while let Some(at) = rest.find("http://").into_iter().chain(rest.find("https://")).min() {
-        let host = &rest[at..].find("://").unwrap() + at + 3;
+        let host = rest[at..].find("://").unwrap() + at + 3;
         let end = rest[host..].find(['/', '"', '\n', ' ']).map_or(rest.len(), |end| host + end);
         filled.push_str(&rest[..at]);
         filled.push_str(base);

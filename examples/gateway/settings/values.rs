@@ -50,7 +50,7 @@ fn network(text: &str) -> Value<IpNet> {
 }
 
 pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {
-    text.parse().map_err(|error| format!("expected the URL of an API ({error})"))
+    text.parse().map_err(|error| format!("expected an http:// or https:// URL ({error})"))
 }
 
 pub(super) fn redis(_: &str) -> Value<()> {
