@@ -61,11 +61,7 @@ impl Client {
         let response = self.open(method, url, headers, body).await.unwrap();
         let (head, body) = response.into_parts();
         let whole = tokio::time::timeout(DEADLINE, body.collect()).await.expect("an end in time");
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            body: whole.unwrap().to_bytes(),
-        }
+        Answer { status: head.status, headers: head.headers, body: whole.unwrap().to_bytes() }
     }
 
     /// `GET` with no credential.
