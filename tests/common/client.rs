@@ -8,6 +8,8 @@ use hyper_util::{
 };
 use serde_json::Value;
 
+use super::DEADLINE;
+
 /// A small HTTP client. Clones share their connections.
 #[derive(Clone)]
 pub(crate) struct Client(legacy::Client<HttpConnector, Full<Bytes>>);
@@ -45,7 +47,7 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        self.0.request(request).await
+        tokio::time::timeout(DEADLINE, self.0.request(request)).await.expect("an answer in time")
     }
 
     /// Sends a request and reads the whole answer.
@@ -58,11 +60,8 @@ impl Client {
     ) -> Answer {
         let response = self.open(method, url, headers, body).await.unwrap();
         let (head, body) = response.into_parts();
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
+        let whole = tokio::time::timeout(DEADLINE, body.collect()).await.expect("an end in time");
+        Answer { status: head.status, headers: head.headers, body: whole.unwrap().to_bytes() }
     }
 
     /// `GET` with no credential.
