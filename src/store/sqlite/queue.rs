@@ -128,9 +128,10 @@ impl Queue {
         state.open = !state.stopped;
     }
 
-    /// Whether ops are taken.
-    pub(super) fn is_open(&self) -> bool {
-        self.lock().open
+    /// Whether it was closed after a failed write.
+    pub(super) fn has_failed(&self) -> bool {
+        let state = self.lock();
+        !state.open && !state.stopped
     }
 
     /// Tells the writer to end after what is queued.

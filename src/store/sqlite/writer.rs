@@ -84,7 +84,7 @@ impl State {
             if !batch.ops.is_empty() || !self.held.is_empty() {
                 self.commit(batch);
             }
-            if !self.core.queue.is_open() && !stopped {
+            if self.core.queue.has_failed() {
                 self.recover();
             }
             if stopped {
@@ -178,7 +178,7 @@ impl State {
     /// Looks for what another process has changed, and adopts keys typed in clear.
     fn watch(&mut self) {
         let due = self.watched.is_none_or(|watched| watched.elapsed() >= WATCH);
-        if !due || !self.core.queue.is_open() {
+        if !due || self.core.queue.has_failed() {
             return;
         }
         self.watched = Some(Instant::now());
