@@ -1,4 +1,73 @@
-//! Tower middleware for issued keys, exact daily quotas and a usage ledger.
+//! Tower middleware for issued keys, exact daily quotas and a usage ledger, a streaming upstream
+//! proxy and an admin service.
+//!
+//! | room | what it gives |
+//! |---|---|
+//! | [`auth`] | `TrialKeyAuthLayer`: only holders of an issued key pass |
+//! | [`quota`] | `DailyQuotaLayer`: so many requests a day, exactly |
+//! | [`usage`] | `UsageRecorderLayer`: one event a request, at its true end; the holder's report |
+//! | [`proxy`] | `UpstreamProxyService`: forwards to one upstream and streams back |
+//! | [`admin`] | `admin_service()`: issuing and changing keys, reports, audit trail, the page |
+//! | [`openai`] | presets for OpenAI-compatible APIs |
+//! | [`store`] | the store traits, `MemoryStore`, `SqliteStore` |
+//! | [`key`], [`clock`], [`error`], [`body`] | what all of them share |
+//!
+//! Each is usable alone, in any order, on any inner service: the layers meet in
+//! `http::Extensions` only. Each room and each store is a feature; all are on by default.
+//!
+//! # The whole stack
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use bytes::Bytes;
+//! use http::{HeaderValue, Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_quota::{
+//!     auth::TrialKeyAuthLayer,
+//!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+//!     openai::{self, OpenAiErrors},
+//!     proxy::UpstreamProxyService,
+//!     quota::DailyQuotaLayer,
+//!     store::memory::MemoryStore,
+//!     usage::UsageRecorderLayer,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//! let key = SecretKey::generate("alice", "2026-11-22".parse()?)?;
+//! store.insert(&key, KeyRecord::new(KeyId::generate(), DailyLimit::new(1)?))?;
+//!
+//! // Any service that takes a request to the upstream; `proxy::UpstreamClient` is a real one.
+//! let transport = service_fn(|request: Request<Full<Bytes>>| async move {
+//!     assert_eq!(request.uri(), "https://api.deepseek.com/v1/chat/completions");
+//!     assert_eq!(request.headers()["authorization"], "Bearer sk-sponsor");
+//!     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
+//! });
+//! let upstream = UpstreamProxyService::new(transport, "https://api.deepseek.com/v1".parse()?)
+//!     .mount("/v1")
+//!     .credential(HeaderValue::from_static("Bearer sk-sponsor"))
+//!     .rules(openai::proxy_rules())
+//!     .reject(OpenAiErrors);
+//! let gateway = ServiceBuilder::new()
+//!     .layer(TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors))
+//!     .layer(UsageRecorderLayer::new(store.clone()))
+//!     .layer(DailyQuotaLayer::new(store).reject(OpenAiErrors))
+//!     .service(upstream);
+//!
+//! let request = || {
+//!     Request::post("/v1/chat/completions")
+//!         .header("authorization", format!("Bearer {}", key.expose()))
+//!         .body(Full::<Bytes>::default())
+//! };
+//! let answer = gateway.clone().oneshot(request()?).await?;
+//! assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "0");
+//! assert_eq!(answer.into_body().collect().await?.to_bytes(), "hello");
+//! assert_eq!(gateway.oneshot(request()?).await?.status(), 429);
+//! # Ok(())
+//! # }
+//! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 // What two rooms share is idle where only one of them is built.

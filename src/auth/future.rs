@@ -10,7 +10,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::service::{Shared, identify};
+use super::shared::{Shared, identify};
 use crate::{
     body::ResponseBody,
     error::Reject,

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::service::{Shared, TrialKeyAuth};
+use super::{TrialKeyAuth, shared::Shared};
 use crate::{
     clock::{Clock, SystemClock},
     error::ProblemJson,

@@ -49,6 +49,7 @@ mod future;
 mod layer;
 mod rejection;
 mod service;
+mod shared;
 
 pub use future::ResponseFuture;
 pub use layer::TrialKeyAuthLayer;

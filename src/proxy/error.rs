@@ -58,11 +58,14 @@ fn is_connect(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// The client's body failed while it was sent on.
+#[cfg(feature = "client")]
 fn is_request_body(error: &(dyn Error + 'static)) -> bool {
-    #[cfg(feature = "client")]
-    if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        return error.is_user();
-    }
+    error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user)
+}
+
+/// Only hyper's errors tell.
+#[cfg(not(feature = "client"))]
+fn is_request_body(_: &(dyn Error + 'static)) -> bool {
     false
 }
 

@@ -16,15 +16,12 @@ use super::{
     IdleTimeout, MaskedBody,
     error::{self, BoxError},
     headers,
-    service::Shared,
+    shared::{ProxyBody, Shared},
 };
 use crate::{
     body::ResponseBody,
     error::{Reject, UpstreamFault},
 };
-
-/// The body of an answer: the upstream's, or the proxy's own.
-pub(super) type ProxyBody<B> = ResponseBody<MaskedBody<IdleTimeout<B>>>;
 
 pin_project! {
     /// Response future of [`UpstreamProxyService`](super::UpstreamProxyService).

@@ -3,24 +3,19 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header::AUTHORIZATION};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    ProxyRules, ResponseFuture, UpstreamBase,
-    error::{self, BoxError},
-    future::ProxyBody,
-    headers, uri,
+    ProxyRules, ResponseFuture, Timeouts, UpstreamBase,
+    error::BoxError,
+    shared::{ProxyBody, Shared},
 };
-use crate::{
-    body::ResponseBody,
-    error::{ProblemJson, Reject, UpstreamFault},
-};
+use crate::error::{ProblemJson, Reject, UpstreamFault};
 
 /// Forwards requests to one upstream. See the [module](super) for its rules.
 pub struct UpstreamProxyService<T, R = ProblemJson> {
@@ -28,34 +23,6 @@ pub struct UpstreamProxyService<T, R = ProblemJson> {
     shared: Arc<Shared<R>>,
     /// The transport could not be readied: the next call is answered so.
     unready: bool,
-}
-
-/// How long the upstream may take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timeouts {
-    /// From the call to the answer's head.
-    pub head: Option<Duration>,
-    /// Between two frames of the answer's body.
-    pub idle: Option<Duration>,
-}
-
-impl Timeouts {
-    /// Limits for the head and between frames.
-    pub fn new(head: Duration, idle: Duration) -> Self {
-        Self { head: Some(head), idle: Some(idle) }
-    }
-}
-
-#[derive(Clone)]
-pub(super) struct Shared<R> {
-    base: UpstreamBase,
-    mount: String,
-    credential: Option<HeaderValue>,
-    pub(super) secret: Option<Arc<[u8]>>,
-    pub(super) rules: ProxyRules,
-    pub(super) timeouts: Timeouts,
-    pub(super) reject: R,
 }
 
 impl<T> UpstreamProxyService<T> {
@@ -124,33 +91,6 @@ impl<T, R: Clone> UpstreamProxyService<T, R> {
             shared: Arc::new(shared),
             unready: self.unready,
         }
-    }
-}
-
-impl<R: Reject> Shared<R> {
-    /// The request as the upstream gets it. Extensions stay here: they may hold secrets.
-    fn upstream_request<B>(&self, request: Request<B>) -> Result<Request<B>, http::Error> {
-        let (head, body) = request.into_parts();
-        let path = uri::below(&self.mount, head.uri.path());
-        let mut upstream = Request::new(body);
-        *upstream.uri_mut() = self.base.join(path, head.uri.query())?;
-        *upstream.method_mut() = head.method;
-        // The transport's TLS decides on HTTP/2; a request tagged with it could not go otherwise.
-        *upstream.version_mut() = Version::HTTP_11;
-        let mut headers = head.headers;
-        headers::strip_hop_by_hop(&mut headers);
-        self.rules.clean_request(&mut headers);
-        if let Some(credential) = &self.credential {
-            headers.insert(AUTHORIZATION, credential.clone());
-        }
-        *upstream.headers_mut() = headers;
-        Ok(upstream)
-    }
-
-    /// The proxy's own answer.
-    pub(super) fn fault<B>(&self, fault: UpstreamFault) -> Response<ProxyBody<B>> {
-        let answer = error::answer(&self.reject, fault, None, &HeaderMap::new());
-        ResponseBody::answer(answer)
     }
 }
 

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{
     ChargePolicy, CommitPoint, QuotaRejection, UnitObserver,
-    service::{QuotaBody, Shared},
+    shared::{QuotaBody, Shared},
     unit::Unit,
 };
 use crate::{

@@ -4,7 +4,7 @@ use tower_layer::Layer;
 
 use super::{
     ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, KeySubject, SubjectSource,
-    service::Shared,
+    shared::Shared,
 };
 use crate::{
     clock::{Clock, SystemClock},

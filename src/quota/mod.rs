@@ -55,6 +55,7 @@ mod headers;
 mod layer;
 mod rejection;
 mod service;
+mod shared;
 mod subject;
 mod unit;
 
@@ -62,6 +63,7 @@ pub use charge::{ChargePolicy, ChargeUnlessUndone, Settlement};
 pub use future::ResponseFuture;
 pub use layer::DailyQuotaLayer;
 pub use rejection::QuotaRejection;
-pub use service::{CommitPoint, DailyQuota};
+pub use service::DailyQuota;
+pub use shared::CommitPoint;
 pub use subject::{KeySubject, SubjectSource};
 pub use unit::UnitObserver;

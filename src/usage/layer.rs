@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{UsageRecorder, service::Shared};
+use super::{UsageRecorder, recorder::Shared};
 use crate::clock::{Clock, SystemClock};
 
 /// Tells of every request once, at its true end. See the [module](super) for its rules.

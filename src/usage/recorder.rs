@@ -8,14 +8,20 @@ use std::{
 use bytes::Buf;
 use http::{Method, Request, response::Parts};
 
-use super::{Outcome, UsageEvent, UsageSink, service::Shared, tokens::AnswerScanner};
+use super::{Outcome, UsageEvent, UsageSink, tokens::AnswerScanner};
 use crate::{
     body::{BodyEnd, BodyObserver},
-    clock::ReceivedAt,
+    clock::{Clock, ReceivedAt},
     error::{Rejected, UpstreamFault},
     key::{KeyId, KeyRecord},
     store::Units,
 };
+
+/// What all clones of the service share.
+pub(super) struct Shared<U> {
+    pub(super) sink: U,
+    pub(super) clock: Arc<dyn Clock>,
+}
 
 /// What is known of a request so far.
 pub(super) struct Recorder<U> {

@@ -9,18 +9,16 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ResponseFuture, UsageObserver, UsageSink, recorder::Recorder};
-use crate::{body::ObservedBody, clock::Clock};
+use super::{
+    ResponseFuture, UsageObserver, UsageSink,
+    recorder::{Recorder, Shared},
+};
+use crate::body::ObservedBody;
 
 /// The service of [`UsageRecorderLayer`](super::UsageRecorderLayer).
 pub struct UsageRecorder<S, U> {
     pub(super) inner: S,
     pub(super) shared: Arc<Shared<U>>,
-}
-
-pub(super) struct Shared<U> {
-    pub(super) sink: U,
-    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl<S, U, ReqBody, ResBody> Service<Request<ReqBody>> for UsageRecorder<S, U>
