@@ -34,7 +34,7 @@
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let store = MemoryStore::new();
 //! let key = SecretKey::generate("alice", "2026-11-22".parse()?)?;
 //! store.insert(&key, KeyRecord::new(KeyId::generate(), DailyLimit::new(1)?))?;
