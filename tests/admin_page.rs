@@ -2,15 +2,11 @@
 
 mod common;
 
-use std::process::Command;
-
 use common::{ADMIN_TOKEN, Gateway};
 
 fn click_through(locale: &str) {
     let gateway = Gateway::demo();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/admin_page.cjs");
-    let output = Command::new("node")
-        .arg(script)
+    let output = common::node("admin_page.cjs")
         .env("BASE_URL", gateway.url(""))
         .env("TOKEN", ADMIN_TOKEN)
         .env("LOCALE", locale)

@@ -3,7 +3,6 @@
 mod common;
 
 use std::{
-    env,
     io::{BufRead, BufReader, Lines},
     process::{Child, ChildStdout, Command, Stdio},
 };
@@ -26,16 +25,18 @@ struct Call {
 
 impl Call {
     fn start(language: Language, gateway: &Gateway, key: &str, call: &str) -> Self {
-        let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/openai_client");
-        let (program, script) = match language {
+        let mut command = match language {
             Language::Python => {
-                let python = env::var("OPENAI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-                (python, format!("{clients}.py"))
+                let python = common::installed("python/bin/python");
+                let mut command = Command::new(python.unwrap_or_else(|| "python3".into()));
+                let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/");
+                command.arg(clients.to_owned() + "openai_client.py");
+                command
             }
-            Language::Node => ("node".to_owned(), format!("{clients}.cjs")),
+            Language::Node => common::node("openai_client.cjs"),
         };
-        let mut child = Command::new(program)
-            .args([&script, call])
+        let mut child = command
+            .arg(call)
             .env("BASE_URL", gateway.url("/v1"))
             .env("KEY", key)
             .stdout(Stdio::piped())

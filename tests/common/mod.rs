@@ -7,12 +7,30 @@ mod upstream;
 
 use std::{
     future::Future,
+    path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand};
 pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_answer, streaming};
+
+/// Where `.ci/run` has installed a client, if it has.
+pub(crate) fn installed(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients").join(path);
+    path.exists().then_some(path)
+}
+
+/// A command that runs a script of `tests/clients` with Node.
+pub(crate) fn node(script: &str) -> Command {
+    let mut node = Command::new("node");
+    node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/").to_owned() + script);
+    if let Some(modules) = installed("node/node_modules") {
+        node.env("NODE_PATH", modules);
+    }
+    node
+}
 
 /// How long anything in a test may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
