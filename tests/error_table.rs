@@ -95,6 +95,31 @@ async fn a_day_that_is_used_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests_of_one_key_at_once() {
+    let upstream = Upstream::holding(|_| common::json_answer("{}")).await;
+    let gateway = GatewayCommand::new()
+        .env("UPSTREAM_BASE_URL", upstream.base_url())
+        .env("MAX_IN_FLIGHT_PER_KEY", "2")
+        .start();
+    let (key, other) = (gateway.create_key(json!({})).await, gateway.create_key(json!({})).await);
+    let mut running = tokio::task::JoinSet::new();
+    for key in [&key, &key, &other] {
+        let (url, key) = (gateway.url("/v1/chat/completions"), key.clone());
+        running.spawn(async move { Client::http1().post_as(&key, &url, &json!({})).await });
+    }
+    upstream.reached_by(3).await;
+    let refused = post(&gateway, &key).await;
+    assert_error(&refused, 429, "rate_limit_error", "rate_limit_exceeded");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(used(&gateway, &key).await, 2, "a refusal costs nothing");
+
+    // Clients that leave give their places back.
+    running.shutdown().await;
+    upstream.release(10);
+    eventually("a place", || async { post(&gateway, &key).await.status == 200 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_different_credentials() {
     let gateway = Gateway::demo();
     let key = gateway.create_key(json!({})).await;

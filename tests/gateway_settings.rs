@@ -44,6 +44,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("DURABILITY", "eternal", "process or power"),
     ("ADMIN_ALLOW", "10.0.0.0/99", "networks"),
     ("TRUSTED_PROXIES", "10.0.0.1,proxy", "networks"),
+    ("MAX_IN_FLIGHT_PER_KEY", "few", "a number"),
     ("MAX_BODY_BYTES", "big", "a size"),
     ("MAX_BODY_BYTES", "0", "a size"),
     ("MAX_BODY_BYTES", "10 furlongs", "a size"),

@@ -82,12 +82,15 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
 
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
+    let quota = DailyQuotaLayer::new(store.clone())
+        .max_in_flight(settings.max_in_flight)
+        .reject(OpenAiErrors);
     let draining = Draining::default();
     let router = Router {
         upstream: ServiceBuilder::new()
             .layer(auth.clone())
             .layer(UsageRecorderLayer::new(store.clone()))
-            .layer(DailyQuotaLayer::new(store.clone()).reject(OpenAiErrors))
+            .layer(quota)
             .service(upstream::forward(proxy.clone())),
         usage: auth.layer(usage),
         admin: admin_service(store.clone(), admin_tokens.clone())

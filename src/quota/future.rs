@@ -3,7 +3,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::SystemTime,
 };
 
 use http::{Method, Request, Response};
@@ -12,13 +11,12 @@ use tower_service::Service;
 
 use super::{
     ChargePolicy, CommitPoint, QuotaRejection, UnitObserver,
-    shared::{QuotaBody, Shared},
+    shared::{QuotaBody, Reserving, Shared},
     unit::Unit,
 };
 use crate::{
     body::{ObservedBody, ResponseBody, expected_length},
     error::{Reject, StoreError},
-    store::{StoreFuture, Units, Verdict},
 };
 
 pin_project! {
@@ -40,7 +38,7 @@ pin_project! {
     #[project = StateProj]
     enum State<S, Fut, Res, ReqBody> {
         // Waits for the store to take a unit.
-        Reserving { reserve: Option<StoreFuture<Verdict>>, units: Units, at: SystemTime, call: Option<Call<S, ReqBody>> },
+        Reserving { reserving: Reserving, call: Option<Call<S, ReqBody>> },
         // Waits for the unit to be durable before the inner service is called.
         Committing { call: Option<Call<S, ReqBody>> },
         // The inner service works; the commit goes on beside it.
@@ -62,15 +60,13 @@ where
 {
     pub(super) fn new(
         shared: Arc<Shared<Q, P, F, R>>,
-        reserve: Option<StoreFuture<Verdict>>,
-        units: Units,
-        at: SystemTime,
+        reserving: Reserving,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
         let method = request.method().clone();
         let call = Some(Call { inner, request });
-        let state = State::Reserving { reserve, units, at, call };
+        let state = State::Reserving { reserving, call };
         Self { shared, method, unit: None, committed: false, state }
     }
 }
@@ -107,12 +103,12 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Reserving { reserve, units, at, call } => {
-                    let Some(reserve) = reserve else {
-                        return Poll::Ready(Ok(this.shared.refuse(&QuotaRejection::NoSubject)));
+                StateProj::Reserving { reserving, call } => {
+                    let reserved = match reserving {
+                        Ok(reservation) => ready!(reservation.poll(cx)),
+                        Err(rejection) => Err(rejection.clone()),
                     };
-                    let verdict = ready!(Pin::new(reserve).poll(cx));
-                    match this.shared.admit(verdict, units.clone(), *at) {
+                    match reserved {
                         Ok(unit) => *this.unit = Some(unit),
                         Err(rejection) => return Poll::Ready(Ok(this.shared.refuse(&rejection))),
                     }

@@ -1,10 +1,10 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use tower_layer::Layer;
 
 use super::{
     ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, KeySubject, SubjectSource,
-    shared::Shared,
+    in_flight::InFlight, shared::Shared,
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -25,6 +25,7 @@ impl<Q> DailyQuotaLayer<Q> {
             subject: KeySubject,
             reject: ProblemJson,
             commit: CommitPoint::BeforeAnswer,
+            in_flight: None,
             clock: Arc::new(SystemClock),
         })
     }
@@ -40,25 +41,59 @@ impl<Q: Clone, P, F: Clone, R: Clone> DailyQuotaLayer<Q, P, F, R> {
     /// Charges by another policy.
     #[must_use]
     pub fn policy<P2: ChargePolicy>(self, policy: P2) -> DailyQuotaLayer<Q, P2, F, R> {
-        let Shared { store, subject, reject, commit, clock, .. } =
+        let Shared { store, subject, reject, commit, clock, in_flight, .. } =
             Arc::unwrap_or_clone(self.shared);
         let policy = Arc::new(policy);
-        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, commit, clock })
+        DailyQuotaLayer::from_shared(Shared {
+            store,
+            policy,
+            subject,
+            reject,
+            commit,
+            in_flight,
+            clock,
+        })
     }
 
     /// Counts on another subject than the key.
     #[must_use]
     pub fn subject<F2: SubjectSource>(self, subject: F2) -> DailyQuotaLayer<Q, P, F2, R> {
-        let Shared { store, policy, reject, commit, clock, .. } = Arc::unwrap_or_clone(self.shared);
-        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, commit, clock })
+        let Shared { store, policy, reject, commit, clock, in_flight, .. } =
+            Arc::unwrap_or_clone(self.shared);
+        DailyQuotaLayer::from_shared(Shared {
+            store,
+            policy,
+            subject,
+            reject,
+            commit,
+            in_flight,
+            clock,
+        })
     }
 
     /// Renders rejections in another form.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> DailyQuotaLayer<Q, P, F, R2> {
-        let Shared { store, policy, subject, commit, clock, .. } =
+        let Shared { store, policy, subject, commit, clock, in_flight, .. } =
             Arc::unwrap_or_clone(self.shared);
-        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, commit, clock })
+        DailyQuotaLayer::from_shared(Shared {
+            store,
+            policy,
+            subject,
+            reject,
+            commit,
+            in_flight,
+            clock,
+        })
+    }
+
+    /// Limits how many requests of one subject may be under way at once; `None` takes the limit
+    /// away.
+    #[must_use]
+    pub fn max_in_flight(self, most: impl Into<Option<NonZeroU32>>) -> Self {
+        let in_flight = most.into().map(|most| Arc::new(InFlight::new(most)));
+        let shared = Arc::unwrap_or_clone(self.shared);
+        Self::from_shared(Shared { in_flight, ..shared })
     }
 
     /// Says when the unit must be durable.

@@ -7,6 +7,8 @@
 //! - The inner service is called at once, but its response head is held until the unit is
 //!   durable ([`CommitPoint`]), so that no answered request is ever lost.
 //! - A store that cannot count is 503: nothing is served uncounted.
+//! - [`DailyQuotaLayer::max_in_flight`] also limits how many requests of one subject are under way
+//!   at once, until their bodies have ended; one more is answered 429 and costs nothing.
 //! - The unit is given back only as the [`ChargePolicy`] says, and only to the day it came from.
 //! - The subject is the key that `TrialKeyAuthLayer` found, or what [`DailyQuotaLayer::subject`]
 //!   makes of the request. Without a subject nothing is served (500, and a log line).
@@ -52,6 +54,7 @@
 mod charge;
 mod future;
 mod headers;
+mod in_flight;
 mod layer;
 mod rejection;
 mod service;

@@ -19,6 +19,8 @@ pub enum QuotaRejection {
         /// When the request was received.
         at: SystemTime,
     },
+    /// Too many requests of this subject are under way.
+    TooManyInFlight,
     /// The unit could not be counted.
     Store(StoreError),
     /// The request has no subject: a layer that identifies it is missing outside this one.
@@ -32,6 +34,13 @@ impl From<&QuotaRejection> for Rejection {
     fn from(rejection: &QuotaRejection) -> Self {
         match rejection {
             QuotaRejection::Exhausted { standing, at } => exhausted(standing, *at),
+            QuotaRejection::TooManyInFlight => Rejection::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                "rate_limit_exceeded",
+                "Too many requests of this key are under way; wait for one to end.",
+            )
+            .header(RETRY_AFTER, HeaderValue::from_static("1")),
             QuotaRejection::Store(error) => Rejection::from(error),
             QuotaRejection::NoSubject => Rejection::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -43,12 +43,11 @@ where
         let at = ReceivedAt::of(request.extensions_mut(), &*self.shared.clock);
         let units = Units::of(request.extensions_mut());
         let (head, body) = request.into_parts();
-        let subject = self.shared.subject.subject(&head);
+        let reserving = self.shared.reserve(&head, units, at);
         let request = Request::from_parts(head, body);
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        let reserve = subject.map(|subject| self.shared.store.reserve(&subject, at));
-        ResponseFuture::new(self.shared.clone(), reserve, units, at, inner, request)
+        ResponseFuture::new(self.shared.clone(), reserving, inner, request)
     }
 }
 

@@ -1,13 +1,23 @@
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::SystemTime,
+};
 
-use http::Response;
+use http::{Response, request::Parts};
 
-use super::{ChargePolicy, QuotaRejection, UnitObserver, unit::Unit};
+use super::{
+    ChargePolicy, QuotaRejection, SubjectSource, UnitObserver,
+    in_flight::{InFlight, Slot},
+    unit::Unit,
+};
 use crate::{
     body::{ObservedBody, ResponseBody},
     clock::Clock,
-    error::{Reject, StoreError},
-    store::{Units, Verdict},
+    error::Reject,
+    store::{QuotaStore, StoreFuture, Units, Verdict},
 };
 
 /// When a unit must be durable.
@@ -29,6 +39,7 @@ pub(super) struct Shared<Q, P, F, R> {
     pub(super) subject: F,
     pub(super) reject: R,
     pub(super) commit: CommitPoint,
+    pub(super) in_flight: Option<Arc<InFlight>>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -40,6 +51,7 @@ impl<Q: Clone, P, F: Clone, R: Clone> Clone for Shared<Q, P, F, R> {
             subject: self.subject.clone(),
             reject: self.reject.clone(),
             commit: self.commit,
+            in_flight: self.in_flight.clone(),
             clock: self.clock.clone(),
         }
     }
@@ -53,22 +65,6 @@ where
     P: ChargePolicy,
     R: Reject,
 {
-    /// Turns the store's verdict into the unit to go on with, or into the refusal.
-    pub(super) fn admit(
-        &self,
-        verdict: Result<Verdict, StoreError>,
-        units: Units,
-        at: SystemTime,
-    ) -> Result<Unit, QuotaRejection> {
-        match verdict {
-            Ok(Verdict::Admitted { charge, standing }) => {
-                Ok(Unit::new(charge, standing, units, at))
-            }
-            Ok(Verdict::Exhausted(standing)) => Err(QuotaRejection::Exhausted { standing, at }),
-            Err(error) => Err(QuotaRejection::Store(error)),
-        }
-    }
-
     pub(super) fn refuse<B>(&self, rejection: &QuotaRejection) -> Response<QuotaBody<B, P>>
     where
         B: http_body::Body,
@@ -79,9 +75,52 @@ where
                 tracing::warn!(source = ?error, "no unit could be counted");
             }
             QuotaRejection::NoSubject => tracing::error!("a request without a quota subject"),
-            QuotaRejection::Exhausted { .. } => {}
+            QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
         }
         let response = self.reject.reject(rejection.into());
         ResponseBody::answer(response).map(ObservedBody::unobserved)
+    }
+}
+
+impl<Q, P, F, R> Shared<Q, P, F, R>
+where
+    Q: QuotaStore,
+    F: SubjectSource,
+{
+    /// Asks the store for a unit of this request's subject.
+    pub(super) fn reserve(&self, head: &Parts, units: Units, at: SystemTime) -> Reserving {
+        let subject = self.subject.subject(head).ok_or(QuotaRejection::NoSubject)?;
+        let slot = match &self.in_flight {
+            Some(in_flight) => {
+                Some(in_flight.enter(&subject.id).ok_or(QuotaRejection::TooManyInFlight)?)
+            }
+            None => None,
+        };
+        Ok(Reservation { verdict: self.store.reserve(&subject, at), units, at, slot })
+    }
+}
+
+/// A reservation on its way, or why there is none.
+pub(super) type Reserving = Result<Reservation, QuotaRejection>;
+
+/// A unit that the store is asked for.
+pub(super) struct Reservation {
+    verdict: StoreFuture<Verdict>,
+    units: Units,
+    at: SystemTime,
+    slot: Option<Slot>,
+}
+
+impl Reservation {
+    /// The unit to go on with, or why there is none.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Unit, QuotaRejection>> {
+        let at = self.at;
+        Poll::Ready(match ready!(Pin::new(&mut self.verdict).poll(cx)) {
+            Ok(Verdict::Admitted { charge, standing }) => {
+                Ok(Unit::new(charge, standing, self.units.clone(), at, self.slot.take()))
+            }
+            Ok(Verdict::Exhausted(standing)) => Err(QuotaRejection::Exhausted { standing, at }),
+            Err(error) => Err(QuotaRejection::Store(error)),
+        })
     }
 }

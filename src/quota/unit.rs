@@ -7,7 +7,7 @@ use std::{
 
 use http::response::Parts;
 
-use super::{ChargePolicy, Settlement, headers};
+use super::{ChargePolicy, Settlement, headers, in_flight::Slot};
 use crate::{
     body::{BodyEnd, BodyObserver},
     error::StoreError,
@@ -20,6 +20,7 @@ pub(super) struct Unit {
     standing: Standing,
     units: Units,
     at: SystemTime,
+    _slot: Option<Slot>,
 }
 
 impl Unit {
@@ -28,9 +29,10 @@ impl Unit {
         standing: Standing,
         units: Units,
         at: SystemTime,
+        slot: Option<Slot>,
     ) -> Self {
         units.charge();
-        Self { charge, standing, units, at }
+        Self { charge, standing, units, at, _slot: slot }
     }
 
     pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {

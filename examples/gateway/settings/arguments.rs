@@ -72,6 +72,9 @@ pub(super) struct Arguments {
     /// What counting survives exactly: process (kill -9), or power (power loss too) [default: process]
     #[arg(long, env = "DURABILITY", hide_env_values = true, value_name = "LEVEL")]
     pub(super) durability: Option<String>,
+    /// Requests of one key that may be under way at once; 0 is any number [default: 0]
+    #[arg(long, env = "MAX_IN_FLIGHT_PER_KEY", hide_env_values = true, value_name = "NUMBER")]
+    pub(super) max_in_flight_per_key: Option<String>,
     /// Largest request body, such as 10MiB [default: 10MiB]
     #[arg(long, env = "MAX_BODY_BYTES", hide_env_values = true, value_name = "SIZE")]
     pub(super) max_body_bytes: Option<String>,

@@ -5,7 +5,7 @@ mod arguments;
 mod setting;
 mod values;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use tower_quota::{
@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) daily_limit: DailyLimit,
     pub(crate) calendar: Calendar,
     pub(crate) durability: Durability,
+    pub(crate) max_in_flight: Option<NonZeroU32>,
     pub(crate) max_body_bytes: usize,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: LogSettings,
@@ -93,6 +94,8 @@ impl Settings {
                 .or("UTC", values::time_zone)?,
             durability: Setting::new("DURABILITY", &given.durability)
                 .or("process", values::durability)?,
+            max_in_flight: Setting::new("MAX_IN_FLIGHT_PER_KEY", &given.max_in_flight_per_key)
+                .or("0", values::max_in_flight)?,
             max_body_bytes: Setting::new("MAX_BODY_BYTES", &given.max_body_bytes)
                 .or("10MiB", values::size)?,
             shutdown_grace: Setting::new("SHUTDOWN_GRACE", &given.shutdown_grace)

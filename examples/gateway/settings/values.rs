@@ -1,6 +1,6 @@
 //! One function for each kind of value: the value, or what was expected.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use tower_quota::{
@@ -79,6 +79,13 @@ pub(super) fn daily_limit(text: &str) -> Value<DailyLimit> {
         .and_then(|number| i64::try_from(number).ok())
         .and_then(|number| DailyLimit::try_from(number).ok())
         .ok_or_else(|| "expected a number from 0 (unlimited) to 1000000000".to_owned())
+}
+
+pub(super) fn max_in_flight(text: &str) -> Value<Option<NonZeroU32>> {
+    number(text)
+        .and_then(|number| u32::try_from(number).ok())
+        .map(NonZeroU32::new)
+        .ok_or_else(|| "expected a number from 0 (any) to 4294967295".to_owned())
 }
 
 pub(super) fn time_zone(text: &str) -> Value<Calendar> {
