@@ -27,7 +27,7 @@
 //!     auth::TrialKeyAuthLayer,
 //!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
 //!     openai::{self, OpenAiErrors},
-//!     proxy::UpstreamProxyService,
+//!     proxy::{RequestBody, UpstreamProxyService},
 //!     quota::DailyQuotaLayer,
 //!     store::memory::MemoryStore,
 //!     usage::UsageRecorderLayer,
@@ -39,8 +39,8 @@
 //! let key = SecretKey::generate("alice", "2026-11-22".parse()?)?;
 //! store.insert(&key, KeyRecord::new(KeyId::generate(), DailyLimit::new(1)?))?;
 //!
-//! // Any service that takes a request to the upstream; `proxy::UpstreamClient` is a real one.
-//! let transport = service_fn(|request: Request<Full<Bytes>>| async move {
+//! // Any service that takes a request to the upstream; `proxy::upstream_client` makes a real one.
+//! let transport = service_fn(|request: Request<RequestBody<Full<Bytes>>>| async move {
 //!     assert_eq!(request.uri(), "https://api.deepseek.com/v1/chat/completions");
 //!     assert_eq!(request.headers()["authorization"], "Bearer sk-sponsor");
 //!     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
@@ -58,6 +58,7 @@
 //!
 //! let request = || {
 //!     Request::post("/v1/chat/completions")
+//!         .header("host", "gateway.example")
 //!         .header("authorization", format!("Bearer {}", key.expose()))
 //!         .body(Full::<Bytes>::default())
 //! };

@@ -37,6 +37,7 @@ use ops::Ops;
 use router::Router;
 use server::{Draining, Patience};
 use settings::{BadSetting, Settings};
+use upstream::Upstream;
 
 fn main() -> ExitCode {
     let settings = match Settings::load() {
@@ -77,7 +78,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     } else {
         settings.upstream.base_url.clone()
     };
-    let proxy = upstream::proxy(base_url.clone(), &settings.upstream)?;
+    let upstream = Upstream { base: base_url.clone(), settings: &settings.upstream };
     let allow = settings.admin_allow;
 
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
@@ -91,13 +92,13 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
             .layer(auth.clone())
             .layer(UsageRecorderLayer::new(store.clone()))
             .layer(quota)
-            .service(upstream::forward(proxy.clone())),
+            .service(upstream.proxy()?),
         usage: auth.layer(usage),
         admin: admin_service(store.clone(), admin_tokens.clone())
             .reject(OpenAiErrors)
             .default_daily_limit(settings.daily_limit)
             .allow(move |ip| allow.is_empty() || allow.iter().any(|network| network.contains(&ip))),
-        models: upstream::models(proxy),
+        models: upstream.models()?,
         ops: Ops::new(store.clone(), draining.clone()),
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
         trusted_proxies: settings.trusted_proxies,

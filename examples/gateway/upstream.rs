@@ -1,64 +1,78 @@
 //! The way to the upstream: the proxy, and its list of models from a cache.
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Uri};
-use http_body_util::{Either, Empty, Limited};
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::{Empty, Full, Limited};
 use hyper::body::Incoming;
-use tower::{BoxError, Service, ServiceExt};
+use tower::{BoxError, Service, service_fn};
 use tower_quota::{
     openai::{OpenAiErrors, proxy_rules},
     proxy::{
-        CachedGet, ClientOptions, Timeouts, UpstreamBase, UpstreamClient, UpstreamProxyService,
+        CachedGet, ClientOptions, RequestBody, Timeouts, UpstreamBase, UpstreamClient,
+        UpstreamProxyService, upstream_client,
     },
 };
 
 use crate::{router::GatewayRequest, settings};
 
-/// A client's body, or none for the gateway's own requests.
-type RequestBody = Either<Limited<Incoming>, Empty<Bytes>>;
-/// The proxy over hyper-util's pool.
-pub(crate) type Proxy = UpstreamProxyService<UpstreamClient<RequestBody>, OpenAiErrors>;
+/// The proxy over hyper-util's pool, for request bodies of this kind.
+type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>, OpenAiErrors>;
 
-/// What the proxy answers.
-pub(crate) type ProxyResponse = <Proxy as Service<Request<RequestBody>>>::Response;
+/// Where the upstream is and how it is spoken to.
+pub(crate) struct Upstream<'a> {
+    pub(crate) base: UpstreamBase,
+    pub(crate) settings: &'a settings::Upstream,
+}
 
-/// How long the list of models is kept.
-const MODELS_TIME_TO_LIVE: Duration = Duration::from_secs(600);
+impl Upstream<'_> {
+    /// Forwards holders' requests with the sponsor's key.
+    pub(crate) fn proxy(&self) -> Result<Proxy<Limited<Incoming>>, BoxError> {
+        let client = upstream_client(self.client_options())?;
+        self.configure(UpstreamProxyService::new(client, self.base.clone()))
+    }
 
-/// Forwards to `base` with the sponsor's key.
-pub(crate) fn proxy(base: UpstreamBase, settings: &settings::Upstream) -> Result<Proxy, BoxError> {
-    let mut options = ClientOptions::default();
-    options.connect_timeout = settings.connect_timeout;
-    let proxy = UpstreamProxyService::new(UpstreamClient::new(options)?, base)
-        .mount("/v1")
-        .rules(proxy_rules())
-        .timeouts(Timeouts::new(settings.head_timeout, settings.idle_timeout))
+    /// Answers the list of models, asked for at most once in ten minutes.
+    pub(crate) fn models(
+        &self,
+    ) -> Result<
+        impl Service<GatewayRequest, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+        BoxError,
+    > {
+        let client = upstream_client(self.client_options())?;
+        let proxy = self.configure(UpstreamProxyService::new(client, self.base.clone()))?;
+        let models = CachedGet::new(proxy, || {
+            let mut request = Request::new(Empty::<Bytes>::new());
+            *request.uri_mut() = http::Uri::from_static("/v1/models");
+            request.headers_mut().insert(header::HOST, HeaderValue::from_static("gateway"));
+            request
+        })
         .reject(OpenAiErrors);
-    Ok(match &settings.api_key {
-        Some(key) => proxy.credential(HeaderValue::try_from(format!("Bearer {key}"))?),
-        None => proxy,
-    })
-}
+        Ok(service_fn(move |_| {
+            let models = models.clone();
+            async move { Ok(models.get().await.map(Full::new)) }
+        }))
+    }
 
-/// The proxy as the layers call it.
-pub(crate) fn forward(
-    proxy: Proxy,
-) -> impl Service<GatewayRequest, Response = ProxyResponse, Error = Infallible, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ 'static {
-    proxy.map_request(|request: GatewayRequest| request.map(Either::Left))
-}
+    fn client_options(&self) -> ClientOptions {
+        ClientOptions::default().connect_timeout(self.settings.connect_timeout)
+    }
 
-/// The upstream's list of models, asked for at most once in ten minutes.
-pub(crate) fn models(proxy: Proxy) -> CachedGet<Proxy, fn() -> Request<RequestBody>, OpenAiErrors> {
-    let request = || {
-        let mut request = Request::new(Either::Right(Empty::new()));
-        *request.uri_mut() = Uri::from_static("/v1/models");
-        request
-    };
-    CachedGet::new(proxy, request, MODELS_TIME_TO_LIVE, OpenAiErrors)
+    fn configure<B>(
+        &self,
+        proxy: UpstreamProxyService<UpstreamClient<RequestBody<B>>>,
+    ) -> Result<Proxy<B>, BoxError> {
+        let timeouts =
+            Timeouts::new().head(self.settings.head_timeout).idle(self.settings.idle_timeout);
+        let proxy = proxy.mount("/v1").rules(proxy_rules()).timeouts(timeouts).reject(OpenAiErrors);
+        Ok(match &self.settings.api_key {
+            Some(key) => proxy.credential(HeaderValue::try_from(format!("Bearer {key}"))?),
+            None => proxy,
+        })
+    }
 }

@@ -2,20 +2,25 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 use serde::Serialize;
 
-use crate::error::{Reject, Rejection, json};
+use crate::error::{Reject, Rejection};
 
-/// Writes rejections as OpenAI does:
-/// `{"error":{"message":…,"type":…,"param":null,"code":…}}`.
+/// Writes rejections as the error object that OpenAI clients read.
 ///
 /// ```
 /// use http::StatusCode;
 /// use tower_quota::{error::{Reject, Rejection}, openai::OpenAiErrors};
 ///
-/// let rejection = Rejection::new(StatusCode::NOT_FOUND, "invalid_request_error", "not_found", "No.");
+/// let rejection = Rejection::new(
+///     StatusCode::UNAUTHORIZED,
+///     "invalid_request_error",
+///     "invalid_api_key",
+///     "This key is unknown.",
+/// );
 /// let response = OpenAiErrors.reject(rejection);
+/// assert_eq!(response.status(), 401);
 /// assert_eq!(
 ///     response.body(),
-///     r#"{"error":{"message":"No.","type":"invalid_request_error","param":null,"code":"not_found"}}"#,
+///     r#"{"error":{"message":"This key is unknown.","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#,
 /// );
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,27 +28,28 @@ pub struct OpenAiErrors;
 
 #[derive(Serialize)]
 struct ErrorObject<'a> {
-    error: Inner<'a>,
+    error: ErrorFields<'a>,
 }
 
 #[derive(Serialize)]
-struct Inner<'a> {
+struct ErrorFields<'a> {
     message: &'a str,
-    #[serde(rename = "type")]
-    kind: &'a str,
+    r#type: &'a str,
     param: Option<&'a str>,
     code: &'a str,
 }
 
 impl Reject for OpenAiErrors {
     fn reject(&self, rejection: Rejection) -> Response<Bytes> {
-        let error = Inner {
-            message: &rejection.message,
-            kind: rejection.kind,
-            param: None,
-            code: rejection.code,
+        let object = ErrorObject {
+            error: ErrorFields {
+                message: &rejection.message,
+                r#type: rejection.kind,
+                param: None,
+                code: rejection.code,
+            },
         };
-        let body = json(&ErrorObject { error });
-        rejection.into_response(body, HeaderValue::from_static("application/json"))
+        let body = serde_json::to_vec(&object).unwrap_or_default();
+        rejection.into_response(body.into(), HeaderValue::from_static("application/json"))
     }
 }

@@ -1,5 +1,5 @@
-//! Presets for OpenAI-compatible APIs: the error object that their clients read, and the proxy
-//! rules that keep the sponsor's account out of sight.
+//! What OpenAI-compatible APIs have in common: the error object ([`OpenAiErrors`]) and, with the
+//! feature `proxy`, the rules by which such an upstream is proxied ([`proxy_rules`]).
 
 mod errors;
 #[cfg(feature = "proxy")]

@@ -1,64 +1,95 @@
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, header, response::Parts};
 
-use crate::{error::UpstreamFault, proxy::ProxyRules};
+use crate::{
+    error::UpstreamFault,
+    proxy::{HeaderRules, ProxyRules},
+};
 
-/// Who the client is, to the gateway or to the upstream's provider: none of the upstream's business.
-const IDENTITY: [&str; 8] = [
-    "api-key",
-    "authorization",
-    "cookie",
-    "openai-organization",
-    "openai-project",
-    "x-admin-token",
-    "x-api-key",
-    "x-trial-key",
-];
-
-/// Whose account the gateway uses, and how much of it is left: none of the client's business.
-const SPONSOR: [&str; 8] = [
-    "alt-svc",
-    "location",
-    "openai-organization",
-    "openai-project",
-    "server",
-    "set-cookie",
-    "strict-transport-security",
-    "via",
-];
-
-/// The rules of a gateway in front of an OpenAI-compatible API.
+/// The rules for a sponsored upstream that speaks the OpenAI API.
 ///
-/// | the upstream answers | the client gets |
-/// |---|---|
-/// | 401, 402, 403 | 502 `upstream_credentials`: its own key is fine |
-/// | 429 | 503 `upstream_rate_limited`, with the upstream's `Retry-After` |
-/// | 3xx | 502 `upstream_redirect` |
-/// | 5xx | the same status, `upstream_failed` |
-/// | anything else | the upstream's answer |
+/// From the request, nothing that tells who the client is travels on: credentials in any of the
+/// usual headers, cookies, organization and project, forwarding headers. From the answer, nothing
+/// that is the sponsor's own: cookies, organization and project, rate limits, and what belongs to
+/// the upstream's site. The sponsor's troubles are never shown as the holder's:
+///
+/// | upstream | fault | client |
+/// |---|---|---|
+/// | 401, 402, 403 | [`Credentials`](UpstreamFault::Credentials) | 502 |
+/// | 429 | [`RateLimited`](UpstreamFault::RateLimited) | 503, its `Retry-After` |
+/// | 3xx | [`Redirect`](UpstreamFault::Redirect) | 502 |
+/// | 101 | [`Protocol`](UpstreamFault::Protocol) | 502 |
+/// | 5xx | [`Failed`](UpstreamFault::Failed) | the same, its `Retry-After` |
+///
+/// Every other answer passes through.
 ///
 /// ```
-/// use http::StatusCode;
-/// use tower_quota::{error::UpstreamFault, openai};
+/// use bytes::Bytes;
+/// use http::{Request, Response, StatusCode};
+/// use http_body_util::Full;
+/// use tower::{ServiceExt, service_fn};
+/// use tower_quota::{
+///     error::UpstreamFault,
+///     openai::{OpenAiErrors, proxy_rules},
+///     proxy::{RequestBody, UpstreamProxyService},
+/// };
 ///
-/// let rules = openai::proxy_rules();
-/// assert_eq!((rules.fault)(StatusCode::UNAUTHORIZED), Some(UpstreamFault::Credentials));
-/// assert_eq!((rules.fault)(StatusCode::BAD_REQUEST), None);
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let transport = service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
+///     let mut response = Response::new(Full::new(Bytes::from("sponsor's key expired")));
+///     *response.status_mut() = StatusCode::UNAUTHORIZED;
+///     Ok::<_, std::io::Error>(response)
+/// });
+/// let proxy = UpstreamProxyService::new(transport, "https://api.example.com".parse()?)
+///     .rules(proxy_rules())
+///     .reject(OpenAiErrors);
+///
+/// let request = Request::get("/v1/models").header("host", "gateway").body(Full::default())?;
+/// let response = proxy.oneshot(request).await?;
+/// assert_eq!(response.status(), 502);
+/// assert_eq!(response.extensions().get(), Some(&UpstreamFault::Credentials));
+/// # Ok(())
+/// # }
 /// ```
 pub fn proxy_rules() -> ProxyRules {
-    let mut rules = ProxyRules::default();
-    rules.request_headers.extend(IDENTITY.map(HeaderName::from_static));
-    rules.response_headers.extend(SPONSOR.map(HeaderName::from_static));
-    rules.response_header_prefixes.push("x-ratelimit-");
-    rules.fault = fault;
-    rules
+    ProxyRules::new()
+        .request_headers(request_headers())
+        .response_headers(response_headers())
+        .replace(judge)
 }
 
-fn fault(status: StatusCode) -> Option<UpstreamFault> {
-    match status.as_u16() {
+fn request_headers() -> HeaderRules {
+    HeaderRules::without_forwarding()
+        .without(header::AUTHORIZATION)
+        .without(header::PROXY_AUTHORIZATION)
+        .without(header::COOKIE)
+        .without(HeaderName::from_static("x-trial-key"))
+        .without(HeaderName::from_static("x-api-key"))
+        .without(HeaderName::from_static("x-admin-token"))
+        .without(HeaderName::from_static("api-key"))
+        .without(HeaderName::from_static("openai-organization"))
+        .without(HeaderName::from_static("openai-project"))
+}
+
+fn response_headers() -> HeaderRules {
+    HeaderRules::new()
+        .without(header::SET_COOKIE)
+        .without(header::SERVER)
+        .without(header::VIA)
+        .without(header::ALT_SVC)
+        .without(header::LOCATION)
+        .without(header::STRICT_TRANSPORT_SECURITY)
+        .without(HeaderName::from_static("openai-organization"))
+        .without(HeaderName::from_static("openai-project"))
+        .without_prefix("x-ratelimit-")
+}
+
+fn judge(head: &Parts) -> Option<UpstreamFault> {
+    match head.status.as_u16() {
+        300..=399 => Some(UpstreamFault::Redirect),
         401..=403 => Some(UpstreamFault::Credentials),
         429 => Some(UpstreamFault::RateLimited),
-        300..=399 => Some(UpstreamFault::Redirect),
-        500..=599 => Some(UpstreamFault::Failed),
+        500.. => Some(UpstreamFault::Failed),
         _ => None,
     }
 }

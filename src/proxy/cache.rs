@@ -1,193 +1,209 @@
 use std::{
     convert::Infallible,
+    error::Error,
     fmt,
-    future::Future,
-    pin::Pin,
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt, Shared as SharedFuture};
-use http::{Request, Response, StatusCode};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use http::{Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::error::{self, BoxError};
-use crate::{
-    body::ResponseBody,
-    error::{Reject, UpstreamFault},
-};
+use super::error::{Chain, rejection};
+use crate::error::{ProblemJson, Reject, UpstreamFault};
 
-/// Keeps the answer to one request, for example the upstream's list of models.
+const TIME_TO_LIVE: Duration = Duration::from_secs(600);
+const RETRY: Duration = Duration::from_secs(5);
+const LONGEST: usize = 4 << 20;
+
+type Fetched = Result<Response<Bytes>, UpstreamFault>;
+type Flight = BoxFuture<'static, Fetched>;
+
+/// The answer of one `GET`, kept for a while and asked for by one caller at a time.
 ///
-/// However many ask at once, one request goes to the inner service. When a refresh fails, the last
-/// good answer is served; only if there is none, the failure is. Whatever is asked of it, it sends
-/// the one request that it was made with: nothing of a client's request reaches the inner service.
-pub struct CachedGet<S, M, R> {
-    shared: Arc<Shared<S, M, R>>,
-}
-
-struct Shared<S, M, R> {
-    service: S,
-    request: M,
-    reject: R,
+/// Callers that find no fresh answer share one call to the service. No task is spawned: the call
+/// moves on while any of them waits, and ends when the last one leaves. Only a 200 is kept. If a
+/// refresh yields anything else, the old answer is served on, and the next attempt is made 5 s
+/// later at the earliest; without an old answer, the callers get the failure's.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::service_fn;
+/// use tower_quota::proxy::CachedGet;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let models = service_fn(|_: Request<Full<Bytes>>| async {
+///     Ok(Response::new(Full::new(Bytes::from("[]"))))
+/// });
+/// let request = || {
+///     let mut request = Request::new(Full::default());
+///     *request.uri_mut() = "/v1/models".parse().unwrap();
+///     request
+/// };
+/// let cached = CachedGet::new(models, request);
+/// assert_eq!(cached.get().await.body(), "[]");
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct CachedGet {
+    fetch: Arc<dyn Fn(usize) -> Flight + Send + Sync>,
+    reject: Arc<dyn Reject + Send + Sync>,
     time_to_live: Duration,
-    state: Mutex<State>,
+    longest: usize,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
-    kept: Option<(Instant, Response<Bytes>)>,
-    flight: Option<SharedFuture<BoxFuture<'static, Response<Bytes>>>>,
+    kept: Option<Kept>,
+    flight: Option<WeakShared<Flight>>,
 }
 
-/// The body of a kept answer.
-pub type CachedBody = ResponseBody<String>;
-
-/// The largest answer that is kept, in bytes.
-const LARGEST: usize = 4 << 20;
-/// How long a stale answer is served before the next try after a failed one.
-const RETRY: Duration = Duration::from_secs(5);
-
-impl<S, M, R> CachedGet<S, M, R> {
-    /// Asks `service` with what `request` makes, at most once every `time_to_live`.
-    pub fn new(service: S, request: M, time_to_live: Duration, reject: R) -> Self {
-        let state = Mutex::default();
-        Self { shared: Arc::new(Shared { service, request, reject, time_to_live, state }) }
-    }
+struct Kept {
+    answer: Response<Bytes>,
+    fresh_until: Instant,
 }
 
-impl<S, M, R> Shared<S, M, R> {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps a good answer; after a failure the last good one goes on for a while.
-    fn land(&self, answer: Response<Bytes>) -> Response<Bytes> {
-        let mut state = self.lock();
-        state.flight = None;
-        let now = Instant::now();
-        if answer.status() == StatusCode::OK {
-            state.kept = Some((now + self.time_to_live, answer.clone()));
-            return answer;
+impl CachedGet {
+    /// Keeps what `service` answers to the request that `request` builds: for 10 minutes, up to
+    /// 4 MiB.
+    pub fn new<S, B, RB>(
+        service: S,
+        request: impl Fn() -> Request<B> + Send + Sync + 'static,
+    ) -> Self
+    where
+        S: Service<Request<B>, Response = Response<RB>, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send,
+        B: Send + 'static,
+        RB: Body + Send + 'static,
+        RB::Data: Send,
+        RB::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let fetch = move |longest| {
+            let service = service.clone();
+            fetch(service, request(), longest).boxed()
+        };
+        Self {
+            fetch: Arc::new(fetch),
+            reject: Arc::new(ProblemJson),
+            time_to_live: TIME_TO_LIVE,
+            longest: LONGEST,
+            state: Arc::default(),
         }
-        match &mut state.kept {
-            Some((until, kept)) => {
-                *until = now + RETRY;
-                kept.clone()
+    }
+
+    /// How long an answer is fresh.
+    #[must_use]
+    pub fn time_to_live(self, time_to_live: Duration) -> Self {
+        Self { time_to_live, ..self }
+    }
+
+    /// The longest body that is read, in bytes. A longer one counts as a failure.
+    #[must_use]
+    pub fn max_bytes(self, longest: usize) -> Self {
+        Self { longest, ..self }
+    }
+
+    /// How the answer looks when the service's own broke off or was too long.
+    #[must_use]
+    pub fn reject(self, reject: impl Reject + Send + Sync + 'static) -> Self {
+        Self { reject: Arc::new(reject), ..self }
+    }
+
+    /// The kept answer, or a new one.
+    pub async fn get(&self) -> Response<Bytes> {
+        let flight = {
+            let mut state = lock(&self.state);
+            match &state.kept {
+                Some(kept) if Instant::now() < kept.fresh_until => return kept.answer.clone(),
+                _ => {}
             }
-            None => answer,
-        }
+            let running = state.flight.as_ref().and_then(WeakShared::upgrade);
+            running.unwrap_or_else(|| {
+                let flight = self.depart();
+                state.flight = flight.downgrade();
+                flight
+            })
+        };
+        flight.await.unwrap_or_else(|fault| {
+            let mut answer = self.reject.reject(rejection(fault, None));
+            answer.extensions_mut().insert(fault);
+            answer
+        })
+    }
+
+    fn depart(&self) -> Shared<Flight> {
+        let fetched = (self.fetch)(self.longest);
+        let state = Arc::clone(&self.state);
+        let time_to_live = self.time_to_live;
+        let flight = async move {
+            let fetched = fetched.await;
+            lock(&state).landed(fetched, time_to_live)
+        };
+        flight.boxed().shared()
     }
 }
 
-impl<S, M, R, B, ReqBody, ResBody> Service<Request<B>> for CachedGet<S, M, R>
-where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    M: Fn() -> Request<ReqBody> + Send + Sync + 'static,
-    R: Reject + Send + Sync + 'static,
-    ReqBody: Send + 'static,
-    ResBody: Body<Data: Send> + Send + 'static,
-    ResBody::Error: Into<BoxError>,
-{
-    type Response = Response<CachedBody>;
-    type Error = Infallible;
-    type Future = CachedGetFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<B>) -> Self::Future {
-        let mut state = self.shared.lock();
-        if let Some((until, kept)) = &state.kept
-            && Instant::now() < *until
-        {
-            return CachedGetFuture(std::future::ready(kept.clone()).boxed().shared());
-        }
-        let flight = state.flight.get_or_insert_with(|| {
-            let shared = self.shared.clone();
-            async move {
-                let answer = fetch(&shared).await;
-                shared.land(answer)
+impl State {
+    fn landed(&mut self, fetched: Fetched, time_to_live: Duration) -> Fetched {
+        self.flight = None;
+        match (fetched, &mut self.kept) {
+            (Ok(answer), kept) if answer.status() == StatusCode::OK => {
+                *kept = Some(Kept {
+                    answer: answer.clone(),
+                    fresh_until: Instant::now() + time_to_live,
+                });
+                Ok(answer)
             }
-            .boxed()
-            .shared()
-        });
-        CachedGetFuture(flight.clone())
-    }
-}
-
-async fn fetch<S, M, R, ReqBody, ResBody>(shared: &Shared<S, M, R>) -> Response<Bytes>
-where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-    S::Error: Into<BoxError>,
-    M: Fn() -> Request<ReqBody>,
-    R: Reject,
-    ResBody: Body,
-    ResBody::Error: Into<BoxError>,
-{
-    match try_fetch(shared).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            tracing::warn!(?error, "an answer to be kept could not be had");
-            let none = http::HeaderMap::new();
-            error::answer(&shared.reject, UpstreamFault::Protocol, None, &none)
+            (_, Some(kept)) => {
+                kept.fresh_until = Instant::now() + RETRY.min(time_to_live);
+                Ok(kept.answer.clone())
+            }
+            (failed, None) => failed,
         }
     }
 }
 
-async fn try_fetch<S, M, R, ReqBody, ResBody>(
-    shared: &Shared<S, M, R>,
-) -> Result<Response<Bytes>, BoxError>
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn fetch<S, B, RB>(mut service: S, request: Request<B>, longest: usize) -> Fetched
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-    S::Error: Into<BoxError>,
-    M: Fn() -> Request<ReqBody>,
-    ResBody: Body,
-    ResBody::Error: Into<BoxError>,
+    S: Service<Request<B>, Response = Response<RB>, Error = Infallible>,
+    RB: Body,
+    RB::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut service = shared.service.clone();
-    std::future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
-    let response = service.call((shared.request)()).await.map_err(Into::into)?;
-    let (head, body) = response.into_parts();
-    let bytes = Limited::new(body, LARGEST).collect().await?.to_bytes();
-    Ok(Response::from_parts(head, bytes))
+    let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
+    let Ok(response) = service.call(request).await;
+    let (mut head, body) = response.into_parts();
+    let body = Limited::new(body, longest).collect().await.map_err(|error| {
+        tracing::warn!(error = %Chain(&*error), "an answer could not be kept");
+        UpstreamFault::Protocol
+    })?;
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.remove(header::DATE);
+    Ok(Response::from_parts(head, body.to_bytes()))
 }
 
-/// Response future of [`CachedGet`].
-pub struct CachedGetFuture(SharedFuture<BoxFuture<'static, Response<Bytes>>>);
-
-impl Future for CachedGetFuture {
-    type Output = Result<Response<CachedBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| Ok(ResponseBody::answer(answer)))
-    }
-}
-
-impl<S, M, R> Clone for CachedGet<S, M, R> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
-    }
-}
-
-impl<S, M, R> fmt::Debug for CachedGet<S, M, R> {
+impl fmt::Debug for CachedGet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedGet")
-            .field("time_to_live", &self.shared.time_to_live)
+            .field("time_to_live", &self.time_to_live)
+            .field("longest", &self.longest)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for CachedGetFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CachedGetFuture")
     }
 }

@@ -1,10 +1,7 @@
-//! A transport over hyper-util's pool and rustls.
-
 use std::{
     error::Error,
     fmt,
     future::Future,
-    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -16,21 +13,21 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
+    client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::error::BoxError;
+use super::error::{BoxError, ConnectError};
 
-/// How an [`UpstreamClient`] connects.
-#[derive(Clone, Copy, Debug)]
+/// How the ready transport connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// Time for DNS, TCP and TLS together. 5 s by default.
+    /// The limit for name resolution, TCP and TLS together. 5 s by default.
     pub connect_timeout: Duration,
-    /// How long an idle connection is kept. 60 s by default.
+    /// How long an unused connection is kept. 60 s by default.
     pub pool_idle_timeout: Duration,
 }
 
@@ -40,84 +37,119 @@ impl Default for ClientOptions {
     }
 }
 
-/// A pool of HTTP/1.1 and HTTP/2 connections, in clear or with TLS as the URI says. Clones share it.
-pub struct UpstreamClient<B> {
-    pool: legacy::Client<ConnectTimeout<HttpsConnector<HttpConnector>>, B>,
-}
+impl ClientOptions {
+    /// Sets the limit for name resolution, TCP and TLS together.
+    #[must_use]
+    pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
+        Self { connect_timeout, ..self }
+    }
 
-pin_project! {
-    /// The body of an upstream's answer.
-    #[derive(Debug)]
-    pub struct UpstreamBody {
-        #[pin]
-        inner: Incoming,
+    /// Sets how long an unused connection is kept.
+    #[must_use]
+    pub fn pool_idle_timeout(self, pool_idle_timeout: Duration) -> Self {
+        Self { pool_idle_timeout, ..self }
     }
 }
 
-/// The upstream could not be reached, or the connection failed.
-pub struct ClientError(Box<dyn Error + Send + Sync>);
+/// A pooling HTTP client: HTTP/1.1 and, where TLS agrees on it, HTTP/2.
+///
+/// A clone shares the pool. A request that met a connection closed before anything was sent is
+/// moved to another one; apart from that nothing is retried.
+pub struct UpstreamClient<B>(Client<Connector, B>);
 
-impl<B> UpstreamClient<B>
+/// Makes the transport for an [`UpstreamProxyService`](super::UpstreamProxyService): rustls with
+/// ring and Mozilla's root certificates; `http` addresses work too. Must be used within a Tokio
+/// runtime.
+///
+/// Fails if rustls cannot be set up.
+pub fn upstream_client<B>(options: ClientOptions) -> Result<UpstreamClient<B>, ClientError>
 where
-    B: Body<Data: Send> + Send + 'static + Unpin,
-    B::Error: Into<BoxError>,
+    B: Body + Send,
+    B::Data: Send,
 {
-    /// A client that trusts the Mozilla root certificates.
-    pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        let provider = rustls::crypto::ring::default_provider();
-        let tls = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider)
-            .map_err(|error| ClientError(error.into()))?
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(tcp);
-        let connector = ConnectTimeout { inner: tls, limit: options.connect_timeout };
-        let pool = legacy::Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(options.pool_idle_timeout)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .build(connector);
-        Ok(Self { pool })
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    let https = HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+        .map_err(|error| ClientError(error.into()))?
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(http);
+    let connector = Connector { inner: https, limit: options.connect_timeout };
+    let client = Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(options.pool_idle_timeout)
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .build(connector);
+    Ok(UpstreamClient(client))
+}
+
+/// The connector, limited to the end of the TLS handshake.
+#[derive(Clone)]
+struct Connector {
+    inner: HttpsConnector<HttpConnector>,
+    limit: Duration,
+}
+
+type Stream = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connected = tokio::time::timeout(self.limit, self.inner.call(uri));
+        Box::pin(async move { connected.await.map_err(ConnectError::new)? })
     }
 }
 
 impl<B> Service<Request<B>> for UpstreamClient<B>
 where
-    B: Body<Data: Send> + Send + 'static + Unpin,
-    B::Error: Into<BoxError>,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     type Response = Response<UpstreamBody>;
     type Error = ClientError;
-    type Future = ClientFuture;
+    type Future = UpstreamCall;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> ClientFuture {
-        ClientFuture { inner: self.pool.request(request) }
+    fn call(&mut self, request: Request<B>) -> UpstreamCall {
+        UpstreamCall(self.0.request(request))
+    }
+}
+
+/// The future of an [`UpstreamClient`]'s answer.
+#[derive(Debug)]
+pub struct UpstreamCall(legacy::ResponseFuture);
+
+impl Future for UpstreamCall {
+    type Output = Result<Response<UpstreamBody>, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| match answer {
+            Ok(response) => Ok(response.map(|inner| UpstreamBody { inner })),
+            Err(error) => Err(ClientError(error.into())),
+        })
     }
 }
 
 pin_project! {
-    /// Response future of [`UpstreamClient`].
-    pub struct ClientFuture {
+    /// The body of an [`UpstreamClient`]'s answer.
+    #[derive(Debug)]
+    pub struct UpstreamBody {
         #[pin]
-        inner: legacy::ResponseFuture,
-    }
-}
-
-impl Future for ClientFuture {
-    type Output = Result<Response<UpstreamBody>, ClientError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx).map(|answer| match answer {
-            Ok(response) => Ok(response.map(|inner| UpstreamBody { inner })),
-            Err(error) => Err(ClientError(error.into())),
-        })
+        inner: Incoming,
     }
 }
 
@@ -130,7 +162,7 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
         let frame = self.project().inner.poll_frame(cx);
-        frame.map(|frame| frame.map(|frame| frame.map_err(|error| ClientError(error.into()))))
+        frame.map_err(|error| ClientError(error.into()))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -142,70 +174,30 @@ impl Body for UpstreamBody {
     }
 }
 
-/// Limits the time that a connector takes, TLS included.
-#[derive(Clone, Debug)]
-struct ConnectTimeout<C> {
-    inner: C,
-    limit: Duration,
-}
-
-impl<C> Service<Uri> for ConnectTimeout<C>
-where
-    C: Service<Uri>,
-    C::Error: Into<BoxError>,
-    C::Future: Send + 'static,
-{
-    type Response = C::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = tokio::time::timeout(self.limit, self.inner.call(uri));
-        Box::pin(async move {
-            match connecting.await {
-                Ok(connected) => connected.map_err(Into::into),
-                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-            }
-        })
-    }
-}
-
-impl<B> Clone for UpstreamClient<B> {
-    fn clone(&self) -> Self {
-        Self { pool: self.pool.clone() }
-    }
-}
-
-impl<B> fmt::Debug for UpstreamClient<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UpstreamClient")
-    }
-}
-
-impl fmt::Debug for ClientFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientFuture")
-    }
-}
-
-impl fmt::Debug for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClientError({:?})", self.0)
-    }
-}
+/// What went wrong in an [`UpstreamClient`]; the reason is the source.
+#[derive(Debug)]
+pub struct ClientError(BoxError);
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.write_str("the upstream client failed")
     }
 }
 
 impl Error for ClientError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.0)
+    }
+}
+
+impl<B> Clone for UpstreamClient<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B> fmt::Debug for UpstreamClient<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpstreamClient")
     }
 }

@@ -1,52 +1,75 @@
-//! What went wrong, told from the transport's error and from the upstream's status.
-
 use std::{error::Error, fmt};
 
-use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
+use http::StatusCode;
+use http_body_util::LengthLimitError;
 
-use crate::error::{Reject, Rejection, UpstreamFault};
+use crate::error::{Rejection, UpstreamFault};
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Says that the upstream was never reached. A transport of one's own puts it into the source
-/// chain of its errors, so that nobody is charged for such a request.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ConnectError;
+/// The upstream was never reached: name resolution, connecting or TLS failed.
+///
+/// A transport whose error is, or has in its chain of sources, a `ConnectError` tells the proxy
+/// that no request was sent, which makes the fault [`UpstreamFault::Unreached`].
+#[derive(Debug)]
+pub struct ConnectError(BoxError);
 
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the upstream was not reached")
+impl ConnectError {
+    /// Connecting failed for this reason.
+    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(source.into())
     }
 }
 
-impl Error for ConnectError {}
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("connecting to the upstream failed")
+    }
+}
 
-/// The fault that a transport's error stands for. What is not known is a broken connection: the
-/// upstream may have done its work.
-pub(super) fn classify(error: &(dyn Error + 'static)) -> UpstreamFault {
-    let found = |is: fn(&(dyn Error + 'static)) -> bool| sources(error).any(is);
-    if found(|error| error.is::<http_body_util::LengthLimitError>()) {
-        UpstreamFault::RequestTooLarge
-    } else if found(is_connect) {
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// An error and its sources, in one line for the log.
+pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        sources(self.0).skip(1).try_for_each(|error| write!(f, ": {error}"))
+    }
+}
+
+fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// What a transport's error means.
+pub(super) fn transport_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
+    if sources(error).any(is_connect) {
         UpstreamFault::Unreached
-    } else if found(is_request_body) {
-        UpstreamFault::RequestBroken
+    } else if is_over_limit(error) {
+        UpstreamFault::RequestTooLarge
     } else {
         UpstreamFault::Protocol
     }
 }
 
-/// The error and all that it came from.
-fn sources<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let mut next = Some(error);
-    std::iter::from_fn(move || {
-        let error = next?;
-        next = error.source();
-        Some(error)
-    })
+/// What an error of the client's own request body means.
+pub(super) fn upload_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
+    match is_over_limit(error) {
+        true => UpstreamFault::RequestTooLarge,
+        false => UpstreamFault::RequestBroken,
+    }
+}
+
+fn is_over_limit(error: &(dyn Error + 'static)) -> bool {
+    sources(error).any(|error| error.is::<LengthLimitError>())
 }
 
 fn is_connect(error: &(dyn Error + 'static)) -> bool {
@@ -57,77 +80,56 @@ fn is_connect(error: &(dyn Error + 'static)) -> bool {
     error.is::<ConnectError>()
 }
 
-/// The client's body failed while it was sent on.
-#[cfg(feature = "client")]
-fn is_request_body(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user)
-}
-
-/// Only hyper's errors tell.
-#[cfg(not(feature = "client"))]
-fn is_request_body(_: &(dyn Error + 'static)) -> bool {
-    false
-}
-
-/// The answer in place of the upstream's. `status` and `headers` are the upstream's, if it answered.
-pub(super) fn answer(
-    reject: &impl Reject,
-    fault: UpstreamFault,
-    status: Option<StatusCode>,
-    headers: &HeaderMap,
-) -> Response<Bytes> {
-    let mut rejection = rejection(fault, status);
-    if matches!(fault, UpstreamFault::Failed | UpstreamFault::RateLimited)
-        && let Some(retry_after) = headers.get(RETRY_AFTER)
-    {
-        rejection.headers.insert(RETRY_AFTER, retry_after.clone());
-    }
-    let mut response = reject.reject(rejection);
-    response.extensions_mut().insert(fault);
-    response
-}
-
-fn rejection(fault: UpstreamFault, status: Option<StatusCode>) -> Rejection {
-    const UPSTREAM: &str = "upstream_error";
-    const INVALID: &str = "invalid_request_error";
-    let (status, kind, message) = match fault {
-        UpstreamFault::Unreached => {
-            (StatusCode::BAD_GATEWAY, UPSTREAM, "The upstream could not be reached.")
-        }
+/// The answer that stands for a fault; `upstream` is the status of the replaced answer, which
+/// stays if the upstream failed by its own account.
+pub(super) fn rejection(fault: UpstreamFault, upstream: Option<StatusCode>) -> Rejection {
+    let bad_gateway = StatusCode::BAD_GATEWAY;
+    let (status, message) = match fault {
+        UpstreamFault::Unreached => (bad_gateway, "The upstream cannot be reached."),
         UpstreamFault::Timeout => {
-            (StatusCode::GATEWAY_TIMEOUT, UPSTREAM, "The upstream did not answer in time.")
+            (StatusCode::GATEWAY_TIMEOUT, "The upstream took too long to answer.")
         }
-        UpstreamFault::Failed => (
-            status.unwrap_or(StatusCode::BAD_GATEWAY),
-            UPSTREAM,
-            "The upstream failed to answer the request.",
-        ),
+        UpstreamFault::Failed => {
+            (upstream.unwrap_or(bad_gateway), "The upstream failed; please try again later.")
+        }
         UpstreamFault::Credentials => (
-            StatusCode::BAD_GATEWAY,
-            UPSTREAM,
-            "The upstream refused the gateway's own account; your key is fine.",
+            bad_gateway,
+            "The upstream refuses this gateway's own credential or balance. Your key is fine; \
+             please tell whoever gave it to you.",
         ),
         UpstreamFault::RateLimited => (
             StatusCode::SERVICE_UNAVAILABLE,
-            UPSTREAM,
-            "The upstream limits the gateway at the moment; your quota is not the reason.",
+            "The upstream is limiting this gateway; please try again later.",
         ),
-        UpstreamFault::Redirect => (
-            StatusCode::BAD_GATEWAY,
-            UPSTREAM,
-            "The upstream answered with a redirect, which is not followed.",
-        ),
+        UpstreamFault::Redirect => {
+            (bad_gateway, "The upstream answered with a redirect, which is not followed.")
+        }
         UpstreamFault::RequestTooLarge => {
-            (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "The request body is too large.")
+            (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed.")
         }
         UpstreamFault::RequestBroken => {
-            (StatusCode::BAD_REQUEST, INVALID, "The request body broke off.")
+            (StatusCode::BAD_REQUEST, "The request body broke off before its end.")
         }
-        UpstreamFault::Protocol => (
-            StatusCode::BAD_GATEWAY,
-            UPSTREAM,
-            "The connection to the upstream broke, or it spoke no valid HTTP.",
-        ),
+        UpstreamFault::Protocol => (bad_gateway, "The upstream's answer could not be read."),
+    };
+    let kind = match fault {
+        UpstreamFault::RequestTooLarge | UpstreamFault::RequestBroken => "invalid_request_error",
+        _ => "upstream_error",
     };
     Rejection::new(status, kind, fault.code(), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_are_searched() {
+        let io = || std::io::Error::other("refused");
+        assert_eq!(transport_fault(&io()), UpstreamFault::Protocol);
+        let nested = std::io::Error::other(ConnectError::new(io()));
+        assert_eq!(transport_fault(&ConnectError::new(nested)), UpstreamFault::Unreached);
+        let text = Chain(&ConnectError::new(io())).to_string();
+        assert_eq!(text, "connecting to the upstream failed: refused");
+    }
 }

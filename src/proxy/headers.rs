@@ -1,41 +1,111 @@
-//! Headers that stop at a proxy.
+use http::{HeaderMap, HeaderValue, header, header::HeaderName};
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
-};
-
+/// Headers that end at this hop (RFC 9110, section 7.6.1, and the older names still in use).
 const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
+    header::CONNECTION,
     HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
 ];
 
-/// Removes the headers of one connection, those that any `Connection` line names among them, but
-/// keeps `te: trailers` (RFC 9110, sections 7.6.1 and 10.1.4).
+/// Which headers do not travel on.
+///
+/// ```
+/// use http::header;
+/// use tower_quota::proxy::HeaderRules;
+///
+/// let rules = HeaderRules::new()
+///     .without(header::SET_COOKIE)
+///     .without_prefix("x-ratelimit-");
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct HeaderRules {
+    names: Vec<HeaderName>,
+    prefixes: Vec<Box<str>>,
+}
+
+impl HeaderRules {
+    /// Rules by which every end-to-end header travels on.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Rules that drop what earlier proxies said about the client: `Forwarded`,
+    /// `X-Forwarded-*`, `X-Real-IP`, `Via` and their like.
+    pub fn without_forwarding() -> Self {
+        let names = [
+            header::FORWARDED,
+            header::VIA,
+            HeaderName::from_static("cf-connecting-ip"),
+            HeaderName::from_static("client-ip"),
+            HeaderName::from_static("true-client-ip"),
+            HeaderName::from_static("x-client-ip"),
+            HeaderName::from_static("x-cluster-client-ip"),
+            HeaderName::from_static("x-real-ip"),
+        ];
+        Self { names: names.into(), prefixes: vec!["x-forwarded-".into()] }
+    }
+
+    /// Drops this header, too.
+    #[must_use]
+    pub fn without(mut self, name: HeaderName) -> Self {
+        self.names.push(name);
+        self
+    }
+
+    /// Drops all headers whose names start with `prefix` (in lower case), too.
+    #[must_use]
+    pub fn without_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
+        self.prefixes.push(prefix.into());
+        self
+    }
+
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+        remove_where(headers, |name, _| {
+            self.names.contains(name)
+                || self.prefixes.iter().any(|prefix| name.as_str().starts_with(&**prefix))
+        });
+    }
+}
+
+/// Removes what is meant for this hop only: the fixed names and those that any `Connection` line
+/// nominates. `TE: trailers` stays, as trailers are passed on.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let nominated: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
+        .get_all(header::CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
-    let trailers = headers.get_all(TE).iter().any(|line| {
-        line.as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-    });
-    headers.remove(TE);
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
+    let trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    for name in HOP_BY_HOP.iter().chain(&nominated) {
         headers.remove(name);
     }
     if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes every header for which `drop` holds, all its lines included.
+pub(super) fn remove_where(
+    headers: &mut HeaderMap,
+    drop: impl Fn(&HeaderName, &HeaderValue) -> bool,
+) {
+    let dropped: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| drop(name, value))
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in &dropped {
+        headers.remove(name);
     }
 }
 
@@ -43,25 +113,39 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        lines.iter().map(line).collect()
+    }
+
     #[test]
-    fn every_line_of_connection_is_honoured() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
+    fn every_connection_line_counts() {
+        let mut map = headers(&[
             ("connection", "close, X-One"),
-            ("connection", "x-two"),
+            ("connection", "x-two,, bad name"),
             ("x-one", "1"),
             ("x-two", "2"),
-            ("keep-alive", "timeout=5"),
-            ("te", "gzip, Trailers"),
+            ("x-three", "3"),
+            ("keep-alive", "5"),
+            ("te", "gzip;q=1, Trailers"),
             ("upgrade", "websocket"),
-            ("content-type", "application/json"),
-        ] {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        strip_hop_by_hop(&mut headers);
-        let mut left: Vec<_> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        left.sort_by_key(|(name, _)| *name);
-        assert_eq!(left, [("content-type", "application/json"), ("te", "trailers")]);
+        ]);
+        strip_hop_by_hop(&mut map);
+        assert_eq!(map, headers(&[("x-three", "3"), ("te", "trailers")]));
+    }
+
+    #[test]
+    fn names_and_prefixes_are_dropped() {
+        let mut map = headers(&[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-for", "5.6.7.8"),
+            ("forwarded", "for=x"),
+            ("x-ratelimit-a", "1"),
+            ("x-rate", "1"),
+        ]);
+        HeaderRules::without_forwarding().without_prefix("x-ratelimit-").apply(&mut map);
+        assert_eq!(map, headers(&[("x-rate", "1")]));
     }
 }

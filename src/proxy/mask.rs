@@ -1,141 +1,194 @@
 use std::{
-    fmt,
+    error::Error,
+    fmt, io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::{coding::Gunzip, error::BoxError, secret::Secret};
+
 pin_project! {
-    /// A body in which every occurrence of a secret is replaced by as many asterisks. Without a
-    /// secret it passes through untouched.
+    /// A body in which the upstream's credential, should it occur, reads as asterisks.
     ///
-    /// What may be the beginning of the secret is held back until the next bytes tell, so that no
-    /// split hides it. A compressed body is not looked into.
-    pub struct MaskedBody<B> {
+    /// The length stays the same, but for gzip, which is taken off. At most the credential's
+    /// length less one byte is held back, and only while it may be the credential's beginning.
+    /// Without anything to mask, frames pass untouched.
+    #[derive(Debug)]
+    pub struct Masked<B> {
         #[pin]
         inner: B,
-        secret: Option<Arc<[u8]>>,
-        held: BytesMut,
-        trailers: Option<HeaderMap>,
+        mask: Option<Mask>,
     }
 }
 
-impl<B> MaskedBody<B> {
-    pub(super) fn new(inner: B, secret: Option<Arc<[u8]>>) -> Self {
-        let secret = secret.filter(|secret| !secret.is_empty());
-        Self { inner, secret, held: BytesMut::new(), trailers: None }
+/// Bytes go in as they come, and out with the secret masked.
+pub(super) struct Mask {
+    secret: Secret,
+    gunzip: Option<Gunzip>,
+    held: Vec<u8>,
+    stage: Stage,
+}
+
+/// What is left to read, or to say after the held bytes.
+enum Stage {
+    Open,
+    Trailers(HeaderMap),
+    Ended,
+}
+
+impl Mask {
+    pub(super) fn new(secret: Secret, gunzip: Option<Gunzip>) -> Self {
+        Self { secret, gunzip, held: Vec::new(), stage: Stage::Open }
+    }
+
+    fn push(&mut self, mut data: impl Buf) -> io::Result<Bytes> {
+        let data = data.copy_to_bytes(data.remaining());
+        match &mut self.gunzip {
+            Some(gunzip) => self.held.extend(gunzip.decode(&data)?),
+            None => self.held.extend_from_slice(&data),
+        }
+        self.secret.mask(&mut self.held);
+        let begun = self.secret.begun(&self.held);
+        let rest = self.held.split_off(self.held.len() - begun);
+        Ok(std::mem::replace(&mut self.held, rest).into())
+    }
+
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<Bytes> {
+        self.stage = trailers.map_or(Stage::Ended, Stage::Trailers);
+        if let Some(mut gunzip) = self.gunzip.take() {
+            self.held.extend(gunzip.finish()?);
+            self.secret.mask(&mut self.held);
+        }
+        Ok(std::mem::take(&mut self.held).into())
     }
 }
 
-impl<B> Body for MaskedBody<B>
+impl fmt::Debug for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mask").field("held", &self.held.len()).finish_non_exhaustive()
+    }
+}
+
+impl<B> Masked<B> {
+    pub(super) fn new(inner: B, mask: Option<Mask>) -> Self {
+        Self { inner, mask }
+    }
+}
+
+impl<B> Body for Masked<B>
 where
     B: Body,
     B::Data: From<Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
-        let Some(secret) = this.secret else { return this.inner.poll_frame(cx) };
-        if let Some(trailers) = this.trailers.take() {
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
-        loop {
-            let frame = match ready!(this.inner.as_mut().poll_frame(cx)) {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None if this.held.is_empty() => return Poll::Ready(None),
-                None => return Poll::Ready(Some(Ok(data(this.held.split())))),
+        let Some(mask) = this.mask else {
+            let frame = ready!(this.inner.poll_frame(cx));
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        };
+        while let Stage::Open = mask.stage {
+            let frame = ready!(this.inner.as_mut().poll_frame(cx));
+            let frame = frame.transpose().map_err(Into::into)?;
+            let clear = match frame.map(Frame::into_data) {
+                Some(Ok(data)) => mask.push(data)?,
+                Some(Err(frame)) => mask.finish(frame.into_trailers().ok())?,
+                None => mask.finish(None)?,
             };
-            let mut data_part = match frame.into_data() {
-                Ok(data_part) => data_part,
-                Err(frame) if this.held.is_empty() => return Poll::Ready(Some(Ok(frame))),
-                Err(frame) => {
-                    *this.trailers = frame.into_trailers().ok();
-                    return Poll::Ready(Some(Ok(data(this.held.split()))));
-                }
-            };
-            let bytes = data_part.copy_to_bytes(data_part.remaining());
-            this.held.extend_from_slice(&bytes);
-            mask(this.held, secret);
-            let ready = this.held.len() - beginning(this.held, secret);
-            if ready > 0 {
-                return Poll::Ready(Some(Ok(data(this.held.split_to(ready)))));
+            if !clear.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(clear.into()))));
             }
         }
+        Poll::Ready(match std::mem::replace(&mut mask.stage, Stage::Ended) {
+            Stage::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
+            _ => None,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_empty() && self.trailers.is_none() && self.inner.is_end_stream()
+        match &self.mask {
+            Some(mask) => matches!(mask.stage, Stage::Ended),
+            None => self.inner.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = self.held.len() as u64;
-        let inner = self.inner.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower() + held);
-        if let Some(upper) = inner.upper() {
+        let mut hint = self.inner.size_hint();
+        let Some(mask) = &self.mask else { return hint };
+        if mask.gunzip.is_some() {
+            return SizeHint::default();
+        }
+        let held = mask.held.len() as u64;
+        if let Some(upper) = hint.upper() {
             hint.set_upper(upper + held);
         }
+        hint.set_lower(hint.lower() + held);
         hint
-    }
-}
-
-fn data<D: From<Bytes>>(bytes: BytesMut) -> Frame<D> {
-    Frame::data(bytes.freeze().into())
-}
-
-fn mask(text: &mut [u8], secret: &[u8]) {
-    let mut from = 0;
-    while let Some(at) = text[from..].windows(secret.len()).position(|window| window == secret) {
-        let found = from + at..from + at + secret.len();
-        from = found.end;
-        text[found].fill(b'*');
-    }
-}
-
-/// How many of the last bytes may be the beginning of the secret.
-fn beginning(text: &[u8], secret: &[u8]) -> usize {
-    let most = text.len().min(secret.len() - 1);
-    (1..=most).rev().find(|&count| text.ends_with(&secret[..count])).unwrap_or_default()
-}
-
-impl<B: fmt::Debug> fmt::Debug for MaskedBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MaskedBody").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use http_body_util::{BodyExt, StreamBody};
     use std::convert::Infallible;
 
-    use http_body_util::{BodyExt, StreamBody};
+    fn secret(text: &'static str) -> Secret {
+        Secret::of(&HeaderValue::from_static(text)).unwrap()
+    }
 
-    use super::*;
+    async fn masked(secret: &Secret, chunks: &[&str]) -> Vec<u8> {
+        let frame = |chunk: &&str| Ok::<_, Infallible>(Frame::data(Bytes::from(chunk.to_string())));
+        let frames: Vec<_> = chunks.iter().map(frame).collect();
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let body = Masked::new(body, Some(Mask::new(secret.clone(), None)));
+        body.collect().await.unwrap().to_bytes().into()
+    }
 
     #[tokio::test]
-    async fn the_secret_is_masked_at_every_split() {
-        let text = b"key sk-aab sk-aaab sk-sk-aaab end sk-aa";
-        for first in 0..text.len() {
-            for second in first..text.len() {
-                let chunks = [&text[..first], &text[first..second], &text[second..]];
-                let frames = chunks
-                    .map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(chunk))));
-                let body = StreamBody::new(futures_util::stream::iter(frames));
-                let masked = MaskedBody::new(body, Some(Arc::from(&b"sk-aaab"[..])));
-                let seen = masked.collect().await.unwrap().to_bytes();
-                assert_eq!(seen, "key sk-aab ******* sk-******* end sk-aa".as_bytes());
+    async fn masked_at_every_split() {
+        let secret = secret("Bearer sk-sk-1");
+        for text in ["x sk-sk-1 y", "sk-sk-1", "sk-sk-sk-1sk-sk-1", "no sk-sk-", "sk-s", ""] {
+            let expected = text.replace("sk-sk-1", "*******");
+            for first in 0..=text.len() {
+                for second in first..=text.len() {
+                    let chunks = [&text[..first], &text[first..second], &text[second..]];
+                    let seen = masked(&secret, &chunks).await;
+                    assert_eq!(String::from_utf8(seen).unwrap(), expected, "{chunks:?}");
+                }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn trailers_follow_what_was_held() {
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from(1))]);
+        let frames = [
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"a sk"))),
+            Ok(Frame::trailers(trailers.clone())),
+        ];
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let body =
+            Masked::new(body, Some(Mask::new(secret("sk-1"), None))).collect().await.unwrap();
+        assert_eq!(body.trailers(), Some(&trailers));
+        assert_eq!(body.to_bytes(), "a sk");
+    }
+
+    #[test]
+    fn debug_hides_the_secret() {
+        let body = Masked::new((), Some(Mask::new(secret("Bearer hush"), None)));
+        assert!(!format!("{body:?}").contains("hush"));
     }
 }

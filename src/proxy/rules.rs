@@ -1,81 +1,92 @@
-use http::{
-    HeaderMap, HeaderName, StatusCode,
-    header::{EXPECT, FORWARDED, HOST, VIA},
-};
+use std::{fmt, sync::Arc};
 
+use http::{StatusCode, response::Parts};
+
+use super::HeaderRules;
 use crate::error::UpstreamFault;
 
-/// Which headers stop here, beside those of one connection, and which answers are replaced.
+type Judge = dyn Fn(&Parts) -> Option<UpstreamFault> + Send + Sync;
+
+/// Which headers travel, and which of the upstream's answers are replaced.
 ///
-/// The default is a neutral reverse proxy: forwarding headers that a client sent are dropped, as
-/// anybody can write them; redirects are replaced; all else passes.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
+/// The default is neutral: forwarding headers of the request are dropped, and every status passes
+/// through. Two kinds of answer never pass, whatever the rules: 1xx (an upgrade cannot be handed
+/// on, [`UpstreamFault::Protocol`]) and redirects, which are 3xx but 304 (they lead the client
+/// away from the gateway, [`UpstreamFault::Redirect`]).
+///
+/// ```
+/// use http::{StatusCode, header};
+/// use tower_quota::{error::UpstreamFault, proxy::{HeaderRules, ProxyRules}};
+///
+/// let rules = ProxyRules::new()
+///     .request_headers(HeaderRules::without_forwarding().without(header::COOKIE))
+///     .replace(|head| (head.status == StatusCode::UNAUTHORIZED).then_some(UpstreamFault::Credentials));
+/// ```
+#[derive(Clone)]
 pub struct ProxyRules {
-    /// Request headers that do not travel upstream.
-    pub request_headers: Vec<HeaderName>,
-    /// Response headers that do not travel to the client.
-    pub response_headers: Vec<HeaderName>,
-    /// Beginnings of names of response headers that do not travel to the client.
-    pub response_header_prefixes: Vec<&'static str>,
-    /// Which statuses are replaced by an answer of the proxy's own.
-    pub fault: fn(StatusCode) -> Option<UpstreamFault>,
-}
-
-/// Headers that tell the way of a request; only a trusted proxy may set them.
-const FORWARDING: [&str; 8] = [
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-server",
-    "x-real-ip",
-    "x-original-url",
-];
-
-impl Default for ProxyRules {
-    fn default() -> Self {
-        let forwarding = FORWARDING.into_iter().map(HeaderName::from_static);
-        Self {
-            request_headers: forwarding.chain([FORWARDED, VIA]).collect(),
-            response_headers: Vec::new(),
-            response_header_prefixes: Vec::new(),
-            fault: |status| status.is_redirection().then_some(UpstreamFault::Redirect),
-        }
-    }
+    pub(super) request: HeaderRules,
+    pub(super) response: HeaderRules,
+    judge: Option<Arc<Judge>>,
 }
 
 impl ProxyRules {
-    pub(super) fn clean_request(&self, headers: &mut HeaderMap) {
-        // The client's library writes its own for the upstream.
-        headers.remove(HOST);
-        headers.remove(EXPECT);
-        for name in &self.request_headers {
-            headers.remove(name);
+    /// The neutral rules.
+    pub fn new() -> Self {
+        Self {
+            request: HeaderRules::without_forwarding(),
+            response: HeaderRules::new(),
+            judge: None,
         }
     }
 
-    pub(super) fn clean_response(&self, headers: &mut HeaderMap) {
-        for name in &self.response_headers {
-            headers.remove(name);
-        }
-        let stops = |name: &HeaderName| {
-            self.response_header_prefixes.iter().any(|prefix| name.as_str().starts_with(prefix))
-        };
-        let prefixed: Vec<HeaderName> =
-            headers.keys().filter(|name| stops(name)).cloned().collect();
-        for name in prefixed {
-            headers.remove(name);
-        }
+    /// Which request headers do not reach the upstream.
+    #[must_use]
+    pub fn request_headers(mut self, rules: HeaderRules) -> Self {
+        self.request = rules;
+        self
     }
 
-    /// Why an answer of this status is not passed on. 304 is no redirect.
-    pub(super) fn fault(&self, status: StatusCode) -> Option<UpstreamFault> {
-        match status {
-            StatusCode::NOT_MODIFIED => None,
-            status if status.is_informational() => Some(UpstreamFault::Protocol),
-            status => (self.fault)(status),
+    /// Which response headers do not reach the client.
+    #[must_use]
+    pub fn response_headers(mut self, rules: HeaderRules) -> Self {
+        self.response = rules;
+        self
+    }
+
+    /// Judges each response head: `None` lets the answer pass, a fault replaces it. The
+    /// upstream's `Retry-After` is kept, and its status if the fault is
+    /// [`UpstreamFault::Failed`].
+    #[must_use]
+    pub fn replace(
+        mut self,
+        judge: impl Fn(&Parts) -> Option<UpstreamFault> + Send + Sync + 'static,
+    ) -> Self {
+        self.judge = Some(Arc::new(judge));
+        self
+    }
+
+    pub(super) fn fault(&self, head: &Parts) -> Option<UpstreamFault> {
+        if head.status.is_informational() {
+            return Some(UpstreamFault::Protocol);
         }
+        if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
+            return Some(UpstreamFault::Redirect);
+        }
+        self.judge.as_ref().and_then(|judge| judge(head))
+    }
+}
+
+impl Default for ProxyRules {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ProxyRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyRules")
+            .field("request", &self.request)
+            .field("response", &self.response)
+            .finish_non_exhaustive()
     }
 }

@@ -1,134 +1,179 @@
 use std::{
     convert::Infallible,
+    error::Error,
     fmt,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    ProxyRules, ResponseFuture, Timeouts, UpstreamBase,
-    error::BoxError,
-    shared::{ProxyBody, Shared},
+    ProxyBody, ProxyRules, RequestBody, ResponseFuture, Timeouts, UpstreamBase, error::BoxError,
+    error::ConnectError, secret::Secret, shared::Shared, upload::UploadFault,
 };
-use crate::error::{ProblemJson, Reject, UpstreamFault};
+use crate::error::{ProblemJson, Reject};
 
-/// Forwards requests to one upstream. See the [module](super) for its rules.
+/// Forwards each request to the upstream over a transport and streams the answer back.
+///
+/// The transport is any `Service<Request<RequestBody<B>>>` that takes absolute addresses, for
+/// example `UpstreamClient`. It is called once for each request. The service never fails: what
+/// goes wrong becomes an answer, rendered by `R`, with an [`UpstreamFault`] and a
+/// [`Rejected`](crate::error::Rejected) in its extensions.
+///
+/// [`UpstreamFault`]: crate::error::UpstreamFault
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{HeaderValue, Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{ServiceExt, service_fn};
+/// use tower_quota::proxy::{RequestBody, UpstreamProxyService};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let transport = service_fn(|request: Request<RequestBody<Full<Bytes>>>| async move {
+///     assert_eq!(request.uri(), "https://api.example.com/v1/models?limit=2");
+///     assert_eq!(request.headers()["authorization"], "Bearer sponsor");
+///     Ok::<_, std::io::Error>(Response::new(Full::new(Bytes::from("[]"))))
+/// });
+/// let proxy = UpstreamProxyService::new(transport, "https://api.example.com/v1".parse()?)
+///     .mount("/v1")
+///     .credential(HeaderValue::from_static("Bearer sponsor"));
+///
+/// let request = Request::get("/v1/models?limit=2")
+///     .header("host", "gateway.example")
+///     .body(Full::default())?;
+/// let response = proxy.oneshot(request).await?;
+/// assert_eq!(response.status(), 200);
+/// let body = response.into_body().collect().await.unwrap();
+/// assert_eq!(body.to_bytes(), "[]");
+/// # Ok(())
+/// # }
+/// ```
 pub struct UpstreamProxyService<T, R = ProblemJson> {
     transport: T,
+    not_ready: Option<BoxError>,
     shared: Arc<Shared<R>>,
-    /// The transport could not be readied: the next call is answered so.
-    unready: bool,
 }
 
 impl<T> UpstreamProxyService<T> {
-    /// Forwards to `base` through `transport`, with [`ProxyRules::default`], no mount, no
-    /// credential and no time limits.
+    /// A proxy to `base`: no credential, nothing stripped from paths, neutral rules, answers of
+    /// its own as [`ProblemJson`].
     pub fn new(transport: T, base: UpstreamBase) -> Self {
-        let shared = Shared {
-            base,
-            mount: String::new(),
-            credential: None,
-            secret: None,
-            rules: ProxyRules::default(),
-            timeouts: Timeouts::default(),
-            reject: ProblemJson,
-        };
-        Self { transport, shared: Arc::new(shared), unready: false }
+        Self {
+            transport,
+            not_ready: None,
+            shared: Arc::new(Shared {
+                base,
+                mount: "".into(),
+                credential: None,
+                secret: None,
+                rules: ProxyRules::new(),
+                timeouts: Timeouts::new(),
+                reject: ProblemJson,
+            }),
+        }
     }
 }
 
 impl<T, R: Clone> UpstreamProxyService<T, R> {
-    fn with(self, change: impl FnOnce(&mut Shared<R>)) -> Self {
-        let mut shared = Arc::unwrap_or_clone(self.shared);
-        change(&mut shared);
-        Self { shared: Arc::new(shared), ..self }
-    }
-
-    /// Takes this prefix, for example `/v1`, off the paths that lie below it.
+    /// The path prefix that the upstream's base path stands for, for example `/v1`. It is taken
+    /// off requests that have it, where a segment ends; others keep their whole path.
     #[must_use]
     pub fn mount(self, prefix: &str) -> Self {
-        self.with(|shared| prefix.trim_end_matches('/').clone_into(&mut shared.mount))
+        self.with(|shared| shared.mount = prefix.trim_end_matches('/').into())
     }
 
-    /// The `Authorization` that the upstream gets. Its secret is masked in answers of 4xx.
+    /// The `Authorization` that every request to the upstream gets, in place of the client's.
+    ///
+    /// Its secret part is masked in 4xx answers that pass through, and a header that holds it is
+    /// dropped from them. To be searched, a 4xx answer in gzip is decoded; one in any other
+    /// `Content-Encoding` is replaced by one of the same status with code `upstream_refused`.
     #[must_use]
     pub fn credential(self, mut authorization: HeaderValue) -> Self {
         authorization.set_sensitive(true);
-        let bytes = authorization.as_bytes();
-        let secret = bytes.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-        let secret = Some(Arc::from(secret));
         self.with(|shared| {
+            shared.secret = Secret::of(&authorization);
             shared.credential = Some(authorization);
-            shared.secret = secret;
         })
     }
 
-    /// Which headers stop here and which answers are replaced.
+    /// Which headers travel and which answers are replaced.
     #[must_use]
     pub fn rules(self, rules: ProxyRules) -> Self {
         self.with(|shared| shared.rules = rules)
     }
 
-    /// How long the upstream may take.
+    /// How long the upstream may keep silent.
     #[must_use]
     pub fn timeouts(self, timeouts: Timeouts) -> Self {
         self.with(|shared| shared.timeouts = timeouts)
     }
 
-    /// Renders the proxy's own answers in another form.
+    /// How the proxy's own answers look.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> UpstreamProxyService<T, R2> {
-        let Shared { base, mount, credential, secret, rules, timeouts, .. } =
-            Arc::unwrap_or_clone(self.shared);
-        let shared = Shared { base, mount, credential, secret, rules, timeouts, reject };
+        let shared = Arc::unwrap_or_clone(self.shared);
         UpstreamProxyService {
             transport: self.transport,
-            shared: Arc::new(shared),
-            unready: self.unready,
+            not_ready: None,
+            shared: Arc::new(Shared {
+                base: shared.base,
+                mount: shared.mount,
+                credential: shared.credential,
+                secret: shared.secret,
+                rules: shared.rules,
+                timeouts: shared.timeouts,
+                reject,
+            }),
         }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Shared<R>)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
+        self
     }
 }
 
-impl<T, R, ReqBody, ResBody> Service<Request<ReqBody>> for UpstreamProxyService<T, R>
+impl<T, R, B, RB> Service<Request<B>> for UpstreamProxyService<T, R>
 where
-    T: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    T::Error: Into<BoxError>,
+    T: Service<Request<RequestBody<B>>, Response = Response<RB>>,
+    T::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body,
+    RB: Body,
     R: Reject,
-    ResBody: Body,
-    ResBody::Data: From<Bytes>,
-    ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<ProxyBody<ResBody>>;
+    type Response = Response<ProxyBody<RB>>;
     type Error = Infallible;
-    type Future = ResponseFuture<T::Future, R, ResBody>;
+    type Future = ResponseFuture<T::Future, RB, R>;
 
+    /// Waits for the transport. If the transport fails here, the next request is answered with
+    /// 502, as it was never sent.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        let ready = ready!(self.transport.poll_ready(cx));
-        self.unready = ready.is_err();
-        if let Err(error) = ready {
-            let error: BoxError = error.into();
-            tracing::warn!(%error, "the transport is not ready");
+        if self.not_ready.is_none() {
+            let ready = ready!(self.transport.poll_ready(cx));
+            self.not_ready = ready.err().map(Into::into);
         }
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        if std::mem::take(&mut self.unready) {
-            return ResponseFuture::answered(self.shared.fault(UpstreamFault::Unreached));
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        if let Some(error) = self.not_ready.take() {
+            let error = ConnectError::new(error);
+            let answer = shared.failure(&error, &UploadFault::default());
+            return ResponseFuture::answered(answer, shared);
         }
-        match self.shared.upstream_request(request) {
-            Ok(request) => {
-                let future = self.transport.call(request);
-                ResponseFuture::waiting(future, self.shared.clone())
+        match shared.outgoing(request) {
+            Ok((request, upload)) => {
+                ResponseFuture::calling(self.transport.call(request), upload, shared)
             }
             Err(error) => {
-                tracing::debug!(%error, "a request that cannot be forwarded");
-                ResponseFuture::answered(self.shared.fault(UpstreamFault::RequestBroken))
+                let answer = shared.refusal(error);
+                ResponseFuture::answered(answer, shared)
             }
         }
     }
@@ -136,15 +181,16 @@ where
 
 impl<T: Clone, R> Clone for UpstreamProxyService<T, R> {
     fn clone(&self) -> Self {
-        Self { transport: self.transport.clone(), shared: self.shared.clone(), unready: false }
+        Self {
+            transport: self.transport.clone(),
+            not_ready: None,
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
 impl<T, R> fmt::Debug for UpstreamProxyService<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpstreamProxyService")
-            .field("base", &self.shared.base)
-            .field("timeouts", &self.shared.timeouts)
-            .finish_non_exhaustive()
+        f.debug_struct("UpstreamProxyService").field("shared", &self.shared).finish_non_exhaustive()
     }
 }

@@ -1,71 +1,207 @@
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, fmt};
 
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header::AUTHORIZATION};
+use bytes::Bytes;
+use http::{
+    Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header,
+    response::Parts,
+};
+use http_body::Body;
 
-use super::{IdleTimeout, MaskedBody, ProxyRules, UpstreamBase, error, headers, uri};
+use super::{
+    ProxyBody, ProxyRules, RequestBody, RequestTarget, TargetError, Timeouts, UpstreamBase,
+    coding::{Coding, Gunzip},
+    error::{Chain, rejection, transport_fault},
+    headers::{remove_where, strip_hop_by_hop},
+    mask::{Mask, Masked},
+    secret::Secret,
+    timeout::IdleTimeout,
+    upload::UploadFault,
+};
 use crate::{
     body::ResponseBody,
-    error::{Reject, UpstreamFault},
+    error::{Reject, Rejected, Rejection, UpstreamFault},
 };
 
-/// The body of an answer: the upstream's, or the proxy's own.
-pub(super) type ProxyBody<B> = ResponseBody<MaskedBody<IdleTimeout<B>>>;
-
-/// How long the upstream may take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timeouts {
-    /// From the call to the answer's head.
-    pub head: Option<Duration>,
-    /// Between two frames of the answer's body.
-    pub idle: Option<Duration>,
-}
-
-impl Timeouts {
-    /// Limits for the head and between frames.
-    pub fn new(head: Duration, idle: Duration) -> Self {
-        Self { head: Some(head), idle: Some(idle) }
-    }
-}
-
-/// What all clones of the service share.
+/// What all clones of a proxy service have in common.
 #[derive(Clone)]
 pub(super) struct Shared<R> {
     pub(super) base: UpstreamBase,
-    pub(super) mount: String,
+    pub(super) mount: Box<str>,
     pub(super) credential: Option<HeaderValue>,
-    pub(super) secret: Option<Arc<[u8]>>,
+    pub(super) secret: Option<Secret>,
     pub(super) rules: ProxyRules,
     pub(super) timeouts: Timeouts,
     pub(super) reject: R,
 }
 
+/// An upstream answer that is not passed on.
+pub(super) struct Replaced {
+    pub(super) fault: UpstreamFault,
+    pub(super) status: StatusCode,
+    retry_after: Option<HeaderValue>,
+    coded: bool,
+}
+
 impl<R: Reject> Shared<R> {
-    /// The request as the upstream gets it. Extensions stay here: they may hold secrets.
-    pub(super) fn upstream_request<B>(
+    /// The request for the upstream, or why there is none.
+    ///
+    /// It always says HTTP/1.1: a client over ALPN turns it into HTTP/2 where that was agreed on,
+    /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; the
+    /// transport derives its own from the address. The extensions stay behind, as they belong to
+    /// the layers of this side and may hold secrets.
+    pub(super) fn outgoing<B: Body>(
         &self,
         request: Request<B>,
-    ) -> Result<Request<B>, http::Error> {
-        let (head, body) = request.into_parts();
-        let path = uri::below(&self.mount, head.uri.path());
-        let mut upstream = Request::new(body);
-        *upstream.uri_mut() = self.base.join(path, head.uri.query())?;
-        *upstream.method_mut() = head.method;
-        // The transport's TLS decides on HTTP/2; a request tagged with it could not go otherwise.
-        *upstream.version_mut() = Version::HTTP_11;
-        let mut headers = head.headers;
-        headers::strip_hop_by_hop(&mut headers);
-        self.rules.clean_request(&mut headers);
+    ) -> Result<(Request<RequestBody<B>>, UploadFault), TargetError> {
+        let (mut head, body) = request.into_parts();
+        let target = RequestTarget::check(&head)?;
+        let uri = self.base.join(&self.mount, target.path_and_query());
+        head.uri = uri.map_err(|_| TargetError::too_long())?;
+        head.version = Version::HTTP_11;
+        head.extensions = Extensions::new();
+        strip_hop_by_hop(&mut head.headers);
+        head.headers.remove(header::HOST);
+        head.headers.remove(header::EXPECT);
+        self.rules.request.apply(&mut head.headers);
         if let Some(credential) = &self.credential {
-            headers.insert(AUTHORIZATION, credential.clone());
+            head.headers.insert(header::AUTHORIZATION, credential.clone());
         }
-        *upstream.headers_mut() = headers;
-        Ok(upstream)
+        let (body, upload) = RequestBody::new(body);
+        Ok((Request::from_parts(head, body), upload))
     }
 
-    /// The proxy's own answer.
-    pub(super) fn fault<B>(&self, fault: UpstreamFault) -> Response<ProxyBody<B>> {
-        let answer = error::answer(&self.reject, fault, None, &HeaderMap::new());
-        ResponseBody::answer(answer)
+    /// The answer to a request whose target is refused.
+    pub(super) fn refusal(&self, error: TargetError) -> Response<Bytes> {
+        self.render(error.into())
+    }
+
+    /// Whether the answer with this head must be replaced.
+    pub(super) fn replaced(&self, head: &Parts) -> Option<Replaced> {
+        let fault = self.rules.fault(head)?;
+        Some(Replaced {
+            fault,
+            status: head.status,
+            retry_after: retry_after(&head.headers),
+            coded: Coding::of(&head.headers) != Coding::Identity,
+        })
+    }
+
+    /// The upstream's answer as the client gets it.
+    pub(super) fn passed<B: Body>(&self, mut head: Parts, body: B) -> Response<ProxyBody<B>> {
+        head.version = Version::HTTP_11;
+        head.extensions = Extensions::new();
+        strip_hop_by_hop(&mut head.headers);
+        self.rules.response.apply(&mut head.headers);
+        let secret = self.secret.as_ref();
+        let secret = secret.filter(|_| head.status.is_client_error());
+        let coding = Coding::of(&head.headers);
+        let mask = match secret {
+            Some(secret) if !body.is_end_stream() => match coding {
+                Coding::Identity => Some(Mask::new(secret.clone(), None)),
+                Coding::Gzip => Some(Mask::new(secret.clone(), Some(Gunzip::new()))),
+                Coding::Other => return ResponseBody::answer(self.unreadable(head.status)),
+            },
+            _ => None,
+        };
+        if let Some(secret) = secret {
+            remove_where(&mut head.headers, |_, value| secret.is_in(value.as_bytes()));
+        }
+        if mask.is_some() && coding == Coding::Gzip {
+            head.headers.remove(header::CONTENT_ENCODING);
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+        let body = IdleTimeout::new(body, self.timeouts.idle);
+        Response::from_parts(head, ResponseBody::passed(Masked::new(body, mask)))
+    }
+
+    /// Stands for a 4xx answer in a coding in which the credential cannot be looked for.
+    fn unreadable(&self, status: StatusCode) -> Response<Bytes> {
+        tracing::warn!(%status, "a compressed error of the upstream was withheld");
+        self.render(Rejection::new(
+            status,
+            "upstream_error",
+            "upstream_refused",
+            "The upstream refused the request; its reason is compressed and cannot be shown. \
+             Accept no Content-Encoding but gzip to read it.",
+        ))
+    }
+
+    /// The answer in place of one that the upstream gave; `text` is how its body began.
+    pub(super) fn replacement(&self, replaced: Replaced, text: &[u8]) -> Response<Bytes> {
+        tracing::warn!(
+            fault = replaced.fault.code(),
+            status = replaced.status.as_u16(),
+            text = ?self.readable(if replaced.coded { b"" } else { text }),
+            "an answer of the upstream was replaced",
+        );
+        let mut rejection = rejection(replaced.fault, Some(replaced.status));
+        if let Some(value) = replaced.retry_after {
+            rejection = rejection.header(header::RETRY_AFTER, value);
+        }
+        self.faulty(replaced.fault, rejection)
+    }
+
+    /// The answer when the upstream gave none.
+    pub(super) fn fault(&self, fault: UpstreamFault) -> Response<Bytes> {
+        self.faulty(fault, rejection(fault, None))
+    }
+
+    /// The answer when the transport failed, be it that the upload failed first.
+    pub(super) fn failure(
+        &self,
+        error: &(dyn Error + 'static),
+        upload: &UploadFault,
+    ) -> Response<Bytes> {
+        if let Some(fault) = upload.get() {
+            return self.fault(fault);
+        }
+        let fault = transport_fault(error);
+        let text = self.readable(Chain(error).to_string().as_bytes());
+        tracing::warn!(fault = fault.code(), error = text, "the upstream gave no answer");
+        self.fault(fault)
+    }
+
+    fn faulty(&self, fault: UpstreamFault, rejection: Rejection) -> Response<Bytes> {
+        let mut response = self.render(rejection);
+        response.extensions_mut().insert(fault);
+        response
+    }
+
+    fn render(&self, rejection: Rejection) -> Response<Bytes> {
+        let rejected = Rejected { code: rejection.code };
+        let mut response = self.reject.reject(rejection);
+        response.extensions_mut().insert(rejected);
+        response
+    }
+
+    /// Text for the log, without the credential.
+    fn readable(&self, text: &[u8]) -> String {
+        let mut text = text.to_vec();
+        if let Some(secret) = &self.secret {
+            secret.mask(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// The upstream's `Retry-After`, if it has the form of seconds or of a date (RFC 9110, section
+/// 10.2.3) and so no text of its own.
+fn retry_after(headers: &HeaderMap) -> Option<HeaderValue> {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b" ,:-".contains(byte);
+    headers
+        .get(header::RETRY_AFTER)
+        .filter(|value| value.len() <= 40 && value.as_bytes().iter().all(allowed))
+        .cloned()
+}
+
+impl<R> fmt::Debug for Shared<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("base", &self.base)
+            .field("mount", &self.mount)
+            .field("credential", &self.credential)
+            .field("rules", &self.rules)
+            .field("timeouts", &self.timeouts)
+            .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,9 @@
 use std::{
+    error::Error,
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -10,38 +11,74 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::error::BoxError;
+use super::error::{BoxError, Chain};
+
+/// How long the upstream may keep silent. `None` waits for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// From sending the request to the response head, the upload included.
+    pub head: Option<Duration>,
+    /// Between two frames of the response body, while the client waits for one.
+    pub idle: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The default: 120 s for the head and 120 s between frames.
+    pub fn new() -> Self {
+        Self { head: Some(Duration::from_secs(120)), idle: Some(Duration::from_secs(120)) }
+    }
+
+    /// Sets the limit for the response head.
+    #[must_use]
+    pub fn head(self, limit: impl Into<Option<Duration>>) -> Self {
+        Self { head: limit.into(), ..self }
+    }
+
+    /// Sets the limit between two frames of the response body.
+    #[must_use]
+    pub fn idle(self, limit: impl Into<Option<Duration>>) -> Self {
+        Self { idle: limit.into(), ..self }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 pin_project! {
-    /// A body that fails when no frame comes for too long.
+    /// A body that fails when its reader waits for a frame longer than the limit.
     ///
-    /// One timer serves the whole body: it is set anew only when it fires before the time is up.
+    /// A slow reader is no slow upstream: the time runs only while a frame is asked for and none
+    /// is there. One timer serves the whole body; it is moved on only when it fires early.
     #[derive(Debug)]
     pub struct IdleTimeout<B> {
         #[pin]
         inner: B,
-        limit: Option<Duration>,
-        since: Option<Instant>,
         #[pin]
         timer: Option<Sleep>,
+        limit: Option<Duration>,
+        waiting_since: Option<Instant>,
     }
 }
 
-/// The upstream sent nothing for too long.
-#[derive(Clone, Copy, Debug)]
-pub struct IdleTimeoutError;
+/// No frame of the body came within the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleError;
 
 impl<B> IdleTimeout<B> {
-    /// Waits at most `limit` for each frame; for ever without one.
+    /// Limits the wait for each frame of `inner`; `None` only changes the error's type.
     pub fn new(inner: B, limit: Option<Duration>) -> Self {
-        Self { inner, limit, since: None, timer: None }
+        Self { inner, timer: None, limit, waiting_since: None }
     }
 }
 
 impl<B> Body for IdleTimeout<B>
 where
     B: Body,
-    B::Error: Into<BoxError>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     type Data = B::Data;
     type Error = BoxError;
@@ -52,24 +89,25 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
         if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
-            *this.since = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            *this.waiting_since = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
         }
-        let Some(limit) = *this.limit else { return Poll::Pending };
-        let until = *this.since.get_or_insert_with(Instant::now) + limit;
-        loop {
-            if this.timer.is_none() {
-                this.timer.set(Some(sleep_until(until)));
-            }
-            let Some(mut timer) = this.timer.as_mut().as_pin_mut() else { return Poll::Pending };
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if timer.deadline() >= until {
-                return Poll::Ready(Some(Err(IdleTimeoutError.into())));
-            }
-            timer.reset(until);
+        let Some(limit) = *this.limit else {
+            return Poll::Pending;
+        };
+        let since = *this.waiting_since.get_or_insert_with(Instant::now);
+        let deadline = since + limit;
+        if this.timer.is_none() {
+            this.timer.set(Some(sleep_until(deadline)));
         }
+        while let Some(mut timer) = this.timer.as_mut().as_pin_mut() {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                break;
+            }
+            timer.reset(deadline);
+        }
+        Poll::Ready(Some(Err(broken(IdleError))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -81,35 +119,45 @@ where
     }
 }
 
-impl fmt::Display for IdleTimeoutError {
+fn broken(error: impl Into<BoxError>) -> BoxError {
+    let error = error.into();
+    tracing::warn!(error = %Chain(&*error), "the upstream's answer broke off");
+    error
+}
+
+impl fmt::Display for IdleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the upstream sent nothing for too long")
     }
 }
 
-impl std::error::Error for IdleTimeoutError {}
+impl Error for IdleError {}
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http_body_util::{BodyExt, StreamBody};
     use std::convert::Infallible;
 
-    use bytes::Bytes;
-    use http_body_util::{BodyExt, StreamBody};
-
-    use super::*;
+    const PACE: [u64; 4] = [50, 90, 90, 200];
 
     #[tokio::test(start_paused = true)]
-    async fn only_silence_of_the_whole_limit_fails_the_body() {
-        let frames = futures_util::stream::unfold(0, |number| async move {
-            let pause = if number < 5 { 9 } else { 11 };
-            tokio::time::sleep(Duration::from_secs(pause)).await;
-            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), number + 1))
+    async fn only_the_wait_for_one_frame_counts() {
+        let frames = stream::unfold(0, |at| async move {
+            tokio::time::sleep(Duration::from_millis(*PACE.get(at)?)).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), at + 1))
         });
-        let body = IdleTimeout::new(StreamBody::new(frames), Some(Duration::from_secs(10)));
+        let body = IdleTimeout::new(StreamBody::new(frames), Some(Duration::from_millis(100)));
         let mut body = std::pin::pin!(body);
-        for _ in 0..5 {
+        for _ in &PACE[..3] {
             assert!(body.frame().await.unwrap().is_ok());
+            tokio::time::sleep(Duration::from_secs(10)).await;
         }
-        assert!(body.frame().await.unwrap().unwrap_err().is::<IdleTimeoutError>());
+        let asked = Instant::now();
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(error.is::<IdleError>());
+        assert!(asked.elapsed() < Duration::from_millis(105));
     }
 }

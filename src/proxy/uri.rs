@@ -5,75 +5,93 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-/// Where the upstream's API begins, for example `https://api.deepseek.com/v1`.
+use super::path;
+
+/// Where the upstream is: scheme, authority and base path.
 ///
 /// ```
 /// use tower_quota::proxy::UpstreamBase;
 ///
-/// assert!("https://api.deepseek.com/v1".parse::<UpstreamBase>().is_ok());
-/// let error = "api.deepseek.com".parse::<UpstreamBase>().unwrap_err();
-/// assert_eq!(error.to_string(), "it must begin with http:// or https://");
+/// let base: UpstreamBase = "https://api.example.com/v1/".parse()?;
+/// assert_eq!(base.to_string(), "https://api.example.com/v1");
+/// assert!("api.example.com".parse::<UpstreamBase>().is_err());
+/// # Ok::<(), tower_quota::proxy::InvalidBase>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamBase {
     scheme: Scheme,
     authority: Authority,
-    /// Without a slash at its end; empty at the root.
-    path: String,
+    path: Box<str>,
 }
 
-/// The text is no base of an upstream.
+/// The text is no base address of an upstream; the message says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidUpstreamBase(&'static str);
-
-impl UpstreamBase {
-    /// The upstream's URI for a path and query below the mount.
-    pub(super) fn join(&self, path: &str, query: Option<&str>) -> Result<Uri, http::Error> {
-        let mut target = String::with_capacity(self.path.len() + path.len() + 1);
-        target.push_str(&self.path);
-        target.push_str(path);
-        if target.is_empty() {
-            target.push('/');
-        }
-        if let Some(query) = query {
-            target.push('?');
-            target.push_str(query);
-        }
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(PathAndQuery::try_from(target)?);
-        Ok(Uri::from_parts(parts)?)
-    }
-}
-
-/// What follows the mount prefix, if `path` lies below it; else the whole path.
-pub(super) fn below<'a>(mount: &str, path: &'a str) -> &'a str {
-    match path.strip_prefix(mount) {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
-        _ => path,
-    }
-}
+pub struct InvalidBase(&'static str);
 
 impl FromStr for UpstreamBase {
-    type Err = InvalidUpstreamBase;
+    type Err = InvalidBase;
 
-    fn from_str(text: &str) -> Result<Self, InvalidUpstreamBase> {
-        let uri: Uri = text.parse().map_err(|_| InvalidUpstreamBase("it is not a valid URL"))?;
+    fn from_str(text: &str) -> Result<Self, InvalidBase> {
+        if text.contains('#') {
+            return Err(InvalidBase("has a fragment"));
+        }
+        let uri = Uri::from_str(text).map_err(|_| InvalidBase("is no URL"))?;
         let parts = uri.into_parts();
-        let scheme = parts.scheme.filter(|s| *s == Scheme::HTTP || *s == Scheme::HTTPS);
-        let (Some(scheme), Some(authority)) = (scheme, parts.authority) else {
-            return Err(InvalidUpstreamBase("it must begin with http:// or https://"));
-        };
+        let scheme = parts
+            .scheme
+            .filter(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
+            .ok_or(InvalidBase("does not start with http:// or https://"))?;
+        let authority = parts.authority.ok_or(InvalidBase("names no host"))?;
         if authority.as_str().contains('@') {
-            return Err(InvalidUpstreamBase("it must not hold a user name or password"));
+            return Err(InvalidBase("holds a user name or password"));
         }
-        let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        if path.query().is_some() || text.contains('#') {
-            return Err(InvalidUpstreamBase("it must not hold a query or a fragment"));
+        if authority.host().is_empty() {
+            return Err(InvalidBase("names no host"));
         }
-        let path = path.path().trim_end_matches('/').to_owned();
-        Ok(Self { scheme, authority, path })
+        let port = authority.as_str()[authority.host().len()..].strip_prefix(':');
+        if port.is_some_and(|port| !port.is_empty() && authority.port_u16().is_none()) {
+            return Err(InvalidBase("has a port that is no number up to 65535"));
+        }
+        let target = parts.path_and_query;
+        if target.as_ref().is_some_and(|target| target.query().is_some()) {
+            return Err(InvalidBase("has a query"));
+        }
+        let path = target.as_ref().map_or("/", PathAndQuery::path);
+        if path::check(path).is_err() {
+            return Err(InvalidBase(
+                "has a path with empty segments, dot segments or invalid characters",
+            ));
+        }
+        Ok(Self { scheme, authority, path: path.trim_end_matches('/').into() })
+    }
+}
+
+impl UpstreamBase {
+    /// The upstream's address for `target`: the base path, then what follows `mount` in the
+    /// target's path, then its query byte for byte. `mount` is taken off only where a segment
+    /// ends, and only if the path starts with it.
+    pub(super) fn join(&self, mount: &str, target: &PathAndQuery) -> Result<Uri, http::Error> {
+        let path = target.path();
+        let rest = path
+            .strip_prefix(mount)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            .unwrap_or(path);
+        let path = match (&*self.path, rest) {
+            ("", "") => "/",
+            _ => rest,
+        };
+        let mut joined = String::with_capacity(self.path.len() + target.as_str().len());
+        joined.push_str(&self.path);
+        joined.push_str(path);
+        if let Some(query) = target.query() {
+            joined.push('?');
+            joined.push_str(query);
+        }
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(joined)
+            .build()
     }
 }
 
@@ -83,49 +101,61 @@ impl fmt::Display for UpstreamBase {
     }
 }
 
-impl fmt::Debug for UpstreamBase {
+impl fmt::Display for InvalidBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UpstreamBase({self})")
+        write!(f, "the upstream's base URL {}", self.0)
     }
 }
 
-impl fmt::Display for InvalidUpstreamBase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for InvalidUpstreamBase {}
+impl std::error::Error for InvalidBase {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn join(base: &str, mount: &str, target: &str) -> String {
+        let base: UpstreamBase = base.parse().unwrap();
+        let target = target.parse().unwrap();
+        base.join(mount, &target).unwrap().to_string()
+    }
+
     #[test]
-    fn paths_are_joined_at_a_segment_boundary_and_queries_kept() {
-        for (base, path, query, expected) in [
-            ("https://h/v1", "/chat", None, "https://h/v1/chat"),
-            ("https://h/v1/", "/chat", Some("a=%20b&c"), "https://h/v1/chat?a=%20b&c"),
-            ("https://h", "", None, "https://h/"),
-            ("http://h:1/x", "", Some(""), "http://h:1/x?"),
+    fn joins_where_segments_meet() {
+        for (base, mount, target, joined) in [
+            ("http://a/v1", "/v1", "/v1/x", "http://a/v1/x"),
+            ("http://a/v1/", "/v1", "/v1/x/", "http://a/v1/x/"),
+            ("http://a", "/v1", "/v1/x", "http://a/x"),
+            ("http://a", "/v1", "/v1", "http://a/"),
+            ("http://a/b", "/v1", "/v1", "http://a/b"),
+            ("http://a/b", "/v1", "/v1/", "http://a/b/"),
+            ("http://a/b", "/v1", "/v1x/y", "http://a/b/v1x/y"),
+            ("http://a/b", "/v1", "/chat/completions", "http://a/b/chat/completions"),
+            ("http://a/b", "", "/v1/x", "http://a/b/v1/x"),
+            ("https://a:8443/b", "/v1", "/v1?x=%2e&y=//", "https://a:8443/b?x=%2e&y=//"),
+            ("http://a/b", "/v1", "/v1/m%2Fn?", "http://a/b/m%2Fn?"),
+            ("http://[::1]:9", "", "/v1/x?a=b?c", "http://[::1]:9/v1/x?a=b?c"),
         ] {
-            let base: UpstreamBase = base.parse().unwrap();
-            assert_eq!(base.join(path, query).unwrap().to_string(), expected);
+            assert_eq!(join(base, mount, target), joined, "{base} {target}");
         }
     }
 
     #[test]
-    fn the_mount_is_taken_off_at_a_segment_boundary_only() {
-        assert_eq!(below("/v1", "/v1/chat"), "/chat");
-        assert_eq!(below("/v1", "/v1"), "");
-        assert_eq!(below("/v1", "/v1beta/chat"), "/v1beta/chat");
-        assert_eq!(below("/v1", "/chat"), "/chat");
-    }
-
-    #[test]
-    fn bases_that_are_none_are_refused() {
-        for text in ["", "h", "/v1", "ftp://h", "https://u:p@h/", "https://h/?q", "https://h/#f"] {
-            assert!(text.parse::<UpstreamBase>().is_err(), "{text}");
+    fn bad_bases_are_named() {
+        for (text, reason) in [
+            ("", "no URL"),
+            ("a b", "no URL"),
+            ("api.example.com", "http://"),
+            ("ftp://a", "http://"),
+            ("/v1", "http://"),
+            ("https://user:pass@a/", "password"),
+            ("https://a/v1?x=1", "query"),
+            ("https://a/v1#x", "fragment"),
+            ("https://a/../v1", "dot segments"),
+            ("https://a//v1", "empty segments"),
+            ("https://a:99999/", "port"),
+        ] {
+            let error = text.parse::<UpstreamBase>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 }

@@ -1,0 +1,72 @@
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use flate2::write::MultiGzDecoder;
+use http::{HeaderMap, header};
+
+/// The longest text that is decoded, in bytes: an error message needs no more.
+const LONGEST: usize = 1 << 20;
+
+/// How a body is coded (RFC 9110, section 8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    Identity,
+    Gzip,
+    Other,
+}
+
+impl Coding {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(header::CONTENT_ENCODING).iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => Self::Identity,
+            (Some(coding), None) => match coding.as_bytes().to_ascii_lowercase().as_slice() {
+                b"identity" => Self::Identity,
+                b"gzip" | b"x-gzip" => Self::Gzip,
+                _ => Self::Other,
+            },
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Takes gzip off, piece by piece.
+pub(super) struct Gunzip {
+    decoder: MultiGzDecoder<Vec<u8>>,
+    decoded: usize,
+}
+
+impl Gunzip {
+    pub(super) fn new() -> Self {
+        Self { decoder: MultiGzDecoder::new(Vec::new()), decoded: 0 }
+    }
+
+    /// What these bytes decode to. Fails on what is no gzip, and past 1 MiB of text.
+    pub(super) fn decode(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        self.decoder.write_all(bytes)?;
+        self.take()
+    }
+
+    /// The last of the text. Fails if the end is missing.
+    pub(super) fn finish(&mut self) -> io::Result<Vec<u8>> {
+        self.decoder.try_finish()?;
+        self.take()
+    }
+
+    fn take(&mut self) -> io::Result<Vec<u8>> {
+        let text = std::mem::take(self.decoder.get_mut());
+        self.decoded += text.len();
+        match self.decoded > LONGEST {
+            true => Err(io::Error::other("a compressed error text is too long")),
+            false => Ok(text),
+        }
+    }
+}
+
+impl fmt::Debug for Gunzip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gunzip")
+    }
+}
