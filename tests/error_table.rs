@@ -130,6 +130,8 @@ async fn two_different_credentials() {
     assert_error(&answer, 400, "invalid_request_error", "conflicting_api_keys");
     let twice = [("authorization", authorization.as_str()), ("x-api-key", key.as_str())];
     assert_eq!(Client::http1().send(Method::POST, &url, &twice, "{}").await.status, 200);
+    let basic = [("authorization", "Basic dTpw"), ("x-api-key", key.as_str())];
+    assert_eq!(Client::http1().send(Method::POST, &url, &basic, "{}").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,6 +169,37 @@ async fn chunked_request(gateway: &Gateway, key: &str, bytes: usize) -> String {
     let mut head = [0; 64];
     let read = socket.read(&mut head).await.unwrap();
     String::from_utf8_lossy(&head[..read]).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_body_that_is_malformed_costs_nothing() {
+    let upstream = Upstream::start(|_| common::json_answer("{}")).await;
+    let gateway = Gateway::before(&upstream.base_url());
+    let key = gateway.create_key(json!({"daily_limit": 5})).await;
+    let mut socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\nzz\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("invalid_request_error"), "{answer}");
+    assert_eq!(used(&gateway, &key).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_in_an_answer_does_not_stop_the_gateway() {
+    let huge = r#"{"model":"m","usage":{"prompt_tokens":1,"total_tokens":18446744073709551615}}"#;
+    let upstream = Upstream::start(move |_| common::json_answer(huge)).await;
+    let gateway = Gateway::before(&upstream.base_url());
+    let key = gateway.create_key(json!({})).await;
+    for counted in 1..=3 {
+        let answer = post(&gateway, &key).await;
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, huge));
+        assert_eq!(used(&gateway, &key).await, counted);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -210,6 +210,8 @@ async fn a_rotated_key_works_through_its_grace(store: impl Store) {
     for key in ["trial-key-first-123", "trial-key-second-123"] {
         let found = store.find(&SecretKey::parse(key).unwrap()).await.unwrap();
         assert_eq!(found.unwrap().id, record.id, "{key}");
+        let named = store.get(KeyRef::new(key)).await.unwrap();
+        assert_eq!(named.unwrap().record.id, record.id, "{key}");
     }
 }
 

@@ -65,6 +65,28 @@ async fn a_key_typed_in_clear_is_hashed_even_if_nobody_uses_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_typed_as_a_key_the_gateway_goes_on() {
+    let gateway = Gateway::demo();
+    let good = gateway.create_key(json!({})).await;
+    for odd in ["'chinese-密钥-x1-密钥-密钥'", "x'fffe'", "''", "' spaced key '", "42", "'短'"]
+    {
+        let sql = format!("INSERT INTO api_keys (key, label) VALUES ({odd}, 'odd')");
+        file(&gateway).execute_batch(&sql).unwrap();
+    }
+    insert(&gateway, 3);
+    eventually("every row's hashing", || async {
+        let sql = "SELECT count(*) FROM api_keys WHERE key_hash IS NULL";
+        file(&gateway).query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() == 0
+    })
+    .await;
+    for key in [KEY, "42", good.as_str()] {
+        assert_eq!(status(&gateway, key).await, 200, "{key}");
+    }
+    eventually("no clear text on disk", || async { !is_on_disk(&gateway, "密钥") }).await;
+    assert!(!gateway.printed().contains("密钥"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_limit_and_a_deleted_row_are_honoured() {
     let gateway = Gateway::demo();
     let key = gateway.create_key(json!({"daily_limit": 1})).await;

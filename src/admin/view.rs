@@ -8,14 +8,14 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     clock::rfc3339,
+    error::json,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     store::KeySummary,
 };
 
 /// A JSON answer with this status, of plain structs that cannot fail to serialise.
 pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response<Bytes> {
-    let body = serde_json::to_vec(value).unwrap_or_default();
-    let mut response = Response::new(Bytes::from(body));
+    let mut response = Response::new(json(value));
     *response.status_mut() = status;
     response
         .headers_mut()

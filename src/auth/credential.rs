@@ -20,22 +20,18 @@ pub(super) fn take(headers: &mut HeaderMap) -> Result<SecretKey, AuthRejection> 
     found
 }
 
+/// The one credential. Other schemes than `Bearer`, and empty values, are none.
 fn find(headers: &HeaderMap) -> Result<SecretKey, AuthRejection> {
-    let bearer = headers.get_all(AUTHORIZATION).iter().map(|value| bearer(value.as_bytes()));
+    let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
     let plain = KEY_HEADERS
         .iter()
         .flat_map(|name| headers.get_all(name))
-        .map(|value| Some(value.as_bytes().trim_ascii()));
-    let mut found = None;
-    for credential in bearer.chain(plain) {
-        match found {
-            None => found = Some(credential),
-            Some(first) if first == credential => {}
-            Some(_) => return Err(AuthRejection::ConflictingKeys),
-        }
+        .map(|value| value.as_bytes().trim_ascii());
+    let mut credentials = bearer.chain(plain).filter(|text| !text.is_empty());
+    let text = credentials.next().ok_or(AuthRejection::MissingKey)?;
+    if credentials.any(|other| other != text) {
+        return Err(AuthRejection::ConflictingKeys);
     }
-    let text = found.flatten().filter(|text| !text.is_empty());
-    let text = text.ok_or(AuthRejection::MissingKey)?;
     let text = std::str::from_utf8(text).map_err(|_| AuthRejection::InvalidKey)?;
     SecretKey::parse(text).map_err(|_| AuthRejection::InvalidKey)
 }

@@ -59,6 +59,10 @@ impl SecretKey {
     /// characters. At least eight characters stay hidden.
     pub fn masked(&self) -> String {
         let text = &*self.0;
+        // Typed into a store by hand; it can never be presented.
+        if !text.is_ascii() {
+            return "…".to_owned();
+        }
         let head = text.match_indices('-').take(2).last().map_or(0, |(at, _)| at + 1);
         let head = if text.len() - head >= 8 { head } else { 0 };
         let tail = if text.len() - head >= 16 { 4 } else { 0 };

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 use serde::Serialize;
 
-use crate::error::{Reject, Rejection};
+use crate::error::{Reject, Rejection, json};
 
 /// Writes rejections as the error object that OpenAI clients read.
 ///
@@ -49,7 +49,7 @@ impl Reject for OpenAiErrors {
                 code: rejection.code,
             },
         };
-        let body = serde_json::to_vec(&object).unwrap_or_default();
-        rejection.into_response(body.into(), HeaderValue::from_static("application/json"))
+        let body = json(&object);
+        rejection.into_response(body, HeaderValue::from_static("application/json"))
     }
 }

@@ -35,7 +35,7 @@ pub enum Settlement {
 ///
 /// | answer | unit |
 /// |---|---|
-/// | the upstream was never reached, or a layer within refused the request | given back |
+/// | the upstream was never reached, or the request was refused (a broken or too large body among them) | given back |
 /// | a 5xx, the upstream's or the handler's own | given back, at most as often a day as the limit |
 /// | anything else: 2xx–4xx, a timeout, a broken connection, a client that left | kept |
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,9 +44,11 @@ pub struct ChargeUnlessUndone;
 impl ChargePolicy for ChargeUnlessUndone {
     fn at_head(&self, head: &Parts) -> Settlement {
         match head.extensions.get::<UpstreamFault>() {
-            Some(UpstreamFault::Unreached | UpstreamFault::RequestTooLarge) => {
-                Settlement::Refund(Refund::Always)
-            }
+            Some(
+                UpstreamFault::Unreached
+                | UpstreamFault::RequestTooLarge
+                | UpstreamFault::RequestBroken,
+            ) => Settlement::Refund(Refund::Always),
             Some(UpstreamFault::Failed) => Settlement::Refund(Refund::UpToLimit),
             Some(_) => Settlement::Keep,
             None if head.extensions.get::<Rejected>().is_some() => {

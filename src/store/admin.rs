@@ -149,6 +149,12 @@ pub struct Rotation {
 }
 
 impl Rotation {
+    /// Until when the old key still works after a rotation at `now`; `None` if it stops at once.
+    pub(crate) fn old_until(&self, now: SystemTime) -> Option<SystemTime> {
+        let grace = self.grace.min(Duration::from_secs(u32::MAX.into()));
+        (!grace.is_zero()).then(|| now + grace)
+    }
+
     /// The hash of the new key.
     pub fn hash(&self) -> KeyHash {
         self.secret.hash()

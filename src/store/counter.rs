@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{QuotaSubject, Refund, Standing};
-use crate::clock::{Day, Window};
+use crate::clock::{Calendar, Day, Window};
 
 /// Counts the units of one subject, one day at a time.
 ///
@@ -51,8 +51,10 @@ impl Count {
         }
     }
 
-    fn standing(&self, subject: &QuotaSubject, resets_at: SystemTime) -> Standing {
-        Standing::new(self.day, subject.daily_limit, self.used, resets_at)
+    /// `window` is the day by the clock, which may have stepped back behind the one counted.
+    fn standing(&self, subject: &QuotaSubject, calendar: &Calendar, window: &Window) -> Standing {
+        let counted = if self.day == window.day { *window } else { calendar.window_of(self.day) };
+        Standing::new(self.day, subject.daily_limit, self.used, counted.end)
     }
 }
 
@@ -70,22 +72,30 @@ impl DayCounter {
     pub(crate) fn reserve<T, E>(
         &self,
         subject: &QuotaSubject,
-        window: &Window,
+        calendar: &Calendar,
+        at: SystemTime,
         keep: impl FnOnce(Origin) -> Result<T, E>,
     ) -> Result<(Option<T>, Standing), E> {
+        let window = calendar.window(at);
         let mut count = self.lock();
         count.turn_to(window.day);
         let full = subject.daily_limit.limited().is_some_and(|limit| count.used >= limit);
         let kept = if full { None } else { Some(keep(count.origin())?) };
         count.used += u64::from(kept.is_some());
-        Ok((kept, count.standing(subject, window.end)))
+        Ok((kept, count.standing(subject, calendar, &window)))
     }
 
     /// Where the subject stands.
-    pub(crate) fn standing(&self, subject: &QuotaSubject, window: &Window) -> Standing {
+    pub(crate) fn standing(
+        &self,
+        subject: &QuotaSubject,
+        calendar: &Calendar,
+        at: SystemTime,
+    ) -> Standing {
+        let window = calendar.window(at);
         let mut count = self.lock();
         count.turn_to(window.day);
-        count.standing(subject, window.end)
+        count.standing(subject, calendar, &window)
     }
 
     /// Gives a unit back if its day and reset are still the current ones, the condition holds and
@@ -139,19 +149,21 @@ impl DayCounter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::{clock::Calendar, key::DailyLimit};
+    use crate::key::DailyLimit;
 
     fn subject(limit: u32) -> QuotaSubject {
         QuotaSubject::new("s".into(), DailyLimit::new(limit).unwrap())
     }
 
-    fn window(day: &str) -> Window {
-        Calendar::utc().window_of(day.parse().unwrap())
+    fn noon(day: &str) -> SystemTime {
+        Calendar::utc().window_of(day.parse().unwrap()).start + Duration::from_secs(12 * 3600)
     }
 
     fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
-        counter.reserve(&subject(limit), &window(day), Ok::<_, ()>).unwrap().0
+        counter.reserve(&subject(limit), &Calendar::utc(), noon(day), Ok::<_, ()>).unwrap().0
     }
 
     #[test]
@@ -172,6 +184,8 @@ mod tests {
         let counter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
         take(&counter, 1, "2026-11-23").unwrap();
         assert_eq!(take(&counter, 1, "2026-11-22"), None);
+        let standing = counter.standing(&subject(1), &Calendar::utc(), noon("2026-11-22"));
+        assert_eq!(standing.resets_at, noon("2026-11-23") + Duration::from_secs(12 * 3600));
     }
 
     #[test]

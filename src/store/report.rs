@@ -63,6 +63,12 @@ impl ReportRows {
         Some(self.rows.entry(group).or_default())
     }
 
+    /// The keys that the rows are about.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn key_ids(&self) -> impl Iterator<Item = &KeyId> {
+        self.rows.keys().filter_map(|group| group.key_id.as_ref())
+    }
+
     /// The rows, newest day first, busiest first within a day.
     pub(crate) fn into_report<'a>(
         self,

@@ -90,9 +90,9 @@ impl Tokens {
 
 impl std::ops::AddAssign for Tokens {
     fn add_assign(&mut self, other: Self) {
-        self.prompt += other.prompt;
-        self.completion += other.completion;
-        self.total += other.total;
+        self.prompt = self.prompt.saturating_add(other.prompt);
+        self.completion = self.completion.saturating_add(other.completion);
+        self.total = self.total.saturating_add(other.total);
     }
 }
 
@@ -129,11 +129,11 @@ pub struct UsageFigures {
 
 impl std::ops::AddAssign for UsageFigures {
     fn add_assign(&mut self, other: Self) {
-        self.requests += other.requests;
-        self.succeeded += other.succeeded;
-        self.failed += other.failed;
-        self.refunded += other.refunded;
-        self.rejected += other.rejected;
+        self.requests = self.requests.saturating_add(other.requests);
+        self.succeeded = self.succeeded.saturating_add(other.succeeded);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.refunded = self.refunded.saturating_add(other.refunded);
+        self.rejected = self.rejected.saturating_add(other.rejected);
         self.tokens += other.tokens;
     }
 }

@@ -15,7 +15,7 @@ use tower_service::Service;
 use crate::{
     body::ResponseBody,
     clock::{Calendar, Clock, Day, ReceivedAt, SystemClock, rfc3339},
-    error::{ProblemJson, Reject, Rejection, StoreError},
+    error::{ProblemJson, Reject, Rejection, StoreError, json},
     key::{KeyId, KeyRecord},
     store::{
         QuotaStore, QuotaSubject, Standing, Tokens, UsageFigures, UsageQuery, UsageReader,
@@ -129,7 +129,7 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
         let query = UsageQuery::days(from, standing.day).key(record.id.clone());
         let report = self.store.report(query).await?;
         let usage = self.tell(record, &standing, report);
-        Ok(serde_json::to_vec(&usage).unwrap_or_default().into())
+        Ok(json(&usage))
     }
 
     fn tell<'a>(

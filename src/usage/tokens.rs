@@ -8,6 +8,8 @@ use super::{
 
 const LONGEST_USAGE: usize = 4096;
 const LONGEST_MODEL: usize = 256;
+/// More than this in one answer is nonsense that must not spoil the sums.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
 
 /// Reads the model and the tokens that an OpenAI-compatible answer tells, JSON or server-sent
 /// events. Of several usage objects the last counts, as streams repeat it with growing numbers.
@@ -69,9 +71,10 @@ impl AnswerScanner {
 
 impl From<Usage> for Tokens {
     fn from(usage: Usage) -> Self {
-        let sum = usage.prompt_tokens.saturating_add(usage.completion_tokens);
-        let total = usage.total_tokens.unwrap_or(sum);
-        Self::new(usage.prompt_tokens, usage.completion_tokens, total)
+        let [prompt, completion] =
+            [usage.prompt_tokens, usage.completion_tokens].map(|told| told.min(MOST_TOKENS));
+        let total = usage.total_tokens.map_or(prompt + completion, |told| told.min(MOST_TOKENS));
+        Self::new(prompt, completion, total)
     }
 }
 
@@ -131,6 +134,13 @@ mod tests {
         assert_eq!(scan(&[responses]).1, Some(Tokens::new(3, 4, 7)));
         let embeddings = br#"{"model":"m","usage":{"prompt_tokens":8,"total_tokens":8}}"#;
         assert_eq!(scan(&[embeddings]).1, Some(Tokens::new(8, 0, 8)));
+    }
+
+    #[test]
+    fn nonsense_does_not_spoil_the_sums() {
+        let huge = br#"{"usage":{"prompt_tokens":1,"total_tokens":18446744073709551615}}"#;
+        assert_eq!(scan(&[huge]).1, Some(Tokens::new(1, 0, MOST_TOKENS)));
+        assert_eq!(scan(&[br#"{"usage":{"prompt_tokens":-1,"total_tokens":1e300}}"#]).1, None);
     }
 
     #[test]

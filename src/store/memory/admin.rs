@@ -33,7 +33,7 @@ impl Inner {
         match change {
             KeyChange::Update(patch) => keys.update(key, |record| patch.apply(record)),
             KeyChange::Rotate(rotation) => {
-                keys.rotate(key, &rotation.secret, self.clock.now() + rotation.grace);
+                keys.rotate(key, &rotation.secret, rotation.old_until(self.clock.now()));
             }
             KeyChange::ResetUsage => {
                 let at = self.clock.now();

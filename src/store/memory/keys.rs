@@ -63,15 +63,24 @@ impl KeyTable {
         }
     }
 
-    pub(super) fn rotate(&mut self, key: &KeyRef, secret: &SecretKey, old_until: SystemTime) {
+    pub(super) fn rotate(
+        &mut self,
+        key: &KeyRef,
+        secret: &SecretKey,
+        old_until: Option<SystemTime>,
+    ) {
         let Some(number) = self.number(key) else {
             return;
         };
         let Some(row) = self.rows.get_mut(&number) else {
             return;
         };
-        if let Some((older, _)) = row.old.replace((row.hash, old_until)) {
+        if let Some((older, _)) = row.old.take() {
             self.by_hash.remove(&older);
+        }
+        match old_until {
+            Some(until) => row.old = Some((row.hash, until)),
+            None => drop(self.by_hash.remove(&row.hash)),
         }
         row.hash = secret.hash();
         Arc::make_mut(&mut row.record).masked = secret.masked();

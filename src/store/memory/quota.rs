@@ -34,8 +34,7 @@ impl Inner {
 impl QuotaStore for MemoryStore {
     fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
         let counter = self.0.counter(&subject.id, at);
-        let window = self.0.calendar.window(at);
-        let taken = counter.reserve(subject, &window, |origin| {
+        let taken = counter.reserve(subject, &self.0.calendar, at, |origin| {
             let mut totals = lock(&self.0.totals);
             totals.used(&subject.id, origin.day, |used| used.saturating_add(1));
             totals.last_used(&subject.id, at);
@@ -56,8 +55,8 @@ impl QuotaStore for MemoryStore {
     }
 
     fn standing(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Standing> {
-        let window = self.0.calendar.window(at);
-        StoreFuture::ready(Ok(self.0.counter(&subject.id, at).standing(subject, &window)))
+        let counter = self.0.counter(&subject.id, at);
+        StoreFuture::ready(Ok(counter.standing(subject, &self.0.calendar, at)))
     }
 }
 

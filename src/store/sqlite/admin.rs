@@ -83,7 +83,7 @@ impl SqliteStore {
     ) -> StoreFuture<T> {
         let store = self.clone();
         StoreFuture::pending(async move {
-            store.flush().await?;
+            store.written().await;
             let core = store.0.core.clone();
             store.read(move |connection| query(connection, &core).map_err(unavailable)).await
         })
@@ -125,10 +125,9 @@ impl SqliteStore {
             let (reader, key_id) = (core.clone(), id.clone());
             let work = move |connection: &Connection| {
                 let key = KeyRef::new(key_id.as_str());
-                let Some(before) = summary(connection, &reader, &key)? else {
-                    return Ok(None);
-                };
+                let before = summary(connection, &reader, &key)?;
                 ops::write_reset(connection, &key_id, origin)?;
+                let Some(before) = before else { return Ok(None) };
                 let detail = change.audit_detail(&before, &before);
                 audit::write(connection, at, &by, change.action(), Some(&key_id), &detail)?;
                 summary(connection, &reader, &key)
@@ -165,7 +164,8 @@ fn summary(
 ) -> rusqlite::Result<Option<KeySummary>> {
     let sql = format!(
         "SELECT {}, {FIGURES} FROM api_keys k
-         WHERE k.id = :id OR k.key_hash = :hash OR (k.key = :clear AND k.key_hash IS NULL)",
+         WHERE k.id = :id OR :hash IN (k.key_hash, k.old_key_hash)
+            OR (k.key = :clear AND k.key_hash IS NULL)",
         rows::RECORD
     );
     let mut statement = connection.prepare_cached(&sql)?;

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::rows;
 use crate::key::{DailyLimit, KeyId, SecretKey};
 
 /// Whether a row waits to be adopted.
@@ -13,19 +14,36 @@ pub(super) fn is_needed(connection: &Connection) -> rusqlite::Result<bool> {
 
 /// Adopts every row that waits. Returns how many there were.
 pub(super) fn all(connection: &Connection, default: DailyLimit) -> rusqlite::Result<usize> {
-    let waiting: Vec<String> = connection
-        .prepare_cached("SELECT CAST(key AS TEXT) FROM api_keys WHERE key_hash IS NULL")?
-        .query_map([], |row| row.get(0))?
+    let waiting: Vec<(i64, String)> = connection
+        .prepare_cached("SELECT seq, key FROM api_keys WHERE key_hash IS NULL")?
+        .query_map([], |row| {
+            // Whatever was typed; a BLOB among them.
+            Ok((row.get(0)?, rows::text(row.get_ref(1)?).unwrap_or_default()))
+        })?
         .collect::<rusqlite::Result<_>>()?;
-    for clear in &waiting {
-        one(connection, clear, default)?;
+    for (seq, clear) in &waiting {
+        one(connection, *seq, clear, default)?;
     }
     Ok(waiting.len())
 }
 
-/// Adopts the row of this clear key, if it waits: its hash is stored, its text masked.
-pub(super) fn one(
+/// Adopts the row of this clear key, if it waits.
+pub(super) fn presented(
     connection: &Connection,
+    clear: &str,
+    default: DailyLimit,
+) -> rusqlite::Result<()> {
+    let seq = connection
+        .prepare_cached("SELECT seq FROM api_keys WHERE key = ?1 AND key_hash IS NULL")?
+        .query_row([clear], |row| row.get(0))
+        .optional()?;
+    seq.map_or(Ok(()), |seq| one(connection, seq, clear, default))
+}
+
+/// Stores the row's hash and masks its text.
+fn one(
+    connection: &Connection,
+    seq: i64,
     clear: &str,
     default: DailyLimit,
 ) -> rusqlite::Result<()> {
@@ -39,7 +57,7 @@ pub(super) fn one(
         None => (hash, false),
         // No hash looks like this, so the row can never be presented.
         Some(id) => {
-            tracing::warn!(%id, "a key typed into api_keys exists already; its row is switched off");
+            tracing::warn!(first = %id, "a key was typed in that exists already; its new row is switched off");
             (format!("duplicate of {id}: {}", KeyId::generate()), true)
         }
     };
@@ -50,8 +68,8 @@ pub(super) fn one(
                  daily_limit = coalesce(daily_limit, ?4),
                  label = coalesce(label, ''),
                  disabled = CASE WHEN ?5 THEN 1 ELSE coalesce(disabled, 0) END
-             WHERE key = ?1 AND key_hash IS NULL",
+             WHERE seq = ?1",
         )?
-        .execute(params![clear, key.masked(), stored, default.get(), duplicate])?;
+        .execute(params![seq, key.masked(), stored, default.get(), duplicate])?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Changes to rows of `api_keys`.
 
-use std::time::SystemTime;
+use std::{collections::HashSet, time::SystemTime};
 
 use rusqlite::{Connection, params};
 
@@ -23,7 +23,11 @@ pub(super) fn insert(
     let mut taken = connection.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM api_keys WHERE ?1 IN (key_hash, old_key_hash))",
     )?;
+    let mut batch = HashSet::new();
     for key in keys {
+        if !batch.insert(key.secret.hash()) {
+            return Ok(false);
+        }
         if taken.query_row([key.secret.hash().to_hex()], |row| row.get(0))? {
             return Ok(false);
         }
@@ -96,12 +100,13 @@ fn rotate(
     connection
         .prepare_cached(
             "UPDATE api_keys SET
-                 old_key_hash = key_hash, old_key_until = ?2, key_hash = ?3, key = ?4
+                 old_key_hash = CASE WHEN ?2 IS NULL THEN NULL ELSE key_hash END,
+                 old_key_until = ?2, key_hash = ?3, key = ?4
              WHERE id = ?1",
         )?
         .execute(params![
             id.as_str(),
-            rfc3339(now + rotation.grace),
+            rotation.old_until(now).map(rfc3339),
             rotation.hash().to_hex(),
             rotation.secret.masked(),
         ])?;

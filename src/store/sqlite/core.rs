@@ -40,6 +40,11 @@ impl Core {
         self.calendar.window(self.clock.now()).day
     }
 
+    /// The subject's counter, if it was loaded.
+    pub(super) fn counter(&self, id: &KeyId) -> Option<Arc<DayCounter>> {
+        self.counters.get(id).map(|counter| counter.clone())
+    }
+
     /// The number of the present state of `api_keys`, to be read before the table is.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

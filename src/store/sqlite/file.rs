@@ -9,7 +9,7 @@ use std::{
 use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Durability, OpenError, SqliteOptions, schema};
+use super::{OpenError, SqliteOptions, schema};
 
 /// How long a write waits for another process's write lock.
 pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(1);
@@ -53,6 +53,19 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Makes the file if it is not there, for its owner only, and returns its one true path, so that
+/// every way of naming it leads to the same lock.
+pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(path)
+        .and_then(|_| path.canonicalize())
+        .map_err(|error| OpenError::because(format!("{} cannot be opened", path.display()), error))
+}
+
 pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenError> {
     let shown = options.path.display();
     let failed = |error| OpenError::because(format!("{shown} cannot be opened"), error);
@@ -60,7 +73,7 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&options.path, flags).map_err(failed)?;
-    configure_writer(&connection, options.durability).map_err(failed)?;
+    configure_writer(&connection).map_err(failed)?;
     schema::migrate(&connection).map_err(|error| match error {
         schema::MigrateError::Foreign => {
             OpenError::new(format!("{shown} has tables of another program; name a new file"))
@@ -73,17 +86,11 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
     Ok(connection)
 }
 
-fn configure_writer(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(WRITE_PATIENCE)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(
-        None,
-        "synchronous",
-        match durability {
-            Durability::Process => "NORMAL",
-            Durability::Power => "FULL",
-        },
-    )?;
+    // Never over the limit after a loss of power: a unit must be on disk before its answer.
+    connection.pragma_update(None, "synchronous", "FULL")?;
     // A hashed-over key must not stay in freed bytes of the file.
     connection.pragma_update(None, "secure_delete", "ON")?;
     connection.set_prepared_statement_cache_capacity(64);
@@ -106,7 +113,9 @@ pub(super) fn open_readers(options: &SqliteOptions) -> Result<Pool, OpenError> {
         })
     });
     let mut config = Config::new(&options.path);
-    config.pool = Some(PoolConfig::new(READERS));
+    let mut pool = PoolConfig::new(READERS);
+    pool.timeouts.wait = Some(READ_PATIENCE);
+    config.pool = Some(pool);
     let builder = config.builder(Runtime::Tokio1).map_err(|error| failed(error.to_string()))?;
     builder.post_create(hook).build().map_err(|error| failed(error.to_string()))
 }

@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -40,13 +43,13 @@ impl KeyStore for SqliteStore {
         let core = &self.0.core;
         match core.cached(&hash) {
             Some(cached) => StoreFuture::ready(Ok(cached.record(|| core.clock.now()))),
-            None => StoreFuture::pending(self.clone().look_up(key.clone(), hash)),
+            None => StoreFuture::pending(self.clone().find_in_file(key.clone(), hash)),
         }
     }
 }
 
 impl SqliteStore {
-    async fn look_up(
+    async fn find_in_file(
         self,
         key: SecretKey,
         hash: KeyHash,
@@ -71,14 +74,15 @@ impl SqliteStore {
         let generation = self.0.core.generation();
         let default = self.0.core.default_daily_limit;
         let clear = key.expose().to_owned();
-        let found = self.read(move |connection| find(connection, hash, &clear, default)).await?;
+        let found = self.look_up(move |connection| find(connection, hash, &clear, default)).await?;
         Ok((generation, found))
     }
 
     async fn adopt(&self, key: SecretKey) -> Result<(), StoreError> {
         let core: Arc<Core> = self.0.core.clone();
         let default = core.default_daily_limit;
-        let adopt = move |connection: &Connection| adopt::one(connection, key.expose(), default);
+        let adopt =
+            move |connection: &Connection| adopt::presented(connection, key.expose(), default);
         self.0.core.queue.call(adopt, move || core.forget_keys()).await
     }
 }
@@ -99,12 +103,14 @@ fn find(
     let row = statement
         .query_row([&hash], |row| {
             let (until, current): (Option<String>, bool) = (row.get(8)?, row.get(9)?);
-            Ok((rows::record(row, default)?, until.filter(|_| !current)))
+            Ok((rows::record(row, default)?, (!current).then_some(until)))
         })
         .optional()
         .map_err(unavailable)?;
     if let Some((record, until)) = row {
-        return Ok(Found::Record(record?, until.as_deref().and_then(parse_timestamp)));
+        // An old key without a valid date is over.
+        let until = until.map(|until| until.as_deref().and_then(parse_timestamp));
+        return Ok(Found::Record(record?, until.map(|until| until.unwrap_or(UNIX_EPOCH))));
     }
     let waits: bool = connection
         .prepare_cached(

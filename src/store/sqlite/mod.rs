@@ -54,7 +54,10 @@ pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
     core: Arc<Core>,
+    /// For reports and lists.
     pool: Pool,
+    /// For keys and counters, which must not wait behind reports.
+    look_ups: Pool,
     writer: Writer,
     _lock: FileLock,
 }
@@ -66,13 +69,15 @@ impl SqliteStore {
     ///
     /// When another process has it open, or it cannot be read and written, or it was made by
     /// another program.
-    pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+    pub fn open(mut options: SqliteOptions) -> Result<Self, OpenError> {
+        options.path = file::create(&options.path)?;
         let lock = FileLock::take(&options.path)?;
         let connection = file::open_writer(&options)?;
         let pool = file::open_readers(&options)?;
+        let look_ups = file::open_readers(&options)?;
         let core = Arc::new(Core::new(&options));
         let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
-        Ok(Self(Arc::new(Inner { core, pool, writer, _lock: lock })))
+        Ok(Self(Arc::new(Inner { core, pool, look_ups, writer, _lock: lock })))
     }
 
     /// Waits until all that was recorded before the call is in the file.
@@ -91,18 +96,38 @@ impl SqliteStore {
         flushed
     }
 
-    /// Reads with one of the pool's connections.
+    /// Waits until what was recorded before is in the file, so that it can be read. While it cannot
+    /// be written, what is in the file is still worth reading.
+    async fn written(&self) {
+        if let Err(error) = self.flush().await {
+            tracing::debug!(source = ?error, "reading what is in the file");
+        }
+    }
+
+    /// Reads for a request that waits to be admitted.
+    fn look_up<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
+        read(self.0.look_ups.clone(), query)
+    }
+
+    /// Reads for a report.
     fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
-        let pool = self.0.pool.clone();
-        async move {
-            let reader = pool.get().await.map_err(StoreError::unavailable)?;
-            let answer = reader.interact(move |connection| query(connection)).await;
-            answer.map_err(|error| StoreError::unavailable(error.to_string()))?
-        }
+        read(self.0.pool.clone(), query)
     }
+}
+
+async fn read<T: Send + 'static>(
+    pool: Pool,
+    query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let reader = pool.get().await.map_err(StoreError::unavailable)?;
+    let answer = reader.interact(move |connection| query(connection)).await;
+    answer.map_err(|error| StoreError::unavailable(error.to_string()))?
 }
 
 impl fmt::Debug for SqliteStore {

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -83,9 +84,9 @@ pub(super) fn write(connection: &Connection, ops: Vec<Op>) -> rusqlite::Result<V
                 delta.used -= 1;
                 delta.refunded += i64::from(capped);
             }
-            Op::Job { job, .. } => {
+            Op::Job { counts, job } => {
                 write_deltas(connection, deltas.drain())?;
-                replies.extend(run_job(connection, job)?);
+                replies.extend(run_job(connection, counts.is_some(), job)?);
             }
         }
     }
@@ -93,19 +94,32 @@ pub(super) fn write(connection: &Connection, ops: Vec<Op>) -> rusqlite::Result<V
     Ok(replies)
 }
 
-/// Runs a job; one that fails on its own account is undone alone and its caller told.
-fn run_job(connection: &Connection, job: Job) -> rusqlite::Result<Option<Reply>> {
-    connection.execute_batch("SAVEPOINT job")?;
-    let done = match job(connection) {
-        Ok(reply) => Some(reply),
+/// Runs a job. One that fails or panics on its own account is undone alone and its caller told;
+/// but if it counts, memory is already ahead of it, and the whole batch must fail.
+fn run_job(connection: &Connection, counts: bool, job: Job) -> rusqlite::Result<Option<Reply>> {
+    let run = |connection: &Connection| {
+        catch_unwind(AssertUnwindSafe(|| job(connection)))
+            .unwrap_or(Err(rusqlite::Error::InvalidQuery))
+    };
+    if counts { run(connection).map(Some) } else { apart(connection, run) }
+}
+
+/// Does `work` so that it can fail on its own account (`None`) without the transaction's failing.
+pub(super) fn apart<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    connection.execute_batch("SAVEPOINT apart")?;
+    let done = match work(connection) {
+        Ok(done) => Some(done),
         Err(error) if is_of_the_store(&error) => return Err(error),
         Err(error) => {
-            tracing::error!(%error, "a change was not possible");
-            connection.execute_batch("ROLLBACK TO job")?;
+            tracing::error!(%error, "a part of a transaction was not possible");
+            connection.execute_batch("ROLLBACK TO apart")?;
             None
         }
     };
-    connection.execute_batch("RELEASE job")?;
+    connection.execute_batch("RELEASE apart")?;
     Ok(done)
 }
 
@@ -129,7 +143,7 @@ fn write_deltas(
     )?;
     for ((id, origin), delta) in deltas {
         let day = origin.day.to_string();
-        statement.execute(params![
+        let changed = statement.execute(params![
             id.as_str(),
             day,
             origin.epoch,
@@ -137,6 +151,10 @@ fn write_deltas(
             delta.refunded,
             delta.last_used_at
         ])?;
+        // The row belongs to another reset than memory does: the counter must be read back.
+        if changed == 0 {
+            return Err(rusqlite::Error::StatementChangedRows(0));
+        }
     }
     Ok(())
 }

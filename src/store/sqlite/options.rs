@@ -9,10 +9,12 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// The end of the process, `kill -9` included (`synchronous=NORMAL`).
+    /// Exact after the end of the process, `kill -9` included; never over the limit after a loss of
+    /// power.
     #[default]
     Process,
-    /// Also the loss of power (`synchronous=FULL`: an fsync before the answer).
+    /// Exact after both. At present [`Process`](Self::Process) keeps this promise too: each commit
+    /// is fsynced before the answer.
     Power,
 }
 

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -134,6 +134,14 @@ impl Queue {
         !state.open && !state.stopped
     }
 
+    /// The writer has ended: whoever waits is told, and nothing more is taken.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        state.open = false;
+        state.stopped = true;
+        state.batch = Batch::new();
+    }
+
     /// Tells the writer to end after what is queued.
     pub(super) fn stop(&self) {
         let mut state = self.lock();
@@ -153,6 +161,12 @@ impl Batch {
 }
 
 impl Commit {
+    /// Whether the batch is known to have failed.
+    pub(super) fn has_failed(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.poll(&mut cx), Poll::Ready(Err(_)))
+    }
+
     /// Ready once the batch is committed or has failed; may be asked again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         if let Some(known) = &self.known {

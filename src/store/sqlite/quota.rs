@@ -24,8 +24,8 @@ struct SqliteCharge {
 
 impl QuotaStore for SqliteStore {
     fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
-        if let Some(counter) = self.0.core.counters.get(&subject.id) {
-            return StoreFuture::ready(reserve(&self.0.core, counter.clone(), subject, at));
+        if let Some(counter) = self.0.core.counter(&subject.id) {
+            return StoreFuture::ready(reserve(&self.0.core, counter, subject, at));
         }
         let (store, subject) = (self.clone(), subject.clone());
         StoreFuture::pending(async move {
@@ -38,7 +38,7 @@ impl QuotaStore for SqliteStore {
         let (store, subject) = (self.clone(), subject.clone());
         StoreFuture::pending(async move {
             let counter = store.load_counter(&subject.id, at).await?;
-            Ok(counter.standing(&subject, &store.0.core.calendar.window(at)))
+            Ok(counter.standing(&subject, &store.0.core.calendar, at))
         })
     }
 }
@@ -52,12 +52,14 @@ impl SqliteStore {
         at: SystemTime,
     ) -> Result<Arc<DayCounter>, StoreError> {
         let core = &self.0.core;
-        if let Some(counter) = core.counters.get(id) {
-            return Ok(counter.clone());
+        if let Some(counter) = core.counter(id) {
+            return Ok(counter);
         }
         let (key_id, day) = (id.clone(), core.calendar.window(at).day);
         let count = self
-            .read(move |connection| rows::read_count(connection, &key_id, day).map_err(unavailable))
+            .look_up(move |connection| {
+                rows::read_count(connection, &key_id, day).map_err(unavailable)
+            })
             .await?;
         let new = || Arc::new(DayCounter::new(count));
         Ok(core.counters.entry(id.clone()).or_insert_with(new).clone())
@@ -70,8 +72,7 @@ fn reserve(
     subject: &QuotaSubject,
     at: SystemTime,
 ) -> Result<Verdict, StoreError> {
-    let window = core.calendar.window(at);
-    let (taken, standing) = counter.reserve(subject, &window, |origin| {
+    let (taken, standing) = counter.reserve(subject, &core.calendar, at, |origin| {
         let id = subject.id.clone();
         let commit = core.queue.push(Op::Charge { id, origin, at })?;
         Ok::<_, StoreError>((origin, commit))
@@ -95,6 +96,10 @@ impl Charge for SqliteCharge {
         };
         let capped = refund == Refund::UpToLimit;
         self.counter.refund(origin, &self.subject, refund, || {
+            // A unit that was not written is not charged: what is counted now is somebody else's.
+            if self.commit.has_failed() {
+                return false;
+            }
             let id = self.subject.id.clone();
             let pushed = self.core.queue.push(Op::Refund { id, origin, capped });
             pushed.map(|commit| self.commit = commit).is_ok()

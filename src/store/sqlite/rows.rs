@@ -88,7 +88,8 @@ fn is_true(value: ValueRef<'_>) -> bool {
     }
 }
 
-fn text(value: ValueRef<'_>) -> Option<String> {
+/// Whatever was typed, as text.
+pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
     match value {
         ValueRef::Null => None,
         ValueRef::Integer(number) => Some(number.to_string()),

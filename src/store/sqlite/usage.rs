@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::{SqliteStore, rows, unavailable};
 use crate::{
@@ -25,7 +25,7 @@ impl UsageReader for SqliteStore {
     fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
         let store = self.clone();
         StoreFuture::pending(async move {
-            store.flush().await?;
+            store.written().await;
             let default = store.0.core.default_daily_limit;
             store.read(move |connection| report(connection, query, default)).await
         })
@@ -116,8 +116,9 @@ fn read_report(
         }
     }
 
-    let records = records(connection, default)?;
-    Ok(report.into_report(records.len() as u64, |id| records.get(id)))
+    let records = records(connection, report.key_ids(), default)?;
+    let total = connection.query_row("SELECT count(*) FROM api_keys", [], |row| row.get(0))?;
+    Ok(report.into_report(total, |id| records.get(id)))
 }
 
 fn day(row: &Row<'_>) -> rusqlite::Result<Option<Day>> {
@@ -135,12 +136,20 @@ fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
     })
 }
 
-fn records(
+fn records<'a>(
     connection: &Connection,
+    ids: impl Iterator<Item = &'a KeyId>,
     default: DailyLimit,
 ) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
-    let sql = format!("SELECT {} FROM api_keys k", rows::RECORD);
+    let sql = format!("SELECT {} FROM api_keys k WHERE k.id = ?1", rows::RECORD);
     let mut statement = connection.prepare_cached(&sql)?;
-    let records = statement.query_map([], |row| rows::record_for_show(row, default))?;
-    records.map(|record| record.map(|record| (record.id.clone(), record))).collect()
+    let mut records = HashMap::new();
+    for id in ids {
+        if !records.contains_key(id) {
+            let record = |row: &Row<'_>| rows::record_for_show(row, default);
+            let found = statement.query_row([id.as_str()], record).optional()?;
+            records.extend(found.map(|record| (id.clone(), record)));
+        }
+    }
+    Ok(records)
 }

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use super::{
     adopt,
     core::Core,
+    file::WRITE_PATIENCE,
     ops::{self, Op, Reply},
     queue::{Batch, Work},
     rows, usage,
@@ -40,7 +41,10 @@ impl Writer {
             watched: None,
             scrub: true,
         };
-        let run = move || state.run();
+        let run = move || {
+            let _end = EndQueue(state.core.clone());
+            state.run();
+        };
         let thread = thread::Builder::new().name("quota-writer".to_owned()).spawn(run)?;
         Ok(Self { core, thread: Mutex::new(Some(thread)) })
     }
@@ -60,6 +64,15 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Whoever waits for the writer is told when it ends, also by a panic.
+struct EndQueue(Arc<Core>);
+
+impl Drop for EndQueue {
+    fn drop(&mut self) {
+        self.0.queue.end();
     }
 }
 
@@ -115,7 +128,12 @@ impl State {
 
     fn write(&self, ops: Vec<Op>) -> rusqlite::Result<Vec<Reply>> {
         let replies = ops::write(&self.connection, ops)?;
-        usage::write(&self.connection, &self.core.calendar, &self.held)?;
+        // Events that cannot be written must not keep units from being counted.
+        let write =
+            |connection: &Connection| usage::write(connection, &self.core.calendar, &self.held);
+        if ops::apart(&self.connection, write)?.is_none() {
+            tracing::error!(lost = self.held.len(), "usage events were lost");
+        }
         Ok(replies)
     }
 
@@ -168,7 +186,7 @@ impl State {
 
     fn restore_counters(&self) -> rusqlite::Result<()> {
         for id in &self.lost_count {
-            if let Some(counter) = self.core.counters.get(id) {
+            if let Some(counter) = self.core.counter(id) {
                 counter.restore(rows::read_count(&self.connection, id, counter.day())?);
             }
         }
@@ -203,12 +221,15 @@ impl State {
         self.scrub_wal()
     }
 
-    /// Empties the WAL, where clear text may be left. A reader may keep it for a moment.
+    /// Empties the WAL, where clear text may be left. Never waits for a reader that keeps it: the
+    /// next look tries again.
     fn scrub_wal(&mut self) -> rusqlite::Result<()> {
         if self.scrub {
+            self.connection.busy_timeout(Duration::ZERO)?;
             let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-            let busy: i64 = self.connection.query_row(sql, [], |row| row.get(0))?;
-            self.scrub = busy != 0;
+            let busy = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+            self.connection.busy_timeout(WRITE_PATIENCE)?;
+            self.scrub = busy? != 0;
         }
         Ok(())
     }
