@@ -126,7 +126,9 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, BadSetting> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| BadSetting::new("PORT", format!("cannot listen on {address}: {error}")))
+    TcpListener::bind(address).await.map_err(|error| {
+        let not_here = error.kind() == std::io::ErrorKind::AddrNotAvailable;
+        let variable = if not_here { "HOST" } else { "PORT" };
+        BadSetting::new(variable, format!("cannot listen on {address}: {error}"))
+    })
 }
