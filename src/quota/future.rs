@@ -113,7 +113,7 @@ where
                         Err(rejection) => return Poll::Ready(Ok(this.shared.refuse(&rejection))),
                     }
                     let call = call.take();
-                    this.state.set(match this.shared.commit {
+                    this.state.set(match this.shared.options.commit {
                         CommitPoint::BeforeForward => State::Committing { call },
                         CommitPoint::BeforeAnswer => forward(call),
                     });

@@ -4,7 +4,8 @@ use tower_layer::Layer;
 
 use super::{
     ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, KeySubject, SubjectSource,
-    in_flight::InFlight, shared::Shared,
+    in_flight::InFlight,
+    shared::{Options, Shared},
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -24,9 +25,11 @@ impl<Q> DailyQuotaLayer<Q> {
             policy: Arc::new(ChargeUnlessUndone),
             subject: KeySubject,
             reject: ProblemJson,
-            commit: CommitPoint::BeforeAnswer,
-            in_flight: None,
-            clock: Arc::new(SystemClock),
+            options: Options {
+                commit: CommitPoint::BeforeAnswer,
+                in_flight: None,
+                clock: Arc::new(SystemClock),
+            },
         })
     }
 }
@@ -41,50 +44,29 @@ impl<Q: Clone, P, F: Clone, R: Clone> DailyQuotaLayer<Q, P, F, R> {
     /// Charges by another policy.
     #[must_use]
     pub fn policy<P2: ChargePolicy>(self, policy: P2) -> DailyQuotaLayer<Q, P2, F, R> {
-        let Shared { store, subject, reject, commit, clock, in_flight, .. } =
-            Arc::unwrap_or_clone(self.shared);
+        let Shared { store, subject, reject, options, .. } = Arc::unwrap_or_clone(self.shared);
         let policy = Arc::new(policy);
-        DailyQuotaLayer::from_shared(Shared {
-            store,
-            policy,
-            subject,
-            reject,
-            commit,
-            in_flight,
-            clock,
-        })
+        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, options })
     }
 
     /// Counts on another subject than the key.
     #[must_use]
     pub fn subject<F2: SubjectSource>(self, subject: F2) -> DailyQuotaLayer<Q, P, F2, R> {
-        let Shared { store, policy, reject, commit, clock, in_flight, .. } =
-            Arc::unwrap_or_clone(self.shared);
-        DailyQuotaLayer::from_shared(Shared {
-            store,
-            policy,
-            subject,
-            reject,
-            commit,
-            in_flight,
-            clock,
-        })
+        let Shared { store, policy, reject, options, .. } = Arc::unwrap_or_clone(self.shared);
+        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, options })
     }
 
     /// Renders rejections in another form.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> DailyQuotaLayer<Q, P, F, R2> {
-        let Shared { store, policy, subject, commit, clock, in_flight, .. } =
-            Arc::unwrap_or_clone(self.shared);
-        DailyQuotaLayer::from_shared(Shared {
-            store,
-            policy,
-            subject,
-            reject,
-            commit,
-            in_flight,
-            clock,
-        })
+        let Shared { store, policy, subject, options, .. } = Arc::unwrap_or_clone(self.shared);
+        DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, options })
+    }
+
+    fn set(self, set: impl FnOnce(&mut Options)) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        set(&mut shared.options);
+        Self::from_shared(shared)
     }
 
     /// Limits how many requests of one subject may be under way at once; `None` takes the limit
@@ -92,22 +74,19 @@ impl<Q: Clone, P, F: Clone, R: Clone> DailyQuotaLayer<Q, P, F, R> {
     #[must_use]
     pub fn max_in_flight(self, most: impl Into<Option<NonZeroU32>>) -> Self {
         let in_flight = most.into().map(|most| Arc::new(InFlight::new(most)));
-        let shared = Arc::unwrap_or_clone(self.shared);
-        Self::from_shared(Shared { in_flight, ..shared })
+        self.set(|options| options.in_flight = in_flight)
     }
 
     /// Says when the unit must be durable.
     #[must_use]
     pub fn commit(self, commit: CommitPoint) -> Self {
-        let shared = Arc::unwrap_or_clone(self.shared);
-        Self::from_shared(Shared { commit, ..shared })
+        self.set(|options| options.commit = commit)
     }
 
     /// Takes the day from another clock.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
-        let shared = Arc::unwrap_or_clone(self.shared);
-        Self::from_shared(Shared { clock: Arc::new(clock), ..shared })
+        self.set(|options| options.clock = Arc::new(clock))
     }
 }
 
@@ -120,7 +99,7 @@ impl<Q, P, F, R> Clone for DailyQuotaLayer<Q, P, F, R> {
 impl<Q, P, F, R> fmt::Debug for DailyQuotaLayer<Q, P, F, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DailyQuotaLayer")
-            .field("commit", &self.shared.commit)
+            .field("commit", &self.shared.options.commit)
             .finish_non_exhaustive()
     }
 }

@@ -40,7 +40,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let at = ReceivedAt::of(request.extensions_mut(), &*self.shared.clock);
+        let at = ReceivedAt::of(request.extensions_mut(), &*self.shared.options.clock);
         let units = Units::of(request.extensions_mut());
         let (head, body) = request.into_parts();
         let reserving = self.shared.reserve(&head, units, at);

@@ -38,6 +38,12 @@ pub(super) struct Shared<Q, P, F, R> {
     pub(super) policy: Arc<P>,
     pub(super) subject: F,
     pub(super) reject: R,
+    pub(super) options: Options,
+}
+
+/// What is set beside the parts that have types of their own.
+#[derive(Clone)]
+pub(super) struct Options {
     pub(super) commit: CommitPoint,
     pub(super) in_flight: Option<Arc<InFlight>>,
     pub(super) clock: Arc<dyn Clock>,
@@ -50,9 +56,7 @@ impl<Q: Clone, P, F: Clone, R: Clone> Clone for Shared<Q, P, F, R> {
             policy: self.policy.clone(),
             subject: self.subject.clone(),
             reject: self.reject.clone(),
-            commit: self.commit,
-            in_flight: self.in_flight.clone(),
-            clock: self.clock.clone(),
+            options: self.options.clone(),
         }
     }
 }
@@ -90,7 +94,7 @@ where
     /// Asks the store for a unit of this request's subject.
     pub(super) fn reserve(&self, head: &Parts, units: Units, at: SystemTime) -> Reserving {
         let subject = self.subject.subject(head).ok_or(QuotaRejection::NoSubject)?;
-        let slot = match &self.in_flight {
+        let slot = match &self.options.in_flight {
             Some(in_flight) => {
                 Some(in_flight.enter(&subject.id).ok_or(QuotaRejection::TooManyInFlight)?)
             }
