@@ -2,6 +2,8 @@
 //! holding it, and an end that lets running answers finish.
 
 use std::{
+    fmt,
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -16,11 +18,15 @@ use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    server::{
+        conn::auto::Builder,
+        graceful::{GracefulConnection, GracefulShutdown},
+    },
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
 };
 use tower::{BoxError, Service, ServiceExt};
 
@@ -76,12 +82,15 @@ where
     let mut interrupt = signal(SignalKind::interrupt())?;
     let builder = builder();
     let connections = GracefulShutdown::new();
+    let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
+            Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     let socket = PatientSocket::new(nodelay(socket), HEAD_LIMIT, patience.write);
-                    connect(&builder, &connections, socket, peer, service.clone());
+                    let connection = connection(&builder, socket, peer, service.clone());
+                    tasks.spawn(finish(connections.watch(connection)));
                 }
                 Err(error) => wait_after(&error).await,
             },
@@ -100,6 +109,8 @@ where
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    // What is left is cut here, so that its end is recorded before the store is closed.
+    tasks.shutdown().await;
     Ok(())
 }
 
@@ -127,14 +138,13 @@ fn nodelay(socket: TcpStream) -> TcpStream {
     socket
 }
 
-#[expect(clippy::disallowed_methods, reason = "one task per connection")]
-fn connect<S, B>(
+fn connection<S, B>(
     builder: &Builder<TokioExecutor>,
-    connections: &GracefulShutdown,
     socket: PatientSocket,
     peer: SocketAddr,
     service: S,
-) where
+) -> impl GracefulConnection<Error: fmt::Display> + Send + 'static
+where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
@@ -147,13 +157,13 @@ fn connect<S, B>(
         request.extensions_mut().insert(peer);
         service.clone().oneshot(request)
     });
-    let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-    let connection = connections.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection ended");
-        }
-    });
+    builder.serve_connection(TokioIo::new(socket), service).into_owned()
+}
+
+async fn finish(connection: impl Future<Output = Result<(), impl fmt::Display>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "connection ended");
+    }
 }
 
 /// Out of file descriptors: trying again at once would only burn CPU.
