@@ -184,9 +184,8 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(sent.success());
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     }
 
     /// Waits for its end.
