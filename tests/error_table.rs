@@ -92,6 +92,8 @@ async fn a_day_that_is_used_up() {
     assert_eq!(refused.header("x-ratelimit-limit-requests"), "1");
     assert!(!refused.header("x-ratelimit-reset-requests").is_empty());
     assert_eq!(used(&gateway, &key).await, 1, "a refusal costs nothing");
+    let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await;
+    assert_eq!(usage.header("x-ratelimit-remaining-requests"), "0", "here too");
 }
 
 #[tokio::test(flavor = "multi_thread")]

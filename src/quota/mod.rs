@@ -53,7 +53,6 @@
 
 mod charge;
 mod future;
-mod headers;
 mod in_flight;
 mod layer;
 mod rejection;

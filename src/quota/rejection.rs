@@ -2,10 +2,9 @@ use std::time::SystemTime;
 
 use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
 
-use super::headers;
 use crate::{
     error::{Rejection, StoreError},
-    store::Standing,
+    store::{Standing, rate_headers},
 };
 
 /// Why a request took no unit.
@@ -55,7 +54,7 @@ impl From<&QuotaRejection> for Rejection {
 fn exhausted(standing: &Standing, at: SystemTime) -> Rejection {
     let limit = standing.daily_limit.get();
     let resets_at = crate::clock::rfc3339(standing.resets_at);
-    let seconds = headers::seconds_to_reset(standing, at);
+    let seconds = rate_headers::seconds_to_reset(standing, at);
     let mut rejection = Rejection::new(
         StatusCode::TOO_MANY_REQUESTS,
         "insufficient_quota",
@@ -64,6 +63,6 @@ fn exhausted(standing: &Standing, at: SystemTime) -> Rejection {
     )
     .header(RETRY_AFTER, HeaderValue::from(seconds))
     .header(SHOULD_RETRY, HeaderValue::from_static("false"));
-    headers::insert(&mut rejection.headers, standing, at);
+    rate_headers::insert(&mut rejection.headers, standing, at);
     rejection
 }

@@ -7,11 +7,11 @@ use std::{
 
 use http::response::Parts;
 
-use super::{ChargePolicy, Settlement, headers, in_flight::Slot};
+use super::{ChargePolicy, Settlement, in_flight::Slot};
 use crate::{
     body::{BodyEnd, BodyObserver},
     error::StoreError,
-    store::{Charge, Standing, Units},
+    store::{Charge, Standing, Units, rate_headers},
 };
 
 /// The unit of one request: it lives in the future, then in the body.
@@ -54,7 +54,7 @@ impl Unit {
     }
 
     pub(super) fn insert_headers(&self, head: &mut Parts) {
-        headers::insert(&mut head.headers, &self.standing, self.at);
+        rate_headers::insert(&mut head.headers, &self.standing, self.at);
     }
 }
 

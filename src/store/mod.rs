@@ -19,6 +19,7 @@ mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod quota;
+pub(crate) mod rate_headers;
 mod report;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

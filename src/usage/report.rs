@@ -19,7 +19,7 @@ use crate::{
     key::{KeyId, KeyRecord},
     store::{
         QuotaStore, QuotaSubject, Standing, Tokens, UsageFigures, UsageQuery, UsageReader,
-        UsageReport,
+        UsageReport, rate_headers,
     },
 };
 
@@ -122,14 +122,19 @@ impl<S: Clone, R: Clone> UsageService<S, R> {
 }
 
 impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
-    async fn usage(&self, record: &KeyRecord, at: ReceivedAt) -> Result<Bytes, StoreError> {
+    async fn usage(
+        &self,
+        record: &KeyRecord,
+        at: ReceivedAt,
+    ) -> Result<Response<Bytes>, StoreError> {
         let subject = QuotaSubject::from(record);
         let standing = self.store.standing(&subject, at.0).await?;
         let from = standing.day.minus(HISTORY);
         let query = UsageQuery::days(from, standing.day).key(record.id.clone());
         let report = self.store.report(query).await?;
-        let usage = self.tell(record, &standing, report);
-        Ok(json(&usage))
+        let mut answer = json_answer(json(&self.tell(record, &standing, report)));
+        rate_headers::insert(answer.headers_mut(), &standing, at.0);
+        Ok(answer)
     }
 
     fn tell<'a>(
@@ -183,7 +188,7 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
         record: Option<Arc<KeyRecord>>,
         at: ReceivedAt,
     ) -> Response<UsageBody> {
-        let bytes = match (method.as_str(), record) {
+        let answer = match (method.as_str(), record) {
             ("GET" | "HEAD", Some(record)) => self.usage(&record, at).await.map_err(|error| {
                 tracing::warn!(%error, source = ?error, "a holder's usage could not be read");
                 Rejection::from(&error)
@@ -191,7 +196,7 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
             ("GET" | "HEAD", None) => Err(no_key()),
             _ => Err(wrong_method()),
         };
-        let mut answer = bytes.map_or_else(|rejection| self.reject.reject(rejection), json_answer);
+        let mut answer = answer.unwrap_or_else(|rejection| self.reject.reject(rejection));
         if method == Method::HEAD {
             let length = answer.body().len().into();
             answer.headers_mut().insert(header::CONTENT_LENGTH, length);

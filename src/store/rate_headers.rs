@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::store::Standing;
+use super::Standing;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -13,13 +13,13 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-req
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
 
 /// Seconds until the quota resets, at least 1, so that a wait of this length is enough.
-pub(super) fn seconds_to_reset(standing: &Standing, at: SystemTime) -> u64 {
+pub(crate) fn seconds_to_reset(standing: &Standing, at: SystemTime) -> u64 {
     let left = standing.resets_at.duration_since(at).unwrap_or_default();
     (left.as_secs() + u64::from(left.subsec_nanos() > 0)).max(1)
 }
 
 /// Adds the rate headers for a standing; an unlimited subject gets none.
-pub(super) fn insert(headers: &mut HeaderMap, standing: &Standing, at: SystemTime) {
+pub(crate) fn insert(headers: &mut HeaderMap, standing: &Standing, at: SystemTime) {
     let (Some(limit), Some(remaining)) = (standing.daily_limit.limited(), standing.remaining())
     else {
         return;
