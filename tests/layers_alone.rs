@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
+    error::Rejection,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     quota::{CommitPoint, DailyQuotaLayer},
     store::{Outcome, QuotaSubject, UsageEvent, UsageSink, memory::MemoryStore},
@@ -170,6 +171,19 @@ async fn usage_outside_the_quota_tells_of_refusals_and_units() {
     let events = events.0.lock().unwrap();
     assert_eq!([events[0].units, events[1].units], [1, 0]);
     assert!(events.iter().all(|event| event.key_id == Some(KeyId::from("alice"))));
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_as_one_whatever_renders_it() {
+    let (events, store) = (Events::default(), store(0));
+    let bare = |_: Rejection| Response::builder().status(418).body(Bytes::new()).unwrap();
+    let service = ServiceBuilder::new()
+        .layer(UsageRecorderLayer::new(events.clone()))
+        .layer(TrialKeyAuthLayer::new(store).reject(bare))
+        .service(ReadinessProbe::default());
+    let answer = service.oneshot(Request::new(Body::default())).await.unwrap();
+    assert_eq!(answer.status(), 418);
+    assert_eq!(events.outcomes(), [Outcome::Rejected("missing_api_key")]);
 }
 
 #[tokio::test]

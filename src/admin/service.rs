@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{ProblemJson, Reject},
+    error::{ProblemJson, Reject, refuse},
     key::DailyLimit,
     store::AdminStore,
 };
@@ -128,7 +128,7 @@ impl<S: AdminStore, R: Reject> Shared<S, R> {
         let (head, body) = request.into_parts();
         let answer = self.call(&head, body).await;
         let mut answer =
-            answer.unwrap_or_else(|refusal| self.reject.reject(refusal.into_rejection()));
+            answer.unwrap_or_else(|refusal| refuse(&self.reject, refusal.into_rejection()));
         guard(answer.headers_mut());
         if head.method == Method::HEAD {
             let length = answer.body().len().into();

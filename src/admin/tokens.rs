@@ -4,6 +4,8 @@ use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use crate::key::{bearer, hex};
+
 const SHORTEST: usize = 16;
 /// Beginnings of the tokens that documents and templates show, without punctuation.
 const PLACEHOLDERS: [&str; 8] = [
@@ -87,11 +89,6 @@ pub(super) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     tokens.all(|token| token == first).then_some(first)
 }
 
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.trim_ascii().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
-}
-
 fn check(token: &str) -> Result<[u8; 32], InvalidAdminToken> {
     if token.is_empty() {
         return Err(InvalidAdminToken::Empty);
@@ -122,10 +119,6 @@ fn is_placeholder(token: &str) -> bool {
 
 fn hash(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Debug for AdminTokens {

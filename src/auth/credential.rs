@@ -4,7 +4,7 @@ use http::{
 };
 
 use super::AuthRejection;
-use crate::key::SecretKey;
+use crate::key::{SecretKey, bearer};
 
 /// The headers that carry a key, beside `Authorization`.
 static KEY_HEADERS: [HeaderName; 2] =
@@ -34,11 +34,4 @@ fn find(headers: &HeaderMap) -> Result<SecretKey, AuthRejection> {
     }
     let text = std::str::from_utf8(text).map_err(|_| AuthRejection::InvalidKey)?;
     SecretKey::parse(text).map_err(|_| AuthRejection::InvalidKey)
-}
-
-/// The token of a `Bearer` credential; `None` for any other scheme.
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.trim_ascii().split_at_checked(6)?;
-    let separated = token.is_empty() || token[0] == b' ';
-    (scheme.eq_ignore_ascii_case(b"bearer") && separated).then(|| token.trim_ascii())
 }

@@ -6,7 +6,7 @@ use super::AuthRejection;
 use crate::{
     body::ResponseBody,
     clock::Clock,
-    error::{Reject, StoreError},
+    error::{Reject, StoreError, refuse},
     key::{Checksum, KeyRecord, SecretKey},
 };
 
@@ -47,7 +47,7 @@ impl<K, R: Reject> Shared<K, R> {
 
     pub(super) fn refuse<B>(&self, refusal: Refusal) -> Response<ResponseBody<B>> {
         let Refusal(rejection, record) = refusal;
-        let mut response = ResponseBody::answer(self.reject.reject((&rejection).into()));
+        let mut response = ResponseBody::answer(refuse(&self.reject, (&rejection).into()));
         if let Some(record) = record {
             response.extensions_mut().insert(record);
         }

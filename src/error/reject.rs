@@ -36,6 +36,14 @@ where
     }
 }
 
+/// A layer's own answer, marked with [`Rejected`] whatever its renderer does.
+pub(crate) fn refuse(reject: &(impl Reject + ?Sized), rejection: Rejection) -> Response<Bytes> {
+    let rejected = Rejected { code: rejection.code };
+    let mut response = reject.reject(rejection);
+    response.extensions_mut().insert(rejected);
+    response
+}
+
 /// The neutral default: `application/problem+json` (RFC 9457).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProblemJson;
@@ -63,14 +71,13 @@ impl Reject for ProblemJson {
 
 impl Rejection {
     /// A response with this rejection's status and headers around a rendered body. It is marked
-    /// `Cache-Control: no-store` and carries [`Rejected`] in its extensions.
+    /// `Cache-Control: no-store`.
     pub fn into_response(self, body: Bytes, content_type: HeaderValue) -> Response<Bytes> {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response.extensions_mut().insert(Rejected { code: self.code });
         response
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! A generated key follows `trial-{user}-{yyyymmdd}-{random}`; see [`SecretKey::generate`].
 
+mod credential;
 mod generate;
 mod record;
 mod secret;
 
+pub(crate) use credential::bearer;
 pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use record::{DailyLimit, InvalidDailyLimit, KeyId, KeyRecord};
+pub(crate) use secret::hex;
 pub use secret::{InvalidKey, KeyHash, SecretKey};

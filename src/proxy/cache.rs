@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::error::{Chain, rejection};
+use super::error::{Chain, faulty, rejection};
 use crate::error::{ProblemJson, Reject, UpstreamFault};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(600);
@@ -138,11 +138,7 @@ impl CachedGet {
                 flight
             })
         };
-        flight.await.unwrap_or_else(|fault| {
-            let mut answer = self.reject.reject(rejection(fault, None));
-            answer.extensions_mut().insert(fault);
-            answer
-        })
+        flight.await.unwrap_or_else(|fault| faulty(&*self.reject, fault, rejection(fault, None)))
     }
 
     fn depart(&self) -> Shared<Flight> {

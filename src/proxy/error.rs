@@ -1,9 +1,10 @@
 use std::{error::Error, fmt};
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Response, StatusCode};
 use http_body_util::LengthLimitError;
 
-use crate::error::{Rejection, UpstreamFault};
+use crate::error::{Reject, Rejection, UpstreamFault, refuse};
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -117,6 +118,17 @@ pub(super) fn rejection(fault: UpstreamFault, upstream: Option<StatusCode>) -> R
         _ => "upstream_error",
     };
     Rejection::new(status, kind, fault.code(), message)
+}
+
+/// The answer in place of the upstream's: it says in its extensions why.
+pub(super) fn faulty(
+    reject: &(impl Reject + ?Sized),
+    fault: UpstreamFault,
+    rejection: Rejection,
+) -> Response<Bytes> {
+    let mut response = refuse(reject, rejection);
+    response.extensions_mut().insert(fault);
+    response
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use http_body::Body;
 use super::{
     ProxyBody, ProxyRules, RequestBody, RequestTarget, TargetError, Timeouts, UpstreamBase,
     coding::{Coding, Gunzip},
-    error::{Chain, rejection, transport_fault},
+    error::{Chain, faulty, rejection, transport_fault},
     headers::{remove_where, strip_hop_by_hop},
     mask::{Mask, Masked},
     secret::Secret,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{Reject, Rejected, Rejection, UpstreamFault},
+    error::{Reject, Rejection, UpstreamFault, refuse},
 };
 
 /// What all clones of a proxy service have in common.
@@ -72,7 +72,7 @@ impl<R: Reject> Shared<R> {
 
     /// The answer to a request whose target is refused.
     pub(super) fn refusal(&self, error: TargetError) -> Response<Bytes> {
-        self.render(error.into())
+        refuse(&self.reject, error.into())
     }
 
     /// Whether the answer with this head must be replaced.
@@ -117,13 +117,14 @@ impl<R: Reject> Shared<R> {
     /// Stands for a 4xx answer in a coding in which the credential cannot be looked for.
     fn unreadable(&self, status: StatusCode) -> Response<Bytes> {
         tracing::warn!(%status, "a compressed error of the upstream was withheld");
-        self.render(Rejection::new(
+        let rejection = Rejection::new(
             status,
             "upstream_error",
             "upstream_refused",
             "The upstream refused the request; its reason is compressed and cannot be shown. \
              Accept no Content-Encoding but gzip to read it.",
-        ))
+        );
+        refuse(&self.reject, rejection)
     }
 
     /// The answer in place of one that the upstream gave; `text` is how its body began.
@@ -138,12 +139,12 @@ impl<R: Reject> Shared<R> {
         if let Some(value) = replaced.retry_after {
             rejection = rejection.header(header::RETRY_AFTER, value);
         }
-        self.faulty(replaced.fault, rejection)
+        faulty(&self.reject, replaced.fault, rejection)
     }
 
     /// The answer when the upstream gave none.
     pub(super) fn fault(&self, fault: UpstreamFault) -> Response<Bytes> {
-        self.faulty(fault, rejection(fault, None))
+        faulty(&self.reject, fault, rejection(fault, None))
     }
 
     /// The answer when the transport failed, be it that the upload failed first.
@@ -159,19 +160,6 @@ impl<R: Reject> Shared<R> {
         let text = self.readable(Chain(error).to_string().as_bytes());
         tracing::warn!(fault = fault.code(), error = text, "the upstream gave no answer");
         self.fault(fault)
-    }
-
-    fn faulty(&self, fault: UpstreamFault, rejection: Rejection) -> Response<Bytes> {
-        let mut response = self.render(rejection);
-        response.extensions_mut().insert(fault);
-        response
-    }
-
-    fn render(&self, rejection: Rejection) -> Response<Bytes> {
-        let rejected = Rejected { code: rejection.code };
-        let mut response = self.reject.reject(rejection);
-        response.extensions_mut().insert(rejected);
-        response
     }
 
     /// Text for the log, without the credential.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     body::{ObservedBody, ResponseBody},
     clock::Clock,
-    error::Reject,
+    error::{Reject, refuse},
     store::{QuotaStore, StoreFuture, Units, Verdict},
 };
 
@@ -81,7 +81,7 @@ where
             QuotaRejection::NoSubject => tracing::error!("a request without a quota subject"),
             QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
         }
-        let response = self.reject.reject(rejection.into());
+        let response = refuse(&self.reject, rejection.into());
         ResponseBody::answer(response).map(ObservedBody::unobserved)
     }
 }

@@ -15,7 +15,7 @@ use tower_service::Service;
 use crate::{
     body::ResponseBody,
     clock::{Calendar, Clock, Day, ReceivedAt, SystemClock, rfc3339},
-    error::{ProblemJson, Reject, Rejection, StoreError, json},
+    error::{ProblemJson, Reject, Rejection, StoreError, json, refuse},
     key::{KeyId, KeyRecord},
     store::{
         QuotaStore, QuotaSubject, Standing, Tokens, UsageFigures, UsageQuery, UsageReader,
@@ -196,7 +196,7 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
             ("GET" | "HEAD", None) => Err(no_key()),
             _ => Err(wrong_method()),
         };
-        let mut answer = answer.unwrap_or_else(|rejection| self.reject.reject(rejection));
+        let mut answer = answer.unwrap_or_else(|rejection| refuse(&self.reject, rejection));
         if method == Method::HEAD {
             let length = answer.body().len().into();
             answer.headers_mut().insert(header::CONTENT_LENGTH, length);

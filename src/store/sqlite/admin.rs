@@ -68,10 +68,7 @@ impl AdminStore for SqliteStore {
     }
 
     fn probe(&self) -> StoreFuture<()> {
-        let write = |connection: &Connection| {
-            connection.execute("UPDATE probe SET count = count + 1", []).map(drop)
-        };
-        self.0.core.queue.call(write, || ())
+        self.0.core.queue.call(ops::probe, || ())
     }
 }
 

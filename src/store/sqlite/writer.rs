@@ -169,10 +169,8 @@ impl State {
 
     /// Tries a write; if it succeeds, reads lost counters back and opens the queue again.
     fn recover(&mut self) {
-        let probed = self.transaction(|state| {
-            state.connection.execute("UPDATE probe SET count = count + 1", [])
-        });
-        let restored = probed.and_then(|_| self.restore_counters());
+        let probed = self.transaction(|state| ops::probe(&state.connection));
+        let restored = probed.and_then(|()| self.restore_counters());
         match restored {
             Ok(()) => {
                 self.lost_count.clear();
