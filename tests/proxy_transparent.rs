@@ -414,7 +414,7 @@ async fn a_bad_target_never_leaves() {
         ("GET /v1/x HTTP/1.1\r\n", "HTTP/1.1 400"),
         ("GET /v1/x HTTP/1.1\r\nHost: a\r\nHost: a\r\n", "HTTP/1.1 400"),
         ("TRACE /v1/x HTTP/1.1\r\nHost: a\r\n", "HTTP/1.1 405"),
-        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n", "HTTP/1.1 405"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n", "HTTP/1.1 400"),
     ] {
         let answer = proxy_wire::raw(&gateway, &format!("{lines}Connection: close\r\n\r\n")).await;
         assert!(answer.starts_with(expected), "{lines}{answer}");

@@ -30,8 +30,9 @@ const LONGEST_METHOD: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestTarget(PathAndQuery);
 
-/// Why a request target is refused. Becomes a [`Rejection`]: 405 for `TRACE` and `CONNECT`, 414
-/// for an address that grew too long, else 400, with `Connection: close` where the request's own bounds are in doubt.
+/// Why a request target is refused. Becomes a [`Rejection`]: 405 for `TRACE`, 414 for an address
+/// that grew too long, else 400, with `Connection: close` where the request's own bounds are in
+/// doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetError {
     reason: Reason,
@@ -86,8 +87,11 @@ impl RequestTarget {
 }
 
 fn method(method: &Method) -> Result<(), Reason> {
-    if matches!(*method, Method::TRACE | Method::CONNECT) {
+    if *method == Method::TRACE {
         Err(Reason::Forbidden)
+    } else if *method == Method::CONNECT {
+        // Its target is an authority, never a path (RFC 9110, section 9.3.6).
+        Err(Reason::Form)
     } else if method.as_str().len() > LONGEST_METHOD {
         Err(Reason::Method)
     } else {
@@ -126,7 +130,7 @@ impl TargetError {
 
     fn message(self) -> &'static str {
         match self.reason {
-            Reason::Forbidden => "TRACE and CONNECT are not served here.",
+            Reason::Forbidden => "TRACE is not served here.",
             Reason::Method => "The request method is too long.",
             Reason::Framing => "Content-Length and Transfer-Encoding exclude each other.",
             Reason::Host(error) => error.message(),
@@ -187,11 +191,11 @@ mod tests {
 
     #[test]
     fn methods() {
-        for method in ["TRACE", "CONNECT"] {
+        for (method, status) in [("TRACE", 405), ("CONNECT", 400)] {
             let request = Request::builder().method(method).uri("/").header("host", "a");
             let rejection = Rejection::from(check(request).unwrap_err());
-            assert_eq!(rejection.status, 405);
-            assert!(rejection.headers.contains_key("allow"));
+            assert_eq!(rejection.status, status);
+            assert_eq!(rejection.headers.contains_key("allow"), status == 405);
             assert_eq!(rejection.headers["connection"], "close");
         }
         let long = "X".repeat(33);
