@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::{ChargePolicy, ResponseFuture, SubjectSource, UnitObserver, shared::Shared};
 use crate::{
-    body::{ObservedBody, ResponseBody},
+    body::{ObservedBody, PeekedBody, ResponseBody},
     clock::ReceivedAt,
     error::Reject,
     store::{QuotaStore, Units},
@@ -31,9 +31,9 @@ where
     ResBody: http_body::Body,
     ResBody::Data: From<bytes::Bytes>,
 {
-    type Response = Response<ObservedBody<ResponseBody<ResBody>, UnitObserver<P>>>;
+    type Response = Response<ObservedBody<ResponseBody<PeekedBody<ResBody>>, UnitObserver<P>>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Q, P, F, R, ReqBody>;
+    type Future = ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)

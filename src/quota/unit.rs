@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    io::IoSlice,
     sync::Arc,
     task::{Context, Poll},
     time::SystemTime,
@@ -39,13 +40,33 @@ impl Unit {
         self.charge.poll_committed(cx)
     }
 
-    pub(super) fn settle(&mut self, settlement: Settlement) {
+    /// Does with the unit what the policy has decided.
+    pub(super) fn apply(&mut self, settlement: Settlement) {
         if let Settlement::Refund(refund) = settlement
             && self.charge.refund(refund)
         {
             self.units.refund();
             self.standing.used = self.standing.used.saturating_sub(1);
         }
+    }
+
+    /// Whether the event of an answer that is over at once can be written down with the unit.
+    pub(super) fn takes_event(&self) -> bool {
+        self.charge.ledger().is_some_and(|ledger| self.units.has_event_of(ledger))
+    }
+
+    /// Writes down what became of the unit.
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+        self.charge.settle(None)
+    }
+
+    /// Writes down what became of the unit, and the event of the answer of this head and body.
+    pub(super) fn settle_whole(
+        &mut self,
+        head: &Parts,
+        body: &[IoSlice<'_>],
+    ) -> Result<(), StoreError> {
+        self.units.write_event(head, body, |event| self.charge.settle(event))
     }
 
     /// The unit could not be made durable, so it is not charged.
@@ -66,7 +87,7 @@ pub struct UnitObserver<P> {
 
 impl<D, P: ChargePolicy> BodyObserver<D> for UnitObserver<P> {
     fn end(mut self, end: BodyEnd) {
-        self.unit.settle(self.policy.at_end(end));
+        self.unit.apply(self.policy.at_end(end));
     }
 }
 

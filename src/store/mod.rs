@@ -15,6 +15,8 @@ mod admin;
 mod audit;
 mod counter;
 mod future;
+#[cfg(feature = "sqlite")]
+mod journal;
 mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
@@ -33,8 +35,10 @@ pub use admin::{
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
+#[cfg(feature = "usage")]
+pub(crate) use units::Draft;
 pub use units::Units;
 pub use usage::{
-    GroupBy, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport,
-    UsageRow, UsageSink,
+    GroupBy, LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader,
+    UsageReport, UsageRow, UsageSink,
 };

@@ -2,14 +2,14 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, Row, named_params};
 
-use super::{SqliteStore, audit, changes, core::Core, ops, ops::Op, rows, unavailable};
+use super::{SqliteStore, audit, changes, core::Core, fold, jobs, rows, unavailable};
 use crate::{
     clock::Day,
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
-        KeySummary, NewKey, StoreFuture,
+        KeySummary, NewKey, StoreFuture, counter::Origin, journal::from_unix_millis,
     },
 };
 
@@ -23,7 +23,7 @@ impl AdminStore for SqliteStore {
                 let inserted = changes::insert(connection, &keys, &records, &by, now)?;
                 Ok(inserted.then_some(records))
             },
-            || (),
+            |_| (),
         );
         StoreFuture::pending(async move {
             created.await?.ok_or_else(|| StoreError::new(StoreErrorKind::Conflict))
@@ -52,7 +52,7 @@ impl AdminStore for SqliteStore {
         let now = self.0.core.clock.now();
         let write =
             move |connection: &Connection| audit::write(connection, now, &by, action, None, "{}");
-        self.0.core.queue.call(write, || ())
+        self.0.core.queue.call(write, |()| ())
     }
 
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
@@ -68,7 +68,7 @@ impl AdminStore for SqliteStore {
     }
 
     fn probe(&self) -> StoreFuture<()> {
-        self.0.core.queue.call(ops::probe, || ())
+        self.0.core.queue.call(jobs::probe, |()| ())
     }
 }
 
@@ -106,10 +106,11 @@ impl SqliteStore {
             audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
             Ok(Some(after))
         };
-        self.0.core.queue.call(work, move || after.forget_keys()).await
+        self.0.core.queue.call(work, move |_| after.forget_keys()).await
     }
 
-    /// Resets the counter and the row in one turn: a unit is charged before or after it in both.
+    /// Resets the row, then the counter before the answer: a unit that is written down in between
+    /// carries the number of the reset before, and is counted to that.
     async fn reset(&self, key: KeyRef, by: Actor) -> Result<Option<KeySummary>, StoreError> {
         let Some(found) = self.get(key).await? else {
             return Ok(None);
@@ -117,23 +118,22 @@ impl SqliteStore {
         let (core, id) = (self.0.core.clone(), found.record.id);
         let at = core.clock.now();
         let counter = self.load_counter(&id, at).await?;
-        let change = KeyChange::ResetUsage;
-        let done = counter.reset(core.calendar.window(at).day, |origin| {
-            let (reader, key_id) = (core.clone(), id.clone());
-            let work = move |connection: &Connection| {
-                let key = KeyRef::new(key_id.as_str());
-                let before = summary(connection, &reader, &key)?;
-                ops::write_reset(connection, &key_id, origin)?;
-                let Some(before) = before else { return Ok(None) };
-                let detail = change.audit_detail(&before, &before);
-                audit::write(connection, at, &by, change.action(), Some(&key_id), &detail)?;
-                summary(connection, &reader, &key)
-            };
-            let (job, done) = ops::job(work, || ());
-            let counts = Some(id.clone());
-            core.queue.push(Op::Job { counts, job }).map(|_| done)
-        })?;
-        done.await
+        let counted = counter.clone();
+        let work = move |connection: &Connection| {
+            let key = KeyRef::new(id.as_str());
+            let Some(before) = summary(connection, &core, &key)? else { return Ok(None) };
+            let day = counted.count().day.max(core.calendar.window(at).day);
+            let epoch = fold::write_reset(connection, &id, day)?;
+            let change = KeyChange::ResetUsage;
+            let after = KeySummary { used_today: 0, ..before.clone() };
+            let detail = change.audit_detail(&before, &after);
+            audit::write(connection, at, &by, change.action(), Some(&id), &detail)?;
+            Ok(Some((Origin { day, epoch }, after)))
+        };
+        let reset = move |done: &Option<(Origin, KeySummary)>| {
+            done.iter().for_each(|(origin, _)| counter.reset(|_| *origin));
+        };
+        Ok(self.0.core.queue.call(work, reset).await?.map(|(_, after)| after))
     }
 }
 
@@ -149,7 +149,7 @@ fn read_summary(row: &Row<'_>, core: &Core) -> rusqlite::Result<(u64, KeySummary
         record: rows::record_for_show(row, core.default_daily_limit)?,
         used_today: row.get(8)?,
         total_used: row.get(9)?,
-        last_used_at: last_used_at.map(ops::from_unix_millis),
+        last_used_at: last_used_at.map(from_unix_millis),
     };
     Ok((row.get(11)?, summary))
 }
