@@ -43,6 +43,27 @@ pub struct UsageEvent {
     pub duration: Duration,
 }
 
+impl UsageEvent {
+    /// The event of a request that was received at this time and that nobody has answered.
+    pub fn new(at: SystemTime) -> Self {
+        Self {
+            key_id: None,
+            at,
+            method: http::Method::default(),
+            path: String::new(),
+            status: None,
+            outcome: Outcome::ClientGone,
+            units: 0,
+            refunded: false,
+            model: None,
+            tokens: None,
+            bytes_out: 0,
+            time_to_head: None,
+            duration: Duration::ZERO,
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

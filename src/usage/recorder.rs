@@ -112,21 +112,11 @@ fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
 }
 
 fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
-    UsageEvent {
-        key_id: key_id(request.extensions()),
-        at,
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        status: None,
-        outcome: Outcome::ClientGone,
-        units: 0,
-        refunded: false,
-        model: None,
-        tokens: None,
-        bytes_out: 0,
-        time_to_head: None,
-        duration: std::time::Duration::ZERO,
-    }
+    let mut event = UsageEvent::new(at);
+    event.key_id = key_id(request.extensions());
+    event.method = request.method().clone();
+    event.path = request.uri().path().to_owned();
+    event
 }
 
 fn key_id(extensions: &http::Extensions) -> Option<KeyId> {

@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, Row, named_params};
 
-use super::{SqliteStore, audit, changes, core::Core, fold, jobs, rows, unavailable};
+use super::{SqliteStore, audit, changes, core::Core, jobs, reset, rows, unavailable};
 use crate::{
     clock::Day,
     error::{StoreError, StoreErrorKind},
@@ -109,31 +109,15 @@ impl SqliteStore {
         self.0.core.queue.call(work, move |_| after.forget_keys()).await
     }
 
-    /// Resets the row, then the counter before the answer: a unit that is written down in between
-    /// carries the number of the reset before, and is counted to that.
     async fn reset(&self, key: KeyRef, by: Actor) -> Result<Option<KeySummary>, StoreError> {
         let Some(found) = self.get(key).await? else {
             return Ok(None);
         };
-        let (core, id) = (self.0.core.clone(), found.record.id);
-        let at = core.clock.now();
-        let counter = self.load_counter(&id, at).await?;
-        let counted = counter.clone();
-        let work = move |connection: &Connection| {
-            let key = KeyRef::new(id.as_str());
-            let Some(before) = summary(connection, &core, &key)? else { return Ok(None) };
-            let day = counted.count().day.max(core.calendar.window(at).day);
-            let epoch = fold::write_reset(connection, &id, day)?;
-            let change = KeyChange::ResetUsage;
-            let after = KeySummary { used_today: 0, ..before.clone() };
-            let detail = change.audit_detail(&before, &after);
-            audit::write(connection, at, &by, change.action(), Some(&id), &detail)?;
-            Ok(Some((Origin { day, epoch }, after)))
-        };
-        let reset = move |done: &Option<(Origin, KeySummary)>| {
-            done.iter().for_each(|(origin, _)| counter.reset(|_| *origin));
-        };
-        Ok(self.0.core.queue.call(work, reset).await?.map(|(_, after)| after))
+        let (core, id) = (&self.0.core, found.record.id);
+        let counter = self.load_counter(&id, core.clock.now()).await?;
+        let (job, reset) = reset::job(core.clone(), counter, id, by);
+        core.queue.push(job)?;
+        reset.await
     }
 }
 
@@ -154,7 +138,7 @@ fn read_summary(row: &Row<'_>, core: &Core) -> rusqlite::Result<(u64, KeySummary
     Ok((row.get(11)?, summary))
 }
 
-fn summary(
+pub(super) fn summary(
     connection: &Connection,
     core: &Core,
     key: &KeyRef,

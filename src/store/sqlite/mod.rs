@@ -26,8 +26,11 @@ mod keys;
 mod options;
 mod queue;
 mod quota;
+mod reset;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod usage;
 mod writer;

@@ -50,23 +50,29 @@ impl Queue {
         self.open.load(Ordering::Acquire)
     }
 
+    /// Runs a job in the next transaction. Refused while the file cannot be written.
+    pub(super) fn push(&self, job: Job) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if !self.is_open() {
+            return Err(StoreError::unavailable("the last write failed, or the store is closed"));
+        }
+        state.jobs.push(job);
+        self.wake(state);
+        Ok(())
+    }
+
     /// Runs `work` in the next transaction; ready with its result once that is committed and
-    /// `after` has run. Refused while the file cannot be written.
+    /// `after` has run.
     pub(super) fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         after: impl FnOnce(&T) + Send + 'static,
     ) -> StoreFuture<T> {
         let (job, result) = job(work, after);
-        let mut state = self.lock();
-        if !self.is_open() {
-            return StoreFuture::ready(Err(StoreError::unavailable(
-                "the last write failed, or the store is closed",
-            )));
+        match self.push(job) {
+            Ok(()) => StoreFuture::pending(result),
+            Err(error) => StoreFuture::ready(Err(error)),
         }
-        state.jobs.push(job);
-        self.wake(state);
-        StoreFuture::pending(result)
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {

@@ -92,6 +92,16 @@ impl State {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
+    }
+
     fn run(&mut self) {
         loop {
             let work = self.core.queue.take(TURN);
@@ -196,7 +206,7 @@ impl State {
     }
 
     /// Folds the rest. What was charged ahead and not used is not needed any more.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.core.journal.end();
         self.unfolded.add(self.core.journal.take(), &self.core.calendar);
         let written = self.transaction(|state| {
