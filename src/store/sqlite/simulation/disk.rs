@@ -58,12 +58,14 @@ impl SimDisk {
         disk.broken_writes.is_some() || disk.broken_syncs
     }
 
-    /// What was not synced is cut off at a length that `cut` chooses between the two given.
-    pub(super) fn lose_power(&self, mut cut: impl FnMut(usize, usize) -> usize) {
+    /// What was not synced is cut off at a length that `pick` chooses, and garbled from another.
+    pub(super) fn lose_power(&self, mut pick: impl FnMut(usize) -> usize) {
         let mut disk = self.lock();
         for file in disk.files.values_mut() {
-            let length = cut(file.synced, file.bytes.len());
+            let garbled = file.synced + pick(file.bytes.len() - file.synced + 1);
+            let length = garbled + pick(file.bytes.len() - garbled + 1);
             file.bytes.truncate(length);
+            file.bytes[garbled..].fill(if pick(2) == 0 { 0 } else { 0xa5 });
             file.synced = length;
         }
     }

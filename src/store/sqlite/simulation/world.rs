@@ -404,10 +404,7 @@ impl World {
     fn lose_power(&mut self) {
         let connection = self.die();
         let random = &mut self.random;
-        self.disk.lose_power(|synced, length| match random.below(3) {
-            0 => synced,
-            _ => synced + random.pick(length - synced + 1),
-        });
+        self.disk.lose_power(|length| random.pick(length));
         self.boot += 1;
         self.oracle.end_process(self.ahead());
         self.start(connection);
