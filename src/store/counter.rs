@@ -1,11 +1,11 @@
 //! The in-memory counter of one subject's day, which every back end shares.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::time::SystemTime;
 
-use super::{QuotaSubject, Refund, Standing};
+use super::{
+    QuotaSubject, Refund, Standing,
+    sync::{Mutex, MutexGuard, lock},
+};
 use crate::clock::{Calendar, Day, Window};
 
 /// Counts the units of one subject, one day at a time.
@@ -66,7 +66,7 @@ impl<A: Default> DayCounter<A> {
     }
 
     fn lock(&self) -> MutexGuard<'_, (Count, A)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// The count on this day. A clock that steps back never reopens a day: the later one goes on.

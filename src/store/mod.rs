@@ -20,11 +20,14 @@ mod journal;
 mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(all(test, model))]
+mod model;
 mod quota;
 pub(crate) mod rate_headers;
 mod report;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod sync;
 mod units;
 mod usage;
 

@@ -1,9 +1,6 @@
 use std::{
     io, mem,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -13,7 +10,10 @@ use super::{
     segment::{HEAD, frame, head},
     sync::Bell,
 };
-use crate::error::StoreError;
+use crate::{
+    error::StoreError,
+    store::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock},
+};
 
 /// The longest that a record waits for its sync.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -67,7 +67,7 @@ impl Journal {
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             syncing: Mutex::new(()),
-            waiters: Mutex::default(),
+            waiters: Mutex::new(Vec::new()),
             bell: Bell::default(),
         })
     }
@@ -160,6 +160,11 @@ impl Journal {
         self.bell.ring_at(Instant::now() + time);
     }
 
+    #[cfg(all(test, model))]
+    pub(crate) fn is_due(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
     /// Makes what was appended survive a loss of power.
     pub(crate) fn sync(&self) {
         let _syncing = lock(&self.syncing);
@@ -249,9 +254,4 @@ impl Journal {
 
 fn failure() -> StoreError {
     StoreError::unavailable("the journal cannot be written")
-}
-
-/// These locks guard plain data that is whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,15 +6,16 @@ mod keys;
 mod quota;
 mod usage;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use dashmap::DashMap;
 
 use self::{keys::KeyTable, usage::Totals};
-use super::{AuditEntry, counter::DayCounter};
+use super::{
+    AuditEntry,
+    counter::DayCounter,
+    sync::{Mutex, lock},
+};
 use crate::{
     clock::{Calendar, Clock, SystemClock},
     key::KeyId,
@@ -74,9 +75,4 @@ impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore").field("calendar", &self.0.calendar).finish_non_exhaustive()
     }
-}
-
-/// These locks guard plain data that is whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

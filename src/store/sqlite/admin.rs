@@ -9,7 +9,7 @@ use crate::{
     key::KeyRecord,
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
-        KeySummary, NewKey, StoreFuture, counter::Origin, journal::from_unix_millis,
+        KeySummary, NewKey, StoreFuture, journal::from_unix_millis,
     },
 };
 

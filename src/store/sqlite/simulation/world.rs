@@ -153,7 +153,12 @@ impl World {
     pub(super) fn step(&mut self) {
         let choice = self.random.below(100);
         if self.traced {
-            eprintln!("{choice} broken {} events {:?} {:?}", self.is_broken(), self.events, self.oracle);
+            eprintln!(
+                "{choice} broken {} events {:?} {:?}",
+                self.is_broken(),
+                self.events,
+                self.oracle
+            );
         }
         match choice {
             0..35 => self.reserve(),
@@ -227,7 +232,12 @@ impl World {
                 self.oracle.seen(period).under_way += 1;
                 self.oracle.check(key, &standing);
                 assert!(standing.used <= u64::from(self.limits[key]), "never one more");
-                self.requests.push(Request { charge, period, is_answered: false, is_returned: false });
+                self.requests.push(Request {
+                    charge,
+                    period,
+                    is_answered: false,
+                    is_returned: false,
+                });
             }
             Ok(Verdict::Exhausted(standing)) => {
                 self.oracle.check(key, &standing);

@@ -1,0 +1,19 @@
+//! What the counters and the journal synchronise with: the standard library's, or loom's when their
+//! interleavings are checked (`--cfg model`).
+
+#[cfg(not(all(test, model)))]
+pub(crate) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+#[cfg(all(test, model))]
+pub(crate) use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+/// Locks plain data that is whole between any two statements, so a panic leaves it whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
