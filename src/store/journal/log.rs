@@ -27,6 +27,7 @@ pub(crate) struct Journal {
     /// Whether something may lie behind `synced`, and a sync is due.
     dirty: AtomicBool,
     failed: AtomicBool,
+    ended: AtomicBool,
     /// Held while the tail is synced or replaced.
     syncing: Mutex<()>,
     waiters: Mutex<Vec<(Lsn, Waker)>>,
@@ -66,6 +67,7 @@ impl Journal {
             synced: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             syncing: Mutex::new(()),
             waiters: Mutex::new(Vec::new()),
             bell: Bell::default(),
@@ -196,6 +198,9 @@ impl Journal {
     /// The new segment could not be made, or the old one not be synced.
     pub(crate) fn renew(&self) -> io::Result<()> {
         let _syncing = lock(&self.syncing);
+        if self.ended.load(Ordering::Acquire) {
+            return Err(io::Error::other("the journal has ended"));
+        }
         let number = lock(&self.tail).position.segment + 1;
         let segment = self.disk.create(number, &head(number))?;
         let (old, end) = {
@@ -224,21 +229,28 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether a write or sync has failed since the last segment was begun.
+    /// Whether nothing is written: a write or sync has failed since the last segment was begun, or
+    /// the journal has ended.
     pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.failed.load(Ordering::Acquire) || self.ended.load(Ordering::Acquire)
     }
 
-    /// Takes no more records.
+    /// Takes no more records, for good.
     pub(crate) fn end(&self) {
-        let _tail = lock(&self.tail);
-        self.failed.store(true, Ordering::Release);
+        self.ended.store(true, Ordering::Release);
+        // Whoever was about to write has done so once the lock is free.
+        drop(lock(&self.tail));
+        self.wake_all();
     }
 
     fn fail(&self, error: &io::Error) {
         if !self.failed.swap(true, Ordering::AcqRel) {
             tracing::error!(%error, "the journal could not be written");
         }
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         let waiters = mem::take(&mut *lock(&self.waiters));
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
     }

@@ -68,6 +68,7 @@ impl Syncer {
     pub(crate) fn start(journal: Arc<Journal>) -> std::io::Result<Self> {
         let syncing = journal.clone();
         let run = move || {
+            let _end = EndJournal(syncing.clone());
             while syncing.bell.wait() {
                 syncing.sync();
             }
@@ -75,6 +76,15 @@ impl Syncer {
         };
         let thread = thread::Builder::new().name("quota-journal".to_owned()).spawn(run)?;
         Ok(Self { journal, thread: Some(thread) })
+    }
+}
+
+/// Nothing is written that nobody would sync, also after a panic.
+struct EndJournal(Arc<Journal>);
+
+impl Drop for EndJournal {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
