@@ -13,6 +13,9 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+/// A map that every request reads.
+pub(crate) type SharedMap<K, V> = dashmap::DashMap<K, V, foldhash::fast::RandomState>;
+
 /// Locks plain data that is whole between any two statements, so a panic leaves it whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Disk, Lsn, Position, Record, Segment,
+    Disk, Lsn, Position, Record, Segment, Unfolded,
     segment::{HEAD, frame, head},
     sync::Bell,
 };
@@ -39,14 +39,8 @@ struct Tail {
     segment: Arc<dyn Segment>,
     position: Position,
     end: Lsn,
-    records: Vec<Record>,
+    unfolded: Unfolded,
     buffer: Vec<u8>,
-}
-
-/// What was appended since the last time, and where it ends.
-pub(crate) struct Taken {
-    pub(crate) records: Vec<Record>,
-    pub(crate) position: Position,
 }
 
 impl Journal {
@@ -58,7 +52,7 @@ impl Journal {
             segment,
             position,
             end: Lsn::default(),
-            records: Vec::new(),
+            unfolded: Unfolded::default(),
             buffer: Vec::new(),
         };
         Ok(Self {
@@ -79,20 +73,20 @@ impl Journal {
     /// # Errors
     ///
     /// It was not written, and nothing more is until [`Journal::renew`].
-    pub(crate) fn append(&self, record: Record) -> Result<Lsn, StoreError> {
+    pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn, StoreError> {
         let mut tail = lock(&self.tail);
-        let end = self.write(&mut tail, &record)?;
-        tail.records.push(record);
+        let end = self.write(&mut tail, record)?;
+        tail.unfolded.add(record);
         drop(tail);
         self.mark_dirty();
         Ok(end)
     }
 
     /// Writes a record down, or keeps it in memory if it cannot be written.
-    pub(crate) fn append_or_hold(&self, record: Record) {
+    pub(crate) fn append_or_hold(&self, record: &Record<'_>) {
         let mut tail = lock(&self.tail);
-        let written = self.write(&mut tail, &record);
-        tail.records.push(record);
+        let written = self.write(&mut tail, record);
+        tail.unfolded.add(record);
         drop(tail);
         if written.is_ok() {
             self.mark_dirty();
@@ -100,11 +94,11 @@ impl Journal {
     }
 
     /// Keeps a record in memory only, until it is taken.
-    pub(crate) fn hold(&self, record: Record) {
-        lock(&self.tail).records.push(record);
+    pub(crate) fn hold(&self, record: &Record<'_>) {
+        lock(&self.tail).unfolded.add(record);
     }
 
-    fn write(&self, tail: &mut Tail, record: &Record) -> Result<Lsn, StoreError> {
+    fn write(&self, tail: &mut Tail, record: &Record<'_>) -> Result<Lsn, StoreError> {
         if self.has_failed() {
             return Err(failure());
         }
@@ -185,9 +179,11 @@ impl Journal {
     }
 
     /// What was appended since the last time.
-    pub(crate) fn take(&self) -> Taken {
+    pub(crate) fn take(&self) -> Unfolded {
         let mut tail = lock(&self.tail);
-        Taken { records: mem::take(&mut tail.records), position: tail.position }
+        let mut taken = mem::take(&mut tail.unfolded);
+        taken.position = Some(tail.position);
+        taken
     }
 
     /// Goes on in a new segment. After a failure, all that was appended must have been folded
@@ -219,8 +215,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the segments before this position's.
-    pub(crate) fn forget_before(&self, position: Position) -> io::Result<()> {
+    /// Removes the segments that are not needed once this was folded.
+    pub(crate) fn forget_folded(&self, folded: &Unfolded) -> io::Result<()> {
+        let Some(position) = folded.position else { return Ok(()) };
         for number in self.disk.segments()? {
             if number < position.segment {
                 self.disk.remove(number)?;

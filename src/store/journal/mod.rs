@@ -14,13 +14,15 @@ mod log;
 mod record;
 mod segment;
 mod sync;
+mod unfolded;
 
 pub(crate) use self::{
     disk::{Disk, FileDisk, Segment},
-    log::{Journal, Taken},
+    log::Journal,
     record::{CountChange, Record, UsageEntry, from_unix_millis, unix_millis},
     segment::{Position, replay},
     sync::Syncer,
+    unfolded::{Delta, Figures, Unfolded},
 };
 
 /// A point in everything that was appended since the start, in bytes.

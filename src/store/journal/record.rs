@@ -13,10 +13,10 @@ use crate::{
 
 /// What changes about one subject: its count, its usage figures, or both at once.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Record {
-    pub(crate) id: KeyId,
+pub(crate) struct Record<'a> {
+    pub(crate) id: &'a KeyId,
     pub(crate) count: Option<CountChange>,
-    pub(crate) usage: Option<UsageEntry>,
+    pub(crate) usage: Option<UsageEntry<'a>>,
 }
 
 /// A change of a day's count.
@@ -35,13 +35,14 @@ pub(crate) struct CountChange {
 
 /// What the ledger keeps of one request.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct UsageEntry {
-    /// When it was received, in Unix milliseconds.
+pub(crate) struct UsageEntry<'a> {
+    /// When it was received, and the day by the calendar of that time.
     pub(crate) at: i64,
+    pub(crate) day: Day,
     pub(crate) class: Class,
     pub(crate) refunded: bool,
     pub(crate) tokens: Option<Tokens>,
-    pub(crate) model: Option<String>,
+    pub(crate) model: Option<&'a str>,
 }
 
 /// How a request ended, as far as it is counted.
@@ -59,20 +60,24 @@ impl CountChange {
     }
 }
 
-impl From<&UsageEvent> for UsageEntry {
-    fn from(event: &UsageEvent) -> Self {
+impl<'a> UsageEntry<'a> {
+    pub(crate) fn new(event: &'a UsageEvent, day: Day) -> Self {
         let class = match event.outcome {
             Outcome::Succeeded => Class::Succeeded,
             Outcome::Failed | Outcome::ClientGone => Class::Failed,
             Outcome::Rejected(_) => Class::Rejected,
         };
-        let at = unix_millis(event.at);
         let (refunded, tokens) = (event.refunded, event.tokens);
-        Self { at, class, refunded, tokens, model: event.model.clone() }
+        Self {
+            at: unix_millis(event.at),
+            day,
+            class,
+            refunded,
+            tokens,
+            model: event.model.as_deref(),
+        }
     }
-}
 
-impl UsageEntry {
     pub(crate) fn figures(&self) -> UsageFigures {
         UsageFigures {
             requests: (self.class != Class::Rejected).into(),
@@ -95,7 +100,7 @@ const GIVEN_BACK: u8 = 1;
 const TOKENS: u8 = 1 << 1;
 const MODEL: u8 = 1 << 2;
 
-impl Record {
+impl<'a> Record<'a> {
     /// Appends the record's bytes.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let count = self.count.as_ref();
@@ -119,8 +124,8 @@ impl Record {
         }
     }
 
-    /// Reads a record from all of `bytes`; `None` if they are none.
-    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+    /// Reads a record from all of `bytes` and hands it on; `None` if they are none.
+    pub(super) fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'_>)) -> Option<()> {
         let flags = bytes.try_get_u8().ok()?;
         let has = |flag| flags & flag != 0;
         let id = KeyId::new(get_text(&mut bytes)?);
@@ -136,11 +141,11 @@ impl Record {
             None
         };
         let usage = if has(USAGE) { Some(UsageEntry::decode(&mut bytes)?) } else { None };
-        bytes.is_empty().then_some(Self { id, count, usage })
+        bytes.is_empty().then(|| each(Record { id: &id, count, usage }))
     }
 }
 
-impl UsageEntry {
+impl<'a> UsageEntry<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         out.put_u8(
             flag(self.refunded, GIVEN_BACK)
@@ -149,17 +154,18 @@ impl UsageEntry {
         );
         out.put_u8(self.class as u8);
         out.put_i64_le(self.at);
+        put_day(out, self.day);
         if let Some(tokens) = self.tokens {
             out.put_u64_le(tokens.prompt);
             out.put_u64_le(tokens.completion);
             out.put_u64_le(tokens.total);
         }
-        if let Some(model) = &self.model {
+        if let Some(model) = self.model {
             put_text(out, model);
         }
     }
 
-    fn decode(bytes: &mut &[u8]) -> Option<Self> {
+    fn decode(bytes: &mut &'a [u8]) -> Option<Self> {
         let flags = bytes.try_get_u8().ok()?;
         let class = match bytes.try_get_u8().ok()? {
             1 => Class::Succeeded,
@@ -168,6 +174,7 @@ impl UsageEntry {
             _ => return None,
         };
         let at = bytes.try_get_i64_le().ok()?;
+        let day = get_day(bytes)?;
         let tokens = if flags & TOKENS != 0 {
             let mut number = || bytes.try_get_u64_le().ok();
             Some(Tokens::new(number()?, number()?, number()?))
@@ -175,7 +182,7 @@ impl UsageEntry {
             None
         };
         let model = if flags & MODEL != 0 { Some(get_text(bytes)?) } else { None };
-        Some(Self { at, class, refunded: flags & GIVEN_BACK != 0, tokens, model })
+        Some(Self { at, day, class, refunded: flags & GIVEN_BACK != 0, tokens, model })
     }
 }
 
@@ -188,11 +195,11 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.put_slice(text.as_bytes());
 }
 
-fn get_text(bytes: &mut &[u8]) -> Option<String> {
+fn get_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     let length = usize::try_from(bytes.try_get_u64_le().ok()?).ok()?;
     let (text, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
-    String::from_utf8(text.to_vec()).ok()
+    std::str::from_utf8(text).ok()
 }
 
 fn put_day(out: &mut Vec<u8>, day: Day) {
@@ -221,11 +228,11 @@ pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
 mod tests {
     use super::*;
 
-    fn full() -> Record {
-        let origin = Origin { day: "2026-11-22".parse().unwrap(), epoch: 7 };
-        let used_at = Some(1_795_348_800_123);
+    fn full(id: &KeyId) -> Record<'_> {
+        let day = "2026-11-22".parse().unwrap();
+        let (used_at, origin) = (Some(1_795_348_800_123), Origin { day, epoch: 7 });
         Record {
-            id: "key_0123456789abcdef".into(),
+            id,
             count: Some(CountChange {
                 used_at,
                 used: -1,
@@ -235,15 +242,16 @@ mod tests {
             }),
             usage: Some(UsageEntry {
                 at: 1_795_348_800_123,
+                day,
                 class: Class::Failed,
                 refunded: true,
                 tokens: Some(Tokens::new(1, 2, 3)),
-                model: Some("deepseek-chat".to_owned()),
+                model: Some("deepseek-chat"),
             }),
         }
     }
 
-    fn encoded(record: &Record) -> Vec<u8> {
+    fn encoded(record: &Record<'_>) -> Vec<u8> {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         bytes
@@ -251,20 +259,27 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        let bare = Record { count: None, usage: None, ..full() };
-        let count = Record { usage: None, ..full() };
-        let usage = Record { count: None, ..full() };
-        for record in [full(), bare, count, usage] {
-            assert_eq!(Record::decode(&encoded(&record)), Some(record));
+        let id = KeyId::from("key_0123456789abcdef");
+        let bare = Record { count: None, usage: None, ..full(&id) };
+        let count = Record { usage: None, ..full(&id) };
+        let usage = Record { count: None, ..full(&id) };
+        for record in [full(&id), bare, count, usage] {
+            let mut read = 0;
+            Record::decode(&encoded(&record), &mut |found| {
+                assert_eq!(found, record);
+                read += 1;
+            });
+            assert_eq!(read, 1);
         }
     }
 
     #[test]
     fn a_part_of_a_record_is_none() {
-        let bytes = encoded(&full());
+        let bytes = encoded(&full(&KeyId::from("key_0123456789abcdef")));
+        let is_record = |bytes: &[u8]| Record::decode(bytes, &mut |_| ()).is_some();
         for length in 0..bytes.len() {
-            assert_eq!(Record::decode(&bytes[..length]), None, "{length} bytes");
+            assert!(!is_record(&bytes[..length]), "{length} bytes");
         }
-        assert_eq!(Record::decode(&[bytes, vec![0]].concat()), None, "a byte more");
+        assert!(!is_record(&[bytes, vec![0]].concat()), "a byte more");
     }
 }

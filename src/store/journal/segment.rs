@@ -34,7 +34,7 @@ pub(super) fn head(number: u64) -> Vec<u8> {
 
 /// Appends a framed record. The segment's number goes into the checksum, so that bytes of another
 /// segment are never taken for a record of this one.
-pub(super) fn frame(record: &Record, number: u64, out: &mut Vec<u8>) {
+pub(super) fn frame(record: &Record<'_>, number: u64, out: &mut Vec<u8>) {
     let begin = out.len();
     out.put_bytes(0, FRAME);
     record.encode(out);
@@ -51,28 +51,30 @@ fn checksum(payload: &[u8], number: u64) -> u32 {
     hasher.finalize()
 }
 
-/// The records behind `from`, in the order of their writing. A segment is read up to its first
-/// record that is torn, as the last one may be.
-pub(crate) fn replay(disk: &dyn Disk, from: Position) -> io::Result<Vec<Record>> {
+/// Hands on the records behind `from`, in the order of their writing. A segment is read up to its
+/// first record that is torn, as the last one may be.
+pub(crate) fn replay(
+    disk: &dyn Disk,
+    from: Position,
+    mut each: impl FnMut(Record<'_>),
+) -> io::Result<()> {
     let mut numbers = disk.segments()?;
     numbers.sort_unstable();
-    let mut records = Vec::new();
     for number in numbers.into_iter().filter(|number| *number >= from.segment) {
         let offset = if number == from.segment { from.offset.max(HEAD) } else { HEAD };
         let bytes = disk.read(number)?;
         if bytes.starts_with(&head(number)) {
-            read_records(bytes.get(offset as usize..).unwrap_or_default(), number, &mut records);
+            read_records(bytes.get(offset as usize..).unwrap_or_default(), number, &mut each);
         } else if !head(number).starts_with(&bytes) {
             let message = format!("journal segment {number} is not one of this program");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
     }
-    Ok(records)
+    Ok(())
 }
 
-fn read_records(mut bytes: &[u8], number: u64, records: &mut Vec<Record>) {
-    while let Some((record, rest)) = read_record(bytes, number) {
-        records.push(record);
+fn read_records(mut bytes: &[u8], number: u64, each: &mut dyn FnMut(Record<'_>)) {
+    while let Some(rest) = read_record(bytes, number, each) {
         bytes = rest;
     }
     if bytes.iter().any(|byte| *byte != 0) {
@@ -80,11 +82,16 @@ fn read_records(mut bytes: &[u8], number: u64, records: &mut Vec<Record>) {
     }
 }
 
-fn read_record(mut bytes: &[u8], number: u64) -> Option<(Record, &[u8])> {
+/// Hands a record on; what comes behind it.
+fn read_record<'a>(
+    mut bytes: &'a [u8],
+    number: u64,
+    each: &mut dyn FnMut(Record<'_>),
+) -> Option<&'a [u8]> {
     let length = bytes.try_get_u32_le().ok()? as usize;
     let expected = bytes.try_get_u32_le().ok()?;
     // A length of 0 is a tail that was never written.
     let (payload, rest) = bytes.split_at_checked(length)?;
     let whole = (1..=LONGEST).contains(&length) && checksum(payload, number) == expected;
-    whole.then(|| Record::decode(payload).map(|record| (record, rest))).flatten()
+    whole.then(|| Record::decode(payload, each)).flatten().map(|()| rest)
 }

@@ -8,13 +8,11 @@ mod usage;
 
 use std::{fmt, sync::Arc};
 
-use dashmap::DashMap;
-
 use self::{keys::KeyTable, usage::Totals};
 use super::{
     AuditEntry,
     counter::DayCounter,
-    sync::{Mutex, lock},
+    sync::{Mutex, SharedMap, lock},
 };
 use crate::{
     clock::{Calendar, Clock, SystemClock},
@@ -41,7 +39,7 @@ struct Inner {
     calendar: Calendar,
     clock: Arc<dyn Clock>,
     keys: Mutex<KeyTable>,
-    counters: DashMap<KeyId, Arc<DayCounter>>,
+    counters: SharedMap<KeyId, Arc<DayCounter>>,
     totals: Mutex<Totals>,
     audit: Mutex<Vec<AuditEntry>>,
 }
@@ -58,7 +56,7 @@ impl MemoryStore {
             calendar,
             clock: Arc::new(clock),
             keys: Mutex::default(),
-            counters: DashMap::new(),
+            counters: SharedMap::default(),
             totals: Mutex::default(),
             audit: Mutex::default(),
         }))

@@ -3,14 +3,17 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use dashmap::DashMap;
-
 use super::{Durability, SqliteOptions, block::Block, keys::CachedKey, queue::Queue};
 use crate::{
     clock::{Calendar, Clock, Day},
     error::StoreError,
     key::{DailyLimit, KeyHash, KeyId},
-    store::{counter::DayCounter, journal::Journal},
+    store::{
+        UsageEvent,
+        counter::DayCounter,
+        journal::{Journal, Record, UsageEntry},
+        sync::SharedMap,
+    },
 };
 
 /// A subject's count, and how far it is charged ahead.
@@ -24,8 +27,8 @@ pub(super) struct Core {
     pub(super) default_daily_limit: DailyLimit,
     pub(super) journal: Arc<Journal>,
     pub(super) queue: Queue,
-    pub(super) counters: DashMap<KeyId, Arc<Counter>>,
-    keys: DashMap<KeyHash, CachedKey>,
+    pub(super) counters: SharedMap<KeyId, Arc<Counter>>,
+    keys: SharedMap<KeyHash, CachedKey>,
     generation: AtomicU64,
 }
 
@@ -38,8 +41,8 @@ impl Core {
             default_daily_limit: options.default_daily_limit,
             journal: Arc::new(journal),
             queue: Queue::new(),
-            counters: DashMap::new(),
-            keys: DashMap::new(),
+            counters: SharedMap::default(),
+            keys: SharedMap::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -54,6 +57,19 @@ impl Core {
 
     pub(super) fn today(&self) -> Day {
         self.calendar.window(self.clock.now()).day
+    }
+
+    /// What the journal keeps of an event.
+    pub(super) fn entry<'a>(&self, event: &'a UsageEvent) -> UsageEntry<'a> {
+        UsageEntry::new(event, self.calendar.window(event.at).day)
+    }
+
+    /// Writes an event down, if it tells of a key.
+    pub(super) fn record(&self, event: &UsageEvent) {
+        if let Some(id) = &event.key_id {
+            let usage = Some(self.entry(event));
+            self.journal.append_or_hold(&Record { id, count: None, usage });
+        }
     }
 
     /// The subject's counter, if it was loaded.

@@ -1,102 +1,45 @@
 //! Folding the journal into the tables.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::jobs::apart;
 use crate::{
-    clock::{Calendar, Day},
+    clock::Day,
     key::KeyId,
-    store::{
-        UsageFigures,
-        counter::Origin,
-        journal::{CountChange, Position, Record, Taken, from_unix_millis},
-    },
+    store::journal::{Delta, Figures, Position, Unfolded},
 };
 
-/// What the journal holds and the tables do not yet.
-#[derive(Default)]
-pub(super) struct Unfolded {
-    counts: HashMap<(KeyId, Origin), Delta>,
-    figures: HashMap<(Day, KeyId, String), UsageFigures>,
-    position: Option<Position>,
-}
-
-/// What several records change about one subject's day.
-#[derive(Default)]
-struct Delta {
-    used: i64,
-    refunded: i64,
-    last_used_at: Option<i64>,
-    charged: Option<u64>,
-}
-
-impl Delta {
-    fn add(&mut self, change: &CountChange) {
-        self.used += i64::from(change.used);
-        self.refunded += i64::from(change.refunded);
-        self.last_used_at = self.last_used_at.max(change.used_at);
-        self.charged = change.charged.or(self.charged);
+/// Writes what is not folded yet, and how far the journal is folded with it.
+pub(super) fn write(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+    write_counts(connection, unfolded)?;
+    // Figures that cannot be written must not keep units from being counted.
+    if apart(connection, |connection| write_figures(connection, unfolded))?.is_none() {
+        tracing::error!("usage figures were lost");
+    }
+    match unfolded.position {
+        Some(position) => write_position(connection, position),
+        None => Ok(()),
     }
 }
 
-impl Unfolded {
-    pub(super) fn add(&mut self, taken: Taken, calendar: &Calendar) {
-        for Record { id, count, usage } in taken.records {
-            if let Some(change) = &count {
-                self.counts.entry((id.clone(), change.origin)).or_default().add(change);
-            }
-            if let Some(entry) = usage {
-                let day = calendar.window(from_unix_millis(entry.at)).day;
-                let figures = entry.figures();
-                let key = (day, id, entry.model.unwrap_or_default());
-                *self.figures.entry(key).or_default() += figures;
-            }
-        }
-        self.position = Some(taken.position);
-    }
-
-    /// How far the journal is folded once this is written.
-    pub(super) fn position(&self) -> Option<Position> {
-        self.position
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.figures.is_empty()
-    }
-
-    /// Writes it all, and how far the journal is folded with it.
-    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
-        self.write_counts(connection)?;
-        // Figures that cannot be written must not keep units from being counted.
-        if apart(connection, |connection| self.write_figures(connection))?.is_none() {
-            tracing::error!(lost = self.figures.len(), "usage figures were lost");
-        }
-        match self.position {
-            Some(position) => write_position(connection, position),
-            None => Ok(()),
-        }
-    }
-
-    fn write_counts(&self, connection: &Connection) -> rusqlite::Result<()> {
-        // Units of before a reset are kept apart, like those that were reset.
-        let mut count = connection.prepare_cached(
-            "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at)
-             VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6)
-             ON CONFLICT (key_id, day) DO UPDATE SET
-                 used = CASE WHEN epoch = ?3 THEN max(0, used + ?4) ELSE used END,
-                 refunded = CASE WHEN epoch = ?3 THEN refunded + ?5 ELSE refunded END,
-                 reset_used = CASE WHEN epoch = ?3 THEN reset_used
-                                   ELSE max(0, reset_used + ?4) END,
-                 last_used_at = max(coalesce(last_used_at, ?6), coalesce(?6, last_used_at))",
-        )?;
-        let mut block = connection.prepare_cached(
-            "INSERT INTO blocks (key_id, day, epoch, charged) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (key_id) DO UPDATE SET day = ?2, epoch = ?3, charged = ?4
-             WHERE (day, epoch) <= (?2, ?3)",
-        )?;
-        for ((id, origin), delta) in &self.counts {
+fn write_counts(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+    // Units of before a reset are kept apart, like those that were reset.
+    let mut count = connection.prepare_cached(
+        "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at)
+         VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6)
+         ON CONFLICT (key_id, day) DO UPDATE SET
+             used = CASE WHEN epoch = ?3 THEN max(0, used + ?4) ELSE used END,
+             refunded = CASE WHEN epoch = ?3 THEN refunded + ?5 ELSE refunded END,
+             reset_used = CASE WHEN epoch = ?3 THEN reset_used ELSE max(0, reset_used + ?4) END,
+             last_used_at = max(coalesce(last_used_at, ?6), coalesce(?6, last_used_at))",
+    )?;
+    let mut block = connection.prepare_cached(
+        "INSERT INTO blocks (key_id, day, epoch, charged) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (key_id) DO UPDATE SET day = ?2, epoch = ?3, charged = ?4
+         WHERE (day, epoch) <= (?2, ?3)",
+    )?;
+    for (id, subject) in unfolded.subjects() {
+        for (origin, delta) in &subject.counts {
             let (id, day) = (id.as_str(), origin.day.to_string());
             let Delta { used, refunded, last_used_at, charged } = delta;
             count.execute(params![id, day, origin.epoch, used, refunded, last_used_at])?;
@@ -104,19 +47,21 @@ impl Unfolded {
                 block.execute(params![id, day, origin.epoch, charged])?;
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    fn write_figures(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare_cached(
-            "INSERT INTO usage_totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT (day, key_id, model) DO UPDATE SET
-                 requests = requests + ?4, succeeded = succeeded + ?5, failed = failed + ?6,
-                 refunded = refunded + ?7, rejected = rejected + ?8,
-                 prompt_tokens = prompt_tokens + ?9, completion_tokens = completion_tokens + ?10,
-                 total_tokens = total_tokens + ?11",
-        )?;
-        for ((day, id, model), figures) in &self.figures {
+fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO usage_totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (day, key_id, model) DO UPDATE SET
+             requests = requests + ?4, succeeded = succeeded + ?5, failed = failed + ?6,
+             refunded = refunded + ?7, rejected = rejected + ?8,
+             prompt_tokens = prompt_tokens + ?9, completion_tokens = completion_tokens + ?10,
+             total_tokens = total_tokens + ?11",
+    )?;
+    for (id, subject) in unfolded.subjects() {
+        for Figures { day, model, figures } in &subject.figures {
             statement.execute(params![
                 day.to_string(),
                 id.as_str(),
@@ -131,8 +76,8 @@ impl Unfolded {
                 figures.tokens.total,
             ])?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn write_position(connection: &Connection, position: Position) -> rusqlite::Result<()> {

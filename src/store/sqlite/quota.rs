@@ -99,7 +99,7 @@ impl Core {
     ) -> Result<(Origin, State, Lsn), StoreError> {
         let origin = count.origin();
         if self.durability == Durability::Power {
-            let gate = self.journal.append(spent(subject, origin, at, None))?;
+            let gate = self.journal.append(&spent(subject, origin, at, None))?;
             self.journal.sync_within(Duration::ZERO);
             return Ok((origin, State::Spent, gate));
         }
@@ -123,7 +123,7 @@ impl Core {
         if let Some(extension) = block.extension(count.used, limit, at, is_synced) {
             let charged = Some(extension.charged);
             let change = CountChange { charged, ..CountChange::of(count.origin()) };
-            let end = self.journal.append(record(subject, Some(change), None))?;
+            let end = self.journal.append(&counted(subject, change, None))?;
             block.extend(&extension, end);
             self.journal.sync_within(if extension.is_urgent { Duration::ZERO } else { LINGER });
         }
@@ -178,7 +178,7 @@ impl Charge for SqliteCharge {
             }
             let used = -i8::from(was_spent);
             let change = CountChange { used, refunded, ..CountChange::of(self.origin) };
-            let appended = self.core.journal.append(record(&self.subject, Some(change), None));
+            let appended = self.core.journal.append(&counted(&self.subject, change, None));
             appended.map(|end| gate = end).is_ok()
         });
         if given_back {
@@ -191,17 +191,25 @@ impl Charge for SqliteCharge {
     }
 
     fn settle(&mut self, event: Option<&UsageEvent>) -> Result<(), StoreError> {
-        let written = match (self.state, event) {
-            (State::Lost, _) => return Err(lost()),
-            (State::Reserved, event) => spent(&self.subject, self.origin, self.at, event),
-            (State::Spent | State::Returned, Some(event)) => {
-                record(&self.subject, None, Some(event))
+        // Another quota's subject is not whom the event is told of.
+        let of_subject = event.filter(|event| event.key_id.as_ref() == Some(&self.subject.id));
+        let usage = of_subject.map(|event| self.core.entry(event));
+        let written = match self.state {
+            State::Lost => return Err(lost()),
+            State::Reserved => {
+                self.core.journal.append(&spent(&self.subject, self.origin, self.at, usage))
             }
-            (State::Spent | State::Returned, None) => return Ok(()),
+            State::Spent | State::Returned if usage.is_none() => Ok(Lsn::default()),
+            State::Spent | State::Returned => {
+                self.core.journal.append(&Record { id: &self.subject.id, count: None, usage })
+            }
         };
-        self.core.journal.append(written).inspect_err(|_| self.lose())?;
+        written.inspect_err(|_| self.lose())?;
         if self.state == State::Reserved {
             self.state = State::Spent;
+        }
+        if let Some(event) = event.filter(|_| of_subject.is_none()) {
+            self.core.record(event);
         }
         Ok(())
     }
@@ -216,7 +224,7 @@ impl SqliteCharge {
     fn lose(&mut self) {
         if self.state == State::Spent {
             let change = CountChange { used: -1, ..CountChange::of(self.origin) };
-            self.core.journal.hold(record(&self.subject, Some(change), None));
+            self.core.journal.hold(&counted(&self.subject, change, None));
         }
         if self.state != State::Returned {
             self.counter.undo(self.origin);
@@ -229,7 +237,7 @@ impl Drop for SqliteCharge {
     fn drop(&mut self) {
         if self.state == State::Reserved {
             let spent = spent(&self.subject, self.origin, self.at, None);
-            self.core.journal.append_or_hold(spent);
+            self.core.journal.append_or_hold(&spent);
         }
     }
 }
@@ -238,20 +246,20 @@ fn lost() -> StoreError {
     StoreError::unavailable("the unit could not be written down")
 }
 
-fn spent(
-    subject: &QuotaSubject,
+fn spent<'a>(
+    subject: &'a QuotaSubject,
     origin: Origin,
     at: SystemTime,
-    event: Option<&UsageEvent>,
-) -> Record {
+    usage: Option<UsageEntry<'a>>,
+) -> Record<'a> {
     let used_at = Some(unix_millis(at));
-    record(subject, Some(CountChange { used: 1, used_at, ..CountChange::of(origin) }), event)
+    counted(subject, CountChange { used: 1, used_at, ..CountChange::of(origin) }, usage)
 }
 
-fn record(
-    subject: &QuotaSubject,
-    count: Option<CountChange>,
-    event: Option<&UsageEvent>,
-) -> Record {
-    Record { id: subject.id.clone(), count, usage: event.map(UsageEntry::from) }
+fn counted<'a>(
+    subject: &'a QuotaSubject,
+    change: CountChange,
+    usage: Option<UsageEntry<'a>>,
+) -> Record<'a> {
+    Record { id: &subject.id, count: Some(change), usage }
 }

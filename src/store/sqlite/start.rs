@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::{OpenError, SqliteOptions, fold};
-use crate::store::journal::{Disk, Journal, Taken, replay};
+use crate::store::journal::{Disk, Journal, Unfolded, replay};
 
 /// Folds the rest of the journal and begins a new segment.
 ///
@@ -25,25 +25,23 @@ pub(super) fn begin(
     let folded = fold::read_position(connection).map_err(failed)?;
     let segments = disk.segments().map_err(unreadable)?;
     let last = segments.into_iter().max().unwrap_or_default().max(folded.segment);
-    let records = replay(&*disk, folded).map_err(unreadable)?;
+    let mut rest = Unfolded::default();
+    replay(&*disk, folded, |record| rest.add(&record)).map_err(unreadable)?;
     let journal = Journal::begin(disk, last + 1).map_err(unwritable)?;
-
-    let mut unfolded = fold::Unfolded::default();
-    let position = journal.take().position;
-    unfolded.add(Taken { records, position }, &options.calendar);
-    fold_rest(connection, &unfolded, options.boot.as_deref()).map_err(failed)?;
-    journal.forget_before(position).map_err(unwritable)?;
+    rest.append(journal.take());
+    fold_rest(connection, &rest, options.boot.as_deref()).map_err(failed)?;
+    journal.forget_folded(&rest).map_err(unwritable)?;
     Ok(journal)
 }
 
 fn fold_rest(
     connection: &Connection,
-    unfolded: &fold::Unfolded,
+    unfolded: &Unfolded,
     boot: Option<&str>,
 ) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let folded = || {
-        unfolded.write(connection)?;
+        fold::write(connection, unfolded)?;
         let last_boot = fold::read_boot(connection)?;
         if boot.is_some() && last_boot.as_deref() == boot {
             fold::return_blocks(connection)?;

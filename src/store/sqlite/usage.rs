@@ -9,18 +9,13 @@ use crate::{
     key::{DailyLimit, KeyId, KeyRecord},
     store::{
         LedgerId, StoreFuture, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader,
-        UsageReport, UsageSink,
-        journal::{Record, UsageEntry},
-        report::ReportRows,
+        UsageReport, UsageSink, report::ReportRows,
     },
 };
 
 impl UsageSink for SqliteStore {
     fn record(&self, event: UsageEvent) {
-        let usage = Some(UsageEntry::from(&event));
-        if let Some(id) = event.key_id {
-            self.0.core.journal.append_or_hold(Record { id, count: None, usage });
-        }
+        self.0.core.record(&event);
     }
 
     fn ledger(&self) -> Option<LedgerId> {

@@ -1,7 +1,7 @@
 //! The one thread that writes to the file.
 
 use std::{
-    io,
+    io, mem,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -13,9 +13,10 @@ use super::{
     adopt,
     core::Core,
     file::WRITE_PATIENCE,
-    fold::{self, Unfolded},
+    fold,
     jobs::{self, Job},
 };
+use crate::store::journal::Unfolded;
 
 /// How often the journal is folded and `api_keys` is looked at for edits from outside.
 const TURN: Duration = Duration::from_millis(250);
@@ -121,12 +122,12 @@ impl State {
             self.recover();
             return;
         }
-        self.unfolded.add(self.core.journal.take(), &self.core.calendar);
+        self.unfolded.append(self.core.journal.take());
         if self.unfolded.is_empty() && jobs.is_empty() {
             return;
         }
         let written = self.transaction(|state| {
-            state.unfolded.write(&state.connection)?;
+            fold::write(&state.connection, &state.unfolded)?;
             jobs::run(&state.connection, jobs)
         });
         match written {
@@ -156,13 +157,12 @@ impl State {
 
     /// What was folded is no longer needed in the journal.
     fn folded(&mut self) {
-        let position = self.unfolded.position();
-        self.unfolded = Unfolded::default();
-        let Some(position) = position else { return };
-        let tidied = self.core.journal.forget_before(position).and_then(|()| {
-            let long = position.offset > LONGEST_SEGMENT;
-            if long { self.core.journal.renew() } else { Ok(()) }
-        });
+        let folded = mem::take(&mut self.unfolded);
+        let long = folded.position.is_some_and(|position| position.offset > LONGEST_SEGMENT);
+        let journal = &self.core.journal;
+        let tidied = journal
+            .forget_folded(&folded)
+            .and_then(|()| if long && !journal.has_failed() { journal.renew() } else { Ok(()) });
         if let Err(error) = tidied {
             tracing::warn!(%error, "the journal could not be shortened");
         }
@@ -183,10 +183,10 @@ impl State {
 
     /// Folds what the journal holds. If that succeeds, both can be written again.
     fn recover(&mut self) {
-        self.unfolded.add(self.core.journal.take(), &self.core.calendar);
+        self.unfolded.append(self.core.journal.take());
         let written = self.transaction(|state| {
             jobs::probe(&state.connection)?;
-            state.unfolded.write(&state.connection)
+            fold::write(&state.connection, &state.unfolded)
         });
         if let Err(error) = written {
             tracing::debug!(%error, "the file still cannot be written");
@@ -208,9 +208,9 @@ impl State {
     /// Folds the rest. What was charged ahead and not used is not needed any more.
     pub(super) fn finish(&mut self) {
         self.core.journal.end();
-        self.unfolded.add(self.core.journal.take(), &self.core.calendar);
+        self.unfolded.append(self.core.journal.take());
         let written = self.transaction(|state| {
-            state.unfolded.write(&state.connection)?;
+            fold::write(&state.connection, &state.unfolded)?;
             fold::return_blocks(&state.connection)
         });
         match written {
