@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::{
     ChargePolicy, CommitPoint, QuotaRejection, UnitObserver,
-    shared::{QuotaBody, Reserving, Shared},
+    shared::{QuotaBody, Reservation, Shared},
     unit::Unit,
 };
 use crate::{
@@ -43,8 +43,10 @@ pin_project! {
     where
         ResBody: Body,
     {
+        // There is no unit.
+        Refused { rejection: QuotaRejection },
         // Waits for the store to take a unit.
-        Reserving { reserving: Reserving, call: Option<Call<S, ReqBody>> },
+        Reserving { reservation: Reservation, call: Option<Call<S, ReqBody>> },
         // Waits for the unit to be durable before the inner service is called.
         Committing { call: Option<Call<S, ReqBody>> },
         // The inner service works; the commit goes on beside it.
@@ -77,16 +79,39 @@ where
     S: Service<Request<ReqBody>>,
     ResBody: Body,
 {
-    pub(super) fn new(
+    pub(super) fn refused(shared: Arc<Shared<Q, P, F, R>>, rejection: QuotaRejection) -> Self {
+        Self { shared, method: Method::GET, unit: None, state: State::Refused { rejection } }
+    }
+
+    pub(super) fn reserving(
         shared: Arc<Shared<Q, P, F, R>>,
-        reserving: Reserving,
+        reservation: Reservation,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
         let method = request.method().clone();
         let call = Some(Call { inner, request });
-        let state = State::Reserving { reserving, call };
-        Self { shared, method, unit: None, state }
+        Self { shared, method, unit: None, state: State::Reserving { reservation, call } }
+    }
+
+    pub(super) fn committing(
+        shared: Arc<Shared<Q, P, F, R>>,
+        unit: Unit,
+        inner: S,
+        request: Request<ReqBody>,
+    ) -> Self {
+        let method = request.method().clone();
+        let call = Some(Call { inner, request });
+        Self { shared, method, unit: Some(unit), state: State::Committing { call } }
+    }
+
+    pub(super) fn forwarding(
+        shared: Arc<Shared<Q, P, F, R>>,
+        method: Method,
+        unit: Unit,
+        future: S::Future,
+    ) -> Self {
+        Self { shared, method, unit: Some(unit), state: State::Forwarding { future } }
     }
 }
 
@@ -95,7 +120,7 @@ const OVER: &str = "`ResponseFuture` polled after it was ready";
 impl<S, Q, P, F, R, ReqBody, ResBody> Future for ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    P: ChargePolicy,
+    P: ChargePolicy + Clone,
     R: Reject,
     ResBody: Body,
     ResBody::Data: From<bytes::Bytes>,
@@ -109,12 +134,11 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Reserving { reserving, call } => {
-                    let reserved = match reserving {
-                        Ok(reservation) => ready!(reservation.poll(cx)),
-                        Err(rejection) => Err(rejection.clone()),
-                    };
-                    match reserved {
+                StateProj::Refused { rejection } => {
+                    return Poll::Ready(Ok(this.shared.refuse(rejection)));
+                }
+                StateProj::Reserving { reservation, call } => {
+                    match ready!(reservation.poll(cx)) {
                         Ok(unit) => *this.unit = Some(unit),
                         Err(rejection) => return Poll::Ready(Ok(this.shared.refuse(&rejection))),
                     }
@@ -220,7 +244,7 @@ where
     shared.refuse(&QuotaRejection::Store(error))
 }
 
-fn hand_on<B, P>(answer: Answer<B>, unit: Unit, policy: Arc<P>) -> Response<QuotaBody<B, P>>
+fn hand_on<B, P>(answer: Answer<B>, unit: Unit, policy: P) -> Response<QuotaBody<B, P>>
 where
     P: ChargePolicy,
     B: Body,

@@ -1,7 +1,6 @@
 use std::{
     fmt,
     io::IoSlice,
-    sync::Arc,
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -82,7 +81,7 @@ impl Unit {
 /// Settles the unit of an answer at the end of its body.
 pub struct UnitObserver<P> {
     pub(super) unit: Unit,
-    pub(super) policy: Arc<P>,
+    pub(super) policy: P,
 }
 
 impl<D, P: ChargePolicy> BodyObserver<D> for UnitObserver<P> {
