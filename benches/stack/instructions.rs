@@ -16,7 +16,6 @@ use crate::{
 /// Counts for every variant of this program, and prints what is more than the raw pass-through's.
 pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
     let upstream = start_upstream()?;
-    let mut load = Load::start()?;
     let subjects = Subject::all(setup, setup.runtime(Runtime::Current), upstream.address)?;
     let mut raw = Vec::new();
     println!("\n### Instructions a request, one connection\n");
@@ -27,8 +26,8 @@ pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
         }
         for (kind, requests) in requests.each() {
             // What starting, warming up and ending cost is the same in both and goes out.
-            let few = run(&mut load, &subject, kind, requests / 2)?;
-            let many = run(&mut load, &subject, kind, requests / 2 + requests)?;
+            let few = run(&subject, kind, requests / 2)?;
+            let many = run(&subject, kind, requests / 2 + requests)?;
             let each = (many as f64 - few as f64) / requests as f64;
             let base = raw.iter().find(|(known, _)| *known == kind).map(|(_, each)| *each);
             if base.is_none() {
@@ -43,11 +42,11 @@ pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
 }
 
 /// Instructions of a proxy that lives for so many requests.
-fn run(load: &mut Load, subject: &Subject, kind: Kind, requests: u64) -> Result<u64, BoxError> {
+fn run(subject: &Subject, kind: Kind, requests: u64) -> Result<u64, BoxError> {
     let log = NamedTempFile::new()?;
     let server = subject.start_as(callgrind::command(subject.program(), log.path()))?;
     let until = Until::Requests(requests);
-    load.run(Order { address: server.address, kind, connections: 1, until })?;
+    Load::start()?.run(Order { address: server.address, kind, connections: 1, until })?;
     server.finish()?;
     Ok(callgrind::collected(log.path())?)
 }

@@ -16,7 +16,6 @@ use crate::{
 /// Kills the proxy when it is idle, then once more amid requests, and compares what is counted with
 /// what was answered. Prints a line; `false` if the counts are wrong.
 pub(crate) fn check(
-    load: &mut Load,
     running: Running,
     durability: Durability,
     connections: usize,
@@ -26,6 +25,7 @@ pub(crate) fn check(
     let idle = total(&subject.database(), durability)?;
 
     let server = subject.start()?;
+    let mut load = Load::start()?;
     let until = Until::Elapsed(Duration::from_secs(10));
     load.begin(Order { address: server.address, kind: Kind::Json, connections, until })?;
     sleep(Duration::from_millis(500));

@@ -54,7 +54,8 @@ pub(crate) struct Window {
     pub(crate) latencies: Vec<u64>,
 }
 
-/// The load process.
+/// The load process. It keeps its connections, so a server that comes after another at the same
+/// address needs a new one.
 pub(crate) struct Load {
     role: Role,
     orders: ChildStdin,
@@ -102,7 +103,6 @@ pub(crate) async fn serve() -> Result<(), BoxError> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "one task per connection")]
 async fn carry_out(order: Order, pool: &mut Vec<Connection>) -> Window {
     let begun = Instant::now();
     let left = Arc::new(AtomicU64::new(match order.until {

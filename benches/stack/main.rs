@@ -84,7 +84,7 @@ fn measure(options: &Options) -> Result<ExitCode, BoxError> {
     let mut exact = true;
     for running in running {
         if let Some(durability) = running.subject.variant.durability() {
-            exact &= ledger::check(&mut load, running, durability, options.plan.connections)?;
+            exact &= ledger::check(running, durability, options.plan.connections)?;
         }
     }
     Ok(if exact { ExitCode::SUCCESS } else { ExitCode::FAILURE })

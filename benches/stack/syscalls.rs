@@ -29,14 +29,13 @@ type Calls = BTreeMap<String, f64>;
 /// Counts for every variant, and prints what differs from the raw pass-through.
 pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
     let upstream = start_upstream()?;
-    let mut load = Load::start()?;
     let subjects = Subject::all(setup, setup.runtime(Runtime::Current), upstream.address)?;
     let mut raw = Vec::new();
     println!("\n### System calls a request, one connection\n");
     println!("| variant | answer | calls | over raw | which |\n|---|---|--:|--:|---|");
     for subject in subjects {
         let name = subject.name.clone();
-        let mut running = Running::start(subject)?;
+        let (mut load, mut running) = (Load::start()?, Running::start(subject)?);
         for (kind, requests) in requests.each() {
             let calls = trace(&mut load, &mut running, kind, requests)?;
             let base = raw.iter().find(|(known, _)| *known == kind).map(|(_, calls)| calls);
