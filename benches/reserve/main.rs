@@ -1,0 +1,2 @@
+//! The engine alone.
+fn main() {}
