@@ -158,8 +158,12 @@ where
                     this.state.set(forward(call));
                 }
                 StateProj::Forwarding { future } => {
-                    let (head, body) = ready!(future.poll(cx))?.into_parts();
                     let unit = this.unit.as_mut().expect(OVER);
+                    let Poll::Ready(response) = future.poll(cx) else {
+                        unit.commit();
+                        return Poll::Pending;
+                    };
+                    let (head, body) = response?.into_parts();
                     unit.apply(this.shared.policy.at_head(&head));
                     let expected = expected_length(this.method, &head);
                     let whole = expected.is_some_and(|length| length <= SHORT);

@@ -35,6 +35,11 @@ impl Unit {
         Self { charge, standing, units, at, _slot: slot }
     }
 
+    /// Begins to make the unit durable.
+    pub(super) fn commit(&mut self) {
+        self.charge.commit();
+    }
+
     pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         self.charge.poll_committed(cx)
     }

@@ -76,9 +76,13 @@ pub enum Verdict {
 
 /// One unit that was taken. Dropping it keeps the unit charged.
 ///
-/// A request's way: [`poll_committed`](Self::poll_committed), perhaps [`refund`](Self::refund),
+/// A request's way: [`commit`](Self::commit), [`poll_committed`](Self::poll_committed), perhaps [`refund`](Self::refund),
 /// then [`settle`](Self::settle), and only then its answer goes out.
 pub trait Charge: Send {
+    /// Begins to make the unit durable. Called once the inner service is at work, so that this
+    /// costs the request no time; [`poll_committed`](Self::poll_committed) does it otherwise.
+    fn commit(&mut self) {}
+
     /// Ready once all that was done with this unit so far (taking it, giving it back) survives
     /// what the store promises for it.
     ///

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The longest that a record waits for its sync.
-const PERIOD: Duration = Duration::from_millis(100);
+const PERIOD: Duration = Duration::from_millis(200);
 
 /// An append-only log of what was counted.
 pub(crate) struct Journal {
@@ -28,6 +28,8 @@ pub(crate) struct Journal {
     dirty: AtomicBool,
     failed: AtomicBool,
     ended: AtomicBool,
+    /// There is no older segment than this.
+    oldest: AtomicU64,
     /// Held while the tail is synced or replaced.
     syncing: Mutex<()>,
     waiters: Mutex<Vec<(Lsn, Waker)>>,
@@ -62,6 +64,7 @@ impl Journal {
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            oldest: AtomicU64::new(0),
             syncing: Mutex::new(()),
             waiters: Mutex::new(Vec::new()),
             bell: Bell::default(),
@@ -124,7 +127,7 @@ impl Journal {
         self.synced.load(Ordering::Acquire) >= end.0
     }
 
-    /// Ready once all up to `end` survives a loss of power; asks for a sync at once.
+    /// Ready once all up to `end` survives a loss of power, which somebody must have asked for.
     ///
     /// # Errors
     ///
@@ -146,8 +149,6 @@ impl Journal {
             return Poll::Ready(Err(failure()));
         }
         waiters.push((end, cx.waker().clone()));
-        drop(waiters);
-        self.sync_within(Duration::ZERO);
         Poll::Pending
     }
 
@@ -159,6 +160,13 @@ impl Journal {
     #[cfg(all(test, model))]
     pub(crate) fn is_due(&self) -> bool {
         self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Sees to it that all up to `end` is synced after at most this time.
+    pub(crate) fn sync_to(&self, end: Lsn, within: Duration) {
+        if !self.is_synced(end) {
+            self.sync_within(within);
+        }
     }
 
     /// Makes what was appended survive a loss of power.
@@ -218,11 +226,15 @@ impl Journal {
     /// Removes the segments that are not needed once this was folded.
     pub(crate) fn forget_folded(&self, folded: &Unfolded) -> io::Result<()> {
         let Some(position) = folded.position else { return Ok(()) };
+        if self.oldest.load(Ordering::Relaxed) >= position.segment {
+            return Ok(());
+        }
         for number in self.disk.segments()? {
             if number < position.segment {
                 self.disk.remove(number)?;
             }
         }
+        self.oldest.store(position.segment, Ordering::Relaxed);
         Ok(())
     }
 

@@ -76,17 +76,19 @@ pub(super) fn reserve(
     let (taken, standing) = counter.reserve(subject, &core.calendar, at, |count, block| {
         core.charge(subject, at, count, block)
     })?;
-    let Some((origin, state, gate)) = taken else {
+    let Some((origin, gate)) = taken else {
         return Ok(Verdict::Exhausted(standing));
     };
-    let (core, subject) = (core.clone(), subject.clone());
-    let charge = Box::new(SqliteCharge { core, counter, subject, origin, at, gate, state });
-    Ok(Verdict::Admitted { charge, standing })
+    let (core, subject, state) = (core.clone(), subject.clone(), State::Reserved);
+    let charge = SqliteCharge { core, counter, subject, origin, at, gate, state };
+    Ok(Verdict::Admitted { charge: Box::new(charge), standing })
 }
 
 /// How long a block may wait for its sync that is not needed yet, so that those of many keys share
 /// one.
-const LINGER: Duration = Duration::from_millis(20);
+const BLOCK_LINGER: Duration = Duration::from_millis(20);
+/// How long a unit that is synced itself waits for others: most upstreams take longer.
+const UNIT_LINGER: Duration = Duration::from_millis(2);
 
 impl Core {
     /// Writes down what the next unit needs before its answer, and says what that must wait for.
@@ -96,19 +98,16 @@ impl Core {
         at: SystemTime,
         count: &Count,
         block: &mut Block,
-    ) -> Result<(Origin, State, Lsn), StoreError> {
-        let origin = count.origin();
-        if self.durability == Durability::Power {
-            let gate = self.journal.append(&spent(subject, origin, at, None))?;
-            self.journal.sync_within(Duration::ZERO);
-            return Ok((origin, State::Spent, gate));
-        }
+    ) -> Result<(Origin, Lsn), StoreError> {
         let gate = match subject.daily_limit.limited() {
-            Some(limit) => self.charge_ahead(subject, limit, at, count, block)?,
-            // There is no limit that a loss of power could exceed.
-            None => Lsn::default(),
+            Some(limit) if self.durability == Durability::Process => {
+                self.charge_ahead(subject, limit, at, count, block)?
+            }
+            // Each unit is written down itself, or there is no limit that a loss of power could
+            // exceed.
+            _ => Lsn::default(),
         };
-        Ok((origin, State::Reserved, gate))
+        Ok((count.origin(), gate))
     }
 
     fn charge_ahead(
@@ -125,7 +124,9 @@ impl Core {
             let change = CountChange { charged, ..CountChange::of(count.origin()) };
             let end = self.journal.append(&counted(subject, change, None))?;
             block.extend(&extension, end);
-            self.journal.sync_within(if extension.is_urgent { Duration::ZERO } else { LINGER });
+            if !extension.is_urgent {
+                self.journal.sync_within(BLOCK_LINGER);
+            }
         }
         Ok(block.gate(count.used + 1))
     }
@@ -157,7 +158,19 @@ enum State {
 }
 
 impl Charge for SqliteCharge {
+    fn commit(&mut self) {
+        if self.core.durability == Durability::Power && self.state == State::Reserved {
+            let spent = spent(&self.subject, self.origin, self.at, None);
+            match self.core.journal.append(&spent) {
+                Ok(end) => (self.state, self.gate) = (State::Spent, end),
+                Err(_) => self.lose(),
+            }
+        }
+        self.core.journal.sync_to(self.gate, self.linger());
+    }
+
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        self.commit();
         if self.state == State::Lost {
             return Poll::Ready(Err(lost()));
         }
@@ -220,6 +233,14 @@ impl Charge for SqliteCharge {
 }
 
 impl SqliteCharge {
+    /// How long the sync that the unit needs may wait for others.
+    fn linger(&self) -> Duration {
+        match self.core.durability {
+            Durability::Power => UNIT_LINGER,
+            Durability::Process => Duration::ZERO,
+        }
+    }
+
     /// The unit was not written down: it is not charged.
     fn lose(&mut self) {
         if self.state == State::Spent {

@@ -19,7 +19,7 @@ use super::{
 use crate::store::journal::Unfolded;
 
 /// How often the journal is folded and `api_keys` is looked at for edits from outside.
-const TURN: Duration = Duration::from_millis(250);
+const TURN: Duration = Duration::from_millis(500);
 /// A segment of the journal that has grown this long is followed by another.
 const LONGEST_SEGMENT: u64 = 16 << 20;
 /// How often counters of past days are forgotten.
