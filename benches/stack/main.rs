@@ -4,6 +4,7 @@
 //! a CPU clock of its own.
 
 mod answers;
+mod bootstrap;
 #[path = "../common/callgrind.rs"]
 mod callgrind;
 mod compare;
