@@ -46,6 +46,10 @@ use crate::{
     subject::Subject,
 };
 
+#[cfg(mimalloc)]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<ExitCode, BoxError> {
     let options = Options::parse();
     match &options.task {
