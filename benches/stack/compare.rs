@@ -9,10 +9,11 @@ use tower::BoxError;
 
 use crate::{
     answers::Kind,
+    bootstrap::{Estimate, estimate},
     load::{Load, Order, Until, Window},
     options::Plan,
     process::Server,
-    stats::{self, Estimate},
+    stats,
     subject::Subject,
 };
 
@@ -173,7 +174,7 @@ fn row(name: &str, bases: &[Side], sides: &[Side]) -> Row {
         rate: median(Side::rate),
         latency,
         against: Some(Against {
-            cpu: stats::estimate(&ratios(Side::cost)),
+            cpu: estimate(&ratios(Side::cost)),
             rate: stats::median(&mut ratios(Side::rate)),
             latency: latency.minus(Latency::of(bases)),
         }),

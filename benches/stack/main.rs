@@ -4,6 +4,7 @@
 //! a CPU clock of its own.
 
 mod answers;
+mod bootstrap;
 #[path = "../common/callgrind.rs"]
 mod callgrind;
 mod compare;
@@ -44,6 +45,10 @@ use crate::{
     proxy::Proxy,
     subject::Subject,
 };
+
+#[cfg(mimalloc)]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<ExitCode, BoxError> {
     let options = Options::parse();

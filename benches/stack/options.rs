@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -102,7 +106,10 @@ pub(crate) struct Setup {
     runtime: Option<Runtime>,
     /// Another build of this program (other allocator, other revision): its variants too.
     #[arg(long, global = true, value_name = "PROGRAM")]
-    pub(crate) other: Option<PathBuf>,
+    other: Option<PathBuf>,
+    /// Another runtime for the other build; without --other, for this one once more.
+    #[arg(long, global = true, value_name = "RUNTIME")]
+    other_runtime: Option<Runtime>,
 }
 
 impl Setup {
@@ -115,6 +122,13 @@ impl Setup {
             _ => true,
         };
         all.iter().copied().filter(here).collect()
+    }
+
+    /// The other build and its runtime, if one is to be measured.
+    pub(crate) fn other(&self, this: &Path, runtime: Runtime) -> Option<(PathBuf, Runtime)> {
+        let wanted = self.other.is_some() || self.other_runtime.is_some();
+        let program = self.other.as_deref().unwrap_or(this).to_owned();
+        wanted.then(|| (program, self.other_runtime.unwrap_or(runtime)))
     }
 
     pub(crate) fn runtime(&self, default: Runtime) -> Runtime {

@@ -34,23 +34,23 @@ impl Subject {
         upstream: SocketAddr,
     ) -> Result<Vec<Self>, BoxError> {
         let this = std::env::current_exe()?;
-        let new = |name: String, variant, program: &Path| {
+        let new = |name: String, variant, program: &Path, runtime| {
             // In the target directory: the usual place for temporary files may be no disk at all.
             let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
             let program = program.to_owned();
             Ok::<_, BoxError>(Self { name, variant, program, runtime, upstream, directory })
         };
         let mut subjects = vec![
-            new("raw".to_owned(), Variant::Raw, &this)?,
-            new("raw (control)".to_owned(), Variant::Raw, &this)?,
+            new("raw".to_owned(), Variant::Raw, &this, runtime)?,
+            new("raw (control)".to_owned(), Variant::Raw, &this, runtime)?,
         ];
         for variant in setup.variants() {
-            subjects.push(new(variant.name(), variant, &this)?);
+            subjects.push(new(variant.name(), variant, &this, runtime)?);
         }
-        if let Some(other) = &setup.other {
+        if let Some((other, runtime)) = setup.other(&this, runtime) {
             let own = |variant: &Variant| !matches!(variant, Variant::Haproxy | Variant::Nginx);
             for variant in std::iter::once(Variant::Raw).chain(setup.variants()).filter(own) {
-                subjects.push(new(format!("other {}", variant.name()), variant, other)?);
+                subjects.push(new(format!("other {}", variant.name()), variant, &other, runtime)?);
             }
         }
         Ok(subjects)

@@ -256,7 +256,7 @@ where
 {
     let Answer { mut head, body, expected } = answer;
     unit.insert_headers(&mut head);
-    let observer = UnitObserver { unit, policy };
+    let observer = UnitObserver::new(unit, policy);
     let body = ObservedBody::new(ResponseBody::passed(body), observer, expected);
     Response::from_parts(head, body)
 }

@@ -20,7 +20,7 @@ pub(super) struct Unit {
     standing: Standing,
     units: Units,
     at: SystemTime,
-    _slot: Option<Slot>,
+    slot: Option<Slot>,
 }
 
 impl Unit {
@@ -32,7 +32,7 @@ impl Unit {
         slot: Option<Slot>,
     ) -> Self {
         units.charge();
-        Self { charge, standing, units, at, _slot: slot }
+        Self { charge, standing, units, at, slot }
     }
 
     /// Begins to make the unit durable.
@@ -46,10 +46,7 @@ impl Unit {
 
     /// Does with the unit what the policy has decided.
     pub(super) fn apply(&mut self, settlement: Settlement) {
-        if let Settlement::Refund(refund) = settlement
-            && self.charge.refund(refund)
-        {
-            self.units.refund();
+        if apply(settlement, &mut *self.charge, &self.units) {
             self.standing.used = self.standing.used.saturating_sub(1);
         }
     }
@@ -85,20 +82,40 @@ impl Unit {
 
 /// Settles the unit of an answer at the end of its body.
 pub struct UnitObserver<P> {
-    pub(super) unit: Unit,
-    pub(super) policy: P,
+    charge: Box<dyn Charge>,
+    units: Units,
+    slot: Option<Slot>,
+    policy: P,
+}
+
+impl<P> UnitObserver<P> {
+    pub(super) fn new(unit: Unit, policy: P) -> Self {
+        let Unit { charge, units, slot, .. } = unit;
+        Self { charge, units, slot, policy }
+    }
 }
 
 impl<D, P: ChargePolicy> BodyObserver<D> for UnitObserver<P> {
     fn end(mut self, end: BodyEnd) {
-        self.unit.apply(self.policy.at_end(end));
+        apply(self.policy.at_end(end), &mut *self.charge, &self.units);
+        drop(self.slot.take());
     }
+}
+
+/// Does with a unit what the policy has decided; returns whether it was given back.
+fn apply(settlement: Settlement, charge: &mut dyn Charge, units: &Units) -> bool {
+    let given_back = match settlement {
+        Settlement::Refund(refund) => charge.refund(refund),
+        Settlement::Keep => false,
+    };
+    if given_back {
+        units.refund();
+    }
+    given_back
 }
 
 impl<P> fmt::Debug for UnitObserver<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnitObserver")
-            .field("standing", &self.unit.standing)
-            .finish_non_exhaustive()
+        f.write_str("UnitObserver")
     }
 }

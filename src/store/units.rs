@@ -24,7 +24,7 @@ pub struct Units(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: AtomicU8,
-    draft: Mutex<Option<Draft>>,
+    draft: Mutex<Option<Box<Draft>>>,
 }
 
 const CHARGED: u8 = 1;
@@ -80,13 +80,13 @@ impl Units {
         self.0.state.load(Ordering::Relaxed) & REFUNDED != 0
     }
 
-    fn draft(&self) -> MutexGuard<'_, Option<Draft>> {
+    fn draft(&self) -> MutexGuard<'_, Option<Box<Draft>>> {
         self.0.draft.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lays the event down, unless another lies there.
     #[cfg(feature = "usage")]
-    pub(crate) fn lay_down(&self, draft: &mut Option<Draft>) {
+    pub(crate) fn lay_down(&self, draft: &mut Option<Box<Draft>>) {
         let mut place = self.draft();
         if place.is_none() {
             *place = draft.take();
@@ -95,7 +95,7 @@ impl Units {
 
     /// Takes the event up again.
     #[cfg(feature = "usage")]
-    pub(crate) fn take_up(&self) -> Option<Draft> {
+    pub(crate) fn take_up(&self) -> Option<Box<Draft>> {
         mem::take(&mut *self.draft())
     }
 

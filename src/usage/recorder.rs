@@ -29,7 +29,7 @@ pub(super) struct Recorder<U> {
     units: Units,
     method: Method,
     /// The event, unless a quota inside may write it down: then it lies in `units`.
-    draft: Option<Draft>,
+    draft: Option<Box<Draft>>,
 }
 
 impl<U: UsageSink> Recorder<U> {
@@ -37,13 +37,13 @@ impl<U: UsageSink> Recorder<U> {
         let at = ReceivedAt::of(request.extensions_mut(), &*shared.clock);
         let units = Units::of(request.extensions_mut());
         let ledger = shared.sink.ledger();
-        let mut draft = Some(Draft {
+        let mut draft = Some(Box::new(Draft {
             event: new_event(request, at),
             started: Instant::now(),
             ledger,
             complete,
             is_written: false,
-        });
+        }));
         if ledger.is_some() {
             units.lay_down(&mut draft);
         }
@@ -60,7 +60,9 @@ impl<U: UsageSink> Recorder<U> {
         note_head(&mut draft, head);
         let scanner = AnswerScanner::for_head(head);
         let complete = when_complete(head);
-        Some(UsageObserver { shared: self.shared, units: self.units, draft, complete, scanner })
+        let (shared, units) = (self.shared, self.units);
+        let watched = Watched { shared, units, draft, complete, scanner };
+        Some(UsageObserver(Box::new(watched)))
     }
 
     /// There is no answer.
@@ -70,13 +72,18 @@ impl<U: UsageSink> Recorder<U> {
         }
     }
 
-    fn take_draft(&mut self) -> Option<Draft> {
+    fn take_draft(&mut self) -> Option<Box<Draft>> {
         let draft = self.draft.take().or_else(|| self.units.take_up());
         draft.filter(|draft| !draft.is_written)
     }
 }
 
-fn record<U: UsageSink>(shared: &Shared<U>, units: &Units, mut draft: Draft, outcome: Outcome) {
+fn record<U: UsageSink>(
+    shared: &Shared<U>,
+    units: &Units,
+    mut draft: Box<Draft>,
+    outcome: Outcome,
+) {
     note_end(&mut draft, units, outcome);
     shared.sink.record(draft.event);
 }
@@ -124,10 +131,13 @@ fn key_id(extensions: &http::Extensions) -> Option<KeyId> {
 }
 
 /// Watches an answer's body for the recorder.
-pub struct UsageObserver<U> {
+// What it knows is boxed, as bodies are moved about a good deal.
+pub struct UsageObserver<U>(Box<Watched<U>>);
+
+struct Watched<U> {
     shared: Arc<Shared<U>>,
     units: Units,
-    draft: Draft,
+    draft: Box<Draft>,
     complete: Outcome,
     scanner: AnswerScanner,
 }
@@ -146,22 +156,24 @@ fn when_complete(head: &Parts) -> Outcome {
 
 impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
     fn data(&mut self, data: &D) {
-        self.draft.event.bytes_out += data.remaining() as u64;
+        let watched = &mut *self.0;
+        watched.draft.event.bytes_out += data.remaining() as u64;
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = data.chunks_vectored(&mut slices);
         for slice in &slices[..filled] {
-            self.scanner.scan(slice);
+            watched.scanner.scan(slice);
         }
     }
 
-    fn end(mut self, end: BodyEnd) {
-        (self.draft.event.model, self.draft.event.tokens) = self.scanner.finish();
+    fn end(self, end: BodyEnd) {
+        let Watched { shared, units, mut draft, complete, mut scanner } = *self.0;
+        (draft.event.model, draft.event.tokens) = scanner.finish();
         let outcome = match end {
-            BodyEnd::Complete => self.complete,
+            BodyEnd::Complete => complete,
             BodyEnd::Failed => Outcome::Failed,
             BodyEnd::Abandoned => Outcome::ClientGone,
         };
-        record(&self.shared, &self.units, self.draft, outcome);
+        record(&shared, &units, draft, outcome);
     }
 }
 
