@@ -46,9 +46,9 @@ pin_project! {
         // There is no unit.
         Refused { rejection: QuotaRejection },
         // Waits for the store to take a unit.
-        Reserving { reservation: Reservation, call: Option<Call<S, ReqBody>> },
+        Reserving { reservation: Reservation, call: Option<Box<Call<S, ReqBody>>> },
         // Waits for the unit to be durable before the inner service is called.
-        Committing { call: Option<Call<S, ReqBody>> },
+        Committing { call: Option<Box<Call<S, ReqBody>>> },
         // The inner service works; the commit goes on beside it.
         Forwarding { #[pin] future: Fut },
         // The head is there and held until the unit is durable.
@@ -56,7 +56,8 @@ pin_project! {
     }
 }
 
-/// The readied inner service and the request that it will get.
+/// The readied inner service and the request that it will get. Boxed, as it is rarely kept and larger
+/// than all else.
 struct Call<S, ReqBody> {
     inner: S,
     request: Request<ReqBody>,
@@ -90,7 +91,7 @@ where
         request: Request<ReqBody>,
     ) -> Self {
         let method = request.method().clone();
-        let call = Some(Call { inner, request });
+        let call = Some(Box::new(Call { inner, request }));
         Self { shared, method, unit: None, state: State::Reserving { reservation, call } }
     }
 
@@ -101,7 +102,7 @@ where
         request: Request<ReqBody>,
     ) -> Self {
         let method = request.method().clone();
-        let call = Some(Call { inner, request });
+        let call = Some(Box::new(Call { inner, request }));
         Self { shared, method, unit: Some(unit), state: State::Committing { call } }
     }
 
@@ -192,13 +193,13 @@ where
 }
 
 fn forward<S, ReqBody, ResBody>(
-    call: Option<Call<S, ReqBody>>,
+    call: Option<Box<Call<S, ReqBody>>>,
 ) -> State<S, S::Future, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>>,
     ResBody: Body,
 {
-    let Call { mut inner, request } = call.expect(OVER);
+    let Call { mut inner, request } = *call.expect(OVER);
     State::Forwarding { future: inner.call(request) }
 }
 
