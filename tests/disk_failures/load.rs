@@ -110,9 +110,32 @@ impl<'a> Load<'a> {
             let took = sent.ended - sent.begun;
             assert!(took < TIME_LIMIT, "{:?} after {took:?} only", sent.outcome);
         }
-        let Some(Outage { known, healed }) = outage else {
-            return;
-        };
+        if let Some(outage) = outage {
+            self.check(&outage);
+        }
+    }
+
+    /// Ends the load as [`finish`](Self::finish) does, after a failure during which service may have
+    /// come and gone: whenever `/readyz` said no twice running, nothing was served in between.
+    pub(crate) async fn finish_with_partial_outage(self, since: Instant) {
+        let shared = self.shared.clone();
+        let before = self.before;
+        let log = self.scene.log.clone();
+        self.finish(None).await;
+        let ready = lock(&shared.ready);
+        let unready = ready.windows(2).filter(|two| two[0].0 >= since && !two[0].2 && !two[1].2);
+        let sent = log.sent_since(before);
+        for two in unready {
+            let (known, still) = (two[0].1, two[1].0);
+            for sent in sent.iter().filter(|sent| known < sent.begun && sent.begun < still) {
+                let served = log.arrival(sent.number).is_some_and(|at| at < still);
+                assert!(!served, "an upstream call while /readyz said no");
+            }
+        }
+    }
+
+    fn check(&self, outage: &Outage) {
+        let &Outage { known, healed } = outage;
         for sent in self.sent().iter().filter(|sent| sent.begun > known) {
             let arrival = self.scene.log.arrival(sent.number);
             let served = arrival.is_some_and(|at| at < healed);

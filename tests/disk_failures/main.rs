@@ -8,7 +8,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod foreign_lock;
+mod full_or_read_only;
 mod injected_faults;
 mod load;
 mod scene;
 mod tracer;
+mod volume;
