@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod corrupted_file;
 mod foreign_lock;
 mod full_or_read_only;
 mod injected_faults;
