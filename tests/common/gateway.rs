@@ -1,10 +1,14 @@
 use std::{
     env,
+    ffi::OsStr,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex, OnceLock, mpsc},
+    sync::{
+        Arc, Mutex, OnceLock,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Instant,
 };
@@ -24,6 +28,8 @@ pub(crate) struct GatewayCommand {
     dir: Arc<TempDir>,
     env: Vec<(String, String)>,
     args: Vec<String>,
+    /// The program that runs it, and its arguments, if it is not run directly.
+    under: Vec<String>,
 }
 
 /// A running gateway. It is killed on drop.
@@ -42,7 +48,12 @@ impl GatewayCommand {
 
     /// No setting at all.
     pub(crate) fn bare() -> Self {
-        Self { dir: Arc::new(TempDir::new().unwrap()), env: Vec::new(), args: Vec::new() }
+        Self {
+            dir: Arc::new(TempDir::new().unwrap()),
+            env: Vec::new(),
+            args: Vec::new(),
+            under: Vec::new(),
+        }
     }
 
     /// The same with a variable set; one that is set already gets the new value.
@@ -58,6 +69,12 @@ impl GatewayCommand {
         self
     }
 
+    /// The same, run by another program that ends by becoming the gateway.
+    pub(crate) fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// The directory it runs in.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -65,6 +82,11 @@ impl GatewayCommand {
 
     /// Starts it and waits until it listens.
     pub(crate) fn start(&self) -> Gateway {
+        self.try_start().unwrap_or_else(|printed| panic!("the gateway did not start:\n{printed}"))
+    }
+
+    /// Starts it and waits until it listens, or has ended: then what it has printed.
+    pub(crate) fn try_start(&self) -> Result<Gateway, String> {
         let mut child = self.spawn();
         let output = Arc::new(Mutex::new(String::new()));
         let (listening, address) = mpsc::channel();
@@ -81,16 +103,23 @@ impl GatewayCommand {
             }
         });
         let lines = output.clone();
-        thread::spawn(move || {
+        let errors = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 push(&lines, &line);
             }
         });
         match address.recv_timeout(DEADLINE) {
-            Ok(address) => Gateway { command: self.clone(), child, address, output },
-            Err(_) => {
+            Ok(address) => Ok(Gateway { command: self.clone(), child, address, output }),
+            Err(error) => {
                 let _ = child.kill();
-                panic!("the gateway did not start:\n{}", output.lock().unwrap());
+                let _ = child.wait();
+                let _ = errors.join();
+                let printed = output.lock().unwrap().clone();
+                assert!(
+                    error == RecvTimeoutError::Disconnected,
+                    "it neither ran nor ended: {printed}"
+                );
+                Err(printed)
             }
         }
     }
@@ -108,8 +137,10 @@ impl GatewayCommand {
     }
 
     fn spawn(&self) -> Child {
-        Command::new(binary())
-            .args(&self.args)
+        let words = self.under.iter().map(OsStr::new).chain([binary().as_os_str()]);
+        let words: Vec<&OsStr> = words.chain(self.args.iter().map(OsStr::new)).collect();
+        Command::new(words[0])
+            .args(&words[1..])
             .current_dir(self.dir())
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
