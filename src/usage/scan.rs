@@ -20,7 +20,9 @@ pub(super) struct MemberScanner {
 /// A value that has begun.
 #[derive(Debug, Default)]
 struct Capture {
-    bytes: Vec<u8>,
+    /// What of it came in earlier chunks.
+    before: Vec<u8>,
+    length: usize,
     colon: bool,
     depth: u32,
     in_string: bool,
@@ -50,7 +52,7 @@ impl MemberScanner {
                     return;
                 };
                 if let Step::Whole = step {
-                    found(&capture.bytes);
+                    found(capture.value(&chunk[..used]));
                 }
                 self.capture = None;
                 chunk = &chunk[used..];
@@ -101,33 +103,33 @@ impl Capture {
     /// Takes bytes until the value is whole: how it ended and how many bytes were used, or `None`
     /// when the chunk ended first.
     fn take(&mut self, chunk: &[u8], longest: usize) -> Option<(Step, usize)> {
+        let begun = self.length;
         for (at, &byte) in chunk.iter().enumerate() {
             match self.step(byte) {
-                Step::More if self.bytes.len() <= longest => {}
+                Step::More if self.length <= longest => {}
                 Step::More | Step::NoMember => return Some((Step::NoMember, at)),
                 Step::Whole => return Some((Step::Whole, at + 1)),
             }
         }
+        self.before.extend_from_slice(&chunk[chunk.len() - (self.length - begun)..]);
         None
     }
 
+    /// The whole value, whose last byte is that of `chunk`.
+    fn value<'a>(&'a mut self, chunk: &'a [u8]) -> &'a [u8] {
+        let here = &chunk[chunk.len() - (self.length - self.before.len())..];
+        if self.before.is_empty() {
+            return here;
+        }
+        self.before.extend_from_slice(here);
+        &self.before
+    }
+
     fn step(&mut self, byte: u8) -> Step {
-        if !self.colon {
-            self.colon = byte == b':';
-            let space = byte.is_ascii_whitespace();
-            return if self.colon || space { Step::More } else { Step::NoMember };
+        if self.length == 0 {
+            return self.begin(byte);
         }
-        if self.bytes.is_empty() {
-            match byte {
-                b'{' | b'[' => self.depth = 1,
-                b'"' => self.in_string = true,
-                _ if byte.is_ascii_whitespace() => return Step::More,
-                _ => return Step::NoMember,
-            }
-            self.bytes.push(byte);
-            return Step::More;
-        }
-        self.bytes.push(byte);
+        self.length += 1;
         match byte {
             _ if self.escaped => self.escaped = false,
             b'\\' if self.in_string => self.escaped = true,
@@ -137,6 +139,18 @@ impl Capture {
             _ => {}
         }
         if self.depth == 0 && !self.in_string { Step::Whole } else { Step::More }
+    }
+
+    /// The bytes before the value, and its first.
+    fn begin(&mut self, byte: u8) -> Step {
+        match byte {
+            b':' if !self.colon => self.colon = true,
+            b'{' | b'[' if self.colon => (self.length, self.depth) = (1, 1),
+            b'"' if self.colon => (self.length, self.in_string) = (1, true),
+            _ if byte.is_ascii_whitespace() => {}
+            _ => return Step::NoMember,
+        }
+        Step::More
     }
 }
 

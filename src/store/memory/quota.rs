@@ -9,7 +9,7 @@ use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, Verdict,
+        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, UsageEvent, Verdict,
         counter::{Count, DayCounter, Origin},
     },
 };
@@ -34,7 +34,8 @@ impl Inner {
 impl QuotaStore for MemoryStore {
     fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
         let counter = self.0.counter(&subject.id, at);
-        let taken = counter.reserve(subject, &self.0.calendar, at, |origin| {
+        let taken = counter.reserve(subject, &self.0.calendar, at, |count, ()| {
+            let origin = count.origin();
             let mut totals = lock(&self.0.totals);
             totals.used(&subject.id, origin.day, |used| used.saturating_add(1));
             totals.last_used(&subject.id, at);
@@ -63,6 +64,10 @@ impl QuotaStore for MemoryStore {
 impl Charge for MemoryCharge {
     fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         Poll::Ready(Ok(()))
+    }
+
+    fn settle(&mut self, _: Option<&UsageEvent>) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn refund(&mut self, refund: Refund) -> bool {

@@ -83,7 +83,7 @@ impl SqliteStore {
         let default = core.default_daily_limit;
         let adopt =
             move |connection: &Connection| adopt::presented(connection, key.expose(), default);
-        self.0.core.queue.call(adopt, move || core.forget_keys()).await
+        self.0.core.queue.call(adopt, move |()| core.forget_keys()).await
     }
 }
 

@@ -1,26 +1,37 @@
 //! [`SqliteStore`]: one SQLite file, for one process.
 //!
-//! Counters live in memory and one writer thread makes them durable: a unit is taken in memory and
-//! queued, and all that is queued is written in one transaction (group commit). Readers use a small
-//! pool beside it. `api_keys` may be edited with the `sqlite3` shell while the process runs; its
-//! rows are honoured within a second, and keys typed in clear are hashed on first sight.
+//! Counters live in memory. A unit is taken there, and written into a journal beside the file before
+//! its answer goes out: one short `write`, which survives the end of the process. So that a loss of
+//! power gives no unit out twice, the units of a day are charged ahead, in blocks that are synced
+//! before any unit of theirs is answered for; with [`Durability::Power`] each unit is synced itself.
+//! One thread folds the journal into the tables, in one transaction for all that came meanwhile.
+//! Readers use a small pool beside it.
 //!
-//! If a write fails, nothing more is admitted until a write succeeds again; the counters are then
-//! read back from the file.
+//! `api_keys` may be edited with the `sqlite3` shell while the process runs; its rows are honoured
+//! within a second, and keys typed in clear are hashed on first sight.
+//!
+//! If the journal or the file cannot be written, nothing more is admitted until both can be again.
+//! The file and the journal (`quota.db.journal.1`, …) belong together: copy both, or neither.
 
 mod admin;
 mod adopt;
 mod audit;
+mod block;
 mod changes;
 mod core;
 mod file;
+mod fold;
+mod jobs;
 mod keys;
-mod ops;
 mod options;
 mod queue;
 mod quota;
+mod reset;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod simulation;
+mod start;
 mod usage;
 mod writer;
 
@@ -31,7 +42,10 @@ use rusqlite::Connection;
 
 pub use self::options::{Durability, OpenError, SqliteOptions};
 use self::{core::Core, file::FileLock, writer::Writer};
-use super::StoreFuture;
+use super::{
+    StoreFuture,
+    journal::{FileDisk, Syncer},
+};
 use crate::error::StoreError;
 
 /// A store in one SQLite file. Clones share it. Must be opened within a tokio runtime.
@@ -59,6 +73,7 @@ struct Inner {
     /// For keys and counters, which must not wait behind reports.
     look_ups: Pool,
     writer: Writer,
+    _syncer: Syncer,
     _lock: FileLock,
 }
 
@@ -75,14 +90,18 @@ impl SqliteStore {
         let connection = file::open_writer(&options)?;
         let pool = file::open_readers(&options)?;
         let look_ups = file::open_readers(&options)?;
-        let core = Arc::new(Core::new(&options));
+        let disk = Box::new(FileDisk::beside(&options.path));
+        let journal = start::begin(&connection, disk, &options)?;
+        let core = Arc::new(Core::new(&options, journal));
+        let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;
         let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
-        Ok(Self(Arc::new(Inner { core, pool, look_ups, writer, _lock: lock })))
+        let inner = Inner { core, pool, look_ups, writer, _syncer: syncer, _lock: lock };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Waits until all that was recorded before the call is in the file.
     pub fn flush(&self) -> StoreFuture<()> {
-        self.0.core.queue.call(|_| Ok(()), || ())
+        self.0.core.queue.call(|_| Ok(()), |()| ())
     }
 
     /// Writes what is left and stops the writer thread. Requests that come later are refused.

@@ -1,0 +1,97 @@
+//! What lies in a segment: a head, then framed records.
+
+use std::io;
+
+use bytes::{Buf, BufMut};
+
+use super::{Disk, Record};
+
+/// How far the journal was folded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    /// The segment's number.
+    pub(crate) segment: u64,
+    /// The offset in it of the first record that was not folded.
+    pub(crate) offset: u64,
+}
+
+/// Names the format; another one will have another name.
+const MAGIC: &[u8; 8] = b"tq-log-1";
+/// The length and the checksum of a record.
+const FRAME: usize = 8;
+/// Longer than any record, so that a torn length is not taken for one.
+const LONGEST: usize = 1 << 26;
+
+/// Where the first record begins.
+pub(super) const HEAD: u64 = MAGIC.len() as u64 + 8;
+
+/// The head of a segment.
+pub(super) fn head(number: u64) -> Vec<u8> {
+    let mut head = MAGIC.to_vec();
+    head.put_u64_le(number);
+    head
+}
+
+/// Appends a framed record. The segment's number goes into the checksum, so that bytes of another
+/// segment are never taken for a record of this one.
+pub(super) fn frame(record: &Record<'_>, number: u64, out: &mut Vec<u8>) {
+    let begin = out.len();
+    out.put_bytes(0, FRAME);
+    record.encode(out);
+    let (frame, payload) = out[begin..].split_at_mut(FRAME);
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    frame[4..].copy_from_slice(&checksum(payload, number).to_le_bytes());
+}
+
+fn checksum(payload: &[u8], number: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&number.to_le_bytes());
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// Hands on the records behind `from`, in the order of their writing. A segment is read up to its
+/// first record that is torn, as the last one may be.
+pub(crate) fn replay(
+    disk: &dyn Disk,
+    from: Position,
+    mut each: impl FnMut(Record<'_>),
+) -> io::Result<()> {
+    let mut numbers = disk.segments()?;
+    numbers.sort_unstable();
+    for number in numbers.into_iter().filter(|number| *number >= from.segment) {
+        let offset = if number == from.segment { from.offset.max(HEAD) } else { HEAD };
+        let bytes = disk.read(number)?;
+        if bytes.starts_with(&head(number)) {
+            read_records(bytes.get(offset as usize..).unwrap_or_default(), number, &mut each);
+        } else if !head(number).starts_with(&bytes) {
+            let message = format!("journal segment {number} is not one of this program");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+    }
+    Ok(())
+}
+
+fn read_records(mut bytes: &[u8], number: u64, each: &mut dyn FnMut(Record<'_>)) {
+    while let Some(rest) = read_record(bytes, number, each) {
+        bytes = rest;
+    }
+    if bytes.iter().any(|byte| *byte != 0) {
+        tracing::warn!(segment = number, bytes = bytes.len(), "the journal's end was torn");
+    }
+}
+
+/// Hands a record on; what comes behind it.
+fn read_record<'a>(
+    mut bytes: &'a [u8],
+    number: u64,
+    each: &mut dyn FnMut(Record<'_>),
+) -> Option<&'a [u8]> {
+    let length = bytes.try_get_u32_le().ok()? as usize;
+    let expected = bytes.try_get_u32_le().ok()?;
+    // A length of 0 is a tail that was never written.
+    let (payload, rest) = bytes.split_at_checked(length)?;
+    let whole = (1..=LONGEST).contains(&length) && checksum(payload, number) == expected;
+    whole.then(|| Record::decode(payload, each)).flatten().map(|()| rest)
+}
