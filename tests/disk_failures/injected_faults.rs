@@ -50,13 +50,15 @@ async fn the_nth_call_fails_once(fault: Fault, most: u32) {
     scene.check_after_kill().await;
 }
 
-async fn all_calls_fail_from_the_nth_on(fault: Fault, most: u32) {
+async fn all_calls_fail_after_n_answers(fault: Fault, most: u32) {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path().join("quota.db")).await;
     for n in numbers(most) {
-        println!("from the {n}th of {fault:?} on");
+        println!("{fault:?} from the {n}th answer on");
         let load = Load::start(&scene);
-        let tracer = Tracer::attach(scene.gateway.id(), fault, &format!("{n}+")).await;
+        load.serve(n as usize).await;
+        // strace counts calls in each thread, and all of them are to fail.
+        let tracer = Tracer::attach(scene.gateway.id(), fault, "1+").await;
         let outage = if struck(&tracer).await {
             let known = load.until_refused(Instant::now()).await;
             Some(Outage { known, healed: Instant::now() })
@@ -99,20 +101,20 @@ async fn one_failed_sync_costs_no_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
-async fn writes_that_fail_from_the_nth_on_end_service_until_they_succeed() {
-    all_calls_fail_from_the_nth_on(WRITES, MOST).await;
+async fn writes_that_fail_for_a_while_end_service_until_they_succeed() {
+    all_calls_fail_after_n_answers(WRITES, MOST).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
-async fn syncs_that_fail_from_the_nth_on_end_service_until_they_succeed() {
-    all_calls_fail_from_the_nth_on(SYNCS, MOST).await;
+async fn syncs_that_fail_for_a_while_end_service_until_they_succeed() {
+    all_calls_fail_after_n_answers(SYNCS, MOST).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
 async fn a_file_system_that_turns_read_only_ends_service_until_it_is_writable() {
-    all_calls_fail_from_the_nth_on(ALL_CHANGES, 25).await;
+    all_calls_fail_after_n_answers(ALL_CHANGES, 25).await;
 }
 
 /// What fails while the gateway starts is either refused with one line or of no consequence, and

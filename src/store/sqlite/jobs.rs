@@ -1,6 +1,7 @@
 //! Work that is done within the writer's transaction.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -10,10 +11,10 @@ use tokio::sync::oneshot;
 
 use crate::error::StoreError;
 
-/// Work within the transaction, then word of its commit.
-pub(super) type Job = Box<dyn FnOnce(&Connection) -> rusqlite::Result<Reply> + Send>;
+/// Work within the transaction, and word of it.
+pub(super) type Job = Box<dyn FnOnce(&Connection) -> (rusqlite::Result<()>, Reply) + Send>;
 
-/// Tells the waiting caller once the transaction is committed; dropped if it failed.
+/// Tells the waiting caller that the transaction is committed; dropped if it is not.
 pub(super) type Reply = Box<dyn FnOnce() + Send>;
 
 /// Makes a job of `work`, and the future of its result, which is ready once the transaction is
@@ -22,15 +23,17 @@ pub(super) fn job<T: Send + 'static>(
     work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     after: impl FnOnce(&T) + Send + 'static,
 ) -> (Job, impl Future<Output = Result<T, StoreError>> + Send + 'static) {
-    let (reply, result) = oneshot::channel();
-    let job: Job = Box::new(move |connection| {
-        let answer = work(connection)?;
-        let reply: Reply = Box::new(move || {
-            after(&answer);
-            // The caller may have left.
-            let _ = reply.send(answer);
-        });
-        Ok(reply)
+    let (told, result) = oneshot::channel();
+    let job: Job = Box::new(move |connection| match work(connection) {
+        Ok(answer) => {
+            let reply: Reply = Box::new(move || {
+                after(&answer);
+                // The caller may have left.
+                let _ = told.send(answer);
+            });
+            (Ok(()), reply)
+        }
+        Err(error) => (Err(error), Box::new(move || drop(told))),
     });
     let result = async move {
         result.await.map_err(|_| StoreError::unavailable("the transaction was not committed"))
@@ -38,18 +41,33 @@ pub(super) fn job<T: Send + 'static>(
     (job, result)
 }
 
-/// Runs the jobs in their order. Returns whom to tell after the commit. A job that fails or panics
-/// on its own account is undone alone, and its caller told.
-pub(super) fn run(connection: &Connection, jobs: Vec<Job>) -> rusqlite::Result<Vec<Reply>> {
-    let mut replies = Vec::new();
-    for job in jobs {
+/// Runs the jobs in their order, and leaves in `replies` whom to tell after the commit. A job that
+/// fails or panics on its own account is undone alone, and its caller told. If the store fails,
+/// nobody is told before `jobs` and `replies` are dropped.
+pub(super) fn run(
+    connection: &Connection,
+    jobs: &mut VecDeque<Job>,
+    replies: &mut Vec<Reply>,
+) -> rusqlite::Result<()> {
+    while let Some(job) = jobs.pop_front() {
+        let mut reply = None;
         let run = |connection: &Connection| {
-            catch_unwind(AssertUnwindSafe(|| job(connection)))
-                .unwrap_or(Err(rusqlite::Error::InvalidQuery))
+            let ran = catch_unwind(AssertUnwindSafe(|| job(connection)));
+            let (done, told) = ran.map_err(|_| rusqlite::Error::InvalidQuery)?;
+            reply = Some(told);
+            done
         };
-        replies.extend(apart(connection, run)?);
+        let ran = apart(connection, run);
+        match ran {
+            Ok(None) => {}
+            Ok(Some(())) => replies.extend(reply),
+            Err(error) => {
+                replies.extend(reply);
+                return Err(error);
+            }
+        }
     }
-    Ok(replies)
+    Ok(())
 }
 
 /// Does `work` so that it can fail on its own account (`None`) without the transaction's failing.

@@ -1,6 +1,7 @@
 //! Jobs that wait for the writer.
 
 use std::{
+    collections::VecDeque,
     mem,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
@@ -24,7 +25,7 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    jobs: Vec<Job>,
+    jobs: VecDeque<Job>,
     stopped: bool,
     /// Whether the writer sleeps and must be woken.
     asleep: bool,
@@ -32,7 +33,7 @@ struct State {
 
 /// What the writer found when it woke up.
 pub(super) struct Work {
-    pub(super) jobs: Vec<Job>,
+    pub(super) jobs: VecDeque<Job>,
     pub(super) stopped: bool,
 }
 
@@ -56,7 +57,7 @@ impl Queue {
         if !self.is_open() {
             return Err(StoreError::unavailable("the last write failed, or the store is closed"));
         }
-        state.jobs.push(job);
+        state.jobs.push_back(job);
         self.wake(state);
         Ok(())
     }

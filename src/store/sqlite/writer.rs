@@ -1,6 +1,7 @@
 //! The one thread that writes to the file.
 
 use std::{
+    collections::VecDeque,
     io, mem,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -116,9 +117,8 @@ impl State {
     }
 
     /// Folds what is in the journal and runs these jobs, in one transaction.
-    pub(super) fn turn(&mut self, jobs: Vec<Job>) {
+    pub(super) fn turn(&mut self, mut jobs: VecDeque<Job>) {
         if self.core.is_open().is_err() && !self.core.queue.is_stopped() {
-            drop(jobs);
             self.recover();
             return;
         }
@@ -126,15 +126,17 @@ impl State {
         if self.unfolded.is_empty() && jobs.is_empty() {
             return;
         }
+        let mut replies = Vec::new();
         let written = self.transaction(|state| {
             fold::write(&state.connection, &state.unfolded)?;
-            jobs::run(&state.connection, jobs)
+            jobs::run(&state.connection, &mut jobs, &mut replies)
         });
         match written {
-            Ok(replies) => {
+            Ok(()) => {
                 self.folded();
                 replies.into_iter().for_each(|reply| reply());
             }
+            // Admission is closed before anybody is told, by the end of `jobs` and `replies`.
             Err(error) => self.fail(&error),
         }
     }

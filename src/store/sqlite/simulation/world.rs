@@ -1,6 +1,7 @@
 //! One life of a gateway after another, on one disk.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -147,7 +148,7 @@ impl World {
     }
 
     fn turn(&mut self) {
-        self.life.as_mut().unwrap().state.turn(Vec::new());
+        self.life.as_mut().unwrap().state.turn(VecDeque::new());
     }
 
     pub(super) fn step(&mut self) {
@@ -346,7 +347,7 @@ impl World {
         let (core, counter) = (self.life().core.clone(), self.counter(key));
         let (job, reset) = reset::job(core, counter.clone(), id(key), Actor::default());
         let before = counter.count().origin();
-        self.life.as_mut().unwrap().state.turn(vec![job]);
+        self.life.as_mut().unwrap().state.turn(VecDeque::from([job]));
         let mut reset = std::pin::pin!(reset);
         let mut cx = Context::from_waker(Waker::noop());
         let Poll::Ready(answer) = reset.as_mut().poll(&mut cx) else {
@@ -428,7 +429,7 @@ impl World {
         let in_order = !self.is_broken();
         let mut life = self.life.take().unwrap();
         life.core.queue.stop();
-        life.state.turn(Vec::new());
+        life.state.turn(VecDeque::new());
         life.state.finish();
         self.heal();
         self.boot += u32::from(self.random.below(2) == 0);
