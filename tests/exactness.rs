@@ -78,7 +78,8 @@ async fn of_10_000_requests_exactly_the_limit_is_served(client: fn() -> Client) 
         }
         let statuses: Vec<u16> = connections.join_all().await.into_iter().flatten().collect();
         let count = |status: u16| statuses.iter().filter(|other| **other == status).count();
-        assert_eq!((count(200), count(429)), (limit, ALL - limit), "a limit of {limit}");
+        let served = (count(200), count(429));
+        assert_eq!(served, (limit, ALL - limit), "a limit of {limit}: {}", gateway.printed());
         reached += limit;
         assert_eq!(upstream.count(), reached, "a limit of {limit}");
         let usage = client().get_as(&key, &gateway.url("/usage")).await.json();

@@ -39,6 +39,7 @@ use std::{fmt, sync::Arc};
 
 use deadpool_sqlite::Pool;
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 
 pub use self::options::{Durability, OpenError, SqliteOptions};
 use self::{core::Core, file::FileLock, writer::Writer};
@@ -72,6 +73,8 @@ struct Inner {
     pool: Pool,
     /// For keys and counters, which must not wait behind reports.
     look_ups: Pool,
+    /// One for each of these.
+    turns: Semaphore,
     writer: Writer,
     _syncer: Syncer,
     _lock: FileLock,
@@ -95,7 +98,8 @@ impl SqliteStore {
         let core = Arc::new(Core::new(&options, journal));
         let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;
         let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
-        let inner = Inner { core, pool, look_ups, writer, _syncer: syncer, _lock: lock };
+        let turns = Semaphore::new(file::READERS);
+        let inner = Inner { core, pool, look_ups, turns, writer, _syncer: syncer, _lock: lock };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -123,28 +127,36 @@ impl SqliteStore {
         }
     }
 
-    /// Reads for a request that waits to be admitted.
-    fn look_up<T: Send + 'static>(
+    /// Reads for a request that waits to be admitted, unless by the time that a reader is free it
+    /// is `known` from another request that asked the same.
+    async fn look_up<T: Send + 'static>(
         &self,
+        known: impl FnOnce() -> Option<T>,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
-        read(self.0.look_ups.clone(), query)
+    ) -> Result<T, StoreError> {
+        // Waiting here is cheaper than in the pool, which tries a reader each time it is taken.
+        let _turn = self.0.turns.acquire().await.map_err(StoreError::unavailable)?;
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let reader = self.0.look_ups.get().await.map_err(StoreError::unavailable)?;
+        read(&reader, query).await
     }
 
     /// Reads for a report.
-    fn read<T: Send + 'static>(
+    async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
-        read(self.0.pool.clone(), query)
+    ) -> Result<T, StoreError> {
+        let reader = self.0.pool.get().await.map_err(StoreError::unavailable)?;
+        read(&reader, query).await
     }
 }
 
 async fn read<T: Send + 'static>(
-    pool: Pool,
+    reader: &deadpool_sqlite::Connection,
     query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let reader = pool.get().await.map_err(StoreError::unavailable)?;
     let answer = reader.interact(move |connection| query(connection)).await;
     answer.map_err(|error| StoreError::unavailable(error.to_string()))?
 }

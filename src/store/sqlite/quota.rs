@@ -4,6 +4,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rusqlite::Connection;
+
 use super::{
     Durability, SqliteStore,
     block::Block,
@@ -55,11 +57,11 @@ impl SqliteStore {
             return Ok(counter);
         }
         let (key_id, day) = (id.clone(), core.calendar.window(at).day);
-        let count = self
-            .look_up(move |connection| {
-                rows::read_count(connection, &key_id, day).map_err(unavailable)
-            })
-            .await?;
+        let known = || core.counter(id).map(|counter| counter.count());
+        let read = move |connection: &Connection| {
+            rows::read_count(connection, &key_id, day).map_err(unavailable)
+        };
+        let count = self.look_up(known, read).await?;
         let new = || Arc::new(Counter::new(count));
         Ok(core.counters.entry(id.clone()).or_insert_with(new).clone())
     }
