@@ -88,8 +88,11 @@ fn measure(options: &Options) -> Result<ExitCode, BoxError> {
         let rows = compare::compare(&mut running, kind, &options.plan)?;
         report::print(kind, options.plan.connections, &rows);
     }
-    println!("\n### Counts\n");
     let mut exact = true;
+    let counts = |running: &Running| running.subject.variant.durability().is_some();
+    if running.iter().any(counts) {
+        println!("\n### Counts\n");
+    }
     for running in running {
         if let Some(durability) = running.subject.variant.durability() {
             exact &= ledger::check(running, durability, options.plan.connections)?;
