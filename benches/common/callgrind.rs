@@ -1,20 +1,20 @@
 //! Counts a process's instructions with valgrind's callgrind.
 
-use std::{
-    ffi::{OsStr, OsString},
-    fs, io,
-    path::Path,
-    process::Command,
-};
+use std::{ffi::OsString, fs, io, path::Path, process::Command};
 
-/// A command that runs `program` under callgrind and leaves the count in `log`.
-pub(crate) fn command(program: &Path, log: &Path) -> Command {
-    let mut log_file = OsString::from("--log-file=");
-    log_file.push(log);
+/// A command that runs `program` under callgrind, and leaves the count in `log` and the profile in
+/// `profile`.
+pub(crate) fn command(program: &Path, log: &Path, profile: &Path) -> Command {
+    let option = |name: &str, value: &Path| {
+        let mut option = OsString::from(name);
+        option.push(value);
+        option
+    };
     let mut command = Command::new("valgrind");
     command
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"].map(OsStr::new))
-        .arg(log_file)
+        .arg("--tool=callgrind")
+        .arg(option("--log-file=", log))
+        .arg(option("--callgrind-out-file=", profile))
         .arg(program);
     command
 }

@@ -1,5 +1,7 @@
 //! Instructions a unit, by callgrind: this program runs itself under it.
 
+use std::path::Path;
+
 use clap::ValueEnum;
 use tempfile::NamedTempFile;
 use tower::BoxError;
@@ -41,7 +43,8 @@ pub(crate) fn count() -> Result<(), BoxError> {
 
 fn run(work: &str, times: u64) -> Result<u64, BoxError> {
     let log = NamedTempFile::new()?;
-    let mut command = callgrind::command(&std::env::current_exe()?, log.path());
+    let mut command =
+        callgrind::command(&std::env::current_exe()?, log.path(), Path::new("/dev/null"));
     let status = command.args(["repeat", work, &times.to_string()]).status()?;
     if !status.success() {
         return Err(format!("{command:?}: {status}").into());

@@ -51,6 +51,11 @@ enum Task {
 fn main() -> Result<(), BoxError> {
     let options = Options::parse();
     match options.task {
+        // `cargo test --all-targets` comes this way.
+        None if !options.bench => {
+            println!("nothing is measured without --bench");
+            Ok(())
+        }
         None => Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

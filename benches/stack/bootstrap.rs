@@ -12,19 +12,24 @@ pub(crate) struct Estimate {
 
 const RESAMPLES: usize = 2_000;
 
-/// The median with its percentile bootstrap interval. The same values give the same interval.
-pub(crate) fn estimate(values: &[f64]) -> Estimate {
+/// The median of all values with its percentile bootstrap interval: rounds are drawn again, and
+/// within them values. The same values give the same interval.
+pub(crate) fn estimate(rounds: &[Vec<f64>]) -> Estimate {
     let mut random = SplitMix(0x9e37_79b9_7f4a_7c15);
-    let mut resample = vec![0.0; values.len()];
+    let mut resample = Vec::new();
     let mut medians: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            resample.fill_with(|| values[random.below(values.len())]);
+            resample.clear();
+            for _ in rounds {
+                let values = &rounds[random.below(rounds.len())];
+                resample.extend(values.iter().map(|_| values[random.below(values.len())]));
+            }
             median(&mut resample)
         })
         .collect();
     medians.sort_by(f64::total_cmp);
     Estimate {
-        median: median(&mut values.to_vec()),
+        median: median(&mut rounds.concat()),
         low: medians[RESAMPLES / 40],
         high: medians[RESAMPLES - 1 - RESAMPLES / 40],
     }

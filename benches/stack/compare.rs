@@ -31,6 +31,12 @@ impl Running {
         Ok(Self { server: subject.start()?, subject, answered: 0 })
     }
 
+    fn restart(&mut self) -> Result<(), BoxError> {
+        self.server.end();
+        self.server = self.subject.start()?;
+        Ok(())
+    }
+
     pub(crate) fn window(
         &mut self,
         load: &mut Load,
@@ -93,21 +99,20 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    fn of(sides: &[Side]) -> Self {
-        let mut all: Vec<u64> = sides.iter().flat_map(|side| &side.latencies).copied().collect();
-        all.sort_unstable();
-        let micros = |share| stats::percentile(&all, share) as f64 / 1e3;
-        Self { p50: micros(0.5), p99: micros(0.99) }
-    }
-
     fn minus(self, other: Self) -> Self {
         Self { p50: self.p50 - other.p50, p99: self.p99 - other.p99 }
     }
 }
 
+/// Groups of one variant, by round: the raw pass-through's part and the variant's.
+type Rounds = Vec<Vec<[Side; 2]>>;
+
 /// Measures all against the first.
+///
+/// Two processes of one program differ for as long as they live, by a per cent or two: memory lies
+/// elsewhere, hashes are seeded anew. So all are started again for each round, and the interval
+/// tells of this, too.
 pub(crate) fn compare(
-    load: &mut Load,
     running: &mut [Running],
     kind: Kind,
     plan: &Plan,
@@ -116,28 +121,31 @@ pub(crate) fn compare(
         Kind::Slow => (1, Until::Requests(25)),
         _ => (plan.connections, Until::Elapsed(plan.window())),
     };
-    let Some((raw, others)) = running.split_first_mut() else {
-        return Ok(Vec::new());
-    };
-    for subject in std::iter::once(&mut *raw).chain(&mut *others) {
-        // Opens the connections on both sides, reads keys and counters.
-        subject.window(load, (kind, connections, until))?;
-    }
-    let mut bases: Vec<Vec<Side>> = others.iter().map(|_| Vec::new()).collect();
-    let mut sides: Vec<Vec<Side>> = others.iter().map(|_| Vec::new()).collect();
-    for group in 1..=plan.groups(kind) {
-        eprint!("\r{}: group {group} of {} ", kind.name(), plan.groups(kind));
-        for (number, other) in others.iter_mut().enumerate() {
-            let [base, side] = measure_group(load, raw, other, (kind, connections, until))?;
-            bases[number].push(base);
-            sides[number].push(side);
+    let what = (kind, connections, until);
+    let (rounds, groups) = plan.rounds_and_groups(kind);
+    let mut measured: Vec<Rounds> = running.iter().map(|_| Rounds::new()).collect();
+    for round in 1..=rounds {
+        let mut load = Load::start()?;
+        for subject in &mut *running {
+            subject.restart()?;
+            // Opens the connections on both sides, reads keys and counters.
+            subject.window(&mut load, what)?;
+        }
+        measured.iter_mut().for_each(|rounds| rounds.push(Vec::new()));
+        for group in 1..=groups {
+            eprint!("\r{}: round {round} of {rounds}, group {group} of {groups} ", kind.name());
+            let Some((raw, others)) = running.split_first_mut() else { continue };
+            for (other, rounds) in others.iter_mut().zip(&mut measured[1..]) {
+                rounds[round - 1].push(measure_group(&mut load, raw, other, what)?);
+            }
         }
     }
     eprintln!();
-    let mut rows: Vec<Row> =
-        (0..others.len()).map(|i| row(&others[i].subject.name, &bases[i], &sides[i])).collect();
-    let all_bases: Vec<Side> = bases.into_iter().flatten().collect();
-    rows.insert(0, Row { against: None, ..row(&raw.subject.name, &all_bases, &all_bases) });
+    let names = running.iter().map(|running| &running.subject.name);
+    let rows = names.zip(&measured).skip(1).map(|(name, rounds)| row(name, rounds));
+    let mut rows: Vec<Row> = rows.collect();
+    // What is known of the raw pass-through itself comes from its groups with the control.
+    rows.insert(0, side_row(&running[0].subject.name, &measured[1], 0));
     Ok(rows)
 }
 
@@ -161,22 +169,38 @@ fn measure_group(
     Ok([side_a, side_b])
 }
 
-fn row(name: &str, bases: &[Side], sides: &[Side]) -> Row {
-    let median =
-        |value: fn(&Side) -> f64| stats::median(&mut sides.iter().map(value).collect::<Vec<_>>());
-    let ratios = |value: fn(&Side) -> f64| -> Vec<f64> {
-        bases.iter().zip(sides).map(|(base, side)| value(side) / value(base)).collect()
+fn row(name: &str, rounds: &Rounds) -> Row {
+    let ratios = |value: fn(&Side) -> f64| -> Vec<Vec<f64>> {
+        let ratio = |[base, side]: &[Side; 2]| value(side) / value(base);
+        rounds.iter().map(|groups| groups.iter().map(ratio).collect()).collect()
     };
-    let latency = Latency::of(sides);
+    let against = Against {
+        cpu: estimate(&ratios(Side::cost)),
+        rate: stats::median(&mut ratios(Side::rate).concat()),
+        latency: latency(rounds, 1).minus(latency(rounds, 0)),
+    };
+    Row { against: Some(against), ..side_row(name, rounds, 1) }
+}
+
+fn side_row(name: &str, rounds: &Rounds, side: usize) -> Row {
+    let median = |value: fn(&Side) -> f64| {
+        let mut values: Vec<f64> =
+            rounds.iter().flatten().map(|sides| value(&sides[side])).collect();
+        stats::median(&mut values)
+    };
     Row {
         name: name.to_owned(),
         cpu: median(Side::cost),
         rate: median(Side::rate),
-        latency,
-        against: Some(Against {
-            cpu: estimate(&ratios(Side::cost)),
-            rate: stats::median(&mut ratios(Side::rate)),
-            latency: latency.minus(Latency::of(bases)),
-        }),
+        latency: latency(rounds, side),
+        against: None,
     }
+}
+
+fn latency(rounds: &Rounds, side: usize) -> Latency {
+    let latencies = rounds.iter().flatten().flat_map(|sides| &sides[side].latencies);
+    let mut all: Vec<u64> = latencies.copied().collect();
+    all.sort_unstable();
+    let micros = |share| stats::percentile(&all, share) as f64 / 1e3;
+    Latency { p50: micros(0.5), p99: micros(0.99) }
 }

@@ -1,5 +1,7 @@
 //! Instructions a request, of the whole proxy, by callgrind.
 
+use std::path::{Path, PathBuf};
+
 use tempfile::NamedTempFile;
 use tower::BoxError;
 
@@ -14,7 +16,11 @@ use crate::{
 };
 
 /// Counts for every variant of this program, and prints what is more than the raw pass-through's.
-pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
+pub(crate) fn count(
+    setup: &Setup,
+    requests: Requests,
+    profiles: Option<&Path>,
+) -> Result<(), BoxError> {
     let upstream = start_upstream()?;
     let subjects = Subject::all(setup, setup.runtime(Runtime::Current), upstream.address)?;
     let mut raw = Vec::new();
@@ -25,9 +31,16 @@ pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
             continue;
         }
         for (kind, requests) in requests.each() {
+            let profile = match profiles {
+                Some(directory) => {
+                    let name = subject.name.replace(' ', "-");
+                    directory.join(format!("{name}-{}.callgrind", kind.name()))
+                }
+                None => PathBuf::from("/dev/null"),
+            };
             // What starting, warming up and ending cost is the same in both and goes out.
-            let few = run(&subject, kind, requests / 2)?;
-            let many = run(&subject, kind, requests / 2 + requests)?;
+            let few = run(&subject, kind, requests / 2, &profile)?;
+            let many = run(&subject, kind, requests / 2 + requests, &profile)?;
             let each = (many as f64 - few as f64) / requests as f64;
             let base = raw.iter().find(|(known, _)| *known == kind).map(|(_, each)| *each);
             if base.is_none() {
@@ -42,9 +55,9 @@ pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
 }
 
 /// Instructions of a proxy that lives for so many requests.
-fn run(subject: &Subject, kind: Kind, requests: u64) -> Result<u64, BoxError> {
+fn run(subject: &Subject, kind: Kind, requests: u64, profile: &Path) -> Result<u64, BoxError> {
     let log = NamedTempFile::new()?;
-    let server = subject.start_as(callgrind::command(subject.program(), log.path()))?;
+    let server = subject.start_as(callgrind::command(subject.program(), log.path(), profile))?;
     let until = Until::Requests(requests);
     Load::start()?.run(Order { address: server.address, kind, connections: 1, until })?;
     server.finish()?;

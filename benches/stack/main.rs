@@ -39,7 +39,6 @@ use tower::BoxError;
 
 use crate::{
     compare::Running,
-    load::Load,
     options::{Options, Runtime, Task},
     process::Server,
     proxy::Proxy,
@@ -53,9 +52,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> Result<ExitCode, BoxError> {
     let options = Options::parse();
     match &options.task {
-        None => return measure(&options),
+        None if options.bench => return measure(&options),
+        // `cargo test --all-targets` comes this way.
+        None => println!("nothing is measured without --bench"),
+
         Some(Task::Syscalls { requests }) => syscalls::count(&options.setup, *requests)?,
-        Some(Task::Instructions { requests }) => instructions::count(&options.setup, *requests)?,
+        Some(Task::Instructions { requests, profiles }) => {
+            instructions::count(&options.setup, *requests, profiles.as_deref())?;
+        }
         Some(Task::Upstream) => Runtime::Current.build()?.block_on(async {
             end_with_stdin();
             let listener = listen().await?;
@@ -77,16 +81,18 @@ fn main() -> Result<ExitCode, BoxError> {
 /// CPU, throughput and latency of all variants, then the counts.
 fn measure(options: &Options) -> Result<ExitCode, BoxError> {
     let upstream = start_upstream()?;
-    let mut load = Load::start()?;
     let runtime = options.setup.runtime(Runtime::Multi);
     let subjects = Subject::all(&options.setup, runtime, upstream.address)?;
     let mut running = subjects.into_iter().map(Running::start).collect::<Result<Vec<_>, _>>()?;
     for kind in options.plan.kinds() {
-        let rows = compare::compare(&mut load, &mut running, kind, &options.plan)?;
+        let rows = compare::compare(&mut running, kind, &options.plan)?;
         report::print(kind, options.plan.connections, &rows);
     }
-    println!("\n### Counts\n");
     let mut exact = true;
+    let counts = |running: &Running| running.subject.variant.durability().is_some();
+    if running.iter().any(counts) {
+        println!("\n### Counts\n");
+    }
     for running in running {
         if let Some(durability) = running.subject.variant.durability() {
             exact &= ledger::check(running, durability, options.plan.connections)?;

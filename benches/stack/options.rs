@@ -25,7 +25,7 @@ pub(crate) struct Options {
     pub(crate) plan: Plan,
     /// What cargo passes.
     #[arg(long, global = true, hide = true)]
-    bench: bool,
+    pub(crate) bench: bool,
 }
 
 #[derive(Clone, Subcommand)]
@@ -39,6 +39,9 @@ pub(crate) enum Task {
     Instructions {
         #[command(flatten)]
         requests: Requests,
+        /// Keeps the profiles here, for `callgrind_annotate`.
+        #[arg(long, value_name = "DIRECTORY")]
+        profiles: Option<PathBuf>,
     },
     #[command(hide = true)]
     Upstream,
@@ -157,10 +160,13 @@ pub(crate) struct Plan {
     /// Length of a window in milliseconds.
     #[arg(long, default_value_t = 200)]
     window: u64,
+    /// How often all proxies are started anew; the groups are shared among these rounds.
+    #[arg(long, default_value_t = 6)]
+    rounds: usize,
     /// Connections at full load.
     #[arg(long, default_value_t = 64)]
     pub(crate) connections: usize,
-    /// Six groups only: shows that all works, proves nothing.
+    /// Two rounds of three groups only: shows that all works, proves nothing.
     #[arg(long)]
     quick: bool,
 }
@@ -178,9 +184,11 @@ impl Plan {
         asked.into_iter().filter(wanted).map(|(_, kind)| kind).collect()
     }
 
-    pub(crate) fn groups(&self, kind: Kind) -> usize {
-        let groups = if self.quick { 6 } else { self.groups };
-        if kind == Kind::Slow { groups.div_ceil(4) } else { groups }
+    /// How many rounds, and groups in each.
+    pub(crate) fn rounds_and_groups(&self, kind: Kind) -> (usize, usize) {
+        let (rounds, groups) = if self.quick { (2, 6) } else { (self.rounds.max(1), self.groups) };
+        let groups = if kind == Kind::Slow { groups.div_ceil(4) } else { groups };
+        (rounds, groups.div_ceil(rounds).max(1))
     }
 
     pub(crate) fn window(&self) -> Duration {

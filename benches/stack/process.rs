@@ -45,13 +45,20 @@ impl Role {
     fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
+
+    fn end(&mut self) {
+        // The pid of a process that was waited for may be another's by now.
+        if let Ok(None) = self.child.try_wait() {
+            // SIGTERM, because nginx must end its workers.
+            kill(self.pid(), Signal::SIGTERM).ok();
+            self.child.wait().ok();
+        }
+    }
 }
 
 impl Drop for Role {
     fn drop(&mut self) {
-        // SIGTERM, because nginx must end its workers. It fails only for a process that has ended.
-        kill(self.pid(), Signal::SIGTERM).ok();
-        self.child.wait().ok();
+        self.end();
     }
 }
 
@@ -101,6 +108,11 @@ impl Server {
     /// CPU time that it has used so far.
     pub(crate) fn cpu(&self) -> io::Result<Duration> {
         Ok(self.pids.iter().map(|&pid| cpu::of_process(pid)).sum::<Result<_, _>>()?)
+    }
+
+    /// Ends it with SIGTERM, as dropping it does.
+    pub(crate) fn end(&mut self) {
+        self.role.end();
     }
 
     /// Ends it with SIGKILL.

@@ -23,7 +23,7 @@ use tower_quota::{
     key::{DailyLimit, SecretKey},
     quota::DailyQuotaLayer,
     store::{
-        Actor, AdminStore, KeyPageQuery, NewKey,
+        Actor, AdminStore, KeyPageQuery, KeyStore, NewKey, QuotaStore, UsageSink,
         memory::MemoryStore,
         sqlite::{Durability, SqliteOptions, SqliteStore},
     },
@@ -41,6 +41,8 @@ pub(crate) enum Variant {
     Auth,
     /// Auth and quota in memory.
     QuotaMemory,
+    /// Auth, usage and quota in memory.
+    UsageMemory,
     /// Auth and quota in SQLite, durability `process`.
     Process,
     /// Auth and quota in SQLite, durability `power`.
@@ -100,34 +102,50 @@ impl Proxy {
                 let auth = TrialKeyAuthLayer::new(store);
                 serve(listener, ServiceBuilder::new().layer(auth).service(forward)).await
             }
-            Variant::QuotaMemory => {
-                let store = with_keys(MemoryStore::new()).await?;
-                let service = ServiceBuilder::new()
-                    .layer(TrialKeyAuthLayer::new(store.clone()))
-                    .layer(DailyQuotaLayer::new(store))
-                    .service(forward);
-                serve(listener, service).await
-            }
-            Variant::Process | Variant::Power => {
-                let store = with_keys(sqlite()?).await?;
-                let service = ServiceBuilder::new()
-                    .layer(TrialKeyAuthLayer::new(store.clone()))
-                    .layer(DailyQuotaLayer::new(store))
-                    .service(forward);
-                serve(listener, service).await
-            }
+            Variant::QuotaMemory => counted(listener, MemoryStore::new(), forward).await,
+            Variant::UsageMemory => complete(listener, MemoryStore::new(), forward).await,
+            Variant::Process | Variant::Power => counted(listener, sqlite()?, forward).await,
             Variant::ProcessUsage | Variant::PowerUsage => {
-                let store = with_keys(sqlite()?).await?;
-                let service = ServiceBuilder::new()
-                    .layer(TrialKeyAuthLayer::new(store.clone()))
-                    .layer(UsageRecorderLayer::new(store.clone()))
-                    .layer(DailyQuotaLayer::new(store))
-                    .service(forward);
-                serve(listener, service).await
+                complete(listener, sqlite()?, forward).await
             }
             Variant::Haproxy | Variant::Nginx => Err("not a variant of this program".into()),
         }
     }
+}
+
+/// Auth and quota.
+async fn counted<S>(
+    listener: TcpListener,
+    store: S,
+    forward: Forward,
+) -> Result<Infallible, BoxError>
+where
+    S: AdminStore + KeyStore + QuotaStore + Clone,
+{
+    let store = with_keys(store).await?;
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(forward);
+    serve(listener, service).await
+}
+
+/// Auth, usage and quota: the complete stack.
+async fn complete<S>(
+    listener: TcpListener,
+    store: S,
+    forward: Forward,
+) -> Result<Infallible, BoxError>
+where
+    S: AdminStore + KeyStore + QuotaStore + UsageSink + Clone,
+{
+    let store = with_keys(store).await?;
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(forward);
+    serve(listener, service).await
 }
 
 /// Opens a variant's store.

@@ -38,18 +38,27 @@ pub(crate) fn start(
             let map_path = directory.join("keys.map");
             fs::write(&map_path, map)?;
             fs::write(&config, haproxy(address, upstream, threads, &map_path))?;
-            Server::foreign(Command::new("haproxy").arg("-f").arg(config), address)
+            Server::foreign(ending_with_us("haproxy").arg("-f").arg(config), address)
         }
         _ => {
             fs::write(&config, nginx(address, upstream, threads, directory)?)?;
-            Server::foreign(Command::new("nginx").arg("-c").arg(config), address)
+            Server::foreign(ending_with_us("nginx").arg("-c").arg(config), address)
         }
     }
 }
 
-/// Below the ports that outgoing connections take, so that none takes it in between.
+/// These do not end with their stdin, as this program's roles do.
+fn ending_with_us(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", program]);
+    command
+}
+
+/// Below the ports that outgoing connections take, so that none takes it in between; and not the
+/// first that another bench would find.
 fn free_address() -> Result<SocketAddr, BoxError> {
-    let free = (20_000..32_000).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let first = 20_000 + (std::process::id() % 1_000 * 10) as u16;
+    let free = (first..32_000).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     free.into_iter()
         .find(|address| TcpListener::bind(address).is_ok())
         .ok_or_else(|| "no free port".into())
