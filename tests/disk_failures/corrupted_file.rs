@@ -10,8 +10,6 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::json;
-
 use crate::{
     common::{Client, Gateway},
     load::Load,
