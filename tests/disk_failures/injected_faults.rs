@@ -59,8 +59,13 @@ async fn all_calls_fail_after_n_answers(fault: Fault, durability: &'static str, 
         load.serve(n as usize).await;
         // strace counts calls in each thread, and all of them are to fail.
         let tracer = Tracer::attach(scene.gateway.id(), fault, "1+").await;
+        let attached = Instant::now();
         let outage = if struck(&tracer).await {
             let known = load.until_refused(Instant::now()).await;
+            // What was charged ahead may be spent without another sync; else each answer needs one.
+            if durability == "power" || fault != SYNCS {
+                load.none_was_answered_since(attached);
+            }
             Some(Outage { known, healed: Instant::now() })
         } else {
             println!("not reached in {PATIENCE:?}: the end of this run");
