@@ -10,10 +10,8 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::json;
-
 use crate::{
-    common::{Client, Gateway, eventually},
+    common::{Client, Gateway},
     load::Load,
     scene::{Key, Log, Outcome, Scene, TIME_LIMIT, command},
     volume::files_of,
@@ -151,32 +149,40 @@ async fn a_file_that_is_no_database_is_refused_with_one_line_that_names_it() {
     assert!(printed.contains("quota.db"), "{printed}");
 }
 
-/// All pages but the first are overwritten under load. What the gateway has in memory may go on for
-/// a while; what it cannot count it refuses. With a copy put back it goes on from there.
+/// All pages but the first are overwritten under load, and the write-ahead log with them. Service
+/// ends, for nobody repairs them; with a copy put back it goes on from there.
 async fn under_load(harm: Damage) {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path().join("quota.db")).await;
-    let fresh = scene.log.issue(&scene.gateway, 10).await.unwrap();
+    let mut cold = Vec::new();
+    for _ in 0..8 {
+        cold.push(scene.log.issue(&scene.gateway, 10).await.unwrap());
+    }
     let backup = dir.path().join("backup.db");
     let source = rusqlite::Connection::open(scene.database()).unwrap();
+    source.busy_timeout(TIME_LIMIT).unwrap();
     source.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
-    drop(source);
 
     let load = Load::start(&scene);
     load.serve(20).await;
+    source.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(source);
     let struck = Instant::now();
     for page in 1..pages(scene.database()) {
         damage(scene.database(), page, harm);
     }
-    let since = || load.sent().iter().filter(|sent| sent.begun > struck).count();
-    eventually("requests on a damaged file", || async { since() >= 200 }).await;
+    let log = dir.path().join("quota.db-wal");
+    for page in 0..=pages(&log) {
+        damage(&log, page, harm);
+    }
+    for key in &cold {
+        let outcome = ask(&scene.log, &scene.gateway, key).await;
+        assert!(matches!(outcome, Outcome::Answered | Outcome::Refused), "{outcome:?}");
+    }
+    // A damaged page may be met for one key before it is met for all.
+    load.until_refused(struck).await;
     load.finish_with_partial_outage(struck).await;
-
-    // In another process's eyes the keys of before are still known, or nobody is.
     let Scene { mut gateway, upstream, log, .. } = scene;
-    let url = gateway.url("/v1/chat/completions");
-    let unknown = Client::http1().post_as(&fresh.text, &url, &json!({"n": u64::MAX})).await;
-    assert!([200, 503].contains(&unknown.status.as_u16()), "{unknown:?}");
     gateway.kill9();
 
     let database = dir.path().join("quota.db");
@@ -188,17 +194,19 @@ async fn under_load(harm: Damage) {
     let _ = fs::remove_file(dir.path().join("quota.db-shm"));
     fs::copy(&backup, &database).unwrap();
     let gateway = command(&upstream, &database).start();
-    assert_eq!(ask(&log, &gateway, &fresh).await, Outcome::Answered);
+    for key in &cold {
+        assert_eq!(ask(&log, &gateway, key).await, Outcome::Answered);
+    }
     let ready = Client::http1().get(&gateway.url("/readyz")).await;
     assert_eq!(ready.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_zeroed_under_load_never_makes_keys_unknown_and_can_be_put_back() {
+async fn a_file_zeroed_under_load_ends_service_until_a_copy_is_put_back() {
     under_load(Damage::Zeros).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_overwritten_with_noise_under_load_never_makes_keys_unknown_and_can_be_put_back() {
+async fn a_file_overwritten_with_noise_under_load_ends_service_until_a_copy_is_put_back() {
     under_load(Damage::Noise(seed())).await;
 }

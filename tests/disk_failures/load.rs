@@ -79,6 +79,12 @@ impl<'a> Load<'a> {
         known
     }
 
+    /// While nothing can be written, nothing that is asked is answered.
+    pub(crate) fn none_was_answered_since(&self, struck: Instant) {
+        let new = |sent: &Sent| sent.begun > struck && sent.outcome == Outcome::Answered;
+        assert_eq!(count(&self.sent(), new), 0, "answers that were not written down");
+    }
+
     /// When `/readyz` has said that requests cannot be served.
     fn unready(&self, since: Instant) -> Vec<Instant> {
         let ready = lock(&self.shared.ready);

@@ -24,6 +24,7 @@ pub(crate) struct Scene {
     pub(crate) upstream: Upstream,
     pub(crate) log: Arc<Log>,
     database: PathBuf,
+    durability: &'static str,
 }
 
 /// What was sent, and what became of it.
@@ -65,12 +66,17 @@ pub(crate) enum Outcome {
 }
 
 impl Scene {
-    /// A gateway whose database is this file.
+    /// A gateway whose database is this file, of the default durability.
     pub(crate) async fn start(database: PathBuf) -> Self {
+        Self::start_with(database, "process").await
+    }
+
+    /// A gateway whose database is this file.
+    pub(crate) async fn start_with(database: PathBuf, durability: &'static str) -> Self {
         let log = Arc::new(Log::default());
         let upstream = log.upstream().await;
-        let gateway = command(&upstream, &database).start();
-        let scene = Self { gateway, upstream, log, database };
+        let gateway = command(&upstream, &database).env("DURABILITY", durability).start();
+        let scene = Self { gateway, upstream, log, database, durability };
         scene.log.issue(&scene.gateway, 1_000_000).await.expect("a key while nothing fails");
         scene
     }
@@ -88,7 +94,8 @@ impl Scene {
     pub(crate) async fn check_after_kill(mut self) {
         self.check_counts().await;
         self.gateway.kill9();
-        self.gateway = command(&self.upstream, &self.database).start();
+        let command = command(&self.upstream, &self.database);
+        self.gateway = command.env("DURABILITY", self.durability).start();
         self.check_counts().await;
         self.gateway.terminate();
         assert!(self.gateway.wait().success(), "{}", self.gateway.printed());

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::common::eventually;
 
 /// A kind of system call, and the error it is to fail with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) calls: &'static str,
     pub(crate) error: &'static str,
