@@ -62,9 +62,11 @@ where
         match answer {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                let expected = expected_length(recorder.method(), &head);
+                let method = recorder.method().clone();
                 let body = match recorder.observe(&head) {
-                    Some(observer) => ObservedBody::new(body, observer, expected),
+                    Some(observer) => {
+                        ObservedBody::new(body, observer, expected_length(&method, &head))
+                    }
                     None => ObservedBody::unobserved(body),
                 };
                 Poll::Ready(Ok(Response::from_parts(head, body)))
