@@ -41,9 +41,9 @@ pub(crate) struct Gateway {
 }
 
 impl GatewayCommand {
-    /// Port 0 and [`ADMIN_TOKEN`].
+    /// Port 0, [`ADMIN_TOKEN`], and threads among which requests race on any machine.
     pub(crate) fn new() -> Self {
-        Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN)
+        Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN).env("WORKER_THREADS", "4")
     }
 
     /// No setting at all.
