@@ -8,6 +8,7 @@ mod catch_panic;
 mod client_addr;
 mod demo;
 mod edge;
+mod http1;
 mod io;
 mod logging;
 mod ops;

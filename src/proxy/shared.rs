@@ -12,6 +12,7 @@ use super::{
     coding::{Coding, Gunzip},
     error::{Chain, faulty, rejection, transport_fault},
     headers::{remove_where, strip_hop_by_hop},
+    joined::Joined,
     mask::{Mask, Masked},
     secret::Secret,
     timeout::IdleTimeout,
@@ -111,7 +112,8 @@ impl<R: Reject> Shared<R> {
             head.headers.remove(header::CONTENT_LENGTH);
         }
         let body = IdleTimeout::new(body, self.timeouts.idle);
-        Response::from_parts(head, ResponseBody::passed(Masked::new(body, mask)))
+        let body = Joined::new(Masked::new(body, mask));
+        Response::from_parts(head, ResponseBody::passed(body))
     }
 
     /// Stands for a 4xx answer in a coding in which the credential cannot be looked for.
