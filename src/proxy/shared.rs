@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{Reject, Rejection, UpstreamFault, refuse},
+    error::{Reject, UpstreamFault, refuse},
 };
 
 /// What all clones of a proxy service have in common.
@@ -119,14 +119,8 @@ impl<R: Reject> Shared<R> {
     /// Stands for a 4xx answer in a coding in which the credential cannot be looked for.
     fn unreadable(&self, status: StatusCode) -> Response<Bytes> {
         tracing::warn!(%status, "a compressed error of the upstream was withheld");
-        let rejection = Rejection::new(
-            status,
-            "upstream_error",
-            "upstream_refused",
-            "The upstream refused the request; its reason is compressed and cannot be shown. \
-             Accept no Content-Encoding but gzip to read it.",
-        );
-        refuse(&self.reject, rejection)
+        let rejection = rejection(UpstreamFault::Unreadable, Some(status));
+        faulty(&self.reject, UpstreamFault::Unreadable, rejection)
     }
 
     /// The answer in place of one that the upstream gave; `text` is how its body began.

@@ -108,20 +108,20 @@ impl<A: Default> DayCounter<A> {
     }
 
     /// Gives a unit back if its day and reset are still the current ones, the condition holds and
-    /// `keep` succeeds. Returns whether it was given back.
+    /// `keep` succeeds, which learns how many stay used. Returns whether it was given back.
     pub(crate) fn refund(
         &self,
         origin: Origin,
         subject: &QuotaSubject,
         refund: Refund,
-        keep: impl FnOnce() -> bool,
+        keep: impl FnOnce(u64, &mut A) -> bool,
     ) -> bool {
         let mut state = self.lock();
-        let count = &mut state.0;
+        let (count, beside) = &mut *state;
         let capped = refund == Refund::UpToLimit;
         let limit = subject.daily_limit.limited().unwrap_or(u64::MAX);
         let current = count.origin() == origin && count.used > 0;
-        if !current || (capped && count.refunded >= limit) || !keep() {
+        if !current || (capped && count.refunded >= limit) || !keep(count.used - 1, beside) {
             return false;
         }
         count.refunded += u64::from(capped);
@@ -178,11 +178,11 @@ mod tests {
         let counter: DayCounter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
         let yesterday = take(&counter, 1, "2026-11-22").unwrap();
         let today = take(&counter, 1, "2026-11-23").unwrap();
-        assert!(!counter.refund(yesterday, &subject(1), Refund::Always, || true));
+        assert!(!counter.refund(yesterday, &subject(1), Refund::Always, |_, ()| true));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
         counter.reset(|count| count.after_reset(today.day));
         take(&counter, 1, "2026-11-23").unwrap();
-        assert!(!counter.refund(today, &subject(1), Refund::Always, || true));
+        assert!(!counter.refund(today, &subject(1), Refund::Always, |_, ()| true));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
     }
 
@@ -201,7 +201,7 @@ mod tests {
         let mut admitted = 0;
         while let Some(origin) = take(&counter, 5, "2026-11-22") {
             admitted += 1;
-            counter.refund(origin, &subject(5), Refund::UpToLimit, || true);
+            counter.refund(origin, &subject(5), Refund::UpToLimit, |_, ()| true);
         }
         assert_eq!(admitted, 10);
     }

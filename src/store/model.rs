@@ -44,7 +44,7 @@ fn take(counter: &DayCounter, limit: u32) -> Option<Origin> {
 }
 
 fn give_back(counter: &DayCounter, limit: u32, taken: Origin) -> bool {
-    counter.refund(taken, &subject(limit), Refund::UpToLimit, || true)
+    counter.refund(taken, &subject(limit), Refund::UpToLimit, |_, ()| true)
 }
 
 #[test]

@@ -41,6 +41,8 @@ struct Tail {
     segment: Arc<dyn Segment>,
     position: Position,
     end: Lsn,
+    /// What lies before this was taken.
+    taken: Lsn,
     unfolded: Unfolded,
     buffer: Vec<u8>,
 }
@@ -54,6 +56,7 @@ impl Journal {
             segment,
             position,
             end: Lsn::default(),
+            taken: Lsn::default(),
             unfolded: Unfolded::default(),
             buffer: Vec::new(),
         };
@@ -191,15 +194,17 @@ impl Journal {
         let mut tail = lock(&self.tail);
         let mut taken = mem::take(&mut tail.unfolded);
         taken.position = Some(tail.position);
+        tail.taken = tail.end;
         taken
     }
 
-    /// Goes on in a new segment. After a failure, all that was appended must have been folded
-    /// before, as what is in the old segment can no longer be trusted.
+    /// Goes on in a new segment. What was taken must have been folded. After a failure that must be
+    /// all there is, as the old segment can no longer be trusted.
     ///
     /// # Errors
     ///
-    /// The new segment could not be made, or the old one not be synced.
+    /// The new segment could not be made, the old one not be synced, or more than was taken was
+    /// written before a failure: that must be folded first.
     pub(crate) fn renew(&self) -> io::Result<()> {
         let _syncing = lock(&self.syncing);
         if self.ended.load(Ordering::Acquire) {
@@ -207,18 +212,23 @@ impl Journal {
         }
         let number = lock(&self.tail).position.segment + 1;
         let segment = self.disk.create(number, &head(number))?;
-        let (old, end) = {
+        // Writes fail under the lock of the tail and syncs under that of `syncing`, so a failure
+        // that is forgotten here is one of before.
+        let (old, end, had_failed) = {
             let mut tail = lock(&self.tail);
+            let had_failed = self.failed.load(Ordering::Acquire);
+            if had_failed && tail.taken < tail.end {
+                return Err(io::Error::other("not all was folded"));
+            }
             tail.position = Position { segment: number, offset: HEAD };
-            (mem::replace(&mut tail.segment, segment), tail.end)
+            let old = mem::replace(&mut tail.segment, segment);
+            self.failed.store(false, Ordering::Release);
+            (old, tail.end, had_failed)
         };
-        if !self.has_failed()
-            && let Err(error) = old.sync()
-        {
+        if !had_failed && let Err(error) = old.sync() {
             self.fail(&error);
             return Err(error);
         }
-        self.failed.store(false, Ordering::Release);
         self.advance(end);
         Ok(())
     }
@@ -275,4 +285,61 @@ impl Journal {
 
 fn failure() -> StoreError {
     StoreError::unavailable("the journal cannot be written")
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::*;
+    use crate::store::{counter::Origin, journal::CountChange};
+
+    /// Every sync fails.
+    struct Broken;
+
+    impl Disk for Broken {
+        fn segments(&self) -> io::Result<Vec<u64>> {
+            Ok(Vec::new())
+        }
+
+        fn read(&self, _: u64) -> io::Result<Vec<u8>> {
+            Ok(Vec::new())
+        }
+
+        fn create(&self, _: u64, _: &[u8]) -> io::Result<Arc<dyn Segment>> {
+            Ok(Arc::new(Self))
+        }
+
+        fn remove(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Segment for Broken {
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Err(io::Error::other("EIO"))
+        }
+    }
+
+    fn append(journal: &Journal) -> Lsn {
+        let origin = Origin { day: "2026-11-23".parse().unwrap(), epoch: 0 };
+        let count = Some(CountChange { used: 1, ..CountChange::of(origin) });
+        journal.append(&Record { id: &"alice".into(), count, usage: None }).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_not_forgotten_before_all_that_was_written_is_folded() {
+        let journal = Journal::begin(Box::new(Broken), 1).unwrap();
+        append(&journal);
+        journal.take();
+        let end = append(&journal);
+        journal.sync();
+        assert!(journal.renew().is_err());
+        assert!(journal.has_failed() && !journal.is_synced(end));
+        journal.take();
+        journal.renew().unwrap();
+        assert!(!journal.has_failed() && journal.is_synced(end));
+    }
 }

@@ -52,34 +52,47 @@ fn checksum(payload: &[u8], number: u64) -> u32 {
 }
 
 /// Hands on the records behind `from`, in the order of their writing. A segment is read up to its
-/// first record that is torn, as the last one may be.
+/// first record that is torn, as the last one may be. Returns the first place where a record is
+/// whole and not what was written: only a loss of power, or a damaged file, leaves one behind.
 pub(crate) fn replay(
     disk: &dyn Disk,
     from: Position,
     mut each: impl FnMut(Record<'_>),
-) -> io::Result<()> {
+) -> io::Result<Option<Position>> {
+    let mut damaged = None;
     let mut numbers = disk.segments()?;
     numbers.sort_unstable();
     for number in numbers.into_iter().filter(|number| *number >= from.segment) {
         let offset = if number == from.segment { from.offset.max(HEAD) } else { HEAD };
         let bytes = disk.read(number)?;
         if bytes.starts_with(&head(number)) {
-            read_records(bytes.get(offset as usize..).unwrap_or_default(), number, &mut each);
+            let records = bytes.get(offset as usize..).unwrap_or_default();
+            if let Tail::Damaged(at) = read_records(records, number, &mut each) {
+                let place = Position { segment: number, offset: offset + at as u64 };
+                damaged.get_or_insert(place);
+            }
         } else if !head(number).starts_with(&bytes) {
             let message = format!("journal segment {number} is not one of this program");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
-fn read_records(mut bytes: &[u8], number: u64, each: &mut dyn FnMut(Record<'_>)) {
-    while let Some(rest) = read_record(bytes, number, each) {
-        bytes = rest;
+/// What lies behind the last good record.
+enum Tail {
+    /// Nothing, or the beginning of a record.
+    Torn,
+    /// At this offset, what is no record, or no good one.
+    Damaged(usize),
+}
+
+fn read_records(bytes: &[u8], number: u64, each: &mut dyn FnMut(Record<'_>)) -> Tail {
+    let mut rest = bytes;
+    while let Some(behind) = read_record(rest, number, each) {
+        rest = behind;
     }
-    if bytes.iter().any(|byte| *byte != 0) {
-        tracing::warn!(segment = number, bytes = bytes.len(), "the journal's end was torn");
-    }
+    if is_torn(rest, number) { Tail::Torn } else { Tail::Damaged(bytes.len() - rest.len()) }
 }
 
 /// Hands a record on; what comes behind it.
@@ -94,4 +107,15 @@ fn read_record<'a>(
     let (payload, rest) = bytes.split_at_checked(length)?;
     let whole = (1..=LONGEST).contains(&length) && checksum(payload, number) == expected;
     whole.then(|| Record::decode(payload, each)).flatten().map(|()| rest)
+}
+
+/// Whether a write that did not get far may have left this: nothing, or a record that ends too
+/// early and has none behind it.
+fn is_torn(bytes: &[u8], number: u64) -> bool {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    let length = bytes.get(..4).map_or(usize::MAX, |mut length| length.get_u32_le() as usize);
+    bytes.len() < FRAME.saturating_add(length)
+        && (1..bytes.len()).all(|at| read_record(&bytes[at..], number, &mut |_| ()).is_none())
 }

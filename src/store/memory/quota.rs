@@ -74,7 +74,7 @@ impl Charge for MemoryCharge {
         let Some(origin) = self.origin.take() else {
             return false;
         };
-        self.counter.refund(origin, &self.subject, refund, || {
+        self.counter.refund(origin, &self.subject, refund, |_, ()| {
             let mut totals = lock(&self.store.totals);
             totals.used(&self.subject.id, origin.day, |used| used.saturating_sub(1));
             true

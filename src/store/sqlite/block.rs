@@ -53,8 +53,7 @@ impl Block {
         if !is_urgent && !is_low {
             return None;
         }
-        let part = limit.saturating_sub(used) / PART;
-        let size = self.next_size(at).min(LARGEST).min(part).max(1);
+        let size = self.next_size(at).clamp(1, largest(used, limit));
         let charged = (used + size).min(limit);
         (charged > self.charged).then_some(Extension { charged, is_urgent, size, at })
     }
@@ -63,6 +62,19 @@ impl Block {
     pub(super) fn extend(&mut self, extension: &Extension, end: Lsn) {
         (self.charged, self.end) = (extension.charged, end);
         (self.size, self.begun) = (extension.size, Some(extension.at));
+    }
+
+    /// How far the day may stay charged when only `used` are used any more, if that is less than
+    /// it is.
+    pub(super) fn surplus(&self, used: u64, limit: u64) -> Option<u64> {
+        let charged = used + largest(used, limit);
+        (charged < self.charged).then_some(charged)
+    }
+
+    /// The surplus was written off. If that is lost with the power, more counts as used, not less.
+    pub(super) fn lower(&mut self, charged: u64) {
+        self.charged = charged;
+        self.safe = self.safe.min(charged);
     }
 
     /// What the day's `unit`-th unit must wait for.
@@ -78,6 +90,11 @@ impl Block {
             _ => self.size,
         }
     }
+}
+
+/// The largest block when `used` are used.
+fn largest(used: u64, limit: u64) -> u64 {
+    (limit.saturating_sub(used) / PART).clamp(1, LARGEST)
 }
 
 #[cfg(test)]
@@ -114,6 +131,23 @@ mod tests {
     fn a_block_is_at_most_a_sixteenth_of_what_is_left() {
         assert_eq!(spend(200, Duration::ZERO).1, 200 / PART);
         assert_eq!(spend(15, Duration::ZERO), (15, 1));
+    }
+
+    #[test]
+    fn units_that_come_back_leave_no_more_than_a_block_charged() {
+        let mut block = Block::default();
+        for used in 0..300 {
+            if let Some(extension) = block.extension(used, 400, SystemTime::UNIX_EPOCH, |_| true) {
+                block.extend(&extension, Lsn::default());
+            }
+        }
+        for used in (0..300).rev() {
+            if let Some(charged) = block.surplus(used, 400) {
+                block.lower(charged);
+            }
+            assert!(block.charged >= used, "every unit stays charged");
+            assert!(block.charged - used <= (400 - used) / PART, "{used} used");
+        }
     }
 
     #[test]

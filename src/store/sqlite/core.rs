@@ -67,8 +67,12 @@ impl Core {
     /// Writes an event down, if it tells of a key.
     pub(super) fn record(&self, event: &UsageEvent) {
         if let Some(id) = &event.key_id {
-            let usage = Some(self.entry(event));
-            self.journal.append_or_hold(&Record { id, count: None, usage });
+            let record = Record { id, count: None, usage: Some(self.entry(event)) };
+            // While nothing is folded the journal must not grow by requests that are refused.
+            match self.is_open() {
+                Ok(()) => self.journal.append_or_hold(&record),
+                Err(_) => self.journal.hold(&record),
+            }
         }
     }
 

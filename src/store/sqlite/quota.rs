@@ -187,13 +187,18 @@ impl Charge for SqliteCharge {
         }
         let refunded = refund == Refund::UpToLimit;
         let mut gate = self.gate;
-        let given_back = self.counter.refund(self.origin, &self.subject, refund, || {
-            if !was_spent && !refunded {
+        let given_back = self.counter.refund(self.origin, &self.subject, refund, |left, block| {
+            let limit = self.subject.daily_limit.limited();
+            let charged = limit.and_then(|limit| block.surplus(left, limit));
+            if !was_spent && !refunded && charged.is_none() {
                 return true;
             }
             let used = -i8::from(was_spent);
-            let change = CountChange { used, refunded, ..CountChange::of(self.origin) };
+            let change = CountChange { used, refunded, charged, ..CountChange::of(self.origin) };
             let appended = self.core.journal.append(&counted(&self.subject, change, None));
+            if appended.is_ok() {
+                charged.into_iter().for_each(|charged| block.lower(charged));
+            }
             appended.map(|end| gate = end).is_ok()
         });
         if given_back {
