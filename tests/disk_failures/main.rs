@@ -13,6 +13,7 @@ mod foreign_lock;
 mod full_or_read_only;
 mod injected_faults;
 mod load;
+mod missing_files;
 mod scene;
 mod tracer;
 mod volume;
