@@ -118,7 +118,10 @@ impl SqliteStore {
     /// What was left could not be written.
     pub async fn close(&self) -> Result<(), StoreError> {
         let flushed = self.flush().await;
-        self.0.writer.stop();
+        let store = self.0.clone();
+        // The thread is waited for, which would hold up all other tasks here.
+        let stopped = tokio::task::spawn_blocking(move || store.writer.stop()).await;
+        stopped.map_err(StoreError::unavailable)?;
         flushed
     }
 

@@ -161,6 +161,7 @@ impl State {
 
     /// What was folded is no longer needed in the journal.
     fn folded(&mut self) {
+        self.core.note_written();
         let folded = mem::take(&mut self.unfolded);
         let long = folded.position.is_some_and(|position| position.offset > LONGEST_SEGMENT);
         let journal = &self.core.journal;
