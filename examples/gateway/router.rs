@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_quota::{
     admin::{AdminTokens, ClientAddr},
-    proxy::RequestTarget,
+    proxy::{RequestTarget, TrustedPeer},
     store::AdminStore,
     usage::{usage_page, wants_page},
 };
@@ -110,9 +110,12 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         if content_length(&head.headers) > self.max_body_bytes as u64 {
             return own(refusals::too_large(self.max_body_bytes));
         }
-        if let Some(PeerAddr(peer)) = head.extensions.get() {
-            let client = client_addr(*peer, &head.headers, &self.trusted_proxies);
+        if let Some(PeerAddr(peer)) = head.extensions.get().copied() {
+            let client = client_addr(peer, &head.headers, &self.trusted_proxies);
             head.extensions.insert(ClientAddr(client));
+            if self.trusted_proxies.iter().any(|network| network.contains(&peer)) {
+                head.extensions.insert(TrustedPeer(peer));
+            }
         }
         head.uri = with_version(&head.uri);
         let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));

@@ -16,11 +16,12 @@ use super::{
     mask::{Mask, Masked},
     secret::Secret,
     timeout::IdleTimeout,
+    upgrade::{self, Websocket},
     upload::UploadFault,
 };
 use crate::{
     body::ResponseBody,
-    error::{Reject, UpstreamFault, refuse},
+    error::{Reject, Rejection, UpstreamFault, refuse},
 };
 
 /// What all clones of a proxy service have in common.
@@ -33,6 +34,33 @@ pub(super) struct Shared<R> {
     pub(super) rules: ProxyRules,
     pub(super) timeouts: Timeouts,
     pub(super) reject: R,
+}
+
+/// Why a request is not sent.
+pub(super) enum Unsent {
+    Target(TargetError),
+    Upgrade(Websocket),
+}
+
+impl From<TargetError> for Unsent {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
+impl From<Websocket> for Unsent {
+    fn from(websocket: Websocket) -> Self {
+        Self::Upgrade(websocket)
+    }
+}
+
+impl From<Unsent> for Rejection {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Target(error) => error.into(),
+            Unsent::Upgrade(websocket) => websocket.into(),
+        }
+    }
 }
 
 /// An upstream answer that is not passed on.
@@ -53,17 +81,18 @@ impl<R: Reject> Shared<R> {
     pub(super) fn outgoing<B: Body>(
         &self,
         request: Request<B>,
-    ) -> Result<(Request<RequestBody<B>>, UploadFault), TargetError> {
+    ) -> Result<(Request<RequestBody<B>>, UploadFault), Unsent> {
         let (mut head, body) = request.into_parts();
         let target = RequestTarget::check(&head)?;
+        upgrade::check(&head.headers)?;
         let uri = self.base.join(&self.mount, target.path_and_query());
         head.uri = uri.map_err(|_| TargetError::too_long())?;
         head.version = Version::HTTP_11;
-        head.extensions = Extensions::new();
+        let peer = std::mem::take(&mut head.extensions).get().copied();
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(header::HOST);
         head.headers.remove(header::EXPECT);
-        self.rules.request.apply(&mut head.headers);
+        self.rules.request.apply_to_request(&mut head.headers, peer);
         if let Some(credential) = &self.credential {
             head.headers.insert(header::AUTHORIZATION, credential.clone());
         }
@@ -71,9 +100,9 @@ impl<R: Reject> Shared<R> {
         Ok((Request::from_parts(head, body), upload))
     }
 
-    /// The answer to a request whose target is refused.
-    pub(super) fn refusal(&self, error: TargetError) -> Response<Bytes> {
-        refuse(&self.reject, error.into())
+    /// The answer to a request that is not sent.
+    pub(super) fn refusal(&self, unsent: Unsent) -> Response<Bytes> {
+        refuse(&self.reject, unsent.into())
     }
 
     /// Whether the answer with this head must be replaced.
