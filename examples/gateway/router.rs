@@ -1,6 +1,6 @@
 //! Which request goes where: the routes of the gateway over the services that answer them.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
@@ -19,13 +19,15 @@ use tower_quota::{
 use crate::{
     client_addr::client_addr,
     ops::Ops,
+    patience::Patience,
     refusals,
     route::{Route, with_version},
     server::PeerAddr,
+    upload::Upload,
 };
 
 /// A request as the layers see it.
-pub(crate) type GatewayRequest = Request<Limited<Incoming>>;
+pub(crate) type GatewayRequest = Request<Limited<Upload>>;
 /// What is forwarded passes through unboxed; all else is short.
 pub(crate) type GatewayBody<B> = Either<B, UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -47,6 +49,8 @@ pub(crate) struct Router<F, U, A, M, S> {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// The largest request body.
     pub(crate) max_body_bytes: usize,
+    /// How long its sender may keep the gateway waiting.
+    pub(crate) client_timeout: Duration,
 }
 
 impl<F, U, A, M, S> Router<F, U, A, M, S> {
@@ -118,6 +122,7 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
             }
         }
         head.uri = with_version(&head.uri);
+        let body = Upload::new(body, Patience::new(self.client_timeout));
         let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));
         match route {
             Route::Upstream => call(&self.upstream, request).await.map(Either::Left),
