@@ -102,9 +102,10 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         if let Some(bad) = head.extensions.get() {
             return own(refusals::bad_head(*bad));
         }
-        if let Err(rejection) = RequestTarget::check(&head) {
-            return own(refusals::closing(rejection));
-        }
+        match RequestTarget::check(&head) {
+            Ok(target) => head.extensions.insert(target),
+            Err(rejection) => return own(refusals::closing(rejection)),
+        };
         let Some(route) = Route::of(head.uri.path()) else {
             return own(refusals::not_found());
         };

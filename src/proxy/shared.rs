@@ -75,15 +75,15 @@ impl<R: Reject> Shared<R> {
     /// The request for the upstream, or why there is none.
     ///
     /// It always says HTTP/1.1: a client over ALPN turns it into HTTP/2 where that was agreed on,
-    /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; the
-    /// transport derives its own from the address. The extensions stay behind, as they belong to
+    /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; where none is
+    /// put in its place, the transport derives it from the address. The extensions stay behind, as they belong to
     /// the layers of this side and may hold secrets.
     pub(super) fn outgoing<B: Body>(
         &self,
         request: Request<B>,
     ) -> Result<(Request<RequestBody<B>>, UploadFault), Unsent> {
         let (mut head, body) = request.into_parts();
-        let target = RequestTarget::check(&head)?;
+        let target = RequestTarget::of(&head)?;
         upgrade::check(&head.headers)?;
         let uri = self.base.join(&self.mount, target.path_and_query());
         head.uri = uri.map_err(|_| TargetError::too_long())?;
@@ -93,6 +93,9 @@ impl<R: Reject> Shared<R> {
         head.headers.remove(header::HOST);
         head.headers.remove(header::EXPECT);
         self.rules.request.apply_to_request(&mut head.headers, peer);
+        if let Some(host) = self.base.host() {
+            head.headers.insert(header::HOST, host.clone());
+        }
         if let Some(credential) = &self.credential {
             head.headers.insert(header::AUTHORIZATION, credential.clone());
         }
