@@ -26,9 +26,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct HeaderRules {
-    names: Vec<HeaderName>,
-    prefixes: Vec<Box<str>>,
-    without_forwarding: bool,
+    dropped: NameSet,
+    /// Dropped, too, unless a trusted peer sends them.
+    forwarding: NameSet,
 }
 
 /// In a request's extensions: it comes from a proxy at this address that is trusted. What that says
@@ -37,21 +37,48 @@ pub struct HeaderRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedPeer(pub IpAddr);
 
-/// What proxies say about the client, beside all that begins with `x-forwarded-`.
-const FORWARDING: [HeaderName; 8] = [
-    header::FORWARDED,
-    header::VIA,
-    HeaderName::from_static("cf-connecting-ip"),
-    HeaderName::from_static("client-ip"),
-    HeaderName::from_static("true-client-ip"),
-    HeaderName::from_static("x-client-ip"),
-    HeaderName::from_static("x-cluster-client-ip"),
-    HeaderName::from_static("x-real-ip"),
-];
+/// Names, and prefixes of names.
+#[derive(Clone, Debug, Default)]
+struct NameSet {
+    names: Vec<HeaderName>,
+    prefixes: Vec<Box<str>>,
+    /// The lengths of the names, a bit each: most headers are of another length.
+    lengths: u64,
+}
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-fn is_forwarding(name: &HeaderName) -> bool {
-    FORWARDING.contains(name) || name.as_str().starts_with("x-forwarded-")
+impl NameSet {
+    fn add(&mut self, name: HeaderName) {
+        self.lengths |= length_bit(&name);
+        self.names.push(name);
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        (self.lengths & length_bit(name) != 0 && self.names.contains(name))
+            || self.prefixes.iter().any(|prefix| name.as_str().starts_with(&**prefix))
+    }
+
+    /// What proxies say about the client.
+    fn forwarding() -> Self {
+        let mut set = Self { prefixes: vec!["x-forwarded-".into()], ..Self::default() };
+        let others = [
+            "forwarded",
+            "via",
+            "cf-connecting-ip",
+            "client-ip",
+            "true-client-ip",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "x-real-ip",
+        ];
+        others.map(HeaderName::from_static).into_iter().for_each(|name| set.add(name));
+        set
+    }
+}
+
+fn length_bit(name: &HeaderName) -> u64 {
+    1 << name.as_str().len().min(63)
 }
 
 impl HeaderRules {
@@ -63,41 +90,39 @@ impl HeaderRules {
     /// Rules that drop what a request says about its client, unless it comes from a
     /// [`TrustedPeer`]: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `Via` and their like.
     pub fn without_forwarding() -> Self {
-        Self { without_forwarding: true, ..Self::default() }
+        Self { forwarding: NameSet::forwarding(), ..Self::default() }
     }
 
     /// Drops this header, too.
     #[must_use]
     pub fn without(mut self, name: HeaderName) -> Self {
-        self.names.push(name);
+        self.dropped.add(name);
         self
     }
 
     /// Drops all headers whose names start with `prefix` (in lower case), too.
     #[must_use]
     pub fn without_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
-        self.prefixes.push(prefix.into());
+        self.dropped.prefixes.push(prefix.into());
         self
     }
 
+    /// Applies the rules to the headers of an answer.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        remove_where(headers, |name, _| {
-            self.names.contains(name)
-                || self.prefixes.iter().any(|prefix| name.as_str().starts_with(&**prefix))
-        });
+        remove_where(headers, |name, _| self.dropped.contains(name));
     }
 
     /// Applies the rules to the headers of a request.
     pub(super) fn apply_to_request(&self, headers: &mut HeaderMap, peer: Option<TrustedPeer>) {
-        self.apply(headers);
-        match peer {
-            _ if !self.without_forwarding => {}
-            None => remove_where(headers, |name, _| is_forwarding(name)),
-            Some(TrustedPeer(address)) => {
-                if let Ok(address) = HeaderValue::try_from(address.to_string()) {
-                    headers.append(FORWARDED_FOR, address);
-                }
-            }
+        let trusted = peer.is_some();
+        remove_where(headers, |name, _| {
+            self.dropped.contains(name) || (!trusted && self.forwarding.contains(name))
+        });
+        if let Some(TrustedPeer(address)) = peer
+            && self.forwarding.contains(&FORWARDED_FOR)
+            && let Ok(address) = HeaderValue::try_from(address.to_string())
+        {
+            headers.append(FORWARDED_FOR, address);
         }
     }
 }
@@ -131,13 +156,9 @@ pub(super) fn remove_where(
     headers: &mut HeaderMap,
     drop: impl Fn(&HeaderName, &HeaderValue) -> bool,
 ) {
-    let dropped: Vec<HeaderName> = headers
-        .iter()
-        .filter(|(name, value)| drop(name, value))
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in &dropped {
-        headers.remove(name);
+    while let Some((name, _)) = headers.iter().find(|(name, value)| drop(name, value)) {
+        let name = name.clone();
+        headers.remove(&name);
     }
 }
 

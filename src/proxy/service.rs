@@ -167,15 +167,14 @@ where
             let answer = shared.failure(&error, &UploadFault::default());
             return ResponseFuture::answered(answer, shared);
         }
-        match shared.outgoing(request) {
-            Ok((request, upload)) => {
-                ResponseFuture::calling(self.transport.call(request), upload, shared)
-            }
-            Err(unsent) => {
-                let answer = shared.refusal(unsent);
-                ResponseFuture::answered(answer, shared)
-            }
+        let (mut head, body) = request.into_parts();
+        if let Err(unsent) = shared.prepare(&mut head) {
+            let answer = shared.refusal(unsent);
+            return ResponseFuture::answered(answer, shared);
         }
+        let (body, upload) = RequestBody::new(body);
+        let call = self.transport.call(Request::from_parts(head, body));
+        ResponseFuture::calling(call, upload, shared)
     }
 }
 

@@ -2,13 +2,13 @@ use std::{error::Error, fmt};
 
 use bytes::Bytes;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header,
+    Extensions, HeaderMap, HeaderValue, Response, StatusCode, Version, header, request,
     response::Parts,
 };
 use http_body::Body;
 
 use super::{
-    ProxyBody, ProxyRules, RequestBody, RequestTarget, TargetError, Timeouts, UpstreamBase,
+    ProxyBody, ProxyRules, RequestTarget, TargetError, Timeouts, UpstreamBase,
     coding::{Coding, Gunzip},
     error::{Chain, faulty, rejection, transport_fault},
     headers::{remove_where, strip_hop_by_hop},
@@ -72,35 +72,30 @@ pub(super) struct Replaced {
 }
 
 impl<R: Reject> Shared<R> {
-    /// The request for the upstream, or why there is none.
+    /// Turns a request's head into the one for the upstream.
     ///
     /// It always says HTTP/1.1: a client over ALPN turns it into HTTP/2 where that was agreed on,
     /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; where none is
-    /// put in its place, the transport derives it from the address. The extensions stay behind, as they belong to
-    /// the layers of this side and may hold secrets.
-    pub(super) fn outgoing<B: Body>(
-        &self,
-        request: Request<B>,
-    ) -> Result<(Request<RequestBody<B>>, UploadFault), Unsent> {
-        let (mut head, body) = request.into_parts();
-        let target = RequestTarget::of(&head)?;
+    /// put in its place, the transport derives it from the address. The extensions stay behind, as
+    /// they belong to the layers of this side and may hold secrets.
+    pub(super) fn prepare(&self, head: &mut request::Parts) -> Result<(), Unsent> {
+        let target = RequestTarget::of(head)?;
         upgrade::check(&head.headers)?;
         let uri = self.base.join(&self.mount, target.path_and_query());
         head.uri = uri.map_err(|_| TargetError::too_long())?;
         head.version = Version::HTTP_11;
         let peer = std::mem::take(&mut head.extensions).get().copied();
         strip_hop_by_hop(&mut head.headers);
-        head.headers.remove(header::HOST);
         head.headers.remove(header::EXPECT);
         self.rules.request.apply_to_request(&mut head.headers, peer);
-        if let Some(host) = self.base.host() {
-            head.headers.insert(header::HOST, host.clone());
-        }
+        match self.base.host() {
+            Some(host) => head.headers.insert(header::HOST, host.clone()),
+            None => head.headers.remove(header::HOST),
+        };
         if let Some(credential) = &self.credential {
             head.headers.insert(header::AUTHORIZATION, credential.clone());
         }
-        let (body, upload) = RequestBody::new(body);
-        Ok((Request::from_parts(head, body), upload))
+        Ok(())
     }
 
     /// The answer to a request that is not sent.
