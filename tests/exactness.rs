@@ -2,8 +2,19 @@
 
 mod common;
 
-use common::{Client, Gateway, Upstream, chat_json, json_answer};
-use serde_json::json;
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use common::{
+    Client, Gateway, GatewayCommand, Upstream, Wire, Wire2, chat_json, json_answer, noon_zone,
+};
+use http::Method;
+use serde_json::{Value, json};
 
 const REQUESTS: usize = 200;
 const LIMIT: usize = 50;
@@ -69,4 +80,96 @@ async fn answered_requests_are_counted_after_kill_9() {
         let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await.json();
         assert_eq!(usage["used"], answered * 10);
     }
+}
+
+/// Requests for each limit, and how many of them are under way at any time.
+const MANY: usize = 10_000;
+const AT_ONCE: usize = 256;
+const LIMITS: [usize; 4] = [1, 2, 7, 1_000];
+
+/// Sends [`MANY`] requests by [`AT_ONCE`] clients, each of which sends and checks one at a time.
+async fn crowd<C, F>(clients: Vec<C>, ask: impl Fn(C) -> F + Clone + Send + 'static) -> Vec<u16>
+where
+    C: Send + 'static,
+    F: Future<Output = (C, u16)> + Send,
+{
+    assert_eq!(clients.len(), AT_ONCE);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut crowd = tokio::task::JoinSet::new();
+    for mut client in clients {
+        let (taken, ask) = (taken.clone(), ask.clone());
+        crowd.spawn(async move {
+            let mut statuses = Vec::new();
+            while taken.fetch_add(1, Ordering::Relaxed) < MANY {
+                let status;
+                (client, status) = ask(client).await;
+                statuses.push(status);
+            }
+            statuses
+        });
+    }
+    crowd.join_all().await.concat()
+}
+
+fn checked((status, body): (u16, Vec<u8>)) -> u16 {
+    if status == 429 {
+        let text = String::from_utf8(body).unwrap();
+        assert!(text.contains(r#""code":"insufficient_quota""#), "{text}");
+    }
+    status
+}
+
+async fn ask_over_http1(mut wire: Wire, key: Arc<str>) -> (Wire, u16) {
+    let answer = wire.post(&key, "{}").await.unwrap();
+    (wire, checked(answer))
+}
+
+async fn ask_over_http2(mut wire: Wire2, key: Arc<str>) -> (Wire2, u16) {
+    let answer = wire.post(&key, "{}").await;
+    (wire, checked(answer))
+}
+
+async fn of_10_000_requests_exactly_the_limit_is_served(http2: bool) {
+    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let gateway = GatewayCommand::new()
+        .env("UPSTREAM_BASE_URL", upstream.base_url())
+        .env("QUOTA_TIMEZONE", noon_zone())
+        .env("RUST_LOG", "warn")
+        .start();
+    let mut reached = 0;
+    for limit in LIMITS {
+        let key: Arc<str> = gateway.create_key(json!({"daily_limit": limit})).await.into();
+        let theirs = key.clone();
+        let statuses = if http2 {
+            let mut clients = Vec::new();
+            for _ in 0..8 {
+                clients.extend(vec![Wire2::connect(gateway.address()).await; AT_ONCE / 8]);
+            }
+            crowd(clients, move |wire| ask_over_http2(wire, theirs.clone())).await
+        } else {
+            let mut clients = Vec::new();
+            for _ in 0..AT_ONCE {
+                clients.push(Wire::connect(gateway.address()).await.unwrap());
+            }
+            crowd(clients, move |wire| ask_over_http1(wire, theirs.clone())).await
+        };
+        let count = |status: u16| statuses.iter().filter(|seen| **seen == status).count();
+        assert_eq!((count(200), count(429)), (limit, MANY - limit), "limit {limit}");
+        assert_eq!(upstream.count() - reached, limit, "limit {limit}: requests at the upstream");
+        reached = upstream.count();
+        let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await.json();
+        assert_eq!((&usage["used"], &usage["remaining"]), (&json!(limit), &json!(0)));
+        let record = gateway.admin(Method::GET, &format!("/admin/keys/{key}"), &Value::Null).await;
+        assert_eq!((&record["used_today"], &record["remaining"]), (&json!(limit), &json!(0)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_10_000_requests_from_256_connections_exactly_the_limit_is_served_over_http1() {
+    of_10_000_requests_exactly_the_limit_is_served(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_10_000_requests_on_256_streams_exactly_the_limit_is_served_over_http2() {
+    of_10_000_requests_exactly_the_limit_is_served(true).await;
 }

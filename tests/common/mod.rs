@@ -3,7 +3,9 @@
 
 mod client;
 mod gateway;
+mod seed;
 mod upstream;
+mod wire;
 
 use std::{
     future::Future,
@@ -14,7 +16,9 @@ use std::{
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand};
+pub(crate) use seed::{Random, noon_zone};
 pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_answer, streaming};
+pub(crate) use wire::{Wire, Wire2, WireHead};
 
 /// Where `.ci/run` has installed a client, if it has.
 pub(crate) fn installed(path: &str) -> Option<PathBuf> {
