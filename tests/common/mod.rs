@@ -3,6 +3,7 @@
 
 mod client;
 mod gateway;
+mod rogue;
 mod seed;
 mod upstream;
 mod wire;
@@ -16,6 +17,7 @@ use std::{
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand};
+pub(crate) use rogue::Rogue;
 pub(crate) use seed::{Random, noon_zone};
 pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_answer, streaming};
 pub(crate) use wire::{Wire, Wire2, WireHead};

@@ -46,7 +46,7 @@ impl Wire {
         self.line(&mut line).await?;
         let status = line.get(9..12).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| Error::new(ErrorKind::InvalidData, line.clone()))?;
-        let mut length = None;
+        let mut length = (status == 204).then_some(0);
         loop {
             line.clear();
             self.line(&mut line).await?;
@@ -67,20 +67,25 @@ impl Wire {
             self.0.read_exact(&mut body).await?;
             return Ok(body);
         }
-        let mut line = String::new();
         loop {
-            line.clear();
-            self.line(&mut line).await?;
-            let size = usize::from_str_radix(line.trim(), 16)
-                .map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
-            let start = body.len();
-            body.resize(start + size + 2, 0);
-            self.0.read_exact(&mut body[start..]).await?;
-            body.truncate(start + size);
-            if size == 0 {
+            let mut piece = self.piece().await?;
+            if piece.is_empty() {
                 return Ok(body);
             }
+            body.append(&mut piece);
         }
+    }
+
+    /// Reads the next chunk of a body of unknown length.
+    pub(crate) async fn piece(&mut self) -> Result<Vec<u8>> {
+        let mut line = String::new();
+        self.line(&mut line).await?;
+        let size = usize::from_str_radix(line.trim(), 16)
+            .map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
+        let mut piece = vec![0; size + 2];
+        self.0.read_exact(&mut piece).await?;
+        piece.truncate(size);
+        Ok(piece)
     }
 
     /// Sends a chat request and reads the whole answer.
