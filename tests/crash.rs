@@ -176,14 +176,14 @@ async fn exhaust(gateway: &Gateway, key: Arc<Key>) -> u64 {
         let (key, gateway) = (key.clone(), gateway.address());
         clients.spawn(async move {
             let mut wire = Wire::connect(gateway).await.unwrap();
-            let mut served = 0;
-            loop {
+            for served in 0..=key.limit {
                 match wire.post(&key.text, "json").await.unwrap().0 {
-                    200 => served += 1,
+                    200 => {}
                     429 => return served,
                     status => panic!("{status}"),
                 }
             }
+            panic!("over the limit of {}", key.limit);
         });
     }
     clients.join_all().await.iter().sum()
