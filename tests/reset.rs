@@ -20,7 +20,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 const CLIENTS: usize = 32;
 const RESETS: usize = 12;
-const LIMIT: usize = 40;
+const LIMIT: usize = 150;
 
 /// From just before something was asked for until just after it was answered.
 #[derive(Clone, Copy, Debug)]
@@ -136,8 +136,8 @@ async fn load(gateway: &Gateway, key: &str, random: &mut Random) -> Seen {
     }
     let mut resets = Vec::new();
     for _ in 0..RESETS {
-        // Some resets come before the limit is reached, and some long after.
-        let next = answered.load(Ordering::SeqCst) + 1 + random.below(4 * LIMIT as u64);
+        // About half of the resets come before the limit is reached.
+        let next = answered.load(Ordering::SeqCst) + 1 + random.below(2 * LIMIT as u64);
         while answered.load(Ordering::SeqCst) < next {
             let waited = tokio::time::timeout(common::DEADLINE, changed.notified()).await;
             assert!(waited.is_ok(), "the clients are answered");
@@ -149,7 +149,7 @@ async fn load(gateway: &Gateway, key: &str, random: &mut Random) -> Seen {
     if random.below(2) == 0 {
         over.store(true, Ordering::SeqCst);
     }
-    let until = answered.load(Ordering::SeqCst) + random.below(3 * LIMIT as u64);
+    let until = answered.load(Ordering::SeqCst) + random.below(2 * LIMIT as u64);
     while answered.load(Ordering::SeqCst) < until && !over.load(Ordering::SeqCst) {
         changed.notified().await;
     }
