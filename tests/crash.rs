@@ -192,12 +192,12 @@ async fn exhaust(gateway: &Gateway, key: Arc<Key>) -> u64 {
 /// `cycles` cycles on one file.
 async fn run(durability: &str, cycles: u64, random: &mut Random) {
     let upstream = Upstream::start(answer()).await;
-    let mut gateway = GatewayCommand::new()
+    let command = GatewayCommand::new()
         .env("UPSTREAM_BASE_URL", upstream.base_url())
         .env("QUOTA_TIMEZONE", noon_zone())
         .env("DURABILITY", durability)
-        .env("RUST_LOG", "warn")
-        .start();
+        .env("RUST_LOG", "warn");
+    let mut gateway = command.start();
     let mut keys = Vec::new();
     for limit in [0, 3_000, 300] {
         keys.push(Key::issue(&gateway, limit, limit != 300).await);
@@ -217,6 +217,10 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) {
         }
         load_and_kill(&mut gateway, &loaded, random).await;
         assert_intact(gateway.dir());
+        for _ in 0..random.below(3) {
+            // What a start puts right is put right once, even if that start is killed as well.
+            command.start_and_kill(Duration::from_micros(random.below(60_000)));
+        }
         gateway.restart();
         for (key, (seen_before, used_before)) in loaded.iter().zip(before) {
             let (seen, used) = (key.seen(), key.used(&gateway).await);

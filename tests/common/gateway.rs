@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, OnceLock, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::Method;
@@ -105,6 +105,14 @@ impl GatewayCommand {
         stdout.read_to_end(&mut output.stdout).unwrap();
         stderr.read_to_end(&mut output.stderr).unwrap();
         output
+    }
+
+    /// Starts it and kills it so soon that it may not yet listen.
+    pub(crate) fn start_and_kill(&self, after: Duration) {
+        let mut child = self.spawn();
+        thread::sleep(after);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     fn spawn(&self) -> Child {
@@ -255,6 +263,6 @@ fn wait(child: &mut Child) -> ExitStatus {
             let _ = child.kill();
             panic!("the gateway did not end");
         }
-        thread::sleep(std::time::Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }
