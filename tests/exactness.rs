@@ -112,9 +112,11 @@ where
 }
 
 fn checked((status, body): (u16, Vec<u8>)) -> u16 {
-    if status == 429 {
-        let text = String::from_utf8(body).unwrap();
-        assert!(text.contains(r#""code":"insufficient_quota""#), "{text}");
+    let text = String::from_utf8(body).unwrap();
+    match status {
+        200 => {}
+        429 => assert!(text.contains(r#""code":"insufficient_quota""#), "{text}"),
+        _ => panic!("{status}: {text}"),
     }
     status
 }
