@@ -141,6 +141,9 @@ async fn of_10_000_requests_exactly_the_limit_is_served(http2: bool) {
     let mut reached = 0;
     for limit in LIMITS {
         let key: Arc<str> = gateway.create_key(json!({"daily_limit": limit})).await.into();
+        // The key's first look-up is not what is shown here.
+        let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await.json();
+        assert_eq!((&usage["used"], &usage["remaining"]), (&json!(0), &json!(limit)));
         let theirs = key.clone();
         let statuses = if http2 {
             let mut clients = Vec::new();

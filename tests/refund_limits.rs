@@ -62,6 +62,7 @@ async fn of_10_000_provoked_errors_at_most_twice_the_limit_reach_the_upstream() 
     let upstream = Upstream::start(failing).await;
     let gateway = command(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
+    assert_eq!(used(&gateway, &key).await, 0);
     let mut clients = JoinSet::new();
     for _ in 0..50 {
         let (gateway, key) = (gateway.address(), key.clone());
