@@ -1,7 +1,7 @@
 //! `kill -9` at any moment: what was answered is counted, and nothing else but what was under way.
 //!
 //! Each cycle starts the gateway, loads it, kills it at a random moment and compares what it then
-//! says with what the clients saw. `TOWER_QUOTA_CRASH_CYCLES` sets the number of cycles (50), and
+//! says with what the clients saw. `TOWER_QUOTA_CRASHES` sets the number of cycles (50), and
 //! `TOWER_QUOTA_SEED` repeats a run's choices.
 
 mod common;
@@ -18,12 +18,12 @@ use std::{
 };
 
 use common::{
-    Client, Gateway, GatewayCommand, Random, StubBody, Upstream, Wire, chat_json, full,
-    json_answer, noon_zone, streaming,
+    Gateway, GatewayCommand, Random, StubBody, Upstream, Wire, chat_json, full, json_answer,
+    streaming,
 };
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use rusqlite::Connection;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{sync::Notify, task::JoinSet};
 
 /// Cycles on one file.
@@ -64,14 +64,6 @@ impl Key {
 
     fn note(&self, change: impl FnOnce(&mut Seen)) {
         change(&mut self.seen.lock().unwrap());
-    }
-
-    async fn used(&self, gateway: &Gateway) -> u64 {
-        let usage = Client::http1().get_as(&self.text, &gateway.url("/usage")).await.json();
-        let path = format!("/admin/keys/{}", self.text);
-        let record = gateway.admin(Method::GET, &path, &Value::Null).await;
-        assert_eq!(usage["used"], record["used_today"], "the reports agree: {usage} {record}");
-        usage["used"].as_u64().unwrap()
     }
 }
 
@@ -189,14 +181,10 @@ async fn exhaust(gateway: &Gateway, key: Arc<Key>) -> u64 {
     clients.join_all().await.iter().sum()
 }
 
-/// `cycles` cycles on one file.
-async fn run(durability: &str, cycles: u64, random: &mut Random) {
+/// `cycles` cycles on one file. Returns how many answers were charged, and how many requests sent.
+async fn run(durability: &str, cycles: u64, random: &mut Random) -> (u64, u64) {
     let upstream = Upstream::start(answer()).await;
-    let command = GatewayCommand::new()
-        .env("UPSTREAM_BASE_URL", upstream.base_url())
-        .env("QUOTA_TIMEZONE", noon_zone())
-        .env("DURABILITY", durability)
-        .env("RUST_LOG", "warn");
+    let command = GatewayCommand::at_noon(upstream.base_url()).env("DURABILITY", durability);
     let mut gateway = command.start();
     let mut keys = Vec::new();
     for limit in [0, 3_000, 300] {
@@ -213,7 +201,7 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) {
         let loaded = [&keys[..lasting], &keys[lasting.max(keys.len() - 4)..]].concat();
         let mut before = Vec::new();
         for key in &loaded {
-            before.push((key.seen(), key.used(&gateway).await));
+            before.push((key.seen(), gateway.used(&key.text).await));
         }
         load_and_kill(&mut gateway, &loaded, random).await;
         assert_intact(gateway.dir());
@@ -223,7 +211,7 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) {
         }
         gateway.restart();
         for (key, (seen_before, used_before)) in loaded.iter().zip(before) {
-            let (seen, used) = (key.seen(), key.used(&gateway).await);
+            let (seen, used) = (key.seen(), gateway.used(&key.text).await);
             let charged = seen.charged - seen_before.charged;
             let under_way = (seen.sent - seen.heads) - (seen_before.sent - seen_before.heads);
             let counted = used.checked_sub(used_before);
@@ -239,9 +227,11 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) {
             stranded_at_most[place] += under_way;
         }
     }
+    let seen: Vec<Seen> = keys.iter().map(|key| key.seen()).collect();
     for (key, under_way) in keys.into_iter().zip(stranded_at_most) {
         if key.limit > 0 {
-            let (limit, charged, used) = (key.limit, key.seen().charged, key.used(&gateway).await);
+            let (limit, charged, used) =
+                (key.limit, key.seen().charged, gateway.used(&key.text).await);
             let rest = exhaust(&gateway, key.clone()).await;
             assert_eq!(rest, limit - used, "limit {limit}: what is left can be used");
             let served = charged + rest;
@@ -251,17 +241,20 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) {
     }
     gateway.kill9();
     assert_intact(gateway.dir());
+    let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum();
+    (sum(|seen| seen.charged), sum(|seen| seen.sent))
 }
 
 async fn cycles(durability: &str) {
     let mut random = Random::seeded(durability);
-    let all = env::var("TOWER_QUOTA_CRASH_CYCLES").map_or(2 * CYCLES, |all| all.parse().unwrap());
-    let mut left = all / 2;
-    while left > 0 {
-        let cycles = left.min(CYCLES);
-        left -= cycles;
-        run(durability, cycles, &mut random).await;
-        println!("{durability}: {cycles} cycles, {left} left");
+    let all = env::var("TOWER_QUOTA_CRASHES").map_or(2 * CYCLES, |all| all.parse().unwrap());
+    let all = all.div_ceil(2);
+    let (mut done, mut charged, mut sent) = (0, 0, 0);
+    while done < all {
+        let cycles = CYCLES.min(all - done);
+        let seen = run(durability, cycles, &mut random).await;
+        (done, charged, sent) = (done + cycles, charged + seen.0, sent + seen.1);
+        println!("{durability}: {done} cycles, {charged} charged answers of {sent} sent");
     }
 }
 

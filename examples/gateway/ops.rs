@@ -13,7 +13,7 @@ use tower_quota::store::AdminStore;
 use crate::server::Draining;
 
 /// How long the store may take for one write.
-const PROBE_LIMIT: Duration = Duration::from_secs(1);
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the process knows of its own state.
 pub(crate) struct Ops<S> {

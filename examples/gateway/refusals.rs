@@ -7,6 +7,8 @@ use tower_quota::{
     openai::OpenAiErrors,
 };
 
+use crate::http1::BadHead;
+
 const INVALID: &str = "invalid_request_error";
 
 pub(crate) fn not_found() -> Response<Bytes> {
@@ -25,6 +27,30 @@ pub(crate) fn too_large(limit: usize) -> Response<Bytes> {
     let message = format!("The request body is larger than {limit} bytes.");
     let status = StatusCode::PAYLOAD_TOO_LARGE;
     closing(Rejection::new(status, INVALID, "request_too_large", message))
+}
+
+/// What the connection brings cannot be taken as a request.
+pub(crate) fn bad_head(bad: BadHead) -> Response<Bytes> {
+    let (status, code, message) = match bad {
+        BadHead::Malformed => {
+            (StatusCode::BAD_REQUEST, "malformed_request", "This is no valid HTTP/1 request.")
+        }
+        BadHead::Framing => (
+            StatusCode::BAD_REQUEST,
+            "ambiguous_framing",
+            "The request must say where its body ends once: by one Content-Length, or by \
+             Transfer-Encoding: chunked.",
+        ),
+        BadHead::TargetTooLong => {
+            (StatusCode::URI_TOO_LONG, "uri_too_long", "The request target is too long.")
+        }
+        BadHead::TooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            "The request's headers are too large, or too many.",
+        ),
+    };
+    closing(Rejection::new(status, INVALID, code, message))
 }
 
 pub(crate) fn no_metrics_token() -> Response<Bytes> {

@@ -95,6 +95,9 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let (mut head, body) = request.into_parts();
+        if let Some(bad) = head.extensions.get() {
+            return own(refusals::bad_head(*bad));
+        }
         if let Err(rejection) = RequestTarget::check(&head) {
             return own(refusals::closing(rejection));
         }

@@ -30,12 +30,16 @@ use tokio::{
 };
 use tower::{BoxError, Service, ServiceExt};
 
-use crate::io::PatientSocket;
+use crate::{http1::Guarded, io::PatientSocket};
 
 /// Within this time a request's head must be there.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// The largest head.
-const HEAD_BYTES: u32 = 64 * 1024;
+pub(crate) const HEAD_BYTES: usize = 64 * 1024;
+/// The largest target in it.
+pub(crate) const TARGET_BYTES: usize = 8 * 1024;
+/// The most header lines in it.
+pub(crate) const HEADERS: usize = 100;
 
 /// In a request's extensions: the address at the other end of the connection.
 #[derive(Clone, Copy, Debug)]
@@ -120,11 +124,12 @@ fn builder() -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
-        .max_buf_size(HEAD_BYTES as usize);
+        .max_headers(HEADERS)
+        .max_buf_size(HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEAD_BYTES)
+        .max_header_list_size(HEAD_BYTES as u32)
         .max_concurrent_streams(256)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
@@ -153,8 +158,13 @@ where
     B::Error: Into<BoxError>,
 {
     let peer = PeerAddr(peer.ip().to_canonical());
+    let socket = Guarded::new(socket);
+    let refused = socket.refused();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        if let Some(bad) = refused.get() {
+            request.extensions_mut().insert(bad);
+        }
         service.clone().oneshot(request)
     });
     builder.serve_connection(TokioIo::new(socket), service).into_owned()

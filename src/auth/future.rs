@@ -33,7 +33,8 @@ pin_project! {
     #[project = StateProj]
     enum State<S, F, K, R, ReqBody, ResBody> {
         Rejected { response: Option<Response<ResponseBody<ResBody>>> },
-        Finding { find: Option<Finding<S, K, R, ReqBody>> },
+        // Rare, and larger than the others.
+        Finding { find: Option<Box<Finding<S, K, R, ReqBody>>> },
         Calling { #[pin] future: F, record: Option<Arc<KeyRecord>> },
     }
 }
@@ -68,7 +69,7 @@ where
         request: Request<ReqBody>,
     ) -> Self {
         let find = Finding { shared, find, key, at, inner, request };
-        Self { state: State::Finding { find: Some(find) } }
+        Self { state: State::Finding { find: Some(Box::new(find)) } }
     }
 }
 
@@ -93,7 +94,7 @@ where
                 StateProj::Finding { find: slot } => {
                     let find = slot.as_mut().expect(OVER);
                     let found = ready!(Pin::new(&mut find.find).poll(cx));
-                    let mut find = slot.take().expect(OVER);
+                    let mut find = *slot.take().expect(OVER);
                     let next = match find.shared.admit(&find.key, found, find.at) {
                         Ok(record) => {
                             let request = identify(find.request, record.clone());

@@ -2,7 +2,9 @@
 //! that knows how a body ended ([`ObservedBody`]).
 
 mod observed;
+mod peeked;
 mod response;
 
 pub use observed::{BodyEnd, BodyObserver, ObservedBody, expected_length};
+pub use peeked::PeekedBody;
 pub use response::ResponseBody;

@@ -1,8 +1,4 @@
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-    time::SystemTime,
-};
+use std::{cell::RefCell, fmt, sync::Arc, time::SystemTime};
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -26,7 +22,12 @@ use super::Day;
 pub struct Calendar {
     zone: TimeZone,
     name: Arc<str>,
-    latest: Arc<RwLock<Option<Window>>>,
+}
+
+thread_local! {
+    /// The window that was asked for last, and the zone it belongs to: a request asks for the same
+    /// day as the one before, and threads need not meet for that.
+    static LATEST: RefCell<Option<(Arc<str>, Window)>> = const { RefCell::new(None) };
 }
 
 /// One day: from `start` until just before `end`.
@@ -57,7 +58,7 @@ impl Calendar {
     }
 
     fn from_zone(zone: TimeZone, name: &str) -> Self {
-        Self { zone, name: name.into(), latest: Arc::new(RwLock::new(None)) }
+        Self { zone, name: name.into() }
     }
 
     /// The zone's IANA name.
@@ -67,16 +68,18 @@ impl Calendar {
 
     /// The day that holds this instant.
     pub fn window(&self, at: SystemTime) -> Window {
-        let latest = *self.latest.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(window) = latest
-            && window.start <= at
-            && at < window.end
-        {
-            return window;
-        }
-        let window = self.compute(at);
-        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = Some(window);
-        window
+        LATEST.with_borrow_mut(|latest| match latest {
+            Some((zone, window))
+                if Arc::ptr_eq(zone, &self.name) && window.start <= at && at < window.end =>
+            {
+                *window
+            }
+            _ => {
+                let window = self.compute(at);
+                *latest = Some((self.name.clone(), window));
+                window
+            }
+        })
     }
 
     /// The window of a day that is known by its date.

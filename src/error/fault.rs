@@ -20,6 +20,8 @@ pub enum UpstreamFault {
     RateLimited,
     /// It answered with a redirect, which is never followed.
     Redirect,
+    /// It refused the request (4xx) in a coding in which the credential cannot be looked for.
+    Unreadable,
     /// The client's request body was larger than allowed, so the request was given up.
     RequestTooLarge,
     /// The client's request body broke off, so the request was given up.
@@ -37,6 +39,7 @@ impl UpstreamFault {
             Self::Credentials => "upstream_credentials",
             Self::RateLimited => "upstream_rate_limited",
             Self::Redirect => "upstream_redirect",
+            Self::Unreadable => "upstream_refused",
             Self::RequestTooLarge => "request_too_large",
             Self::RequestBroken => "request_body_broken",
         }

@@ -105,6 +105,11 @@ pub(super) fn rejection(fault: UpstreamFault, upstream: Option<StatusCode>) -> R
         UpstreamFault::Redirect => {
             (bad_gateway, "The upstream answered with a redirect, which is not followed.")
         }
+        UpstreamFault::Unreadable => (
+            upstream.unwrap_or(bad_gateway),
+            "The upstream refused the request; its reason is compressed and cannot be shown. \
+             Accept no Content-Encoding but gzip to read it.",
+        ),
         UpstreamFault::RequestTooLarge => {
             (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed.")
         }

@@ -22,6 +22,7 @@ mod excerpt;
 mod future;
 mod headers;
 mod host;
+mod joined;
 mod mask;
 mod path;
 mod rules;
@@ -41,6 +42,7 @@ pub use client::{
 pub use error::ConnectError;
 pub use future::ResponseFuture;
 pub use headers::HeaderRules;
+pub use joined::Joined;
 pub use mask::Masked;
 pub use rules::ProxyRules;
 pub use service::UpstreamProxyService;
@@ -52,4 +54,4 @@ pub use uri::{InvalidBase, UpstreamBase};
 use crate::body::ResponseBody;
 
 /// The body of a proxied answer.
-pub type ProxyBody<B> = ResponseBody<Masked<IdleTimeout<B>>>;
+pub type ProxyBody<B> = ResponseBody<Joined<Masked<IdleTimeout<B>>, <B as http_body::Body>::Data>>;

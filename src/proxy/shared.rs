@@ -12,6 +12,7 @@ use super::{
     coding::{Coding, Gunzip},
     error::{Chain, faulty, rejection, transport_fault},
     headers::{remove_where, strip_hop_by_hop},
+    joined::Joined,
     mask::{Mask, Masked},
     secret::Secret,
     timeout::IdleTimeout,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{Reject, Rejection, UpstreamFault, refuse},
+    error::{Reject, UpstreamFault, refuse},
 };
 
 /// What all clones of a proxy service have in common.
@@ -111,20 +112,15 @@ impl<R: Reject> Shared<R> {
             head.headers.remove(header::CONTENT_LENGTH);
         }
         let body = IdleTimeout::new(body, self.timeouts.idle);
-        Response::from_parts(head, ResponseBody::passed(Masked::new(body, mask)))
+        let body = Joined::new(Masked::new(body, mask));
+        Response::from_parts(head, ResponseBody::passed(body))
     }
 
     /// Stands for a 4xx answer in a coding in which the credential cannot be looked for.
     fn unreadable(&self, status: StatusCode) -> Response<Bytes> {
         tracing::warn!(%status, "a compressed error of the upstream was withheld");
-        let rejection = Rejection::new(
-            status,
-            "upstream_error",
-            "upstream_refused",
-            "The upstream refused the request; its reason is compressed and cannot be shown. \
-             Accept no Content-Encoding but gzip to read it.",
-        );
-        refuse(&self.reject, rejection)
+        let rejection = rejection(UpstreamFault::Unreadable, Some(status));
+        faulty(&self.reject, UpstreamFault::Unreadable, rejection)
     }
 
     /// The answer in place of one that the upstream gave; `text` is how its body began.

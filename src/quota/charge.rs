@@ -35,8 +35,8 @@ pub enum Settlement {
 ///
 /// | answer | unit |
 /// |---|---|
-/// | the upstream was never reached, or the request was refused (a broken or too large body among them) | given back |
-/// | a 5xx, the upstream's or the handler's own | given back, at most as often a day as the limit |
+/// | the upstream was never reached, or the request was refused before it was sent | given back |
+/// | a 5xx, the upstream's or the handler's own; a body that breaks or grows too large on its way to the upstream | given back, at most as often a day as the limit |
 /// | anything else: 2xx–4xx, a timeout, a broken connection, a client that left | kept |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChargeUnlessUndone;
@@ -44,12 +44,12 @@ pub struct ChargeUnlessUndone;
 impl ChargePolicy for ChargeUnlessUndone {
     fn at_head(&self, head: &Parts) -> Settlement {
         match head.extensions.get::<UpstreamFault>() {
+            Some(UpstreamFault::Unreached) => Settlement::Refund(Refund::Always),
             Some(
-                UpstreamFault::Unreached
+                UpstreamFault::Failed
                 | UpstreamFault::RequestTooLarge
                 | UpstreamFault::RequestBroken,
-            ) => Settlement::Refund(Refund::Always),
-            Some(UpstreamFault::Failed) => Settlement::Refund(Refund::UpToLimit),
+            ) => Settlement::Refund(Refund::UpToLimit),
             Some(_) => Settlement::Keep,
             None if head.extensions.get::<Rejected>().is_some() => {
                 Settlement::Refund(Refund::Always)

@@ -1,97 +1,129 @@
 use std::{
     future::Future,
+    io::IoSlice,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use http::{Method, Request, Response};
+use bytes::Buf;
+use http::{Method, Request, Response, response::Parts};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
     ChargePolicy, CommitPoint, QuotaRejection, UnitObserver,
-    shared::{QuotaBody, Reserving, Shared},
+    shared::{QuotaBody, Reservation, Shared},
     unit::Unit,
 };
 use crate::{
-    body::{ObservedBody, ResponseBody, expected_length},
+    body::{ObservedBody, PeekedBody, ResponseBody, expected_length},
     error::{Reject, StoreError},
 };
 
 pin_project! {
     /// Response future of [`DailyQuota`](super::DailyQuota).
-    pub struct ResponseFuture<S, Q, P, F, R, ReqBody>
+    pub struct ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>>,
+        ResBody: Body,
     {
         shared: Arc<Shared<Q, P, F, R>>,
         method: Method,
         unit: Option<Unit>,
-        committed: bool,
         #[pin]
-        state: State<S, S::Future, S::Response, ReqBody>,
+        state: State<S, S::Future, ReqBody, ResBody>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, Fut, Res, ReqBody> {
+    enum State<S, Fut, ReqBody, ResBody>
+    where
+        ResBody: Body,
+    {
+        // There is no unit.
+        Refused { rejection: QuotaRejection },
         // Waits for the store to take a unit.
-        Reserving { reserving: Reserving, call: Option<Call<S, ReqBody>> },
+        Reserving { reservation: Reservation, call: Option<Box<Call<S, ReqBody>>> },
         // Waits for the unit to be durable before the inner service is called.
-        Committing { call: Option<Call<S, ReqBody>> },
+        Committing { call: Option<Box<Call<S, ReqBody>>> },
         // The inner service works; the commit goes on beside it.
         Forwarding { #[pin] future: Fut },
         // The head is there and held until the unit is durable.
-        Holding { response: Option<Res> },
+        Holding { answer: Option<Answer<ResBody>>, peeks: u8 },
     }
 }
 
-/// The readied inner service and the request that it will get.
+/// The readied inner service and the request that it will get. Boxed, as it is rarely kept and larger
+/// than all else.
 struct Call<S, ReqBody> {
     inner: S,
     request: Request<ReqBody>,
 }
 
-impl<S, Q, P, F, R, ReqBody> ResponseFuture<S, Q, P, F, R, ReqBody>
+/// The inner service's answer.
+struct Answer<B: Body> {
+    head: Parts,
+    body: PeekedBody<B>,
+    expected: Option<u64>,
+}
+
+/// A short body follows its head at once: it is looked for this often before the head goes out
+/// without it.
+const PEEKS: u8 = 3;
+const SHORT: u64 = 64 * 1024;
+
+impl<S, Q, P, F, R, ReqBody, ResBody> ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>>,
+    ResBody: Body,
 {
-    pub(super) fn new(
+    pub(super) fn refused(shared: Arc<Shared<Q, P, F, R>>, rejection: QuotaRejection) -> Self {
+        Self { shared, method: Method::GET, unit: None, state: State::Refused { rejection } }
+    }
+
+    pub(super) fn reserving(
         shared: Arc<Shared<Q, P, F, R>>,
-        reserving: Reserving,
+        reservation: Reservation,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
         let method = request.method().clone();
-        let call = Some(Call { inner, request });
-        let state = State::Reserving { reserving, call };
-        Self { shared, method, unit: None, committed: false, state }
+        let call = Some(Box::new(Call { inner, request }));
+        Self { shared, method, unit: None, state: State::Reserving { reservation, call } }
+    }
+
+    pub(super) fn committing(
+        shared: Arc<Shared<Q, P, F, R>>,
+        unit: Unit,
+        inner: S,
+        request: Request<ReqBody>,
+    ) -> Self {
+        let method = request.method().clone();
+        let call = Some(Box::new(Call { inner, request }));
+        Self { shared, method, unit: Some(unit), state: State::Committing { call } }
+    }
+
+    pub(super) fn forwarding(
+        shared: Arc<Shared<Q, P, F, R>>,
+        method: Method,
+        unit: Unit,
+        future: S::Future,
+    ) -> Self {
+        Self { shared, method, unit: Some(unit), state: State::Forwarding { future } }
     }
 }
 
 const OVER: &str = "`ResponseFuture` polled after it was ready";
 
-/// Whether the unit is durable by now; asked again only until it is.
-fn poll_committed(
-    unit: &mut Option<Unit>,
-    committed: &mut bool,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), StoreError>> {
-    if !*committed {
-        ready!(unit.as_mut().expect(OVER).poll_committed(cx))?;
-        *committed = true;
-    }
-    Poll::Ready(Ok(()))
-}
-
-impl<S, Q, P, F, R, ReqBody, ResBody> Future for ResponseFuture<S, Q, P, F, R, ReqBody>
+impl<S, Q, P, F, R, ReqBody, ResBody> Future for ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    P: ChargePolicy,
+    P: ChargePolicy + Clone,
     R: Reject,
-    ResBody: http_body::Body,
+    ResBody: Body,
     ResBody::Data: From<bytes::Bytes>,
 {
     type Output = Result<Response<QuotaBody<ResBody, P>>, S::Error>;
@@ -103,12 +135,11 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Reserving { reserving, call } => {
-                    let reserved = match reserving {
-                        Ok(reservation) => ready!(reservation.poll(cx)),
-                        Err(rejection) => Err(rejection.clone()),
-                    };
-                    match reserved {
+                StateProj::Refused { rejection } => {
+                    return Poll::Ready(Ok(this.shared.refuse(rejection)));
+                }
+                StateProj::Reserving { reservation, call } => {
+                    match ready!(reservation.poll(cx)) {
                         Ok(unit) => *this.unit = Some(unit),
                         Err(rejection) => return Poll::Ready(Ok(this.shared.refuse(&rejection))),
                     }
@@ -119,46 +150,85 @@ where
                     });
                 }
                 StateProj::Committing { call } => {
-                    match ready!(poll_committed(this.unit, this.committed, cx)) {
-                        Ok(()) => {
-                            let call = call.take();
-                            this.state.set(forward(call));
-                        }
-                        Err(error) => return Poll::Ready(Ok(fail(this.shared, this.unit, error))),
+                    let unit = this.unit.as_mut().expect(OVER);
+                    let committed = ready!(unit.poll_committed(cx)).and_then(|()| unit.settle());
+                    if let Err(error) = committed {
+                        return Poll::Ready(Ok(fail(this.shared, this.unit, error)));
                     }
+                    let call = call.take();
+                    this.state.set(forward(call));
                 }
                 StateProj::Forwarding { future } => {
-                    if let Poll::Ready(Err(error)) = poll_committed(this.unit, this.committed, cx) {
-                        return Poll::Ready(Ok(fail(this.shared, this.unit, error)));
-                    }
-                    let (head, body) = ready!(future.poll(cx))?.into_parts();
-                    let settlement = this.shared.policy.at_head(&head);
-                    this.unit.as_mut().expect(OVER).settle(settlement);
-                    // A refund is something more to wait for.
-                    *this.committed = false;
-                    let response = Some(Response::from_parts(head, body));
-                    this.state.set(State::Holding { response });
+                    let unit = this.unit.as_mut().expect(OVER);
+                    let Poll::Ready(response) = future.poll(cx) else {
+                        unit.commit();
+                        return Poll::Pending;
+                    };
+                    let (head, body) = response?.into_parts();
+                    unit.apply(this.shared.policy.at_head(&head));
+                    let expected = expected_length(this.method, &head);
+                    let whole = expected.is_some_and(|length| length <= SHORT);
+                    let (body, peeks) = if whole && unit.takes_event() {
+                        (PeekedBody::peekable(body), PEEKS)
+                    } else {
+                        (PeekedBody::unpolled(body), 0)
+                    };
+                    let answer = Some(Answer { head, body, expected });
+                    this.state.set(State::Holding { answer, peeks });
                 }
-                StateProj::Holding { response } => {
-                    if let Err(error) = ready!(poll_committed(this.unit, this.committed, cx)) {
+                StateProj::Holding { answer, peeks } => {
+                    let unit = this.unit.as_mut().expect(OVER);
+                    let held = answer.as_mut().expect(OVER);
+                    if let Err(error) = ready!(poll_settled(unit, held, peeks, cx)) {
                         return Poll::Ready(Ok(fail(this.shared, this.unit, error)));
                     }
-                    let response = response.take().expect(OVER);
+                    let answer = answer.take().expect(OVER);
                     let unit = this.unit.take().expect(OVER);
                     let policy = this.shared.policy.clone();
-                    return Poll::Ready(Ok(hand_on(response, unit, policy, this.method)));
+                    return Poll::Ready(Ok(hand_on(answer, unit, policy)));
                 }
             }
         }
     }
 }
 
-fn forward<S, Res, ReqBody>(call: Option<Call<S, ReqBody>>) -> State<S, S::Future, Res, ReqBody>
+fn forward<S, ReqBody, ResBody>(
+    call: Option<Box<Call<S, ReqBody>>>,
+) -> State<S, S::Future, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>>,
+    ResBody: Body,
 {
-    let Call { mut inner, request } = call.expect(OVER);
+    let Call { mut inner, request } = *call.expect(OVER);
     State::Forwarding { future: inner.call(request) }
+}
+
+/// Ready once the unit of this answer is durable: together with the event of its request, if the
+/// answer is over at once.
+fn poll_settled<B: Body>(
+    unit: &mut Unit,
+    answer: &mut Answer<B>,
+    peeks: &mut u8,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), StoreError>> {
+    ready!(unit.poll_committed(cx))?;
+    let Some(length) = answer.expected.filter(|_| *peeks > 0) else {
+        return Poll::Ready(unit.settle());
+    };
+    if length > 0 && answer.body.poll_first(cx).is_pending() {
+        *peeks -= 1;
+        // Whoever reads it from the upstream may be at it now.
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
+    }
+    Poll::Ready(match answer.body.whole(length) {
+        None => unit.settle(),
+        Some(data) => {
+            let mut chunks = [IoSlice::new(&[]); 16];
+            let filled = data.map_or(0, |data| data.chunks_vectored(&mut chunks));
+            unit.settle_whole(&answer.head, &chunks[..filled])
+        }
+    })
 }
 
 /// What could not be counted is not answered.
@@ -170,7 +240,7 @@ fn fail<Q, P, F, R, B>(
 where
     P: ChargePolicy,
     R: Reject,
-    B: http_body::Body,
+    B: Body,
     B::Data: From<bytes::Bytes>,
 {
     if let Some(unit) = unit.take() {
@@ -179,21 +249,15 @@ where
     shared.refuse(&QuotaRejection::Store(error))
 }
 
-fn hand_on<B, P>(
-    response: Response<B>,
-    unit: Unit,
-    policy: Arc<P>,
-    method: &Method,
-) -> Response<QuotaBody<B, P>>
+fn hand_on<B, P>(answer: Answer<B>, unit: Unit, policy: P) -> Response<QuotaBody<B, P>>
 where
     P: ChargePolicy,
-    B: http_body::Body,
+    B: Body,
     B::Data: From<bytes::Bytes>,
 {
-    let (mut head, body) = response.into_parts();
+    let Answer { mut head, body, expected } = answer;
     unit.insert_headers(&mut head);
-    let expected = expected_length(method, &head);
-    let observer = UnitObserver { unit, policy };
+    let observer = UnitObserver::new(unit, policy);
     let body = ObservedBody::new(ResponseBody::passed(body), observer, expected);
     Response::from_parts(head, body)
 }

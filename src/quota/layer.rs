@@ -22,7 +22,7 @@ impl<Q> DailyQuotaLayer<Q> {
     pub fn new(store: Q) -> Self {
         Self::from_shared(Shared {
             store,
-            policy: Arc::new(ChargeUnlessUndone),
+            policy: ChargeUnlessUndone,
             subject: KeySubject,
             reject: ProblemJson,
             options: Options {
@@ -40,12 +40,11 @@ impl<Q, P, F, R> DailyQuotaLayer<Q, P, F, R> {
     }
 }
 
-impl<Q: Clone, P, F: Clone, R: Clone> DailyQuotaLayer<Q, P, F, R> {
+impl<Q: Clone, P: Clone, F: Clone, R: Clone> DailyQuotaLayer<Q, P, F, R> {
     /// Charges by another policy.
     #[must_use]
     pub fn policy<P2: ChargePolicy>(self, policy: P2) -> DailyQuotaLayer<Q, P2, F, R> {
         let Shared { store, subject, reject, options, .. } = Arc::unwrap_or_clone(self.shared);
-        let policy = Arc::new(policy);
         DailyQuotaLayer::from_shared(Shared { store, policy, subject, reject, options })
     }
 

@@ -7,9 +7,12 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{ChargePolicy, ResponseFuture, SubjectSource, UnitObserver, shared::Shared};
+use super::{
+    ChargePolicy, CommitPoint, ResponseFuture, SubjectSource, UnitObserver,
+    shared::{Reservation, Shared},
+};
 use crate::{
-    body::{ObservedBody, ResponseBody},
+    body::{ObservedBody, PeekedBody, ResponseBody},
     clock::ReceivedAt,
     error::Reject,
     store::{QuotaStore, Units},
@@ -25,15 +28,15 @@ impl<S, Q, P, F, R, ReqBody, ResBody> Service<Request<ReqBody>> for DailyQuota<S
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     Q: QuotaStore,
-    P: ChargePolicy,
+    P: ChargePolicy + Clone,
     F: SubjectSource,
     R: Reject,
     ResBody: http_body::Body,
     ResBody::Data: From<bytes::Bytes>,
 {
-    type Response = Response<ObservedBody<ResponseBody<ResBody>, UnitObserver<P>>>;
+    type Response = Response<ObservedBody<ResponseBody<PeekedBody<ResBody>>, UnitObserver<P>>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Q, P, F, R, ReqBody>;
+    type Future = ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -42,12 +45,28 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let at = ReceivedAt::of(request.extensions_mut(), &*self.shared.options.clock);
         let units = Units::of(request.extensions_mut());
+        let method = request.method().clone();
         let (head, body) = request.into_parts();
         let reserving = self.shared.reserve(&head, units, at);
         let request = Request::from_parts(head, body);
+        let shared = self.shared.clone();
+        let reserved = match reserving.map(Reservation::at_hand) {
+            Err(rejection) | Ok(Ok(Err(rejection))) => {
+                return ResponseFuture::refused(shared, rejection);
+            }
+            Ok(Ok(Ok(unit))) if shared.options.commit == CommitPoint::BeforeAnswer => {
+                let future = self.inner.call(request);
+                return ResponseFuture::forwarding(shared, method, unit, future);
+            }
+            Ok(Ok(Ok(unit))) => Ok(unit),
+            Ok(Err(reservation)) => Err(reservation),
+        };
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        ResponseFuture::new(self.shared.clone(), reserving, inner, request)
+        match reserved {
+            Ok(unit) => ResponseFuture::committing(shared, unit, inner, request),
+            Err(reservation) => ResponseFuture::reserving(shared, reservation, inner, request),
+        }
     }
 }
 

@@ -14,9 +14,9 @@ use super::{
     unit::Unit,
 };
 use crate::{
-    body::{ObservedBody, ResponseBody},
+    body::{ObservedBody, PeekedBody, ResponseBody},
     clock::Clock,
-    error::{Reject, refuse},
+    error::{Reject, StoreError, refuse},
     store::{QuotaStore, StoreFuture, Units, Verdict},
 };
 
@@ -35,7 +35,7 @@ pub enum CommitPoint {
 /// What all clones of the service share.
 pub(super) struct Shared<Q, P, F, R> {
     pub(super) store: Q,
-    pub(super) policy: Arc<P>,
+    pub(super) policy: P,
     pub(super) subject: F,
     pub(super) reject: R,
     pub(super) options: Options,
@@ -49,7 +49,7 @@ pub(super) struct Options {
     pub(super) clock: Arc<dyn Clock>,
 }
 
-impl<Q: Clone, P, F: Clone, R: Clone> Clone for Shared<Q, P, F, R> {
+impl<Q: Clone, P: Clone, F: Clone, R: Clone> Clone for Shared<Q, P, F, R> {
     fn clone(&self) -> Self {
         Self {
             store: self.store.clone(),
@@ -62,7 +62,7 @@ impl<Q: Clone, P, F: Clone, R: Clone> Clone for Shared<Q, P, F, R> {
 }
 
 /// The body of an answer that went through the quota.
-pub(super) type QuotaBody<B, P> = ObservedBody<ResponseBody<B>, UnitObserver<P>>;
+pub(super) type QuotaBody<B, P> = ObservedBody<ResponseBody<PeekedBody<B>>, UnitObserver<P>>;
 
 impl<Q, P, F, R> Shared<Q, P, F, R>
 where
@@ -92,7 +92,12 @@ where
     F: SubjectSource,
 {
     /// Asks the store for a unit of this request's subject.
-    pub(super) fn reserve(&self, head: &Parts, units: Units, at: SystemTime) -> Reserving {
+    pub(super) fn reserve(
+        &self,
+        head: &Parts,
+        units: Units,
+        at: SystemTime,
+    ) -> Result<Reservation, QuotaRejection> {
         let subject = self.subject.subject(head).ok_or(QuotaRejection::NoSubject)?;
         let slot = match &self.options.in_flight {
             Some(in_flight) => {
@@ -100,31 +105,49 @@ where
             }
             None => None,
         };
-        Ok(Reservation { verdict: self.store.reserve(&subject, at), units, at, slot })
+        let request = Reserved { units, at, slot };
+        Ok(Reservation { verdict: self.store.reserve(&subject, at), request })
     }
 }
-
-/// A reservation on its way, or why there is none.
-pub(super) type Reserving = Result<Reservation, QuotaRejection>;
 
 /// A unit that the store is asked for.
 pub(super) struct Reservation {
     verdict: StoreFuture<Verdict>,
+    request: Reserved,
+}
+
+/// For what request.
+struct Reserved {
     units: Units,
     at: SystemTime,
     slot: Option<Slot>,
 }
 
 impl Reservation {
+    /// The unit to go on with or why there is none, if that is known already.
+    pub(super) fn at_hand(mut self) -> Result<Result<Unit, QuotaRejection>, Self> {
+        match self.verdict.at_hand() {
+            Ok(verdict) => Ok(self.request.unit(verdict)),
+            Err(verdict) => Err(Self { verdict, ..self }),
+        }
+    }
+
     /// The unit to go on with, or why there is none.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Unit, QuotaRejection>> {
+        let verdict = ready!(Pin::new(&mut self.verdict).poll(cx));
+        Poll::Ready(self.request.unit(verdict))
+    }
+}
+
+impl Reserved {
+    fn unit(&mut self, verdict: Result<Verdict, StoreError>) -> Result<Unit, QuotaRejection> {
         let at = self.at;
-        Poll::Ready(match ready!(Pin::new(&mut self.verdict).poll(cx)) {
+        match verdict {
             Ok(Verdict::Admitted { charge, standing }) => {
                 Ok(Unit::new(charge, standing, self.units.clone(), at, self.slot.take()))
             }
             Ok(Verdict::Exhausted(standing)) => Err(QuotaRejection::Exhausted { standing, at }),
             Err(error) => Err(QuotaRejection::Store(error)),
-        })
+        }
     }
 }

@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::Arc,
+    io::IoSlice,
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -20,7 +20,7 @@ pub(super) struct Unit {
     standing: Standing,
     units: Units,
     at: SystemTime,
-    _slot: Option<Slot>,
+    slot: Option<Slot>,
 }
 
 impl Unit {
@@ -32,20 +32,42 @@ impl Unit {
         slot: Option<Slot>,
     ) -> Self {
         units.charge();
-        Self { charge, standing, units, at, _slot: slot }
+        Self { charge, standing, units, at, slot }
+    }
+
+    /// Begins to make the unit durable.
+    pub(super) fn commit(&mut self) {
+        self.charge.commit();
     }
 
     pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         self.charge.poll_committed(cx)
     }
 
-    pub(super) fn settle(&mut self, settlement: Settlement) {
-        if let Settlement::Refund(refund) = settlement
-            && self.charge.refund(refund)
-        {
-            self.units.refund();
+    /// Does with the unit what the policy has decided.
+    pub(super) fn apply(&mut self, settlement: Settlement) {
+        if apply(settlement, &mut *self.charge, &self.units) {
             self.standing.used = self.standing.used.saturating_sub(1);
         }
+    }
+
+    /// Whether the event of an answer that is over at once can be written down with the unit.
+    pub(super) fn takes_event(&self) -> bool {
+        self.charge.ledger().is_some_and(|ledger| self.units.has_event_of(ledger))
+    }
+
+    /// Writes down what became of the unit.
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+        self.charge.settle(None)
+    }
+
+    /// Writes down what became of the unit, and the event of the answer of this head and body.
+    pub(super) fn settle_whole(
+        &mut self,
+        head: &Parts,
+        body: &[IoSlice<'_>],
+    ) -> Result<(), StoreError> {
+        self.units.write_event(head, body, |event| self.charge.settle(event))
     }
 
     /// The unit could not be made durable, so it is not charged.
@@ -60,20 +82,40 @@ impl Unit {
 
 /// Settles the unit of an answer at the end of its body.
 pub struct UnitObserver<P> {
-    pub(super) unit: Unit,
-    pub(super) policy: Arc<P>,
+    charge: Box<dyn Charge>,
+    units: Units,
+    slot: Option<Slot>,
+    policy: P,
+}
+
+impl<P> UnitObserver<P> {
+    pub(super) fn new(unit: Unit, policy: P) -> Self {
+        let Unit { charge, units, slot, .. } = unit;
+        Self { charge, units, slot, policy }
+    }
 }
 
 impl<D, P: ChargePolicy> BodyObserver<D> for UnitObserver<P> {
     fn end(mut self, end: BodyEnd) {
-        self.unit.settle(self.policy.at_end(end));
+        apply(self.policy.at_end(end), &mut *self.charge, &self.units);
+        drop(self.slot.take());
     }
+}
+
+/// Does with a unit what the policy has decided; returns whether it was given back.
+fn apply(settlement: Settlement, charge: &mut dyn Charge, units: &Units) -> bool {
+    let given_back = match settlement {
+        Settlement::Refund(refund) => charge.refund(refund),
+        Settlement::Keep => false,
+    };
+    if given_back {
+        units.refund();
+    }
+    given_back
 }
 
 impl<P> fmt::Debug for UnitObserver<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnitObserver")
-            .field("standing", &self.unit.standing)
-            .finish_non_exhaustive()
+        f.write_str("UnitObserver")
     }
 }

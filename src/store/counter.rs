@@ -1,18 +1,19 @@
 //! The in-memory counter of one subject's day, which every back end shares.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::time::SystemTime;
 
-use super::{QuotaSubject, Refund, Standing};
+use super::{
+    QuotaSubject, Refund, Standing,
+    sync::{Mutex, MutexGuard, lock},
+};
 use crate::clock::{Calendar, Day, Window};
 
 /// Counts the units of one subject, one day at a time.
 ///
-/// A unit is taken under a lock that is held for a few instructions, never across an `.await`.
+/// A unit is taken under a lock that is held for a few instructions, never across an `.await`. `A`
+/// is what a back end keeps beside the count of one [`Origin`]; it begins anew with each.
 #[derive(Debug)]
-pub(crate) struct DayCounter(Mutex<Count>);
+pub(crate) struct DayCounter<A = ()>(Mutex<(Count, A)>);
 
 /// What is counted of one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +45,12 @@ impl Count {
         Origin { day: self.day, epoch: self.epoch }
     }
 
-    /// Begins a later day. A clock that steps back never reopens a day: the later one goes on.
-    fn turn_to(&mut self, day: Day) {
+    /// The origin that a reset on this day begins.
+    pub(crate) fn after_reset(&self, day: Day) -> Origin {
         if day > self.day {
-            *self = Self::new(day);
+            return Origin { day, epoch: 1 };
         }
+        Origin { day: self.day, epoch: self.epoch + 1 }
     }
 
     /// `window` is the day by the clock, which may have stepped back behind the one counted.
@@ -58,29 +60,38 @@ impl Count {
     }
 }
 
-impl DayCounter {
+impl<A: Default> DayCounter<A> {
     pub(crate) fn new(count: Count) -> Self {
-        Self(Mutex::new(count))
+        Self(Mutex::new((count, A::default())))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Count> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, (Count, A)> {
+        lock(&self.0)
     }
 
-    /// Takes one unit if one is left, and hands its origin to `keep` before another can be taken or
-    /// the day be reset. The unit is taken only if `keep` succeeds.
+    /// The count on this day. A clock that steps back never reopens a day: the later one goes on.
+    fn on(&self, day: Day) -> MutexGuard<'_, (Count, A)> {
+        let mut state = self.lock();
+        if day > state.0.day {
+            *state = (Count::new(day), A::default());
+        }
+        state
+    }
+
+    /// Takes one unit if one is left. `keep` learns what was counted before it, and the unit is
+    /// taken only if it succeeds; no other unit is taken and no day reset meanwhile.
     pub(crate) fn reserve<T, E>(
         &self,
         subject: &QuotaSubject,
         calendar: &Calendar,
         at: SystemTime,
-        keep: impl FnOnce(Origin) -> Result<T, E>,
+        keep: impl FnOnce(&Count, &mut A) -> Result<T, E>,
     ) -> Result<(Option<T>, Standing), E> {
         let window = calendar.window(at);
-        let mut count = self.lock();
-        count.turn_to(window.day);
+        let mut state = self.on(window.day);
+        let (count, beside) = &mut *state;
         let full = subject.daily_limit.limited().is_some_and(|limit| count.used >= limit);
-        let kept = if full { None } else { Some(keep(count.origin())?) };
+        let kept = if full { None } else { Some(keep(count, beside)?) };
         count.used += u64::from(kept.is_some());
         Ok((kept, count.standing(subject, calendar, &window)))
     }
@@ -93,25 +104,24 @@ impl DayCounter {
         at: SystemTime,
     ) -> Standing {
         let window = calendar.window(at);
-        let mut count = self.lock();
-        count.turn_to(window.day);
-        count.standing(subject, calendar, &window)
+        self.on(window.day).0.standing(subject, calendar, &window)
     }
 
     /// Gives a unit back if its day and reset are still the current ones, the condition holds and
-    /// `keep` succeeds. Returns whether it was given back.
+    /// `keep` succeeds, which learns how many stay used. Returns whether it was given back.
     pub(crate) fn refund(
         &self,
         origin: Origin,
         subject: &QuotaSubject,
         refund: Refund,
-        keep: impl FnOnce() -> bool,
+        keep: impl FnOnce(u64, &mut A) -> bool,
     ) -> bool {
-        let mut count = self.lock();
+        let mut state = self.lock();
+        let (count, beside) = &mut *state;
         let capped = refund == Refund::UpToLimit;
         let limit = subject.daily_limit.limited().unwrap_or(u64::MAX);
         let current = count.origin() == origin && count.used > 0;
-        if !current || (capped && count.refunded >= limit) || !keep() {
+        if !current || (capped && count.refunded >= limit) || !keep(count.used - 1, beside) {
             return false;
         }
         count.refunded += u64::from(capped);
@@ -119,31 +129,27 @@ impl DayCounter {
         true
     }
 
-    /// Begins the day anew and hands the new origin to `keep` before another unit can be taken. The
-    /// day is reset only if `keep` succeeds.
-    pub(crate) fn reset<T, E>(
-        &self,
-        day: Day,
-        keep: impl FnOnce(Origin) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let mut count = self.lock();
-        count.turn_to(day);
-        let anew = Count { epoch: count.epoch + 1, ..Count::new(count.day) };
-        let kept = keep(anew.origin())?;
-        *count = anew;
-        Ok(kept)
+    /// Gives a unit back that was not counted after all.
+    pub(crate) fn undo(&self, origin: Origin) {
+        let count = &mut self.lock().0;
+        if count.origin() == origin {
+            count.used = count.used.saturating_sub(1);
+        }
     }
 
-    /// The day that is counted.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn day(&self) -> Day {
-        self.lock().day
+    /// The day begins anew with the origin that `anew` makes of the present count, if that is a
+    /// later one. No unit is taken meanwhile.
+    pub(crate) fn reset(&self, anew: impl FnOnce(&Count) -> Origin) {
+        let mut state = self.lock();
+        let origin = anew(&state.0);
+        if (origin.day, origin.epoch) > (state.0.day, state.0.epoch) {
+            *state = (Count { epoch: origin.epoch, ..Count::new(origin.day) }, A::default());
+        }
     }
 
-    /// Goes on from what a back end has kept, after it lost something.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn restore(&self, count: Count) {
-        *self.lock() = count;
+    /// What is counted.
+    pub(crate) fn count(&self) -> Count {
+        self.lock().0
     }
 }
 
@@ -163,25 +169,26 @@ mod tests {
     }
 
     fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
-        counter.reserve(&subject(limit), &Calendar::utc(), noon(day), Ok::<_, ()>).unwrap().0
+        let keep = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
+        counter.reserve(&subject(limit), &Calendar::utc(), noon(day), keep).unwrap().0
     }
 
     #[test]
     fn a_late_refund_of_yesterday_or_of_before_a_reset_never_touches_today() {
-        let counter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
+        let counter: DayCounter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
         let yesterday = take(&counter, 1, "2026-11-22").unwrap();
         let today = take(&counter, 1, "2026-11-23").unwrap();
-        assert!(!counter.refund(yesterday, &subject(1), Refund::Always, || true));
+        assert!(!counter.refund(yesterday, &subject(1), Refund::Always, |_, ()| true));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
-        counter.reset("2026-11-23".parse().unwrap(), |_| Ok::<_, ()>(())).unwrap();
+        counter.reset(|count| count.after_reset(today.day));
         take(&counter, 1, "2026-11-23").unwrap();
-        assert!(!counter.refund(today, &subject(1), Refund::Always, || true));
+        assert!(!counter.refund(today, &subject(1), Refund::Always, |_, ()| true));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
     }
 
     #[test]
     fn a_clock_that_steps_back_never_reopens_a_day() {
-        let counter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
+        let counter: DayCounter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
         take(&counter, 1, "2026-11-23").unwrap();
         assert_eq!(take(&counter, 1, "2026-11-22"), None);
         let standing = counter.standing(&subject(1), &Calendar::utc(), noon("2026-11-22"));
@@ -190,11 +197,11 @@ mod tests {
 
     #[test]
     fn provoked_refunds_are_at_most_the_limit() {
-        let counter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
+        let counter: DayCounter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
         let mut admitted = 0;
         while let Some(origin) = take(&counter, 5, "2026-11-22") {
             admitted += 1;
-            counter.refund(origin, &subject(5), Refund::UpToLimit, || true);
+            counter.refund(origin, &subject(5), Refund::UpToLimit, |_, ()| true);
         }
         assert_eq!(admitted, 10);
     }

@@ -15,14 +15,19 @@ mod admin;
 mod audit;
 mod counter;
 mod future;
+#[cfg(feature = "sqlite")]
+mod journal;
 mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(all(test, model))]
+mod model;
 mod quota;
 pub(crate) mod rate_headers;
 mod report;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod sync;
 mod units;
 mod usage;
 
@@ -33,8 +38,10 @@ pub use admin::{
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
+#[cfg(feature = "usage")]
+pub(crate) use units::Draft;
 pub use units::Units;
 pub use usage::{
-    GroupBy, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport,
-    UsageRow, UsageSink,
+    GroupBy, LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader,
+    UsageReport, UsageRow, UsageSink,
 };

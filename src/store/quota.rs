@@ -4,7 +4,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::StoreFuture;
+use super::{LedgerId, StoreFuture, UsageEvent};
 use crate::{
     clock::Day,
     error::StoreError,
@@ -75,9 +75,16 @@ pub enum Verdict {
 }
 
 /// One unit that was taken. Dropping it keeps the unit charged.
+///
+/// A request's way: [`commit`](Self::commit), [`poll_committed`](Self::poll_committed), perhaps [`refund`](Self::refund),
+/// then [`settle`](Self::settle), and only then its answer goes out.
 pub trait Charge: Send {
-    /// Ready once all that was done with this unit so far (taking it, giving it back) will survive
-    /// a crash of the process.
+    /// Begins to make the unit durable. Called once the inner service is at work, so that this
+    /// costs the request no time; [`poll_committed`](Self::poll_committed) does it otherwise.
+    fn commit(&mut self) {}
+
+    /// Ready once all that was done with this unit so far (taking it, giving it back) survives
+    /// what the store promises for it.
     ///
     /// # Errors
     ///
@@ -87,6 +94,20 @@ pub trait Charge: Send {
     /// Gives the unit back to the day (and to the reset of that day) it was taken from, once.
     /// Returns whether it was given back.
     fn refund(&mut self, refund: Refund) -> bool;
+
+    /// Writes down what became of the unit: when this returns, a crash of the process does not
+    /// undo it. If the request is over already, its event is written in the same record; that is
+    /// asked for only if its sink names the same [`ledger`](Self::ledger).
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written: the request must not be answered. It is not charged.
+    fn settle(&mut self, event: Option<&UsageEvent>) -> Result<(), StoreError>;
+
+    /// Where [`settle`](Self::settle) can write an event.
+    fn ledger(&self) -> Option<LedgerId> {
+        None
+    }
 }
 
 /// Under which condition a unit is given back.

@@ -1,7 +1,8 @@
 //! The rate headers of one answer.
 
-use std::time::SystemTime;
+use std::{ops::Range, time::SystemTime};
 
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Standing;
@@ -25,27 +26,73 @@ pub(crate) fn insert(headers: &mut HeaderMap, standing: &Standing, at: SystemTim
         return;
     };
     let seconds = seconds_to_reset(standing, at);
-    for (name, text) in [
-        (POLICY, format!("\"daily\";q={limit};w=86400")),
-        (RATE_LIMIT, format!("\"daily\";r={remaining};t={seconds}")),
-        (LIMIT, limit.to_string()),
-        (REMAINING, remaining.to_string()),
-        (RESET, duration(seconds)),
+    let mut texts = Texts::new();
+    let policy = texts.write(|text| {
+        text.put("\"daily\";q=");
+        text.put_number(limit);
+        text.put(";w=86400");
+    });
+    let rate_limit = texts.write(|text| {
+        text.put("\"daily\";r=");
+        text.put_number(remaining);
+        text.put(";t=");
+        text.put_number(seconds);
+    });
+    let limit = texts.write(|text| text.put_number(limit));
+    let remaining = texts.write(|text| text.put_number(remaining));
+    let reset = texts.write(|text| put_duration(text, seconds));
+    let texts = texts.bytes.freeze();
+    headers.reserve(5);
+    for (name, range) in [
+        (POLICY, policy),
+        (RATE_LIMIT, rate_limit),
+        (LIMIT, limit),
+        (REMAINING, remaining),
+        (RESET, reset),
     ] {
-        if let Ok(value) = HeaderValue::try_from(text) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(texts.slice(range)) {
             headers.insert(name, value);
         }
     }
 }
 
-/// A duration as OpenAI writes it: `8h40m50s`, `40m50s`, `50s`.
-fn duration(seconds: u64) -> String {
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}m{seconds}s"),
-        _ => format!("{hours}h{minutes}m{seconds}s"),
+/// The texts of several values in one piece of memory.
+struct Texts {
+    bytes: BytesMut,
+}
+
+impl Texts {
+    fn new() -> Self {
+        Self { bytes: BytesMut::with_capacity(160) }
     }
+
+    /// Writes a value; returns where it lies.
+    fn write(&mut self, write: impl FnOnce(&mut Self)) -> Range<usize> {
+        let begin = self.bytes.len();
+        write(self);
+        begin..self.bytes.len()
+    }
+
+    fn put(&mut self, text: &str) {
+        self.bytes.put_slice(text.as_bytes());
+    }
+
+    fn put_number(&mut self, number: u64) {
+        self.put(itoa::Buffer::new().format(number));
+    }
+}
+
+/// Writes a duration as OpenAI does: `8h40m50s`, `40m50s`, `50s`.
+fn put_duration(text: &mut Texts, seconds: u64) {
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    for (number, unit) in [(hours, "h"), (minutes, "m")] {
+        if number > 0 || (unit == "m" && hours > 0) {
+            text.put_number(number);
+            text.put(unit);
+        }
+    }
+    text.put_number(seconds % 60);
+    text.put("s");
 }
 
 #[cfg(test)]

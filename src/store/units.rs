@@ -1,19 +1,49 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    io::IoSlice,
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Instant,
 };
 
-use http::Extensions;
+use http::{Extensions, response::Parts};
+
+use super::{LedgerId, UsageEvent};
+use crate::error::StoreError;
 
 /// In a request's extensions: what the quota charged for it, for whoever reports it.
 ///
 /// Clones share the value. Whichever of the quota layer and the usage recorder comes first puts it
-/// there, so that they may be stacked in any order.
+/// there, so that they may be stacked in any order. The recorder lays the request's event down in
+/// it, so that a quota inside can write an answer that is over at once down in one record.
 #[derive(Clone, Debug, Default)]
-pub struct Units(Arc<AtomicU8>);
+pub struct Units(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: AtomicU8,
+    draft: Mutex<Option<Box<Draft>>>,
+}
 
 const CHARGED: u8 = 1;
 const REFUNDED: u8 = 2;
+/// Several quotas are at work, so none of them knows how the request ends.
+const SEVERAL: u8 = 4;
+
+/// The event of a request that is under way.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) event: UsageEvent,
+    pub(crate) started: Instant,
+    /// Where the recorder's sink writes events.
+    pub(crate) ledger: Option<LedgerId>,
+    /// Completes the event of an answer with this head and this whole body.
+    pub(crate) complete: fn(&mut Draft, &Units, &Parts, &[IoSlice<'_>]),
+    /// Whether it was written down with the unit.
+    pub(crate) is_written: bool,
+}
 
 impl Units {
     /// The request's units.
@@ -24,26 +54,71 @@ impl Units {
 
     /// Notes that a unit was charged.
     pub fn charge(&self) {
-        self.0.store(CHARGED, Ordering::Relaxed);
+        let before = self.0.state.load(Ordering::Relaxed);
+        let several = if before == 0 { 0 } else { SEVERAL };
+        self.0.state.store(CHARGED | several, Ordering::Relaxed);
     }
 
     /// Notes that the unit was given back.
     pub fn refund(&self) {
-        self.0.store(REFUNDED, Ordering::Relaxed);
+        let several = self.0.state.load(Ordering::Relaxed) & SEVERAL;
+        self.0.state.store(REFUNDED | several, Ordering::Relaxed);
     }
 
     /// Notes that nothing was charged after all.
     pub fn clear(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.state.fetch_and(SEVERAL, Ordering::Relaxed);
     }
 
     /// Units charged, after refunds: 0 or 1.
     pub fn charged(&self) -> u32 {
-        (self.0.load(Ordering::Relaxed) == CHARGED).into()
+        (self.0.state.load(Ordering::Relaxed) & CHARGED).into()
     }
 
     /// Whether a unit was given back.
     pub fn refunded(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == REFUNDED
+        self.0.state.load(Ordering::Relaxed) & REFUNDED != 0
+    }
+
+    fn draft(&self) -> MutexGuard<'_, Option<Box<Draft>>> {
+        self.0.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lays the event down, unless another lies there.
+    #[cfg(feature = "usage")]
+    pub(crate) fn lay_down(&self, draft: &mut Option<Box<Draft>>) {
+        let mut place = self.draft();
+        if place.is_none() {
+            *place = draft.take();
+        }
+    }
+
+    /// Takes the event up again.
+    #[cfg(feature = "usage")]
+    pub(crate) fn take_up(&self) -> Option<Box<Draft>> {
+        mem::take(&mut *self.draft())
+    }
+
+    /// Whether an event lies there that belongs to this ledger.
+    #[cfg(feature = "quota")]
+    pub(crate) fn has_event_of(&self, ledger: LedgerId) -> bool {
+        self.0.state.load(Ordering::Relaxed) & SEVERAL == 0
+            && self.draft().as_ref().is_some_and(|draft| draft.ledger == Some(ledger))
+    }
+
+    /// Completes the event for an answer with this head and this whole body, and has it written.
+    #[cfg(feature = "quota")]
+    pub(crate) fn write_event(
+        &self,
+        head: &Parts,
+        body: &[IoSlice<'_>],
+        write: impl FnOnce(Option<&UsageEvent>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut place = self.draft();
+        let Some(draft) = &mut *place else { return write(None) };
+        (draft.complete)(draft, self, head, body);
+        write(Some(&draft.event))?;
+        draft.is_written = true;
+        Ok(())
     }
 }

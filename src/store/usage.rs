@@ -43,6 +43,27 @@ pub struct UsageEvent {
     pub duration: Duration,
 }
 
+impl UsageEvent {
+    /// The event of a request that was received at this time and that nobody has answered.
+    pub fn new(at: SystemTime) -> Self {
+        Self {
+            key_id: None,
+            at,
+            method: http::Method::default(),
+            path: String::new(),
+            status: None,
+            outcome: Outcome::ClientGone,
+            units: 0,
+            refunded: false,
+            model: None,
+            tokens: None,
+            bytes_out: 0,
+            time_to_head: None,
+            duration: Duration::ZERO,
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -101,11 +122,32 @@ pub trait UsageSink: Send + Sync + 'static {
     /// Takes the event of a finished request. Called at a body's end, also from `drop`: it must
     /// not block.
     fn record(&self, event: UsageEvent);
+
+    /// Where events are written. A unit of the same ledger may take the event of its request along
+    /// ([`Charge::settle`](super::Charge::settle)), which then is not recorded here.
+    fn ledger(&self) -> Option<LedgerId> {
+        None
+    }
 }
 
 impl<T: UsageSink + ?Sized> UsageSink for Arc<T> {
     fn record(&self, event: UsageEvent) {
         (**self).record(event)
+    }
+
+    fn ledger(&self) -> Option<LedgerId> {
+        (**self).ledger()
+    }
+}
+
+/// Names the place where units and usage events are written together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LedgerId(usize);
+
+impl LedgerId {
+    /// The ledger that `owner` stands for, as long as it lives.
+    pub fn of<T>(owner: &Arc<T>) -> Self {
+        Self(Arc::as_ptr(owner).addr())
     }
 }
 

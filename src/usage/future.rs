@@ -58,15 +58,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.inner.poll(cx));
-        let mut recorder =
-            this.recorder.take().expect("`ResponseFuture` polled after it was ready");
+        let recorder = this.recorder.take().expect("`ResponseFuture` polled after it was ready");
         match answer {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                let expected = expected_length(recorder.method(), &head);
-                recorder.head(&head);
-                let observer = UsageObserver::new(recorder, &head);
-                let body = ObservedBody::new(body, observer, expected);
+                let method = recorder.method().clone();
+                let body = match recorder.observe(&head) {
+                    Some(observer) => {
+                        ObservedBody::new(body, observer, expected_length(&method, &head))
+                    }
+                    None => ObservedBody::unobserved(body),
+                };
                 Poll::Ready(Ok(Response::from_parts(head, body)))
             }
             Err(error) => {

@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock, ReceivedAt},
     error::{Rejected, UpstreamFault},
     key::{KeyId, KeyRecord},
-    store::Units,
+    store::{Draft, Units},
 };
 
 /// What all clones of the service share.
@@ -23,60 +23,107 @@ pub(super) struct Shared<U> {
     pub(super) clock: Arc<dyn Clock>,
 }
 
-/// What is known of a request so far.
+/// The event of one request, until it is handed to the sink.
 pub(super) struct Recorder<U> {
     shared: Arc<Shared<U>>,
     units: Units,
-    started: Instant,
-    event: UsageEvent,
+    method: Method,
+    /// The event, unless a quota inside may write it down: then it lies in `units`.
+    draft: Option<Box<Draft>>,
 }
 
 impl<U: UsageSink> Recorder<U> {
     pub(super) fn start<B>(shared: Arc<Shared<U>>, request: &mut Request<B>) -> Self {
         let at = ReceivedAt::of(request.extensions_mut(), &*shared.clock);
         let units = Units::of(request.extensions_mut());
-        let event = new_event(request, at);
-        Self { shared, units, started: Instant::now(), event }
+        let ledger = shared.sink.ledger();
+        let mut draft = Some(Box::new(Draft {
+            event: new_event(request, at),
+            started: Instant::now(),
+            ledger,
+            complete,
+            is_written: false,
+        }));
+        if ledger.is_some() {
+            units.lay_down(&mut draft);
+        }
+        Self { shared, units, method: request.method().clone(), draft }
     }
 
     pub(super) fn method(&self) -> &Method {
-        &self.event.method
+        &self.method
     }
 
-    /// Takes note of the answer's head.
-    pub(super) fn head(&mut self, head: &Parts) {
-        self.event.status = Some(head.status.as_u16());
-        self.event.time_to_head = Some(self.started.elapsed());
-        if let Some(id) = key_id(&head.extensions) {
-            self.event.key_id = Some(id);
+    /// Watches the answer with this head, unless it was written down already.
+    pub(super) fn observe(mut self, head: &Parts) -> Option<UsageObserver<U>> {
+        let mut draft = self.take_draft()?;
+        note_head(&mut draft, head);
+        let scanner = AnswerScanner::for_head(head);
+        let complete = when_complete(head);
+        let (shared, units) = (self.shared, self.units);
+        let watched = Watched { shared, units, draft, complete, scanner };
+        Some(UsageObserver(Box::new(watched)))
+    }
+
+    /// There is no answer.
+    pub(super) fn finish(mut self, outcome: Outcome) {
+        if let Some(draft) = self.take_draft() {
+            record(&self.shared, &self.units, draft, outcome);
         }
     }
 
-    pub(super) fn finish(mut self, outcome: Outcome) {
-        self.event.outcome = outcome;
-        self.event.units = self.units.charged();
-        self.event.refunded = self.units.refunded();
-        self.event.duration = self.started.elapsed();
-        self.shared.sink.record(self.event);
+    fn take_draft(&mut self) -> Option<Box<Draft>> {
+        let draft = self.draft.take().or_else(|| self.units.take_up());
+        draft.filter(|draft| !draft.is_written)
     }
 }
 
-fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
-    UsageEvent {
-        key_id: key_id(request.extensions()),
-        at,
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        status: None,
-        outcome: Outcome::ClientGone,
-        units: 0,
-        refunded: false,
-        model: None,
-        tokens: None,
-        bytes_out: 0,
-        time_to_head: None,
-        duration: std::time::Duration::ZERO,
+fn record<U: UsageSink>(
+    shared: &Shared<U>,
+    units: &Units,
+    mut draft: Box<Draft>,
+    outcome: Outcome,
+) {
+    note_end(&mut draft, units, outcome);
+    shared.sink.record(draft.event);
+}
+
+/// Completes the event of an answer that is here as a whole.
+fn complete(draft: &mut Draft, units: &Units, head: &Parts, body: &[IoSlice<'_>]) {
+    note_head(draft, head);
+    let mut scanner = AnswerScanner::for_head(head);
+    for chunk in body {
+        draft.event.bytes_out += chunk.len() as u64;
+        scanner.scan(chunk);
     }
+    (draft.event.model, draft.event.tokens) = scanner.finish();
+    note_end(draft, units, when_complete(head));
+}
+
+fn note_head(draft: &mut Draft, head: &Parts) {
+    let event = &mut draft.event;
+    event.status = Some(head.status.as_u16());
+    event.time_to_head = Some(draft.started.elapsed());
+    event.bytes_out = 0;
+    if let Some(id) = key_id(&head.extensions) {
+        event.key_id = Some(id);
+    }
+}
+
+fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
+    let event = &mut draft.event;
+    event.outcome = outcome;
+    event.units = units.charged();
+    event.refunded = units.refunded();
+    event.duration = draft.started.elapsed();
+}
+
+fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
+    let mut event = UsageEvent::new(at);
+    event.key_id = key_id(request.extensions());
+    event.method = request.method().clone();
+    event.path = request.uri().path().to_owned();
+    event
 }
 
 fn key_id(extensions: &http::Extensions) -> Option<KeyId> {
@@ -84,16 +131,15 @@ fn key_id(extensions: &http::Extensions) -> Option<KeyId> {
 }
 
 /// Watches an answer's body for the recorder.
-pub struct UsageObserver<U> {
-    recorder: Recorder<U>,
+// What it knows is boxed, as bodies are moved about a good deal.
+pub struct UsageObserver<U>(Box<Watched<U>>);
+
+struct Watched<U> {
+    shared: Arc<Shared<U>>,
+    units: Units,
+    draft: Box<Draft>,
     complete: Outcome,
     scanner: AnswerScanner,
-}
-
-impl<U> UsageObserver<U> {
-    pub(super) fn new(recorder: Recorder<U>, head: &Parts) -> Self {
-        Self { recorder, complete: when_complete(head), scanner: AnswerScanner::for_head(head) }
-    }
 }
 
 /// What a whole answer with this head stands for.
@@ -110,22 +156,24 @@ fn when_complete(head: &Parts) -> Outcome {
 
 impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
     fn data(&mut self, data: &D) {
-        self.recorder.event.bytes_out += data.remaining() as u64;
+        let watched = &mut *self.0;
+        watched.draft.event.bytes_out += data.remaining() as u64;
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = data.chunks_vectored(&mut slices);
         for slice in &slices[..filled] {
-            self.scanner.scan(slice);
+            watched.scanner.scan(slice);
         }
     }
 
-    fn end(mut self, end: BodyEnd) {
-        (self.recorder.event.model, self.recorder.event.tokens) = self.scanner.finish();
+    fn end(self, end: BodyEnd) {
+        let Watched { shared, units, mut draft, complete, mut scanner } = *self.0;
+        (draft.event.model, draft.event.tokens) = scanner.finish();
         let outcome = match end {
-            BodyEnd::Complete => self.complete,
+            BodyEnd::Complete => complete,
             BodyEnd::Failed => Outcome::Failed,
             BodyEnd::Abandoned => Outcome::ClientGone,
         };
-        self.recorder.finish(outcome);
+        record(&shared, &units, draft, outcome);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use memchr::memmem::Finder;
+use memchr::{memchr2, memmem::Finder};
 
 /// Captures the value of one member name wherever it stands, in bounded memory.
 ///
@@ -11,8 +11,8 @@ use memchr::memmem::Finder;
 #[derive(Debug)]
 pub(super) struct MemberScanner {
     finder: &'static Finder<'static>,
-    /// The last bytes of the chunk before, which may begin the name.
-    carry: Vec<u8>,
+    /// How many bytes of the name end the chunk before.
+    begun: usize,
     capture: Option<Capture>,
     longest: usize,
 }
@@ -20,43 +20,54 @@ pub(super) struct MemberScanner {
 /// A value that has begun.
 #[derive(Debug, Default)]
 struct Capture {
-    bytes: Vec<u8>,
+    /// What of it came in earlier chunks.
+    before: Vec<u8>,
     colon: bool,
     depth: u32,
     in_string: bool,
     escaped: bool,
 }
 
-enum Step {
+enum Step<'a> {
+    /// The chunk ended first.
     More,
-    Whole,
-    NoMember,
+    Whole {
+        value: &'a [u8],
+        used: usize,
+    },
+    /// It is no string, object or array, or too long.
+    NoMember {
+        used: usize,
+    },
 }
 
 impl MemberScanner {
     /// Looks for `finder`'s needle (a quoted name) and values of at most `longest` bytes.
     pub(super) fn new(finder: &'static Finder<'static>, longest: usize) -> Self {
-        Self { finder, carry: Vec::new(), capture: None, longest }
+        Self { finder, begun: 0, capture: None, longest }
     }
 
     /// Scans the next chunk, and hands each whole value to `found`.
     pub(super) fn scan(&mut self, mut chunk: &[u8], mut found: impl FnMut(&[u8])) {
-        if self.capture.is_none() && !self.carry.is_empty() {
-            chunk = self.find_across(chunk);
+        if self.begun > 0 {
+            let Some(rest) = self.find_across(chunk) else { return };
+            chunk = rest;
         }
         loop {
             if let Some(capture) = &mut self.capture {
-                let Some((step, used)) = capture.take(chunk, self.longest) else {
-                    return;
+                let used = match capture.take(chunk, self.longest) {
+                    Step::More => return,
+                    Step::Whole { value, used } => {
+                        found(value);
+                        used
+                    }
+                    Step::NoMember { used } => used,
                 };
-                if let Step::Whole = step {
-                    found(&capture.bytes);
-                }
                 self.capture = None;
                 chunk = &chunk[used..];
             }
             let Some(at) = self.finder.find(chunk) else {
-                self.keep_tail(chunk);
+                self.begun = self.begun_at_the_end_of(chunk);
                 return;
             };
             chunk = &chunk[at + self.finder.needle().len()..];
@@ -64,79 +75,101 @@ impl MemberScanner {
         }
     }
 
-    /// Looks for a name that began in an earlier chunk; returns what of `chunk` is left to scan.
-    fn find_across<'a>(&mut self, chunk: &'a [u8]) -> &'a [u8] {
-        let needle = self.finder.needle().len();
-        let before = self.carry.len();
-        let joined = chunk.len().min(needle - 1);
-        self.carry.extend_from_slice(&chunk[..joined]);
-        match self.finder.find(&self.carry) {
-            Some(at) => {
-                self.carry.clear();
-                self.capture = Some(Capture::default());
-                &chunk[at + needle - before..]
-            }
-            None if joined == chunk.len() => {
-                let excess = self.carry.len().saturating_sub(needle - 1);
-                self.carry.drain(..excess);
-                &[]
-            }
-            None => {
-                self.carry.clear();
-                chunk
-            }
+    /// Looks for a name that began in an earlier chunk; returns what of `chunk` is left to scan, or
+    /// `None` if it goes on in the next.
+    fn find_across<'a>(&mut self, chunk: &'a [u8]) -> Option<&'a [u8]> {
+        let missing = &self.finder.needle()[self.begun..];
+        if let Some(rest) = chunk.strip_prefix(missing) {
+            self.begun = 0;
+            self.capture = Some(Capture::default());
+            return Some(rest);
         }
+        if missing.starts_with(chunk) {
+            self.begun += chunk.len();
+            return None;
+        }
+        self.begun = 0;
+        Some(chunk)
     }
 
-    fn keep_tail(&mut self, chunk: &[u8]) {
-        if !chunk.is_empty() {
-            let tail = chunk.len().min(self.finder.needle().len() - 1);
-            self.carry.clear();
-            self.carry.extend_from_slice(&chunk[chunk.len() - tail..]);
-        }
+    /// How many of the name's bytes end the chunk. A name has quotes at its ends only, so the last
+    /// quote is the only place where it can begin.
+    fn begun_at_the_end_of(&self, chunk: &[u8]) -> usize {
+        let needle = self.finder.needle();
+        let tail = &chunk[chunk.len().saturating_sub(needle.len() - 1)..];
+        let quote = tail.iter().rposition(|&byte| byte == b'"');
+        let begin = quote.map_or(&[][..], |at| &tail[at..]);
+        if needle.starts_with(begin) { begin.len() } else { 0 }
     }
 }
 
 impl Capture {
-    /// Takes bytes until the value is whole: how it ended and how many bytes were used, or `None`
-    /// when the chunk ended first.
-    fn take(&mut self, chunk: &[u8], longest: usize) -> Option<(Step, usize)> {
-        for (at, &byte) in chunk.iter().enumerate() {
-            match self.step(byte) {
-                Step::More if self.bytes.len() <= longest => {}
-                Step::More | Step::NoMember => return Some((Step::NoMember, at)),
-                Step::Whole => return Some((Step::Whole, at + 1)),
+    /// Takes bytes until the value is whole, and keeps them if the chunk ends first.
+    fn take<'a>(&'a mut self, chunk: &'a [u8], longest: usize) -> Step<'a> {
+        let (start, inside) = match self.open(chunk) {
+            Ok(Some(at)) => at,
+            Ok(None) => return Step::More,
+            Err(used) => return Step::NoMember { used },
+        };
+        let limit = chunk.len().min(start + longest - self.before.len());
+        let Some(length) = self.close(&chunk[inside..limit]) else {
+            if limit < chunk.len() {
+                return Step::NoMember { used: limit };
+            }
+            self.before.extend_from_slice(&chunk[start..]);
+            return Step::More;
+        };
+        let used = inside + length;
+        let here = &chunk[start..used];
+        if self.before.is_empty() {
+            return Step::Whole { value: here, used };
+        }
+        self.before.extend_from_slice(here);
+        Step::Whole { value: &self.before, used }
+    }
+
+    /// Where in the chunk the value is, and where what comes after its first byte. `None` if it has
+    /// not begun yet; an error where there is something else.
+    fn open(&mut self, chunk: &[u8]) -> Result<Option<(usize, usize)>, usize> {
+        if self.depth > 0 || self.in_string {
+            return Ok(Some((0, 0)));
+        }
+        for (at, byte) in chunk.iter().enumerate() {
+            match byte {
+                b':' if !self.colon => self.colon = true,
+                b'{' | b'[' if self.colon => self.depth = 1,
+                b'"' if self.colon => self.in_string = true,
+                _ if byte.is_ascii_whitespace() => {}
+                _ => return Err(at),
+            }
+            if self.depth > 0 || self.in_string {
+                return Ok(Some((at, at + 1)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many of these bytes still belong to the value, if it ends within them.
+    fn close(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.in_string && !self.escaped {
+                at += memchr2(b'"', b'\\', &bytes[at..])?;
+            }
+            match bytes[at] {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth -= 1,
+                _ => {}
+            }
+            at += 1;
+            if self.depth == 0 && !self.in_string {
+                return Some(at);
             }
         }
         None
-    }
-
-    fn step(&mut self, byte: u8) -> Step {
-        if !self.colon {
-            self.colon = byte == b':';
-            let space = byte.is_ascii_whitespace();
-            return if self.colon || space { Step::More } else { Step::NoMember };
-        }
-        if self.bytes.is_empty() {
-            match byte {
-                b'{' | b'[' => self.depth = 1,
-                b'"' => self.in_string = true,
-                _ if byte.is_ascii_whitespace() => return Step::More,
-                _ => return Step::NoMember,
-            }
-            self.bytes.push(byte);
-            return Step::More;
-        }
-        self.bytes.push(byte);
-        match byte {
-            _ if self.escaped => self.escaped = false,
-            b'\\' if self.in_string => self.escaped = true,
-            b'"' => self.in_string = !self.in_string,
-            b'{' | b'[' if !self.in_string => self.depth += 1,
-            b'}' | b']' if !self.in_string => self.depth -= 1,
-            _ => {}
-        }
-        if self.depth == 0 && !self.in_string { Step::Whole } else { Step::More }
     }
 }
 

@@ -84,8 +84,11 @@ fn is_readable(head: &Parts) -> bool {
         .get(header::CONTENT_ENCODING)
         .is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
     let text = head.headers.get(header::CONTENT_TYPE).is_none_or(|kind| {
-        let kind = kind.as_bytes().to_ascii_lowercase();
-        kind.starts_with(b"application/json") || kind.starts_with(b"text/event-stream")
+        let is = |name: &str| {
+            let begin = kind.as_bytes().get(..name.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        is("application/json") || is("text/event-stream")
     });
     plain && text
 }

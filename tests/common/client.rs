@@ -106,4 +106,9 @@ impl Answer {
         let json = self.json();
         json["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
+    /// `code` of the error object, empty if the body is none.
+    pub(crate) fn code_if_any(&self) -> String {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        json["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
 }

@@ -1,10 +1,14 @@
 use std::{
     env,
+    ffi::OsStr,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex, OnceLock, mpsc},
+    sync::{
+        Arc, Mutex, OnceLock,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +17,7 @@ use http::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, DEADLINE};
+use super::{Client, DEADLINE, zone::noon_zone};
 
 /// The admin token of every gateway that is started with no other.
 pub(crate) const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
@@ -24,6 +28,8 @@ pub(crate) struct GatewayCommand {
     dir: Arc<TempDir>,
     env: Vec<(String, String)>,
     args: Vec<String>,
+    /// The program that runs it, and its arguments, if it is not run directly.
+    under: Vec<String>,
 }
 
 /// A running gateway. It is killed on drop.
@@ -35,14 +41,28 @@ pub(crate) struct Gateway {
 }
 
 impl GatewayCommand {
-    /// Port 0 and [`ADMIN_TOKEN`].
+    /// Port 0, [`ADMIN_TOKEN`], and threads among which requests race on any machine.
     pub(crate) fn new() -> Self {
-        Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN)
+        Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN).env("WORKER_THREADS", "4")
+    }
+
+    /// One in front of this upstream, at noon: no day turns while a test runs.
+    pub(crate) fn at_noon(upstream_base_url: impl Into<String>) -> Self {
+        Self::new()
+            .env("UPSTREAM_BASE_URL", upstream_base_url)
+            .env("UPSTREAM_API_KEY", "sk-sponsor-secret")
+            .env("QUOTA_TIMEZONE", noon_zone())
+            .env("RUST_LOG", "warn")
     }
 
     /// No setting at all.
     pub(crate) fn bare() -> Self {
-        Self { dir: Arc::new(TempDir::new().unwrap()), env: Vec::new(), args: Vec::new() }
+        Self {
+            dir: Arc::new(TempDir::new().unwrap()),
+            env: Vec::new(),
+            args: Vec::new(),
+            under: Vec::new(),
+        }
     }
 
     /// The same with a variable set; one that is set already gets the new value.
@@ -58,6 +78,12 @@ impl GatewayCommand {
         self
     }
 
+    /// The same, run by another program that ends by becoming the gateway.
+    pub(crate) fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// The directory it runs in.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -65,6 +91,11 @@ impl GatewayCommand {
 
     /// Starts it and waits until it listens.
     pub(crate) fn start(&self) -> Gateway {
+        self.try_start().unwrap_or_else(|printed| panic!("the gateway did not start:\n{printed}"))
+    }
+
+    /// Starts it and waits until it listens, or has ended: then what it has printed.
+    pub(crate) fn try_start(&self) -> Result<Gateway, String> {
         let mut child = self.spawn();
         let output = Arc::new(Mutex::new(String::new()));
         let (listening, address) = mpsc::channel();
@@ -81,16 +112,23 @@ impl GatewayCommand {
             }
         });
         let lines = output.clone();
-        thread::spawn(move || {
+        let errors = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 push(&lines, &line);
             }
         });
         match address.recv_timeout(DEADLINE) {
-            Ok(address) => Gateway { command: self.clone(), child, address, output },
-            Err(_) => {
+            Ok(address) => Ok(Gateway { command: self.clone(), child, address, output }),
+            Err(error) => {
                 let _ = child.kill();
-                panic!("the gateway did not start:\n{}", output.lock().unwrap());
+                let _ = child.wait();
+                let _ = errors.join();
+                let printed = output.lock().unwrap().clone();
+                assert!(
+                    error == RecvTimeoutError::Disconnected,
+                    "it neither ran nor ended: {printed}"
+                );
+                Err(printed)
             }
         }
     }
@@ -116,8 +154,10 @@ impl GatewayCommand {
     }
 
     fn spawn(&self) -> Child {
-        Command::new(binary())
-            .args(&self.args)
+        let words = self.under.iter().map(OsStr::new).chain([binary().as_os_str()]);
+        let words: Vec<&OsStr> = words.chain(self.args.iter().map(OsStr::new)).collect();
+        Command::new(words[0])
+            .args(&words[1..])
             .current_dir(self.dir())
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
@@ -182,6 +222,21 @@ impl Gateway {
         let answer = Client::http1().send(method, &self.url(path), &headers, body).await;
         assert!(answer.status.is_success(), "{path}: {answer:?}");
         answer.json()
+    }
+
+    /// The report that the holder of a key gets.
+    pub(crate) async fn usage(&self, key: &str) -> Value {
+        Client::http1().get_as(key, &self.url("/usage")).await.json()
+    }
+
+    /// Units used today, as the holder and the operator are told, who are told the same.
+    pub(crate) async fn used(&self, key: &str) -> u64 {
+        let usage = self.usage(key).await;
+        let path = format!("/admin/keys/{key}");
+        let record = self.admin(Method::GET, &path, &Value::Null).await;
+        assert_eq!(usage["used"], record["used_today"], "{usage} {record}");
+        assert_eq!(usage["remaining"], record["remaining"], "{usage} {record}");
+        usage["used"].as_u64().unwrap()
     }
 
     /// Kills it with no warning.

@@ -78,6 +78,9 @@ pub(super) struct Arguments {
     /// Largest request body, such as 10MiB [default: 10MiB]
     #[arg(long, env = "MAX_BODY_BYTES", hide_env_values = true, value_name = "SIZE")]
     pub(super) max_body_bytes: Option<String>,
+    /// Threads that serve requests; 0 is one a core, and just one on up to two cores [default: 0]
+    #[arg(long, env = "WORKER_THREADS", hide_env_values = true, value_name = "NUMBER")]
+    pub(super) worker_threads: Option<String>,
     /// How long running answers may take to finish at shutdown [default: 30s]
     #[arg(long, env = "SHUTDOWN_GRACE", hide_env_values = true, value_name = "TIME")]
     pub(super) shutdown_grace: Option<String>,

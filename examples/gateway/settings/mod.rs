@@ -5,7 +5,13 @@ mod arguments;
 mod setting;
 mod values;
 
-use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use tower_quota::{
@@ -31,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) max_in_flight: Option<NonZeroU32>,
     pub(crate) max_body_bytes: usize,
+    pub(crate) worker_threads: NonZeroUsize,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: LogSettings,
     pub(crate) demo: bool,
@@ -98,6 +105,8 @@ impl Settings {
                 .or("0", values::max_in_flight)?,
             max_body_bytes: Setting::new("MAX_BODY_BYTES", &given.max_body_bytes)
                 .or("10MiB", values::size)?,
+            worker_threads: Setting::new("WORKER_THREADS", &given.worker_threads)
+                .or("0", values::worker_threads)?,
             shutdown_grace: Setting::new("SHUTDOWN_GRACE", &given.shutdown_grace)
                 .or("30s", values::duration)?,
             log: LogSettings {

@@ -1,6 +1,11 @@
 //! One function for each kind of value: the value, or what was expected.
 
-use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use tower_quota::{
@@ -86,6 +91,22 @@ pub(super) fn max_in_flight(text: &str) -> Value<Option<NonZeroU32>> {
         .and_then(|number| u32::try_from(number).ok())
         .map(NonZeroU32::new)
         .ok_or_else(|| "expected a number from 0 (any) to 4294967295".to_owned())
+}
+
+pub(super) fn worker_threads(text: &str) -> Value<NonZeroUsize> {
+    const MOST: u64 = 1024;
+    number(text)
+        .filter(|number| *number <= MOST)
+        .and_then(|number| usize::try_from(number).ok())
+        .map(|number| NonZeroUsize::new(number).unwrap_or_else(one_a_core))
+        .ok_or_else(|| format!("expected a number from 0 (by the cores) to {MOST}"))
+}
+
+/// One on up to two cores, as handing requests over costs more there than it gains
+/// (docs/performance.md).
+fn one_a_core() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    if cores.get() > 2 { cores } else { NonZeroUsize::MIN }
 }
 
 pub(super) fn time_zone(text: &str) -> Value<Calendar> {

@@ -1,4 +1,4 @@
-use std::{convert::Infallible, time::SystemTime};
+use std::time::SystemTime;
 
 use super::{Inner, MemoryStore, keys::KeyTable, lock};
 use crate::{
@@ -38,10 +38,10 @@ impl Inner {
             KeyChange::ResetUsage => {
                 let at = self.clock.now();
                 let day = self.calendar.window(at).day;
-                let counter = self.counter(id, at);
-                let Ok(()) = counter.reset(day, |origin| {
+                self.counter(id, at).reset(|count| {
+                    let origin = count.after_reset(day);
                     lock(&self.totals).used(id, origin.day, |_| 0);
-                    Ok::<_, Infallible>(())
+                    origin
                 });
             }
             KeyChange::Delete => keys.remove(key),

@@ -6,15 +6,14 @@ mod keys;
 mod quota;
 mod usage;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-
-use dashmap::DashMap;
+use std::{fmt, sync::Arc};
 
 use self::{keys::KeyTable, usage::Totals};
-use super::{AuditEntry, counter::DayCounter};
+use super::{
+    AuditEntry,
+    counter::DayCounter,
+    sync::{Mutex, SharedMap, lock},
+};
 use crate::{
     clock::{Calendar, Clock, SystemClock},
     key::KeyId,
@@ -40,7 +39,7 @@ struct Inner {
     calendar: Calendar,
     clock: Arc<dyn Clock>,
     keys: Mutex<KeyTable>,
-    counters: DashMap<KeyId, Arc<DayCounter>>,
+    counters: SharedMap<KeyId, Arc<DayCounter>>,
     totals: Mutex<Totals>,
     audit: Mutex<Vec<AuditEntry>>,
 }
@@ -57,7 +56,7 @@ impl MemoryStore {
             calendar,
             clock: Arc::new(clock),
             keys: Mutex::default(),
-            counters: DashMap::new(),
+            counters: SharedMap::default(),
             totals: Mutex::default(),
             audit: Mutex::default(),
         }))
@@ -74,9 +73,4 @@ impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore").field("calendar", &self.0.calendar).finish_non_exhaustive()
     }
-}
-
-/// These locks guard plain data that is whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,7 +9,7 @@ use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, Verdict,
+        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, UsageEvent, Verdict,
         counter::{Count, DayCounter, Origin},
     },
 };
@@ -34,7 +34,8 @@ impl Inner {
 impl QuotaStore for MemoryStore {
     fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
         let counter = self.0.counter(&subject.id, at);
-        let taken = counter.reserve(subject, &self.0.calendar, at, |origin| {
+        let taken = counter.reserve(subject, &self.0.calendar, at, |count, ()| {
+            let origin = count.origin();
             let mut totals = lock(&self.0.totals);
             totals.used(&subject.id, origin.day, |used| used.saturating_add(1));
             totals.last_used(&subject.id, at);
@@ -65,11 +66,15 @@ impl Charge for MemoryCharge {
         Poll::Ready(Ok(()))
     }
 
+    fn settle(&mut self, _: Option<&UsageEvent>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn refund(&mut self, refund: Refund) -> bool {
         let Some(origin) = self.origin.take() else {
             return false;
         };
-        self.counter.refund(origin, &self.subject, refund, || {
+        self.counter.refund(origin, &self.subject, refund, |_, ()| {
             let mut totals = lock(&self.store.totals);
             totals.used(&self.subject.id, origin.day, |used| used.saturating_sub(1));
             true

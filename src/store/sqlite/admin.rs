@@ -2,14 +2,14 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, Row, named_params};
 
-use super::{SqliteStore, audit, changes, core::Core, ops, ops::Op, rows, unavailable};
+use super::{SqliteStore, audit, changes, core::Core, jobs, reset, rows, unavailable};
 use crate::{
     clock::Day,
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
-        KeySummary, NewKey, StoreFuture,
+        KeySummary, NewKey, StoreFuture, journal::from_unix_millis,
     },
 };
 
@@ -23,7 +23,7 @@ impl AdminStore for SqliteStore {
                 let inserted = changes::insert(connection, &keys, &records, &by, now)?;
                 Ok(inserted.then_some(records))
             },
-            || (),
+            |_| (),
         );
         StoreFuture::pending(async move {
             created.await?.ok_or_else(|| StoreError::new(StoreErrorKind::Conflict))
@@ -52,7 +52,7 @@ impl AdminStore for SqliteStore {
         let now = self.0.core.clock.now();
         let write =
             move |connection: &Connection| audit::write(connection, now, &by, action, None, "{}");
-        self.0.core.queue.call(write, || ())
+        self.0.core.queue.call(write, |()| ())
     }
 
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
@@ -68,7 +68,7 @@ impl AdminStore for SqliteStore {
     }
 
     fn probe(&self) -> StoreFuture<()> {
-        self.0.core.queue.call(ops::probe, || ())
+        self.0.core.queue.call(jobs::probe, |()| ())
     }
 }
 
@@ -106,34 +106,18 @@ impl SqliteStore {
             audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
             Ok(Some(after))
         };
-        self.0.core.queue.call(work, move || after.forget_keys()).await
+        self.0.core.queue.call(work, move |_| after.forget_keys()).await
     }
 
-    /// Resets the counter and the row in one turn: a unit is charged before or after it in both.
     async fn reset(&self, key: KeyRef, by: Actor) -> Result<Option<KeySummary>, StoreError> {
         let Some(found) = self.get(key).await? else {
             return Ok(None);
         };
-        let (core, id) = (self.0.core.clone(), found.record.id);
-        let at = core.clock.now();
-        let counter = self.load_counter(&id, at).await?;
-        let change = KeyChange::ResetUsage;
-        let done = counter.reset(core.calendar.window(at).day, |origin| {
-            let (reader, key_id) = (core.clone(), id.clone());
-            let work = move |connection: &Connection| {
-                let key = KeyRef::new(key_id.as_str());
-                let before = summary(connection, &reader, &key)?;
-                ops::write_reset(connection, &key_id, origin)?;
-                let Some(before) = before else { return Ok(None) };
-                let detail = change.audit_detail(&before, &before);
-                audit::write(connection, at, &by, change.action(), Some(&key_id), &detail)?;
-                summary(connection, &reader, &key)
-            };
-            let (job, done) = ops::job(work, || ());
-            let counts = Some(id.clone());
-            core.queue.push(Op::Job { counts, job }).map(|_| done)
-        })?;
-        done.await
+        let (core, id) = (&self.0.core, found.record.id);
+        let counter = self.load_counter(&id, core.clock.now()).await?;
+        let (job, reset) = reset::job(core.clone(), counter, id, by);
+        core.queue.push(job)?;
+        reset.await
     }
 }
 
@@ -149,12 +133,12 @@ fn read_summary(row: &Row<'_>, core: &Core) -> rusqlite::Result<(u64, KeySummary
         record: rows::record_for_show(row, core.default_daily_limit)?,
         used_today: row.get(8)?,
         total_used: row.get(9)?,
-        last_used_at: last_used_at.map(ops::from_unix_millis),
+        last_used_at: last_used_at.map(from_unix_millis),
     };
     Ok((row.get(11)?, summary))
 }
 
-fn summary(
+pub(super) fn summary(
     connection: &Connection,
     core: &Core,
     key: &KeyRef,

@@ -3,46 +3,91 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use dashmap::DashMap;
-
-use super::{SqliteOptions, keys::CachedKey, queue::Queue};
+use super::{Durability, SqliteOptions, block::Block, keys::CachedKey, queue::Queue};
 use crate::{
     clock::{Calendar, Clock, Day},
+    error::StoreError,
     key::{DailyLimit, KeyHash, KeyId},
-    store::counter::DayCounter,
+    store::{
+        UsageEvent,
+        counter::DayCounter,
+        journal::{Journal, Record, UsageEntry},
+        sync::SharedMap,
+    },
 };
+
+/// A subject's count, and how far it is charged ahead.
+pub(super) type Counter = DayCounter<Block>;
 
 /// What the callers and the writer thread share.
 pub(super) struct Core {
     pub(super) calendar: Calendar,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) durability: Durability,
     pub(super) default_daily_limit: DailyLimit,
+    pub(super) journal: Arc<Journal>,
     pub(super) queue: Queue,
-    pub(super) counters: DashMap<KeyId, Arc<DayCounter>>,
-    keys: DashMap<KeyHash, CachedKey>,
+    pub(super) counters: SharedMap<KeyId, Arc<Counter>>,
+    keys: SharedMap<KeyHash, CachedKey>,
     generation: AtomicU64,
 }
 
 impl Core {
-    pub(super) fn new(options: &SqliteOptions) -> Self {
+    pub(super) fn new(options: &SqliteOptions, journal: Journal) -> Self {
         Self {
             calendar: options.calendar.clone(),
             clock: options.clock.clone(),
+            durability: options.durability,
             default_daily_limit: options.default_daily_limit,
+            journal: Arc::new(journal),
             queue: Queue::new(),
-            counters: DashMap::new(),
-            keys: DashMap::new(),
+            counters: SharedMap::default(),
+            keys: SharedMap::default(),
             generation: AtomicU64::new(0),
         }
+    }
+
+    /// Whether units are admitted: not after the journal or the file could not be written.
+    pub(super) fn is_open(&self) -> Result<(), StoreError> {
+        if self.queue.is_open() && !self.journal.has_failed() {
+            return Ok(());
+        }
+        Err(StoreError::unavailable("the last write failed, or the store is closed"))
     }
 
     pub(super) fn today(&self) -> Day {
         self.calendar.window(self.clock.now()).day
     }
 
+    /// What the journal keeps of an event.
+    pub(super) fn entry<'a>(&self, event: &'a UsageEvent) -> UsageEntry<'a> {
+        UsageEntry::new(event, self.calendar.window(event.at).day)
+    }
+
+    /// Writes an event down, if it tells of a key.
+    pub(super) fn record(&self, event: &UsageEvent) {
+        if let Some(id) = &event.key_id {
+            let record = Record { id, count: None, usage: Some(self.entry(event)) };
+            // While nothing is folded the journal must not grow by requests that are refused.
+            match self.is_open() {
+                Ok(()) => self.journal.append_or_hold(&record),
+                Err(_) => self.journal.hold(&record),
+            }
+        }
+    }
+
     /// The subject's counter, if it was loaded.
-    pub(super) fn counter(&self, id: &KeyId) -> Option<Arc<DayCounter>> {
+    pub(super) fn counter(&self, id: &KeyId) -> Option<Arc<Counter>> {
         self.counters.get(id).map(|counter| counter.clone())
+    }
+
+    /// Forgets counters that were last used before yesterday: all that they counted was folded
+    /// long ago.
+    pub(super) fn forget_idle_counters(&self) {
+        let yesterday = self.today().minus(1);
+        self.counters.retain(|_, counter| {
+            Arc::strong_count(counter) > 1 || counter.count().day >= yesterday
+        });
     }
 
     /// The number of the present state of `api_keys`, to be read before the table is.

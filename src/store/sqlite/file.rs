@@ -14,7 +14,7 @@ use super::{OpenError, SqliteOptions, schema};
 /// How long a write waits for another process's write lock.
 pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 const READ_PATIENCE: Duration = Duration::from_secs(1);
-const READERS: usize = 4;
+pub(super) const READERS: usize = 4;
 
 /// Held as long as the store is open: the counters belong to one process.
 pub(super) struct FileLock {

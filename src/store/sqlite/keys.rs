@@ -31,6 +31,8 @@ impl CachedKey {
 
 /// What the table says of a presented key.
 enum Found {
+    /// Another request has read it meanwhile.
+    Known(CachedKey),
     Record(KeyRecord, Option<SystemTime>),
     /// A row in clear that waits to be adopted.
     InClear,
@@ -60,13 +62,16 @@ impl SqliteStore {
             self.adopt(key.clone()).await?;
             found = self.read_key(&key, hash).await?;
         }
-        let (generation, Found::Record(record, until)) = found else {
-            return Ok(None);
+        let cached = match found {
+            (_, Found::InClear | Found::Nothing) => return Ok(None),
+            (_, Found::Known(cached)) => cached,
+            (generation, Found::Record(record, until)) => {
+                let cached = CachedKey { generation, record: Arc::new(record), until };
+                core.cache(hash, cached.clone());
+                cached
+            }
         };
-        let cached = CachedKey { generation, record: Arc::new(record), until };
-        let record = cached.record(|| core.clock.now());
-        core.cache(hash, cached);
-        Ok(record)
+        Ok(cached.record(|| core.clock.now()))
     }
 
     /// Reads the key's row, and the state of the table that it belongs to.
@@ -74,8 +79,9 @@ impl SqliteStore {
         let generation = self.0.core.generation();
         let default = self.0.core.default_daily_limit;
         let clear = key.expose().to_owned();
-        let found = self.look_up(move |connection| find(connection, hash, &clear, default)).await?;
-        Ok((generation, found))
+        let known = || self.0.core.cached(&hash).map(Found::Known);
+        let read = move |connection: &Connection| find(connection, hash, &clear, default);
+        Ok((generation, self.look_up(known, read).await?))
     }
 
     async fn adopt(&self, key: SecretKey) -> Result<(), StoreError> {
@@ -83,7 +89,7 @@ impl SqliteStore {
         let default = core.default_daily_limit;
         let adopt =
             move |connection: &Connection| adopt::presented(connection, key.expose(), default);
-        self.0.core.queue.call(adopt, move || core.forget_keys()).await
+        self.0.core.queue.call(adopt, move |()| core.forget_keys()).await
     }
 }
 

@@ -1,26 +1,37 @@
 //! [`SqliteStore`]: one SQLite file, for one process.
 //!
-//! Counters live in memory and one writer thread makes them durable: a unit is taken in memory and
-//! queued, and all that is queued is written in one transaction (group commit). Readers use a small
-//! pool beside it. `api_keys` may be edited with the `sqlite3` shell while the process runs; its
-//! rows are honoured within a second, and keys typed in clear are hashed on first sight.
+//! Counters live in memory. A unit is taken there, and written into a journal beside the file before
+//! its answer goes out: one short `write`, which survives the end of the process. So that a loss of
+//! power gives no unit out twice, the units of a day are charged ahead, in blocks that are synced
+//! before any unit of theirs is answered for; with [`Durability::Power`] each unit is synced itself.
+//! One thread folds the journal into the tables, in one transaction for all that came meanwhile.
+//! Readers use a small pool beside it.
 //!
-//! If a write fails, nothing more is admitted until a write succeeds again; the counters are then
-//! read back from the file.
+//! `api_keys` may be edited with the `sqlite3` shell while the process runs; its rows are honoured
+//! within a second, and keys typed in clear are hashed on first sight.
+//!
+//! If the journal or the file cannot be written, nothing more is admitted until both can be again.
+//! The file and the journal (`quota.db.journal.1`, …) belong together: copy both, or neither.
 
 mod admin;
 mod adopt;
 mod audit;
+mod block;
 mod changes;
 mod core;
 mod file;
+mod fold;
+mod jobs;
 mod keys;
-mod ops;
 mod options;
 mod queue;
 mod quota;
+mod reset;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod simulation;
+mod start;
 mod usage;
 mod writer;
 
@@ -28,10 +39,14 @@ use std::{fmt, sync::Arc};
 
 use deadpool_sqlite::Pool;
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 
 pub use self::options::{Durability, OpenError, SqliteOptions};
 use self::{core::Core, file::FileLock, writer::Writer};
-use super::StoreFuture;
+use super::{
+    StoreFuture,
+    journal::{FileDisk, Syncer},
+};
 use crate::error::StoreError;
 
 /// A store in one SQLite file. Clones share it. Must be opened within a tokio runtime.
@@ -58,7 +73,10 @@ struct Inner {
     pool: Pool,
     /// For keys and counters, which must not wait behind reports.
     look_ups: Pool,
+    /// One for each of these.
+    turns: Semaphore,
     writer: Writer,
+    _syncer: Syncer,
     _lock: FileLock,
 }
 
@@ -75,14 +93,19 @@ impl SqliteStore {
         let connection = file::open_writer(&options)?;
         let pool = file::open_readers(&options)?;
         let look_ups = file::open_readers(&options)?;
-        let core = Arc::new(Core::new(&options));
+        let disk = Box::new(FileDisk::beside(&options.path));
+        let journal = start::begin(&connection, disk, &options)?;
+        let core = Arc::new(Core::new(&options, journal));
+        let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;
         let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
-        Ok(Self(Arc::new(Inner { core, pool, look_ups, writer, _lock: lock })))
+        let turns = Semaphore::new(file::READERS);
+        let inner = Inner { core, pool, look_ups, turns, writer, _syncer: syncer, _lock: lock };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Waits until all that was recorded before the call is in the file.
     pub fn flush(&self) -> StoreFuture<()> {
-        self.0.core.queue.call(|_| Ok(()), || ())
+        self.0.core.queue.call(|_| Ok(()), |()| ())
     }
 
     /// Writes what is left and stops the writer thread. Requests that come later are refused.
@@ -104,28 +127,36 @@ impl SqliteStore {
         }
     }
 
-    /// Reads for a request that waits to be admitted.
-    fn look_up<T: Send + 'static>(
+    /// Reads for a request that waits to be admitted, unless by the time that a reader is free it
+    /// is `known` from another request that asked the same.
+    async fn look_up<T: Send + 'static>(
         &self,
+        known: impl FnOnce() -> Option<T>,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
-        read(self.0.look_ups.clone(), query)
+    ) -> Result<T, StoreError> {
+        // Waiting here is cheaper than in the pool, which tries a reader each time it is taken.
+        let _turn = self.0.turns.acquire().await.map_err(StoreError::unavailable)?;
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let reader = self.0.look_ups.get().await.map_err(StoreError::unavailable)?;
+        read(&reader, query).await
     }
 
     /// Reads for a report.
-    fn read<T: Send + 'static>(
+    async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
-        read(self.0.pool.clone(), query)
+    ) -> Result<T, StoreError> {
+        let reader = self.0.pool.get().await.map_err(StoreError::unavailable)?;
+        read(&reader, query).await
     }
 }
 
 async fn read<T: Send + 'static>(
-    pool: Pool,
+    reader: &deadpool_sqlite::Connection,
     query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let reader = pool.get().await.map_err(StoreError::unavailable)?;
     let answer = reader.interact(move |connection| query(connection)).await;
     answer.map_err(|error| StoreError::unavailable(error.to_string()))?
 }

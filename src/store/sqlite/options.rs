@@ -1,5 +1,6 @@
 use std::{error::Error, fmt, path::PathBuf, sync::Arc};
 
+use super::start;
 use crate::{
     clock::{Calendar, Clock, SystemClock},
     key::DailyLimit,
@@ -10,11 +11,11 @@ use crate::{
 #[non_exhaustive]
 pub enum Durability {
     /// Exact after the end of the process, `kill -9` included; never over the limit after a loss of
-    /// power.
+    /// power, when at most 512 units a key (and a sixteenth of what was left of its day) count as
+    /// used that were not.
     #[default]
     Process,
-    /// Exact after both. At present [`Process`](Self::Process) keeps this promise too: each commit
-    /// is fsynced before the answer.
+    /// Exact after both: every unit is synced before its answer.
     Power,
 }
 
@@ -26,6 +27,7 @@ pub struct SqliteOptions {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) durability: Durability,
     pub(super) default_daily_limit: DailyLimit,
+    pub(super) boot: Option<String>,
 }
 
 impl SqliteOptions {
@@ -38,6 +40,7 @@ impl SqliteOptions {
             clock: Arc::new(SystemClock),
             durability: Durability::default(),
             default_daily_limit: DailyLimit::new(200).unwrap_or(DailyLimit::UNLIMITED),
+            boot: start::this_boot(),
         }
     }
 
@@ -63,6 +66,13 @@ impl SqliteOptions {
     #[must_use]
     pub fn default_daily_limit(self, default_daily_limit: DailyLimit) -> Self {
         Self { default_daily_limit, ..self }
+    }
+
+    /// Names the present boot of the machine, where the system does not tell (as Linux does): if it
+    /// is another than the file was last opened on, power may have been lost since.
+    #[must_use]
+    pub fn boot(self, boot: impl Into<String>) -> Self {
+        Self { boot: Some(boot.into()), ..self }
     }
 }
 

@@ -1,47 +1,31 @@
-//! What waits to be written.
+//! Jobs that wait for the writer.
 
 use std::{
-    future::Future,
-    pin::Pin,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    collections::VecDeque,
+    mem,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use futures_util::future::{FutureExt, Shared};
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 
-use super::ops::{Op, job};
-use crate::{
-    error::StoreError,
-    store::{StoreFuture, UsageEvent},
-};
+use super::jobs::{Job, job};
+use crate::{error::StoreError, store::StoreFuture};
 
-/// Whether a batch was committed. Clones wait for the same batch.
-#[derive(Clone)]
-pub(super) struct Commit {
-    outcome: Shared<oneshot::Receiver<Result<(), StoreError>>>,
-    known: Option<Result<(), StoreError>>,
-}
-
-/// All that is written in one transaction.
-pub(super) struct Batch {
-    pub(super) ops: Vec<Op>,
-    pub(super) usage: Vec<UsageEvent>,
-    pub(super) committed: oneshot::Sender<Result<(), StoreError>>,
-    commit: Commit,
-}
-
+#[derive(Default)]
 pub(super) struct Queue {
+    /// Set while jobs are taken: not after a failed write, nor after the end.
+    open: AtomicBool,
     state: Mutex<State>,
     wake: Condvar,
 }
 
+#[derive(Default)]
 struct State {
-    batch: Batch,
-    /// Whether ops are taken: not after a failed write, nor after the end.
-    open: bool,
+    jobs: VecDeque<Job>,
     stopped: bool,
     /// Whether the writer sleeps and must be woken.
     asleep: bool,
@@ -49,36 +33,33 @@ struct State {
 
 /// What the writer found when it woke up.
 pub(super) struct Work {
-    pub(super) batch: Batch,
+    pub(super) jobs: VecDeque<Job>,
     pub(super) stopped: bool,
 }
 
 impl Queue {
     pub(super) fn new() -> Self {
-        let state = State { batch: Batch::new(), open: true, stopped: false, asleep: false };
-        Self { state: Mutex::new(state), wake: Condvar::new() }
+        Self { open: AtomicBool::new(true), ..Self::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues an op; refused while the store cannot be written.
-    pub(super) fn push(&self, op: Op) -> Result<Commit, StoreError> {
-        let mut state = self.lock();
-        if !state.open {
-            return Err(StoreError::unavailable("the last write failed, or the store is closed"));
-        }
-        state.batch.ops.push(op);
-        let commit = state.batch.commit.clone();
-        self.wake(state);
-        Ok(commit)
+    /// Whether the last write succeeded, and the writer is there.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
     }
 
-    /// Queues a usage event: it waits for the next transaction that something urgent causes, or a
-    /// moment, and outlasts failed writes.
-    pub(super) fn push_usage(&self, event: UsageEvent) {
-        self.lock().batch.usage.push(event);
+    /// Runs a job in the next transaction. Refused while the file cannot be written.
+    pub(super) fn push(&self, job: Job) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if !self.is_open() {
+            return Err(StoreError::unavailable("the last write failed, or the store is closed"));
+        }
+        state.jobs.push_back(job);
+        self.wake(state);
+        Ok(())
     }
 
     /// Runs `work` in the next transaction; ready with its result once that is committed and
@@ -86,95 +67,57 @@ impl Queue {
     pub(super) fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-        after: impl FnOnce() + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
     ) -> StoreFuture<T> {
         let (job, result) = job(work, after);
-        match self.push(Op::Job { counts: None, job }) {
-            Ok(_) => StoreFuture::pending(result),
+        match self.push(job) {
+            Ok(()) => StoreFuture::pending(result),
             Err(error) => StoreFuture::ready(Err(error)),
         }
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {
-        if std::mem::take(&mut state.asleep) {
+        if mem::take(&mut state.asleep) {
             drop(state);
             self.wake.notify_one();
         }
     }
 
-    /// Waits until something urgent is queued, at most `patience`, and takes all that is queued.
+    /// Waits until a job is queued, at most `patience`, and takes all that are.
     pub(super) fn take(&self, patience: Duration) -> Work {
         let mut state = self.lock();
-        if state.batch.ops.is_empty() && !state.stopped {
+        if state.jobs.is_empty() && !state.stopped {
             state.asleep = true;
             let waiting = |state: &mut State| state.asleep;
             let waited = self.wake.wait_timeout_while(state, patience, waiting);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.asleep = false;
         }
-        let batch = std::mem::replace(&mut state.batch, Batch::new());
-        Work { batch, stopped: state.stopped }
+        Work { jobs: mem::take(&mut state.jobs), stopped: state.stopped }
     }
 
-    /// Takes no more ops, and hands out those that were queued meanwhile.
-    pub(super) fn close(&self) -> Batch {
+    /// Takes no more jobs, and refuses those that wait.
+    pub(super) fn close(&self) {
         let mut state = self.lock();
-        state.open = false;
-        std::mem::replace(&mut state.batch, Batch::new())
+        self.open.store(false, Ordering::Release);
+        state.jobs.clear();
     }
 
     pub(super) fn reopen(&self) {
-        let mut state = self.lock();
-        state.open = !state.stopped;
-    }
-
-    /// Whether it was closed after a failed write.
-    pub(super) fn has_failed(&self) -> bool {
         let state = self.lock();
-        !state.open && !state.stopped
+        self.open.store(!state.stopped, Ordering::Release);
     }
 
-    /// The writer has ended: whoever waits is told, and nothing more is taken.
-    pub(super) fn end(&self) {
-        let mut state = self.lock();
-        state.open = false;
-        state.stopped = true;
-        state.batch = Batch::new();
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
     }
 
     /// Tells the writer to end after what is queued.
     pub(super) fn stop(&self) {
         let mut state = self.lock();
-        state.open = false;
+        self.open.store(false, Ordering::Release);
         state.stopped = true;
         state.asleep = true;
         self.wake(state);
-    }
-}
-
-impl Batch {
-    fn new() -> Self {
-        let (committed, receiver) = oneshot::channel();
-        let commit = Commit { outcome: receiver.shared(), known: None };
-        Self { ops: Vec::new(), usage: Vec::new(), committed, commit }
-    }
-}
-
-impl Commit {
-    /// Whether the batch is known to have failed.
-    pub(super) fn has_failed(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        matches!(self.poll(&mut cx), Poll::Ready(Err(_)))
-    }
-
-    /// Ready once the batch is committed or has failed; may be asked again.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        if let Some(known) = &self.known {
-            return Poll::Ready(known.clone());
-        }
-        let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
-        let ended = |_| Err(StoreError::unavailable("the writer has ended"));
-        let known = self.known.insert(outcome.unwrap_or_else(ended));
-        Poll::Ready(known.clone())
     }
 }

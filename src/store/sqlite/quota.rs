@@ -1,26 +1,27 @@
 use std::{
     sync::Arc,
-    task::{Context, Poll},
-    time::SystemTime,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
 };
 
-use super::{SqliteStore, core::Core, ops::Op, queue::Commit, rows, unavailable};
+use rusqlite::Connection;
+
+use super::{
+    Durability, SqliteStore,
+    block::Block,
+    core::{Core, Counter},
+    rows, unavailable,
+};
 use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, Verdict,
-        counter::{DayCounter, Origin},
+        Charge, LedgerId, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, UsageEvent,
+        Verdict,
+        counter::{Count, Origin},
+        journal::{CountChange, Lsn, Record, UsageEntry, unix_millis},
     },
 };
-
-struct SqliteCharge {
-    core: Arc<Core>,
-    counter: Arc<DayCounter>,
-    subject: QuotaSubject,
-    origin: Option<Origin>,
-    commit: Commit,
-}
 
 impl QuotaStore for SqliteStore {
     fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
@@ -44,65 +45,249 @@ impl QuotaStore for SqliteStore {
 }
 
 impl SqliteStore {
-    /// The subject's counter, read from the file the first time. It stays from then on, so nothing
-    /// can have been counted between the reading and its use.
+    /// The subject's counter, read from the file the first time. It stays as long as it is in use,
+    /// so nothing can have been counted between the reading and its use.
     pub(super) async fn load_counter(
         &self,
         id: &KeyId,
         at: SystemTime,
-    ) -> Result<Arc<DayCounter>, StoreError> {
+    ) -> Result<Arc<Counter>, StoreError> {
         let core = &self.0.core;
         if let Some(counter) = core.counter(id) {
             return Ok(counter);
         }
         let (key_id, day) = (id.clone(), core.calendar.window(at).day);
-        let count = self
-            .look_up(move |connection| {
-                rows::read_count(connection, &key_id, day).map_err(unavailable)
-            })
-            .await?;
-        let new = || Arc::new(DayCounter::new(count));
+        let known = || core.counter(id).map(|counter| counter.count());
+        let read = move |connection: &Connection| {
+            rows::read_count(connection, &key_id, day).map_err(unavailable)
+        };
+        let count = self.look_up(known, read).await?;
+        let new = || Arc::new(Counter::new(count));
         Ok(core.counters.entry(id.clone()).or_insert_with(new).clone())
     }
 }
 
-fn reserve(
+/// Takes a unit of a counter that was loaded.
+pub(super) fn reserve(
     core: &Arc<Core>,
-    counter: Arc<DayCounter>,
+    counter: Arc<Counter>,
     subject: &QuotaSubject,
     at: SystemTime,
 ) -> Result<Verdict, StoreError> {
-    let (taken, standing) = counter.reserve(subject, &core.calendar, at, |origin| {
-        let id = subject.id.clone();
-        let commit = core.queue.push(Op::Charge { id, origin, at })?;
-        Ok::<_, StoreError>((origin, commit))
+    core.is_open()?;
+    let (taken, standing) = counter.reserve(subject, &core.calendar, at, |count, block| {
+        core.charge(subject, at, count, block)
     })?;
-    let Some((origin, commit)) = taken else {
+    let Some((origin, gate)) = taken else {
         return Ok(Verdict::Exhausted(standing));
     };
-    let (core, subject, origin) = (core.clone(), subject.clone(), Some(origin));
-    let charge = Box::new(SqliteCharge { core, counter, subject, origin, commit });
-    Ok(Verdict::Admitted { charge, standing })
+    let (core, subject, state) = (core.clone(), subject.clone(), State::Reserved);
+    let charge = SqliteCharge { core, counter, subject, origin, at, gate, state };
+    Ok(Verdict::Admitted { charge: Box::new(charge), standing })
+}
+
+/// How long a block may wait for its sync that is not needed yet, so that those of many keys share
+/// one.
+const BLOCK_LINGER: Duration = Duration::from_millis(20);
+/// How long a unit that is synced itself waits for others: most upstreams take longer.
+const UNIT_LINGER: Duration = Duration::from_millis(2);
+
+impl Core {
+    /// Writes down what the next unit needs before its answer, and says what that must wait for.
+    fn charge(
+        &self,
+        subject: &QuotaSubject,
+        at: SystemTime,
+        count: &Count,
+        block: &mut Block,
+    ) -> Result<(Origin, Lsn), StoreError> {
+        let gate = match subject.daily_limit.limited() {
+            Some(limit) if self.durability == Durability::Process => {
+                self.charge_ahead(subject, limit, at, count, block)?
+            }
+            // Each unit is written down itself, or there is no limit that a loss of power could
+            // exceed.
+            _ => Lsn::default(),
+        };
+        Ok((count.origin(), gate))
+    }
+
+    fn charge_ahead(
+        &self,
+        subject: &QuotaSubject,
+        limit: u64,
+        at: SystemTime,
+        count: &Count,
+        block: &mut Block,
+    ) -> Result<Lsn, StoreError> {
+        let is_synced = |end| self.journal.is_synced(end);
+        if let Some(extension) = block.extension(count.used, limit, at, is_synced) {
+            let charged = Some(extension.charged);
+            let change = CountChange { charged, ..CountChange::of(count.origin()) };
+            let end = self.journal.append(&counted(subject, change, None))?;
+            block.extend(&extension, end);
+            if !extension.is_urgent {
+                self.journal.sync_within(BLOCK_LINGER);
+            }
+        }
+        Ok(block.gate(count.used + 1))
+    }
+}
+
+/// One unit of the SQLite store.
+struct SqliteCharge {
+    core: Arc<Core>,
+    counter: Arc<Counter>,
+    subject: QuotaSubject,
+    origin: Origin,
+    at: SystemTime,
+    /// What must be synced before the answer.
+    gate: Lsn,
+    state: State,
+}
+
+/// What became of a unit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It is taken in memory.
+    Reserved,
+    /// It is in the journal, too.
+    Spent,
+    /// It was given back.
+    Returned,
+    /// It could not be written down, so it is not charged.
+    Lost,
 }
 
 impl Charge for SqliteCharge {
+    fn commit(&mut self) {
+        if self.core.durability == Durability::Power && self.state == State::Reserved {
+            let spent = spent(&self.subject, self.origin, self.at, None);
+            match self.core.journal.append(&spent) {
+                Ok(end) => (self.state, self.gate) = (State::Spent, end),
+                Err(_) => self.lose(),
+            }
+        }
+        self.core.journal.sync_to(self.gate, self.linger());
+    }
+
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        self.commit.poll(cx)
+        self.commit();
+        if self.state == State::Lost {
+            return Poll::Ready(Err(lost()));
+        }
+        let synced = ready!(self.core.journal.poll_synced(self.gate, cx));
+        Poll::Ready(synced.inspect_err(|_| self.lose()))
     }
 
     fn refund(&mut self, refund: Refund) -> bool {
-        let Some(origin) = self.origin.take() else {
+        let was_spent = self.state == State::Spent;
+        if !was_spent && self.state != State::Reserved {
             return false;
-        };
-        let capped = refund == Refund::UpToLimit;
-        self.counter.refund(origin, &self.subject, refund, || {
-            // A unit that was not written is not charged: what is counted now is somebody else's.
-            if self.commit.has_failed() {
-                return false;
+        }
+        let refunded = refund == Refund::UpToLimit;
+        let mut gate = self.gate;
+        let given_back = self.counter.refund(self.origin, &self.subject, refund, |left, block| {
+            let limit = self.subject.daily_limit.limited();
+            let charged = limit.and_then(|limit| block.surplus(left, limit));
+            if !was_spent && !refunded && charged.is_none() {
+                return true;
             }
-            let id = self.subject.id.clone();
-            let pushed = self.core.queue.push(Op::Refund { id, origin, capped });
-            pushed.map(|commit| self.commit = commit).is_ok()
-        })
+            let used = -i8::from(was_spent);
+            let change = CountChange { used, refunded, charged, ..CountChange::of(self.origin) };
+            let appended = self.core.journal.append(&counted(&self.subject, change, None));
+            if appended.is_ok() {
+                charged.into_iter().for_each(|charged| block.lower(charged));
+            }
+            appended.map(|end| gate = end).is_ok()
+        });
+        if given_back {
+            self.state = State::Returned;
+            if self.core.durability == Durability::Power {
+                self.gate = gate;
+            }
+        }
+        given_back
     }
+
+    fn settle(&mut self, event: Option<&UsageEvent>) -> Result<(), StoreError> {
+        // Another quota's subject is not whom the event is told of.
+        let of_subject = event.filter(|event| event.key_id.as_ref() == Some(&self.subject.id));
+        let usage = of_subject.map(|event| self.core.entry(event));
+        let written = match self.state {
+            State::Lost => return Err(lost()),
+            State::Reserved => {
+                self.core.journal.append(&spent(&self.subject, self.origin, self.at, usage))
+            }
+            State::Spent | State::Returned if usage.is_none() => Ok(Lsn::default()),
+            State::Spent | State::Returned => {
+                self.core.journal.append(&Record { id: &self.subject.id, count: None, usage })
+            }
+        };
+        written.inspect_err(|_| self.lose())?;
+        if self.state == State::Reserved {
+            self.state = State::Spent;
+        }
+        if let Some(event) = event.filter(|_| of_subject.is_none()) {
+            self.core.record(event);
+        }
+        Ok(())
+    }
+
+    fn ledger(&self) -> Option<LedgerId> {
+        Some(LedgerId::of(&self.core))
+    }
+}
+
+impl SqliteCharge {
+    /// How long the sync that the unit needs may wait for others.
+    fn linger(&self) -> Duration {
+        match self.core.durability {
+            Durability::Power => UNIT_LINGER,
+            Durability::Process => Duration::ZERO,
+        }
+    }
+
+    /// The unit was not written down: it is not charged.
+    fn lose(&mut self) {
+        if self.state == State::Spent {
+            let change = CountChange { used: -1, ..CountChange::of(self.origin) };
+            self.core.journal.hold(&counted(&self.subject, change, None));
+        }
+        if self.state != State::Returned {
+            self.counter.undo(self.origin);
+        }
+        self.state = State::Lost;
+    }
+}
+
+impl Drop for SqliteCharge {
+    fn drop(&mut self) {
+        if self.state == State::Reserved {
+            let spent = spent(&self.subject, self.origin, self.at, None);
+            self.core.journal.append_or_hold(&spent);
+        }
+    }
+}
+
+fn lost() -> StoreError {
+    StoreError::unavailable("the unit could not be written down")
+}
+
+fn spent<'a>(
+    subject: &'a QuotaSubject,
+    origin: Origin,
+    at: SystemTime,
+    usage: Option<UsageEntry<'a>>,
+) -> Record<'a> {
+    let used_at = Some(unix_millis(at));
+    counted(subject, CountChange { used: 1, used_at, ..CountChange::of(origin) }, usage)
+}
+
+fn counted<'a>(
+    subject: &'a QuotaSubject,
+    change: CountChange,
+    usage: Option<UsageEntry<'a>>,
+) -> Record<'a> {
+    Record { id: &subject.id, count: Some(change), usage }
 }

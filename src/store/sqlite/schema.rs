@@ -19,9 +19,13 @@ impl From<rusqlite::Error> for MigrateError {
 /// `api_keys.key` holds the masked key once `key_hash` (SHA-256, hexadecimal) is set; a row without
 /// hash was typed in and waits to be adopted. Its other columns take whatever people type.
 ///
+/// `blocks` holds up to which unit a subject's day is charged ahead, `journal` how far the journal
+/// is folded into these tables, `boot` on which boot of the machine the file was last opened.
+///
 /// `daily_usage` counts units; `epoch` tells a day's resets apart, and `reset_used` keeps what was
 /// used before them. `usage_totals` sums up usage events.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE api_keys (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE DEFAULT ('key_' || lower(hex(randomblob(8)))),
@@ -78,7 +82,22 @@ CREATE INDEX audit_log_by_key ON audit_log (key_id, number);
 
 CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL);
 INSERT INTO probe VALUES (1, 0);
-"];
+",
+    "
+CREATE TABLE blocks (
+    key_id TEXT NOT NULL PRIMARY KEY,
+    day TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    charged INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE journal (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    segment INTEGER NOT NULL,
+    offset INTEGER NOT NULL
+);
+CREATE TABLE boot (boot TEXT NOT NULL);
+",
+];
 
 pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
     connection.execute_batch("BEGIN IMMEDIATE")?;

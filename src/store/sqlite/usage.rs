@@ -1,23 +1,25 @@
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use super::{SqliteStore, rows, unavailable};
 use crate::{
-    clock::{Calendar, Day},
+    clock::Day,
     error::StoreError,
     key::{DailyLimit, KeyId, KeyRecord},
     store::{
-        StoreFuture, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport,
-        UsageSink, report::ReportRows,
+        LedgerId, StoreFuture, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader,
+        UsageReport, UsageSink, report::ReportRows,
     },
 };
 
 impl UsageSink for SqliteStore {
     fn record(&self, event: UsageEvent) {
-        if event.key_id.is_some() {
-            self.0.core.queue.push_usage(event);
-        }
+        self.0.core.record(&event);
+    }
+
+    fn ledger(&self) -> Option<LedgerId> {
+        Some(LedgerId::of(&self.0.core))
     }
 }
 
@@ -30,45 +32,6 @@ impl UsageReader for SqliteStore {
             store.read(move |connection| report(connection, query, default)).await
         })
     }
-}
-
-/// Adds events to the totals of their day, key and model.
-pub(super) fn write(
-    connection: &Connection,
-    calendar: &Calendar,
-    events: &[UsageEvent],
-) -> rusqlite::Result<()> {
-    let mut totals: HashMap<(Day, &KeyId, &str), UsageFigures> = HashMap::new();
-    for event in events {
-        let Some(id) = &event.key_id else { continue };
-        let day = calendar.window(event.at).day;
-        let model = event.model.as_deref().unwrap_or_default();
-        *totals.entry((day, id, model)).or_default() += UsageFigures::from(event);
-    }
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO usage_totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (day, key_id, model) DO UPDATE SET
-             requests = requests + ?4, succeeded = succeeded + ?5, failed = failed + ?6,
-             refunded = refunded + ?7, rejected = rejected + ?8,
-             prompt_tokens = prompt_tokens + ?9, completion_tokens = completion_tokens + ?10,
-             total_tokens = total_tokens + ?11",
-    )?;
-    for ((day, id, model), figures) in totals {
-        statement.execute(params![
-            day.to_string(),
-            id.as_str(),
-            model,
-            figures.requests,
-            figures.succeeded,
-            figures.failed,
-            figures.refunded,
-            figures.rejected,
-            figures.tokens.prompt,
-            figures.tokens.completion,
-            figures.tokens.total,
-        ])?;
-    }
-    Ok(())
 }
 
 fn report(

@@ -1,7 +1,8 @@
-//! The one thread that writes.
+//! The one thread that writes to the file.
 
 use std::{
-    collections::HashSet,
+    collections::VecDeque,
+    io, mem,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -13,17 +14,17 @@ use super::{
     adopt,
     core::Core,
     file::WRITE_PATIENCE,
-    ops::{self, Op, Reply},
-    queue::{Batch, Work},
-    rows, usage,
+    fold,
+    jobs::{self, Job},
 };
-use crate::{error::StoreError, key::KeyId, store::UsageEvent};
+use crate::store::journal::Unfolded;
 
-/// How often `api_keys` is looked at for edits from outside, and the longest that a usage event
-/// waits for a transaction.
-const WATCH: Duration = Duration::from_millis(250);
-/// How many usage events are held while the store cannot be written.
-const MOST_HELD: usize = 100_000;
+/// How often the journal is folded and `api_keys` is looked at for edits from outside.
+const TURN: Duration = Duration::from_millis(500);
+/// A segment of the journal that has grown this long is followed by another.
+const LONGEST_SEGMENT: u64 = 16 << 20;
+/// How often counters of past days are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
     core: Arc<Core>,
@@ -31,18 +32,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(core: Arc<Core>, connection: Connection) -> std::io::Result<Self> {
-        let state = State {
-            core: core.clone(),
-            connection,
-            held: Vec::new(),
-            lost_count: HashSet::new(),
-            data_version: None,
-            watched: None,
-            scrub: true,
-        };
+    pub(super) fn start(core: Arc<Core>, connection: Connection) -> io::Result<Self> {
+        let mut state = State::new(core.clone(), connection);
         let run = move || {
-            let _end = EndQueue(state.core.clone());
+            let _end = StopQueue(state.core.clone());
             state.run();
         };
         let thread = thread::Builder::new().name("quota-writer".to_owned()).spawn(run)?;
@@ -67,74 +60,85 @@ impl Drop for Writer {
     }
 }
 
-/// Whoever waits for the writer is told when it ends, also by a panic.
-struct EndQueue(Arc<Core>);
+/// Nothing is admitted once the writer has ended, also by a panic.
+struct StopQueue(Arc<Core>);
 
-impl Drop for EndQueue {
+impl Drop for StopQueue {
     fn drop(&mut self) {
-        self.0.queue.end();
+        self.0.queue.stop();
+        self.0.queue.close();
     }
 }
 
-struct State {
+pub(super) struct State {
     core: Arc<Core>,
     connection: Connection,
-    /// Usage events that wait for a write that succeeds.
-    held: Vec<UsageEvent>,
-    /// Subjects whose counters must be read back, because ops of theirs were not written.
-    lost_count: HashSet<KeyId>,
+    unfolded: Unfolded,
     data_version: Option<i64>,
     watched: Option<Instant>,
+    swept: Instant,
     /// Whether clear text may be left in the WAL.
     scrub: bool,
 }
 
 impl State {
-    fn run(mut self) {
+    pub(super) fn new(core: Arc<Core>, connection: Connection) -> Self {
+        Self {
+            core,
+            connection,
+            unfolded: Unfolded::default(),
+            data_version: None,
+            watched: None,
+            swept: Instant::now(),
+            scrub: true,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
+    }
+
+    fn run(&mut self) {
         loop {
-            let Work { mut batch, stopped } = self.core.queue.take(WATCH);
-            self.held.append(&mut batch.usage);
-            if !batch.ops.is_empty() || !self.held.is_empty() {
-                self.commit(batch);
-            }
-            if self.core.queue.has_failed() {
-                self.recover();
-            }
-            if stopped {
+            let work = self.core.queue.take(TURN);
+            self.turn(work.jobs);
+            if work.stopped {
+                self.finish();
                 return;
             }
             self.watch();
         }
     }
 
-    fn commit(&mut self, batch: Batch) {
-        let Batch { ops, committed, .. } = batch;
-        let counts: Vec<KeyId> = ops.iter().filter_map(Op::counts).cloned().collect();
-        match self.transaction(|state| state.write(ops)) {
-            Ok(replies) => {
-                self.held.clear();
+    /// Folds what is in the journal and runs these jobs, in one transaction.
+    pub(super) fn turn(&mut self, mut jobs: VecDeque<Job>) {
+        if self.core.is_open().is_err() && !self.core.queue.is_stopped() {
+            self.recover();
+            return;
+        }
+        self.unfolded.append(self.core.journal.take());
+        if self.unfolded.is_empty() && jobs.is_empty() {
+            return;
+        }
+        let mut replies = Vec::new();
+        let written = self.transaction(|state| {
+            fold::write(&state.connection, &state.unfolded)?;
+            jobs::run(&state.connection, &mut jobs, &mut replies)
+        });
+        match written {
+            Ok(()) => {
+                self.folded();
                 replies.into_iter().for_each(|reply| reply());
-                // Nobody waits where nobody asked.
-                let _ = committed.send(Ok(()));
             }
-            Err(error) => {
-                let error = StoreError::unavailable(error);
-                tracing::error!(source = ?error, "a write failed: nothing is admitted until one succeeds");
-                self.fail(counts, &error);
-                let _ = committed.send(Err(error));
-            }
+            // Admission is closed before anybody is told, by the end of `jobs` and `replies`.
+            Err(error) => self.fail(&error),
         }
-    }
-
-    fn write(&self, ops: Vec<Op>) -> rusqlite::Result<Vec<Reply>> {
-        let replies = ops::write(&self.connection, ops)?;
-        // Events that cannot be written must not keep units from being counted.
-        let write =
-            |connection: &Connection| usage::write(connection, &self.core.calendar, &self.held);
-        if ops::apart(&self.connection, write)?.is_none() {
-            tracing::error!(lost = self.held.len(), "usage events were lost");
-        }
-        Ok(replies)
     }
 
     fn transaction<T>(
@@ -153,48 +157,75 @@ impl State {
         worked
     }
 
-    /// Closes the queue, and refuses what came into it meanwhile.
-    fn fail(&mut self, counts: Vec<KeyId>, error: &StoreError) {
-        self.lost_count.extend(counts);
-        let mut refused = self.core.queue.close();
-        self.held.append(&mut refused.usage);
-        self.lost_count.extend(refused.ops.iter().filter_map(Op::counts).cloned());
-        let _ = refused.committed.send(Err(error.clone()));
-        if self.held.len() > MOST_HELD {
-            let lost = self.held.len() - MOST_HELD;
-            tracing::error!(lost, "usage events were lost while the store could not be written");
-            self.held.drain(..lost);
+    /// What was folded is no longer needed in the journal.
+    fn folded(&mut self) {
+        let folded = mem::take(&mut self.unfolded);
+        let long = folded.position.is_some_and(|position| position.offset > LONGEST_SEGMENT);
+        let journal = &self.core.journal;
+        let tidied = journal
+            .forget_folded(&folded)
+            .and_then(|()| if long && !journal.has_failed() { journal.renew() } else { Ok(()) });
+        if let Err(error) = tidied {
+            tracing::warn!(%error, "the journal could not be shortened");
+        }
+        self.sweep();
+    }
+
+    fn sweep(&mut self) {
+        if self.swept.elapsed() >= SWEEP {
+            self.swept = Instant::now();
+            self.core.forget_idle_counters();
         }
     }
 
-    /// Tries a write; if it succeeds, reads lost counters back and opens the queue again.
+    fn fail(&mut self, error: &rusqlite::Error) {
+        tracing::error!(%error, "the file could not be written: nothing is admitted until it can");
+        self.core.queue.close();
+    }
+
+    /// Folds what the journal holds. If that succeeds, both can be written again.
     fn recover(&mut self) {
-        let probed = self.transaction(|state| ops::probe(&state.connection));
-        let restored = probed.and_then(|()| self.restore_counters());
-        match restored {
-            Ok(()) => {
-                self.lost_count.clear();
-                self.core.forget_keys();
-                self.core.queue.reopen();
-                tracing::info!("the store can be written again");
-            }
-            Err(error) => tracing::debug!(%error, "the store still cannot be written"),
+        self.unfolded.append(self.core.journal.take());
+        let written = self.transaction(|state| {
+            jobs::probe(&state.connection)?;
+            fold::write(&state.connection, &state.unfolded)
+        });
+        if let Err(error) = written {
+            tracing::debug!(%error, "the file still cannot be written");
+            self.core.queue.close();
+            return;
         }
+        self.folded();
+        if self.core.journal.has_failed()
+            && let Err(error) = self.core.journal.renew()
+        {
+            tracing::debug!(%error, "the journal still cannot be written");
+            return;
+        }
+        self.core.forget_keys();
+        self.core.queue.reopen();
+        tracing::info!("the store can be written again");
     }
 
-    fn restore_counters(&self) -> rusqlite::Result<()> {
-        for id in &self.lost_count {
-            if let Some(counter) = self.core.counter(id) {
-                counter.restore(rows::read_count(&self.connection, id, counter.day())?);
-            }
+    /// Folds the rest. What was charged ahead and not used is not needed any more.
+    pub(super) fn finish(&mut self) {
+        self.core.journal.end();
+        self.unfolded.append(self.core.journal.take());
+        let written = self.transaction(|state| {
+            fold::write(&state.connection, &state.unfolded)?;
+            fold::return_blocks(&state.connection)
+        });
+        match written {
+            Ok(()) => self.folded(),
+            // It stays in the journal for the next start.
+            Err(error) => tracing::error!(%error, "the journal could not be folded at the end"),
         }
-        Ok(())
     }
 
     /// Looks for what another process has changed, and adopts keys typed in clear.
     fn watch(&mut self) {
-        let due = self.watched.is_none_or(|watched| watched.elapsed() >= WATCH);
-        if !due || self.core.queue.has_failed() {
+        let due = self.watched.is_none_or(|watched| watched.elapsed() >= TURN);
+        if !due || !self.core.queue.is_open() {
             return;
         }
         self.watched = Some(Instant::now());

@@ -1,0 +1,65 @@
+//! The innermost service of every variant: hyper's client and nothing else.
+
+use std::{
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{
+    HeaderValue, Request, Response, Uri, Version,
+    header::{AUTHORIZATION, HOST},
+    uri::{Authority, InvalidUri, Scheme},
+};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use tower::Service;
+
+/// The sponsor's credential, which every proxy puts in the place of the holder's.
+pub(crate) const CREDENTIAL: &str = "Bearer sk-sponsor-0123456789abcdef";
+
+/// Sends requests to one upstream and streams back what it answers.
+#[derive(Clone)]
+pub(crate) struct Forward {
+    client: Client<HttpConnector, Incoming>,
+    authority: Authority,
+    host: HeaderValue,
+}
+
+impl Forward {
+    pub(crate) fn new(upstream: SocketAddr) -> Result<Self, InvalidUri> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(600))
+            .build(connector);
+        let authority: Authority = upstream.to_string().parse()?;
+        let host = HeaderValue::from_str(authority.as_str()).expect("an address is visible ASCII");
+        Ok(Self { client, authority, host })
+    }
+}
+
+impl Service<Request<Incoming>> for Forward {
+    type Response = Response<Incoming>;
+    type Error = legacy::Error;
+    type Future = legacy::ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), legacy::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> legacy::ResponseFuture {
+        let mut target = std::mem::take(request.uri_mut()).into_parts();
+        target.scheme = Some(Scheme::HTTP);
+        target.authority = Some(self.authority.clone());
+        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().insert(HOST, self.host.clone());
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(CREDENTIAL));
+        self.client.request(request)
+    }
+}

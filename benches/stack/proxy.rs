@@ -1,0 +1,194 @@
+//! The role `proxy`: one variant of the stack on a real socket.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tower::{BoxError, Service, ServiceBuilder};
+use tower_quota::{
+    auth::TrialKeyAuthLayer,
+    key::{DailyLimit, SecretKey},
+    quota::DailyQuotaLayer,
+    store::{
+        Actor, AdminStore, KeyPageQuery, KeyStore, NewKey, QuotaStore, UsageSink,
+        memory::MemoryStore,
+        sqlite::{Durability, SqliteOptions, SqliteStore},
+    },
+    usage::UsageRecorderLayer,
+};
+
+use crate::forward::Forward;
+
+/// What stands between the client and the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Variant {
+    /// hyper's server and client, nothing between.
+    Raw,
+    /// Auth, keys in memory.
+    Auth,
+    /// Auth and quota in memory.
+    QuotaMemory,
+    /// Auth, usage and quota in memory.
+    UsageMemory,
+    /// Auth and quota in SQLite, durability `process`.
+    Process,
+    /// Auth and quota in SQLite, durability `power`.
+    Power,
+    /// Auth, usage and quota in SQLite, durability `process`.
+    ProcessUsage,
+    /// Auth, usage and quota in SQLite, durability `power`.
+    PowerUsage,
+    /// HAProxy with a map of keys and a stick-table that counts them.
+    Haproxy,
+    /// nginx with a map of keys; it counts nothing.
+    Nginx,
+}
+
+impl Variant {
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// How its SQLite file is written, if it has one.
+    pub(crate) fn durability(self) -> Option<Durability> {
+        match self {
+            Self::Process | Self::ProcessUsage => Some(Durability::Process),
+            Self::Power | Self::PowerUsage => Some(Durability::Power),
+            _ => None,
+        }
+    }
+}
+
+/// How many keys there are.
+pub(crate) const KEYS: usize = 16;
+/// Limited, so that the rate headers are made, and never reached.
+pub(crate) const LIMIT: u32 = DailyLimit::MAX;
+
+/// The text of one of the keys.
+pub(crate) fn key(number: usize) -> String {
+    format!("trial-bench-20261122-{:022}", number % KEYS)
+}
+
+pub(crate) struct Proxy {
+    pub(crate) variant: Variant,
+    pub(crate) upstream: SocketAddr,
+    pub(crate) database: Option<PathBuf>,
+}
+
+impl Proxy {
+    pub(crate) async fn serve(self, listener: TcpListener) -> Result<Infallible, BoxError> {
+        let forward = Forward::new(self.upstream)?;
+        let sqlite = || {
+            let path = self.database.as_deref().ok_or("this variant needs a database")?;
+            open(path, self.variant.durability().unwrap_or_default())
+        };
+        match self.variant {
+            Variant::Raw => serve(listener, forward).await,
+            Variant::Auth => {
+                let store = with_keys(MemoryStore::new()).await?;
+                let auth = TrialKeyAuthLayer::new(store);
+                serve(listener, ServiceBuilder::new().layer(auth).service(forward)).await
+            }
+            Variant::QuotaMemory => counted(listener, MemoryStore::new(), forward).await,
+            Variant::UsageMemory => complete(listener, MemoryStore::new(), forward).await,
+            Variant::Process | Variant::Power => counted(listener, sqlite()?, forward).await,
+            Variant::ProcessUsage | Variant::PowerUsage => {
+                complete(listener, sqlite()?, forward).await
+            }
+            Variant::Haproxy | Variant::Nginx => Err("not a variant of this program".into()),
+        }
+    }
+}
+
+/// Auth and quota.
+async fn counted<S>(
+    listener: TcpListener,
+    store: S,
+    forward: Forward,
+) -> Result<Infallible, BoxError>
+where
+    S: AdminStore + KeyStore + QuotaStore + Clone,
+{
+    let store = with_keys(store).await?;
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(forward);
+    serve(listener, service).await
+}
+
+/// Auth, usage and quota: the complete stack.
+async fn complete<S>(
+    listener: TcpListener,
+    store: S,
+    forward: Forward,
+) -> Result<Infallible, BoxError>
+where
+    S: AdminStore + KeyStore + QuotaStore + UsageSink + Clone,
+{
+    let store = with_keys(store).await?;
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(forward);
+    serve(listener, service).await
+}
+
+/// Opens a variant's store.
+pub(crate) fn open(path: &Path, durability: Durability) -> Result<SqliteStore, BoxError> {
+    Ok(SqliteStore::open(SqliteOptions::new(path).durability(durability))?)
+}
+
+/// The store, with the keys issued if it has none.
+async fn with_keys<S: AdminStore>(store: S) -> Result<S, BoxError> {
+    let query = KeyPageQuery { limit: 1, ..KeyPageQuery::default() };
+    if store.list(query).await?.keys.is_empty() {
+        let keys = (0..KEYS).map(|number| {
+            Ok(NewKey {
+                secret: SecretKey::parse(&key(number))?,
+                label: format!("bench {number}"),
+                daily_limit: DailyLimit::new(LIMIT)?,
+                expires_at: None,
+            })
+        });
+        let keys = keys.collect::<Result<Vec<_>, BoxError>>()?;
+        store.create(keys, Actor::default()).await?;
+    }
+    Ok(store)
+}
+
+#[expect(clippy::disallowed_methods, reason = "one task per connection")]
+async fn serve<S, B>(listener: TcpListener, service: S) -> Result<Infallible, BoxError>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let mut server = Builder::new(TokioExecutor::new());
+    // A deadline as every real server has one, but longer than connections idle between windows.
+    server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(600));
+    println!("{}", listener.local_addr()?);
+    loop {
+        let (socket, _) = listener.accept().await?;
+        socket.set_nodelay(true)?;
+        let service = TowerToHyperService::new(service.clone());
+        tokio::spawn(server.serve_connection(TokioIo::new(socket), service).into_owned());
+    }
+}

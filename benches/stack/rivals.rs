@@ -1,0 +1,153 @@
+//! HAProxy and nginx, set up to do the same.
+
+use std::{
+    fmt::Write,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use tower::BoxError;
+
+use crate::{
+    forward::CREDENTIAL,
+    process::Server,
+    proxy::{KEYS, LIMIT, Variant, key},
+};
+
+/// Whether a program is there.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let run = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    run.is_ok_and(|status| status.success())
+}
+
+/// Starts the rival with this many threads or workers; what it needs is kept in `directory`.
+pub(crate) fn start(
+    variant: Variant,
+    upstream: SocketAddr,
+    threads: usize,
+    directory: &Path,
+) -> Result<Server, BoxError> {
+    let address = free_address()?;
+    let config = directory.join("config");
+    match variant {
+        Variant::Haproxy => {
+            let map: String =
+                (0..KEYS).map(|number| format!("{} k{number}\n", key(number))).collect();
+            let map_path = directory.join("keys.map");
+            fs::write(&map_path, map)?;
+            fs::write(&config, haproxy(address, upstream, threads, &map_path))?;
+            Server::foreign(ending_with_us("haproxy").arg("-f").arg(config), address)
+        }
+        _ => {
+            fs::write(&config, nginx(address, upstream, threads, directory)?)?;
+            Server::foreign(ending_with_us("nginx").arg("-c").arg(config), address)
+        }
+    }
+}
+
+/// These do not end with their stdin, as this program's roles do.
+fn ending_with_us(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", program]);
+    command
+}
+
+/// Below the ports that outgoing connections take, so that none takes it in between; and not the
+/// first that another bench would find.
+fn free_address() -> Result<SocketAddr, BoxError> {
+    let first = 20_000 + (std::process::id() % 1_000 * 10) as u16;
+    let free = (first..32_000).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    free.into_iter()
+        .find(|address| TcpListener::bind(address).is_ok())
+        .ok_or_else(|| "no free port".into())
+}
+
+/// The count lives in memory and is lost with the process.
+fn haproxy(listen: SocketAddr, upstream: SocketAddr, threads: usize, map: &Path) -> String {
+    let map = map.display();
+    format!(
+        r#"global
+    nbthread {threads}
+    maxconn 4096
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 600s
+    timeout server 600s
+    timeout http-request 600s
+frontend keys
+    bind {listen}
+    http-request set-var(txn.key) req.hdr(authorization),word(2,\ ),map_str({map})
+    http-request deny deny_status 401 unless {{ var(txn.key) -m found }}
+    http-request track-sc0 var(txn.key) table today
+    http-request deny deny_status 429 if {{ sc0_http_req_rate gt {LIMIT} }}
+    http-request set-header authorization "{CREDENTIAL}"
+    default_backend upstream
+backend today
+    stick-table type string len 32 size 100k expire 1d store http_req_rate(1d)
+backend upstream
+    http-reuse always
+    server upstream {upstream}
+"#
+    )
+}
+
+fn nginx(
+    listen: SocketAddr,
+    upstream: SocketAddr,
+    workers: usize,
+    directory: &Path,
+) -> Result<String, std::fmt::Error> {
+    let directory = directory.display();
+    let mut keys = String::new();
+    for number in 0..KEYS {
+        writeln!(keys, "        \"Bearer {}\" k{number};", key(number))?;
+    }
+    let proxy = format!(
+        r#"if ($key_id = "") {{ return 401; }}
+            proxy_pass http://upstream;
+            proxy_http_version 1.1;
+            proxy_set_header connection "";
+            proxy_set_header authorization "{CREDENTIAL}";"#
+    );
+    Ok(format!(
+        r#"daemon off;
+worker_processes {workers};
+pid {directory}/pid;
+error_log stderr warn;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    map_hash_bucket_size 128;
+    client_body_temp_path {directory}/bodies;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    keepalive_timeout 600s;
+    keepalive_requests 1000000000;
+    map $http_authorization $key_id {{
+        default "";
+{keys}    }}
+    upstream upstream {{
+        server {upstream};
+        keepalive 128;
+        keepalive_timeout 600s;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen {listen};
+        location / {{
+            {proxy}
+        }}
+        location ~ ^/v1/(stream|paced)$ {{
+            proxy_buffering off;
+            {proxy}
+        }}
+    }}
+}}
+"#
+    ))
+}

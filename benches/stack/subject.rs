@@ -1,0 +1,90 @@
+//! A proxy under measurement.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+use tower::BoxError;
+
+use crate::{
+    options::{Runtime, Setup},
+    process::Server,
+    proxy::Variant,
+    rivals,
+};
+
+/// How to start a proxy, and what it keeps on the disk.
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    pub(crate) variant: Variant,
+    program: PathBuf,
+    runtime: Runtime,
+    upstream: SocketAddr,
+    directory: TempDir,
+}
+
+impl Subject {
+    /// The raw pass-through, the same once more as a control, and the variants.
+    pub(crate) fn all(
+        setup: &Setup,
+        runtime: Runtime,
+        upstream: SocketAddr,
+    ) -> Result<Vec<Self>, BoxError> {
+        let this = std::env::current_exe()?;
+        let new = |name: String, variant, program: &Path, runtime| {
+            // In the target directory: the usual place for temporary files may be no disk at all.
+            let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+            let program = program.to_owned();
+            Ok::<_, BoxError>(Self { name, variant, program, runtime, upstream, directory })
+        };
+        let mut subjects = vec![
+            new("raw".to_owned(), Variant::Raw, &this, runtime)?,
+            new("raw (control)".to_owned(), Variant::Raw, &this, runtime)?,
+        ];
+        for variant in setup.variants() {
+            subjects.push(new(variant.name(), variant, &this, runtime)?);
+        }
+        if let Some((other, runtime)) = setup.other(&this, runtime) {
+            let own = |variant: &Variant| !matches!(variant, Variant::Haproxy | Variant::Nginx);
+            for variant in std::iter::once(Variant::Raw).chain(setup.variants()).filter(own) {
+                subjects.push(new(format!("other {}", variant.name()), variant, &other, runtime)?);
+            }
+        }
+        Ok(subjects)
+    }
+
+    /// The file of its store.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.path().join("quota.db")
+    }
+
+    pub(crate) fn start(&self) -> Result<Server, BoxError> {
+        match self.variant {
+            Variant::Haproxy | Variant::Nginx => {
+                let threads = self.runtime.threads();
+                rivals::start(self.variant, self.upstream, threads, self.directory.path())
+            }
+            _ => self.start_as(Command::new(&self.program)),
+        }
+    }
+
+    /// Starts this program's proxy by `command`, which runs the program with what is added.
+    pub(crate) fn start_as(&self, mut command: Command) -> Result<Server, BoxError> {
+        let runtime = match self.runtime {
+            Runtime::Current => "current",
+            Runtime::Multi => "multi",
+        };
+        command
+            .args(["proxy", &self.variant.name(), &self.upstream.to_string()])
+            .args(["--runtime", runtime, "--database"])
+            .arg(self.database());
+        Server::start(&mut command)
+    }
+
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+}

@@ -1,0 +1,125 @@
+//! System calls a request, exactly.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::NamedTempFile;
+use tower::BoxError;
+
+use crate::{
+    answers::Kind,
+    compare::Running,
+    load::{Load, Until},
+    options::{Requests, Runtime, Setup},
+    start_upstream,
+    subject::Subject,
+};
+
+/// Calls by name, for each request.
+type Calls = BTreeMap<String, f64>;
+
+/// Counts for every variant, and prints what differs from the raw pass-through.
+pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
+    let upstream = start_upstream()?;
+    let subjects = Subject::all(setup, setup.runtime(Runtime::Current), upstream.address)?;
+    let mut raw = Vec::new();
+    println!("\n### System calls a request, one connection\n");
+    println!("| variant | answer | calls | over raw | which |\n|---|---|--:|--:|---|");
+    for subject in subjects {
+        let name = subject.name.clone();
+        let (mut load, mut running) = (Load::start()?, Running::start(subject)?);
+        for (kind, requests) in requests.each() {
+            let calls = trace(&mut load, &mut running, kind, requests)?;
+            let base = raw.iter().find(|(known, _)| *known == kind).map(|(_, calls)| calls);
+            print(&name, kind, &calls, base.unwrap_or(&calls));
+            if base.is_none() {
+                raw.push((kind, calls));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn trace(
+    load: &mut Load,
+    running: &mut Running,
+    kind: Kind,
+    requests: u64,
+) -> Result<Calls, BoxError> {
+    // Connections, keys and counters are there before strace is.
+    running.window(load, (kind, 1, Until::Requests(200)))?;
+    let summary = NamedTempFile::new()?;
+    let strace = attach(running, &summary)?;
+    running.window(load, (kind, 1, Until::Requests(requests)))?;
+    detach(strace)?;
+    let summary = fs::read_to_string(summary.path())?;
+    let per_request = |(name, calls): (String, u64)| (name, calls as f64 / requests as f64);
+    Ok(parse(&summary).map(per_request).collect())
+}
+
+fn attach(running: &Running, summary: &NamedTempFile) -> Result<Child, BoxError> {
+    let mut command = Command::new("strace");
+    command.args(["-c", "-f", "-o"]).arg(summary.path());
+    for pid in &running.server.pids {
+        command.args(["-p", &pid.to_string()]);
+    }
+    let mut strace = command.stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(strace.stderr.take().ok_or("strace has no stderr")?);
+    for _ in &running.server.pids {
+        let mut line = String::new();
+        lines.read_line(&mut line)?;
+        if !line.contains(" attached") {
+            lines.read_to_string(&mut line)?;
+            return Err(format!("strace cannot attach: {line}").into());
+        }
+    }
+    // What it says later fits into the pipe, which must not be closed before it ends.
+    strace.stderr = Some(lines.into_inner());
+    Ok(strace)
+}
+
+fn detach(mut strace: Child) -> Result<(), BoxError> {
+    kill(Pid::from_raw(strace.id().cast_signed()), Signal::SIGINT)?;
+    strace.wait()?;
+    Ok(())
+}
+
+/// The rows of strace's table: share, seconds, time a call, calls, errors if any, name.
+fn parse(summary: &str) -> impl Iterator<Item = (String, u64)> {
+    summary.lines().filter_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let name = columns.last().filter(|name| **name != "total")?;
+        Some(((*name).to_owned(), columns.get(3)?.parse().ok()?))
+    })
+}
+
+fn print(name: &str, kind: Kind, calls: &Calls, raw: &Calls) {
+    let total = |calls: &Calls| calls.values().sum::<f64>();
+    let mut differences: Vec<(&str, f64)> = calls
+        .keys()
+        .chain(raw.keys().filter(|name| !calls.contains_key(*name)))
+        .map(|name| {
+            let of = |calls: &Calls| calls.get(name).copied().unwrap_or_default();
+            (name.as_str(), of(calls) - of(raw))
+        })
+        .filter(|(_, difference)| difference.abs() >= 0.01)
+        .collect();
+    differences.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    let which: Vec<String> =
+        differences.iter().map(|(name, difference)| format!("{name} {difference:+.2}")).collect();
+    println!(
+        "| {name} | {} | {:.2} | {:+.2} | {} |",
+        kind.name(),
+        total(calls),
+        total(calls) - total(raw),
+        which.join(", "),
+    );
+}

@@ -1,0 +1,137 @@
+//! Where a chunked body ends.
+
+/// The longest sum of chunk extensions and trailers, which are of no use here.
+const LONGEST_EXTRAS: usize = 16 * 1024;
+
+/// How far a chunked body has come (RFC 9112, section 7.1). Only the one spelling is taken that
+/// nobody reads otherwise: lines end with CR LF, and a size has up to 15 digits and no spaces.
+#[derive(Debug, Default)]
+pub(super) struct ChunkedBody {
+    expected: Expected,
+    /// Of this chunk.
+    left: u64,
+    digits: u8,
+    extras: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Expected {
+    #[default]
+    Size,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    TrailerOrEnd,
+    Trailer,
+    TrailerLf,
+    EndLf,
+}
+
+impl ChunkedBody {
+    /// Reads on: how many of `bytes` belong to the body, and whether it is over. `None` if they are
+    /// no chunks.
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.expected == Expected::Data {
+                let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                self.left -= here as u64;
+                at += here;
+                if self.left == 0 {
+                    self.expected = Expected::DataCr;
+                }
+                continue;
+            }
+            let over = self.expected == Expected::EndLf;
+            self.expected = self.after(bytes[at])?;
+            at += 1;
+            if over {
+                return Some((at, true));
+            }
+        }
+        Some((at, false))
+    }
+
+    /// What comes after this byte, which is none of the data.
+    fn after(&mut self, byte: u8) -> Option<Expected> {
+        use Expected as E;
+        Some(match (self.expected, byte) {
+            (E::Size, b'\r') if self.digits > 0 => E::SizeLf,
+            (E::Size, b';') if self.digits > 0 => E::Extension,
+            (E::Size, _) if self.digits < 15 => {
+                let digit = char::from(byte).to_digit(16)?;
+                self.left = self.left << 4 | u64::from(digit);
+                self.digits += 1;
+                E::Size
+            }
+            (E::Extension, b'\r') => E::SizeLf,
+            (E::SizeLf, b'\n') => {
+                self.digits = 0;
+                if self.left > 0 { E::Data } else { E::TrailerOrEnd }
+            }
+            (E::DataCr, b'\r') => E::DataLf,
+            (E::DataLf, b'\n') => E::Size,
+            (E::TrailerOrEnd, b'\r') => E::EndLf,
+            (E::EndLf, b'\n') => E::Size,
+            (E::Trailer, b'\r') => E::TrailerLf,
+            (E::TrailerLf, b'\n') => E::TrailerOrEnd,
+            (E::Extension | E::Trailer | E::TrailerOrEnd, _) => {
+                self.extras += 1;
+                let is_text = byte == b'\t' || !byte.is_ascii_control();
+                (is_text && self.extras <= LONGEST_EXTRAS).then_some(())?;
+                if self.expected == E::Extension { E::Extension } else { E::Trailer }
+            }
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(body: &str) -> Option<usize> {
+        let (used, over) = ChunkedBody::default().advance(body.as_bytes())?;
+        over.then_some(used)
+    }
+
+    #[test]
+    fn the_end_is_found_at_every_cut() {
+        let body = b"5\r\nhello\r\nA;x=\"y\"\r\n0123456789\r\n0\r\na: b\r\nc: d\r\n\r\nGET /";
+        let end = body.len() - b"GET /".len();
+        for cut in 0..end {
+            let mut chunked = ChunkedBody::default();
+            assert_eq!(chunked.advance(&body[..cut]), Some((cut, false)));
+            assert_eq!(chunked.advance(&body[cut..]), Some((end - cut, true)), "{cut}");
+        }
+    }
+
+    #[test]
+    fn only_one_spelling_is_taken() {
+        assert_eq!(ends("0\r\n\r\n"), Some(5));
+        assert_eq!(ends("000\r\n\r\n"), Some(7));
+        for body in [
+            "\r\n",
+            "0\n\n",
+            "0\r\n\n",
+            "5\nhello\r\n0\r\n\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "5\r\nhello0\r\n\r\n",
+            "5 \r\nhello\r\n0\r\n\r\n",
+            " 5\r\nhello\r\n0\r\n\r\n",
+            "0x5\r\nhello\r\n0\r\n\r\n",
+            "+5\r\nhello\r\n0\r\n\r\n",
+            "-1\r\n",
+            ";x\r\n",
+            "1000000000000000\r\n",
+            "5;a\nb\r\nhello\r\n0\r\n\r\n",
+            "0\r\na: b\n\r\n",
+            "0\r\na\0b\r\n\r\n",
+        ] {
+            let mut chunked = ChunkedBody::default();
+            assert_eq!(chunked.advance(body.as_bytes()), None, "{body:?}");
+        }
+    }
+}

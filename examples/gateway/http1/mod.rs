@@ -1,0 +1,222 @@
+//! What hyper leaves open about HTTP/1 requests: it takes a `Content-Length` beside a
+//! `Transfer-Encoding`, and answers what it does not take without a body.
+//!
+//! [`Guarded`] stands between the socket and hyper and judges each request's head by its bytes. In
+//! the place of one that is refused, hyper gets a short one that it takes, so that the answer is
+//! made like any other; the service learns the reason from [`Refused`].
+
+mod chunked;
+mod head;
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use chunked::ChunkedBody;
+pub(crate) use head::BadHead;
+use head::{Framing, judge};
+
+/// How an HTTP/2 connection begins (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How much is read at once.
+const READ: usize = 8 * 1024;
+/// Takes the place of a request that is refused.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+
+/// Why the last request of this connection is refused, if it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refused(Arc<OnceLock<BadHead>>);
+
+impl Refused {
+    pub(crate) fn get(&self) -> Option<BadHead> {
+        self.0.get().copied()
+    }
+}
+
+/// A socket of which hyper reads only requests with good heads.
+pub(crate) struct Guarded<S> {
+    socket: S,
+    state: State,
+    /// What was read and not handed on.
+    pending: BytesMut,
+    /// How much of it may be handed on: never more than one request at once, so that hyper has
+    /// called the service for it before the next is judged.
+    released: usize,
+    /// How much of it was searched for the end of a head.
+    searched: usize,
+    refused: Refused,
+}
+
+enum State {
+    /// The protocol is not known yet.
+    Opening,
+    Http2,
+    Head,
+    Body(u64),
+    Chunked(ChunkedBody),
+    Refused,
+}
+
+impl<S> Guarded<S> {
+    pub(crate) fn new(socket: S) -> Self {
+        Self {
+            socket,
+            state: State::Opening,
+            pending: BytesMut::new(),
+            released: 0,
+            searched: 0,
+            refused: Refused::default(),
+        }
+    }
+
+    /// What this connection's service must look at.
+    pub(crate) fn refused(&self) -> Refused {
+        self.refused.clone()
+    }
+
+    /// Releases what of the pending bytes may be handed on; `false` if more must be read first.
+    fn release(&mut self) -> io::Result<bool> {
+        if self.pending.is_empty() && !matches!(self.state, State::Refused) {
+            return Ok(false);
+        }
+        match &mut self.state {
+            State::Opening => {
+                let begun = self.pending.len().min(PREFACE.len());
+                if self.pending[..begun] != PREFACE[..begun] {
+                    self.state = State::Head;
+                } else if begun == PREFACE.len() {
+                    self.state = State::Http2;
+                } else {
+                    return Ok(false);
+                }
+                return self.release();
+            }
+            State::Http2 => self.released = self.pending.len(),
+            State::Head => return Ok(self.release_head()),
+            State::Body(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.pending.len());
+                self.released = here;
+                *left -= here as u64;
+                if *left == 0 {
+                    self.state = State::Head;
+                }
+            }
+            State::Chunked(body) => {
+                let (used, over) = body.advance(&self.pending).ok_or_else(malformed_chunk)?;
+                self.released = used;
+                if over {
+                    self.state = State::Head;
+                }
+            }
+            State::Refused => {}
+        }
+        Ok(true)
+    }
+
+    fn release_head(&mut self) -> bool {
+        while self.pending.starts_with(b"\r\n") {
+            self.pending.advance(2);
+        }
+        match judge(&self.pending, self.searched) {
+            Ok(Some(head)) => {
+                self.released = head.length;
+                self.state = match head.framing {
+                    Framing::Length(0) => State::Head,
+                    Framing::Length(length) => State::Body(length),
+                    Framing::Chunked => State::Chunked(ChunkedBody::default()),
+                };
+                self.searched = 0;
+                true
+            }
+            Ok(None) => {
+                self.searched = self.pending.len();
+                false
+            }
+            Err(bad) => {
+                // The first reason stays; there is no second, as nothing is read any more.
+                let _ = self.refused.0.set(bad);
+                self.pending = BytesMut::from(STAND_IN);
+                self.released = STAND_IN.len();
+                self.state = State::Refused;
+                true
+            }
+        }
+    }
+}
+
+fn malformed_chunk() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "malformed chunk")
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if matches!(this.state, State::Http2) && this.pending.is_empty() {
+            return Pin::new(&mut this.socket).poll_read(cx, buf);
+        }
+        while this.released == 0 {
+            if this.release()? {
+                continue;
+            }
+            this.pending.reserve(READ);
+            match poll_read_buf(Pin::new(&mut this.socket), cx, &mut this.pending) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // Most connections wait most of the time.
+                    if this.pending.is_empty() {
+                        this.pending = BytesMut::new();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        let here = this.released.min(buf.remaining());
+        buf.put_slice(&this.pending[..here]);
+        this.pending.advance(here);
+        this.released -= here;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

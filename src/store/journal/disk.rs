@@ -1,0 +1,112 @@
+//! Where segments lie.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// Numbered files that are written at the end only.
+pub(crate) trait Disk: Send + Sync + 'static {
+    /// The numbers of the segments that are there, in any order.
+    fn segments(&self) -> io::Result<Vec<u64>>;
+
+    /// What a segment holds.
+    fn read(&self, number: u64) -> io::Result<Vec<u8>>;
+
+    /// A new segment that begins with these bytes. It and they survive a loss of power.
+    fn create(&self, number: u64, head: &[u8]) -> io::Result<Arc<dyn Segment>>;
+
+    /// Removes a segment.
+    fn remove(&self, number: u64) -> io::Result<()>;
+}
+
+/// An open segment.
+pub(crate) trait Segment: Send + Sync {
+    /// Writes all of `bytes` at `offset`. They survive the end of the process.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// All that was written before survives a loss of power.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// Files beside a database: `quota.db` → `quota.db.journal.1`.
+pub(crate) struct FileDisk {
+    directory: PathBuf,
+    prefix: String,
+}
+
+impl FileDisk {
+    /// The segments that belong to the database at this path.
+    pub(crate) fn beside(database: &std::path::Path) -> Self {
+        let name = database.file_name().unwrap_or_default().to_string_lossy();
+        let directory = match database.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        Self { directory, prefix: format!("{name}.journal.") }
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.directory.join(format!("{}{number}", self.prefix))
+    }
+
+    /// Makes the names of new files survive a loss of power.
+    fn sync_directory(&self) -> io::Result<()> {
+        // Other systems cannot open a directory, and keep names safe by themselves.
+        if cfg!(unix) { File::open(&self.directory)?.sync_all() } else { Ok(()) }
+    }
+}
+
+impl Disk for FileDisk {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(&self.prefix));
+            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        }
+        Ok(numbers)
+    }
+
+    fn read(&self, number: u64) -> io::Result<Vec<u8>> {
+        fs::read(self.path(number))
+    }
+
+    fn create(&self, number: u64, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
+        let mut options = File::options();
+        // What is there under this number is left over from a start that did not get far.
+        options.create(true).truncate(true).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(self.path(number))?;
+        file.write_at(head, 0)?;
+        file.sync_all()?;
+        self.sync_directory()?;
+        Ok(Arc::new(file))
+    }
+
+    fn remove(&self, number: u64) -> io::Result<()> {
+        fs::remove_file(self.path(number))
+    }
+}
+
+impl Segment for File {
+    #[cfg(unix)]
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
+    }
+
+    #[cfg(not(unix))]
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        use std::io::{Seek, SeekFrom, Write};
+        let mut file = self;
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

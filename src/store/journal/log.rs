@@ -1,0 +1,345 @@
+use std::{
+    io, mem,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Disk, Lsn, Position, Record, Segment, Unfolded,
+    segment::{HEAD, frame, head},
+    sync::Bell,
+};
+use crate::{
+    error::StoreError,
+    store::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock},
+};
+
+/// The longest that a record waits for its sync.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// An append-only log of what was counted.
+pub(crate) struct Journal {
+    disk: Box<dyn Disk>,
+    tail: Mutex<Tail>,
+    /// Up to where everything survives a loss of power.
+    synced: AtomicU64,
+    /// Whether something may lie behind `synced`, and a sync is due.
+    dirty: AtomicBool,
+    failed: AtomicBool,
+    ended: AtomicBool,
+    /// There is no older segment than this.
+    oldest: AtomicU64,
+    /// Held while the tail is synced or replaced.
+    syncing: Mutex<()>,
+    waiters: Mutex<Vec<(Lsn, Waker)>>,
+    pub(super) bell: Bell,
+}
+
+/// Where the next record goes, and what was not taken yet.
+struct Tail {
+    segment: Arc<dyn Segment>,
+    position: Position,
+    end: Lsn,
+    /// What lies before this was taken.
+    taken: Lsn,
+    unfolded: Unfolded,
+    buffer: Vec<u8>,
+}
+
+impl Journal {
+    /// A journal that begins with the segment of this number.
+    pub(crate) fn begin(disk: Box<dyn Disk>, number: u64) -> io::Result<Self> {
+        let segment = disk.create(number, &head(number))?;
+        let position = Position { segment: number, offset: HEAD };
+        let tail = Tail {
+            segment,
+            position,
+            end: Lsn::default(),
+            taken: Lsn::default(),
+            unfolded: Unfolded::default(),
+            buffer: Vec::new(),
+        };
+        Ok(Self {
+            disk,
+            tail: Mutex::new(tail),
+            synced: AtomicU64::new(0),
+            dirty: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            oldest: AtomicU64::new(0),
+            syncing: Mutex::new(()),
+            waiters: Mutex::new(Vec::new()),
+            bell: Bell::default(),
+        })
+    }
+
+    /// Writes a record down. When this returns, it survives the end of the process.
+    ///
+    /// # Errors
+    ///
+    /// It was not written, and nothing more is until [`Journal::renew`].
+    pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn, StoreError> {
+        let mut tail = lock(&self.tail);
+        let end = self.write(&mut tail, record)?;
+        tail.unfolded.add(record);
+        drop(tail);
+        self.mark_dirty();
+        Ok(end)
+    }
+
+    /// Writes a record down, or keeps it in memory if it cannot be written.
+    pub(crate) fn append_or_hold(&self, record: &Record<'_>) {
+        let mut tail = lock(&self.tail);
+        let written = self.write(&mut tail, record);
+        tail.unfolded.add(record);
+        drop(tail);
+        if written.is_ok() {
+            self.mark_dirty();
+        }
+    }
+
+    /// Keeps a record in memory only, until it is taken.
+    pub(crate) fn hold(&self, record: &Record<'_>) {
+        lock(&self.tail).unfolded.add(record);
+    }
+
+    fn write(&self, tail: &mut Tail, record: &Record<'_>) -> Result<Lsn, StoreError> {
+        if self.has_failed() {
+            return Err(failure());
+        }
+        tail.buffer.clear();
+        frame(record, tail.position.segment, &mut tail.buffer);
+        if let Err(error) = tail.segment.write_at(&tail.buffer, tail.position.offset) {
+            self.fail(&error);
+            return Err(failure());
+        }
+        tail.position.offset += tail.buffer.len() as u64;
+        tail.end.0 += tail.buffer.len() as u64;
+        Ok(tail.end)
+    }
+
+    fn mark_dirty(&self) {
+        if !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::AcqRel) {
+            self.sync_within(PERIOD);
+        }
+    }
+
+    /// Whether all up to `end` survives a loss of power.
+    pub(crate) fn is_synced(&self, end: Lsn) -> bool {
+        self.synced.load(Ordering::Acquire) >= end.0
+    }
+
+    /// Ready once all up to `end` survives a loss of power, which somebody must have asked for.
+    ///
+    /// # Errors
+    ///
+    /// The journal has failed.
+    pub(crate) fn poll_synced(
+        &self,
+        end: Lsn,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StoreError>> {
+        if self.is_synced(end) {
+            return Poll::Ready(Ok(()));
+        }
+        let mut waiters = lock(&self.waiters);
+        // Looked at again under the lock, which the sync takes before it wakes.
+        if self.is_synced(end) {
+            return Poll::Ready(Ok(()));
+        }
+        if self.has_failed() {
+            return Poll::Ready(Err(failure()));
+        }
+        waiters.push((end, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Sees to it that what was appended is synced after at most this time.
+    pub(crate) fn sync_within(&self, time: Duration) {
+        self.bell.ring_at(Instant::now() + time);
+    }
+
+    #[cfg(all(test, model))]
+    pub(crate) fn is_due(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Sees to it that all up to `end` is synced after at most this time.
+    pub(crate) fn sync_to(&self, end: Lsn, within: Duration) {
+        if !self.is_synced(end) {
+            self.sync_within(within);
+        }
+    }
+
+    /// Makes what was appended survive a loss of power.
+    pub(crate) fn sync(&self) {
+        let _syncing = lock(&self.syncing);
+        self.dirty.store(false, Ordering::Release);
+        let (segment, end) = {
+            let tail = lock(&self.tail);
+            (tail.segment.clone(), tail.end)
+        };
+        if self.has_failed() || self.is_synced(end) {
+            return;
+        }
+        match segment.sync() {
+            Ok(()) => self.advance(end),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// What was appended since the last time.
+    pub(crate) fn take(&self) -> Unfolded {
+        let mut tail = lock(&self.tail);
+        let mut taken = mem::take(&mut tail.unfolded);
+        taken.position = Some(tail.position);
+        tail.taken = tail.end;
+        taken
+    }
+
+    /// Goes on in a new segment. What was taken must have been folded. After a failure that must be
+    /// all there is, as the old segment can no longer be trusted.
+    ///
+    /// # Errors
+    ///
+    /// The new segment could not be made, the old one not be synced, or more than was taken was
+    /// written before a failure: that must be folded first.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        let _syncing = lock(&self.syncing);
+        if self.ended.load(Ordering::Acquire) {
+            return Err(io::Error::other("the journal has ended"));
+        }
+        let number = lock(&self.tail).position.segment + 1;
+        let segment = self.disk.create(number, &head(number))?;
+        // Writes fail under the lock of the tail and syncs under that of `syncing`, so a failure
+        // that is forgotten here is one of before.
+        let (old, end, had_failed) = {
+            let mut tail = lock(&self.tail);
+            let had_failed = self.failed.load(Ordering::Acquire);
+            if had_failed && tail.taken < tail.end {
+                return Err(io::Error::other("not all was folded"));
+            }
+            tail.position = Position { segment: number, offset: HEAD };
+            let old = mem::replace(&mut tail.segment, segment);
+            self.failed.store(false, Ordering::Release);
+            (old, tail.end, had_failed)
+        };
+        if !had_failed && let Err(error) = old.sync() {
+            self.fail(&error);
+            return Err(error);
+        }
+        self.advance(end);
+        Ok(())
+    }
+
+    /// Removes the segments that are not needed once this was folded.
+    pub(crate) fn forget_folded(&self, folded: &Unfolded) -> io::Result<()> {
+        let Some(position) = folded.position else { return Ok(()) };
+        if self.oldest.load(Ordering::Relaxed) >= position.segment {
+            return Ok(());
+        }
+        for number in self.disk.segments()? {
+            if number < position.segment {
+                self.disk.remove(number)?;
+            }
+        }
+        self.oldest.store(position.segment, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether nothing is written: a write or sync has failed since the last segment was begun, or
+    /// the journal has ended.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire) || self.ended.load(Ordering::Acquire)
+    }
+
+    /// Takes no more records, for good.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        // Whoever was about to write has done so once the lock is free.
+        drop(lock(&self.tail));
+        self.wake_all();
+    }
+
+    fn fail(&self, error: &io::Error) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(%error, "the journal could not be written");
+        }
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        let waiters = mem::take(&mut *lock(&self.waiters));
+        waiters.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    fn advance(&self, end: Lsn) {
+        self.synced.store(end.0, Ordering::Release);
+        let mut waiters = lock(&self.waiters);
+        let ready: Vec<_> = waiters.extract_if(.., |(wanted, _)| *wanted <= end).collect();
+        drop(waiters);
+        ready.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+fn failure() -> StoreError {
+    StoreError::unavailable("the journal cannot be written")
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::*;
+    use crate::store::{counter::Origin, journal::CountChange};
+
+    /// Every sync fails.
+    struct Broken;
+
+    impl Disk for Broken {
+        fn segments(&self) -> io::Result<Vec<u64>> {
+            Ok(Vec::new())
+        }
+
+        fn read(&self, _: u64) -> io::Result<Vec<u8>> {
+            Ok(Vec::new())
+        }
+
+        fn create(&self, _: u64, _: &[u8]) -> io::Result<Arc<dyn Segment>> {
+            Ok(Arc::new(Self))
+        }
+
+        fn remove(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Segment for Broken {
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Err(io::Error::other("EIO"))
+        }
+    }
+
+    fn append(journal: &Journal) -> Lsn {
+        let origin = Origin { day: "2026-11-23".parse().unwrap(), epoch: 0 };
+        let count = Some(CountChange { used: 1, ..CountChange::of(origin) });
+        journal.append(&Record { id: &"alice".into(), count, usage: None }).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_not_forgotten_before_all_that_was_written_is_folded() {
+        let journal = Journal::begin(Box::new(Broken), 1).unwrap();
+        append(&journal);
+        journal.take();
+        let end = append(&journal);
+        journal.sync();
+        assert!(journal.renew().is_err());
+        assert!(journal.has_failed() && !journal.is_synced(end));
+        journal.take();
+        journal.renew().unwrap();
+        assert!(!journal.has_failed() && journal.is_synced(end));
+    }
+}

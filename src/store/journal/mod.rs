@@ -1,0 +1,30 @@
+//! The journal: what was counted, written down one record at a time beside the database.
+//!
+//! [`Journal::append`] is one `write` of a few checksummed bytes. When it returns, the record
+//! survives the end of the process; once [`Journal::poll_synced`] is ready, it survives a loss of
+//! power. Whoever folds the records into a database takes them from memory
+//! ([`Journal::take`]) and keeps the [`Position`] beside them in the same transaction; after a
+//! restart [`replay`] reads what lies behind that position.
+//!
+//! Records lie in numbered segments. A new one is begun when the last has grown long, after a
+//! failed write, and at every start; a folded one is removed.
+
+mod disk;
+mod log;
+mod record;
+mod segment;
+mod sync;
+mod unfolded;
+
+pub(crate) use self::{
+    disk::{Disk, FileDisk, Segment},
+    log::Journal,
+    record::{CountChange, Record, UsageEntry, from_unix_millis, unix_millis},
+    segment::{Position, replay},
+    sync::Syncer,
+    unfolded::{Delta, Figures, Unfolded},
+};
+
+/// A point in everything that was appended since the start, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lsn(pub(crate) u64);

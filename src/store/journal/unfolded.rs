@@ -1,0 +1,118 @@
+use std::collections::HashMap;
+
+use super::{CountChange, Position, Record};
+use crate::{
+    clock::Day,
+    key::KeyId,
+    store::{UsageFigures, counter::Origin},
+};
+
+/// What the journal holds and the database does not yet, summed up.
+#[derive(Default)]
+pub(crate) struct Unfolded {
+    subjects: HashMap<KeyId, Subject, foldhash::fast::RandomState>,
+    /// How far the journal is folded once this is.
+    pub(crate) position: Option<Position>,
+}
+
+/// What is not folded of one subject.
+#[derive(Default)]
+pub(crate) struct Subject {
+    pub(crate) counts: Vec<(Origin, Delta)>,
+    pub(crate) figures: Vec<Figures>,
+}
+
+/// What several records change about one count.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Delta {
+    pub(crate) used: i64,
+    pub(crate) refunded: i64,
+    pub(crate) last_used_at: Option<i64>,
+    pub(crate) charged: Option<u64>,
+}
+
+/// The figures of one day and model.
+pub(crate) struct Figures {
+    pub(crate) day: Day,
+    pub(crate) model: String,
+    pub(crate) figures: UsageFigures,
+}
+
+impl Unfolded {
+    /// Adds a record that comes after those that are there.
+    pub(crate) fn add(&mut self, record: &Record<'_>) {
+        let subject = match self.subjects.get_mut(record.id) {
+            Some(subject) => subject,
+            None => self.subjects.entry(record.id.clone()).or_default(),
+        };
+        if let Some(change) = &record.count {
+            subject.count(change.origin).add(&change.into());
+        }
+        if let Some(entry) = &record.usage {
+            *subject.figures(entry.day, entry.model.unwrap_or_default()) += entry.figures();
+        }
+    }
+
+    /// Adds what came after.
+    pub(crate) fn append(&mut self, later: Self) {
+        for (id, added) in later.subjects {
+            let subject = self.subjects.entry(id).or_default();
+            for (origin, delta) in &added.counts {
+                subject.count(*origin).add(delta);
+            }
+            for Figures { day, model, figures } in added.figures {
+                *subject.figures(day, &model) += figures;
+            }
+        }
+        self.position = later.position.or(self.position);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
+    }
+
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = (&KeyId, &Subject)> {
+        self.subjects.iter()
+    }
+}
+
+// A subject has few days and models at once, and the last one is nearly always meant.
+impl Subject {
+    fn count(&mut self, origin: Origin) -> &mut Delta {
+        let at = self.counts.iter().rposition(|(other, _)| *other == origin).unwrap_or_else(|| {
+            self.counts.push((origin, Delta::default()));
+            self.counts.len() - 1
+        });
+        &mut self.counts[at].1
+    }
+
+    fn figures(&mut self, day: Day, model: &str) -> &mut UsageFigures {
+        let is_meant = |figures: &Figures| figures.day == day && figures.model == model;
+        let at = self.figures.iter().rposition(is_meant).unwrap_or_else(|| {
+            let (model, figures) = (model.to_owned(), UsageFigures::default());
+            self.figures.push(Figures { day, model, figures });
+            self.figures.len() - 1
+        });
+        &mut self.figures[at].figures
+    }
+}
+
+impl Delta {
+    fn add(&mut self, later: &Self) {
+        self.used += later.used;
+        self.refunded += later.refunded;
+        self.last_used_at = self.last_used_at.max(later.last_used_at);
+        self.charged = later.charged.or(self.charged);
+    }
+}
+
+impl From<&CountChange> for Delta {
+    fn from(change: &CountChange) -> Self {
+        Self {
+            used: change.used.into(),
+            refunded: change.refunded.into(),
+            last_used_at: change.used_at,
+            charged: change.charged,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Every interleaving of a few threads, tried out by loom.
+//!
+//! `RUSTFLAGS="--cfg model" cargo test --lib --features full model`
+
+use std::{
+    io,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    time::{Duration, SystemTime},
+};
+
+use loom::{
+    model,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use super::{
+    QuotaSubject, Refund,
+    counter::{Count, DayCounter, Origin},
+    journal::{CountChange, Disk, Journal, Lsn, Record, Segment, Unfolded},
+};
+use crate::{clock::Calendar, key::DailyLimit};
+
+fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(12 * 3600)
+}
+
+fn origin() -> Origin {
+    Origin { day: "1970-01-01".parse().unwrap(), epoch: 0 }
+}
+
+fn subject(limit: u32) -> QuotaSubject {
+    QuotaSubject::new("alice".into(), DailyLimit::new(limit).unwrap())
+}
+
+fn counter() -> Arc<DayCounter> {
+    Arc::new(DayCounter::new(Count::new(origin().day)))
+}
+
+fn take(counter: &DayCounter, limit: u32) -> Option<Origin> {
+    let keep = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
+    counter.reserve(&subject(limit), &Calendar::utc(), noon(), keep).unwrap().0
+}
+
+fn give_back(counter: &DayCounter, limit: u32, taken: Origin) -> bool {
+    counter.refund(taken, &subject(limit), Refund::UpToLimit, |_, ()| true)
+}
+
+#[test]
+fn model_of_concurrent_reservations_admits_exactly_the_limit() {
+    model(|| {
+        let counter = counter();
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let counter = counter.clone();
+                thread::spawn(move || take(&counter, 2).is_some())
+            })
+            .collect();
+        let admitted = threads.into_iter().map(|thread| thread.join().unwrap());
+        assert_eq!(admitted.filter(|admitted| *admitted).count(), 2);
+    });
+}
+
+#[test]
+fn model_of_refunds_admits_exactly_as_many_more() {
+    model(|| {
+        let counter = counter();
+        let other = counter.clone();
+        let taker = thread::spawn(move || u64::from(take(&other, 1).is_some()));
+        let mut kept = 0;
+        if let Some(taken) = take(&counter, 1)
+            && !give_back(&counter, 1, taken)
+        {
+            kept += 1;
+        }
+        kept += taker.join().unwrap();
+        assert_eq!(counter.count().used, kept);
+    });
+}
+
+#[test]
+fn model_of_a_reset_keeps_late_refunds_away_from_the_new_count() {
+    model(|| {
+        let counter = counter();
+        let taken = take(&counter, 2).unwrap();
+        let (refunding, resetting) = (counter.clone(), counter.clone());
+        let refund = thread::spawn(move || give_back(&refunding, 2, taken));
+        let reset = thread::spawn(move || {
+            resetting.reset(|count| count.after_reset(origin().day));
+            take(&resetting, 2).is_some()
+        });
+        refund.join().unwrap();
+        assert!(reset.join().unwrap());
+        assert_eq!(counter.count().used, 1, "the unit that was taken after the reset");
+    });
+}
+
+/// A disk that fails its syncs, or does not.
+#[derive(Clone, Copy)]
+struct TestDisk {
+    fails: bool,
+}
+
+impl Disk for TestDisk {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        Ok(Vec::new())
+    }
+    fn read(&self, _: u64) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+    fn create(&self, _: u64, _: &[u8]) -> io::Result<Arc<dyn Segment>> {
+        Ok(Arc::new(*self))
+    }
+    fn remove(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Segment for TestDisk {
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync(&self) -> io::Result<()> {
+        if self.fails { Err(io::Error::other("test")) } else { Ok(()) }
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn journal(fails: bool) -> Arc<Journal> {
+    Arc::new(Journal::begin(Box::new(TestDisk { fails }), 1).unwrap())
+}
+
+fn append(journal: &Journal) -> Lsn {
+    let change = CountChange { used: 1, ..CountChange::of(origin()) };
+    let id = "alice".into();
+    journal.append(&Record { id: &id, count: Some(change), usage: None }).unwrap()
+}
+
+/// Whoever waits for a sync that comes meanwhile is answered or woken.
+fn a_waiter_is_answered_or_woken(fails: bool) {
+    let journal = journal(fails);
+    let end = append(&journal);
+    let syncing = journal.clone();
+    let sync = thread::spawn(move || syncing.sync());
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    let first = journal.poll_synced(end, &mut cx);
+    sync.join().unwrap();
+    match first {
+        Poll::Ready(answer) => assert_eq!(answer.is_err(), fails),
+        Poll::Pending => {
+            assert!(woken.0.load(Ordering::SeqCst), "a lost wake-up");
+            let Poll::Ready(answer) = journal.poll_synced(end, &mut cx) else {
+                panic!("woken for nothing");
+            };
+            assert_eq!(answer.is_err(), fails);
+        }
+    }
+}
+
+#[test]
+fn model_of_a_sync_loses_no_waiter() {
+    model(|| a_waiter_is_answered_or_woken(false));
+}
+
+#[test]
+fn model_of_a_failed_sync_tells_every_waiter() {
+    model(|| a_waiter_is_answered_or_woken(true));
+}
+
+#[test]
+fn model_of_records_appended_beside_a_sync_are_synced_or_due() {
+    model(|| {
+        let journal = journal(false);
+        let appending = journal.clone();
+        let append = thread::spawn(move || append(&appending));
+        journal.sync();
+        let end = append.join().unwrap();
+        assert!(journal.is_synced(end) || journal.is_due(), "nobody will sync it");
+    });
+}
+
+#[test]
+fn model_of_a_new_segment_loses_no_record() {
+    model(|| {
+        let journal = journal(false);
+        let appending = journal.clone();
+        let append = thread::spawn(move || append(&appending));
+        let used = |unfolded: &Unfolded| {
+            let counts = unfolded.subjects().flat_map(|(_, subject)| &subject.counts);
+            counts.map(|(_, delta)| delta.used).sum::<i64>()
+        };
+        let before = used(&journal.take());
+        journal.renew().unwrap();
+        append.join().unwrap();
+        let after = journal.take();
+        assert_eq!(before + used(&after), 1);
+        assert_eq!(after.position.unwrap().segment, 2);
+    });
+}

@@ -1,0 +1,137 @@
+//! Folding the journal into the tables.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::jobs::apart;
+use crate::{
+    clock::Day,
+    key::KeyId,
+    store::journal::{Delta, Figures, Position, Unfolded},
+};
+
+/// Writes what is not folded yet, and how far the journal is folded with it.
+pub(super) fn write(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+    write_counts(connection, unfolded)?;
+    // Figures that cannot be written must not keep units from being counted.
+    if apart(connection, |connection| write_figures(connection, unfolded))?.is_none() {
+        tracing::error!("usage figures were lost");
+    }
+    match unfolded.position {
+        Some(position) => write_position(connection, position),
+        None => Ok(()),
+    }
+}
+
+fn write_counts(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+    // Units of before a reset are kept apart, like those that were reset.
+    let mut count = connection.prepare_cached(
+        "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at)
+         VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6)
+         ON CONFLICT (key_id, day) DO UPDATE SET
+             used = CASE WHEN epoch = ?3 THEN max(0, used + ?4) ELSE used END,
+             refunded = CASE WHEN epoch = ?3 THEN refunded + ?5 ELSE refunded END,
+             reset_used = CASE WHEN epoch = ?3 THEN reset_used ELSE max(0, reset_used + ?4) END,
+             last_used_at = max(coalesce(last_used_at, ?6), coalesce(?6, last_used_at))",
+    )?;
+    let mut block = connection.prepare_cached(
+        "INSERT INTO blocks (key_id, day, epoch, charged) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (key_id) DO UPDATE SET day = ?2, epoch = ?3, charged = ?4
+         WHERE (day, epoch) <= (?2, ?3)",
+    )?;
+    for (id, subject) in unfolded.subjects() {
+        for (origin, delta) in &subject.counts {
+            let (id, day) = (id.as_str(), origin.day.to_string());
+            let Delta { used, refunded, last_used_at, charged } = delta;
+            count.execute(params![id, day, origin.epoch, used, refunded, last_used_at])?;
+            if let Some(charged) = charged {
+                block.execute(params![id, day, origin.epoch, charged])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO usage_totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (day, key_id, model) DO UPDATE SET
+             requests = requests + ?4, succeeded = succeeded + ?5, failed = failed + ?6,
+             refunded = refunded + ?7, rejected = rejected + ?8,
+             prompt_tokens = prompt_tokens + ?9, completion_tokens = completion_tokens + ?10,
+             total_tokens = total_tokens + ?11",
+    )?;
+    for (id, subject) in unfolded.subjects() {
+        for Figures { day, model, figures } in &subject.figures {
+            statement.execute(params![
+                day.to_string(),
+                id.as_str(),
+                model,
+                figures.requests,
+                figures.succeeded,
+                figures.failed,
+                figures.refunded,
+                figures.rejected,
+                figures.tokens.prompt,
+                figures.tokens.completion,
+                figures.tokens.total,
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+fn write_position(connection: &Connection, position: Position) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO journal (id, segment, offset) VALUES (1, ?1, ?2)
+             ON CONFLICT (id) DO UPDATE SET segment = ?1, offset = ?2",
+        )?
+        .execute(params![position.segment, position.offset])?;
+    Ok(())
+}
+
+/// How far the journal is folded.
+pub(super) fn read_position(connection: &Connection) -> rusqlite::Result<Position> {
+    let read = |row: &rusqlite::Row<'_>| Ok(Position { segment: row.get(0)?, offset: row.get(1)? });
+    let found = connection.query_row("SELECT segment, offset FROM journal", [], read).optional()?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Counts the units that were charged ahead as used: after a loss of power, nobody knows how many
+/// of them were.
+pub(super) fn use_blocks(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "INSERT INTO daily_usage (key_id, day, epoch, used)
+         SELECT key_id, day, epoch, charged FROM blocks WHERE true
+         ON CONFLICT (key_id, day) DO UPDATE SET used = max(used, excluded.used)
+         WHERE epoch = excluded.epoch;
+         DELETE FROM blocks",
+    )
+}
+
+/// Gives the units that were charged ahead and not used back.
+pub(super) fn return_blocks(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM blocks", []).map(drop)
+}
+
+/// The boot of the machine on which the file was last opened.
+pub(super) fn read_boot(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT boot FROM boot", [], |row| row.get(0)).optional()
+}
+
+pub(super) fn write_boot(connection: &Connection, boot: Option<&str>) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM boot", [])?;
+    connection.execute("INSERT INTO boot (boot) SELECT ?1 WHERE ?1 IS NOT NULL", [boot]).map(drop)
+}
+
+/// A day begins anew: what was used before is kept apart. Returns the number of the reset.
+pub(super) fn write_reset(connection: &Connection, id: &KeyId, day: Day) -> rusqlite::Result<u32> {
+    connection
+        .prepare_cached(
+            "INSERT INTO daily_usage (key_id, day, epoch) VALUES (?1, ?2, 1)
+             ON CONFLICT (key_id, day) DO UPDATE SET
+                 reset_used = reset_used + used, used = 0, refunded = 0, epoch = epoch + 1
+             RETURNING epoch",
+        )?
+        .query_row(params![id.as_str(), day.to_string()], |row| row.get(0))
+}

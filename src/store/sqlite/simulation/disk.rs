@@ -1,0 +1,121 @@
+//! A disk that fails when told to, and forgets what was not synced.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use crate::store::journal::{Disk, Segment};
+
+#[derive(Clone, Default)]
+pub(super) struct SimDisk(Arc<Mutex<Files>>);
+
+#[derive(Default)]
+struct Files {
+    files: BTreeMap<u64, File>,
+    /// Set while writes fail; so many bytes of each are written before.
+    broken_writes: Option<usize>,
+    broken_syncs: bool,
+}
+
+#[derive(Clone, Default)]
+struct File {
+    bytes: Vec<u8>,
+    synced: usize,
+}
+
+struct SimSegment {
+    disk: SimDisk,
+    number: u64,
+}
+
+fn full() -> io::Error {
+    io::Error::from(io::ErrorKind::StorageFull)
+}
+
+impl SimDisk {
+    fn lock(&self) -> MutexGuard<'_, Files> {
+        self.0.lock().unwrap()
+    }
+
+    /// From now on writes fail, after so many bytes of each.
+    pub(super) fn break_writes(&self, torn: usize) {
+        self.lock().broken_writes = Some(torn);
+    }
+
+    pub(super) fn break_syncs(&self) {
+        self.lock().broken_syncs = true;
+    }
+
+    pub(super) fn heal(&self) {
+        let mut disk = self.lock();
+        (disk.broken_writes, disk.broken_syncs) = (None, false);
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        let disk = self.lock();
+        disk.broken_writes.is_some() || disk.broken_syncs
+    }
+
+    /// What was not synced is cut off at a length that `pick` chooses, and garbled from another.
+    pub(super) fn lose_power(&self, mut pick: impl FnMut(usize) -> usize) {
+        let mut disk = self.lock();
+        for file in disk.files.values_mut() {
+            let garbled = file.synced + pick(file.bytes.len() - file.synced + 1);
+            let length = garbled + pick(file.bytes.len() - garbled + 1);
+            file.bytes.truncate(length);
+            file.bytes[garbled..].fill(if pick(2) == 0 { 0 } else { 0xa5 });
+            file.synced = length;
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        Ok(self.lock().files.keys().copied().collect())
+    }
+
+    fn read(&self, number: u64) -> io::Result<Vec<u8>> {
+        Ok(self.lock().files[&number].bytes.clone())
+    }
+
+    fn create(&self, number: u64, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
+        let mut disk = self.lock();
+        if disk.broken_writes.is_some() || disk.broken_syncs {
+            disk.files.insert(number, File::default());
+            return Err(full());
+        }
+        disk.files.insert(number, File { bytes: head.to_vec(), synced: head.len() });
+        Ok(Arc::new(SimSegment { disk: self.clone(), number }))
+    }
+
+    fn remove(&self, number: u64) -> io::Result<()> {
+        self.lock().files.remove(&number);
+        Ok(())
+    }
+}
+
+impl Segment for SimSegment {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let torn = disk.broken_writes;
+        // A removed file can still be written by whoever has it open.
+        let Some(file) = disk.files.get_mut(&self.number) else { return Ok(()) };
+        let written = torn.map_or(bytes.len(), |torn| torn.min(bytes.len() - 1));
+        file.bytes.truncate(offset as usize);
+        file.bytes.extend_from_slice(&bytes[..written]);
+        if torn.is_some() { Err(full()) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        if disk.broken_syncs {
+            return Err(full());
+        }
+        if let Some(file) = disk.files.get_mut(&self.number) {
+            file.synced = file.bytes.len();
+        }
+        Ok(())
+    }
+}

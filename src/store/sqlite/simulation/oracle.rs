@@ -1,0 +1,71 @@
+//! What holders and operators have seen, and what may be counted in consequence.
+
+use std::collections::HashMap;
+
+use crate::{clock::Day, store::Standing};
+
+/// One day of one key, until its reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Period {
+    pub(super) key: usize,
+    pub(super) day: Day,
+    pub(super) resets: u32,
+}
+
+/// What became of a period's units so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// Answered and kept: each must be counted.
+    pub(super) answered: u64,
+    /// Under way: each is counted as long as the process lives.
+    pub(super) under_way: u64,
+    /// Unanswered, and counted in this process.
+    pub(super) dropped: u64,
+    /// Each may be counted or not.
+    pub(super) uncertain: u64,
+    /// Given back, of those that are limited.
+    pub(super) provoked: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    seen: HashMap<Period, Seen>,
+    resets: HashMap<(usize, Day), u32>,
+}
+
+impl Oracle {
+    /// The period that a unit of this day belongs to now.
+    pub(super) fn period(&self, key: usize, day: Day) -> Period {
+        Period { key, day, resets: self.resets.get(&(key, day)).copied().unwrap_or_default() }
+    }
+
+    pub(super) fn reset(&mut self, key: usize, day: Day) {
+        *self.resets.entry((key, day)).or_default() += 1;
+    }
+
+    pub(super) fn seen(&mut self, period: Period) -> &mut Seen {
+        self.seen.entry(period).or_default()
+    }
+
+    /// The process has ended: nobody will answer what was under way. So many units a key may have
+    /// been charged ahead.
+    pub(super) fn end_process(&mut self, ahead: u64) {
+        for seen in self.seen.values_mut() {
+            seen.uncertain += seen.under_way + seen.dropped + ahead;
+            (seen.under_way, seen.dropped) = (0, 0);
+        }
+    }
+
+    /// What is counted must be what was seen.
+    pub(super) fn check(&mut self, key: usize, standing: &Standing) {
+        let period = self.period(key, standing.day);
+        let seen = *self.seen(period);
+        let least = seen.answered + seen.under_way + seen.dropped;
+        let most = least + seen.uncertain;
+        assert!(
+            (least..=most).contains(&standing.used),
+            "{} used of {period:?}, but {seen:?}",
+            standing.used
+        );
+    }
+}

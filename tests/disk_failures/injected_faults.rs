@@ -1,0 +1,197 @@
+//! The n-th write or sync fails, once or from then on.
+
+use std::{
+    env,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    common::eventually,
+    load::{Load, Outage},
+    scene::{Log, Scene, command},
+    tracer::{ALL_CHANGES, Fault, SIZES, SYNCS, Tracer, WRITES},
+};
+
+const MOST: u32 = 200;
+/// Every so many-th n is tried, unless all are asked for.
+const STEP: u32 = 5;
+/// How long requests may take to bring about the n-th call. An engine that seldom syncs does not
+/// get to 200 in that time; then the last n that it got to says enough.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The numbers to try: all with `TOWER_QUOTA_ALL_FAULTS=1`, else every fifth from a printed one on.
+fn numbers(most: u32) -> impl Iterator<Item = u32> {
+    let all = env::var_os("TOWER_QUOTA_ALL_FAULTS").is_some();
+    let chosen = env::var("TOWER_QUOTA_FAULT_OFFSET").ok().and_then(|offset| offset.parse().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_micros();
+    let first = if all { 1 } else { chosen.unwrap_or(now % STEP) % STEP + 1 };
+    println!("n = {first}, … (TOWER_QUOTA_FAULT_OFFSET={} repeats it)", first - 1);
+    (first..=most).step_by(if all { 1 } else { STEP as usize })
+}
+
+async fn the_nth_call_fails_once(fault: Fault, durability: &'static str, most: u32) {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::start_with(dir.path().join("quota.db"), durability).await;
+    for n in numbers(most) {
+        println!("the {n}th of {fault:?}");
+        let load = Load::start(&scene);
+        let tracer = Tracer::attach(scene.gateway.id(), fault, &n.to_string()).await;
+        let reached = struck(&tracer).await;
+        drop(tracer);
+        load.until_served(Instant::now()).await;
+        load.finish(None).await;
+        scene.check_counts().await;
+        if !reached {
+            println!("not reached in {PATIENCE:?}: the end of this run");
+            assert!(n > 5, "nothing was shown");
+            break;
+        }
+    }
+    scene.check_after_kill().await;
+}
+
+async fn all_calls_fail_after_n_answers(fault: Fault, durability: &'static str, most: u32) {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::start_with(dir.path().join("quota.db"), durability).await;
+    for n in numbers(most) {
+        println!("{fault:?} from the {n}th answer on");
+        let load = Load::start(&scene);
+        load.serve(n as usize).await;
+        // strace counts calls in each thread, and all of them are to fail.
+        let tracer = Tracer::attach(scene.gateway.id(), fault, "1+").await;
+        let attached = Instant::now();
+        let outage = if struck(&tracer).await {
+            let known = load.until_refused(Instant::now()).await;
+            // What was charged ahead may be spent without another sync; else each answer needs one.
+            if durability == "power" || fault != SYNCS {
+                load.none_was_answered_since(attached);
+            }
+            Some(Outage { known, healed: Instant::now() })
+        } else {
+            println!("not reached in {PATIENCE:?}: the end of this run");
+            assert!(n > 5, "nothing was shown");
+            None
+        };
+        drop(tracer);
+        load.until_served(Instant::now()).await;
+        let reached = outage.is_some();
+        load.finish(outage).await;
+        scene.check_counts().await;
+        if !reached {
+            break;
+        }
+    }
+    scene.check_after_kill().await;
+}
+
+/// Waits for the failure, as long as it takes or patience lasts.
+async fn struck(tracer: &Tracer) -> bool {
+    let begun = Instant::now();
+    eventually("a failed call", || async { tracer.has_struck() || begun.elapsed() > PATIENCE })
+        .await;
+    tracer.has_struck()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn one_failed_write_costs_no_count() {
+    the_nth_call_fails_once(WRITES, "process", MOST).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn one_failed_sync_costs_no_count() {
+    // Where units are charged ahead, syncs are rare, and what fails is the same each time.
+    the_nth_call_fails_once(SYNCS, "process", 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn one_failed_write_costs_no_count_where_each_unit_is_synced() {
+    the_nth_call_fails_once(WRITES, "power", MOST).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn one_failed_sync_costs_no_count_where_each_unit_is_synced() {
+    the_nth_call_fails_once(SYNCS, "power", MOST).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn syncs_that_fail_for_a_while_end_service_where_each_unit_is_synced() {
+    all_calls_fail_after_n_answers(SYNCS, "power", 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn writes_that_fail_for_a_while_end_service_until_they_succeed() {
+    all_calls_fail_after_n_answers(WRITES, "process", MOST).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn syncs_that_fail_for_a_while_end_service_until_they_succeed() {
+    all_calls_fail_after_n_answers(SYNCS, "process", MOST).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn a_file_system_that_turns_read_only_ends_service_until_it_is_writable() {
+    all_calls_fail_after_n_answers(ALL_CHANGES, "process", 25).await;
+}
+
+/// What fails while the gateway starts is either refused with one line or of no consequence, and
+/// breaks nothing: it starts afterwards.
+async fn a_start_with_a_failed_call(fault: Fault, persistent: bool) {
+    let (log, dir) = (Log::default(), tempfile::tempdir().unwrap());
+    let upstream = log.upstream().await;
+    let mut refused = 0;
+    for n in 1..=MOST {
+        let database = dir.path().join(format!("{n}.db"));
+        let seen = dir.path().join(format!("{n}.strace"));
+        let when = if persistent { format!("{n}+") } else { n.to_string() };
+        let mut strace = vec!["strace".to_owned(), "-D".to_owned()];
+        strace.extend(fault.arguments(&when));
+        strace.extend(["-o".to_owned(), seen.to_str().unwrap().to_owned()]);
+        let words: Vec<&str> = strace.iter().map(String::as_str).collect();
+        let plain = command(&upstream, &database);
+        match plain.clone().under(&words).try_start() {
+            Ok(gateway) => drop(gateway),
+            Err(printed) => {
+                refused += 1;
+                assert_eq!(printed.trim_end().lines().count(), 1, "the {n}th: {printed}");
+                assert!(printed.contains("DATABASE_URL"), "the {n}th: {printed}");
+            }
+        }
+        let mut gateway = plain.start();
+        log.issue(&gateway, 3).await.expect("a key");
+        gateway.terminate();
+        assert!(gateway.wait().success());
+        if !std::fs::read_to_string(seen).unwrap().contains("(INJECTED)") {
+            println!("{refused} of {n} starts were refused: {fault:?}, persistent: {persistent}");
+            assert!(refused > 0, "nothing was shown");
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn a_start_whose_nth_write_fails_is_refused_and_breaks_nothing() {
+    a_start_with_a_failed_call(WRITES, false).await;
+    a_start_with_a_failed_call(WRITES, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn a_start_whose_nth_sync_fails_is_refused_and_breaks_nothing() {
+    a_start_with_a_failed_call(SYNCS, false).await;
+    a_start_with_a_failed_call(SYNCS, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn a_start_whose_nth_resize_fails_is_refused_and_breaks_nothing() {
+    a_start_with_a_failed_call(SIZES, true).await;
+}
