@@ -1,14 +1,17 @@
 //! A day is a calendar day of the time zone, however long it is and whatever the clock does: at most
 //! the limit is admitted, and headers and report name the day that was charged.
 
+mod common;
+
 use std::{
     convert::Infallible,
     path::Path,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
+use common::Random;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
@@ -219,25 +222,6 @@ fn reset(headers: &HeaderMap, admitted: bool) -> u64 {
     seconds
 }
 
-/// Numbers that a seed decides.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let chosen = std::env::var("TOWER_QUOTA_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-        let seed = chosen.unwrap_or(u64::from(now));
-        println!("TOWER_QUOTA_SEED={seed} repeats it");
-        Self(seed)
-    }
-
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % most
-    }
-}
-
 #[tokio::test]
 async fn days_of_any_length_have_the_limit_each_in_memory() {
     for (zone, day, start, end) in DAYS {
@@ -299,7 +283,7 @@ async fn a_restart_neither_reopens_a_day_nor_takes_from_it() {
 /// service restarts at random. A model says what must happen: the day never goes back.
 #[tokio::test]
 async fn a_clock_that_jumps_never_reopens_a_day_nor_gives_one_more_than_its_limit() {
-    let mut dice = Dice::new();
+    let mut dice = Random::seeded("clock");
     for (zone, _, start, _) in DAYS {
         println!("{zone}");
         let dir = tempfile::tempdir().unwrap();

@@ -19,6 +19,11 @@ impl Random {
         Self(seed)
     }
 
+    /// The numbers of this seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Another sequence that follows from this one.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
@@ -27,6 +32,11 @@ impl Random {
     /// A number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
+    }
+
+    /// So many bytes.
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next().to_be_bytes()[0]).collect()
     }
 
     fn next(&mut self) -> u64 {
