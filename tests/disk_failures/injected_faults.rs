@@ -99,8 +99,7 @@ async fn one_failed_write_costs_no_count() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
 async fn one_failed_sync_costs_no_count() {
-    // Where units are charged ahead, syncs are rare, and what fails is the same each time.
-    the_nth_call_fails_once(SYNCS, "process", 40).await;
+    the_nth_call_fails_once(SYNCS, "process", MOST).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
