@@ -14,7 +14,7 @@ use crate::{
     common::{Client, Gateway, Random},
     load::Load,
     scene::{Key, Log, Outcome, Scene, TIME_LIMIT, command},
-    volume::files_of,
+    volume::{copy, files_of},
 };
 
 const PAGE: usize = 4096;
@@ -60,13 +60,6 @@ async fn prepared(log: &Log, directory: &Path) -> (Key, Key) {
     gateway.terminate();
     assert!(gateway.wait().success());
     (spent, fresh)
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in files_of(&from.join("quota.db")) {
-        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
-    }
 }
 
 async fn ask(log: &Log, gateway: &Gateway, key: &Key) -> Outcome {

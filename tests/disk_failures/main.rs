@@ -9,6 +9,7 @@
 mod common;
 
 mod corrupted_file;
+mod damaged_journal;
 mod foreign_lock;
 mod full_or_read_only;
 mod injected_faults;

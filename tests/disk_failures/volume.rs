@@ -1,5 +1,5 @@
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -34,7 +34,7 @@ impl Volume {
 
     fn mount(dir: TempDir, options: &[&str], source: &str) -> Self {
         let volume = Self { dir };
-        std::fs::create_dir(volume.root()).unwrap();
+        fs::create_dir(volume.root()).unwrap();
         run(Command::new("mount").args(options).arg(source).arg(volume.root()));
         volume
     }
@@ -58,7 +58,7 @@ impl Volume {
     }
 
     pub(crate) fn free(&self) {
-        std::fs::remove_file(self.path("filler")).unwrap();
+        fs::remove_file(self.path("filler")).unwrap();
     }
 }
 
@@ -85,6 +85,14 @@ pub(crate) fn files_of(database: &Path) -> Vec<PathBuf> {
         file.starts_with(name) && !file.ends_with("-shm")
     };
     paths.filter(of).collect()
+}
+
+/// Copies the `quota.db` of a directory, and all that belongs to it, to another.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in files_of(&from.join("quota.db")) {
+        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
 }
 
 fn run(command: &mut Command) {
