@@ -72,6 +72,7 @@ fn refuse(why: &dyn std::error::Error) -> ExitCode {
 }
 
 async fn run(settings: Settings) -> Result<(), BoxError> {
+    logging::start(settings.log);
     let store = SqliteOptions::new(&settings.database)
         .calendar(settings.calendar.clone())
         .durability(settings.durability)
@@ -118,7 +119,6 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     };
 
     let listener = listen(settings.listen).await?;
-    logging::start(settings.log);
     Announcement {
         listen: listener.local_addr()?,
         upstream: &base_url.to_string(),

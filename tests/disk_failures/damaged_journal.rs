@@ -14,7 +14,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    common::{Client, Gateway, GatewayCommand, Random, Upstream, chat_json, json_answer},
+    common::{
+        Client, Gateway, GatewayCommand, Random, Upstream, chat_json, eventually, json_answer,
+    },
     scene::{TIME_LIMIT, command},
     volume::{copy, files_of},
 };
@@ -146,7 +148,7 @@ async fn a_damaged_head_is_a_refused_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_another_boot_all_that_lies_before_the_damage_counts() {
+async fn after_another_boot_the_loss_is_logged_and_all_that_lies_before_it_counts() {
     let remains = Remains::new().await;
     let mut random = Random::seeded("another boot");
     for _ in 0..4 {
@@ -154,6 +156,9 @@ async fn after_another_boot_all_that_lies_before_the_damage_counts() {
         let (dir, command) = remains.damaged(place, &mut random);
         reboot(dir.path());
         let gateway = command.start();
+        let said =
+            || async { gateway.printed().contains("the end of the journal did not survive") };
+        eventually("a word about it", said).await;
         let used = gateway.used(&remains.key).await;
         let before = remains.before(place) as u64;
         assert!((before..=LIMIT as u64).contains(&used), "{used} of at least {before}");
