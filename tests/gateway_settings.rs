@@ -52,6 +52,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("UPSTREAM_CONNECT_TIMEOUT", "0", "a time"),
     ("UPSTREAM_HEAD_TIMEOUT", "5 weeks", "a time"),
     ("UPSTREAM_IDLE_TIMEOUT", "-5s", "a time"),
+    ("CLIENT_TIMEOUT", "0", "a time"),
+    ("MAX_CONNECTIONS", "-1", "a number from 0"),
     ("WORKER_THREADS", "1025", "a number from 0"),
     ("SHUTDOWN_GRACE", "99999999999999999999s", "a time"),
     ("METRICS_TOKEN", "short", "at least 16 visible"),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -21,6 +21,8 @@ use tower::{BoxError, Service, ServiceBuilder};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
     key::{DailyLimit, SecretKey},
+    openai::proxy_rules,
+    proxy::{ClientOptions, RequestBody, UpstreamClient, UpstreamProxyService, upstream_client},
     quota::DailyQuotaLayer,
     store::{
         Actor, AdminStore, KeyPageQuery, KeyStore, NewKey, QuotaStore, UsageSink,
@@ -30,13 +32,15 @@ use tower_quota::{
     usage::UsageRecorderLayer,
 };
 
-use crate::forward::Forward;
+use crate::forward::{CREDENTIAL, Forward};
 
 /// What stands between the client and the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Variant {
     /// hyper's server and client, nothing between.
     Raw,
+    /// `UpstreamProxyService` in the place of the pass-through, with the rules of the gateway.
+    Proxy,
     /// Auth, keys in memory.
     Auth,
     /// Auth and quota in memory.
@@ -97,6 +101,7 @@ impl Proxy {
         };
         match self.variant {
             Variant::Raw => serve(listener, forward).await,
+            Variant::Proxy => serve(listener, proxy(self.upstream)?).await,
             Variant::Auth => {
                 let store = with_keys(MemoryStore::new()).await?;
                 let auth = TrialKeyAuthLayer::new(store);
@@ -111,6 +116,18 @@ impl Proxy {
             Variant::Haproxy | Variant::Nginx => Err("not a variant of this program".into()),
         }
     }
+}
+
+/// The crate's own proxy.
+fn proxy(
+    upstream: SocketAddr,
+) -> Result<UpstreamProxyService<UpstreamClient<RequestBody<Incoming>>>, BoxError> {
+    let client = upstream_client(ClientOptions::default())?;
+    let base = format!("http://{upstream}/v1").parse()?;
+    Ok(UpstreamProxyService::new(client, base)
+        .mount("/v1")
+        .rules(proxy_rules())
+        .credential(HeaderValue::from_static(CREDENTIAL)))
 }
 
 /// Auth and quota.

@@ -11,48 +11,45 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep},
+    time::Sleep,
 };
+
+use crate::patience::Patience;
 
 /// The HTTP/2 preface, and less than any valid HTTP/1.1 head. hyper has no time limit for telling
 /// the two protocols apart.
 const OPENING: usize = 24;
 
-/// A socket with a time limit for its first bytes and for each write.
+/// A socket with a time limit for its first bytes, and with patience for those who read it.
 pub(crate) struct PatientSocket {
     socket: TcpStream,
     opening_left: usize,
     opening_until: Pin<Box<Sleep>>,
-    write_limit: Duration,
-    write_until: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
 }
 
 impl PatientSocket {
-    /// Waits `opening` for the first bytes, and `write` for the peer to take what is sent.
-    pub(crate) fn new(socket: TcpStream, opening: Duration, write: Duration) -> Self {
+    /// Waits `opening` for the first bytes, and with `patience` for the peer to take what is sent.
+    pub(crate) fn new(socket: TcpStream, opening: Duration, patience: Patience) -> Self {
         Self {
             socket,
             opening_left: OPENING,
             opening_until: Box::pin(tokio::time::sleep(opening)),
-            write_limit: write,
-            write_until: None,
+            patience,
         }
     }
 
     /// Passes on the outcome of a write, or ends one that has stalled for too long.
-    fn within_limit<T>(
+    fn within_patience(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.write_until = None;
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = &outcome {
+            self.patience.moved(*written.as_ref().unwrap_or(&0));
             return outcome;
         }
-        let until = Instant::now() + self.write_limit;
-        let timer =
-            self.write_until.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        ready!(timer.as_mut().poll(cx));
+        ready!(self.patience.poll_over(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -85,7 +82,7 @@ impl AsyncWrite for PatientSocket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.within_limit(cx, written)
+        self.within_patience(cx, written)
     }
 
     fn poll_write_vectored(
@@ -94,7 +91,7 @@ impl AsyncWrite for PatientSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.within_limit(cx, written)
+        self.within_patience(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

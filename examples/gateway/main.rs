@@ -8,15 +8,19 @@ mod catch_panic;
 mod client_addr;
 mod demo;
 mod edge;
+mod files;
 mod http1;
 mod io;
 mod logging;
 mod ops;
+mod patience;
 mod refusals;
 mod route;
 mod router;
 mod server;
 mod settings;
+mod stalls;
+mod upload;
 mod upstream;
 
 use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode};
@@ -39,11 +43,12 @@ use announce::Announcement;
 use edge::edge;
 use ops::Ops;
 use router::Router;
-use server::{Draining, Patience};
+use server::{Draining, Limits};
 use settings::{BadSetting, Settings};
 use upstream::Upstream;
 
 fn main() -> ExitCode {
+    files::raise_limit();
     let settings = match Settings::load() {
         Ok(settings) => settings,
         Err(bad) => return refuse(&bad),
@@ -116,6 +121,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
         trusted_proxies: settings.trusted_proxies,
         max_body_bytes: settings.max_body_bytes,
+        client_timeout: settings.client_timeout,
     };
 
     let listener = listen(settings.listen).await?;
@@ -130,9 +136,12 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     .print()?;
 
     let service = edge(router.into_service(), || router::own(refusals::panicked()));
-    let patience =
-        Patience { write: settings.upstream.idle_timeout, shutdown: settings.shutdown_grace };
-    server::serve(listener, service, draining, patience).await?;
+    let limits = Limits {
+        connections: settings.max_connections,
+        client: settings.client_timeout,
+        shutdown: settings.shutdown_grace,
+    };
+    server::serve(listener, service, draining, limits).await?;
     store.close().await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Which request goes where: the routes of the gateway over the services that answer them.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_quota::{
     admin::{AdminTokens, ClientAddr},
-    proxy::RequestTarget,
+    proxy::{RequestTarget, TrustedPeer},
     store::AdminStore,
     usage::{usage_page, wants_page},
 };
@@ -19,13 +19,15 @@ use tower_quota::{
 use crate::{
     client_addr::client_addr,
     ops::Ops,
+    patience::Patience,
     refusals,
     route::{Route, with_version},
     server::PeerAddr,
+    upload::Upload,
 };
 
 /// A request as the layers see it.
-pub(crate) type GatewayRequest = Request<Limited<Incoming>>;
+pub(crate) type GatewayRequest = Request<Limited<Upload>>;
 /// What is forwarded passes through unboxed; all else is short.
 pub(crate) type GatewayBody<B> = Either<B, UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -47,6 +49,8 @@ pub(crate) struct Router<F, U, A, M, S> {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// The largest request body.
     pub(crate) max_body_bytes: usize,
+    /// How long its sender may keep the gateway waiting.
+    pub(crate) client_timeout: Duration,
 }
 
 impl<F, U, A, M, S> Router<F, U, A, M, S> {
@@ -98,9 +102,10 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         if let Some(bad) = head.extensions.get() {
             return own(refusals::bad_head(*bad));
         }
-        if let Err(rejection) = RequestTarget::check(&head) {
-            return own(refusals::closing(rejection));
-        }
+        match RequestTarget::check(&head) {
+            Ok(target) => head.extensions.insert(target),
+            Err(rejection) => return own(refusals::closing(rejection)),
+        };
         let Some(route) = Route::of(head.uri.path()) else {
             return own(refusals::not_found());
         };
@@ -110,11 +115,15 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         if content_length(&head.headers) > self.max_body_bytes as u64 {
             return own(refusals::too_large(self.max_body_bytes));
         }
-        if let Some(PeerAddr(peer)) = head.extensions.get() {
-            let client = client_addr(*peer, &head.headers, &self.trusted_proxies);
+        if let Some(PeerAddr(peer)) = head.extensions.get().copied() {
+            let client = client_addr(peer, &head.headers, &self.trusted_proxies);
             head.extensions.insert(ClientAddr(client));
+            if self.trusted_proxies.iter().any(|network| network.contains(&peer)) {
+                head.extensions.insert(TrustedPeer(peer));
+            }
         }
         head.uri = with_version(&head.uri);
+        let body = Upload::new(body, Patience::new(self.client_timeout));
         let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));
         match route {
             Route::Upstream => call(&self.upstream, request).await.map(Either::Left),

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -26,11 +26,17 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 use tower::{BoxError, Service, ServiceExt};
 
-use crate::{http1::Guarded, io::PatientSocket};
+use crate::{
+    http1::Guarded,
+    io::PatientSocket,
+    patience::Patience,
+    stalls::{Stalls, Watched},
+};
 
 /// Within this time a request's head must be there.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -59,11 +65,14 @@ impl Draining {
     }
 }
 
-/// How long the server waits.
-pub(crate) struct Patience {
-    /// For a peer to take what is sent to it.
-    pub(crate) write: Duration,
-    /// For running answers once the process is to end.
+/// What the server allows its clients.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once.
+    pub(crate) connections: usize,
+    /// How long a client may keep the server waiting.
+    pub(crate) client: Duration,
+    /// How long running answers may take once the process is to end.
     pub(crate) shutdown: Duration,
 }
 
@@ -72,7 +81,7 @@ pub(crate) async fn serve<S, B>(
     listener: TcpListener,
     service: S,
     draining: Draining,
-    patience: Patience,
+    limits: Limits,
 ) -> io::Result<()>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -86,15 +95,21 @@ where
     let mut interrupt = signal(SignalKind::interrupt())?;
     let builder = builder();
     let connections = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(limits.connections));
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = tasks.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => {
-                    let socket = PatientSocket::new(nodelay(socket), HEAD_LIMIT, patience.write);
-                    let connection = connection(&builder, socket, peer, service.clone());
-                    tasks.spawn(finish(connections.watch(connection)));
+            accepted = accept(&listener, &places) => match accepted {
+                Ok((socket, peer, place)) => {
+                    let stalls = Stalls::default();
+                    let connection =
+                        connection(&builder, socket, peer, service.clone(), &stalls, limits.client);
+                    let connection = connections.watch(connection);
+                    tasks.spawn(async move {
+                        finish(connection, &stalls, limits.client).await;
+                        drop(place);
+                    });
                 }
                 Err(error) => wait_after(&error).await,
             },
@@ -107,7 +122,7 @@ where
     tracing::info!(connections = connections.count(), "shutting down");
     tokio::select! {
         () = connections.shutdown() => {}
-        () = tokio::time::sleep(patience.shutdown) => {
+        () = tokio::time::sleep(limits.shutdown) => {
             tracing::warn!("some answers did not finish in time");
         }
         _ = terminate.recv() => {}
@@ -116,6 +131,16 @@ where
     // What is left is cut here, so that its end is recorded before the store is closed.
     tasks.shutdown().await;
     Ok(())
+}
+
+/// The next connection, once there is a place for it. Others wait in the system's queue.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (socket, peer) = listener.accept().await?;
+    Ok((socket, peer, place))
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -131,6 +156,12 @@ fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(HEAD_BYTES as u32)
         .max_concurrent_streams(256)
+        .max_local_error_reset_streams(64)
+        .max_pending_accept_reset_streams(20)
+        // What a client sends ahead, and what is kept for one that does not read, is kept in memory.
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(64 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
@@ -145,9 +176,11 @@ fn nodelay(socket: TcpStream) -> TcpStream {
 
 fn connection<S, B>(
     builder: &Builder<TokioExecutor>,
-    socket: PatientSocket,
+    socket: TcpStream,
     peer: SocketAddr,
     service: S,
+    stalls: &Stalls,
+    patience: Duration,
 ) -> impl GracefulConnection<Error: fmt::Display> + Send + 'static
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -158,21 +191,42 @@ where
     B::Error: Into<BoxError>,
 {
     let peer = PeerAddr(peer.ip().to_canonical());
+    let socket = PatientSocket::new(nodelay(socket), HEAD_LIMIT, Patience::new(patience));
     let socket = Guarded::new(socket);
     let refused = socket.refused();
+    let stalls = stalls.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         if let Some(bad) = refused.get() {
             request.extensions_mut().insert(bad);
         }
-        service.clone().oneshot(request)
+        // HTTP/1 is read in order, so a reader that does not go on stalls the socket.
+        let stalls = (request.version() == Version::HTTP_2).then(|| stalls.clone());
+        let answer = service.clone().oneshot(request);
+        async move {
+            let watch = |body| match &stalls {
+                Some(stalls) => stalls.watch(body),
+                None => Watched::unwatched(body),
+            };
+            answer.await.map(|response| response.map(watch))
+        }
     });
     builder.serve_connection(TokioIo::new(socket), service).into_owned()
 }
 
-async fn finish(connection: impl Future<Output = Result<(), impl fmt::Display>>) {
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "connection ended");
+/// Serves a connection to its end, or until one of its streams is not read for so long.
+async fn finish(
+    connection: impl Future<Output = Result<(), impl fmt::Display>>,
+    stalls: &Stalls,
+    limit: Duration,
+) {
+    tokio::select! {
+        ended = connection => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended");
+            }
+        }
+        () = stalls.wait(limit) => tracing::debug!("connection cut: a stream is not read"),
     }
 }
 

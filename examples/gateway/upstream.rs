@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{Empty, Full, Limited};
-use hyper::body::Incoming;
 use tower::{BoxError, Service, service_fn};
 use tower_quota::{
     openai::{OpenAiErrors, proxy_rules},
@@ -15,7 +14,7 @@ use tower_quota::{
     },
 };
 
-use crate::{router::GatewayRequest, settings};
+use crate::{router::GatewayRequest, settings, upload::Upload};
 
 /// The proxy over hyper-util's pool, for request bodies of this kind.
 type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>, OpenAiErrors>;
@@ -28,7 +27,7 @@ pub(crate) struct Upstream<'a> {
 
 impl Upstream<'_> {
     /// Forwards holders' requests with the sponsor's key.
-    pub(crate) fn proxy(&self) -> Result<Proxy<Limited<Incoming>>, BoxError> {
+    pub(crate) fn proxy(&self) -> Result<Proxy<Limited<Upload>>, BoxError> {
         let client = upstream_client(self.client_options())?;
         self.configure(UpstreamProxyService::new(client, self.base.clone()))
     }

@@ -81,6 +81,10 @@ where
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(options.pool_idle_timeout)
+        // What the upstream sends ahead of a slow reader is kept in memory.
+        .http1_max_buf_size(64 * 1024)
+        .http2_initial_stream_window_size(256 * 1024)
+        .http2_initial_connection_window_size(32 * 1024 * 1024)
         .http2_keep_alive_interval(Duration::from_secs(30))
         .build(connector);
     Ok(UpstreamClient(client))

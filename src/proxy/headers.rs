@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderValue, header, header::HeaderName};
 
 /// Headers that end at this hop (RFC 9110, section 7.6.1, and the older names still in use).
@@ -26,6 +28,30 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 pub struct HeaderRules {
     names: Vec<HeaderName>,
     prefixes: Vec<Box<str>>,
+    without_forwarding: bool,
+}
+
+/// In a request's extensions: it comes from a proxy at this address that is trusted. What that says
+/// about the client in forwarding headers travels on, and its address is added to
+/// `X-Forwarded-For`. Without this such headers are the client's own word, and dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedPeer(pub IpAddr);
+
+/// What proxies say about the client, beside all that begins with `x-forwarded-`.
+const FORWARDING: [HeaderName; 8] = [
+    header::FORWARDED,
+    header::VIA,
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("client-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("x-real-ip"),
+];
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+fn is_forwarding(name: &HeaderName) -> bool {
+    FORWARDING.contains(name) || name.as_str().starts_with("x-forwarded-")
 }
 
 impl HeaderRules {
@@ -34,20 +60,10 @@ impl HeaderRules {
         Self::default()
     }
 
-    /// Rules that drop what earlier proxies said about the client: `Forwarded`,
-    /// `X-Forwarded-*`, `X-Real-IP`, `Via` and their like.
+    /// Rules that drop what a request says about its client, unless it comes from a
+    /// [`TrustedPeer`]: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `Via` and their like.
     pub fn without_forwarding() -> Self {
-        let names = [
-            header::FORWARDED,
-            header::VIA,
-            HeaderName::from_static("cf-connecting-ip"),
-            HeaderName::from_static("client-ip"),
-            HeaderName::from_static("true-client-ip"),
-            HeaderName::from_static("x-client-ip"),
-            HeaderName::from_static("x-cluster-client-ip"),
-            HeaderName::from_static("x-real-ip"),
-        ];
-        Self { names: names.into(), prefixes: vec!["x-forwarded-".into()] }
+        Self { without_forwarding: true, ..Self::default() }
     }
 
     /// Drops this header, too.
@@ -70,28 +86,44 @@ impl HeaderRules {
                 || self.prefixes.iter().any(|prefix| name.as_str().starts_with(&**prefix))
         });
     }
+
+    /// Applies the rules to the headers of a request.
+    pub(super) fn apply_to_request(&self, headers: &mut HeaderMap, peer: Option<TrustedPeer>) {
+        self.apply(headers);
+        match peer {
+            _ if !self.without_forwarding => {}
+            None => remove_where(headers, |name, _| is_forwarding(name)),
+            Some(TrustedPeer(address)) => {
+                if let Ok(address) = HeaderValue::try_from(address.to_string()) {
+                    headers.append(FORWARDED_FOR, address);
+                }
+            }
+        }
+    }
 }
 
 /// Removes what is meant for this hop only: the fixed names and those that any `Connection` line
 /// nominates. `TE: trailers` stays, as trailers are passed on.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
+    let nominated: Vec<HeaderName> = members(headers, &header::CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
-    let trailers = headers
-        .get_all(header::TE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    let trailers = members(headers, &header::TE).any(|te| te.eq_ignore_ascii_case(b"trailers"));
     for name in HOP_BY_HOP.iter().chain(&nominated) {
         headers.remove(name);
     }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// The members of a header's comma-separated lines.
+fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// Removes every header for which `drop` holds, all its lines included.
@@ -145,7 +177,21 @@ mod tests {
             ("x-ratelimit-a", "1"),
             ("x-rate", "1"),
         ]);
-        HeaderRules::without_forwarding().without_prefix("x-ratelimit-").apply(&mut map);
+        let rules = HeaderRules::without_forwarding().without_prefix("x-ratelimit-");
+        rules.apply_to_request(&mut map, None);
         assert_eq!(map, headers(&[("x-rate", "1")]));
+    }
+
+    #[test]
+    fn a_trusted_peer_is_believed_and_named() {
+        let mut map = headers(&[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")]);
+        let peer = Some(TrustedPeer([10, 0, 0, 1].into()));
+        HeaderRules::without_forwarding().apply_to_request(&mut map, peer);
+        let expected = headers(&[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        assert_eq!(map, expected);
     }
 }

@@ -7,6 +7,8 @@
 //! - One request in makes at most one request out; redirects are never followed.
 //! - Failures are answers. One after the head was sent breaks the body and never ends it as if
 //!   complete.
+//! - Upgrades to websockets are refused (501); other offers to upgrade are not taken up (RFC 9110,
+//!   section 7.8).
 //! - No text of an upstream's failure reaches a client; it goes to the log.
 //! - The request's extensions stay on this side, the response's start empty.
 //!
@@ -31,6 +33,7 @@ mod service;
 mod shared;
 mod target;
 mod timeout;
+mod upgrade;
 mod upload;
 mod uri;
 
@@ -41,7 +44,7 @@ pub use client::{
 };
 pub use error::ConnectError;
 pub use future::ResponseFuture;
-pub use headers::HeaderRules;
+pub use headers::{HeaderRules, TrustedPeer};
 pub use joined::Joined;
 pub use mask::Masked;
 pub use rules::ProxyRules;

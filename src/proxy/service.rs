@@ -171,8 +171,8 @@ where
             Ok((request, upload)) => {
                 ResponseFuture::calling(self.transport.call(request), upload, shared)
             }
-            Err(error) => {
-                let answer = shared.refusal(error);
+            Err(unsent) => {
+                let answer = shared.refusal(unsent);
                 ResponseFuture::answered(answer, shared)
             }
         }

@@ -16,11 +16,12 @@ use super::{
     mask::{Mask, Masked},
     secret::Secret,
     timeout::IdleTimeout,
+    upgrade::{self, Websocket},
     upload::UploadFault,
 };
 use crate::{
     body::ResponseBody,
-    error::{Reject, UpstreamFault, refuse},
+    error::{Reject, Rejection, UpstreamFault, refuse},
 };
 
 /// What all clones of a proxy service have in common.
@@ -35,6 +36,33 @@ pub(super) struct Shared<R> {
     pub(super) reject: R,
 }
 
+/// Why a request is not sent.
+pub(super) enum Unsent {
+    Target(TargetError),
+    Upgrade(Websocket),
+}
+
+impl From<TargetError> for Unsent {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
+impl From<Websocket> for Unsent {
+    fn from(websocket: Websocket) -> Self {
+        Self::Upgrade(websocket)
+    }
+}
+
+impl From<Unsent> for Rejection {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Target(error) => error.into(),
+            Unsent::Upgrade(websocket) => websocket.into(),
+        }
+    }
+}
+
 /// An upstream answer that is not passed on.
 pub(super) struct Replaced {
     pub(super) fault: UpstreamFault,
@@ -47,23 +75,27 @@ impl<R: Reject> Shared<R> {
     /// The request for the upstream, or why there is none.
     ///
     /// It always says HTTP/1.1: a client over ALPN turns it into HTTP/2 where that was agreed on,
-    /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; the
-    /// transport derives its own from the address. The extensions stay behind, as they belong to
+    /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; where none is
+    /// put in its place, the transport derives it from the address. The extensions stay behind, as they belong to
     /// the layers of this side and may hold secrets.
     pub(super) fn outgoing<B: Body>(
         &self,
         request: Request<B>,
-    ) -> Result<(Request<RequestBody<B>>, UploadFault), TargetError> {
+    ) -> Result<(Request<RequestBody<B>>, UploadFault), Unsent> {
         let (mut head, body) = request.into_parts();
-        let target = RequestTarget::check(&head)?;
+        let target = RequestTarget::of(&head)?;
+        upgrade::check(&head.headers)?;
         let uri = self.base.join(&self.mount, target.path_and_query());
         head.uri = uri.map_err(|_| TargetError::too_long())?;
         head.version = Version::HTTP_11;
-        head.extensions = Extensions::new();
+        let peer = std::mem::take(&mut head.extensions).get().copied();
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(header::HOST);
         head.headers.remove(header::EXPECT);
-        self.rules.request.apply(&mut head.headers);
+        self.rules.request.apply_to_request(&mut head.headers, peer);
+        if let Some(host) = self.base.host() {
+            head.headers.insert(header::HOST, host.clone());
+        }
         if let Some(credential) = &self.credential {
             head.headers.insert(header::AUTHORIZATION, credential.clone());
         }
@@ -71,9 +103,9 @@ impl<R: Reject> Shared<R> {
         Ok((Request::from_parts(head, body), upload))
     }
 
-    /// The answer to a request whose target is refused.
-    pub(super) fn refusal(&self, error: TargetError) -> Response<Bytes> {
-        refuse(&self.reject, error.into())
+    /// The answer to a request that is not sent.
+    pub(super) fn refusal(&self, unsent: Unsent) -> Response<Bytes> {
+        refuse(&self.reject, unsent.into())
     }
 
     /// Whether the answer with this head must be replaced.

@@ -14,7 +14,8 @@ const LONGEST_METHOD: usize = 32;
 /// other that reads the same bytes.
 ///
 /// The one place where a target is judged. Routers and the proxy both use it, so a spelling that
-/// one of them refuses cannot slip past the other.
+/// one of them refuses cannot slip past the other. A router may leave it in the request's extensions,
+/// so that the proxy need not judge again.
 ///
 /// ```
 /// use http::Request;
@@ -73,6 +74,15 @@ impl RequestTarget {
         let target = target.ok_or(refuse(Reason::Form))?;
         path::check(target.path()).map_err(|error| refuse(Reason::Path(error)))?;
         Ok(Self(target.clone()))
+    }
+
+    /// What an earlier [`check`](Self::check) has left in the request's extensions, if it is still
+    /// what the request says; else checks it.
+    pub(super) fn of(head: &Parts) -> Result<Self, TargetError> {
+        match head.extensions.get::<Self>() {
+            Some(checked) if head.uri.path_and_query() == Some(&checked.0) => Ok(checked.clone()),
+            _ => Self::check(head),
+        }
     }
 
     /// The path as it was sent, percent-encoding included. Starts with `/`.

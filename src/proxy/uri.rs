@@ -1,8 +1,8 @@
 use std::{fmt, str::FromStr};
 
 use http::{
-    Uri,
-    uri::{Authority, PathAndQuery, Scheme},
+    HeaderValue, Uri,
+    uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
 use super::path;
@@ -22,6 +22,7 @@ pub struct UpstreamBase {
     scheme: Scheme,
     authority: Authority,
     path: Box<str>,
+    host: HeaderValue,
 }
 
 /// The text is no base address of an upstream; the message says why.
@@ -62,7 +63,9 @@ impl FromStr for UpstreamBase {
                 "has a path with empty segments, dot segments or invalid characters",
             ));
         }
-        Ok(Self { scheme, authority, path: path.trim_end_matches('/').into() })
+        let host = HeaderValue::from_str(host_of(&scheme, &authority))
+            .map_err(|_| InvalidBase("names no valid host"))?;
+        Ok(Self { scheme, authority, path: path.trim_end_matches('/').into(), host })
     }
 }
 
@@ -71,6 +74,30 @@ impl UpstreamBase {
     /// target's path, then its query byte for byte. `mount` is taken off only where a segment
     /// ends, and only if the path starts with it.
     pub(super) fn join(&self, mount: &str, target: &PathAndQuery) -> Result<Uri, http::Error> {
+        let joined = if self.stands_for(mount, target.path()) {
+            target.clone()
+        } else {
+            self.joined(mount, target).try_into()?
+        };
+        let mut parts = Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(joined);
+        Ok(Uri::from_parts(parts)?)
+    }
+
+    /// What to say as `Host`, if the connection is sure to have one: over TLS it may be HTTP/2.
+    pub(super) fn host(&self) -> Option<&HeaderValue> {
+        (self.scheme == Scheme::HTTP).then_some(&self.host)
+    }
+
+    /// Whether the base path is what was taken off.
+    fn stands_for(&self, mount: &str, path: &str) -> bool {
+        let below = path.strip_prefix(mount);
+        *self.path == *mount && below.is_some_and(|below| below.starts_with('/'))
+    }
+
+    fn joined(&self, mount: &str, target: &PathAndQuery) -> String {
         let path = target.path();
         let rest = path
             .strip_prefix(mount)
@@ -87,12 +114,15 @@ impl UpstreamBase {
             joined.push('?');
             joined.push_str(query);
         }
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(joined)
-            .build()
+        joined
     }
+}
+
+/// The authority without a port that goes without saying (RFC 9110, section 7.2).
+fn host_of<'a>(scheme: &Scheme, authority: &'a Authority) -> &'a str {
+    let text = authority.as_str();
+    let default = if *scheme == Scheme::HTTP { ":80" } else { ":443" };
+    text.strip_suffix(default).or(text.strip_suffix(':')).unwrap_or(text)
 }
 
 impl fmt::Display for UpstreamBase {

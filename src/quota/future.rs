@@ -168,7 +168,8 @@ where
                     unit.apply(this.shared.policy.at_head(&head));
                     let expected = expected_length(this.method, &head);
                     let whole = expected.is_some_and(|length| length <= SHORT);
-                    let (body, peeks) = if whole && unit.takes_event() {
+                    let joins = whole && !this.shared.policy.decides_at_end();
+                    let (body, peeks) = if joins && unit.takes_event() {
                         (PeekedBody::peekable(body), PEEKS)
                     } else {
                         (PeekedBody::unpolled(body), 0)

@@ -97,7 +97,9 @@ impl<P> UnitObserver<P> {
 
 impl<D, P: ChargePolicy> BodyObserver<D> for UnitObserver<P> {
     fn end(mut self, end: BodyEnd) {
-        apply(self.policy.at_end(end), &mut *self.charge, &self.units);
+        if self.policy.decides_at_end() {
+            apply(self.policy.at_end(end), &mut *self.charge, &self.units);
+        }
         drop(self.slot.take());
     }
 }

@@ -14,6 +14,7 @@
 mod admin;
 mod audit;
 mod counter;
+mod draft;
 mod future;
 #[cfg(feature = "sqlite")]
 mod journal;
@@ -35,11 +36,10 @@ pub use admin::{
     Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyPatch, KeyRef,
     KeySummary, NewKey, Rotation,
 };
+pub(crate) use draft::Draft;
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
-#[cfg(feature = "usage")]
-pub(crate) use units::Draft;
 pub use units::Units;
 pub use usage::{
     GroupBy, LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader,

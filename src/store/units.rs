@@ -5,12 +5,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
-    time::Instant,
 };
 
 use http::{Extensions, response::Parts};
 
-use super::{LedgerId, UsageEvent};
+use super::{Draft, LedgerId, UsageEvent};
 use crate::error::StoreError;
 
 /// In a request's extensions: what the quota charged for it, for whoever reports it.
@@ -32,19 +31,6 @@ const REFUNDED: u8 = 2;
 /// Several quotas are at work, so none of them knows how the request ends.
 const SEVERAL: u8 = 4;
 
-/// The event of a request that is under way.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    pub(crate) event: UsageEvent,
-    pub(crate) started: Instant,
-    /// Where the recorder's sink writes events.
-    pub(crate) ledger: Option<LedgerId>,
-    /// Completes the event of an answer with this head and this whole body.
-    pub(crate) complete: fn(&mut Draft, &Units, &Parts, &[IoSlice<'_>]),
-    /// Whether it was written down with the unit.
-    pub(crate) is_written: bool,
-}
-
 impl Units {
     /// The request's units.
     #[cfg(any(feature = "quota", feature = "usage"))]
@@ -53,20 +39,23 @@ impl Units {
     }
 
     /// Notes that a unit was charged.
-    pub fn charge(&self) {
+    #[cfg(feature = "quota")]
+    pub(crate) fn charge(&self) {
         let before = self.0.state.load(Ordering::Relaxed);
         let several = if before == 0 { 0 } else { SEVERAL };
         self.0.state.store(CHARGED | several, Ordering::Relaxed);
     }
 
     /// Notes that the unit was given back.
-    pub fn refund(&self) {
+    #[cfg(feature = "quota")]
+    pub(crate) fn refund(&self) {
         let several = self.0.state.load(Ordering::Relaxed) & SEVERAL;
         self.0.state.store(REFUNDED | several, Ordering::Relaxed);
     }
 
     /// Notes that nothing was charged after all.
-    pub fn clear(&self) {
+    #[cfg(feature = "quota")]
+    pub(crate) fn clear(&self) {
         self.0.state.fetch_and(SEVERAL, Ordering::Relaxed);
     }
 

@@ -12,9 +12,9 @@ use std::{
 
 use crate::{
     common::{Client, Gateway, Random},
+    files::{copy, files_of},
     load::Load,
     scene::{Key, Log, Outcome, Scene, TIME_LIMIT, command},
-    volume::{copy, files_of},
 };
 
 const PAGE: usize = 4096;

@@ -9,7 +9,7 @@ use crate::{
     common::{Random, eventually},
     load::{Load, Outage},
     scene::{Log, Scene, command},
-    tracer::{ALL_CHANGES, Fault, SIZES, SYNCS, Tracer, WRITES},
+    tracer::{ALL_CHANGES, Fault, SIZES, SLOW_SYNCS, SYNCS, Tracer, WRITES},
 };
 
 const MOST: u32 = 200;
@@ -191,4 +191,21 @@ async fn a_start_whose_nth_sync_fails_is_refused_and_breaks_nothing() {
 #[ignore = "needs strace"]
 async fn a_start_whose_nth_resize_fails_is_refused_and_breaks_nothing() {
     a_start_with_a_failed_call(SIZES, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn a_disk_that_does_not_answer_ends_service_until_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::start(dir.path().join("quota.db")).await;
+    let load = Load::start(&scene);
+    load.serve(20).await;
+    let tracer = Tracer::attach(scene.gateway.id(), SLOW_SYNCS, "1+").await;
+    let known = load.until_refused(Instant::now()).await;
+    // Without strace the call goes on at once.
+    drop(tracer);
+    let healed = Instant::now();
+    load.until_served(healed).await;
+    load.finish(Some(Outage { known, healed })).await;
+    scene.check_after_kill().await;
 }

@@ -10,10 +10,12 @@ mod common;
 
 mod corrupted_file;
 mod damaged_journal;
+mod files;
 mod foreign_lock;
 mod full_or_read_only;
 mod injected_faults;
 mod load;
+mod missing_files;
 mod scene;
 mod tracer;
 mod volume;

@@ -8,25 +8,29 @@ use tempfile::TempDir;
 
 use crate::common::eventually;
 
-/// A kind of system call, and the error it is to fail with.
+/// A kind of system call, and what is done to it, in the words of `strace`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) calls: &'static str,
-    pub(crate) error: &'static str,
+    pub(crate) effect: &'static str,
 }
 
-pub(crate) const WRITES: Fault = Fault { calls: "pwrite64,pwritev,pwritev2", error: "ENOSPC" };
-pub(crate) const SYNCS: Fault = Fault { calls: "fsync,fdatasync", error: "EIO" };
-pub(crate) const SIZES: Fault = Fault { calls: "ftruncate,fallocate", error: "ENOSPC" };
+pub(crate) const WRITES: Fault =
+    Fault { calls: "pwrite64,pwritev,pwritev2", effect: "error=ENOSPC" };
+pub(crate) const SYNCS: Fault = Fault { calls: "fsync,fdatasync", effect: "error=EIO" };
+pub(crate) const SIZES: Fault = Fault { calls: "ftruncate,fallocate", effect: "error=ENOSPC" };
 pub(crate) const ALL_CHANGES: Fault = Fault {
     calls: "pwrite64,pwritev,pwritev2,fsync,fdatasync,ftruncate,fallocate,rename,renameat,renameat2,unlink,unlinkat,mkdir",
-    error: "EROFS",
+    effect: "error=EROFS",
 };
 
+/// The disk takes its time.
+pub(crate) const SLOW_SYNCS: Fault = Fault { calls: "fsync,fdatasync", effect: "delay_enter=60s" };
+
 impl Fault {
-    /// The arguments of `strace` under which the n-th such call of each thread fails.
+    /// The arguments of `strace` under which the n-th such call of each thread is so treated.
     pub(crate) fn arguments(self, when: &str) -> Vec<String> {
-        let inject = format!("inject={}:error={}:when={when}", self.calls, self.error);
+        let inject = format!("inject={}:{}:when={when}", self.calls, self.effect);
         ["-f", "-qq", "-e", &format!("trace={}", self.calls), "-e", &inject].map(Into::into).into()
     }
 }

@@ -1,7 +1,7 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -72,27 +72,6 @@ impl Drop for Volume {
 pub(crate) fn set_immutable(files: &[PathBuf], immutable: bool) {
     let sign = if immutable { "+i" } else { "-i" };
     run(Command::new("chattr").arg(sign).args(files));
-}
-
-/// The files whose name begins with that of the database, but for SQLite's shared memory: a page
-/// of a mapped file that cannot be written is a signal, not an error.
-pub(crate) fn files_of(database: &Path) -> Vec<PathBuf> {
-    let name = database.file_name().unwrap().to_str().unwrap();
-    let beside = database.parent().unwrap().read_dir().unwrap();
-    let paths = beside.map(|entry| entry.unwrap().path());
-    let of = |path: &PathBuf| {
-        let file = path.file_name().unwrap().to_str().unwrap();
-        file.starts_with(name) && !file.ends_with("-shm")
-    };
-    paths.filter(of).collect()
-}
-
-/// Copies the `quota.db` of a directory, and all that belongs to it, to another.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in files_of(&from.join("quota.db")) {
-        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
-    }
 }
 
 fn run(command: &mut Command) {

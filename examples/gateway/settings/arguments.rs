@@ -78,6 +78,12 @@ pub(super) struct Arguments {
     /// Largest request body, such as 10MiB [default: 10MiB]
     #[arg(long, env = "MAX_BODY_BYTES", hide_env_values = true, value_name = "SIZE")]
     pub(super) max_body_bytes: Option<String>,
+    /// How long a client may keep the gateway waiting, to send a body or to read an answer [default: 60s]
+    #[arg(long, env = "CLIENT_TIMEOUT", hide_env_values = true, value_name = "TIME")]
+    pub(super) client_timeout: Option<String>,
+    /// Connections at once; 0 is as many as the limit of open files allows [default: 0]
+    #[arg(long, env = "MAX_CONNECTIONS", hide_env_values = true, value_name = "NUMBER")]
+    pub(super) max_connections: Option<String>,
     /// Threads that serve requests; 0 is one a core, and just one on up to two cores [default: 0]
     #[arg(long, env = "WORKER_THREADS", hide_env_values = true, value_name = "NUMBER")]
     pub(super) worker_threads: Option<String>,

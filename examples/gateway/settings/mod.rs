@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) max_in_flight: Option<NonZeroU32>,
     pub(crate) max_body_bytes: usize,
+    pub(crate) client_timeout: Duration,
+    pub(crate) max_connections: usize,
     pub(crate) worker_threads: NonZeroUsize,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: LogSettings,
@@ -105,6 +107,10 @@ impl Settings {
                 .or("0", values::max_in_flight)?,
             max_body_bytes: Setting::new("MAX_BODY_BYTES", &given.max_body_bytes)
                 .or("10MiB", values::size)?,
+            client_timeout: Setting::new("CLIENT_TIMEOUT", &given.client_timeout)
+                .or("60s", values::timeout)?,
+            max_connections: Setting::new("MAX_CONNECTIONS", &given.max_connections)
+                .or("0", values::max_connections)?,
             worker_threads: Setting::new("WORKER_THREADS", &given.worker_threads)
                 .or("0", values::worker_threads)?,
             shutdown_grace: Setting::new("SHUTDOWN_GRACE", &given.shutdown_grace)

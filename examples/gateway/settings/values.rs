@@ -8,11 +8,14 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use tower_quota::{
     admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
     store::sqlite::Durability,
 };
 use tracing_subscriber::EnvFilter;
+
+use crate::files;
 
 type Value<T> = Result<T, String>;
 
@@ -100,6 +103,14 @@ pub(super) fn worker_threads(text: &str) -> Value<NonZeroUsize> {
         .and_then(|number| usize::try_from(number).ok())
         .map(|number| NonZeroUsize::new(number).unwrap_or_else(one_a_core))
         .ok_or_else(|| format!("expected a number from 0 (by the cores) to {MOST}"))
+}
+
+pub(super) fn max_connections(text: &str) -> Value<usize> {
+    number(text)
+        .and_then(|number| usize::try_from(number).ok())
+        .filter(|number| *number <= Semaphore::MAX_PERMITS)
+        .map(|number| if number > 0 { number } else { files::connections() })
+        .ok_or_else(|| "expected a number from 0 (by the limit of open files)".to_owned())
 }
 
 /// One on up to two cores, as handing requests over costs more there than it gains

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -29,6 +29,28 @@ pub(crate) trait Segment: Send + Sync {
 
     /// All that was written before survives a loss of power.
     fn sync(&self) -> io::Result<()>;
+
+    /// Whether it is still found under its name.
+    fn is_in_place(&self) -> bool {
+        true
+    }
+}
+
+/// Whether this path leads to this open file: not if it was removed or replaced.
+pub(crate) fn is_in_place(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |of: fs::Metadata| (of.dev(), of.ino());
+        let (open, named) = (file.metadata().map(id), fs::metadata(path).map(id));
+        matches!((open, named), (Ok(open), Ok(named)) if open == named)
+    }
+    // Other systems do not let go of the name of an open file.
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        true
+    }
 }
 
 /// Files beside a database: `quota.db` → `quota.db.journal.1`.
@@ -39,7 +61,7 @@ pub(crate) struct FileDisk {
 
 impl FileDisk {
     /// The segments that belong to the database at this path.
-    pub(crate) fn beside(database: &std::path::Path) -> Self {
+    pub(crate) fn beside(database: &Path) -> Self {
         let name = database.file_name().unwrap_or_default().to_string_lossy();
         let directory = match database.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -80,11 +102,12 @@ impl Disk for FileDisk {
         options.create(true).truncate(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(self.path(number))?;
-        file.write_at(head, 0)?;
-        file.sync_all()?;
+        let path = self.path(number);
+        let segment = FileSegment { file: options.open(&path)?, path };
+        segment.write_at(head, 0)?;
+        segment.file.sync_all()?;
         self.sync_directory()?;
-        Ok(Arc::new(file))
+        Ok(Arc::new(segment))
     }
 
     fn remove(&self, number: u64) -> io::Result<()> {
@@ -92,21 +115,30 @@ impl Disk for FileDisk {
     }
 }
 
-impl Segment for File {
+struct FileSegment {
+    file: File,
+    path: PathBuf,
+}
+
+impl Segment for FileSegment {
     #[cfg(unix)]
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
+        std::os::unix::fs::FileExt::write_all_at(&self.file, bytes, offset)
     }
 
     #[cfg(not(unix))]
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         use std::io::{Seek, SeekFrom, Write};
-        let mut file = self;
+        let mut file = &self.file;
         file.seek(SeekFrom::Start(offset))?;
         file.write_all(bytes)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
+    }
+
+    fn is_in_place(&self) -> bool {
+        is_in_place(&self.file, &self.path)
     }
 }

@@ -27,6 +27,11 @@ pub(crate) struct Journal {
     /// Whether something may lie behind `synced`, and a sync is due.
     dirty: AtomicBool,
     failed: AtomicBool,
+    /// While this is set nothing is written, though it could be.
+    suspended: AtomicBool,
+    /// When the sync began that is at work, in milliseconds since `begun`, and 1; or 0.
+    sync_began: AtomicU64,
+    begun: Instant,
     ended: AtomicBool,
     /// There is no older segment than this.
     oldest: AtomicU64,
@@ -66,6 +71,9 @@ impl Journal {
             synced: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
+            sync_began: AtomicU64::new(0),
+            begun: Instant::now(),
             ended: AtomicBool::new(false),
             oldest: AtomicU64::new(0),
             syncing: Mutex::new(()),
@@ -180,13 +188,48 @@ impl Journal {
             let tail = lock(&self.tail);
             (tail.segment.clone(), tail.end)
         };
-        if self.has_failed() || self.is_synced(end) {
+        let failed = self.failed.load(Ordering::Acquire) || self.ended.load(Ordering::Acquire);
+        if failed || self.is_synced(end) {
             return;
         }
-        match segment.sync() {
+        match self.sync_segment(&*segment) {
             Ok(()) => self.advance(end),
             Err(error) => self.fail(&error),
         }
+    }
+
+    fn sync_segment(&self, segment: &dyn Segment) -> io::Result<()> {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.sync_began.store(now + 1, Ordering::Release);
+        let synced = segment.sync();
+        self.sync_began.store(0, Ordering::Release);
+        synced
+    }
+
+    /// How long the sync has been at work that is.
+    pub(crate) fn sync_age(&self) -> Option<Duration> {
+        let began = self.sync_began.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.begun.elapsed().saturating_sub(Duration::from_millis(began)))
+    }
+
+    /// Whether the segment that is written lies where the next start will look for it.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let segment = lock(&self.tail).segment.clone();
+        segment.is_in_place()
+    }
+
+    /// Takes no more records until [`Journal::resume`], and lets nobody wait.
+    pub(crate) fn suspend(&self) {
+        self.suspended.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.suspended.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.suspended.load(Ordering::Acquire)
     }
 
     /// What was appended since the last time.
@@ -225,7 +268,7 @@ impl Journal {
             self.failed.store(false, Ordering::Release);
             (old, tail.end, had_failed)
         };
-        if !had_failed && let Err(error) = old.sync() {
+        if !had_failed && let Err(error) = self.sync_segment(&*old) {
             self.fail(&error);
             return Err(error);
         }
@@ -249,9 +292,10 @@ impl Journal {
     }
 
     /// Whether nothing is written: a write or sync has failed since the last segment was begun, or
-    /// the journal has ended.
+    /// the journal is suspended or has ended.
     pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire) || self.ended.load(Ordering::Acquire)
+        let set = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        set(&self.failed) || set(&self.suspended) || set(&self.ended)
     }
 
     /// Takes no more records, for good.

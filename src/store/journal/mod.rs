@@ -17,7 +17,7 @@ mod sync;
 mod unfolded;
 
 pub(crate) use self::{
-    disk::{Disk, FileDisk, Segment},
+    disk::{Disk, FileDisk, Segment, is_in_place},
     log::Journal,
     record::{CountChange, Record, UsageEntry, from_unix_millis, unix_millis},
     segment::{Position, replay},

@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use super::{Durability, SqliteOptions, block::Block, keys::CachedKey, queue::Queue};
@@ -12,7 +15,7 @@ use crate::{
         UsageEvent,
         counter::DayCounter,
         journal::{Journal, Record, UsageEntry},
-        sync::SharedMap,
+        sync::{Mutex, SharedMap, lock},
     },
 };
 
@@ -30,6 +33,8 @@ pub(super) struct Core {
     pub(super) counters: SharedMap<KeyId, Arc<Counter>>,
     keys: SharedMap<KeyHash, CachedKey>,
     generation: AtomicU64,
+    /// When the file was last written.
+    written: Mutex<Option<Instant>>,
 }
 
 impl Core {
@@ -44,6 +49,7 @@ impl Core {
             counters: SharedMap::default(),
             keys: SharedMap::default(),
             generation: AtomicU64::new(0),
+            written: Mutex::new(None),
         }
     }
 
@@ -53,6 +59,15 @@ impl Core {
             return Ok(());
         }
         Err(StoreError::unavailable("the last write failed, or the store is closed"))
+    }
+
+    /// A transaction was committed.
+    pub(super) fn note_written(&self) {
+        *lock(&self.written) = Some(Instant::now());
+    }
+
+    pub(super) fn was_written_within(&self, time: Duration) -> bool {
+        lock(&self.written).is_some_and(|at| at.elapsed() < time)
     }
 
     pub(super) fn today(&self) -> Day {

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{OpenError, SqliteOptions, schema};
+use crate::store::journal::is_in_place;
 
 /// How long a write waits for another process's write lock.
 pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(1);
@@ -18,31 +20,52 @@ pub(super) const READERS: usize = 4;
 
 /// Held as long as the store is open: the counters belong to one process.
 pub(super) struct FileLock {
-    _file: File,
+    /// Beside the database.
+    _beside: File,
+    database: File,
+    path: PathBuf,
 }
 
 impl FileLock {
-    pub(super) fn take(database: &Path) -> Result<Self, OpenError> {
-        let path = beside(database, "lock");
-        let shown = path.display();
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
+    /// Locks the database of this path.
+    ///
+    /// The file beside it comes first: closing the database's own, as a refused start does, would
+    /// drop the locks that SQLite holds on it in this process.
+    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+        let name = beside(path, "lock");
+        let shown = name.display();
+        let opened = File::options().create(true).truncate(false).write(true).open(&name);
+        let beside = opened
             .map_err(|error| OpenError::because(format!("{shown} cannot be opened"), error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::new(format!(
-                "{} is in use by another process, and its counters belong to one; \
-                 stop that one, or use PostgreSQL to share them",
-                database.display()
-            ))),
-            Err(TryLockError::Error(error)) => {
-                Err(OpenError::because(format!("{shown} cannot be locked"), error))
-            }
+        lock(&beside, &name, path)?;
+        let failed =
+            |error| OpenError::because(format!("{} cannot be opened", path.display()), error);
+        let database = File::open(path).map_err(failed)?;
+        // Only here are these locks apart from SQLite's own. They hold also when somebody has
+        // removed the file beside.
+        if cfg!(target_os = "linux") {
+            lock(&database, path, path)?;
         }
+        Ok(Self { _beside: beside, database, path: path.to_owned() })
     }
+
+    /// Whether the database still lies where it was opened.
+    pub(super) fn is_in_place(&self) -> bool {
+        is_in_place(&self.database, &self.path)
+    }
+}
+
+fn lock(file: &File, name: &Path, database: &Path) -> Result<(), OpenError> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::new(format!(
+            "{} is in use by another process, and its counters belong to one; \
+             stop that one, or use PostgreSQL to share them",
+            database.display()
+        )),
+        TryLockError::Error(error) => {
+            OpenError::because(format!("{} cannot be locked", name.display()), error)
+        }
+    })
 }
 
 /// The file of this suffix beside the database: `quota.db` → `quota.db.lock`.
@@ -56,13 +79,17 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
 /// Makes the file if it is not there, for its owner only, and returns its one true path, so that
 /// every way of naming it leads to the same lock.
 pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .and_then(|_| path.canonicalize())
+    let create = || {
+        let mut options = File::options();
+        options.create_new(true).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        match options.open(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => path.canonicalize(),
+        }
+    };
+    create()
         .map_err(|error| OpenError::because(format!("{} cannot be opened", path.display()), error))
 }
 

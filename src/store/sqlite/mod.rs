@@ -33,6 +33,7 @@ mod schema;
 mod simulation;
 mod start;
 mod usage;
+mod watchdog;
 mod writer;
 
 use std::{fmt, sync::Arc};
@@ -42,7 +43,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 pub use self::options::{Durability, OpenError, SqliteOptions};
-use self::{core::Core, file::FileLock, writer::Writer};
+use self::{core::Core, file::FileLock, watchdog::Watchdog, writer::Writer};
 use super::{
     StoreFuture,
     journal::{FileDisk, Syncer},
@@ -77,7 +78,7 @@ struct Inner {
     turns: Semaphore,
     writer: Writer,
     _syncer: Syncer,
-    _lock: FileLock,
+    _watchdog: Watchdog,
 }
 
 impl SqliteStore {
@@ -98,8 +99,10 @@ impl SqliteStore {
         let core = Arc::new(Core::new(&options, journal));
         let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;
         let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
+        let watchdog = Watchdog::start(core.journal.clone(), lock).map_err(OpenError::thread)?;
         let turns = Semaphore::new(file::READERS);
-        let inner = Inner { core, pool, look_ups, turns, writer, _syncer: syncer, _lock: lock };
+        let inner =
+            Inner { core, pool, look_ups, turns, writer, _syncer: syncer, _watchdog: watchdog };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -115,7 +118,10 @@ impl SqliteStore {
     /// What was left could not be written.
     pub async fn close(&self) -> Result<(), StoreError> {
         let flushed = self.flush().await;
-        self.0.writer.stop();
+        let store = self.0.clone();
+        // The thread is waited for, which would hold up all other tasks here.
+        let stopped = tokio::task::spawn_blocking(move || store.writer.stop()).await;
+        stopped.map_err(StoreError::unavailable)?;
         flushed
     }
 

@@ -119,7 +119,9 @@ impl State {
     /// Folds what is in the journal and runs these jobs, in one transaction.
     pub(super) fn turn(&mut self, mut jobs: VecDeque<Job>) {
         if self.core.is_open().is_err() && !self.core.queue.is_stopped() {
-            self.recover();
+            if !self.core.journal.is_suspended() {
+                self.recover();
+            }
             return;
         }
         self.unfolded.append(self.core.journal.take());
@@ -159,6 +161,7 @@ impl State {
 
     /// What was folded is no longer needed in the journal.
     fn folded(&mut self) {
+        self.core.note_written();
         let folded = mem::take(&mut self.unfolded);
         let long = folded.position.is_some_and(|position| position.offset > LONGEST_SEGMENT);
         let journal = &self.core.journal;
