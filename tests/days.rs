@@ -1,14 +1,17 @@
 //! A day is a calendar day of the time zone, however long it is and whatever the clock does: at most
 //! the limit is admitted, and headers and report name the day that was charged.
 
+mod common;
+
 use std::{
     convert::Infallible,
     path::Path,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
+use common::Random;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
@@ -19,7 +22,7 @@ use tower_quota::{
     key::{DailyLimit, SecretKey},
     quota::DailyQuotaLayer,
     store::{
-        Actor, AdminStore, KeyStore, NewKey, QuotaStore, UsageReader,
+        Actor, AdminStore, KeyChange, KeyRef, KeyStore, NewKey, QuotaStore, UsageReader,
         memory::MemoryStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
@@ -157,6 +160,11 @@ impl<S: Store> House<S> {
         (answers.iter().filter(|answer| answer.admitted).count(), reset)
     }
 
+    async fn reset(&self) {
+        let (key, by) = (KeyRef::new(KEY), Actor::default());
+        self.store.change(key, KeyChange::ResetUsage, by).await.unwrap().expect("a known key");
+    }
+
     async fn usage(&self) -> Value {
         let service = usage_service(self.store.clone(), self.calendar.clone());
         let auth = TrialKeyAuthLayer::new(self.store.clone()).clock(self.time.clone());
@@ -219,25 +227,6 @@ fn reset(headers: &HeaderMap, admitted: bool) -> u64 {
     seconds
 }
 
-/// Numbers that a seed decides.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let chosen = std::env::var("TOWER_QUOTA_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-        let seed = chosen.unwrap_or(u64::from(now));
-        println!("TOWER_QUOTA_SEED={seed} repeats it");
-        Self(seed)
-    }
-
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % most
-    }
-}
-
 #[tokio::test]
 async fn days_of_any_length_have_the_limit_each_in_memory() {
     for (zone, day, start, end) in DAYS {
@@ -295,11 +284,12 @@ async fn a_restart_neither_reopens_a_day_nor_takes_from_it() {
     }
 }
 
-/// The clock jumps at random, by days, hours and tenths of a second, forth and back, and the
-/// service restarts at random. A model says what must happen: the day never goes back.
+/// The clock jumps at random, by days, hours and tenths of a second, forth and back, the service
+/// restarts at random, and the day is reset at random. A model says what must happen: the day never
+/// goes back, whatever the clock says when it is reset.
 #[tokio::test]
 async fn a_clock_that_jumps_never_reopens_a_day_nor_gives_one_more_than_its_limit() {
-    let mut dice = Dice::new();
+    let mut random = Random::seeded("clock");
     for (zone, _, start, _) in DAYS {
         println!("{zone}");
         let dir = tempfile::tempdir().unwrap();
@@ -310,10 +300,10 @@ async fn a_clock_that_jumps_never_reopens_a_day_nor_gives_one_more_than_its_limi
         let mut house = House::open(&path, zone, &time).with_key().await;
         let (mut day, mut used) = (jiff::civil::Date::MIN, 0);
         for _ in 0..60 {
-            let by = [24 * HOUR, HOUR, HOUR / 4, TENTH][dice.below(4) as usize];
-            now = if dice.below(2) == 0 { now + by } else { now - by };
+            let by = [24 * HOUR, HOUR, HOUR / 4, TENTH][random.below(4) as usize];
+            now = if random.below(2) == 0 { now + by } else { now - by };
             time.set(now);
-            if dice.below(10) == 0 {
+            if random.below(10) == 0 {
                 house.store.close().await.unwrap();
                 drop(house);
                 house = House::open(&path, zone, &time);
@@ -322,6 +312,10 @@ async fn a_clock_that_jumps_never_reopens_a_day_nor_gives_one_more_than_its_limi
                 jiff::Timestamp::try_from(now).unwrap().to_zoned(zone_of_model.clone()).date();
             if today > day {
                 (day, used) = (today, 0);
+            }
+            if random.below(8) == 0 {
+                house.reset().await;
+                used = 0;
             }
             let answer = house.take().await;
             assert_eq!(answer.admitted, used < LIMIT, "{used} of {day} at {now:?}");

@@ -14,8 +14,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::{Answer, Client, Gateway, GatewayCommand, Upstream};
-use common::{chat_json, eventually, json_answer};
+use common::{
+    Answer, Client, Gateway, GatewayCommand, Random, Upstream, chat_json, eventually, json_answer,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -276,10 +277,7 @@ async fn a_clock_that_is_set_by_a_day_forth_and_back_never_reopens_a_day() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs faketime"]
 async fn kill_9_at_midnight_loses_no_answer_of_either_day() {
-    let seed = std::env::var("TOWER_QUOTA_SEED").ok().and_then(|seed| seed.parse().ok());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    let mut dice = seed.unwrap_or(u64::from(now));
-    println!("TOWER_QUOTA_SEED={dice} repeats it");
+    let mut random = Random::seeded("kill -9 at midnight");
     let first = instant("2026-11-22T00:00:00Z");
     let clock = Clock::at(first + DAY / 2);
     let mut house = House::start(&clock, "UTC", 1_000_000).await;
@@ -290,8 +288,7 @@ async fn kill_9_at_midnight_loses_no_answer_of_either_day() {
         let midnight = first + cycle * DAY;
         clock.set(midnight - TENTH);
         let load = Load::start(&house, &house.key);
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let until = usize::try_from(dice >> 33).unwrap() % 200 + 1;
+        let until = 1 + random.below(200) as usize;
         eventually("answers", || async { load.answered().iter().sum::<usize>() >= until }).await;
         house.gateway.kill9();
         let ([before, after], sent) = load.end().await;

@@ -1,115 +1,142 @@
-//! The limit is exact, and an answered request is never lost.
+//! Exactly the limit reaches the upstream, however many ask at once.
 
 mod common;
 
-use common::{Client, Gateway, Upstream, chat_json, json_answer};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use common::{Client, Gateway, GatewayCommand, Upstream, Wire, Wire2, chat_json, json_answer};
 use serde_json::json;
 
-const REQUESTS: usize = 200;
-const LIMIT: usize = 50;
+/// Requests for each limit, and over how many connections they come.
+const MANY: usize = 10_000;
+const CONNECTIONS: usize = 256;
+const LIMITS: [usize; 4] = [1, 2, 7, 1_000];
 
-async fn exactly_the_limit_reaches_the_upstream(client: Client, slow: bool) {
-    let answer = |_| json_answer(chat_json().to_string());
-    let upstream =
-        if slow { Upstream::holding(answer).await } else { Upstream::start(answer).await };
-    let gateway = Gateway::before(&upstream.base_url());
-    let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
+/// The limit of those that are all under way at once, and how many more ask meanwhile.
+const HELD: usize = 50;
+const MORE: usize = 150;
 
+fn checked((status, body): (u16, Vec<u8>)) -> u16 {
+    let text = String::from_utf8(body).unwrap();
+    match status {
+        200 => {}
+        429 => assert!(text.contains(r#""code":"insufficient_quota""#), "{text}"),
+        _ => panic!("{status}: {text}"),
+    }
+    status
+}
+
+async fn ask_over_http1(mut wire: Wire, key: Arc<str>) -> (Wire, u16) {
+    let answer = wire.post(&key, "{}").await.unwrap();
+    (wire, checked(answer))
+}
+
+async fn ask_over_http2(mut wire: Wire2, key: Arc<str>) -> (Wire2, u16) {
+    let answer = wire.post(&key, "{}").await;
+    (wire, checked(answer))
+}
+
+/// Sends [`MANY`] requests over these connections, on each one after another.
+async fn crowd<C, F>(connections: Vec<C>, ask: impl Fn(C) -> F + Clone + Send + 'static) -> Vec<u16>
+where
+    C: Send + 'static,
+    F: Future<Output = (C, u16)> + Send,
+{
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut crowd = tokio::task::JoinSet::new();
+    for mut connection in connections {
+        let (taken, ask) = (taken.clone(), ask.clone());
+        crowd.spawn(async move {
+            let mut statuses = Vec::new();
+            while taken.fetch_add(1, Ordering::Relaxed) < MANY {
+                let status;
+                (connection, status) = ask(connection).await;
+                statuses.push(status);
+            }
+            statuses
+        });
+    }
+    crowd.join_all().await.concat()
+}
+
+async fn crowd_over_http1(gateway: &Gateway, key: Arc<str>) -> Vec<u16> {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Wire::connect(gateway.address()).await.unwrap());
+    }
+    crowd(connections, move |wire| ask_over_http1(wire, key.clone())).await
+}
+
+async fn crowd_over_http2(gateway: &Gateway, key: Arc<str>) -> Vec<u16> {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Wire2::connect(gateway.address()).await);
+    }
+    crowd(connections, move |wire| ask_over_http2(wire, key.clone())).await
+}
+
+async fn of_10_000_requests_exactly_the_limit_is_served(
+    crowd: impl AsyncFn(&Gateway, Arc<str>) -> Vec<u16>,
+) {
+    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let mut reached = 0;
+    for limit in LIMITS {
+        let key: Arc<str> = gateway.create_key(json!({"daily_limit": limit})).await.into();
+        let statuses = crowd(&gateway, key.clone()).await;
+        let count = |status: u16| statuses.iter().filter(|seen| **seen == status).count();
+        let served = (count(200), count(429));
+        assert_eq!(served, (limit, MANY - limit), "limit {limit}: {}", gateway.printed());
+        assert_eq!(upstream.count() - reached, limit, "limit {limit}: requests at the upstream");
+        reached = upstream.count();
+        assert_eq!(gateway.used(&key).await, limit as u64);
+        assert_eq!(gateway.usage(&key).await["remaining"], 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_10_000_requests_on_256_connections_exactly_the_limit_is_served_over_http1() {
+    of_10_000_requests_exactly_the_limit_is_served(crowd_over_http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_10_000_requests_on_256_connections_exactly_the_limit_is_served_over_http2() {
+    of_10_000_requests_exactly_the_limit_is_served(crowd_over_http2).await;
+}
+
+/// No answer is there yet when the limit is reached.
+async fn exactly_the_limit_is_under_way(client: Client) {
+    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let key = gateway.create_key(json!({"daily_limit": HELD})).await;
     let mut requests = tokio::task::JoinSet::new();
-    for _ in 0..REQUESTS {
+    for _ in 0..HELD + MORE {
         let (client, key) = (client.clone(), key.clone());
         let url = gateway.url("/v1/chat/completions");
-        requests.spawn(async move { client.post_as(&key, &url, &json!({})).await });
+        requests.spawn(async move { client.post_as(&key, &url, &json!({})).await.status });
     }
-    if slow {
-        upstream.reached_by(LIMIT).await;
-        upstream.release(REQUESTS);
+    upstream.reached_by(HELD).await;
+    for _ in 0..MORE {
+        assert_eq!(requests.join_next().await.unwrap().unwrap(), 429);
     }
-    let answers = requests.join_all().await;
-
-    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
-    assert_eq!((count(200), count(429)), (LIMIT, REQUESTS - LIMIT));
-    assert_eq!(upstream.count(), LIMIT);
-    let usage = client.get_as(&key, &gateway.url("/usage")).await.json();
-    assert_eq!((&usage["used"], &usage["remaining"]), (&json!(LIMIT), &json!(0)));
+    upstream.release(HELD);
+    assert!(requests.join_all().await.iter().all(|status| *status == 200));
+    assert_eq!(upstream.count(), HELD);
+    assert_eq!(gateway.used(&key).await, HELD as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_requests_with_a_fast_upstream_over_http1() {
-    exactly_the_limit_reaches_the_upstream(Client::http1(), false).await;
+async fn exactly_the_limit_is_under_way_at_once_over_http1() {
+    exactly_the_limit_is_under_way(Client::http1()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_requests_with_a_slow_upstream_over_http1() {
-    exactly_the_limit_reaches_the_upstream(Client::http1(), true).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn concurrent_requests_with_a_fast_upstream_over_http2() {
-    exactly_the_limit_reaches_the_upstream(Client::http2(), false).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn concurrent_requests_with_a_slow_upstream_over_http2() {
-    exactly_the_limit_reaches_the_upstream(Client::http2(), true).await;
-}
-
-/// Each of 256 connections sends its share of 10,000 requests, one after another.
-async fn of_10_000_requests_exactly_the_limit_is_served(client: fn() -> Client) {
-    const CONNECTIONS: usize = 256;
-    const ALL: usize = 10_000;
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
-    let gateway = Gateway::before(&upstream.base_url());
-    let mut reached = 0;
-    for limit in [1, 2, 7, 1000] {
-        let key = gateway.create_key(json!({"daily_limit": limit})).await;
-        let mut connections = tokio::task::JoinSet::new();
-        for connection in 0..CONNECTIONS {
-            let share = ALL / CONNECTIONS + usize::from(connection < ALL % CONNECTIONS);
-            let (client, key) = (client(), key.clone());
-            let url = gateway.url("/v1/chat/completions");
-            connections.spawn(async move {
-                let mut statuses = Vec::new();
-                for _ in 0..share {
-                    statuses.push(client.post_as(&key, &url, &json!({})).await.status.as_u16());
-                }
-                statuses
-            });
-        }
-        let statuses: Vec<u16> = connections.join_all().await.into_iter().flatten().collect();
-        let count = |status: u16| statuses.iter().filter(|other| **other == status).count();
-        let served = (count(200), count(429));
-        assert_eq!(served, (limit, ALL - limit), "a limit of {limit}: {}", gateway.printed());
-        reached += limit;
-        assert_eq!(upstream.count(), reached, "a limit of {limit}");
-        let usage = client().get_as(&key, &gateway.url("/usage")).await.json();
-        assert_eq!((&usage["used"], &usage["remaining"]), (&json!(limit), &json!(0)));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_requests_on_256_connections_over_http1() {
-    of_10_000_requests_exactly_the_limit_is_served(Client::http1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_requests_on_256_connections_over_http2() {
-    of_10_000_requests_exactly_the_limit_is_served(Client::http2).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn answered_requests_are_counted_after_kill_9() {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
-    let mut gateway = Gateway::before(&upstream.base_url());
-    let key = gateway.create_key(json!({"daily_limit": 100})).await;
-    for answered in 1..=3 {
-        for _ in 0..10 {
-            let url = gateway.url("/v1/chat/completions");
-            let answer = Client::http1().post_as(&key, &url, &json!({})).await;
-            assert_eq!(answer.status, 200);
-        }
-        gateway.restart();
-        let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await.json();
-        assert_eq!(usage["used"], answered * 10);
-    }
+async fn exactly_the_limit_is_under_way_at_once_over_one_http2_connection() {
+    exactly_the_limit_is_under_way(Client::http2()).await;
 }

@@ -1,19 +1,38 @@
-//! One process a file, however it is named.
+//! A file belongs to one process, however it is named.
 
-use tower_quota::store::sqlite::{SqliteOptions, SqliteStore};
+mod common;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_way_of_naming_the_file_leads_to_the_same_lock() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("quota.db");
-    let link = directory.path().join("link.db");
-    let store = SqliteStore::open(SqliteOptions::new(&path)).unwrap();
-    std::os::unix::fs::symlink(&path, &link).unwrap();
-    let dotted = directory.path().join(".").join("quota.db");
-    for other in [&link, &dotted, &path] {
-        let error = SqliteStore::open(SqliteOptions::new(other)).unwrap_err().to_string();
-        assert!(error.contains("in use by another process"), "{error}");
+use std::{net::TcpStream, os::unix::fs::symlink, path::Path};
+
+use common::{Gateway, GatewayCommand};
+
+#[test]
+fn a_second_gateway_on_the_same_file_is_refused_however_it_names_it() {
+    let mut first = Gateway::demo();
+    let file = first.dir().join("quota.db");
+    let second = GatewayCommand::new().arg("--demo");
+    let link = second.dir().join("link.db");
+    symlink(&file, &link).unwrap();
+    let beside = Path::new("..").join(first.dir().file_name().unwrap()).join("quota.db");
+    for name in [
+        file.display().to_string(),
+        format!("sqlite:{}", file.display()),
+        link.display().to_string(),
+        "link.db".to_owned(),
+        beside.display().to_string(),
+    ] {
+        for variable in ["DATABASE_URL", "SQLITE_PATH"] {
+            let refused = second.clone().env(variable, &name).output();
+            assert!(refused.status.code().is_some_and(|code| code != 0), "{variable}={name}");
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(said.lines().count(), 1, "{said}");
+            for part in ["DATABASE_URL", "in use by another process", "PostgreSQL"] {
+                assert!(said.contains(part), "{variable}={name}: no {part} in: {said}");
+            }
+        }
     }
-    drop(store);
-    SqliteStore::open(SqliteOptions::new(&link)).unwrap();
+    // The first is none the worse for it, and its end sets the file free.
+    assert!(TcpStream::connect(first.address()).is_ok());
+    first.kill9();
+    second.env("DATABASE_URL", "link.db").start();
 }

@@ -62,6 +62,7 @@ promises! {
     a_refunded_unit_can_be_used_again_once,
     a_refund_never_touches_a_day_that_was_reset,
     a_refund_after_midnight_does_not_touch_the_new_day,
+    a_day_is_reset_as_often_as_asked_also_one_that_a_clock_set_back_has_left,
     the_next_day_begins_at_zero,
     a_changed_limit_counts_from_the_next_reservation,
     an_issued_key_is_found_and_shown_masked,
@@ -151,6 +152,23 @@ async fn a_refund_never_touches_a_day_that_was_reset(store: impl Store) {
     assert!(take(&store, &subject, noon()).await.is_some());
     assert!(!before.refund(Refund::Always));
     assert!(take(&store, &subject, noon()).await.is_none());
+}
+
+async fn a_day_is_reset_as_often_as_asked_also_one_that_a_clock_set_back_has_left(
+    store: impl Store,
+) {
+    let record = issue(&store, "trial-key-manual-123").await;
+    let subject = QuotaSubject::new(record.id.clone(), limit(1));
+    // It is noon whenever it is reset.
+    let tomorrow = noon() + Duration::from_secs(24 * 3600);
+    for at in [noon(), noon(), tomorrow, tomorrow] {
+        take(&store, &subject, at).await.unwrap();
+        assert!(take(&store, &subject, noon()).await.is_none());
+        change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
+        assert_eq!(store.standing(&subject, noon()).await.unwrap().used, 0);
+    }
+    assert!(take(&store, &subject, noon()).await.is_some());
+    assert!(take(&store, &subject, tomorrow).await.is_none(), "it is one day, and it is used up");
 }
 
 async fn the_next_day_begins_at_zero(store: impl Store) {
@@ -280,8 +298,15 @@ async fn every_change_is_in_the_audit_trail_without_a_secret(store: impl Store) 
 
 async fn a_refund_after_midnight_does_not_touch_the_new_day(store: impl Store) {
     let tomorrow = noon() + Duration::from_secs(24 * 3600);
-    let mut yesterdays = take(&store, &subject(1), noon()).await.unwrap();
-    take(&store, &subject(1), tomorrow).await.unwrap();
-    assert!(!yesterdays.refund(Refund::Always));
-    assert!(take(&store, &subject(1), tomorrow).await.is_none());
+    let subject = subject(2);
+    let mut early = take(&store, &subject, noon()).await.unwrap();
+    let mut late = take(&store, &subject, noon()).await.unwrap();
+    // Before the first unit of the new day is taken, and after it.
+    assert_eq!(store.standing(&subject, tomorrow).await.unwrap().used, 0);
+    assert!(!early.refund(Refund::Always));
+    assert!(take(&store, &subject, tomorrow).await.is_some());
+    assert!(!late.refund(Refund::Always));
+    assert_eq!(store.standing(&subject, tomorrow).await.unwrap().used, 1);
+    assert!(take(&store, &subject, tomorrow).await.is_some());
+    assert!(take(&store, &subject, tomorrow).await.is_none());
 }

@@ -77,6 +77,7 @@ fn refuse(why: &dyn std::error::Error) -> ExitCode {
 }
 
 async fn run(settings: Settings) -> Result<(), BoxError> {
+    logging::start(settings.log);
     let store = SqliteOptions::new(&settings.database)
         .calendar(settings.calendar.clone())
         .durability(settings.durability)
@@ -124,7 +125,6 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     };
 
     let listener = listen(settings.listen).await?;
-    logging::start(settings.log);
     Announcement {
         listen: listener.local_addr()?,
         upstream: &base_url.to_string(),

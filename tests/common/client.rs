@@ -101,13 +101,8 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// `code` of the error object.
-    pub(crate) fn code(&self) -> String {
-        let json = self.json();
-        json["error"]["code"].as_str().unwrap_or_default().to_owned()
-    }
     /// `code` of the error object, empty if the body is none.
-    pub(crate) fn code_if_any(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         json["error"]["code"].as_str().unwrap_or_default().to_owned()
     }

@@ -10,14 +10,14 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, DEADLINE};
+use super::{Client, DEADLINE, zone::noon_zone};
 
 /// The admin token of every gateway that is started with no other.
 pub(crate) const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
@@ -44,6 +44,15 @@ impl GatewayCommand {
     /// Port 0, [`ADMIN_TOKEN`], and threads among which requests race on any machine.
     pub(crate) fn new() -> Self {
         Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN).env("WORKER_THREADS", "4")
+    }
+
+    /// One in front of this upstream, at noon: no day turns while a test runs.
+    pub(crate) fn at_noon(upstream_base_url: impl Into<String>) -> Self {
+        Self::new()
+            .env("UPSTREAM_BASE_URL", upstream_base_url)
+            .env("UPSTREAM_API_KEY", "sk-sponsor-secret")
+            .env("QUOTA_TIMEZONE", noon_zone())
+            .env("RUST_LOG", "warn")
     }
 
     /// No setting at all.
@@ -136,6 +145,14 @@ impl GatewayCommand {
         output
     }
 
+    /// Starts it and kills it so soon that it may not yet listen.
+    pub(crate) fn start_and_kill(&self, after: Duration) {
+        let mut child = self.spawn();
+        thread::sleep(after);
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
     fn spawn(&self) -> Child {
         let words = self.under.iter().map(OsStr::new).chain([binary().as_os_str()]);
         let words: Vec<&OsStr> = words.chain(self.args.iter().map(OsStr::new)).collect();
@@ -205,6 +222,21 @@ impl Gateway {
         let answer = Client::http1().send(method, &self.url(path), &headers, body).await;
         assert!(answer.status.is_success(), "{path}: {answer:?}");
         answer.json()
+    }
+
+    /// The report that the holder of a key gets.
+    pub(crate) async fn usage(&self, key: &str) -> Value {
+        Client::http1().get_as(key, &self.url("/usage")).await.json()
+    }
+
+    /// Units used today, as the holder and the operator are told, who are told the same.
+    pub(crate) async fn used(&self, key: &str) -> u64 {
+        let usage = self.usage(key).await;
+        let path = format!("/admin/keys/{key}");
+        let record = self.admin(Method::GET, &path, &Value::Null).await;
+        assert_eq!(usage["used"], record["used_today"], "{usage} {record}");
+        assert_eq!(usage["remaining"], record["remaining"], "{usage} {record}");
+        usage["used"].as_u64().unwrap()
     }
 
     /// Kills it with no warning.
@@ -286,6 +318,6 @@ fn wait(child: &mut Child) -> ExitStatus {
             let _ = child.kill();
             panic!("the gateway did not end");
         }
-        thread::sleep(std::time::Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }

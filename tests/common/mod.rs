@@ -3,7 +3,11 @@
 
 mod client;
 mod gateway;
+mod rogue;
+mod seed;
 mod upstream;
+mod wire;
+mod zone;
 
 use std::{
     future::Future,
@@ -14,7 +18,10 @@ use std::{
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand};
+pub(crate) use rogue::Rogue;
+pub(crate) use seed::Random;
 pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_answer, streaming};
+pub(crate) use wire::{Wire, Wire2};
 
 /// Where `.ci/run` has installed a client, if it has.
 pub(crate) fn installed(path: &str) -> Option<PathBuf> {

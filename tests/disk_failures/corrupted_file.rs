@@ -7,14 +7,14 @@ use std::{
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
     path::Path,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use crate::{
-    common::{Client, Gateway},
+    common::{Client, Gateway, Random},
+    files::{copy, files_of},
     load::Load,
     scene::{Key, Log, Outcome, Scene, TIME_LIMIT, command},
-    volume::files_of,
 };
 
 const PAGE: usize = 4096;
@@ -30,22 +30,9 @@ impl Damage {
     fn page(self) -> Vec<u8> {
         match self {
             Self::Zeros => vec![0; PAGE],
-            Self::Noise(mut seed) => (0..PAGE)
-                .map(|_| {
-                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    seed.to_be_bytes()[0]
-                })
-                .collect(),
+            Self::Noise(seed) => Random::of(seed).bytes(PAGE),
         }
     }
-}
-
-fn seed() -> u64 {
-    let seed = std::env::var("TOWER_QUOTA_SEED").ok().and_then(|seed| seed.parse().ok());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    let seed = seed.unwrap_or(u64::from(now));
-    println!("TOWER_QUOTA_SEED={seed} repeats it");
-    seed
 }
 
 /// Overwrites a page, but not the part of the first that says what the file is.
@@ -75,13 +62,6 @@ async fn prepared(log: &Log, directory: &Path) -> (Key, Key) {
     (spent, fresh)
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in files_of(&from.join("quota.db")) {
-        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
-    }
-}
-
 async fn ask(log: &Log, gateway: &Gateway, key: &Key) -> Outcome {
     let asked = Instant::now();
     let outcome = log.request(&Client::http1(), &gateway.url(""), key).await;
@@ -94,11 +74,11 @@ async fn each_damaged_page_at_the_start_is_a_refusal_never_an_unknown_key_or_a_n
     let (log, whole) = (Log::default(), tempfile::tempdir().unwrap());
     let (spent, fresh) = prepared(&log, whole.path()).await;
     let upstream = log.upstream().await;
-    let seed = seed();
+    let mut random = Random::seeded("damaged pages");
     let mut wrong = Vec::new();
     let (mut refused, mut unavailable, mut harmless) = (0, 0, 0);
     for page in 0..pages(&whole.path().join("quota.db")) {
-        for harm in [Damage::Zeros, Damage::Noise(seed ^ page as u64)] {
+        for harm in [Damage::Zeros, Damage::Noise(random.below(u64::MAX))] {
             let dir = tempfile::tempdir().unwrap();
             copy(whole.path(), dir.path());
             let database = dir.path().join("quota.db");
@@ -208,5 +188,5 @@ async fn a_file_zeroed_under_load_ends_service_until_a_copy_is_put_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_overwritten_with_noise_under_load_ends_service_until_a_copy_is_put_back() {
-    under_load(Damage::Noise(seed())).await;
+    under_load(Damage::Noise(Random::seeded("noise").below(u64::MAX))).await;
 }

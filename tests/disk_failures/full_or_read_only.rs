@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use crate::{
     common::eventually,
+    files::files_of,
     load::{Load, Outage},
     scene::{Outcome, Scene},
-    volume::{Volume, files_of, set_immutable},
+    volume::{Volume, set_immutable},
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,8 @@
 mod common;
 
 mod corrupted_file;
+mod damaged_journal;
+mod files;
 mod foreign_lock;
 mod full_or_read_only;
 mod injected_faults;

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     common::{Client, eventually},
+    files::live_segment,
     load::{Load, Outage},
     scene::{Scene, command},
 };
@@ -16,14 +17,6 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-/// The segment of the journal that is written.
-fn live_segment(database: &Path) -> PathBuf {
-    let number = |path: &Path| path.extension()?.to_str()?.parse::<u64>().ok();
-    let files = fs::read_dir(database.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
-    let segments = files.filter(|path| path.to_str().unwrap().contains(".journal."));
-    segments.max_by_key(|path| number(path)).unwrap()
 }
 
 async fn nothing_is_served_while_it_is_away(name: impl FnOnce(&Path) -> PathBuf) {

@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use http::{Method, StatusCode};
@@ -134,16 +134,9 @@ impl Scene {
     }
 }
 
-/// The gateway before this upstream, with noon in its time zone, so that no midnight comes between.
+/// The gateway before this upstream, on this file.
 pub(crate) fn command(upstream: &Upstream, database: &Path) -> GatewayCommand {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let behind = i64::try_from(since / 3600 % 24).unwrap() - 12;
-    GatewayCommand::new()
-        .env("UPSTREAM_BASE_URL", upstream.base_url())
-        .env("UPSTREAM_API_KEY", "sk-sponsor-secret")
-        .env("DATABASE_URL", database.to_str().unwrap())
-        .env("QUOTA_TIMEZONE", format!("Etc/GMT{behind:+}"))
-        .env("RUST_LOG", "warn")
+    GatewayCommand::at_noon(upstream.base_url()).env("DATABASE_URL", database.to_str().unwrap())
 }
 
 impl Log {
@@ -182,7 +175,7 @@ impl Log {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (begun, url) = (Instant::now(), format!("{gateway}/v1/chat/completions"));
         let answer = client.post_as(&key.text, &url, &json!({"n": number})).await;
-        let outcome = match (answer.status.as_u16(), answer.code_if_any().as_str()) {
+        let outcome = match (answer.status.as_u16(), answer.code().as_str()) {
             (200, _) if answer.json() == chat_json() => Outcome::Answered,
             (503, "store_unavailable") => Outcome::Refused,
             (429, "insufficient_quota") => Outcome::Exhausted,

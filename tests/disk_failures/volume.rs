@@ -1,7 +1,7 @@
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -34,7 +34,7 @@ impl Volume {
 
     fn mount(dir: TempDir, options: &[&str], source: &str) -> Self {
         let volume = Self { dir };
-        std::fs::create_dir(volume.root()).unwrap();
+        fs::create_dir(volume.root()).unwrap();
         run(Command::new("mount").args(options).arg(source).arg(volume.root()));
         volume
     }
@@ -58,7 +58,7 @@ impl Volume {
     }
 
     pub(crate) fn free(&self) {
-        std::fs::remove_file(self.path("filler")).unwrap();
+        fs::remove_file(self.path("filler")).unwrap();
     }
 }
 
@@ -72,19 +72,6 @@ impl Drop for Volume {
 pub(crate) fn set_immutable(files: &[PathBuf], immutable: bool) {
     let sign = if immutable { "+i" } else { "-i" };
     run(Command::new("chattr").arg(sign).args(files));
-}
-
-/// The files whose name begins with that of the database, but for SQLite's shared memory: a page
-/// of a mapped file that cannot be written is a signal, not an error.
-pub(crate) fn files_of(database: &Path) -> Vec<PathBuf> {
-    let name = database.file_name().unwrap().to_str().unwrap();
-    let beside = database.parent().unwrap().read_dir().unwrap();
-    let paths = beside.map(|entry| entry.unwrap().path());
-    let of = |path: &PathBuf| {
-        let file = path.file_name().unwrap().to_str().unwrap();
-        file.starts_with(name) && !file.ends_with("-shm")
-    };
-    paths.filter(of).collect()
 }
 
 fn run(command: &mut Command) {

@@ -1,0 +1,159 @@
+//! A byte of the journal is overwritten while the gateway is down.
+//!
+//! What was answered and is not in the database yet lies there. If the machine did not reboot since,
+//! every byte is as it was written, so a start that finds another one is refused. After another boot
+//! the end of the journal may not have survived: what lies before the damage counts.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::Connection;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::{
+    common::{
+        Client, Gateway, GatewayCommand, Random, Upstream, chat_json, eventually, json_answer,
+    },
+    files::{copy, live_segment},
+    scene::{TIME_LIMIT, command},
+};
+
+const LIMIT: usize = 200;
+/// Answers, all of which are in the journal and not in the database.
+const MOST: usize = 50;
+/// Where the first record begins.
+const HEAD: u64 = 16;
+
+/// What a killed gateway has left behind.
+struct Remains {
+    dir: TempDir,
+    upstream: Upstream,
+    key: String,
+    /// The journal's length after each answer.
+    lengths: Vec<u64>,
+}
+
+fn journal(directory: &Path) -> PathBuf {
+    live_segment(&directory.join("quota.db"))
+}
+
+async fn post(gateway: &Gateway, key: &str) -> u16 {
+    let url = gateway.url("/v1/chat/completions");
+    Client::http1().post_as(key, &url, &json!({})).await.status.as_u16()
+}
+
+impl Remains {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+        let mut gateway = command(&upstream, &dir.path().join("quota.db")).start();
+        let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
+        assert_eq!(gateway.used(&key).await, 0);
+        // While the file is locked from outside nothing is folded into it.
+        let other = Connection::open(dir.path().join("quota.db")).unwrap();
+        other.busy_timeout(TIME_LIMIT).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut lengths = Vec::new();
+        while lengths.len() < MOST && post(&gateway, &key).await == 200 {
+            lengths.push(fs::metadata(journal(dir.path())).unwrap().len());
+        }
+        gateway.kill9();
+        assert!(lengths.len() > 2, "too few answers: {}", gateway.printed());
+        Self { dir, upstream, key, lengths }
+    }
+
+    fn answers(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// A place in a record that is not the last.
+    fn place(&self, random: &mut Random) -> u64 {
+        HEAD + random.below(self.lengths[self.answers() - 2] - HEAD)
+    }
+
+    /// A copy with another byte at this place of the journal.
+    fn damaged(&self, place: u64, random: &mut Random) -> (TempDir, GatewayCommand) {
+        let dir = tempfile::tempdir().unwrap();
+        copy(self.dir.path(), dir.path());
+        let file = journal(dir.path());
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[place as usize] ^= 1 + random.below(255) as u8;
+        fs::write(file, bytes).unwrap();
+        let command = command(&self.upstream, &dir.path().join("quota.db"));
+        (dir, command)
+    }
+
+    /// How many answers were written down before this place.
+    fn before(&self, place: u64) -> usize {
+        self.lengths.iter().filter(|end| **end <= place).count()
+    }
+}
+
+/// The machine has been started anew since.
+fn reboot(directory: &Path) {
+    let file = Connection::open(directory.join("quota.db")).unwrap();
+    assert_eq!(file.execute("UPDATE boot SET boot = 'another'", []).unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_byte_is_a_refused_start_until_the_journal_is_put_back_or_given_up() {
+    let remains = Remains::new().await;
+    let mut random = Random::seeded("a damaged byte");
+    // Of the first record the length, the checksum and what it holds; of the last its end.
+    let end = remains.lengths[remains.answers() - 1];
+    let (middle, other) = (remains.place(&mut random), remains.place(&mut random));
+    for place in [HEAD, HEAD + 5, HEAD + 12, middle, other, end - 1] {
+        let (dir, command) = remains.damaged(place, &mut random);
+        let file = journal(dir.path());
+        let name = file.file_name().unwrap().to_str().unwrap();
+        // A refusal makes nothing better: the next start is refused as well.
+        for _ in 0..2 {
+            let printed = command.try_start().err().expect("a refusal");
+            assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
+            assert!(printed.contains(name), "{printed}");
+            let named = printed.split_once("damaged at byte ").expect("the place").1;
+            let named: u64 = named.split_once(',').unwrap().0.parse().unwrap();
+            let good = remains.before(place).checked_sub(1).map_or(HEAD, |at| remains.lengths[at]);
+            assert!((good..=place).contains(&named), "{named} is not in {good}..={place}");
+        }
+        fs::copy(journal(remains.dir.path()), &file).unwrap();
+        let used = command.start().used(&remains.key).await as usize;
+        // One more only if a refusal came before the last answer: that request may be counted.
+        let possible = remains.answers()..=MOST.min(remains.answers() + 1);
+        assert!(possible.contains(&used), "{used} is not in {possible:?}");
+    }
+    let (dir, command) = remains.damaged(remains.place(&mut random), &mut random);
+    fs::remove_file(journal(dir.path())).unwrap();
+    assert_eq!(post(&command.start(), &remains.key).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_head_is_a_refused_start() {
+    let remains = Remains::new().await;
+    let mut random = Random::seeded("a damaged head");
+    let (_dir, command) = remains.damaged(random.below(HEAD), &mut random);
+    let printed = command.try_start().err().expect("a refusal");
+    assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
+    assert!(printed.contains("the journal of") && printed.contains("quota.db"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_another_boot_the_loss_is_logged_and_all_that_lies_before_it_counts() {
+    let remains = Remains::new().await;
+    let mut random = Random::seeded("another boot");
+    for _ in 0..4 {
+        let place = remains.place(&mut random);
+        let (dir, command) = remains.damaged(place, &mut random);
+        reboot(dir.path());
+        let gateway = command.start();
+        let said =
+            || async { gateway.printed().contains("the end of the journal did not survive") };
+        eventually("a word about it", said).await;
+        let used = gateway.used(&remains.key).await;
+        let before = remains.before(place) as u64;
+        assert!((before..=LIMIT as u64).contains(&used), "{used} of at least {before}");
+    }
+}
