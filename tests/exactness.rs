@@ -125,6 +125,7 @@ async fn exactly_the_limit_is_under_way(client: Client) {
     for _ in 0..MORE {
         assert_eq!(requests.join_next().await.unwrap().unwrap(), 429);
     }
+    assert_eq!(gateway.used(&key).await, HELD as u64, "both reports count what is under way");
     upstream.release(HELD);
     assert!(requests.join_all().await.iter().all(|status| *status == 200));
     assert_eq!(upstream.count(), HELD);

@@ -157,3 +157,18 @@ async fn after_another_boot_the_loss_is_logged_and_all_that_lies_before_it_count
         assert!((before..=LIMIT as u64).contains(&used), "{used} of at least {before}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_was_zeroed_is_a_refused_start_or_nothing_of_it_is_forgotten() {
+    let remains = Remains::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    copy(remains.dir.path(), dir.path());
+    let file = journal(dir.path());
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[remains.lengths[0] as usize..].fill(0);
+    fs::write(file, bytes).unwrap();
+    let command = command(&remains.upstream, &dir.path().join("quota.db"));
+    let Ok(gateway) = command.try_start() else { return };
+    let used = gateway.used(&remains.key).await as usize;
+    assert!(used >= remains.answers(), "{used} counted of {}", remains.answers());
+}

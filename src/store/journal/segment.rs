@@ -112,9 +112,6 @@ fn read_record<'a>(
 /// Whether a write that did not get far may have left this: nothing, or a record that ends too
 /// early and has none behind it.
 fn is_torn(bytes: &[u8], number: u64) -> bool {
-    if bytes.iter().all(|byte| *byte == 0) {
-        return true;
-    }
     let length = bytes.get(..4).map_or(usize::MAX, |mut length| length.get_u32_le() as usize);
     bytes.len() < FRAME.saturating_add(length)
         && (1..bytes.len()).all(|at| read_record(&bytes[at..], number, &mut |_| ()).is_none())

@@ -136,10 +136,15 @@ const FIGURES: &str = "
 /// One row of [`rows::RECORD`] and [`FIGURES`].
 fn read_summary(row: &Row<'_>, core: &Core) -> rusqlite::Result<(u64, KeySummary)> {
     let last_used_at: Option<i64> = row.get(10)?;
+    let record = rows::record_for_show(row, core.default_daily_limit)?;
+    let (written, total): (u64, u64) = (row.get(8)?, row.get(9)?);
+    // The counter is ahead of the file by what is under way.
+    let count = core.counter(&record.id).map(|counter| counter.count());
+    let used = count.filter(|count| count.day == core.today()).map_or(written, |count| count.used);
     let summary = KeySummary {
-        record: rows::record_for_show(row, core.default_daily_limit)?,
-        used_today: row.get(8)?,
-        total_used: row.get(9)?,
+        record,
+        used_today: used,
+        total_used: (total + used).saturating_sub(written),
         last_used_at: last_used_at.map(from_unix_millis),
     };
     Ok((row.get(11)?, summary))

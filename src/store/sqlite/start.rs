@@ -77,7 +77,8 @@ fn damage(shown: &impl Display, place: Position, same_boot: bool) -> Result<(), 
     }
     Err(OpenError::new(format!(
         "the journal {shown}.journal.{segment} is damaged at byte {offset}, so requests that were \
-         answered would not be counted; restore it, or remove it to go on without them"
+         answered would not be counted; restore it, or cut it off there (truncate -s {offset}) to go \
+         on without them"
     )))
 }
 
