@@ -25,6 +25,7 @@ mod upstream;
 
 use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode};
 
+use mimalloc::MiMalloc;
 use tokio::{
     net::TcpListener,
     runtime::{self, Runtime},
@@ -46,6 +47,9 @@ use router::Router;
 use server::{Draining, Limits};
 use settings::{BadSetting, Settings};
 use upstream::Upstream;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     files::raise_limit();

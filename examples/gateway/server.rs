@@ -202,7 +202,8 @@ where
         }
         // HTTP/1 is read in order, so a reader that does not go on stalls the socket.
         let stalls = (request.version() == Version::HTTP_2).then(|| stalls.clone());
-        let answer = service.clone().oneshot(request);
+        // hyper keeps the room of this future as long as the connection, so most of it is boxed.
+        let answer = Box::pin(service.clone().oneshot(request));
         async move {
             let watch = |body| match &stalls {
                 Some(stalls) => stalls.watch(body),

@@ -1,0 +1,255 @@
+//! What slow and idle peers cost in memory, and that nothing is left of those that went away.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{Client, Gateway, GatewayCommand, eventually};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+
+const MIB: u64 = 1 << 20;
+const LONG: u64 = 100 * MIB;
+
+/// An upstream over bare sockets: it streams without end, sends a long answer, or reads nothing of an
+/// upload, as the path says.
+struct Upstream {
+    address: SocketAddr,
+    seen: Arc<Seen>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+    sent: AtomicU64,
+}
+
+impl Upstream {
+    #[expect(clippy::disallowed_methods, reason = "one task for the server")]
+    async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        let server = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                connections.spawn(serve(socket, shared.clone()));
+            }
+        });
+        Self { address, seen, server }
+    }
+
+    fn gateway(&self) -> GatewayCommand {
+        GatewayCommand::new()
+            .env("UPSTREAM_BASE_URL", format!("http://{}/v1", self.address))
+            .env("MAX_BODY_BYTES", "1GiB")
+            .env("RUST_LOG", "warn")
+    }
+
+    fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    async fn reached_by(&self, requests: usize) {
+        eventually("requests at the upstream", || async {
+            self.seen.requests.load(Ordering::SeqCst) >= requests
+        })
+        .await;
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(mut socket: TcpStream, seen: Arc<Seen>) {
+    seen.connections.fetch_add(1, Ordering::SeqCst);
+    // Ends when the gateway does, which is what some wait for.
+    let _ = answer(&mut socket, &seen).await;
+    seen.connections.fetch_sub(1, Ordering::SeqCst);
+}
+
+async fn answer(socket: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
+    let head = read_head(socket).await?;
+    seen.requests.fetch_add(1, Ordering::SeqCst);
+    if head.starts_with("POST /v1/upload") {
+        // Nothing of the body is read.
+        return std::future::pending().await;
+    }
+    if head.starts_with("POST /v1/download") {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LONG}\r\n\r\n");
+        socket.write_all(head.as_bytes()).await?;
+        let piece = vec![b'x'; 64 * 1024];
+        loop {
+            socket.write_all(&piece).await?;
+            seen.sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        }
+    }
+    let begin = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+                 9\r\ndata: 1\n\n\r\n";
+    socket.write_all(begin.as_bytes()).await?;
+    socket.read(&mut [0; 1]).await.map(drop)
+}
+
+async fn read_head(socket: &mut TcpStream) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if socket.read_buf(&mut head).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// The files of this process, as it holds both ends.
+fn raise_limit_of_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
+/// Bytes of the gateway's memory that are in use.
+fn rss(gateway: &Gateway) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() * 1024
+}
+
+/// How many files and sockets the gateway has open.
+fn files(gateway: &Gateway) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", gateway.id())).unwrap().count()
+}
+
+fn request(path: &str, key: &str, length: u64) -> String {
+    format!(
+        "POST /v1/{path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n\
+         content-length: {length}\r\n\r\n"
+    )
+}
+
+/// Opens a stream and reads its begin.
+async fn open_stream(gateway: SocketAddr, request: String) -> TcpStream {
+    let mut socket = TcpStream::connect(gateway).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    while !read.windows(9).any(|event| event == b"data: 1\n\n") {
+        assert_ne!(socket.read_buf(&mut read).await.unwrap(), 0, "{read:?}");
+    }
+    socket
+}
+
+/// Opens so many streams, some at once.
+async fn open_streams(gateway: &Gateway, key: &str, count: usize) -> Vec<TcpStream> {
+    const AT_ONCE: usize = 200;
+    let (mut streams, mut opening) = (Vec::new(), JoinSet::new());
+    for _ in 0..count {
+        if opening.len() == AT_ONCE {
+            streams.push(opening.join_next().await.unwrap().unwrap());
+        }
+        opening.spawn(open_stream(gateway.address(), request("stream", key, 0)));
+    }
+    streams.extend(opening.join_all().await);
+    streams
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_thousand_idle_streams_cost_little_and_leave_nothing_when_their_clients_go() {
+    const STREAMS: usize = 5_000;
+    const WAVES: usize = 4;
+    /// hyper's two connections alone take 33 KiB, most of it buffers.
+    const EACH: u64 = 56 * 1024;
+    raise_limit_of_files();
+    let upstream = Upstream::start().await;
+    let gateway = upstream.gateway().start();
+    let key = gateway.create_key(json!({"daily_limit": 0})).await;
+    drop(open_streams(&gateway, &key, 50).await);
+    eventually("the first ones are gone", || async { upstream.connections() == 0 }).await;
+    let (idle, idle_files) = (rss(&gateway), files(&gateway));
+    let mut waves = Vec::new();
+    for _ in 0..WAVES {
+        let streams = open_streams(&gateway, &key, STREAMS).await;
+        waves.push(rss(&gateway).saturating_sub(idle) / STREAMS as u64);
+        drop(streams);
+        eventually("no connection is left", || async {
+            upstream.connections() == 0 && files(&gateway) <= idle_files
+        })
+        .await;
+    }
+    println!("bytes a stream: {waves:?}");
+    // The first wave fills what the allocator keeps; what leaks adds up from wave to wave.
+    let (second, last) = (waves[1], waves[WAVES - 1]);
+    assert!(last <= EACH, "{waves:?} bytes a stream");
+    assert!(last <= second + second / 50, "{waves:?} bytes a stream");
+    let used = Client::http1().get_as(&key, &gateway.url("/usage")).await.json();
+    assert_eq!(used["used"], 50 + WAVES * STREAMS, "each was counted");
+}
+
+/// Sends a body as long as it is taken.
+async fn upload(gateway: SocketAddr, head: String, sent: Arc<AtomicU64>) {
+    let mut socket = TcpStream::connect(gateway).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; 64 * 1024];
+    while socket.write_all(&piece).await.is_ok() {
+        sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
+    }
+}
+
+/// Waits until none of these bytes has moved for a second: everybody waits for a slow peer.
+async fn settled(moved: impl Fn() -> u64) {
+    let mut last = (moved(), tokio::time::Instant::now());
+    eventually("everybody waits", || {
+        let now = moved();
+        if now != last.0 {
+            last = (now, tokio::time::Instant::now());
+        }
+        let settled = last.1.elapsed() >= Duration::from_secs(1);
+        async move { settled }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_uploads_and_downloads_through_slow_peers_wait_outside_of_the_gateway() {
+    const TRANSFERS: usize = 100;
+    let upstream = Upstream::start().await;
+    let gateway = upstream.gateway().start();
+    let key = gateway.create_key(json!({"daily_limit": 0})).await;
+    drop(open_streams(&gateway, &key, 50).await);
+    let (idle, idle_files) = (rss(&gateway), files(&gateway));
+    let sent = Arc::new(AtomicU64::new(0));
+    let (mut uploads, mut downloads) = (JoinSet::new(), Vec::new());
+    for _ in 0..TRANSFERS {
+        uploads.spawn(upload(gateway.address(), request("upload", &key, LONG), sent.clone()));
+        let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+        socket.write_all(request("download", &key, 0).as_bytes()).await.unwrap();
+        // Nothing of the answer is read.
+        downloads.push(socket);
+    }
+    upstream.reached_by(50 + 2 * TRANSFERS).await;
+    let to_clients = &upstream.seen.sent;
+    settled(|| sent.load(Ordering::SeqCst) + to_clients.load(Ordering::SeqCst)).await;
+    let grown = rss(&gateway).saturating_sub(idle);
+    println!("{} KiB for {} transfers", grown / 1024, 2 * TRANSFERS);
+    assert!(grown < 64 * MIB, "{grown} bytes more");
+    uploads.shutdown().await;
+    drop((downloads, upstream));
+    eventually("no connection is left", || async { files(&gateway) <= idle_files }).await;
+}
