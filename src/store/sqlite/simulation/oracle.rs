@@ -33,6 +33,8 @@ pub(super) struct Seen {
     /// Given back, of those that are limited, and the highest limit meanwhile.
     pub(super) provoked: u64,
     pub(super) limit: u64,
+    /// Of those given back, those that a loss of power may have forgotten.
+    pub(super) unsynced_provoked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +70,8 @@ impl Oracle {
 
     /// All that was answered so far survives a loss of power.
     pub(super) fn synced(&mut self) {
-        self.seen.values_mut().for_each(|seen| seen.unsynced = 0);
+        let all = self.seen.values_mut();
+        all.for_each(|seen| (seen.unsynced, seen.unsynced_provoked) = (0, 0));
     }
 
     /// The power is lost, and with it what was not synced.
@@ -76,7 +79,8 @@ impl Oracle {
         for seen in self.seen.values_mut() {
             seen.answered -= seen.unsynced;
             seen.uncertain += seen.unsynced;
-            seen.unsynced = 0;
+            seen.provoked -= seen.unsynced_provoked;
+            (seen.unsynced, seen.unsynced_provoked) = (0, 0);
         }
     }
 

@@ -270,6 +270,7 @@ impl World {
             let seen = self.oracle.seen(request.period);
             seen.under_way -= 1;
             seen.provoked += u64::from(refund == Refund::UpToLimit);
+            seen.unsynced_provoked += u64::from(refund == Refund::UpToLimit);
             assert!(seen.provoked <= seen.limit, "provoked refunds are bounded");
         }
     }
