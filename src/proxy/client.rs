@@ -136,7 +136,7 @@ where
     fn call(&mut self, request: Request<B>) -> UpstreamCall<B, C> {
         let (request, again) = Sent::first(request);
         let again = again.map(|again| Box::new((again, self.0.clone())));
-        UpstreamCall { call: self.0.request(request), again }
+        UpstreamCall { call: self.0.request(request), again, failed: None }
     }
 }
 
@@ -144,6 +144,9 @@ where
 pub struct UpstreamCall<B, C = HttpsConnector<HttpConnector>> {
     call: legacy::ResponseFuture,
     again: Option<Box<(Again, Pool<B, C>)>>,
+    /// Why the first attempt failed. It stays the reason if the second fails, too: the upstream may
+    /// have seen the first.
+    failed: Option<legacy::Error>,
 }
 
 /// Nothing in it is ever pinned.
@@ -173,8 +176,12 @@ where
                     let (again, pool) = *resend;
                     tracing::debug!("the connection was stale, the request is sent again");
                     self.call = pool.request(again.request());
+                    self.failed = Some(error);
                 }
-                _ => return Poll::Ready(Err(ClientError(error.into()))),
+                _ => {
+                    let error = self.failed.take().unwrap_or(error);
+                    return Poll::Ready(Err(ClientError(error.into())));
+                }
             }
         }
     }

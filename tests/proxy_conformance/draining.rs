@@ -1,17 +1,20 @@
 //! SIGTERM ends the gateway, but not the answers that are under way.
 
-mod common;
-
 use std::{sync::Mutex, time::Duration};
 
 use bytes::Bytes;
-use common::{Client, Gateway, GatewayCommand, Upstream, streaming};
 use http::{Method, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
 use tower::BoxError;
+
+use crate::{
+    common::{Client, DEADLINE, Gateway, GatewayCommand, Upstream, eventually, streaming},
+    frames,
+    message::in_time,
+};
 
 /// A gateway that waits so long for running answers, one of which is under way.
 async fn streaming_gateway(
@@ -40,7 +43,7 @@ async fn streaming_gateway(
 async fn a_running_stream_finishes() {
     let (_upstream, mut gateway, _, feed, body) = streaming_gateway("20s").await;
     gateway.terminate();
-    common::eventually("the listener's end", || async {
+    eventually("the listener's end", || async {
         tokio::net::TcpStream::connect(gateway.address()).await.is_err()
     })
     .await;
@@ -60,4 +63,23 @@ async fn a_stream_that_outlasts_the_grace_is_cut_and_recorded() {
     gateway.restart();
     let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await.json();
     assert_eq!((&usage["used"], &usage["requests"]["failed"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_connection_is_told_that_the_gateway_is_not_ready() {
+    let (_upstream, mut gateway, _, feed, body) = streaming_gateway("20s").await;
+    let mut connection = frames::Connection::open(gateway.address()).await;
+    connection.get("/readyz").await;
+    assert_eq!(in_time(DEADLINE, connection.data()).await, r#"{"ok":true}"#);
+
+    gateway.terminate();
+    in_time(DEADLINE, connection.going_away()).await;
+    connection.get("/readyz").await;
+    let not_ready = r#"{"ok":false,"reason":"shutting down"}"#;
+    assert_eq!(in_time(DEADLINE, connection.data()).await, not_ready);
+    connection.confirm().await;
+    in_time(DEADLINE, connection.closed()).await;
+
+    drop((feed, body));
+    assert!(gateway.wait().success());
 }
