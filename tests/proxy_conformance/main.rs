@@ -18,6 +18,7 @@ mod http2;
 mod identity;
 mod leaving;
 mod message;
+mod refusals;
 mod resending;
 mod targets;
 mod timeouts;

@@ -83,7 +83,7 @@ impl<S> Guarded<S> {
 
     /// Releases what of the pending bytes may be handed on; `false` if more must be read first.
     fn release(&mut self) -> io::Result<bool> {
-        if self.pending.is_empty() && !matches!(self.state, State::Refused) {
+        if self.pending.is_empty() {
             return Ok(false);
         }
         match &mut self.state {
@@ -115,7 +115,7 @@ impl<S> Guarded<S> {
                     self.state = State::Head;
                 }
             }
-            State::Refused => {}
+            State::Refused => return Ok(false),
         }
         Ok(true)
     }
@@ -155,6 +155,22 @@ fn malformed_chunk() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "malformed chunk")
 }
 
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    /// Reads what follows a refused request and forgets it: a socket that is closed with unread bytes
+    /// may cost the peer the answer.
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        loop {
+            self.pending.clear();
+            self.pending.reserve(READ);
+            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.pending) {
+                Poll::Ready(Ok(1..)) => {}
+                _ => break,
+            }
+        }
+        self.pending.clear();
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -166,6 +182,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             return Pin::new(&mut this.socket).poll_read(cx, buf);
         }
         while this.released == 0 {
+            if matches!(this.state, State::Refused) {
+                this.discard(cx);
+                return Poll::Pending;
+            }
             if this.release()? {
                 continue;
             }
