@@ -128,12 +128,24 @@ async fn a_key_in_the_address_is_no_credential() {
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_and_heads_have_a_size() {
     let mut scene = Scene::new().await;
+    let url = scene.gateway.url("");
     let target = format!("GET /v1/{} HTTP/1.1\r\nHost: a\r\n", "x".repeat(9_000));
     assert_closing(&scene.raw(&target).await, "414", "uri_too_long");
     let long = format!("GET /v1/x HTTP/1.1\r\nHost: a\r\nx-long: {}\r\n", "x".repeat(70_000));
     assert_closing(&scene.raw(&long).await, "431", "headers_too_large");
     let many = format!("GET /v1/x HTTP/1.1\r\nHost: a\r\n{}", "x-many: 1\r\n".repeat(101));
     assert_closing(&scene.raw(&many).await, "431", "headers_too_large");
+
+    let target = scene.request(&format!("GET /v1/{}", "x".repeat(9_000)));
+    let answer = exchange(Protocol::Http2, &url, &target).await;
+    assert_eq!((&*answer.start, &*answer.code()), ("414", "uri_too_long"));
+    let many =
+        (0..101).fold(scene.request("GET /v1/x"), |request, _| request.header("x-many", "1"));
+    let answer = exchange(Protocol::Http2, &url, &many).await;
+    assert_eq!((&*answer.start, &*answer.code()), ("431", "headers_too_large"));
+    let long = scene.request("GET /v1/x").header("x-long", &"x".repeat(70_000));
+    // This one is answered by the HTTP/2 server itself, with no body.
+    assert_eq!(exchange(Protocol::Http2, &url, &long).await.start, "431");
     scene.is_untouched().await;
 }
 
