@@ -73,7 +73,7 @@ async fn a_connection_serves_on_after_answers_without_a_body() {
 #[tokio::test]
 async fn interim_answers_stay_here() {
     for (client, server) in PAIRS {
-        let answer = Message::new("200").after(103).after(103).body("final");
+        let answer = Message::new("200").after(100).after(103).body("final");
         let upstream = Upstream::answering(server, answer).await;
         let gateway = gateway(&upstream.url).await;
         let answer = exchange(client, &gateway, &Message::new("GET /v1/x")).await;
