@@ -85,3 +85,12 @@ async fn during_the_upload() {
         leave_after(client, upstream, &request, None).await;
     }
 }
+
+// Over HTTP/1 the end comes after the bytes that are not read, so only the time limits see it.
+#[tokio::test]
+async fn during_an_upload_over_http2_that_the_upstream_does_not_read() {
+    let upstream = Upstream::holding(Http2, None).await;
+    let length = (4 << 20).to_string();
+    let request = Message::new("POST /v1/x").header("content-length", &length);
+    leave_after(Http2, upstream, &request.body(vec![0; 3 << 20]), None).await;
+}

@@ -9,7 +9,7 @@ use crate::{
     upstream::Upstream,
 };
 
-/// A gateway, its upstream, and the line that shows a key with five requests a day.
+/// A gateway, its upstream, and a key with five requests a day.
 struct Scene {
     upstream: Upstream,
     gateway: Gateway,
