@@ -21,6 +21,7 @@ mod client;
 mod coding;
 mod error;
 mod excerpt;
+mod framing;
 mod future;
 mod headers;
 mod host;
