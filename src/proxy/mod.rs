@@ -24,6 +24,7 @@ mod coding;
 mod connector;
 mod error;
 mod excerpt;
+mod framing;
 mod future;
 mod headers;
 mod host;

@@ -12,6 +12,7 @@ use super::{
     ProxyBody, ProxyRules, RequestTarget, TargetError, Timeouts, UpstreamBase,
     coding::{Coding, Gunzip},
     error::{Chain, faulty, rejection, transport_fault},
+    framing,
     headers::{remove_where, strip_hop_by_hop},
     joined::Joined,
     mask::{Mask, Masked},
@@ -125,6 +126,7 @@ impl<R: Reject> Shared<R> {
         head.version = Version::HTTP_11;
         head.extensions = Extensions::new();
         strip_hop_by_hop(&mut head.headers);
+        framing::name_one_length(&mut head.headers);
         self.rules.response.apply(&mut head.headers);
         let secret = self.secret.as_ref();
         let secret = secret.filter(|_| head.status.is_client_error());
