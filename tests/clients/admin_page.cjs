@@ -70,6 +70,7 @@ async function operatorsDay(page, context) {
   await create("一千", "preset-1000");
   await create("无限制", "preset-unlimited");
   await create(HOSTILE, "3");
+  await rows().nth(3).waitFor();
   assert.equal(await rows().count(), 4);
   const shown = await rows().allInnerTexts();
   assert.match(shown[0], /用户A-2025-02-10[\s\S]*0 \/ 200[\s\S]*200/);
