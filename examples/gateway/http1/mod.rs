@@ -61,6 +61,7 @@ enum State {
     Head,
     Body(u64),
     Chunked(ChunkedBody),
+    /// What follows is read and thrown away, as a close over unread bytes would take the answer back.
     Refused,
 }
 
@@ -83,7 +84,7 @@ impl<S> Guarded<S> {
 
     /// Releases what of the pending bytes may be handed on; `false` if more must be read first.
     fn release(&mut self) -> io::Result<bool> {
-        if self.pending.is_empty() && !matches!(self.state, State::Refused) {
+        if self.pending.is_empty() {
             return Ok(false);
         }
         match &mut self.state {
@@ -115,7 +116,10 @@ impl<S> Guarded<S> {
                     self.state = State::Head;
                 }
             }
-            State::Refused => {}
+            State::Refused => {
+                self.pending.clear();
+                return Ok(false);
+            }
         }
         Ok(true)
     }
