@@ -31,9 +31,12 @@ pub(crate) type Field = (Vec<u8>, Vec<u8>);
 
 /// An HTTP/2 connection of which every frame is the test's own.
 pub(crate) struct Frames {
-    pub(crate) reader: OwnedReadHalf,
+    pub(crate) reader: Reader,
     pub(crate) writer: OwnedWriteHalf,
 }
+
+/// The gateway's frames.
+pub(crate) struct Reader(OwnedReadHalf);
 
 /// A frame from the gateway.
 #[derive(Debug)]
@@ -56,12 +59,17 @@ pub(crate) struct Outcome {
 }
 
 impl Frames {
-    /// Opens a connection and announces these settings.
-    pub(crate) async fn connect(gateway: SocketAddr, settings: &[(u16, u32)]) -> Self {
+    /// Opens a connection and says nothing.
+    pub(crate) async fn silent(gateway: SocketAddr) -> Self {
         let socket = TcpStream::connect(gateway).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let (reader, writer) = socket.into_split();
-        let mut frames = Self { reader, writer };
+        Self { reader: Reader(reader), writer }
+    }
+
+    /// Opens a connection and announces these settings.
+    pub(crate) async fn connect(gateway: SocketAddr, settings: &[(u16, u32)]) -> Self {
+        let mut frames = Self::silent(gateway).await;
         // Without a table for headers, every head can be read by itself.
         let all = [(1, 0)].into_iter().chain(settings.iter().copied());
         let payload: Vec<u8> = all.flat_map(setting).collect();
@@ -74,14 +82,25 @@ impl Frames {
         self.writer.write_all(bytes).await
     }
 
+    pub(crate) async fn outcome(&mut self, stream: u32, limit: Duration) -> Outcome {
+        self.reader.outcome(stream, limit).await
+    }
+}
+
+impl Reader {
+    /// The bare socket.
+    pub(crate) fn into_inner(self) -> OwnedReadHalf {
+        self.0
+    }
+
     /// The next frame.
-    pub(crate) async fn next(&mut self) -> Result<Frame> {
+    async fn next(&mut self) -> Result<Frame> {
         let mut head = [0; 9];
-        self.reader.read_exact(&mut head).await?;
+        self.0.read_exact(&mut head).await?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
         let mut payload = vec![0; length];
-        self.reader.read_exact(&mut payload).await?;
+        self.0.read_exact(&mut payload).await?;
         Ok(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
@@ -92,16 +111,19 @@ impl Frames {
     /// When it has not within `limit`.
     pub(crate) async fn outcome(&mut self, stream: u32, limit: Duration) -> Outcome {
         let mut outcome = Outcome::default();
-        let end = timeout(limit, async {
-            while !outcome.ended && !outcome.cut {
-                match self.next().await {
-                    Ok(frame) => outcome.take(&frame, stream),
-                    Err(_) => outcome.cut = true,
-                }
-            }
-        });
-        assert!(end.await.is_ok(), "stream {stream} has no end: {outcome:?}");
+        let end = timeout(limit, self.follow(stream, &mut outcome)).await;
+        assert!(end.is_ok(), "stream {stream} has no end: {outcome:?}");
         outcome
+    }
+
+    /// Reads until this stream has ended in any way.
+    pub(crate) async fn follow(&mut self, stream: u32, outcome: &mut Outcome) {
+        while !outcome.ended && !outcome.cut {
+            match self.next().await {
+                Ok(frame) => outcome.take(&frame, stream),
+                Err(_) => outcome.cut = true,
+            }
+        }
     }
 }
 

@@ -7,12 +7,16 @@
 mod common;
 
 mod chunks;
+mod floods;
 mod frames;
 mod heads;
 mod hosts;
 mod http2_requests;
+mod mutations;
 mod paths;
 mod pipelines;
 mod scene;
+mod slow;
+mod slow_streams;
 mod socket;
 mod upstream;

@@ -133,7 +133,8 @@ async fn converse(mut socket: BufReader<TcpStream>, requests: Requests) -> Resul
                 return Ok(());
             }
         }
-        let request = Recorded { head: String::from_utf8(head).unwrap(), ..Recorded::default() };
+        let request =
+            Recorded { head: String::from_utf8_lossy(&head).into_owned(), ..Recorded::default() };
         let number = {
             let mut requests = requests.lock().unwrap();
             requests.push(request.clone());
