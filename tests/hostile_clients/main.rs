@@ -20,3 +20,4 @@ mod slow;
 mod slow_streams;
 mod socket;
 mod upstream;
+mod vectors;
