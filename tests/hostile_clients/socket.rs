@@ -1,7 +1,4 @@
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -18,7 +15,6 @@ pub(crate) struct Exchange {
     pub(crate) rest: Vec<u8>,
     /// Whether the gateway has closed the connection in time.
     pub(crate) closed: bool,
-    pub(crate) took: Duration,
 }
 
 /// One answer.
@@ -31,7 +27,6 @@ pub(crate) struct Answer {
 
 /// Sends `request` and reads until the gateway closes, or `limit` is over.
 pub(crate) async fn exchange(gateway: SocketAddr, request: &[u8], limit: Duration) -> Exchange {
-    let begun = Instant::now();
     let mut socket = TcpStream::connect(gateway).await.unwrap();
     socket.set_nodelay(true).unwrap();
     let (mut reader, mut writer) = socket.split();
@@ -44,7 +39,7 @@ pub(crate) async fn exchange(gateway: SocketAddr, request: &[u8], limit: Duratio
     };
     let closed = timeout(limit, both).await.is_ok();
     let (answers, rest) = answers(&bytes);
-    Exchange { answers, rest, closed, took: begun.elapsed() }
+    Exchange { answers, rest, closed }
 }
 
 fn answers(mut bytes: &[u8]) -> (Vec<Answer>, Vec<u8>) {
