@@ -10,6 +10,7 @@ mod demo;
 mod edge;
 mod files;
 mod http1;
+mod http2;
 mod io;
 mod logging;
 mod ops;

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Within this time a request's head must be there.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// The largest head.
 pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 /// The largest target in it.
@@ -191,7 +191,7 @@ where
     B::Error: Into<BoxError>,
 {
     let peer = PeerAddr(peer.ip().to_canonical());
-    let socket = PatientSocket::new(nodelay(socket), HEAD_LIMIT, Patience::new(patience));
+    let socket = PatientSocket::new(nodelay(socket), Patience::new(patience));
     let socket = Guarded::new(socket);
     let refused = socket.refused();
     let stalls = stalls.clone();

@@ -1,6 +1,8 @@
 use std::fmt;
 
-use http::{HeaderValue, Method, StatusCode, Version, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Version, header, request::Parts, uri::PathAndQuery,
+};
 
 use super::{
     host::{self, HostError, is_http1},
@@ -55,7 +57,7 @@ impl RequestTarget {
     /// Checks method, framing, `Host` or `:authority`, and path of a request.
     ///
     /// Refused are, with a [`TargetError`]: `TRACE` and `CONNECT`; methods longer than 32 bytes;
-    /// `Content-Length` next to `Transfer-Encoding`; on HTTP/1 no `Host`; on any version two, a
+    /// `Content-Length` next to `Transfer-Encoding`, twice, or other than digits; on HTTP/1 no `Host`; on any version two, a
     /// malformed one, or one that contradicts `:authority` (RFC 9112, section 3.2; RFC 9113,
     /// section 8.3.1); on HTTP/1 any form but the origin form; and paths with an empty or dot
     /// segment, backslash, control character or invalid escape, in any percent-encoding. A `%2F`
@@ -63,11 +65,7 @@ impl RequestTarget {
     pub fn check(head: &Parts) -> Result<Self, TargetError> {
         let refuse = |reason| TargetError { reason, version: head.version };
         method(&head.method).map_err(refuse)?;
-        if head.headers.contains_key(header::TRANSFER_ENCODING)
-            && head.headers.contains_key(header::CONTENT_LENGTH)
-        {
-            return Err(refuse(Reason::Framing));
-        }
+        framing(&head.headers).map_err(refuse)?;
         host::check(head).map_err(|error| refuse(Reason::Host(error)))?;
         form(head).map_err(refuse)?;
         let target = head.uri.path_and_query();
@@ -109,6 +107,17 @@ fn method(method: &Method) -> Result<(), Reason> {
     }
 }
 
+/// HTTP/2 needs no declared length, but on the way to an HTTP/1 upstream it becomes the framing.
+fn framing(headers: &HeaderMap) -> Result<(), Reason> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else {
+        return Ok(());
+    };
+    let is_number = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_only_one = lengths.next().is_none() && !headers.contains_key(header::TRANSFER_ENCODING);
+    if is_number && is_only_one { Ok(()) } else { Err(Reason::Framing) }
+}
+
 fn form(head: &Parts) -> Result<(), Reason> {
     let absolute = head.uri.scheme().is_some() || head.uri.authority().is_some();
     let scheme = head.uri.scheme_str().unwrap_or("http");
@@ -142,7 +151,10 @@ impl TargetError {
         match self.reason {
             Reason::Forbidden => "TRACE is not served here.",
             Reason::Method => "The request method is too long.",
-            Reason::Framing => "Content-Length and Transfer-Encoding exclude each other.",
+            Reason::Framing => {
+                "The length of the body must be said once: by one Content-Length or by \
+                 Transfer-Encoding."
+            }
             Reason::Host(error) => error.message(),
             Reason::Form => "The request target must be a path that starts with a slash.",
             Reason::Length => "Path and query are too long for the upstream.",
@@ -240,5 +252,17 @@ mod tests {
             .header("content-length", "3")
             .header("transfer-encoding", "chunked");
         assert_eq!(reason(both), Reason::Framing);
+        let lengths = |lengths: &[&str]| {
+            let request = Request::post("/").header("host", "a");
+            lengths
+                .iter()
+                .fold(request, |request, length| request.header("content-length", *length))
+        };
+        assert!(check(lengths(&["3"])).is_ok());
+        for bad in [&["3", "3"][..], &["3", "4"], &["3, 3"], &["+3"], &["3 "], &["0x3"], &[""]] {
+            assert_eq!(reason(lengths(bad)), Reason::Framing, "{bad:?}");
+            let http2 = lengths(bad).version(Version::HTTP_2);
+            assert_eq!(reason(http2), Reason::Framing, "{bad:?}");
+        }
     }
 }

@@ -75,8 +75,13 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
         Err(httparse::Error::TooManyHeaders) => return Err(BadHead::TooLarge),
         Err(_) => return Err(BadHead::Malformed),
     };
-    if request.path.is_some_and(|target| target.len() > TARGET_BYTES) {
+    let target = request.path.unwrap_or("");
+    if target.len() > TARGET_BYTES {
         return Err(BadHead::TargetTooLong);
+    }
+    // hyper would refuse it, with no body.
+    if http::Uri::try_from(target).is_err() {
+        return Err(BadHead::Malformed);
     }
     if length > HEAD_BYTES {
         return Err(BadHead::TooLarge);
@@ -172,6 +177,8 @@ mod tests {
             "GET / HTTP/1.1\r\nContent-Length: 5\r\n Transfer-Encoding: chunked\r\n\r\n",
             "GET / HTTP/2.0\r\n\r\n",
             "GET /\r\n\r\n",
+            "GET ?a HTTP/1.1\r\n\r\n",
+            "GET a: HTTP/1.1\r\n\r\n",
             "\u{16}\u{3}\u{1}\u{2}",
         ] {
             assert_eq!(judged(head), Err(BadHead::Malformed), "{head:?}");

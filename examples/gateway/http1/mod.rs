@@ -9,22 +9,29 @@ mod chunked;
 mod head;
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 use tokio_util::io::poll_read_buf;
 
 use chunked::ChunkedBody;
 pub(crate) use head::BadHead;
 use head::{Framing, judge};
 
-/// How an HTTP/2 connection begins (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::{
+    http2::{HeadWatch, PREFACE},
+    server::HEAD_LIMIT,
+};
+
 /// How much is read at once.
 const READ: usize = 8 * 1024;
 /// Takes the place of a request that is refused.
@@ -52,15 +59,19 @@ pub(crate) struct Guarded<S> {
     /// How much of it was searched for the end of a head.
     searched: usize,
     refused: Refused,
+    /// The end of the time for the first head. hyper has no limit for telling the protocols apart,
+    /// and begins to count once it has bytes of a head, which here is when it has all of it.
+    opening_until: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
     /// The protocol is not known yet.
     Opening,
-    Http2,
+    Http2(HeadWatch),
     Head,
     Body(u64),
     Chunked(ChunkedBody),
+    /// What follows is read and thrown away, as a close over unread bytes would take the answer back.
     Refused,
 }
 
@@ -73,6 +84,7 @@ impl<S> Guarded<S> {
             released: 0,
             searched: 0,
             refused: Refused::default(),
+            opening_until: Some(Box::pin(sleep(HEAD_LIMIT))),
         }
     }
 
@@ -92,13 +104,16 @@ impl<S> Guarded<S> {
                 if self.pending[..begun] != PREFACE[..begun] {
                     self.state = State::Head;
                 } else if begun == PREFACE.len() {
-                    self.state = State::Http2;
+                    self.state = State::Http2(HeadWatch::default());
                 } else {
                     return Ok(false);
                 }
                 return self.release();
             }
-            State::Http2 => self.released = self.pending.len(),
+            State::Http2(watch) => {
+                watch.read(&self.pending);
+                self.released = self.pending.len();
+            }
             State::Head => return Ok(self.release_head()),
             State::Body(left) => {
                 let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.pending.len());
@@ -178,8 +193,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if matches!(this.state, State::Http2) && this.pending.is_empty() {
-            return Pin::new(&mut this.socket).poll_read(cx, buf);
+        if let State::Http2(watch) = &mut this.state
+            && this.pending.is_empty()
+        {
+            let before = buf.filled().len();
+            let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+            if read.is_pending() {
+                ready!(watch.poll_over(cx));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            watch.read(&buf.filled()[before..]);
+            return read;
         }
         while this.released == 0 {
             if matches!(this.state, State::Refused) {
@@ -199,10 +223,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                     if this.pending.is_empty() {
                         this.pending = BytesMut::new();
                     }
+                    if let Some(until) = &mut this.opening_until {
+                        ready!(until.as_mut().poll(cx));
+                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    }
                     return Poll::Pending;
                 }
             }
         }
+        this.opening_until = None;
         let here = this.released.min(buf.remaining());
         buf.put_slice(&this.pending[..here]);
         this.pending.advance(here);

@@ -1,0 +1,84 @@
+//! What is told of an answer does not depend on the pieces in which it comes, and it passes
+//! unchanged.
+#![no_main]
+
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use libfuzzer_sys::fuzz_target;
+use tower::{Service, ServiceBuilder, service_fn};
+use tower_quota::usage::{Tokens, UsageEvent, UsageRecorderLayer, UsageSink};
+
+/// An answer and where it is cut.
+type Input<'a> = (Vec<u8>, &'a [u8]);
+
+fuzz_target!(|input: Input| {
+    let (cuts, answer) = input;
+    let mut pieces = Vec::new();
+    let mut rest = answer;
+    for cut in cuts {
+        let (piece, more) = rest.split_at(usize::from(cut).min(rest.len()));
+        pieces.push(Bytes::copy_from_slice(piece));
+        rest = more;
+    }
+    pieces.push(Bytes::copy_from_slice(rest));
+    let whole = told(vec![Bytes::copy_from_slice(answer)], answer);
+    assert_eq!(told(pieces, answer), whole);
+    let bytes = answer.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect();
+    assert_eq!(told(bytes, answer), whole);
+});
+
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<UsageEvent>>>);
+
+impl UsageSink for Events {
+    fn record(&self, event: UsageEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+struct Pieces(std::vec::IntoIter<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.next().map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+fn told(pieces: Vec<Bytes>, answer: &[u8]) -> (Option<String>, Option<Tokens>, u64) {
+    let events = Events::default();
+    let pieces = Arc::new(Mutex::new(Some(pieces)));
+    let mut service = ServiceBuilder::new().layer(UsageRecorderLayer::new(events.clone())).service(
+        service_fn(move |_: Request<()>| {
+            let pieces = pieces.lock().unwrap().take().unwrap();
+            async { Ok::<_, Infallible>(Response::new(Pieces(pieces.into_iter()))) }
+        }),
+    );
+    let call = async {
+        let response = service.call(Request::new(())).await.unwrap();
+        response.into_body().collect().await.unwrap().to_bytes()
+    };
+    // Nothing in it waits.
+    let Poll::Ready(passed) = pin!(call).poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("pending");
+    };
+    assert_eq!(passed, answer);
+    let mut events = events.0.lock().unwrap();
+    assert_eq!(events.len(), 1);
+    let event = events.remove(0);
+    (event.model, event.tokens, event.bytes_out)
+}

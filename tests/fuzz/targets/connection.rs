@@ -1,0 +1,182 @@
+//! What the gateway hands to hyper of a connection is a row of requests in which nobody could find
+//! other ones, whatever is sent and however it is cut.
+#![no_main]
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use libfuzzer_sys::fuzz_target;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+#[path = "../../../examples/gateway/http1/mod.rs"]
+#[allow(dead_code)]
+mod http1;
+#[path = "../../../examples/gateway/http2.rs"]
+#[allow(dead_code)]
+mod http2;
+
+/// As in the gateway.
+mod server {
+    use std::time::Duration;
+
+    pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
+    pub(crate) const HEAD_BYTES: usize = 64 * 1024;
+    pub(crate) const TARGET_BYTES: usize = 8 * 1024;
+    pub(crate) const HEADERS: usize = 100;
+}
+
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+
+fuzz_target!(|data: (Vec<u8>, &[u8])| {
+    let (cuts, bytes) = data;
+    let whole = handed_on(vec![bytes.to_vec()]);
+    let mut pieces = Vec::new();
+    let mut rest = bytes;
+    for cut in cuts {
+        let (piece, more) = rest.split_at(usize::from(cut).min(rest.len()));
+        pieces.push(piece.to_vec());
+        rest = more;
+    }
+    pieces.push(rest.to_vec());
+    let cut = handed_on(pieces);
+    assert_eq!(cut.failed, whole.failed);
+    // A head that comes in pieces is judged when it is over: one that never is stays unjudged.
+    assert!(whole.refused || !cut.refused);
+    let end = if whole.refused && !cut.refused { STAND_IN } else { b"" };
+    let expected = whole.bytes.strip_suffix(end).expect("the stand-in comes last");
+    // Of a body that fails, as much is handed on as came before the piece with the fault.
+    let same = if whole.failed { cut.bytes.starts_with(expected) } else { cut.bytes == expected };
+    assert!(same, "{:?} {:?}", cut.bytes, whole.bytes);
+    if bytes.starts_with(http2::PREFACE) {
+        assert_eq!(whole.bytes, bytes);
+    } else {
+        for result in [&whole, &cut] {
+            let end = if result.refused { STAND_IN } else { b"" };
+            let taken = result.bytes.strip_suffix(end).expect("the stand-in comes last");
+            assert_requests(taken, result.refused);
+        }
+    }
+});
+
+struct Handed {
+    bytes: Vec<u8>,
+    refused: bool,
+    failed: bool,
+}
+
+fn handed_on(pieces: Vec<Vec<u8>>) -> Handed {
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+            let mut guarded = http1::Guarded::new(Pieces(pieces));
+            let mut bytes = Vec::new();
+            let failed = guarded.read_to_end(&mut bytes).await.is_err();
+            Handed { bytes, refused: guarded.refused().get().is_some(), failed }
+        })
+    })
+}
+
+thread_local! {
+    static RUNTIME: tokio::runtime::Runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+}
+
+struct Pieces(VecDeque<Vec<u8>>);
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(mut piece) = self.0.pop_front() {
+            let rest = piece.split_off(piece.len().min(buf.remaining()));
+            buf.put_slice(&piece);
+            if !rest.is_empty() {
+                self.0.push_front(rest);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads requests as the standard has them; the last may be cut short, if nothing was refused.
+fn assert_requests(mut bytes: &[u8], refused: bool) {
+    while !bytes.is_empty() {
+        let end = memchr::memmem::find(bytes, b"\r\n\r\n").expect("heads are handed on whole") + 4;
+        let head = &bytes[..end];
+        let lines: Vec<&[u8]> = split(&head[..end - 4]);
+        assert!(lines.iter().all(|line| !line.contains(&b'\n') && !line.contains(&b'\r')));
+        assert!(lines.iter().all(|line| !line.contains(&0)));
+        let mut framing = Vec::new();
+        for line in &lines[1..] {
+            let colon = line.iter().position(|byte| *byte == b':').expect("a header has a colon");
+            let name = &line[..colon];
+            assert!(!name.is_empty() && !name.iter().any(|byte| b" \t".contains(byte)));
+            let value = line[colon + 1..].trim_ascii();
+            if name.eq_ignore_ascii_case(b"content-length") {
+                assert!(!value.is_empty() && value.iter().all(u8::is_ascii_digit));
+                framing.push(Some(str::from_utf8(value).unwrap().parse::<u64>().unwrap()));
+            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+                assert!(value.eq_ignore_ascii_case(b"chunked"));
+                assert!(lines[0].ends_with(b" HTTP/1.1"));
+                framing.push(None);
+            }
+        }
+        assert!(framing.len() <= 1, "the end of the body is said twice");
+        bytes = &bytes[end..];
+        let rest = match framing.pop() {
+            None => Some(bytes),
+            Some(Some(length)) => {
+                usize::try_from(length).ok().and_then(|length| bytes.get(length..))
+            }
+            Some(None) => after_chunks(bytes),
+        };
+        let Some(rest) = rest else {
+            assert!(!refused, "a body that has not ended is no place for a head");
+            return;
+        };
+        bytes = rest;
+    }
+}
+
+fn split(head: &[u8]) -> Vec<&[u8]> {
+    let mut lines = Vec::new();
+    let mut rest = head;
+    while let Some(at) = memchr::memmem::find(rest, b"\r\n") {
+        lines.push(&rest[..at]);
+        rest = &rest[at + 2..];
+    }
+    lines.push(rest);
+    lines
+}
+
+/// What comes after a chunked body; `None` if it is cut short.
+fn after_chunks(mut bytes: &[u8]) -> Option<&[u8]> {
+    loop {
+        let end = memchr::memmem::find(bytes, b"\r\n")?;
+        let line = str::from_utf8(bytes[..end].split(|byte| *byte == b';').next()?).unwrap();
+        assert!(!line.is_empty() && line.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line:?}");
+        let size = usize::try_from(u64::from_str_radix(line, 16).unwrap()).ok()?;
+        bytes = &bytes[end + 2..];
+        if size == 0 {
+            break;
+        }
+        let data_end = bytes.get(size..)?;
+        if data_end.len() < 2 {
+            return None;
+        }
+        bytes = data_end.strip_prefix(b"\r\n").expect("data ends with CR LF");
+    }
+    loop {
+        let end = memchr::memmem::find(bytes, b"\r\n")?;
+        bytes = &bytes[end + 2..];
+        if end == 0 {
+            return Some(bytes);
+        }
+    }
+}

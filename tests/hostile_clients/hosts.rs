@@ -1,0 +1,113 @@
+use std::time::Duration;
+
+use super::{
+    frames::{self, Frames},
+    scene::Scene,
+    socket::exchange,
+};
+
+const SOON: Duration = Duration::from_secs(8);
+
+/// Values of `Host` that name no host.
+const BAD: [&str; 26] = [
+    "",
+    " ",
+    "a b",
+    "a\tb",
+    "a,b",
+    "a, b",
+    "a/b",
+    "a\\b",
+    "a?b",
+    "a#b",
+    "a@b",
+    "user:pass@a",
+    "a:b",
+    "a:-1",
+    "a:+1",
+    "a:65536",
+    "a:99999999999",
+    "a:80:80",
+    ":80",
+    "[::1",
+    "::1]",
+    "[x]",
+    "[]",
+    "http://a",
+    "a%00",
+    "é",
+];
+
+#[tokio::test]
+async fn a_host_that_is_none_is_refused_and_the_connection_closed() {
+    let scene = Scene::start().await;
+    let mut hosts: Vec<String> = BAD.iter().map(|host| format!("Host: {host}\r\n")).collect();
+    hosts.extend(
+        [
+            "",
+            "Host: a\r\nHost: a\r\n",
+            "Host: a\r\nHost: b\r\n",
+            "Host: a\r\nhost:\r\n",
+            "Host : a\r\n",
+            " Host: a\r\n",
+            "Host: a\r\n Host: b\r\n",
+            "Host: a\0\r\n",
+            "Host: a\rb\r\n",
+            "X-Host: a\r\nX-Forwarded-Host: a\r\n",
+        ]
+        .map(str::to_owned),
+    );
+    for version in ["HTTP/1.1", "HTTP/1.0"] {
+        for host in &hosts {
+            let head = format!("POST /v1/x {version}\r\nAuthorization: Bearer {}\r\n", scene.key);
+            let request = format!("{head}{host}Content-Length: 0\r\n\r\n");
+            let outcome = exchange(scene.gateway.address(), request.as_bytes(), SOON).await;
+            outcome.assert_refused(&format!("{version} {host:?}"));
+        }
+    }
+    assert_eq!(scene.upstream.requests().len(), 0);
+    scene.assert_unharmed().await;
+}
+
+#[tokio::test]
+async fn an_authority_that_is_none_is_refused() {
+    let scene = Scene::start().await;
+    for host in BAD.into_iter().filter(|host| !host.trim().is_empty()) {
+        for field in [":authority", "host"] {
+            let mut fields = frames::fields("GET", "/v1/x", &scene.key);
+            if field == "host" {
+                fields.retain(|(name, _)| name != b":authority");
+            }
+            fields.retain(|(name, _)| name != field.as_bytes());
+            let at = if field == "host" { fields.len() } else { 1 };
+            fields.insert(at, (field.into(), host.into()));
+            let mut connection = Frames::connect(scene.gateway.address(), &[]).await;
+            connection.send(&frames::request(1, &fields)).await.unwrap();
+            let outcome = connection.outcome(1, SOON).await;
+            let refused = outcome.status == Some(400) || outcome.status.is_none() && outcome.cut;
+            assert!(refused, "{field} {host:?}: {outcome:?}");
+        }
+    }
+    assert_eq!(scene.upstream.requests().len(), 0);
+    scene.assert_unharmed().await;
+}
+
+/// The upstream is told its own name, whatever the client says.
+#[tokio::test]
+async fn the_clients_host_does_not_reach_the_upstream() {
+    let scene = Scene::start().await;
+    for host in ["internal.example", "127.0.0.1:1", "[::1]:22", "localhost"] {
+        let request = format!(
+            "POST /v1/x HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Host: {host}\r\nForwarded: host={host}\r\n\
+             Authorization: Bearer {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            scene.key
+        );
+        let outcome = exchange(scene.gateway.address(), request.as_bytes(), SOON).await;
+        assert_eq!(outcome.answers[0].status, 200, "{host}: {outcome:?}");
+    }
+    for seen in scene.upstream.requests() {
+        assert!(scene.upstream.base_url().contains(seen.values("host")[0]), "{seen:?}");
+        assert!(!seen.head.contains("internal.example") && !seen.head.contains(":22"), "{seen:?}");
+    }
+    scene.assert_unharmed().await;
+}

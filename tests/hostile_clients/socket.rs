@@ -1,0 +1,100 @@
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Everything that came back on a connection until its end.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) answers: Vec<Answer>,
+    /// Bytes that are no answer.
+    pub(crate) rest: Vec<u8>,
+    /// Whether the gateway has closed the connection in time.
+    pub(crate) closed: bool,
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Sends `request` and reads until the gateway closes, or `limit` is over.
+pub(crate) async fn exchange(gateway: SocketAddr, request: &[u8], limit: Duration) -> Exchange {
+    let mut socket = TcpStream::connect(gateway).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let (mut reader, mut writer) = socket.split();
+    let mut bytes = Vec::new();
+    let both = async {
+        // Both an early answer and an early close are the gateway's right.
+        let write = async { drop(writer.write_all(request).await) };
+        let read = async { drop(reader.read_to_end(&mut bytes).await) };
+        tokio::join!(write, read);
+    };
+    let closed = timeout(limit, both).await.is_ok();
+    let (answers, rest) = answers(&bytes);
+    Exchange { answers, rest, closed }
+}
+
+fn answers(mut bytes: &[u8]) -> (Vec<Answer>, Vec<u8>) {
+    let mut answers = Vec::new();
+    while let Some((answer, used)) = answer(bytes) {
+        // An interim answer goes before the true one.
+        if answer.status != 100 {
+            answers.push(answer);
+        }
+        bytes = &bytes[used..];
+    }
+    (answers, bytes.to_vec())
+}
+
+fn answer(bytes: &[u8]) -> Option<(Answer, usize)> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
+    let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
+    let mut answer = Answer { status, head, body: Vec::new() };
+    let length = match answer.header("content-length") {
+        Some(length) => length.parse().ok()?,
+        None => 0,
+    };
+    answer.body = bytes.get(end..end + length)?.to_vec();
+    Some((answer, end + length))
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.split("\r\n").filter_map(|line| line.split_once(": "));
+        lines
+            .into_iter()
+            .find(|(given, _)| given.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The code of the OpenAI error object that it must be.
+    pub(crate) fn refusal(&self) -> String {
+        let json: Value = serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("no error object: {error}: {self:?}"));
+        let error = &json["error"];
+        assert!(error["message"].is_string() && error["type"].is_string(), "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        error["code"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Exchange {
+    /// Asserts that all of it was refused by one answer, after which the connection was closed.
+    pub(crate) fn assert_refused(&self, name: &str) {
+        assert_eq!(self.answers.len(), 1, "{name}: {self:?}");
+        let answer = &self.answers[0];
+        assert!((400..500).contains(&answer.status), "{name}: {self:?}");
+        answer.refusal();
+        assert_eq!(answer.header("connection"), Some("close"), "{name}: {self:?}");
+        assert!(self.closed && self.rest.is_empty(), "{name}: {self:?}");
+    }
+}
