@@ -3,11 +3,13 @@
 mod common;
 
 use std::{
-    io::{BufRead, BufReader, Lines},
+    io::{BufRead, BufReader, Lines, Read, Write},
+    net::TcpListener,
     process::{Child, ChildStdout, Command, Stdio},
+    thread,
 };
 
-use common::{Gateway, Upstream, chat_json, json_answer, streaming};
+use common::{Gateway, GatewayCommand, Upstream, chat_json, json_answer, streaming};
 use http::{Response, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
@@ -84,6 +86,9 @@ both! {
     chat_and_models_work,
     a_stream_arrives_chunk_by_chunk,
     a_stream_that_breaks_off_is_an_error,
+    a_stream_that_breaks_off_after_its_head_is_an_error,
+    an_answer_that_breaks_off_is_an_error,
+    a_stream_that_falls_silent_is_an_error,
     a_wrong_key_is_an_authentication_error,
     an_exhausted_day_is_a_rate_limit_error_at_once,
 }
@@ -148,9 +153,49 @@ async fn a_stream_that_breaks_off_is_an_error(language: Language) {
     feed.send(Ok(chunk("你").into())).unwrap();
     assert_eq!(call.next(), json!({"content": "你"}));
     feed.send(Err("the upstream breaks off".into())).unwrap();
-    // The clients raise what their HTTP library raises, and never tell that it is done.
-    let told = call.lines.next().map(|line| line.unwrap()).unwrap_or_default();
-    assert!(!told.contains("done"), "{told}");
+    assert!(call.next()["error"].is_string(), "it is never told that it is done");
+}
+
+/// An upstream that begins an answer of this type and closes the connection.
+fn closing_after_the_head(content_type: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let _ = socket.read(&mut [0; 64 * 1024]);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n"
+            );
+            let _ = socket.write_all(head.as_bytes());
+        }
+    });
+    base_url
+}
+
+async fn a_stream_that_breaks_off_after_its_head_is_an_error(language: Language) {
+    let gateway = Gateway::before(&closing_after_the_head("text/event-stream"));
+    let key = gateway.create_key(json!({})).await;
+    let mut call = Call::start(language, &gateway, &key, "stream");
+    assert!(call.next()["error"].is_string());
+}
+
+async fn an_answer_that_breaks_off_is_an_error(language: Language) {
+    let gateway = Gateway::before(&closing_after_the_head("application/json"));
+    let key = gateway.create_key(json!({})).await;
+    let mut call = Call::start(language, &gateway, &key, "chat");
+    assert!(call.next()["error"].is_string());
+}
+
+async fn a_stream_that_falls_silent_is_an_error(language: Language) {
+    let (upstream, feed) = streamed().await;
+    let command = GatewayCommand::new().env("UPSTREAM_BASE_URL", upstream.base_url());
+    let gateway = command.env("UPSTREAM_IDLE_TIMEOUT", "300ms").start();
+    let key = gateway.create_key(json!({})).await;
+    let mut call = Call::start(language, &gateway, &key, "stream");
+    feed.send(Ok(chunk("你").into())).unwrap();
+    assert_eq!(call.next(), json!({"content": "你"}));
+    assert!(call.next()["error"].is_string(), "it is never told that it is done");
 }
 
 async fn a_wrong_key_is_an_authentication_error(language: Language) {

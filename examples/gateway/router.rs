@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Request, Response, header, request::Parts, uri::PathAndQuery};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -18,11 +18,12 @@ use tower_quota::{
 
 use crate::{
     client_addr::client_addr,
+    http1::BadHead,
     ops::Ops,
     patience::Patience,
     refusals,
     route::{Route, with_version},
-    server::PeerAddr,
+    server::{HEADERS, PeerAddr, TARGET_BYTES},
     upload::Upload,
 };
 
@@ -102,6 +103,9 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         if let Some(bad) = head.extensions.get() {
             return own(refusals::bad_head(*bad));
         }
+        if let Some(bad) = oversize(&head) {
+            return own(refusals::bad_head(bad));
+        }
         match RequestTarget::check(&head) {
             Ok(target) => head.extensions.insert(target),
             Err(rejection) => return own(refusals::closing(rejection)),
@@ -177,6 +181,18 @@ where
     S: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     response.map(|body| Either::Right(body.map_err(Into::into).boxed_unsync()))
+}
+
+/// What HTTP/2's own limits leave open; over HTTP/1 such heads are refused by their bytes.
+fn oversize(head: &Parts) -> Option<BadHead> {
+    let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if target.len() > TARGET_BYTES {
+        Some(BadHead::TargetTooLong)
+    } else if head.headers.len() > HEADERS {
+        Some(BadHead::TooLarge)
+    } else {
+        None
+    }
 }
 
 /// What the head declares; hyper has refused one that is no number.

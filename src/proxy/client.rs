@@ -3,23 +3,33 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::{
+    body::Incoming,
+    rt::{Read, Write},
+};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{self, Client, connect::HttpConnector},
+    client::legacy::{
+        self, Client,
+        connect::{Connection, HttpConnector},
+    },
     rt::{TokioExecutor, TokioTimer},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::error::{BoxError, ConnectError};
+use super::{
+    connector::{Connector, was_stale},
+    error::BoxError,
+    resend::{Again, Sent},
+};
 
 /// How the ready transport connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +61,15 @@ impl ClientOptions {
     }
 }
 
-/// A pooling HTTP client: HTTP/1.1 and, where TLS agrees on it, HTTP/2.
+/// A pooling HTTP client over any connector: HTTP/1.1 and, where the connection agreed on it, HTTP/2.
 ///
 /// A clone shares the pool. A request that met a connection closed before anything was sent is
-/// moved to another one; apart from that nothing is retried.
-pub struct UpstreamClient<B>(Client<Connector, B>);
+/// moved to another one. One that was sent over a connection that the upstream had closed since its
+/// last answer is sent again, once, if its method is idempotent and it has no body. Apart from that
+/// nothing is retried.
+pub struct UpstreamClient<B, C = HttpsConnector<HttpConnector>>(Pool<B, C>);
+
+type Pool<B, C> = Client<Connector<C>, Sent<B>>;
 
 /// Makes the transport for an [`UpstreamProxyService`](super::UpstreamProxyService): rustls with
 /// ring and Mozilla's root certificates; `http` addresses work too. Must be used within a Tokio
@@ -76,7 +90,19 @@ where
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(http);
-    let connector = Connector { inner: https, limit: options.connect_timeout };
+    Ok(upstream_client_over(https, options))
+}
+
+/// The same over a connector of your own: other certificates, a Unix socket, a tunnel. Must be used
+/// within a Tokio runtime.
+pub fn upstream_client_over<B, C, S>(connector: C, options: ClientOptions) -> UpstreamClient<B, C>
+where
+    B: Body + Send,
+    B::Data: Send,
+    C: Service<Uri, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
+    C: Clone + Send + Sync + 'static,
+    S: Read + Write + Connection + Unpin + Send + 'static,
+{
     let client = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -86,65 +112,78 @@ where
         .http2_initial_stream_window_size(256 * 1024)
         .http2_initial_connection_window_size(32 * 1024 * 1024)
         .http2_keep_alive_interval(Duration::from_secs(30))
-        .build(connector);
-    Ok(UpstreamClient(client))
+        .build(Connector::new(connector, options.connect_timeout));
+    UpstreamClient(client)
 }
 
-/// The connector, limited to the end of the TLS handshake.
-#[derive(Clone)]
-struct Connector {
-    inner: HttpsConnector<HttpConnector>,
-    limit: Duration,
-}
-
-type Stream = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
-
-impl Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connected = tokio::time::timeout(self.limit, self.inner.call(uri));
-        Box::pin(async move { connected.await.map_err(ConnectError::new)? })
-    }
-}
-
-impl<B> Service<Request<B>> for UpstreamClient<B>
+impl<B, C, S> Service<Request<B>> for UpstreamClient<B, C>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    B::Error: Into<BoxError>,
+    C: Service<Uri, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
+    C: Clone + Send + Sync + 'static,
+    S: Read + Write + Connection + Unpin + Send + 'static,
 {
     type Response = Response<UpstreamBody>;
     type Error = ClientError;
-    type Future = UpstreamCall;
+    type Future = UpstreamCall<B, C>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> UpstreamCall {
-        UpstreamCall(self.0.request(request))
+    fn call(&mut self, request: Request<B>) -> UpstreamCall<B, C> {
+        let (request, again) = Sent::first(request);
+        let again = again.map(|again| Box::new((again, self.0.clone())));
+        UpstreamCall { call: self.0.request(request), again, failed: None }
     }
 }
 
 /// The future of an [`UpstreamClient`]'s answer.
-#[derive(Debug)]
-pub struct UpstreamCall(legacy::ResponseFuture);
+pub struct UpstreamCall<B, C = HttpsConnector<HttpConnector>> {
+    call: legacy::ResponseFuture,
+    again: Option<Box<(Again, Pool<B, C>)>>,
+    /// Why the first attempt failed. It stays the reason if the second fails, too: the upstream may
+    /// have seen the first.
+    failed: Option<legacy::Error>,
+}
 
-impl Future for UpstreamCall {
+/// Nothing in it is ever pinned.
+impl<B, C> Unpin for UpstreamCall<B, C> {}
+
+impl<B, C, S> Future for UpstreamCall<B, C>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    C: Service<Uri, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
+    C: Clone + Send + Sync + 'static,
+    S: Read + Write + Connection + Unpin + Send + 'static,
+{
     type Output = Result<Response<UpstreamBody>, ClientError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| match answer {
-            Ok(response) => Ok(response.map(|inner| UpstreamBody { inner })),
-            Err(error) => Err(ClientError(error.into())),
-        })
+        loop {
+            let error = match ready!(Pin::new(&mut self.call).poll(cx)) {
+                Ok(response) => {
+                    return Poll::Ready(Ok(response.map(|inner| UpstreamBody { inner })));
+                }
+                Err(error) => error,
+            };
+            match self.again.take() {
+                Some(resend) if was_stale(&error) => {
+                    let (again, pool) = *resend;
+                    tracing::debug!("the connection was stale, the request is sent again");
+                    self.call = pool.request(again.request());
+                    self.failed = Some(error);
+                }
+                _ => {
+                    let error = self.failed.take().unwrap_or(error);
+                    return Poll::Ready(Err(ClientError(error.into())));
+                }
+            }
+        }
     }
 }
 
@@ -194,14 +233,20 @@ impl Error for ClientError {
     }
 }
 
-impl<B> Clone for UpstreamClient<B> {
+impl<B, C: Clone> Clone for UpstreamClient<B, C> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<B> fmt::Debug for UpstreamClient<B> {
+impl<B, C> fmt::Debug for UpstreamClient<B, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UpstreamClient")
+    }
+}
+
+impl<B, C> fmt::Debug for UpstreamCall<B, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpstreamCall")
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     ProxyBody,
@@ -42,6 +42,7 @@ pin_project! {
             call: F,
             #[pin]
             limit: Option<Sleep>,
+            end: Option<Instant>,
             upload: UploadFault,
         },
         Replacing {
@@ -57,8 +58,9 @@ pin_project! {
 
 impl<F, B, R> ResponseFuture<F, B, R> {
     pub(super) fn calling(call: F, upload: UploadFault, shared: Arc<Shared<R>>) -> Self {
-        let limit = shared.timeouts.head.map(sleep);
-        let state = State::Calling { call, limit, upload };
+        let limit = shared.timeouts.for_head().map(sleep);
+        let end = shared.timeouts.total.and_then(|total| Instant::now().checked_add(total));
+        let state = State::Calling { call, limit, end, upload };
         Self { state, shared }
     }
 
@@ -81,11 +83,11 @@ where
         let mut this = self.project();
         loop {
             let own = match this.state.as_mut().project() {
-                StateProj::Calling { call, limit, upload } => match call.poll(cx) {
+                StateProj::Calling { call, limit, end, upload } => match call.poll(cx) {
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
                         let Some(replaced) = this.shared.replaced(&head) else {
-                            return Poll::Ready(Ok(this.shared.passed(head, body)));
+                            return Poll::Ready(Ok(this.shared.passed(head, body, *end)));
                         };
                         this.state.set(State::Replacing {
                             excerpt: Excerpt::new(body),

@@ -1,12 +1,16 @@
 use std::{
-    fmt, mem,
+    fmt,
+    future::Future,
+    mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 
 use super::error::BoxError;
 
@@ -15,6 +19,9 @@ const MOST: usize = 16 * 1024;
 /// How often the task of an upstream connection gets its turn before what is held is handed on. It
 /// needs two: one to learn that there is room for a frame, one to fill it.
 const TURNS: u8 = 2;
+/// How long a server gets to send what it has, the head included, before the body fails: what it has
+/// not sent by then, it drops.
+const GRACE: Duration = Duration::from_millis(10);
 
 pin_project! {
     /// A body that hands on together what is there together, so that the server writes it at once.
@@ -27,6 +34,7 @@ pin_project! {
         held: Held<D>,
         turns: u8,
         next: Next<D>,
+        grace: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -45,7 +53,7 @@ enum Next<D> {
 
 impl<B, D> Joined<B, D> {
     pub(super) fn new(inner: B) -> Self {
-        Self { inner, held: Held::Nothing, turns: 0, next: Next::Unknown }
+        Self { inner, held: Held::Nothing, turns: 0, next: Next::Unknown, grace: None }
     }
 }
 
@@ -117,7 +125,7 @@ where
                 },
                 Poll::Ready(Some(Err(error))) => {
                     *this.next = Next::Known(Some(Err(error)));
-                    *this.turns = 1;
+                    *this.grace = Some(Box::pin(sleep(GRACE)));
                 }
                 Poll::Ready(None) => *this.next = Next::Known(None),
                 Poll::Pending if matches!(this.held, Held::Nothing) => return Poll::Pending,
@@ -128,11 +136,9 @@ where
         if let Some(data) = this.held.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        // A server drops what it has not sent when a body fails, so it gets the time to send it.
-        if let Next::Known(Some(Err(_))) = this.next
-            && take_turn(this.turns, cx)
-        {
-            return Poll::Pending;
+        if let Some(grace) = this.grace {
+            ready!(grace.as_mut().poll(cx));
+            *this.grace = None;
         }
         match mem::replace(this.next, Next::Unknown) {
             Next::Known(next) => Poll::Ready(next),
@@ -246,6 +252,16 @@ mod tests {
         assert_eq!(pieces(vec![data("a"), data("b"), trailers]).await, ["ab", "trailers"]);
         let error = Some(Err("broken".into()));
         assert_eq!(pieces(vec![data("a"), data("b"), error]).await, ["ab", "broken"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_comes_when_what_was_before_it_is_sent() {
+        let start = tokio::time::Instant::now();
+        let mut body = Joined::new(Script(vec![data("a"), Some(Err("broken".into()))].into()));
+        assert!(body.frame().await.unwrap().is_ok());
+        assert!(start.elapsed() < GRACE);
+        assert!(body.frame().await.unwrap().is_err());
+        assert!(start.elapsed() >= GRACE);
     }
 
     #[tokio::test]

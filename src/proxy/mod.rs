@@ -4,7 +4,8 @@
 //! [`UpstreamBase`], drops the headers that end here ([`ProxyRules`]), adds the sponsor's
 //! credential, and passes both bodies on frame by frame. Its rules:
 //!
-//! - One request in makes at most one request out; redirects are never followed.
+//! - One request in makes at most one request out; redirects are never followed. The transport may
+//!   send again what the upstream cannot have seen, as `UpstreamClient` does.
 //! - Failures are answers. One after the head was sent breaks the body and never ends it as if
 //!   complete.
 //! - Upgrades to websockets are refused (501); other offers to upgrade are not taken up (RFC 9110,
@@ -19,14 +20,19 @@ mod cache;
 #[cfg(feature = "client")]
 mod client;
 mod coding;
+#[cfg(feature = "client")]
+mod connector;
 mod error;
 mod excerpt;
+mod framing;
 mod future;
 mod headers;
 mod host;
 mod joined;
 mod mask;
 mod path;
+#[cfg(feature = "client")]
+mod resend;
 mod rules;
 mod secret;
 mod service;
@@ -41,6 +47,7 @@ pub use cache::CachedGet;
 #[cfg(feature = "client")]
 pub use client::{
     ClientError, ClientOptions, UpstreamBody, UpstreamCall, UpstreamClient, upstream_client,
+    upstream_client_over,
 };
 pub use error::ConnectError;
 pub use future::ResponseFuture;

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use http::{StatusCode, response::Parts};
 
-use super::HeaderRules;
+use super::{HeaderRules, framing};
 use crate::error::UpstreamFault;
 
 type Judge = dyn Fn(&Parts) -> Option<UpstreamFault> + Send + Sync;
@@ -10,9 +10,11 @@ type Judge = dyn Fn(&Parts) -> Option<UpstreamFault> + Send + Sync;
 /// Which headers travel, and which of the upstream's answers are replaced.
 ///
 /// The default is neutral: forwarding headers of the request are dropped, and every status passes
-/// through. Two kinds of answer never pass, whatever the rules: 1xx (an upgrade cannot be handed
-/// on, [`UpstreamFault::Protocol`]) and redirects, which are 3xx but 304 (they lead the client
-/// away from the gateway, [`UpstreamFault::Redirect`]).
+/// through. Three kinds of answer never pass, whatever the rules: 1xx (an upgrade cannot be handed
+/// on, [`UpstreamFault::Protocol`]), answers that leave open where they end or how they are coded
+/// (both `Content-Length` and `Transfer-Encoding`, or a transfer coding other than `chunked`:
+/// [`UpstreamFault::Protocol`]), and redirects, which are 3xx but 304 (they lead the client away
+/// from the gateway, [`UpstreamFault::Redirect`]).
 ///
 /// ```
 /// use http::{StatusCode, header};
@@ -66,7 +68,7 @@ impl ProxyRules {
     }
 
     pub(super) fn fault(&self, head: &Parts) -> Option<UpstreamFault> {
-        if head.status.is_informational() {
+        if head.status.is_informational() || !framing::is_clear(&head.headers) {
             return Some(UpstreamFault::Protocol);
         }
         if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {

@@ -6,11 +6,13 @@ use http::{
     response::Parts,
 };
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::{
     ProxyBody, ProxyRules, RequestTarget, TargetError, Timeouts, UpstreamBase,
     coding::{Coding, Gunzip},
     error::{Chain, faulty, rejection, transport_fault},
+    framing,
     headers::{remove_where, strip_hop_by_hop},
     joined::Joined,
     mask::{Mask, Masked},
@@ -114,11 +116,17 @@ impl<R: Reject> Shared<R> {
         })
     }
 
-    /// The upstream's answer as the client gets it.
-    pub(super) fn passed<B: Body>(&self, mut head: Parts, body: B) -> Response<ProxyBody<B>> {
+    /// The upstream's answer as the client gets it, until `end`.
+    pub(super) fn passed<B: Body>(
+        &self,
+        mut head: Parts,
+        body: B,
+        end: Option<Instant>,
+    ) -> Response<ProxyBody<B>> {
         head.version = Version::HTTP_11;
         head.extensions = Extensions::new();
         strip_hop_by_hop(&mut head.headers);
+        framing::name_one_length(&mut head.headers);
         self.rules.response.apply(&mut head.headers);
         let secret = self.secret.as_ref();
         let secret = secret.filter(|_| head.status.is_client_error());
@@ -138,7 +146,7 @@ impl<R: Reject> Shared<R> {
             head.headers.remove(header::CONTENT_ENCODING);
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let body = IdleTimeout::new(body, self.timeouts.idle);
+        let body = IdleTimeout::new(body, self.timeouts.idle).until(end);
         let body = Joined::new(Masked::new(body, mask));
         Response::from_parts(head, ResponseBody::passed(body))
     }

@@ -21,12 +21,16 @@ pub struct Timeouts {
     pub head: Option<Duration>,
     /// Between two frames of the response body, while the client waits for one.
     pub idle: Option<Duration>,
+    /// From sending the request to the end of the answer. `None` by default, as it cuts healthy
+    /// streams, too.
+    pub total: Option<Duration>,
 }
 
 impl Timeouts {
-    /// The default: 120 s for the head and 120 s between frames.
+    /// The default: 120 s for the head and 120 s between frames, and no limit for the whole.
     pub fn new() -> Self {
-        Self { head: Some(Duration::from_secs(120)), idle: Some(Duration::from_secs(120)) }
+        let limit = Some(Duration::from_secs(120));
+        Self { head: limit, idle: limit, total: None }
     }
 
     /// Sets the limit for the response head.
@@ -40,6 +44,17 @@ impl Timeouts {
     pub fn idle(self, limit: impl Into<Option<Duration>>) -> Self {
         Self { idle: limit.into(), ..self }
     }
+
+    /// Sets the limit for the whole answer.
+    #[must_use]
+    pub fn total(self, limit: impl Into<Option<Duration>>) -> Self {
+        Self { total: limit.into(), ..self }
+    }
+
+    /// By when the head must be there, if at all.
+    pub(super) fn for_head(&self) -> Option<Duration> {
+        self.head.into_iter().chain(self.total).min()
+    }
 }
 
 impl Default for Timeouts {
@@ -52,7 +67,8 @@ pin_project! {
     /// A body that fails when its reader waits for a frame longer than the limit.
     ///
     /// A slow reader is no slow upstream: the time runs only while a frame is asked for and none
-    /// is there. One timer serves the whole body; it is moved on only when it fires early.
+    /// is there. One timer serves the whole body; it is moved on only when it fires early. A
+    /// second one, if there is one, ends the body however it goes on.
     #[derive(Debug)]
     pub struct IdleTimeout<B> {
         #[pin]
@@ -61,6 +77,7 @@ pin_project! {
         timer: Option<Sleep>,
         limit: Option<Duration>,
         waiting_since: Option<Instant>,
+        end: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -68,10 +85,19 @@ pin_project! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleError;
 
+/// The body was not over within the limit for the whole answer.
+#[derive(Debug)]
+struct TotalError;
+
 impl<B> IdleTimeout<B> {
     /// Limits the wait for each frame of `inner`; `None` only changes the error's type.
     pub fn new(inner: B, limit: Option<Duration>) -> Self {
-        Self { inner, timer: None, limit, waiting_since: None }
+        Self { inner, timer: None, limit, waiting_since: None, end: None }
+    }
+
+    /// Ends the body with an error at this time, too.
+    pub(super) fn until(self, end: Option<Instant>) -> Self {
+        Self { end: end.map(|end| Box::pin(sleep_until(end))), ..self }
     }
 }
 
@@ -88,6 +114,11 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
+        if let Some(end) = this.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(broken(TotalError))));
+        }
         if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
             *this.waiting_since = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
@@ -133,6 +164,14 @@ impl fmt::Display for IdleError {
 
 impl Error for IdleError {}
 
+impl fmt::Display for TotalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the upstream's answer took too long as a whole")
+    }
+}
+
+impl Error for TotalError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +181,23 @@ mod tests {
     use std::convert::Infallible;
 
     const PACE: [u64; 4] = [50, 90, 90, 200];
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_goes_on_and_on_is_over_at_its_end() {
+        let frames = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(70)).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), ()))
+        });
+        let begun = Instant::now();
+        let end = begun + Duration::from_millis(300);
+        let body = IdleTimeout::new(StreamBody::new(frames), None).until(Some(end));
+        let mut body = std::pin::pin!(body);
+        for _ in 0..4 {
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        assert!(body.frame().await.unwrap().unwrap_err().is::<TotalError>());
+        assert!(begun.elapsed() < Duration::from_millis(305));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_the_wait_for_one_frame_counts() {

@@ -40,7 +40,8 @@ try:
         case "models":
             tell(models=[model.id for model in client.models.list()])
     tell(done=True)
-except openai.APIError as error:
+# Where a stream breaks off, the client lets its HTTP library's error through.
+except (openai.APIError, httpx.TransportError) as error:
     tell(
         error=type(error).__name__,
         code=getattr(error, "code", None),

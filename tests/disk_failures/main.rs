@@ -16,6 +16,7 @@ mod full_or_read_only;
 mod injected_faults;
 mod load;
 mod missing_files;
+mod new_segment;
 mod scene;
 mod tracer;
 mod volume;

@@ -71,7 +71,6 @@ enum State {
     Head,
     Body(u64),
     Chunked(ChunkedBody),
-    /// What follows is read and thrown away, as a close over unread bytes would take the answer back.
     Refused,
 }
 
@@ -130,10 +129,7 @@ impl<S> Guarded<S> {
                     self.state = State::Head;
                 }
             }
-            State::Refused => {
-                self.pending.clear();
-                return Ok(false);
-            }
+            State::Refused => return Ok(false),
         }
         Ok(true)
     }
@@ -173,6 +169,22 @@ fn malformed_chunk() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "malformed chunk")
 }
 
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    /// Reads what follows a refused request and forgets it: a socket that is closed with unread bytes
+    /// may cost the peer the answer.
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        loop {
+            self.pending.clear();
+            self.pending.reserve(READ);
+            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.pending) {
+                Poll::Ready(Ok(1..)) => {}
+                _ => break,
+            }
+        }
+        self.pending.clear();
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -193,6 +205,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             return read;
         }
         while this.released == 0 {
+            if matches!(this.state, State::Refused) {
+                this.discard(cx);
+                return Poll::Pending;
+            }
             if this.release()? {
                 continue;
             }

@@ -146,3 +146,20 @@ pub(super) fn open_readers(options: &SqliteOptions) -> Result<Pool, OpenError> {
     let builder = config.builder(Runtime::Tokio1).map_err(|error| failed(error.to_string()))?;
     builder.post_create(hook).build().map_err(|error| failed(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_of_the_writer_survives_a_loss_of_power() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = open_writer(&SqliteOptions::new(dir.path().join("quota.db"))).unwrap();
+        let pragma = |name: &str| {
+            let sql = format!("PRAGMA {name}");
+            connection.query_row(&sql, [], |row| row.get::<_, rusqlite::types::Value>(0)).unwrap()
+        };
+        assert_eq!(pragma("synchronous"), 2.into(), "FULL");
+        assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
+    }
+}

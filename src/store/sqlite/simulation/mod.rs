@@ -5,7 +5,9 @@
 //! `TOWER_QUOTA_SEEDS=10000 cargo test --lib simulation` runs that many seeds;
 //! `TOWER_QUOTA_SEED=17` runs that one.
 
+mod chance;
 mod disk;
+mod faults;
 mod oracle;
 mod world;
 

@@ -21,10 +21,20 @@ pub(super) struct Seen {
     pub(super) under_way: u64,
     /// Unanswered, and counted in this process.
     pub(super) dropped: u64,
+    /// Refused or given back, which the journal may not know: each may be counted or not once the
+    /// process has ended.
+    pub(super) unsettled: u64,
+    /// Of the answered ones, those that a loss of power may undo.
+    pub(super) unsynced: u64,
+    /// Units were taken in this process, so some may be charged ahead.
+    pub(super) is_charged: bool,
     /// Each may be counted or not.
     pub(super) uncertain: u64,
-    /// Given back, of those that are limited.
+    /// Given back, of those that are limited, and the highest limit meanwhile.
     pub(super) provoked: u64,
+    pub(super) limit: u64,
+    /// Of those given back, those that a loss of power may have forgotten.
+    pub(super) unsynced_provoked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +57,30 @@ impl Oracle {
         self.seen.entry(period).or_default()
     }
 
-    /// The process has ended: nobody will answer what was under way. So many units a key may have
+    /// The process has ended: nobody will answer what was under way. So many units of a key may have
     /// been charged ahead.
-    pub(super) fn end_process(&mut self, ahead: u64) {
+    pub(super) fn end_process(&mut self, ahead: impl Fn(usize) -> u64) {
+        for (period, seen) in &mut self.seen {
+            seen.uncertain += seen.under_way + seen.dropped + seen.unsettled;
+            seen.uncertain += if seen.is_charged { ahead(period.key) } else { 0 };
+            (seen.under_way, seen.dropped, seen.unsettled) = (0, 0, 0);
+            seen.is_charged = false;
+        }
+    }
+
+    /// All that was answered so far survives a loss of power.
+    pub(super) fn synced(&mut self) {
+        let all = self.seen.values_mut();
+        all.for_each(|seen| (seen.unsynced, seen.unsynced_provoked) = (0, 0));
+    }
+
+    /// The power is lost, and with it what was not synced.
+    pub(super) fn lose_power(&mut self) {
         for seen in self.seen.values_mut() {
-            seen.uncertain += seen.under_way + seen.dropped + ahead;
-            (seen.under_way, seen.dropped) = (0, 0);
+            seen.answered -= seen.unsynced;
+            seen.uncertain += seen.unsynced;
+            seen.provoked -= seen.unsynced_provoked;
+            (seen.unsynced, seen.unsynced_provoked) = (0, 0);
         }
     }
 

@@ -7,7 +7,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::Connection;
@@ -19,6 +18,7 @@ use super::{
         quota, reset, rows, schema, start,
         writer::State,
     },
+    chance::{Random, SimClock},
     disk::SimDisk,
     oracle::{Oracle, Period},
 };
@@ -28,69 +28,43 @@ use crate::{
     store::{Actor, Charge, Outcome, QuotaSubject, Refund, UsageEvent, Verdict, counter::Origin},
 };
 
-const KEYS: usize = 3;
+pub(super) const KEYS: usize = 3;
+/// 0 is among them.
 const LARGEST_LIMIT: u32 = 400;
 /// 2026-11-22T12:00:00Z.
 const NOON: u64 = 1_795_348_800;
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn pick(&mut self, length: usize) -> usize {
-        self.below(length as u64) as usize
-    }
-}
-
-#[derive(Clone)]
-struct SimClock(Arc<AtomicU64>);
-
-impl Clock for SimClock {
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
-
 /// A request that reached the upstream.
-struct Request {
-    charge: Box<dyn Charge>,
-    period: Period,
+pub(super) struct Request {
+    pub(super) charge: Box<dyn Charge>,
+    pub(super) period: Period,
+    is_unlimited: bool,
     /// Whether the upstream has answered.
     is_answered: bool,
-    is_returned: bool,
+    pub(super) is_returned: bool,
 }
 
 /// One process.
-struct Life {
-    core: Arc<Core>,
-    state: State,
+pub(super) struct Life {
+    pub(super) core: Arc<Core>,
+    pub(super) state: State,
 }
 
 pub(super) struct World {
-    random: Random,
+    pub(super) random: Random,
     clock: SimClock,
-    disk: SimDisk,
-    durability: Durability,
+    pub(super) disk: SimDisk,
+    pub(super) durability: Durability,
     /// Set while commits fail.
-    broken_file: Arc<AtomicBool>,
-    boot: u32,
-    life: Option<Life>,
+    pub(super) broken_file: Arc<AtomicBool>,
+    pub(super) boot: u32,
+    pub(super) life: Option<Life>,
     limits: [u32; KEYS],
-    requests: Vec<Request>,
-    oracle: Oracle,
-    events: (u64, u64),
+    pub(super) requests: Vec<Request>,
+    pub(super) oracle: Oracle,
+    /// Units that came back to a key, by which it may be charged further ahead until that is synced.
+    pub(super) came_back: [u64; KEYS],
+    pub(super) events: (u64, u64),
     traced: bool,
 }
 
@@ -102,7 +76,8 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let durability = if random.below(3) == 0 { Durability::Power } else { Durability::Process };
-        let limits = [1, 1 + random.below(7) as u32, 1 + random.below(LARGEST_LIMIT.into()) as u32];
+        let large = random.below(u64::from(LARGEST_LIMIT) + 1) as u32;
+        let limits = [1, 1 + random.below(7) as u32, large];
         let broken_file = Arc::new(AtomicBool::new(false));
         let connection = Connection::open_in_memory().unwrap();
         assert!(schema::migrate(&connection).is_ok());
@@ -123,6 +98,7 @@ impl World {
             limits,
             requests: Vec::new(),
             oracle: Oracle::default(),
+            came_back: [0; KEYS],
             events: (0, 0),
             traced: std::env::var_os("TOWER_QUOTA_SEED").is_some(),
         };
@@ -130,7 +106,7 @@ impl World {
         world
     }
 
-    fn start(&mut self, connection: Connection) {
+    pub(super) fn start(&mut self, connection: Connection) {
         let options = SqliteOptions::new("simulated")
             .calendar(Calendar::utc())
             .clock(self.clock.clone())
@@ -143,8 +119,16 @@ impl World {
         self.check_counts();
     }
 
-    fn life(&self) -> &Life {
+    pub(super) fn life(&self) -> &Life {
         self.life.as_ref().unwrap()
+    }
+
+    fn sync(&mut self) {
+        self.life().core.journal.sync();
+        if !self.life().core.journal.has_failed() {
+            self.oracle.synced();
+            self.came_back = [0; KEYS];
+        }
     }
 
     fn turn(&mut self) {
@@ -165,7 +149,7 @@ impl World {
             0..35 => self.reserve(),
             35..60 => self.answer(),
             60..63 => self.leave(),
-            63..71 => self.life().core.journal.sync(),
+            63..71 => self.sync(),
             71..79 => self.turn(),
             79..85 => self.pass_time(),
             85..87 => self.reset(),
@@ -230,19 +214,25 @@ impl World {
             Ok(Verdict::Admitted { charge, standing }) => {
                 assert!(is_open, "nothing is admitted once a failure is known");
                 let period = self.oracle.period(key, standing.day);
-                self.oracle.seen(period).under_way += 1;
+                let limit = self.limits[key];
+                let seen = self.oracle.seen(period);
+                (seen.under_way, seen.is_charged) = (seen.under_way + 1, true);
+                // Without a limit, any number may be given back.
+                seen.limit = seen.limit.max(if limit == 0 { u64::MAX } else { limit.into() });
                 self.oracle.check(key, &standing);
-                assert!(standing.used <= u64::from(self.limits[key]), "never one more");
+                assert!(limit == 0 || standing.used <= u64::from(limit), "never one more");
                 self.requests.push(Request {
                     charge,
                     period,
+                    is_unlimited: limit == 0,
                     is_answered: false,
                     is_returned: false,
                 });
             }
             Ok(Verdict::Exhausted(standing)) => {
                 self.oracle.check(key, &standing);
-                assert!(standing.used >= u64::from(self.limits[key]), "never one less");
+                let limit = self.limits[key];
+                assert!(limit > 0 && standing.used >= u64::from(limit), "never one less");
             }
             Err(_) => assert!(!is_open || self.is_broken(), "refused without a reason"),
         }
@@ -276,10 +266,12 @@ impl World {
         };
         if request.charge.refund(refund) {
             request.is_returned = true;
+            self.came_back[request.period.key] += 1;
             let seen = self.oracle.seen(request.period);
             seen.under_way -= 1;
             seen.provoked += u64::from(refund == Refund::UpToLimit);
-            assert!(seen.provoked <= u64::from(LARGEST_LIMIT), "provoked refunds are bounded");
+            seen.unsynced_provoked += u64::from(refund == Refund::UpToLimit);
+            assert!(seen.provoked <= seen.limit, "provoked refunds are bounded");
         }
     }
 
@@ -292,22 +284,26 @@ impl World {
             self.events = (self.events.0 + 1, self.events.1 + 1);
         }
         if !request.is_returned {
+            // Nothing is charged ahead for a key without a limit.
+            let unsynced = self.durability == Durability::Process && request.is_unlimited;
             let seen = self.oracle.seen(request.period);
             seen.under_way -= 1;
             seen.answered += 1;
+            seen.unsynced += u64::from(unsynced);
         }
     }
 
     /// The request was refused, as its unit could not be written down.
     fn fail(&mut self, request: Request) {
+        self.came_back[request.period.key] += 1;
         let seen = self.oracle.seen(request.period);
         seen.under_way -= u64::from(!request.is_returned);
         // What is in the journal counts again if the process ends before the next fold.
-        seen.uncertain += 1;
+        seen.unsettled += 1;
     }
 
     /// A client leaves before its answer.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         if self.requests.is_empty() {
             return;
         }
@@ -315,7 +311,7 @@ impl World {
         let request = self.requests.swap_remove(at);
         let seen = self.oracle.seen(request.period);
         if request.is_returned {
-            seen.uncertain += 1;
+            seen.unsettled += 1;
         } else {
             seen.under_way -= 1;
             seen.dropped += 1;
@@ -362,94 +358,6 @@ impl World {
 
     fn change_limit(&mut self) {
         let key = self.random.pick(KEYS);
-        self.limits[key] = 1 + self.random.below(LARGEST_LIMIT.into()) as u32;
-    }
-
-    fn rotate(&mut self) {
-        // A failure is known to the journal itself.
-        if !self.life().core.journal.has_failed() {
-            let _ = self.life().core.journal.renew();
-        }
-    }
-
-    fn break_something(&mut self) {
-        match self.random.below(5) {
-            0 => self.disk.break_writes(self.random.pick(80)),
-            1 => self.disk.break_syncs(),
-            2 => self.broken_file.store(true, Ordering::Relaxed),
-            _ => self.heal(),
-        }
-    }
-
-    fn heal(&mut self) {
-        self.disk.heal();
-        self.broken_file.store(false, Ordering::Relaxed);
-    }
-
-    /// The process ends at once; what it was about to do is not done.
-    fn die(&mut self) -> Connection {
-        for request in self.requests.drain(..) {
-            if request.is_returned {
-                self.oracle.seen(request.period).uncertain += 1;
-            }
-            std::mem::forget(request.charge);
-        }
-        let life = self.life.take().unwrap();
-        self.heal();
-        // Events that only memory held are gone.
-        self.events.0 = 0;
-        life.state.into_connection()
-    }
-
-    fn kill(&mut self) {
-        let was_broken = self.is_broken();
-        let events = self.events.0;
-        let connection = self.die();
-        if !was_broken {
-            self.events.0 = events;
-        }
-        self.oracle.end_process(0);
-        self.start(connection);
-    }
-
-    fn lose_power(&mut self) {
-        let connection = self.die();
-        let random = &mut self.random;
-        self.disk.lose_power(|length| random.pick(length));
-        self.boot += 1;
-        self.oracle.end_process(self.ahead());
-        self.start(connection);
-    }
-
-    /// The process ends in order, if the disk lets it.
-    fn close(&mut self) {
-        while !self.requests.is_empty() {
-            self.leave();
-        }
-        let in_order = !self.is_broken();
-        let mut life = self.life.take().unwrap();
-        life.core.queue.stop();
-        life.state.turn(VecDeque::new());
-        life.state.finish();
-        self.heal();
-        self.boot += u32::from(self.random.below(2) == 0);
-        self.oracle.end_process(if in_order { 0 } else { self.ahead() });
-        if !in_order {
-            self.events.0 = 0;
-        }
-        self.start(life.state.into_connection());
-    }
-
-    fn is_broken(&self) -> bool {
-        let file = self.broken_file.load(Ordering::Relaxed);
-        self.disk.is_broken() || file || self.life().core.is_open().is_err()
-    }
-
-    /// The most that may be charged ahead.
-    fn ahead(&self) -> u64 {
-        match self.durability {
-            Durability::Power => 0,
-            Durability::Process => u64::from(LARGEST_LIMIT) / 16,
-        }
+        self.limits[key] = self.random.below(u64::from(LARGEST_LIMIT) + 1) as u32;
     }
 }

@@ -1,0 +1,26 @@
+//! The rules of the proxy, one case each, over real sockets with HTTP/1 and HTTP/2 on either side,
+//! checked by what the peers saw on the wire.
+#![cfg(all(feature = "client", feature = "openai"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bodies;
+mod credential;
+mod draining;
+mod faults;
+mod forwarding;
+mod frames;
+mod gateway;
+mod hop_headers;
+mod http1;
+mod http2;
+mod identity;
+mod leaving;
+mod message;
+mod refusals;
+mod resending;
+mod targets;
+mod timeouts;
+mod tls;
+mod upstream;

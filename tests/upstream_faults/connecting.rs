@@ -1,0 +1,164 @@
+//! The upstream is never reached: that costs nothing, and is told at once.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+    },
+};
+
+use super::{
+    common::{Client, Gateway},
+    holder::{Holder, Mode},
+    rogue::Rogue,
+    trial::{HUSH, SPONSOR, check_own_error, command, equal, judge, serves, used},
+};
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn before(base_url: &str) -> Gateway {
+    command(base_url).env("UPSTREAM_CONNECT_TIMEOUT", "500ms").start()
+}
+
+/// Every request is told that the upstream is unreachable, and none is charged.
+async fn is_unreachable(gateway: &Gateway) {
+    let failures = join_all(Mode::ALL.map(|mode| fails(gateway, mode))).await;
+    judge(gateway, &failures.into_iter().filter_map(Result::err).collect::<Vec<_>>());
+    assert_eq!(Client::http1().get(&gateway.url("/healthz")).await.status, 200);
+}
+
+async fn fails(gateway: &Gateway, mode: Mode) -> Result<(), String> {
+    let key = gateway.create_key(json!({"daily_limit": 10})).await;
+    let mut holder = Holder::new(gateway.address(), key.clone(), mode);
+    for _ in 0..2 {
+        let seen = holder.ask("POST", "/v1/chat/completions", "{}").await?;
+        check_own_error(&seen, 502, "upstream_unreachable")?;
+        equal("units left", seen.header("x-ratelimit-remaining-requests"), "10")?;
+        equal("text or key of the upstream", seen.shows(HUSH) || seen.shows(SPONSOR), false)?;
+    }
+    equal("units charged", used(gateway, &key).await, 0)
+}
+
+/// A new request is answered well.
+async fn is_reachable(gateway: &Gateway) {
+    for mode in Mode::ALL {
+        let key = gateway.create_key(json!({"daily_limit": 10})).await;
+        let mut holder = Holder::new(gateway.address(), key, mode);
+        serves(&mut holder, "now it is there").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_where_nobody_listens_until_somebody_does() {
+    let (nobody, address) = listener().await;
+    drop(nobody);
+    let gateway = before(&format!("http://{address}/v1"));
+    is_unreachable(&gateway).await;
+    let _rogue = Rogue::on(TcpListener::bind(address).await.unwrap(), &[]);
+    is_reachable(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_does_not_resolve() {
+    is_unreachable(&before("http://no-such-host.invalid/v1")).await;
+}
+
+/// A listener whose queue is full, and the connections that fill it.
+async fn full_queue() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    let patience = std::time::Duration::from_millis(200);
+    while let Ok(connected) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+        waiting.push(connected.unwrap());
+    }
+    (listener, address, waiting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_never_accepted_until_there_is_room() {
+    let (listener, address, waiting) = full_queue().await;
+    let gateway = before(&format!("http://{address}/v1"));
+    is_unreachable(&gateway).await;
+    drop(waiting);
+    let _rogue = Rogue::on(listener, &[]);
+    is_reachable(&gateway).await;
+}
+
+/// The gateway before an upstream by TLS that does this with each connection.
+async fn is_unreachable_by_tls<F: Future<Output = ()>>(does: impl Fn(TcpStream) -> F) {
+    let (listener, address) = listener().await;
+    let gateway = before(&format!("https://{address}/v1"));
+    let serve = async {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            does(socket).await;
+        }
+    };
+    tokio::select! {
+        () = serve => {}
+        () = is_unreachable(&gateway) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_to_a_port_that_speaks_plain_http() {
+    is_unreachable_by_tls(|mut socket| async move {
+        let _ = socket.read(&mut [0; 1024]).await;
+        let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 10\r\n\r\nbetween-us";
+        let _ = socket.write_all(answer).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_a_certificate_that_nobody_vouches_for() {
+    // Made by `openssl req -x509` for localhost; valid until 2126, and known to nobody.
+    let certificate = CertificateDer::from(&include_bytes!("self_signed.der")[..]);
+    let key = PrivatePkcs8KeyDer::from(&include_bytes!("self_signed.key.der")[..]);
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key.into())
+        .unwrap();
+    let acceptor = &TlsAcceptor::from(Arc::new(config));
+    is_unreachable_by_tls(|socket| async move {
+        assert!(acceptor.accept(socket).await.is_err(), "nothing is sent to it");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_that_is_closed_or_reset_before_its_end() {
+    is_unreachable_by_tls(|socket| async move { drop(socket) }).await;
+    is_unreachable_by_tls(|mut socket| async move {
+        let _ = socket.read(&mut [0; 1024]).await;
+        let _ = socket.set_zero_linger();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_that_never_goes_on() {
+    is_unreachable_by_tls(|mut socket| async move {
+        while matches!(socket.read(&mut [0; 1024]).await, Ok(1..)) {}
+    })
+    .await;
+}

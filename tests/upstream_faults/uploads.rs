@@ -1,0 +1,103 @@
+//! Uploads that a holder breaks on purpose, once the upstream has begun its work, buy nothing.
+
+use std::{
+    pin::pin,
+    task::{Context, Waker},
+};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    common::{Gateway, eventually},
+    holder::{Holder, Mode},
+    rogue::{Rogue, Step::Hang},
+    trial::{Kind, Outcome::Cut, command, kind, serves, used},
+};
+
+const LIMIT: usize = 5;
+
+/// How an upload ends after its first chunk.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    NoChunk,
+    TooLarge,
+    Half,
+}
+
+/// Sends half an upload to an upstream that takes it and waits, and the rest once it is there.
+/// Returns the status.
+async fn upload(gateway: &Gateway, rogue: &Rogue, key: &str, path: &str, end: End) -> u16 {
+    let heads = rogue.heads(path);
+    let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+    let begin = format!(
+        "POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n"
+    );
+    socket.write_all(begin.as_bytes()).await.unwrap();
+    let seen = &socket;
+    let is_there_or_refused = || async move { rogue.heads(path) > heads || has_come(seen) };
+    eventually("the upstream has it, or it is refused", is_there_or_refused).await;
+    // A refusal may have closed the connection already.
+    let _ = match end {
+        End::NoChunk => socket.write_all(b"zz\r\n").await,
+        End::TooLarge => {
+            socket.write_all(format!("3e8\r\n{}\r\n", "x".repeat(1000)).as_bytes()).await
+        }
+        End::Half => match socket.write_all(b"ff\r\nhalf").await {
+            Ok(()) => socket.shutdown().await,
+            error => error,
+        },
+    };
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer);
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+/// Whether something can be read.
+fn has_come(socket: &TcpStream) -> bool {
+    let mut byte = [0];
+    pin!(socket.peek(&mut byte)).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+/// Breaks uploads in these ways, in turn, until the day is used up.
+async fn break_uploads(ends: &[(End, u16)]) {
+    static KINDS: &[Kind] = &[kind("takes all and waits", &[Hang], Cut(0, ""), 0)];
+    let rogue = Rogue::start(KINDS).await;
+    let gateway = command(&rogue.base_url()).env("MAX_BODY_BYTES", "1000").start();
+    let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
+    let mut broken = 0;
+    for (end, status) in ends.iter().cycle() {
+        match upload(&gateway, &rogue, &key, "/v1/0/broken", *end).await {
+            429 => break,
+            seen => assert_eq!(seen, *status, "{end:?}, number {broken}"),
+        }
+        broken += 1;
+        assert!(broken <= 2 * LIMIT, "{end:?}: each refund buys another request");
+    }
+    assert_eq!(rogue.heads("/v1/0/broken"), broken, "one request out for each that came in");
+    assert_eq!(broken, 2 * LIMIT, "as many refunds as the limit, and no more");
+    assert_eq!(used(&gateway, &key).await, LIMIT as u64);
+    let other = gateway.create_key(json!({"daily_limit": LIMIT})).await;
+    let mut holder = Holder::new(gateway.address(), other, Mode::Plain);
+    serves(&mut holder, "after all that").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_are_none_are_refunded_at_most_as_often_as_the_limit() {
+    break_uploads(&[(End::NoChunk, 400)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_grow_too_large_are_refunded_at_most_as_often_as_the_limit() {
+    break_uploads(&[(End::TooLarge, 413)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_broken_uploads_share_one_allowance() {
+    break_uploads(&[(End::NoChunk, 400), (End::TooLarge, 413), (End::Half, 400)]).await;
+}
