@@ -71,7 +71,6 @@ enum State {
     Head,
     Body(u64),
     Chunked(ChunkedBody),
-    /// What follows is read and thrown away, as a close over unread bytes would take the answer back.
     Refused,
 }
 

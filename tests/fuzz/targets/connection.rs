@@ -5,8 +5,8 @@
 use std::{
     collections::VecDeque,
     io,
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
 };
 
 use libfuzzer_sys::fuzz_target;
@@ -70,13 +70,16 @@ struct Handed {
 
 fn handed_on(pieces: Vec<Vec<u8>>) -> Handed {
     RUNTIME.with(|runtime| {
-        runtime.block_on(async {
-            let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-            let mut guarded = http1::Guarded::new(Pieces(pieces));
-            let mut bytes = Vec::new();
-            let failed = guarded.read_to_end(&mut bytes).await.is_err();
-            Handed { bytes, refused: guarded.refused().get().is_some(), failed }
-        })
+        let _entered = runtime.enter();
+        let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let mut guarded = http1::Guarded::new(Pieces(pieces));
+        let mut bytes = Vec::new();
+        let read = pin!(guarded.read_to_end(&mut bytes));
+        // The pieces are always there: only behind a refused request is there nothing to come.
+        let read = read.poll(&mut Context::from_waker(Waker::noop()));
+        let refused = guarded.refused().get().is_some();
+        assert!(refused || read.is_ready());
+        Handed { bytes, refused, failed: matches!(read, Poll::Ready(Err(_))) }
     })
 }
 
