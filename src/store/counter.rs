@@ -129,11 +129,14 @@ impl<A: Default> DayCounter<A> {
         true
     }
 
-    /// Gives a unit back that was not counted after all.
-    pub(crate) fn undo(&self, origin: Origin) {
-        let count = &mut self.lock().0;
+    /// Gives a unit back that was not counted after all. If its day and reset are still the current
+    /// ones, `keep` learns how many stay used.
+    pub(crate) fn undo(&self, origin: Origin, keep: impl FnOnce(u64, &mut A)) {
+        let mut state = self.lock();
+        let (count, beside) = &mut *state;
         if count.origin() == origin {
             count.used = count.used.saturating_sub(1);
+            keep(count.used, beside);
         }
     }
 

@@ -250,12 +250,18 @@ impl SqliteCharge {
 
     /// The unit was not written down: it is not charged.
     fn lose(&mut self) {
+        let hold = |change| self.core.journal.hold(&counted(&self.subject, change, None));
         if self.state == State::Spent {
-            let change = CountChange { used: -1, ..CountChange::of(self.origin) };
-            self.core.journal.hold(&counted(&self.subject, change, None));
+            hold(CountChange { used: -1, ..CountChange::of(self.origin) });
         }
         if self.state != State::Returned {
-            self.counter.undo(self.origin);
+            self.counter.undo(self.origin, |left, block| {
+                let limit = self.subject.daily_limit.limited();
+                if let Some(charged) = limit.and_then(|limit| block.surplus(left, limit)) {
+                    hold(CountChange { charged: Some(charged), ..CountChange::of(self.origin) });
+                    block.lower(charged);
+                }
+            });
         }
         self.state = State::Lost;
     }
