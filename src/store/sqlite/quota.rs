@@ -188,8 +188,7 @@ impl Charge for SqliteCharge {
         let refunded = refund == Refund::UpToLimit;
         let mut gate = self.gate;
         let given_back = self.counter.refund(self.origin, &self.subject, refund, |left, block| {
-            let limit = self.subject.daily_limit.limited();
-            let charged = limit.and_then(|limit| block.surplus(left, limit));
+            let charged = self.surplus(left, block);
             if !was_spent && !refunded && charged.is_none() {
                 return true;
             }
@@ -248,6 +247,12 @@ impl SqliteCharge {
         }
     }
 
+    /// How far the day may stay charged, if that is less than it is. Without a limit that is what
+    /// was charged before the limit was lifted.
+    fn surplus(&self, left: u64, block: &Block) -> Option<u64> {
+        block.surplus(left, self.subject.daily_limit.limited().unwrap_or_default())
+    }
+
     /// The unit was not written down: it is not charged.
     fn lose(&mut self) {
         let hold = |change| self.core.journal.hold(&counted(&self.subject, change, None));
@@ -256,8 +261,7 @@ impl SqliteCharge {
         }
         if self.state != State::Returned {
             self.counter.undo(self.origin, |left, block| {
-                let limit = self.subject.daily_limit.limited();
-                if let Some(charged) = limit.and_then(|limit| block.surplus(left, limit)) {
+                if let Some(charged) = self.surplus(left, block) {
                     hold(CountChange { charged: Some(charged), ..CountChange::of(self.origin) });
                     block.lower(charged);
                 }
