@@ -14,7 +14,7 @@ use crate::clock::Clock;
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,6 +33,13 @@ impl Random {
 
 #[derive(Clone)]
 pub(super) struct SimClock(pub(super) Arc<AtomicU64>);
+
+impl SimClock {
+    /// A clock that stands at this time, in Unix milliseconds.
+    pub(super) fn at(millis: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(millis)))
+    }
+}
 
 impl Clock for SimClock {
     fn now(&self) -> SystemTime {

@@ -1,14 +1,17 @@
 //! The whole engine, driven step by step in an order that a seed chooses: requests, syncs, folds,
-//! clock steps, resets, failing disks, ends of the process and losses of power. What the holders
-//! were answered is compared with what is counted.
+//! clock steps, resets, failing disks, ends of the process and losses of power, some of them while
+//! the writer is about to commit. What the holders were answered is compared with what is counted.
 //!
 //! `TOWER_QUOTA_SEEDS=10000 cargo test --lib simulation` runs that many seeds;
 //! `TOWER_QUOTA_SEED=17` runs that one.
 
 mod chance;
 mod disk;
+mod ends;
 mod faults;
+mod meanwhile;
 mod oracle;
+mod traffic;
 mod world;
 
 use std::{
@@ -19,8 +22,15 @@ use std::{
 
 use world::World;
 
+use crate::key::KeyId;
+
+const KEYS: usize = 3;
 const STEPS: usize = 160;
 const THREADS: u64 = 2;
+
+fn id(key: usize) -> KeyId {
+    KeyId::from(["a", "b", "c"][key])
+}
 
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()

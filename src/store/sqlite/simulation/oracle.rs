@@ -1,8 +1,11 @@
 //! What holders and operators have seen, and what may be counted in consequence.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem};
 
 use crate::{clock::Day, store::Standing};
+
+/// What no number of units reaches.
+pub(super) const UNLIMITED: u64 = u64::MAX;
 
 /// One day of one key, until its reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,33 +20,58 @@ pub(super) struct Period {
 pub(super) struct Seen {
     /// Answered and kept: each must be counted.
     pub(super) answered: u64,
+    /// Of these, those that a loss of power may undo.
+    pub(super) unsynced: u64,
     /// Under way: each is counted as long as the process lives.
     pub(super) under_way: u64,
-    /// Unanswered, and counted in this process.
+    /// Left by their clients, and counted in this process.
     pub(super) dropped: u64,
-    /// Refused or given back, which the journal may not know: each may be counted or not once the
-    /// process has ended.
-    pub(super) unsettled: u64,
-    /// Of the answered ones, those that a loss of power may undo.
-    pub(super) unsynced: u64,
-    /// Units were taken in this process, so some may be charged ahead.
-    pub(super) is_charged: bool,
-    /// Each may be counted or not.
-    pub(super) uncertain: u64,
-    /// Given back, of those that are limited, and the highest limit meanwhile.
-    pub(super) provoked: u64,
+    /// Given back, which a loss of power may undo.
+    pub(super) came_back: u64,
+    /// Refused, so not charged, which the file may not know yet.
+    pub(super) refused: u64,
+    /// Of these, those that are in the fold that is at work.
+    folding: u64,
+    /// Counted besides when a process began, for nobody.
+    found: u64,
+    /// Each may be counted or not, which the next count tells.
+    uncertain: u64,
+    /// The highest limit of this day.
     pub(super) limit: u64,
+    /// Given back, of those that are limited: at most as many.
+    pub(super) provoked: u64,
     /// Of those given back, those that a loss of power may have forgotten.
     pub(super) unsynced_provoked: u64,
+    /// The highest limit under which this process may have charged units ahead.
+    pub(super) block_limit: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     seen: HashMap<Period, Seen>,
     resets: HashMap<(usize, Day), u32>,
+    /// Whether units are charged ahead, in blocks. Otherwise each is written down itself.
+    has_blocks: bool,
+}
+
+impl Seen {
+    /// What this process counts, at least.
+    fn least(&self) -> u64 {
+        self.found + self.answered + self.under_way + self.dropped
+    }
+
+    /// How many units may be charged beyond what was used at most.
+    fn ahead(&self, used: u64) -> u64 {
+        let left = self.block_limit.saturating_sub(used);
+        (left / 16).clamp(1, 512).min(left)
+    }
 }
 
 impl Oracle {
+    pub(super) fn new(has_blocks: bool) -> Self {
+        Self { has_blocks, ..Self::default() }
+    }
+
     /// The period that a unit of this day belongs to now.
     pub(super) fn period(&self, key: usize, day: Day) -> Period {
         Period { key, day, resets: self.resets.get(&(key, day)).copied().unwrap_or_default() }
@@ -57,43 +85,73 @@ impl Oracle {
         self.seen.entry(period).or_default()
     }
 
-    /// The process has ended: nobody will answer what was under way. So many units of a key may have
-    /// been charged ahead.
-    pub(super) fn end_process(&mut self, ahead: impl Fn(usize) -> u64) {
-        for (period, seen) in &mut self.seen {
-            seen.uncertain += seen.under_way + seen.dropped + seen.unsettled;
-            seen.uncertain += if seen.is_charged { ahead(period.key) } else { 0 };
-            (seen.under_way, seen.dropped, seen.unsettled) = (0, 0, 0);
-            seen.is_charged = false;
+    /// All that was written so far survives a loss of power.
+    pub(super) fn synced(&mut self) {
+        for seen in self.seen.values_mut() {
+            (seen.unsynced, seen.unsynced_provoked) = (0, 0);
+            // Until a refused unit is folded the journal charges for it, and for those after it.
+            seen.came_back = if seen.refused == 0 { 0 } else { seen.came_back };
         }
     }
 
-    /// All that was answered so far survives a loss of power.
-    pub(super) fn synced(&mut self) {
-        let all = self.seen.values_mut();
-        all.for_each(|seen| (seen.unsynced, seen.unsynced_provoked) = (0, 0));
+    pub(super) fn begin_fold(&mut self) {
+        self.seen.values_mut().for_each(|seen| seen.folding = seen.refused);
+    }
+
+    /// What was there when the fold began is in the file.
+    pub(super) fn folded(&mut self) {
+        for seen in self.seen.values_mut() {
+            seen.refused -= mem::take(&mut seen.folding);
+        }
+    }
+
+    /// The process has ended: nobody will answer what was under way.
+    pub(super) fn end_process(&mut self) {
+        for seen in self.seen.values_mut() {
+            seen.uncertain += seen.under_way + seen.dropped;
+            // Only a unit that was written down itself can be counted for a refused request.
+            seen.uncertain += if self.has_blocks { 0 } else { seen.refused };
+            (seen.under_way, seen.dropped, seen.refused, seen.folding) = (0, 0, 0, 0);
+            (seen.came_back, seen.block_limit) = (0, 0);
+        }
+    }
+
+    /// The process has written all that it counted.
+    pub(super) fn end_in_order(&mut self) {
+        for seen in self.seen.values_mut() {
+            seen.found += mem::take(&mut seen.dropped);
+            seen.refused = 0;
+        }
+        self.end_process();
+    }
+
+    /// The process has ended, and the next one is of another boot: what was charged ahead counts.
+    pub(super) fn end_boot(&mut self) {
+        for seen in self.seen.values_mut() {
+            let most = seen.least() + seen.uncertain + seen.came_back + seen.refused;
+            let ahead = if self.has_blocks { seen.refused + seen.ahead(most) } else { 0 };
+            seen.uncertain += seen.came_back + ahead;
+        }
+        self.end_process();
     }
 
     /// The power is lost, and with it what was not synced.
     pub(super) fn lose_power(&mut self) {
         for seen in self.seen.values_mut() {
             seen.answered -= seen.unsynced;
-            seen.uncertain += seen.unsynced;
-            seen.provoked -= seen.unsynced_provoked;
-            (seen.unsynced, seen.unsynced_provoked) = (0, 0);
+            seen.uncertain += mem::take(&mut seen.unsynced);
+            seen.provoked -= mem::take(&mut seen.unsynced_provoked);
         }
+        self.end_boot();
     }
 
     /// What is counted must be what was seen.
     pub(super) fn check(&mut self, key: usize, standing: &Standing) {
         let period = self.period(key, standing.day);
-        let seen = *self.seen(period);
-        let least = seen.answered + seen.under_way + seen.dropped;
+        let seen = self.seen(period);
+        let (least, used) = (seen.least(), standing.used);
         let most = least + seen.uncertain;
-        assert!(
-            (least..=most).contains(&standing.used),
-            "{} used of {period:?}, but {seen:?}",
-            standing.used
-        );
+        assert!((least..=most).contains(&used), "{used} used of {period:?}, but {seen:?}");
+        (seen.found, seen.uncertain) = (seen.found + used - least, 0);
     }
 }

@@ -1,0 +1,289 @@
+//! What holders do and see.
+
+use std::{
+    mem,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use super::{
+    super::{
+        Durability,
+        core::{Core, Counter},
+        quota,
+    },
+    KEYS,
+    chance::{Random, SimClock},
+    faults::Faults,
+    id,
+    meanwhile::Death,
+    oracle::{Oracle, Period, UNLIMITED},
+};
+use crate::{
+    clock::Clock,
+    key::DailyLimit,
+    store::{Charge, Outcome, QuotaSubject, Refund, UsageEvent, Verdict},
+};
+
+const LARGEST_LIMIT: u64 = 400;
+/// More than several blocks of the largest limit.
+const LARGEST_CROWD: u64 = 90;
+
+/// A request that reached the upstream.
+struct Request {
+    charge: Box<dyn Charge>,
+    period: Period,
+    /// Whether the upstream has answered.
+    is_answered: bool,
+    is_returned: bool,
+}
+
+/// Events that were told: so many at least, and at most, and so many survive a loss of power.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Events {
+    pub(super) least: u64,
+    pub(super) most: u64,
+    pub(super) synced: u64,
+}
+
+pub(super) struct Traffic {
+    pub(super) random: Random,
+    clock: SimClock,
+    pub(super) faults: Faults,
+    durability: Durability,
+    /// Whom requests come to.
+    pub(super) core: Option<Arc<Core>>,
+    limits: [u32; KEYS],
+    requests: Vec<Request>,
+    pub(super) oracle: Oracle,
+    pub(super) events: Events,
+    /// The process ends instead of a commit.
+    pub(super) death: Option<Death>,
+}
+
+/// One in six is without a limit.
+fn large_limit(random: &mut Random) -> u32 {
+    if random.below(6) == 0 { 0 } else { 1 + random.below(LARGEST_LIMIT) as u32 }
+}
+
+impl Traffic {
+    pub(super) fn new(
+        mut random: Random,
+        clock: SimClock,
+        faults: Faults,
+        durability: Durability,
+    ) -> Self {
+        let limits = [1, 1 + random.below(7) as u32, large_limit(&mut random)];
+        Self {
+            random,
+            clock,
+            faults,
+            durability,
+            core: None,
+            limits,
+            requests: Vec::new(),
+            oracle: Oracle::new(durability == Durability::Process),
+            events: Events::default(),
+            death: None,
+        }
+    }
+
+    pub(super) fn begin(&mut self, core: Arc<Core>) {
+        self.core = Some(core);
+        self.check_counts();
+    }
+
+    /// No more requests come. Those that are under way are left by their clients.
+    pub(super) fn cease(&mut self) {
+        while !self.requests.is_empty() {
+            self.leave();
+        }
+        self.core = None;
+    }
+
+    /// The process ends at once; what it was about to do is not done.
+    pub(super) fn break_off(&mut self) {
+        self.requests.drain(..).for_each(|request| mem::forget(request.charge));
+        self.core = None;
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        self.core.as_ref().unwrap()
+    }
+
+    fn counter(&self, key: usize) -> Arc<Counter> {
+        self.core().counter(&id(key)).unwrap()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.faults.is_set() || self.core().is_open().is_err()
+    }
+
+    pub(super) fn sync(&mut self) {
+        self.core().journal.sync();
+        if !self.core().journal.has_failed() {
+            self.oracle.synced();
+            self.events.synced = self.events.least;
+        }
+    }
+
+    fn subject(&self, key: usize) -> QuotaSubject {
+        QuotaSubject::new(id(key), DailyLimit::new(self.limits[key]).unwrap())
+    }
+
+    pub(super) fn check_counts(&mut self) {
+        for key in 0..KEYS {
+            let (counter, subject) = (self.counter(key), self.subject(key));
+            let standing = counter.standing(&subject, &self.core().calendar, self.clock.now());
+            self.oracle.check(key, &standing);
+        }
+    }
+
+    pub(super) fn reserve(&mut self) {
+        let key = self.random.pick(KEYS);
+        self.reserve_of(key);
+    }
+
+    /// Many requests come at once, and perhaps an operator.
+    pub(super) fn crowd(&mut self) {
+        let key = self.random.pick(KEYS);
+        for _ in 0..self.random.below(LARGEST_CROWD) {
+            self.reserve_of(key);
+            if self.random.below(100) == 0 {
+                self.change_limit_of(key);
+            }
+        }
+    }
+
+    fn reserve_of(&mut self, key: usize) {
+        let (counter, subject, now) = (self.counter(key), self.subject(key), self.clock.now());
+        let (core, limit) = (self.core().clone(), u64::from(self.limits[key]));
+        let is_open = core.is_open().is_ok();
+        match quota::reserve(&core, counter, &subject, now) {
+            Ok(Verdict::Admitted { charge, standing }) => {
+                assert!(is_open, "nothing is admitted once a failure is known");
+                let period = self.oracle.period(key, standing.day);
+                let seen = self.oracle.seen(period);
+                seen.under_way += 1;
+                seen.limit = seen.limit.max(if limit == 0 { UNLIMITED } else { limit });
+                seen.block_limit = seen.block_limit.max(limit);
+                self.oracle.check(key, &standing);
+                assert!(limit == 0 || standing.used <= limit, "never one more");
+                let (is_answered, is_returned) = (false, false);
+                self.requests.push(Request { charge, period, is_answered, is_returned });
+            }
+            Ok(Verdict::Exhausted(standing)) => {
+                self.oracle.check(key, &standing);
+                assert!(limit > 0 && standing.used >= limit, "never one less");
+            }
+            Err(_) => assert!(!is_open || self.is_broken(), "refused without a reason"),
+        }
+    }
+
+    fn pick(&mut self) -> Option<Request> {
+        let length = self.requests.len();
+        (length > 0).then(|| self.requests.swap_remove(self.random.pick(length)))
+    }
+
+    /// The upstream has answered one of the requests.
+    pub(super) fn answer(&mut self) {
+        if let Some(mut request) = self.pick() {
+            if !request.is_answered {
+                // As the policy might decide.
+                match self.random.below(6) {
+                    0 => self.refund(&mut request, Refund::Always),
+                    1 => self.refund(&mut request, Refund::UpToLimit),
+                    _ => {}
+                }
+            }
+            self.pass_on(request);
+        }
+    }
+
+    /// The upstream answers all at once, or cannot be reached, so that every unit comes back.
+    pub(super) fn answer_all(&mut self) {
+        let is_reached = self.random.below(2) == 0;
+        for mut request in mem::take(&mut self.requests) {
+            if !request.is_answered && !is_reached {
+                self.refund(&mut request, Refund::Always);
+            }
+            self.pass_on(request);
+        }
+    }
+
+    fn pass_on(&mut self, mut request: Request) {
+        request.is_answered = true;
+        let mut cx = Context::from_waker(Waker::noop());
+        match request.charge.poll_committed(&mut cx) {
+            Poll::Pending => self.requests.push(request),
+            Poll::Ready(Err(_)) => self.fail(request),
+            Poll::Ready(Ok(())) => self.settle(request),
+        }
+    }
+
+    fn refund(&mut self, request: &mut Request, refund: Refund) {
+        if request.charge.refund(refund) {
+            request.is_returned = true;
+            let provoked = u64::from(refund == Refund::UpToLimit);
+            let seen = self.oracle.seen(request.period);
+            seen.under_way -= 1;
+            seen.came_back += 1;
+            seen.provoked += provoked;
+            seen.unsynced_provoked += provoked;
+            assert!(seen.provoked <= seen.limit, "provoked refunds are bounded");
+        }
+    }
+
+    fn settle(&mut self, mut request: Request) {
+        let event = (self.random.below(2) == 0).then(|| self.event(request.period.key));
+        if request.charge.settle(event.as_ref()).is_err() {
+            return self.fail(request);
+        }
+        let told = u64::from(event.is_some());
+        (self.events.least, self.events.most) = (self.events.least + told, self.events.most + told);
+        if !request.is_returned {
+            let has_blocks = self.durability == Durability::Process;
+            let seen = self.oracle.seen(request.period);
+            seen.under_way -= 1;
+            seen.answered += 1;
+            // A unit without a limit may take up what was charged for one that is answered later.
+            seen.unsynced += u64::from(has_blocks && seen.limit == UNLIMITED);
+        }
+    }
+
+    /// The request was refused, as its unit could not be written down.
+    fn fail(&mut self, request: Request) {
+        if !request.is_returned {
+            let seen = self.oracle.seen(request.period);
+            seen.under_way -= 1;
+            seen.refused += 1;
+        }
+    }
+
+    /// A client leaves before its answer.
+    pub(super) fn leave(&mut self) {
+        if let Some(request) = self.pick()
+            && !request.is_returned
+        {
+            let seen = self.oracle.seen(request.period);
+            seen.under_way -= 1;
+            seen.dropped += 1;
+        }
+    }
+
+    fn event(&self, key: usize) -> UsageEvent {
+        let mut event = UsageEvent::new(self.clock.now());
+        event.key_id = Some(id(key));
+        event.outcome = Outcome::Succeeded;
+        event
+    }
+
+    pub(super) fn change_limit(&mut self) {
+        let key = self.random.pick(KEYS);
+        self.change_limit_of(key);
+    }
+
+    fn change_limit_of(&mut self, key: usize) {
+        self.limits[key] = large_limit(&mut self.random);
+    }
+}
