@@ -57,8 +57,8 @@ async fn of_10_000_provoked_errors_at_most_twice_the_limit_reach_the_upstream() 
     assert_eq!(gateway.usage(&key).await["requests"]["refunded"], LIMIT);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kill_9_does_not_forget_how_many_refunds_there_were() {
+/// Two of every three errors are followed by another process.
+async fn refunds_are_remembered_after(end: impl Fn(&mut Gateway)) {
     let rogue = Rogue::start().await;
     let mut gateway = command(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 8})).await;
@@ -66,13 +66,31 @@ async fn kill_9_does_not_forget_how_many_refunds_there_were() {
         let mut wire = Wire::connect(gateway.address()).await.unwrap();
         assert_eq!(wire.post(&key, "500").await.unwrap().0, 500);
         assert_eq!(gateway.used(&key).await, 0);
-        if provoked % 2 == 0 {
+        if provoked % 3 > 0 {
+            end(&mut gateway);
             gateway.restart();
             assert_eq!(gateway.used(&key).await, 0);
         }
     }
     assert_eq!(provoke_until_refused(&gateway, &key).await, 10, "two refunds were left");
     assert_eq!((rogue.count(), gateway.used(&key).await), (16, 8));
+    end(&mut gateway);
+    gateway.restart();
+    assert_eq!(provoke_until_refused(&gateway, &key).await, 0, "no refund is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_does_not_forget_how_many_refunds_there_were() {
+    refunds_are_remembered_after(Gateway::kill9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_end_does_not_forget_how_many_refunds_there_were() {
+    let terminate = |gateway: &mut Gateway| {
+        gateway.terminate();
+        assert!(gateway.wait().success());
+    };
+    refunds_are_remembered_after(terminate).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
