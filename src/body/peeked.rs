@@ -8,6 +8,8 @@ use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::with_read;
+
 pin_project! {
     /// A body whose first frame may have been looked at before it is handed on.
     pub struct PeekedBody<B>
@@ -97,13 +99,7 @@ impl<B: Body> Body for PeekedBody<B> {
             Inner::Polled { first, rest } => (first, rest.size_hint()),
         };
         let data = first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref());
-        let polled = data.map_or(0, |data| data.remaining() as u64);
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(polled));
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(polled));
-        }
-        hint
+        with_read(&rest, data.map_or(0, Buf::remaining))
     }
 }
 

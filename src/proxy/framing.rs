@@ -1,5 +1,7 @@
 use http::{HeaderMap, HeaderValue, header};
 
+use super::headers::members;
+
 /// Whether an answer says in one way where its body ends (RFC 9112, section 6.3). A reader that
 /// believed another one would take a part of it for the next answer.
 ///
@@ -18,28 +20,17 @@ pub(super) fn is_clear(headers: &HeaderMap) -> bool {
 
 /// Makes one `Content-Length` of several that say the same, as not every reader takes them.
 pub(super) fn name_one_length(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    let first = lines.next().map(HeaderValue::as_bytes);
-    let Some(first) = first.filter(|first| lines.next().is_some() || first.contains(&b',')) else {
-        return;
-    };
-    let length = first.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-    if let Ok(length) = HeaderValue::from_bytes(length) {
+    let mut lengths = members(headers, &header::CONTENT_LENGTH);
+    let (Some(first), Some(_)) = (lengths.next(), lengths.next()) else { return };
+    if let Ok(length) = HeaderValue::from_bytes(first) {
+        drop(lengths);
         headers.insert(header::CONTENT_LENGTH, length);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use http::HeaderName;
-
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let line = |(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        };
-        lines.iter().map(line).collect()
-    }
+    use super::{super::headers::map_of as headers, *};
 
     #[test]
     fn one_way_to_end_is_clear() {

@@ -146,7 +146,10 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// The members of a header's comma-separated lines.
-fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn members<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter();
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
@@ -162,16 +165,18 @@ pub(super) fn remove_where(
     }
 }
 
+/// The headers of these lines.
+#[cfg(test)]
+pub(super) fn map_of(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let line = |(name, value): &(&'static str, &'static str)| {
+        (HeaderName::from_static(name), HeaderValue::from_static(value))
+    };
+    lines.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let line = |(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        };
-        lines.iter().map(line).collect()
-    }
+    use super::{map_of as headers, *};
 
     #[test]
     fn every_connection_line_counts() {

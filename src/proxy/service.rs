@@ -168,8 +168,8 @@ where
             return ResponseFuture::answered(answer, shared);
         }
         let (mut head, body) = request.into_parts();
-        if let Err(unsent) = shared.prepare(&mut head) {
-            let answer = shared.refusal(unsent);
+        if let Err(rejection) = shared.prepare(&mut head) {
+            let answer = shared.refusal(*rejection);
             return ResponseFuture::answered(answer, shared);
         }
         let (body, upload) = RequestBody::new(body);

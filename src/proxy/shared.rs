@@ -18,7 +18,7 @@ use super::{
     mask::{Mask, Masked},
     secret::Secret,
     timeout::IdleTimeout,
-    upgrade::{self, Websocket},
+    upgrade,
     upload::UploadFault,
 };
 use crate::{
@@ -39,30 +39,8 @@ pub(super) struct Shared<R> {
 }
 
 /// Why a request is not sent.
-pub(super) enum Unsent {
-    Target(TargetError),
-    Upgrade(Websocket),
-}
-
-impl From<TargetError> for Unsent {
-    fn from(error: TargetError) -> Self {
-        Self::Target(error)
-    }
-}
-
-impl From<Websocket> for Unsent {
-    fn from(websocket: Websocket) -> Self {
-        Self::Upgrade(websocket)
-    }
-}
-
-impl From<Unsent> for Rejection {
-    fn from(unsent: Unsent) -> Self {
-        match unsent {
-            Unsent::Target(error) => error.into(),
-            Unsent::Upgrade(websocket) => websocket.into(),
-        }
-    }
+fn unsent(why: impl Into<Rejection>) -> Box<Rejection> {
+    Box::new(why.into())
 }
 
 /// An upstream answer that is not passed on.
@@ -74,17 +52,17 @@ pub(super) struct Replaced {
 }
 
 impl<R: Reject> Shared<R> {
-    /// Turns a request's head into the one for the upstream.
+    /// Turns a request's head into the one for the upstream, or says why it is not sent.
     ///
     /// It always says HTTP/1.1: a client over ALPN turns it into HTTP/2 where that was agreed on,
     /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; where none is
     /// put in its place, the transport derives it from the address. The extensions stay behind, as
     /// they belong to the layers of this side and may hold secrets.
-    pub(super) fn prepare(&self, head: &mut request::Parts) -> Result<(), Unsent> {
-        let target = RequestTarget::of(head)?;
-        upgrade::check(&head.headers)?;
+    pub(super) fn prepare(&self, head: &mut request::Parts) -> Result<(), Box<Rejection>> {
+        let target = RequestTarget::of(head).map_err(unsent)?;
+        upgrade::check(&head.headers).map_err(unsent)?;
         let uri = self.base.join(&self.mount, target.path_and_query());
-        head.uri = uri.map_err(|_| TargetError::too_long())?;
+        head.uri = uri.map_err(|_| unsent(TargetError::too_long()))?;
         head.version = Version::HTTP_11;
         let peer = std::mem::take(&mut head.extensions).get().copied();
         strip_hop_by_hop(&mut head.headers);
@@ -101,8 +79,8 @@ impl<R: Reject> Shared<R> {
     }
 
     /// The answer to a request that is not sent.
-    pub(super) fn refusal(&self, unsent: Unsent) -> Response<Bytes> {
-        refuse(&self.reject, unsent.into())
+    pub(super) fn refusal(&self, rejection: Rejection) -> Response<Bytes> {
+        refuse(&self.reject, rejection)
     }
 
     /// Whether the answer with this head must be replaced.

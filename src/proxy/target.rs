@@ -57,11 +57,11 @@ impl RequestTarget {
     /// Checks method, framing, `Host` or `:authority`, and path of a request.
     ///
     /// Refused are, with a [`TargetError`]: `TRACE` and `CONNECT`; methods longer than 32 bytes;
-    /// `Content-Length` next to `Transfer-Encoding`, twice, or other than digits; on HTTP/1 no `Host`; on any version two, a
-    /// malformed one, or one that contradicts `:authority` (RFC 9112, section 3.2; RFC 9113,
-    /// section 8.3.1); on HTTP/1 any form but the origin form; and paths with an empty or dot
-    /// segment, backslash, control character or invalid escape, in any percent-encoding. A `%2F`
-    /// inside a segment passes unchanged. The query is not judged.
+    /// `Content-Length` next to `Transfer-Encoding`, twice, or other than digits; on HTTP/1 no
+    /// `Host`; on any version two, a malformed one, or one that contradicts `:authority` (RFC 9112,
+    /// section 3.2; RFC 9113, section 8.3.1); on HTTP/1 any form but the origin form; and paths with
+    /// an empty or dot segment, backslash, control character or invalid escape, in any
+    /// percent-encoding. A `%2F` inside a segment passes unchanged. The query is not judged.
     pub fn check(head: &Parts) -> Result<Self, TargetError> {
         let refuse = |reason| TargetError { reason, version: head.version };
         method(&head.method).map_err(refuse)?;

@@ -1,5 +1,6 @@
 use http::{HeaderMap, StatusCode, header};
 
+use super::headers::members;
 use crate::error::Rejection;
 
 /// The request would have to become a websocket: a tunnel in which nothing could be counted.
@@ -8,11 +9,8 @@ pub(super) struct Websocket;
 
 /// Refuses websockets. Other offers to upgrade need not be taken up (RFC 9110, section 7.8).
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Websocket> {
-    let mut lines = headers.get_all(header::UPGRADE).iter();
-    let is_websocket = lines.any(|line| {
-        let mut protocols = line.as_bytes().split(|byte| *byte == b',');
-        protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket"))
-    });
+    let mut protocols = members(headers, &header::UPGRADE);
+    let is_websocket = protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     if is_websocket { Err(Websocket) } else { Ok(()) }
 }
 

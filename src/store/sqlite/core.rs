@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Durability, SqliteOptions, block::Block, keys::CachedKey, queue::Queue};
+use super::{Durability, SqliteOptions, block::Block, keys::CachedKey, queue, queue::Queue};
 use crate::{
     clock::{Calendar, Clock, Day},
     error::StoreError,
@@ -58,7 +58,7 @@ impl Core {
         if self.queue.is_open() && !self.journal.has_failed() {
             return Ok(());
         }
-        Err(StoreError::unavailable("the last write failed, or the store is closed"))
+        Err(queue::closed())
     }
 
     /// A transaction was committed.

@@ -37,6 +37,11 @@ pub(super) struct Work {
     pub(super) stopped: bool,
 }
 
+/// Why nothing is taken.
+pub(super) fn closed() -> StoreError {
+    StoreError::unavailable("the last write failed, or the store is closed")
+}
+
 impl Queue {
     pub(super) fn new() -> Self {
         Self { open: AtomicBool::new(true), ..Self::default() }
@@ -55,7 +60,7 @@ impl Queue {
     pub(super) fn push(&self, job: Job) -> Result<(), StoreError> {
         let mut state = self.lock();
         if !self.is_open() {
-            return Err(StoreError::unavailable("the last write failed, or the store is closed"));
+            return Err(closed());
         }
         state.jobs.push_back(job);
         self.wake(state);
