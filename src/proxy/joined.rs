@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
 use super::error::BoxError;
+use crate::body::with_read;
 
 /// The most that is held to be handed on together.
 const MOST: usize = 16 * 1024;
@@ -155,14 +156,11 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = self.held.len() as u64;
-        let rest = self.inner.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(held));
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(held));
-        }
-        hint
+        let waiting = match &self.next {
+            Next::Known(Some(Ok(frame))) => frame.data_ref().map_or(0, Buf::remaining),
+            _ => 0,
+        };
+        with_read(&self.inner.size_hint(), self.held.len() + waiting)
     }
 }
 
@@ -262,6 +260,14 @@ mod tests {
         assert!(start.elapsed() < GRACE);
         assert!(body.frame().await.unwrap().is_err());
         assert!(start.elapsed() >= GRACE);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_waits_is_in_the_hint() {
+        let large: &'static str = "x".repeat(MOST).leak();
+        let mut body = Joined::new(Script(vec![data(large), data("waits")].into()));
+        body.frame().await.unwrap().unwrap();
+        assert_eq!(body.size_hint().lower(), 5);
     }
 
     #[tokio::test]
