@@ -1,28 +1,38 @@
-//! A socket that gives up on peers that do not go on.
+//! A socket that gives up on peers that do not go on, or have gone.
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
+    time::{Instant, Sleep, sleep},
 };
 
 use crate::patience::Patience;
+
+/// How often a peer that is not read from is looked after.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A socket with patience for those who read it.
 pub(crate) struct PatientSocket {
     socket: TcpStream,
     patience: Patience,
+    /// Whether a read waits for the peer, and so would learn that it has gone.
+    reading: bool,
+    /// When the peer is looked after next.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl PatientSocket {
     /// Waits with `patience` for the peer to take what is sent.
     pub(crate) fn new(socket: TcpStream, patience: Patience) -> Self {
-        Self { socket, patience }
+        Self { socket, patience, reading: false, look: None }
     }
 
     /// Passes on the outcome of a write, or ends one that has stalled for too long.
@@ -38,6 +48,26 @@ impl PatientSocket {
         ready!(self.patience.poll_over(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
+
+    /// Fails once a peer that nobody reads from has closed: what it sent before may never be wanted.
+    fn notice_departure(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.reading && self.look.is_none() {
+            return Ok(());
+        }
+        let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+        while look.as_mut().poll(cx).is_ready() {
+            if self.reading {
+                self.look = None;
+                return Ok(());
+            }
+            let state = pin!(self.socket.ready(Interest::READABLE)).poll(cx);
+            if matches!(state, Poll::Ready(Ok(state)) if state.is_read_closed()) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            look.as_mut().reset(Instant::now() + LOOK);
+        }
+        Ok(())
+    }
 }
 
 impl AsyncRead for PatientSocket {
@@ -46,7 +76,9 @@ impl AsyncRead for PatientSocket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        self.reading = read.is_pending();
+        read
     }
 }
 
@@ -73,8 +105,11 @@ impl AsyncWrite for PatientSocket {
         self.socket.is_write_vectored()
     }
 
+    /// hyper flushes whenever it looks at a connection, so this is also the place to look after the
+    /// peer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        Poll::Ready(self.notice_departure(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

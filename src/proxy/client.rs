@@ -26,8 +26,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    connector::{Connector, was_stale},
+    connection::was_stale,
+    connector::Connector,
     error::BoxError,
+    exchange::Exchange,
     resend::{Again, Sent},
 };
 
@@ -134,14 +136,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> UpstreamCall<B, C> {
-        let (request, again) = Sent::first(request);
+        let (mut request, again) = Sent::first(request);
+        let exchange = Exchange::of(&mut request);
         let again = again.map(|again| Box::new((again, self.0.clone())));
-        UpstreamCall { call: self.0.request(request), again, failed: None }
+        UpstreamCall { exchange, call: self.0.request(request), again, failed: None }
     }
 }
 
 /// The future of an [`UpstreamClient`]'s answer.
 pub struct UpstreamCall<B, C = HttpsConnector<HttpConnector>> {
+    /// Is dropped before the call, which may give the connection to another one.
+    exchange: Option<Box<Exchange>>,
     call: legacy::ResponseFuture,
     again: Option<Box<(Again, Pool<B, C>)>>,
     /// Why the first attempt failed. It stays the reason if the second fails, too: the upstream may
@@ -167,7 +172,8 @@ where
         loop {
             let error = match ready!(Pin::new(&mut self.call).poll(cx)) {
                 Ok(response) => {
-                    return Poll::Ready(Ok(response.map(|inner| UpstreamBody { inner })));
+                    let exchange = self.exchange.take().map(Exchange::answered);
+                    return Poll::Ready(Ok(response.map(|inner| UpstreamBody { exchange, inner })));
                 }
                 Err(error) => error,
             };
@@ -189,8 +195,8 @@ where
 
 pin_project! {
     /// The body of an [`UpstreamClient`]'s answer.
-    #[derive(Debug)]
     pub struct UpstreamBody {
+        exchange: Option<Box<Exchange>>,
         #[pin]
         inner: Incoming,
     }
@@ -242,6 +248,12 @@ impl<B, C: Clone> Clone for UpstreamClient<B, C> {
 impl<B, C> fmt::Debug for UpstreamClient<B, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UpstreamClient")
+    }
+}
+
+impl fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamBody").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 

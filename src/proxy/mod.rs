@@ -21,9 +21,13 @@ mod cache;
 mod client;
 mod coding;
 #[cfg(feature = "client")]
+mod connection;
+#[cfg(feature = "client")]
 mod connector;
 mod error;
 mod excerpt;
+#[cfg(feature = "client")]
+mod exchange;
 mod framing;
 mod future;
 mod headers;

@@ -1,5 +1,6 @@
 use std::{
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -12,6 +13,7 @@ pin_project! {
     pub(super) struct Sent<B> {
         #[pin]
         body: Option<B>,
+        held: Option<Arc<()>>,
     }
 }
 
@@ -30,13 +32,18 @@ impl<B> Sent<B> {
         let may_repeat = request.method().is_idempotent() && request.body().is_end_stream();
         let (head, body) = request.into_parts();
         let again = may_repeat.then(|| Again(head.clone()));
-        (Request::from_parts(head, Self { body: Some(body) }), again)
+        (Request::from_parts(head, Self { body: Some(body), held: None }), again)
+    }
+
+    /// What is there as long as the body.
+    pub(super) fn held(&mut self) -> Weak<()> {
+        Arc::downgrade(self.held.get_or_insert_default())
     }
 }
 
 impl Again {
     pub(super) fn request<B>(self) -> Request<Sent<B>> {
-        Request::from_parts(self.0, Sent { body: None })
+        Request::from_parts(self.0, Sent { body: None, held: None })
     }
 }
 

@@ -1,8 +1,17 @@
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
 
-use super::{scene::Scene, socket::exchange};
+use super::{
+    common::{GatewayCommand, eventually},
+    scene::Scene,
+    socket::exchange,
+};
 
 const SOON: Duration = Duration::from_secs(8);
 
@@ -89,4 +98,26 @@ async fn good_requests_in_a_row_are_served_once_each() {
     let in_order = (0..200).map(|number| format!("/base/v1/row/{number}"));
     assert!(seen.iter().map(|request| request.target().to_owned()).eq(in_order), "{seen:?}");
     scene.assert_unharmed().await;
+}
+
+/// A client that leaves is noticed while another request of its own waits, so that nothing is read
+/// from it.
+#[tokio::test]
+async fn a_client_that_leaves_behind_a_request_frees_the_upstream() {
+    let upstream = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let base_url = format!("http://{}/v1", upstream.local_addr().unwrap());
+    let gateway = GatewayCommand::new().env("UPSTREAM_BASE_URL", base_url).start();
+    let key = gateway.create_key(serde_json::json!({})).await;
+    let request = format!("GET /v1/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\r\n");
+    let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+    client.write_all(request.repeat(2).as_bytes()).await.unwrap();
+    let (mut served, _) = upstream.accept().await.unwrap();
+    assert_ne!(served.read(&mut [0; 1]).await.unwrap(), 0);
+    drop(client);
+    let left = async { while served.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
+    timeout(SOON, left).await.expect("the upstream is freed");
+    eventually("the charge of the one request that was sent", || async {
+        gateway.used(&key).await == 1
+    })
+    .await;
 }
