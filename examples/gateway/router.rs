@@ -127,7 +127,7 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
             }
         }
         head.uri = with_version(&head.uri);
-        let body = Upload::new(body, Patience::new(self.client_timeout));
+        let body = Upload::new(body, head.version, Patience::new(self.client_timeout));
         let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));
         match route {
             Route::Upstream => call(&self.upstream, request).await.map(Either::Left),

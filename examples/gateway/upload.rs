@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use http::Version;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tower::BoxError;
 
@@ -16,16 +17,20 @@ use crate::patience::Patience;
 /// A body that fails when its sender does not go on. Time runs only while somebody wants more of it.
 pub(crate) struct Upload {
     body: Incoming,
+    is_http2: bool,
     patience: Patience,
 }
 
-/// The sender has not gone on.
+/// Why an upload is over before its end.
 #[derive(Debug)]
-pub(crate) struct UploadStalled;
+enum Broken {
+    Stalled,
+    Reset,
+}
 
 impl Upload {
-    pub(crate) fn new(body: Incoming, patience: Patience) -> Self {
-        Self { body, patience }
+    pub(crate) fn new(body: Incoming, version: Version, patience: Patience) -> Self {
+        Self { body, is_http2: version == Version::HTTP_2, patience }
     }
 }
 
@@ -40,8 +45,12 @@ impl Body for Upload {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             ready!(this.patience.poll_over(cx));
-            return Poll::Ready(Some(Err(UploadStalled.into())));
+            return Poll::Ready(Some(Err(Broken::Stalled.into())));
         };
+        // hyper takes a reset with NO_ERROR for the end, wherever it comes.
+        if frame.is_none() && this.is_http2 && !this.body.is_end_stream() {
+            return Poll::Ready(Some(Err(Broken::Reset.into())));
+        }
         if let Some(Ok(frame)) = &frame {
             this.patience.moved(frame.data_ref().map_or(0, Buf::remaining));
         }
@@ -57,10 +66,13 @@ impl Body for Upload {
     }
 }
 
-impl fmt::Display for UploadStalled {
+impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the request body did not go on")
+        f.write_str(match self {
+            Self::Stalled => "the request body did not go on",
+            Self::Reset => "the request body was reset before its end",
+        })
     }
 }
 
-impl Error for UploadStalled {}
+impl Error for Broken {}

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -173,7 +173,9 @@ where
             let error = match ready!(Pin::new(&mut self.call).poll(cx)) {
                 Ok(response) => {
                     let exchange = self.exchange.take().map(Exchange::answered);
-                    return Poll::Ready(Ok(response.map(|inner| UpstreamBody { exchange, inner })));
+                    let is_http2 = response.version() == Version::HTTP_2;
+                    let body = |inner| UpstreamBody { exchange, is_http2, inner };
+                    return Poll::Ready(Ok(response.map(body)));
                 }
                 Err(error) => error,
             };
@@ -197,6 +199,7 @@ pin_project! {
     /// The body of an [`UpstreamClient`]'s answer.
     pub struct UpstreamBody {
         exchange: Option<Box<Exchange>>,
+        is_http2: bool,
         #[pin]
         inner: Incoming,
     }
@@ -210,8 +213,13 @@ impl Body for UpstreamBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
-        let frame = self.project().inner.poll_frame(cx);
-        frame.map_err(|error| ClientError(error.into()))
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        // hyper takes a reset with NO_ERROR for the end, wherever it comes.
+        if frame.is_none() && *this.is_http2 && !this.inner.is_end_stream() {
+            return Poll::Ready(Some(Err(ClientError(EndedEarly.into()))));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| ClientError(error.into()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -226,6 +234,18 @@ impl Body for UpstreamBody {
 /// What went wrong in an [`UpstreamClient`]; the reason is the source.
 #[derive(Debug)]
 pub struct ClientError(BoxError);
+
+/// The upstream has given up its answer before the end of it.
+#[derive(Debug)]
+struct EndedEarly;
+
+impl fmt::Display for EndedEarly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer was reset before its end")
+    }
+}
+
+impl Error for EndedEarly {}
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::{
-    frames::{self, DATA, END_STREAM, Field, Frames},
+    common::eventually,
+    frames::{self, DATA, END_STREAM, Field, Frames, RST_STREAM},
     scene::Scene,
 };
 
@@ -168,6 +169,33 @@ async fn a_body_of_another_length_than_declared_is_never_passed_on_as_whole() {
     }
     let seen = scene.upstream.requests();
     assert!(seen.iter().all(|request| !request.whole), "{seen:?}");
+    scene.assert_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_reset_is_never_passed_on_as_whole() {
+    const NO_ERROR: u32 = 0;
+    const CANCEL: u32 = 8;
+    let scene = Scene::start().await;
+    for reason in [NO_ERROR, CANCEL] {
+        let path = format!("/v1/reset/{reason}");
+        let mut connection = Frames::connect(scene.gateway.address(), &[]).await;
+        let head = frames::open(1, &frames::fields("POST", &path, &scene.key));
+        let begun = frames::frame(DATA, 0, 1, b"begun");
+        connection.send(&[head, begun].concat()).await.unwrap();
+        let body = || scene.upstream.requests_to(&path).first().map(|seen| seen.body.clone());
+        eventually("the begin at the upstream", || async {
+            body().is_some_and(|body| body.ends_with(b"begun"))
+        })
+        .await;
+        let reset = frames::frame(RST_STREAM, 0, 1, &reason.to_be_bytes());
+        connection.send(&reset).await.unwrap();
+        eventually("the end at the upstream", || async {
+            scene.upstream.requests_to(&path)[0].over
+        })
+        .await;
+        assert!(!scene.upstream.requests_to(&path)[0].whole, "{reason}");
+    }
     scene.assert_unharmed().await;
 }
 

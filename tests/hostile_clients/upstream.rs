@@ -29,6 +29,8 @@ pub(crate) struct Recording {
 pub(crate) struct Recorded {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
+    /// Whether nothing more of it will come.
+    pub(crate) over: bool,
     /// Whether the body has come to its end.
     pub(crate) whole: bool,
 }
@@ -141,30 +143,44 @@ async fn converse(mut socket: BufReader<TcpStream>, requests: Requests) -> Resul
             requests.len() - 1
         };
         let keep = |bytes: &[u8]| requests.lock().unwrap()[number].body.extend_from_slice(bytes);
-        if !request.values("transfer-encoding").is_empty() {
-            loop {
-                let piece = chunk(&mut socket).await?;
-                if piece.is_empty() {
-                    break;
-                }
-                keep(&piece);
-            }
-        } else if let [length] = request.values("content-length")[..] {
-            let mut left: usize = length.parse().unwrap();
-            while left > 0 {
-                let bytes = socket.fill_buf().await?;
-                if bytes.is_empty() {
-                    return Ok(());
-                }
-                let used = left.min(bytes.len());
-                keep(&bytes[..used]);
-                socket.consume(used);
-                left -= used;
-            }
+        let body = read_body(&mut socket, &request, keep).await;
+        {
+            let recorded = &mut requests.lock().unwrap()[number];
+            (recorded.over, recorded.whole) = (true, body.is_ok());
         }
-        requests.lock().unwrap()[number].whole = true;
+        body?;
         answer(&mut socket, request.target().ends_with("/long")).await?;
     }
+}
+
+/// Reads a request's body to its end, and keeps what has come even if that does not.
+async fn read_body(
+    socket: &mut BufReader<TcpStream>,
+    request: &Recorded,
+    keep: impl Fn(&[u8]),
+) -> Result<()> {
+    if !request.values("transfer-encoding").is_empty() {
+        loop {
+            let piece = chunk(socket).await?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            keep(&piece);
+        }
+    }
+    let [length] = request.values("content-length")[..] else { return Ok(()) };
+    let mut left: usize = length.parse().unwrap();
+    while left > 0 {
+        let bytes = socket.fill_buf().await?;
+        if bytes.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let used = left.min(bytes.len());
+        keep(&bytes[..used]);
+        socket.consume(used);
+        left -= used;
+    }
+    Ok(())
 }
 
 /// The data of the next chunk; after the last, the trailers are skipped.

@@ -15,6 +15,7 @@ mod gateway;
 mod hop_headers;
 mod http1;
 mod http2;
+mod http2_faults;
 mod identity;
 mod leaving;
 mod message;
