@@ -14,7 +14,24 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Which headers do not travel on.
+/// What stands in a head only, as it says where a message ends and goes, what it is, and who sends
+/// it (RFC 9110, section 6.5.1).
+const HEAD_ONLY: [HeaderName; 12] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::EXPECT,
+    header::HOST,
+    header::LOCATION,
+    header::MAX_FORWARDS,
+    header::SET_COOKIE,
+    header::TRAILER,
+];
+
+/// Which headers do not travel on. They hold for trailers, too.
 ///
 /// ```
 /// use http::header;
@@ -112,6 +129,17 @@ impl HeaderRules {
         remove_where(headers, |name, _| self.dropped.contains(name));
     }
 
+    /// Applies the rules to trailers. Nobody adds to what those say about the client, so that never
+    /// travels on.
+    pub(super) fn apply_to_trailers(&self, trailers: &mut HeaderMap) {
+        remove_where(trailers, |name, _| {
+            HOP_BY_HOP.contains(name)
+                || HEAD_ONLY.contains(name)
+                || self.dropped.contains(name)
+                || self.forwarding.contains(name)
+        });
+    }
+
     /// Applies the rules to the headers of a request.
     pub(super) fn apply_to_request(&self, headers: &mut HeaderMap, peer: Option<TrustedPeer>) {
         let trusted = peer.is_some();
@@ -206,6 +234,21 @@ mod tests {
         let rules = HeaderRules::without_forwarding().without_prefix("x-ratelimit-");
         rules.apply_to_request(&mut map, None);
         assert_eq!(map, headers(&[("x-rate", "1")]));
+    }
+
+    #[test]
+    fn trailers_hold_nothing_that_belongs_into_a_head() {
+        let mut map = headers(&[
+            ("x-sum", "1"),
+            ("authorization", "Bearer x"),
+            ("content-length", "5"),
+            ("connection", "close"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-own", "1"),
+        ]);
+        let rules = HeaderRules::without_forwarding().without(HeaderName::from_static("x-own"));
+        rules.apply_to_trailers(&mut map);
+        assert_eq!(map, headers(&[("x-sum", "1")]));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pin_project! {
     ///
     /// It never waits for a frame: when the body's task has got its turn again and nothing more has
     /// come, what is there goes on. A frame that comes alone passes untouched.
-    pub struct Joined<B, D> {
+    pub(super) struct Joined<B, D> {
         #[pin]
         inner: B,
         held: Held<D>,

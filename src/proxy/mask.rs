@@ -19,7 +19,7 @@ pin_project! {
     /// length less one byte is held back, and only while it may be the credential's beginning.
     /// Without anything to mask, frames pass untouched.
     #[derive(Debug)]
-    pub struct Masked<B> {
+    pub(super) struct Masked<B> {
         #[pin]
         inner: B,
         mask: Option<Mask>,

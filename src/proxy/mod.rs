@@ -8,6 +8,8 @@
 //!   send again what the upstream cannot have seen, as `UpstreamClient` does.
 //! - Failures are answers. One after the head was sent breaks the body and never ends it as if
 //!   complete.
+//! - A request's body that ends without an error is taken for whole. hyper's server ends one that an
+//!   HTTP/2 client has reset with `NO_ERROR` in the same way; the gateway example tells them apart.
 //! - Upgrades to websockets are refused (501); other offers to upgrade are not taken up (RFC 9110,
 //!   section 7.8).
 //! - No text of an upstream's failure reaches a client; it goes to the log.
@@ -34,6 +36,7 @@ mod headers;
 mod host;
 mod joined;
 mod mask;
+mod passed;
 mod path;
 #[cfg(feature = "client")]
 mod resend;
@@ -56,16 +59,15 @@ pub use client::{
 pub use error::ConnectError;
 pub use future::ResponseFuture;
 pub use headers::{HeaderRules, TrustedPeer};
-pub use joined::Joined;
-pub use mask::Masked;
+pub use passed::PassedBody;
 pub use rules::ProxyRules;
 pub use service::UpstreamProxyService;
 pub use target::{RequestTarget, TargetError};
-pub use timeout::{IdleError, IdleTimeout, Timeouts};
+pub use timeout::Timeouts;
 pub use upload::RequestBody;
 pub use uri::{InvalidBase, UpstreamBase};
 
 use crate::body::ResponseBody;
 
 /// The body of a proxied answer.
-pub type ProxyBody<B> = ResponseBody<Joined<Masked<IdleTimeout<B>>, <B as http_body::Body>::Data>>;
+pub type ProxyBody<B> = ResponseBody<PassedBody<B, <B as http_body::Body>::Data>>;

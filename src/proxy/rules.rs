@@ -26,8 +26,8 @@ type Judge = dyn Fn(&Parts) -> Option<UpstreamFault> + Send + Sync;
 /// ```
 #[derive(Clone)]
 pub struct ProxyRules {
-    pub(super) request: HeaderRules,
-    pub(super) response: HeaderRules,
+    pub(super) request: Arc<HeaderRules>,
+    pub(super) response: Arc<HeaderRules>,
     judge: Option<Arc<Judge>>,
 }
 
@@ -35,8 +35,8 @@ impl ProxyRules {
     /// The neutral rules.
     pub fn new() -> Self {
         Self {
-            request: HeaderRules::without_forwarding(),
-            response: HeaderRules::new(),
+            request: Arc::new(HeaderRules::without_forwarding()),
+            response: Arc::new(HeaderRules::new()),
             judge: None,
         }
     }
@@ -44,14 +44,14 @@ impl ProxyRules {
     /// Which request headers do not reach the upstream.
     #[must_use]
     pub fn request_headers(mut self, rules: HeaderRules) -> Self {
-        self.request = rules;
+        self.request = Arc::new(rules);
         self
     }
 
     /// Which response headers do not reach the client.
     #[must_use]
     pub fn response_headers(mut self, rules: HeaderRules) -> Self {
-        self.response = rules;
+        self.response = Arc::new(rules);
         self
     }
 

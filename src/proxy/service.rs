@@ -89,8 +89,8 @@ impl<T, R: Clone> UpstreamProxyService<T, R> {
 
     /// The `Authorization` that every request to the upstream gets, in place of the client's.
     ///
-    /// Its secret part is masked in 4xx answers that pass through, and a header that holds it is
-    /// dropped from them. To be searched, a 4xx answer in gzip is decoded; one in any other
+    /// Its secret part is masked in 4xx answers that pass through, and a header or trailer that holds
+    /// it is dropped from every answer. To be searched, a 4xx answer in gzip is decoded; one in any other
     /// `Content-Encoding` is replaced by one of the same status with code `upstream_refused`.
     #[must_use]
     pub fn credential(self, mut authorization: HeaderValue) -> Self {
@@ -172,7 +172,7 @@ where
             let answer = shared.refusal(*rejection);
             return ResponseFuture::answered(answer, shared);
         }
-        let (body, upload) = RequestBody::new(body);
+        let (body, upload) = RequestBody::new(body, &shared.rules.request);
         let call = self.transport.call(Request::from_parts(head, body));
         ResponseFuture::calling(call, upload, shared)
     }

@@ -14,8 +14,8 @@ use super::{
     error::{Chain, faulty, rejection, transport_fault},
     framing,
     headers::{remove_where, strip_hop_by_hop},
-    joined::Joined,
-    mask::{Mask, Masked},
+    mask::Mask,
+    passed::{PassedBody, TrailerRules},
     secret::Secret,
     timeout::IdleTimeout,
     upgrade,
@@ -107,6 +107,9 @@ impl<R: Reject> Shared<R> {
         framing::name_one_length(&mut head.headers);
         self.rules.response.apply(&mut head.headers);
         let secret = self.secret.as_ref();
+        if let Some(secret) = secret {
+            remove_where(&mut head.headers, |_, value| secret.is_in(value.as_bytes()));
+        }
         let secret = secret.filter(|_| head.status.is_client_error());
         let coding = Coding::of(&head.headers);
         let mask = match secret {
@@ -117,16 +120,14 @@ impl<R: Reject> Shared<R> {
             },
             _ => None,
         };
-        if let Some(secret) = secret {
-            remove_where(&mut head.headers, |_, value| secret.is_in(value.as_bytes()));
-        }
         if mask.is_some() && coding == Coding::Gzip {
             head.headers.remove(header::CONTENT_ENCODING);
             head.headers.remove(header::CONTENT_LENGTH);
         }
         let body = IdleTimeout::new(body, self.timeouts.idle).until(end);
-        let body = Joined::new(Masked::new(body, mask));
-        Response::from_parts(head, ResponseBody::passed(body))
+        let rules =
+            TrailerRules { headers: self.rules.response.clone(), secret: self.secret.clone() };
+        Response::from_parts(head, ResponseBody::passed(PassedBody::new(body, mask, rules)))
     }
 
     /// Stands for a 4xx answer in a coding in which the credential cannot be looked for.

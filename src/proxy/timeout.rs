@@ -70,7 +70,7 @@ pin_project! {
     /// is there. One timer serves the whole body; it is moved on only when it fires early. A
     /// second one, if there is one, ends the body however it goes on.
     #[derive(Debug)]
-    pub struct IdleTimeout<B> {
+    pub(super) struct IdleTimeout<B> {
         #[pin]
         inner: B,
         #[pin]
@@ -83,7 +83,7 @@ pin_project! {
 
 /// No frame of the body came within the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdleError;
+pub(super) struct IdleError;
 
 /// The body was not over within the limit for the whole answer.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ struct TotalError;
 
 impl<B> IdleTimeout<B> {
     /// Limits the wait for each frame of `inner`; `None` only changes the error's type.
-    pub fn new(inner: B, limit: Option<Duration>) -> Self {
+    pub(super) fn new(inner: B, limit: Option<Duration>) -> Self {
         Self { inner, timer: None, limit, waiting_since: None, end: None }
     }
 

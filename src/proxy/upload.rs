@@ -8,13 +8,16 @@ use std::{
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::error::{BoxError, Chain, upload_fault};
+use super::{
+    HeaderRules,
+    error::{BoxError, Chain, upload_fault},
+};
 use crate::error::UpstreamFault;
 
 pin_project! {
     /// The client's request body on its way to the transport.
     ///
-    /// Frames, hints and trailers pass untouched. If the body fails, the proxy learns it here and
+    /// Frames and hints pass untouched, trailers as the rules for headers say. If the body fails, the proxy learns it here and
     /// blames the client, whatever the transport makes of it: an HTTP/2 client only says that the
     /// stream was reset.
     #[derive(Debug)]
@@ -22,6 +25,7 @@ pin_project! {
         #[pin]
         inner: B,
         fault: UploadFault,
+        rules: Arc<HeaderRules>,
     }
 }
 
@@ -36,9 +40,9 @@ impl UploadFault {
 }
 
 impl<B: Body> RequestBody<B> {
-    pub(super) fn new(inner: B) -> (Self, UploadFault) {
+    pub(super) fn new(inner: B, rules: &Arc<HeaderRules>) -> (Self, UploadFault) {
         let fault = UploadFault((!inner.is_end_stream()).then(Arc::default));
-        let body = Self { inner, fault: fault.clone() };
+        let body = Self { inner, fault: fault.clone(), rules: rules.clone() };
         (body, fault)
     }
 }
@@ -66,7 +70,12 @@ where
                 }
                 Some(Err(error))
             }
-            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    this.rules.apply_to_trailers(trailers);
+                }
+                Some(Ok(frame))
+            }
             None => None,
         })
     }

@@ -1,7 +1,7 @@
 //! What belongs to one hop ends there, and trailers do not.
 
 use crate::{
-    gateway::gateway,
+    gateway::{SPONSOR, gateway},
     message::{
         Message, PAIRS,
         Protocol::{Http1, Http2},
@@ -90,5 +90,33 @@ async fn trailers_pass_both_ways() {
         assert_eq!(seen.trailers, sum, "{client:?} to {server:?}");
         let end = [("x-end".to_owned(), "1".to_owned())];
         assert_eq!(answer.trailers, end, "{client:?} from {server:?}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_carry_nothing_that_a_head_may_not() {
+    let own = [("x-forwarded-for", "203.0.113.7"), ("authorization", "Bearer trial")];
+    let echo = format!("it was {SPONSOR}");
+    let sponsors = [("set-cookie", "a=b"), ("server", "x"), ("x-echo", &echo)];
+    for (client, server) in PAIRS {
+        let mut answer = Message::new("200").header("trailer", "x-end").body("down");
+        for (name, value) in sponsors.into_iter().chain([("x-end", "1")]) {
+            answer = answer.trailer(name, value);
+        }
+        let mut upstream = Upstream::answering(server, answer).await;
+        let gateway = gateway(&upstream.url).await;
+        let mut request = Message::new("POST /v1/x")
+            .headers(&[("te", "trailers"), ("trailer", "x-sum, authorization, x-forwarded-for")])
+            .body("up");
+        for (name, value) in own.into_iter().chain([("x-sum", "2"), ("cookie", "a=b")]) {
+            request = request.trailer(name, value);
+        }
+        let answer = exchange(client, &gateway, &request).await;
+        let seen = upstream.seen().await;
+        let names = |message: &Message| -> Vec<String> {
+            message.trailers.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&seen), ["x-sum"], "{client:?} to {server:?}");
+        assert_eq!(names(&answer), ["x-end"], "{client:?} from {server:?}");
     }
 }
