@@ -103,6 +103,7 @@ impl<S> Watched<S> {
     }
 
     /// Passes on the outcome of a write, or fails one that must wait for nobody.
+    #[inline]
     fn outcome<T>(
         &mut self,
         cx: &Context<'_>,

@@ -44,8 +44,8 @@ const HEAD_ONLY: [HeaderName; 12] = [
 #[derive(Clone, Debug, Default)]
 pub struct HeaderRules {
     dropped: NameSet,
-    /// Dropped, too, unless a trusted peer sends them.
-    forwarding: NameSet,
+    /// Those, and what only a trusted peer is believed.
+    untrusted: NameSet,
 }
 
 /// In a request's extensions: it comes from a proxy at this address that is trusted. What that says
@@ -59,21 +59,24 @@ pub struct TrustedPeer(pub IpAddr);
 struct NameSet {
     names: Vec<HeaderName>,
     prefixes: Vec<Box<str>>,
-    /// The lengths of the names, a bit each: most headers are of another length.
-    lengths: u64,
+    /// A bit for each name's length and first letter: most other headers have none of these.
+    marks: [u64; 4],
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl NameSet {
     fn add(&mut self, name: HeaderName) {
-        self.lengths |= length_bit(&name);
+        let (word, bit) = mark(name.as_str().as_bytes());
+        self.marks[word] |= bit;
         self.names.push(name);
     }
 
     fn contains(&self, name: &HeaderName) -> bool {
-        (self.lengths & length_bit(name) != 0 && self.names.contains(name))
-            || self.prefixes.iter().any(|prefix| name.as_str().starts_with(&**prefix))
+        let text = name.as_str().as_bytes();
+        let (word, bit) = mark(text);
+        (self.marks[word] & bit != 0 && self.names.contains(name))
+            || self.prefixes.iter().any(|prefix| text.starts_with(prefix.as_bytes()))
     }
 
     /// What proxies say about the client.
@@ -94,8 +97,9 @@ impl NameSet {
     }
 }
 
-fn length_bit(name: &HeaderName) -> u64 {
-    1 << name.as_str().len().min(63)
+fn mark(name: &[u8]) -> (usize, u64) {
+    let first = name.first().copied().unwrap_or_default();
+    (usize::from(first % 4), 1 << name.len().min(63))
 }
 
 impl HeaderRules {
@@ -107,20 +111,23 @@ impl HeaderRules {
     /// Rules that drop what a request says about its client, unless it comes from a
     /// [`TrustedPeer`]: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `Via` and their like.
     pub fn without_forwarding() -> Self {
-        Self { forwarding: NameSet::forwarding(), ..Self::default() }
+        Self { untrusted: NameSet::forwarding(), ..Self::default() }
     }
 
     /// Drops this header, too.
     #[must_use]
     pub fn without(mut self, name: HeaderName) -> Self {
-        self.dropped.add(name);
+        self.dropped.add(name.clone());
+        self.untrusted.add(name);
         self
     }
 
     /// Drops all headers whose names start with `prefix` (in lower case), too.
     #[must_use]
     pub fn without_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
-        self.dropped.prefixes.push(prefix.into());
+        let prefix = prefix.into();
+        self.dropped.prefixes.push(prefix.clone());
+        self.untrusted.prefixes.push(prefix);
         self
     }
 
@@ -133,21 +140,17 @@ impl HeaderRules {
     /// travels on.
     pub(super) fn apply_to_trailers(&self, trailers: &mut HeaderMap) {
         remove_where(trailers, |name, _| {
-            HOP_BY_HOP.contains(name)
-                || HEAD_ONLY.contains(name)
-                || self.dropped.contains(name)
-                || self.forwarding.contains(name)
+            HOP_BY_HOP.contains(name) || HEAD_ONLY.contains(name) || self.untrusted.contains(name)
         });
     }
 
     /// Applies the rules to the headers of a request.
     pub(super) fn apply_to_request(&self, headers: &mut HeaderMap, peer: Option<TrustedPeer>) {
-        let trusted = peer.is_some();
-        remove_where(headers, |name, _| {
-            self.dropped.contains(name) || (!trusted && self.forwarding.contains(name))
-        });
+        let names = if peer.is_some() { &self.dropped } else { &self.untrusted };
+        remove_where(headers, |name, _| names.contains(name));
         if let Some(TrustedPeer(address)) = peer
-            && self.forwarding.contains(&FORWARDED_FOR)
+            && self.untrusted.contains(&FORWARDED_FOR)
+            && !self.dropped.contains(&FORWARDED_FOR)
             && let Ok(address) = HeaderValue::try_from(address.to_string())
         {
             headers.append(FORWARDED_FOR, address);
@@ -155,10 +158,15 @@ impl HeaderRules {
     }
 }
 
+/// Whether there is anything that is meant for this hop only.
+pub(super) fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| HOP_BY_HOP.contains(name))
+}
+
 /// Removes what is meant for this hop only: the fixed names and those that any `Connection` line
 /// nominates. `TE: trailers` stays, as trailers are passed on.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    if !has_hop_by_hop(headers) {
         return;
     }
     let nominated: Vec<HeaderName> = members(headers, &header::CONNECTION)
@@ -187,9 +195,20 @@ pub(super) fn remove_where(
     headers: &mut HeaderMap,
     drop: impl Fn(&HeaderName, &HeaderValue) -> bool,
 ) {
-    while let Some((name, _)) = headers.iter().find(|(name, value)| drop(name, value)) {
-        let name = name.clone();
-        headers.remove(&name);
+    // Mostly there are few, and no need to allocate.
+    loop {
+        let mut names = [const { None }; 4];
+        let dropped = headers.iter().filter(|(name, value)| drop(name, value));
+        for (place, (name, _)) in names.iter_mut().zip(dropped) {
+            *place = Some(name.clone());
+        }
+        let may_be_more = names.iter().all(Option::is_some);
+        for name in names.into_iter().flatten() {
+            headers.remove(name);
+        }
+        if !may_be_more {
+            return;
+        }
     }
 }
 

@@ -34,6 +34,9 @@ impl PathError {
 /// decoded text a lone `%` is a character like any other. Decoded text must be UTF-8, which rules
 /// out overlong spellings.
 pub(super) fn check(path: &str) -> Result<(), PathError> {
+    if is_plain(path.as_bytes()) {
+        return Ok(());
+    }
     if !escapes_are_valid(path.as_bytes()) {
         return Err(PathError::Escape);
     }
@@ -50,6 +53,20 @@ pub(super) fn check(path: &str) -> Result<(), PathError> {
         Some(_) => Err(PathError::Depth),
         None => Ok(()),
     }
+}
+
+/// Whether a path holds letters, digits and single slashes only, as most do.
+fn is_plain(path: &[u8]) -> bool {
+    let mut before = None;
+    path.first() == Some(&b'/')
+        && path.iter().all(|&byte| {
+            let is_plain = match byte {
+                b'/' => before != Some(b'/'),
+                _ => byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_',
+            };
+            before = Some(byte);
+            is_plain
+        })
 }
 
 fn check_plain(path: &str) -> Result<(), PathError> {

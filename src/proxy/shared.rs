@@ -13,7 +13,7 @@ use super::{
     coding::{Coding, Gunzip},
     error::{Chain, faulty, rejection, transport_fault},
     framing,
-    headers::{remove_where, strip_hop_by_hop},
+    headers::{has_hop_by_hop, remove_where, strip_hop_by_hop},
     mask::Mask,
     passed::{PassedBody, TrailerRules},
     secret::Secret,
@@ -60,12 +60,14 @@ impl<R: Reject> Shared<R> {
     /// they belong to the layers of this side and may hold secrets.
     pub(super) fn prepare(&self, head: &mut request::Parts) -> Result<(), Box<Rejection>> {
         let target = RequestTarget::of(head).map_err(unsent)?;
-        upgrade::check(&head.headers).map_err(unsent)?;
+        if has_hop_by_hop(&head.headers) {
+            upgrade::check(&head.headers).map_err(unsent)?;
+            strip_hop_by_hop(&mut head.headers);
+        }
         let uri = self.base.join(&self.mount, target.path_and_query());
         head.uri = uri.map_err(|_| unsent(TargetError::too_long()))?;
         head.version = Version::HTTP_11;
         let peer = std::mem::take(&mut head.extensions).get().copied();
-        strip_hop_by_hop(&mut head.headers);
         head.headers.remove(header::EXPECT);
         self.rules.request.apply_to_request(&mut head.headers, peer);
         match self.base.host() {
