@@ -27,7 +27,7 @@
 //!     auth::TrialKeyAuthLayer,
 //!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
 //!     openai::{self, OpenAiErrors},
-//!     proxy::{RequestBody, UpstreamProxyService},
+//!     proxy::UpstreamProxyService,
 //!     quota::DailyQuotaLayer,
 //!     store::memory::MemoryStore,
 //!     usage::UsageRecorderLayer,
@@ -40,12 +40,12 @@
 //! store.insert(&key, KeyRecord::new(KeyId::generate(), DailyLimit::new(1)?))?;
 //!
 //! // Any service that takes a request to the upstream; `proxy::upstream_client` makes a real one.
-//! let transport = service_fn(|request: Request<RequestBody<Full<Bytes>>>| async move {
+//! async fn transport<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
 //!     assert_eq!(request.uri(), "https://api.deepseek.com/v1/chat/completions");
 //!     assert_eq!(request.headers()["authorization"], "Bearer sk-sponsor");
-//!     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
-//! });
-//! let upstream = UpstreamProxyService::new(transport, "https://api.deepseek.com/v1".parse()?)
+//!     Ok(Response::new("hello".into()))
+//! }
+//! let upstream = UpstreamProxyService::new(service_fn(transport), "https://api.deepseek.com/v1".parse()?)
 //!     .mount("/v1")
 //!     .credential(HeaderValue::from_static("Bearer sk-sponsor"))
 //!     .rules(openai::proxy_rules())

@@ -14,7 +14,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     clock::Calendar,
     quota::DailyQuotaLayer,
-    usage::{UsageRecorderLayer, usage_service},
+    usage::{RequestBody, UsageRecorderLayer, usage_service},
 };
 
 const ANSWER: &str =
@@ -26,7 +26,7 @@ async fn spend(admin: &Admin, key: &str) {
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
         .layer(UsageRecorderLayer::new(admin.store.clone()))
         .layer(DailyQuotaLayer::new(admin.store.clone()))
-        .service(service_fn(|_: Request<Full<Bytes>>| async {
+        .service(service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(ANSWER)))
         }));
     let request = Request::post("/v1/x").header("x-api-key", key);

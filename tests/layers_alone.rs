@@ -19,7 +19,7 @@ use tower_quota::{
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     quota::{CommitPoint, DailyQuotaLayer},
     store::{Outcome, QuotaSubject, UsageEvent, UsageSink, memory::MemoryStore},
-    usage::UsageRecorderLayer,
+    usage::{RequestBody, UsageRecorderLayer},
 };
 
 type Body = Full<Bytes>;
@@ -69,7 +69,7 @@ impl Clone for ReadinessProbe {
     }
 }
 
-impl Service<Request<Body>> for ReadinessProbe {
+impl<B> Service<Request<B>> for ReadinessProbe {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
@@ -79,7 +79,7 @@ impl Service<Request<Body>> for ReadinessProbe {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<Body>) -> Self::Future {
+    fn call(&mut self, _: Request<B>) -> Self::Future {
         assert!(std::mem::take(&mut self.ready), "called without having been readied");
         self.calls.fetch_add(1, Ordering::SeqCst);
         std::future::ready(Ok(Response::new(Body::from("ok"))))
@@ -138,6 +138,25 @@ async fn usage_alone_tells_of_each_request_once() {
 }
 
 #[tokio::test]
+async fn usage_tells_what_a_request_asked_for_and_how_much_of_it_was_taken() {
+    const ANSWER: &str = r#"{"model":"m-2026","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
+    let events = Events::default();
+    let inner = service_fn(|request: Request<RequestBody<Body>>| async {
+        request.into_body().collect().await.unwrap();
+        Ok::<_, Infallible>(Response::new(Body::from(ANSWER)))
+    });
+    let service = UsageRecorderLayer::new(events.clone()).layer(inner);
+    let asked = r#"{"messages":[{"model":"no"}],"model":"m"}"#;
+    let answer = service.oneshot(Request::post("/").body(asked.into()).unwrap()).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+    let event = events.0.lock().unwrap().pop().unwrap();
+    assert_eq!((event.bytes_in, event.bytes_out), (asked.len() as u64, ANSWER.len() as u64));
+    assert_eq!((event.model_asked.as_deref(), event.model.as_deref()), (Some("m"), Some("m-2026")));
+    assert!(event.time_to_head <= event.time_to_first_byte, "{event:?}");
+    assert!(event.time_to_first_byte <= Some(event.duration), "{event:?}");
+}
+
+#[tokio::test]
 async fn a_body_that_is_dropped_early_is_a_client_that_left() {
     let events = Events::default();
     let service = UsageRecorderLayer::new(events.clone()).layer(ReadinessProbe::default());
@@ -148,7 +167,7 @@ async fn a_body_that_is_dropped_early_is_a_client_that_left() {
 #[tokio::test]
 async fn an_answer_without_body_is_complete_although_nobody_polls_it() {
     let events = Events::default();
-    let no_content = service_fn(|_: Request<Body>| async {
+    let no_content = service_fn(|_: Request<RequestBody<Body>>| async {
         Response::builder().status(204).body(Empty::<Bytes>::new())
     });
     let service = UsageRecorderLayer::new(events.clone()).layer(no_content);
@@ -205,7 +224,7 @@ async fn usage_inside_the_quota_tells_the_same_of_what_it_sees() {
 #[tokio::test]
 async fn a_failed_answer_gives_its_unit_back_and_says_so() {
     let (events, store) = (Events::default(), store(1));
-    let failing = service_fn(|_: Request<Body>| async {
+    let failing = service_fn(|_: Request<RequestBody<Body>>| async {
         Response::builder().status(500).body(Body::from("broken"))
     });
     let service = ServiceBuilder::new()

@@ -11,25 +11,27 @@ use http::{
     header::{AUTHORIZATION, HOST},
     uri::{Authority, InvalidUri, Scheme},
 };
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use tower::Service;
+use tower::{BoxError, Service};
 
 /// The sponsor's credential, which every proxy puts in the place of the holder's.
 pub(crate) const CREDENTIAL: &str = "Bearer sk-sponsor-0123456789abcdef";
 
 /// Sends requests to one upstream and streams back what it answers.
-#[derive(Clone)]
-pub(crate) struct Forward {
-    client: Client<HttpConnector, Incoming>,
+pub(crate) struct Forward<B> {
+    client: Client<HttpConnector, B>,
     authority: Authority,
     host: HeaderValue,
 }
 
-impl Forward {
+impl<B> Forward<B>
+where
+    B: Body<Data: Send> + Send,
+{
     pub(crate) fn new(upstream: SocketAddr) -> Result<Self, InvalidUri> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -43,7 +45,17 @@ impl Forward {
     }
 }
 
-impl Service<Request<Incoming>> for Forward {
+impl<B> Clone for Forward<B> {
+    fn clone(&self) -> Self {
+        let Self { client, authority, host } = self;
+        Self { client: client.clone(), authority: authority.clone(), host: host.clone() }
+    }
+}
+
+impl<B> Service<Request<B>> for Forward<B>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
     type Response = Response<Incoming>;
     type Error = legacy::Error;
     type Future = legacy::ResponseFuture;
@@ -52,7 +64,7 @@ impl Service<Request<Incoming>> for Forward {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Incoming>) -> legacy::ResponseFuture {
+    fn call(&mut self, mut request: Request<B>) -> legacy::ResponseFuture {
         let mut target = std::mem::take(request.uri_mut()).into_parts();
         target.scheme = Some(Scheme::HTTP);
         target.authority = Some(self.authority.clone());

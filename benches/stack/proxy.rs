@@ -29,7 +29,7 @@ use tower_quota::{
         memory::MemoryStore,
         sqlite::{Durability, SqliteOptions, SqliteStore},
     },
-    usage::UsageRecorderLayer,
+    usage::{self, UsageRecorderLayer},
 };
 
 use crate::forward::{CREDENTIAL, Forward};
@@ -94,24 +94,25 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) async fn serve(self, listener: TcpListener) -> Result<Infallible, BoxError> {
-        let forward = Forward::new(self.upstream)?;
+        let upstream = self.upstream;
         let sqlite = || {
             let path = self.database.as_deref().ok_or("this variant needs a database")?;
             open(path, self.variant.durability().unwrap_or_default())
         };
         match self.variant {
-            Variant::Raw => serve(listener, forward).await,
-            Variant::Proxy => serve(listener, proxy(self.upstream)?).await,
+            Variant::Raw => serve(listener, Forward::<Incoming>::new(upstream)?).await,
+            Variant::Proxy => serve(listener, proxy(upstream)?).await,
             Variant::Auth => {
                 let store = with_keys(MemoryStore::new()).await?;
                 let auth = TrialKeyAuthLayer::new(store);
+                let forward = Forward::<Incoming>::new(upstream)?;
                 serve(listener, ServiceBuilder::new().layer(auth).service(forward)).await
             }
-            Variant::QuotaMemory => counted(listener, MemoryStore::new(), forward).await,
-            Variant::UsageMemory => complete(listener, MemoryStore::new(), forward).await,
-            Variant::Process | Variant::Power => counted(listener, sqlite()?, forward).await,
+            Variant::QuotaMemory => counted(listener, MemoryStore::new(), upstream).await,
+            Variant::UsageMemory => complete(listener, MemoryStore::new(), upstream).await,
+            Variant::Process | Variant::Power => counted(listener, sqlite()?, upstream).await,
             Variant::ProcessUsage | Variant::PowerUsage => {
-                complete(listener, sqlite()?, forward).await
+                complete(listener, sqlite()?, upstream).await
             }
             Variant::Haproxy | Variant::Nginx => Err("not a variant of this program".into()),
         }
@@ -134,7 +135,7 @@ fn proxy(
 async fn counted<S>(
     listener: TcpListener,
     store: S,
-    forward: Forward,
+    upstream: SocketAddr,
 ) -> Result<Infallible, BoxError>
 where
     S: AdminStore + KeyStore + QuotaStore + Clone,
@@ -143,7 +144,7 @@ where
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
-        .service(forward);
+        .service(Forward::<Incoming>::new(upstream)?);
     serve(listener, service).await
 }
 
@@ -151,7 +152,7 @@ where
 async fn complete<S>(
     listener: TcpListener,
     store: S,
-    forward: Forward,
+    upstream: SocketAddr,
 ) -> Result<Infallible, BoxError>
 where
     S: AdminStore + KeyStore + QuotaStore + UsageSink + Clone,
@@ -161,7 +162,7 @@ where
         .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(UsageRecorderLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
-        .service(forward);
+        .service(Forward::<usage::RequestBody<Incoming>>::new(upstream)?);
     serve(listener, service).await
 }
 

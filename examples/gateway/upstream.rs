@@ -12,6 +12,7 @@ use tower_quota::{
         CachedGet, ClientOptions, RequestBody, Timeouts, UpstreamBase, UpstreamClient,
         UpstreamProxyService, upstream_client,
     },
+    usage,
 };
 
 use crate::{router::GatewayRequest, settings, upload::Upload};
@@ -27,7 +28,7 @@ pub(crate) struct Upstream<'a> {
 
 impl Upstream<'_> {
     /// Forwards holders' requests with the sponsor's key.
-    pub(crate) fn proxy(&self) -> Result<Proxy<Limited<Upload>>, BoxError> {
+    pub(crate) fn proxy(&self) -> Result<Proxy<usage::RequestBody<Limited<Upload>>>, BoxError> {
         let client = upstream_client(self.client_options())?;
         self.configure(UpstreamProxyService::new(client, self.base.clone()))
     }

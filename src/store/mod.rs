@@ -36,7 +36,7 @@ pub use admin::{
     Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyPatch, KeyRef,
     KeySummary, NewKey, Rotation,
 };
-pub(crate) use draft::Draft;
+pub(crate) use draft::{Draft, Upload};
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};

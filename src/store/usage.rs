@@ -31,14 +31,23 @@ pub struct UsageEvent {
     pub units: u32,
     /// Whether a unit was given back.
     pub refunded: bool,
+    /// What was wrong with the upstream, if a layer inside has said so: the code of an
+    /// [`UpstreamFault`](crate::error::UpstreamFault).
+    pub fault: Option<&'static str>,
+    /// The model that the request names.
+    pub model_asked: Option<String>,
     /// The model that the answer names.
     pub model: Option<String>,
     /// The tokens that the answer tells; `None` if it tells none.
     pub tokens: Option<Tokens>,
+    /// Bytes of the request's body that were taken.
+    pub bytes_in: u64,
     /// Bytes of the answer's body that were handed on.
     pub bytes_out: u64,
     /// From receipt to the answer's head.
     pub time_to_head: Option<Duration>,
+    /// From receipt to the first bytes of the answer's body.
+    pub time_to_first_byte: Option<Duration>,
     /// From receipt to the body's end.
     pub duration: Duration,
 }
@@ -55,10 +64,14 @@ impl UsageEvent {
             outcome: Outcome::ClientGone,
             units: 0,
             refunded: false,
+            fault: None,
+            model_asked: None,
             model: None,
             tokens: None,
+            bytes_in: 0,
             bytes_out: 0,
             time_to_head: None,
+            time_to_first_byte: None,
             duration: Duration::ZERO,
         }
     }
@@ -79,6 +92,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Why a layer refused the request, if one did.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Rejected(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// The stable name used in logs and stores.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,12 +121,18 @@ pub struct Tokens {
     pub completion: u64,
     /// Their total, as told.
     pub total: u64,
+    /// Of the prompt's, those that the upstream had in its cache; `None` if it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached: Option<u64>,
+    /// Of the completion's, those that the model thought with; `None` if the upstream does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<u64>,
 }
 
 impl Tokens {
-    /// Tokens of these numbers.
+    /// Tokens of these numbers, of which no more is known.
     pub fn new(prompt: u64, completion: u64, total: u64) -> Self {
-        Self { prompt, completion, total }
+        Self { prompt, completion, total, cached: None, reasoning: None }
     }
 }
 
@@ -114,6 +141,15 @@ impl std::ops::AddAssign for Tokens {
         self.prompt = self.prompt.saturating_add(other.prompt);
         self.completion = self.completion.saturating_add(other.completion);
         self.total = self.total.saturating_add(other.total);
+        add_known(&mut self.cached, other.cached);
+        add_known(&mut self.reasoning, other.reasoning);
+    }
+}
+
+/// Sums up what is known.
+fn add_known(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or_default().saturating_add(more));
     }
 }
 

@@ -4,8 +4,9 @@
 //!
 //! - One [`UsageEvent`] a request, refused ones included: when the body's last frame was handed
 //!   on, when it failed, or when the client left.
-//! - The body is watched, never changed, copied or re-serialised. Tokens and model are what the
-//!   answer itself tells, in JSON or in server-sent events; a compressed answer tells none.
+//! - Bodies are watched, never changed, copied or re-serialised. Tokens and model are what the
+//!   answer itself tells, in JSON or in server-sent events; a compressed answer tells none. The model
+//!   asked for is the `model` of a JSON request.
 //! - It may stand outside or inside of the auth and quota layers. The key's id is read from the
 //!   request's or the response's extensions, units from [`Units`](crate::store::Units).
 //!
@@ -17,7 +18,7 @@
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_quota::{store::{Outcome, UsageEvent, UsageSink}, usage::UsageRecorderLayer};
+//! use tower_quota::{store::{Outcome, UsageEvent, UsageSink}, usage::{RequestBody, UsageRecorderLayer}};
 //!
 //! #[derive(Clone, Default)]
 //! struct Events(Arc<Mutex<Vec<UsageEvent>>>);
@@ -34,7 +35,7 @@
 //! let events = Events::default();
 //! let service = ServiceBuilder::new()
 //!     .layer(UsageRecorderLayer::new(events.clone()))
-//!     .service(service_fn(|_: Request<Full<Bytes>>| async {
+//!     .service(service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
 //!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(ANSWER)))
 //!     }));
 //!
@@ -49,12 +50,14 @@
 
 mod future;
 mod layer;
+mod member;
 mod page;
 mod recorder;
 mod report;
 mod scan;
 mod service;
 mod tokens;
+mod upload;
 
 pub use crate::store::{Outcome, Tokens, UsageEvent, UsageSink};
 pub use future::ResponseFuture;
@@ -63,3 +66,4 @@ pub use page::{usage_page, wants_page};
 pub use recorder::UsageObserver;
 pub use report::{UsageBody, UsageFuture, UsageService, usage_service};
 pub use service::UsageRecorder;
+pub use upload::{RequestBody, UploadObserver};

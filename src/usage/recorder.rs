@@ -7,14 +7,15 @@ use std::{
 
 use bytes::Buf;
 use http::{Method, Request, response::Parts};
+use http_body::Body;
 
-use super::{Outcome, UsageEvent, UsageSink, tokens::AnswerScanner};
+use super::{Outcome, RequestBody, UploadObserver, UsageEvent, UsageSink, tokens::AnswerScanner};
 use crate::{
-    body::{BodyEnd, BodyObserver},
+    body::{BodyEnd, BodyObserver, ObservedBody},
     clock::{Clock, ReceivedAt},
     error::{Rejected, UpstreamFault},
     key::{KeyId, KeyRecord},
-    store::{Draft, Units},
+    store::{Draft, Units, Upload},
 };
 
 /// What all clones of the service share.
@@ -33,13 +34,19 @@ pub(super) struct Recorder<U> {
 }
 
 impl<U: UsageSink> Recorder<U> {
-    pub(super) fn start<B>(shared: Arc<Shared<U>>, request: &mut Request<B>) -> Self {
+    /// Begins the event of a request, whose body is watched from now on.
+    pub(super) fn start<B: Body>(
+        shared: Arc<Shared<U>>,
+        mut request: Request<B>,
+    ) -> (Self, Request<RequestBody<B>>) {
         let at = ReceivedAt::of(request.extensions_mut(), &*shared.clock);
         let units = Units::of(request.extensions_mut());
+        let upload = (!request.body().is_end_stream()).then(Arc::<Upload>::default);
         let ledger = shared.sink.ledger();
         let mut draft = Some(Box::new(Draft {
-            event: new_event(request, at),
+            event: new_event(&request, at),
             started: Instant::now(),
+            upload: upload.clone(),
             ledger,
             complete,
             is_written: false,
@@ -47,7 +54,8 @@ impl<U: UsageSink> Recorder<U> {
         if ledger.is_some() {
             units.lay_down(&mut draft);
         }
-        Self { shared, units, method: request.method().clone(), draft }
+        let recorder = Self { shared, units, method: request.method().clone(), draft };
+        (recorder, watched(request, upload))
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -97,6 +105,7 @@ fn complete(draft: &mut Draft, units: &Units, head: &Parts, body: &[IoSlice<'_>]
         scanner.scan(chunk);
     }
     (draft.event.model, draft.event.tokens) = scanner.finish();
+    draft.event.time_to_first_byte = draft.event.time_to_head.filter(|_| !body.is_empty());
     note_end(draft, units, when_complete(head));
 }
 
@@ -105,6 +114,7 @@ fn note_head(draft: &mut Draft, head: &Parts) {
     event.status = Some(head.status.as_u16());
     event.time_to_head = Some(draft.started.elapsed());
     event.bytes_out = 0;
+    event.fault = head.extensions.get::<UpstreamFault>().map(|fault| fault.code());
     if let Some(id) = key_id(&head.extensions) {
         event.key_id = Some(id);
     }
@@ -113,6 +123,10 @@ fn note_head(draft: &mut Draft, head: &Parts) {
 fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
     let event = &mut draft.event;
     event.outcome = outcome;
+    if let Some(upload) = &draft.upload {
+        event.bytes_in = upload.bytes();
+        event.model_asked = upload.model();
+    }
     event.units = units.charged();
     event.refunded = units.refunded();
     event.duration = draft.started.elapsed();
@@ -124,6 +138,19 @@ fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
     event.method = request.method().clone();
     event.path = request.uri().path().to_owned();
     event
+}
+
+/// The request with a body that tells what passes.
+fn watched<B: Body>(request: Request<B>, upload: Option<Arc<Upload>>) -> Request<RequestBody<B>> {
+    let (head, body) = request.into_parts();
+    let body = match upload {
+        Some(upload) => {
+            let observer = UploadObserver::new(upload, &head.headers);
+            ObservedBody::new(body, observer, None)
+        }
+        None => ObservedBody::unobserved(body),
+    };
+    Request::from_parts(head, body)
 }
 
 fn key_id(extensions: &http::Extensions) -> Option<KeyId> {
@@ -157,7 +184,9 @@ fn when_complete(head: &Parts) -> Outcome {
 impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
     fn data(&mut self, data: &D) {
         let watched = &mut *self.0;
-        watched.draft.event.bytes_out += data.remaining() as u64;
+        let draft = &mut watched.draft;
+        draft.event.bytes_out += data.remaining() as u64;
+        draft.event.time_to_first_byte.get_or_insert_with(|| draft.started.elapsed());
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = data.chunks_vectored(&mut slices);
         for slice in &slices[..filled] {

@@ -10,7 +10,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    ResponseFuture, UsageObserver, UsageSink,
+    RequestBody, ResponseFuture, UsageObserver, UsageSink,
     recorder::{Recorder, Shared},
 };
 use crate::body::ObservedBody;
@@ -23,8 +23,9 @@ pub struct UsageRecorder<S, U> {
 
 impl<S, U, ReqBody, ResBody> Service<Request<ReqBody>> for UsageRecorder<S, U>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S: Service<Request<RequestBody<ReqBody>>, Response = Response<ResBody>>,
     U: UsageSink,
+    ReqBody: Body,
     ResBody: Body,
     ResBody::Data: Buf,
 {
@@ -36,8 +37,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let recorder = Recorder::start(self.shared.clone(), &mut request);
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let (recorder, request) = Recorder::start(self.shared.clone(), request);
         ResponseFuture::new(self.inner.call(request), recorder)
     }
 }

@@ -29,6 +29,18 @@ struct Usage {
     #[serde(alias = "output_tokens", default)]
     completion_tokens: u64,
     total_tokens: Option<u64>,
+    #[serde(alias = "input_tokens_details")]
+    prompt_tokens_details: Option<Details>,
+    #[serde(alias = "output_tokens_details")]
+    completion_tokens_details: Option<Details>,
+    /// DeepSeek's name for cached tokens.
+    prompt_cache_hit_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    cached_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
 }
 
 impl AnswerScanner {
@@ -74,7 +86,15 @@ impl From<Usage> for Tokens {
         let [prompt, completion] =
             [usage.prompt_tokens, usage.completion_tokens].map(|told| told.min(MOST_TOKENS));
         let total = usage.total_tokens.map_or(prompt + completion, |told| told.min(MOST_TOKENS));
-        Self::new(prompt, completion, total)
+        let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        let reasoning =
+            usage.completion_tokens_details.and_then(|details| details.reasoning_tokens);
+        Self {
+            // A part is no more than the whole.
+            cached: cached.or(usage.prompt_cache_hit_tokens).map(|told| told.min(prompt)),
+            reasoning: reasoning.map(|told| told.min(completion)),
+            ..Self::new(prompt, completion, total)
+        }
     }
 }
 
@@ -112,9 +132,13 @@ mod tests {
         scanner.finish()
     }
 
+    fn told() -> Tokens {
+        Tokens { cached: Some(4), ..Tokens::new(11, 7, 18) }
+    }
+
     #[test]
     fn a_stream_is_read_the_same_at_every_split_into_three() {
-        let expected = (Some("deepseek-chat".to_owned()), Some(Tokens::new(11, 7, 18)));
+        let expected = (Some("deepseek-chat".to_owned()), Some(told()));
         let bytes = STREAM.as_bytes();
         for first in 0..bytes.len() {
             for second in (first..bytes.len()).step_by(7) {
@@ -127,7 +151,7 @@ mod tests {
     #[test]
     fn a_stream_is_read_the_same_byte_by_byte() {
         let chunks: Vec<&[u8]> = STREAM.as_bytes().chunks(1).collect();
-        assert_eq!(scan(&chunks).1, Some(Tokens::new(11, 7, 18)));
+        assert_eq!(scan(&chunks).1, Some(told()));
     }
 
     #[test]
@@ -137,6 +161,22 @@ mod tests {
         assert_eq!(scan(&[responses]).1, Some(Tokens::new(3, 4, 7)));
         let embeddings = br#"{"model":"m","usage":{"prompt_tokens":8,"total_tokens":8}}"#;
         assert_eq!(scan(&[embeddings]).1, Some(Tokens::new(8, 0, 8)));
+    }
+
+    #[test]
+    fn what_is_cached_or_thought_with_is_read_by_each_of_its_names() {
+        let details = br#"{"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,
+            "prompt_tokens_details":{"cached_tokens":5},
+            "completion_tokens_details":{"reasoning_tokens":6}}}"#;
+        let told = |cached, reasoning, tokens| Some(Tokens { cached, reasoning, ..tokens });
+        assert_eq!(scan(&[details]).1, told(Some(5), Some(6), Tokens::new(9, 8, 17)));
+        let responses = br#"{"usage":{"input_tokens":9,"output_tokens":8,"total_tokens":17,
+            "input_tokens_details":{"cached_tokens":5},
+            "output_tokens_details":{"reasoning_tokens":6}}}"#;
+        assert_eq!(scan(&[responses]).1, told(Some(5), Some(6), Tokens::new(9, 8, 17)));
+        let deepseek = br#"{"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,
+            "prompt_cache_hit_tokens":64,"prompt_cache_miss_tokens":0}}"#;
+        assert_eq!(scan(&[deepseek]).1, told(Some(9), None, Tokens::new(9, 8, 17)));
     }
 
     #[test]
