@@ -26,6 +26,7 @@ mod model;
 mod quota;
 pub(crate) mod rate_headers;
 mod report;
+mod requests;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod sync;
@@ -40,6 +41,7 @@ pub(crate) use draft::{Draft, Upload};
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
+pub use requests::{RequestQuery, RequestRow, plain_path};
 pub use units::Units;
 pub use usage::{
     GroupBy, LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader,

@@ -5,7 +5,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::StoreFuture;
+use super::{RequestQuery, RequestRow, StoreFuture};
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyId},
@@ -305,10 +305,18 @@ pub struct UsageReport {
 pub trait UsageReader: Send + Sync + 'static {
     /// The figures that the query asks for, with all events that were recorded before the call.
     fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport>;
+
+    /// Single requests, as far as the store keeps them, with all events that were recorded before
+    /// the call; the latest first.
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>>;
 }
 
 impl<T: UsageReader + ?Sized> UsageReader for Arc<T> {
     fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
         (**self).report(query)
+    }
+
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
+        (**self).requests(query)
     }
 }

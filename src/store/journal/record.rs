@@ -1,6 +1,9 @@
 //! One record, and how it is written.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::{Buf, BufMut};
 use jiff::civil::Date;
@@ -8,7 +11,7 @@ use jiff::civil::Date;
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{Outcome, Tokens, UsageEvent, UsageFigures, counter::Origin},
+    store::{Outcome, RequestRow, Tokens, UsageEvent, UsageFigures, counter::Origin, plain_path},
 };
 
 /// What changes about one subject: its count, its usage figures, or both at once.
@@ -43,6 +46,25 @@ pub(crate) struct UsageEntry<'a> {
     pub(crate) refunded: bool,
     pub(crate) tokens: Option<Tokens>,
     pub(crate) model: Option<&'a str>,
+    /// What is kept of it beside the sums.
+    pub(crate) details: Option<Details<'a>>,
+}
+
+/// What is kept of a single request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Details<'a> {
+    method: &'a str,
+    path: Cow<'a, str>,
+    outcome: &'a str,
+    code: Option<&'a str>,
+    model_asked: Option<&'a str>,
+    status: Option<u16>,
+    units: u32,
+    bytes_in: u64,
+    bytes_out: u64,
+    time_to_head: Option<Duration>,
+    time_to_first_byte: Option<Duration>,
+    duration: Duration,
 }
 
 /// How a request ended, as far as it is counted.
@@ -75,7 +97,38 @@ impl<'a> UsageEntry<'a> {
             refunded,
             tokens,
             model: event.model.as_deref(),
+            details: None,
         }
+    }
+
+    /// The same with what is kept of the single request.
+    pub(crate) fn with_details(self, event: &'a UsageEvent) -> Self {
+        Self { details: Some(Details::new(event)), ..self }
+    }
+
+    /// The row of the single request, if it is to be kept.
+    pub(crate) fn row(&self, id: &KeyId) -> Option<RequestRow> {
+        let details = self.details.as_ref()?;
+        Some(RequestRow {
+            number: 0,
+            key_id: id.clone(),
+            at: from_unix_millis(self.at),
+            method: details.method.to_owned(),
+            path: details.path.to_string(),
+            status: details.status,
+            outcome: details.outcome.to_owned(),
+            code: details.code.map(str::to_owned),
+            units: details.units,
+            refunded: self.refunded,
+            model_asked: details.model_asked.map(str::to_owned),
+            model: self.model.map(str::to_owned),
+            tokens: self.tokens,
+            bytes_in: details.bytes_in,
+            bytes_out: details.bytes_out,
+            time_to_head: details.time_to_head,
+            time_to_first_byte: details.time_to_first_byte,
+            duration: details.duration,
+        })
     }
 
     pub(crate) fn figures(&self) -> UsageFigures {
@@ -99,6 +152,9 @@ const USAGE: u8 = 1 << 4;
 const GIVEN_BACK: u8 = 1;
 const TOKENS: u8 = 1 << 1;
 const MODEL: u8 = 1 << 2;
+const CACHED: u8 = 1 << 3;
+const REASONING: u8 = 1 << 4;
+const DETAILS: u8 = 1 << 5;
 
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
@@ -150,7 +206,10 @@ impl<'a> UsageEntry<'a> {
         out.put_u8(
             flag(self.refunded, GIVEN_BACK)
                 | flag(self.tokens.is_some(), TOKENS)
-                | flag(self.model.is_some(), MODEL),
+                | flag(self.model.is_some(), MODEL)
+                | flag(self.tokens.is_some_and(|tokens| tokens.cached.is_some()), CACHED)
+                | flag(self.tokens.is_some_and(|tokens| tokens.reasoning.is_some()), REASONING)
+                | flag(self.details.is_some(), DETAILS),
         );
         out.put_u8(self.class as u8);
         out.put_i64_le(self.at);
@@ -159,9 +218,14 @@ impl<'a> UsageEntry<'a> {
             out.put_u64_le(tokens.prompt);
             out.put_u64_le(tokens.completion);
             out.put_u64_le(tokens.total);
+            tokens.cached.into_iter().for_each(|cached| out.put_u64_le(cached));
+            tokens.reasoning.into_iter().for_each(|reasoning| out.put_u64_le(reasoning));
         }
         if let Some(model) = self.model {
             put_text(out, model);
+        }
+        if let Some(details) = &self.details {
+            details.encode(out);
         }
     }
 
@@ -175,15 +239,95 @@ impl<'a> UsageEntry<'a> {
         };
         let at = bytes.try_get_i64_le().ok()?;
         let day = get_day(bytes)?;
-        let tokens = if flags & TOKENS != 0 {
+        let has = |flag| flags & flag != 0;
+        let tokens = if has(TOKENS) {
             let mut number = || bytes.try_get_u64_le().ok();
-            Some(Tokens::new(number()?, number()?, number()?))
+            let told = Tokens::new(number()?, number()?, number()?);
+            let cached = if has(CACHED) { Some(number()?) } else { None };
+            let reasoning = if has(REASONING) { Some(number()?) } else { None };
+            Some(Tokens { cached, reasoning, ..told })
         } else {
             None
         };
-        let model = if flags & MODEL != 0 { Some(get_text(bytes)?) } else { None };
-        Some(Self { at, day, class, refunded: flags & GIVEN_BACK != 0, tokens, model })
+        let model = if has(MODEL) { Some(get_text(bytes)?) } else { None };
+        let details = if has(DETAILS) { Some(Details::decode(bytes)?) } else { None };
+        Some(Self { at, day, class, refunded: has(GIVEN_BACK), tokens, model, details })
     }
+}
+
+const CODE: u8 = 1;
+const MODEL_ASKED: u8 = 1 << 1;
+const STATUS: u8 = 1 << 2;
+const HEAD: u8 = 1 << 3;
+const FIRST_BYTE: u8 = 1 << 4;
+
+impl<'a> Details<'a> {
+    fn new(event: &'a UsageEvent) -> Self {
+        Self {
+            method: event.method.as_str(),
+            path: plain_path(&event.path).into(),
+            outcome: event.outcome.as_str(),
+            code: event.outcome.reason().or(event.fault),
+            model_asked: event.model_asked.as_deref(),
+            status: event.status,
+            units: event.units,
+            bytes_in: event.bytes_in,
+            bytes_out: event.bytes_out,
+            time_to_head: event.time_to_head,
+            time_to_first_byte: event.time_to_first_byte,
+            duration: event.duration,
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(
+            flag(self.code.is_some(), CODE)
+                | flag(self.model_asked.is_some(), MODEL_ASKED)
+                | flag(self.status.is_some(), STATUS)
+                | flag(self.time_to_head.is_some(), HEAD)
+                | flag(self.time_to_first_byte.is_some(), FIRST_BYTE),
+        );
+        put_text(out, self.method);
+        put_text(out, &self.path);
+        put_text(out, self.outcome);
+        self.code.into_iter().for_each(|code| put_text(out, code));
+        self.model_asked.into_iter().for_each(|model| put_text(out, model));
+        self.status.into_iter().for_each(|status| out.put_u16_le(status));
+        out.put_u32_le(self.units);
+        out.put_u64_le(self.bytes_in);
+        out.put_u64_le(self.bytes_out);
+        put_time(out, self.duration);
+        self.time_to_head.into_iter().for_each(|time| put_time(out, time));
+        self.time_to_first_byte.into_iter().for_each(|time| put_time(out, time));
+    }
+
+    fn decode(bytes: &mut &'a [u8]) -> Option<Self> {
+        let flags = bytes.try_get_u8().ok()?;
+        let has = |flag| flags & flag != 0;
+        let (method, path, outcome) = (get_text(bytes)?, get_text(bytes)?, get_text(bytes)?);
+        Some(Self {
+            method,
+            path: path.into(),
+            outcome,
+            code: if has(CODE) { Some(get_text(bytes)?) } else { None },
+            model_asked: if has(MODEL_ASKED) { Some(get_text(bytes)?) } else { None },
+            status: if has(STATUS) { Some(bytes.try_get_u16_le().ok()?) } else { None },
+            units: bytes.try_get_u32_le().ok()?,
+            bytes_in: bytes.try_get_u64_le().ok()?,
+            bytes_out: bytes.try_get_u64_le().ok()?,
+            duration: get_time(bytes)?,
+            time_to_head: if has(HEAD) { Some(get_time(bytes)?) } else { None },
+            time_to_first_byte: if has(FIRST_BYTE) { Some(get_time(bytes)?) } else { None },
+        })
+    }
+}
+
+fn put_time(out: &mut Vec<u8>, time: Duration) {
+    out.put_u64_le(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+}
+
+fn get_time(bytes: &mut &[u8]) -> Option<Duration> {
+    bytes.try_get_u64_le().ok().map(Duration::from_micros)
 }
 
 fn flag(set: bool, flag: u8) -> u8 {
@@ -245,8 +389,26 @@ mod tests {
                 day,
                 class: Class::Failed,
                 refunded: true,
-                tokens: Some(Tokens::new(1, 2, 3)),
+                tokens: Some(Tokens {
+                    cached: Some(4),
+                    reasoning: Some(5),
+                    ..Tokens::new(1, 2, 3)
+                }),
                 model: Some("deepseek-chat"),
+                details: Some(Details {
+                    method: "POST",
+                    path: "/v1/chat".into(),
+                    outcome: "failed",
+                    code: Some("upstream_failed"),
+                    model_asked: Some("m"),
+                    status: Some(500),
+                    units: 0,
+                    bytes_in: 1 << 40,
+                    bytes_out: 7,
+                    time_to_head: Some(Duration::from_micros(8)),
+                    time_to_first_byte: Some(Duration::from_micros(9)),
+                    duration: Duration::from_micros(10),
+                }),
             }),
         }
     }

@@ -4,13 +4,15 @@ use super::{CountChange, Position, Record};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{UsageFigures, counter::Origin},
+    store::{RequestRow, UsageFigures, counter::Origin},
 };
 
 /// What the journal holds and the database does not yet, summed up.
 #[derive(Default)]
 pub(crate) struct Unfolded {
     subjects: HashMap<KeyId, Subject, foldhash::fast::RandomState>,
+    /// Single requests that are kept.
+    pub(crate) requests: Vec<RequestRow>,
     /// How far the journal is folded once this is.
     pub(crate) position: Option<Position>,
 }
@@ -50,6 +52,7 @@ impl Unfolded {
         }
         if let Some(entry) = &record.usage {
             *subject.figures(entry.day, entry.model.unwrap_or_default()) += entry.figures();
+            self.requests.extend(entry.row(record.id));
         }
     }
 
@@ -64,6 +67,7 @@ impl Unfolded {
                 *subject.figures(day, &model) += figures;
             }
         }
+        self.requests.extend(later.requests);
         self.position = later.position.or(self.position);
     }
 

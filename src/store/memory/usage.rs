@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::SystemTime,
 };
 
@@ -8,8 +8,8 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        StoreFuture, UsageEvent, UsageFigures, UsageQuery, UsageReader, UsageReport, UsageSink,
-        report::ReportRows,
+        RequestQuery, RequestRow, StoreFuture, UsageEvent, UsageFigures, UsageQuery, UsageReader,
+        UsageReport, UsageSink, report::ReportRows,
     },
 };
 
@@ -19,7 +19,13 @@ pub(super) struct Totals {
     figures: BTreeMap<(Day, KeyId, String), UsageFigures>,
     used: BTreeMap<(KeyId, Day), u64>,
     last_used: HashMap<KeyId, SystemTime>,
+    requests: VecDeque<RequestRow>,
+    /// How many requests there were.
+    recorded: u64,
 }
+
+/// So many single requests are kept.
+const KEPT: usize = 1000;
 
 impl Totals {
     pub(super) fn used(&mut self, id: &KeyId, day: Day, change: impl FnOnce(u64) -> u64) {
@@ -39,6 +45,14 @@ impl Totals {
         self.used.get(&(id.clone(), day)).copied().unwrap_or_default()
     }
 
+    fn keep_request(&mut self, event: &UsageEvent) {
+        self.recorded += 1;
+        self.requests.truncate(KEPT - 1);
+        if let Some(row) = RequestRow::new(self.recorded, event) {
+            self.requests.push_front(row);
+        }
+    }
+
     pub(super) fn used_in_all(&self, id: &KeyId) -> u64 {
         self.used.iter().filter(|((key, _), _)| key == id).map(|(_, used)| used).sum()
     }
@@ -51,6 +65,7 @@ impl UsageSink for MemoryStore {
         let model = event.model.clone().unwrap_or_default();
         let mut totals = lock(&self.0.totals);
         *totals.figures.entry((day, id.clone(), model)).or_default() += UsageFigures::from(&event);
+        totals.keep_request(&event);
     }
 }
 
@@ -67,5 +82,12 @@ impl UsageReader for MemoryStore {
         }
         let report = rows.into_report(keys.len() as u64, |id| keys.by_id(id));
         StoreFuture::ready(Ok(report))
+    }
+
+    /// Of the last 1000 requests.
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
+        let totals = lock(&self.0.totals);
+        let wanted = totals.requests.iter().filter(|row| query.wants(row));
+        StoreFuture::ready(Ok(wanted.take(query.limit).cloned().collect()))
     }
 }

@@ -3,7 +3,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{Durability, SqliteOptions, block::Block, keys::CachedKey, queue, queue::Queue};
@@ -28,6 +28,8 @@ pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) durability: Durability,
     pub(super) default_daily_limit: DailyLimit,
+    /// How long single requests are kept beside the sums, if they are.
+    keep_requests: Option<Duration>,
     pub(super) journal: Arc<Journal>,
     pub(super) queue: Queue,
     pub(super) counters: SharedMap<KeyId, Arc<Counter>>,
@@ -44,6 +46,7 @@ impl Core {
             clock: options.clock.clone(),
             durability: options.durability,
             default_daily_limit: options.default_daily_limit,
+            keep_requests: options.retention(),
             journal: Arc::new(journal),
             queue: Queue::new(),
             counters: SharedMap::default(),
@@ -76,7 +79,13 @@ impl Core {
 
     /// What the journal keeps of an event.
     pub(super) fn entry<'a>(&self, event: &'a UsageEvent) -> UsageEntry<'a> {
-        UsageEntry::new(event, self.calendar.window(event.at).day)
+        let entry = UsageEntry::new(event, self.calendar.window(event.at).day);
+        if self.keep_requests.is_some() { entry.with_details(event) } else { entry }
+    }
+
+    /// Since when single requests are kept, if they are.
+    pub(super) fn requests_kept_since(&self) -> Option<SystemTime> {
+        self.clock.now().checked_sub(self.keep_requests?)
     }
 
     /// Writes an event down, if it tells of a key.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::jobs::apart;
+use super::{jobs::apart, requests};
 use crate::{
     clock::Day,
     key::KeyId,
@@ -13,7 +13,11 @@ use crate::{
 pub(super) fn write(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
     write_counts(connection, unfolded)?;
     // Figures that cannot be written must not keep units from being counted.
-    if apart(connection, |connection| write_figures(connection, unfolded))?.is_none() {
+    let figures = |connection: &Connection| {
+        write_figures(connection, unfolded)?;
+        requests::write(connection, &unfolded.requests)
+    };
+    if apart(connection, figures)?.is_none() {
         tracing::error!("usage figures were lost");
     }
     match unfolded.position {
@@ -53,12 +57,15 @@ fn write_counts(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resul
 
 fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO usage_totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+        "INSERT INTO usage_totals
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
          ON CONFLICT (day, key_id, model) DO UPDATE SET
              requests = requests + ?4, succeeded = succeeded + ?5, failed = failed + ?6,
              refunded = refunded + ?7, rejected = rejected + ?8,
              prompt_tokens = prompt_tokens + ?9, completion_tokens = completion_tokens + ?10,
-             total_tokens = total_tokens + ?11",
+             total_tokens = total_tokens + ?11,
+             cached_tokens = coalesce(cached_tokens + ?12, cached_tokens, ?12),
+             reasoning_tokens = coalesce(reasoning_tokens + ?13, reasoning_tokens, ?13)",
     )?;
     for (id, subject) in unfolded.subjects() {
         for Figures { day, model, figures } in &subject.figures {
@@ -74,6 +81,8 @@ fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resu
                 figures.tokens.prompt,
                 figures.tokens.completion,
                 figures.tokens.total,
+                figures.tokens.cached,
+                figures.tokens.reasoning,
             ])?;
         }
     }

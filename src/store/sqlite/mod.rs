@@ -26,6 +26,7 @@ mod keys;
 mod options;
 mod queue;
 mod quota;
+mod requests;
 mod reset;
 mod rows;
 mod schema;

@@ -1,4 +1,4 @@
-use std::{error::Error, fmt, path::PathBuf, sync::Arc};
+use std::{error::Error, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use super::start;
 use crate::{
@@ -27,6 +27,7 @@ pub struct SqliteOptions {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) durability: Durability,
     pub(super) default_daily_limit: DailyLimit,
+    pub(super) retention_days: u32,
     pub(super) boot: Option<String>,
 }
 
@@ -40,6 +41,7 @@ impl SqliteOptions {
             clock: Arc::new(SystemClock),
             durability: Durability::default(),
             default_daily_limit: DailyLimit::new(200).unwrap_or(DailyLimit::UNLIMITED),
+            retention_days: 0,
             boot: start::this_boot(),
         }
     }
@@ -68,6 +70,19 @@ impl SqliteOptions {
         Self { default_daily_limit, ..self }
     }
 
+    /// For how many days single requests are kept beside the daily sums, which are kept for ever. 0,
+    /// the default, keeps none.
+    #[must_use]
+    pub fn retention_days(self, retention_days: u32) -> Self {
+        Self { retention_days, ..self }
+    }
+
+    pub(super) fn retention(&self) -> Option<Duration> {
+        const DAY: u64 = 24 * 60 * 60;
+        let days = u64::from(self.retention_days);
+        (days > 0).then(|| Duration::from_secs(days * DAY))
+    }
+
     /// Names the present boot of the machine, where the system does not tell (as Linux does): if it
     /// is another than the file was last opened on, power may have been lost since.
     #[must_use]
@@ -83,6 +98,7 @@ impl fmt::Debug for SqliteOptions {
             .field("calendar", &self.calendar)
             .field("durability", &self.durability)
             .field("default_daily_limit", &self.default_daily_limit)
+            .field("retention_days", &self.retention_days)
             .finish_non_exhaustive()
     }
 }

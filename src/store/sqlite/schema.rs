@@ -24,7 +24,10 @@ impl From<rusqlite::Error> for MigrateError {
 ///
 /// `daily_usage` counts units; `epoch` tells a day's resets apart, and `reset_used` keeps what was
 /// used before them. `usage_totals` sums up usage events.
-const STEPS: [&str; 2] = [
+///
+/// `requests` keeps single requests for a while, times in milliseconds (`at`) and microseconds. What
+/// stood in `api_keys` when a row was deleted stays in `deleted_keys`, for reports of the past.
+const STEPS: [&str; 3] = [
     "
 CREATE TABLE api_keys (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -96,6 +99,47 @@ CREATE TABLE journal (
     offset INTEGER NOT NULL
 );
 CREATE TABLE boot (boot TEXT NOT NULL);
+",
+    "
+ALTER TABLE usage_totals ADD COLUMN cached_tokens INTEGER;
+ALTER TABLE usage_totals ADD COLUMN reasoning_tokens INTEGER;
+
+CREATE TABLE requests (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key_id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    status INTEGER,
+    outcome TEXT NOT NULL,
+    code TEXT,
+    units INTEGER NOT NULL,
+    refunded INTEGER NOT NULL,
+    model_asked TEXT,
+    model TEXT,
+    prompt_tokens INTEGER,
+    completion_tokens INTEGER,
+    total_tokens INTEGER,
+    cached_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    bytes_in INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    time_to_head INTEGER,
+    time_to_first_byte INTEGER,
+    duration INTEGER NOT NULL
+);
+CREATE INDEX requests_by_key ON requests (key_id, number);
+
+CREATE TABLE deleted_keys (
+    id TEXT NOT NULL PRIMARY KEY,
+    key TEXT,
+    label TEXT,
+    daily_limit INTEGER
+) WITHOUT ROWID;
+CREATE TRIGGER keep_deleted_keys AFTER DELETE ON api_keys WHEN OLD.key_hash IS NOT NULL
+BEGIN
+    INSERT OR REPLACE INTO deleted_keys VALUES (OLD.id, OLD.key, OLD.label, OLD.daily_limit);
+END;
 ",
 ];
 

@@ -2,14 +2,14 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
-use super::{SqliteStore, rows, unavailable};
+use super::{SqliteStore, requests, rows, unavailable};
 use crate::{
     clock::Day,
     error::StoreError,
     key::{DailyLimit, KeyId, KeyRecord},
     store::{
-        LedgerId, StoreFuture, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader,
-        UsageReport, UsageSink, report::ReportRows,
+        LedgerId, RequestQuery, RequestRow, StoreFuture, Tokens, UsageEvent, UsageFigures,
+        UsageQuery, UsageReader, UsageReport, UsageSink, report::ReportRows,
     },
 };
 
@@ -30,6 +30,16 @@ impl UsageReader for SqliteStore {
             store.written().await;
             let default = store.0.core.default_daily_limit;
             store.read(move |connection| report(connection, query, default)).await
+        })
+    }
+
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            store.written().await;
+            store
+                .read(move |connection| requests::read(connection, &query).map_err(unavailable))
+                .await
         })
     }
 }
@@ -58,7 +68,7 @@ fn read_report(
 
     let totals = format!(
         "SELECT day, key_id, model, requests, succeeded, failed, refunded, rejected,
-                prompt_tokens, completion_tokens, total_tokens
+                prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens
          FROM usage_totals {range}"
     );
     let mut statement = connection.prepare_cached(&totals)?;
@@ -95,7 +105,11 @@ fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
         failed: row.get(5)?,
         refunded: row.get(6)?,
         rejected: row.get(7)?,
-        tokens: Tokens::new(row.get(8)?, row.get(9)?, row.get(10)?),
+        tokens: Tokens {
+            cached: row.get(11)?,
+            reasoning: row.get(12)?,
+            ..Tokens::new(row.get(8)?, row.get(9)?, row.get(10)?)
+        },
     })
 }
 

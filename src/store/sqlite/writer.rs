@@ -16,6 +16,7 @@ use super::{
     file::WRITE_PATIENCE,
     fold,
     jobs::{self, Job},
+    requests,
 };
 use crate::store::journal::Unfolded;
 
@@ -23,8 +24,10 @@ use crate::store::journal::Unfolded;
 const TURN: Duration = Duration::from_millis(500);
 /// A segment of the journal that has grown this long is followed by another.
 const LONGEST_SEGMENT: u64 = 16 << 20;
-/// How often counters of past days are forgotten.
+/// How often counters of past days, and old requests, are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+/// So many requests are forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: usize = 1000;
 
 pub(super) struct Writer {
     core: Arc<Core>,
@@ -77,6 +80,8 @@ pub(super) struct State {
     data_version: Option<i64>,
     watched: Option<Instant>,
     swept: Instant,
+    /// When requests were forgotten, and how long until the next time.
+    forgot: Option<(Instant, Duration)>,
     /// Whether clear text may be left in the WAL.
     scrub: bool,
 }
@@ -90,6 +95,7 @@ impl State {
             data_version: None,
             watched: None,
             swept: Instant::now(),
+            forgot: None,
             scrub: true,
         }
     }
@@ -113,6 +119,7 @@ impl State {
                 return;
             }
             self.watch();
+            self.forget_requests();
         }
     }
 
@@ -223,6 +230,26 @@ impl State {
             // It stays in the journal for the next start.
             Err(error) => tracing::error!(%error, "the journal could not be folded at the end"),
         }
+    }
+
+    /// Forgets single requests that are kept no longer, a few at a time so that nobody waits for it.
+    fn forget_requests(&mut self) {
+        let Some(before) = self.core.requests_kept_since() else { return };
+        if self.forgot.is_some_and(|(at, pause)| at.elapsed() < pause) || !self.core.queue.is_open()
+        {
+            return;
+        }
+        let forgotten = self
+            .transaction(|state| requests::forget(&state.connection, before, FORGOTTEN_AT_ONCE));
+        let pause = match forgotten {
+            Ok(FORGOTTEN_AT_ONCE) => TURN / 2,
+            Ok(_) => SWEEP,
+            Err(error) => {
+                tracing::warn!(%error, "old requests could not be forgotten");
+                SWEEP
+            }
+        };
+        self.forgot = Some((Instant::now(), pause));
     }
 
     /// Looks for what another process has changed, and adopts keys typed in clear.

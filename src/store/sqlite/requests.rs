@@ -1,0 +1,123 @@
+//! Single requests, kept for a while.
+
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, Row, params};
+
+use crate::{
+    key::KeyId,
+    store::{
+        Outcome, RequestQuery, RequestRow, Tokens,
+        journal::{from_unix_millis, unix_millis},
+    },
+};
+
+pub(super) fn write(connection: &Connection, rows: &[RequestRow]) -> rusqlite::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO requests (key_id, at, method, path, status, outcome, code, units, refunded,
+             model_asked, model, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
+             reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+             ?19, ?20, ?21)",
+    )?;
+    for row in rows {
+        statement.execute(params![
+            row.key_id.as_str(),
+            unix_millis(row.at),
+            row.method,
+            row.path,
+            row.status,
+            row.outcome,
+            row.code,
+            row.units,
+            row.refunded,
+            row.model_asked,
+            row.model,
+            row.tokens.map(|tokens| tokens.prompt),
+            row.tokens.map(|tokens| tokens.completion),
+            row.tokens.map(|tokens| tokens.total),
+            row.tokens.and_then(|tokens| tokens.cached),
+            row.tokens.and_then(|tokens| tokens.reasoning),
+            row.bytes_in,
+            row.bytes_out,
+            row.time_to_head.map(micros),
+            row.time_to_first_byte.map(micros),
+            micros(row.duration),
+        ])?;
+    }
+    Ok(())
+}
+
+/// The rows that are asked for, the latest first.
+pub(super) fn read(
+    connection: &Connection,
+    query: &RequestQuery,
+) -> rusqlite::Result<Vec<RequestRow>> {
+    let of_key = if query.key_id.is_some() { "AND key_id = ?4" } else { "AND ?4 IS NULL" };
+    let sql = format!(
+        "SELECT number, key_id, at, method, path, status, outcome, code, units, refunded,
+             model_asked, model, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
+             reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration
+         FROM requests
+         WHERE number < coalesce(?1, 9223372036854775807) AND NOT (?2 AND outcome = ?3) {of_key}
+         ORDER BY number DESC LIMIT ?5"
+    );
+    let key_id = query.key_id.as_ref().map(KeyId::as_str);
+    let succeeded = Outcome::Succeeded.as_str();
+    let arguments = params![query.before, query.failed_only, succeeded, key_id, query.limit];
+    connection.prepare_cached(&sql)?.query_map(arguments, row)?.collect()
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
+    let tokens = match (row.get(12)?, row.get(13)?, row.get(14)?) {
+        (Some(prompt), Some(completion), Some(total)) => Some(Tokens {
+            cached: row.get(15)?,
+            reasoning: row.get(16)?,
+            ..Tokens::new(prompt, completion, total)
+        }),
+        _ => None,
+    };
+    let time = |column| row.get(column).map(|time: Option<u64>| time.map(Duration::from_micros));
+    Ok(RequestRow {
+        number: row.get(0)?,
+        key_id: KeyId::new(row.get::<_, String>(1)?),
+        at: from_unix_millis(row.get(2)?),
+        method: row.get(3)?,
+        path: row.get(4)?,
+        status: row.get(5)?,
+        outcome: row.get(6)?,
+        code: row.get(7)?,
+        units: row.get(8)?,
+        refunded: row.get(9)?,
+        model_asked: row.get(10)?,
+        model: row.get(11)?,
+        tokens,
+        bytes_in: row.get(17)?,
+        bytes_out: row.get(18)?,
+        time_to_head: time(19)?,
+        time_to_first_byte: time(20)?,
+        duration: Duration::from_micros(row.get(21)?),
+    })
+}
+
+/// Forgets some of the rows of before this time, the oldest first. Returns how many there were; none
+/// are left of these once it is fewer than `most`.
+pub(super) fn forget(
+    connection: &Connection,
+    before: SystemTime,
+    most: usize,
+) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "DELETE FROM requests WHERE at < ?1 AND number IN
+             (SELECT number FROM requests ORDER BY number LIMIT ?2)",
+        )?
+        .execute(params![unix_millis(before), most])
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
