@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fmt,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -28,6 +28,16 @@ enum Broken {
     Reset,
 }
 
+impl From<Broken> for io::Error {
+    fn from(broken: Broken) -> Self {
+        let kind = match broken {
+            Broken::Stalled => io::ErrorKind::TimedOut,
+            Broken::Reset => io::ErrorKind::ConnectionReset,
+        };
+        Self::new(kind, broken)
+    }
+}
+
 impl Upload {
     pub(crate) fn new(body: Incoming, version: Version, patience: Patience) -> Self {
         Self { body, is_http2: version == Version::HTTP_2, patience }
@@ -45,11 +55,11 @@ impl Body for Upload {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             ready!(this.patience.poll_over(cx));
-            return Poll::Ready(Some(Err(Broken::Stalled.into())));
+            return Poll::Ready(Some(Err(io::Error::from(Broken::Stalled).into())));
         };
         // hyper takes a reset with NO_ERROR for the end, wherever it comes.
         if frame.is_none() && this.is_http2 && !this.body.is_end_stream() {
-            return Poll::Ready(Some(Err(Broken::Reset.into())));
+            return Poll::Ready(Some(Err(io::Error::from(Broken::Reset).into())));
         }
         if let Some(Ok(frame)) = &frame {
             this.patience.moved(frame.data_ref().map_or(0, Buf::remaining));

@@ -24,8 +24,10 @@ pub enum UpstreamFault {
     Unreadable,
     /// The client's request body was larger than allowed, so the request was given up.
     RequestTooLarge,
-    /// The client's request body broke off, so the request was given up.
+    /// The client's request body was malformed, so the request was given up.
     RequestBroken,
+    /// The client left before the end of its request body.
+    RequestAbandoned,
 }
 
 impl UpstreamFault {
@@ -42,6 +44,7 @@ impl UpstreamFault {
             Self::Unreadable => "upstream_refused",
             Self::RequestTooLarge => "request_too_large",
             Self::RequestBroken => "request_body_broken",
+            Self::RequestAbandoned => "request_abandoned",
         }
     }
 }

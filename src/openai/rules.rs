@@ -69,6 +69,9 @@ fn request_headers() -> HeaderRules {
         .without(HeaderName::from_static("api-key"))
         .without(HeaderName::from_static("openai-organization"))
         .without(HeaderName::from_static("openai-project"))
+        .without(HeaderName::from_static("x-http-method-override"))
+        .without(HeaderName::from_static("x-original-url"))
+        .without(HeaderName::from_static("x-rewrite-url"))
 }
 
 fn response_headers() -> HeaderRules {
@@ -82,6 +85,7 @@ fn response_headers() -> HeaderRules {
         .without(HeaderName::from_static("openai-organization"))
         .without(HeaderName::from_static("openai-project"))
         .without_prefix("x-ratelimit-")
+        .without_prefix("ratelimit")
 }
 
 fn judge(head: &Parts) -> Option<UpstreamFault> {

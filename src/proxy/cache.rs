@@ -32,8 +32,8 @@ type Flight = BoxFuture<'static, Fetched>;
 ///
 /// Callers that find no fresh answer share one call to the service. No task is spawned: the call
 /// moves on while any of them waits, and ends when the last one leaves. Only a 200 is kept. If a
-/// refresh yields anything else, the old answer is served on, and the next attempt is made 5 s
-/// later at the earliest; without an old answer, the callers get the failure's.
+/// refresh yields anything else, the old answer, or without one the failure's, is served on, and
+/// the next attempt is made 5 s later at the earliest.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -72,7 +72,7 @@ struct State {
 }
 
 struct Kept {
-    answer: Response<Bytes>,
+    answer: Fetched,
     fresh_until: Instant,
 }
 
@@ -125,20 +125,25 @@ impl CachedGet {
 
     /// The kept answer, or a new one.
     pub async fn get(&self) -> Response<Bytes> {
-        let flight = {
-            let mut state = lock(&self.state);
-            match &state.kept {
-                Some(kept) if Instant::now() < kept.fresh_until => return kept.answer.clone(),
-                _ => {}
-            }
-            let running = state.flight.as_ref().and_then(WeakShared::upgrade);
-            running.unwrap_or_else(|| {
-                let flight = self.depart();
-                state.flight = flight.downgrade();
-                flight
-            })
+        let answer = match self.kept_or_flight() {
+            Ok(kept) => kept,
+            Err(flight) => flight.await,
         };
-        flight.await.unwrap_or_else(|fault| faulty(&*self.reject, fault, rejection(fault, None)))
+        answer.unwrap_or_else(|fault| faulty(&*self.reject, fault, rejection(fault, None)))
+    }
+
+    fn kept_or_flight(&self) -> Result<Fetched, Shared<Flight>> {
+        let mut state = lock(&self.state);
+        match &state.kept {
+            Some(kept) if Instant::now() < kept.fresh_until => return Ok(kept.answer.clone()),
+            _ => {}
+        }
+        let running = state.flight.as_ref().and_then(WeakShared::upgrade);
+        Err(running.unwrap_or_else(|| {
+            let flight = self.depart();
+            state.flight = flight.downgrade();
+            flight
+        }))
     }
 
     fn depart(&self) -> Shared<Flight> {
@@ -156,20 +161,16 @@ impl CachedGet {
 impl State {
     fn landed(&mut self, fetched: Fetched, time_to_live: Duration) -> Fetched {
         self.flight = None;
-        match (fetched, &mut self.kept) {
-            (Ok(answer), kept) if answer.status() == StatusCode::OK => {
-                *kept = Some(Kept {
-                    answer: answer.clone(),
-                    fresh_until: Instant::now() + time_to_live,
-                });
-                Ok(answer)
-            }
-            (_, Some(kept)) => {
-                kept.fresh_until = Instant::now() + RETRY.min(time_to_live);
-                Ok(kept.answer.clone())
-            }
-            (failed, None) => failed,
-        }
+        let is_good = |answer: &Fetched| {
+            answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::OK)
+        };
+        let (answer, time) = match self.kept.take() {
+            _ if is_good(&fetched) => (fetched, time_to_live),
+            Some(kept) if is_good(&kept.answer) => (kept.answer, RETRY.min(time_to_live)),
+            _ => (fetched, RETRY.min(time_to_live)),
+        };
+        self.kept = Some(Kept { answer: answer.clone(), fresh_until: Instant::now() + time });
+        answer
     }
 }
 

@@ -30,6 +30,7 @@ use super::{
     connector::Connector,
     error::BoxError,
     exchange::Exchange,
+    lanes::{Lanes, Pool, Running},
     resend::{Again, Sent},
 };
 
@@ -67,11 +68,9 @@ impl ClientOptions {
 ///
 /// A clone shares the pool. A request that met a connection closed before anything was sent is
 /// moved to another one. One that was sent over a connection that the upstream had closed since its
-/// last answer is sent again, once, if its method is idempotent and it has no body. Apart from that
+/// last answer is sent again, once, if its method is safe (RFC 9110, section 9.2.1) and it has no body. Apart from that
 /// nothing is retried.
-pub struct UpstreamClient<B, C = HttpsConnector<HttpConnector>>(Pool<B, C>);
-
-type Pool<B, C> = Client<Connector<C>, Sent<B>>;
+pub struct UpstreamClient<B, C = HttpsConnector<HttpConnector>>(Lanes<B, C>);
 
 /// Makes the transport for an [`UpstreamProxyService`](super::UpstreamProxyService): rustls with
 /// ring and Mozilla's root certificates; `http` addresses work too. Must be used within a Tokio
@@ -105,7 +104,8 @@ where
     C: Clone + Send + Sync + 'static,
     S: Read + Write + Connection + Unpin + Send + 'static,
 {
-    let client = Client::builder(TokioExecutor::new())
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(options.pool_idle_timeout)
@@ -113,9 +113,9 @@ where
         .http1_max_buf_size(64 * 1024)
         .http2_initial_stream_window_size(256 * 1024)
         .http2_initial_connection_window_size(32 * 1024 * 1024)
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .build(Connector::new(connector, options.connect_timeout));
-    UpstreamClient(client)
+        .http2_keep_alive_interval(Duration::from_secs(30));
+    let connector = Connector::new(connector, options.connect_timeout);
+    UpstreamClient(Lanes::new(|| builder.build(connector.clone())))
 }
 
 impl<B, C, S> Service<Request<B>> for UpstreamClient<B, C>
@@ -138,8 +138,10 @@ where
     fn call(&mut self, request: Request<B>) -> UpstreamCall<B, C> {
         let (mut request, again) = Sent::first(request);
         let exchange = Exchange::of(&mut request);
-        let again = again.map(|again| Box::new((again, self.0.clone())));
-        UpstreamCall { exchange, call: self.0.request(request), again, failed: None }
+        let (pool, running) = self.0.enter();
+        let again = again.map(|again| Box::new((again, pool.clone())));
+        let call = pool.request(request);
+        UpstreamCall { exchange, call, again, failed: None, running: Some(running) }
     }
 }
 
@@ -152,6 +154,7 @@ pub struct UpstreamCall<B, C = HttpsConnector<HttpConnector>> {
     /// Why the first attempt failed. It stays the reason if the second fails, too: the upstream may
     /// have seen the first.
     failed: Option<legacy::Error>,
+    running: Option<Running>,
 }
 
 /// Nothing in it is ever pinned.
@@ -174,7 +177,8 @@ where
                 Ok(response) => {
                     let exchange = self.exchange.take().map(Exchange::answered);
                     let is_http2 = response.version() == Version::HTTP_2;
-                    let body = |inner| UpstreamBody { exchange, is_http2, inner };
+                    let running = self.running.take();
+                    let body = |inner| UpstreamBody { exchange, is_http2, inner, running };
                     return Poll::Ready(Ok(response.map(body)));
                 }
                 Err(error) => error,
@@ -202,6 +206,7 @@ pin_project! {
         is_http2: bool,
         #[pin]
         inner: Incoming,
+        running: Option<Running>,
     }
 }
 

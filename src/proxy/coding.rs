@@ -35,23 +35,27 @@ impl Coding {
 /// Takes gzip off, piece by piece.
 pub(super) struct Gunzip {
     decoder: MultiGzDecoder<Vec<u8>>,
+    begun: bool,
     decoded: usize,
 }
 
 impl Gunzip {
     pub(super) fn new() -> Self {
-        Self { decoder: MultiGzDecoder::new(Vec::new()), decoded: 0 }
+        Self { decoder: MultiGzDecoder::new(Vec::new()), begun: false, decoded: 0 }
     }
 
     /// What these bytes decode to. Fails on what is no gzip, and past 1 MiB of text.
     pub(super) fn decode(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        self.begun |= !bytes.is_empty();
         self.decoder.write_all(bytes)?;
         self.take()
     }
 
-    /// The last of the text. Fails if the end is missing.
+    /// The last of the text. Fails if the end is missing; nothing at all is an empty text.
     pub(super) fn finish(&mut self) -> io::Result<Vec<u8>> {
-        self.decoder.try_finish()?;
+        if self.begun {
+            self.decoder.try_finish()?;
+        }
         self.take()
     }
 

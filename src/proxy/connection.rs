@@ -95,11 +95,19 @@ pub(super) struct Watched<S> {
     inner: TokioIo<S>,
     traffic: Traffic,
     stalled: bool,
+    /// The peer takes no more. What it has said before is still to be read: an upstream may answer a
+    /// request and close before it has read all of it.
+    is_deaf: bool,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self { inner: TokioIo::new(socket), traffic: Traffic::default(), stalled: false }
+        Self {
+            inner: TokioIo::new(socket),
+            traffic: Traffic::default(),
+            stalled: false,
+            is_deaf: false,
+        }
     }
 
     /// Passes on the outcome of a write, or fails one that must wait for nobody.
@@ -118,6 +126,27 @@ impl<S> Watched<S> {
             self.stalled = outcome.is_pending();
         }
         outcome
+    }
+
+    /// Passes on the outcome of a write of so many bytes; from the first that fails because the peer
+    /// has gone, bytes are thrown away.
+    fn written(
+        &mut self,
+        cx: &Context<'_>,
+        length: usize,
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let outcome = self.outcome(cx, outcome);
+        let has_gone = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        };
+        match &outcome {
+            Poll::Ready(Err(error)) if has_gone(error) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            _ => outcome,
+        }
     }
 }
 
@@ -148,9 +177,12 @@ impl<S: rt::Write + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
         self.traffic.written();
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.outcome(cx, written)
+        self.written(cx, buf.len(), written)
     }
 
     fn poll_write_vectored(
@@ -158,9 +190,13 @@ impl<S: rt::Write + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.is_deaf {
+            return Poll::Ready(Ok(length));
+        }
         self.traffic.written();
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.outcome(cx, written)
+        self.written(cx, length, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -168,6 +204,9 @@ impl<S: rt::Write + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_deaf {
+            return Poll::Ready(Ok(()));
+        }
         let flushed = Pin::new(&mut self.inner).poll_flush(cx);
         self.outcome(cx, flushed)
     }

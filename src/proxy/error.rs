@@ -1,4 +1,4 @@
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, io};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -63,10 +63,28 @@ pub(super) fn transport_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
 
 /// What an error of the client's own request body means.
 pub(super) fn upload_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
-    match is_over_limit(error) {
-        true => UpstreamFault::RequestTooLarge,
-        false => UpstreamFault::RequestBroken,
+    if is_over_limit(error) {
+        UpstreamFault::RequestTooLarge
+    } else if sources(error).any(has_left) {
+        UpstreamFault::RequestAbandoned
+    } else {
+        UpstreamFault::RequestBroken
     }
+}
+
+/// Whether a body ended with its connection or stream, and not by what was sent.
+fn has_left(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    #[cfg(feature = "client")]
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+    }
+    #[cfg(feature = "client")]
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        return error.is_remote();
+    }
+    let left = [BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof];
+    error.downcast_ref::<io::Error>().is_some_and(|error| left.contains(&error.kind()))
 }
 
 fn is_over_limit(error: &(dyn Error + 'static)) -> bool {
@@ -77,6 +95,11 @@ fn is_connect(error: &(dyn Error + 'static)) -> bool {
     #[cfg(feature = "client")]
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         return error.is_connect();
+    }
+    #[cfg(feature = "client")]
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        // The upstream has done nothing for it (RFC 9113, section 8.7).
+        return error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     }
     error.is::<ConnectError>()
 }
@@ -114,12 +137,17 @@ pub(super) fn rejection(fault: UpstreamFault, upstream: Option<StatusCode>) -> R
             (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed.")
         }
         UpstreamFault::RequestBroken => {
+            (StatusCode::BAD_REQUEST, "The request body could not be read.")
+        }
+        UpstreamFault::RequestAbandoned => {
             (StatusCode::BAD_REQUEST, "The request body broke off before its end.")
         }
         UpstreamFault::Protocol => (bad_gateway, "The upstream's answer could not be read."),
     };
     let kind = match fault {
-        UpstreamFault::RequestTooLarge | UpstreamFault::RequestBroken => "invalid_request_error",
+        UpstreamFault::RequestTooLarge
+        | UpstreamFault::RequestBroken
+        | UpstreamFault::RequestAbandoned => "invalid_request_error",
         _ => "upstream_error",
     };
     Rejection::new(status, kind, fault.code(), message)

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    ProxyBody,
+    ProxyBody, Timeouts,
     excerpt::Excerpt,
     shared::{Replaced, Shared},
-    upload::UploadFault,
+    upload::Upload,
 };
 use crate::{
     body::ResponseBody,
@@ -43,7 +43,7 @@ pin_project! {
             #[pin]
             limit: Option<Sleep>,
             end: Option<Instant>,
-            upload: UploadFault,
+            upload: Upload,
         },
         Replacing {
             #[pin]
@@ -57,9 +57,10 @@ pin_project! {
 }
 
 impl<F, B, R> ResponseFuture<F, B, R> {
-    pub(super) fn calling(call: F, upload: UploadFault, shared: Arc<Shared<R>>) -> Self {
-        let limit = shared.timeouts.for_head().map(sleep);
-        let end = shared.timeouts.total.and_then(|total| Instant::now().checked_add(total));
+    pub(super) fn calling(call: F, upload: Upload, shared: Arc<Shared<R>>) -> Self {
+        let timeouts = shared.timeouts;
+        let end = timeouts.total.and_then(|total| upload.called().checked_add(total));
+        let limit = timeouts.for_head(upload.called(), end).map(sleep_until);
         let state = State::Calling { call, limit, end, upload };
         Self { state, shared }
     }
@@ -97,12 +98,8 @@ where
                     }
                     Poll::Ready(Err(error)) => this.shared.failure(&*error.into(), upload),
                     Poll::Pending => {
-                        let Some(limit) = limit.as_pin_mut() else {
-                            return Poll::Pending;
-                        };
-                        ready!(limit.poll(cx));
-                        tracing::warn!("the upstream sent no response head in time");
-                        this.shared.fault(UpstreamFault::Timeout)
+                        let fault = ready!(late(limit, *end, upload, &this.shared.timeouts, cx));
+                        this.shared.fault(fault)
                     }
                 },
                 StateProj::Replacing { excerpt, replaced } => {
@@ -118,6 +115,30 @@ where
             return Poll::Ready(Ok(ResponseBody::answer(own)));
         }
     }
+}
+
+/// Ready when the time for the head is over, with what that means.
+fn late(
+    limit: Pin<&mut Option<Sleep>>,
+    end: Option<Instant>,
+    upload: &Upload,
+    timeouts: &Timeouts,
+    cx: &mut Context<'_>,
+) -> Poll<UpstreamFault> {
+    let Some(mut limit) = limit.as_pin_mut() else { return Poll::Pending };
+    loop {
+        ready!(limit.as_mut().poll(cx));
+        let Some(went_on) = upload.went_on() else {
+            tracing::warn!("the request could not be sent in time");
+            return Poll::Ready(UpstreamFault::Unreached);
+        };
+        match timeouts.for_head(went_on, end) {
+            Some(later) if later > limit.deadline() => limit.as_mut().reset(later),
+            _ => break,
+        }
+    }
+    tracing::warn!("the upstream sent no response head in time");
+    Poll::Ready(UpstreamFault::Timeout)
 }
 
 impl<F, B> std::fmt::Debug for State<F, B> {

@@ -83,14 +83,25 @@ impl NameSet {
     fn forwarding() -> Self {
         let mut set = Self { prefixes: vec!["x-forwarded-".into()], ..Self::default() };
         let others = [
-            "forwarded",
-            "via",
             "cf-connecting-ip",
+            "cf-connecting-ipv6",
             "client-ip",
+            "fastly-client-ip",
+            "forwarded",
+            "forwarded-for",
             "true-client-ip",
+            "via",
+            "x-azure-clientip",
+            "x-azure-socketip",
+            "x-client-cert",
             "x-client-ip",
             "x-cluster-client-ip",
+            "x-envoy-external-address",
+            "x-forwarded",
+            "x-original-forwarded-for",
             "x-real-ip",
+            "x-remote-addr",
+            "x-remote-ip",
         ];
         others.map(HeaderName::from_static).into_iter().for_each(|name| set.add(name));
         set
@@ -122,10 +133,10 @@ impl HeaderRules {
         self
     }
 
-    /// Drops all headers whose names start with `prefix` (in lower case), too.
+    /// Drops all headers whose names start with `prefix`, in any case, too.
     #[must_use]
     pub fn without_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
-        let prefix = prefix.into();
+        let prefix: Box<str> = prefix.into().to_ascii_lowercase().into();
         self.dropped.prefixes.push(prefix.clone());
         self.untrusted.prefixes.push(prefix);
         self

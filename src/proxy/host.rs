@@ -12,7 +12,7 @@ pub(super) enum HostError {
 impl HostError {
     pub(super) fn message(self) -> &'static str {
         match self {
-            Self::Missing => "The request has no Host header.",
+            Self::Missing => "The request names no host.",
             Self::Repeated => "The request has more than one Host header.",
             Self::Malformed => "The request's host is malformed.",
             Self::Mismatch => "The Host header contradicts the request's authority.",
@@ -29,7 +29,9 @@ pub(super) fn check(head: &Parts) -> Result<(), HostError> {
     let mut lines = head.headers.get_all(header::HOST).iter();
     let host = match (lines.next(), lines.next()) {
         (_, Some(_)) => return Err(HostError::Repeated),
-        (None, None) if is_http1(head.version) => return Err(HostError::Missing),
+        (None, None) if is_http1(head.version) || head.uri.authority().is_none() => {
+            return Err(HostError::Missing);
+        }
         (host, None) => host,
     };
     let host = host.map(HeaderValue::as_bytes);

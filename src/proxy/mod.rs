@@ -35,6 +35,8 @@ mod future;
 mod headers;
 mod host;
 mod joined;
+#[cfg(feature = "client")]
+mod lanes;
 mod mask;
 mod passed;
 mod path;

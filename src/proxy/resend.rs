@@ -19,8 +19,9 @@ pin_project! {
 
 /// What it takes to send a request again: its head.
 ///
-/// Only requests that mean the same however often they arrive, and have no body, may be sent again
-/// (RFC 9110, section 9.2.2).
+/// Only requests that change nothing and have no body may be sent again (RFC 9110, section 9.2.1): the
+/// upstream may have seen the first. Those that change the same however often they arrive could do
+/// so at a time when nobody wants it any more.
 pub(super) struct Again(Parts);
 
 impl<B> Sent<B> {
@@ -29,7 +30,7 @@ impl<B> Sent<B> {
     where
         B: Body,
     {
-        let may_repeat = request.method().is_idempotent() && request.body().is_end_stream();
+        let may_repeat = request.method().is_safe() && request.body().is_end_stream();
         let (head, body) = request.into_parts();
         let again = may_repeat.then(|| Again(head.clone()));
         (Request::from_parts(head, Self { body: Some(body), held: None }), again)

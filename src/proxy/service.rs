@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{
     ProxyBody, ProxyRules, RequestBody, ResponseFuture, Timeouts, UpstreamBase, error::BoxError,
-    error::ConnectError, secret::Secret, shared::Shared, upload::UploadFault,
+    error::ConnectError, secret::Secret, shared::Shared, upload::Upload,
 };
 use crate::error::{ProblemJson, Reject};
 
@@ -164,11 +164,11 @@ where
         let shared = Arc::clone(&self.shared);
         if let Some(error) = self.not_ready.take() {
             let error = ConnectError::new(error);
-            let answer = shared.failure(&error, &UploadFault::default());
+            let answer = shared.failure(&error, &Upload::none());
             return ResponseFuture::answered(answer, shared);
         }
         let (mut head, body) = request.into_parts();
-        if let Err(rejection) = shared.prepare(&mut head) {
+        if let Err(rejection) = shared.prepare(&mut head, &body) {
             let answer = shared.refusal(*rejection);
             return ResponseFuture::answered(answer, shared);
         }

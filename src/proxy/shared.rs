@@ -6,6 +6,7 @@ use http::{
     response::Parts,
 };
 use http_body::Body;
+use jiff::civil::DateTime;
 use tokio::time::Instant;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     secret::Secret,
     timeout::IdleTimeout,
     upgrade,
-    upload::UploadFault,
+    upload::Upload,
 };
 use crate::{
     body::ResponseBody,
@@ -58,7 +59,11 @@ impl<R: Reject> Shared<R> {
     /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; where none is
     /// put in its place, the transport derives it from the address. The extensions stay behind, as
     /// they belong to the layers of this side and may hold secrets.
-    pub(super) fn prepare(&self, head: &mut request::Parts) -> Result<(), Box<Rejection>> {
+    pub(super) fn prepare(
+        &self,
+        head: &mut request::Parts,
+        body: &impl Body,
+    ) -> Result<(), Box<Rejection>> {
         let target = RequestTarget::of(head).map_err(unsent)?;
         if has_hop_by_hop(&head.headers) {
             upgrade::check(&head.headers).map_err(unsent)?;
@@ -76,6 +81,12 @@ impl<R: Reject> Shared<R> {
         };
         if let Some(credential) = &self.credential {
             head.headers.insert(header::AUTHORIZATION, credential.clone());
+        }
+        let is_unsized = !body.is_end_stream() && body.size_hint().exact().is_none();
+        if is_unsized && !head.headers.contains_key(header::CONTENT_LENGTH) {
+            // Without it hyper takes a GET to have no body.
+            let chunked = HeaderValue::from_static("chunked");
+            head.headers.insert(header::TRANSFER_ENCODING, chunked);
         }
         Ok(())
     }
@@ -105,7 +116,10 @@ impl<R: Reject> Shared<R> {
     ) -> Response<ProxyBody<B>> {
         head.version = Version::HTTP_11;
         head.extensions = Extensions::new();
+        // `Connection` may nominate what says how the body is coded.
+        let coding = Coding::of(&head.headers);
         strip_hop_by_hop(&mut head.headers);
+        head.headers.remove(header::TE);
         framing::name_one_length(&mut head.headers);
         self.rules.response.apply(&mut head.headers);
         let secret = self.secret.as_ref();
@@ -113,7 +127,6 @@ impl<R: Reject> Shared<R> {
             remove_where(&mut head.headers, |_, value| secret.is_in(value.as_bytes()));
         }
         let secret = secret.filter(|_| head.status.is_client_error());
-        let coding = Coding::of(&head.headers);
         let mask = match secret {
             Some(secret) if !body.is_end_stream() => match coding {
                 Coding::Identity => Some(Mask::new(secret.clone(), None)),
@@ -163,9 +176,9 @@ impl<R: Reject> Shared<R> {
     pub(super) fn failure(
         &self,
         error: &(dyn Error + 'static),
-        upload: &UploadFault,
+        upload: &Upload,
     ) -> Response<Bytes> {
-        if let Some(fault) = upload.get() {
+        if let Some(fault) = upload.fault() {
             return self.fault(fault);
         }
         let fault = transport_fault(error);
@@ -179,19 +192,21 @@ impl<R: Reject> Shared<R> {
         let mut text = text.to_vec();
         if let Some(secret) = &self.secret {
             secret.mask(&mut text);
+            // Where the text is cut, the credential may be, too.
+            text.truncate(text.len() - secret.begun(&text));
         }
         String::from_utf8_lossy(&text).into_owned()
     }
 }
 
-/// The upstream's `Retry-After`, if it has the form of seconds or of a date (RFC 9110, section
-/// 10.2.3) and so no text of its own.
+/// The upstream's `Retry-After`, if it is seconds or a date (RFC 9110, section 10.2.3) and so no
+/// text of its own.
 fn retry_after(headers: &HeaderMap) -> Option<HeaderValue> {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b" ,:-".contains(byte);
-    headers
-        .get(header::RETRY_AFTER)
-        .filter(|value| value.len() <= 40 && value.as_bytes().iter().all(allowed))
-        .cloned()
+    let value = headers.get(header::RETRY_AFTER)?;
+    let text = value.to_str().ok()?;
+    let is_seconds = (1..=10).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let is_date = || DateTime::strptime("%a, %d %b %Y %H:%M:%S GMT", text).is_ok();
+    (is_seconds || is_date()).then(|| value.clone())
 }
 
 impl<R> fmt::Debug for Shared<R> {

@@ -17,7 +17,8 @@ use super::error::{BoxError, Chain};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// From sending the request to the response head, the upload included.
+    /// From sending the request to the response head. While the request's body goes on, the time
+    /// begins anew with each piece: how long a client may take to send it is its server's affair.
     pub head: Option<Duration>,
     /// Between two frames of the response body, while the client waits for one.
     pub idle: Option<Duration>,
@@ -51,9 +52,11 @@ impl Timeouts {
         Self { total: limit.into(), ..self }
     }
 
-    /// By when the head must be there, if at all.
-    pub(super) fn for_head(&self) -> Option<Duration> {
-        self.head.into_iter().chain(self.total).min()
+    /// By when the head must be there, if at all, where the upload went on last at this time and
+    /// the whole answer must be there by `end`.
+    pub(super) fn for_head(&self, last: Instant, end: Option<Instant>) -> Option<Instant> {
+        let head = self.head.and_then(|head| last.checked_add(head));
+        head.into_iter().chain(end).min()
     }
 }
 
@@ -127,7 +130,9 @@ where
             return Poll::Pending;
         };
         let since = *this.waiting_since.get_or_insert_with(Instant::now);
-        let deadline = since + limit;
+        let Some(deadline) = since.checked_add(limit) else {
+            return Poll::Pending;
+        };
         if this.timer.is_none() {
             this.timer.set(Some(sleep_until(deadline)));
         }

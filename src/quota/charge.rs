@@ -43,8 +43,8 @@ pub enum Settlement {
 /// | answer | unit |
 /// |---|---|
 /// | the upstream was never reached, or the request was refused before it was sent | given back |
-/// | a 5xx, the upstream's or the handler's own; a body that breaks or grows too large on its way to the upstream | given back, at most as often a day as the limit |
-/// | anything else: 2xx–4xx, a timeout, a broken connection, a client that left | kept |
+/// | a 5xx, the upstream's or the handler's own; a body that is malformed or grows too large on its way to the upstream | given back, at most as often a day as the limit |
+/// | anything else: 2xx–4xx, a timeout, a broken connection, a client that left, be it amid its upload | kept |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChargeUnlessUndone;
 

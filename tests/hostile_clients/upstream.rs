@@ -149,7 +149,7 @@ async fn converse(mut socket: BufReader<TcpStream>, requests: Requests) -> Resul
             (recorded.over, recorded.whole) = (true, body.is_ok());
         }
         body?;
-        answer(&mut socket, request.target().ends_with("/long")).await?;
+        answer(&mut socket, request.target()).await?;
     }
 }
 
@@ -203,14 +203,17 @@ async fn chunk(socket: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     }
 }
 
-async fn answer(socket: &mut BufReader<TcpStream>, long: bool) -> Result<()> {
+/// The list of models is told from other answers, as the gateway keeps it.
+async fn answer(socket: &mut BufReader<TcpStream>, target: &str) -> Result<()> {
+    let long = target.ends_with("/long");
     let length = if long { LONG } else { 2 };
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     );
     socket.write_all(head.as_bytes()).await?;
     if !long {
-        return socket.write_all(b"{}").await;
+        let is_list = target.split('?').next().is_some_and(|path| path.ends_with("/models"));
+        return socket.write_all(if is_list { b"[]" } else { b"{}" }).await;
     }
     let piece = vec![b' '; 64 * 1024];
     for _ in 0..LONG / piece.len() {

@@ -203,13 +203,18 @@ async fn no_answer_is_a_protocol_error() {
         Fault::Reset(Reason::NO_ERROR),
         Fault::Reset(Reason::ENHANCE_YOUR_CALM),
         Fault::Reset(Reason::HTTP_1_1_REQUIRED),
-        Fault::Reset(Reason::REFUSED_STREAM),
         Fault::GoAway(Reason::PROTOCOL_ERROR),
         Fault::GoAway(Reason::INTERNAL_ERROR),
         Fault::Close,
     ] {
         assert_eq!(end_after(fault).await, End::Fault(UpstreamFault::Protocol), "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_refused_stream_was_never_served() {
+    let end = end_after(Fault::Reset(Reason::REFUSED_STREAM)).await;
+    assert_eq!(end, End::Fault(UpstreamFault::Unreached));
 }
 
 #[tokio::test]

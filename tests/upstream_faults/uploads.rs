@@ -99,5 +99,18 @@ async fn uploads_that_grow_too_large_are_refunded_at_most_as_often_as_the_limit(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_broken_uploads_share_one_allowance() {
-    break_uploads(&[(End::NoChunk, 400), (End::TooLarge, 413), (End::Half, 400)]).await;
+    break_uploads(&[(End::NoChunk, 400), (End::TooLarge, 413)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_client_leaves_is_charged() {
+    static KINDS: &[Kind] = &[kind("takes all and waits", &[Hang], Cut(0, ""), 0)];
+    let rogue = Rogue::start(KINDS).await;
+    let gateway = command(&rogue.base_url()).start();
+    let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
+    for _ in 0..LIMIT {
+        assert_eq!(upload(&gateway, &rogue, &key, "/v1/0/left", End::Half).await, 400);
+    }
+    assert_eq!(used(&gateway, &key).await, LIMIT as u64);
+    assert_eq!(upload(&gateway, &rogue, &key, "/v1/0/left", End::Half).await, 429);
 }
