@@ -220,3 +220,36 @@ impl<R> fmt::Debug for Shared<R> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ProblemJson;
+
+    #[test]
+    fn a_text_that_is_cut_within_the_credential_does_not_show_its_begin() {
+        let credential = HeaderValue::from_static("Bearer sk-sponsor-0123");
+        let shared = Shared {
+            base: "http://a".parse().unwrap(),
+            mount: "".into(),
+            secret: Secret::of(&credential),
+            credential: Some(credential),
+            rules: ProxyRules::new(),
+            timeouts: Timeouts::new(),
+            reject: ProblemJson,
+        };
+        assert_eq!(shared.readable(b"bad sk-sponsor-0123, sk-sponsor-012"), "bad ***************, ");
+    }
+
+    #[test]
+    fn only_times_are_told_when_to_retry() {
+        let told = |value: &'static str| {
+            let headers = [(header::RETRY_AFTER, HeaderValue::from_static(value))];
+            retry_after(&HeaderMap::from_iter(headers)).is_some()
+        };
+        assert!(told("0") && told("120") && told("Sun, 06 Nov 1994 08:49:37 GMT"));
+        for text in ["", "-1", "1.5", "sk-sponsor-0123", "Sun, 06 Nov 1994", "99999999999"] {
+            assert!(!told(text), "{text}");
+        }
+    }
+}

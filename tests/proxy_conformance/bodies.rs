@@ -1,6 +1,7 @@
 //! Bodies pass as they are, and where there is none, none is waited for.
 
 use serde_json::json;
+use tokio::net::TcpListener;
 use tower_quota::proxy::ProxyRules;
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     gateway::{gateway, proxy, serve},
     http1::{self, Socket},
     message::{
-        Message, PAIRS,
+        Message, PAIRS, PROTOCOLS,
         Protocol::{self, Http1},
         exchange,
     },
@@ -126,4 +127,44 @@ async fn a_body_is_asked_for_only_when_the_request_is_admitted() {
     upstream.saw_no_more();
     let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await.json();
     assert_eq!(usage["used"], 1);
+}
+
+#[tokio::test]
+async fn a_body_arrives_whatever_the_method_and_the_framing() {
+    for (client, server) in PAIRS {
+        for method in ["GET", "DELETE", "OPTIONS", "POST"] {
+            let mut upstream = Upstream::answering(server, Message::new("200")).await;
+            let gateway = gateway(&upstream.url).await;
+            // Trailers make it chunked over HTTP/1, and of no declared length over HTTP/2.
+            let request = Message::new(&format!("{method} /v1/x")).body("text").trailer("x", "y");
+            assert_eq!(exchange(client, &gateway, &request).await.start, "200");
+            assert_eq!(upstream.seen().await.text(), "text", "{method} {client:?} {server:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_upload_is_over_arrives_even_if_the_upstream_closes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = gateway(&format!("http://{}", listener.local_addr().unwrap())).await;
+    let refuse = async {
+        loop {
+            let mut socket = Socket::new(listener.accept().await.unwrap().0);
+            socket.head().await.unwrap();
+            socket.send("HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\n\r\nlarge").await;
+        }
+    };
+    let upload = async {
+        for client in PROTOCOLS {
+            for _ in 0..10 {
+                let request = Message::new("POST /v1/x").body(vec![b'x'; 2 << 20]).with_length();
+                let answer = exchange(client, &gateway, &request).await;
+                assert_eq!((&*answer.start, &*answer.text()), ("413", "large"), "{client:?}");
+            }
+        }
+    };
+    tokio::select! {
+        () = upload => {}
+        () = refuse => {}
+    }
 }

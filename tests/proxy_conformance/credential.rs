@@ -6,7 +6,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use crate::{
     gateway::{SPONSOR, gateway},
-    message::{Message, PAIRS, exchange},
+    message::{Message, PAIRS, Protocol::Http1, exchange},
     upstream::Upstream,
 };
 
@@ -42,4 +42,30 @@ async fn an_error_in_which_it_cannot_be_looked_for_is_withheld() {
         let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
         assert_eq!((&*answer.start, &*answer.code()), ("400", "upstream_refused"));
     }
+}
+
+#[tokio::test]
+async fn no_header_of_any_answer_carries_it() {
+    for (client, server) in PAIRS {
+        for status in ["200", "404", "429", "500"] {
+            let answer = Message::new(status)
+                .body("text")
+                .headers(&[("x-echo", &format!("Bearer {SPONSOR}")), ("retry-after", SPONSOR)]);
+            let upstream = Upstream::answering(server, answer).await;
+            let gateway = gateway(&upstream.url).await;
+            let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
+            assert!(!format!("{answer:?}").contains(SPONSOR), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_header_does_not_hide_how_it_is_coded() {
+    let echo = Message::new("422")
+        .headers(&[("content-encoding", "gzip"), ("connection", "content-encoding")])
+        .body(gzip(format!("bad key {SPONSOR}").as_bytes()));
+    let upstream = Upstream::answering(Http1, echo).await;
+    let gateway = gateway(&upstream.url).await;
+    let answer = exchange(Http1, &gateway, &Message::new("POST /v1/x")).await;
+    assert_eq!(answer.text(), format!("bad key {}", "*".repeat(SPONSOR.len())));
 }

@@ -16,6 +16,7 @@ mod hop_headers;
 mod http1;
 mod http2;
 mod http2_faults;
+mod http2_streams;
 mod identity;
 mod leaving;
 mod message;

@@ -33,6 +33,26 @@ enum Script {
     Answer(Message),
     /// Reads its head, begins this answer if there is one, and waits for the gateway to leave.
     Hold(Option<Message>),
+    /// The same without an answer; an HTTP/2 connection takes so many at once.
+    HoldAtMost(u32),
+}
+
+impl Script {
+    fn http2(&self) -> h2::server::Builder {
+        let mut builder = h2::server::Builder::new();
+        if let Self::HoldAtMost(streams) = self {
+            builder.max_concurrent_streams(*streams);
+        }
+        builder
+    }
+
+    /// What it begins to answer if it holds requests.
+    fn beginning(&self) -> Option<&Message> {
+        match self {
+            Self::Hold(beginning) => beginning.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -46,6 +66,11 @@ impl Upstream {
     /// Answers every request like this.
     pub(crate) async fn answering(protocol: Protocol, answer: Message) -> Self {
         Self::start(protocol, Script::Answer(answer)).await
+    }
+
+    /// Answers no request, and takes so many at once on a connection.
+    pub(crate) async fn holding_at_most(streams: u32) -> Self {
+        Self::start(Protocol::Http2, Script::HoldAtMost(streams)).await
     }
 
     /// Answers no request, or only begins to.
@@ -123,10 +148,10 @@ async fn serve_http1(socket: TcpStream, script: &Script, tell: &UnboundedSender<
                 socket.send(http1::encoded(&answer)).await;
             }
         }
-        Script::Hold(beginning) => {
+        Script::Hold(_) | Script::HoldAtMost(_) => {
             let Some(request) = socket.head().await else { return };
             let _ = tell.send(Event::Request(request));
-            if let Some(beginning) = beginning {
+            if let Some(beginning) = script.beginning() {
                 let head = beginning.clone().header("content-length", "1000");
                 socket.send(http1::encoded(&head)).await;
             }
@@ -139,7 +164,7 @@ async fn serve_http1(socket: TcpStream, script: &Script, tell: &UnboundedSender<
 async fn serve_http2(socket: TcpStream, script: Arc<Script>, tell: UnboundedSender<Event>) {
     socket.set_nodelay(true).unwrap();
     let Ok(socket) = tls::acceptor().accept(socket).await else { return };
-    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    let Ok(mut connection) = script.http2().handshake(socket).await else { return };
     let mut streams = JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (script, tell) = (script.clone(), tell.clone());
@@ -173,10 +198,10 @@ async fn serve_stream(
                 http2::finish(&mut stream, answer);
             }
         }
-        Script::Hold(beginning) => {
+        Script::Hold(_) | Script::HoldAtMost(_) => {
             let _ = tell.send(Event::Request(seen));
             let mut stream = None;
-            if let Some(beginning) = beginning {
+            if let Some(beginning) = script.beginning() {
                 let head = http2::answer_head(beginning);
                 let begun = stream.insert(respond.send_response(head, false).unwrap());
                 begun.send_data(beginning.body.clone().into(), false).unwrap();
