@@ -4,6 +4,10 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -27,12 +31,30 @@ pub(crate) struct PatientSocket {
     reading: bool,
     /// When the peer is looked after next.
     look: Option<Pin<Box<Sleep>>>,
+    closing: Closing,
+}
+
+/// How a connection ends. In HTTP/1.0 the end of the connection is that of the answer, so one that
+/// broke must be told from it.
+#[derive(Clone, Default)]
+pub(crate) struct Closing(Arc<AtomicBool>);
+
+impl Closing {
+    /// From now on the peer gets a reset unless all was sent.
+    pub(crate) fn reset_if_broken(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl PatientSocket {
     /// Waits with `patience` for the peer to take what is sent.
     pub(crate) fn new(socket: TcpStream, patience: Patience) -> Self {
-        Self { socket, patience, reading: false, look: None }
+        Self { socket, patience, reading: false, look: None, closing: Closing::default() }
+    }
+
+    /// How it will end, to be told by the connection's service.
+    pub(crate) fn closing(&self) -> Closing {
+        self.closing.clone()
     }
 
     /// Passes on the outcome of a write, or ends one that has stalled for too long.
@@ -113,6 +135,17 @@ impl AsyncWrite for PatientSocket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closing.0.store(false, Ordering::Relaxed);
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+impl Drop for PatientSocket {
+    fn drop(&mut self) {
+        if self.closing.0.load(Ordering::Relaxed)
+            && let Err(error) = self.socket.set_zero_linger()
+        {
+            tracing::debug!(%error, "no reset");
+        }
     }
 }

@@ -188,7 +188,7 @@ fn oversize(head: &Parts) -> Option<BadHead> {
     let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > TARGET_BYTES {
         Some(BadHead::TargetTooLong)
-    } else if head.headers.len() > HEADERS {
+    } else if head.headers.len() > HEADERS + 1 {
         Some(BadHead::TooLarge)
     } else {
         None

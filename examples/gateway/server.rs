@@ -2,10 +2,9 @@
 //! holding it, and an end that lets running answers finish.
 
 use std::{
-    fmt,
-    future::Future,
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,15 +17,12 @@ use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto::Builder,
-        graceful::{GracefulConnection, GracefulShutdown},
-    },
+    server::conn::auto::Builder,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 use tower::{BoxError, Service, ServiceExt};
@@ -35,7 +31,7 @@ use crate::{
     http1::Guarded,
     io::PatientSocket,
     patience::Patience,
-    stalls::{Stalls, Watched},
+    stalls::{Stalls, Tired, Watched},
 };
 
 /// Within this time a request's head must be there.
@@ -94,7 +90,7 @@ where
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let builder = builder();
-    let connections = GracefulShutdown::new();
+    let (shut_down, shutdown) = watch::channel(false);
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut tasks = JoinSet::new();
     loop {
@@ -102,12 +98,10 @@ where
             Some(_) = tasks.join_next() => {}
             accepted = accept(&listener, &places) => match accepted {
                 Ok((socket, peer, place)) => {
-                    let stalls = Stalls::default();
-                    let connection =
-                        connection(&builder, socket, peer, service.clone(), &stalls, limits.client);
-                    let connection = connections.watch(connection);
+                    let (builder, service) = (builder.clone(), service.clone());
+                    let (limit, shutdown) = (limits.client, shutdown.clone());
                     tasks.spawn(async move {
-                        finish(connection, &stalls, limits.client).await;
+                        serve_connection(builder, socket, peer, service, limit, shutdown).await;
                         drop(place);
                     });
                 }
@@ -119,9 +113,10 @@ where
     }
     drop(listener);
     draining.begin();
-    tracing::info!(connections = connections.count(), "shutting down");
+    tracing::info!(connections = tasks.len(), "shutting down");
+    shut_down.send_replace(true);
     tokio::select! {
-        () = connections.shutdown() => {}
+        () = ended(&mut tasks) => {}
         () = tokio::time::sleep(limits.shutdown) => {
             tracing::warn!("some answers did not finish in time");
         }
@@ -131,6 +126,11 @@ where
     // What is left is cut here, so that its end is recorded before the store is closed.
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Waits for the end of all of them.
+async fn ended(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
 }
 
 /// The next connection, once there is a place for it. Others wait in the system's queue.
@@ -174,15 +174,15 @@ fn nodelay(socket: TcpStream) -> TcpStream {
     socket
 }
 
-fn connection<S, B>(
-    builder: &Builder<TokioExecutor>,
+/// Serves a connection to its end, or until its client has kept it waiting for too long.
+async fn serve_connection<S, B>(
+    builder: Builder<TokioExecutor>,
     socket: TcpStream,
     peer: SocketAddr,
     service: S,
-    stalls: &Stalls,
-    patience: Duration,
-) -> impl GracefulConnection<Error: fmt::Display> + Send + 'static
-where
+    limit: Duration,
+    mut shutdown: watch::Receiver<bool>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
@@ -191,43 +191,56 @@ where
     B::Error: Into<BoxError>,
 {
     let peer = PeerAddr(peer.ip().to_canonical());
-    let socket = PatientSocket::new(nodelay(socket), Patience::new(patience));
+    let socket = PatientSocket::new(nodelay(socket), Patience::new(limit));
+    let closing = socket.closing();
     let socket = Guarded::new(socket);
     let refused = socket.refused();
-    let stalls = stalls.clone();
+    let stalls = Stalls::default();
+    let watched = stalls.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         if let Some(bad) = refused.get() {
             request.extensions_mut().insert(bad);
         }
+        if request.version() < Version::HTTP_11 {
+            closing.reset_if_broken();
+        }
+        let running = stalls.begin();
         // HTTP/1 is read in order, so a reader that does not go on stalls the socket.
         let stalls = (request.version() == Version::HTTP_2).then(|| stalls.clone());
         // hyper keeps the room of this future as long as the connection, so most of it is boxed.
         let answer = Box::pin(service.clone().oneshot(request));
         async move {
             let watch = |body| match &stalls {
-                Some(stalls) => stalls.watch(body),
-                None => Watched::unwatched(body),
+                Some(stalls) => stalls.watch(body, running),
+                None => Watched::unwatched(body, running),
             };
             answer.await.map(|response| response.map(watch))
         }
     });
-    builder.serve_connection(TokioIo::new(socket), service).into_owned()
-}
-
-/// Serves a connection to its end, or until one of its streams is not read for so long.
-async fn finish(
-    connection: impl Future<Output = Result<(), impl fmt::Display>>,
-    stalls: &Stalls,
-    limit: Duration,
-) {
-    tokio::select! {
-        ended = connection => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
+    let connection = builder.serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
+            }
+            // Nobody is told twice; the sender lives as long as the server.
+            _ = shutdown.wait_for(|ending| *ending), if !is_ending => {}
+            tired = watched.wait(limit) => match tired {
+                Tired::Idle if !is_ending => {}
+                _ => {
+                    tracing::debug!(?tired, "connection cut");
+                    return;
+                }
             }
         }
-        () = stalls.wait(limit) => tracing::debug!("connection cut: a stream is not read"),
+        connection.as_mut().graceful_shutdown();
+        is_ending = true;
     }
 }
 

@@ -1,12 +1,15 @@
-//! HTTP/2 streams whose reader does not go on.
+//! HTTP/2 streams whose reader does not go on, and connections on which nothing happens.
 //!
-//! Such a stream's body is not asked for more, so nothing within it can tell. Each body writes down
+//! A stalled stream's body is not asked for more, so nothing within it can tell. Each body writes down
 //! when it was asked last, and the connection looks.
 
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,32 +18,77 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, sleep};
 
-/// The bodies of one connection that have handed on a frame and were not asked for another.
+/// The requests of one connection, and those of its bodies that have handed on a frame and were not
+/// asked for another.
 #[derive(Clone, Default)]
-pub(crate) struct Stalls(Arc<Mutex<State>>);
+pub(crate) struct Stalls(Arc<Shared>);
 
 #[derive(Default)]
-struct State {
+struct Shared {
+    /// Requests that are not over, and all that there were.
+    running: AtomicUsize,
+    begun: AtomicU64,
+    stalled: Mutex<Stalled>,
+}
+
+#[derive(Default)]
+struct Stalled {
     bodies: u64,
     since: HashMap<u64, Instant>,
 }
 
+/// What a connection has done for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tired {
+    /// A body was not asked for more.
+    Stalled,
+    /// There was no request.
+    Idle,
+}
+
+/// A request of a connection, until its answer is over.
+pub(crate) struct Running(Stalls);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Stalls {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Stalled> {
+        self.0.stalled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another request has come.
+    pub(crate) fn begin(&self) -> Running {
+        self.0.running.fetch_add(1, Ordering::Relaxed);
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        Running(self.clone())
     }
 
     /// Watches a body of this connection.
-    pub(crate) fn watch<B>(&self, body: B) -> Watched<B> {
+    pub(crate) fn watch<B>(&self, body: B, running: Running) -> Watched<B> {
         let mut state = self.lock();
         state.bodies += 1;
-        Watched { inner: body, entry: Some(Entry { number: state.bodies, stalls: self.clone() }) }
+        let entry = Entry { number: state.bodies, stalls: self.clone() };
+        Watched { inner: body, entry: Some(entry), _running: running }
     }
 
-    /// Ready once a body was not asked for more for so long.
-    pub(crate) async fn wait(&self, limit: Duration) {
-        while self.lock().since.values().all(|since| since.elapsed() < limit) {
+    /// Ready once a body was not asked for more, or no request has come, for so long.
+    pub(crate) async fn wait(&self, limit: Duration) -> Tired {
+        let (mut idle, mut begun) = (0, 0);
+        loop {
             sleep(limit / 4).await;
+            if self.lock().since.values().any(|since| since.elapsed() >= limit) {
+                return Tired::Stalled;
+            }
+            let (running, before) = (self.0.running.load(Ordering::Relaxed), begun);
+            begun = self.0.begun.load(Ordering::Relaxed);
+            idle = if running == 0 && begun == before { idle + 1 } else { 0 };
+            if idle == 4 {
+                return Tired::Idle;
+            }
         }
     }
 }
@@ -51,6 +99,7 @@ pin_project! {
         #[pin]
         inner: B,
         entry: Option<Entry>,
+        _running: Running,
     }
 }
 
@@ -61,9 +110,9 @@ struct Entry {
 }
 
 impl<B> Watched<B> {
-    /// A body of which the connection need not know.
-    pub(crate) fn unwatched(body: B) -> Self {
-        Self { inner: body, entry: None }
+    /// A body of which the connection need not know whether it is read.
+    pub(crate) fn unwatched(body: B, running: Running) -> Self {
+        Self { inner: body, entry: None, _running: running }
     }
 }
 

@@ -238,7 +238,10 @@ mod tests {
             timeouts: Timeouts::new(),
             reject: ProblemJson,
         };
-        assert_eq!(shared.readable(b"bad sk-sponsor-0123, sk-sponsor-012"), "bad ***************, ");
+        assert_eq!(
+            shared.readable(b"bad sk-sponsor-0123, sk-sponsor-012"),
+            "bad ***************, "
+        );
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Reader {
     }
 
     /// The next frame.
-    async fn next(&mut self) -> Result<Frame> {
+    pub(crate) async fn next(&mut self) -> Result<Frame> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).await?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;

@@ -7,6 +7,7 @@
 mod common;
 
 mod chunks;
+mod closing;
 mod floods;
 mod frames;
 mod heads;

@@ -76,6 +76,10 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
         Err(_) => return Err(BadHead::Malformed),
     };
     let target = request.path.unwrap_or("");
+    // Whoever reads it as an address would cut it off there.
+    if target.contains('#') {
+        return Err(BadHead::Malformed);
+    }
     if target.len() > TARGET_BYTES {
         return Err(BadHead::TargetTooLong);
     }
@@ -178,6 +182,7 @@ mod tests {
             "GET / HTTP/2.0\r\n\r\n",
             "GET /\r\n\r\n",
             "GET ?a HTTP/1.1\r\n\r\n",
+            "GET /v1/x?a=1#b HTTP/1.1\r\n\r\n",
             "\u{16}\u{3}\u{1}\u{2}",
         ] {
             assert_eq!(judged(head), Err(BadHead::Malformed), "{head:?}");

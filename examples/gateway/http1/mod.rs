@@ -62,6 +62,8 @@ pub(crate) struct Guarded<S> {
     /// The end of the time for the first head. hyper has no limit for telling the protocols apart,
     /// and begins to count once it has bytes of a head, which here is when it has all of it.
     opening_until: Option<Pin<Box<Sleep>>>,
+    /// How long it is still read from after the last answer.
+    lingering_until: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
@@ -84,6 +86,7 @@ impl<S> Guarded<S> {
             searched: 0,
             refused: Refused::default(),
             opening_until: Some(Box::pin(sleep(HEAD_LIMIT))),
+            lingering_until: None,
         }
     }
 
@@ -170,18 +173,24 @@ fn malformed_chunk() -> io::Error {
 }
 
 impl<S: AsyncRead + Unpin> Guarded<S> {
-    /// Reads what follows a refused request and forgets it: a socket that is closed with unread bytes
-    /// may cost the peer the answer.
-    fn discard(&mut self, cx: &mut Context<'_>) {
-        loop {
+    /// Reads what follows and forgets it: a socket that is closed with unread bytes may cost the peer
+    /// the answer. Ready when no more will come.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let end = loop {
             self.pending.clear();
             self.pending.reserve(READ);
             match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.pending) {
                 Poll::Ready(Ok(1..)) => {}
-                _ => break,
+                other => break other.map(drop),
             }
-        }
-        self.pending.clear();
+        };
+        self.pending = BytesMut::new();
+        end
+    }
+
+    /// Whether the peer may still be sending a body that nobody wants.
+    fn is_amid_body(&self) -> bool {
+        matches!(self.state, State::Body(_) | State::Chunked(_) | State::Refused)
     }
 }
 
@@ -206,7 +215,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         }
         while this.released == 0 {
             if matches!(this.state, State::Refused) {
-                this.discard(cx);
+                let _ = this.poll_discard(cx);
                 return Poll::Pending;
             }
             if this.release()? {
@@ -239,7 +248,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -264,7 +273,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
+    /// Tells the peer that no more is sent. One that is amid a body may go on for a while, so that it
+    /// comes to read the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.lingering_until.is_none() {
+            ready!(Pin::new(&mut this.socket).poll_shutdown(cx))?;
+            if !this.is_amid_body() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let until = this.lingering_until.get_or_insert_with(|| Box::pin(sleep(HEAD_LIMIT)));
+        if until.as_mut().poll(cx).is_pending() {
+            ready!(this.poll_discard(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }

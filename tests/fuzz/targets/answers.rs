@@ -1,5 +1,5 @@
-//! What is told of an answer does not depend on the pieces in which it comes, and it passes
-//! unchanged.
+//! What is told of a request and its answer does not depend on the pieces in which they come, and
+//! they pass unchanged.
 #![no_main]
 
 use std::{
@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use tower::{Service, ServiceBuilder, service_fn};
-use tower_quota::usage::{Tokens, UsageEvent, UsageRecorderLayer, UsageSink};
+use tower_quota::usage::{RequestBody, Tokens, UsageEvent, UsageRecorderLayer, UsageSink};
 
 /// An answer and where it is cut.
 type Input<'a> = (Vec<u8>, &'a [u8]);
@@ -45,6 +45,13 @@ impl UsageSink for Events {
     }
 }
 
+#[derive(Debug, PartialEq)]
+struct Told {
+    asked: Option<String>,
+    model: Option<String>,
+    tokens: Option<Tokens>,
+}
+
 struct Pieces(std::vec::IntoIter<Bytes>);
 
 impl Body for Pieces {
@@ -59,17 +66,21 @@ impl Body for Pieces {
     }
 }
 
-fn told(pieces: Vec<Bytes>, answer: &[u8]) -> (Option<String>, Option<Tokens>, u64) {
+fn told(pieces: Vec<Bytes>, answer: &[u8]) -> Told {
     let events = Events::default();
+    let upload = Pieces(pieces.clone().into_iter());
     let pieces = Arc::new(Mutex::new(Some(pieces)));
     let mut service = ServiceBuilder::new().layer(UsageRecorderLayer::new(events.clone())).service(
-        service_fn(move |_: Request<()>| {
+        service_fn(move |request: Request<RequestBody<Pieces>>| {
             let pieces = pieces.lock().unwrap().take().unwrap();
-            async { Ok::<_, Infallible>(Response::new(Pieces(pieces.into_iter()))) }
+            async {
+                request.into_body().collect().await?;
+                Ok::<_, Infallible>(Response::new(Pieces(pieces.into_iter())))
+            }
         }),
     );
     let call = async {
-        let response = service.call(Request::new(())).await.unwrap();
+        let response = service.call(Request::new(upload)).await.unwrap();
         response.into_body().collect().await.unwrap().to_bytes()
     };
     // Nothing in it waits.
@@ -80,5 +91,6 @@ fn told(pieces: Vec<Bytes>, answer: &[u8]) -> (Option<String>, Option<Tokens>, u
     let mut events = events.0.lock().unwrap();
     assert_eq!(events.len(), 1);
     let event = events.remove(0);
-    (event.model, event.tokens, event.bytes_out)
+    assert_eq!(event.bytes_in, event.bytes_out);
+    Told { asked: event.model_asked, model: event.model, tokens: event.tokens }
 }
