@@ -43,6 +43,9 @@ pub(crate) const TARGET_BYTES: usize = 8 * 1024;
 /// The most header lines in it.
 pub(crate) const HEADERS: usize = 100;
 
+/// How long a connection may take to end once it was asked to and has no request.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// In a request's extensions: the address at the other end of the connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerAddr(pub(crate) IpAddr);
@@ -231,7 +234,7 @@ async fn serve_connection<S, B>(
             }
             // Nobody is told twice; the sender lives as long as the server.
             _ = shutdown.wait_for(|ending| *ending), if !is_ending => {}
-            tired = watched.wait(limit) => match tired {
+            tired = watched.wait(limit, if is_ending { limit.min(GOODBYE) } else { limit }) => match tired {
                 Tired::Idle if !is_ending => {}
                 _ => {
                     tracing::debug!(?tired, "connection cut");

@@ -75,11 +75,11 @@ impl Stalls {
         Watched { inner: body, entry: Some(entry), _running: running }
     }
 
-    /// Ready once a body was not asked for more, or no request has come, for so long.
-    pub(crate) async fn wait(&self, limit: Duration) -> Tired {
+    /// Ready once a body was not asked for more for `limit`, or no request has come for `idle`.
+    pub(crate) async fn wait(&self, limit: Duration, idle_limit: Duration) -> Tired {
         let (mut idle, mut begun) = (0, 0);
         loop {
-            sleep(limit / 4).await;
+            sleep(idle_limit.min(limit) / 4).await;
             if self.lock().since.values().any(|since| since.elapsed() >= limit) {
                 return Tired::Stalled;
             }
