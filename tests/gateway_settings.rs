@@ -42,6 +42,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("DAILY_REQ_LIMIT", "1.5", "from 0 (unlimited) to 1000000000"),
     ("QUOTA_TIMEZONE", "Mars/Olympus", "IANA"),
     ("DURABILITY", "eternal", "process or power"),
+    ("USAGE_RETENTION_DAYS", "-1", "a number from 0 to 3650"),
+    ("ON_CLIENT_GONE", "wait", "abort or drain"),
     ("ADMIN_ALLOW", "10.0.0.0/99", "networks"),
     ("TRUSTED_PROXIES", "10.0.0.1,proxy", "networks"),
     ("MAX_IN_FLIGHT_PER_KEY", "few", "a number"),

@@ -86,7 +86,8 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     let store = SqliteOptions::new(&settings.database)
         .calendar(settings.calendar.clone())
         .durability(settings.durability)
-        .default_daily_limit(settings.daily_limit);
+        .default_daily_limit(settings.daily_limit)
+        .retention_days(settings.retention_days);
     let store = SqliteStore::open(store).map_err(|error| BadSetting::new("DATABASE_URL", error))?;
 
     let (admin_tokens, made_token) = match settings.admin_tokens {
@@ -113,6 +114,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     let router = Router {
         upstream: ServiceBuilder::new()
             .layer(auth.clone())
+            .layer(settings.drain.clone())
             .layer(UsageRecorderLayer::new(store.clone()))
             .layer(quota)
             .service(upstream.proxy()?),
@@ -147,6 +149,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
         shutdown: settings.shutdown_grace,
     };
     server::serve(listener, service, draining, limits).await?;
+    settings.drain.finish(settings.shutdown_grace).await;
     store.close().await?;
     Ok(())
 }

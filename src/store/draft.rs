@@ -2,7 +2,7 @@ use std::{
     io::IoSlice,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -18,6 +18,8 @@ pub(crate) struct Draft {
     pub(crate) started: Instant,
     /// What passes of the request's body, if it has one.
     pub(crate) upload: Option<Arc<Upload>>,
+    /// Whether the client has left, where somebody tells.
+    pub(crate) abandoned: Option<Abandoned>,
     /// Where the recorder's sink writes events.
     pub(crate) ledger: Option<LedgerId>,
     /// Completes the event of an answer with this head and this whole body.
@@ -51,5 +53,22 @@ impl Upload {
     /// Notes the model; the first one stays.
     pub(crate) fn name_model(&self, model: String) {
         let _ = self.model.set(model);
+    }
+}
+
+/// In a request's extensions: whether its client has left although its answer is read on. Whoever
+/// reads it on puts it there (`DrainLayer`), the usage recorder reads it.
+#[derive(Clone, Debug, Default)]
+pub struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    /// Whether the client has left.
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The client has left.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -37,6 +37,7 @@ pub use admin::{
     Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyPatch, KeyRef,
     KeySummary, NewKey, Rotation,
 };
+pub use draft::Abandoned;
 pub(crate) use draft::{Draft, Upload};
 pub use future::StoreFuture;
 pub use keys::KeyStore;

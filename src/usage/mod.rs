@@ -48,6 +48,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "drain")]
+pub mod drain;
 mod future;
 mod layer;
 mod member;
@@ -60,6 +62,8 @@ mod tokens;
 mod upload;
 
 pub use crate::store::{Outcome, Tokens, UsageEvent, UsageSink};
+#[cfg(feature = "drain")]
+pub use drain::{DrainLayer, DrainLimits};
 pub use future::ResponseFuture;
 pub use layer::UsageRecorderLayer;
 pub use page::{usage_page, wants_page};

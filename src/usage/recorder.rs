@@ -15,7 +15,7 @@ use crate::{
     clock::{Clock, ReceivedAt},
     error::{Rejected, UpstreamFault},
     key::{KeyId, KeyRecord},
-    store::{Draft, Units, Upload},
+    store::{Abandoned, Draft, Units, Upload},
 };
 
 /// What all clones of the service share.
@@ -47,6 +47,7 @@ impl<U: UsageSink> Recorder<U> {
             event: new_event(&request, at),
             started: Instant::now(),
             upload: upload.clone(),
+            abandoned: request.extensions().get::<Abandoned>().cloned(),
             ledger,
             complete,
             is_written: false,
@@ -122,7 +123,11 @@ fn note_head(draft: &mut Draft, head: &Parts) {
 
 fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
     let event = &mut draft.event;
-    event.outcome = outcome;
+    let has_left = draft.abandoned.as_ref().is_some_and(Abandoned::get);
+    event.outcome = match outcome {
+        Outcome::Succeeded | Outcome::Failed if has_left => Outcome::ClientGone,
+        _ => outcome,
+    };
     if let Some(upload) = &draft.upload {
         event.bytes_in = upload.bytes();
         event.model_asked = upload.model();

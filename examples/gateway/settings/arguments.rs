@@ -72,6 +72,12 @@ pub(super) struct Arguments {
     /// What counting survives exactly: process (kill -9), or power (power loss too) [default: process]
     #[arg(long, env = "DURABILITY", hide_env_values = true, value_name = "LEVEL")]
     pub(super) durability: Option<String>,
+    /// For how many days single requests are kept beside the daily sums; 0 keeps none [default: 0]
+    #[arg(long, env = "USAGE_RETENTION_DAYS", hide_env_values = true, value_name = "DAYS")]
+    pub(super) usage_retention_days: Option<String>,
+    /// What is done when a client leaves amid an answer: abort it, or drain it for its usage [default: abort]
+    #[arg(long, env = "ON_CLIENT_GONE", hide_env_values = true, value_name = "ACTION")]
+    pub(super) on_client_gone: Option<String>,
     /// Requests of one key that may be under way at once; 0 is any number [default: 0]
     #[arg(long, env = "MAX_IN_FLIGHT_PER_KEY", hide_env_values = true, value_name = "NUMBER")]
     pub(super) max_in_flight_per_key: Option<String>,

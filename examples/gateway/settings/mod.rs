@@ -16,7 +16,7 @@ use std::{
 use ipnet::IpNet;
 use tower_quota::{
     admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
-    store::sqlite::Durability,
+    store::sqlite::Durability, usage::DrainLayer,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) daily_limit: DailyLimit,
     pub(crate) calendar: Calendar,
     pub(crate) durability: Durability,
+    pub(crate) retention_days: u32,
+    pub(crate) drain: DrainLayer,
     pub(crate) max_in_flight: Option<NonZeroU32>,
     pub(crate) max_body_bytes: usize,
     pub(crate) client_timeout: Duration,
@@ -103,6 +105,10 @@ impl Settings {
                 .or("UTC", values::time_zone)?,
             durability: Setting::new("DURABILITY", &given.durability)
                 .or("process", values::durability)?,
+            retention_days: Setting::new("USAGE_RETENTION_DAYS", &given.usage_retention_days)
+                .or("0", values::days)?,
+            drain: Setting::new("ON_CLIENT_GONE", &given.on_client_gone)
+                .or("abort", values::drain)?,
             max_in_flight: Setting::new("MAX_IN_FLIGHT_PER_KEY", &given.max_in_flight_per_key)
                 .or("0", values::max_in_flight)?,
             max_body_bytes: Setting::new("MAX_BODY_BYTES", &given.max_body_bytes)

@@ -10,8 +10,12 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tower_quota::{
-    admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
+    admin::AdminTokens,
+    clock::Calendar,
+    key::DailyLimit,
+    proxy::UpstreamBase,
     store::sqlite::Durability,
+    usage::{DrainLayer, DrainLimits},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -122,6 +126,19 @@ fn one_a_core() -> NonZeroUsize {
 
 pub(super) fn time_zone(text: &str) -> Value<Calendar> {
     Calendar::new(text).map_err(|_| "expected an IANA time zone such as Asia/Shanghai".to_owned())
+}
+
+pub(super) fn days(text: &str) -> Value<u32> {
+    let days = number(text).and_then(|days| days.try_into().ok());
+    days.filter(|days| *days <= 3650).ok_or_else(|| "expected a number from 0 to 3650".to_owned())
+}
+
+pub(super) fn drain(text: &str) -> Value<DrainLayer> {
+    match text {
+        "abort" => Ok(DrainLayer::off()),
+        "drain" => Ok(DrainLayer::new(DrainLimits::new())),
+        _ => Err("expected abort or drain".to_owned()),
+    }
 }
 
 pub(super) fn durability(text: &str) -> Value<Durability> {

@@ -1,0 +1,135 @@
+//! `ON_CLIENT_GONE`: whether an upstream is read on when a client has left.
+
+mod common;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{Gateway, GatewayCommand, Upstream, Wire, eventually, streaming};
+use http::Response;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, sync::mpsc::UnboundedSender, time::timeout};
+use tower::BoxError;
+
+type Sender = UnboundedSender<Result<Bytes, BoxError>>;
+
+const FIRST: &str = "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+const LAST: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\
+                    \"total_tokens\":7}}\n\ndata: [DONE]\n\n";
+
+/// A gateway, and the streams that its upstream has begun.
+struct Scene {
+    gateway: Gateway,
+    upstream: Upstream,
+    streams: Arc<Mutex<Vec<Sender>>>,
+    key: String,
+}
+
+impl Scene {
+    async fn start(action: &str, held: bool) -> Self {
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let begun = streams.clone();
+        let answer = move |_| {
+            let (sender, body) = streaming();
+            sender.send(Ok(FIRST.into())).unwrap();
+            begun.lock().unwrap().push(sender);
+            Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
+        };
+        let upstream = match held {
+            true => Upstream::holding(answer).await,
+            false => Upstream::start(answer).await,
+        };
+        let gateway = GatewayCommand::at_noon(upstream.base_url())
+            .env("ON_CLIENT_GONE", action)
+            .env("USAGE_RETENTION_DAYS", "1")
+            .start();
+        let key = gateway.create_key(json!({"daily_limit": 9})).await;
+        Self { gateway, upstream, streams, key }
+    }
+
+    async fn ask(&self) -> Wire {
+        let mut wire = Wire::connect(self.gateway.address()).await.unwrap();
+        wire.write(&self.key, "{\"stream\":true}").await.unwrap();
+        wire
+    }
+
+    /// The next stream that the upstream has begun.
+    async fn stream(&self) -> Sender {
+        eventually("a stream", || async { !self.streams.lock().unwrap().is_empty() }).await;
+        self.streams.lock().unwrap().remove(0)
+    }
+
+    async fn usage_once(&self, what: &str, is_told: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, || async { is_told(&self.gateway.usage(&self.key).await) }).await;
+        self.gateway.usage(&self.key).await
+    }
+}
+
+fn tokens(usage: &Value) -> u64 {
+    usage["tokens"]["total"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn the_usage_of_a_stream_whose_client_has_left_is_told() {
+    let scene = Scene::start("drain", false).await;
+    let mut wire = scene.ask().await;
+    assert_eq!(wire.head().await.unwrap().status, 200);
+    wire.piece().await.unwrap();
+    drop(wire);
+    let stream = scene.stream().await;
+    stream.send(Ok(FIRST.into())).unwrap();
+    stream.send(Ok(LAST.into())).unwrap();
+    drop(stream);
+    let usage = scene.usage_once("its tokens", |usage| tokens(usage) == 7).await;
+    let requests = &usage["requests"];
+    assert_eq!((&requests["succeeded"], &requests["failed"]), (&json!(0), &json!(1)), "{usage}");
+    assert_eq!(usage["used"], 1);
+}
+
+#[tokio::test]
+async fn so_is_that_of_one_whose_head_nobody_waited_for() {
+    let scene = Scene::start("drain", true).await;
+    let wire = scene.ask().await;
+    scene.upstream.reached_by(1).await;
+    drop(wire);
+    scene.upstream.release(1);
+    let stream = scene.stream().await;
+    stream.send(Ok(LAST.into())).unwrap();
+    drop(stream);
+    let usage = scene.usage_once("its tokens", |usage| tokens(usage) == 7).await;
+    assert_eq!(usage["used"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_waits_for_it() {
+    let mut scene = Scene::start("drain", false).await;
+    let mut wire = scene.ask().await;
+    assert_eq!(wire.head().await.unwrap().status, 200);
+    drop(wire);
+    let stream = scene.stream().await;
+    scene.gateway.terminate();
+    let is_closed = || async { TcpStream::connect(scene.gateway.address()).await.is_err() };
+    eventually("the shutdown", is_closed).await;
+    stream.send(Ok(LAST.into())).unwrap();
+    drop(stream);
+    assert!(scene.gateway.wait().success());
+    scene.gateway.restart();
+    let usage = scene.usage_once("its tokens", |usage| tokens(usage) == 7).await;
+    assert_eq!(usage["requests"]["failed"], 1, "{usage}");
+}
+
+#[tokio::test]
+async fn without_it_the_upstream_is_left_at_once() {
+    let scene = Scene::start("abort", false).await;
+    let mut wire = scene.ask().await;
+    assert_eq!(wire.head().await.unwrap().status, 200);
+    drop(wire);
+    let stream = scene.stream().await;
+    timeout(Duration::from_secs(8), stream.closed()).await.expect("the upstream is left");
+    let told = |usage: &Value| usage["requests"]["failed"] == 1;
+    let usage = scene.usage_once("the event", told).await;
+    assert_eq!(tokens(&usage), 0);
+}
