@@ -106,12 +106,13 @@ async fn todays_report_lists_used_keys_first_and_then_the_others() {
 #[tokio::test]
 async fn a_deleted_keys_history_stays() {
     let admin = Admin::new();
-    let (id, key) = admin.create("").await;
+    let (id, key) = admin.create(r#"{"label":"gone"}"#).await;
     spend(&admin, &key).await;
     admin.call("DELETE", &format!("/admin/keys/{id}"), "").await;
     let report = admin.get(&format!("/admin/usage?key={id}")).await.json();
     assert_eq!(report["items"][0]["requests"], 1);
-    assert_eq!((&report["items"][0]["key"], &report["total_keys"]), (&Value::Null, &json!(0)));
+    assert_eq!((&report["items"][0]["label"], &report["total_keys"]), (&json!("gone"), &json!(0)));
+    assert!(!report["items"][0]["key"].as_str().unwrap().contains(&key[key.len() - 8..]));
 }
 
 #[tokio::test]

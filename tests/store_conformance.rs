@@ -11,7 +11,8 @@ use tower_quota::{
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     store::{
         Actor, AdminStore, AuditQuery, Charge, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeyStore,
-        NewKey, QuotaStore, QuotaSubject, Refund, Rotation, UsageQuery, Verdict,
+        NewKey, Outcome, QuotaStore, QuotaSubject, Refund, RequestQuery, RequestRow, Rotation,
+        Tokens, UsageEvent, UsageQuery, UsageSink, Verdict,
         memory::MemoryStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
@@ -31,8 +32,8 @@ impl Clock for Fixed {
     }
 }
 
-trait Store: KeyStore + QuotaStore + AdminStore + Clone {}
-impl<T: KeyStore + QuotaStore + AdminStore + Clone> Store for T {}
+trait Store: KeyStore + QuotaStore + AdminStore + UsageSink + Clone {}
+impl<T: KeyStore + QuotaStore + AdminStore + UsageSink + Clone> Store for T {}
 
 /// Runs each promise against both back ends.
 macro_rules! promises {
@@ -48,6 +49,7 @@ macro_rules! promises {
             async fn $promise() {
                 let directory = tempfile::tempdir().unwrap();
                 let options = super::SqliteOptions::new(directory.path().join("quota.db"));
+                let options = options.retention_days(1);
                 let store = super::SqliteStore::open(options.clock(super::Fixed(super::noon()))).unwrap();
                 super::$promise(store.clone()).await;
                 store.close().await.unwrap();
@@ -73,6 +75,7 @@ promises! {
     pages_hold_every_key_once,
     a_search_finds_text_and_no_patterns,
     every_change_is_in_the_audit_trail_without_a_secret,
+    single_requests_are_told_the_latest_first,
 }
 
 fn limit(requests: u32) -> DailyLimit {
@@ -206,7 +209,9 @@ async fn a_deleted_key_is_unknown_at_once_and_its_history_stays(store: impl Stor
     assert!(store.get(KeyRef::new(key.expose())).await.unwrap().is_none());
     let today = store.today();
     let report = store.report(UsageQuery::days(today, today)).await.unwrap();
-    assert_eq!((report.rows[0].key_id.clone(), report.rows[0].used), (Some(record.id), Some(1)));
+    let row = &report.rows[0];
+    assert_eq!((row.key_id.as_ref(), row.used), (Some(&record.id), Some(1)));
+    assert_eq!((row.masked.as_ref(), row.label.as_deref()), (Some(&record.masked), Some("label")));
 }
 
 async fn a_rotated_key_keeps_its_record_and_its_count(store: impl Store) {
@@ -309,4 +314,44 @@ async fn a_refund_after_midnight_does_not_touch_the_new_day(store: impl Store) {
     assert_eq!(store.standing(&subject, tomorrow).await.unwrap().used, 1);
     assert!(take(&store, &subject, tomorrow).await.is_some());
     assert!(take(&store, &subject, tomorrow).await.is_none());
+}
+
+async fn single_requests_are_told_the_latest_first(store: impl Store) {
+    let mut events = Vec::new();
+    for number in 0..6_u64 {
+        let mut event = UsageEvent::new(noon());
+        event.key_id = Some(KeyId::from(if number % 2 == 0 { "alice" } else { "bob" }));
+        event.path = "/v1/chat/completions".to_owned();
+        event.status = Some(200);
+        event.bytes_in = number;
+        event.duration = Duration::from_micros(7);
+        event.outcome = Outcome::Succeeded;
+        if number == 2 {
+            event.outcome = Outcome::Rejected("insufficient_quota");
+        } else {
+            let mut tokens = Tokens::new(2, 3, 5);
+            tokens.cached = Some(1);
+            event.tokens = Some(tokens);
+        }
+        store.record(event.clone());
+        events.push(RequestRow::new(0, &event).unwrap());
+    }
+    let told = async |query: RequestQuery| -> Vec<RequestRow> {
+        let rows = store.requests(query).await.unwrap();
+        assert!(rows.is_sorted_by(|a, b| a.number > b.number), "{rows:?}");
+        rows
+    };
+    let numbers =
+        |rows: &[RequestRow]| -> Vec<u64> { rows.iter().map(|row| row.bytes_in).collect() };
+    let all = told(RequestQuery::latest(10)).await;
+    assert_eq!(numbers(&all), [5, 4, 3, 2, 1, 0]);
+    for (row, event) in all.iter().rev().zip(&events) {
+        let mut expected = event.clone();
+        expected.number = row.number;
+        assert_eq!(*row, expected);
+    }
+    let alice = told(RequestQuery::latest(10).key(KeyId::from("alice"))).await;
+    assert_eq!(numbers(&alice), [4, 2, 0]);
+    assert_eq!(numbers(&told(RequestQuery::latest(10).failed_only()).await), [2]);
+    assert_eq!(numbers(&told(RequestQuery::latest(2).before(all[1].number)).await), [3, 2]);
 }

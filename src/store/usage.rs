@@ -275,11 +275,11 @@ pub struct GroupBy {
 pub struct UsageRow {
     /// The key's id.
     pub key_id: Option<KeyId>,
-    /// The masked key; `None` if the key was deleted.
+    /// The masked key; of one that was deleted, as it was last.
     pub masked: Option<String>,
-    /// The key's label.
+    /// The key's label; of one that was deleted, as it was last.
     pub label: Option<String>,
-    /// The key's limit as it is now.
+    /// The key's limit as it is now; of one that was deleted, as it was last.
     pub daily_limit: Option<DailyLimit>,
     /// The day.
     pub day: Option<Day>,

@@ -30,7 +30,7 @@ pub(super) struct Item {
     rejected: u64,
 }
 
-/// Whose row it is. The masked key and label are `null` once the key was deleted.
+/// Whose row it is. Of a key that was deleted, the masked key and label are those it had last.
 #[derive(Serialize)]
 pub(super) struct KeyPart {
     pub(super) id: KeyId,

@@ -18,6 +18,8 @@ pub(super) struct KeyTable {
     by_id: HashMap<KeyId, u64>,
     by_hash: HashMap<KeyHash, u64>,
     last: u64,
+    /// What reports of the past show.
+    deleted: HashMap<KeyId, Arc<KeyRecord>>,
 }
 
 pub(super) struct Row {
@@ -97,7 +99,13 @@ impl KeyTable {
             if let Some((old, _)) = row.old {
                 self.by_hash.remove(&old);
             }
+            self.deleted.insert(row.record.id.clone(), row.record);
         }
+    }
+
+    /// The record of this id, also of a key that was deleted.
+    pub(super) fn by_id_ever(&self, id: &KeyId) -> Option<&KeyRecord> {
+        self.by_id(id).or_else(|| Some(&**self.deleted.get(id)?))
     }
 
     /// The records after a number, in the order of their issue.

@@ -80,7 +80,7 @@ impl UsageReader for MemoryStore {
         for ((id, day), used) in &totals.used {
             rows.add_used(*day, id, *used);
         }
-        let report = rows.into_report(keys.len() as u64, |id| keys.by_id(id));
+        let report = rows.into_report(keys.len() as u64, |id| keys.by_id_ever(id));
         StoreFuture::ready(Ok(report))
     }
 

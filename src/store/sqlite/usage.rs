@@ -119,14 +119,21 @@ fn records<'a>(
     default: DailyLimit,
 ) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
     let sql = format!("SELECT {} FROM api_keys k WHERE k.id = ?1", rows::RECORD);
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut present = connection.prepare_cached(&sql)?;
+    let mut deleted = connection.prepare_cached(
+        "SELECT id, key, label, daily_limit, NULL, NULL, 1, '' FROM deleted_keys WHERE id = ?1",
+    )?;
+    let record = |row: &Row<'_>| rows::record_for_show(row, default);
     let mut records = HashMap::new();
     for id in ids {
-        if !records.contains_key(id) {
-            let record = |row: &Row<'_>| rows::record_for_show(row, default);
-            let found = statement.query_row([id.as_str()], record).optional()?;
-            records.extend(found.map(|record| (id.clone(), record)));
+        if records.contains_key(id) {
+            continue;
         }
+        let found = match present.query_row([id.as_str()], record).optional()? {
+            None => deleted.query_row([id.as_str()], record).optional()?,
+            found => found,
+        };
+        records.extend(found.map(|record| (id.clone(), record)));
     }
     Ok(records)
 }
