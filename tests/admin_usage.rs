@@ -100,7 +100,7 @@ async fn todays_report_lists_used_keys_first_and_then_the_others() {
     let rows: Vec<&str> = csv.text.split("\r\n").collect();
     assert!(rows[0].starts_with("day,id,key,label,model,requests,used,daily_limit,remaining,"));
     assert!(rows[1].contains(",\"'=busy\",,3,3,10,7,6,9,15,3,0,0,0"), "{}", rows[1]);
-    assert_eq!((rows.len(), rows[3]), (4, ""));
+    assert_eq!((rows.len(), rows[2]), (3, ""));
 }
 
 #[tokio::test]

@@ -70,3 +70,4 @@ pub use auth::ClientAddr;
 pub use future::ResponseFuture;
 pub use service::{AdminBody, AdminService, admin_service};
 pub use tokens::{AdminTokens, InvalidAdminToken};
+pub use usage::AdminRows;

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower_service::Service;
 
 use super::{
-    AdminTokens, ClientAddr, ResponseFuture,
+    AdminRows, AdminTokens, ClientAddr, ResponseFuture,
     auth::NoteBudget,
     page::Page,
     query::Params,
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The body of the admin service's answers.
-pub type AdminBody = ResponseBody<String>;
+pub type AdminBody = ResponseBody<AdminRows>;
 
 /// What a call answers.
 pub(super) type Answer = Result<Response<Bytes>, Refusal>;
@@ -119,26 +119,32 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     }
 }
 
-impl<S: AdminStore, R: Reject> Shared<S, R> {
-    async fn answer<B>(&self, request: Request<B>) -> Response<AdminBody>
+impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+    async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<AdminBody>
     where
         B: Body,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
         let answer = self.call(&head, body).await;
-        let mut answer =
-            answer.unwrap_or_else(|refusal| refuse(&self.reject, refusal.into_rejection()));
+        let mut answer = answer.unwrap_or_else(|refusal| {
+            ResponseBody::answer(refuse(&self.reject, refusal.into_rejection()))
+        });
         guard(answer.headers_mut());
         if head.method == Method::HEAD {
-            let length = answer.body().len().into();
-            answer.headers_mut().insert(header::CONTENT_LENGTH, length);
-            *answer.body_mut() = Bytes::new();
+            if let Some(length) = answer.body().size_hint().exact() {
+                answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            }
+            *answer.body_mut() = ResponseBody::own(Bytes::new());
         }
-        ResponseBody::answer(answer)
+        answer
     }
 
-    async fn call<B>(&self, head: &Parts, body: B) -> Answer
+    async fn call<B>(
+        self: &Arc<Self>,
+        head: &Parts,
+        body: B,
+    ) -> Result<Response<AdminBody>, Refusal>
     where
         B: Body,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -151,16 +157,16 @@ impl<S: AdminStore, R: Reject> Shared<S, R> {
         if Asset::at(path).is_some()
             && let Route::Page(asset) = Route::find(&head.method, path)?
         {
-            return Ok(self.page.answer(asset));
+            return Ok(ResponseBody::answer(self.page.answer(asset)));
         }
         let by = self.authenticate(head, ip).await?;
         let route = Route::find(&head.method, path)?;
         let params = Params::parse(head.uri.query())?;
         let body = if route.takes_body() { read(body).await? } else { Bytes::new() };
-        match route {
+        let answer = match route {
             Route::Page(asset) => Ok(self.page.answer(asset)),
             Route::ListKeys => self.list_keys(params).await,
-            Route::Usage => self.usage(params).await,
+            Route::Usage => return self.usage(params).await,
             Route::Audit => self.audit(params).await,
             Route::CreateKeys => {
                 params.finish()?;
@@ -186,7 +192,8 @@ impl<S: AdminStore, R: Reject> Shared<S, R> {
                 params.finish()?;
                 self.reset_usage(&body, by).await
             }
-        }
+        };
+        answer.map(ResponseBody::answer)
     }
 }
 

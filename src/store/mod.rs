@@ -25,6 +25,7 @@ pub mod memory;
 mod model;
 mod quota;
 pub(crate) mod rate_headers;
+mod reader;
 mod report;
 mod requests;
 #[cfg(feature = "sqlite")]
@@ -42,9 +43,7 @@ pub(crate) use draft::{Draft, Upload};
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
+pub use reader::{GroupBy, Page, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRow, plain_path};
 pub use units::Units;
-pub use usage::{
-    GroupBy, LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageQuery, UsageReader,
-    UsageReport, UsageRow, UsageSink,
-};
+pub use usage::{LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageSink};

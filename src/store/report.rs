@@ -1,8 +1,11 @@
 //! Groups figures into the rows of a report. Shared by all back ends.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{HashMap, HashSet},
+};
 
-use super::{UsageFigures, UsageQuery, UsageReport, UsageRow};
+use super::{Page, UsageFigures, UsageQuery, UsageReport, UsageRow};
 use crate::{
     clock::Day,
     key::{KeyId, KeyRecord},
@@ -12,6 +15,7 @@ use crate::{
 pub(crate) struct ReportRows {
     query: UsageQuery,
     rows: HashMap<Group, (UsageFigures, u64)>,
+    active: HashSet<KeyId>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -23,23 +27,37 @@ struct Group {
 
 impl ReportRows {
     pub(crate) fn new(query: UsageQuery) -> Self {
-        Self { query, rows: HashMap::new() }
+        Self { query, rows: HashMap::new(), active: HashSet::new() }
     }
 
     /// Adds the figures of one day, key and model, if the query wants them.
     pub(crate) fn add_figures(&mut self, day: Day, id: &KeyId, model: &str, figures: UsageFigures) {
         if let Some(row) = self.row(day, id, Some(model)) {
             row.0 += figures;
+            if figures.requests > 0 {
+                self.note_active(id);
+            }
         }
     }
 
     /// Adds the units used on one day by one key, if the query wants them. Units are not known by
     /// model.
     pub(crate) fn add_used(&mut self, day: Day, id: &KeyId, used: u64) {
-        if !self.query.group_by.model
+        let by = self.query.group_by;
+        if by.key
+            && !by.model
             && let Some(row) = self.row(day, id, None)
         {
             row.1 += used;
+            if used > 0 {
+                self.note_active(id);
+            }
+        }
+    }
+
+    fn note_active(&mut self, id: &KeyId) {
+        if !self.active.contains(id) {
+            self.active.insert(id.clone());
         }
     }
 
@@ -63,40 +81,68 @@ impl ReportRows {
         Some(self.rows.entry(group).or_default())
     }
 
-    /// The keys that the rows are about.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn key_ids(&self) -> impl Iterator<Item = &KeyId> {
-        self.rows.keys().filter_map(|group| group.key_id.as_ref())
-    }
-
-    /// The rows, newest day first, busiest first within a day.
-    pub(crate) fn into_report<'a>(
-        self,
-        total_keys: u64,
-        record: impl Fn(&KeyId) -> Option<&'a KeyRecord>,
-    ) -> UsageReport {
-        let by_model = self.query.group_by.model;
-        let mut rows: Vec<UsageRow> = self
-            .rows
-            .into_iter()
-            .map(|(group, (figures, used))| {
-                let record = group.key_id.as_ref().and_then(&record);
-                UsageRow {
-                    masked: record.map(|record| record.masked.clone()),
-                    label: record.map(|record| record.label.clone()),
-                    daily_limit: record.map(|record| record.daily_limit),
-                    key_id: group.key_id,
-                    day: group.day,
-                    model: group.model,
-                    used: (!by_model).then_some(used),
-                    figures,
-                }
-            })
-            .collect();
-        rows.sort_by(|a, b| {
-            let order = |row: &UsageRow| Reverse((row.day, row.used, row.figures.requests));
-            order(a).cmp(&order(b)).then_with(|| a.key_id.cmp(&b.key_id))
+    /// The report, without what the keys are called and how many there are.
+    pub(crate) fn into_report(self) -> UsageReport {
+        let by = self.query.group_by;
+        let total_requests = self.rows.values().map(|(figures, _)| figures.requests).sum();
+        let rows = self.rows.into_iter().map(|(group, (figures, used))| UsageRow {
+            masked: None,
+            label: None,
+            daily_limit: None,
+            key_id: group.key_id,
+            day: group.day,
+            model: group.model,
+            used: (by.key && !by.model).then_some(used),
+            figures,
         });
-        UsageReport { rows, total_keys }
+        let (rows, has_more) = paged(rows.collect(), &self.query.page);
+        let active_keys = self.active.len() as u64;
+        UsageReport { rows, has_more, total_requests, active_keys, total_keys: 0 }
+    }
+}
+
+/// The rows of a page, and whether there are more behind it.
+fn paged(mut rows: Vec<UsageRow>, page: &Page) -> (Vec<UsageRow>, bool) {
+    let limit = match page {
+        Page::Busiest { skip, limit } => {
+            rows.sort_by(busiest_first);
+            rows.drain(..rows.len().min(*skip));
+            *limit
+        }
+        Page::ById { after, limit } => {
+            let place = |row: &UsageRow| (Reverse(row.day), row.key_id.clone());
+            rows.sort_by_key(place);
+            if let Some((day, id)) = after {
+                let after = (Reverse(Some(*day)), Some(id.clone()));
+                rows.retain(|row| place(row) > after);
+            }
+            *limit
+        }
+    };
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    (rows, has_more)
+}
+
+/// Newest day first, busiest first within a day.
+pub(crate) fn busiest_first(a: &UsageRow, b: &UsageRow) -> Ordering {
+    let order = |row: &UsageRow| Reverse((row.day, row.used, row.figures.requests));
+    order(a)
+        .cmp(&order(b))
+        .then_with(|| a.key_id.cmp(&b.key_id))
+        .then_with(|| a.model.cmp(&b.model))
+}
+
+/// Fills in what the rows' keys are called.
+pub(crate) fn name_keys<'a>(
+    report: &mut UsageReport,
+    record: impl Fn(&KeyId) -> Option<&'a KeyRecord>,
+) {
+    for row in &mut report.rows {
+        if let Some(record) = row.key_id.as_ref().and_then(&record) {
+            row.masked = Some(record.masked.clone());
+            row.label = Some(record.label.clone());
+            row.daily_limit = Some(record.daily_limit);
+        }
     }
 }

@@ -5,11 +5,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{RequestQuery, RequestRow, StoreFuture};
-use crate::{
-    clock::Day,
-    key::{DailyLimit, KeyId},
-};
+use crate::key::KeyId;
 
 /// One request, told at its true end.
 #[derive(Clone, Debug)]
@@ -227,96 +223,5 @@ impl From<&UsageEvent> for UsageFigures {
             rejected: (!admitted).into(),
             tokens: event.tokens.unwrap_or_default(),
         }
-    }
-}
-
-/// Which figures are asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UsageQuery {
-    /// The first day.
-    pub from: Day,
-    /// The last day.
-    pub to: Day,
-    /// One key's only.
-    pub key_id: Option<KeyId>,
-    /// What one row stands for.
-    pub group_by: GroupBy,
-}
-
-impl UsageQuery {
-    /// The figures of these days, one row a key and day.
-    pub fn days(from: Day, to: Day) -> Self {
-        Self { from, to, key_id: None, group_by: GroupBy { key: true, day: true, model: false } }
-    }
-
-    /// Only this key's.
-    #[must_use]
-    pub fn key(mut self, key_id: KeyId) -> Self {
-        self.key_id = Some(key_id);
-        self
-    }
-}
-
-/// What one row of a report stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupBy {
-    /// A row for each key.
-    pub key: bool,
-    /// A row for each day.
-    pub day: bool,
-    /// A row for each model.
-    pub model: bool,
-}
-
-/// One row of a report. The parts that it is not grouped by are `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UsageRow {
-    /// The key's id.
-    pub key_id: Option<KeyId>,
-    /// The masked key; of one that was deleted, as it was last.
-    pub masked: Option<String>,
-    /// The key's label; of one that was deleted, as it was last.
-    pub label: Option<String>,
-    /// The key's limit as it is now; of one that was deleted, as it was last.
-    pub daily_limit: Option<DailyLimit>,
-    /// The day.
-    pub day: Option<Day>,
-    /// The model.
-    pub model: Option<String>,
-    /// Units used, after refunds and resets. `None` when the row is one of several models.
-    pub used: Option<u64>,
-    /// The figures.
-    pub figures: UsageFigures,
-}
-
-/// The answer to a [`UsageQuery`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UsageReport {
-    /// The rows, newest day first, busiest first within a day.
-    pub rows: Vec<UsageRow>,
-    /// How many keys exist.
-    pub total_keys: u64,
-}
-
-/// Reads figures of the past.
-pub trait UsageReader: Send + Sync + 'static {
-    /// The figures that the query asks for, with all events that were recorded before the call.
-    fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport>;
-
-    /// Single requests, as far as the store keeps them, with all events that were recorded before
-    /// the call; the latest first.
-    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>>;
-}
-
-impl<T: UsageReader + ?Sized> UsageReader for Arc<T> {
-    fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
-        (**self).report(query)
-    }
-
-    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
-        (**self).requests(query)
     }
 }

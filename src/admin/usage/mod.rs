@@ -1,12 +1,13 @@
 mod item;
+mod rows;
 mod wanted;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+pub use self::rows::AdminRows;
 use self::{
     item::Item,
     wanted::{KEY_AND_DAY, Wanted},
@@ -15,15 +16,19 @@ use super::{
     csv::{Cell, Csv},
     query::Params,
     refusal::Refusal,
-    service::{Answer, Shared},
+    service::{AdminBody, Shared},
     view::answer,
 };
 use crate::{
+    body::ResponseBody,
     clock::Day,
+    error::Reject,
     key::KeyId,
-    store::{AdminStore, GroupBy, KeyPageQuery, KeySummary, UsageRow},
+    store::{AdminStore, KeyPageQuery, KeySummary, Page},
 };
 
+/// Rows that are read at once.
+const ROWS: usize = 5000;
 /// Keys without use that today's report lists after the others.
 const MOST_IDLE: usize = 1000;
 
@@ -33,14 +38,19 @@ struct Report {
     from: Day,
     to: Day,
     total_requests: u64,
-    active_keys: usize,
+    active_keys: u64,
     total_keys: u64,
     items: Vec<Item>,
+    /// What `after` is to be for the rows behind.
+    next: Option<usize>,
 }
 
-impl<S: AdminStore, R> Shared<S, R> {
+impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     /// What was used; in today's report the keys without use follow, at most 1000 of them.
-    pub(super) async fn usage(&self, params: Params) -> Answer {
+    pub(super) async fn usage(
+        self: &Arc<Self>,
+        params: Params,
+    ) -> Result<Response<AdminBody>, Refusal> {
         let today = self.store.today();
         let wanted = Wanted::read(params, today)?;
         let (key_id, known) = match wanted.key.clone() {
@@ -51,15 +61,17 @@ impl<S: AdminStore, R> Shared<S, R> {
                 (Some(known.as_ref().map_or(id, |key| key.record.id.clone())), known)
             }
         };
+        if wanted.csv && key_id.is_none() && wanted.group_by == KEY_AND_DAY {
+            return Ok(self.streamed(wanted));
+        }
         let report = self.store.report(wanted.query(key_id.clone())).await?;
         if key_id.is_some() && known.is_none() && report.rows.is_empty() {
             return Err(Refusal::unknown_key());
         }
-        let active_keys = self.active_keys(&wanted, key_id.clone(), &report.rows).await?;
-        let total_requests = report.rows.iter().map(|row| row.figures.requests).sum();
+        let next = report.has_more.then(|| wanted.skip + report.rows.len());
         let mut items: Vec<Item> =
             report.rows.into_iter().map(|row| Item::new(row, wanted.day().is_some())).collect();
-        if wanted.day() == Some(today) && wanted.group_by == KEY_AND_DAY {
+        if wanted.day() == Some(today) && wanted.group_by == KEY_AND_DAY && next.is_none() {
             let others = match key_id {
                 None => self.first_keys().await?,
                 Some(_) => known.into_iter().collect(),
@@ -67,38 +79,34 @@ impl<S: AdminStore, R> Shared<S, R> {
             add_idle(&mut items, others, today);
         }
         if wanted.csv {
-            return Ok(csv_answer(&wanted, &items));
+            let mut csv = csv_begin();
+            items.iter().for_each(|item| item.write(&mut csv));
+            return Ok(csv_answer(&wanted, ResponseBody::own(csv.into_text().into())));
         }
         let report = Report {
             day: wanted.day(),
             from: wanted.from,
             to: wanted.to,
-            total_requests,
-            active_keys,
+            total_requests: report.total_requests,
+            active_keys: report.active_keys,
             total_keys: report.total_keys,
             items,
+            next,
         };
-        Ok(answer(StatusCode::OK, &report))
+        Ok(ResponseBody::answer(answer(StatusCode::OK, &report)))
     }
 
-    /// How many keys were used in the report's days.
-    async fn active_keys(
-        &self,
-        wanted: &Wanted,
-        key_id: Option<KeyId>,
-        rows: &[UsageRow],
-    ) -> Result<usize, Refusal> {
-        let count = |rows: &[UsageRow]| {
-            let active = |row: &&UsageRow| row.figures.requests > 0 || row.used > Some(0);
-            let ids: HashSet<_> = rows.iter().filter(active).map(|row| &row.key_id).collect();
-            ids.len()
+    /// A row for each key and day, read page by page.
+    fn streamed(self: &Arc<Self>, wanted: Wanted) -> Response<AdminBody> {
+        let query = wanted.query(None);
+        let shared = self.clone();
+        let fetch = move |after| {
+            let page = Page::ById { after, limit: ROWS };
+            shared.store.report(query.clone().page(page))
         };
-        if wanted.group_by.key {
-            return Ok(count(rows));
-        }
-        let mut query = wanted.query(key_id);
-        query.group_by = GroupBy { day: false, ..KEY_AND_DAY };
-        Ok(count(&self.store.report(query).await?.rows))
+        let begin = csv_begin().into_text().into();
+        let rows = AdminRows::new(begin, wanted.day().is_some(), fetch);
+        csv_answer(&wanted, ResponseBody::passed(rows))
     }
 
     async fn first_keys(&self) -> Result<Vec<KeySummary>, Refusal> {
@@ -115,13 +123,14 @@ fn add_idle(items: &mut Vec<Item>, keys: Vec<KeySummary>, today: Day) {
     items.extend(idle.map(|key| Item::idle(key, today)));
 }
 
-fn csv_answer(wanted: &Wanted, items: &[Item]) -> Response<Bytes> {
+fn csv_begin() -> Csv {
     let mut csv = Csv::default();
     csv.row(item::COLUMNS.map(Cell::Text));
-    for item in items {
-        item.write(&mut csv);
-    }
-    let mut response = Response::new(Bytes::from(csv.into_text()));
+    csv
+}
+
+fn csv_answer(wanted: &Wanted, body: AdminBody) -> Response<AdminBody> {
+    let mut response = Response::new(body);
     let name = match wanted.day() {
         Some(day) => format!("attachment; filename=\"usage-{day}.csv\""),
         None => format!("attachment; filename=\"usage-{}-{}.csv\"", wanted.from, wanted.to),

@@ -2,9 +2,12 @@ use super::super::{query::Params, refusal::Refusal};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{GroupBy, KeyRef, UsageQuery},
+    store::{GroupBy, KeyRef, Page, UsageQuery},
 };
 
+/// The most rows that are told at once, and how many where nothing is said.
+const MOST: usize = 1000;
+const LIMIT: &str = "a whole number from 1 to 1000";
 const LONGEST_RANGE: u32 = 366;
 
 /// What a report is asked for.
@@ -14,6 +17,9 @@ pub(super) struct Wanted {
     pub(super) key: Option<KeyRef>,
     pub(super) group_by: GroupBy,
     pub(super) csv: bool,
+    /// How many rows are left out, and how many are told then.
+    pub(super) skip: usize,
+    limit: usize,
 }
 
 impl Wanted {
@@ -29,6 +35,11 @@ impl Wanted {
             Some("csv") => true,
             Some(_) => return Err(Refusal::invalid("format", "`json` or `csv`")),
         };
+        let limit = params.read("limit", LIMIT)?.unwrap_or(MOST);
+        if !(1..=MOST).contains(&limit) {
+            return Err(Refusal::invalid("limit", LIMIT));
+        }
+        let skip = params.read("after", "what `next` of the page before said")?.unwrap_or(0);
         params.finish()?;
         if day.is_some() && (from.is_some() || to.is_some()) {
             return Err(Refusal::invalid("day", "absent where `from` or `to` is given"));
@@ -38,11 +49,17 @@ impl Wanted {
         if from > to || from < to.minus(LONGEST_RANGE) {
             return Err(Refusal::invalid("from", "at most 366 days before `to`"));
         }
-        Ok(Self { from, to, key, group_by, csv })
+        let limit = if csv { usize::MAX } else { limit };
+        Ok(Self { from, to, key, group_by, csv, skip, limit })
     }
 
     pub(super) fn query(&self, key_id: Option<KeyId>) -> UsageQuery {
-        UsageQuery { key_id, group_by: self.group_by, ..UsageQuery::days(self.from, self.to) }
+        let page = Page::Busiest { skip: self.skip, limit: self.limit };
+        let query = UsageQuery::days(self.from, self.to).group_by(self.group_by).page(page);
+        match key_id {
+            Some(key_id) => query.key(key_id),
+            None => query,
+        }
     }
 
     /// The day of a report of one day.

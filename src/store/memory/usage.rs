@@ -9,7 +9,8 @@ use crate::{
     key::KeyId,
     store::{
         RequestQuery, RequestRow, StoreFuture, UsageEvent, UsageFigures, UsageQuery, UsageReader,
-        UsageReport, UsageSink, report::ReportRows,
+        UsageReport, UsageSink,
+        report::{ReportRows, name_keys},
     },
 };
 
@@ -80,7 +81,9 @@ impl UsageReader for MemoryStore {
         for ((id, day), used) in &totals.used {
             rows.add_used(*day, id, *used);
         }
-        let report = rows.into_report(keys.len() as u64, |id| keys.by_id_ever(id));
+        let mut report = rows.into_report();
+        report.total_keys = keys.len() as u64;
+        name_keys(&mut report, |id| keys.by_id_ever(id));
         StoreFuture::ready(Ok(report))
     }
 

@@ -1,12 +1,17 @@
 //! Folding the journal into the tables.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, Statement, ToSql, params};
 
 use super::{jobs::apart, requests};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::journal::{Delta, Figures, Position, Unfolded},
+    store::{
+        UsageFigures,
+        journal::{Delta, Figures, Position, Unfolded},
+    },
 };
 
 /// Writes what is not folded yet, and how far the journal is folded with it.
@@ -56,37 +61,59 @@ fn write_counts(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resul
 }
 
 fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO usage_totals
+    const SUMS: &str = "
+        DO UPDATE SET
+            requests = requests + excluded.requests, succeeded = succeeded + excluded.succeeded,
+            failed = failed + excluded.failed, refunded = refunded + excluded.refunded,
+            rejected = rejected + excluded.rejected,
+            prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+            completion_tokens = completion_tokens + excluded.completion_tokens,
+            total_tokens = total_tokens + excluded.total_tokens,
+            cached_tokens = coalesce(cached_tokens + excluded.cached_tokens, cached_tokens,
+                excluded.cached_tokens),
+            reasoning_tokens = coalesce(reasoning_tokens + excluded.reasoning_tokens,
+                reasoning_tokens, excluded.reasoning_tokens)";
+    let mut of_key = connection.prepare_cached(&format!(
+        "INSERT INTO usage_totals (day, model, requests, succeeded, failed, refunded, rejected,
+             prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens, key_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-         ON CONFLICT (day, key_id, model) DO UPDATE SET
-             requests = requests + ?4, succeeded = succeeded + ?5, failed = failed + ?6,
-             refunded = refunded + ?7, rejected = rejected + ?8,
-             prompt_tokens = prompt_tokens + ?9, completion_tokens = completion_tokens + ?10,
-             total_tokens = total_tokens + ?11,
-             cached_tokens = coalesce(cached_tokens + ?12, cached_tokens, ?12),
-             reasoning_tokens = coalesce(reasoning_tokens + ?13, reasoning_tokens, ?13)",
-    )?;
+         ON CONFLICT (day, key_id, model) {SUMS}"
+    ))?;
+    let mut of_all = connection.prepare_cached(&format!(
+        "INSERT INTO model_totals
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT (day, model) {SUMS}"
+    ))?;
+    let mut sums: BTreeMap<(Day, &str), UsageFigures> = BTreeMap::new();
     for (id, subject) in unfolded.subjects() {
         for Figures { day, model, figures } in &subject.figures {
-            statement.execute(params![
-                day.to_string(),
-                id.as_str(),
-                model,
-                figures.requests,
-                figures.succeeded,
-                figures.failed,
-                figures.refunded,
-                figures.rejected,
-                figures.tokens.prompt,
-                figures.tokens.completion,
-                figures.tokens.total,
-                figures.tokens.cached,
-                figures.tokens.reasoning,
-            ])?;
+            add(&mut of_key, *day, model, figures, Some(id))?;
+            *sums.entry((*day, model)).or_default() += *figures;
         }
     }
+    for ((day, model), figures) in &sums {
+        add(&mut of_all, *day, model, figures, None)?;
+    }
     Ok(())
+}
+
+/// Binds these figures, and the key's id where there is one, and runs the statement.
+fn add(
+    statement: &mut Statement<'_>,
+    day: Day,
+    model: &str,
+    figures: &UsageFigures,
+    id: Option<&KeyId>,
+) -> rusqlite::Result<()> {
+    let UsageFigures { requests, succeeded, failed, refunded, rejected, tokens } = figures;
+    let day = day.to_string();
+    let mut values: Vec<&dyn ToSql> =
+        vec![&day, &model, requests, succeeded, failed, refunded, rejected];
+    values.extend::<[&dyn ToSql; 3]>([&tokens.prompt, &tokens.completion, &tokens.total]);
+    values.extend::<[&dyn ToSql; 2]>([&tokens.cached, &tokens.reasoning]);
+    let id = id.map(KeyId::as_str);
+    values.extend(id.as_ref().map(|id| id as &dyn ToSql));
+    statement.execute(&*values).map(drop)
 }
 
 fn write_position(connection: &Connection, position: Position) -> rusqlite::Result<()> {

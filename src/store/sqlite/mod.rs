@@ -26,6 +26,7 @@ mod keys;
 mod options;
 mod queue;
 mod quota;
+mod reports;
 mod requests;
 mod reset;
 mod rows;

@@ -25,6 +25,7 @@ impl From<rusqlite::Error> for MigrateError {
 /// `daily_usage` counts units; `epoch` tells a day's resets apart, and `reset_used` keeps what was
 /// used before them. `usage_totals` sums up usage events.
 ///
+/// `model_totals` sums up `usage_totals` over all keys, so that reports by day and model need not.
 /// `requests` keeps single requests for a while, times in milliseconds (`at`) and microseconds. What
 /// stood in `api_keys` when a row was deleted stays in `deleted_keys`, for reports of the past.
 const STEPS: [&str; 3] = [
@@ -103,6 +104,26 @@ CREATE TABLE boot (boot TEXT NOT NULL);
     "
 ALTER TABLE usage_totals ADD COLUMN cached_tokens INTEGER;
 ALTER TABLE usage_totals ADD COLUMN reasoning_tokens INTEGER;
+
+CREATE TABLE model_totals (
+    day TEXT NOT NULL,
+    model TEXT NOT NULL,
+    requests INTEGER NOT NULL DEFAULT 0,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    refunded INTEGER NOT NULL DEFAULT 0,
+    rejected INTEGER NOT NULL DEFAULT 0,
+    prompt_tokens INTEGER NOT NULL DEFAULT 0,
+    completion_tokens INTEGER NOT NULL DEFAULT 0,
+    total_tokens INTEGER NOT NULL DEFAULT 0,
+    cached_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    PRIMARY KEY (day, model)
+) WITHOUT ROWID;
+INSERT INTO model_totals
+SELECT day, model, sum(requests), sum(succeeded), sum(failed), sum(refunded), sum(rejected),
+    sum(prompt_tokens), sum(completion_tokens), sum(total_tokens), NULL, NULL
+FROM usage_totals GROUP BY day, model;
 
 CREATE TABLE requests (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
