@@ -8,7 +8,7 @@
 //! | [`usage`] | `UsageRecorderLayer`: one event a request, at its true end; the holder's report |
 //! | [`proxy`] | `UpstreamProxyService`: forwards to one upstream and streams back |
 //! | [`admin`] | `admin_service()`: issuing and changing keys, reports, audit trail, the page |
-//! | [`openai`] | presets for OpenAI-compatible APIs |
+//! | [`openai`] | presets for OpenAI-compatible APIs, and `StreamUsageLayer`: the usage of streams, asked for and hidden |
 //! | [`store`] | the store traits, `MemoryStore`, `SqliteStore` |
 //! | [`key`], [`clock`], [`error`], [`body`] | what all of them share |
 //!

@@ -30,6 +30,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("DEEPSEEK_API_KEY", "sk-密钥", "visible ASCII"),
     ("UPSTREAM_API_KEY_FILE", "/no/such/file", "file"),
     ("DEEPSEEK_API_KEY_FILE", "/no/such/file", "file"),
+    ("STREAM_USAGE", "always", "off or ask"),
+    ("STREAM_USAGE", "Ask", "off or ask"),
     ("DATABASE_URL", "postgres://user:pw@host/db", "not built yet"),
     ("DATABASE_URL", "mysql://host/db", "SQLite"),
     ("DATABASE_URL", "sqlite::memory:", "SQLite"),
@@ -186,6 +188,7 @@ async fn a_start_with_settings_prints_them_and_no_secret() {
         .env("UPSTREAM_BASE_URL", "")
         .env("DEEPSEEK_BASE_URL", "http://127.0.0.1:9/v1/")
         .env("DEEPSEEK_API_KEY", "sk-s3cr3t")
+        .env("STREAM_USAGE", "ask")
         .env("SQLITE_PATH", "sqlite://other.db")
         .env("DAILY_REQ_LIMIT", "7")
         .env("QUOTA_TIMEZONE", "Asia/Shanghai")

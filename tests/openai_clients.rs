@@ -9,7 +9,9 @@ use std::{
     thread,
 };
 
-use common::{Gateway, GatewayCommand, Upstream, chat_json, json_answer, streaming};
+use common::{
+    Gateway, GatewayCommand, StubBody, Upstream, chat_json, full, json_answer, streaming,
+};
 use http::{Response, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
@@ -89,6 +91,7 @@ both! {
     a_stream_that_breaks_off_after_its_head_is_an_error,
     an_answer_that_breaks_off_is_an_error,
     a_stream_that_falls_silent_is_an_error,
+    usage_is_seen_by_who_asks_for_it_only,
     a_wrong_key_is_an_authentication_error,
     an_exhausted_day_is_a_rate_limit_error_at_once,
 }
@@ -196,6 +199,40 @@ async fn a_stream_that_falls_silent_is_an_error(language: Language) {
     feed.send(Ok(chunk("你").into())).unwrap();
     assert_eq!(call.next(), json!({"content": "你"}));
     assert!(call.next()["error"].is_string(), "it is never told that it is done");
+}
+
+/// Two contents, and the usage in an event of its own if it is asked for.
+fn answer_as_openai(request: http::Request<bytes::Bytes>) -> Response<StubBody> {
+    let question: Value = serde_json::from_slice(request.body()).unwrap();
+    let usage = json!({
+        "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "deepseek-chat",
+        "choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5},
+    });
+    let mut events = chunk("你") + &chunk("好");
+    if question["stream_options"]["include_usage"] == true {
+        events += &format!("data: {usage}\n\n");
+    }
+    let body = full(events + "data: [DONE]\n\n");
+    Response::builder().header(CONTENT_TYPE, "text/event-stream").body(body).unwrap()
+}
+
+async fn usage_is_seen_by_who_asks_for_it_only(language: Language) {
+    let upstream = Upstream::start(answer_as_openai).await;
+    let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "ask").start();
+    let key = gateway.create_key(json!({})).await;
+    for (call, sees_usage) in [("chunks", false), ("chunks_with_usage", true)] {
+        let mut call = Call::start(language, &gateway, &key, call);
+        for _ in 0..2 {
+            assert_eq!(call.next(), json!({"choices": 1, "tokens": null}));
+        }
+        if sees_usage {
+            assert_eq!(call.next(), json!({"choices": 0, "tokens": 5}));
+        }
+        assert_eq!(call.next(), json!({"done": true}));
+        let asked: Value = serde_json::from_slice(&upstream.last().body).unwrap();
+        assert_eq!(asked["stream_options"], json!({"include_usage": true}));
+    }
+    assert_eq!(gateway.usage(&key).await["tokens"]["total"], 10, "of both");
 }
 
 async fn a_wrong_key_is_an_authentication_error(language: Language) {

@@ -26,6 +26,7 @@ mod upstream;
 
 use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode};
 
+use http::request::Parts;
 use mimalloc::MiMalloc;
 use tokio::{
     net::TcpListener,
@@ -35,7 +36,10 @@ use tower::{BoxError, Layer, ServiceBuilder};
 use tower_quota::{
     admin::{AdminTokens, admin_service},
     auth::TrialKeyAuthLayer,
-    openai::OpenAiErrors,
+    openai::{
+        OpenAiErrors,
+        stream_usage::{AppliesTo, ChatCompletions, StreamUsageLayer},
+    },
     quota::DailyQuotaLayer,
     store::sqlite::{SqliteOptions, SqliteStore},
     usage::{UsageRecorderLayer, usage_service},
@@ -46,7 +50,7 @@ use edge::edge;
 use ops::Ops;
 use router::Router;
 use server::{Draining, Limits};
-use settings::{BadSetting, Settings};
+use settings::{BadSetting, Settings, StreamUsage};
 use upstream::Upstream;
 
 #[global_allocator]
@@ -110,13 +114,20 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     let quota = DailyQuotaLayer::new(store.clone())
         .max_in_flight(settings.max_in_flight)
         .reject(OpenAiErrors);
+    let asks = settings.stream_usage == StreamUsage::Ask;
+    // The recorder is to see the usage, and a request that is refused is not to be read.
+    let (hide_usage, include_usage) = StreamUsageLayer::new()
+        .applies_to(move |request: &Parts| asks && ChatCompletions.applies_to(request))
+        .split();
     let draining = Draining::default();
     let router = Router {
         upstream: ServiceBuilder::new()
             .layer(auth.clone())
+            .layer(hide_usage)
             .layer(settings.drain.clone())
             .layer(UsageRecorderLayer::new(store.clone()))
             .layer(quota)
+            .layer(include_usage)
             .service(upstream.proxy()?),
         usage: auth.layer(usage),
         admin: admin_service(store.clone(), admin_tokens.clone())

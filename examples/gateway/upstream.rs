@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::{Empty, Full, Limited};
 use tower::{BoxError, Service, service_fn};
 use tower_quota::{
-    openai::{OpenAiErrors, proxy_rules},
+    openai::{OpenAiErrors, proxy_rules, stream_usage::IncludedBody},
     proxy::{
         CachedGet, ClientOptions, RequestBody, Timeouts, UpstreamBase, UpstreamClient,
         UpstreamProxyService, upstream_client,
@@ -20,6 +20,9 @@ use crate::{router::GatewayRequest, settings, upload::Upload};
 /// The proxy over hyper-util's pool, for request bodies of this kind.
 type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>, OpenAiErrors>;
 
+/// A holder's request body, as the layers hand it on.
+type HolderBody = IncludedBody<usage::RequestBody<Limited<Upload>>>;
+
 /// Where the upstream is and how it is spoken to.
 pub(crate) struct Upstream<'a> {
     pub(crate) base: UpstreamBase,
@@ -28,7 +31,7 @@ pub(crate) struct Upstream<'a> {
 
 impl Upstream<'_> {
     /// Forwards holders' requests with the sponsor's key.
-    pub(crate) fn proxy(&self) -> Result<Proxy<usage::RequestBody<Limited<Upload>>>, BoxError> {
+    pub(crate) fn proxy(&self) -> Result<Proxy<HolderBody>, BoxError> {
         let client = upstream_client(self.client_options())?;
         self.configure(UpstreamProxyService::new(client, self.base.clone()))
     }

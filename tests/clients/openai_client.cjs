@@ -16,6 +16,13 @@ const client = new OpenAI.OpenAI({
 const messages = [{ role: "user", content: "你好" }];
 const model = "deepseek-chat";
 
+const chunks = async (options) => {
+  const stream = await client.chat.completions.create({ model, messages, stream: true, ...options });
+  for await (const chunk of stream) {
+    tell({ choices: chunk.choices.length, tokens: chunk.usage?.total_tokens ?? null });
+  }
+};
+
 const calls = {
   async chat() {
     const answer = await client.chat.completions.create({ model, messages });
@@ -27,6 +34,8 @@ const calls = {
       tell({ content: chunk.choices[0]?.delta.content ?? null });
     }
   },
+  chunks: () => chunks({}),
+  chunks_with_usage: () => chunks({ stream_options: { include_usage: true } }),
   async models() {
     const models = [];
     for await (const listed of client.models.list()) models.push(listed.id);

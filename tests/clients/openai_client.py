@@ -25,6 +25,13 @@ client = openai.OpenAI(
     api_key=os.environ["KEY"],
     http_client=httpx.Client(event_hooks={"request": [count]}),
 )
+def chunks(**options):
+    for chunk in client.chat.completions.create(
+        model="deepseek-chat", messages=messages, stream=True, **options
+    ):
+        tell(choices=len(chunk.choices), tokens=chunk.usage.total_tokens if chunk.usage else None)
+
+
 messages = [{"role": "user", "content": "你好"}]
 started = time.monotonic()
 try:
@@ -37,6 +44,10 @@ try:
                 model="deepseek-chat", messages=messages, stream=True
             ):
                 tell(content=chunk.choices[0].delta.content if chunk.choices else None)
+        case "chunks":
+            chunks()
+        case "chunks_with_usage":
+            chunks(stream_options={"include_usage": True})
         case "models":
             tell(models=[model.id for model in client.models.list()])
     tell(done=True)

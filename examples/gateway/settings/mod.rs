@@ -31,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) metrics_token: Option<AdminTokens>,
     pub(crate) upstream: Upstream,
+    pub(crate) stream_usage: StreamUsage,
     pub(crate) database: PathBuf,
     pub(crate) daily_limit: DailyLimit,
     pub(crate) calendar: Calendar,
@@ -54,6 +55,13 @@ pub(crate) struct Upstream {
     pub(crate) connect_timeout: Duration,
     pub(crate) head_timeout: Duration,
     pub(crate) idle_timeout: Duration,
+}
+
+/// What is done about the usage of streamed chats that do not ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamUsage {
+    Off,
+    Ask,
 }
 
 /// What is logged, and how.
@@ -98,6 +106,8 @@ impl Settings {
             metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)
                 .secret(values::tokens)?,
             upstream: Upstream::of(&given)?,
+            stream_usage: Setting::new("STREAM_USAGE", &given.stream_usage)
+                .or("off", values::stream_usage)?,
             database: database(&given)?,
             daily_limit: Setting::new("DAILY_REQ_LIMIT", &given.daily_req_limit)
                 .or("200", values::daily_limit)?,

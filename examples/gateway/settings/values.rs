@@ -19,6 +19,7 @@ use tower_quota::{
 };
 use tracing_subscriber::EnvFilter;
 
+use super::StreamUsage;
 use crate::files;
 
 type Value<T> = Result<T, String>;
@@ -146,6 +147,14 @@ pub(super) fn durability(text: &str) -> Value<Durability> {
         "process" => Ok(Durability::Process),
         "power" => Ok(Durability::Power),
         _ => Err("expected process or power".to_owned()),
+    }
+}
+
+pub(super) fn stream_usage(text: &str) -> Value<StreamUsage> {
+    match text {
+        "off" => Ok(StreamUsage::Off),
+        "ask" => Ok(StreamUsage::Ask),
+        _ => Err("expected off or ask".to_owned()),
     }
 }
 

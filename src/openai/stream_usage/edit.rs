@@ -1,0 +1,233 @@
+use std::{fmt, ops::Range};
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What is put into a request, and in place of which of its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Edit {
+    pub(super) at: Range<usize>,
+    pub(super) text: &'static str,
+}
+
+impl Edit {
+    /// What makes this request ask for usage; `None` if it is not streamed, asks already, or is not
+    /// clear.
+    pub(super) fn of(request: &[u8]) -> Option<Self> {
+        let [stream, options] = members(request, ["stream", "stream_options"])?;
+        let Member::Once(stream) = stream else { return None };
+        if stream != "true" {
+            return None;
+        }
+        let span = |value: &str| {
+            let begin = value.as_ptr().addr() - request.as_ptr().addr();
+            begin..begin + value.len()
+        };
+        match options {
+            Member::Missing => {
+                let end = span(stream).end;
+                Some(Self { at: end..end, text: r#","stream_options":{"include_usage":true}"# })
+            }
+            Member::Once(options @ "null") => {
+                Some(Self { at: span(options), text: r#"{"include_usage":true}"# })
+            }
+            Member::Once(options) => within(options, span(options).start),
+            Member::Repeated => None,
+        }
+    }
+}
+
+/// What makes these options ask, which begin at this byte of the request.
+fn within(options: &str, begin: usize) -> Option<Edit> {
+    // vLLM's `continuous_usage_stats` has no effect until usage is asked for.
+    let names = ["include_usage", "continuous_usage_stats"];
+    let [include, Member::Missing] = members(options.as_bytes(), names)? else { return None };
+    match include {
+        Member::Missing => {
+            let is_empty = options[1..].trim_ascii_start() == "}";
+            let text =
+                if is_empty { r#""include_usage":true"# } else { r#""include_usage":true,"# };
+            Some(Edit { at: begin + 1..begin + 1, text })
+        }
+        Member::Once(value @ ("null" | "false")) => {
+            let begin = begin + (value.as_ptr().addr() - options.as_ptr().addr());
+            Some(Edit { at: begin..begin + value.len(), text: "true" })
+        }
+        _ => None,
+    }
+}
+
+/// A member's value, as it is written.
+#[derive(Clone, Copy, Debug)]
+enum Member<'a> {
+    Missing,
+    Once(&'a str),
+    Repeated,
+}
+
+/// The members of these names in the object that `json` is; `None` if it is no object.
+fn members<'a, const N: usize>(json: &'a [u8], names: [&str; N]) -> Option<[Member<'a>; N]> {
+    let mut json = serde_json::Deserializer::from_slice(json);
+    let members = json.deserialize_map(Members(names)).ok()?;
+    json.end().ok()?;
+    Some(members)
+}
+
+struct Members<'n, const N: usize>([&'n str; N]);
+
+impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+    type Value = [Member<'de>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = [Member::Missing; N];
+        while let Some(name) = map.next_key::<String>()? {
+            let value = map.next_value::<&RawValue>()?.get();
+            if let Some(at) = self.0.iter().position(|wanted| *wanted == name) {
+                members[at] = match members[at] {
+                    Member::Missing => Member::Once(value),
+                    _ => Member::Repeated,
+                };
+            }
+        }
+        Ok(members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(request: &str) -> String {
+        let mut edited = request.to_owned();
+        if let Some(Edit { at, text }) = Edit::of(request.as_bytes()) {
+            edited.replace_range(at, text);
+        }
+        edited
+    }
+
+    #[test]
+    fn only_the_question_is_put_in() {
+        for (given, wanted) in [
+            (r#"{"stream":true}"#, r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
+            (
+                " { \"n\" : 12345678901234567890,\"stream\"\t:\r\n true , \"a\":1e400,\"a\":\"\\u4f60好\" }\n",
+                " { \"n\" : 12345678901234567890,\"stream\"\t:\r\n true,\"stream_options\":{\"include_usage\":true} , \"a\":1e400,\"a\":\"\\u4f60好\" }\n",
+            ),
+            (
+                r#"{"stream_options":null,"stream":true}"#,
+                r#"{"stream_options":{"include_usage":true},"stream":true}"#,
+            ),
+            (
+                r#"{"stream":true,"stream_options":{ }}"#,
+                r#"{"stream":true,"stream_options":{"include_usage":true }}"#,
+            ),
+            (
+                r#"{"stream":true,"stream_options":{ "include_obfuscation":false}}"#,
+                r#"{"stream":true,"stream_options":{"include_usage":true, "include_obfuscation":false}}"#,
+            ),
+            (
+                r#"{"stream":true,"stream_options": {"x":{}, "include_usage" : false}}"#,
+                r#"{"stream":true,"stream_options": {"x":{}, "include_usage" : true}}"#,
+            ),
+            (
+                r#"{"stream_options":{"include_usage":null},"stream":true}"#,
+                r#"{"stream_options":{"include_usage":true},"stream":true}"#,
+            ),
+            (
+                r#"{"\u0073tream":true,"messages":[{"stream":false,"content":"\"stream\":false}"}]}"#,
+                r#"{"\u0073tream":true,"stream_options":{"include_usage":true},"messages":[{"stream":false,"content":"\"stream\":false}"}]}"#,
+            ),
+        ] {
+            assert_eq!(edited(given), wanted);
+            assert_eq!(edited(wanted), wanted, "asks already");
+        }
+    }
+
+    #[test]
+    fn what_is_not_streamed_or_not_clear_stays() {
+        for request in [
+            "",
+            "{}",
+            "true",
+            r#"[{"stream":true}]"#,
+            r#"{"stream":false}"#,
+            r#"{"stream":"true"}"#,
+            r#"{"stream":1}"#,
+            r#"{"options":{"stream":true}}"#,
+            r#"{"text":"\"stream\":true"}"#,
+            r#"{"stream":true"#,
+            r#"{"stream":true}}"#,
+            r#"{"stream":true,}"#,
+            r#"{"stream":true} x"#,
+            r#"{"stream":true,"a":[1,2}"#,
+            "{\"stream\":true,\"a\":\"\n\"}",
+            "\u{feff}{\"stream\":true}",
+            r#"{"stream":true,"stream":true}"#,
+            r#"{"stream":true,"\u0073tream":false}"#,
+            r#"{"stream":true,"stream_options":null,"stream_options":{}}"#,
+            r#"{"stream":true,"stream_options":{},"stream\u005foptions":{}}"#,
+            r#"{"stream":true,"stream_options":[]}"#,
+            r#"{"stream":true,"stream_options":"null"}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":1}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":false,"include_usage":true}}"#,
+            r#"{"stream":true,"stream_options":{"continuous_usage_stats":true}}"#,
+        ] {
+            assert_eq!(Edit::of(request.as_bytes()), None, "{request}");
+        }
+        assert_eq!(Edit::of(b"{\"stream\":true,\"a\":\"\xff\"}"), None);
+        assert_eq!(Edit::of(b"{\"stream\":true,\"a\":{\"\xc3\":1}}"), None);
+    }
+
+    #[test]
+    fn random_requests_ask_for_usage_and_are_the_same_otherwise() {
+        const MEMBERS: [&str; 10] = [
+            r#""stream" : true"#,
+            r#""stream":false"#,
+            r#""\u0073tream":true"#,
+            r#""stream_options":null"#,
+            "\"stream_options\":{\r\n}",
+            r#""stream_options":{ "x" :[{"include_usage":true}], "include_usage" :false}"#,
+            r#""stream_options":{"include_usage":true}"#,
+            r#""n":123456789012345678901234567890"#,
+            r#""messages":[{"role":"user","content":"}\\\",\"stream\":true 你"}]"#,
+            "\t\"f\" :\n-0.0e-7 ",
+        ];
+        let mut changed = 0;
+        for seed in 0..4000_u64 {
+            let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut below = |end: usize| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (random >> 33) as usize % end
+            };
+            let members: Vec<&str> = (0..below(6)).map(|_| MEMBERS[below(MEMBERS.len())]).collect();
+            let request = format!(" {{{}}}\n", members.join(","));
+            for end in 0..request.trim_end().len() {
+                assert_eq!(Edit::of(&request.as_bytes()[..end]), None, "cut off: {request}");
+            }
+            let Some(Edit { at, text }) = Edit::of(request.as_bytes()) else { continue };
+            changed += 1;
+            let edited = edited(&request);
+            assert_eq!(edited[..at.start], request[..at.start]);
+            assert_eq!(edited[at.start + text.len()..], request[at.end..]);
+            let mut wanted: serde_json::Value = serde_json::from_str(&request).unwrap();
+            wanted["stream_options"]["include_usage"] = true.into();
+            let seen: serde_json::Value = serde_json::from_str(&edited).unwrap();
+            assert_eq!(seen, wanted, "{request}");
+            assert_eq!(Edit::of(edited.as_bytes()), None, "asks already: {edited}");
+        }
+        assert!(changed > 400, "{changed}");
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let deep = |depth| ["[".repeat(depth), "]".repeat(depth)].concat();
+        let request = format!(r#"{{"stream":true,"messages":{}}}"#, deep(100_000));
+        assert!(Edit::of(request.as_bytes()).is_some());
+        assert_eq!(Edit::of(&request.as_bytes()[..100_000]), None);
+    }
+}

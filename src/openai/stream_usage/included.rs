@@ -1,0 +1,186 @@
+use std::{
+    collections::VecDeque,
+    fmt, mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::edit::Edit;
+
+type BodyFrame<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
+
+pin_project! {
+    /// A request's body: as it came, or asking for usage.
+    pub struct IncludedBody<B>
+    where
+        B: Body,
+    {
+        #[pin]
+        inner: Inner<B>,
+    }
+}
+
+pin_project! {
+    #[project = InnerProj]
+    enum Inner<B>
+    where
+        B: Body,
+    {
+        Passed { #[pin] body: B },
+        // Boxed, as few requests need it and it is larger than most bodies.
+        Read { read: Box<ReadBody<B>> },
+    }
+}
+
+/// A body of which a part was read and is still to be handed on.
+pub(super) struct ReadBody<B: Body> {
+    /// Copied, as frames may be tiny and each may keep a whole buffer from being freed.
+    read: BytesMut,
+    /// What goes on first.
+    pieces: VecDeque<Bytes>,
+    /// What comes after that: trailers or an error.
+    next: Option<BodyFrame<B>>,
+    // A body that was polled stays where it is.
+    rest: Pin<Box<B>>,
+    is_over: bool,
+    /// How many bytes are left to hand on, if that was known before any was read. The rest cannot tell:
+    /// some bodies claim to be empty once they have failed.
+    length: Option<u64>,
+}
+
+impl<B: Body> ReadBody<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self {
+            read: BytesMut::new(),
+            pieces: VecDeque::new(),
+            next: None,
+            length: body.size_hint().exact(),
+            rest: Box::pin(body),
+            is_over: false,
+        }
+    }
+
+    /// Reads on, to the end or until more than `most` bytes are there. Ready with whether all of it is.
+    pub(super) fn poll_whole(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<bool> {
+        while !self.is_over && !self.rest.is_end_stream() {
+            match ready!(self.rest.as_mut().poll_frame(cx)).map(|frame| frame.map(Frame::into_data))
+            {
+                None => self.is_over = true,
+                Some(Ok(Ok(data))) => {
+                    self.read.put(data);
+                    if self.read.len() > most {
+                        return Poll::Ready(false);
+                    }
+                }
+                Some(Ok(Err(trailers))) => {
+                    self.next = Some(Ok(trailers));
+                    self.is_over = true;
+                }
+                Some(Err(error)) => {
+                    self.next = Some(Err(error));
+                    return Poll::Ready(false);
+                }
+            }
+        }
+        Poll::Ready(self.length.is_none_or(|length| length == self.read.len() as u64))
+    }
+
+    /// Makes a body that was read to its end ask for usage, if it is to. Returns its new length then.
+    pub(super) fn include_usage(&mut self) -> Option<usize> {
+        let Edit { at, text } = Edit::of(&self.read)?;
+        let mut before = mem::take(&mut self.read).freeze();
+        let after = before.split_off(at.end);
+        before.truncate(at.start);
+        self.pieces.extend([before, Bytes::from_static(text.as_bytes()), after]);
+        let length = self.pieces.iter().map(Bytes::len).sum();
+        self.length = self.length.map(|_| length as u64);
+        Some(length)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_read = self.pieces.is_empty() && self.next.is_none();
+        is_read && (self.is_over || self.rest.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // A length that was unknown stays so, lest the body lose its trailers to a fixed one.
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl<B> ReadBody<B>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<BodyFrame<B>>> {
+        let frame = if let Some(piece) = self.pieces.pop_front() {
+            Some(Ok(Frame::data(piece.into())))
+        } else if self.next.is_some() || self.is_over {
+            self.next.take()
+        } else {
+            ready!(self.rest.as_mut().poll_frame(cx))
+        };
+        if let (Some(length), Some(Ok(frame))) = (&mut self.length, &frame) {
+            let bytes = frame.data_ref().map_or(0, Buf::remaining);
+            *length = length.saturating_sub(bytes as u64);
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl<B: Body> IncludedBody<B> {
+    pub(super) fn passed(body: B) -> Self {
+        Self { inner: Inner::Passed { body } }
+    }
+
+    pub(super) fn read(mut read: ReadBody<B>) -> Self {
+        if !read.read.is_empty() {
+            read.pieces.push_front(mem::take(&mut read.read).freeze());
+        }
+        Self { inner: Inner::Read { read: Box::new(read) } }
+    }
+}
+
+impl<B> Body for IncludedBody<B>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().inner.project() {
+            InnerProj::Passed { body } => body.poll_frame(cx),
+            InnerProj::Read { read } => read.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Passed { body } => body.is_end_stream(),
+            Inner::Read { read } => read.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Passed { body } => body.size_hint(),
+            Inner::Read { read } => read.size_hint(),
+        }
+    }
+}
+
+impl<B: Body> fmt::Debug for IncludedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IncludedBody")
+    }
+}

@@ -1,0 +1,106 @@
+//! A request asks for its usage and is the same otherwise; what is left of an answer is part of it.
+//! Neither depends on the pieces in which they come, and a second time changes nothing.
+#![no_main]
+
+use std::{
+    convert::Infallible,
+    future::{Future, ready},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use libfuzzer_sys::fuzz_target;
+use tower::{Layer, Service, service_fn};
+use tower_quota::openai::stream_usage::{IncludedBody, StreamUsageLayer};
+
+/// Where it is cut, whether it is a request or an answer, and its bytes.
+type Input<'a> = (Vec<u8>, bool, &'a [u8]);
+
+const ASKS: &[u8] = br#"{"stream":true}"#;
+
+fuzz_target!(|input: Input| {
+    let (cuts, is_request, bytes) = input;
+    let changed = if is_request { asked } else { left };
+    let whole = changed(vec![Bytes::copy_from_slice(bytes)]);
+    let mut pieces = Vec::new();
+    let mut rest = bytes;
+    for cut in cuts {
+        let (piece, more) = rest.split_at(usize::from(cut).min(rest.len()));
+        pieces.push(Bytes::copy_from_slice(piece));
+        rest = more;
+    }
+    pieces.push(Bytes::copy_from_slice(rest));
+    assert_eq!(changed(pieces), whole);
+    assert_eq!(changed(bytes.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect()), whole);
+    assert_eq!(changed(vec![whole.clone()]), whole);
+    if is_request {
+        // At most a `false` has made way.
+        let begin = bytes.iter().zip(&whole).take_while(|(old, new)| old == new).count();
+        let end = bytes.iter().rev().zip(whole.iter().rev()).take_while(|(old, new)| old == new);
+        assert!(begin + end.count() + "false".len() >= bytes.len());
+    } else {
+        let mut all = bytes.iter();
+        assert!(whole.iter().all(|byte| all.any(|other| other == byte)));
+    }
+});
+
+fn asked(request: Vec<Bytes>) -> Bytes {
+    pass(request, Vec::new()).0
+}
+
+fn left(answer: Vec<Bytes>) -> Bytes {
+    pass(vec![Bytes::from_static(ASKS)], answer).1
+}
+
+struct Pieces(std::vec::IntoIter<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.next().map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+/// The request as the inner service gets it, and its answer as the client does.
+fn pass(request: Vec<Bytes>, answer: Vec<Bytes>) -> (Bytes, Bytes) {
+    let seen = Arc::new(Mutex::new(None));
+    let keep = seen.clone();
+    let answer = Mutex::new(Some(Pieces(answer.into_iter())));
+    let answer = Arc::new(answer);
+    let mut service = StreamUsageLayer::new().layer(service_fn(move |request| {
+        let request: Request<IncludedBody<Pieces>> = request;
+        *keep.lock().unwrap() = Some(request.into_body());
+        let answer = Response::builder()
+            .header("content-type", "text/event-stream")
+            .body(answer.lock().unwrap().take().unwrap());
+        ready(Ok::<_, Infallible>(answer.unwrap()))
+    }));
+    let request = Request::post("/v1/chat/completions")
+        .header("content-type", "application/json")
+        .body(Pieces(request.into_iter()))
+        .unwrap();
+    at_once(async {
+        let answer = service.call(request).await.unwrap().into_body();
+        let answer = answer.collect().await.unwrap().to_bytes();
+        let request = seen.lock().unwrap().take().unwrap();
+        (request.collect().await.unwrap().to_bytes(), answer)
+    })
+}
+
+/// What comes of a future in which nothing waits.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let Poll::Ready(value) = pin!(future).poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("pending");
+    };
+    value
+}
