@@ -36,6 +36,7 @@ const RICH = {
     { at: "2026-11-22T14:58:41Z", status: 503, code: "upstream_rate_limited", model: "deepseek-reasoner" },
     { at: "2026-11-22T14:40:00Z", status: 200, code: "client_gone", model: "deepseek-chat" },
     { at: "2026-11-22T09:12:00Z", status: 418, code: HOSTILE, model: HOSTILE },
+    { at: "2026-11-22T08:00:00Z", status: 429, code: "insufficient_quota", model: "deepseek-chat" },
     { at: "2026-11-21T23:59:59Z", status: 404, code: null, model: null },
     { at: null, status: null, code: "constructor", model: "a-model-with-a-very-long-name/".repeat(4) },
   ],
@@ -352,11 +353,12 @@ async function works(browser) {
   await answerWith(page, 200, RICH);
   await shown(KEYS.free);
   const errors = await id("errors").locator("li").allInnerTexts();
-  assert.equal(errors.length, 6);
+  assert.equal(errors.length, 7);
   assert.match(errors[0], /could not be reached[\s\S]*Refunded[\s\S]*502 upstream_unreachable/);
   assert.match(errors[2], /Broken off before the end/);
   assert.ok(errors[3].includes(HOSTILE) && errors[3].startsWith("Answered with status 418"));
-  assert.match(errors[5], /^Failed/);
+  assert.match(errors[4], /^The day's requests were used up/);
+  assert.match(errors[6], /^Failed/);
   assert.match(await id("tokens").innerText(), /from cache\s+65,432,100,000[\s\S]*reasoning\s+2,345,678,900/);
   assert.match(await id("expires").innerText(), /Valid until Nov 25, 2026.*2\sdays 20\sh left/);
   assert.equal(await id("models").locator("tbody tr").count(), 6);

@@ -29,8 +29,8 @@ const TEXTS = {
 
     models: "By model", model: "Model", unknown: "not known", noModels: "No model was used in these days.",
     allModels: (count) => `Show all ${count} models`, fewModels: "Show fewer",
-    errors: "Last errors", errorsHint: "Requests that failed or were refunded, newest first",
-    noErrors: "No request has failed.", status: (status) => `Answered with status ${status}`, someError: "Failed",
+    errors: "Last errors", errorsHint: "Requests that failed or were refused, newest first",
+    noErrors: "No request has failed or was refused.", status: (status) => `Answered with status ${status}`, someError: "Failed",
 
     updated: (at) => `Updated at ${at}`, zone: (zone) => `Days are counted in ${zone}`,
     auto: "Refresh every 30 seconds", said: "The figures are up to date.",
@@ -54,6 +54,11 @@ const TEXTS = {
     requestId: (id) => `Request id: ${id}`,
     causes: {
       client_gone: "Broken off before the end",
+      insufficient_quota: "The day's requests were used up",
+      rate_limit_exceeded: "Too many requests at once",
+      key_disabled: "The key was switched off",
+      key_expired: "The key had expired",
+      store_unavailable: "The gateway could not count the request",
       upstream_unreachable: "The model service could not be reached",
       upstream_protocol: "The model service broke the connection",
       upstream_timeout: "The model service took too long",
@@ -95,8 +100,8 @@ const TEXTS = {
 
     models: "按模型统计", model: "模型", unknown: "未知", noModels: "这些天没有使用过模型。",
     allModels: (count) => `显示全部 ${count} 个模型`, fewModels: "收起",
-    errors: "最近的错误", errorsHint: "失败或已退还的请求，最新的在前",
-    noErrors: "没有失败的请求。", status: (status) => `返回状态码 ${status}`, someError: "失败",
+    errors: "最近的错误", errorsHint: "失败或被拒绝的请求，最新的在前",
+    noErrors: "没有失败或被拒绝的请求。", status: (status) => `返回状态码 ${status}`, someError: "失败",
 
     updated: (at) => `更新于 ${at}`, zone: (zone) => `日期按 ${zone} 时区计算`,
     auto: "每 30 秒自动刷新", said: "数据已是最新。",
@@ -120,6 +125,11 @@ const TEXTS = {
     requestId: (id) => `请求编号：${id}`,
     causes: {
       client_gone: "在结束前中断",
+      insufficient_quota: "当日次数已用完",
+      rate_limit_exceeded: "请求过于频繁",
+      key_disabled: "密钥已停用",
+      key_expired: "密钥已过期",
+      store_unavailable: "网关暂时无法计数",
       upstream_unreachable: "无法连接模型服务",
       upstream_protocol: "模型服务中断了连接",
       upstream_timeout: "模型服务响应超时",
