@@ -22,16 +22,22 @@ const ANSWER: &str =
 
 /// One request through the three layers.
 async fn spend(admin: &Admin, key: &str) {
+    answered(admin, key, 200, ANSWER).await;
+}
+
+/// One request through the three layers that is answered so.
+async fn answered(admin: &Admin, key: &str, status: u16, body: &'static str) {
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
         .layer(UsageRecorderLayer::new(admin.store.clone()))
         .layer(DailyQuotaLayer::new(admin.store.clone()))
-        .service(service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(ANSWER)))
+        .service(service_fn(move |_: Request<RequestBody<Full<Bytes>>>| async move {
+            let answer = Response::builder().status(status).body(Full::<Bytes>::from(body));
+            Ok::<_, Infallible>(answer.unwrap())
         }));
     let request = Request::post("/v1/x").header("x-api-key", key);
     let answer = service.oneshot(request.body(Full::default()).unwrap()).await.unwrap();
-    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.status(), status);
     answer.into_body().collect().await.unwrap();
 }
 
@@ -163,25 +169,56 @@ async fn used_and_remaining_always_add_up_for_the_holder() {
     assert_eq!(holder(&admin, "GET", &key).await.json()["used"], 0);
 }
 
+/// What the holder is told so many days from now.
+async fn holder_after(admin: &Admin, key: &str, days: u64) -> Value {
+    let then = std::time::SystemTime::now() + Duration::from_secs(days * 86_400);
+    let mut request =
+        Request::get("/usage").header("x-api-key", key).body(Full::<Bytes>::default()).unwrap();
+    request.extensions_mut().insert(tower_quota::clock::ReceivedAt(then));
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(admin.store.clone()))
+        .service(usage_service(admin.store.clone(), Calendar::utc()));
+    let answer = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+    serde_json::from_slice(&answer.to_bytes()).unwrap()
+}
+
 #[tokio::test]
 async fn the_holders_history_is_of_the_days_before() {
     let admin = Admin::new();
     let (_, key) = admin.create("").await;
     spend(&admin, &key).await;
-    let tomorrow = std::time::SystemTime::now() + Duration::from_secs(86_400);
-    let mut request =
-        Request::get("/usage").header("x-api-key", &key).body(Full::<Bytes>::default()).unwrap();
-    request.extensions_mut().insert(tower_quota::clock::ReceivedAt(tomorrow));
-    let service = ServiceBuilder::new()
-        .layer(TrialKeyAuthLayer::new(admin.store.clone()))
-        .service(usage_service(admin.store.clone(), Calendar::utc()));
-    let answer = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
-    let usage: Value = serde_json::from_slice(&answer.to_bytes()).unwrap();
-    assert_eq!(usage["used"], 0);
-    assert_eq!(
-        (&usage["history"][0]["requests"], &usage["history"][0]["tokens"]),
-        (&json!(1), &json!(5))
-    );
+    answered(&admin, &key, 404, "no").await;
+    for days in [1, 30] {
+        let usage = holder_after(&admin, &key, days).await;
+        assert_eq!(usage["used"], 0);
+        let mut past = usage["history"][0].clone();
+        past.as_object_mut().unwrap().remove("day");
+        assert_eq!(past, json!({"requests":2,"succeeded":1,"failed":1,"tokens":5}), "{days}");
+    }
+    assert_eq!(holder_after(&admin, &key, 31).await["history"], json!([]));
+}
+
+#[tokio::test]
+async fn the_holder_is_told_which_models_were_busiest_in_30_days_with_today() {
+    let admin = Admin::new();
+    let (_, key) = admin.create("").await;
+    let (_, other) = admin.create("").await;
+    assert_eq!(holder(&admin, "GET", &key).await.json()["models"], json!([]));
+    answered(&admin, &key, 200, r#"{"model":"<b>"}"#).await;
+    spend(&admin, &key).await;
+    spend(&admin, &key).await;
+    for _ in 0..3 {
+        answered(&admin, &key, 404, "no").await;
+    }
+    spend(&admin, &other).await;
+    let models = json!([
+        {"model":null,"requests":3,"tokens":0},
+        {"model":"m1","requests":2,"tokens":10},
+        {"model":"<b>","requests":1,"tokens":0},
+    ]);
+    assert_eq!(holder(&admin, "GET", &key).await.json()["models"], models);
+    assert_eq!(holder_after(&admin, &key, 29).await["models"], models);
+    assert_eq!(holder_after(&admin, &key, 30).await["models"], json!([]));
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@
 
 #[cfg(feature = "drain")]
 pub mod drain;
+mod figures;
 mod future;
 mod layer;
 mod member;

@@ -9,22 +9,16 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use serde::Serialize;
 use tower_service::Service;
 
+use super::figures::{HISTORY, Usage};
 use crate::{
     body::ResponseBody,
-    clock::{Calendar, Clock, Day, ReceivedAt, SystemClock, rfc3339},
+    clock::{Calendar, Clock, ReceivedAt, SystemClock},
     error::{ProblemJson, Reject, Rejection, StoreError, json, refuse},
-    key::{KeyId, KeyRecord},
-    store::{
-        QuotaStore, QuotaSubject, Standing, Tokens, UsageFigures, UsageQuery, UsageReader,
-        UsageReport, rate_headers,
-    },
+    key::KeyRecord,
+    store::{QuotaStore, QuotaSubject, UsageQuery, UsageReader, rate_headers},
 };
-
-/// Days of the past that a report tells of.
-const HISTORY: u32 = 30;
 
 /// The body of the usage service's answers.
 pub type UsageBody = ResponseBody<String>;
@@ -34,7 +28,8 @@ pub type UsageBody = ResponseBody<String>;
 /// The key's record is read from the request's extensions; a request without one is refused with
 /// 401. Nothing is charged. `used` and `remaining` always add up to `daily_limit`: where the limit
 /// was lowered below what is used, `used` is the limit. `history` tells of the last 30 days before
-/// `day`, newest first, without the days on which nothing was used.
+/// `day`, newest first, without the days on which nothing was used; `models` of the 30 days that end
+/// with `day`, the 100 busiest models first.
 ///
 /// `calendar` must be the store's own: it names the time zone of `day`.
 pub fn usage_service<S>(store: S, calendar: Calendar) -> UsageService<S> {
@@ -61,39 +56,6 @@ struct Shared<S, R> {
 
 /// Response future of [`UsageService`].
 pub struct UsageFuture(Pin<Box<dyn Future<Output = Response<UsageBody>> + Send>>);
-
-#[derive(Serialize)]
-struct Usage<'a> {
-    object: &'static str,
-    id: &'a KeyId,
-    key: &'a str,
-    label: &'a str,
-    day: Day,
-    timezone: &'a str,
-    daily_limit: u32,
-    used: u64,
-    remaining: Option<u64>,
-    unlimited: bool,
-    resets_at: String,
-    requests: Requests,
-    tokens: Tokens,
-    expires_at: Option<String>,
-    history: Vec<PastDay>,
-}
-
-#[derive(Default, Serialize)]
-struct Requests {
-    succeeded: u64,
-    failed: u64,
-    refunded: u64,
-}
-
-#[derive(Serialize)]
-struct PastDay {
-    day: Day,
-    requests: u64,
-    tokens: u64,
-}
 
 impl<S, R> UsageService<S, R> {
     fn from_shared(shared: Shared<S, R>) -> Self {
@@ -130,54 +92,13 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
         let subject = QuotaSubject::from(record);
         let standing = self.store.standing(&subject, at.0).await?;
         let from = standing.day.minus(HISTORY);
-        let query = UsageQuery::days(from, standing.day).key(record.id.clone());
+        let mut query = UsageQuery::days(from, standing.day).key(record.id.clone());
+        query.group_by.model = true;
         let report = self.store.report(query).await?;
-        let mut answer = json_answer(json(&self.tell(record, &standing, report)));
+        let time_zone = self.calendar.time_zone();
+        let mut answer = json_answer(json(&Usage::of(record, &standing, time_zone, report.rows)));
         rate_headers::insert(answer.headers_mut(), &standing, at.0);
         Ok(answer)
-    }
-
-    fn tell<'a>(
-        &'a self,
-        record: &'a KeyRecord,
-        standing: &Standing,
-        report: UsageReport,
-    ) -> Usage<'a> {
-        let mut today = UsageFigures::default();
-        let mut history = Vec::new();
-        for row in report.rows {
-            match row.day {
-                Some(day) if day == standing.day => today += row.figures,
-                Some(day) if row.figures.requests > 0 => history.push(PastDay {
-                    day,
-                    requests: row.figures.requests,
-                    tokens: row.figures.tokens.total,
-                }),
-                _ => {}
-            }
-        }
-        let limit = standing.daily_limit.limited();
-        Usage {
-            object: "usage",
-            id: &record.id,
-            key: &record.masked,
-            label: &record.label,
-            day: standing.day,
-            timezone: self.calendar.time_zone(),
-            daily_limit: standing.daily_limit.get(),
-            used: standing.used.min(limit.unwrap_or(u64::MAX)),
-            remaining: standing.remaining(),
-            unlimited: limit.is_none(),
-            resets_at: rfc3339(standing.resets_at),
-            requests: Requests {
-                succeeded: today.succeeded,
-                failed: today.failed,
-                refunded: today.refunded,
-            },
-            tokens: today.tokens,
-            expires_at: record.expires_at.map(rfc3339),
-            history,
-        }
     }
 }
 

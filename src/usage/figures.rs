@@ -1,0 +1,158 @@
+//! The JSON that tells a holder what was used.
+
+use std::{cmp::Reverse, collections::HashMap};
+
+use serde::Serialize;
+
+use crate::{
+    clock::{Day, rfc3339},
+    key::{KeyId, KeyRecord},
+    store::{Standing, Tokens, UsageFigures, UsageRow},
+};
+
+/// Days of the past that `history` tells of.
+pub(super) const HISTORY: u32 = 30;
+/// How many models are told of: an upstream may echo whatever name it is asked for.
+const MODELS: usize = 100;
+
+#[derive(Serialize)]
+pub(super) struct Usage<'a> {
+    object: &'static str,
+    id: &'a KeyId,
+    key: &'a str,
+    label: &'a str,
+    day: Day,
+    timezone: &'a str,
+    daily_limit: u32,
+    used: u64,
+    remaining: Option<u64>,
+    unlimited: bool,
+    resets_at: String,
+    requests: Requests,
+    tokens: Tokens,
+    expires_at: Option<String>,
+    history: Vec<PastDay>,
+    models: Vec<Model>,
+}
+
+#[derive(Serialize)]
+struct Requests {
+    succeeded: u64,
+    failed: u64,
+    refunded: u64,
+}
+
+#[derive(Serialize)]
+struct PastDay {
+    day: Day,
+    requests: u64,
+    succeeded: u64,
+    failed: u64,
+    tokens: u64,
+}
+
+#[derive(Serialize)]
+struct Model {
+    /// `None` for requests whose answer names no model.
+    model: Option<String>,
+    requests: u64,
+    tokens: u64,
+}
+
+impl<'a> Usage<'a> {
+    /// `rows` are the key's, a day and model each, of today and the [`HISTORY`] days before.
+    pub(super) fn of(
+        record: &'a KeyRecord,
+        standing: &Standing,
+        timezone: &'a str,
+        rows: Vec<UsageRow>,
+    ) -> Self {
+        let limit = standing.daily_limit.limited();
+        let mut days = HashMap::<Day, UsageFigures>::new();
+        let mut models = HashMap::<Option<String>, UsageFigures>::new();
+        for row in rows {
+            let Some(day) = row.day else { continue };
+            *days.entry(day).or_default() += row.figures;
+            // So that both tell of 30 days, today is one of them here.
+            if day > standing.day.minus(HISTORY) {
+                let model = row.model.filter(|model| !model.is_empty());
+                *models.entry(model).or_default() += row.figures;
+            }
+        }
+        let today = days.remove(&standing.day).unwrap_or_default();
+        Self {
+            object: "usage",
+            id: &record.id,
+            key: &record.masked,
+            label: &record.label,
+            day: standing.day,
+            timezone,
+            daily_limit: standing.daily_limit.get(),
+            used: standing.used.min(limit.unwrap_or(u64::MAX)),
+            remaining: standing.remaining(),
+            unlimited: limit.is_none(),
+            resets_at: rfc3339(standing.resets_at),
+            requests: Requests {
+                succeeded: today.succeeded,
+                failed: today.failed,
+                refunded: today.refunded,
+            },
+            tokens: today.tokens,
+            expires_at: record.expires_at.map(rfc3339),
+            history: history(days),
+            models: busiest(models),
+        }
+    }
+}
+
+/// Newest first, without the days on which nothing was used.
+fn history(days: HashMap<Day, UsageFigures>) -> Vec<PastDay> {
+    let mut history: Vec<PastDay> = days
+        .into_iter()
+        .filter(|(_, figures)| figures.requests > 0)
+        .map(|(day, figures)| PastDay {
+            day,
+            requests: figures.requests,
+            succeeded: figures.succeeded,
+            failed: figures.failed,
+            tokens: figures.tokens.total,
+        })
+        .collect();
+    history.sort_unstable_by_key(|past| Reverse(past.day));
+    history
+}
+
+fn busiest(models: HashMap<Option<String>, UsageFigures>) -> Vec<Model> {
+    let mut models: Vec<Model> = models
+        .into_iter()
+        .filter(|(_, figures)| figures.requests > 0)
+        .map(|(model, figures)| Model {
+            model,
+            requests: figures.requests,
+            tokens: figures.tokens.total,
+        })
+        .collect();
+    models.sort_unstable_by(|a, b| {
+        let order = |model: &Model| Reverse((model.requests, model.tokens));
+        order(a).cmp(&order(b)).then_with(|| a.model.cmp(&b.model))
+    });
+    models.truncate(MODELS);
+    models
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_models_are_told_of() {
+        let figures = |requests| UsageFigures { requests, ..UsageFigures::default() };
+        let named = (1..=200).map(|count| (Some(format!("m{count}")), figures(count)));
+        let models = busiest(
+            named.chain([(None, figures(500)), (Some("refused".into()), figures(0))]).collect(),
+        );
+        let requests: Vec<u64> = models.iter().map(|model| model.requests).collect();
+        assert_eq!(requests, [500].into_iter().chain((102..=200).rev()).collect::<Vec<u64>>());
+        assert_eq!((&models[0].model, models[1].model.as_deref()), (&None, Some("m200")));
+    }
+}
