@@ -132,4 +132,7 @@ async fn without_it_the_upstream_is_left_at_once() {
     let told = |usage: &Value| usage["requests"]["failed"] == 1;
     let usage = scene.usage_once("the event", told).await;
     assert_eq!(tokens(&usage), 0);
+    let error = &usage["errors"][0];
+    assert_eq!((&error["code"], &error["status"]), (&json!("client_gone"), &json!(200)), "{usage}");
+    assert_eq!((&error["model"], &error["refunded"]), (&json!("m"), &json!(false)), "{usage}");
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     clock::{Day, rfc3339},
     key::{KeyId, KeyRecord},
-    store::{Standing, Tokens, UsageFigures, UsageRow},
+    store::{RequestRow, Standing, Tokens, UsageFigures, UsageRow},
 };
 
 /// Days of the past that `history` tells of.
@@ -33,6 +33,9 @@ pub(super) struct Usage<'a> {
     expires_at: Option<String>,
     history: Vec<PastDay>,
     models: Vec<Model>,
+    /// Absent where the store keeps no single requests, or none that failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Failure>,
 }
 
 #[derive(Serialize)]
@@ -59,13 +62,37 @@ struct Model {
     tokens: u64,
 }
 
+/// A request that did not end well.
+#[derive(Serialize)]
+struct Failure {
+    at: String,
+    status: Option<u16>,
+    code: String,
+    model: Option<String>,
+    refunded: bool,
+}
+
+impl From<RequestRow> for Failure {
+    fn from(row: RequestRow) -> Self {
+        Self {
+            at: rfc3339(row.at),
+            status: row.status,
+            code: row.code.unwrap_or(row.outcome),
+            model: row.model.or(row.model_asked),
+            refunded: row.refunded,
+        }
+    }
+}
+
 impl<'a> Usage<'a> {
-    /// `rows` are the key's, a day and model each, of today and the [`HISTORY`] days before.
+    /// `rows` are the key's, a day and model each, of today and the [`HISTORY`] days before;
+    /// `failed` its latest requests that did not end well.
     pub(super) fn of(
         record: &'a KeyRecord,
         standing: &Standing,
         timezone: &'a str,
         rows: Vec<UsageRow>,
+        failed: Vec<RequestRow>,
     ) -> Self {
         let limit = standing.daily_limit.limited();
         let mut days = HashMap::<Day, UsageFigures>::new();
@@ -101,6 +128,7 @@ impl<'a> Usage<'a> {
             expires_at: record.expires_at.map(rfc3339),
             history: history(days),
             models: busiest(models),
+            errors: failed.into_iter().map(Failure::from).collect(),
         }
     }
 }

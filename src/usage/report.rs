@@ -17,8 +17,11 @@ use crate::{
     clock::{Calendar, Clock, ReceivedAt, SystemClock},
     error::{ProblemJson, Reject, Rejection, StoreError, json, refuse},
     key::KeyRecord,
-    store::{QuotaStore, QuotaSubject, UsageQuery, UsageReader, rate_headers},
+    store::{QuotaStore, QuotaSubject, RequestQuery, UsageQuery, UsageReader, rate_headers},
 };
+
+/// How many of the latest requests that did not end well are told of.
+const FAILED: usize = 10;
 
 /// The body of the usage service's answers.
 pub type UsageBody = ResponseBody<String>;
@@ -95,8 +98,11 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
         let mut query = UsageQuery::days(from, standing.day).key(record.id.clone());
         query.group_by.model = true;
         let report = self.store.report(query).await?;
+        let failed = RequestQuery::latest(FAILED).key(record.id.clone()).failed_only();
+        let failed = self.store.requests(failed).await?;
         let time_zone = self.calendar.time_zone();
-        let mut answer = json_answer(json(&Usage::of(record, &standing, time_zone, report.rows)));
+        let usage = Usage::of(record, &standing, time_zone, report.rows, failed);
+        let mut answer = json_answer(json(&usage));
         rate_headers::insert(answer.headers_mut(), &standing, at.0);
         Ok(answer)
     }
