@@ -1,6 +1,6 @@
 //! Finds a member of the outermost object of a JSON text that passes by in any chunks.
 
-use memchr::memchr2;
+use memchr::memchr;
 
 /// Finds the string that is the value of one member of the outermost object, in bounded memory.
 /// Members of inner objects and text in strings are not taken for it.
@@ -28,6 +28,7 @@ enum Next {
 struct Text {
     /// Its bytes so far, quotes and escapes as they are, if it is of interest.
     kept: Option<Vec<u8>>,
+    /// Whether its next byte is escaped.
     escaped: bool,
 }
 
@@ -110,22 +111,26 @@ impl TopMemberScanner {
 }
 
 impl Text {
-    /// How many of these bytes still belong to the string, if it ends within them.
+    /// How many of these bytes still belong to the string, if it ends within them. Quotes are rarer
+    /// than escapes: each line of a prompt ends with one of those.
     fn take(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while at < bytes.len() {
-            if self.escaped {
-                self.escaped = false;
-            } else {
-                at += memchr2(b'"', b'\\', &bytes[at..])?;
-                if bytes[at] == b'"' {
-                    return Some(at + 1);
-                }
-                self.escaped = true;
+        let mut from = 0;
+        while let Some(found) = memchr(b'"', &bytes[from..]) {
+            let at = from + found;
+            if !self.is_escaped(&bytes[..at]) {
+                return Some(at + 1);
             }
-            at += 1;
+            from = at + 1;
         }
+        self.escaped = self.is_escaped(bytes);
         None
+    }
+
+    /// Whether what follows these bytes is escaped.
+    fn is_escaped(&self, before: &[u8]) -> bool {
+        let run = before.iter().rev().take_while(|byte| **byte == b'\\').count();
+        let carried = self.escaped && run == before.len();
+        (run % 2 == 1) != carried
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -161,6 +166,24 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(model(&bytes).as_deref(), Some("gpt-4\"o"));
+    }
+
+    #[test]
+    fn backslashes_are_told_apart_at_every_split() {
+        for (text, found) in [
+            (r#"{"a":"\\","model":"m"}"#, Some("m")),
+            (r#"{"a":"\\\"","model":"m"}"#, Some("m")),
+            (r#"{"a":"\\\\\"\\","model":"m"}"#, Some("m")),
+            (r#"{"a":"\\\",\"model\":\"m\"}"#, None),
+        ] {
+            for first in 0..text.len() {
+                for second in first..text.len() {
+                    let bytes = text.as_bytes();
+                    let chunks = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                    assert_eq!(model(&chunks).as_deref(), found, "{text} {first} {second}");
+                }
+            }
+        }
     }
 
     #[test]
