@@ -83,9 +83,9 @@ impl Core {
         if self.keep_requests.is_some() { entry.with_details(event) } else { entry }
     }
 
-    /// Since when single requests are kept, if they are.
+    /// Since when single requests are kept; of none, if they are not kept any more.
     pub(super) fn requests_kept_since(&self) -> Option<SystemTime> {
-        self.clock.now().checked_sub(self.keep_requests?)
+        self.clock.now().checked_sub(self.keep_requests.unwrap_or_default())
     }
 
     /// Writes an event down, if it tells of a key.
