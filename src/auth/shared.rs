@@ -8,6 +8,7 @@ use crate::{
     clock::Clock,
     error::{Reject, StoreError, refuse},
     key::{Checksum, KeyRecord, SecretKey},
+    store::Units,
 };
 
 /// What all clones of the service share.
@@ -60,6 +61,10 @@ pub(super) struct Refusal(pub(super) AuthRejection, pub(super) Option<Arc<KeyRec
 
 /// Puts the record where the inner service finds it.
 pub(super) fn identify<B>(mut request: Request<B>, record: Arc<KeyRecord>) -> Request<B> {
+    // A recorder outside sees no extension that is put in here.
+    if let Some(units) = request.extensions().get::<Units>() {
+        units.name_key(&record.id);
+    }
     request.extensions_mut().insert(record);
     request
 }

@@ -31,6 +31,21 @@ pub enum UpstreamFault {
 }
 
 impl UpstreamFault {
+    /// All of them.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Unreached,
+        Self::Protocol,
+        Self::Timeout,
+        Self::Failed,
+        Self::Credentials,
+        Self::RateLimited,
+        Self::Redirect,
+        Self::Unreadable,
+        Self::RequestTooLarge,
+        Self::RequestBroken,
+    ];
+
     /// The stable name used as error code, in logs and in usage events.
     pub fn code(self) -> &'static str {
         match self {

@@ -43,6 +43,13 @@ pub trait AdminStore: UsageReader {
 
     /// Tries a write.
     fn probe(&self) -> StoreFuture<()>;
+
+    /// Sets the gauges of [`metrics`](crate::metrics) that would cost too much to keep up with
+    /// every request. To be called before they are read.
+    #[cfg(feature = "metrics")]
+    fn set_gauges(&self) -> StoreFuture<()> {
+        StoreFuture::ready(Ok(()))
+    }
 }
 
 /// A key to be issued.
@@ -265,5 +272,10 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
 
     fn probe(&self) -> StoreFuture<()> {
         (**self).probe()
+    }
+
+    #[cfg(feature = "metrics")]
+    fn set_gauges(&self) -> StoreFuture<()> {
+        (**self).set_gauges()
     }
 }

@@ -2,7 +2,7 @@ use std::{
     io::IoSlice,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -10,9 +10,9 @@ use std::{
 use http::{Extensions, response::Parts};
 
 use super::{Draft, LedgerId, UsageEvent};
-use crate::error::StoreError;
+use crate::{error::StoreError, key::KeyId};
 
-/// In a request's extensions: what the quota charged for it, for whoever reports it.
+/// In a request's extensions: what the quota charged for it and to whom, for whoever reports it.
 ///
 /// Clones share the value. Whichever of the quota layer and the usage recorder comes first puts it
 /// there, so that they may be stacked in any order. The recorder lays the request's event down in
@@ -23,6 +23,7 @@ pub struct Units(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: AtomicU8,
+    key_id: OnceLock<KeyId>,
     draft: Mutex<Option<Box<Draft>>>,
 }
 
@@ -36,6 +37,17 @@ impl Units {
     #[cfg(any(feature = "quota", feature = "usage"))]
     pub(crate) fn of(extensions: &mut Extensions) -> Self {
         extensions.get_or_insert_default::<Self>().clone()
+    }
+
+    /// Notes whose request it is.
+    #[cfg(feature = "auth")]
+    pub(crate) fn name_key(&self, id: &KeyId) {
+        let _ = self.0.key_id.set(id.clone());
+    }
+
+    /// Whose request it is, if that has been found out.
+    pub fn key_id(&self) -> Option<&KeyId> {
+        self.0.key_id.get()
     }
 
     /// Notes that a unit was charged.

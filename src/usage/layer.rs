@@ -13,7 +13,7 @@ pub struct UsageRecorderLayer<U> {
 impl<U> UsageRecorderLayer<U> {
     /// Hands events to `sink`.
     pub fn new(sink: U) -> Self {
-        Self { shared: Arc::new(Shared { sink, clock: Arc::new(SystemClock) }) }
+        Self { shared: Arc::new(Shared::new(sink, Arc::new(SystemClock))) }
     }
 }
 
@@ -22,7 +22,7 @@ impl<U: Clone> UsageRecorderLayer<U> {
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         let sink = self.shared.sink.clone();
-        Self { shared: Arc::new(Shared { sink, clock: Arc::new(clock) }) }
+        Self { shared: Arc::new(Shared::new(sink, Arc::new(clock))) }
     }
 }
 

@@ -7,8 +7,10 @@
 //! - Bodies are watched, never changed, copied or re-serialised. Tokens and model are what the
 //!   answer itself tells, in JSON or in server-sent events; a compressed answer tells none. The model
 //!   asked for is the `model` of a JSON request.
-//! - It may stand outside or inside of the auth and quota layers. The key's id is read from the
-//!   request's or the response's extensions, units from [`Units`](crate::store::Units).
+//! - It may stand outside or inside of the auth and quota layers; what a layer refuses is told of
+//!   only if it stands outside of that. The key's id is read from the request's or the response's
+//!   extensions, units (and, outside of auth, the key's id) from [`Units`](crate::store::Units).
+//! - Whoever wants to hear of one request only puts an [`OnEvent`] into its extensions.
 //!
 //! # Example
 //!
@@ -54,6 +56,9 @@ mod figures;
 mod future;
 mod layer;
 mod member;
+#[cfg(feature = "metrics")]
+mod meter;
+mod on_event;
 mod page;
 mod recorder;
 mod report;
@@ -67,6 +72,7 @@ pub use crate::store::{Outcome, Tokens, UsageEvent, UsageSink};
 pub use drain::{DrainLayer, DrainLimits};
 pub use future::ResponseFuture;
 pub use layer::UsageRecorderLayer;
+pub use on_event::OnEvent;
 pub use page::{usage_page, wants_page};
 pub use recorder::UsageObserver;
 pub use report::{UsageBody, UsageFuture, UsageService, usage_service};

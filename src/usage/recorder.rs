@@ -9,7 +9,11 @@ use bytes::Buf;
 use http::{Method, Request, response::Parts};
 use http_body::Body;
 
-use super::{Outcome, RequestBody, UploadObserver, UsageEvent, UsageSink, tokens::AnswerScanner};
+#[cfg(feature = "metrics")]
+use super::meter::{InFlight, Meter};
+use super::{
+    OnEvent, Outcome, RequestBody, UploadObserver, UsageEvent, UsageSink, tokens::AnswerScanner,
+};
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
     clock::{Clock, ReceivedAt},
@@ -21,12 +25,52 @@ use crate::{
 /// What all clones of the service share.
 pub(super) struct Shared<U> {
     pub(super) sink: U,
-    pub(super) clock: Arc<dyn Clock>,
+    clock: Arc<dyn Clock>,
+    #[cfg(feature = "metrics")]
+    meter: Meter,
+}
+
+impl<U> Shared<U> {
+    pub(super) fn new(sink: U, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            sink,
+            clock,
+            #[cfg(feature = "metrics")]
+            meter: Meter::new(),
+        }
+    }
+}
+
+/// Who hears of a request's event, once, whoever writes it down.
+struct Listeners<U> {
+    shared: Arc<Shared<U>>,
+    on_event: Option<OnEvent>,
+    #[cfg(feature = "metrics")]
+    _in_flight: InFlight,
+}
+
+impl<U> Listeners<U> {
+    fn new(shared: Arc<Shared<U>>, extensions: &mut http::Extensions) -> Self {
+        Self {
+            on_event: extensions.remove(),
+            #[cfg(feature = "metrics")]
+            _in_flight: shared.meter.enter(),
+            shared,
+        }
+    }
+
+    fn tell(&self, event: &UsageEvent) {
+        #[cfg(feature = "metrics")]
+        self.shared.meter.count(event);
+        if let Some(on_event) = &self.on_event {
+            on_event.tell(event);
+        }
+    }
 }
 
 /// The event of one request, until it is handed to the sink.
 pub(super) struct Recorder<U> {
-    shared: Arc<Shared<U>>,
+    listeners: Listeners<U>,
     units: Units,
     method: Method,
     /// The event, unless a quota inside may write it down: then it lies in `units`.
@@ -41,8 +85,9 @@ impl<U: UsageSink> Recorder<U> {
     ) -> (Self, Request<RequestBody<B>>) {
         let at = ReceivedAt::of(request.extensions_mut(), &*shared.clock);
         let units = Units::of(request.extensions_mut());
-        let upload = (!request.body().is_end_stream()).then(Arc::<Upload>::default);
         let ledger = shared.sink.ledger();
+        let listeners = Listeners::new(shared, request.extensions_mut());
+        let upload = (!request.body().is_end_stream()).then(Arc::<Upload>::default);
         let mut draft = Some(Box::new(Draft {
             event: new_event(&request, at),
             started: Instant::now(),
@@ -55,7 +100,7 @@ impl<U: UsageSink> Recorder<U> {
         if ledger.is_some() {
             units.lay_down(&mut draft);
         }
-        let recorder = Self { shared, units, method: request.method().clone(), draft };
+        let recorder = Self { listeners, units, method: request.method().clone(), draft };
         (recorder, watched(request, upload))
     }
 
@@ -69,32 +114,37 @@ impl<U: UsageSink> Recorder<U> {
         note_head(&mut draft, head);
         let scanner = AnswerScanner::for_head(head);
         let complete = when_complete(head);
-        let (shared, units) = (self.shared, self.units);
-        let watched = Watched { shared, units, draft, complete, scanner };
+        let (listeners, units) = (self.listeners, self.units);
+        let watched = Watched { listeners, units, draft, complete, scanner };
         Some(UsageObserver(Box::new(watched)))
     }
 
     /// There is no answer.
     pub(super) fn finish(mut self, outcome: Outcome) {
         if let Some(draft) = self.take_draft() {
-            record(&self.shared, &self.units, draft, outcome);
+            record(&self.listeners, &self.units, draft, outcome);
         }
     }
 
     fn take_draft(&mut self) -> Option<Box<Draft>> {
-        let draft = self.draft.take().or_else(|| self.units.take_up());
-        draft.filter(|draft| !draft.is_written)
+        let draft = self.draft.take().or_else(|| self.units.take_up())?;
+        if draft.is_written {
+            self.listeners.tell(&draft.event);
+            return None;
+        }
+        Some(draft)
     }
 }
 
 fn record<U: UsageSink>(
-    shared: &Shared<U>,
+    listeners: &Listeners<U>,
     units: &Units,
     mut draft: Box<Draft>,
     outcome: Outcome,
 ) {
     note_end(&mut draft, units, outcome);
-    shared.sink.record(draft.event);
+    listeners.tell(&draft.event);
+    listeners.shared.sink.record(draft.event);
 }
 
 /// Completes the event of an answer that is here as a whole.
@@ -132,6 +182,9 @@ fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
         event.bytes_in = upload.bytes();
         event.model_asked = upload.model();
     }
+    if event.key_id.is_none() {
+        event.key_id = units.key_id().cloned();
+    }
     event.units = units.charged();
     event.refunded = units.refunded();
     event.duration = draft.started.elapsed();
@@ -167,7 +220,7 @@ fn key_id(extensions: &http::Extensions) -> Option<KeyId> {
 pub struct UsageObserver<U>(Box<Watched<U>>);
 
 struct Watched<U> {
-    shared: Arc<Shared<U>>,
+    listeners: Listeners<U>,
     units: Units,
     draft: Box<Draft>,
     complete: Outcome,
@@ -200,14 +253,14 @@ impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
     }
 
     fn end(self, end: BodyEnd) {
-        let Watched { shared, units, mut draft, complete, mut scanner } = *self.0;
+        let Watched { listeners, units, mut draft, complete, mut scanner } = *self.0;
         (draft.event.model, draft.event.tokens) = scanner.finish();
         let outcome = match end {
             BodyEnd::Complete => complete,
             BodyEnd::Failed => Outcome::Failed,
             BodyEnd::Abandoned => Outcome::ClientGone,
         };
-        record(&shared, &units, draft, outcome);
+        record(&listeners, &units, draft, outcome);
     }
 }
 

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "metrics")]
+use super::meter::Meter;
 use super::{
     Disk, Lsn, Position, Record, Segment, Unfolded,
     segment::{HEAD, frame, head},
@@ -39,6 +41,8 @@ pub(crate) struct Journal {
     syncing: Mutex<()>,
     waiters: Mutex<Vec<(Lsn, Waker)>>,
     pub(super) bell: Bell,
+    #[cfg(feature = "metrics")]
+    meter: Meter,
 }
 
 /// Where the next record goes, and what was not taken yet.
@@ -79,6 +83,8 @@ impl Journal {
             syncing: Mutex::new(()),
             waiters: Mutex::new(Vec::new()),
             bell: Bell::default(),
+            #[cfg(feature = "metrics")]
+            meter: Meter::new(),
         })
     }
 
@@ -201,9 +207,22 @@ impl Journal {
     fn sync_segment(&self, segment: &dyn Segment) -> io::Result<()> {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.sync_began.store(now + 1, Ordering::Release);
-        let synced = segment.sync();
+        let synced = self.timed(|| segment.sync());
         self.sync_began.store(0, Ordering::Release);
         synced
+    }
+
+    #[cfg(feature = "metrics")]
+    fn timed<T>(&self, sync: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let synced = sync();
+        self.meter.duration.record(began.elapsed());
+        synced
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    fn timed<T>(&self, sync: impl FnOnce() -> T) -> T {
+        sync()
     }
 
     /// How long the sync has been at work that is.
@@ -230,6 +249,12 @@ impl Journal {
 
     pub(crate) fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Acquire)
+    }
+
+    /// How many records were appended since the last time.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn unfolded(&self) -> usize {
+        lock(&self.tail).unfolded.records
     }
 
     /// What was appended since the last time.
@@ -308,6 +333,8 @@ impl Journal {
 
     fn fail(&self, error: &io::Error) {
         if !self.failed.swap(true, Ordering::AcqRel) {
+            #[cfg(feature = "metrics")]
+            self.meter.failures.increment(1);
             tracing::error!(%error, "the journal could not be written");
         }
         self.wake_all();

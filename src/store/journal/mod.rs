@@ -11,6 +11,8 @@
 
 mod disk;
 mod log;
+#[cfg(feature = "metrics")]
+mod meter;
 mod record;
 mod segment;
 mod sync;

@@ -13,6 +13,8 @@ pub(crate) struct Unfolded {
     subjects: HashMap<KeyId, Subject, foldhash::fast::RandomState>,
     /// Single requests that are kept.
     pub(crate) requests: Vec<RequestRow>,
+    /// How many records this sums up.
+    pub(crate) records: usize,
     /// How far the journal is folded once this is.
     pub(crate) position: Option<Position>,
 }
@@ -43,6 +45,7 @@ pub(crate) struct Figures {
 impl Unfolded {
     /// Adds a record that comes after those that are there.
     pub(crate) fn add(&mut self, record: &Record<'_>) {
+        self.records += 1;
         let subject = match self.subjects.get_mut(record.id) {
             Some(subject) => subject,
             None => self.subjects.entry(record.id.clone()).or_default(),
@@ -58,6 +61,7 @@ impl Unfolded {
 
     /// Adds what came after.
     pub(crate) fn append(&mut self, later: Self) {
+        self.records += later.records;
         for (id, added) in later.subjects {
             let subject = self.subjects.entry(id).or_default();
             for (origin, delta) in &added.counts {

@@ -77,6 +77,11 @@ impl AdminStore for SqliteStore {
         }
         core.queue.call(jobs::probe, |()| ())
     }
+
+    #[cfg(feature = "metrics")]
+    fn set_gauges(&self) -> StoreFuture<()> {
+        self.gauges()
+    }
 }
 
 impl SqliteStore {

@@ -23,6 +23,8 @@ mod file;
 mod fold;
 mod jobs;
 mod keys;
+#[cfg(feature = "metrics")]
+mod meter;
 mod options;
 mod queue;
 mod quota;

@@ -113,6 +113,12 @@ impl Queue {
         self.open.store(!state.stopped, Ordering::Release);
     }
 
+    /// How many jobs wait.
+    #[cfg(feature = "metrics")]
+    pub(super) fn depth(&self) -> usize {
+        self.lock().jobs.len()
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         self.lock().stopped
     }

@@ -10,6 +10,8 @@ use std::{
 
 use rusqlite::Connection;
 
+#[cfg(feature = "metrics")]
+use super::meter::Meter;
 use super::{
     adopt,
     core::Core,
@@ -76,6 +78,8 @@ impl Drop for StopQueue {
 pub(super) struct State {
     core: Arc<Core>,
     connection: Connection,
+    #[cfg(feature = "metrics")]
+    meter: Meter,
     unfolded: Unfolded,
     data_version: Option<i64>,
     watched: Option<Instant>,
@@ -91,6 +95,8 @@ impl State {
         Self {
             core,
             connection,
+            #[cfg(feature = "metrics")]
+            meter: Meter::new(),
             unfolded: Unfolded::default(),
             data_version: None,
             watched: None,
@@ -154,6 +160,8 @@ impl State {
         &mut self,
         work: impl FnOnce(&Self) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
+        #[cfg(feature = "metrics")]
+        let _timer = self.meter.time();
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let worked = work(self).and_then(|answer| {
             self.connection.execute_batch("COMMIT")?;
@@ -170,6 +178,8 @@ impl State {
     fn folded(&mut self) {
         self.core.note_written();
         let folded = mem::take(&mut self.unfolded);
+        #[cfg(feature = "metrics")]
+        self.meter.folded(folded.records);
         let long = folded.position.is_some_and(|position| position.offset > LONGEST_SEGMENT);
         let journal = &self.core.journal;
         let tidied = journal
@@ -189,6 +199,8 @@ impl State {
     }
 
     fn fail(&mut self, error: &rusqlite::Error) {
+        #[cfg(feature = "metrics")]
+        self.meter.failures.increment(1);
         tracing::error!(%error, "the file could not be written: nothing is admitted until it can");
         self.core.queue.close();
     }

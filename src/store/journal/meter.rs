@@ -1,0 +1,19 @@
+//! What the journal tells through the `metrics` facade.
+
+use ::metrics::{Counter, Histogram};
+
+use crate::metrics;
+
+pub(super) struct Meter {
+    pub(super) duration: Histogram,
+    pub(super) failures: Counter,
+}
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self {
+            duration: metrics::SYNC_DURATION.histogram(&[]),
+            failures: metrics::STORE_FAILURES.counter(&[("part", "journal")]),
+        }
+    }
+}

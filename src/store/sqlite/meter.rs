@@ -1,0 +1,103 @@
+//! What the store tells through the `metrics` facade.
+
+use std::time::Instant;
+
+use ::metrics::{Counter, Histogram};
+use rusqlite::{Connection, named_params};
+
+use super::{SqliteStore, core::Core, unavailable};
+use crate::{metrics, store::StoreFuture};
+
+/// What the writer tells.
+pub(super) struct Meter {
+    duration: Histogram,
+    batch: Histogram,
+    pub(super) failures: Counter,
+}
+
+/// Tells how long it lived.
+pub(super) struct Timer {
+    began: Instant,
+    duration: Histogram,
+}
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self {
+            duration: metrics::COMMIT_DURATION.histogram(&[]),
+            batch: metrics::BATCH.histogram(&[]),
+            failures: metrics::STORE_FAILURES.counter(&[("part", "database")]),
+        }
+    }
+
+    /// Times a transaction.
+    pub(super) fn time(&self) -> Timer {
+        Timer { began: Instant::now(), duration: self.duration.clone() }
+    }
+
+    /// So many records were folded in one transaction.
+    pub(super) fn folded(&self, records: usize) {
+        if records > 0 {
+            self.batch.record(records as f64);
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.duration.record(self.began.elapsed());
+    }
+}
+
+/// Percent of a day's limit at and above which keys are counted.
+const PERCENT: [(i64, &str); 3] = [(80, "80"), (95, "95"), (100, "100")];
+
+/// How many keys there are, and how many are at or above each of [`PERCENT`].
+struct Keys {
+    all: i64,
+    near: [i64; PERCENT.len()],
+}
+
+impl SqliteStore {
+    /// Sets the gauges that would cost too much to keep up with every request: what waits to be
+    /// written, and how many keys are near their limit, as of the last fold.
+    pub(super) fn gauges(&self) -> StoreFuture<()> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            let core = store.0.core.clone();
+            metrics::UNFOLDED.gauge(&[]).set(core.journal.unfolded() as f64);
+            metrics::QUEUE.gauge(&[]).set(core.queue.depth() as f64);
+            let keys = store.read(move |connection| keys(connection, &core).map_err(unavailable));
+            let Keys { all, near } = keys.await?;
+            metrics::KEYS.gauge(&[]).set(all as f64);
+            for ((_, percent), keys) in PERCENT.into_iter().zip(near) {
+                metrics::KEYS_NEAR_LIMIT.gauge(&[("percent", percent)]).set(keys as f64);
+            }
+            Ok(())
+        })
+    }
+}
+
+fn keys(connection: &Connection, core: &Core) -> rusqlite::Result<Keys> {
+    // A limit that is no number is one of a key that is not served.
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce(sum(used * 100 >= daily_limit * :first), 0),
+                coalesce(sum(used * 100 >= daily_limit * :second), 0),
+                coalesce(sum(used * 100 >= daily_limit * :third), 0)
+         FROM (SELECT u.used, coalesce(k.daily_limit, :default) AS daily_limit
+               FROM daily_usage u JOIN api_keys k ON k.id = u.key_id WHERE u.day = :day)
+         WHERE typeof(daily_limit) = 'integer' AND daily_limit > 0",
+    )?;
+    let [first, second, third] = PERCENT.map(|(percent, _)| percent);
+    let parameters = named_params! {
+        ":first": first,
+        ":second": second,
+        ":third": third,
+        ":default": core.default_daily_limit.get(),
+        ":day": core.today().to_string(),
+    };
+    let read = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+    let near = statement.query_row(parameters, read)?;
+    let all = connection.query_row("SELECT count(*) FROM api_keys", [], |row| row.get(0))?;
+    Ok(Keys { all, near })
+}

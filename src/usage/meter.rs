@@ -1,0 +1,208 @@
+//! What the recorder tells through the `metrics` facade.
+
+use std::{array, time::Duration};
+
+use ::metrics::{Counter, Gauge, Histogram};
+
+use super::{Outcome, UsageEvent};
+use crate::{
+    error::UpstreamFault,
+    metrics::{self, Family},
+};
+
+/// So many models have names of their own.
+const MODELS: usize = 50;
+const LONGEST_MODEL: usize = 64;
+/// Reasons are part of programs, so these are never used up.
+const REASONS: usize = 64;
+/// The refusals of this crate, which are told as 0 before the first.
+const REFUSALS: [&str; 10] = [
+    "insufficient_quota",
+    "rate_limit_exceeded",
+    "missing_api_key",
+    "conflicting_api_keys",
+    "invalid_api_key",
+    "key_disabled",
+    "key_expired",
+    "key_misconfigured",
+    "store_unavailable",
+    "quota_subject_missing",
+];
+const BODY_BROKEN: &str = "body_broken";
+const NO_ANSWER: &str = "no_answer";
+const STATUS_4XX: &str = "status_4xx";
+const STATUS_5XX: &str = "status_5xx";
+
+/// The handles of all that is told of requests.
+pub(super) struct Meter {
+    in_flight: Gauge,
+    succeeded: Counter,
+    failed: Family<Counter>,
+    /// Before the head, and after it.
+    client_gone: [Counter; 2],
+    rejected: Family<Counter>,
+    charged: Counter,
+    refunded: Counter,
+    tokens: Family<TokenCounters>,
+    tokens_unknown: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    duration: [Histogram; 4],
+    time_to_head: [Histogram; 3],
+    time_to_first_byte: Histogram,
+}
+
+struct TokenCounters {
+    prompt: Counter,
+    completion: Counter,
+    cached: Counter,
+    reasoning: Counter,
+}
+
+/// One request that is under way.
+pub(super) struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        let failed = Family::new(REASONS, |reason| requests(Outcome::Failed, reason));
+        let others = [BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX];
+        for reason in UpstreamFault::ALL.map(UpstreamFault::code).into_iter().chain(others) {
+            failed.get(reason);
+        }
+        let rejected = Family::new(REASONS, |reason| requests(Outcome::Rejected(""), reason));
+        for reason in REFUSALS {
+            rejected.get(reason);
+        }
+        let gone = |phase| requests(Outcome::ClientGone, phase);
+        let by_outcome = |metric: metrics::Metric, outcome: Outcome| {
+            metric.histogram(&[("outcome", outcome.as_str())])
+        };
+        Self {
+            in_flight: metrics::IN_FLIGHT.gauge(&[]),
+            succeeded: requests(Outcome::Succeeded, "none"),
+            failed,
+            client_gone: [gone("before_head"), gone("in_body")],
+            rejected,
+            charged: metrics::UNITS_CHARGED.counter(&[]),
+            refunded: metrics::UNITS_REFUNDED.counter(&[]),
+            tokens: Family::new(MODELS, TokenCounters::of),
+            tokens_unknown: metrics::TOKENS_UNKNOWN.counter(&[]),
+            bytes_in: metrics::BYTES_IN.counter(&[]),
+            bytes_out: metrics::BYTES_OUT.counter(&[]),
+            duration: array::from_fn(|at| by_outcome(metrics::DURATION, OUTCOMES[at])),
+            time_to_head: array::from_fn(|at| by_outcome(metrics::TIME_TO_HEAD, OUTCOMES[at])),
+            time_to_first_byte: metrics::TIME_TO_FIRST_BYTE.histogram(&[]),
+        }
+    }
+
+    /// Counts a request as under way as long as this lives.
+    pub(super) fn enter(&self) -> InFlight {
+        self.in_flight.increment(1.0);
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Counts a request that has ended.
+    pub(super) fn count(&self, event: &UsageEvent) {
+        self.requests(event).increment(1);
+        self.charged.increment(event.units.into());
+        self.refunded.increment(event.refunded.into());
+        self.bytes_in.increment(event.bytes_in);
+        self.bytes_out.increment(event.bytes_out);
+        let at = place(event.outcome);
+        self.duration[at].record(event.duration);
+        // A refusal says nothing of the upstream.
+        if let (Some(time), Some(histogram)) = (event.time_to_head, self.time_to_head.get(at)) {
+            histogram.record(time);
+            self.count_first_byte(event.time_to_first_byte);
+        }
+        match &event.tokens {
+            Some(tokens) => {
+                let counters = self.tokens_of(event.model.as_deref());
+                counters.prompt.increment(tokens.prompt);
+                counters.completion.increment(tokens.completion);
+                counters.cached.increment(tokens.cached.unwrap_or_default());
+                counters.reasoning.increment(tokens.reasoning.unwrap_or_default());
+            }
+            None if event.outcome == Outcome::Succeeded => self.tokens_unknown.increment(1),
+            None => {}
+        }
+    }
+
+    fn count_first_byte(&self, time: Option<Duration>) {
+        if let Some(time) = time {
+            self.time_to_first_byte.record(time);
+        }
+    }
+
+    fn requests(&self, event: &UsageEvent) -> &Counter {
+        match event.outcome {
+            Outcome::Succeeded => &self.succeeded,
+            Outcome::Failed => self.failed.get(failure(event)),
+            Outcome::ClientGone => &self.client_gone[usize::from(event.status.is_some())],
+            Outcome::Rejected(reason) => self.rejected.get(reason),
+        }
+    }
+
+    fn tokens_of(&self, model: Option<&str>) -> &TokenCounters {
+        match model {
+            None => self.tokens.get("unknown"),
+            Some(model) if is_plain(model) => self.tokens.get(model),
+            Some(_) => self.tokens.other(),
+        }
+    }
+}
+
+impl TokenCounters {
+    fn of(model: &str) -> Self {
+        let tokens = |kind| metrics::TOKENS.counter(&[("type", kind), ("model", model)]);
+        Self {
+            prompt: tokens("prompt"),
+            completion: tokens("completion"),
+            cached: metrics::TOKENS_CACHED.counter(&[("model", model)]),
+            reasoning: metrics::TOKENS_REASONING.counter(&[("model", model)]),
+        }
+    }
+}
+
+/// Refusals last: nothing is told of their head.
+const OUTCOMES: [Outcome; 4] =
+    [Outcome::Succeeded, Outcome::Failed, Outcome::ClientGone, Outcome::Rejected("")];
+
+fn place(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Succeeded => 0,
+        Outcome::Failed => 1,
+        Outcome::ClientGone => 2,
+        Outcome::Rejected(_) => 3,
+    }
+}
+
+fn requests(outcome: Outcome, reason: &str) -> Counter {
+    metrics::REQUESTS.counter(&[("outcome", outcome.as_str()), ("reason", reason)])
+}
+
+/// Why a request has failed, if the proxy has not said it.
+fn failure(event: &UsageEvent) -> &'static str {
+    match (event.fault, event.status) {
+        (Some(fault), _) => fault,
+        (None, None) => NO_ANSWER,
+        (None, Some(400..=499)) => STATUS_4XX,
+        (None, Some(500..)) => STATUS_5XX,
+        (None, Some(_)) => BODY_BROKEN,
+    }
+}
+
+/// Whether an upstream's name for a model may be shown. Some repeat whatever the client has sent,
+/// which may be a key.
+fn is_plain(model: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
+    model.len() <= LONGEST_MODEL
+        && model.bytes().all(plain)
+        && !["trial-", "sk-"].iter().any(|start| model.starts_with(start))
+}
