@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_quota::{
@@ -53,6 +55,8 @@ pub(crate) enum Variant {
     Power,
     /// Auth, usage and quota in SQLite, durability `process`.
     ProcessUsage,
+    /// The same, told to a Prometheus recorder.
+    ProcessMetrics,
     /// Auth, usage and quota in SQLite, durability `power`.
     PowerUsage,
     /// HAProxy with a map of keys and a stick-table that counts them.
@@ -69,7 +73,7 @@ impl Variant {
     /// How its SQLite file is written, if it has one.
     pub(crate) fn durability(self) -> Option<Durability> {
         match self {
-            Self::Process | Self::ProcessUsage => Some(Durability::Process),
+            Self::Process | Self::ProcessUsage | Self::ProcessMetrics => Some(Durability::Process),
             Self::Power | Self::PowerUsage => Some(Durability::Power),
             _ => None,
         }
@@ -112,6 +116,10 @@ impl Proxy {
             Variant::UsageMemory => complete(listener, MemoryStore::new(), upstream).await,
             Variant::Process | Variant::Power => counted(listener, sqlite()?, upstream).await,
             Variant::ProcessUsage | Variant::PowerUsage => {
+                complete(listener, sqlite()?, upstream).await
+            }
+            Variant::ProcessMetrics => {
+                record()?;
                 complete(listener, sqlite()?, upstream).await
             }
             Variant::Haproxy | Variant::Nginx => Err("not a variant of this program".into()),
@@ -159,11 +167,30 @@ where
 {
     let store = with_keys(store).await?;
     let service = ServiceBuilder::new()
-        .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
         .service(Forward::<usage::RequestBody<Incoming>>::new(upstream)?);
     serve(listener, service).await
+}
+
+/// Takes figures as the gateway does.
+fn record() -> Result<(), BoxError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in tower_quota::metrics::ALL {
+        if let Some(buckets) = metric.buckets() {
+            let name = Matcher::Full(metric.name().to_owned());
+            builder = builder.set_buckets_for_metric(name, buckets)?;
+        }
+    }
+    let recorder = builder.install_recorder()?;
+    thread::spawn(move || {
+        loop {
+            thread::sleep(Duration::from_secs(5));
+            recorder.run_upkeep();
+        }
+    });
+    Ok(())
 }
 
 /// Opens a variant's store.
