@@ -1,6 +1,6 @@
 //! What stands around all routes: request ids, the log line, and an answer when something panics.
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, header};
@@ -14,7 +14,10 @@ use tower_http::{
 };
 use tracing::Span;
 
-use crate::catch_panic::CatchPanic;
+use crate::{
+    catch_panic::CatchPanic,
+    request_log::{RequestLog, logged_path},
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -45,10 +48,11 @@ where
         HeaderName::from_static("x-api-key"),
         HeaderName::from_static("x-admin-token"),
     ];
+    // What else is logged of a request stands in its span.
     let trace = TraceLayer::new_for_http()
         .make_span_with(span)
         .on_request(())
-        .on_response(log)
+        .on_response(())
         .on_body_chunk(())
         .on_eos(())
         .on_failure(());
@@ -57,6 +61,7 @@ where
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(SetSensitiveRequestHeadersLayer::new(secrets))
         .layer(trace)
+        .layer_fn(RequestLog::new)
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .service(CatchPanic::new(service, on_panic))
 }
@@ -81,22 +86,4 @@ fn span<B>(request: &Request<B>) -> Span {
     let id = id.and_then(|id| id.header_value().to_str().ok());
     let (method, path) = (request.method(), logged_path(request.uri().path()));
     tracing::info_span!("request", %method, path, id)
-}
-
-/// The path for the log. A key may stand in a path by design or by mistake, so whatever is no plain
-/// word is left out.
-fn logged_path(path: &str) -> String {
-    let plain = |segment: &str| {
-        segment == "v1"
-            || segment.len() <= 16
-                && segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    };
-    let shown = path.split('/').map(|segment| if plain(segment) { segment } else { "…" });
-    shown.collect::<Vec<_>>().join("/")
-}
-
-fn log<B>(response: &Response<B>, latency: Duration, _: &Span) {
-    let status = response.status().as_u16();
-    let latency_ms = (latency.as_secs_f64() * 1e6).round() / 1e3;
-    tracing::info!(status, latency_ms, "answered");
 }

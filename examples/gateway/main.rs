@@ -16,11 +16,13 @@ mod logging;
 mod ops;
 mod patience;
 mod refusals;
+mod request_log;
 mod route;
 mod router;
 mod server;
 mod settings;
 mod stalls;
+mod telemetry;
 mod upload;
 mod upstream;
 
@@ -87,6 +89,7 @@ fn refuse(why: &dyn std::error::Error) -> ExitCode {
 
 async fn run(settings: Settings) -> Result<(), BoxError> {
     logging::start(settings.log);
+    let figures = telemetry::start()?;
     let store = SqliteOptions::new(&settings.database)
         .calendar(settings.calendar.clone())
         .durability(settings.durability)
@@ -122,10 +125,11 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     let draining = Draining::default();
     let router = Router {
         upstream: ServiceBuilder::new()
-            .layer(auth.clone())
             .layer(hide_usage)
             .layer(settings.drain.clone())
+            // Outside of auth, so that what auth refuses is told of, too.
             .layer(UsageRecorderLayer::new(store.clone()))
+            .layer(auth.clone())
             .layer(quota)
             .layer(include_usage)
             .service(upstream.proxy()?),
@@ -135,7 +139,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
             .default_daily_limit(settings.daily_limit)
             .allow(move |ip| allow.is_empty() || allow.iter().any(|network| network.contains(&ip))),
         models: upstream.models()?,
-        ops: Ops::new(store.clone(), draining.clone()),
+        ops: Ops::new(store.clone(), draining.clone(), figures.clone()),
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
         trusted_proxies: settings.trusted_proxies,
         max_body_bytes: settings.max_body_bytes,
@@ -159,7 +163,10 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
         client: settings.client_timeout,
         shutdown: settings.shutdown_grace,
     };
-    server::serve(listener, service, draining, limits).await?;
+    tokio::select! {
+        served = server::serve(listener, service, draining, limits) => served?,
+        never = telemetry::keep_up(figures) => match never {},
+    }
     settings.drain.finish(settings.shutdown_grace).await;
     store.close().await?;
     Ok(())

@@ -1,38 +1,37 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tower_quota::store::AdminStore;
 
-use crate::server::Draining;
+use crate::{
+    route::Route,
+    server::Draining,
+    telemetry::{self, Responses},
+};
 
-/// How long the store may take for one write.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// How long the store may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the process knows of its own state.
 pub(crate) struct Ops<S> {
     store: S,
     draining: Draining,
-    answers: [AtomicU64; 5],
+    responses: Responses,
+    figures: PrometheusHandle,
 }
 
 impl<S: AdminStore> Ops<S> {
-    pub(crate) fn new(store: S, draining: Draining) -> Self {
-        Self { store, draining, answers: Default::default() }
+    pub(crate) fn new(store: S, draining: Draining, figures: PrometheusHandle) -> Self {
+        Self { store, draining, responses: Responses::new(), figures }
     }
 
     /// Counts an answer.
-    pub(crate) fn count(&self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        if let Some(answers) = self.answers.get(class) {
-            answers.fetch_add(1, Ordering::Relaxed);
-        }
+    pub(crate) fn count(&self, route: Option<Route>, status: StatusCode) {
+        self.responses.count(route, status);
     }
 
     /// The process lives; nothing else is looked at.
@@ -55,28 +54,22 @@ impl<S: AdminStore> Ops<S> {
 
     /// The figures, in Prometheus' text format.
     pub(crate) async fn metrics(&self) -> Response<Bytes> {
-        let mut body = String::new();
-        let store_up = u8::from(self.store_is_up().await);
-        gauge(&mut body, "tower_quota_up", "The process lives.", 1);
-        gauge(&mut body, "tower_quota_store_up", "The store can be written.", store_up);
-        let name = "tower_quota_http_responses_total";
-        let _ = writeln!(body, "# HELP {name} Answers by class of status.");
-        let _ = writeln!(body, "# TYPE {name} counter");
-        for (class, answers) in (1..).zip(&self.answers) {
-            let answers = answers.load(Ordering::Relaxed);
-            let _ = writeln!(body, "{name}{{class=\"{class}xx\"}} {answers}");
+        let (is_up, gauges) = tokio::join!(
+            self.store_is_up(),
+            tokio::time::timeout(PATIENCE, self.store.set_gauges())
+        );
+        telemetry::store_is_up(is_up);
+        // The rest is worth reading, above all while the store is down.
+        if !matches!(gauges, Ok(Ok(()))) {
+            tracing::warn!(source = ?gauges, "some gauges are those of before");
         }
-        text(StatusCode::OK, "text/plain; version=0.0.4", body)
+        text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.figures.render())
     }
 
     async fn store_is_up(&self) -> bool {
-        let probe = tokio::time::timeout(PROBE_LIMIT, self.store.probe()).await;
+        let probe = tokio::time::timeout(PATIENCE, self.store.probe()).await;
         matches!(probe, Ok(Ok(())))
     }
-}
-
-fn gauge(body: &mut String, name: &str, help: &str, value: u8) {
-    let _ = writeln!(body, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
 }
 
 fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {

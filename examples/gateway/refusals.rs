@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use tower_quota::{
-    error::{Reject, Rejection},
+    error::{Reject, Rejected, Rejection},
     openai::OpenAiErrors,
 };
 
@@ -79,5 +79,8 @@ pub(crate) fn closing(rejection: impl Into<Rejection>) -> Response<Bytes> {
 }
 
 pub(crate) fn render(rejection: Rejection) -> Response<Bytes> {
-    OpenAiErrors.reject(rejection)
+    let rejected = Rejected { code: rejection.code };
+    let mut response = OpenAiErrors.reject(rejection);
+    response.extensions_mut().insert(rejected);
+    response
 }

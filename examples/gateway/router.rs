@@ -78,11 +78,12 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let router = Arc::new(self);
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
             async move {
+                let route = Route::of(request.uri().path());
                 let answer = router.route(request).await;
-                router.ops.count(answer.status());
+                router.ops.count(route, answer.status());
                 Ok(answer)
             }
         })

@@ -32,6 +32,7 @@ use crate::{
     io::PatientSocket,
     patience::Patience,
     stalls::{Stalls, Tired, Watched},
+    telemetry,
 };
 
 /// Within this time a request's head must be there.
@@ -95,6 +96,7 @@ where
     let builder = builder();
     let (shut_down, shutdown) = watch::channel(false);
     let places = Arc::new(Semaphore::new(limits.connections));
+    let open = telemetry::Connections::new();
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
@@ -103,9 +105,10 @@ where
                 Ok((socket, peer, place)) => {
                     let (builder, service) = (builder.clone(), service.clone());
                     let (limit, shutdown) = (limits.client, shutdown.clone());
+                    let open = open.enter();
                     tasks.spawn(async move {
                         serve_connection(builder, socket, peer, service, limit, shutdown).await;
-                        drop(place);
+                        drop((place, open));
                     });
                 }
                 Err(error) => wait_after(&error).await,

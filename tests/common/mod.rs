@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
 mod client;
+mod figures;
 mod gateway;
 mod rogue;
 mod seed;
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub(crate) use client::{Answer, Client};
+pub(crate) use figures::Figures;
 pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand};
 pub(crate) use rogue::Rogue;
 pub(crate) use seed::Random;
