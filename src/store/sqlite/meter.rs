@@ -6,7 +6,13 @@ use ::metrics::{Counter, Histogram};
 use rusqlite::{Connection, named_params};
 
 use super::{SqliteStore, core::Core, unavailable};
-use crate::{metrics, store::StoreFuture};
+use crate::{
+    metrics,
+    store::{
+        StoreFuture,
+        sync::{Mutex, lock},
+    },
+};
 
 /// What the writer tells.
 pub(super) struct Meter {
@@ -52,6 +58,27 @@ impl Drop for Timer {
 /// Percent of a day's limit at and above which keys are counted.
 const PERCENT: [(i64, &str); 3] = [(80, "80"), (95, "95"), (100, "100")];
 
+/// Counting keys rests so many times as long as it took, so that it takes a hundredth of a core at
+/// most: of 100,000 keys in use a day it takes half a second.
+const REST: u32 = 100;
+
+/// When the keys are to be counted again.
+pub(super) struct NextCount(Mutex<Option<Instant>>);
+
+impl NextCount {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn is_due(&self) -> bool {
+        lock(&self.0).is_none_or(|due| due <= Instant::now())
+    }
+
+    fn rest_after(&self, began: Instant) {
+        *lock(&self.0) = Some(Instant::now() + REST * began.elapsed());
+    }
+}
+
 /// How many keys there are, and how many are at or above each of [`PERCENT`].
 struct Keys {
     all: i64,
@@ -67,8 +94,13 @@ impl SqliteStore {
             let core = store.0.core.clone();
             metrics::UNFOLDED.gauge(&[]).set(core.journal.unfolded() as f64);
             metrics::QUEUE.gauge(&[]).set(core.queue.depth() as f64);
+            if !store.0.next_count.is_due() {
+                return Ok(());
+            }
+            let began = Instant::now();
             let keys = store.read(move |connection| keys(connection, &core).map_err(unavailable));
             let Keys { all, near } = keys.await?;
+            store.0.next_count.rest_after(began);
             metrics::KEYS.gauge(&[]).set(all as f64);
             for ((_, percent), keys) in PERCENT.into_iter().zip(near) {
                 metrics::KEYS_NEAR_LIMIT.gauge(&[("percent", percent)]).set(keys as f64);

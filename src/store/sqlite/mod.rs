@@ -83,6 +83,8 @@ struct Inner {
     writer: Writer,
     _syncer: Syncer,
     _watchdog: Watchdog,
+    #[cfg(feature = "metrics")]
+    next_count: meter::NextCount,
 }
 
 impl SqliteStore {
@@ -105,8 +107,17 @@ impl SqliteStore {
         let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
         let watchdog = Watchdog::start(core.journal.clone(), lock).map_err(OpenError::thread)?;
         let turns = Semaphore::new(file::READERS);
-        let inner =
-            Inner { core, pool, look_ups, turns, writer, _syncer: syncer, _watchdog: watchdog };
+        let inner = Inner {
+            core,
+            pool,
+            look_ups,
+            turns,
+            writer,
+            _syncer: syncer,
+            _watchdog: watchdog,
+            #[cfg(feature = "metrics")]
+            next_count: meter::NextCount::new(),
+        };
         Ok(Self(Arc::new(inner)))
     }
 
