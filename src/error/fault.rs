@@ -33,7 +33,7 @@ pub enum UpstreamFault {
 impl UpstreamFault {
     /// All of them.
     #[cfg(feature = "metrics")]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Unreached,
         Self::Protocol,
         Self::Timeout,
@@ -44,6 +44,7 @@ impl UpstreamFault {
         Self::Unreadable,
         Self::RequestTooLarge,
         Self::RequestBroken,
+        Self::RequestAbandoned,
     ];
 
     /// The stable name used as error code, in logs and in usage events.

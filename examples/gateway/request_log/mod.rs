@@ -66,6 +66,14 @@ pin_project! {
         inner: F,
         line: Option<Arc<Line>>,
     }
+
+    impl<F> PinnedDrop for LoggedFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(line) = this.project().line.take() {
+                line.note_end(BodyEnd::Abandoned, 0);
+            }
+        }
+    }
 }
 
 impl<F, B, E> Future for LoggedFuture<F>
