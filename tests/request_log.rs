@@ -145,6 +145,39 @@ async fn each_request_is_one_line_at_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_on_for_a_client_that_left_is_still_one_line() {
+    let (feeders, mut fed) = unbounded_channel();
+    let upstream = Upstream::start(move |_| {
+        let (feeder, body) = streaming();
+        feeders.send(feeder).unwrap();
+        Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
+    })
+    .await;
+    let gateway = GatewayCommand::at_noon(upstream.base_url())
+        .env("RUST_LOG", "info")
+        .env("LOG_FORMAT", "json")
+        .env("ON_CLIENT_GONE", "drain")
+        .start();
+    let key = gateway.create_key(json!({})).await;
+    let authorization = format!("Bearer {key}");
+    let headers = [("x-request-id", "gone"), ("authorization", authorization.as_str())];
+    let client = Client::http1();
+    let url = gateway.url("/v1/x");
+    let mut answer = client.open(Method::GET, &url, &headers, "").await.unwrap();
+    let feeder = fed.recv().await.unwrap();
+    feeder.send(Ok(Bytes::from_static(b"data: {}\n\n"))).unwrap();
+    answer.body_mut().frame().await.unwrap().unwrap();
+    drop((answer, client));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let usage = json!({"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5});
+    feeder.send(Ok(format!("data: {}\n\n", json!({"usage": usage})).into())).unwrap();
+    drop(feeder);
+    let gone = line(&gateway, "gone").await;
+    has(&gone, json!({"outcome": "client_gone", "bytes_out": 10, "total_tokens": 5}));
+    assert!(gone["duration_ms"].as_f64().unwrap() < 300.0, "as long as the client was there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn text_has_the_same_fields() {
     let gateway = GatewayCommand::new().arg("--demo").env("RUST_LOG", "debug").start();
     let key = gateway.create_key(json!({"label": "secret-label"})).await;

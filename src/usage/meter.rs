@@ -206,3 +206,23 @@ fn is_plain(model: &str) -> bool {
         && model.bytes().all(plain)
         && !["trial-", "sk-"].iter().any(|start| model.starts_with(start))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_may_be_more_than_names_are_not_shown() {
+        for (model, plain) in [
+            ("deepseek-chat", true),
+            ("meta-llama/Llama-3.1-8B:free", true),
+            ("trial-alice-20261122-secret", false),
+            ("sk-secret", false),
+            ("two words", false),
+            ("模型", false),
+            (&*"m".repeat(LONGEST_MODEL + 1), false),
+        ] {
+            assert_eq!(is_plain(model), plain, "{model}");
+        }
+    }
+}

@@ -114,8 +114,11 @@ impl Line {
     pub(super) fn note_event(&self, event: &UsageEvent) {
         let &UsageEvent { outcome, units, refunded, bytes_in, tokens, .. } = event;
         let mut facts = self.facts();
-        facts.outcome = outcome;
-        facts.reason = event.fault.or(outcome.reason());
+        // It heard no answer where somebody outside has made one, as after a panic.
+        if event.status.is_some() || facts.status.is_none() {
+            facts.outcome = outcome;
+            facts.reason = event.fault.or(outcome.reason());
+        }
         facts.usage = Some(Usage { units, refunded, bytes_in, tokens });
         if event.key_id.is_some() {
             facts.key_id.clone_from(&event.key_id);
