@@ -1,4 +1,4 @@
-//! What the layers and the store tell through the [`metrics`](::metrics) facade.
+//! What the layers and the store tell through the `metrics` facade.
 //!
 //! Handles are resolved when a layer or a store is made, so that a request costs a few atomic
 //! additions: **install the recorder first**. Without one nothing is counted.

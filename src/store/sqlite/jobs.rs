@@ -41,6 +41,23 @@ pub(super) fn job<T: Send + 'static>(
     (job, result)
 }
 
+/// Does `work` in one transaction.
+pub(super) fn transaction<T>(
+    connection: &Connection,
+    work: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let worked = work().and_then(|answer| {
+        connection.execute_batch("COMMIT")?;
+        Ok(answer)
+    });
+    if worked.is_err() && !connection.is_autocommit() {
+        // Its own failure adds nothing: the transaction is void either way.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    worked
+}
+
 /// Runs the jobs in their order, and leaves in `replies` whom to tell after the commit. A job that
 /// fails or panics on its own account is undone alone, and its caller told. If the store fails,
 /// nobody is told before `jobs` and `replies` are dropped.

@@ -162,16 +162,7 @@ impl State {
     ) -> rusqlite::Result<T> {
         #[cfg(feature = "metrics")]
         let _timer = self.meter.time();
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let worked = work(self).and_then(|answer| {
-            self.connection.execute_batch("COMMIT")?;
-            Ok(answer)
-        });
-        if worked.is_err() && !self.connection.is_autocommit() {
-            // Its own failure adds nothing: the transaction is void either way.
-            let _ = self.connection.execute_batch("ROLLBACK");
-        }
-        worked
+        jobs::transaction(&self.connection, || work(self))
     }
 
     /// What was folded is no longer needed in the journal.
