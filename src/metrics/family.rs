@@ -20,7 +20,13 @@ impl<T> Family<T> {
         Self { known, other: make(OTHER), make }
     }
 
-    /// The handles of this value. No more than a few comparisons once it is known.
+    /// The handles of this value, if it is known: a few comparisons.
+    pub(crate) fn find(&self, value: &str) -> Option<&T> {
+        let mut known = self.known.iter().map_while(OnceLock::get);
+        known.find(|(name, _)| **name == *value).map(|(_, handles)| handles)
+    }
+
+    /// The handles of this value, which is known from now on if there is room.
     pub(crate) fn get(&self, value: &str) -> &T {
         for place in &self.known {
             let (name, handles) = place.get_or_init(|| (value.into(), (self.make)(value)));

@@ -150,10 +150,11 @@ impl Meter {
     }
 
     fn tokens_of(&self, model: Option<&str>) -> &TokenCounters {
-        match model {
-            None => self.tokens.get("unknown"),
-            Some(model) if is_plain(model) => self.tokens.get(model),
-            Some(_) => self.tokens.other(),
+        let model = model.unwrap_or("unknown");
+        match self.tokens.find(model) {
+            Some(known) => known,
+            None if is_plain(model) => self.tokens.get(model),
+            None => self.tokens.other(),
         }
     }
 }
