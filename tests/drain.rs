@@ -126,6 +126,7 @@ async fn without_it_the_upstream_is_left_at_once() {
     let scene = Scene::start("abort", false).await;
     let mut wire = scene.ask().await;
     assert_eq!(wire.head().await.unwrap().status, 200);
+    assert_eq!(wire.piece().await.unwrap(), FIRST.as_bytes());
     drop(wire);
     let stream = scene.stream().await;
     timeout(Duration::from_secs(8), stream.closed()).await.expect("the upstream is left");
