@@ -9,6 +9,7 @@
 //! Records lie in numbered segments. A new one is begun when the last has grown long, after a
 //! failed write, and at every start; a folded one is removed.
 
+mod details;
 mod disk;
 mod log;
 #[cfg(feature = "metrics")]
@@ -17,14 +18,16 @@ mod record;
 mod segment;
 mod sync;
 mod unfolded;
+mod wire;
 
 pub(crate) use self::{
     disk::{Disk, FileDisk, Segment, is_in_place},
     log::Journal,
-    record::{CountChange, Record, UsageEntry, from_unix_millis, unix_millis},
+    record::{CountChange, Record, UsageEntry},
     segment::{Position, replay},
     sync::Syncer,
     unfolded::{Delta, Figures, Unfolded},
+    wire::{from_unix_millis, unix_millis},
 };
 
 /// A point in everything that was appended since the start, in bytes.

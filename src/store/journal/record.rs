@@ -1,17 +1,15 @@
 //! One record, and how it is written.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
-
 use bytes::{Buf, BufMut};
-use jiff::civil::Date;
 
+use super::{
+    details::Details,
+    wire::{flag, get_day, get_text, put_day, put_text, unix_millis},
+};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{Outcome, RequestRow, Tokens, UsageEvent, UsageFigures, counter::Origin, plain_path},
+    store::{Outcome, RequestRow, Tokens, UsageEvent, UsageFigures, counter::Origin},
 };
 
 /// What changes about one subject: its count, its usage figures, or both at once.
@@ -48,23 +46,6 @@ pub(crate) struct UsageEntry<'a> {
     pub(crate) model: Option<&'a str>,
     /// What is kept of it beside the sums.
     pub(crate) details: Option<Details<'a>>,
-}
-
-/// What is kept of a single request.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Details<'a> {
-    method: &'a str,
-    path: Cow<'a, str>,
-    outcome: &'a str,
-    code: Option<&'a str>,
-    model_asked: Option<&'a str>,
-    status: Option<u16>,
-    units: u32,
-    bytes_in: u64,
-    bytes_out: u64,
-    time_to_head: Option<Duration>,
-    time_to_first_byte: Option<Duration>,
-    duration: Duration,
 }
 
 /// How a request ended, as far as it is counted.
@@ -108,27 +89,7 @@ impl<'a> UsageEntry<'a> {
 
     /// The row of the single request, if it is to be kept.
     pub(crate) fn row(&self, id: &KeyId) -> Option<RequestRow> {
-        let details = self.details.as_ref()?;
-        Some(RequestRow {
-            number: 0,
-            key_id: id.clone(),
-            at: from_unix_millis(self.at),
-            method: details.method.to_owned(),
-            path: details.path.to_string(),
-            status: details.status,
-            outcome: details.outcome.to_owned(),
-            code: details.code.map(str::to_owned),
-            units: details.units,
-            refunded: self.refunded,
-            model_asked: details.model_asked.map(str::to_owned),
-            model: self.model.map(str::to_owned),
-            tokens: self.tokens,
-            bytes_in: details.bytes_in,
-            bytes_out: details.bytes_out,
-            time_to_head: details.time_to_head,
-            time_to_first_byte: details.time_to_first_byte,
-            duration: details.duration,
-        })
+        self.details.as_ref().map(|details| details.row(self, id))
     }
 
     pub(crate) fn figures(&self) -> UsageFigures {
@@ -255,121 +216,10 @@ impl<'a> UsageEntry<'a> {
     }
 }
 
-const CODE: u8 = 1;
-const MODEL_ASKED: u8 = 1 << 1;
-const STATUS: u8 = 1 << 2;
-const HEAD: u8 = 1 << 3;
-const FIRST_BYTE: u8 = 1 << 4;
-
-impl<'a> Details<'a> {
-    fn new(event: &'a UsageEvent) -> Self {
-        Self {
-            method: event.method.as_str(),
-            path: plain_path(&event.path).into(),
-            outcome: event.outcome.as_str(),
-            code: event.outcome.reason().or(event.fault),
-            model_asked: event.model_asked.as_deref(),
-            status: event.status,
-            units: event.units,
-            bytes_in: event.bytes_in,
-            bytes_out: event.bytes_out,
-            time_to_head: event.time_to_head,
-            time_to_first_byte: event.time_to_first_byte,
-            duration: event.duration,
-        }
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(
-            flag(self.code.is_some(), CODE)
-                | flag(self.model_asked.is_some(), MODEL_ASKED)
-                | flag(self.status.is_some(), STATUS)
-                | flag(self.time_to_head.is_some(), HEAD)
-                | flag(self.time_to_first_byte.is_some(), FIRST_BYTE),
-        );
-        put_text(out, self.method);
-        put_text(out, &self.path);
-        put_text(out, self.outcome);
-        self.code.into_iter().for_each(|code| put_text(out, code));
-        self.model_asked.into_iter().for_each(|model| put_text(out, model));
-        self.status.into_iter().for_each(|status| out.put_u16_le(status));
-        out.put_u32_le(self.units);
-        out.put_u64_le(self.bytes_in);
-        out.put_u64_le(self.bytes_out);
-        put_time(out, self.duration);
-        self.time_to_head.into_iter().for_each(|time| put_time(out, time));
-        self.time_to_first_byte.into_iter().for_each(|time| put_time(out, time));
-    }
-
-    fn decode(bytes: &mut &'a [u8]) -> Option<Self> {
-        let flags = bytes.try_get_u8().ok()?;
-        let has = |flag| flags & flag != 0;
-        let (method, path, outcome) = (get_text(bytes)?, get_text(bytes)?, get_text(bytes)?);
-        Some(Self {
-            method,
-            path: path.into(),
-            outcome,
-            code: if has(CODE) { Some(get_text(bytes)?) } else { None },
-            model_asked: if has(MODEL_ASKED) { Some(get_text(bytes)?) } else { None },
-            status: if has(STATUS) { Some(bytes.try_get_u16_le().ok()?) } else { None },
-            units: bytes.try_get_u32_le().ok()?,
-            bytes_in: bytes.try_get_u64_le().ok()?,
-            bytes_out: bytes.try_get_u64_le().ok()?,
-            duration: get_time(bytes)?,
-            time_to_head: if has(HEAD) { Some(get_time(bytes)?) } else { None },
-            time_to_first_byte: if has(FIRST_BYTE) { Some(get_time(bytes)?) } else { None },
-        })
-    }
-}
-
-fn put_time(out: &mut Vec<u8>, time: Duration) {
-    out.put_u64_le(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-}
-
-fn get_time(bytes: &mut &[u8]) -> Option<Duration> {
-    bytes.try_get_u64_le().ok().map(Duration::from_micros)
-}
-
-fn flag(set: bool, flag: u8) -> u8 {
-    if set { flag } else { 0 }
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.put_u64_le(text.len() as u64);
-    out.put_slice(text.as_bytes());
-}
-
-fn get_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    let length = usize::try_from(bytes.try_get_u64_le().ok()?).ok()?;
-    let (text, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    std::str::from_utf8(text).ok()
-}
-
-fn put_day(out: &mut Vec<u8>, day: Day) {
-    let date = day.date();
-    out.put_i16_le(date.year());
-    out.put_i8(date.month());
-    out.put_i8(date.day());
-}
-
-fn get_day(bytes: &mut &[u8]) -> Option<Day> {
-    let year = bytes.try_get_i16_le().ok()?;
-    let (month, day) = (bytes.try_get_i8().ok()?, bytes.try_get_i8().ok()?);
-    Date::new(year, month, day).ok().map(Day::from_date)
-}
-
-pub(crate) fn unix_millis(at: SystemTime) -> i64 {
-    let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    i64::try_from(millis).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn full(id: &KeyId) -> Record<'_> {

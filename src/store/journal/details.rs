@@ -1,0 +1,122 @@
+//! What a record keeps of a single request.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::{Buf, BufMut};
+
+use super::{
+    record::UsageEntry,
+    wire::{flag, from_unix_millis, get_text, get_time, put_text, put_time},
+};
+use crate::{
+    key::KeyId,
+    store::{RequestRow, UsageEvent, plain_path},
+};
+
+/// What is kept of a single request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Details<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: Cow<'a, str>,
+    pub(super) outcome: &'a str,
+    pub(super) code: Option<&'a str>,
+    pub(super) model_asked: Option<&'a str>,
+    pub(super) status: Option<u16>,
+    pub(super) units: u32,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) time_to_head: Option<Duration>,
+    pub(super) time_to_first_byte: Option<Duration>,
+    pub(super) duration: Duration,
+}
+
+const CODE: u8 = 1;
+const MODEL_ASKED: u8 = 1 << 1;
+const STATUS: u8 = 1 << 2;
+const HEAD: u8 = 1 << 3;
+const FIRST_BYTE: u8 = 1 << 4;
+
+impl<'a> Details<'a> {
+    pub(super) fn new(event: &'a UsageEvent) -> Self {
+        Self {
+            method: event.method.as_str(),
+            path: plain_path(&event.path).into(),
+            outcome: event.outcome.as_str(),
+            code: event.outcome.reason().or(event.fault),
+            model_asked: event.model_asked.as_deref(),
+            status: event.status,
+            units: event.units,
+            bytes_in: event.bytes_in,
+            bytes_out: event.bytes_out,
+            time_to_head: event.time_to_head,
+            time_to_first_byte: event.time_to_first_byte,
+            duration: event.duration,
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(
+            flag(self.code.is_some(), CODE)
+                | flag(self.model_asked.is_some(), MODEL_ASKED)
+                | flag(self.status.is_some(), STATUS)
+                | flag(self.time_to_head.is_some(), HEAD)
+                | flag(self.time_to_first_byte.is_some(), FIRST_BYTE),
+        );
+        put_text(out, self.method);
+        put_text(out, &self.path);
+        put_text(out, self.outcome);
+        self.code.into_iter().for_each(|code| put_text(out, code));
+        self.model_asked.into_iter().for_each(|model| put_text(out, model));
+        self.status.into_iter().for_each(|status| out.put_u16_le(status));
+        out.put_u32_le(self.units);
+        out.put_u64_le(self.bytes_in);
+        out.put_u64_le(self.bytes_out);
+        put_time(out, self.duration);
+        self.time_to_head.into_iter().for_each(|time| put_time(out, time));
+        self.time_to_first_byte.into_iter().for_each(|time| put_time(out, time));
+    }
+
+    pub(super) fn decode(bytes: &mut &'a [u8]) -> Option<Self> {
+        let flags = bytes.try_get_u8().ok()?;
+        let has = |flag| flags & flag != 0;
+        let (method, path, outcome) = (get_text(bytes)?, get_text(bytes)?, get_text(bytes)?);
+        Some(Self {
+            method,
+            path: path.into(),
+            outcome,
+            code: if has(CODE) { Some(get_text(bytes)?) } else { None },
+            model_asked: if has(MODEL_ASKED) { Some(get_text(bytes)?) } else { None },
+            status: if has(STATUS) { Some(bytes.try_get_u16_le().ok()?) } else { None },
+            units: bytes.try_get_u32_le().ok()?,
+            bytes_in: bytes.try_get_u64_le().ok()?,
+            bytes_out: bytes.try_get_u64_le().ok()?,
+            duration: get_time(bytes)?,
+            time_to_head: if has(HEAD) { Some(get_time(bytes)?) } else { None },
+            time_to_first_byte: if has(FIRST_BYTE) { Some(get_time(bytes)?) } else { None },
+        })
+    }
+
+    /// The row of the request of this entry.
+    pub(super) fn row(&self, entry: &UsageEntry<'_>, id: &KeyId) -> RequestRow {
+        RequestRow {
+            number: 0,
+            key_id: id.clone(),
+            at: from_unix_millis(entry.at),
+            method: self.method.to_owned(),
+            path: self.path.to_string(),
+            status: self.status,
+            outcome: self.outcome.to_owned(),
+            code: self.code.map(str::to_owned),
+            units: self.units,
+            refunded: entry.refunded,
+            model_asked: self.model_asked.map(str::to_owned),
+            model: entry.model.map(str::to_owned),
+            tokens: entry.tokens,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            time_to_head: self.time_to_head,
+            time_to_first_byte: self.time_to_first_byte,
+            duration: self.duration,
+        }
+    }
+}
