@@ -163,11 +163,11 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
         client: settings.client_timeout,
         shutdown: settings.shutdown_grace,
     };
-    tokio::select! {
+    let left = tokio::select! {
         served = server::serve(listener, service, draining, limits) => served?,
         never = telemetry::keep_up(figures) => match never {},
-    }
-    settings.drain.finish(settings.shutdown_grace).await;
+    };
+    settings.drain.finish(left).await;
     store.close().await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response, Version};
@@ -77,12 +77,13 @@ pub(crate) struct Limits {
 }
 
 /// Serves until SIGTERM or SIGINT, then lets running answers finish. A second signal ends that.
+/// Returns what is left of the time for it.
 pub(crate) async fn serve<S, B>(
     listener: TcpListener,
     service: S,
     draining: Draining,
     limits: Limits,
-) -> io::Result<()>
+) -> io::Result<Duration>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -119,6 +120,7 @@ where
     }
     drop(listener);
     draining.begin();
+    let begun = Instant::now();
     tracing::info!(connections = tasks.len(), "shutting down");
     shut_down.send_replace(true);
     tokio::select! {
@@ -131,7 +133,7 @@ where
     }
     // What is left is cut here, so that its end is recorded before the store is closed.
     tasks.shutdown().await;
-    Ok(())
+    Ok(limits.shutdown.saturating_sub(begun.elapsed()))
 }
 
 /// Waits for the end of all of them.

@@ -164,7 +164,7 @@ where
         let shared = Arc::clone(&self.shared);
         if let Some(error) = self.not_ready.take() {
             let error = ConnectError::new(error);
-            let answer = shared.failure(&error, &Upload::none());
+            let answer = shared.failure(&error, &Upload::new());
             return ResponseFuture::answered(answer, shared);
         }
         let (mut head, body) = request.into_parts();

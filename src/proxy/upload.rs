@@ -56,8 +56,8 @@ struct State {
 }
 
 impl Upload {
-    /// That of a request without a body, or that is not sent.
-    pub(super) fn none() -> Self {
+    /// That of a call that begins now.
+    pub(super) fn new() -> Self {
         let (went_on, fault) = (AtomicU64::new(0), OnceLock::new());
         Self(Arc::new(State { called: Instant::now(), went_on, fault }))
     }
@@ -91,7 +91,7 @@ impl Upload {
 
 impl<B> RequestBody<B> {
     pub(super) fn new(inner: B, rules: &Arc<HeaderRules>) -> (Self, Upload) {
-        let upload = Upload::none();
+        let upload = Upload::new();
         (Self { inner, upload: upload.clone(), rules: rules.clone() }, upload)
     }
 }
