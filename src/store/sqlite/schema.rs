@@ -102,6 +102,8 @@ CREATE TABLE journal (
 CREATE TABLE boot (boot TEXT NOT NULL);
 ",
     "
+DROP INDEX daily_usage_by_day;
+CREATE INDEX daily_usage_by_day ON daily_usage (day, key_id, used);
 ALTER TABLE usage_totals ADD COLUMN cached_tokens INTEGER;
 ALTER TABLE usage_totals ADD COLUMN reasoning_tokens INTEGER;
 
