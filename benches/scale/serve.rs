@@ -1,0 +1,69 @@
+//! The server: the complete stack and the admin service over one SQLite file.
+
+use std::{convert::Infallible, net::Ipv4Addr, path::Path};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+};
+use tokio::net::TcpListener;
+use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+use tower_quota::{
+    admin::{AdminTokens, admin_service},
+    auth::TrialKeyAuthLayer,
+    quota::DailyQuotaLayer,
+    store::sqlite::{SqliteOptions, SqliteStore},
+    usage::{RequestBody, UsageRecorderLayer},
+};
+
+pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
+
+const ANSWER: &str = r#"{"model":"deepseek-chat","choices":[{"message":{"content":"Hello"}}],"usage":{"prompt_tokens":8,"completion_tokens":9,"total_tokens":17}}"#;
+
+type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+#[expect(clippy::disallowed_methods, reason = "one task per connection")]
+pub(crate) async fn serve(database: &Path, retention_days: u32) -> Result<Infallible, BoxError> {
+    let store = SqliteStore::open(SqliteOptions::new(database).retention_days(retention_days))?;
+    let admin = admin_service(store.clone(), AdminTokens::parse(TOKEN)?);
+    let stack = ServiceBuilder::new()
+        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(service_fn(answer));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    println!("{}", listener.local_addr()?);
+    loop {
+        let (socket, _) = listener.accept().await?;
+        socket.set_nodelay(true)?;
+        let (admin, stack) = (admin.clone(), stack.clone());
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let (admin, stack) = (admin.clone(), stack.clone());
+            async move {
+                if request.uri().path().starts_with("/admin") {
+                    let Ok(answer) = admin.oneshot(request).await;
+                    Ok::<_, hyper::Error>(answer.map(|body| Body::new(body.map_err(Into::into))))
+                } else {
+                    let answer = stack.oneshot(request).await?;
+                    Ok(answer.map(|body| Body::new(body.map_err(Into::into))))
+                }
+            }
+        });
+        tokio::spawn(async move {
+            Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await
+        });
+    }
+}
+
+async fn answer(
+    request: Request<RequestBody<Incoming>>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    request.into_body().collect().await?;
+    let mut answer = Response::new(ANSWER.into());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(answer)
+}
