@@ -1,16 +1,16 @@
 use std::{
     io, mem,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-#[cfg(feature = "metrics")]
-use super::meter::Meter;
 use super::{
     Disk, Lsn, Position, Record, Segment, Unfolded,
     segment::{HEAD, frame, head},
+    stopwatch::Stopwatch,
     sync::Bell,
+    synced::Synced,
 };
 use crate::{
     error::StoreError,
@@ -24,25 +24,19 @@ const PERIOD: Duration = Duration::from_millis(200);
 pub(crate) struct Journal {
     disk: Box<dyn Disk>,
     tail: Mutex<Tail>,
-    /// Up to where everything survives a loss of power.
-    synced: AtomicU64,
+    synced: Synced,
     /// Whether something may lie behind `synced`, and a sync is due.
     dirty: AtomicBool,
     failed: AtomicBool,
     /// While this is set nothing is written, though it could be.
     suspended: AtomicBool,
-    /// When the sync began that is at work, in milliseconds since `begun`, and 1; or 0.
-    sync_began: AtomicU64,
-    begun: Instant,
+    stopwatch: Stopwatch,
     ended: AtomicBool,
     /// There is no older segment than this.
     oldest: AtomicU64,
     /// Held while the tail is synced or replaced.
     syncing: Mutex<()>,
-    waiters: Mutex<Vec<(Lsn, Waker)>>,
     pub(super) bell: Bell,
-    #[cfg(feature = "metrics")]
-    meter: Meter,
 }
 
 /// Where the next record goes, and what was not taken yet.
@@ -72,19 +66,15 @@ impl Journal {
         Ok(Self {
             disk,
             tail: Mutex::new(tail),
-            synced: AtomicU64::new(0),
+            synced: Synced::new(),
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
-            sync_began: AtomicU64::new(0),
-            begun: Instant::now(),
+            stopwatch: Stopwatch::new(),
             ended: AtomicBool::new(false),
             oldest: AtomicU64::new(0),
             syncing: Mutex::new(()),
-            waiters: Mutex::new(Vec::new()),
             bell: Bell::default(),
-            #[cfg(feature = "metrics")]
-            meter: Meter::new(),
         })
     }
 
@@ -141,7 +131,7 @@ impl Journal {
 
     /// Whether all up to `end` survives a loss of power.
     pub(crate) fn is_synced(&self, end: Lsn) -> bool {
-        self.synced.load(Ordering::Acquire) >= end.0
+        self.synced.reaches(end)
     }
 
     /// Ready once all up to `end` survives a loss of power, which somebody must have asked for.
@@ -154,19 +144,8 @@ impl Journal {
         end: Lsn,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), StoreError>> {
-        if self.is_synced(end) {
-            return Poll::Ready(Ok(()));
-        }
-        let mut waiters = lock(&self.waiters);
-        // Looked at again under the lock, which the sync takes before it wakes.
-        if self.is_synced(end) {
-            return Poll::Ready(Ok(()));
-        }
-        if self.has_failed() {
-            return Poll::Ready(Err(failure()));
-        }
-        waiters.push((end, cx.waker().clone()));
-        Poll::Pending
+        let is_synced = ready!(self.synced.poll(end, || self.has_failed(), cx));
+        Poll::Ready(if is_synced { Ok(()) } else { Err(failure()) })
     }
 
     /// Sees to it that what was appended is synced after at most this time.
@@ -198,37 +177,15 @@ impl Journal {
         if failed || self.is_synced(end) {
             return;
         }
-        match self.sync_segment(&*segment) {
-            Ok(()) => self.advance(end),
+        match self.stopwatch.sync(&*segment) {
+            Ok(()) => self.synced.advance(end),
             Err(error) => self.fail(&error),
         }
     }
 
-    fn sync_segment(&self, segment: &dyn Segment) -> io::Result<()> {
-        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.sync_began.store(now + 1, Ordering::Release);
-        let synced = self.timed(|| segment.sync());
-        self.sync_began.store(0, Ordering::Release);
-        synced
-    }
-
-    #[cfg(feature = "metrics")]
-    fn timed<T>(&self, sync: impl FnOnce() -> T) -> T {
-        let began = Instant::now();
-        let synced = sync();
-        self.meter.duration.record(began.elapsed());
-        synced
-    }
-
-    #[cfg(not(feature = "metrics"))]
-    fn timed<T>(&self, sync: impl FnOnce() -> T) -> T {
-        sync()
-    }
-
     /// How long the sync has been at work that is.
     pub(crate) fn sync_age(&self) -> Option<Duration> {
-        let began = self.sync_began.load(Ordering::Acquire).checked_sub(1)?;
-        Some(self.begun.elapsed().saturating_sub(Duration::from_millis(began)))
+        self.stopwatch.age()
     }
 
     /// Whether the segment that is written lies where the next start will look for it.
@@ -240,7 +197,7 @@ impl Journal {
     /// Takes no more records until [`Journal::resume`], and lets nobody wait.
     pub(crate) fn suspend(&self) {
         self.suspended.store(true, Ordering::Release);
-        self.wake_all();
+        self.synced.wake_all();
     }
 
     pub(crate) fn resume(&self) {
@@ -293,11 +250,11 @@ impl Journal {
             self.failed.store(false, Ordering::Release);
             (old, tail.end, had_failed)
         };
-        if !had_failed && let Err(error) = self.sync_segment(&*old) {
+        if !had_failed && let Err(error) = self.stopwatch.sync(&*old) {
             self.fail(&error);
             return Err(error);
         }
-        self.advance(end);
+        self.synced.advance(end);
         Ok(())
     }
 
@@ -328,29 +285,15 @@ impl Journal {
         self.ended.store(true, Ordering::Release);
         // Whoever was about to write has done so once the lock is free.
         drop(lock(&self.tail));
-        self.wake_all();
+        self.synced.wake_all();
     }
 
     fn fail(&self, error: &io::Error) {
         if !self.failed.swap(true, Ordering::AcqRel) {
-            #[cfg(feature = "metrics")]
-            self.meter.failures.increment(1);
+            self.stopwatch.count_failure();
             tracing::error!(%error, "the journal could not be written");
         }
-        self.wake_all();
-    }
-
-    fn wake_all(&self) {
-        let waiters = mem::take(&mut *lock(&self.waiters));
-        waiters.into_iter().for_each(|(_, waker)| waker.wake());
-    }
-
-    fn advance(&self, end: Lsn) {
-        self.synced.store(end.0, Ordering::Release);
-        let mut waiters = lock(&self.waiters);
-        let ready: Vec<_> = waiters.extract_if(.., |(wanted, _)| *wanted <= end).collect();
-        drop(waiters);
-        ready.into_iter().for_each(|(_, waker)| waker.wake());
+        self.synced.wake_all();
     }
 }
 

@@ -16,7 +16,9 @@ mod log;
 mod meter;
 mod record;
 mod segment;
+mod stopwatch;
 mod sync;
+mod synced;
 mod unfolded;
 mod wire;
 
