@@ -8,8 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Gateway, GatewayCommand, Upstream, Wire, eventually, streaming};
-use http::Response;
+use common::{Client, Gateway, GatewayCommand, Upstream, Wire, eventually, streaming};
+use futures_util::future::join_all;
+use http::{Method, Response};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::mpsc::UnboundedSender, time::timeout};
 use tower::BoxError;
@@ -30,6 +31,10 @@ struct Scene {
 
 impl Scene {
     async fn start(action: &str, held: bool) -> Self {
+        Self::with(action, held, "30s").await
+    }
+
+    async fn with(action: &str, held: bool, grace: &str) -> Self {
         let streams = Arc::new(Mutex::new(Vec::new()));
         let begun = streams.clone();
         let answer = move |_| {
@@ -45,8 +50,9 @@ impl Scene {
         let gateway = GatewayCommand::at_noon(upstream.base_url())
             .env("ON_CLIENT_GONE", action)
             .env("USAGE_RETENTION_DAYS", "1")
+            .env("SHUTDOWN_GRACE", grace)
             .start();
-        let key = gateway.create_key(json!({"daily_limit": 9})).await;
+        let key = gateway.create_key(json!({"daily_limit": 900})).await;
         Self { gateway, upstream, streams, key }
     }
 
@@ -119,6 +125,30 @@ async fn a_shutdown_waits_for_it() {
     scene.gateway.restart();
     let usage = scene.usage_once("its tokens", |usage| tokens(usage) == 7).await;
     assert_eq!(usage["requests"]["failed"], 1, "{usage}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_share_a_connection_are_all_told_when_a_shutdown_cuts_them() {
+    const STREAMS: usize = 80;
+    for action in ["drain", "abort"] {
+        let mut scene = Scene::with(action, false, "100ms").await;
+        let client = Client::http2();
+        let (url, key) =
+            (scene.gateway.url("/v1/chat/completions"), format!("Bearer {}", scene.key));
+        let headers = [("authorization", &*key)];
+        let ask = || client.open(Method::POST, &url, &headers, "{\"stream\":true}");
+        let answers = join_all((0..STREAMS).map(|_| ask())).await;
+        assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status() == 200));
+        scene.gateway.terminate();
+        assert!(scene.gateway.wait().success());
+        scene.gateway.restart();
+        let usage = scene.gateway.usage(&scene.key).await;
+        assert_eq!(
+            (&usage["used"], &usage["requests"]["failed"]),
+            (&json!(80), &json!(80)),
+            "{action}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod catch_panic;
 mod client_addr;
 mod demo;
 mod edge;
+mod executor;
 mod files;
 mod http1;
 mod http2;

@@ -16,7 +16,7 @@ use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use tokio::{
@@ -28,6 +28,7 @@ use tokio::{
 use tower::{BoxError, Service, ServiceExt};
 
 use crate::{
+    executor::Streams,
     http1::Guarded,
     io::PatientSocket,
     patience::Patience,
@@ -94,7 +95,8 @@ where
 {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let builder = builder();
+    let streams = Streams::default();
+    let builder = builder(streams.clone());
     let (shut_down, shutdown) = watch::channel(false);
     let places = Arc::new(Semaphore::new(limits.connections));
     let open = telemetry::Connections::new();
@@ -133,6 +135,7 @@ where
     }
     // What is left is cut here, so that its end is recorded before the store is closed.
     tasks.shutdown().await;
+    streams.shutdown().await;
     Ok(limits.shutdown.saturating_sub(begun.elapsed()))
 }
 
@@ -151,8 +154,8 @@ async fn accept(
     Ok((socket, peer, place))
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(streams: Streams) -> Builder<Streams> {
+    let mut builder = Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -184,7 +187,7 @@ fn nodelay(socket: TcpStream) -> TcpStream {
 
 /// Serves a connection to its end, or until its client has kept it waiting for too long.
 async fn serve_connection<S, B>(
-    builder: Builder<TokioExecutor>,
+    builder: Builder<Streams>,
     socket: TcpStream,
     peer: SocketAddr,
     service: S,

@@ -61,13 +61,14 @@ pub struct DrainLayer(Option<Arc<Drains>>);
 /// The answers that are read on.
 pub(super) struct Drains {
     pub(super) limits: DrainLimits,
-    tasks: Mutex<JoinSet<()>>,
+    /// None once the layer has finished.
+    tasks: Mutex<Option<JoinSet<()>>>,
 }
 
 impl DrainLayer {
     /// Reads on within these limits. Must be used within a Tokio runtime.
     pub fn new(limits: DrainLimits) -> Self {
-        Self(Some(Arc::new(Drains { limits, tasks: Mutex::default() })))
+        Self(Some(Arc::new(Drains { limits, tasks: Mutex::new(Some(JoinSet::new())) })))
     }
 
     /// A layer that does nothing.
@@ -75,10 +76,11 @@ impl DrainLayer {
         Self(None)
     }
 
-    /// Waits for the answers that are read on, for so long, and gives up the rest.
+    /// Waits for the answers that are read on, for so long, and gives up the rest. No others are
+    /// read on from then on.
     pub async fn finish(&self, limit: Duration) {
         let Some(drains) = &self.0 else { return };
-        let mut tasks = std::mem::take(&mut *drains.lock());
+        let Some(mut tasks) = drains.lock().take() else { return };
         let all = async { while tasks.join_next().await.is_some() {} };
         if timeout(limit, all).await.is_err() {
             tasks.shutdown().await;
@@ -87,7 +89,7 @@ impl DrainLayer {
 }
 
 impl Drains {
-    fn lock(&self) -> MutexGuard<'_, JoinSet<()>> {
+    fn lock(&self) -> MutexGuard<'_, Option<JoinSet<()>>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,6 +97,7 @@ impl Drains {
     pub(super) fn go_on(&self, rest: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = Handle::try_current() else { return };
         let mut tasks = self.lock();
+        let Some(tasks) = tasks.as_mut() else { return };
         while tasks.try_join_next().is_some() {}
         if tasks.len() < self.limits.at_once {
             let limited = timeout(self.limits.time, rest);
