@@ -51,6 +51,7 @@ impl Scene {
             .env("ON_CLIENT_GONE", action)
             .env("USAGE_RETENTION_DAYS", "1")
             .env("SHUTDOWN_GRACE", grace)
+            .env("WORKER_THREADS", "1")
             .start();
         let key = gateway.create_key(json!({"daily_limit": 900})).await;
         Self { gateway, upstream, streams, key }
