@@ -10,9 +10,12 @@ use std::{
 use bytes::Bytes;
 use common::{Client, Gateway, GatewayCommand, Upstream, Wire, eventually, streaming};
 use futures_util::future::join_all;
-use http::{Method, Response};
+use http::{Method, Request, Response};
+use rusqlite::Connection;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, sync::mpsc::UnboundedSender, time::timeout};
+use tokio::{
+    io::AsyncWriteExt, net::TcpStream, sync::mpsc::UnboundedSender, task::JoinSet, time::timeout,
+};
 use tower::BoxError;
 
 type Sender = UnboundedSender<Result<Bytes, BoxError>>;
@@ -149,6 +152,48 @@ async fn streams_that_share_a_connection_are_all_told_when_a_shutdown_cuts_them(
             (&json!(80), &json!(80)),
             "{action}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_leave_amid_their_uploads_have_gone_and_pay_whether_or_not_it_is_on() {
+    for action in ["drain", "abort"] {
+        let scene = Scene::start(action, false).await;
+        for left in 0..3 {
+            let mut wire = TcpStream::connect(scene.gateway.address()).await.unwrap();
+            let head = format!(
+                "POST /v1/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {}\r\n\
+                 Content-Length: 100\r\n\r\n{{\"model\":",
+                scene.key
+            );
+            wire.write_all(head.as_bytes()).await.unwrap();
+            scene.upstream.reached_by(2 * left + 1).await;
+            drop(wire);
+
+            let socket = TcpStream::connect(scene.gateway.address()).await.unwrap();
+            let (mut requests, connection) = h2::client::handshake(socket).await.unwrap();
+            let connection = JoinSet::from_iter([connection]);
+            let request = Request::post(scene.gateway.url("/v1/x"))
+                .header("authorization", format!("Bearer {}", scene.key));
+            let request = request.body(()).unwrap();
+            let (answer, mut upload) = requests.send_request(request, false).unwrap();
+            upload.send_data(Bytes::from("{\"model\":"), false).unwrap();
+            scene.upstream.reached_by(2 * left + 2).await;
+            // The socket goes before the stream does.
+            drop(connection);
+            drop((answer, upload));
+        }
+        let told = |usage: &Value| usage["requests"]["failed"] == 6;
+        let usage = scene.usage_once("the events", told).await;
+        assert_eq!(
+            (&usage["used"], &usage["requests"]["refunded"]),
+            (&json!(6), &json!(0)),
+            "{usage}"
+        );
+        let file = Connection::open(scene.gateway.dir().join("quota.db")).unwrap();
+        let sql = "SELECT count(*) FROM requests WHERE outcome = 'client_gone'";
+        let gone: u64 = file.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(gone, 6, "{action}");
     }
 }
 

@@ -34,6 +34,7 @@ fn event(at: SystemTime) -> UsageEvent {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_requests_are_forgotten_in_batches_and_the_sums_stay() {
     const OLD: u64 = 2500;
+    const AHEAD: u64 = 1500;
     let directory = tempfile::tempdir().unwrap();
     let open = |now, days| {
         let options = SqliteOptions::new(directory.path().join("quota.db"));
@@ -43,14 +44,17 @@ async fn old_requests_are_forgotten_in_batches_and_the_sums_stay() {
         async |store: &SqliteStore| store.requests(RequestQuery::latest(9999)).await.unwrap();
     let then = SystemTime::now() - 10 * DAY;
     let store = open(then, 3);
+    // Of a clock that was ahead for a while: more than are looked at in one go.
+    (0..AHEAD).for_each(|_| store.record(event(then + 900 * DAY)));
     (0..OLD).for_each(|_| store.record(event(then)));
     store.record(event(then + 2 * DAY));
-    assert_eq!(rows(&store).await.len() as u64, OLD + 1);
+    assert_eq!(rows(&store).await.len() as u64, AHEAD + OLD + 1);
     store.close().await.unwrap();
     drop(store);
 
     let store = open(then + 4 * DAY, 3);
-    eventually("the old ones are forgotten", || async { rows(&store).await.len() == 1 }).await;
+    let are_forgotten = || async { rows(&store).await.len() as u64 == AHEAD + 1 };
+    eventually("the old ones are forgotten", are_forgotten).await;
     let (from, to) = (store_day(then), store_day(then + 2 * DAY));
     let report = store.report(UsageQuery::days(from, to)).await.unwrap();
     assert_eq!(report.total_requests, OLD + 1);

@@ -31,9 +31,9 @@ pub enum UpstreamFault {
 }
 
 impl UpstreamFault {
-    /// All of them.
+    /// Those with which a request has failed; the others are its client's doing.
     #[cfg(feature = "metrics")]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const FAILURES: [Self; 8] = [
         Self::Unreached,
         Self::Protocol,
         Self::Timeout,
@@ -42,9 +42,6 @@ impl UpstreamFault {
         Self::RateLimited,
         Self::Redirect,
         Self::Unreadable,
-        Self::RequestTooLarge,
-        Self::RequestBroken,
-        Self::RequestAbandoned,
     ];
 
     /// The stable name used as error code, in logs and in usage events.

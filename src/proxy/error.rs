@@ -81,7 +81,7 @@ fn has_left(error: &(dyn Error + 'static)) -> bool {
     }
     #[cfg(feature = "client")]
     if let Some(error) = error.downcast_ref::<h2::Error>() {
-        return error.is_remote();
+        return error.is_remote() || error.is_io();
     }
     let left = [BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof];
     error.downcast_ref::<io::Error>().is_some_and(|error| left.contains(&error.kind()))

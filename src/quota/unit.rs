@@ -32,7 +32,12 @@ impl Unit {
         slot: Option<Slot>,
     ) -> Self {
         units.charge();
-        Self { charge, standing, units, at, slot }
+        let mut unit = Self { charge, standing, units, at, slot };
+        if unit.takes_event() {
+            unit.charge.await_event();
+            unit.units.await_event();
+        }
+        unit
     }
 
     /// Begins to make the unit durable.

@@ -12,6 +12,8 @@
 //! [`StoreFuture`], which costs no allocation when the answer is in memory.
 
 mod admin;
+#[cfg(feature = "sqlite")]
+mod allowance;
 mod audit;
 mod counter;
 mod draft;

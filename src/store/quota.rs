@@ -104,6 +104,10 @@ pub trait Charge: Send {
     /// Nothing was written: the request must not be answered. It is not charged.
     fn settle(&mut self, event: Option<&UsageEvent>) -> Result<(), StoreError>;
 
+    /// Tells, before anything is written down, that a recorder will hand the request's event to the
+    /// same [`ledger`](Self::ledger): what ends without one was cut off.
+    fn await_event(&mut self) {}
+
     /// Where [`settle`](Self::settle) can write an event.
     fn ledger(&self) -> Option<LedgerId> {
         None

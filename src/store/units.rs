@@ -31,6 +31,8 @@ const CHARGED: u8 = 1;
 const REFUNDED: u8 = 2;
 /// Several quotas are at work, so none of them knows how the request ends.
 const SEVERAL: u8 = 4;
+/// The unit is written down as one whose event is to come.
+const AWAITS_EVENT: u8 = 8;
 
 impl Units {
     /// The request's units.
@@ -55,7 +57,7 @@ impl Units {
     pub(crate) fn charge(&self) {
         let before = self.0.state.load(Ordering::Relaxed);
         let several = if before == 0 { 0 } else { SEVERAL };
-        self.0.state.store(CHARGED | several, Ordering::Relaxed);
+        self.0.state.store(CHARGED | several | before & AWAITS_EVENT, Ordering::Relaxed);
     }
 
     /// Notes that the unit was given back.
@@ -69,6 +71,18 @@ impl Units {
     #[cfg(feature = "quota")]
     pub(crate) fn clear(&self) {
         self.0.state.fetch_and(SEVERAL, Ordering::Relaxed);
+    }
+
+    /// Notes that the unit is written down as one whose event is to come.
+    #[cfg(feature = "quota")]
+    pub(crate) fn await_event(&self) {
+        self.0.state.fetch_or(AWAITS_EVENT, Ordering::Relaxed);
+    }
+
+    /// Whether the unit is written down as one whose event is to come.
+    #[cfg(feature = "usage")]
+    pub(crate) fn awaits_event(&self) -> bool {
+        self.0.state.load(Ordering::Relaxed) & AWAITS_EVENT != 0
     }
 
     /// Units charged, after refunds: 0 or 1.

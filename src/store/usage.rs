@@ -46,6 +46,8 @@ pub struct UsageEvent {
     pub time_to_first_byte: Option<Duration>,
     /// From receipt to the body's end.
     pub duration: Duration,
+    /// Whether its unit was written down as one whose event is to come.
+    pub(crate) awaited: bool,
 }
 
 impl UsageEvent {
@@ -69,6 +71,7 @@ impl UsageEvent {
             time_to_head: None,
             time_to_first_byte: None,
             duration: Duration::ZERO,
+            awaited: false,
         }
     }
 }
@@ -219,7 +222,7 @@ impl From<&UsageEvent> for UsageFigures {
             requests: admitted.into(),
             succeeded: (event.outcome == Outcome::Succeeded).into(),
             failed: matches!(event.outcome, Outcome::Failed | Outcome::ClientGone).into(),
-            refunded: event.refunded.into(),
+            refunded: (admitted && event.refunded).into(),
             rejected: (!admitted).into(),
             tokens: event.tokens.unwrap_or_default(),
         }

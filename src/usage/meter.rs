@@ -16,7 +16,7 @@ const LONGEST_MODEL: usize = 64;
 /// Reasons are part of programs, so these are never used up.
 const REASONS: usize = 64;
 /// The refusals of this crate, which are told as 0 before the first.
-const REFUSALS: [&str; 10] = [
+const REFUSALS: [&str; 12] = [
     "insufficient_quota",
     "rate_limit_exceeded",
     "missing_api_key",
@@ -27,6 +27,8 @@ const REFUSALS: [&str; 10] = [
     "key_misconfigured",
     "store_unavailable",
     "quota_subject_missing",
+    "request_too_large",
+    "request_body_broken",
 ];
 const BODY_BROKEN: &str = "body_broken";
 const NO_ANSWER: &str = "no_answer";
@@ -72,7 +74,7 @@ impl Meter {
     pub(super) fn new() -> Self {
         let failed = Family::new(REASONS, |reason| requests(Outcome::Failed, reason));
         let others = [BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX];
-        for reason in UpstreamFault::ALL.map(UpstreamFault::code).into_iter().chain(others) {
+        for reason in UpstreamFault::FAILURES.map(UpstreamFault::code).into_iter().chain(others) {
             failed.get(reason);
         }
         let rejected = Family::new(REASONS, |reason| requests(Outcome::Rejected(""), reason));
@@ -144,7 +146,7 @@ impl Meter {
         match event.outcome {
             Outcome::Succeeded => &self.succeeded,
             Outcome::Failed => self.failed.get(failure(event)),
-            Outcome::ClientGone => &self.client_gone[usize::from(event.status.is_some())],
+            Outcome::ClientGone => &self.client_gone[usize::from(has_answer(event))],
             Outcome::Rejected(reason) => self.rejected.get(reason),
         }
     }
@@ -174,6 +176,11 @@ impl TokenCounters {
 /// Refusals last: nothing is told of their head.
 const OUTCOMES: [Outcome; 4] =
     [Outcome::Succeeded, Outcome::Failed, Outcome::ClientGone, Outcome::Rejected("")];
+
+/// Whether an answer has come that was not made in its place.
+fn has_answer(event: &UsageEvent) -> bool {
+    event.status.is_some() && event.fault.is_none()
+}
 
 fn place(outcome: Outcome) -> usize {
     match outcome {

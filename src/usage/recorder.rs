@@ -176,6 +176,8 @@ fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
     let has_left = draft.abandoned.as_ref().is_some_and(Abandoned::get);
     event.outcome = match outcome {
         Outcome::Succeeded | Outcome::Failed if has_left => Outcome::ClientGone,
+        // What is refused costs nothing, but for the refunds of a day that are used up.
+        Outcome::Rejected(_) if units.charged() > 0 => Outcome::Failed,
         _ => outcome,
     };
     if let Some(upload) = &draft.upload {
@@ -187,6 +189,7 @@ fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
     }
     event.units = units.charged();
     event.refunded = units.refunded();
+    event.awaited = units.awaits_event();
     event.duration = draft.started.elapsed();
 }
 
@@ -229,8 +232,13 @@ struct Watched<U> {
 
 /// What a whole answer with this head stands for.
 fn when_complete(head: &Parts) -> Outcome {
-    if head.extensions.get::<UpstreamFault>().is_some() {
-        return Outcome::Failed;
+    match head.extensions.get() {
+        None => {}
+        Some(UpstreamFault::RequestAbandoned) => return Outcome::ClientGone,
+        Some(fault @ (UpstreamFault::RequestTooLarge | UpstreamFault::RequestBroken)) => {
+            return Outcome::Rejected(fault.code());
+        }
+        Some(_) => return Outcome::Failed,
     }
     match head.extensions.get::<Rejected>() {
         Some(rejected) => Outcome::Rejected(rejected.code),

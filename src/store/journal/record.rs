@@ -32,6 +32,8 @@ pub(crate) struct CountChange {
     pub(crate) refunded: bool,
     /// Up to which number of units the day is charged ahead from now on.
     pub(crate) charged: Option<u64>,
+    /// Whether the event of the request that the unit was used for comes by itself.
+    pub(crate) awaits_event: bool,
 }
 
 /// What the ledger keeps of one request.
@@ -44,6 +46,8 @@ pub(crate) struct UsageEntry<'a> {
     pub(crate) refunded: bool,
     pub(crate) tokens: Option<Tokens>,
     pub(crate) model: Option<&'a str>,
+    /// Whether its unit was written down as one whose event is to come.
+    pub(crate) awaited: bool,
     /// What is kept of it beside the sums.
     pub(crate) details: Option<Details<'a>>,
 }
@@ -59,7 +63,8 @@ pub(crate) enum Class {
 impl CountChange {
     /// A change of this day that changes nothing yet.
     pub(crate) fn of(origin: Origin) -> Self {
-        Self { origin, used_at: None, used: 0, refunded: false, charged: None }
+        let (used_at, charged) = (None, None);
+        Self { origin, used_at, used: 0, refunded: false, charged, awaits_event: false }
     }
 }
 
@@ -78,6 +83,7 @@ impl<'a> UsageEntry<'a> {
             refunded,
             tokens,
             model: event.model.as_deref(),
+            awaited: event.awaited,
             details: None,
         }
     }
@@ -85,6 +91,11 @@ impl<'a> UsageEntry<'a> {
     /// The same with what is kept of the single request.
     pub(crate) fn with_details(self, event: &'a UsageEvent) -> Self {
         Self { details: Some(Details::new(event)), ..self }
+    }
+
+    /// The same for the sums only.
+    pub(crate) fn without_details(self) -> Self {
+        Self { details: None, ..self }
     }
 
     /// The row of the single request, if it is to be kept.
@@ -97,7 +108,7 @@ impl<'a> UsageEntry<'a> {
             requests: (self.class != Class::Rejected).into(),
             succeeded: (self.class == Class::Succeeded).into(),
             failed: (self.class == Class::Failed).into(),
-            refunded: self.refunded.into(),
+            refunded: (self.refunded && self.class != Class::Rejected).into(),
             rejected: (self.class == Class::Rejected).into(),
             tokens: self.tokens.unwrap_or_default(),
         }
@@ -109,6 +120,7 @@ const USED_AT: u8 = 1 << 1;
 const REFUNDED: u8 = 1 << 2;
 const CHARGED: u8 = 1 << 3;
 const USAGE: u8 = 1 << 4;
+const AWAITS_EVENT: u8 = 1 << 5;
 
 const GIVEN_BACK: u8 = 1;
 const TOKENS: u8 = 1 << 1;
@@ -116,6 +128,7 @@ const MODEL: u8 = 1 << 2;
 const CACHED: u8 = 1 << 3;
 const REASONING: u8 = 1 << 4;
 const DETAILS: u8 = 1 << 5;
+const AWAITED: u8 = 1 << 6;
 
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
@@ -126,7 +139,8 @@ impl<'a> Record<'a> {
                 | flag(count.is_some_and(|count| count.used_at.is_some()), USED_AT)
                 | flag(count.is_some_and(|count| count.refunded), REFUNDED)
                 | flag(count.is_some_and(|count| count.charged.is_some()), CHARGED)
-                | flag(self.usage.is_some(), USAGE),
+                | flag(self.usage.is_some(), USAGE)
+                | flag(count.is_some_and(|count| count.awaits_event), AWAITS_EVENT),
         );
         put_text(out, self.id.as_str());
         if let Some(count) = count {
@@ -153,6 +167,7 @@ impl<'a> Record<'a> {
                 used_at: if has(USED_AT) { Some(bytes.try_get_i64_le().ok()?) } else { None },
                 refunded: has(REFUNDED),
                 charged: if has(CHARGED) { Some(bytes.try_get_u64_le().ok()?) } else { None },
+                awaits_event: has(AWAITS_EVENT),
             })
         } else {
             None
@@ -170,7 +185,8 @@ impl<'a> UsageEntry<'a> {
                 | flag(self.model.is_some(), MODEL)
                 | flag(self.tokens.is_some_and(|tokens| tokens.cached.is_some()), CACHED)
                 | flag(self.tokens.is_some_and(|tokens| tokens.reasoning.is_some()), REASONING)
-                | flag(self.details.is_some(), DETAILS),
+                | flag(self.details.is_some(), DETAILS)
+                | flag(self.awaited, AWAITED),
         );
         out.put_u8(self.class as u8);
         out.put_i64_le(self.at);
@@ -212,7 +228,8 @@ impl<'a> UsageEntry<'a> {
         };
         let model = if has(MODEL) { Some(get_text(bytes)?) } else { None };
         let details = if has(DETAILS) { Some(Details::decode(bytes)?) } else { None };
-        Some(Self { at, day, class, refunded: has(GIVEN_BACK), tokens, model, details })
+        let (refunded, awaited) = (has(GIVEN_BACK), has(AWAITED));
+        Some(Self { at, day, class, refunded, tokens, model, awaited, details })
     }
 }
 
@@ -232,6 +249,7 @@ mod tests {
                 used: -1,
                 refunded: true,
                 charged: Some(12),
+                awaits_event: true,
                 origin,
             }),
             usage: Some(UsageEntry {
@@ -245,6 +263,7 @@ mod tests {
                     ..Tokens::new(1, 2, 3)
                 }),
                 model: Some("deepseek-chat"),
+                awaited: true,
                 details: Some(Details {
                     method: "POST",
                     path: "/v1/chat".into(),

@@ -24,6 +24,8 @@ pub(crate) struct Unfolded {
 pub(crate) struct Subject {
     pub(crate) counts: Vec<(Origin, Delta)>,
     pub(crate) figures: Vec<Figures>,
+    /// How many units were written down whose events are still to come, less those that came.
+    pub(crate) awaited: i64,
 }
 
 /// What several records change about one count.
@@ -52,8 +54,10 @@ impl Unfolded {
         };
         if let Some(change) = &record.count {
             subject.count(change.origin).add(&change.into());
+            subject.awaited += if change.awaits_event { change.used.into() } else { 0 };
         }
         if let Some(entry) = &record.usage {
+            subject.awaited -= i64::from(entry.awaited);
             *subject.figures(entry.day, entry.model.unwrap_or_default()) += entry.figures();
             self.requests.extend(entry.row(record.id));
         }
@@ -70,6 +74,7 @@ impl Unfolded {
             for Figures { day, model, figures } in added.figures {
                 *subject.figures(day, &model) += figures;
             }
+            subject.awaited += added.awaited;
         }
         self.requests.extend(later.requests);
         self.position = later.position.or(self.position);

@@ -12,7 +12,8 @@ use crate::{
     error::StoreError,
     key::{DailyLimit, KeyHash, KeyId},
     store::{
-        UsageEvent,
+        Outcome, UsageEvent,
+        allowance::Allowance,
         counter::DayCounter,
         journal::{Journal, Record, UsageEntry},
         sync::{Mutex, SharedMap, lock},
@@ -30,6 +31,8 @@ pub(super) struct Core {
     pub(super) default_daily_limit: DailyLimit,
     /// How long single requests are kept beside the sums, if they are.
     keep_requests: Option<Duration>,
+    /// Which refused requests are kept one by one.
+    refused_rows: Allowance,
     pub(super) journal: Arc<Journal>,
     pub(super) queue: Queue,
     pub(super) counters: SharedMap<KeyId, Arc<Counter>>,
@@ -47,6 +50,7 @@ impl Core {
             durability: options.durability,
             default_daily_limit: options.default_daily_limit,
             keep_requests: options.retention(),
+            refused_rows: Allowance::new(),
             journal: Arc::new(journal),
             queue: Queue::new(),
             counters: SharedMap::default(),
@@ -85,17 +89,28 @@ impl Core {
 
     /// Since when single requests are kept; of none, if they are not kept any more.
     pub(super) fn requests_kept_since(&self) -> Option<SystemTime> {
-        self.clock.now().checked_sub(self.keep_requests.unwrap_or_default())
+        let now = self.clock.now();
+        match self.keep_requests {
+            Some(time) => now.checked_sub(time),
+            // Also those of a clock that was ahead.
+            None => now.checked_add(Duration::from_secs(u32::MAX.into())),
+        }
     }
 
     /// Writes an event down, if it tells of a key.
     pub(super) fn record(&self, event: &UsageEvent) {
         if let Some(id) = &event.key_id {
-            let record = Record { id, count: None, usage: Some(self.entry(event)) };
-            // While nothing is folded the journal must not grow by requests that are refused.
-            match self.is_open() {
-                Ok(()) => self.journal.append_or_hold(&record),
-                Err(_) => self.journal.hold(&record),
+            let is_refused = matches!(event.outcome, Outcome::Rejected(_));
+            // While nothing is folded neither the journal nor memory may grow by what is refused.
+            let only_summed = is_refused && self.is_open().is_err();
+            let keeps_row = !is_refused || !only_summed && self.refused_rows.spend(id);
+            let entry = self.entry(event);
+            let entry = if keeps_row { entry } else { entry.without_details() };
+            let record = Record { id, count: None, usage: Some(entry) };
+            if only_summed {
+                self.journal.hold(&record);
+            } else {
+                self.journal.append_or_hold(&record);
             }
         }
     }

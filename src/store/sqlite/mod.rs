@@ -21,6 +21,7 @@ mod changes;
 mod core;
 mod file;
 mod fold;
+mod forgetting;
 mod jobs;
 mod keys;
 #[cfg(feature = "metrics")]

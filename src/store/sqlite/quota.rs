@@ -82,7 +82,8 @@ pub(super) fn reserve(
         return Ok(Verdict::Exhausted(standing));
     };
     let (core, subject, state) = (core.clone(), subject.clone(), State::Reserved);
-    let charge = SqliteCharge { core, counter, subject, origin, at, gate, state };
+    let charge =
+        SqliteCharge { core, counter, subject, origin, at, gate, state, awaits_event: false };
     Ok(Verdict::Admitted { charge: Box::new(charge), standing })
 }
 
@@ -144,6 +145,8 @@ struct SqliteCharge {
     /// What must be synced before the answer.
     gate: Lsn,
     state: State,
+    /// Whether the request's event comes by itself.
+    awaits_event: bool,
 }
 
 /// What became of a unit.
@@ -162,8 +165,7 @@ enum State {
 impl Charge for SqliteCharge {
     fn commit(&mut self) {
         if self.core.durability == Durability::Power && self.state == State::Reserved {
-            let spent = spent(&self.subject, self.origin, self.at, None);
-            match self.core.journal.append(&spent) {
+            match self.core.journal.append(&self.spent(None)) {
                 Ok(end) => (self.state, self.gate) = (State::Spent, end),
                 Err(_) => self.lose(),
             }
@@ -193,7 +195,7 @@ impl Charge for SqliteCharge {
                 return true;
             }
             let used = -i8::from(was_spent);
-            let change = CountChange { used, refunded, charged, ..CountChange::of(self.origin) };
+            let change = CountChange { used, refunded, charged, ..self.change() };
             let appended = self.core.journal.append(&counted(&self.subject, change, None));
             if appended.is_ok() {
                 charged.into_iter().for_each(|charged| block.lower(charged));
@@ -215,9 +217,7 @@ impl Charge for SqliteCharge {
         let usage = of_subject.map(|event| self.core.entry(event));
         let written = match self.state {
             State::Lost => return Err(lost()),
-            State::Reserved => {
-                self.core.journal.append(&spent(&self.subject, self.origin, self.at, usage))
-            }
+            State::Reserved => self.core.journal.append(&self.spent(usage)),
             State::Spent | State::Returned if usage.is_none() => Ok(Lsn::default()),
             State::Spent | State::Returned => {
                 self.core.journal.append(&Record { id: &self.subject.id, count: None, usage })
@@ -231,6 +231,10 @@ impl Charge for SqliteCharge {
             self.core.record(event);
         }
         Ok(())
+    }
+
+    fn await_event(&mut self) {
+        self.awaits_event = true;
     }
 
     fn ledger(&self) -> Option<LedgerId> {
@@ -253,11 +257,22 @@ impl SqliteCharge {
         block.surplus(left, self.subject.daily_limit.limited().unwrap_or_default())
     }
 
+    /// A change of the day that the unit is of.
+    fn change(&self) -> CountChange {
+        CountChange { awaits_event: self.awaits_event, ..CountChange::of(self.origin) }
+    }
+
+    /// The unit as used.
+    fn spent<'a>(&'a self, usage: Option<UsageEntry<'a>>) -> Record<'a> {
+        let used_at = Some(unix_millis(self.at));
+        counted(&self.subject, CountChange { used: 1, used_at, ..self.change() }, usage)
+    }
+
     /// The unit was not written down: it is not charged.
     fn lose(&mut self) {
         let hold = |change| self.core.journal.hold(&counted(&self.subject, change, None));
         if self.state == State::Spent {
-            hold(CountChange { used: -1, ..CountChange::of(self.origin) });
+            hold(CountChange { used: -1, ..self.change() });
         }
         if self.state != State::Returned {
             self.counter.undo(self.origin, |left, block| {
@@ -274,24 +289,13 @@ impl SqliteCharge {
 impl Drop for SqliteCharge {
     fn drop(&mut self) {
         if self.state == State::Reserved {
-            let spent = spent(&self.subject, self.origin, self.at, None);
-            self.core.journal.append_or_hold(&spent);
+            self.core.journal.append_or_hold(&self.spent(None));
         }
     }
 }
 
 fn lost() -> StoreError {
     StoreError::unavailable("the unit could not be written down")
-}
-
-fn spent<'a>(
-    subject: &'a QuotaSubject,
-    origin: Origin,
-    at: SystemTime,
-    usage: Option<UsageEntry<'a>>,
-) -> Record<'a> {
-    let used_at = Some(unix_millis(at));
-    counted(subject, CountChange { used: 1, used_at, ..CountChange::of(origin) }, usage)
 }
 
 fn counted<'a>(

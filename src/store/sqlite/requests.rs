@@ -103,19 +103,28 @@ fn row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
     })
 }
 
-/// Forgets some of the rows of before this time, the oldest first. Returns how many there were; none
-/// are left of these once it is fewer than `most`.
+/// Looks at the rows behind the one of number `after`, at so many of them, and forgets those of before
+/// this time. Returns behind which row to go on; `None` once the first row is met that is to stay.
+/// Rows of a time to come, which a clock has made that was set back since, are passed by.
 pub(super) fn forget(
     connection: &Connection,
+    after: i64,
     before: SystemTime,
+    now: SystemTime,
     most: usize,
-) -> rusqlite::Result<usize> {
-    connection
+) -> rusqlite::Result<Option<i64>> {
+    let (before, now) = (unix_millis(before), unix_millis(now));
+    let (last, stays): (Option<i64>, Option<i64>) = connection
         .prepare_cached(
-            "DELETE FROM requests WHERE at < ?1 AND number IN
-             (SELECT number FROM requests ORDER BY number LIMIT ?2)",
+            "SELECT max(number), min(number) FILTER (WHERE at BETWEEN ?2 AND ?3) FROM
+             (SELECT number, at FROM requests WHERE number > ?1 ORDER BY number LIMIT ?4)",
         )?
-        .execute(params![unix_millis(before), most])
+        .query_row(params![after, before, now, most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some(last) = last else { return Ok(None) };
+    connection
+        .prepare_cached("DELETE FROM requests WHERE number > ?1 AND number < ?2 AND at < ?3")?
+        .execute(params![after, stays.unwrap_or(last + 1), before])?;
+    Ok(if stays.is_none() { Some(last) } else { None })
 }
 
 fn micros(time: Duration) -> i64 {

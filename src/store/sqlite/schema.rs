@@ -28,7 +28,10 @@ impl From<rusqlite::Error> for MigrateError {
 /// `model_totals` sums up `usage_totals` over all keys, so that reports by day and model need not.
 /// `requests` keeps single requests for a while, times in milliseconds (`at`) and microseconds. What
 /// stood in `api_keys` when a row was deleted stays in `deleted_keys`, for reports of the past.
-const STEPS: [&str; 3] = [
+///
+/// `awaited_events` counts the requests under way whose units are in `daily_usage` and whose events
+/// are still to come.
+const STEPS: [&str; 4] = [
     "
 CREATE TABLE api_keys (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -163,6 +166,13 @@ CREATE TRIGGER keep_deleted_keys AFTER DELETE ON api_keys WHEN OLD.key_hash IS N
 BEGIN
     INSERT OR REPLACE INTO deleted_keys VALUES (OLD.id, OLD.key, OLD.label, OLD.daily_limit);
 END;
+",
+    "
+CREATE TABLE awaited_events (
+    key_id TEXT NOT NULL PRIMARY KEY,
+    day TEXT NOT NULL,
+    events INTEGER NOT NULL
+) WITHOUT ROWID;
 ",
 ];
 

@@ -17,8 +17,8 @@ use super::{
     core::Core,
     file::WRITE_PATIENCE,
     fold,
+    forgetting::Forgetting,
     jobs::{self, Job},
-    requests,
 };
 use crate::store::journal::Unfolded;
 
@@ -26,10 +26,8 @@ use crate::store::journal::Unfolded;
 const TURN: Duration = Duration::from_millis(500);
 /// A segment of the journal that has grown this long is followed by another.
 const LONGEST_SEGMENT: u64 = 16 << 20;
-/// How often counters of past days, and old requests, are forgotten.
+/// How often counters of past days are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
-/// So many requests are forgotten in one transaction.
-const FORGOTTEN_AT_ONCE: usize = 1000;
 
 pub(super) struct Writer {
     core: Arc<Core>,
@@ -84,8 +82,7 @@ pub(super) struct State {
     data_version: Option<i64>,
     watched: Option<Instant>,
     swept: Instant,
-    /// When requests were forgotten, and how long until the next time.
-    forgot: Option<(Instant, Duration)>,
+    forgetting: Forgetting,
     /// Whether clear text may be left in the WAL.
     scrub: bool,
 }
@@ -101,7 +98,7 @@ impl State {
             data_version: None,
             watched: None,
             swept: Instant::now(),
-            forgot: None,
+            forgetting: Forgetting::default(),
             scrub: true,
         }
     }
@@ -238,21 +235,17 @@ impl State {
     /// Forgets single requests that are kept no longer, a few at a time so that nobody waits for it.
     fn forget_requests(&mut self) {
         let Some(before) = self.core.requests_kept_since() else { return };
-        if self.forgot.is_some_and(|(at, pause)| at.elapsed() < pause) || !self.core.queue.is_open()
-        {
+        if !self.core.queue.is_open() || !self.forgetting.is_due() {
             return;
         }
-        let forgotten = self
-            .transaction(|state| requests::forget(&state.connection, before, FORGOTTEN_AT_ONCE));
-        let pause = match forgotten {
-            Ok(FORGOTTEN_AT_ONCE) => TURN / 2,
-            Ok(_) => SWEEP,
-            Err(error) => {
-                tracing::warn!(%error, "old requests could not be forgotten");
-                SWEEP
-            }
-        };
-        self.forgot = Some((Instant::now(), pause));
+        let now = self.core.clock.now();
+        let forgotten =
+            self.transaction(|state| state.forgetting.forget(&state.connection, before, now));
+        let next = forgotten.unwrap_or_else(|error| {
+            tracing::warn!(%error, "old requests could not be forgotten");
+            None
+        });
+        self.forgetting.go_on(next);
     }
 
     /// Looks for what another process has changed, and adopts keys typed in clear.
