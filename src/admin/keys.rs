@@ -1,177 +1,284 @@
-use http::StatusCode;
-use serde::Serialize;
+use std::{sync::Arc, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    input::Fields,
-    query::Params,
+    call::{Asked, Created, Json, Nothing},
+    input::{
+        Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, PageLimit, Place,
+        SearchText, User, given, nullable,
+    },
     refusal::Refusal,
-    service::{Answer, Shared},
-    view::{Instant, IssuedKey, ListedKey, answer},
+    service::Shared,
+    view::{Instant, IssuedKey, ListedKey},
 };
 use crate::{
     clock::Day,
-    key::{KeyId, SecretKey, user_from_label},
+    error::Reject,
+    key::{DailyLimit, KeyId, SecretKey, user_from_label},
     store::{
         Actor, AdminStore, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeySummary, NewKey, Rotation,
     },
 };
 
-#[derive(Serialize)]
-struct IssuedKeys<'a> {
-    count: usize,
-    keys: Vec<IssuedKey<'a>>,
+/// Keys to be issued.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewKeys {
+    /// What the operator calls the key. `{n}` stands for its number: with `count` 30,
+    /// `workshop-{n}` yields `workshop-01` to `workshop-30`. At most 200 characters then.
+    #[schemars(example = &"workshop-{n}")]
+    label: Option<LabelPattern>,
+    /// Requests a day, 0 for unlimited. Absent: the gateway's default.
+    #[schemars(example = 200)]
+    daily_limit: Option<Limit>,
+    /// The `{user}` part of the key's text. Absent: what the label yields.
+    #[schemars(example = &"alice")]
+    user: Option<User>,
+    /// From when on the key is refused; a time to come. A day and Unix seconds are read, too.
+    #[schemars(example = &"2999-12-31T00:00:00Z")]
+    expires_at: Option<Expiry>,
+    /// How many keys; all or none are issued. Absent: one, and the answer is that key.
+    #[schemars(example = 30)]
+    count: Option<Count>,
 }
 
-#[derive(Serialize)]
-struct ListedKeys<'a> {
-    keys: Vec<ListedKey<'a>>,
+/// Which page of keys is asked for.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeysWanted {
+    /// How many keys the page has; 100 if absent.
+    limit: Option<PageLimit>,
+    /// The `next` of the page before.
+    after: Option<Place>,
+    /// Only keys with this text in label, id or masked key, in any case.
+    search: Option<SearchText>,
+}
+
+/// New values for some fields of a key; what is absent stays as it is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub(super) struct KeyChanges {
+    /// What the operator calls the key.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Label", example = &"alice")]
+    label: Option<Label>,
+    /// Requests a day, 0 for unlimited.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Limit", example = 1000)]
+    daily_limit: Option<Limit>,
+    /// From when on the key is refused; `null` takes that away. A day and Unix seconds are read,
+    /// too.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schemars(with = "Option<Expiry>", example = &"2999-12-31T00:00:00Z")]
+    expires_at: Option<Option<Expiry>>,
+    /// Whether the key is switched off.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Flag", example = true)]
+    disabled: Option<Flag>,
+}
+
+/// How a key is rotated.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RotationWanted {
+    /// How many seconds the old key still works; 0 if absent.
+    #[schemars(example = 3600)]
+    grace_seconds: Option<Grace>,
+}
+
+/// Whose count goes back to 0. It never means everybody.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResetWanted {
+    /// The id of a key, or the whole key.
+    #[schemars(example = &"key_0123456789abcdef")]
+    key: KeyName,
+}
+
+/// One issued key, or with `count` all of them.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Issued {
+    One(IssuedKey),
+    Many(IssuedKeys),
+}
+
+/// Issued keys.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct IssuedKeys {
     count: usize,
+    keys: Vec<IssuedKey>,
+}
+
+/// One page of keys.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ListedKeys {
+    keys: Vec<ListedKey>,
+    /// How many keys this page has.
+    count: usize,
+    /// What `after` is to be for the next page; `null` on the last one.
     next: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct RotatedKey<'a> {
+/// A key with its new secret.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RotatedKey {
     #[serde(flatten)]
-    key: IssuedKey<'a>,
+    key: IssuedKey,
+    /// Until when the old key still works; `null` if it has stopped.
     old_key_valid_until: Option<Instant>,
 }
 
-#[derive(Serialize)]
-struct Deleted<'a> {
+/// A key that was deleted. Its usage history stays.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Deleted {
     deleted: bool,
-    id: &'a KeyId,
-    key: &'a str,
-    label: &'a str,
+    id: KeyId,
+    /// The key, masked.
+    key: String,
+    label: String,
 }
 
-#[derive(Serialize)]
-struct Reset<'a> {
+/// A key whose count of today was set back.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Reset {
     success: bool,
-    id: &'a KeyId,
-    key: &'a str,
-    label: &'a str,
+    id: KeyId,
+    /// The key, masked.
+    key: String,
+    label: String,
     used: u64,
-    daily_limit: u32,
+    daily_limit: DailyLimit,
+    /// Units left today; `null` without a limit.
     remaining: Option<u64>,
 }
 
-impl<S: AdminStore, R> Shared<S, R> {
-    pub(super) async fn create_keys(&self, body: &[u8], by: Actor) -> Answer {
-        let mut fields = Fields::parse(body)?;
-        let label = fields.label()?.unwrap_or_default();
-        let daily_limit = fields.daily_limit()?.unwrap_or(self.default_daily_limit);
-        let user = fields.text("user")?;
-        let expires_at = fields.expires_at()?.flatten();
-        let count = fields.count()?;
-        fields.finish()?;
+impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+    pub(super) async fn create_keys(
+        self: Arc<Self>,
+        asked: Asked<(), Nothing, Json<NewKeys>>,
+    ) -> Result<Created<Issued>, Refusal> {
+        let Json(wanted) = asked.body;
+        let new = self.new_keys(&wanted)?;
+        let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
+        let records = self.store.create(new, asked.by).await?;
+        let mut keys: Vec<IssuedKey> =
+            secrets.iter().zip(&records).map(|(key, record)| IssuedKey::new(key, record)).collect();
+        match keys.pop() {
+            Some(key) if wanted.count.is_none() => Ok(Created(Issued::One(key))),
+            last => {
+                keys.extend(last);
+                Ok(Created(Issued::Many(IssuedKeys { count: keys.len(), keys })))
+            }
+        }
+    }
+
+    fn new_keys(&self, wanted: &NewKeys) -> Result<Vec<NewKey>, Refusal> {
+        let expires_at = wanted.expires_at.as_ref().map(|Expiry(at)| *at);
         if expires_at.is_some_and(|expires_at| expires_at <= self.store.now()) {
             return Err(Refusal::invalid("expires_at", "a time to come"));
         }
-        let user = user.unwrap_or_else(|| user_from_label(&label));
-        let issue = |_| {
-            Ok::<_, Refusal>(NewKey {
-                secret: generate(&user, self.store.today())?,
-                label: label.clone(),
-                daily_limit,
-                expires_at,
-            })
+        let daily_limit =
+            wanted.daily_limit.as_ref().map_or(self.default_daily_limit, |Limit(limit)| *limit);
+        let count = wanted.count.as_ref().map_or(1, |Count(count)| *count);
+        let new_key = |n| {
+            let label =
+                wanted.label.as_ref().map_or(Some(String::new()), |label| label.label(n, count));
+            let label = label.ok_or_else(|| Refusal::invalid("label", Label::NEEDS))?;
+            let user = match &wanted.user {
+                Some(User(user)) => user.clone(),
+                None => user_from_label(&label),
+            };
+            let secret = generate(&user, self.store.today())?;
+            Ok(NewKey { secret, label, daily_limit, expires_at })
         };
-        let new: Vec<NewKey> =
-            (0..count.unwrap_or(1)).map(issue).collect::<Result<_, Refusal>>()?;
-        let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
-        let records = self.store.create(new, by).await?;
-        let mut keys =
-            secrets.iter().zip(&records).map(|(secret, record)| IssuedKey::new(secret, record));
-        if count.is_none()
-            && let Some(key) = keys.next()
-        {
-            return Ok(answer(StatusCode::CREATED, &key));
-        }
-        let keys: Vec<_> = keys.collect();
-        let count = keys.len();
-        Ok(answer(StatusCode::CREATED, &IssuedKeys { count, keys }))
+        (1..=count).map(new_key).collect()
     }
 
-    pub(super) async fn list_keys(&self, mut params: Params) -> Answer {
-        let limit = params.limit()?;
-        let after = params.read("after", "the `next` of the page before")?;
-        let search = params.text("search");
-        params.finish()?;
-        let page = self.store.list(KeyPageQuery { limit, after, search }).await?;
-        let keys: Vec<ListedKey<'_>> = page.keys.iter().map(ListedKey::from).collect();
-        let (count, next) = (keys.len(), page.next);
-        Ok(answer(StatusCode::OK, &ListedKeys { keys, count, next }))
+    pub(super) async fn list_keys(
+        self: Arc<Self>,
+        asked: Asked<(), KeysWanted>,
+    ) -> Result<Json<ListedKeys>, Refusal> {
+        let KeysWanted { limit, after, search } = asked.query;
+        let query = KeyPageQuery {
+            limit: PageLimit::or_default(limit),
+            after: after.map(|Place(after)| after),
+            search: search.map(|SearchText(text)| text).filter(|text| !text.is_empty()),
+        };
+        let page = self.store.list(query).await?;
+        let keys: Vec<ListedKey> = page.keys.into_iter().map(ListedKey::from).collect();
+        Ok(Json(ListedKeys { count: keys.len(), keys, next: page.next }))
     }
 
-    pub(super) async fn get_key(&self, key: KeyRef) -> Answer {
-        let found = self.store.get(key).await?.ok_or_else(Refusal::unknown_key)?;
-        Ok(answer(StatusCode::OK, &ListedKey::from(&found)))
+    pub(super) async fn get_key(
+        self: Arc<Self>,
+        asked: Asked<KeyRef>,
+    ) -> Result<Json<ListedKey>, Refusal> {
+        let found = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
+        Ok(Json(ListedKey::from(found)))
     }
 
-    pub(super) async fn update_key(&self, key: KeyRef, body: &[u8], by: Actor) -> Answer {
-        let mut fields = Fields::parse(body)?;
-        if fields.is_empty() {
+    pub(super) async fn update_key(
+        self: Arc<Self>,
+        asked: Asked<KeyRef, Nothing, Json<KeyChanges>>,
+    ) -> Result<Json<ListedKey>, Refusal> {
+        let Json(KeyChanges { label, daily_limit, expires_at, disabled }) = asked.body;
+        let patch = KeyPatch {
+            label: label.map(|Label(label)| label),
+            daily_limit: daily_limit.map(|Limit(limit)| limit),
+            expires_at: expires_at.map(|at| at.map(|Expiry(at)| at)),
+            disabled: disabled.map(|Flag(disabled)| disabled),
+        };
+        if patch == KeyPatch::default() {
             return Err(Refusal::missing("label`, `daily_limit`, `expires_at` or `disabled"));
         }
-        fields.refuse_null(&["label", "daily_limit", "disabled"])?;
-        let patch = KeyPatch {
-            label: fields.label()?,
-            daily_limit: fields.daily_limit()?,
-            expires_at: fields.expires_at()?,
-            disabled: fields.flag("disabled")?,
-        };
-        fields.finish()?;
-        let changed = self.change(key, KeyChange::Update(patch), by).await?;
-        Ok(answer(StatusCode::OK, &ListedKey::from(&changed)))
+        let changed = self.change(asked.path, KeyChange::Update(patch), asked.by).await?;
+        Ok(Json(ListedKey::from(changed)))
     }
 
-    pub(super) async fn rotate_key(&self, key: KeyRef, body: &[u8], by: Actor) -> Answer {
-        let mut fields = Fields::parse(body)?;
-        let grace = fields.grace()?;
-        fields.finish()?;
-        let old = self.store.get(key).await?.ok_or_else(Refusal::unknown_key)?;
-        let user = user_of(&old);
-        let secret = generate(&user, self.store.today())?;
+    pub(super) async fn rotate_key(
+        self: Arc<Self>,
+        asked: Asked<KeyRef, Nothing, Json<RotationWanted>>,
+    ) -> Result<Json<RotatedKey>, Refusal> {
+        let grace = asked.body.0.grace_seconds.map_or(Duration::ZERO, |Grace(grace)| grace);
+        let old = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
+        let secret = generate(&user_of(&old), self.store.today())?;
         let rotation = Rotation { secret: secret.clone(), grace };
         let by_id = KeyRef::new(old.record.id.as_str());
-        let changed = self.change(by_id, KeyChange::Rotate(rotation), by).await?;
+        let changed = self.change(by_id, KeyChange::Rotate(rotation), asked.by).await?;
         let until = (!grace.is_zero()).then(|| Instant(self.store.now() + grace));
-        let rotated = RotatedKey {
-            key: IssuedKey::new(&secret, &changed.record),
-            old_key_valid_until: until,
-        };
-        Ok(answer(StatusCode::OK, &rotated))
+        let key = IssuedKey::new(&secret, &changed.record);
+        Ok(Json(RotatedKey { key, old_key_valid_until: until }))
     }
 
-    pub(super) async fn delete_key(&self, key: KeyRef, by: Actor) -> Answer {
-        let deleted = self.change(key, KeyChange::Delete, by).await?;
-        let deleted = Deleted {
-            deleted: true,
-            id: &deleted.record.id,
-            key: &deleted.record.masked,
-            label: &deleted.record.label,
-        };
-        Ok(answer(StatusCode::OK, &deleted))
+    pub(super) async fn delete_key(
+        self: Arc<Self>,
+        asked: Asked<KeyRef>,
+    ) -> Result<Json<Deleted>, Refusal> {
+        let KeySummary { record, .. } =
+            self.change(asked.path, KeyChange::Delete, asked.by).await?;
+        let (id, key, label) = (record.id, record.masked, record.label);
+        Ok(Json(Deleted { deleted: true, id, key, label }))
     }
 
-    pub(super) async fn reset_usage(&self, body: &[u8], by: Actor) -> Answer {
-        let mut fields = Fields::parse(body)?;
-        let key = fields.text("key")?.filter(|key| !key.is_empty());
-        let key = key.ok_or_else(|| Refusal::missing("key"))?;
-        fields.finish()?;
-        let key = KeyRef::new(key.trim());
-        let reset = self.change(key, KeyChange::ResetUsage, by).await?;
-        let limit = reset.record.daily_limit;
-        let reset = Reset {
+    pub(super) async fn reset_usage(
+        self: Arc<Self>,
+        asked: Asked<(), Nothing, Json<ResetWanted>>,
+    ) -> Result<Json<Reset>, Refusal> {
+        let Json(ResetWanted { key: KeyName(key) }) = asked.body;
+        let KeySummary { record, .. } = self.change(key, KeyChange::ResetUsage, asked.by).await?;
+        Ok(Json(Reset {
             success: true,
-            id: &reset.record.id,
-            key: &reset.record.masked,
-            label: &reset.record.label,
+            id: record.id,
+            key: record.masked,
+            label: record.label,
             used: 0,
-            daily_limit: limit.get(),
-            remaining: limit.limited(),
-        };
-        Ok(answer(StatusCode::OK, &reset))
+            daily_limit: record.daily_limit,
+            remaining: record.daily_limit.limited(),
+        }))
     }
 
     async fn change(
