@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{ProblemJson, Reject, refuse},
+    error::{ProblemJson, Reject, Rejection, refuse},
     key::DailyLimit,
     store::{Actor, AdminStore},
 };
@@ -50,6 +50,7 @@ pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
         allow: None,
         attempts: Arc::new(Attempts::new()),
         notes: Arc::new(NoteBudget::new()),
+        refused_outside: Vec::new(),
         api: Arc::default(),
     })
 }
@@ -70,6 +71,7 @@ pub(super) struct Shared<S, R> {
     pub(super) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
     pub(super) attempts: Arc<Attempts>,
     pub(super) notes: Arc<NoteBudget>,
+    pub(super) refused_outside: Vec<Rejection>,
     api: Arc<OnceLock<Api<S, R>>>,
 }
 
@@ -101,6 +103,7 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             allow: shared.allow,
             attempts: shared.attempts,
             notes: shared.notes,
+            refused_outside: shared.refused_outside,
             api: Arc::default(),
         })
     }
@@ -120,6 +123,15 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             prefix: prefix.into(),
             ..Arc::unwrap_or_clone(self.shared)
         })
+    }
+
+    /// Describes one more refusal of every call in `openapi.json`: one that is answered by what
+    /// stands around this service.
+    #[must_use]
+    pub fn refused_outside(self, rejection: Rejection) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        shared.refused_outside.push(rejection);
+        Self::from_shared(shared)
     }
 
     /// Answers 403 to every client whose [`ClientAddr`] is missing or does not pass the filter.

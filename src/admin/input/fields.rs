@@ -48,6 +48,8 @@ macro_rules! field {
 pub(super) use field;
 
 const LONGEST_LABEL: usize = 200;
+/// The end of the year 8999, before which all that reads and writes times can do so.
+const LATEST_MILLISECOND: u64 = 221_845_391_999_999;
 const LONGEST_GRACE: u64 = 2_592_000;
 
 field!(
@@ -92,9 +94,14 @@ field!(
             Value::Number(number) => parse_timestamp(&number.to_string()),
             _ => None,
         };
-        at.filter(|at| *at >= SystemTime::UNIX_EPOCH)
+        let latest = SystemTime::UNIX_EPOCH + Duration::from_millis(LATEST_MILLISECOND);
+        at.filter(|at| (SystemTime::UNIX_EPOCH..=latest).contains(at))
     },
-    {"type": "string", "format": "date-time"}
+    {"anyOf": [
+        {"type": "string", "format": "date-time", "pattern": "^(19[7-9]|[2-8][0-9][0-9])[0-9]-"},
+        {"type": "string", "format": "date", "pattern": "^(19[7-9]|[2-8][0-9][0-9])[0-9]-"},
+        {"type": "integer", "minimum": 0, "maximum": LATEST_MILLISECOND},
+    ]}
 );
 
 field!(

@@ -7,6 +7,9 @@ use serde_json::Value;
 use super::fields::field;
 use crate::{clock::Day, store::GroupBy};
 
+/// Stores number rows with signed integers.
+const LAST_PLACE: u64 = i64::MAX as u64;
+
 field!(
     /// How many rows a page has.
     PageLimit(usize),
@@ -26,8 +29,8 @@ field!(
     /// Where the page before ended.
     Place(u64),
     "the `next` of the page before",
-    whole,
-    {"type": "integer", "minimum": 0, "maximum": u64::MAX}
+    |value| whole(value).filter(|number| *number <= LAST_PLACE),
+    {"type": "integer", "minimum": 0, "maximum": LAST_PLACE}
 );
 
 field!(

@@ -22,6 +22,8 @@ use crate::{
 };
 
 const JSON: &str = "application/json";
+/// Texts of keys and ids that no server on the way takes for anything else. Others are read, too.
+const KEY_IN_PATH: &str = "^[A-Za-z0-9_~:+@=-][A-Za-z0-9._~:+@=-]*$";
 const DESCRIPTION: &str = "Issues and changes keys, tells what they used, and who did what. \
     Every answer is `Cache-Control: no-store`. `HEAD` works wherever `GET` does.";
 
@@ -59,11 +61,12 @@ pub(super) fn document<S, R: Reject>(calls: &[Call<S, R>], shared: &Shared<S, R>
     };
     let mut input = settings().for_deserialize().into_generator();
     let mut output = settings().for_serialize().into_generator();
+    let links = links(calls);
     let mut paths = Map::new();
     for call in calls {
         let described = (call.describe)(&mut input, &mut output);
         let path = paths.entry(format!("{}{}", shared.prefix, call.path)).or_insert(json!({}));
-        path[call.method.as_str().to_lowercase()] = operation(call, described, shared);
+        path[call.method.as_str().to_lowercase()] = operation(call, described, &links, shared);
     }
     let mut schemas = input.take_definitions(true);
     schemas.append(&mut output.take_definitions(true));
@@ -91,6 +94,7 @@ pub(super) fn document<S, R: Reject>(calls: &[Call<S, R>], shared: &Shared<S, R>
 fn operation<S, R: Reject>(
     call: &Call<S, R>,
     described: Described,
+    links: &Value,
     shared: &Shared<S, R>,
 ) -> Value {
     let mut parameters = parameters(&described.query);
@@ -100,7 +104,7 @@ fn operation<S, R: Reject>(
             "in": "path",
             "required": true,
             "description": "A key's id, or the whole key.",
-            "schema": {"type": "string", "minLength": 1},
+            "schema": {"type": "string", "pattern": KEY_IN_PATH, "maxLength": 256},
             "example": "key_0123456789abcdef",
         }));
     }
@@ -109,8 +113,12 @@ fn operation<S, R: Reject>(
         false => json!([{"bearer": []}, {"adminToken": []}]),
     };
     let refusals = refusals::of(call, &described, shared.allow.is_some());
-    let mut responses = refusals::responses(&refusals, &shared.reject);
-    responses.insert(described.status.as_str().to_owned(), response(&described));
+    let mut responses = refusals::responses(&refusals, &shared.refused_outside, &shared.reject);
+    let mut response = response(&described);
+    if described.status == StatusCode::CREATED {
+        response["links"] = links.clone();
+    }
+    responses.insert(described.status.as_str().to_owned(), response);
     let mut operation = json!({
         "operationId": call.id,
         "summary": call.summary,
@@ -125,6 +133,16 @@ fn operation<S, R: Reject>(
         });
     }
     operation
+}
+
+/// Which calls go on with what was created, named by its id.
+fn links<S, R>(calls: &[Call<S, R>]) -> Value {
+    let of_keys = calls.iter().filter(|call| call.takes_key());
+    let parameters = json!({"ref": "$response.body#/id"});
+    of_keys
+        .map(|call| (call.id.into(), json!({"operationId": call.id, "parameters": parameters})))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// The properties of a query's type as parameters.

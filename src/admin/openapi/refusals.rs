@@ -13,7 +13,7 @@ use super::{
     },
     guard_headers, title_case,
 };
-use crate::error::{Reject, StoreError, StoreErrorKind};
+use crate::error::{Reject, Rejection, StoreError, StoreErrorKind};
 
 /// All refusals of a call, one of each code.
 pub(super) fn of<S, R>(call: &Call<S, R>, described: &Described, filtered: bool) -> Vec<Refusal> {
@@ -53,22 +53,30 @@ pub(super) fn of<S, R>(call: &Call<S, R>, described: &Described, filtered: bool)
 /// A refusal as it is answered.
 struct Sample {
     code: &'static str,
+    /// Whether the service makes it, with its guards.
+    own: bool,
     content_type: String,
     headers: HeaderMap,
     /// The body, as text where it is no JSON.
     body: Value,
 }
 
-/// The responses of these refusals by status.
-pub(super) fn responses(refusals: &[Refusal], reject: &impl Reject) -> Map<String, Value> {
+/// The responses of these refusals, and of those that others make around the service, by status.
+pub(super) fn responses(
+    refusals: &[Refusal],
+    outside: &[Rejection],
+    reject: &impl Reject,
+) -> Map<String, Value> {
     let mut by_status: BTreeMap<StatusCode, Vec<Sample>> = BTreeMap::new();
-    for refusal in refusals {
-        let rejection = refusal.clone().into_rejection();
+    let own = refusals.iter().map(|refusal| (refusal.clone().into_rejection(), true));
+    let outside = outside.iter().map(|rejection| (rejection.clone(), false));
+    for (rejection, own) in own.chain(outside) {
         let (status, code) = (rejection.status, rejection.code);
         let (head, body) = reject.reject(rejection).into_parts();
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let sample = Sample {
             code,
+            own,
             content_type: content_type
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or("text/plain")
@@ -101,7 +109,10 @@ fn response(status: StatusCode, samples: &[Sample]) -> Value {
 }
 
 fn headers(samples: &[Sample]) -> Map<String, Value> {
-    let mut headers = guard_headers();
+    let mut headers = match samples.iter().all(|sample| sample.own) {
+        true => guard_headers(),
+        false => Map::new(),
+    };
     for name in samples.iter().flat_map(|sample| sample.headers.keys()) {
         if *name == header::CONTENT_TYPE || GUARDS.iter().any(|(guard, _)| guard == name) {
             continue;
