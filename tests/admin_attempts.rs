@@ -107,9 +107,11 @@ async fn a_source_is_an_address_or_a_network_of_addresses() {
         Some(Ipv6Addr::new(0x2001, 0xdb8, 0, site, 0, 0, 0, host).into())
     };
     let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
-    for (first, same, other) in
-        [(v4(1), Some(mapped), v4(2)), (v6(1, 1), v6(1, 2), v6(2, 1)), (None, None, v4(1))]
-    {
+    for (first, same, others) in [
+        (v4(1), Some(mapped), [v4(2), v4(3), v4(4)]),
+        (v6(1, 1), v6(1, 2), [v6(2, 1), v6(3, 1), v6(4, 1)]),
+        (None, None, [v4(1), v4(2), v6(1, 1)]),
+    ] {
         let admin = admin(&SetClock::new());
         for _ in 0..10 {
             assert_eq!(wrong(&admin, first).await, 401);

@@ -2,9 +2,10 @@
 
 mod common;
 
-use std::{env, process::Command};
+use std::{env, fs, process::Command};
 
-use common::{ADMIN_TOKEN, GatewayCommand, Random};
+use common::{ADMIN_TOKEN, Client, GatewayCommand, Random};
+use http::Method;
 
 /// About how many random requests are made if `SCHEMATHESIS_CASES` does not say. Examples and
 /// edge cases come on top.
@@ -40,4 +41,21 @@ fn schemathesis_finds_nothing() {
     println!("{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success());
     assert!(told.contains("Stateful"), "all phases have run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs openapi-spec-validator"]
+async fn the_document_is_valid() {
+    let gateway = GatewayCommand::new().arg("--demo").start();
+    let url = gateway.url("/admin/openapi.json");
+    let document = Client::http1().send(Method::GET, &url, &[], "").await;
+    let file = gateway.dir().join("openapi.json");
+    fs::write(&file, document.body).unwrap();
+    let python = common::installed("schemathesis/bin/python");
+    let output = Command::new(python.unwrap_or_else(|| "python3".into()))
+        .args(["-m", "openapi_spec_validator", "--schema", "3.1"])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
