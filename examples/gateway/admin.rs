@@ -1,7 +1,7 @@
 //! What stands around the admin service.
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response, Uri, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tower::{BoxError, ServiceBuilder};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
@@ -25,9 +25,39 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
         refusals::render(refusals::cross_site()).map(|body| boxed(Full::new(body)))
     };
     ServiceBuilder::new()
+        .map_request(hide_path)
         .layer(CsrfLayer::new().with_rejection_response(cross_site))
+        .map_request(show_path)
         .map_response(|response: Response<_>| response.map(boxed))
         .service(admin)
+}
+
+/// The path that a request has come with.
+#[derive(Clone)]
+struct Hidden(Option<PathAndQuery>);
+
+/// The layer logs paths, and a key may stand in one.
+fn hide_path<B>(mut request: Request<B>) -> Request<B> {
+    let hidden = Hidden(replace_path(&mut request, Some(PathAndQuery::from_static("/admin"))));
+    request.extensions_mut().insert(hidden);
+    request
+}
+
+fn show_path<B>(mut request: Request<B>) -> Request<B> {
+    if let Some(Hidden(path)) = request.extensions_mut().remove() {
+        replace_path(&mut request, path);
+    }
+    request
+}
+
+/// Puts another path and query into the request's address, and returns those that were there.
+fn replace_path<B>(request: &mut Request<B>, path: Option<PathAndQuery>) -> Option<PathAndQuery> {
+    let mut parts = request.uri().clone().into_parts();
+    let before = std::mem::replace(&mut parts.path_and_query, path);
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    before
 }
 
 fn boxed<B>(body: B) -> AdminBody

@@ -6,6 +6,7 @@ a check would else expect the API to accept what only another field makes wrong.
 
 import datetime
 import itertools
+import re
 
 import schemathesis
 
@@ -24,8 +25,7 @@ def before_call(context, case, kwargs):
         if case.operation.label == "POST /admin/keys":
             _expires_later(case.body)
             if case.meta is not None and case.meta.phase.name.value == "stateful":
-                # The links go on with the key that is issued alone.
-                case.body.pop("count", None)
+                _issue_one(case.body)
     if case.operation.label == "GET /admin/usage" and isinstance(case.query, dict):
         _ask_for_one_range(case.query)
 
@@ -33,6 +33,13 @@ def before_call(context, case, kwargs):
 def _in_digits(value):
     """JSON Schema takes 5.0 for an integer; the API wants its digits."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _issue_one(body):
+    """The links go on with a key that is issued alone."""
+    count = body.get("count")
+    if type(count) is int and 1 <= count <= 1000:
+        del body["count"]
 
 
 def _expires_later(body):
@@ -44,6 +51,8 @@ def _expires_later(body):
 
 
 def _is_time(text):
+    if not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}($|T)", str(text)):
+        return False
     try:
         return 1970 <= datetime.datetime.fromisoformat(text).year < 9000
     except (TypeError, ValueError):
@@ -55,8 +64,11 @@ def _ask_for_one_range(query):
     days = {name: _day(query.get(name)) for name in ("day", "from", "to")}
     if days["day"] and ("from" in query or "to" in query):
         del query["day"]
-    if days["from"] and (not days["to"] or not 0 <= (days["to"] - days["from"]).days <= 366):
-        query["to"] = query["from"]
+    wrong_to = "to" in query and not days["to"]
+    if days["from"] and not wrong_to:
+        to = days["to"] or datetime.date.today()
+        if not 0 <= (to - days["from"]).days <= 366:
+            query["to"] = query["from"]
 
 
 def _day(text):

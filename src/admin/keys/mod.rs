@@ -1,13 +1,15 @@
+mod wanted;
+
 use std::{sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use self::wanted::{KeyChanges, KeysWanted, NewKeys, ResetWanted, RotationWanted};
 use super::{
     call::{Asked, Created, Json, Nothing},
     input::{
-        Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, PageLimit, Place,
-        SearchText, User, given, nullable,
+        Count, Expiry, Flag, Grace, KeyName, Label, Limit, PageLimit, Place, SearchText, User,
     },
     refusal::Refusal,
     service::Shared,
@@ -21,82 +23,6 @@ use crate::{
         Actor, AdminStore, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeySummary, NewKey, Rotation,
     },
 };
-
-/// Keys to be issued.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewKeys {
-    /// What the operator calls the key. `{n}` stands for its number: with `count` 30,
-    /// `workshop-{n}` yields `workshop-01` to `workshop-30`. At most 200 characters then.
-    #[schemars(example = &"workshop-{n}")]
-    label: Option<LabelPattern>,
-    /// Requests a day, 0 for unlimited. Absent: the gateway's default.
-    #[schemars(example = 200)]
-    daily_limit: Option<Limit>,
-    /// The `{user}` part of the key's text. Absent: what the label yields.
-    #[schemars(example = &"alice")]
-    user: Option<User>,
-    /// From when on the key is refused; a time to come. A day and Unix seconds are read, too.
-    #[schemars(example = &"2999-12-31T00:00:00Z")]
-    expires_at: Option<Expiry>,
-    /// How many keys; all or none are issued. Absent: one, and the answer is that key.
-    #[schemars(example = 30)]
-    count: Option<Count>,
-}
-
-/// Which page of keys is asked for.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct KeysWanted {
-    /// How many keys the page has; 100 if absent.
-    limit: Option<PageLimit>,
-    /// The `next` of the page before.
-    after: Option<Place>,
-    /// Only keys with this text in label, id or masked key, in any case.
-    search: Option<SearchText>,
-}
-
-/// New values for some fields of a key; what is absent stays as it is.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1))]
-pub(super) struct KeyChanges {
-    /// What the operator calls the key.
-    #[serde(default, deserialize_with = "given")]
-    #[schemars(with = "Label", example = &"alice")]
-    label: Option<Label>,
-    /// Requests a day, 0 for unlimited.
-    #[serde(default, deserialize_with = "given")]
-    #[schemars(with = "Limit", example = 1000)]
-    daily_limit: Option<Limit>,
-    /// From when on the key is refused; `null` takes that away. A day and Unix seconds are read,
-    /// too.
-    #[serde(default, deserialize_with = "nullable")]
-    #[schemars(with = "Option<Expiry>", example = &"2999-12-31T00:00:00Z")]
-    expires_at: Option<Option<Expiry>>,
-    /// Whether the key is switched off.
-    #[serde(default, deserialize_with = "given")]
-    #[schemars(with = "Flag", example = true)]
-    disabled: Option<Flag>,
-}
-
-/// How a key is rotated.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RotationWanted {
-    /// How many seconds the old key still works; 0 if absent.
-    #[schemars(example = 3600)]
-    grace_seconds: Option<Grace>,
-}
-
-/// Whose count goes back to 0. It never means everybody.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ResetWanted {
-    /// The id of a key, or the whole key.
-    #[schemars(example = &"key_0123456789abcdef")]
-    key: KeyName,
-}
 
 /// One issued key, or with `count` all of them.
 #[derive(Serialize, JsonSchema)]
