@@ -54,7 +54,7 @@ impl<S: AdminStore, R> Shared<S, R> {
     /// Who asks, or the refusal, which is noted.
     ///
     /// A right token is looked for before attempts are counted, so nobody can lock its holder out.
-    /// The look costs a microsecond, and 256 bits are not found by looking often.
+    /// The look costs a microsecond; what keeps a token safe is its length, not how few are tried.
     pub(super) async fn authenticate(
         &self,
         head: &Parts,
