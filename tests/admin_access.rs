@@ -5,10 +5,17 @@ mod admin_support;
 use std::net::IpAddr;
 
 use admin_support::{Admin, TOKEN};
+use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::Full;
 use serde_json::json;
 use tower_quota::admin::{AdminTokens, ClientAddr};
+
+fn from_address(request: http::request::Builder, ip: impl Into<IpAddr>) -> Request<Full<Bytes>> {
+    let mut request = request.body(Full::default()).unwrap();
+    request.extensions_mut().insert(ClientAddr(ip.into()));
+    request
+}
 
 #[tokio::test]
 async fn only_a_token_opens_and_refusals_are_noted() {
@@ -18,24 +25,34 @@ async fn only_a_token_opens_and_refusals_are_noted() {
     assert_eq!(refused.status(), 401);
     assert_eq!(refused.header("www-authenticate"), "Bearer");
     assert_eq!(refused.json()["code"], "missing_admin_token");
-    for _ in 0..50 {
-        let mut wrong =
-            request().header("x-admin-token", "a-wrong-admin-token").body(Full::default()).unwrap();
-        wrong.extensions_mut().insert(ClientAddr(IpAddr::from([192, 0, 2, 7])));
-        let refused = admin.send(wrong).await;
+    let wrong = |from: [u8; 4]| {
+        let wrong = request().header("x-admin-token", "a-wrong-admin-token");
+        admin.send(from_address(wrong, from))
+    };
+    for _ in 0..10 {
+        let refused = wrong([192, 0, 2, 7]).await;
         assert_eq!(
             (refused.status().as_u16(), &refused.json()["code"]),
             (401, &json!("invalid_admin_token"))
         );
     }
-    let good = request().header("x-admin-token", TOKEN).body(Full::default()).unwrap();
-    assert_eq!(admin.send(good).await.status(), 200);
+    for _ in 0..50 {
+        let refused = wrong([192, 0, 2, 7]).await;
+        assert_eq!(
+            (refused.status().as_u16(), &refused.json()["code"]),
+            (429, &json!("too_many_attempts"))
+        );
+        let seconds: u64 = refused.header("retry-after").parse().unwrap();
+        assert!((1..=60).contains(&seconds));
+    }
+    let good = request().header("x-admin-token", TOKEN);
+    assert_eq!(admin.send(from_address(good, [192, 0, 2, 7])).await.status(), 200);
 
     let audit = admin.get("/admin/audit?limit=5").await.json();
     assert_eq!(audit["entries"][0]["action"], "admin.refused");
     assert_eq!(audit["entries"][0]["ip"], "192.0.2.7");
     let rest = admin.get(&format!("/admin/audit?before={}", audit["next"])).await.json();
-    assert!(rest["entries"].as_array().unwrap().len() < 10);
+    assert_eq!(rest["entries"].as_array().unwrap().len(), 6, "1 without a token and 10 wrong ones");
 }
 
 #[tokio::test]
@@ -105,7 +122,12 @@ async fn prefix_and_address_filter_hold() {
     let mut admin = Admin::new();
     admin.service = admin.service.prefix("/ops/").allow(|ip: IpAddr| ip.is_loopback());
     assert_eq!(admin.get("/ops/keys").await.status(), 403);
-    let mut request = Request::get("/ops/page.js").body(Full::default()).unwrap();
-    request.extensions_mut().insert(ClientAddr(IpAddr::from([127, 0, 0, 1])));
-    assert_eq!(admin.send(request).await.status(), 200);
+    let page = from_address(Request::get("/ops/page.js"), [127, 0, 0, 1]);
+    assert_eq!(admin.send(page).await.status(), 200);
+    let described = from_address(Request::get("/ops/openapi.json"), [127, 0, 0, 1]);
+    let described = admin.send(described).await;
+    assert_eq!(described.status(), 200, "without a token");
+    assert!(described.json()["paths"].as_object().unwrap().keys().all(|p| p.starts_with("/ops/")));
+    let elsewhere = from_address(Request::get("/ops/openapi.json"), [192, 0, 2, 7]);
+    assert_eq!(admin.send(elsewhere).await.status(), 403);
 }

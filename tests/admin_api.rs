@@ -60,6 +60,7 @@ async fn every_bad_field_is_400_and_named() {
     let (id, _) = admin.create("").await;
     let long = "x".repeat(201);
     let label = format!(r#"{{"label":"{long}"}}"#);
+    let pattern = format!(r#"{{"label":"{}{{n}}","count":1000}}"#, "x".repeat(197));
     let key = format!("/admin/keys/{id}");
     let rotate = format!("{key}/rotate");
     for (method, path, body, name) in [
@@ -80,6 +81,8 @@ async fn every_bad_field_is_400_and_named() {
         ("POST", "/admin/keys", r#"{"limit":200}"#, "limit"),
         ("POST", "/admin/keys", r#"{"label":"a","label":"b"}"#, "label"),
         ("POST", "/admin/keys?x=1", "", "x"),
+        ("POST", "/admin/keys", r#"{"expires_at":"9999-12-31T00:00:00Z"}"#, "expires_at"),
+        ("POST", "/admin/keys", &pattern, "label"),
         ("PATCH", &key, r#"{"disabled":"yes"}"#, "disabled"),
         ("PATCH", &key, r#"{"daily_limit":true}"#, "daily_limit"),
         ("PATCH", &key, r#"{"daily_limit":null}"#, "daily_limit"),
@@ -92,6 +95,10 @@ async fn every_bad_field_is_400_and_named() {
         ("GET", "/admin/keys?limit=0", "", "limit"),
         ("GET", "/admin/keys?limit=1001", "", "limit"),
         ("GET", "/admin/keys?after=x", "", "after"),
+        ("GET", "/admin/keys?after=9223372036854775808", "", "after"),
+        ("GET", "/admin/keys?limit=", "", "limit"),
+        ("GET", "/admin/keys?limit=1&limit=1", "", "limit"),
+        ("GET", "/admin/keys?lmit=1", "", "lmit"),
         ("GET", "/admin/keys?search=%ff", "", "search"),
         ("GET", "/admin/usage?day=today", "", "day"),
         ("GET", "/admin/usage?from=2026-01-02&to=2026-01-01", "", "from"),
@@ -138,6 +145,23 @@ async fn many_keys_come_at_once_and_page_by_page() {
     assert_eq!(seen, 251);
     let found = admin.get("/admin/keys?search=%E5%AF%86").await.json();
     assert_eq!(found["count"], 1);
+}
+
+#[tokio::test]
+async fn a_label_pattern_numbers_keys_so_that_they_sort() {
+    let admin = Admin::new();
+    let labels = async |body: &str| {
+        let made = admin.call("POST", "/admin/keys", body).await.json();
+        let keys = made["keys"].as_array().cloned().unwrap_or_else(|| vec![made]);
+        keys.iter().map(|key| text(&key["label"])).collect::<Vec<_>>()
+    };
+    let many = labels(r#"{"label":"workshop-{n}","count":30}"#).await;
+    assert_eq!((&*many[0], &*many[9], &*many[29]), ("workshop-01", "workshop-10", "workshop-30"));
+    assert!(many.is_sorted());
+    assert_eq!(labels(r#"{"label":"a{n}-{n}","count":3}"#).await, ["a1-1", "a2-2", "a3-3"]);
+    assert_eq!(labels(r#"{"label":"solo-{n}"}"#).await, ["solo-1"]);
+    let longest = format!(r#"{{"label":"{}{{n}}","count":99}}"#, "x".repeat(198));
+    assert_eq!(labels(&longest).await[98].chars().count(), 200);
 }
 
 #[tokio::test]

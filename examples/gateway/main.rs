@@ -3,6 +3,7 @@
 //!
 //! `cargo run --example gateway -- --demo` needs no account; `--help` lists the settings.
 
+mod admin;
 mod announce;
 mod catch_panic;
 mod client_addr;
@@ -135,10 +136,12 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
             .layer(include_usage)
             .service(upstream.proxy()?),
         usage: auth.layer(usage),
-        admin: admin_service(store.clone(), admin_tokens.clone())
-            .reject(OpenAiErrors)
-            .default_daily_limit(settings.daily_limit)
-            .allow(move |ip| allow.is_empty() || allow.iter().any(|network| network.contains(&ip))),
+        admin: admin::guarded(
+            admin_service(store.clone(), admin_tokens.clone())
+                .default_daily_limit(settings.daily_limit)
+                .allow(move |ip| allow.is_empty() || allow.iter().any(|net| net.contains(&ip))),
+            settings.max_body_bytes,
+        ),
         models: upstream.models()?,
         ops: Ops::new(store.clone(), draining.clone(), figures.clone()),
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),

@@ -23,10 +23,21 @@ pub(crate) fn wrong_method(allow: HeaderValue) -> Response<Bytes> {
     render(rejection.header(header::ALLOW, allow))
 }
 
-pub(crate) fn too_large(limit: usize) -> Response<Bytes> {
+pub(crate) fn too_large(limit: usize) -> Rejection {
     let message = format!("The request body is larger than {limit} bytes.");
-    let status = StatusCode::PAYLOAD_TOO_LARGE;
-    closing(Rejection::new(status, INVALID, "request_too_large", message))
+    Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large", message)
+}
+
+/// A page of another site has sent this, with or without its reader's will.
+pub(crate) fn cross_site() -> Rejection {
+    let message = "Pages of other sites may not change anything here.";
+    Rejection::new(StatusCode::FORBIDDEN, "permission_error", "cross_site_request", message)
+}
+
+/// A path that means one thing here and may mean another elsewhere.
+pub(crate) fn invalid_path() -> Rejection {
+    let message = "The path holds a control character.";
+    Rejection::new(StatusCode::BAD_REQUEST, INVALID, "invalid_path", message)
 }
 
 /// What the connection brings cannot be taken as a request.

@@ -118,7 +118,7 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
             return own(refusals::wrong_method(allow));
         }
         if content_length(&head.headers) > self.max_body_bytes as u64 {
-            return own(refusals::too_large(self.max_body_bytes));
+            return own(refusals::closing(refusals::too_large(self.max_body_bytes)));
         }
         if let Some(PeerAddr(peer)) = head.extensions.get().copied() {
             let client = client_addr(peer, &head.headers, &self.trusted_proxies);

@@ -1,71 +1,93 @@
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use http::StatusCode;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    query::Params,
+    call::{Asked, Json},
+    input::{KeyName, PageLimit, Place},
     refusal::Refusal,
-    service::{Answer, Shared},
-    view::{Instant, answer},
+    service::Shared,
+    view::Instant,
 };
 use crate::{
+    error::Reject,
     key::KeyId,
     store::{AdminStore, AuditEntry, AuditQuery, KeyRef},
 };
 
-#[derive(Serialize)]
-struct Trail<'a> {
-    entries: Vec<Entry<'a>>,
+/// Which entries are asked for.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EntriesWanted {
+    /// How many entries; 100 if absent.
+    limit: Option<PageLimit>,
+    /// The `next` of the page before.
+    before: Option<Place>,
+    /// Only entries of this key, by id or by its whole text.
+    key: Option<KeyName>,
+}
+
+/// Entries of the audit trail, newest first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Trail {
+    entries: Vec<Entry>,
+    /// What `before` is to be for the next page; `null` on the last one.
     next: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Entry<'a> {
+/// One entry of the audit trail.
+#[derive(Serialize, JsonSchema)]
+struct Entry {
     number: u64,
     at: Instant,
-    token_id: &'a str,
+    /// The beginning of the token's SHA-256; empty where the token was wrong.
+    token_id: String,
     ip: Option<IpAddr>,
-    action: &'a str,
-    key_id: Option<&'a KeyId>,
-    detail: Option<&'a RawValue>,
+    #[schemars(example = &"key.update")]
+    action: String,
+    key_id: Option<KeyId>,
+    /// What changed: each field with `before` and `after`, or the fields of a key that was issued
+    /// or deleted.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    detail: Option<Box<RawValue>>,
 }
 
-impl<'a> From<&'a AuditEntry> for Entry<'a> {
-    fn from(entry: &'a AuditEntry) -> Self {
+impl From<AuditEntry> for Entry {
+    fn from(entry: AuditEntry) -> Self {
         Self {
             number: entry.number,
             at: Instant(entry.at),
-            token_id: &entry.actor.token_id,
+            token_id: entry.actor.token_id,
             ip: entry.actor.ip,
-            action: &entry.action,
-            key_id: entry.key_id.as_ref(),
-            detail: serde_json::from_str(&entry.detail).ok(),
+            action: entry.action,
+            key_id: entry.key_id,
+            detail: RawValue::from_string(entry.detail).ok(),
         }
     }
 }
 
-impl<S: AdminStore, R> Shared<S, R> {
-    pub(super) async fn audit(&self, mut params: Params) -> Answer {
-        let limit = params.limit()?;
-        let before = params.read("before", "the `next` of the page before")?;
-        let key = params.key();
-        params.finish()?;
+impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+    pub(super) async fn audit(
+        self: Arc<Self>,
+        asked: Asked<(), EntriesWanted>,
+    ) -> Result<Json<Trail>, Refusal> {
+        let EntriesWanted { limit, before, key } = asked.query;
+        let limit = PageLimit::or_default(limit);
         let key_id = match key {
             None => None,
-            Some(key) => Some(self.key_id(key).await?),
+            Some(KeyName(key)) => Some(self.key_id(key).await?),
         };
-        let query = AuditQuery { limit, before, key_id };
-        let entries = self.store.audit(query).await?;
+        let before = before.map(|Place(before)| before);
+        let entries = self.store.audit(AuditQuery { limit, before, key_id }).await?;
         let full = entries.len() == limit;
         let next = entries.last().map(|entry| entry.number).filter(|_| full);
-        let entries = entries.iter().map(Entry::from).collect();
-        Ok(answer(StatusCode::OK, &Trail { entries, next }))
+        Ok(Json(Trail { entries: entries.into_iter().map(Entry::from).collect(), next }))
     }
 
     /// The id of a key that may have been deleted, of which only the id is known.
-    pub(super) async fn key_id(&self, key: KeyRef) -> Result<KeyId, Refusal> {
+    async fn key_id(&self, key: KeyRef) -> Result<KeyId, Refusal> {
         let id = key.id();
         let found = self.store.get(key).await?;
         Ok(found.map_or(id, |found| found.record.id))

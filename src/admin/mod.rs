@@ -2,8 +2,9 @@
 //!
 //! # Rules
 //!
-//! - Every call needs an admin token; the page itself holds no data and needs none. A refused
-//!   attempt is 401 and is noted in the audit trail, a few a second at most.
+//! - Every call needs an admin token; the page and the description hold no data and need none. A
+//!   refused attempt is 401 and is noted in the audit trail, 10 a minute of each source at most;
+//!   the others are 429. A right token is always let in.
 //! - The whole key is shown once, by the call that issues or rotates it. Lists, reports, the audit
 //!   trail and errors show it masked.
 //! - Input is strict: a field or parameter that is unknown or wrong is 400 with its name. Any
@@ -22,6 +23,7 @@
 //! | `GET /admin/usage?day=&from=&to=&key=&group_by=&format=` | a report, JSON or CSV |
 //! | `POST /admin/reset-usage` | today's count of one key is 0 |
 //! | `GET /admin/audit?limit=&before=&key=` | `entries`, newest first, and `next` |
+//! | `GET /admin/openapi.json` | all this as an OpenAPI 3.1 document; needs no token |
 //! | `GET /admin` | the page |
 //!
 //! `{ref}` is a record's id or the whole key, percent-encoded.
@@ -51,16 +53,21 @@
 //! # }
 //! ```
 
+mod attempts;
 mod audit;
 mod auth;
+mod call;
+mod calls;
 mod csv;
 mod future;
 mod input;
 mod keys;
+mod openapi;
 mod page;
 mod query;
 mod refusal;
 mod route;
+mod schema;
 mod service;
 mod tokens;
 mod usage;

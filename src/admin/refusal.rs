@@ -1,9 +1,11 @@
+use std::time::Duration;
+
 use http::{HeaderValue, StatusCode, header};
 
 use crate::error::{Rejection, StoreError};
 
 /// A rejection, boxed so that results stay small.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refusal(Box<Rejection>);
 
 const KIND: &str = "invalid_request_error";
@@ -79,16 +81,42 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, KIND, "key_not_found", "No such key.")
     }
 
-    pub(super) fn wrong_method(allow: &'static str) -> Self {
+    pub(super) fn too_many_attempts(wait: Duration) -> Self {
+        let message = "Too many attempts without a right admin token; please wait.";
+        let mut refusal = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            "too_many_attempts",
+            message,
+        );
+        refusal
+            .0
+            .headers
+            .insert(header::RETRY_AFTER, (wait.as_millis().div_ceil(1000) as u64).into());
+        refusal
+    }
+
+    pub(super) fn address_not_allowed() -> Self {
+        let message = "The admin API is not open to this address.";
+        Self::new(StatusCode::FORBIDDEN, "permission_error", "address_not_allowed", message)
+    }
+
+    pub(super) fn wrong_method(allow: &str) -> Self {
         let mut refusal = Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             KIND,
             "method_not_allowed",
             format!("Only {allow} is allowed here."),
         );
-        let value = HeaderValue::from_static(allow);
-        refusal.0.headers.insert(header::ALLOW, value);
+        if let Ok(value) = HeaderValue::try_from(allow) {
+            refusal.0.headers.insert(header::ALLOW, value);
+        }
         refusal
+    }
+
+    /// What a failing store is answered with.
+    pub(super) fn store(error: &StoreError) -> Self {
+        Self(Box::new(Rejection::from(error)))
     }
 
     pub(super) fn into_rejection(self) -> Rejection {
@@ -99,7 +127,7 @@ impl Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         tracing::warn!(%error, source = ?error, "an admin call failed in the store");
-        Self(Box::new(Rejection::from(&error)))
+        Self::store(&error)
     }
 }
 

@@ -1,24 +1,8 @@
-//! Which call a path and method name.
+//! Which call, or which file of the page, a path and method name.
 
 use http::Method;
 
-use super::{query::decode, refusal::Refusal};
-use crate::store::KeyRef;
-
-/// A call of the admin API.
-#[derive(Debug)]
-pub(super) enum Route {
-    Page(Asset),
-    CreateKeys,
-    ListKeys,
-    GetKey(KeyRef),
-    UpdateKey(KeyRef),
-    DeleteKey(KeyRef),
-    RotateKey(KeyRef),
-    Usage,
-    ResetUsage,
-    Audit,
-}
+use super::{call::Call, refusal::Refusal};
 
 /// A file of the page. They hold no data and need no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,68 +14,79 @@ pub(super) enum Asset {
 }
 
 impl Asset {
-    /// The file at this path below the prefix.
-    pub(super) fn at(path: &str) -> Option<Self> {
-        match path {
-            "" | "/" => Some(Self::Html),
-            "/page.css" => Some(Self::Css),
-            "/page.js" => Some(Self::Js),
-            "/texts.js" => Some(Self::Texts),
-            _ => None,
+    /// The file at this path below the prefix, if there is one.
+    pub(super) fn find(method: &Method, path: &str) -> Result<Option<Self>, Refusal> {
+        let asset = match path {
+            "" | "/" => Self::Html,
+            "/page.css" => Self::Css,
+            "/page.js" => Self::Js,
+            "/texts.js" => Self::Texts,
+            _ => return Ok(None),
+        };
+        match *method {
+            Method::GET | Method::HEAD => Ok(Some(asset)),
+            _ => Err(Refusal::wrong_method("GET, HEAD")),
         }
     }
 }
 
-impl Route {
-    /// The call of this method at this path below the prefix.
-    pub(super) fn find(method: &Method, path: &str) -> Result<Self, Refusal> {
-        if let Some(asset) = Asset::at(path) {
-            return read(method, || Self::Page(asset));
-        }
-        let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
-        match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some("keys"), None, ..) => match *method {
-                Method::POST => Ok(Self::CreateKeys),
-                Method::GET | Method::HEAD => Ok(Self::ListKeys),
-                _ => Err(Refusal::wrong_method("GET, HEAD, POST")),
-            },
-            (Some("keys"), Some(key), None, _) => match *method {
-                Method::GET | Method::HEAD => Ok(Self::GetKey(key_ref(key)?)),
-                Method::PATCH => Ok(Self::UpdateKey(key_ref(key)?)),
-                Method::DELETE => Ok(Self::DeleteKey(key_ref(key)?)),
-                _ => Err(Refusal::wrong_method("GET, HEAD, PATCH, DELETE")),
-            },
-            (Some("keys"), Some(key), Some("rotate"), None) => match *method {
-                Method::POST => Ok(Self::RotateKey(key_ref(key)?)),
-                _ => Err(Refusal::wrong_method("POST")),
-            },
-            (Some("usage"), None, ..) => read(method, || Self::Usage),
-            (Some("reset-usage"), None, ..) => match *method {
-                Method::POST => Ok(Self::ResetUsage),
-                _ => Err(Refusal::wrong_method("POST")),
-            },
-            (Some("audit"), None, ..) => read(method, || Self::Audit),
-            _ => Err(Refusal::not_found()),
-        }
-    }
-
-    /// Whether the call reads a body.
-    pub(super) fn takes_body(&self) -> bool {
-        matches!(
-            self,
-            Self::CreateKeys | Self::UpdateKey(_) | Self::RotateKey(_) | Self::ResetUsage
-        )
-    }
+/// The call of this method at this path below the prefix, and what stands for its `{ref}`.
+pub(super) fn find<'a, 'p, S, R>(
+    calls: &'a [Call<S, R>],
+    method: &Method,
+    path: &'p str,
+) -> Result<(&'a Call<S, R>, Option<&'p str>), Refusal> {
+    // A path that is written out goes before one with a key in it.
+    let of_path = calls.iter().filter_map(|call| Some((call, key_in(path, call.path)?)));
+    let (nearest, key) =
+        of_path.min_by_key(|(_, key)| key.is_some()).ok_or_else(Refusal::not_found)?;
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let mut here = calls.iter().filter(|call| call.path == nearest.path);
+    let found = here.clone().find(|call| call.method == *method);
+    let found = found.ok_or_else(|| Refusal::wrong_method(&allowed(&mut here)))?;
+    Ok((found, key))
 }
 
-fn read(method: &Method, route: impl FnOnce() -> Route) -> Result<Route, Refusal> {
-    match *method {
-        Method::GET | Method::HEAD => Ok(route()),
-        _ => Err(Refusal::wrong_method("GET, HEAD")),
+/// What the path has for the template's `{ref}`, if it fits; nothing if there is none.
+fn key_in<'p>(path: &'p str, template: &str) -> Option<Option<&'p str>> {
+    let mut key = None;
+    let mut parts = path.split('/');
+    for wanted in template.split('/') {
+        match parts.next()? {
+            "" if wanted == "{ref}" => return None,
+            part if wanted == "{ref}" => key = Some(part),
+            part if part == wanted => {}
+            _ => return None,
+        }
     }
+    parts.next().is_none().then_some(key)
 }
 
-fn key_ref(text: &str) -> Result<KeyRef, Refusal> {
-    let text = decode(text, false).filter(|text| !text.is_empty());
-    text.map(KeyRef::new).ok_or_else(Refusal::unknown_key)
+/// The methods of these calls as `Allow` lists them.
+fn allowed<'a, S: 'a, R: 'a>(calls: &mut dyn Iterator<Item = &'a Call<S, R>>) -> String {
+    let methods = calls.flat_map(|call| match call.method {
+        Method::GET => vec!["GET", "HEAD"],
+        ref method => vec![method.as_str()],
+    });
+    methods.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_takes_one_segment_for_its_key() {
+        for (path, template, found) in [
+            ("/keys", "/keys", Some(None)),
+            ("/keys/a", "/keys/{ref}", Some(Some("a"))),
+            ("/keys/a%2Fb/rotate", "/keys/{ref}/rotate", Some(Some("a%2Fb"))),
+            ("/keys/", "/keys/{ref}", None),
+            ("/keys/a/b", "/keys/{ref}", None),
+            ("/keys/a", "/keys", None),
+            ("keys", "/keys", None),
+        ] {
+            assert_eq!(key_in(path, template), found, "{path} {template}");
+        }
+    }
 }

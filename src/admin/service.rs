@@ -3,36 +3,36 @@ use std::{
     error::Error,
     fmt,
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower_service::Service;
 
 use super::{
     AdminRows, AdminTokens, ClientAddr, ResponseFuture,
+    attempts::Attempts,
     auth::NoteBudget,
+    call::{Call, Unread},
+    calls::calls,
+    openapi,
     page::Page,
-    query::Params,
     refusal::Refusal,
-    route::{Asset, Route},
+    route::{self, Asset},
 };
 use crate::{
     body::ResponseBody,
-    error::{ProblemJson, Reject, refuse},
+    error::{ProblemJson, Reject, Rejection, refuse},
     key::DailyLimit,
-    store::AdminStore,
+    store::{Actor, AdminStore},
 };
 
 /// The body of the admin service's answers.
 pub type AdminBody = ResponseBody<AdminRows>;
-
-/// What a call answers.
-pub(super) type Answer = Result<Response<Bytes>, Refusal>;
 
 const LONGEST_BODY: usize = 64 * 1024;
 const DEFAULT_DAILY_LIMIT: u32 = 200;
@@ -48,7 +48,10 @@ pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
         page: Page::below("/admin"),
         prefix: "/admin".into(),
         allow: None,
+        attempts: Arc::new(Attempts::new()),
         notes: Arc::new(NoteBudget::new()),
+        refused_outside: Vec::new(),
+        api: Arc::default(),
     })
 }
 
@@ -61,17 +64,27 @@ pub struct AdminService<S, R = ProblemJson> {
 pub(super) struct Shared<S, R> {
     pub(super) store: S,
     pub(super) tokens: AdminTokens,
-    reject: R,
+    pub(super) reject: R,
     pub(super) default_daily_limit: DailyLimit,
-    prefix: Arc<str>,
+    pub(super) prefix: Arc<str>,
     page: Page,
     pub(super) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
+    pub(super) attempts: Arc<Attempts>,
     pub(super) notes: Arc<NoteBudget>,
+    pub(super) refused_outside: Vec<Rejection>,
+    api: Arc<OnceLock<Api<S, R>>>,
+}
+
+/// The calls, and the document that describes them.
+pub(super) struct Api<S, R> {
+    calls: Vec<Call<S, R>>,
+    pub(super) document: Bytes,
 }
 
 impl<S, R> AdminService<S, R> {
+    /// What is changed may be described otherwise.
     fn from_shared(shared: Shared<S, R>) -> Self {
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(Shared { api: Arc::default(), ..shared }) }
     }
 }
 
@@ -88,7 +101,10 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             prefix: shared.prefix,
             page: shared.page,
             allow: shared.allow,
+            attempts: shared.attempts,
             notes: shared.notes,
+            refused_outside: shared.refused_outside,
+            api: Arc::default(),
         })
     }
 
@@ -107,6 +123,15 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             prefix: prefix.into(),
             ..Arc::unwrap_or_clone(self.shared)
         })
+    }
+
+    /// Describes one more refusal of every call in `openapi.json`: one that is answered by what
+    /// stands around this service.
+    #[must_use]
+    pub fn refused_outside(self, rejection: Rejection) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        shared.refused_outside.push(rejection);
+        Self::from_shared(shared)
     }
 
     /// Answers 403 to every client whose [`ClientAddr`] is missing or does not pass the filter.
@@ -154,46 +179,31 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let path = head.uri.path().strip_prefix(&*self.prefix);
         let path = path.filter(|path| path.is_empty() || path.starts_with('/'));
         let path = path.ok_or_else(Refusal::not_found)?;
-        if Asset::at(path).is_some()
-            && let Route::Page(asset) = Route::find(&head.method, path)?
-        {
+        if let Some(asset) = Asset::find(&head.method, path)? {
             return Ok(ResponseBody::answer(self.page.answer(asset)));
         }
-        let by = self.authenticate(head, ip).await?;
-        let route = Route::find(&head.method, path)?;
-        let params = Params::parse(head.uri.query())?;
-        let body = if route.takes_body() { read(body).await? } else { Bytes::new() };
-        let answer = match route {
-            Route::Page(asset) => Ok(self.page.answer(asset)),
-            Route::ListKeys => self.list_keys(params).await,
-            Route::Usage => return self.usage(params).await,
-            Route::Audit => self.audit(params).await,
-            Route::CreateKeys => {
-                params.finish()?;
-                self.create_keys(&body, by).await
-            }
-            Route::GetKey(key) => {
-                params.finish()?;
-                self.get_key(key).await
-            }
-            Route::UpdateKey(key) => {
-                params.finish()?;
-                self.update_key(key, &body, by).await
-            }
-            Route::DeleteKey(key) => {
-                params.finish()?;
-                self.delete_key(key, by).await
-            }
-            Route::RotateKey(key) => {
-                params.finish()?;
-                self.rotate_key(key, &body, by).await
-            }
-            Route::ResetUsage => {
-                params.finish()?;
-                self.reset_usage(&body, by).await
-            }
+        let found = route::find(&self.api().calls, &head.method, path);
+        let by = match &found {
+            Ok((call, _)) if call.is_open => Actor { token_id: String::new(), ip },
+            _ => self.authenticate(head, ip).await?,
         };
-        answer.map(ResponseBody::answer)
+        let (call, key) = found?;
+        let unread = Unread {
+            by,
+            key: key.map(str::to_owned),
+            query: head.uri.query().map(str::to_owned),
+            body: if call.reads_body { read(body).await? } else { Bytes::new() },
+        };
+        (call.run)(self.clone(), unread).await
+    }
+
+    /// The calls and their description.
+    pub(super) fn api(&self) -> &Api<S, R> {
+        self.api.get_or_init(|| {
+            let calls = calls();
+            let document = openapi::document(&calls, self);
+            Api { calls, document }
+        })
     }
 }
 
@@ -210,13 +220,15 @@ where
 }
 
 /// Nothing of the admin API is kept, framed, guessed at or told to another site.
+pub(super) const GUARDS: [(HeaderName, &str); 4] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
+
 fn guard(headers: &mut HeaderMap) {
-    for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-    ] {
+    for (name, value) in GUARDS {
         headers.insert(name, HeaderValue::from_static(value));
     }
 }

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -33,23 +34,25 @@ impl Serialize for Instant {
 }
 
 /// A key that was just issued: the one answer that shows it whole.
-#[derive(Serialize)]
-pub(super) struct IssuedKey<'a> {
-    id: &'a KeyId,
-    key: &'a str,
-    label: &'a str,
+#[derive(Serialize, JsonSchema)]
+pub(super) struct IssuedKey {
+    id: KeyId,
+    /// The whole key. It is shown this once.
+    #[schemars(example = &"trial-alice-20261122-…")]
+    key: String,
+    label: String,
     daily_limit: DailyLimit,
     created_at: Option<Instant>,
     expires_at: Option<Instant>,
     disabled: bool,
 }
 
-impl<'a> IssuedKey<'a> {
-    pub(super) fn new(secret: &'a SecretKey, record: &'a KeyRecord) -> Self {
+impl IssuedKey {
+    pub(super) fn new(secret: &SecretKey, record: &KeyRecord) -> Self {
         Self {
-            id: &record.id,
-            key: secret.expose(),
-            label: &record.label,
+            id: record.id.clone(),
+            key: secret.expose().to_owned(),
+            label: record.label.clone(),
             daily_limit: record.daily_limit,
             created_at: record.created_at.map(Instant),
             expires_at: record.expires_at.map(Instant),
@@ -59,13 +62,16 @@ impl<'a> IssuedKey<'a> {
 }
 
 /// A key as lists show it: masked, with its figures.
-#[derive(Serialize)]
-pub(super) struct ListedKey<'a> {
-    id: &'a KeyId,
-    key: &'a str,
-    label: &'a str,
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ListedKey {
+    id: KeyId,
+    /// The key, masked.
+    #[schemars(example = &"trial-alice-…x7Qp")]
+    key: String,
+    label: String,
     daily_limit: DailyLimit,
     used_today: u64,
+    /// Units left today; `null` without a limit.
     remaining: Option<u64>,
     total_used: u64,
     created_at: Option<Instant>,
@@ -74,16 +80,17 @@ pub(super) struct ListedKey<'a> {
     disabled: bool,
 }
 
-impl<'a> From<&'a KeySummary> for ListedKey<'a> {
-    fn from(summary: &'a KeySummary) -> Self {
-        let record = &summary.record;
+impl From<KeySummary> for ListedKey {
+    fn from(summary: KeySummary) -> Self {
+        let remaining = summary.remaining();
+        let record = summary.record;
         Self {
-            id: &record.id,
-            key: &record.masked,
-            label: &record.label,
+            id: record.id,
+            key: record.masked,
+            label: record.label,
             daily_limit: record.daily_limit,
             used_today: summary.used_today,
-            remaining: summary.remaining(),
+            remaining,
             total_used: summary.total_used,
             created_at: record.created_at.map(Instant),
             last_used_at: summary.last_used_at.map(Instant),

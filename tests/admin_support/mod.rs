@@ -1,6 +1,8 @@
 //! An admin service over a memory store, and calls to it.
 #![allow(dead_code)]
 
+pub(crate) mod failing;
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};

@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::csv::{Cell, Csv};
@@ -8,7 +9,7 @@ use crate::{
 };
 
 /// One row of a report. What it is not grouped by is absent.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 pub(super) struct Item {
     #[serde(flatten)]
     pub(super) key: Option<KeyPart>,
@@ -23,6 +24,7 @@ pub(super) struct Item {
     used: Option<u64>,
     #[serde(flatten)]
     limit: Option<LimitPart>,
+    #[serde(with = "TokensTold")]
     tokens: Tokens,
     succeeded: u64,
     failed: u64,
@@ -30,17 +32,34 @@ pub(super) struct Item {
     rejected: u64,
 }
 
+/// What tokens the answers told.
+#[derive(Serialize, JsonSchema)]
+#[serde(remote = "Tokens")]
+struct TokensTold {
+    prompt: u64,
+    completion: u64,
+    total: u64,
+    /// Of the prompt's, those that the upstream had in its cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached: Option<u64>,
+    /// Of the completion's, those that the model thought with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<u64>,
+}
+
 /// Whose row it is. Of a key that was deleted, the masked key and label are those it had last.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct KeyPart {
     pub(super) id: KeyId,
+    /// The key, masked.
     key: Option<String>,
     label: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct LimitPart {
     daily_limit: Option<DailyLimit>,
+    /// Units left on the row's day; `null` without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<Option<u64>>,
 }

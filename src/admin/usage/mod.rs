@@ -5,19 +5,20 @@ mod wanted;
 use std::{collections::HashSet, sync::Arc};
 
 use http::{HeaderValue, Response, StatusCode, header};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 pub use self::rows::AdminRows;
+pub(super) use self::wanted::ReportWanted;
 use self::{
     item::Item,
     wanted::{KEY_AND_DAY, Wanted},
 };
 use super::{
+    call::{Answers, Asked, Json},
     csv::{Cell, Csv},
-    query::Params,
     refusal::Refusal,
     service::{AdminBody, Shared},
-    view::answer,
 };
 use crate::{
     body::ResponseBody,
@@ -27,32 +28,62 @@ use crate::{
     store::{AdminStore, KeyPageQuery, KeySummary, Page},
 };
 
+const CSV: &str = "text/csv; charset=utf-8";
 /// Rows that are read at once.
 const ROWS: usize = 5000;
 /// Keys without use that today's report lists after the others.
 const MOST_IDLE: usize = 1000;
 
-#[derive(Serialize)]
-struct Report {
+/// What was used, busiest rows first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Report {
+    /// The day of a report of one day.
     day: Option<Day>,
     from: Day,
     to: Day,
+    /// Of all rows, not only of those on this page.
     total_requests: u64,
+    /// How many keys were used.
     active_keys: u64,
     total_keys: u64,
     items: Vec<Item>,
-    /// What `after` is to be for the rows behind.
+    /// What `after` is to be for the next page; `null` on the last one.
     next: Option<usize>,
+}
+
+/// A report in the asked form.
+pub(super) enum Told {
+    Json(Report),
+    Csv(Response<AdminBody>),
+}
+
+impl Answers for Told {
+    const STATUS: StatusCode = StatusCode::OK;
+    const HEADERS: &'static [(&'static str, &'static str)] =
+        &[("Content-Disposition", "The file name of a CSV report.")];
+
+    fn response(self) -> Response<AdminBody> {
+        match self {
+            Self::Json(report) => Json(report).response(),
+            Self::Csv(response) => response,
+        }
+    }
+
+    fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+        let mut content = Json::<Report>::content(generator);
+        content.push((CSV, json_schema!({"type": "string"})));
+        content
+    }
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     /// What was used; in today's report the keys without use follow, at most 1000 of them.
     pub(super) async fn usage(
-        self: &Arc<Self>,
-        params: Params,
-    ) -> Result<Response<AdminBody>, Refusal> {
+        self: Arc<Self>,
+        asked: Asked<(), ReportWanted>,
+    ) -> Result<Told, Refusal> {
         let today = self.store.today();
-        let wanted = Wanted::read(params, today)?;
+        let wanted = Wanted::new(asked.query, today)?;
         let (key_id, known) = match wanted.key.clone() {
             None => (None, None),
             Some(key) => {
@@ -62,7 +93,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             }
         };
         if wanted.csv && key_id.is_none() && wanted.group_by == KEY_AND_DAY {
-            return Ok(self.streamed(wanted));
+            return Ok(Told::Csv(self.streamed(wanted)));
         }
         let report = self.store.report(wanted.query(key_id.clone())).await?;
         if key_id.is_some() && known.is_none() && report.rows.is_empty() {
@@ -81,9 +112,10 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         if wanted.csv {
             let mut csv = csv_begin();
             items.iter().for_each(|item| item.write(&mut csv));
-            return Ok(csv_answer(&wanted, ResponseBody::own(csv.into_text().into())));
+            let rows = ResponseBody::own(csv.into_text().into());
+            return Ok(Told::Csv(csv_answer(&wanted, rows)));
         }
-        let report = Report {
+        Ok(Told::Json(Report {
             day: wanted.day(),
             from: wanted.from,
             to: wanted.to,
@@ -92,8 +124,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             total_keys: report.total_keys,
             items,
             next,
-        };
-        Ok(ResponseBody::answer(answer(StatusCode::OK, &report)))
+        }))
     }
 
     /// A row for each key and day, read page by page.
@@ -136,8 +167,7 @@ fn csv_answer(wanted: &Wanted, body: AdminBody) -> Response<AdminBody> {
         None => format!("attachment; filename=\"usage-{}-{}.csv\"", wanted.from, wanted.to),
     };
     let headers = response.headers_mut();
-    let csv = HeaderValue::from_static("text/csv; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, csv);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CSV));
     if let Ok(name) = HeaderValue::try_from(name) {
         headers.insert(header::CONTENT_DISPOSITION, name);
     }

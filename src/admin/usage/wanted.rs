@@ -1,14 +1,42 @@
-use super::super::{query::Params, refusal::Refusal};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::super::{
+    input::{Format, Groups, KeyName, OnDay, PageLimit, Place},
+    refusal::Refusal,
+};
 use crate::{
     clock::Day,
     key::KeyId,
     store::{GroupBy, KeyRef, Page, UsageQuery},
 };
 
-/// The most rows that are told at once, and how many where nothing is said.
+/// How many rows are told at once where nothing is said.
 const MOST: usize = 1000;
-const LIMIT: &str = "a whole number from 1 to 1000";
 const LONGEST_RANGE: u32 = 366;
+
+/// Which report is asked for. Without arguments it is today's.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::admin) struct ReportWanted {
+    /// One day; not beside `from` or `to`.
+    day: Option<OnDay>,
+    /// The first day; at most 366 days before `to`.
+    from: Option<OnDay>,
+    /// The last day; today if absent.
+    to: Option<OnDay>,
+    /// Only this key's use, by id or by its whole text.
+    key: Option<KeyName>,
+    /// What rows are grouped by: some of `key`, `day` and `model`; `key,day` if absent.
+    #[schemars(example = &"key,day")]
+    group_by: Option<Groups>,
+    /// `csv` tells all rows, streamed; `json` if absent.
+    format: Option<Format>,
+    /// How many rows are told; 1000 if absent.
+    limit: Option<PageLimit>,
+    /// The `next` of the page before.
+    after: Option<Place>,
+}
 
 /// What a report is asked for.
 pub(super) struct Wanted {
@@ -23,24 +51,9 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn read(mut params: Params, today: Day) -> Result<Self, Refusal> {
-        const DAY: &str = "a day such as 2026-11-22";
-        let day: Option<Day> = params.read("day", DAY)?;
-        let from = params.read("from", DAY)?;
-        let to = params.read("to", DAY)?;
-        let key = params.key();
-        let group_by = params.text("group_by").map_or(Ok(KEY_AND_DAY), |by| group_by(&by))?;
-        let csv = match params.text("format").as_deref() {
-            None | Some("json") => false,
-            Some("csv") => true,
-            Some(_) => return Err(Refusal::invalid("format", "`json` or `csv`")),
-        };
-        let limit = params.read("limit", LIMIT)?.unwrap_or(MOST);
-        if !(1..=MOST).contains(&limit) {
-            return Err(Refusal::invalid("limit", LIMIT));
-        }
-        let skip = params.read("after", "what `next` of the page before said")?.unwrap_or(0);
-        params.finish()?;
+    pub(super) fn new(asked: ReportWanted, today: Day) -> Result<Self, Refusal> {
+        let [day, from, to] =
+            [asked.day, asked.from, asked.to].map(|day| day.map(|OnDay(day)| day));
         if day.is_some() && (from.is_some() || to.is_some()) {
             return Err(Refusal::invalid("day", "absent where `from` or `to` is given"));
         }
@@ -49,8 +62,19 @@ impl Wanted {
         if from > to || from < to.minus(LONGEST_RANGE) {
             return Err(Refusal::invalid("from", "at most 366 days before `to`"));
         }
-        let limit = if csv { usize::MAX } else { limit };
-        Ok(Self { from, to, key, group_by, csv, skip, limit })
+        let csv = asked.format.is_some_and(|Format(csv)| csv);
+        let limit = asked.limit.map_or(MOST, |PageLimit(limit)| limit);
+        Ok(Self {
+            from,
+            to,
+            key: asked.key.map(|KeyName(key)| key),
+            group_by: asked.group_by.map_or(KEY_AND_DAY, |Groups(groups)| groups),
+            csv,
+            skip: asked
+                .after
+                .map_or(0, |Place(after)| usize::try_from(after).unwrap_or(usize::MAX)),
+            limit: if csv { usize::MAX } else { limit },
+        })
     }
 
     pub(super) fn query(&self, key_id: Option<KeyId>) -> UsageQuery {
@@ -69,16 +93,3 @@ impl Wanted {
 }
 
 pub(super) const KEY_AND_DAY: GroupBy = GroupBy { key: true, day: true, model: false };
-
-fn group_by(text: &str) -> Result<GroupBy, Refusal> {
-    let mut group_by = GroupBy { key: false, day: false, model: false };
-    for part in text.split(',') {
-        match part.trim() {
-            "key" => group_by.key = true,
-            "day" => group_by.day = true,
-            "model" => group_by.model = true,
-            _ => return Err(Refusal::invalid("group_by", "some of `key,day,model`")),
-        }
-    }
-    Ok(group_by)
-}

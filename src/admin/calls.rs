@@ -1,0 +1,55 @@
+//! The table of calls. Requests are routed by it, and `openapi.json` is written from it.
+
+use http::Method;
+
+use super::{call::Call, refusal::Refusal, service::Shared};
+use crate::{
+    error::{Reject, StoreError, StoreErrorKind},
+    store::AdminStore,
+};
+
+/// All calls of the API.
+pub(super) fn calls<S, R>() -> Vec<Call<S, R>>
+where
+    S: AdminStore,
+    R: Reject + Send + Sync + 'static,
+{
+    const KEYS: &str = "/keys";
+    const KEY: &str = "/keys/{ref}";
+    let exists = || Refusal::store(&StoreError::new(StoreErrorKind::Conflict));
+    vec![
+        Call::new(Method::GET, KEYS, "listKeys", "Keys, page by page", Shared::list_keys),
+        Call::new(Method::POST, KEYS, "createKeys", "Issue a key, or many", Shared::create_keys)
+            .refuses(exists()),
+        Call::new(Method::GET, KEY, "getKey", "One key", Shared::get_key),
+        Call::new(Method::PATCH, KEY, "updateKey", "Change a key", Shared::update_key),
+        Call::new(Method::DELETE, KEY, "deleteKey", "Stop a key for ever", Shared::delete_key),
+        Call::new(
+            Method::POST,
+            "/keys/{ref}/rotate",
+            "rotateKey",
+            "Give a key a new secret",
+            Shared::rotate_key,
+        )
+        .refuses(exists()),
+        Call::new(Method::GET, "/usage", "getUsage", "What was used", Shared::usage)
+            .refuses(Refusal::unknown_key()),
+        Call::new(
+            Method::POST,
+            "/reset-usage",
+            "resetUsage",
+            "Set today's count of one key to 0",
+            Shared::reset_usage,
+        )
+        .refuses(Refusal::unknown_key()),
+        Call::new(Method::GET, "/audit", "getAudit", "The audit trail", Shared::audit),
+        Call::new(
+            Method::GET,
+            "/openapi.json",
+            "getDescription",
+            "This description",
+            Shared::description,
+        )
+        .open(),
+    ]
+}

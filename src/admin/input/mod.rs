@@ -1,0 +1,121 @@
+//! Reads what calls take: the members of a JSON object or of a query, into the call's own type.
+
+mod error;
+mod fields;
+mod object;
+mod params;
+
+use serde::{Deserialize, de::value::MapAccessDeserializer};
+use serde_json::Value;
+
+use self::object::{Members, Object};
+pub(super) use self::{
+    fields::{
+        Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, User, given, nullable,
+    },
+    params::{Format, Groups, OnDay, PageLimit, Place, SearchText},
+};
+use super::{query, refusal::Refusal};
+
+/// Reads a JSON object; an empty body is one without members.
+pub(super) fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refusal> {
+    if body.trim_ascii().is_empty() {
+        return from_members(Vec::new());
+    }
+    let object: Object = serde_json::from_slice(body).map_err(|error| {
+        Refusal::invalid_json(format!(
+            "The body must be a JSON object; it is not one at line {}, column {}.",
+            error.line(),
+            error.column()
+        ))
+    })?;
+    from_members(object.0)
+}
+
+/// Reads a query such as `a=1&b=2`.
+pub(super) fn from_query<T: for<'de> Deserialize<'de>>(query: Option<&str>) -> Result<T, Refusal> {
+    let pairs = query::pairs(query)?;
+    from_members(pairs.into_iter().map(|(name, text)| (name, Value::String(text))).collect())
+}
+
+fn from_members<T: for<'de> Deserialize<'de>>(members: Vec<(String, Value)>) -> Result<T, Refusal> {
+    T::deserialize(MapAccessDeserializer::new(Members::new(members))).map_err(Refusal::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::JsonSchema;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Fields {
+        label: Option<Label>,
+        daily_limit: Option<Limit>,
+    }
+
+    fn fields(body: &str) -> Result<Fields, Refusal> {
+        from_json(body.as_bytes())
+    }
+
+    fn message(refusal: Refusal) -> String {
+        refusal.into_rejection().message.into_owned()
+    }
+
+    #[test]
+    fn a_daily_limit_is_a_whole_number_in_range() {
+        for (good, value) in [("0", 0), ("200", 200), ("1000000000", 1_000_000_000)] {
+            let read = fields(&format!(r#"{{"daily_limit":{good}}}"#)).unwrap();
+            assert_eq!(read.daily_limit.unwrap().0.get(), value);
+        }
+        for none in ["{}", "", r#"{"daily_limit":null}"#] {
+            assert!(fields(none).unwrap().daily_limit.is_none());
+        }
+        for bad in ["-1", "1.5", "1.0", "1e3", "\"200\"", "true", "[]", "{}", "1000000001"] {
+            let refusal = fields(&format!(r#"{{"daily_limit":{bad}}}"#)).unwrap_err();
+            assert_eq!(
+                message(refusal),
+                "`daily_limit` must be a whole number from 0 (unlimited) to 1000000000.",
+                "{bad}"
+            );
+        }
+        assert!(fields(r#"{"daily_limit":18446744073709551616}"#).is_err());
+    }
+
+    #[test]
+    fn a_label_is_any_text_without_control_characters() {
+        let body = |label: &str| serde_json::json!({ "label": label }).to_string();
+        for good in ["", "手动创建的密钥", "<img src=x onerror=alert(1)>", "👩‍🚀"] {
+            assert_eq!(fields(&body(good)).unwrap().label.unwrap().0, good);
+        }
+        let long = "密".repeat(200);
+        assert!(fields(&body(&long)).is_ok());
+        for bad in [format!("{long}x"), "a\nb".into(), "\u{7f}".into(), "\u{85}".into()] {
+            let refusal = fields(&body(&bad)).unwrap_err();
+            assert!(message(refusal).contains("`label`"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_one_object_with_every_field_once() {
+        assert!(fields(" {} ").is_ok());
+        for bad in ["[]", "1", "null", "{", "{}{}", "{\"a\":1,}", "\u{feff}{}", "\"x\""] {
+            assert!(message(fields(bad).unwrap_err()).contains("line 1, column"), "{bad}");
+        }
+        let twice = fields(r#"{"label":"a","label":"b"}"#).unwrap_err();
+        assert_eq!(message(twice), "`label` is given twice.");
+        let unknown = fields(r#"{"limit":5}"#).unwrap_err();
+        assert_eq!(message(unknown), "`limit` is not known here.");
+    }
+
+    #[test]
+    fn a_query_is_read_as_strictly() {
+        assert!(from_query::<Fields>(None).is_ok());
+        assert_eq!(from_query::<Fields>(Some("label=a+b")).unwrap().label.unwrap().0, "a b");
+        let twice = from_query::<Fields>(Some("label=a&label=a")).unwrap_err();
+        assert_eq!(message(twice), "`label` is given twice.");
+        let unknown = from_query::<Fields>(Some("lmit=6")).unwrap_err();
+        assert_eq!(message(unknown), "`lmit` is not known here.");
+    }
+}

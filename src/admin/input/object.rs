@@ -1,0 +1,94 @@
+use std::{fmt, vec};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error as _, IntoDeserializer, MapAccess, Visitor},
+    forward_to_deserialize_any,
+};
+use serde_json::Value;
+
+use super::error::InputError;
+
+/// The members of a JSON object as they stand there: in their order, and each time again.
+pub(super) struct Object(pub(super) Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnObject;
+
+        impl<'de> Visitor<'de> for AnObject {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Object(members))
+            }
+        }
+
+        deserializer.deserialize_map(AnObject)
+    }
+}
+
+/// Reads the members one by one, and names the one that cannot be read.
+pub(super) struct Members {
+    left: vec::IntoIter<(String, Value)>,
+    next: Option<(String, Value)>,
+}
+
+impl Members {
+    pub(super) fn new(members: Vec<(String, Value)>) -> Self {
+        Self { left: members.into_iter(), next: None }
+    }
+}
+
+impl<'de> MapAccess<'de> for Members {
+    type Error = InputError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, InputError> {
+        self.next = self.left.next();
+        let Some((name, _)) = &self.next else { return Ok(None) };
+        seed.deserialize(name.as_str().into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, InputError> {
+        let (name, value) = self.next.take().unwrap_or_default();
+        seed.deserialize(Member(value)).map_err(|error| error.of(&name))
+    }
+}
+
+/// A member's value.
+struct Member(Value);
+
+impl<'de> Deserializer<'de> for Member {
+    type Error = InputError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, InputError> {
+        self.0.deserialize_any(visitor).map_err(InputError::custom)
+    }
+
+    /// `null` is none.
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, InputError> {
+        match self.0 {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}

@@ -1,0 +1,90 @@
+//! The parameters of queries, which are texts.
+
+use std::str::FromStr;
+
+use serde_json::Value;
+
+use super::fields::field;
+use crate::{clock::Day, store::GroupBy};
+
+/// Stores number rows with signed integers.
+const LAST_PLACE: u64 = i64::MAX as u64;
+
+field!(
+    /// How many rows a page has.
+    PageLimit(usize),
+    "a whole number from 1 to 1000",
+    |value| whole(value).filter(|limit| (1..=1000).contains(limit)),
+    {"type": "integer", "minimum": 1, "maximum": 1000}
+);
+
+impl PageLimit {
+    /// The limit, or 100 where it is not given.
+    pub(in crate::admin) fn or_default(limit: Option<Self>) -> usize {
+        limit.map_or(100, |Self(limit)| limit)
+    }
+}
+
+field!(
+    /// Where the page before ended.
+    Place(u64),
+    "the `next` of the page before",
+    |value| whole(value).filter(|number| *number <= LAST_PLACE),
+    {"type": "integer", "minimum": 0, "maximum": LAST_PLACE}
+);
+
+field!(
+    /// A calendar day.
+    OnDay(Day),
+    "a day such as 2026-11-22",
+    |value| value.as_str()?.parse().ok(),
+    {"type": "string", "format": "date"}
+);
+
+field!(
+    /// What rows are grouped by.
+    Groups(GroupBy),
+    "some of `key,day,model`",
+    |value| groups(value.as_str()?),
+    {"type": "string", "pattern": "^(key|day|model)(,(key|day|model))*$"}
+);
+
+field!(
+    /// Whether a report is told as CSV.
+    Format(bool),
+    "`json` or `csv`",
+    |value| match value.as_str()? {
+        "json" => Some(false),
+        "csv" => Some(true),
+        _ => None,
+    },
+    {"type": "string", "enum": ["json", "csv"]}
+);
+
+field!(
+    /// What is looked for; an empty text finds everything.
+    SearchText(String),
+    "a text",
+    |value| value.as_str().map(str::to_owned),
+    {"type": "string"}
+);
+
+/// Digits, without a sign.
+fn whole<T: FromStr>(value: &Value) -> Option<T> {
+    let digits = value.as_str()?;
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+fn groups(text: &str) -> Option<GroupBy> {
+    let mut groups = GroupBy { key: false, day: false, model: false };
+    for part in text.split(',') {
+        match part.trim() {
+            "key" => groups.key = true,
+            "day" => groups.day = true,
+            "model" => groups.model = true,
+            _ => return None,
+        }
+    }
+    Some(groups)
+}

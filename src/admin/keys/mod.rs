@@ -1,0 +1,237 @@
+mod wanted;
+
+use std::{sync::Arc, time::Duration};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use self::wanted::{KeyChanges, KeysWanted, NewKeys, ResetWanted, RotationWanted};
+use super::{
+    call::{Asked, Created, Json, Nothing},
+    input::{
+        Count, Expiry, Flag, Grace, KeyName, Label, Limit, PageLimit, Place, SearchText, User,
+    },
+    refusal::Refusal,
+    service::Shared,
+    view::{Instant, IssuedKey, ListedKey},
+};
+use crate::{
+    clock::Day,
+    error::Reject,
+    key::{DailyLimit, KeyId, SecretKey, user_from_label},
+    store::{
+        Actor, AdminStore, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeySummary, NewKey, Rotation,
+    },
+};
+
+/// One issued key, or with `count` all of them.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Issued {
+    One(IssuedKey),
+    Many(IssuedKeys),
+}
+
+/// Issued keys.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct IssuedKeys {
+    count: usize,
+    keys: Vec<IssuedKey>,
+}
+
+/// One page of keys.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ListedKeys {
+    keys: Vec<ListedKey>,
+    /// How many keys this page has.
+    count: usize,
+    /// What `after` is to be for the next page; `null` on the last one.
+    next: Option<u64>,
+}
+
+/// A key with its new secret.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RotatedKey {
+    #[serde(flatten)]
+    key: IssuedKey,
+    /// Until when the old key still works; `null` if it has stopped.
+    old_key_valid_until: Option<Instant>,
+}
+
+/// A key that was deleted. Its usage history stays.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Deleted {
+    deleted: bool,
+    id: KeyId,
+    /// The key, masked.
+    key: String,
+    label: String,
+}
+
+/// A key whose count of today was set back.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Reset {
+    success: bool,
+    id: KeyId,
+    /// The key, masked.
+    key: String,
+    label: String,
+    used: u64,
+    daily_limit: DailyLimit,
+    /// Units left today; `null` without a limit.
+    remaining: Option<u64>,
+}
+
+impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+    pub(super) async fn create_keys(
+        self: Arc<Self>,
+        asked: Asked<(), Nothing, Json<NewKeys>>,
+    ) -> Result<Created<Issued>, Refusal> {
+        let Json(wanted) = asked.body;
+        let new = self.new_keys(&wanted)?;
+        let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
+        let records = self.store.create(new, asked.by).await?;
+        let mut keys: Vec<IssuedKey> =
+            secrets.iter().zip(&records).map(|(key, record)| IssuedKey::new(key, record)).collect();
+        match keys.pop() {
+            Some(key) if wanted.count.is_none() => Ok(Created(Issued::One(key))),
+            last => {
+                keys.extend(last);
+                Ok(Created(Issued::Many(IssuedKeys { count: keys.len(), keys })))
+            }
+        }
+    }
+
+    fn new_keys(&self, wanted: &NewKeys) -> Result<Vec<NewKey>, Refusal> {
+        let expires_at = wanted.expires_at.as_ref().map(|Expiry(at)| *at);
+        if expires_at.is_some_and(|expires_at| expires_at <= self.store.now()) {
+            return Err(Refusal::invalid("expires_at", "a time to come"));
+        }
+        let daily_limit =
+            wanted.daily_limit.as_ref().map_or(self.default_daily_limit, |Limit(limit)| *limit);
+        let count = wanted.count.as_ref().map_or(1, |Count(count)| *count);
+        let new_key = |n| {
+            let label =
+                wanted.label.as_ref().map_or(Some(String::new()), |label| label.label(n, count));
+            let label = label.ok_or_else(|| Refusal::invalid("label", Label::NEEDS))?;
+            let user = match &wanted.user {
+                Some(User(user)) => user.clone(),
+                None => user_from_label(&label),
+            };
+            let secret = generate(&user, self.store.today())?;
+            Ok(NewKey { secret, label, daily_limit, expires_at })
+        };
+        (1..=count).map(new_key).collect()
+    }
+
+    pub(super) async fn list_keys(
+        self: Arc<Self>,
+        asked: Asked<(), KeysWanted>,
+    ) -> Result<Json<ListedKeys>, Refusal> {
+        let KeysWanted { limit, after, search } = asked.query;
+        let query = KeyPageQuery {
+            limit: PageLimit::or_default(limit),
+            after: after.map(|Place(after)| after),
+            search: search.map(|SearchText(text)| text).filter(|text| !text.is_empty()),
+        };
+        let page = self.store.list(query).await?;
+        let keys: Vec<ListedKey> = page.keys.into_iter().map(ListedKey::from).collect();
+        Ok(Json(ListedKeys { count: keys.len(), keys, next: page.next }))
+    }
+
+    pub(super) async fn get_key(
+        self: Arc<Self>,
+        asked: Asked<KeyRef>,
+    ) -> Result<Json<ListedKey>, Refusal> {
+        let found = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
+        Ok(Json(ListedKey::from(found)))
+    }
+
+    pub(super) async fn update_key(
+        self: Arc<Self>,
+        asked: Asked<KeyRef, Nothing, Json<KeyChanges>>,
+    ) -> Result<Json<ListedKey>, Refusal> {
+        let Json(KeyChanges { label, daily_limit, expires_at, disabled }) = asked.body;
+        let patch = KeyPatch {
+            label: label.map(|Label(label)| label),
+            daily_limit: daily_limit.map(|Limit(limit)| limit),
+            expires_at: expires_at.map(|at| at.map(|Expiry(at)| at)),
+            disabled: disabled.map(|Flag(disabled)| disabled),
+        };
+        if patch == KeyPatch::default() {
+            return Err(Refusal::missing("label`, `daily_limit`, `expires_at` or `disabled"));
+        }
+        let changed = self.change(asked.path, KeyChange::Update(patch), asked.by).await?;
+        Ok(Json(ListedKey::from(changed)))
+    }
+
+    pub(super) async fn rotate_key(
+        self: Arc<Self>,
+        asked: Asked<KeyRef, Nothing, Json<RotationWanted>>,
+    ) -> Result<Json<RotatedKey>, Refusal> {
+        let grace = asked.body.0.grace_seconds.map_or(Duration::ZERO, |Grace(grace)| grace);
+        let old = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
+        let secret = generate(&user_of(&old), self.store.today())?;
+        let rotation = Rotation { secret: secret.clone(), grace };
+        let by_id = KeyRef::new(old.record.id.as_str());
+        let changed = self.change(by_id, KeyChange::Rotate(rotation), asked.by).await?;
+        let until = (!grace.is_zero()).then(|| Instant(self.store.now() + grace));
+        let key = IssuedKey::new(&secret, &changed.record);
+        Ok(Json(RotatedKey { key, old_key_valid_until: until }))
+    }
+
+    pub(super) async fn delete_key(
+        self: Arc<Self>,
+        asked: Asked<KeyRef>,
+    ) -> Result<Json<Deleted>, Refusal> {
+        let KeySummary { record, .. } =
+            self.change(asked.path, KeyChange::Delete, asked.by).await?;
+        let (id, key, label) = (record.id, record.masked, record.label);
+        Ok(Json(Deleted { deleted: true, id, key, label }))
+    }
+
+    pub(super) async fn reset_usage(
+        self: Arc<Self>,
+        asked: Asked<(), Nothing, Json<ResetWanted>>,
+    ) -> Result<Json<Reset>, Refusal> {
+        let Json(ResetWanted { key: KeyName(key) }) = asked.body;
+        let KeySummary { record, .. } = self.change(key, KeyChange::ResetUsage, asked.by).await?;
+        Ok(Json(Reset {
+            success: true,
+            id: record.id,
+            key: record.masked,
+            label: record.label,
+            used: 0,
+            daily_limit: record.daily_limit,
+            remaining: record.daily_limit.limited(),
+        }))
+    }
+
+    async fn change(
+        &self,
+        key: KeyRef,
+        change: KeyChange,
+        by: Actor,
+    ) -> Result<KeySummary, Refusal> {
+        let action = change.action();
+        let token_id = by.token_id.clone();
+        let changed = self.store.change(key, change, by).await?;
+        let changed = changed.ok_or_else(Refusal::unknown_key)?;
+        tracing::info!(action, token_id, key_id = %changed.record.id, "a key was changed");
+        Ok(changed)
+    }
+}
+
+fn generate(user: &str, day: Day) -> Result<SecretKey, Refusal> {
+    SecretKey::generate(user, day)
+        .map_err(|_| Refusal::invalid("user", "1 to 32 ASCII letters and digits"))
+}
+
+/// The `{user}` part of a key's name as its masked text shows it, or as its label yields it.
+fn user_of(key: &KeySummary) -> String {
+    let mut words = key.record.masked.split('-');
+    match (words.next(), words.next(), words.next()) {
+        (Some("trial"), Some(user), Some(_)) => user_from_label(user),
+        _ => user_from_label(&key.record.label),
+    }
+}

@@ -1,0 +1,34 @@
+//! Schemas of what answers hold and other rooms define.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::view::Instant;
+use crate::{
+    clock::Day,
+    key::{DailyLimit, KeyId},
+};
+
+macro_rules! schema {
+    ($type:ident, $schema:tt) => {
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+schema!(KeyId, {"type": "string", "examples": ["key_0123456789abcdef"]});
+schema!(DailyLimit, {"type": "integer", "minimum": 0, "maximum": DailyLimit::MAX});
+schema!(Day, {"type": "string", "format": "date", "examples": ["2026-11-22"]});
+schema!(Instant, {"type": "string", "format": "date-time", "examples": ["2026-11-22T08:30:00Z"]});

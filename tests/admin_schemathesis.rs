@@ -1,0 +1,61 @@
+//! The admin API answers what its OpenAPI document says, to requests that schemathesis makes of it.
+
+mod common;
+
+use std::{env, fs, process::Command};
+
+use common::{ADMIN_TOKEN, Client, GatewayCommand, Random};
+use http::Method;
+
+/// About how many random requests are made if `SCHEMATHESIS_CASES` does not say. Examples and
+/// edge cases come on top.
+const CASES: u64 = 500;
+/// How many requests each of `--max-examples` comes to, over all calls and phases.
+const SHARES: u64 = 15;
+
+#[test]
+#[ignore = "needs schemathesis"]
+fn schemathesis_finds_nothing() {
+    // Requests come from many sources (see the hooks), as each has few attempts.
+    let gateway = GatewayCommand::new().env("TRUSTED_PROXIES", "127.0.0.1").arg("--demo").start();
+    let cases = env::var("SCHEMATHESIS_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+    let seed = Random::seeded("schemathesis").below(u32::MAX.into());
+    let schemathesis = common::installed("schemathesis/bin/schemathesis");
+    let hooks = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/schemathesis_hooks.py");
+    let output = Command::new(schemathesis.unwrap_or_else(|| "schemathesis".into()))
+        .arg("run")
+        .arg(gateway.url("/admin/openapi.json"))
+        .args(["--header", &format!("Authorization: Bearer {ADMIN_TOKEN}")])
+        .args(["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful"])
+        .args(["--max-examples", &(cases / SHARES).max(1).to_string()])
+        .args(["--seed", &seed.to_string(), "--continue-on-failure", "--no-color"])
+        // A made-up second token beside the right one is refused before anything else is tried.
+        // Wrong and missing tokens are tried nevertheless, by the check `ignored_auth`.
+        .args(["--generation-with-security-parameters", "false"])
+        .args(["--generation-database", "none"])
+        .env("SCHEMATHESIS_HOOKS", hooks)
+        .current_dir(gateway.dir())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    println!("{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success());
+    assert!(told.contains("Stateful"), "all phases have run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs openapi-spec-validator"]
+async fn the_document_is_valid() {
+    let gateway = GatewayCommand::new().arg("--demo").start();
+    let url = gateway.url("/admin/openapi.json");
+    let document = Client::http1().send(Method::GET, &url, &[], "").await;
+    let file = gateway.dir().join("openapi.json");
+    fs::write(&file, document.body).unwrap();
+    let python = common::installed("schemathesis/bin/python");
+    let output = Command::new(python.unwrap_or_else(|| "python3".into()))
+        .args(["-m", "openapi_spec_validator", "--schema", "3.1"])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}

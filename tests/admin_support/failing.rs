@@ -1,0 +1,88 @@
+//! A store that fails as it is told to.
+
+use std::time::SystemTime;
+
+use tower_quota::{
+    clock::Day,
+    error::{StoreError, StoreErrorKind},
+    key::KeyRecord,
+    store::{
+        Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
+        KeySummary, NewKey, RequestQuery, RequestRow, StoreFuture, UsageQuery, UsageReader,
+        UsageReport, memory::MemoryStore,
+    },
+};
+
+/// A memory store whose calls fail: all of them when it is unavailable, those that write a key
+/// when that is in conflict.
+#[derive(Clone)]
+pub(crate) struct FailingStore {
+    pub(crate) store: MemoryStore,
+    pub(crate) fails: Option<StoreErrorKind>,
+}
+
+impl FailingStore {
+    fn reads<T>(&self, read: impl FnOnce(&MemoryStore) -> StoreFuture<T>) -> StoreFuture<T> {
+        match self.fails {
+            Some(kind @ StoreErrorKind::Unavailable) => {
+                StoreFuture::ready(Err(StoreError::new(kind)))
+            }
+            _ => read(&self.store),
+        }
+    }
+
+    fn writes<T>(&self, write: impl FnOnce(&MemoryStore) -> StoreFuture<T>) -> StoreFuture<T> {
+        match self.fails {
+            Some(kind) => StoreFuture::ready(Err(StoreError::new(kind))),
+            None => write(&self.store),
+        }
+    }
+}
+
+impl UsageReader for FailingStore {
+    fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
+        self.reads(|store| store.report(query))
+    }
+
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
+        self.reads(|store| store.requests(query))
+    }
+}
+
+impl AdminStore for FailingStore {
+    fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
+        self.writes(|store| store.create(keys, by))
+    }
+
+    fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
+        self.reads(|store| store.list(query))
+    }
+
+    fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {
+        self.reads(|store| store.get(key))
+    }
+
+    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        self.writes(|store| store.change(key, change, by))
+    }
+
+    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {
+        self.reads(|store| store.note(action, by))
+    }
+
+    fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
+        self.reads(|store| store.audit(query))
+    }
+
+    fn today(&self) -> Day {
+        self.store.today()
+    }
+
+    fn now(&self) -> SystemTime {
+        self.store.now()
+    }
+
+    fn probe(&self) -> StoreFuture<()> {
+        self.reads(|store| store.probe())
+    }
+}
