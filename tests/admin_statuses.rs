@@ -42,15 +42,15 @@ const TABLE: [Row; 10] = [
         "PATCH",
         "/keys/{ref}",
         r#"{"label":"a"}"#,
-        &[200, 400, 401, 403, 404, 413, 429, 503],
+        &[200, 400, 401, 403, 404, 412, 413, 429, 503],
     ),
-    row("deleteKey", "DELETE", "/keys/{ref}", "", &[200, 400, 401, 403, 404, 429, 503]),
+    row("deleteKey", "DELETE", "/keys/{ref}", "", &[200, 400, 401, 403, 404, 412, 429, 503]),
     row(
         "rotateKey",
         "POST",
         "/keys/{ref}/rotate",
         "",
-        &[200, 400, 401, 403, 404, 409, 413, 429, 503],
+        &[200, 400, 401, 403, 404, 409, 412, 413, 429, 503],
     ),
     row("getUsage", "GET", "/usage?key={ref}", "", &[200, 400, 401, 403, 404, 429, 503]),
     row(
@@ -58,7 +58,7 @@ const TABLE: [Row; 10] = [
         "POST",
         "/reset-usage",
         r#"{"key":"{ref}"}"#,
-        &[200, 400, 401, 403, 404, 413, 429, 503],
+        &[200, 400, 401, 403, 404, 412, 413, 429, 503],
     ),
     row("getAudit", "GET", "/audit", "", &[200, 400, 401, 403, 429, 503]),
     row("getDescription", "GET", "/openapi.json", "", &[200, 400, 403]),
@@ -116,6 +116,9 @@ async fn provoke(row: &Row, status: u16) -> Answer {
         _ => {}
     }
     let mut request = Request::builder().method(row.method).uri(format!("/admin{path}"));
+    if status == 412 {
+        request = request.header("if-match", "\"0123456789abcdef0123456789abcdef\"");
+    }
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }

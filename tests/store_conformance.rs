@@ -10,9 +10,9 @@ use tower_quota::{
     error::StoreErrorKind,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     store::{
-        Actor, AdminStore, AuditQuery, Charge, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeyStore,
-        NewKey, Outcome, QuotaStore, QuotaSubject, Refund, RequestQuery, RequestRow, Rotation,
-        Tokens, UsageEvent, UsageQuery, UsageSink, Verdict,
+        Actor, AdminStore, AuditQuery, Changed, Charge, KeyChange, KeyEdit, KeyPageQuery, KeyPatch,
+        KeyRef, KeyStore, NewKey, Outcome, QuotaStore, QuotaSubject, Refund, RequestQuery,
+        RequestRow, Rotation, Tokens, UsageEvent, UsageQuery, UsageSink, Verdict,
         memory::MemoryStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
@@ -71,6 +71,7 @@ promises! {
     a_deleted_key_is_unknown_at_once_and_its_history_stays,
     a_rotated_key_keeps_its_record_and_its_count,
     a_rotated_key_works_through_its_grace,
+    a_change_of_a_state_that_has_passed_is_not_made,
     a_batch_with_a_key_that_exists_is_issued_not_at_all,
     pages_hold_every_key_once,
     a_search_finds_text_and_no_patterns,
@@ -116,7 +117,8 @@ async fn take(
 }
 
 async fn change(store: &impl Store, key: &str, change: KeyChange) {
-    store.change(KeyRef::new(key), change, Actor::default()).await.unwrap().expect("a known key");
+    let edit = KeyEdit::new(KeyRef::new(key), change, Actor::default());
+    store.change(edit).await.unwrap().done().expect("a known key");
 }
 
 async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
@@ -237,6 +239,47 @@ async fn a_rotated_key_works_through_its_grace(store: impl Store) {
         let named = store.get(KeyRef::new(key)).await.unwrap();
         assert_eq!(named.unwrap().record.id, record.id, "{key}");
     }
+}
+
+async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    let (id, by) = (record.id.as_str(), Actor::default);
+    let read = async || store.get(KeyRef::new(id)).await.unwrap().unwrap();
+    let first = read().await;
+    take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
+    assert_eq!(read().await.version(), first.version(), "figures are no part of it");
+    assert_eq!(first.version().to_string().parse(), Ok(first.version()));
+
+    let secret = SecretKey::parse("trial-key-second-123").unwrap();
+    let patch = |label: &str| {
+        let mut patch = KeyPatch::default();
+        patch.label = Some(label.to_owned());
+        KeyChange::Update(patch)
+    };
+    let changes = [
+        patch("one"),
+        patch("two"),
+        KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO }),
+        KeyChange::ResetUsage,
+        KeyChange::Delete,
+    ];
+    let mut passed = vec![];
+    for change in changes {
+        let present = read().await.version();
+        let edit = |versions| KeyEdit::new(KeyRef::new(id), change.clone(), by()).only_at(versions);
+        if !passed.is_empty() {
+            let changed = store.change(edit(Some(passed.clone()))).await.unwrap();
+            assert_eq!(changed, Changed::OtherVersion, "{change:?}");
+            assert_eq!(read().await.version(), present);
+        }
+        let both = [passed.clone(), vec![present]].concat();
+        assert!(store.change(edit(Some(both))).await.unwrap().done().is_some(), "{change:?}");
+        if !matches!(change, KeyChange::ResetUsage) {
+            passed.push(present);
+        }
+    }
+    let edit = KeyEdit::new(KeyRef::new(id), KeyChange::Delete, by()).only_at(Some(passed));
+    assert_eq!(store.change(edit).await.unwrap(), Changed::UnknownKey);
 }
 
 async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) {

@@ -81,6 +81,11 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, KIND, "key_not_found", "No such key.")
     }
 
+    pub(super) fn other_version() -> Self {
+        let message = "The key was changed meanwhile. Read it again.";
+        Self::new(StatusCode::PRECONDITION_FAILED, KIND, "version_changed", message)
+    }
+
     pub(super) fn too_many_attempts(wait: Duration) -> Self {
         let message = "Too many attempts without a right admin token; please wait.";
         let mut refusal = Self::new(

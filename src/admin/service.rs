@@ -193,6 +193,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             key: key.map(str::to_owned),
             query: head.uri.query().map(str::to_owned),
             body: if call.reads_body { read(body).await? } else { Bytes::new() },
+            headers: head.headers.clone(),
         };
         (call.run)(self.clone(), unread).await
     }

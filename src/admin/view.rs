@@ -11,7 +11,7 @@ use crate::{
     clock::rfc3339,
     error::json,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
-    store::KeySummary,
+    store::{KeyState, KeySummary, KeyVersion},
 };
 
 /// A JSON answer with this status, of plain structs that cannot fail to serialise.
@@ -45,6 +45,8 @@ pub(super) struct IssuedKey {
     created_at: Option<Instant>,
     expires_at: Option<Instant>,
     disabled: bool,
+    /// What `If-Match` takes, in quotes.
+    version: KeyVersion,
 }
 
 impl IssuedKey {
@@ -57,7 +59,12 @@ impl IssuedKey {
             created_at: record.created_at.map(Instant),
             expires_at: record.expires_at.map(Instant),
             disabled: record.disabled,
+            version: KeyVersion::of(record, Some(secret.hash())),
         }
+    }
+
+    pub(super) fn version(&self) -> KeyVersion {
+        self.version
     }
 }
 
@@ -78,11 +85,15 @@ pub(super) struct ListedKey {
     last_used_at: Option<Instant>,
     expires_at: Option<Instant>,
     disabled: bool,
+    state: KeyState,
+    /// What `If-Match` takes, in quotes.
+    version: KeyVersion,
 }
 
-impl From<KeySummary> for ListedKey {
-    fn from(summary: KeySummary) -> Self {
+impl ListedKey {
+    pub(super) fn new(summary: KeySummary, now: SystemTime) -> Self {
         let remaining = summary.remaining();
+        let (state, version) = (summary.state(now), summary.version());
         let record = summary.record;
         Self {
             id: record.id,
@@ -96,6 +107,8 @@ impl From<KeySummary> for ListedKey {
             last_used_at: summary.last_used_at.map(Instant),
             expires_at: record.expires_at.map(Instant),
             disabled: record.disabled,
+            state,
+            version,
         }
     }
 }

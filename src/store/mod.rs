@@ -17,6 +17,7 @@ mod allowance;
 mod audit;
 mod counter;
 mod draft;
+mod edit;
 mod future;
 #[cfg(feature = "sqlite")]
 mod journal;
@@ -32,20 +33,20 @@ mod report;
 mod requests;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod summary;
 mod sync;
 mod units;
 mod usage;
 
-pub use admin::{
-    Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyPatch, KeyRef,
-    KeySummary, NewKey, Rotation,
-};
+pub use admin::{Actor, AdminStore, AuditEntry, AuditQuery, KeyPage, KeyPageQuery, KeyRef, NewKey};
 pub use draft::Abandoned;
 pub(crate) use draft::{Draft, Upload};
+pub use edit::{Changed, KeyChange, KeyEdit, KeyPatch, Rotation};
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
 pub use reader::{GroupBy, Page, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRow, plain_path};
+pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
 pub use units::Units;
 pub use usage::{LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageSink};

@@ -7,7 +7,7 @@ use tower_quota::{
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, KeyEdit, KeyPage, KeyPageQuery, KeyRef,
         KeySummary, NewKey, RequestQuery, RequestRow, StoreFuture, UsageQuery, UsageReader,
         UsageReport, memory::MemoryStore,
     },
@@ -62,8 +62,8 @@ impl AdminStore for FailingStore {
         self.reads(|store| store.get(key))
     }
 
-    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
-        self.writes(|store| store.change(key, change, by))
+    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
+        self.writes(|store| store.change(edit))
     }
 
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {

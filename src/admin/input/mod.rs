@@ -2,6 +2,7 @@
 
 mod error;
 mod fields;
+mod headers;
 mod object;
 mod params;
 
@@ -13,6 +14,7 @@ pub(super) use self::{
     fields::{
         Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, User, given, nullable,
     },
+    headers::{FromHeaders, IfMatch},
     params::{Format, Groups, OnDay, PageLimit, Place, SearchText},
 };
 use super::{query, refusal::Refusal};

@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use self::wanted::{KeyChanges, KeysWanted, NewKeys, ResetWanted, RotationWanted};
 use super::{
-    call::{Asked, Created, Json, Nothing},
+    call::{Asked, Created, Json, Nothing, Tagged},
     input::{
-        Count, Expiry, Flag, Grace, KeyName, Label, Limit, PageLimit, Place, SearchText, User,
+        Count, Expiry, Flag, Grace, IfMatch, KeyName, Label, Limit, PageLimit, Place, SearchText,
+        User,
     },
     refusal::Refusal,
     service::Shared,
@@ -20,7 +21,8 @@ use crate::{
     error::Reject,
     key::{DailyLimit, KeyId, SecretKey, user_from_label},
     store::{
-        Actor, AdminStore, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeySummary, NewKey, Rotation,
+        AdminStore, Changed, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySummary,
+        NewKey, Rotation,
     },
 };
 
@@ -135,22 +137,24 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             search: search.map(|SearchText(text)| text).filter(|text| !text.is_empty()),
         };
         let page = self.store.list(query).await?;
-        let keys: Vec<ListedKey> = page.keys.into_iter().map(ListedKey::from).collect();
+        let now = self.store.now();
+        let keys: Vec<ListedKey> =
+            page.keys.into_iter().map(|key| ListedKey::new(key, now)).collect();
         Ok(Json(ListedKeys { count: keys.len(), keys, next: page.next }))
     }
 
     pub(super) async fn get_key(
         self: Arc<Self>,
         asked: Asked<KeyRef>,
-    ) -> Result<Json<ListedKey>, Refusal> {
+    ) -> Result<Tagged<Json<ListedKey>>, Refusal> {
         let found = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
-        Ok(Json(ListedKey::from(found)))
+        Ok(self.listed(found))
     }
 
     pub(super) async fn update_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef, Nothing, Json<KeyChanges>>,
-    ) -> Result<Json<ListedKey>, Refusal> {
+        asked: Asked<KeyRef, Nothing, Json<KeyChanges>, IfMatch>,
+    ) -> Result<Tagged<Json<ListedKey>>, Refusal> {
         let Json(KeyChanges { label, daily_limit, expires_at, disabled }) = asked.body;
         let patch = KeyPatch {
             label: label.map(|Label(label)| label),
@@ -161,41 +165,44 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         if patch == KeyPatch::default() {
             return Err(Refusal::missing("label`, `daily_limit`, `expires_at` or `disabled"));
         }
-        let changed = self.change(asked.path, KeyChange::Update(patch), asked.by).await?;
-        Ok(Json(ListedKey::from(changed)))
+        let edit = KeyEdit::new(asked.path, KeyChange::Update(patch), asked.by);
+        let changed = self.change(edit, asked.header).await?;
+        Ok(self.listed(changed))
     }
 
     pub(super) async fn rotate_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef, Nothing, Json<RotationWanted>>,
-    ) -> Result<Json<RotatedKey>, Refusal> {
+        asked: Asked<KeyRef, Nothing, Json<RotationWanted>, IfMatch>,
+    ) -> Result<Tagged<Json<RotatedKey>>, Refusal> {
         let grace = asked.body.0.grace_seconds.map_or(Duration::ZERO, |Grace(grace)| grace);
         let old = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
         let secret = generate(&user_of(&old), self.store.today())?;
         let rotation = Rotation { secret: secret.clone(), grace };
         let by_id = KeyRef::new(old.record.id.as_str());
-        let changed = self.change(by_id, KeyChange::Rotate(rotation), asked.by).await?;
+        let edit = KeyEdit::new(by_id, KeyChange::Rotate(rotation), asked.by);
+        let changed = self.change(edit, asked.header).await?;
         let until = (!grace.is_zero()).then(|| Instant(self.store.now() + grace));
         let key = IssuedKey::new(&secret, &changed.record);
-        Ok(Json(RotatedKey { key, old_key_valid_until: until }))
+        Ok(Tagged(key.version(), Json(RotatedKey { key, old_key_valid_until: until })))
     }
 
     pub(super) async fn delete_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef>,
+        asked: Asked<KeyRef, Nothing, (), IfMatch>,
     ) -> Result<Json<Deleted>, Refusal> {
-        let KeySummary { record, .. } =
-            self.change(asked.path, KeyChange::Delete, asked.by).await?;
+        let edit = KeyEdit::new(asked.path, KeyChange::Delete, asked.by);
+        let KeySummary { record, .. } = self.change(edit, asked.header).await?;
         let (id, key, label) = (record.id, record.masked, record.label);
         Ok(Json(Deleted { deleted: true, id, key, label }))
     }
 
     pub(super) async fn reset_usage(
         self: Arc<Self>,
-        asked: Asked<(), Nothing, Json<ResetWanted>>,
+        asked: Asked<(), Nothing, Json<ResetWanted>, IfMatch>,
     ) -> Result<Json<Reset>, Refusal> {
         let Json(ResetWanted { key: KeyName(key) }) = asked.body;
-        let KeySummary { record, .. } = self.change(key, KeyChange::ResetUsage, asked.by).await?;
+        let edit = KeyEdit::new(key, KeyChange::ResetUsage, asked.by);
+        let KeySummary { record, .. } = self.change(edit, asked.header).await?;
         Ok(Json(Reset {
             success: true,
             id: record.id,
@@ -207,16 +214,21 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         }))
     }
 
+    fn listed(&self, key: KeySummary) -> Tagged<Json<ListedKey>> {
+        Tagged(key.version(), Json(ListedKey::new(key, self.store.now())))
+    }
+
     async fn change(
         &self,
-        key: KeyRef,
-        change: KeyChange,
-        by: Actor,
+        edit: KeyEdit,
+        IfMatch(versions): IfMatch,
     ) -> Result<KeySummary, Refusal> {
-        let action = change.action();
-        let token_id = by.token_id.clone();
-        let changed = self.store.change(key, change, by).await?;
-        let changed = changed.ok_or_else(Refusal::unknown_key)?;
+        let (action, token_id) = (edit.change.action(), edit.by.token_id.clone());
+        let changed = match self.store.change(edit.only_at(versions)).await? {
+            Changed::Done(changed) => changed,
+            Changed::OtherVersion => return Err(Refusal::other_version()),
+            Changed::UnknownKey => return Err(Refusal::unknown_key()),
+        };
         tracing::info!(action, token_id, key_id = %changed.record.id, "a key was changed");
         Ok(changed)
     }

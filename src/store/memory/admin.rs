@@ -1,24 +1,30 @@
 use std::time::SystemTime;
 
-use super::{Inner, MemoryStore, keys::KeyTable, lock};
+use super::{
+    Inner, MemoryStore,
+    keys::{KeyTable, Row},
+    lock,
+};
 use crate::{
     clock::Day,
     key::{KeyId, KeyRecord},
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
-        KeySummary, NewKey, StoreFuture,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, KeyChange, KeyEdit, KeyPage,
+        KeyPageQuery, KeyRef, KeySummary, NewKey, StoreFuture,
     },
 };
 
 impl Inner {
-    fn summary(&self, record: &KeyRecord) -> KeySummary {
+    fn summary(&self, row: &Row) -> KeySummary {
+        let record = &row.record;
         let totals = lock(&self.totals);
         let today = self.calendar.window(self.clock.now()).day;
         KeySummary {
             used_today: totals.used_on(&record.id, today),
             total_used: totals.used_in_all(&record.id),
             last_used_at: totals.last_used_at(&record.id),
-            record: record.clone(),
+            record: KeyRecord::clone(record),
+            hash: Some(row.hash),
         }
     }
 
@@ -73,34 +79,38 @@ impl AdminStore for MemoryStore {
         let search = query.search.as_deref().map(str::to_lowercase);
         let mut found = keys
             .after(query.after.unwrap_or_default())
-            .filter(|(_, record)| search.as_deref().is_none_or(|text| record.matches(text)));
+            .filter(|(_, row)| search.as_deref().is_none_or(|text| row.record.matches(text)));
         let page: Vec<_> = found.by_ref().take(query.limit).collect();
         let more = found.next().is_some();
         StoreFuture::ready(Ok(KeyPage {
             next: page.last().map(|(number, _)| *number).filter(|_| more),
-            keys: page.into_iter().map(|(_, record)| self.0.summary(record)).collect(),
+            keys: page.into_iter().map(|(_, row)| self.0.summary(row)).collect(),
         }))
     }
 
     fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {
         let keys = lock(&self.0.keys);
-        StoreFuture::ready(Ok(keys.get(&key).map(|row| self.0.summary(&row.record))))
+        StoreFuture::ready(Ok(keys.get(&key).map(|row| self.0.summary(row))))
     }
 
-    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
+    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
         let mut keys = lock(&self.0.keys);
-        let Some(row) = keys.get(&key) else {
-            return StoreFuture::ready(Ok(None));
+        let Some(row) = keys.get(&edit.key) else {
+            return StoreFuture::ready(Ok(Changed::UnknownKey));
         };
-        let before = self.0.summary(&row.record);
+        let before = self.0.summary(row);
+        if !edit.applies_to(&before) {
+            return StoreFuture::ready(Ok(Changed::OtherVersion));
+        }
+        let KeyEdit { change, by, .. } = edit;
         let id = before.record.id.clone();
         // A rotation may take away the very text that named the key.
         let by_id = KeyRef::new(id.as_str());
         self.0.apply(&mut keys, &by_id, &id, &change);
-        let after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(&row.record));
+        let after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(row));
         let detail = change.audit_detail(&before, &after);
         self.0.write_audit(change.action(), Some(id), detail, &by);
-        StoreFuture::ready(Ok(Some(after)))
+        StoreFuture::ready(Ok(Changed::Done(after)))
     }
 
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {

@@ -24,7 +24,7 @@ pub(super) struct KeyTable {
 
 pub(super) struct Row {
     pub(super) record: Arc<KeyRecord>,
-    hash: KeyHash,
+    pub(super) hash: KeyHash,
     old: Option<(KeyHash, SystemTime)>,
 }
 
@@ -109,8 +109,8 @@ impl KeyTable {
     }
 
     /// The records after a number, in the order of their issue.
-    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = (u64, &KeyRecord)> {
-        self.rows.range(number + 1..).map(|(number, row)| (*number, &*row.record))
+    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = (u64, &Row)> {
+        self.rows.range(number + 1..).map(|(number, row)| (*number, row))
     }
 
     pub(super) fn len(&self) -> usize {

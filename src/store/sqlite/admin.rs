@@ -8,8 +8,8 @@ use crate::{
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
-        KeySummary, NewKey, StoreFuture, journal::from_unix_millis,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, KeyChange, KeyEdit, KeyPage,
+        KeyPageQuery, KeyRef, KeySummary, NewKey, StoreFuture, journal::from_unix_millis,
     },
 };
 
@@ -41,12 +41,12 @@ impl AdminStore for SqliteStore {
         self.read_now(move |connection, core| summary(connection, core, &key))
     }
 
-    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
+    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
         let store = self.clone();
         StoreFuture::pending(async move {
-            match change {
-                KeyChange::ResetUsage => store.reset(key, by).await,
-                change => store.change_row(key, change, by).await,
+            match edit.change {
+                KeyChange::ResetUsage => store.reset(edit).await,
+                _ => store.change_row(edit).await,
             }
         })
     }
@@ -98,17 +98,16 @@ impl SqliteStore {
         })
     }
 
-    async fn change_row(
-        &self,
-        key: KeyRef,
-        change: KeyChange,
-        by: Actor,
-    ) -> Result<Option<KeySummary>, StoreError> {
+    async fn change_row(&self, edit: KeyEdit) -> Result<Changed, StoreError> {
         let (core, after) = (self.0.core.clone(), self.0.core.clone());
         let work = move |connection: &Connection| {
-            let Some(before) = summary(connection, &core, &key)? else {
-                return Ok(None);
+            let Some(before) = summary(connection, &core, &edit.key)? else {
+                return Ok(Changed::UnknownKey);
             };
+            if !edit.applies_to(&before) {
+                return Ok(Changed::OtherVersion);
+            }
+            let KeyEdit { change, by, .. } = edit;
             let id = before.record.id.clone();
             let now = core.clock.now();
             changes::apply(connection, &id, &change, now)?;
@@ -116,18 +115,18 @@ impl SqliteStore {
             let after = after.unwrap_or_else(|| before.clone());
             let detail = change.audit_detail(&before, &after);
             audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
-            Ok(Some(after))
+            Ok(Changed::Done(after))
         };
         self.0.core.queue.call(work, move |_| after.forget_keys()).await
     }
 
-    async fn reset(&self, key: KeyRef, by: Actor) -> Result<Option<KeySummary>, StoreError> {
-        let Some(found) = self.get(key).await? else {
-            return Ok(None);
+    async fn reset(&self, edit: KeyEdit) -> Result<Changed, StoreError> {
+        let Some(found) = self.get(edit.key.clone()).await? else {
+            return Ok(Changed::UnknownKey);
         };
         let (core, id) = (&self.0.core, found.record.id);
         let counter = self.load_counter(&id, core.clock.now()).await?;
-        let (job, reset) = reset::job(core.clone(), counter, id, by);
+        let (job, reset) = reset::job(core.clone(), counter, id, edit);
         core.queue.push(job)?;
         reset.await
     }
@@ -147,6 +146,7 @@ fn read_summary(row: &Row<'_>, core: &Core) -> rusqlite::Result<(u64, KeySummary
     let count = core.counter(&record.id).map(|counter| counter.count());
     let used = count.filter(|count| count.day == core.today()).map_or(written, |count| count.used);
     let summary = KeySummary {
+        hash: rows::hash(row.get_ref(7)?),
         record,
         used_today: used,
         total_used: (total + used).saturating_sub(written),
