@@ -162,7 +162,7 @@ pub(super) fn summary(
 ) -> rusqlite::Result<Option<KeySummary>> {
     let sql = format!(
         "SELECT {}, {FIGURES} FROM api_keys k
-         WHERE k.id = :id OR :hash IN (k.key_hash, k.old_key_hash)
+         WHERE k.id = :id OR k.key_hash = :hash OR k.old_key_hash = :hash
             OR (k.key = :clear AND k.key_hash IS NULL)",
         rows::RECORD
     );

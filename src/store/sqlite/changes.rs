@@ -21,7 +21,7 @@ pub(super) fn insert(
     now: SystemTime,
 ) -> rusqlite::Result<bool> {
     let mut taken = connection.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM api_keys WHERE ?1 IN (key_hash, old_key_hash))",
+        "SELECT EXISTS (SELECT 1 FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1)",
     )?;
     let mut batch = HashSet::new();
     for key in keys {
