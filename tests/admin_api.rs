@@ -256,3 +256,33 @@ async fn a_change_of_what_somebody_else_has_changed_is_refused() {
         assert_eq!(reset.status(), 200, "{right}");
     }
 }
+
+#[tokio::test]
+async fn a_creation_that_comes_again_is_answered_the_same() {
+    let admin = Admin::new();
+    let body = r#"{"label":"workshop-{n}","count":3}"#;
+    let post = async |name: &str, body: &str| {
+        admin.call_with(("idempotency-key", name), "POST", "/admin/keys", body).await
+    };
+    let first = post("mint-1", body).await;
+    assert_eq!(first.status(), 201);
+    for again in ["mint-1", "\"mint-1\""] {
+        let again = post(again, body).await;
+        assert_eq!((again.status().as_u16(), &again.text), (201, &first.text));
+        assert_eq!(again.header("idempotency-replayed"), "true");
+    }
+    assert_eq!(admin.get("/admin/keys").await.json()["count"], 3);
+
+    let other = post("mint-1", r#"{"count":4}"#).await;
+    assert_eq!(
+        (other.status().as_u16(), &other.json()["code"]),
+        (422, &json!("idempotency_key_reused"))
+    );
+    assert_eq!(post("mint-2", body).await.status(), 201);
+    assert_eq!(admin.get("/admin/keys").await.json()["count"], 6);
+    for bad in ["", "\"\"", &"x".repeat(201), "密"] {
+        let refused = post(bad, body).await;
+        assert_eq!(refused.status(), 400, "{bad}");
+        assert!(refused.text.contains("`Idempotency-Key`"), "{}", refused.text);
+    }
+}

@@ -29,6 +29,8 @@ pub(super) struct Asked<P = (), Q = Nothing, B = (), H = ()> {
     pub(super) query: Q,
     pub(super) body: B,
     pub(super) header: H,
+    /// The body as it came.
+    pub(super) raw: Bytes,
 }
 
 /// A request whose parts are not yet read.
@@ -188,6 +190,7 @@ fn read<P: FromPath, Q: DeserializeOwned, B: FromBody, H: FromHeaders>(
         query: from_query(unread.query.as_deref())?,
         header: H::from_headers(&unread.headers)?,
         body: B::from_body(&unread.body)?,
+        raw: unread.body,
         by: unread.by,
     })
 }
@@ -265,11 +268,12 @@ impl<T: Serialize + JsonSchema> Answers for Json<T> {
     }
 }
 
-impl<T: Serialize + JsonSchema> Answers for Created<T> {
+impl<T: Serialize + JsonSchema> Answers for Created<Json<T>> {
     const STATUS: StatusCode = StatusCode::CREATED;
 
     fn response(self) -> Response<AdminBody> {
-        ResponseBody::answer(answer(Self::STATUS, &self.0))
+        let Self(Json(value)) = self;
+        ResponseBody::answer(answer(Self::STATUS, &value))
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {

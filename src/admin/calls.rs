@@ -21,7 +21,10 @@ where
     vec![
         Call::new(Method::GET, KEYS, "listKeys", "Keys, page by page", Shared::list_keys),
         Call::new(Method::POST, KEYS, "createKeys", "Issue a key, or many", Shared::create_keys)
-            .refuses(exists()),
+            .refuses(exists())
+            .refuses(Refusal::request_in_progress())
+            .refuses(Refusal::already_issued(&["key_0123456789abcdef".into()]))
+            .refuses(Refusal::other_request()),
         Call::new(Method::GET, KEY, "getKey", "One key", Shared::get_key),
         Call::new(Method::PATCH, KEY, "updateKey", "Change a key", Shared::update_key)
             .refuses(changed()),
@@ -36,6 +39,13 @@ where
         )
         .refuses(exists())
         .refuses(changed()),
+        Call::new(
+            Method::POST,
+            "/keys/{ref}/claim",
+            "claimKey",
+            "Make a link by which somebody gets the key",
+            Shared::claim_key,
+        ),
         Call::new(Method::GET, "/usage", "getUsage", "What was used", Shared::usage)
             .refuses(Refusal::unknown_key()),
         Call::new(

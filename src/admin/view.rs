@@ -11,12 +11,17 @@ use crate::{
     clock::rfc3339,
     error::json,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
-    store::{KeyState, KeySummary, KeyVersion},
+    store::{ClaimSummary, KeyState, KeySummary, KeyVersion},
 };
 
 /// A JSON answer with this status, of plain structs that cannot fail to serialise.
 pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response<Bytes> {
-    let mut response = Response::new(json(value));
+    json_response(status, json(value))
+}
+
+/// An answer of this JSON.
+pub(super) fn json_response(status: StatusCode, json: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(json);
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -86,6 +91,8 @@ pub(super) struct ListedKey {
     expires_at: Option<Instant>,
     disabled: bool,
     state: KeyState,
+    /// Its latest claim; `null` if there is none, or it was withdrawn.
+    claim: Option<MadeClaim>,
     /// What `If-Match` takes, in quotes.
     version: KeyVersion,
 }
@@ -108,7 +115,27 @@ impl ListedKey {
             expires_at: record.expires_at.map(Instant),
             disabled: record.disabled,
             state,
+            claim: summary.claim.map(MadeClaim::from),
             version,
+        }
+    }
+}
+
+/// A claim as its operator sees it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct MadeClaim {
+    created_at: Instant,
+    /// Until when its link can be opened.
+    expires_at: Instant,
+    opened_at: Option<Instant>,
+}
+
+impl From<ClaimSummary> for MadeClaim {
+    fn from(claim: ClaimSummary) -> Self {
+        Self {
+            created_at: Instant(claim.created_at),
+            expires_at: Instant(claim.expires_at),
+            opened_at: claim.opened_at.map(Instant),
         }
     }
 }

@@ -1,6 +1,9 @@
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
-use super::{Changed, KeyEdit, KeySummary, StoreFuture, UsageReader};
+use super::{
+    Changed, ClaimOffer, Created, KeyEdit, KeyPage, KeyPageQuery, KeySummary, Once, StoreFuture,
+    UsageReader,
+};
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
@@ -14,6 +17,9 @@ pub trait AdminStore: UsageReader {
     /// Issues keys, all or none.
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>>;
 
+    /// Issues keys, all or none, unless the same request has done so within the last 24 hours.
+    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created>;
+
     /// One page of keys, in the order of their issue.
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage>;
 
@@ -22,6 +28,10 @@ pub trait AdminStore: UsageReader {
 
     /// Changes one key.
     fn change(&self, edit: KeyEdit) -> StoreFuture<Changed>;
+
+    /// Makes a claim for a key, in the place of one that was not opened. `None` if the key is
+    /// unknown.
+    fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>>;
 
     /// Notes what happened without changing a key: a refused attempt.
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()>;
@@ -100,26 +110,6 @@ impl fmt::Debug for KeyRef {
     }
 }
 
-/// Which page of keys is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyPageQuery {
-    /// At most so many keys.
-    pub limit: usize,
-    /// Where the page before ended: its [`KeyPage::next`].
-    pub after: Option<u64>,
-    /// Only keys whose label, id or masked key holds this text, in any case.
-    pub search: Option<String>,
-}
-
-/// One page of keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyPage {
-    /// The keys.
-    pub keys: Vec<KeySummary>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<u64>,
-}
-
 /// Which audit entries are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditQuery {
@@ -153,6 +143,10 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         (**self).create(keys, by)
     }
 
+    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
+        (**self).create_once(keys, once, by)
+    }
+
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
         (**self).list(query)
     }
@@ -163,6 +157,10 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
 
     fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
         (**self).change(edit)
+    }
+
+    fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        (**self).offer_claim(offer, by)
     }
 
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {

@@ -42,7 +42,7 @@ impl KeyEdit {
 #[non_exhaustive]
 pub enum Changed {
     /// It was made. The key after it; of a deletion, before it.
-    Done(KeySummary),
+    Done(Box<KeySummary>),
     /// There is no such key.
     UnknownKey,
     /// The key is in another state than those that were named.
@@ -53,7 +53,7 @@ impl Changed {
     /// The key, if the change was made.
     pub fn done(self) -> Option<KeySummary> {
         match self {
-            Self::Done(key) => Some(key),
+            Self::Done(key) => Some(*key),
             Self::UnknownKey | Self::OtherVersion => None,
         }
     }

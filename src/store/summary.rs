@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, time::SystemTime};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use super::ClaimSummary;
 use crate::key::{KeyHash, KeyRecord, hex};
 
 /// A record with its figures.
@@ -21,6 +22,8 @@ pub struct KeySummary {
     pub total_used: u64,
     /// The last admitted request.
     pub last_used_at: Option<SystemTime>,
+    /// The latest claim that was not withdrawn.
+    pub claim: Option<ClaimSummary>,
 }
 
 impl KeySummary {

@@ -59,6 +59,33 @@ impl FromHeaders for IfMatch {
     }
 }
 
+/// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): the name of a request that may come
+/// again. Read with the quotes of a structured field and without.
+pub(in crate::admin) struct IdempotencyKey(pub(in crate::admin) Option<String>);
+
+impl FromHeaders for IdempotencyKey {
+    fn from_headers(headers: &HeaderMap) -> Result<Self, Refusal> {
+        const NEEDS: &str = "1 to 200 visible ASCII characters, once";
+        let mut lines = headers.get_all("idempotency-key").iter();
+        let Some(line) = lines.next() else { return Ok(Self(None)) };
+        let text = line.to_str().map(str::trim).unwrap_or_default();
+        let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        let name = quoted.unwrap_or(text);
+        let visible = name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if lines.next().is_some() || name.is_empty() || name.len() > 200 || !visible {
+            return Err(Refusal::invalid("Idempotency-Key", NEEDS));
+        }
+        Ok(Self(Some(name.to_owned())))
+    }
+
+    fn described() -> Option<(&'static str, &'static str, Schema)> {
+        let schema = json_schema!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,200}$"});
+        let meaning =
+            "Names the request: when it comes again within 24 hours, nothing more is issued.";
+        Some(("Idempotency-Key", meaning, schema))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

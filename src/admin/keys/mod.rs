@@ -1,28 +1,33 @@
+mod claim;
 mod wanted;
 
 use std::{sync::Arc, time::Duration};
 
-use schemars::JsonSchema;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use self::wanted::{KeyChanges, KeysWanted, NewKeys, ResetWanted, RotationWanted};
 use super::{
-    call::{Asked, Created, Json, Nothing, Tagged},
+    AdminBody,
+    call::{Answers, Asked, Json, Nothing, Tagged},
     input::{
-        Count, Expiry, Flag, Grace, IfMatch, KeyName, Label, Limit, PageLimit, Place, SearchText,
-        User,
+        After, Count, Expiry, Flag, Grace, IdempotencyKey, IfMatch, KeyName, Label, Limit,
+        PageLimit, SearchText, Sort, State, User,
     },
     refusal::Refusal,
     service::Shared,
-    view::{Instant, IssuedKey, ListedKey},
+    view::{Instant, IssuedKey, ListedKey, json_response},
 };
 use crate::{
+    body::ResponseBody,
     clock::Day,
-    error::Reject,
-    key::{DailyLimit, KeyId, SecretKey, user_from_label},
+    error::{Reject, json},
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey, user_from_label},
     store::{
-        AdminStore, Changed, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySummary,
-        NewKey, Rotation,
+        AdminStore, Changed, Created, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort,
+        KeySummary, NewKey, Once, PageCursor, Rotation,
     },
 };
 
@@ -32,6 +37,47 @@ use crate::{
 pub(super) enum Issued {
     One(IssuedKey),
     Many(IssuedKeys),
+}
+
+/// [`Issued`] as JSON, the first time or again.
+pub(super) struct IssuedAnswer {
+    body: Bytes,
+    again: bool,
+}
+
+impl Issued {
+    fn new(secrets: &[SecretKey], records: &[KeyRecord], many: bool) -> Self {
+        let keys = secrets.iter().zip(records).map(|(key, record)| IssuedKey::new(key, record));
+        let mut keys: Vec<IssuedKey> = keys.collect();
+        match keys.pop() {
+            Some(key) if !many => Self::One(key),
+            last => {
+                keys.extend(last);
+                Self::Many(IssuedKeys { count: keys.len(), keys })
+            }
+        }
+    }
+}
+
+impl Answers for IssuedAnswer {
+    const STATUS: StatusCode = StatusCode::CREATED;
+    const HEADERS: &'static [(&'static str, &'static str)] = &[(
+        "Idempotency-Replayed",
+        "`true` if the request has come before: nothing was issued now.",
+    )];
+
+    fn response(self) -> Response<AdminBody> {
+        let mut response = json_response(Self::STATUS, self.body);
+        if self.again {
+            let again = HeaderValue::from_static("true");
+            response.headers_mut().insert("idempotency-replayed", again);
+        }
+        response.map(ResponseBody::own)
+    }
+
+    fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+        Json::<Issued>::content(generator)
+    }
 }
 
 /// Issued keys.
@@ -48,7 +94,7 @@ pub(super) struct ListedKeys {
     /// How many keys this page has.
     count: usize,
     /// What `after` is to be for the next page; `null` on the last one.
-    next: Option<u64>,
+    next: Option<PageCursor>,
 }
 
 /// A key with its new secret.
@@ -87,20 +133,31 @@ pub(super) struct Reset {
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(super) async fn create_keys(
         self: Arc<Self>,
-        asked: Asked<(), Nothing, Json<NewKeys>>,
-    ) -> Result<Created<Issued>, Refusal> {
+        asked: Asked<(), Nothing, Json<NewKeys>, IdempotencyKey>,
+    ) -> Result<IssuedAnswer, Refusal> {
         let Json(wanted) = asked.body;
         let new = self.new_keys(&wanted)?;
+        let issued = |secrets: &[SecretKey], records: &[KeyRecord]| {
+            json(&Issued::new(secrets, records, wanted.count.is_some()))
+        };
         let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
-        let records = self.store.create(new, asked.by).await?;
-        let mut keys: Vec<IssuedKey> =
-            secrets.iter().zip(&records).map(|(key, record)| IssuedKey::new(key, record)).collect();
-        match keys.pop() {
-            Some(key) if wanted.count.is_none() => Ok(Created(Issued::One(key))),
-            last => {
-                keys.extend(last);
-                Ok(Created(Issued::Many(IssuedKeys { count: keys.len(), keys })))
+        let IdempotencyKey(Some(name)) = asked.header else {
+            let records = self.store.create(new, asked.by).await?;
+            return Ok(IssuedAnswer { body: issued(&secrets, &records), again: false });
+        };
+        let once = Once::new(&asked.by.token_id, &name, &asked.raw);
+        let place = match self.answers.begin(once, self.store.now())? {
+            Ok(body) => return Ok(IssuedAnswer { body, again: true }),
+            Err(place) => place,
+        };
+        match self.store.create_once(new, once, asked.by).await? {
+            Created::Issued(records) => {
+                let body = issued(&secrets, &records);
+                place.keep(body.clone());
+                Ok(IssuedAnswer { body, again: false })
             }
+            Created::Before(ids) => Err(Refusal::already_issued(&ids)),
+            Created::OtherRequest => Err(Refusal::other_request()),
         }
     }
 
@@ -130,11 +187,21 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         asked: Asked<(), KeysWanted>,
     ) -> Result<Json<ListedKeys>, Refusal> {
-        let KeysWanted { limit, after, search } = asked.query;
+        let KeysWanted { limit, after, search, sort, state } = asked.query;
+        let sort = sort.map_or(KeySort::default(), |Sort(sort)| sort);
+        let after = after.map(|After(after)| after);
+        if after.as_ref().is_some_and(|after| !after.fits(sort)) {
+            return Err(Refusal::invalid(
+                "after",
+                "the `next` of the page before, in the same order",
+            ));
+        }
         let query = KeyPageQuery {
             limit: PageLimit::or_default(limit),
-            after: after.map(|Place(after)| after),
+            after,
             search: search.map(|SearchText(text)| text).filter(|text| !text.is_empty()),
+            sort,
+            state: state.map(|State(state)| state),
         };
         let page = self.store.list(query).await?;
         let now = self.store.now();
@@ -176,7 +243,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     ) -> Result<Tagged<Json<RotatedKey>>, Refusal> {
         let grace = asked.body.0.grace_seconds.map_or(Duration::ZERO, |Grace(grace)| grace);
         let old = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
-        let secret = generate(&user_of(&old), self.store.today())?;
+        let secret = generate(&user_of(&old.record.masked, &old.record.label), self.store.today())?;
         let rotation = Rotation { secret: secret.clone(), grace };
         let by_id = KeyRef::new(old.record.id.as_str());
         let edit = KeyEdit::new(by_id, KeyChange::Rotate(rotation), asked.by);
@@ -225,7 +292,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     ) -> Result<KeySummary, Refusal> {
         let (action, token_id) = (edit.change.action(), edit.by.token_id.clone());
         let changed = match self.store.change(edit.only_at(versions)).await? {
-            Changed::Done(changed) => changed,
+            Changed::Done(changed) => *changed,
             Changed::OtherVersion => return Err(Refusal::other_version()),
             Changed::UnknownKey => return Err(Refusal::unknown_key()),
         };
@@ -240,10 +307,10 @@ fn generate(user: &str, day: Day) -> Result<SecretKey, Refusal> {
 }
 
 /// The `{user}` part of a key's name as its masked text shows it, or as its label yields it.
-fn user_of(key: &KeySummary) -> String {
-    let mut words = key.record.masked.split('-');
+pub(super) fn user_of(masked: &str, label: &str) -> String {
+    let mut words = masked.split('-');
     match (words.next(), words.next(), words.next()) {
         (Some("trial"), Some(user), Some(_)) => user_from_label(user),
-        _ => user_from_label(&key.record.label),
+        _ => user_from_label(label),
     }
 }

@@ -5,11 +5,11 @@ use std::{future::Future, sync::Arc};
 use rusqlite::Connection;
 
 use super::{
-    admin::summary,
     audit,
     core::{Core, Counter},
     fold,
     jobs::{self, Job},
+    listing::summary,
 };
 use crate::{
     error::StoreError,
@@ -47,8 +47,7 @@ pub(super) fn job(
         done.iter().for_each(|(origin, _)| counter.reset(|_| *origin));
     };
     let (job, done) = jobs::job(work, reset);
-    (
-        job,
-        async move { Ok(done.await?.map_or_else(|undone| undone, |(_, after)| Changed::Done(after))) },
-    )
+    (job, async move {
+        Ok(done.await?.map_or_else(|undone| undone, |(_, after)| Changed::Done(after.into())))
+    })
 }
