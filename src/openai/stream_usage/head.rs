@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderValue, Method, header, request, response};
 
+use crate::content::{is_plain, media_type};
+
 /// Whether a request with this head can be changed.
 pub(super) fn may_be_changed(head: &request::Parts) -> bool {
     head.method == Method::POST
@@ -25,15 +27,6 @@ pub(super) fn is_readable_stream(head: &response::Parts) -> bool {
 }
 
 /// Whether the content is of this type, with any parameters.
-fn is_of(headers: &HeaderMap, media_type: &str) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|content| {
-        let name = content.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(media_type.as_bytes())
-    })
-}
-
-/// Whether there is no content coding.
-fn is_plain(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+fn is_of(headers: &HeaderMap, kind: &str) -> bool {
+    media_type(headers).is_some_and(|told| told.eq_ignore_ascii_case(kind.as_bytes()))
 }
