@@ -1,8 +1,9 @@
 //! What an answer tells of its model and its tokens, while it passes by.
 
-use std::mem;
+use std::{mem, sync::OnceLock};
 
 use http::{Method, response::Parts};
+use memchr::memmem::Finder;
 
 use super::{
     Tokens,
@@ -61,18 +62,12 @@ struct Event {
 const USAGE: usize = 0;
 const MODEL: usize = 1;
 const CHOICES: usize = 2;
-const TYPE: usize = 3;
-const MEMBERS: [Member; 4] = {
+const MEMBERS: [Member; 3] = {
     const fn member(name: &'static [u8], longest: usize) -> Member {
         Member { name, longest }
     }
     // Of choices it only matters whether there are any.
-    [
-        member(b"\"usage\"", 4096),
-        member(b"\"model\"", 256),
-        member(b"\"choices\"", 16),
-        member(b"\"type\"", 32),
-    ]
+    [member(b"\"usage\"", 4096), member(b"\"model\"", 256), member(b"\"choices\"", 16)]
 };
 
 /// The object of the events of `/v1/responses`, and that of Anthropic's `message_start`.
@@ -125,6 +120,11 @@ impl Text {
         match form {
             Form::Unknown(_) => {}
             Form::Json => json.scan(chunk, |found| told.note(&found)),
+            Form::Events
+                if told.model.is_some()
+                    && json.is_unbegun()
+                    && events.is_between_lines()
+                    && tell_nothing(chunk) => {}
             Form::Events => events.scan(chunk, |piece| match piece {
                 Piece::Data(data) => {
                     told.event.note(data);
@@ -137,6 +137,21 @@ impl Text {
             }),
         }
     }
+}
+
+/// Whether this is whole events of which none tells of usage or is the last. Most are, and need no
+/// reading.
+fn tell_nothing(events: &[u8]) -> bool {
+    static FINDERS: OnceLock<[Finder<'static>; 2]> = OnceLock::new();
+    let [usage, done] =
+        FINDERS.get_or_init(|| [Finder::new(MEMBERS[USAGE].name), Finder::new(DONE)]);
+    let is_null = |at| {
+        let value = &events[at + usage.needle().len()..];
+        value.starts_with(b":null,") || value.starts_with(b":null}")
+    };
+    (events.ends_with(b"\n\n") || events.ends_with(b"\r\n\r\n"))
+        && usage.find_iter(events).all(is_null)
+        && done.find(events).is_none()
 }
 
 impl Form {
@@ -167,7 +182,6 @@ impl Told {
                 self.model = found.value.and_then(|value| serde_json::from_slice(value).ok());
             }
             (CHOICES, None) => self.event.no_choices = found.value.is_some_and(is_empty),
-            (TYPE, None) => self.is_final |= found.value == Some(b"\"message_stop\""),
             _ => {}
         }
     }
@@ -196,9 +210,13 @@ impl Told {
 impl Event {
     /// Compares its data with `[DONE]`.
     fn note(&mut self, data: &[u8]) {
-        for byte in data.iter().filter(|byte| !byte.is_ascii_whitespace()) {
+        for byte in data {
             if self.is_other {
                 return;
+            }
+            let is_around = self.done == 0 || self.done == DONE.len();
+            if is_around && byte.is_ascii_whitespace() {
+                continue;
             }
             self.is_other = DONE.get(self.done) != Some(byte);
             self.done += 1;
@@ -367,8 +385,6 @@ mod tests {
         );
         assert_eq!(tokens(stream), Some(Tokens::new(25, 150, 175)));
         assert_eq!(tokens_of_part(stream), None);
-        let stop = format!("{stream}data: {{\"type\":\"message_stop\"}}\n\n");
-        assert_eq!(tokens_of_part(&stop), Some(Tokens::new(25, 150, 175)));
     }
 
     #[test]
@@ -410,7 +426,12 @@ mod tests {
             let more = format!("{stream}{partial}");
             assert_eq!(tokens_of_part(&more), None, "more than {last}");
         }
-        for other in ["data: {\"choices\":[]}\n\n", "data: [DONE] x\n\n", ": [DONE]\n\n"] {
+        for other in [
+            "data: {\"choices\":[]}\n\n",
+            "data: [DONE] x\n\n",
+            "data: [DO\ndata: NE]\n\n",
+            ": [DONE]\n\n",
+        ] {
             assert_eq!(tokens_of_part(&format!("{partial}{other}")), None, "{other}");
         }
         let json = format!("{{\"usage\":{USAGE},\"choices\":[{{\"mess");
@@ -419,7 +440,7 @@ mod tests {
 
     #[test]
     fn random_answers_are_read_the_same_in_any_pieces() {
-        const PARTS: [&str; 24] = [
+        const PARTS: [&str; 26] = [
             "data: ",
             "data:",
             "\n",
@@ -444,6 +465,8 @@ mod tests {
             "[DONE]",
             "{\"prompt_tokens\":1,\"total_tokens\":1}",
             "\"x\":{\"usage\":1}",
+            "\n\ndata: {\"choices\":[{}],\"usage\":null}\n\n",
+            "\n\ndata: {\"model\":\"m\",\"usage\":null }\r\n\r\n",
         ];
         let mut random = 1_u64;
         let mut below = |end: usize| {
@@ -451,7 +474,7 @@ mod tests {
             (random >> 33) as usize % end
         };
         let mut known = 0;
-        for _ in 0..3000 {
+        for _ in 0..6000 {
             let begin = ["", "{", "data: {", "\u{feff}data: {\"usage\":"][below(4)];
             let parts: String = (0..below(16)).map(|_| PARTS[below(PARTS.len())]).collect();
             let text = format!("{begin}{parts}");

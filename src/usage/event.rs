@@ -63,6 +63,11 @@ impl EventScanner {
         }
     }
 
+    /// Whether the next byte begins a line.
+    pub(super) fn is_between_lines(&self) -> bool {
+        matches!(self.line, Line::Begun(0)) && !self.after_cr
+    }
+
     /// What of these bytes of a line, without its end, is data.
     fn data_of<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         if let Line::Begun(same) = self.line

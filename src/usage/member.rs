@@ -96,6 +96,11 @@ impl MemberScanner {
         *self = Self::new(self.members, self.inner);
     }
 
+    /// Whether nothing of the object has come.
+    pub(super) fn is_unbegun(&self) -> bool {
+        self.place == Place::Object
+    }
+
     /// Whether nothing more can be found.
     pub(super) fn is_over(&self) -> bool {
         self.place == Place::Over

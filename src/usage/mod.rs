@@ -26,9 +26,8 @@
 //! - Tokens are unknown if there is no figure for prompt or completion (embeddings need none for that,
 //!   if the total is the prompt), if the figures cannot be, or if any `usage` cannot be read. Cached and
 //!   reasoning tokens that cannot be are unknown by themselves.
-//! - Of a stream that broke off or whose client has left, tokens are known if it had told
-//!   the last of them: in an event with empty `choices` or in `response`, or before `[DONE]` or
-//!   `message_stop`.
+//! - Of a stream that broke off or whose client has left, tokens are known if it had told the last of
+//!   them: in an event with empty `choices` or in `response`, or before `[DONE]`.
 //!
 //! # Example
 //!
