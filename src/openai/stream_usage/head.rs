@@ -1,14 +1,26 @@
 //! What heads tell of the bodies that follow them.
 
-use http::{HeaderMap, HeaderValue, Method, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request, response};
 
 use crate::content::{is_plain, media_type};
+
+/// Fields that vouch for the bytes of a body (RFC 9530, RFC 9421, RFC 3230, RFC 1864). A request with
+/// one of them is left as its sender has vouched for it.
+const VOUCHERS: [HeaderName; 6] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("signature"),
+    HeaderName::from_static("signature-input"),
+];
 
 /// Whether a request with this head can be changed.
 pub(super) fn may_be_changed(head: &request::Parts) -> bool {
     head.method == Method::POST
         && is_of(&head.headers, "application/json")
         && is_plain(&head.headers)
+        && !VOUCHERS.iter().any(|name| head.headers.contains_key(name))
         // Several are for others to judge.
         && head.headers.get_all(header::CONTENT_LENGTH).iter().count() <= 1
 }
@@ -19,6 +31,13 @@ pub(super) fn change(head: &mut request::Parts, length: usize) {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
+/// Fits the head of an answer to a body from which something may be taken out.
+pub(super) fn fit_to_hidden(head: &mut response::Parts) {
+    for name in VOUCHERS.iter().chain([&header::CONTENT_LENGTH, &header::ETAG]) {
+        head.headers.remove(name);
+    }
 }
 
 /// Whether an answer with this head is a stream that can be read.
