@@ -27,7 +27,8 @@
 //!   if the total is the prompt), if the figures cannot be, or if any `usage` cannot be read. Cached and
 //!   reasoning tokens that cannot be are unknown by themselves.
 //! - Of a stream that broke off or whose client has left, tokens are known if it had told the last of
-//!   them: in an event with empty `choices` or in `response`, or before `[DONE]`.
+//!   them: in an event with empty `choices` or in `response`, or before `[DONE]`. JSON tells them once,
+//!   so they stand however it ends.
 //!
 //! # Example
 //!

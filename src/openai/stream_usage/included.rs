@@ -195,3 +195,43 @@ impl<B: Body> fmt::Debug for IncludedBody<B> {
         f.write_str("IncludedBody")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_of_known_length_is_held_at_its_size() {
+        const LENGTH: usize = 100_000;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for (most, pieces) in [(LENGTH, 1000), (1 << 20, 1000), (1 << 20, 7)] {
+            let mut read = ReadBody::new(Pieces { left: LENGTH, piece: LENGTH / pieces });
+            assert_eq!(read.poll_whole(most, &mut cx), Poll::Ready(true));
+            assert_eq!((read.read.len(), read.read.capacity()), (LENGTH, LENGTH), "{pieces}");
+        }
+    }
+
+    /// A body of zeros, in pieces of one size.
+    struct Pieces {
+        left: usize,
+        piece: usize,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<BodyFrame<Self>>> {
+            let length = self.piece.min(self.left);
+            self.left -= length;
+            Poll::Ready((length > 0).then(|| Ok(Frame::data(vec![0; length].into()))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.left as u64)
+        }
+    }
+}
