@@ -90,8 +90,8 @@ fn drop_strange_id<B>(mut request: Request<B>) -> Request<B> {
 /// Whether the request presents this text as its credential, too.
 fn is_credential(headers: &HeaderMap, text: &HeaderValue) -> bool {
     SECRETS.iter().flat_map(|name| headers.get_all(name)).any(|value| {
-        let text = text.as_bytes();
-        value.as_bytes().windows(text.len()).any(|part| part == text)
+        let words = value.as_bytes().split(|byte| *byte == b' ');
+        words.into_iter().any(|word| word == text.as_bytes())
     })
 }
 
