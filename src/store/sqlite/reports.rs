@@ -222,10 +222,15 @@ fn idle_rows(
                  AND NOT EXISTS (SELECT 1 FROM daily_usage WHERE key_id = k.id AND day = ?1)
              ORDER BY seq LIMIT ?2 OFFSET ?3",
         )?
-        .query_map(params![day.to_string(), limit, skip], |row| {
+        .query_map(params![day.to_string(), number(limit), number(skip)], |row| {
             Ok(UsageRow::empty(day, KeyId::new(row.get::<_, String>(0)?)))
         })?
         .collect()
+}
+
+/// As SQLite has it.
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Some rows of one day, and whether there are more.
