@@ -1,0 +1,63 @@
+// What happened today and in the last 30 days, and which keys are nearest to their limit.
+const NEAREST = 8;
+
+class OverviewView {
+  #chart = new MonthChart($("month"));
+
+  async load() {
+    this.status = await api("GET", "/status");
+    const [month, today, nearest] = await Promise.all([
+      monthReport(this.status.day, { group_by: "day" }),
+      api("GET", `/usage?${query({ day: this.status.day, limit: 1 })}`),
+      api("GET", `/keys?${query({ sort: "nearest_limit", limit: NEAREST })}`),
+    ]);
+    Object.assign(this, { month, today, nearest: nearest.keys.filter((key) => isLimited(key) && key.used_today > 0) });
+  }
+
+  show() {
+    if (!this.status) return;
+    const figures = this.month.get(this.status.day) ?? { requests: 0, failed: 0, rejected: 0, tokens: 0 };
+    $("tiles").replaceChildren(
+      tile("requests", number(figures.requests), figures.rejected ? text("andRefused")(number(figures.rejected)) : ""),
+      tile("activeKeys", number(this.today.active_keys), text("ofKeys")(number(this.today.total_keys))),
+      tile("errors", number(figures.failed), errorShare(figures)),
+      tile("tokens", figures.tokens < WIDE ? number(figures.tokens) : roughly(figures.tokens, 4), ""));
+    this.#chart.show(daysUpTo(this.status.day, this.month));
+    $("no-nearest").hidden = this.nearest.length > 0;
+    $("nearest").replaceChildren(...this.nearest.map((key) =>
+      make("li", {},
+        make("div", { className: "whose" }, keyLink(key.id, named(key)), make("code", { textContent: key.key })),
+        usedMark(key),
+        make("span", { className: "chips" }, ...chips(key)))));
+    $("health").replaceChildren(...healthLine(this.status));
+  }
+}
+
+// A report of the 30 days up to `day`, as a map from day to figures.
+async function monthReport(day, parameters) {
+  const from = new Date(Date.parse(day) - (DAYS - 1) * DAY).toISOString().slice(0, 10);
+  const report = await api("GET", `/usage?${query({ from, to: day, ...parameters })}`);
+  return new Map(report.items.map((item) => [item.day, { ...item, tokens: item.tokens.total }]));
+}
+
+function tile(name, figure, beside) {
+  const made = make("div", { className: "tile" },
+    make("dt", { textContent: text(name) }),
+    make("dd", {}, make("strong", { textContent: figure }), make("span", { className: "soft", textContent: beside })));
+  made.dataset.testid = `tile-${name}`;
+  return made;
+}
+
+const errorShare = ({ requests, failed }) => (failed && requests ? text("ofRequests")(percent(failed / requests)) : "");
+
+function healthLine({ store, version, started_at: started, resets_at: resets, timezone }) {
+  const words = [
+    text("versionIs")(version),
+    text("runningFor")(span(Date.now() - Date.parse(started))),
+    text("resetsIn")(span(Date.parse(resets) - Date.now()), timezone),
+  ];
+  return [
+    make("span", { className: `lamp ${store.ok ? "good" : "bad"}`, textContent: text(store.ok ? "storeOk" : "storeBad") }),
+    ...words.map((part) => make("span", { textContent: part })),
+  ];
+}
