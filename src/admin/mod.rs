@@ -58,6 +58,7 @@ mod audit;
 mod auth;
 mod call;
 mod calls;
+mod claim_page;
 mod csv;
 mod future;
 mod input;

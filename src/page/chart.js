@@ -21,8 +21,8 @@ class MonthChart {
   #current = DAYS - 1;
   #drawn = "";
 
-  // Fills an empty card.
-  constructor(card) {
+  // Fills an empty card, under a heading of this level.
+  constructor(card, heading) {
     this.sum = make("p", { className: "soft", id: "month-sum" });
     this.legend = make("p", { className: "legend", id: "legend", ariaHidden: "true" },
       worded("span", "succeeded", { className: "good" }), worded("span", "failed", { className: "failed" }));
@@ -30,7 +30,7 @@ class MonthChart {
     this.frame = make("div", { className: "chart", id: "chart" },
       worded("p", "chartHint", { className: "unseen", id: "chart-hint" }), this.tip);
     this.rows = make("tbody", { id: "days" });
-    const title = worded("h2", "month", { id: "chart-title" });
+    const title = worded(heading, "month", { id: "chart-title" });
     card.append(make("div", { className: "head" }, make("div", {}, title, this.sum), this.#choice()),
       this.legend, this.frame, this.#table());
     card.setAttribute("aria-labelledby", title.id);

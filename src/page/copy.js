@@ -12,9 +12,9 @@ function copyable(tag, name, id, content) {
   return make("div", { className: "copyable" }, source, copyButton(text(name), `copy-${id}`, () => source));
 }
 
-// A button that copies the text of an element.
-function copyButton(name, testid, source) {
-  const button = make("button", { type: "button", textContent: text("copy"), ariaLabel: text("copyOf")(name) });
+// A button that copies the text of an element: `words` say all, or `name` says what is copied.
+function copyButton(name, testid, source, words = text("copy")) {
+  const button = make("button", { type: "button", textContent: words, ariaLabel: name && text("copyOf")(name) });
   button.dataset.testid = testid;
   button.addEventListener("click", () => copy(button, source()));
   return button;

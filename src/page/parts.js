@@ -35,7 +35,7 @@ const numberCell = (value) =>
 
 // A bar that is filled up to `share`, for the eye only.
 function track(share) {
-  const fill = make("span");
+  const fill = make("span", { hidden: share === 0 });
   fill.style.width = `${Math.min(1, share) * 100}%`;
   return make("span", { className: "track", ariaHidden: "true" }, fill);
 }

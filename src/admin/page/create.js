@@ -123,8 +123,7 @@ function claimPart({ url, expires_at: expires }) {
 // Many keys: one line each, and all of them at once as text or as a file.
 function manyPart(keys) {
   const all = make("pre", { id: "created-all", className: "unseen", ariaHidden: "true", textContent: keys.map(({ label, key }) => (label ? `${label}\t${key}` : key)).join("\n") });
-  const copyAll = copyButton(text("allKeys"), "copy-all", () => all);
-  copyAll.textContent = text("copyAll");
+  const copyAll = copyButton(null, "copy-all", () => all, text("copyAll"));
   const save = make("button", { type: "button", textContent: text("saveCsv") });
   save.dataset.testid = "save-csv";
   save.addEventListener("click", () => download("new-keys.csv", csvOf(keys)));

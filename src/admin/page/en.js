@@ -12,10 +12,10 @@ addTexts({
 
     activeKeys: "Active keys", errors: "Errors", andRefused: (count) => `and ${count} refused`,
     ofKeys: (count) => `used today, of ${count}`, ofRequests: (share) => `${share} of requests`,
-    nearest: "Nearest to their limit", nearestHint: "Today, of the keys with a limit",
+    nearest: "Nearest to their limit", nearestHint: "Today, of the keys that work and have a limit", todayIs: (day, zone) => `Today, ${day} (${zone})`,
     noNearest: "No key with a limit was used today.",
     storeOk: "The store answers", storeBad: "The store does not answer", versionIs: (version) => `Version ${version}`,
-    runningFor: (time) => `Running for ${time}`, resetsIn: (time, zone) => `The day ends in ${time} (${zone})`,
+    runningFor: (time) => `Running for ${time}`, resetsIn: (time) => `The day ends in ${time}`,
 
     keyList: "List of keys", search: "Search", searchHint: "Label, id, key or its hash", state: "State", sort: "Order",
     anyState: "All states", active: "Active", exhausted: "Used up", expired: "Expired", disabled: "Disabled",
@@ -24,7 +24,7 @@ addTexts({
     unlimited: "Unlimited", never: "Never", noLabel: "No label",
     noKeys: "There are no keys yet. Create the first one above.", noMatch: "No key matches. Try another word or state.",
     shownAll: (count) => `All ${count} shown`, shownSome: (count) => `The first ${count} shown`,
-    reset: "Reset count", disable: "Disable", enable: "Enable", remove: "Delete",
+    reset: "Reset count", resetShort: "Reset", disable: "Disable", enable: "Enable", remove: "Delete",
     claimOpen: "Link not opened", claimOpened: "Link opened",
 
     resetTitle: "Reset today's count?", resetYes: "Reset count", resetDone: "The count was reset.",
@@ -71,7 +71,7 @@ addTexts({
     createdTitle: (count, said) => (count === 1 ? "The new key" : `${said} new keys`), createdDone: "Done, hide",
     createdHint: "Shown only this once. Copy it now and hand it over in a safe way.",
     claimInstead: "Make a claim link instead", claimInsteadHint: "Send a link that shows the secret once. The secret above then stops working.",
-    copyAll: "Copy all", allKeys: "all keys", saveCsv: "Download CSV",
+    copyAll: "Copy all", saveCsv: "Download CSV",
 
     backToKeys: "All keys", createdAt: (at) => `Created ${at}`, usedAt: (at) => `Last used ${at}`, neverUsed: "Never used",
     expiresAt: (at) => `Expires ${at}`, totalUsed: (count) => `${count} used in all`,

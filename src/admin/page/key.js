@@ -1,7 +1,7 @@
 // One key: its figures, its last requests, what was done with it, and what can be done.
 class KeyView {
   #id;
-  #chart = new MonthChart($("month"));
+  #chart = new MonthChart($("month"), "h3");
   #edit = new EditForm((key) => this.#shown(key, "saved"));
   #requests;
   #audit;

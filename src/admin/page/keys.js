@@ -80,7 +80,7 @@ class KeysView {
     };
     const remove = action("remove", "delete", removeKey);
     remove.className = "risky";
-    return [action("reset", "reset", resetKey), action(key.disabled ? "enable" : "disable", "switch", switchKey), remove];
+    return [action("resetShort", "reset", resetKey), action(key.disabled ? "enable" : "disable", "switch", switchKey), remove];
   }
 
   // Does something with a key, and shows it as it is then.

@@ -2,7 +2,7 @@
 const NEAREST = 8;
 
 class OverviewView {
-  #chart = new MonthChart($("month"));
+  #chart = new MonthChart($("month"), "h3");
 
   async load() {
     this.status = await api("GET", "/status");
@@ -11,17 +11,18 @@ class OverviewView {
       api("GET", `/usage?${query({ day: this.status.day, limit: 1 })}`),
       api("GET", `/keys?${query({ sort: "nearest_limit", limit: NEAREST })}`),
     ]);
-    Object.assign(this, { month, today, nearest: nearest.keys.filter((key) => isLimited(key) && key.used_today > 0) });
+    Object.assign(this, { month, today, nearest: nearest.keys.filter(isNear) });
   }
 
   show() {
     if (!this.status) return;
     const figures = this.month.get(this.status.day) ?? { requests: 0, failed: 0, rejected: 0, tokens: 0 };
+    $("day").textContent = text("todayIs")(longDay(this.status.day), this.status.timezone);
     $("tiles").replaceChildren(
-      tile("requests", number(figures.requests), figures.rejected ? text("andRefused")(number(figures.rejected)) : ""),
+      tile("requests", short(figures.requests), figures.rejected ? text("andRefused")(number(figures.rejected)) : ""),
       tile("activeKeys", number(this.today.active_keys), text("ofKeys")(number(this.today.total_keys))),
-      tile("errors", number(figures.failed), errorShare(figures)),
-      tile("tokens", figures.tokens < WIDE ? number(figures.tokens) : roughly(figures.tokens, 4), ""));
+      tile("errors", short(figures.failed), errorShare(figures)),
+      tile("tokens", short(figures.tokens), ""));
     this.#chart.show(daysUpTo(this.status.day, this.month));
     $("no-nearest").hidden = this.nearest.length > 0;
     $("nearest").replaceChildren(...this.nearest.map((key) =>
@@ -32,6 +33,9 @@ class OverviewView {
     $("health").replaceChildren(...healthLine(this.status));
   }
 }
+
+// Whether a key counts among those that come near to their limit.
+const isNear = (key) => isLimited(key) && key.used_today > 0 && ["active", "exhausted"].includes(key.state);
 
 // A report of the 30 days up to `day`, as a map from day to figures.
 async function monthReport(day, parameters) {
@@ -48,13 +52,15 @@ function tile(name, figure, beside) {
   return made;
 }
 
+// A tile has no room for more digits.
+const short = (value) => (value < 1e6 ? number(value) : roughly(value, 3));
 const errorShare = ({ requests, failed }) => (failed && requests ? text("ofRequests")(percent(failed / requests)) : "");
 
-function healthLine({ store, version, started_at: started, resets_at: resets, timezone }) {
+function healthLine({ store, version, started_at: started, resets_at: resets }) {
   const words = [
     text("versionIs")(version),
     text("runningFor")(span(Date.now() - Date.parse(started))),
-    text("resetsIn")(span(Date.parse(resets) - Date.now()), timezone),
+    text("resetsIn")(span(Date.parse(resets) - Date.now())),
   ];
   return [
     make("span", { className: `lamp ${store.ok ? "good" : "bad"}`, textContent: text(store.ok ? "storeOk" : "storeBad") }),

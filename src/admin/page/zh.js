@@ -12,10 +12,10 @@ addTexts({
 
     activeKeys: "活跃密钥", errors: "错误", andRefused: (count) => `另有 ${count} 次被拒绝`,
     ofKeys: (count) => `今日使用过，共 ${count} 个`, ofRequests: (share) => `占请求的 ${share}`,
-    nearest: "最接近上限的密钥", nearestHint: "今日，仅限有上限的密钥",
+    nearest: "最接近上限的密钥", nearestHint: "今日，仅限可用且有上限的密钥", todayIs: (day, zone) => `今日 ${day}（${zone}）`,
     noNearest: "今日没有用过有上限的密钥。",
     storeOk: "存储正常", storeBad: "存储无响应", versionIs: (version) => `版本 ${version}`,
-    runningFor: (time) => `已运行 ${time}`, resetsIn: (time, zone) => `${time}后进入新的一天（${zone}）`,
+    runningFor: (time) => `已运行 ${time}`, resetsIn: (time) => `${time}后进入新的一天`,
 
     keyList: "密钥列表", search: "搜索", searchHint: "标签、编号、密钥或其哈希", state: "状态", sort: "排序",
     anyState: "全部状态", active: "正常", exhausted: "已用完", expired: "已过期", disabled: "已停用",
@@ -24,7 +24,7 @@ addTexts({
     unlimited: "无限制", never: "从未", noLabel: "无标签",
     noKeys: "还没有密钥，请在上方创建。", noMatch: "没有匹配的密钥，请换个关键词或状态。",
     shownAll: (count) => `已显示全部 ${count} 个`, shownSome: (count) => `已显示前 ${count} 个`,
-    reset: "重置用量", disable: "停用", enable: "启用", remove: "删除",
+    reset: "重置用量", resetShort: "重置", disable: "停用", enable: "启用", remove: "删除",
     claimOpen: "链接未打开", claimOpened: "链接已打开",
 
     resetTitle: "重置今天的用量？", resetYes: "重置用量", resetDone: "用量已重置。",
@@ -71,7 +71,7 @@ addTexts({
     createdTitle: (count, said) => (count === 1 ? "新密钥" : `${said} 个新密钥`), createdDone: "完成并隐藏",
     createdHint: "密钥只显示这一次，请立即复制，并通过安全的渠道发送给用户。",
     claimInstead: "改用领取链接", claimInsteadHint: "发送一个只显示一次密钥的链接；上面的密钥届时失效。",
-    copyAll: "全部复制", allKeys: "全部密钥", saveCsv: "下载 CSV",
+    copyAll: "全部复制", saveCsv: "下载 CSV",
 
     backToKeys: "全部密钥", createdAt: (at) => `创建于 ${at}`, usedAt: (at) => `最近使用 ${at}`, neverUsed: "从未使用",
     expiresAt: (at) => `有效期至 ${at}`, totalUsed: (count) => `累计使用 ${count} 次`,

@@ -16,7 +16,7 @@ let asking = false;
 
 const now = () => Date.now() + ahead;
 const secret = startSecretField($("key"), $("reveal"));
-const month = new MonthChart($("month"));
+const month = new MonthChart($("month"), "h2");
 
 async function load(wanted) {
   const mine = ++turn;
