@@ -81,6 +81,8 @@ pub mod admin;
 pub mod auth;
 pub mod body;
 pub mod clock;
+#[cfg(any(feature = "openai", feature = "usage"))]
+mod content;
 pub mod error;
 pub mod key;
 #[cfg(feature = "metrics")]

@@ -218,3 +218,71 @@ async fn a_rotated_key_keeps_its_record_and_its_user() {
     assert!(rotated["old_key_valid_until"].is_string());
     assert!(works(&admin, &new).await);
 }
+
+#[tokio::test]
+async fn a_change_of_what_somebody_else_has_changed_is_refused() {
+    let admin = Admin::new();
+    let (id, _) = admin.create(r#"{"label":"shared"}"#).await;
+    let path = format!("/admin/keys/{id}");
+    let read = admin.get(&path).await;
+    let first = read.header("etag").to_owned();
+    assert_eq!(first, format!("\"{}\"", text(&read.json()["version"])));
+    let (method, patch) = ("PATCH", r#"{"daily_limit":5}"#);
+    let mine = admin.call_with(("if-match", &first), method, &path, patch).await;
+    assert_eq!((mine.status().as_u16(), &mine.json()["daily_limit"]), (200, &json!(5)));
+    let second = mine.header("etag").to_owned();
+    assert_ne!(first, second);
+
+    let reset = json!({ "key": id }).to_string();
+    let rotate = format!("{path}/rotate");
+    let late = [
+        ("PATCH", &*path, r#"{"daily_limit":6}"#),
+        ("POST", &*rotate, ""),
+        ("POST", "/admin/reset-usage", &*reset),
+        ("DELETE", &*path, ""),
+    ];
+    for (method, path, body) in late {
+        let refused = admin.call_with(("if-match", &first), method, path, body).await;
+        assert_eq!(refused.status(), 412, "{method} {path}");
+        assert_eq!(refused.json()["code"], "version_changed");
+    }
+    assert_eq!(admin.get(&path).await.header("etag"), second, "nothing has changed");
+    let bad = admin.call_with(("if-match", "first"), method, &path, patch).await;
+    assert_eq!((bad.status().as_u16(), &bad.json()["code"]), (400, &json!("invalid_field")));
+    assert!(bad.text.contains("`If-Match`"), "{}", bad.text);
+    for right in ["*", &format!("{first}, {second}")] {
+        let reset =
+            admin.call_with(("if-match", right), "POST", "/admin/reset-usage", &reset).await;
+        assert_eq!(reset.status(), 200, "{right}");
+    }
+}
+
+#[tokio::test]
+async fn a_creation_that_comes_again_is_answered_the_same() {
+    let admin = Admin::new();
+    let body = r#"{"label":"workshop-{n}","count":3}"#;
+    let post = async |name: &str, body: &str| {
+        admin.call_with(("idempotency-key", name), "POST", "/admin/keys", body).await
+    };
+    let first = post("mint-1", body).await;
+    assert_eq!(first.status(), 201);
+    for again in ["mint-1", "\"mint-1\""] {
+        let again = post(again, body).await;
+        assert_eq!((again.status().as_u16(), &again.text), (201, &first.text));
+        assert_eq!(again.header("idempotency-replayed"), "true");
+    }
+    assert_eq!(admin.get("/admin/keys").await.json()["count"], 3);
+
+    let other = post("mint-1", r#"{"count":4}"#).await;
+    assert_eq!(
+        (other.status().as_u16(), &other.json()["code"]),
+        (422, &json!("idempotency_key_reused"))
+    );
+    assert_eq!(post("mint-2", body).await.status(), 201);
+    assert_eq!(admin.get("/admin/keys").await.json()["count"], 6);
+    for bad in ["", "\"\"", &"x".repeat(201), "密"] {
+        let refused = post(bad, body).await;
+        assert_eq!(refused.status(), 400, "{bad}");
+        assert!(refused.text.contains("`Idempotency-Key`"), "{}", refused.text);
+    }
+}

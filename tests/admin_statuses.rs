@@ -33,32 +33,33 @@ const fn row(
     Row { id, method, path, body, statuses }
 }
 
-const TABLE: [Row; 10] = [
+const TABLE: [Row; 11] = [
     row("listKeys", "GET", "/keys", "", &[200, 400, 401, 403, 429, 503]),
-    row("createKeys", "POST", "/keys", "{}", &[201, 400, 401, 403, 409, 413, 429, 503]),
+    row("createKeys", "POST", "/keys", "{}", &[201, 400, 401, 403, 409, 413, 422, 429, 503]),
     row("getKey", "GET", "/keys/{ref}", "", &[200, 400, 401, 403, 404, 429, 503]),
     row(
         "updateKey",
         "PATCH",
         "/keys/{ref}",
         r#"{"label":"a"}"#,
-        &[200, 400, 401, 403, 404, 413, 429, 503],
+        &[200, 400, 401, 403, 404, 412, 413, 429, 503],
     ),
-    row("deleteKey", "DELETE", "/keys/{ref}", "", &[200, 400, 401, 403, 404, 429, 503]),
+    row("deleteKey", "DELETE", "/keys/{ref}", "", &[200, 400, 401, 403, 404, 412, 429, 503]),
     row(
         "rotateKey",
         "POST",
         "/keys/{ref}/rotate",
         "",
-        &[200, 400, 401, 403, 404, 409, 413, 429, 503],
+        &[200, 400, 401, 403, 404, 409, 412, 413, 429, 503],
     ),
+    row("claimKey", "POST", "/keys/{ref}/claim", "{}", &[201, 400, 401, 403, 404, 413, 429, 503]),
     row("getUsage", "GET", "/usage?key={ref}", "", &[200, 400, 401, 403, 404, 429, 503]),
     row(
         "resetUsage",
         "POST",
         "/reset-usage",
         r#"{"key":"{ref}"}"#,
-        &[200, 400, 401, 403, 404, 413, 429, 503],
+        &[200, 400, 401, 403, 404, 412, 413, 429, 503],
     ),
     row("getAudit", "GET", "/audit", "", &[200, 400, 401, 403, 429, 503]),
     row("getDescription", "GET", "/openapi.json", "", &[200, 400, 403]),
@@ -116,6 +117,18 @@ async fn provoke(row: &Row, status: u16) -> Answer {
         _ => {}
     }
     let mut request = Request::builder().method(row.method).uri(format!("/admin{path}"));
+    if status == 422 {
+        let first = Request::post("/admin/keys").header("idempotency-key", "one");
+        let first = first.header("x-admin-token", TOKEN);
+        assert_eq!(
+            send(&service, first, r#"{"label":"other"}"#.into(), LET_IN).await.status(),
+            201
+        );
+        request = request.header("idempotency-key", "one");
+    }
+    if status == 412 {
+        request = request.header("if-match", "\"0123456789abcdef0123456789abcdef\"");
+    }
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }

@@ -22,7 +22,7 @@ use tower_quota::{
     key::{DailyLimit, SecretKey},
     quota::DailyQuotaLayer,
     store::{
-        Actor, AdminStore, KeyChange, KeyRef, KeyStore, NewKey, QuotaStore, UsageReader,
+        Actor, AdminStore, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey, QuotaStore, UsageReader,
         memory::MemoryStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
@@ -162,7 +162,8 @@ impl<S: Store> House<S> {
 
     async fn reset(&self) {
         let (key, by) = (KeyRef::new(KEY), Actor::default());
-        self.store.change(key, KeyChange::ResetUsage, by).await.unwrap().expect("a known key");
+        let edit = KeyEdit::new(key, KeyChange::ResetUsage, by);
+        self.store.change(edit).await.unwrap().done().expect("a known key");
     }
 
     async fn usage(&self) -> Value {

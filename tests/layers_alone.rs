@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
@@ -154,6 +154,47 @@ async fn usage_tells_what_a_request_asked_for_and_how_much_of_it_was_taken() {
     assert_eq!((event.model_asked.as_deref(), event.model.as_deref()), (Some("m"), Some("m-2026")));
     assert!(event.time_to_head <= event.time_to_first_byte, "{event:?}");
     assert!(event.time_to_first_byte <= Some(event.duration), "{event:?}");
+}
+
+#[tokio::test]
+async fn a_stored_answer_that_is_fetched_again_tells_no_tokens() {
+    const ANSWER: &str = r#"{"id":"resp_1","model":"m","usage":{"input_tokens":1000,
+        "output_tokens":200,"total_tokens":1200}}"#;
+    let events = Events::default();
+    let inner = service_fn(|_: Request<RequestBody<Body>>| async {
+        Ok::<_, Infallible>(Response::new(Body::from(ANSWER)))
+    });
+    let service = UsageRecorderLayer::new(events.clone()).layer(inner);
+    for (method, total) in [("POST", Some(1200)), ("GET", None), ("GET", None), ("DELETE", None)] {
+        let request = Request::builder().method(method).uri("/v1/responses/resp_1");
+        let answer = service.clone().oneshot(request.body(Body::default()).unwrap()).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+        let event = events.0.lock().unwrap().pop().unwrap();
+        assert_eq!(event.tokens.map(|tokens| tokens.total), total, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn partial_figures_of_a_stream_whose_client_has_left_are_no_facts() {
+    const PARTIAL: &str = "data: {\"choices\":[{}],\"usage\":{\"prompt_tokens\":3,\
+        \"completion_tokens\":1,\"total_tokens\":4}}\n\n";
+    let events = Events::default();
+    for (last, total) in [("", None), ("data: [DONE]\n\n", Some(4))] {
+        let stream = [PARTIAL, last].concat();
+        let inner = service_fn(move |_: Request<RequestBody<Body>>| {
+            let trailers = std::future::pending::<Option<Result<HeaderMap, Infallible>>>();
+            let body = Body::from(stream.clone()).with_trailers(trailers);
+            async { Ok::<_, Infallible>(Response::new(body)) }
+        });
+        let service = UsageRecorderLayer::new(events.clone()).layer(inner);
+        let request = Request::post("/").body(Body::default()).unwrap();
+        let mut body = service.oneshot(request).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        let event = events.0.lock().unwrap().pop().unwrap();
+        assert_eq!(event.outcome, Outcome::ClientGone);
+        assert_eq!(event.tokens.map(|tokens| tokens.total), total, "{last}");
+    }
 }
 
 #[tokio::test]

@@ -163,7 +163,7 @@ async fn what_is_read_on_for_a_client_that_left_is_still_one_line() {
     let headers = [("x-request-id", "gone"), ("authorization", authorization.as_str())];
     let client = Client::http1();
     let url = gateway.url("/v1/x");
-    let mut answer = client.open(Method::GET, &url, &headers, "").await.unwrap();
+    let mut answer = client.open(Method::POST, &url, &headers, "").await.unwrap();
     let feeder = fed.recv().await.unwrap();
     feeder.send(Ok(Bytes::from_static(b"data: {}\n\n"))).unwrap();
     answer.body_mut().frame().await.unwrap().unwrap();

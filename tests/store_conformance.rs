@@ -1,6 +1,7 @@
 //! The promises of the store traits, held by every back end.
 
 use std::{
+    collections::HashSet,
     future::poll_fn,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -8,11 +9,12 @@ use std::{
 use tower_quota::{
     clock::{Calendar, Clock},
     error::StoreErrorKind,
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{ClaimToken, DailyLimit, KeyId, KeyRecord, SecretKey},
     store::{
-        Actor, AdminStore, AuditQuery, Charge, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeyStore,
-        NewKey, Outcome, QuotaStore, QuotaSubject, Refund, RequestQuery, RequestRow, Rotation,
-        Tokens, UsageEvent, UsageQuery, UsageSink, Verdict,
+        Actor, AdminStore, AuditQuery, Changed, Charge, ClaimOffer, ClaimState, ClaimStore,
+        Created, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort, KeyState, KeyStore,
+        KeySummary, NewKey, Once, Opening, Outcome, QuotaStore, QuotaSubject, Refund, RequestQuery,
+        RequestRow, Rotation, Tokens, UsageEvent, UsageQuery, UsageSink, Verdict,
         memory::MemoryStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
@@ -32,8 +34,8 @@ impl Clock for Fixed {
     }
 }
 
-trait Store: KeyStore + QuotaStore + AdminStore + UsageSink + Clone {}
-impl<T: KeyStore + QuotaStore + AdminStore + UsageSink + Clone> Store for T {}
+trait Store: KeyStore + QuotaStore + AdminStore + ClaimStore + UsageSink + Clone {}
+impl<T: KeyStore + QuotaStore + AdminStore + ClaimStore + UsageSink + Clone> Store for T {}
 
 /// Runs each promise against both back ends.
 macro_rules! promises {
@@ -71,8 +73,14 @@ promises! {
     a_deleted_key_is_unknown_at_once_and_its_history_stays,
     a_rotated_key_keeps_its_record_and_its_count,
     a_rotated_key_works_through_its_grace,
+    a_change_of_a_state_that_has_passed_is_not_made,
     a_batch_with_a_key_that_exists_is_issued_not_at_all,
+    a_request_that_comes_again_issues_nothing,
     pages_hold_every_key_once,
+    every_order_shows_every_key_once,
+    keys_are_listed_by_state,
+    a_claim_gives_a_key_once,
+    what_withdraws_a_claim_keeps_its_link_from_working,
     a_search_finds_text_and_no_patterns,
     every_change_is_in_the_audit_trail_without_a_secret,
     single_requests_are_told_the_latest_first,
@@ -116,7 +124,8 @@ async fn take(
 }
 
 async fn change(store: &impl Store, key: &str, change: KeyChange) {
-    store.change(KeyRef::new(key), change, Actor::default()).await.unwrap().expect("a known key");
+    let edit = KeyEdit::new(KeyRef::new(key), change, Actor::default());
+    store.change(edit).await.unwrap().done().expect("a known key");
 }
 
 async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
@@ -239,6 +248,47 @@ async fn a_rotated_key_works_through_its_grace(store: impl Store) {
     }
 }
 
+async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    let (id, by) = (record.id.as_str(), Actor::default);
+    let read = async || store.get(KeyRef::new(id)).await.unwrap().unwrap();
+    let first = read().await;
+    take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
+    assert_eq!(read().await.version(), first.version(), "figures are no part of it");
+    assert_eq!(first.version().to_string().parse(), Ok(first.version()));
+
+    let secret = SecretKey::parse("trial-key-second-123").unwrap();
+    let patch = |label: &str| {
+        let mut patch = KeyPatch::default();
+        patch.label = Some(label.to_owned());
+        KeyChange::Update(patch)
+    };
+    let changes = [
+        patch("one"),
+        patch("two"),
+        KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO }),
+        KeyChange::ResetUsage,
+        KeyChange::Delete,
+    ];
+    let mut passed = vec![];
+    for change in changes {
+        let present = read().await.version();
+        let edit = |versions| KeyEdit::new(KeyRef::new(id), change.clone(), by()).only_at(versions);
+        if !passed.is_empty() {
+            let changed = store.change(edit(Some(passed.clone()))).await.unwrap();
+            assert_eq!(changed, Changed::OtherVersion, "{change:?}");
+            assert_eq!(read().await.version(), present);
+        }
+        let both = [passed.clone(), vec![present]].concat();
+        assert!(store.change(edit(Some(both))).await.unwrap().done().is_some(), "{change:?}");
+        if !matches!(change, KeyChange::ResetUsage) {
+            passed.push(present);
+        }
+    }
+    let edit = KeyEdit::new(KeyRef::new(id), KeyChange::Delete, by()).only_at(Some(passed));
+    assert_eq!(store.change(edit).await.unwrap(), Changed::UnknownKey);
+}
+
 async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) {
     issue(&store, "trial-key-first-123").await;
     let batch = vec![new_key("trial-key-second-123", ""), new_key("trial-key-first-123", "")];
@@ -249,12 +299,37 @@ async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) 
     issue(&store, "trial-key-second-123").await;
 }
 
+async fn a_request_that_comes_again_issues_nothing(store: impl Store) {
+    let batch = |first: &str| vec![new_key(first, "a"), new_key(&format!("{first}-more"), "b")];
+    let once = |token, name, request: &str| Once::new(token, name, request.as_bytes());
+    let create = async |first, once| store.create_once(batch(first), once, Actor::default()).await;
+    let first = create("trial-key-first-123", once("ops", "n", "two keys")).await.unwrap();
+    let Created::Issued(records) = first else { panic!("{first:?}") };
+    let ids = records.iter().map(|record| record.id.clone()).collect();
+    let again = create("trial-key-second-123", once("ops", "n", "two keys")).await.unwrap();
+    assert_eq!(again, Created::Before(ids));
+    let other = create("trial-key-third-123", once("ops", "n", "three keys")).await.unwrap();
+    assert_eq!(other, Created::OtherRequest);
+    let key = SecretKey::parse("trial-key-second-123").unwrap();
+    assert!(store.find(&key).await.unwrap().is_none());
+
+    // What could not be issued may come again; another's name is another name.
+    let taken = create("trial-key-first-123", once("ops", "m", "two keys")).await.unwrap_err();
+    assert_eq!(taken.kind(), StoreErrorKind::Conflict);
+    for (first, once) in [
+        ("trial-key-fourth-123", once("ops", "m", "two keys")),
+        ("trial-key-fifth-123", once("other", "n", "two keys")),
+    ] {
+        assert!(matches!(create(first, once).await.unwrap(), Created::Issued(_)), "{first}");
+    }
+}
+
 async fn pages_hold_every_key_once(store: impl Store) {
     let keys = (0..25).map(|n| new_key(&format!("trial-key-number-{n}"), &n.to_string())).collect();
     store.create(keys, Actor::default()).await.unwrap();
     let (mut labels, mut after) = (Vec::new(), None);
     loop {
-        let query = KeyPageQuery { limit: 10, after, search: None };
+        let query = KeyPageQuery { limit: 10, after, ..Default::default() };
         let page = store.list(query).await.unwrap();
         labels.extend(page.keys.into_iter().map(|key| key.record.label));
         after = page.next;
@@ -265,6 +340,154 @@ async fn pages_hold_every_key_once(store: impl Store) {
     assert_eq!(labels, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
+async fn every_order_shows_every_key_once(store: impl Store) {
+    let new = |n: usize| NewKey {
+        daily_limit: DailyLimit::new([0, 10, 20, 40][n % 4]).unwrap(),
+        ..new_key(&format!("trial-key-number-{n}"), ["b", "A", "", "密", "a"][n % 5])
+    };
+    let keys = store.create((0..25).map(new).collect(), Actor::default()).await.unwrap();
+    for (n, record) in keys.iter().enumerate() {
+        for _ in 0..n % 3 {
+            take(&store, &QuotaSubject::from(record), noon()).await.unwrap();
+        }
+    }
+    for sort in KeySort::ALL {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let query = KeyPageQuery { limit: 4, after, sort, ..Default::default() };
+            let page = store.list(query).await.unwrap();
+            seen.extend(page.keys);
+            let Some(next) = page.next else { break };
+            assert!(next.fits(sort));
+            after = Some(next.to_string().parse().unwrap());
+        }
+        let ids: HashSet<_> = seen.iter().map(|key| key.record.id.clone()).collect();
+        assert_eq!((seen.len(), ids.len()), (25, 25), "{sort:?}");
+        let label = |key: &KeySummary| key.record.label.to_ascii_lowercase();
+        let share = |key: &KeySummary| match key.record.daily_limit.get() {
+            0 => 0.0,
+            limit => key.used_today as f64 / f64::from(limit),
+        };
+        let place = |key: &KeySummary| keys.iter().position(|other| other.id == key.record.id);
+        assert!(
+            seen.windows(2).all(|pair| match sort {
+                KeySort::Issued => place(&pair[0]) < place(&pair[1]),
+                KeySort::Newest => place(&pair[0]) > place(&pair[1]),
+                KeySort::Label => label(&pair[0]) <= label(&pair[1]),
+                _ => share(&pair[0]) >= share(&pair[1]),
+            }),
+            "{sort:?}"
+        );
+    }
+}
+
+async fn keys_are_listed_by_state(store: impl Store) {
+    let records = {
+        let new = |n: usize| new_key(&format!("trial-key-number-{n}"), &n.to_string());
+        store.create((0..40).map(new).collect(), Actor::default()).await.unwrap()
+    };
+    let patch = async |at: usize, change: fn(&mut KeyPatch)| {
+        let mut patch = KeyPatch::default();
+        change(&mut patch);
+        change_record(&store, &records[at], KeyChange::Update(patch)).await;
+    };
+    for at in [3, 17] {
+        patch(at, |patch| patch.disabled = Some(true)).await;
+    }
+    for at in [5, 29, 30] {
+        patch(at, |patch| patch.expires_at = Some(Some(noon()))).await;
+    }
+    patch(8, |patch| patch.daily_limit = DailyLimit::new(1).ok()).await;
+    let one = store.get(KeyRef::new(records[8].id.as_str())).await.unwrap().unwrap().record;
+    take(&store, &QuotaSubject::from(&one), noon()).await.unwrap();
+    for (state, expected) in [
+        (KeyState::Disabled, vec!["3", "17"]),
+        (KeyState::Expired, vec!["5", "29", "30"]),
+        (KeyState::Exhausted, vec!["8"]),
+    ] {
+        let query = KeyPageQuery { limit: 10, state: Some(state), ..Default::default() };
+        let page = store.list(query).await.unwrap();
+        let labels: Vec<_> = page.keys.iter().map(|key| &*key.record.label).collect();
+        assert_eq!((labels, page.next), (expected, None), "{state:?}");
+    }
+    let query = KeyPageQuery { limit: 40, state: Some(KeyState::Active), ..Default::default() };
+    assert_eq!(store.list(query).await.unwrap().keys.len(), 34);
+}
+
+async fn change_record(store: &impl Store, record: &KeyRecord, what: KeyChange) {
+    change(store, record.id.as_str(), what).await;
+}
+
+async fn a_claim_gives_a_key_once(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    let token = ClaimToken::generate();
+    let offer = |token: &ClaimToken| {
+        let until = noon() + Duration::from_secs(60);
+        ClaimOffer::new(KeyRef::new(record.id.as_str()), token.clone(), until)
+    };
+    let offered = store.offer_claim(offer(&token), Actor::default()).await.unwrap().unwrap();
+    let claim = offered.claim.unwrap();
+    assert_eq!((claim.created_at, claim.opened_at), (noon(), None));
+    let seen = store.claim(token.clone()).await.unwrap().unwrap();
+    assert_eq!((seen.state, &*seen.label), (ClaimState::Open, "label"));
+    assert_eq!(store.claim(ClaimToken::generate()).await.unwrap(), None);
+
+    // Both ask at once.
+    let secret = |text| SecretKey::parse(text).unwrap();
+    let (one, other) = (secret("trial-key-second-123"), secret("trial-key-third-123"));
+    let open =
+        |secret: &SecretKey| store.open_claim(token.clone(), secret.clone(), Actor::default());
+    let (first, second) = tokio::join!(open(&one), open(&other));
+    let (won, lost) = match first.unwrap() {
+        Opening::Opened(_) => (one, second.unwrap()),
+        lost => (other, lost),
+    };
+    assert_eq!(lost, Opening::Refused(ClaimState::Opened(noon())));
+    assert_eq!(store.find(&won).await.unwrap().unwrap().id, record.id);
+    assert!(store.find(&secret("trial-key-first-123")).await.unwrap().is_none());
+    let shown = store.get(KeyRef::new(record.id.as_str())).await.unwrap().unwrap();
+    assert_eq!(shown.claim.unwrap().opened_at, Some(noon()));
+    let trail = store.audit(AuditQuery { limit: 9, ..Default::default() }).await.unwrap();
+    let actions: Vec<_> = trail.iter().map(|entry| &*entry.action).collect();
+    assert_eq!(actions, ["key.claim.open", "key.claim.offer", "key.create"]);
+    assert!(trail.iter().all(|entry| !entry.detail.contains(token.expose())));
+}
+
+async fn what_withdraws_a_claim_keeps_its_link_from_working(store: impl Store) {
+    let secret = SecretKey::parse("trial-key-claimed-123").unwrap();
+    for (n, what) in ["another", "rotation", "deletion", "disabled", "time"].into_iter().enumerate()
+    {
+        let record = issue(&store, &format!("trial-key-number-{n}")).await;
+        let (token, by) = (ClaimToken::generate(), Actor::default);
+        let offer = async |token: &ClaimToken, until| {
+            let offer = ClaimOffer::new(KeyRef::new(record.id.as_str()), token.clone(), until);
+            store.offer_claim(offer, by()).await.unwrap().unwrap();
+        };
+        let until = if what == "time" { noon() } else { noon() + Duration::from_secs(60) };
+        offer(&token, until).await;
+        match what {
+            "another" => offer(&ClaimToken::generate(), until).await,
+            "rotation" => {
+                let secret = SecretKey::parse("trial-key-rotated-123").unwrap();
+                let rotation = Rotation { secret, grace: Duration::ZERO };
+                change_record(&store, &record, KeyChange::Rotate(rotation)).await;
+            }
+            "deletion" => change_record(&store, &record, KeyChange::Delete).await,
+            "disabled" => {
+                let mut patch = KeyPatch::default();
+                patch.disabled = Some(true);
+                change_record(&store, &record, KeyChange::Update(patch)).await;
+            }
+            _ => {}
+        }
+        let state = if what == "time" { ClaimState::Expired } else { ClaimState::Withdrawn };
+        let opened = store.open_claim(token.clone(), secret.clone(), by()).await.unwrap();
+        assert_eq!(opened, Opening::Refused(state), "{what}");
+        assert_eq!(store.claim(token).await.unwrap().unwrap().state, state, "{what}");
+        assert!(store.find(&secret).await.unwrap().is_none(), "{what}");
+    }
+}
+
 async fn a_search_finds_text_and_no_patterns(store: impl Store) {
     let keys = vec![
         new_key("trial-key-number-1", "用户A"),
@@ -272,8 +495,21 @@ async fn a_search_finds_text_and_no_patterns(store: impl Store) {
         new_key("trial-key-number-3", "100 surefthing"),
     ];
     store.create(keys, Actor::default()).await.unwrap();
-    for (search, found) in [("用户", 1), ("0% SURE_", 1), ("%", 1), ("100", 2), ("nobody", 0)] {
-        let query = KeyPageQuery { limit: 10, after: None, search: Some(search.to_owned()) };
+    let hash = SecretKey::parse("trial-key-number-2").unwrap().hash().to_hex();
+    for (search, found) in [
+        ("用户", 1),
+        ("0% SURE_", 1),
+        ("%", 1),
+        ("100", 2),
+        ("nobody", 0),
+        ("trial-key-number-3", 1),
+        (&*hash, 1),
+        (&hash[..8], 1),
+        (&hash.to_uppercase()[..8], 1),
+        (&hash[..7], 0),
+    ] {
+        let query =
+            KeyPageQuery { limit: 10, search: Some(search.to_owned()), ..Default::default() };
         assert_eq!(store.list(query).await.unwrap().keys.len(), found, "{search}");
     }
 }

@@ -4,13 +4,13 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     AdminBody,
-    input::{from_json, from_query},
+    input::{FromHeaders, from_json, from_query},
     query::decode,
     refusal::Refusal,
     service::Shared,
@@ -19,15 +19,18 @@ use super::{
 use crate::{
     body::ResponseBody,
     error::Reject,
-    store::{Actor, AdminStore, KeyRef},
+    store::{Actor, AdminStore, KeyRef, KeyVersion},
 };
 
-/// What a handler is given: who asks, and what the call takes of path, query and body.
-pub(super) struct Asked<P = (), Q = Nothing, B = ()> {
+/// What a handler is given: who asks, and what the call takes of path, query, body and header.
+pub(super) struct Asked<P = (), Q = Nothing, B = (), H = ()> {
     pub(super) by: Actor,
     pub(super) path: P,
     pub(super) query: Q,
     pub(super) body: B,
+    pub(super) header: H,
+    /// The body as it came.
+    pub(super) raw: Bytes,
 }
 
 /// A request whose parts are not yet read.
@@ -37,6 +40,7 @@ pub(super) struct Unread {
     pub(super) key: Option<String>,
     pub(super) query: Option<String>,
     pub(super) body: Bytes,
+    pub(super) headers: HeaderMap,
 }
 
 /// A query without parameters.
@@ -49,6 +53,9 @@ pub(super) struct Json<T>(pub(super) T);
 
 /// JSON, as the answer 201.
 pub(super) struct Created<T>(pub(super) T);
+
+/// An answer about one key in one state, which its `ETag` names.
+pub(super) struct Tagged<A>(pub(super) KeyVersion, pub(super) A);
 
 /// What a call takes of the path.
 pub(super) trait FromPath: Sized {
@@ -103,6 +110,8 @@ type Running = Pin<Box<dyn Future<Output = Result<Response<AdminBody>, Refusal>>
 pub(super) struct Described {
     pub(super) query: Schema,
     pub(super) body: Option<Schema>,
+    /// Name, meaning and schema of the header that is taken.
+    pub(super) header: Option<(&'static str, &'static str, Schema)>,
     /// Whether a body is needed: an empty one is an object without members.
     pub(super) needs_body: bool,
     pub(super) status: StatusCode,
@@ -111,7 +120,7 @@ pub(super) struct Described {
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Call<S, R> {
-    pub(super) fn new<P, Q, B, A, F, Fut>(
+    pub(super) fn new<P, Q, B, H, A, F, Fut>(
         method: Method,
         path: &'static str,
         id: &'static str,
@@ -122,8 +131,9 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Call<S, R> {
         P: FromPath,
         Q: DeserializeOwned + JsonSchema,
         B: FromBody,
+        H: FromHeaders,
         A: Answers,
-        F: Fn(Arc<Shared<S, R>>, Asked<P, Q, B>) -> Fut + Send + Sync + 'static,
+        F: Fn(Arc<Shared<S, R>>, Asked<P, Q, B, H>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<A, Refusal>> + Send + 'static,
     {
         let run = move |shared: Arc<Shared<S, R>>, unread: Unread| -> Running {
@@ -142,7 +152,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Call<S, R> {
             is_open: false,
             reads_body: B::READ,
             refusals: Vec::new(),
-            describe: describe::<Q, B, A>,
+            describe: describe::<Q, B, H, A>,
             run: Box::new(run),
         }
     }
@@ -172,24 +182,27 @@ impl Described {
     }
 }
 
-fn read<P: FromPath, Q: DeserializeOwned, B: FromBody>(
+fn read<P: FromPath, Q: DeserializeOwned, B: FromBody, H: FromHeaders>(
     unread: Unread,
-) -> Result<Asked<P, Q, B>, Refusal> {
+) -> Result<Asked<P, Q, B, H>, Refusal> {
     Ok(Asked {
         path: P::from_path(unread.key.as_deref())?,
         query: from_query(unread.query.as_deref())?,
+        header: H::from_headers(&unread.headers)?,
         body: B::from_body(&unread.body)?,
+        raw: unread.body,
         by: unread.by,
     })
 }
 
-fn describe<Q: JsonSchema, B: FromBody, A: Answers>(
+fn describe<Q: JsonSchema, B: FromBody, H: FromHeaders, A: Answers>(
     input: &mut SchemaGenerator,
     output: &mut SchemaGenerator,
 ) -> Described {
     Described {
         query: Q::json_schema(input),
         body: B::schema(input),
+        header: H::described(),
         needs_body: B::is_needed(),
         status: A::STATUS,
         headers: A::HEADERS,
@@ -255,14 +268,36 @@ impl<T: Serialize + JsonSchema> Answers for Json<T> {
     }
 }
 
-impl<T: Serialize + JsonSchema> Answers for Created<T> {
+impl<T: Serialize + JsonSchema> Answers for Created<Json<T>> {
     const STATUS: StatusCode = StatusCode::CREATED;
 
     fn response(self) -> Response<AdminBody> {
-        ResponseBody::answer(answer(Self::STATUS, &self.0))
+        let Self(Json(value)) = self;
+        ResponseBody::answer(answer(Self::STATUS, &value))
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
         Json::<T>::content(generator)
+    }
+}
+
+impl<A: Answers> Answers for Tagged<A> {
+    const STATUS: StatusCode = A::STATUS;
+    const HEADERS: &'static [(&'static str, &'static str)] = &[(
+        "ETag",
+        "Names the state of the key's record, for `If-Match`. Its figures are no part of it.",
+    )];
+
+    fn response(self) -> Response<AdminBody> {
+        let Self(version, answer) = self;
+        let mut response = answer.response();
+        if let Ok(tag) = HeaderValue::try_from(format!("\"{version}\"")) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response
+    }
+
+    fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+        A::content(generator)
     }
 }

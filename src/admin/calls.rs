@@ -17,13 +17,19 @@ where
     const KEYS: &str = "/keys";
     const KEY: &str = "/keys/{ref}";
     let exists = || Refusal::store(&StoreError::new(StoreErrorKind::Conflict));
+    let changed = Refusal::other_version;
     vec![
         Call::new(Method::GET, KEYS, "listKeys", "Keys, page by page", Shared::list_keys),
         Call::new(Method::POST, KEYS, "createKeys", "Issue a key, or many", Shared::create_keys)
-            .refuses(exists()),
+            .refuses(exists())
+            .refuses(Refusal::request_in_progress())
+            .refuses(Refusal::already_issued(&["key_0123456789abcdef".into()]))
+            .refuses(Refusal::other_request()),
         Call::new(Method::GET, KEY, "getKey", "One key", Shared::get_key),
-        Call::new(Method::PATCH, KEY, "updateKey", "Change a key", Shared::update_key),
-        Call::new(Method::DELETE, KEY, "deleteKey", "Stop a key for ever", Shared::delete_key),
+        Call::new(Method::PATCH, KEY, "updateKey", "Change a key", Shared::update_key)
+            .refuses(changed()),
+        Call::new(Method::DELETE, KEY, "deleteKey", "Stop a key for ever", Shared::delete_key)
+            .refuses(changed()),
         Call::new(
             Method::POST,
             "/keys/{ref}/rotate",
@@ -31,7 +37,15 @@ where
             "Give a key a new secret",
             Shared::rotate_key,
         )
-        .refuses(exists()),
+        .refuses(exists())
+        .refuses(changed()),
+        Call::new(
+            Method::POST,
+            "/keys/{ref}/claim",
+            "claimKey",
+            "Make a link by which somebody gets the key",
+            Shared::claim_key,
+        ),
         Call::new(Method::GET, "/usage", "getUsage", "What was used", Shared::usage)
             .refuses(Refusal::unknown_key()),
         Call::new(
@@ -41,7 +55,8 @@ where
             "Set today's count of one key to 0",
             Shared::reset_usage,
         )
-        .refuses(Refusal::unknown_key()),
+        .refuses(Refusal::unknown_key())
+        .refuses(changed()),
         Call::new(Method::GET, "/audit", "getAudit", "The audit trail", Shared::audit),
         Call::new(
             Method::GET,

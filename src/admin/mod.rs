@@ -53,12 +53,13 @@
 //! # }
 //! ```
 
+mod answers;
 mod attempts;
 mod audit;
 mod auth;
 mod call;
 mod calls;
-mod claim_page;
+mod claim;
 mod csv;
 mod future;
 mod input;
@@ -75,6 +76,7 @@ mod usage;
 mod view;
 
 pub use auth::ClientAddr;
+pub use claim::{ClaimBody, ClaimFuture, ClaimService, claim_service};
 pub use future::ResponseFuture;
 pub use service::{AdminBody, AdminService, admin_service};
 pub use tokens::{AdminTokens, InvalidAdminToken};

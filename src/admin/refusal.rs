@@ -2,7 +2,12 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 
-use crate::error::{Rejection, StoreError};
+use crate::{
+    clock::rfc3339,
+    error::{Rejection, StoreError},
+    key::KeyId,
+    store::ClaimState,
+};
 
 /// A rejection, boxed so that results stay small.
 #[derive(Clone, Debug)]
@@ -79,6 +84,51 @@ impl Refusal {
 
     pub(super) fn unknown_key() -> Self {
         Self::new(StatusCode::NOT_FOUND, KIND, "key_not_found", "No such key.")
+    }
+
+    pub(super) fn unknown_claim() -> Self {
+        Self::new(StatusCode::NOT_FOUND, KIND, "claim_not_found", "No such link.")
+    }
+
+    /// Why a claim that is not open gives nothing.
+    pub(super) fn claim_is_over(state: ClaimState) -> Self {
+        let (code, message) = match state {
+            ClaimState::Opened(at) => {
+                ("claim_opened", format!("This link was opened at {}.", rfc3339(at)))
+            }
+            ClaimState::Expired => ("claim_expired", "This link has expired.".to_owned()),
+            _ => ("claim_withdrawn", "This link was withdrawn.".to_owned()),
+        };
+        Self::new(StatusCode::GONE, KIND, code, message)
+    }
+
+    pub(super) fn request_in_progress() -> Self {
+        let message = "A request with this `Idempotency-Key` is at work. Ask again in a moment.";
+        let mut refusal = Self::new(StatusCode::CONFLICT, KIND, "request_in_progress", message);
+        refusal.0.headers.insert(header::RETRY_AFTER, 1.into());
+        refusal
+    }
+
+    /// The keys of this request were issued, and their texts are kept nowhere.
+    pub(super) fn already_issued(ids: &[KeyId]) -> Self {
+        let some: Vec<&str> = ids.iter().take(3).map(KeyId::as_str).collect();
+        let (some, more) = (some.join(", "), if ids.len() > 3 { ", …" } else { "" });
+        let message = format!(
+            "This request has issued keys before ({}: {some}{more}). Their texts cannot be shown \
+             again: rotate a key for a new one.",
+            ids.len()
+        );
+        Self::new(StatusCode::CONFLICT, KIND, "already_issued", message)
+    }
+
+    pub(super) fn other_request() -> Self {
+        let message = "Another request had this `Idempotency-Key`.";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, KIND, "idempotency_key_reused", message)
+    }
+
+    pub(super) fn other_version() -> Self {
+        let message = "The key was changed meanwhile. Read it again.";
+        Self::new(StatusCode::PRECONDITION_FAILED, KIND, "version_changed", message)
     }
 
     pub(super) fn too_many_attempts(wait: Duration) -> Self {

@@ -8,6 +8,7 @@ use super::view::Instant;
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyId},
+    store::{KeyState, KeyVersion, PageCursor},
 };
 
 macro_rules! schema {
@@ -30,5 +31,8 @@ macro_rules! schema {
 
 schema!(KeyId, {"type": "string", "examples": ["key_0123456789abcdef"]});
 schema!(DailyLimit, {"type": "integer", "minimum": 0, "maximum": DailyLimit::MAX});
+schema!(PageCursor, {"anyOf": [{"type": "integer"}, {"type": "string"}]});
+schema!(KeyVersion, {"type": "string", "pattern": "^[0-9a-f]{32}$"});
+schema!(KeyState, {"type": "string", "enum": KeyState::ALL.map(KeyState::as_str)});
 schema!(Day, {"type": "string", "format": "date", "examples": ["2026-11-22"]});
 schema!(Instant, {"type": "string", "format": "date-time", "examples": ["2026-11-22T08:30:00Z"]});

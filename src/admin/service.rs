@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use super::{
     AdminRows, AdminTokens, ClientAddr, ResponseFuture,
+    answers::Answers,
     attempts::Attempts,
     auth::NoteBudget,
     call::{Call, Unread},
@@ -49,6 +50,8 @@ pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
         prefix: "/admin".into(),
         allow: None,
         attempts: Arc::new(Attempts::new()),
+        answers: Arc::default(),
+        claim_url: "/claim".into(),
         notes: Arc::new(NoteBudget::new()),
         refused_outside: Vec::new(),
         api: Arc::default(),
@@ -70,6 +73,9 @@ pub(super) struct Shared<S, R> {
     page: Page,
     pub(super) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
     pub(super) attempts: Arc<Attempts>,
+    pub(super) answers: Arc<Answers>,
+    /// Where claims are opened.
+    pub(super) claim_url: Arc<str>,
     pub(super) notes: Arc<NoteBudget>,
     pub(super) refused_outside: Vec<Rejection>,
     api: Arc<OnceLock<Api<S, R>>>,
@@ -102,6 +108,8 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             page: shared.page,
             allow: shared.allow,
             attempts: shared.attempts,
+            answers: shared.answers,
+            claim_url: shared.claim_url,
             notes: shared.notes,
             refused_outside: shared.refused_outside,
             api: Arc::default(),
@@ -123,6 +131,13 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             prefix: prefix.into(),
             ..Arc::unwrap_or_clone(self.shared)
         })
+    }
+
+    /// Where [`claim_service`](super::claim_service) is mounted, for the links of claims: a path of
+    /// this server, or a whole URL. `/claim` if this is not called.
+    #[must_use]
+    pub fn claim_url(self, url: &str) -> Self {
+        Self::from_shared(Shared { claim_url: url.into(), ..Arc::unwrap_or_clone(self.shared) })
     }
 
     /// Describes one more refusal of every call in `openapi.json`: one that is answered by what
@@ -193,6 +208,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             key: key.map(str::to_owned),
             query: head.uri.query().map(str::to_owned),
             body: if call.reads_body { read(body).await? } else { Bytes::new() },
+            headers: head.headers.clone(),
         };
         (call.run)(self.clone(), unread).await
     }
@@ -207,7 +223,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     }
 }
 
-async fn read<B>(body: B) -> Result<Bytes, Refusal>
+pub(super) async fn read<B>(body: B) -> Result<Bytes, Refusal>
 where
     B: Body,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -227,7 +243,7 @@ pub(super) const GUARDS: [(HeaderName, &str); 4] = [
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
 
-fn guard(headers: &mut HeaderMap) {
+pub(super) fn guard(headers: &mut HeaderMap) {
     for (name, value) in GUARDS {
         headers.insert(name, HeaderValue::from_static(value));
     }

@@ -11,12 +11,17 @@ use crate::{
     clock::rfc3339,
     error::json,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
-    store::KeySummary,
+    store::{ClaimSummary, KeyState, KeySummary, KeyVersion},
 };
 
 /// A JSON answer with this status, of plain structs that cannot fail to serialise.
 pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response<Bytes> {
-    let mut response = Response::new(json(value));
+    json_response(status, json(value))
+}
+
+/// An answer of this JSON.
+pub(super) fn json_response(status: StatusCode, json: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(json);
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -45,6 +50,8 @@ pub(super) struct IssuedKey {
     created_at: Option<Instant>,
     expires_at: Option<Instant>,
     disabled: bool,
+    /// What `If-Match` takes, in quotes.
+    version: KeyVersion,
 }
 
 impl IssuedKey {
@@ -57,7 +64,12 @@ impl IssuedKey {
             created_at: record.created_at.map(Instant),
             expires_at: record.expires_at.map(Instant),
             disabled: record.disabled,
+            version: KeyVersion::of(record, Some(secret.hash())),
         }
+    }
+
+    pub(super) fn version(&self) -> KeyVersion {
+        self.version
     }
 }
 
@@ -78,11 +90,17 @@ pub(super) struct ListedKey {
     last_used_at: Option<Instant>,
     expires_at: Option<Instant>,
     disabled: bool,
+    state: KeyState,
+    /// Its latest claim; `null` if there is none, or it was withdrawn.
+    claim: Option<MadeClaim>,
+    /// What `If-Match` takes, in quotes.
+    version: KeyVersion,
 }
 
-impl From<KeySummary> for ListedKey {
-    fn from(summary: KeySummary) -> Self {
+impl ListedKey {
+    pub(super) fn new(summary: KeySummary, now: SystemTime) -> Self {
         let remaining = summary.remaining();
+        let (state, version) = (summary.state(now), summary.version());
         let record = summary.record;
         Self {
             id: record.id,
@@ -96,6 +114,28 @@ impl From<KeySummary> for ListedKey {
             last_used_at: summary.last_used_at.map(Instant),
             expires_at: record.expires_at.map(Instant),
             disabled: record.disabled,
+            state,
+            claim: summary.claim.map(MadeClaim::from),
+            version,
+        }
+    }
+}
+
+/// A claim as its operator sees it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct MadeClaim {
+    created_at: Instant,
+    /// Until when its link can be opened.
+    expires_at: Instant,
+    opened_at: Option<Instant>,
+}
+
+impl From<ClaimSummary> for MadeClaim {
+    fn from(claim: ClaimSummary) -> Self {
+        Self {
+            created_at: Instant(claim.created_at),
+            expires_at: Instant(claim.expires_at),
+            opened_at: claim.opened_at.map(Instant),
         }
     }
 }

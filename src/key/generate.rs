@@ -93,7 +93,7 @@ fn checksum(text: &str) -> String {
     check
 }
 
-fn push_random(text: &mut String, count: usize) {
+pub(super) fn push_random(text: &mut String, count: usize) {
     let end = text.len() + count;
     while text.len() < end {
         let mut bytes = [0; 32];

@@ -2,11 +2,13 @@
 //!
 //! A generated key follows `trial-{user}-{yyyymmdd}-{random}`; see [`SecretKey::generate`].
 
+mod claim;
 mod credential;
 mod generate;
 mod record;
 mod secret;
 
+pub use claim::ClaimToken;
 pub(crate) use credential::bearer;
 pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use record::{DailyLimit, InvalidDailyLimit, KeyId, KeyRecord};

@@ -82,6 +82,20 @@ impl KeyHash {
         hex(&self.0)
     }
 
+    /// The hash of 64 hexadecimal digits, in any case.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if digits.len() != 64 || !digits.is_ascii() {
+            return None;
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let two = digits.get(2 * at..2 * at + 2)?;
+            let plain = two.bytes().all(|digit| digit.is_ascii_hexdigit());
+            *byte = if plain { u8::from_str_radix(two, 16).ok()? } else { return None };
+        }
+        Some(Self(bytes))
+    }
+
     /// The 32 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

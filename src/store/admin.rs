@@ -1,14 +1,12 @@
-use std::{
-    fmt,
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
-use super::{StoreFuture, UsageReader};
+use super::{
+    Changed, ClaimOffer, Created, KeyEdit, KeyPage, KeyPageQuery, KeySummary, Once, StoreFuture,
+    UsageReader,
+};
 use crate::{
     clock::Day,
-    key::{DailyLimit, KeyHash, KeyId, KeyRecord, SecretKey},
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
 };
 
 /// Issues and changes keys.
@@ -19,15 +17,21 @@ pub trait AdminStore: UsageReader {
     /// Issues keys, all or none.
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>>;
 
+    /// Issues keys, all or none, unless the same request has done so within the last 24 hours.
+    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created>;
+
     /// One page of keys, in the order of their issue.
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage>;
 
     /// One key, or `None` if it is unknown.
     fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>>;
 
-    /// Does `change` to one key. `None` if it is unknown; else the key after the change (for a
-    /// deletion: before it).
-    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>>;
+    /// Changes one key.
+    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed>;
+
+    /// Makes a claim for a key, in the place of one that was not opened. `None` if the key is
+    /// unknown.
+    fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>>;
 
     /// Notes what happened without changing a key: a refused attempt.
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()>;
@@ -106,109 +110,6 @@ impl fmt::Debug for KeyRef {
     }
 }
 
-/// A change to one key.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum KeyChange {
-    /// New values for some fields.
-    Update(KeyPatch),
-    /// A new secret for the same record and the same day's count.
-    Rotate(Rotation),
-    /// Today's used units go back to 0.
-    ResetUsage,
-    /// The key stops; its usage history stays.
-    Delete,
-}
-
-impl KeyChange {
-    /// The change's name in the audit trail.
-    pub fn action(&self) -> &'static str {
-        match self {
-            Self::Update(_) => "key.update",
-            Self::Rotate(_) => "key.rotate",
-            Self::ResetUsage => "key.reset_usage",
-            Self::Delete => "key.delete",
-        }
-    }
-}
-
-/// New values for some fields of a record; `None` leaves a field as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyPatch {
-    /// The new label.
-    pub label: Option<String>,
-    /// The new limit.
-    pub daily_limit: Option<DailyLimit>,
-    /// The new expiry; `Some(None)` takes it away.
-    pub expires_at: Option<Option<SystemTime>>,
-    /// Switched off or on.
-    pub disabled: Option<bool>,
-}
-
-/// A new secret for a record.
-#[derive(Clone, Debug)]
-pub struct Rotation {
-    /// The new key.
-    pub secret: SecretKey,
-    /// How long the old one still works.
-    pub grace: Duration,
-}
-
-impl Rotation {
-    /// Until when the old key still works after a rotation at `now`; `None` if it stops at once.
-    pub(crate) fn old_until(&self, now: SystemTime) -> Option<SystemTime> {
-        let grace = self.grace.min(Duration::from_secs(u32::MAX.into()));
-        (!grace.is_zero()).then(|| now + grace)
-    }
-
-    /// The hash of the new key.
-    pub fn hash(&self) -> KeyHash {
-        self.secret.hash()
-    }
-}
-
-/// A record with its figures.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeySummary {
-    /// The record.
-    pub record: KeyRecord,
-    /// Units used today.
-    pub used_today: u64,
-    /// Units used on all days.
-    pub total_used: u64,
-    /// The last admitted request.
-    pub last_used_at: Option<SystemTime>,
-}
-
-impl KeySummary {
-    /// Units left today, or `None` if there is no limit.
-    pub fn remaining(&self) -> Option<u64> {
-        self.record.daily_limit.limited().map(|limit| limit.saturating_sub(self.used_today))
-    }
-}
-
-/// Which page of keys is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyPageQuery {
-    /// At most so many keys.
-    pub limit: usize,
-    /// Where the page before ended: its [`KeyPage::next`].
-    pub after: Option<u64>,
-    /// Only keys whose label, id or masked key holds this text, in any case.
-    pub search: Option<String>,
-}
-
-/// One page of keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyPage {
-    /// The keys.
-    pub keys: Vec<KeySummary>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<u64>,
-}
-
 /// Which audit entries are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditQuery {
@@ -242,6 +143,10 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         (**self).create(keys, by)
     }
 
+    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
+        (**self).create_once(keys, once, by)
+    }
+
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
         (**self).list(query)
     }
@@ -250,8 +155,12 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         (**self).get(key)
     }
 
-    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
-        (**self).change(key, change, by)
+    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
+        (**self).change(edit)
+    }
+
+    fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        (**self).offer_claim(offer, by)
     }
 
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {

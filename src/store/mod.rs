@@ -7,6 +7,7 @@
 //! | [`UsageSink`] | `UsageRecorderLayer` | keeping a finished request's event |
 //! | [`UsageReader`] | the holder's and the operator's reports | figures of the past |
 //! | [`AdminStore`] | `admin_service()` | issuing and changing keys, the audit trail |
+//! | [`ClaimStore`] | `claim_service()` | giving a key to whoever has its link |
 //!
 //! All are object safe (`Arc<dyn QuotaStore>` is a [`QuotaStore`]) because their calls return a
 //! [`StoreFuture`], which costs no allocation when the answer is in memory.
@@ -15,8 +16,10 @@ mod admin;
 #[cfg(feature = "sqlite")]
 mod allowance;
 mod audit;
+mod claim;
 mod counter;
 mod draft;
+mod edit;
 mod future;
 #[cfg(feature = "sqlite")]
 mod journal;
@@ -25,6 +28,8 @@ mod keys;
 pub mod memory;
 #[cfg(all(test, model))]
 mod model;
+mod once;
+mod page;
 mod quota;
 pub(crate) mod rate_headers;
 mod reader;
@@ -32,20 +37,26 @@ mod report;
 mod requests;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod summary;
 mod sync;
 mod units;
 mod usage;
 
-pub use admin::{
-    Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyPatch, KeyRef,
-    KeySummary, NewKey, Rotation,
-};
+pub use admin::{Actor, AdminStore, AuditEntry, AuditQuery, KeyRef, NewKey};
+pub use claim::{Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, Opening};
+pub(crate) use claim::{OFFERED, OPENED, offer_detail};
 pub use draft::Abandoned;
 pub(crate) use draft::{Draft, Upload};
+pub use edit::{Changed, KeyChange, KeyEdit, KeyPatch, Rotation};
 pub use future::StoreFuture;
 pub use keys::KeyStore;
+pub(crate) use once::REMEMBERED;
+pub use once::{Created, Once};
+pub(crate) use page::Place;
+pub use page::{InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, PageCursor};
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};
 pub use reader::{GroupBy, Page, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRow, plain_path};
+pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
 pub use units::Units;
 pub use usage::{LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageSink};

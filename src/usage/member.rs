@@ -1,123 +1,257 @@
-//! Finds a member of the outermost object of a JSON text that passes by in any chunks.
+//! Finds members of a JSON object that passes by in any chunks.
 
 use memchr::memchr;
 
-/// Finds the string that is the value of one member of the outermost object, in bounded memory.
-/// Members of inner objects and text in strings are not taken for it.
+/// A member that is looked for.
 #[derive(Debug)]
-pub(super) struct TopMemberScanner {
-    /// The member's name, with its quotes.
-    name: &'static [u8],
-    depth: u32,
-    /// What the next string in the outermost object is.
-    next: Next,
-    string: Option<Text>,
-    is_over: bool,
+pub(super) struct Member {
+    /// Its name, in quotes. A name that is written with escapes is taken for another.
+    pub(super) name: &'static [u8],
+    /// The most bytes that its value may have.
+    pub(super) longest: usize,
 }
 
-/// What a string in the outermost object is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Next {
-    Name,
-    /// The value of the member with this name, or of another.
-    Value(bool),
+/// A member that was found.
+#[derive(Debug, PartialEq)]
+pub(super) struct Found<'a> {
+    /// Its place among those that are looked for.
+    pub(super) member: usize,
+    /// The place among the inner objects of the one that it is in; `None` in the outermost.
+    pub(super) within: Option<usize>,
+    /// Its value as it is written; `None` if that is too long.
+    pub(super) value: Option<&'a [u8]>,
 }
 
-/// A string that has begun.
+/// Finds members of the outermost object and of some of the objects right in it. Nothing else is
+/// taken for them: not what lies deeper, and not what strings say.
+///
+/// It copies a name or value only if that comes in several chunks, and takes no more memory than the
+/// longest, at any depth. Of members with the same name each is found.
 #[derive(Debug)]
-struct Text {
-    /// Its bytes so far, quotes and escapes as they are, if it is of interest.
-    kept: Option<Vec<u8>>,
-    /// Whether its next byte is escaped.
+pub(super) struct MemberScanner {
+    members: &'static [Member],
+    /// The names, in quotes, of the inner objects.
+    inner: &'static [&'static [u8]],
+    within: Option<usize>,
+    place: Place,
+    /// What the latest name stands for.
+    named: Named,
+    /// Whether the next byte of a string is escaped.
     escaped: bool,
+    /// How many objects and arrays are open in a value that is passed over, and whether a string is.
+    depth: u64,
+    in_string: bool,
+    /// What of a name or value came in earlier chunks.
+    kept: Vec<u8>,
+    /// How many bytes more may be kept; `None` if it is not of interest or too long.
+    room: Option<usize>,
 }
 
-/// The longest string that is kept.
-const LONGEST: usize = 256;
+/// What comes next in an object whose members are looked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    Object,
+    Name,
+    InName,
+    Colon,
+    Value,
+    InString,
+    /// The rest of an object or array.
+    InNested,
+    /// The rest of a number, `true`, `false` or `null`.
+    InLiteral,
+    Comma,
+    /// Nothing: the object has ended, or this is no JSON.
+    Over,
+}
 
-impl TopMemberScanner {
-    /// Looks for `"model"`.
-    pub(super) fn model() -> Self {
-        let name = b"\"model\"";
-        Self { name, depth: 0, next: Next::Name, string: None, is_over: false }
+#[derive(Clone, Copy, Debug)]
+enum Named {
+    Member(usize),
+    Inner(usize),
+    Other,
+}
+
+/// Longer than any name that is looked for.
+const LONGEST_NAME: usize = 32;
+
+impl MemberScanner {
+    pub(super) fn new(members: &'static [Member], inner: &'static [&'static [u8]]) -> Self {
+        Self {
+            members,
+            inner,
+            within: None,
+            place: Place::Object,
+            named: Named::Other,
+            escaped: false,
+            depth: 0,
+            in_string: false,
+            kept: Vec::new(),
+            room: None,
+        }
+    }
+
+    /// Begins anew, with another object.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.members, self.inner);
+    }
+
+    /// Whether nothing of the object has come.
+    pub(super) fn is_unbegun(&self) -> bool {
+        self.place == Place::Object
     }
 
     /// Whether nothing more can be found.
     pub(super) fn is_over(&self) -> bool {
-        self.is_over
+        self.place == Place::Over
     }
 
-    /// Scans the next chunk; gives the value once, when it is whole.
-    pub(super) fn scan(&mut self, chunk: &[u8]) -> Option<String> {
-        let mut rest = chunk;
-        while !self.is_over && !rest.is_empty() {
-            if let Some(string) = &mut self.string {
-                let used = string.take(rest);
-                let (taken, left) = rest.split_at(used.unwrap_or(rest.len()));
-                string.keep(taken);
-                rest = left;
-                if used.is_some()
-                    && let Some(value) = self.end_string()
-                {
-                    return Some(value);
+    /// Scans the next chunk, and hands on each member whose value ends in it.
+    pub(super) fn scan(&mut self, chunk: &[u8], mut found: impl FnMut(Found<'_>)) {
+        // Where in this chunk the name or value begins that may have to be kept.
+        let mut begin = 0;
+        let mut at = 0;
+        while at < chunk.len() {
+            let rest = &chunk[at..];
+            let length = match self.place {
+                Place::Over => return,
+                Place::InName | Place::InString => self.string_end(rest),
+                Place::InNested => self.nested_end(rest),
+                Place::InLiteral => rest.iter().position(|&byte| ends_literal(byte)),
+                _ => {
+                    self.step(rest[0]);
+                    begin = at;
+                    at += 1;
+                    continue;
                 }
-            } else {
-                let (byte, left) = rest.split_first()?;
-                self.step(*byte);
-                rest = left;
+            };
+            let Some(length) = length else { break };
+            at += length;
+            match self.place {
+                Place::InName => self.end_name(&chunk[begin..at]),
+                _ => self.end_value(&chunk[begin..at], &mut found),
             }
         }
-        None
+        self.keep(&chunk[begin..]);
     }
 
+    /// Reads a byte of the structure.
     fn step(&mut self, byte: u8) {
-        match byte {
-            b'"' => {
-                let is_of_interest = self.depth == 1 && self.next != Next::Value(false);
-                let kept = is_of_interest.then(|| vec![byte]);
-                self.string = Some(Text { kept, escaped: false });
+        self.place = match (self.place, byte) {
+            (place, b' ' | b'\t' | b'\n' | b'\r') => place,
+            (Place::Object, b'{') => Place::Name,
+            (Place::Name, b'"') => {
+                self.room = Some(LONGEST_NAME);
+                Place::InName
             }
-            b'{' | b'[' => {
-                // The outermost value must be an object.
-                self.is_over |= self.depth == 0 && byte == b'[';
-                self.depth += 1;
-            }
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                self.is_over |= self.depth == 0;
-            }
-            b',' if self.depth == 1 => self.next = Next::Name,
-            _ => {}
+            (Place::Colon, b':') => Place::Value,
+            (Place::Value, _) => self.begin_value(byte),
+            (Place::Comma, b',') => Place::Name,
+            (Place::Name | Place::Comma, b'}') if self.within.take().is_some() => Place::Comma,
+            _ => Place::Over,
         }
     }
 
-    /// A string is whole; gives the value if it is that.
-    fn end_string(&mut self) -> Option<String> {
-        let kept = self.string.take()?.kept;
-        if self.depth != 1 {
-            self.is_over |= self.depth == 0;
+    fn begin_value(&mut self, byte: u8) -> Place {
+        self.room = match self.named {
+            Named::Member(member) => Some(self.members[member].longest),
+            _ => None,
+        };
+        match (byte, self.named) {
+            (b'{', Named::Inner(inner)) => {
+                self.within = Some(inner);
+                Place::Name
+            }
+            (b'{' | b'[', _) => {
+                self.depth = 1;
+                Place::InNested
+            }
+            (b'"', _) => Place::InString,
+            (b'}' | b']' | b',' | b':', _) => Place::Over,
+            _ => Place::InLiteral,
+        }
+    }
+
+    fn end_name(&mut self, end: &[u8]) {
+        let (members, inner, is_outermost) = (self.members, self.inner, self.within.is_none());
+        let name = self.whole(end).unwrap_or_default();
+        self.named = if let Some(at) = members.iter().position(|member| member.name == name) {
+            Named::Member(at)
+        } else if let Some(at) = inner.iter().position(|inner| *inner == name && is_outermost) {
+            Named::Inner(at)
+        } else {
+            Named::Other
+        };
+        self.forget(Place::Colon);
+    }
+
+    fn end_value(&mut self, end: &[u8], found: &mut impl FnMut(Found<'_>)) {
+        if let Named::Member(member) = self.named {
+            let within = self.within;
+            found(Found { member, within, value: self.whole(end) });
+        }
+        self.forget(Place::Comma);
+    }
+
+    /// The name or value that ends with these bytes, unless it is too long.
+    fn whole<'a>(&'a mut self, end: &'a [u8]) -> Option<&'a [u8]> {
+        if end.len() > self.room? {
             return None;
         }
-        match self.next {
-            Next::Name => self.next = Next::Value(kept.as_deref() == Some(self.name)),
-            Next::Value(true) => {
-                self.is_over = true;
-                return serde_json::from_slice(&kept?).ok();
+        if self.kept.is_empty() {
+            return Some(end);
+        }
+        self.kept.extend_from_slice(end);
+        Some(&self.kept)
+    }
+
+    /// Keeps these bytes of a name or value that goes on in the next chunk.
+    fn keep(&mut self, bytes: &[u8]) {
+        let Some(room) = self.room else { return };
+        self.room = room.checked_sub(bytes.len());
+        match self.room {
+            Some(_) => self.kept.extend_from_slice(bytes),
+            None => self.kept = Vec::new(),
+        }
+    }
+
+    fn forget(&mut self, place: Place) {
+        self.place = place;
+        self.room = None;
+        self.kept.clear();
+    }
+
+    /// How many of these bytes still belong to the object or array, if it ends within them.
+    fn nested_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.in_string {
+                at += self.string_end(&bytes[at..])?;
+                self.in_string = false;
+                continue;
             }
-            Next::Value(false) => {}
+            match bytes[at] {
+                b'"' => self.in_string = true,
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth -= 1,
+                _ => {}
+            }
+            at += 1;
+            if self.depth == 0 {
+                return Some(at);
+            }
         }
         None
     }
-}
 
-impl Text {
     /// How many of these bytes still belong to the string, if it ends within them. Quotes are rarer
     /// than escapes: each line of a prompt ends with one of those.
-    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+    fn string_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut from = 0;
         while let Some(found) = memchr(b'"', &bytes[from..]) {
             let at = from + found;
             if !self.is_escaped(&bytes[..at]) {
+                self.escaped = false;
                 return Some(at + 1);
             }
             from = at + 1;
@@ -126,84 +260,17 @@ impl Text {
         None
     }
 
-    /// Whether what follows these bytes is escaped.
+    /// Whether what follows these bytes of a string is escaped.
     fn is_escaped(&self, before: &[u8]) -> bool {
         let run = before.iter().rev().take_while(|byte| **byte == b'\\').count();
         let carried = self.escaped && run == before.len();
         (run % 2 == 1) != carried
     }
+}
 
-    fn keep(&mut self, bytes: &[u8]) {
-        if let Some(kept) = &mut self.kept {
-            match kept.len() + bytes.len() <= LONGEST {
-                true => kept.extend_from_slice(bytes),
-                false => self.kept = None,
-            }
-        }
-    }
+fn ends_literal(byte: u8) -> bool {
+    matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn model(chunks: &[&[u8]]) -> Option<String> {
-        let mut scanner = TopMemberScanner::model();
-        let found: Vec<String> = chunks.iter().filter_map(|chunk| scanner.scan(chunk)).collect();
-        assert!(found.len() <= 1, "{found:?}");
-        found.into_iter().next()
-    }
-
-    #[test]
-    fn it_is_found_at_every_split() {
-        let text = br#" {"messages":[{"model":"no","content":"\"model\":\"no\" \\"}],
-            "tools":{"model":"no"},"user":"model","model" : "gpt-\u0034\"o","n":1}"#;
-        for first in 0..text.len() {
-            for second in first..text.len() {
-                let chunks = [&text[..first], &text[first..second], &text[second..]];
-                assert_eq!(model(&chunks).as_deref(), Some("gpt-4\"o"), "{first} {second}");
-            }
-        }
-        let bytes: Vec<&[u8]> = text.chunks(1).collect();
-        assert_eq!(model(&bytes).as_deref(), Some("gpt-4\"o"));
-    }
-
-    #[test]
-    fn backslashes_are_told_apart_at_every_split() {
-        for (text, found) in [
-            (r#"{"a":"\\","model":"m"}"#, Some("m")),
-            (r#"{"a":"\\\"","model":"m"}"#, Some("m")),
-            (r#"{"a":"\\\\\"\\","model":"m"}"#, Some("m")),
-            (r#"{"a":"\\\",\"model\":\"m\"}"#, None),
-        ] {
-            for first in 0..text.len() {
-                for second in first..text.len() {
-                    let bytes = text.as_bytes();
-                    let chunks = [&bytes[..first], &bytes[first..second], &bytes[second..]];
-                    assert_eq!(model(&chunks).as_deref(), found, "{text} {first} {second}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_else_is_taken_for_it() {
-        let long = format!(r#"{{"model":"{}"}}"#, "x".repeat(LONGEST));
-        for text in [
-            "",
-            "{}",
-            "{} {\"model\":\"x\"}",
-            r#"[{"model":"x"}]"#,
-            r#""model":"x""#,
-            r#"{"model":null}"#,
-            r#"{"model":1,"x":"y"}"#,
-            r#"{"model":{"model":"x"}}"#,
-            r#"{"model":["x"]}"#,
-            r#"{"a":"model"}"#,
-            r#"{"model":"x"#,
-            &long,
-        ] {
-            assert_eq!(model(&[text.as_bytes()]), None, "{text}");
-        }
-    }
-}
+mod tests;

@@ -5,12 +5,30 @@
 //! - One [`UsageEvent`] a request, refused ones included: when the body's last frame was handed
 //!   on, when it failed, or when the client left.
 //! - Bodies are watched, never changed, copied or re-serialised. Tokens and model are what the
-//!   answer itself tells, in JSON or in server-sent events; a compressed answer tells none. The model
-//!   asked for is the `model` of a JSON request.
+//!   answer itself tells, as [below](#tokens). The model asked for is the first `model` of a JSON
+//!   request's object.
 //! - It may stand outside or inside of the auth and quota layers; what a layer refuses is told of
 //!   only if it stands outside of that. The key's id is read from the request's or the response's
 //!   extensions, units (and, outside of auth, the key's id) from [`Units`](crate::store::Units).
 //! - Whoever wants to hear of one request only puts an [`OnEvent`] into its extensions.
+//!
+//! # Tokens
+//!
+//! - Read are 2xx answers to `POST` in JSON or in server-sent events, with no content coding. An answer
+//!   to anything else shows again what was billed before.
+//! - Read are `usage` and `model` of the object that is the answer or an event's data, and of its
+//!   members `response` (the events of `/v1/responses`) and `message` (Anthropic's `message_start`).
+//!   What lies elsewhere may be the client's own words. The first model told of counts.
+//! - A figure that is told several times counts as told last, and one that is left out then stays, but
+//!   for the total. Of two sets of names, `prompt_tokens` and `completion_tokens` win.
+//! - A total that is not told is the sum. One that is told may be more than prompt and completion
+//!   together, as some hold thoughts besides, but not less.
+//! - Tokens are unknown if there is no figure for prompt or completion (embeddings need none for that,
+//!   if the total is the prompt), if the figures cannot be, or if any `usage` cannot be read. Cached and
+//!   reasoning tokens that cannot be are unknown by themselves.
+//! - Of a stream that broke off or whose client has left, tokens are known if it had told the last of
+//!   them: in an event with empty `choices` or in `response`, or before `[DONE]`. JSON tells them once,
+//!   so they stand however it ends.
 //!
 //! # Example
 //!
@@ -41,7 +59,7 @@
 //!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(ANSWER)))
 //!     }));
 //!
-//! let answer = service.oneshot(Request::new(Full::default())).await?;
+//! let answer = service.oneshot(Request::post("/").body(Full::default())?).await?;
 //! assert_eq!(answer.into_body().collect().await?.to_bytes(), ANSWER);
 //! let events = events.0.lock().expect("no panic while locked");
 //! assert_eq!(events[0].outcome, Outcome::Succeeded);
@@ -50,8 +68,10 @@
 //! # }
 //! ```
 
+mod answer;
 #[cfg(feature = "drain")]
 pub mod drain;
+mod event;
 mod figures;
 mod future;
 mod layer;
@@ -62,7 +82,6 @@ mod on_event;
 mod page;
 mod recorder;
 mod report;
-mod scan;
 mod service;
 mod tokens;
 mod upload;

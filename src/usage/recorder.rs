@@ -12,7 +12,7 @@ use http_body::Body;
 #[cfg(feature = "metrics")]
 use super::meter::{InFlight, Meter};
 use super::{
-    OnEvent, Outcome, RequestBody, UploadObserver, UsageEvent, UsageSink, tokens::AnswerScanner,
+    OnEvent, Outcome, RequestBody, UploadObserver, UsageEvent, UsageSink, answer::AnswerScanner,
 };
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
@@ -112,7 +112,7 @@ impl<U: UsageSink> Recorder<U> {
     pub(super) fn observe(mut self, head: &Parts) -> Option<UsageObserver<U>> {
         let mut draft = self.take_draft()?;
         note_head(&mut draft, head);
-        let scanner = AnswerScanner::for_head(head);
+        let scanner = AnswerScanner::new(&self.method, head);
         let complete = when_complete(head);
         let (listeners, units) = (self.listeners, self.units);
         let watched = Watched { listeners, units, draft, complete, scanner };
@@ -150,12 +150,12 @@ fn record<U: UsageSink>(
 /// Completes the event of an answer that is here as a whole.
 fn complete(draft: &mut Draft, units: &Units, head: &Parts, body: &[IoSlice<'_>]) {
     note_head(draft, head);
-    let mut scanner = AnswerScanner::for_head(head);
+    let mut scanner = AnswerScanner::new(&draft.event.method, head);
     for chunk in body {
         draft.event.bytes_out += chunk.len() as u64;
         scanner.scan(chunk);
     }
-    (draft.event.model, draft.event.tokens) = scanner.finish();
+    (draft.event.model, draft.event.tokens) = scanner.finish(true);
     draft.event.time_to_first_byte = draft.event.time_to_head.filter(|_| !body.is_empty());
     note_end(draft, units, when_complete(head));
 }
@@ -262,7 +262,7 @@ impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
 
     fn end(self, end: BodyEnd) {
         let Watched { listeners, units, mut draft, complete, mut scanner } = *self.0;
-        (draft.event.model, draft.event.tokens) = scanner.finish();
+        (draft.event.model, draft.event.tokens) = scanner.finish(end == BodyEnd::Complete);
         let outcome = match end {
             BodyEnd::Complete => complete,
             BodyEnd::Failed => Outcome::Failed,

@@ -3,27 +3,30 @@
 use std::{io::IoSlice, sync::Arc};
 
 use bytes::Buf;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
-use super::member::TopMemberScanner;
+use super::member::{Member, MemberScanner};
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
+    content::{is_plain, media_type},
     store::Upload,
 };
 
 /// The request's body as the inner service gets it: the same, watched.
 pub type RequestBody<B> = ObservedBody<B, UploadObserver>;
 
+const MODEL: [Member; 1] = [Member { name: b"\"model\"", longest: 256 }];
+
 /// Watches a request's body for the recorder.
 #[derive(Debug)]
 pub struct UploadObserver {
     upload: Arc<Upload>,
-    scanner: Option<TopMemberScanner>,
+    scanner: Option<MemberScanner>,
 }
 
 impl UploadObserver {
     pub(super) fn new(upload: Arc<Upload>, headers: &HeaderMap) -> Self {
-        Self { upload, scanner: is_json(headers).then(TopMemberScanner::model) }
+        Self { upload, scanner: is_json(headers).then(|| MemberScanner::new(&MODEL, &[])) }
     }
 }
 
@@ -33,11 +36,17 @@ impl<D: Buf> BodyObserver<D> for UploadObserver {
         let Some(scanner) = &mut self.scanner else { return };
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = data.chunks_vectored(&mut slices);
-        let found = slices[..filled].iter().find_map(|slice| scanner.scan(slice));
-        if let Some(model) = found {
-            self.upload.name_model(model);
+        let mut is_named = false;
+        for slice in &slices[..filled] {
+            scanner.scan(slice, |found| {
+                let model = found.value.and_then(|value| serde_json::from_slice(value).ok());
+                if let Some(model) = model {
+                    self.upload.name_model(model);
+                    is_named = true;
+                }
+            });
         }
-        if scanner.is_over() {
+        if is_named || scanner.is_over() {
             self.scanner = None;
         }
     }
@@ -47,11 +56,6 @@ impl<D: Buf> BodyObserver<D> for UploadObserver {
 
 /// Whether a request says that its body is JSON, or says nothing of it.
 fn is_json(headers: &HeaderMap) -> bool {
-    let is = |name, expected: &str| {
-        headers.get(name).is_none_or(|value| {
-            let begin = value.as_bytes().get(..expected.len());
-            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(expected.as_bytes()))
-        })
-    };
-    is(header::CONTENT_TYPE, "application/json") && is(header::CONTENT_ENCODING, "identity")
+    let kind = media_type(headers);
+    kind.is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json")) && is_plain(headers)
 }

@@ -7,9 +7,9 @@ use tower_quota::{
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
-        KeySummary, NewKey, RequestQuery, RequestRow, StoreFuture, UsageQuery, UsageReader,
-        UsageReport, memory::MemoryStore,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, KeyEdit, KeyPage,
+        KeyPageQuery, KeyRef, KeySummary, NewKey, Once, RequestQuery, RequestRow, StoreFuture,
+        UsageQuery, UsageReader, UsageReport, memory::MemoryStore,
     },
 };
 
@@ -54,6 +54,10 @@ impl AdminStore for FailingStore {
         self.writes(|store| store.create(keys, by))
     }
 
+    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
+        self.writes(|store| store.create_once(keys, once, by))
+    }
+
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
         self.reads(|store| store.list(query))
     }
@@ -62,8 +66,12 @@ impl AdminStore for FailingStore {
         self.reads(|store| store.get(key))
     }
 
-    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
-        self.writes(|store| store.change(key, change, by))
+    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
+        self.writes(|store| store.change(edit))
+    }
+
+    fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        self.writes(|store| store.offer_claim(offer, by))
     }
 
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {

@@ -48,6 +48,19 @@ impl Admin {
         self.send(request.body(Full::from(body.to_owned())).unwrap()).await
     }
 
+    /// The same with one more header.
+    pub(crate) async fn call_with(
+        &self,
+        (name, value): (&str, &str),
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(path).header(name, value);
+        let request = request.header("authorization", format!("Bearer {TOKEN}"));
+        self.send(request.body(Full::from(body.to_owned())).unwrap()).await
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, "").await
     }

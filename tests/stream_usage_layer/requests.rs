@@ -158,3 +158,17 @@ async fn it_applies_to_what_one_says() {
         assert_eq!(text(body).await, wanted);
     }
 }
+
+#[tokio::test]
+async fn a_request_whose_bytes_are_vouched_for_passes_untouched() {
+    for name in
+        ["content-digest", "repr-digest", "digest", "content-md5", "signature", "signature-input"]
+    {
+        let mut request = chat(Script::text(STREAMED));
+        request.headers_mut().insert(name, HeaderValue::from_static("x"));
+        let told = request.headers().clone();
+        let (head, body) = passed(request).await;
+        assert_eq!(head.headers, told);
+        assert_eq!(text(body).await, STREAMED, "{name}");
+    }
+}

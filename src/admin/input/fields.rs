@@ -51,6 +51,7 @@ const LONGEST_LABEL: usize = 200;
 /// The end of the year 8999, before which all that reads and writes times can do so.
 const LATEST_MILLISECOND: u64 = 221_845_391_999_999;
 const LONGEST_GRACE: u64 = 2_592_000;
+const LONGEST_CLAIM: u64 = 2_592_000;
 
 field!(
     /// What an operator calls a key.
@@ -128,6 +129,17 @@ field!(
     "a whole number from 0 to 2592000 (30 days)",
     |value| value.as_u64().filter(|seconds| *seconds <= LONGEST_GRACE).map(Duration::from_secs),
     {"type": "integer", "minimum": 0, "maximum": LONGEST_GRACE}
+);
+
+field!(
+    /// How long a claim can be opened: whole seconds.
+    ClaimTime(Duration),
+    "a whole number from 60 to 2592000 (30 days)",
+    |value| {
+        let seconds = value.as_u64().filter(|seconds| (60..=LONGEST_CLAIM).contains(seconds));
+        seconds.map(Duration::from_secs)
+    },
+    {"type": "integer", "minimum": 60, "maximum": LONGEST_CLAIM}
 );
 
 field!(

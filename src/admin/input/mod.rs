@@ -2,6 +2,7 @@
 
 mod error;
 mod fields;
+mod headers;
 mod object;
 mod params;
 
@@ -11,9 +12,11 @@ use serde_json::Value;
 use self::object::{Members, Object};
 pub(super) use self::{
     fields::{
-        Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, User, given, nullable,
+        ClaimTime, Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, User, given,
+        nullable,
     },
-    params::{Format, Groups, OnDay, PageLimit, Place, SearchText},
+    headers::{FromHeaders, IdempotencyKey, IfMatch},
+    params::{After, Format, Groups, OnDay, PageLimit, Place, SearchText, Sort, State},
 };
 use super::{query, refusal::Refusal};
 

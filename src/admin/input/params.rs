@@ -5,7 +5,10 @@ use std::str::FromStr;
 use serde_json::Value;
 
 use super::fields::field;
-use crate::{clock::Day, store::GroupBy};
+use crate::{
+    clock::Day,
+    store::{GroupBy, KeySort, KeyState, PageCursor},
+};
 
 /// Stores number rows with signed integers.
 const LAST_PLACE: u64 = i64::MAX as u64;
@@ -31,6 +34,30 @@ field!(
     "the `next` of the page before",
     |value| whole(value).filter(|number| *number <= LAST_PLACE),
     {"type": "integer", "minimum": 0, "maximum": LAST_PLACE}
+);
+
+field!(
+    /// Where a page of keys ended.
+    After(PageCursor),
+    "the `next` of the page before",
+    |value| value.as_str()?.parse().ok(),
+    {"type": "string", "pattern": "^[0-9]{1,18}$"}
+);
+
+field!(
+    /// The order of keys.
+    Sort(KeySort),
+    "`issued`, `newest`, `label` or `nearest_limit`",
+    |value| KeySort::ALL.into_iter().find(|sort| value == sort.as_str()),
+    {"type": "string", "enum": KeySort::ALL.map(KeySort::as_str)}
+);
+
+field!(
+    /// Whether keys work.
+    State(KeyState),
+    "`active`, `disabled`, `expired` or `exhausted`",
+    |value| KeyState::ALL.into_iter().find(|state| value == state.as_str()),
+    {"type": "string", "enum": KeyState::ALL.map(KeyState::as_str)}
 );
 
 field!(

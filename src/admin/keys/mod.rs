@@ -1,26 +1,33 @@
+mod claim;
 mod wanted;
 
 use std::{sync::Arc, time::Duration};
 
-use schemars::JsonSchema;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use self::wanted::{KeyChanges, KeysWanted, NewKeys, ResetWanted, RotationWanted};
 use super::{
-    call::{Asked, Created, Json, Nothing},
+    AdminBody,
+    call::{Answers, Asked, Json, Nothing, Tagged},
     input::{
-        Count, Expiry, Flag, Grace, KeyName, Label, Limit, PageLimit, Place, SearchText, User,
+        After, Count, Expiry, Flag, Grace, IdempotencyKey, IfMatch, KeyName, Label, Limit,
+        PageLimit, SearchText, Sort, State, User,
     },
     refusal::Refusal,
     service::Shared,
-    view::{Instant, IssuedKey, ListedKey},
+    view::{Instant, IssuedKey, ListedKey, json_response},
 };
 use crate::{
+    body::ResponseBody,
     clock::Day,
-    error::Reject,
-    key::{DailyLimit, KeyId, SecretKey, user_from_label},
+    error::{Reject, json},
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey, user_from_label},
     store::{
-        Actor, AdminStore, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeySummary, NewKey, Rotation,
+        AdminStore, Changed, Created, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort,
+        KeySummary, NewKey, Once, PageCursor, Rotation,
     },
 };
 
@@ -30,6 +37,47 @@ use crate::{
 pub(super) enum Issued {
     One(IssuedKey),
     Many(IssuedKeys),
+}
+
+/// [`Issued`] as JSON, the first time or again.
+pub(super) struct IssuedAnswer {
+    body: Bytes,
+    again: bool,
+}
+
+impl Issued {
+    fn new(secrets: &[SecretKey], records: &[KeyRecord], many: bool) -> Self {
+        let keys = secrets.iter().zip(records).map(|(key, record)| IssuedKey::new(key, record));
+        let mut keys: Vec<IssuedKey> = keys.collect();
+        match keys.pop() {
+            Some(key) if !many => Self::One(key),
+            last => {
+                keys.extend(last);
+                Self::Many(IssuedKeys { count: keys.len(), keys })
+            }
+        }
+    }
+}
+
+impl Answers for IssuedAnswer {
+    const STATUS: StatusCode = StatusCode::CREATED;
+    const HEADERS: &'static [(&'static str, &'static str)] = &[(
+        "Idempotency-Replayed",
+        "`true` if the request has come before: nothing was issued now.",
+    )];
+
+    fn response(self) -> Response<AdminBody> {
+        let mut response = json_response(Self::STATUS, self.body);
+        if self.again {
+            let again = HeaderValue::from_static("true");
+            response.headers_mut().insert("idempotency-replayed", again);
+        }
+        response.map(ResponseBody::own)
+    }
+
+    fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+        Json::<Issued>::content(generator)
+    }
 }
 
 /// Issued keys.
@@ -46,7 +94,7 @@ pub(super) struct ListedKeys {
     /// How many keys this page has.
     count: usize,
     /// What `after` is to be for the next page; `null` on the last one.
-    next: Option<u64>,
+    next: Option<PageCursor>,
 }
 
 /// A key with its new secret.
@@ -85,20 +133,31 @@ pub(super) struct Reset {
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(super) async fn create_keys(
         self: Arc<Self>,
-        asked: Asked<(), Nothing, Json<NewKeys>>,
-    ) -> Result<Created<Issued>, Refusal> {
+        asked: Asked<(), Nothing, Json<NewKeys>, IdempotencyKey>,
+    ) -> Result<IssuedAnswer, Refusal> {
         let Json(wanted) = asked.body;
         let new = self.new_keys(&wanted)?;
+        let issued = |secrets: &[SecretKey], records: &[KeyRecord]| {
+            json(&Issued::new(secrets, records, wanted.count.is_some()))
+        };
         let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
-        let records = self.store.create(new, asked.by).await?;
-        let mut keys: Vec<IssuedKey> =
-            secrets.iter().zip(&records).map(|(key, record)| IssuedKey::new(key, record)).collect();
-        match keys.pop() {
-            Some(key) if wanted.count.is_none() => Ok(Created(Issued::One(key))),
-            last => {
-                keys.extend(last);
-                Ok(Created(Issued::Many(IssuedKeys { count: keys.len(), keys })))
+        let IdempotencyKey(Some(name)) = asked.header else {
+            let records = self.store.create(new, asked.by).await?;
+            return Ok(IssuedAnswer { body: issued(&secrets, &records), again: false });
+        };
+        let once = Once::new(&asked.by.token_id, &name, &asked.raw);
+        let place = match self.answers.begin(once, self.store.now())? {
+            Ok(body) => return Ok(IssuedAnswer { body, again: true }),
+            Err(place) => place,
+        };
+        match self.store.create_once(new, once, asked.by).await? {
+            Created::Issued(records) => {
+                let body = issued(&secrets, &records);
+                place.keep(body.clone());
+                Ok(IssuedAnswer { body, again: false })
             }
+            Created::Before(ids) => Err(Refusal::already_issued(&ids)),
+            Created::OtherRequest => Err(Refusal::other_request()),
         }
     }
 
@@ -128,29 +187,41 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         asked: Asked<(), KeysWanted>,
     ) -> Result<Json<ListedKeys>, Refusal> {
-        let KeysWanted { limit, after, search } = asked.query;
+        let KeysWanted { limit, after, search, sort, state } = asked.query;
+        let sort = sort.map_or(KeySort::default(), |Sort(sort)| sort);
+        let after = after.map(|After(after)| after);
+        if after.as_ref().is_some_and(|after| !after.fits(sort)) {
+            return Err(Refusal::invalid(
+                "after",
+                "the `next` of the page before, in the same order",
+            ));
+        }
         let query = KeyPageQuery {
             limit: PageLimit::or_default(limit),
-            after: after.map(|Place(after)| after),
+            after,
             search: search.map(|SearchText(text)| text).filter(|text| !text.is_empty()),
+            sort,
+            state: state.map(|State(state)| state),
         };
         let page = self.store.list(query).await?;
-        let keys: Vec<ListedKey> = page.keys.into_iter().map(ListedKey::from).collect();
+        let now = self.store.now();
+        let keys: Vec<ListedKey> =
+            page.keys.into_iter().map(|key| ListedKey::new(key, now)).collect();
         Ok(Json(ListedKeys { count: keys.len(), keys, next: page.next }))
     }
 
     pub(super) async fn get_key(
         self: Arc<Self>,
         asked: Asked<KeyRef>,
-    ) -> Result<Json<ListedKey>, Refusal> {
+    ) -> Result<Tagged<Json<ListedKey>>, Refusal> {
         let found = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
-        Ok(Json(ListedKey::from(found)))
+        Ok(self.listed(found))
     }
 
     pub(super) async fn update_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef, Nothing, Json<KeyChanges>>,
-    ) -> Result<Json<ListedKey>, Refusal> {
+        asked: Asked<KeyRef, Nothing, Json<KeyChanges>, IfMatch>,
+    ) -> Result<Tagged<Json<ListedKey>>, Refusal> {
         let Json(KeyChanges { label, daily_limit, expires_at, disabled }) = asked.body;
         let patch = KeyPatch {
             label: label.map(|Label(label)| label),
@@ -161,41 +232,44 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         if patch == KeyPatch::default() {
             return Err(Refusal::missing("label`, `daily_limit`, `expires_at` or `disabled"));
         }
-        let changed = self.change(asked.path, KeyChange::Update(patch), asked.by).await?;
-        Ok(Json(ListedKey::from(changed)))
+        let edit = KeyEdit::new(asked.path, KeyChange::Update(patch), asked.by);
+        let changed = self.change(edit, asked.header).await?;
+        Ok(self.listed(changed))
     }
 
     pub(super) async fn rotate_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef, Nothing, Json<RotationWanted>>,
-    ) -> Result<Json<RotatedKey>, Refusal> {
+        asked: Asked<KeyRef, Nothing, Json<RotationWanted>, IfMatch>,
+    ) -> Result<Tagged<Json<RotatedKey>>, Refusal> {
         let grace = asked.body.0.grace_seconds.map_or(Duration::ZERO, |Grace(grace)| grace);
         let old = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
-        let secret = generate(&user_of(&old), self.store.today())?;
+        let secret = generate(&user_of(&old.record.masked, &old.record.label), self.store.today())?;
         let rotation = Rotation { secret: secret.clone(), grace };
         let by_id = KeyRef::new(old.record.id.as_str());
-        let changed = self.change(by_id, KeyChange::Rotate(rotation), asked.by).await?;
+        let edit = KeyEdit::new(by_id, KeyChange::Rotate(rotation), asked.by);
+        let changed = self.change(edit, asked.header).await?;
         let until = (!grace.is_zero()).then(|| Instant(self.store.now() + grace));
         let key = IssuedKey::new(&secret, &changed.record);
-        Ok(Json(RotatedKey { key, old_key_valid_until: until }))
+        Ok(Tagged(key.version(), Json(RotatedKey { key, old_key_valid_until: until })))
     }
 
     pub(super) async fn delete_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef>,
+        asked: Asked<KeyRef, Nothing, (), IfMatch>,
     ) -> Result<Json<Deleted>, Refusal> {
-        let KeySummary { record, .. } =
-            self.change(asked.path, KeyChange::Delete, asked.by).await?;
+        let edit = KeyEdit::new(asked.path, KeyChange::Delete, asked.by);
+        let KeySummary { record, .. } = self.change(edit, asked.header).await?;
         let (id, key, label) = (record.id, record.masked, record.label);
         Ok(Json(Deleted { deleted: true, id, key, label }))
     }
 
     pub(super) async fn reset_usage(
         self: Arc<Self>,
-        asked: Asked<(), Nothing, Json<ResetWanted>>,
+        asked: Asked<(), Nothing, Json<ResetWanted>, IfMatch>,
     ) -> Result<Json<Reset>, Refusal> {
         let Json(ResetWanted { key: KeyName(key) }) = asked.body;
-        let KeySummary { record, .. } = self.change(key, KeyChange::ResetUsage, asked.by).await?;
+        let edit = KeyEdit::new(key, KeyChange::ResetUsage, asked.by);
+        let KeySummary { record, .. } = self.change(edit, asked.header).await?;
         Ok(Json(Reset {
             success: true,
             id: record.id,
@@ -207,16 +281,21 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         }))
     }
 
+    fn listed(&self, key: KeySummary) -> Tagged<Json<ListedKey>> {
+        Tagged(key.version(), Json(ListedKey::new(key, self.store.now())))
+    }
+
     async fn change(
         &self,
-        key: KeyRef,
-        change: KeyChange,
-        by: Actor,
+        edit: KeyEdit,
+        IfMatch(versions): IfMatch,
     ) -> Result<KeySummary, Refusal> {
-        let action = change.action();
-        let token_id = by.token_id.clone();
-        let changed = self.store.change(key, change, by).await?;
-        let changed = changed.ok_or_else(Refusal::unknown_key)?;
+        let (action, token_id) = (edit.change.action(), edit.by.token_id.clone());
+        let changed = match self.store.change(edit.only_at(versions)).await? {
+            Changed::Done(changed) => *changed,
+            Changed::OtherVersion => return Err(Refusal::other_version()),
+            Changed::UnknownKey => return Err(Refusal::unknown_key()),
+        };
         tracing::info!(action, token_id, key_id = %changed.record.id, "a key was changed");
         Ok(changed)
     }
@@ -228,10 +307,10 @@ fn generate(user: &str, day: Day) -> Result<SecretKey, Refusal> {
 }
 
 /// The `{user}` part of a key's name as its masked text shows it, or as its label yields it.
-fn user_of(key: &KeySummary) -> String {
-    let mut words = key.record.masked.split('-');
+pub(super) fn user_of(masked: &str, label: &str) -> String {
+    let mut words = masked.split('-');
     match (words.next(), words.next(), words.next()) {
         (Some("trial"), Some(user), Some(_)) => user_from_label(user),
-        _ => user_from_label(&key.record.label),
+        _ => user_from_label(label),
     }
 }

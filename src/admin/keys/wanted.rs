@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::input::{
-    Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, PageLimit, Place, SearchText,
-    User, given, nullable,
+    After, ClaimTime, Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, PageLimit,
+    SearchText, Sort, State, User, given, nullable,
 };
 
 /// Keys to be issued.
@@ -36,10 +36,16 @@ pub(in crate::admin) struct NewKeys {
 pub(in crate::admin) struct KeysWanted {
     /// How many keys the page has; 100 if absent.
     pub(super) limit: Option<PageLimit>,
-    /// The `next` of the page before.
-    pub(super) after: Option<Place>,
-    /// Only keys with this text in label, id or masked key, in any case.
+    /// The `next` of the page before, in the same order.
+    pub(super) after: Option<After>,
+    /// Only keys with this text in label, id or masked key, in any case; or the key of this text; or
+    /// those whose SHA-256 begins with these 8 or more hexadecimal digits.
     pub(super) search: Option<SearchText>,
+    /// In which order; `issued` if absent. `nearest_limit` begins with those that have used most of
+    /// their limit today.
+    pub(super) sort: Option<Sort>,
+    /// Only keys in this state.
+    pub(super) state: Option<State>,
 }
 
 /// New values for some fields of a key; what is absent stays as it is.
@@ -73,6 +79,15 @@ pub(in crate::admin) struct RotationWanted {
     /// How many seconds the old key still works; 0 if absent.
     #[schemars(example = 3600)]
     pub(super) grace_seconds: Option<Grace>,
+}
+
+/// A claim that is made.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::admin) struct ClaimWanted {
+    /// For how many seconds its link can be opened; seven days if absent.
+    #[schemars(example = 86400)]
+    pub(super) expires_in_seconds: Option<ClaimTime>,
 }
 
 /// Whose count goes back to 0. It never means everybody.

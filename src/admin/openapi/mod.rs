@@ -108,6 +108,11 @@ fn operation<S, R: Reject>(
             "example": "key_0123456789abcdef",
         }));
     }
+    if let Some((name, meaning, schema)) = &described.header {
+        parameters.push(json!({
+            "name": name, "in": "header", "description": meaning, "schema": schema,
+        }));
+    }
     let security = match call.is_open {
         true => json!([]),
         false => json!([{"bearer": []}, {"adminToken": []}]),

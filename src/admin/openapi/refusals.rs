@@ -46,6 +46,9 @@ pub(super) fn of<S, R>(call: &Call<S, R>, described: &Described, filtered: bool)
     if call.takes_key() {
         refusals.push(Refusal::unknown_key());
     }
+    if described.header.is_some() {
+        refusals.push(Refusal::invalid("If-Match", "`*`"));
+    }
     refusals.extend(call.refusals.iter().cloned());
     refusals
 }

@@ -13,6 +13,8 @@ const MOST: usize = 16 * 1024;
 /// Takes the usage events out of server-sent events that come in any pieces.
 #[derive(Default)]
 pub(super) struct EventFilter {
+    /// How many bytes of a byte order mark have come, or that none is to come any more.
+    mark: usize,
     event: Event,
     line: Line,
     cr: Cr,
@@ -50,6 +52,8 @@ enum Cr {
 }
 
 const DATA: &[u8] = b"data:";
+/// What a stream may begin with; it is no part of its first event.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Default for Line {
     fn default() -> Self {
@@ -62,7 +66,7 @@ impl EventFilter {
     pub(super) fn push(&mut self, mut piece: Bytes, out: &mut VecDeque<Bytes>) {
         // Of this piece, `from` is where the bytes begin that are yet to go on, and `event` where the
         // event began.
-        let (mut at, mut from, mut event) = (0, 0, 0);
+        let (mut at, mut from, mut event) = (self.skip_mark(&piece), 0, 0);
         while at < piece.len() {
             let cr = mem::take(&mut self.cr);
             if cr != Cr::No && piece[at] == b'\n' {
@@ -119,6 +123,14 @@ impl EventFilter {
     /// There is no next piece: what is held goes on.
     pub(super) fn finish(&mut self, out: &mut VecDeque<Bytes>) {
         self.release(out);
+    }
+
+    /// How many bytes of a byte order mark begin this piece, if it is the first.
+    fn skip_mark(&mut self, piece: &[u8]) -> usize {
+        let wanted = &BYTE_ORDER_MARK[self.mark..];
+        let common = piece.iter().zip(wanted).take_while(|(byte, mark)| byte == mark).count();
+        self.mark = if common < piece.len() { BYTE_ORDER_MARK.len() } else { self.mark + common };
+        common
     }
 
     /// How many bytes are held.

@@ -5,14 +5,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, header, request::Parts};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
     HiddenBody, IncludedBody, UsageAsked,
-    head::{change, is_readable_stream},
+    head::{change, fit_to_hidden, is_readable_stream},
     included::ReadBody,
 };
 
@@ -130,7 +130,7 @@ where
         let (mut head, body) = ready!(self.project().inner.poll(cx))?.into_parts();
         let is_asked = head.extensions.remove::<UsageAsked>().is_some();
         let body = if is_asked && is_readable_stream(&head) {
-            head.headers.remove(header::CONTENT_LENGTH);
+            fit_to_hidden(&mut head);
             HiddenBody::hiding(body)
         } else {
             HiddenBody::passed(body)

@@ -1,12 +1,26 @@
 //! What heads tell of the bodies that follow them.
 
-use http::{HeaderMap, HeaderValue, Method, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request, response};
+
+use crate::content::{is_plain, media_type};
+
+/// Fields that vouch for the bytes of a body (RFC 9530, RFC 9421, RFC 3230, RFC 1864). A request with
+/// one of them is left as its sender has vouched for it.
+const VOUCHERS: [HeaderName; 6] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("signature"),
+    HeaderName::from_static("signature-input"),
+];
 
 /// Whether a request with this head can be changed.
 pub(super) fn may_be_changed(head: &request::Parts) -> bool {
     head.method == Method::POST
         && is_of(&head.headers, "application/json")
         && is_plain(&head.headers)
+        && !VOUCHERS.iter().any(|name| head.headers.contains_key(name))
         // Several are for others to judge.
         && head.headers.get_all(header::CONTENT_LENGTH).iter().count() <= 1
 }
@@ -19,21 +33,19 @@ pub(super) fn change(head: &mut request::Parts, length: usize) {
     head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
 
+/// Fits the head of an answer to a body from which something may be taken out.
+pub(super) fn fit_to_hidden(head: &mut response::Parts) {
+    for name in VOUCHERS.iter().chain([&header::CONTENT_LENGTH, &header::ETAG]) {
+        head.headers.remove(name);
+    }
+}
+
 /// Whether an answer with this head is a stream that can be read.
 pub(super) fn is_readable_stream(head: &response::Parts) -> bool {
     head.status.is_success() && is_of(&head.headers, "text/event-stream") && is_plain(&head.headers)
 }
 
 /// Whether the content is of this type, with any parameters.
-fn is_of(headers: &HeaderMap, media_type: &str) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|content| {
-        let name = content.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(media_type.as_bytes())
-    })
-}
-
-/// Whether there is no content coding.
-fn is_plain(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+fn is_of(headers: &HeaderMap, kind: &str) -> bool {
+    media_type(headers).is_some_and(|told| told.eq_ignore_ascii_case(kind.as_bytes()))
 }

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -39,7 +39,7 @@ pin_project! {
 /// A body of which a part was read and is still to be handed on.
 pub(super) struct ReadBody<B: Body> {
     /// Copied, as frames may be tiny and each may keep a whole buffer from being freed.
-    read: BytesMut,
+    read: Vec<u8>,
     /// What goes on first.
     pieces: VecDeque<Bytes>,
     /// What comes after that: trailers or an error.
@@ -55,7 +55,7 @@ pub(super) struct ReadBody<B: Body> {
 impl<B: Body> ReadBody<B> {
     pub(super) fn new(body: B) -> Self {
         Self {
-            read: BytesMut::new(),
+            read: Vec::new(),
             pieces: VecDeque::new(),
             next: None,
             length: body.size_hint().exact(),
@@ -71,6 +71,7 @@ impl<B: Body> ReadBody<B> {
             {
                 None => self.is_over = true,
                 Some(Ok(Ok(data))) => {
+                    self.make_room(data.remaining(), most);
                     self.read.put(data);
                     if self.read.len() > most {
                         return Poll::Ready(false);
@@ -89,10 +90,20 @@ impl<B: Body> ReadBody<B> {
         Poll::Ready(self.length.is_none_or(|length| length == self.read.len() as u64))
     }
 
+    /// Makes room for so many bytes more. A length that is known is made room for at once, as a buffer
+    /// that grows by itself may take twice that.
+    fn make_room(&mut self, more: usize, most: usize) {
+        let needed = self.read.len() + more;
+        if needed > self.read.capacity() {
+            let length = self.length.map_or(2 * needed, |length| length.min(most as u64) as usize);
+            self.read.reserve_exact(length.min(most).max(needed) - self.read.len());
+        }
+    }
+
     /// Makes a body that was read to its end ask for usage, if it is to. Returns its new length then.
     pub(super) fn include_usage(&mut self) -> Option<usize> {
         let Edit { at, text } = Edit::of(&self.read)?;
-        let mut before = mem::take(&mut self.read).freeze();
+        let mut before = Bytes::from(mem::take(&mut self.read));
         let after = before.split_off(at.end);
         before.truncate(at.start);
         self.pieces.extend([before, Bytes::from_static(text.as_bytes()), after]);
@@ -140,7 +151,7 @@ impl<B: Body> IncludedBody<B> {
 
     pub(super) fn read(mut read: ReadBody<B>) -> Self {
         if !read.read.is_empty() {
-            read.pieces.push_front(mem::take(&mut read.read).freeze());
+            read.pieces.push_front(mem::take(&mut read.read).into());
         }
         Self { inner: Inner::Read { read: Box::new(read) } }
     }
@@ -182,5 +193,45 @@ where
 impl<B: Body> fmt::Debug for IncludedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IncludedBody")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_of_known_length_is_held_at_its_size() {
+        const LENGTH: usize = 100_000;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for (most, pieces) in [(LENGTH, 1000), (1 << 20, 1000), (1 << 20, 7)] {
+            let mut read = ReadBody::new(Pieces { left: LENGTH, piece: LENGTH / pieces });
+            assert_eq!(read.poll_whole(most, &mut cx), Poll::Ready(true));
+            assert_eq!((read.read.len(), read.read.capacity()), (LENGTH, LENGTH), "{pieces}");
+        }
+    }
+
+    /// A body of zeros, in pieces of one size.
+    struct Pieces {
+        left: usize,
+        piece: usize,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<BodyFrame<Self>>> {
+            let length = self.piece.min(self.left);
+            self.left -= length;
+            Poll::Ready((length > 0).then(|| Ok(Frame::data(vec![0; length].into()))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.left as u64)
+        }
     }
 }

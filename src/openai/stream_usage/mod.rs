@@ -11,6 +11,8 @@
 //!   false.
 //! - Only that member is put in. Every other byte stays, and the framing too: `Content-Length` is
 //!   told anew where it was told, and a chunked body stays chunked.
+//! - A request stays as it is if a field vouches for its bytes (`Content-Digest`, `Repr-Digest`,
+//!   `Digest`, `Content-MD5`, `Signature`).
 //! - What is not clear stays as it is: malformed JSON, one of these members twice (in any spelling), a
 //!   value of another type, and options with vLLM's `continuous_usage_stats`, which would begin to
 //!   apply.
@@ -23,7 +25,8 @@
 //!
 //! - From a 2xx answer in `text/event-stream` with no content coding, to a request that was changed, the
 //!   events whose data is a JSON object with an empty `choices` array and a `usage` object are taken
-//!   out, and `Content-Length` with them. Every other byte stays, comments within them included.
+//!   out. Every other byte stays, comments within them and a byte order mark included. What the head says
+//!   of the bytes (`Content-Length`, `ETag`, and the fields that vouch for them) is taken out of it.
 //! - A frame goes on at once, not copied, as long as it is of `Bytes`. Held is only the beginning of
 //!   an event that may still turn out to be such a one; one longer than 16 KiB is none.
 //! - What is held goes on when the body ends, before its trailers, and before its error.

@@ -60,6 +60,9 @@ const ODD: &str = "\n\nevent: chunk\nid: 1\ndata:{ \"usage\" : {} ,\n: amid\ndat
     data: b\":1}}\n\ndata: {\"choices\":{},\"usage\":{}}\n\ndata: {}\n\ndata: [DONE]\n\n\
     data: {\"choices\":[],\"usage\":{}}\n";
 
+/// A byte order mark.
+const MARK: &str = "\u{feff}";
+
 /// Lines with their ends.
 fn lines(text: &str) -> Vec<&str> {
     let mut lines = Vec::new();
@@ -84,6 +87,10 @@ fn is_usage(event: &[&str]) -> bool {
 /// What is to be left of a stream.
 fn expected(stream: &str) -> String {
     let mut expected = String::new();
+    let stream = stream.strip_prefix(MARK).map_or(stream, |rest| {
+        expected.push_str(MARK);
+        rest
+    });
     let mut event = Vec::new();
     for line in lines(stream) {
         event.push(line);
@@ -117,7 +124,10 @@ fn check<'a>(stream: &str, pieces: impl IntoIterator<Item = &'a [u8]>) {
 fn streams() -> Vec<String> {
     let streams = [OPENAI, DEEPSEEK, VLLM, OLLAMA, ODD];
     let ends = ["\n", "\r\n", "\r"];
-    ends.iter().flat_map(|end| streams.map(|stream| stream.replace('\n', end))).collect()
+    let with_end = |end: &&str| streams.map(|stream| stream.replace('\n', end));
+    let plain: Vec<String> = ends.iter().flat_map(with_end).collect();
+    let marked: Vec<String> = plain.iter().map(|stream| [MARK, stream].concat()).collect();
+    [plain, marked].concat()
 }
 
 #[test]
@@ -129,6 +139,16 @@ fn the_usage_event_is_taken_out_and_nothing_else() {
         assert_eq!(count(stream) - count(&seen), events, "{seen}");
     }
     assert_eq!(filtered([DEEPSEEK.as_bytes()]), DEEPSEEK.as_bytes());
+}
+
+#[test]
+fn a_usage_event_right_after_a_byte_order_mark_is_taken_out_and_the_mark_stays() {
+    let usage = "data: {\"choices\":[],\"usage\":{}}\n\n";
+    let stream = [MARK, usage, MARK, usage].concat();
+    let left = [MARK, MARK, usage].concat();
+    for size in 1..=stream.len() {
+        assert_eq!(filtered(stream.as_bytes().chunks(size)), left.as_bytes(), "by {size}");
+    }
 }
 
 #[test]

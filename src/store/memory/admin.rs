@@ -1,38 +1,78 @@
 use std::time::SystemTime;
 
-use super::{Inner, MemoryStore, keys::KeyTable, lock};
+use super::{
+    Inner, MemoryStore,
+    keys::{KeyTable, Row},
+    lock,
+};
 use crate::{
     clock::Day,
-    key::{KeyId, KeyRecord},
+    error::StoreError,
+    key::{KeyId, KeyRecord, SecretKey},
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
-        KeySummary, NewKey, StoreFuture,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, KeyChange,
+        KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Once, PageCursor, Place,
+        REMEMBERED, StoreFuture,
     },
 };
 
+/// What a request has issued.
+pub(super) struct IssuedOnce {
+    request: [u8; 32],
+    ids: Vec<KeyId>,
+    at: SystemTime,
+}
+
 impl Inner {
-    fn summary(&self, record: &KeyRecord) -> KeySummary {
+    fn create(&self, keys: &[NewKey], by: &Actor) -> Result<Vec<KeyRecord>, StoreError> {
+        let mut table = lock(&self.keys);
+        let records: Vec<KeyRecord> = keys.iter().map(|key| key.record(self.clock.now())).collect();
+        for (at, (key, record)) in keys.iter().zip(&records).enumerate() {
+            if let Err(error) = table.insert(key.secret.hash(), record.clone()) {
+                for record in &records[..at] {
+                    table.remove(&KeyRef::new(record.id.as_str()));
+                }
+                return Err(error);
+            }
+        }
+        for record in &records {
+            self.write_audit("key.create", Some(record.id.clone()), record.audit_detail(), by);
+        }
+        Ok(records)
+    }
+
+    pub(super) fn summary(&self, row: &Row) -> KeySummary {
+        let record = &row.record;
         let totals = lock(&self.totals);
         let today = self.calendar.window(self.clock.now()).day;
         KeySummary {
             used_today: totals.used_on(&record.id, today),
             total_used: totals.used_in_all(&record.id),
             last_used_at: totals.last_used_at(&record.id),
-            record: record.clone(),
+            record: KeyRecord::clone(record),
+            hash: Some(row.hash),
+            claim: self.latest_claim(&record.id),
         }
     }
 
-    fn write_audit(&self, action: &str, key_id: Option<KeyId>, detail: String, by: &Actor) {
+    pub(super) fn write_audit(
+        &self,
+        action: &str,
+        key_id: Option<KeyId>,
+        detail: String,
+        by: &Actor,
+    ) {
         let mut audit = lock(&self.audit);
         let number = audit.len() as u64 + 1;
         let (at, actor, action) = (self.clock.now(), by.clone(), action.to_owned());
         audit.push(AuditEntry { number, at, actor, action, key_id, detail });
     }
 
-    fn apply(&self, keys: &mut KeyTable, key: &KeyRef, id: &KeyId, change: &KeyChange) {
+    pub(super) fn apply(&self, keys: &mut KeyTable, key: &KeyRef, id: &KeyId, change: &KeyChange) {
         match change {
             KeyChange::Update(patch) => keys.update(key, |record| patch.apply(record)),
             KeyChange::Rotate(rotation) => {
+                self.withdraw_claims(id);
                 keys.rotate(key, &rotation.secret, rotation.old_until(self.clock.now()));
             }
             KeyChange::ResetUsage => {
@@ -51,56 +91,82 @@ impl Inner {
 
 impl AdminStore for MemoryStore {
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
-        let mut table = lock(&self.0.keys);
-        let records: Vec<KeyRecord> =
-            keys.iter().map(|key| key.record(self.0.clock.now())).collect();
-        for (at, (key, record)) in keys.iter().zip(&records).enumerate() {
-            if let Err(error) = table.insert(key.secret.hash(), record.clone()) {
-                for record in &records[..at] {
-                    table.remove(&KeyRef::new(record.id.as_str()));
-                }
-                return StoreFuture::ready(Err(error));
-            }
+        StoreFuture::ready(self.0.create(&keys, &by))
+    }
+
+    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
+        let now = self.0.clock.now();
+        let mut issued = lock(&self.0.issued_once);
+        issued.retain(|_, before| now.duration_since(before.at).is_ok_and(|age| age < REMEMBERED));
+        if let Some(before) = issued.get(&once.name()) {
+            let same = before.request == once.request();
+            let ids = before.ids.clone();
+            return StoreFuture::ready(Ok(if same {
+                Created::Before(ids)
+            } else {
+                Created::OtherRequest
+            }));
         }
-        for record in &records {
-            self.0.write_audit("key.create", Some(record.id.clone()), record.audit_detail(), &by);
-        }
-        StoreFuture::ready(Ok(records))
+        let created = self.0.create(&keys, &by).map(|records| {
+            let ids = records.iter().map(|record| record.id.clone()).collect();
+            issued.insert(once.name(), IssuedOnce { request: once.request(), ids, at: now });
+            Created::Issued(records)
+        });
+        StoreFuture::ready(created)
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
         let keys = lock(&self.0.keys);
-        let search = query.search.as_deref().map(str::to_lowercase);
-        let mut found = keys
-            .after(query.after.unwrap_or_default())
-            .filter(|(_, record)| search.as_deref().is_none_or(|text| record.matches(text)));
-        let page: Vec<_> = found.by_ref().take(query.limit).collect();
-        let more = found.next().is_some();
-        StoreFuture::ready(Ok(KeyPage {
-            next: page.last().map(|(number, _)| *number).filter(|_| more),
-            keys: page.into_iter().map(|(_, record)| self.0.summary(record)).collect(),
-        }))
+        let (now, search) = (self.0.clock.now(), query.search.as_deref().map(str::to_lowercase));
+        let hash = query.search.as_deref().and_then(|text| SecretKey::parse(text).ok());
+        let hash = hash.map(|key| key.hash());
+        let mut found: Vec<(Place, KeySummary)> = keys
+            .rows()
+            .filter(|(_, row)| search.as_deref().is_none_or(|text| row.matches(text, hash)))
+            .map(|(number, row)| (number, self.0.summary(row)))
+            .filter(|(_, key)| query.state.is_none_or(|state| key.state(now) == state))
+            .map(|(number, key)| (key.place(query.sort, number), key))
+            .collect();
+        found.sort_by(|(one, _), (other, _)| one.in_order(other, query.sort));
+        let is_behind = |place: &Place| {
+            let after = query.after.as_ref();
+            after.is_none_or(|after| place.in_order(&after.0, query.sort).is_gt())
+        };
+        let mut behind = found.into_iter().filter(|(place, _)| is_behind(place));
+        let page: Vec<_> = behind.by_ref().take(query.limit).collect();
+        let more = behind.next().is_some();
+        let next = page.last().filter(|_| more).map(|(place, _)| PageCursor(place.clone()));
+        let keys = page.into_iter().map(|(_, key)| key).collect();
+        StoreFuture::ready(Ok(KeyPage { keys, next }))
     }
 
     fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {
         let keys = lock(&self.0.keys);
-        StoreFuture::ready(Ok(keys.get(&key).map(|row| self.0.summary(&row.record))))
+        StoreFuture::ready(Ok(keys.get(&key).map(|row| self.0.summary(row))))
     }
 
-    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
+    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
         let mut keys = lock(&self.0.keys);
-        let Some(row) = keys.get(&key) else {
-            return StoreFuture::ready(Ok(None));
+        let Some(row) = keys.get(&edit.key) else {
+            return StoreFuture::ready(Ok(Changed::UnknownKey));
         };
-        let before = self.0.summary(&row.record);
+        let before = self.0.summary(row);
+        if !edit.applies_to(&before) {
+            return StoreFuture::ready(Ok(Changed::OtherVersion));
+        }
+        let KeyEdit { change, by, .. } = edit;
         let id = before.record.id.clone();
         // A rotation may take away the very text that named the key.
         let by_id = KeyRef::new(id.as_str());
         self.0.apply(&mut keys, &by_id, &id, &change);
-        let after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(&row.record));
+        let after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(row));
         let detail = change.audit_detail(&before, &after);
         self.0.write_audit(change.action(), Some(id), detail, &by);
-        StoreFuture::ready(Ok(Some(after)))
+        StoreFuture::ready(Ok(Changed::Done(after.into())))
+    }
+
+    fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        StoreFuture::ready(Ok(self.0.offer_claim(offer, &by)))
     }
 
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {

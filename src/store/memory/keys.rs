@@ -24,8 +24,19 @@ pub(super) struct KeyTable {
 
 pub(super) struct Row {
     pub(super) record: Arc<KeyRecord>,
-    hash: KeyHash,
+    pub(super) hash: KeyHash,
     old: Option<(KeyHash, SystemTime)>,
+}
+
+impl Row {
+    /// Whether label, id or masked key holds this lower-case text, the key has this hash, or its hash
+    /// begins with these digits.
+    pub(super) fn matches(&self, text: &str, hash: Option<KeyHash>) -> bool {
+        self.record.matches(text)
+            || hash == Some(self.hash)
+            || self.old.is_some_and(|(old, _)| hash == Some(old))
+            || text.len() >= 8 && self.hash.to_hex().starts_with(text)
+    }
 }
 
 impl KeyTable {
@@ -108,9 +119,9 @@ impl KeyTable {
         self.by_id(id).or_else(|| Some(&**self.deleted.get(id)?))
     }
 
-    /// The records after a number, in the order of their issue.
-    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = (u64, &KeyRecord)> {
-        self.rows.range(number + 1..).map(|(number, row)| (*number, &*row.record))
+    /// The rows and their numbers, in the order of their issue.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (u64, &Row)> {
+        self.rows.iter().map(|(number, row)| (*number, row))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -2,13 +2,14 @@
 //! quotas may start afresh when they restart.
 
 mod admin;
+mod claims;
 mod keys;
 mod quota;
 mod usage;
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
-use self::{keys::KeyTable, usage::Totals};
+use self::{admin::IssuedOnce, claims::ClaimRow, keys::KeyTable, usage::Totals};
 use super::{
     AuditEntry,
     counter::DayCounter,
@@ -42,6 +43,8 @@ struct Inner {
     counters: SharedMap<KeyId, Arc<DayCounter>>,
     totals: Mutex<Totals>,
     audit: Mutex<Vec<AuditEntry>>,
+    claims: Mutex<Vec<ClaimRow>>,
+    issued_once: Mutex<HashMap<[u8; 32], IssuedOnce>>,
 }
 
 impl MemoryStore {
@@ -59,6 +62,8 @@ impl MemoryStore {
             counters: SharedMap::default(),
             totals: Mutex::default(),
             audit: Mutex::default(),
+            claims: Mutex::default(),
+            issued_once: Mutex::default(),
         }))
     }
 }

@@ -1,15 +1,21 @@
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::Connection;
 
-use super::{SqliteStore, audit, changes, core::Core, jobs, reset, rows, unavailable};
+use super::{
+    SqliteStore, audit, changes,
+    core::Core,
+    jobs,
+    listing::{self, summary},
+    once, reset, unavailable,
+};
 use crate::{
     clock::Day,
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, KeyChange, KeyPage, KeyPageQuery, KeyRef,
-        KeySummary, NewKey, StoreFuture, journal::from_unix_millis,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, KeyChange,
+        KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Once, StoreFuture,
     },
 };
 
@@ -18,37 +24,45 @@ const PROBE_AGE: Duration = Duration::from_secs(1);
 
 impl AdminStore for SqliteStore {
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
-        let core = self.0.core.clone();
-        let now = core.clock.now();
-        let records: Vec<KeyRecord> = keys.iter().map(|key| key.record(now)).collect();
-        let created = core.queue.call(
-            move |connection| {
-                let inserted = changes::insert(connection, &keys, &records, &by, now)?;
-                Ok(inserted.then_some(records))
-            },
-            |_| (),
-        );
-        StoreFuture::pending(async move {
-            created.await?.ok_or_else(|| StoreError::new(StoreErrorKind::Conflict))
-        })
+        let now = self.0.core.clock.now();
+        let created = self
+            .0
+            .core
+            .queue
+            .call(move |connection| changes::insert(connection, &keys, &by, now), |_| ());
+        StoreFuture::pending(async move { created.await?.ok_or_else(exists) })
+    }
+
+    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
+        let now = self.0.core.clock.now();
+        let created = self
+            .0
+            .core
+            .queue
+            .call(move |connection| once::insert(connection, &keys, once, &by, now), |_| ());
+        StoreFuture::pending(async move { created.await?.ok_or_else(exists) })
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
-        self.read_now(move |connection, core| list(connection, core, &query))
+        self.read_now(move |connection, core| listing::page(connection, core, &query))
     }
 
     fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {
         self.read_now(move |connection, core| summary(connection, core, &key))
     }
 
-    fn change(&self, key: KeyRef, change: KeyChange, by: Actor) -> StoreFuture<Option<KeySummary>> {
+    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
         let store = self.clone();
         StoreFuture::pending(async move {
-            match change {
-                KeyChange::ResetUsage => store.reset(key, by).await,
-                change => store.change_row(key, change, by).await,
+            match edit.change {
+                KeyChange::ResetUsage => store.reset(edit).await,
+                _ => store.change_row(edit).await,
             }
         })
+    }
+
+    fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        self.offer(offer, by)
     }
 
     fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {
@@ -84,6 +98,10 @@ impl AdminStore for SqliteStore {
     }
 }
 
+fn exists() -> StoreError {
+    StoreError::new(StoreErrorKind::Conflict)
+}
+
 impl SqliteStore {
     /// Reads what is in the file once all that was queued before is written.
     fn read_now<T: Send + 'static>(
@@ -98,17 +116,16 @@ impl SqliteStore {
         })
     }
 
-    async fn change_row(
-        &self,
-        key: KeyRef,
-        change: KeyChange,
-        by: Actor,
-    ) -> Result<Option<KeySummary>, StoreError> {
+    async fn change_row(&self, edit: KeyEdit) -> Result<Changed, StoreError> {
         let (core, after) = (self.0.core.clone(), self.0.core.clone());
         let work = move |connection: &Connection| {
-            let Some(before) = summary(connection, &core, &key)? else {
-                return Ok(None);
+            let Some(before) = summary(connection, &core, &edit.key)? else {
+                return Ok(Changed::UnknownKey);
             };
+            if !edit.applies_to(&before) {
+                return Ok(Changed::OtherVersion);
+            }
+            let KeyEdit { change, by, .. } = edit;
             let id = before.record.id.clone();
             let now = core.clock.now();
             changes::apply(connection, &id, &change, now)?;
@@ -116,96 +133,19 @@ impl SqliteStore {
             let after = after.unwrap_or_else(|| before.clone());
             let detail = change.audit_detail(&before, &after);
             audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
-            Ok(Some(after))
+            Ok(Changed::Done(after.into()))
         };
         self.0.core.queue.call(work, move |_| after.forget_keys()).await
     }
 
-    async fn reset(&self, key: KeyRef, by: Actor) -> Result<Option<KeySummary>, StoreError> {
-        let Some(found) = self.get(key).await? else {
-            return Ok(None);
+    async fn reset(&self, edit: KeyEdit) -> Result<Changed, StoreError> {
+        let Some(found) = self.get(edit.key.clone()).await? else {
+            return Ok(Changed::UnknownKey);
         };
         let (core, id) = (&self.0.core, found.record.id);
         let counter = self.load_counter(&id, core.clock.now()).await?;
-        let (job, reset) = reset::job(core.clone(), counter, id, by);
+        let (job, reset) = reset::job(core.clone(), counter, id, edit);
         core.queue.push(job)?;
         reset.await
     }
-}
-
-const FIGURES: &str = "
-    coalesce((SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day), 0),
-    coalesce((SELECT sum(used + reset_used) FROM daily_usage u WHERE u.key_id = k.id), 0),
-    (SELECT max(last_used_at) FROM daily_usage u WHERE u.key_id = k.id), k.seq";
-
-/// One row of [`rows::RECORD`] and [`FIGURES`].
-fn read_summary(row: &Row<'_>, core: &Core) -> rusqlite::Result<(u64, KeySummary)> {
-    let last_used_at: Option<i64> = row.get(10)?;
-    let record = rows::record_for_show(row, core.default_daily_limit)?;
-    let (written, total): (u64, u64) = (row.get(8)?, row.get(9)?);
-    // The counter is ahead of the file by what is under way.
-    let count = core.counter(&record.id).map(|counter| counter.count());
-    let used = count.filter(|count| count.day == core.today()).map_or(written, |count| count.used);
-    let summary = KeySummary {
-        record,
-        used_today: used,
-        total_used: (total + used).saturating_sub(written),
-        last_used_at: last_used_at.map(from_unix_millis),
-    };
-    Ok((row.get(11)?, summary))
-}
-
-pub(super) fn summary(
-    connection: &Connection,
-    core: &Core,
-    key: &KeyRef,
-) -> rusqlite::Result<Option<KeySummary>> {
-    let sql = format!(
-        "SELECT {}, {FIGURES} FROM api_keys k
-         WHERE k.id = :id OR :hash IN (k.key_hash, k.old_key_hash)
-            OR (k.key = :clear AND k.key_hash IS NULL)",
-        rows::RECORD
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query(named_params! {
-        ":day": core.today().to_string(),
-        ":id": key.id().as_str(),
-        ":hash": key.secret().map(|secret| secret.hash().to_hex()),
-        ":clear": key.secret().map(|secret| secret.expose()),
-    })?;
-    let row = found.next()?;
-    row.map(|row| read_summary(row, core).map(|(_, summary)| summary)).transpose()
-}
-
-fn list(connection: &Connection, core: &Core, query: &KeyPageQuery) -> rusqlite::Result<KeyPage> {
-    let sql = format!(
-        "SELECT {}, {FIGURES} FROM api_keys k
-         WHERE k.seq > :after AND (:search IS NULL
-             OR k.label LIKE :search ESCAPE '\\' OR k.id LIKE :search ESCAPE '\\'
-             OR (k.key LIKE :search ESCAPE '\\' AND k.key_hash IS NOT NULL))
-         ORDER BY k.seq LIMIT :limit",
-        rows::RECORD
-    );
-    let search = query.search.as_deref().map(|text| {
-        let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        format!("%{escaped}%")
-    });
-    let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(
-        named_params! {
-            ":day": core.today().to_string(),
-            ":after": query.after.unwrap_or_default(),
-            ":search": search,
-            // One more than is shown tells whether there is a next page.
-            ":limit": query.limit.saturating_add(1),
-        },
-        |row| read_summary(row, core),
-    )?;
-    let mut found: Vec<(u64, KeySummary)> = rows.collect::<rusqlite::Result<_>>()?;
-    let more = found.len() > query.limit;
-    found.truncate(query.limit);
-    Ok(KeyPage {
-        next: found.last().map(|(seq, _)| *seq).filter(|_| more),
-        keys: found.into_iter().map(|(_, summary)| summary).collect(),
-    })
 }

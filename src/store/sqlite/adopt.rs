@@ -50,7 +50,7 @@ fn one(
     let key = SecretKey::typed_in(clear);
     let hash = key.hash().to_hex();
     let taken: Option<String> = connection
-        .prepare_cached("SELECT id FROM api_keys WHERE ?1 IN (key_hash, old_key_hash)")?
+        .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
         .query_row([&hash], |row| row.get(0))
         .optional()?;
     let (stored, duplicate) = match taken {

@@ -4,39 +4,39 @@ use std::{collections::HashSet, time::SystemTime};
 
 use rusqlite::{Connection, params};
 
-use super::audit;
+use super::{audit, claims};
 use crate::{
     clock::rfc3339,
     key::{KeyId, KeyRecord},
     store::{Actor, KeyChange, KeyPatch, NewKey, Rotation},
 };
 
-/// Inserts the rows of new keys with their audit entries. Inserts none and returns `false` if one
+/// Inserts the rows of new keys with their audit entries. Inserts none and returns nothing if one
 /// of the keys exists already.
 pub(super) fn insert(
     connection: &Connection,
     keys: &[NewKey],
-    records: &[KeyRecord],
     by: &Actor,
     now: SystemTime,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Option<Vec<KeyRecord>>> {
     let mut taken = connection.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM api_keys WHERE ?1 IN (key_hash, old_key_hash))",
+        "SELECT EXISTS (SELECT 1 FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1)",
     )?;
     let mut batch = HashSet::new();
     for key in keys {
         if !batch.insert(key.secret.hash()) {
-            return Ok(false);
+            return Ok(None);
         }
         if taken.query_row([key.secret.hash().to_hex()], |row| row.get(0))? {
-            return Ok(false);
+            return Ok(None);
         }
     }
     let mut statement = connection.prepare_cached(
         "INSERT INTO api_keys (id, key, label, daily_limit, created_at, expires_at, disabled, key_hash)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
     )?;
-    for (key, record) in keys.iter().zip(records) {
+    let records: Vec<KeyRecord> = keys.iter().map(|key| key.record(now)).collect();
+    for (key, record) in keys.iter().zip(&records) {
         statement.execute(params![
             record.id.as_str(),
             record.masked,
@@ -49,7 +49,7 @@ pub(super) fn insert(
         let detail = record.audit_detail();
         audit::write(connection, now, by, "key.create", Some(&record.id), &detail)?;
     }
-    Ok(true)
+    Ok(Some(records))
 }
 
 /// Applies a change to one row. Resets are the counter's business.
@@ -61,7 +61,10 @@ pub(super) fn apply(
 ) -> rusqlite::Result<()> {
     match change {
         KeyChange::Update(patch) => update(connection, id, patch),
-        KeyChange::Rotate(rotation) => rotate(connection, id, rotation, now),
+        KeyChange::Rotate(rotation) => {
+            claims::withdraw(connection, id)?;
+            rotate(connection, id, rotation, now)
+        }
         KeyChange::Delete => {
             let sql = "DELETE FROM api_keys WHERE id = ?1";
             connection.prepare_cached(sql)?.execute([id.as_str()]).map(drop)

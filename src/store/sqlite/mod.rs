@@ -18,14 +18,17 @@ mod adopt;
 mod audit;
 mod block;
 mod changes;
+mod claims;
 mod core;
 mod file;
 mod fold;
 mod forgetting;
 mod jobs;
 mod keys;
+mod listing;
 #[cfg(feature = "metrics")]
 mod meter;
+mod once;
 mod options;
 mod queue;
 mod quota;

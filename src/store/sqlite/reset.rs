@@ -5,16 +5,16 @@ use std::{future::Future, sync::Arc};
 use rusqlite::Connection;
 
 use super::{
-    admin::summary,
     audit,
     core::{Core, Counter},
     fold,
     jobs::{self, Job},
+    listing::summary,
 };
 use crate::{
     error::StoreError,
     key::KeyId,
-    store::{Actor, KeyChange, KeyRef, KeySummary, counter::Origin},
+    store::{Changed, KeyEdit, KeyRef, KeySummary, counter::Origin},
 };
 
 /// Resets the row, then the counter before the answer. A unit that is written down in between
@@ -23,24 +23,31 @@ pub(super) fn job(
     core: Arc<Core>,
     counter: Arc<Counter>,
     id: KeyId,
-    by: Actor,
-) -> (Job, impl Future<Output = Result<Option<KeySummary>, StoreError>> + Send + 'static) {
+    edit: KeyEdit,
+) -> (Job, impl Future<Output = Result<Changed, StoreError>> + Send + 'static) {
     let counted = counter.clone();
     let work = move |connection: &Connection| {
         let key = KeyRef::new(id.as_str());
-        let Some(before) = summary(connection, &core, &key)? else { return Ok(None) };
+        let Some(before) = summary(connection, &core, &key)? else {
+            return Ok(Err(Changed::UnknownKey));
+        };
+        if !edit.applies_to(&before) {
+            return Ok(Err(Changed::OtherVersion));
+        }
+        let KeyEdit { change, by, .. } = edit;
         let now = core.clock.now();
         let day = counted.count().day.max(core.calendar.window(now).day);
         let epoch = fold::write_reset(connection, &id, day)?;
-        let change = KeyChange::ResetUsage;
         let after = KeySummary { used_today: 0, ..before.clone() };
         let detail = change.audit_detail(&before, &after);
         audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
-        Ok(Some((Origin { day, epoch }, after)))
+        Ok(Ok((Origin { day, epoch }, after)))
     };
-    let reset = move |done: &Option<(Origin, KeySummary)>| {
+    let reset = move |done: &Result<(Origin, KeySummary), Changed>| {
         done.iter().for_each(|(origin, _)| counter.reset(|_| *origin));
     };
     let (job, done) = jobs::job(work, reset);
-    (job, async move { Ok(done.await?.map(|(_, after)| after)) })
+    (job, async move {
+        Ok(done.await?.map_or_else(|undone| undone, |(_, after)| Changed::Done(after.into())))
+    })
 }

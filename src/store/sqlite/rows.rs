@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
 use crate::{
     clock::{Day, parse_timestamp},
     error::StoreError,
-    key::{DailyLimit, KeyId, KeyRecord},
+    key::{DailyLimit, KeyHash, KeyId, KeyRecord},
     store::counter::Count,
 };
 
@@ -55,6 +55,11 @@ pub(super) fn record_for_show(row: &Row<'_>, default: DailyLimit) -> rusqlite::R
         disabled: true,
         ..KeyRecord::new(id, default)
     })
+}
+
+/// The hash of a key that is not in clear any more.
+pub(super) fn hash(value: ValueRef<'_>) -> Option<KeyHash> {
+    KeyHash::from_hex(value.as_str().ok()?)
 }
 
 /// A key that is still in clear is never shown.

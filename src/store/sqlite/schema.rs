@@ -30,8 +30,10 @@ impl From<rusqlite::Error> for MigrateError {
 /// stood in `api_keys` when a row was deleted stays in `deleted_keys`, for reports of the past.
 ///
 /// `awaited_events` counts the requests under way whose units are in `daily_usage` and whose events
-/// are still to come.
-const STEPS: [&str; 4] = [
+/// are still to come. `issued_once` remembers for a day which requests have issued which keys, and
+/// triggers keep anybody from rewriting `audit_log` by mistake. `claims` are links by which somebody
+/// gets a key, by their hashes.
+const STEPS: [&str; 5] = [
     "
 CREATE TABLE api_keys (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -173,6 +175,36 @@ CREATE TABLE awaited_events (
     day TEXT NOT NULL,
     events INTEGER NOT NULL
 ) WITHOUT ROWID;
+",
+    "
+CREATE TABLE issued_once (
+    name TEXT NOT NULL PRIMARY KEY,
+    request TEXT NOT NULL,
+    key_ids TEXT NOT NULL,
+    at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX issued_once_by_time ON issued_once (at);
+
+CREATE TABLE claims (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    token_hash TEXT NOT NULL UNIQUE,
+    key_id TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    opened_at INTEGER,
+    withdrawn INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX claims_by_key ON claims (key_id, number);
+CREATE INDEX api_keys_by_label ON api_keys (coalesce(label, '') COLLATE NOCASE, seq);
+
+CREATE TRIGGER audit_log_keeps_entries BEFORE DELETE ON audit_log
+BEGIN
+    SELECT RAISE(ABORT, 'the audit trail is append-only');
+END;
+CREATE TRIGGER audit_log_leaves_entries BEFORE UPDATE ON audit_log
+BEGIN
+    SELECT RAISE(ABORT, 'the audit trail is append-only');
+END;
 ",
 ];
 

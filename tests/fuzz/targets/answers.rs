@@ -80,7 +80,7 @@ fn told(pieces: Vec<Bytes>, answer: &[u8]) -> Told {
         }),
     );
     let call = async {
-        let response = service.call(Request::new(upload)).await.unwrap();
+        let response = service.call(Request::post("/").body(upload).unwrap()).await.unwrap();
         response.into_body().collect().await.unwrap().to_bytes()
     };
     // Nothing in it waits.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::Calendar,
-    store::{Actor, counter::Origin},
+    store::{Actor, KeyChange, KeyEdit, KeyRef, counter::Origin},
 };
 
 /// 2026-11-22T12:00:00Z.
@@ -192,7 +192,9 @@ impl World {
         self.traffic().check_counts();
         let core = self.life().core.clone();
         let counter = core.counter(&id(key)).unwrap();
-        let (job, reset) = reset::job(core, counter.clone(), id(key), Actor::default());
+        let named = KeyRef::new(id(key).as_str());
+        let edit = KeyEdit::new(named, KeyChange::ResetUsage, Actor::default());
+        let (job, reset) = reset::job(core, counter.clone(), id(key), edit);
         let before = counter.count().origin();
         self.turn(VecDeque::from([job]));
         let mut reset = std::pin::pin!(reset);

@@ -1,0 +1,98 @@
+use std::time::{Duration, SystemTime};
+
+use super::{Inner, MemoryStore, lock};
+use crate::{
+    key::{ClaimToken, KeyHash, KeyId, SecretKey},
+    store::{
+        Actor, Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, KeyChange, KeyRef,
+        KeySummary, OFFERED, OPENED, Opening, Rotation, StoreFuture, offer_detail,
+    },
+};
+
+pub(super) struct ClaimRow {
+    token: KeyHash,
+    key_id: KeyId,
+    claim: ClaimSummary,
+    withdrawn: bool,
+}
+
+impl Inner {
+    pub(super) fn latest_claim(&self, id: &KeyId) -> Option<ClaimSummary> {
+        let claims = lock(&self.claims);
+        let found = claims.iter().rev().find(|row| row.key_id == *id && !row.withdrawn);
+        found.map(|row| row.claim)
+    }
+
+    pub(super) fn withdraw_claims(&self, id: &KeyId) {
+        let mut claims = lock(&self.claims);
+        let open =
+            claims.iter_mut().filter(|row| row.key_id == *id && row.claim.opened_at.is_none());
+        open.for_each(|row| row.withdrawn = true);
+    }
+
+    pub(super) fn offer_claim(&self, offer: ClaimOffer, by: &Actor) -> Option<KeySummary> {
+        let keys = lock(&self.keys);
+        let row = keys.get(&offer.key)?;
+        let (key_id, created_at) = (row.record.id.clone(), self.clock.now());
+        self.withdraw_claims(&key_id);
+        let claim = ClaimSummary { created_at, expires_at: offer.expires_at, opened_at: None };
+        let token = offer.token.hash();
+        lock(&self.claims).push(ClaimRow {
+            token,
+            key_id: key_id.clone(),
+            claim,
+            withdrawn: false,
+        });
+        self.write_audit(OFFERED, Some(key_id), offer_detail(&offer), by);
+        Some(self.summary(row))
+    }
+
+    /// The claim of this token, and the key that it gives.
+    fn find_claim(
+        &self,
+        token: &ClaimToken,
+        key: impl Fn(&KeyRef) -> Option<KeySummary>,
+    ) -> Option<(Claim, Option<KeySummary>)> {
+        let hash = token.hash();
+        let claims = lock(&self.claims);
+        let row = claims.iter().find(|row| row.token == hash)?;
+        let (claim, withdrawn) = (row.claim, row.withdrawn);
+        let by_id = KeyRef::new(row.key_id.as_str());
+        drop(claims);
+        let key = key(&by_id);
+        let state = ClaimState::of(&claim, withdrawn, key.as_ref(), self.clock.now());
+        Some((Claim::of(state, &claim, key.as_ref()), key))
+    }
+
+    fn open_claim(&self, token: &ClaimToken, secret: SecretKey, by: &Actor) -> Opening {
+        let mut keys = lock(&self.keys);
+        let found = self.find_claim(token, |key| keys.get(key).map(|row| self.summary(row)));
+        let Some((claim, key)) = found else { return Opening::Unknown };
+        let (ClaimState::Open, Some(before)) = (claim.state, key) else {
+            return Opening::Refused(claim.state);
+        };
+        let (hash, now): (_, SystemTime) = (token.hash(), self.clock.now());
+        if let Some(row) = lock(&self.claims).iter_mut().find(|row| row.token == hash) {
+            row.claim.opened_at = Some(now);
+        }
+        let id = before.record.id.clone();
+        let by_id = KeyRef::new(id.as_str());
+        let change = KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO });
+        self.apply(&mut keys, &by_id, &id, &change);
+        let after = keys.get(&by_id).map_or(before.clone(), |row| self.summary(row));
+        self.write_audit(OPENED, Some(id), change.audit_detail(&before, &after), by);
+        Opening::Opened(after.into())
+    }
+}
+
+impl ClaimStore for MemoryStore {
+    fn claim(&self, token: ClaimToken) -> StoreFuture<Option<Claim>> {
+        let keys = lock(&self.0.keys);
+        let found = self.0.find_claim(&token, |key| keys.get(key).map(|row| self.0.summary(row)));
+        StoreFuture::ready(Ok(found.map(|(claim, _)| claim)))
+    }
+
+    fn open_claim(&self, token: ClaimToken, secret: SecretKey, by: Actor) -> StoreFuture<Opening> {
+        StoreFuture::ready(Ok(self.0.open_claim(&token, secret, &by)))
+    }
+}

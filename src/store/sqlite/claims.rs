@@ -1,0 +1,133 @@
+//! Links by which somebody gets a key, once.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{SqliteStore, audit, changes, core::Core, listing::summary, unavailable};
+use crate::{
+    key::{ClaimToken, KeyId, SecretKey},
+    store::{
+        Actor, Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, KeyChange, KeyRef,
+        KeySummary, OFFERED, OPENED, Opening, Rotation, StoreFuture,
+        journal::{from_unix_millis, unix_millis},
+        offer_detail,
+    },
+};
+
+/// For a row of `api_keys` `k`: the number of its latest claim that was not withdrawn.
+pub(super) const LATEST: &str = "
+    (SELECT number FROM claims c WHERE c.key_id = k.id AND NOT c.withdrawn
+     ORDER BY number DESC LIMIT 1)";
+
+impl SqliteStore {
+    pub(super) fn offer(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
+        let core = self.0.core.clone();
+        let work = move |connection: &Connection| {
+            let Some(key) = summary(connection, &core, &offer.key)? else { return Ok(None) };
+            let (id, now) = (key.record.id, core.clock.now());
+            withdraw(connection, &id)?;
+            connection
+                .prepare_cached(
+                    "INSERT INTO claims (token_hash, key_id, created_at, expires_at)
+                     VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![
+                    offer.token.hash().to_hex(),
+                    id.as_str(),
+                    unix_millis(now),
+                    unix_millis(offer.expires_at),
+                ])?;
+            let detail = offer_detail(&offer);
+            audit::write(connection, now, &by, OFFERED, Some(&id), &detail)?;
+            summary(connection, &core, &KeyRef::new(id.as_str()))
+        };
+        self.0.core.queue.call(work, |_| ())
+    }
+}
+
+impl ClaimStore for SqliteStore {
+    fn claim(&self, token: ClaimToken) -> StoreFuture<Option<Claim>> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            let core = store.0.core.clone();
+            let found = move |connection: &Connection| find(connection, &core, &token);
+            let found = store.read(move |connection| found(connection).map_err(unavailable));
+            Ok(found.await?.map(|found| found.claim))
+        })
+    }
+
+    fn open_claim(&self, token: ClaimToken, secret: SecretKey, by: Actor) -> StoreFuture<Opening> {
+        let (core, after) = (self.0.core.clone(), self.0.core.clone());
+        let work = move |connection: &Connection| {
+            let Some(Found { number, claim, key }) = find(connection, &core, &token)? else {
+                return Ok(Opening::Unknown);
+            };
+            let (ClaimState::Open, Some(before)) = (claim.state, key) else {
+                return Ok(Opening::Refused(claim.state));
+            };
+            let (id, now) = (before.record.id.clone(), core.clock.now());
+            connection
+                .prepare_cached("UPDATE claims SET opened_at = ?2 WHERE number = ?1")?
+                .execute(params![number, unix_millis(now)])?;
+            let change = KeyChange::Rotate(Rotation { secret, grace: std::time::Duration::ZERO });
+            changes::apply(connection, &id, &change, now)?;
+            let after =
+                summary(connection, &core, &KeyRef::new(id.as_str()))?.unwrap_or(before.clone());
+            let detail = change.audit_detail(&before, &after);
+            audit::write(connection, now, &by, OPENED, Some(&id), &detail)?;
+            Ok(Opening::Opened(after.into()))
+        };
+        self.0.core.queue.call(work, move |_| after.forget_keys())
+    }
+}
+
+/// Withdraws a key's claims that were not opened.
+pub(super) fn withdraw(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE claims SET withdrawn = 1 WHERE key_id = ?1 AND opened_at IS NULL")?
+        .execute([id.as_str()])?;
+    Ok(())
+}
+
+/// The claim of this number.
+pub(super) fn read(connection: &Connection, number: i64) -> rusqlite::Result<ClaimSummary> {
+    connection
+        .prepare_cached("SELECT created_at, expires_at, opened_at FROM claims WHERE number = ?1")?
+        .query_row([number], claim_summary)
+}
+
+/// A claim, and what it gives.
+struct Found {
+    number: i64,
+    claim: Claim,
+    key: Option<KeySummary>,
+}
+
+fn find(
+    connection: &Connection,
+    core: &Core,
+    token: &ClaimToken,
+) -> rusqlite::Result<Option<Found>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT created_at, expires_at, opened_at, number, key_id, withdrawn FROM claims
+             WHERE token_hash = ?1",
+        )?
+        .query_row([token.hash().to_hex()], |row| {
+            let (number, id, withdrawn) = (row.get(3)?, row.get::<_, String>(4)?, row.get(5)?);
+            Ok((claim_summary(row)?, number, id, withdrawn))
+        })
+        .optional()?;
+    let Some((claim, number, id, withdrawn)) = found else { return Ok(None) };
+    let key = summary(connection, core, &KeyRef::new(id))?;
+    let state = ClaimState::of(&claim, withdrawn, key.as_ref(), core.clock.now());
+    let claim = Claim::of(state, &claim, key.as_ref());
+    Ok(Some(Found { number, claim, key }))
+}
+
+fn claim_summary(row: &Row<'_>) -> rusqlite::Result<ClaimSummary> {
+    Ok(ClaimSummary {
+        created_at: from_unix_millis(row.get(0)?),
+        expires_at: from_unix_millis(row.get(1)?),
+        opened_at: row.get::<_, Option<i64>>(2)?.map(from_unix_millis),
+    })
+}

@@ -1,0 +1,254 @@
+//! Keys as lists show them.
+
+use rusqlite::{Connection, Row, ToSql, named_params};
+
+use super::{claims, core::Core, rows};
+use crate::{
+    key::SecretKey,
+    store::{
+        KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, Place,
+        journal::from_unix_millis,
+    },
+};
+
+const FIGURES: &str = "
+    coalesce((SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day), 0),
+    coalesce((SELECT sum(used + reset_used) FROM daily_usage u WHERE u.key_id = k.id), 0),
+    (SELECT max(last_used_at) FROM daily_usage u WHERE u.key_id = k.id)";
+
+/// The key that is named so.
+pub(super) fn summary(
+    connection: &Connection,
+    core: &Core,
+    key: &KeyRef,
+) -> rusqlite::Result<Option<KeySummary>> {
+    let wanted = "k.id = :id OR k.key_hash = :hash OR k.old_key_hash = :hash
+        OR (k.key = :clear AND k.key_hash IS NULL)";
+    let mut statement = connection.prepare_cached(&select(wanted))?;
+    let mut found = statement.query(named_params! {
+        ":day": core.today().to_string(),
+        ":id": key.id().as_str(),
+        ":hash": key.secret().map(|secret| secret.hash().to_hex()),
+        ":clear": key.secret().map(|secret| secret.expose()),
+    })?;
+    found.next()?.map(|row| read_summary(connection, row, core)).transpose()
+}
+
+/// The key whose row has this number.
+fn numbered(
+    connection: &Connection,
+    core: &Core,
+    number: u64,
+) -> rusqlite::Result<Option<KeySummary>> {
+    let mut statement = connection.prepare_cached(&select("k.seq = :number"))?;
+    let day = core.today().to_string();
+    let mut found = statement.query(named_params! {":day": day, ":number": number})?;
+    found.next()?.map(|row| read_summary(connection, row, core)).transpose()
+}
+
+fn select(wanted: &str) -> String {
+    let (record, latest) = (rows::RECORD, claims::LATEST);
+    format!("SELECT {record}, {FIGURES}, {latest} FROM api_keys k WHERE {wanted}")
+}
+
+fn read_summary(
+    connection: &Connection,
+    row: &Row<'_>,
+    core: &Core,
+) -> rusqlite::Result<KeySummary> {
+    let last_used_at: Option<i64> = row.get(10)?;
+    let record = rows::record_for_show(row, core.default_daily_limit)?;
+    let (written, total): (u64, u64) = (row.get(8)?, row.get(9)?);
+    // The counter is ahead of the file by what is under way.
+    let count = core.counter(&record.id).map(|counter| counter.count());
+    let used = count.filter(|count| count.day == core.today()).map_or(written, |count| count.used);
+    let claim: Option<i64> = row.get(11)?;
+    Ok(KeySummary {
+        hash: rows::hash(row.get_ref(7)?),
+        record,
+        used_today: used,
+        total_used: (total + used).saturating_sub(written),
+        last_used_at: last_used_at.map(from_unix_millis),
+        claim: claim.map(|number| claims::read(connection, number)).transpose()?,
+    })
+}
+
+/// One page of keys. Rows are looked for by their numbers; all that is told of a key is read for
+/// those only that are shown.
+pub(super) fn page(
+    connection: &Connection,
+    core: &Core,
+    query: &KeyPageQuery,
+) -> rusqlite::Result<KeyPage> {
+    let now = core.clock.now();
+    let mut keys = Vec::new();
+    let mut place = query.after.as_ref().map(|cursor| cursor.0.clone());
+    loop {
+        let some = behind(connection, core, query, place.as_ref())?;
+        let were_all = some.len() <= query.limit;
+        for (next, number) in some {
+            let key = numbered(connection, core, number)?;
+            let key = key.filter(|key| query.state.is_none_or(|state| key.state(now) == state));
+            if key.is_some() && keys.len() == query.limit {
+                return Ok(KeyPage { keys, next: place.map(PageCursor) });
+            }
+            keys.extend(key);
+            place = Some(next);
+        }
+        if were_all {
+            let has_rest =
+                query.sort == KeySort::NearestLimit && !matches!(place, Some(Place::NoShare(_)));
+            if !has_rest {
+                return Ok(KeyPage { keys, next: None });
+            }
+            place = Some(Place::NoShare(0));
+        }
+    }
+}
+
+const LABEL: &str = "coalesce(k.label, '') COLLATE NOCASE";
+/// How much of its limit each key has used today that has used any.
+const SHARES: &str = "(
+    SELECT u.key_id, u.used * 1.0 / coalesce(k.daily_limit, :default) AS share
+    FROM daily_usage u JOIN api_keys k ON k.id = u.key_id
+    WHERE u.day = :day AND u.used > 0 AND typeof(k.daily_limit) IN ('integer', 'null')
+        AND coalesce(k.daily_limit, :default) > 0)";
+
+/// The numbers of rows behind a place, and the places that they make: one more than the page holds.
+fn behind(
+    connection: &Connection,
+    core: &Core,
+    query: &KeyPageQuery,
+    after: Option<&Place>,
+) -> rusqlite::Result<Vec<(Place, u64)>> {
+    let by_share = !matches!(after, Some(Place::NoShare(_)));
+    let (from, behind, order) = match query.sort {
+        KeySort::Issued => (String::new(), "k.seq > :number".to_owned(), "k.seq".to_owned()),
+        KeySort::Newest => {
+            let behind = if after.is_some() { "k.seq < :number" } else { "TRUE" };
+            (String::new(), behind.to_owned(), "k.seq DESC".to_owned())
+        }
+        KeySort::Label => {
+            let behind = format!("({LABEL}, k.seq) > (:label, :number)");
+            (String::new(), behind, format!("{LABEL}, k.seq"))
+        }
+        KeySort::NearestLimit if by_share => (
+            format!("JOIN {SHARES} s ON s.key_id = k.id"),
+            "(-s.share, k.seq) > (-:share, :number)".to_owned(),
+            "-s.share, k.seq".to_owned(),
+        ),
+        KeySort::NearestLimit => (
+            format!("LEFT JOIN {SHARES} s ON s.key_id = k.id"),
+            "s.key_id IS NULL AND k.seq > :number".to_owned(),
+            "k.seq".to_owned(),
+        ),
+    };
+    let share = if query.sort == KeySort::NearestLimit { "s.share" } else { "NULL" };
+    let (searched, in_state) = (searched(query.search.as_deref()), in_state(query.state));
+    let sql = format!(
+        "SELECT k.seq, coalesce(k.label, ''), {share} FROM api_keys k {from}
+         WHERE {behind} AND {searched} AND {in_state} ORDER BY {order} LIMIT :limit"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    Values::of(core, query, after).bind(&mut statement)?;
+    let mut found = statement.raw_query();
+    let mut numbers = Vec::new();
+    while let Some(row) = found.next()? {
+        let number = row.get(0)?;
+        let place = match query.sort {
+            KeySort::Issued | KeySort::Newest => Place::Number(number),
+            KeySort::Label => Place::Label(rows::text(row.get_ref(1)?).unwrap_or_default(), number),
+            KeySort::NearestLimit if by_share => Place::Share(row.get(2)?, number),
+            KeySort::NearestLimit => Place::NoShare(number),
+        };
+        numbers.push((place, number));
+    }
+    Ok(numbers)
+}
+
+/// What the parameters of such a statement stand for.
+struct Values {
+    day: String,
+    default: u32,
+    number: u64,
+    label: String,
+    share: f64,
+    like: String,
+    hash: Option<String>,
+    digits: String,
+    limit: usize,
+}
+
+impl Values {
+    fn of(core: &Core, query: &KeyPageQuery, after: Option<&Place>) -> Self {
+        let (number, label, share) = match after {
+            None => (0, "", f64::MAX),
+            Some(Place::Number(number) | Place::NoShare(number)) => (*number, "", f64::MAX),
+            Some(Place::Label(label, number)) => (*number, label.as_str(), f64::MAX),
+            Some(Place::Share(share, number)) => (*number, "", *share),
+        };
+        let text = query.search.as_deref().unwrap_or_default();
+        let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        Self {
+            day: core.today().to_string(),
+            default: core.default_daily_limit.get(),
+            number,
+            label: label.to_owned(),
+            share,
+            like: format!("%{escaped}%"),
+            hash: SecretKey::parse(text).ok().map(|key| key.hash().to_hex()),
+            digits: format!("{}*", text.to_lowercase()),
+            limit: query.limit.saturating_add(1),
+        }
+    }
+
+    /// Binds those that the statement has.
+    fn bind(&self, statement: &mut rusqlite::Statement<'_>) -> rusqlite::Result<()> {
+        let values: [(&str, &dyn ToSql); 9] = [
+            (":day", &self.day),
+            (":default", &self.default),
+            (":number", &self.number),
+            (":label", &self.label),
+            (":share", &self.share),
+            (":like", &self.like),
+            (":hash", &self.hash),
+            (":digits", &self.digits),
+            (":limit", &self.limit),
+        ];
+        for (name, value) in values {
+            if let Some(at) = statement.parameter_index(name)? {
+                statement.raw_bind_parameter(at, value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a key is one that is looked for.
+fn searched(search: Option<&str>) -> String {
+    let Some(text) = search else { return "TRUE".to_owned() };
+    let by_digits = text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let by_digits = if by_digits { "OR k.key_hash GLOB :digits" } else { "" };
+    format!(
+        "(k.label LIKE :like ESCAPE '\\' OR k.id LIKE :like ESCAPE '\\'
+          OR (k.key LIKE :like ESCAPE '\\' AND k.key_hash IS NOT NULL)
+          OR k.key_hash = :hash OR k.old_key_hash = :hash {by_digits})"
+    )
+}
+
+/// What a key in this state has for sure. Whether it is in it is seen when it is read.
+fn in_state(state: Option<KeyState>) -> &'static str {
+    match state {
+        None | Some(KeyState::Active) => "TRUE",
+        Some(KeyState::Disabled) => {
+            "(coalesce(k.disabled, 0) <> 0 OR typeof(k.daily_limit) NOT IN ('integer', 'null')
+              OR k.daily_limit NOT BETWEEN 0 AND 1000000000 OR coalesce(k.expires_at, '') <> '')"
+        }
+        Some(KeyState::Expired) => "coalesce(k.expires_at, '') <> ''",
+        // What is under way is not in the file yet.
+        Some(KeyState::Exhausted) => {
+            "EXISTS (SELECT 1 FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day
+              AND u.used > 0)"
+        }
+    }
+}

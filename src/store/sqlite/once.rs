@@ -1,0 +1,54 @@
+//! Issuing keys once, however often it is asked for.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::changes;
+use crate::{
+    key::{KeyId, hex},
+    store::{Actor, Created, NewKey, Once, REMEMBERED, journal::unix_millis},
+};
+
+/// Inserts the rows of new keys unless the request has done so before. Inserts none and returns
+/// nothing if one of the keys exists already.
+pub(super) fn insert(
+    connection: &Connection,
+    keys: &[NewKey],
+    once: Once,
+    by: &Actor,
+    now: SystemTime,
+) -> rusqlite::Result<Option<Created>> {
+    forget(connection, now)?;
+    let (name, request) = (hex(&once.name()), hex(&once.request()));
+    if let Some((known, ids)) = find(connection, &name)? {
+        let same = known == request;
+        return Ok(Some(if same { Created::Before(ids) } else { Created::OtherRequest }));
+    }
+    let Some(records) = changes::insert(connection, keys, by, now)? else { return Ok(None) };
+    let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
+    connection
+        .prepare_cached(
+            "INSERT INTO issued_once (name, request, key_ids, at) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![name, request, ids.join(" "), unix_millis(now)])?;
+    Ok(Some(Created::Issued(records)))
+}
+
+fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<(String, Vec<KeyId>)>> {
+    connection
+        .prepare_cached("SELECT request, key_ids FROM issued_once WHERE name = ?1")?
+        .query_row([name], |row| {
+            let ids: String = row.get(1)?;
+            Ok((row.get(0)?, ids.split(' ').map(KeyId::from).collect()))
+        })
+        .optional()
+}
+
+fn forget(connection: &Connection, now: SystemTime) -> rusqlite::Result<()> {
+    let since = now.checked_sub(REMEMBERED).unwrap_or(SystemTime::UNIX_EPOCH);
+    connection
+        .prepare_cached("DELETE FROM issued_once WHERE at < ?1")?
+        .execute([unix_millis(since)])?;
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! What answers tell, in any pieces.
+
+use http::Response;
+
+use super::*;
+
+type Seen = (Option<String>, Option<Tokens>);
+
+fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, is_whole: bool) -> Seen {
+    let head = Response::new(()).into_parts().0;
+    let mut scanner = AnswerScanner::new(&Method::POST, &head);
+    chunks.into_iter().for_each(|chunk| scanner.scan(chunk));
+    scanner.finish(is_whole)
+}
+
+/// What a text tells, at every split into two, into many pieces and byte by byte.
+#[track_caller]
+fn told(text: &str, is_whole: bool) -> Seen {
+    let bytes = text.as_bytes();
+    let whole = read([bytes], is_whole);
+    for at in 0..=bytes.len() {
+        assert_eq!(read([&bytes[..at], &bytes[at..]], is_whole), whole, "{text} at {at}");
+    }
+    for size in [1, 2, 3, 7, 19] {
+        assert_eq!(read(bytes.chunks(size), is_whole), whole, "{text} by {size}");
+    }
+    whole
+}
+
+#[track_caller]
+fn tokens(text: &str) -> Option<Tokens> {
+    told(text, true).1
+}
+
+fn model(text: &str) -> Option<String> {
+    told(text, true).0
+}
+
+/// Of an answer that broke off, or whose client has left.
+fn tokens_of_part(text: &str) -> Option<Tokens> {
+    told(text, false).1
+}
+
+const STREAM: &str = concat!(
+    "\u{feff}: keep-alive\n\n",
+    "data: {\"model\":\"deepseek-chat\",\"choices\":[{\"delta\":{\"content\":",
+    "\"say \\\"usage\\\":{\\\"prompt_tokens\\\":9}\"}}],\"usage\":null}\n\n",
+    "data: {\"model\":\"x\",\"choices\":[],\"usage\": {\"prompt_tokens\":11,",
+    "\"completion_tokens\":7,\"total_tokens\":18,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n",
+    "data: [DONE]\n\n",
+);
+const USAGE: &str = r#"{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}"#;
+const FORGED: &str = r#"{"prompt_tokens":777,"completion_tokens":777,"total_tokens":1554}"#;
+
+fn usage() -> Option<Tokens> {
+    Some(Tokens::new(1, 2, 3))
+}
+
+/// This text with its figures in the places that are marked so.
+fn with_figures(text: &str) -> String {
+    text.replace("USAGE", USAGE).replace("FORGED", FORGED)
+}
+
+#[test]
+fn a_stream_is_read_the_same_at_every_split_into_three() {
+    let tokens = Tokens { cached: Some(4), ..Tokens::new(11, 7, 18) };
+    let expected = (Some("deepseek-chat".to_owned()), Some(tokens));
+    for stream in [STREAM.to_owned(), STREAM.replace('\n', "\r\n"), STREAM.replace('\n', "\r")] {
+        let bytes = stream.as_bytes();
+        assert_eq!(told(&stream, true), expected);
+        for first in 0..bytes.len() {
+            for second in (first..bytes.len()).step_by(7) {
+                let chunks = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                assert_eq!(read(chunks, true), expected, "split at {first} and {second}");
+            }
+        }
+    }
+}
+
+#[test]
+fn usage_counts_at_the_top_and_in_the_objects_of_events() {
+    for text in [
+        r#"{"model":"m","choices":[{}],"usage":USAGE}"#,
+        "\u{feff}\n {\"usage\":USAGE,\"choices\":[],\"model\":\"m\"}",
+        "data:{\"model\":\"m\",\"usage\":USAGE}\n\n",
+        "data:{\"type\":\"response.completed\",\"response\":{\"model\":\"m\",\"usage\":USAGE}}\n\n",
+        "data:{\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":USAGE}}\n\n",
+    ] {
+        let text = with_figures(text);
+        assert_eq!(told(&text, true), (Some("m".into()), usage()), "{text}");
+    }
+}
+
+#[test]
+fn what_a_holder_may_have_echoed_is_not_taken_for_usage() {
+    for text in [
+        r#"{"choices":[{"message":{"tool_calls":[{"function":{"arguments":{"usage":FORGED}}}]}}]}"#,
+        r#"{"metadata":{"usage":FORGED},"tools":[{"usage":FORGED}],"a\"usage":FORGED}"#,
+        r#"{"x":"\"usage\":FORGED"}"#,
+        r#"[{"usage":FORGED}]"#,
+        "data: {\"response\":{\"tools\":[{\"usage\":FORGED}],\"usage\":null}}\n\n",
+        "data: {\"x\":{\"response\":{\"usage\":FORGED}}}\n\n",
+        ": {\"usage\":FORGED}\n\ndata: {}\n\n",
+        "event: x\n{\"usage\":FORGED}\n\n",
+    ] {
+        assert_eq!(tokens(&with_figures(text)), None, "{text}");
+    }
+    let after = r#"{"usage":USAGE,"choices":[{"usage":FORGED}],"x":{"usage":FORGED}}"#;
+    assert_eq!(tokens(&with_figures(after)), usage());
+    let deep = "[{\"usage\":".repeat(200);
+    let deep = format!("{{\"x\":{deep}{FORGED}{},\"usage\":{USAGE}}}", "}]".repeat(200));
+    assert_eq!(tokens(&deep), usage());
+}
+
+#[test]
+fn the_model_is_that_of_the_answer_and_not_one_in_it() {
+    for text in [
+        r#"{"metadata":{"model":"gpt-4-evil"},"model":"gpt-oss-20b"}"#,
+        r#"{"tools":[{"type":"image_generation","model":"gpt-image-1"}],"model":"gpt-oss-20b"}"#,
+        "data: {\"response\":{\"tools\":[{\"model\":\"x\"}],\"model\":\"gpt-oss-20b\"}}\n\n",
+    ] {
+        assert_eq!(model(text).as_deref(), Some("gpt-oss-20b"), "{text}");
+    }
+    assert_eq!(model(r#"{"model":{"model":"x"}}"#), None);
+}
+
+#[test]
+fn an_event_over_several_data_lines_is_read_as_one() {
+    for end in ["\n", "\r", "\r\n"] {
+        let text = "event: x\ndata: {\"choices\":[],\n: \"usage\"\ndata:\"usage\":\nid: 1\ndata: USAGE}\n\n";
+        let text = with_figures(&text.replace('\n', end));
+        assert_eq!((tokens(&text), tokens_of_part(&text)), (usage(), usage()));
+    }
+    let parts = "data: {\"choices\":[],\n\ndata: \"usage\":USAGE}\n\n";
+    assert_eq!(tokens(&with_figures(parts)), None, "two events");
+}
+
+#[test]
+fn figures_in_parts_are_put_together() {
+    let stream = concat!(
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",",
+        "\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":150}}\n\n",
+    );
+    assert_eq!(tokens(stream), Some(Tokens::new(25, 150, 175)));
+    assert_eq!(tokens_of_part(stream), None);
+}
+
+#[test]
+fn usage_that_cannot_be_read_makes_the_tokens_unknown() {
+    for bad in
+        [r#"{"prompt_tokens":-1}"#, "7", "[]", &format!("{{\"x\":\"{}\"}}", "x".repeat(4096))]
+    {
+        let stream =
+            format!("data: {{\"usage\":{USAGE}}}\n\ndata: {{\"usage\":{bad}}}\n\ndata: [DONE]\n\n");
+        assert_eq!(tokens(&stream), None, "{bad}");
+    }
+    let null = format!("data: {{\"usage\":{USAGE}}}\n\ndata: {{\"usage\":null}}\n\n");
+    assert_eq!(tokens(&null), usage());
+    assert_eq!(tokens(r#"{"model":"m","usage":null}"#), None);
+    assert_eq!(tokens(r#"{"type":"usage","model":"m"}"#), None);
+}
+
+#[test]
+fn of_two_usages_the_last_counts() {
+    let twice =
+        r#"{"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18},"usage":USAGE}"#;
+    assert_eq!(tokens(&with_figures(twice)), usage());
+}
+
+#[test]
+fn partial_figures_of_a_stream_that_broke_off_are_no_facts() {
+    let partial = format!("data: {{\"choices\":[{{}}],\"usage\":{USAGE}}}\n\n");
+    assert_eq!(tokens_of_part(&partial), None);
+    assert_eq!(tokens(&partial), usage());
+    assert_eq!(tokens_of_part(&format!("{partial}data: [DON")), None);
+    for last in [
+        "data: [DONE]\n\n",
+        "data: {\"choices\":[ ],\"usage\":USAGE}\n\n",
+        "data: {\"usage\":USAGE,\"choices\":[]}\n\n",
+        "data: {\"response\":{\"usage\":USAGE}}\n\n",
+    ] {
+        let stream = with_figures(&format!("{partial}{last}"));
+        assert_eq!(tokens_of_part(&stream), usage(), "{last}");
+        let more = format!("{stream}{partial}");
+        assert_eq!(tokens_of_part(&more), None, "more than {last}");
+    }
+    for other in [
+        "data: {\"choices\":[]}\n\n",
+        "data: [DONE] x\n\n",
+        "data: [DO\ndata: NE]\n\n",
+        ": [DONE]\n\n",
+    ] {
+        assert_eq!(tokens_of_part(&format!("{partial}{other}")), None, "{other}");
+    }
+    let json = format!("{{\"usage\":{USAGE},\"choices\":[{{\"mess");
+    assert_eq!(tokens_of_part(&json), usage(), "JSON tells its figures once");
+}
+
+#[test]
+fn random_answers_are_read_the_same_in_any_pieces() {
+    const PARTS: [&str; 26] = [
+        "data: ",
+        "data:",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "\r",
+        ": ",
+        "{",
+        "}",
+        "}}",
+        ",",
+        "[",
+        "]",
+        "\"",
+        "\\\"",
+        "\"usage\":",
+        "\"model\":\"m\"",
+        "\"response\":{",
+        "\"message\" : {",
+        "\"choices\":[]",
+        "null",
+        "[DONE]",
+        "{\"prompt_tokens\":1,\"total_tokens\":1}",
+        "\"x\":{\"usage\":1}",
+        "\n\ndata: {\"choices\":[{}],\"usage\":null}\n\n",
+        "\n\ndata: {\"model\":\"m\",\"usage\":null }\r\n\r\n",
+    ];
+    let mut random = 1_u64;
+    let mut below = |end: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) as usize % end
+    };
+    let mut known = 0;
+    for _ in 0..6000 {
+        let begin = ["", "{", "data: {", "\u{feff}data: {\"usage\":"][below(4)];
+        let parts: String = (0..below(16)).map(|_| PARTS[below(PARTS.len())]).collect();
+        let text = format!("{begin}{parts}");
+        known += usize::from(told(&text, true).1.is_some());
+        told(&text, false);
+    }
+    assert!(known > 20, "{known}");
+}
+
+#[test]
+fn answers_that_cannot_be_read_tell_nothing() {
+    let body = format!(r#"{{"model":"m","usage":{USAGE}}}"#);
+    let told = |method: Method, head: http::response::Builder| {
+        let head = head.body(()).unwrap().into_parts().0;
+        let mut scanner = AnswerScanner::new(&method, &head);
+        scanner.scan(body.as_bytes());
+        scanner.finish(true)
+    };
+    let read = (Some("m".into()), usage());
+    let build = Response::builder;
+    for head in [
+        build(),
+        build().header("content-type", "Application/JSON ; charset=utf-8"),
+        build().header("content-encoding", "identity").header("content-encoding", "Identity"),
+    ] {
+        assert_eq!(told(Method::POST, head), read);
+    }
+    for head in [
+        build().status(400),
+        build().header("content-type", "application/jsonl"),
+        build().header("content-encoding", "gzip"),
+        build().header("content-encoding", "identity, gzip"),
+        build().header("content-encoding", "identity").header("content-encoding", "gzip"),
+    ] {
+        assert_eq!(told(Method::POST, head), (None, None));
+    }
+    for method in [Method::GET, Method::DELETE, Method::PUT] {
+        assert_eq!(told(method, build()), (None, None), "shows what was billed before");
+    }
+}

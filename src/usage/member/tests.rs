@@ -1,0 +1,115 @@
+//! Members of objects in any pieces.
+
+use super::*;
+
+const MEMBERS: &[Member] =
+    &[Member { name: b"\"model\"", longest: 32 }, Member { name: b"\"usage\"", longest: 64 }];
+
+/// Each member that is found, with the inner object that it is in, as text.
+fn found<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+    let mut scanner = MemberScanner::new(MEMBERS, &[b"\"response\"", b"\"message\""]);
+    let mut all = Vec::new();
+    for chunk in chunks {
+        scanner.scan(chunk, |Found { member, within, value }| {
+            let name = str::from_utf8(MEMBERS[member].name).unwrap().trim_matches('"');
+            let value = value.map_or("too long", |value| str::from_utf8(value).unwrap());
+            let within = within.map_or("", |within| ["response.", "message."][within]);
+            all.push(format!("{within}{name}={value}"));
+        });
+    }
+    all
+}
+
+#[track_caller]
+fn check(text: &str, expected: &[&str]) {
+    let bytes = text.as_bytes();
+    assert_eq!(found([bytes]), expected, "{text}");
+    assert_eq!(found(bytes.chunks(1)), expected, "{text}");
+    for first in 0..bytes.len().min(300) {
+        for second in (first..bytes.len()).step_by(3) {
+            let chunks = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+            assert_eq!(found(chunks), expected, "{text} at {first} and {second}");
+        }
+    }
+}
+
+#[test]
+fn members_are_found_at_every_split() {
+    check(
+        r#" {"messages":[{"model":"no","content":"\"model\":\"no\" \\"}],"n":-1.5e3,
+        "tools":{"model":"no"},"user":"model","model" : "gpt-\u0034\"o","usage":{"a":[1,{}]},"z":1}"#,
+        &[r#"model="gpt-\u0034\"o""#, r#"usage={"a":[1,{}]}"#],
+    );
+}
+
+#[test]
+fn members_of_the_named_objects_are_found_and_none_that_lie_deeper() {
+    check(
+        r#"{"type":"t","response":{"tools":[{"model":1,"usage":{}}],"metadata":{"usage":1},
+        "response":{"usage":2},"message":{"model":3},"model":"a"},"x":{"response":{"usage":4}},
+        "message":{"usage":{}},"usage":null}"#,
+        &["response.model=\"a\"", "message.usage={}", "usage=null"],
+    );
+    check(r#"{"response":null,"message":[{"usage":1}],"model":"a"}"#, &["model=\"a\""]);
+    check(r#"{"response":{},"message":{ },"model":"a"}"#, &["model=\"a\""]);
+}
+
+#[test]
+fn backslashes_are_told_apart() {
+    check(r#"{"a":"\\","model":"m"}"#, &["model=\"m\""]);
+    check(r#"{"a":"\\\"","model":"m"}"#, &["model=\"m\""]);
+    check(r#"{"a":["\\\\\"\\"],"model":"m"}"#, &["model=\"m\""]);
+    check(r#"{"a":"\\\",\"model\":\"m\"}"#, &[]);
+}
+
+#[test]
+fn any_value_is_told_as_it_is_written() {
+    check(
+        r#"{"model":null,"model":-1.5e+3 ,"model":[ 1 ],"model":{},"model":true}"#,
+        &["model=null", "model=-1.5e+3", "model=[ 1 ]", "model={}", "model=true"],
+    );
+}
+
+#[test]
+fn a_value_that_is_too_long_is_told_of() {
+    for (length, value) in [(30, "x".repeat(30)), (31, "too long".into())] {
+        let text = format!(r#"{{"model":"{}","usage":{{}}}}"#, "x".repeat(length));
+        let value = if length == 30 { format!("\"{value}\"") } else { value };
+        check(&text, &[&format!("model={value}"), "usage={}"]);
+    }
+}
+
+#[test]
+fn nothing_else_is_taken_for_a_member() {
+    for text in [
+        "",
+        "{}",
+        "{} {\"model\":\"x\"}",
+        "x{\"model\":\"x\"}",
+        r#"[{"model":"x"}]"#,
+        r#""model":"x""#,
+        r#"{"a":"model"}"#,
+        r#"{"a":"model":"x"}"#,
+        r#"{"a\"model":"x"}"#,
+        r#"{"mode\u006c":"x"}"#,
+        r#"{"a" "model":"x"}"#,
+        r#"{"a":,"model":"x"}"#,
+        r#"{"model":"x"#,
+        r#"{"model":12"#,
+        r#"{"a":{"model":"x"},"b":[{"model":"x"}]}"#,
+    ] {
+        check(text, &[]);
+    }
+}
+
+#[test]
+fn depth_costs_no_memory() {
+    let deep = "[{\"usage\":".repeat(100_000);
+    let text = format!("{{\"a\":{deep}1{},\"model\":\"m\"}}", "}]".repeat(100_000));
+    assert_eq!(found([text.as_bytes()]), ["model=\"m\""]);
+    let mut scanner = MemberScanner::new(MEMBERS, &[]);
+    for chunk in text.as_bytes().chunks(1000) {
+        scanner.scan(chunk, |_| {});
+        assert!(scanner.kept.capacity() <= 64);
+    }
+}
