@@ -38,7 +38,7 @@ use tokio::{
 };
 use tower::{BoxError, Layer, ServiceBuilder};
 use tower_quota::{
-    admin::{AdminTokens, admin_service},
+    admin::{AdminTokens, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
     openai::{
         OpenAiErrors,
@@ -142,6 +142,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
                 .allow(move |ip| allow.is_empty() || allow.iter().any(|net| net.contains(&ip))),
             settings.max_body_bytes,
         ),
+        claim: claim_service(store.clone()).reject(OpenAiErrors),
         models: upstream.models()?,
         ops: Ops::new(store.clone(), draining.clone(), figures.clone()),
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),

@@ -44,6 +44,9 @@ async function rotateKey(key) {
   return fetchKey(key.id);
 }
 
+// The API names a path where it is opened on this server.
+const wholeUrl = (url) => new URL(url, location.origin).href;
+
 async function claimKey(key) {
   const time = choice("claim", text("claimTime"), CLAIM_TIMES.map(([value, name]) => [value, text(name)]), 7 * 24 * HOUR);
   const yes = await confirmed({
@@ -53,7 +56,7 @@ async function claimKey(key) {
   const made = await api("POST", `${keyPath(key.id)}/claim`, { body: { expires_in_seconds: time.read() } });
   showSecret({
     title: text("claimedTitle"), subject: key.label,
-    content: copyable("code", "claimLink", "claim", made.url),
+    content: copyable("code", "claimLink", "claim", wholeUrl(made.url)),
     hint: text("claimHint")(date(made.expires_at)),
   });
   return fetchKey(key.id);

@@ -34,6 +34,16 @@ async function api(method, path, { body, version, headers = {}, patience } = {})
   throw new Problem(CODES[refused.code] ?? STATUSES[answer.response.status] ?? "refused", refused);
 }
 
+// What a part of a view shows when it alone cannot be read: the problem.
+async function orProblem(asked) {
+  try {
+    return await asked;
+  } catch (error) {
+    if (!(error instanceof Problem) || ["signedOut", "wrongToken"].includes(error.name)) throw error;
+    return error;
+  }
+}
+
 const keyPath = (id) => `/keys/${encodeURIComponent(id)}`;
 
 const query = (parameters) => {

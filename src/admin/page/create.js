@@ -85,7 +85,7 @@ class CreateForm {
     }
     this.#attempt = { name: "", body: "" };
     created = { keys: made.keys ?? [made], isMany: Boolean(made.keys), claim: null };
-    $("create-form").reset();
+    for (const id of ["label", "limit", "expires"]) $(id).value = "";
     this.#markPreset();
     this.show();
     $("created").focus();
@@ -117,7 +117,7 @@ class CreateForm {
 function claimPart({ url, expires_at: expires }) {
   return make("div", { className: "handout" },
     make("p", { textContent: text("claimHint")(date(expires)) }),
-    strong(copyable("code", "claimLink", "claim", url)));
+    strong(copyable("code", "claimLink", "claim", wholeUrl(url))));
 }
 
 // Many keys: one line each, and all of them at once as text or as a file.

@@ -12,10 +12,10 @@ addTexts({
 
     activeKeys: "Active keys", errors: "Errors", andRefused: (count) => `and ${count} refused`,
     ofKeys: (count) => `used today, of ${count}`, ofRequests: (share) => `${share} of requests`,
-    nearest: "Nearest to their limit", nearestHint: "Today, of the keys that work and have a limit", todayIs: (day, zone) => `Today, ${day} (${zone})`,
+    nearest: "Nearest to their limit", nearestHint: "Today, of the keys that work and have a limit", todayIs: (day) => `Today, ${day}`,
     noNearest: "No key with a limit was used today.",
     storeOk: "The store answers", storeBad: "The store does not answer", versionIs: (version) => `Version ${version}`,
-    runningFor: (time) => `Running for ${time}`, resetsIn: (time) => `The day ends in ${time}`,
+    runningFor: (time) => `Running for ${time}`, resetsIn: (time, zone) => `The day ends in ${time} (${zone})`,
 
     keyList: "List of keys", search: "Search", searchHint: "Label, id, key or its hash", state: "State", sort: "Order",
     anyState: "All states", active: "Active", exhausted: "Used up", expired: "Expired", disabled: "Disabled",

@@ -25,13 +25,8 @@ class KeyView {
       this.isGone = true;
     }
     if (this.key) {
-      const { day } = await api("GET", "/status");
-      const wanted = { key: this.#id, group_by: "model" };
-      const [month, models] = await Promise.all([
-        monthReport(day, { key: this.#id, group_by: "day" }),
-        modelReport(day, wanted),
-        this.#requests.load(),
-      ]);
+      const { day } = await todayReport();
+      const [month, models] = await Promise.all([monthReport(day, { key: this.#id }), modelReport(day, this.#id), this.#requests.load()]);
       Object.assign(this, { day, month, models });
     }
     await this.#audit.load();
@@ -139,8 +134,7 @@ class KeyView {
   }
 }
 
-async function modelReport(day, parameters) {
-  const from = new Date(Date.parse(day) - (DAYS - 1) * DAY).toISOString().slice(0, 10);
-  const report = await api("GET", `/usage?${query({ from, to: day, limit: 20, ...parameters })}`);
+async function modelReport(day, key) {
+  const report = await api("GET", `/usage?${query({ from: monthBefore(day), to: day, group_by: "model", key, limit: 20 })}`);
   return report.items.map((item) => ({ model: item.model || null, requests: item.requests, tokens: item.tokens.total }));
 }

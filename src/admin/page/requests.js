@@ -4,6 +4,7 @@ class RequestList {
   #requests = [];
   #next = null;
   #retention = 0;
+  #problem = null;
 
   constructor(id) {
     this.#id = id;
@@ -24,7 +25,9 @@ class RequestList {
 
   async #read(before) {
     const wanted = { key: this.#id, limit: 20, before, failed: $("failed-only").checked || "" };
-    const page = await api("GET", `/requests?${query(wanted)}`);
+    const page = await orProblem(api("GET", `/requests?${query(wanted)}`));
+    this.#problem = page instanceof Problem ? page : null;
+    if (this.#problem) return;
     this.#requests = before ? [...this.#requests, ...page.requests] : page.requests;
     this.#next = page.next;
     this.#retention = page.retention_days;
@@ -34,7 +37,7 @@ class RequestList {
     if (!$("requests")) return;
     const none = $("failed-only").checked ? "noFailed" : "noRequests";
     const kept = text("requestsKept")(this.#retention);
-    say($("requests-hint"), this.#retention === 0 ? text("requestsNotKept") : this.#requests.length ? kept : text(none));
+    say($("requests-hint"), this.#problem ? this.#problem.words() : this.#retention === 0 ? text("requestsNotKept") : this.#requests.length ? kept : text(none));
     $("failed-only").closest("label").hidden = this.#retention === 0;
     $("requests").replaceChildren(...this.#requests.map(requestEntry));
     $("requests-more").hidden = this.#next === null;

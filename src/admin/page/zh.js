@@ -12,10 +12,10 @@ addTexts({
 
     activeKeys: "活跃密钥", errors: "错误", andRefused: (count) => `另有 ${count} 次被拒绝`,
     ofKeys: (count) => `今日使用过，共 ${count} 个`, ofRequests: (share) => `占请求的 ${share}`,
-    nearest: "最接近上限的密钥", nearestHint: "今日，仅限可用且有上限的密钥", todayIs: (day, zone) => `今日 ${day}（${zone}）`,
+    nearest: "最接近上限的密钥", nearestHint: "今日，仅限可用且有上限的密钥", todayIs: (day) => `今日 ${day}`,
     noNearest: "今日没有用过有上限的密钥。",
     storeOk: "存储正常", storeBad: "存储无响应", versionIs: (version) => `版本 ${version}`,
-    runningFor: (time) => `已运行 ${time}`, resetsIn: (time) => `${time}后进入新的一天`,
+    runningFor: (time) => `已运行 ${time}`, resetsIn: (time, zone) => `${time}后进入新的一天（${zone}）`,
 
     keyList: "密钥列表", search: "搜索", searchHint: "标签、编号、密钥或其哈希", state: "状态", sort: "排序",
     anyState: "全部状态", active: "正常", exhausted: "已用完", expired: "已过期", disabled: "已停用",
