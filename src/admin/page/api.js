@@ -10,7 +10,7 @@ const CODES = {
   too_many_attempts: "tooMany", address_not_allowed: "notAllowed", cross_site_request: "crossSite",
   request_too_large: "tooLarge",
 };
-const STATUSES = { 404: "gone", 412: "changed", 413: "tooLarge", 429: "tooMany", 502: "unavailable", 503: "unavailable", 504: "unavailable" };
+const STATUSES = { 404: "unknownCall", 412: "changed", 413: "tooLarge", 429: "tooMany", 502: "unavailable", 503: "unavailable", 504: "unavailable" };
 
 // `version` is the state of a key that the change is meant for.
 async function api(method, path, { body, version, headers = {}, patience } = {}) {

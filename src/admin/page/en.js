@@ -92,7 +92,7 @@ addTexts({
     byToken: (id) => `by token ${id}`, fromAddress: (ip) => `from ${ip}`,
     actions: {
       "key.create": "Key created", "key.update": "Key changed", "key.rotate": "Key rotated", "key.reset_usage": "Count reset",
-      "key.delete": "Key deleted", "key.claim": "Claim link made", "key.claim_opened": "Claim link opened", "key.import": "Key imported",
+      "key.delete": "Key deleted", "key.claim.offer": "Claim link made", "key.claim.open": "Claim link opened", "key.import": "Key imported",
       "admin.refused": "Attempt refused",
     },
     fields: {
@@ -114,6 +114,7 @@ addTexts({
       notAllowed: "The admin API is not open to your address.",
       crossSite: "The gateway took this for a request of another site. Does a proxy change Origin or Host?",
       gone: "This key no longer exists.",
+      unknownCall: "The gateway does not know this call. Is it of an older version?",
       changed: "Somebody has changed this meanwhile. Refresh and try again.",
       unavailable: "The store cannot answer at the moment. Nothing is lost; please try again soon.",
       tooLarge: "This is too large for the gateway.",

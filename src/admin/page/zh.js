@@ -92,7 +92,7 @@ addTexts({
     byToken: (id) => `令牌 ${id}`, fromAddress: (ip) => `来自 ${ip}`,
     actions: {
       "key.create": "创建密钥", "key.update": "修改密钥", "key.rotate": "更换密钥", "key.reset_usage": "重置用量",
-      "key.delete": "删除密钥", "key.claim": "生成领取链接", "key.claim_opened": "领取链接被打开", "key.import": "导入密钥",
+      "key.delete": "删除密钥", "key.claim.offer": "生成领取链接", "key.claim.open": "领取链接被打开", "key.import": "导入密钥",
       "admin.refused": "拒绝访问",
     },
     fields: {
@@ -114,6 +114,7 @@ addTexts({
       notAllowed: "管理接口不对你的地址开放。",
       crossSite: "网关把此请求当成了其他网站的请求。代理是否改动了 Origin 或 Host？",
       gone: "这个密钥已不存在。",
+      unknownCall: "网关没有这个接口，版本是否过旧？",
       changed: "内容刚被别人修改过，请刷新后重试。",
       unavailable: "存储暂时没有响应，数据没有丢失，请稍后再试。",
       tooLarge: "内容太大，网关无法接收。",
