@@ -72,12 +72,13 @@ async function clean({ page, context, seen }, url) {
   assert.deepEqual(seen.problems, []);
 }
 
-// No accessibility rule is broken, and nothing sticks out or is cut off.
+// No accessibility rule is broken, no word is missing, and nothing sticks out or is cut off.
 async function inspect(page, name) {
   const where = `${name} (${page.viewportSize().width}px)`;
   const { violations } = await page.evaluate((rules) => axe.run(document, { runOnly: { type: "tag", values: rules } }), RULES);
   const found = violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => `${node.html} ${node.failureSummary}`).join("; ")}`);
   assert.deepEqual(found, [], where);
+  assert.doesNotMatch(await page.locator("body").innerText(), /undefined|NaN|\[object|Invalid Date/, where);
   const cut = await page.evaluate(() => {
     const wide = document.documentElement.scrollWidth - innerWidth;
     const bad = wide > 0 ? [`the page is ${wide}px too wide`] : [];

@@ -47,7 +47,8 @@ class CreateForm {
   show() {
     this.#showFields();
     $("created").hidden = !created;
-    $("created-title").textContent = created ? text("createdTitle")(created.keys.length, number(created.keys.length)) : "";
+    $("created-title").textContent = created?.claim ? text("claimedTitle") : text("createdTitle")(created?.keys.length, number(created?.keys.length ?? 0));
+    $("created-hint").textContent = created?.claim ? text("claimHint")(date(created.claim.expires_at)) : text("createdHint");
     $("created-what").replaceChildren(...this.#result());
   }
 
@@ -63,7 +64,7 @@ class CreateForm {
 
   #result() {
     if (!created) return [handout("", baseUrl())];
-    if (created.claim) return [claimPart(created.claim)];
+    if (created.claim) return [strong(copyable("code", "claimLink", "claim", wholeUrl(created.claim.url)))];
     if (created.isMany) return [manyPart(created.keys)];
     const button = make("button", { type: "button", textContent: text("claimInstead") });
     button.dataset.testid = "claim-instead";
@@ -112,12 +113,6 @@ class CreateForm {
     this.show();
     $("label").focus();
   }
-}
-
-function claimPart({ url, expires_at: expires }) {
-  return make("div", { className: "handout" },
-    make("p", { textContent: text("claimHint")(date(expires)) }),
-    strong(copyable("code", "claimLink", "claim", wholeUrl(url))));
 }
 
 // Many keys: one line each, and all of them at once as text or as a file.

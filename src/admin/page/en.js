@@ -117,6 +117,8 @@ addTexts({
       unknownCall: "The gateway does not know this call. Is it of an older version?",
       changed: "Somebody has changed this meanwhile. Refresh and try again.",
       unavailable: "The store cannot answer at the moment. Nothing is lost; please try again soon.",
+      alreadyIssued: "These keys were created already, and their text cannot be shown again. Find them in the list, newest first, and rotate them or make claim links.",
+      inProgress: "This is being done right now. Please wait a moment and try again.",
       tooLarge: "This is too large for the gateway.",
       refused: ({ status, detail }) => `The gateway refused this (status ${status}). ${detail}`,
       badLimit: "Requests a day must be a whole number from 0 (unlimited) to 1,000,000,000.",

@@ -117,8 +117,7 @@ class KeyView {
       const changed = await onPresentKey(this.key, work);
       if (changed === undefined || view !== this) return;
       if (changed === null) {
-        location.hash = "#/keys";
-        addEventListener("hashchange", () => setTimeout(() => notify("status", text(done))), { once: true });
+        goTo("#/keys", text(done));
         return;
       }
       await this.#shown(changed, done);

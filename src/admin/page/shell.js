@@ -1,6 +1,8 @@
 // Signing in and out, and which view is shown. The address holds the view's name and no secret.
 let view = null;
 let shownAt = null;
+// What was done, to be said once the next view is open.
+let parting = null;
 
 // `#/keys/<id>` is one key's view.
 function addressed() {
@@ -34,7 +36,14 @@ async function openView() {
   showTitle();
   scrollTo(0, 0);
   $("title").focus({ preventScroll: true });
-  await load();
+  const said = parting;
+  parting = null;
+  if ((await load()) && said) notify("status", said);
+}
+
+function goTo(hash, words) {
+  parting = words;
+  location.hash = hash;
 }
 
 function showTitle() {
