@@ -22,7 +22,7 @@ class AuditView {
 
   #wanted() {
     const value = (id) => $(id).value.trim();
-    return { key: value("key"), action: value("action"), token_id: value("token-id"), from: value("from"), to: value("to"), limit: 50 };
+    return { key: value("key"), action: value("action"), token_id: value("token-id").toLowerCase(), from: value("from"), to: value("to"), limit: 50 };
   }
 
   #showActions() {

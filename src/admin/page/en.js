@@ -87,7 +87,7 @@ addTexts({
     keyAudit: "What was done with this key", noAudit: "Nothing is noted yet.",
     goneTitle: "This key is gone", goneText: "There is no such key, or it was deleted. What was done with it stays noted.",
 
-    auditHint: "Every change and every refused attempt, newest first", auditKey: "Key", auditAction: "Action", auditToken: "Token",
+    auditHint: "Every change and every refused attempt, newest first", auditKey: "Key", auditKeyHint: "Id or whole key", auditTokenHint: "Its id", auditAction: "Action", auditToken: "Token",
     from: "From", to: "To", anyAction: "All actions", noEntries: "No entry matches.",
     byToken: (id) => `by token ${id}`, fromAddress: (ip) => `from ${ip}`,
     actions: {

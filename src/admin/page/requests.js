@@ -63,5 +63,5 @@ function requestEntry(request) {
 }
 
 const duration = (milliseconds) => (milliseconds < 1000
-  ? text("milliseconds")(number(milliseconds))
+  ? text("milliseconds")(number(Math.round(milliseconds)))
   : text("secondsOf")(new Intl.NumberFormat(locale(), { maximumFractionDigits: 1 }).format(milliseconds / 1000)));

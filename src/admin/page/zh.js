@@ -87,7 +87,7 @@ addTexts({
     keyAudit: "这个密钥的操作记录", noAudit: "还没有记录。",
     goneTitle: "密钥不存在", goneText: "没有这个密钥，或已被删除。操作记录仍然保留。",
 
-    auditHint: "所有改动和被拒绝的尝试，最新的在前", auditKey: "密钥", auditAction: "操作", auditToken: "令牌",
+    auditHint: "所有改动和被拒绝的尝试，最新的在前", auditKey: "密钥", auditKeyHint: "编号或完整密钥", auditTokenHint: "令牌编号", auditAction: "操作", auditToken: "令牌",
     from: "从", to: "到", anyAction: "全部操作", noEntries: "没有匹配的记录。",
     byToken: (id) => `令牌 ${id}`, fromAddress: (ip) => `来自 ${ip}`,
     actions: {
