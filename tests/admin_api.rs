@@ -286,3 +286,30 @@ async fn a_creation_that_comes_again_is_answered_the_same() {
         assert!(refused.text.contains("`Idempotency-Key`"), "{}", refused.text);
     }
 }
+
+#[tokio::test]
+async fn the_audit_trail_is_looked_through_by_action_token_and_day() {
+    let admin = Admin::new();
+    let (id, _) = admin.create(r#"{"label":"one"}"#).await;
+    let path = format!("/admin/keys/{id}");
+    admin.call("PATCH", &path, r#"{"daily_limit":7}"#).await;
+    admin.call("DELETE", &path, "").await;
+    admin.call_with(("x-admin-token", "a-wrong-token-0123"), "GET", "/admin/keys", "").await;
+    let actions = async |query: &str| {
+        let trail = admin.get(&format!("/admin/audit?{query}")).await.json();
+        let entries = trail["entries"].as_array().unwrap().clone();
+        entries.iter().map(|entry| text(&entry["action"])).collect::<Vec<_>>()
+    };
+    assert_eq!(actions("action=key.").await, ["key.delete", "key.update", "key.create"]);
+    assert_eq!(actions("action=key.update").await, ["key.update"]);
+    assert_eq!(actions("action=admin").await, ["admin.refused"]);
+    let update = admin.get("/admin/audit?action=key.update").await.json()["entries"][0].clone();
+    assert_eq!(update["detail"], json!({"daily_limit": {"before": 200, "after": 7}}));
+    let token = text(&update["token_id"]);
+    assert_eq!(actions(&format!("token_id={token}")).await.len(), 3);
+    assert_eq!(actions("token_id=0123456789").await.len(), 0);
+    let today = text(&update["at"])[..10].to_owned();
+    assert_eq!(actions(&format!("from={today}&to={today}")).await.len(), 4);
+    assert_eq!(actions("to=2020-01-01").await.len(), 0);
+    assert_eq!(actions("from=2999-01-01").await.len(), 0);
+}

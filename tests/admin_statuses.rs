@@ -33,7 +33,7 @@ const fn row(
     Row { id, method, path, body, statuses }
 }
 
-const TABLE: [Row; 11] = [
+const TABLE: [Row; 13] = [
     row("listKeys", "GET", "/keys", "", &[200, 400, 401, 403, 429, 503]),
     row("createKeys", "POST", "/keys", "{}", &[201, 400, 401, 403, 409, 413, 422, 429, 503]),
     row("getKey", "GET", "/keys/{ref}", "", &[200, 400, 401, 403, 404, 429, 503]),
@@ -62,6 +62,8 @@ const TABLE: [Row; 11] = [
         &[200, 400, 401, 403, 404, 412, 413, 429, 503],
     ),
     row("getAudit", "GET", "/audit", "", &[200, 400, 401, 403, 429, 503]),
+    row("getRequests", "GET", "/requests", "", &[200, 400, 401, 403, 429, 503]),
+    row("getStatus", "GET", "/status", "", &[200, 400, 401, 403, 429]),
     row("getDescription", "GET", "/openapi.json", "", &[200, 400, 403]),
 ];
 

@@ -126,6 +126,13 @@ fn attempts(key: &str) -> Vec<String> {
         lines("GET /v1/x", &format!("{holder}{holder}")),
         lines("POST /v1/x", &format!("{holder}transfer-encoding: chunked\r\n")),
         lines("GET /v1/x", &format!("{holder}bad header {key}: x\r\n")),
+        lines("GET /v1/x", &format!("{holder}x-request-id: {key}\r\n")),
+        lines("GET /v1/x", &format!("x-request-id: {key}\r\n")),
+        request(
+            "POST /v1/chat/completions",
+            &holder,
+            &format!("{{\"model\": \"{key}\", \"\r\n404!"),
+        ),
         lines("GET /admin", ""),
         lines("GET /admin/keys", &admin),
         lines(&format!("GET /admin/keys/{key}"), &admin),
@@ -161,6 +168,7 @@ async fn no_secret_gets_into_an_answer_a_log_or_a_file() {
         .env("UPSTREAM_API_KEY", SPONSOR)
         .env("ADMIN_TOKEN", ADMIN)
         .env("RUST_LOG", "trace")
+        .env("USAGE_RETENTION_DAYS", "1")
         .start();
     let create = format!("authorization: Bearer {ADMIN}\r\n");
     let created = request("POST /admin/keys", &create, &json!({"label": "canary"}).to_string());

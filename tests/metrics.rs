@@ -223,7 +223,7 @@ async fn refusals_are_counted_by_reason_and_nobody_is_named() {
     sent.note("rejected", "key_misconfigured");
 
     let figures = sent.told(&gateway).await;
-    assert_eq!(figures.sum("tower_quota_tokens_total", &[("model", "other")]), 5.0);
+    assert_eq!(figures.sum("tower_quota_tokens_total", &[("model", "unknown")]), 5.0);
     assert_eq!(figures.sum("tower_quota_store_up", &[]), 1.0);
     assert_eq!(figures.sum("tower_quota_keys", &[]), 4.0);
     for value in figures.label_values() {

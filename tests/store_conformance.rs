@@ -524,7 +524,7 @@ async fn every_change_is_in_the_audit_trail_without_a_secret(store: impl Store) 
     change(&store, id, KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO })).await;
     change(&store, id, KeyChange::ResetUsage).await;
     change(&store, id, KeyChange::Delete).await;
-    let query = AuditQuery { limit: 10, before: None, key_id: Some(record.id.clone()) };
+    let query = AuditQuery { limit: 10, key_id: Some(record.id.clone()), ..Default::default() };
     let entries = store.audit(query).await.unwrap();
     let actions: Vec<_> = entries.iter().rev().map(|entry| entry.action.as_str()).collect();
     assert_eq!(

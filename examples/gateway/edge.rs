@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
@@ -20,6 +20,14 @@ use crate::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SECRETS: [HeaderName; 6] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("x-trial-key"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-admin-token"),
+];
 
 /// Puts the outer layers around `service`. `on_panic` answers in its place when it panics.
 pub(crate) fn edge<S, B>(
@@ -40,14 +48,6 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: std::fmt::Display + Send,
 {
-    let secrets = [
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::PROXY_AUTHORIZATION,
-        HeaderName::from_static("x-trial-key"),
-        HeaderName::from_static("x-api-key"),
-        HeaderName::from_static("x-admin-token"),
-    ];
     // What else is logged of a request stands in its span.
     let trace = TraceLayer::new_for_http()
         .make_span_with(span)
@@ -59,19 +59,25 @@ where
     ServiceBuilder::new()
         .map_request(drop_strange_id)
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
-        .layer(SetSensitiveRequestHeadersLayer::new(secrets))
+        .layer(SetSensitiveRequestHeadersLayer::new(SECRETS))
         .layer(trace)
         .layer_fn(RequestLog::new)
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .service(CatchPanic::new(service, on_panic))
 }
 
-/// A client may name its request, but only by 1 to 128 visible characters.
+/// A client may name its request, but only by 1 to 128 visible characters, and not by a key: ids are
+/// logged and go on to the upstream.
 fn drop_strange_id<B>(mut request: Request<B>) -> Request<B> {
     let mut ids = request.headers().get_all(REQUEST_ID).iter();
     let good = match (ids.next(), ids.next()) {
         (Some(id), None) => {
-            (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+            (1..=128).contains(&id.len())
+                && id.as_bytes().iter().all(u8::is_ascii_graphic)
+                && !["trial-", "sk-"]
+                    .iter()
+                    .any(|start| id.as_bytes().starts_with(start.as_bytes()))
+                && !is_credential(request.headers(), id)
         }
         _ => false,
     };
@@ -79,6 +85,14 @@ fn drop_strange_id<B>(mut request: Request<B>) -> Request<B> {
         request.headers_mut().remove(REQUEST_ID);
     }
     request
+}
+
+/// Whether the request presents this text as its credential, too.
+fn is_credential(headers: &HeaderMap, text: &HeaderValue) -> bool {
+    SECRETS.iter().flat_map(|name| headers.get_all(name)).any(|value| {
+        let words = value.as_bytes().split(|byte| *byte == b' ');
+        words.into_iter().any(|word| word == text.as_bytes())
+    })
 }
 
 fn span<B>(request: &Request<B>) -> Span {

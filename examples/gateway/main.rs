@@ -139,6 +139,10 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
         admin: admin::guarded(
             admin_service(store.clone(), admin_tokens.clone())
                 .default_daily_limit(settings.daily_limit)
+                .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
+                .calendar(settings.calendar.clone())
+                .retention_days(settings.retention_days)
+                .settings(settings.shown)
                 .allow(move |ip| allow.is_empty() || allow.iter().any(|net| net.contains(&ip))),
             settings.max_body_bytes,
         ),

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{
     call::{Asked, Json},
-    input::{KeyName, PageLimit, Place},
+    input::{KeyName, OnDay, PageLimit, Place, Word},
     refusal::Refusal,
     service::Shared,
     view::Instant,
@@ -27,6 +27,15 @@ pub(super) struct EntriesWanted {
     before: Option<Place>,
     /// Only entries of this key, by id or by its whole text.
     key: Option<KeyName>,
+    /// Only actions that begin so, such as `key.` or `key.delete`.
+    #[schemars(example = &"key.delete")]
+    action: Option<Word>,
+    /// Only what the holder of this token has done: the beginning of its SHA-256, as entries show it.
+    token_id: Option<Word>,
+    /// Only from this day on.
+    from: Option<OnDay>,
+    /// Only up to this day.
+    to: Option<OnDay>,
 }
 
 /// Entries of the audit trail, newest first.
@@ -73,21 +82,30 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         asked: Asked<(), EntriesWanted>,
     ) -> Result<Json<Trail>, Refusal> {
-        let EntriesWanted { limit, before, key } = asked.query;
+        let EntriesWanted { limit, before, key, action, token_id, from, to } = asked.query;
         let limit = PageLimit::or_default(limit);
         let key_id = match key {
             None => None,
             Some(KeyName(key)) => Some(self.key_id(key).await?),
         };
-        let before = before.map(|Place(before)| before);
-        let entries = self.store.audit(AuditQuery { limit, before, key_id }).await?;
+        let window = |OnDay(day)| self.facts.calendar.window_of(day);
+        let query = AuditQuery {
+            limit,
+            before: before.map(|Place(before)| before),
+            key_id,
+            action: action.map(|Word(action)| action),
+            token_id: token_id.map(|Word(id)| id),
+            from: from.map(|day| window(day).start),
+            until: to.map(|day| window(day).end),
+        };
+        let entries = self.store.audit(query).await?;
         let full = entries.len() == limit;
         let next = entries.last().map(|entry| entry.number).filter(|_| full);
         Ok(Json(Trail { entries: entries.into_iter().map(Entry::from).collect(), next }))
     }
 
     /// The id of a key that may have been deleted, of which only the id is known.
-    async fn key_id(&self, key: KeyRef) -> Result<KeyId, Refusal> {
+    pub(super) async fn key_id(&self, key: KeyRef) -> Result<KeyId, Refusal> {
         let id = key.id();
         let found = self.store.get(key).await?;
         Ok(found.map_or(id, |found| found.record.id))

@@ -97,6 +97,8 @@ pub(super) struct Call<S, R> {
     /// Whether it needs no token.
     pub(super) is_open: bool,
     pub(super) reads_body: bool,
+    /// Whether it is answered while the store cannot be asked.
+    pub(super) outlives_store: bool,
     /// Refusals beside those that its parts imply.
     pub(super) refusals: Vec<Refusal>,
     pub(super) describe: fn(&mut SchemaGenerator, &mut SchemaGenerator) -> Described,
@@ -151,6 +153,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Call<S, R> {
             summary,
             is_open: false,
             reads_body: B::READ,
+            outlives_store: false,
             refusals: Vec::new(),
             describe: describe::<Q, B, H, A>,
             run: Box::new(run),
@@ -167,6 +170,11 @@ impl<S, R> Call<S, R> {
     /// The same, open to everybody that the address filter lets in.
     pub(super) fn open(self) -> Self {
         Self { is_open: true, ..self }
+    }
+
+    /// The same, answered also while the store cannot be asked.
+    pub(super) fn outlives_store(self) -> Self {
+        Self { outlives_store: true, ..self }
     }
 
     /// The same with one more refusal.

@@ -58,6 +58,9 @@ where
         .refuses(Refusal::unknown_key())
         .refuses(changed()),
         Call::new(Method::GET, "/audit", "getAudit", "The audit trail", Shared::audit),
+        Call::new(Method::GET, "/requests", "getRequests", "Single requests", Shared::requests),
+        Call::new(Method::GET, "/status", "getStatus", "How the process is", Shared::status)
+            .outlives_store(),
         Call::new(
             Method::GET,
             "/openapi.json",

@@ -24,9 +24,11 @@ use super::{
     page::Page,
     refusal::Refusal,
     route,
+    status::Facts,
 };
 use crate::{
     body::ResponseBody,
+    clock::Calendar,
     error::{ProblemJson, Reject, Rejection, refuse},
     key::DailyLimit,
     store::{Actor, AdminStore},
@@ -52,6 +54,8 @@ pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
         attempts: Arc::new(Attempts::new()),
         answers: Arc::default(),
         claim_url: "/claim".into(),
+        facts: Facts::new(),
+        retention_days: 0,
         notes: Arc::new(NoteBudget::new()),
         refused_outside: Vec::new(),
         api: Arc::default(),
@@ -76,6 +80,9 @@ pub(super) struct Shared<S, R> {
     pub(super) answers: Arc<Answers>,
     /// Where claims are opened.
     pub(super) claim_url: Arc<str>,
+    pub(super) facts: Facts,
+    /// For how many days single requests are kept.
+    pub(super) retention_days: u32,
     pub(super) notes: Arc<NoteBudget>,
     pub(super) refused_outside: Vec<Rejection>,
     api: Arc<OnceLock<Api<S, R>>>,
@@ -110,6 +117,8 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             attempts: shared.attempts,
             answers: shared.answers,
             claim_url: shared.claim_url,
+            facts: shared.facts,
+            retention_days: shared.retention_days,
             notes: shared.notes,
             refused_outside: shared.refused_outside,
             api: Arc::default(),
@@ -138,6 +147,29 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     #[must_use]
     pub fn claim_url(self, url: &str) -> Self {
         Self::from_shared(Shared { claim_url: url.into(), ..Arc::unwrap_or_clone(self.shared) })
+    }
+
+    /// The store's calendar, whose time zone and next reset are told; UTC if this is not called.
+    #[must_use]
+    pub fn calendar(self, calendar: Calendar) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        shared.facts.calendar = calendar;
+        Self::from_shared(shared)
+    }
+
+    /// For how many days the store keeps single requests, which is told with them; 0 if this is not
+    /// called.
+    #[must_use]
+    pub fn retention_days(self, days: u32) -> Self {
+        Self::from_shared(Shared { retention_days: days, ..Arc::unwrap_or_clone(self.shared) })
+    }
+
+    /// Settings that operators may see: names, and values unless they are secret or not set.
+    #[must_use]
+    pub fn settings(self, settings: impl IntoIterator<Item = (String, Option<String>)>) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        shared.facts.settings.extend(settings);
+        Self::from_shared(shared)
     }
 
     /// Describes one more refusal of every call in `openapi.json`: one that is answered by what

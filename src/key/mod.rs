@@ -13,4 +13,6 @@ pub(crate) use credential::bearer;
 pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use record::{DailyLimit, InvalidDailyLimit, KeyId, KeyRecord};
 pub(crate) use secret::hex;
+#[cfg(feature = "usage")]
+pub(crate) use secret::may_be_key;
 pub use secret::{InvalidKey, KeyHash, SecretKey};

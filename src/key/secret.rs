@@ -70,6 +70,13 @@ impl SecretKey {
     }
 }
 
+/// Whether a text that somebody gave for something else may be a key: it begins as issued keys do, or
+/// as those of providers.
+#[cfg(feature = "usage")]
+pub(crate) fn may_be_key(text: &str) -> bool {
+    ["trial-", "sk-"].iter().any(|start| text.starts_with(start))
+}
+
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(…)")

@@ -119,6 +119,27 @@ pub struct AuditQuery {
     pub before: Option<u64>,
     /// Only this key's.
     pub key_id: Option<KeyId>,
+    /// Only actions that begin so.
+    pub action: Option<String>,
+    /// Only what the holder of this token has done.
+    pub token_id: Option<String>,
+    /// Only from this time on.
+    pub from: Option<SystemTime>,
+    /// Only before this time.
+    pub until: Option<SystemTime>,
+}
+
+impl AuditQuery {
+    /// Whether the entry is one that is asked for.
+    #[cfg(feature = "memory")]
+    pub(crate) fn wants(&self, entry: &AuditEntry) -> bool {
+        self.before.is_none_or(|before| entry.number < before)
+            && self.key_id.as_ref().is_none_or(|id| entry.key_id.as_ref() == Some(id))
+            && self.action.as_ref().is_none_or(|action| entry.action.starts_with(action))
+            && self.token_id.as_ref().is_none_or(|id| entry.actor.token_id == *id)
+            && self.from.is_none_or(|from| from <= entry.at)
+            && self.until.is_none_or(|until| entry.at < until)
+    }
 }
 
 /// One entry of the audit trail. Holds no secret.

@@ -7,6 +7,7 @@ use ::metrics::{Counter, Gauge, Histogram};
 use super::{Outcome, UsageEvent};
 use crate::{
     error::UpstreamFault,
+    key::may_be_key,
     metrics::{self, Family},
 };
 
@@ -210,9 +211,7 @@ fn failure(event: &UsageEvent) -> &'static str {
 /// which may be a key.
 fn is_plain(model: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
-    model.len() <= LONGEST_MODEL
-        && model.bytes().all(plain)
-        && !["trial-", "sk-"].iter().any(|start| model.starts_with(start))
+    model.len() <= LONGEST_MODEL && model.bytes().all(plain) && !may_be_key(model)
 }
 
 #[cfg(test)]

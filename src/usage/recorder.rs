@@ -18,7 +18,7 @@ use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
     clock::{Clock, ReceivedAt},
     error::{Rejected, UpstreamFault},
-    key::{KeyId, KeyRecord},
+    key::{KeyId, KeyRecord, may_be_key},
     store::{Abandoned, Draft, Units, Upload},
 };
 
@@ -184,6 +184,9 @@ fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
         event.bytes_in = upload.bytes();
         event.model_asked = upload.model();
     }
+    // Models are shown and kept in clear.
+    event.model_asked = event.model_asked.take().filter(|model| !may_be_key(model));
+    event.model = event.model.take().filter(|model| !may_be_key(model));
     if event.key_id.is_none() {
         event.key_id = units.key_id().cloned();
     }

@@ -95,6 +95,7 @@ async fn each_damaged_page_at_the_start_is_a_refusal_never_an_unknown_key_or_a_n
                     continue;
                 }
             };
+            let before = unavailable;
             for _ in 0..2 {
                 match ask(&log, &gateway, &spent).await {
                     Outcome::Exhausted => harmless += 1,
@@ -109,6 +110,10 @@ async fn each_damaged_page_at_the_start_is_a_refusal_never_an_unknown_key_or_a_n
             }
             let health = Client::http1().get(&gateway.url("/healthz")).await;
             assert_eq!(health.status, 200);
+            let ready = Client::http1().get(&gateway.url("/readyz")).await;
+            if unavailable > before && ready.status != 503 {
+                wrong.push(format!("page {page}, {harm:?}: ready, but refuses"));
+            }
         }
     }
     println!("{refused} starts refused; of the answers {unavailable} were 503, {harmless} right");

@@ -1,6 +1,9 @@
-use clap::{CommandFactory, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use super::BadSetting;
+
+/// A setting's name, and its value unless it is a secret.
+pub(crate) type ShownSetting = (String, Option<String>);
 
 /// The trial-key gateway: hands an OpenAI-compatible API to holders of issued keys, so many
 /// requests a day each.
@@ -31,6 +34,9 @@ pub(super) struct Arguments {
     /// Opens /metrics and nothing else
     #[arg(long, env = "METRICS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) metrics_token: Option<String>,
+    /// Where users reach this gateway, such as https://keys.example.com; for the links of claims
+    #[arg(long, env = "PUBLIC_URL", hide_env_values = true, value_name = "URL")]
+    pub(super) public_url: Option<String>,
     /// Where /v1/… is forwarded to; also DEEPSEEK_BASE_URL [default: https://api.deepseek.com/v1]
     #[arg(long, env = "UPSTREAM_BASE_URL", hide_env_values = true, value_name = "URL")]
     pub(super) upstream_base_url: Option<String>,
@@ -111,8 +117,8 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// The flags, on top of the environment, on top of `.env`.
-    pub(super) fn load() -> Result<Self, BadSetting> {
+    /// The flags, on top of the environment, on top of `.env`; and all of it as it may be shown.
+    pub(super) fn load() -> Result<(Self, Vec<ShownSetting>), BadSetting> {
         match dotenvy::from_filename_iter(".env") {
             Ok(lines) => lines.load().map_err(|_| not_env_file())?,
             Err(error) if error.not_found() => {}
@@ -126,8 +132,34 @@ impl Arguments {
                 return Err(BadSetting::new(name, "expected UTF-8 text"));
             }
         }
-        Ok(Self::parse())
+        let matches = Self::command().get_matches();
+        let given = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        Ok((given, shown(&matches)))
     }
+}
+
+/// All settings, with the defaults that the help names.
+fn shown(matches: &ArgMatches) -> Vec<ShownSetting> {
+    let command = Arguments::command();
+    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let with_names =
+        arguments.filter_map(|argument| Some((argument, argument.get_env()?.to_str()?)));
+    with_names
+        .map(|(argument, name)| {
+            let given = matches.get_one::<String>(argument.get_id().as_str());
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let default =
+                help.rsplit_once("[default: ").and_then(|(_, text)| text.strip_suffix(']'));
+            let is_secret = ["TOKEN", "API_KEY"].iter().any(|end| name.ends_with(end));
+            let given = given.map(|text| text.trim()).filter(|text| !text.is_empty());
+            let value = match given {
+                Some(_) if is_secret => Some("••••"),
+                Some(text) => Some(text),
+                None => default,
+            };
+            (name.to_owned(), value.map(str::to_owned))
+        })
+        .collect()
 }
 
 fn not_env_file() -> BadSetting {

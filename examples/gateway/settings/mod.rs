@@ -20,7 +20,7 @@ use tower_quota::{
 };
 use tracing_subscriber::EnvFilter;
 
-use arguments::Arguments;
+use arguments::{Arguments, ShownSetting};
 use setting::Setting;
 
 /// All that can be set.
@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) admin_allow: Vec<IpNet>,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) metrics_token: Option<AdminTokens>,
+    pub(crate) public_url: Option<String>,
     pub(crate) upstream: Upstream,
     pub(crate) stream_usage: StreamUsage,
     pub(crate) database: PathBuf,
@@ -46,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: LogSettings,
     pub(crate) demo: bool,
+    /// All of it, as operators may see it.
+    pub(crate) shown: Vec<ShownSetting>,
 }
 
 /// The sponsor's API.
@@ -93,7 +96,7 @@ impl std::error::Error for BadSetting {}
 impl Settings {
     /// Reads the flags, the environment and `.env` in the working directory.
     pub(crate) fn load() -> Result<Self, BadSetting> {
-        let given = Arguments::load()?;
+        let (given, shown) = Arguments::load()?;
         let host = Setting::new("HOST", &given.host).or("127.0.0.1", values::host)?;
         let port = Setting::new("PORT", &given.port).or("8787", values::port)?;
         Ok(Self {
@@ -105,6 +108,7 @@ impl Settings {
                 .or("", values::networks)?,
             metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)
                 .secret(values::tokens)?,
+            public_url: Setting::new("PUBLIC_URL", &given.public_url).or("", values::public_url)?,
             upstream: Upstream::of(&given)?,
             stream_usage: Setting::new("STREAM_USAGE", &given.stream_usage)
                 .or("off", values::stream_usage)?,
@@ -137,6 +141,7 @@ impl Settings {
                     .or("text", values::log_format)?,
             },
             demo: given.demo,
+            shown,
         })
     }
 }

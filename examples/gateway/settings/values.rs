@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::Uri;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tower_quota::{
@@ -60,6 +61,19 @@ fn network(text: &str) -> Value<IpNet> {
     text.parse()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| "expected a comma-separated list of networks such as 10.0.0.0/8".to_owned())
+}
+
+/// Nothing, or scheme and host without a path.
+pub(super) fn public_url(text: &str) -> Value<Option<String>> {
+    let expected = "expected http:// or https:// and a host, with no path".to_owned();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let url: Uri = text.parse().map_err(|_| expected.clone())?;
+    let is_web = matches!(url.scheme_str(), Some("http" | "https"));
+    let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    let is_bare = url.path() == "/" && url.query().is_none() && !has_user;
+    if is_web && is_bare { Ok(Some(text.trim_end_matches('/').to_owned())) } else { Err(expected) }
 }
 
 pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {

@@ -16,7 +16,7 @@ pub(super) use self::{
         nullable,
     },
     headers::{FromHeaders, IdempotencyKey, IfMatch},
-    params::{After, Format, Groups, OnDay, PageLimit, Place, SearchText, Sort, State},
+    params::{After, Format, Groups, OnDay, Only, PageLimit, Place, SearchText, Sort, State, Word},
 };
 use super::{query, refusal::Refusal};
 

@@ -45,6 +45,22 @@ field!(
 );
 
 field!(
+    /// Whether only some are asked for.
+    Only(bool),
+    "`true` or `false`",
+    |value| value.as_str()?.parse().ok(),
+    {"type": "string", "enum": ["true", "false"]}
+);
+
+field!(
+    /// A word that names an action, or the beginning of one.
+    Word(String),
+    "1 to 64 lower-case letters, digits, dots and underscores",
+    |value| value.as_str().filter(|text| is_word(text)).map(str::to_owned),
+    {"type": "string", "pattern": "^[a-z0-9._]{1,64}$"}
+);
+
+field!(
     /// The order of keys.
     Sort(KeySort),
     "`issued`, `newest`, `label` or `nearest_limit`",
@@ -95,6 +111,12 @@ field!(
     |value| value.as_str().map(str::to_owned),
     {"type": "string"}
 );
+
+fn is_word(text: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(plain)
+}
 
 /// Digits, without a sign.
 fn whole<T: FromStr>(value: &Value) -> Option<T> {

@@ -26,8 +26,10 @@ pub(super) fn of<S, R>(call: &Call<S, R>, described: &Described, filtered: bool)
             Refusal::no_token(),
             Refusal::wrong_token(),
             Refusal::too_many_attempts(Duration::from_secs(60)),
-            Refusal::store(&StoreError::new(StoreErrorKind::Unavailable)),
         ]);
+    }
+    if !call.is_open && !call.outlives_store {
+        refusals.push(Refusal::store(&StoreError::new(StoreErrorKind::Unavailable)));
     }
     if call.reads_body || described.has_parameters() {
         refusals.push(Refusal::invalid("limit", "a whole number from 1 to 1000"));

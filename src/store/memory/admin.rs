@@ -176,12 +176,8 @@ impl AdminStore for MemoryStore {
 
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
         let audit = lock(&self.0.audit);
-        let before = query.before.unwrap_or(u64::MAX);
-        let wanted = |entry: &&AuditEntry| {
-            entry.number < before
-                && query.key_id.as_ref().is_none_or(|id| entry.key_id.as_ref() == Some(id))
-        };
-        let entries = audit.iter().rev().filter(wanted).take(query.limit).cloned().collect();
+        let wanted = audit.iter().rev().filter(|entry| query.wants(entry));
+        let entries = wanted.take(query.limit).cloned().collect();
         StoreFuture::ready(Ok(entries))
     }
 

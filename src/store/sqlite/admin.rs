@@ -86,6 +86,9 @@ impl AdminStore for SqliteStore {
 
     fn probe(&self) -> StoreFuture<()> {
         let core = &self.0.core;
+        if let Err(error) = core.damage.check() {
+            return StoreFuture::ready(Err(error));
+        }
         if core.is_open().is_ok() && core.was_written_within(PROBE_AGE) {
             return StoreFuture::ready(Ok(()));
         }

@@ -45,10 +45,16 @@ pub(super) fn read(
     let mut statement = connection.prepare_cached(
         "SELECT number, at, token_id, ip, action, key_id, detail FROM audit_log
          WHERE (?1 IS NULL OR number < ?1) AND (?2 IS NULL OR key_id = ?2)
+             AND (?4 IS NULL OR substr(action, 1, length(?4)) = ?4)
+             AND (?5 IS NULL OR token_id = ?5)
+             AND (?6 IS NULL OR at >= ?6) AND (?7 IS NULL OR at < ?7)
          ORDER BY number DESC LIMIT ?3",
     )?;
     let key_id = query.key_id.as_ref().map(KeyId::as_str);
-    let entries = statement.query_map(params![query.before, key_id, query.limit], entry)?;
+    let (from, until) = (query.from.map(rfc3339), query.until.map(rfc3339));
+    let (action, token_id) = (&query.action, &query.token_id);
+    let values = params![query.before, key_id, query.limit, action, token_id, from, until];
+    let entries = statement.query_map(values, entry)?;
     entries.collect()
 }
 

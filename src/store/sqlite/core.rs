@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Durability, SqliteOptions, block::Block, keys::CachedKey, queue, queue::Queue};
+use super::{
+    Durability, SqliteOptions, block::Block, damage::Damage, keys::CachedKey, queue, queue::Queue,
+};
 use crate::{
     clock::{Calendar, Clock, Day},
     error::StoreError,
@@ -40,6 +42,7 @@ pub(super) struct Core {
     generation: AtomicU64,
     /// When the file was last written.
     written: Mutex<Option<Instant>>,
+    pub(super) damage: Damage,
 }
 
 impl Core {
@@ -57,6 +60,7 @@ impl Core {
             keys: SharedMap::default(),
             generation: AtomicU64::new(0),
             written: Mutex::new(None),
+            damage: Damage::new(),
         }
     }
 

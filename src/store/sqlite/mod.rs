@@ -20,6 +20,7 @@ mod block;
 mod changes;
 mod claims;
 mod core;
+mod damage;
 mod file;
 mod fold;
 mod forgetting;
@@ -164,8 +165,11 @@ impl SqliteStore {
         if let Some(known) = known() {
             return Ok(known);
         }
-        let reader = self.0.look_ups.get().await.map_err(StoreError::unavailable)?;
-        read(&reader, query).await
+        let answer = match self.0.look_ups.get().await {
+            Ok(reader) => read(&reader, query).await,
+            Err(error) => Err(StoreError::unavailable(error)),
+        };
+        answer.inspect_err(|error| self.0.core.damage.note(error))
     }
 
     /// Reads for a report.

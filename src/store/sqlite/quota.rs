@@ -75,6 +75,7 @@ pub(super) fn reserve(
     at: SystemTime,
 ) -> Result<Verdict, StoreError> {
     core.is_open()?;
+    core.damage.check()?;
     let (taken, standing) = counter.reserve(subject, &core.calendar, at, |count, block| {
         core.charge(subject, at, count, block)
     })?;
