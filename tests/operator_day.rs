@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{ADMIN_TOKEN, Gateway};
+use common::{ADMIN_TOKEN, GatewayCommand};
 
 fn play(scene: &str) {
-    let gateway = Gateway::demo();
+    let gateway = GatewayCommand::new().arg("--demo").env("USAGE_RETENTION_DAYS", "7").start();
     let output = common::node("operator_day.cjs")
         .arg(scene)
         .env("BASE_URL", gateway.url(""))

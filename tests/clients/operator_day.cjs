@@ -93,6 +93,9 @@ async function day(browser) {
   await page.getByRole("link", { name: "Overview" }).click();
   await until(view, () => id("nearest").locator("li").first().innerText(), /workshop-07[\s\S]*5 \/ 5[\s\S]*Used up/);
   await id("nearest").getByRole("link", { name: "workshop-07" }).click();
+  await until(view, () => id("requests").innerText(), /The day's requests were used up[\s\S]*429 insufficient_quota[\s\S]*Succeeded/);
+  await id("failed-only").check();
+  await until(view, () => id("requests").locator("li").count(), /^1$/);
   await id("preset-1000").click();
   await id("save").click();
   await done(/Saved/);
@@ -156,6 +159,17 @@ async function day(browser) {
     assert.ok(trail[place].startsWith(action) && words.test(trail[place]), `${action}, ${words} is not\n${trail[place]}`);
   });
   for (const secret of [...keys, rotated, TOKEN, new URL(link).hash.slice(1)]) assert.equal(trail.join("").includes(secret), false);
+
+  await page.getByRole("link", { name: "Audit" }).click();
+  await id("audit-action").selectOption("key.delete");
+  await until(view, () => id("audit-entries").locator(":scope > li").count(), /^1$/);
+  await id("audit-action").selectOption("admin.refused");
+  await id("empty").waitFor();
+  await page.getByRole("link", { name: "Settings" }).click();
+  await until(view, () => id("health").innerText(), /The store answers/);
+  const settings = await id("settings").innerText();
+  assert.match(settings, /USAGE_RETENTION_DAYS\s+7/);
+  assert.equal(settings.includes(TOKEN), false, "secrets are masked");
   await clean(view, page.url());
 }
 
