@@ -191,6 +191,19 @@ async function session(browser) {
   assert.equal(await id("label-input").inputValue(), "half typed");
   assert.equal(new URL(page.url()).hash, "#/create");
 
+  // The answer is lost: sending the form again creates nothing twice.
+  await page.route("**/admin/keys", async (route) => {
+    await route.fetch();
+    await route.abort();
+  }, { times: 1 });
+  await id("create-submit").click();
+  await until(view, () => id("error-message").innerText(), /cannot be reached/);
+  assert.equal((await ask("GET", "/keys")).count, 1);
+  await id("create-submit").click();
+  await id("created").waitFor();
+  assert.equal((await ask("GET", "/keys")).count, 1);
+  assert.equal((await chat(await id("created-key").innerText())).status, 200);
+
   await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true })));
   await id("token-form").waitFor();
   assert.equal(await page.locator("#view").evaluate((node) => node.childElementCount), 0);

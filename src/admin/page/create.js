@@ -63,6 +63,7 @@ class CreateForm {
   }
 
   #result() {
+    // Until then an empty one stands there, hidden, for whoever drives the page by its parts.
     if (!created) return [handout("", baseUrl())];
     if (created.claim) return [strong(copyable("code", "claimLink", "claim", wholeUrl(created.claim.url)))];
     if (created.isMany) return [manyPart(created.keys)];
@@ -95,7 +96,7 @@ class CreateForm {
 
   #wanted() {
     const wanted = { label: $("label").value.trim() || undefined };
-    if (this.#isMany) wanted.count = wholeNumber($("count"), { least: 1, most: MOST_KEYS, problem: "badCount" });
+    if (this.#isMany) wanted.count = wholeNumber($("count"), COUNT);
     wanted.daily_limit = limitIn($("limit"));
     wanted.expires_at = (!this.#isShort && expiryIn($("expires"))) || undefined;
     return wanted;

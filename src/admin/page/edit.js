@@ -53,10 +53,7 @@ class EditForm {
     const [label, limit, expires, disabled] = JSON.parse(this.#filled);
     const changes = {};
     if ($("label").value !== label) changes.label = $("label").value.trim();
-    if ($("limit").value !== limit) {
-      changes.daily_limit = limitIn($("limit"));
-      if (changes.daily_limit === undefined) wholeNumber($("limit"), { least: 0, most: MOST_A_DAY, problem: "badLimit" });
-    }
+    if ($("limit").value !== limit) changes.daily_limit = wholeNumber($("limit"), LIMIT);
     if ($("expires").value !== expires || $("expires").validity.badInput) changes.expires_at = expiryIn($("expires"));
     if ($("disabled").checked !== disabled) changes.disabled = $("disabled").checked;
     return changes;
@@ -68,9 +65,9 @@ class EditForm {
       notify("status", text("nothingChanged"));
       return;
     }
-    const isMine = view;
+    const shown = view;
     const key = await this.#sendOrAsk(changes);
-    if (view !== isMine) return;
+    if (view !== shown) return;
     this.fill(key);
     this.#saved(key);
   }

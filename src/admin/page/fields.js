@@ -1,6 +1,6 @@
 // Fields of the forms that create and edit keys.
-const MOST_A_DAY = 1e9;
-const MOST_KEYS = 1000;
+const LIMIT = { least: 0, most: 1e9, problem: "badLimit" };
+const COUNT = { least: 1, most: 1000, problem: "badCount" };
 
 function wholeNumber(field, { least, most, problem }) {
   const typed = field.value.trim().replaceAll(/[,_\s]/g, "");
@@ -18,7 +18,7 @@ function limitIn(field) {
     field.ariaInvalid = null;
     return undefined;
   }
-  return wholeNumber(field, { least: 0, most: MOST_A_DAY, problem: "badLimit" });
+  return wholeNumber(field, LIMIT);
 }
 
 // The expiry as an instant, or null where the field is empty. It is typed in the reader's zone.

@@ -8,6 +8,7 @@ class KeyView {
 
   constructor(id) {
     this.#id = id;
+    $("title").textContent = text("key");
     this.#requests = new RequestList(id);
     this.#audit = new AuditList({ list: $("audit"), more: $("audit-more"), wanted: () => ({ key: id, limit: 20 }), isOfOneKey: true });
     for (const [button, work, done] of [["reset", resetKey, "resetDone"], ["rotate", rotateKey, "rotateDone"], ["claim", claimKey, "claimDone"], ["remove", removeKey, "removeDone"]]) {
@@ -34,10 +35,7 @@ class KeyView {
 
   show() {
     if (this.isGone) this.#showGone();
-    if (!this.key || !this.month) {
-      $("title").textContent ||= text("key");
-      return;
-    }
+    if (!this.key || !this.month) return;
     $("key-body").hidden = false;
     this.#showWho();
     this.#showToday();
