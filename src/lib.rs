@@ -89,6 +89,8 @@ pub mod key;
 pub mod metrics;
 #[cfg(feature = "openai")]
 pub mod openai;
+#[cfg(any(feature = "admin", feature = "usage"))]
+mod page;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 #[cfg(feature = "quota")]

@@ -38,7 +38,7 @@ use tokio::{
 };
 use tower::{BoxError, Layer, ServiceBuilder};
 use tower_quota::{
-    admin::{AdminTokens, admin_service},
+    admin::{AdminTokens, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
     openai::{
         OpenAiErrors,
@@ -116,6 +116,11 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
 
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
+    let claim = claim_service(store.clone()).reject(OpenAiErrors);
+    let claim = match &settings.public_url {
+        Some(url) => claim.base_url(&format!("{url}/v1")),
+        None => claim,
+    };
     let quota = DailyQuotaLayer::new(store.clone())
         .max_in_flight(settings.max_in_flight)
         .reject(OpenAiErrors);
@@ -146,6 +151,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
                 .allow(move |ip| allow.is_empty() || allow.iter().any(|net| net.contains(&ip))),
             settings.max_body_bytes,
         ),
+        claim,
         models: upstream.models()?,
         ops: Ops::new(store.clone(), draining.clone(), figures.clone()),
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),

@@ -17,6 +17,8 @@ pub(crate) enum Route {
     Usage,
     /// `/admin` and below.
     Admin,
+    /// `/claim`: whoever has the link gets the key.
+    Claim,
 }
 
 /// The paths that clients send when their base URL has no `/v1`.
@@ -33,6 +35,7 @@ impl Route {
             "/usage" => Self::Usage,
             "/v1/models" | "/models" => Self::Models,
             "/admin" => Self::Admin,
+            "/claim" => Self::Claim,
             _ if path.starts_with("/admin/") => Self::Admin,
             _ if path.starts_with("/v1/") && path.len() > "/v1/".len() => Self::Upstream,
             _ if lacks_version(path) => Self::Upstream,
@@ -45,7 +48,7 @@ impl Route {
     pub(crate) fn refuses(self, method: &Method) -> Option<HeaderValue> {
         let reads = method == Method::GET || method == Method::HEAD;
         match self {
-            Self::Upstream | Self::Admin => None,
+            Self::Upstream | Self::Admin | Self::Claim => None,
             _ => (!reads).then(|| HeaderValue::from_static("GET, HEAD")),
         }
     }
@@ -91,6 +94,8 @@ mod tests {
             ("/usage", Some(Route::Usage)),
             ("/admin", Some(Route::Admin)),
             ("/admin/keys", Some(Route::Admin)),
+            ("/claim", Some(Route::Claim)),
+            ("/claim/x", None),
             ("/", None),
             ("/v1", None),
             ("/v1/", None),

@@ -33,13 +33,15 @@ pub(crate) type GatewayRequest = Request<Limited<Upload>>;
 pub(crate) type GatewayBody<B> = Either<B, UnsyncBoxBody<Bytes, BoxError>>;
 
 /// The services behind the routes, and what decides who may use them.
-pub(crate) struct Router<F, U, A, M, S> {
+pub(crate) struct Router<F, U, A, C, M, S> {
     /// Forwards for holders of a key.
     pub(crate) upstream: F,
     /// Tells holders of a key how much they have left.
     pub(crate) usage: U,
     /// The admin API and page.
     pub(crate) admin: A,
+    /// Gives keys to whoever has the links of their claims.
+    pub(crate) claim: C,
     /// The upstream's list of models.
     pub(crate) models: M,
     /// What the process tells of itself.
@@ -54,9 +56,9 @@ pub(crate) struct Router<F, U, A, M, S> {
     pub(crate) client_timeout: Duration,
 }
 
-impl<F, U, A, M, S> Router<F, U, A, M, S> {
+impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
     /// The routes as one service.
-    pub(crate) fn into_service<FB, UB, AB, MB>(
+    pub(crate) fn into_service<FB, UB, AB, CB, MB>(
         self,
     ) -> impl Service<
         Request<Incoming>,
@@ -70,11 +72,13 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         F: Handler<FB>,
         U: Handler<UB>,
         A: Handler<AB>,
+        C: Handler<CB>,
         M: Handler<MB>,
         S: AdminStore,
         FB: Body<Data = Bytes> + Send + 'static,
         UB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         AB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        CB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let router = Arc::new(self);
@@ -89,15 +93,20 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
         })
     }
 
-    async fn route<FB, UB, AB, MB>(&self, request: Request<Incoming>) -> Response<GatewayBody<FB>>
+    async fn route<FB, UB, AB, CB, MB>(
+        &self,
+        request: Request<Incoming>,
+    ) -> Response<GatewayBody<FB>>
     where
         F: Handler<FB>,
         U: Handler<UB>,
         A: Handler<AB>,
+        C: Handler<CB>,
         M: Handler<MB>,
         S: AdminStore,
         UB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         AB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        CB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let (mut head, body) = request.into_parts();
@@ -136,6 +145,7 @@ impl<F, U, A, M, S> Router<F, U, A, M, S> {
             Route::Usage if wants_page(request.headers()) => own(usage_page()),
             Route::Usage => side(call(&self.usage, request).await),
             Route::Admin => side(call(&self.admin, request).await),
+            Route::Claim => side(call(&self.claim, request).await),
             Route::Metrics if !self.may_read_metrics(request.headers()) => {
                 own(refusals::no_metrics_token())
             }

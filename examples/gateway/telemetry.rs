@@ -52,11 +52,12 @@ pub(crate) fn store_is_up(is_up: bool) {
 pub(crate) struct Responses([[Counter; CLASSES.len()]; ROUTES.len()]);
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const ROUTES: [(Option<Route>, &str); 8] = [
+const ROUTES: [(Option<Route>, &str); 9] = [
     (Some(Route::Upstream), "upstream"),
     (Some(Route::Models), "models"),
     (Some(Route::Usage), "usage"),
     (Some(Route::Admin), "admin"),
+    (Some(Route::Claim), "claim"),
     (Some(Route::Metrics), "metrics"),
     (Some(Route::Health), "health"),
     (Some(Route::Ready), "ready"),

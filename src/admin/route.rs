@@ -1,32 +1,15 @@
-//! Which call, or which file of the page, a path and method name.
+//! Which call a path and method name, or whether they name the page.
 
 use http::Method;
 
 use super::{call::Call, refusal::Refusal};
 
-/// A file of the page. They hold no data and need no token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asset {
-    Html,
-    Css,
-    Js,
-    Texts,
-}
-
-impl Asset {
-    /// The file at this path below the prefix, if there is one.
-    pub(super) fn find(method: &Method, path: &str) -> Result<Option<Self>, Refusal> {
-        let asset = match path {
-            "" | "/" => Self::Html,
-            "/page.css" => Self::Css,
-            "/page.js" => Self::Js,
-            "/texts.js" => Self::Texts,
-            _ => return Ok(None),
-        };
-        match *method {
-            Method::GET | Method::HEAD => Ok(Some(asset)),
-            _ => Err(Refusal::wrong_method("GET, HEAD")),
-        }
+/// Whether the page is at this path below the prefix. It holds no data and needs no token.
+pub(super) fn is_page(method: &Method, path: &str) -> Result<bool, Refusal> {
+    match *method {
+        _ if !matches!(path, "" | "/") => Ok(false),
+        Method::GET | Method::HEAD => Ok(true),
+        _ => Err(Refusal::wrong_method("GET, HEAD")),
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
     openapi,
     page::Page,
     refusal::Refusal,
-    route::{self, Asset},
+    route,
     status::Facts,
 };
 use crate::{
@@ -226,8 +226,8 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let path = head.uri.path().strip_prefix(&*self.prefix);
         let path = path.filter(|path| path.is_empty() || path.starts_with('/'));
         let path = path.ok_or_else(Refusal::not_found)?;
-        if let Some(asset) = Asset::find(&head.method, path)? {
-            return Ok(ResponseBody::answer(self.page.answer(asset)));
+        if route::is_page(&head.method, path)? {
+            return Ok(ResponseBody::answer(self.page.response()));
         }
         let found = route::find(&self.api().calls, &head.method, path);
         let by = match &found {

@@ -1,16 +1,12 @@
 // The holder's page in Chromium. See tests/usage_page.rs.
 
 const assert = require("node:assert/strict");
-const { mkdirSync } = require("node:fs");
 const { setTimeout: sleep } = require("node:timers/promises");
-const { chromium } = require("playwright-core");
-const axe = require("axe-core");
+const browser = require("./browser.cjs");
 
 const BASE = process.env.BASE_URL;
 const KEYS = JSON.parse(process.env.KEYS);
 const HOSTILE = process.env.HOSTILE;
-const SHOTS = process.env.SHOTS;
-const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
 const UNKNOWN = "trial-nobody-20260101-AAAAAAAAAAAAAAAAAAAAAA";
 
 // What the gateway could tell of a key with a long life; `at` is the gateway's time.
@@ -64,27 +60,9 @@ async function answerWith(page, status, body, headers = {}) {
 
 const unavailable = { error: { message: "", type: "server_error", param: null, code: "store_unavailable" } };
 
-async function open(browser, { language = "en-US", scheme = "light", size = { width: 1280, height: 900 }, zone = "Asia/Shanghai", ...more } = {}) {
-  const context = await browser.newContext({ locale: language, colorScheme: scheme, viewport: size, timezoneId: zone, ...more });
-  const page = await context.newPage();
-  const seen = { outside: [], problems: [], asked: [] };
-  page.on("request", (request) => {
-    const url = request.url();
-    if (url.startsWith("data:")) return;
-    if (!url.startsWith(`${BASE}/usage`)) seen.outside.push(url);
-    else if (!request.isNavigationRequest()) seen.asked.push({ url, headers: request.headers() });
-  });
-  page.on("pageerror", (error) => seen.problems.push(String(error)));
-  page.on("console", (message) => {
-    if (/content security policy|trusted/i.test(message.text())) seen.problems.push(message.text());
-  });
-  await page.addInitScript({ content: axe.source });
-  await page.addInitScript(() => {
-    window.violations = [];
-    document.addEventListener("securitypolicyviolation", (event) => window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
-  });
-  await page.goto(`${BASE}/usage`);
-  const id = (name) => page.getByTestId(name);
+async function open(chromium, wishes) {
+  const view = await browser.open(chromium, `${BASE}/usage`, `${BASE}/usage`, wishes);
+  const { id } = view;
   const enter = async (key) => {
     await id("key-input").fill(key);
     await id("key-submit").click();
@@ -93,67 +71,17 @@ async function open(browser, { language = "en-US", scheme = "light", size = { wi
     await enter(key);
     await id("usage").waitFor({ state: "visible" });
   };
-  return { context, page, id, enter, shown, seen };
+  return { ...view, enter, shown };
 }
 
-// What holds of every page, whatever was done on it.
-async function clean({ page, context, seen }) {
-  const kept = await page.evaluate(async () => ({
-    storages: [localStorage.length, sessionStorage.length], cookie: document.cookie, url: location.href,
-    state: history.state, databases: await indexedDB.databases(), hacked: window.hacked, violations: window.violations,
-    name: window.name,
-  }));
-  assert.deepEqual(kept, {
-    storages: [0, 0], cookie: "", url: `${BASE}/usage`, state: null, databases: [], hacked: undefined, violations: [], name: "",
-  });
-  assert.deepEqual(await context.cookies(), []);
-  assert.deepEqual(seen.outside, [], "no request but to the page's own address");
-  assert.deepEqual(seen.problems, []);
-}
+const clean = (view) => browser.clean(view, `${BASE}/usage`);
 
-// No accessibility rule is broken, and nothing sticks out or is cut off.
-async function inspect(page, name) {
-  const where = `${name} (${page.viewportSize().width}px)`;
-  const { violations } = await page.evaluate((rules) => axe.run(document, { runOnly: { type: "tag", values: rules } }), RULES);
-  const found = violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => `${node.html} ${node.failureSummary}`).join("; ")}`);
-  assert.deepEqual(found, [], where);
-  const cut = await page.evaluate(() => {
-    const wide = document.documentElement.scrollWidth - innerWidth;
-    const bad = wide > 0 ? [`the page is ${wide}px too wide`] : [];
-    for (const node of document.querySelectorAll("main *, header *")) {
-      if (node.closest(".unseen, [hidden], svg, .track, #meter") || !node.offsetParent) continue;
-      const style = getComputedStyle(node);
-      const box = node.getBoundingClientRect();
-      if (!box.width) continue;
-      if (box.right > innerWidth + 1 || box.left < -1) bad.push(`out of sight: ${node.outerHTML.slice(0, 200)}`);
-      if (node.tagName !== "INPUT" && style.display !== "inline" && node.scrollWidth > node.clientWidth + 1)
-        bad.push(`overflows by ${node.scrollWidth - node.clientWidth}: ${node.outerHTML.slice(0, 200)}`);
-    }
-    const texts = [...document.querySelectorAll("#chart svg text")].map((node) => node.getBoundingClientRect());
-    const touches = (a, b) => a.left < b.right + 2 && b.left < a.right + 2 && a.top < b.bottom && b.top < a.bottom;
-    texts.forEach((a, place) => texts.slice(place + 1).forEach((b) => touches(a, b) && bad.push("names of the chart touch")));
-    return bad;
-  });
-  assert.deepEqual(cut, [], where);
-}
-
-async function looks(browser) {
-  if (SHOTS) mkdirSync(SHOTS, { recursive: true });
-  for (const language of ["en-US", "zh-CN"]) {
-    for (const scheme of ["light", "dark"]) {
-      for (const [device, size] of [["desktop", { width: 1280, height: 900 }], ["phone", { width: 360, height: 740 }]]) {
-        const view = await open(browser, { language, scheme, size, reducedMotion: "reduce" });
-        const look = async (state) => {
-          await inspect(view.page, `${state} ${language} ${scheme}`);
-          if (SHOTS) await view.page.screenshot({ path: `${SHOTS}/${device}-${scheme}-${language.slice(0, 2)}-${state}.png`, fullPage: true });
-        };
-        await everyState(view, look);
-        await clean(view);
-        await view.context.close();
-      }
-    }
-  }
-}
+const looks = (chromium) => browser.everyLook(async (wishes, look) => {
+  const view = await open(chromium, wishes);
+  await everyState(view, (state) => look(view.page, state));
+  await clean(view);
+  await view.context.close();
+});
 
 async function everyState(view, look) {
   const { page, id, enter, shown } = view;
@@ -211,8 +139,8 @@ async function everyState(view, look) {
   await look("rich-open");
 }
 
-async function works(browser) {
-  const view = await open(browser);
+async function works(chromium) {
+  const view = await open(chromium);
   const { page, context, id, enter, shown, seen } = view;
 
   const policy = (await page.request.get(`${BASE}/usage`, { headers: { accept: "text/html" } })).headers();
@@ -380,8 +308,8 @@ async function works(browser) {
   assert.equal(await id("key-input").inputValue(), "");
 }
 
-async function time(browser) {
-  const view = await open(browser, { zone: "UTC" });
+async function time(chromium) {
+  const view = await open(chromium, { zone: "UTC" });
   const { page, id, shown, seen } = view;
   await page.clock.install({ time: new Date("2031-01-01T00:00:00Z") });
   await page.reload();
@@ -441,20 +369,4 @@ async function time(browser) {
   await clean(view);
 }
 
-async function main() {
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
-  try {
-    await { looks, works, time }[process.argv[2]](browser);
-  } finally {
-    await browser.close();
-  }
-}
-
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+browser.runScene({ looks, works, time });

@@ -7,6 +7,7 @@
 //! - The token stands behind the `#` of the link, which no browser sends, and comes in the body.
 //! - `POST` with `{"token": "…"}` tells what the link gives, with `"open": true` it gives it. A link
 //!   that was opened, has expired or was withdrawn is 410, an unknown one 404.
+//! - `GET` is the page that the link opens. It holds no data.
 //! - Every answer is `Cache-Control: no-store`.
 //!
 //! # Example
@@ -47,6 +48,7 @@
 //! # }
 //! ```
 
+mod page;
 mod service;
 
 pub use service::{ClaimBody, ClaimFuture, ClaimService, claim_service};

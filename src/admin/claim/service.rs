@@ -14,13 +14,16 @@ use http_body::Body;
 use serde::{Deserialize, Serialize};
 use tower_service::Service;
 
-use super::super::{
-    auth::ClientAddr,
-    input::{Flag, from_json},
-    keys::user_of,
-    refusal::Refusal,
-    service::{guard, read},
-    view::{Instant, answer},
+use super::{
+    super::{
+        auth::ClientAddr,
+        input::{Flag, from_json},
+        keys::user_of,
+        refusal::Refusal,
+        service::{guard, read},
+        view::{Instant, answer},
+    },
+    page::claim_page,
 };
 use crate::{
     body::ResponseBody,
@@ -107,8 +110,10 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
         B: Body,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        if request.method() != Method::POST {
-            return Err(Refusal::wrong_method("POST"));
+        match *request.method() {
+            Method::GET | Method::HEAD => return Ok(claim_page()),
+            Method::POST => {}
+            _ => return Err(Refusal::wrong_method("GET, HEAD, POST")),
         }
         let ip = request.extensions().get().map(|ClientAddr(ip)| *ip);
         let wanted: Wanted = from_json(&read(request.into_body()).await?)?;

@@ -1,28 +1,66 @@
-//! The operator's page: four files, embedded, without any outside request.
-
-use std::sync::Arc;
+//! The operator's page.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::Response;
 
-use super::route::Asset;
+use crate::page::Page as Shown;
 
 const HTML: &str = include_str!("index.html");
-const CSS: &str = include_str!("style.css");
-const JS: &str = include_str!("app.js");
-const TEXTS: &str = include_str!("texts.js");
-
-/// Stands in the HTML where the prefix goes.
-const PREFIX: &str = "{{prefix}}";
-
-/// Only the page's own files run, and nothing that a label or an answer holds.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+/// The markup of the views, each a template.
+const VIEWS: &str = concat!(
+    include_str!("views/overview.html"),
+    include_str!("views/keys.html"),
+    include_str!("views/key.html"),
+    include_str!("views/create.html"),
+    include_str!("views/audit.html"),
+    include_str!("views/settings.html"),
+    include_str!("views/dialogs.html"),
+);
+const CSS: &str = concat!(
+    include_str!("../../page/base.css"),
+    include_str!("../../page/frame.css"),
+    include_str!("../../page/entry.css"),
+    include_str!("../../page/chart.css"),
+    include_str!("../../page/table.css"),
+    include_str!("../../page/today.css"),
+    include_str!("../../page/handout.css"),
+    include_str!("shell.css"),
+    include_str!("forms.css"),
+    include_str!("lists.css"),
+    include_str!("dialogs.css"),
+);
+const JS: &str = concat!(
+    include_str!("../../page/texts.js"),
+    include_str!("en.js"),
+    include_str!("zh.js"),
+    include_str!("../../page/words.js"),
+    include_str!("../../page/parts.js"),
+    include_str!("../../page/ask.js"),
+    include_str!("../../page/copy.js"),
+    include_str!("../../page/handout.js"),
+    include_str!("../../page/chart.js"),
+    include_str!("../../page/models.js"),
+    include_str!("api.js"),
+    include_str!("shell.js"),
+    include_str!("dialogs.js"),
+    include_str!("marks.js"),
+    include_str!("fields.js"),
+    include_str!("actions.js"),
+    include_str!("overview.js"),
+    include_str!("keys.js"),
+    include_str!("import.js"),
+    include_str!("create.js"),
+    include_str!("edit.js"),
+    include_str!("key.js"),
+    include_str!("requests.js"),
+    include_str!("audit.js"),
+    include_str!("settings.js"),
+    include_str!("app.js"),
+);
 
 /// The page of a service that is mounted at some prefix.
 #[derive(Clone)]
-pub(super) struct Page(Arc<str>);
+pub(super) struct Page(Shown);
 
 impl Page {
     pub(super) fn below(prefix: &str) -> Self {
@@ -30,21 +68,22 @@ impl Page {
             .chars()
             .filter(|letter| letter.is_ascii_alphanumeric() || "/-._~".contains(*letter))
             .collect();
-        Self(HTML.replace(PREFIX, &safe).into())
+        let html = HTML.replace("{{prefix}}", &safe).replace("{{views}}", VIEWS);
+        Self(Shown::new(&html, CSS, JS))
     }
 
-    pub(super) fn answer(&self, asset: Asset) -> Response<Bytes> {
-        const SCRIPT: &str = "text/javascript; charset=utf-8";
-        let (content_type, body) = match asset {
-            Asset::Html => ("text/html; charset=utf-8", Bytes::from(self.0.to_string())),
-            Asset::Css => ("text/css; charset=utf-8", CSS.into()),
-            Asset::Js => (SCRIPT, JS.into()),
-            Asset::Texts => (SCRIPT, TEXTS.into()),
-        };
-        let mut response = Response::new(body);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        response
+    pub(super) fn response(&self) -> Response<Bytes> {
+        self.0.response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::assert_whole;
+
+    #[test]
+    fn the_page_is_whole() {
+        assert_whole(&Page::below("/admin").0, CSS, JS);
     }
 }

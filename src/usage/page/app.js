@@ -15,6 +15,8 @@ let turn = 0;
 let asking = false;
 
 const now = () => Date.now() + ahead;
+const secret = startSecretField($("key"), $("reveal"));
+const month = new MonthChart($("month"), "h2");
 
 async function load(wanted) {
   const mine = ++turn;
@@ -31,7 +33,7 @@ async function load(wanted) {
   } catch (error) {
     if (mine !== turn) return false;
     problem = error;
-    if (error.isFinal()) leave();
+    if (FINAL.has(error.name)) leave();
   } finally {
     if (mine === turn) asking = false;
   }
@@ -50,15 +52,17 @@ function leave() {
 function show() {
   $("key-form").hidden = Boolean(usage);
   $("usage").hidden = !usage;
-  say($("problem"), usage || !problem ? null : problem.words() + problem.reference());
-  $("key").ariaInvalid = !usage && Boolean(problem?.isFinal());
+  const final = FINAL.has(problem?.name);
+  // Quoted to the operator, when the key is not the cause.
+  say($("problem"), usage || !problem ? null : problem.words() + (final ? "" : problem.reference()));
+  $("key").ariaInvalid = !usage && final;
   say($("stale"), usage && problem ? text("stale")(problem.words(), clock(updatedAt)) : null);
   showBusy();
   if (!usage) return;
   showKey(usage, now());
   showToday(usage);
   showTime(usage, now());
-  showMonth(usage);
+  month.show(monthOf(usage));
   showLists(usage);
   $("updated").textContent = text("updated")(clock(updatedAt));
   $("zone").textContent = text("zone")(usage.timezone);
@@ -69,25 +73,18 @@ function showBusy() {
   $("submit").textContent = text(asking ? "loading" : "submit");
 }
 
-function showReveal() {
-  const concealed = $("key").type === "password";
-  $("reveal").textContent = text(concealed ? "reveal" : "conceal");
-  $("reveal").ariaLabel = text(concealed ? "revealKey" : "concealKey");
-}
-
-function conceal() {
-  $("key").type = "password";
-  showReveal();
+// The days that the gateway tells of, and today.
+function monthOf({ day, history, requests, tokens }) {
+  const known = new Map(history.map((past) => [past.day, past]));
+  const { succeeded, failed } = requests;
+  known.set(day, { requests: succeeded + failed, failed, tokens: tokens.total });
+  return daysUpTo(day, known);
 }
 
 function translate() {
-  document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
-  document.title = text("title");
-  for (const node of document.querySelectorAll("[data-text]")) node.textContent = text(node.dataset.text);
-  $("language").textContent = text("other");
-  $("language").lang = text("otherLang");
+  speakAll();
   $("said").textContent = "";
-  showReveal();
+  secret.show();
   show();
 }
 
@@ -107,7 +104,7 @@ async function submit() {
     return;
   }
   $("key").value = "";
-  conceal();
+  secret.conceal();
   $("name").focus();
 }
 
@@ -122,7 +119,7 @@ function forget() {
   leave();
   problem = null;
   $("key").value = "";
-  conceal();
+  secret.conceal();
   show();
 }
 
@@ -139,24 +136,16 @@ $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
-$("reveal").addEventListener("click", () => {
-  $("key").type = $("key").type === "password" ? "text" : "password";
-  showReveal();
-});
 $("refresh").addEventListener("click", refresh);
 $("forget").addEventListener("click", () => {
   forget();
   $("key").focus();
 });
-$("language").addEventListener("click", () => {
-  language = language === "zh" ? "en" : "zh";
-  translate();
-});
 document.addEventListener("visibilitychange", tick);
 // A page that is kept for the Back button must not keep the key.
 addEventListener("pagehide", forget);
 setInterval(tick, 1000);
-startChart();
+startLanguage(translate);
 startLists(show);
 translate();
 $("key").focus();

@@ -14,26 +14,13 @@ function showLists(usage) {
 }
 
 function showModels(models) {
-  const most = Math.max(1, ...models.map((model) => model.requests));
   const shown = showsAll ? models : models.slice(0, FEW);
   $("no-models").hidden = models.length > 0;
   $("models-table").hidden = models.length === 0;
   $("all-models").hidden = models.length <= FEW;
   $("all-models").textContent = showsAll ? text("fewModels") : text("allModels")(number(models.length));
   $("all-models").ariaExpanded = showsAll;
-  $("models").replaceChildren(...shown.map((model) => {
-    const part = make("span");
-    part.style.width = `${(model.requests / most) * 100}%`;
-    return make("tr", {},
-      make("th", { scope: "row" }, modelName(model.model, "model"), make("span", { className: "track", ariaHidden: "true" }, part)),
-      numberCell(model.requests), numberCell(model.tokens));
-  }));
-}
-
-function modelName(model, className) {
-  return model
-    ? make("span", { className, dir: "auto", textContent: model })
-    : make("span", { className: `${className} unknown`, textContent: text("unknown") });
+  $("models").replaceChildren(...modelRows(shown));
 }
 
 function showErrors(errors) {
@@ -43,15 +30,10 @@ function showErrors(errors) {
     make("div", { className: "what" },
       make("span", { textContent: cause(error) }),
       ...(error.refunded ? [make("span", { className: "tag", textContent: text("refunded") })] : [])),
-    make("div", { className: "about" }, ...about(error)))));
+    make("div", { className: "about" }, ...circumstances(error)))));
 }
 
-function cause({ code, status }) {
-  const known = Object.hasOwn(text("causes"), code ?? "") ? text("causes")[code] : null;
-  return known ?? (status ? text("status")(status) : text("someError"));
-}
-
-function about({ at, status, code, model }) {
+function circumstances({ at, status, code, model }) {
   const parts = [];
   if (!Number.isNaN(Date.parse(at))) parts.push(make("time", { dateTime: at, textContent: shortMoment(at) }));
   if (model) parts.push(modelName(model, "of"));

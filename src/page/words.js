@@ -24,6 +24,9 @@ const moment = (at) =>
   text("moment")(formatted(at, { weekday: "short", ...DATE }), formatted(at, CLOCK), zone(at));
 const shortMoment = (at) => formatted(at, { ...DATE, ...CLOCK, second: "2-digit" });
 const date = (at) => formatted(at, { year: "numeric", ...DATE, ...CLOCK });
+// The year only where it is another one.
+const shortDate = (at) =>
+  new Date(at).getFullYear() === new Date().getFullYear() ? formatted(at, { ...DATE, ...CLOCK }) : formatted(at, { ...DATE, year: "numeric" });
 const clock = (at) => formatted(at, { ...CLOCK, second: "2-digit" });
 const day = (name) => formatted(name, { ...DATE, timeZone: "UTC" });
 const longDay = (name) => formatted(name, { weekday: "short", ...DATE, timeZone: "UTC" });

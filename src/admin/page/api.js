@@ -1,0 +1,57 @@
+// Calls of the admin API. The token lives in `token` and nowhere else.
+const PREFIX = document.body.dataset.prefix;
+
+let token = "";
+// Answers to what an earlier session asked are not shown.
+let session = 0;
+
+const CODES = {
+  version_changed: "changed", key_not_found: "gone", store_unavailable: "unavailable",
+  too_many_attempts: "tooMany", address_not_allowed: "notAllowed", cross_site_request: "crossSite",
+  request_too_large: "tooLarge", already_issued: "alreadyIssued", request_in_progress: "inProgress",
+};
+const STATUSES = { 404: "unknownCall", 412: "changed", 413: "tooLarge", 429: "tooMany", 502: "unavailable", 503: "unavailable", 504: "unavailable" };
+
+// `version` is the state of a key that the change is meant for.
+async function api(method, path, { body, version, headers = {}, patience } = {}) {
+  const mine = session;
+  const asked = token;
+  const all = { authorization: `Bearer ${asked}`, ...headers };
+  if (body !== undefined && !all["content-type"]) all["content-type"] = "application/json";
+  if (version) all["if-match"] = `"${version}"`;
+  const sent = typeof body === "string" || body === undefined ? body : JSON.stringify(body);
+  const answer = await send(PREFIX + path, { method, headers: all, body: sent, patience });
+  if (mine !== session) throw new Problem("signedOut");
+  const refused = about(answer);
+  if (answer.response.ok) {
+    if (answer.told === null && answer.response.headers.get("content-type")?.includes("json")) throw new Problem("odd", refused);
+    return answer.told ?? answer.answer;
+  }
+  if (answer.response.status === 401) {
+    endSession();
+    throw new Problem("wrongToken", refused);
+  }
+  throw new Problem(CODES[refused.code] ?? STATUSES[answer.response.status] ?? "refused", refused);
+}
+
+// What a part of a view shows when it alone cannot be read: the problem.
+async function orProblem(asked) {
+  try {
+    return await asked;
+  } catch (error) {
+    if (!(error instanceof Problem) || ["signedOut", "wrongToken"].includes(error.name)) throw error;
+    return error;
+  }
+}
+
+const keyPath = (id) => `/keys/${encodeURIComponent(id)}`;
+
+const query = (parameters) => {
+  const known = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return new URLSearchParams(known).toString();
+};
+
+// A name for one attempt to create, which a repeat bears, too. `randomUUID` needs https.
+function attemptName() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

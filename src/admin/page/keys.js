@@ -1,0 +1,123 @@
+// The list of keys: searched, filtered, sorted, page by page, with what can be done with each.
+const PAGE = 100;
+
+class KeysView {
+  keys = [];
+  next = null;
+  #asked = 0;
+  #form = new CreateForm($("create-here"), { isShort: true, done: () => this.#afterCreation() });
+
+  constructor() {
+    whenTyped($("filters"), () => load());
+    $("more").addEventListener("click", () => this.#more());
+    $("export").addEventListener("click", (event) => run(exportKeys, event.currentTarget));
+    $("import").addEventListener("click", openImport);
+  }
+
+  async load() {
+    const page = await this.#page();
+    if (page) ({ keys: this.keys, next: this.next } = page);
+    this.isLoaded = true;
+  }
+
+  show() {
+    this.#form.show();
+    if (!this.isLoaded) return;
+    $("rows").replaceChildren(...this.keys.map((key) => this.#row(key)));
+    this.#showEnd();
+  }
+
+  #page(after) {
+    const mine = ++this.#asked;
+    const wanted = { limit: PAGE, after, search: $("search").value.trim(), state: $("state").value, sort: $("sort").value };
+    return api("GET", `/keys?${query(wanted)}`).then((page) => (mine === this.#asked ? page : null));
+  }
+
+  #more() {
+    return run(async () => {
+      const page = await this.#page(this.next);
+      if (!page || view !== this) return;
+      this.keys.push(...page.keys);
+      this.next = page.next;
+      const rows = page.keys.map((key) => this.#row(key));
+      $("rows").append(...rows);
+      this.#showEnd();
+      rows[0]?.querySelector("a").focus();
+    }, $("more"));
+  }
+
+  #showEnd() {
+    const isNarrowed = $("search").value.trim() || $("state").value;
+    $("more").hidden = this.next === null;
+    $("shown").textContent = this.keys.length ? text(this.next === null ? "shownAll" : "shownSome")(number(this.keys.length)) : "";
+    say($("empty"), this.keys.length ? null : text(isNarrowed ? "noMatch" : "noKeys"));
+    document.querySelector("table.keys").hidden = this.keys.length === 0;
+  }
+
+  #row(key) {
+    const cell = (name, className, ...children) => {
+      const made = make("td", { className }, ...children);
+      if (name) made.dataset.name = text(name);
+      return made;
+    };
+    const row = make("tr", {},
+      cell(null, "whose", keyLink(key.id, named(key)), make("code", { textContent: key.key })),
+      cell("columnUsed", "", usedMark(key)),
+      cell("columnLeft", "number", isLimited(key) ? number(key.remaining) : text("unlimited")),
+      cell("columnLast", "soft", key.last_used_at ? timeMark(key.last_used_at, shortDate) : text("never")),
+      cell("state", "chips", ...chips(key)),
+      cell(null, "actions", ...this.#actions(key)));
+    row.dataset.testid = `row-${key.id}`;
+    return row;
+  }
+
+  #actions(key) {
+    const action = (name, testid, work) => {
+      const button = make("button", { type: "button", textContent: text(name), ariaLabel: text("of")(text(name), named(key)) });
+      button.dataset.testid = `${testid}-${key.id}`;
+      button.addEventListener("click", () => this.#change(key, testid, work));
+      return button;
+    };
+    const remove = action("remove", "delete", removeKey);
+    remove.className = "risky";
+    return [action("resetShort", "reset", resetKey), action(key.disabled ? "enable" : "disable", "switch", switchKey), remove];
+  }
+
+  // Does something with a key, and shows it as it is then.
+  #change(key, what, work) {
+    const done = { reset: "resetDone", switch: key.disabled ? "enableDone" : "disableDone", delete: "removeDone" }[what];
+    return run(async () => {
+      const changed = await onPresentKey(key, work);
+      if (changed === undefined || view !== this) return;
+      this.keys = this.keys.flatMap((other) => (other.id !== key.id ? [other] : changed ? [changed] : []));
+      this.show();
+      notify("status", text(done));
+      const button = changed && $("rows").querySelector(`[data-testid="${what}-${CSS.escape(key.id)}"]`);
+      (button || $("title")).focus({ preventScroll: true });
+    });
+  }
+
+  async #afterCreation() {
+    $("search").value = $("state").value = "";
+    await load();
+  }
+}
+
+// Does something with a key. When somebody has changed it meanwhile, says so and asks again.
+async function onPresentKey(key, work) {
+  try {
+    return await work(key);
+  } catch (error) {
+    if (!(error instanceof Problem) || error.name !== "changed") throw error;
+    const present = await fetchKey(key.id);
+    const words = text("changedText")(differences(key, present));
+    const again = await confirmed({ title: text("changedTitle"), subject: subjectOf(present), words, yes: text("changedGoOn") });
+    return again ? work(present) : present;
+  }
+}
+
+async function exportKeys() {
+  const csv = await api("GET", "/keys/export?format=csv", { headers: { accept: "text/csv" }, patience: 120000 });
+  download(`keys-${new Date().toISOString().slice(0, 10)}.csv`, csv);
+  notify("status", text("exportDone"));
+}

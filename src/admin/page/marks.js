@@ -1,0 +1,49 @@
+// How a key, its state and its figures look wherever they appear.
+const NEAR = 0.8;
+
+const named = (key) => key.label || text("noLabel");
+const subjectOf = (key) => [key.label, key.key].filter(Boolean).join(" · ");
+const limitWords = (limit) => (limit === 0 ? text("unlimited") : number(limit));
+const isLimited = (key) => key.daily_limit > 0;
+const shareOf = (key) => (isLimited(key) ? key.used_today / key.daily_limit : 0);
+
+function chip(name, kind) {
+  return make("span", { className: `chip ${kind}`, textContent: text(name) });
+}
+
+// The state, and beside it that of the claim link.
+function chips(key) {
+  const kinds = { active: "good", exhausted: "bad", expired: "off", disabled: "off" };
+  const claim = claimState(key.claim);
+  return [
+    chip(key.state, kinds[key.state] ?? "off"),
+    ...(claim === "claimNone" || claim === "claimExpired" ? [] : [chip(claim, claim === "claimOpened" ? "plain" : "warn")]),
+  ];
+}
+
+function claimState(claim) {
+  if (!claim) return "claimNone";
+  if (claim.opened_at) return "claimOpened";
+  return Date.parse(claim.expires_at) <= Date.now() ? "claimExpired" : "claimOpen";
+}
+
+// `3 / 200` over its bar.
+function usedMark(key) {
+  const used = `${number(key.used_today)} / ${isLimited(key) ? number(key.daily_limit) : "∞"}`;
+  const near = key.remaining === 0 && isLimited(key) ? "full" : shareOf(key) >= NEAR ? "near" : "";
+  return make("span", { className: `used ${near}` }, used, ...(isLimited(key) ? [track(shareOf(key))] : []));
+}
+
+function keyLink(id, words) {
+  return make("a", { href: `#/keys/${encodeURIComponent(id)}`, textContent: words, dir: "auto" });
+}
+
+function timeMark(at, write = date) {
+  return make("time", { dateTime: at, textContent: write(at) });
+}
+
+// Rows of a definition list; what is not known is left out.
+function pairs(rows) {
+  return rows.filter(([, value]) => value !== null && value !== undefined).map(([name, value, className = ""]) =>
+    make("div", { className }, make("dt", { textContent: text(name) }), make("dd", {}, value)));
+}

@@ -1,0 +1,73 @@
+// What happened today and in the last 30 days, and which keys are nearest to their limit.
+const NEAREST = 8;
+
+class OverviewView {
+  #chart = new MonthChart($("month"), "h3");
+
+  async load() {
+    const today = await todayReport();
+    const [month, nearest, status] = await Promise.all([
+      monthReport(today.day),
+      api("GET", `/keys?${query({ sort: "nearest_limit", limit: NEAREST })}`),
+      orProblem(api("GET", "/status")),
+    ]);
+    Object.assign(this, { today, month, status, nearest: nearest.keys.filter(isNear) });
+  }
+
+  show() {
+    if (!this.today) return;
+    const figures = this.month.get(this.today.day) ?? { requests: 0, failed: 0, rejected: 0, tokens: 0 };
+    $("day").textContent = text("todayIs")(longDay(this.today.day));
+    $("tiles").replaceChildren(
+      tile("requests", short(figures.requests), figures.rejected ? text("andRefused")(number(figures.rejected)) : ""),
+      tile("activeKeys", number(this.today.active_keys), text("ofKeys")(number(this.today.total_keys))),
+      tile("errors", short(figures.failed), errorShare(figures)),
+      tile("tokens", short(figures.tokens), ""));
+    this.#chart.show(daysUpTo(this.today.day, this.month));
+    $("no-nearest").hidden = this.nearest.length > 0;
+    $("nearest").replaceChildren(...this.nearest.map((key) =>
+      make("li", {},
+        make("div", { className: "whose" }, keyLink(key.id, named(key)), make("code", { textContent: key.key })),
+        usedMark(key),
+        make("span", { className: "chips" }, ...chips(key)))));
+    $("health").replaceChildren(...(this.status instanceof Problem ? [this.status.words()] : healthLine(this.status)));
+  }
+}
+
+// Whether a key counts among those that come near to their limit.
+const isNear = (key) => isLimited(key) && key.used_today > 0 && ["active", "exhausted"].includes(key.state);
+
+const monthBefore = (day) => new Date(Date.parse(day) - (DAYS - 1) * DAY).toISOString().slice(0, 10);
+
+// The gateway's day, and how many keys were used on it.
+const todayReport = () => api("GET", `/usage?${query({ group_by: "day", limit: 1 })}`);
+
+// A report of the 30 days up to `day`, as a map from day to figures.
+async function monthReport(day, parameters = {}) {
+  const report = await api("GET", `/usage?${query({ from: monthBefore(day), to: day, group_by: "day", ...parameters })}`);
+  return new Map(report.items.map((item) => [item.day, { ...item, tokens: item.tokens.total }]));
+}
+
+function tile(name, figure, beside) {
+  const made = make("div", { className: "tile" },
+    make("dt", { textContent: text(name) }),
+    make("dd", {}, make("strong", { textContent: figure }), make("span", { className: "soft", textContent: beside })));
+  made.dataset.testid = `tile-${name}`;
+  return made;
+}
+
+// A tile has no room for more digits.
+const short = (value) => (value < 1e6 ? number(value) : roughly(value, 3));
+const errorShare = ({ requests, failed }) => (failed && requests ? text("ofRequests")(percent(failed / requests)) : "");
+
+function healthLine({ store, version, started_at: started, resets_at: resets, timezone }) {
+  const words = [
+    text("versionIs")(version),
+    text("runningFor")(span(Date.now() - Date.parse(started))),
+    text("resetsIn")(span(Date.parse(resets) - Date.now()), timezone),
+  ];
+  return [
+    make("span", { className: `lamp ${store.ok ? "good" : "bad"}`, textContent: text(store.ok ? "storeOk" : "storeBad") }),
+    ...words.map((part) => make("span", { textContent: part })),
+  ];
+}

@@ -1,0 +1,50 @@
+//! The operator's day in Chromium, before a real gateway: from minting keys to the audit trail that
+//! tells of it all. With `SHOTS` set to a directory, pictures of every view are put there.
+
+mod common;
+
+use common::{ADMIN_TOKEN, GatewayCommand};
+
+fn play(scene: &str) {
+    let gateway = GatewayCommand::new().arg("--demo").env("USAGE_RETENTION_DAYS", "7").start();
+    let output = common::node("operator_day.cjs")
+        .arg(scene)
+        .env("BASE_URL", gateway.url(""))
+        .env("TOKEN", ADMIN_TOKEN)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let printed = gateway.printed();
+    assert!(output.status.success(), "{errors}\n{printed}");
+    assert!(!printed.contains(ADMIN_TOKEN), "the token was logged");
+}
+
+#[test]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core"]
+fn an_operator_mints_hands_out_watches_and_revokes_keys_and_the_trail_tells_it() {
+    play("day");
+}
+
+#[test]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core"]
+fn a_session_that_ends_returns_to_its_view_and_the_token_goes_with_the_page() {
+    play("session");
+}
+
+#[test]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core"]
+fn forty_hostile_labels_are_text_on_every_view() {
+    play("hostile");
+}
+
+#[test]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core"]
+fn keys_go_out_as_a_file_and_come_in_after_a_dry_run() {
+    play("transfer");
+}
+
+#[test]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core"]
+fn every_view_is_readable_in_both_languages_light_and_dark_on_phone_and_desktop() {
+    play("looks");
+}
