@@ -33,9 +33,17 @@ const fn row(
     Row { id, method, path, body, statuses }
 }
 
-const TABLE: [Row; 13] = [
+const TABLE: [Row; 15] = [
     row("listKeys", "GET", "/keys", "", &[200, 400, 401, 403, 429, 503]),
     row("createKeys", "POST", "/keys", "{}", &[201, 400, 401, 403, 409, 413, 422, 429, 503]),
+    row("exportKeys", "GET", "/keys/export", "", &[200, 400, 401, 403, 429]),
+    row(
+        "importKeys",
+        "POST",
+        "/keys/import?dry_run=true",
+        "key,daily_limit\ntrial-key-manual-123,5\n",
+        &[200, 400, 401, 403, 413, 429, 503],
+    ),
     row("getKey", "GET", "/keys/{ref}", "", &[200, 400, 401, 403, 404, 429, 503]),
     row(
         "updateKey",
@@ -108,7 +116,7 @@ async fn provoke(row: &Row, status: u16) -> Answer {
         400 => path += if path.contains('?') { "&unknown=1" } else { "?unknown=1" },
         401 => token = None,
         403 => from = KEPT_OUT,
-        413 => body = format!(r#"{{"label":"{}"}}"#, "x".repeat(64 * 1024)),
+        413 => body = format!(r#"{{"label":"{}"}}"#, "x".repeat(8 * 1024 * 1024)),
         429 => {
             token = Some("a-wrong-admin-token");
             for _ in 0..10 {

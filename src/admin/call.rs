@@ -66,6 +66,10 @@ pub(super) trait FromPath: Sized {
 pub(super) trait FromBody: Sized {
     /// Whether the body is read at all.
     const READ: bool;
+    /// What it is.
+    const CONTENT_TYPE: &'static str = "application/json";
+    /// The largest one, in bytes.
+    const MOST: usize = 64 * 1024;
 
     fn from_body(body: &[u8]) -> Result<Self, Refusal>;
 
@@ -97,6 +101,8 @@ pub(super) struct Call<S, R> {
     /// Whether it needs no token.
     pub(super) is_open: bool,
     pub(super) reads_body: bool,
+    /// What its body is, and the most bytes that it may have.
+    pub(super) takes: (&'static str, usize),
     /// Whether it is answered while the store cannot be asked.
     pub(super) outlives_store: bool,
     /// Refusals beside those that its parts imply.
@@ -153,6 +159,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Call<S, R> {
             summary,
             is_open: false,
             reads_body: B::READ,
+            takes: (B::CONTENT_TYPE, B::MOST),
             outlives_store: false,
             refusals: Vec::new(),
             describe: describe::<Q, B, H, A>,

@@ -25,6 +25,21 @@ where
             .refuses(Refusal::request_in_progress())
             .refuses(Refusal::already_issued(&["key_0123456789abcdef".into()]))
             .refuses(Refusal::other_request()),
+        Call::new(
+            Method::GET,
+            "/keys/export",
+            "exportKeys",
+            "All keys, by their hashes",
+            Shared::export_keys,
+        )
+        .outlives_store(),
+        Call::new(
+            Method::POST,
+            "/keys/import",
+            "importKeys",
+            "Take over keys from a CSV file",
+            Shared::import_keys,
+        ),
         Call::new(Method::GET, KEY, "getKey", "One key", Shared::get_key),
         Call::new(Method::PATCH, KEY, "updateKey", "Change a key", Shared::update_key)
             .refuses(changed()),

@@ -79,7 +79,7 @@ mod view;
 
 pub use auth::ClientAddr;
 pub use claim::{ClaimBody, ClaimFuture, ClaimService, claim_service};
+pub use csv::AdminRows;
 pub use future::ResponseFuture;
 pub use service::{AdminBody, AdminService, admin_service};
 pub use tokens::{AdminTokens, InvalidAdminToken};
-pub use usage::AdminRows;

@@ -73,8 +73,12 @@ impl Refusal {
         Self::bad_request("request_body_broken", "The body broke off.".to_owned())
     }
 
-    pub(super) fn body_too_large() -> Self {
-        let message = "The body is larger than 64 KiB.";
+    pub(super) fn invalid_csv(message: String) -> Self {
+        Self::bad_request("invalid_csv", message)
+    }
+
+    pub(super) fn body_too_large(most: usize) -> Self {
+        let message = format!("The body is larger than {} KiB.", most / 1024);
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, KIND, "request_too_large", message)
     }
 

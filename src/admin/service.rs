@@ -37,7 +37,6 @@ use crate::{
 /// The body of the admin service's answers.
 pub type AdminBody = ResponseBody<AdminRows>;
 
-const LONGEST_BODY: usize = 64 * 1024;
 const DEFAULT_DAILY_LIMIT: u32 = 200;
 
 /// The admin API and page over `store`, open to holders of one of these tokens. See the
@@ -239,7 +238,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             by,
             key: key.map(str::to_owned),
             query: head.uri.query().map(str::to_owned),
-            body: if call.reads_body { read(body).await? } else { Bytes::new() },
+            body: if call.reads_body { read(body, call.takes.1).await? } else { Bytes::new() },
             headers: head.headers.clone(),
         };
         (call.run)(self.clone(), unread).await
@@ -255,14 +254,15 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     }
 }
 
-pub(super) async fn read<B>(body: B) -> Result<Bytes, Refusal>
+/// Reads a body of at most so many bytes.
+pub(super) async fn read<B>(body: B, most: usize) -> Result<Bytes, Refusal>
 where
     B: Body,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    match Limited::new(body, LONGEST_BODY).collect().await {
+    match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::body_too_large()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::body_too_large(most)),
         Err(_) => Err(Refusal::unreadable_body()),
     }
 }

@@ -1,8 +1,8 @@
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use super::{
-    Changed, ClaimOffer, Created, KeyEdit, KeyPage, KeyPageQuery, KeySummary, Once, StoreFuture,
-    UsageReader,
+    Changed, ClaimOffer, Created, Imported, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
+    KeySummary, Once, StoreFuture, UsageReader,
 };
 use crate::{
     clock::Day,
@@ -19,6 +19,16 @@ pub trait AdminStore: UsageReader {
 
     /// Issues keys, all or none, unless the same request has done so within the last 24 hours.
     fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created>;
+
+    /// Takes over keys that were issued elsewhere, and tells of each what came of it. Those that are
+    /// known already stay as they are, so that importing twice changes nothing. A dry run tells the
+    /// same and changes nothing at all.
+    fn import(
+        &self,
+        keys: Vec<ImportedKey>,
+        dry_run: bool,
+        by: Actor,
+    ) -> StoreFuture<Vec<Imported>>;
 
     /// One page of keys, in the order of their issue.
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage>;
@@ -166,6 +176,15 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
 
     fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
         (**self).create_once(keys, once, by)
+    }
+
+    fn import(
+        &self,
+        keys: Vec<ImportedKey>,
+        dry_run: bool,
+        by: Actor,
+    ) -> StoreFuture<Vec<Imported>> {
+        (**self).import(keys, dry_run, by)
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {

@@ -21,6 +21,7 @@ mod counter;
 mod draft;
 mod edit;
 mod future;
+mod import;
 #[cfg(feature = "sqlite")]
 mod journal;
 mod keys;
@@ -49,6 +50,8 @@ pub use draft::Abandoned;
 pub(crate) use draft::{Draft, Upload};
 pub use edit::{Changed, KeyChange, KeyEdit, KeyPatch, Rotation};
 pub use future::StoreFuture;
+pub(crate) use import::IMPORTED;
+pub use import::{Imported, ImportedKey};
 pub use keys::KeyStore;
 pub(crate) use once::REMEMBERED;
 pub use once::{Created, Once};

@@ -7,9 +7,10 @@ use tower_quota::{
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, KeyEdit, KeyPage,
-        KeyPageQuery, KeyRef, KeySummary, NewKey, Once, RequestQuery, RequestRow, StoreFuture,
-        UsageQuery, UsageReader, UsageReport, memory::MemoryStore,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
+        ImportedKey, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Once,
+        RequestQuery, RequestRow, StoreFuture, UsageQuery, UsageReader, UsageReport,
+        memory::MemoryStore,
     },
 };
 
@@ -56,6 +57,15 @@ impl AdminStore for FailingStore {
 
     fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
         self.writes(|store| store.create_once(keys, once, by))
+    }
+
+    fn import(
+        &self,
+        keys: Vec<ImportedKey>,
+        dry_run: bool,
+        by: Actor,
+    ) -> StoreFuture<Vec<Imported>> {
+        self.writes(|store| store.import(keys, dry_run, by))
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {

@@ -32,6 +32,8 @@ use crate::{
     store::{Actor, AdminStore, Claim, ClaimState, ClaimStore, Opening},
 };
 
+const LONGEST_BODY: usize = 4096;
+
 /// The body of the claim service's answers.
 pub type ClaimBody = ResponseBody<String>;
 
@@ -116,7 +118,7 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
             _ => return Err(Refusal::wrong_method("GET, HEAD, POST")),
         }
         let ip = request.extensions().get().map(|ClientAddr(ip)| *ip);
-        let wanted: Wanted = from_json(&read(request.into_body()).await?)?;
+        let wanted: Wanted = from_json(&read(request.into_body(), LONGEST_BODY).await?)?;
         let token = ClaimToken::parse(&wanted.token).map_err(|_| Refusal::unknown_claim())?;
         let claim = self.store.claim(token.clone()).await?;
         let claim = claim.ok_or_else(Refusal::unknown_claim)?;

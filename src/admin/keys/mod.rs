@@ -1,4 +1,6 @@
 mod claim;
+mod export;
+mod import;
 mod wanted;
 
 use std::{sync::Arc, time::Duration};

@@ -134,7 +134,7 @@ fn operation<S, R: Reject>(
     if let Some(body) = described.body {
         operation["requestBody"] = json!({
             "required": described.needs_body,
-            "content": {JSON: {"schema": body}},
+            "content": {call.takes.0: {"schema": body}},
         });
     }
     operation

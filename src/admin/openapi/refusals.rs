@@ -36,11 +36,11 @@ pub(super) fn of<S, R>(call: &Call<S, R>, described: &Described, filtered: bool)
     }
     if call.reads_body {
         let message = "The body must be a JSON object; it is not one at line 1, column 2.";
-        refusals.extend([
-            Refusal::invalid_json(message.to_owned()),
-            Refusal::unreadable_body(),
-            Refusal::body_too_large(),
-        ]);
+        refusals.push(match call.takes.0 {
+            "text/csv" => Refusal::invalid_csv("A column stands twice in the header.".to_owned()),
+            _ => Refusal::invalid_json(message.to_owned()),
+        });
+        refusals.extend([Refusal::unreadable_body(), Refusal::body_too_large(call.takes.1)]);
     }
     if described.needs_body {
         refusals.push(Refusal::missing("key"));

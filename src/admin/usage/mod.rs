@@ -4,11 +4,10 @@ mod wanted;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
-pub use self::rows::AdminRows;
 pub(super) use self::wanted::ReportWanted;
 use self::{
     item::Item,
@@ -16,7 +15,7 @@ use self::{
 };
 use super::{
     call::{Answers, Asked, Json},
-    csv::{Cell, Csv},
+    csv::{AdminRows, CSV, Cell, Csv, attachment},
     refusal::Refusal,
     service::{AdminBody, Shared},
 };
@@ -27,7 +26,6 @@ use crate::{
     store::{AdminStore, Page},
 };
 
-const CSV: &str = "text/csv; charset=utf-8";
 /// Of so many keys rows are read at once.
 const KEYS: usize = 2000;
 
@@ -132,8 +130,8 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             let page = Page::ById { after, limit: KEYS };
             shared.store.report(query.clone().page(page))
         };
-        let begin = csv_begin().into_text().into();
-        let rows = AdminRows::new(begin, wanted.day().is_some(), fetch);
+        let pages = rows::pages(Arc::new(fetch), None, wanted.day().is_some());
+        let rows = AdminRows::new(csv_begin().into_text(), pages);
         csv_answer(&wanted, ResponseBody::passed(rows))
     }
 }
@@ -145,15 +143,9 @@ fn csv_begin() -> Csv {
 }
 
 fn csv_answer(wanted: &Wanted, body: AdminBody) -> Response<AdminBody> {
-    let mut response = Response::new(body);
     let name = match wanted.day() {
-        Some(day) => format!("attachment; filename=\"usage-{day}.csv\""),
-        None => format!("attachment; filename=\"usage-{}-{}.csv\"", wanted.from, wanted.to),
+        Some(day) => format!("usage-{day}.csv"),
+        None => format!("usage-{}-{}.csv", wanted.from, wanted.to),
     };
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CSV));
-    if let Ok(name) = HeaderValue::try_from(name) {
-        headers.insert(header::CONTENT_DISPOSITION, name);
-    }
-    response
+    attachment(&name, body)
 }

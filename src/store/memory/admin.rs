@@ -10,9 +10,9 @@ use crate::{
     error::StoreError,
     key::{KeyId, KeyRecord, SecretKey},
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, KeyChange,
-        KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Once, PageCursor, Place,
-        REMEMBERED, StoreFuture,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, IMPORTED,
+        Imported, ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary,
+        NewKey, Once, PageCursor, Place, REMEMBERED, StoreFuture,
     },
 };
 
@@ -53,6 +53,31 @@ impl Inner {
             hash: Some(row.hash),
             claim: self.latest_claim(&record.id),
         }
+    }
+
+    /// A dry run does not see what the keys before would have taken.
+    fn import(&self, key: &ImportedKey, dry_run: bool, by: &Actor) -> Imported {
+        let mut table = lock(&self.keys);
+        let fill = |id: &KeyId| {
+            let mut totals = lock(&self.totals);
+            for (day, used) in key.used.iter().filter(|_| !dry_run) {
+                totals.used(id, *day, |known| if known == 0 { *used } else { known });
+            }
+        };
+        if let Some(id) = table.id_of(&key.hash) {
+            fill(&id);
+            return Imported::Unchanged(id);
+        }
+        let record = key.record();
+        let id = record.id.clone();
+        if table.by_id(&id).is_some() {
+            return Imported::IdTaken;
+        }
+        if !dry_run && table.insert(key.hash, record.clone()).is_ok() {
+            fill(&id);
+            self.write_audit(IMPORTED, Some(id.clone()), record.audit_detail(), by);
+        }
+        Imported::New(id)
     }
 
     pub(super) fn write_audit(
@@ -113,6 +138,16 @@ impl AdminStore for MemoryStore {
             Created::Issued(records)
         });
         StoreFuture::ready(created)
+    }
+
+    fn import(
+        &self,
+        keys: Vec<ImportedKey>,
+        dry_run: bool,
+        by: Actor,
+    ) -> StoreFuture<Vec<Imported>> {
+        let imported = keys.iter().map(|key| self.0.import(key, dry_run, &by)).collect();
+        StoreFuture::ready(Ok(imported))
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {

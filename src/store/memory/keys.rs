@@ -66,6 +66,11 @@ impl KeyTable {
         self.rows.get(&self.number(key)?)
     }
 
+    /// The id of the key with this hash.
+    pub(super) fn id_of(&self, hash: &KeyHash) -> Option<KeyId> {
+        Some(self.rows[self.by_hash.get(hash)?].record.id.clone())
+    }
+
     pub(super) fn by_id(&self, id: &KeyId) -> Option<&KeyRecord> {
         Some(&self.rows[self.by_id.get(id)?].record)
     }

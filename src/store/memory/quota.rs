@@ -26,7 +26,10 @@ impl Inner {
         if let Some(counter) = self.counters.get(id) {
             return counter.clone();
         }
-        let new = || Arc::new(DayCounter::new(Count::new(self.calendar.window(at).day)));
+        let day = self.calendar.window(at).day;
+        // An imported key has used some of its day elsewhere.
+        let used = lock(&self.totals).used_on(id, day);
+        let new = || Arc::new(DayCounter::new(Count { used, ..Count::new(day) }));
         self.counters.entry(id.clone()).or_insert_with(new).clone()
     }
 }

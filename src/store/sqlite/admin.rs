@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::{
     SqliteStore, audit, changes,
     core::Core,
-    jobs,
+    import, jobs,
     listing::{self, summary},
     once, reset, unavailable,
 };
@@ -14,8 +14,9 @@ use crate::{
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, KeyChange,
-        KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Once, StoreFuture,
+        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
+        ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Once,
+        StoreFuture,
     },
 };
 
@@ -41,6 +42,18 @@ impl AdminStore for SqliteStore {
             .queue
             .call(move |connection| once::insert(connection, &keys, once, &by, now), |_| ());
         StoreFuture::pending(async move { created.await?.ok_or_else(exists) })
+    }
+
+    fn import(
+        &self,
+        keys: Vec<ImportedKey>,
+        dry_run: bool,
+        by: Actor,
+    ) -> StoreFuture<Vec<Imported>> {
+        let (core, now) = (self.0.core.clone(), self.0.core.clock.now());
+        let work =
+            move |connection: &Connection| import::import(connection, &keys, dry_run, &by, now);
+        self.0.core.queue.call(work, move |_| core.forget_keys())
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {

@@ -24,6 +24,7 @@ mod damage;
 mod file;
 mod fold;
 mod forgetting;
+mod import;
 mod jobs;
 mod keys;
 mod listing;

@@ -4,11 +4,11 @@ use std::fmt::Display;
 
 /// Rows of cells, ended by CRLF.
 #[derive(Default)]
-pub(super) struct Csv(String);
+pub(in crate::admin) struct Csv(String);
 
 impl Csv {
     /// Writes a row; a `None` is an empty cell.
-    pub(super) fn row<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
+    pub(in crate::admin) fn row<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
         for (at, cell) in cells.into_iter().enumerate() {
             if at > 0 {
                 self.0.push(',');
@@ -39,16 +39,22 @@ impl Csv {
         self.0.push('"');
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub(in crate::admin) fn into_text(self) -> String {
         self.0
     }
+}
+
+/// The text that a cell of ours stands for.
+pub(in crate::admin) fn unescaped(cell: &str) -> &str {
+    let bare = cell.strip_prefix('\'').filter(|bare| bare.trim_start().starts_with(FORMULA));
+    bare.unwrap_or(cell)
 }
 
 /// How formulas begin, in ASCII and in the full-width forms that spreadsheets take too.
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
 /// One cell.
-pub(super) enum Cell<'a> {
+pub(in crate::admin) enum Cell<'a> {
     Empty,
     /// A number or a day: nothing that needs quoting.
     Plain(&'a dyn Display),
@@ -56,11 +62,11 @@ pub(super) enum Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    pub(super) fn plain<T: Display>(value: &'a Option<T>) -> Self {
+    pub(in crate::admin) fn plain<T: Display>(value: &'a Option<T>) -> Self {
         value.as_ref().map_or(Self::Empty, |value| Self::Plain(value))
     }
 
-    pub(super) fn text(text: Option<&'a str>) -> Self {
+    pub(in crate::admin) fn text(text: Option<&'a str>) -> Self {
         text.map_or(Self::Empty, Self::Text)
     }
 }
@@ -88,6 +94,11 @@ mod tests {
         assert_eq!(cell("=1+1"), "\"'=1+1\"\r\n");
         for text in ["+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"] {
             assert!(cell(text).starts_with("\"'"), "{text:?}");
+        }
+        for text in ["=1", " =1", "'=1", "'", "plain"] {
+            let cell = cell(text);
+            let bare = cell.trim_end_matches("\r\n").trim_matches('"');
+            assert!(text.starts_with('\'') || unescaped(bare) == text, "{text:?}");
         }
     }
 }

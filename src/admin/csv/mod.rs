@@ -1,0 +1,26 @@
+//! Comma-separated values (RFC 4180), and answers of them.
+
+mod rows;
+mod text;
+
+use http::{HeaderValue, Response, header};
+
+pub use self::rows::AdminRows;
+pub(super) use self::{
+    rows::{More, Pages},
+    text::{Cell, Csv, unescaped},
+};
+use super::AdminBody;
+
+pub(super) const CSV: &str = "text/csv; charset=utf-8";
+
+/// An answer that browsers keep as a file of this name.
+pub(super) fn attachment(name: &str, body: AdminBody) -> Response<AdminBody> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CSV));
+    if let Ok(name) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    }
+    response
+}

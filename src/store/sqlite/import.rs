@@ -1,0 +1,80 @@
+//! Keys that were issued elsewhere.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::audit;
+use crate::{
+    clock::rfc3339,
+    key::KeyId,
+    store::{Actor, IMPORTED, Imported, ImportedKey},
+};
+
+/// Inserts what is not there yet. A dry run tells the same, and leaves nothing behind.
+pub(super) fn import(
+    connection: &Connection,
+    keys: &[ImportedKey],
+    dry_run: bool,
+    by: &Actor,
+    now: SystemTime,
+) -> rusqlite::Result<Vec<Imported>> {
+    connection.execute_batch("SAVEPOINT import")?;
+    let imported = keys.iter().map(|key| one(connection, key, by, now)).collect();
+    connection.execute_batch(if dry_run { "ROLLBACK TO import" } else { "" })?;
+    connection.execute_batch("RELEASE import")?;
+    imported
+}
+
+fn one(
+    connection: &Connection,
+    key: &ImportedKey,
+    by: &Actor,
+    now: SystemTime,
+) -> rusqlite::Result<Imported> {
+    let known: Option<String> = connection
+        .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
+        .query_row([key.hash.to_hex()], |row| row.get(0))
+        .optional()?;
+    if let Some(id) = known.map(KeyId::new) {
+        fill_days(connection, key, &id)?;
+        return Ok(Imported::Unchanged(id));
+    }
+    let record = key.record();
+    let taken = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ?1)")?
+        .query_row([record.id.as_str()], |row| row.get(0))?;
+    if taken {
+        return Ok(Imported::IdTaken);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO api_keys (id, key, label, daily_limit, created_at, expires_at, disabled,
+                 key_hash)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            record.id.as_str(),
+            record.masked,
+            record.label,
+            record.daily_limit.get(),
+            record.created_at.map(rfc3339),
+            record.expires_at.map(rfc3339),
+            record.disabled,
+            key.hash.to_hex(),
+        ])?;
+    fill_days(connection, key, &record.id)?;
+    let detail = record.audit_detail();
+    audit::write(connection, now, by, IMPORTED, Some(&record.id), &detail)?;
+    Ok(Imported::New(record.id))
+}
+
+fn fill_days(connection: &Connection, key: &ImportedKey, id: &KeyId) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO daily_usage (key_id, day, used) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+    )?;
+    for (day, used) in &key.used {
+        statement.execute(params![id.as_str(), day.to_string(), used])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! Keys go out as a file by their hashes, and come in from one, once.
+
+mod admin_support;
+
+use admin_support::{Admin, Answer, text};
+use serde_json::{Value, json};
+use tower_quota::{
+    key::SecretKey,
+    store::{KeyStore, QuotaStore, QuotaSubject, Verdict},
+};
+
+async fn import(admin: &Admin, file: &str, dry_run: bool) -> Answer {
+    admin.call("POST", &format!("/admin/keys/import?dry_run={dry_run}"), file).await
+}
+
+fn counts(report: &Value) -> [&Value; 3] {
+    [&report["new"], &report["unchanged"], &report["conflicts"]]
+}
+
+async fn find(admin: &Admin, key: &str) -> Option<String> {
+    let found = admin.store.find(&SecretKey::parse(key).unwrap()).await.unwrap();
+    found.map(|record| record.id.to_string())
+}
+
+#[tokio::test]
+async fn what_one_gateway_exports_another_imports_once() {
+    let (from, to) = (Admin::new(), Admin::new());
+    let (_, plain) = from.create(r#"{"label":"Alice","daily_limit":5}"#).await;
+    let (odd, _) = from.create(r#"{"label":"=1+1, \"quoted\" 密","daily_limit":0}"#).await;
+    from.call(
+        "PATCH",
+        &format!("/admin/keys/{odd}"),
+        r#"{"disabled":true,"expires_at":"2999-01-01"}"#,
+    )
+    .await;
+    let file = from.get("/admin/keys/export").await;
+    assert_eq!(file.header("content-type"), "text/csv; charset=utf-8");
+    assert!(!file.text.contains(&plain), "hashes only");
+
+    let tried = import(&to, &file.text, true).await.json();
+    assert_eq!(counts(&tried), [&json!(2), &json!(0), &json!(0)], "{tried}");
+    assert_eq!(to.get("/admin/keys").await.json()["count"], 0, "a dry run changes nothing");
+    let done = import(&to, &file.text, false).await.json();
+    assert_eq!(counts(&done), [&json!(2), &json!(0), &json!(0)], "{done}");
+    let again = import(&to, &file.text, false).await.json();
+    assert_eq!(counts(&again), [&json!(0), &json!(2), &json!(0)], "{again}");
+
+    assert_eq!(find(&to, &plain).await, find(&from, &plain).await);
+    let path = format!("/admin/keys/{odd}");
+    let (mut here, mut there) = (to.get(&path).await.json(), from.get(&path).await.json());
+    for key in [&mut here, &mut there] {
+        key["created_at"] = Value::Null;
+    }
+    assert_eq!(here, there);
+    let trail = to.get("/admin/audit?action=key.import").await.json();
+    assert_eq!(trail["entries"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn lines_that_are_wrong_say_why_and_keep_no_other_from_coming_in() {
+    let admin = Admin::new();
+    let (id, _) = admin.create("").await;
+    let file = format!(
+        "\u{feff}Key,Label,Daily_Limit,id,disabled\n\
+         trial-key-manual-123,手动创建的密钥,200,,\n\
+         trial-key-other-1234,no limit,,,\n\
+         two words,bad key,5,,\n\
+         trial-key-third-1234,bad flag,5,,maybe\n\
+         trial-key-fourth-123,taken,5,{id},\n\
+         trial-key-manual-123,twice,9,,\n"
+    );
+    let report = import(&admin, &file, false).await.json();
+    let told: Vec<_> = report["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["line"].as_u64().unwrap(), text(&row["outcome"]), row["reason"].clone()))
+        .collect();
+    let outcomes: Vec<_> = told.iter().map(|(line, outcome, _)| (*line, &**outcome)).collect();
+    assert_eq!(
+        outcomes,
+        [
+            (2, "new"),
+            (3, "conflict"),
+            (4, "conflict"),
+            (5, "conflict"),
+            (6, "conflict"),
+            (7, "unchanged")
+        ]
+    );
+    for (at, word) in [(1, "`daily_limit`"), (2, "`key`"), (3, "`disabled`"), (4, "id")] {
+        assert!(text(&told[at].2).contains(word), "{}", told[at].2);
+    }
+    assert!(find(&admin, "trial-key-manual-123").await.is_some());
+    let listed = admin.get("/admin/keys?search=手动").await.json();
+    assert_eq!(listed["keys"][0]["daily_limit"], 200, "{listed}");
+
+    for (file, word) in [
+        ("label,daily_limit\nx,5\n", "key_sha256"),
+        ("key,limit\nx,5\n", "`limit`"),
+        ("key,key,daily_limit\na,b,5\n", "twice"),
+        ("key,daily_limit\na,b,5\n", "fields"),
+    ] {
+        let refused = import(&admin, file, false).await;
+        assert_eq!(refused.status(), 400, "{file}");
+        assert!(refused.text.contains(word), "{}", refused.text);
+    }
+}
+
+#[tokio::test]
+async fn an_imported_key_counts_from_its_first_request() {
+    let admin = Admin::new();
+    import(&admin, "key,daily_limit\ntrial-key-manual-123,1\n", false).await;
+    let key = SecretKey::parse("trial-key-manual-123").unwrap();
+    let record = admin.store.find(&key).await.unwrap().unwrap();
+    let now = std::time::SystemTime::now();
+    for admitted in [true, false] {
+        let verdict = admin.store.reserve(&QuotaSubject::from(&*record), now).await.unwrap();
+        assert_eq!(matches!(verdict, Verdict::Admitted { .. }), admitted);
+    }
+}
