@@ -232,3 +232,45 @@ async fn the_holders_report_is_read_only_and_needs_a_key() {
     let answer = alone.oneshot(Request::new(Full::<Bytes>::default())).await.unwrap();
     assert_eq!(answer.status(), 401);
 }
+
+#[tokio::test]
+async fn pages_of_today_hold_every_key_once_used_ones_first() {
+    let admin = Admin::new();
+    let mut expected = Vec::new();
+    for used in [0, 3, 0, 1, 2, 0, 0] {
+        let (id, key) = admin.create(r#"{"daily_limit":10}"#).await;
+        for _ in 0..used {
+            spend(&admin, &key).await;
+        }
+        expected.push((id, used));
+    }
+    expected.sort_by_key(|(_, used)| std::cmp::Reverse(*used));
+    for limit in [1, 2, 3, 7, 100] {
+        let (mut seen, mut after) = (Vec::new(), json!(0));
+        while !after.is_null() {
+            let path = format!("/admin/usage?limit={limit}&after={after}");
+            let page = admin.get(&path).await.json();
+            for item in page["items"].as_array().unwrap() {
+                let used = item["used_today"].as_u64().unwrap();
+                assert_eq!(item["remaining"], 10 - used);
+                seen.push((text(&item["id"]), used));
+            }
+            after = page["next"].clone();
+        }
+        assert_eq!(seen, expected, "{limit}");
+    }
+    let beyond = admin.get("/admin/usage?after=999").await.json();
+    assert_eq!(beyond["items"], json!([]));
+    let (used, idle) = (&expected[0].0, &expected[6].0);
+    for (key, after, items) in [(used, 0, 1), (used, 1, 0), (idle, 0, 1), (idle, 1, 0)] {
+        let path = format!("/admin/usage?key={key}&after={after}");
+        let page = admin.get(&path).await.json();
+        assert_eq!(page["items"].as_array().unwrap().len(), items, "{path}");
+    }
+    let csv = admin.get(&format!("/admin/usage?key={idle}&format=csv")).await;
+    assert_eq!(csv.text.lines().count(), 1, "{}", csv.text);
+    for page in ["limit=5", "after=5"] {
+        let refused = admin.get(&format!("/admin/usage?format=csv&{page}")).await;
+        assert_eq!(refused.status(), 400, "{page}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The promises of the store traits, held by every back end.
 
 use std::{
+    cmp::Reverse,
     collections::HashSet,
     future::poll_fn,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,9 +13,10 @@ use tower_quota::{
     key::{ClaimToken, DailyLimit, KeyId, KeyRecord, SecretKey},
     store::{
         Actor, AdminStore, AuditQuery, Changed, Charge, ClaimOffer, ClaimState, ClaimStore,
-        Created, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort, KeyState, KeyStore,
-        KeySummary, NewKey, Once, Opening, Outcome, QuotaStore, QuotaSubject, Refund, RequestQuery,
-        RequestRow, Rotation, Tokens, UsageEvent, UsageQuery, UsageSink, Verdict,
+        Created, GroupBy, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort, KeyState,
+        KeyStore, KeySummary, NewKey, Once, Opening, Outcome, Page, QuotaStore, QuotaSubject,
+        Refund, RequestQuery, RequestRow, Rotation, Tokens, UsageEvent, UsageQuery, UsageSink,
+        Verdict,
         memory::MemoryStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
@@ -84,6 +86,7 @@ promises! {
     a_search_finds_text_and_no_patterns,
     every_change_is_in_the_audit_trail_without_a_secret,
     single_requests_are_told_the_latest_first,
+    reports_tell_the_same_page_by_page_as_at_once,
 }
 
 fn limit(requests: u32) -> DailyLimit {
@@ -590,4 +593,57 @@ async fn single_requests_are_told_the_latest_first(store: impl Store) {
     assert_eq!(numbers(&alice), [4, 2, 0]);
     assert_eq!(numbers(&told(RequestQuery::latest(10).failed_only()).await), [2]);
     assert_eq!(numbers(&told(RequestQuery::latest(2).before(all[1].number)).await), [3, 2]);
+}
+
+async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let keys = (0..6).map(|n| new_key(&format!("trial-key-number-{n}"), &n.to_string())).collect();
+    let records = store.create(keys, Actor::default()).await.unwrap();
+    for (n, record) in records.iter().enumerate().take(5) {
+        for day in 0..3 {
+            for model in ["a", "b", ""].into_iter().take(1 + (n + day) % 3) {
+                let mut event = UsageEvent::new(noon() - DAY * day as u32);
+                event.key_id = Some(record.id.clone());
+                event.outcome = Outcome::Succeeded;
+                event.model = Some(model.to_owned()).filter(|model| !model.is_empty());
+                (0..=n).for_each(|_| store.record(event.clone()));
+            }
+        }
+    }
+    take(&store, &QuotaSubject::from(&records[1]), noon()).await.unwrap();
+    let (to, from) = (store.today(), "2026-11-20".parse().unwrap());
+    let bools = [false, true];
+    let groupings = bools.into_iter().flat_map(|day| bools.map(|model| (day, model)));
+    for (day, model) in groupings {
+        let query = UsageQuery::days(from, to).group_by(GroupBy { key: true, day, model });
+        let told = async |page| store.report(query.clone().page(page)).await.unwrap();
+        let all = told(Page::all()).await;
+        assert_eq!((all.active_keys, all.total_requests), (5, 90), "{query:?}");
+        for limit in [1, 2, 4, 100] {
+            let (mut busiest, mut by_id, mut after) = (Vec::new(), Vec::new(), None);
+            loop {
+                let page = told(Page::Busiest { skip: busiest.len(), limit }).await;
+                busiest.extend(page.rows);
+                if !page.has_more {
+                    break;
+                }
+            }
+            assert_eq!(busiest, all.rows, "{query:?} {limit}");
+            loop {
+                let page = told(Page::ById { after, limit }).await;
+                after = page.rows.last().map(|row| (row.day, row.key_id.clone().unwrap()));
+                by_id.extend(page.rows);
+                if !page.has_more {
+                    break;
+                }
+            }
+            let mut sorted = all.rows.clone();
+            sorted.sort_by_key(|row| (Reverse(row.day), row.key_id.clone(), row.model.clone()));
+            assert_eq!(by_id, sorted, "{query:?} {limit}");
+        }
+    }
+    let today = store.report(UsageQuery::days(to, to).with_idle()).await.unwrap();
+    let last = today.rows.last().unwrap();
+    assert_eq!((today.rows.len(), today.active_keys), (6, 5));
+    assert_eq!((last.key_id.as_ref(), last.used), (Some(&records[5].id), Some(0)));
 }

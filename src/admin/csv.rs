@@ -22,11 +22,12 @@ impl Csv {
         self.0.push_str("\r\n");
     }
 
-    /// Text that a spreadsheet would take for a formula gets an apostrophe before it.
+    /// Text that a spreadsheet would take for a formula gets an apostrophe before it; what a terminal
+    /// would obey becomes a space.
     fn text(&mut self, text: &str) {
-        let formula =
-            text.trim_start().starts_with(FORMULA) || text.starts_with(['\t', '\r', '\n']);
-        let quoted = formula || text.contains([',', '"', '\r', '\n']) || text.trim() != text;
+        let text = &*text.replace(char::is_control, " ");
+        let formula = text.trim_start().starts_with(FORMULA);
+        let quoted = formula || text.contains([',', '"']) || text.trim() != text;
         if !quoted {
             return self.0.push_str(text);
         }
@@ -79,7 +80,7 @@ mod tests {
         assert_eq!(cell("用户A"), "用户A\r\n");
         assert_eq!(cell("a,b"), "\"a,b\"\r\n");
         assert_eq!(cell("say \"hi\""), "\"say \"\"hi\"\"\"\r\n");
-        assert_eq!(cell("two\nlines"), "\"two\nlines\"\r\n");
+        assert_eq!(cell("two\nlines\u{1b}[2J"), "two lines [2J\r\n");
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub struct UsageQuery {
     pub group_by: GroupBy,
     /// Which of the rows are told.
     pub page: Page,
+    /// Whether keys without any figures follow, in the order of their issue. Only for one day's rows
+    /// by key and day, busiest first.
+    pub idle: bool,
 }
 
 /// Which rows of a report are told, and in which order.
@@ -33,12 +36,12 @@ pub enum Page {
         /// How many are told.
         limit: usize,
     },
-    /// Newest day first, in the order of the keys' ids within a day: `limit` rows after this one. For
-    /// reading very many rows one page after the other; they must be grouped by key and day.
+    /// Newest day first, in the order of the keys' ids within a day: all rows of `limit` keys after
+    /// this one. For reading very many rows, which are grouped by key, one page after the other.
     ById {
-        /// The last row of the page before.
-        after: Option<(Day, KeyId)>,
-        /// How many are told.
+        /// The day, if rows are grouped by it, and the key of the last row before.
+        after: Option<(Option<Day>, KeyId)>,
+        /// Of how many keys rows are told; each day's count anew.
         limit: usize,
     },
 }
@@ -54,7 +57,13 @@ impl UsageQuery {
     /// The figures of these days, one row a key and day.
     pub fn days(from: Day, to: Day) -> Self {
         let group_by = GroupBy { key: true, day: true, model: false };
-        Self { from, to, key_id: None, group_by, page: Page::all() }
+        Self { from, to, key_id: None, group_by, page: Page::all(), idle: false }
+    }
+
+    /// Followed by keys without any figures.
+    #[must_use]
+    pub fn with_idle(self) -> Self {
+        Self { idle: true, ..self }
     }
 
     /// Grouped otherwise.

@@ -16,6 +16,7 @@ pub(crate) struct ReportRows {
     query: UsageQuery,
     rows: HashMap<Group, (UsageFigures, u64)>,
     active: HashSet<KeyId>,
+    idle: Vec<UsageRow>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -27,7 +28,7 @@ struct Group {
 
 impl ReportRows {
     pub(crate) fn new(query: UsageQuery) -> Self {
-        Self { query, rows: HashMap::new(), active: HashSet::new() }
+        Self { query, rows: HashMap::new(), active: HashSet::new(), idle: Vec::new() }
     }
 
     /// Adds the figures of one day, key and model, if the query wants them.
@@ -81,6 +82,15 @@ impl ReportRows {
         Some(self.rows.entry(group).or_default())
     }
 
+    /// Lets these keys follow, as far as they have no row.
+    #[cfg(feature = "memory")]
+    pub(crate) fn add_idle<'a>(&mut self, keys: impl Iterator<Item = &'a KeyId>) {
+        let day = Some(self.query.to);
+        let group = |id: &KeyId| Group { day, key_id: Some(id.clone()), model: None };
+        let idle = keys.filter(|id| !self.rows.contains_key(&group(id)));
+        self.idle = idle.map(|id| UsageRow::empty(self.query.to, id.clone())).collect();
+    }
+
     /// The report, without what the keys are called and how many there are.
     pub(crate) fn into_report(self) -> UsageReport {
         let by = self.query.group_by;
@@ -95,33 +105,58 @@ impl ReportRows {
             used: (by.key && !by.model).then_some(used),
             figures,
         });
-        let (rows, has_more) = paged(rows.collect(), &self.query.page);
+        let (rows, has_more) = paged(rows.collect(), self.idle, &self.query.page);
         let active_keys = self.active.len() as u64;
         UsageReport { rows, has_more, total_requests, active_keys, total_keys: 0 }
     }
 }
 
 /// The rows of a page, and whether there are more behind it.
-fn paged(mut rows: Vec<UsageRow>, page: &Page) -> (Vec<UsageRow>, bool) {
+fn paged(mut rows: Vec<UsageRow>, idle: Vec<UsageRow>, page: &Page) -> (Vec<UsageRow>, bool) {
     let limit = match page {
         Page::Busiest { skip, limit } => {
             rows.sort_by(busiest_first);
+            rows.extend(idle);
             rows.drain(..rows.len().min(*skip));
             *limit
         }
         Page::ById { after, limit } => {
             let place = |row: &UsageRow| (Reverse(row.day), row.key_id.clone());
-            rows.sort_by_key(place);
+            rows.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.model.cmp(&b.model)));
             if let Some((day, id)) = after {
-                let after = (Reverse(Some(*day)), Some(id.clone()));
+                let after = (Reverse(*day), Some(id.clone()));
                 rows.retain(|row| place(row) > after);
             }
-            *limit
+            let mut keys = 0;
+            let is_next = |two: &[UsageRow]| place(&two[0]) != place(&two[1]);
+            rows.windows(2)
+                .take_while(|two| {
+                    keys += usize::from(is_next(two));
+                    keys < *limit
+                })
+                .count()
+                + 1
         }
     };
     let has_more = rows.len() > limit;
     rows.truncate(limit);
     (rows, has_more)
+}
+
+impl UsageRow {
+    /// The row of a key without figures.
+    pub(crate) fn empty(day: Day, id: KeyId) -> Self {
+        Self {
+            key_id: Some(id),
+            masked: None,
+            label: None,
+            daily_limit: None,
+            day: Some(day),
+            model: None,
+            used: Some(0),
+            figures: UsageFigures::default(),
+        }
+    }
 }
 
 /// Newest day first, busiest first within a day.

@@ -2,7 +2,7 @@ mod item;
 mod rows;
 mod wanted;
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -24,15 +24,12 @@ use crate::{
     body::ResponseBody,
     clock::Day,
     error::Reject,
-    key::KeyId,
-    store::{AdminStore, KeyPageQuery, KeySummary, Page},
+    store::{AdminStore, Page},
 };
 
 const CSV: &str = "text/csv; charset=utf-8";
-/// Rows that are read at once.
-const ROWS: usize = 5000;
-/// Keys without use that today's report lists after the others.
-const MOST_IDLE: usize = 1000;
+/// Of so many keys rows are read at once.
+const KEYS: usize = 2000;
 
 /// What was used, busiest rows first.
 #[derive(Serialize, JsonSchema)]
@@ -77,7 +74,7 @@ impl Answers for Told {
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    /// What was used; in today's report the keys without use follow, at most 1000 of them.
+    /// What was used; in today's report the keys without use follow.
     pub(super) async fn usage(
         self: Arc<Self>,
         asked: Asked<(), ReportWanted>,
@@ -92,22 +89,22 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
                 (Some(known.as_ref().map_or(id, |key| key.record.id.clone())), known)
             }
         };
-        if wanted.csv && key_id.is_none() && wanted.group_by == KEY_AND_DAY {
+        if wanted.csv && key_id.is_none() && wanted.group_by.key {
             return Ok(Told::Csv(self.streamed(wanted)));
         }
-        let report = self.store.report(wanted.query(key_id.clone())).await?;
+        let tells_idle =
+            wanted.day() == Some(today) && wanted.group_by == KEY_AND_DAY && !wanted.csv;
+        let query = wanted.query(key_id.clone());
+        let query = if tells_idle && key_id.is_none() { query.with_idle() } else { query };
+        let report = self.store.report(query).await?;
         if key_id.is_some() && known.is_none() && report.rows.is_empty() {
             return Err(Refusal::unknown_key());
         }
         let next = report.has_more.then(|| wanted.skip + report.rows.len());
         let mut items: Vec<Item> =
             report.rows.into_iter().map(|row| Item::new(row, wanted.day().is_some())).collect();
-        if wanted.day() == Some(today) && wanted.group_by == KEY_AND_DAY && next.is_none() {
-            let others = match key_id {
-                None => self.first_keys().await?,
-                Some(_) => known.into_iter().collect(),
-            };
-            add_idle(&mut items, others, today);
+        if tells_idle && items.is_empty() && wanted.skip == 0 {
+            items.extend(known.map(|key| Item::idle(key, today)));
         }
         if wanted.csv {
             let mut csv = csv_begin();
@@ -127,31 +124,18 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         }))
     }
 
-    /// A row for each key and day, read page by page.
+    /// Rows by key, read page by page.
     fn streamed(self: &Arc<Self>, wanted: Wanted) -> Response<AdminBody> {
         let query = wanted.query(None);
         let shared = self.clone();
         let fetch = move |after| {
-            let page = Page::ById { after, limit: ROWS };
+            let page = Page::ById { after, limit: KEYS };
             shared.store.report(query.clone().page(page))
         };
         let begin = csv_begin().into_text().into();
         let rows = AdminRows::new(begin, wanted.day().is_some(), fetch);
         csv_answer(&wanted, ResponseBody::passed(rows))
     }
-
-    async fn first_keys(&self) -> Result<Vec<KeySummary>, Refusal> {
-        let query = KeyPageQuery { limit: MOST_IDLE, ..KeyPageQuery::default() };
-        Ok(self.store.list(query).await?.keys)
-    }
-}
-
-/// Lists the keys that are not listed yet.
-fn add_idle(items: &mut Vec<Item>, keys: Vec<KeySummary>, today: Day) {
-    let listed: HashSet<KeyId> =
-        items.iter().filter_map(|item| Some(item.key.as_ref()?.id.clone())).collect();
-    let idle = keys.into_iter().filter(|key| !listed.contains(&key.record.id));
-    items.extend(idle.map(|key| Item::idle(key, today)));
 }
 
 fn csv_begin() -> Csv {

@@ -16,7 +16,7 @@ use crate::{
     store::{StoreFuture, UsageReport},
 };
 
-type Place = Option<(Day, KeyId)>;
+type Place = Option<(Option<Day>, KeyId)>;
 type Fetch = dyn Fn(Place) -> StoreFuture<UsageReport> + Send;
 
 /// Rows of a report as CSV, read from the store page by page as they are sent.
@@ -56,7 +56,7 @@ impl Body for AdminRows {
         let report = report.inspect_err(|error| {
             tracing::warn!(%error, source = ?error, "a report broke off");
         })?;
-        let last = report.rows.last().and_then(|row| Some((row.day?, row.key_id.clone()?)));
+        let last = report.rows.last().and_then(|row| Some((row.day, row.key_id.clone()?)));
         this.page = last.filter(|_| report.has_more).map(|last| (this.fetch)(Some(last)));
         let mut csv = Csv::default();
         for row in report.rows {

@@ -13,7 +13,8 @@ use crate::{
 
 /// How many rows are told at once where nothing is said.
 const MOST: usize = 1000;
-const LONGEST_RANGE: u32 = 366;
+/// Between the first and the last day.
+const LONGEST_RANGE: u32 = 365;
 
 /// Which report is asked for. Without arguments it is today's.
 #[derive(Deserialize, JsonSchema)]
@@ -21,7 +22,7 @@ const LONGEST_RANGE: u32 = 366;
 pub(in crate::admin) struct ReportWanted {
     /// One day; not beside `from` or `to`.
     day: Option<OnDay>,
-    /// The first day; at most 366 days before `to`.
+    /// The first day; at most 365 days before `to`.
     from: Option<OnDay>,
     /// The last day; today if absent.
     to: Option<OnDay>,
@@ -60,9 +61,13 @@ impl Wanted {
         let to = to.or(day).unwrap_or_else(|| today.max(from.unwrap_or(today)));
         let from = from.or(day).unwrap_or(to);
         if from > to || from < to.minus(LONGEST_RANGE) {
-            return Err(Refusal::invalid("from", "at most 366 days before `to`"));
+            return Err(Refusal::invalid("from", "at most 365 days before `to`"));
         }
         let csv = asked.format.is_some_and(|Format(csv)| csv);
+        if csv && (asked.limit.is_some() || asked.after.is_some()) {
+            let name = if asked.limit.is_some() { "limit" } else { "after" };
+            return Err(Refusal::invalid(name, "absent in CSV, which tells all rows"));
+        }
         let limit = asked.limit.map_or(MOST, |PageLimit(limit)| limit);
         Ok(Self {
             from,

@@ -74,12 +74,16 @@ impl UsageReader for MemoryStore {
     fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
         let keys = lock(&self.0.keys);
         let totals = lock(&self.0.totals);
+        let wants_idle = query.idle;
         let mut rows = ReportRows::new(query);
         for ((day, id, model), figures) in &totals.figures {
             rows.add_figures(*day, id, model, *figures);
         }
         for ((id, day), used) in &totals.used {
             rows.add_used(*day, id, *used);
+        }
+        if wants_idle {
+            rows.add_idle(keys.rows().map(|(_, row)| &row.record.id));
         }
         let mut report = rows.into_report();
         report.total_keys = keys.len() as u64;

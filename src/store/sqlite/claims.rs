@@ -50,7 +50,7 @@ impl ClaimStore for SqliteStore {
         StoreFuture::pending(async move {
             let core = store.0.core.clone();
             let found = move |connection: &Connection| find(connection, &core, &token);
-            let found = store.read(move |connection| found(connection).map_err(unavailable));
+            let found = store.read_of_key(move |connection| found(connection).map_err(unavailable));
             Ok(found.await?.map(|found| found.claim))
         })
     }

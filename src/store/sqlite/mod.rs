@@ -33,6 +33,7 @@ mod once;
 mod options;
 mod queue;
 mod quota;
+mod reading;
 mod reports;
 mod requests;
 mod reset;
@@ -45,19 +46,24 @@ mod usage;
 mod watchdog;
 mod writer;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use deadpool_sqlite::Pool;
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::options::{Durability, OpenError, SqliteOptions};
-use self::{core::Core, file::FileLock, watchdog::Watchdog, writer::Writer};
+use self::{core::Core, file::FileLock, reading::read, watchdog::Watchdog, writer::Writer};
 use super::{
     StoreFuture,
     journal::{FileDisk, Syncer},
 };
 use crate::error::StoreError;
+
+/// So many reports of all keys are made at once, so that readers are left for lists,
+const REPORTS: usize = 2;
+/// and for so long others wait.
+const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store in one SQLite file. Clones share it. Must be opened within a tokio runtime.
 ///
@@ -79,8 +85,12 @@ pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
     core: Arc<Core>,
-    /// For reports and lists.
+    /// For lists, and for figures of all keys.
     pool: Pool,
+    /// For figures of one key, which must not wait behind those of all.
+    of_keys: Pool,
+    /// Reports of all keys that are made at once.
+    reports: Semaphore,
     /// For keys and counters, which must not wait behind reports.
     look_ups: Pool,
     /// One for each of these.
@@ -104,6 +114,7 @@ impl SqliteStore {
         let lock = FileLock::take(&options.path)?;
         let connection = file::open_writer(&options)?;
         let pool = file::open_readers(&options)?;
+        let of_keys = file::open_readers(&options)?;
         let look_ups = file::open_readers(&options)?;
         let disk = Box::new(FileDisk::beside(&options.path));
         let journal = start::begin(&connection, disk, &options)?;
@@ -115,6 +126,8 @@ impl SqliteStore {
         let inner = Inner {
             core,
             pool,
+            of_keys,
+            reports: Semaphore::new(REPORTS),
             look_ups,
             turns,
             writer,
@@ -172,7 +185,7 @@ impl SqliteStore {
         answer.inspect_err(|error| self.0.core.damage.note(error))
     }
 
-    /// Reads for a report.
+    /// Reads for a list, or for figures of all keys.
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -180,14 +193,25 @@ impl SqliteStore {
         let reader = self.0.pool.get().await.map_err(StoreError::unavailable)?;
         read(&reader, query).await
     }
-}
 
-async fn read<T: Send + 'static>(
-    reader: &deadpool_sqlite::Connection,
-    query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let answer = reader.interact(move |connection| query(connection)).await;
-    answer.map_err(|error| StoreError::unavailable(error.to_string()))?
+    /// Reads for a report of all keys, of which few are made at once.
+    async fn read_report<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let turn = timeout(REPORT_PATIENCE, self.0.reports.acquire()).await;
+        let _turn = turn.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)?;
+        self.read(query).await
+    }
+
+    /// Reads what one key's holder asks for.
+    async fn read_of_key<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = self.0.of_keys.get().await.map_err(StoreError::unavailable)?;
+        read(&reader, query).await
+    }
 }
 
 impl fmt::Debug for SqliteStore {

@@ -13,7 +13,7 @@ use crate::{
     clock::Day,
     key::{DailyLimit, KeyId, KeyRecord},
     store::{
-        GroupBy, Page, Tokens, UsageFigures, UsageQuery, UsageReport, UsageRow,
+        Page, Tokens, UsageFigures, UsageQuery, UsageReport, UsageRow,
         report::{ReportRows, busiest_first, name_keys},
     },
 };
@@ -22,8 +22,6 @@ use crate::{
 const FIGURES: &str = "requests, succeeded, failed, refunded, rejected,
     prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens";
 
-const KEY_AND_DAY: GroupBy = GroupBy { key: true, day: true, model: false };
-
 pub(super) fn read(
     connection: &Connection,
     query: &UsageQuery,
@@ -31,8 +29,11 @@ pub(super) fn read(
 ) -> rusqlite::Result<UsageReport> {
     let mut report = match &query.key_id {
         Some(id) => of_key(connection, query, id)?,
-        None if query.group_by == KEY_AND_DAY => by_key_and_day(connection, query)?,
-        None if query.group_by.key => of_all_keys(connection, query)?,
+        None if query.group_by.key && query.group_by.day => by_key_and_day(connection, query)?,
+        None if query.group_by.key => match &query.page {
+            Page::ById { after, limit } => key_by_key(connection, query, after, *limit)?,
+            _ => of_all_keys(connection, query)?,
+        },
         None => of_all_together(connection, query)?,
     };
     let records = records(connection, &report.rows, default)?;
@@ -109,45 +110,188 @@ fn of_all_together(connection: &Connection, query: &UsageQuery) -> rusqlite::Res
     Ok(report)
 }
 
-fn by_key_and_day(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
+/// The rows of so many keys after this one, each over all days.
+fn key_by_key(
+    connection: &Connection,
+    query: &UsageQuery,
+    after: &Option<(Option<Day>, KeyId)>,
+    limit: usize,
+) -> rusqlite::Result<UsageReport> {
+    let mut next = connection.prepare_cached(
+        "SELECT min(id) FROM (SELECT min(key_id) AS id FROM usage_totals WHERE key_id > ?1
+             UNION ALL SELECT min(key_id) FROM daily_usage WHERE key_id > ?1)",
+    )?;
     let mut report = UsageReport::default();
-    let (mut skip, limit, mut after) = match &query.page {
-        Page::Busiest { skip, limit } => (*skip, *limit, None),
-        Page::ById { after, limit } => (0, *limit, after.clone()),
-    };
-    let is_busiest_first = matches!(query.page, Page::Busiest { .. });
-    let mut day = after.as_ref().map_or(query.to, |(day, _)| *day);
-    while day >= query.from && !report.has_more {
-        // Of the day one row more than is told, to know whether there is one.
-        let most = if is_busiest_first { usize::MAX } else { limit - report.rows.len() + 1 };
-        let id = after.take().map(|(_, id)| id);
-        let mut rows = rows_of_day(connection, day, id.as_ref(), most)?;
-        if is_busiest_first {
-            if query.from == query.to {
-                let is_active = |row: &&UsageRow| row.figures.requests > 0 || row.used > Some(0);
-                report.active_keys = rows.iter().filter(is_active).count() as u64;
-            }
-            rows.sort_unstable_by(busiest_first);
-            let skipped = skip.min(rows.len());
-            rows.drain(..skipped);
-            skip -= skipped;
+    let mut last = after.as_ref().map_or_else(String::new, |(_, id)| id.as_str().to_owned());
+    let mut keys = 0;
+    while let Some(id) = next.query_row([&last], |row| row.get::<_, Option<String>>(0))? {
+        let query = query.clone().page(Page::all());
+        let mut rows = of_key(connection, &query, &KeyId::from(&*id))?.rows;
+        if !rows.is_empty() {
+            keys += 1;
         }
+        if keys > limit {
+            report.has_more = true;
+            break;
+        }
+        rows.sort_by(|a, b| a.model.cmp(&b.model));
+        report.rows.append(&mut rows);
+        last = id;
+    }
+    Ok(report)
+}
+
+/// Day by day, so that no more than one day is held.
+fn by_key_and_day(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
+    match &query.page {
+        Page::Busiest { skip, limit } => busiest_by_day(connection, query, *skip, *limit),
+        Page::ById { after, limit } => by_day_and_id(connection, query, after, *limit),
+    }
+}
+
+fn by_day_and_id(
+    connection: &Connection,
+    query: &UsageQuery,
+    after: &Option<(Option<Day>, KeyId)>,
+    limit: usize,
+) -> rusqlite::Result<UsageReport> {
+    let (mut day, mut id) = match after {
+        Some((day, id)) => (day.unwrap_or(query.to), Some(id)),
+        None => (query.to, None),
+    };
+    while day >= query.from {
+        let DayRows { rows, has_more } = rows_of_day(connection, query, day, id, limit)?;
+        let has_more = has_more || day > query.from;
+        if !rows.is_empty() {
+            return Ok(UsageReport { rows, has_more, ..UsageReport::default() });
+        }
+        (day, id) = (day.minus(1), None);
+    }
+    Ok(UsageReport::default())
+}
+
+fn busiest_by_day(
+    connection: &Connection,
+    query: &UsageQuery,
+    mut skip: usize,
+    limit: usize,
+) -> rusqlite::Result<UsageReport> {
+    let mut report = UsageReport::default();
+    let is_one_day = query.from == query.to;
+    let mut day = query.to;
+    while day >= query.from && !report.has_more {
+        let mut rows = rows_of_day(connection, query, day, None, usize::MAX)?.rows;
+        if is_one_day && !query.group_by.model {
+            let is_active = |row: &&UsageRow| row.figures.requests > 0 || row.used > Some(0);
+            report.active_keys = rows.iter().filter(is_active).count() as u64;
+        }
+        rows.sort_unstable_by(busiest_first);
+        let skipped = skip.min(rows.len());
+        rows.drain(..skipped);
+        skip -= skipped;
         report.has_more = report.rows.len() + rows.len() > limit;
         rows.truncate(limit - report.rows.len());
         report.rows.append(&mut rows);
         day = day.minus(1);
     }
-    if is_busiest_first {
-        report.total_requests = total_requests(connection, query)?;
-        if query.from < query.to {
-            report.active_keys = active_keys(connection, query)?;
-        }
+    if query.idle && is_one_day && !report.has_more {
+        let room = (limit - report.rows.len()).saturating_add(1);
+        let mut idle = idle_rows(connection, query.to, skip, room)?;
+        report.has_more = report.rows.len() + idle.len() > limit;
+        idle.truncate(limit - report.rows.len());
+        report.rows.append(&mut idle);
+    }
+    report.total_requests = total_requests(connection, query)?;
+    if !is_one_day || query.group_by.model {
+        report.active_keys = active_keys(connection, query)?;
     }
     Ok(report)
 }
 
-/// The rows of one day in the order of the keys' ids, after this one.
+/// Keys without figures on this day, in the order of their issue.
+fn idle_rows(
+    connection: &Connection,
+    day: Day,
+    skip: usize,
+    limit: usize,
+) -> rusqlite::Result<Vec<UsageRow>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM api_keys k
+             WHERE NOT EXISTS (SELECT 1 FROM usage_totals WHERE day = ?1 AND key_id = k.id)
+                 AND NOT EXISTS (SELECT 1 FROM daily_usage WHERE key_id = k.id AND day = ?1)
+             ORDER BY seq LIMIT ?2 OFFSET ?3",
+        )?
+        .query_map(params![day.to_string(), number(limit), number(skip)], |row| {
+            Ok(UsageRow::empty(day, KeyId::new(row.get::<_, String>(0)?)))
+        })?
+        .collect()
+}
+
+/// As SQLite has it.
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Some rows of one day, and whether there are more.
+struct DayRows {
+    rows: Vec<UsageRow>,
+    has_more: bool,
+}
+
 fn rows_of_day(
+    connection: &Connection,
+    query: &UsageQuery,
+    day: Day,
+    after: Option<&KeyId>,
+    keys: usize,
+) -> rusqlite::Result<DayRows> {
+    if query.group_by.model {
+        return models_of_day(connection, day, after, keys);
+    }
+    // One row more than is told, to know whether there is one.
+    let mut rows = keys_of_day(connection, day, after, keys.saturating_add(1))?;
+    let has_more = rows.len() > keys;
+    rows.truncate(keys);
+    Ok(DayRows { rows, has_more })
+}
+
+/// The rows of one day by key and model, of so many keys after this one.
+fn models_of_day(
+    connection: &Connection,
+    day: Day,
+    after: Option<&KeyId>,
+    most: usize,
+) -> rusqlite::Result<DayRows> {
+    let sql = format!(
+        "SELECT {FIGURES}, key_id, model FROM usage_totals
+         WHERE day = ?1 AND key_id > ?2 ORDER BY key_id, model"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = statement.query(params![day.to_string(), after.map_or("", KeyId::as_str)])?;
+    let (mut rows, mut keys): (Vec<UsageRow>, _) = (Vec::new(), 0);
+    while let Some(row) = found.next()? {
+        let id = row.get_ref(10)?.as_str()?;
+        let last = rows.last().and_then(|row| row.key_id.as_ref());
+        let same = last.filter(|last| last.as_str() == id).cloned();
+        if same.is_none() {
+            if keys == most {
+                return Ok(DayRows { rows, has_more: true });
+            }
+            keys += 1;
+        }
+        rows.push(UsageRow {
+            model: Some(row.get(11)?),
+            used: None,
+            figures: figures(row)?,
+            ..UsageRow::empty(day, same.unwrap_or_else(|| KeyId::from(id)))
+        });
+    }
+    Ok(DayRows { rows, has_more: false })
+}
+
+/// The rows of one day in the order of the keys' ids, after this one.
+fn keys_of_day(
     connection: &Connection,
     day: Day,
     after: Option<&KeyId>,
@@ -179,7 +323,7 @@ fn rows_of_day(
             if rows.len() == most {
                 break;
             }
-            rows.push(empty_row(day, KeyId::from(id)));
+            rows.push(UsageRow::empty(day, KeyId::from(id)));
         }
         let Some(last) = rows.last_mut() else { break };
         let is_last = |id: &str| last.key_id.as_ref().is_some_and(|last| last.as_str() == id);
@@ -201,19 +345,6 @@ fn rows_of_day(
         }
     }
     Ok(rows)
-}
-
-fn empty_row(day: Day, id: KeyId) -> UsageRow {
-    UsageRow {
-        key_id: Some(id),
-        masked: None,
-        label: None,
-        daily_limit: None,
-        day: Some(day),
-        model: None,
-        used: Some(0),
-        figures: UsageFigures::default(),
-    }
 }
 
 fn total_requests(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<u64> {
@@ -275,7 +406,8 @@ fn records(
     let sql = format!("SELECT {} FROM api_keys k WHERE k.id = ?1", rows::RECORD);
     let mut present = connection.prepare_cached(&sql)?;
     let mut deleted = connection.prepare_cached(
-        "SELECT id, key, label, daily_limit, NULL, NULL, 1, '' FROM deleted_keys WHERE id = ?1",
+        "SELECT id, key, label, daily_limit, NULL, NULL, 1, '' FROM deleted_keys
+         WHERE id = ?1 AND key IS NOT NULL",
     )?;
     let record = |row: &Row<'_>| rows::record_for_show(row, default);
     let mut records = HashMap::new();

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 use crate::{
     key::KeyId,
     store::{
-        Outcome, RequestQuery, RequestRow, Tokens,
+        RequestQuery, RequestRow, Tokens,
         journal::{from_unix_millis, unix_millis},
     },
 };
@@ -56,18 +56,19 @@ pub(super) fn read(
     connection: &Connection,
     query: &RequestQuery,
 ) -> rusqlite::Result<Vec<RequestRow>> {
-    let of_key = if query.key_id.is_some() { "AND key_id = ?4" } else { "AND ?4 IS NULL" };
+    let of_key = if query.key_id.is_some() { "AND key_id = ?3" } else { "AND ?3 IS NULL" };
+    // As the index says it.
+    let failed = if query.failed_only { "AND outcome <> 'succeeded'" } else { "" };
     let sql = format!(
         "SELECT number, key_id, at, method, path, status, outcome, code, units, refunded,
              model_asked, model, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
              reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration
          FROM requests
-         WHERE number < coalesce(?1, 9223372036854775807) AND NOT (?2 AND outcome = ?3) {of_key}
-         ORDER BY number DESC LIMIT ?5"
+         WHERE number < coalesce(?1, 9223372036854775807) {of_key} {failed}
+         ORDER BY number DESC LIMIT ?2"
     );
     let key_id = query.key_id.as_ref().map(KeyId::as_str);
-    let succeeded = Outcome::Succeeded.as_str();
-    let arguments = params![query.before, query.failed_only, succeeded, key_id, query.limit];
+    let arguments = params![query.before, query.limit, key_id];
     connection.prepare_cached(&sql)?.query_map(arguments, row)?.collect()
 }
 

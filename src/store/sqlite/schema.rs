@@ -177,6 +177,11 @@ CREATE TABLE awaited_events (
 ) WITHOUT ROWID;
 ",
     "
+INSERT OR IGNORE INTO deleted_keys (id)
+SELECT key_id FROM (SELECT DISTINCT key_id FROM daily_usage UNION SELECT DISTINCT key_id FROM usage_totals)
+WHERE key_id NOT IN (SELECT id FROM api_keys);
+CREATE INDEX requests_not_succeeded ON requests (key_id, number) WHERE outcome <> 'succeeded';
+
 CREATE TABLE issued_once (
     name TEXT NOT NULL PRIMARY KEY,
     request TEXT NOT NULL,
@@ -219,7 +224,8 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
 }
 
 fn migrate_in_transaction(connection: &Connection) -> Result<(), MigrateError> {
-    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let version = usize::try_from(version).map_err(|_| MigrateError::Foreign)?;
     let tables: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
         [],

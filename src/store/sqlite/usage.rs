@@ -22,8 +22,11 @@ impl UsageReader for SqliteStore {
         StoreFuture::pending(async move {
             store.written().await;
             let default = store.0.core.default_daily_limit;
-            let read = move |connection: &Connection| reports::read(connection, &query, default);
-            store.read(move |connection| read(connection).map_err(unavailable)).await
+            let is_of_key = query.key_id.is_some();
+            let read = move |connection: &Connection| {
+                reports::read(connection, &query, default).map_err(unavailable)
+            };
+            if is_of_key { store.read_of_key(read).await } else { store.read_report(read).await }
         })
     }
 
@@ -31,9 +34,11 @@ impl UsageReader for SqliteStore {
         let store = self.clone();
         StoreFuture::pending(async move {
             store.written().await;
-            store
-                .read(move |connection| requests::read(connection, &query).map_err(unavailable))
-                .await
+            let is_of_key = query.key_id.is_some();
+            let read = move |connection: &Connection| {
+                requests::read(connection, &query).map_err(unavailable)
+            };
+            if is_of_key { store.read_of_key(read).await } else { store.read(read).await }
         })
     }
 }
