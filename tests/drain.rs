@@ -100,6 +100,29 @@ async fn the_usage_of_a_stream_whose_client_has_left_is_told() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_at_the_last_event_has_had_the_whole_answer() {
+    for action in ["drain", "abort"] {
+        let scene = Scene::start(action, false).await;
+        let mut wire = scene.ask().await;
+        assert_eq!(wire.head().await.unwrap().status, 200);
+        let stream = scene.stream().await;
+        stream.send(Ok(LAST.into())).unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"[DONE]\n\n") {
+            read.extend(wire.piece().await.unwrap());
+        }
+        drop(wire);
+        // Only then does the body end, where anybody still reads it.
+        let stream = Some(stream).filter(|_| action == "abort");
+        let usage = scene.usage_once("its tokens", |usage| tokens(usage) == 7).await;
+        drop(stream);
+        let requests = &usage["requests"];
+        let told = (&requests["succeeded"], &requests["failed"]);
+        assert_eq!(told, (&json!(1), &json!(0)), "{action}: {usage}");
+    }
+}
+
+#[tokio::test]
 async fn so_is_that_of_one_whose_head_nobody_waited_for() {
     let scene = Scene::start("drain", true).await;
     let wire = scene.ask().await;

@@ -74,7 +74,9 @@ impl SecretKey {
 /// as those of providers.
 #[cfg(feature = "usage")]
 pub(crate) fn may_be_key(text: &str) -> bool {
-    ["trial-", "sk-"].iter().any(|start| text.starts_with(start))
+    let begins =
+        |start: &str| text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
+    ["trial-", "sk-"].into_iter().any(begins)
 }
 
 impl fmt::Debug for SecretKey {

@@ -62,4 +62,6 @@ pub use reader::{GroupBy, Page, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRow, plain_path};
 pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
 pub use units::Units;
+#[cfg(all(feature = "usage", feature = "metrics"))]
+pub(crate) use usage::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX};
 pub use usage::{LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageSink};

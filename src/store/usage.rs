@@ -7,6 +7,12 @@ use serde::Serialize;
 
 use crate::key::KeyId;
 
+/// Why a request has failed where no layer inside has said it.
+pub(crate) const BODY_BROKEN: &str = "body_broken";
+pub(crate) const NO_ANSWER: &str = "no_answer";
+pub(crate) const STATUS_4XX: &str = "status_4xx";
+pub(crate) const STATUS_5XX: &str = "status_5xx";
+
 /// One request, told at its true end.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -72,6 +78,24 @@ impl UsageEvent {
             time_to_first_byte: None,
             duration: Duration::ZERO,
             awaited: false,
+        }
+    }
+}
+
+impl UsageEvent {
+    /// Why it did not succeed, as metrics and logs say it: why it was refused, what was wrong with the
+    /// upstream or with what it answered, or how far its answer had come when the client left.
+    pub fn reason(&self) -> Option<&'static str> {
+        match (self.outcome, self.fault, self.status) {
+            (Outcome::Succeeded, ..) => None,
+            (Outcome::Rejected(reason), ..) => Some(reason),
+            (Outcome::ClientGone, None, Some(_)) => Some("in_body"),
+            (Outcome::ClientGone, ..) => Some("before_head"),
+            (Outcome::Failed, Some(fault), _) => Some(fault),
+            (Outcome::Failed, None, None) => Some(NO_ANSWER),
+            (Outcome::Failed, None, Some(400..=499)) => Some(STATUS_4XX),
+            (Outcome::Failed, None, Some(500..)) => Some(STATUS_5XX),
+            (Outcome::Failed, None, Some(_)) => Some(BODY_BROKEN),
         }
     }
 }

@@ -46,6 +46,8 @@ struct Told {
     is_unclear: bool,
     /// No other figures are to come.
     is_final: bool,
+    /// The answer says that it is over: `[DONE]`, or the last event of `/v1/responses`.
+    is_over: bool,
     event: Event,
 }
 
@@ -89,6 +91,11 @@ impl AnswerScanner {
         if let Some(text) = &mut self.text {
             text.scan(chunk, &mut self.told);
         }
+    }
+
+    /// Whether the answer has said that it is over, whatever its body still does.
+    pub(super) fn is_over(&self) -> bool {
+        self.told.is_over
     }
 
     /// The model, and the tokens if all is known of them; `is_whole` says that the answer did not
@@ -196,6 +203,7 @@ impl Told {
         }
         // The events of `/v1/responses` tell figures with the last of them only.
         self.is_final = found.within == Some(RESPONSE);
+        self.is_over |= self.is_final;
         self.event.usage = true;
     }
 
@@ -204,6 +212,7 @@ impl Told {
         let is_extra = event.usage && event.no_choices;
         let is_done = event.done == DONE.len() && !event.is_other;
         self.is_final |= is_extra || is_done;
+        self.is_over |= is_done;
     }
 }
 

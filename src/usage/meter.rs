@@ -9,6 +9,7 @@ use crate::{
     error::UpstreamFault,
     key::may_be_key,
     metrics::{self, Family},
+    store::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX},
 };
 
 /// So many models have names of their own.
@@ -31,10 +32,6 @@ const REFUSALS: [&str; 12] = [
     "request_too_large",
     "request_body_broken",
 ];
-const BODY_BROKEN: &str = "body_broken";
-const NO_ANSWER: &str = "no_answer";
-const STATUS_4XX: &str = "status_4xx";
-const STATUS_5XX: &str = "status_5xx";
 
 /// The handles of all that is told of requests.
 pub(super) struct Meter {
@@ -146,8 +143,10 @@ impl Meter {
     fn requests(&self, event: &UsageEvent) -> &Counter {
         match event.outcome {
             Outcome::Succeeded => &self.succeeded,
-            Outcome::Failed => self.failed.get(failure(event)),
-            Outcome::ClientGone => &self.client_gone[usize::from(has_answer(event))],
+            Outcome::Failed => self.failed.get(event.reason().unwrap_or_default()),
+            Outcome::ClientGone => {
+                &self.client_gone[usize::from(event.status.is_some() && event.fault.is_none())]
+            }
             Outcome::Rejected(reason) => self.rejected.get(reason),
         }
     }
@@ -178,11 +177,6 @@ impl TokenCounters {
 const OUTCOMES: [Outcome; 4] =
     [Outcome::Succeeded, Outcome::Failed, Outcome::ClientGone, Outcome::Rejected("")];
 
-/// Whether an answer has come that was not made in its place.
-fn has_answer(event: &UsageEvent) -> bool {
-    event.status.is_some() && event.fault.is_none()
-}
-
 fn place(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Succeeded => 0,
@@ -194,17 +188,6 @@ fn place(outcome: Outcome) -> usize {
 
 fn requests(outcome: Outcome, reason: &str) -> Counter {
     metrics::REQUESTS.counter(&[("outcome", outcome.as_str()), ("reason", reason)])
-}
-
-/// Why a request has failed, if the proxy has not said it.
-fn failure(event: &UsageEvent) -> &'static str {
-    match (event.fault, event.status) {
-        (Some(fault), _) => fault,
-        (None, None) => NO_ANSWER,
-        (None, Some(400..=499)) => STATUS_4XX,
-        (None, Some(500..)) => STATUS_5XX,
-        (None, Some(_)) => BODY_BROKEN,
-    }
 }
 
 /// Whether an upstream's name for a model may be shown. Some repeat whatever the client has sent,

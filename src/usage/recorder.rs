@@ -115,7 +115,7 @@ impl<U: UsageSink> Recorder<U> {
         let scanner = AnswerScanner::new(&self.method, head);
         let complete = when_complete(head);
         let (listeners, units) = (self.listeners, self.units);
-        let watched = Watched { listeners, units, draft, complete, scanner };
+        let watched = Watched { listeners, units, draft, complete, scanner, has_all: false };
         Some(UsageObserver(Box::new(watched)))
     }
 
@@ -172,8 +172,8 @@ fn note_head(draft: &mut Draft, head: &Parts) {
 }
 
 fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
+    let has_left = has_left(draft);
     let event = &mut draft.event;
-    let has_left = draft.abandoned.as_ref().is_some_and(Abandoned::get);
     event.outcome = match outcome {
         Outcome::Succeeded | Outcome::Failed if has_left => Outcome::ClientGone,
         // What is refused costs nothing, but for the refunds of a day that are used up.
@@ -231,6 +231,12 @@ struct Watched<U> {
     draft: Box<Draft>,
     complete: Outcome,
     scanner: AnswerScanner,
+    /// Whether the client was handed all that the answer says.
+    has_all: bool,
+}
+
+fn has_left(draft: &Draft) -> bool {
+    draft.abandoned.as_ref().is_some_and(Abandoned::get)
 }
 
 /// What a whole answer with this head stands for.
@@ -261,14 +267,20 @@ impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
         for slice in &slices[..filled] {
             watched.scanner.scan(slice);
         }
+        // Many clients leave at the last event, before the end of the body.
+        if watched.scanner.is_over() && !has_left(draft) {
+            draft.abandoned = None;
+            watched.has_all = true;
+        }
     }
 
     fn end(self, end: BodyEnd) {
-        let Watched { listeners, units, mut draft, complete, mut scanner } = *self.0;
+        let Watched { listeners, units, mut draft, complete, mut scanner, has_all } = *self.0;
         (draft.event.model, draft.event.tokens) = scanner.finish(end == BodyEnd::Complete);
         let outcome = match end {
             BodyEnd::Complete => complete,
             BodyEnd::Failed => Outcome::Failed,
+            BodyEnd::Abandoned if has_all => complete,
             BodyEnd::Abandoned => Outcome::ClientGone,
         };
         record(&listeners, &units, draft, outcome);

@@ -117,7 +117,7 @@ impl Line {
         // It heard no answer where somebody outside has made one, as after a panic.
         if event.status.is_some() || facts.status.is_none() {
             facts.outcome = outcome;
-            facts.reason = event.fault.or(outcome.reason());
+            facts.reason = event.reason();
         }
         facts.usage = Some(Usage { units, refunded, bytes_in, tokens });
         if event.key_id.is_some() {
