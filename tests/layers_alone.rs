@@ -179,7 +179,8 @@ async fn partial_figures_of_a_stream_whose_client_has_left_are_no_facts() {
     const PARTIAL: &str = "data: {\"choices\":[{}],\"usage\":{\"prompt_tokens\":3,\
         \"completion_tokens\":1,\"total_tokens\":4}}\n\n";
     let events = Events::default();
-    for (last, total) in [("", None), ("data: [DONE]\n\n", Some(4))] {
+    let (gone, whole) = (Outcome::ClientGone, Outcome::Succeeded);
+    for (last, outcome, total) in [("", gone, None), ("data: [DONE]\n\n", whole, Some(4))] {
         let stream = [PARTIAL, last].concat();
         let inner = service_fn(move |_: Request<RequestBody<Body>>| {
             let trailers = std::future::pending::<Option<Result<HeaderMap, Infallible>>>();
@@ -192,7 +193,7 @@ async fn partial_figures_of_a_stream_whose_client_has_left_are_no_facts() {
         body.frame().await.unwrap().unwrap();
         drop(body);
         let event = events.0.lock().unwrap().pop().unwrap();
-        assert_eq!(event.outcome, Outcome::ClientGone);
+        assert_eq!(event.outcome, outcome, "{last}");
         assert_eq!(event.tokens.map(|tokens| tokens.total), total, "{last}");
     }
 }

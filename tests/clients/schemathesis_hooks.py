@@ -26,8 +26,12 @@ def before_call(context, case, kwargs):
             _expires_later(case.body)
             if case.meta is not None and case.meta.phase.name.value == "stateful":
                 _issue_one(case.body)
+        _name_once(case.headers, number)
     if case.operation.label == "GET /admin/usage" and isinstance(case.query, dict):
         _ask_for_one_range(case.query)
+        _ask_for_all_of_csv(case.query)
+    if case.operation.label == "GET /admin/keys" and isinstance(case.query, dict):
+        _begin_other_orders(case.query)
 
 
 def _in_digits(value):
@@ -40,6 +44,26 @@ def _issue_one(body):
     count = body.get("count")
     if type(count) is int and 1 <= count <= 1000:
         del body["count"]
+
+
+def _name_once(headers, number):
+    """A name is of one request."""
+    if re.fullmatch(r"[A-Za-z0-9_.:-]{1,200}", str(headers.get("Idempotency-Key", ""))):
+        headers["Idempotency-Key"] = f"request-{number}"
+
+
+def _begin_other_orders(query):
+    """A cursor of one order is none of another."""
+    if query.get("sort") in ("label", "nearest_limit") and re.fullmatch("[0-9]{1,18}", str(query.get("after"))):
+        del query["after"]
+
+
+def _ask_for_all_of_csv(query):
+    """CSV tells all rows."""
+    if query.get("format") == "csv":
+        for name in ("limit", "after"):
+            if re.fullmatch("[0-9]{1,18}", str(query.get(name))):
+                del query[name]
 
 
 def _expires_later(body):
@@ -60,14 +84,14 @@ def _is_time(text):
 
 
 def _ask_for_one_range(query):
-    """One day, or a range of at most 366."""
+    """One day, or a range of at most 365 more."""
     days = {name: _day(query.get(name)) for name in ("day", "from", "to")}
     if days["day"] and ("from" in query or "to" in query):
         del query["day"]
     wrong_to = "to" in query and not days["to"]
     if days["from"] and not wrong_to:
         to = days["to"] or datetime.date.today()
-        if not 0 <= (to - days["from"]).days <= 366:
+        if not 0 <= (to - days["from"]).days <= 365:
             query["to"] = query["from"]
 
 

@@ -65,21 +65,22 @@ pub(in crate::admin) struct IdempotencyKey(pub(in crate::admin) Option<String>);
 
 impl FromHeaders for IdempotencyKey {
     fn from_headers(headers: &HeaderMap) -> Result<Self, Refusal> {
-        const NEEDS: &str = "1 to 200 visible ASCII characters, once";
+        const NEEDS: &str = "1 to 200 letters, digits and `-_.:`, once";
         let mut lines = headers.get_all("idempotency-key").iter();
         let Some(line) = lines.next() else { return Ok(Self(None)) };
         let text = line.to_str().map(str::trim).unwrap_or_default();
         let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
         let name = quoted.unwrap_or(text);
-        let visible = name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        if lines.next().is_some() || name.is_empty() || name.len() > 200 || !visible {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        let is_name = (1..=200).contains(&name.len()) && name.bytes().all(plain);
+        if lines.next().is_some() || !is_name {
             return Err(Refusal::invalid("Idempotency-Key", NEEDS));
         }
         Ok(Self(Some(name.to_owned())))
     }
 
     fn described() -> Option<(&'static str, &'static str, Schema)> {
-        let schema = json_schema!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,200}$"});
+        let schema = json_schema!({"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,200}$"});
         let meaning =
             "Names the request: when it comes again within 24 hours, nothing more is issued.";
         Some(("Idempotency-Key", meaning, schema))

@@ -16,7 +16,10 @@ pub(super) use self::{
         nullable,
     },
     headers::{FromHeaders, IdempotencyKey, IfMatch},
-    params::{After, Format, Groups, OnDay, Only, PageLimit, Place, SearchText, Sort, State, Word},
+    params::{
+        After, CsvOnly, Format, Groups, OnDay, Only, PageLimit, Place, SearchText, Sort, State,
+        Word,
+    },
 };
 use super::{query, refusal::Refusal};
 

@@ -105,6 +105,13 @@ field!(
 );
 
 field!(
+    CsvOnly(()),
+    "`csv`",
+    |value| (value.as_str()? == "csv").then_some(()),
+    {"type": "string", "enum": ["csv"]}
+);
+
+field!(
     /// What is looked for; an empty text finds everything.
     SearchText(String),
     "a text",

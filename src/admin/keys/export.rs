@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::super::{
     call::{Answers, Asked},
     csv::{AdminRows, CSV, Cell, Csv, More, Pages, attachment},
+    input::CsvOnly,
     refusal::Refusal,
     service::{AdminBody, Shared},
 };
@@ -29,14 +30,7 @@ pub(super) const COLUMNS: [&str; 8] =
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct ExportWanted {
     /// `csv` is the only one.
-    #[schemars(with = "Option<OnlyCsv>")]
-    format: Option<OnlyCsv>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum OnlyCsv {
-    Csv,
+    format: Option<CsvOnly>,
 }
 
 /// All keys.
@@ -62,7 +56,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         asked: Asked<(), ExportWanted>,
     ) -> Result<Exported, Refusal> {
-        let (Some(OnlyCsv::Csv) | None) = asked.query.format;
+        let (Some(CsvOnly(())) | None) = asked.query.format;
         let mut begin = Csv::default();
         begin.row(COLUMNS.map(Cell::Text));
         Ok(Exported(AdminRows::new(begin.into_text(), pages(self, None))))

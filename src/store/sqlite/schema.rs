@@ -206,6 +206,11 @@ CREATE TRIGGER audit_log_keeps_entries BEFORE DELETE ON audit_log
 BEGIN
     SELECT RAISE(ABORT, 'the audit trail is append-only');
 END;
+CREATE TRIGGER audit_log_replaces_no_entries BEFORE INSERT ON audit_log
+WHEN EXISTS (SELECT 1 FROM audit_log WHERE number = NEW.number)
+BEGIN
+    SELECT RAISE(ABORT, 'the audit trail is append-only');
+END;
 CREATE TRIGGER audit_log_leaves_entries BEFORE UPDATE ON audit_log
 BEGIN
     SELECT RAISE(ABORT, 'the audit trail is append-only');
