@@ -26,6 +26,7 @@ def before_call(context, case, kwargs):
             _expires_later(case.body)
             if case.meta is not None and case.meta.phase.name.value == "stateful":
                 _issue_one(case.body)
+    if case.operation.label == "POST /admin/keys":
         _name_once(case.headers, number)
     if case.operation.label == "GET /admin/usage" and isinstance(case.query, dict):
         _ask_for_one_range(case.query)
@@ -48,7 +49,7 @@ def _issue_one(body):
 
 def _name_once(headers, number):
     """A name is of one request."""
-    if re.fullmatch(r"[A-Za-z0-9_.:-]{1,200}", str(headers.get("Idempotency-Key", ""))):
+    if re.fullmatch(r'"?[A-Za-z0-9_.:-]{1,200}"?', str(headers.get("Idempotency-Key", "")).strip()):
         headers["Idempotency-Key"] = f"request-{number}"
 
 
@@ -62,7 +63,7 @@ def _ask_for_all_of_csv(query):
     """CSV tells all rows."""
     if query.get("format") == "csv":
         for name in ("limit", "after"):
-            if re.fullmatch("[0-9]{1,18}", str(query.get(name))):
+            if re.fullmatch("[0-9]{1,19}", str(query.get(name))):
                 del query[name]
 
 
