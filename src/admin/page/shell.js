@@ -50,17 +50,26 @@ function showTitle() {
   document.title = view ? `${$("title").textContent} · ${text("title")}` : text("title");
 }
 
-// Lets the view ask for what it shows. An answer for a view that was left is dropped.
+let loads = 0;
+
+// Lets the view ask for what it shows, also while it is loaded: what is wanted may have changed since.
+// An answer for a view that was left is dropped.
 async function load() {
   const mine = view;
-  return run(async () => {
+  const turn = ++loads;
+  const button = $("refresh");
+  if (button) button.ariaDisabled = "true";
+  const loaded = await run(async () => {
     await mine.load();
     if (mine === view) mine.show();
     if (mine === view) showTitle();
-  }, $("refresh"));
+  });
+  if (button && turn === loads) button.ariaDisabled = null;
+  return loaded;
 }
 
 async function refresh() {
+  if ($("refresh").ariaDisabled === "true") return;
   if (await load()) notify("status", text("refreshed"));
 }
 
