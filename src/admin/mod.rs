@@ -59,7 +59,7 @@ mod audit;
 mod auth;
 mod call;
 mod calls;
-mod claim;
+pub mod claim;
 mod csv;
 mod future;
 mod input;
