@@ -13,6 +13,7 @@ mod executor;
 mod files;
 mod http1;
 mod http2;
+mod import;
 mod io;
 mod logging;
 mod ops;
@@ -70,10 +71,13 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error),
     };
-    match runtime.block_on(run(settings)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(&*error),
-    }
+    let done = runtime.block_on(async {
+        match settings.import.clone() {
+            Some(import) => import::run(&settings, &import).await,
+            None => run(settings).await.map(|()| ExitCode::SUCCESS),
+        }
+    });
+    done.unwrap_or_else(|error| refuse(&*error))
 }
 
 fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {

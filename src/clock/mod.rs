@@ -9,4 +9,5 @@ mod text;
 pub use calendar::{Calendar, UnknownTimeZone, Window};
 pub use day::{Day, InvalidDay};
 pub use source::{Clock, ReceivedAt, SystemClock};
-pub(crate) use text::{parse_timestamp, rfc3339};
+pub use text::parse_timestamp;
+pub(crate) use text::rfc3339;

@@ -10,7 +10,14 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
 
 /// An instant in any form that people type: RFC 3339, SQLite's `datetime` (UTC), a bare day, Unix
 /// seconds or milliseconds.
-pub(crate) fn parse_timestamp(text: &str) -> Option<SystemTime> {
+///
+/// ```
+/// use tower_quota::clock::parse_timestamp;
+///
+/// assert_eq!(parse_timestamp("2025-02-10 15:20:00"), parse_timestamp("1739200800"));
+/// assert_eq!(parse_timestamp("yesterday"), None);
+/// ```
+pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     let text = text.trim();
     if let Ok(number) = text.parse::<i64>() {
         return unix(number);

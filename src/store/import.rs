@@ -1,9 +1,9 @@
 //! Keys that were issued elsewhere.
 
-use std::time::SystemTime;
+use std::{error::Error, fmt, time::SystemTime};
 
 use crate::{
-    clock::Day,
+    clock::{Day, parse_timestamp},
     key::{DailyLimit, KeyHash, KeyId, KeyRecord, SecretKey},
 };
 
@@ -64,6 +64,65 @@ impl ImportedKey {
         }
     }
 
+    /// Reads a key from columns of text, as files and tables hold them: `key` in clear, or
+    /// `key_sha256` (64 hexadecimal digits) and perhaps the masked `key`; `daily_limit`; and, where
+    /// there are such, `id`, `label`, `created_at`, `expires_at`, `disabled`.
+    ///
+    /// # Errors
+    ///
+    /// The first column that holds, or lacks, what it must not.
+    pub fn from_columns<'a>(
+        column: impl Fn(&'static str) -> Option<&'a str>,
+    ) -> Result<Self, InvalidColumn> {
+        let column = |name| column(name).filter(|text| !text.is_empty());
+        let limit = column("daily_limit")
+            .ok_or_else(|| InvalidColumn::new("daily_limit", "must be given"))?;
+        let limit = limit.parse().ok().and_then(|limit: i64| DailyLimit::try_from(limit).ok());
+        let limit = limit.ok_or_else(|| {
+            let expected = "must be a whole number from 0 (unlimited) to 1000000000";
+            InvalidColumn::new("daily_limit", expected)
+        })?;
+        let mut key = match column("key_sha256") {
+            Some(digits) => {
+                let hash = KeyHash::from_hex(digits).ok_or_else(|| {
+                    InvalidColumn::new("key_sha256", "must be 64 hexadecimal digits")
+                })?;
+                let masked = column("key").filter(|key| key.contains('…') && is_line(key));
+                Self::hashed(hash, masked.unwrap_or("…").to_owned(), limit)
+            }
+            None => {
+                let secret = SecretKey::parse(column("key").unwrap_or_default());
+                let secret = secret
+                    .map_err(|error| InvalidColumn::new("key", format!("is no key: {error}")))?;
+                Self::clear(&secret, limit)
+            }
+        };
+        key.id = match column("id") {
+            Some(id) if SecretKey::parse(id).is_err() => {
+                return Err(InvalidColumn::new("id", "must be 1 to 256 visible ASCII characters"));
+            }
+            id => id.map(KeyId::from),
+        };
+        key.label = column("label").unwrap_or_default().to_owned();
+        if !is_line(&key.label) {
+            let expected = "must have at most 200 characters and no control characters";
+            return Err(InvalidColumn::new("label", expected));
+        }
+        let time = |name| {
+            let text: Option<&str> = column(name);
+            let read =
+                |text| parse_timestamp(text).ok_or(InvalidColumn::new(name, "must be a time"));
+            text.map(read).transpose()
+        };
+        (key.created_at, key.expires_at) = (time("created_at")?, time("expires_at")?);
+        key.disabled = match column("disabled") {
+            None | Some("false" | "0") => false,
+            Some("true" | "1") => true,
+            Some(_) => return Err(InvalidColumn::new("disabled", "must be true or false")),
+        };
+        Ok(key)
+    }
+
     /// The record that it gets.
     pub(crate) fn record(&self) -> KeyRecord {
         let id = self.id.clone().unwrap_or_else(KeyId::generate);
@@ -77,6 +136,31 @@ impl ImportedKey {
         }
     }
 }
+
+fn is_line(text: &str) -> bool {
+    text.chars().count() <= 200 && !text.chars().any(char::is_control)
+}
+
+/// A column that does not hold what it must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidColumn {
+    name: &'static str,
+    problem: String,
+}
+
+impl InvalidColumn {
+    fn new(name: &'static str, problem: impl Into<String>) -> Self {
+        Self { name, problem: problem.into() }
+    }
+}
+
+impl fmt::Display for InvalidColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.name, self.problem)
+    }
+}
+
+impl Error for InvalidColumn {}
 
 /// What the audit trail calls it.
 pub(crate) const IMPORTED: &str = "key.import";

@@ -51,7 +51,7 @@ pub(crate) use draft::{Draft, Upload};
 pub use edit::{Changed, KeyChange, KeyEdit, KeyPatch, Rotation};
 pub use future::StoreFuture;
 pub(crate) use import::IMPORTED;
-pub use import::{Imported, ImportedKey};
+pub use import::{Imported, ImportedKey, InvalidColumn};
 pub use keys::KeyStore;
 pub(crate) use once::REMEMBERED;
 pub use once::{Created, Once};

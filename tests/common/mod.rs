@@ -24,6 +24,7 @@ pub(crate) use rogue::Rogue;
 pub(crate) use seed::Random;
 pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_answer, streaming};
 pub(crate) use wire::{Wire, Wire2};
+pub(crate) use zone::noon_zone;
 
 /// Where `.ci/run` has installed a client, if it has.
 pub(crate) fn installed(path: &str) -> Option<PathBuf> {

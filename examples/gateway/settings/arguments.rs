@@ -1,4 +1,6 @@
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::BadSetting;
 
@@ -13,6 +15,8 @@ pub(crate) type ShownSetting = (String, Option<String>);
 #[derive(Parser)]
 #[command(name = "gateway", version, max_term_width = 100)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
     /// IP address to listen on, or localhost [default: 127.0.0.1]
     #[arg(long, env = "HOST", hide_env_values = true, value_name = "ADDRESS")]
     pub(super) host: Option<String>,
@@ -65,18 +69,30 @@ pub(super) struct Arguments {
     #[arg(long, env = "STREAM_USAGE", hide_env_values = true, value_name = "WHAT")]
     pub(super) stream_usage: Option<String>,
     /// SQLite file, as a path or sqlite: URL; also SQLITE_PATH [default: quota.db]
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "PATH")]
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "PATH")]
     pub(super) database_url: Option<String>,
-    #[arg(long, env = "SQLITE_PATH", hide_env_values = true, hide = true)]
+    #[arg(long, global = true, env = "SQLITE_PATH", hide_env_values = true, hide = true)]
     pub(super) sqlite_path: Option<String>,
     /// Shared day counters in Redis or Valkey (not built yet)
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub(super) redis_url: Option<String>,
     /// Requests a day of keys issued without daily_limit; 0 is unlimited [default: 200]
-    #[arg(long, env = "DAILY_REQ_LIMIT", hide_env_values = true, value_name = "NUMBER")]
+    #[arg(
+        long,
+        global = true,
+        env = "DAILY_REQ_LIMIT",
+        hide_env_values = true,
+        value_name = "NUMBER"
+    )]
     pub(super) daily_req_limit: Option<String>,
     /// IANA time zone in which the day turns [default: UTC]
-    #[arg(long, env = "QUOTA_TIMEZONE", hide_env_values = true, value_name = "ZONE")]
+    #[arg(
+        long,
+        global = true,
+        env = "QUOTA_TIMEZONE",
+        hide_env_values = true,
+        value_name = "ZONE"
+    )]
     pub(super) quota_timezone: Option<String>,
     /// What counting survives exactly: process (kill -9), or power (power loss too) [default: process]
     #[arg(long, env = "DURABILITY", hide_env_values = true, value_name = "LEVEL")]
@@ -114,6 +130,25 @@ pub(super) struct Arguments {
     /// Forward to a built-in upstream, so that everything can be tried with no account
     #[arg(long)]
     pub(super) demo: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    Import(Import),
+}
+
+/// Take over keys and their days from the SQLite file of another trial-key proxy, and end
+///
+/// Its keys stand in trial_keys or api_keys, its days in daily_usage or where single requests are
+/// logged. Keys that are known already stay as they are, so doing it twice changes nothing. Stop the
+/// gateway meanwhile. QUOTA_TIMEZONE is to be the zone in which the other proxy counted.
+#[derive(Args, Clone)]
+pub(crate) struct Import {
+    /// The other proxy's file; it is only read
+    pub(crate) file: PathBuf,
+    /// Tell what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 impl Arguments {

@@ -20,7 +20,8 @@ use tower_quota::{
 };
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, ShownSetting};
+pub(crate) use arguments::Import;
+use arguments::{Arguments, Command, ShownSetting};
 use setting::Setting;
 
 /// All that can be set.
@@ -47,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: LogSettings,
     pub(crate) demo: bool,
+    /// What is to be done instead of serving.
+    pub(crate) import: Option<Import>,
     /// All of it, as operators may see it.
     pub(crate) shown: Vec<ShownSetting>,
 }
@@ -141,6 +144,7 @@ impl Settings {
                     .or("text", values::log_format)?,
             },
             demo: given.demo,
+            import: given.command.map(|Command::Import(import)| import),
             shown,
         })
     }

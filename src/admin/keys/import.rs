@@ -16,9 +16,8 @@ use super::{
     export::COLUMNS,
 };
 use crate::{
-    clock::parse_timestamp,
     error::Reject,
-    key::{DailyLimit, KeyHash, KeyId, SecretKey},
+    key::KeyId,
     store::{AdminStore, Imported, ImportedKey},
 };
 
@@ -85,9 +84,13 @@ impl FromBody for File {
         }
         let rows = reader.into_records().map(|record| {
             let record = record.map_err(|error| bad(error.to_string()))?;
-            let cell = |name: &str| columns.get(name).and_then(|at| record.get(*at)).unwrap_or("");
-            let label = unescaped(cell("label")).to_owned();
-            Ok(key(cell, &label).map_err(|reason| (label, reason)))
+            let cell = |name: &str| columns.get(name).and_then(|at| record.get(*at));
+            let label = cell("label").map_or("", unescaped);
+            let key = ImportedKey::from_columns(|name| match name {
+                "label" => Some(label),
+                _ => cell(name),
+            });
+            Ok(key.map_err(|error| (label.to_owned(), format!("{error}."))))
         });
         rows.collect::<Result<_, Refusal>>().map(Self)
     }
@@ -105,47 +108,6 @@ impl FromBody for File {
 /// A name without the mark that some programs put before a file.
 fn plain(name: &str) -> String {
     name.trim_start_matches('\u{feff}').to_lowercase()
-}
-
-/// Reads a line, or says what is wrong with it.
-fn key<'a>(cell: impl Fn(&str) -> &'a str, label: &str) -> Result<ImportedKey, String> {
-    let given = |name: &str| Some(cell(name)).filter(|text| !text.is_empty());
-    let needs = |name: &str, what: &str| format!("`{name}` must be {what}.");
-    let limit = match given("daily_limit") {
-        None => return Err(needs("daily_limit", "given")),
-        Some(text) => text.parse::<i64>().ok().and_then(|limit| DailyLimit::try_from(limit).ok()),
-    };
-    let limit = limit
-        .ok_or_else(|| needs("daily_limit", "a whole number from 0 (unlimited) to 1000000000"))?;
-    let mut key = match given("key_sha256") {
-        Some(digits) => {
-            let hash = KeyHash::from_hex(digits);
-            let hash = hash.ok_or_else(|| needs("key_sha256", "64 hexadecimal digits"))?;
-            let masked = given("key").filter(|key| key.contains('…')).unwrap_or("…");
-            ImportedKey::hashed(hash, masked.to_owned(), limit)
-        }
-        None => {
-            let secret = SecretKey::parse(cell("key"));
-            let secret = secret.map_err(|error| format!("`key`: {error}."))?;
-            ImportedKey::clear(&secret, limit)
-        }
-    };
-    if label.chars().count() > 200 || label.chars().any(char::is_control) {
-        return Err(needs("label", "at most 200 characters without control characters"));
-    }
-    let time = |name: &str| {
-        let at = given(name).map(|text| parse_timestamp(text).ok_or_else(|| needs(name, "a time")));
-        at.transpose()
-    };
-    key.id = given("id").map(KeyId::from);
-    key.label = label.to_owned();
-    (key.created_at, key.expires_at) = (time("created_at")?, time("expires_at")?);
-    key.disabled = match given("disabled") {
-        None | Some("false" | "0") => false,
-        Some("true" | "1") => true,
-        Some(_) => return Err(needs("disabled", "true or false")),
-    };
-    Ok(key)
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {

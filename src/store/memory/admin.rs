@@ -55,29 +55,25 @@ impl Inner {
         }
     }
 
-    /// A dry run does not see what the keys before would have taken.
-    fn import(&self, key: &ImportedKey, dry_run: bool, by: &Actor) -> Imported {
+    fn import(&self, keys: &[ImportedKey], dry_run: bool, by: &Actor) -> Vec<Imported> {
         let mut table = lock(&self.keys);
-        let fill = |id: &KeyId| {
-            let mut totals = lock(&self.totals);
-            for (day, used) in key.used.iter().filter(|_| !dry_run) {
-                totals.used(id, *day, |known| if known == 0 { *used } else { known });
+        if dry_run {
+            let mut tried = table.clone();
+            return keys.iter().map(|key| tried.import(key)).collect();
+        }
+        let import = |key: &ImportedKey| {
+            let imported = table.import(key);
+            if let Imported::New(id) | Imported::Unchanged(id) = &imported {
+                let mut totals = lock(&self.totals);
+                key.used.iter().for_each(|(day, used)| totals.fill(id, *day, *used));
             }
+            if let Imported::New(id) = &imported {
+                let detail = table.by_id(id).map(KeyRecord::audit_detail).unwrap_or_default();
+                self.write_audit(IMPORTED, Some(id.clone()), detail, by);
+            }
+            imported
         };
-        if let Some(id) = table.id_of(&key.hash) {
-            fill(&id);
-            return Imported::Unchanged(id);
-        }
-        let record = key.record();
-        let id = record.id.clone();
-        if table.by_id(&id).is_some() {
-            return Imported::IdTaken;
-        }
-        if !dry_run && table.insert(key.hash, record.clone()).is_ok() {
-            fill(&id);
-            self.write_audit(IMPORTED, Some(id.clone()), record.audit_detail(), by);
-        }
-        Imported::New(id)
+        keys.iter().map(import).collect()
     }
 
     pub(super) fn write_audit(
@@ -146,8 +142,7 @@ impl AdminStore for MemoryStore {
         dry_run: bool,
         by: Actor,
     ) -> StoreFuture<Vec<Imported>> {
-        let imported = keys.iter().map(|key| self.0.import(key, dry_run, &by)).collect();
-        StoreFuture::ready(Ok(imported))
+        StoreFuture::ready(Ok(self.0.import(&keys, dry_run, &by)))
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {

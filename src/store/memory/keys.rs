@@ -8,11 +8,11 @@ use super::{MemoryStore, lock};
 use crate::{
     error::{StoreError, StoreErrorKind},
     key::{KeyHash, KeyId, KeyRecord, SecretKey},
-    store::{KeyRef, KeyStore, StoreFuture},
+    store::{Imported, ImportedKey, KeyRef, KeyStore, StoreFuture},
 };
 
 /// Records in the order of their issue, found by id and by hash.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct KeyTable {
     rows: BTreeMap<u64, Row>,
     by_id: HashMap<KeyId, u64>,
@@ -22,6 +22,7 @@ pub(super) struct KeyTable {
     deleted: HashMap<KeyId, Arc<KeyRecord>>,
 }
 
+#[derive(Clone)]
 pub(super) struct Row {
     pub(super) record: Arc<KeyRecord>,
     pub(super) hash: KeyHash,
@@ -66,9 +67,17 @@ impl KeyTable {
         self.rows.get(&self.number(key)?)
     }
 
-    /// The id of the key with this hash.
-    pub(super) fn id_of(&self, hash: &KeyHash) -> Option<KeyId> {
-        Some(self.rows[self.by_hash.get(hash)?].record.id.clone())
+    /// Takes over a key that was issued elsewhere, unless it is known.
+    pub(super) fn import(&mut self, key: &ImportedKey) -> Imported {
+        if let Some(number) = self.by_hash.get(&key.hash) {
+            return Imported::Unchanged(self.rows[number].record.id.clone());
+        }
+        let record = key.record();
+        let id = record.id.clone();
+        match self.insert(key.hash, record) {
+            Ok(()) => Imported::New(id),
+            Err(_) => Imported::IdTaken,
+        }
     }
 
     pub(super) fn by_id(&self, id: &KeyId) -> Option<&KeyRecord> {

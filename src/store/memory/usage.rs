@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
     time::SystemTime,
 };
 
@@ -32,6 +32,15 @@ impl Totals {
     pub(super) fn used(&mut self, id: &KeyId, day: Day, change: impl FnOnce(u64) -> u64) {
         let used = self.used.entry((id.clone(), day)).or_default();
         *used = change(*used);
+    }
+
+    /// Fills in a day of which nothing is known yet. How its requests ended nobody knows.
+    pub(super) fn fill(&mut self, id: &KeyId, day: Day, requests: u64) {
+        if let Entry::Vacant(used) = self.used.entry((id.clone(), day)) {
+            used.insert(requests);
+            let figures = self.figures.entry((day, id.clone(), String::new())).or_default();
+            figures.requests += requests;
+        }
     }
 
     pub(super) fn last_used(&mut self, id: &KeyId, at: SystemTime) {

@@ -102,9 +102,9 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
     let connection = Connection::open_with_flags(&options.path, flags).map_err(failed)?;
     configure_writer(&connection).map_err(failed)?;
     schema::migrate(&connection).map_err(|error| match error {
-        schema::MigrateError::Foreign => {
-            OpenError::new(format!("{shown} has tables of another program; name a new file"))
-        }
+        schema::MigrateError::Foreign => OpenError::new(format!(
+            "{shown} has tables of another program; name a new file, and import keys from this one"
+        )),
         schema::MigrateError::Newer(version) => OpenError::new(format!(
             "{shown} was written by a newer version (schema {version}); update this program"
         )),

@@ -69,12 +69,25 @@ fn one(
     Ok(Imported::New(record.id))
 }
 
+/// What is not known yet of these days. How the requests ended nobody knows.
 fn fill_days(connection: &Connection, key: &ImportedKey, id: &KeyId) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
+    let mut units = connection.prepare_cached(
         "INSERT INTO daily_usage (key_id, day, used) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
     )?;
-    for (day, used) in &key.used {
-        statement.execute(params![id.as_str(), day.to_string(), used])?;
+    let mut of_key = connection.prepare_cached(
+        "INSERT INTO usage_totals (key_id, day, requests, model) VALUES (?1, ?2, ?3, '')
+         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
+    )?;
+    let mut of_all = connection.prepare_cached(
+        "INSERT INTO model_totals (day, requests, model) VALUES (?1, ?2, '')
+         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
+    )?;
+    for (day, used) in key.used.iter().filter(|(_, used)| *used > 0) {
+        let day = day.to_string();
+        if units.execute(params![id.as_str(), day, used])? > 0 {
+            of_key.execute(params![id.as_str(), day, used])?;
+            of_all.execute(params![day, used])?;
+        }
     }
     Ok(())
 }

@@ -1,0 +1,89 @@
+//! `gateway import`: takes over keys and their days from the SQLite file of another trial-key proxy.
+
+mod days;
+mod original;
+
+use std::{fmt, process::ExitCode};
+
+use tower::BoxError;
+use tower_quota::store::{
+    Actor, AdminStore, Imported,
+    memory::MemoryStore,
+    sqlite::{SqliteOptions, SqliteStore},
+};
+
+use crate::settings::{BadSetting, Import, Settings};
+use original::{Original, OriginalKey};
+
+/// Tells of each key what came of it. Fails if one could not be taken over.
+pub(crate) async fn run(settings: &Settings, import: &Import) -> Result<ExitCode, BoxError> {
+    let original = original::read(&import.file, settings.daily_limit, &settings.calendar)?;
+    let imported = if import.dry_run && !settings.database.exists() {
+        let empty =
+            MemoryStore::with_time(settings.calendar.clone(), tower_quota::clock::SystemClock);
+        take_over(&empty, &original, true).await?
+    } else {
+        let options = SqliteOptions::new(&settings.database)
+            .calendar(settings.calendar.clone())
+            .default_daily_limit(settings.daily_limit);
+        let store =
+            SqliteStore::open(options).map_err(|error| BadSetting::new("DATABASE_URL", error))?;
+        let imported = take_over(&store, &original, import.dry_run).await?;
+        store.close().await?;
+        imported
+    };
+    Ok(tell(&original, imported, import.dry_run))
+}
+
+async fn take_over<S: AdminStore>(
+    store: &S,
+    original: &Original,
+    dry_run: bool,
+) -> Result<Vec<Imported>, BoxError> {
+    let keys = original.keys.iter().filter_map(|key| key.read.as_ref().ok().cloned()).collect();
+    let by = Actor { token_id: "command line".to_owned(), ip: None };
+    Ok(store.import(keys, dry_run, by).await?)
+}
+
+fn tell(original: &Original, imported: Vec<Imported>, dry_run: bool) -> ExitCode {
+    let mut imported = imported.into_iter();
+    let [mut new, mut unchanged, mut conflicts] = [0; 3];
+    for key in &original.keys {
+        let told = match &key.read {
+            Err(error) => Err(error.to_string()),
+            Ok(_) => imported.next().ok_or_else(|| "nothing is known of it".to_owned()),
+        };
+        let (count, outcome) = match &told {
+            Ok(Imported::New(_)) => (&mut new, "new"),
+            Ok(Imported::Unchanged(_)) => (&mut unchanged, "unchanged"),
+            _ => (&mut conflicts, "conflict"),
+        };
+        *count += 1;
+        println!(
+            "{outcome:<10} {key}{}",
+            told.err().map(|why| format!(": {why}")).unwrap_or_default()
+        );
+    }
+    for note in &original.notes {
+        println!("note: {note}");
+    }
+    let tried = if dry_run { "; a dry run, nothing was changed" } else { "" };
+    println!("{new} new, {unchanged} unchanged, {conflicts} conflicts{tried}");
+    ExitCode::from(u8::from(conflicts > 0))
+}
+
+impl fmt::Display for OriginalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} row {}", self.table, self.row)?;
+        let Ok(key) = &self.read else {
+            return Ok(());
+        };
+        write!(f, "  {}  {:?}", key.masked, key.label)?;
+        match key.daily_limit.get() {
+            0 => write!(f, "  unlimited")?,
+            limit => write!(f, "  {limit} a day")?,
+        }
+        write!(f, "  used on {} days", key.used.len())?;
+        write!(f, "{}", if key.disabled { "  disabled" } else { "" })
+    }
+}
