@@ -33,7 +33,10 @@ impl From<rusqlite::Error> for MigrateError {
 /// are still to come. `issued_once` remembers for a day which requests have issued which keys, and
 /// triggers keep anybody from rewriting `audit_log` by mistake. `claims` are links by which somebody
 /// gets a key, by their hashes.
-const STEPS: [&str; 5] = [
+///
+/// `active_days` tells on which days of a month a key was used (bit n is day n), as the day's first row
+/// in one of the tables above says it.
+const STEPS: [&str; 6] = [
     "
 CREATE TABLE api_keys (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -216,6 +219,46 @@ BEGIN
     SELECT RAISE(ABORT, 'the audit trail is append-only');
 END;
 ",
+    "
+CREATE TABLE active_days (
+    month TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    days INTEGER NOT NULL,
+    PRIMARY KEY (month, key_id)
+) WITHOUT ROWID;
+INSERT INTO active_days
+SELECT substr(day, 1, 7) AS month, key_id, sum(1 << substr(day, 9, 2))
+FROM (SELECT key_id, day FROM daily_usage WHERE used > 0
+    UNION SELECT key_id, day FROM usage_totals WHERE requests > 0)
+GROUP BY month, key_id;
+
+CREATE TRIGGER day_begins_with_unit AFTER INSERT ON daily_usage WHEN NEW.used > 0
+BEGIN
+    INSERT INTO active_days
+    VALUES (substr(NEW.day, 1, 7), NEW.key_id, 1 << substr(NEW.day, 9, 2))
+    ON CONFLICT DO UPDATE SET days = days | excluded.days;
+END;
+CREATE TRIGGER day_goes_on_with_unit AFTER UPDATE OF used ON daily_usage
+WHEN OLD.used = 0 AND NEW.used > 0
+BEGIN
+    INSERT INTO active_days
+    VALUES (substr(NEW.day, 1, 7), NEW.key_id, 1 << substr(NEW.day, 9, 2))
+    ON CONFLICT DO UPDATE SET days = days | excluded.days;
+END;
+CREATE TRIGGER day_begins_with_request AFTER INSERT ON usage_totals WHEN NEW.requests > 0
+BEGIN
+    INSERT INTO active_days
+    VALUES (substr(NEW.day, 1, 7), NEW.key_id, 1 << substr(NEW.day, 9, 2))
+    ON CONFLICT DO UPDATE SET days = days | excluded.days;
+END;
+CREATE TRIGGER day_goes_on_with_request AFTER UPDATE OF requests ON usage_totals
+WHEN OLD.requests = 0 AND NEW.requests > 0
+BEGIN
+    INSERT INTO active_days
+    VALUES (substr(NEW.day, 1, 7), NEW.key_id, 1 << substr(NEW.day, 9, 2))
+    ON CONFLICT DO UPDATE SET days = days | excluded.days;
+END;
+",
 ];
 
 pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
@@ -245,4 +288,44 @@ fn migrate_in_transaction(connection: &Connection) -> Result<(), MigrateError> {
     }
     connection.pragma_update(None, "user_version", STEPS.len())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told of the one key that [`KEY`] adds.
+    const TOLD: &str = "SELECT (SELECT sum(used) FROM daily_usage)
+         || ' ' || (SELECT sum(requests) FROM model_totals)
+         || ' ' || (SELECT group_concat(month || ' ' || days, ' ') FROM active_days)";
+    const KEY: &str = "
+        INSERT INTO api_keys (id, key, daily_limit) VALUES ('a', 'trial-key-manual-123', 5);
+        INSERT INTO daily_usage (key_id, day, used) VALUES ('a', '2026-10-31', 3), ('a', '2026-11-01', 0);
+        INSERT INTO usage_totals (key_id, day, model, requests)
+        VALUES ('a', '2026-11-08', 'one', 3), ('a', '2026-11-09', 'one', 0), ('a', '2026-11-08', 'two', 1)";
+
+    #[test]
+    fn a_file_of_any_earlier_version_is_brought_up_to_date() {
+        for version in 1..=STEPS.len() {
+            let file = Connection::open_in_memory().unwrap();
+            STEPS[..version].iter().for_each(|step| file.execute_batch(step).unwrap());
+            file.pragma_update(None, "user_version", version).unwrap();
+            file.execute_batch(KEY).unwrap();
+            if version >= 3 {
+                let sums =
+                    "INSERT INTO model_totals (day, model, requests) VALUES ('2026-11-08', '', 4)";
+                file.execute_batch(sums).unwrap();
+            }
+            migrate(&file).unwrap_or_else(|_| panic!("version {version}"));
+            let told: String = file.query_row(TOLD, [], |row| row.get(0)).unwrap();
+            assert_eq!(told, "3 4 2026-10 2147483648 2026-11 256", "version {version}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_left_alone() {
+        let file = Connection::open_in_memory().unwrap();
+        file.pragma_update(None, "user_version", STEPS.len() + 1).unwrap();
+        assert!(matches!(migrate(&file), Err(MigrateError::Newer(_))));
+    }
 }

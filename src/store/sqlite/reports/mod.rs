@@ -1,0 +1,235 @@
+//! Reports of the past.
+//!
+//! What is told of every key of a day is read in the order of the keys' ids and merged row by row, so
+//! that a page of very many costs no more than its day; what is told of all keys together comes from
+//! its own sums.
+
+mod by_day;
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use self::by_day::by_key_and_day;
+use super::rows;
+use crate::{
+    clock::Day,
+    key::{DailyLimit, KeyId, KeyRecord},
+    store::{
+        Page, Tokens, UsageFigures, UsageQuery, UsageReport, UsageRow,
+        report::{ReportRows, name_keys},
+    },
+};
+
+/// The columns that [`figures`] reads, in its order.
+const FIGURES: &str = "requests, succeeded, failed, refunded, rejected,
+    prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens";
+
+pub(super) fn read(
+    connection: &Connection,
+    query: &UsageQuery,
+    default: DailyLimit,
+) -> rusqlite::Result<UsageReport> {
+    let mut report = match &query.key_id {
+        Some(id) => of_key(connection, query, id)?,
+        None if query.group_by.key && query.group_by.day => by_key_and_day(connection, query)?,
+        None if query.group_by.key => match &query.page {
+            Page::ById { after, limit } => key_by_key(connection, query, after, *limit)?,
+            _ => of_all_keys(connection, query)?,
+        },
+        None => of_all_together(connection, query)?,
+    };
+    let records = records(connection, &report.rows, default)?;
+    name_keys(&mut report, |id| records.get(id));
+    let count = "SELECT count(*) FROM api_keys";
+    report.total_keys = connection.prepare_cached(count)?.query_row([], |row| row.get(0))?;
+    Ok(report)
+}
+
+fn of_key(
+    connection: &Connection,
+    query: &UsageQuery,
+    id: &KeyId,
+) -> rusqlite::Result<UsageReport> {
+    let mut report = ReportRows::new(query.clone());
+    let days = params![id.as_str(), query.from.to_string(), query.to.to_string()];
+    let sql = format!(
+        "SELECT {FIGURES}, day, model FROM usage_totals WHERE key_id = ?1 AND day BETWEEN ?2 AND ?3"
+    );
+    each(connection, &sql, days, |row| {
+        let (day, model): (String, String) = (row.get(10)?, row.get(11)?);
+        if let Ok(day) = day.parse() {
+            report.add_figures(day, id, &model, figures(row)?);
+        }
+        Ok(())
+    })?;
+    let sql = "SELECT day, used FROM daily_usage WHERE key_id = ?1 AND day BETWEEN ?2 AND ?3";
+    each(connection, sql, days, |row| {
+        if let Ok(day) = row.get::<_, String>(0)?.parse() {
+            report.add_used(day, id, row.get(1)?);
+        }
+        Ok(())
+    })?;
+    Ok(report.into_report())
+}
+
+fn of_all_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
+    let mut report = ReportRows::new(query.clone());
+    let days = params![query.from.to_string(), query.to.to_string()];
+    let sql = format!(
+        "SELECT {FIGURES}, day, model, key_id FROM usage_totals WHERE day BETWEEN ?1 AND ?2"
+    );
+    each(connection, &sql, days, |row| {
+        let (day, model): (String, String) = (row.get(10)?, row.get(11)?);
+        if let Ok(day) = day.parse() {
+            report.add_figures(day, &KeyId::new(row.get::<_, String>(12)?), &model, figures(row)?);
+        }
+        Ok(())
+    })?;
+    let sql = "SELECT day, used, key_id FROM daily_usage WHERE day BETWEEN ?1 AND ?2";
+    each(connection, sql, days, |row| {
+        if let Ok(day) = row.get::<_, String>(0)?.parse() {
+            report.add_used(day, &KeyId::new(row.get::<_, String>(2)?), row.get(1)?);
+        }
+        Ok(())
+    })?;
+    Ok(report.into_report())
+}
+
+fn of_all_together(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
+    let mut report = ReportRows::new(query.clone());
+    let days = params![query.from.to_string(), query.to.to_string()];
+    let sql = format!("SELECT {FIGURES}, day, model FROM model_totals WHERE day BETWEEN ?1 AND ?2");
+    let nobody = KeyId::from("");
+    each(connection, &sql, days, |row| {
+        let (day, model): (String, String) = (row.get(10)?, row.get(11)?);
+        if let Ok(day) = day.parse() {
+            report.add_figures(day, &nobody, &model, figures(row)?);
+        }
+        Ok(())
+    })?;
+    let mut report = report.into_report();
+    report.active_keys = active_keys(connection, query)?;
+    Ok(report)
+}
+
+/// The rows of so many keys after this one, each over all days.
+fn key_by_key(
+    connection: &Connection,
+    query: &UsageQuery,
+    after: &Option<(Option<Day>, KeyId)>,
+    limit: usize,
+) -> rusqlite::Result<UsageReport> {
+    let mut next = connection.prepare_cached(
+        "SELECT min(id) FROM (SELECT min(key_id) AS id FROM usage_totals WHERE key_id > ?1
+             UNION ALL SELECT min(key_id) FROM daily_usage WHERE key_id > ?1)",
+    )?;
+    let mut report = UsageReport::default();
+    let mut last = after.as_ref().map_or_else(String::new, |(_, id)| id.as_str().to_owned());
+    let mut keys = 0;
+    while let Some(id) = next.query_row([&last], |row| row.get::<_, Option<String>>(0))? {
+        let query = query.clone().page(Page::all());
+        let mut rows = of_key(connection, &query, &KeyId::from(&*id))?.rows;
+        if !rows.is_empty() {
+            keys += 1;
+        }
+        if keys > limit {
+            report.has_more = true;
+            break;
+        }
+        rows.sort_by(|a, b| a.model.cmp(&b.model));
+        report.rows.append(&mut rows);
+        last = id;
+    }
+    Ok(report)
+}
+
+fn total_requests(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached(
+            "SELECT coalesce(sum(requests), 0) FROM model_totals WHERE day BETWEEN ?1 AND ?2",
+        )?
+        .query_row([query.from.to_string(), query.to.to_string()], |row| row.get(0))
+}
+
+/// How many keys were used on these days.
+fn active_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<u64> {
+    let (from, to) = (MonthDay::of(query.from), MonthDay::of(query.to));
+    connection
+        .prepare_cached(
+            "SELECT count(DISTINCT key_id) FROM active_days
+             WHERE month BETWEEN ?1 AND ?2
+                 AND days & iif(month = ?1, ?3, -1) & iif(month = ?2, ?4, -1)",
+        )?
+        .query_row(params![from.month, to.month, -from.bit, 2 * to.bit - 1], |row| row.get(0))
+}
+
+/// A day as `active_days` has it.
+struct MonthDay {
+    month: String,
+    bit: i64,
+}
+
+impl MonthDay {
+    fn of(day: Day) -> Self {
+        let mut month = day.to_string();
+        let of_month = month.split_off(7);
+        Self { month, bit: 1 << of_month[1..].parse().unwrap_or(0) }
+    }
+}
+
+fn each(
+    connection: &Connection,
+    sql: &str,
+    arguments: impl rusqlite::Params,
+    mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query(arguments)?;
+    while let Some(next) = found.next()? {
+        row(next)?;
+    }
+    Ok(())
+}
+
+fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
+    Ok(UsageFigures {
+        requests: row.get(0)?,
+        succeeded: row.get(1)?,
+        failed: row.get(2)?,
+        refunded: row.get(3)?,
+        rejected: row.get(4)?,
+        tokens: Tokens {
+            cached: row.get(8)?,
+            reasoning: row.get(9)?,
+            ..Tokens::new(row.get(5)?, row.get(6)?, row.get(7)?)
+        },
+    })
+}
+
+/// What these rows' keys are, or were, called.
+fn records(
+    connection: &Connection,
+    of: &[UsageRow],
+    default: DailyLimit,
+) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
+    let sql = format!("SELECT {} FROM api_keys k WHERE k.id = ?1", rows::RECORD);
+    let mut present = connection.prepare_cached(&sql)?;
+    let mut deleted = connection.prepare_cached(
+        "SELECT id, key, label, daily_limit, NULL, NULL, 1, '' FROM deleted_keys
+         WHERE id = ?1 AND key IS NOT NULL",
+    )?;
+    let record = |row: &Row<'_>| rows::record_for_show(row, default);
+    let mut records = HashMap::new();
+    for id in of.iter().filter_map(|row| row.key_id.as_ref()) {
+        if records.contains_key(id) {
+            continue;
+        }
+        let found = match present.query_row([id.as_str()], record).optional()? {
+            None => deleted.query_row([id.as_str()], record).optional()?,
+            found => found,
+        };
+        records.extend(found.map(|record| (id.clone(), record)));
+    }
+    Ok(records)
+}
