@@ -1,11 +1,13 @@
 //! The admin API answers what its OpenAPI document says, to requests that schemathesis makes of it.
 
 mod common;
+mod memory_gateway;
 
 use std::{env, fs, process::Command};
 
 use common::{ADMIN_TOKEN, Client, GatewayCommand, Random};
 use http::Method;
+use memory_gateway::MemoryGateway;
 
 /// About how many random requests are made if `SCHEMATHESIS_CASES` does not say. Examples and
 /// edge cases come on top.
@@ -19,12 +21,23 @@ fn schemathesis_finds_nothing() {
     // Requests come from many sources (see the hooks), as each has few attempts.
     let gateway = GatewayCommand::new().env("TRUSTED_PROXIES", "127.0.0.1").arg("--demo").start();
     let cases = env::var("SCHEMATHESIS_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+    finds_nothing(&gateway.url(""), cases);
+}
+
+#[test]
+#[ignore = "needs schemathesis"]
+fn schemathesis_finds_nothing_over_a_store_in_memory() {
+    finds_nothing(&MemoryGateway::start().url(""), CASES);
+}
+
+fn finds_nothing(base_url: &str, cases: u64) {
     let seed = Random::seeded("schemathesis").below(u32::MAX.into());
     let schemathesis = common::installed("schemathesis/bin/schemathesis");
     let hooks = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/schemathesis_hooks.py");
+    let dir = tempfile::tempdir().unwrap();
     let output = Command::new(schemathesis.unwrap_or_else(|| "schemathesis".into()))
         .arg("run")
-        .arg(gateway.url("/admin/openapi.json"))
+        .arg(format!("{base_url}/admin/openapi.json"))
         .args(["--header", &format!("Authorization: Bearer {ADMIN_TOKEN}")])
         .args(["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful"])
         .args(["--max-examples", &(cases / SHARES).max(1).to_string()])
@@ -34,7 +47,7 @@ fn schemathesis_finds_nothing() {
         .args(["--generation-with-security-parameters", "false"])
         .args(["--generation-database", "none"])
         .env("SCHEMATHESIS_HOOKS", hooks)
-        .current_dir(gateway.dir())
+        .current_dir(&dir)
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&output.stdout);

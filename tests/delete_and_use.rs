@@ -65,9 +65,10 @@ async fn no_deleted_key_is_accepted(service: impl Service) {
 async fn delete_amid_use(service: &impl Service, key: &str) {
     let deleted = Arc::new(AtomicBool::new(false));
     let (accepted, first) = oneshot::channel();
-    let asker = {
+    let mut asker = JoinSet::new();
+    {
         let (service, key, deleted) = (service.clone(), key.to_owned(), deleted.clone());
-        tokio::spawn(async move {
+        asker.spawn(async move {
             assert_eq!(service.ask(&key).await, 200);
             let _ = accepted.send(());
             loop {
@@ -79,12 +80,12 @@ async fn delete_amid_use(service: &impl Service, key: &str) {
                     (false, status) => assert!([200, 401].contains(&status), "{status}"),
                 }
             }
-        })
-    };
+        });
+    }
     let _ = first.await;
     service.delete(key).await;
     deleted.store(true, Ordering::SeqCst);
-    asker.await.unwrap();
+    asker.join_all().await;
 }
 
 /// The layers over a store, in this process.

@@ -1,22 +1,31 @@
 //! The operator's day in Chromium, before a real gateway: from minting keys to the audit trail that
-//! tells of it all. With `SHOTS` set to a directory, pictures of every view are put there.
+//! tells of it all; and again over a store in memory. With `SHOTS` set to a directory, pictures of
+//! every view are put there.
 
 mod common;
+mod memory_gateway;
 
 use common::{ADMIN_TOKEN, GatewayCommand};
+use memory_gateway::MemoryGateway;
 
 fn play(scene: &str) {
     let gateway = GatewayCommand::new().arg("--demo").env("USAGE_RETENTION_DAYS", "7").start();
+    let played = play_at(&gateway.url(""), scene);
+    let printed = gateway.printed();
+    assert!(played.is_ok(), "{}\n{printed}", played.unwrap_err());
+    assert!(!printed.contains(ADMIN_TOKEN), "the token was logged");
+}
+
+/// What went wrong, if it did.
+fn play_at(base_url: &str, scene: &str) -> Result<(), String> {
     let output = common::node("operator_day.cjs")
         .arg(scene)
-        .env("BASE_URL", gateway.url(""))
+        .env("BASE_URL", base_url)
         .env("TOKEN", ADMIN_TOKEN)
         .output()
         .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let printed = gateway.printed();
-    assert!(output.status.success(), "{errors}\n{printed}");
-    assert!(!printed.contains(ADMIN_TOKEN), "the token was logged");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(()) } else { Err(errors) }
 }
 
 #[test]
@@ -47,4 +56,18 @@ fn keys_go_out_as_a_file_and_come_in_after_a_dry_run() {
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
 fn every_view_is_readable_in_both_languages_light_and_dark_on_phone_and_desktop() {
     play("looks");
+}
+
+#[test]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core"]
+fn many_claim_links_are_made_at_once() {
+    play("workshop");
+}
+
+#[test]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core"]
+fn all_of_it_works_over_a_store_in_memory() {
+    for scene in ["day", "session", "hostile", "transfer", "workshop"] {
+        play_at(&MemoryGateway::start().url(""), scene).unwrap();
+    }
 }

@@ -92,11 +92,12 @@ async fn reports(options: &Options, database: &Path) -> Result<(), BoxError> {
     let questions = ask::questions(&client, options.days).await?;
     let quiet = Load::start(server.address, options.rate).for_a(Duration::from_secs(5)).await?;
     println!("{} keys × {} days, {} requests a second\n", options.keys, options.days, options.rate);
-    println!("| asked | first byte, ms | whole, ms | slowest, ms | bytes |\n|---|--:|--:|--:|--:|");
+    println!("| asked | first byte, ms | whole, ms | slowest, ms | bytes | resident after, MB |");
+    println!("|---|--:|--:|--:|--:|--:|");
     let before = server.resident()?;
     let load = Load::start(server.address, options.rate);
     for question in &questions {
-        println!("{}", client.ask(question, options.times).await?);
+        println!("{} {} |", client.ask(question, options.times).await?, server.resident()?);
     }
     let busy = load.end().await?;
     println!("\n| requests that pass | p50, ms | p99, ms | slowest, ms | not answered |");

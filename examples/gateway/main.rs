@@ -121,9 +121,13 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
     let claim = claim_service(store.clone()).reject(OpenAiErrors);
-    let claim = match &settings.public_url {
-        Some(url) => claim.base_url(&format!("{url}/v1")),
-        None => claim,
+    let admin = admin_service(store.clone(), admin_tokens.clone());
+    let (admin, claim) = match &settings.public_url {
+        Some(url) => {
+            let base_url = format!("{url}/v1");
+            (admin.base_url(&base_url), claim.base_url(&base_url))
+        }
+        None => (admin, claim),
     };
     let quota = DailyQuotaLayer::new(store.clone())
         .max_in_flight(settings.max_in_flight)
@@ -146,7 +150,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
             .service(upstream.proxy()?),
         usage: auth.layer(usage),
         admin: admin::guarded(
-            admin_service(store.clone(), admin_tokens.clone())
+            admin
                 .default_daily_limit(settings.daily_limit)
                 .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
                 .calendar(settings.calendar.clone())

@@ -57,6 +57,8 @@ struct Entry {
     #[schemars(example = &"key.update")]
     action: String,
     key_id: Option<KeyId>,
+    /// What the key is called now, or was when it was deleted.
+    label: Option<String>,
     /// What changed: each field with `before` and `after`, or the fields of a key that was issued
     /// or deleted.
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
@@ -72,6 +74,7 @@ impl From<AuditEntry> for Entry {
             ip: entry.actor.ip,
             action: entry.action,
             key_id: entry.key_id,
+            label: entry.label,
             detail: RawValue::from_string(entry.detail).ok(),
         }
     }

@@ -17,12 +17,17 @@
 //! | call | answer |
 //! |---|---|
 //! | `POST /admin/keys` | 201, the key with its secret; with `count`: `count` and `keys` |
-//! | `GET /admin/keys?limit=&after=&search=` | `keys`, `count` (on this page) and `next` |
+//! | `GET /admin/keys?limit=&after=&search=&sort=&state=` | `keys`, `count` (on this page) and `next` |
 //! | `GET` · `PATCH` · `DELETE /admin/keys/{ref}` | one key · changed · stopped |
 //! | `POST /admin/keys/{ref}/rotate` | the key with its new secret |
-//! | `GET /admin/usage?day=&from=&to=&key=&group_by=&format=` | a report, JSON or CSV |
+//! | `POST /admin/keys/{ref}/claim` | 201, a link that gives the key once, see [`claim`] |
+//! | `GET /admin/keys/export` | all keys as CSV, by their hashes |
+//! | `POST /admin/keys/import?dry_run=` | what came of each line of a CSV file |
 //! | `POST /admin/reset-usage` | today's count of one key is 0 |
-//! | `GET /admin/audit?limit=&before=&key=` | `entries`, newest first, and `next` |
+//! | `GET /admin/usage?day=&from=&to=&key=&group_by=&format=` | a report, JSON or CSV |
+//! | `GET /admin/requests?limit=&before=&key=&failed=` | single requests, the latest first |
+//! | `GET /admin/audit?limit=&before=&key=&action=&token_id=&from=&to=` | `entries`, newest first, and `next` |
+//! | `GET /admin/status` | version, day, health and settings |
 //! | `GET /admin/openapi.json` | all this as an OpenAPI 3.1 document; needs no token |
 //! | `GET /admin` | the page |
 //!

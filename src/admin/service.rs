@@ -47,12 +47,13 @@ pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
         tokens,
         reject: ProblemJson,
         default_daily_limit: DailyLimit::new(DEFAULT_DAILY_LIMIT).unwrap_or(DailyLimit::UNLIMITED),
-        page: Page::below("/admin"),
+        page: Page::new("/admin", ""),
         prefix: "/admin".into(),
         allow: None,
         attempts: Arc::new(Attempts::new()),
         answers: Arc::default(),
         claim_url: "/claim".into(),
+        base_url: "".into(),
         facts: Facts::new(),
         retention_days: 0,
         notes: Arc::new(NoteBudget::new()),
@@ -79,6 +80,8 @@ pub(super) struct Shared<S, R> {
     pub(super) answers: Arc<Answers>,
     /// Where claims are opened.
     pub(super) claim_url: Arc<str>,
+    /// What clients are to ask; empty if it is `/v1` of the page's server.
+    base_url: Arc<str>,
     pub(super) facts: Facts,
     /// For how many days single requests are kept.
     pub(super) retention_days: u32,
@@ -116,6 +119,7 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             attempts: shared.attempts,
             answers: shared.answers,
             claim_url: shared.claim_url,
+            base_url: shared.base_url,
             facts: shared.facts,
             retention_days: shared.retention_days,
             notes: shared.notes,
@@ -135,8 +139,19 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     pub fn prefix(self, prefix: &str) -> Self {
         let prefix = prefix.trim_end_matches('/');
         Self::from_shared(Shared {
-            page: Page::below(prefix),
+            page: Page::new(prefix, &self.shared.base_url),
             prefix: prefix.into(),
+            ..Arc::unwrap_or_clone(self.shared)
+        })
+    }
+
+    /// The base URL that clients are to be given with a key, for example
+    /// `https://gateway.example/v1`. The page names `/v1` of its own server if this is not called.
+    #[must_use]
+    pub fn base_url(self, base_url: &str) -> Self {
+        Self::from_shared(Shared {
+            page: Page::new(&self.shared.prefix, base_url),
+            base_url: base_url.into(),
             ..Arc::unwrap_or_clone(self.shared)
         })
     }

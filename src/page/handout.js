@@ -39,4 +39,5 @@ function strong(part) {
   return part;
 }
 
-const baseUrl = () => `${location.origin}/v1`;
+// What clients are to ask, if the page's server is not reached by the address of the page.
+const baseUrl = () => document.body.dataset.baseUrl || `${location.origin}/v1`;

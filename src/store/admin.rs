@@ -165,6 +165,8 @@ pub struct AuditEntry {
     pub action: String,
     /// Which key.
     pub key_id: Option<KeyId>,
+    /// What the key is called now, or was when it was deleted.
+    pub label: Option<String>,
     /// What changed, as a JSON object of fields.
     pub detail: String,
 }

@@ -8,7 +8,8 @@ const { looks } = require("./operator_looks.cjs");
 const { BASE, TOKEN, ask, chat, signedIn, until } = require("./operator.cjs");
 
 // Mints thirty keys, and returns them as the page shows them.
-async function mint({ page, id, context }) {
+async function mint(view) {
+  const { page, id, context } = view;
   await page.goto(`${BASE}/admin#/create`);
   await id("create-many").check();
   await id("label-input").fill("workshop-{n}");
@@ -32,7 +33,7 @@ async function mint({ page, id, context }) {
   await page.getByRole("link", { name: "Audit" }).click();
   await id("audit-entries").waitFor();
   await page.getByRole("link", { name: "Create" }).click();
-  assert.equal(await id("created-key").count(), 30);
+  await until(view, () => id("created-key").count(), /^30$/);
   await id("created-done").click();
   assert.equal((await page.content()).includes(keys[6]), false, "what was hidden is forgotten");
   return keys;
@@ -254,6 +255,41 @@ async function hostile(browser) {
   await clean(view, page.url());
 }
 
+// Links for all who come to a workshop: no key was ever in a list that goes around.
+async function workshop(browser) {
+  const view = await signedIn(browser);
+  const { page, id } = view;
+  await page.goto(`${BASE}/admin#/create`);
+  await id("create-many").check();
+  await id("label-input").fill("workshop-{n}");
+  await id("count-input").fill("12");
+  await id("limit-input").fill("5");
+  await id("create-submit").click();
+  await id("claim-instead").waitFor();
+  const old = await id("created-key").allInnerTexts();
+
+  // The answer to one of them is lost: those that were made stay, the others follow.
+  let calls = 0;
+  await page.route("**/claim", (route) => (++calls === 5 ? route.abort() : route.continue()));
+  await id("claim-instead").click();
+  await until(view, () => id("error-message").innerText(), /cannot be reached/);
+  await id("claim-instead").click();
+  await until(view, () => id("created-link").count(), /^12$/);
+  assert.equal(calls, 13);
+  assert.match(await page.locator("#created-title").innerText(), /12 claim links/);
+  const links = await id("created-link").allInnerTexts();
+  assert.equal(new Set(links).size, 12);
+  assert.equal(await id("created-key").count(), 0);
+  const download = page.waitForEvent("download");
+  await id("save-csv").click();
+  const rows = readFileSync(await (await download).path(), "utf8").trim().split("\r\n");
+  assert.equal(rows[0], "id,label,claim_link,expires_at");
+  assert.ok(rows[7].includes(`"workshop-07","${links[6]}","20`), rows[7]);
+  await claim(browser, links[6], old[6]);
+  assert.equal((await chat(old[7])).status, 200, "a link that nobody has opened takes nothing");
+  await clean(view, page.url());
+}
+
 // Out as a file and in again: what would happen is shown before it does.
 async function transfer(browser) {
   await ask("POST", "/keys", { label: "=1+1", count: 3 });
@@ -281,4 +317,4 @@ async function transfer(browser) {
   await clean(view, page.url());
 }
 
-runScene({ day, session, hostile, transfer, looks });
+runScene({ day, session, hostile, workshop, transfer, looks });

@@ -113,8 +113,9 @@ async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
 
 async fn keys_are_active_on_the_days_on_which_they_were_used(store: impl Store) {
     let today = store.today();
-    let days_of =
-        |key: u32| (0..=380).filter(move |back: &u32| (back * 7 + key * 13) % (29 + key) == 0);
+    let days_of = |key: u32| {
+        (0..=380).filter(move |back: &u32| (back * 7 + key * 13).is_multiple_of(29 + key))
+    };
     for key in 0..7 {
         for back in days_of(key) {
             let mut event = UsageEvent::new(noon() - Duration::from_secs(86_400) * back);

@@ -55,9 +55,9 @@ async function claimKey(key) {
   if (!yes) return undefined;
   const made = await api("POST", `${keyPath(key.id)}/claim`, { body: { expires_in_seconds: time.read() } });
   showSecret({
-    title: text("claimedTitle"), subject: key.label,
+    title: text("claimedTitle")(1), subject: key.label,
     content: copyable("code", "claimLink", "claim", wholeUrl(made.url)),
-    hint: text("claimHint")(date(made.expires_at)),
+    hint: text("claimHint")(date(made.expires_at), 1),
   });
   return fetchKey(key.id);
 }

@@ -75,7 +75,7 @@ function auditEntry(entry, isOfOneKey) {
     entry.token_id ? text("byToken")(entry.token_id) : null,
     entry.ip ? text("fromAddress")(entry.ip) : null,
   ].filter(Boolean);
-  const key = !isOfOneKey && entry.key_id ? [keyLink(entry.key_id, entry.detail?.label?.after ?? textOf(entry.detail?.label) ?? entry.key_id)] : [];
+  const key = !isOfOneKey && entry.key_id ? [keyLink(entry.key_id, entry.label || entry.key_id)] : [];
   const known = Object.hasOwn(text("actions"), entry.action) ? text("actions")[entry.action] : entry.action;
   return make("li", {},
     make("div", { className: "what" },
@@ -84,8 +84,6 @@ function auditEntry(entry, isOfOneKey) {
     ...(details.length ? [make("ul", { className: "changes" }, ...details.map((words) => make("li", { dir: "auto", textContent: words })))] : []),
     make("div", { className: "about" }, ...by.map((words) => make("span", { textContent: words }))));
 }
-
-const textOf = (value) => (typeof value === "string" && value ? value : undefined);
 
 // What an entry says of each field: before and after, or the value alone.
 function detailWords({ action, detail }) {

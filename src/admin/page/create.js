@@ -46,9 +46,10 @@ class CreateForm {
 
   show() {
     this.#showFields();
+    const [count, isClaimed] = [created?.keys.length ?? 0, hasClaims()];
     $("created").hidden = !created;
-    $("created-title").textContent = created?.claim ? text("claimedTitle") : text("createdTitle")(created?.keys.length, number(created?.keys.length ?? 0));
-    $("created-hint").textContent = created?.claim ? text("claimHint")(date(created.claim.expires_at)) : text("createdHint");
+    $("created-title").textContent = text(isClaimed ? "claimedTitle" : "createdTitle")(count, number(count));
+    $("created-hint").textContent = isClaimed ? text("claimHint")(date(created.claims[0].expires_at), count) : text("createdHint");
     $("created-what").replaceChildren(...this.#result());
   }
 
@@ -65,13 +66,18 @@ class CreateForm {
   #result() {
     // Until then an empty one stands there, hidden, for whoever drives the page by its parts.
     if (!created) return [handout("", baseUrl())];
-    if (created.claim) return [strong(copyable("code", "claimLink", "claim", wholeUrl(created.claim.url)))];
-    if (created.isMany) return [manyPart(created.keys)];
-    const button = make("button", { type: "button", textContent: text("claimInstead") });
+    const { keys, claims, isMany } = created;
+    if (hasClaims()) {
+      if (isMany) return [manyPart(claimRows(keys, claims), { name: "claimLink", testid: "created-link", file: "claim-links.csv", columns: "id,label,claim_link,expires_at" })];
+      return [strong(copyable("code", "claimLink", "claim", wholeUrl(claims[0].url)))];
+    }
+    const button = make("button", { type: "button", textContent: text("claimInstead")(keys.length) });
     button.dataset.testid = "claim-instead";
     button.addEventListener("click", () => run(() => this.#claim(), button));
-    return [handout(created.keys[0].key, baseUrl()),
-      make("div", { className: "choices start" }, button, make("p", { className: "hint", textContent: text("claimInsteadHint") }))];
+    const instead = make("div", { className: "choices start" }, button, make("p", { className: "hint", textContent: text("claimInsteadHint")(keys.length) }));
+    if (!isMany) return [handout(keys[0].key, baseUrl()), instead];
+    const rows = keys.map(({ id, label, key }) => ({ id, label, secret: key, more: baseUrl() }));
+    return [manyPart(rows, { name: "theKey", testid: "created-key", file: "new-keys.csv", columns: "id,label,key,base_url" }), clientPart(keys[0].key), instead];
   }
 
   async #create() {
@@ -86,7 +92,7 @@ class CreateForm {
       throw error;
     }
     this.#attempt = { name: "", body: "" };
-    created = { keys: made.keys ?? [made], isMany: Boolean(made.keys), claim: null };
+    created = { keys: made.keys ?? [made], claims: [], isMany: Boolean(made.keys) };
     for (const id of ["label", "limit", "expires"]) $(id).value = "";
     this.#markPreset();
     this.show();
@@ -102,8 +108,10 @@ class CreateForm {
     return wanted;
   }
 
+  // One link after the other; when one fails, those that were made are kept for the next attempt.
   async #claim() {
-    created.claim = await api("POST", `${keyPath(created.keys[0].id)}/claim`, { body: {} });
+    const { keys, claims } = created;
+    for (const { id } of keys.slice(claims.length)) claims.push(await api("POST", `${keyPath(id)}/claim`, { body: {} }));
     this.show();
     $("created").focus();
     await this.#done();
@@ -116,33 +124,42 @@ class CreateForm {
   }
 }
 
-// Many keys: one line each, and all of them at once as text or as a file.
-function manyPart(keys) {
-  const all = make("pre", { id: "created-all", className: "unseen", ariaHidden: "true", textContent: keys.map(({ label, key }) => (label ? `${label}\t${key}` : key)).join("\n") });
+const hasClaims = () => Boolean(created) && created.claims.length === created.keys.length;
+
+const claimRows = (keys, claims) => keys.map(({ id, label }, place) => ({ id, label, secret: wholeUrl(claims[place].url), more: claims[place].expires_at }));
+
+// Many secrets: one line each, and all of them at once as text or as a file.
+function manyPart(rows, { name, testid, file, columns }) {
+  const all = make("pre", { id: "created-all", className: "unseen", ariaHidden: "true", textContent: rows.map(({ label, secret }) => (label ? `${label}\t${secret}` : secret)).join("\n") });
   const copyAll = copyButton(null, "copy-all", () => all, text("copyAll"));
   const save = make("button", { type: "button", textContent: text("saveCsv") });
   save.dataset.testid = "save-csv";
-  save.addEventListener("click", () => download("new-keys.csv", csvOf(keys)));
-  const lines = keys.map(({ label, key }) => {
-    const code = make("code", { textContent: key, translate: false });
-    code.dataset.testid = "created-key";
+  save.addEventListener("click", () => download(file, csvOf(columns, rows)));
+  const lines = rows.map(({ label, secret }) => {
+    const code = make("code", { textContent: secret, translate: false });
+    code.dataset.testid = testid;
     return make("li", {},
       make("span", { className: "free", dir: "auto", textContent: label || text("noLabel") }), code,
-      copyButton(label || key, "copy-key", () => code));
+      copyButton(label || text(name), "copy-key", () => code));
   });
   return make("div", { className: "handout" },
     make("div", { className: "choices start" }, copyAll, save), all,
-    make("ol", { className: "many" }, ...lines),
+    make("ol", { className: "many" }, ...lines));
+}
+
+// What holders of many keys need besides these.
+function clientPart(key) {
+  return make("div", { className: "handout" },
     make("div", { className: "piece" },
       make("p", { className: "name", textContent: text("baseUrl") }), copyable("code", "baseUrl", "base", baseUrl())),
     make("div", { className: "piece" },
-      make("p", { className: "name", textContent: text("toTry") }), copyable("pre", "toTry", "curl", curlLine(baseUrl(), keys[0].key))));
+      make("p", { className: "name", textContent: text("toTry") }), copyable("pre", "toTry", "curl", curlLine(baseUrl(), key))));
 }
 
 // A cell that a spreadsheet would run gets a `'` before it.
 const csvCell = (value) => `"${(/^[=+\-@\t\r]/.test(value) ? `'${value}` : value).replaceAll('"', '""')}"`;
 
-function csvOf(keys) {
-  const rows = keys.map(({ id, label, key }) => [id, label, key, baseUrl()].map(csvCell).join(","));
-  return `${["id,label,key,base_url", ...rows].join("\r\n")}\r\n`;
+function csvOf(columns, rows) {
+  const lines = rows.map(({ id, label, secret, more }) => [id, label, secret, more].map(csvCell).join(","));
+  return `${[columns, ...lines].join("\r\n")}\r\n`;
 }

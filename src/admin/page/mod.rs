@@ -58,23 +58,29 @@ const JS: &str = concat!(
     include_str!("app.js"),
 );
 
-/// The page of a service that is mounted at some prefix.
+/// The page of a service.
 #[derive(Clone)]
 pub(super) struct Page(Shown);
 
 impl Page {
-    pub(super) fn below(prefix: &str) -> Self {
-        let safe: String = prefix
-            .chars()
-            .filter(|letter| letter.is_ascii_alphanumeric() || "/-._~".contains(*letter))
-            .collect();
-        let html = HTML.replace("{{prefix}}", &safe).replace("{{views}}", VIEWS);
+    /// Of one that is mounted at some prefix; clients are given the base URL, if there is one.
+    pub(super) fn new(prefix: &str, base_url: &str) -> Self {
+        let html = HTML
+            .replace("{{prefix}}", &in_attribute(prefix))
+            .replace("{{base_url}}", &in_attribute(base_url))
+            .replace("{{views}}", VIEWS);
         Self(Shown::new(&html, CSS, JS))
     }
 
     pub(super) fn response(&self) -> Response<Bytes> {
         self.0.response()
     }
+}
+
+/// What a URL is made of, without what would end an attribute.
+fn in_attribute(url: &str) -> String {
+    let is_safe = |letter: &char| letter.is_ascii_graphic() && !"\"'<>&{}`".contains(*letter);
+    url.chars().filter(is_safe).collect()
 }
 
 #[cfg(test)]
@@ -84,6 +90,6 @@ mod tests {
 
     #[test]
     fn the_page_is_whole() {
-        assert_whole(&Page::below("/admin").0, CSS, JS);
+        assert_whole(&Page::new("/admin", "https://keys.example/v1").0, CSS, JS);
     }
 }

@@ -86,7 +86,7 @@ impl Inner {
         let mut audit = lock(&self.audit);
         let number = audit.len() as u64 + 1;
         let (at, actor, action) = (self.clock.now(), by.clone(), action.to_owned());
-        audit.push(AuditEntry { number, at, actor, action, key_id, detail });
+        audit.push(AuditEntry { number, at, actor, action, key_id, label: None, detail });
     }
 
     pub(super) fn apply(&self, keys: &mut KeyTable, key: &KeyRef, id: &KeyId, change: &KeyChange) {
@@ -205,10 +205,15 @@ impl AdminStore for MemoryStore {
     }
 
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
+        let keys = lock(&self.0.keys);
         let audit = lock(&self.0.audit);
-        let wanted = audit.iter().rev().filter(|entry| query.wants(entry));
-        let entries = wanted.take(query.limit).cloned().collect();
-        StoreFuture::ready(Ok(entries))
+        let wanted = audit.iter().rev().filter(|entry| query.wants(entry)).take(query.limit);
+        let label = |id: &KeyId| Some(keys.by_id_ever(id)?.label.clone());
+        let named = |entry: &AuditEntry| AuditEntry {
+            label: entry.key_id.as_ref().and_then(label),
+            ..entry.clone()
+        };
+        StoreFuture::ready(Ok(wanted.map(named).collect()))
     }
 
     fn today(&self) -> Day {

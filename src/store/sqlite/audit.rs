@@ -7,6 +7,7 @@ use std::{
 
 use rusqlite::{Connection, Row, params};
 
+use super::rows;
 use crate::{
     clock::{parse_timestamp, rfc3339},
     key::KeyId,
@@ -43,7 +44,10 @@ pub(super) fn read(
     query: &AuditQuery,
 ) -> rusqlite::Result<Vec<AuditEntry>> {
     let mut statement = connection.prepare_cached(
-        "SELECT number, at, token_id, ip, action, key_id, detail FROM audit_log
+        "SELECT number, at, token_id, ip, action, key_id, detail,
+             coalesce((SELECT label FROM api_keys WHERE id = key_id),
+                 (SELECT label FROM deleted_keys WHERE id = key_id))
+         FROM audit_log
          WHERE (?1 IS NULL OR number < ?1) AND (?2 IS NULL OR key_id = ?2)
              AND (?4 IS NULL OR substr(action, 1, length(?4)) = ?4)
              AND (?5 IS NULL OR token_id = ?5)
@@ -68,5 +72,6 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
         action: row.get(4)?,
         key_id: key_id.map(KeyId::new),
         detail: row.get(6)?,
+        label: rows::text(row.get_ref(7)?),
     })
 }

@@ -6,10 +6,12 @@ use rusqlite::Connection;
 
 use super::requests;
 
-/// So many are looked at in one transaction,
+/// So many are looked at in one transaction.
 const AT_ONCE: usize = 1000;
-/// and the next ones after this time.
-const PAUSE: Duration = Duration::from_millis(250);
+/// One transaction follows the other for so long, while nobody else wants the file,
+pub(super) const AT_A_STRETCH: Duration = Duration::from_millis(50);
+/// and after this time they go on.
+const PAUSE: Duration = Duration::from_millis(100);
 /// When none is left that is due.
 const REST: Duration = Duration::from_secs(60);
 

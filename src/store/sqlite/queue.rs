@@ -113,6 +113,12 @@ impl Queue {
         self.open.store(!state.stopped, Ordering::Release);
     }
 
+    /// Whether no job waits.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.jobs.is_empty() && !state.stopped
+    }
+
     /// How many jobs wait.
     #[cfg(feature = "metrics")]
     pub(super) fn depth(&self) -> usize {

@@ -5,7 +5,7 @@ use std::{
     io, mem,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rusqlite::Connection;
@@ -17,7 +17,7 @@ use super::{
     core::Core,
     file::WRITE_PATIENCE,
     fold,
-    forgetting::Forgetting,
+    forgetting::{AT_A_STRETCH, Forgetting},
     jobs::{self, Job},
 };
 use crate::store::journal::Unfolded;
@@ -238,14 +238,24 @@ impl State {
         if !self.core.queue.is_open() || !self.forgetting.is_due() {
             return;
         }
+        let began = Instant::now();
+        while self.forget_some(before)
+            && began.elapsed() < AT_A_STRETCH
+            && self.core.queue.is_idle()
+        {}
+    }
+
+    /// Whether there may be more.
+    fn forget_some(&mut self, before: SystemTime) -> bool {
         let now = self.core.clock.now();
         let forgotten =
             self.transaction(|state| state.forgetting.forget(&state.connection, before, now));
-        let next = forgotten.unwrap_or_else(|error| {
+        let after = forgotten.unwrap_or_else(|error| {
             tracing::warn!(%error, "old requests could not be forgotten");
             None
         });
-        self.forgetting.go_on(next);
+        self.forgetting.go_on(after);
+        after.is_some()
     }
 
     /// Looks for what another process has changed, and adopts keys typed in clear.

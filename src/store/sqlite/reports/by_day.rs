@@ -1,6 +1,11 @@
 //! What is told of every key of each day.
+//!
+//! A day's rows are read in the order of the keys' ids and pass by one at a time; no more of them are
+//! held than the page has.
 
-use rusqlite::{Connection, params};
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+use rusqlite::{Connection, Row, params};
 
 use super::{FIGURES, active_keys, figures, total_requests};
 use crate::{
@@ -9,7 +14,6 @@ use crate::{
     store::{Page, UsageQuery, UsageReport, UsageRow, report::busiest_first},
 };
 
-/// Day by day, so that no more than one day is held.
 pub(super) fn by_key_and_day(
     connection: &Connection,
     query: &UsageQuery,
@@ -30,15 +34,22 @@ fn by_day_and_id(
         Some((day, id)) => (day.unwrap_or(query.to), Some(id)),
         None => (query.to, None),
     };
-    while day >= query.from {
-        let DayRows { rows, has_more } = rows_of_day(connection, query, day, id, limit)?;
-        let has_more = has_more || day > query.from;
-        if !rows.is_empty() {
-            return Ok(UsageReport { rows, has_more, ..UsageReport::default() });
-        }
+    let mut report = UsageReport::default();
+    while day >= query.from && report.rows.is_empty() {
+        let (rows, mut keys) = (&mut report.rows, 0);
+        each_of_day(connection, query, day, id, |row| {
+            let is_next = rows.last().is_none_or(|last| last.key_id != row.key_id);
+            keys += usize::from(is_next);
+            if keys <= limit {
+                rows.push(row);
+            }
+            keys <= limit
+        })?;
+        report.has_more = keys > limit || day > query.from;
         (day, id) = (day.minus(1), None);
     }
-    Ok(UsageReport::default())
+    report.has_more &= !report.rows.is_empty();
+    Ok(report)
 }
 
 fn busiest_by_day(
@@ -48,24 +59,21 @@ fn busiest_by_day(
     limit: usize,
 ) -> rusqlite::Result<UsageReport> {
     let mut report = UsageReport::default();
-    let is_one_day = query.from == query.to;
     let mut day = query.to;
     while day >= query.from && !report.has_more {
-        let mut rows = rows_of_day(connection, query, day, None, usize::MAX)?.rows;
-        if is_one_day && !query.group_by.model {
-            let is_active = |row: &&UsageRow| row.figures.requests > 0 || row.used > Some(0);
-            report.active_keys = rows.iter().filter(is_active).count() as u64;
-        }
-        rows.sort_unstable_by(busiest_first);
+        let mut busiest = Busiest::new(skip.saturating_add(limit - report.rows.len()));
+        each_of_day(connection, query, day, None, |row| {
+            busiest.add(row);
+            true
+        })?;
+        report.has_more = busiest.has_more;
+        let rows = busiest.rows.into_sorted_vec();
         let skipped = skip.min(rows.len());
-        rows.drain(..skipped);
         skip -= skipped;
-        report.has_more = report.rows.len() + rows.len() > limit;
-        rows.truncate(limit - report.rows.len());
-        report.rows.append(&mut rows);
+        report.rows.extend(rows.into_iter().skip(skipped).map(|Ranked(row)| row));
         day = day.minus(1);
     }
-    if query.idle && is_one_day && !report.has_more {
+    if query.idle && query.from == query.to && !report.has_more {
         let room = (limit - report.rows.len()).saturating_add(1);
         let mut idle = idle_rows(connection, query.to, skip, room)?;
         report.has_more = report.rows.len() + idle.len() > limit;
@@ -73,11 +81,53 @@ fn busiest_by_day(
         report.rows.append(&mut idle);
     }
     report.total_requests = total_requests(connection, query)?;
-    if !is_one_day || query.group_by.model {
-        report.active_keys = active_keys(connection, query)?;
-    }
+    report.active_keys = active_keys(connection, query)?;
     Ok(report)
 }
+
+/// The busiest of the rows that pass by.
+struct Busiest {
+    most: usize,
+    rows: BinaryHeap<Ranked>,
+    has_more: bool,
+}
+
+impl Busiest {
+    fn new(most: usize) -> Self {
+        Self { most, rows: BinaryHeap::new(), has_more: false }
+    }
+
+    fn add(&mut self, row: UsageRow) {
+        self.rows.push(Ranked(row));
+        if self.rows.len() > self.most {
+            self.rows.pop();
+            self.has_more = true;
+        }
+    }
+}
+
+/// A row, less than those that are less busy.
+struct Ranked(UsageRow);
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        busiest_first(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked {}
 
 /// Keys without figures on this day, in the order of their issue.
 fn idle_rows(
@@ -104,116 +154,90 @@ fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Some rows of one day, and whether there are more.
-struct DayRows {
-    rows: Vec<UsageRow>,
-    has_more: bool,
-}
-
-fn rows_of_day(
+/// Shows the rows of one day, those of the keys after this one, until `visit` has seen enough.
+fn each_of_day(
     connection: &Connection,
     query: &UsageQuery,
     day: Day,
     after: Option<&KeyId>,
-    keys: usize,
-) -> rusqlite::Result<DayRows> {
-    if query.group_by.model {
-        return models_of_day(connection, day, after, keys);
+    visit: impl FnMut(UsageRow) -> bool,
+) -> rusqlite::Result<()> {
+    match query.group_by.model {
+        true => each_model_of_day(connection, day, after, visit),
+        false => each_key_of_day(connection, day, after, visit),
     }
-    // One row more than is told, to know whether there is one.
-    let mut rows = keys_of_day(connection, day, after, keys.saturating_add(1))?;
-    let has_more = rows.len() > keys;
-    rows.truncate(keys);
-    Ok(DayRows { rows, has_more })
 }
 
-/// The rows of one day by key and model, of so many keys after this one.
-fn models_of_day(
+fn each_model_of_day(
     connection: &Connection,
     day: Day,
     after: Option<&KeyId>,
-    most: usize,
-) -> rusqlite::Result<DayRows> {
+    mut visit: impl FnMut(UsageRow) -> bool,
+) -> rusqlite::Result<()> {
     let sql = format!(
         "SELECT {FIGURES}, key_id, model FROM usage_totals
          WHERE day = ?1 AND key_id > ?2 ORDER BY key_id, model"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(params![day.to_string(), after.map_or("", KeyId::as_str)])?;
-    let (mut rows, mut keys): (Vec<UsageRow>, _) = (Vec::new(), 0);
     while let Some(row) = found.next()? {
-        let id = row.get_ref(10)?.as_str()?;
-        let last = rows.last().and_then(|row| row.key_id.as_ref());
-        let same = last.filter(|last| last.as_str() == id).cloned();
-        if same.is_none() {
-            if keys == most {
-                return Ok(DayRows { rows, has_more: true });
-            }
-            keys += 1;
-        }
-        rows.push(UsageRow {
+        let of_model = UsageRow {
             model: Some(row.get(11)?),
             used: None,
             figures: figures(row)?,
-            ..UsageRow::empty(day, same.unwrap_or_else(|| KeyId::from(id)))
-        });
+            ..UsageRow::empty(day, KeyId::from(row.get_ref(10)?.as_str()?))
+        };
+        if !visit(of_model) {
+            break;
+        }
     }
-    Ok(DayRows { rows, has_more: false })
+    Ok(())
 }
 
-/// The rows of one day in the order of the keys' ids, after this one.
-fn keys_of_day(
+fn each_key_of_day(
     connection: &Connection,
     day: Day,
     after: Option<&KeyId>,
-    most: usize,
-) -> rusqlite::Result<Vec<UsageRow>> {
-    let after = after.map_or("", KeyId::as_str);
-    let date = day.to_string();
+    mut visit: impl FnMut(UsageRow) -> bool,
+) -> rusqlite::Result<()> {
+    let from = params![day.to_string(), after.map_or("", KeyId::as_str)];
     let sql = format!(
         "SELECT {FIGURES}, key_id FROM usage_totals WHERE day = ?1 AND key_id > ?2 ORDER BY key_id"
     );
     let mut told = connection.prepare_cached(&sql)?;
-    let mut told = told.query(params![date, after])?;
+    let mut told = told.query(from)?;
     let mut counted = connection.prepare_cached(
         "SELECT used, key_id FROM daily_usage INDEXED BY daily_usage_by_day
          WHERE day = ?1 AND key_id > ?2 ORDER BY key_id",
     )?;
-    let mut counted = counted.query(params![date, after])?;
-    let mut rows: Vec<UsageRow> = Vec::new();
-    let (mut a, mut b) = (told.next()?, counted.next()?);
+    let mut counted = counted.query(from)?;
+    let (mut of_model, mut units) = (told.next()?, counted.next()?);
     loop {
-        let id = match (a, b) {
-            (None, None) => break,
-            (Some(a), None) => a.get_ref(10)?.as_str()?,
-            (None, Some(b)) => b.get_ref(1)?.as_str()?,
-            (Some(a), Some(b)) => a.get_ref(10)?.as_str()?.min(b.get_ref(1)?.as_str()?),
+        let id = match (text(of_model, 10)?, text(units, 1)?) {
+            (None, None) => return Ok(()),
+            (Some(id), None) | (None, Some(id)) => KeyId::from(id),
+            (Some(one), Some(other)) => KeyId::from(one.min(other)),
         };
-        if rows.last().is_none_or(|row| row.key_id.as_ref().is_none_or(|last| last.as_str() != id))
+        let mut row = UsageRow::empty(day, id.clone());
+        while let Some(next) = of_model
+            && text(of_model, 10)? == Some(id.as_str())
         {
-            if rows.len() == most {
-                break;
-            }
-            rows.push(UsageRow::empty(day, KeyId::from(id)));
+            row.figures += figures(next)?;
+            of_model = told.next()?;
         }
-        let Some(last) = rows.last_mut() else { break };
-        let is_last = |id: &str| last.key_id.as_ref().is_some_and(|last| last.as_str() == id);
-        let told_of = match a {
-            Some(row) => is_last(row.get_ref(10)?.as_str()?),
-            None => false,
-        };
-        let counted_of = match b {
-            Some(row) => is_last(row.get_ref(1)?.as_str()?),
-            None => false,
-        };
-        if let Some(row) = a.filter(|_| told_of) {
-            last.figures += figures(row)?;
-            a = told.next()?;
+        if let Some(next) = units
+            && text(units, 1)? == Some(id.as_str())
+        {
+            row.used = Some(next.get(0)?);
+            units = counted.next()?;
         }
-        if let Some(row) = b.filter(|_| counted_of) {
-            last.used = Some(row.get(0)?);
-            b = counted.next()?;
+        if !visit(row) {
+            return Ok(());
         }
     }
-    Ok(rows)
+}
+
+/// A column's text, if there is a row.
+fn text<'a>(row: Option<&'a Row<'_>>, column: usize) -> rusqlite::Result<Option<&'a str>> {
+    Ok(row.map(|row| row.get_ref(column)).transpose()?.map(|value| value.as_str()).transpose()?)
 }

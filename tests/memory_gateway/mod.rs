@@ -1,0 +1,88 @@
+//! The services over a store in memory, in somebody's axum app: what the pages and the API do, they
+//! do through the traits of stores alone.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, runtime::Runtime};
+use tower::{Layer, ServiceBuilder};
+use tower_quota::{
+    admin::{AdminTokens, ClientAddr, admin_service, claim_service},
+    auth::TrialKeyAuthLayer,
+    clock::Calendar,
+    quota::DailyQuotaLayer,
+    store::memory::MemoryStore,
+    usage::{UsageRecorderLayer, usage_service},
+};
+
+use crate::common::ADMIN_TOKEN;
+
+/// A server that ends with this.
+pub(crate) struct MemoryGateway {
+    address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl MemoryGateway {
+    pub(crate) fn start() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(axum::serve(listener, app()).into_future());
+        Self { address, _runtime: runtime }
+    }
+
+    /// The address of a path on it.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+fn app() -> Router {
+    let store = MemoryStore::new();
+    let admin = admin_service(store.clone(), AdminTokens::parse(ADMIN_TOKEN).unwrap())
+        .retention_days(7)
+        .settings([("USAGE_RETENTION_DAYS".to_owned(), Some("7".to_owned()))]);
+    let auth = TrialKeyAuthLayer::new(store.clone());
+    let trial = ServiceBuilder::new()
+        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(auth.clone())
+        .layer(DailyQuotaLayer::new(store.clone()));
+    Router::new()
+        .route("/v1/chat/completions", post(chat))
+        .layer(trial)
+        .route_service("/usage", auth.layer(usage_service(store.clone(), Calendar::utc())))
+        .route_service("/claim", claim_service(store))
+        .route_service("/admin", admin.clone())
+        .route_service("/admin/{*call}", admin)
+        .layer(from_fn(know_address))
+}
+
+async fn chat(body: Bytes) -> impl IntoResponse {
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let answer = json!({
+        "object": "chat.completion",
+        "model": asked["model"],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}}],
+        "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
+    });
+    ([(CONTENT_TYPE, "application/json")], answer.to_string())
+}
+
+/// Clients are known by the address that they name, else by this machine's.
+async fn know_address(mut request: Request, next: Next) -> Response {
+    let named = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let address: Option<IpAddr> = named.and_then(|address| address.parse().ok());
+    let address = ClientAddr(address.unwrap_or([127, 0, 0, 1].into()));
+    request.extensions_mut().insert(address);
+    next.run(request).await
+}
