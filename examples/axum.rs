@@ -1,4 +1,4 @@
-//! The three layers on somebody's own axum app.
+//! The three layers on somebody's own axum app, and the operator's page and API beside it.
 //!
 //! `cargo run --example axum`, then what it prints.
 
@@ -7,6 +7,7 @@ use std::{error::Error, sync::Arc};
 use axum::{Extension, Router, routing::get};
 use tower::ServiceBuilder;
 use tower_quota::{
+    admin::{AdminTokens, admin_service},
     auth::TrialKeyAuthLayer,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     quota::DailyQuotaLayer,
@@ -18,20 +19,27 @@ async fn hello(Extension(key): Extension<Arc<KeyRecord>>) -> String {
     format!("hello {}\n", key.id)
 }
 
+/// The app over a store, with operators' tokens.
+pub fn app(store: MemoryStore, tokens: AdminTokens) -> Router {
+    let admin = admin_service(store.clone(), tokens).prefix("/operators");
+    let quota = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store));
+    Router::new()
+        .route("/hello", get(hello))
+        .layer(quota)
+        .route_service("/operators", admin.clone())
+        .route_service("/operators/{*call}", admin)
+        .route("/healthz", get(|| async { "free for all" }))
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let store = MemoryStore::new();
     let key = SecretKey::parse("trial-alice-key-123")?;
     store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?))?;
-
-    let quota = ServiceBuilder::new()
-        .layer(TrialKeyAuthLayer::new(store.clone()))
-        .layer(UsageRecorderLayer::new(store.clone()))
-        .layer(DailyQuotaLayer::new(store));
-    let app = Router::new()
-        .route("/hello", get(hello))
-        .layer(quota)
-        .route("/healthz", get(|| async { "free for all" }));
+    let (tokens, token) = AdminTokens::generate();
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -39,6 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "three a day: curl -i -H 'Authorization: Bearer {}' http://{address}/hello",
         key.expose()
     );
-    axum::serve(listener, app).await?;
+    println!("more keys: http://{address}/operators with the token {token}");
+    axum::serve(listener, app(store, tokens)).await?;
     Ok(())
 }
