@@ -56,6 +56,39 @@ async fn only_a_token_opens_and_refusals_are_noted() {
 }
 
 #[tokio::test]
+async fn reads_are_noted_if_that_is_wanted() {
+    let admin = Admin::new();
+    let (id, key) = admin.create(r#"{"label":"Alice"}"#).await;
+    admin.get("/admin/keys").await;
+    let trail = admin.get("/admin/audit?action=admin.").await.json();
+    assert_eq!(trail["entries"], json!([]), "off unless it is asked for");
+
+    let admin = Admin { service: admin.service.audit_reads(true), store: admin.store };
+    for path in
+        ["/admin/keys", &format!("/admin/keys/{key}"), "/admin/keys/export", "/admin/status"]
+    {
+        assert_eq!(admin.get(path).await.status(), 200, "{path}");
+    }
+    admin.get("/admin/openapi.json").await;
+    admin.get("/admin").await;
+    let trail = admin.get("/admin/audit?action=admin.read").await;
+    let entries = trail.json()["entries"].as_array().unwrap().clone();
+    let told: Vec<_> =
+        entries.iter().map(|entry| (&entry["detail"]["call"], &entry["key_id"])).collect();
+    assert_eq!(
+        told,
+        [
+            (&json!("getAudit"), &json!(null)),
+            (&json!("getStatus"), &json!(null)),
+            (&json!("exportKeys"), &json!(null)),
+            (&json!("getKey"), &json!(id)),
+            (&json!("listKeys"), &json!(null)),
+        ]
+    );
+    assert!(!trail.text.contains(&key));
+}
+
+#[tokio::test]
 async fn the_audit_trail_tells_who_did_what_and_no_secret() {
     let admin = Admin::new();
     let (id, key) = admin.create(r#"{"label":"a"}"#).await;

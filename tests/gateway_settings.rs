@@ -48,6 +48,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("ON_CLIENT_GONE", "wait", "abort or drain"),
     ("ADMIN_ALLOW", "10.0.0.0/99", "networks"),
     ("TRUSTED_PROXIES", "10.0.0.1,proxy", "networks"),
+    ("AUDIT_READS", "yes", "off or on"),
     ("MAX_IN_FLIGHT_PER_KEY", "few", "a number"),
     ("MAX_BODY_BYTES", "big", "a size"),
     ("MAX_BODY_BYTES", "0", "a size"),

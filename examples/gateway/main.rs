@@ -155,6 +155,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
                 .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
                 .calendar(settings.calendar.clone())
                 .retention_days(settings.retention_days)
+                .audit_reads(settings.audit_reads)
                 .settings(settings.shown)
                 .allow(move |ip| allow.is_empty() || allow.iter().any(|net| net.contains(&ip))),
             settings.max_body_bytes,

@@ -4,10 +4,10 @@ use std::{
     time::Instant,
 };
 
-use http::request::Parts;
+use http::{Method, request::Parts};
 
-use super::{refusal::Refusal, service::Shared, tokens};
-use crate::store::{Actor, AdminStore};
+use super::{call::Call, query::decode, refusal::Refusal, service::Shared, tokens};
+use crate::store::{Actor, AdminStore, KeyRef, Note};
 
 /// In a request's extensions: the address that the client is known by. Put there by whoever
 /// accepts connections, as only they know which forwarding headers to trust.
@@ -67,7 +67,7 @@ impl<S: AdminStore, R> Shared<S, R> {
         if self.notes.spend(Instant::now()) {
             tracing::warn!(?ip, method = %head.method, "an admin call was refused");
             let by = Actor { token_id: String::new(), ip };
-            if let Err(error) = self.store.note("admin.refused", by).await {
+            if let Err(error) = self.store.note(Note::new("admin.refused"), by).await {
                 tracing::warn!(%error, "a refused admin call could not be noted");
             }
         }
@@ -75,6 +75,32 @@ impl<S: AdminStore, R> Shared<S, R> {
             None => Refusal::no_token(),
             Some(_) => Refusal::wrong_token(),
         })
+    }
+
+    /// Notes who looks at what, if that is wanted. What cannot be noted is not shown, unless it is how
+    /// the store is.
+    pub(super) async fn note_read(
+        &self,
+        call: &Call<S, R>,
+        key: Option<&str>,
+        by: &Actor,
+    ) -> Result<(), Refusal> {
+        if !self.audit_reads || call.method != Method::GET || call.is_open {
+            return Ok(());
+        }
+        let noted = async {
+            let key = key.and_then(|key| decode(key, false)).map(KeyRef::new);
+            let key_id = match key {
+                Some(key) => self.store.get(key).await?.map(|found| found.record.id),
+                None => None,
+            };
+            let detail = format!(r#"{{"call":"{}"}}"#, call.id);
+            self.store.note(Note { key_id, detail, ..Note::new("admin.read") }, by.clone()).await
+        };
+        match noted.await {
+            Err(error) if !call.outlives_store => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
         base_url: "".into(),
         facts: Facts::new(),
         retention_days: 0,
+        audit_reads: false,
         notes: Arc::new(NoteBudget::new()),
         refused_outside: Vec::new(),
         api: Arc::default(),
@@ -85,6 +86,8 @@ pub(super) struct Shared<S, R> {
     pub(super) facts: Facts,
     /// For how many days single requests are kept.
     pub(super) retention_days: u32,
+    /// Whether reads are noted in the audit trail, too.
+    pub(super) audit_reads: bool,
     pub(super) notes: Arc<NoteBudget>,
     pub(super) refused_outside: Vec<Rejection>,
     api: Arc<OnceLock<Api<S, R>>>,
@@ -122,6 +125,7 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
             base_url: shared.base_url,
             facts: shared.facts,
             retention_days: shared.retention_days,
+            audit_reads: shared.audit_reads,
             notes: shared.notes,
             refused_outside: shared.refused_outside,
             api: Arc::default(),
@@ -176,6 +180,13 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     #[must_use]
     pub fn retention_days(self, days: u32) -> Self {
         Self::from_shared(Shared { retention_days: days, ..Arc::unwrap_or_clone(self.shared) })
+    }
+
+    /// Notes reads in the audit trail, too (`admin.read`); off if this is not called. A read that
+    /// cannot be noted is refused.
+    #[must_use]
+    pub fn audit_reads(self, audit_reads: bool) -> Self {
+        Self::from_shared(Shared { audit_reads, ..Arc::unwrap_or_clone(self.shared) })
     }
 
     /// Settings that operators may see: names, and values unless they are secret or not set.
@@ -249,6 +260,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             _ => self.authenticate(head, ip).await?,
         };
         let (call, key) = found?;
+        self.note_read(call, key, &by).await?;
         let unread = Unread {
             by,
             key: key.map(str::to_owned),

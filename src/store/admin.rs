@@ -43,8 +43,8 @@ pub trait AdminStore: UsageReader {
     /// unknown.
     fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>>;
 
-    /// Notes what happened without changing a key: a refused attempt.
-    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()>;
+    /// Notes what happened without changing a key: a refused attempt, or a look.
+    fn note(&self, note: Note, by: Actor) -> StoreFuture<()>;
 
     /// The audit trail, newest first.
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>>;
@@ -86,6 +86,24 @@ pub struct Actor {
     pub token_id: String,
     /// Where the request came from.
     pub ip: Option<IpAddr>,
+}
+
+/// What happened without changing a key, for the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What, for example `admin.refused`.
+    pub action: &'static str,
+    /// Which key, if it was about one.
+    pub key_id: Option<KeyId>,
+    /// What more is to be said, as a JSON object. Never a secret.
+    pub detail: String,
+}
+
+impl Note {
+    /// That this happened, and no more.
+    pub fn new(action: &'static str) -> Self {
+        Self { action, key_id: None, detail: "{}".to_owned() }
+    }
 }
 
 /// Names a key: by its record's id or by the whole key.
@@ -205,8 +223,8 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         (**self).offer_claim(offer, by)
     }
 
-    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {
-        (**self).note(action, by)
+    fn note(&self, note: Note, by: Actor) -> StoreFuture<()> {
+        (**self).note(note, by)
     }
 
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {

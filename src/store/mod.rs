@@ -43,7 +43,7 @@ mod sync;
 mod units;
 mod usage;
 
-pub use admin::{Actor, AdminStore, AuditEntry, AuditQuery, KeyRef, NewKey};
+pub use admin::{Actor, AdminStore, AuditEntry, AuditQuery, KeyRef, NewKey, Note};
 pub use claim::{Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, Opening};
 pub(crate) use claim::{OFFERED, OPENED, offer_detail};
 pub use draft::Abandoned;

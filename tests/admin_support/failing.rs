@@ -8,7 +8,7 @@ use tower_quota::{
     key::KeyRecord,
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
-        ImportedKey, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Once,
+        ImportedKey, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note, Once,
         RequestQuery, RequestRow, StoreFuture, UsageQuery, UsageReader, UsageReport,
         memory::MemoryStore,
     },
@@ -84,8 +84,8 @@ impl AdminStore for FailingStore {
         self.writes(|store| store.offer_claim(offer, by))
     }
 
-    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {
-        self.reads(|store| store.note(action, by))
+    fn note(&self, note: Note, by: Actor) -> StoreFuture<()> {
+        self.reads(|store| store.note(note, by))
     }
 
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {

@@ -71,7 +71,7 @@ impl Days {
 
     fn add(&mut self, row: &Row<'_>, day: impl Fn(&str) -> Option<Day>) -> rusqlite::Result<()> {
         let column = |at| row.get_ref(at).map(text);
-        let requests = column(2)?.and_then(|text| text.parse::<u64>().ok());
+        let requests = column(2)?.and_then(|text| text.parse::<u32>().ok()).map(u64::from);
         match (column(0)?, column(1)?.and_then(|text| day(&text)), requests) {
             (_, _, Some(0)) => {}
             (Some(_), Some(day), Some(_)) if day > self.today => self.future += 1,

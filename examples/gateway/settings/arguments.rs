@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// Networks that may use /admin, as CIDR [default: any]
     #[arg(long, env = "ADMIN_ALLOW", hide_env_values = true, value_name = "CIDR,…")]
     pub(super) admin_allow: Option<String>,
+    /// Whether the audit trail notes reads, too: off or on [default: off]
+    #[arg(long, env = "AUDIT_READS", hide_env_values = true, value_name = "WHETHER")]
+    pub(super) audit_reads: Option<String>,
     /// Networks whose X-Forwarded-For is believed, as CIDR [default: none]
     #[arg(long, env = "TRUSTED_PROXIES", hide_env_values = true, value_name = "CIDR,…")]
     pub(super) trusted_proxies: Option<String>,

@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) admin_tokens: Option<AdminTokens>,
     pub(crate) admin_allow: Vec<IpNet>,
+    pub(crate) audit_reads: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) metrics_token: Option<AdminTokens>,
     pub(crate) public_url: Option<String>,
@@ -107,6 +108,8 @@ impl Settings {
             admin_tokens: admin_tokens(&given)?,
             admin_allow: Setting::new("ADMIN_ALLOW", &given.admin_allow)
                 .or("", values::networks)?,
+            audit_reads: Setting::new("AUDIT_READS", &given.audit_reads)
+                .or("off", values::on_or_off)?,
             trusted_proxies: Setting::new("TRUSTED_PROXIES", &given.trusted_proxies)
                 .or("", values::networks)?,
             metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)

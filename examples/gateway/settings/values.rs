@@ -172,6 +172,14 @@ pub(super) fn stream_usage(text: &str) -> Value<StreamUsage> {
     }
 }
 
+pub(super) fn on_or_off(text: &str) -> Value<bool> {
+    match text {
+        "off" => Ok(false),
+        "on" => Ok(true),
+        _ => Err("expected off or on".to_owned()),
+    }
+}
+
 pub(super) fn log_format(text: &str) -> Value<bool> {
     match text {
         "text" => Ok(false),

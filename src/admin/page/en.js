@@ -95,11 +95,11 @@ addTexts({
     actions: {
       "key.create": "Key created", "key.update": "Key changed", "key.rotate": "Key rotated", "key.reset_usage": "Count reset",
       "key.delete": "Key deleted", "key.claim.offer": "Claim link made", "key.claim.open": "Claim link opened", "key.import": "Key imported",
-      "admin.refused": "Attempt refused",
+      "admin.refused": "Attempt refused", "admin.read": "Looked at",
     },
     fields: {
       label: "label", daily_limit: "requests a day", expires_at: "expiry", disabled: "disabled", key: "key", used: "used today",
-      used_today: "used today", grace_until: "old secret works until", claim_expires_at: "link works until",
+      used_today: "used today", grace_until: "old secret works until", claim_expires_at: "link works until", call: "call",
     },
     fieldIs: (field, value) => `${field}: ${value}`, fieldChanged: (field, before, after) => `${field}: ${before} → ${after}`,
     yes: "yes", no: "no", none: "none",

@@ -12,7 +12,7 @@ use crate::{
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, IMPORTED,
         Imported, ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary,
-        NewKey, Once, PageCursor, Place, REMEMBERED, StoreFuture,
+        NewKey, Note, Once, PageCursor, Place, REMEMBERED, StoreFuture,
     },
 };
 
@@ -199,8 +199,8 @@ impl AdminStore for MemoryStore {
         StoreFuture::ready(Ok(self.0.offer_claim(offer, &by)))
     }
 
-    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {
-        self.0.write_audit(action, None, "{}".to_owned(), &by);
+    fn note(&self, note: Note, by: Actor) -> StoreFuture<()> {
+        self.0.write_audit(note.action, note.key_id, note.detail, &by);
         StoreFuture::ready(Ok(()))
     }
 

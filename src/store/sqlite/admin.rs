@@ -15,8 +15,8 @@ use crate::{
     key::KeyRecord,
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
-        ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Once,
-        StoreFuture,
+        ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note,
+        Once, StoreFuture,
     },
 };
 
@@ -78,10 +78,12 @@ impl AdminStore for SqliteStore {
         self.offer(offer, by)
     }
 
-    fn note(&self, action: &'static str, by: Actor) -> StoreFuture<()> {
+    fn note(&self, note: Note, by: Actor) -> StoreFuture<()> {
         let now = self.0.core.clock.now();
-        let write =
-            move |connection: &Connection| audit::write(connection, now, &by, action, None, "{}");
+        let write = move |connection: &Connection| {
+            let Note { action, key_id, detail } = note;
+            audit::write(connection, now, &by, action, key_id.as_ref(), &detail)
+        };
         self.0.core.queue.call(write, |()| ())
     }
 
