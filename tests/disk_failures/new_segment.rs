@@ -16,7 +16,7 @@ async fn it_and_its_name_are_synced_before_the_first_record() {
     let log = data.join("strace");
     let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
     let calls = "trace=fsync,fdatasync,pwrite64";
-    let tracer = ["strace", "-f", "-y", "-qq", "-e", calls, "-o", log.to_str().unwrap()];
+    let tracer = ["strace", "-D", "-f", "-y", "-qq", "-e", calls, "-o", log.to_str().unwrap()];
     let mut gateway = command(&upstream, &data.join("quota.db")).under(&tracer).start();
     let key = gateway.create_key(serde_json::json!({"daily_limit": 5})).await;
     let url = gateway.url("/v1/chat/completions");
