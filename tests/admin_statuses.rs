@@ -60,7 +60,13 @@ const TABLE: [Row; 15] = [
         "",
         &[200, 400, 401, 403, 404, 409, 412, 413, 429, 503],
     ),
-    row("claimKey", "POST", "/keys/{ref}/claim", "{}", &[201, 400, 401, 403, 404, 413, 429, 503]),
+    row(
+        "claimKey",
+        "POST",
+        "/keys/{ref}/claim",
+        "{}",
+        &[201, 400, 401, 403, 404, 409, 413, 429, 503],
+    ),
     row("getUsage", "GET", "/usage?key={ref}", "", &[200, 400, 401, 403, 404, 429, 503]),
     row(
         "resetUsage",
@@ -102,8 +108,9 @@ async fn send(
 
 /// Makes a call answer this status.
 async fn provoke(row: &Row, status: u16) -> Answer {
+    let is_claim = row.id == "claimKey";
     let fails = match status {
-        409 => Some(StoreErrorKind::Conflict),
+        409 if !is_claim => Some(StoreErrorKind::Conflict),
         503 => Some(StoreErrorKind::Unavailable),
         _ => None,
     };
@@ -116,6 +123,11 @@ async fn provoke(row: &Row, status: u16) -> Answer {
         400 => path += if path.contains('?') { "&unknown=1" } else { "?unknown=1" },
         401 => token = None,
         403 => from = KEPT_OUT,
+        409 if is_claim => {
+            let off = Request::patch(format!("/admin/keys/{id}")).header("x-admin-token", TOKEN);
+            let off = send(&service, off, r#"{"disabled":true}"#.into(), LET_IN).await;
+            assert_eq!(off.status(), 200);
+        }
         413 => body = format!(r#"{{"label":"{}"}}"#, "x".repeat(8 * 1024 * 1024)),
         429 => {
             token = Some("a-wrong-admin-token");

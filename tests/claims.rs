@@ -102,3 +102,30 @@ async fn a_link_of_which_nothing_is_to_be_had_says_why() {
         assert_eq!(refused.status(), 400, "{bad}");
     }
 }
+
+#[tokio::test]
+async fn a_link_that_was_withdrawn_stays_so() {
+    let admin = Admin::new();
+    for (off, on) in [
+        (r#"{"disabled":true}"#, r#"{"disabled":false}"#),
+        (r#"{"expires_at":"2020-01-01"}"#, r#"{"expires_at":null}"#),
+    ] {
+        let (id, _) = admin.create("").await;
+        let path = format!("/admin/keys/{id}");
+        let token = claim(&admin, &id, "").await;
+        assert_eq!(admin.call("PATCH", &path, off).await.status(), 200);
+        let refused = admin.call("POST", &format!("{path}/claim"), "").await;
+        assert_eq!(
+            (refused.status().as_u16(), &refused.json()["code"]),
+            (409, &json!("key_not_active"))
+        );
+        let back = admin.call("PATCH", &path, on).await;
+        assert_eq!((back.status().as_u16(), &back.json()["claim"]), (200, &Value::Null));
+        let gone = post(&admin.store, json!({"token": token, "open": true})).await;
+        assert_eq!(
+            (gone.status().as_u16(), &gone.json()["code"]),
+            (410, &json!("claim_withdrawn"))
+        );
+        claim(&admin, &id, "").await;
+    }
+}

@@ -2,7 +2,9 @@
 
 mod admin_support;
 
-use admin_support::{Admin, Answer, text};
+use admin_support::{Admin, Answer, TOKEN, text};
+use http::Request;
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tower_quota::{
     key::SecretKey,
@@ -99,7 +101,6 @@ async fn lines_that_are_wrong_say_why_and_keep_no_other_from_coming_in() {
         ("label,daily_limit\nx,5\n", "key_sha256"),
         ("key,limit\nx,5\n", "`limit`"),
         ("key,key,daily_limit\na,b,5\n", "twice"),
-        ("key,daily_limit\na,b,5\n", "fields"),
     ] {
         let refused = import(&admin, file, false).await;
         assert_eq!(refused.status(), 400, "{file}");
@@ -118,4 +119,110 @@ async fn an_imported_key_counts_from_its_first_request() {
         let verdict = admin.store.reserve(&QuotaSubject::from(&*record), now).await.unwrap();
         assert_eq!(matches!(verdict, Verdict::Admitted { .. }), admitted);
     }
+}
+
+#[tokio::test]
+async fn what_a_spreadsheet_or_an_editor_makes_of_a_file_comes_in() {
+    let admin = Admin::new();
+    let file = [
+        &b"\xef\xbb\xbfkey, Label ,daily_limit,disabled\r\n"[..],
+        b"trial-key-capitals-1,a,5,FALSE\r\n",
+        b"trial-key-capitals-2,\"b\nc\",5,True\r\n",
+        b"trial-key-too-many-1,d,5,false,,\r\n",
+        b"\r\n",
+        b"trial-key-too-few-01,e\r\n",
+        b"trial-key-latin1-001,caf\xe9,5,false\r\n",
+        b" trial-key-blanks-01 , \xe3\x80\x80wide ,5,\r\n",
+    ]
+    .concat();
+    let request = Request::post("/admin/keys/import").header("x-admin-token", TOKEN);
+    let report = admin.send(request.body(Full::from(file)).unwrap()).await.json();
+    let rows = report["rows"].as_array().unwrap().iter();
+    let told: Vec<_> = rows
+        .map(|row| (row["line"].as_u64().unwrap(), text(&row["outcome"]), row["reason"].clone()))
+        .collect();
+    let lines: Vec<_> = told.iter().map(|(line, outcome, _)| (*line, &**outcome)).collect();
+    assert_eq!(
+        lines,
+        [
+            (2, "new"),
+            (3, "conflict"),
+            (5, "conflict"),
+            (7, "conflict"),
+            (8, "conflict"),
+            (9, "new")
+        ],
+        "{report}"
+    );
+    for (row, word) in [(1, "`label`"), (2, "6 cells"), (3, "2 cells"), (4, "UTF-8")] {
+        assert!(text(&told[row].2).contains(word), "{}", told[row].2);
+    }
+    let listed = admin.get("/admin/keys").await.json();
+    assert_eq!(listed["keys"][1]["label"], " \u{3000}wide ");
+    assert!(find(&admin, "trial-key-blanks-01").await.is_some());
+}
+
+#[tokio::test]
+async fn every_label_goes_out_and_comes_in_as_it_was() {
+    let (from, to) = (Admin::new(), Admin::new());
+    let labels = [
+        " lead",
+        "trail ",
+        "\u{a0}nbsp\u{a0}",
+        "'=1",
+        "' =1",
+        "''",
+        "=1",
+        "@x",
+        "－1",
+        "a,b",
+        "\"",
+        "",
+    ];
+    for label in labels {
+        from.create(&json!({"label": label}).to_string()).await;
+    }
+    let file = from.get("/admin/keys/export").await.text;
+    let report = import(&to, &file, false).await.json();
+    assert_eq!(counts(&report), [&json!(labels.len()), &json!(0), &json!(0)], "{report}");
+    let listed = to.get("/admin/keys").await.json();
+    let came: Vec<_> =
+        listed["keys"].as_array().unwrap().iter().map(|key| text(&key["label"])).collect();
+    assert_eq!(came, labels);
+}
+
+#[tokio::test]
+async fn what_was_revoked_or_cannot_be_named_is_a_conflict() {
+    let admin = Admin::new();
+    let (rotated, key) = admin.create("").await;
+    let (deleted, other) = admin.create("").await;
+    admin.call("POST", &format!("/admin/keys/{rotated}/rotate"), "").await;
+    admin.call("DELETE", &format!("/admin/keys/{deleted}"), "").await;
+    let ids = ["export", "import", "..", "a/b", "a b", &"x".repeat(129)];
+    let rows = ids.iter().enumerate().map(|(n, id)| format!("{id},trial-key-number-{n}00,5\n"));
+    let file = format!("id,key,daily_limit\n,{key},5\n,{other},5\n{}", rows.collect::<String>());
+    let report = import(&admin, &file, false).await.json();
+    assert_eq!(counts(&report), [&json!(0), &json!(0), &json!(2 + ids.len())], "{report}");
+    for (row, id) in [(0, &rotated), (1, &deleted)] {
+        let reason = text(&report["rows"][row]["reason"]);
+        assert!(reason.contains("rotated or deleted") && reason.contains(id.as_str()), "{reason}");
+    }
+    assert!(find(&admin, &key).await.is_none() && find(&admin, &other).await.is_none());
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_large_file_tells_what_happens_then() {
+    let mut file = "id,key,daily_limit\n".to_owned();
+    for n in 0..1200 {
+        file += &format!("k{},trial-key-number-{:05},5\n", n % 1100, n % 700);
+    }
+    let admin = Admin::new();
+    let tried = import(&admin, &file, true).await.json();
+    let done = import(&admin, &file, false).await.json();
+    for (tried, done) in
+        tried["rows"].as_array().unwrap().iter().zip(done["rows"].as_array().unwrap())
+    {
+        assert_eq!(tried, done);
+    }
+    assert_eq!(counts(&done), [&json!(700), &json!(500), &json!(0)]);
 }

@@ -257,3 +257,76 @@ async fn a_file_that_has_no_such_keys_is_refused_and_left_as_it_is() {
         Connection::open(&old).unwrap().query_row(tables, [], |row| row.get(0)).unwrap();
     assert!(!tables.contains("api_keys"), "{tables}");
 }
+
+#[tokio::test]
+async fn what_was_revoked_here_does_not_come_back() {
+    let scene = Scene::new();
+    let old = scene.file(
+        "old.db",
+        &format!(
+            "CREATE TABLE trial_keys (key TEXT PRIMARY KEY, label TEXT, created_at INTEGER NOT NULL);
+             CREATE TABLE daily_usage (day TEXT NOT NULL, trial_key TEXT NOT NULL, requests INTEGER,
+                 PRIMARY KEY (day, trial_key));
+             INSERT INTO trial_keys VALUES ('trial_is_rotated_0001', 'rotated', 0);
+             INSERT INTO trial_keys VALUES ('trial_is_deleted_0001', 'deleted', 0);
+             INSERT INTO trial_keys VALUES ('trial_stays_as_it_is1', 'stays', 0);
+             INSERT INTO daily_usage SELECT '{}', key, 9 FROM trial_keys;",
+            scene.today.minus(1)
+        ),
+    );
+    assert_eq!(scene.import(&old, &[]).0, 0);
+    let mut gateway = scene.start();
+    let path = "/admin/keys/trial_is_rotated_0001/rotate";
+    gateway.admin(Method::POST, path, &json!({})).await;
+    gateway.admin(Method::DELETE, "/admin/keys/trial_is_deleted_0001", &Value::Null).await;
+    gateway.kill9();
+
+    for args in [&["--dry-run"][..], &[]] {
+        let (code, again) = scene.import(&old, args);
+        assert_eq!(code, 1, "{again}");
+        assert!(last(&again).starts_with("0 new, 1 unchanged, 2 conflicts"), "{again}");
+        assert_eq!(again.matches("was rotated or deleted here").count(), 2, "{again}");
+    }
+    let gateway = scene.start();
+    for (key, status) in [
+        ("trial_is_rotated_0001", 401),
+        ("trial_is_deleted_0001", 401),
+        ("trial_stays_as_it_is1", 200),
+    ] {
+        assert_eq!(chat(&gateway, key).await, status, "{key}");
+    }
+    let path = format!("/admin/usage?day={}", scene.today.minus(1));
+    let usage = gateway.admin(Method::GET, &path, &Value::Null).await;
+    assert_eq!(usage["total_requests"], 27, "counted once");
+}
+
+#[tokio::test]
+async fn columns_in_any_case_and_times_in_any_form_are_understood() {
+    let scene = Scene::new();
+    let old = scene.file(
+        "old.db",
+        "CREATE TABLE Trial_Keys (Key TEXT PRIMARY KEY, Label TEXT, Created_At REAL, Daily_Limit INTEGER,
+             Is_Active INTEGER, Expires_At TEXT);
+         CREATE TABLE daily_usage (day TEXT, trial_key TEXT, requests INTEGER);
+         CREATE TABLE usage_logs (key_id INTEGER, timestamp INTEGER);
+         CREATE TABLE request_logs (Trial_Key TEXT, Timestamp REAL);
+         INSERT INTO Trial_Keys VALUES ('trial_is_switched_off', 'off', 1739200800.25, 5, 0, NULL);
+         INSERT INTO Trial_Keys VALUES ('trial_is_past_its_end', 'late', 'junk', 5, 1, '2020/02/10');
+         INSERT INTO Trial_Keys VALUES ('trial_works_as_before', 'works', NULL, 5, 1, NULL);
+         INSERT INTO request_logs SELECT 'trial_works_as_before', unixepoch('now') + 0.25;",
+    );
+    let (code, done) = scene.import(&old, &[]);
+    assert_eq!((code, last(&done)), (0, "3 new, 0 unchanged, 0 conflicts"), "{done}");
+    assert!(done.contains("usage_logs does not name keys"), "{done}");
+    let gateway = scene.start();
+    let listed = keys(&gateway).await;
+    assert_eq!(listed[0]["created_at"], "2025-02-10T15:20:00Z");
+    assert_eq!(listed[2]["used_today"], 1, "an empty table of sums has none");
+    for (key, status) in [
+        ("trial_is_switched_off", 403),
+        ("trial_is_past_its_end", 403),
+        ("trial_works_as_before", 200),
+    ] {
+        assert_eq!(chat(&gateway, key).await, status, "{key}");
+    }
+}

@@ -130,3 +130,62 @@ async fn a_key_that_is_typed_in_twice_keeps_its_first_row() {
     eventually("the second row's hashing", || async { !is_on_disk(&gateway, KEY) }).await;
     assert_eq!(status(&gateway, KEY).await, 429);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_of_any_bytes_are_listed_once_in_every_order() {
+    let gateway = Gateway::demo();
+    let labels = [
+        "x'b0a1'",
+        "x'ff00ff'",
+        "cast(x'c4e3' as text)",
+        "cast(x'ff' as text)",
+        "x'6162'",
+        "7",
+        "NULL",
+        "'ab'",
+        "'中文'",
+    ];
+    for (n, label) in labels.iter().enumerate() {
+        let sql = format!(
+            "INSERT INTO api_keys (key, label, daily_limit, expires_at)
+             VALUES ('trial-key-manual-{n:03}', {label}, 5, '2999-01-01')"
+        );
+        file(&gateway).execute_batch(&sql).unwrap();
+    }
+    for sort in ["issued", "newest", "label", "nearest_limit"] {
+        for limit in [1, 2, 4] {
+            let (mut seen, mut next) = (Vec::new(), String::new());
+            while seen.len() <= labels.len() {
+                let path = format!("/admin/keys?sort={sort}&limit={limit}{next}");
+                let page = gateway.admin(Method::GET, &path, &Value::Null).await;
+                let keys = page["keys"].as_array().unwrap().iter();
+                seen.extend(keys.map(|key| key["id"].as_str().unwrap().to_owned()));
+                match &page["next"] {
+                    Value::Null => break,
+                    cursor => next = format!("&after={}", cursor.to_string().trim_matches('"')),
+                }
+            }
+            seen.sort();
+            seen.dedup();
+            assert_eq!(seen.len(), labels.len(), "{sort}, {limit} at once");
+        }
+    }
+    let none =
+        gateway.admin(Method::GET, "/admin/keys?sort=label&state=expired&limit=1", &Value::Null);
+    assert_eq!(none.await["count"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_in_the_place_of_one_withdraws_its_claim() {
+    let gateway = Gateway::demo();
+    let made = gateway.admin(Method::POST, "/admin/keys", &json!({"label": "a"})).await;
+    let id = made["id"].as_str().unwrap();
+    let claim = gateway.admin(Method::POST, &format!("/admin/keys/{id}/claim"), &json!({})).await;
+    let token = claim["url"].as_str().unwrap().split_once('#').unwrap().1.to_owned();
+    let sql = format!("UPDATE api_keys SET key = '{KEY}', key_hash = NULL WHERE id = '{id}'");
+    file(&gateway).execute_batch(&sql).unwrap();
+    assert_eq!(status(&gateway, KEY).await, 200);
+    let body = json!({"token": token, "open": true}).to_string();
+    let opened = Client::http1().send(Method::POST, &gateway.url("/claim"), &[], body).await;
+    assert_eq!((opened.status.as_u16(), &*opened.code()), (410, "claim_withdrawn"));
+}

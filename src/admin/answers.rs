@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -28,25 +28,25 @@ struct Kept {
 }
 
 /// A request's place, which is given up unless it is answered.
-pub(super) struct Place<'a> {
-    answers: &'a Answers,
+pub(super) struct Place {
+    answers: Arc<Answers>,
     once: Once,
 }
 
 impl Answers {
     /// The answer to the request if it was given before; else the request's place.
     pub(super) fn begin(
-        &self,
+        self: &Arc<Self>,
         once: Once,
         now: SystemTime,
-    ) -> Result<Result<Bytes, Place<'_>>, Refusal> {
+    ) -> Result<Result<Bytes, Place>, Refusal> {
         let mut kept = self.lock();
         let is_old = |kept: &Kept| now.duration_since(kept.begun).is_ok_and(|age| age > KEPT_FOR);
         kept.retain(|kept| kept.answer.is_none() || !is_old(kept));
         match kept.iter().find(|kept| kept.once.name() == once.name()) {
             None => {
                 kept.push_back(Kept { once, begun: now, answer: None });
-                Ok(Err(Place { answers: self, once }))
+                Ok(Err(Place { answers: self.clone(), once }))
             }
             Some(known) if known.once != once => Err(Refusal::other_request()),
             Some(Kept { answer: Some(answer), .. }) => Ok(Ok(answer.clone())),
@@ -59,7 +59,7 @@ impl Answers {
     }
 }
 
-impl Place<'_> {
+impl Place {
     /// Keeps the answer, and forgets the oldest ones that there is no room for beside it.
     pub(super) fn keep(self, answer: Bytes) {
         let mut kept = self.answers.lock();
@@ -76,7 +76,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.answers.lock().retain(|kept| kept.once != self.once || kept.answer.is_some());
     }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_oldest_answers_make_room_and_old_ones_are_forgotten() {
-        let (answers, now) = (Answers::default(), SystemTime::now());
+        let (answers, now) = (Arc::new(Answers::default()), SystemTime::now());
         let known = |name: &str, now| matches!(answers.begin(once(name, ""), now), Ok(Ok(_)));
         for name in ["a", "b", "c"] {
             let place = answers.begin(once(name, ""), now).unwrap().err().unwrap();
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_request_that_was_not_answered_may_come_again() {
-        let (answers, now) = (Answers::default(), SystemTime::now());
+        let (answers, now) = (Arc::new(Answers::default()), SystemTime::now());
         let place = answers.begin(once("a", ""), now).unwrap().err().unwrap();
         assert!(answers.begin(once("a", ""), now).is_err());
         assert!(answers.begin(once("a", "other"), now).is_err());

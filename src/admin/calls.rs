@@ -60,7 +60,8 @@ where
             "claimKey",
             "Make a link by which somebody gets the key",
             Shared::claim_key,
-        ),
+        )
+        .refuses(Refusal::key_is_off()),
         Call::new(Method::GET, "/usage", "getUsage", "What was used", Shared::usage)
             .refuses(Refusal::unknown_key()),
         Call::new(

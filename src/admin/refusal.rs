@@ -94,6 +94,12 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, KIND, "claim_not_found", "No such link.")
     }
 
+    /// A key that does not work cannot be claimed.
+    pub(super) fn key_is_off() -> Self {
+        let message = "The key is disabled or expired, so nobody could claim it.";
+        Self::new(StatusCode::CONFLICT, KIND, "key_not_active", message)
+    }
+
     /// Why a claim that is not open gives nothing.
     pub(super) fn claim_is_over(state: ClaimState) -> Self {
         let (code, message) = match state {

@@ -51,6 +51,11 @@ impl KeyRecord {
         }
     }
 
+    /// Whether the key is neither switched off nor expired at this instant.
+    pub(crate) fn works(&self, at: SystemTime) -> bool {
+        !self.disabled && !self.is_expired(at)
+    }
+
     /// Whether the key has expired at this instant.
     pub fn is_expired(&self, at: SystemTime) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= at)

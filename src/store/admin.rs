@@ -2,7 +2,7 @@ use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use super::{
     Changed, ClaimOffer, Created, Imported, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
-    KeySummary, Once, StoreFuture, UsageReader,
+    KeySummary, OnIssued, Once, StoreFuture, UsageReader,
 };
 use crate::{
     clock::Day,
@@ -17,8 +17,16 @@ pub trait AdminStore: UsageReader {
     /// Issues keys, all or none.
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>>;
 
-    /// Issues keys, all or none, unless the same request has done so within the last 24 hours.
-    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created>;
+    /// Issues keys, all or none, unless the same request has done so within the last 24 hours. When
+    /// they are issued `on_issued` is told, before the future is ready and whether or not anybody
+    /// still waits for it.
+    fn create_once(
+        &self,
+        keys: Vec<NewKey>,
+        once: Once,
+        by: Actor,
+        on_issued: OnIssued,
+    ) -> StoreFuture<Created>;
 
     /// Takes over keys that were issued elsewhere, and tells of each what came of it. Those that are
     /// known already stay as they are, so that importing twice changes nothing. A dry run tells the
@@ -194,8 +202,14 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         (**self).create(keys, by)
     }
 
-    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
-        (**self).create_once(keys, once, by)
+    fn create_once(
+        &self,
+        keys: Vec<NewKey>,
+        once: Once,
+        by: Actor,
+        on_issued: OnIssued,
+    ) -> StoreFuture<Created> {
+        (**self).create_once(keys, once, by, on_issued)
     }
 
     fn import(

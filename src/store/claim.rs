@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Actor, KeyRef, KeySummary, StoreFuture};
+use super::{Actor, KeyChange, KeyRef, KeySummary, StoreFuture};
 use crate::{
     clock::rfc3339,
-    key::{ClaimToken, DailyLimit, SecretKey},
+    key::{ClaimToken, DailyLimit, KeyRecord, SecretKey},
 };
 
 /// A claim that is made for a key.
@@ -67,8 +67,8 @@ pub enum ClaimState {
     Opened(SystemTime),
     /// Its time is over.
     Expired,
-    /// Another has taken its place, or its key is gone, switched off, expired or has got another
-    /// secret.
+    /// Another has taken its place, or its key is gone, is or was switched off or expired, or has got
+    /// another secret.
     Withdrawn,
 }
 
@@ -109,6 +109,21 @@ pub(crate) const OFFERED: &str = "key.claim.offer";
 /// What the audit trail calls it.
 pub(crate) const OPENED: &str = "key.claim.open";
 
+/// Whether a change withdraws the key's claims that were not opened: the key gets another secret, or
+/// does not work before or after it.
+pub(crate) fn withdraws_claims(
+    change: &KeyChange,
+    before: &KeyRecord,
+    after: &KeyRecord,
+    now: SystemTime,
+) -> bool {
+    match change {
+        KeyChange::Rotate(_) | KeyChange::Delete => true,
+        KeyChange::Update(_) => !before.works(now) || !after.works(now),
+        KeyChange::ResetUsage => false,
+    }
+}
+
 impl ClaimState {
     /// The state of a claim of this key.
     pub(crate) fn of(
@@ -117,7 +132,7 @@ impl ClaimState {
         key: Option<&KeySummary>,
         now: SystemTime,
     ) -> Self {
-        let works = key.is_some_and(|key| !key.record.disabled && !key.record.is_expired(now));
+        let works = key.is_some_and(|key| key.record.works(now));
         match claim.opened_at {
             Some(at) => Self::Opened(at),
             None if withdrawn || !works => Self::Withdrawn,

@@ -41,6 +41,8 @@ pub enum Imported {
     Unchanged(KeyId),
     /// Another key has its id.
     IdTaken,
+    /// It was known once, and has been rotated away from this record or deleted with it. It stays so.
+    Revoked(KeyId),
 }
 
 impl ImportedKey {
@@ -98,8 +100,10 @@ impl ImportedKey {
             }
         };
         key.id = match column("id") {
-            Some(id) if SecretKey::parse(id).is_err() => {
-                return Err(InvalidColumn::new("id", "must be 1 to 256 visible ASCII characters"));
+            Some(id) if !is_id(id) => {
+                let expected =
+                    "must be 1 to 128 ASCII letters, digits, `-`, `_` or `.`, and no word of paths";
+                return Err(InvalidColumn::new("id", expected));
             }
             id => id.map(KeyId::from),
         };
@@ -115,7 +119,8 @@ impl ImportedKey {
             text.map(read).transpose()
         };
         (key.created_at, key.expires_at) = (time("created_at")?, time("expires_at")?);
-        key.disabled = match column("disabled") {
+        // Spreadsheets write it in capitals.
+        key.disabled = match column("disabled").map(str::to_ascii_lowercase).as_deref() {
             None | Some("false" | "0") => false,
             Some("true" | "1") => true,
             Some(_) => return Err(InvalidColumn::new("disabled", "must be true or false")),
@@ -135,6 +140,13 @@ impl ImportedKey {
             ..KeyRecord::new(id, self.daily_limit)
         }
     }
+}
+
+/// Whether a path can name the id.
+fn is_id(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_word = text.bytes().all(|byte| byte == b'.') || ["export", "import"].contains(&text);
+    text.len() <= 128 && text.bytes().all(is_plain) && !is_word
 }
 
 fn is_line(text: &str) -> bool {

@@ -45,7 +45,7 @@ mod usage;
 
 pub use admin::{Actor, AdminStore, AuditEntry, AuditQuery, KeyRef, NewKey, Note};
 pub use claim::{Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, Opening};
-pub(crate) use claim::{OFFERED, OPENED, offer_detail};
+pub(crate) use claim::{OFFERED, OPENED, offer_detail, withdraws_claims};
 pub use draft::Abandoned;
 pub(crate) use draft::{Draft, Upload};
 pub use edit::{Changed, KeyChange, KeyEdit, KeyPatch, Rotation};
@@ -54,7 +54,7 @@ pub(crate) use import::IMPORTED;
 pub use import::{Imported, ImportedKey, InvalidColumn};
 pub use keys::KeyStore;
 pub(crate) use once::REMEMBERED;
-pub use once::{Created, Once};
+pub use once::{Created, OnIssued, Once};
 pub(crate) use page::Place;
 pub use page::{InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, PageCursor};
 pub use quota::{Charge, QuotaStore, QuotaSubject, Refund, Standing, Verdict};

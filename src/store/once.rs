@@ -29,6 +29,9 @@ pub enum Created {
     OtherRequest,
 }
 
+/// Is told of the keys that were issued once they are, also if nobody waits for that any more.
+pub type OnIssued = Box<dyn FnOnce(&[KeyRecord]) + Send>;
+
 impl Once {
     /// The request that whoever has this token has given this name. `request` is all that it asks
     /// for.

@@ -16,8 +16,8 @@ pub struct KeyPageQuery {
     pub limit: usize,
     /// Where the page before ended: its [`KeyPage::next`].
     pub after: Option<PageCursor>,
-    /// Only keys whose label, id or masked key holds this text, in any case; or the key of this
-    /// text, or those whose SHA-256 begins with these hexadecimal digits, of which there must be eight.
+    /// Only keys whose label, id or masked key holds this text, ASCII letters in any case; or the key
+    /// of this text, or those whose SHA-256 begins with these hexadecimal digits, of which there must be eight.
     pub search: Option<String>,
     /// In which order.
     pub sort: KeySort,
@@ -74,8 +74,8 @@ pub struct PageCursor(pub(crate) Place);
 pub(crate) enum Place {
     /// This number, as issued or the other way round.
     Number(u64),
-    /// This label and number.
-    Label(String, u64),
+    /// This label, as its bytes are stored, and number.
+    Label(Vec<u8>, u64),
     /// This share of the limit and number.
     Share(f64, u64),
     /// This number, among those without a share.
@@ -89,7 +89,7 @@ impl KeySummary {
         let limit = self.record.daily_limit.get();
         match sort {
             KeySort::Issued | KeySort::Newest => Place::Number(number),
-            KeySort::Label => Place::Label(self.record.label.clone(), number),
+            KeySort::Label => Place::Label(self.record.label.clone().into(), number),
             KeySort::NearestLimit if limit > 0 && self.used_today > 0 => {
                 Place::Share(self.used_today as f64 / f64::from(limit), number)
             }
@@ -140,7 +140,7 @@ impl fmt::Display for PageCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Place::Number(number) => write!(f, "{number}"),
-            Place::Label(label, number) => write!(f, "l{number}.{}", hex(label.as_bytes())),
+            Place::Label(label, number) => write!(f, "l{number}.{}", hex(label)),
             Place::Share(share, number) => write!(f, "s{number}.{:016x}", share.to_bits()),
             Place::NoShare(number) => write!(f, "n{number}"),
         }
@@ -177,7 +177,7 @@ fn place(text: &str) -> Option<Place> {
     }
     if let Some(rest) = text.strip_prefix('l') {
         let (digits, label) = rest.split_once('.')?;
-        return Some(Place::Label(String::from_utf8(unhex(label)?).ok()?, number(digits)?));
+        return Some(Place::Label(unhex(label)?, number(digits)?));
     }
     if let Some(rest) = text.strip_prefix('s') {
         let (digits, share) = rest.split_once('.')?;
@@ -229,7 +229,6 @@ mod tests {
             "x",
             "l1",
             "l1.6",
-            "l1.ff",
             "s1.00",
             "s1.7ff0000000000000",
             "n",

@@ -8,8 +8,8 @@ use tower_quota::{
     key::KeyRecord,
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
-        ImportedKey, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note, Once,
-        RequestQuery, RequestRow, StoreFuture, UsageQuery, UsageReader, UsageReport,
+        ImportedKey, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note, OnIssued,
+        Once, RequestQuery, RequestRow, StoreFuture, UsageQuery, UsageReader, UsageReport,
         memory::MemoryStore,
     },
 };
@@ -55,8 +55,14 @@ impl AdminStore for FailingStore {
         self.writes(|store| store.create(keys, by))
     }
 
-    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
-        self.writes(|store| store.create_once(keys, once, by))
+    fn create_once(
+        &self,
+        keys: Vec<NewKey>,
+        once: Once,
+        by: Actor,
+        on_issued: OnIssued,
+    ) -> StoreFuture<Created> {
+        self.writes(|store| store.create_once(keys, once, by, on_issued))
     }
 
     fn import(

@@ -128,7 +128,9 @@ async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) 
 async fn a_request_that_comes_again_issues_nothing(store: impl Store) {
     let batch = |first: &str| vec![new_key(first, "a"), new_key(&format!("{first}-more"), "b")];
     let once = |token, name, request: &str| Once::new(token, name, request.as_bytes());
-    let create = async |first, once| store.create_once(batch(first), once, Actor::default()).await;
+    let create = async |first, once| {
+        store.create_once(batch(first), once, Actor::default(), Box::new(|_| ())).await
+    };
     let first = create("trial-key-first-123", once("ops", "n", "two keys")).await.unwrap();
     let Created::Issued(records) = first else { panic!("{first:?}") };
     let ids = records.iter().map(|record| record.id.clone()).collect();

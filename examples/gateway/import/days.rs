@@ -6,16 +6,21 @@ use std::{
 };
 
 use rusqlite::{Connection, Row};
-use tower_quota::clock::{Calendar, Day, parse_timestamp};
+use tower_quota::{
+    clock::{Calendar, Day, parse_timestamp},
+    key::{KeyHash, SecretKey},
+};
 
 use super::original::{columns, text};
 
-/// Requests by key, or by its hash, and day.
+/// Requests by key and day.
 pub(super) struct Days {
-    by_key: HashMap<String, BTreeMap<Day, u64>>,
+    by_key: HashMap<KeyHash, BTreeMap<Day, u64>>,
     today: Day,
     unreadable: usize,
     future: usize,
+    /// Tables that do not say whose the requests were.
+    nameless: Vec<&'static str>,
 }
 
 /// Where days or requests stand.
@@ -31,23 +36,27 @@ pub(super) fn read(
     calendar: &Calendar,
     today: Day,
 ) -> rusqlite::Result<Days> {
-    let mut days = Days { by_key: HashMap::new(), today, unreadable: 0, future: 0 };
+    let mut days =
+        Days { by_key: HashMap::new(), today, unreadable: 0, future: 0, nameless: Vec::new() };
     let mut counted = Vec::new();
-    let mut has_sums = false;
+    let mut sums = 0;
     for table in TABLES {
         let columns = columns(connection, table)?;
-        let Some(key) = KEY.into_iter().find(|name| columns.contains(*name)) else {
-            continue;
-        };
-        if columns.contains("day") && columns.contains("requests") {
-            has_sums = true;
-            let sql = format!("SELECT {key}, day, requests FROM {table}");
-            days.add_rows(connection, &sql, |day| day.parse().ok())?;
-        } else if let Some(time) = TIME.into_iter().find(|name| columns.contains(*name)) {
-            counted.push(format!("SELECT {key}, {time}, 1 FROM {table}"));
+        let has_sums = columns.contains("day") && columns.contains("requests");
+        let time = TIME.into_iter().find(|name| columns.contains(*name));
+        match (KEY.into_iter().find(|name| columns.contains(*name)), time) {
+            (Some(key), _) if has_sums => {
+                let sql = format!("SELECT {key}, day, requests FROM {table}");
+                sums += days.add_rows(connection, &sql, |day| day.parse().ok())?;
+            }
+            (Some(key), Some(time)) => {
+                counted.push(format!("SELECT {key}, {time}, 1 FROM {table}"));
+            }
+            (None, _) if !columns.is_empty() => days.nameless.push(table),
+            _ => {}
         }
     }
-    for sql in counted.iter().filter(|_| !has_sums) {
+    for sql in counted.iter().filter(|_| sums == 0) {
         let day = |time: SystemTime| calendar.window(time).day;
         days.add_rows(connection, sql, |time| parse_timestamp(time).map(day))?;
     }
@@ -55,24 +64,27 @@ pub(super) fn read(
 }
 
 impl Days {
+    /// Returns how many there were.
     fn add_rows(
         &mut self,
         connection: &Connection,
         sql: &str,
         day: impl Fn(&str) -> Option<Day>,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<usize> {
         let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([])?;
+        let (mut rows, mut count) = (statement.query([])?, 0);
         while let Some(row) = rows.next()? {
             self.add(row, &day)?;
+            count += 1;
         }
-        Ok(())
+        Ok(count)
     }
 
     fn add(&mut self, row: &Row<'_>, day: impl Fn(&str) -> Option<Day>) -> rusqlite::Result<()> {
         let column = |at| row.get_ref(at).map(text);
         let requests = column(2)?.and_then(|text| text.parse::<u32>().ok()).map(u64::from);
-        match (column(0)?, column(1)?.and_then(|text| day(&text)), requests) {
+        let key = column(0)?.and_then(|text| hash(&text));
+        match (key, column(1)?.and_then(|text| day(&text)), requests) {
             (_, _, Some(0)) => {}
             (Some(_), Some(day), Some(_)) if day > self.today => self.future += 1,
             (Some(key), Some(day), Some(requests)) => {
@@ -84,9 +96,9 @@ impl Days {
         Ok(())
     }
 
-    /// The days of this key, or of this hash.
-    pub(super) fn take(&mut self, key: &str) -> BTreeMap<Day, u64> {
-        self.by_key.remove(key).unwrap_or_default()
+    /// The days of this key.
+    pub(super) fn take(&mut self, key: KeyHash) -> BTreeMap<Day, u64> {
+        self.by_key.remove(&key).unwrap_or_default()
     }
 
     /// What nobody has taken, and what could not be.
@@ -98,6 +110,15 @@ impl Days {
             (self.unreadable, "rows of use that cannot be read"),
         ];
         let some = left_out.into_iter().filter(|(count, _)| *count > 0);
-        some.map(|(count, what)| format!("{count} {what} were left out")).collect()
+        let some = some.map(|(count, what)| format!("{count} {what} were left out"));
+        let nameless = self.nameless.iter();
+        let nameless =
+            nameless.map(|table| format!("{table} does not name keys, and was left out"));
+        some.chain(nameless).collect()
     }
+}
+
+/// The hash of a key that is named by its text or by its hash.
+fn hash(name: &str) -> Option<KeyHash> {
+    KeyHash::from_hex(name).or_else(|| Some(SecretKey::parse(name).ok()?.hash()))
 }

@@ -18,7 +18,8 @@ use original::{Original, OriginalKey};
 /// Tells of each key what came of it. Fails if one could not be taken over.
 pub(crate) async fn run(settings: &Settings, import: &Import) -> Result<ExitCode, BoxError> {
     let original = original::read(&import.file, settings.daily_limit, &settings.calendar)?;
-    let imported = if import.dry_run && !settings.database.exists() {
+    let is_there = settings.database.metadata().is_ok_and(|file| file.len() > 0);
+    let imported = if import.dry_run && !is_there {
         let empty =
             MemoryStore::with_time(settings.calendar.clone(), tower_quota::clock::SystemClock);
         take_over(&empty, &original, true).await?
@@ -51,7 +52,11 @@ fn tell(original: &Original, imported: Vec<Imported>, dry_run: bool) -> ExitCode
     for key in &original.keys {
         let told = match &key.read {
             Err(error) => Err(error.to_string()),
-            Ok(_) => imported.next().ok_or_else(|| "nothing is known of it".to_owned()),
+            Ok(_) => match imported.next() {
+                Some(Imported::Revoked(id)) => Err(format!("was rotated or deleted here ({id})")),
+                Some(known @ (Imported::New(_) | Imported::Unchanged(_))) => Ok(known),
+                _ => Err("nothing is known of it".to_owned()),
+            },
         };
         let (count, outcome) = match &told {
             Ok(Imported::New(_)) => (&mut new, "new"),

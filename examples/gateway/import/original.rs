@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, types::ValueRef};
 use tower::BoxError;
 use tower_quota::{
-    clock::Calendar,
+    clock::{Calendar, parse_timestamp},
     key::DailyLimit,
     store::{ImportedKey, InvalidColumn},
 };
@@ -88,6 +88,8 @@ type Columns = HashMap<String, String>;
 
 fn key(row: &Columns, default: DailyLimit, days: &mut Days) -> Result<ImportedKey, InvalidColumn> {
     let column = |name: &str| row.get(name).map(String::as_str);
+    // When it was made is nice to know, and no reason to leave it behind.
+    let made_at = column("created_at").filter(|text| parse_timestamp(text).is_some());
     let number = |name: &str| column(name)?.parse::<i64>().ok();
     let is_off = !matches!(column("is_active"), None | Some("1" | "true"))
         || number("total_quota").is_some_and(|total| number("used_quota") >= Some(total));
@@ -99,25 +101,23 @@ fn key(row: &Columns, default: DailyLimit, days: &mut Days) -> Result<ImportedKe
         "label" => column("label").or(column("name")),
         "daily_limit" => column("daily_limit").or(Some(&default)),
         "disabled" if is_off => Some("true"),
+        "created_at" => made_at,
         name => column(name),
     })?;
-    key.used = [column("key"), column("key_hash")]
-        .into_iter()
-        .flatten()
-        .flat_map(|name| days.take(name))
-        .collect();
+    key.used = days.take(key.hash).into_iter().collect();
     Ok(key)
 }
 
-/// The names of a table's columns; none if there is no such table.
+/// The names of a table's columns in small letters, as SQLite takes them in any; none if there is no such
+/// table.
 pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<HashSet<String>> {
-    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    let mut statement = connection.prepare("SELECT lower(name) FROM pragma_table_info(?1)")?;
     statement.query_map([table], |row| row.get(0))?.collect()
 }
 
 fn rows(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Columns>> {
     let mut statement = connection.prepare(&format!("SELECT * FROM {table}"))?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().into_iter().map(str::to_lowercase).collect();
     let read = |row: &rusqlite::Row<'_>| {
         let mut columns = Columns::new();
         for (at, name) in names.iter().enumerate() {

@@ -26,7 +26,7 @@ impl Csv {
     /// would obey becomes a space.
     fn text(&mut self, text: &str) {
         let text = &*text.replace(char::is_control, " ");
-        let formula = text.trim_start().starts_with(FORMULA);
+        let formula = is_formula(text);
         let quoted = formula || text.contains([',', '"']) || text.trim() != text;
         if !quoted {
             return self.0.push_str(text);
@@ -46,8 +46,13 @@ impl Csv {
 
 /// The text that a cell of ours stands for.
 pub(in crate::admin) fn unescaped(cell: &str) -> &str {
-    let bare = cell.strip_prefix('\'').filter(|bare| bare.trim_start().starts_with(FORMULA));
-    bare.unwrap_or(cell)
+    cell.strip_prefix('\'').filter(|bare| is_formula(bare)).unwrap_or(cell)
+}
+
+/// Whether a spreadsheet would run the text, or take one off that has been kept from it.
+fn is_formula(text: &str) -> bool {
+    let begins_after = |letter: char| letter == '\'' || letter.is_whitespace();
+    text.trim_start_matches(begins_after).starts_with(FORMULA)
 }
 
 /// How formulas begin, in ASCII and in the full-width forms that spreadsheets take too.
@@ -95,10 +100,10 @@ mod tests {
         for text in ["+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"] {
             assert!(cell(text).starts_with("\"'"), "{text:?}");
         }
-        for text in ["=1", " =1", "'=1", "'", "plain"] {
+        for text in ["=1", " =1", "'=1", "' =1", " '=1", "''=1", "'", "'plain", "plain"] {
             let cell = cell(text);
             let bare = cell.trim_end_matches("\r\n").trim_matches('"');
-            assert!(text.starts_with('\'') || unescaped(bare) == text, "{text:?}");
+            assert_eq!(unescaped(bare), text);
         }
     }
 }

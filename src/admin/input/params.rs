@@ -114,9 +114,9 @@ field!(
 field!(
     /// What is looked for; an empty text finds everything.
     SearchText(String),
-    "a text",
-    |value| value.as_str().map(str::to_owned),
-    {"type": "string"}
+    "a text without control characters",
+    |value| value.as_str().filter(|text| !text.contains(char::is_control)).map(str::to_owned),
+    {"type": "string", "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 );
 
 fn is_word(text: &str) -> bool {

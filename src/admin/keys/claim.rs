@@ -41,9 +41,13 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         asked: Asked<KeyRef, Nothing, Json<ClaimWanted>>,
     ) -> Result<Created<Json<ClaimLink>>, Refusal> {
+        let key = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?.record;
+        if !key.works(self.store.now()) {
+            return Err(Refusal::key_is_off());
+        }
         let time = asked.body.0.expires_in_seconds.map_or(A_WEEK, |ClaimTime(time)| time);
         let (token, expires_at) = (ClaimToken::generate(), self.store.now() + time);
-        let offer = ClaimOffer::new(asked.path, token.clone(), expires_at);
+        let offer = ClaimOffer::new(KeyRef::new(key.id.as_str()), token.clone(), expires_at);
         let token_id = asked.by.token_id.clone();
         let offered = self.store.offer_claim(offer, asked.by).await?;
         let id = offered.ok_or_else(Refusal::unknown_key)?.record.id;

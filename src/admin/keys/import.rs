@@ -1,25 +1,30 @@
 //! Keys from a CSV file, such as an export.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
-        call::{Asked, FromBody, Json},
-        csv::unescaped,
+        call::{Asked, Json},
         input::Only,
         refusal::Refusal,
         service::Shared,
     },
-    export::COLUMNS,
+    lines::{File, Line},
 };
 use crate::{
     error::Reject,
-    key::KeyId,
-    store::{AdminStore, Imported, ImportedKey},
+    key::{KeyHash, KeyId},
+    store::{Actor, AdminStore, Imported, ImportedKey},
 };
+
+/// So many lines are taken over at once, so that others need not wait for a large file.
+const AT_ONCE: usize = 500;
 
 /// Whether it is tried only.
 #[derive(Deserialize, JsonSchema)]
@@ -29,11 +34,8 @@ pub(in crate::admin) struct ImportWanted {
     dry_run: Option<Only>,
 }
 
-/// A CSV file with a header line.
-pub(in crate::admin) struct File(Vec<Result<ImportedKey, (String, String)>>);
-
 /// What came, or would come, of an import.
-#[derive(Serialize, JsonSchema)]
+#[derive(Default, Serialize, JsonSchema)]
 pub(in crate::admin) struct ImportReport {
     dry_run: bool,
     new: usize,
@@ -45,8 +47,8 @@ pub(in crate::admin) struct ImportReport {
 /// What came of one line.
 #[derive(Serialize, JsonSchema)]
 struct Row {
-    /// Its number in the file; the header is line 1.
-    line: usize,
+    /// Where it begins in the file; the header is line 1.
+    line: u64,
     outcome: Outcome,
     id: Option<KeyId>,
     label: String,
@@ -62,52 +64,11 @@ enum Outcome {
     Conflict,
 }
 
-impl FromBody for File {
-    const READ: bool = true;
-    const CONTENT_TYPE: &'static str = "text/csv";
-    const MOST: usize = 8 * 1024 * 1024;
-
-    fn from_body(body: &[u8]) -> Result<Self, Refusal> {
-        let bad = |message: String| Refusal::invalid_csv(message);
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(body);
-        let header = reader.headers().map_err(|error| bad(error.to_string()))?;
-        let columns: HashMap<String, usize> =
-            header.iter().enumerate().map(|(at, name)| (plain(name), at)).collect();
-        if let Some(unknown) = columns.keys().find(|name| !COLUMNS.contains(&&***name)) {
-            return Err(Refusal::unknown(unknown));
-        }
-        if columns.len() < header.len() {
-            return Err(bad("A column stands twice in the header.".to_owned()));
-        }
-        if !columns.contains_key("key") && !columns.contains_key("key_sha256") {
-            return Err(Refusal::missing("key` or `key_sha256"));
-        }
-        let rows = reader.into_records().map(|record| {
-            let record = record.map_err(|error| bad(error.to_string()))?;
-            let cell = |name: &str| columns.get(name).and_then(|at| record.get(*at));
-            let label = cell("label").map_or("", unescaped);
-            let key = ImportedKey::from_columns(|name| match name {
-                "label" => Some(label),
-                _ => cell(name),
-            });
-            Ok(key.map_err(|error| (label.to_owned(), format!("{error}."))))
-        });
-        rows.collect::<Result<_, Refusal>>().map(Self)
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
-        let example = "key,label,daily_limit\r\ntrial-key-manual-123,Alice,200\r\n";
-        Some(json_schema!({"type": "string", "enum": [example]}))
-    }
-
-    fn is_needed() -> bool {
-        true
-    }
-}
-
-/// A name without the mark that some programs put before a file.
-fn plain(name: &str) -> String {
-    name.trim_start_matches('\u{feff}').to_lowercase()
+/// What the lines so far would have made.
+#[derive(Default)]
+struct Before {
+    keys: HashMap<KeyHash, KeyId>,
+    ids: HashSet<KeyId>,
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
@@ -116,38 +77,79 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         asked: Asked<(), ImportWanted, File>,
     ) -> Result<Json<ImportReport>, Refusal> {
         let dry_run = asked.query.dry_run.is_some_and(|Only(dry_run)| dry_run);
-        let File(lines) = asked.body;
-        let keys = lines.iter().filter_map(|line| line.as_ref().ok().cloned()).collect();
-        let token_id = asked.by.token_id.clone();
-        let mut imported = self.store.import(keys, dry_run, asked.by).await?.into_iter();
-        let rows: Vec<Row> = lines
-            .into_iter()
-            .enumerate()
-            .map(|(at, line)| match line {
-                Ok(key) => Row::told(at + 2, key.label, imported.next()),
-                Err((label, reason)) => Row::conflict(at + 2, label, reason),
-            })
-            .collect();
-        let count = |outcome| rows.iter().filter(|row| row.outcome == outcome).count();
-        let report = ImportReport {
-            dry_run,
-            new: count(Outcome::New),
-            unchanged: count(Outcome::Unchanged),
-            conflicts: count(Outcome::Conflict),
-            rows,
-        };
+        let mut report = ImportReport { dry_run, ..ImportReport::default() };
+        let mut before = Before::default();
+        let mut lines = asked.body.lines(&asked.raw);
+        loop {
+            let some: Vec<Line> = lines.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                break;
+            }
+            let rows = self.import_some(some, dry_run, &asked.by, &mut before).await?;
+            rows.into_iter().for_each(|row| report.add(row));
+        }
         if !dry_run {
+            let token_id = &asked.by.token_id;
             tracing::info!(token_id, new = report.new, "keys were imported");
         }
         Ok(Json(report))
     }
+
+    async fn import_some(
+        &self,
+        lines: Vec<Line>,
+        dry_run: bool,
+        by: &Actor,
+        before: &mut Before,
+    ) -> Result<Vec<Row>, Refusal> {
+        let keys = lines.iter().filter_map(|line| line.key.as_ref().ok().cloned()).collect();
+        let mut imported = self.store.import(keys, dry_run, by.clone()).await?.into_iter();
+        let rows = lines.into_iter().map(|Line { number, label, key }| match key {
+            Ok(key) => {
+                let imported = imported.next().map(|imported| before.told(&key, imported));
+                Row::told(number, label, imported)
+            }
+            Err(reason) => Row::conflict(number, label, reason),
+        });
+        Ok(rows.collect())
+    }
+}
+
+impl Before {
+    /// A dry run does not see what the lines before it would have made.
+    fn told(&mut self, key: &ImportedKey, imported: Imported) -> Imported {
+        let Imported::New(id) = imported else { return imported };
+        if let Some(known) = self.keys.get(&key.hash) {
+            return Imported::Unchanged(known.clone());
+        }
+        if !self.ids.insert(id.clone()) {
+            return Imported::IdTaken;
+        }
+        self.keys.insert(key.hash, id.clone());
+        Imported::New(id)
+    }
+}
+
+impl ImportReport {
+    fn add(&mut self, row: Row) {
+        *match row.outcome {
+            Outcome::New => &mut self.new,
+            Outcome::Unchanged => &mut self.unchanged,
+            Outcome::Conflict => &mut self.conflicts,
+        } += 1;
+        self.rows.push(row);
+    }
 }
 
 impl Row {
-    fn told(line: usize, label: String, imported: Option<Imported>) -> Self {
+    fn told(line: u64, label: String, imported: Option<Imported>) -> Self {
         let (outcome, id) = match imported {
             Some(Imported::New(id)) => (Outcome::New, id),
             Some(Imported::Unchanged(id)) => (Outcome::Unchanged, id),
+            Some(Imported::Revoked(id)) => {
+                let reason = format!("This key was rotated or deleted here ({id}).");
+                return Self::conflict(line, label, reason);
+            }
             Some(Imported::IdTaken) | None => {
                 return Self::conflict(line, label, "Another key has this id.".to_owned());
             }
@@ -155,7 +157,7 @@ impl Row {
         Self { line, outcome, id: Some(id), label, reason: None }
     }
 
-    fn conflict(line: usize, label: String, reason: String) -> Self {
+    fn conflict(line: u64, label: String, reason: String) -> Self {
         Self { line, outcome: Outcome::Conflict, id: None, label, reason: Some(reason) }
     }
 }

@@ -1,6 +1,7 @@
 mod claim;
 mod export;
 mod import;
+mod lines;
 mod wanted;
 
 use std::{sync::Arc, time::Duration};
@@ -58,6 +59,12 @@ impl Issued {
                 Self::Many(IssuedKeys { count: keys.len(), keys })
             }
         }
+    }
+}
+
+impl IssuedAnswer {
+    fn new(secrets: &[SecretKey], records: &[KeyRecord], is_many: bool) -> Self {
+        Self { body: json(&Issued::new(secrets, records, is_many)), again: false }
     }
 }
 
@@ -139,25 +146,24 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     ) -> Result<IssuedAnswer, Refusal> {
         let Json(wanted) = asked.body;
         let new = self.new_keys(&wanted)?;
-        let issued = |secrets: &[SecretKey], records: &[KeyRecord]| {
-            json(&Issued::new(secrets, records, wanted.count.is_some()))
-        };
         let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
+        let is_many = wanted.count.is_some();
         let IdempotencyKey(Some(name)) = asked.header else {
             let records = self.store.create(new, asked.by).await?;
-            return Ok(IssuedAnswer { body: issued(&secrets, &records), again: false });
+            return Ok(IssuedAnswer::new(&secrets, &records, is_many));
         };
         let once = Once::new(&asked.by.token_id, &name, &asked.raw);
         let place = match self.answers.begin(once, self.store.now())? {
             Ok(body) => return Ok(IssuedAnswer { body, again: true }),
             Err(place) => place,
         };
-        match self.store.create_once(new, once, asked.by).await? {
-            Created::Issued(records) => {
-                let body = issued(&secrets, &records);
-                place.keep(body.clone());
-                Ok(IssuedAnswer { body, again: false })
-            }
+        // Whoever asked may have left by then, and will ask again.
+        let kept = secrets.clone();
+        let on_issued = move |records: &[KeyRecord]| {
+            place.keep(IssuedAnswer::new(&kept, records, is_many).body);
+        };
+        match self.store.create_once(new, once, asked.by, Box::new(on_issued)).await? {
+            Created::Issued(records) => Ok(IssuedAnswer::new(&secrets, &records, is_many)),
             Created::Before(ids) => Err(Refusal::already_issued(&ids)),
             Created::OtherRequest => Err(Refusal::other_request()),
         }

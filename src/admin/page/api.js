@@ -9,6 +9,7 @@ const CODES = {
   version_changed: "changed", key_not_found: "gone", store_unavailable: "unavailable",
   too_many_attempts: "tooMany", address_not_allowed: "notAllowed", cross_site_request: "crossSite",
   request_too_large: "tooLarge", already_issued: "alreadyIssued", request_in_progress: "inProgress",
+  key_not_active: "notActive",
 };
 const STATUSES = { 404: "unknownCall", 412: "changed", 413: "tooLarge", 429: "tooMany", 502: "unavailable", 503: "unavailable", 504: "unavailable" };
 

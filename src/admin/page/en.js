@@ -120,6 +120,7 @@ addTexts({
       changed: "Somebody has changed this meanwhile. Refresh and try again.",
       unavailable: "The store cannot answer at the moment. Nothing is lost; please try again soon.",
       alreadyIssued: "These keys were created already, and their text cannot be shown again. Find them in the list, newest first, and rotate them or make claim links.",
+      notActive: "This key is disabled or expired, so nobody could claim it. Enable it or move its expiry first.",
       inProgress: "This is being done right now. Please wait a moment and try again.",
       tooLarge: "This is too large for the gateway.",
       refused: ({ status, detail }) => `The gateway refused this (status ${status}). ${detail}`,

@@ -120,6 +120,7 @@ addTexts({
       changed: "内容刚被别人修改过，请刷新后重试。",
       unavailable: "存储暂时没有响应，数据没有丢失，请稍后再试。",
       alreadyIssued: "这些密钥已经创建，无法再次显示。请在列表中按最新的在前排序找到它们，更换密钥或生成领取链接。",
+      notActive: "这个密钥已停用或已过期，无法领取。请先启用它或修改有效期。",
       inProgress: "正在处理，请稍候再试。",
       tooLarge: "内容太大，网关无法接收。",
       refused: ({ status, detail }) => `网关拒绝了此操作（状态码 ${status}）。${detail}`,

@@ -12,7 +12,7 @@ use crate::{
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, IMPORTED,
         Imported, ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary,
-        NewKey, Note, Once, PageCursor, Place, REMEMBERED, StoreFuture,
+        NewKey, Note, OnIssued, Once, PageCursor, Place, REMEMBERED, StoreFuture, withdraws_claims,
     },
 };
 
@@ -93,7 +93,6 @@ impl Inner {
         match change {
             KeyChange::Update(patch) => keys.update(key, |record| patch.apply(record)),
             KeyChange::Rotate(rotation) => {
-                self.withdraw_claims(id);
                 keys.rotate(key, &rotation.secret, rotation.old_until(self.clock.now()));
             }
             KeyChange::ResetUsage => {
@@ -115,7 +114,13 @@ impl AdminStore for MemoryStore {
         StoreFuture::ready(self.0.create(&keys, &by))
     }
 
-    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
+    fn create_once(
+        &self,
+        keys: Vec<NewKey>,
+        once: Once,
+        by: Actor,
+        on_issued: OnIssued,
+    ) -> StoreFuture<Created> {
         let now = self.0.clock.now();
         let mut issued = lock(&self.0.issued_once);
         issued.retain(|_, before| now.duration_since(before.at).is_ok_and(|age| age < REMEMBERED));
@@ -131,6 +136,7 @@ impl AdminStore for MemoryStore {
         let created = self.0.create(&keys, &by).map(|records| {
             let ids = records.iter().map(|record| record.id.clone()).collect();
             issued.insert(once.name(), IssuedOnce { request: once.request(), ids, at: now });
+            on_issued(&records);
             Created::Issued(records)
         });
         StoreFuture::ready(created)
@@ -189,7 +195,11 @@ impl AdminStore for MemoryStore {
         // A rotation may take away the very text that named the key.
         let by_id = KeyRef::new(id.as_str());
         self.0.apply(&mut keys, &by_id, &id, &change);
-        let after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(row));
+        let mut after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(row));
+        if withdraws_claims(&change, &before.record, &after.record, self.0.clock.now()) {
+            self.0.withdraw_claims(&id);
+            after.claim = self.0.latest_claim(&id);
+        }
         let detail = change.audit_detail(&before, &after);
         self.0.write_audit(change.action(), Some(id), detail, &by);
         StoreFuture::ready(Ok(Changed::Done(after.into())))

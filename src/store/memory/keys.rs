@@ -20,6 +20,8 @@ pub(super) struct KeyTable {
     last: u64,
     /// What reports of the past show.
     deleted: HashMap<KeyId, Arc<KeyRecord>>,
+    /// What was rotated away or deleted.
+    revoked: HashMap<KeyHash, KeyId>,
 }
 
 #[derive(Clone)]
@@ -72,6 +74,9 @@ impl KeyTable {
         if let Some(number) = self.by_hash.get(&key.hash) {
             return Imported::Unchanged(self.rows[number].record.id.clone());
         }
+        if let Some(id) = self.revoked.get(&key.hash) {
+            return Imported::Revoked(id.clone());
+        }
         let record = key.record();
         let id = record.id.clone();
         match self.insert(key.hash, record) {
@@ -102,12 +107,14 @@ impl KeyTable {
         let Some(row) = self.rows.get_mut(&number) else {
             return;
         };
-        if let Some((older, _)) = row.old.take() {
-            self.by_hash.remove(&older);
-        }
+        let mut gone: Vec<KeyHash> = row.old.take().map(|(older, _)| older).into_iter().collect();
         match old_until {
             Some(until) => row.old = Some((row.hash, until)),
-            None => drop(self.by_hash.remove(&row.hash)),
+            None => gone.push(row.hash),
+        }
+        for hash in gone {
+            self.by_hash.remove(&hash);
+            self.revoked.insert(hash, row.record.id.clone());
         }
         row.hash = secret.hash();
         Arc::make_mut(&mut row.record).masked = secret.masked();
@@ -120,9 +127,9 @@ impl KeyTable {
         };
         if let Some(row) = self.rows.remove(&number) {
             self.by_id.remove(&row.record.id);
-            self.by_hash.remove(&row.hash);
-            if let Some((old, _)) = row.old {
-                self.by_hash.remove(&old);
+            for hash in [Some(row.hash), row.old.map(|(old, _)| old)].into_iter().flatten() {
+                self.by_hash.remove(&hash);
+                self.revoked.insert(hash, row.record.id.clone());
             }
             self.deleted.insert(row.record.id.clone(), row.record);
         }

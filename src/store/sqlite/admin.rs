@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::{
-    SqliteStore, audit, changes,
+    SqliteStore, audit, changes, claims,
     core::Core,
     import, jobs,
     listing::{self, summary},
@@ -16,7 +16,7 @@ use crate::{
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
         ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note,
-        Once, StoreFuture,
+        OnIssued, Once, StoreFuture, withdraws_claims,
     },
 };
 
@@ -34,13 +34,20 @@ impl AdminStore for SqliteStore {
         StoreFuture::pending(async move { created.await?.ok_or_else(exists) })
     }
 
-    fn create_once(&self, keys: Vec<NewKey>, once: Once, by: Actor) -> StoreFuture<Created> {
+    fn create_once(
+        &self,
+        keys: Vec<NewKey>,
+        once: Once,
+        by: Actor,
+        on_issued: OnIssued,
+    ) -> StoreFuture<Created> {
         let now = self.0.core.clock.now();
-        let created = self
-            .0
-            .core
-            .queue
-            .call(move |connection| once::insert(connection, &keys, once, &by, now), |_| ());
+        let work = move |connection: &Connection| once::insert(connection, &keys, once, &by, now);
+        let created = self.0.core.queue.call(work, |created: &Option<Created>| {
+            if let Some(Created::Issued(records)) = created {
+                on_issued(records);
+            }
+        });
         StoreFuture::pending(async move { created.await?.ok_or_else(exists) })
     }
 
@@ -148,7 +155,12 @@ impl SqliteStore {
             let now = core.clock.now();
             changes::apply(connection, &id, &change, now)?;
             let after = summary(connection, &core, &KeyRef::new(id.as_str()))?;
-            let after = after.unwrap_or_else(|| before.clone());
+            let mut after = after.unwrap_or_else(|| before.clone());
+            if withdraws_claims(&change, &before.record, &after.record, now) {
+                claims::withdraw(connection, &id)?;
+                let key = summary(connection, &core, &KeyRef::new(id.as_str()))?;
+                after.claim = key.and_then(|key| key.claim);
+            }
             let detail = change.audit_detail(&before, &after);
             audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
             Ok(Changed::Done(after.into()))

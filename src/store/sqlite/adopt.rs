@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows;
+use super::{claims, rows};
 use crate::key::{DailyLimit, KeyId, SecretKey};
 
 /// Whether a row waits to be adopted.
@@ -71,5 +71,9 @@ fn one(
              WHERE seq = ?1",
         )?
         .execute(params![seq, key.masked(), stored, default.get(), duplicate])?;
-    Ok(())
+    // It may be another key in the place of one that has a claim.
+    let id: String = connection
+        .prepare_cached("SELECT id FROM api_keys WHERE seq = ?1")?
+        .query_row([seq], |row| row.get(0))?;
+    claims::withdraw(connection, &KeyId::new(id))
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::SystemTime};
 
 use rusqlite::{Connection, params};
 
-use super::{audit, claims};
+use super::audit;
 use crate::{
     clock::rfc3339,
     key::{KeyId, KeyRecord},
@@ -61,10 +61,7 @@ pub(super) fn apply(
 ) -> rusqlite::Result<()> {
     match change {
         KeyChange::Update(patch) => update(connection, id, patch),
-        KeyChange::Rotate(rotation) => {
-            claims::withdraw(connection, id)?;
-            rotate(connection, id, rotation, now)
-        }
+        KeyChange::Rotate(rotation) => rotate(connection, id, rotation, now),
         KeyChange::Delete => {
             let sql = "DELETE FROM api_keys WHERE id = ?1";
             connection.prepare_cached(sql)?.execute([id.as_str()]).map(drop)

@@ -40,6 +40,13 @@ fn one(
         fill_days(connection, key, &id)?;
         return Ok(Imported::Unchanged(id));
     }
+    let revoked: Option<String> = connection
+        .prepare_cached("SELECT key_id FROM revoked_keys WHERE key_hash = ?1")?
+        .query_row([key.hash.to_hex()], |row| row.get(0))
+        .optional()?;
+    if let Some(id) = revoked.map(KeyId::new) {
+        return Ok(Imported::Revoked(id));
+    }
     let record = key.record();
     let taken = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ?1)")?

@@ -1,6 +1,9 @@
 //! Keys as lists show them.
 
-use rusqlite::{Connection, Row, ToSql, named_params};
+use rusqlite::{
+    Connection, Row, ToSql, named_params,
+    types::{ToSqlOutput, ValueRef},
+};
 
 use super::{claims, core::Core, rows};
 use crate::{
@@ -106,7 +109,8 @@ pub(super) fn page(
     }
 }
 
-const LABEL: &str = "coalesce(k.label, '') COLLATE NOCASE";
+/// Whatever was typed, as text; its bytes stay as they are.
+const LABEL: &str = "CAST(coalesce(k.label, '') AS TEXT) COLLATE NOCASE";
 /// How much of its limit each key has used today that has used any.
 const SHARES: &str = "(
     SELECT u.key_id, u.used * 1.0 / coalesce(k.daily_limit, :default) AS share
@@ -146,7 +150,7 @@ fn behind(
     let share = if query.sort == KeySort::NearestLimit { "s.share" } else { "NULL" };
     let (searched, in_state) = (searched(query.search.as_deref()), in_state(query.state));
     let sql = format!(
-        "SELECT k.seq, coalesce(k.label, ''), {share} FROM api_keys k {from}
+        "SELECT k.seq, {LABEL}, {share} FROM api_keys k {from}
          WHERE {behind} AND {searched} AND {in_state} ORDER BY {order} LIMIT :limit"
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -157,7 +161,7 @@ fn behind(
         let number = row.get(0)?;
         let place = match query.sort {
             KeySort::Issued | KeySort::Newest => Place::Number(number),
-            KeySort::Label => Place::Label(rows::text(row.get_ref(1)?).unwrap_or_default(), number),
+            KeySort::Label => Place::Label(row.get_ref(1)?.as_bytes()?.to_vec(), number),
             KeySort::NearestLimit if by_share => Place::Share(row.get(2)?, number),
             KeySort::NearestLimit => Place::NoShare(number),
         };
@@ -171,7 +175,7 @@ struct Values {
     day: String,
     default: u32,
     number: u64,
-    label: String,
+    label: RawText,
     share: f64,
     like: String,
     hash: Option<String>,
@@ -182,10 +186,10 @@ struct Values {
 impl Values {
     fn of(core: &Core, query: &KeyPageQuery, after: Option<&Place>) -> Self {
         let (number, label, share) = match after {
-            None => (0, "", f64::MAX),
-            Some(Place::Number(number) | Place::NoShare(number)) => (*number, "", f64::MAX),
-            Some(Place::Label(label, number)) => (*number, label.as_str(), f64::MAX),
-            Some(Place::Share(share, number)) => (*number, "", *share),
+            None => (0, &[][..], f64::MAX),
+            Some(Place::Number(number) | Place::NoShare(number)) => (*number, &[][..], f64::MAX),
+            Some(Place::Label(label, number)) => (*number, &label[..], f64::MAX),
+            Some(Place::Share(share, number)) => (*number, &[][..], *share),
         };
         let text = query.search.as_deref().unwrap_or_default();
         let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
@@ -193,7 +197,7 @@ impl Values {
             day: core.today().to_string(),
             default: core.default_daily_limit.get(),
             number,
-            label: label.to_owned(),
+            label: RawText(label.to_vec()),
             share,
             like: format!("%{escaped}%"),
             hash: SecretKey::parse(text).ok().map(|key| key.hash().to_hex()),
@@ -221,6 +225,15 @@ impl Values {
             }
         }
         Ok(())
+    }
+}
+
+/// Text of any bytes, as SQLite takes it.
+struct RawText(Vec<u8>);
+
+impl ToSql for RawText {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
     }
 }
 

@@ -34,6 +34,9 @@ impl From<rusqlite::Error> for MigrateError {
 /// triggers keep anybody from rewriting `audit_log` by mistake. `claims` are links by which somebody
 /// gets a key, by their hashes.
 ///
+/// `revoked_keys` holds the hashes of keys that were rotated away or deleted, so that no import brings
+/// them back.
+///
 /// `active_days` tells on which days of a month a key was used (bit n is day n), as the day's first row
 /// in one of the tables above says it.
 const STEPS: [&str; 6] = [
@@ -220,6 +223,25 @@ BEGIN
 END;
 ",
     "
+DROP INDEX api_keys_by_label;
+CREATE INDEX api_keys_by_label ON api_keys (CAST(coalesce(label, '') AS TEXT) COLLATE NOCASE, seq);
+
+CREATE TABLE revoked_keys (key_hash TEXT NOT NULL PRIMARY KEY, key_id TEXT NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER deleted_keys_are_revoked AFTER DELETE ON api_keys
+BEGIN
+    INSERT INTO revoked_keys SELECT OLD.key_hash, OLD.id WHERE OLD.key_hash IS NOT NULL
+    ON CONFLICT DO NOTHING;
+    INSERT INTO revoked_keys SELECT OLD.old_key_hash, OLD.id WHERE OLD.old_key_hash IS NOT NULL
+    ON CONFLICT DO NOTHING;
+END;
+CREATE TRIGGER rotated_keys_are_revoked AFTER UPDATE OF key_hash, old_key_hash ON api_keys
+BEGIN
+    INSERT INTO revoked_keys
+    SELECT hash, OLD.id FROM (SELECT OLD.key_hash AS hash UNION SELECT OLD.old_key_hash)
+    WHERE hash IS NOT NULL AND hash IS NOT NEW.key_hash AND hash IS NOT NEW.old_key_hash
+    ON CONFLICT DO NOTHING;
+END;
+
 CREATE TABLE active_days (
     month TEXT NOT NULL,
     key_id TEXT NOT NULL,

@@ -1,0 +1,52 @@
+//! Whoever asks for keys and never gets the answer asks again, and gets the same keys.
+
+mod common;
+
+use std::{collections::HashSet, time::Duration};
+
+use common::{ADMIN_TOKEN, Client, GatewayCommand};
+use http::Method;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+const TRIES: u64 = 30;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_whose_answer_was_lost_are_shown_to_who_asks_again() {
+    let gateway = GatewayCommand::new().arg("--demo").env("RUST_LOG", "warn").start();
+    let (client, url) = (Client::http1(), gateway.url("/admin/keys"));
+    let (mut keys, mut replayed) = (HashSet::new(), 0);
+    for n in 0..TRIES {
+        let (name, body) = (format!("lost-{n}"), format!(r#"{{"label":"lost {n}"}}"#));
+        let mut lost = TcpStream::connect(gateway.address()).await.unwrap();
+        let request = format!(
+            "POST /admin/keys HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {ADMIN_TOKEN}\r\n\
+             idempotency-key: {name}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        lost.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_micros(n * 100)).await;
+        drop(lost);
+
+        let bearer = format!("Bearer {ADMIN_TOKEN}");
+        let headers = [("authorization", &*bearer), ("idempotency-key", &*name)];
+        let answer = loop {
+            let answer = client.send(Method::POST, &url, &headers, body.clone()).await;
+            if answer.code() != "request_in_progress" {
+                break answer;
+            }
+        };
+        assert_eq!(answer.status, 201, "{answer:?}");
+        replayed += u64::from(answer.headers.contains_key("idempotency-replayed"));
+        let made = answer.json();
+        assert_eq!(made["label"], json!(format!("lost {n}")));
+        assert!(keys.insert(made["key"].as_str().unwrap().to_owned()));
+        assert_eq!(
+            client.get_as(made["key"].as_str().unwrap(), &gateway.url("/usage")).await.status,
+            200
+        );
+    }
+    let listed = gateway.admin(Method::GET, "/admin/keys?limit=1000", &Value::Null).await;
+    assert_eq!(listed["count"], TRIES, "nothing was issued twice");
+    assert!(replayed > TRIES / 2, "only {replayed} of {TRIES} answers were lost");
+}
