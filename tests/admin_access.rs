@@ -163,4 +163,8 @@ async fn prefix_and_address_filter_hold() {
     assert!(described.json()["paths"].as_object().unwrap().keys().all(|p| p.starts_with("/ops/")));
     let elsewhere = from_address(Request::get("/ops/openapi.json"), [192, 0, 2, 7]);
     assert_eq!(admin.send(elsewhere).await.status(), 403);
+    let trail = Request::get("/ops/audit").header("x-admin-token", TOKEN);
+    let trail = admin.send(from_address(trail, [127, 0, 0, 1])).await.json();
+    assert_eq!(trail["entries"][0]["ip"], "192.0.2.7");
+    assert_eq!(trail["entries"][0]["detail"], json!({"code": "address_not_allowed"}));
 }

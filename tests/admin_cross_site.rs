@@ -32,6 +32,11 @@ async fn a_form_of_another_site_is_refused_whatever_it_carries() {
     }
     let list = gateway.admin(Method::GET, "/admin/keys", &json!(null)).await;
     assert_eq!(list["count"], 0);
+    let trail = gateway.admin(Method::GET, "/admin/audit?action=admin.refused", &json!(null)).await;
+    let entries = trail["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 4, "{trail}");
+    assert_eq!(entries[0]["detail"], json!({"code": "cross_site_request"}));
+    assert_eq!(entries[0]["ip"], "127.0.0.1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -189,3 +189,29 @@ async fn another_key_in_the_place_of_one_withdraws_its_claim() {
     let opened = Client::http1().send(Method::POST, &gateway.url("/claim"), &[], body).await;
     assert_eq!((opened.status.as_u16(), &*opened.code()), (410, "claim_withdrawn"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_odd_ids_and_numbers_take_nothing_from_the_others() {
+    let gateway = Gateway::demo();
+    gateway.create_key(json!({"label": "a"})).await;
+    file(&gateway)
+        .execute_batch(
+            "INSERT INTO api_keys (seq, key, label, daily_limit) VALUES (-5, 'trial-key-manual-001', 'b', 5);
+             INSERT INTO api_keys (id, key, label, daily_limit) VALUES (x'ff00', 'trial-key-manual-002', 'c', 5);
+             INSERT INTO audit_log (at, token_id, ip, action, key_id, detail)
+             VALUES (x'00', cast(x'ff' as text), x'01', 'odd', x'ff', 'no json');",
+        )
+        .unwrap();
+    for key in ["trial-key-manual-001", "trial-key-manual-002"] {
+        assert_eq!(status(&gateway, key).await, 200);
+    }
+    for sort in ["issued", "newest", "label", "nearest_limit"] {
+        let path = format!("/admin/keys?sort={sort}");
+        assert_eq!(gateway.admin(Method::GET, &path, &Value::Null).await["count"], 3, "{sort}");
+    }
+    let usage = gateway.admin(Method::GET, "/admin/usage", &Value::Null).await;
+    assert_eq!(usage["items"].as_array().unwrap().len(), 3, "{usage}");
+    let trail = gateway.admin(Method::GET, "/admin/audit?action=odd", &Value::Null).await;
+    assert_eq!(trail["entries"].as_array().unwrap().len(), 1, "{trail}");
+    gateway.create_key(json!({"label": "d"})).await;
+}

@@ -3,11 +3,19 @@
 use bytes::Bytes;
 use http::{Request, Response, Uri, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
-use tower_quota::{admin::AdminService, openai::OpenAiErrors, store::AdminStore};
+use tower_quota::{
+    admin::{AdminService, ClientAddr},
+    error::Rejected,
+    openai::OpenAiErrors,
+    store::AdminStore,
+};
 
-use crate::{refusals, router::Handler};
+use crate::{
+    refusals,
+    router::{GatewayRequest, Handler},
+};
 
 type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -21,15 +29,27 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
     let outside =
         [refusals::cross_site(), refusals::invalid_path(), refusals::too_large(max_body_bytes)];
     let admin = outside.into_iter().fold(admin.reject(OpenAiErrors), AdminService::refused_outside);
-    let cross_site = |_: ProtectionError| {
-        refusals::render(refusals::cross_site()).map(|body| boxed(Full::new(body)))
-    };
-    ServiceBuilder::new()
+    let notes = admin.clone();
+    let guarded = ServiceBuilder::new()
         .map_request(hide_path)
         .layer(CsrfLayer::new().with_rejection_response(cross_site))
         .map_request(show_path)
-        .map_response(|response: Response<_>| response.map(boxed))
-        .service(admin)
+        .map_response(boxed)
+        .service(admin);
+    service_fn(move |request: GatewayRequest| {
+        let (guarded, notes) = (guarded.clone(), notes.clone());
+        let source = request.extensions().get().map(|ClientAddr(ip)| *ip);
+        async move {
+            let response = guarded.oneshot(request).await?;
+            match response.extensions().get() {
+                Some(Rejected { code }) if *code == refusals::CROSS_SITE => {
+                    notes.note_refused(code, source).await;
+                }
+                _ => {}
+            }
+            Ok(response)
+        }
+    })
 }
 
 /// The path that a request has come with.
@@ -60,9 +80,13 @@ fn replace_path<B>(request: &mut Request<B>, path: Option<PathAndQuery>) -> Opti
     before
 }
 
-fn boxed<B>(body: B) -> AdminBody
+fn cross_site(_: ProtectionError) -> Response<AdminBody> {
+    boxed(refusals::render(refusals::cross_site()).map(Full::new))
+}
+
+fn boxed<B>(response: Response<B>) -> Response<AdminBody>
 where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    body.map_err(Into::into).boxed_unsync()
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
 }

@@ -28,10 +28,13 @@ pub(crate) fn too_large(limit: usize) -> Rejection {
     Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large", message)
 }
 
+/// The code of [`cross_site`].
+pub(crate) const CROSS_SITE: &str = "cross_site_request";
+
 /// A page of another site has sent this, with or without its reader's will.
 pub(crate) fn cross_site() -> Rejection {
     let message = "Pages of other sites may not change anything here.";
-    Rejection::new(StatusCode::FORBIDDEN, "permission_error", "cross_site_request", message)
+    Rejection::new(StatusCode::FORBIDDEN, "permission_error", CROSS_SITE, message)
 }
 
 /// A path that means one thing here and may mean another elsewhere.

@@ -42,13 +42,24 @@ impl NoteBudget {
 impl<S: AdminStore, R> Shared<S, R> {
     /// Whether the address may talk to this service at all.
     pub(super) fn check_address(&self, ip: Option<IpAddr>) -> Result<(), Refusal> {
-        let Some(allow) = &self.allow else {
-            return Ok(());
-        };
-        if ip.is_some_and(|ip| allow(ip)) {
-            return Ok(());
+        match &self.allow {
+            Some(allow) if !ip.is_some_and(|ip| allow(ip)) => Err(Refusal::address_not_allowed()),
+            _ => Ok(()),
         }
-        Err(Refusal::address_not_allowed())
+    }
+
+    /// Notes that an attempt was refused, as far as the budget goes.
+    pub(super) async fn note_refused(&self, code: &'static str, ip: Option<IpAddr>) {
+        if !self.notes.spend(Instant::now()) {
+            return;
+        }
+        tracing::warn!(?ip, code, "an admin call was refused");
+        let detail = format!(r#"{{"code":"{code}"}}"#);
+        let note = Note { detail, ..Note::new("admin.refused") };
+        let by = Actor { token_id: String::new(), ip };
+        if let Err(error) = self.store.note(note, by).await {
+            tracing::warn!(%error, "a refused admin call could not be noted");
+        }
     }
 
     /// Who asks, or the refusal, which is noted.
@@ -64,17 +75,12 @@ impl<S: AdminStore, R> Shared<S, R> {
             return Ok(Actor { token_id, ip });
         }
         self.attempts.count(ip, self.store.now()).map_err(Refusal::too_many_attempts)?;
-        if self.notes.spend(Instant::now()) {
-            tracing::warn!(?ip, method = %head.method, "an admin call was refused");
-            let by = Actor { token_id: String::new(), ip };
-            if let Err(error) = self.store.note(Note::new("admin.refused"), by).await {
-                tracing::warn!(%error, "a refused admin call could not be noted");
-            }
-        }
-        Err(match tokens::presented(&head.headers) {
+        let refusal = match tokens::presented(&head.headers) {
             None => Refusal::no_token(),
             Some(_) => Refusal::wrong_token(),
-        })
+        };
+        self.note_refused(refusal.code(), ip).await;
+        Err(refusal)
     }
 
     /// Notes who looks at what, if that is wanted. What cannot be noted is not shown, unless it is how

@@ -179,6 +179,10 @@ impl Refusal {
         Self(Box::new(Rejection::from(error)))
     }
 
+    pub(super) fn code(&self) -> &'static str {
+        self.0.code
+    }
+
     pub(super) fn into_rejection(self) -> Rejection {
         *self.0
     }

@@ -216,6 +216,14 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     }
 }
 
+impl<S: AdminStore, R> AdminService<S, R> {
+    /// Notes in the audit trail that something around this service has refused an attempt of this
+    /// source. No more is noted than of attempts that the service itself refuses.
+    pub async fn note_refused(&self, code: &'static str, source: Option<IpAddr>) {
+        self.shared.note_refused(code, source).await;
+    }
+}
+
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<AdminBody>
     where
@@ -247,7 +255,10 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let ip = head.extensions.get().map(|ClientAddr(ip)| *ip);
-        self.check_address(ip)?;
+        if let Err(refusal) = self.check_address(ip) {
+            self.note_refused(refusal.code(), ip).await;
+            return Err(refusal);
+        }
         let path = head.uri.path().strip_prefix(&*self.prefix);
         let path = path.filter(|path| path.is_empty() || path.starts_with('/'));
         let path = path.ok_or_else(Refusal::not_found)?;

@@ -99,7 +99,7 @@ addTexts({
     },
     fields: {
       label: "label", daily_limit: "requests a day", expires_at: "expiry", disabled: "disabled", key: "key", used: "used today",
-      used_today: "used today", grace_until: "old secret works until", claim_expires_at: "link works until", call: "call",
+      used_today: "used today", grace_until: "old secret works until", claim_expires_at: "link works until", call: "call", code: "reason",
     },
     fieldIs: (field, value) => `${field}: ${value}`, fieldChanged: (field, before, after) => `${field}: ${before} → ${after}`,
     yes: "yes", no: "no", none: "none",

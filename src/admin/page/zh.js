@@ -99,7 +99,7 @@ addTexts({
     },
     fields: {
       label: "标签", daily_limit: "请求限制（次/日）", expires_at: "有效期", disabled: "停用", key: "密钥", used: "今日已用",
-      used_today: "今日已用", grace_until: "旧密钥可用至", claim_expires_at: "链接有效期至", call: "接口",
+      used_today: "今日已用", grace_until: "旧密钥可用至", claim_expires_at: "链接有效期至", call: "接口", code: "原因",
     },
     fieldIs: (field, value) => `${field}：${value}`, fieldChanged: (field, before, after) => `${field}：${before} → ${after}`,
     yes: "是", no: "否", none: "无",

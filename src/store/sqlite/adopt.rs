@@ -72,8 +72,35 @@ fn one(
         )?
         .execute(params![seq, key.masked(), stored, default.get(), duplicate])?;
     // It may be another key in the place of one that has a claim.
-    let id: String = connection
-        .prepare_cached("SELECT id FROM api_keys WHERE seq = ?1")?
-        .query_row([seq], |row| row.get(0))?;
-    claims::withdraw(connection, &KeyId::new(id))
+    claims::withdraw(connection, &readable_id(connection, seq)?)?;
+    listed(connection, seq)
+}
+
+/// The row's id; a new one if it is no text.
+fn readable_id(connection: &Connection, seq: i64) -> rusqlite::Result<KeyId> {
+    let id: Option<String> =
+        connection
+            .prepare_cached("SELECT id FROM api_keys WHERE seq = ?1")?
+            .query_row([seq], |row| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned)))?;
+    if let Some(id) = id.filter(|id| !id.is_empty()) {
+        return Ok(KeyId::new(id));
+    }
+    let id = KeyId::generate();
+    connection
+        .prepare_cached("UPDATE api_keys SET id = ?2 WHERE seq = ?1")?
+        .execute(params![seq, id.as_str()])?;
+    Ok(id)
+}
+
+/// Puts a row to which somebody gave a number that lists do not know behind all others.
+fn listed(connection: &Connection, seq: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE api_keys SET seq = (SELECT max(seq, 0) + 1 FROM
+                 (SELECT max(seq) AS seq FROM api_keys UNION SELECT seq FROM sqlite_sequence
+                  WHERE name = 'api_keys' ORDER BY seq DESC LIMIT 1))
+             WHERE seq = ?1 AND seq < 1",
+        )?
+        .execute([seq])?;
+    Ok(())
 }

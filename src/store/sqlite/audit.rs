@@ -62,16 +62,17 @@ pub(super) fn read(
     entries.collect()
 }
 
+/// Whatever stands there: nobody can take a row out of the trail.
 fn entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
-    let (at, ip): (String, Option<String>) = (row.get(1)?, row.get(3)?);
-    let key_id: Option<String> = row.get(5)?;
+    let text = |column| row.get_ref(column).map(rows::text);
+    let ip = text(3)?.and_then(|ip| ip.parse::<IpAddr>().ok());
     Ok(AuditEntry {
         number: row.get(0)?,
-        at: parse_timestamp(&at).unwrap_or(UNIX_EPOCH),
-        actor: Actor { token_id: row.get(2)?, ip: ip.and_then(|ip| ip.parse::<IpAddr>().ok()) },
-        action: row.get(4)?,
-        key_id: key_id.map(KeyId::new),
-        detail: row.get(6)?,
-        label: rows::text(row.get_ref(7)?),
+        at: text(1)?.and_then(|at| parse_timestamp(&at)).unwrap_or(UNIX_EPOCH),
+        actor: Actor { token_id: text(2)?.unwrap_or_default(), ip },
+        action: text(4)?.unwrap_or_default(),
+        key_id: text(5)?.map(KeyId::new),
+        detail: text(6)?.unwrap_or_default(),
+        label: text(7)?,
     })
 }
