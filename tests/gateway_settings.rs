@@ -49,6 +49,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("ADMIN_ALLOW", "10.0.0.0/99", "networks"),
     ("TRUSTED_PROXIES", "10.0.0.1,proxy", "networks"),
     ("AUDIT_READS", "yes", "off or on"),
+    ("PUBLIC_URL", "https://keys.example.com:99999", "a host"),
+    ("PUBLIC_URL", "https://keys.example.com/#x", "a host"),
     ("MAX_IN_FLIGHT_PER_KEY", "few", "a number"),
     ("MAX_BODY_BYTES", "big", "a size"),
     ("MAX_BODY_BYTES", "0", "a size"),

@@ -127,7 +127,7 @@ async fn keys_of_trial_keys_go_on_counting_where_they_were() {
     );
     let trail = gateway.admin(Method::GET, "/admin/audit?action=key.import", &Value::Null).await;
     assert_eq!(trail["entries"].as_array().unwrap().len(), 2);
-    assert_eq!(trail["entries"][0]["token_id"], "command line");
+    assert_eq!(trail["entries"][0]["token_id"], "command_line");
 }
 
 #[tokio::test]

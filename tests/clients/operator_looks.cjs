@@ -79,6 +79,9 @@ async function everyView(view, keys, look) {
   await id("create-submit").click();
   await id("copy-all").waitFor();
   await look("created-many");
+  await id("claim-instead").click();
+  await id("created-link").first().waitFor();
+  await look("created-links");
   await id("created-done").click();
   await id("create-one").check();
   await id("create-submit").click();

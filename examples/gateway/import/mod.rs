@@ -42,7 +42,7 @@ async fn take_over<S: AdminStore>(
     dry_run: bool,
 ) -> Result<Vec<Imported>, BoxError> {
     let keys = original.keys.iter().filter_map(|key| key.read.as_ref().ok().cloned()).collect();
-    let by = Actor { token_id: "command line".to_owned(), ip: None };
+    let by = Actor { token_id: "command_line".to_owned(), ip: None };
     Ok(store.import(keys, dry_run, by).await?)
 }
 

@@ -71,8 +71,12 @@ pub(super) fn public_url(text: &str) -> Value<Option<String>> {
     }
     let url: Uri = text.parse().map_err(|_| expected.clone())?;
     let is_web = matches!(url.scheme_str(), Some("http" | "https"));
-    let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    let is_bare = url.path() == "/" && url.query().is_none() && !has_user;
+    // Neither a user nor a port that is none.
+    let is_place = url.authority().is_some_and(|authority| {
+        let port = authority.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        authority.as_str() == format!("{}{port}", authority.host())
+    });
+    let is_bare = url.path() == "/" && url.query().is_none() && !text.contains('#') && is_place;
     if is_web && is_bare { Ok(Some(text.trim_end_matches('/').to_owned())) } else { Err(expected) }
 }
 

@@ -54,7 +54,9 @@ impl FromHeaders for IfMatch {
     }
 
     fn described() -> Option<(&'static str, &'static str, Schema)> {
-        let schema = json_schema!({"type": "string", "enum": ["*"]});
+        let one = r#"(W/)?"[0-9a-f]{32}""#;
+        let pattern = format!("^(\\*|{one}( *, *{one})*)$");
+        let schema = json_schema!({"type": "string", "pattern": pattern});
         let meaning =
             "The `ETag` with which the key was read: 412 if it was changed since. `*` for any.";
         Some(("If-Match", meaning, schema))

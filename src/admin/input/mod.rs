@@ -25,7 +25,7 @@ use super::{query, refusal::Refusal};
 
 /// Reads a JSON object; an empty body is one without members.
 pub(super) fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refusal> {
-    if body.trim_ascii().is_empty() {
+    if body.is_empty() {
         return from_members(Vec::new());
     }
     let object: Object = serde_json::from_slice(body).map_err(|error| {

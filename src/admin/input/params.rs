@@ -41,7 +41,10 @@ field!(
     After(PageCursor),
     "the `next` of the page before",
     |value| value.as_str()?.parse().ok(),
-    {"type": "string", "pattern": "^[0-9]{1,18}$"}
+    {
+        "type": "string",
+        "pattern": "^(n?[0-9]{1,18}|l[0-9]{1,18}\\.([0-9a-f]{2})*|s[0-9]{1,18}\\.[0-6][0-9a-f]{15})$"
+    }
 );
 
 field!(

@@ -63,7 +63,9 @@ impl FromBody for File {
 
     fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
         let example = "key,label,daily_limit\r\ntrial-key-manual-123,Alice,200\r\n";
-        Some(json_schema!({"type": "string", "enum": [example]}))
+        Some(
+            json_schema!({"type": "string", "contentMediaType": "text/csv", "examples": [example]}),
+        )
     }
 
     fn is_needed() -> bool {

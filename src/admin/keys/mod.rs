@@ -250,11 +250,11 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         asked: Asked<KeyRef, Nothing, Json<RotationWanted>, IfMatch>,
     ) -> Result<Tagged<Json<RotatedKey>>, Refusal> {
         let grace = asked.body.0.grace_seconds.map_or(Duration::ZERO, |Grace(grace)| grace);
-        let old = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
+        let old = self.store.get(asked.path.clone()).await?.ok_or_else(Refusal::unknown_key)?;
         let secret = generate(&user_of(&old.record.masked, &old.record.label), self.store.today())?;
         let rotation = Rotation { secret: secret.clone(), grace };
-        let by_id = KeyRef::new(old.record.id.as_str());
-        let edit = KeyEdit::new(by_id, KeyChange::Rotate(rotation), asked.by);
+        // By the text that names it: of several at once that name a secret, the first takes it away.
+        let edit = KeyEdit::new(asked.path, KeyChange::Rotate(rotation), asked.by);
         let changed = self.change(edit, asked.header).await?;
         let until = (!grace.is_zero()).then(|| Instant(self.store.now() + grace));
         let key = IssuedKey::new(&secret, &changed.record);

@@ -21,7 +21,10 @@ async function api(method, path, { body, version, headers = {}, patience } = {})
   if (body !== undefined && !all["content-type"]) all["content-type"] = "application/json";
   if (version) all["if-match"] = `"${version}"`;
   const sent = typeof body === "string" || body === undefined ? body : JSON.stringify(body);
-  const answer = await send(PREFIX + path, { method, headers: all, body: sent, patience });
+  const answer = await send(PREFIX + path, { method, headers: all, body: sent, patience }).catch((error) => {
+    // It may have been done, and its answer lost.
+    throw method !== "GET" && error.name === "unreachable" ? new Problem("unsure") : error;
+  });
   if (mine !== session) throw new Problem("signedOut");
   const refused = about(answer);
   if (answer.response.ok) {
@@ -43,6 +46,21 @@ async function orProblem(asked) {
     if (!(error instanceof Problem) || ["signedOut", "wrongToken"].includes(error.name)) throw error;
     return error;
   }
+}
+
+// A change of which it is not known whether it was made: what is shown is read anew.
+async function orLook(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof Problem && error.name === "unsure") await lookAgain(view).catch(() => {});
+    throw error;
+  }
+}
+
+async function lookAgain(mine) {
+  await mine.load();
+  if (mine === view) mine.show();
 }
 
 const keyPath = (id) => `/keys/${encodeURIComponent(id)}`;

@@ -49,7 +49,7 @@ class CreateForm {
     const [count, isClaimed] = [created?.keys.length ?? 0, hasClaims()];
     $("created").hidden = !created;
     $("created-title").textContent = text(isClaimed ? "claimedTitle" : "createdTitle")(count, number(count));
-    $("created-hint").textContent = isClaimed ? text("claimHint")(date(created.claims[0].expires_at), count) : text("createdHint");
+    $("created-hint").textContent = isClaimed ? text("claimHint")(date(claimRows(created)[0].more), count) : text("createdHint")(count);
     $("created-what").replaceChildren(...this.#result());
   }
 
@@ -66,21 +66,23 @@ class CreateForm {
   #result() {
     // Until then an empty one stands there, hidden, for whoever drives the page by its parts.
     if (!created) return [handout("", baseUrl())];
-    const { keys, claims, isMany } = created;
+    const { keys, isMany } = created;
     if (hasClaims()) {
-      if (isMany) return [manyPart(claimRows(keys, claims), { name: "claimLink", testid: "created-link", file: "claim-links.csv", columns: "id,label,claim_link,expires_at" })];
-      return [strong(copyable("code", "claimLink", "claim", wholeUrl(claims[0].url)))];
+      if (isMany) return [manyPart(claimRows(created), { name: "claimLink", testid: "created-link", file: "claim-links.csv", columns: "id,label,claim_link,expires_at" })];
+      return [strong(copyable("code", "claimLink", "claim", claimRows(created)[0].secret))];
     }
     const button = make("button", { type: "button", textContent: text("claimInstead")(keys.length) });
     button.dataset.testid = "claim-instead";
     button.addEventListener("click", () => run(() => this.#claim(), button));
-    const instead = make("div", { className: "choices start" }, button, make("p", { className: "hint", textContent: text("claimInsteadHint")(keys.length) }));
+    const instead = make("div", { className: "choices start" }, button, make("p", { className: "hint", textContent: text("claimInsteadHint")(keys.length) }),
+      make("p", { id: "claim-progress", className: "hint", role: "status" }));
     if (!isMany) return [handout(keys[0].key, baseUrl()), instead];
     const rows = keys.map(({ id, label, key }) => ({ id, label, secret: key, more: baseUrl() }));
     return [manyPart(rows, { name: "theKey", testid: "created-key", file: "new-keys.csv", columns: "id,label,key,base_url" }), clientPart(keys[0].key), instead];
   }
 
   async #create() {
+    const mine = view;
     const body = JSON.stringify(this.#wanted());
     if (body !== this.#attempt.body) this.#attempt = { name: attemptName(), body };
     let made;
@@ -88,13 +90,22 @@ class CreateForm {
       made = await api("POST", "/keys", { body, headers: { "idempotency-key": this.#attempt.name } });
     } catch (error) {
       // A refused attempt is over; only one without an answer is to be repeated as the same.
-      if (!["unreachable", "unavailable"].includes(error.name)) this.#attempt = { name: "", body: "" };
+      if (!["unsure", "unavailable"].includes(error.name)) this.#attempt = { name: "", body: "" };
       throw error;
     }
     this.#attempt = { name: "", body: "" };
-    created = { keys: made.keys ?? [made], claims: [], isMany: Boolean(made.keys) };
+    created = { keys: made.keys ?? [made], claims: new Map(), claiming: null, isMany: Boolean(made.keys) };
+    // The form has gone with its view; what it has made waits where keys are created.
+    if (view !== mine) {
+      notify("status", text("createdElsewhere"));
+      return;
+    }
     for (const id of ["label", "limit", "expires"]) $(id).value = "";
     this.#markPreset();
+    await this.#told();
+  }
+
+  async #told() {
     this.show();
     $("created").focus();
     await this.#done();
@@ -108,13 +119,12 @@ class CreateForm {
     return wanted;
   }
 
-  // One link after the other; when one fails, those that were made are kept for the next attempt.
   async #claim() {
-    const { keys, claims } = created;
-    for (const { id } of keys.slice(claims.length)) claims.push(await api("POST", `${keyPath(id)}/claim`, { body: {} }));
-    this.show();
-    $("created").focus();
-    await this.#done();
+    const mine = view;
+    const wanted = created;
+    wanted.claiming ??= claimAll(wanted).finally(() => { wanted.claiming = null; });
+    await wanted.claiming;
+    if (view === mine && created === wanted) await this.#told();
   }
 
   #close() {
@@ -124,9 +134,18 @@ class CreateForm {
   }
 }
 
-const hasClaims = () => Boolean(created) && created.claims.length === created.keys.length;
+const hasClaims = () => Boolean(created) && created.claims.size === created.keys.length;
 
-const claimRows = (keys, claims) => keys.map(({ id, label }, place) => ({ id, label, secret: wholeUrl(claims[place].url), more: claims[place].expires_at }));
+const claimRows = ({ keys, claims }) => keys.map(({ id, label }) => ({ id, label, secret: wholeUrl(claims.get(id).url), more: claims.get(id).expires_at }));
+
+// One link after the other; when one fails, those that were made are kept for the next attempt.
+async function claimAll(wanted) {
+  for (const { id } of wanted.keys.filter((key) => !wanted.claims.has(key.id))) {
+    if (created !== wanted) return;
+    wanted.claims.set(id, await api("POST", `${keyPath(id)}/claim`, { body: {} }));
+    if (wanted.isMany && $("claim-progress")) $("claim-progress").textContent = text("claimProgress")(number(wanted.claims.size), number(wanted.keys.length));
+  }
+}
 
 // Many secrets: one line each, and all of them at once as text or as a file.
 function manyPart(rows, { name, testid, file, columns }) {

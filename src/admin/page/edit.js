@@ -73,7 +73,7 @@ class EditForm {
   }
 
   async #sendOrAsk(changes) {
-    const change = (version) => api("PATCH", keyPath(this.#key.id), { body: changes, version });
+    const change = (version) => orLook(() => api("PATCH", keyPath(this.#key.id), { body: changes, version }));
     try {
       await change(this.#key.version);
     } catch (error) {

@@ -106,13 +106,13 @@ class KeysView {
 // Does something with a key. When somebody has changed it meanwhile, says so and asks again.
 async function onPresentKey(key, work) {
   try {
-    return await work(key);
+    return await orLook(() => work(key));
   } catch (error) {
     if (!(error instanceof Problem) || error.name !== "changed") throw error;
     const present = await fetchKey(key.id);
     const words = text("changedText")(differences(key, present));
     const again = await confirmed({ title: text("changedTitle"), subject: subjectOf(present), words, yes: text("changedGoOn") });
-    return again ? work(present) : present;
+    return again ? orLook(() => work(present)) : present;
   }
 }
 
