@@ -35,7 +35,6 @@ async fn settings_are_shown_as_they_were_read_and_secrets_are_not() {
         ("UPSTREAM_BASE_URL", json!("http://127.0.0.1:9/v1")),
         ("DAILY_REQ_LIMIT", json!("200")),
         ("ON_CLIENT_GONE", json!("abort")),
-        ("ADMIN_TOKEN", json!("••••")),
         ("UPSTREAM_API_KEY", json!("••••")),
         ("METRICS_TOKEN", json!("••••")),
         ("PUBLIC_URL", Value::Null),

@@ -60,6 +60,12 @@ fn every_view_is_readable_in_both_languages_light_and_dark_on_phone_and_desktop(
 
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
+fn nothing_is_said_to_be_done_that_was_not() {
+    play("order");
+}
+
+#[test]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core"]
 fn many_claim_links_are_made_at_once() {
     play("workshop");
 }
@@ -67,7 +73,7 @@ fn many_claim_links_are_made_at_once() {
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
 fn all_of_it_works_over_a_store_in_memory() {
-    for scene in ["day", "session", "hostile", "transfer", "workshop"] {
+    for scene in ["day", "session", "order", "hostile", "transfer", "workshop"] {
         play_at(&MemoryGateway::start().url(""), scene).unwrap();
     }
 }

@@ -55,7 +55,7 @@ use edge::edge;
 use ops::Ops;
 use router::Router;
 use server::{Draining, Limits};
-use settings::{BadSetting, Settings, StreamUsage};
+use settings::{BadSetting, Settings, ShownSetting, StreamUsage};
 use upstream::Upstream;
 
 #[global_allocator]
@@ -121,6 +121,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
     let claim = claim_service(store.clone()).reject(OpenAiErrors);
+    let shown = in_use(settings.shown, &admin_tokens, &base_url.to_string());
     let admin = admin_service(store.clone(), admin_tokens.clone());
     let (admin, claim) = match &settings.public_url {
         Some(url) => {
@@ -156,7 +157,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
                 .calendar(settings.calendar.clone())
                 .retention_days(settings.retention_days)
                 .audit_reads(settings.audit_reads)
-                .settings(settings.shown)
+                .settings(shown)
                 .allow(move |ip| allow.is_empty() || allow.iter().any(|net| net.contains(&ip))),
             settings.max_body_bytes,
         ),
@@ -193,6 +194,20 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
     settings.drain.finish(left).await;
     store.close().await?;
     Ok(())
+}
+
+/// The settings with what the process has made of them: the ids of tokens, and the upstream in use.
+fn in_use(mut shown: Vec<ShownSetting>, tokens: &AdminTokens, base_url: &str) -> Vec<ShownSetting> {
+    for (name, value) in &mut shown {
+        match &**name {
+            "ADMIN_TOKEN" => {
+                *value = Some(format!("•••• ({})", tokens.ids().collect::<Vec<_>>().join(", ")));
+            }
+            "UPSTREAM_BASE_URL" => *value = Some(base_url.to_owned()),
+            _ => {}
+        }
+    }
+    shown
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, BadSetting> {

@@ -66,6 +66,12 @@ impl AdminTokens {
         (Self(Arc::new([hash(token.as_bytes())])), token)
     }
 
+    /// The ids of the tokens, as the audit trail shows them: the first 8 hex digits of each one's
+    /// SHA-256.
+    pub fn ids(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(id)
+    }
+
     /// The id of the token in these headers (`Authorization: Bearer` or `x-admin-token`), if it is
     /// one of these tokens: the first 8 hex digits of its SHA-256. Two different tokens in one
     /// request are none.
@@ -75,8 +81,12 @@ impl AdminTokens {
         let presented = hash(presented(headers)?);
         let known =
             self.0.iter().fold(Choice::from(0), |known, token| known | token.ct_eq(&presented));
-        bool::from(known).then(|| hex(&presented[..4]))
+        bool::from(known).then(|| id(&presented))
     }
+}
+
+fn id(token: &[u8; 32]) -> String {
+    hex(&token[..4])
 }
 
 /// The one token of a request; other `Authorization` schemes are somebody else's.

@@ -16,23 +16,27 @@ function copyable(tag, name, id, content) {
 function copyButton(name, testid, source, words = text("copy")) {
   const button = make("button", { type: "button", textContent: words, ariaLabel: name && text("copyOf")(name) });
   button.dataset.testid = testid;
-  button.addEventListener("click", () => copy(button, source()));
+  let waiting;
+  button.addEventListener("click", async () => {
+    const told = text((await copy(source())) ? "copied" : "selected");
+    clearTimeout(waiting);
+    Object.assign(button, { textContent: told, ariaLabel: told });
+    waiting = setTimeout(() => Object.assign(button, { textContent: words, ariaLabel: name && text("copyOf")(name) }), 2000);
+  });
   return button;
 }
 
-async function copy(button, source) {
-  const words = button.textContent;
+// Says whether the text is in the clipboard; else it is selected.
+async function copy(source) {
   const range = document.createRange();
   range.selectNodeContents(source);
   getSelection().removeAllRanges();
   getSelection().addRange(range);
-  let copied = true;
   try {
     await navigator.clipboard.writeText(source.textContent);
+    return true;
   } catch {
     // There is no clipboard on plain http; the older command works there.
-    copied = document.execCommand("copy");
+    return document.execCommand("copy");
   }
-  button.textContent = text(copied ? "copied" : "selected");
-  setTimeout(() => { button.textContent = words; }, 2000);
 }

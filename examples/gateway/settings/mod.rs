@@ -20,8 +20,8 @@ use tower_quota::{
 };
 use tracing_subscriber::EnvFilter;
 
-pub(crate) use arguments::Import;
-use arguments::{Arguments, Command, ShownSetting};
+use arguments::{Arguments, Command};
+pub(crate) use arguments::{Import, ShownSetting};
 use setting::Setting;
 
 /// All that can be set.

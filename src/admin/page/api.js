@@ -11,7 +11,7 @@ const CODES = {
   request_too_large: "tooLarge", already_issued: "alreadyIssued", request_in_progress: "inProgress",
   key_not_active: "notActive",
 };
-const STATUSES = { 404: "unknownCall", 412: "changed", 413: "tooLarge", 429: "tooMany", 502: "unavailable", 503: "unavailable", 504: "unavailable" };
+const STATUSES = { 404: "unknownCall", 412: "changed", 413: "tooLarge", 429: "tooMany", 502: "between", 503: "unavailable", 504: "between" };
 
 // `version` is the state of a key that the change is meant for.
 async function api(method, path, { body, version, headers = {}, patience } = {}) {
@@ -28,14 +28,16 @@ async function api(method, path, { body, version, headers = {}, patience } = {})
   if (mine !== session) throw new Problem("signedOut");
   const refused = about(answer);
   if (answer.response.ok) {
-    if (answer.told === null && answer.response.headers.get("content-type")?.includes("json")) throw new Problem("odd", refused);
+    // A page of somebody else's, such as a proxy's, is no answer.
+    if (answer.told === null && headers.accept !== "text/csv") throw new Problem("odd", refused);
     return answer.told ?? answer.answer;
   }
   if (answer.response.status === 401) {
     endSession();
     throw new Problem("wrongToken", refused);
   }
-  throw new Problem(CODES[refused.code] ?? STATUSES[answer.response.status] ?? "refused", refused);
+  const name = CODES[refused.code] ?? STATUSES[answer.response.status] ?? "refused";
+  throw new Problem(name === "between" && method === "GET" ? "betweenRead" : name, refused);
 }
 
 // What a part of a view shows when it alone cannot be read: the problem.

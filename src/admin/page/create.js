@@ -50,7 +50,7 @@ class CreateForm {
     $("created").hidden = !created;
     $("created-title").textContent = text(isClaimed ? "claimedTitle" : "createdTitle")(count, number(count));
     $("created-hint").textContent = isClaimed ? text("claimHint")(date(claimRows(created)[0].more), count) : text("createdHint")(count);
-    $("created-what").replaceChildren(...this.#result());
+    $("created-what").replaceChildren(...this.#result(), ...(created?.earlier.length ? [earlierPart(created.earlier)] : []));
   }
 
   #showFields() {
@@ -68,7 +68,7 @@ class CreateForm {
     if (!created) return [handout("", baseUrl())];
     const { keys, isMany } = created;
     if (hasClaims()) {
-      if (isMany) return [manyPart(claimRows(created), { name: "claimLink", testid: "created-link", file: "claim-links.csv", columns: "id,label,claim_link,expires_at" })];
+      if (isMany) return [manyPart(claimRows(created), { testid: "created-link", file: "claim-links.csv", columns: "id,label,claim_link,expires_at" })];
       return [strong(copyable("code", "claimLink", "claim", claimRows(created)[0].secret))];
     }
     const button = make("button", { type: "button", textContent: text("claimInstead")(keys.length) });
@@ -78,7 +78,7 @@ class CreateForm {
       make("p", { id: "claim-progress", className: "hint", role: "status" }));
     if (!isMany) return [handout(keys[0].key, baseUrl()), instead];
     const rows = keys.map(({ id, label, key }) => ({ id, label, secret: key, more: baseUrl() }));
-    return [manyPart(rows, { name: "theKey", testid: "created-key", file: "new-keys.csv", columns: "id,label,key,base_url" }), clientPart(keys[0].key), instead];
+    return [manyPart(rows, { testid: "created-key", file: "new-keys.csv", columns: "id,label,key,base_url" }), clientPart(keys[0].key), instead];
   }
 
   async #create() {
@@ -90,11 +90,13 @@ class CreateForm {
       made = await api("POST", "/keys", { body, headers: { "idempotency-key": this.#attempt.name } });
     } catch (error) {
       // A refused attempt is over; only one without an answer is to be repeated as the same.
-      if (!["unsure", "unavailable"].includes(error.name)) this.#attempt = { name: "", body: "" };
+      if (!["unsure", "unavailable", "between", "odd"].includes(error.name)) this.#attempt = { name: "", body: "" };
       throw error;
     }
     this.#attempt = { name: "", body: "" };
-    created = { keys: made.keys ?? [made], claims: new Map(), claiming: null, isMany: Boolean(made.keys) };
+    // What was shown before may not have been copied yet.
+    const earlier = created ? [...secretsOf(created), ...created.earlier] : [];
+    created = { keys: made.keys ?? [made], claims: new Map(), claiming: null, isMany: Boolean(made.keys), earlier };
     // The form has gone with its view; what it has made waits where keys are created.
     if (view !== mine) {
       notify("status", text("createdElsewhere"));
@@ -115,7 +117,7 @@ class CreateForm {
     const wanted = { label: $("label").value.trim() || undefined };
     if (this.#isMany) wanted.count = wholeNumber($("count"), COUNT);
     wanted.daily_limit = limitIn($("limit"));
-    wanted.expires_at = (!this.#isShort && expiryIn($("expires"))) || undefined;
+    wanted.expires_at = (!this.#isShort && futureIn($("expires"))) || undefined;
     return wanted;
   }
 
@@ -134,6 +136,26 @@ class CreateForm {
   }
 }
 
+// Label and secret of each key, be it a link that gives one.
+function secretsOf(batch) {
+  return batch.keys.map(({ id, label, key }) => ({ label, secret: batch.claims.has(id) ? wholeUrl(batch.claims.get(id).url) : key }));
+}
+
+// What was created before it, until it is hidden.
+function earlierPart(rows) {
+  return make("div", { className: "piece" },
+    make("p", { className: "name", textContent: text("createdEarlier") }),
+    make("ol", { className: "many" }, ...rows.map((row) => secretLine(row, "earlier-secret", "copy-earlier"))));
+}
+
+function secretLine({ label, secret }, testid, copyId) {
+  const code = make("code", { textContent: secret, translate: false });
+  code.dataset.testid = testid;
+  return make("li", {},
+    make("span", { className: "free", dir: "auto", textContent: label || text("noLabel") }), code,
+    copyButton(label || secret, copyId, () => code));
+}
+
 const hasClaims = () => Boolean(created) && created.claims.size === created.keys.length;
 
 const claimRows = ({ keys, claims }) => keys.map(({ id, label }) => ({ id, label, secret: wholeUrl(claims.get(id).url), more: claims.get(id).expires_at }));
@@ -148,19 +170,13 @@ async function claimAll(wanted) {
 }
 
 // Many secrets: one line each, and all of them at once as text or as a file.
-function manyPart(rows, { name, testid, file, columns }) {
+function manyPart(rows, { testid, file, columns }) {
   const all = make("pre", { id: "created-all", className: "unseen", ariaHidden: "true", textContent: rows.map(({ label, secret }) => (label ? `${label}\t${secret}` : secret)).join("\n") });
   const copyAll = copyButton(null, "copy-all", () => all, text("copyAll"));
   const save = make("button", { type: "button", textContent: text("saveCsv") });
   save.dataset.testid = "save-csv";
   save.addEventListener("click", () => download(file, csvOf(columns, rows)));
-  const lines = rows.map(({ label, secret }) => {
-    const code = make("code", { textContent: secret, translate: false });
-    code.dataset.testid = testid;
-    return make("li", {},
-      make("span", { className: "free", dir: "auto", textContent: label || text("noLabel") }), code,
-      copyButton(label || text(name), "copy-key", () => code));
-  });
+  const lines = rows.map((row) => secretLine(row, testid, "copy-key"));
   return make("div", { className: "handout" },
     make("div", { className: "choices start" }, copyAll, save), all,
     make("ol", { className: "many" }, ...lines));

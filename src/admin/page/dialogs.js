@@ -37,10 +37,18 @@ function showSecret({ title, subject, hint, content }) {
   $("secret-title").focus();
 }
 
+// What was asked belongs to a view that was left.
+function closeQuestions() {
+  for (const id of ["confirm", "import-dialog"]) if ($(id).open) $(id).close("no");
+}
+
 function startDialogs() {
   $("secret-done").addEventListener("click", () => $("secret").close());
   $("secret").addEventListener("close", () => $("secret-what").replaceChildren());
   // Escape would lose a secret that nobody has copied yet.
   $("secret").addEventListener("cancel", (event) => event.preventDefault());
+  $("secret").addEventListener("keydown", (event) => {
+    if (event.key === "Escape") event.preventDefault();
+  });
   startImport();
 }

@@ -66,10 +66,18 @@ class EditForm {
       return;
     }
     const shown = view;
+    if (!(await this.#isMeant(changes))) return;
     const key = await this.#sendOrAsk(changes);
-    if (view !== shown) return;
+    if (view !== shown || !key) return;
     this.fill(key);
     this.#saved(key);
+  }
+
+  // A key that is to stop is asked for once.
+  async #isMeant({ disabled, expires_at: at }) {
+    if (disabled) return confirmed({ title: text("disableTitle"), subject: subjectOf(this.#key), words: text("disableText"), yes: text("disable"), danger: true });
+    if (at && Date.parse(at) <= Date.now()) return confirmed({ title: text("expireTitle"), subject: subjectOf(this.#key), words: text("expireText"), yes: text("save"), danger: true });
+    return true;
   }
 
   async #sendOrAsk(changes) {
@@ -83,7 +91,11 @@ class EditForm {
         title: text("changedTitle"), subject: subjectOf(present),
         words: text("changedEdit")(differences(this.#key, present)), yes: text("changedSave"),
       });
-      if (!isWanted) return present;
+      if (!isWanted) {
+        // What was typed stays, on top of the key as it is.
+        await lookAgain(view).catch(() => {});
+        return null;
+      }
       await change(present.version);
     }
     return fetchKey(this.#key.id);

@@ -33,6 +33,7 @@ addTexts({
     removeText: "It stops working at once and cannot be brought back. Its history and audit trail stay.",
     removeName: "Delete", removeHint: "The key stops for good. Its history and audit trail stay.",
     disableTitle: "Disable this key?", disableDone: "The key was disabled.", enableDone: "The key was enabled.",
+    expireTitle: "Let this key expire at once?", expireText: "The expiry lies in the past, so its next request is refused.",
     disableText: "Its next request is refused. You can enable it again at any time.",
     rotateName: "New secret", rotate: "Rotate", rotateHint: "Gives the key a new text; label, limit and today's count stay.",
     rotateTitle: "Give this key a new secret?", rotateDone: "The key was rotated.",
@@ -52,7 +53,6 @@ addTexts({
     hour1: "1 hour", day1: "1 day", day7: "7 days", day30: "30 days", secretDone: "I have copied it",
 
     changedTitle: "Somebody has changed this key meanwhile",
-    changedText: (what) => `What is different now: ${what}. Go on nevertheless?`, changedGoOn: "Go on",
     changedEdit: (what) => `What is different now: ${what}. Save your changes on top of it, or cancel and look at it first?`, changedSave: "Save mine",
     and: "; ", otherwise: "something that is not shown here",
 
@@ -66,12 +66,12 @@ addTexts({
 
     createTitle: "Create keys", createOne: "Create a key", moreOptions: "Several keys or an expiry", howMany: "How many",
     one: "One key", many: "Many keys", labelField: "Label (optional)", labelExample: "Alice, 2026-11-22",
-    patternField: "Label pattern (optional)", patternExample: "workshop-{n}", patternHint: "{n} becomes 01, 02, 03 …",
+    patternField: "Label pattern (optional)", patternExample: "workshop-{n}", patternHint: "{n} becomes 1, 2, 3 …, and 01, 02, 03 … from ten keys on",
     count: "Number of keys", limitField: "Requests a day", limitDefault: "default", presets: "Usual limits",
     expiryField: "Expires (optional)", generate: "Generate key",
     createdTitle: (count, said) => (count === 1 ? "The new key" : `${said} new keys`), createdDone: "Done, hide",
     createdHint: (count) => (count === 1 ? "Shown only this once. Copy it now and hand it over in a safe way." : "Shown only this once. Copy them now and hand them over in a safe way."),
-    createdElsewhere: "Created. Open “Create” to copy what is shown only once.", claimProgress: (done, all) => `${done} of ${all} links`,
+    createdEarlier: "Created before", createdElsewhere: "Created. Open “Create” to copy what is shown only once.", claimProgress: (done, all) => `${done} of ${all} links`,
     claimInstead: (count) => (count === 1 ? "Make a claim link instead" : "Make claim links instead"),
     claimInsteadHint: (count) => (count === 1 ? "Send a link that shows the secret once. The secret above then stops working." : "Send links that each show a secret once. The secret above that it belongs to then stops working."),
     copyAll: "Copy all", saveCsv: "Download CSV",
@@ -91,6 +91,7 @@ addTexts({
     goneTitle: "This key is gone", goneText: "There is no such key, or it was deleted. What was done with it stays noted.",
 
     auditHint: "Every change and every refused attempt, newest first", auditKey: "Key", auditKeyHint: "Id or whole key", auditTokenHint: "Its id", auditAction: "Action", auditToken: "Token",
+    auditDays: "Days are the gateway's, in the time zone that stands under Settings.",
     from: "From", to: "To", anyAction: "All actions", noEntries: "No entry matches.",
     byToken: (id) => `by token ${id}`, fromAddress: (ip) => `from ${ip}`,
     actions: {
@@ -118,6 +119,10 @@ addTexts({
       crossSite: "The gateway took this for a request of another site. Does a proxy change Origin or Host?",
       gone: "This key no longer exists.",
       unknownCall: "The gateway does not know this call. Is it of an older version?",
+      changedTo: ({ detail }) => `Somebody has changed this key meanwhile: ${detail}. Nothing was done; try again if you still want to.`,
+      between: ({ status }) => `Something between this page and the gateway has answered (status ${status}). It is not known whether this was done.`,
+      betweenRead: ({ status }) => `Something between this page and the gateway has answered (status ${status}).`,
+      pastExpiry: "The expiry must lie in the future.",
       changed: "Somebody has changed this meanwhile. Refresh and try again.",
       unavailable: "The store cannot answer at the moment. Nothing is lost; please try again soon.",
       alreadyIssued: "These keys were created already, and their text cannot be shown again. Find them in the list, newest first, and rotate them or make claim links.",

@@ -32,6 +32,15 @@ function expiryIn(field) {
   return field.value ? new Date(field.value).toISOString().replace(/\.\d+Z$/, "Z") : null;
 }
 
+// The same for a key that is to work.
+function futureIn(field) {
+  const at = expiryIn(field);
+  if (!at || Date.parse(at) > Date.now()) return at;
+  field.ariaInvalid = "true";
+  field.focus();
+  throw new Problem("pastExpiry");
+}
+
 function writeExpiry(field, at) {
   if (!at) {
     field.value = "";

@@ -12,7 +12,7 @@ class KeyView {
     this.#requests = new RequestList(id);
     this.#audit = new AuditList({ list: $("audit"), more: $("audit-more"), wanted: () => ({ key: id, limit: 20 }), isOfOneKey: true });
     for (const [button, work, done] of [["reset", resetKey, "resetDone"], ["rotate", rotateKey, "rotateDone"], ["claim", claimKey, "claimDone"], ["remove", removeKey, "removeDone"]]) {
-      $(button).addEventListener("click", () => this.#change(work, done));
+      $(button).addEventListener("click", (event) => this.#change(work, done, event.currentTarget));
     }
   }
 
@@ -110,7 +110,7 @@ class KeyView {
   }
 
   // Does something with the key, and shows it as it is then.
-  #change(work, done) {
+  #change(work, done, button) {
     return run(async () => {
       const changed = await onPresentKey(this.key, work);
       if (changed === undefined || view !== this) return;
@@ -119,7 +119,7 @@ class KeyView {
         return;
       }
       await this.#shown(changed, done);
-    });
+    }, button);
   }
 
   async #shown(key, done) {

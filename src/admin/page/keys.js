@@ -1,5 +1,8 @@
 // The list of keys: searched, filtered, sorted, page by page, with what can be done with each.
 const PAGE = 100;
+// What the list was narrowed to when it was left. Not in the address: somebody may search for a key.
+const NOT_NARROWED = { search: "", state: "", sort: "issued" };
+let narrowed = { ...NOT_NARROWED };
 
 class KeysView {
   keys = [];
@@ -8,6 +11,7 @@ class KeysView {
   #form = new CreateForm($("create-here"), { isShort: true, done: () => this.#afterCreation() });
 
   constructor() {
+    for (const [id, value] of Object.entries(narrowed)) $(id).value = value;
     whenTyped($("filters"), () => load());
     $("more").addEventListener("click", () => this.#more());
     $("export").addEventListener("click", (event) => run(exportKeys, event.currentTarget));
@@ -27,10 +31,12 @@ class KeysView {
     this.#showEnd();
   }
 
-  #page(after) {
+  async #page(after) {
     const mine = ++this.#asked;
-    const wanted = { limit: PAGE, after, search: $("search").value.trim(), state: $("state").value, sort: $("sort").value };
-    return api("GET", `/keys?${query(wanted)}`).then((page) => (mine === this.#asked ? page : null));
+    narrowed = { search: $("search").value.trim(), state: $("state").value, sort: $("sort").value };
+    const search = await searched(narrowed.search);
+    const page = await api("GET", `/keys?${query({ limit: PAGE, after, ...narrowed, search })}`);
+    return mine === this.#asked ? page : null;
   }
 
   #more() {
@@ -75,7 +81,7 @@ class KeysView {
     const action = (name, testid, work) => {
       const button = make("button", { type: "button", textContent: text(name), ariaLabel: text("of")(text(name), named(key)) });
       button.dataset.testid = `${testid}-${key.id}`;
-      button.addEventListener("click", () => this.#change(key, testid, work));
+      button.addEventListener("click", () => this.#change(key, testid, work, button));
       return button;
     };
     const remove = action("remove", "delete", removeKey);
@@ -84,7 +90,7 @@ class KeysView {
   }
 
   // Does something with a key, and shows it as it is then.
-  #change(key, what, work) {
+  #change(key, what, work, pressed) {
     const done = { reset: "resetDone", switch: key.disabled ? "enableDone" : "disableDone", delete: "removeDone" }[what];
     return run(async () => {
       const changed = await onPresentKey(key, work);
@@ -94,7 +100,7 @@ class KeysView {
       notify("status", text(done));
       const button = changed && $("rows").querySelector(`[data-testid="${what}-${CSS.escape(key.id)}"]`);
       (button || $("title")).focus({ preventScroll: true });
-    });
+    }, pressed);
   }
 
   async #afterCreation() {
@@ -103,16 +109,24 @@ class KeysView {
   }
 }
 
-// Does something with a key. When somebody has changed it meanwhile, says so and asks again.
+// A whole key is looked for by its hash, so that no address on the way to the gateway holds it.
+async function searched(typed) {
+  if (!/^trial-[A-Za-z0-9]+-[0-9]{8}-[A-Za-z0-9]{16,}$/.test(typed) || !globalThis.crypto.subtle) return typed;
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(typed));
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// Does something with a key. When somebody has changed it meanwhile nothing is done: what is different is
+// said and shown.
 async function onPresentKey(key, work) {
   try {
     return await orLook(() => work(key));
   } catch (error) {
-    if (!(error instanceof Problem) || error.name !== "changed") throw error;
-    const present = await fetchKey(key.id);
-    const words = text("changedText")(differences(key, present));
-    const again = await confirmed({ title: text("changedTitle"), subject: subjectOf(present), words, yes: text("changedGoOn") });
-    return again ? orLook(() => work(present)) : present;
+    if (!(error instanceof Problem) || !["changed", "gone"].includes(error.name)) throw error;
+    const present = error.name === "changed" ? await fetchKey(key.id) : null;
+    await lookAgain(view).catch(() => {});
+    $("title").focus({ preventScroll: true });
+    throw present ? new Problem("changedTo", { detail: differences(key, present) }) : error;
   }
 }
 

@@ -2,7 +2,8 @@
 const NEAR = 0.8;
 
 const named = (key) => key.label || text("noLabel");
-const subjectOf = (key) => [key.label, key.key].filter(Boolean).join(" · ");
+// A label that turns its neighbours around turns itself only.
+const subjectOf = (key) => (key.label ? `\u2068${key.label}\u2069 · ${key.key}` : key.key);
 const limitWords = (limit) => (limit === 0 ? text("unlimited") : number(limit));
 const isLimited = (key) => key.daily_limit > 0;
 const shareOf = (key) => (isLimited(key) ? key.used_today / key.daily_limit : 0);

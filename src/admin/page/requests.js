@@ -5,27 +5,28 @@ class RequestList {
   #next = null;
   #retention = 0;
   #problem = null;
+  #asked = 0;
 
   constructor(id) {
     this.#id = id;
-    $("failed-only").addEventListener("change", () => run(async () => {
-      await this.load();
-      this.show();
-    }));
-    $("requests-more").addEventListener("click", () => run(async () => {
-      await this.#read(this.#next);
-      this.show();
-    }, $("requests-more")));
+    const mine = $("requests");
+    const readAndShow = async (before) => {
+      await this.#read(before);
+      if ($("requests") === mine) this.show();
+    };
+    $("failed-only").addEventListener("change", () => run(() => readAndShow()));
+    $("requests-more").addEventListener("click", (event) => run(() => readAndShow(this.#next), event.currentTarget));
   }
 
   load() {
-    this.#requests = [];
     return this.#read();
   }
 
   async #read(before) {
+    const mine = ++this.#asked;
     const wanted = { key: this.#id, limit: 20, before, failed: $("failed-only").checked || "" };
     const page = await orProblem(api("GET", `/requests?${query(wanted)}`));
+    if (mine !== this.#asked) return;
     this.#problem = page instanceof Problem ? page : null;
     if (this.#problem) return;
     this.#requests = before ? [...this.#requests, ...page.requests] : page.requests;

@@ -8,7 +8,7 @@ let parting = null;
 function addressed() {
   const [, name = "keys", parameter] = location.hash.match(/^#\/([a-z]+)(?:\/(.+))?$/) ?? [];
   if (name === "keys" && parameter) return { name: "key", parameter: decoded(parameter) };
-  return { name: VIEWS[name] && name !== "key" ? name : "keys", parameter: null };
+  return { name: Object.hasOwn(VIEWS, name) && name !== "key" ? name : "keys", parameter: null };
 }
 
 function decoded(text) {
@@ -24,6 +24,7 @@ async function openView() {
   if (!token) return;
   const { name, parameter } = addressed();
   notify(null);
+  closeQuestions();
   shownAt = location.hash;
   $("view").replaceChildren($(`${name}-view`).content.cloneNode(true));
   speak($("view"));
@@ -99,7 +100,9 @@ function notify(id, words) {
 function showDesk() {
   const open = Boolean(token);
   $("token-form").hidden = open;
-  for (const id of ["view", "nav", "logout"]) $(id).hidden = !open;
+  for (const id of ["view", "nav"]) $(id).hidden = !open;
+  // What a session has left behind can be forgotten.
+  $("logout").hidden = !open && !view;
 }
 
 async function signIn() {
@@ -154,6 +157,7 @@ function signOut() {
   session += 1;
   view = shownAt = null;
   forgetCreated();
+  narrowed = { ...NOT_NARROWED };
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   $("secret-what").replaceChildren();
   $("view").replaceChildren();

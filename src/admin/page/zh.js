@@ -33,6 +33,7 @@ addTexts({
     removeText: "密钥立即失效，无法恢复；用量历史和审计记录保留。",
     removeName: "删除", removeHint: "密钥永久失效；用量历史和审计记录保留。",
     disableTitle: "停用这个密钥？", disableDone: "密钥已停用。", enableDone: "密钥已启用。",
+    expireTitle: "让这个密钥立即过期？", expireText: "有效期早于现在，它的下一个请求就会被拒绝。",
     disableText: "下一个请求即被拒绝，之后可随时重新启用。",
     rotateName: "更换密钥", rotate: "更换", rotateHint: "换成新的密钥文本；标签、上限和今日用量不变。",
     rotateTitle: "更换这个密钥？", rotateDone: "密钥已更换。",
@@ -52,7 +53,6 @@ addTexts({
     hour1: "1 小时", day1: "1 天", day7: "7 天", day30: "30 天", secretDone: "我已复制",
 
     changedTitle: "这个密钥刚被别人修改过",
-    changedText: (what) => `现在的不同之处：${what}。仍要继续吗？`, changedGoOn: "继续",
     changedEdit: (what) => `现在的不同之处：${what}。在此基础上保存你的修改，还是取消并先查看？`, changedSave: "保存我的修改",
     and: "；", otherwise: "此处未显示的内容",
 
@@ -66,12 +66,12 @@ addTexts({
 
     createTitle: "创建密钥", createOne: "创建新密钥", moreOptions: "批量创建或设置有效期", howMany: "数量",
     one: "一个密钥", many: "多个密钥", labelField: "标签（可选）", labelExample: "用户A-2026-11-22",
-    patternField: "标签模板（可选）", patternExample: "workshop-{n}", patternHint: "{n} 会变成 01、02、03 …",
+    patternField: "标签模板（可选）", patternExample: "workshop-{n}", patternHint: "{n} 会变成 1、2、3 …；十个及以上为 01、02、03 …",
     count: "密钥数量", limitField: "请求限制（次/日）", limitDefault: "默认值", presets: "常用限制",
     expiryField: "有效期至（可选）", generate: "生成密钥",
     createdTitle: (count, said) => (count === 1 ? "新密钥" : `${said} 个新密钥`), createdDone: "完成并隐藏",
     createdHint: () => "密钥只显示这一次，请立即复制，并通过安全的渠道发送给用户。",
-    createdElsewhere: "已创建。请打开“创建”页面复制只显示一次的内容。", claimProgress: (done, all) => `已生成 ${done} / ${all} 个链接`,
+    createdEarlier: "之前创建的", createdElsewhere: "已创建。请打开“创建”页面复制只显示一次的内容。", claimProgress: (done, all) => `已生成 ${done} / ${all} 个链接`,
     claimInstead: () => "改用领取链接",
     claimInsteadHint: (count) => (count === 1 ? "发送一个只显示一次密钥的链接；上面的密钥届时失效。" : "为每个密钥发送一个只显示一次密钥的链接；链接打开后，上面对应的密钥失效。"),
     copyAll: "全部复制", saveCsv: "下载 CSV",
@@ -91,6 +91,7 @@ addTexts({
     goneTitle: "密钥不存在", goneText: "没有这个密钥，或已被删除。操作记录仍然保留。",
 
     auditHint: "所有改动和被拒绝的尝试，最新的在前", auditKey: "密钥", auditKeyHint: "编号或完整密钥", auditTokenHint: "令牌编号", auditAction: "操作", auditToken: "令牌",
+    auditDays: "日期以网关的时区为准（见“设置”）。",
     from: "从", to: "到", anyAction: "全部操作", noEntries: "没有匹配的记录。",
     byToken: (id) => `令牌 ${id}`, fromAddress: (ip) => `来自 ${ip}`,
     actions: {
@@ -118,6 +119,10 @@ addTexts({
       crossSite: "网关把此请求当成了其他网站的请求。代理是否改动了 Origin 或 Host？",
       gone: "这个密钥已不存在。",
       unknownCall: "网关没有这个接口，版本是否过旧？",
+      changedTo: ({ detail }) => `这个密钥刚被别人修改过：${detail}。操作没有执行，如仍需要请重试。`,
+      between: ({ status }) => `页面与网关之间的某个环节返回了结果（状态码 ${status}），不确定操作是否已完成。`,
+      betweenRead: ({ status }) => `页面与网关之间的某个环节返回了结果（状态码 ${status}）。`,
+      pastExpiry: "有效期必须晚于现在。",
       changed: "内容刚被别人修改过，请刷新后重试。",
       unavailable: "存储暂时没有响应，数据没有丢失，请稍后再试。",
       alreadyIssued: "这些密钥已经创建，无法再次显示。请在列表中按最新的在前排序找到它们，更换密钥或生成领取链接。",
