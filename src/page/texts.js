@@ -11,7 +11,7 @@ function addTexts(added) {
 
 addTexts({
   en: {
-    other: "中文", otherLang: "zh-CN",
+    other: "中文", otherLang: "zh-CN", betweenSentences: " ",
     reveal: "Show", conceal: "Hide", loading: "Loading…", refresh: "Refresh",
     today: "Today", requests: "Requests", tokens: "Tokens",
     succeeded: "Succeeded", failed: "Failed", refunded: "Refunded",
@@ -55,7 +55,7 @@ addTexts({
     },
   },
   zh: {
-    other: "English", otherLang: "en",
+    other: "English", otherLang: "en", betweenSentences: "",
     reveal: "显示", conceal: "隐藏", loading: "正在查询…", refresh: "刷新",
     today: "今日", requests: "请求", tokens: "Token",
     succeeded: "成功", failed: "失败", refunded: "已退还",

@@ -39,7 +39,7 @@ async function rotateKey(key) {
   const until = made.old_key_valid_until;
   showSecret({
     title: text("rotatedTitle"), subject: key.label, content: handout(made.key, baseUrl()),
-    hint: `${text("onceHint")} ${until ? text("oldUntil")(date(until)) : text("oldGone")}`,
+    hint: [text("onceHint"), until ? text("oldUntil")(date(until)) : text("oldGone")].join(text("betweenSentences")),
   });
   return fetchKey(key.id);
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::{
-    SqliteStore, audit, changes, claims,
+    SqliteStore, audit, changes,
     core::Core,
     import, jobs,
     listing::{self, summary},
@@ -157,7 +157,7 @@ impl SqliteStore {
             let after = summary(connection, &core, &KeyRef::new(id.as_str()))?;
             let mut after = after.unwrap_or_else(|| before.clone());
             if withdraws_claims(&change, &before.record, &after.record, now) {
-                claims::withdraw(connection, &id)?;
+                changes::withdraw_claims(connection, &id)?;
                 let key = summary(connection, &core, &KeyRef::new(id.as_str()))?;
                 after.claim = key.and_then(|key| key.claim);
             }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{claims, rows};
+use super::{changes, rows};
 use crate::key::{DailyLimit, KeyId, SecretKey};
 
 /// Whether a row waits to be adopted.
@@ -72,7 +72,7 @@ fn one(
         )?
         .execute(params![seq, key.masked(), stored, default.get(), duplicate])?;
     // It may be another key in the place of one that has a claim.
-    claims::withdraw(connection, &readable_id(connection, seq)?)?;
+    changes::withdraw_claims(connection, &readable_id(connection, seq)?)?;
     listed(connection, seq)
 }
 

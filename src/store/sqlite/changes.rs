@@ -1,4 +1,4 @@
-//! Changes to rows of `api_keys`.
+//! Changes to rows of `api_keys`, and to what hangs on them.
 
 use std::{collections::HashSet, time::SystemTime};
 
@@ -110,5 +110,13 @@ fn rotate(
             rotation.hash().to_hex(),
             rotation.secret.masked(),
         ])?;
+    Ok(())
+}
+
+/// Withdraws a key's claims that were not opened.
+pub(super) fn withdraw_claims(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE claims SET withdrawn = 1 WHERE key_id = ?1 AND opened_at IS NULL")?
+        .execute([id.as_str()])?;
     Ok(())
 }

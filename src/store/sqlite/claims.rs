@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{SqliteStore, audit, changes, core::Core, listing::summary, unavailable};
 use crate::{
-    key::{ClaimToken, KeyId, SecretKey},
+    key::{ClaimToken, SecretKey},
     store::{
         Actor, Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, KeyChange, KeyRef,
         KeySummary, OFFERED, OPENED, Opening, Rotation, StoreFuture,
@@ -24,7 +24,7 @@ impl SqliteStore {
         let work = move |connection: &Connection| {
             let Some(key) = summary(connection, &core, &offer.key)? else { return Ok(None) };
             let (id, now) = (key.record.id, core.clock.now());
-            withdraw(connection, &id)?;
+            changes::withdraw_claims(connection, &id)?;
             connection
                 .prepare_cached(
                     "INSERT INTO claims (token_hash, key_id, created_at, expires_at)
@@ -78,14 +78,6 @@ impl ClaimStore for SqliteStore {
         };
         self.0.core.queue.call(work, move |_| after.forget_keys())
     }
-}
-
-/// Withdraws a key's claims that were not opened.
-pub(super) fn withdraw(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("UPDATE claims SET withdrawn = 1 WHERE key_id = ?1 AND opened_at IS NULL")?
-        .execute([id.as_str()])?;
-    Ok(())
 }
 
 /// The claim of this number.

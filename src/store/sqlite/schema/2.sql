@@ -1,0 +1,12 @@
+CREATE TABLE blocks (
+    key_id TEXT NOT NULL PRIMARY KEY,
+    day TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    charged INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE journal (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    segment INTEGER NOT NULL,
+    offset INTEGER NOT NULL
+);
+CREATE TABLE boot (boot TEXT NOT NULL);

@@ -1,0 +1,5 @@
+CREATE TABLE awaited_events (
+    key_id TEXT NOT NULL PRIMARY KEY,
+    day TEXT NOT NULL,
+    events INTEGER NOT NULL
+) WITHOUT ROWID;
