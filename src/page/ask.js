@@ -56,3 +56,10 @@ function about({ response, told }) {
     wait: Number(response.headers.get("retry-after")) || 0,
   };
 }
+
+// A name for one attempt, which a repeat bears, too. `randomUUID` needs https.
+function attemptName() {
+  return hexadecimal(crypto.getRandomValues(new Uint8Array(16)));
+}
+
+const hexadecimal = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -84,14 +84,24 @@ pub enum Opening {
     Unknown,
 }
 
+/// Is told of the key that a claim has given, also if nobody waits for that any more.
+pub type OnOpened = Box<dyn FnOnce(&KeySummary) + Send>;
+
 /// Opens claims. It is all that the service for whoever has a link needs of a store.
 pub trait ClaimStore: Send + Sync + 'static {
     /// The claim of this token.
     fn claim(&self, token: ClaimToken) -> StoreFuture<Option<Claim>>;
 
     /// Opens the claim of this token: gives its key this secret, once. Of several that open it at the
-    /// same time one does.
-    fn open_claim(&self, token: ClaimToken, secret: SecretKey, by: Actor) -> StoreFuture<Opening>;
+    /// same time one does. When it is opened `on_opened` is told, before the future is ready and
+    /// whether or not anybody still waits for it.
+    fn open_claim(
+        &self,
+        token: ClaimToken,
+        secret: SecretKey,
+        by: Actor,
+        on_opened: OnOpened,
+    ) -> StoreFuture<Opening>;
 }
 
 impl<T: ClaimStore + ?Sized> ClaimStore for Arc<T> {
@@ -99,8 +109,14 @@ impl<T: ClaimStore + ?Sized> ClaimStore for Arc<T> {
         (**self).claim(token)
     }
 
-    fn open_claim(&self, token: ClaimToken, secret: SecretKey, by: Actor) -> StoreFuture<Opening> {
-        (**self).open_claim(token, secret, by)
+    fn open_claim(
+        &self,
+        token: ClaimToken,
+        secret: SecretKey,
+        by: Actor,
+        on_opened: OnOpened,
+    ) -> StoreFuture<Opening> {
+        (**self).open_claim(token, secret, by, on_opened)
     }
 }
 

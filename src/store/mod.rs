@@ -44,7 +44,7 @@ mod units;
 mod usage;
 
 pub use admin::{Actor, AdminStore, AuditEntry, AuditQuery, KeyRef, NewKey, Note};
-pub use claim::{Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, Opening};
+pub use claim::{Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, OnOpened, Opening};
 pub(crate) use claim::{OFFERED, OPENED, offer_detail, withdraws_claims};
 pub use draft::Abandoned;
 pub(crate) use draft::{Draft, Upload};

@@ -56,6 +56,13 @@ async function claim(browser, url, old) {
   await page.reload();
   await id("show-key").waitFor();
   assert.equal((await chat(old)).status, 200, "looking at the link opens nothing");
+  // The first answer is lost on its way.
+  await page.route("**/claim", async (route) => {
+    await route.fetch();
+    await route.abort();
+  }, { times: 1 });
+  await id("show-key").click();
+  await until(view, () => id("problem").innerText(), /not known whether/);
   await id("show-key").click();
   await id("created-key").waitFor();
   const key = await id("created-key").innerText();

@@ -33,8 +33,9 @@ async fn a_claim_gives_a_key_once(store: impl Store) {
     // Both ask at once.
     let secret = |text| SecretKey::parse(text).unwrap();
     let (one, other) = (secret("trial-key-second-123"), secret("trial-key-third-123"));
-    let open =
-        |secret: &SecretKey| store.open_claim(token.clone(), secret.clone(), Actor::default());
+    let open = |secret: &SecretKey| {
+        store.open_claim(token.clone(), secret.clone(), Actor::default(), Box::new(|_| ()))
+    };
     let (first, second) = tokio::join!(open(&one), open(&other));
     let (won, lost) = match first.unwrap() {
         Opening::Opened(_) => (one, second.unwrap()),
@@ -79,7 +80,10 @@ async fn what_withdraws_a_claim_keeps_its_link_from_working(store: impl Store) {
             _ => {}
         }
         let state = if what == "time" { ClaimState::Expired } else { ClaimState::Withdrawn };
-        let opened = store.open_claim(token.clone(), secret.clone(), by()).await.unwrap();
+        let opened = store
+            .open_claim(token.clone(), secret.clone(), by(), Box::new(|_| unreachable!("opened")))
+            .await
+            .unwrap();
         assert_eq!(opened, Opening::Refused(state), "{what}");
         assert_eq!(store.claim(token).await.unwrap().unwrap().state, state, "{what}");
         assert!(store.find(&secret).await.unwrap().is_none(), "{what}");

@@ -7,6 +7,8 @@
 //! - The token stands behind the `#` of the link, which no browser sends, and comes in the body.
 //! - `POST` with `{"token": "…"}` tells what the link gives, with `"open": true` it gives it. A link
 //!   that was opened, has expired or was withdrawn is 410, an unknown one 404.
+//! - With an `Idempotency-Key`, whoever lost the answer and asks again under the same name within an hour gets
+//!   it, as long as the process lives. Who does not know the name gets nothing.
 //! - `GET` is the page that the link opens. It holds no data.
 //! - Every answer is `Cache-Control: no-store`.
 //!

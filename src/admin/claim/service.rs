@@ -16,20 +16,21 @@ use tower_service::Service;
 
 use super::{
     super::{
+        answers::{Answers, Place},
         auth::ClientAddr,
-        input::{Flag, from_json},
+        input::{Flag, FromHeaders, IdempotencyKey, from_json},
         keys::user_of,
         refusal::Refusal,
         service::{guard, read},
-        view::{Instant, answer},
+        view::{Instant, answer, json_response},
     },
     page::claim_page,
 };
 use crate::{
     body::ResponseBody,
-    error::{ProblemJson, Reject, refuse},
+    error::{ProblemJson, Reject, json, refuse},
     key::{ClaimToken, DailyLimit, KeyId, SecretKey},
-    store::{Actor, AdminStore, Claim, ClaimState, ClaimStore, Opening},
+    store::{Actor, AdminStore, Claim, ClaimState, ClaimStore, KeySummary, Once, Opening},
 };
 
 const LONGEST_BODY: usize = 4096;
@@ -39,7 +40,8 @@ pub type ClaimBody = ResponseBody<String>;
 
 /// Gives keys to whoever has the links of their claims. See the [module](super) for its rules.
 pub fn claim_service<S>(store: S) -> ClaimService<S> {
-    ClaimService::from_shared(Shared { store, reject: ProblemJson, base_url: None })
+    let answers = Arc::default();
+    ClaimService::from_shared(Shared { store, reject: ProblemJson, base_url: None, answers })
 }
 
 /// The service that [`claim_service`] makes.
@@ -52,6 +54,7 @@ struct Shared<S, R> {
     store: S,
     reject: R,
     base_url: Option<Arc<str>>,
+    answers: Arc<Answers>,
 }
 
 impl<S, R> ClaimService<S, R> {
@@ -64,8 +67,8 @@ impl<S: Clone, R: Clone> ClaimService<S, R> {
     /// Renders rejections in another form.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> ClaimService<S, R2> {
-        let Shared { store, base_url, .. } = Arc::unwrap_or_clone(self.shared);
-        ClaimService::from_shared(Shared { store, reject, base_url })
+        let Shared { store, base_url, answers, .. } = Arc::unwrap_or_clone(self.shared);
+        ClaimService::from_shared(Shared { store, reject, base_url, answers })
     }
 
     /// The base URL that clients are to be given with a key, for example
@@ -118,17 +121,27 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
             _ => return Err(Refusal::wrong_method("GET, HEAD, POST")),
         }
         let ip = request.extensions().get().map(|ClientAddr(ip)| *ip);
+        let IdempotencyKey(name) = IdempotencyKey::from_headers(request.headers())?;
         let wanted: Wanted = from_json(&read(request.into_body(), LONGEST_BODY).await?)?;
         let token = ClaimToken::parse(&wanted.token).map_err(|_| Refusal::unknown_claim())?;
+        let is_open = wanted.open.is_some_and(|Flag(open)| open);
+        let name = name.filter(|_| is_open);
+        let place = match name.map(|name| Once::new(&wanted.token, &name, b"open")) {
+            None => None,
+            Some(once) => match self.answers.begin(once, self.store.now())? {
+                Ok(body) => return Ok(json_response(StatusCode::OK, body)),
+                Err(place) => Some(place),
+            },
+        };
         let claim = self.store.claim(token.clone()).await?;
         let claim = claim.ok_or_else(Refusal::unknown_claim)?;
         if claim.state != ClaimState::Open {
             return Err(Refusal::claim_is_over(claim.state));
         }
-        if wanted.open.is_none_or(|Flag(open)| !open) {
+        if !is_open {
             return Ok(answer(StatusCode::OK, &Offered::from(claim)));
         }
-        self.open(token, &claim, Actor { token_id: String::new(), ip }).await
+        self.open(token, &claim, Actor { token_id: String::new(), ip }, place).await
     }
 
     async fn open(
@@ -136,25 +149,42 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
         token: ClaimToken,
         claim: &Claim,
         by: Actor,
+        place: Option<Place>,
     ) -> Result<Response<Bytes>, Refusal> {
         let user = user_of(&claim.masked, &claim.label);
         let secret = SecretKey::generate(&user, self.store.today());
         let secret = secret.map_err(|_| Refusal::unknown_claim())?;
-        let key = match self.store.open_claim(token, secret.clone(), by).await? {
-            Opening::Opened(key) => key,
-            Opening::Refused(state) => return Err(Refusal::claim_is_over(state)),
-            Opening::Unknown => return Err(Refusal::unknown_claim()),
+        let new = secret.clone();
+        let base_url = self.base_url.clone();
+        let given = move |key: &KeySummary| json(&Given::new(key, &secret, base_url.as_deref()));
+        let told = given.clone();
+        // Whoever has opened it may have lost the connection, and will ask again.
+        let on_opened = move |key: &KeySummary| {
+            if let Some(place) = place {
+                place.keep(told(key));
+            }
         };
-        tracing::info!(key_id = %key.record.id, "a key was claimed");
-        let given = Given {
+        match self.store.open_claim(token, new, by, Box::new(on_opened)).await? {
+            Opening::Opened(key) => {
+                tracing::info!(key_id = %key.record.id, "a key was claimed");
+                Ok(json_response(StatusCode::OK, given(&key)))
+            }
+            Opening::Refused(state) => Err(Refusal::claim_is_over(state)),
+            Opening::Unknown => Err(Refusal::unknown_claim()),
+        }
+    }
+}
+
+impl<'a> Given<'a> {
+    fn new(key: &'a KeySummary, secret: &'a SecretKey, base_url: Option<&'a str>) -> Self {
+        Self {
             id: &key.record.id,
             key: secret.expose(),
             label: &key.record.label,
             daily_limit: key.record.daily_limit,
             expires_at: key.record.expires_at.map(Instant),
-            base_url: self.base_url.as_deref(),
-        };
-        Ok(answer(StatusCode::OK, &given))
+            base_url,
+        }
     }
 }
 

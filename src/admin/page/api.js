@@ -71,8 +71,3 @@ const query = (parameters) => {
   const known = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   return new URLSearchParams(known).toString();
 };
-
-// A name for one attempt to create, which a repeat bears, too. `randomUUID` needs https.
-function attemptName() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}

@@ -113,7 +113,7 @@ class KeysView {
 async function searched(typed) {
   if (!/^trial-[A-Za-z0-9]+-[0-9]{8}-[A-Za-z0-9]{16,}$/.test(typed) || !globalThis.crypto.subtle) return typed;
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(typed));
-  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hexadecimal(new Uint8Array(digest));
 }
 
 // Does something with a key. When somebody has changed it meanwhile nothing is done: what is different is

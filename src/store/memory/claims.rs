@@ -5,7 +5,7 @@ use crate::{
     key::{ClaimToken, KeyHash, KeyId, SecretKey},
     store::{
         Actor, Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, KeyChange, KeyRef,
-        KeySummary, OFFERED, OPENED, Opening, Rotation, StoreFuture, offer_detail,
+        KeySummary, OFFERED, OPENED, OnOpened, Opening, Rotation, StoreFuture, offer_detail,
     },
 };
 
@@ -92,7 +92,17 @@ impl ClaimStore for MemoryStore {
         StoreFuture::ready(Ok(found.map(|(claim, _)| claim)))
     }
 
-    fn open_claim(&self, token: ClaimToken, secret: SecretKey, by: Actor) -> StoreFuture<Opening> {
-        StoreFuture::ready(Ok(self.0.open_claim(&token, secret, &by)))
+    fn open_claim(
+        &self,
+        token: ClaimToken,
+        secret: SecretKey,
+        by: Actor,
+        on_opened: OnOpened,
+    ) -> StoreFuture<Opening> {
+        let opening = self.0.open_claim(&token, secret, &by);
+        if let Opening::Opened(key) = &opening {
+            on_opened(key);
+        }
+        StoreFuture::ready(Ok(opening))
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     key::{ClaimToken, SecretKey},
     store::{
         Actor, Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, KeyChange, KeyRef,
-        KeySummary, OFFERED, OPENED, Opening, Rotation, StoreFuture,
+        KeySummary, OFFERED, OPENED, OnOpened, Opening, Rotation, StoreFuture,
         journal::{from_unix_millis, unix_millis},
         offer_detail,
     },
@@ -55,7 +55,13 @@ impl ClaimStore for SqliteStore {
         })
     }
 
-    fn open_claim(&self, token: ClaimToken, secret: SecretKey, by: Actor) -> StoreFuture<Opening> {
+    fn open_claim(
+        &self,
+        token: ClaimToken,
+        secret: SecretKey,
+        by: Actor,
+        on_opened: OnOpened,
+    ) -> StoreFuture<Opening> {
         let (core, after) = (self.0.core.clone(), self.0.core.clone());
         let work = move |connection: &Connection| {
             let Some(Found { number, claim, key }) = find(connection, &core, &token)? else {
@@ -76,7 +82,12 @@ impl ClaimStore for SqliteStore {
             audit::write(connection, now, &by, OPENED, Some(&id), &detail)?;
             Ok(Opening::Opened(after.into()))
         };
-        self.0.core.queue.call(work, move |_| after.forget_keys())
+        self.0.core.queue.call(work, move |opening| {
+            after.forget_keys();
+            if let Opening::Opened(key) = opening {
+                on_opened(key);
+            }
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 // Looks the link up, and shows the key when its holder asks for it. Nothing is opened before.
-const CODES = { claim_opened: "opened", claim_expired: "expired", claim_withdrawn: "withdrawn", claim_not_found: "notFound", store_unavailable: "unavailable", too_many_attempts: "busy" };
+const CODES = { claim_opened: "opened", claim_expired: "expired", claim_withdrawn: "withdrawn", claim_not_found: "notFound", store_unavailable: "unavailable", too_many_attempts: "busy", request_in_progress: "busy" };
 const STATUSES = { 400: "notFound", 404: "notFound", 410: "expired", 429: "busy", 502: "unavailable", 503: "unavailable", 504: "unavailable" };
 // Trying again may help.
 const PASSING = new Set(["unreachable", "unsure", "unavailable", "busy", "odd"]);
@@ -8,6 +8,8 @@ let found = null;
 let given = null;
 let problem = null;
 let isAsking = false;
+// Names the opening: whoever lost the answer asks again under this name, and gets the same key.
+let attempt = attemptName();
 
 const tokenHere = () => location.hash.slice(1);
 
@@ -15,7 +17,8 @@ async function claim(open) {
   const token = tokenHere();
   if (!token) throw new Problem("noToken");
   const body = JSON.stringify({ token, open });
-  const answer = await send(location.pathname, { method: "POST", body, headers: { "content-type": "application/json" } });
+  const headers = { "content-type": "application/json", ...(open && { "idempotency-key": attempt }) };
+  const answer = await send(location.pathname, { method: "POST", body, headers });
   const refused = about(answer);
   if (answer.response.ok && answer.told) return answer.told;
   throw new Problem(CODES[refused.code] ?? STATUSES[answer.response.status] ?? "odd", refused);
@@ -79,6 +82,7 @@ function translate() {
 // A page that is kept for the Back button must not keep the key.
 addEventListener("pagehide", () => {
   given = found = null;
+  attempt = attemptName();
   show();
 });
 addEventListener("pageshow", (event) => {
@@ -86,6 +90,7 @@ addEventListener("pageshow", (event) => {
 });
 addEventListener("hashchange", () => {
   given = found = problem = null;
+  attempt = attemptName();
   show();
   ask(false);
 });

@@ -18,7 +18,7 @@ addTexts({
       withdrawn: "This link was withdrawn. Ask whoever sent it for a new one.",
       unavailable: "The gateway cannot answer at the moment. The link was not used up; please try again soon.",
       busy: ({ wait }) => `Too many attempts. Please wait ${wait || 60} seconds; the link was not used up.`,
-      unsure: "The gateway cannot be reached, so it is not known whether the key was handed out. Please try again; if the link was used up, ask whoever sent it for a new one.",
+      unsure: "The gateway cannot be reached, so it is not known whether the key was handed out. Please try again on this page, without leaving it: if it was, it is shown to you all the same.",
     },
   },
   zh: {
@@ -39,7 +39,7 @@ addTexts({
       withdrawn: "此链接已被撤回，请联系发送者获取新链接。",
       unavailable: "网关暂时没有响应。链接未被使用，请稍后再试。",
       busy: ({ wait }) => `尝试次数过多，请等待 ${wait || 60} 秒；链接未被使用。`,
-      unsure: "无法连接网关，不能确定密钥是否已经发出。请重试；如果链接已失效，请联系发送者获取新链接。",
+      unsure: "无法连接网关，不能确定密钥是否已经发出。请不要离开此页面并重试：即使已经发出，仍会显示给你。",
     },
   },
 });
