@@ -89,11 +89,16 @@ fn time(case: &Case, reads_request: bool, reads_answer: bool) -> f64 {
     begun.elapsed().as_nanos() as f64 / REQUESTS as f64
 }
 
-fn cases() -> [Case; 4] {
+fn cases() -> [Case; 5] {
     let prompt = |length: usize| {
         let text = "All work and no play makes Jack a dull boy.\\n".repeat(length / 45 + 1);
         let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"m"}}"#);
         vec![Bytes::from(body)]
+    };
+    let named_first = || {
+        let [prompt] = &prompt(100_000)[..] else { unreachable!("it is one piece") };
+        let rest = str::from_utf8(&prompt[1..]).expect("JSON");
+        vec![Bytes::from(format!(r#"{{"model":"m",{rest}"#))]
     };
     let json = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"deepseek-chat","choices":[{"index":0,"message":{"role":"assistant","content":"Something of medium length, which is what was asked for, and a little more."},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":24,"completion_tokens":17,"total_tokens":41,"prompt_tokens_details":{"cached_tokens":0},"prompt_cache_hit_tokens":0,"prompt_cache_miss_tokens":24},"system_fingerprint":"fp_0"}"#;
     let event = |number: usize| {
@@ -112,6 +117,7 @@ fn cases() -> [Case; 4] {
         case("a stream of 20 events", prompt(150), is_stream, stream(20)),
         case("a stream of 1,000 events", prompt(150), is_stream, stream(1000)),
         case("a prompt of 100 KB", prompt(100_000), is_json, vec![json.into()]),
+        case("a prompt of 100 KB after its model", named_first(), is_json, vec![json.into()]),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! What an answer tells of its model and its tokens, while it passes by.
 
-use std::{mem, sync::OnceLock};
+use std::{mem, ops::ControlFlow, sync::OnceLock};
 
 use http::{Method, response::Parts};
 use memchr::memmem::Finder;
@@ -182,7 +182,7 @@ impl Form {
 }
 
 impl Told {
-    fn note(&mut self, found: &Found<'_>) {
+    fn note(&mut self, found: &Found<'_>) -> ControlFlow<()> {
         match (found.member, found.within) {
             (USAGE, _) => self.note_usage(found),
             (MODEL, _) if self.model.is_none() => {
@@ -191,6 +191,8 @@ impl Told {
             (CHOICES, None) => self.event.no_choices = found.value.is_some_and(is_empty),
             _ => {}
         }
+        // Figures that are told again count as told last.
+        ControlFlow::Continue(())
     }
 
     fn note_usage(&mut self, found: &Found<'_>) {

@@ -1,5 +1,7 @@
 //! Finds members of a JSON object that passes by in any chunks.
 
+use std::ops::ControlFlow;
+
 use memchr::memchr;
 
 /// A member that is looked for.
@@ -61,7 +63,7 @@ enum Place {
     /// The rest of a number, `true`, `false` or `null`.
     InLiteral,
     Comma,
-    /// Nothing: the object has ended, or this is no JSON.
+    /// Nothing: the object has ended, nothing more is wanted of it, or this is no JSON.
     Over,
 }
 
@@ -106,8 +108,13 @@ impl MemberScanner {
         self.place == Place::Over
     }
 
-    /// Scans the next chunk, and hands on each member whose value ends in it.
-    pub(super) fn scan(&mut self, chunk: &[u8], mut found: impl FnMut(Found<'_>)) {
+    /// Scans the next chunk, and hands on each member whose value ends in it, until nothing more is
+    /// wanted of the object.
+    pub(super) fn scan(
+        &mut self,
+        chunk: &[u8],
+        mut found: impl FnMut(Found<'_>) -> ControlFlow<()>,
+    ) {
         // Where in this chunk the name or value begins that may have to be kept.
         let mut begin = 0;
         let mut at = 0;
@@ -185,12 +192,15 @@ impl MemberScanner {
         self.forget(Place::Colon);
     }
 
-    fn end_value(&mut self, end: &[u8], found: &mut impl FnMut(Found<'_>)) {
+    fn end_value(&mut self, end: &[u8], found: &mut impl FnMut(Found<'_>) -> ControlFlow<()>) {
+        let mut place = Place::Comma;
         if let Named::Member(member) = self.named {
             let within = self.within;
-            found(Found { member, within, value: self.whole(end) });
+            if found(Found { member, within, value: self.whole(end) }).is_break() {
+                place = Place::Over;
+            }
         }
-        self.forget(Place::Comma);
+        self.forget(place);
     }
 
     /// The name or value that ends with these bytes, unless it is too long.

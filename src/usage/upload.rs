@@ -1,6 +1,6 @@
 //! What a request's body tells while it passes by.
 
-use std::{io::IoSlice, sync::Arc};
+use std::{io::IoSlice, ops::ControlFlow, sync::Arc};
 
 use bytes::Buf;
 use http::HeaderMap;
@@ -36,17 +36,15 @@ impl<D: Buf> BodyObserver<D> for UploadObserver {
         let Some(scanner) = &mut self.scanner else { return };
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = data.chunks_vectored(&mut slices);
-        let mut is_named = false;
         for slice in &slices[..filled] {
             scanner.scan(slice, |found| {
                 let model = found.value.and_then(|value| serde_json::from_slice(value).ok());
-                if let Some(model) = model {
-                    self.upload.name_model(model);
-                    is_named = true;
-                }
+                let Some(model) = model else { return ControlFlow::Continue(()) };
+                self.upload.name_model(model);
+                ControlFlow::Break(())
             });
         }
-        if is_named || scanner.is_over() {
+        if scanner.is_over() {
             self.scanner = None;
         }
     }

@@ -15,6 +15,7 @@ fn found<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
             let value = value.map_or("too long", |value| str::from_utf8(value).unwrap());
             let within = within.map_or("", |within| ["response.", "message."][within]);
             all.push(format!("{within}{name}={value}"));
+            ControlFlow::Continue(())
         });
     }
     all
@@ -109,7 +110,24 @@ fn depth_costs_no_memory() {
     assert_eq!(found([text.as_bytes()]), ["model=\"m\""]);
     let mut scanner = MemberScanner::new(MEMBERS, &[]);
     for chunk in text.as_bytes().chunks(1000) {
-        scanner.scan(chunk, |_| {});
+        scanner.scan(chunk, |_| ControlFlow::Continue(()));
         assert!(scanner.kept.capacity() <= 64);
+    }
+}
+
+#[test]
+fn nothing_is_found_after_what_was_wanted() {
+    let text = br#"{"model":"a","model":"b"}"#;
+    for split in 0..text.len() {
+        let mut scanner = MemberScanner::new(MEMBERS, &[]);
+        let mut all = 0;
+        for chunk in [&text[..split], &text[split..]] {
+            scanner.scan(chunk, |_| {
+                all += 1;
+                ControlFlow::Break(())
+            });
+        }
+        assert_eq!(all, 1, "{split}");
+        assert!(scanner.is_over());
     }
 }
