@@ -215,3 +215,29 @@ async fn rows_of_odd_ids_and_numbers_take_nothing_from_the_others() {
     assert_eq!(trail["entries"].as_array().unwrap().len(), 1, "{trail}");
     gateway.create_key(json!({"label": "d"})).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_figures_of_one_key_take_no_list_away() {
+    let gateway = Gateway::demo();
+    let fine = gateway.create_key(json!({"label": "fine"})).await;
+    gateway.create_key(json!({"label": "odd"})).await;
+    assert_eq!(status(&gateway, &fine).await, 200);
+    let usage = gateway.admin(Method::GET, "/admin/usage", &Value::Null).await;
+    let today = usage["from"].as_str().unwrap();
+    for figure in ["-5", "'many'", "x'ff'", "1.5", "9223372036854775807"] {
+        file(&gateway)
+            .execute(
+                &format!(
+                    "INSERT OR REPLACE INTO daily_usage (key_id, day, used, reset_used, last_used_at)
+                     SELECT id, ?1, {figure}, {figure}, {figure} FROM api_keys WHERE label = 'odd'"
+                ),
+                [today],
+            )
+            .unwrap();
+        for path in ["/admin/keys", "/admin/keys?sort=nearest_limit", "/admin/usage"] {
+            let list = gateway.admin(Method::GET, path, &Value::Null).await;
+            let rows = list["keys"].as_array().or(list["items"].as_array());
+            assert_eq!(rows.map(Vec::len), Some(2), "{path} with {figure}: {list}");
+        }
+    }
+}

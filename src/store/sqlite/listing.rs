@@ -15,9 +15,9 @@ use crate::{
 };
 
 const FIGURES: &str = "
-    coalesce((SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day), 0),
-    coalesce((SELECT sum(used + reset_used) FROM daily_usage u WHERE u.key_id = k.id), 0),
-    (SELECT max(last_used_at) FROM daily_usage u WHERE u.key_id = k.id)";
+    (SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day),
+    (SELECT CAST(total(used + reset_used) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id),
+    (SELECT CAST(max(last_used_at) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id)";
 
 /// The key that is named so.
 pub(super) fn summary(
@@ -61,7 +61,7 @@ fn read_summary(
 ) -> rusqlite::Result<KeySummary> {
     let last_used_at: Option<i64> = row.get(10)?;
     let record = rows::record_for_show(row, core.default_daily_limit)?;
-    let (written, total): (u64, u64) = (row.get(8)?, row.get(9)?);
+    let (written, total) = (rows::units(row.get_ref(8)?), rows::units(row.get_ref(9)?));
     // The counter is ahead of the file by what is under way.
     let count = core.counter(&record.id).map(|counter| counter.count());
     let used = count.filter(|count| count.day == core.today()).map_or(written, |count| count.used);

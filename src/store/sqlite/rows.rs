@@ -93,6 +93,15 @@ fn is_true(value: ValueRef<'_>) -> bool {
     }
 }
 
+/// A count of units for show; none where something was typed that cannot be one.
+pub(super) fn units(value: ValueRef<'_>) -> u64 {
+    const MOST: i64 = 1 << 53;
+    match value {
+        ValueRef::Integer(count @ 0..=MOST) => count.unsigned_abs(),
+        _ => 0,
+    }
+}
+
 /// Whatever was typed, as text.
 pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
     match value {

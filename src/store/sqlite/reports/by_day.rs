@@ -7,7 +7,7 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use rusqlite::{Connection, Row, params};
 
-use super::{FIGURES, active_keys, figures, total_requests};
+use super::{FIGURES, active_keys, figures, rows, total_requests};
 use crate::{
     clock::Day,
     key::KeyId,
@@ -228,7 +228,7 @@ fn each_key_of_day(
         if let Some(next) = units
             && text(units, 1)? == Some(id.as_str())
         {
-            row.used = Some(next.get(0)?);
+            row.used = Some(rows::units(next.get_ref(0)?));
             units = counted.next()?;
         }
         if !visit(row) {

@@ -66,7 +66,7 @@ fn of_key(
     let sql = "SELECT day, used FROM daily_usage WHERE key_id = ?1 AND day BETWEEN ?2 AND ?3";
     each(connection, sql, days, |row| {
         if let Ok(day) = row.get::<_, String>(0)?.parse() {
-            report.add_used(day, id, row.get(1)?);
+            report.add_used(day, id, rows::units(row.get_ref(1)?));
         }
         Ok(())
     })?;
@@ -89,7 +89,8 @@ fn of_all_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<
     let sql = "SELECT day, used, key_id FROM daily_usage WHERE day BETWEEN ?1 AND ?2";
     each(connection, sql, days, |row| {
         if let Ok(day) = row.get::<_, String>(0)?.parse() {
-            report.add_used(day, &KeyId::new(row.get::<_, String>(2)?), row.get(1)?);
+            let id = KeyId::new(row.get::<_, String>(2)?);
+            report.add_used(day, &id, rows::units(row.get_ref(1)?));
         }
         Ok(())
     })?;
