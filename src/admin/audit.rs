@@ -8,7 +8,7 @@ use super::{
     call::{Asked, Json},
     input::{KeyName, OnDay, PageLimit, Place, Word},
     refusal::Refusal,
-    service::Shared,
+    shared::Shared,
     view::Instant,
 };
 use crate::{

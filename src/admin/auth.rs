@@ -1,43 +1,14 @@
-use std::{
-    net::IpAddr,
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::{net::IpAddr, time::Instant};
 
 use http::{Method, request::Parts};
 
-use super::{call::Call, query::decode, refusal::Refusal, service::Shared, tokens};
+use super::{call::Call, query::decode, refusal::Refusal, shared::Shared, tokens};
 use crate::store::{Actor, AdminStore, KeyRef, Note};
 
 /// In a request's extensions: the address that the client is known by. Put there by whoever
 /// accepts connections, as only they know which forwarding headers to trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddr(pub IpAddr);
-
-/// How many refused attempts of all sources are noted at once, and how many seconds pay for another.
-const BURST: f64 = 100.0;
-const SECONDS_EACH: f64 = 1.0;
-
-/// Bounds what refused attempts write into the audit trail.
-#[derive(Debug)]
-pub(super) struct NoteBudget(Mutex<(f64, Instant)>);
-
-impl NoteBudget {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new((BURST, Instant::now())))
-    }
-
-    /// Whether one more may be noted.
-    fn spend(&self, now: Instant) -> bool {
-        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (left, since) = *budget;
-        let earned = now.saturating_duration_since(since).as_secs_f64() / SECONDS_EACH;
-        let left = (left + earned).min(BURST);
-        let enough = left >= 1.0;
-        *budget = (if enough { left - 1.0 } else { left }, now);
-        enough
-    }
-}
 
 impl<S: AdminStore, R> Shared<S, R> {
     /// Whether the address may talk to this service at all.
@@ -87,7 +58,7 @@ impl<S: AdminStore, R> Shared<S, R> {
     /// the store is.
     pub(super) async fn note_read(
         &self,
-        call: &Call<S, R>,
+        call: &Call<Self>,
         key: Option<&str>,
         by: &Actor,
     ) -> Result<(), Refusal> {
@@ -107,22 +78,5 @@ impl<S: AdminStore, R> Shared<S, R> {
             Err(error) if !call.outlives_store => Err(error.into()),
             _ => Ok(()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_flood_of_refused_attempts_is_noted_a_few_times() {
-        let budget = NoteBudget::new();
-        let start = Instant::now();
-        let noted = (0..100_000).filter(|_| budget.spend(start)).count();
-        assert_eq!(noted, 100);
-        assert!(budget.spend(start + Duration::from_millis(1500)));
-        assert!(!budget.spend(start + Duration::from_millis(1500)));
     }
 }

@@ -1,15 +1,37 @@
 //! The table of calls. Requests are routed by it, and `openapi.json` is written from it.
 
+use std::sync::Arc;
+
 use http::Method;
 
-use super::{call::Call, refusal::Refusal, service::Shared};
+use super::{
+    call::{Asked, Call},
+    openapi::{self, Document},
+    refusal::Refusal,
+    shared::{Api, Shared},
+};
 use crate::{
     error::{Reject, StoreError, StoreErrorKind},
     store::AdminStore,
 };
 
+impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+    /// The calls and their description.
+    pub(super) fn api(&self) -> &Api<Self> {
+        self.api.get_or_init(|| {
+            let calls = calls();
+            let document = openapi::document(&calls, self);
+            Api { calls, document }
+        })
+    }
+
+    async fn description(self: Arc<Self>, _: Asked) -> Result<Document, Refusal> {
+        Ok(Document(self.api().document.clone()))
+    }
+}
+
 /// All calls of the API.
-pub(super) fn calls<S, R>() -> Vec<Call<S, R>>
+fn calls<S, R>() -> Vec<Call<Shared<S, R>>>
 where
     S: AdminStore,
     R: Reject + Send + Sync + 'static,

@@ -8,7 +8,7 @@ use std::{
 
 use http::Response;
 
-use super::AdminBody;
+use super::csv::AdminBody;
 
 /// Response future of [`AdminService`](super::AdminService).
 pub struct ResponseFuture(Pin<Box<dyn Future<Output = Response<AdminBody>> + Send>>);

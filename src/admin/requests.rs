@@ -9,7 +9,7 @@ use super::{
     call::{Asked, Json},
     input::{KeyName, Only, PageLimit, Place},
     refusal::Refusal,
-    service::Shared,
+    shared::Shared,
     view::Instant,
 };
 use crate::{

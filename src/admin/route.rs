@@ -14,11 +14,11 @@ pub(super) fn is_page(method: &Method, path: &str) -> Result<bool, Refusal> {
 }
 
 /// The call of this method at this path below the prefix, and what stands for its `{ref}`.
-pub(super) fn find<'a, 'p, S, R>(
-    calls: &'a [Call<S, R>],
+pub(super) fn find<'a, 'p, T>(
+    calls: &'a [Call<T>],
     method: &Method,
     path: &'p str,
-) -> Result<(&'a Call<S, R>, Option<&'p str>), Refusal> {
+) -> Result<(&'a Call<T>, Option<&'p str>), Refusal> {
     // A path that is written out goes before one with a key in it.
     let of_path = calls.iter().filter_map(|call| Some((call, key_in(path, call.path)?)));
     let (nearest, key) =
@@ -46,7 +46,7 @@ fn key_in<'p>(path: &'p str, template: &str) -> Option<Option<&'p str>> {
 }
 
 /// The methods of these calls as `Allow` lists them.
-fn allowed<'a, S: 'a, R: 'a>(calls: &mut dyn Iterator<Item = &'a Call<S, R>>) -> String {
+fn allowed<'a, T: 'a>(calls: &mut dyn Iterator<Item = &'a Call<T>>) -> String {
     let methods = calls.flat_map(|call| match call.method {
         Method::GET => vec!["GET", "HEAD"],
         ref method => vec![method.as_str()],

@@ -3,28 +3,18 @@ use std::{
     error::Error,
     fmt,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{Method, Request, Response, header, request::Parts};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower_service::Service;
 
 use super::{
-    AdminRows, AdminTokens, ClientAddr, ResponseFuture,
-    answers::Answers,
-    attempts::Attempts,
-    auth::NoteBudget,
-    call::{Call, Unread},
-    calls::calls,
-    openapi,
-    page::Page,
-    refusal::Refusal,
-    route,
-    status::Facts,
+    AdminBody, AdminTokens, ClientAddr, ResponseFuture, call::Unread, guard::guard,
+    input::read_body, page::Page, refusal::Refusal, route, shared::Shared,
 };
 use crate::{
     body::ResponseBody,
@@ -34,69 +24,15 @@ use crate::{
     store::{Actor, AdminStore},
 };
 
-/// The body of the admin service's answers.
-pub type AdminBody = ResponseBody<AdminRows>;
-
-const DEFAULT_DAILY_LIMIT: u32 = 200;
-
 /// The admin API and page over `store`, open to holders of one of these tokens. See the
 /// [module](super) for its calls.
 pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
-    AdminService::from_shared(Shared {
-        store,
-        tokens,
-        reject: ProblemJson,
-        default_daily_limit: DailyLimit::new(DEFAULT_DAILY_LIMIT).unwrap_or(DailyLimit::UNLIMITED),
-        page: Page::new("/admin", ""),
-        prefix: "/admin".into(),
-        allow: None,
-        attempts: Arc::new(Attempts::new()),
-        answers: Arc::default(),
-        claim_url: "/claim".into(),
-        base_url: "".into(),
-        facts: Facts::new(),
-        retention_days: 0,
-        audit_reads: false,
-        notes: Arc::new(NoteBudget::new()),
-        refused_outside: Vec::new(),
-        api: Arc::default(),
-    })
+    AdminService::from_shared(Shared::new(store, tokens))
 }
 
 /// The service that [`admin_service`] makes.
 pub struct AdminService<S, R = ProblemJson> {
     shared: Arc<Shared<S, R>>,
-}
-
-#[derive(Clone)]
-pub(super) struct Shared<S, R> {
-    pub(super) store: S,
-    pub(super) tokens: AdminTokens,
-    pub(super) reject: R,
-    pub(super) default_daily_limit: DailyLimit,
-    pub(super) prefix: Arc<str>,
-    page: Page,
-    pub(super) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
-    pub(super) attempts: Arc<Attempts>,
-    pub(super) answers: Arc<Answers>,
-    /// Where claims are opened.
-    pub(super) claim_url: Arc<str>,
-    /// What clients are to ask; empty if it is `/v1` of the page's server.
-    base_url: Arc<str>,
-    pub(super) facts: Facts,
-    /// For how many days single requests are kept.
-    pub(super) retention_days: u32,
-    /// Whether reads are noted in the audit trail, too.
-    pub(super) audit_reads: bool,
-    pub(super) notes: Arc<NoteBudget>,
-    pub(super) refused_outside: Vec<Rejection>,
-    api: Arc<OnceLock<Api<S, R>>>,
-}
-
-/// The calls, and the document that describes them.
-pub(super) struct Api<S, R> {
-    calls: Vec<Call<S, R>>,
-    pub(super) document: Bytes,
 }
 
 impl<S, R> AdminService<S, R> {
@@ -110,26 +46,7 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     /// Renders rejections in another form.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> AdminService<S, R2> {
-        let shared = Arc::unwrap_or_clone(self.shared);
-        AdminService::from_shared(Shared {
-            store: shared.store,
-            tokens: shared.tokens,
-            reject,
-            default_daily_limit: shared.default_daily_limit,
-            prefix: shared.prefix,
-            page: shared.page,
-            allow: shared.allow,
-            attempts: shared.attempts,
-            answers: shared.answers,
-            claim_url: shared.claim_url,
-            base_url: shared.base_url,
-            facts: shared.facts,
-            retention_days: shared.retention_days,
-            audit_reads: shared.audit_reads,
-            notes: shared.notes,
-            refused_outside: shared.refused_outside,
-            api: Arc::default(),
-        })
+        AdminService::from_shared(Arc::unwrap_or_clone(self.shared).with_reject(reject))
     }
 
     /// The limit of keys that are issued without one; 200 if this is not called.
@@ -276,46 +193,10 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             by,
             key: key.map(str::to_owned),
             query: head.uri.query().map(str::to_owned),
-            body: if call.reads_body { read(body, call.takes.1).await? } else { Bytes::new() },
+            body: if call.reads_body { read_body(body, call.takes.1).await? } else { Bytes::new() },
             headers: head.headers.clone(),
         };
         (call.run)(self.clone(), unread).await
-    }
-
-    /// The calls and their description.
-    pub(super) fn api(&self) -> &Api<S, R> {
-        self.api.get_or_init(|| {
-            let calls = calls();
-            let document = openapi::document(&calls, self);
-            Api { calls, document }
-        })
-    }
-}
-
-/// Reads a body of at most so many bytes.
-pub(super) async fn read<B>(body: B, most: usize) -> Result<Bytes, Refusal>
-where
-    B: Body,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    match Limited::new(body, most).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::body_too_large(most)),
-        Err(_) => Err(Refusal::unreadable_body()),
-    }
-}
-
-/// Nothing of the admin API is kept, framed, guessed at or told to another site.
-pub(super) const GUARDS: [(HeaderName, &str); 4] = [
-    (header::CACHE_CONTROL, "no-store"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-];
-
-pub(super) fn guard(headers: &mut HeaderMap) {
-    for (name, value) in GUARDS {
-        headers.insert(name, HeaderValue::from_static(value));
     }
 }
 

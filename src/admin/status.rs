@@ -1,6 +1,6 @@
 //! How the process is, and what it was told at its start.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,29 +8,10 @@ use serde::Serialize;
 use super::{
     call::{Asked, Json},
     refusal::Refusal,
-    service::Shared,
+    shared::Shared,
     view::Instant,
 };
-use crate::{
-    clock::{Calendar, Day},
-    error::Reject,
-    store::AdminStore,
-};
-
-/// What whoever runs the service tells of it.
-#[derive(Clone, Debug)]
-pub(super) struct Facts {
-    pub(super) started_at: SystemTime,
-    pub(super) calendar: Calendar,
-    pub(super) settings: Vec<(String, Option<String>)>,
-}
-
-impl Facts {
-    pub(super) fn new() -> Self {
-        let (started_at, calendar) = (SystemTime::now(), Calendar::utc());
-        Self { started_at, calendar, settings: Vec::new() }
-    }
-}
+use crate::{clock::Day, error::Reject, store::AdminStore};
 
 /// How the process is.
 #[derive(Serialize, JsonSchema)]

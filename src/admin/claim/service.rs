@@ -18,10 +18,10 @@ use super::{
     super::{
         answers::{Answers, Place},
         auth::ClientAddr,
-        input::{Flag, FromHeaders, IdempotencyKey, from_json},
+        guard::guard,
+        input::{Flag, FromHeaders, IdempotencyKey, from_json, read_body},
         keys::user_of,
         refusal::Refusal,
-        service::{guard, read},
         view::{Instant, answer, json_response},
     },
     page::claim_page,
@@ -122,7 +122,7 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
         }
         let ip = request.extensions().get().map(|ClientAddr(ip)| *ip);
         let IdempotencyKey(name) = IdempotencyKey::from_headers(request.headers())?;
-        let wanted: Wanted = from_json(&read(request.into_body(), LONGEST_BODY).await?)?;
+        let wanted: Wanted = from_json(&read_body(request.into_body(), LONGEST_BODY).await?)?;
         let token = ClaimToken::parse(&wanted.token).map_err(|_| Refusal::unknown_claim())?;
         let is_open = wanted.open.is_some_and(|Flag(open)| open);
         let name = name.filter(|_| is_open);

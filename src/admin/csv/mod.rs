@@ -5,12 +5,11 @@ mod text;
 
 use http::{HeaderValue, Response, header};
 
-pub use self::rows::AdminRows;
+pub use self::rows::{AdminBody, AdminRows};
 pub(super) use self::{
     rows::{More, Pages},
     text::{Cell, Csv, unescaped},
 };
-use super::AdminBody;
 
 pub(super) const CSV: &str = "text/csv; charset=utf-8";
 

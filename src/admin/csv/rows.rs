@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-use crate::error::StoreError;
+use crate::{body::ResponseBody, error::StoreError};
+
+/// The body of the admin service's answers.
+pub type AdminBody = ResponseBody<AdminRows>;
 
 /// The text of some rows, and how those behind them are read.
 pub(in crate::admin) type Pages =

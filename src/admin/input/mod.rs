@@ -1,5 +1,6 @@
 //! Reads what calls take: the members of a JSON object or of a query, into the call's own type.
 
+mod body;
 mod error;
 mod fields;
 mod headers;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use self::object::{Members, Object};
 pub(super) use self::{
+    body::read_body,
     fields::{
         ClaimTime, Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, User, given,
         nullable,

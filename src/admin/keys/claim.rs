@@ -10,7 +10,7 @@ use super::{
         call::{Asked, Created, Json, Nothing},
         input::ClaimTime,
         refusal::Refusal,
-        service::Shared,
+        shared::Shared,
         view::Instant,
     },
     wanted::ClaimWanted,

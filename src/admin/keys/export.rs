@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::super::{
     call::{Answers, Asked},
-    csv::{AdminRows, CSV, Cell, Csv, More, Pages, attachment},
+    csv::{AdminBody, AdminRows, CSV, Cell, Csv, More, Pages, attachment},
     input::CsvOnly,
     refusal::Refusal,
-    service::{AdminBody, Shared},
+    shared::Shared,
 };
 use crate::{
     body::ResponseBody,

@@ -13,7 +13,7 @@ use super::{
         call::{Asked, Json},
         input::Only,
         refusal::Refusal,
-        service::Shared,
+        shared::Shared,
     },
     lines::{File, Line},
 };

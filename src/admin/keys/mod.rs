@@ -20,7 +20,7 @@ use super::{
         PageLimit, SearchText, Sort, State, User,
     },
     refusal::Refusal,
-    service::Shared,
+    shared::Shared,
     view::{Instant, IssuedKey, ListedKey, json_response},
 };
 use crate::{

@@ -2,23 +2,20 @@
 
 mod refusals;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AdminBody,
-    call::{Answers, Asked, Call, Described},
-    refusal::Refusal,
-    service::{GUARDS, Shared},
+    call::{Answers, Call, Described},
+    csv::AdminBody,
+    guard::GUARDS,
+    shared::Shared,
 };
 use crate::{
     body::ResponseBody,
     error::{Reject, json},
-    store::AdminStore,
 };
 
 const JSON: &str = "application/json";
@@ -28,7 +25,7 @@ const DESCRIPTION: &str = "Issues and changes keys, tells what they used, and wh
     Every answer is `Cache-Control: no-store`. `HEAD` works wherever `GET` does.";
 
 /// The document, as it was written at the first look.
-pub(super) struct Document(Bytes);
+pub(super) struct Document(pub(super) Bytes);
 
 impl Answers for Document {
     const STATUS: StatusCode = StatusCode::OK;
@@ -45,14 +42,8 @@ impl Answers for Document {
     }
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(super) async fn description(self: Arc<Self>, _: Asked) -> Result<Document, Refusal> {
-        Ok(Document(self.api().document.clone()))
-    }
-}
-
 /// Describes these calls as the service answers them.
-pub(super) fn document<S, R: Reject>(calls: &[Call<S, R>], shared: &Shared<S, R>) -> Bytes {
+pub(super) fn document<S, R: Reject>(calls: &[Call<Shared<S, R>>], shared: &Shared<S, R>) -> Bytes {
     let settings = || {
         SchemaSettings::draft2020_12().with(|settings| {
             settings.definitions_path = "/components/schemas".into();
@@ -92,7 +83,7 @@ pub(super) fn document<S, R: Reject>(calls: &[Call<S, R>], shared: &Shared<S, R>
 }
 
 fn operation<S, R: Reject>(
-    call: &Call<S, R>,
+    call: &Call<Shared<S, R>>,
     described: Described,
     links: &Value,
     shared: &Shared<S, R>,
@@ -141,7 +132,7 @@ fn operation<S, R: Reject>(
 }
 
 /// Which calls go on with what was created, named by its id.
-fn links<S, R>(calls: &[Call<S, R>]) -> Value {
+fn links<T>(calls: &[Call<T>]) -> Value {
     let of_keys = calls.iter().filter(|call| call.takes_key());
     let parameters = json!({"ref": "$response.body#/id"});
     of_keys

@@ -8,15 +8,15 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         call::{Call, Described},
+        guard::GUARDS,
         refusal::Refusal,
-        service::GUARDS,
     },
     guard_headers, title_case,
 };
 use crate::error::{Reject, Rejection, StoreError, StoreErrorKind};
 
 /// All refusals of a call, one of each code.
-pub(super) fn of<S, R>(call: &Call<S, R>, described: &Described, filtered: bool) -> Vec<Refusal> {
+pub(super) fn of<T>(call: &Call<T>, described: &Described, filtered: bool) -> Vec<Refusal> {
     let mut refusals = vec![Refusal::unknown("limitt")];
     if filtered {
         refusals.push(Refusal::address_not_allowed());

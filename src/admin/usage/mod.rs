@@ -15,9 +15,9 @@ use self::{
 };
 use super::{
     call::{Answers, Asked, Json},
-    csv::{AdminRows, CSV, Cell, Csv, attachment},
+    csv::{AdminBody, AdminRows, CSV, Cell, Csv, attachment},
     refusal::Refusal,
-    service::{AdminBody, Shared},
+    shared::Shared,
 };
 use crate::{
     body::ResponseBody,

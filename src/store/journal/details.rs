@@ -4,14 +4,8 @@ use std::{borrow::Cow, time::Duration};
 
 use bytes::{Buf, BufMut};
 
-use super::{
-    record::UsageEntry,
-    wire::{flag, from_unix_millis, get_text, get_time, put_text, put_time},
-};
-use crate::{
-    key::KeyId,
-    store::{RequestRow, UsageEvent, plain_path},
-};
+use super::wire::{flag, get_text, get_time, put_text, put_time};
+use crate::store::{UsageEvent, plain_path};
 
 /// What is kept of a single request.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,29 +88,5 @@ impl<'a> Details<'a> {
             time_to_head: if has(HEAD) { Some(get_time(bytes)?) } else { None },
             time_to_first_byte: if has(FIRST_BYTE) { Some(get_time(bytes)?) } else { None },
         })
-    }
-
-    /// The row of the request of this entry.
-    pub(super) fn row(&self, entry: &UsageEntry<'_>, id: &KeyId) -> RequestRow {
-        RequestRow {
-            number: 0,
-            key_id: id.clone(),
-            at: from_unix_millis(entry.at),
-            method: self.method.to_owned(),
-            path: self.path.to_string(),
-            status: self.status,
-            outcome: self.outcome.to_owned(),
-            code: self.code.map(str::to_owned),
-            units: self.units,
-            refunded: entry.refunded,
-            model_asked: self.model_asked.map(str::to_owned),
-            model: entry.model.map(str::to_owned),
-            tokens: entry.tokens,
-            bytes_in: self.bytes_in,
-            bytes_out: self.bytes_out,
-            time_to_head: self.time_to_head,
-            time_to_first_byte: self.time_to_first_byte,
-            duration: self.duration,
-        }
     }
 }

@@ -20,15 +20,17 @@ mod stopwatch;
 mod sync;
 mod synced;
 mod unfolded;
+mod usage_entry;
 mod wire;
 
 pub(crate) use self::{
     disk::{Disk, FileDisk, Segment, is_in_place},
     log::Journal,
-    record::{CountChange, Record, UsageEntry},
+    record::{CountChange, Record},
     segment::{Position, replay},
     sync::Syncer,
     unfolded::{Delta, Figures, Unfolded},
+    usage_entry::UsageEntry,
     wire::{from_unix_millis, unix_millis},
 };
 

@@ -3,14 +3,10 @@
 use bytes::{Buf, BufMut};
 
 use super::{
-    details::Details,
-    wire::{flag, get_day, get_text, put_day, put_text, unix_millis},
+    usage_entry::UsageEntry,
+    wire::{flag, get_day, get_text, put_day, put_text},
 };
-use crate::{
-    clock::Day,
-    key::KeyId,
-    store::{Outcome, RequestRow, Tokens, UsageEvent, UsageFigures, counter::Origin},
-};
+use crate::{key::KeyId, store::counter::Origin};
 
 /// What changes about one subject: its count, its usage figures, or both at once.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,82 +32,11 @@ pub(crate) struct CountChange {
     pub(crate) awaits_event: bool,
 }
 
-/// What the ledger keeps of one request.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct UsageEntry<'a> {
-    /// When it was received, and the day by the calendar of that time.
-    pub(crate) at: i64,
-    pub(crate) day: Day,
-    pub(crate) class: Class,
-    pub(crate) refunded: bool,
-    pub(crate) tokens: Option<Tokens>,
-    pub(crate) model: Option<&'a str>,
-    /// Whether its unit was written down as one whose event is to come.
-    pub(crate) awaited: bool,
-    /// What is kept of it beside the sums.
-    pub(crate) details: Option<Details<'a>>,
-}
-
-/// How a request ended, as far as it is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    Succeeded = 1,
-    Failed = 2,
-    Rejected = 3,
-}
-
 impl CountChange {
     /// A change of this day that changes nothing yet.
     pub(crate) fn of(origin: Origin) -> Self {
         let (used_at, charged) = (None, None);
         Self { origin, used_at, used: 0, refunded: false, charged, awaits_event: false }
-    }
-}
-
-impl<'a> UsageEntry<'a> {
-    pub(crate) fn new(event: &'a UsageEvent, day: Day) -> Self {
-        let class = match event.outcome {
-            Outcome::Succeeded => Class::Succeeded,
-            Outcome::Failed | Outcome::ClientGone => Class::Failed,
-            Outcome::Rejected(_) => Class::Rejected,
-        };
-        let (refunded, tokens) = (event.refunded, event.tokens);
-        Self {
-            at: unix_millis(event.at),
-            day,
-            class,
-            refunded,
-            tokens,
-            model: event.model.as_deref(),
-            awaited: event.awaited,
-            details: None,
-        }
-    }
-
-    /// The same with what is kept of the single request.
-    pub(crate) fn with_details(self, event: &'a UsageEvent) -> Self {
-        Self { details: Some(Details::new(event)), ..self }
-    }
-
-    /// The same for the sums only.
-    pub(crate) fn without_details(self) -> Self {
-        Self { details: None, ..self }
-    }
-
-    /// The row of the single request, if it is to be kept.
-    pub(crate) fn row(&self, id: &KeyId) -> Option<RequestRow> {
-        self.details.as_ref().map(|details| details.row(self, id))
-    }
-
-    pub(crate) fn figures(&self) -> UsageFigures {
-        UsageFigures {
-            requests: (self.class != Class::Rejected).into(),
-            succeeded: (self.class == Class::Succeeded).into(),
-            failed: (self.class == Class::Failed).into(),
-            refunded: (self.refunded && self.class != Class::Rejected).into(),
-            rejected: (self.class == Class::Rejected).into(),
-            tokens: self.tokens.unwrap_or_default(),
-        }
     }
 }
 
@@ -121,14 +46,6 @@ const REFUNDED: u8 = 1 << 2;
 const CHARGED: u8 = 1 << 3;
 const USAGE: u8 = 1 << 4;
 const AWAITS_EVENT: u8 = 1 << 5;
-
-const GIVEN_BACK: u8 = 1;
-const TOKENS: u8 = 1 << 1;
-const MODEL: u8 = 1 << 2;
-const CACHED: u8 = 1 << 3;
-const REASONING: u8 = 1 << 4;
-const DETAILS: u8 = 1 << 5;
-const AWAITED: u8 = 1 << 6;
 
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
@@ -177,67 +94,15 @@ impl<'a> Record<'a> {
     }
 }
 
-impl<'a> UsageEntry<'a> {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(
-            flag(self.refunded, GIVEN_BACK)
-                | flag(self.tokens.is_some(), TOKENS)
-                | flag(self.model.is_some(), MODEL)
-                | flag(self.tokens.is_some_and(|tokens| tokens.cached.is_some()), CACHED)
-                | flag(self.tokens.is_some_and(|tokens| tokens.reasoning.is_some()), REASONING)
-                | flag(self.details.is_some(), DETAILS)
-                | flag(self.awaited, AWAITED),
-        );
-        out.put_u8(self.class as u8);
-        out.put_i64_le(self.at);
-        put_day(out, self.day);
-        if let Some(tokens) = self.tokens {
-            out.put_u64_le(tokens.prompt);
-            out.put_u64_le(tokens.completion);
-            out.put_u64_le(tokens.total);
-            tokens.cached.into_iter().for_each(|cached| out.put_u64_le(cached));
-            tokens.reasoning.into_iter().for_each(|reasoning| out.put_u64_le(reasoning));
-        }
-        if let Some(model) = self.model {
-            put_text(out, model);
-        }
-        if let Some(details) = &self.details {
-            details.encode(out);
-        }
-    }
-
-    fn decode(bytes: &mut &'a [u8]) -> Option<Self> {
-        let flags = bytes.try_get_u8().ok()?;
-        let class = match bytes.try_get_u8().ok()? {
-            1 => Class::Succeeded,
-            2 => Class::Failed,
-            3 => Class::Rejected,
-            _ => return None,
-        };
-        let at = bytes.try_get_i64_le().ok()?;
-        let day = get_day(bytes)?;
-        let has = |flag| flags & flag != 0;
-        let tokens = if has(TOKENS) {
-            let mut number = || bytes.try_get_u64_le().ok();
-            let told = Tokens::new(number()?, number()?, number()?);
-            let cached = if has(CACHED) { Some(number()?) } else { None };
-            let reasoning = if has(REASONING) { Some(number()?) } else { None };
-            Some(Tokens { cached, reasoning, ..told })
-        } else {
-            None
-        };
-        let model = if has(MODEL) { Some(get_text(bytes)?) } else { None };
-        let details = if has(DETAILS) { Some(Details::decode(bytes)?) } else { None };
-        let (refunded, awaited) = (has(GIVEN_BACK), has(AWAITED));
-        Some(Self { at, day, class, refunded, tokens, model, awaited, details })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{
+        super::{details::Details, usage_entry::Class},
+        *,
+    };
+    use crate::store::Tokens;
 
     fn full(id: &KeyId) -> Record<'_> {
         let day = "2026-11-22".parse().unwrap();

@@ -1,22 +1,15 @@
 //! Links by which somebody gets a key, once.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SqliteStore, audit, changes, core::Core, listing::summary, unavailable};
+use super::{SqliteStore, audit, changes, core::Core, listing::summary, rows, unavailable};
 use crate::{
     key::{ClaimToken, SecretKey},
     store::{
-        Actor, Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, KeyChange, KeyRef,
-        KeySummary, OFFERED, OPENED, OnOpened, Opening, Rotation, StoreFuture,
-        journal::{from_unix_millis, unix_millis},
-        offer_detail,
+        Actor, Claim, ClaimOffer, ClaimState, ClaimStore, KeyChange, KeyRef, KeySummary, OFFERED,
+        OPENED, OnOpened, Opening, Rotation, StoreFuture, journal::unix_millis, offer_detail,
     },
 };
-
-/// For a row of `api_keys` `k`: the number of its latest claim that was not withdrawn.
-pub(super) const LATEST: &str = "
-    (SELECT number FROM claims c WHERE c.key_id = k.id AND NOT c.withdrawn
-     ORDER BY number DESC LIMIT 1)";
 
 impl SqliteStore {
     pub(super) fn offer(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
@@ -91,13 +84,6 @@ impl ClaimStore for SqliteStore {
     }
 }
 
-/// The claim of this number.
-pub(super) fn read(connection: &Connection, number: i64) -> rusqlite::Result<ClaimSummary> {
-    connection
-        .prepare_cached("SELECT created_at, expires_at, opened_at FROM claims WHERE number = ?1")?
-        .query_row([number], claim_summary)
-}
-
 /// A claim, and what it gives.
 struct Found {
     number: i64,
@@ -117,7 +103,7 @@ fn find(
         )?
         .query_row([token.hash().to_hex()], |row| {
             let (number, id, withdrawn) = (row.get(3)?, row.get::<_, String>(4)?, row.get(5)?);
-            Ok((claim_summary(row)?, number, id, withdrawn))
+            Ok((rows::claim(row)?, number, id, withdrawn))
         })
         .optional()?;
     let Some((claim, number, id, withdrawn)) = found else { return Ok(None) };
@@ -125,12 +111,4 @@ fn find(
     let state = ClaimState::of(&claim, withdrawn, key.as_ref(), core.clock.now());
     let claim = Claim::of(state, &claim, key.as_ref());
     Ok(Some(Found { number, claim, key }))
-}
-
-fn claim_summary(row: &Row<'_>) -> rusqlite::Result<ClaimSummary> {
-    Ok(ClaimSummary {
-        created_at: from_unix_millis(row.get(0)?),
-        expires_at: from_unix_millis(row.get(1)?),
-        opened_at: row.get::<_, Option<i64>>(2)?.map(from_unix_millis),
-    })
 }

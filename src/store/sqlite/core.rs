@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    Durability, SqliteOptions, block::Block, damage::Damage, keys::CachedKey, queue, queue::Queue,
+    Durability, SqliteOptions, block::Block, cached_key::CachedKey, damage::Damage, queue,
+    queue::Queue,
 };
 use crate::{
     clock::{Calendar, Clock, Day},

@@ -5,29 +5,13 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{SqliteStore, adopt, core::Core, rows, unavailable};
+use super::{SqliteStore, adopt, cached_key::CachedKey, core::Core, rows, unavailable};
 use crate::{
     clock::parse_timestamp,
     error::StoreError,
     key::{DailyLimit, KeyHash, KeyRecord, SecretKey},
     store::{KeyStore, StoreFuture},
 };
-
-/// A record in memory, valid for one state of `api_keys`.
-#[derive(Clone)]
-pub(super) struct CachedKey {
-    pub(super) generation: u64,
-    record: Arc<KeyRecord>,
-    /// Until when a rotated key still works.
-    until: Option<SystemTime>,
-}
-
-impl CachedKey {
-    fn record(&self, now: impl FnOnce() -> SystemTime) -> Option<Arc<KeyRecord>> {
-        let valid = self.until.is_none_or(|until| now() < until);
-        valid.then(|| self.record.clone())
-    }
-}
 
 /// What the table says of a presented key.
 enum Found {

@@ -5,7 +5,7 @@ use rusqlite::{
     types::{ToSqlOutput, ValueRef},
 };
 
-use super::{claims, core::Core, rows};
+use super::{core::Core, rows};
 use crate::{
     key::SecretKey,
     store::{
@@ -50,7 +50,7 @@ fn numbered(
 }
 
 fn select(wanted: &str) -> String {
-    let (record, latest) = (rows::RECORD, claims::LATEST);
+    let (record, latest) = (rows::RECORD, rows::LATEST_CLAIM);
     format!("SELECT {record}, {FIGURES}, {latest} FROM api_keys k WHERE {wanted}")
 }
 
@@ -72,7 +72,7 @@ fn read_summary(
         used_today: used,
         total_used: (total + used).saturating_sub(written),
         last_used_at: last_used_at.map(from_unix_millis),
-        claim: claim.map(|number| claims::read(connection, number)).transpose()?,
+        claim: claim.map(|number| rows::read_claim(connection, number)).transpose()?,
     })
 }
 

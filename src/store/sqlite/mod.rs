@@ -17,6 +17,7 @@ mod admin;
 mod adopt;
 mod audit;
 mod block;
+mod cached_key;
 mod changes;
 mod claims;
 mod core;

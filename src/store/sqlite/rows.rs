@@ -8,7 +8,7 @@ use crate::{
     clock::{Day, parse_timestamp},
     error::StoreError,
     key::{DailyLimit, KeyHash, KeyId, KeyRecord},
-    store::counter::Count,
+    store::{ClaimSummary, counter::Count, journal::from_unix_millis},
 };
 
 /// The columns that [`record`] reads, in its order.
@@ -131,4 +131,25 @@ pub(super) fn read_count(connection: &Connection, id: &KeyId, day: Day) -> rusql
         })
         .optional()?;
     Ok(count.unwrap_or_else(|| Count::new(day)))
+}
+
+/// For a row of `api_keys` `k`: the number of its latest claim that was not withdrawn.
+pub(super) const LATEST_CLAIM: &str = "
+    (SELECT number FROM claims c WHERE c.key_id = k.id AND NOT c.withdrawn
+     ORDER BY number DESC LIMIT 1)";
+
+/// The claim of this number.
+pub(super) fn read_claim(connection: &Connection, number: i64) -> rusqlite::Result<ClaimSummary> {
+    connection
+        .prepare_cached("SELECT created_at, expires_at, opened_at FROM claims WHERE number = ?1")?
+        .query_row([number], claim)
+}
+
+/// The claim of a row that begins with these times of it.
+pub(super) fn claim(row: &Row<'_>) -> rusqlite::Result<ClaimSummary> {
+    Ok(ClaimSummary {
+        created_at: from_unix_millis(row.get(0)?),
+        expires_at: from_unix_millis(row.get(1)?),
+        opened_at: row.get::<_, Option<i64>>(2)?.map(from_unix_millis),
+    })
 }

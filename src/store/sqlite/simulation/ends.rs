@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use rusqlite::Connection;
 
-use super::{meanwhile::Death, world::World};
+use super::{death::Death, world::World};
 
 impl World {
     pub(super) fn is_broken(&self) -> bool {

@@ -1,13 +1,6 @@
 //! What happens while the writer is at work.
 
-use super::traffic::Traffic;
-
-/// How the process ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Death {
-    Kill,
-    LossOfPower,
-}
+use super::{death::Death, traffic::Traffic};
 
 impl Traffic {
     /// What happens between a fold's beginning and its commit. Returns whether that is reached.

@@ -6,6 +6,7 @@
 //! `TOWER_QUOTA_SEED=17` runs that one.
 
 mod chance;
+mod death;
 mod disk;
 mod ends;
 mod faults;

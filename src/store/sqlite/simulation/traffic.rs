@@ -14,9 +14,9 @@ use super::{
     },
     KEYS,
     chance::{Random, SimClock},
+    death::Death,
     faults::Faults,
     id,
-    meanwhile::Death,
     oracle::{Oracle, Period, UNLIMITED},
 };
 use crate::{
