@@ -13,8 +13,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    AdminBody, AdminTokens, ClientAddr, ResponseFuture, call::Unread, guard::guard,
-    input::read_body, page::Page, refusal::Refusal, route, shared::Shared,
+    auth::ClientAddr, call::Unread, csv::AdminBody, future::ResponseFuture, guard::guard,
+    input::read_body, page::Page, refusal::Refusal, route, shared::Shared, tokens::AdminTokens,
 };
 use crate::{
     body::ResponseBody,

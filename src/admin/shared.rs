@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    AdminTokens, answers::Answers, attempts::Attempts, call::Call, facts::Facts,
-    note_budget::NoteBudget, page::Page,
+    answers::Answers, attempts::Attempts, call::Call, facts::Facts, note_budget::NoteBudget,
+    page::Page, tokens::AdminTokens,
 };
 use crate::{
     error::{ProblemJson, Rejection},
