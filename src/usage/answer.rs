@@ -8,7 +8,7 @@ use memchr::memmem::Finder;
 use super::{
     Tokens,
     event::{EventScanner, Piece},
-    member::{Found, Member, MemberScanner},
+    member::{Found, Member, MemberScanner, Wanted},
     tokens::Figures,
 };
 use crate::content::{is_plain, media_type};
@@ -61,20 +61,21 @@ struct Event {
     is_other: bool,
 }
 
-const USAGE: usize = 0;
-const MODEL: usize = 1;
-const CHOICES: usize = 2;
-const MEMBERS: [Member; 3] = {
-    const fn member(name: &'static [u8], longest: usize) -> Member {
-        Member { name, longest }
-    }
-    // Of choices it only matters whether there are any.
-    [member(b"\"usage\"", 4096), member(b"\"model\"", 256), member(b"\"choices\"", 16)]
+const WANTED: Wanted = Wanted {
+    members: &[
+        Member { name: USAGE_NAME, longest: 4096 },
+        Member { name: b"\"model\"", longest: 256 },
+        // It only matters whether there are any.
+        Member { name: b"\"choices\"", longest: 16 },
+    ],
+    // The object of the events of `/v1/responses`, and that of Anthropic's `message_start`.
+    inner: &[b"\"response\"", b"\"message\""],
 };
-
-/// The object of the events of `/v1/responses`, and that of Anthropic's `message_start`.
-const INNER: [&[u8]; 2] = [b"\"response\"", b"\"message\""];
-const RESPONSE: usize = 0;
+const USAGE: u8 = 0;
+const MODEL: u8 = 1;
+const CHOICES: u8 = 2;
+const RESPONSE: u8 = 0;
+const USAGE_NAME: &[u8] = b"\"usage\"";
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const DONE: &[u8] = b"[DONE]";
@@ -115,7 +116,7 @@ impl Text {
         Self {
             form: Form::Unknown(0),
             events: EventScanner::default(),
-            json: MemberScanner::new(&MEMBERS, &INNER),
+            json: MemberScanner::new(&WANTED),
         }
     }
 
@@ -150,8 +151,7 @@ impl Text {
 /// reading.
 fn tell_nothing(events: &[u8]) -> bool {
     static FINDERS: OnceLock<[Finder<'static>; 2]> = OnceLock::new();
-    let [usage, done] =
-        FINDERS.get_or_init(|| [Finder::new(MEMBERS[USAGE].name), Finder::new(DONE)]);
+    let [usage, done] = FINDERS.get_or_init(|| [Finder::new(USAGE_NAME), Finder::new(DONE)]);
     let is_null = |at| {
         let value = &events[at + usage.needle().len()..];
         value.starts_with(b":null,") || value.starts_with(b":null}")

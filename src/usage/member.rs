@@ -4,22 +4,30 @@ use std::ops::ControlFlow;
 
 use memchr::memchr;
 
+/// What is looked for.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) members: &'static [Member],
+    /// The names, in quotes, of the inner objects.
+    pub(super) inner: &'static [&'static [u8]],
+}
+
 /// A member that is looked for.
 #[derive(Debug)]
 pub(super) struct Member {
     /// Its name, in quotes. A name that is written with escapes is taken for another.
     pub(super) name: &'static [u8],
     /// The most bytes that its value may have.
-    pub(super) longest: usize,
+    pub(super) longest: u16,
 }
 
 /// A member that was found.
 #[derive(Debug, PartialEq)]
 pub(super) struct Found<'a> {
     /// Its place among those that are looked for.
-    pub(super) member: usize,
+    pub(super) member: u8,
     /// The place among the inner objects of the one that it is in; `None` in the outermost.
-    pub(super) within: Option<usize>,
+    pub(super) within: Option<u8>,
     /// Its value as it is written; `None` if that is too long.
     pub(super) value: Option<&'a [u8]>,
 }
@@ -29,24 +37,23 @@ pub(super) struct Found<'a> {
 ///
 /// It copies a name or value only if that comes in several chunks, and takes no more memory than the
 /// longest, at any depth. Of members with the same name each is found.
+// It is small, as it is moved about with the body that it reads.
 #[derive(Debug)]
 pub(super) struct MemberScanner {
-    members: &'static [Member],
-    /// The names, in quotes, of the inner objects.
-    inner: &'static [&'static [u8]],
-    within: Option<usize>,
+    wanted: &'static Wanted,
+    within: Option<u8>,
     place: Place,
     /// What the latest name stands for.
     named: Named,
     /// Whether the next byte of a string is escaped.
     escaped: bool,
-    /// How many objects and arrays are open in a value that is passed over, and whether a string is.
-    depth: u64,
+    /// Whether a string is open in a value that is passed over, and how many objects and arrays are.
     in_string: bool,
+    depth: u64,
     /// What of a name or value came in earlier chunks.
     kept: Vec<u8>,
     /// How many bytes more may be kept; `None` if it is not of interest or too long.
-    room: Option<usize>,
+    room: Option<u16>,
 }
 
 /// What comes next in an object whose members are looked for.
@@ -69,25 +76,24 @@ enum Place {
 
 #[derive(Clone, Copy, Debug)]
 enum Named {
-    Member(usize),
-    Inner(usize),
+    Member(u8),
+    Inner(u8),
     Other,
 }
 
 /// Longer than any name that is looked for.
-const LONGEST_NAME: usize = 32;
+const LONGEST_NAME: u16 = 32;
 
 impl MemberScanner {
-    pub(super) fn new(members: &'static [Member], inner: &'static [&'static [u8]]) -> Self {
+    pub(super) fn new(wanted: &'static Wanted) -> Self {
         Self {
-            members,
-            inner,
+            wanted,
             within: None,
             place: Place::Object,
             named: Named::Other,
             escaped: false,
-            depth: 0,
             in_string: false,
+            depth: 0,
             kept: Vec::new(),
             room: None,
         }
@@ -95,7 +101,7 @@ impl MemberScanner {
 
     /// Begins anew, with another object.
     pub(super) fn reset(&mut self) {
-        *self = Self::new(self.members, self.inner);
+        *self = Self::new(self.wanted);
     }
 
     /// Whether nothing of the object has come.
@@ -144,24 +150,26 @@ impl MemberScanner {
 
     /// Reads a byte of the structure.
     fn step(&mut self, byte: u8) {
-        self.place = match (self.place, byte) {
-            (place, b' ' | b'\t' | b'\n' | b'\r') => place,
-            (Place::Object, b'{') => Place::Name,
-            (Place::Name, b'"') => {
+        self.place = match self.place {
+            Place::Object if byte == b'{' => Place::Name,
+            Place::Name if byte == b'"' => {
                 self.room = Some(LONGEST_NAME);
                 Place::InName
             }
-            (Place::Colon, b':') => Place::Value,
-            (Place::Value, _) => self.begin_value(byte),
-            (Place::Comma, b',') => Place::Name,
-            (Place::Name | Place::Comma, b'}') if self.within.take().is_some() => Place::Comma,
+            Place::Colon if byte == b':' => Place::Value,
+            Place::Comma if byte == b',' => Place::Name,
+            place if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => place,
+            Place::Value => self.begin_value(byte),
+            Place::Name | Place::Comma if byte == b'}' && self.within.take().is_some() => {
+                Place::Comma
+            }
             _ => Place::Over,
         }
     }
 
     fn begin_value(&mut self, byte: u8) -> Place {
         self.room = match self.named {
-            Named::Member(member) => Some(self.members[member].longest),
+            Named::Member(member) => Some(self.wanted.members[usize::from(member)].longest),
             _ => None,
         };
         match (byte, self.named) {
@@ -180,14 +188,13 @@ impl MemberScanner {
     }
 
     fn end_name(&mut self, end: &[u8]) {
-        let (members, inner, is_outermost) = (self.members, self.inner, self.within.is_none());
+        let (wanted, is_outermost) = (self.wanted, self.within.is_none());
         let name = self.whole(end).unwrap_or_default();
-        self.named = if let Some(at) = members.iter().position(|member| member.name == name) {
-            Named::Member(at)
-        } else if let Some(at) = inner.iter().position(|inner| *inner == name && is_outermost) {
-            Named::Inner(at)
-        } else {
-            Named::Other
+        let member = (0..).zip(wanted.members).find(|(_, member)| member.name == name);
+        let inner = || (0..).zip(wanted.inner).find(|(_, inner)| **inner == name && is_outermost);
+        self.named = match member {
+            Some((at, _)) => Named::Member(at),
+            None => inner().map_or(Named::Other, |(at, _)| Named::Inner(at)),
         };
         self.forget(Place::Colon);
     }
@@ -205,7 +212,7 @@ impl MemberScanner {
 
     /// The name or value that ends with these bytes, unless it is too long.
     fn whole<'a>(&'a mut self, end: &'a [u8]) -> Option<&'a [u8]> {
-        if end.len() > self.room? {
+        if end.len() > self.room?.into() {
             return None;
         }
         if self.kept.is_empty() {
@@ -218,7 +225,7 @@ impl MemberScanner {
     /// Keeps these bytes of a name or value that goes on in the next chunk.
     fn keep(&mut self, bytes: &[u8]) {
         let Some(room) = self.room else { return };
-        self.room = room.checked_sub(bytes.len());
+        self.room = u16::try_from(bytes.len()).ok().and_then(|length| room.checked_sub(length));
         match self.room {
             Some(_) => self.kept.extend_from_slice(bytes),
             None => self.kept = Vec::new(),
@@ -234,24 +241,21 @@ impl MemberScanner {
     /// How many of these bytes still belong to the object or array, if it ends within them.
     fn nested_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
-        while at < bytes.len() {
+        loop {
             if self.in_string {
                 at += self.string_end(&bytes[at..])?;
                 self.in_string = false;
-                continue;
             }
-            match bytes[at] {
+            at += 1 + bytes[at..].iter().position(|&byte| is_structure(byte))?;
+            match bytes[at - 1] {
                 b'"' => self.in_string = true,
                 b'{' | b'[' => self.depth += 1,
-                b'}' | b']' => self.depth -= 1,
-                _ => {}
+                _ => self.depth -= 1,
             }
-            at += 1;
             if self.depth == 0 {
                 return Some(at);
             }
         }
-        None
     }
 
     /// How many of these bytes still belong to the string, if it ends within them. Quotes are rarer
@@ -276,6 +280,11 @@ impl MemberScanner {
         let carried = self.escaped && run == before.len();
         (run % 2 == 1) != carried
     }
+}
+
+/// Whether a string, object or array begins or ends here.
+fn is_structure(byte: u8) -> bool {
+    matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }
 
 fn ends_literal(byte: u8) -> bool {

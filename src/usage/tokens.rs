@@ -60,7 +60,9 @@ impl Figures {
     /// These figures and, over them, those of a usage object. `None` if it cannot be read; `null` tells
     /// nothing.
     pub(super) fn and(self, usage: &[u8]) -> Option<Self> {
-        let Some(usage) = serde_json::from_slice::<Option<Usage>>(usage).ok()? else {
+        // Checked as a whole, not string by string.
+        let usage = str::from_utf8(usage).ok()?;
+        let Some(usage) = serde_json::from_str::<Option<Usage>>(usage).ok()? else {
             return Some(self);
         };
         let prompt_details = usage.prompt_tokens_details.or(usage.input_tokens_details);

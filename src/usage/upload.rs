@@ -5,7 +5,7 @@ use std::{io::IoSlice, ops::ControlFlow, sync::Arc};
 use bytes::Buf;
 use http::HeaderMap;
 
-use super::member::{Member, MemberScanner};
+use super::member::{Member, MemberScanner, Wanted};
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
     content::{is_plain, media_type},
@@ -15,7 +15,8 @@ use crate::{
 /// The request's body as the inner service gets it: the same, watched.
 pub type RequestBody<B> = ObservedBody<B, UploadObserver>;
 
-const MODEL: [Member; 1] = [Member { name: b"\"model\"", longest: 256 }];
+const MODEL: Wanted =
+    Wanted { members: &[Member { name: b"\"model\"", longest: 256 }], inner: &[] };
 
 /// Watches a request's body for the recorder.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct UploadObserver {
 
 impl UploadObserver {
     pub(super) fn new(upload: Arc<Upload>, headers: &HeaderMap) -> Self {
-        Self { upload, scanner: is_json(headers).then(|| MemberScanner::new(&MODEL, &[])) }
+        Self { upload, scanner: is_json(headers).then(|| MemberScanner::new(&MODEL)) }
     }
 }
 

@@ -2,18 +2,24 @@
 
 use super::*;
 
-const MEMBERS: &[Member] =
-    &[Member { name: b"\"model\"", longest: 32 }, Member { name: b"\"usage\"", longest: 64 }];
+const WANTED: Wanted = Wanted {
+    members: &[
+        Member { name: b"\"model\"", longest: 32 },
+        Member { name: b"\"usage\"", longest: 64 },
+    ],
+    inner: &[b"\"response\"", b"\"message\""],
+};
 
 /// Each member that is found, with the inner object that it is in, as text.
 fn found<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
-    let mut scanner = MemberScanner::new(MEMBERS, &[b"\"response\"", b"\"message\""]);
+    let mut scanner = MemberScanner::new(&WANTED);
     let mut all = Vec::new();
     for chunk in chunks {
         scanner.scan(chunk, |Found { member, within, value }| {
-            let name = str::from_utf8(MEMBERS[member].name).unwrap().trim_matches('"');
+            let name =
+                str::from_utf8(WANTED.members[usize::from(member)].name).unwrap().trim_matches('"');
             let value = value.map_or("too long", |value| str::from_utf8(value).unwrap());
-            let within = within.map_or("", |within| ["response.", "message."][within]);
+            let within = within.map_or("", |within| ["response.", "message."][usize::from(within)]);
             all.push(format!("{within}{name}={value}"));
             ControlFlow::Continue(())
         });
@@ -108,7 +114,7 @@ fn depth_costs_no_memory() {
     let deep = "[{\"usage\":".repeat(100_000);
     let text = format!("{{\"a\":{deep}1{},\"model\":\"m\"}}", "}]".repeat(100_000));
     assert_eq!(found([text.as_bytes()]), ["model=\"m\""]);
-    let mut scanner = MemberScanner::new(MEMBERS, &[]);
+    let mut scanner = MemberScanner::new(&WANTED);
     for chunk in text.as_bytes().chunks(1000) {
         scanner.scan(chunk, |_| ControlFlow::Continue(()));
         assert!(scanner.kept.capacity() <= 64);
@@ -119,7 +125,7 @@ fn depth_costs_no_memory() {
 fn nothing_is_found_after_what_was_wanted() {
     let text = br#"{"model":"a","model":"b"}"#;
     for split in 0..text.len() {
-        let mut scanner = MemberScanner::new(MEMBERS, &[]);
+        let mut scanner = MemberScanner::new(&WANTED);
         let mut all = 0;
         for chunk in [&text[..split], &text[split..]] {
             scanner.scan(chunk, |_| {
