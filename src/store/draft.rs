@@ -1,8 +1,9 @@
 use std::{
+    fmt,
     io::IoSlice,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
@@ -17,7 +18,7 @@ pub(crate) struct Draft {
     pub(crate) event: UsageEvent,
     pub(crate) started: Instant,
     /// What passes of the request's body, if it has one.
-    pub(crate) upload: Option<Arc<Upload>>,
+    pub(crate) upload: Option<Arc<dyn Upload>>,
     /// Whether the client has left, where somebody tells.
     pub(crate) abandoned: Option<Abandoned>,
     /// Where the recorder's sink writes events.
@@ -29,31 +30,10 @@ pub(crate) struct Draft {
 }
 
 /// What is known of a request's body so far; the recorder and the body share it.
-#[derive(Debug, Default)]
-pub(crate) struct Upload {
-    bytes: AtomicU64,
-    model: OnceLock<String>,
-}
-
-#[cfg(feature = "usage")]
-impl Upload {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn add_bytes(&self, count: usize) {
-        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    /// The model that the request names.
-    pub(crate) fn model(&self) -> Option<String> {
-        self.model.get().cloned()
-    }
-
-    /// Notes the model; the first one stays.
-    pub(crate) fn name_model(&self, model: String) {
-        let _ = self.model.set(model);
-    }
+pub(crate) trait Upload: fmt::Debug + Send + Sync {
+    /// Notes it in the event.
+    #[cfg(feature = "usage")]
+    fn note(&self, event: &mut UsageEvent);
 }
 
 /// In a request's extensions: whether its client has left although its answer is read on. Whoever

@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, ReceivedAt},
     error::{Rejected, UpstreamFault},
     key::{KeyId, KeyRecord, may_be_key},
-    store::{Abandoned, Draft, Units, Upload},
+    store::{Abandoned, Draft, Units},
 };
 
 /// What all clones of the service share.
@@ -87,11 +87,12 @@ impl<U: UsageSink> Recorder<U> {
         let units = Units::of(request.extensions_mut());
         let ledger = shared.sink.ledger();
         let listeners = Listeners::new(shared, request.extensions_mut());
-        let upload = (!request.body().is_end_stream()).then(Arc::<Upload>::default);
+        let observer =
+            (!request.body().is_end_stream()).then(|| UploadObserver::new(request.headers()));
         let mut draft = Some(Box::new(Draft {
             event: new_event(&request, at),
             started: Instant::now(),
-            upload: upload.clone(),
+            upload: observer.as_ref().map(UploadObserver::upload),
             abandoned: request.extensions().get::<Abandoned>().cloned(),
             ledger,
             complete,
@@ -101,7 +102,11 @@ impl<U: UsageSink> Recorder<U> {
             units.lay_down(&mut draft);
         }
         let recorder = Self { listeners, units, method: request.method().clone(), draft };
-        (recorder, watched(request, upload))
+        let request = request.map(|body| match observer {
+            Some(observer) => ObservedBody::new(body, observer, None),
+            None => ObservedBody::unobserved(body),
+        });
+        (recorder, request)
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -181,8 +186,7 @@ fn note_end(draft: &mut Draft, units: &Units, outcome: Outcome) {
         _ => outcome,
     };
     if let Some(upload) = &draft.upload {
-        event.bytes_in = upload.bytes();
-        event.model_asked = upload.model();
+        upload.note(event);
     }
     // Models are shown and kept in clear.
     event.model_asked = event.model_asked.take().filter(|model| !may_be_key(model));
@@ -202,19 +206,6 @@ fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
     event.method = request.method().clone();
     event.path = request.uri().path().to_owned();
     event
-}
-
-/// The request with a body that tells what passes.
-fn watched<B: Body>(request: Request<B>, upload: Option<Arc<Upload>>) -> Request<RequestBody<B>> {
-    let (head, body) = request.into_parts();
-    let body = match upload {
-        Some(upload) => {
-            let observer = UploadObserver::new(upload, &head.headers);
-            ObservedBody::new(body, observer, None)
-        }
-        None => ObservedBody::unobserved(body),
-    };
-    Request::from_parts(head, body)
 }
 
 fn key_id(extensions: &http::Extensions) -> Option<KeyId> {

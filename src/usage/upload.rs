@@ -1,6 +1,10 @@
 //! What a request's body tells while it passes by.
 
-use std::{io::IoSlice, ops::ControlFlow, sync::Arc};
+use std::{
+    io::IoSlice,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Buf;
 use http::HeaderMap;
@@ -9,7 +13,7 @@ use super::member::{Member, MemberScanner, Wanted};
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
     content::{is_plain, media_type},
-    store::Upload,
+    store::{Upload, UsageEvent},
 };
 
 /// The request's body as the inner service gets it: the same, watched.
@@ -19,38 +23,67 @@ const MODEL: Wanted =
     Wanted { members: &[Member { name: b"\"model\"", longest: 256 }], inner: &[] };
 
 /// Watches a request's body for the recorder.
+// All that it knows is behind one pointer, as requests are moved about a good deal.
 #[derive(Debug)]
-pub struct UploadObserver {
-    upload: Arc<Upload>,
+pub struct UploadObserver(Arc<Mutex<Seen>>);
+
+/// What is known of the body so far.
+#[derive(Debug)]
+struct Seen {
+    bytes: u64,
+    model: Option<String>,
+    /// Until the model is found.
     scanner: Option<MemberScanner>,
 }
 
 impl UploadObserver {
-    pub(super) fn new(upload: Arc<Upload>, headers: &HeaderMap) -> Self {
-        Self { upload, scanner: is_json(headers).then(|| MemberScanner::new(&MODEL)) }
+    pub(super) fn new(headers: &HeaderMap) -> Self {
+        let scanner = is_json(headers).then(|| MemberScanner::new(&MODEL));
+        Self(Arc::new(Mutex::new(Seen { bytes: 0, model: None, scanner })))
+    }
+
+    /// What it knows, now and later.
+    pub(super) fn upload(&self) -> Arc<dyn Upload> {
+        self.0.clone()
     }
 }
 
 impl<D: Buf> BodyObserver<D> for UploadObserver {
     fn data(&mut self, data: &D) {
-        self.upload.add_bytes(data.remaining());
-        let Some(scanner) = &mut self.scanner else { return };
+        let seen = &mut *lock(&self.0);
+        seen.bytes += data.remaining() as u64;
+        let Some(scanner) = &mut seen.scanner else { return };
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = data.chunks_vectored(&mut slices);
         for slice in &slices[..filled] {
             scanner.scan(slice, |found| {
-                let model = found.value.and_then(|value| serde_json::from_slice(value).ok());
-                let Some(model) = model else { return ControlFlow::Continue(()) };
-                self.upload.name_model(model);
-                ControlFlow::Break(())
+                seen.model = found.value.and_then(|value| serde_json::from_slice(value).ok());
+                match seen.model {
+                    Some(_) => ControlFlow::Break(()),
+                    None => ControlFlow::Continue(()),
+                }
             });
         }
         if scanner.is_over() {
-            self.scanner = None;
+            seen.scanner = None;
         }
     }
 
     fn end(self, _: BodyEnd) {}
+}
+
+impl Upload for Mutex<Seen> {
+    fn note(&self, event: &mut UsageEvent) {
+        let mut seen = lock(self);
+        event.bytes_in = seen.bytes;
+        if let Some(model) = seen.model.take() {
+            event.model_asked = Some(model);
+        }
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a request says that its body is JSON, or says nothing of it.
