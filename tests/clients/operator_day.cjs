@@ -271,6 +271,29 @@ async function order(browser) {
   const { page, id } = view;
   const refused = (words) => until(view, () => id("error-message").innerText(), words);
 
+  // A list that takes its time is seen to be under way.
+  let list;
+  const late = new Promise((resolve) => { list = resolve; });
+  await page.route("**/admin/keys?*", async (route) => {
+    await late;
+    await route.continue();
+  }, { times: 1 });
+  await id("refresh").click();
+  const busy = () => page.locator("#view").evaluate((node) => [node.ariaBusy, getComputedStyle(node, "::before").content].join());
+  await until(view, busy, /^true,""$/);
+  list();
+  await until(view, busy, /^,none$/);
+
+  // A field that is wrong says so, and no longer once it is typed in again.
+  const limit = id("limit-input");
+  const states = () => limit.evaluate((node) => [node.ariaInvalid, node.getAttribute("aria-errormessage"), document.activeElement === node].join());
+  await limit.fill("many");
+  await id("create-submit").click();
+  await refused(/whole number/);
+  assert.equal(await states(), "true,error,true");
+  await limit.fill("");
+  assert.equal(await states(), ",,true");
+
   // The view is left before the answer is there.
   let answer;
   const held = new Promise((resolve) => { answer = resolve; });

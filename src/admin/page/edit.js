@@ -30,7 +30,7 @@ class EditForm {
     $("limit").value = String(key.daily_limit);
     writeExpiry($("expires"), key.expires_at);
     $("disabled").checked = key.disabled;
-    for (const id of ["limit", "expires"]) $(id).ariaInvalid = null;
+    for (const id of ["limit", "expires"]) markBad($(id), false);
     this.#markPreset();
     this.#filled = this.#typed();
     this.#showButtons();

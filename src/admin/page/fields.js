@@ -2,11 +2,22 @@
 const LIMIT = { least: 0, most: 1e9, problem: "badLimit" };
 const COUNT = { least: 1, most: 1000, problem: "badCount" };
 
+// The page's message is about this field, until something else is typed.
+function markBad(field, isBad) {
+  field.ariaInvalid = isBad ? "true" : null;
+  if (!isBad) {
+    field.removeAttribute("aria-errormessage");
+    return;
+  }
+  field.setAttribute("aria-errormessage", "error");
+  field.addEventListener("input", () => markBad(field, false), { once: true });
+}
+
 function wholeNumber(field, { least, most, problem }) {
   const typed = field.value.trim().replaceAll(/[,_\s]/g, "");
   const value = /^[0-9]{1,10}$/.test(typed) ? Number(typed) : Number.NaN;
   const fits = value >= least && value <= most;
-  field.ariaInvalid = fits ? null : "true";
+  markBad(field, !fits);
   if (fits) return value;
   field.focus();
   throw new Problem(problem);
@@ -15,7 +26,7 @@ function wholeNumber(field, { least, most, problem }) {
 // The daily limit, or nothing where the field is empty.
 function limitIn(field) {
   if (!field.value.trim()) {
-    field.ariaInvalid = null;
+    markBad(field, false);
     return undefined;
   }
   return wholeNumber(field, LIMIT);
@@ -24,7 +35,7 @@ function limitIn(field) {
 // The expiry as an instant, or null where the field is empty. It is typed in the reader's zone.
 function expiryIn(field) {
   const bad = field.validity.badInput;
-  field.ariaInvalid = bad ? "true" : null;
+  markBad(field, bad);
   if (bad) {
     field.focus();
     throw new Problem("badExpiry");
@@ -36,7 +47,7 @@ function expiryIn(field) {
 function futureIn(field) {
   const at = expiryIn(field);
   if (!at || Date.parse(at) > Date.now()) return at;
-  field.ariaInvalid = "true";
+  markBad(field, true);
   field.focus();
   throw new Problem("pastExpiry");
 }

@@ -60,12 +60,16 @@ async function load() {
   const turn = ++loads;
   const button = $("refresh");
   if (button) button.ariaDisabled = "true";
+  $("view").ariaBusy = "true";
   const loaded = await run(async () => {
     await mine.load();
     if (mine === view) mine.show();
     if (mine === view) showTitle();
   });
-  if (button && turn === loads) button.ariaDisabled = null;
+  if (turn === loads) {
+    $("view").ariaBusy = null;
+    if (button) button.ariaDisabled = null;
+  }
   return loaded;
 }
 
@@ -124,7 +128,7 @@ async function signIn() {
   }
   $("token").value = "";
   tokenField.conceal();
-  $("token").ariaInvalid = null;
+  markBad($("token"), false);
   notify(null);
   showDesk();
   if (view && shownAt === location.hash) {
@@ -135,7 +139,7 @@ async function signIn() {
 
 function refuseToken(problem) {
   notify("error", problem.words() + (problem.name === "wrongToken" ? "" : problem.reference()));
-  $("token").ariaInvalid = ["needToken", "badToken", "wrongToken"].includes(problem.name) ? "true" : null;
+  markBad($("token"), ["needToken", "badToken", "wrongToken"].includes(problem.name));
   $("token").focus();
 }
 
