@@ -37,7 +37,6 @@ pub(super) struct Found<'a> {
 ///
 /// It copies a name or value only if that comes in several chunks, and takes no more memory than the
 /// longest, at any depth. Of members with the same name each is found.
-// It is small, as it is moved about with the body that it reads.
 #[derive(Debug)]
 pub(super) struct MemberScanner {
     wanted: &'static Wanted,
