@@ -166,7 +166,7 @@ fn help_lists_every_variable_and_shows_no_secret() {
 async fn a_start_with_no_setting_prints_all_that_is_needed() {
     let gateway = GatewayCommand::bare().env("PORT", "0").start();
     let address = gateway.url("");
-    let printed = settled(&gateway, "curl ").await;
+    let printed = settled(&gateway, "daily_limit").await;
     for needed in [
         address.as_str(),
         "https://api.deepseek.com/v1",
