@@ -269,26 +269,29 @@ impl Drop for Gateway {
     }
 }
 
-/// The example beside this test, built anew if it is older than its sources.
+/// The program of `TOWER_QUOTA_GATEWAY`, or the example beside this test, built anew if it is older
+/// than its sources.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = env::current_exe().unwrap();
-        let profile = test.parent().unwrap().parent().unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--example", "gateway", "--target-dir"]);
-        cargo.arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-        // What cargo has set for this test would make it build dependencies anew.
-        for (name, _) in env::vars().filter(|(name, _)| set_for_tests(name)) {
-            cargo.env_remove(name);
-        }
-        assert!(cargo.status().unwrap().success());
-        profile.join("examples").join("gateway")
-    })
+    BINARY.get_or_init(|| env::var_os("TOWER_QUOTA_GATEWAY").map_or_else(build, PathBuf::from))
+}
+
+fn build() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let profile = test.parent().unwrap().parent().unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--example", "gateway", "--target-dir"]);
+    cargo.arg(profile.parent().unwrap());
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    // What cargo has set for this test would make it build dependencies anew.
+    for (name, _) in env::vars().filter(|(name, _)| set_for_tests(name)) {
+        cargo.env_remove(name);
+    }
+    assert!(cargo.status().unwrap().success());
+    profile.join("examples").join("gateway")
 }
 
 fn set_for_tests(variable: &str) -> bool {
