@@ -1,7 +1,9 @@
 use std::{
-    io::{self, Write},
+    fmt,
     net::{IpAddr, SocketAddr},
 };
+
+use crate::background_writer::BackgroundWriter;
 
 /// What the operator is told at the start, on standard output.
 pub(crate) struct Announcement<'a> {
@@ -15,8 +17,23 @@ pub(crate) struct Announcement<'a> {
 }
 
 impl Announcement<'_> {
-    pub(crate) fn print(&self) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+    pub(crate) fn print(&self, stdout: &BackgroundWriter) {
+        stdout.push(self.to_string().as_bytes());
+    }
+
+    /// The address for a client on this machine.
+    fn reachable(&self) -> String {
+        let ip = match self.listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16]),
+            ip => ip,
+        };
+        format!("http://{}", SocketAddr::new(ip, self.listen.port()))
+    }
+}
+
+impl fmt::Display for Announcement<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "listening on  http://{}", self.listen)?;
         writeln!(out, "upstream      {}", self.upstream)?;
         writeln!(out, "database      {}", self.database)?;
@@ -34,16 +51,6 @@ impl Announcement<'_> {
             writeln!(out, "    -H 'Content-Type: application/json' \\")?;
             writeln!(out, "    -d '{{\"label\": \"alice\", \"daily_limit\": 200}}'\n")?;
         }
-        out.flush()
-    }
-
-    /// The address for a client on this machine.
-    fn reachable(&self) -> String {
-        let ip = match self.listen.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16]),
-            ip => ip,
-        };
-        format!("http://{}", SocketAddr::new(ip, self.listen.port()))
+        Ok(())
     }
 }

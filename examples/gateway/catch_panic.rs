@@ -79,9 +79,11 @@ where
 
 /// The panic's message is for the log only.
 fn report(panic: &Box<dyn Any + Send>) {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(message = message.unwrap_or("no message"), "a handler panicked");
+    tracing::error!(message = panic_message(&**panic), "a handler panicked");
+}
+
+/// The message that a panic was raised with.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

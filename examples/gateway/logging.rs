@@ -1,19 +1,58 @@
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    panic::{self, PanicHookInfo},
+    thread,
+};
 
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::{
+    format::Writer,
+    time::{FormatTime, SystemTime},
+};
 
-use crate::settings::LogSettings;
+use crate::{
+    background_writer::BackgroundWriter, catch_panic::panic_message, settings::LogSettings,
+};
 
-/// Sends the log to standard error.
-pub(crate) fn start(settings: LogSettings) {
-    let log = fmt()
-        .with_env_filter(settings.filter)
-        .with_writer(io::stderr)
+/// Sends the log, and word of panics, to standard error.
+pub(crate) fn start(settings: LogSettings, stderr: BackgroundWriter) {
+    let LogSettings { filter, json } = settings;
+    report_panics(stderr.clone(), json);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || stderr.clone())
         .with_ansi(io::stderr().is_terminal())
+        .log_internal_errors(false)
         .with_target(false);
-    if settings.json {
+    if json {
         log.json().flatten_event(true).init();
     } else {
         log.init();
+    }
+}
+
+/// The default hook writes to standard error itself, and may block there. This one does without
+/// `tracing`, as a second panic within a hook ends the process.
+fn report_panics(stderr: BackgroundWriter, json: bool) {
+    panic::set_hook(Box::new(move |panic| stderr.push(panic_line(panic, json).as_bytes())));
+}
+
+fn panic_line(panic: &PanicHookInfo<'_>, json: bool) -> String {
+    let mut timestamp = String::new();
+    // A clock that cannot be read leaves it empty.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let reason = panic_message(panic.payload());
+    if json {
+        let line = serde_json::json!({
+            "timestamp": timestamp, "level": "ERROR", "message": "a thread panicked",
+            "thread": thread, "location": location, "reason": reason,
+        });
+        format!("{line}\n")
+    } else {
+        format!(
+            "{timestamp} ERROR a thread panicked thread={thread:?} location={location} reason={reason:?}\n"
+        )
     }
 }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod announce;
+mod background_writer;
 mod catch_panic;
 mod client_addr;
 mod demo;
@@ -29,7 +30,7 @@ mod telemetry;
 mod upload;
 mod upstream;
 
-use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode};
+use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode, time::Duration};
 
 use http::request::Parts;
 use mimalloc::MiMalloc;
@@ -51,6 +52,7 @@ use tower_quota::{
 };
 
 use announce::Announcement;
+use background_writer::BackgroundWriter;
 use edge::edge;
 use ops::Ops;
 use router::Router;
@@ -61,23 +63,34 @@ use upstream::Upstream;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// How long the process waits at its end for a reader of its output.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
+    let streams = BackgroundWriter::start("stdout", &std::io::stdout())
+        .and_then(|stdout| Ok((stdout, BackgroundWriter::start("stderr", &std::io::stderr())?)));
+    let Ok((stdout, stderr)) = streams else {
+        return ExitCode::from(2);
+    };
+    let code = start(&stdout, &stderr).unwrap_or_else(|error| {
+        stderr.push(format!("{error}\n").as_bytes());
+        ExitCode::from(2)
+    });
+    stdout.flush(OUTPUT_TIMEOUT);
+    stderr.flush(OUTPUT_TIMEOUT);
+    code
+}
+
+fn start(stdout: &BackgroundWriter, stderr: &BackgroundWriter) -> Result<ExitCode, BoxError> {
     files::raise_limit();
-    let settings = match Settings::load() {
-        Ok(settings) => settings,
-        Err(bad) => return refuse(&bad),
-    };
-    let runtime = match runtime(settings.worker_threads) {
-        Ok(runtime) => runtime,
-        Err(error) => return refuse(&error),
-    };
-    let done = runtime.block_on(async {
+    let settings = Settings::load()?;
+    let runtime = runtime(settings.worker_threads)?;
+    runtime.block_on(async {
         match settings.import.clone() {
             Some(import) => import::run(&settings, &import).await,
-            None => run(settings).await.map(|()| ExitCode::SUCCESS),
+            None => run(settings, stdout, stderr).await.map(|()| ExitCode::SUCCESS),
         }
-    });
-    done.unwrap_or_else(|error| refuse(&*error))
+    })
 }
 
 fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
@@ -88,13 +101,12 @@ fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
     runtime.worker_threads(threads.get()).enable_all().build()
 }
 
-fn refuse(why: &dyn std::error::Error) -> ExitCode {
-    eprintln!("{why}");
-    ExitCode::from(2)
-}
-
-async fn run(settings: Settings) -> Result<(), BoxError> {
-    logging::start(settings.log);
+async fn run(
+    settings: Settings,
+    stdout: &BackgroundWriter,
+    stderr: &BackgroundWriter,
+) -> Result<(), BoxError> {
+    logging::start(settings.log, stderr.clone());
     let figures = telemetry::start()?;
     let store = SqliteOptions::new(&settings.database)
         .calendar(settings.calendar.clone())
@@ -163,7 +175,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
         ),
         claim,
         models: upstream.models()?,
-        ops: Ops::new(store.clone(), draining.clone(), figures.clone()),
+        ops: Ops::new(store.clone(), draining.clone(), figures.clone(), stderr.clone()),
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
         trusted_proxies: settings.trusted_proxies,
         max_body_bytes: settings.max_body_bytes,
@@ -179,7 +191,7 @@ async fn run(settings: Settings) -> Result<(), BoxError> {
         admin_token: made_token.as_deref(),
         has_upstream_key: settings.demo || settings.upstream.api_key.is_some(),
     }
-    .print()?;
+    .print(stdout);
 
     let service = edge(router.into_service(), || router::own(refusals::panicked()));
     let limits = Limits {

@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower_quota::store::AdminStore;
 
 use crate::{
+    background_writer::BackgroundWriter,
     route::Route,
     server::Draining,
     telemetry::{self, Responses},
@@ -22,11 +23,17 @@ pub(crate) struct Ops<S> {
     draining: Draining,
     responses: Responses,
     figures: PrometheusHandle,
+    log: BackgroundWriter,
 }
 
 impl<S: AdminStore> Ops<S> {
-    pub(crate) fn new(store: S, draining: Draining, figures: PrometheusHandle) -> Self {
-        Self { store, draining, responses: Responses::new(), figures }
+    pub(crate) fn new(
+        store: S,
+        draining: Draining,
+        figures: PrometheusHandle,
+        log: BackgroundWriter,
+    ) -> Self {
+        Self { store, draining, responses: Responses::new(), figures, log }
     }
 
     /// Counts an answer.
@@ -59,6 +66,7 @@ impl<S: AdminStore> Ops<S> {
             tokio::time::timeout(PATIENCE, self.store.set_gauges())
         );
         telemetry::store_is_up(is_up);
+        telemetry::log_lines_dropped(self.log.dropped_lines());
         // The rest is worth reading, above all while the store is down.
         if !matches!(gauges, Ok(Ok(()))) {
             tracing::warn!(source = ?gauges, "some gauges are those of before");

@@ -15,6 +15,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const UP: &str = "tower_quota_up";
 const STORE_UP: &str = "tower_quota_store_up";
 const CONNECTIONS: &str = "tower_quota_connections";
+const LOG_LINES_DROPPED: &str = "tower_quota_log_lines_dropped_total";
 const RESPONSES: &str = "tower_quota_http_responses_total";
 
 /// Installs the recorder. Whatever tells figures must be made after that.
@@ -32,6 +33,11 @@ pub(crate) fn start() -> Result<PrometheusHandle, BoxError> {
     describe_gauge!(STORE_UP, Unit::Count, "The store can be written.");
     describe_gauge!(CONNECTIONS, Unit::Count, "Connections of clients that are open.");
     describe_counter!(RESPONSES, Unit::Count, "Answers by route and class of status.");
+    describe_counter!(
+        LOG_LINES_DROPPED,
+        Unit::Count,
+        "Log lines that standard error did not take, or not in time."
+    );
     gauge!(UP).set(1);
     Ok(handle)
 }
@@ -46,6 +52,10 @@ pub(crate) async fn keep_up(handle: PrometheusHandle) -> Infallible {
 
 pub(crate) fn store_is_up(is_up: bool) {
     gauge!(STORE_UP).set(u8::from(is_up));
+}
+
+pub(crate) fn log_lines_dropped(lines: u64) {
+    counter!(LOG_LINES_DROPPED).absolute(lines);
 }
 
 /// Answers by route and class of status.

@@ -1,8 +1,10 @@
 use std::{
     env,
     ffi::OsStr,
+    fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
@@ -14,6 +16,7 @@ use std::{
 };
 
 use http::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -30,6 +33,9 @@ pub(crate) struct GatewayCommand {
     args: Vec<String>,
     /// The program that runs it, and its arguments, if it is not run directly.
     under: Vec<String>,
+    /// Where its output goes, if this process does not read it.
+    stdout: Option<Arc<OwnedFd>>,
+    stderr: Option<Arc<OwnedFd>>,
 }
 
 /// A running gateway. It is killed on drop.
@@ -62,6 +68,8 @@ impl GatewayCommand {
             env: Vec::new(),
             args: Vec::new(),
             under: Vec::new(),
+            stdout: None,
+            stderr: None,
         }
     }
 
@@ -84,6 +92,18 @@ impl GatewayCommand {
         self
     }
 
+    /// The same with its standard output going to this file. Not for `--demo`, which listens twice.
+    pub(crate) fn stdout(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.stdout = Some(Arc::new(file.into()));
+        self
+    }
+
+    /// The same with its standard error going to this file.
+    pub(crate) fn stderr(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.stderr = Some(Arc::new(file.into()));
+        self
+    }
+
     /// The directory it runs in.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -99,30 +119,38 @@ impl GatewayCommand {
         let mut child = self.spawn();
         let output = Arc::new(Mutex::new(String::new()));
         let (listening, address) = mpsc::channel();
-        let stdout = child.stdout.take().unwrap();
-        let stderr = child.stderr.take().unwrap();
         let lines = output.clone();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let found = address_in(&line);
-                push(&lines, &line);
-                if let Some(found) = found {
-                    let _ = listening.send(found);
+        match child.stdout.take() {
+            Some(stdout) => {
+                thread::spawn(move || {
+                    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                        let found = address_in(&line);
+                        push(&lines, &line);
+                        if let Some(found) = found {
+                            let _ = listening.send(found);
+                        }
+                    }
+                });
+            }
+            None => {
+                let id = child.id();
+                thread::spawn(move || listening.send(address_of(id)?).ok());
+            }
+        }
+        let lines = output.clone();
+        let errors = child.stderr.take().map(|stderr| {
+            thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    push(&lines, &line);
                 }
-            }
-        });
-        let lines = output.clone();
-        let errors = thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                push(&lines, &line);
-            }
+            })
         });
         match address.recv_timeout(DEADLINE) {
             Ok(address) => Ok(Gateway { command: self.clone(), child, address, output }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                let _ = errors.join();
+                let _ = errors.map(thread::JoinHandle::join);
                 let printed = output.lock().unwrap().clone();
                 assert!(
                     error == RecvTimeoutError::Disconnected,
@@ -136,13 +164,9 @@ impl GatewayCommand {
     /// Runs it to its end, as a refused start does.
     pub(crate) fn output(&self) -> Output {
         let mut child = self.spawn();
-        let mut stdout = child.stdout.take().unwrap();
-        let mut stderr = child.stderr.take().unwrap();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let status = wait(&mut child);
-        let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
-        stdout.read_to_end(&mut output.stdout).unwrap();
-        stderr.read_to_end(&mut output.stderr).unwrap();
-        output
+        Output { status, stdout: read(stdout), stderr: read(stderr) }
     }
 
     /// Starts it and kills it so soon that it may not yet listen.
@@ -162,8 +186,8 @@ impl GatewayCommand {
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(to(&self.stdout))
+            .stderr(to(&self.stderr))
             .spawn()
             .unwrap()
     }
@@ -247,8 +271,12 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for its end.
@@ -298,6 +326,41 @@ fn set_for_tests(variable: &str) -> bool {
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"]
         .iter()
         .any(|prefix| variable.starts_with(prefix))
+}
+
+fn to(file: &Option<Arc<OwnedFd>>) -> Stdio {
+    file.as_ref().map_or_else(Stdio::piped, |file| file.try_clone().unwrap().into())
+}
+
+/// All that is left to be read.
+fn read(stream: Option<impl Read>) -> Vec<u8> {
+    let mut text = Vec::new();
+    stream.map(|mut stream| stream.read_to_end(&mut text).unwrap());
+    text
+}
+
+/// Where the process listens, as the system knows; `None` if it has ended.
+fn address_of(process: u32) -> Option<SocketAddr> {
+    loop {
+        let files = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+        let files = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        let sockets: Vec<String> = files
+            .filter_map(|file| {
+                Some(file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+            })
+            .collect();
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let listening = table.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let is_ours = fields[3] == "0A" && sockets.iter().any(|socket| *socket == fields[9]);
+            let (_, port) = fields[1].split_once(':').filter(|_| is_ours)?;
+            u16::from_str_radix(port, 16).ok()
+        });
+        if let Some(port) = listening {
+            return Some(([127, 0, 0, 1], port).into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {

@@ -3,7 +3,11 @@
 mod days;
 mod original;
 
-use std::{fmt, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use tower::BoxError;
 use tower_quota::store::{
@@ -48,6 +52,7 @@ async fn take_over<S: AdminStore>(
 
 fn tell(original: &Original, imported: Vec<Imported>, dry_run: bool) -> ExitCode {
     let mut imported = imported.into_iter();
+    let mut report = String::new();
     let [mut new, mut unchanged, mut conflicts] = [0; 3];
     for key in &original.keys {
         let told = match &key.read {
@@ -64,16 +69,16 @@ fn tell(original: &Original, imported: Vec<Imported>, dry_run: bool) -> ExitCode
             _ => (&mut conflicts, "conflict"),
         };
         *count += 1;
-        println!(
-            "{outcome:<10} {key}{}",
-            told.err().map(|why| format!(": {why}")).unwrap_or_default()
-        );
+        let why = told.err().map(|why| format!(": {why}")).unwrap_or_default();
+        report += &format!("{outcome:<10} {key}{why}\n");
     }
     for note in &original.notes {
-        println!("note: {note}");
+        report += &format!("note: {note}\n");
     }
     let tried = if dry_run { "; a dry run, nothing was changed" } else { "" };
-    println!("{new} new, {unchanged} unchanged, {conflicts} conflicts{tried}");
+    report += &format!("{new} new, {unchanged} unchanged, {conflicts} conflicts{tried}\n");
+    // The work is done, whether or not anybody reads of it.
+    let _ = io::stdout().write_all(report.as_bytes());
     ExitCode::from(u8::from(conflicts > 0))
 }
 
