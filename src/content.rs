@@ -2,10 +2,43 @@
 
 use http::{HeaderMap, header};
 
-/// Whether there is no content coding. Each `Content-Encoding` line counts.
+/// How content is coded (RFC 9110, section 8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Identity,
+    Gzip,
+    Deflate,
+    /// Another one, or several.
+    Other,
+}
+
+impl Coding {
+    /// The coding of what follows these fields. Each `Content-Encoding` line counts.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(header::CONTENT_ENCODING).iter();
+        let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        let mut codings = codings
+            .map(<[u8]>::trim_ascii)
+            .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
+        match (codings.next(), codings.next()) {
+            (None, _) => Self::Identity,
+            (Some(coding), None) => Self::named(coding),
+            _ => Self::Other,
+        }
+    }
+
+    fn named(coding: &[u8]) -> Self {
+        match coding.to_ascii_lowercase().as_slice() {
+            b"gzip" | b"x-gzip" => Self::Gzip,
+            b"deflate" => Self::Deflate,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether there is no content coding.
 pub(crate) fn is_plain(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    Coding::of(headers) == Coding::Identity
 }
 
 /// The media type without its parameters, if it is told.

@@ -8,8 +8,23 @@ use memchr::memchr;
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) members: &'static [Member],
-    /// The names, in quotes, of the inner objects.
-    pub(super) inner: &'static [&'static [u8]],
+    pub(super) inner: &'static [Inner],
+}
+
+/// An object right in the outermost one whose members are looked for, too. Names are in quotes.
+#[derive(Debug)]
+pub(super) enum Inner {
+    /// The member of this name.
+    Object(&'static [u8]),
+    /// The first item of the array that the member of this name is.
+    FirstItem(&'static [u8]),
+}
+
+impl Inner {
+    fn name(&self) -> &'static [u8] {
+        let (Self::Object(name) | Self::FirstItem(name)) = self;
+        name
+    }
 }
 
 /// A member that is looked for.
@@ -49,6 +64,8 @@ pub(super) struct MemberScanner {
     /// Whether a string is open in a value that is passed over, and how many objects and arrays are.
     in_string: bool,
     depth: u64,
+    /// The array that turned out to have no first item.
+    empty: Option<u8>,
     /// What of a name or value came in earlier chunks.
     kept: Vec<u8>,
     /// How many bytes more may be kept; `None` if it is not of interest or too long.
@@ -63,6 +80,7 @@ enum Place {
     InName,
     Colon,
     Value,
+    FirstItem,
     InString,
     /// The rest of an object or array.
     InNested,
@@ -93,6 +111,7 @@ impl MemberScanner {
             escaped: false,
             in_string: false,
             depth: 0,
+            empty: None,
             kept: Vec::new(),
             room: None,
         }
@@ -106,6 +125,11 @@ impl MemberScanner {
     /// Whether nothing of the object has come.
     pub(super) fn is_unbegun(&self) -> bool {
         self.place == Place::Object
+    }
+
+    /// Whether this one of the inner objects is missing as its array has no items.
+    pub(super) fn is_empty(&self, inner: u8) -> bool {
+        self.empty == Some(inner)
     }
 
     /// Whether nothing more can be found.
@@ -159,9 +183,8 @@ impl MemberScanner {
             Place::Comma if byte == b',' => Place::Name,
             place if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => place,
             Place::Value => self.begin_value(byte),
-            Place::Name | Place::Comma if byte == b'}' && self.within.take().is_some() => {
-                Place::Comma
-            }
+            Place::FirstItem => self.begin_item(byte),
+            Place::Name | Place::Comma if byte == b'}' => self.end_object(),
             _ => Place::Over,
         }
     }
@@ -171,11 +194,16 @@ impl MemberScanner {
             Named::Member(member) => Some(self.wanted.members[usize::from(member)].longest),
             _ => None,
         };
-        match (byte, self.named) {
-            (b'{', Named::Inner(inner)) => {
+        let inner = match self.named {
+            Named::Inner(inner) => Some((inner, &self.wanted.inner[usize::from(inner)])),
+            _ => None,
+        };
+        match (byte, inner) {
+            (b'{', Some((inner, Inner::Object(_)))) => {
                 self.within = Some(inner);
                 Place::Name
             }
+            (b'[', Some((_, Inner::FirstItem(_)))) => Place::FirstItem,
             (b'{' | b'[', _) => {
                 self.depth = 1;
                 Place::InNested
@@ -186,11 +214,47 @@ impl MemberScanner {
         }
     }
 
+    /// What comes first in an array whose first item is looked into.
+    fn begin_item(&mut self, byte: u8) -> Place {
+        let Named::Inner(inner) = self.named else { return Place::Over };
+        self.empty = None;
+        self.depth = 1;
+        match byte {
+            b'{' => {
+                self.within = Some(inner);
+                return Place::Name;
+            }
+            b']' => {
+                self.empty = Some(inner);
+                return Place::Comma;
+            }
+            b'[' => self.depth = 2,
+            b'"' => self.in_string = true,
+            b'}' | b',' | b':' => return Place::Over,
+            _ => {}
+        }
+        Place::InNested
+    }
+
+    /// What comes after an object's end.
+    fn end_object(&mut self) -> Place {
+        let Some(inner) = self.within.take() else { return Place::Over };
+        self.named = Named::Other;
+        match self.wanted.inner[usize::from(inner)] {
+            Inner::Object(_) => Place::Comma,
+            Inner::FirstItem(_) => {
+                self.depth = 1;
+                Place::InNested
+            }
+        }
+    }
+
     fn end_name(&mut self, end: &[u8]) {
         let (wanted, is_outermost) = (self.wanted, self.within.is_none());
         let name = self.whole(end).unwrap_or_default();
         let member = (0..).zip(wanted.members).find(|(_, member)| member.name == name);
-        let inner = || (0..).zip(wanted.inner).find(|(_, inner)| **inner == name && is_outermost);
+        let inner =
+            || (0..).zip(wanted.inner).find(|(_, inner)| inner.name() == name && is_outermost);
         self.named = match member {
             Some((at, _)) => Named::Member(at),
             None => inner().map_or(Named::Other, |(at, _)| Named::Inner(at)),

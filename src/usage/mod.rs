@@ -14,21 +14,27 @@
 //!
 //! # Tokens
 //!
-//! - Read are 2xx answers to `POST` in JSON or in server-sent events, with no content coding. An answer
-//!   to anything else shows again what was billed before.
+//! - Read are 2xx answers to `POST` in JSON or in server-sent events. An answer to anything else shows
+//!   again what was billed before. An answer in gzip or deflate is read through a decoded copy, of at
+//!   most 16 MiB; of one that is longer, or in another coding, nothing is known. The client gets it as
+//!   it came.
 //! - Read are `usage` and `model` of the object that is the answer or an event's data, and of its
 //!   members `response` (the events of `/v1/responses`) and `message` (Anthropic's `message_start`).
+//!   Where none of these has a `usage`, that of `x_groq` or of the first of `choices` (Kimi) is read.
 //!   What lies elsewhere may be the client's own words. The first model told of counts.
-//! - A figure that is told several times counts as told last, and one that is left out then stays, but
-//!   for the total. Of two sets of names, `prompt_tokens` and `completion_tokens` win.
-//! - A total that is not told is the sum. One that is told may be more than prompt and completion
+//! - A figure that is told several times counts as told last, and one that is left out or zero then
+//!   stays, but for the total. Of two sets of names, `prompt_tokens` and `completion_tokens` win, unless
+//!   they are zero. A figure may be written as `11`, `11.0` or `1.1e1`.
+//! - The prompt is all input that was billed: where Anthropic's names tell cached input beside
+//!   `input_tokens`, their sum. Cached tokens are those that were read from a cache.
+//! - A total that is not told, or 0, is the sum. One that is told may be more than prompt and completion
 //!   together, as some hold thoughts besides, but not less.
 //! - Tokens are unknown if there is no figure for prompt or completion (embeddings need none for that,
 //!   if the total is the prompt), if the figures cannot be, or if any `usage` cannot be read. Cached and
 //!   reasoning tokens that cannot be are unknown by themselves.
 //! - Of a stream that broke off or whose client has left, tokens are known if it had told the last of
-//!   them: in an event with empty `choices` or in `response`, or before `[DONE]`. JSON tells them once,
-//!   so they stand however it ends.
+//!   them: in an event with empty `choices`, in `response` or `x_groq`, or before `[DONE]` or
+//!   `message_stop`. JSON tells them once, so they stand however it ends.
 //!
 //! # Example
 //!
@@ -74,6 +80,7 @@ pub mod drain;
 mod event;
 mod figures;
 mod future;
+mod inflate;
 mod layer;
 mod member;
 #[cfg(feature = "metrics")]

@@ -1,14 +1,18 @@
 //! What the usage objects of an answer stand for.
 
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error},
+};
 use serde_json::value::RawValue;
 
 use super::Tokens;
 
 /// More than this in one answer is no figure that anybody has billed.
-const MOST_TOKENS: u64 = 1_000_000_000_000;
+const MAX_TOKENS: u64 = 1_000_000_000_000;
 
-/// The figures of an answer, so far. A figure that is told again counts as told last.
+/// The figures of an answer, so far. One that is told again counts as told last, but a zero undoes
+/// nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Figures {
     prompt: Option<u64>,
@@ -16,17 +20,24 @@ pub(super) struct Figures {
     total: Option<u64>,
     cached: Option<u64>,
     reasoning: Option<u64>,
+    /// Anthropic's names, which tell the parts of the prompt beside each other.
+    input: Option<u64>,
+    cache_read: Option<u64>,
+    cache_creation: Option<u64>,
+    /// A usage object could not be read.
+    is_unclear: bool,
+    is_told: bool,
 }
 
-/// A usage object: the names of `/v1/chat/completions` and `/v1/embeddings`, and those of
-/// `/v1/responses`. Relays may tell both, and of the second zeros.
+/// A usage object: the names of `/v1/chat/completions` and `/v1/embeddings`, those of `/v1/responses`,
+/// and those of `/v1/messages`. Relays may tell several, and zeros of those that they do not use.
 #[derive(Deserialize)]
 struct Usage {
-    prompt_tokens: Option<u64>,
-    input_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    total_tokens: Option<u64>,
+    prompt_tokens: Option<Count>,
+    input_tokens: Option<Count>,
+    completion_tokens: Option<Count>,
+    output_tokens: Option<Count>,
+    total_tokens: Option<Count>,
     #[serde(default, deserialize_with = "if_readable")]
     prompt_tokens_details: Option<Details>,
     #[serde(default, deserialize_with = "if_readable")]
@@ -37,15 +48,37 @@ struct Usage {
     output_tokens_details: Option<Details>,
     /// DeepSeek's name for cached tokens.
     #[serde(default, deserialize_with = "if_readable")]
-    prompt_cache_hit_tokens: Option<u64>,
+    prompt_cache_hit_tokens: Option<Count>,
+    /// Kimi's.
+    #[serde(default, deserialize_with = "if_readable")]
+    cached_tokens: Option<Count>,
+    cache_read_input_tokens: Option<Count>,
+    cache_creation_input_tokens: Option<Count>,
 }
 
 #[derive(Deserialize)]
 struct Details {
     #[serde(default, deserialize_with = "if_readable")]
-    cached_tokens: Option<u64>,
+    cached_tokens: Option<Count>,
     #[serde(default, deserialize_with = "if_readable")]
-    reasoning_tokens: Option<u64>,
+    reasoning_tokens: Option<Count>,
+}
+
+/// A number without a fraction, however it is written: `11`, `11.0`, `1.1e1`.
+#[derive(Clone, Copy)]
+struct Count(u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = serde_json::Number::deserialize(deserializer)?;
+        // Up to `MAX_TOKENS` a float is exact.
+        let integral = |float: f64| {
+            let is_count = (0.0..=MAX_TOKENS as f64).contains(&float) && float.fract() == 0.0;
+            is_count.then_some(float as u64)
+        };
+        let count = number.as_u64().or_else(|| number.as_f64().and_then(integral));
+        count.map(Self).ok_or_else(|| D::Error::custom("not a count"))
+    }
 }
 
 /// A detail that cannot be read is unknown, and spoils nothing else.
@@ -56,47 +89,86 @@ fn if_readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     Ok(serde_json::from_str(value.get()).unwrap_or_default())
 }
 
+/// The first of these figures that is told and not zero, or a zero if there is one.
+fn first<const N: usize>(figures: [Option<u64>; N]) -> Option<u64> {
+    let mut told = figures.into_iter().flatten();
+    let zero = figures.contains(&Some(0)).then_some(0);
+    told.find(|figure| *figure > 0).or(zero)
+}
+
 impl Figures {
-    /// These figures and, over them, those of a usage object. `None` if it cannot be read; `null` tells
-    /// nothing.
-    pub(super) fn and(self, usage: &[u8]) -> Option<Self> {
+    /// Adds what a usage object tells. `null` tells nothing.
+    pub(super) fn add(&mut self, usage: &[u8]) {
         // Checked as a whole, not string by string.
-        let usage = str::from_utf8(usage).ok()?;
-        let Some(usage) = serde_json::from_str::<Option<Usage>>(usage).ok()? else {
-            return Some(self);
-        };
+        let usage = str::from_utf8(usage).ok();
+        match usage.and_then(|usage| serde_json::from_str(usage).ok()) {
+            Some(Some(usage)) => self.add_usage(usage),
+            Some(None) => {}
+            None => (self.is_unclear, self.is_told) = (true, true),
+        }
+    }
+
+    fn add_usage(&mut self, usage: Usage) {
+        let count = |count: Option<Count>| count.map(|Count(count)| count);
         let prompt_details = usage.prompt_tokens_details.or(usage.input_tokens_details);
         let completion_details = usage.completion_tokens_details.or(usage.output_tokens_details);
         let cached = prompt_details.and_then(|details| details.cached_tokens);
+        let cached = cached.or(usage.prompt_cache_hit_tokens).or(usage.cached_tokens);
         let reasoning = completion_details.and_then(|details| details.reasoning_tokens);
-        Some(Self {
-            prompt: usage.prompt_tokens.or(usage.input_tokens).or(self.prompt),
-            completion: usage.completion_tokens.or(usage.output_tokens).or(self.completion),
-            // A total of other figures is none of these.
-            total: usage.total_tokens,
-            cached: cached.or(usage.prompt_cache_hit_tokens).or(self.cached),
-            reasoning: reasoning.or(self.reasoning),
-        })
+        let completion = first([count(usage.completion_tokens), count(usage.output_tokens)]);
+        for (figure, told) in [
+            (&mut self.prompt, count(usage.prompt_tokens)),
+            (&mut self.input, count(usage.input_tokens)),
+            (&mut self.cache_read, count(usage.cache_read_input_tokens)),
+            (&mut self.cache_creation, count(usage.cache_creation_input_tokens)),
+            (&mut self.completion, completion),
+            (&mut self.cached, count(cached)),
+            (&mut self.reasoning, count(reasoning)),
+        ] {
+            *figure = first([told, *figure]);
+        }
+        // A total of other figures is none of these.
+        self.total = count(usage.total_tokens);
+        self.is_told = true;
+    }
+
+    /// These figures, or the others if nothing was told of these.
+    pub(super) fn or(self, others: Self) -> Self {
+        if self.is_told { self } else { others }
     }
 
     /// The tokens, if the figures fit together.
     pub(super) fn tokens(self) -> Option<Tokens> {
-        let prompt = self.prompt?;
+        if self.is_unclear {
+            return None;
+        }
+        let prompt = first([self.prompt, self.input_in_all()])?;
         // Embeddings have no completion, and their total says so.
         let completion = self.completion.or_else(|| (self.total? == prompt).then_some(0))?;
         let sum = prompt.checked_add(completion)?;
         // Some totals hold more than these two, such as thoughts that are told of nowhere else.
-        let total = self.total.unwrap_or(sum);
-        if total < sum || total > MOST_TOKENS {
+        let total = self.total.filter(|total| *total > 0).unwrap_or(sum);
+        if total < sum || total > MAX_TOKENS {
             return None;
         }
         // A part is no more than the whole.
         let part_of = |whole, part: Option<u64>| part.filter(|part| *part <= whole);
+        let cached = first([self.cached, self.cache_read]);
         Some(Tokens {
-            cached: part_of(prompt, self.cached),
+            cached: part_of(prompt, cached),
             reasoning: part_of(completion, self.reasoning),
             ..Tokens::new(prompt, completion, total)
         })
+    }
+
+    /// All input that is billed. Who tells a total has counted what was cached with the input.
+    fn input_in_all(&self) -> Option<u64> {
+        let input = self.input?;
+        if self.total.is_some_and(|total| total > 0) {
+            return Some(input);
+        }
+        let cache = [self.cache_read, self.cache_creation].into_iter().flatten();
+        cache.into_iter().try_fold(input, u64::checked_add)
     }
 }
 
@@ -105,10 +177,9 @@ mod tests {
     use super::*;
 
     fn told(usages: &[&str]) -> Option<Tokens> {
-        let figures = usages
-            .iter()
-            .try_fold(Figures::default(), |figures, usage| figures.and(usage.as_bytes()));
-        figures?.tokens()
+        let mut figures = Figures::default();
+        usages.iter().for_each(|usage| figures.add(usage.as_bytes()));
+        figures.tokens()
     }
 
     #[test]
@@ -181,7 +252,11 @@ mod tests {
             r#"{"prompt_tokens":5,"completion_tokens":null,"total_tokens":7}"#,
             r#"{"prompt_tokens":-1,"completion_tokens":1,"total_tokens":1}"#,
             r#"{"prompt_tokens":1,"completion_tokens":"1","total_tokens":2}"#,
-            r#"{"prompt_tokens":1e3,"completion_tokens":1,"total_tokens":1001}"#,
+            r#"{"prompt_tokens":1e-3,"completion_tokens":1,"total_tokens":1}"#,
+            r#"{"prompt_tokens":1e13,"completion_tokens":1,"total_tokens":1}"#,
+            r#"{"prompt_tokens":1e400,"completion_tokens":1,"total_tokens":1}"#,
+            r#"{"prompt_tokens":-1.0,"completion_tokens":1,"total_tokens":1}"#,
+            r#"{"prompt_tokens":8,"total_tokens":0}"#,
             r#"{"prompt_tokens":1,"completion_tokens":1,"total_tokens":1.5}"#,
             r#"{"prompt_tokens":2,"completion_tokens":2,"total_tokens":3}"#,
             r#"{"prompt_tokens":9223372036854775808,"completion_tokens":1,"total_tokens":1}"#,
@@ -218,5 +293,72 @@ mod tests {
         assert_eq!(told(&[sum, r#"{"completion_tokens":9}"#]), Some(Tokens::new(3, 9, 12)));
         assert_eq!(told(&[sum, "null"]), Some(Tokens::new(3, 4, 7)));
         assert_eq!(told(&[sum, "true"]), None);
+    }
+
+    #[test]
+    fn all_input_that_anthropic_bills_is_the_prompt() {
+        let cached = |cached, prompt, completion| {
+            let tokens = Tokens::new(prompt, completion, prompt + completion);
+            Some(Tokens { cached: Some(cached), ..tokens })
+        };
+        let start = r#"{"input_tokens":25,"cache_creation_input_tokens":50,
+            "cache_read_input_tokens":1000,"output_tokens":1,
+            "cache_creation":{"ephemeral_5m_input_tokens":50}}"#;
+        assert_eq!(told(&[start]), cached(1000, 1075, 1));
+        for delta in [
+            r#"{"output_tokens":150}"#,
+            r#"{"input_tokens":0,"output_tokens":150,"cache_read_input_tokens":0,
+                "cache_creation_input_tokens":0}"#,
+            r#"{"input_tokens":25,"output_tokens":150,"cache_read_input_tokens":1000,
+                "cache_creation_input_tokens":50}"#,
+            r#"{"input_tokens":25,"output_tokens":150,"cache_read_input_tokens":null}"#,
+        ] {
+            assert_eq!(told(&[start, delta]), cached(1000, 1075, 150), "{delta}");
+            assert_eq!(told(&[start, delta, r#"{"output_tokens":0}"#]), cached(1000, 1075, 150));
+        }
+        let late = r#"{"input_tokens":9,"output_tokens":2,"cache_read_input_tokens":4}"#;
+        assert_eq!(told(&[r#"{"input_tokens":0,"output_tokens":0}"#, late]), cached(4, 13, 2));
+        let all_cached = r#"{"input_tokens":0,"output_tokens":2,"cache_read_input_tokens":4}"#;
+        assert_eq!(told(&[all_cached]), cached(4, 4, 2));
+        let with_total = r#"{"input_tokens":9,"output_tokens":2,"total_tokens":11,
+            "cache_read_input_tokens":4}"#;
+        assert_eq!(told(&[with_total]), cached(4, 9, 2), "the total says what is in the input");
+        let relay = r#"{"prompt_tokens":13,"completion_tokens":2,"total_tokens":15,
+            "input_tokens":9,"cache_read_input_tokens":4}"#;
+        assert_eq!(told(&[relay]), cached(4, 13, 2));
+        let huge = r#"{"input_tokens":9,"output_tokens":2,
+            "cache_read_input_tokens":18446744073709551615}"#;
+        assert_eq!(told(&[huge]), None);
+    }
+
+    #[test]
+    fn a_number_without_fraction_is_a_count_however_it_is_written() {
+        for usage in [
+            r#"{"prompt_tokens":11.0,"completion_tokens":7.0,"total_tokens":18.0}"#,
+            r#"{"prompt_tokens":1.1e1,"completion_tokens":70E-1,"total_tokens":18}"#,
+        ] {
+            assert_eq!(told(&[usage]), Some(Tokens::new(11, 7, 18)), "{usage}");
+        }
+    }
+
+    #[test]
+    fn a_zero_is_told_only_if_nothing_else_is() {
+        let total = r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":0}"#;
+        assert_eq!(told(&[total]), Some(Tokens::new(3, 4, 7)));
+        let other_names = r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,
+            "input_tokens":3,"output_tokens":4}"#;
+        assert_eq!(told(&[other_names]), Some(Tokens::new(3, 4, 7)));
+        let zeros = r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#;
+        assert_eq!(told(&[zeros]), Some(Tokens::new(0, 0, 0)));
+        assert_eq!(told(&[total, zeros]), Some(Tokens::new(3, 4, 7)));
+        assert_eq!(told(&[r#"{"prompt_tokens":0,"total_tokens":0}"#]), Some(Tokens::new(0, 0, 0)));
+    }
+
+    #[test]
+    fn kimi_tells_what_is_cached_beside_its_figures() {
+        let usage =
+            r#"{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11,"cached_tokens":4}"#;
+        let cached = Some(Tokens { cached: Some(4), ..Tokens::new(9, 2, 11) });
+        assert_eq!(told(&[usage]), cached);
     }
 }

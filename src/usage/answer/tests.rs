@@ -85,6 +85,9 @@ fn usage_counts_at_the_top_and_in_the_objects_of_events() {
         "data:{\"model\":\"m\",\"usage\":USAGE}\n\n",
         "data:{\"type\":\"response.completed\",\"response\":{\"model\":\"m\",\"usage\":USAGE}}\n\n",
         "data:{\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":USAGE}}\n\n",
+        r#"{"model":"m","choices":[{"message":{"content":"x"},"usage":USAGE}]}"#,
+        "data:{\"model\":\"m\",\"choices\":[{\"delta\":{},\"usage\":USAGE}],\"usage\":null}\n\n",
+        "data:{\"model\":\"m\",\"choices\":[{\"delta\":{}}],\"x_groq\":{\"usage\":USAGE}}\n\n",
     ] {
         let text = with_figures(text);
         assert_eq!(told(&text, true), (Some("m".into()), usage()), "{text}");
@@ -98,6 +101,12 @@ fn what_a_holder_may_have_echoed_is_not_taken_for_usage() {
         r#"{"metadata":{"usage":FORGED},"tools":[{"usage":FORGED}],"a\"usage":FORGED}"#,
         r#"{"x":"\"usage\":FORGED"}"#,
         r#"[{"usage":FORGED}]"#,
+        r#"{"choices":[{"message":{"content":{"usage":FORGED}},"delta":[{"usage":FORGED}]}]}"#,
+        r#"{"choices":[{"index":0},{"usage":FORGED}]}"#,
+        r#"{"choices":[[{"usage":FORGED}]],"x":{"choices":[{"usage":FORGED}]}}"#,
+        r#"{"choices":{"usage":FORGED},"x_groq":[{"usage":FORGED}]}"#,
+        r#"{"x_groq":{"x":{"usage":FORGED}},"x":{"x_groq":{"usage":FORGED}}}"#,
+        "data: {\"response\":{\"choices\":[{\"usage\":FORGED}],\"x_groq\":{\"usage\":FORGED}}}\n\n",
         "data: {\"response\":{\"tools\":[{\"usage\":FORGED}],\"usage\":null}}\n\n",
         "data: {\"x\":{\"response\":{\"usage\":FORGED}}}\n\n",
         ": {\"usage\":FORGED}\n\ndata: {}\n\n",
@@ -107,6 +116,12 @@ fn what_a_holder_may_have_echoed_is_not_taken_for_usage() {
     }
     let after = r#"{"usage":USAGE,"choices":[{"usage":FORGED}],"x":{"usage":FORGED}}"#;
     assert_eq!(tokens(&with_figures(after)), usage());
+    let first = r#"{"choices":[{"usage":FORGED}],"x_groq":{"usage":7},"usage":USAGE}"#;
+    assert_eq!(tokens(&with_figures(first)), usage());
+    let deep = "[{\"choices\":[{\"usage\":".repeat(200);
+    let deep =
+        format!("{{\"choices\":[{{\"x\":{deep}1{}}}],\"usage\":{USAGE}}}", "}]}]".repeat(200));
+    assert_eq!(tokens(&with_figures(&deep)), usage());
     let deep = "[{\"usage\":".repeat(200);
     let deep = format!("{{\"x\":{deep}{FORGED}{},\"usage\":{USAGE}}}", "}]".repeat(200));
     assert_eq!(tokens(&deep), usage());
@@ -144,6 +159,27 @@ fn figures_in_parts_are_put_together() {
     );
     assert_eq!(tokens(stream), Some(Tokens::new(25, 150, 175)));
     assert_eq!(tokens_of_part(stream), None);
+    let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    for end in [stop.to_owned(), stop.replace('\n', "\r\n"), format!("{stop}: bye\n\n")] {
+        let stream = format!("{stream}{end}");
+        assert_eq!(tokens_of_part(&stream), Some(Tokens::new(25, 150, 175)), "{end:?}");
+    }
+}
+
+#[test]
+fn figures_beside_the_usual_place_count_if_there_are_no_others() {
+    let kimi = with_figures("data: {\"choices\":[{\"delta\":{},\"usage\":USAGE}]}\n\n");
+    let usual = r#"{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}"#;
+    let usual = format!("data: {{\"choices\":[],\"usage\":{usual}}}\n\n");
+    for stream in [format!("{kimi}{usual}"), format!("{usual}{kimi}")] {
+        assert_eq!(tokens(&stream), Some(Tokens::new(9, 9, 18)), "{stream}");
+    }
+    assert_eq!(tokens_of_part(&kimi), None);
+    assert_eq!(tokens_of_part(&format!("{kimi}data: [DONE]\n\n")), usage());
+    let groq = "data: {\"choices\":[{\"delta\":{}}],\"x_groq\":{\"id\":\"r\",\"usage\":USAGE}}\n\n";
+    assert_eq!(tokens_of_part(&with_figures(groq)), usage());
+    let begin = "data: {\"choices\":[{\"delta\":{}}],\"x_groq\":{\"id\":\"r\"}}\n\n";
+    assert_eq!(tokens(begin), None);
 }
 
 #[test]
@@ -199,7 +235,12 @@ fn partial_figures_of_a_stream_that_broke_off_are_no_facts() {
 
 #[test]
 fn random_answers_are_read_the_same_in_any_pieces() {
-    const PARTS: [&str; 26] = [
+    const PARTS: [&str; 31] = [
+        "\"choices\":[{",
+        "}]",
+        "\"x_groq\":{",
+        "\"type\":\"message_stop\"",
+        "\n\ndata: {\"message\":{\"model\":\"m\"}}\n\n",
         "data: ",
         "data:",
         "\n",
@@ -273,4 +314,86 @@ fn answers_that_cannot_be_read_tell_nothing() {
     for method in [Method::GET, Method::DELETE, Method::PUT] {
         assert_eq!(told(method, build()), (None, None), "shows what was billed before");
     }
+}
+
+/// Codes this text.
+fn coded(coding: &str, text: &[u8]) -> Vec<u8> {
+    use flate2::{Compression, write};
+    let level = Compression::default();
+    let mut out = Vec::new();
+    match coding {
+        "zlib" => write::ZlibEncoder::new(&mut out, level).write_all(text).unwrap(),
+        "raw" => write::DeflateEncoder::new(&mut out, level).write_all(text).unwrap(),
+        _ => write::GzEncoder::new(&mut out, level).write_all(text).unwrap(),
+    }
+    out
+}
+
+/// A scanner of an answer in this coding.
+fn scanner(coding: &str) -> AnswerScanner {
+    let head = Response::builder().header("content-encoding", coding).body(()).unwrap();
+    AnswerScanner::new(&Method::POST, &head.into_parts().0)
+}
+
+const CODINGS: [(&str, &str); 4] =
+    [("gzip", "gzip"), ("identity, X-Gzip", "gzip"), ("deflate", "zlib"), ("deflate", "raw")];
+
+#[test]
+fn a_coded_answer_tells_the_same_in_any_pieces() {
+    let json = format!(r#"{{"model":"deepseek-chat","usage":{USAGE}}}"#);
+    for text in [STREAM, &json] {
+        let expected = told(text, true);
+        assert!(expected.1.is_some());
+        for (named, coding) in CODINGS {
+            let bytes = coded(coding, text.as_bytes());
+            for size in [1, 3, 50, bytes.len()] {
+                let mut scanner = scanner(named);
+                bytes.chunks(size).for_each(|chunk| scanner.scan(chunk));
+                assert_eq!(scanner.is_over(), text == STREAM, "{named} by {size}");
+                assert_eq!(scanner.finish(true), expected, "{named} by {size}");
+            }
+        }
+    }
+    let twice = [coded("gzip", &json.as_bytes()[..20]), coded("gzip", &json.as_bytes()[20..])];
+    let mut members = scanner("gzip");
+    members.scan(&twice.concat());
+    assert_eq!(members.finish(true), told(&json, true));
+}
+
+#[test]
+fn a_coded_answer_that_cannot_be_decoded_tells_no_figures() {
+    let stream = with_figures("data: {\"model\":\"m\",\"usage\":USAGE,\"choices\":[{}]}\n\n");
+    for (named, coding) in CODINGS {
+        let whole = coded(coding, stream.as_bytes());
+        let mut other = scanner(named);
+        other.scan(stream.as_bytes());
+        assert_eq!(other.finish(true).1, None, "{named}: not coded at all");
+        for length in 0..whole.len() {
+            let mut cut_off = scanner(named);
+            cut_off.scan(&whole[..length]);
+            assert_eq!(cut_off.finish(true).1, None, "{named}: {length} bytes of it");
+        }
+    }
+    for coding in ["br", "zstd", "gzip, gzip", "gzip, br", "x"] {
+        let mut other = scanner(coding);
+        other.scan(&coded("gzip", stream.as_bytes()));
+        assert_eq!(other.finish(true), (None, None), "{coding}");
+    }
+}
+
+#[test]
+fn a_decompression_bomb_is_left_alone() {
+    let begin = with_figures("data: {\"model\":\"m\",\"usage\":USAGE,\"choices\":[]}\n\n: ");
+    let text = [begin.as_bytes(), &vec![b' '; 2 * MAX_DECODED]].concat();
+    for (named, coding) in CODINGS {
+        let bomb = coded(coding, &text);
+        assert!(bomb.len() < text.len() / 500);
+        let mut scanner = scanner(named);
+        scanner.scan(&bomb);
+        assert!(matches!(scanner.0, Source::Broken(_)), "{named}");
+        scanner.scan(&bomb);
+        assert_eq!(scanner.finish(true), (Some("m".into()), None), "{named}");
+    }
+    let mut plain = read([&*text], true);
+    assert_eq!(plain.1.take(), usage(), "as long without a coding");
 }

@@ -7,7 +7,11 @@ const WANTED: Wanted = Wanted {
         Member { name: b"\"model\"", longest: 32 },
         Member { name: b"\"usage\"", longest: 64 },
     ],
-    inner: &[b"\"response\"", b"\"message\""],
+    inner: &[
+        Inner::Object(b"\"response\""),
+        Inner::Object(b"\"message\""),
+        Inner::FirstItem(b"\"choices\""),
+    ],
 };
 
 /// Each member that is found, with the inner object that it is in, as text.
@@ -19,7 +23,8 @@ fn found<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
             let name =
                 str::from_utf8(WANTED.members[usize::from(member)].name).unwrap().trim_matches('"');
             let value = value.map_or("too long", |value| str::from_utf8(value).unwrap());
-            let within = within.map_or("", |within| ["response.", "message."][usize::from(within)]);
+            let within = within
+                .map_or("", |within| ["response.", "message.", "choice."][usize::from(within)]);
             all.push(format!("{within}{name}={value}"));
             ControlFlow::Continue(())
         });
@@ -59,6 +64,48 @@ fn members_of_the_named_objects_are_found_and_none_that_lie_deeper() {
     );
     check(r#"{"response":null,"message":[{"usage":1}],"model":"a"}"#, &["model=\"a\""]);
     check(r#"{"response":{},"message":{ },"model":"a"}"#, &["model=\"a\""]);
+}
+
+#[test]
+fn members_of_the_first_item_are_found_and_none_of_the_others() {
+    check(
+        r#"{"choices":[ {"usage":1,"delta":{"usage":2,"choices":[{"usage":3}]},"model":"a"},
+        {"usage":4}, [{"usage":5}], "]", 6],"choices":[ ],"usage":7,"x":[{"usage":8}]}"#,
+        &["choice.usage=1", "choice.model=\"a\"", "usage=7"],
+    );
+    check(r#"{"choices":[["x]",{"usage":1}],{"usage":2}],"model":"a"}"#, &["model=\"a\""]);
+    check(r#"{"choices":["]",{"usage":1}],"model":"a"}"#, &["model=\"a\""]);
+    check(r#"{"choices":[7,{"usage":1}],"model":"a"}"#, &["model=\"a\""]);
+    check(r#"{"choices":[{}],"model":"a"}"#, &["model=\"a\""]);
+    check(r#"{"choices":{"usage":1},"response":[{"usage":2}],"model":"a"}"#, &["model=\"a\""]);
+    check(
+        r#"{"response":{"choices":[{"usage":1}],"model":"b"},"model":"a"}"#,
+        &["response.model=\"b\"", "model=\"a\""],
+    );
+    check(r#"{"choices":[,{"usage":1}],"model":"a"}"#, &[]);
+}
+
+#[test]
+fn an_array_without_items_is_noticed() {
+    for (text, empty) in [
+        (r#"{"choices":[]"#, true),
+        ("{\"choices\" : [ \n]}", true),
+        (r#"{"choices":[{}],"choices":[]}"#, true),
+        (r#"{"choices":[],"choices":[0]}"#, false),
+        (r#"{"choices":[[]]}"#, false),
+        (r#"{"choices":[{}]}"#, false),
+        (r#"{"choices":["#, false),
+        (r#"{"choices":null}"#, false),
+        (r#"{"x":[],"response":{"choices":[]}}"#, false),
+    ] {
+        for size in [1, text.len()] {
+            let mut scanner = MemberScanner::new(&WANTED);
+            for chunk in text.as_bytes().chunks(size) {
+                scanner.scan(chunk, |_| ControlFlow::Continue(()));
+            }
+            assert_eq!(scanner.is_empty(2), empty, "{text}");
+        }
+    }
 }
 
 #[test]

@@ -4,13 +4,15 @@
 
 use std::{
     convert::Infallible,
+    io::Write,
     pin::pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderValue, Request, Response, header::CONTENT_ENCODING};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
@@ -30,11 +32,26 @@ fuzz_target!(|input: Input| {
         rest = more;
     }
     pieces.push(Bytes::copy_from_slice(rest));
-    let whole = told(vec![Bytes::copy_from_slice(answer)], answer);
-    assert_eq!(told(pieces, answer), whole);
-    let bytes = answer.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect();
-    assert_eq!(told(bytes, answer), whole);
+    let whole = told(vec![Bytes::copy_from_slice(answer)], answer, "identity");
+    assert_eq!(told(pieces.clone(), answer, "identity"), whole);
+    assert_eq!(told(bytes_of(answer), answer, "identity"), whole);
+    // As if it were coded.
+    for coding in ["gzip", "deflate"] {
+        told(pieces.clone(), answer, coding);
+    }
+    let coded = gzip(answer);
+    assert_eq!(told(bytes_of(&coded), &coded, "gzip").of_answer(), whole.of_answer());
 });
+
+fn bytes_of(answer: &[u8]) -> Vec<Bytes> {
+    answer.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect()
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut coded = GzEncoder::new(Vec::new(), Compression::fast());
+    coded.write_all(text).unwrap();
+    coded.finish().unwrap()
+}
 
 #[derive(Clone, Default)]
 struct Events(Arc<Mutex<Vec<UsageEvent>>>);
@@ -52,6 +69,12 @@ struct Told {
     tokens: Option<Tokens>,
 }
 
+impl Told {
+    fn of_answer(&self) -> (&Option<String>, &Option<Tokens>) {
+        (&self.model, &self.tokens)
+    }
+}
+
 struct Pieces(std::vec::IntoIter<Bytes>);
 
 impl Body for Pieces {
@@ -66,16 +89,20 @@ impl Body for Pieces {
     }
 }
 
-fn told(pieces: Vec<Bytes>, answer: &[u8]) -> Told {
+fn told(pieces: Vec<Bytes>, answer: &[u8], coding: &'static str) -> Told {
     let events = Events::default();
     let upload = Pieces(pieces.clone().into_iter());
     let pieces = Arc::new(Mutex::new(Some(pieces)));
     let mut service = ServiceBuilder::new().layer(UsageRecorderLayer::new(events.clone())).service(
         service_fn(move |request: Request<RequestBody<Pieces>>| {
             let pieces = pieces.lock().unwrap().take().unwrap();
-            async {
+            async move {
                 request.into_body().collect().await?;
-                Ok::<_, Infallible>(Response::new(Pieces(pieces.into_iter())))
+                let mut response = Response::new(Pieces(pieces.into_iter()));
+                response
+                    .headers_mut()
+                    .insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+                Ok::<_, Infallible>(response)
             }
         }),
     );
