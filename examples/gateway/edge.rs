@@ -12,6 +12,7 @@ use tower_http::{
     sensitive_headers::SetSensitiveRequestHeadersLayer,
     trace::TraceLayer,
 };
+use tower_quota::openai::AnthropicErrorsLayer;
 use tracing::Span;
 
 use crate::{
@@ -63,6 +64,7 @@ where
         .layer(trace)
         .layer_fn(RequestLog::new)
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(AnthropicErrorsLayer::new())
         .service(CatchPanic::new(service, on_panic))
 }
 
