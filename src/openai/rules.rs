@@ -9,18 +9,20 @@ use crate::{
 ///
 /// From the request, nothing that tells who the client is travels on: credentials in any of the
 /// usual headers, cookies, organization and project, forwarding headers. From the answer, nothing
-/// that is the sponsor's own: cookies, organization and project, rate limits, and what belongs to
-/// the upstream's site. The sponsor's troubles are never shown as the holder's:
+/// that is the sponsor's own: cookies, organization and project, rate limits, whether to retry, and
+/// what makes a browser do something to the upstream's site, which would be the gateway's here. The sponsor's troubles are never shown as the holder's:
 ///
 /// | upstream | fault | client |
 /// |---|---|---|
-/// | 401, 402, 403 | [`Credentials`](UpstreamFault::Credentials) | 502 |
+/// | 401, 402 | [`Credentials`](UpstreamFault::Credentials) | 502 |
+/// | 403 | [`Forbidden`](UpstreamFault::Forbidden) | 502 |
 /// | 429 | [`RateLimited`](UpstreamFault::RateLimited) | 503, its `Retry-After` |
 /// | 3xx | [`Redirect`](UpstreamFault::Redirect) | 502 |
 /// | 101 | [`Protocol`](UpstreamFault::Protocol) | 502 |
 /// | 5xx | [`Failed`](UpstreamFault::Failed) | the same, its `Retry-After` |
 ///
-/// Every other answer passes through.
+/// Every other answer passes through. The upstream is asked for answers without a content coding, so
+/// that usage and errors can be read whatever the client accepts.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -55,6 +57,7 @@ pub fn proxy_rules() -> ProxyRules {
     ProxyRules::new()
         .request_headers(request_headers())
         .response_headers(response_headers())
+        .identity_only()
         .replace(judge)
 }
 
@@ -82,6 +85,19 @@ fn response_headers() -> HeaderRules {
         .without(header::ALT_SVC)
         .without(header::LOCATION)
         .without(header::STRICT_TRANSPORT_SECURITY)
+        .without(header::REFRESH)
+        .without(HeaderName::from_static("accept-ch"))
+        .without(HeaderName::from_static("clear-site-data"))
+        .without(HeaderName::from_static("critical-ch"))
+        .without(HeaderName::from_static("expect-ct"))
+        .without(HeaderName::from_static("nel"))
+        .without(HeaderName::from_static("report-to"))
+        .without(HeaderName::from_static("reporting-endpoints"))
+        .without(HeaderName::from_static("service-worker-allowed"))
+        .without(HeaderName::from_static("set-cookie2"))
+        .without(HeaderName::from_static("x-should-retry"))
+        .without_prefix("access-control-")
+        .without_prefix("public-key-pins")
         .without(HeaderName::from_static("openai-organization"))
         .without(HeaderName::from_static("openai-project"))
         .without_prefix("x-ratelimit-")
@@ -91,7 +107,8 @@ fn response_headers() -> HeaderRules {
 fn judge(head: &Parts) -> Option<UpstreamFault> {
     match head.status.as_u16() {
         300..=399 => Some(UpstreamFault::Redirect),
-        401..=403 => Some(UpstreamFault::Credentials),
+        401 | 402 => Some(UpstreamFault::Credentials),
+        403 => Some(UpstreamFault::Forbidden),
         429 => Some(UpstreamFault::RateLimited),
         500.. => Some(UpstreamFault::Failed),
         _ => None,

@@ -4,7 +4,7 @@ use std::{
 };
 
 use flate2::write::MultiGzDecoder;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 /// The longest text that is decoded, in bytes: an error message needs no more.
 const LONGEST: usize = 1 << 20;
@@ -29,6 +29,23 @@ impl Coding {
             },
             _ => Self::Other,
         }
+    }
+}
+
+/// Removes what was said about a body that does not travel as it was coded: its length, coding and
+/// digests, and its strong `ETag`, which stands for these very bytes (RFC 9110, section 8.8.1).
+pub(super) fn forget(headers: &mut HeaderMap) {
+    const DIGESTS: [HeaderName; 4] = [
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("content-md5"),
+        HeaderName::from_static("digest"),
+        HeaderName::from_static("repr-digest"),
+    ];
+    for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH].iter().chain(&DIGESTS) {
+        headers.remove(name);
+    }
+    if headers.get(header::ETAG).is_some_and(|etag| !etag.as_bytes().starts_with(b"W/")) {
+        headers.remove(header::ETAG);
     }
 }
 

@@ -28,6 +28,7 @@ type Judge = dyn Fn(&Parts) -> Option<UpstreamFault> + Send + Sync;
 pub struct ProxyRules {
     pub(super) request: Arc<HeaderRules>,
     pub(super) response: Arc<HeaderRules>,
+    pub(super) identity_only: bool,
     judge: Option<Arc<Judge>>,
 }
 
@@ -37,6 +38,7 @@ impl ProxyRules {
         Self {
             request: Arc::new(HeaderRules::without_forwarding()),
             response: Arc::new(HeaderRules::new()),
+            identity_only: false,
             judge: None,
         }
     }
@@ -55,9 +57,18 @@ impl ProxyRules {
         self
     }
 
+    /// Asks the upstream for answers without a content coding (`Accept-Encoding: identity`),
+    /// whatever the client accepts.
+    #[must_use]
+    pub fn identity_only(mut self) -> Self {
+        self.identity_only = true;
+        self
+    }
+
     /// Judges each response head: `None` lets the answer pass, a fault replaces it. The
-    /// upstream's `Retry-After` is kept, and its status if the fault is
-    /// [`UpstreamFault::Failed`].
+    /// upstream's status is kept if the fault is [`UpstreamFault::Failed`], and its `Retry-After`
+    /// if the fault is one that passes ([`UpstreamFault::retry`]): at most 60 seconds. A request that
+    /// would have to wait longer is not to be sent again.
     #[must_use]
     pub fn replace(
         mut self,
@@ -89,6 +100,7 @@ impl fmt::Debug for ProxyRules {
         f.debug_struct("ProxyRules")
             .field("request", &self.request)
             .field("response", &self.response)
+            .field("identity_only", &self.identity_only)
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,8 @@
-use std::{error::Error, fmt};
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{
@@ -6,12 +10,12 @@ use http::{
     response::Parts,
 };
 use http_body::Body;
-use jiff::civil::DateTime;
+use jiff::{civil::DateTime, tz::TimeZone};
 use tokio::time::Instant;
 
 use super::{
     ProxyBody, ProxyRules, RequestTarget, TargetError, Timeouts, UpstreamBase,
-    coding::{Coding, Gunzip},
+    coding::{self, Coding, Gunzip},
     error::{Chain, faulty, rejection, transport_fault},
     framing,
     headers::{has_hop_by_hop, remove_where, strip_hop_by_hop},
@@ -24,7 +28,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{Reject, Rejection, UpstreamFault, refuse},
+    error::{Reject, Rejection, Retry, UpstreamFault},
 };
 
 /// What all clones of a proxy service have in common.
@@ -39,6 +43,9 @@ pub(super) struct Shared<R> {
     pub(super) reject: R,
 }
 
+/// The longest `Retry-After` that is passed on: some clients sleep by it, however long it is.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// Why a request is not sent.
 fn unsent(why: impl Into<Rejection>) -> Box<Rejection> {
     Box::new(why.into())
@@ -48,7 +55,7 @@ fn unsent(why: impl Into<Rejection>) -> Box<Rejection> {
 pub(super) struct Replaced {
     pub(super) fault: UpstreamFault,
     pub(super) status: StatusCode,
-    retry_after: Option<HeaderValue>,
+    retry_after: Option<Duration>,
     coded: bool,
 }
 
@@ -82,6 +89,10 @@ impl<R: Reject> Shared<R> {
         if let Some(credential) = &self.credential {
             head.headers.insert(header::AUTHORIZATION, credential.clone());
         }
+        if self.rules.identity_only {
+            let identity = HeaderValue::from_static("identity");
+            head.headers.insert(header::ACCEPT_ENCODING, identity);
+        }
         let is_unsized = !body.is_end_stream() && body.size_hint().exact().is_none();
         if is_unsized && !head.headers.contains_key(header::CONTENT_LENGTH) {
             // Without it hyper takes a GET to have no body.
@@ -93,7 +104,7 @@ impl<R: Reject> Shared<R> {
 
     /// The answer to a request that is not sent.
     pub(super) fn refusal(&self, rejection: Rejection) -> Response<Bytes> {
-        refuse(&self.reject, rejection)
+        rejection.render(&self.reject)
     }
 
     /// Whether the answer with this head must be replaced.
@@ -102,7 +113,7 @@ impl<R: Reject> Shared<R> {
         Some(Replaced {
             fault,
             status: head.status,
-            retry_after: retry_after(&head.headers),
+            retry_after: retry_after(&head.headers, SystemTime::now()),
             coded: Coding::of(&head.headers) != Coding::Identity,
         })
     }
@@ -131,13 +142,12 @@ impl<R: Reject> Shared<R> {
             Some(secret) if !body.is_end_stream() => match coding {
                 Coding::Identity => Some(Mask::new(secret.clone(), None)),
                 Coding::Gzip => Some(Mask::new(secret.clone(), Some(Gunzip::new()))),
-                Coding::Other => return ResponseBody::answer(self.unreadable(head.status)),
+                Coding::Other => return ResponseBody::answer(self.unreadable(head)),
             },
             _ => None,
         };
         if mask.is_some() && coding == Coding::Gzip {
-            head.headers.remove(header::CONTENT_ENCODING);
-            head.headers.remove(header::CONTENT_LENGTH);
+            coding::forget(&mut head.headers);
         }
         let body = IdleTimeout::new(body, self.timeouts.idle).until(end);
         let rules =
@@ -145,11 +155,17 @@ impl<R: Reject> Shared<R> {
         Response::from_parts(head, ResponseBody::passed(PassedBody::new(body, mask, rules)))
     }
 
-    /// Stands for a 4xx answer in a coding in which the credential cannot be looked for.
-    fn unreadable(&self, status: StatusCode) -> Response<Bytes> {
-        tracing::warn!(%status, "a compressed error of the upstream was withheld");
-        let rejection = rejection(UpstreamFault::Unreadable, Some(status));
-        faulty(&self.reject, UpstreamFault::Unreadable, rejection)
+    /// Stands for a 4xx answer in a coding in which the credential cannot be looked for. Its headers
+    /// stay, but for those that describe the body.
+    fn unreadable(&self, mut head: Parts) -> Response<Bytes> {
+        tracing::warn!(status = %head.status, "a compressed error of the upstream was withheld");
+        let rejection = rejection(UpstreamFault::Unreadable, Some(head.status));
+        let mut response = faulty(&self.reject, UpstreamFault::Unreadable, rejection);
+        coding::forget(&mut head.headers);
+        head.headers.remove(header::CONTENT_LANGUAGE);
+        head.headers.extend(std::mem::take(response.headers_mut()));
+        *response.headers_mut() = head.headers;
+        response
     }
 
     /// The answer in place of one that the upstream gave; `text` is how its body began.
@@ -161,8 +177,14 @@ impl<R: Reject> Shared<R> {
             "an answer of the upstream was replaced",
         );
         let mut rejection = rejection(replaced.fault, Some(replaced.status));
-        if let Some(value) = replaced.retry_after {
-            rejection = rejection.header(header::RETRY_AFTER, value);
+        if rejection.retry == Retry::Later
+            && let Some(wait) = replaced.retry_after
+        {
+            if wait > MAX_RETRY_AFTER {
+                rejection.retry = Retry::Never;
+            }
+            let seconds = wait.min(MAX_RETRY_AFTER).as_secs();
+            rejection = rejection.header(header::RETRY_AFTER, seconds.into());
         }
         faulty(&self.reject, replaced.fault, rejection)
     }
@@ -199,14 +221,21 @@ impl<R: Reject> Shared<R> {
     }
 }
 
-/// The upstream's `Retry-After`, if it is seconds or a date (RFC 9110, section 10.2.3) and so no
-/// text of its own.
-fn retry_after(headers: &HeaderMap) -> Option<HeaderValue> {
-    let value = headers.get(header::RETRY_AFTER)?;
-    let text = value.to_str().ok()?;
-    let is_seconds = (1..=10).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    let is_date = || DateTime::strptime("%a, %d %b %Y %H:%M:%S GMT", text).is_ok();
-    (is_seconds || is_date()).then(|| value.clone())
+/// How long the upstream asks to wait: `Retry-After` in seconds, or as a date (RFC 9110, section
+/// 10.2.3) by the upstream's clock.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    if (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok().map(Duration::from_secs);
+    }
+    let date = headers.get(header::DATE).and_then(|date| http_date(date.to_str().ok()?));
+    let wait = http_date(text)?.duration_since(date.unwrap_or(now)).unwrap_or_default();
+    Some(Duration::from_secs(wait.as_millis().div_ceil(1000) as u64))
+}
+
+fn http_date(text: &str) -> Option<SystemTime> {
+    let date = DateTime::strptime("%a, %d %b %Y %H:%M:%S GMT", text).ok()?;
+    Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
 }
 
 impl<R> fmt::Debug for Shared<R> {
@@ -223,7 +252,7 @@ impl<R> fmt::Debug for Shared<R> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::headers::map_of, *};
     use crate::error::ProblemJson;
 
     #[test]
@@ -245,14 +274,20 @@ mod tests {
     }
 
     #[test]
-    fn only_times_are_told_when_to_retry() {
-        let told = |value: &'static str| {
-            let headers = [(header::RETRY_AFTER, HeaderValue::from_static(value))];
-            retry_after(&HeaderMap::from_iter(headers)).is_some()
+    fn a_time_to_retry_is_seconds_or_a_date_and_nothing_else() {
+        let now = http_date("Sun, 06 Nov 1994 08:49:00 GMT").unwrap();
+        let wait = |lines: &[(&'static str, &'static str)]| {
+            retry_after(&map_of(lines), now).map(|wait| wait.as_secs())
         };
-        assert!(told("0") && told("120") && told("Sun, 06 Nov 1994 08:49:37 GMT"));
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(wait(&[("retry-after", "0")]), Some(0));
+        assert_eq!(wait(&[("retry-after", "9999999999")]), Some(9_999_999_999));
+        assert_eq!(wait(&[("retry-after", date)]), Some(37));
+        let earlier = ("date", "Sun, 06 Nov 1994 08:49:30 GMT");
+        assert_eq!(wait(&[("retry-after", date), earlier]), Some(7), "by the upstream's clock");
+        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]), Some(0), "over");
         for text in ["", "-1", "1.5", "sk-sponsor-0123", "Sun, 06 Nov 1994", "99999999999"] {
-            assert!(!told(text), "{text}");
+            assert_eq!(wait(&[("retry-after", text)]), None, "{text}");
         }
     }
 }
