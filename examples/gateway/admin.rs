@@ -42,7 +42,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
         async move {
             let response = guarded.oneshot(request).await?;
             match response.extensions().get() {
-                Some(Rejected { code }) if *code == refusals::CROSS_SITE => {
+                Some(Rejected { code, .. }) if *code == refusals::CROSS_SITE => {
                     notes.note_refused(code, source).await;
                 }
                 _ => {}

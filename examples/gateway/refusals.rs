@@ -2,10 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use tower_quota::{
-    error::{Reject, Rejected, Rejection},
-    openai::OpenAiErrors,
-};
+use tower_quota::{error::Rejection, openai::OpenAiErrors};
 
 use crate::http1::BadHead;
 
@@ -13,19 +10,19 @@ const INVALID: &str = "invalid_request_error";
 
 pub(crate) fn not_found() -> Response<Bytes> {
     let message = "There is nothing at this address.";
-    render(Rejection::new(StatusCode::NOT_FOUND, INVALID, "not_found", message))
+    render(Rejection::permanent(StatusCode::NOT_FOUND, INVALID, "not_found", message))
 }
 
 pub(crate) fn wrong_method(allow: HeaderValue) -> Response<Bytes> {
     let message = "This method is not allowed here.";
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    let rejection = Rejection::new(status, INVALID, "method_not_allowed", message);
+    let rejection = Rejection::permanent(status, INVALID, "method_not_allowed", message);
     render(rejection.header(header::ALLOW, allow))
 }
 
 pub(crate) fn too_large(limit: usize) -> Rejection {
     let message = format!("The request body is larger than {limit} bytes.");
-    Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large", message)
+    Rejection::permanent(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large", message)
 }
 
 /// The code of [`cross_site`].
@@ -34,13 +31,13 @@ pub(crate) const CROSS_SITE: &str = "cross_site_request";
 /// A page of another site has sent this, with or without its reader's will.
 pub(crate) fn cross_site() -> Rejection {
     let message = "Pages of other sites may not change anything here.";
-    Rejection::new(StatusCode::FORBIDDEN, "permission_error", CROSS_SITE, message)
+    Rejection::permanent(StatusCode::FORBIDDEN, "permission_error", CROSS_SITE, message)
 }
 
 /// A path that means one thing here and may mean another elsewhere.
 pub(crate) fn invalid_path() -> Rejection {
     let message = "The path holds a control character.";
-    Rejection::new(StatusCode::BAD_REQUEST, INVALID, "invalid_path", message)
+    Rejection::permanent(StatusCode::BAD_REQUEST, INVALID, "invalid_path", message)
 }
 
 /// What the connection brings cannot be taken as a request.
@@ -64,11 +61,11 @@ pub(crate) fn bad_head(bad: BadHead) -> Response<Bytes> {
             "The request's headers are too large, or too many.",
         ),
     };
-    closing(Rejection::new(status, INVALID, code, message))
+    closing(Rejection::permanent(status, INVALID, code, message))
 }
 
 pub(crate) fn no_metrics_token() -> Response<Bytes> {
-    let rejection = Rejection::new(
+    let rejection = Rejection::permanent(
         StatusCode::UNAUTHORIZED,
         INVALID,
         "invalid_token",
@@ -79,7 +76,7 @@ pub(crate) fn no_metrics_token() -> Response<Bytes> {
 }
 
 pub(crate) fn panicked() -> Response<Bytes> {
-    render(Rejection::new(
+    render(Rejection::transient(
         StatusCode::INTERNAL_SERVER_ERROR,
         "server_error",
         "internal_error",
@@ -93,8 +90,5 @@ pub(crate) fn closing(rejection: impl Into<Rejection>) -> Response<Bytes> {
 }
 
 pub(crate) fn render(rejection: Rejection) -> Response<Bytes> {
-    let rejected = Rejected { code: rejection.code };
-    let mut response = OpenAiErrors.reject(rejection);
-    response.extensions_mut().insert(rejected);
-    response
+    rejection.render(&OpenAiErrors)
 }

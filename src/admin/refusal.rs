@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderValue, StatusCode, header};
 
@@ -17,28 +17,42 @@ const KIND: &str = "invalid_request_error";
 const LONGEST_NAME: usize = 64;
 
 impl Refusal {
-    pub(super) fn new(
+    /// The same call cannot get over it.
+    fn permanent(
         status: StatusCode,
         kind: &'static str,
         code: &'static str,
-        message: impl Into<std::borrow::Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self(Box::new(Rejection::new(status, kind, code, message)))
+        Self(Box::new(Rejection::permanent(status, kind, code, message)))
+    }
+
+    /// The same call may succeed after this time.
+    fn transient(
+        status: StatusCode,
+        kind: &'static str,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+        after: Duration,
+    ) -> Self {
+        let seconds = after.as_millis().div_ceil(1000) as u64;
+        let rejection = Rejection::transient(status, kind, code, message);
+        Self(Box::new(rejection.header(header::RETRY_AFTER, seconds.into())))
     }
 
     fn bad_request(code: &'static str, message: String) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, KIND, code, message)
+        Self::permanent(StatusCode::BAD_REQUEST, KIND, code, message)
     }
 
     pub(super) fn no_token() -> Self {
         let message = "An admin token is needed, as `Authorization: Bearer` or `x-admin-token`.";
-        Self::new(StatusCode::UNAUTHORIZED, KIND, "missing_admin_token", message)
+        Self::permanent(StatusCode::UNAUTHORIZED, KIND, "missing_admin_token", message)
             .challenge("Bearer")
     }
 
     pub(super) fn wrong_token() -> Self {
         let message = "The admin token is wrong.";
-        Self::new(StatusCode::UNAUTHORIZED, KIND, "invalid_admin_token", message)
+        Self::permanent(StatusCode::UNAUTHORIZED, KIND, "invalid_admin_token", message)
             .challenge("Bearer error=\"invalid_token\"")
     }
 
@@ -79,25 +93,25 @@ impl Refusal {
 
     pub(super) fn body_too_large(most: usize) -> Self {
         let message = format!("The body is larger than {} KiB.", most / 1024);
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, KIND, "request_too_large", message)
+        Self::permanent(StatusCode::PAYLOAD_TOO_LARGE, KIND, "request_too_large", message)
     }
 
     pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, KIND, "not_found", "There is nothing here.")
+        Self::permanent(StatusCode::NOT_FOUND, KIND, "not_found", "There is nothing here.")
     }
 
     pub(super) fn unknown_key() -> Self {
-        Self::new(StatusCode::NOT_FOUND, KIND, "key_not_found", "No such key.")
+        Self::permanent(StatusCode::NOT_FOUND, KIND, "key_not_found", "No such key.")
     }
 
     pub(super) fn unknown_claim() -> Self {
-        Self::new(StatusCode::NOT_FOUND, KIND, "claim_not_found", "No such link.")
+        Self::permanent(StatusCode::NOT_FOUND, KIND, "claim_not_found", "No such link.")
     }
 
     /// A key that does not work cannot be claimed.
     pub(super) fn key_is_off() -> Self {
         let message = "The key is disabled or expired, so nobody could claim it.";
-        Self::new(StatusCode::CONFLICT, KIND, "key_not_active", message)
+        Self::permanent(StatusCode::CONFLICT, KIND, "key_not_active", message)
     }
 
     /// Why a claim that is not open gives nothing.
@@ -109,14 +123,13 @@ impl Refusal {
             ClaimState::Expired => ("claim_expired", "This link has expired.".to_owned()),
             _ => ("claim_withdrawn", "This link was withdrawn.".to_owned()),
         };
-        Self::new(StatusCode::GONE, KIND, code, message)
+        Self::permanent(StatusCode::GONE, KIND, code, message)
     }
 
     pub(super) fn request_in_progress() -> Self {
         let message = "A request with this `Idempotency-Key` is at work. Ask again in a moment.";
-        let mut refusal = Self::new(StatusCode::CONFLICT, KIND, "request_in_progress", message);
-        refusal.0.headers.insert(header::RETRY_AFTER, 1.into());
-        refusal
+        let (status, code) = (StatusCode::CONFLICT, "request_in_progress");
+        Self::transient(status, KIND, code, message, Duration::from_secs(1))
     }
 
     /// The keys of this request were issued, and their texts are kept nowhere.
@@ -128,41 +141,32 @@ impl Refusal {
              again: rotate a key for a new one.",
             ids.len()
         );
-        Self::new(StatusCode::CONFLICT, KIND, "already_issued", message)
+        Self::permanent(StatusCode::CONFLICT, KIND, "already_issued", message)
     }
 
     pub(super) fn other_request() -> Self {
         let message = "Another request had this `Idempotency-Key`.";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, KIND, "idempotency_key_reused", message)
+        Self::permanent(StatusCode::UNPROCESSABLE_ENTITY, KIND, "idempotency_key_reused", message)
     }
 
     pub(super) fn other_version() -> Self {
         let message = "The key was changed meanwhile. Read it again.";
-        Self::new(StatusCode::PRECONDITION_FAILED, KIND, "version_changed", message)
+        Self::permanent(StatusCode::PRECONDITION_FAILED, KIND, "version_changed", message)
     }
 
     pub(super) fn too_many_attempts(wait: Duration) -> Self {
         let message = "Too many attempts without a right admin token; please wait.";
-        let mut refusal = Self::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limit_error",
-            "too_many_attempts",
-            message,
-        );
-        refusal
-            .0
-            .headers
-            .insert(header::RETRY_AFTER, (wait.as_millis().div_ceil(1000) as u64).into());
-        refusal
+        let (status, code) = (StatusCode::TOO_MANY_REQUESTS, "too_many_attempts");
+        Self::transient(status, "rate_limit_error", code, message, wait)
     }
 
     pub(super) fn address_not_allowed() -> Self {
         let message = "The admin API is not open to this address.";
-        Self::new(StatusCode::FORBIDDEN, "permission_error", "address_not_allowed", message)
+        Self::permanent(StatusCode::FORBIDDEN, "permission_error", "address_not_allowed", message)
     }
 
     pub(super) fn wrong_method(allow: &str) -> Self {
-        let mut refusal = Self::new(
+        let mut refusal = Self::permanent(
             StatusCode::METHOD_NOT_ALLOWED,
             KIND,
             "method_not_allowed",

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     body::ResponseBody,
     clock::Calendar,
-    error::{ProblemJson, Reject, Rejection, refuse},
+    error::{ProblemJson, Reject, Rejection},
     key::DailyLimit,
     store::{Actor, AdminStore},
 };
@@ -150,7 +150,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let (head, body) = request.into_parts();
         let answer = self.call(&head, body).await;
         let mut answer = answer.unwrap_or_else(|refusal| {
-            ResponseBody::answer(refuse(&self.reject, refusal.into_rejection()))
+            ResponseBody::answer(refusal.into_rejection().render(&self.reject))
         });
         guard(answer.headers_mut());
         if head.method == Method::HEAD {

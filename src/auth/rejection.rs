@@ -27,7 +27,7 @@ const PERMISSION: &str = "permission_error";
 
 impl From<&AuthRejection> for Rejection {
     fn from(rejection: &AuthRejection) -> Self {
-        let new = Rejection::new;
+        let new = Rejection::permanent;
         match rejection {
             AuthRejection::MissingKey => new(
                 StatusCode::UNAUTHORIZED,
@@ -58,6 +58,6 @@ impl From<&AuthRejection> for Rejection {
 }
 
 fn invalid(message: &'static str) -> Rejection {
-    Rejection::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "invalid_api_key", message)
+    Rejection::permanent(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "invalid_api_key", message)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }

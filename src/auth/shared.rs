@@ -6,7 +6,7 @@ use super::AuthRejection;
 use crate::{
     body::ResponseBody,
     clock::Clock,
-    error::{Reject, StoreError, refuse},
+    error::{Reject, Rejection, StoreError},
     key::{Checksum, KeyRecord, SecretKey},
     store::Units,
 };
@@ -48,7 +48,7 @@ impl<K, R: Reject> Shared<K, R> {
 
     pub(super) fn refuse<B>(&self, refusal: Refusal) -> Response<ResponseBody<B>> {
         let Refusal(rejection, record) = refusal;
-        let mut response = ResponseBody::answer(refuse(&self.reject, (&rejection).into()));
+        let mut response = ResponseBody::answer(Rejection::from(&rejection).render(&self.reject));
         if let Some(record) = record {
             response.extensions_mut().insert(record);
         }

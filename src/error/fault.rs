@@ -1,3 +1,5 @@
+use super::Retry;
+
 /// Why the upstream gave no answer that may be passed on.
 ///
 /// `UpstreamProxyService` puts it into the response's extensions; the quota's charge policy, the
@@ -14,8 +16,10 @@ pub enum UpstreamFault {
     Timeout,
     /// It answered with a 5xx status.
     Failed,
-    /// It refused the gateway's own credential or balance (401, 402, 403).
+    /// It refused the gateway's own credential or balance (401, 402).
     Credentials,
+    /// It forbids the gateway's own account what was asked for (403).
+    Forbidden,
     /// It limits the gateway itself (429).
     RateLimited,
     /// It answered with a redirect, which is never followed.
@@ -31,7 +35,7 @@ pub enum UpstreamFault {
 }
 
 impl UpstreamFault {
-    /// Those with which a request has failed; the others are its client's doing.
+    /// One for each code with which a request has failed; the others are its client's doing.
     #[cfg(feature = "metrics")]
     pub(crate) const FAILURES: [Self; 8] = [
         Self::Unreached,
@@ -44,6 +48,21 @@ impl UpstreamFault {
         Self::Unreadable,
     ];
 
+    /// Whether the request may succeed when it is sent again.
+    pub fn retry(self) -> Retry {
+        match self {
+            Self::Unreached | Self::Protocol | Self::Failed | Self::RateLimited => Retry::Later,
+            Self::Timeout
+            | Self::Credentials
+            | Self::Forbidden
+            | Self::Redirect
+            | Self::Unreadable
+            | Self::RequestTooLarge
+            | Self::RequestBroken
+            | Self::RequestAbandoned => Retry::Never,
+        }
+    }
+
     /// The stable name used as error code, in logs and in usage events.
     pub fn code(self) -> &'static str {
         match self {
@@ -51,7 +70,7 @@ impl UpstreamFault {
             Self::Protocol => "upstream_protocol",
             Self::Timeout => "upstream_timeout",
             Self::Failed => "upstream_failed",
-            Self::Credentials => "upstream_credentials",
+            Self::Credentials | Self::Forbidden => "upstream_credentials",
             Self::RateLimited => "upstream_rate_limited",
             Self::Redirect => "upstream_redirect",
             Self::Unreadable => "upstream_refused",

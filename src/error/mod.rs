@@ -11,7 +11,7 @@ mod rejection;
 mod store;
 
 pub use fault::UpstreamFault;
+pub(crate) use reject::json;
 pub use reject::{ProblemJson, Reject};
-pub(crate) use reject::{json, refuse};
-pub use rejection::{Rejected, Rejection};
+pub use rejection::{Rejected, Rejection, Retry};
 pub use store::{StoreError, StoreErrorKind};

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde::Serialize;
 
-use super::{Rejected, Rejection};
+use super::Rejection;
 
 /// Gives a [`Rejection`] its form on the wire.
 ///
@@ -19,7 +19,8 @@ use super::{Rejected, Rejection};
 ///     *response.status_mut() = rejection.status;
 ///     response
 /// };
-/// let rejection = Rejection::new(StatusCode::UNAUTHORIZED, "auth", "no_key", "No key was sent.");
+/// let status = StatusCode::UNAUTHORIZED;
+/// let rejection = Rejection::permanent(status, "auth", "no_key", "No key was sent.");
 /// assert_eq!(plain.reject(rejection).status(), 401);
 /// ```
 pub trait Reject {
@@ -34,14 +35,6 @@ where
     fn reject(&self, rejection: Rejection) -> Response<Bytes> {
         self(rejection)
     }
-}
-
-/// A layer's own answer, marked with [`Rejected`] whatever its renderer does.
-pub(crate) fn refuse(reject: &(impl Reject + ?Sized), rejection: Rejection) -> Response<Bytes> {
-    let rejected = Rejected { code: rejection.code };
-    let mut response = reject.reject(rejection);
-    response.extensions_mut().insert(rejected);
-    response
 }
 
 /// The neutral default: `application/problem+json` (RFC 9457).

@@ -1,8 +1,14 @@
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, StatusCode, header::HeaderName};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::HeaderName};
 
-/// One refusal, before a [`Reject`](super::Reject) renderer gives it a form.
+use super::Reject;
+
+/// One refusal, before a [`Reject`] renderer gives it a form.
+///
+/// There is a constructor for each answer to the question that every client asks: whether sending the
+/// same request again can help.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Rejection {
@@ -14,19 +20,41 @@ pub struct Rejection {
     pub code: &'static str,
     /// One sentence for a person. Never holds a secret or an inner error's text.
     pub message: Cow<'static, str>,
+    /// Whether the same request may succeed when it is sent again.
+    pub retry: Retry,
     /// Headers that belong to this answer, for example `WWW-Authenticate`.
     pub headers: HeaderMap,
 }
 
+/// Whether a request that was refused may succeed when it is sent again unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It cannot; a client that tries wastes its time and the gateway's.
+    Never,
+    /// It may, after `Retry-After` if that is there.
+    Later,
+}
+
 impl Rejection {
-    /// A rejection without extra headers.
-    pub fn new(
+    /// A rejection that the same request cannot get over: a wrong key, a malformed body.
+    pub fn permanent(
         status: StatusCode,
         kind: &'static str,
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, kind, code, message: message.into(), headers: HeaderMap::new() }
+        let (message, headers) = (message.into(), HeaderMap::new());
+        Self { status, kind, code, message, retry: Retry::Never, headers }
+    }
+
+    /// A rejection that passes by itself: a store that is busy, a limit on what is under way.
+    pub fn transient(
+        status: StatusCode,
+        kind: &'static str,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { retry: Retry::Later, ..Self::permanent(status, kind, code, message) }
     }
 
     /// Adds a header to the answer.
@@ -35,11 +63,28 @@ impl Rejection {
         self.headers.insert(name, value);
         self
     }
+
+    /// The response for this rejection, marked with [`Rejected`] whatever the renderer does.
+    pub fn render(self, renderer: &(impl Reject + ?Sized)) -> Response<Bytes> {
+        let Self { kind, code, ref message, .. } = self;
+        let rejected = Rejected { kind, code, message: message.clone() };
+        let mut response = renderer.reject(self);
+        response.extensions_mut().insert(rejected);
+        response
+    }
 }
 
 /// In the extensions of every response that a layer of this crate made itself: why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// An outer layer may give such a response another form by it, as
+/// `openai::AnthropicErrorsLayer` does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rejected {
-    /// The [`Rejection::code`] of the answer.
+    /// The [`Rejection::kind`] of the response.
+    pub kind: &'static str,
+    /// The [`Rejection::code`] of the response.
     pub code: &'static str,
+    /// The [`Rejection::message`] of the response.
+    pub message: Cow<'static, str>,
 }

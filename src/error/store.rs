@@ -51,19 +51,19 @@ impl StoreError {
 impl From<&StoreError> for Rejection {
     fn from(error: &StoreError) -> Self {
         match error.kind {
-            StoreErrorKind::KeyMisconfigured => Rejection::new(
+            StoreErrorKind::KeyMisconfigured => Rejection::transient(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server_error",
                 "key_misconfigured",
                 "This key's record is misconfigured; please tell whoever gave you the key.",
             ),
-            StoreErrorKind::Conflict => Rejection::new(
+            StoreErrorKind::Conflict => Rejection::permanent(
                 StatusCode::CONFLICT,
                 "invalid_request_error",
                 "key_exists",
                 "This key exists already.",
             ),
-            StoreErrorKind::Unavailable => Rejection::new(
+            StoreErrorKind::Unavailable => Rejection::transient(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server_error",
                 "store_unavailable",

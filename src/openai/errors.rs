@@ -1,16 +1,21 @@
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response};
 use serde::Serialize;
 
-use crate::error::{Reject, Rejection, json};
+use crate::error::{Reject, Rejection, Retry, json};
+
+/// OpenAI's and Anthropic's clients retry 408, 409, 429 and 5xx unless this says `false`.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Writes rejections as the error object that OpenAI clients read.
+///
+/// Those that the same request cannot get over ([`Retry::Never`]) carry `x-should-retry: false`.
 ///
 /// ```
 /// use http::StatusCode;
 /// use tower_quota::{error::{Reject, Rejection}, openai::OpenAiErrors};
 ///
-/// let rejection = Rejection::new(
+/// let rejection = Rejection::permanent(
 ///     StatusCode::UNAUTHORIZED,
 ///     "invalid_request_error",
 ///     "invalid_api_key",
@@ -50,6 +55,12 @@ impl Reject for OpenAiErrors {
             },
         };
         let body = json(&object);
-        rejection.into_response(body, HeaderValue::from_static("application/json"))
+        let retry = rejection.retry;
+        let mut response =
+            rejection.into_response(body, HeaderValue::from_static("application/json"));
+        if retry == Retry::Never {
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        response
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::LengthLimitError;
 
-use crate::error::{Reject, Rejection, UpstreamFault, refuse};
+use crate::error::{Reject, Rejection, Retry, UpstreamFault};
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -116,7 +116,7 @@ pub(super) fn rejection(fault: UpstreamFault, upstream: Option<StatusCode>) -> R
         UpstreamFault::Failed => {
             (upstream.unwrap_or(bad_gateway), "The upstream failed; please try again later.")
         }
-        UpstreamFault::Credentials => (
+        UpstreamFault::Credentials | UpstreamFault::Forbidden => (
             bad_gateway,
             "The upstream refuses this gateway's own credential or balance. Your key is fine; \
              please tell whoever gave it to you.",
@@ -130,8 +130,8 @@ pub(super) fn rejection(fault: UpstreamFault, upstream: Option<StatusCode>) -> R
         }
         UpstreamFault::Unreadable => (
             upstream.unwrap_or(bad_gateway),
-            "The upstream refused the request; its reason is compressed and cannot be shown. \
-             Accept no Content-Encoding but gzip to read it.",
+            "The upstream refused the request; its reason is compressed in a way that cannot be \
+             read here.",
         ),
         UpstreamFault::RequestTooLarge => {
             (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed.")
@@ -150,7 +150,11 @@ pub(super) fn rejection(fault: UpstreamFault, upstream: Option<StatusCode>) -> R
         | UpstreamFault::RequestAbandoned => "invalid_request_error",
         _ => "upstream_error",
     };
-    Rejection::new(status, kind, fault.code(), message)
+    let new = match fault.retry() {
+        Retry::Never => Rejection::permanent,
+        Retry::Later => Rejection::transient,
+    };
+    new(status, kind, fault.code(), message)
 }
 
 /// The answer in place of the upstream's: it says in its extensions why.
@@ -159,7 +163,7 @@ pub(super) fn faulty(
     fault: UpstreamFault,
     rejection: Rejection,
 ) -> Response<Bytes> {
-    let mut response = refuse(reject, rejection);
+    let mut response = rejection.render(reject);
     response.extensions_mut().insert(fault);
     response
 }

@@ -178,7 +178,7 @@ impl From<TargetError> for Rejection {
             _ => StatusCode::BAD_REQUEST,
         };
         let mut rejection =
-            Rejection::new(status, "invalid_request_error", error.code(), error.message());
+            Rejection::permanent(status, "invalid_request_error", error.code(), error.message());
         if error.reason == Reason::Forbidden {
             let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             rejection = rejection.header(header::ALLOW, allow);

@@ -18,6 +18,6 @@ impl From<Websocket> for Rejection {
     fn from(_: Websocket) -> Self {
         let message = "Websockets are not supported here.";
         let (status, code) = (StatusCode::NOT_IMPLEMENTED, "upgrade_not_supported");
-        Self::new(status, "invalid_request_error", code, message)
+        Self::permanent(status, "invalid_request_error", code, message)
     }
 }

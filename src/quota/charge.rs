@@ -43,7 +43,8 @@ pub enum Settlement {
 /// | answer | unit |
 /// |---|---|
 /// | the upstream was never reached, or the request was refused before it was sent | given back |
-/// | a 5xx, the upstream's or the handler's own; a body that is malformed or grows too large on its way to the upstream | given back, at most as often a day as the limit |
+/// | the upstream refused the sponsor's credential or balance (401, 402), which no holder can provoke | given back |
+/// | the upstream forbade or limited the sponsor (403, 429), redirected, or failed (5xx); a 5xx of the handler's own; a body that is malformed or grows too large on its way to the upstream | given back, at most as often a day as the limit |
 /// | anything else: 2xx–4xx, a timeout, a broken connection, a client that left, be it amid its upload | kept |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChargeUnlessUndone;
@@ -51,13 +52,23 @@ pub struct ChargeUnlessUndone;
 impl ChargePolicy for ChargeUnlessUndone {
     fn at_head(&self, head: &Parts) -> Settlement {
         match head.extensions.get::<UpstreamFault>() {
-            Some(UpstreamFault::Unreached) => Settlement::Refund(Refund::Always),
+            Some(UpstreamFault::Unreached | UpstreamFault::Credentials) => {
+                Settlement::Refund(Refund::Always)
+            }
             Some(
                 UpstreamFault::Failed
+                | UpstreamFault::Forbidden
+                | UpstreamFault::RateLimited
+                | UpstreamFault::Redirect
                 | UpstreamFault::RequestTooLarge
                 | UpstreamFault::RequestBroken,
             ) => Settlement::Refund(Refund::UpToLimit),
-            Some(_) => Settlement::Keep,
+            Some(
+                UpstreamFault::Protocol
+                | UpstreamFault::Timeout
+                | UpstreamFault::Unreadable
+                | UpstreamFault::RequestAbandoned,
+            ) => Settlement::Keep,
             None if head.extensions.get::<Rejected>().is_some() => {
                 Settlement::Refund(Refund::Always)
             }

@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
+use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 
 use crate::{
     error::{Rejection, StoreError},
@@ -26,14 +26,11 @@ pub enum QuotaRejection {
     NoSubject,
 }
 
-/// OpenAI's clients retry a 429 unless told not to.
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-
 impl From<&QuotaRejection> for Rejection {
     fn from(rejection: &QuotaRejection) -> Self {
         match rejection {
             QuotaRejection::Exhausted { standing, at } => exhausted(standing, *at),
-            QuotaRejection::TooManyInFlight => Rejection::new(
+            QuotaRejection::TooManyInFlight => Rejection::transient(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
                 "rate_limit_exceeded",
@@ -41,7 +38,7 @@ impl From<&QuotaRejection> for Rejection {
             )
             .header(RETRY_AFTER, HeaderValue::from_static("1")),
             QuotaRejection::Store(error) => Rejection::from(error),
-            QuotaRejection::NoSubject => Rejection::new(
+            QuotaRejection::NoSubject => Rejection::permanent(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "server_error",
                 "quota_subject_missing",
@@ -54,15 +51,13 @@ impl From<&QuotaRejection> for Rejection {
 fn exhausted(standing: &Standing, at: SystemTime) -> Rejection {
     let limit = standing.daily_limit.get();
     let resets_at = crate::clock::rfc3339(standing.resets_at);
-    let seconds = rate_headers::seconds_to_reset(standing, at);
-    let mut rejection = Rejection::new(
+    // No `Retry-After`: clients sleep by it, and the reset may be hours away.
+    let mut rejection = Rejection::permanent(
         StatusCode::TOO_MANY_REQUESTS,
         "insufficient_quota",
         "insufficient_quota",
         format!("Today's quota of {limit} requests is used up. It resets at {resets_at}."),
-    )
-    .header(RETRY_AFTER, HeaderValue::from(seconds))
-    .header(SHOULD_RETRY, HeaderValue::from_static("false"));
+    );
     rate_headers::insert(&mut rejection.headers, standing, at);
     rejection
 }

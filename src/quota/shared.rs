@@ -16,7 +16,7 @@ use super::{
 use crate::{
     body::{ObservedBody, PeekedBody, ResponseBody},
     clock::Clock,
-    error::{Reject, StoreError, refuse},
+    error::{Reject, Rejection, StoreError},
     store::{QuotaStore, StoreFuture, Units, Verdict},
 };
 
@@ -81,7 +81,7 @@ where
             QuotaRejection::NoSubject => tracing::error!("a request without a quota subject"),
             QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
         }
-        let response = refuse(&self.reject, rejection.into());
+        let response = Rejection::from(rejection).render(&self.reject);
         ResponseBody::answer(response).map(ObservedBody::unobserved)
     }
 }

@@ -15,7 +15,7 @@ use super::figures::{HISTORY, Usage};
 use crate::{
     body::ResponseBody,
     clock::{Calendar, Clock, ReceivedAt, SystemClock},
-    error::{ProblemJson, Reject, Rejection, StoreError, json, refuse},
+    error::{ProblemJson, Reject, Rejection, StoreError, json},
     key::KeyRecord,
     store::{QuotaStore, QuotaSubject, RequestQuery, UsageQuery, UsageReader, rate_headers},
 };
@@ -123,7 +123,7 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
             ("GET" | "HEAD", None) => Err(no_key()),
             _ => Err(wrong_method()),
         };
-        let mut answer = answer.unwrap_or_else(|rejection| refuse(&self.reject, rejection));
+        let mut answer = answer.unwrap_or_else(|rejection| rejection.render(&self.reject));
         if method == Method::HEAD {
             let length = answer.body().len().into();
             answer.headers_mut().insert(header::CONTENT_LENGTH, length);
@@ -148,7 +148,7 @@ fn json_answer(body: Bytes) -> Response<Bytes> {
 }
 
 fn no_key() -> Rejection {
-    Rejection::new(
+    Rejection::permanent(
         StatusCode::UNAUTHORIZED,
         "invalid_request_error",
         "missing_api_key",
@@ -158,7 +158,7 @@ fn no_key() -> Rejection {
 }
 
 fn wrong_method() -> Rejection {
-    Rejection::new(
+    Rejection::permanent(
         StatusCode::METHOD_NOT_ALLOWED,
         "invalid_request_error",
         "method_not_allowed",

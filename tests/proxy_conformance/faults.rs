@@ -34,13 +34,15 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     let response = proxy(upstream).oneshot(post(body)).await.unwrap();
-    let rejected = response.extensions().get().map_or("", |Rejected { code }| *code);
+    let rejected = response.extensions().get().map_or("", |Rejected { code, .. }| *code);
     (response.status().as_u16(), response.extensions().get().copied(), rejected)
 }
 
 #[tokio::test]
 async fn statuses_that_are_replaced_say_why() {
-    use UpstreamFault::{Credentials, Failed, Protocol as Broken, RateLimited, Redirect};
+    use UpstreamFault::{
+        Credentials, Failed, Forbidden, Protocol as Broken, RateLimited, Redirect,
+    };
     for protocol in PROTOCOLS {
         for (status, replaced, fault) in [
             ("101", 502, Broken),
@@ -49,7 +51,7 @@ async fn statuses_that_are_replaced_say_why() {
             ("307", 502, Redirect),
             ("401", 502, Credentials),
             ("402", 502, Credentials),
-            ("403", 502, Credentials),
+            ("403", 502, Forbidden),
             ("429", 503, RateLimited),
             ("500", 500, Failed),
             ("503", 503, Failed),

@@ -86,7 +86,7 @@ async fn redirects_are_neither_followed_nor_passed_on() {
                     )),
                 ],
                 Error(502, "upstream_redirect"),
-                1,
+                0,
             )
             .showing(&[("location", "")])
         };
@@ -120,7 +120,7 @@ async fn the_sponsors_troubles_are_not_the_holders() {
                     Close,
                 ],
                 $outcome,
-                1,
+                0,
             )
             .showing(&[
                 ("retry-after", $retry_after),
@@ -130,9 +130,9 @@ async fn the_sponsors_troubles_are_not_the_holders() {
         };
     }
     static KINDS: &[Kind] = &[
-        refused!("401", Error(502, "upstream_credentials"), "17"),
-        refused!("402", Error(502, "upstream_credentials"), "17"),
-        refused!("403", Error(502, "upstream_credentials"), "17"),
+        refused!("401", Error(502, "upstream_credentials"), ""),
+        refused!("402", Error(502, "upstream_credentials"), ""),
+        refused!("403", Error(502, "upstream_credentials"), ""),
         refused!("429", Error(503, "upstream_rate_limited"), "17"),
         kind(
             "429 with text for a time",
@@ -141,7 +141,7 @@ async fn the_sponsors_troubles_are_not_the_holders() {
                 Send("HTTP/1.1 429 No\r\nRetry-After: <between-us>\r\nContent-Length: 0\r\n\r\n"),
             ],
             Error(503, "upstream_rate_limited"),
-            1,
+            0,
         )
         .showing(&[("retry-after", "")]),
     ];

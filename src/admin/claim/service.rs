@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{ProblemJson, Reject, json, refuse},
+    error::{ProblemJson, Reject, json},
     key::{ClaimToken, DailyLimit, KeyId, SecretKey},
     store::{Actor, AdminStore, Claim, ClaimState, ClaimStore, KeySummary, Once, Opening},
 };
@@ -232,7 +232,7 @@ where
         ClaimFuture(Box::pin(async move {
             let answer = shared.answer(request).await;
             let answer =
-                answer.unwrap_or_else(|refusal| refuse(&shared.reject, refusal.into_rejection()));
+                answer.unwrap_or_else(|refusal| refusal.into_rejection().render(&shared.reject));
             let mut answer = answer.map(ResponseBody::own);
             guard(answer.headers_mut());
             answer
