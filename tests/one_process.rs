@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::{net::TcpStream, os::unix::fs::symlink, path::Path};
+use std::{
+    fs::{self, Permissions},
+    net::TcpStream,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
 
 use common::{Gateway, GatewayCommand};
 
@@ -35,4 +40,19 @@ fn a_second_gateway_on_the_same_file_is_refused_however_it_names_it() {
     assert!(TcpStream::connect(first.address()).is_ok());
     first.kill9();
     second.env("DATABASE_URL", "link.db").start();
+}
+
+#[test]
+fn the_lock_is_its_owners_also_where_an_earlier_version_has_left_it_to_others() {
+    let mode = |gateway: &Gateway| {
+        let lock = fs::metadata(gateway.dir().join("quota.db.lock")).unwrap();
+        lock.permissions().mode() & 0o777
+    };
+    let command = GatewayCommand::new().arg("--demo");
+    let mut first = command.start();
+    assert_eq!(mode(&first), 0o600);
+    first.kill9();
+    fs::set_permissions(command.dir().join("quota.db.lock"), Permissions::from_mode(0o644))
+        .unwrap();
+    assert_eq!(mode(&command.start()), 0o600);
 }

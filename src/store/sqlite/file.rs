@@ -34,8 +34,7 @@ impl FileLock {
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
         let name = beside(path, "lock");
         let shown = name.display();
-        let opened = File::options().create(true).truncate(false).write(true).open(&name);
-        let beside = opened
+        let beside = open_lock(&name)
             .map_err(|error| OpenError::because(format!("{shown} cannot be opened"), error))?;
         lock(&beside, &name, path)?;
         let failed =
@@ -53,6 +52,33 @@ impl FileLock {
     pub(super) fn is_in_place(&self) -> bool {
         is_in_place(&self.database, &self.path)
     }
+}
+
+/// Opens the lock's file for its owner only: whoever can read it can hold the lock, and so keep the
+/// store from being opened.
+fn open_lock(name: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(name)?;
+    #[cfg(unix)]
+    restrict(&file, name)?;
+    Ok(file)
+}
+
+/// Takes from others what an earlier version has left them.
+#[cfg(unix)]
+fn restrict(file: &File, name: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut permissions = file.metadata()?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        permissions.set_mode(0o600);
+        if let Err(error) = file.set_permissions(permissions) {
+            tracing::warn!(%error, file = %name.display(), "file mode not changed: others may hold the lock");
+        }
+    }
+    Ok(())
 }
 
 fn lock(file: &File, name: &Path, database: &Path) -> Result<(), OpenError> {
