@@ -41,10 +41,9 @@ impl<S: AdminStore> Ops<S> {
         self.responses.count(route, status);
     }
 
-    /// The process lives; nothing else is looked at.
+    /// Whether the process works, or must be restarted. Trouble that ends by itself is not looked at.
     pub(crate) fn health(&self) -> Response<Bytes> {
-        let body = concat!(r#"{"ok":true,"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
-        text(StatusCode::OK, "application/json", body)
+        health(self.store.is_alive())
     }
 
     /// Whether requests can be served.
@@ -80,6 +79,19 @@ impl<S: AdminStore> Ops<S> {
     }
 }
 
+fn health(store_is_alive: bool) -> Response<Bytes> {
+    if store_is_alive {
+        let body = concat!(r#"{"ok":true,"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
+        return text(StatusCode::OK, "application/json", body);
+    }
+    let body = concat!(
+        r#"{"ok":false,"reason":"a thread of the store has ended: restart the gateway","version":""#,
+        env!("CARGO_PKG_VERSION"),
+        r#""}"#
+    );
+    text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body)
+}
+
 fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
@@ -87,4 +99,19 @@ fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_store_that_needs_a_restart_is_unhealthy() {
+        let healthy = health(true);
+        assert_eq!(healthy.status(), 200);
+        assert!(healthy.body().starts_with(br#"{"ok":true,"#));
+        let dead = health(false);
+        assert_eq!(dead.status(), 503);
+        assert!(dead.body().starts_with(br#"{"ok":false,"#));
+    }
 }

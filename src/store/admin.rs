@@ -66,6 +66,12 @@ pub trait AdminStore: UsageReader {
     /// Tries a write.
     fn probe(&self) -> StoreFuture<()>;
 
+    /// Whether all that the store runs in the background still runs. `false` means that only a
+    /// restart of the process helps; a store that recovers by itself is alive.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// Sets the gauges of [`metrics`](crate::metrics) that would cost too much to keep up with
     /// every request. To be called before they are read.
     #[cfg(feature = "metrics")]
@@ -255,6 +261,10 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
 
     fn probe(&self) -> StoreFuture<()> {
         (**self).probe()
+    }
+
+    fn is_alive(&self) -> bool {
+        (**self).is_alive()
     }
 
     #[cfg(feature = "metrics")]

@@ -289,11 +289,12 @@ impl Journal {
     }
 
     fn fail(&self, error: &io::Error) {
-        if !self.failed.swap(true, Ordering::AcqRel) {
+        let is_new = !self.failed.swap(true, Ordering::AcqRel);
+        self.synced.wake_all();
+        if is_new {
             self.stopwatch.count_failure();
             tracing::error!(%error, "the journal could not be written");
         }
-        self.synced.wake_all();
     }
 }
 

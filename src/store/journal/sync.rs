@@ -1,6 +1,7 @@
 //! The thread that syncs.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Instant,
@@ -70,12 +71,22 @@ impl Syncer {
         let run = move || {
             let _end = EndJournal(syncing.clone());
             while syncing.bell.wait() {
-                syncing.sync();
+                let synced = catch_unwind(AssertUnwindSafe(|| syncing.sync()));
+                // A subscriber of `tracing` that panics must not end the thread. A failure was noted
+                // before it was logged.
+                if synced.is_err() && !syncing.has_failed() {
+                    return;
+                }
             }
             syncing.sync();
         };
         let thread = thread::Builder::new().name("quota-journal".to_owned()).spawn(run)?;
         Ok(Self { journal, thread: Some(thread) })
+    }
+
+    /// Whether the thread runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::{
-    SqliteStore, audit, changes,
+    Inner, SqliteStore, audit, changes,
     core::Core,
     import, jobs,
     listing::{self, summary},
@@ -104,6 +104,11 @@ impl AdminStore for SqliteStore {
 
     fn now(&self) -> SystemTime {
         self.0.core.clock.now()
+    }
+
+    fn is_alive(&self) -> bool {
+        let Inner { writer, syncer, watchdog, .. } = &*self.0;
+        writer.is_alive() && syncer.is_alive() && watchdog.is_alive()
     }
 
     fn probe(&self) -> StoreFuture<()> {

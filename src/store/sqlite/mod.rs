@@ -98,8 +98,8 @@ struct Inner {
     /// One for each of these.
     turns: Semaphore,
     writer: Writer,
-    _syncer: Syncer,
-    _watchdog: Watchdog,
+    syncer: Syncer,
+    watchdog: Watchdog,
     #[cfg(feature = "metrics")]
     next_count: meter::NextCount,
 }
@@ -133,8 +133,8 @@ impl SqliteStore {
             look_ups,
             turns,
             writer,
-            _syncer: syncer,
-            _watchdog: watchdog,
+            syncer,
+            watchdog,
             #[cfg(feature = "metrics")]
             next_count: meter::NextCount::new(),
         };

@@ -1,7 +1,8 @@
 //! The thread that looks for what no write would notice.
 
 use std::{
-    io,
+    io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         mpsc::{RecvTimeoutError, Sender, channel},
@@ -31,23 +32,33 @@ impl Watchdog {
         let run = move || {
             let mut known = None;
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(ROUND) {
-                let trouble = trouble(&journal, &lock);
-                match (trouble, known) {
-                    (Some(reason), None) => {
-                        tracing::error!(reason, "nothing is admitted");
-                        journal.suspend();
-                    }
-                    (None, Some(reason)) => {
-                        tracing::info!(reason, "no longer: admitting again");
-                        journal.resume();
-                    }
-                    _ => {}
-                }
-                known = trouble;
+                // A subscriber of `tracing` that panics must not end the thread.
+                let _ = catch_unwind(AssertUnwindSafe(|| look(&journal, &lock, &mut known)));
             }
         };
         let thread = thread::Builder::new().name("quota-watchdog".to_owned()).spawn(run)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Whether the thread runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+/// Acts on what has changed since the last look, and logs it after that.
+fn look(journal: &Journal, lock: &FileLock, known: &mut Option<&'static str>) {
+    let trouble = trouble(journal, lock);
+    match (trouble, mem::replace(known, trouble)) {
+        (Some(reason), None) => {
+            journal.suspend();
+            tracing::error!(reason, "nothing is admitted");
+        }
+        (None, Some(reason)) => {
+            journal.resume();
+            tracing::info!(reason, "no longer: admitting again");
+        }
+        _ => {}
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
@@ -19,6 +20,7 @@ use super::{
     fold,
     forgetting::{AT_A_STRETCH, Forgetting},
     jobs::{self, Job},
+    queue::Work,
 };
 use crate::store::journal::Unfolded;
 
@@ -43,6 +45,12 @@ impl Writer {
         };
         let thread = thread::Builder::new().name("quota-writer".to_owned()).spawn(run)?;
         Ok(Self { core, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Whether the thread runs, or was stopped by [`stop`](Self::stop).
+    pub(super) fn is_alive(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_none_or(|thread| !thread.is_finished())
     }
 
     /// Writes what is queued and ends the thread.
@@ -116,14 +124,35 @@ impl State {
     fn run(&mut self) {
         loop {
             let work = self.core.queue.take(TURN);
-            self.turn(work.jobs);
-            if work.stopped {
-                self.finish();
+            let is_last = work.stopped;
+            // A subscriber of `tracing` that panics must not end the thread.
+            if catch_unwind(AssertUnwindSafe(|| self.round(work))).is_err() {
+                self.undo();
+            }
+            if is_last {
                 return;
             }
-            self.watch();
-            self.forget_requests();
         }
+    }
+
+    fn round(&mut self, work: Work) {
+        self.turn(work.jobs);
+        if work.stopped {
+            self.finish();
+            return;
+        }
+        self.watch();
+        self.forget_requests();
+    }
+
+    /// Cleans up after a panic. What it has left uncommitted has failed like a write that fails.
+    fn undo(&mut self) {
+        if self.connection.is_autocommit() {
+            return;
+        }
+        self.core.queue.close();
+        // Where it fails the next transaction does, too, and nothing is admitted.
+        let _ = self.connection.execute_batch("ROLLBACK");
     }
 
     /// Folds what is in the journal and runs these jobs, in one transaction.
@@ -189,8 +218,8 @@ impl State {
     fn fail(&mut self, error: &rusqlite::Error) {
         #[cfg(feature = "metrics")]
         self.meter.failures.increment(1);
-        tracing::error!(%error, "the file could not be written: nothing is admitted until it can");
         self.core.queue.close();
+        tracing::error!(%error, "the file could not be written: nothing is admitted until it can");
     }
 
     /// Folds what the journal holds. If that succeeds, both can be written again.
@@ -201,8 +230,8 @@ impl State {
             fold::write(&state.connection, &state.unfolded)
         });
         if let Err(error) = written {
-            tracing::debug!(%error, "the file still cannot be written");
             self.core.queue.close();
+            tracing::debug!(%error, "the file still cannot be written");
             return;
         }
         self.folded();
@@ -297,5 +326,32 @@ impl State {
             self.scrub = busy? != 0;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::{
+        AdminStore,
+        sqlite::{SqliteOptions, SqliteStore},
+    };
+
+    #[tokio::test]
+    async fn a_store_whose_writer_has_ended_is_not_alive() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(SqliteOptions::new(dir.path().join("quota.db"))).unwrap();
+        assert!(store.is_alive());
+        store.0.core.queue.stop();
+        while store.is_alive() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_closed_is_as_it_should_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(SqliteOptions::new(dir.path().join("quota.db"))).unwrap();
+        store.close().await.unwrap();
+        assert!(store.is_alive());
     }
 }
