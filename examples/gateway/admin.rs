@@ -23,12 +23,12 @@ type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
 /// judges by `Sec-Fetch-Site`, and by `Origin` and `Host`, so a proxy must pass these on unchanged;
 /// what is no browser sends none of them and passes.
 pub(crate) fn guarded<S: AdminStore + Clone>(
-    admin: AdminService<S>,
+    admin: AdminService<S, OpenAiErrors>,
     max_body_bytes: usize,
 ) -> impl Handler<AdminBody> {
     let outside =
         [refusals::cross_site(), refusals::invalid_path(), refusals::too_large(max_body_bytes)];
-    let admin = outside.into_iter().fold(admin.reject(OpenAiErrors), AdminService::refused_outside);
+    let admin = outside.into_iter().fold(admin, AdminService::refused_outside);
     let notes = admin.clone();
     let guarded = ServiceBuilder::new()
         .map_request(hide_path)

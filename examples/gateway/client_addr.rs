@@ -1,57 +1,90 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The address that the client is known by: the peer's, or, if the peer is a trusted proxy, the
-/// rightmost address of `X-Forwarded-For` that is none.
-pub(crate) fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+/// The address of the client: the peer's, or, if the peer is a trusted proxy, the rightmost address
+/// of `X-Forwarded-For` that is none. `None` if a trusted proxy names no address there: such a
+/// client must not pass for the proxy.
+pub(crate) fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
-    if !is_trusted(&peer) {
-        return peer;
-    }
-    let lines: Vec<&str> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .map(|line| line.to_str().unwrap_or_default())
-        .collect();
-    let mut known = peer;
-    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        let Ok(hop) = hop.trim().parse::<IpAddr>() else {
-            break;
-        };
-        known = hop.to_canonical();
-        if !is_trusted(&known) {
+    let mut client = peer;
+    let lines = headers.get_all("x-forwarded-for").iter();
+    for hop in lines.rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {
+        if !is_trusted(&client) {
             break;
         }
+        client = hop_addr(hop)?;
     }
-    known
+    Some(client)
+}
+
+/// An address, which some balancers write with the client's port.
+fn hop_addr(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?.trim();
+    let with_port = || hop.parse().map(|address: SocketAddr| address.ip());
+    hop.parse().or_else(|_| with_port()).ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn known_by(peer: &str, forwarded: &[&str]) -> String {
+    fn client(peer: &str, forwarded: &[&str]) -> Option<String> {
         let mut headers = HeaderMap::new();
         for line in forwarded {
             headers.append("x-forwarded-for", line.parse().unwrap());
         }
         let trusted = ["10.0.0.0/8".parse().unwrap()];
-        client_addr(peer.parse().unwrap(), &headers, &trusted).to_string()
+        client_addr(peer.parse().unwrap(), &headers, &trusted).map(|ip| ip.to_string())
     }
 
     #[test]
     fn only_a_trusted_proxy_is_believed() {
-        assert_eq!(known_by("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
-        assert_eq!(known_by("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        for (peer, forwarded, known) in [
+            ("192.0.2.1", vec!["198.51.100.7"], "192.0.2.1"),
+            ("192.0.2.1", vec!["nonsense"], "192.0.2.1"),
+            ("10.0.0.1", vec!["198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", vec!["127.0.0.1, 198.51.100.7", "10.0.0.2"], "198.51.100.7"),
+            ("10.0.0.1", vec!["nonsense, 198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", vec!["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            ("10.0.0.1", vec![], "10.0.0.1"),
+        ] {
+            assert_eq!(client(peer, &forwarded).as_deref(), Some(known), "{peer} {forwarded:?}");
+        }
     }
 
     #[test]
-    fn what_a_client_wrote_itself_is_not_believed() {
-        let forwarded = ["127.0.0.1, 198.51.100.7", "10.0.0.2"];
-        assert_eq!(known_by("10.0.0.1", &forwarded), "198.51.100.7");
-        assert_eq!(known_by("10.0.0.1", &["1.2.3.4, nonsense"]), "10.0.0.1");
-        assert_eq!(known_by("10.0.0.1", &[]), "10.0.0.1");
+    fn an_address_may_have_a_port() {
+        for (hop, known) in [
+            ("198.51.100.7:4711", "198.51.100.7"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("::ffff:198.51.100.7", "198.51.100.7"),
+            ("[::ffff:198.51.100.7]:80", "198.51.100.7"),
+        ] {
+            assert_eq!(client("10.0.0.1", &[hop]).as_deref(), Some(known));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_an_unknown_client() {
+        for hop in [
+            "",
+            "unknown",
+            "_hidden",
+            "198.51.100.007",
+            "198.51.100.7:",
+            "198.51.100.7:70000",
+            "[2001:db8::1]",
+            "2001:db8::1:443:",
+            "198.51.100.7 10.0.0.1",
+            "198.51.100.7,",
+            "nonsense, 10.0.0.2",
+            "\"198.51.100.7\"",
+            "198.51.100.7;proto=https",
+        ] {
+            assert_eq!(client("10.0.0.1", &[hop]), None, "{hop}");
+        }
     }
 }

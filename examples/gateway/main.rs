@@ -128,13 +128,23 @@ async fn run(
         settings.upstream.base_url.clone()
     };
     let upstream = Upstream { base: base_url.clone(), settings: &settings.upstream };
-    let allow = settings.admin_allow;
 
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
     let claim = claim_service(store.clone()).reject(OpenAiErrors);
     let shown = in_use(settings.shown, &admin_tokens, &base_url.to_string());
-    let admin = admin_service(store.clone(), admin_tokens.clone());
+    let admin = admin_service(store.clone(), admin_tokens.clone())
+        .reject(OpenAiErrors)
+        .default_daily_limit(settings.daily_limit)
+        .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
+        .calendar(settings.calendar.clone())
+        .retention_days(settings.retention_days)
+        .audit_reads(settings.audit_reads)
+        .settings(shown);
+    let admin = match settings.admin_allow {
+        allow if allow.is_empty() => admin,
+        allow => admin.allow(move |ip| allow.iter().any(|network| network.contains(&ip))),
+    };
     let (admin, claim) = match &settings.public_url {
         Some(url) => {
             let base_url = format!("{url}/v1");
@@ -162,17 +172,8 @@ async fn run(
             .layer(include_usage)
             .service(upstream.proxy()?),
         usage: auth.layer(usage),
-        admin: admin::guarded(
-            admin
-                .default_daily_limit(settings.daily_limit)
-                .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
-                .calendar(settings.calendar.clone())
-                .retention_days(settings.retention_days)
-                .audit_reads(settings.audit_reads)
-                .settings(shown)
-                .allow(move |ip| allow.is_empty() || allow.iter().any(|net| net.contains(&ip))),
-            settings.max_body_bytes,
-        ),
+        attempts: admin.clone(),
+        admin: admin::guarded(admin, settings.max_body_bytes),
         claim,
         models: upstream.models()?,
         ops: Ops::new(store.clone(), draining.clone(), figures.clone(), stderr.clone()),

@@ -64,7 +64,7 @@ pub(crate) fn bad_head(bad: BadHead) -> Response<Bytes> {
     closing(Rejection::permanent(status, INVALID, code, message))
 }
 
-pub(crate) fn no_metrics_token() -> Response<Bytes> {
+pub(crate) fn no_metrics_token() -> Rejection {
     let rejection = Rejection::permanent(
         StatusCode::UNAUTHORIZED,
         INVALID,
@@ -72,7 +72,7 @@ pub(crate) fn no_metrics_token() -> Response<Bytes> {
         "The admin token or the metrics token is needed.",
     );
     let challenge = HeaderValue::from_static("Bearer");
-    render(rejection.header(header::WWW_AUTHENTICATE, challenge))
+    rejection.header(header::WWW_AUTHENTICATE, challenge)
 }
 
 pub(crate) fn panicked() -> Response<Bytes> {

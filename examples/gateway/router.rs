@@ -10,7 +10,9 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_quota::{
-    admin::{AdminTokens, ClientAddr},
+    admin::{AdminService, AdminTokens, ClientAddr},
+    body::ResponseBody,
+    openai::OpenAiErrors,
     proxy::{RequestTarget, TrustedPeer},
     store::AdminStore,
     usage::{usage_page, wants_page},
@@ -50,6 +52,8 @@ pub(crate) struct Router<F, U, A, C, M, S> {
     pub(crate) metrics_tokens: Vec<AdminTokens>,
     /// Whose `X-Forwarded-For` is believed.
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Counts and notes those who may not, together with those who may not use the admin API.
+    pub(crate) attempts: AdminService<S, OpenAiErrors>,
     /// The largest request body.
     pub(crate) max_body_bytes: usize,
     /// How long its sender may keep the gateway waiting.
@@ -130,8 +134,9 @@ impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
             return own(refusals::closing(refusals::too_large(self.max_body_bytes)));
         }
         if let Some(PeerAddr(peer)) = head.extensions.get().copied() {
-            let client = client_addr(peer, &head.headers, &self.trusted_proxies);
-            head.extensions.insert(ClientAddr(client));
+            if let Some(client) = client_addr(peer, &head.headers, &self.trusted_proxies) {
+                head.extensions.insert(ClientAddr(client));
+            }
             if self.trusted_proxies.iter().any(|network| network.contains(&peer)) {
                 head.extensions.insert(TrustedPeer(peer));
             }
@@ -147,7 +152,7 @@ impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
             Route::Admin => side(call(&self.admin, request).await),
             Route::Claim => side(call(&self.claim, request).await),
             Route::Metrics if !self.may_read_metrics(request.headers()) => {
-                own(refusals::no_metrics_token())
+                own(self.refuse_metrics(request.extensions().get().copied()).await)
             }
             Route::Metrics => own(self.ops.metrics().await),
             Route::Health => own(self.ops.health()),
@@ -178,6 +183,16 @@ where
 async fn call<H: Handler<B>, B>(handler: &H, request: GatewayRequest) -> Response<B> {
     match handler.clone().oneshot(request).await {
         Ok(response) => response,
+
+    async fn refuse_metrics(&self, client: Option<ClientAddr>) -> Response<Bytes>
+    where
+        S: AdminStore,
+    {
+        let rejection = refusals::no_metrics_token();
+        let source = client.map(|ClientAddr(ip)| ip);
+        let counted = self.attempts.count_attempt(rejection.code, source).await;
+        refusals::render(counted.err().unwrap_or(rejection))
+    }
         Err(never) => match never {},
     }
 }

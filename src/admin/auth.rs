@@ -45,13 +45,23 @@ impl<S: AdminStore, R> Shared<S, R> {
         if let Some(token_id) = self.tokens.verify(&head.headers) {
             return Ok(Actor { token_id, ip });
         }
-        self.attempts.count(ip, self.store.now()).map_err(Refusal::too_many_attempts)?;
         let refusal = match tokens::presented(&head.headers) {
             None => Refusal::no_token(),
             Some(_) => Refusal::wrong_token(),
         };
-        self.note_refused(refusal.code(), ip).await;
+        self.count_attempt(refusal.code(), ip).await?;
         Err(refusal)
+    }
+
+    /// Counts and notes an attempt without a right token.
+    pub(super) async fn count_attempt(
+        &self,
+        code: &'static str,
+        ip: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        self.attempts.count(ip, self.store.now()).map_err(Refusal::too_many_attempts)?;
+        self.note_refused(code, ip).await;
+        Ok(())
     }
 
     /// Notes who looks at what, if that is wanted. What cannot be noted is not shown, unless it is how

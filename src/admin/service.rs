@@ -139,6 +139,20 @@ impl<S: AdminStore, R> AdminService<S, R> {
     pub async fn note_refused(&self, code: &'static str, source: Option<IpAddr>) {
         self.shared.note_refused(code, source).await;
     }
+
+    /// Counts and notes, as `code`, an attempt of this source to use something beside this service
+    /// without a right token.
+    ///
+    /// # Errors
+    ///
+    /// The answer in its place when the source has made too many attempts, there and here together.
+    pub async fn count_attempt(
+        &self,
+        code: &'static str,
+        source: Option<IpAddr>,
+    ) -> Result<(), Rejection> {
+        self.shared.count_attempt(code, source).await.map_err(Refusal::into_rejection)
+    }
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
