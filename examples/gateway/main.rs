@@ -171,6 +171,7 @@ async fn run(
             .layer(quota)
             .layer(include_usage)
             .service(upstream.proxy()?),
+        free: auth.layer(upstream.proxy()?),
         usage: auth.layer(usage),
         attempts: admin.clone(),
         admin: admin::guarded(admin, settings.max_body_bytes),

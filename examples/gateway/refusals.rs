@@ -13,6 +13,15 @@ pub(crate) fn not_found() -> Response<Bytes> {
     render(Rejection::permanent(StatusCode::NOT_FOUND, INVALID, "not_found", message))
 }
 
+/// The path holds the end of the client's base URL, which is `base`, twice.
+pub(crate) fn doubled_base(base: &str) -> Response<Bytes> {
+    let message = format!(
+        "Your base URL already ends in `{base}`, and your client adds its own path to that. Take \
+         `{base}` off the base URL."
+    );
+    render(Rejection::permanent(StatusCode::NOT_FOUND, INVALID, "not_found", message))
+}
+
 pub(crate) fn wrong_method(allow: HeaderValue) -> Response<Bytes> {
     let message = "This method is not allowed here.";
     let status = StatusCode::METHOD_NOT_ALLOWED;

@@ -3,9 +3,9 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts, uri::PathAndQuery};
 use http_body::Body;
-use http_body_util::{BodyExt, Either, Full, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use tower::{BoxError, Service, ServiceExt, service_fn};
@@ -24,7 +24,7 @@ use crate::{
     ops::Ops,
     patience::Patience,
     refusals,
-    route::{Route, with_version},
+    route::{self, Route, with_version},
     server::{HEADERS, PeerAddr, TARGET_BYTES},
     upload::Upload,
 };
@@ -32,12 +32,14 @@ use crate::{
 /// A request as the layers see it.
 pub(crate) type GatewayRequest = Request<Limited<Upload>>;
 /// What is forwarded passes through unboxed; all else is short.
-pub(crate) type GatewayBody<B> = Either<B, UnsyncBoxBody<Bytes, BoxError>>;
+pub(crate) type GatewayBody<B> = ResponseBody<Either<B, UnsyncBoxBody<Bytes, BoxError>>>;
 
 /// The services behind the routes, and what decides who may use them.
-pub(crate) struct Router<F, U, A, C, M, S> {
-    /// Forwards for holders of a key.
+pub(crate) struct Router<F, N, U, A, C, M, S> {
+    /// Forwards for holders of a key, for a unit of their quota.
     pub(crate) upstream: F,
+    /// Forwards for holders of a key what costs no unit.
+    pub(crate) free: N,
     /// Tells holders of a key how much they have left.
     pub(crate) usage: U,
     /// The admin API and page.
@@ -50,19 +52,19 @@ pub(crate) struct Router<F, U, A, C, M, S> {
     pub(crate) ops: Ops<S>,
     /// Who may read `/metrics`.
     pub(crate) metrics_tokens: Vec<AdminTokens>,
-    /// Whose `X-Forwarded-For` is believed.
-    pub(crate) trusted_proxies: Vec<IpNet>,
     /// Counts and notes those who may not, together with those who may not use the admin API.
     pub(crate) attempts: AdminService<S, OpenAiErrors>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
     /// The largest request body.
     pub(crate) max_body_bytes: usize,
     /// How long its sender may keep the gateway waiting.
     pub(crate) client_timeout: Duration,
 }
 
-impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
+impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     /// The routes as one service.
-    pub(crate) fn into_service<FB, UB, AB, CB, MB>(
+    pub(crate) fn into_service<FB, NB, UB, AB, CB, MB>(
         self,
     ) -> impl Service<
         Request<Incoming>,
@@ -74,12 +76,14 @@ impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
     + 'static
     where
         F: Handler<FB>,
+        N: Handler<NB>,
         U: Handler<UB>,
         A: Handler<AB>,
         C: Handler<CB>,
         M: Handler<MB>,
         S: AdminStore,
         FB: Body<Data = Bytes> + Send + 'static,
+        NB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         UB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         AB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         CB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -90,24 +94,28 @@ impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
             let router = router.clone();
             async move {
                 let route = Route::of(request.uri().path());
-                let answer = router.route(request).await;
+                let mut answer = router.route(request).await;
+                let nosniff = HeaderValue::from_static("nosniff");
+                answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
                 router.ops.count(route, answer.status());
                 Ok(answer)
             }
         })
     }
 
-    async fn route<FB, UB, AB, CB, MB>(
+    async fn route<FB, NB, UB, AB, CB, MB>(
         &self,
         request: Request<Incoming>,
     ) -> Response<GatewayBody<FB>>
     where
         F: Handler<FB>,
+        N: Handler<NB>,
         U: Handler<UB>,
         A: Handler<AB>,
         C: Handler<CB>,
         M: Handler<MB>,
         S: AdminStore,
+        NB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         UB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         AB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         CB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -124,6 +132,9 @@ impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
             Ok(target) => head.extensions.insert(target),
             Err(rejection) => return own(refusals::closing(rejection)),
         };
+        if let Some(base) = route::doubled_base(head.uri.path()) {
+            return own(refusals::doubled_base(base));
+        }
         let Some(route) = Route::of(head.uri.path()) else {
             return own(refusals::not_found());
         };
@@ -142,10 +153,17 @@ impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
             }
         }
         head.uri = with_version(&head.uri);
+        let is_free = route::is_free(&head.method, head.uri.path());
+        let is_own_list = route::is_own_list(&head);
         let body = Upload::new(body, head.version, Patience::new(self.client_timeout));
         let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));
         match route {
-            Route::Upstream => call(&self.upstream, request).await.map(Either::Left),
+            Route::Upstream if is_free => side(call(&self.free, request).await),
+            Route::Upstream => {
+                let answer = call(&self.upstream, request).await;
+                answer.map(|body| ResponseBody::passed(Either::Left(body)))
+            }
+            Route::Models if is_own_list => side(call(&self.free, request).await),
             Route::Models => side(call(&self.models, request).await),
             Route::Usage if wants_page(request.headers()) => own(usage_page()),
             Route::Usage => side(call(&self.usage, request).await),
@@ -157,12 +175,23 @@ impl<F, U, A, C, M, S> Router<F, U, A, C, M, S> {
             Route::Metrics => own(self.ops.metrics().await),
             Route::Health => own(self.ops.health()),
             Route::Ready => own(self.ops.ready().await),
+            Route::Home => own(refusals::not_found()),
         }
     }
 
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
         let mut tokens = self.metrics_tokens.iter();
         tokens.any(|tokens| tokens.verify(headers).is_some())
+    }
+
+    async fn refuse_metrics(&self, client: Option<ClientAddr>) -> Response<Bytes>
+    where
+        S: AdminStore,
+    {
+        let rejection = refusals::no_metrics_token();
+        let source = client.map(|ClientAddr(ip)| ip);
+        let counted = self.attempts.count_attempt(rejection.code, source).await;
+        refusals::render(counted.err().unwrap_or(rejection))
     }
 }
 
@@ -183,30 +212,21 @@ where
 async fn call<H: Handler<B>, B>(handler: &H, request: GatewayRequest) -> Response<B> {
     match handler.clone().oneshot(request).await {
         Ok(response) => response,
-
-    async fn refuse_metrics(&self, client: Option<ClientAddr>) -> Response<Bytes>
-    where
-        S: AdminStore,
-    {
-        let rejection = refusals::no_metrics_token();
-        let source = client.map(|ClientAddr(ip)| ip);
-        let counted = self.attempts.count_attempt(rejection.code, source).await;
-        refusals::render(counted.err().unwrap_or(rejection))
-    }
         Err(never) => match never {},
     }
 }
 
 /// An answer that no layer has made.
 pub(crate) fn own<B>(response: Response<Bytes>) -> Response<GatewayBody<B>> {
-    side(response.map(Full::new))
+    response.map(ResponseBody::own)
 }
 
 fn side<B, S>(response: Response<S>) -> Response<GatewayBody<B>>
 where
     S: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    response.map(|body| Either::Right(body.map_err(Into::into).boxed_unsync()))
+    response
+        .map(|body| ResponseBody::passed(Either::Right(body.map_err(Into::into).boxed_unsync())))
 }
 
 /// What HTTP/2's own limits leave open; over HTTP/1 such heads are refused by their bytes.

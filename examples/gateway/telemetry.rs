@@ -62,7 +62,7 @@ pub(crate) fn log_lines_dropped(lines: u64) {
 pub(crate) struct Responses([[Counter; CLASSES.len()]; ROUTES.len()]);
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const ROUTES: [(Option<Route>, &str); 9] = [
+const ROUTES: [(Option<Route>, &str); 10] = [
     (Some(Route::Upstream), "upstream"),
     (Some(Route::Models), "models"),
     (Some(Route::Usage), "usage"),
@@ -71,6 +71,7 @@ const ROUTES: [(Option<Route>, &str); 9] = [
     (Some(Route::Metrics), "metrics"),
     (Some(Route::Health), "health"),
     (Some(Route::Ready), "ready"),
+    (Some(Route::Home), "home"),
     (None, "none"),
 ];
 

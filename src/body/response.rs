@@ -43,9 +43,10 @@ impl<B> ResponseBody<B> {
     }
 }
 
-impl<B: Default> Default for ResponseBody<B> {
+/// An empty body, whatever the inner one is.
+impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
-        Self::passed(B::default())
+        Self::own(Bytes::new())
     }
 }
 

@@ -12,18 +12,21 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared, WeakShared},
 };
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
 use tower_service::Service;
 
 use super::error::{Chain, faulty, rejection};
-use crate::error::{ProblemJson, Reject, UpstreamFault};
+use crate::{
+    content::media_type,
+    error::{ProblemJson, Reject, UpstreamFault},
+};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(600);
 const RETRY: Duration = Duration::from_secs(5);
-const LONGEST: usize = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
 type Fetched = Result<Response<Bytes>, UpstreamFault>;
 type Flight = BoxFuture<'static, Fetched>;
@@ -58,11 +61,18 @@ type Flight = BoxFuture<'static, Fetched>;
 /// ```
 #[derive(Clone)]
 pub struct CachedGet {
-    fetch: Arc<dyn Fn(usize) -> Flight + Send + Sync>,
+    fetch: Arc<dyn Fn(Accepted) -> Flight + Send + Sync>,
     reject: Arc<dyn Reject + Send + Sync>,
     time_to_live: Duration,
-    longest: usize,
+    accepted: Accepted,
     state: Arc<Mutex<State>>,
+}
+
+/// Which answers are taken.
+#[derive(Clone, Copy, Debug)]
+struct Accepted {
+    max_bytes: usize,
+    json_only: bool,
 }
 
 #[derive(Default)]
@@ -92,15 +102,15 @@ impl CachedGet {
         RB::Data: Send,
         RB::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let fetch = move |longest| {
+        let fetch = move |accepted| {
             let service = service.clone();
-            fetch(service, request(), longest).boxed()
+            fetch(service, request(), accepted).boxed()
         };
         Self {
             fetch: Arc::new(fetch),
             reject: Arc::new(ProblemJson),
             time_to_live: TIME_TO_LIVE,
-            longest: LONGEST,
+            accepted: Accepted { max_bytes: MAX_BYTES, json_only: false },
             state: Arc::default(),
         }
     }
@@ -113,11 +123,19 @@ impl CachedGet {
 
     /// The longest body that is read, in bytes. A longer one counts as a failure.
     #[must_use]
-    pub fn max_bytes(self, longest: usize) -> Self {
-        Self { longest, ..self }
+    pub fn max_bytes(self, max_bytes: usize) -> Self {
+        Self { accepted: Accepted { max_bytes, ..self.accepted }, ..self }
     }
 
-    /// How the answer looks when the service's own broke off or was too long.
+    /// Takes nothing but JSON, by its content type and by its text. Any other answer counts as a
+    /// failure, so what is served to everybody is never a page that a browser would show or run.
+    #[must_use]
+    pub fn json_only(self) -> Self {
+        Self { accepted: Accepted { json_only: true, ..self.accepted }, ..self }
+    }
+
+    /// How the answer looks when the service's own broke off, was too long, or was no JSON where
+    /// only JSON is taken.
     #[must_use]
     pub fn reject(self, reject: impl Reject + Send + Sync + 'static) -> Self {
         Self { reject: Arc::new(reject), ..self }
@@ -147,7 +165,7 @@ impl CachedGet {
     }
 
     fn depart(&self) -> Shared<Flight> {
-        let fetched = (self.fetch)(self.longest);
+        let fetched = (self.fetch)(self.accepted);
         let state = Arc::clone(&self.state);
         let time_to_live = self.time_to_live;
         let flight = async move {
@@ -178,7 +196,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn fetch<S, B, RB>(mut service: S, request: Request<B>, longest: usize) -> Fetched
+async fn fetch<S, B, RB>(mut service: S, request: Request<B>, accepted: Accepted) -> Fetched
 where
     S: Service<Request<B>, Response = Response<RB>, Error = Infallible>,
     RB: Body,
@@ -187,20 +205,34 @@ where
     let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
     let Ok(response) = service.call(request).await;
     let (mut head, body) = response.into_parts();
-    let body = Limited::new(body, longest).collect().await.map_err(|error| {
+    let body = Limited::new(body, accepted.max_bytes).collect().await.map_err(|error| {
         tracing::warn!(error = %Chain(&*error), "an answer could not be kept");
         UpstreamFault::Protocol
     })?;
     head.headers.remove(header::CONTENT_LENGTH);
     head.headers.remove(header::DATE);
-    Ok(Response::from_parts(head, body.to_bytes()))
+    let body = body.to_bytes();
+    if accepted.json_only && !is_json(&head.headers, &body) {
+        tracing::warn!(status = head.status.as_u16(), "an answer could not be kept: it is no JSON");
+        return Err(UpstreamFault::Protocol);
+    }
+    Ok(Response::from_parts(head, body))
+}
+
+/// Whether the headers say JSON and the body is.
+fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
+    let is_declared = media_type(headers).is_some_and(|media_type| {
+        media_type.eq_ignore_ascii_case(b"application/json")
+            || media_type.to_ascii_lowercase().ends_with(b"+json")
+    });
+    is_declared && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 impl fmt::Debug for CachedGet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedGet")
             .field("time_to_live", &self.time_to_live)
-            .field("longest", &self.longest)
+            .field("accepted", &self.accepted)
             .finish_non_exhaustive()
     }
 }
