@@ -29,9 +29,7 @@ pub(super) fn check(head: &Parts) -> Result<(), HostError> {
     let mut lines = head.headers.get_all(header::HOST).iter();
     let host = match (lines.next(), lines.next()) {
         (_, Some(_)) => return Err(HostError::Repeated),
-        (None, None) if is_http1(head.version) || head.uri.authority().is_none() => {
-            return Err(HostError::Missing);
-        }
+        (None, None) if is_missing(head) => return Err(HostError::Missing),
         (host, None) => host,
     };
     let host = host.map(HeaderValue::as_bytes);
@@ -47,6 +45,15 @@ pub(super) fn check(head: &Parts) -> Result<(), HostError> {
             Err(HostError::Mismatch)
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether a request without `Host` needs one: HTTP/1.0 knows no such field (RFC 9112, section 3.2),
+/// and HTTP/2 has `:authority` in its place.
+fn is_missing(head: &Parts) -> bool {
+    match is_http1(head.version) {
+        true => head.version == Version::HTTP_11,
+        false => head.uri.authority().is_none(),
     }
 }
 
@@ -93,6 +100,8 @@ mod tests {
     #[test]
     fn hosts() {
         assert_eq!(refused(Request::get("/")), HostError::Missing);
+        let old = Request::get("/").version(Version::HTTP_10).body(()).unwrap();
+        assert_eq!(check(&old.into_parts().0), Ok(()));
         let twice = Request::get("/").header("host", "a").header("host", "a");
         assert_eq!(refused(twice), HostError::Repeated);
         for bad in

@@ -45,6 +45,7 @@ pub struct TargetError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
     Forbidden,
+    Preface,
     Method,
     Framing,
     Host(HostError),
@@ -56,8 +57,8 @@ enum Reason {
 impl RequestTarget {
     /// Checks method, framing, `Host` or `:authority`, and path of a request.
     ///
-    /// Refused are, with a [`TargetError`]: `TRACE` and `CONNECT`; methods longer than 32 bytes;
-    /// `Content-Length` next to `Transfer-Encoding`, twice, or other than digits; on HTTP/1 no
+    /// Refused are, with a [`TargetError`]: `TRACE`, `CONNECT` and `PRI`; methods longer than 32 bytes;
+    /// `Content-Length` next to `Transfer-Encoding`, twice, or other than digits; on HTTP/1.1 no
     /// `Host`; on any version two, a malformed one, or one that contradicts `:authority` (RFC 9112,
     /// section 3.2; RFC 9113, section 8.3.1); on HTTP/1 any form but the origin form; and paths with
     /// an empty or dot segment, backslash, control character or invalid escape, in any
@@ -100,6 +101,8 @@ fn method(method: &Method) -> Result<(), Reason> {
     } else if *method == Method::CONNECT {
         // Its target is an authority, never a path (RFC 9110, section 9.3.6).
         Err(Reason::Form)
+    } else if method.as_str() == "PRI" {
+        Err(Reason::Preface)
     } else if method.as_str().len() > LONGEST_METHOD {
         Err(Reason::Method)
     } else {
@@ -138,7 +141,7 @@ impl TargetError {
     pub fn code(self) -> &'static str {
         match self.reason {
             Reason::Forbidden => "method_not_allowed",
-            Reason::Method => "invalid_method",
+            Reason::Method | Reason::Preface => "invalid_method",
             Reason::Framing => "ambiguous_framing",
             Reason::Host(_) => "invalid_host",
             Reason::Form => "invalid_target",
@@ -151,6 +154,9 @@ impl TargetError {
         match self.reason {
             Reason::Forbidden => "TRACE is not served here.",
             Reason::Method => "The request method is too long.",
+            Reason::Preface => {
+                "PRI is reserved for the first line of an HTTP/2 connection; send another method."
+            }
             Reason::Framing => {
                 "The length of the body must be said once: by one Content-Length or by \
                  Transfer-Encoding."
@@ -213,7 +219,7 @@ mod tests {
 
     #[test]
     fn methods() {
-        for (method, status) in [("TRACE", 405), ("CONNECT", 400)] {
+        for (method, status) in [("TRACE", 405), ("CONNECT", 400), ("PRI", 400)] {
             let request = Request::builder().method(method).uri("/").header("host", "a");
             let rejection = Rejection::from(check(request).unwrap_err());
             assert_eq!(rejection.status, status);

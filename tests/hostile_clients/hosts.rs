@@ -58,7 +58,9 @@ async fn a_host_that_is_none_is_refused_and_the_connection_closed() {
         .map(str::to_owned),
     );
     for version in ["HTTP/1.1", "HTTP/1.0"] {
-        for host in &hosts {
+        // HTTP/1.0 knows no such field.
+        let may_lack_it = version == "HTTP/1.0";
+        for host in hosts.iter().filter(|host| !may_lack_it || names_a_host(host)) {
             let head = format!("POST /v1/x {version}\r\nAuthorization: Bearer {}\r\n", scene.key);
             let request = format!("{head}{host}Content-Length: 0\r\n\r\n");
             let outcome = exchange(scene.gateway.address(), request.as_bytes(), SOON).await;
@@ -66,6 +68,29 @@ async fn a_host_that_is_none_is_refused_and_the_connection_closed() {
         }
     }
     assert_eq!(scene.upstream.requests().len(), 0);
+    scene.assert_unharmed().await;
+}
+
+fn names_a_host(lines: &str) -> bool {
+    lines.to_ascii_lowercase().split("\r\n").any(|line| line.trim_start().starts_with("host"))
+}
+
+/// Balancers ask so (`option httpchk GET /healthz`), and what is forwarded gets the upstream's name.
+#[tokio::test]
+async fn http_1_0_needs_no_host() {
+    let scene = Scene::start().await;
+    let authorization = format!("Authorization: Bearer {}", scene.key);
+    for (request, status) in [
+        ("GET /healthz HTTP/1.0\r\n\r\n".to_owned(), 200),
+        ("GET /usage HTTP/1.0\r\n\r\n".to_owned(), 401),
+        (format!("GET /usage HTTP/1.0\r\n{authorization}\r\n\r\n"), 200),
+        (format!("GET /v1/old HTTP/1.0\r\n{authorization}\r\n\r\n"), 200),
+    ] {
+        let outcome = exchange(scene.gateway.address(), request.as_bytes(), SOON).await;
+        let statuses: Vec<u16> = outcome.answers.iter().map(|answer| answer.status).collect();
+        assert!(statuses == [status] && outcome.closed, "{request:?}: {outcome:?}");
+    }
+    assert_eq!(scene.upstream.requests_to("/old").len(), 1);
     scene.assert_unharmed().await;
 }
 

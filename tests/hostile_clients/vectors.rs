@@ -95,7 +95,7 @@ pub(crate) const BAD_LINES: [(&str, &str); 83] = [
 ];
 
 /// First lines that are none, with `@` for the path.
-pub(crate) const BAD_FIRST_LINES: [(&str, &str); 22] = [
+pub(crate) const BAD_FIRST_LINES: [(&str, &str); 24] = [
     ("HTTP/0.9", "POST @\r\n"),
     ("HTTP/0.9 by name", "POST @ HTTP/0.9\r\n"),
     ("HTTP/2 by name", "POST @ HTTP/2.0\r\n"),
@@ -116,6 +116,8 @@ pub(crate) const BAD_FIRST_LINES: [(&str, &str); 22] = [
     ("a bare CR before", "\rPOST @ HTTP/1.1\r\n"),
     ("NUL in the target", "POST @\0 HTTP/1.1\r\n"),
     ("a vertical tab in the target", "POST @\x0b HTTP/1.1\r\n"),
+    ("the method of HTTP/2's preface", "PRI @ HTTP/1.1\r\n"),
+    ("the method of HTTP/2's preface, HTTP/1.0", "PRI @ HTTP/1.0\r\n"),
     ("a colon in the method", "PO:ST @ HTTP/1.1\r\n"),
     ("brackets in the method", "PO(ST) @ HTTP/1.1\r\n"),
 ];
