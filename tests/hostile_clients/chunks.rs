@@ -45,7 +45,7 @@ const BAD_CHUNKS: [(&str, &str); 48] = [
     ("extension with CR within", "5;a\rb\r\nhello\r\n0\r\n\r\n"),
     ("extension with NUL", "5;a\0b\r\nhello\r\n0\r\n\r\n"),
     ("extension before the size", ";a=b\r\n0\r\n\r\n"),
-    ("extension after a space", "5 ;a=b\r\nhello\r\n0\r\n\r\n"),
+    ("two sizes before an extension", "5 5;a=b\r\nhello\r\n0\r\n\r\n"),
     ("extension on the last with LF", "5\r\nhello\r\n0;\n\r\n"),
     ("trailer ends with LF", "5\r\nhello\r\n0\r\na: b\n\r\n"),
     ("trailer ends with CR", "5\r\nhello\r\n0\r\na: b\r\r\n"),
@@ -59,10 +59,12 @@ const BAD_CHUNKS: [(&str, &str); 48] = [
 ];
 
 /// Bodies that are strange and have one meaning: `hello`.
-const GOOD_CHUNKS: [(&str, &str); 9] = [
+const GOOD_CHUNKS: [(&str, &str); 11] = [
     ("one chunk", "5\r\nhello\r\n0\r\n\r\n"),
     ("zeros before the size", "0005\r\nhello\r\n000\r\n\r\n"),
     ("an extension", "5;a=b;c=\"d e\"\r\nhello\r\n0;x\r\n\r\n"),
+    ("an extension after a space", "5 ;a=b\r\nhello\r\n0\t;x\r\n\r\n"),
+    ("an extension with spaces", "5 \t ; a = b ; c\r\nhello\r\n0\r\n\r\n"),
     ("an empty extension", "5;\r\nhello\r\n0\r\n\r\n"),
     ("a trailer", "5\r\nhello\r\n0\r\na: b\r\n\r\n"),
     ("a trailer that frames", "5\r\nhello\r\n0\r\nContent-Length: 100\r\n\r\n"),

@@ -4,7 +4,8 @@
 const LONGEST_EXTRAS: usize = 16 * 1024;
 
 /// How far a chunked body has come (RFC 9112, section 7.1). Only the one spelling is taken that
-/// nobody reads otherwise: lines end with CR LF, and a size has up to 15 digits and no spaces.
+/// nobody reads otherwise: lines end with CR LF, and a size has up to 15 digits, with white space only
+/// between it and an extension.
 #[derive(Debug, Default)]
 pub(super) struct ChunkedBody {
     expected: Expected,
@@ -18,6 +19,7 @@ pub(super) struct ChunkedBody {
 enum Expected {
     #[default]
     Size,
+    SizeSpace,
     Extension,
     SizeLf,
     Data,
@@ -60,6 +62,9 @@ impl ChunkedBody {
         Some(match (self.expected, byte) {
             (E::Size, b'\r') if self.digits > 0 => E::SizeLf,
             (E::Size, b';') if self.digits > 0 => E::Extension,
+            (E::SizeSpace, b';') => E::Extension,
+            (E::Size, b' ' | b'\t') if self.digits > 0 => self.extra(E::SizeSpace)?,
+            (E::SizeSpace, b' ' | b'\t') => self.extra(E::SizeSpace)?,
             (E::Size, _) if self.digits < 15 => {
                 let digit = char::from(byte).to_digit(16)?;
                 self.left = self.left << 4 | u64::from(digit);
@@ -77,14 +82,18 @@ impl ChunkedBody {
             (E::EndLf, b'\n') => E::Size,
             (E::Trailer, b'\r') => E::TrailerLf,
             (E::TrailerLf, b'\n') => E::TrailerOrEnd,
-            (E::Extension | E::Trailer | E::TrailerOrEnd, _) => {
-                self.extras += 1;
-                let is_text = byte == b'\t' || !byte.is_ascii_control();
-                (is_text && self.extras <= LONGEST_EXTRAS).then_some(())?;
-                if self.expected == E::Extension { E::Extension } else { E::Trailer }
+            (E::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.extra(E::Extension)?,
+            (E::Trailer | E::TrailerOrEnd, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.extra(E::Trailer)?
             }
             _ => return None,
         })
+    }
+
+    /// Counts a byte of what is of no use here, before what is `expected` next.
+    fn extra(&mut self, expected: Expected) -> Option<Expected> {
+        self.extras += 1;
+        (self.extras <= LONGEST_EXTRAS).then_some(expected)
     }
 }
 
@@ -99,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_end_is_found_at_every_cut() {
-        let body = b"5\r\nhello\r\nA;x=\"y\"\r\n0123456789\r\n0\r\na: b\r\nc: d\r\n\r\nGET /";
+        let body = b"5 \t;a\r\nhello\r\nA;x=\"y\"\r\n0123456789\r\n0\r\na: b\r\nc: d\r\n\r\nGET /";
         let end = body.len() - b"GET /".len();
         for cut in 0..end {
             let mut chunked = ChunkedBody::default();
@@ -120,6 +129,8 @@ mod tests {
             "5\r\nhello\n0\r\n\r\n",
             "5\r\nhello0\r\n\r\n",
             "5 \r\nhello\r\n0\r\n\r\n",
+            "5 5;a\r\nhello\r\n0\r\n\r\n",
+            " ;a\r\nhello\r\n0\r\n\r\n",
             " 5\r\nhello\r\n0\r\n\r\n",
             "0x5\r\nhello\r\n0\r\n\r\n",
             "+5\r\nhello\r\n0\r\n\r\n",
