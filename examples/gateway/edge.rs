@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
-use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 use tower_http::{
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
@@ -17,6 +16,7 @@ use tracing::Span;
 
 use crate::{
     catch_panic::CatchPanic,
+    client_body::ClientBody,
     request_log::{RequestLog, logged_path},
 };
 
@@ -35,7 +35,7 @@ pub(crate) fn edge<S, B>(
     service: S,
     on_panic: impl Fn() -> Response<B> + Clone + Send + 'static,
 ) -> impl Service<
-    Request<Incoming>,
+    Request<ClientBody>,
     Response = Response<impl Body<Data = Bytes, Error = B::Error> + Send + 'static>,
     Error = Infallible,
     Future: Send,
@@ -43,7 +43,7 @@ pub(crate) fn edge<S, B>(
 + Send
 + 'static
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,

@@ -8,6 +8,7 @@ mod announce;
 mod background_writer;
 mod catch_panic;
 mod client_addr;
+mod client_body;
 mod demo;
 mod edge;
 mod executor;
@@ -27,7 +28,6 @@ mod server;
 mod settings;
 mod stalls;
 mod telemetry;
-mod upload;
 mod upstream;
 
 use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode, time::Duration};
@@ -181,7 +181,6 @@ async fn run(
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
         trusted_proxies: settings.trusted_proxies,
         max_body_bytes: settings.max_body_bytes,
-        client_timeout: settings.client_timeout,
     };
 
     let listener = listen(settings.listen).await?;

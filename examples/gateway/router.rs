@@ -1,12 +1,11 @@
 //! Which request goes where: the routes of the gateway over the services that answer them.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts, uri::PathAndQuery};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
-use hyper::body::Incoming;
 use ipnet::IpNet;
 use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_quota::{
@@ -20,17 +19,16 @@ use tower_quota::{
 
 use crate::{
     client_addr::client_addr,
+    client_body::ClientBody,
     http1::BadHead,
     ops::Ops,
-    patience::Patience,
     refusals,
     route::{self, Route, with_version},
     server::{HEADERS, PeerAddr, TARGET_BYTES},
-    upload::Upload,
 };
 
 /// A request as the layers see it.
-pub(crate) type GatewayRequest = Request<Limited<Upload>>;
+pub(crate) type GatewayRequest = Request<Limited<ClientBody>>;
 /// What is forwarded passes through unboxed; all else is short.
 pub(crate) type GatewayBody<B> = ResponseBody<Either<B, UnsyncBoxBody<Bytes, BoxError>>>;
 
@@ -58,8 +56,6 @@ pub(crate) struct Router<F, N, U, A, C, M, S> {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// The largest request body.
     pub(crate) max_body_bytes: usize,
-    /// How long its sender may keep the gateway waiting.
-    pub(crate) client_timeout: Duration,
 }
 
 impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
@@ -67,7 +63,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     pub(crate) fn into_service<FB, NB, UB, AB, CB, MB>(
         self,
     ) -> impl Service<
-        Request<Incoming>,
+        Request<ClientBody>,
         Response = Response<GatewayBody<FB>>,
         Error = Infallible,
         Future: Send,
@@ -90,7 +86,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let router = Arc::new(self);
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |request: Request<ClientBody>| {
             let router = router.clone();
             async move {
                 let route = Route::of(request.uri().path());
@@ -105,7 +101,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
 
     async fn route<FB, NB, UB, AB, CB, MB>(
         &self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> Response<GatewayBody<FB>>
     where
         F: Handler<FB>,
@@ -155,7 +151,6 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         head.uri = with_version(&head.uri);
         let is_free = route::is_free(&head.method, head.uri.path());
         let is_own_list = route::is_own_list(&head);
-        let body = Upload::new(body, head.version, Patience::new(self.client_timeout));
         let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));
         match route {
             Route::Upstream if is_free => side(call(&self.free, request).await),

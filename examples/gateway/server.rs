@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -28,6 +28,7 @@ use tokio::{
 use tower::{BoxError, Service, ServiceExt};
 
 use crate::{
+    client_body::{ClientBody, UnreadBody, share_body},
     executor::Streams,
     http1::Guarded,
     io::PatientSocket,
@@ -86,7 +87,7 @@ pub(crate) async fn serve<S, B>(
     limits: Limits,
 ) -> io::Result<Duration>
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<ClientBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
     B: Body + Send + 'static,
@@ -194,7 +195,7 @@ async fn serve_connection<S, B>(
     limit: Duration,
     mut shutdown: watch::Receiver<bool>,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<ClientBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
     B: Body + Send + 'static,
@@ -219,14 +220,14 @@ async fn serve_connection<S, B>(
         let running = stalls.begin();
         // HTTP/1 is read in order, so a reader that does not go on stalls the socket.
         let stalls = (request.version() == Version::HTTP_2).then(|| stalls.clone());
-        // hyper keeps the room of this future as long as the connection, so most of it is boxed.
-        let answer = Box::pin(service.clone().oneshot(request));
+        // hyper keeps the room of this future as long as the connection, so it is boxed.
+        let response = Box::pin(respond(service.clone(), request, limit));
         async move {
             let watch = |body| match &stalls {
                 Some(stalls) => stalls.watch(body, running),
                 None => Watched::unwatched(body, running),
             };
-            answer.await.map(|response| response.map(watch))
+            response.await.map(|response| response.map(watch))
         }
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service);
@@ -253,6 +254,60 @@ async fn serve_connection<S, B>(
         connection.as_mut().graceful_shutdown();
         is_ending = true;
     }
+}
+
+/// The response to one request as it goes out: with a request's body that is over, or a word that the
+/// connection ends.
+async fn respond<S, B>(
+    service: S,
+    request: Request<Incoming>,
+    client_timeout: Duration,
+) -> Result<Response<B>, S::Error>
+where
+    S: Service<Request<ClientBody>, Response = Response<B>>,
+{
+    let version = request.version();
+    let keeps_alive = keeps_alive(version, request.headers());
+    let (request, unread) = share_body(request, client_timeout);
+    let mut response = service.oneshot(request).await?;
+    if let Some(unread) = unread
+        && keeps_alive
+        && !says_close(response.headers())
+        && !finish(unread, version, response.status()).await
+        && version < Version::HTTP_2
+    {
+        // Without it hyper adds `keep-alive` to what an HTTP/1.0 client gets.
+        *response.version_mut() = version;
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Sees to it that nothing of the request's body is left; `false` if that would take too long.
+async fn finish(unread: UnreadBody, version: Version, status: StatusCode) -> bool {
+    // Over HTTP/2 a response may well stream while the request does.
+    let streams_both_ways =
+        version == Version::HTTP_2 && status.is_success() && unread.has_reader();
+    streams_both_ways || unread.finish().await
+}
+
+/// Whether the client means to go on with the connection (RFC 9112, section 9.3).
+fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    match version {
+        Version::HTTP_2 => true,
+        Version::HTTP_11 => !says_close(headers),
+        _ => connection_says(headers, "keep-alive"),
+    }
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    connection_says(headers, "close")
+}
+
+fn connection_says(headers: &HeaderMap, option: &str) -> bool {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    let mut options = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    options.any(|given| given.trim().eq_ignore_ascii_case(option))
 }
 
 /// Out of file descriptors: trying again at once would only burn CPU.

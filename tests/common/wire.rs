@@ -11,7 +11,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
+    time::timeout,
 };
+
+use super::DEADLINE;
 
 /// One kept-alive HTTP/1.1 connection: light, and it tells each step of a request apart.
 pub(crate) struct Wire(BufReader<TcpStream>);
@@ -20,6 +23,8 @@ pub(crate) struct Wire(BufReader<TcpStream>);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WireHead {
     pub(crate) status: u16,
+    /// Whether it says `Connection: close`.
+    pub(crate) closes: bool,
     length: Option<usize>,
 }
 
@@ -40,13 +45,24 @@ impl Wire {
         self.0.get_mut().write_all(request.as_bytes()).await
     }
 
+    /// Writes these bytes.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        self.0.get_mut().write_all(bytes.as_ref()).await
+    }
+
+    /// Whether the gateway has closed the connection, or does so in time.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let end = timeout(DEADLINE, self.0.fill_buf()).await;
+        end.is_ok_and(|end| end.is_ok_and(<[u8]>::is_empty))
+    }
+
     /// Reads the whole head of the answer.
     pub(crate) async fn head(&mut self) -> Result<WireHead> {
         let mut line = String::new();
         self.line(&mut line).await?;
         let status = line.get(9..12).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| Error::new(ErrorKind::InvalidData, line.clone()))?;
-        let mut length = (status == 204).then_some(0);
+        let (mut length, mut closes) = ((status == 204).then_some(0), false);
         loop {
             line.clear();
             self.line(&mut line).await?;
@@ -54,8 +70,11 @@ impl Wire {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                     length = value.trim().parse().ok();
                 }
+                Some((name, value)) if name.eq_ignore_ascii_case("connection") => {
+                    closes |= value.trim().eq_ignore_ascii_case("close");
+                }
                 Some(_) => {}
-                None => return Ok(WireHead { status, length }),
+                None => return Ok(WireHead { status, closes, length }),
             }
         }
     }
