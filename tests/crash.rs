@@ -1,4 +1,5 @@
-//! `kill -9` at any moment: what was answered is counted, and nothing else but what was under way.
+//! `kill -9` at any moment: what has reached the upstream is counted, and nothing else but what was
+//! under way.
 //!
 //! Each cycle starts the gateway, loads it, kills it at a random moment and compares what it then
 //! says with what the clients saw. `TOWER_QUOTA_CRASHES` sets the number of cycles (50), and
@@ -67,10 +68,22 @@ impl Key {
     }
 }
 
-/// What the upstream answers. Streams are left open until five are, or their gateway dies.
-fn answer() -> impl Fn(Request<bytes::Bytes>) -> Response<StubBody> + Send + Sync {
+/// What the upstream answers, and counts unless it is given back. Streams are left open until five are,
+/// or their gateway dies.
+fn answer(
+    calls: Arc<AtomicU64>,
+) -> impl Fn(Request<bytes::Bytes>) -> Response<StubBody> + Send + Sync {
     let open = Mutex::new(VecDeque::new());
-    move |request| match request.body().as_ref() {
+    move |request| {
+        calls.fetch_add(u64::from(request.body() != FAIL), Ordering::SeqCst);
+        respond(request.body(), &open)
+    }
+}
+
+type Feed = tokio::sync::mpsc::UnboundedSender<Result<bytes::Bytes, tower::BoxError>>;
+
+fn respond(body: &[u8], open: &Mutex<VecDeque<Feed>>) -> Response<StubBody> {
+    match body {
         b"stream" => {
             let (feed, body) = streaming();
             feed.send(Ok("data: 1\n\n".into())).unwrap();
@@ -183,7 +196,8 @@ async fn exhaust(gateway: &Gateway, key: Arc<Key>) -> u64 {
 
 /// `cycles` cycles on one file. Returns how many answers were charged, and how many requests sent.
 async fn run(durability: &str, cycles: u64, random: &mut Random) -> (u64, u64) {
-    let upstream = Upstream::start(answer()).await;
+    let calls = Arc::new(AtomicU64::new(0));
+    let upstream = Upstream::start(answer(calls.clone())).await;
     let command = GatewayCommand::at_noon(upstream.base_url()).env("DURABILITY", durability);
     let mut gateway = command.start();
     let mut keys = Vec::new();
@@ -203,6 +217,7 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) -> (u64, u64) {
         for key in &loaded {
             before.push((key.seen(), gateway.used(&key.text).await));
         }
+        let called_before = calls.load(Ordering::SeqCst);
         load_and_kill(&mut gateway, &loaded, random).await;
         assert_intact(gateway.dir());
         for _ in 0..random.below(3) {
@@ -210,6 +225,7 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) -> (u64, u64) {
             command.start_and_kill(Duration::from_micros(random.below(60_000)));
         }
         gateway.restart();
+        let mut counted_of_all = 0;
         for (key, (seen_before, used_before)) in loaded.iter().zip(before) {
             let (seen, used) = (key.seen(), gateway.used(&key.text).await);
             let charged = seen.charged - seen_before.charged;
@@ -223,9 +239,15 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) -> (u64, u64) {
                 "{what}: {charged} answered and {under_way} under way, {counted} counted"
             );
             assert!(used <= key.limit || key.limit == 0, "{what}");
+            counted_of_all += counted;
             let place = keys.iter().position(|known| Arc::ptr_eq(known, key)).unwrap();
             stranded_at_most[place] += under_way;
         }
+        let called = calls.load(Ordering::SeqCst) - called_before;
+        assert!(
+            called <= counted_of_all,
+            "cycle {cycle}: {called} called, {counted_of_all} counted"
+        );
     }
     let seen: Vec<Seen> = keys.iter().map(|key| key.seen()).collect();
     for (key, under_way) in keys.into_iter().zip(stranded_at_most) {

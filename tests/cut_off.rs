@@ -2,14 +2,19 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
-use common::{Client, Gateway, GatewayCommand, Upstream, Wire, eventually, streaming};
+use common::{
+    Client, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually, json_answer, streaming,
+};
 use http::Response;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::{sync::mpsc::UnboundedSender, task::JoinSet};
 use tower::BoxError;
 
 type Sender = UnboundedSender<Result<Bytes, BoxError>>;
@@ -92,6 +97,40 @@ async fn streams_that_kill_9_cuts_off_have_failed() {
         assert_eq!(seen, (&json!(6), &json!(1), &json!(5)), "life {life}: {usage}");
         assert_eq!(usage["tokens"]["total"], 7);
     }
+}
+
+#[tokio::test]
+async fn requests_with_the_upstream_at_kill_9_stay_counted_and_have_failed() {
+    const LIMIT: usize = 5;
+    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let key = gateway.create_key(json!({ "daily_limit": LIMIT })).await;
+    for _ in 0..10 {
+        let called_before = upstream.count();
+        let refused = Arc::new(AtomicUsize::new(0));
+        let mut clients = JoinSet::new();
+        for _ in 0..8 {
+            let (address, key, refused) = (gateway.address(), key.clone(), refused.clone());
+            clients.spawn(async move {
+                let mut wire = Wire::connect(address).await.unwrap();
+                wire.write(&key, "{}").await.unwrap();
+                if let Ok(head) = wire.head().await {
+                    assert_eq!(head.status, 429);
+                    refused.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let are_decided =
+            || async { upstream.count() - called_before + refused.load(Ordering::SeqCst) == 8 };
+        eventually("each request is with the upstream or refused", are_decided).await;
+        gateway.kill9();
+        clients.join_all().await;
+        gateway.restart();
+    }
+    assert_eq!(upstream.count(), LIMIT, "requests that have reached the upstream");
+    let usage = gateway.usage(&key).await;
+    assert_eq!(usage["used"], LIMIT, "{usage}");
+    assert_eq!(usage["requests"]["failed"], LIMIT, "{usage}");
 }
 
 #[tokio::test]

@@ -3,10 +3,8 @@
 
 mod hint;
 mod observed;
-mod peeked;
 mod response;
 
 pub(crate) use hint::with_read;
 pub use observed::{BodyEnd, BodyObserver, ObservedBody, expected_length};
-pub use peeked::PeekedBody;
 pub use response::ResponseBody;

@@ -14,14 +14,7 @@ pub trait ChargePolicy {
     /// The inner service has answered with this head.
     fn at_head(&self, head: &Parts) -> Settlement;
 
-    /// Whether [`at_end`](Self::at_end) may give a unit back. Then no usage event is written before
-    /// the end, even of an answer that is here as a whole with its head.
-    fn decides_at_end(&self) -> bool {
-        false
-    }
-
-    /// The body of an answer whose unit was kept has ended. Asked only if the policy
-    /// [`decides_at_end`](Self::decides_at_end).
+    /// The body of an answer whose unit was kept has ended.
     fn at_end(&self, end: BodyEnd) -> Settlement {
         let _ = end;
         Settlement::Keep

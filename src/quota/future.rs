@@ -1,12 +1,10 @@
 use std::{
     future::Future,
-    io::IoSlice,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Buf;
 use http::{Method, Request, Response, response::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -18,7 +16,7 @@ use super::{
     unit::Unit,
 };
 use crate::{
-    body::{ObservedBody, PeekedBody, ResponseBody, expected_length},
+    body::{ObservedBody, ResponseBody, expected_length},
     error::{Reject, StoreError},
 };
 
@@ -39,10 +37,7 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, Fut, ReqBody, ResBody>
-    where
-        ResBody: Body,
-    {
+    enum State<S, Fut, ReqBody, ResBody> {
         // There is no unit.
         Refused { rejection: QuotaRejection },
         // Waits for the store to take a unit.
@@ -52,7 +47,7 @@ pin_project! {
         // The inner service works; the commit goes on beside it.
         Forwarding { #[pin] future: Fut },
         // The head is there and held until the unit is durable.
-        Holding { answer: Option<Answer<ResBody>>, peeks: u8 },
+        Holding { answer: Option<Answer<ResBody>> },
     }
 }
 
@@ -64,16 +59,11 @@ struct Call<S, ReqBody> {
 }
 
 /// The inner service's answer.
-struct Answer<B: Body> {
+struct Answer<B> {
     head: Parts,
-    body: PeekedBody<B>,
+    body: B,
     expected: Option<u64>,
 }
-
-/// A short body follows its head at once: it is looked for this often before the head goes out
-/// without it.
-const PEEKS: u8 = 3;
-const SHORT: u64 = 64 * 1024;
 
 impl<S, Q, P, F, R, ReqBody, ResBody> ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
 where
@@ -151,8 +141,7 @@ where
                 }
                 StateProj::Committing { call } => {
                     let unit = this.unit.as_mut().expect(OVER);
-                    let committed = ready!(unit.poll_committed(cx)).and_then(|()| unit.settle());
-                    if let Err(error) = committed {
+                    if let Err(error) = ready!(unit.poll_committed(cx)) {
                         return Poll::Ready(Ok(fail(this.shared, this.unit, error)));
                     }
                     let call = call.take();
@@ -167,20 +156,12 @@ where
                     let (head, body) = response?.into_parts();
                     unit.apply(this.shared.policy.at_head(&head));
                     let expected = expected_length(this.method, &head);
-                    let whole = expected.is_some_and(|length| length <= SHORT);
-                    let joins = whole && !this.shared.policy.decides_at_end();
-                    let (body, peeks) = if joins && unit.takes_event() {
-                        (PeekedBody::peekable(body), PEEKS)
-                    } else {
-                        (PeekedBody::unpolled(body), 0)
-                    };
                     let answer = Some(Answer { head, body, expected });
-                    this.state.set(State::Holding { answer, peeks });
+                    this.state.set(State::Holding { answer });
                 }
-                StateProj::Holding { answer, peeks } => {
+                StateProj::Holding { answer } => {
                     let unit = this.unit.as_mut().expect(OVER);
-                    let held = answer.as_mut().expect(OVER);
-                    if let Err(error) = ready!(poll_settled(unit, held, peeks, cx)) {
+                    if let Err(error) = ready!(unit.poll_committed(cx)) {
                         return Poll::Ready(Ok(fail(this.shared, this.unit, error)));
                     }
                     let answer = answer.take().expect(OVER);
@@ -202,34 +183,6 @@ where
 {
     let Call { mut inner, request } = *call.expect(OVER);
     State::Forwarding { future: inner.call(request) }
-}
-
-/// Ready once the unit of this answer is durable: together with the event of its request, if the
-/// answer is over at once.
-fn poll_settled<B: Body>(
-    unit: &mut Unit,
-    answer: &mut Answer<B>,
-    peeks: &mut u8,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), StoreError>> {
-    ready!(unit.poll_committed(cx))?;
-    let Some(length) = answer.expected.filter(|_| *peeks > 0) else {
-        return Poll::Ready(unit.settle());
-    };
-    if length > 0 && answer.body.poll_first(cx).is_pending() {
-        *peeks -= 1;
-        // Whoever reads it from the upstream may be at it now.
-        cx.waker().wake_by_ref();
-        return Poll::Pending;
-    }
-    Poll::Ready(match answer.body.whole(length) {
-        None => unit.settle(),
-        Some(data) => {
-            let mut chunks = [IoSlice::new(&[]); 16];
-            let filled = data.map_or(0, |data| data.chunks_vectored(&mut chunks));
-            unit.settle_whole(&answer.head, &chunks[..filled])
-        }
-    })
 }
 
 /// What could not be counted is not answered.

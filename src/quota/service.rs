@@ -12,7 +12,7 @@ use super::{
     shared::{Reservation, Shared},
 };
 use crate::{
-    body::{ObservedBody, PeekedBody, ResponseBody},
+    body::{ObservedBody, ResponseBody},
     clock::ReceivedAt,
     error::Reject,
     store::{QuotaStore, Units},
@@ -34,7 +34,7 @@ where
     ResBody: http_body::Body,
     ResBody::Data: From<bytes::Bytes>,
 {
-    type Response = Response<ObservedBody<ResponseBody<PeekedBody<ResBody>>, UnitObserver<P>>>;
+    type Response = Response<ObservedBody<ResponseBody<ResBody>, UnitObserver<P>>>;
     type Error = S::Error;
     type Future = ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>;
 

@@ -14,7 +14,7 @@ use super::{
     unit::Unit,
 };
 use crate::{
-    body::{ObservedBody, PeekedBody, ResponseBody},
+    body::{ObservedBody, ResponseBody},
     clock::Clock,
     error::{Reject, Rejection, StoreError},
     store::{QuotaStore, StoreFuture, Units, Verdict},
@@ -62,7 +62,7 @@ impl<Q: Clone, P: Clone, F: Clone, R: Clone> Clone for Shared<Q, P, F, R> {
 }
 
 /// The body of an answer that went through the quota.
-pub(super) type QuotaBody<B, P> = ObservedBody<ResponseBody<PeekedBody<B>>, UnitObserver<P>>;
+pub(super) type QuotaBody<B, P> = ObservedBody<ResponseBody<B>, UnitObserver<P>>;
 
 impl<Q, P, F, R> Shared<Q, P, F, R>
 where

@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    io::IoSlice,
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -31,13 +30,8 @@ impl Unit {
         at: SystemTime,
         slot: Option<Slot>,
     ) -> Self {
-        units.charge();
-        let mut unit = Self { charge, standing, units, at, slot };
-        if unit.takes_event() {
-            unit.charge.await_event();
-            unit.units.await_event();
-        }
-        unit
+        units.charge(charge.admission());
+        Self { charge, standing, units, at, slot }
     }
 
     /// Begins to make the unit durable.
@@ -56,25 +50,6 @@ impl Unit {
         }
     }
 
-    /// Whether the event of an answer that is over at once can be written down with the unit.
-    pub(super) fn takes_event(&self) -> bool {
-        self.charge.ledger().is_some_and(|ledger| self.units.has_event_of(ledger))
-    }
-
-    /// Writes down what became of the unit.
-    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
-        self.charge.settle(None)
-    }
-
-    /// Writes down what became of the unit, and the event of the answer of this head and body.
-    pub(super) fn settle_whole(
-        &mut self,
-        head: &Parts,
-        body: &[IoSlice<'_>],
-    ) -> Result<(), StoreError> {
-        self.units.write_event(head, body, |event| self.charge.settle(event))
-    }
-
     /// The unit could not be made durable, so it is not charged.
     pub(super) fn forget(self) {
         self.units.clear();
@@ -85,7 +60,7 @@ impl Unit {
     }
 }
 
-/// Settles the unit of an answer at the end of its body.
+/// Settles the unit of a response at the end of its body.
 pub struct UnitObserver<P> {
     charge: Box<dyn Charge>,
     units: Units,
@@ -102,9 +77,7 @@ impl<P> UnitObserver<P> {
 
 impl<D, P: ChargePolicy> BodyObserver<D> for UnitObserver<P> {
     fn end(mut self, end: BodyEnd) {
-        if self.policy.decides_at_end() {
-            apply(self.policy.at_end(end), &mut *self.charge, &self.units);
-        }
+        apply(self.policy.at_end(end), &mut *self.charge, &self.units);
         drop(self.slot.take());
     }
 }

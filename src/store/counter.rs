@@ -130,14 +130,16 @@ impl<A: Default> DayCounter<A> {
     }
 
     /// Gives a unit back that was not counted after all. If its day and reset are still the current
-    /// ones, `keep` learns how many stay used.
-    pub(crate) fn undo(&self, origin: Origin, keep: impl FnOnce(u64, &mut A)) {
+    /// ones, `keep` learns how many stay used; returns whether they are.
+    pub(crate) fn undo(&self, origin: Origin, keep: impl FnOnce(u64, &mut A)) -> bool {
         let mut state = self.lock();
         let (count, beside) = &mut *state;
-        if count.origin() == origin {
+        let is_current = count.origin() == origin;
+        if is_current {
             count.used = count.used.saturating_sub(1);
             keep(count.used, beside);
         }
+        is_current
     }
 
     /// The day begins anew with the origin that `anew` makes of the present count, if that is a

@@ -12,13 +12,14 @@
 //! All are object safe (`Arc<dyn QuotaStore>` is a [`QuotaStore`]) because their calls return a
 //! [`StoreFuture`], which costs no allocation when the answer is in memory.
 
+mod abandoned;
 mod admin;
+mod admission;
 #[cfg(feature = "sqlite")]
 mod allowance;
 mod audit;
 mod claim;
 mod counter;
-mod draft;
 mod edit;
 mod future;
 mod import;
@@ -43,11 +44,11 @@ mod sync;
 mod units;
 mod usage;
 
+pub use abandoned::Abandoned;
 pub use admin::{Actor, AdminStore, AuditEntry, AuditQuery, KeyRef, NewKey, Note};
+pub use admission::Admission;
 pub use claim::{Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, OnOpened, Opening};
 pub(crate) use claim::{OFFERED, OPENED, offer_detail, withdraws_claims};
-pub use draft::Abandoned;
-pub(crate) use draft::{Draft, Upload};
 pub use edit::{Changed, KeyChange, KeyEdit, KeyPatch, Rotation};
 pub use future::StoreFuture;
 pub(crate) use import::IMPORTED;
@@ -64,4 +65,4 @@ pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
 pub use units::Units;
 #[cfg(all(feature = "usage", feature = "metrics"))]
 pub(crate) use usage::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX};
-pub use usage::{LedgerId, Outcome, Tokens, UsageEvent, UsageFigures, UsageSink};
+pub use usage::{Outcome, Tokens, UsageEvent, UsageFigures, UsageSink};

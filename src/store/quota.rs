@@ -4,7 +4,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{LedgerId, StoreFuture, UsageEvent};
+use super::{Admission, StoreFuture};
 use crate::{
     clock::Day,
     error::StoreError,
@@ -74,10 +74,11 @@ pub enum Verdict {
     Exhausted(Standing),
 }
 
-/// One unit that was taken. Dropping it keeps the unit charged.
+/// One unit that was taken, and is on record as such. Dropping it keeps the unit charged.
 ///
-/// A request's way: [`commit`](Self::commit), [`poll_committed`](Self::poll_committed), perhaps [`refund`](Self::refund),
-/// then [`settle`](Self::settle), and only then its answer goes out.
+/// The way of a request: [`commit`](Self::commit) once the inner service is at work, perhaps
+/// [`refund`](Self::refund), then [`poll_committed`](Self::poll_committed), and only then its response
+/// goes out.
 pub trait Charge: Send {
     /// Begins to make the unit durable. Called once the inner service is at work, so that this
     /// costs the request no time; [`poll_committed`](Self::poll_committed) does it otherwise.
@@ -95,21 +96,8 @@ pub trait Charge: Send {
     /// Returns whether it was given back.
     fn refund(&mut self, refund: Refund) -> bool;
 
-    /// Writes down what became of the unit: when this returns, a crash of the process does not
-    /// undo it. If the request is over already, its event is written in the same record; that is
-    /// asked for only if its sink names the same [`ledger`](Self::ledger).
-    ///
-    /// # Errors
-    ///
-    /// Nothing was written: the request must not be answered. It is not charged.
-    fn settle(&mut self, event: Option<&UsageEvent>) -> Result<(), StoreError>;
-
-    /// Tells, before anything is written down, that a recorder will hand the request's event to the
-    /// same [`ledger`](Self::ledger): what ends without one was cut off.
-    fn await_event(&mut self) {}
-
-    /// Where [`settle`](Self::settle) can write an event.
-    fn ledger(&self) -> Option<LedgerId> {
+    /// The request as the store has it on record until its end, if the store keeps usage events, too.
+    fn admission(&self) -> Option<Admission> {
         None
     }
 }
@@ -129,7 +117,8 @@ pub enum Refund {
 ///
 /// For N concurrent reservations with R units left exactly min(N, R) are admitted.
 pub trait QuotaStore: Send + Sync + 'static {
-    /// Takes one unit of the day that holds `at`.
+    /// Takes one unit of the day that holds `at`. When this is ready, the unit is on record: the end of
+    /// the process does not undo it.
     ///
     /// # Errors
     ///

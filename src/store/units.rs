@@ -1,22 +1,17 @@
-use std::{
-    io::IoSlice,
-    mem,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, Ordering},
-    },
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU8, Ordering},
 };
 
-use http::{Extensions, response::Parts};
+use http::Extensions;
 
-use super::{Draft, LedgerId, UsageEvent};
-use crate::{error::StoreError, key::KeyId};
+use super::Admission;
+use crate::key::KeyId;
 
 /// In a request's extensions: what the quota charged for it and to whom, for whoever reports it.
 ///
 /// Clones share the value. Whichever of the quota layer and the usage recorder comes first puts it
-/// there, so that they may be stacked in any order. The recorder lays the request's event down in
-/// it, so that a quota inside can write an answer that is over at once down in one record.
+/// there, so that they may be stacked in any order.
 #[derive(Clone, Debug, Default)]
 pub struct Units(Arc<Shared>);
 
@@ -24,15 +19,11 @@ pub struct Units(Arc<Shared>);
 struct Shared {
     state: AtomicU8,
     key_id: OnceLock<KeyId>,
-    draft: Mutex<Option<Box<Draft>>>,
+    admission: OnceLock<Admission>,
 }
 
 const CHARGED: u8 = 1;
 const REFUNDED: u8 = 2;
-/// Several quotas are at work, so none of them knows how the request ends.
-const SEVERAL: u8 = 4;
-/// The unit is written down as one whose event is to come.
-const AWAITS_EVENT: u8 = 8;
 
 impl Units {
     /// The request's units.
@@ -52,37 +43,31 @@ impl Units {
         self.0.key_id.get()
     }
 
-    /// Notes that a unit was charged.
+    /// Notes that a unit was charged. Of several quotas the outermost one's admission stays.
     #[cfg(feature = "quota")]
-    pub(crate) fn charge(&self) {
-        let before = self.0.state.load(Ordering::Relaxed);
-        let several = if before == 0 { 0 } else { SEVERAL };
-        self.0.state.store(CHARGED | several | before & AWAITS_EVENT, Ordering::Relaxed);
+    pub(crate) fn charge(&self, admission: Option<Admission>) {
+        self.0.state.store(CHARGED, Ordering::Relaxed);
+        if let Some(admission) = admission {
+            let _ = self.0.admission.set(admission);
+        }
+    }
+
+    /// The request as the quota's store has it on record, if that tells.
+    #[cfg(feature = "usage")]
+    pub(crate) fn admission(&self) -> Option<Admission> {
+        self.0.admission.get().cloned()
     }
 
     /// Notes that the unit was given back.
     #[cfg(feature = "quota")]
     pub(crate) fn refund(&self) {
-        let several = self.0.state.load(Ordering::Relaxed) & SEVERAL;
-        self.0.state.store(REFUNDED | several, Ordering::Relaxed);
+        self.0.state.store(REFUNDED, Ordering::Relaxed);
     }
 
     /// Notes that nothing was charged after all.
     #[cfg(feature = "quota")]
     pub(crate) fn clear(&self) {
-        self.0.state.fetch_and(SEVERAL, Ordering::Relaxed);
-    }
-
-    /// Notes that the unit is written down as one whose event is to come.
-    #[cfg(feature = "quota")]
-    pub(crate) fn await_event(&self) {
-        self.0.state.fetch_or(AWAITS_EVENT, Ordering::Relaxed);
-    }
-
-    /// Whether the unit is written down as one whose event is to come.
-    #[cfg(feature = "usage")]
-    pub(crate) fn awaits_event(&self) -> bool {
-        self.0.state.load(Ordering::Relaxed) & AWAITS_EVENT != 0
+        self.0.state.store(0, Ordering::Relaxed);
     }
 
     /// Units charged, after refunds: 0 or 1.
@@ -93,47 +78,5 @@ impl Units {
     /// Whether a unit was given back.
     pub fn refunded(&self) -> bool {
         self.0.state.load(Ordering::Relaxed) & REFUNDED != 0
-    }
-
-    fn draft(&self) -> MutexGuard<'_, Option<Box<Draft>>> {
-        self.0.draft.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lays the event down, unless another lies there.
-    #[cfg(feature = "usage")]
-    pub(crate) fn lay_down(&self, draft: &mut Option<Box<Draft>>) {
-        let mut place = self.draft();
-        if place.is_none() {
-            *place = draft.take();
-        }
-    }
-
-    /// Takes the event up again.
-    #[cfg(feature = "usage")]
-    pub(crate) fn take_up(&self) -> Option<Box<Draft>> {
-        mem::take(&mut *self.draft())
-    }
-
-    /// Whether an event lies there that belongs to this ledger.
-    #[cfg(feature = "quota")]
-    pub(crate) fn has_event_of(&self, ledger: LedgerId) -> bool {
-        self.0.state.load(Ordering::Relaxed) & SEVERAL == 0
-            && self.draft().as_ref().is_some_and(|draft| draft.ledger == Some(ledger))
-    }
-
-    /// Completes the event for an answer with this head and this whole body, and has it written.
-    #[cfg(feature = "quota")]
-    pub(crate) fn write_event(
-        &self,
-        head: &Parts,
-        body: &[IoSlice<'_>],
-        write: impl FnOnce(Option<&UsageEvent>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut place = self.draft();
-        let Some(draft) = &mut *place else { return write(None) };
-        (draft.complete)(draft, self, head, body);
-        write(Some(&draft.event))?;
-        draft.is_written = true;
-        Ok(())
     }
 }

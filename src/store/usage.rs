@@ -5,6 +5,7 @@ use std::{
 
 use serde::Serialize;
 
+use super::Admission;
 use crate::key::KeyId;
 
 /// Why a request has failed where no layer inside has said it.
@@ -52,8 +53,9 @@ pub struct UsageEvent {
     pub time_to_first_byte: Option<Duration>,
     /// From receipt to the body's end.
     pub duration: Duration,
-    /// Whether its unit was written down as one whose event is to come.
-    pub(crate) awaited: bool,
+    /// The request as the quota's store has it on record, if a quota has admitted it and its store
+    /// tells.
+    pub admission: Option<Admission>,
 }
 
 impl UsageEvent {
@@ -77,7 +79,7 @@ impl UsageEvent {
             time_to_head: None,
             time_to_first_byte: None,
             duration: Duration::ZERO,
-            awaited: false,
+            admission: None,
         }
     }
 }
@@ -181,32 +183,11 @@ pub trait UsageSink: Send + Sync + 'static {
     /// Takes the event of a finished request. Called at a body's end, also from `drop`: it must
     /// not block.
     fn record(&self, event: UsageEvent);
-
-    /// Where events are written. A unit of the same ledger may take the event of its request along
-    /// ([`Charge::settle`](super::Charge::settle)), which then is not recorded here.
-    fn ledger(&self) -> Option<LedgerId> {
-        None
-    }
 }
 
 impl<T: UsageSink + ?Sized> UsageSink for Arc<T> {
     fn record(&self, event: UsageEvent) {
         (**self).record(event)
-    }
-
-    fn ledger(&self) -> Option<LedgerId> {
-        (**self).ledger()
-    }
-}
-
-/// Names the place where units and usage events are written together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LedgerId(usize);
-
-impl LedgerId {
-    /// The ledger that `owner` stands for, as long as it lives.
-    pub fn of<T>(owner: &Arc<T>) -> Self {
-        Self(Arc::as_ptr(owner).addr())
     }
 }
 

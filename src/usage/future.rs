@@ -62,13 +62,8 @@ where
         match answer {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                let method = recorder.method().clone();
-                let body = match recorder.observe(&head) {
-                    Some(observer) => {
-                        ObservedBody::new(body, observer, expected_length(&method, &head))
-                    }
-                    None => ObservedBody::unobserved(body),
-                };
+                let expected = expected_length(recorder.method(), &head);
+                let body = ObservedBody::new(body, recorder.observe(&head), expected);
                 Poll::Ready(Ok(Response::from_parts(head, body)))
             }
             Err(error) => {

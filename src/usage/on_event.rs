@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use super::UsageEvent;
 
 /// In a request's extensions, put there by whoever wants to hear how that request ended: called
-/// once with its event, whoever writes it down. Must not block.
+/// once with its event. Must not block.
 ///
 /// The outermost recorder takes it out, so it is called once also where recorders are stacked.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use super::member::{Member, MemberScanner, Wanted};
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
     content::{is_plain, media_type},
-    store::{Upload, UsageEvent},
+    store::UsageEvent,
 };
 
 /// The request's body as the inner service gets it: the same, watched.
@@ -43,8 +43,8 @@ impl UploadObserver {
     }
 
     /// What it knows, now and later.
-    pub(super) fn upload(&self) -> Arc<dyn Upload> {
-        self.0.clone()
+    pub(super) fn upload(&self) -> Upload {
+        Upload(self.0.clone())
     }
 }
 
@@ -72,9 +72,13 @@ impl<D: Buf> BodyObserver<D> for UploadObserver {
     fn end(self, _: BodyEnd) {}
 }
 
-impl Upload for Mutex<Seen> {
-    fn note(&self, event: &mut UsageEvent) {
-        let mut seen = lock(self);
+/// What is known of a request's body so far; the recorder and the body share it.
+pub(super) struct Upload(Arc<Mutex<Seen>>);
+
+impl Upload {
+    /// Notes it in the event.
+    pub(super) fn note(&self, event: &mut UsageEvent) {
+        let mut seen = lock(&self.0);
         event.bytes_in = seen.bytes;
         if let Some(model) = seen.model.take() {
             event.model_asked = Some(model);

@@ -92,8 +92,9 @@ impl Journal {
         Ok(end)
     }
 
-    /// Writes a record down, or keeps it in memory if it cannot be written.
-    pub(crate) fn append_or_hold(&self, record: &Record<'_>) {
+    /// Writes a record down, or keeps it in memory if it cannot be written: then it is lost if the
+    /// process ends before the journal recovers.
+    pub(crate) fn append_or_hold(&self, record: &Record<'_>) -> Option<Lsn> {
         let mut tail = lock(&self.tail);
         let written = self.write(&mut tail, record);
         tail.unfolded.add(record);
@@ -101,6 +102,7 @@ impl Journal {
         if written.is_ok() {
             self.mark_dirty();
         }
+        written.ok()
     }
 
     /// Keeps a record in memory only, until it is taken.

@@ -28,15 +28,15 @@ pub(crate) struct CountChange {
     pub(crate) refunded: bool,
     /// Up to which number of units the day is charged ahead from now on.
     pub(crate) charged: Option<u64>,
-    /// Whether the event of the request that the unit was used for comes by itself.
-    pub(crate) awaits_event: bool,
+    /// Whether a request begins with it (1), ends without a usage entry (-1), or neither.
+    pub(crate) open: i8,
 }
 
 impl CountChange {
     /// A change of this day that changes nothing yet.
     pub(crate) fn of(origin: Origin) -> Self {
         let (used_at, charged) = (None, None);
-        Self { origin, used_at, used: 0, refunded: false, charged, awaits_event: false }
+        Self { origin, used_at, used: 0, refunded: false, charged, open: 0 }
     }
 }
 
@@ -45,7 +45,8 @@ const USED_AT: u8 = 1 << 1;
 const REFUNDED: u8 = 1 << 2;
 const CHARGED: u8 = 1 << 3;
 const USAGE: u8 = 1 << 4;
-const AWAITS_EVENT: u8 = 1 << 5;
+const OPENS: u8 = 1 << 5;
+const CLOSES: u8 = 1 << 6;
 
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
@@ -57,7 +58,8 @@ impl<'a> Record<'a> {
                 | flag(count.is_some_and(|count| count.refunded), REFUNDED)
                 | flag(count.is_some_and(|count| count.charged.is_some()), CHARGED)
                 | flag(self.usage.is_some(), USAGE)
-                | flag(count.is_some_and(|count| count.awaits_event), AWAITS_EVENT),
+                | flag(count.is_some_and(|count| count.open > 0), OPENS)
+                | flag(count.is_some_and(|count| count.open < 0), CLOSES),
         );
         put_text(out, self.id.as_str());
         if let Some(count) = count {
@@ -84,7 +86,7 @@ impl<'a> Record<'a> {
                 used_at: if has(USED_AT) { Some(bytes.try_get_i64_le().ok()?) } else { None },
                 refunded: has(REFUNDED),
                 charged: if has(CHARGED) { Some(bytes.try_get_u64_le().ok()?) } else { None },
-                awaits_event: has(AWAITS_EVENT),
+                open: i8::from(has(OPENS)) - i8::from(has(CLOSES)),
             })
         } else {
             None
@@ -114,7 +116,7 @@ mod tests {
                 used: -1,
                 refunded: true,
                 charged: Some(12),
-                awaits_event: true,
+                open: 1,
                 origin,
             }),
             usage: Some(UsageEntry {
@@ -128,7 +130,7 @@ mod tests {
                     ..Tokens::new(1, 2, 3)
                 }),
                 model: Some("deepseek-chat"),
-                awaited: true,
+                closes: true,
                 details: Some(Details {
                     method: "POST",
                     path: "/v1/chat".into(),

@@ -24,8 +24,8 @@ pub(crate) struct Unfolded {
 pub(crate) struct Subject {
     pub(crate) counts: Vec<(Origin, Delta)>,
     pub(crate) figures: Vec<Figures>,
-    /// How many units were written down whose events are still to come, less those that came.
-    pub(crate) awaited: i64,
+    /// How many requests began, less those that ended.
+    pub(crate) open: i64,
 }
 
 /// What several records change about one count.
@@ -54,10 +54,10 @@ impl Unfolded {
         };
         if let Some(change) = &record.count {
             subject.count(change.origin).add(&change.into());
-            subject.awaited += if change.awaits_event { change.used.into() } else { 0 };
+            subject.open += i64::from(change.open);
         }
         if let Some(entry) = &record.usage {
-            subject.awaited -= i64::from(entry.awaited);
+            subject.open -= i64::from(entry.closes);
             *subject.figures(entry.day, entry.model.unwrap_or_default()) += entry.figures();
             self.requests.extend(entry.row(record.id));
         }
@@ -74,7 +74,7 @@ impl Unfolded {
             for Figures { day, model, figures } in added.figures {
                 *subject.figures(day, &model) += figures;
             }
-            subject.awaited += added.awaited;
+            subject.open += added.open;
         }
         self.requests.extend(later.requests);
         self.position = later.position.or(self.position);

@@ -22,8 +22,8 @@ pub(crate) struct UsageEntry<'a> {
     pub(crate) refunded: bool,
     pub(crate) tokens: Option<Tokens>,
     pub(crate) model: Option<&'a str>,
-    /// Whether its unit was written down as one whose event is to come.
-    pub(crate) awaited: bool,
+    /// Whether an open request ends with it.
+    pub(crate) closes: bool,
     /// What is kept of it beside the sums.
     pub(crate) details: Option<Details<'a>>,
 }
@@ -42,10 +42,10 @@ const MODEL: u8 = 1 << 2;
 const CACHED: u8 = 1 << 3;
 const REASONING: u8 = 1 << 4;
 const DETAILS: u8 = 1 << 5;
-const AWAITED: u8 = 1 << 6;
+const CLOSES: u8 = 1 << 6;
 
 impl<'a> UsageEntry<'a> {
-    pub(crate) fn new(event: &'a UsageEvent, day: Day) -> Self {
+    pub(crate) fn new(event: &'a UsageEvent, day: Day, closes: bool) -> Self {
         let class = match event.outcome {
             Outcome::Succeeded => Class::Succeeded,
             Outcome::Failed | Outcome::ClientGone => Class::Failed,
@@ -59,7 +59,7 @@ impl<'a> UsageEntry<'a> {
             refunded,
             tokens,
             model: event.model.as_deref(),
-            awaited: event.awaited,
+            closes,
             details: None,
         }
     }
@@ -118,7 +118,7 @@ impl<'a> UsageEntry<'a> {
                 | flag(self.tokens.is_some_and(|tokens| tokens.cached.is_some()), CACHED)
                 | flag(self.tokens.is_some_and(|tokens| tokens.reasoning.is_some()), REASONING)
                 | flag(self.details.is_some(), DETAILS)
-                | flag(self.awaited, AWAITED),
+                | flag(self.closes, CLOSES),
         );
         out.put_u8(self.class as u8);
         out.put_i64_le(self.at);
@@ -160,7 +160,7 @@ impl<'a> UsageEntry<'a> {
         };
         let model = if has(MODEL) { Some(get_text(bytes)?) } else { None };
         let details = if has(DETAILS) { Some(Details::decode(bytes)?) } else { None };
-        let (refunded, awaited) = (has(GIVEN_BACK), has(AWAITED));
-        Some(Self { at, day, class, refunded, tokens, model, awaited, details })
+        let (refunded, closes) = (has(GIVEN_BACK), has(CLOSES));
+        Some(Self { at, day, class, refunded, tokens, model, closes, details })
     }
 }

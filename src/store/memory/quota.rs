@@ -9,7 +9,7 @@ use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, UsageEvent, Verdict,
+        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, Verdict,
         counter::{Count, DayCounter, Origin},
     },
 };
@@ -67,10 +67,6 @@ impl QuotaStore for MemoryStore {
 impl Charge for MemoryCharge {
     fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         Poll::Ready(Ok(()))
-    }
-
-    fn settle(&mut self, _: Option<&UsageEvent>) -> Result<(), StoreError> {
-        Ok(())
     }
 
     fn refund(&mut self, refund: Refund) -> bool {

@@ -8,14 +8,14 @@ use std::{
 
 use super::{
     Durability, SqliteOptions, block::Block, cached_key::CachedKey, damage::Damage, queue,
-    queue::Queue,
+    queue::Queue, quota::OpenRequest,
 };
 use crate::{
     clock::{Calendar, Clock, Day},
     error::StoreError,
     key::{DailyLimit, KeyHash, KeyId},
     store::{
-        Outcome, UsageEvent,
+        Admission, Outcome, UsageEvent,
         allowance::Allowance,
         counter::DayCounter,
         journal::{Journal, Record, UsageEntry},
@@ -87,8 +87,9 @@ impl Core {
     }
 
     /// What the journal keeps of an event.
-    pub(super) fn entry<'a>(&self, event: &'a UsageEvent) -> UsageEntry<'a> {
-        let entry = UsageEntry::new(event, self.calendar.window(event.at).day);
+    fn entry<'a>(&self, event: &'a UsageEvent, closes: bool) -> UsageEntry<'a> {
+        let day = self.calendar.window(event.at).day;
+        let entry = UsageEntry::new(event, day, closes);
         if self.keep_requests.is_some() { entry.with_details(event) } else { entry }
     }
 
@@ -103,13 +104,15 @@ impl Core {
     }
 
     /// Writes an event down, if it tells of a key.
-    pub(super) fn record(&self, event: &UsageEvent) {
+    pub(super) fn record(self: &Arc<Self>, event: &UsageEvent) {
         if let Some(id) = &event.key_id {
+            let open = event.admission.as_ref().and_then(Admission::downcast_ref::<OpenRequest>);
+            let closes = open.is_some_and(|open| open.close(self, id));
             let is_refused = matches!(event.outcome, Outcome::Rejected(_));
             // While nothing is folded neither the journal nor memory may grow by what is refused.
             let only_summed = is_refused && self.is_open().is_err();
             let keeps_row = !is_refused || !only_summed && self.refused_rows.spend(id);
-            let entry = self.entry(event);
+            let entry = self.entry(event, closes);
             let entry = if keeps_row { entry } else { entry.without_details() };
             let record = Record { id, count: None, usage: Some(entry) };
             if only_summed {

@@ -57,26 +57,26 @@ fn write_counts(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resul
             }
         }
     }
-    write_awaited(connection, unfolded)
+    write_open(connection, unfolded)
 }
 
-fn write_awaited(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
-    let mut awaited = connection.prepare_cached(
+fn write_open(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+    let mut open = connection.prepare_cached(
         "INSERT INTO awaited_events (key_id, day, events) VALUES (?1, ?2, ?3)
          ON CONFLICT (key_id) DO UPDATE SET events = events + ?3, day = max(day, ?2)",
     )?;
-    for (id, subject) in unfolded.subjects().filter(|(_, subject)| subject.awaited != 0) {
+    for (id, subject) in unfolded.subjects().filter(|(_, subject)| subject.open != 0) {
         let days = subject.counts.iter().map(|(origin, _)| origin.day);
         let day = days.chain(subject.figures.iter().map(|figures| figures.day)).max();
         let day = day.map(|day| day.to_string());
-        awaited.execute(params![id.as_str(), day, subject.awaited])?;
+        open.execute(params![id.as_str(), day, subject.open])?;
     }
     Ok(())
 }
 
 /// Counts the requests that the end of the process has cut off as failed, on the last day on which
 /// their key was used.
-pub(super) fn end_awaited(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn end_open(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "INSERT INTO usage_totals (day, key_id, model, requests, failed)
          SELECT day, key_id, '', events, events FROM awaited_events WHERE events > 0

@@ -1,5 +1,8 @@
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, SystemTime},
 };
@@ -16,10 +19,9 @@ use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Charge, LedgerId, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, UsageEvent,
-        Verdict,
+        Admission, Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, Verdict,
         counter::{Count, Origin},
-        journal::{CountChange, Lsn, Record, UsageEntry, unix_millis},
+        journal::{CountChange, Lsn, Record, unix_millis},
     },
 };
 
@@ -82,9 +84,17 @@ pub(super) fn reserve(
     let Some((origin, gate)) = taken else {
         return Ok(Verdict::Exhausted(standing));
     };
-    let (core, subject, state) = (core.clone(), subject.clone(), State::Reserved);
-    let charge =
-        SqliteCharge { core, counter, subject, origin, at, gate, state, awaits_event: false };
+    let open =
+        OpenRequest { core: core.clone(), id: subject.id.clone(), origin, ended: false.into() };
+    let charge = SqliteCharge {
+        core: core.clone(),
+        counter,
+        subject: subject.clone(),
+        origin,
+        gate,
+        state: State::Spent,
+        open: Arc::new(open),
+    };
     Ok(Verdict::Admitted { charge: Box::new(charge), standing })
 }
 
@@ -95,7 +105,7 @@ const BLOCK_LINGER: Duration = Duration::from_millis(20);
 const UNIT_LINGER: Duration = Duration::from_millis(2);
 
 impl Core {
-    /// Writes down what the next unit needs before its answer, and says what that must wait for.
+    /// Writes the next unit down before its request goes on, and says what its answer must wait for.
     fn charge(
         &self,
         subject: &QuotaSubject,
@@ -103,36 +113,34 @@ impl Core {
         count: &Count,
         block: &mut Block,
     ) -> Result<(Origin, Lsn), StoreError> {
-        let gate = match subject.daily_limit.limited() {
-            Some(limit) if self.durability == Durability::Process => {
-                self.charge_ahead(subject, limit, at, count, block)?
-            }
-            // Each unit is written down itself, or there is no limit that a loss of power could
-            // exceed.
-            _ => Lsn::default(),
-        };
-        Ok((count.origin(), gate))
-    }
-
-    fn charge_ahead(
-        &self,
-        subject: &QuotaSubject,
-        limit: u64,
-        at: SystemTime,
-        count: &Count,
-        block: &mut Block,
-    ) -> Result<Lsn, StoreError> {
+        let origin = count.origin();
+        // Where each unit is synced itself, or no limit could be exceeded, none is charged ahead.
+        let limit = subject.daily_limit.limited();
+        let limit = limit.filter(|_| self.durability == Durability::Process);
         let is_synced = |end| self.journal.is_synced(end);
-        if let Some(extension) = block.extension(count.used, limit, at, is_synced) {
-            let charged = Some(extension.charged);
-            let change = CountChange { charged, ..CountChange::of(count.origin()) };
-            let end = self.journal.append(&counted(subject, change, None))?;
+        let extension = limit.and_then(|limit| block.extension(count.used, limit, at, is_synced));
+        let end = self.journal.append(&counted(
+            &subject.id,
+            CountChange {
+                used: 1,
+                used_at: Some(unix_millis(at)),
+                charged: extension.as_ref().map(|extension| extension.charged),
+                open: 1,
+                ..CountChange::of(origin)
+            },
+        ))?;
+        if let Some(extension) = extension {
             block.extend(&extension, end);
             if !extension.is_urgent {
                 self.journal.sync_within(BLOCK_LINGER);
             }
         }
-        Ok(block.gate(count.used + 1))
+        let gate = match self.durability {
+            Durability::Power => end,
+            Durability::Process if limit.is_some() => block.gate(count.used + 1),
+            Durability::Process => Lsn::default(),
+        };
+        Ok((origin, gate))
     }
 }
 
@@ -142,104 +150,65 @@ struct SqliteCharge {
     counter: Arc<Counter>,
     subject: QuotaSubject,
     origin: Origin,
-    at: SystemTime,
     /// What must be synced before the answer.
     gate: Lsn,
     state: State,
-    /// Whether the request's event comes by itself.
-    awaits_event: bool,
+    open: Arc<OpenRequest>,
 }
 
 /// What became of a unit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It is taken in memory.
-    Reserved,
-    /// It is in the journal, too.
+    /// It is charged.
     Spent,
     /// It was given back.
     Returned,
-    /// It could not be written down, so it is not charged.
+    /// What was done with it could not be made durable: it is not charged, and its request is refused.
     Lost,
 }
 
 impl Charge for SqliteCharge {
     fn commit(&mut self) {
-        if self.core.durability == Durability::Power && self.state == State::Reserved {
-            match self.core.journal.append(&self.spent(None)) {
-                Ok(end) => (self.state, self.gate) = (State::Spent, end),
-                Err(_) => self.lose(),
-            }
-        }
         self.core.journal.sync_to(self.gate, self.linger());
     }
 
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        self.commit();
         if self.state == State::Lost {
             return Poll::Ready(Err(lost()));
         }
+        self.commit();
         let synced = ready!(self.core.journal.poll_synced(self.gate, cx));
         Poll::Ready(synced.inspect_err(|_| self.lose()))
     }
 
     fn refund(&mut self, refund: Refund) -> bool {
-        let was_spent = self.state == State::Spent;
-        if !was_spent && self.state != State::Reserved {
+        if self.state != State::Spent {
             return false;
         }
-        let refunded = refund == Refund::UpToLimit;
-        let mut gate = self.gate;
+        let mut written = None;
         let given_back = self.counter.refund(self.origin, &self.subject, refund, |left, block| {
-            let charged = self.surplus(left, block);
-            if !was_spent && !refunded && charged.is_none() {
-                return true;
-            }
-            let used = -i8::from(was_spent);
-            let change = CountChange { used, refunded, charged, ..self.change() };
-            let appended = self.core.journal.append(&counted(&self.subject, change, None));
-            if appended.is_ok() {
-                charged.into_iter().for_each(|charged| block.lower(charged));
-            }
-            appended.map(|end| gate = end).is_ok()
+            let change = CountChange {
+                used: -1,
+                refunded: refund == Refund::UpToLimit,
+                ..self.return_surplus(left, block)
+            };
+            written = self.core.journal.append_or_hold(&counted(&self.subject.id, change));
+            true
         });
         if given_back {
             self.state = State::Returned;
             if self.core.durability == Durability::Power {
-                self.gate = gate;
+                match written {
+                    Some(end) => self.gate = end,
+                    None => self.state = State::Lost,
+                }
             }
         }
         given_back
     }
 
-    fn settle(&mut self, event: Option<&UsageEvent>) -> Result<(), StoreError> {
-        // Another quota's subject is not whom the event is told of.
-        let of_subject = event.filter(|event| event.key_id.as_ref() == Some(&self.subject.id));
-        let usage = of_subject.map(|event| self.core.entry(event));
-        let written = match self.state {
-            State::Lost => return Err(lost()),
-            State::Reserved => self.core.journal.append(&self.spent(usage)),
-            State::Spent | State::Returned if usage.is_none() => Ok(Lsn::default()),
-            State::Spent | State::Returned => {
-                self.core.journal.append(&Record { id: &self.subject.id, count: None, usage })
-            }
-        };
-        written.inspect_err(|_| self.lose())?;
-        if self.state == State::Reserved {
-            self.state = State::Spent;
-        }
-        if let Some(event) = event.filter(|_| of_subject.is_none()) {
-            self.core.record(event);
-        }
-        Ok(())
-    }
-
-    fn await_event(&mut self) {
-        self.awaits_event = true;
-    }
-
-    fn ledger(&self) -> Option<LedgerId> {
-        Some(LedgerId::of(&self.core))
+    fn admission(&self) -> Option<Admission> {
+        Some(Admission::new(self.open.clone()))
     }
 }
 
@@ -252,57 +221,61 @@ impl SqliteCharge {
         }
     }
 
-    /// How far the day may stay charged, if that is less than it is. Without a limit that is what
-    /// was charged before the limit was lifted.
-    fn surplus(&self, left: u64, block: &Block) -> Option<u64> {
-        block.surplus(left, self.subject.daily_limit.limited().unwrap_or_default())
+    /// A change by which the day stays charged ahead no further than it may be when `left` units are
+    /// used. Without a limit that is what was charged before the limit was lifted.
+    fn return_surplus(&self, left: u64, block: &mut Block) -> CountChange {
+        let charged = block.surplus(left, self.subject.daily_limit.limited().unwrap_or_default());
+        charged.into_iter().for_each(|charged| block.lower(charged));
+        CountChange { charged, ..CountChange::of(self.origin) }
     }
 
-    /// A change of the day that the unit is of.
-    fn change(&self) -> CountChange {
-        CountChange { awaits_event: self.awaits_event, ..CountChange::of(self.origin) }
-    }
-
-    /// The unit as used.
-    fn spent<'a>(&'a self, usage: Option<UsageEntry<'a>>) -> Record<'a> {
-        let used_at = Some(unix_millis(self.at));
-        counted(&self.subject, CountChange { used: 1, used_at, ..self.change() }, usage)
-    }
-
-    /// The unit was not written down: it is not charged.
+    /// The unit could not be made durable: it is not charged.
     fn lose(&mut self) {
-        let hold = |change| self.core.journal.hold(&counted(&self.subject, change, None));
         if self.state == State::Spent {
-            hold(CountChange { used: -1, ..self.change() });
-        }
-        if self.state != State::Returned {
-            self.counter.undo(self.origin, |left, block| {
-                if let Some(charged) = self.surplus(left, block) {
-                    hold(CountChange { charged: Some(charged), ..CountChange::of(self.origin) });
-                    block.lower(charged);
-                }
-            });
+            let hold = |change: CountChange| {
+                let change = CountChange { used: -1, ..change };
+                self.core.journal.hold(&counted(&self.subject.id, change));
+            };
+            let undone = self
+                .counter
+                .undo(self.origin, |left, block| hold(self.return_surplus(left, block)));
+            if !undone {
+                hold(CountChange::of(self.origin));
+            }
         }
         self.state = State::Lost;
     }
 }
 
-impl Drop for SqliteCharge {
+/// A request that is on record as admitted, until its usage entry or, if there is none, this is
+/// dropped. What the end of the process leaves open has failed.
+pub(super) struct OpenRequest {
+    core: Arc<Core>,
+    id: KeyId,
+    origin: Origin,
+    ended: AtomicBool,
+}
+
+impl OpenRequest {
+    /// Whether the request ends with a usage entry of this key in this store: once.
+    pub(super) fn close(&self, core: &Arc<Core>, id: &KeyId) -> bool {
+        Arc::ptr_eq(&self.core, core) && self.id == *id && !self.ended.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Drop for OpenRequest {
     fn drop(&mut self) {
-        if self.state == State::Reserved {
-            self.core.journal.append_or_hold(&self.spent(None));
+        if !*self.ended.get_mut() {
+            let change = CountChange { open: -1, ..CountChange::of(self.origin) };
+            self.core.journal.append_or_hold(&counted(&self.id, change));
         }
     }
 }
 
 fn lost() -> StoreError {
-    StoreError::unavailable("the unit could not be written down")
+    StoreError::unavailable("the unit could not be made durable")
 }
 
-fn counted<'a>(
-    subject: &'a QuotaSubject,
-    change: CountChange,
-    usage: Option<UsageEntry<'a>>,
-) -> Record<'a> {
-    Record { id: &subject.id, count: Some(change), usage }
+fn counted(id: &KeyId, change: CountChange) -> Record<'_> {
+    Record { id, count: Some(change), usage: None }
 }

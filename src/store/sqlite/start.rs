@@ -11,7 +11,7 @@ use crate::store::journal::{Disk, Journal, Position, Unfolded, replay};
 ///
 /// On the same boot of the machine every record of the last process is there, so the units that it
 /// had charged ahead and not used are given back. After another boot records may be missing, and
-/// those units count as used. Requests whose events never came were cut off: they have failed.
+/// those units count as used. Requests that never ended were cut off: they have failed.
 pub(super) fn begin(
     connection: &Connection,
     disk: Box<dyn Disk>,
@@ -54,7 +54,7 @@ fn fold_rest(
         } else {
             fold::use_blocks(connection)?;
         }
-        fold::end_awaited(connection)?;
+        fold::end_open(connection)?;
         fold::write_boot(connection, boot)?;
         connection.execute_batch("COMMIT")
     };

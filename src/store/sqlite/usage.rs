@@ -2,17 +2,13 @@ use rusqlite::Connection;
 
 use super::{SqliteStore, reports, requests, unavailable};
 use crate::store::{
-    LedgerId, RequestQuery, RequestRow, StoreFuture, UsageEvent, UsageQuery, UsageReader,
-    UsageReport, UsageSink,
+    RequestQuery, RequestRow, StoreFuture, UsageEvent, UsageQuery, UsageReader, UsageReport,
+    UsageSink,
 };
 
 impl UsageSink for SqliteStore {
     fn record(&self, event: UsageEvent) {
         self.0.core.record(&event);
-    }
-
-    fn ledger(&self) -> Option<LedgerId> {
-        Some(LedgerId::of(&self.0.core))
     }
 }
 

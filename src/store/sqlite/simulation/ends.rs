@@ -54,6 +54,7 @@ impl World {
         let reboots = self.random.below(2) == 0;
         self.boot += u32::from(reboots);
         let mut traffic = self.traffic();
+        traffic.events.lose_ends();
         match (in_order, reboots) {
             (true, _) => traffic.oracle.end_in_order(),
             (false, true) => traffic.oracle.end_boot(),

@@ -28,10 +28,10 @@ pub(super) struct Seen {
     pub(super) dropped: u64,
     /// Given back, which a loss of power may undo.
     pub(super) came_back: u64,
-    /// Refused, so not charged, which the file may not know yet.
-    pub(super) refused: u64,
+    /// Not charged in memory, of which neither the journal nor the file may know yet.
+    pub(super) held: Held,
     /// Of these, those that are in the fold that is at work.
-    folding: u64,
+    folding: Held,
     /// Counted besides when a process began, for nobody.
     found: u64,
     /// Each may be counted or not, which the next count tells.
@@ -44,6 +44,14 @@ pub(super) struct Seen {
     pub(super) unsynced_provoked: u64,
     /// The highest limit under which this process may have charged units ahead.
     pub(super) block_limit: u64,
+}
+
+/// Units given back, or of requests that were refused, while the journal could not be written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    pub(super) units: u64,
+    /// Of these, those of limited refunds.
+    pub(super) provoked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -89,29 +97,34 @@ impl Oracle {
     pub(super) fn synced(&mut self) {
         for seen in self.seen.values_mut() {
             (seen.unsynced, seen.unsynced_provoked) = (0, 0);
-            // Until a refused unit is folded the journal charges for it, and for those after it.
-            seen.came_back = if seen.refused == 0 { 0 } else { seen.came_back };
+            // Until a held unit is folded the journal charges for it, and for those after it.
+            seen.came_back = if seen.held.units == 0 { 0 } else { seen.came_back };
         }
     }
 
     pub(super) fn begin_fold(&mut self) {
-        self.seen.values_mut().for_each(|seen| seen.folding = seen.refused);
+        self.seen.values_mut().for_each(|seen| seen.folding = seen.held);
     }
 
     /// What was there when the fold began is in the file.
     pub(super) fn folded(&mut self) {
         for seen in self.seen.values_mut() {
-            seen.refused -= mem::take(&mut seen.folding);
+            let Held { units, provoked } = mem::take(&mut seen.folding);
+            seen.held.units -= units;
+            seen.held.provoked -= provoked;
         }
     }
 
-    /// The process has ended: nobody will answer what was under way.
+    /// The process has ended: nobody will answer what was under way, and has reached the upstream. It
+    /// stays counted.
     pub(super) fn end_process(&mut self) {
         for seen in self.seen.values_mut() {
-            seen.uncertain += seen.under_way + seen.dropped;
-            // Only a unit that was written down itself can be counted for a refused request.
-            seen.uncertain += if self.has_blocks { 0 } else { seen.refused };
-            (seen.under_way, seen.dropped, seen.refused, seen.folding) = (0, 0, 0, 0);
+            seen.found += seen.under_way + seen.dropped;
+            seen.uncertain += seen.held.units;
+            seen.provoked -= seen.held.provoked;
+            seen.unsynced_provoked = seen.unsynced_provoked.saturating_sub(seen.held.provoked);
+            (seen.under_way, seen.dropped) = (0, 0);
+            (seen.held, seen.folding) = (Held::default(), Held::default());
             (seen.came_back, seen.block_limit) = (0, 0);
         }
     }
@@ -119,8 +132,7 @@ impl Oracle {
     /// The process has written all that it counted.
     pub(super) fn end_in_order(&mut self) {
         for seen in self.seen.values_mut() {
-            seen.found += mem::take(&mut seen.dropped);
-            seen.refused = 0;
+            seen.held = Held::default();
         }
         self.end_process();
     }
@@ -128,8 +140,9 @@ impl Oracle {
     /// The process has ended, and the next one is of another boot: what was charged ahead counts.
     pub(super) fn end_boot(&mut self) {
         for seen in self.seen.values_mut() {
-            let most = seen.least() + seen.uncertain + seen.came_back + seen.refused;
-            let ahead = if self.has_blocks { seen.refused + seen.ahead(most) } else { 0 };
+            let held = seen.held.units;
+            let most = seen.least() + seen.uncertain + seen.came_back + held;
+            let ahead = if self.has_blocks { held + seen.ahead(most) } else { 0 };
             seen.uncertain += seen.came_back + ahead;
         }
         self.end_process();
@@ -139,8 +152,10 @@ impl Oracle {
     pub(super) fn lose_power(&mut self) {
         for seen in self.seen.values_mut() {
             seen.answered -= seen.unsynced;
-            seen.uncertain += mem::take(&mut seen.unsynced);
+            seen.uncertain += mem::take(&mut seen.unsynced) + seen.under_way + seen.dropped;
+            (seen.under_way, seen.dropped) = (0, 0);
             seen.provoked -= mem::take(&mut seen.unsynced_provoked);
+            seen.held.provoked = 0;
         }
         self.end_boot();
     }

@@ -38,12 +38,15 @@ struct Request {
     is_returned: bool,
 }
 
-/// Events that were told: so many at least, and at most, and so many survive a loss of power.
+/// Usage entries that are to be found in the end: so many at least, and at most, and so many survive a
+/// loss of power.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Events {
     pub(super) least: u64,
     pub(super) most: u64,
     pub(super) synced: u64,
+    /// Requests that ended without an entry: whose end is lost has failed.
+    without: u64,
 }
 
 pub(super) struct Traffic {
@@ -64,6 +67,13 @@ pub(super) struct Traffic {
 /// One in six is without a limit.
 fn large_limit(random: &mut Random) -> u32 {
     if random.below(6) == 0 { 0 } else { 1 + random.below(LARGEST_LIMIT) as u32 }
+}
+
+impl Events {
+    /// The process has ended, and the ends of requests that are not on record with it.
+    pub(super) fn lose_ends(&mut self) {
+        self.most += mem::take(&mut self.without);
+    }
 }
 
 impl Traffic {
@@ -101,10 +111,14 @@ impl Traffic {
         self.core = None;
     }
 
-    /// The process ends at once; what it was about to do is not done.
+    /// The process ends at once; what it was about to do is not done, and what was under way has failed.
     pub(super) fn break_off(&mut self) {
+        let cut_off = self.requests.len() as u64;
         self.requests.drain(..).for_each(|request| mem::forget(request.charge));
         self.core = None;
+        self.events.least += cut_off;
+        self.events.most += cut_off;
+        self.events.lose_ends();
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -225,22 +239,28 @@ impl Traffic {
         if request.charge.refund(refund) {
             request.is_returned = true;
             let provoked = u64::from(refund == Refund::UpToLimit);
+            let is_held = u64::from(self.core().journal.has_failed());
             let seen = self.oracle.seen(request.period);
             seen.under_way -= 1;
             seen.came_back += 1;
             seen.provoked += provoked;
             seen.unsynced_provoked += provoked;
+            seen.held.units += is_held;
+            seen.held.provoked += is_held * provoked;
             assert!(seen.provoked <= seen.limit, "provoked refunds are bounded");
         }
     }
 
-    fn settle(&mut self, mut request: Request) {
-        let event = (self.random.below(2) == 0).then(|| self.event(request.period.key));
-        if request.charge.settle(event.as_ref()).is_err() {
-            return self.fail(request);
+    fn settle(&mut self, request: Request) {
+        if self.random.below(2) == 0 {
+            let mut event = self.event(request.period.key);
+            event.admission = request.charge.admission();
+            self.core().record(&event);
+            self.events.least += 1;
+            self.events.most += 1;
+        } else {
+            self.events.without += 1;
         }
-        let told = u64::from(event.is_some());
-        (self.events.least, self.events.most) = (self.events.least + told, self.events.most + told);
         if !request.is_returned {
             let has_blocks = self.durability == Durability::Process;
             let seen = self.oracle.seen(request.period);
@@ -251,23 +271,25 @@ impl Traffic {
         }
     }
 
-    /// The request was refused, as its unit could not be written down.
+    /// The request was refused, as its unit could not be made durable.
     fn fail(&mut self, request: Request) {
+        self.events.without += 1;
         if !request.is_returned {
             let seen = self.oracle.seen(request.period);
             seen.under_way -= 1;
-            seen.refused += 1;
+            seen.held.units += 1;
         }
     }
 
     /// A client leaves before its answer.
     pub(super) fn leave(&mut self) {
-        if let Some(request) = self.pick()
-            && !request.is_returned
-        {
-            let seen = self.oracle.seen(request.period);
-            seen.under_way -= 1;
-            seen.dropped += 1;
+        if let Some(request) = self.pick() {
+            self.events.without += 1;
+            if !request.is_returned {
+                let seen = self.oracle.seen(request.period);
+                seen.under_way -= 1;
+                seen.dropped += 1;
+            }
         }
     }
 
