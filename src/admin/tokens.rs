@@ -1,5 +1,6 @@
 use std::{fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -21,7 +22,8 @@ const PLACEHOLDERS: [&str; 8] = [
 
 /// The tokens that open the admin API: several, so that one can be replaced while both work.
 ///
-/// Only their SHA-256 is kept. `Debug` shows how many there are.
+/// Clones share them, so that they can be replaced while the service runs. Only their SHA-256 is
+/// kept. `Debug` shows how many there are.
 ///
 /// ```
 /// use tower_quota::admin::AdminTokens;
@@ -31,7 +33,7 @@ const PLACEHOLDERS: [&str; 8] = [
 /// # Ok::<(), tower_quota::admin::InvalidAdminToken>(())
 /// ```
 #[derive(Clone)]
-pub struct AdminTokens(Arc<[[u8; 32]]>);
+pub struct AdminTokens(Arc<ArcSwap<Vec<[u8; 32]>>>);
 
 /// Why a text cannot be an admin token. Never holds the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,16 @@ impl AdminTokens {
     /// When a token of the list is empty, too short, not visible ASCII, or a known placeholder.
     pub fn parse(list: &str) -> Result<Self, InvalidAdminToken> {
         let hashes: Result<Vec<_>, _> = list.split(',').map(|token| check(token.trim())).collect();
-        Ok(Self(hashes?.into()))
+        hashes.map(Self::of)
+    }
+
+    fn of(hashes: Vec<[u8; 32]>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(hashes)))
+    }
+
+    /// Opens to the tokens of `others` from now on, and to no more of these.
+    pub fn replace(&self, others: &Self) {
+        self.0.store(others.0.load_full());
     }
 
     /// A new random token of 256 bits, and the text to show to the operator.
@@ -63,13 +74,14 @@ impl AdminTokens {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
         let token = hex(&bytes);
-        (Self(Arc::new([hash(token.as_bytes())])), token)
+        (Self::of(vec![hash(token.as_bytes())]), token)
     }
 
     /// The ids of the tokens, as the audit trail shows them: the first 8 hex digits of each one's
     /// SHA-256.
     pub fn ids(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(id)
+        let ids: Vec<_> = self.0.load().iter().map(id).collect();
+        ids.into_iter()
     }
 
     /// The id of the token in these headers (`Authorization: Bearer` or `x-admin-token`), if it is
@@ -79,8 +91,9 @@ impl AdminTokens {
     /// Takes as long for a wrong token as for a right one.
     pub fn verify(&self, headers: &HeaderMap) -> Option<String> {
         let presented = hash(presented(headers)?);
+        let tokens = self.0.load();
         let known =
-            self.0.iter().fold(Choice::from(0), |known, token| known | token.ct_eq(&presented));
+            tokens.iter().fold(Choice::from(0), |known, token| known | token.ct_eq(&presented));
         bool::from(known).then(|| id(&presented))
     }
 }
@@ -133,7 +146,7 @@ fn hash(token: &[u8]) -> [u8; 32] {
 
 impl fmt::Debug for AdminTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AdminTokens({})", self.0.len())
+        write!(f, "AdminTokens({})", self.0.load().len())
     }
 }
 
@@ -209,6 +222,15 @@ mod tests {
         ] {
             assert_eq!(tokens.verify(&headers(&lines)), None);
         }
+    }
+
+    #[test]
+    fn tokens_are_replaced_in_all_clones() {
+        let tokens = AdminTokens::parse(GOOD).unwrap();
+        let clone = tokens.clone();
+        tokens.replace(&AdminTokens::parse("another-token-of-16").unwrap());
+        assert!(clone.verify(&headers(&[("x-admin-token", GOOD)])).is_none());
+        assert!(clone.verify(&headers(&[("x-admin-token", "another-token-of-16")])).is_some());
     }
 
     #[test]

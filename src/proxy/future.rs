@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     ProxyBody, Timeouts,
     excerpt::Excerpt,
+    secret::Secret,
     shared::{Replaced, Shared},
     upload::Upload,
 };
@@ -31,6 +32,8 @@ pin_project! {
         #[pin]
         state: State<F, B>,
         shared: Arc<Shared<R>>,
+        // What must not stand in the answer.
+        secret: Option<Secret>,
     }
 }
 
@@ -57,17 +60,22 @@ pin_project! {
 }
 
 impl<F, B, R> ResponseFuture<F, B, R> {
-    pub(super) fn calling(call: F, upload: Upload, shared: Arc<Shared<R>>) -> Self {
+    pub(super) fn calling(
+        call: F,
+        upload: Upload,
+        shared: Arc<Shared<R>>,
+        secret: Option<Secret>,
+    ) -> Self {
         let timeouts = shared.timeouts;
         let end = timeouts.total.and_then(|total| upload.called().checked_add(total));
         let limit = timeouts.for_head(upload.called(), end).map(sleep_until);
         let state = State::Calling { call, limit, end, upload };
-        Self { state, shared }
+        Self { state, shared, secret }
     }
 
     pub(super) fn answered(response: Response<Bytes>, shared: Arc<Shared<R>>) -> Self {
         let state = State::Answered { response: Some(response) };
-        Self { state, shared }
+        Self { state, shared, secret: None }
     }
 }
 
@@ -82,13 +90,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let secret = this.secret.as_ref();
         loop {
             let own = match this.state.as_mut().project() {
                 StateProj::Calling { call, limit, end, upload } => match call.poll(cx) {
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
                         let Some(replaced) = this.shared.replaced(&head) else {
-                            return Poll::Ready(Ok(this.shared.passed(head, body, *end)));
+                            return Poll::Ready(Ok(this.shared.passed(head, body, *end, secret)));
                         };
                         this.state.set(State::Replacing {
                             excerpt: Excerpt::new(body),
@@ -96,7 +105,7 @@ where
                         });
                         continue;
                     }
-                    Poll::Ready(Err(error)) => this.shared.failure(&*error.into(), upload),
+                    Poll::Ready(Err(error)) => this.shared.failure(&*error.into(), upload, secret),
                     Poll::Pending => {
                         let fault = ready!(late(limit, *end, upload, &this.shared.timeouts, cx));
                         this.shared.fault(fault)
@@ -105,7 +114,7 @@ where
                 StateProj::Replacing { excerpt, replaced } => {
                     let text = ready!(excerpt.poll(cx));
                     let replaced = replaced.take().expect("polled after completion");
-                    this.shared.replacement(replaced, &text)
+                    this.shared.replacement(replaced, &text, secret)
                 }
                 StateProj::Answered { response } => {
                     response.take().expect("polled after completion")

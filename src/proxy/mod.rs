@@ -26,6 +26,7 @@ mod coding;
 mod connection;
 #[cfg(feature = "client")]
 mod connector;
+mod credential;
 mod error;
 mod excerpt;
 #[cfg(feature = "client")]
@@ -58,6 +59,7 @@ pub use client::{
     ClientError, ClientOptions, UpstreamBody, UpstreamCall, UpstreamClient, upstream_client,
     upstream_client_over,
 };
+pub use credential::UpstreamCredential;
 pub use error::ConnectError;
 pub use future::ResponseFuture;
 pub use headers::{HeaderRules, TrustedPeer};

@@ -6,13 +6,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    ProxyBody, ProxyRules, RequestBody, ResponseFuture, Timeouts, UpstreamBase, error::BoxError,
-    error::ConnectError, secret::Secret, shared::Shared, upload::Upload,
+    ProxyBody, ProxyRules, RequestBody, ResponseFuture, Timeouts, UpstreamBase, UpstreamCredential,
+    error::BoxError, error::ConnectError, shared::Shared, upload::Upload,
 };
 use crate::error::{ProblemJson, Reject};
 
@@ -70,7 +70,6 @@ impl<T> UpstreamProxyService<T> {
                 base,
                 mount: "".into(),
                 credential: None,
-                secret: None,
                 rules: ProxyRules::new(),
                 timeouts: Timeouts::new(),
                 reject: ProblemJson,
@@ -92,13 +91,11 @@ impl<T, R: Clone> UpstreamProxyService<T, R> {
     /// Its secret part is masked in 4xx answers that pass through, and a header or trailer that holds
     /// it is dropped from every answer. To be searched, a 4xx answer in gzip is decoded; one in any other
     /// `Content-Encoding` is replaced by one of the same status with code `upstream_refused`.
+    ///
+    /// To be able to replace it later, keep a clone of the [`UpstreamCredential`].
     #[must_use]
-    pub fn credential(self, mut authorization: HeaderValue) -> Self {
-        authorization.set_sensitive(true);
-        self.with(|shared| {
-            shared.secret = Secret::of(&authorization);
-            shared.credential = Some(authorization);
-        })
+    pub fn credential(self, authorization: impl Into<UpstreamCredential>) -> Self {
+        self.with(|shared| shared.credential = Some(authorization.into()))
     }
 
     /// Which headers travel and which answers are replaced.
@@ -124,7 +121,6 @@ impl<T, R: Clone> UpstreamProxyService<T, R> {
                 base: shared.base,
                 mount: shared.mount,
                 credential: shared.credential,
-                secret: shared.secret,
                 rules: shared.rules,
                 timeouts: shared.timeouts,
                 reject,
@@ -164,17 +160,21 @@ where
         let shared = Arc::clone(&self.shared);
         if let Some(error) = self.not_ready.take() {
             let error = ConnectError::new(error);
-            let answer = shared.failure(&error, &Upload::new());
+            let secret = shared.credential.as_ref().and_then(|credential| credential.get().1);
+            let answer = shared.failure(&error, &Upload::new(), secret.as_ref());
             return ResponseFuture::answered(answer, shared);
         }
         let (mut head, body) = request.into_parts();
-        if let Err(rejection) = shared.prepare(&mut head, &body) {
-            let answer = shared.refusal(*rejection);
-            return ResponseFuture::answered(answer, shared);
-        }
+        let secret = match shared.prepare(&mut head, &body) {
+            Ok(secret) => secret,
+            Err(rejection) => {
+                let answer = shared.refusal(*rejection);
+                return ResponseFuture::answered(answer, shared);
+            }
+        };
         let (body, upload) = RequestBody::new(body, &shared.rules.request);
         let call = self.transport.call(Request::from_parts(head, body));
-        ResponseFuture::calling(call, upload, shared)
+        ResponseFuture::calling(call, upload, shared, secret)
     }
 }
 

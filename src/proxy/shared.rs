@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{
     ProxyBody, ProxyRules, RequestTarget, TargetError, Timeouts, UpstreamBase,
     coding::{self, Coding, Gunzip},
+    credential::UpstreamCredential,
     error::{Chain, faulty, rejection, transport_fault},
     framing,
     headers::{has_hop_by_hop, remove_where, strip_hop_by_hop},
@@ -36,8 +37,7 @@ use crate::{
 pub(super) struct Shared<R> {
     pub(super) base: UpstreamBase,
     pub(super) mount: Box<str>,
-    pub(super) credential: Option<HeaderValue>,
-    pub(super) secret: Option<Secret>,
+    pub(super) credential: Option<UpstreamCredential>,
     pub(super) rules: ProxyRules,
     pub(super) timeouts: Timeouts,
     pub(super) reject: R,
@@ -66,11 +66,13 @@ impl<R: Reject> Shared<R> {
     /// but refuses an HTTP/2 request on an HTTP/1 connection. The client's `Host` goes; where none is
     /// put in its place, the transport derives it from the address. The extensions stay behind, as
     /// they belong to the layers of this side and may hold secrets.
+    ///
+    /// Returns what must not stand in the answer.
     pub(super) fn prepare(
         &self,
         head: &mut request::Parts,
         body: &impl Body,
-    ) -> Result<(), Box<Rejection>> {
+    ) -> Result<Option<Secret>, Box<Rejection>> {
         let target = RequestTarget::of(head).map_err(unsent)?;
         if has_hop_by_hop(&head.headers) {
             upgrade::check(&head.headers).map_err(unsent)?;
@@ -86,8 +88,11 @@ impl<R: Reject> Shared<R> {
             Some(host) => head.headers.insert(header::HOST, host.clone()),
             None => head.headers.remove(header::HOST),
         };
+        let mut secret = None;
         if let Some(credential) = &self.credential {
-            head.headers.insert(header::AUTHORIZATION, credential.clone());
+            let authorization;
+            (authorization, secret) = credential.get();
+            head.headers.insert(header::AUTHORIZATION, authorization);
         }
         if self.rules.identity_only {
             let identity = HeaderValue::from_static("identity");
@@ -99,7 +104,7 @@ impl<R: Reject> Shared<R> {
             let chunked = HeaderValue::from_static("chunked");
             head.headers.insert(header::TRANSFER_ENCODING, chunked);
         }
-        Ok(())
+        Ok(secret)
     }
 
     /// The answer to a request that is not sent.
@@ -118,12 +123,13 @@ impl<R: Reject> Shared<R> {
         })
     }
 
-    /// The upstream's answer as the client gets it, until `end`.
+    /// The upstream's answer as the client gets it, until `end`, without the secret.
     pub(super) fn passed<B: Body>(
         &self,
         mut head: Parts,
         body: B,
         end: Option<Instant>,
+        secret: Option<&Secret>,
     ) -> Response<ProxyBody<B>> {
         head.version = Version::HTTP_11;
         head.extensions = Extensions::new();
@@ -133,12 +139,10 @@ impl<R: Reject> Shared<R> {
         head.headers.remove(header::TE);
         framing::name_one_length(&mut head.headers);
         self.rules.response.apply(&mut head.headers);
-        let secret = self.secret.as_ref();
         if let Some(secret) = secret {
             remove_where(&mut head.headers, |_, value| secret.is_in(value.as_bytes()));
         }
-        let secret = secret.filter(|_| head.status.is_client_error());
-        let mask = match secret {
+        let mask = match secret.filter(|_| head.status.is_client_error()) {
             Some(secret) if !body.is_end_stream() => match coding {
                 Coding::Identity => Some(Mask::new(secret.clone(), None)),
                 Coding::Gzip => Some(Mask::new(secret.clone(), Some(Gunzip::new()))),
@@ -150,8 +154,7 @@ impl<R: Reject> Shared<R> {
             coding::forget(&mut head.headers);
         }
         let body = IdleTimeout::new(body, self.timeouts.idle).until(end);
-        let rules =
-            TrailerRules { headers: self.rules.response.clone(), secret: self.secret.clone() };
+        let rules = TrailerRules { headers: self.rules.response.clone(), secret: secret.cloned() };
         Response::from_parts(head, ResponseBody::passed(PassedBody::new(body, mask, rules)))
     }
 
@@ -169,11 +172,16 @@ impl<R: Reject> Shared<R> {
     }
 
     /// The answer in place of one that the upstream gave; `text` is how its body began.
-    pub(super) fn replacement(&self, replaced: Replaced, text: &[u8]) -> Response<Bytes> {
+    pub(super) fn replacement(
+        &self,
+        replaced: Replaced,
+        text: &[u8],
+        secret: Option<&Secret>,
+    ) -> Response<Bytes> {
         tracing::warn!(
             fault = replaced.fault.code(),
             status = replaced.status.as_u16(),
-            text = ?self.readable(if replaced.coded { b"" } else { text }),
+            text = ?readable(if replaced.coded { b"" } else { text }, secret),
             "an answer of the upstream was replaced",
         );
         let mut rejection = rejection(replaced.fault, Some(replaced.status));
@@ -199,26 +207,27 @@ impl<R: Reject> Shared<R> {
         &self,
         error: &(dyn Error + 'static),
         upload: &Upload,
+        secret: Option<&Secret>,
     ) -> Response<Bytes> {
         if let Some(fault) = upload.fault() {
             return self.fault(fault);
         }
         let fault = transport_fault(error);
-        let text = self.readable(Chain(error).to_string().as_bytes());
+        let text = readable(Chain(error).to_string().as_bytes(), secret);
         tracing::warn!(fault = fault.code(), error = text, "the upstream gave no answer");
         self.fault(fault)
     }
+}
 
-    /// Text for the log, without the credential.
-    fn readable(&self, text: &[u8]) -> String {
-        let mut text = text.to_vec();
-        if let Some(secret) = &self.secret {
-            secret.mask(&mut text);
-            // Where the text is cut, the credential may be, too.
-            text.truncate(text.len() - secret.begun(&text));
-        }
-        String::from_utf8_lossy(&text).into_owned()
+/// Text for the log, without the secret.
+fn readable(text: &[u8], secret: Option<&Secret>) -> String {
+    let mut text = text.to_vec();
+    if let Some(secret) = secret {
+        secret.mask(&mut text);
+        // Where the text is cut, the secret may be, too.
+        text.truncate(text.len() - secret.begun(&text));
     }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// How long the upstream asks to wait: `Retry-After` in seconds, or as a date (RFC 9110, section
@@ -253,24 +262,12 @@ impl<R> fmt::Debug for Shared<R> {
 #[cfg(test)]
 mod tests {
     use super::{super::headers::map_of, *};
-    use crate::error::ProblemJson;
 
     #[test]
     fn a_text_that_is_cut_within_the_credential_does_not_show_its_begin() {
-        let credential = HeaderValue::from_static("Bearer sk-sponsor-0123");
-        let shared = Shared {
-            base: "http://a".parse().unwrap(),
-            mount: "".into(),
-            secret: Secret::of(&credential),
-            credential: Some(credential),
-            rules: ProxyRules::new(),
-            timeouts: Timeouts::new(),
-            reject: ProblemJson,
-        };
-        assert_eq!(
-            shared.readable(b"bad sk-sponsor-0123, sk-sponsor-012"),
-            "bad ***************, "
-        );
+        let secret = Secret::of(&HeaderValue::from_static("Bearer sk-sponsor-0123"));
+        let text = readable(b"bad sk-sponsor-0123, sk-sponsor-012", secret.as_ref());
+        assert_eq!(text, "bad ***************, ");
     }
 
     #[test]
