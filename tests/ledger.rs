@@ -257,7 +257,8 @@ async fn act(
         _ => {
             let mut socket = TcpStream::connect(gateway).await.unwrap();
             let head = format!(
-                "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\
+                // A chat would be read whole first.
+                "POST /v1/files HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\
                  X-Upload: {number}\r\nContent-Length: 1000\r\n\r\n{{\"wish\""
             );
             socket.write_all(head.as_bytes()).await.unwrap();

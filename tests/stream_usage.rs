@@ -1,4 +1,4 @@
-//! `STREAM_USAGE=ask`: the usage of every streamed chat is known, and who did not ask for it does not
+//! `STREAM_USAGE=ask`, which is the default: the usage of every streamed chat is known, and who did not ask for it does not
 //! see it.
 
 mod common;
@@ -106,23 +106,18 @@ async fn usage_on_the_last_content_frame_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_changed_unless_it_is_set() {
+async fn nothing_is_changed_if_it_is_off() {
     let events = [CONTENT, USAGE, DONE].concat();
     let sent = events.clone();
     let upstream = Upstream::start(move |_| stream(full(sent.clone()))).await;
-    for command in [
-        GatewayCommand::at_noon(upstream.base_url()),
-        GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "off"),
-    ] {
-        let gateway = command.start();
-        let key = gateway.create_key(json!({})).await;
-        for client in [Client::http1(), Client::http2()] {
-            let answer = post(&client, &gateway, &key, ODD).await;
-            assert_eq!(answer.text(), events);
-            assert_eq!(answer.header("content-length"), events.len().to_string());
-            assert_eq!(upstream.last().body, ODD);
-            assert_eq!(upstream.last().headers["accept-encoding"], "identity");
-        }
+    let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "off").start();
+    let key = gateway.create_key(json!({})).await;
+    for client in [Client::http1(), Client::http2()] {
+        let answer = post(&client, &gateway, &key, ODD).await;
+        assert_eq!(answer.text(), events);
+        assert_eq!(answer.header("content-length"), events.len().to_string());
+        assert_eq!(upstream.last().body, ODD);
+        assert_eq!(upstream.last().headers["accept-encoding"], "identity");
     }
 }
 
@@ -297,4 +292,71 @@ async fn uploads_that_break_are_refused_as_ever() {
     let seen = upstream.last();
     assert_eq!(seen.body, format!("{{\"stream\":true{QUESTION}}}"));
     assert_eq!(seen.headers["transfer-encoding"], "chunked");
+}
+
+/// Posts a streamed chat as `curl -d` does, with no content type of one's own.
+async fn post_like_curl(gateway: &Gateway, key: &str) -> Answer {
+    let authorization = format!("Bearer {key}");
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ];
+    let url = gateway.url("/v1/chat/completions");
+    Client::http1().send(Method::POST, &url, &headers, ODD).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_asked_for_by_default_whatever_the_content_type_is_called() {
+    let upstream = Upstream::start(openai).await;
+    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let key = gateway.create_key(json!({})).await;
+    for _ in 0..3 {
+        assert_eq!(post_like_curl(&gateway, &key).await.text(), [CONTENT, DONE].concat());
+    }
+    assert_eq!(upstream.last().body, odd_asking());
+    assert_eq!(upstream.last().headers["content-type"], "application/x-www-form-urlencoded");
+    assert_eq!(gateway.usage(&key).await["tokens"]["total"], 3 * 18);
+}
+
+/// Refuses what it does not know, as some upstreams do.
+fn strict(request: Request<Bytes>) -> Response<StubBody> {
+    if !String::from_utf8_lossy(request.body()).contains("stream_options") {
+        return stream(full([CONTENT, DONE].concat()));
+    }
+    let body = r#"{"error":{"message":"Unrecognized request argument supplied: stream_options",
+        "type":"invalid_request_error","param":null,"code":null}}"#;
+    Response::builder()
+        .status(400)
+        .header(CONTENT_TYPE, "application/json")
+        .body(full(body))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_refuses_the_question_gets_the_original_for_the_same_unit() {
+    let upstream = Upstream::start(strict).await;
+    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let key = gateway.create_key(json!({"daily_limit": 10})).await;
+    for (client, calls) in [(Client::http1(), 2), (Client::http2(), 3), (Client::http1(), 4)] {
+        let answer = post(&client, &gateway, &key, ODD).await;
+        assert_eq!(answer.text(), [CONTENT, DONE].concat());
+        assert_eq!(upstream.count(), calls, "it is asked no more");
+        assert_eq!(upstream.last().body, ODD);
+    }
+    assert_eq!(gateway.used(&key).await, 3);
+    assert_eq!(gateway.usage(&key).await["requests"]["succeeded"], 3);
+    let notes = || gateway.printed().matches("upstream refused stream_options").count();
+    eventually("a line in the log", || async { notes() > 0 }).await;
+    assert_eq!(notes(), 1);
+
+    let asking = ODD.replace(
+        "\"stream\" :true",
+        "\"stream\" :true,\"stream_options\":{\"include_usage\":true}",
+    );
+    let refused = post(&Client::http1(), &gateway, &key, &asking).await;
+    assert_eq!((refused.status.as_u16(), upstream.count()), (400, 5), "who asks is refused");
+
+    gateway.restart();
+    post(&Client::http1(), &gateway, &key, ODD).await;
+    assert_eq!(upstream.count(), 7, "it is asked again after a start");
 }

@@ -1,6 +1,7 @@
 //! `StreamUsageLayer` alone: which requests it changes, and how bodies pass through it.
 
 mod answers;
+mod refusals;
 mod requests;
 mod scene;
 
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use http::Response;
 use tower::{Layer, ServiceExt};
-use tower_quota::openai::stream_usage::{StreamUsageLayer, UsageAsked};
+use tower_quota::openai::stream_usage::{IncludedBody, StreamUsageLayer, UsageAsked};
 
 use scene::{CONTENT, DONE, STREAMED, Script, USAGE, Upstream, chat, stream, text};
 
@@ -19,7 +20,7 @@ async fn halves_work_apart_with_a_layer_between() {
     let between = Arc::new(Mutex::new(None));
     let seen_between = between.clone();
     let inner = include.layer(Upstream::answering(stream(Script::text(&events))));
-    let inner = inner.map_response(move |answer: Response<Script>| {
+    let inner = inner.map_response(move |answer: Response<IncludedBody<Script>>| {
         let asked = answer.extensions().get::<UsageAsked>().copied();
         *seen_between.lock().unwrap() = asked;
         answer

@@ -62,18 +62,13 @@ async fn other_requests_pass_untouched() {
             Request::post("/v1/chat/completions/1").header("content-type", "application/json"),
             STREAMED,
         ),
-        (Request::post("/v1/chat/completions"), STREAMED),
-        (
-            Request::post("/v1/chat/completions").header("content-type", "application/jsonl"),
-            STREAMED,
-        ),
-        (Request::post("/v1/chat/completions").header("content-type", "text/plain"), STREAMED),
         (build().header("content-encoding", "gzip"), STREAMED),
         (build().header("content-encoding", "identity").header("content-encoding", "br"), STREAMED),
         (build(), CHANGED),
         (build(), r#"{"stream":false}"#),
         (build(), "{\"stream\":true"),
         (build(), ""),
+        (build(), "stream=true&model=m"),
     ] {
         let request =
             request.header("content-length", body.len()).header("accept-encoding", "gzip");
@@ -84,10 +79,29 @@ async fn other_requests_pass_untouched() {
         assert_eq!(passed.size_hint().exact(), Some(body.len() as u64));
         assert_eq!(text(passed).await, body);
     }
-    for kind in ["application/json; charset=utf-8", "Application/JSON"] {
-        let request = Request::post("/chat/completions").header("content-type", kind);
-        let request = request.header("content-encoding", "identity").body(Script::text(STREAMED));
-        assert_eq!(text(passed(request.unwrap()).await.1).await, CHANGED, "{kind}");
+}
+
+#[tokio::test]
+async fn json_is_changed_whatever_its_content_type_says() {
+    for kind in [
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "",
+    ] {
+        let mut request = chat(Script::text(STREAMED));
+        request.headers_mut().remove("content-type");
+        if !kind.is_empty() {
+            request.headers_mut().insert("content-type", HeaderValue::from_static(kind));
+        }
+        request.headers_mut().insert("content-encoding", HeaderValue::from_static("identity"));
+        let (head, body) = passed(request).await;
+        assert_eq!(
+            head.headers.get("content-type").map_or("", |kind| kind.to_str().unwrap()),
+            kind
+        );
+        assert_eq!(text(body).await, CHANGED, "{kind}");
     }
 }
 

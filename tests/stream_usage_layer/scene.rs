@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -81,18 +84,20 @@ impl Body for Script {
 /// A request as it was passed on.
 pub(crate) type Passed = (Parts, IncludedBody<Script>);
 
-/// Says this answer once, keeps the latest request, and panics when it is called without
+/// Says these answers, one after another, keeps the latest request, and panics when it is called without
 /// having been readied; its clones are not ready.
 #[derive(Default)]
 pub(crate) struct Upstream {
     ready: bool,
-    answer: Arc<Mutex<Option<Response<Script>>>>,
+    answers: Arc<Mutex<VecDeque<Response<Script>>>>,
     pub(crate) seen: Arc<Mutex<Option<Passed>>>,
+    pub(crate) calls: Arc<AtomicUsize>,
 }
 
 impl Clone for Upstream {
     fn clone(&self) -> Self {
-        Self { ready: false, answer: self.answer.clone(), seen: self.seen.clone() }
+        let (answers, seen) = (self.answers.clone(), self.seen.clone());
+        Self { ready: false, answers, seen, calls: self.calls.clone() }
     }
 }
 
@@ -109,13 +114,19 @@ impl Service<Request<IncludedBody<Script>>> for Upstream {
     fn call(&mut self, request: Request<IncludedBody<Script>>) -> Self::Future {
         assert!(std::mem::take(&mut self.ready), "called without having been readied");
         *self.seen.lock().unwrap() = Some(request.into_parts());
-        std::future::ready(Ok(self.answer.lock().unwrap().take().unwrap_or_default()))
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok(self.answers.lock().unwrap().pop_front().unwrap_or_default()))
     }
 }
 
 impl Upstream {
     pub(crate) fn answering(answer: Response<Script>) -> Self {
-        Self { answer: Arc::new(Mutex::new(Some(answer))), ..Self::default() }
+        Self::default().then(answer)
+    }
+
+    pub(crate) fn then(self, answer: Response<Script>) -> Self {
+        self.answers.lock().unwrap().push_back(answer);
+        self
     }
 }
 
@@ -142,7 +153,7 @@ pub(crate) async fn text(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) 
 }
 
 /// The answer as the client of a request that was changed gets it.
-pub(crate) async fn hidden(answer: Response<Script>) -> Response<HiddenBody<Script>> {
+pub(crate) async fn hidden(answer: Response<Script>) -> Response<HiddenBody<IncludedBody<Script>>> {
     let service = StreamUsageLayer::new().layer(Upstream::answering(answer));
     service.oneshot(chat(Script::text(STREAMED))).await.unwrap()
 }

@@ -68,7 +68,7 @@ pub(super) struct Arguments {
     /// Time limit between two pieces of a body [default: 120s]
     #[arg(long, env = "UPSTREAM_IDLE_TIMEOUT", hide_env_values = true, value_name = "TIME")]
     pub(super) upstream_idle_timeout: Option<String>,
-    /// Usage of streamed chats that do not ask for it: off, or ask (and hide it) [default: off]
+    /// Usage of streamed chats that do not ask for it: off, or ask (and hide it) [default: ask]
     #[arg(long, env = "STREAM_USAGE", hide_env_values = true, value_name = "WHAT")]
     pub(super) stream_usage: Option<String>,
     /// SQLite file, as a path or sqlite: URL; also SQLITE_PATH [default: quota.db]

@@ -117,7 +117,7 @@ impl Settings {
             public_url: Setting::new("PUBLIC_URL", &given.public_url).or("", values::public_url)?,
             upstream: Upstream::of(&given)?,
             stream_usage: Setting::new("STREAM_USAGE", &given.stream_usage)
-                .or("off", values::stream_usage)?,
+                .or("ask", values::stream_usage)?,
             database: database(&given)?,
             daily_limit: Setting::new("DAILY_REQ_LIMIT", &given.daily_req_limit)
                 .or("200", values::daily_limit)?,

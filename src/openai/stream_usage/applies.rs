@@ -2,7 +2,7 @@ use http::request::Parts;
 
 /// Says which requests may be changed. A closure `Fn(&Parts) -> bool` is one.
 pub trait AppliesTo {
-    /// Whether this request's body is one of a chat. Its method and content type are judged besides.
+    /// Whether this request's body is one of a chat. Its method, content coding and JSON are judged besides.
     fn applies_to(&self, request: &Parts) -> bool;
 }
 

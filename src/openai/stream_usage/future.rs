@@ -5,7 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -13,65 +13,132 @@ use tower_service::Service;
 use super::{
     HiddenBody, IncludedBody, UsageAsked,
     head::{change, fit_to_hidden, is_readable_stream},
-    included::ReadBody,
+    included::{OriginalBody, ReadBody},
+    service::Refused,
 };
 
 const OVER: &str = "polled after it was ready";
 
+/// How much of a refusal is read to see what it names.
+const MAX_REFUSAL: usize = 16 * 1024;
+
 pin_project! {
     /// Response future of [`IncludeUsage`](super::IncludeUsage).
-    pub struct IncludeUsageFuture<S, ReqBody>
+    pub struct IncludeUsageFuture<S, ReqBody, ResBody>
     where
         S: Service<Request<IncludedBody<ReqBody>>>,
         ReqBody: Body,
+        ResBody: Body,
     {
         #[pin]
-        state: State<S, S::Future, ReqBody>,
+        state: State<S, S::Future, ReqBody, ResBody>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, F, ReqBody>
+    enum State<S, F, ReqBody, ResBody>
     where
         ReqBody: Body,
+        ResBody: Body,
     {
-        // Larger than the other, and only chats come here.
+        // All but the calls are boxed: they are larger, and only chats come here.
         Reading { reading: Option<Box<Reading<S, ReqBody>>> },
-        Calling { #[pin] future: F, is_changed: bool },
+        Calling { #[pin] future: F, sent: Sent<S> },
+        // Reads an answer that may refuse the question.
+        Judging { judging: Option<Box<Judging<S, ResBody>>> },
+        // Waits for the inner service to take the original.
+        Resending { original: Option<Box<Original<S>>> },
     }
 }
 
 /// The readied inner service and the request that it will get.
 struct Reading<S, B: Body> {
     inner: S,
-    head: Parts,
+    head: request::Parts,
     body: ReadBody<B>,
     max_body: usize,
+    refused: Refused,
 }
 
-impl<S, ReqBody> IncludeUsageFuture<S, ReqBody>
+/// What the inner service was given.
+enum Sent<S> {
+    /// A request that is not ours to change.
+    Untouched,
+    /// A request that we have made to ask for usage.
+    Changed(Option<Box<Original<S>>>),
+    /// The original of one that was refused.
+    Original(Refused),
+}
+
+/// A request as it was before it was changed, and a service that would take it.
+struct Original<S> {
+    inner: S,
+    head: request::Parts,
+    body: OriginalBody,
+    refused: Refused,
+}
+
+struct Judging<S, B: Body> {
+    head: response::Parts,
+    body: ReadBody<B>,
+    original: Box<Original<S>>,
+}
+
+impl<S, ReqBody, ResBody> IncludeUsageFuture<S, ReqBody, ResBody>
 where
     S: Service<Request<IncludedBody<ReqBody>>>,
     ReqBody: Body,
+    ResBody: Body,
 {
     pub(super) fn calling(future: S::Future) -> Self {
-        Self { state: State::Calling { future, is_changed: false } }
+        Self { state: State::Calling { future, sent: Sent::Untouched } }
     }
 
-    pub(super) fn reading(inner: S, head: Parts, body: ReqBody, max_body: usize) -> Self {
-        let reading = Reading { inner, head, body: ReadBody::new(body), max_body };
+    pub(super) fn reading(
+        inner: S,
+        head: request::Parts,
+        body: ReqBody,
+        max_body: usize,
+        refused: Refused,
+    ) -> Self {
+        let reading = Reading { inner, head, body: ReadBody::new(body), max_body, refused };
         Self { state: State::Reading { reading: Some(Box::new(reading)) } }
     }
 }
 
-impl<S, ReqBody, ResBody> Future for IncludeUsageFuture<S, ReqBody>
+impl<S: Clone, B: Body> Reading<S, B> {
+    /// Calls the inner service, with a request that asks for usage if it can be made to.
+    fn call<ResBody>(self, is_whole: bool) -> State<S, S::Future, B, ResBody>
+    where
+        S: Service<Request<IncludedBody<B>>>,
+        ResBody: Body,
+    {
+        let Self { mut inner, mut head, mut body, refused, max_body: _ } = self;
+        let changed = if is_whole { body.include_usage() } else { None };
+        let sent = match changed {
+            None => Sent::Untouched,
+            Some((length, original)) => {
+                let (inner, head_before) = (inner.clone(), head.clone());
+                change(&mut head, length);
+                let original = Original { inner, head: head_before, body: original, refused };
+                Sent::Changed(Some(Box::new(original)))
+            }
+        };
+        let future = inner.call(Request::from_parts(head, IncludedBody::read(body)));
+        State::Calling { future, sent }
+    }
+}
+
+impl<S, ReqBody, ResBody> Future for IncludeUsageFuture<S, ReqBody, ResBody>
 where
-    S: Service<Request<IncludedBody<ReqBody>>, Response = Response<ResBody>>,
+    S: Service<Request<IncludedBody<ReqBody>>, Response = Response<ResBody>> + Clone,
     ReqBody: Body,
     ReqBody::Data: From<Bytes>,
+    ResBody: Body,
+    ResBody::Data: From<Bytes>,
 {
-    type Output = Result<Response<ResBody>, S::Error>;
+    type Output = Result<Response<IncludedBody<ResBody>>, S::Error>;
 
     /// # Panics
     ///
@@ -79,27 +146,51 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            match state.as_mut().project() {
+            let next = match state.as_mut().project() {
                 StateProj::Reading { reading: slot } => {
                     let reading = slot.as_mut().expect(OVER);
                     let is_whole = ready!(reading.body.poll_whole(reading.max_body, cx));
-                    let Reading { mut inner, mut head, mut body, .. } = *slot.take().expect(OVER);
-                    let length = if is_whole { body.include_usage() } else { None };
-                    if let Some(length) = length {
-                        change(&mut head, length);
-                    }
-                    let request = Request::from_parts(head, IncludedBody::read(body));
-                    let future = inner.call(request);
-                    state.set(State::Calling { future, is_changed: length.is_some() });
+                    let reading = *slot.take().expect(OVER);
+                    reading.call(is_whole)
                 }
-                StateProj::Calling { future, is_changed } => {
-                    let mut response = ready!(future.poll(cx))?;
-                    if *is_changed {
-                        response.extensions_mut().insert(UsageAsked);
+                StateProj::Calling { future, sent } => {
+                    let (mut head, body) = ready!(future.poll(cx))?.into_parts();
+                    match sent {
+                        Sent::Changed(original) if head.status.is_client_error() => {
+                            let original = original.take().expect(OVER);
+                            let body = ReadBody::new(body);
+                            let judging = Some(Box::new(Judging { head, body, original }));
+                            state.set(State::Judging { judging });
+                            continue;
+                        }
+                        Sent::Changed(_) => {
+                            head.extensions.insert(UsageAsked);
+                        }
+                        Sent::Original(refused) if head.status.is_success() => refused.set(),
+                        Sent::Original(_) | Sent::Untouched => {}
                     }
-                    return Poll::Ready(Ok(response));
+                    let body = IncludedBody::passed(body);
+                    return Poll::Ready(Ok(Response::from_parts(head, body)));
                 }
-            }
+                StateProj::Judging { judging: slot } => {
+                    let judging = slot.as_mut().expect(OVER);
+                    let _ = ready!(judging.body.poll_whole(MAX_REFUSAL, cx));
+                    let Judging { head, body, original } = *slot.take().expect(OVER);
+                    if !body.contains("stream_options") {
+                        let body = IncludedBody::read(body);
+                        return Poll::Ready(Ok(Response::from_parts(head, body)));
+                    }
+                    State::Resending { original: Some(original) }
+                }
+                StateProj::Resending { original: slot } => {
+                    ready!(slot.as_mut().expect(OVER).inner.poll_ready(cx))?;
+                    let Original { mut inner, head, body, refused } = *slot.take().expect(OVER);
+                    let body = IncludedBody::read(ReadBody::original(body));
+                    let future = inner.call(Request::from_parts(head, body));
+                    State::Calling { future, sent: Sent::Original(refused) }
+                }
+            };
+            state.set(next);
         }
     }
 }

@@ -15,10 +15,10 @@ const VOUCHERS: [HeaderName; 6] = [
     HeaderName::from_static("signature-input"),
 ];
 
-/// Whether a request with this head can be changed.
+/// Whether a request with this head can be changed. What it says of its content type does not matter:
+/// `curl -d` calls all a form, and what is no JSON stays as it is.
 pub(super) fn may_be_changed(head: &request::Parts) -> bool {
     head.method == Method::POST
-        && is_of(&head.headers, "application/json")
         && is_plain(&head.headers)
         && !VOUCHERS.iter().any(|name| head.headers.contains_key(name))
         // Several are for others to judge.

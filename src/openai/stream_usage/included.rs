@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use memchr::memmem;
 use pin_project_lite::pin_project;
 
 use super::edit::Edit;
@@ -14,7 +16,8 @@ use super::edit::Edit;
 type BodyFrame<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
 
 pin_project! {
-    /// A request's body: as it came, or asking for usage.
+    /// A body of which a part may have been read before it is handed on: a request's, to make it ask
+    /// for usage, or that of a response that may have refused the question.
     pub struct IncludedBody<B>
     where
         B: Body,
@@ -44,11 +47,17 @@ pub(super) struct ReadBody<B: Body> {
     pieces: VecDeque<Bytes>,
     /// What comes after that: trailers or an error.
     next: Option<BodyFrame<B>>,
-    // A body that was polled stays where it is.
-    rest: Pin<Box<B>>,
-    is_over: bool,
+    /// What is not read yet, unless all is. A body that was polled stays where it is.
+    rest: Option<Pin<Box<B>>>,
     /// How many bytes are left to hand on, if that was known before any was read. The rest cannot tell:
     /// some bodies claim to be empty once they have failed.
+    length: Option<u64>,
+}
+
+/// A request's body before it was changed.
+pub(super) struct OriginalBody {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
     length: Option<u64>,
 }
 
@@ -59,17 +68,29 @@ impl<B: Body> ReadBody<B> {
             pieces: VecDeque::new(),
             next: None,
             length: body.size_hint().exact(),
-            rest: Box::pin(body),
-            is_over: false,
+            rest: Some(Box::pin(body)),
+        }
+    }
+
+    /// The body as it was before the change.
+    pub(super) fn original(original: OriginalBody) -> Self {
+        let OriginalBody { data, trailers, length } = original;
+        Self {
+            read: Vec::new(),
+            pieces: VecDeque::from([data]),
+            next: trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            length,
+            rest: None,
         }
     }
 
     /// Reads on, to the end or until more than `most` bytes are there. Ready with whether all of it is.
     pub(super) fn poll_whole(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<bool> {
-        while !self.is_over && !self.rest.is_end_stream() {
-            match ready!(self.rest.as_mut().poll_frame(cx)).map(|frame| frame.map(Frame::into_data))
-            {
-                None => self.is_over = true,
+        while let Some(rest) = &mut self.rest
+            && !rest.is_end_stream()
+        {
+            match ready!(rest.as_mut().poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                None => self.rest = None,
                 Some(Ok(Ok(data))) => {
                     self.make_room(data.remaining(), most);
                     self.read.put(data);
@@ -79,7 +100,7 @@ impl<B: Body> ReadBody<B> {
                 }
                 Some(Ok(Err(trailers))) => {
                     self.next = Some(Ok(trailers));
-                    self.is_over = true;
+                    self.rest = None;
                 }
                 Some(Err(error)) => {
                     self.next = Some(Err(error));
@@ -100,21 +121,32 @@ impl<B: Body> ReadBody<B> {
         }
     }
 
-    /// Makes a body that was read to its end ask for usage, if it is to. Returns its new length then.
-    pub(super) fn include_usage(&mut self) -> Option<usize> {
+    /// Whether what was read has this text in it.
+    pub(super) fn contains(&self, text: &str) -> bool {
+        memmem::find(&self.read, text.as_bytes()).is_some()
+    }
+
+    /// Makes a body that was read to its end ask for usage, if it is to. Returns its new length then,
+    /// and the body as it was.
+    pub(super) fn include_usage(&mut self) -> Option<(usize, OriginalBody)> {
         let Edit { at, text } = Edit::of(&self.read)?;
         let mut before = Bytes::from(mem::take(&mut self.read));
+        let trailers = match &self.next {
+            Some(Ok(frame)) => frame.trailers_ref().cloned(),
+            _ => None,
+        };
+        let original = OriginalBody { data: before.clone(), trailers, length: self.length };
         let after = before.split_off(at.end);
         before.truncate(at.start);
         self.pieces.extend([before, Bytes::from_static(text.as_bytes()), after]);
         let length = self.pieces.iter().map(Bytes::len).sum();
         self.length = self.length.map(|_| length as u64);
-        Some(length)
+        Some((length, original))
     }
 
     fn is_end_stream(&self) -> bool {
         let is_read = self.pieces.is_empty() && self.next.is_none();
-        is_read && (self.is_over || self.rest.is_end_stream())
+        is_read && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -131,10 +163,12 @@ where
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<BodyFrame<B>>> {
         let frame = if let Some(piece) = self.pieces.pop_front() {
             Some(Ok(Frame::data(piece.into())))
-        } else if self.next.is_some() || self.is_over {
-            self.next.take()
+        } else if let Some(next) = self.next.take() {
+            Some(next)
+        } else if let Some(rest) = &mut self.rest {
+            ready!(rest.as_mut().poll_frame(cx))
         } else {
-            ready!(self.rest.as_mut().poll_frame(cx))
+            None
         };
         if let (Some(length), Some(Ok(frame))) = (&mut self.length, &frame) {
             let bytes = frame.data_ref().map_or(0, Buf::remaining);

@@ -2,7 +2,10 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{ChatCompletions, HideUsage, IncludeUsage, service::Shared};
+use super::{
+    ChatCompletions, HideUsage, IncludeUsage,
+    service::{Refused, Shared},
+};
 
 /// Asks for the usage of streamed chats and hides it from clients that did not. See the
 /// [module](super) for its rules.
@@ -22,7 +25,8 @@ pub struct HideUsageLayer(());
 impl StreamUsageLayer {
     /// For chat completions in bodies of at most 1 MiB.
     pub fn new() -> Self {
-        Self::from_shared(Shared { applies: ChatCompletions, max_body: 1 << 20 })
+        let (applies, refused) = (ChatCompletions, Refused::default());
+        Self::from_shared(Shared { applies, max_body: 1 << 20, refused })
     }
 }
 
@@ -66,8 +70,8 @@ impl<A: Clone> StreamUsageLayer<A> {
     /// Applies to other requests.
     #[must_use]
     pub fn applies_to<A2>(self, applies: A2) -> StreamUsageLayer<A2> {
-        let Shared { max_body, .. } = Arc::unwrap_or_clone(self.include.shared);
-        StreamUsageLayer::from_shared(Shared { applies, max_body })
+        let Shared { applies: _, max_body, refused } = Arc::unwrap_or_clone(self.include.shared);
+        StreamUsageLayer::from_shared(Shared { applies, max_body, refused })
     }
 
     /// Reads bodies of at most so many bytes; longer ones pass untouched.

@@ -5,10 +5,10 @@
 //!
 //! # Rules for the request
 //!
-//! - Changed is a `POST` with JSON (`application/json`, no content coding) to what [`AppliesTo`] says,
-//!   by default chat completions, whose top-level object has `"stream":true` and does not ask for usage:
-//!   `stream_options` is missing, null, or an object in which `include_usage` is missing, null or
-//!   false.
+//! - Changed is a `POST` with JSON (of any content type, with no content coding) to what [`AppliesTo`]
+//!   says, by default chat completions, whose top-level object has `"stream":true` and does not ask for
+//!   usage: `stream_options` is missing, null, or an object in which `include_usage` is missing, null
+//!   or false.
 //! - Only that member is put in. Every other byte stays, and the framing too: `Content-Length` is
 //!   told anew where it was told, and a chunked body stays chunked.
 //! - A request stays as it is if a field vouches for its bytes (`Content-Digest`, `Repr-Digest`,
@@ -20,6 +20,10 @@
 //!   untouched: what was read first, then the rest as it comes. How long its sender may take is for
 //!   the body itself to limit. One that breaks off passes as far as it came, and then breaks off.
 //! - A changed request says `Accept-Encoding: identity`, as nothing can be taken out of a coded answer.
+//! - If a changed request is answered by a 4xx whose body names `stream_options` within its first 16 KiB,
+//!   the inner service gets the original instead, once, and its answer counts. If that succeeds, no
+//!   request is changed any more by this layer and its clones, which is logged once. The original is kept
+//!   until the head of the answer is there.
 //!
 //! # Rules for the answer
 //!

@@ -1,6 +1,9 @@
 use std::{
     fmt, mem,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -30,6 +33,25 @@ pub struct HideUsage<S> {
 pub(super) struct Shared<A> {
     pub(super) applies: A,
     pub(super) max_body: usize,
+    pub(super) refused: Refused,
+}
+
+/// Whether the upstream has refused to be asked for usage.
+#[derive(Clone, Default)]
+pub(super) struct Refused(Arc<AtomicBool>);
+
+impl Refused {
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set(&self) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "upstream refused stream_options: streams are not asked for usage until the next start"
+            );
+        }
+    }
 }
 
 impl<S, A, ReqBody, ResBody> Service<Request<ReqBody>> for IncludeUsage<S, A>
@@ -38,10 +60,12 @@ where
     A: AppliesTo,
     ReqBody: Body,
     ReqBody::Data: From<Bytes>,
+    ResBody: Body,
+    ResBody::Data: From<Bytes>,
 {
-    type Response = Response<ResBody>;
+    type Response = Response<IncludedBody<ResBody>>;
     type Error = S::Error;
-    type Future = IncludeUsageFuture<S, ReqBody>;
+    type Future = IncludeUsageFuture<S, ReqBody, ResBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -49,17 +73,18 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let max_body = self.shared.max_body;
-        let is_read = self.shared.applies.applies_to(&head)
+        let Shared { max_body, refused, .. } = &*self.shared;
+        let is_read = !refused.get()
+            && self.shared.applies.applies_to(&head)
             && may_be_changed(&head)
-            && body.size_hint().lower() <= max_body as u64;
+            && body.size_hint().lower() <= *max_body as u64;
         if !is_read {
             let request = Request::from_parts(head, IncludedBody::passed(body));
             return IncludeUsageFuture::calling(self.inner.call(request));
         }
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        IncludeUsageFuture::reading(inner, head, body, max_body)
+        IncludeUsageFuture::reading(inner, head, body, *max_body, refused.clone())
     }
 }
 
