@@ -21,6 +21,7 @@ mod logging;
 mod ops;
 mod patience;
 mod refusals;
+mod reload;
 mod request_log;
 mod route;
 mod router;
@@ -46,6 +47,7 @@ use tower_quota::{
         OpenAiErrors,
         stream_usage::{AppliesTo, ChatCompletions, StreamUsageLayer},
     },
+    proxy::UpstreamCredential,
     quota::DailyQuotaLayer,
     store::sqlite::{SqliteOptions, SqliteStore},
     usage::{UsageRecorderLayer, usage_service},
@@ -55,6 +57,7 @@ use announce::Announcement;
 use background_writer::BackgroundWriter;
 use edge::edge;
 use ops::Ops;
+use reload::{Hangup, Reload};
 use router::Router;
 use server::{Draining, Limits};
 use settings::{BadSetting, Settings, ShownSetting, StreamUsage};
@@ -107,6 +110,7 @@ async fn run(
     stderr: &BackgroundWriter,
 ) -> Result<(), BoxError> {
     logging::start(settings.log, stderr.clone());
+    let hangup = Hangup::catch()?;
     let figures = telemetry::start()?;
     let store = SqliteOptions::new(&settings.database)
         .calendar(settings.calendar.clone())
@@ -115,7 +119,7 @@ async fn run(
         .retention_days(settings.retention_days);
     let store = SqliteStore::open(store).map_err(|error| BadSetting::new("DATABASE_URL", error))?;
 
-    let (admin_tokens, made_token) = match settings.admin_tokens {
+    let (admin_tokens, made_token) = match settings.admin_tokens.value {
         Some(tokens) => (tokens, None),
         None => {
             let (tokens, token) = AdminTokens::generate();
@@ -127,7 +131,13 @@ async fn run(
     } else {
         settings.upstream.base_url.clone()
     };
-    let upstream = Upstream { base: base_url.clone(), settings: &settings.upstream };
+    let credential = settings.upstream.api_key.value.clone().map(UpstreamCredential::new);
+    let reload = Reload {
+        admin_tokens: settings.admin_tokens.file.map(|file| (file, admin_tokens.clone())),
+        upstream_credential: settings.upstream.api_key.file.clone().zip(credential.clone()),
+    };
+    let has_upstream_key = settings.demo || credential.is_some();
+    let upstream = Upstream { base: base_url.clone(), settings: &settings.upstream, credential };
 
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
@@ -190,7 +200,7 @@ async fn run(
         database: &settings.database.display().to_string(),
         time_zone: settings.calendar.time_zone(),
         admin_token: made_token.as_deref(),
-        has_upstream_key: settings.demo || settings.upstream.api_key.is_some(),
+        has_upstream_key,
     }
     .print(stdout);
 
@@ -198,11 +208,13 @@ async fn run(
     let limits = Limits {
         connections: settings.max_connections,
         client: settings.client_timeout,
+        shutdown_delay: settings.shutdown_delay,
         shutdown: settings.shutdown_grace,
     };
     let left = tokio::select! {
         served = server::serve(listener, service, draining, limits) => served?,
         never = telemetry::keep_up(figures) => match never {},
+        never = hangup.reload(reload) => match never {},
     };
     settings.drain.finish(left).await;
     store.close().await?;

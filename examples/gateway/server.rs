@@ -21,7 +21,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
@@ -74,11 +74,14 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// How long a client may keep the server waiting.
     pub(crate) client: Duration,
-    /// How long running answers may take once the process is to end.
+    /// How long connections are still accepted once the process is to end.
+    pub(crate) shutdown_delay: Duration,
+    /// How long running answers may take after that.
     pub(crate) shutdown: Duration,
 }
 
-/// Serves until SIGTERM or SIGINT, then lets running answers finish. A second signal ends that.
+/// Serves until SIGTERM or SIGINT, then lets running answers finish. A further signal cuts short what
+/// is waited for: the delay, then the answers.
 /// Returns what is left of the time for it.
 pub(crate) async fn serve<S, B>(
     listener: TcpListener,
@@ -94,14 +97,14 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::catch()?;
     let streams = Streams::default();
     let builder = builder(streams.clone());
     let (shut_down, shutdown) = watch::channel(false);
     let places = Arc::new(Semaphore::new(limits.connections));
     let open = telemetry::Connections::new();
     let mut tasks = JoinSet::new();
+    let mut closing = Box::pin(closing(&mut signals, &draining, limits.shutdown_delay));
     loop {
         tokio::select! {
             Some(_) = tasks.join_next() => {}
@@ -117,27 +120,58 @@ where
                 }
                 Err(error) => wait_after(&error).await,
             },
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = &mut closing => break,
         }
     }
+    drop(closing);
     drop(listener);
-    draining.begin();
     let begun = Instant::now();
-    tracing::info!(connections = tasks.len(), "shutting down");
+    tracing::info!(connections = tasks.len(), "listener closed: answers that run may finish");
     shut_down.send_replace(true);
     tokio::select! {
         () = ended(&mut tasks) => {}
         () = tokio::time::sleep(limits.shutdown) => {
             tracing::warn!("some answers did not finish in time");
         }
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.next() => {}
     }
     // What is left is cut here, so that its end is recorded before the store is closed.
     tasks.shutdown().await;
     streams.shutdown().await;
     Ok(limits.shutdown.saturating_sub(begun.elapsed()))
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Returns when the listener is to be closed: `delay` after a signal, or at the second one.
+async fn closing(signals: &mut Signals, draining: &Draining, delay: Duration) {
+    signals.next().await;
+    draining.begin();
+    tracing::info!(?delay, "shutting down: /readyz says so, then the listener closes");
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = signals.next() => {}
+    }
 }
 
 /// Waits for the end of all of them.

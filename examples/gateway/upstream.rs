@@ -11,7 +11,7 @@ use tower_quota::{
     openai::{OpenAiErrors, proxy_rules},
     proxy::{
         CachedGet, ClientOptions, RequestBody, Timeouts, UpstreamBase, UpstreamClient,
-        UpstreamProxyService, upstream_client,
+        UpstreamCredential, UpstreamProxyService, upstream_client,
     },
 };
 
@@ -24,6 +24,7 @@ type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>, OpenAiError
 pub(crate) struct Upstream<'a> {
     pub(crate) base: UpstreamBase,
     pub(crate) settings: &'a settings::Upstream,
+    pub(crate) credential: Option<UpstreamCredential>,
 }
 
 impl Upstream<'_> {
@@ -40,8 +41,8 @@ impl Upstream<'_> {
             .rules(proxy_rules())
             .timeouts(timeouts)
             .reject(OpenAiErrors);
-        Ok(match &self.settings.api_key {
-            Some(key) => proxy.credential(HeaderValue::try_from(format!("Bearer {key}"))?),
+        Ok(match &self.credential {
+            Some(credential) => proxy.credential(credential.clone()),
             None => proxy,
         })
     }

@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     /// Opens /admin; several, comma-separated, while rotating [default: a random one, printed]
     #[arg(long, env = "ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) admin_token: Option<String>,
-    /// File that holds ADMIN_TOKEN
+    /// File that holds ADMIN_TOKEN, a token a line; read again on SIGHUP
     #[arg(long, env = "ADMIN_TOKEN_FILE", hide_env_values = true, value_name = "PATH")]
     pub(super) admin_token_file: Option<String>,
     /// Networks that may use /admin, as CIDR [default: any]
@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     pub(super) upstream_api_key: Option<String>,
     #[arg(long, env = "DEEPSEEK_API_KEY", hide_env_values = true, hide = true)]
     pub(super) deepseek_api_key: Option<String>,
-    /// File that holds UPSTREAM_API_KEY; also DEEPSEEK_API_KEY_FILE
+    /// File that holds UPSTREAM_API_KEY, read again on SIGHUP; also DEEPSEEK_API_KEY_FILE
     #[arg(long, env = "UPSTREAM_API_KEY_FILE", hide_env_values = true, value_name = "PATH")]
     pub(super) upstream_api_key_file: Option<String>,
     #[arg(long, env = "DEEPSEEK_API_KEY_FILE", hide_env_values = true, hide = true)]
@@ -121,7 +121,10 @@ pub(super) struct Arguments {
     /// Threads that serve requests; 0 is one a core, and just one on up to two cores [default: 0]
     #[arg(long, env = "WORKER_THREADS", hide_env_values = true, value_name = "NUMBER")]
     pub(super) worker_threads: Option<String>,
-    /// How long running answers may take to finish at shutdown [default: 30s]
+    /// How long /readyz says 503 at shutdown before the listener closes; longer than a balancer takes to see it [default: 0s]
+    #[arg(long, env = "SHUTDOWN_DELAY", hide_env_values = true, value_name = "TIME")]
+    pub(super) shutdown_delay: Option<String>,
+    /// How long running answers may take to finish after that [default: 30s]
     #[arg(long, env = "SHUTDOWN_GRACE", hide_env_values = true, value_name = "TIME")]
     pub(super) shutdown_grace: Option<String>,
     /// What is logged, as tracing directives [default: info]

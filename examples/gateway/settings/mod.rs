@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use ipnet::IpNet;
 use tower_quota::{
     admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
@@ -23,11 +24,13 @@ use tracing_subscriber::EnvFilter;
 use arguments::{Arguments, Command};
 pub(crate) use arguments::{Import, ShownSetting};
 use setting::Setting;
+pub(crate) use setting::{Secret, SecretFile};
 
 /// All that can be set.
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
-    pub(crate) admin_tokens: Option<AdminTokens>,
+    /// A random token is made where there is none.
+    pub(crate) admin_tokens: Secret<AdminTokens>,
     pub(crate) admin_allow: Vec<IpNet>,
     pub(crate) audit_reads: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -46,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) client_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) worker_threads: NonZeroUsize,
+    pub(crate) shutdown_delay: Duration,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: LogSettings,
     pub(crate) demo: bool,
@@ -58,7 +62,7 @@ pub(crate) struct Settings {
 /// The sponsor's API.
 pub(crate) struct Upstream {
     pub(crate) base_url: UpstreamBase,
-    pub(crate) api_key: Option<String>,
+    pub(crate) api_key: Secret<HeaderValue>,
     pub(crate) connect_timeout: Duration,
     pub(crate) head_timeout: Duration,
     pub(crate) idle_timeout: Duration,
@@ -139,6 +143,8 @@ impl Settings {
                 .or("0", values::max_connections)?,
             worker_threads: Setting::new("WORKER_THREADS", &given.worker_threads)
                 .or("0", values::worker_threads)?,
+            shutdown_delay: Setting::new("SHUTDOWN_DELAY", &given.shutdown_delay)
+                .or("0s", values::duration)?,
             shutdown_grace: Setting::new("SHUTDOWN_GRACE", &given.shutdown_grace)
                 .or("30s", values::duration)?,
             log: LogSettings {
@@ -177,9 +183,8 @@ impl Upstream {
     }
 }
 
-/// The admin tokens, or `None` if a random one is to be made. Unlike elsewhere, an empty variable
-/// is no unset one: who wrote it meant to set a token.
-fn admin_tokens(given: &Arguments) -> Result<Option<AdminTokens>, BadSetting> {
+/// Unlike elsewhere, an empty variable is no unset one: who wrote it meant to set a token.
+fn admin_tokens(given: &Arguments) -> Result<Secret<AdminTokens>, BadSetting> {
     if let Some(text) = &given.admin_token {
         values::tokens(text).map_err(|expected| BadSetting::new("ADMIN_TOKEN", expected))?;
     }

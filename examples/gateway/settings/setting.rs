@@ -1,6 +1,35 @@
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use super::BadSetting;
+
+/// A secret that stands in a variable or in a file.
+pub(crate) struct Secret<T> {
+    pub(crate) value: Option<T>,
+    pub(crate) file: Option<SecretFile<T>>,
+}
+
+/// A file that holds a secret, and may be read again.
+#[derive(Clone)]
+pub(crate) struct SecretFile<T> {
+    /// The variable that names the file.
+    pub(crate) name: &'static str,
+    path: PathBuf,
+    parse: fn(&str) -> Result<T, String>,
+}
+
+impl<T> SecretFile<T> {
+    /// Reads the file, from which nothing is shown.
+    pub(crate) fn read(&self) -> Result<T, BadSetting> {
+        let text = fs::read_to_string(&self.path).map_err(|error| {
+            let path = &self.path;
+            let expected = format!("expected a readable text file, got {path:?} ({error})");
+            BadSetting::new(self.name, expected)
+        })?;
+        // Some editors begin a file with a byte order mark.
+        let text = text.trim_start_matches('\u{feff}').trim();
+        (self.parse)(text).map_err(|expected| BadSetting::new(self.name, expected))
+    }
+}
 
 /// One variable and its text, if it is set.
 pub(super) struct Setting<'a> {
@@ -52,19 +81,16 @@ impl<'a> Setting<'a> {
     pub(super) fn or_file<T>(
         self,
         file: Setting<'_>,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, BadSetting> {
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Result<Secret<T>, BadSetting> {
         let Some(path) = file.text else {
-            return self.secret(parse);
+            return Ok(Secret { value: self.secret(parse)?, file: None });
         };
         if self.text.is_some() {
             let both = format!("set either {} or {}, not both", self.name, file.name);
             return Err(BadSetting::new(file.name, both));
         }
-        let text = fs::read_to_string(path).map_err(|error| {
-            let expected = format!("expected a readable text file, got {path:?} ({error})");
-            BadSetting::new(file.name, expected)
-        })?;
-        parse(text.trim()).map(Some).map_err(|expected| BadSetting::new(file.name, expected))
+        let file = SecretFile { name: file.name, path: path.into(), parse };
+        Ok(Secret { value: Some(file.read()?), file: Some(file) })
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tower_quota::{
@@ -39,18 +39,22 @@ pub(super) fn port(text: &str) -> Value<u16> {
         .ok_or_else(|| "expected a number from 0 to 65535".to_owned())
 }
 
+/// Tokens that commas separate, or lines.
 pub(super) fn tokens(text: &str) -> Value<AdminTokens> {
-    AdminTokens::parse(text).map_err(|error| {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    AdminTokens::parse(&lines.join(",")).map_err(|error| {
         format!("expected comma-separated secrets of at least 16 visible characters ({error})")
     })
 }
 
-pub(super) fn upstream_api_key(text: &str) -> Value<String> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected a key of visible ASCII characters".to_owned())
-    }
+/// The `Authorization` that presents the key to the upstream.
+pub(super) fn upstream_api_key(text: &str) -> Value<HeaderValue> {
+    let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let authorization = is_key.then(|| HeaderValue::try_from(format!("Bearer {text}")).ok());
+    let mut authorization =
+        authorization.flatten().ok_or("expected a key of visible ASCII characters")?;
+    authorization.set_sensitive(true);
+    Ok(authorization)
 }
 
 pub(super) fn networks(text: &str) -> Value<Vec<IpNet>> {

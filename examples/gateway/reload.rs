@@ -1,0 +1,58 @@
+//! SIGHUP: the files of tokens and keys are read again. `.env` is not.
+
+use std::{convert::Infallible, io};
+
+use http::HeaderValue;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::spawn_blocking,
+};
+use tower_quota::{admin::AdminTokens, proxy::UpstreamCredential};
+
+use crate::settings::SecretFile;
+
+/// SIGHUP, which ends the process no more once this was made.
+pub(crate) struct Hangup(Signal);
+
+/// What is replaced when its file is read again.
+pub(crate) struct Reload {
+    pub(crate) admin_tokens: Option<(SecretFile<AdminTokens>, AdminTokens)>,
+    pub(crate) upstream_credential: Option<(SecretFile<HeaderValue>, UpstreamCredential)>,
+}
+
+impl Hangup {
+    pub(crate) fn catch() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Reads the files at each signal, for ever.
+    pub(crate) async fn reload(mut self, reload: Reload) -> Infallible {
+        let Reload { admin_tokens, upstream_credential } = reload;
+        loop {
+            self.0.recv().await;
+            tracing::info!("SIGHUP: reading token and key files");
+            if let Some((file, tokens)) = &admin_tokens {
+                read(file, |new| tokens.replace(&new)).await;
+            }
+            if let Some((file, credential)) = &upstream_credential {
+                read(file, |new| credential.replace(new)).await;
+            }
+        }
+    }
+}
+
+/// Reads one file and puts what it holds in force.
+async fn read<T: Clone + Send + 'static>(file: &SecretFile<T>, replace: impl FnOnce(T)) {
+    let (name, file) = (file.name, file.clone());
+    // A file system that does not answer holds up no request.
+    match spawn_blocking(move || file.read()).await {
+        Ok(Ok(new)) => {
+            replace(new);
+            tracing::info!(file = name, "read again");
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "file not read again: the old value stays in force")
+        }
+        Err(error) => tracing::error!(%error, file = name, "file not read again"),
+    }
+}
