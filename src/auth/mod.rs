@@ -4,6 +4,8 @@
 //!
 //! - The key is taken from `Authorization: Bearer <key>` (RFC 6750; the scheme in any case),
 //!   `x-trial-key` or `x-api-key`. Two different credentials in one request are refused with 400.
+//! - White space, quotes and brackets around the key are forgiven. What can be no credential is
+//!   refused with 401 and a message that says what is wrong with it ([`MalformedCredential`]).
 //! - The credential headers are removed: no inner service sees the key.
 //! - The key's record goes, as `Arc<KeyRecord>`, into the request's extensions for the inner
 //!   service, and into the response's for the layers outside.
@@ -53,5 +55,5 @@ mod shared;
 
 pub use future::ResponseFuture;
 pub use layer::TrialKeyAuthLayer;
-pub use rejection::AuthRejection;
+pub use rejection::{AuthRejection, MalformedCredential};
 pub use service::TrialKeyAuth;

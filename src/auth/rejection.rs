@@ -8,6 +8,8 @@ use crate::error::{Rejection, StoreError};
 pub enum AuthRejection {
     /// No credential was sent.
     MissingKey,
+    /// Something was sent in a credential's place that can be none.
+    Malformed(MalformedCredential),
     /// Two different credentials were sent.
     ConflictingKeys,
     /// No such key was issued, or it was deleted.
@@ -22,6 +24,32 @@ pub enum AuthRejection {
     Store(StoreError),
 }
 
+/// What is wrong with what was sent in a credential's place. Never holds any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MalformedCredential {
+    /// `Authorization` holds one word.
+    NoScheme,
+    /// `Authorization` has another scheme than `Bearer`.
+    OtherScheme,
+    /// `Authorization` holds `Bearer` alone.
+    NoKey,
+    /// The key itself begins with `Bearer`.
+    DoubledScheme,
+    /// The key has white space or a control character within.
+    Space,
+    /// The key holds an invisible character, such as U+200B.
+    Invisible,
+    /// The key holds full-width characters.
+    FullWidth,
+    /// The key is masked, as lists show it.
+    Masked,
+    /// The key holds any other character that is no visible ASCII.
+    NotAscii,
+    /// The key has more than 256 characters.
+    TooLong,
+}
+
 const INVALID_REQUEST: &str = "invalid_request_error";
 const PERMISSION: &str = "permission_error";
 
@@ -29,13 +57,10 @@ impl From<&AuthRejection> for Rejection {
     fn from(rejection: &AuthRejection) -> Self {
         let new = Rejection::permanent;
         match rejection {
-            AuthRejection::MissingKey => new(
-                StatusCode::UNAUTHORIZED,
-                INVALID_REQUEST,
-                "missing_api_key",
-                "No API key was sent. Send it as `Authorization: Bearer <key>`.",
-            )
-            .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            AuthRejection::MissingKey => {
+                missing("No API key was sent. Send it as `Authorization: Bearer <key>`.")
+            }
+            AuthRejection::Malformed(malformed) => malformed.into(),
             AuthRejection::ConflictingKeys => new(
                 StatusCode::BAD_REQUEST,
                 INVALID_REQUEST,
@@ -55,6 +80,62 @@ impl From<&AuthRejection> for Rejection {
             AuthRejection::Store(error) => Rejection::from(error),
         }
     }
+}
+
+impl From<&MalformedCredential> for Rejection {
+    fn from(malformed: &MalformedCredential) -> Self {
+        use MalformedCredential as Malformed;
+        match malformed {
+            Malformed::NoScheme => missing(
+                "The `Authorization` header has no scheme before the key. Send it as \
+                 `Authorization: Bearer <key>`.",
+            ),
+            Malformed::OtherScheme => missing(
+                "The `Authorization` header has another scheme than `Bearer`. Send the key as \
+                 `Authorization: Bearer <key>`.",
+            ),
+            Malformed::NoKey => missing(
+                "The `Authorization` header holds `Bearer` and no key behind it. Is the variable \
+                 empty that it is made from?",
+            ),
+            Malformed::DoubledScheme => invalid(
+                "The API key begins with `Bearer`, which is not a part of it. Send \
+                 `Authorization: Bearer <key>` with the word once, or the key alone as `x-api-key`.",
+            ),
+            Malformed::Space => {
+                invalid("The API key has white space or a line break within. Copy it again.")
+            }
+            Malformed::Invisible => invalid(
+                "The API key holds an invisible character (such as U+200B), which came with it when \
+                 it was copied. Copy it from another place, or type it.",
+            ),
+            Malformed::FullWidth => invalid(
+                "The API key holds full-width characters. Copy it again, with the input method off.",
+            ),
+            Malformed::Masked => invalid(
+                "This is the masked form of an API key, as lists show it. The whole key is shown once, \
+                 when it is issued.",
+            ),
+            Malformed::NotAscii => invalid(
+                "The API key holds characters that are no visible ASCII, which no key has. Was a \
+                 placeholder left in its place?",
+            ),
+            Malformed::TooLong => {
+                invalid("The API key has more than 256 characters, which no key has.")
+            }
+        }
+    }
+}
+
+impl From<MalformedCredential> for AuthRejection {
+    fn from(malformed: MalformedCredential) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+fn missing(message: &'static str) -> Rejection {
+    Rejection::permanent(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "missing_api_key", message)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 fn invalid(message: &'static str) -> Rejection {
