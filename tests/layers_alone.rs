@@ -10,16 +10,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::cors::CorsLayer;
 use tower_quota::{
     auth::TrialKeyAuthLayer,
     error::Rejection,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
     quota::{CommitPoint, DailyQuotaLayer},
     store::{Outcome, QuotaSubject, UsageEvent, UsageSink, memory::MemoryStore},
-    usage::{RequestBody, UsageRecorderLayer},
+    usage::{DrainLayer, DrainLimits, RequestBody, UsageRecorderLayer},
 };
 
 type Body = Full<Bytes>;
@@ -279,4 +281,26 @@ async fn a_failed_answer_gives_its_unit_back_and_says_so() {
     answer.into_body().collect().await.unwrap();
     let event = events.0.lock().unwrap()[0].clone();
     assert_eq!((event.outcome, event.units, event.refunded), (Outcome::Failed, 0, true));
+}
+
+#[tokio::test]
+async fn a_layer_that_makes_empty_answers_fits_around_each() {
+    async fn preflight<L, B>(layer: L)
+    where
+        L: Layer<ReadinessProbe>,
+        L::Service: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+        B: Default,
+    {
+        let service = CorsLayer::permissive().layer(layer.layer(ReadinessProbe::default()));
+        let mut request = Request::new(Body::default());
+        *request.method_mut() = Method::OPTIONS;
+        let Ok(answer) = service.oneshot(request).await;
+        assert!(answer.headers().contains_key("access-control-allow-origin"));
+    }
+    preflight(TrialKeyAuthLayer::new(store(5))).await;
+    preflight(DailyQuotaLayer::new(store(5))).await;
+    preflight(UsageRecorderLayer::new(Events::default())).await;
+    preflight(DrainLayer::new(DrainLimits::new())).await;
+    preflight(StreamUsageLayer::new().split().0).await;
+    preflight(AnthropicErrorsLayer::new()).await;
 }

@@ -17,6 +17,7 @@ use tracing::Span;
 use crate::{
     catch_panic::CatchPanic,
     client_body::ClientBody,
+    cors::ApiCorsLayer,
     request_log::{RequestLog, logged_path},
 };
 
@@ -30,9 +31,11 @@ const SECRETS: [HeaderName; 6] = [
     HeaderName::from_static("x-admin-token"),
 ];
 
-/// Puts the outer layers around `service`. `on_panic` answers in its place when it panics.
+/// Puts the outer layers, `cors` among them, around `service`. `on_panic` answers in its place when it
+/// panics.
 pub(crate) fn edge<S, B>(
     service: S,
+    cors: ApiCorsLayer,
     on_panic: impl Fn() -> Response<B> + Clone + Send + 'static,
 ) -> impl Service<
     Request<ClientBody>,
@@ -46,7 +49,7 @@ where
     S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Default + Send + 'static,
     B::Error: std::fmt::Display + Send,
 {
     // What else is logged of a request stands in its span.
@@ -64,6 +67,7 @@ where
         .layer(trace)
         .layer_fn(RequestLog::new)
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(cors)
         .layer(AnthropicErrorsLayer::new())
         .service(CatchPanic::new(service, on_panic))
 }

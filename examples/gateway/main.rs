@@ -9,6 +9,7 @@ mod background_writer;
 mod catch_panic;
 mod client_addr;
 mod client_body;
+mod cors;
 mod demo;
 mod edge;
 mod executor;
@@ -55,6 +56,7 @@ use tower_quota::{
 
 use announce::Announcement;
 use background_writer::BackgroundWriter;
+use cors::ApiCorsLayer;
 use edge::edge;
 use ops::Ops;
 use reload::{Hangup, Reload};
@@ -204,7 +206,9 @@ async fn run(
     }
     .print(stdout);
 
-    let service = edge(router.into_service(), || router::own(refusals::panicked()));
+    let service = edge(router.into_service(), ApiCorsLayer::new(settings.cors_origins), || {
+        router::own(refusals::panicked())
+    });
     let limits = Limits {
         connections: settings.max_connections,
         client: settings.client_timeout,

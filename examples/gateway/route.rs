@@ -125,6 +125,11 @@ pub(crate) fn is_free(method: &Method, path: &str) -> bool {
     }
 }
 
+/// Whether pages of other origins may be let in here by `CORS_ALLOW_ORIGINS`.
+pub(crate) fn is_open_to_pages(path: &str) -> bool {
+    path == "/usage" || leads(path, "/v1") || lacks_version(path)
+}
+
 fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }

@@ -85,6 +85,16 @@ where
     }
 }
 
+impl<B, O> Default for ObservedBody<B, O>
+where
+    B: Body + Default,
+    O: BodyObserver<B::Data>,
+{
+    fn default() -> Self {
+        Self::unobserved(B::default())
+    }
+}
+
 /// How many body bytes an answer to `method` with this head puts on the wire, if the head tells
 /// (RFC 9112, section 6.3).
 pub fn expected_length(method: &Method, head: &Parts) -> Option<u64> {

@@ -44,6 +44,9 @@ pub(super) struct Arguments {
     /// Where users reach this gateway, such as https://keys.example.com; for the links of claims
     #[arg(long, env = "PUBLIC_URL", hide_env_values = true, value_name = "URL")]
     pub(super) public_url: Option<String>,
+    /// Origins whose pages may use the API, comma-separated, or * [default: none]
+    #[arg(long, env = "CORS_ALLOW_ORIGINS", hide_env_values = true, value_name = "ORIGIN,…")]
+    pub(super) cors_allow_origins: Option<String>,
     /// Where /v1/… is forwarded to; also DEEPSEEK_BASE_URL [default: https://api.deepseek.com/v1]
     #[arg(long, env = "UPSTREAM_BASE_URL", hide_env_values = true, value_name = "URL")]
     pub(super) upstream_base_url: Option<String>,

@@ -15,6 +15,7 @@ use std::{
 
 use http::HeaderValue;
 use ipnet::IpNet;
+use tower_http::cors::AllowOrigin;
 use tower_quota::{
     admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
     store::sqlite::Durability, usage::DrainLayer,
@@ -36,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) metrics_token: Option<AdminTokens>,
     pub(crate) public_url: Option<String>,
+    pub(crate) cors_origins: Option<AllowOrigin>,
     pub(crate) upstream: Upstream,
     pub(crate) stream_usage: StreamUsage,
     pub(crate) database: PathBuf,
@@ -119,6 +121,8 @@ impl Settings {
             metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)
                 .secret(values::tokens)?,
             public_url: Setting::new("PUBLIC_URL", &given.public_url).or("", values::public_url)?,
+            cors_origins: Setting::new("CORS_ALLOW_ORIGINS", &given.cors_allow_origins)
+                .or("", values::origins)?,
             upstream: Upstream::of(&given)?,
             stream_usage: Setting::new("STREAM_USAGE", &given.stream_usage)
                 .or("ask", values::stream_usage)?,

@@ -10,6 +10,7 @@ use std::{
 use http::{HeaderValue, Uri};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
+use tower_http::cors::AllowOrigin;
 use tower_quota::{
     admin::AdminTokens,
     clock::Calendar,
@@ -82,6 +83,39 @@ pub(super) fn public_url(text: &str) -> Value<Option<String>> {
     });
     let is_bare = url.path() == "/" && url.query().is_none() && !text.contains('#') && is_place;
     if is_web && is_bare { Ok(Some(text.trim_end_matches('/').to_owned())) } else { Err(expected) }
+}
+
+/// Nothing, `*`, or the origins of pages as browsers write them.
+pub(super) fn origins(text: &str) -> Value<Option<AllowOrigin>> {
+    match text {
+        "" => Ok(None),
+        "*" => Ok(Some(AllowOrigin::any())),
+        _ => {
+            let origins: Value<Vec<HeaderValue>> = text.split(',').map(origin).collect();
+            origins.map(|origins| Some(AllowOrigin::list(origins)))
+        }
+    }
+}
+
+/// Scheme, host and port, in lower case and without the scheme's own port.
+fn origin(text: &str) -> Value<HeaderValue> {
+    let expected = || {
+        "expected * or comma-separated origins such as https://app.example.com, with no path"
+            .to_owned()
+    };
+    let url: Uri = text.trim().to_ascii_lowercase().parse().map_err(|_| expected())?;
+    let is_bare = url.path() == "/" && url.query().is_none() && !text.contains('#');
+    let (Some(scheme), Some(authority), true) = (url.scheme_str(), url.authority(), is_bare) else {
+        return Err(expected());
+    };
+    let port = match (scheme, authority.port_u16()) {
+        (_, None) | ("http", Some(80)) | ("https", Some(443)) => String::new(),
+        (_, Some(port)) => format!(":{port}"),
+    };
+    if authority.as_str().contains(['@', '*']) || authority.host().is_empty() {
+        return Err(expected());
+    }
+    HeaderValue::try_from(format!("{scheme}://{}{port}", authority.host())).map_err(|_| expected())
 }
 
 pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {

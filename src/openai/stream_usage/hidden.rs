@@ -49,6 +49,12 @@ impl<B: Body> HiddenBody<B> {
     }
 }
 
+impl<B: Body + Default> Default for HiddenBody<B> {
+    fn default() -> Self {
+        Self::passed(B::default())
+    }
+}
+
 impl<D, E> Hiding<D, E>
 where
     D: Buf + From<Bytes>,

@@ -88,6 +88,15 @@ where
     }
 }
 
+impl<B> Default for DrainBody<B>
+where
+    B: Body<Data: Send, Error: Send> + Default + Send + 'static,
+{
+    fn default() -> Self {
+        Self::plain(B::default())
+    }
+}
+
 impl<B> Body for DrainBody<B>
 where
     B: Body<Data: Send, Error: Send> + Send + 'static,
