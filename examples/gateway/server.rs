@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -290,17 +290,18 @@ async fn serve_connection<S, B>(
     }
 }
 
-/// The response to one request as it goes out: with a request's body that is over, or a word that the
-/// connection ends.
+/// The response to one request as it goes out: without a body where there may be none, and with a
+/// request's body that is over, or a word that the connection ends.
 async fn respond<S, B>(
     service: S,
     request: Request<Incoming>,
     client_timeout: Duration,
-) -> Result<Response<B>, S::Error>
+) -> Result<Response<Option<B>>, S::Error>
 where
     S: Service<Request<ClientBody>, Response = Response<B>>,
+    B: Body,
 {
-    let version = request.version();
+    let (method, version) = (request.method().clone(), request.version());
     let keeps_alive = keeps_alive(version, request.headers());
     let (request, unread) = share_body(request, client_timeout);
     let mut response = service.oneshot(request).await?;
@@ -314,7 +315,7 @@ where
         *response.version_mut() = version;
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    Ok(fit_body(&method, response))
 }
 
 /// Sees to it that nothing of the request's body is left; `false` if that would take too long.
@@ -342,6 +343,24 @@ fn connection_says(headers: &HeaderMap, option: &str) -> bool {
     let lines = headers.get_all(header::CONNECTION).iter();
     let mut options = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
     options.any(|given| given.trim().eq_ignore_ascii_case(option))
+}
+
+/// Takes the body out of a response that may have none (RFC 9110, section 6.4.1), whoever made it; its
+/// length stays known. Over HTTP/1 hyper would leave it out by itself, over HTTP/2 it would send it.
+fn fit_body<B: Body>(method: &Method, response: Response<B>) -> Response<Option<B>> {
+    let is_head = *method == Method::HEAD;
+    let status = response.status();
+    if !is_head && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return response.map(Some);
+    }
+    let length = response.body().size_hint().exact();
+    let mut response = response.map(|_| None);
+    // None may be the upstream's response to HEAD, too.
+    if is_head && let Some(length @ 1..) = length {
+        let headers = response.headers_mut();
+        headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    response
 }
 
 /// Out of file descriptors: trying again at once would only burn CPU.

@@ -68,7 +68,7 @@ impl Stalls {
     }
 
     /// Watches a body of this connection.
-    pub(crate) fn watch<B>(&self, body: B, running: Running) -> Watched<B> {
+    pub(crate) fn watch<B>(&self, body: Option<B>, running: Running) -> Watched<B> {
         let mut state = self.lock();
         state.bodies += 1;
         let entry = Entry { number: state.bodies, stalls: self.clone() };
@@ -94,10 +94,10 @@ impl Stalls {
 }
 
 pin_project! {
-    /// A body of which its connection knows whether it is read.
+    /// A body, if there is one, of which its connection knows whether it is read.
     pub(crate) struct Watched<B> {
         #[pin]
-        inner: B,
+        inner: Option<B>,
         entry: Option<Entry>,
         _running: Running,
     }
@@ -111,7 +111,7 @@ struct Entry {
 
 impl<B> Watched<B> {
     /// A body of which the connection need not know whether it is read.
-    pub(crate) fn unwatched(body: B, running: Running) -> Self {
+    pub(crate) fn unwatched(body: Option<B>, running: Running) -> Self {
         Self { inner: body, entry: None, _running: running }
     }
 }
@@ -131,7 +131,8 @@ impl<B: Body> Body for Watched<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
-        let polled = this.inner.poll_frame(cx);
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let polled = inner.poll_frame(cx);
         if let Some(Entry { number, stalls }) = this.entry {
             let since = &mut stalls.lock().since;
             match &polled {
@@ -143,10 +144,10 @@ impl<B: Body> Body for Watched<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

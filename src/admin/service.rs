@@ -164,7 +164,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let (head, body) = request.into_parts();
         let answer = self.call(&head, body).await;
         let mut answer = answer.unwrap_or_else(|refusal| {
-            ResponseBody::answer(refusal.into_rejection().render(&self.reject))
+            refusal.into_rejection().render(&self.reject).map(ResponseBody::own)
         });
         guard(answer.headers_mut());
         if head.method == Method::HEAD {
@@ -194,7 +194,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let path = path.filter(|path| path.is_empty() || path.starts_with('/'));
         let path = path.ok_or_else(Refusal::not_found)?;
         if route::is_page(&head.method, path)? {
-            return Ok(ResponseBody::answer(self.page.response()));
+            return Ok(self.page.response().map(ResponseBody::own));
         }
         let found = route::find(&self.api().calls, &head.method, path);
         let by = match &found {

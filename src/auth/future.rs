@@ -102,7 +102,7 @@ where
                             State::Calling { future, record: Some(record) }
                         }
                         Err(refusal) => {
-                            let response = find.shared.refuse(refusal);
+                            let response = find.shared.refuse(find.request.method(), refusal);
                             State::Rejected { response: Some(response) }
                         }
                     };

@@ -39,7 +39,8 @@ where
             Ok(key) => key,
             Err(rejection) => {
                 let refusal = Refusal(rejection, None);
-                return ResponseFuture::rejected(self.shared.refuse(refusal));
+                let response = self.shared.refuse(request.method(), refusal);
+                return ResponseFuture::rejected(response);
             }
         };
         match self.shared.store.find(&key).at_hand() {
@@ -48,7 +49,10 @@ where
                     let request = identify(request, record.clone());
                     ResponseFuture::calling(self.inner.call(request), record)
                 }
-                Err(refusal) => ResponseFuture::rejected(self.shared.refuse(refusal)),
+                Err(refusal) => {
+                    let response = self.shared.refuse(request.method(), refusal);
+                    ResponseFuture::rejected(response)
+                }
             },
             Err(find) => {
                 let clone = self.inner.clone();

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::SystemTime};
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 
 use super::AuthRejection;
 use crate::{
@@ -46,9 +46,10 @@ impl<K, R: Reject> Shared<K, R> {
         }
     }
 
-    pub(super) fn refuse<B>(&self, refusal: Refusal) -> Response<ResponseBody<B>> {
+    pub(super) fn refuse<B>(&self, method: &Method, refusal: Refusal) -> Response<ResponseBody<B>> {
         let Refusal(rejection, record) = refusal;
-        let mut response = ResponseBody::answer(Rejection::from(&rejection).render(&self.reject));
+        let response = Rejection::from(&rejection).render(&self.reject);
+        let mut response = ResponseBody::answer(method, response);
         if let Some(record) = record {
             response.extensions_mut().insert(record);
         }

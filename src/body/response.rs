@@ -1,10 +1,11 @@
 use std::{
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Method, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -37,8 +38,14 @@ impl<B> ResponseBody<B> {
         Self { inner: Inner::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
     }
 
-    /// Turns a layer's own answer into a response of the layer's type.
-    pub(crate) fn answer(response: Response<Bytes>) -> Response<Self> {
+    /// A layer's own response to a request with this method, as a response of the layer's type. To
+    /// `HEAD` it has no body, whose length stays known (RFC 9110, section 9.3.2): HTTP/2 servers send
+    /// what there is.
+    pub(crate) fn answer(method: &Method, mut response: Response<Bytes>) -> Response<Self> {
+        if *method == Method::HEAD {
+            let length = mem::take(response.body_mut()).len();
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
         response.map(Self::own)
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Method, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -31,6 +31,7 @@ pin_project! {
     pub struct ResponseFuture<F, B, R> {
         #[pin]
         state: State<F, B>,
+        method: Method,
         shared: Arc<Shared<R>>,
         // What must not stand in the answer.
         secret: Option<Secret>,
@@ -62,6 +63,7 @@ pin_project! {
 impl<F, B, R> ResponseFuture<F, B, R> {
     pub(super) fn calling(
         call: F,
+        method: Method,
         upload: Upload,
         shared: Arc<Shared<R>>,
         secret: Option<Secret>,
@@ -70,12 +72,16 @@ impl<F, B, R> ResponseFuture<F, B, R> {
         let end = timeouts.total.and_then(|total| upload.called().checked_add(total));
         let limit = timeouts.for_head(upload.called(), end).map(sleep_until);
         let state = State::Calling { call, limit, end, upload };
-        Self { state, shared, secret }
+        Self { state, method, shared, secret }
     }
 
-    pub(super) fn answered(response: Response<Bytes>, shared: Arc<Shared<R>>) -> Self {
+    pub(super) fn answered(
+        response: Response<Bytes>,
+        method: Method,
+        shared: Arc<Shared<R>>,
+    ) -> Self {
         let state = State::Answered { response: Some(response) };
-        Self { state, shared, secret: None }
+        Self { state, method, shared, secret: None }
     }
 }
 
@@ -121,7 +127,7 @@ where
                 }
             };
             this.state.set(State::Answered { response: None });
-            return Poll::Ready(Ok(ResponseBody::answer(own)));
+            return Poll::Ready(Ok(ResponseBody::answer(this.method, own)));
         }
     }
 }

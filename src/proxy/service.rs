@@ -162,19 +162,20 @@ where
             let error = ConnectError::new(error);
             let secret = shared.credential.as_ref().and_then(|credential| credential.get().1);
             let answer = shared.failure(&error, &Upload::new(), secret.as_ref());
-            return ResponseFuture::answered(answer, shared);
+            return ResponseFuture::answered(answer, request.method().clone(), shared);
         }
         let (mut head, body) = request.into_parts();
         let secret = match shared.prepare(&mut head, &body) {
             Ok(secret) => secret,
             Err(rejection) => {
                 let answer = shared.refusal(*rejection);
-                return ResponseFuture::answered(answer, shared);
+                return ResponseFuture::answered(answer, head.method, shared);
             }
         };
         let (body, upload) = RequestBody::new(body, &shared.rules.request);
+        let method = head.method.clone();
         let call = self.transport.call(Request::from_parts(head, body));
-        ResponseFuture::calling(call, upload, shared, secret)
+        ResponseFuture::calling(call, method, upload, shared, secret)
     }
 }
 

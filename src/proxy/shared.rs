@@ -146,7 +146,7 @@ impl<R: Reject> Shared<R> {
             Some(secret) if !body.is_end_stream() => match coding {
                 Coding::Identity => Some(Mask::new(secret.clone(), None)),
                 Coding::Gzip => Some(Mask::new(secret.clone(), Some(Gunzip::new()))),
-                Coding::Other => return ResponseBody::answer(self.unreadable(head)),
+                Coding::Other => return self.unreadable(head).map(ResponseBody::own),
             },
             _ => None,
         };

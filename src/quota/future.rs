@@ -70,8 +70,12 @@ where
     S: Service<Request<ReqBody>>,
     ResBody: Body,
 {
-    pub(super) fn refused(shared: Arc<Shared<Q, P, F, R>>, rejection: QuotaRejection) -> Self {
-        Self { shared, method: Method::GET, unit: None, state: State::Refused { rejection } }
+    pub(super) fn refused(
+        shared: Arc<Shared<Q, P, F, R>>,
+        method: Method,
+        rejection: QuotaRejection,
+    ) -> Self {
+        Self { shared, method, unit: None, state: State::Refused { rejection } }
     }
 
     pub(super) fn reserving(
@@ -126,12 +130,14 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Refused { rejection } => {
-                    return Poll::Ready(Ok(this.shared.refuse(rejection)));
+                    return Poll::Ready(Ok(this.shared.refuse(this.method, rejection)));
                 }
                 StateProj::Reserving { reservation, call } => {
                     match ready!(reservation.poll(cx)) {
                         Ok(unit) => *this.unit = Some(unit),
-                        Err(rejection) => return Poll::Ready(Ok(this.shared.refuse(&rejection))),
+                        Err(rejection) => {
+                            return Poll::Ready(Ok(this.shared.refuse(this.method, &rejection)));
+                        }
                     }
                     let call = call.take();
                     this.state.set(match this.shared.options.commit {
@@ -142,7 +148,7 @@ where
                 StateProj::Committing { call } => {
                     let unit = this.unit.as_mut().expect(OVER);
                     if let Err(error) = ready!(unit.poll_committed(cx)) {
-                        return Poll::Ready(Ok(fail(this.shared, this.unit, error)));
+                        return Poll::Ready(Ok(fail(this.shared, this.method, this.unit, error)));
                     }
                     let call = call.take();
                     this.state.set(forward(call));
@@ -162,7 +168,7 @@ where
                 StateProj::Holding { answer } => {
                     let unit = this.unit.as_mut().expect(OVER);
                     if let Err(error) = ready!(unit.poll_committed(cx)) {
-                        return Poll::Ready(Ok(fail(this.shared, this.unit, error)));
+                        return Poll::Ready(Ok(fail(this.shared, this.method, this.unit, error)));
                     }
                     let answer = answer.take().expect(OVER);
                     let unit = this.unit.take().expect(OVER);
@@ -188,6 +194,7 @@ where
 /// What could not be counted is not answered.
 fn fail<Q, P, F, R, B>(
     shared: &Shared<Q, P, F, R>,
+    method: &Method,
     unit: &mut Option<Unit>,
     error: StoreError,
 ) -> Response<QuotaBody<B, P>>
@@ -200,7 +207,7 @@ where
     if let Some(unit) = unit.take() {
         unit.forget();
     }
-    shared.refuse(&QuotaRejection::Store(error))
+    shared.refuse(method, &QuotaRejection::Store(error))
 }
 
 fn hand_on<B, P>(answer: Answer<B>, unit: Unit, policy: P) -> Response<QuotaBody<B, P>>

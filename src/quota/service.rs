@@ -52,7 +52,7 @@ where
         let shared = self.shared.clone();
         let reserved = match reserving.map(Reservation::at_hand) {
             Err(rejection) | Ok(Ok(Err(rejection))) => {
-                return ResponseFuture::refused(shared, rejection);
+                return ResponseFuture::refused(shared, method, rejection);
             }
             Ok(Ok(Ok(unit))) if shared.options.commit == CommitPoint::BeforeAnswer => {
                 let future = self.inner.call(request);

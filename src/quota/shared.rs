@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use http::{Response, request::Parts};
+use http::{Method, Response, request::Parts};
 
 use super::{
     ChargePolicy, QuotaRejection, SubjectSource, UnitObserver,
@@ -69,7 +69,11 @@ where
     P: ChargePolicy,
     R: Reject,
 {
-    pub(super) fn refuse<B>(&self, rejection: &QuotaRejection) -> Response<QuotaBody<B, P>>
+    pub(super) fn refuse<B>(
+        &self,
+        method: &Method,
+        rejection: &QuotaRejection,
+    ) -> Response<QuotaBody<B, P>>
     where
         B: http_body::Body,
         B::Data: From<bytes::Bytes>,
@@ -82,7 +86,7 @@ where
             QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
         }
         let response = Rejection::from(rejection).render(&self.reject);
-        ResponseBody::answer(response).map(ObservedBody::unobserved)
+        ResponseBody::answer(method, response).map(ObservedBody::unobserved)
     }
 }
 

@@ -123,13 +123,8 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
             ("GET" | "HEAD", None) => Err(no_key()),
             _ => Err(wrong_method()),
         };
-        let mut answer = answer.unwrap_or_else(|rejection| rejection.render(&self.reject));
-        if method == Method::HEAD {
-            let length = answer.body().len().into();
-            answer.headers_mut().insert(header::CONTENT_LENGTH, length);
-            *answer.body_mut() = Bytes::new();
-        }
-        ResponseBody::answer(answer)
+        let answer = answer.unwrap_or_else(|rejection| rejection.render(&self.reject));
+        ResponseBody::answer(&method, answer)
     }
 }
 

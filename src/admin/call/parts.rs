@@ -110,7 +110,7 @@ impl<T: Serialize + JsonSchema> Answers for Json<T> {
     const STATUS: StatusCode = StatusCode::OK;
 
     fn response(self) -> Response<AdminBody> {
-        ResponseBody::answer(answer(Self::STATUS, &self.0))
+        answer(Self::STATUS, &self.0).map(ResponseBody::own)
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
@@ -123,7 +123,7 @@ impl<T: Serialize + JsonSchema> Answers for Created<Json<T>> {
 
     fn response(self) -> Response<AdminBody> {
         let Self(Json(value)) = self;
-        ResponseBody::answer(answer(Self::STATUS, &value))
+        answer(Self::STATUS, &value).map(ResponseBody::own)
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {

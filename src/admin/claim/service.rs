@@ -230,10 +230,11 @@ where
     fn call(&mut self, request: Request<B>) -> ClaimFuture {
         let shared = self.shared.clone();
         ClaimFuture(Box::pin(async move {
+            let method = request.method().clone();
             let answer = shared.answer(request).await;
             let answer =
                 answer.unwrap_or_else(|refusal| refusal.into_rejection().render(&shared.reject));
-            let mut answer = answer.map(ResponseBody::own);
+            let mut answer = ResponseBody::answer(&method, answer);
             guard(answer.headers_mut());
             answer
         }))
