@@ -22,6 +22,7 @@ use crate::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const SECRETS: [HeaderName; 6] = [
     header::AUTHORIZATION,
     header::COOKIE,
@@ -62,6 +63,7 @@ where
         .on_failure(());
     ServiceBuilder::new()
         .map_request(drop_strange_id)
+        .map_response(forbid_buffering)
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(SetSensitiveRequestHeadersLayer::new(SECRETS))
         .layer(trace)
@@ -70,6 +72,16 @@ where
         .layer(cors)
         .layer(AnthropicErrorsLayer::new())
         .service(CatchPanic::new(service, on_panic))
+}
+
+/// Tells nginx to pass an event stream on as it comes: it gathers what it proxies unless told not to.
+fn forbid_buffering<B>(mut response: Response<B>) -> Response<B> {
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let media_type = content_type.and_then(|value| value.to_str().ok()?.split(';').next());
+    if media_type.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream")) {
+        response.headers_mut().insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    }
+    response
 }
 
 /// A client may name its request, but only by 1 to 128 visible characters, and not by a key: ids are
