@@ -5,7 +5,7 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Lines, Read, Write},
     net::TcpListener,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Stdio},
     thread,
 };
 
@@ -30,13 +30,7 @@ struct Call {
 impl Call {
     fn start(language: Language, gateway: &Gateway, key: &str, call: &str) -> Self {
         let mut command = match language {
-            Language::Python => {
-                let python = common::installed("python/bin/python");
-                let mut command = Command::new(python.unwrap_or_else(|| "python3".into()));
-                let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/");
-                command.arg(clients.to_owned() + "openai_client.py");
-                command
-            }
+            Language::Python => common::python("openai_client.py"),
             Language::Node => common::node("openai_client.cjs"),
         };
         let mut child = command

@@ -42,6 +42,14 @@ pub(crate) fn node(script: &str) -> Command {
     node
 }
 
+/// A command that runs a script of `tests/clients` with Python.
+pub(crate) fn python(script: &str) -> Command {
+    let python = installed("python/bin/python").unwrap_or_else(|| "python3".into());
+    let mut python = Command::new(python);
+    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/").to_owned() + script);
+    python
+}
+
 /// How long anything in a test may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
