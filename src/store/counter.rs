@@ -20,7 +20,7 @@ pub(crate) struct DayCounter<A = ()>(Mutex<(Count, A)>);
 pub(crate) struct Count {
     /// The day.
     pub(crate) day: Day,
-    /// How often it was reset.
+    /// How often the subject's days were reset.
     pub(crate) epoch: u32,
     /// Units used since the last reset.
     pub(crate) used: u64,
@@ -45,12 +45,15 @@ impl Count {
         Origin { day: self.day, epoch: self.epoch }
     }
 
-    /// The origin that a reset on this day begins.
+    /// Another day, unused.
+    pub(crate) fn on(&self, day: Day) -> Self {
+        Self { epoch: self.epoch, ..Self::new(day) }
+    }
+
+    /// The origin that a reset begins when it is this day by the clock. Only a reset leads back from a day
+    /// on which a clock that was ahead has put the subject.
     pub(crate) fn after_reset(&self, day: Day) -> Origin {
-        if day > self.day {
-            return Origin { day, epoch: 1 };
-        }
-        Origin { day: self.day, epoch: self.epoch + 1 }
+        Origin { day, epoch: self.epoch + 1 }
     }
 
     /// `window` is the day by the clock, which may have stepped back behind the one counted.
@@ -73,7 +76,7 @@ impl<A: Default> DayCounter<A> {
     fn on(&self, day: Day) -> MutexGuard<'_, (Count, A)> {
         let mut state = self.lock();
         if day > state.0.day {
-            *state = (Count::new(day), A::default());
+            *state = (state.0.on(day), A::default());
         }
         state
     }
@@ -147,7 +150,7 @@ impl<A: Default> DayCounter<A> {
     pub(crate) fn reset(&self, anew: impl FnOnce(&Count) -> Origin) {
         let mut state = self.lock();
         let origin = anew(&state.0);
-        if (origin.day, origin.epoch) > (state.0.day, state.0.epoch) {
+        if origin.epoch > state.0.epoch {
             *state = (Count { epoch: origin.epoch, ..Count::new(origin.day) }, A::default());
         }
     }

@@ -18,7 +18,7 @@ use loom::{
 use super::{
     QuotaSubject, Refund,
     counter::{Count, DayCounter, Origin},
-    journal::{CountChange, Disk, Journal, Lsn, Record, Segment, Unfolded},
+    journal::{CountChange, DatabaseId, Disk, Journal, Lsn, Record, Segment, Unfolded},
 };
 use crate::{clock::Calendar, key::DailyLimit};
 
@@ -109,6 +109,9 @@ impl Disk for TestDisk {
     fn read(&self, _: u64) -> io::Result<Vec<u8>> {
         Ok(Vec::new())
     }
+    fn segment_length(&self) -> u64 {
+        0
+    }
     fn create(&self, _: u64, _: &[u8]) -> io::Result<Arc<dyn Segment>> {
         Ok(Arc::new(*self))
     }
@@ -136,13 +139,12 @@ impl Wake for Woken {
 }
 
 fn journal(fails: bool) -> Arc<Journal> {
-    Arc::new(Journal::begin(Box::new(TestDisk { fails }), 1).unwrap())
+    Arc::new(Journal::begin(Box::new(TestDisk { fails }), 1, DatabaseId::default(), 0).unwrap())
 }
 
 fn append(journal: &Journal) -> Lsn {
     let change = CountChange { used: 1, ..CountChange::of(origin()) };
-    let id = "alice".into();
-    journal.append(&Record { id: &id, count: Some(change), usage: None }).unwrap()
+    journal.append(&Record::daily(&"alice".into(), change)).unwrap()
 }
 
 /// Whoever waits for a sync that comes meanwhile is answered or woken.

@@ -17,6 +17,8 @@ pub struct RequestRow {
     /// When it was received.
     #[serde(serialize_with = "time")]
     pub at: SystemTime,
+    /// The id by which the request was known, as its answer says it (`x-request-id`).
+    pub request_id: Option<String>,
     /// The request's method.
     pub method: String,
     /// The request's path; of its segments only those that are plain words.
@@ -59,6 +61,7 @@ impl RequestRow {
             number,
             key_id: event.key_id.clone()?,
             at: event.at,
+            request_id: event.request_id.clone(),
             method: event.method.to_string(),
             path: plain_path(&event.path),
             status: event.status,

@@ -22,6 +22,9 @@ pub struct UsageEvent {
     pub key_id: Option<KeyId>,
     /// When it was received.
     pub at: SystemTime,
+    /// The id by which the request is known: its `x-request-id`, if that is 1 to 128 visible
+    /// characters.
+    pub request_id: Option<String>,
     /// The request's method.
     pub method: http::Method,
     /// The request's path, without its query.
@@ -64,6 +67,7 @@ impl UsageEvent {
         Self {
             key_id: None,
             at,
+            request_id: None,
             method: http::Method::default(),
             path: String::new(),
             status: None,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{Method, Request, response::Parts};
+use http::{HeaderMap, Method, Request, response::Parts};
 use http_body::Body;
 
 #[cfg(feature = "metrics")]
@@ -178,9 +178,16 @@ impl<U: UsageSink> Recording<U> {
 fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
     let mut event = UsageEvent::new(at);
     event.key_id = key_id(request.extensions());
+    event.request_id = request_id(request.headers());
     event.method = request.method().clone();
     event.path = request.uri().path().to_owned();
     event
+}
+
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    let is_good = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    is_good.then(|| id.to_owned())
 }
 
 fn key_id(extensions: &http::Extensions) -> Option<KeyId> {

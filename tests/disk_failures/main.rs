@@ -15,6 +15,7 @@ mod foreign_lock;
 mod full_or_read_only;
 mod injected_faults;
 mod load;
+mod lost_writes;
 mod missing_files;
 mod new_segment;
 mod scene;

@@ -15,6 +15,7 @@ pub(crate) struct Details<'a> {
     pub(super) outcome: &'a str,
     pub(super) code: Option<&'a str>,
     pub(super) model_asked: Option<&'a str>,
+    pub(super) request_id: Option<&'a str>,
     pub(super) status: Option<u16>,
     pub(super) units: u32,
     pub(super) bytes_in: u64,
@@ -29,6 +30,7 @@ const MODEL_ASKED: u8 = 1 << 1;
 const STATUS: u8 = 1 << 2;
 const HEAD: u8 = 1 << 3;
 const FIRST_BYTE: u8 = 1 << 4;
+const REQUEST_ID: u8 = 1 << 5;
 
 impl<'a> Details<'a> {
     pub(super) fn new(event: &'a UsageEvent) -> Self {
@@ -38,6 +40,7 @@ impl<'a> Details<'a> {
             outcome: event.outcome.as_str(),
             code: event.outcome.reason().or(event.fault),
             model_asked: event.model_asked.as_deref(),
+            request_id: event.request_id.as_deref(),
             status: event.status,
             units: event.units,
             bytes_in: event.bytes_in,
@@ -54,7 +57,8 @@ impl<'a> Details<'a> {
                 | flag(self.model_asked.is_some(), MODEL_ASKED)
                 | flag(self.status.is_some(), STATUS)
                 | flag(self.time_to_head.is_some(), HEAD)
-                | flag(self.time_to_first_byte.is_some(), FIRST_BYTE),
+                | flag(self.time_to_first_byte.is_some(), FIRST_BYTE)
+                | flag(self.request_id.is_some(), REQUEST_ID),
         );
         put_text(out, self.method);
         put_text(out, &self.path);
@@ -68,6 +72,7 @@ impl<'a> Details<'a> {
         put_time(out, self.duration);
         self.time_to_head.into_iter().for_each(|time| put_time(out, time));
         self.time_to_first_byte.into_iter().for_each(|time| put_time(out, time));
+        self.request_id.into_iter().for_each(|id| put_text(out, id));
     }
 
     pub(super) fn decode(bytes: &mut &'a [u8]) -> Option<Self> {
@@ -87,6 +92,7 @@ impl<'a> Details<'a> {
             duration: get_time(bytes)?,
             time_to_head: if has(HEAD) { Some(get_time(bytes)?) } else { None },
             time_to_first_byte: if has(FIRST_BYTE) { Some(get_time(bytes)?) } else { None },
+            request_id: if has(REQUEST_ID) { Some(get_text(bytes)?) } else { None },
         })
     }
 }

@@ -15,8 +15,12 @@ pub(crate) trait Disk: Send + Sync + 'static {
     /// What a segment holds.
     fn read(&self, number: u64) -> io::Result<Vec<u8>>;
 
-    /// A new segment that begins with these bytes. It and they survive a loss of power.
-    fn create(&self, number: u64, head: &[u8]) -> io::Result<Arc<dyn Segment>>;
+    /// How long segments are from their creation on.
+    fn segment_length(&self) -> u64;
+
+    /// A new segment that begins with these bytes, and holds zeros behind them. Its name, its length and
+    /// the bytes survive a loss of power, and it is never there without them.
+    fn create(&self, number: u64, begin: &[u8]) -> io::Result<Arc<dyn Segment>>;
 
     /// Removes a segment.
     fn remove(&self, number: u64) -> io::Result<()>;
@@ -53,6 +57,9 @@ pub(crate) fn is_in_place(file: &File, path: &Path) -> bool {
     }
 }
 
+/// A segment that has grown beyond this is followed by another one.
+pub(crate) const SEGMENT_LENGTH: u64 = 16 << 20;
+
 /// Files beside a database: `quota.db` → `quota.db.journal.1`.
 pub(crate) struct FileDisk {
     directory: PathBuf,
@@ -71,7 +78,11 @@ impl FileDisk {
     }
 
     fn path(&self, number: u64) -> PathBuf {
-        self.directory.join(format!("{}{number}", self.prefix))
+        self.named(&number.to_string())
+    }
+
+    fn named(&self, suffix: &str) -> PathBuf {
+        self.directory.join(format!("{}{suffix}", self.prefix))
     }
 
     /// Makes the names of new files survive a loss of power.
@@ -96,16 +107,22 @@ impl Disk for FileDisk {
         fs::read(self.path(number))
     }
 
-    fn create(&self, number: u64, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
+    fn segment_length(&self) -> u64 {
+        SEGMENT_LENGTH
+    }
+
+    fn create(&self, number: u64, begin: &[u8]) -> io::Result<Arc<dyn Segment>> {
         let mut options = File::options();
-        // What is there under this number is left over from a start that did not get far.
         options.create(true).truncate(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let path = self.path(number);
-        let segment = FileSegment { file: options.open(&path)?, path };
-        segment.write_at(head, 0)?;
+        // Under its own name it is whole. What is there under this one did not get far.
+        let new = self.named("new");
+        let segment = FileSegment { file: options.open(&new)?, path: self.path(number) };
+        segment.file.set_len(SEGMENT_LENGTH)?;
+        segment.write_at(begin, 0)?;
         segment.file.sync_all()?;
+        fs::rename(new, &segment.path)?;
         self.sync_directory()?;
         Ok(Arc::new(segment))
     }

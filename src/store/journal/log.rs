@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Disk, Lsn, Position, Record, Segment, Unfolded,
-    segment::{HEAD, frame, head},
+    DatabaseId, Disk, Lsn, Position, Record, Segment, Unfolded,
+    segment::{HEAD, SegmentId},
     stopwatch::Stopwatch,
     sync::Bell,
     synced::Synced,
@@ -23,6 +23,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// An append-only log of what was counted.
 pub(crate) struct Journal {
     disk: Box<dyn Disk>,
+    database: DatabaseId,
     tail: Mutex<Tail>,
     synced: Synced,
     /// Whether something may lie behind `synced`, and a sync is due.
@@ -46,25 +47,33 @@ struct Tail {
     end: Lsn,
     /// What lies before this was taken.
     taken: Lsn,
+    /// The number of the database's last commit.
+    commit: u64,
     unfolded: Unfolded,
     buffer: Vec<u8>,
 }
 
 impl Journal {
-    /// A journal that begins with the segment of this number.
-    pub(crate) fn begin(disk: Box<dyn Disk>, number: u64) -> io::Result<Self> {
-        let segment = disk.create(number, &head(number))?;
-        let position = Position { segment: number, offset: HEAD };
+    /// A journal of this database that begins with the segment of this number.
+    pub(crate) fn begin(
+        disk: Box<dyn Disk>,
+        number: u64,
+        database: DatabaseId,
+        commit: u64,
+    ) -> io::Result<Self> {
+        let (segment, position) = create(&*disk, database, number, commit)?;
         let tail = Tail {
             segment,
             position,
             end: Lsn::default(),
             taken: Lsn::default(),
+            commit,
             unfolded: Unfolded::default(),
             buffer: Vec::new(),
         };
         Ok(Self {
             disk,
+            database,
             tail: Mutex::new(tail),
             synced: Synced::new(),
             dirty: AtomicBool::new(false),
@@ -115,7 +124,8 @@ impl Journal {
             return Err(failure());
         }
         tail.buffer.clear();
-        frame(record, tail.position.segment, &mut tail.buffer);
+        let id = SegmentId { database: self.database, number: tail.position.segment };
+        id.frame(record, tail.position.offset, &mut tail.buffer);
         if let Err(error) = tail.segment.write_at(&tail.buffer, tail.position.offset) {
             self.fail(&error);
             return Err(failure());
@@ -123,6 +133,20 @@ impl Journal {
         tail.position.offset += tail.buffer.len() as u64;
         tail.end.0 += tail.buffer.len() as u64;
         Ok(tail.end)
+    }
+
+    /// The number that the database's next commit is to have.
+    pub(crate) fn next_commit(&self) -> u64 {
+        lock(&self.tail).commit + 1
+    }
+
+    /// The database's commit of this number is durable, and not answered yet. If that cannot be written
+    /// down now, the next segment begins with it.
+    pub(crate) fn note_commit(&self, number: u64) {
+        let mut tail = lock(&self.tail);
+        tail.commit = number;
+        // Its own failure closes admission; the commit stands.
+        let _ = self.write(&mut tail, &Record::Commit(number));
     }
 
     fn mark_dirty(&self) {
@@ -237,8 +261,11 @@ impl Journal {
         if self.ended.load(Ordering::Acquire) {
             return Err(io::Error::other("the journal has ended"));
         }
-        let number = lock(&self.tail).position.segment + 1;
-        let segment = self.disk.create(number, &head(number))?;
+        let (number, commit) = {
+            let tail = lock(&self.tail);
+            (tail.position.segment + 1, tail.commit)
+        };
+        let (segment, position) = create(&*self.disk, self.database, number, commit)?;
         // Writes fail under the lock of the tail and syncs under that of `syncing`, so a failure
         // that is forgotten here is one of before.
         let (old, end, had_failed) = {
@@ -247,9 +274,16 @@ impl Journal {
             if had_failed && tail.taken < tail.end {
                 return Err(io::Error::other("not all was folded"));
             }
-            tail.position = Position { segment: number, offset: HEAD };
+            if !had_failed && self.write(&mut tail, &Record::Rotated).is_err() {
+                return Err(io::Error::other("the old segment could not be ended"));
+            }
+            tail.position = position;
             let old = mem::replace(&mut tail.segment, segment);
             self.failed.store(false, Ordering::Release);
+            let commit_since = tail.commit;
+            if commit_since > commit {
+                let _ = self.write(&mut tail, &Record::Commit(commit_since));
+            }
             (old, tail.end, had_failed)
         };
         if !had_failed && let Err(error) = self.stopwatch.sync(&*old) {
@@ -300,6 +334,20 @@ impl Journal {
     }
 }
 
+/// A new segment, which begins with the number of the last commit, and where its next record goes.
+fn create(
+    disk: &dyn Disk,
+    database: DatabaseId,
+    number: u64,
+    commit: u64,
+) -> io::Result<(Arc<dyn Segment>, Position)> {
+    let id = SegmentId { database, number };
+    let mut begin = id.head(disk.segment_length());
+    id.frame(&Record::Commit(commit), HEAD, &mut begin);
+    let position = Position { segment: number, offset: begin.len() as u64 };
+    Ok((disk.create(number, &begin)?, position))
+}
+
 fn failure() -> StoreError {
     StoreError::unavailable("the journal cannot be written")
 }
@@ -319,6 +367,10 @@ mod tests {
 
         fn read(&self, _: u64) -> io::Result<Vec<u8>> {
             Ok(Vec::new())
+        }
+
+        fn segment_length(&self) -> u64 {
+            0
         }
 
         fn create(&self, _: u64, _: &[u8]) -> io::Result<Arc<dyn Segment>> {
@@ -342,13 +394,13 @@ mod tests {
 
     fn append(journal: &Journal) -> Lsn {
         let origin = Origin { day: "2026-11-23".parse().unwrap(), epoch: 0 };
-        let count = Some(CountChange { used: 1, ..CountChange::of(origin) });
-        journal.append(&Record { id: &"alice".into(), count, usage: None }).unwrap()
+        let change = CountChange { used: 1, ..CountChange::of(origin) };
+        journal.append(&Record::daily(&"alice".into(), change)).unwrap()
     }
 
     #[test]
     fn a_failure_is_not_forgotten_before_all_that_was_written_is_folded() {
-        let journal = Journal::begin(Box::new(Broken), 1).unwrap();
+        let journal = Journal::begin(Box::new(Broken), 1, DatabaseId::default(), 0).unwrap();
         append(&journal);
         journal.take();
         let end = append(&journal);

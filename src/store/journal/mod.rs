@@ -6,8 +6,11 @@
 //! ([`Journal::take`]) and keeps the [`Position`] beside them in the same transaction; after a
 //! restart [`replay`] reads what lies behind that position.
 //!
-//! Records lie in numbered segments. A new one is begun when the last has grown long, after a
-//! failed write, and at every start; a folded one is removed.
+//! Records lie in numbered segments (docs/journal-format.md). A new one is begun when the last has
+//! grown long, after a failed write, and at every start; a folded one is removed.
+//!
+//! The database's commits are numbered, and each number is written down once the commit is durable
+//! ([`Journal::note_commit`]): so a start can tell that the database is older than its journal.
 
 mod details;
 mod disk;
@@ -21,13 +24,14 @@ mod sync;
 mod synced;
 mod unfolded;
 mod usage_entry;
+mod v1;
 mod wire;
 
 pub(crate) use self::{
-    disk::{Disk, FileDisk, Segment, is_in_place},
+    disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place},
     log::Journal,
     record::{CountChange, Record},
-    segment::{Position, replay},
+    segment::{DatabaseId, Position, Replay, replay},
     sync::Syncer,
     unfolded::{Delta, Figures, Unfolded},
     usage_entry::UsageEntry,

@@ -1,4 +1,4 @@
-//! One record, and how it is written.
+//! One record, and how it is written (docs/journal-format.md).
 
 use bytes::{Buf, BufMut};
 
@@ -8,24 +8,32 @@ use super::{
 };
 use crate::{key::KeyId, store::counter::Origin};
 
-/// What changes about one subject: its count, its usage figures, or both at once.
+/// The name of the quota that counts the requests of a day.
+pub(crate) const DAILY: &str = "daily";
+
+/// One entry of the journal.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Record<'a> {
-    pub(crate) id: &'a KeyId,
-    pub(crate) count: Option<CountChange>,
-    pub(crate) usage: Option<UsageEntry<'a>>,
+pub(crate) enum Record<'a> {
+    /// What changes about the count of one quota and subject.
+    Count { quota: &'a str, subject: &'a KeyId, change: CountChange },
+    /// What the ledger keeps of one request.
+    Usage { key: &'a KeyId, entry: UsageEntry<'a> },
+    /// The number of a commit that the database has made durable.
+    Commit(u64),
+    /// The last record of a segment that the next one follows.
+    Rotated,
 }
 
-/// A change of a day's count.
+/// A change of one day's count.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CountChange {
     pub(crate) origin: Origin,
-    /// When a unit was used, in Unix milliseconds.
+    /// When units were used, in Unix milliseconds.
     pub(crate) used_at: Option<i64>,
-    /// Units used (1), given back (-1), or neither.
-    pub(crate) used: i8,
-    /// Whether a unit was given back that counts against the most that may be.
-    pub(crate) refunded: bool,
+    /// Units used, or given back if it is negative.
+    pub(crate) used: i64,
+    /// Units given back that count against the most that may be.
+    pub(crate) refunded: u64,
     /// Up to which number of units the day is charged ahead from now on.
     pub(crate) charged: Option<u64>,
     /// Whether a request begins with it (1), ends without a usage entry (-1), or neither.
@@ -35,69 +43,106 @@ pub(crate) struct CountChange {
 impl CountChange {
     /// A change of this day that changes nothing yet.
     pub(crate) fn of(origin: Origin) -> Self {
-        let (used_at, charged) = (None, None);
-        Self { origin, used_at, used: 0, refunded: false, charged, open: 0 }
+        Self { origin, used_at: None, used: 0, refunded: 0, charged: None, open: 0 }
     }
 }
 
 const COUNT: u8 = 1;
-const USED_AT: u8 = 1 << 1;
-const REFUNDED: u8 = 1 << 2;
-const CHARGED: u8 = 1 << 3;
-const USAGE: u8 = 1 << 4;
-const OPENS: u8 = 1 << 5;
-const CLOSES: u8 = 1 << 6;
+const USAGE: u8 = 2;
+const COMMIT: u8 = 3;
+const ROTATED: u8 = 4;
+
+const USED_AT: u8 = 1;
+const CHARGED: u8 = 1 << 1;
 
 impl<'a> Record<'a> {
-    /// Appends the record's bytes.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let count = self.count.as_ref();
-        out.put_u8(
-            flag(count.is_some(), COUNT)
-                | flag(count.is_some_and(|count| count.used_at.is_some()), USED_AT)
-                | flag(count.is_some_and(|count| count.refunded), REFUNDED)
-                | flag(count.is_some_and(|count| count.charged.is_some()), CHARGED)
-                | flag(self.usage.is_some(), USAGE)
-                | flag(count.is_some_and(|count| count.open > 0), OPENS)
-                | flag(count.is_some_and(|count| count.open < 0), CLOSES),
-        );
-        put_text(out, self.id.as_str());
-        if let Some(count) = count {
-            put_day(out, count.origin.day);
-            out.put_u32_le(count.origin.epoch);
-            out.put_i8(count.used);
-            count.used_at.into_iter().for_each(|at| out.put_i64_le(at));
-            count.charged.into_iter().for_each(|charged| out.put_u64_le(charged));
-        }
-        if let Some(usage) = &self.usage {
-            usage.encode(out);
+    /// A change of a subject's daily count.
+    pub(crate) fn daily(subject: &'a KeyId, change: CountChange) -> Self {
+        Self::Count { quota: DAILY, subject, change }
+    }
+
+    /// Which kind of record it is, for the frame around it.
+    pub(super) fn kind(&self) -> u8 {
+        match self {
+            Self::Count { .. } => COUNT,
+            Self::Usage { .. } => USAGE,
+            Self::Commit(_) => COMMIT,
+            Self::Rotated => ROTATED,
         }
     }
 
-    /// Reads a record from all of `bytes` and hands it on; `None` if they are none.
-    pub(super) fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'_>)) -> Option<()> {
-        let flags = bytes.try_get_u8().ok()?;
-        let has = |flag| flags & flag != 0;
-        let id = KeyId::new(get_text(&mut bytes)?);
-        let count = if has(COUNT) {
-            Some(CountChange {
-                origin: Origin { day: get_day(&mut bytes)?, epoch: bytes.try_get_u32_le().ok()? },
-                used: bytes.try_get_i8().ok()?,
-                used_at: if has(USED_AT) { Some(bytes.try_get_i64_le().ok()?) } else { None },
-                refunded: has(REFUNDED),
-                charged: if has(CHARGED) { Some(bytes.try_get_u64_le().ok()?) } else { None },
-                open: i8::from(has(OPENS)) - i8::from(has(CLOSES)),
-            })
-        } else {
-            None
-        };
-        let usage = if has(USAGE) { Some(UsageEntry::decode(&mut bytes)?) } else { None };
-        bytes.is_empty().then(|| each(Record { id: &id, count, usage }))
+    /// Appends the record's payload.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Count { quota, subject, change } => {
+                let CountChange { origin, used_at, used, refunded, charged, open } = change;
+                out.put_u8(flag(used_at.is_some(), USED_AT) | flag(charged.is_some(), CHARGED));
+                put_text(out, quota);
+                put_text(out, subject.as_str());
+                put_day(out, origin.day);
+                out.put_u32_le(origin.epoch);
+                out.put_i64_le(*used);
+                out.put_u64_le(*refunded);
+                out.put_i8(*open);
+                used_at.iter().for_each(|at| out.put_i64_le(*at));
+                charged.iter().for_each(|charged| out.put_u64_le(*charged));
+            }
+            Self::Usage { key, entry } => {
+                put_text(out, key.as_str());
+                entry.encode(out);
+            }
+            Self::Commit(number) => out.put_u64_le(*number),
+            Self::Rotated => {}
+        }
+    }
+
+    /// Reads a record of this kind from all of `bytes` and hands it on; `None` if they are none.
+    pub(super) fn decode(
+        kind: u8,
+        mut bytes: &[u8],
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Option<()> {
+        let bytes = &mut bytes;
+        match kind {
+            COUNT => {
+                let flags = bytes.try_get_u8().ok()?;
+                let quota = get_text(bytes)?;
+                let subject = KeyId::new(get_text(bytes)?);
+                let origin = Origin { day: get_day(bytes)?, epoch: bytes.try_get_u32_le().ok()? };
+                let change = CountChange {
+                    origin,
+                    used: bytes.try_get_i64_le().ok()?,
+                    refunded: bytes.try_get_u64_le().ok()?,
+                    open: bytes.try_get_i8().ok()?,
+                    used_at: match flags & USED_AT {
+                        0 => None,
+                        _ => Some(bytes.try_get_i64_le().ok()?),
+                    },
+                    charged: match flags & CHARGED {
+                        0 => None,
+                        _ => Some(bytes.try_get_u64_le().ok()?),
+                    },
+                };
+                let record = Record::Count { quota, subject: &subject, change };
+                bytes.is_empty().then(|| each(record))
+            }
+            USAGE => {
+                let key = KeyId::new(get_text(bytes)?);
+                let entry = UsageEntry::decode(bytes)?;
+                bytes.is_empty().then(|| each(Record::Usage { key: &key, entry }))
+            }
+            COMMIT => {
+                let number = bytes.try_get_u64_le().ok()?;
+                bytes.is_empty().then(|| each(Record::Commit(number)))
+            }
+            ROTATED => bytes.is_empty().then(|| each(Record::Rotated)),
+            _ => None,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::{
@@ -106,47 +151,47 @@ mod tests {
     };
     use crate::store::Tokens;
 
-    fn full(id: &KeyId) -> Record<'_> {
+    /// A record of each kind, with all that it can hold.
+    pub(in super::super) fn full(id: &KeyId) -> [Record<'_>; 4] {
         let day = "2026-11-22".parse().unwrap();
-        let (used_at, origin) = (Some(1_795_348_800_123), Origin { day, epoch: 7 });
-        Record {
-            id,
-            count: Some(CountChange {
-                used_at,
-                used: -1,
-                refunded: true,
-                charged: Some(12),
-                open: 1,
-                origin,
+        let change = CountChange {
+            used_at: Some(1_795_348_800_123),
+            used: -1,
+            refunded: 1,
+            charged: Some(12),
+            open: -1,
+            origin: Origin { day, epoch: 7 },
+        };
+        let entry = UsageEntry {
+            at: 1_795_348_800_123,
+            day,
+            class: Class::Failed,
+            refunded: true,
+            tokens: Some(Tokens { cached: Some(4), reasoning: Some(5), ..Tokens::new(1, 2, 3) }),
+            model: Some("deepseek-chat"),
+            closes: true,
+            details: Some(Details {
+                method: "POST",
+                path: "/v1/chat".into(),
+                outcome: "failed",
+                code: Some("upstream_failed"),
+                model_asked: Some("m"),
+                request_id: Some("5b1c"),
+                status: Some(500),
+                units: 0,
+                bytes_in: 1 << 40,
+                bytes_out: 7,
+                time_to_head: Some(Duration::from_micros(8)),
+                time_to_first_byte: Some(Duration::from_micros(9)),
+                duration: Duration::from_micros(10),
             }),
-            usage: Some(UsageEntry {
-                at: 1_795_348_800_123,
-                day,
-                class: Class::Failed,
-                refunded: true,
-                tokens: Some(Tokens {
-                    cached: Some(4),
-                    reasoning: Some(5),
-                    ..Tokens::new(1, 2, 3)
-                }),
-                model: Some("deepseek-chat"),
-                closes: true,
-                details: Some(Details {
-                    method: "POST",
-                    path: "/v1/chat".into(),
-                    outcome: "failed",
-                    code: Some("upstream_failed"),
-                    model_asked: Some("m"),
-                    status: Some(500),
-                    units: 0,
-                    bytes_in: 1 << 40,
-                    bytes_out: 7,
-                    time_to_head: Some(Duration::from_micros(8)),
-                    time_to_first_byte: Some(Duration::from_micros(9)),
-                    duration: Duration::from_micros(10),
-                }),
-            }),
-        }
+        };
+        [
+            Record::daily(id, change),
+            Record::Usage { key: id, entry },
+            Record::Commit(1 << 40),
+            Record::Rotated,
+        ]
     }
 
     fn encoded(record: &Record<'_>) -> Vec<u8> {
@@ -158,12 +203,11 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let id = KeyId::from("key_0123456789abcdef");
-        let bare = Record { count: None, usage: None, ..full(&id) };
-        let count = Record { usage: None, ..full(&id) };
-        let usage = Record { count: None, ..full(&id) };
-        for record in [full(&id), bare, count, usage] {
+        let day = "2026-11-22".parse().unwrap();
+        let bare = Record::daily(&id, CountChange::of(Origin { day, epoch: 0 }));
+        for record in full(&id).into_iter().chain([bare]) {
             let mut read = 0;
-            Record::decode(&encoded(&record), &mut |found| {
+            Record::decode(record.kind(), &encoded(&record), &mut |found| {
                 assert_eq!(found, record);
                 read += 1;
             });
@@ -173,11 +217,15 @@ mod tests {
 
     #[test]
     fn a_part_of_a_record_is_none() {
-        let bytes = encoded(&full(&KeyId::from("key_0123456789abcdef")));
-        let is_record = |bytes: &[u8]| Record::decode(bytes, &mut |_| ()).is_some();
-        for length in 0..bytes.len() {
-            assert!(!is_record(&bytes[..length]), "{length} bytes");
+        let id = KeyId::from("key_0123456789abcdef");
+        for record in full(&id) {
+            let bytes = encoded(&record);
+            let is_record =
+                |bytes: &[u8]| Record::decode(record.kind(), bytes, &mut |_| ()).is_some();
+            for length in 0..bytes.len() {
+                assert!(!is_record(&bytes[..length]), "{length} bytes of {record:?}");
+            }
+            assert!(!is_record(&[bytes, vec![0]].concat()), "a byte more");
         }
-        assert!(!is_record(&[bytes, vec![0]].concat()), "a byte more");
     }
 }

@@ -1,10 +1,28 @@
-//! What lies in a segment: a head, then framed records.
+//! What lies in a segment: a head, then framed records, then zeros (docs/journal-format.md).
 
-use std::io;
+use std::{fmt, io};
 
 use bytes::{Buf, BufMut};
 
-use super::{Disk, Record};
+use super::{Disk, Record, v1};
+
+/// Names the format; another one will have another name.
+const MAGIC: &[u8; 8] = b"tq-log-2";
+/// The version of a record's payload.
+const VERSION: u8 = 1;
+/// What stands before a record's payload.
+const FRAME: usize = 16;
+/// The byte behind a record's payload. A write that did not get far leaves a zero in its place.
+const END: u8 = 0xff;
+/// Longer than any record.
+const MAX_RECORD: usize = 1 << 26;
+
+/// Where the first record begins.
+pub(super) const HEAD: u64 = 48;
+
+/// A random name of a database, by which its journal knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DatabaseId(pub(crate) [u8; 16]);
 
 /// How far the journal was folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,104 +33,373 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
 }
 
-/// Names the format; another one will have another name.
-const MAGIC: &[u8; 8] = b"tq-log-1";
-/// The length and the checksum of a record.
-const FRAME: usize = 8;
-/// Longer than any record, so that a torn length is not taken for one.
-const LONGEST: usize = 1 << 26;
-
-/// Where the first record begins.
-pub(super) const HEAD: u64 = MAGIC.len() as u64 + 8;
-
-/// The head of a segment.
-pub(super) fn head(number: u64) -> Vec<u8> {
-    let mut head = MAGIC.to_vec();
-    head.put_u64_le(number);
-    head
+/// Which segment it is: its bytes are valid in no other one, and nowhere else in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SegmentId {
+    pub(super) database: DatabaseId,
+    pub(super) number: u64,
 }
 
-/// Appends a framed record. The segment's number goes into the checksum, so that bytes of another
-/// segment are never taken for a record of this one.
-pub(super) fn frame(record: &Record<'_>, number: u64, out: &mut Vec<u8>) {
-    let begin = out.len();
-    out.put_bytes(0, FRAME);
-    record.encode(out);
-    let (frame, payload) = out[begin..].split_at_mut(FRAME);
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    frame[..4].copy_from_slice(&length.to_le_bytes());
-    frame[4..].copy_from_slice(&checksum(payload, number).to_le_bytes());
+impl SegmentId {
+    /// The head of the segment, which has this length from its creation.
+    pub(super) fn head(self, length: u64) -> Vec<u8> {
+        let mut head = MAGIC.to_vec();
+        head.put_u64_le(self.number);
+        head.put_slice(&self.database.0);
+        head.put_u64_le(length);
+        head.put_u32_le(crc32fast::hash(&head));
+        head.put_bytes(0, HEAD as usize - head.len());
+        head
+    }
+
+    /// Appends a record that is to lie at `offset`.
+    pub(super) fn frame(self, record: &Record<'_>, offset: u64, out: &mut Vec<u8>) {
+        let begin = out.len();
+        out.put_bytes(0, FRAME);
+        record.encode(out);
+        let (frame, payload) = out[begin..].split_at_mut(FRAME);
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        frame[0] = record.kind();
+        frame[1] = VERSION;
+        frame[4..8].copy_from_slice(&length.to_le_bytes());
+        frame[8..12].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+        let checksum = self.checksum(&frame[..12], offset);
+        frame[12..].copy_from_slice(&checksum.to_le_bytes());
+        out.put_u8(END);
+    }
+
+    fn checksum(self, frame: &[u8], offset: u64) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.database.0);
+        hasher.update(&self.number.to_le_bytes());
+        hasher.update(&offset.to_le_bytes());
+        hasher.update(frame);
+        hasher.finalize()
+    }
+
+    /// The frame at this offset of a segment: kind, length and checksum of its payload.
+    fn read_frame(self, bytes: &[u8], at: usize) -> Option<(u8, usize, u32)> {
+        let frame = bytes.get(at..at + FRAME)?;
+        let mut fields = frame;
+        let (kind, version) = (fields.get_u8(), fields.get_u8());
+        fields.advance(2);
+        let (length, payload) = (fields.get_u32_le() as usize, fields.get_u32_le());
+        let is_good = self.checksum(&frame[..12], at as u64) == fields.get_u32_le()
+            && version == VERSION
+            && length <= MAX_RECORD;
+        is_good.then_some((kind, length, payload))
+    }
+
+    /// Hands on the record at this offset; where the next one begins.
+    fn read_record(
+        self,
+        bytes: &[u8],
+        at: usize,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Option<usize> {
+        let (kind, length, checksum) = self.read_frame(bytes, at)?;
+        let end = at + FRAME + length;
+        let payload = bytes.get(at + FRAME..end)?;
+        let is_whole = bytes.get(end) == Some(&END) && crc32fast::hash(payload) == checksum;
+        is_whole.then(|| Record::decode(kind, payload, each)).flatten().map(|()| end + 1)
+    }
+
+    /// What follows at `at`, where no record is. A write that did not get far has left the beginning of
+    /// a record, and zeros from there on to the end of the file.
+    fn tail(self, bytes: &[u8], at: usize) -> Tail {
+        let Some(last) = last_written(&bytes[at..]) else { return Tail::End };
+        let whole = self.read_frame(bytes, at).map_or(FRAME, |(_, length, _)| FRAME + length);
+        let bytes = last as u64 + 1;
+        if last < whole { Tail::Torn { bytes } } else { Tail::Damaged { bytes } }
+    }
 }
 
-fn checksum(payload: &[u8], number: u64) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&number.to_le_bytes());
-    hasher.update(payload);
-    hasher.finalize()
+/// Where the last byte is that is not zero. Most of a segment is zeros, so they are compared in blocks.
+fn last_written(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 4096;
+    let mut end = bytes.len();
+    for block in bytes.rchunks(BLOCK) {
+        if *block != [0; BLOCK][..block.len()] {
+            let in_block = block.iter().rposition(|byte| *byte != 0)?;
+            return Some(end - block.len() + in_block);
+        }
+        end -= block.len();
+    }
+    None
 }
 
-/// Hands on the records behind `from`, in the order of their writing. A segment is read up to its
-/// first record that is torn, as the last one may be. Returns the first place where a record is
-/// whole and not what was written: only a loss of power, or a damaged file, leaves one behind.
-pub(crate) fn replay(
-    disk: &dyn Disk,
-    from: Position,
-    mut each: impl FnMut(Record<'_>),
-) -> io::Result<Option<Position>> {
-    let mut damaged = None;
-    let mut numbers = disk.segments()?;
-    numbers.sort_unstable();
-    for number in numbers.into_iter().filter(|number| *number >= from.segment) {
-        let offset = if number == from.segment { from.offset.max(HEAD) } else { HEAD };
-        let bytes = disk.read(number)?;
-        if bytes.starts_with(&head(number)) {
-            let records = bytes.get(offset as usize..).unwrap_or_default();
-            if let Tail::Damaged(at) = read_records(records, number, &mut each) {
-                let place = Position { segment: number, offset: offset + at as u64 };
-                damaged.get_or_insert(place);
-            }
-        } else if !head(number).starts_with(&bytes) {
-            let message = format!("journal segment {number} is not one of this program");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+/// What lies behind the last good record, up to the last byte that is not zero.
+enum Tail {
+    End,
+    Torn { bytes: u64 },
+    Damaged { bytes: u64 },
+}
+
+/// What is wrong with a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// A segment is not there.
+    Missing { segment: u64 },
+    /// A segment is not one of this program, or its head is damaged.
+    BadHead { segment: u64 },
+    /// A segment belongs to another database.
+    Foreign { segment: u64 },
+    /// A segment is shorter than it was when it was created.
+    Short { segment: u64, length: u64, created: u64 },
+    /// A segment does not hold what the database says has been read from it.
+    Lacks { segment: u64, offset: u64 },
+    /// What lies at this place is not what was written.
+    Damaged { segment: u64, offset: u64, bytes: u64 },
+}
+
+impl Flaw {
+    /// Whether a loss of power may leave it behind: what was not synced.
+    pub(crate) fn may_be_of_power(&self) -> bool {
+        match self {
+            Self::Short { .. } | Self::Lacks { .. } | Self::Damaged { .. } => true,
+            Self::Missing { .. } | Self::BadHead { .. } | Self::Foreign { .. } => false,
         }
     }
-    Ok(damaged)
-}
 
-/// What lies behind the last good record.
-enum Tail {
-    /// Nothing, or the beginning of a record.
-    Torn,
-    /// At this offset, what is no record, or no good one.
-    Damaged(usize),
-}
-
-fn read_records(bytes: &[u8], number: u64, each: &mut dyn FnMut(Record<'_>)) -> Tail {
-    let mut rest = bytes;
-    while let Some(behind) = read_record(rest, number, each) {
-        rest = behind;
+    /// The segment that has it.
+    pub(crate) fn segment(&self) -> u64 {
+        match self {
+            Self::Missing { segment }
+            | Self::BadHead { segment }
+            | Self::Foreign { segment }
+            | Self::Short { segment, .. }
+            | Self::Lacks { segment, .. }
+            | Self::Damaged { segment, .. } => *segment,
+        }
     }
-    if is_torn(rest, number) { Tail::Torn } else { Tail::Damaged(bytes.len() - rest.len()) }
 }
 
-/// Hands a record on; what comes behind it.
-fn read_record<'a>(
-    mut bytes: &'a [u8],
-    number: u64,
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { .. } => f.write_str("is missing"),
+            Self::BadHead { .. } => f.write_str("has a damaged head"),
+            Self::Foreign { .. } => f.write_str("belongs to another database"),
+            Self::Short { length, created, .. } => {
+                write!(f, "has {length} bytes of the {created} it was created with")
+            }
+            Self::Lacks { offset, .. } => {
+                write!(f, "does not hold what the database has read of it up to byte {offset}")
+            }
+            Self::Damaged { offset, bytes, .. } => {
+                write!(f, "is damaged at byte {offset} ({bytes} bytes from there on are not read)")
+            }
+        }
+    }
+}
+
+/// What a replay has found beside records.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) flaws: Vec<Flaw>,
+    /// Where a write did not get far, and how many bytes of it are there.
+    pub(crate) torn: Vec<(Position, u64)>,
+    /// The highest number of a commit.
+    pub(crate) commit: u64,
+}
+
+/// Hands on the records behind `from`, in the order of their writing, each segment up to its first flaw.
+pub(crate) fn replay(
+    disk: &dyn Disk,
+    from: Option<Position>,
+    database: DatabaseId,
+    mut each: impl FnMut(Record<'_>),
+) -> io::Result<Replay> {
+    let mut found = Replay::default();
+    let mut next = from.map(|from| from.segment);
+    let mut next_must_exist = from.is_some();
+    let mut numbers = disk.segments()?;
+    numbers.retain(|number| Some(*number) >= next);
+    numbers.sort_unstable();
+    for number in numbers {
+        let absent = next.map_or(0..0, |next| next..number);
+        found.flaws.extend(absent.map(|segment| Flaw::Missing { segment }));
+        let bytes = disk.read(number)?;
+        let from = from.filter(|from| from.segment == number).map(|from| from.offset);
+        next_must_exist = if bytes.starts_with(v1::MAGIC) {
+            replay_v1(&bytes, number, from, &mut found, &mut each);
+            false
+        } else {
+            let id = SegmentId { database, number };
+            replay_segment(id, &bytes, from, &mut found, &mut each)
+        };
+        next = Some(number + 1);
+    }
+    if let Some(segment) = next.filter(|_| next_must_exist) {
+        found.flaws.push(Flaw::Missing { segment });
+    }
+    Ok(found)
+}
+
+/// Returns whether the segment says that another one follows.
+fn replay_segment(
+    id: SegmentId,
+    bytes: &[u8],
+    from: Option<u64>,
+    found: &mut Replay,
     each: &mut dyn FnMut(Record<'_>),
-) -> Option<&'a [u8]> {
-    let length = bytes.try_get_u32_le().ok()? as usize;
-    let expected = bytes.try_get_u32_le().ok()?;
-    // A length of 0 is a tail that was never written.
-    let (payload, rest) = bytes.split_at_checked(length)?;
-    let whole = (1..=LONGEST).contains(&length) && checksum(payload, number) == expected;
-    whole.then(|| Record::decode(payload, each)).flatten().map(|()| rest)
+) -> bool {
+    let segment = id.number;
+    let created = match read_head(id, bytes) {
+        Ok(created) => created,
+        Err(flaw) => {
+            found.flaws.push(flaw);
+            return false;
+        }
+    };
+    let length = bytes.len() as u64;
+    if length < created {
+        found.flaws.push(Flaw::Short { segment, length, created });
+    }
+    let offset = from.unwrap_or(HEAD).max(HEAD);
+    let mut at = usize::try_from(offset).unwrap_or(usize::MAX);
+    if offset > HEAD && bytes.get(at - 1) != Some(&END) {
+        found.flaws.push(Flaw::Lacks { segment, offset });
+        return false;
+    }
+    let mut is_rotated = false;
+    let mut take = |record: Record<'_>| match record {
+        Record::Commit(number) => found.commit = found.commit.max(number),
+        Record::Rotated => is_rotated = true,
+        record => each(record),
+    };
+    while let Some(next) = id.read_record(bytes, at, &mut take) {
+        at = next;
+    }
+    let offset = at as u64;
+    match id.tail(bytes, at) {
+        Tail::End => {}
+        Tail::Torn { bytes } => found.torn.push((Position { segment, offset }, bytes)),
+        Tail::Damaged { bytes } => found.flaws.push(Flaw::Damaged { segment, offset, bytes }),
+    }
+    is_rotated
 }
 
-/// Whether a write that did not get far may have left this: nothing, or a record that ends too
-/// early and has none behind it.
-fn is_torn(bytes: &[u8], number: u64) -> bool {
-    let length = bytes.get(..4).map_or(usize::MAX, |mut length| length.get_u32_le() as usize);
-    bytes.len() < FRAME.saturating_add(length)
-        && (1..bytes.len()).all(|at| read_record(&bytes[at..], number, &mut |_| ()).is_none())
+/// The length that the segment has been created with.
+fn read_head(id: SegmentId, bytes: &[u8]) -> Result<u64, Flaw> {
+    let segment = id.number;
+    let mut fields = bytes.get(..HEAD as usize).ok_or(Flaw::BadHead { segment })?;
+    let checksum = crc32fast::hash(&fields[..40]);
+    let is_ours = fields.starts_with(MAGIC);
+    fields.advance(MAGIC.len());
+    let number = fields.get_u64_le();
+    let mut database = DatabaseId::default();
+    fields.copy_to_slice(&mut database.0);
+    let length = fields.get_u64_le();
+    let is_whole = fields.get_u32_le() == checksum && fields == [0; 4];
+    if !is_ours || !is_whole || number != segment {
+        return Err(Flaw::BadHead { segment });
+    }
+    if database != id.database {
+        return Err(Flaw::Foreign { segment });
+    }
+    Ok(length)
+}
+
+fn replay_v1(
+    bytes: &[u8],
+    segment: u64,
+    from: Option<u64>,
+    found: &mut Replay,
+    each: &mut dyn FnMut(Record<'_>),
+) {
+    if !v1::is_head(bytes, segment) {
+        found.flaws.push(Flaw::BadHead { segment });
+        return;
+    }
+    let offset = from.unwrap_or(v1::HEAD).max(v1::HEAD);
+    let records = bytes.get(offset as usize..).unwrap_or_default();
+    let (read, is_torn) = v1::read_records(records, segment, each);
+    let (offset, bytes) = (offset + read as u64, (records.len() - read) as u64);
+    if !is_torn {
+        found.flaws.push(Flaw::Damaged { segment, offset, bytes });
+    } else if bytes > 0 {
+        found.torn.push((Position { segment, offset }, bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::record::tests::full, *};
+    use crate::key::KeyId;
+
+    const ID: SegmentId = SegmentId { database: DatabaseId([7; 16]), number: 3 };
+    const LENGTH: u64 = 4096;
+
+    /// A segment of these records, and where each begins and the last one ends.
+    fn segment(records: &[Record<'_>]) -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = ID.head(LENGTH);
+        let mut offsets = vec![bytes.len()];
+        for record in records {
+            let offset = bytes.len() as u64;
+            ID.frame(record, offset, &mut bytes);
+            offsets.push(bytes.len());
+        }
+        bytes.resize(LENGTH as usize, 0);
+        (bytes, offsets)
+    }
+
+    fn read(bytes: &[u8]) -> (usize, Replay) {
+        let (mut found, mut records) = (Replay::default(), 0);
+        replay_segment(ID, bytes, None, &mut found, &mut |_| records += 1);
+        (records, found)
+    }
+
+    #[test]
+    fn every_flipped_bit_is_a_flaw_unless_it_lies_behind_the_records() {
+        let id = KeyId::from("alice");
+        let [count, usage, ..] = full(&id);
+        let records = [count.clone(), usage, count];
+        let (bytes, offsets) = segment(&records);
+        for place in 0..offsets[records.len()] * 8 {
+            let mut bytes = bytes.clone();
+            bytes[place / 8] ^= 1 << (place % 8);
+            let (_, found) = read(&bytes);
+            assert!(found.torn.is_empty(), "bit {place}: {found:?}");
+            let [flaw] = &*found.flaws else { panic!("bit {place}: {found:?}") };
+            let before = offsets.iter().rfind(|offset| **offset <= place / 8);
+            match (flaw, before) {
+                (Flaw::Damaged { offset, .. }, Some(before)) => {
+                    assert_eq!(*offset, *before as u64, "bit {place}");
+                }
+                (Flaw::BadHead { .. } | Flaw::Foreign { .. }, None) => {}
+                _ => panic!("bit {place}: {flaw:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_that_did_not_get_far_is_told_from_damage() {
+        let id = KeyId::from("alice");
+        let [count, ..] = full(&id);
+        let (whole, offsets) = segment(&[count.clone(), count]);
+        for cut in offsets[1]..offsets[2] {
+            let mut bytes = whole.clone();
+            bytes[cut..].fill(0);
+            let (records, found) = read(&bytes);
+            assert_eq!((records, found.flaws), (1, vec![]), "{cut}");
+            // Bytes at the cut may be zeros themselves.
+            assert!(found.torn.iter().all(|(_, torn)| *torn <= (cut - offsets[1]) as u64));
+            assert!(cut == offsets[1] || !found.torn.is_empty(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_valid_in_its_place_only_and_a_file_in_its_length() {
+        let id = KeyId::from("alice");
+        let [count, ..] = full(&id);
+        let (mut bytes, offsets) = segment(&[count.clone(), count]);
+        let (_, found) = read(&bytes[..offsets[2]]);
+        let length = offsets[2] as u64;
+        assert_eq!(found.flaws, [Flaw::Short { segment: 3, length, created: LENGTH }]);
+        bytes.copy_within(offsets[1]..offsets[2], offsets[2]);
+        let (records, found) = read(&bytes);
+        assert_eq!(records, 2);
+        assert!(matches!(*found.flaws, [Flaw::Damaged { offset, .. }] if offset == length));
+    }
 }

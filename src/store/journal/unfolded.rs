@@ -47,20 +47,26 @@ pub(crate) struct Figures {
 impl Unfolded {
     /// Adds a record that comes after those that are there.
     pub(crate) fn add(&mut self, record: &Record<'_>) {
+        match record {
+            // There is no other quota than the daily one yet.
+            Record::Count { quota: _, subject, change } => {
+                let subject = self.subject(subject);
+                subject.count(change.origin).add(&change.into());
+                subject.open += i64::from(change.open);
+            }
+            Record::Usage { key, entry } => {
+                let subject = self.subject(key);
+                subject.open -= i64::from(entry.closes);
+                *subject.figures(entry.day, entry.model.unwrap_or_default()) += entry.figures();
+                self.requests.extend(entry.row(key));
+            }
+            Record::Commit(_) | Record::Rotated => return,
+        }
         self.records += 1;
-        let subject = match self.subjects.get_mut(record.id) {
-            Some(subject) => subject,
-            None => self.subjects.entry(record.id.clone()).or_default(),
-        };
-        if let Some(change) = &record.count {
-            subject.count(change.origin).add(&change.into());
-            subject.open += i64::from(change.open);
-        }
-        if let Some(entry) = &record.usage {
-            subject.open -= i64::from(entry.closes);
-            *subject.figures(entry.day, entry.model.unwrap_or_default()) += entry.figures();
-            self.requests.extend(entry.row(record.id));
-        }
+    }
+
+    fn subject(&mut self, id: &KeyId) -> &mut Subject {
+        self.subjects.entry(id.clone()).or_default()
     }
 
     /// Adds what came after.
@@ -122,8 +128,8 @@ impl Delta {
 impl From<&CountChange> for Delta {
     fn from(change: &CountChange) -> Self {
         Self {
-            used: change.used.into(),
-            refunded: change.refunded.into(),
+            used: change.used,
+            refunded: i64::try_from(change.refunded).unwrap_or(i64::MAX),
             last_used_at: change.used_at,
             charged: change.charged,
         }

@@ -89,6 +89,7 @@ impl<'a> UsageEntry<'a> {
             units: details.units,
             refunded: self.refunded,
             model_asked: details.model_asked.map(str::to_owned),
+            request_id: details.request_id.map(str::to_owned),
             model: self.model.map(str::to_owned),
             tokens: self.tokens,
             bytes_in: details.bytes_in,

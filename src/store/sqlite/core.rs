@@ -114,7 +114,7 @@ impl Core {
             let keeps_row = !is_refused || !only_summed && self.refused_rows.spend(id);
             let entry = self.entry(event, closes);
             let entry = if keeps_row { entry } else { entry.without_details() };
-            let record = Record { id, count: None, usage: Some(entry) };
+            let record = Record::Usage { key: id, entry };
             if only_summed {
                 self.journal.hold(&record);
             } else {

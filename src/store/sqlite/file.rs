@@ -8,7 +8,7 @@ use std::{
 };
 
 use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{OpenError, SqliteOptions, schema};
 use crate::store::journal::is_in_place;
@@ -126,6 +126,7 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&options.path, flags).map_err(failed)?;
+    keep_wal(&connection, true).map_err(failed)?;
     configure_writer(&connection).map_err(failed)?;
     schema::migrate(&connection).map_err(|error| match error {
         schema::MigrateError::Foreign => OpenError::new(format!(
@@ -137,6 +138,11 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
         schema::MigrateError::Sqlite(error) => failed(error),
     })?;
     Ok(connection)
+}
+
+/// Whether the connection's end leaves the WAL as it is: a refused start changes no file.
+pub(super) fn keep_wal(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(drop)
 }
 
 fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {

@@ -10,7 +10,7 @@ use crate::{
     key::KeyId,
     store::{
         UsageFigures,
-        journal::{Delta, Figures, Position, Unfolded},
+        journal::{DatabaseId, Delta, Figures, Position, Unfolded},
     },
 };
 
@@ -37,21 +37,28 @@ fn write_counts(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resul
         "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at)
          VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6)
          ON CONFLICT (key_id, day) DO UPDATE SET
-             used = CASE WHEN epoch = ?3 THEN max(0, used + ?4) ELSE used END,
-             refunded = CASE WHEN epoch = ?3 THEN refunded + ?5 ELSE refunded END,
-             reset_used = CASE WHEN epoch = ?3 THEN reset_used ELSE max(0, reset_used + ?4) END,
+             used = CASE WHEN epoch = ?3 THEN max(0, used + ?4) WHEN epoch < ?3 THEN max(0, ?4)
+                 ELSE used END,
+             refunded = CASE WHEN epoch = ?3 THEN refunded + ?5 WHEN epoch < ?3 THEN ?5
+                 ELSE refunded END,
+             reset_used = CASE WHEN epoch = ?3 THEN reset_used WHEN epoch < ?3 THEN reset_used + used
+                 ELSE max(0, reset_used + ?4) END,
+             epoch = max(epoch, ?3),
              last_used_at = max(coalesce(last_used_at, ?6), coalesce(?6, last_used_at))",
     )?;
     let mut block = connection.prepare_cached(
         "INSERT INTO blocks (key_id, day, epoch, charged) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (key_id) DO UPDATE SET day = ?2, epoch = ?3, charged = ?4
-         WHERE (day, epoch) <= (?2, ?3)",
+         WHERE (epoch, day) <= (?3, ?2)",
     )?;
     for (id, subject) in unfolded.subjects() {
         for (origin, delta) in &subject.counts {
             let (id, day) = (id.as_str(), origin.day.to_string());
             let Delta { used, refunded, last_used_at, charged } = delta;
-            count.execute(params![id, day, origin.epoch, used, refunded, last_used_at])?;
+            // The end of a request changes no count.
+            if *used != 0 || *refunded != 0 || last_used_at.is_some() {
+                count.execute(params![id, day, origin.epoch, used, refunded, last_used_at])?;
+            }
             if let Some(charged) = charged {
                 block.execute(params![id, day, origin.epoch, charged])?;
             }
@@ -157,11 +164,22 @@ fn write_position(connection: &Connection, position: Position) -> rusqlite::Resu
     Ok(())
 }
 
-/// How far the journal is folded.
-pub(super) fn read_position(connection: &Connection) -> rusqlite::Result<Position> {
+/// How far the journal is folded; `None` if there was none yet.
+pub(super) fn read_position(connection: &Connection) -> rusqlite::Result<Option<Position>> {
     let read = |row: &rusqlite::Row<'_>| Ok(Position { segment: row.get(0)?, offset: row.get(1)? });
-    let found = connection.query_row("SELECT segment, offset FROM journal", [], read).optional()?;
-    Ok(found.unwrap_or_default())
+    connection.query_row("SELECT segment, offset FROM journal", [], read).optional()
+}
+
+/// The database's name, and the number of its last commit.
+pub(super) fn read_identity(connection: &Connection) -> rusqlite::Result<(DatabaseId, u64)> {
+    connection.query_row("SELECT name, commits FROM identity", [], |row| {
+        Ok((DatabaseId(row.get(0)?), row.get(1)?))
+    })
+}
+
+/// Numbers the commit of the present transaction.
+pub(super) fn write_commit(connection: &Connection, number: u64) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE identity SET commits = ?1")?.execute([number]).map(drop)
 }
 
 /// Counts the units that were charged ahead as used: after a loss of power, nobody knows how many
@@ -191,14 +209,23 @@ pub(super) fn write_boot(connection: &Connection, boot: Option<&str>) -> rusqlit
     connection.execute("INSERT INTO boot (boot) SELECT ?1 WHERE ?1 IS NOT NULL", [boot]).map(drop)
 }
 
-/// A day begins anew: what was used before is kept apart. Returns the number of the reset.
+/// A day begins anew: what was used before is kept apart, also that of later days, on which a clock
+/// has put the key that was ahead. Returns the number of the reset.
 pub(super) fn write_reset(connection: &Connection, id: &KeyId, day: Day) -> rusqlite::Result<u32> {
+    let (id, day) = (id.as_str(), day.to_string());
     connection
         .prepare_cached(
-            "INSERT INTO daily_usage (key_id, day, epoch) VALUES (?1, ?2, 1)
+            "UPDATE daily_usage SET reset_used = reset_used + used, used = 0, refunded = 0
+             WHERE key_id = ?1 AND day > ?2",
+        )?
+        .execute(params![id, day])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO daily_usage (key_id, day, epoch)
+             SELECT ?1, ?2, coalesce(max(epoch), 0) + 1 FROM daily_usage WHERE key_id = ?1
              ON CONFLICT (key_id, day) DO UPDATE SET
-                 reset_used = reset_used + used, used = 0, refunded = 0, epoch = epoch + 1
+                 reset_used = reset_used + used, used = 0, refunded = 0, epoch = excluded.epoch
              RETURNING epoch",
         )?
-        .query_row(params![id.as_str(), day.to_string()], |row| row.get(0))
+        .query_row(params![id, day], |row| row.get(0))
 }

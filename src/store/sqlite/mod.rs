@@ -54,8 +54,10 @@ use deadpool_sqlite::Pool;
 use rusqlite::Connection;
 use tokio::{sync::Semaphore, time::timeout};
 
-pub use self::options::{Durability, OpenError, SqliteOptions};
-use self::{core::Core, file::FileLock, reading::read, watchdog::Watchdog, writer::Writer};
+pub use self::options::{Durability, OpenError, OpenErrorKind, SqliteOptions};
+use self::{
+    core::Core, file::FileLock, reading::read, start::Begun, watchdog::Watchdog, writer::Writer,
+};
 use super::{
     StoreFuture,
     journal::{FileDisk, Syncer},
@@ -100,6 +102,7 @@ struct Inner {
     writer: Writer,
     syncer: Syncer,
     watchdog: Watchdog,
+    losses: Vec<String>,
     #[cfg(feature = "metrics")]
     next_count: meter::NextCount,
 }
@@ -119,7 +122,8 @@ impl SqliteStore {
         let of_keys = file::open_readers(&options)?;
         let look_ups = file::open_readers(&options)?;
         let disk = Box::new(FileDisk::beside(&options.path));
-        let journal = start::begin(&connection, disk, &options)?;
+        let Begun { journal, losses } = start::begin(&connection, disk, &options)?;
+        file::keep_wal(&connection, false).map_err(OpenError::sqlite)?;
         let core = Arc::new(Core::new(&options, journal));
         let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;
         let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
@@ -135,10 +139,17 @@ impl SqliteStore {
             writer,
             syncer,
             watchdog,
+            losses,
             #[cfg(feature = "metrics")]
             next_count: meter::NextCount::new(),
         };
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// What was missing when the file was opened, a sentence each; nothing unless
+    /// [`SqliteOptions::accept_loss`] was set.
+    pub fn losses(&self) -> &[String] {
+        &self.0.losses
     }
 
     /// Waits until all that was recorded before the call is in the file.

@@ -29,6 +29,7 @@ pub struct SqliteOptions {
     pub(super) default_daily_limit: DailyLimit,
     pub(super) retention_days: u32,
     pub(super) boot: Option<String>,
+    pub(super) accept_loss: bool,
 }
 
 impl SqliteOptions {
@@ -43,6 +44,7 @@ impl SqliteOptions {
             default_daily_limit: DailyLimit::new(200).unwrap_or(DailyLimit::UNLIMITED),
             retention_days: 0,
             boot: start::this_boot(),
+            accept_loss: false,
         }
     }
 
@@ -77,6 +79,14 @@ impl SqliteOptions {
         Self { retention_days, ..self }
     }
 
+    /// Opens a file of which answered requests or changes are provably missing
+    /// ([`OpenErrorKind::Loss`]) with what is left. [`SqliteStore::losses`](super::SqliteStore::losses)
+    /// tells what that was.
+    #[must_use]
+    pub fn accept_loss(self, accept_loss: bool) -> Self {
+        Self { accept_loss, ..self }
+    }
+
     pub(super) fn retention(&self) -> Option<Duration> {
         const DAY: u64 = 24 * 60 * 60;
         let days = u64::from(self.retention_days);
@@ -106,20 +116,46 @@ impl fmt::Debug for SqliteOptions {
 /// The file could not be opened.
 #[derive(Debug)]
 pub struct OpenError {
+    kind: OpenErrorKind,
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
+/// What kind of failure an [`OpenError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenErrorKind {
+    /// Answered requests or changes are provably missing: a file was damaged, or replaced by an older
+    /// one. Put the right one back, or go on without them by
+    /// [`SqliteOptions::accept_loss`].
+    Loss,
+    /// Anything else.
+    Other,
+}
+
 impl OpenError {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+        Self { kind: OpenErrorKind::Other, message: message.into(), source: None }
+    }
+
+    pub(super) fn loss(message: String) -> Self {
+        Self { kind: OpenErrorKind::Loss, ..Self::new(message) }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> OpenErrorKind {
+        self.kind
     }
 
     pub(super) fn because(
         message: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Self { message: message.into(), source: Some(source.into()) }
+        Self { source: Some(source.into()), ..Self::new(message) }
+    }
+
+    pub(super) fn sqlite(source: rusqlite::Error) -> Self {
+        Self::because("SQLite could not be set up", source)
     }
 
     pub(super) fn thread(source: std::io::Error) -> Self {

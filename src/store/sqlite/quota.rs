@@ -119,7 +119,7 @@ impl Core {
         let limit = limit.filter(|_| self.durability == Durability::Process);
         let is_synced = |end| self.journal.is_synced(end);
         let extension = limit.and_then(|limit| block.extension(count.used, limit, at, is_synced));
-        let end = self.journal.append(&counted(
+        let end = self.journal.append(&Record::daily(
             &subject.id,
             CountChange {
                 used: 1,
@@ -189,10 +189,10 @@ impl Charge for SqliteCharge {
         let given_back = self.counter.refund(self.origin, &self.subject, refund, |left, block| {
             let change = CountChange {
                 used: -1,
-                refunded: refund == Refund::UpToLimit,
+                refunded: (refund == Refund::UpToLimit).into(),
                 ..self.return_surplus(left, block)
             };
-            written = self.core.journal.append_or_hold(&counted(&self.subject.id, change));
+            written = self.core.journal.append_or_hold(&Record::daily(&self.subject.id, change));
             true
         });
         if given_back {
@@ -234,7 +234,7 @@ impl SqliteCharge {
         if self.state == State::Spent {
             let hold = |change: CountChange| {
                 let change = CountChange { used: -1, ..change };
-                self.core.journal.hold(&counted(&self.subject.id, change));
+                self.core.journal.hold(&Record::daily(&self.subject.id, change));
             };
             let undone = self
                 .counter
@@ -267,15 +267,11 @@ impl Drop for OpenRequest {
     fn drop(&mut self) {
         if !*self.ended.get_mut() {
             let change = CountChange { open: -1, ..CountChange::of(self.origin) };
-            self.core.journal.append_or_hold(&counted(&self.id, change));
+            self.core.journal.append_or_hold(&Record::daily(&self.id, change));
         }
     }
 }
 
 fn lost() -> StoreError {
     StoreError::unavailable("the unit could not be made durable")
-}
-
-fn counted(id: &KeyId, change: CountChange) -> Record<'_> {
-    Record { id, count: Some(change), usage: None }
 }

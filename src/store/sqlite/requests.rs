@@ -19,9 +19,10 @@ pub(super) fn write(connection: &Connection, rows: &[RequestRow]) -> rusqlite::R
     let mut statement = connection.prepare_cached(
         "INSERT INTO requests (key_id, at, method, path, status, outcome, code, units, refunded,
              model_asked, model, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
-             reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration)
+             reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration,
+             request_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-             ?19, ?20, ?21)",
+             ?19, ?20, ?21, ?22)",
     )?;
     for row in rows {
         statement.execute(params![
@@ -46,6 +47,7 @@ pub(super) fn write(connection: &Connection, rows: &[RequestRow]) -> rusqlite::R
             row.time_to_head.map(micros),
             row.time_to_first_byte.map(micros),
             micros(row.duration),
+            row.request_id,
         ])?;
     }
     Ok(())
@@ -62,7 +64,8 @@ pub(super) fn read(
     let sql = format!(
         "SELECT number, key_id, at, method, path, status, outcome, code, units, refunded,
              model_asked, model, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
-             reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration
+             reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration,
+             request_id
          FROM requests
          WHERE number < coalesce(?1, 9223372036854775807) {of_key} {failed}
          ORDER BY number DESC LIMIT ?2"
@@ -101,6 +104,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
         time_to_head: time(19)?,
         time_to_first_byte: time(20)?,
         duration: Duration::from_micros(row.get(21)?),
+        request_id: row.get(22)?,
     })
 }
 

@@ -25,7 +25,6 @@ pub(super) fn job(
     id: KeyId,
     edit: KeyEdit,
 ) -> (Job, impl Future<Output = Result<Changed, StoreError>> + Send + 'static) {
-    let counted = counter.clone();
     let work = move |connection: &Connection| {
         let key = KeyRef::new(id.as_str());
         let Some(before) = summary(connection, &core, &key)? else {
@@ -36,7 +35,7 @@ pub(super) fn job(
         }
         let KeyEdit { change, by, .. } = edit;
         let now = core.clock.now();
-        let day = counted.count().day.max(core.calendar.window(now).day);
+        let day = core.calendar.window(now).day;
         let epoch = fold::write_reset(connection, &id, day)?;
         let after = KeySummary { used_today: 0, ..before.clone() };
         let detail = change.audit_detail(&before, &after);

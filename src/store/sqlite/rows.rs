@@ -114,14 +114,15 @@ pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
     }
 }
 
-/// What is counted of a subject's day, or of a later one: a clock that stepped back reopens none.
+/// What is counted of a subject's day, or of a later one: a clock that stepped back reopens none, but
+/// a reset does.
 pub(super) fn read_count(connection: &Connection, id: &KeyId, day: Day) -> rusqlite::Result<Count> {
     let count = connection
         .prepare_cached(
             "SELECT day, epoch, used, refunded FROM daily_usage
-             WHERE key_id = ?1 AND day >= ?2 ORDER BY day DESC LIMIT 1",
+             WHERE key_id = ?1 ORDER BY epoch DESC, day DESC LIMIT 1",
         )?
-        .query_row((id.as_str(), day.to_string()), |row| {
+        .query_row([id.as_str()], |row| {
             Ok(Count {
                 day: row.get::<_, String>(0)?.parse().unwrap_or(day),
                 epoch: row.get(1)?,
@@ -130,7 +131,10 @@ pub(super) fn read_count(connection: &Connection, id: &KeyId, day: Day) -> rusql
             })
         })
         .optional()?;
-    Ok(count.unwrap_or_else(|| Count::new(day)))
+    Ok(count.map_or_else(
+        || Count::new(day),
+        |count| if count.day < day { count.on(day) } else { count },
+    ))
 }
 
 /// For a row of `api_keys` `k`: the number of its latest claim that was not withdrawn.

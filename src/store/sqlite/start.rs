@@ -1,11 +1,16 @@
 //! What a start does with what the last process left behind.
 
-use std::fmt::Display;
-
 use rusqlite::Connection;
 
 use super::{OpenError, SqliteOptions, fold};
-use crate::store::journal::{Disk, Journal, Position, Unfolded, replay};
+use crate::store::journal::{Disk, Journal, Replay, Unfolded, replay};
+
+/// A journal that goes on where the last process has ended.
+pub(super) struct Begun {
+    pub(super) journal: Journal,
+    /// What was lost, and accepted as lost.
+    pub(super) losses: Vec<String>,
+}
 
 /// Folds the rest of the journal and begins a new segment.
 ///
@@ -16,7 +21,7 @@ pub(super) fn begin(
     connection: &Connection,
     disk: Box<dyn Disk>,
     options: &SqliteOptions,
-) -> Result<Journal, OpenError> {
+) -> Result<Begun, OpenError> {
     let shown = options.path.display();
     let unreadable =
         |error| OpenError::because(format!("the journal of {shown} cannot be read"), error);
@@ -24,28 +29,66 @@ pub(super) fn begin(
         |error| OpenError::because(format!("the journal of {shown} cannot be written"), error);
     let failed = |error| OpenError::because(format!("{shown} cannot be written"), error);
 
+    let (database, commits) = fold::read_identity(connection).map_err(failed)?;
     let folded = fold::read_position(connection).map_err(failed)?;
     let segments = disk.segments().map_err(unreadable)?;
-    let last = segments.into_iter().max().unwrap_or_default().max(folded.segment);
+    let last = segments.into_iter().max().max(folded.map(|folded| folded.segment)).unwrap_or(0);
     let mut rest = Unfolded::default();
-    let damaged = replay(&*disk, folded, |record| rest.add(&record)).map_err(unreadable)?;
+    let found = replay(&*disk, folded, database, |record| rest.add(&record)).map_err(unreadable)?;
     let same_boot = is_same_boot(connection, options.boot.as_deref()).map_err(failed)?;
-    if let Some(place) = damaged {
-        damage(&shown, place, same_boot)?;
+    let losses = losses(&shown.to_string(), &found, commits, same_boot);
+    if let Some(loss) = losses.first().filter(|_| !options.accept_loss) {
+        return Err(OpenError::loss(match losses.len() {
+            1 => loss.clone(),
+            more => format!("{loss} (and {} more)", more - 1),
+        }));
     }
-    let journal = Journal::begin(disk, last + 1).map_err(unwritable)?;
+    losses.iter().for_each(|loss| tracing::warn!(loss, "accepted as lost"));
+    let journal = Journal::begin(disk, last + 1, database, commits).map_err(unwritable)?;
     rest.append(journal.take());
-    fold_rest(connection, &rest, options.boot.as_deref(), same_boot).map_err(failed)?;
+    fold_rest(connection, &rest, &journal, options.boot.as_deref(), same_boot).map_err(failed)?;
     journal.forget_folded(&rest).map_err(unwritable)?;
-    Ok(journal)
+    Ok(Begun { journal, losses })
+}
+
+/// What of answered requests and changes is not there any more, with the file that shows it.
+///
+/// A loss of power leaves pages behind in any order, and what was answered lies before them. On the
+/// same boot every byte is as it was written.
+fn losses(shown: &str, found: &Replay, commits: u64, same_boot: bool) -> Vec<String> {
+    for (place, bytes) in &found.torn {
+        let (segment, offset) = (place.segment, place.offset);
+        tracing::warn!(segment, offset, bytes, "journal tail dropped: its write did not finish");
+    }
+    let mut losses = Vec::new();
+    for flaw in &found.flaws {
+        let segment = flaw.segment();
+        if flaw.may_be_of_power() && !same_boot {
+            tracing::warn!(segment, %flaw, "journal tail dropped: its end did not survive");
+        } else {
+            losses.push(format!(
+                "the journal {shown}.journal.{segment} {flaw}, so what was counted may be missing"
+            ));
+        }
+    }
+    if found.commit > commits {
+        losses.push(format!(
+            "{shown} is older than its journal: it ends with commit {commits}, and {shown}.journal.* \
+             says that commit {} was answered; changes of keys and counts are missing from it",
+            found.commit
+        ));
+    }
+    losses
 }
 
 fn fold_rest(
     connection: &Connection,
     unfolded: &Unfolded,
+    journal: &Journal,
     boot: Option<&str>,
     same_boot: bool,
 ) -> rusqlite::Result<()> {
+    let commit = journal.next_commit();
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let folded = || {
         fold::write(connection, unfolded)?;
@@ -56,31 +99,19 @@ fn fold_rest(
         }
         fold::end_open(connection)?;
         fold::write_boot(connection, boot)?;
+        fold::write_commit(connection, commit)?;
         connection.execute_batch("COMMIT")
     };
     folded().inspect_err(|_| {
         // Its own failure adds nothing: the transaction is void either way.
         let _ = connection.execute_batch("ROLLBACK");
-    })
+    })?;
+    journal.note_commit(commit);
+    Ok(())
 }
 
 fn is_same_boot(connection: &Connection, boot: Option<&str>) -> rusqlite::Result<bool> {
     Ok(boot.is_some() && fold::read_boot(connection)?.as_deref() == boot)
-}
-
-/// A loss of power leaves pages behind in any order, and what was answered lies before them. On the
-/// same boot every byte is as it was written, so what was counted behind the place is lost.
-fn damage(shown: &impl Display, place: Position, same_boot: bool) -> Result<(), OpenError> {
-    let Position { segment, offset } = place;
-    if !same_boot {
-        tracing::warn!(segment, offset, "the end of the journal did not survive");
-        return Ok(());
-    }
-    Err(OpenError::new(format!(
-        "the journal {shown}.journal.{segment} is damaged at byte {offset}, so requests that were \
-         answered would not be counted; restore it, or cut it off there (truncate -s {offset}) to go \
-         on without them"
-    )))
 }
 
 /// Names this boot of the machine, where the system tells.

@@ -22,12 +22,10 @@ use super::{
     jobs::{self, Job},
     queue::Work,
 };
-use crate::store::journal::Unfolded;
+use crate::store::journal::{SEGMENT_LENGTH, Unfolded};
 
 /// How often the journal is folded and `api_keys` is looked at for edits from outside.
 const TURN: Duration = Duration::from_millis(500);
-/// A segment of the journal that has grown this long is followed by another.
-const LONGEST_SEGMENT: u64 = 16 << 20;
 /// How often counters of past days are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -188,7 +186,14 @@ impl State {
     ) -> rusqlite::Result<T> {
         #[cfg(feature = "metrics")]
         let _timer = self.meter.time();
-        jobs::transaction(&self.connection, || work(self))
+        let commit = self.core.journal.next_commit();
+        let done = jobs::transaction(&self.connection, || {
+            let done = work(self)?;
+            fold::write_commit(&self.connection, commit)?;
+            Ok(done)
+        })?;
+        self.core.journal.note_commit(commit);
+        Ok(done)
     }
 
     /// What was folded is no longer needed in the journal.
@@ -197,7 +202,7 @@ impl State {
         let folded = mem::take(&mut self.unfolded);
         #[cfg(feature = "metrics")]
         self.meter.folded(folded.records);
-        let long = folded.position.is_some_and(|position| position.offset > LONGEST_SEGMENT);
+        let long = folded.position.is_some_and(|position| position.offset > SEGMENT_LENGTH);
         let journal = &self.core.journal;
         let tidied = journal
             .forget_folded(&folded)

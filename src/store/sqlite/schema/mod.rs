@@ -22,8 +22,8 @@ impl From<rusqlite::Error> for MigrateError {
 /// `blocks` holds up to which unit a subject's day is charged ahead, `journal` how far the journal
 /// is folded into these tables, `boot` on which boot of the machine the file was last opened.
 ///
-/// `daily_usage` counts units; `epoch` tells a day's resets apart, and `reset_used` keeps what was
-/// used before them. `usage_totals` sums up usage events.
+/// `daily_usage` counts units; `epoch` counts a key's resets, so that of a key's rows the one with the
+/// highest epoch, and of these the latest day, is counted on; `reset_used` keeps what was used before. `usage_totals` sums up usage events.
 ///
 /// `model_totals` sums up `usage_totals` over all keys, so that reports by day and model need not.
 /// `requests` keeps single requests for a while, times in milliseconds (`at`) and microseconds. What
@@ -37,15 +37,19 @@ impl From<rusqlite::Error> for MigrateError {
 /// `revoked_keys` holds the hashes of keys that were rotated away or deleted, so that no import brings
 /// them back.
 ///
+/// `identity` holds a random name of the database, by which its journal knows it, and how many
+/// transactions of this program it has committed.
+///
 /// `active_days` tells on which days of a month a key was used (bit n is day n), as the day's first row
 /// in one of the tables above says it.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
     include_str!("4.sql"),
     include_str!("5.sql"),
     include_str!("6.sql"),
+    include_str!("7.sql"),
 ];
 
 pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {

@@ -6,6 +6,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+/// Long enough for the lives of most segments, so that some grow beyond it.
+const SEGMENT_LENGTH: u64 = 2048;
+
 use crate::store::journal::{Disk, Segment};
 
 #[derive(Clone, Default)]
@@ -22,6 +25,8 @@ struct Files {
 #[derive(Clone, Default)]
 struct File {
     bytes: Vec<u8>,
+    /// How many of the bytes were written, and synced; zeros are behind them.
+    written: usize,
     synced: usize,
 }
 
@@ -58,15 +63,15 @@ impl SimDisk {
         disk.broken_writes.is_some() || disk.broken_syncs
     }
 
-    /// What was not synced is cut off at a length that `pick` chooses, and garbled from another.
+    /// What was not synced is lost from a place on that `pick` chooses, and garbled from another.
     pub(super) fn lose_power(&self, mut pick: impl FnMut(usize) -> usize) {
         let mut disk = self.lock();
         for file in disk.files.values_mut() {
-            let garbled = file.synced + pick(file.bytes.len() - file.synced + 1);
-            let length = garbled + pick(file.bytes.len() - garbled + 1);
-            file.bytes.truncate(length);
-            file.bytes[garbled..].fill(if pick(2) == 0 { 0 } else { 0xa5 });
-            file.synced = length;
+            let garbled = file.synced + pick(file.written - file.synced + 1);
+            let lost = garbled + pick(file.written - garbled + 1);
+            file.bytes[garbled..lost].fill(if pick(2) == 0 { 0 } else { 0xa5 });
+            file.bytes[lost..].fill(0);
+            (file.written, file.synced) = (lost, lost);
         }
     }
 }
@@ -80,13 +85,18 @@ impl Disk for SimDisk {
         Ok(self.lock().files[&number].bytes.clone())
     }
 
-    fn create(&self, number: u64, head: &[u8]) -> io::Result<Arc<dyn Segment>> {
+    fn segment_length(&self) -> u64 {
+        SEGMENT_LENGTH
+    }
+
+    fn create(&self, number: u64, begin: &[u8]) -> io::Result<Arc<dyn Segment>> {
         let mut disk = self.lock();
         if disk.broken_writes.is_some() || disk.broken_syncs {
-            disk.files.insert(number, File::default());
             return Err(full());
         }
-        disk.files.insert(number, File { bytes: head.to_vec(), synced: head.len() });
+        let mut bytes = begin.to_vec();
+        bytes.resize(SEGMENT_LENGTH as usize, 0);
+        disk.files.insert(number, File { bytes, written: begin.len(), synced: begin.len() });
         Ok(Arc::new(SimSegment { disk: self.clone(), number }))
     }
 
@@ -103,8 +113,11 @@ impl Segment for SimSegment {
         // A removed file can still be written by whoever has it open.
         let Some(file) = disk.files.get_mut(&self.number) else { return Ok(()) };
         let written = torn.map_or(bytes.len(), |torn| torn.min(bytes.len() - 1));
-        file.bytes.truncate(offset as usize);
-        file.bytes.extend_from_slice(&bytes[..written]);
+        let (begin, end) = (offset as usize, offset as usize + written);
+        let length = file.bytes.len().max(end);
+        file.bytes.resize(length, 0);
+        file.bytes[begin..end].copy_from_slice(&bytes[..written]);
+        file.written = end;
         if torn.is_some() { Err(full()) } else { Ok(()) }
     }
 
@@ -114,7 +127,7 @@ impl Segment for SimSegment {
             return Err(full());
         }
         if let Some(file) = disk.files.get_mut(&self.number) {
-            file.synced = file.bytes.len();
+            file.synced = file.written;
         }
         Ok(())
     }

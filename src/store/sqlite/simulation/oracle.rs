@@ -7,7 +7,7 @@ use crate::{clock::Day, store::Standing};
 /// What no number of units reaches.
 pub(super) const UNLIMITED: u64 = u64::MAX;
 
-/// One day of one key, until its reset.
+/// One day of one key, until a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Period {
     pub(super) key: usize,
@@ -57,7 +57,7 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     seen: HashMap<Period, Seen>,
-    resets: HashMap<(usize, Day), u32>,
+    resets: HashMap<usize, u32>,
     /// Whether units are charged ahead, in blocks. Otherwise each is written down itself.
     has_blocks: bool,
 }
@@ -82,11 +82,12 @@ impl Oracle {
 
     /// The period that a unit of this day belongs to now.
     pub(super) fn period(&self, key: usize, day: Day) -> Period {
-        Period { key, day, resets: self.resets.get(&(key, day)).copied().unwrap_or_default() }
+        Period { key, day, resets: self.resets.get(&key).copied().unwrap_or_default() }
     }
 
-    pub(super) fn reset(&mut self, key: usize, day: Day) {
-        *self.resets.entry((key, day)).or_default() += 1;
+    /// A reset begins the day by the clock, also if it was left behind.
+    pub(super) fn reset(&mut self, key: usize) {
+        *self.resets.entry(key).or_default() += 1;
     }
 
     pub(super) fn seen(&mut self, period: Period) -> &mut Seen {

@@ -92,7 +92,7 @@ impl World {
             .durability(self.durability)
             .boot(self.boot.to_string());
         let disk = Box::new(self.faults.disk.clone());
-        let journal = start::begin(&connection, disk, &options).unwrap();
+        let journal = start::begin(&connection, disk, &options).unwrap().journal;
         let core = Arc::new(Core::new(&options, journal));
         for key in 0..KEYS {
             let count = rows::read_count(&connection, &id(key), core.today()).unwrap();
@@ -205,7 +205,7 @@ impl World {
         let after: Origin = counter.count().origin();
         assert_eq!(answer.is_ok(), after != before, "it is reset if and only if that is told");
         if answer.is_ok() {
-            self.traffic().oracle.reset(key, after.day);
+            self.traffic().oracle.reset(key);
         }
     }
 }

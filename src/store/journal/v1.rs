@@ -1,0 +1,147 @@
+//! Segments that versions up to 0.1 have left behind: read, never written.
+
+use bytes::Buf;
+
+use super::{
+    Record,
+    record::CountChange,
+    usage_entry::UsageEntry,
+    wire::{get_day, get_text},
+};
+use crate::{key::KeyId, store::counter::Origin};
+
+pub(super) const MAGIC: &[u8; 8] = b"tq-log-1";
+/// The segment's head: magic and number.
+pub(super) const HEAD: u64 = 16;
+/// The length and the checksum of a record.
+const FRAME: usize = 8;
+/// Longer than any record, so that a torn length is not taken for one.
+const MAX_RECORD: usize = 1 << 26;
+
+const COUNT: u8 = 1;
+const USED_AT: u8 = 1 << 1;
+const REFUNDED: u8 = 1 << 2;
+const CHARGED: u8 = 1 << 3;
+const USAGE: u8 = 1 << 4;
+const AWAITS_EVENT: u8 = 1 << 5;
+
+/// Whether these bytes begin with the head of the segment of this number, or would.
+pub(super) fn is_head(bytes: &[u8], number: u64) -> bool {
+    bytes.starts_with(&[MAGIC.as_slice(), &number.to_le_bytes()].concat())
+}
+
+/// Hands on the records that `bytes` begin with; how many bytes they are, and whether what follows may
+/// be what a write that did not get far has left.
+pub(super) fn read_records(
+    bytes: &[u8],
+    number: u64,
+    each: &mut dyn FnMut(Record<'_>),
+) -> (usize, bool) {
+    let mut rest = bytes;
+    while let Some(behind) = read_record(rest, number, each) {
+        rest = behind;
+    }
+    (bytes.len() - rest.len(), is_torn(rest, number))
+}
+
+fn checksum(payload: &[u8], number: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&number.to_le_bytes());
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+fn read_record<'a>(
+    mut bytes: &'a [u8],
+    number: u64,
+    each: &mut dyn FnMut(Record<'_>),
+) -> Option<&'a [u8]> {
+    let length = bytes.try_get_u32_le().ok()? as usize;
+    let expected = bytes.try_get_u32_le().ok()?;
+    let (payload, rest) = bytes.split_at_checked(length)?;
+    let whole = (1..=MAX_RECORD).contains(&length) && checksum(payload, number) == expected;
+    whole.then(|| decode(payload, each)).flatten().map(|()| rest)
+}
+
+/// Whether nothing follows, or a record that ends too early and has none behind it.
+fn is_torn(bytes: &[u8], number: u64) -> bool {
+    let length = bytes.get(..4).map_or(usize::MAX, |mut length| length.get_u32_le() as usize);
+    bytes.len() < FRAME.saturating_add(length)
+        && (1..bytes.len()).all(|at| read_record(&bytes[at..], number, &mut |_| ()).is_none())
+}
+
+/// A record held a change of a count, a usage entry, or both.
+fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'_>)) -> Option<()> {
+    let flags = bytes.try_get_u8().ok()?;
+    let has = |flag| flags & flag != 0;
+    let id = KeyId::new(get_text(&mut bytes)?);
+    let mut change = None;
+    if has(COUNT) {
+        let origin = Origin { day: get_day(&mut bytes)?, epoch: bytes.try_get_u32_le().ok()? };
+        let used = bytes.try_get_i8().ok()?;
+        change = Some(CountChange {
+            origin,
+            used: used.into(),
+            used_at: if has(USED_AT) { Some(bytes.try_get_i64_le().ok()?) } else { None },
+            refunded: has(REFUNDED).into(),
+            charged: if has(CHARGED) { Some(bytes.try_get_u64_le().ok()?) } else { None },
+            open: if has(AWAITS_EVENT) { used } else { 0 },
+        });
+    }
+    let entry = if has(USAGE) { Some(UsageEntry::decode(&mut bytes)?) } else { None };
+    bytes.is_empty().then_some(())?;
+    change.into_iter().for_each(|change| each(Record::daily(&id, change)));
+    entry.into_iter().for_each(|entry| each(Record::Usage { key: &id, entry }));
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+
+    use super::{
+        super::wire::{put_day, put_text},
+        *,
+    };
+
+    /// A unit that was used, and the beginning of one that was not written whole.
+    fn segment() -> Vec<u8> {
+        let mut payload = vec![COUNT | USED_AT | CHARGED | AWAITS_EVENT];
+        put_text(&mut payload, "alice");
+        put_day(&mut payload, "2026-11-22".parse().unwrap());
+        payload.put_u32_le(7);
+        payload.put_i8(1);
+        payload.put_i64_le(1_795_348_800_123);
+        payload.put_u64_le(12);
+        let mut bytes = Vec::new();
+        bytes.put_u32_le(payload.len() as u32);
+        bytes.put_u32_le(checksum(&payload, 3));
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn a_unit_of_an_older_version_counts() {
+        let record = segment();
+        for torn in 0..record.len() {
+            let bytes = [&record[..], &record[..torn]].concat();
+            let mut read = 0;
+            let ends = read_records(&bytes, 3, &mut |found| {
+                let day = "2026-11-22".parse().unwrap();
+                let change = CountChange {
+                    used_at: Some(1_795_348_800_123),
+                    used: 1,
+                    charged: Some(12),
+                    open: 1,
+                    ..CountChange::of(Origin { day, epoch: 7 })
+                };
+                assert_eq!(found, Record::daily(&KeyId::from("alice"), change));
+                read += 1;
+            });
+            assert_eq!((ends, read), ((record.len(), true), 1), "{torn}");
+        }
+        let mut damaged = [&record[..], &record[..]].concat();
+        damaged[record.len() + 9] ^= 1;
+        assert_eq!(read_records(&damaged, 3, &mut |_| ()), (record.len(), false));
+    }
+}

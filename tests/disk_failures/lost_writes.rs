@@ -1,0 +1,215 @@
+//! Files that a killed gateway has left are damaged, cut, or replaced by older ones.
+//!
+//! Whatever was answered is there at the next start, or that start is refused, or the log names the
+//! bytes that were dropped. `TOWER_QUOTA_FLIPS` sets how many times that is tried (40), and
+//! `TOWER_QUOTA_SEED` repeats a run's choices.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use http::Method;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    common::{Client, Gateway, Random, Upstream, chat_json, json_answer},
+    files::{copy, live_segment},
+    scene::command,
+};
+
+/// What a killed gateway has left, and what it has answered.
+struct Remains {
+    dir: TempDir,
+    upstream: Upstream,
+    key: String,
+    answered: u64,
+    label: String,
+}
+
+fn database(dir: &Path) -> PathBuf {
+    dir.join("quota.db")
+}
+
+fn wal(dir: &Path) -> PathBuf {
+    dir.join("quota.db-wal")
+}
+
+async fn post(gateway: &Gateway, key: &str) {
+    let url = gateway.url("/v1/chat/completions");
+    assert_eq!(Client::http1().post_as(key, &url, &json!({})).await.status, 200);
+}
+
+async fn relabel(gateway: &Gateway, key: &str, label: &str) {
+    let path = format!("/admin/keys/{key}");
+    gateway.admin(Method::PATCH, &path, &json!({ "label": label })).await;
+}
+
+impl Remains {
+    /// Requests and changes of a key, the last of which are in the WAL and in the journal.
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+        let mut gateway = command(&upstream, &database(dir.path())).start();
+        let key = gateway.create_key(json!({"daily_limit": 500})).await;
+        let (mut answered, mut label) = (0, String::new());
+        for round in 0..12 {
+            for _ in 0..4 {
+                post(&gateway, &key).await;
+                answered += 1;
+            }
+            label = format!("round {round}");
+            relabel(&gateway, &key, &label).await;
+        }
+        for _ in 0..4 {
+            post(&gateway, &key).await;
+            answered += 1;
+        }
+        gateway.kill9();
+        Self { dir, upstream, key, answered, label }
+    }
+
+    fn copied(&self) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        copy(self.dir.path(), dir.path());
+        dir
+    }
+
+    /// Starts on these files: what the refusal says, or else nothing may be missing.
+    async fn start(&self, dir: &Path) -> Result<Gateway, String> {
+        let gateway = command(&self.upstream, &database(dir)).try_start()?;
+        let used = gateway.used(&self.key).await;
+        let path = format!("/admin/keys/{}", self.key);
+        let record = gateway.admin(Method::GET, &path, &Value::Null).await;
+        let label = record["label"].as_str().unwrap().to_owned();
+        let is_whole = used >= self.answered && label == self.label;
+        assert!(
+            is_whole || gateway.printed().contains("journal tail dropped"),
+            "{used} of {} counted, {label:?} for {:?}, and not a word: {}",
+            self.answered,
+            self.label,
+            gateway.printed()
+        );
+        Ok(gateway)
+    }
+
+    async fn refusal(&self, dir: &Path) -> String {
+        let printed = self.start(dir).await.err().expect("a refusal");
+        assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
+        assert!(printed.contains("quota.db"), "{printed}");
+        printed
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_flipped_bit_and_no_cut_takes_back_what_was_answered_without_a_word() {
+    let mut random = Random::seeded("flips and cuts");
+    let remains = Remains::new().await;
+    let (mut refused, mut whole) = (0, 0);
+    let flips = env::var("TOWER_QUOTA_FLIPS").map_or(40, |flips| flips.parse().unwrap());
+    for _ in 0..flips {
+        let dir = remains.copied();
+        let file = match random.below(5) {
+            0..2 => wal(dir.path()),
+            2..4 => live_segment(&database(dir.path())),
+            _ => database(dir.path()),
+        };
+        let mut bytes = fs::read(&file).unwrap();
+        let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+        let (place, cuts) = (random.below(written) as usize, random.below(4) == 0);
+        // SQLite does not see each bit of its own pages, but where the file ends.
+        if cuts || file == database(dir.path()) {
+            bytes.truncate(place);
+        } else {
+            bytes[place] ^= 1 << random.below(8);
+        }
+        fs::write(&file, bytes).unwrap();
+        println!("{} at {place}, cut: {cuts}", file.display());
+        match remains.start(dir.path()).await {
+            Ok(_) => whole += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    println!("{refused} starts refused, {whole} with all that was answered");
+    assert!(refused > 0 && whole > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_older_than_its_journal_is_a_refused_start() {
+    let remains = Remains::new().await;
+    let dir = remains.copied();
+    // The last commit of the WAL is damaged, so SQLite goes on with the one before.
+    let mut bytes = fs::read(wal(dir.path())).unwrap();
+    let last = bytes.len() - 100;
+    bytes[last] ^= 1;
+    fs::write(wal(dir.path()), bytes).unwrap();
+    // A refusal changes no file: the next start is refused as well.
+    for _ in 0..2 {
+        let printed = remains.refusal(dir.path()).await;
+        assert!(printed.contains("is older than its journal"), "{printed}");
+    }
+    fs::copy(wal(remains.dir.path()), wal(dir.path())).unwrap();
+    remains.start(dir.path()).await.unwrap().kill9();
+    let dir = remains.copied();
+    fs::remove_file(wal(dir.path())).unwrap();
+    remains.refusal(dir.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_beside_a_newer_journal_is_a_refused_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let mut gateway = command(&upstream, &database(dir.path())).start();
+    let key = gateway.create_key(json!({"daily_limit": 500})).await;
+    for _ in 0..20 {
+        post(&gateway, &key).await;
+    }
+    let backup = dir.path().join("backup");
+    let file = Connection::open(database(dir.path())).unwrap();
+    file.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+    drop(file);
+    for round in 0..3 {
+        for _ in 0..14 {
+            post(&gateway, &key).await;
+        }
+        relabel(&gateway, &key, &format!("round {round}")).await;
+    }
+    gateway.kill9();
+    fs::rename(backup, database(dir.path())).unwrap();
+    fs::remove_file(wal(dir.path())).unwrap();
+    let remains = Remains { dir, upstream, key, answered: 62, label: "round 2".to_owned() };
+    let printed = remains.refusal(remains.dir.path()).await;
+    assert!(printed.contains("is older than its journal"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_another_database_is_a_refused_start() {
+    let (one, other) = (Remains::new().await, Remains::new().await);
+    let dir = one.copied();
+    let journal = live_segment(&database(dir.path()));
+    fs::copy(live_segment(&database(other.dir.path())), journal).unwrap();
+    let printed = one.refusal(dir.path()).await;
+    assert!(printed.contains("belongs to another database"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_older_than_its_database_is_a_refused_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let mut gateway = command(&upstream, &database(dir.path())).start();
+    let key = gateway.create_key(json!({"daily_limit": 500})).await;
+    let journal = live_segment(&database(dir.path()));
+    let older = fs::read(&journal).unwrap();
+    for _ in 0..20 {
+        post(&gateway, &key).await;
+    }
+    // The report has all of them read into the database.
+    assert_eq!(gateway.usage(&key).await["requests"]["succeeded"], 20);
+    gateway.kill9();
+    fs::write(&journal, older).unwrap();
+    let remains = Remains { dir, upstream, key, answered: 20, label: String::new() };
+    let printed = remains.refusal(remains.dir.path()).await;
+    assert!(printed.contains("does not hold what the database has read of it"), "{printed}");
+}
