@@ -57,6 +57,23 @@ async fn of_10_000_provoked_errors_at_most_twice_the_limit_reach_the_upstream() 
     assert_eq!(gateway.usage(&key).await["requests"]["refunded"], LIMIT);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_holder_may_provoke_is_given_back_as_often_as_the_limit() {
+    for (status, shown) in [(302, 502), (403, 502), (429, 503), (500, 500)] {
+        let answer = move |_| Response::builder().status(status).body(full("")).unwrap();
+        let upstream = Upstream::start(answer).await;
+        let gateway = command(upstream.base_url()).start();
+        let key = gateway.create_key(json!({"daily_limit": 3})).await;
+        let mut wire = Wire::connect(gateway.address()).await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(wire.post(&key, "{}").await.unwrap().0, shown, "{status}");
+        }
+        assert_eq!(wire.post(&key, "{}").await.unwrap().0, 429, "{status}");
+        assert_eq!((upstream.count(), gateway.used(&key).await), (6, 3), "{status}");
+        assert_eq!(gateway.usage(&key).await["requests"]["refunded"], 3, "{status}");
+    }
+}
+
 /// Two of every three errors are followed by another process.
 async fn refunds_are_remembered_after(end: impl Fn(&mut Gateway)) {
     let rogue = Rogue::start().await;

@@ -46,8 +46,6 @@ const TABLE: &[Row] = &[
     ("4xx: no such model", "404", Reads(404), 1),
     ("4xx: conflict", "409", Reads(409), 1),
     ("4xx: unprocessable", "422", Reads(422), 1),
-    ("the sponsor's key is refused", "401", Reads(502), 0),
-    ("the sponsor's balance is used up", "402", Reads(502), 0),
     ("the sponsor is forbidden", "403", Reads(502), 0),
     ("the upstream limits the sponsor", "429", Reads(503), 0),
     ("3xx: moved", "301", Reads(502), 0),
@@ -194,6 +192,23 @@ async fn a_key_that_is_used_up_disabled_or_unknown_pays_nothing_for_being_refuse
     gateway.admin(Method::PATCH, &path, &json!({"disabled": false})).await;
     assert_eq!(gateway.used(&key).await, 1);
     assert_eq!(rogue.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sponsor_that_is_refused_costs_nothing_however_often() {
+    for (status, why) in [(401, "key"), (402, "balance")] {
+        let refusing = move |_| Response::builder().status(status).body(full("")).unwrap();
+        let upstream = Upstream::start(refusing).await;
+        let mut gateway = command(upstream.base_url()).start();
+        let key = gateway.create_key(json!({"daily_limit": 1})).await;
+        let mut wire = Wire::connect(gateway.address()).await.unwrap();
+        for asked in 1..=4 {
+            assert_eq!(wire.post(&key, "{}").await.unwrap().0, 502, "{why}");
+            assert_eq!(gateway.used(&key).await, 0, "{why}, {asked}");
+        }
+        gateway.restart();
+        assert_eq!(gateway.used(&key).await, 0, "{why}, after a restart");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

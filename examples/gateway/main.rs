@@ -48,7 +48,7 @@ use tower_quota::{
         OpenAiErrors,
         stream_usage::{AppliesTo, ChatCompletions, StreamUsageLayer},
     },
-    proxy::UpstreamCredential,
+    proxy::{CredentialCooldown, UpstreamCredential},
     quota::DailyQuotaLayer,
     store::sqlite::{SqliteOptions, SqliteStore},
     usage::{UsageRecorderLayer, usage_service},
@@ -134,12 +134,15 @@ async fn run(
         settings.upstream.base_url.clone()
     };
     let credential = settings.upstream.api_key.value.clone().map(UpstreamCredential::new);
+    let cooldown = CredentialCooldown::new(upstream::CREDENTIAL_COOLDOWN);
     let reload = Reload {
         admin_tokens: settings.admin_tokens.file.map(|file| (file, admin_tokens.clone())),
         upstream_credential: settings.upstream.api_key.file.clone().zip(credential.clone()),
+        credential_cooldown: cooldown.clone(),
     };
     let has_upstream_key = settings.demo || credential.is_some();
-    let upstream = Upstream { base: base_url.clone(), settings: &settings.upstream, credential };
+    let upstream =
+        Upstream { base: base_url.clone(), settings: &settings.upstream, credential, cooldown };
 
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);

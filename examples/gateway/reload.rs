@@ -7,7 +7,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::spawn_blocking,
 };
-use tower_quota::{admin::AdminTokens, proxy::UpstreamCredential};
+use tower_quota::{
+    admin::AdminTokens,
+    proxy::{CredentialCooldown, UpstreamCredential},
+};
 
 use crate::settings::SecretFile;
 
@@ -18,6 +21,8 @@ pub(crate) struct Hangup(Signal);
 pub(crate) struct Reload {
     pub(crate) admin_tokens: Option<(SecretFile<AdminTokens>, AdminTokens)>,
     pub(crate) upstream_credential: Option<(SecretFile<HeaderValue>, UpstreamCredential)>,
+    /// What is known of the credential before.
+    pub(crate) credential_cooldown: CredentialCooldown,
 }
 
 impl Hangup {
@@ -27,7 +32,7 @@ impl Hangup {
 
     /// Reads the files at each signal, for ever.
     pub(crate) async fn reload(mut self, reload: Reload) -> Infallible {
-        let Reload { admin_tokens, upstream_credential } = reload;
+        let Reload { admin_tokens, upstream_credential, credential_cooldown } = reload;
         loop {
             self.0.recv().await;
             tracing::info!("SIGHUP: reading token and key files");
@@ -35,7 +40,11 @@ impl Hangup {
                 read(file, |new| tokens.replace(&new)).await;
             }
             if let Some((file, credential)) = &upstream_credential {
-                read(file, |new| credential.replace(new)).await;
+                read(file, |new| {
+                    credential.replace(new);
+                    credential_cooldown.clear();
+                })
+                .await;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The way to the upstream: the proxy, and its list of models from a cache.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -10,12 +10,15 @@ use tower::{BoxError, Service, service_fn};
 use tower_quota::{
     openai::{OpenAiErrors, proxy_rules},
     proxy::{
-        CachedGet, ClientOptions, RequestBody, Timeouts, UpstreamBase, UpstreamClient,
-        UpstreamCredential, UpstreamProxyService, upstream_client,
+        CachedGet, ClientOptions, CredentialCooldown, RequestBody, Timeouts, UpstreamBase,
+        UpstreamClient, UpstreamCredential, UpstreamProxyService, upstream_client,
     },
 };
 
 use crate::{router::GatewayRequest, settings};
+
+/// How long nobody asks an upstream that has refused the sponsor's key or balance.
+pub(crate) const CREDENTIAL_COOLDOWN: Duration = Duration::from_secs(5);
 
 /// The proxy over hyper-util's pool, for request bodies of this kind.
 type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>, OpenAiErrors>;
@@ -25,6 +28,7 @@ pub(crate) struct Upstream<'a> {
     pub(crate) base: UpstreamBase,
     pub(crate) settings: &'a settings::Upstream,
     pub(crate) credential: Option<UpstreamCredential>,
+    pub(crate) cooldown: CredentialCooldown,
 }
 
 impl Upstream<'_> {
@@ -40,6 +44,7 @@ impl Upstream<'_> {
             .mount("/v1")
             .rules(proxy_rules())
             .timeouts(timeouts)
+            .credential_cooldown(self.cooldown.clone())
             .reject(OpenAiErrors);
         Ok(match &self.credential {
             Some(credential) => proxy.credential(credential.clone()),

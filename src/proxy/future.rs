@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     ProxyBody, Timeouts,
+    cooldown::Turn,
     excerpt::Excerpt,
     secret::Secret,
     shared::{Replaced, Shared},
@@ -48,6 +49,7 @@ pin_project! {
             limit: Option<Sleep>,
             end: Option<Instant>,
             upload: Upload,
+            turn: Turn,
         },
         Replacing {
             #[pin]
@@ -65,13 +67,14 @@ impl<F, B, R> ResponseFuture<F, B, R> {
         call: F,
         method: Method,
         upload: Upload,
+        turn: Turn,
         shared: Arc<Shared<R>>,
         secret: Option<Secret>,
     ) -> Self {
         let timeouts = shared.timeouts;
         let end = timeouts.total.and_then(|total| upload.called().checked_add(total));
         let limit = timeouts.for_head(upload.called(), end).map(sleep_until);
-        let state = State::Calling { call, limit, end, upload };
+        let state = State::Calling { call, limit, end, upload, turn };
         Self { state, method, shared, secret }
     }
 
@@ -99,10 +102,13 @@ where
         let secret = this.secret.as_ref();
         loop {
             let own = match this.state.as_mut().project() {
-                StateProj::Calling { call, limit, end, upload } => match call.poll(cx) {
+                StateProj::Calling { call, limit, end, upload, turn } => match call.poll(cx) {
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
-                        let Some(replaced) = this.shared.replaced(&head) else {
+                        let replaced = this.shared.replaced(&head);
+                        let fault = replaced.as_ref().map(|replaced| replaced.fault);
+                        this.shared.note(*turn, fault);
+                        let Some(replaced) = replaced else {
                             return Poll::Ready(Ok(this.shared.passed(head, body, *end, secret)));
                         };
                         this.state.set(State::Replacing {
@@ -111,9 +117,13 @@ where
                         });
                         continue;
                     }
-                    Poll::Ready(Err(error)) => this.shared.failure(&*error.into(), upload, secret),
+                    Poll::Ready(Err(error)) => {
+                        this.shared.note(*turn, None);
+                        this.shared.failure(&*error.into(), upload, secret)
+                    }
                     Poll::Pending => {
                         let fault = ready!(late(limit, *end, upload, &this.shared.timeouts, cx));
+                        this.shared.note(*turn, Some(fault));
                         this.shared.fault(fault)
                     }
                 },

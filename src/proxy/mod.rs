@@ -26,6 +26,7 @@ mod coding;
 mod connection;
 #[cfg(feature = "client")]
 mod connector;
+mod cooldown;
 mod credential;
 mod error;
 mod excerpt;
@@ -59,6 +60,7 @@ pub use client::{
     ClientError, ClientOptions, UpstreamBody, UpstreamCall, UpstreamClient, upstream_client,
     upstream_client_over,
 };
+pub use cooldown::CredentialCooldown;
 pub use credential::UpstreamCredential;
 pub use error::ConnectError;
 pub use future::ResponseFuture;

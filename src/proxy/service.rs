@@ -12,9 +12,13 @@ use tower_service::Service;
 
 use super::{
     ProxyBody, ProxyRules, RequestBody, ResponseFuture, Timeouts, UpstreamBase, UpstreamCredential,
-    error::BoxError, error::ConnectError, shared::Shared, upload::Upload,
+    cooldown::{CredentialCooldown, Turn},
+    error::BoxError,
+    error::ConnectError,
+    shared::Shared,
+    upload::Upload,
 };
-use crate::error::{ProblemJson, Reject};
+use crate::error::{ProblemJson, Reject, UpstreamFault};
 
 /// Forwards each request to the upstream over a transport and streams the answer back.
 ///
@@ -72,6 +76,7 @@ impl<T> UpstreamProxyService<T> {
                 credential: None,
                 rules: ProxyRules::new(),
                 timeouts: Timeouts::new(),
+                cooldown: None,
                 reject: ProblemJson,
             }),
         }
@@ -110,6 +115,14 @@ impl<T, R: Clone> UpstreamProxyService<T, R> {
         self.with(|shared| shared.timeouts = timeouts)
     }
 
+    /// Answers itself, without asking the upstream, while this remembers that the upstream refuses
+    /// the credential: that [the rules](ProxyRules::replace) have judged an answer to be
+    /// [`UpstreamFault::Credentials`]. Without it every request is sent.
+    #[must_use]
+    pub fn credential_cooldown(self, cooldown: CredentialCooldown) -> Self {
+        self.with(|shared| shared.cooldown = Some(cooldown))
+    }
+
     /// How the proxy's own answers look.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> UpstreamProxyService<T, R2> {
@@ -123,6 +136,7 @@ impl<T, R: Clone> UpstreamProxyService<T, R> {
                 credential: shared.credential,
                 rules: shared.rules,
                 timeouts: shared.timeouts,
+                cooldown: shared.cooldown,
                 reject,
             }),
         }
@@ -172,10 +186,16 @@ where
                 return ResponseFuture::answered(answer, head.method, shared);
             }
         };
+        let turn = shared.turn();
+        if turn == Turn::Refused {
+            tracing::debug!("the upstream is not asked: it has just refused the credential");
+            let answer = shared.fault(UpstreamFault::Credentials);
+            return ResponseFuture::answered(answer, head.method, shared);
+        }
         let (body, upload) = RequestBody::new(body, &shared.rules.request);
         let method = head.method.clone();
         let call = self.transport.call(Request::from_parts(head, body));
-        ResponseFuture::calling(call, method, upload, shared, secret)
+        ResponseFuture::calling(call, method, upload, turn, shared, secret)
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{
     ProxyBody, ProxyRules, RequestTarget, TargetError, Timeouts, UpstreamBase,
     coding::{self, Coding, Gunzip},
+    cooldown::{CredentialCooldown, Turn},
     credential::UpstreamCredential,
     error::{Chain, faulty, rejection, transport_fault},
     framing,
@@ -40,6 +41,7 @@ pub(super) struct Shared<R> {
     pub(super) credential: Option<UpstreamCredential>,
     pub(super) rules: ProxyRules,
     pub(super) timeouts: Timeouts,
+    pub(super) cooldown: Option<CredentialCooldown>,
     pub(super) reject: R,
 }
 
@@ -105,6 +107,18 @@ impl<R: Reject> Shared<R> {
             head.headers.insert(header::TRANSFER_ENCODING, chunked);
         }
         Ok(secret)
+    }
+
+    /// Whether the next request is sent.
+    pub(super) fn turn(&self) -> Turn {
+        self.cooldown.as_ref().map_or(Turn::Regular, |cooldown| cooldown.turn())
+    }
+
+    /// Notes how a request that was sent has ended: with an answer of the upstream's, or a fault.
+    pub(super) fn note(&self, turn: Turn, fault: Option<UpstreamFault>) {
+        if let Some(cooldown) = &self.cooldown {
+            cooldown.note(turn, fault);
+        }
     }
 
     /// The answer to a request that is not sent.

@@ -130,8 +130,6 @@ async fn the_sponsors_troubles_are_not_the_holders() {
         };
     }
     static KINDS: &[Kind] = &[
-        refused!("401", Error(502, "upstream_credentials"), ""),
-        refused!("402", Error(502, "upstream_credentials"), ""),
         refused!("403", Error(502, "upstream_credentials"), ""),
         refused!("429", Error(503, "upstream_rate_limited"), "17"),
         kind(
