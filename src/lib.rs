@@ -83,6 +83,8 @@ pub mod body;
 pub mod clock;
 #[cfg(any(feature = "openai", feature = "usage"))]
 mod content;
+#[cfg(any(feature = "auth", feature = "proxy"))]
+mod copies;
 pub mod error;
 pub mod key;
 #[cfg(feature = "metrics")]

@@ -1,12 +1,12 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderValue, Request,
     header::{AUTHORIZATION, HeaderName},
 };
 
 use super::{AuthRejection, MalformedCredential};
-use crate::key::SecretKey;
+use crate::{copies, key::SecretKey};
 
 /// The headers that carry a key, beside `Authorization`.
 static KEY_HEADERS: [HeaderName; 2] =
@@ -25,12 +25,21 @@ const WRAPPINGS: [(char, char); 9] = [
     ('‘', '’'),
 ];
 
-/// Takes the one credential out of the headers; none stays behind.
-pub(super) fn take(headers: &mut HeaderMap) -> Result<SecretKey, AuthRejection> {
+/// Takes the one credential out of the request; none stays behind, nor a copy of it in another header
+/// or in the query.
+pub(super) fn take<B>(request: &mut Request<B>) -> Result<SecretKey, AuthRejection> {
+    let headers = request.headers_mut();
     let found = find(headers);
     headers.remove(AUTHORIZATION);
     for name in &KEY_HEADERS {
         headers.remove(name);
+    }
+    if let Ok(key) = &found {
+        let key = key.expose().as_bytes();
+        copies::remove_from_headers(headers, key);
+        if let Some(uri) = copies::without_pairs(request.uri(), key) {
+            *request.uri_mut() = uri;
+        }
     }
     found
 }

@@ -6,7 +6,8 @@
 //!   `x-trial-key` or `x-api-key`. Two different credentials in one request are refused with 400.
 //! - White space, quotes and brackets around the key are forgiven. What can be no credential is
 //!   refused with 401 and a message that says what is wrong with it ([`MalformedCredential`]).
-//! - The credential headers are removed: no inner service sees the key.
+//! - The credential headers are removed, and so is every other header and every pair of the query
+//!   that holds the key: no inner service sees it there.
 //! - The key's record goes, as `Arc<KeyRecord>`, into the request's extensions for the inner
 //!   service, and into the response's for the layers outside.
 //! - A store that cannot tell is 503, never 401.

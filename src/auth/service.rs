@@ -35,7 +35,7 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let at = ReceivedAt::of(request.extensions_mut(), &*self.shared.clock);
-        let key = match credential::take(request.headers_mut()) {
+        let key = match credential::take(&mut request) {
             Ok(key) => key,
             Err(rejection) => {
                 let refusal = Refusal(rejection, None);

@@ -8,9 +8,10 @@ use crate::{
 /// The rules for a sponsored upstream that speaks the OpenAI API.
 ///
 /// From the request, nothing that tells who the client is travels on: credentials in any of the
-/// usual headers, cookies, organization and project, forwarding headers. From the answer, nothing
-/// that is the sponsor's own: cookies, organization and project, rate limits, whether to retry, and
-/// what makes a browser do something to the upstream's site, which would be the gateway's here. The sponsor's troubles are never shown as the holder's:
+/// usual headers and their copies elsewhere, cookies, organization and project, forwarding headers.
+/// From the answer, nothing that is the sponsor's own: cookies, organization and project, rate
+/// limits, whether to retry, and what a browser would do to the upstream's site, which is the
+/// gateway's here. The sponsor's troubles are never shown as the holder's:
 ///
 /// | upstream | fault | client |
 /// |---|---|---|
@@ -63,13 +64,13 @@ pub fn proxy_rules() -> ProxyRules {
 
 fn request_headers() -> HeaderRules {
     HeaderRules::without_forwarding()
-        .without(header::AUTHORIZATION)
-        .without(header::PROXY_AUTHORIZATION)
+        .without_credential(header::AUTHORIZATION)
+        .without_credential(header::PROXY_AUTHORIZATION)
         .without(header::COOKIE)
-        .without(HeaderName::from_static("x-trial-key"))
-        .without(HeaderName::from_static("x-api-key"))
-        .without(HeaderName::from_static("x-admin-token"))
-        .without(HeaderName::from_static("api-key"))
+        .without_credential(HeaderName::from_static("x-trial-key"))
+        .without_credential(HeaderName::from_static("x-api-key"))
+        .without_credential(HeaderName::from_static("x-admin-token"))
+        .without_credential(HeaderName::from_static("api-key"))
         .without(HeaderName::from_static("openai-organization"))
         .without(HeaderName::from_static("openai-project"))
         .without(HeaderName::from_static("x-http-method-override"))

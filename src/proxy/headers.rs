@@ -1,37 +1,44 @@
-use std::net::IpAddr;
+use std::{cell::RefCell, net::IpAddr, sync::LazyLock};
 
-use http::{HeaderMap, HeaderValue, header, header::HeaderName};
+use http::{HeaderMap, HeaderValue, header, header::HeaderName, request::Parts};
+
+use crate::copies;
 
 /// Headers that end at this hop (RFC 9110, section 7.6.1, and the older names still in use).
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+static HOP_BY_HOP: LazyLock<NameSet> = LazyLock::new(|| {
+    NameSet::of([
+        header::CONNECTION,
+        HeaderName::from_static("proxy-connection"),
+        HeaderName::from_static("keep-alive"),
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ])
+});
 
 /// What stands in a head only, as it says where a message ends and goes, what it is, and who sends
 /// it (RFC 9110, section 6.5.1).
-const HEAD_ONLY: [HeaderName; 12] = [
-    header::AUTHORIZATION,
-    header::CACHE_CONTROL,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::EXPECT,
-    header::HOST,
-    header::LOCATION,
-    header::MAX_FORWARDS,
-    header::SET_COOKIE,
-    header::TRAILER,
-];
+static HEAD_ONLY: LazyLock<NameSet> = LazyLock::new(|| {
+    NameSet::of([
+        header::AUTHORIZATION,
+        header::CACHE_CONTROL,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::EXPECT,
+        header::HOST,
+        header::LOCATION,
+        header::MAX_FORWARDS,
+        header::SET_COOKIE,
+        header::TRAILER,
+    ])
+});
 
-/// Which headers do not travel on. They hold for trailers, too.
+/// Which headers do not travel on. They hold for trailers, too. Names are compared with `_` as `-`,
+/// as servers that turn names into variables do.
 ///
 /// ```
 /// use http::header;
@@ -46,6 +53,8 @@ pub struct HeaderRules {
     dropped: NameSet,
     /// Those, and what only a trusted peer is believed.
     untrusted: NameSet,
+    /// Those whose values do not travel elsewhere either.
+    credentials: NameSet,
 }
 
 /// In a request's extensions: it comes from a proxy at this address that is trusted. What that says
@@ -72,17 +81,26 @@ impl NameSet {
         self.names.push(name);
     }
 
+    fn of(names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let mut set = Self::default();
+        names.into_iter().for_each(|name| set.add(name));
+        set
+    }
+
     fn contains(&self, name: &HeaderName) -> bool {
         let text = name.as_str().as_bytes();
         let (word, bit) = mark(text);
-        (self.marks[word] & bit != 0 && self.names.contains(name))
-            || self.prefixes.iter().any(|prefix| text.starts_with(prefix.as_bytes()))
+        (self.marks[word] & bit != 0
+            && self.names.iter().any(|own| is_same(own.as_str().as_bytes(), text)))
+            || self.prefixes.iter().any(|prefix| {
+                let begin = text.get(..prefix.len());
+                begin.is_some_and(|begin| is_same(prefix.as_bytes(), begin))
+            })
     }
 
     /// What proxies say about the client.
     fn forwarding() -> Self {
-        let mut set = Self { prefixes: vec!["x-forwarded-".into()], ..Self::default() };
-        let others = [
+        let names = [
             "cf-connecting-ip",
             "cf-connecting-ipv6",
             "client-ip",
@@ -103,9 +121,15 @@ impl NameSet {
             "x-remote-addr",
             "x-remote-ip",
         ];
-        others.map(HeaderName::from_static).into_iter().for_each(|name| set.add(name));
-        set
+        let prefixes = vec!["x-forwarded-".into()];
+        Self { prefixes, ..Self::of(names.map(HeaderName::from_static)) }
     }
+}
+
+/// Whether two names are the same where `_` is `-`.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| dash(*a) == dash(*b))
 }
 
 fn mark(name: &[u8]) -> (usize, u64) {
@@ -133,6 +157,14 @@ impl HeaderRules {
         self
     }
 
+    /// Drops this header of a request, too, and every other header and every pair of the query that
+    /// holds the last word of its value.
+    #[must_use]
+    pub fn without_credential(mut self, name: HeaderName) -> Self {
+        self.credentials.add(name.clone());
+        self.without(name)
+    }
+
     /// Drops all headers whose names start with `prefix`, in any case, too.
     #[must_use]
     pub fn without_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
@@ -155,10 +187,26 @@ impl HeaderRules {
         });
     }
 
-    /// Applies the rules to the headers of a request.
-    pub(super) fn apply_to_request(&self, headers: &mut HeaderMap, peer: Option<TrustedPeer>) {
+    /// Applies the rules to the head of a request.
+    pub(super) fn apply_to_request(&self, head: &mut Parts, peer: Option<TrustedPeer>) {
         let names = if peer.is_some() { &self.dropped } else { &self.untrusted };
-        remove_where(headers, |name, _| names.contains(name));
+        let presented = RefCell::new(Vec::new());
+        remove_where(&mut head.headers, |name, value| {
+            let drops = names.contains(name);
+            if drops && self.credentials.contains(name) {
+                presented.borrow_mut().push(value.clone());
+            }
+            drops
+        });
+        for value in presented.into_inner() {
+            let mut words = value.as_bytes().rsplit(|byte| *byte == b' ');
+            let credential = words.find(|word| !word.is_empty()).unwrap_or_default();
+            copies::remove_from_headers(&mut head.headers, credential);
+            if let Some(uri) = copies::without_pairs(&head.uri, credential) {
+                head.uri = uri;
+            }
+        }
+        let headers = &mut head.headers;
         if let Some(TrustedPeer(address)) = peer
             && self.untrusted.contains(&FORWARDED_FOR)
             && !self.dropped.contains(&FORWARDED_FOR)
@@ -180,13 +228,10 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if !has_hop_by_hop(headers) {
         return;
     }
-    let nominated: Vec<HeaderName> = members(headers, &header::CONNECTION)
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .collect();
+    let nominated = members(headers, &header::CONNECTION);
+    let nominated = NameSet::of(nominated.filter_map(|name| HeaderName::from_bytes(name).ok()));
     let trailers = members(headers, &header::TE).any(|te| te.eq_ignore_ascii_case(b"trailers"));
-    for name in HOP_BY_HOP.iter().chain(&nominated) {
-        headers.remove(name);
-    }
+    remove_where(headers, |name, _| HOP_BY_HOP.contains(name) || nominated.contains(name));
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -234,7 +279,16 @@ pub(super) fn map_of(lines: &[(&'static str, &'static str)]) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::{map_of as headers, *};
+
+    fn applied(rules: &HeaderRules, map: HeaderMap, peer: Option<TrustedPeer>) -> HeaderMap {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.headers = map;
+        rules.apply_to_request(&mut head, peer);
+        head.headers
+    }
 
     #[test]
     fn every_connection_line_counts() {
@@ -254,7 +308,7 @@ mod tests {
 
     #[test]
     fn names_and_prefixes_are_dropped() {
-        let mut map = headers(&[
+        let map = headers(&[
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-for", "5.6.7.8"),
             ("forwarded", "for=x"),
@@ -262,8 +316,46 @@ mod tests {
             ("x-rate", "1"),
         ]);
         let rules = HeaderRules::without_forwarding().without_prefix("x-ratelimit-");
-        rules.apply_to_request(&mut map, None);
-        assert_eq!(map, headers(&[("x-rate", "1")]));
+        assert_eq!(applied(&rules, map, None), headers(&[("x-rate", "1")]));
+    }
+
+    #[test]
+    fn an_underscore_disguises_no_name() {
+        let map = headers(&[
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-real_ip", "1.2.3.4"),
+            ("x_ratelimit-a", "1"),
+            ("x_own", "1"),
+            ("x_other", "1"),
+        ]);
+        let rules = HeaderRules::without_forwarding().without_prefix("x-ratelimit-");
+        let rules = rules.without(HeaderName::from_static("x-own"));
+        assert_eq!(applied(&rules, map, None), headers(&[("x_other", "1")]));
+        let mut hop = headers(&[
+            ("connection", "x-one, x_two"),
+            ("x_one", "1"),
+            ("x-two", "2"),
+            ("keep_alive", "5"),
+            ("transfer_encoding", "chunked"),
+            ("x_other", "1"),
+        ]);
+        strip_hop_by_hop(&mut hop);
+        assert_eq!(hop, headers(&[("x_other", "1")]));
+    }
+
+    #[test]
+    fn what_was_presented_as_a_credential_stands_nowhere_else() {
+        let request = Request::get("/v1/x?a=1&key=admin-token-0123456789").body(()).unwrap();
+        let (mut head, ()) = request.into_parts();
+        head.headers = headers(&[
+            ("x-admin-token", "admin-token-0123456789"),
+            ("x-goog-api-key", "admin-token-0123456789"),
+            ("x-other", "admin-token"),
+        ]);
+        let rules = HeaderRules::new().without_credential(HeaderName::from_static("x-admin-token"));
+        rules.apply_to_request(&mut head, None);
+        assert_eq!(head.headers, headers(&[("x-other", "admin-token")]));
+        assert_eq!(head.uri, "/v1/x?a=1");
     }
 
     #[test]
@@ -283,14 +375,13 @@ mod tests {
 
     #[test]
     fn a_trusted_peer_is_believed_and_named() {
-        let mut map = headers(&[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")]);
+        let map = headers(&[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")]);
         let peer = Some(TrustedPeer([10, 0, 0, 1].into()));
-        HeaderRules::without_forwarding().apply_to_request(&mut map, peer);
         let expected = headers(&[
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-proto", "https"),
         ]);
-        assert_eq!(map, expected);
+        assert_eq!(applied(&HeaderRules::without_forwarding(), map, peer), expected);
     }
 }

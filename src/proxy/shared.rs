@@ -85,7 +85,7 @@ impl<R: Reject> Shared<R> {
         head.version = Version::HTTP_11;
         let peer = std::mem::take(&mut head.extensions).get().copied();
         head.headers.remove(header::EXPECT);
-        self.rules.request.apply_to_request(&mut head.headers, peer);
+        self.rules.request.apply_to_request(head, peer);
         match self.base.host() {
             Some(host) => head.headers.insert(header::HOST, host.clone()),
             None => head.headers.remove(header::HOST),
