@@ -1,12 +1,26 @@
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, Request};
 use ipnet::IpNet;
+use tower_quota::{admin::ClientAddr, proxy::TrustedPeer};
+
+use crate::server::PeerAddr;
+
+/// Notes who the client is, and whether its peer is a trusted proxy, in the request's extensions.
+pub(crate) fn note_client<B>(request: &mut Request<B>, trusted: &[IpNet]) {
+    let Some(PeerAddr(peer)) = request.extensions().get().copied() else { return };
+    if let Some(client) = client_addr(peer, request.headers(), trusted) {
+        request.extensions_mut().insert(ClientAddr(client));
+    }
+    if trusted.iter().any(|network| network.contains(&peer)) {
+        request.extensions_mut().insert(TrustedPeer(peer));
+    }
+}
 
 /// The address of the client: the peer's, or, if the peer is a trusted proxy, the rightmost address
 /// of `X-Forwarded-For` that is none. `None` if a trusted proxy names no address there: such a
 /// client must not pass for the proxy.
-pub(crate) fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
     let mut client = peer;
     let lines = headers.get_all("x-forwarded-for").iter();

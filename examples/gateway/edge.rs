@@ -1,10 +1,11 @@
 //! What stands around all routes: request ids, the log line, and an answer when something panics.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
+use ipnet::IpNet;
 use tower::{Service, ServiceBuilder};
 use tower_http::{
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
@@ -16,9 +17,10 @@ use tracing::Span;
 
 use crate::{
     catch_panic::CatchPanic,
+    client_addr::note_client,
     client_body::ClientBody,
     cors::ApiCorsLayer,
-    request_log::{RequestLog, logged_path},
+    request_log::{Observers, RequestLog, logged_path},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,11 +34,18 @@ const SECRETS: [HeaderName; 6] = [
     HeaderName::from_static("x-admin-token"),
 ];
 
-/// Puts the outer layers, `cors` among them, around `service`. `on_panic` answers in its place when it
-/// panics.
+/// What the outer layers need to know.
+pub(crate) struct EdgeOptions {
+    pub(crate) cors: ApiCorsLayer,
+    /// Whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) observers: Observers,
+}
+
+/// Puts the outer layers around `service`. `on_panic` answers in its place when it panics.
 pub(crate) fn edge<S, B>(
     service: S,
-    cors: ApiCorsLayer,
+    options: EdgeOptions,
     on_panic: impl Fn() -> Response<B> + Clone + Send + 'static,
 ) -> impl Service<
     Request<ClientBody>,
@@ -61,13 +70,19 @@ where
         .on_body_chunk(())
         .on_eos(())
         .on_failure(());
+    let EdgeOptions { cors, trusted_proxies, observers } = options;
+    let trusted_proxies: Arc<[IpNet]> = trusted_proxies.into();
     ServiceBuilder::new()
         .map_request(drop_strange_id)
+        .map_request(move |mut request: Request<ClientBody>| {
+            note_client(&mut request, &trusted_proxies);
+            request
+        })
         .map_response(forbid_buffering)
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(SetSensitiveRequestHeadersLayer::new(SECRETS))
         .layer(trace)
-        .layer_fn(RequestLog::new)
+        .layer_fn(move |inner| RequestLog::new(inner, observers.clone()))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(cors)
         .layer(AnthropicErrorsLayer::new())

@@ -42,7 +42,7 @@ use tokio::{
 };
 use tower::{BoxError, Layer, ServiceBuilder};
 use tower_quota::{
-    admin::{AdminTokens, admin_service, claim_service},
+    admin::{AdminTokens, ClientAddrs, RejectionLog, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
     openai::{
         OpenAiErrors,
@@ -57,9 +57,10 @@ use tower_quota::{
 use announce::Announcement;
 use background_writer::BackgroundWriter;
 use cors::ApiCorsLayer;
-use edge::edge;
+use edge::{EdgeOptions, edge};
 use ops::Ops;
 use reload::{Hangup, Reload};
+use request_log::Observers;
 use router::Router;
 use server::{Draining, Limits};
 use settings::{BadSetting, Settings, ShownSetting, StreamUsage};
@@ -147,6 +148,10 @@ async fn run(
     let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
     let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
     let claim = claim_service(store.clone()).reject(OpenAiErrors);
+    let observers = Observers {
+        rejections: RejectionLog::new(),
+        client_addrs: settings.log_client_addr.then(ClientAddrs::new),
+    };
     let shown = in_use(settings.shown, &admin_tokens, &base_url.to_string());
     let admin = admin_service(store.clone(), admin_tokens.clone())
         .reject(OpenAiErrors)
@@ -155,7 +160,12 @@ async fn run(
         .calendar(settings.calendar.clone())
         .retention_days(settings.retention_days)
         .audit_reads(settings.audit_reads)
+        .rejections(observers.rejections.clone())
         .settings(shown);
+    let admin = match &observers.client_addrs {
+        Some(addrs) => admin.client_addrs(addrs.clone()),
+        None => admin,
+    };
     let admin = match settings.admin_allow {
         allow if allow.is_empty() => admin,
         allow => admin.allow(move |ip| allow.iter().any(|network| network.contains(&ip))),
@@ -194,7 +204,6 @@ async fn run(
         models: upstream.models()?,
         ops: Ops::new(store.clone(), draining.clone(), figures.clone(), stderr.clone()),
         metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
-        trusted_proxies: settings.trusted_proxies,
         max_body_bytes: settings.max_body_bytes,
     };
 
@@ -209,9 +218,12 @@ async fn run(
     }
     .print(stdout);
 
-    let service = edge(router.into_service(), ApiCorsLayer::new(settings.cors_origins), || {
-        router::own(refusals::panicked())
-    });
+    let options = EdgeOptions {
+        cors: ApiCorsLayer::new(settings.cors_origins),
+        trusted_proxies: settings.trusted_proxies,
+        observers,
+    };
+    let service = edge(router.into_service(), options, || router::own(refusals::panicked()));
     let limits = Limits {
         connections: settings.max_connections,
         client: settings.client_timeout,

@@ -6,25 +6,23 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts, uri::PathAndQuery};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
-use ipnet::IpNet;
 use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_quota::{
     admin::{AdminService, AdminTokens, ClientAddr},
     body::ResponseBody,
     openai::OpenAiErrors,
-    proxy::{RequestTarget, TrustedPeer},
+    proxy::RequestTarget,
     store::AdminStore,
     usage::{usage_page, wants_page},
 };
 
 use crate::{
-    client_addr::client_addr,
     client_body::ClientBody,
     http1::BadHead,
     ops::Ops,
     refusals,
     route::{self, Route, with_version},
-    server::{HEADERS, PeerAddr, TARGET_BYTES},
+    server::{HEADERS, TARGET_BYTES},
 };
 
 /// A request as the layers see it.
@@ -52,8 +50,6 @@ pub(crate) struct Router<F, N, U, A, C, M, S> {
     pub(crate) metrics_tokens: Vec<AdminTokens>,
     /// Counts and notes those who may not, together with those who may not use the admin API.
     pub(crate) attempts: AdminService<S, OpenAiErrors>,
-    /// Whose `X-Forwarded-For` is believed.
-    pub(crate) trusted_proxies: Vec<IpNet>,
     /// The largest request body.
     pub(crate) max_body_bytes: usize,
 }
@@ -139,14 +135,6 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         }
         if content_length(&head.headers) > self.max_body_bytes as u64 {
             return own(refusals::closing(refusals::too_large(self.max_body_bytes)));
-        }
-        if let Some(PeerAddr(peer)) = head.extensions.get().copied() {
-            if let Some(client) = client_addr(peer, &head.headers, &self.trusted_proxies) {
-                head.extensions.insert(ClientAddr(client));
-            }
-            if self.trusted_proxies.iter().any(|network| network.contains(&peer)) {
-                head.extensions.insert(TrustedPeer(peer));
-            }
         }
         head.uri = with_version(&head.uri);
         let is_free = route::is_free(&head.method, head.uri.path());

@@ -25,7 +25,7 @@
 //! | `POST /admin/keys/import?dry_run=` | what came of each line of a CSV file |
 //! | `POST /admin/reset-usage` | today's count of one key is 0 |
 //! | `GET /admin/usage?day=&from=&to=&key=&group_by=&format=` | a report, JSON or CSV |
-//! | `GET /admin/requests?limit=&before=&key=&failed=` | single requests, the latest first |
+//! | `GET /admin/requests?limit=&before=&key=&failed=&request_id=` | single requests, the latest first |
 //! | `GET /admin/audit?limit=&before=&key=&action=&token_id=&from=&to=` | `entries`, newest first, and `next` |
 //! | `GET /admin/status` | version, day, health and settings |
 //! | `GET /admin/openapi.json` | all this as an OpenAPI 3.1 document; needs no token |
@@ -65,6 +65,7 @@ mod auth;
 mod call;
 mod calls;
 pub mod claim;
+mod client_addrs;
 mod csv;
 mod facts;
 mod future;
@@ -76,6 +77,7 @@ mod openapi;
 mod page;
 mod query;
 mod refusal;
+mod rejections;
 mod requests;
 mod route;
 mod schema;
@@ -88,7 +90,9 @@ mod view;
 
 pub use auth::ClientAddr;
 pub use claim::{ClaimBody, ClaimFuture, ClaimService, claim_service};
+pub use client_addrs::ClientAddrs;
 pub use csv::{AdminBody, AdminRows};
 pub use future::ResponseFuture;
+pub use rejections::{RejectedRequest, RejectionLog, masked_prefix};
 pub use service::{AdminService, admin_service};
 pub use tokens::{AdminTokens, InvalidAdminToken};

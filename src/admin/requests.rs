@@ -1,21 +1,22 @@
 //! Single requests, where they are kept.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     call::{Asked, Json},
-    input::{KeyName, Only, PageLimit, Place},
+    input::{KeyName, Only, PageLimit, Place, RequestId},
     refusal::Refusal,
+    rejections::RejectedRequest,
     shared::Shared,
     view::Instant,
 };
 use crate::{
     error::Reject,
     key::KeyId,
-    store::{AdminStore, RequestQuery, RequestRow, Tokens},
+    store::{AdminStore, Outcome, RequestQuery, RequestRow, Tokens},
 };
 
 /// Which requests are asked for.
@@ -30,6 +31,8 @@ pub(super) struct RequestsWanted {
     key: Option<KeyName>,
     /// `true`: only those that did not succeed.
     failed: Option<Only>,
+    /// Only those of this id. Of these, also the last 1000 that were rejected and whose key is not known.
+    request_id: Option<RequestId>,
 }
 
 /// Single requests, the latest first.
@@ -45,9 +48,18 @@ pub(super) struct Requests {
 /// One request that has ended.
 #[derive(Serialize, JsonSchema)]
 struct Request {
-    number: u64,
-    /// Whose it was.
-    id: KeyId,
+    /// `null` of one whose key is not known.
+    number: Option<u64>,
+    /// Whose it was; `null` if that is not known.
+    id: Option<KeyId>,
+    /// The beginning of a credential that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// The client's address, told of a request whose key is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_addr: Option<IpAddr>,
+    /// What its answer said as `x-request-id`.
+    request_id: Option<String>,
     at: Instant,
     method: String,
     path: String,
@@ -65,7 +77,8 @@ struct Request {
     bytes_out: u64,
     time_to_head_ms: Option<f64>,
     time_to_first_byte_ms: Option<f64>,
-    duration_ms: f64,
+    /// `null` of one whose key is not known.
+    duration_ms: Option<f64>,
 }
 
 /// The tokens that an answer told.
@@ -83,7 +96,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         asked: Asked<(), RequestsWanted>,
     ) -> Result<Json<Requests>, Refusal> {
-        let RequestsWanted { limit, before, key, failed } = asked.query;
+        let RequestsWanted { limit, before, key, failed, request_id } = asked.query;
         let limit = PageLimit::or_default(limit);
         let mut query = RequestQuery::latest(limit);
         query.before = before.map(|Place(before)| before);
@@ -91,9 +104,20 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         if let Some(KeyName(key)) = key {
             query.key_id = Some(self.key_id(key).await?);
         }
-        let rows = self.store.requests(query).await?;
+        let mut requests = Vec::new();
+        if let Some(RequestId(id)) = &request_id
+            && query.key_id.is_none()
+            && query.before.is_none()
+        {
+            let rejections = self.rejections.find(id).into_iter().take(limit);
+            requests.extend(rejections.map(Request::from));
+        }
+        let rows = match request_id {
+            Some(_) => Vec::new(),
+            None => self.store.requests(query).await?,
+        };
         let next = rows.last().map(|row| row.number).filter(|_| rows.len() == limit);
-        let requests = rows.into_iter().map(Request::from).collect();
+        requests.extend(rows.into_iter().map(Request::from));
         Ok(Json(Requests { requests, next, retention_days: self.retention_days }))
     }
 }
@@ -102,8 +126,11 @@ impl From<RequestRow> for Request {
     fn from(row: RequestRow) -> Self {
         let millis = |time: std::time::Duration| time.as_micros() as f64 / 1000.0;
         Self {
-            number: row.number,
-            id: row.key_id,
+            number: Some(row.number),
+            id: Some(row.key_id),
+            key: None,
+            client_addr: None,
+            request_id: None,
             at: Instant(row.at),
             method: row.method,
             path: row.path,
@@ -119,7 +146,37 @@ impl From<RequestRow> for Request {
             bytes_out: row.bytes_out,
             time_to_head_ms: row.time_to_head.map(millis),
             time_to_first_byte_ms: row.time_to_first_byte.map(millis),
-            duration_ms: millis(row.duration),
+            duration_ms: Some(millis(row.duration)),
+        }
+    }
+}
+
+impl From<RejectedRequest> for Request {
+    fn from(request: RejectedRequest) -> Self {
+        let RejectedRequest { at, request_id, method, path, status, code, key, client_addr } =
+            request;
+        Self {
+            number: None,
+            id: None,
+            key,
+            client_addr,
+            request_id: Some(request_id),
+            at: Instant(at),
+            method,
+            path,
+            status: Some(status),
+            outcome: Outcome::Rejected(code).as_str().to_owned(),
+            code: Some(code.to_owned()),
+            model_asked: None,
+            model: None,
+            units: 0,
+            refunded: false,
+            tokens: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            time_to_head_ms: None,
+            time_to_first_byte_ms: None,
+            duration_ms: None,
         }
     }
 }

@@ -13,8 +13,9 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    auth::ClientAddr, call::Unread, csv::AdminBody, future::ResponseFuture, guard::guard,
-    input::read_body, page::Page, refusal::Refusal, route, shared::Shared, tokens::AdminTokens,
+    auth::ClientAddr, call::Unread, client_addrs::ClientAddrs, csv::AdminBody,
+    future::ResponseFuture, guard::guard, input::read_body, page::Page, refusal::Refusal,
+    rejections::RejectionLog, route, shared::Shared, tokens::AdminTokens,
 };
 use crate::{
     body::ResponseBody,
@@ -97,6 +98,19 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     #[must_use]
     pub fn retention_days(self, days: u32) -> Self {
         Self::from_shared(Shared { retention_days: days, ..Arc::unwrap_or_clone(self.shared) })
+    }
+
+    /// Finds rejected requests without a known key in this log, too.
+    #[must_use]
+    pub fn rejections(self, rejections: RejectionLog) -> Self {
+        Self::from_shared(Shared { rejections, ..Arc::unwrap_or_clone(self.shared) })
+    }
+
+    /// Tells from how many addresses each key was used; not told if this is not called.
+    #[must_use]
+    pub fn client_addrs(self, client_addrs: ClientAddrs) -> Self {
+        let client_addrs = Some(client_addrs);
+        Self::from_shared(Shared { client_addrs, ..Arc::unwrap_or_clone(self.shared) })
     }
 
     /// Notes reads in the audit trail, too (`admin.read`); off if this is not called. A read that

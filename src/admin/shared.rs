@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    answers::Answers, attempts::Attempts, call::Call, facts::Facts, note_budget::NoteBudget,
-    page::Page, tokens::AdminTokens,
+    answers::Answers, attempts::Attempts, call::Call, client_addrs::ClientAddrs, facts::Facts,
+    note_budget::NoteBudget, page::Page, rejections::RejectionLog, tokens::AdminTokens,
 };
 use crate::{
     error::{ProblemJson, Rejection},
@@ -36,6 +36,10 @@ pub(super) struct Shared<S, R> {
     pub(super) facts: Facts,
     /// For how many days single requests are kept.
     pub(super) retention_days: u32,
+    /// Rejected requests that the ledger does not hold.
+    pub(super) rejections: RejectionLog,
+    /// From how many addresses keys are used, if somebody counts.
+    pub(super) client_addrs: Option<ClientAddrs>,
     /// Whether reads are noted in the audit trail, too.
     pub(super) audit_reads: bool,
     pub(super) notes: Arc<NoteBudget>,
@@ -66,6 +70,8 @@ impl<S> Shared<S, ProblemJson> {
             base_url: "".into(),
             facts: Facts::new(),
             retention_days: 0,
+            rejections: RejectionLog::new(),
+            client_addrs: None,
             audit_reads: false,
             notes: Arc::new(NoteBudget::new()),
             refused_outside: Vec::new(),
@@ -90,6 +96,8 @@ impl<S, R> Shared<S, R> {
             base_url: self.base_url,
             facts: self.facts,
             retention_days: self.retention_days,
+            rejections: self.rejections,
+            client_addrs: self.client_addrs,
             audit_reads: self.audit_reads,
             notes: self.notes,
             refused_outside: self.refused_outside,

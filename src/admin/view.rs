@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use super::client_addrs::ClientAddrs;
 use crate::{
     clock::rfc3339,
     error::json,
@@ -91,6 +92,9 @@ pub(super) struct ListedKey {
     expires_at: Option<Instant>,
     disabled: bool,
     state: KeyState,
+    /// Estimated number of client addresses in the last 24 hours, since the gateway's start; `null` if
+    /// it keeps no addresses.
+    addresses_24h: Option<u64>,
     /// Its latest claim; `null` if there is none, or it was withdrawn.
     claim: Option<MadeClaim>,
     /// What `If-Match` takes, in quotes.
@@ -98,11 +102,16 @@ pub(super) struct ListedKey {
 }
 
 impl ListedKey {
-    pub(super) fn new(summary: KeySummary, now: SystemTime) -> Self {
+    pub(super) fn new(
+        summary: KeySummary,
+        now: SystemTime,
+        client_addrs: Option<&ClientAddrs>,
+    ) -> Self {
         let remaining = summary.remaining();
         let (state, version) = (summary.state(now), summary.version());
         let record = summary.record;
         Self {
+            addresses_24h: client_addrs.map(|addrs| addrs.estimate(&record.id)),
             id: record.id,
             key: record.masked,
             label: record.label,

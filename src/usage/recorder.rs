@@ -121,7 +121,9 @@ impl<U: UsageSink> Recorder<U> {
         UsageObserver(Box::new(Watched {
             scanner: AnswerScanner::new(self.method(), head),
             complete: when_complete(head),
-            has_all: false,
+            // What a layer inside has made itself is known with its head; an outer layer may put a body of
+            // another form in the place of its own.
+            has_all: head.extensions.get::<Rejected>().is_some(),
             recording: self.0,
         }))
     }

@@ -1,23 +1,40 @@
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use http::{Method, Request, response::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION, response::Parts};
 use tower_http::request_id::RequestId;
 use tower_quota::{
+    admin::{ClientAddr, RejectedRequest, masked_prefix},
     body::BodyEnd,
     error::{Rejected, UpstreamFault},
     key::{KeyId, KeyRecord},
     store::{Outcome, Tokens, UsageEvent},
 };
 
+use super::Observers;
 use crate::route::Route;
+
+/// The headers that carry a key or token.
+static CREDENTIALS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-trial-key"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-admin-token"),
+];
 
 /// What is known of a request. Logged when it is dropped.
 pub(super) struct Line {
+    observers: Observers,
     began: Instant,
+    at: SystemTime,
     id: Option<RequestId>,
+    /// The client's address, if addresses are kept.
+    client: Option<IpAddr>,
+    /// What was presented as a key.
+    credential: Option<HeaderValue>,
     method: Method,
     path: String,
     /// Asked again and again by machines, and told only when something is wrong with it.
@@ -46,11 +63,18 @@ struct Usage {
 }
 
 impl Line {
-    pub(super) fn begin<B>(request: &Request<B>) -> Self {
+    pub(super) fn begin<B>(request: &Request<B>, observers: Observers) -> Self {
         let path = request.uri().path();
         let route = Route::of(path);
+        let client = request.extensions().get().map(|ClientAddr(client)| *client);
+        let client = client.filter(|_| observers.client_addrs.is_some());
+        let credential = CREDENTIALS.iter().find_map(|name| request.headers().get(name));
         Self {
+            observers,
             began: Instant::now(),
+            at: SystemTime::now(),
+            client,
+            credential: credential.cloned(),
             id: request.extensions().get::<RequestId>().cloned(),
             method: request.method().clone(),
             path: logged_path(path),
@@ -65,6 +89,33 @@ impl Line {
                 bytes_out: 0,
                 usage: None,
             }),
+        }
+    }
+
+    fn id(&self) -> Option<&str> {
+        self.id.as_ref().and_then(|id| id.header_value().to_str().ok())
+    }
+
+    /// Tells the observers of the request.
+    fn observe(&self, facts: &Facts) {
+        let Observers { rejections, client_addrs } = &self.observers;
+        match (&facts.key_id, facts.status, facts.outcome) {
+            (Some(key_id), ..) => {
+                if let (Some(client_addrs), Some(client)) = (client_addrs, self.client) {
+                    client_addrs.record(key_id, client);
+                }
+            }
+            (None, Some(status), Outcome::Rejected(code)) => rejections.record(RejectedRequest {
+                at: self.at,
+                request_id: self.id().unwrap_or_default().to_owned(),
+                method: self.method.to_string(),
+                path: self.path.clone(),
+                status,
+                code,
+                key: self.credential.as_ref().map(masked),
+                client_addr: self.client,
+            }),
+            _ => {}
         }
     }
 
@@ -139,13 +190,15 @@ macro_rules! log_at {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let facts = self.facts.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let facts = self.facts();
+        self.observe(&facts);
         let usage = facts.usage;
         let tokens = usage.and_then(|usage| usage.tokens);
         let is_well = facts.status.is_some_and(|status| status < 400);
         log_at!(
             self.routine && is_well,
-            id = self.id.as_ref().and_then(|id| id.header_value().to_str().ok()),
+            id = self.id(),
+            client_addr = self.client.map(tracing::field::display),
             key_id = facts.key_id.as_ref().map(KeyId::as_str),
             method = self.method.as_str(),
             path = self.path,
@@ -166,6 +219,12 @@ impl Drop for Line {
             "request"
         );
     }
+}
+
+/// The beginning of the key, without the scheme before it.
+fn masked(credential: &HeaderValue) -> String {
+    let words = credential.as_bytes().trim_ascii();
+    masked_prefix(words.rsplit(u8::is_ascii_whitespace).next().unwrap_or_default())
 }
 
 fn milliseconds(time: Duration) -> f64 {

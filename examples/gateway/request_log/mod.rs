@@ -15,6 +15,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 use tower_quota::{
+    admin::{ClientAddrs, RejectionLog},
     body::{BodyEnd, BodyObserver, ObservedBody, expected_length},
     usage::OnEvent,
 };
@@ -29,11 +30,21 @@ pub(crate) use line::logged_path;
 #[derive(Clone)]
 pub(crate) struct RequestLog<S> {
     inner: S,
+    observers: Observers,
+}
+
+/// What else keeps something of every request, for operators.
+#[derive(Clone)]
+pub(crate) struct Observers {
+    /// Those that were rejected and whose key is not known.
+    pub(crate) rejections: RejectionLog,
+    /// From how many addresses each key is used. If nobody counts, no address is kept or logged.
+    pub(crate) client_addrs: Option<ClientAddrs>,
 }
 
 impl<S> RequestLog<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(crate) fn new(inner: S, observers: Observers) -> Self {
+        Self { inner, observers }
     }
 }
 
@@ -52,7 +63,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let line = Arc::new(Line::begin(&request));
+        let line = Arc::new(Line::begin(&request, self.observers.clone()));
         let listener = line.clone();
         request.extensions_mut().insert(OnEvent::new(move |event| listener.note_event(event)));
         LoggedFuture { inner: self.inner.call(request), line: Some(line) }

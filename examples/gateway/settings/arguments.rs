@@ -38,6 +38,9 @@ pub(super) struct Arguments {
     /// Networks whose X-Forwarded-For is believed, as CIDR [default: none]
     #[arg(long, env = "TRUSTED_PROXIES", hide_env_values = true, value_name = "CIDR,…")]
     pub(super) trusted_proxies: Option<String>,
+    /// Whether clients' addresses are logged, and counted for each key: on or off [default: on]
+    #[arg(long, env = "LOG_CLIENT_ADDR", hide_env_values = true, value_name = "WHETHER")]
+    pub(super) log_client_addr: Option<String>,
     /// Opens /metrics and nothing else
     #[arg(long, env = "METRICS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) metrics_token: Option<String>,

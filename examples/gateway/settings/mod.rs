@@ -35,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) admin_allow: Vec<IpNet>,
     pub(crate) audit_reads: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) log_client_addr: bool,
     pub(crate) metrics_token: Option<AdminTokens>,
     pub(crate) public_url: Option<String>,
     pub(crate) cors_origins: Option<AllowOrigin>,
@@ -118,6 +119,8 @@ impl Settings {
                 .or("off", values::on_or_off)?,
             trusted_proxies: Setting::new("TRUSTED_PROXIES", &given.trusted_proxies)
                 .or("", values::networks)?,
+            log_client_addr: Setting::new("LOG_CLIENT_ADDR", &given.log_client_addr)
+                .or("on", values::on_or_off)?,
             metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)
                 .secret(values::tokens)?,
             public_url: Setting::new("PUBLIC_URL", &given.public_url).or("", values::public_url)?,

@@ -19,8 +19,8 @@ pub(super) use self::{
     },
     headers::{FromHeaders, IdempotencyKey, IfMatch},
     params::{
-        After, CsvOnly, Format, Groups, OnDay, Only, PageLimit, Place, SearchText, Sort, State,
-        Word,
+        After, CsvOnly, Format, Groups, OnDay, Only, PageLimit, Place, RequestId, SearchText, Sort,
+        State, Word,
     },
 };
 use super::{query, refusal::Refusal};

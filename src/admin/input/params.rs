@@ -56,6 +56,14 @@ field!(
 );
 
 field!(
+    /// The id of a request, as its answer tells it.
+    RequestId(String),
+    "an `x-request-id`: 1 to 128 visible characters",
+    |value| value.as_str().filter(|text| is_request_id(text)).map(str::to_owned),
+    {"type": "string", "pattern": "^[!-~]{1,128}$"}
+);
+
+field!(
     /// A word that names an action, or the beginning of one.
     Word(String),
     "1 to 64 lower-case letters, digits, dots and underscores",
@@ -126,6 +134,10 @@ fn is_word(text: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte);
     (1..=64).contains(&text.len()) && text.bytes().all(plain)
+}
+
+fn is_request_id(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Digits, without a sign.

@@ -99,8 +99,9 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         };
         let page = self.store.list(query).await?;
         let now = self.store.now();
+        let addrs = self.client_addrs.as_ref();
         let keys: Vec<ListedKey> =
-            page.keys.into_iter().map(|key| ListedKey::new(key, now)).collect();
+            page.keys.into_iter().map(|key| ListedKey::new(key, now, addrs)).collect();
         Ok(Json(ListedKeys { count: keys.len(), keys, next: page.next }))
     }
 
@@ -176,7 +177,8 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     }
 
     fn listed(&self, key: KeySummary) -> Tagged<Json<ListedKey>> {
-        Tagged(key.version(), Json(ListedKey::new(key, self.store.now())))
+        let (now, addrs) = (self.store.now(), self.client_addrs.as_ref());
+        Tagged(key.version(), Json(ListedKey::new(key, now, addrs)))
     }
 
     async fn change(

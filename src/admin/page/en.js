@@ -78,6 +78,7 @@ addTexts({
 
     backToKeys: "All keys", createdAt: (at) => `Created ${at}`, usedAt: (at) => `Last used ${at}`, neverUsed: "Never used",
     expiresAt: (at) => `Expires ${at}`, totalUsed: (count) => `${count} used in all`,
+    addresses: (count, exact) => `${count} ${exact === 1 ? "address" : "addresses"} in 24 hours`,
     leftOf: (limit) => `of ${limit} requests left`, usedFree: "used today, no daily limit",
     usedOf: (used, limit) => `${used} of ${limit} requests used`, usedSum: (used) => `${used} used`, rejected: "Refused",
     edit: "Edit", disabledField: "Disabled: requests are refused", save: "Save", undo: "Undo",

@@ -74,6 +74,7 @@ class KeyView {
       key.last_used_at ? text("usedAt")(date(key.last_used_at)) : text("neverUsed"),
       key.expires_at && text("expiresAt")(date(key.expires_at)),
       text("totalUsed")(number(key.total_used)),
+      key.addresses_24h > 0 && text("addresses")(number(key.addresses_24h), key.addresses_24h),
     ].filter(Boolean).join(" · ");
   }
 

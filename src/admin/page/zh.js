@@ -78,6 +78,7 @@ addTexts({
 
     backToKeys: "全部密钥", createdAt: (at) => `创建于 ${at}`, usedAt: (at) => `最近使用 ${at}`, neverUsed: "从未使用",
     expiresAt: (at) => `有效期至 ${at}`, totalUsed: (count) => `累计使用 ${count} 次`,
+    addresses: (count) => `24 小时内 ${count} 个地址`,
     leftOf: (limit) => `次剩余，共 ${limit} 次`, usedFree: "次请求，无每日限制",
     usedOf: (used, limit) => `已用 ${used} 次，共 ${limit} 次`, usedSum: (used) => `已用 ${used} 次`, rejected: "被拒绝",
     edit: "编辑", disabledField: "停用：拒绝所有请求", save: "保存", undo: "撤销",
