@@ -57,6 +57,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("CORS_ALLOW_ORIGINS", "https://*.example.com", "expected *"),
     ("CORS_ALLOW_ORIGINS", "null", "origins such as https://"),
     ("MAX_IN_FLIGHT_PER_KEY", "few", "a number"),
+    ("QUOTA_EXHAUSTED_STATUS", "503", "429 or 402"),
     ("MAX_BODY_BYTES", "big", "a size"),
     ("MAX_BODY_BYTES", "0", "a size"),
     ("MAX_BODY_BYTES", "10 furlongs", "a size"),

@@ -92,7 +92,7 @@ async fn an_underscore_disguises_no_header() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_acts_on_the_upstreams_site_does_not_act_on_the_gateways() {
-    const SITE: [&str; 14] = [
+    const SITE: [&str; 16] = [
         "accept-ch",
         "access-control-allow-origin",
         "clear-site-data",
@@ -105,6 +105,8 @@ async fn what_acts_on_the_upstreams_site_does_not_act_on_the_gateways() {
         "service-worker-allowed",
         "set-cookie2",
         "set_cookie",
+        "x-accel-redirect",
+        "x-sendfile",
         "x-should-retry",
         "x_ratelimit_limit_requests",
     ];

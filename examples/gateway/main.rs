@@ -179,7 +179,7 @@ async fn run(
     };
     let quota = DailyQuotaLayer::new(store.clone())
         .max_in_flight(settings.max_in_flight)
-        .reject(OpenAiErrors);
+        .reject(refusals::exhausted_with(settings.quota_exhausted_status));
     let asks = settings.stream_usage == StreamUsage::Ask;
     // The recorder is to see the usage, and a request that is refused is not to be read.
     let (hide_usage, include_usage) = StreamUsageLayer::new()

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use tower_quota::{error::Rejection, openai::OpenAiErrors};
+use tower_quota::{
+    error::{Reject, Rejection},
+    openai::OpenAiErrors,
+};
 
 use crate::http1::BadHead;
 
@@ -96,6 +99,16 @@ pub(crate) fn panicked() -> Response<Bytes> {
 /// The connection is closed after this answer, as what follows on it cannot be trusted.
 pub(crate) fn closing(rejection: impl Into<Rejection>) -> Response<Bytes> {
     render(rejection.into().header(header::CONNECTION, HeaderValue::from_static("close")))
+}
+
+/// OpenAI's errors, that of a day that is used up with this status.
+pub(crate) fn exhausted_with(status: StatusCode) -> impl Reject + Clone + Send + Sync + 'static {
+    move |mut rejection: Rejection| {
+        if rejection.code == "insufficient_quota" {
+            rejection.status = status;
+        }
+        OpenAiErrors.reject(rejection)
+    }
 }
 
 pub(crate) fn render(rejection: Rejection) -> Response<Bytes> {

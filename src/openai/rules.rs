@@ -10,8 +10,8 @@ use crate::{
 /// From the request, nothing that tells who the client is travels on: credentials in any of the
 /// usual headers and their copies elsewhere, cookies, organization and project, forwarding headers.
 /// From the answer, nothing that is the sponsor's own: cookies, organization and project, rate
-/// limits, whether to retry, and what a browser would do to the upstream's site, which is the
-/// gateway's here. The sponsor's troubles are never shown as the holder's:
+/// limits, whether to retry, and what a browser or a server in front would do to the upstream's
+/// site, which is the gateway's here. The sponsor's troubles are never shown as the holder's:
 ///
 /// | upstream | fault | client |
 /// |---|---|---|
@@ -97,6 +97,8 @@ fn response_headers() -> HeaderRules {
         .without(HeaderName::from_static("service-worker-allowed"))
         .without(HeaderName::from_static("set-cookie2"))
         .without(HeaderName::from_static("x-should-retry"))
+        .without(HeaderName::from_static("x-sendfile"))
+        .without_prefix("x-accel-")
         .without_prefix("access-control-")
         .without_prefix("public-key-pins")
         .without(HeaderName::from_static("openai-organization"))

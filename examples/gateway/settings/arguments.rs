@@ -94,6 +94,10 @@ pub(super) struct Arguments {
         value_name = "NUMBER"
     )]
     pub(super) daily_req_limit: Option<String>,
+    /// Status of requests beyond the day's quota: 429, or 402, at which coding CLIs stop at once
+    /// [default: 429]
+    #[arg(long, env = "QUOTA_EXHAUSTED_STATUS", hide_env_values = true, value_name = "STATUS")]
+    pub(super) quota_exhausted_status: Option<String>,
     /// IANA time zone in which the day turns [default: UTC]
     #[arg(
         long,

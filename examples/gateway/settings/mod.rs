@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 use tower_http::cors::AllowOrigin;
 use tower_quota::{
@@ -43,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) stream_usage: StreamUsage,
     pub(crate) database: PathBuf,
     pub(crate) daily_limit: DailyLimit,
+    pub(crate) quota_exhausted_status: StatusCode,
     pub(crate) calendar: Calendar,
     pub(crate) durability: Durability,
     pub(crate) retention_days: u32,
@@ -132,6 +133,11 @@ impl Settings {
             database: database(&given)?,
             daily_limit: Setting::new("DAILY_REQ_LIMIT", &given.daily_req_limit)
                 .or("200", values::daily_limit)?,
+            quota_exhausted_status: Setting::new(
+                "QUOTA_EXHAUSTED_STATUS",
+                &given.quota_exhausted_status,
+            )
+            .or("429", values::exhausted_status)?,
             calendar: Setting::new("QUOTA_TIMEZONE", &given.quota_timezone)
                 .or("UTC", values::time_zone)?,
             durability: Setting::new("DURABILITY", &given.durability)

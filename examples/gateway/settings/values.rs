@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, StatusCode, Uri};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tower_http::cors::AllowOrigin;
@@ -148,6 +148,14 @@ pub(super) fn daily_limit(text: &str) -> Value<DailyLimit> {
         .and_then(|number| i64::try_from(number).ok())
         .and_then(|number| DailyLimit::try_from(number).ok())
         .ok_or_else(|| "expected a number from 0 (unlimited) to 1000000000".to_owned())
+}
+
+pub(super) fn exhausted_status(text: &str) -> Value<StatusCode> {
+    match text {
+        "429" => Ok(StatusCode::TOO_MANY_REQUESTS),
+        "402" => Ok(StatusCode::PAYMENT_REQUIRED),
+        _ => Err("expected 429 or 402".to_owned()),
+    }
 }
 
 pub(super) fn max_in_flight(text: &str) -> Value<Option<NonZeroU32>> {
