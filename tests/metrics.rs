@@ -117,7 +117,7 @@ async fn every_outcome_is_counted_once() {
         sent.note("succeeded", "none");
     }
     for (status, told, reason) in [
-        (401, 502, "upstream_credentials"),
+        (403, 502, "upstream_credentials"),
         (404, 404, "status_4xx"),
         (429, 503, "upstream_rate_limited"),
         (302, 502, "upstream_redirect"),
@@ -149,8 +149,8 @@ async fn every_outcome_is_counted_once() {
     let figures = sent.told(&gateway).await;
     let charged = figures.sum("tower_quota_units_charged_total", &[]);
     assert_eq!(charged, gateway.used(&key).await as f64);
-    assert_eq!(charged, 9.0);
-    assert_eq!(figures.sum("tower_quota_units_refunded_total", &[]), 1.0);
+    assert_eq!(charged, 6.0);
+    assert_eq!(figures.sum("tower_quota_units_refunded_total", &[]), 4.0);
     let model = ("model", "deepseek-chat");
     assert_eq!(figures.sum("tower_quota_tokens_total", &[("type", "prompt"), model]), 12.0);
     assert_eq!(figures.sum("tower_quota_tokens_total", &[("type", "completion"), model]), 23.0);

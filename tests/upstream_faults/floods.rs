@@ -122,7 +122,7 @@ async fn a_failure_without_end_is_not_read_to_its_end() {
                 Repeat(PIECE, 16_384),
             ],
             Error(502, "upstream_redirect"),
-            1,
+            0,
         ),
     ];
     try_all(KINDS).await;

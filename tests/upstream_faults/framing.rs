@@ -232,7 +232,7 @@ async fn what_comes_after_an_answer_is_never_the_next_answer() {
             "304 with a body",
             &[ReadBody, Send("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\nbetween-us")],
             Error(502, "upstream_redirect"),
-            1,
+            0,
         ),
         kind(
             "HEAD with a body",
