@@ -1,7 +1,7 @@
 //! Somebody removes or replaces a file that the gateway has open.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -47,6 +47,66 @@ async fn without_the_journal_nothing_is_served_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_the_wal_nothing_is_served_until_it_is_back() {
+    nothing_is_served_while_it_is_away(|database| beside(database, "-wal")).await;
+}
+
+/// A gateway with a key whose WAL `lose` has taken something from: it is not ready, and creates no key.
+async fn with_lost_commits(lose: impl FnOnce(&Path)) -> (tempfile::TempDir, Scene) {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::start(dir.path().join("quota.db")).await;
+    let wal = beside(scene.database(), "-wal");
+    // Soon after the start it is emptied, once.
+    eventually("commits in the WAL", || async {
+        scene.log.issue(&scene.gateway, 3).await.expect("a key");
+        fs::metadata(&wal).unwrap().len() > 50_000
+    })
+    .await;
+    lose(&wal);
+    assert!(scene.log.issue(&scene.gateway, 3).await.is_none(), "a key that will be gone");
+    let ready = || async { Client::http1().get(&scene.gateway.url("/readyz")).await.status };
+    eventually("it is not ready", || async { ready().await == 503 }).await;
+    (dir, scene)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_before_the_wal_was_removed_is_there_after_a_restart() {
+    let (_dir, mut scene) = with_lost_commits(|wal| fs::remove_file(wal).unwrap()).await;
+    scene.gateway.kill9();
+    scene.gateway = command(&scene.upstream, scene.database()).start();
+    scene.check_after_kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wal_that_was_cut_ends_service_and_the_next_start_is_refused() {
+    for left in [0, 5_000] {
+        let cut =
+            |wal: &Path| File::options().write(true).open(wal).unwrap().set_len(left).unwrap();
+        let (_dir, mut scene) = with_lost_commits(cut).await;
+        scene.gateway.kill9();
+        let printed = command(&scene.upstream, scene.database()).try_start().err();
+        let printed = printed.expect("a refusal");
+        assert!(printed.contains("is older than its journal"), "{printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wal_that_sqlite_itself_has_emptied_is_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::start(dir.path().join("quota.db")).await;
+    let file = rusqlite::Connection::open(scene.database()).unwrap();
+    for _ in 0..5 {
+        let is_busy = || file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        eventually("a WAL that nobody reads", || async { is_busy() == Ok(0) }).await;
+        scene.log.issue(&scene.gateway, 3).await.expect("a key");
+    }
+    let load = Load::start(&scene);
+    load.serve(20).await;
+    load.finish(None).await;
+    scene.check_after_kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_file_in_the_place_of_the_database_ends_service() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path().join("quota.db")).await;
@@ -58,7 +118,9 @@ async fn another_file_in_the_place_of_the_database_ends_service() {
         Client::http1().get(&scene.gateway.url("/readyz")).await.status == 503
     })
     .await;
-    assert!(scene.gateway.printed().contains("the database was removed or replaced"));
+    let said =
+        || async { scene.gateway.printed().contains("the database was removed or replaced") };
+    eventually("a word about it", said).await;
 }
 
 #[cfg(target_os = "linux")]

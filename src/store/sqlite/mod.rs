@@ -45,6 +45,7 @@ mod schema;
 mod simulation;
 mod start;
 mod usage;
+mod wal;
 mod watchdog;
 mod writer;
 
@@ -56,7 +57,8 @@ use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::options::{Durability, OpenError, OpenErrorKind, SqliteOptions};
 use self::{
-    core::Core, file::FileLock, reading::read, start::Begun, watchdog::Watchdog, writer::Writer,
+    core::Core, file::FileLock, reading::read, start::Begun, wal::Wal, watchdog::Watchdog,
+    writer::Writer,
 };
 use super::{
     StoreFuture,
@@ -124,9 +126,11 @@ impl SqliteStore {
         let disk = Box::new(FileDisk::beside(&options.path));
         let Begun { journal, losses } = start::begin(&connection, disk, &options)?;
         file::keep_wal(&connection, false).map_err(OpenError::sqlite)?;
+        let wal = Wal::open(&options.path)
+            .map_err(|error| OpenError::because("the WAL cannot be opened", error))?;
         let core = Arc::new(Core::new(&options, journal));
         let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;
-        let writer = Writer::start(core.clone(), connection).map_err(OpenError::thread)?;
+        let writer = Writer::start(core.clone(), connection, wal).map_err(OpenError::thread)?;
         let watchdog = Watchdog::start(core.journal.clone(), lock).map_err(OpenError::thread)?;
         let turns = Semaphore::new(file::READERS);
         let inner = Inner {

@@ -21,6 +21,7 @@ use super::{
     forgetting::{AT_A_STRETCH, Forgetting},
     jobs::{self, Job},
     queue::Work,
+    wal::Wal,
 };
 use crate::store::journal::{SEGMENT_LENGTH, Unfolded};
 
@@ -35,8 +36,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(core: Arc<Core>, connection: Connection) -> io::Result<Self> {
-        let mut state = State::new(core.clone(), connection);
+    pub(super) fn start(core: Arc<Core>, connection: Connection, wal: Wal) -> io::Result<Self> {
+        let mut state = State::new(core.clone(), connection, Some(wal));
         let run = move || {
             let _end = StopQueue(state.core.clone());
             state.run();
@@ -82,6 +83,7 @@ impl Drop for StopQueue {
 pub(super) struct State {
     core: Arc<Core>,
     connection: Connection,
+    wal: Option<Wal>,
     #[cfg(feature = "metrics")]
     meter: Meter,
     unfolded: Unfolded,
@@ -94,10 +96,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(core: Arc<Core>, connection: Connection) -> Self {
+    /// `wal` is that of a database in a file.
+    pub(super) fn new(core: Arc<Core>, connection: Connection, wal: Option<Wal>) -> Self {
         Self {
             core,
             connection,
+            wal,
             #[cfg(feature = "metrics")]
             meter: Meter::new(),
             unfolded: Unfolded::default(),
@@ -187,12 +191,18 @@ impl State {
         #[cfg(feature = "metrics")]
         let _timer = self.meter.time();
         let commit = self.core.journal.next_commit();
+        if let Some(wal) = &mut self.wal {
+            wal.check(commit - 1)?;
+        }
         let done = jobs::transaction(&self.connection, || {
             let done = work(self)?;
             fold::write_commit(&self.connection, commit)?;
             Ok(done)
         })?;
         self.core.journal.note_commit(commit);
+        if let Some(wal) = &mut self.wal {
+            wal.note_length();
+        }
         Ok(done)
     }
 
@@ -223,6 +233,7 @@ impl State {
     fn fail(&mut self, error: &rusqlite::Error) {
         #[cfg(feature = "metrics")]
         self.meter.failures.increment(1);
+        self.rescue();
         self.core.queue.close();
         tracing::error!(%error, "the file could not be written: nothing is admitted until it can");
     }
@@ -249,6 +260,17 @@ impl State {
         self.core.forget_keys();
         self.core.queue.reopen();
         tracing::info!("the store can be written again");
+    }
+
+    /// Moves what was committed to a WAL that has lost its name into the database. It is still open here,
+    /// and nowhere else.
+    fn rescue(&self) {
+        if self.wal.as_ref().is_some_and(|wal| !wal.is_in_place()) {
+            let moved = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+            if let Err(error) = moved {
+                tracing::debug!(%error, "checkpoint failed: commits are in the removed WAL only");
+            }
+        }
     }
 
     /// Folds the rest. What was charged ahead and not used is not needed any more.
@@ -328,6 +350,9 @@ impl State {
             let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
             let busy = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
             self.connection.busy_timeout(WRITE_PATIENCE)?;
+            if let Some(wal) = &mut self.wal {
+                wal.note_length();
+            }
             self.scrub = busy? != 0;
         }
         Ok(())

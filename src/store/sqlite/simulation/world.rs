@@ -99,7 +99,7 @@ impl World {
             core.counters.insert(id(key), Arc::new(Counter::new(count)));
         }
         self.traffic().begin(core.clone());
-        self.life = Some(Life { state: State::new(core.clone(), connection), core });
+        self.life = Some(Life { state: State::new(core.clone(), connection, None), core });
     }
 
     pub(super) fn life(&self) -> &Life {

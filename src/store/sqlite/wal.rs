@@ -1,0 +1,91 @@
+//! Whether SQLite's write-ahead log is still the one that commits go to.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+
+use super::fold;
+use crate::store::journal::is_in_place;
+
+/// The WAL beside the database. A commit to one that was removed or cut looks like any other, and is
+/// gone at the next start.
+pub(super) struct Wal {
+    database: PathBuf,
+    path: PathBuf,
+    file: File,
+    /// How long it was after the last commit.
+    length: u64,
+    /// Whether commits were found missing: that lasts.
+    lacks_commits: bool,
+}
+
+impl Wal {
+    /// The WAL of a database that was opened and written.
+    pub(super) fn open(database: &Path) -> io::Result<Self> {
+        let mut path = database.as_os_str().to_owned();
+        path.push("-wal");
+        let path = PathBuf::from(path);
+        let file = File::open(&path)?;
+        let length = file.metadata()?.len();
+        Ok(Self { database: database.to_owned(), path, file, length, lacks_commits: false })
+    }
+
+    /// Whether the WAL lies where the next start will look for it.
+    pub(super) fn is_in_place(&self) -> bool {
+        is_in_place(&self.file, &self.path)
+    }
+
+    /// To be asked before each transaction: `commit` is the number of the last one.
+    ///
+    /// # Errors
+    ///
+    /// The WAL was removed, replaced or cut.
+    pub(super) fn check(&mut self, commit: u64) -> rusqlite::Result<()> {
+        if !self.is_in_place() {
+            return Err(unusable("the WAL was removed or replaced; put it back, or restart"));
+        }
+        if self.read_length()? < self.length {
+            // Another program may have checkpointed it, and have cut it with good reason.
+            self.lacks_commits |= self.last_commit()? < commit;
+            self.note_length();
+        }
+        if self.lacks_commits {
+            return Err(unusable("the WAL was cut, and commits with it; restart"));
+        }
+        Ok(())
+    }
+
+    /// To be called after each commit and checkpoint of this program.
+    pub(super) fn note_length(&mut self) {
+        self.length = self.read_length().unwrap_or(self.length);
+    }
+
+    fn read_length(&self) -> rusqlite::Result<u64> {
+        let metadata = self.file.metadata();
+        metadata.map(|metadata| metadata.len()).map_err(|error| unusable(&error.to_string()))
+    }
+
+    /// The last commit that a new connection finds, which has no page in its cache; 0 if it finds a
+    /// file that it cannot read.
+    fn last_commit(&self) -> rusqlite::Result<u64> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let read = || {
+            let connection = Connection::open_with_flags(&self.database, flags)?;
+            connection.busy_timeout(Duration::from_millis(100))?;
+            fold::read_identity(&connection).map(|(_, commits)| commits)
+        };
+        read().or_else(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Err(error),
+            _ => Ok(0),
+        })
+    }
+}
+
+fn unusable(why: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), Some(why.to_owned()))
+}
