@@ -62,11 +62,68 @@ impl KeyId {
     }
 }
 
-/// The `{user}` part that a label yields: its ASCII letters and digits (at most 32), or `key`.
+/// The `{user}` part that a label yields: its ASCII letters and digits without the dates in it (at
+/// most 32), or `key`. The day of issue stands in the key's name already.
+///
+/// ```
+/// use tower_quota::key::user_from_label;
+///
+/// assert_eq!(user_from_label("docker-user-20250211"), "dockeruser");
+/// assert_eq!(user_from_label("用户A-2025-02-10"), "A");
+/// ```
 pub fn user_from_label(label: &str) -> String {
-    let user: String =
-        label.chars().filter(char::is_ascii_alphanumeric).take(LONGEST_USER).collect();
+    let mut user = String::new();
+    let mut rest = label;
+    while let Some(letter) = rest.chars().next() {
+        let number = &rest[..digits(rest)];
+        let length = match date_length(rest) {
+            Some(length) => length,
+            None => {
+                let text = if number.is_empty() { &rest[..letter.len_utf8()] } else { number };
+                user.extend(text.chars().filter(char::is_ascii_alphanumeric));
+                text.len()
+            }
+        };
+        rest = &rest[length..];
+    }
+    user.truncate(LONGEST_USER);
     if user.is_empty() { "key".to_owned() } else { user }
+}
+
+/// How long the date is that the text begins with, if it does: `20250211`, or year, month and day (or
+/// day, month and year) with a separator between.
+fn date_length(text: &str) -> Option<usize> {
+    let first = &text[..digits(text)];
+    if let (8, Some((year, rest))) = (first.len(), first.split_at_checked(4)) {
+        return is_date(year, &rest[..2], &rest[2..]).then_some(first.len());
+    }
+    let (second, behind_second) = next_number(&text[first.len()..])?;
+    let (third, behind_third) = next_number(behind_second)?;
+    let is_date = match (first.len(), third.len()) {
+        (4, 1..=2) => is_date(first, second, third),
+        (1..=2, 4) => is_date(third, second, first) || is_date(third, first, second),
+        _ => false,
+    };
+    let behind = behind_third.strip_prefix(['日', '号']).unwrap_or(behind_third);
+    is_date.then_some(text.len() - behind.len())
+}
+
+/// The number behind a separator of dates, and what follows it.
+fn next_number(text: &str) -> Option<(&str, &str)> {
+    let text = text.strip_prefix(['-', '.', '/', '_', ' ', '年', '月'])?;
+    Some(text.split_at(digits(text)))
+}
+
+fn is_date(year: &str, month: &str, day: &str) -> bool {
+    let is_in = |text: &str, range: std::ops::RangeInclusive<u16>| {
+        text.parse().is_ok_and(|number| range.contains(&number))
+    };
+    is_in(year, 1900..=2099) && is_in(month, 1..=12) && is_in(day, 1..=31)
+}
+
+/// How many digits the text begins with.
+fn digits(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
 fn has_generated_form(text: &str) -> bool {
@@ -147,8 +204,37 @@ mod tests {
 
     #[test]
     fn labels_yield_the_user_part() {
-        assert_eq!(user_from_label("alice-20250210"), "alice20250210");
-        assert_eq!(user_from_label("用户A的试用密钥"), "A");
-        assert_eq!(user_from_label("手动创建的密钥"), "key");
+        for (label, user) in [
+            ("用户A的试用密钥", "A"),
+            ("手动创建的密钥", "key"),
+            ("k8s-user", "k8suser"),
+            ("workshop-01", "workshop01"),
+            ("13800138000", "13800138000"),
+            ("room 12345678", "room12345678"),
+            ("v1.2.3", "v123"),
+            ("a-1-2-2025x", "ax"),
+        ] {
+            assert_eq!(user_from_label(label), user, "{label}");
+        }
+        assert_eq!(user_from_label(&"x".repeat(40)).len(), LONGEST_USER);
+    }
+
+    #[test]
+    fn a_date_in_a_label_is_none_of_the_user() {
+        for (label, user) in [
+            ("alice-20250210", "alice"),
+            ("alice20250210", "alice"),
+            ("用户A-2025-02-10", "A"),
+            ("docker-user-20250211", "dockeruser"),
+            ("生产用户-20250211", "key"),
+            ("2025/2/10 bob", "bob"),
+            ("bob 10.02.2025", "bob"),
+            ("bob_2025_02_10_2", "bob2"),
+            ("2025年2月10日 小明x", "x"),
+            ("20250210", "key"),
+            ("a-20251301", "a20251301"),
+        ] {
+            assert_eq!(user_from_label(label), user, "{label}");
+        }
     }
 }
