@@ -104,7 +104,9 @@ async fn todays_report_lists_used_keys_first_and_then_the_others() {
     let csv = admin.get("/admin/usage?format=csv").await;
     assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
     let rows: Vec<&str> = csv.text.split("\r\n").collect();
-    assert!(rows[0].starts_with("day,id,key,label,model,requests,used,daily_limit,remaining,"));
+    assert!(
+        rows[0].starts_with("\u{feff}day,id,key,label,model,requests,used,daily_limit,remaining,")
+    );
     assert!(rows[1].contains(",\"'=busy\",,3,3,10,7,6,9,15,3,0,0,0"), "{}", rows[1]);
     assert_eq!((rows.len(), rows[2]), (3, ""));
 }

@@ -37,6 +37,7 @@ async fn what_one_gateway_exports_another_imports_once() {
     .await;
     let file = from.get("/admin/keys/export?format=csv").await;
     assert_eq!(file.header("content-type"), "text/csv; charset=utf-8");
+    assert!(file.text.starts_with("\u{feff}id,key,"), "spreadsheets know UTF-8 by the mark");
     assert!(!file.text.contains(&plain), "hashes only");
 
     let tried = import(&to, &file.text, true).await.json();
@@ -65,7 +66,7 @@ async fn lines_that_are_wrong_say_why_and_keep_no_other_from_coming_in() {
     let file = format!(
         "\u{feff}Key,Label,Daily_Limit,id,disabled\n\
          trial-key-manual-123,手动创建的密钥,200,,\n\
-         trial-key-other-1234,no limit,,,\n\
+         trial-key-other-1234,bad limit,-1,,\n\
          two words,bad key,5,,\n\
          trial-key-third-1234,bad flag,5,,maybe\n\
          trial-key-fourth-123,taken,5,{id},\n\
@@ -128,7 +129,7 @@ async fn what_a_spreadsheet_or_an_editor_makes_of_a_file_comes_in() {
         &b"\xef\xbb\xbfkey, Label ,daily_limit,disabled\r\n"[..],
         b"trial-key-capitals-1,a,5,FALSE\r\n",
         b"trial-key-capitals-2,\"b\nc\",5,True\r\n",
-        b"trial-key-too-many-1,d,5,false,,\r\n",
+        b"trial-key-too-many-1,d,5,false,,x\r\n",
         b"\r\n",
         b"trial-key-too-few-01,e\r\n",
         b"trial-key-latin1-001,caf\xe9,5,false\r\n",
@@ -225,4 +226,82 @@ async fn a_dry_run_of_a_large_file_tells_what_happens_then() {
         assert_eq!(tried, done);
     }
     assert_eq!(counts(&done), [&json!(700), &json!(500), &json!(0)]);
+}
+
+#[tokio::test]
+async fn files_of_spreadsheets_come_in_however_they_are_separated() {
+    for (file, labels) in [
+        ("sep=,\r\nkey,label,daily_limit\r\ntrial-key-sep-000001,A,5\r\n", vec!["A"]),
+        ("\u{feff}sep=;\nkey;label;daily_limit\ntrial-key-sep-000001;A, B;5\n", vec!["A, B"]),
+        ("key;label;daily_limit\ntrial-key-sep-000001;用户;5\n", vec!["用户"]),
+        ("key\tlabel\tdaily_limit\ntrial-key-sep-000001\tA\t5\n", vec!["A"]),
+        (
+            "key,label,daily_limit,,\ntrial-key-sep-000001,A,5,,\ntrial-key-sep-000002,B,5,,,\n",
+            vec!["A", "B"],
+        ),
+    ] {
+        let admin = Admin::new();
+        let report = import(&admin, file, false).await.json();
+        assert_eq!(
+            counts(&report),
+            [&json!(labels.len()), &json!(0), &json!(0)],
+            "{file}: {report}"
+        );
+        let listed = admin.get("/admin/keys").await.json();
+        let keys = listed["keys"].as_array().unwrap();
+        let told: Vec<_> = keys.iter().map(|key| text(&key["label"])).collect();
+        assert_eq!(told, labels);
+        assert!(keys.iter().all(|key| key["daily_limit"] == 5), "{listed}");
+    }
+    let admin = Admin::new();
+    let file = "sep=;\nkey;label\nbad key;A\n\ntrial-key-sep-000001;B\n";
+    let report = import(&admin, file, true).await.json();
+    let lines: Vec<_> = report["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["line"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lines, [3, 5], "{report}");
+}
+
+#[tokio::test]
+async fn a_key_without_a_limit_gets_the_default_one() {
+    for file in [
+        "key,label\ntrial-key-default-01,A\n",
+        "key,label,daily_limit\ntrial-key-default-01,A,\n",
+        "user,key\nA,trial-key-default-01\n",
+        // What the script of the procedure notes: `echo "$user,$key" >> keys.csv`.
+        "A,trial-key-default-01\n",
+    ] {
+        let admin = Admin::new();
+        let report = import(&admin, file, false).await.json();
+        assert_eq!(counts(&report), [&json!(1), &json!(0), &json!(0)], "{file}: {report}");
+        let listed = admin.get("/admin/keys").await.json();
+        let key = &listed["keys"][0];
+        assert_eq!((&key["label"], &key["daily_limit"]), (&json!("A"), &json!(200)), "{file}");
+        assert!(find(&admin, "trial-key-default-01").await.is_some());
+        let again = import(&admin, file, false).await.json();
+        assert_eq!(counts(&again), [&json!(0), &json!(1), &json!(0)]);
+    }
+    // A header that is mistyped is no key.
+    let admin = Admin::new();
+    for file in ["name,secret\nA,trial-key-default-01\n", "A,no-key-of-ours\n"] {
+        assert_eq!(import(&admin, file, false).await.status(), 400, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_gbk_is_named() {
+    let admin = Admin::new();
+    for (file, status) in [
+        (&b"key,label\ntrial-key-gbk-000001,\xd3\xc3\xbb\xa7\n"[..], 200),
+        (b"key,\xb1\xea\xc7\xa9\ntrial-key-gbk-000001,a\n", 400),
+        (b"\xff\xfek\0e\0y\0", 400),
+    ] {
+        let request = Request::post("/admin/keys/import").header("x-admin-token", TOKEN);
+        let answer = admin.send(request.body(Full::from(file)).unwrap()).await;
+        assert_eq!(answer.status(), status);
+        assert!(answer.text.contains("UTF-8") && answer.text.contains("GBK"), "{}", answer.text);
+    }
 }

@@ -207,10 +207,18 @@ async fn section_9_issues_keys_in_a_batch_and_watches_their_use() {
         ["alice", "bob", "charlie"]
     );
     for (user, key) in users {
+        let name: Vec<&str> = key.split('-').collect();
+        assert_eq!(name[..2], ["trial", user], "the label's date is not a part of the user's");
         let answer = chat(&gateway, key, "/v1/chat/completions").await;
         assert_eq!(answer.status, 200, "{user}: {answer:?}");
         assert_eq!(answer.header("x-ratelimit-limit-requests"), "100");
     }
+    // Another gateway takes the script's file as it is.
+    let other = Gateway::demo();
+    let headers = [("x-admin-token", ADMIN_TOKEN), ("content-type", "text/csv")];
+    let url = other.url("/admin/keys/import");
+    let report = Client::http1().send(Method::POST, &url, &headers, csv.clone()).await.json();
+    assert_eq!(report["new"], 3, "{report}");
     let printed = shell.run(block("9.2"), "");
     let report: Value = serde_json::from_str(printed.split_once('\n').unwrap().1).unwrap();
     assert_eq!((&report["total_requests"], &report["active_keys"]), (&json!(3), &json!(3)));

@@ -405,12 +405,15 @@ async function transfer(browser) {
   const download = page.waitForEvent("download");
   await id("export").click();
   const csv = readFileSync(await (await download).path(), "utf8");
-  assert.match(csv, /^id,key,key_sha256,label,daily_limit,created_at,expires_at,disabled\r?\n/);
+  assert.match(csv, /^\ufeffid,key,key_sha256,label,daily_limit,created_at,expires_at,disabled\r?\n/);
   assert.equal(csv.trim().split("\n").length, 4);
   assert.match(csv, /'=1\+1/, "no spreadsheet runs a label");
 
   const file = { name: "keys.csv", mimeType: "text/csv", buffer: Buffer.from("key,label,daily_limit\ntrial-imported-0123456789abcdef,from a file,7\n") };
+  const gbk = { ...file, buffer: Buffer.from("key,label\ntrial-imported-gbk-000001,\xd3\xc3\xbb\xa7\n", "latin1") };
   await id("import").click();
+  await id("import-file").setInputFiles(gbk);
+  await until(view, () => page.locator("#import-rows").innerText(), /GBK/);
   await id("import-file").setInputFiles(file);
   await until(view, () => id("import-sum").innerText(), /New: 1/);
   assert.equal((await ask("GET", "/keys")).count, 3, "so far nothing was changed");

@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, header};
 pub use self::rows::{AdminBody, AdminRows};
 pub(super) use self::{
     rows::{More, Pages},
-    text::{Cell, Csv, unescaped},
+    text::{BYTE_ORDER_MARK, Cell, Csv, unescaped},
 };
 
 pub(super) const CSV: &str = "text/csv; charset=utf-8";

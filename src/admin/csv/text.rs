@@ -6,7 +6,18 @@ use std::fmt::Display;
 #[derive(Default)]
 pub(in crate::admin) struct Csv(String);
 
+/// What a file begins with that says how its text is written. Spreadsheets take a file without it
+/// for text of the system's own code page.
+pub(in crate::admin) const BYTE_ORDER_MARK: &str = "\u{feff}";
+
 impl Csv {
+    /// The beginning of a file with these columns.
+    pub(in crate::admin) fn file<const N: usize>(columns: [&str; N]) -> Self {
+        let mut csv = Self(BYTE_ORDER_MARK.to_owned());
+        csv.row(columns.map(Cell::Text));
+        csv
+    }
+
     /// Writes a row; a `None` is an empty cell.
     pub(in crate::admin) fn row<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
         for (at, cell) in cells.into_iter().enumerate() {

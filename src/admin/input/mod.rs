@@ -23,14 +23,22 @@ pub(super) use self::{
         State, Word,
     },
 };
-use super::{query, refusal::Refusal};
+use super::{csv::BYTE_ORDER_MARK, query, refusal::Refusal};
 
 /// Reads a JSON object; an empty body is one without members.
 pub(super) fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refusal> {
+    let body = std::str::from_utf8(body).map_err(|_| {
+        let problem = "The body is not UTF-8 text (perhaps GBK, in which Windows consoles send what \
+                       is typed, or UTF-16). Send it as UTF-8, for example from a file: \
+                       `curl --data-binary @body.json`.";
+        Refusal::invalid_json(problem.to_owned())
+    })?;
+    // Editors of Windows begin files with it.
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     if body.is_empty() {
         return from_members(Vec::new());
     }
-    let object: Object = serde_json::from_slice(body).map_err(|error| {
+    let object: Object = serde_json::from_str(body).map_err(|error| {
         Refusal::invalid_json(format!(
             "The body must be a JSON object; it is not one at line {}, column {}.",
             error.line(),
@@ -107,14 +115,25 @@ mod tests {
 
     #[test]
     fn a_body_is_one_object_with_every_field_once() {
-        assert!(fields(" {} ").is_ok());
-        for bad in ["[]", "1", "null", "{", "{}{}", "{\"a\":1,}", "\u{feff}{}", "\"x\""] {
+        for good in [" {} ", "\u{feff}{}", "\u{feff}"] {
+            assert!(fields(good).is_ok());
+        }
+        for bad in ["[]", "1", "null", "{", "{}{}", "{\"a\":1,}", "{}\u{feff}", "\"x\""] {
             assert!(message(fields(bad).unwrap_err()).contains("line 1, column"), "{bad}");
         }
         let twice = fields(r#"{"label":"a","label":"b"}"#).unwrap_err();
         assert_eq!(message(twice), "`label` is given twice.");
         let unknown = fields(r#"{"limit":5}"#).unwrap_err();
         assert_eq!(message(unknown), "`limit` is not known here.");
+    }
+
+    #[test]
+    fn a_body_in_another_coding_is_named() {
+        for body in [&b"{\"label\":\"\xd3\xc3\xbb\xa7A\"}"[..], b"\xff\xfe{\0}\0"] {
+            let refusal = from_json::<Fields>(body).unwrap_err();
+            let message = message(refusal);
+            assert!(message.contains("not UTF-8") && message.contains("GBK"), "{message}");
+        }
     }
 
     #[test]

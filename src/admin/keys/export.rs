@@ -57,9 +57,8 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         asked: Asked<(), ExportWanted>,
     ) -> Result<Exported, Refusal> {
         let (Some(CsvOnly(())) | None) = asked.query.format;
-        let mut begin = Csv::default();
-        begin.row(COLUMNS.map(Cell::Text));
-        Ok(Exported(AdminRows::new(begin.into_text(), pages(self, None))))
+        let begin = Csv::file(COLUMNS).into_text();
+        Ok(Exported(AdminRows::new(begin, pages(self, None))))
     }
 }
 

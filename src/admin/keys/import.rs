@@ -79,7 +79,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let dry_run = asked.query.dry_run.is_some_and(|Only(dry_run)| dry_run);
         let mut report = ImportReport { dry_run, ..ImportReport::default() };
         let mut before = Before::default();
-        let mut lines = asked.body.lines(&asked.raw);
+        let mut lines = asked.body.lines(&asked.raw, self.default_daily_limit);
         loop {
             let some: Vec<Line> = lines.by_ref().take(AT_ONCE).collect();
             if some.is_empty() {

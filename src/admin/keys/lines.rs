@@ -6,21 +6,39 @@ use csv::{ByteRecord, StringRecord};
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::{
-    super::{call::FromBody, csv::unescaped, refusal::Refusal},
+    super::{
+        call::FromBody,
+        csv::{BYTE_ORDER_MARK, unescaped},
+        refusal::Refusal,
+    },
     export::COLUMNS,
 };
-use crate::store::ImportedKey;
+use crate::{
+    key::{DailyLimit, SecretKey},
+    store::ImportedKey,
+};
 
-/// A CSV file with a header line: which column stands where.
-pub(in crate::admin) struct File(HashMap<String, usize>);
+/// A CSV file: how its lines are written, and which column stands where.
+pub(in crate::admin) struct File {
+    layout: Layout,
+    columns: HashMap<String, usize>,
+}
 
-/// What a file begins with that says how its text is written.
-const MARK: &[u8] = "\u{feff}".as_bytes();
+/// How the lines of a file are written.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Where the lines begin, in bytes, and the number of the first.
+    begin: usize,
+    first_line: u64,
+    separator: u8,
+    has_header: bool,
+}
 
-/// The lines behind the header.
+/// The lines of a file that hold keys.
 pub(super) struct Lines<'a> {
     reader: csv::Reader<&'a [u8]>,
     columns: HashMap<String, usize>,
+    default_daily_limit: String,
     numbers: LineNumbers<'a>,
 }
 
@@ -33,9 +51,52 @@ pub(super) struct Line {
     pub(super) key: Result<ImportedKey, String>,
 }
 
-fn reader(body: &[u8]) -> csv::Reader<&[u8]> {
-    // A line with too many or too few cells is wrong, but the others are not.
-    csv::ReaderBuilder::new().flexible(true).from_reader(body)
+impl Layout {
+    /// Finds out what the body tells of itself.
+    fn of(body: &[u8]) -> Self {
+        let mut layout = Self { begin: 0, first_line: 1, separator: b',', has_header: true };
+        if body.starts_with(BYTE_ORDER_MARK.as_bytes()) {
+            layout.begin = BYTE_ORDER_MARK.len();
+        }
+        let first = first_line(&body[layout.begin..]);
+        // What spreadsheets are told the separator by.
+        let told = first.trim_ascii().strip_prefix(b"sep=").and_then(|rest| rest.first());
+        if let Some(separator) = told {
+            return Self {
+                begin: layout.begin + first.len(),
+                first_line: 2,
+                separator: *separator,
+                ..layout
+            };
+        }
+        let count = |separator: u8| first.iter().filter(|byte| **byte == separator).count();
+        // The last of those that are as many.
+        layout.separator = *b"\t;,".iter().max_by_key(|byte| count(**byte)).unwrap_or(&b',');
+        layout
+    }
+
+    fn reader(self, body: &[u8]) -> csv::Reader<&[u8]> {
+        // A line with too many or too few cells is wrong, but the others are not.
+        csv::ReaderBuilder::new()
+            .flexible(true)
+            .has_headers(self.has_header)
+            .delimiter(self.separator)
+            .from_reader(&body[self.begin..])
+    }
+}
+
+/// The first line with what ends it.
+fn first_line(body: &[u8]) -> &[u8] {
+    let end = body.iter().position(|byte| *byte == b'\n').map_or(body.len(), |at| at + 1);
+    &body[..end]
+}
+
+/// The columns of a header that is none: the file of a script that notes each user and the key that
+/// it got, with no header.
+fn user_and_key(first: &StringRecord) -> Option<HashMap<String, usize>> {
+    let key = first.get(1).map(str::trim).filter(|_| first.len() == 2)?;
+    let is_key = SecretKey::parse(key).is_ok() && key.starts_with("trial-");
+    is_key.then(|| HashMap::from([("label".to_owned(), 0), ("key".to_owned(), 1)]))
 }
 
 impl FromBody for File {
@@ -44,21 +105,31 @@ impl FromBody for File {
     const MOST: usize = 8 * 1024 * 1024;
 
     fn from_body(body: &[u8]) -> Result<Self, Refusal> {
-        let bad = |message: String| Refusal::invalid_csv(message);
-        let mut reader = reader(body.strip_prefix(MARK).unwrap_or(body));
-        let header = reader.headers().map_err(|error| bad(error.to_string()))?;
-        let columns: HashMap<String, usize> =
-            header.iter().enumerate().map(|(at, name)| (plain(name), at)).collect();
-        if let Some(unknown) = columns.keys().find(|name| !COLUMNS.contains(&&***name)) {
-            return Err(Refusal::unknown(unknown));
+        let bad = |message: &str| Refusal::invalid_csv(message.to_owned());
+        let mut layout = Layout::of(body);
+        let mut reader = layout.reader(body);
+        let header = reader.headers().map_err(|_| bad(&not_utf8("The header")))?;
+        if let Some(columns) = user_and_key(header) {
+            layout.has_header = false;
+            return Ok(Self { layout, columns });
         }
-        if columns.len() < header.len() {
-            return Err(bad("A column stands twice in the header.".to_owned()));
+        // Spreadsheets keep empty columns behind the others.
+        let names: Vec<String> = header.iter().map(plain).collect();
+        let width = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        let mut columns = HashMap::new();
+        for (at, name) in names.into_iter().take(width).enumerate() {
+            let name = if name == "user" { "label".to_owned() } else { name };
+            if !COLUMNS.contains(&&*name) {
+                return Err(Refusal::unknown(&name));
+            }
+            if columns.insert(name, at).is_some() {
+                return Err(bad("A column stands twice in the header."));
+            }
         }
         if !columns.contains_key("key") && !columns.contains_key("key_sha256") {
             return Err(Refusal::missing("key` or `key_sha256"));
         }
-        Ok(Self(columns))
+        Ok(Self { layout, columns })
     }
 
     fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
@@ -78,11 +149,12 @@ fn plain(name: &str) -> String {
 }
 
 impl File {
-    /// The lines of the file's body.
-    pub(super) fn lines(self, body: &[u8]) -> Lines<'_> {
-        let body = body.strip_prefix(MARK).unwrap_or(body);
-        let numbers = LineNumbers { body, at: 0, number: 1 };
-        Lines { reader: reader(body), columns: self.0, numbers }
+    /// The lines of the file's body. A key without a limit of its own gets the default one.
+    pub(super) fn lines(self, body: &[u8], default_daily_limit: DailyLimit) -> Lines<'_> {
+        let Self { layout, columns } = self;
+        let numbers = LineNumbers { body: &body[layout.begin..], at: 0, number: layout.first_line };
+        let default_daily_limit = default_daily_limit.get().to_string();
+        Lines { reader: layout.reader(body), columns, default_daily_limit, numbers }
     }
 }
 
@@ -98,29 +170,50 @@ impl Iterator for Lines<'_> {
             Err(_) => return None,
         };
         let number = self.numbers.of(begins.map_or(0, csv::Position::byte));
-        Some(Line::read(number, record, &self.columns))
+        Some(Line::read(number, record, &self.columns, &self.default_daily_limit))
     }
 }
 
 impl Line {
-    fn read(number: u64, record: ByteRecord, columns: &HashMap<String, usize>) -> Self {
+    fn read(
+        number: u64,
+        record: ByteRecord,
+        columns: &HashMap<String, usize>,
+        default_daily_limit: &str,
+    ) -> Self {
         let Ok(record) = StringRecord::from_byte_record(record) else {
-            let problem = "The line is not UTF-8 text.".to_owned();
-            return Self { number, label: String::new(), key: Err(problem) };
+            return Self { number, label: String::new(), key: Err(not_utf8("The line")) };
         };
         let cell = |name: &str| columns.get(name).and_then(|at| record.get(*at)).map(unescaped);
         let label = cell("label").unwrap_or_default().to_owned();
-        if record.len() != columns.len() {
+        let is_empty_behind =
+            || record.iter().skip(columns.len()).all(|cell| cell.trim().is_empty());
+        if record.len() < columns.len() || !is_empty_behind() {
             let problem =
                 format!("The line has {} cells, the header {}.", record.len(), columns.len());
             return Self { number, label, key: Err(problem) };
         }
-        let key = ImportedKey::from_columns(|name| match name {
-            "label" => cell(name),
-            _ => cell(name).map(str::trim),
+        let key = ImportedKey::from_columns(|name| {
+            let cell = cell(name);
+            match name {
+                "label" => cell,
+                "daily_limit" => {
+                    let limit = cell.map(str::trim).filter(|limit| !limit.is_empty());
+                    limit.or(Some(default_daily_limit))
+                }
+                _ => cell.map(str::trim),
+            }
         });
         Self { number, label, key: key.map_err(|error| format!("{error}.")) }
     }
+}
+
+/// What is wrong with a text that a spreadsheet or a shell wrote in another coding.
+fn not_utf8(what: &str) -> String {
+    format!(
+        "{what} is not UTF-8 text (perhaps GBK, in which Excel saves plain CSV on a Chinese Windows). \
+         Save the file as \u{201c}CSV UTF-8\u{201d}."
+    )
 }
 
 /// Counts lines. The reader's own count is one too few behind a CRLF.

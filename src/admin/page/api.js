@@ -20,7 +20,7 @@ async function api(method, path, { body, version, headers = {}, patience } = {})
   const all = { authorization: `Bearer ${asked}`, ...headers };
   if (body !== undefined && !all["content-type"]) all["content-type"] = "application/json";
   if (version) all["if-match"] = `"${version}"`;
-  const sent = typeof body === "string" || body === undefined ? body : JSON.stringify(body);
+  const sent = typeof body === "string" || body === undefined || body instanceof ArrayBuffer ? body : JSON.stringify(body);
   const answer = await send(PREFIX + path, { method, headers: all, body: sent, patience }).catch((error) => {
     // It may have been done, and its answer lost.
     throw method !== "GET" && error.name === "unreachable" ? new Problem("unsure") : error;

@@ -2,7 +2,8 @@
 const ROWS_SHOWN = 200;
 const LARGEST_FILE = 32 * 1024 * 1024;
 
-let importText = "";
+// As it is: the gateway says so if it is no UTF-8.
+let importBytes = null;
 
 function openImport() {
   $("import-file").value = "";
@@ -11,7 +12,7 @@ function openImport() {
 }
 
 function forgetImport() {
-  importText = "";
+  importBytes = null;
   say($("import-problem"), null);
   $("import-plan").hidden = true;
   $("import-yes").hidden = true;
@@ -19,7 +20,7 @@ function forgetImport() {
 }
 
 const sendImport = (isDry) =>
-  api("POST", `/keys/import?${query({ dry_run: isDry })}`, { body: importText, headers: { "content-type": "text/csv" }, patience: 120000 });
+  api("POST", `/keys/import?${query({ dry_run: isDry })}`, { body: importBytes, headers: { "content-type": "text/csv" }, patience: 120000 });
 
 const refuseImport = (words) => say($("import-problem"), words);
 
@@ -29,7 +30,7 @@ function readImport() {
   if (!file) return undefined;
   return run(async () => {
     if (file.size > LARGEST_FILE) throw new Problem("tooLarge");
-    importText = await file.text();
+    importBytes = await file.arrayBuffer();
     showPlan(await sendImport(true));
   }, $("import-yes"), refuseImport);
 }
@@ -71,9 +72,9 @@ function startImport() {
   $("import-dialog").addEventListener("close", forgetImport);
 }
 
-// Hands a text to the reader as a file.
+// Hands a text to the reader as a file, with the mark by which spreadsheets know UTF-8.
 function download(name, content) {
-  const address = URL.createObjectURL(new Blob([content], { type: "text/csv;charset=utf-8" }));
+  const address = URL.createObjectURL(new Blob(["\ufeff", content], { type: "text/csv;charset=utf-8" }));
   const link = make("a", { href: address, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);

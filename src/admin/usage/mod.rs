@@ -15,7 +15,7 @@ use self::{
 };
 use super::{
     call::{Answers, Asked, Json},
-    csv::{AdminBody, AdminRows, CSV, Cell, Csv, attachment},
+    csv::{AdminBody, AdminRows, CSV, Csv, attachment},
     refusal::Refusal,
     shared::Shared,
 };
@@ -105,7 +105,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             items.extend(known.map(|key| Item::idle(key, today)));
         }
         if wanted.csv {
-            let mut csv = csv_begin();
+            let mut csv = Csv::file(item::COLUMNS);
             items.iter().for_each(|item| item.write(&mut csv));
             let rows = ResponseBody::own(csv.into_text().into());
             return Ok(Told::Csv(csv_answer(&wanted, rows)));
@@ -131,15 +131,9 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             shared.store.report(query.clone().page(page))
         };
         let pages = rows::pages(Arc::new(fetch), None, wanted.day().is_some());
-        let rows = AdminRows::new(csv_begin().into_text(), pages);
+        let rows = AdminRows::new(Csv::file(item::COLUMNS).into_text(), pages);
         csv_answer(&wanted, ResponseBody::passed(rows))
     }
-}
-
-fn csv_begin() -> Csv {
-    let mut csv = Csv::default();
-    csv.row(item::COLUMNS.map(Cell::Text));
-    csv
 }
 
 fn csv_answer(wanted: &Wanted, body: AdminBody) -> Response<AdminBody> {
