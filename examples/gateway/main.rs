@@ -18,6 +18,7 @@ mod http1;
 mod http2;
 mod import;
 mod io;
+mod late;
 mod logging;
 mod ops;
 mod patience;
@@ -58,6 +59,7 @@ use announce::Announcement;
 use background_writer::BackgroundWriter;
 use cors::ApiCorsLayer;
 use edge::{EdgeOptions, edge};
+use late::{LateService, Opening};
 use ops::Ops;
 use reload::{Hangup, Reload};
 use request_log::Observers;
@@ -115,12 +117,12 @@ async fn run(
     logging::start(settings.log, stderr.clone());
     let hangup = Hangup::catch()?;
     let figures = telemetry::start()?;
-    let store = SqliteOptions::new(&settings.database)
+    let options = SqliteOptions::new(&settings.database)
         .calendar(settings.calendar.clone())
         .durability(settings.durability)
         .default_daily_limit(settings.daily_limit)
         .retention_days(settings.retention_days);
-    let store = SqliteStore::open(store).map_err(|error| BadSetting::new("DATABASE_URL", error))?;
+    let opening = Opening::start(options)?;
 
     let (admin_tokens, made_token) = match settings.admin_tokens.value {
         Some(tokens) => (tokens, None),
@@ -142,75 +144,79 @@ async fn run(
         credential_cooldown: cooldown.clone(),
     };
     let has_upstream_key = settings.demo || credential.is_some();
-    let upstream =
-        Upstream { base: base_url.clone(), settings: &settings.upstream, credential, cooldown };
-
-    let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
-    let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
-    let claim = claim_service(store.clone()).reject(OpenAiErrors);
+    let draining = Draining::default();
     let observers = Observers {
         rejections: RejectionLog::new(),
         client_addrs: settings.log_client_addr.then(ClientAddrs::new),
     };
-    let shown = in_use(settings.shown, &admin_tokens, &base_url.to_string());
-    let admin = admin_service(store.clone(), admin_tokens.clone())
-        .reject(OpenAiErrors)
-        .default_daily_limit(settings.daily_limit)
-        .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
-        .calendar(settings.calendar.clone())
-        .retention_days(settings.retention_days)
-        .audit_reads(settings.audit_reads)
-        .rejections(observers.rejections.clone())
-        .settings(shown);
-    let admin = match &observers.client_addrs {
-        Some(addrs) => admin.client_addrs(addrs.clone()),
-        None => admin,
-    };
-    let admin = match settings.admin_allow {
-        allow if allow.is_empty() => admin,
-        allow => admin.allow(move |ip| allow.iter().any(|network| network.contains(&ip))),
-    };
-    let (admin, claim) = match &settings.public_url {
-        Some(url) => {
-            let base_url = format!("{url}/v1");
-            (admin.base_url(&base_url), claim.base_url(&base_url))
+    let announced = base_url.to_string();
+    let routes = |store: SqliteStore| -> Result<_, BoxError> {
+        let upstream =
+            Upstream { base: base_url.clone(), settings: &settings.upstream, credential, cooldown };
+
+        let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
+        let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
+        let claim = claim_service(store.clone()).reject(OpenAiErrors);
+        let shown = in_use(settings.shown, &admin_tokens, &base_url.to_string());
+        let admin = admin_service(store.clone(), admin_tokens.clone())
+            .reject(OpenAiErrors)
+            .default_daily_limit(settings.daily_limit)
+            .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
+            .calendar(settings.calendar.clone())
+            .retention_days(settings.retention_days)
+            .audit_reads(settings.audit_reads)
+            .rejections(observers.rejections.clone())
+            .settings(shown);
+        let admin = match &observers.client_addrs {
+            Some(addrs) => admin.client_addrs(addrs.clone()),
+            None => admin,
+        };
+        let admin = match settings.admin_allow {
+            allow if allow.is_empty() => admin,
+            allow => admin.allow(move |ip| allow.iter().any(|network| network.contains(&ip))),
+        };
+        let (admin, claim) = match &settings.public_url {
+            Some(url) => {
+                let base_url = format!("{url}/v1");
+                (admin.base_url(&base_url), claim.base_url(&base_url))
+            }
+            None => (admin, claim),
+        };
+        let quota = DailyQuotaLayer::new(store.clone())
+            .max_in_flight(settings.max_in_flight)
+            .reject(refusals::exhausted_with(settings.quota_exhausted_status));
+        let asks = settings.stream_usage == StreamUsage::Ask;
+        // The recorder is to see the usage, and a request that is refused is not to be read.
+        let (hide_usage, include_usage) = StreamUsageLayer::new()
+            .applies_to(move |request: &Parts| asks && ChatCompletions.applies_to(request))
+            .split();
+        Ok(Router {
+            upstream: ServiceBuilder::new()
+                .layer(hide_usage)
+                .layer(settings.drain.clone())
+                // Outside of auth, so that what auth refuses is told of, too.
+                .layer(UsageRecorderLayer::new(store.clone()))
+                .layer(auth.clone())
+                .layer(quota)
+                .layer(include_usage)
+                .service(upstream.proxy()?),
+            free: auth.layer(upstream.proxy()?),
+            usage: auth.layer(usage),
+            attempts: admin.clone(),
+            admin: admin::guarded(admin, settings.max_body_bytes),
+            claim,
+            models: upstream.models()?,
+            ops: Ops::new(store.clone(), draining.clone(), figures.clone(), stderr.clone()),
+            metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
+            max_body_bytes: settings.max_body_bytes,
         }
-        None => (admin, claim),
-    };
-    let quota = DailyQuotaLayer::new(store.clone())
-        .max_in_flight(settings.max_in_flight)
-        .reject(refusals::exhausted_with(settings.quota_exhausted_status));
-    let asks = settings.stream_usage == StreamUsage::Ask;
-    // The recorder is to see the usage, and a request that is refused is not to be read.
-    let (hide_usage, include_usage) = StreamUsageLayer::new()
-        .applies_to(move |request: &Parts| asks && ChatCompletions.applies_to(request))
-        .split();
-    let draining = Draining::default();
-    let router = Router {
-        upstream: ServiceBuilder::new()
-            .layer(hide_usage)
-            .layer(settings.drain.clone())
-            // Outside of auth, so that what auth refuses is told of, too.
-            .layer(UsageRecorderLayer::new(store.clone()))
-            .layer(auth.clone())
-            .layer(quota)
-            .layer(include_usage)
-            .service(upstream.proxy()?),
-        free: auth.layer(upstream.proxy()?),
-        usage: auth.layer(usage),
-        attempts: admin.clone(),
-        admin: admin::guarded(admin, settings.max_body_bytes),
-        claim,
-        models: upstream.models()?,
-        ops: Ops::new(store.clone(), draining.clone(), figures.clone(), stderr.clone()),
-        metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
-        max_body_bytes: settings.max_body_bytes,
+        .into_service())
     };
 
     let listener = listen(settings.listen).await?;
     Announcement {
         listen: listener.local_addr()?,
-        upstream: &base_url.to_string(),
+        upstream: &announced,
         database: &settings.database.display().to_string(),
         time_zone: settings.calendar.time_zone(),
         admin_token: made_token.as_deref(),
@@ -221,23 +227,29 @@ async fn run(
     let options = EdgeOptions {
         cors: ApiCorsLayer::new(settings.cors_origins),
         trusted_proxies: settings.trusted_proxies,
-        observers,
+        observers: observers.clone(),
     };
-    let service = edge(router.into_service(), options, || router::own(refusals::panicked()));
+    let late = LateService::new(draining.clone());
+    let service = edge(late.clone().into_service(), options, || router::own(refusals::panicked()));
     let limits = Limits {
         connections: settings.max_connections,
         client: settings.client_timeout,
         shutdown_delay: settings.shutdown_delay,
         shutdown: settings.shutdown_grace,
     };
+    let mut store = None;
     let left = tokio::select! {
-        served = server::serve(listener, service, draining, limits) => served?,
-        never = telemetry::keep_up(figures) => match never {},
+        biased;
+        never = opening.provide(&late, &mut store, routes) => match never? {},
+        served = server::serve(listener, service, draining.clone(), limits) => served?,
+        never = telemetry::keep_up(figures.clone()) => match never {},
         never = hangup.reload(reload) => match never {},
     };
     settings.drain.finish(left).await;
-    store.close().await?;
-    Ok(())
+    match store {
+        Some(store) => Ok(store.close().await?),
+        None => Ok(()),
+    }
 }
 
 /// The settings with what the process has made of them: the ids of tokens, and the upstream in use.

@@ -48,14 +48,13 @@ impl<S: AdminStore> Ops<S> {
 
     /// Whether requests can be served.
     pub(crate) async fn ready(&self) -> Response<Bytes> {
-        let reason = if self.draining.get() {
-            r#"{"ok":false,"reason":"shutting down"}"#
+        if self.draining.get() {
+            not_ready("shutting down")
         } else if !self.store_is_up().await {
-            r#"{"ok":false,"reason":"the store cannot be written"}"#
+            not_ready("the store cannot be written")
         } else {
-            return text(StatusCode::OK, "application/json", r#"{"ok":true}"#);
-        };
-        text(StatusCode::SERVICE_UNAVAILABLE, "application/json", reason)
+            text(StatusCode::OK, "application/json", r#"{"ok":true}"#)
+        }
     }
 
     /// The figures, in Prometheus' text format.
@@ -79,7 +78,8 @@ impl<S: AdminStore> Ops<S> {
     }
 }
 
-fn health(store_is_alive: bool) -> Response<Bytes> {
+/// What `/healthz` answers.
+pub(crate) fn health(store_is_alive: bool) -> Response<Bytes> {
     if store_is_alive {
         let body = concat!(r#"{"ok":true,"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
         return text(StatusCode::OK, "application/json", body);
@@ -89,6 +89,12 @@ fn health(store_is_alive: bool) -> Response<Bytes> {
         env!("CARGO_PKG_VERSION"),
         r#""}"#
     );
+    text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body)
+}
+
+/// What `/readyz` answers while requests cannot be served.
+pub(crate) fn not_ready(reason: &str) -> Response<Bytes> {
+    let body = format!(r#"{{"ok":false,"reason":"{reason}"}}"#);
     text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body)
 }
 

@@ -60,7 +60,8 @@ impl Upstream<'_> {
         + Clone
         + Send
         + Sync
-        + 'static,
+        + 'static
+        + use<>,
         BoxError,
     > {
         let models = CachedGet::new(self.proxy::<Empty<Bytes>>()?, || {

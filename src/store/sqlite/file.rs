@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::{OpenError, SqliteOptions, schema};
+use super::{OpenError, SqliteOptions, options::is_full, schema};
 use crate::store::journal::is_in_place;
 
 /// How long a write waits for another process's write lock.
@@ -100,6 +100,18 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
     name.push(".");
     name.push(suffix);
     name.into()
+}
+
+/// Whether there is no room for what SQLite and the journal need first, found out by trying.
+pub(super) fn disk_is_full(database: &Path) -> bool {
+    let name = beside(database, "probe");
+    let tried = File::create(&name).and_then(|mut file| {
+        file.write_all(&[0; 64 * 1024])?;
+        file.sync_all()
+    });
+    // What cannot be removed is empty, and made anew the next time.
+    let _ = std::fs::remove_file(&name);
+    tried.is_err_and(|error| is_full(&error))
 }
 
 /// Makes the file if it is not there, for its owner only, and returns its one true path, so that

@@ -115,8 +115,13 @@ impl SqliteStore {
     /// # Errors
     ///
     /// When another process has it open, or it cannot be read and written, or it was made by
-    /// another program.
-    pub fn open(mut options: SqliteOptions) -> Result<Self, OpenError> {
+    /// another program. [`OpenErrorKind::Temporary`] means that trying again may help.
+    pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let path = options.path.clone();
+        Self::try_open(options).map_err(|error| error.judged(|| file::disk_is_full(&path)))
+    }
+
+    fn try_open(mut options: SqliteOptions) -> Result<Self, OpenError> {
         options.path = file::create(&options.path)?;
         let lock = FileLock::take(&options.path)?;
         let connection = file::open_writer(&options)?;

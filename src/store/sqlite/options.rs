@@ -1,4 +1,4 @@
-use std::{error::Error, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use super::start;
 use crate::{
@@ -129,6 +129,9 @@ pub enum OpenErrorKind {
     /// one. Put the right one back, or go on without them by
     /// [`SqliteOptions::accept_loss`].
     Loss,
+    /// The disk is full, or another process holds SQLite's write lock: opening may succeed later with
+    /// nothing changed by an operator.
+    Temporary,
     /// Anything else.
     Other,
 }
@@ -158,9 +161,33 @@ impl OpenError {
         Self::because("SQLite could not be set up", source)
     }
 
-    pub(super) fn thread(source: std::io::Error) -> Self {
+    /// The same, as [`OpenErrorKind::Temporary`] if its source is so. `disk_is_full` is asked where
+    /// SQLite does not say why.
+    pub(super) fn judged(self, disk_is_full: impl FnOnce() -> bool) -> Self {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
+        };
+        let Some(source) = &self.source else { return self };
+        let is_temporary = if let Some(error) = source.downcast_ref::<rusqlite::Error>() {
+            match error.sqlite_error_code() {
+                Some(DiskFull | DatabaseBusy | DatabaseLocked) => true,
+                Some(CannotOpen | SystemIoFailure) => disk_is_full(),
+                _ => false,
+            }
+        } else {
+            source.downcast_ref::<io::Error>().is_some_and(is_full)
+        };
+        if is_temporary { Self { kind: OpenErrorKind::Temporary, ..self } } else { self }
+    }
+
+    pub(super) fn thread(source: io::Error) -> Self {
         Self::because("the writer thread could not be started", source)
     }
+}
+
+/// Whether the disk is full, or the quota of its user.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl fmt::Display for OpenError {
@@ -176,5 +203,38 @@ impl fmt::Display for OpenError {
 impl Error for OpenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    fn sqlite(code: i32) -> OpenError {
+        OpenError::because("it", rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
+    }
+
+    #[test]
+    fn only_a_full_disk_and_a_held_lock_are_temporary() {
+        let is_temporary =
+            |error: OpenError, full: bool| error.judged(|| full).kind() == OpenErrorKind::Temporary;
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED] {
+            assert!(is_temporary(sqlite(code), false));
+        }
+        // SQLite tells neither EDQUOT nor a file that it has no room to make from other failures.
+        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_CANTOPEN] {
+            assert!(is_temporary(sqlite(code), true) && !is_temporary(sqlite(code), false));
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_READONLY] {
+            assert!(!is_temporary(sqlite(code), true));
+        }
+        let io = |errno| OpenError::because("it", io::Error::from_raw_os_error(errno));
+        #[cfg(target_os = "linux")]
+        for (errno, temporary) in [(28, true), (122, true), (2, false), (13, false), (5, false)] {
+            assert_eq!(is_temporary(io(errno), true), temporary, "errno {errno}");
+        }
+        assert!(!is_temporary(OpenError::new("of another program"), true));
     }
 }

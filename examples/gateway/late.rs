@@ -1,0 +1,154 @@
+//! A start without the store: while its disk is full, or somebody holds its write lock, requests are
+//! refused, and the opening is tried again.
+
+use std::{
+    convert::Infallible,
+    future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::task::spawn_blocking;
+use tower::{BoxError, Service, service_fn};
+use tower_quota::{
+    error::{Rejection, StoreError, StoreErrorKind},
+    store::sqlite::{OpenError, OpenErrorKind, SqliteOptions, SqliteStore},
+};
+
+use crate::{
+    client_body::ClientBody,
+    ops, refusals,
+    route::Route,
+    router::{self, GatewayBody},
+    server::Draining,
+    settings::BadSetting,
+};
+
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A store that is open, or is still to be opened.
+pub(crate) struct Opening {
+    options: SqliteOptions,
+    opened: Option<SqliteStore>,
+}
+
+impl Opening {
+    /// Tries to open the store once.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened, and trying again would not help.
+    pub(crate) fn start(options: SqliteOptions) -> Result<Self, BadSetting> {
+        let opened = match SqliteStore::open(options.clone()) {
+            Ok(store) => Some(store),
+            Err(error) if error.kind() == OpenErrorKind::Temporary => {
+                tracing::error!(%error, "store not opened: refusing requests until it is");
+                None
+            }
+            Err(error) => return Err(bad(error)),
+        };
+        Ok(Self { options, opened })
+    }
+
+    /// Opens the store, makes the service that it is for, and waits for ever.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start), or there is no such service.
+    pub(crate) async fn provide<S>(
+        self,
+        late: &LateService<S>,
+        store: &mut Option<SqliteStore>,
+        make: impl FnOnce(SqliteStore) -> Result<S, BoxError>,
+    ) -> Result<Infallible, BoxError> {
+        let opened = match self.opened {
+            Some(opened) => opened,
+            None => retry(&self.options).await?,
+        };
+        let _ = late.service.set(make(store.insert(opened).clone())?);
+        future::pending().await
+    }
+}
+
+async fn retry(options: &SqliteOptions) -> Result<SqliteStore, BoxError> {
+    loop {
+        tokio::time::sleep(RETRY_INTERVAL).await;
+        let options = options.clone();
+        match spawn_blocking(|| SqliteStore::open(options)).await? {
+            Ok(store) => {
+                tracing::info!("store opened: serving");
+                return Ok(store);
+            }
+            Err(error) if error.kind() == OpenErrorKind::Temporary => {
+                tracing::debug!(%error, "store still not opened")
+            }
+            Err(error) => return Err(bad(error).into()),
+        }
+    }
+}
+
+fn bad(error: OpenError) -> BadSetting {
+    BadSetting::new("DATABASE_URL", error)
+}
+
+/// A service that is made once the store is open. Until then requests are refused.
+pub(crate) struct LateService<S> {
+    service: Arc<OnceLock<S>>,
+    draining: Draining,
+}
+
+impl<S> LateService<S> {
+    pub(crate) fn new(draining: Draining) -> Self {
+        Self { service: Arc::default(), draining }
+    }
+
+    pub(crate) fn into_service<B>(
+        self,
+    ) -> impl Service<
+        Request<ClientBody>,
+        Response = Response<GatewayBody<B>>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static
+    where
+        S: Service<Request<ClientBody>, Response = Response<GatewayBody<B>>, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send,
+        B: Send + 'static,
+    {
+        service_fn(move |request: Request<ClientBody>| {
+            let late = self.clone();
+            async move {
+                match late.service.get() {
+                    Some(service) => service.clone().call(request).await,
+                    None => Ok(router::own(late.refuse(&request))),
+                }
+            }
+        })
+    }
+
+    fn refuse<B>(&self, request: &Request<B>) -> Response<Bytes> {
+        if let Some(bad) = request.extensions().get() {
+            return refusals::bad_head(*bad);
+        }
+        match Route::of(request.uri().path()) {
+            Some(Route::Health) => ops::health(true),
+            Some(Route::Ready) if self.draining.get() => ops::not_ready("shutting down"),
+            Some(Route::Ready) => ops::not_ready("the store cannot be opened yet"),
+            _ => {
+                let error = StoreError::new(StoreErrorKind::Unavailable);
+                refusals::render(Rejection::from(&error))
+            }
+        }
+    }
+}
+
+impl<S> Clone for LateService<S> {
+    fn clone(&self) -> Self {
+        Self { service: self.service.clone(), draining: self.draining.clone() }
+    }
+}
