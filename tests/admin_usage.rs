@@ -144,7 +144,7 @@ async fn used_and_remaining_always_add_up_for_the_holder() {
         ("remaining", json!(6)),
         ("unlimited", json!(false)),
         ("expires_at", Value::Null),
-        ("requests", json!({"succeeded":4,"failed":0,"refunded":0})),
+        ("requests", json!({"succeeded":4,"failed":0,"refunded":0,"tokens_unknown":0})),
         ("tokens", json!({"prompt":8,"completion":12,"total":20})),
         ("history", json!([])),
     ] {
@@ -195,7 +195,8 @@ async fn the_holders_history_is_of_the_days_before() {
         assert_eq!(usage["used"], 0);
         let mut past = usage["history"][0].clone();
         past.as_object_mut().unwrap().remove("day");
-        assert_eq!(past, json!({"requests":2,"succeeded":1,"failed":1,"tokens":5}), "{days}");
+        let expected = json!({"requests":2,"succeeded":1,"failed":1,"tokens":5,"tokens_unknown":0});
+        assert_eq!(past, expected, "{days}");
     }
     assert_eq!(holder_after(&admin, &key, 31).await["history"], json!([]));
 }
@@ -214,9 +215,9 @@ async fn the_holder_is_told_which_models_were_busiest_in_30_days_with_today() {
     }
     spend(&admin, &other).await;
     let models = json!([
-        {"model":null,"requests":3,"tokens":0},
-        {"model":"m1","requests":2,"tokens":10},
-        {"model":"<b>","requests":1,"tokens":0},
+        {"model":null,"requests":3,"tokens":0,"tokens_unknown":0},
+        {"model":"m1","requests":2,"tokens":10,"tokens_unknown":0},
+        {"model":"<b>","requests":1,"tokens":0,"tokens_unknown":1},
     ]);
     assert_eq!(holder(&admin, "GET", &key).await.json()["models"], models);
     assert_eq!(holder_after(&admin, &key, 29).await["models"], models);

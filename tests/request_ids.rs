@@ -23,7 +23,8 @@ async fn found(gateway: &Gateway, id: &str) -> Value {
 
 /// Sends a request and returns the id that its answer tells.
 async fn send(gateway: &Gateway, method: Method, path: &str, headers: &[(&str, &str)]) -> String {
-    let answer = Client::http1().send(method, &gateway.url(path), headers, "").await;
+    let body = if method == Method::POST { "{}" } else { "" };
+    let answer = Client::http1().send(method, &gateway.url(path), headers, body).await;
     answer.header("x-request-id").to_owned()
 }
 
@@ -78,6 +79,37 @@ async fn a_rejected_request_without_a_known_key_is_found_by_its_id() {
         let answer = Client::http1().send(Method::GET, &url, &headers, "").await;
         assert_eq!(answer.status, 400, "{bad}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_found_by_the_id_of_its_answer() {
+    let mut gateway = GatewayCommand::new().arg("--demo").env("USAGE_RETENTION_DAYS", "7").start();
+    let made = gateway.admin(Method::POST, "/admin/keys", &json!({"daily_limit": 2})).await;
+    let key = format!("Bearer {}", made["key"].as_str().unwrap());
+    let headers = [("authorization", key.as_str())];
+    let good = send(&gateway, Method::POST, "/v1/chat/completions", &headers).await;
+    let named = [headers[0], ("x-request-id", "twice")];
+    send(&gateway, Method::POST, "/v1/chat/completions", &named).await;
+    send(&gateway, Method::POST, "/v1/chat/completions", &named).await;
+    let good = async |gateway: &Gateway| {
+        let found = found(gateway, &good).await;
+        assert_eq!((&found["id"], &found["request_id"]), (&made["id"], &json!(good)), "{found}");
+        assert_eq!((&found["status"], found.get("key")), (&json!(200), None), "{found}");
+    };
+    good(&gateway).await;
+    let codes = |rows: &[Value]| rows.iter().map(|row| row["code"].clone()).collect::<Vec<_>>();
+    let expected = [json!("insufficient_quota"), Value::Null];
+    eventually("both", || async { codes(&find(&gateway, "twice").await) == expected }).await;
+    gateway.restart();
+    good(&gateway).await;
+    assert_eq!(codes(&find(&gateway, "twice").await), expected);
+    let page =
+        format!("/admin/requests?request_id=twice&key={}&limit=1", made["id"].as_str().unwrap());
+    let page = gateway.admin(Method::GET, &page, &Value::Null).await;
+    assert_eq!(page["requests"].as_array().unwrap().len(), 1, "{page}");
+    let next = format!("/admin/requests?request_id=twice&limit=1&before={}", page["next"]);
+    let page = gateway.admin(Method::GET, &next, &Value::Null).await;
+    assert_eq!(codes(page["requests"].as_array().unwrap()), [Value::Null]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

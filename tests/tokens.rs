@@ -176,4 +176,60 @@ async fn tokens_in_a_coding_that_is_not_read_are_unknown() {
     let usage = ask(&gateway, 6, "br").await;
     assert_eq!(usage["tokens"]["total"], 0, "{usage}");
     assert_eq!(usage["requests"]["succeeded"], 1, "{usage}");
+    assert_eq!(usage["requests"]["tokens_unknown"], 1, "{usage}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holder_and_operator_are_told_how_many_requests_have_no_figures() {
+    let upstream = Upstream::start(|_| {
+        let mut response =
+            Response::new(full("data: {\"model\":\"m\",\"choices\":[]}\n\ndata: [DONE]\n\n"));
+        response.headers_mut().insert(header::CONTENT_TYPE, STREAM.parse().unwrap());
+        response
+    })
+    .await;
+    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let key = gateway.create_key(json!({})).await;
+    for _ in 0..3 {
+        let url = gateway.url("/v1/chat/completions");
+        Client::http1().post_as(&key, &url, &json!({"stream": true})).await;
+    }
+    for _ in 0..2 {
+        let usage = gateway.usage(&key).await;
+        assert_eq!(usage["requests"]["tokens_unknown"], 3, "{usage}");
+        assert_eq!(usage["models"][0]["tokens_unknown"], 3, "{usage}");
+        let report = gateway.admin(http::Method::GET, "/admin/usage", &Value::Null).await;
+        assert_eq!(report["items"][0]["tokens_unknown"], 3, "{report}");
+        gateway.restart();
+    }
+    let token = common::ADMIN_TOKEN;
+    let csv = Client::http1().get_as(token, &gateway.url("/admin/usage?format=csv")).await.text();
+    assert!(csv.lines().next().unwrap().ends_with(",tokens_unknown"), "{csv}");
+    assert!(csv.lines().nth(1).unwrap().ends_with(",3"), "{csv}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_names_many_models_has_a_row_for_64_a_day() {
+    // It echoes whatever it is asked for.
+    let upstream = Upstream::start(|request| {
+        let asked: Value = serde_json::from_slice(request.body()).unwrap();
+        common::json_answer(json!({"model": asked["model"]}).to_string())
+    })
+    .await;
+    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let key = gateway.create_key(json!({"daily_limit": 0})).await;
+    let client = Client::http1();
+    for begin in [0, 50] {
+        for number in begin..begin + 100 {
+            let url = gateway.url("/v1/chat/completions");
+            let question = json!({"model": format!("m{number}")});
+            assert_eq!(client.post_as(&key, &url, &question).await.status, 200);
+        }
+        gateway.restart();
+    }
+    let path = "/admin/usage?group_by=key,day,model&limit=1000";
+    let report = gateway.admin(http::Method::GET, path, &Value::Null).await;
+    let items = report["items"].as_array().unwrap();
+    assert_eq!((items.len(), &report["total_requests"]), (65, &json!(200)), "{report}");
+    assert_eq!(items[0]["model"], "other");
 }

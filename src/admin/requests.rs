@@ -112,10 +112,8 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             let rejections = self.rejections.find(id).into_iter().take(limit);
             requests.extend(rejections.map(Request::from));
         }
-        let rows = match request_id {
-            Some(_) => Vec::new(),
-            None => self.store.requests(query).await?,
-        };
+        query.request_id = request_id.map(|RequestId(id)| id);
+        let rows = self.store.requests(query).await?;
         let next = rows.last().map(|row| row.number).filter(|_| rows.len() == limit);
         requests.extend(rows.into_iter().map(Request::from));
         Ok(Json(Requests { requests, next, retention_days: self.retention_days }))
@@ -130,7 +128,7 @@ impl From<RequestRow> for Request {
             id: Some(row.key_id),
             key: None,
             client_addr: None,
-            request_id: None,
+            request_id: row.request_id,
             at: Instant(row.at),
             method: row.method,
             path: row.path,

@@ -9,8 +9,8 @@ function daysUpTo(today, known) {
   const last = Date.parse(today);
   return Array.from({ length: DAYS }, (_, place) => {
     const name = new Date(last - (DAYS - 1 - place) * DAY).toISOString().slice(0, 10);
-    const { requests = 0, failed = 0, tokens = 0 } = known.get(name) ?? {};
-    return { name, requests, failed, tokens };
+    const { requests = 0, failed = 0, tokens = 0, tokens_unknown = 0 } = known.get(name) ?? {};
+    return { name, requests, failed, succeeded: requests - failed, tokens, tokens_unknown };
   });
 }
 
@@ -42,8 +42,9 @@ class MonthChart {
   show(month) {
     this.#month = month;
     const sum = (what) => month.reduce((all, one) => all + one[what], 0);
+    const unknown = tokensUnknown({ tokens_unknown: sum("tokens_unknown"), succeeded: sum("succeeded") });
     this.sum.textContent = sum("requests") || sum("tokens")
-      ? text("monthSum")(number(sum("requests")), number(sum("tokens")))
+      ? [text("monthSum")(number(sum("requests")), number(sum("tokens"))), unknown].filter(Boolean).join(" · ")
       : text("nothing");
     this.rows.replaceChildren(...month.toReversed().map((one) =>
       make("tr", {},
@@ -121,7 +122,9 @@ class MonthChart {
       const band = draw("rect", { class: "band", x: left, width: column, y: HEAD, height: base - HEAD, rx: 3 });
       svg.append(draw("g", {
         role: "img", tabindex: place === this.#current ? 0 : -1, "data-place": place,
-        "aria-label": text("bar")(longDay(one.name), number(one.requests), number(one.failed), number(one.tokens)),
+        "aria-label": [
+          text("bar")(longDay(one.name), number(one.requests), number(one.failed), number(one.tokens)), tokensUnknown(one),
+        ].filter(Boolean).join(" · "),
       }, band, ...this.#pieces(one, left + (column - thick) / 2, thick, base, (value) => base - y(value))));
     });
     svg.append(...this.#dayNames(side, column, height - 6));
@@ -164,7 +167,8 @@ class MonthChart {
     const today = place === DAYS - 1 ? ` (${text("dayToday")})` : "";
     this.tip.replaceChildren(
       make("strong", { textContent: longDay(one.name) + today }),
-      line("requests", one.requests), ...failed, line("tokens", one.tokens));
+      line("requests", one.requests), ...failed, line("tokens", one.tokens),
+      ...(one.tokens_unknown ? [make("span", { textContent: tokensUnknown(one) })] : []));
     this.tip.hidden = false;
     for (const bar of this.#bars()) bar.classList.toggle("shown", Number(bar.dataset.place) === place);
     // Beside the bar, on the side with more room: neither the bar nor the heading is covered.

@@ -11,7 +11,13 @@ function modelRows(models) {
   return models.map((model) =>
     make("tr", {},
       make("th", { scope: "row" }, modelName(model.model, "model"), track(model.requests / most)),
-      numberCell(model.requests), numberCell(model.tokens)));
+      numberCell(model.requests), tokensCell(model)));
+}
+
+function tokensCell({ tokens, tokens_unknown: unknown = 0 }) {
+  const cell = numberCell(tokens);
+  if (unknown > 0) cell.append(make("span", { className: "soft below", textContent: text("someUnknown")(number(unknown)) }));
+  return cell;
 }
 
 function cause({ code, status }) {

@@ -33,6 +33,10 @@ const WIDE = 1e7;
 const numberCell = (value) =>
   make("td", { className: "number", textContent: value < WIDE ? number(value) : roughly(value, 4) });
 
+// How many of these requests told no tokens; null if all have.
+const tokensUnknown = ({ tokens_unknown: unknown = 0, succeeded }) =>
+  (unknown > 0 ? text("tokensUnknown")(number(unknown), number(succeeded)) : null);
+
 // A bar that is filled up to `share`, for the eye only.
 function track(share) {
   const fill = make("span", { hidden: share === 0 });

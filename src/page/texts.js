@@ -24,6 +24,8 @@ addTexts({
     monthSum: (requests, tokens) => `Requests: ${requests}, tokens: ${tokens}`, nothing: "Nothing was used yet.",
     bar: (day, requests, failed, tokens) => `${day}. Requests: ${requests}, failed: ${failed}, tokens: ${tokens}`,
 
+    tokensUnknown: (unknown, all) => `${unknown} of ${all} without figures`, someUnknown: (unknown) => `${unknown} without figures`,
+
     models: "By model", model: "Model", unknown: "not known", noModels: "No model was used in these days.",
     status: (status) => `Answered with status ${status}`, someError: "Failed",
     causes: {
@@ -67,6 +69,8 @@ addTexts({
     chartName: (what) => `最近 30 天：${what}`, asTable: "以表格显示",
     monthSum: (requests, tokens) => `${requests} 次请求，${tokens} 个 Token`, nothing: "尚无用量。",
     bar: (day, requests, failed, tokens) => `${day}：请求 ${requests} 次，失败 ${failed} 次，Token ${tokens} 个`,
+
+    tokensUnknown: (unknown, all) => `${all} 次中有 ${unknown} 次无 Token 数据`, someUnknown: (unknown) => `${unknown} 次无数据`,
 
     models: "按模型统计", model: "模型", unknown: "未知", noModels: "这些天没有使用过模型。",
     status: (status) => `返回状态码 ${status}`, someError: "失败",

@@ -65,4 +65,6 @@ pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
 pub use units::Units;
 #[cfg(all(feature = "usage", feature = "metrics"))]
 pub(crate) use usage::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX};
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+pub(crate) use usage::{MAX_MODELS, OTHER_MODELS};
 pub use usage::{Outcome, Tokens, UsageEvent, UsageFigures, UsageSink};

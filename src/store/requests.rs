@@ -87,6 +87,8 @@ impl RequestRow {
 pub struct RequestQuery {
     /// One key's only.
     pub key_id: Option<KeyId>,
+    /// Only those that were known by this id.
+    pub request_id: Option<String>,
     /// Only those that did not end well.
     pub failed_only: bool,
     /// Only those with smaller numbers.
@@ -98,13 +100,19 @@ pub struct RequestQuery {
 impl RequestQuery {
     /// The latest ones, at most so many.
     pub fn latest(limit: usize) -> Self {
-        Self { key_id: None, failed_only: false, before: None, limit }
+        Self { key_id: None, request_id: None, failed_only: false, before: None, limit }
     }
 
     /// Only this key's.
     #[must_use]
     pub fn key(self, key_id: KeyId) -> Self {
         Self { key_id: Some(key_id), ..self }
+    }
+
+    /// Only those that were known by this id.
+    #[must_use]
+    pub fn request_id(self, request_id: String) -> Self {
+        Self { request_id: Some(request_id), ..self }
     }
 
     /// Only those that did not end well.
@@ -122,6 +130,7 @@ impl RequestQuery {
     #[cfg(feature = "memory")]
     pub(super) fn wants(&self, row: &RequestRow) -> bool {
         self.key_id.as_ref().is_none_or(|id| *id == row.key_id)
+            && (self.request_id.is_none() || self.request_id == row.request_id)
             && self.before.is_none_or(|number| row.number < number)
             && !(self.failed_only && row.outcome == super::Outcome::Succeeded.as_str())
     }

@@ -195,6 +195,14 @@ impl<T: UsageSink + ?Sized> UsageSink for Arc<T> {
     }
 }
 
+/// Number of models that are told apart of a key and day; an upstream may echo whatever name it is asked
+/// for.
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+pub(crate) const MAX_MODELS: usize = 64;
+/// The model under which all others of a key and day are summed up.
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+pub(crate) const OTHER_MODELS: &str = "other";
+
 /// What was used, by key, day or model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -209,6 +217,8 @@ pub struct UsageFigures {
     pub refunded: u64,
     /// Requests that were refused; not among `requests`.
     pub rejected: u64,
+    /// Of those that ended well, whose answers told no tokens.
+    pub tokens_unknown: u64,
     /// Tokens that the answers told.
     pub tokens: Tokens,
 }
@@ -220,6 +230,7 @@ impl std::ops::AddAssign for UsageFigures {
         self.failed = self.failed.saturating_add(other.failed);
         self.refunded = self.refunded.saturating_add(other.refunded);
         self.rejected = self.rejected.saturating_add(other.rejected);
+        self.tokens_unknown = self.tokens_unknown.saturating_add(other.tokens_unknown);
         self.tokens += other.tokens;
     }
 }
@@ -227,12 +238,14 @@ impl std::ops::AddAssign for UsageFigures {
 impl From<&UsageEvent> for UsageFigures {
     fn from(event: &UsageEvent) -> Self {
         let admitted = !matches!(event.outcome, Outcome::Rejected(_));
+        let succeeded = event.outcome == Outcome::Succeeded;
         Self {
             requests: admitted.into(),
-            succeeded: (event.outcome == Outcome::Succeeded).into(),
+            succeeded: succeeded.into(),
             failed: matches!(event.outcome, Outcome::Failed | Outcome::ClientGone).into(),
             refunded: (admitted && event.refunded).into(),
             rejected: (!admitted).into(),
+            tokens_unknown: (succeeded && event.tokens.is_none()).into(),
             tokens: event.tokens.unwrap_or_default(),
         }
     }

@@ -43,6 +43,8 @@ struct Requests {
     succeeded: u64,
     failed: u64,
     refunded: u64,
+    /// Of `succeeded`, whose answers told no tokens.
+    tokens_unknown: u64,
 }
 
 #[derive(Serialize)]
@@ -52,6 +54,7 @@ struct PastDay {
     succeeded: u64,
     failed: u64,
     tokens: u64,
+    tokens_unknown: u64,
 }
 
 #[derive(Serialize)]
@@ -60,6 +63,7 @@ struct Model {
     model: Option<String>,
     requests: u64,
     tokens: u64,
+    tokens_unknown: u64,
 }
 
 /// A request that did not end well.
@@ -123,6 +127,7 @@ impl<'a> Usage<'a> {
                 succeeded: today.succeeded,
                 failed: today.failed,
                 refunded: today.refunded,
+                tokens_unknown: today.tokens_unknown,
             },
             tokens: today.tokens,
             expires_at: record.expires_at.map(rfc3339),
@@ -144,6 +149,7 @@ fn history(days: HashMap<Day, UsageFigures>) -> Vec<PastDay> {
             succeeded: figures.succeeded,
             failed: figures.failed,
             tokens: figures.tokens.total,
+            tokens_unknown: figures.tokens_unknown,
         })
         .collect();
     history.sort_unstable_by_key(|past| Reverse(past.day));
@@ -158,6 +164,7 @@ fn busiest(models: HashMap<Option<String>, UsageFigures>) -> Vec<Model> {
             model,
             requests: figures.requests,
             tokens: figures.tokens.total,
+            tokens_unknown: figures.tokens_unknown,
         })
         .collect();
     models.sort_unstable_by(|a, b| {

@@ -15,6 +15,9 @@ use crate::{Store, new_key, noon, take};
 promises! {
     single_requests_are_told_the_latest_first,
     reports_tell_the_same_page_by_page_as_at_once,
+    requests_are_found_by_their_id,
+    models_beyond_the_sixty_fourth_of_a_key_and_day_are_one,
+    requests_without_tokens_are_counted,
     keys_are_active_on_the_days_on_which_they_were_used,
 }
 
@@ -109,6 +112,81 @@ async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
     let last = today.rows.last().unwrap();
     assert_eq!((today.rows.len(), today.active_keys), (6, 5));
     assert_eq!((last.key_id.as_ref(), last.used), (Some(&records[5].id), Some(0)));
+}
+
+async fn requests_are_found_by_their_id(store: impl Store) {
+    for (number, id) in [(0, Some("a")), (1, None), (2, Some("b")), (3, Some("a"))] {
+        let mut event = UsageEvent::new(noon());
+        event.key_id = Some(KeyId::from(if number == 0 { "alice" } else { "bob" }));
+        event.request_id = id.map(str::to_owned);
+        event.bytes_in = number;
+        store.record(event);
+    }
+    let told = async |query: RequestQuery| -> Vec<u64> {
+        let rows = store.requests(query).await.unwrap();
+        rows.iter().map(|row| row.bytes_in).collect()
+    };
+    let of_id = |id: &str| RequestQuery::latest(10).request_id(id.to_owned());
+    assert_eq!(told(of_id("a")).await, [3, 0]);
+    assert_eq!(told(of_id("b")).await, [2]);
+    assert!(told(of_id("A")).await.is_empty());
+    assert_eq!(told(of_id("a").key(KeyId::from("alice"))).await, [0]);
+}
+
+async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_one(store: impl Store) {
+    let record = |key: &str, model: Option<&str>| {
+        let mut event = UsageEvent::new(noon());
+        event.key_id = Some(KeyId::from(key));
+        event.outcome = Outcome::Succeeded;
+        event.model = model.map(str::to_owned);
+        store.record(event);
+    };
+    let by_model = GroupBy { key: true, day: true, model: true };
+    let (today, all) = (store.today(), GroupBy { key: false, ..by_model });
+    let told = async |key: Option<&str>, group_by| {
+        let query = UsageQuery::days(today, today).group_by(group_by);
+        let query = key.into_iter().fold(query, |query, key| query.key(KeyId::from(key)));
+        let rows = store.report(query).await.unwrap().rows;
+        let models = rows.into_iter().map(|row| (row.model.unwrap(), row.figures.requests));
+        models.collect::<std::collections::BTreeMap<String, u64>>()
+    };
+    (0..40).for_each(|n| record("alice", Some(&format!("m{n}"))));
+    assert_eq!(told(Some("alice"), by_model).await.len(), 40);
+    (0..300).for_each(|n| record("alice", Some(&format!("m{n}"))));
+    (0..2).for_each(|_| record("alice", None));
+    record("bob", Some("m299"));
+    // Those that have a row already go on.
+    record("alice", Some("m39"));
+    let models = told(Some("alice"), by_model).await;
+    assert_eq!(models.len(), 66, "64, the others, and those without a name");
+    assert_eq!((models["m39"], models["m40"], models["m63"]), (3, 1, 1));
+    assert_eq!((models["other"], models[""]), (236, 2));
+    assert_eq!(told(Some("bob"), by_model).await["m299"], 1);
+    let sums = told(None, all).await;
+    assert_eq!((sums["m39"], sums["other"], sums["m299"]), (3, 236, 1));
+}
+
+async fn requests_without_tokens_are_counted(store: impl Store) {
+    for (outcome, tokens) in [
+        (Outcome::Succeeded, None),
+        (Outcome::Succeeded, Some(Tokens::new(1, 2, 3))),
+        (Outcome::Succeeded, None),
+        (Outcome::Failed, None),
+        (Outcome::ClientGone, None),
+        (Outcome::Rejected("insufficient_quota"), None),
+    ] {
+        let mut event = UsageEvent::new(noon());
+        event.key_id = Some(KeyId::from("alice"));
+        (event.outcome, event.tokens) = (outcome, tokens);
+        store.record(event);
+    }
+    let bools = [false, true];
+    for (key, model) in bools.into_iter().flat_map(|key| bools.map(|model| (key, model))) {
+        let group_by = GroupBy { key, day: true, model };
+        let query = UsageQuery::days(store.today(), store.today()).group_by(group_by);
+        let figures = store.report(query).await.unwrap().rows[0].figures;
+        assert_eq!((figures.succeeded, figures.tokens_unknown, figures.tokens.total), (3, 2, 3));
+    }
 }
 
 async fn keys_are_active_on_the_days_on_which_they_were_used(store: impl Store) {

@@ -97,7 +97,7 @@ class KeyView {
     const today = this.month.get(this.day) ?? { succeeded: 0, failed: 0, refunded: 0, rejected: 0, tokens: 0 };
     $("today-sums").replaceChildren(...pairs([
       ["succeeded", number(today.succeeded)], ["failed", number(today.failed)], ["refunded", number(today.refunded)],
-      ["rejected", number(today.rejected)], ["tokens", number(today.tokens)],
+      ["rejected", number(today.rejected)], ["tokens", [number(today.tokens), tokensUnknown(today)].filter(Boolean).join(" · ")],
     ]));
   }
 
@@ -134,5 +134,5 @@ class KeyView {
 
 async function modelReport(day, key) {
   const report = await api("GET", `/usage?${query({ from: monthBefore(day), to: day, group_by: "model", key, limit: 20 })}`);
-  return report.items.map((item) => ({ model: item.model || null, requests: item.requests, tokens: item.tokens.total }));
+  return report.items.map((item) => ({ model: item.model || null, requests: item.requests, tokens: item.tokens.total, tokens_unknown: item.tokens_unknown }));
 }

@@ -22,7 +22,7 @@ class OverviewView {
       tile("requests", short(figures.requests), figures.rejected ? text("andRefused")(number(figures.rejected)) : ""),
       tile("activeKeys", number(this.today.active_keys), text("ofKeys")(number(this.today.total_keys))),
       tile("errors", short(figures.failed), errorShare(figures)),
-      tile("tokens", short(figures.tokens), ""));
+      tile("tokens", short(figures.tokens), tokensUnknown(figures) ?? ""));
     this.#chart.show(daysUpTo(this.today.day, this.month));
     $("no-nearest").hidden = this.nearest.length > 0;
     $("nearest").replaceChildren(...this.nearest.map((key) =>

@@ -30,6 +30,8 @@ pub(super) struct Item {
     failed: u64,
     refunded: u64,
     rejected: u64,
+    /// Of `succeeded`, whose answers told no tokens.
+    tokens_unknown: u64,
 }
 
 /// What tokens the answers told.
@@ -67,8 +69,15 @@ pub(super) struct LimitPart {
 impl Item {
     /// `used_today` and `remaining` are of the row's day; a row of several days has `used`.
     pub(super) fn new(row: UsageRow, one_day: bool) -> Self {
-        let UsageFigures { requests, succeeded, failed, refunded, rejected, tokens, .. } =
-            row.figures;
+        let UsageFigures {
+            requests,
+            succeeded,
+            failed,
+            refunded,
+            rejected,
+            tokens_unknown,
+            tokens,
+        } = row.figures;
         let one_day = one_day || row.day.is_some();
         let remaining = row.used.filter(|_| one_day).and_then(|used| {
             let limit = row.daily_limit?;
@@ -90,6 +99,7 @@ impl Item {
             failed,
             refunded,
             rejected,
+            tokens_unknown,
         }
     }
 
@@ -112,7 +122,7 @@ impl Item {
     }
 }
 
-pub(super) const COLUMNS: [&str; 16] = [
+pub(super) const COLUMNS: [&str; 17] = [
     "day",
     "id",
     "key",
@@ -129,6 +139,7 @@ pub(super) const COLUMNS: [&str; 16] = [
     "failed",
     "refunded",
     "rejected",
+    "tokens_unknown",
 ];
 
 impl Item {
@@ -156,6 +167,7 @@ impl Item {
             Cell::Plain(&self.failed),
             Cell::Plain(&self.refunded),
             Cell::Plain(&self.rejected),
+            Cell::Plain(&self.tokens_unknown),
         ]);
     }
 }

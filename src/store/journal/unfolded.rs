@@ -4,7 +4,7 @@ use super::{CountChange, Position, Record};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{RequestRow, UsageFigures, counter::Origin},
+    store::{MAX_MODELS, OTHER_MODELS, RequestRow, UsageFigures, counter::Origin},
 };
 
 /// What the journal holds and the database does not yet, summed up.
@@ -106,13 +106,28 @@ impl Subject {
     }
 
     fn figures(&mut self, day: Day, model: &str) -> &mut UsageFigures {
-        let is_meant = |figures: &Figures| figures.day == day && figures.model == model;
-        let at = self.figures.iter().rposition(is_meant).unwrap_or_else(|| {
+        let find = |figures: &[Figures], model: &str| {
+            figures.iter().rposition(|found| found.day == day && found.model == model)
+        };
+        let mut model = model;
+        let mut at = find(&self.figures, model);
+        if at.is_none() && !model.is_empty() && self.models_of(day) >= MAX_MODELS {
+            model = OTHER_MODELS;
+            at = find(&self.figures, model);
+        }
+        let at = at.unwrap_or_else(|| {
             let (model, figures) = (model.to_owned(), UsageFigures::default());
             self.figures.push(Figures { day, model, figures });
             self.figures.len() - 1
         });
         &mut self.figures[at].figures
+    }
+
+    fn models_of(&self, day: Day) -> usize {
+        let named = |figures: &&Figures| {
+            figures.day == day && !["", OTHER_MODELS].contains(&&*figures.model)
+        };
+        self.figures.iter().filter(named).count()
     }
 }
 

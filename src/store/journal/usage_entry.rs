@@ -107,6 +107,7 @@ impl<'a> UsageEntry<'a> {
             failed: (self.class == Class::Failed).into(),
             refunded: (self.refunded && self.class != Class::Rejected).into(),
             rejected: (self.class == Class::Rejected).into(),
+            tokens_unknown: (self.class == Class::Succeeded && self.tokens.is_none()).into(),
             tokens: self.tokens.unwrap_or_default(),
         }
     }

@@ -8,8 +8,8 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        RequestQuery, RequestRow, StoreFuture, UsageEvent, UsageFigures, UsageQuery, UsageReader,
-        UsageReport, UsageSink,
+        MAX_MODELS, OTHER_MODELS, RequestQuery, RequestRow, StoreFuture, UsageEvent, UsageFigures,
+        UsageQuery, UsageReader, UsageReport, UsageSink,
         report::{ReportRows, name_keys},
     },
 };
@@ -55,6 +55,24 @@ impl Totals {
         self.used.get(&(id.clone(), day)).copied().unwrap_or_default()
     }
 
+    /// Under which name a model's figures are summed up.
+    fn model(&self, day: Day, id: &KeyId, model: &str) -> String {
+        let of_key = (day, id.clone(), String::new())..;
+        let of_key = self.figures.range(of_key).map(|((on, by, model), _)| (on, by, model));
+        let named = of_key
+            .take_while(|(on, by, _)| **on == day && *by == id)
+            .filter(|(.., named)| !["", OTHER_MODELS].contains(&named.as_str()));
+        let mut others = 0;
+        for (.., named) in named {
+            if named == model {
+                return model.to_owned();
+            }
+            others += 1;
+        }
+        let has_place = model.is_empty() || others < MAX_MODELS;
+        if has_place { model } else { OTHER_MODELS }.to_owned()
+    }
+
     fn keep_request(&mut self, event: &UsageEvent) {
         self.recorded += 1;
         self.requests.truncate(KEPT - 1);
@@ -72,8 +90,8 @@ impl UsageSink for MemoryStore {
     fn record(&self, event: UsageEvent) {
         let Some(id) = &event.key_id else { return };
         let day = self.0.calendar.window(event.at).day;
-        let model = event.model.clone().unwrap_or_default();
         let mut totals = lock(&self.0.totals);
+        let model = totals.model(day, id, event.model.as_deref().unwrap_or_default());
         *totals.figures.entry((day, id.clone(), model)).or_default() += UsageFigures::from(&event);
         totals.keep_request(&event);
     }

@@ -9,7 +9,7 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        UsageFigures,
+        MAX_MODELS, OTHER_MODELS, UsageFigures,
         journal::{DatabaseId, Delta, Figures, Position, Unfolded},
     },
 };
@@ -104,6 +104,7 @@ fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resu
             requests = requests + excluded.requests, succeeded = succeeded + excluded.succeeded,
             failed = failed + excluded.failed, refunded = refunded + excluded.refunded,
             rejected = rejected + excluded.rejected,
+            tokens_unknown = tokens_unknown + excluded.tokens_unknown,
             prompt_tokens = prompt_tokens + excluded.prompt_tokens,
             completion_tokens = completion_tokens + excluded.completion_tokens,
             total_tokens = total_tokens + excluded.total_tokens,
@@ -111,20 +112,28 @@ fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resu
                 excluded.cached_tokens),
             reasoning_tokens = coalesce(reasoning_tokens + excluded.reasoning_tokens,
                 reasoning_tokens, excluded.reasoning_tokens)";
+    const COLUMNS: &str = "day, model, requests, succeeded, failed, refunded, rejected,
+        tokens_unknown, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
+        reasoning_tokens";
     let mut of_key = connection.prepare_cached(&format!(
-        "INSERT INTO usage_totals (day, model, requests, succeeded, failed, refunded, rejected,
-             prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens, key_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+        "INSERT INTO usage_totals ({COLUMNS}, key_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
          ON CONFLICT (day, key_id, model) {SUMS}"
     ))?;
     let mut of_all = connection.prepare_cached(&format!(
-        "INSERT INTO model_totals
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+        "INSERT INTO model_totals ({COLUMNS})
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
          ON CONFLICT (day, model) {SUMS}"
     ))?;
+    let mut has_place = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM usage_totals WHERE day = ?1 AND key_id = ?2 AND model = ?3)
+             OR (SELECT count(*) FROM usage_totals
+                 WHERE day = ?1 AND key_id = ?2 AND model NOT IN ('', ?4)) < ?5",
+    )?;
     let mut sums: BTreeMap<(Day, &str), UsageFigures> = BTreeMap::new();
     for (id, subject) in unfolded.subjects() {
         for Figures { day, model, figures } in &subject.figures {
+            let model = summed_as(&mut has_place, *day, id, model)?;
             add(&mut of_key, *day, model, figures, Some(id))?;
             *sums.entry((*day, model)).or_default() += *figures;
         }
@@ -135,6 +144,21 @@ fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resu
     Ok(())
 }
 
+/// The model under which figures are summed up: this one, if it has a row or there is room for one.
+fn summed_as<'a>(
+    has_place: &mut Statement<'_>,
+    day: Day,
+    id: &KeyId,
+    model: &'a str,
+) -> rusqlite::Result<&'a str> {
+    if model.is_empty() || model == OTHER_MODELS {
+        return Ok(model);
+    }
+    let wanted = params![day.to_string(), id.as_str(), model, OTHER_MODELS, MAX_MODELS];
+    let has_place = has_place.query_row(wanted, |row| row.get(0))?;
+    Ok(if has_place { model } else { OTHER_MODELS })
+}
+
 /// Binds these figures, and the key's id where there is one, and runs the statement.
 fn add(
     statement: &mut Statement<'_>,
@@ -143,10 +167,11 @@ fn add(
     figures: &UsageFigures,
     id: Option<&KeyId>,
 ) -> rusqlite::Result<()> {
-    let UsageFigures { requests, succeeded, failed, refunded, rejected, tokens } = figures;
+    let UsageFigures { requests, succeeded, failed, refunded, rejected, tokens_unknown, tokens } =
+        figures;
     let day = day.to_string();
     let mut values: Vec<&dyn ToSql> =
-        vec![&day, &model, requests, succeeded, failed, refunded, rejected];
+        vec![&day, &model, requests, succeeded, failed, refunded, rejected, tokens_unknown];
     values.extend::<[&dyn ToSql; 3]>([&tokens.prompt, &tokens.completion, &tokens.total]);
     values.extend::<[&dyn ToSql; 2]>([&tokens.cached, &tokens.reasoning]);
     let id = id.map(KeyId::as_str);

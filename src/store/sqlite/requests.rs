@@ -59,6 +59,7 @@ pub(super) fn read(
     query: &RequestQuery,
 ) -> rusqlite::Result<Vec<RequestRow>> {
     let of_key = if query.key_id.is_some() { "AND key_id = ?3" } else { "AND ?3 IS NULL" };
+    let of_id = if query.request_id.is_some() { "AND request_id = ?4" } else { "AND ?4 IS NULL" };
     // As the index says it.
     let failed = if query.failed_only { "AND outcome <> 'succeeded'" } else { "" };
     let sql = format!(
@@ -67,11 +68,11 @@ pub(super) fn read(
              reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration,
              request_id
          FROM requests
-         WHERE number < coalesce(?1, 9223372036854775807) {of_key} {failed}
+         WHERE number < coalesce(?1, 9223372036854775807) {of_key} {of_id} {failed}
          ORDER BY number DESC LIMIT ?2"
     );
     let key_id = query.key_id.as_ref().map(KeyId::as_str);
-    let arguments = params![query.before, query.limit, key_id];
+    let arguments = params![query.before, query.limit, key_id, query.request_id];
     connection.prepare_cached(&sql)?.query_map(arguments, row)?.collect()
 }
 

@@ -76,8 +76,8 @@ function showBusy() {
 // The days that the gateway tells of, and today.
 function monthOf({ day, history, requests, tokens }) {
   const known = new Map(history.map((past) => [past.day, past]));
-  const { succeeded, failed } = requests;
-  known.set(day, { requests: succeeded + failed, failed, tokens: tokens.total });
+  const { succeeded, failed, tokens_unknown } = requests;
+  known.set(day, { requests: succeeded + failed, failed, tokens: tokens.total, tokens_unknown });
   return daysUpTo(day, known);
 }
 

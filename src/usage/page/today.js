@@ -35,6 +35,7 @@ function showToday(usage) {
   showSums("requests", usage.requests, [["succeeded"], ["failed"], ["refunded"]]);
   showSums("tokens", usage.tokens,
     [["prompt"], ["cached", "part"], ["completion"], ["reasoning", "part"], ["total", "whole"]]);
+  say($("tokens-unknown"), tokensUnknown(usage.requests));
 }
 
 // What is not known is left out, not shown as none.

@@ -7,7 +7,7 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use rusqlite::{Connection, Row, params};
 
-use super::{FIGURES, active_keys, figures, rows, total_requests};
+use super::{FIGURES, NEXT, active_keys, figures, rows, total_requests};
 use crate::{
     clock::Day,
     key::KeyId,
@@ -182,10 +182,10 @@ fn each_model_of_day(
     let mut found = statement.query(params![day.to_string(), after.map_or("", KeyId::as_str)])?;
     while let Some(row) = found.next()? {
         let of_model = UsageRow {
-            model: Some(row.get(11)?),
+            model: Some(row.get(NEXT + 1)?),
             used: None,
             figures: figures(row)?,
-            ..UsageRow::empty(day, KeyId::from(row.get_ref(10)?.as_str()?))
+            ..UsageRow::empty(day, KeyId::from(row.get_ref(NEXT)?.as_str()?))
         };
         if !visit(of_model) {
             break;
@@ -213,14 +213,14 @@ fn each_key_of_day(
     let mut counted = counted.query(from)?;
     let (mut of_model, mut units) = (told.next()?, counted.next()?);
     loop {
-        let id = match (text(of_model, 10)?, text(units, 1)?) {
+        let id = match (text(of_model, NEXT)?, text(units, 1)?) {
             (None, None) => return Ok(()),
             (Some(id), None) | (None, Some(id)) => KeyId::from(id),
             (Some(one), Some(other)) => KeyId::from(one.min(other)),
         };
         let mut row = UsageRow::empty(day, id.clone());
         while let Some(next) = of_model
-            && text(of_model, 10)? == Some(id.as_str())
+            && text(of_model, NEXT)? == Some(id.as_str())
         {
             row.figures += figures(next)?;
             of_model = told.next()?;

@@ -22,8 +22,10 @@ use crate::{
 };
 
 /// The columns that [`figures`] reads, in its order.
-const FIGURES: &str = "requests, succeeded, failed, refunded, rejected,
+const FIGURES: &str = "requests, succeeded, failed, refunded, rejected, tokens_unknown,
     prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens";
+/// The column after these.
+const NEXT: usize = 11;
 
 pub(super) fn read(
     connection: &Connection,
@@ -57,7 +59,7 @@ fn of_key(
         "SELECT {FIGURES}, day, model FROM usage_totals WHERE key_id = ?1 AND day BETWEEN ?2 AND ?3"
     );
     each(connection, &sql, days, |row| {
-        let (day, model): (String, String) = (row.get(10)?, row.get(11)?);
+        let (day, model): (String, String) = (row.get(NEXT)?, row.get(NEXT + 1)?);
         if let Ok(day) = day.parse() {
             report.add_figures(day, id, &model, figures(row)?);
         }
@@ -80,9 +82,14 @@ fn of_all_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<
         "SELECT {FIGURES}, day, model, key_id FROM usage_totals WHERE day BETWEEN ?1 AND ?2"
     );
     each(connection, &sql, days, |row| {
-        let (day, model): (String, String) = (row.get(10)?, row.get(11)?);
+        let (day, model): (String, String) = (row.get(NEXT)?, row.get(NEXT + 1)?);
         if let Ok(day) = day.parse() {
-            report.add_figures(day, &KeyId::new(row.get::<_, String>(12)?), &model, figures(row)?);
+            report.add_figures(
+                day,
+                &KeyId::new(row.get::<_, String>(NEXT + 2)?),
+                &model,
+                figures(row)?,
+            );
         }
         Ok(())
     })?;
@@ -103,7 +110,7 @@ fn of_all_together(connection: &Connection, query: &UsageQuery) -> rusqlite::Res
     let sql = format!("SELECT {FIGURES}, day, model FROM model_totals WHERE day BETWEEN ?1 AND ?2");
     let nobody = KeyId::from("");
     each(connection, &sql, days, |row| {
-        let (day, model): (String, String) = (row.get(10)?, row.get(11)?);
+        let (day, model): (String, String) = (row.get(NEXT)?, row.get(NEXT + 1)?);
         if let Ok(day) = day.parse() {
             report.add_figures(day, &nobody, &model, figures(row)?);
         }
@@ -200,10 +207,11 @@ fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
         failed: row.get(2)?,
         refunded: row.get(3)?,
         rejected: row.get(4)?,
+        tokens_unknown: row.get(5)?,
         tokens: Tokens {
-            cached: row.get(8)?,
-            reasoning: row.get(9)?,
-            ..Tokens::new(row.get(5)?, row.get(6)?, row.get(7)?)
+            cached: row.get(9)?,
+            reasoning: row.get(10)?,
+            ..Tokens::new(row.get(6)?, row.get(7)?, row.get(8)?)
         },
     })
 }

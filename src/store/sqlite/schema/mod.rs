@@ -25,6 +25,9 @@ impl From<rusqlite::Error> for MigrateError {
 /// `daily_usage` counts units; `epoch` counts a key's resets, so that of a key's rows the one with the
 /// highest epoch, and of these the latest day, is counted on; `reset_used` keeps what was used before. `usage_totals` sums up usage events.
 ///
+/// `tokens_unknown` counts requests that ended well and whose answers told no tokens. Rows of before it
+/// was counted have it only where no answer told any.
+///
 /// `model_totals` sums up `usage_totals` over all keys, so that reports by day and model need not.
 /// `requests` keeps single requests for a while, times in milliseconds (`at`) and microseconds. What
 /// stood in `api_keys` when a row was deleted stays in `deleted_keys`, for reports of the past.
@@ -42,7 +45,7 @@ impl From<rusqlite::Error> for MigrateError {
 ///
 /// `active_days` tells on which days of a month a key was used (bit n is day n), as the day's first row
 /// in one of the tables above says it.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
@@ -50,6 +53,7 @@ const STEPS: [&str; 7] = [
     include_str!("5.sql"),
     include_str!("6.sql"),
     include_str!("7.sql"),
+    include_str!("8.sql"),
 ];
 
 pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
