@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ADMIN_TOKEN, Answer, Client, Gateway};
+use common::{ADMIN_TOKEN, Answer, Client, Gateway, GatewayCommand};
 use http::Method;
 use serde_json::json;
 
@@ -28,6 +28,11 @@ async fn a_form_of_another_site_is_refused_whatever_it_carries() {
         let refused = issue(&gateway, &[from[0], from[1], FORM]).await;
         assert_eq!(refused.status, 403, "{from:?}");
         assert_eq!(refused.json()["error"]["code"], "cross_site_request");
+        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        let origin = from.iter().find(|(name, _)| *name == "origin").unwrap().1;
+        for value in [origin, &gateway.address().to_string()] {
+            assert!(message.contains(&format!("`{value}`")), "{message}");
+        }
         assert_eq!(refused.header("cache-control"), "no-store");
     }
     let list = gateway.admin(Method::GET, "/admin/keys", &json!(null)).await;
@@ -55,4 +60,19 @@ async fn the_page_itself_and_what_is_no_browser_pass() {
     let link = [("sec-fetch-site", "cross-site")];
     let page = Client::http1().send(Method::GET, &page, &link, "").await;
     assert_eq!(page.status, 200, "a link to the page works from anywhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_that_changes_host_the_public_url_is_the_pages_origin() {
+    let gateway = GatewayCommand::new()
+        .arg("--demo")
+        .env("PUBLIC_URL", "https://Keys.Example.com:443/")
+        .start();
+    // A browser that does not know `Sec-Fetch-Site`, behind nginx's default `Host`.
+    let page = ("origin", "https://keys.example.com");
+    assert_eq!(issue(&gateway, &[page]).await.status, 201);
+    assert_eq!(issue(&gateway, &[page, ("sec-fetch-site", "same-origin")]).await.status, 201);
+    for origin in ["http://keys.example.com", "https://keys.example.com.attacker.example", "null"] {
+        assert_eq!(issue(&gateway, &[("origin", origin)]).await.status, 403, "{origin}");
+    }
 }

@@ -1,13 +1,12 @@
 //! What stands around the admin service.
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
-use tower_http::csrf::{CsrfLayer, ProtectionError};
+use tower_http::csrf::{ConfigError, CsrfLayer, ProtectionError};
 use tower_quota::{
     admin::{AdminService, ClientAddr},
-    error::Rejected,
     openai::OpenAiErrors,
     store::AdminStore,
 };
@@ -20,36 +19,59 @@ use crate::{
 type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The service, which no page of another site can make a reader's browser change anything on. It
-/// judges by `Sec-Fetch-Site`, and by `Origin` and `Host`, so a proxy must pass these on unchanged;
-/// what is no browser sends none of them and passes.
+/// judges by `Sec-Fetch-Site`, and by `Origin` and `Host`, so a proxy must pass these on unchanged, or
+/// `public_url` be the origin; what is no browser sends none of them and passes.
 pub(crate) fn guarded<S: AdminStore + Clone>(
     admin: AdminService<S, OpenAiErrors>,
     max_body_bytes: usize,
-) -> impl Handler<AdminBody> {
-    let outside =
-        [refusals::cross_site(), refusals::invalid_path(), refusals::too_large(max_body_bytes)];
+    public_url: Option<&str>,
+) -> Result<impl Handler<AdminBody>, ConfigError> {
+    let outside = [
+        refusals::cross_site("https://other.example", "gateway.example"),
+        refusals::invalid_path(),
+        refusals::too_large(max_body_bytes),
+    ];
     let admin = outside.into_iter().fold(admin, AdminService::refused_outside);
     let notes = admin.clone();
+    let csrf = match public_url {
+        Some(url) => CsrfLayer::new().add_trusted_origin(url)?,
+        None => CsrfLayer::new(),
+    };
     let guarded = ServiceBuilder::new()
         .map_request(hide_path)
-        .layer(CsrfLayer::new().with_rejection_response(cross_site))
+        .layer(csrf.with_rejection_response(marked))
         .map_request(show_path)
         .map_response(boxed)
         .service(admin);
-    service_fn(move |request: GatewayRequest| {
+    Ok(service_fn(move |request: GatewayRequest| {
         let (guarded, notes) = (guarded.clone(), notes.clone());
         let source = request.extensions().get().map(|ClientAddr(ip)| *ip);
+        let (from, to) = (text(request.headers().get(header::ORIGIN)), host(&request));
         async move {
             let response = guarded.oneshot(request).await?;
-            match response.extensions().get() {
-                Some(Rejected { code, .. }) if *code == refusals::CROSS_SITE => {
-                    notes.note_refused(code, source).await;
-                }
-                _ => {}
+            if response.extensions().get::<ProtectionError>().is_none() {
+                return Ok(response);
             }
-            Ok(response)
+            let rejection = refusals::cross_site(&from, &to);
+            notes.note_refused(rejection.code, source).await;
+            Ok(boxed(refusals::render(rejection).map(Full::new)))
         }
-    })
+    }))
+}
+
+/// The host that a request was sent to.
+fn host<B>(request: &Request<B>) -> String {
+    match request.uri().authority() {
+        Some(authority) => authority.as_str().to_owned(),
+        None => text(request.headers().get(header::HOST)),
+    }
+}
+
+/// A header's value for a message.
+fn text(value: Option<&HeaderValue>) -> String {
+    const MAX_CHARS: usize = 100;
+    let text = value.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes()));
+    text.chars().take(MAX_CHARS).collect()
 }
 
 /// The path that a request has come with.
@@ -80,8 +102,9 @@ fn replace_path<B>(request: &mut Request<B>, path: Option<PathAndQuery>) -> Opti
     before
 }
 
-fn cross_site(_: ProtectionError) -> Response<AdminBody> {
-    boxed(refusals::render(refusals::cross_site()).map(Full::new))
+/// The layer marks it; what it says needs the request's headers.
+fn marked(_: ProtectionError) -> Response<AdminBody> {
+    Response::default()
 }
 
 fn boxed<B>(response: Response<B>) -> Response<AdminBody>

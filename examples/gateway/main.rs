@@ -14,6 +14,8 @@ mod demo;
 mod edge;
 mod executor;
 mod files;
+mod holder_errors;
+mod home;
 mod http1;
 mod http2;
 mod import;
@@ -59,6 +61,8 @@ use announce::Announcement;
 use background_writer::BackgroundWriter;
 use cors::ApiCorsLayer;
 use edge::{EdgeOptions, edge};
+use holder_errors::HolderErrors;
+use home::Home;
 use late::{LateService, Opening};
 use ops::Ops;
 use reload::{Hangup, Reload};
@@ -151,12 +155,19 @@ async fn run(
     };
     let announced = base_url.to_string();
     let routes = |store: SqliteStore| -> Result<_, BoxError> {
-        let upstream =
-            Upstream { base: base_url.clone(), settings: &settings.upstream, credential, cooldown };
+        let errors =
+            HolderErrors::new(settings.contact.as_deref(), settings.quota_exhausted_status);
+        let upstream = Upstream {
+            base: base_url.clone(),
+            settings: &settings.upstream,
+            errors: errors.clone(),
+            credential,
+            cooldown,
+        };
 
-        let auth = TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors);
-        let usage = usage_service(store.clone(), settings.calendar.clone()).reject(OpenAiErrors);
-        let claim = claim_service(store.clone()).reject(OpenAiErrors);
+        let auth = TrialKeyAuthLayer::new(store.clone()).reject(errors.clone());
+        let usage = usage_service(store.clone(), settings.calendar.clone()).reject(errors.clone());
+        let claim = claim_service(store.clone()).reject(errors.clone());
         let shown = in_use(settings.shown, &admin_tokens, &base_url.to_string());
         let admin = admin_service(store.clone(), admin_tokens.clone())
             .reject(OpenAiErrors)
@@ -184,7 +195,7 @@ async fn run(
         };
         let quota = DailyQuotaLayer::new(store.clone())
             .max_in_flight(settings.max_in_flight)
-            .reject(refusals::exhausted_with(settings.quota_exhausted_status));
+            .reject(errors);
         let asks = settings.stream_usage == StreamUsage::Ask;
         // The recorder is to see the usage, and a request that is refused is not to be read.
         let (hide_usage, include_usage) = StreamUsageLayer::new()
@@ -202,8 +213,13 @@ async fn run(
                 .service(upstream.proxy()?),
             free: auth.layer(upstream.proxy()?),
             usage: auth.layer(usage),
+            home: Home::new(
+                settings.gateway_name.as_deref(),
+                settings.contact.as_deref(),
+                settings.notice.as_deref(),
+            ),
             attempts: admin.clone(),
-            admin: admin::guarded(admin, settings.max_body_bytes),
+            admin: admin::guarded(admin, settings.max_body_bytes, settings.public_url.as_deref())?,
             claim,
             models: upstream.models()?,
             ops: Ops::new(store.clone(), draining.clone(), figures.clone(), stderr.clone()),

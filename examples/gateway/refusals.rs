@@ -2,10 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use tower_quota::{
-    error::{Reject, Rejection},
-    openai::OpenAiErrors,
-};
+use tower_quota::{error::Rejection, openai::OpenAiErrors};
 
 use crate::http1::BadHead;
 
@@ -37,13 +34,17 @@ pub(crate) fn too_large(limit: usize) -> Rejection {
     Rejection::permanent(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large", message)
 }
 
-/// The code of [`cross_site`].
-pub(crate) const CROSS_SITE: &str = "cross_site_request";
-
 /// A page of another site has sent this, with or without its reader's will.
-pub(crate) fn cross_site() -> Rejection {
-    let message = "Pages of other sites may not change anything here.";
-    Rejection::permanent(StatusCode::FORBIDDEN, "permission_error", CROSS_SITE, message)
+///
+/// `from` is the origin that it comes from, and `to` the host that it was sent to, as far as they are
+/// known.
+pub(crate) fn cross_site(from: &str, to: &str) -> Rejection {
+    let message = format!(
+        "Pages of other sites may not change anything here: this comes from `{from}` and was sent to \
+         `{to}`. If both are this gateway, let the proxy in front of it pass `Host` and `Origin` on \
+         unchanged, or set PUBLIC_URL to the address in the browser."
+    );
+    Rejection::permanent(StatusCode::FORBIDDEN, "permission_error", "cross_site_request", message)
 }
 
 /// A path that means one thing here and may mean another elsewhere.
@@ -99,16 +100,6 @@ pub(crate) fn panicked() -> Response<Bytes> {
 /// The connection is closed after this answer, as what follows on it cannot be trusted.
 pub(crate) fn closing(rejection: impl Into<Rejection>) -> Response<Bytes> {
     render(rejection.into().header(header::CONNECTION, HeaderValue::from_static("close")))
-}
-
-/// OpenAI's errors, that of a day that is used up with this status.
-pub(crate) fn exhausted_with(status: StatusCode) -> impl Reject + Clone + Send + Sync + 'static {
-    move |mut rejection: Rejection| {
-        if rejection.code == "insufficient_quota" {
-            rejection.status = status;
-        }
-        OpenAiErrors.reject(rejection)
-    }
 }
 
 pub(crate) fn render(rejection: Rejection) -> Response<Bytes> {

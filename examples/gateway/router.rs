@@ -18,6 +18,7 @@ use tower_quota::{
 
 use crate::{
     client_body::ClientBody,
+    home::Home,
     http1::BadHead,
     ops::Ops,
     refusals,
@@ -44,6 +45,8 @@ pub(crate) struct Router<F, N, U, A, C, M, S> {
     pub(crate) claim: C,
     /// The upstream's list of models.
     pub(crate) models: M,
+    /// The page at `/`.
+    pub(crate) home: Home,
     /// What the process tells of itself.
     pub(crate) ops: Ops<S>,
     /// Who may read `/metrics`.
@@ -158,6 +161,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             Route::Metrics => own(self.ops.metrics().await),
             Route::Health => own(self.ops.health()),
             Route::Ready => own(self.ops.ready().await),
+            Route::Home if wants_page(request.headers()) => own(self.home.response()),
             Route::Home => own(refusals::not_found()),
         }
     }

@@ -8,25 +8,26 @@ use http_body::Body;
 use http_body_util::{Empty, Full};
 use tower::{BoxError, Service, service_fn};
 use tower_quota::{
-    openai::{OpenAiErrors, proxy_rules},
+    openai::proxy_rules,
     proxy::{
         CachedGet, ClientOptions, CredentialCooldown, RequestBody, Timeouts, UpstreamBase,
         UpstreamClient, UpstreamCredential, UpstreamProxyService, upstream_client,
     },
 };
 
-use crate::{router::GatewayRequest, settings};
+use crate::{holder_errors::HolderErrors, router::GatewayRequest, settings};
 
 /// How long nobody asks an upstream that has refused the sponsor's key or balance.
 pub(crate) const CREDENTIAL_COOLDOWN: Duration = Duration::from_secs(5);
 
 /// The proxy over hyper-util's pool, for request bodies of this kind.
-type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>, OpenAiErrors>;
+type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>, HolderErrors>;
 
 /// Where the upstream is and how it is spoken to.
 pub(crate) struct Upstream<'a> {
     pub(crate) base: UpstreamBase,
     pub(crate) settings: &'a settings::Upstream,
+    pub(crate) errors: HolderErrors,
     pub(crate) credential: Option<UpstreamCredential>,
     pub(crate) cooldown: CredentialCooldown,
 }
@@ -45,7 +46,7 @@ impl Upstream<'_> {
             .rules(proxy_rules())
             .timeouts(timeouts)
             .credential_cooldown(self.cooldown.clone())
-            .reject(OpenAiErrors);
+            .reject(self.errors.clone());
         Ok(match &self.credential {
             Some(credential) => proxy.credential(credential.clone()),
             None => proxy,
@@ -71,7 +72,7 @@ impl Upstream<'_> {
             request
         })
         .json_only()
-        .reject(OpenAiErrors);
+        .reject(self.errors.clone());
         Ok(service_fn(move |_| {
             let models = models.clone();
             async move { Ok(models.get().await.map(Full::new)) }

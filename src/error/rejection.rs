@@ -69,7 +69,8 @@ impl Rejection {
         let Self { kind, code, ref message, .. } = self;
         let rejected = Rejected { kind, code, message: message.clone() };
         let mut response = renderer.reject(self);
-        response.extensions_mut().insert(rejected);
+        // A renderer that hands a rejection with another message on to the next one has marked it.
+        response.extensions_mut().get_or_insert(rejected);
         response
     }
 }

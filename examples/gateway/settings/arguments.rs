@@ -47,6 +47,15 @@ pub(super) struct Arguments {
     /// Where users reach this gateway, such as https://keys.example.com; for the links of claims
     #[arg(long, env = "PUBLIC_URL", hide_env_values = true, value_name = "URL")]
     pub(super) public_url: Option<String>,
+    /// What the gateway is called where its holders see it [default: none]
+    #[arg(long, env = "GATEWAY_NAME", hide_env_values = true, value_name = "TEXT")]
+    pub(super) gateway_name: Option<String>,
+    /// Whom holders ask, such as an e-mail address; shown on / and in errors [default: none]
+    #[arg(long, env = "CONTACT", hide_env_values = true, value_name = "TEXT")]
+    pub(super) contact: Option<String>,
+    /// What holders are to know; shown on / [default: none]
+    #[arg(long, env = "NOTICE", hide_env_values = true, value_name = "TEXT")]
+    pub(super) notice: Option<String>,
     /// Origins whose pages may use the API, comma-separated, or * [default: none]
     #[arg(long, env = "CORS_ALLOW_ORIGINS", hide_env_values = true, value_name = "ORIGIN,…")]
     pub(super) cors_allow_origins: Option<String>,

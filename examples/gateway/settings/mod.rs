@@ -38,6 +38,9 @@ pub(crate) struct Settings {
     pub(crate) log_client_addr: bool,
     pub(crate) metrics_token: Option<AdminTokens>,
     pub(crate) public_url: Option<String>,
+    pub(crate) gateway_name: Option<String>,
+    pub(crate) contact: Option<String>,
+    pub(crate) notice: Option<String>,
     pub(crate) cors_origins: Option<AllowOrigin>,
     pub(crate) upstream: Upstream,
     pub(crate) stream_usage: StreamUsage,
@@ -125,6 +128,10 @@ impl Settings {
             metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)
                 .secret(values::tokens)?,
             public_url: Setting::new("PUBLIC_URL", &given.public_url).or("", values::public_url)?,
+            gateway_name: Setting::new("GATEWAY_NAME", &given.gateway_name)
+                .or("", values::shown_text)?,
+            contact: Setting::new("CONTACT", &given.contact).or("", values::shown_text)?,
+            notice: Setting::new("NOTICE", &given.notice).or("", values::shown_text)?,
             cors_origins: Setting::new("CORS_ALLOW_ORIGINS", &given.cors_allow_origins)
                 .or("", values::origins)?,
             upstream: Upstream::of(&given)?,

@@ -74,15 +74,19 @@ pub(super) fn public_url(text: &str) -> Value<Option<String>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let url: Uri = text.parse().map_err(|_| expected.clone())?;
-    let is_web = matches!(url.scheme_str(), Some("http" | "https"));
     // Neither a user nor a port that is none.
-    let is_place = url.authority().is_some_and(|authority| {
-        let port = authority.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
-        authority.as_str() == format!("{}{port}", authority.host())
-    });
-    let is_bare = url.path() == "/" && url.query().is_none() && !text.contains('#') && is_place;
-    if is_web && is_bare { Ok(Some(text.trim_end_matches('/').to_owned())) } else { Err(expected) }
+    origin_of(text)
+        .filter(|(scheme, _)| matches!(&**scheme, "http" | "https"))
+        .map_or_else(|| Err(expected), |(_, origin)| Ok(Some(origin)))
+}
+
+/// Nothing, or a line for people.
+pub(super) fn shown_text(text: &str) -> Value<Option<String>> {
+    const MAX_CHARS: usize = 500;
+    if text.chars().count() > MAX_CHARS || text.contains(char::is_control) {
+        return Err(format!("expected at most {MAX_CHARS} characters and no line break"));
+    }
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
 /// Nothing, `*`, or the origins of pages as browsers write them.
@@ -97,25 +101,30 @@ pub(super) fn origins(text: &str) -> Value<Option<AllowOrigin>> {
     }
 }
 
-/// Scheme, host and port, in lower case and without the scheme's own port.
 fn origin(text: &str) -> Value<HeaderValue> {
-    let expected = || {
+    let origin = origin_of(text.trim()).and_then(|(_, origin)| HeaderValue::try_from(origin).ok());
+    origin.ok_or_else(|| {
         "expected * or comma-separated origins such as https://app.example.com, with no path"
             .to_owned()
-    };
-    let url: Uri = text.trim().to_ascii_lowercase().parse().map_err(|_| expected())?;
-    let is_bare = url.path() == "/" && url.query().is_none() && !text.contains('#');
-    let (Some(scheme), Some(authority), true) = (url.scheme_str(), url.authority(), is_bare) else {
-        return Err(expected());
-    };
-    let port = match (scheme, authority.port_u16()) {
-        (_, None) | ("http", Some(80)) | ("https", Some(443)) => String::new(),
-        (_, Some(port)) => format!(":{port}"),
-    };
-    if authority.as_str().contains(['@', '*']) || authority.host().is_empty() {
-        return Err(expected());
+    })
+}
+
+/// The scheme of a URL without path, query and user, and the URL as browsers write the origin: in
+/// lower case and without the scheme's own port.
+fn origin_of(text: &str) -> Option<(String, String)> {
+    let url: Uri = text.to_ascii_lowercase().parse().ok()?;
+    let (scheme, authority) = (url.scheme_str()?, url.authority()?);
+    let host = authority.host();
+    let port = authority.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    let is_place = !host.is_empty() && !host.contains('*') && *authority == format!("{host}{port}");
+    if !is_place || url.path() != "/" || url.query().is_some() || text.contains('#') {
+        return None;
     }
-    HeaderValue::try_from(format!("{scheme}://{}{port}", authority.host())).map_err(|_| expected())
+    let port = match (scheme, &*port) {
+        ("http", ":80") | ("https", ":443") => "",
+        (_, port) => port,
+    };
+    Some((scheme.to_owned(), format!("{scheme}://{host}{port}")))
 }
 
 pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {
