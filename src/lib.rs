@@ -81,7 +81,7 @@ pub mod admin;
 pub mod auth;
 pub mod body;
 pub mod clock;
-#[cfg(any(feature = "openai", feature = "usage"))]
+#[cfg(any(feature = "openai", feature = "proxy", feature = "usage"))]
 mod content;
 #[cfg(any(feature = "auth", feature = "proxy"))]
 mod copies;
