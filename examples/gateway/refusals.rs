@@ -23,10 +23,7 @@ pub(crate) fn doubled_base(base: &str) -> Response<Bytes> {
 }
 
 pub(crate) fn wrong_method(allow: HeaderValue) -> Response<Bytes> {
-    let message = "This method is not allowed here.";
-    let status = StatusCode::METHOD_NOT_ALLOWED;
-    let rejection = Rejection::permanent(status, INVALID, "method_not_allowed", message);
-    render(rejection.header(header::ALLOW, allow))
+    render(Rejection::method_not_allowed(allow))
 }
 
 pub(crate) fn too_large(limit: usize) -> Rejection {

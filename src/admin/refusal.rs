@@ -166,16 +166,8 @@ impl Refusal {
     }
 
     pub(super) fn wrong_method(allow: &str) -> Self {
-        let mut refusal = Self::permanent(
-            StatusCode::METHOD_NOT_ALLOWED,
-            KIND,
-            "method_not_allowed",
-            format!("Only {allow} is allowed here."),
-        );
-        if let Ok(value) = HeaderValue::try_from(allow) {
-            refusal.0.headers.insert(header::ALLOW, value);
-        }
-        refusal
+        let allow = HeaderValue::from_str(allow).unwrap_or_else(|_| HeaderValue::from_static(""));
+        Self(Box::new(Rejection::method_not_allowed(allow)))
     }
 
     /// What a failing store is answered with.

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::HeaderName};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, header::HeaderName};
 
 use super::Reject;
 
@@ -55,6 +55,14 @@ impl Rejection {
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self { retry: Retry::Later, ..Self::permanent(status, kind, code, message) }
+    }
+
+    /// 405: this address takes the methods of this `Allow` header only.
+    pub fn method_not_allowed(allow: HeaderValue) -> Self {
+        let message = format!("Only {} is allowed here.", allow.to_str().unwrap_or_default());
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::permanent(status, "invalid_request_error", "method_not_allowed", message)
+            .header(header::ALLOW, allow)
     }
 
     /// Adds a header to the answer.

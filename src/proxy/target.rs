@@ -178,17 +178,16 @@ impl TargetError {
 
 impl From<TargetError> for Rejection {
     fn from(error: TargetError) -> Self {
-        let status = match error.reason {
-            Reason::Forbidden => StatusCode::METHOD_NOT_ALLOWED,
-            Reason::Length => StatusCode::URI_TOO_LONG,
-            _ => StatusCode::BAD_REQUEST,
+        let new = |status| {
+            Rejection::permanent(status, "invalid_request_error", error.code(), error.message())
         };
-        let mut rejection =
-            Rejection::permanent(status, "invalid_request_error", error.code(), error.message());
-        if error.reason == Reason::Forbidden {
-            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-            rejection = rejection.header(header::ALLOW, allow);
-        }
+        let mut rejection = match error.reason {
+            Reason::Forbidden => Rejection::method_not_allowed(HeaderValue::from_static(
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            )),
+            Reason::Length => new(StatusCode::URI_TOO_LONG),
+            _ => new(StatusCode::BAD_REQUEST),
+        };
         if error.closes() {
             rejection = rejection.header(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -121,7 +121,7 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
                 Rejection::from(&error)
             }),
             ("GET" | "HEAD", None) => Err(no_key()),
-            _ => Err(wrong_method()),
+            _ => Err(Rejection::method_not_allowed(HeaderValue::from_static("GET, HEAD"))),
         };
         let answer = answer.unwrap_or_else(|rejection| rejection.render(&self.reject));
         ResponseBody::answer(&method, answer)
@@ -150,16 +150,6 @@ fn no_key() -> Rejection {
         "A key is needed, as `Authorization: Bearer`.",
     )
     .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
-}
-
-fn wrong_method() -> Rejection {
-    Rejection::permanent(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "invalid_request_error",
-        "method_not_allowed",
-        "Only GET, HEAD is allowed here.",
-    )
-    .header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
 }
 
 impl<S, R, B> Service<Request<B>> for UsageService<S, R>
