@@ -88,6 +88,8 @@ both! {
     usage_is_seen_by_who_asks_for_it_only,
     a_wrong_key_is_an_authentication_error,
     an_exhausted_day_is_a_rate_limit_error_at_once,
+    a_refused_sponsor_is_asked_once,
+    a_limited_sponsor_is_waited_for,
 }
 
 async fn chat_and_models_work(language: Language) {
@@ -243,4 +245,33 @@ async fn an_exhausted_day_is_a_rate_limit_error_at_once(language: Language) {
     let told = Call::start(language, &gateway, &key, "chat").next();
     assert_eq!(told["error"], "RateLimitError");
     assert_eq!((&told["code"], &told["attempts"]), (&json!("insufficient_quota"), &json!(1)));
+}
+
+async fn a_refused_sponsor_is_asked_once(language: Language) {
+    let refusing = |_| Response::builder().status(402).body(full("no balance")).unwrap();
+    let upstream = Upstream::start(refusing).await;
+    let gateway = Gateway::before(&upstream.base_url());
+    let key = gateway.create_key(json!({})).await;
+    let told = Call::start(language, &gateway, &key, "chat").next();
+    assert_eq!((&told["code"], &told["attempts"]), (&json!("upstream_credentials"), &json!(1)));
+    assert_eq!(upstream.count(), 1);
+    assert_eq!(gateway.used(&key).await, 0);
+}
+
+async fn a_limited_sponsor_is_waited_for(language: Language) {
+    let limited = std::sync::atomic::AtomicBool::new(true);
+    let upstream = Upstream::start(move |_| {
+        if limited.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            let response = Response::builder().status(429).header("retry-after", "1");
+            return response.body(full("slow down")).unwrap();
+        }
+        json_answer(chat_json().to_string())
+    })
+    .await;
+    let gateway = Gateway::before(&upstream.base_url());
+    let key = gateway.create_key(json!({})).await;
+    let mut call = Call::start(language, &gateway, &key, "chat");
+    assert_eq!(call.next(), json!({"content": "hello", "tokens": 5}));
+    assert_eq!(upstream.count(), 2);
+    assert_eq!(gateway.used(&key).await, 1);
 }
