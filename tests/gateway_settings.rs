@@ -70,6 +70,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("UPSTREAM_HEAD_TIMEOUT", "5 weeks", "a time"),
     ("UPSTREAM_IDLE_TIMEOUT", "-5s", "a time"),
     ("CLIENT_TIMEOUT", "0", "a time"),
+    ("CLIENT_IDLE_TIMEOUT", "0", "a time"),
     ("MAX_CONNECTIONS", "-1", "a number from 0"),
     ("WORKER_THREADS", "1025", "a number from 0"),
     ("SHUTDOWN_GRACE", "99999999999999999999s", "a time"),

@@ -1,14 +1,10 @@
 //! A time limit that hyper has for HTTP/1 only: that of a request's head.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
-use crate::server::HEAD_LIMIT;
+use crate::{patience::LazyTimer, server::HEAD_LIMIT};
 
 /// How an HTTP/2 connection begins (RFC 9113, section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -19,7 +15,7 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct HeadWatch {
     frames: Frames,
     begun: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
 }
 
 impl HeadWatch {
@@ -32,16 +28,10 @@ impl HeadWatch {
 
     /// Ready when the client has taken too long. To be asked only while it is waited for.
     pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(begun) = self.begun else {
-            self.timer = None;
-            return Poll::Pending;
-        };
-        let over = begun + HEAD_LIMIT;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(over)));
-        if timer.deadline() != over {
-            timer.as_mut().reset(over);
+        match self.begun {
+            Some(begun) => self.timer.poll(begun + HEAD_LIMIT, cx),
+            None => Poll::Pending,
         }
-        timer.as_mut().poll(cx)
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -55,6 +56,17 @@ impl PatientSocket {
     /// How it will end, to be told by the connection's service.
     pub(crate) fn closing(&self) -> Closing {
         self.closing.clone()
+    }
+
+    /// Says that no more is sent, unless the peer has sent something that was not read: the last moment
+    /// in which a request keeps a connection that was idle. `false` if something is there.
+    pub(crate) fn close_if_silent(&self) -> bool {
+        let peeked = recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        let is_silent = !matches!(peeked, Ok((1.., _)));
+        if is_silent && let Err(error) = shutdown(&self.socket, Shutdown::Write) {
+            tracing::debug!(%error, "an idle connection was not closed");
+        }
+        is_silent
     }
 
     /// Passes on the outcome of a write, or ends one that has stalled for too long.

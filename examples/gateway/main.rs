@@ -3,12 +3,14 @@
 //!
 //! `cargo run --example gateway -- --demo` needs no account; `--help` lists the settings.
 
+mod activity;
 mod admin;
 mod announce;
 mod background_writer;
 mod catch_panic;
 mod client_addr;
 mod client_body;
+mod connection;
 mod cors;
 mod demo;
 mod edge;
@@ -24,6 +26,7 @@ mod late;
 mod logging;
 mod ops;
 mod patience;
+mod places;
 mod refusals;
 mod reload;
 mod request_log;
@@ -31,7 +34,6 @@ mod route;
 mod router;
 mod server;
 mod settings;
-mod stalls;
 mod telemetry;
 mod upstream;
 
@@ -242,14 +244,16 @@ async fn run(
 
     let options = EdgeOptions {
         cors: ApiCorsLayer::new(settings.cors_origins),
-        trusted_proxies: settings.trusted_proxies,
+        trusted_proxies: settings.trusted_proxies.clone(),
         observers: observers.clone(),
     };
     let late = LateService::new(draining.clone());
     let service = edge(late.clone().into_service(), options, || router::own(refusals::panicked()));
     let limits = Limits {
         connections: settings.max_connections,
+        trusted_proxies: settings.trusted_proxies,
         client: settings.client_timeout,
+        client_idle: settings.client_idle_timeout,
         shutdown_delay: settings.shutdown_delay,
         shutdown: settings.shutdown_grace,
     };

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Whoever moves fewer bytes a second runs out of patience in the end.
 const LEAST_RATE: u32 = 1024;
@@ -18,12 +18,34 @@ pub(crate) struct Patience {
     most: Duration,
     left: Duration,
     waiting_since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
+}
+
+/// One timer for all waits of a connection, whose deadlines mostly move on: it is reset only when it
+/// fires early, or would fire late.
+#[derive(Default)]
+pub(crate) struct LazyTimer(Option<Pin<Box<Sleep>>>);
+
+impl LazyTimer {
+    /// Ready at `deadline`.
+    pub(crate) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
 }
 
 impl Patience {
     pub(crate) fn new(most: Duration) -> Self {
-        Self { most, left: most, waiting_since: None, timer: None }
+        Self { most, left: most, waiting_since: None, timer: LazyTimer::default() }
     }
 
     /// The peer has moved so many bytes.
@@ -38,18 +60,7 @@ impl Patience {
     /// Ready when the peer was waited for too long. To be asked only while it is waited for.
     pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let over = *self.waiting_since.get_or_insert_with(Instant::now) + self.left;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(over)));
-        // One timer serves all waits: it is moved only when it fires early, or would fire late.
-        if timer.deadline() > over {
-            timer.as_mut().reset(over);
-        }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= over {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(over);
-        }
+        self.timer.poll(over, cx)
     }
 }
 

@@ -3,8 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,28 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-};
+use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
+use ipnet::IpNet;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::JoinSet,
 };
-use tower::{BoxError, Service, ServiceExt};
+use tower::{BoxError, Service};
 
 use crate::{
-    client_body::{ClientBody, UnreadBody, share_body},
+    client_body::ClientBody,
+    connection::{Connection, Timeouts},
     executor::Streams,
-    http1::Guarded,
-    io::PatientSocket,
-    patience::Patience,
-    stalls::{Stalls, Tired, Watched},
+    places::{Newcomers, Places},
     telemetry,
 };
 
@@ -45,9 +39,6 @@ pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 pub(crate) const TARGET_BYTES: usize = 8 * 1024;
 /// The most header lines in it.
 pub(crate) const HEADERS: usize = 100;
-
-/// How long a connection may take to end once it was asked to and has no request.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 /// In a request's extensions: the address at the other end of the connection.
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +59,15 @@ impl Draining {
 }
 
 /// What the server allows its clients.
-#[derive(Clone, Copy)]
 pub(crate) struct Limits {
     /// Connections at once.
     pub(crate) connections: usize,
+    /// Whose connections are not counted by their source.
+    pub(crate) trusted_proxies: Vec<IpNet>,
     /// How long a client may keep the server waiting.
     pub(crate) client: Duration,
+    /// How long a connection without a request is kept.
+    pub(crate) client_idle: Duration,
     /// How long connections are still accepted once the process is to end.
     pub(crate) shutdown_delay: Duration,
     /// How long running answers may take after that.
@@ -101,25 +95,34 @@ where
     let streams = Streams::default();
     let builder = builder(streams.clone());
     let (shut_down, shutdown) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections, limits.trusted_proxies);
+    let timeouts = Timeouts { client: limits.client, idle: limits.client_idle };
     let open = telemetry::Connections::new();
     let mut tasks = JoinSet::new();
     let mut closing = Box::pin(closing(&mut signals, &draining, limits.shutdown_delay));
+    let mut newcomers = Newcomers::new();
     loop {
+        while let Some((peer, socket, place)) = newcomers.next(&places) {
+            let connection = Connection { socket, peer, place, timeouts };
+            let served = connection.serve(builder.clone(), service.clone(), shutdown.clone());
+            let open = open.enter();
+            tasks.spawn(async move {
+                served.await;
+                drop(open);
+            });
+        }
         tokio::select! {
             Some(_) = tasks.join_next() => {}
-            accepted = accept(&listener, &places) => match accepted {
-                Ok((socket, peer, place)) => {
-                    let (builder, service) = (builder.clone(), service.clone());
-                    let (limit, shutdown) = (limits.client, shutdown.clone());
-                    let open = open.enter();
-                    tasks.spawn(async move {
-                        serve_connection(builder, socket, peer, service, limit, shutdown).await;
-                        drop((place, open));
-                    });
+            accepted = listener.accept() => match accepted {
+                Ok((socket, peer)) => {
+                    let peer = peer.ip().to_canonical();
+                    if !newcomers.push(peer, socket) {
+                        tracing::debug!(%peer, "connection refused: too many wait for a place");
+                    }
                 }
                 Err(error) => wait_after(&error).await,
             },
+            () = places.changed(), if !newcomers.are_none() => {}
             () = &mut closing => break,
         }
     }
@@ -179,22 +182,13 @@ async fn ended(tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// The next connection, once there is a place for it. Others wait in the system's queue.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (socket, peer) = listener.accept().await?;
-    Ok((socket, peer, place))
-}
-
 fn builder(streams: Streams) -> Builder<Streams> {
     let mut builder = Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+        // `Guarded` has one that does not run between requests.
+        .header_read_timeout(None)
         .max_headers(HEADERS)
         .max_buf_size(HEAD_BYTES);
     builder
@@ -211,156 +205,6 @@ fn builder(streams: Streams) -> Builder<Streams> {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
-}
-
-fn nodelay(socket: TcpStream) -> TcpStream {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
-    socket
-}
-
-/// Serves a connection to its end, or until its client has kept it waiting for too long.
-async fn serve_connection<S, B>(
-    builder: Builder<Streams>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    service: S,
-    limit: Duration,
-    mut shutdown: watch::Receiver<bool>,
-) where
-    S: Service<Request<ClientBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    let peer = PeerAddr(peer.ip().to_canonical());
-    let socket = PatientSocket::new(nodelay(socket), Patience::new(limit));
-    let closing = socket.closing();
-    let socket = Guarded::new(socket);
-    let refused = socket.refused();
-    let stalls = Stalls::default();
-    let watched = stalls.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        if let Some(bad) = refused.get() {
-            request.extensions_mut().insert(bad);
-        }
-        if request.version() < Version::HTTP_11 {
-            closing.reset_if_broken();
-        }
-        let running = stalls.begin();
-        // HTTP/1 is read in order, so a reader that does not go on stalls the socket.
-        let stalls = (request.version() == Version::HTTP_2).then(|| stalls.clone());
-        // hyper keeps the room of this future as long as the connection, so it is boxed.
-        let response = Box::pin(respond(service.clone(), request, limit));
-        async move {
-            let watch = |body| match &stalls {
-                Some(stalls) => stalls.watch(body, running),
-                None => Watched::unwatched(body, running),
-            };
-            response.await.map(|response| response.map(watch))
-        }
-    });
-    let connection = builder.serve_connection(TokioIo::new(socket), service);
-    let mut connection = pin!(connection);
-    let mut is_ending = false;
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                }
-                return;
-            }
-            // Nobody is told twice; the sender lives as long as the server.
-            _ = shutdown.wait_for(|ending| *ending), if !is_ending => {}
-            tired = watched.wait(limit, if is_ending { limit.min(GOODBYE) } else { limit }) => match tired {
-                Tired::Idle if !is_ending => {}
-                _ => {
-                    tracing::debug!(?tired, "connection cut");
-                    return;
-                }
-            }
-        }
-        connection.as_mut().graceful_shutdown();
-        is_ending = true;
-    }
-}
-
-/// The response to one request as it goes out: without a body where there may be none, and with a
-/// request's body that is over, or a word that the connection ends.
-async fn respond<S, B>(
-    service: S,
-    request: Request<Incoming>,
-    client_timeout: Duration,
-) -> Result<Response<Option<B>>, S::Error>
-where
-    S: Service<Request<ClientBody>, Response = Response<B>>,
-    B: Body,
-{
-    let (method, version) = (request.method().clone(), request.version());
-    let keeps_alive = keeps_alive(version, request.headers());
-    let (request, unread) = share_body(request, client_timeout);
-    let mut response = service.oneshot(request).await?;
-    if let Some(unread) = unread
-        && keeps_alive
-        && !says_close(response.headers())
-        && !finish(unread, version, response.status()).await
-        && version < Version::HTTP_2
-    {
-        // Without it hyper adds `keep-alive` to what an HTTP/1.0 client gets.
-        *response.version_mut() = version;
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(fit_body(&method, response))
-}
-
-/// Sees to it that nothing of the request's body is left; `false` if that would take too long.
-async fn finish(unread: UnreadBody, version: Version, status: StatusCode) -> bool {
-    // Over HTTP/2 a response may well stream while the request does.
-    let streams_both_ways =
-        version == Version::HTTP_2 && status.is_success() && unread.has_reader();
-    streams_both_ways || unread.finish().await
-}
-
-/// Whether the client means to go on with the connection (RFC 9112, section 9.3).
-fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    match version {
-        Version::HTTP_2 => true,
-        Version::HTTP_11 => !says_close(headers),
-        _ => connection_says(headers, "keep-alive"),
-    }
-}
-
-fn says_close(headers: &HeaderMap) -> bool {
-    connection_says(headers, "close")
-}
-
-fn connection_says(headers: &HeaderMap, option: &str) -> bool {
-    let lines = headers.get_all(header::CONNECTION).iter();
-    let mut options = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    options.any(|given| given.trim().eq_ignore_ascii_case(option))
-}
-
-/// Takes the body out of a response that may have none (RFC 9110, section 6.4.1), whoever made it; its
-/// length stays known. Over HTTP/1 hyper would leave it out by itself, over HTTP/2 it would send it.
-fn fit_body<B: Body>(method: &Method, response: Response<B>) -> Response<Option<B>> {
-    let is_head = *method == Method::HEAD;
-    let status = response.status();
-    if !is_head && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        return response.map(Some);
-    }
-    let length = response.body().size_hint().exact();
-    let mut response = response.map(|_| None);
-    // None may be the upstream's response to HEAD, too.
-    if is_head && let Some(length @ 1..) = length {
-        let headers = response.headers_mut();
-        headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
-    }
-    response
 }
 
 /// Out of file descriptors: trying again at once would only burn CPU.

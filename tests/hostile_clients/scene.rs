@@ -28,6 +28,7 @@ impl Scene {
         let gateway = GatewayCommand::at_noon(upstream.base_url())
             .env("UPSTREAM_API_KEY", SPONSOR_KEY)
             .env("CLIENT_TIMEOUT", "2s")
+            .env("CLIENT_IDLE_TIMEOUT", "2s")
             .start();
         let key = gateway.create_key(json!({"daily_limit": 0})).await;
         Self { upstream, gateway, key }

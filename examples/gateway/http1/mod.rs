@@ -4,22 +4,25 @@
 //! [`Guarded`] stands between the socket and hyper and judges each request's head by its bytes. In
 //! the place of one that is refused, hyper gets a short one that it takes, so that the answer is
 //! made like any other; the service learns the reason from [`Refused`].
+//!
+//! It has the time limits between requests, too: hyper's limit for a head runs while nothing of one has
+//! come, and what it closes then may have a request on its way.
 
 mod chunked;
 mod head;
 
 use std::{
-    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::Instant,
 };
 use tokio_util::io::poll_read_buf;
 
@@ -28,12 +31,23 @@ pub(crate) use head::BadHead;
 use head::{Framing, judge};
 
 use crate::{
+    activity::Activity,
     http2::{HeadWatch, PREFACE},
+    io::PatientSocket,
+    patience::LazyTimer,
+    places::Inactivity,
     server::HEAD_LIMIT,
 };
 
 /// How much is read at once.
 const READ: usize = 8 * 1024;
+/// How long a client may go on with a body that nobody reads, once its response is sent.
+const BODY_LINGER: Duration = Duration::from_secs(10);
+/// How long a client may take to close an idle connection that was closed here. What it has sent meanwhile
+/// would be answered by a reset else, and might look like a request that was lost.
+const IDLE_LINGER: Duration = Duration::from_secs(1);
+/// How long a client that has just come may take to send something if its place is wanted.
+const NEWCOMER_TIMEOUT: Duration = Duration::from_millis(100);
 /// Takes the place of a request that is refused.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
@@ -48,8 +62,10 @@ impl Refused {
 }
 
 /// A socket of which hyper reads only requests with good heads.
-pub(crate) struct Guarded<S> {
-    socket: S,
+pub(crate) struct Guarded {
+    socket: PatientSocket,
+    activity: Activity,
+    idle_timeout: Duration,
     state: State,
     /// What was read and not handed on.
     pending: BytesMut,
@@ -59,11 +75,13 @@ pub(crate) struct Guarded<S> {
     /// How much of it was searched for the end of a head.
     searched: usize,
     refused: Refused,
-    /// The end of the time for the first head. hyper has no limit for telling the protocols apart,
-    /// and begins to count once it has bytes of a head, which here is when it has all of it.
-    opening_until: Option<Pin<Box<Sleep>>>,
-    /// How long it is still read from after the last answer.
-    lingering_until: Option<Pin<Box<Sleep>>>,
+    /// When the head that is not over began.
+    head_begun: Option<Instant>,
+    timer: LazyTimer,
+    /// Whether it was closed for want of a request.
+    was_idle: bool,
+    /// How long it is still read from after the last response.
+    lingering_until: Option<Instant>,
 }
 
 enum State {
@@ -76,16 +94,21 @@ enum State {
     Refused,
 }
 
-impl<S> Guarded<S> {
-    pub(crate) fn new(socket: S) -> Self {
+impl Guarded {
+    /// Closes it when no request has come for `idle_timeout`.
+    pub(crate) fn new(socket: PatientSocket, activity: Activity, idle_timeout: Duration) -> Self {
         Self {
             socket,
+            activity,
+            idle_timeout,
             state: State::Opening,
             pending: BytesMut::new(),
             released: 0,
             searched: 0,
             refused: Refused::default(),
-            opening_until: Some(Box::pin(sleep(HEAD_LIMIT))),
+            head_begun: None,
+            timer: LazyTimer::default(),
+            was_idle: false,
             lingering_until: None,
         }
     }
@@ -106,6 +129,7 @@ impl<S> Guarded<S> {
                 if self.pending[..begun] != PREFACE[..begun] {
                     self.state = State::Head;
                 } else if begun == PREFACE.len() {
+                    self.activity.speaks_http2();
                     self.state = State::Http2(HeadWatch::default());
                 } else {
                     return Ok(false);
@@ -172,7 +196,7 @@ fn malformed_chunk() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "malformed chunk")
 }
 
-impl<S: AsyncRead + Unpin> Guarded<S> {
+impl Guarded {
     /// Reads what follows and forgets it: a socket that is closed with unread bytes may cost the peer
     /// the answer. Ready when no more will come.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -188,13 +212,39 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
         end
     }
 
+    /// Ready when no request is waited for any longer: with an error if one was begun, else with the end.
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some((inactivity, since)) = self.activity.inactive() else { return Poll::Pending };
+        let is_idle = self.pending.is_empty();
+        let mut deadline = if is_idle {
+            since + self.idle_timeout
+        } else {
+            self.activity.begin_head();
+            *self.head_begun.get_or_insert_with(Instant::now) + HEAD_LIMIT
+        };
+        if self.activity.gives_way() {
+            let is_new = is_idle && inactivity == Inactivity::Head;
+            deadline = if is_new { since + NEWCOMER_TIMEOUT } else { since };
+        }
+        ready!(self.timer.poll(deadline, cx));
+        if !is_idle {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if !self.socket.close_if_silent() {
+            // The runtime is about to tell of what is there.
+            return Poll::Pending;
+        }
+        self.was_idle = true;
+        Poll::Ready(Ok(()))
+    }
+
     /// Whether the peer may still be sending a body that nobody wants.
     fn is_amid_body(&self) -> bool {
         matches!(self.state, State::Body(_) | State::Chunked(_) | State::Refused)
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+impl AsyncRead for Guarded {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -231,15 +281,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                     if this.pending.is_empty() {
                         this.pending = BytesMut::new();
                     }
-                    if let Some(until) = &mut this.opening_until {
-                        ready!(until.as_mut().poll(cx));
-                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                    }
-                    return Poll::Pending;
+                    return this.poll_given_up(cx);
                 }
             }
         }
-        this.opening_until = None;
+        this.head_begun = None;
         let here = this.released.min(buf.remaining());
         buf.put_slice(&this.pending[..here]);
         this.pending.advance(here);
@@ -248,7 +294,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl AsyncWrite for Guarded {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -270,21 +316,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    /// Tells the peer that no more is sent. One that is amid a body may go on for a while, so that it
-    /// comes to read the answer.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.lingering_until.is_none() {
-            ready!(Pin::new(&mut this.socket).poll_shutdown(cx))?;
-            if !this.is_amid_body() {
-                return Poll::Ready(Ok(()));
+        ready!(Pin::new(&mut this.socket).poll_flush(cx))?;
+        if this.activity.flushed() && !matches!(this.state, State::Http2(_)) {
+            // hyper reads on when the socket or this timer wakes it.
+            let deadline = Instant::now() + this.idle_timeout;
+            if this.timer.poll(deadline, cx).is_ready() {
+                cx.waker().wake_by_ref();
             }
         }
-        let until = this.lingering_until.get_or_insert_with(|| Box::pin(sleep(HEAD_LIMIT)));
-        if until.as_mut().poll(cx).is_pending() {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the peer that no more is sent. One that may still be sending may go on for a while, so that
+    /// it comes to read the response, or sees an end and no reset.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let until = match this.lingering_until {
+            Some(until) => until,
+            None => {
+                ready!(Pin::new(&mut this.socket).poll_shutdown(cx))?;
+                let linger = match this.was_idle {
+                    true => IDLE_LINGER,
+                    false if this.is_amid_body() => BODY_LINGER,
+                    false => return Poll::Ready(Ok(())),
+                };
+                this.activity.flushed();
+                this.activity.begin_head();
+                *this.lingering_until.insert(Instant::now() + linger)
+            }
+        };
+        if !this.activity.gives_way() && this.timer.poll(until, cx).is_pending() {
             ready!(this.poll_discard(cx));
         }
         Poll::Ready(Ok(()))

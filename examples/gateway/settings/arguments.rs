@@ -134,6 +134,9 @@ pub(super) struct Arguments {
     /// How long a client may keep the gateway waiting, to send a body or to read an answer [default: 60s]
     #[arg(long, env = "CLIENT_TIMEOUT", hide_env_values = true, value_name = "TIME")]
     pub(super) client_timeout: Option<String>,
+    /// How long an idle connection is kept; longer than a balancer in front keeps its own [default: 75s]
+    #[arg(long, env = "CLIENT_IDLE_TIMEOUT", hide_env_values = true, value_name = "TIME")]
+    pub(super) client_idle_timeout: Option<String>,
     /// Connections at once; 0 is as many as the limit of open files allows [default: 0]
     #[arg(long, env = "MAX_CONNECTIONS", hide_env_values = true, value_name = "NUMBER")]
     pub(super) max_connections: Option<String>,

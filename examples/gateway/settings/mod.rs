@@ -54,6 +54,7 @@ pub(crate) struct Settings {
     pub(crate) max_in_flight: Option<NonZeroU32>,
     pub(crate) max_body_bytes: usize,
     pub(crate) client_timeout: Duration,
+    pub(crate) client_idle_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) worker_threads: NonZeroUsize,
     pub(crate) shutdown_delay: Duration,
@@ -159,6 +160,8 @@ impl Settings {
                 .or("10MiB", values::size)?,
             client_timeout: Setting::new("CLIENT_TIMEOUT", &given.client_timeout)
                 .or("60s", values::timeout)?,
+            client_idle_timeout: Setting::new("CLIENT_IDLE_TIMEOUT", &given.client_idle_timeout)
+                .or("75s", values::timeout)?,
             max_connections: Setting::new("MAX_CONNECTIONS", &given.max_connections)
                 .or("0", values::max_connections)?,
             worker_threads: Setting::new("WORKER_THREADS", &given.worker_threads)
