@@ -267,3 +267,28 @@ async fn a_hundred_uploads_and_downloads_through_slow_peers_wait_outside_of_the_
     drop((downloads, upstream));
     eventually("no connection is left", || async { files(&gateway) <= idle_files }).await;
 }
+
+/// Chats are held back to be made to ask for usage, all of them together within a limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_held_back_have_a_limit_together() {
+    const CHATS: usize = 300;
+    const CHAT: usize = 1_000_000;
+    let upstream = Upstream::start().await;
+    let gateway = upstream.gateway().env("STREAM_USAGE", "ask").start();
+    let key = gateway.create_key(json!({"daily_limit": 0})).await;
+    let idle = rss(&gateway);
+    let mut chat = br#"{"stream":true,"messages":""#.to_vec();
+    chat.resize(CHAT - 1, b'x');
+    let mut chats = Vec::new();
+    for _ in 0..CHATS {
+        let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+        socket.write_all(request("chat/completions", &key, CHAT as u64).as_bytes()).await.unwrap();
+        // All but the last byte. The others wait in the system until somebody has room.
+        let _ = tokio::time::timeout(Duration::from_millis(50), socket.write_all(&chat)).await;
+        chats.push(socket);
+    }
+    let grown = rss(&gateway).saturating_sub(idle);
+    println!("{} MiB for {CHATS} chats", grown / MIB);
+    assert!(grown < 160 * MIB, "{grown} bytes more");
+    drop(chats);
+}

@@ -186,3 +186,29 @@ async fn a_request_whose_bytes_are_vouched_for_passes_untouched() {
         assert_eq!(text(body).await, STREAMED, "{name}");
     }
 }
+
+/// What is held of all bodies together has a limit; a body beyond it passes untouched, whole.
+#[tokio::test]
+async fn a_body_for_which_there_is_no_room_passes_untouched() {
+    let layer = StreamUsageLayer::new().max_held(2 * STREAMED.len());
+    let upstream = Upstream::default();
+    let service = layer.layer(upstream.clone());
+    let next = async || {
+        service.clone().oneshot(chat(Script::text(STREAMED))).await.unwrap();
+        upstream.seen.lock().unwrap().take().unwrap().1
+    };
+    let (first, second) = (next().await, next().await);
+    let (whole, end) = STREAMED.split_at(STREAMED.len() - 1);
+    let beyond = chat(Script::of([whole.as_bytes(), end.as_bytes()]).trailers());
+    service.clone().oneshot(beyond).await.unwrap();
+    let (_, third) = upstream.seen.lock().unwrap().take().unwrap();
+    let third = third.collect().await.unwrap();
+    assert_eq!(third.trailers(), Some(&trailers()));
+    assert_eq!(third.to_bytes(), STREAMED);
+    // What was handed on has its room as long as somebody has the bytes.
+    let held = first.collect().await.unwrap().to_bytes();
+    assert_eq!(held, CHANGED);
+    drop(held);
+    assert_eq!(text(second).await, CHANGED);
+    assert_eq!(text(next().await).await, CHANGED);
+}

@@ -98,11 +98,11 @@ where
     pub(super) fn reading(
         inner: S,
         head: request::Parts,
-        body: ReqBody,
+        body: ReadBody<ReqBody>,
         max_body: usize,
         refused: Refused,
     ) -> Self {
-        let reading = Reading { inner, head, body: ReadBody::new(body), max_body, refused };
+        let reading = Reading { inner, head, body, max_body, refused };
         Self { state: State::Reading { reading: Some(Box::new(reading)) } }
     }
 }

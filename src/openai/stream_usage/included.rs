@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use memchr::memmem;
 use pin_project_lite::pin_project;
 
-use super::edit::Edit;
+use super::{edit::Edit, room::HeldRoom};
 
 type BodyFrame<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
 
@@ -43,6 +43,8 @@ pin_project! {
 pub(super) struct ReadBody<B: Body> {
     /// Copied, as frames may be tiny and each may keep a whole buffer from being freed.
     read: Vec<u8>,
+    /// The room that it takes, if that is limited.
+    room: Option<HeldRoom>,
     /// What goes on first.
     pieces: VecDeque<Bytes>,
     /// What comes after that: trailers or an error.
@@ -62,9 +64,16 @@ pub(super) struct OriginalBody {
 }
 
 impl<B: Body> ReadBody<B> {
+    /// A body that is read whatever others are.
     pub(super) fn new(body: B) -> Self {
+        Self::within(body, None)
+    }
+
+    /// A body that is read as far as there is room.
+    pub(super) fn within(body: B, room: Option<HeldRoom>) -> Self {
         Self {
             read: Vec::new(),
+            room,
             pieces: VecDeque::new(),
             next: None,
             length: body.size_hint().exact(),
@@ -77,6 +86,7 @@ impl<B: Body> ReadBody<B> {
         let OriginalBody { data, trailers, length } = original;
         Self {
             read: Vec::new(),
+            room: None,
             pieces: VecDeque::from([data]),
             next: trailers.map(|trailers| Ok(Frame::trailers(trailers))),
             length,
@@ -84,15 +94,19 @@ impl<B: Body> ReadBody<B> {
         }
     }
 
-    /// Reads on, to the end or until more than `most` bytes are there. Ready with whether all of it is.
+    /// Reads on, to the end, or until more than `most` bytes are there or no room is left. Ready with
+    /// whether all of it is.
     pub(super) fn poll_whole(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<bool> {
         while let Some(rest) = &mut self.rest
             && !rest.is_end_stream()
         {
             match ready!(rest.as_mut().poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                 None => self.rest = None,
-                Some(Ok(Ok(data))) => {
-                    self.make_room(data.remaining(), most);
+                Some(Ok(Ok(mut data))) => {
+                    if !self.make_room(data.remaining(), most) {
+                        self.pieces.push_back(data.copy_to_bytes(data.remaining()));
+                        return Poll::Ready(false);
+                    }
                     self.read.put(data);
                     if self.read.len() > most {
                         return Poll::Ready(false);
@@ -111,13 +125,28 @@ impl<B: Body> ReadBody<B> {
         Poll::Ready(self.length.is_none_or(|length| length == self.read.len() as u64))
     }
 
-    /// Makes room for so many bytes more. A length that is known is made room for at once, as a buffer
-    /// that grows by itself may take twice that.
-    fn make_room(&mut self, more: usize, most: usize) {
+    /// Makes room for so many bytes more, if there is any. A length that is known is made room for at
+    /// once, as a buffer that grows by itself may take twice that.
+    fn make_room(&mut self, more: usize, most: usize) -> bool {
         let needed = self.read.len() + more;
-        if needed > self.read.capacity() {
-            let length = self.length.map_or(2 * needed, |length| length.min(most as u64) as usize);
-            self.read.reserve_exact(length.min(most).max(needed) - self.read.len());
+        if needed <= self.read.capacity() {
+            return true;
+        }
+        let length = self.length.map_or(2 * needed, |length| length.min(most as u64) as usize);
+        let length = length.min(most).max(needed);
+        let has_room = self.room.as_mut().is_none_or(|room| room.grow_to(length));
+        if has_room {
+            self.read.reserve_exact(length - self.read.len());
+        }
+        has_room
+    }
+
+    /// What was read, in its room until nobody holds it any more.
+    fn take_read(&mut self) -> Bytes {
+        let read = mem::take(&mut self.read);
+        match self.room.take() {
+            Some(room) => room.hold(read),
+            None => read.into(),
         }
     }
 
@@ -130,7 +159,7 @@ impl<B: Body> ReadBody<B> {
     /// and the body as it was.
     pub(super) fn include_usage(&mut self) -> Option<(usize, OriginalBody)> {
         let Edit { at, text } = Edit::of(&self.read)?;
-        let mut before = Bytes::from(mem::take(&mut self.read));
+        let mut before = self.take_read();
         let trailers = match &self.next {
             Some(Ok(frame)) => frame.trailers_ref().cloned(),
             _ => None,
@@ -185,7 +214,8 @@ impl<B: Body> IncludedBody<B> {
 
     pub(super) fn read(mut read: ReadBody<B>) -> Self {
         if !read.read.is_empty() {
-            read.pieces.push_front(mem::take(&mut read.read).into());
+            let data = read.take_read();
+            read.pieces.push_front(data);
         }
         Self { inner: Inner::Read { read: Box::new(read) } }
     }

@@ -4,6 +4,7 @@ use tower_layer::Layer;
 
 use super::{
     ChatCompletions, HideUsage, IncludeUsage,
+    room::Room,
     service::{Refused, Shared},
 };
 
@@ -23,10 +24,14 @@ pub struct IncludeUsageLayer<A = ChatCompletions> {
 pub struct HideUsageLayer(());
 
 impl StreamUsageLayer {
-    /// For chat completions in bodies of at most 1 MiB.
+    /// For chat completions in bodies of at most 1 MiB, and 64 MiB of all that are held back at once.
     pub fn new() -> Self {
-        let (applies, refused) = (ChatCompletions, Refused::default());
-        Self::from_shared(Shared { applies, max_body: 1 << 20, refused })
+        Self::from_shared(Shared {
+            applies: ChatCompletions,
+            max_body: 1 << 20,
+            refused: Refused::default(),
+            room: Room::new(64 << 20),
+        })
     }
 }
 
@@ -70,8 +75,9 @@ impl<A: Clone> StreamUsageLayer<A> {
     /// Applies to other requests.
     #[must_use]
     pub fn applies_to<A2>(self, applies: A2) -> StreamUsageLayer<A2> {
-        let Shared { applies: _, max_body, refused } = Arc::unwrap_or_clone(self.include.shared);
-        StreamUsageLayer::from_shared(Shared { applies, max_body, refused })
+        let Shared { applies: _, max_body, refused, room } =
+            Arc::unwrap_or_clone(self.include.shared);
+        StreamUsageLayer::from_shared(Shared { applies, max_body, refused, room })
     }
 
     /// Reads bodies of at most so many bytes; longer ones pass untouched.
@@ -79,6 +85,14 @@ impl<A: Clone> StreamUsageLayer<A> {
     pub fn max_body(self, max_body: usize) -> Self {
         let shared = Arc::unwrap_or_clone(self.include.shared);
         Self::from_shared(Shared { max_body, ..shared })
+    }
+
+    /// Holds back at most so many bytes of all bodies together, for all clones of the layer and their
+    /// services. A body for which there is no room passes untouched.
+    #[must_use]
+    pub fn max_held(self, bytes: usize) -> Self {
+        let shared = Arc::unwrap_or_clone(self.include.shared);
+        Self::from_shared(Shared { room: Room::new(bytes), ..shared })
     }
 }
 

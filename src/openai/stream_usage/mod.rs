@@ -16,7 +16,8 @@
 //! - What is not clear stays as it is: malformed JSON, one of these members twice (in any spelling), a
 //!   value of another type, and options with vLLM's `continuous_usage_stats`, which would begin to
 //!   apply.
-//! - The body is read for that, up to [`StreamUsageLayer::max_body`] bytes. A longer one passes
+//! - The body is read for that, up to [`StreamUsageLayer::max_body`] bytes, and to
+//!   [`StreamUsageLayer::max_held`] bytes of all bodies together. One for which there is no room passes
 //!   untouched: what was read first, then the rest as it comes. How long its sender may take is for
 //!   the body itself to limit. One that breaks off passes as far as it came, and then breaks off.
 //! - A changed request says `Accept-Encoding: identity`, as nothing can be taken out of a coded answer.
@@ -88,6 +89,7 @@ mod head;
 mod hidden;
 mod included;
 mod layer;
+mod room;
 mod service;
 #[cfg(test)]
 mod tests;

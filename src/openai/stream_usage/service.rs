@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use super::{
     AppliesTo, HiddenBody, HideUsageFuture, IncludeUsageFuture, IncludedBody, head::may_be_changed,
+    included::ReadBody, room::Room,
 };
 
 /// The service of [`IncludeUsageLayer`](super::IncludeUsageLayer).
@@ -34,6 +35,7 @@ pub(super) struct Shared<A> {
     pub(super) applies: A,
     pub(super) max_body: usize,
     pub(super) refused: Refused,
+    pub(super) room: Room,
 }
 
 /// Whether the upstream has refused to be asked for usage.
@@ -73,9 +75,9 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let Shared { max_body, refused, .. } = &*self.shared;
+        let Shared { applies, max_body, refused, room } = &*self.shared;
         let is_read = !refused.get()
-            && self.shared.applies.applies_to(&head)
+            && applies.applies_to(&head)
             && may_be_changed(&head)
             && body.size_hint().lower() <= *max_body as u64;
         if !is_read {
@@ -84,6 +86,7 @@ where
         }
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
+        let body = ReadBody::within(body, Some(room.enter()));
         IncludeUsageFuture::reading(inner, head, body, *max_body, refused.clone())
     }
 }
