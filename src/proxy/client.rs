@@ -30,8 +30,8 @@ use super::{
     connector::Connector,
     error::BoxError,
     exchange::Exchange,
-    lanes::{Lanes, Pool, Running},
     resend::{Again, Sent},
+    shards::{InFlightGuard, MAX_IDLE, Pool, PoolShards, UpstreamProtocol},
 };
 
 /// How the ready transport connects.
@@ -40,7 +40,7 @@ use super::{
 pub struct ClientOptions {
     /// The limit for name resolution, TCP and TLS together. 5 s by default.
     pub connect_timeout: Duration,
-    /// How long an unused connection is kept. 60 s by default.
+    /// How long an unused connection is kept, at most 64 of them. 60 s by default.
     pub pool_idle_timeout: Duration,
 }
 
@@ -70,7 +70,7 @@ impl ClientOptions {
 /// moved to another one. One that was sent over a connection that the upstream had closed since its
 /// last answer is sent again, once, if its method is safe (RFC 9110, section 9.2.1) and it has no body. Apart from that
 /// nothing is retried.
-pub struct UpstreamClient<B, C = HttpsConnector<HttpConnector>>(Lanes<B, C>);
+pub struct UpstreamClient<B, C = HttpsConnector<HttpConnector>>(PoolShards<B, C>);
 
 /// Makes the transport for an [`UpstreamProxyService`](super::UpstreamProxyService): rustls with
 /// ring and Mozilla's root certificates; `http` addresses work too. Must be used within a Tokio
@@ -109,13 +109,15 @@ where
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(options.pool_idle_timeout)
+        .pool_max_idle_per_host(MAX_IDLE)
         // What the upstream sends ahead of a slow reader is kept in memory.
         .http1_max_buf_size(64 * 1024)
         .http2_initial_stream_window_size(256 * 1024)
         .http2_initial_connection_window_size(32 * 1024 * 1024)
         .http2_keep_alive_interval(Duration::from_secs(30));
-    let connector = Connector::new(connector, options.connect_timeout);
-    UpstreamClient(Lanes::new(|| builder.build(connector.clone())))
+    let protocol = UpstreamProtocol::default();
+    let connector = Connector::new(connector, options.connect_timeout, protocol.clone());
+    UpstreamClient(PoolShards::new(protocol, move || builder.build(connector.clone())))
 }
 
 impl<B, C, S> Service<Request<B>> for UpstreamClient<B, C>
@@ -138,10 +140,10 @@ where
     fn call(&mut self, request: Request<B>) -> UpstreamCall<B, C> {
         let (mut request, again) = Sent::first(request);
         let exchange = Exchange::of(&mut request);
-        let (pool, running) = self.0.enter();
-        let again = again.map(|again| Box::new((again, pool.clone())));
+        let (pool, in_flight) = self.0.enter();
         let call = pool.request(request);
-        UpstreamCall { exchange, call, again, failed: None, running: Some(running) }
+        let again = again.map(|again| Box::new((again, pool.into_owned())));
+        UpstreamCall { exchange, call, again, failed: None, in_flight: Some(in_flight) }
     }
 }
 
@@ -154,7 +156,7 @@ pub struct UpstreamCall<B, C = HttpsConnector<HttpConnector>> {
     /// Why the first attempt failed. It stays the reason if the second fails, too: the upstream may
     /// have seen the first.
     failed: Option<legacy::Error>,
-    running: Option<Running>,
+    in_flight: Option<InFlightGuard>,
 }
 
 /// Nothing in it is ever pinned.
@@ -177,8 +179,8 @@ where
                 Ok(response) => {
                     let exchange = self.exchange.take().map(Exchange::answered);
                     let is_http2 = response.version() == Version::HTTP_2;
-                    let running = self.running.take();
-                    let body = |inner| UpstreamBody { exchange, is_http2, inner, running };
+                    let in_flight = self.in_flight.take();
+                    let body = |inner| UpstreamBody { exchange, is_http2, inner, in_flight };
                     return Poll::Ready(Ok(response.map(body)));
                 }
                 Err(error) => error,
@@ -206,7 +208,7 @@ pin_project! {
         is_http2: bool,
         #[pin]
         inner: Incoming,
-        running: Option<Running>,
+        in_flight: Option<InFlightGuard>,
     }
 }
 

@@ -13,6 +13,7 @@ use tower_service::Service;
 use super::{
     connection::Watched,
     error::{BoxError, ConnectError},
+    shards::UpstreamProtocol,
 };
 
 /// A connector, limited to the end of what it does: with TLS, of the handshake.
@@ -20,11 +21,13 @@ use super::{
 pub(super) struct Connector<C> {
     inner: C,
     limit: Duration,
+    protocol: UpstreamProtocol,
 }
 
 impl<C> Connector<C> {
-    pub(super) fn new(inner: C, limit: Duration) -> Self {
-        Self { inner, limit }
+    /// Tells `protocol` what each connection speaks.
+    pub(super) fn new(inner: C, limit: Duration, protocol: UpstreamProtocol) -> Self {
+        Self { inner, limit, protocol }
     }
 }
 
@@ -43,8 +46,10 @@ where
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connected = tokio::time::timeout(self.limit, self.inner.call(uri));
+        let protocol = self.protocol.clone();
         Box::pin(async move {
             let socket = connected.await.map_err(ConnectError::new)?.map_err(Into::into)?;
+            protocol.set(socket.connected().is_negotiated_h2());
             Ok(TokioIo::new(Watched::new(socket)))
         })
     }

@@ -37,8 +37,6 @@ mod future;
 mod headers;
 mod host;
 mod joined;
-#[cfg(feature = "client")]
-mod lanes;
 mod mask;
 mod passed;
 mod path;
@@ -47,6 +45,8 @@ mod resend;
 mod rules;
 mod secret;
 mod service;
+#[cfg(feature = "client")]
+mod shards;
 mod shared;
 mod target;
 mod timeout;

@@ -31,6 +31,11 @@ async fn more_requests_than_a_connection_takes_open_another_one() {
     for _ in 0..200 {
         upstream.seen().await;
     }
+    // However many there are.
+    for number in 200..2_200 {
+        requests.spawn(proxy.clone().oneshot(post(number)));
+        upstream.seen().await;
+    }
 }
 
 #[tokio::test]
