@@ -165,12 +165,11 @@ async fn event_streams_are_not_to_be_buffered() {
     ] {
         let upstream = Upstream::start(move |_| {
             let response = Response::builder().header("content-type", content_type);
-            response.header("x-accel-buffering", "yes").body(full("data: 1\n\n")).unwrap()
+            response.body(full("data: 1\n\n")).unwrap()
         })
         .await;
         let (gateway, key) = gateway(&upstream, 0).await;
         let answer = Client::http1().get_as(&key, &gateway.url("/v1/x")).await;
-        let expected = if expected.is_empty() { "yes" } else { expected };
         assert_eq!(answer.header("x-accel-buffering"), expected, "{content_type}");
     }
 }
