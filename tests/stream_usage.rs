@@ -308,7 +308,8 @@ async fn post_like_curl(gateway: &Gateway, key: &str) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_is_asked_for_by_default_whatever_the_content_type_is_called() {
     let upstream = Upstream::start(openai).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway =
+        GatewayCommand::at_noon(upstream.base_url()).env("USAGE_RETENTION_DAYS", "1").start();
     let key = gateway.create_key(json!({})).await;
     for _ in 0..3 {
         assert_eq!(post_like_curl(&gateway, &key).await.text(), [CONTENT, DONE].concat());
@@ -316,6 +317,8 @@ async fn usage_is_asked_for_by_default_whatever_the_content_type_is_called() {
     assert_eq!(upstream.last().body, odd_asking());
     assert_eq!(upstream.last().headers["content-type"], "application/x-www-form-urlencoded");
     assert_eq!(gateway.usage(&key).await["tokens"]["total"], 3 * 18);
+    let kept = gateway.admin(Method::GET, "/admin/requests", &serde_json::Value::Null).await;
+    assert_eq!(kept["requests"][0]["model_asked"], "m", "{kept}");
 }
 
 /// Refuses what it does not know, as some upstreams do.

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use super::member::{Member, MemberScanner, Wanted};
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
-    content::{is_plain, media_type},
+    content::is_plain,
     store::UsageEvent,
 };
 
@@ -38,7 +38,8 @@ struct Seen {
 
 impl UploadObserver {
     pub(super) fn new(headers: &HeaderMap) -> Self {
-        let scanner = is_json(headers).then(|| MemberScanner::new(&MODEL));
+        // Whatever it is called: the scanner gives up at the first byte of what is no object.
+        let scanner = is_plain(headers).then(|| MemberScanner::new(&MODEL));
         Self(Arc::new(Mutex::new(Seen { bytes: 0, model: None, scanner })))
     }
 
@@ -88,10 +89,4 @@ impl Upload {
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether a request says that its body is JSON, or says nothing of it.
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = media_type(headers);
-    kind.is_none_or(|kind| kind.eq_ignore_ascii_case(b"application/json")) && is_plain(headers)
 }

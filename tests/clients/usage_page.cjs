@@ -15,7 +15,7 @@ const RICH = {
   object: "usage", id: "key_1", key: "trial-alice-…x7Qp", day: "2026-11-22", timezone: "UTC",
   label: "Alice’s evaluation of the new summariser, second round, with the long documents from the archive (2026-11-22) ".padEnd(199, "x"),
   daily_limit: 1000000000, used: 123456789, remaining: 876543211, unlimited: false, resets_at: "2026-11-23T00:00:00Z",
-  requests: { succeeded: 123450000, failed: 6789, refunded: 1234 },
+  requests: { succeeded: 123450000, failed: 6789, refunded: 1234, tokens_unknown: 23450000 },
   tokens: { prompt: 98765432100, completion: 12345678900, total: 111111111000, cached: 65432100000, reasoning: 2345678900 },
   expires_at: "2026-11-25T12:00:00Z",
   history: Array.from({ length: 30 }, (_, place) => place)
@@ -27,7 +27,7 @@ const RICH = {
       return { day, requests, succeeded: requests - failed, failed, tokens: requests * 911 };
     }),
   models: ["deepseek-chat", "deepseek-reasoner", null, `${"a-model-with-a-very-long-name/".repeat(4)}70b`, HOSTILE, "gpt-oss-120b", "qwen3", "llama"]
-    .map((model, place) => ({ model, requests: Math.round(9e8 / (place + 1) ** 2), tokens: Math.round(1e12 / (place + 1)) })),
+    .map((model, place) => ({ model, requests: Math.round(9e8 / (place + 1) ** 2), tokens: Math.round(1e12 / (place + 1)), tokens_unknown: place === 1 ? 98765432 : 0 })),
   errors: [
     { at: "2026-11-22T15:01:02Z", status: 502, code: "upstream_unreachable", model: "deepseek-chat", refunded: true },
     { at: "2026-11-22T14:58:41Z", status: 503, code: "upstream_rate_limited", model: "deepseek-reasoner" },
@@ -40,7 +40,7 @@ const RICH = {
 };
 const PLAIN = {
   ...RICH, label: "Alice", daily_limit: 200, used: 170, remaining: 30, expires_at: null,
-  requests: { succeeded: 168, failed: 2, refunded: 0 }, tokens: { prompt: 61234, completion: 20876, total: 82110 },
+  requests: { succeeded: 168, failed: 2, refunded: 0, tokens_unknown: 0 }, tokens: { prompt: 61234, completion: 20876, total: 82110 },
   history: RICH.history.map((past) => ({ ...past, requests: Math.round(past.requests / 1e6), failed: Math.round(past.failed / 1e6), tokens: Math.round(past.tokens / 1e5) })),
   models: RICH.models.slice(0, 3).map((model) => ({ ...model, requests: Math.round(model.requests / 1e6), tokens: Math.round(model.tokens / 1e6) })),
   errors: [],
@@ -180,6 +180,7 @@ async function works(chromium) {
   assert.equal(await id("figure-unit").innerText(), "of 200 requests left");
   assert.equal(await id("meter").getAttribute("aria-valuetext"), "4 of 200 requests used");
   assert.match(await id("requests").innerText(), /Succeeded\s+3\s+Failed\s+2\s+Refunded\s+1/);
+  assert.equal(await id("tokens-unknown").isVisible(), false, "all figures are known");
   assert.match(await id("tokens").innerText(), /Prompt\s+6\s+Completion\s+9\s+Total\s+15/);
   const own = await page.evaluate(() => {
     const at = document.getElementById("resets").dateTime;
@@ -289,6 +290,10 @@ async function works(chromium) {
   assert.match(errors[4], /^The day's requests were used up/);
   assert.match(errors[6], /^Failed/);
   assert.match(await id("tokens").innerText(), /from cache\s+65,432,100,000[\s\S]*reasoning\s+2,345,678,900/);
+  assert.equal(await id("tokens-unknown").innerText(), "23,450,000 of 123,450,000 without figures");
+  assert.match(await id("models").locator("tbody tr").nth(1).innerText(), /98,765,432 without figures/);
+  assert.match(await id("month-sum").innerText(), /· 23,450,000 of [\d,]+ without figures$/);
+  assert.match(await page.locator("[data-place='29']").getAttribute("aria-label"), /· 23,450,000 of 123,450,000 without figures$/);
   assert.match(await id("expires").innerText(), /Valid until Nov 25, 2026.*2\sdays 20\sh left/);
   assert.equal(await id("models").locator("tbody tr").count(), 6);
   await id("all-models").click();

@@ -118,6 +118,27 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_before_tell_that_tokens_are_unknown_where_none_was_told() {
+        let file = Connection::open_in_memory().unwrap();
+        STEPS[..7].iter().for_each(|step| file.execute_batch(step).unwrap());
+        file.pragma_update(None, "user_version", 7).unwrap();
+        for sums in ["usage_totals (key_id, ", "model_totals ("] {
+            let key = if sums.starts_with("usage") { "'a', " } else { "" };
+            let rows = format!(
+                "INSERT INTO {sums}day, model, succeeded, total_tokens)
+                 VALUES ({key}'2026-11-08', 'silent', 3, 0), ({key}'2026-11-08', 'm', 4, 9)"
+            );
+            file.execute_batch(&rows).unwrap();
+        }
+        migrate(&file).unwrap_or_else(|_| panic!("not brought up to date"));
+        for sums in ["usage_totals", "model_totals"] {
+            let told = format!("SELECT group_concat(model || tokens_unknown, ' ') FROM {sums}");
+            let told: String = file.query_row(&told, [], |row| row.get(0)).unwrap();
+            assert_eq!(told, "m0 silent3");
+        }
+    }
+
+    #[test]
     fn a_file_of_a_later_version_is_left_alone() {
         let file = Connection::open_in_memory().unwrap();
         file.pragma_update(None, "user_version", STEPS.len() + 1).unwrap();
