@@ -161,6 +161,7 @@ async fn event_streams_are_not_to_be_buffered() {
     for (content_type, expected) in [
         ("text/event-stream", "no"),
         ("Text/Event-Stream; charset=utf-8", "no"),
+        // Headers of this family steer nginx, and are not the upstream's to send.
         ("application/json", ""),
     ] {
         let upstream = Upstream::start(move |_| {

@@ -185,6 +185,29 @@ async fn a_backup_beside_a_newer_journal_is_a_refused_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_an_end_in_order_the_database_may_be_copied_alone() {
+    let mut remains = Remains::new().await;
+    let mut gateway = remains.start(remains.dir.path()).await.unwrap();
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    let copied = tempfile::tempdir().unwrap();
+    fs::copy(database(remains.dir.path()), database(copied.path())).unwrap();
+    for _ in 0..2 {
+        let mut gateway = remains.start(copied.path()).await.unwrap();
+        post(&gateway, &remains.key).await;
+        remains.answered += 1;
+        gateway.terminate();
+        assert!(gateway.wait().success());
+    }
+    // A copy of before is older than the journal that has gone on.
+    remains.start(copied.path()).await.unwrap().kill9();
+    fs::copy(database(remains.dir.path()), database(copied.path())).unwrap();
+    let _ = fs::remove_file(wal(copied.path()));
+    let printed = remains.refusal(copied.path()).await;
+    assert!(printed.contains("is older than its journal"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_journal_of_another_database_is_a_refused_start() {
     let (one, other) = (Remains::new().await, Remains::new().await);
     let dir = one.copied();

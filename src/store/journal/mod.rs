@@ -31,7 +31,7 @@ pub(crate) use self::{
     disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place},
     log::Journal,
     record::{CountChange, Record},
-    segment::{DatabaseId, Position, Replay, replay},
+    segment::{DatabaseId, Position, Replay, ReplayFrom, replay},
     sync::Syncer,
     unfolded::{Delta, Figures, Unfolded},
     usage_entry::UsageEntry,

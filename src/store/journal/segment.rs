@@ -24,6 +24,17 @@ pub(super) const HEAD: u64 = 48;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatabaseId(pub(crate) [u8; 16]);
 
+/// From where on the records are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplayFrom {
+    /// All that there are: none were read yet.
+    Begin,
+    /// From this place on, which must be there.
+    Position(Position),
+    /// Of later segments than this, if there are any: all others were read.
+    After(u64),
+}
+
 /// How far the journal was folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
@@ -206,15 +217,20 @@ pub(crate) struct Replay {
 /// Hands on the records behind `from`, in the order of their writing, each segment up to its first flaw.
 pub(crate) fn replay(
     disk: &dyn Disk,
-    from: Option<Position>,
+    from: ReplayFrom,
     database: DatabaseId,
     mut each: impl FnMut(Record<'_>),
 ) -> io::Result<Replay> {
     let mut found = Replay::default();
+    let (from, first) = match from {
+        ReplayFrom::Begin => (None, 0),
+        ReplayFrom::Position(position) => (Some(position), position.segment),
+        ReplayFrom::After(segment) => (None, segment + 1),
+    };
     let mut next = from.map(|from| from.segment);
     let mut next_must_exist = from.is_some();
     let mut numbers = disk.segments()?;
-    numbers.retain(|number| Some(*number) >= next);
+    numbers.retain(|number| *number >= first);
     numbers.sort_unstable();
     for number in numbers {
         let absent = next.map_or(0..0, |next| next..number);

@@ -10,7 +10,7 @@ use crate::{
     key::KeyId,
     store::{
         MAX_MODELS, OTHER_MODELS, UsageFigures,
-        journal::{DatabaseId, Delta, Figures, Position, Unfolded},
+        journal::{DatabaseId, Delta, Figures, Position, ReplayFrom, Unfolded},
     },
 };
 
@@ -183,16 +183,30 @@ fn write_position(connection: &Connection, position: Position) -> rusqlite::Resu
     connection
         .prepare_cached(
             "INSERT INTO journal (id, segment, offset) VALUES (1, ?1, ?2)
-             ON CONFLICT (id) DO UPDATE SET segment = ?1, offset = ?2",
+             ON CONFLICT (id) DO UPDATE SET segment = ?1, offset = ?2, is_closed = 0",
         )?
         .execute(params![position.segment, position.offset])?;
     Ok(())
 }
 
-/// How far the journal is folded; `None` if there was none yet.
-pub(super) fn read_position(connection: &Connection) -> rusqlite::Result<Option<Position>> {
-    let read = |row: &rusqlite::Row<'_>| Ok(Position { segment: row.get(0)?, offset: row.get(1)? });
-    connection.query_row("SELECT segment, offset FROM journal", [], read).optional()
+/// All of the journal is folded, and nothing more is written to it: the database is whole without it.
+pub(super) fn close_journal(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE journal SET is_closed = 1", []).map(drop)
+}
+
+/// How far the journal is folded.
+pub(super) fn read_position(connection: &Connection) -> rusqlite::Result<ReplayFrom> {
+    let read = |row: &rusqlite::Row<'_>| {
+        let position = Position { segment: row.get(0)?, offset: row.get(1)? };
+        let is_closed = row.get(2)?;
+        Ok(if is_closed {
+            ReplayFrom::After(position.segment)
+        } else {
+            ReplayFrom::Position(position)
+        })
+    };
+    let sql = "SELECT segment, offset, is_closed FROM journal";
+    Ok(connection.query_row(sql, [], read).optional()?.unwrap_or(ReplayFrom::Begin))
 }
 
 /// The database's name, and the number of its last commit.

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::{OpenError, SqliteOptions, fold};
-use crate::store::journal::{Disk, Journal, Replay, Unfolded, replay};
+use crate::store::journal::{Disk, Journal, Position, Replay, ReplayFrom, Unfolded, replay};
 
 /// A journal that goes on where the last process has ended.
 pub(super) struct Begun {
@@ -32,7 +32,11 @@ pub(super) fn begin(
     let (database, commits) = fold::read_identity(connection).map_err(failed)?;
     let folded = fold::read_position(connection).map_err(failed)?;
     let segments = disk.segments().map_err(unreadable)?;
-    let last = segments.into_iter().max().max(folded.map(|folded| folded.segment)).unwrap_or(0);
+    let known = match folded {
+        ReplayFrom::Begin => 0,
+        ReplayFrom::Position(Position { segment, .. }) | ReplayFrom::After(segment) => segment,
+    };
+    let last = segments.into_iter().max().unwrap_or(0).max(known);
     let mut rest = Unfolded::default();
     let found = replay(&*disk, folded, database, |record| rest.add(&record)).map_err(unreadable)?;
     let same_boot = is_same_boot(connection, options.boot.as_deref()).map_err(failed)?;

@@ -279,7 +279,8 @@ impl State {
         self.unfolded.append(self.core.journal.take());
         let written = self.transaction(|state| {
             fold::write(&state.connection, &state.unfolded)?;
-            fold::return_blocks(&state.connection)
+            fold::return_blocks(&state.connection)?;
+            fold::close_journal(&state.connection)
         });
         match written {
             Ok(()) => self.folded(),

@@ -5,6 +5,8 @@ CREATE TABLE identity (
 );
 INSERT INTO identity VALUES (1, randomblob(16), 0);
 
+ALTER TABLE journal ADD COLUMN is_closed INTEGER NOT NULL DEFAULT 0;
+
 UPDATE daily_usage SET epoch = 0
 WHERE epoch > 0 AND day < (SELECT max(day) FROM daily_usage d WHERE d.key_id = daily_usage.key_id);
 

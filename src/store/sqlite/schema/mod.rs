@@ -20,7 +20,7 @@ impl From<rusqlite::Error> for MigrateError {
 /// hash was typed in and waits to be adopted. Its other columns take whatever people type.
 ///
 /// `blocks` holds up to which unit a subject's day is charged ahead, `journal` how far the journal
-/// is folded into these tables, `boot` on which boot of the machine the file was last opened.
+/// is folded into these tables and whether it was ended in order, `boot` on which boot of the machine the file was last opened.
 ///
 /// `daily_usage` counts units; `epoch` counts a key's resets, so that of a key's rows the one with the
 /// highest epoch, and of these the latest day, is counted on; `reset_used` keeps what was used before. `usage_totals` sums up usage events.
