@@ -25,6 +25,19 @@ const BAD: &[(&str, &str, &str)] = &[
     ("UPSTREAM_BASE_URL", "api.deepseek.com/v1", "http:// or https://"),
     ("UPSTREAM_BASE_URL", "ftp://api.deepseek.com/v1", "http:// or https://"),
     ("UPSTREAM_BASE_URL", "https://", "http:// or https://"),
+    (
+        "UPSTREAM_BASE_URL",
+        "https://a.example/v1/chat/completions",
+        "themselves: https://a.example/v1",
+    ),
+    ("UPSTREAM_BASE_URL", "https://a.example/v1/models/", "themselves: https://a.example/v1"),
+    ("ADMIN_TOKEN", "\"correct-horse-battery-staple\"", "quotes around it"),
+    ("UPSTREAM_API_KEY", "'sk-0123456789'", "quotes around it"),
+    ("UPSTREAM_BASE_URL", "“https://a.example/v1”", "quotes around it"),
+    ("PORT", "'8787'", "quotes around it"),
+    ("UPSTREAM_API_KEY", "${DEEPSEEK_KEY}", "nothing has expanded"),
+    ("ADMIN_TOKEN", "prefix-${SECRET:-none}-suffix", "nothing has expanded"),
+    ("DATABASE_URL", "${HOME}/quota.db", "nothing has expanded"),
     ("DEEPSEEK_BASE_URL", "nonsense", "http:// or https://"),
     ("UPSTREAM_API_KEY", "sk with spaces", "visible ASCII"),
     ("DEEPSEEK_API_KEY", "sk-密钥", "visible ASCII"),
@@ -32,12 +45,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ("DEEPSEEK_API_KEY_FILE", "/no/such/file", "file"),
     ("STREAM_USAGE", "always", "off or ask"),
     ("STREAM_USAGE", "Ask", "off or ask"),
-    ("DATABASE_URL", "postgres://user:pw@host/db", "not built yet"),
+    ("DATABASE_URL", "postgres://user:pw@host/db", "a SQLite file or a sqlite: URL, got the URL"),
     ("DATABASE_URL", "mysql://host/db", "SQLite"),
     ("DATABASE_URL", "sqlite::memory:", "SQLite"),
     ("DATABASE_URL", "/no/such/directory/quota.db", ""),
     ("SQLITE_PATH", "sqlite:", "SQLite"),
-    ("REDIS_URL", "redis://127.0.0.1", "not built yet"),
     ("DAILY_REQ_LIMIT", "many", "from 0 (unlimited) to 1000000000"),
     ("DAILY_REQ_LIMIT", "-1", "from 0 (unlimited) to 1000000000"),
     ("DAILY_REQ_LIMIT", "1000000001", "from 0 (unlimited) to 1000000000"),
@@ -159,6 +171,98 @@ fn a_broken_dot_env_is_refused_without_showing_it() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr.starts_with(".env: "), "{stderr}");
     assert!(!stderr.contains("s3cr3t"), "{stderr}");
+}
+
+#[test]
+fn a_dot_env_that_cannot_be_read_is_told_from_a_malformed_one() {
+    let command = GatewayCommand::new();
+    std::fs::create_dir(command.dir().join(".env")).unwrap();
+    let output = command.output();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr.starts_with(".env: cannot be read: "), "{stderr}");
+}
+
+#[test]
+fn a_name_in_dot_env_that_is_almost_a_settings_is_refused_with_the_setting() {
+    for (line, setting) in [
+        ("ADMIN_TOKENS=s3cr3t-s3cr3t-s3cr3t", "ADMIN_TOKEN"),
+        ("DEEPSEEK_APIKEY=s3cr3t", "DEEPSEEK_API_KEY"),
+        ("quota_timezone=UTC", "QUOTA_TIMEZONE"),
+    ] {
+        let command = GatewayCommand::new();
+        let lines = format!("COMPOSE_PROJECT_NAME=keys\nOPENAI_API_KEY=sk\n{line}\n");
+        std::fs::write(command.dir().join(".env"), lines).unwrap();
+        let output = command.output();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let name = line.split('=').next().unwrap();
+        let expected = format!(".env: {name} is no setting; did you mean {setting}?\n");
+        assert_eq!((output.status.code(), stderr), (Some(2), expected));
+    }
+}
+
+#[test]
+fn names_of_other_programs_in_dot_env_are_left_alone() {
+    let command = GatewayCommand::new().arg("--demo");
+    let lines = "COMPOSE_PROJECT_NAME=keys\nOPENAI_API_KEY=sk\nREDIS_URL=redis://x\nPATH_TO=1\n";
+    std::fs::write(command.dir().join(".env"), lines).unwrap();
+    command.start();
+}
+
+#[test]
+#[ignore = "needs root, to hide the machine's database of time zones"]
+fn time_zones_are_known_on_a_machine_without_a_database_of_them() {
+    let hide =
+        "mkdir -p /usr/share/zoneinfo && mount -t tmpfs none /usr/share/zoneinfo && exec \"$@\"";
+    GatewayCommand::new()
+        .arg("--demo")
+        .env("QUOTA_TIMEZONE", "America/Argentina/Buenos_Aires")
+        .under(&["unshare", "--mount", "sh", "-c", hide, "sh"])
+        .start();
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach_without_tls_is_pointed_out() {
+    let warning = "no TLS";
+    let command = || GatewayCommand::new().arg("--demo").env("HOST", "0.0.0.0");
+    let exposed = command().start();
+    assert!(settled(&exposed, "TRUSTED_PROXIES").await.contains(warning));
+    let page = format!("http://127.0.0.1:{}/admin", exposed.address().port());
+    assert!(exposed.printed().contains(&page), "{}", exposed.printed());
+    let behind = command().env("TRUSTED_PROXIES", "127.0.0.1").start();
+    assert!(!settled(&behind, "time zone").await.contains(warning));
+    let local = GatewayCommand::new().arg("--demo").start();
+    assert!(!settled(&local, "time zone").await.contains(warning));
+}
+
+#[tokio::test]
+async fn the_defaults_are_those_of_the_contract() {
+    let gateway = GatewayCommand::new().arg("--demo").start();
+    let status = gateway.admin(http::Method::GET, "/admin/status", &json!(null)).await;
+    let shown = |name: &str| {
+        let settings = status["settings"].as_array().unwrap();
+        let setting = settings.iter().find(|setting| setting["name"] == name);
+        setting.unwrap_or_else(|| panic!("{name}: {status}"))["value"].clone()
+    };
+    for (name, value) in [
+        ("MAX_BODY_BYTES", "32MiB"),
+        ("UPSTREAM_CONNECT_TIMEOUT", "5s"),
+        ("UPSTREAM_HEAD_TIMEOUT", "600s"),
+        ("UPSTREAM_IDLE_TIMEOUT", "120s"),
+        ("SHUTDOWN_GRACE", "30s"),
+        ("SHUTDOWN_DELAY", "0s"),
+        ("USAGE_RETENTION_DAYS", "7"),
+    ] {
+        assert_eq!(shown(name), value, "{name}");
+    }
+    let key = gateway.create_key(json!({})).await;
+    let url = gateway.url("/v1/chat/completions");
+    assert_eq!(Client::http1().post_as(&key, &url, &json!({})).await.status, 200);
+    let kept = || async {
+        let kept = gateway.admin(http::Method::GET, "/admin/requests", &json!(null)).await;
+        kept["retention_days"] == 7 && kept["requests"].as_array().is_some_and(|all| all.len() == 1)
+    };
+    common::eventually("the request is kept", kept).await;
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Announcement<'a> {
     /// A token that was made for this run.
     pub(crate) admin_token: Option<&'a str>,
     pub(crate) has_upstream_key: bool,
+    /// Whether clients on other machines reach it with no proxy in between, as far as settings tell.
+    pub(crate) is_exposed: bool,
 }
 
 impl Announcement<'_> {
@@ -35,12 +37,21 @@ impl Announcement<'_> {
 impl fmt::Display for Announcement<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "listening on  http://{}", self.listen)?;
+        writeln!(out, "admin page    {}/admin", self.reachable())?;
         writeln!(out, "upstream      {}", self.upstream)?;
         writeln!(out, "database      {}", self.database)?;
         writeln!(out, "time zone     {}", self.time_zone)?;
         if !self.has_upstream_key {
             let warning = "UPSTREAM_API_KEY is not set: requests go upstream with no credential";
             writeln!(out, "warning       {warning}")?;
+        }
+        if self.is_exposed {
+            let warning =
+                "HOST lets others in, and there is no TLS: keys and tokens travel in clear";
+            writeln!(out, "warning       {warning}")?;
+            let advice =
+                "put a proxy that terminates TLS in front, and its address into TRUSTED_PROXIES";
+            writeln!(out, "              {advice}")?;
         }
         if let Some(token) = self.admin_token {
             writeln!(out, "admin token   {token}")?;

@@ -239,6 +239,7 @@ async fn run(
         time_zone: settings.calendar.time_zone(),
         admin_token: made_token.as_deref(),
         has_upstream_key,
+        is_exposed: !settings.listen.ip().is_loopback() && settings.trusted_proxies.is_empty(),
     }
     .print(stdout);
 

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::BadSetting;
+use super::{BadSetting, env_file};
 
 /// A setting's name, and its value unless it is a secret.
 pub(crate) type ShownSetting = (String, Option<String>);
@@ -77,7 +77,7 @@ pub(super) struct Arguments {
     /// Time limit for connecting to the upstream, such as 5s [default: 5s]
     #[arg(long, env = "UPSTREAM_CONNECT_TIMEOUT", hide_env_values = true, value_name = "TIME")]
     pub(super) upstream_connect_timeout: Option<String>,
-    /// Time limit until the upstream's answer begins [default: 120s]
+    /// Time limit until the upstream's answer begins [default: 600s]
     #[arg(long, env = "UPSTREAM_HEAD_TIMEOUT", hide_env_values = true, value_name = "TIME")]
     pub(super) upstream_head_timeout: Option<String>,
     /// Time limit between two pieces of a body [default: 120s]
@@ -91,9 +91,6 @@ pub(super) struct Arguments {
     pub(super) database_url: Option<String>,
     #[arg(long, global = true, env = "SQLITE_PATH", hide_env_values = true, hide = true)]
     pub(super) sqlite_path: Option<String>,
-    /// Shared day counters in Redis or Valkey (not built yet)
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
-    pub(super) redis_url: Option<String>,
     /// Requests a day of keys issued without daily_limit; 0 is unlimited [default: 200]
     #[arg(
         long,
@@ -119,7 +116,7 @@ pub(super) struct Arguments {
     /// What counting survives exactly: process (kill -9), or power (power loss too) [default: process]
     #[arg(long, env = "DURABILITY", hide_env_values = true, value_name = "LEVEL")]
     pub(super) durability: Option<String>,
-    /// For how many days single requests are kept beside the daily sums; 0 keeps none [default: 0]
+    /// For how many days single requests are kept beside the daily sums, about 250 bytes each; 0 keeps none [default: 7]
     #[arg(long, env = "USAGE_RETENTION_DAYS", hide_env_values = true, value_name = "DAYS")]
     pub(super) usage_retention_days: Option<String>,
     /// What is done when a client leaves amid an answer: abort it, or drain it for its usage [default: abort]
@@ -128,7 +125,7 @@ pub(super) struct Arguments {
     /// Requests of one key that may be under way at once; 0 is any number [default: 0]
     #[arg(long, env = "MAX_IN_FLIGHT_PER_KEY", hide_env_values = true, value_name = "NUMBER")]
     pub(super) max_in_flight_per_key: Option<String>,
-    /// Largest request body, such as 10MiB [default: 10MiB]
+    /// Largest request body, such as 32MiB [default: 32MiB]
     #[arg(long, env = "MAX_BODY_BYTES", hide_env_values = true, value_name = "SIZE")]
     pub(super) max_body_bytes: Option<String>,
     /// How long a client may keep the gateway waiting, to send a body or to read an answer [default: 60s]
@@ -182,20 +179,20 @@ pub(crate) struct Import {
 impl Arguments {
     /// The flags, on top of the environment, on top of `.env`; and all of it as it may be shown.
     pub(super) fn load() -> Result<(Self, Vec<ShownSetting>), BadSetting> {
-        match dotenvy::from_filename_iter(".env") {
-            Ok(lines) => lines.load().map_err(|_| not_env_file())?,
-            Err(error) if error.not_found() => {}
-            Err(_) => return Err(not_env_file()),
-        }
-        for argument in Self::command().get_arguments() {
-            let Some(name) = argument.get_env().and_then(|name| name.to_str()) else {
-                continue;
-            };
-            if let Err(std::env::VarError::NotUnicode(_)) = std::env::var(name) {
-                return Err(BadSetting::new(name, "expected UTF-8 text"));
+        let names = Self::command().get_arguments().filter_map(variable).collect::<Vec<_>>();
+        env_file::load(&names)?;
+        for name in names {
+            if let Err(std::env::VarError::NotUnicode(_)) = std::env::var(&name) {
+                return Err(BadSetting::new(&name, "expected UTF-8 text"));
             }
         }
         let matches = Self::command().get_matches();
+        for argument in Self::command().get_arguments() {
+            let given = matches.try_get_one::<String>(argument.get_id().as_str());
+            if let (Some(name), Ok(Some(text))) = (variable(argument), given) {
+                check_text(&name, text.trim())?;
+            }
+        }
         let given = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         Ok((given, shown(&matches)))
     }
@@ -225,6 +222,22 @@ fn shown(matches: &ArgMatches) -> Vec<ShownSetting> {
         .collect()
 }
 
-fn not_env_file() -> BadSetting {
-    BadSetting::new(".env", "expected lines of the form NAME=value")
+/// The variable that an argument is read from.
+fn variable(argument: &Arg) -> Option<String> {
+    Some(argument.get_env()?.to_str()?.to_owned())
+}
+
+/// Refuses what a shell or an `--env-file` has left in a value. The value is not shown, as it may be a
+/// secret.
+fn check_text(name: &str, text: &str) -> Result<(), BadSetting> {
+    const QUOTES: [(char, char); 4] = [('"', '"'), ('\'', '\''), ('“', '”'), ('‘', '’')];
+    if QUOTES.iter().any(|(open, close)| text.starts_with(*open) && text.ends_with(*close)) {
+        let problem = "the value has quotes around it, which would be part of it; take them off";
+        return Err(BadSetting::new(name, problem));
+    }
+    if text.split_once("${").is_some_and(|(_, rest)| rest.contains('}')) {
+        let problem = "the value holds ${…}, which nothing has expanded; write the value itself";
+        return Err(BadSetting::new(name, problem));
+    }
+    Ok(())
 }

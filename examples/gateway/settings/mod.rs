@@ -2,6 +2,7 @@
 //! one line that names the variable and what it takes.
 
 mod arguments;
+mod env_file;
 mod setting;
 mod values;
 
@@ -151,13 +152,13 @@ impl Settings {
             durability: Setting::new("DURABILITY", &given.durability)
                 .or("process", values::durability)?,
             retention_days: Setting::new("USAGE_RETENTION_DAYS", &given.usage_retention_days)
-                .or("0", values::days)?,
+                .or("7", values::days)?,
             drain: Setting::new("ON_CLIENT_GONE", &given.on_client_gone)
                 .or("abort", values::drain)?,
             max_in_flight: Setting::new("MAX_IN_FLIGHT_PER_KEY", &given.max_in_flight_per_key)
                 .or("0", values::max_in_flight)?,
             max_body_bytes: Setting::new("MAX_BODY_BYTES", &given.max_body_bytes)
-                .or("10MiB", values::size)?,
+                .or("32MiB", values::size)?,
             client_timeout: Setting::new("CLIENT_TIMEOUT", &given.client_timeout)
                 .or("60s", values::timeout)?,
             client_idle_timeout: Setting::new("CLIENT_IDLE_TIMEOUT", &given.client_idle_timeout)
@@ -199,7 +200,7 @@ impl Upstream {
             )
             .or("5s", values::timeout)?,
             head_timeout: Setting::new("UPSTREAM_HEAD_TIMEOUT", &given.upstream_head_timeout)
-                .or("120s", values::timeout)?,
+                .or("600s", values::timeout)?,
             idle_timeout: Setting::new("UPSTREAM_IDLE_TIMEOUT", &given.upstream_idle_timeout)
                 .or("120s", values::timeout)?,
         })
@@ -216,7 +217,6 @@ fn admin_tokens(given: &Arguments) -> Result<Secret<AdminTokens>, BadSetting> {
 }
 
 fn database(given: &Arguments) -> Result<PathBuf, BadSetting> {
-    Setting::new("REDIS_URL", &given.redis_url).secret(values::redis)?;
     let path = Setting::new("DATABASE_URL", &given.database_url)
         .or_else(Setting::new("SQLITE_PATH", &given.sqlite_path))
         .secret(values::database)?;

@@ -128,18 +128,23 @@ fn origin_of(text: &str) -> Option<(String, String)> {
 }
 
 pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {
+    // What clients add to it by themselves.
+    for end in ["/chat/completions", "/completions", "/responses", "/messages", "/models"] {
+        if let Some(base) = text.trim_end_matches('/').strip_suffix(end) {
+            return Err(format!(
+                "expected the part before {end}, as clients add that themselves: {}",
+                if base.contains('@') { "take it off" } else { base }
+            ));
+        }
+    }
     text.parse().map_err(|error| format!("expected an http:// or https:// URL ({error})"))
-}
-
-pub(super) fn redis(_: &str) -> Value<()> {
-    Err("Redis is not built yet: expected to be unset".to_owned())
 }
 
 /// The text is not shown when it is refused, as a URL may hold a password.
 pub(super) fn database(text: &str) -> Value<PathBuf> {
     const EXPECTED: &str = "expected the path of a SQLite file or a sqlite: URL";
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err(format!("PostgreSQL is not built yet; {EXPECTED}"));
+        return Err(format!("{EXPECTED}, got the URL of a PostgreSQL database"));
     }
     let path = match text.strip_prefix("sqlite:") {
         Some(path) => path.strip_prefix("//").unwrap_or(path),
@@ -290,7 +295,7 @@ pub(super) fn size(text: &str) -> Value<usize> {
         .and_then(|(factor, number)| number.checked_mul(factor))
         .and_then(|bytes| usize::try_from(bytes).ok())
         .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| "expected a size above 0 such as 10MiB or 10485760".to_owned())
+        .ok_or_else(|| "expected a size above 0 such as 32MiB or 33554432".to_owned())
 }
 
 /// Splits `10MiB` into 10 and `MiB`.

@@ -85,7 +85,7 @@ fn lock(file: &File, name: &Path, database: &Path) -> Result<(), OpenError> {
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => OpenError::new(format!(
             "{} is in use by another process, and its counters belong to one; \
-             stop that one, or use PostgreSQL to share them",
+             stop that one, or name another file",
             database.display()
         )),
         TryLockError::Error(error) => {

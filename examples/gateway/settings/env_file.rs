@@ -1,0 +1,76 @@
+//! The lines of `.env`.
+
+use super::BadSetting;
+
+const NAME: &str = ".env";
+/// How much alike a name and a setting's are if one is to be taken for the other, from 0 to 1.
+const MIN_LIKENESS: f64 = 0.8;
+
+/// Sets what the environment does not, from `.env` in the working directory if there is one.
+///
+/// A name that is almost that of a setting is refused, as its value would have no effect. Other names
+/// may belong to other programs.
+pub(super) fn load(settings: &[String]) -> Result<(), BadSetting> {
+    let read = || {
+        let lines = dotenvy::from_path_iter(NAME)?;
+        lines.collect::<Result<Vec<(String, String)>, dotenvy::Error>>()
+    };
+    let lines = match read() {
+        Ok(lines) => lines,
+        Err(error) if error.not_found() => return Ok(()),
+        Err(error) => return Err(unreadable(&error)),
+    };
+    for (name, _) in &lines {
+        if let Some(setting) = almost(name, settings) {
+            let problem = format!("{name} is no setting; did you mean {setting}?");
+            return Err(BadSetting::new(NAME, problem));
+        }
+    }
+    dotenvy::from_path(NAME).map_err(|error| unreadable(&error))
+}
+
+/// No text of the file is shown, as secrets stand there.
+fn unreadable(error: &dotenvy::Error) -> BadSetting {
+    match error {
+        dotenvy::Error::Io(error) => BadSetting::new(NAME, format!("cannot be read: {error}")),
+        _ => BadSetting::new(NAME, "expected lines of the form NAME=value"),
+    }
+}
+
+/// The setting that `name` is almost the name of.
+fn almost<'a>(name: &str, settings: &'a [String]) -> Option<&'a String> {
+    if settings.iter().any(|setting| setting == name) {
+        return None;
+    }
+    let name = name.to_ascii_uppercase().replace('-', "_");
+    let likeness = |setting: &&String| strsim::normalized_damerau_levenshtein(&name, setting);
+    let nearest = settings.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(&nearest) >= MIN_LIKENESS).then_some(nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_are_almost_a_settings_are_taken_for_one() {
+        let settings = ["ADMIN_TOKEN", "ADMIN_TOKEN_FILE", "HOST", "PORT", "UPSTREAM_API_KEY"];
+        let settings = settings.map(str::to_owned);
+        let almost = |name| almost(name, &settings).map(String::as_str);
+        for (name, setting) in [
+            ("ADMIN_TOKENS", "ADMIN_TOKEN"),
+            ("ADMIN-TOKEN", "ADMIN_TOKEN"),
+            ("admin_token", "ADMIN_TOKEN"),
+            ("AMDIN_TOKEN", "ADMIN_TOKEN"),
+            ("UPSTREAM_APIKEY", "UPSTREAM_API_KEY"),
+            ("HOSTS", "HOST"),
+        ] {
+            assert_eq!(almost(name), Some(setting), "{name}");
+        }
+        for name in
+            ["ADMIN_TOKEN", "OPENAI_API_KEY", "HOME", "COMPOSE_PROJECT_NAME", "POSTGRES_HOST"]
+        {
+            assert_eq!(almost(name), None, "{name}");
+        }
+    }
+}
