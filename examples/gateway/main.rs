@@ -11,6 +11,7 @@ mod catch_panic;
 mod client_addr;
 mod client_body;
 mod connection;
+mod connector;
 mod cors;
 mod demo;
 mod edge;

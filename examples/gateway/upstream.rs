@@ -11,17 +11,23 @@ use tower_quota::{
     openai::proxy_rules,
     proxy::{
         CachedGet, ClientOptions, CredentialCooldown, RequestBody, Timeouts, UpstreamBase,
-        UpstreamClient, UpstreamCredential, UpstreamProxyService, upstream_client,
+        UpstreamClient, UpstreamCredential, UpstreamProxyService, upstream_client_over,
     },
 };
 
-use crate::{holder_errors::HolderErrors, router::GatewayRequest, settings};
+use crate::{
+    connector::{UpstreamConnector, connector},
+    holder_errors::HolderErrors,
+    router::GatewayRequest,
+    settings,
+};
 
 /// How long nobody asks an upstream that has refused the sponsor's key or balance.
 pub(crate) const CREDENTIAL_COOLDOWN: Duration = Duration::from_secs(5);
 
 /// The proxy over hyper-util's pool, for request bodies of this kind.
-type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>, HolderErrors>;
+type Proxy<B> =
+    UpstreamProxyService<UpstreamClient<RequestBody<B>, UpstreamConnector>, HolderErrors>;
 
 /// Where the upstream is and how it is spoken to.
 pub(crate) struct Upstream<'a> {
@@ -41,7 +47,9 @@ impl Upstream<'_> {
         let options = ClientOptions::default().connect_timeout(self.settings.connect_timeout);
         let timeouts =
             Timeouts::new().head(self.settings.head_timeout).idle(self.settings.idle_timeout);
-        let proxy = UpstreamProxyService::new(upstream_client(options)?, self.base.clone())
+        let connector = connector(&self.settings.authorities, self.settings.proxy.as_ref())?;
+        let client = upstream_client_over(connector, options);
+        let proxy = UpstreamProxyService::new(client, self.base.clone())
             .mount("/v1")
             .rules(proxy_rules())
             .timeouts(timeouts)

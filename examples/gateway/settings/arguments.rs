@@ -74,6 +74,16 @@ pub(super) struct Arguments {
     pub(super) upstream_api_key_file: Option<String>,
     #[arg(long, env = "DEEPSEEK_API_KEY_FILE", hide_env_values = true, hide = true)]
     pub(super) deepseek_api_key_file: Option<String>,
+    /// PEM file with certificates of authorities that are trusted at the upstream beside Mozilla's
+    #[arg(long, env = "UPSTREAM_CA_FILE", hide_env_values = true, value_name = "PATH")]
+    pub(super) upstream_ca_file: Option<String>,
+    /// Proxy to the upstream, such as http://proxy:3128; also HTTPS_PROXY with NO_PROXY [default: none]
+    #[arg(long, env = "UPSTREAM_PROXY", hide_env_values = true, value_name = "URL")]
+    pub(super) upstream_proxy: Option<String>,
+    #[arg(long, env = "HTTPS_PROXY", hide_env_values = true, hide = true)]
+    pub(super) https_proxy: Option<String>,
+    #[arg(long, env = "NO_PROXY", hide_env_values = true, hide = true)]
+    pub(super) no_proxy: Option<String>,
     /// Time limit for connecting to the upstream, such as 5s [default: 5s]
     #[arg(long, env = "UPSTREAM_CONNECT_TIMEOUT", hide_env_values = true, value_name = "TIME")]
     pub(super) upstream_connect_timeout: Option<String>,
@@ -210,7 +220,7 @@ fn shown(matches: &ArgMatches) -> Vec<ShownSetting> {
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
             let default =
                 help.rsplit_once("[default: ").and_then(|(_, text)| text.strip_suffix(']'));
-            let is_secret = ["TOKEN", "API_KEY"].iter().any(|end| name.ends_with(end));
+            let is_secret = ["TOKEN", "API_KEY", "PROXY"].iter().any(|end| name.ends_with(end));
             let given = given.map(|text| text.trim()).filter(|text| !text.is_empty());
             let value = match given {
                 Some(_) if is_secret => Some("••••"),

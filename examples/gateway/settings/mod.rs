@@ -15,7 +15,9 @@ use std::{
 };
 
 use http::{HeaderValue, StatusCode};
+use hyper_util::client::proxy::matcher::Intercept;
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use tower_http::cors::AllowOrigin;
 use tower_quota::{
     admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
@@ -72,6 +74,9 @@ pub(crate) struct Settings {
 pub(crate) struct Upstream {
     pub(crate) base_url: UpstreamBase,
     pub(crate) api_key: Secret<HeaderValue>,
+    /// Trusted beside Mozilla's.
+    pub(crate) authorities: Vec<CertificateDer<'static>>,
+    pub(crate) proxy: Option<Intercept>,
     pub(crate) connect_timeout: Duration,
     pub(crate) head_timeout: Duration,
     pub(crate) idle_timeout: Duration,
@@ -191,9 +196,26 @@ impl Upstream {
             .or_else(Setting::new("DEEPSEEK_API_KEY", &given.deepseek_api_key));
         let key_file = Setting::new("UPSTREAM_API_KEY_FILE", &given.upstream_api_key_file)
             .or_else(Setting::new("DEEPSEEK_API_KEY_FILE", &given.deepseek_api_key_file));
+        let base_url = base_url.secret_or("https://api.deepseek.com/v1", values::base_url)?;
+        let proxy = match (given.demo, &given.upstream_proxy) {
+            (true, _) => None,
+            (false, Some(_)) => Setting::new("UPSTREAM_PROXY", &given.upstream_proxy)
+                .secret(|text| values::proxy(text).map(Some))?
+                .flatten(),
+            (false, None) => {
+                let no_proxy = given.no_proxy.as_deref().unwrap_or_default();
+                Setting::new("HTTPS_PROXY", &given.https_proxy)
+                    .secret(|text| values::https_proxy(text, no_proxy, &base_url))?
+                    .flatten()
+            }
+        };
         Ok(Self {
-            base_url: base_url.secret_or("https://api.deepseek.com/v1", values::base_url)?,
+            base_url,
             api_key: api_key.or_file(key_file, values::upstream_api_key)?,
+            authorities: Setting::new("UPSTREAM_CA_FILE", &given.upstream_ca_file)
+                .secret(values::authorities)?
+                .unwrap_or_default(),
+            proxy,
             connect_timeout: Setting::new(
                 "UPSTREAM_CONNECT_TIMEOUT",
                 &given.upstream_connect_timeout,

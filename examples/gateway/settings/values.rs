@@ -1,6 +1,7 @@
 //! One function for each kind of value: the value, or what was expected.
 
 use std::{
+    fmt, fs,
     net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
@@ -8,7 +9,12 @@ use std::{
 };
 
 use http::{HeaderValue, StatusCode, Uri};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use ipnet::IpNet;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use tokio::sync::Semaphore;
 use tower_http::cors::AllowOrigin;
 use tower_quota::{
@@ -138,6 +144,41 @@ pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {
         }
     }
     text.parse().map_err(|error| format!("expected an http:// or https:// URL ({error})"))
+}
+
+/// The certificates in a PEM file.
+pub(super) fn authorities(path: &str) -> Value<Vec<CertificateDer<'static>>> {
+    let expected = |why: &dyn fmt::Display| {
+        format!("expected a PEM file with certificates of authorities, got {path:?} ({why})")
+    };
+    let text = fs::read(path).map_err(|error| expected(&error))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.map_err(|error| expected(&error))?;
+    let mut roots = RootCertStore::empty();
+    for authority in &found {
+        roots.add(authority.clone()).map_err(|error| expected(&error))?;
+    }
+    if found.is_empty() { Err(expected(&"there is none")) } else { Ok(found) }
+}
+
+/// A proxy for whatever is asked for.
+pub(super) fn proxy(text: &str) -> Value<Intercept> {
+    let uri = Uri::from_static("https://upstream.invalid");
+    let proxy = Matcher::builder().all(text).build().intercept(&uri);
+    proxy.filter(|proxy| proxy.uri().scheme_str() == Some("http")).ok_or_else(|| {
+        "expected a proxy that takes CONNECT, such as http://user:password@proxy:3128".to_owned()
+    })
+}
+
+/// The environment's proxy, if it is for this upstream.
+pub(super) fn https_proxy(
+    text: &str,
+    no_proxy: &str,
+    base: &UpstreamBase,
+) -> Value<Option<Intercept>> {
+    proxy(text)?;
+    let base = base.to_string().parse().map_err(|_| "expected a base URL".to_owned())?;
+    Ok(Matcher::builder().https(text).no(no_proxy).build().intercept(&base))
 }
 
 /// The text is not shown when it is refused, as a URL may hold a password.

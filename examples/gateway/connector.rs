@@ -1,0 +1,101 @@
+//! How the upstream is connected to: directly or through a proxy, and whom TLS trusts.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::{
+        legacy::connect::{HttpConnector, proxy::Tunnel},
+        proxy::matcher::Intercept,
+    },
+    rt::TokioIo,
+};
+use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
+use tokio::net::TcpStream;
+use tower::{BoxError, Service};
+
+/// The connector of a client to the upstream.
+pub(crate) type UpstreamConnector = HttpsConnector<TcpConnector>;
+
+/// Trusts Mozilla's authorities and `authorities`, and goes through `proxy` if there is one.
+pub(crate) fn connector(
+    authorities: &[CertificateDer<'static>],
+    proxy: Option<&Intercept>,
+) -> Result<UpstreamConnector, BoxError> {
+    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(TcpConnector::new(proxy)))
+}
+
+/// Connects directly, or through a tunnel that a proxy opens (`CONNECT`).
+#[derive(Clone)]
+pub(crate) enum TcpConnector {
+    Direct(HttpConnector),
+    Tunnel(Tunnel<HttpConnector>),
+}
+
+impl TcpConnector {
+    fn new(proxy: Option<&Intercept>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let Some(proxy) = proxy else { return Self::Direct(tcp) };
+        let tunnel = Tunnel::new(proxy.uri().clone(), tcp);
+        Self::Tunnel(match proxy.basic_auth() {
+            Some(authorization) => tunnel.with_auth(authorization.clone()),
+            None => tunnel,
+        })
+    }
+}
+
+impl Service<Uri> for TcpConnector {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self {
+            Self::Direct(tcp) => tcp.poll_ready(cx).map_err(Into::into),
+            Self::Tunnel(tunnel) => tunnel.poll_ready(cx).map_err(Into::into),
+        }
+    }
+
+    fn call(&mut self, upstream: Uri) -> Self::Future {
+        match self {
+            Self::Direct(tcp) => {
+                let connecting = tcp.call(upstream);
+                Box::pin(async move { connecting.await.map_err(Into::into) })
+            }
+            Self::Tunnel(tunnel) => {
+                let connecting = tunnel.call(with_port(upstream));
+                Box::pin(async move { connecting.await.map_err(Into::into) })
+            }
+        }
+    }
+}
+
+/// A tunnel leads to port 443 where an address names none, whatever its scheme.
+fn with_port(upstream: Uri) -> Uri {
+    let address = (upstream.scheme_str(), upstream.host(), upstream.port());
+    let (Some("http"), Some(host), None) = address else { return upstream };
+    let authority = format!("{host}:80").parse().ok();
+    let mut parts = upstream.clone().into_parts();
+    parts.authority = authority;
+    Uri::from_parts(parts).unwrap_or(upstream)
+}
