@@ -79,6 +79,7 @@ where
             request
         })
         .map_response(forbid_buffering)
+        .map_response(forbid_sniffing)
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(SetSensitiveRequestHeadersLayer::new(SECRETS))
         .layer(trace)
@@ -87,6 +88,14 @@ where
         .layer(cors)
         .layer(AnthropicErrorsLayer::new())
         .service(CatchPanic::new(service, on_panic))
+}
+
+/// Tells browsers to take a response for what its content type says: the upstream's share an origin
+/// with `/admin`.
+fn forbid_sniffing<B>(mut response: Response<B>) -> Response<B> {
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 /// Tells nginx to pass an event stream on as it comes: it gathers what it proxies unless told not to.

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, header, request::Parts, uri::PathAndQuery};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
 use tower::{BoxError, Service, ServiceExt, service_fn};
@@ -89,9 +89,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             let router = router.clone();
             async move {
                 let route = Route::of(request.uri().path());
-                let mut answer = router.route(request).await;
-                let nosniff = HeaderValue::from_static("nosniff");
-                answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+                let answer = router.route(request).await;
                 router.ops.count(route, answer.status());
                 Ok(answer)
             }
