@@ -21,16 +21,17 @@ fn schemathesis_finds_nothing() {
     // Requests come from many sources (see the hooks), as each has few attempts.
     let gateway = GatewayCommand::new().env("TRUSTED_PROXIES", "127.0.0.1").arg("--demo").start();
     let cases = env::var("SCHEMATHESIS_CASES").map_or(CASES, |cases| cases.parse().unwrap());
-    finds_nothing(&gateway.url(""), cases);
+    finds_nothing(&gateway.url(""), cases, &[]);
 }
 
 #[test]
 #[ignore = "needs schemathesis"]
 fn schemathesis_finds_nothing_over_a_store_in_memory() {
-    finds_nothing(&MemoryGateway::start().url(""), CASES);
+    // It has no copies to give, and schemathesis takes each 5xx for a fault.
+    finds_nothing(&MemoryGateway::start().url(""), CASES, &["--exclude-operation-id", "backUp"]);
 }
 
-fn finds_nothing(base_url: &str, cases: u64) {
+fn finds_nothing(base_url: &str, cases: u64, more: &[&str]) {
     let seed = Random::seeded("schemathesis").below(u32::MAX.into());
     let schemathesis = common::installed("schemathesis/bin/schemathesis");
     let hooks = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/schemathesis_hooks.py");
@@ -46,6 +47,7 @@ fn finds_nothing(base_url: &str, cases: u64) {
         // Wrong and missing tokens are tried nevertheless, by the check `ignored_auth`.
         .args(["--generation-with-security-parameters", "false"])
         .args(["--generation-database", "none"])
+        .args(more)
         .env("SCHEMATHESIS_HOOKS", hooks)
         .current_dir(&dir)
         .output()

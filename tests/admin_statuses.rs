@@ -33,7 +33,7 @@ const fn row(
     Row { id, method, path, body, statuses }
 }
 
-const TABLE: [Row; 15] = [
+const TABLE: [Row; 16] = [
     row("listKeys", "GET", "/keys", "", &[200, 400, 401, 403, 429, 503]),
     row("createKeys", "POST", "/keys", "{}", &[201, 400, 401, 403, 409, 413, 422, 429, 503]),
     row("exportKeys", "GET", "/keys/export", "", &[200, 400, 401, 403, 429]),
@@ -78,6 +78,7 @@ const TABLE: [Row; 15] = [
     row("getAudit", "GET", "/audit", "", &[200, 400, 401, 403, 429, 503]),
     row("getRequests", "GET", "/requests", "", &[200, 400, 401, 403, 429, 503]),
     row("getStatus", "GET", "/status", "", &[200, 400, 401, 403, 429]),
+    row("backUp", "POST", "/backup", "", &[200, 400, 401, 403, 409, 429, 501, 503]),
     row("getDescription", "GET", "/openapi.json", "", &[200, 400, 403]),
 ];
 
@@ -110,7 +111,9 @@ async fn send(
 async fn provoke(row: &Row, status: u16) -> Answer {
     let is_claim = row.id == "claimKey";
     let fails = match status {
+        409 if row.id == "backUp" => Some(StoreErrorKind::Busy),
         409 if !is_claim => Some(StoreErrorKind::Conflict),
+        501 => Some(StoreErrorKind::NotSupported),
         503 => Some(StoreErrorKind::Unavailable),
         _ => None,
     };
@@ -222,6 +225,13 @@ async fn every_described_status_is_answered_as_described() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_store_without_copies_says_so() {
+    let admin = Admin::new();
+    let answer = admin.call("POST", "/admin/backup", "").await;
+    assert_eq!((answer.status().as_u16(), &answer.json()["code"]), (501, &"not_supported".into()));
 }
 
 #[tokio::test]

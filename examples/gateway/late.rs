@@ -14,10 +14,11 @@ use tokio::task::spawn_blocking;
 use tower::{BoxError, Service, service_fn};
 use tower_quota::{
     error::{Rejection, StoreError, StoreErrorKind},
-    store::sqlite::{OpenError, OpenErrorKind, SqliteOptions, SqliteStore},
+    store::sqlite::{OpenErrorKind, SqliteOptions, SqliteStore},
 };
 
 use crate::{
+    backup::cannot_open,
     client_body::ClientBody,
     ops, refusals,
     route::Route,
@@ -47,7 +48,7 @@ impl Opening {
                 tracing::error!(%error, "store not opened: refusing requests until it is");
                 None
             }
-            Err(error) => return Err(bad(error)),
+            Err(error) => return Err(cannot_open(error)),
         };
         Ok(Self { options, opened })
     }
@@ -84,13 +85,9 @@ async fn retry(options: &SqliteOptions) -> Result<SqliteStore, BoxError> {
             Err(error) if error.kind() == OpenErrorKind::Temporary => {
                 tracing::debug!(%error, "store still not opened")
             }
-            Err(error) => return Err(bad(error).into()),
+            Err(error) => return Err(cannot_open(error).into()),
         }
     }
-}
-
-fn bad(error: OpenError) -> BadSetting {
-    BadSetting::new("DATABASE_URL", error)
 }
 
 /// A service that is made once the store is open. Until then requests are refused.

@@ -7,6 +7,7 @@ mod activity;
 mod admin;
 mod announce;
 mod background_writer;
+mod backup;
 mod catch_panic;
 mod client_addr;
 mod client_body;
@@ -72,7 +73,7 @@ use reload::{Hangup, Reload};
 use request_log::Observers;
 use router::Router;
 use server::{Draining, Limits};
-use settings::{BadSetting, Settings, ShownSetting, StreamUsage};
+use settings::{BadSetting, Command, Settings, ShownSetting, StreamUsage};
 use upstream::Upstream;
 
 #[global_allocator]
@@ -101,8 +102,10 @@ fn start(stdout: &BackgroundWriter, stderr: &BackgroundWriter) -> Result<ExitCod
     let settings = Settings::load()?;
     let runtime = runtime(settings.worker_threads)?;
     runtime.block_on(async {
-        match settings.import.clone() {
-            Some(import) => import::run(&settings, &import).await,
+        match settings.command.clone() {
+            Some(Command::Import(import)) => import::run(&settings, &import).await,
+            Some(Command::Backup(command)) => backup::back_up(settings, &command, stderr),
+            Some(Command::Restore(command)) => backup::restore(settings, &command, stderr).await,
             None => run(settings, stdout, stderr).await.map(|()| ExitCode::SUCCESS),
         }
     })

@@ -100,6 +100,16 @@ where
         Call::new(Method::GET, "/status", "getStatus", "How the process is", Shared::status)
             .outlives_store(),
         Call::new(
+            Method::POST,
+            "/backup",
+            "backUp",
+            "Download a copy of the store",
+            Shared::back_up,
+        )
+        .refuses(Refusal::store(&StoreError::new(StoreErrorKind::Busy)))
+        .refuses(Refusal::store(&StoreError::new(StoreErrorKind::NotSupported)))
+        .refuses(Refusal::backup_failed()),
+        Call::new(
             Method::GET,
             "/openapi.json",
             "getDescription",

@@ -28,6 +28,7 @@
 //! | `GET /admin/requests?limit=&before=&key=&failed=&request_id=` | single requests, the latest first |
 //! | `GET /admin/audit?limit=&before=&key=&action=&token_id=&from=&to=` | `entries`, newest first, and `next` |
 //! | `GET /admin/status` | version, day, health and settings |
+//! | `POST /admin/backup` | a copy of the store as an SQLite file, where the store can make one; one at a time |
 //! | `GET /admin/openapi.json` | all this as an OpenAPI 3.1 document; needs no token |
 //! | `GET /admin` | the page |
 //!
@@ -62,6 +63,7 @@ mod answers;
 mod attempts;
 mod audit;
 mod auth;
+mod backup;
 mod call;
 mod calls;
 pub mod claim;

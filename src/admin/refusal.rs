@@ -170,6 +170,12 @@ impl Refusal {
         Self(Box::new(Rejection::method_not_allowed(allow)))
     }
 
+    pub(super) fn backup_failed() -> Self {
+        let message = "No copy of the store could be made; the log says why.";
+        let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "backup_failed");
+        Self::transient(status, "server_error", code, message, Duration::from_secs(5))
+    }
+
     /// What a failing store is answered with.
     pub(super) fn store(error: &StoreError) -> Self {
         Self(Box::new(Rejection::from(error)))

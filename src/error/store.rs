@@ -24,6 +24,10 @@ pub enum StoreErrorKind {
     KeyMisconfigured,
     /// A key with this text or id exists already.
     Conflict,
+    /// The store does this already, and for one caller at a time.
+    Busy,
+    /// The store cannot do this at all.
+    NotSupported,
 }
 
 impl StoreError {
@@ -63,6 +67,19 @@ impl From<&StoreError> for Rejection {
                 "key_exists",
                 "This key exists already.",
             ),
+            StoreErrorKind::Busy => Rejection::transient(
+                StatusCode::CONFLICT,
+                "invalid_request_error",
+                "in_progress",
+                "This is under way already; please try again once it is over.",
+            )
+            .header(header::RETRY_AFTER, HeaderValue::from_static("5")),
+            StoreErrorKind::NotSupported => Rejection::permanent(
+                StatusCode::NOT_IMPLEMENTED,
+                "invalid_request_error",
+                "not_supported",
+                "The quota store cannot do this.",
+            ),
             StoreErrorKind::Unavailable => Rejection::transient(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server_error",
@@ -89,6 +106,8 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unavailable => "store unavailable",
             StoreErrorKind::KeyMisconfigured => "key misconfigured",
             StoreErrorKind::Conflict => "key exists already",
+            StoreErrorKind::Busy => "under way already",
+            StoreErrorKind::NotSupported => "not supported by the store",
         })
     }
 }

@@ -2,10 +2,11 @@ use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use super::{
     Changed, ClaimOffer, Created, Imported, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
-    KeySummary, OnIssued, Once, StoreFuture, UsageReader,
+    KeySummary, OnIssued, Once, StoreBackup, StoreFuture, UsageReader,
 };
 use crate::{
     clock::Day,
+    error::{StoreError, StoreErrorKind},
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
 };
 
@@ -70,6 +71,16 @@ pub trait AdminStore: UsageReader {
     /// restart of the process helps; a store that recovers by itself is alive.
     fn is_alive(&self) -> bool {
         true
+    }
+
+    /// A copy of all that the store holds, as an SQLite file that can be opened by itself: every
+    /// request that was answered and every change that was made before the call is in it.
+    ///
+    /// Stores that have no such copy fail with
+    /// [`NotSupported`](crate::error::StoreErrorKind::NotSupported), as this default does; one that
+    /// makes a copy already may fail with [`Busy`](crate::error::StoreErrorKind::Busy).
+    fn backup(&self) -> StoreFuture<StoreBackup> {
+        StoreFuture::ready(Err(StoreError::new(StoreErrorKind::NotSupported)))
     }
 
     /// Sets the gauges of [`metrics`](crate::metrics) that would cost too much to keep up with
@@ -265,6 +276,10 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
 
     fn is_alive(&self) -> bool {
         (**self).is_alive()
+    }
+
+    fn backup(&self) -> StoreFuture<StoreBackup> {
+        (**self).backup()
     }
 
     #[cfg(feature = "metrics")]

@@ -18,6 +18,7 @@ mod admission;
 #[cfg(feature = "sqlite")]
 mod allowance;
 mod audit;
+mod backup;
 mod claim;
 mod counter;
 mod edit;
@@ -47,6 +48,7 @@ mod usage;
 pub use abandoned::Abandoned;
 pub use admin::{Actor, AdminStore, AuditEntry, AuditQuery, KeyRef, NewKey, Note};
 pub use admission::Admission;
+pub use backup::StoreBackup;
 pub use claim::{Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, OnOpened, Opening};
 pub(crate) use claim::{OFFERED, OPENED, offer_detail, withdraws_claims};
 pub use edit::{Changed, KeyChange, KeyEdit, KeyPatch, Rotation};

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tower_quota::{
     clock::Day,
     error::{StoreError, StoreErrorKind},
@@ -9,8 +10,8 @@ use tower_quota::{
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
         ImportedKey, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note, OnIssued,
-        Once, RequestQuery, RequestRow, StoreFuture, UsageQuery, UsageReader, UsageReport,
-        memory::MemoryStore,
+        Once, RequestQuery, RequestRow, StoreBackup, StoreFuture, UsageQuery, UsageReader,
+        UsageReport, memory::MemoryStore,
     },
 };
 
@@ -104,6 +105,12 @@ impl AdminStore for FailingStore {
 
     fn now(&self) -> SystemTime {
         self.store.now()
+    }
+
+    fn backup(&self) -> StoreFuture<StoreBackup> {
+        let mut read = vec![Bytes::from_static(b"a copy")].into_iter();
+        let next = move || StoreFuture::ready(Ok(read.next().unwrap_or_default()));
+        self.writes(|_| StoreFuture::ready(Ok(StoreBackup::new(6, next))))
     }
 
     fn probe(&self) -> StoreFuture<()> {

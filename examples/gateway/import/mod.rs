@@ -16,7 +16,10 @@ use tower_quota::store::{
     sqlite::{SqliteOptions, SqliteStore},
 };
 
-use crate::settings::{BadSetting, Import, Settings};
+use crate::{
+    backup,
+    settings::{Import, Settings},
+};
 use original::{Original, OriginalKey};
 
 /// Tells of each key what came of it. Fails if one could not be taken over.
@@ -31,8 +34,7 @@ pub(crate) async fn run(settings: &Settings, import: &Import) -> Result<ExitCode
         let options = SqliteOptions::new(&settings.database)
             .calendar(settings.calendar.clone())
             .default_daily_limit(settings.daily_limit);
-        let store =
-            SqliteStore::open(options).map_err(|error| BadSetting::new("DATABASE_URL", error))?;
+        let store = SqliteStore::open(options).map_err(backup::cannot_open)?;
         let imported = take_over(&store, &original, import.dry_run).await?;
         store.close().await?;
         imported

@@ -167,9 +167,39 @@ pub(super) struct Arguments {
     pub(super) demo: bool,
 }
 
-#[derive(Subcommand)]
-pub(super) enum Command {
+#[derive(Subcommand, Clone)]
+pub(crate) enum Command {
     Import(Import),
+    Backup(Backup),
+    Restore(Restore),
+}
+
+/// Write an exact copy of the database of DATABASE_URL into a file, and end
+///
+/// The gateway may run meanwhile: every request that was answered and every change that was made
+/// before is in the copy, which is checked and needs no journal beside it. DATABASE_URL must be named
+/// as it is for the gateway.
+#[derive(Args, Clone)]
+pub(crate) struct Backup {
+    /// The new file
+    pub(crate) file: PathBuf,
+    /// Put the copy in the place of a file that is there already
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+/// Put a backup in the place of the database of DATABASE_URL, and end
+///
+/// Refused while a gateway runs on it. The database that is there, its WAL and its journal are kept
+/// under other names, which are printed.
+#[derive(Args, Clone)]
+pub(crate) struct Restore {
+    /// The backup; it is only read
+    #[arg(required_unless_present = "accept_loss")]
+    pub(crate) file: Option<PathBuf>,
+    /// Go on with what is left of a database whose start is refused, and print what is lost
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) accept_loss: bool,
 }
 
 /// Take over keys and their days from the SQLite file of another trial-key proxy, and end

@@ -25,8 +25,8 @@ use tower_quota::{
 };
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command};
-pub(crate) use arguments::{Import, ShownSetting};
+use arguments::Arguments;
+pub(crate) use arguments::{Backup, Command, Import, Restore, ShownSetting};
 use setting::Setting;
 pub(crate) use setting::{Secret, SecretFile};
 
@@ -65,7 +65,7 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     pub(crate) demo: bool,
     /// What is to be done instead of serving.
-    pub(crate) import: Option<Import>,
+    pub(crate) command: Option<Command>,
     /// All of it, as operators may see it.
     pub(crate) shown: Vec<ShownSetting>,
 }
@@ -182,7 +182,7 @@ impl Settings {
                     .or("text", values::log_format)?,
             },
             demo: given.demo,
-            import: given.command.map(|Command::Import(import)| import),
+            command: given.command,
             shown,
         })
     }

@@ -14,10 +14,14 @@ pub(super) use self::{
 pub(super) const CSV: &str = "text/csv; charset=utf-8";
 
 /// An answer that browsers keep as a file of this name.
-pub(super) fn attachment(name: &str, body: AdminBody) -> Response<AdminBody> {
+pub(super) fn attachment(
+    name: &str,
+    content_type: &'static str,
+    body: AdminBody,
+) -> Response<AdminBody> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CSV));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Ok(name) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
         headers.insert(header::CONTENT_DISPOSITION, name);
     }

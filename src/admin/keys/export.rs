@@ -41,7 +41,7 @@ impl Answers for Exported {
         &[("Content-Disposition", "The file name.")];
 
     fn response(self) -> http::Response<AdminBody> {
-        attachment("keys.csv", ResponseBody::passed(self.0))
+        attachment("keys.csv", CSV, ResponseBody::passed(self.0))
     }
 
     fn content(_: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
@@ -72,7 +72,7 @@ fn pages<S: AdminStore, R: Reject + Send + Sync + 'static>(
         let mut csv = Csv::default();
         page.keys.iter().for_each(|key| write(key, &mut csv));
         let more = page.next.map(|next| More::new(move || pages(shared, Some(next))));
-        Ok((csv.into_text(), more))
+        Ok((csv.into_text().into(), more))
     })
 }
 

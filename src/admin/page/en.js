@@ -98,7 +98,7 @@ addTexts({
     actions: {
       "key.create": "Key created", "key.update": "Key changed", "key.rotate": "Key rotated", "key.reset_usage": "Count reset",
       "key.delete": "Key deleted", "key.claim.offer": "Claim link made", "key.claim.open": "Claim link opened", "key.import": "Key imported",
-      "admin.refused": "Attempt refused", "admin.read": "Looked at",
+      "admin.refused": "Attempt refused", "admin.read": "Looked at", "store.backup": "Copy downloaded",
     },
     fields: {
       label: "label", daily_limit: "requests a day", expires_at: "expiry", disabled: "disabled", key: "key", used: "used today",

@@ -98,7 +98,7 @@ addTexts({
     actions: {
       "key.create": "创建密钥", "key.update": "修改密钥", "key.rotate": "更换密钥", "key.reset_usage": "重置用量",
       "key.delete": "删除密钥", "key.claim.offer": "生成领取链接", "key.claim.open": "领取链接被打开", "key.import": "导入密钥",
-      "admin.refused": "拒绝访问", "admin.read": "查看",
+      "admin.refused": "拒绝访问", "admin.read": "查看", "store.backup": "下载备份",
     },
     fields: {
       label: "标签", daily_limit: "请求限制（次/日）", expires_at: "有效期", disabled: "停用", key: "密钥", used: "今日已用",

@@ -141,5 +141,5 @@ fn csv_answer(wanted: &Wanted, body: AdminBody) -> Response<AdminBody> {
         Some(day) => format!("usage-{day}.csv"),
         None => format!("usage-{}-{}.csv", wanted.from, wanted.to),
     };
-    attachment(&name, body)
+    attachment(&name, CSV, body)
 }

@@ -27,6 +27,6 @@ pub(super) fn pages(
         }
         let more = last.filter(|_| report.has_more);
         let more = more.map(|last| More::new(move || pages(fetch, Some(last), one_day)));
-        Ok((csv.into_text(), more))
+        Ok((csv.into_text().into(), more))
     })
 }

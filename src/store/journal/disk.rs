@@ -57,6 +57,12 @@ pub(crate) fn is_in_place(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Makes the names of new files in it survive a loss of power.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    // Other systems cannot open a directory, and keep names safe by themselves.
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
 /// A segment that has grown beyond this is followed by another one.
 pub(crate) const SEGMENT_LENGTH: u64 = 16 << 20;
 
@@ -77,18 +83,13 @@ impl FileDisk {
         Self { directory, prefix: format!("{name}.journal.") }
     }
 
-    fn path(&self, number: u64) -> PathBuf {
+    /// The file of the segment with this number.
+    pub(crate) fn path(&self, number: u64) -> PathBuf {
         self.named(&number.to_string())
     }
 
     fn named(&self, suffix: &str) -> PathBuf {
         self.directory.join(format!("{}{suffix}", self.prefix))
-    }
-
-    /// Makes the names of new files survive a loss of power.
-    fn sync_directory(&self) -> io::Result<()> {
-        // Other systems cannot open a directory, and keep names safe by themselves.
-        if cfg!(unix) { File::open(&self.directory)?.sync_all() } else { Ok(()) }
     }
 }
 
@@ -123,7 +124,7 @@ impl Disk for FileDisk {
         segment.write_at(begin, 0)?;
         segment.file.sync_all()?;
         fs::rename(new, &segment.path)?;
-        self.sync_directory()?;
+        sync_directory(&self.directory)?;
         Ok(Arc::new(segment))
     }
 

@@ -28,10 +28,10 @@ mod v1;
 mod wire;
 
 pub(crate) use self::{
-    disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place},
+    disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place, sync_directory},
     log::Journal,
     record::{CountChange, Record},
-    segment::{DatabaseId, Position, Replay, ReplayFrom, replay},
+    segment::{DatabaseId, Flaw, Position, Replay, ReplayFrom, ReplayRange, replay},
     sync::Syncer,
     unfolded::{Delta, Figures, Unfolded},
     usage_entry::UsageEntry,

@@ -212,17 +212,38 @@ pub(crate) struct Replay {
     pub(crate) torn: Vec<(Position, u64)>,
     /// The highest number of a commit.
     pub(crate) commit: u64,
+    /// Where the last good record ends.
+    pub(crate) end: Option<Position>,
 }
 
-/// Hands on the records behind `from`, in the order of their writing, each segment up to its first flaw.
+/// Which records are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplayRange {
+    pub(crate) from: ReplayFrom,
+    /// Where the last of them ends, if it is not the last that there is.
+    pub(crate) until: Option<Position>,
+}
+
+impl ReplayRange {
+    /// The offset in this segment before which records are read.
+    fn end_in(&self, segment: u64) -> u64 {
+        match self.until {
+            Some(until) if until.segment == segment => until.offset,
+            Some(until) if until.segment < segment => 0,
+            _ => u64::MAX,
+        }
+    }
+}
+
+/// Hands on the records of the range, in the order of their writing, each segment up to its first flaw.
 pub(crate) fn replay(
     disk: &dyn Disk,
-    from: ReplayFrom,
+    range: ReplayRange,
     database: DatabaseId,
     mut each: impl FnMut(Record<'_>),
 ) -> io::Result<Replay> {
     let mut found = Replay::default();
-    let (from, first) = match from {
+    let (from, first) = match range.from {
         ReplayFrom::Begin => (None, 0),
         ReplayFrom::Position(position) => (Some(position), position.segment),
         ReplayFrom::After(segment) => (None, segment + 1),
@@ -230,7 +251,8 @@ pub(crate) fn replay(
     let mut next = from.map(|from| from.segment);
     let mut next_must_exist = from.is_some();
     let mut numbers = disk.segments()?;
-    numbers.retain(|number| *number >= first);
+    let last = range.until.map_or(u64::MAX, |until| until.segment.max(next.unwrap_or(0)));
+    numbers.retain(|number| (first..=last).contains(number));
     numbers.sort_unstable();
     for number in numbers {
         let absent = next.map_or(0..0, |next| next..number);
@@ -242,7 +264,7 @@ pub(crate) fn replay(
             false
         } else {
             let id = SegmentId { database, number };
-            replay_segment(id, &bytes, from, &mut found, &mut each)
+            replay_segment(id, &bytes, (from, range.end_in(number)), &mut found, &mut each)
         };
         next = Some(number + 1);
     }
@@ -256,7 +278,7 @@ pub(crate) fn replay(
 fn replay_segment(
     id: SegmentId,
     bytes: &[u8],
-    from: Option<u64>,
+    (from, until): (Option<u64>, u64),
     found: &mut Replay,
     each: &mut dyn FnMut(Record<'_>),
 ) -> bool {
@@ -284,10 +306,16 @@ fn replay_segment(
         Record::Rotated => is_rotated = true,
         record => each(record),
     };
-    while let Some(next) = id.read_record(bytes, at, &mut take) {
+    while (at as u64) < until
+        && let Some(next) = id.read_record(bytes, at, &mut take)
+    {
         at = next;
     }
     let offset = at as u64;
+    if offset >= until {
+        return false;
+    }
+    found.end = Some(Position { segment, offset });
     match id.tail(bytes, at) {
         Tail::End => {}
         Tail::Torn { bytes } => found.torn.push((Position { segment, offset }, bytes)),
@@ -332,6 +360,7 @@ fn replay_v1(
     let records = bytes.get(offset as usize..).unwrap_or_default();
     let (read, is_torn) = v1::read_records(records, segment, each);
     let (offset, bytes) = (offset + read as u64, (records.len() - read) as u64);
+    found.end = Some(Position { segment, offset });
     if !is_torn {
         found.flaws.push(Flaw::Damaged { segment, offset, bytes });
     } else if bytes > 0 {
@@ -362,7 +391,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> (usize, Replay) {
         let (mut found, mut records) = (Replay::default(), 0);
-        replay_segment(ID, bytes, None, &mut found, &mut |_| records += 1);
+        replay_segment(ID, bytes, (None, u64::MAX), &mut found, &mut |_| records += 1);
         (records, found)
     }
 
@@ -403,6 +432,24 @@ mod tests {
             assert!(found.torn.iter().all(|(_, torn)| *torn <= (cut - offsets[1]) as u64));
             assert!(cut == offsets[1] || !found.torn.is_empty(), "{cut}");
         }
+    }
+
+    #[test]
+    fn what_is_written_behind_the_range_is_neither_read_nor_judged() {
+        let id = KeyId::from("alice");
+        let [count, ..] = full(&id);
+        let (mut bytes, offsets) = segment(&[count.clone(), count.clone(), count]);
+        // Damage in the third one.
+        bytes[offsets[2] + 20] ^= 1;
+        for (until, records, flaws) in [(offsets[1], 1, 0), (offsets[2], 2, 0), (offsets[3], 2, 1)]
+        {
+            let (mut found, mut read) = (Replay::default(), 0);
+            let range = (None, until as u64);
+            replay_segment(ID, &bytes, range, &mut found, &mut |_| read += 1);
+            assert_eq!((read, found.flaws.len()), (records, flaws), "until {until}: {found:?}");
+        }
+        let (_, found) = read(&bytes);
+        assert_eq!(found.end, Some(Position { segment: 3, offset: offsets[2] as u64 }));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     store::{
         Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
         ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note,
-        OnIssued, Once, StoreFuture, withdraws_claims,
+        OnIssued, Once, StoreBackup, StoreFuture, withdraws_claims,
     },
 };
 
@@ -120,6 +120,11 @@ impl AdminStore for SqliteStore {
             return StoreFuture::ready(Ok(()));
         }
         core.queue.call(jobs::probe, |()| ())
+    }
+
+    fn backup(&self) -> StoreFuture<StoreBackup> {
+        let store = self.clone();
+        StoreFuture::pending(async move { store.copy().await })
     }
 
     #[cfg(feature = "metrics")]

@@ -10,7 +10,11 @@ use std::{
 use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::{OpenError, SqliteOptions, options::is_full, schema};
+use super::{
+    OpenError, SqliteOptions,
+    options::is_full,
+    schema::{self, MigrateError},
+};
 use crate::store::journal::is_in_place;
 
 /// How long a write waits for another process's write lock.
@@ -140,16 +144,24 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
     let connection = Connection::open_with_flags(&options.path, flags).map_err(failed)?;
     keep_wal(&connection, true).map_err(failed)?;
     configure_writer(&connection).map_err(failed)?;
-    schema::migrate(&connection).map_err(|error| match error {
-        schema::MigrateError::Foreign => OpenError::new(format!(
+    schema::migrate(&connection).map_err(|error| cannot_migrate(&options.path, error))?;
+    Ok(connection)
+}
+
+/// What is wrong with the tables of this file.
+pub(super) fn cannot_migrate(path: &Path, error: MigrateError) -> OpenError {
+    let shown = path.display();
+    match error {
+        MigrateError::Foreign => OpenError::new(format!(
             "{shown} has tables of another program; name a new file, and import keys from this one"
         )),
-        schema::MigrateError::Newer(version) => OpenError::new(format!(
+        MigrateError::Newer(version) => OpenError::new(format!(
             "{shown} was written by a newer version (schema {version}); update this program"
         )),
-        schema::MigrateError::Sqlite(error) => failed(error),
-    })?;
-    Ok(connection)
+        MigrateError::Sqlite(error) => {
+            OpenError::because(format!("{shown} cannot be opened"), error)
+        }
+    }
 }
 
 /// Whether the connection's end leaves the WAL as it is: a refused start changes no file.

@@ -216,6 +216,15 @@ pub(super) fn read_identity(connection: &Connection) -> rusqlite::Result<(Databa
     })
 }
 
+/// Makes another database of it, which no journal belongs to yet.
+pub(super) fn begin_anew(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "DELETE FROM journal;
+         DELETE FROM boot;
+         UPDATE identity SET name = randomblob(16), commits = 0",
+    )
+}
+
 /// Numbers the commit of the present transaction.
 pub(super) fn write_commit(connection: &Connection, number: u64) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE identity SET commits = ?1")?.execute([number]).map(drop)

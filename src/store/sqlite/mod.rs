@@ -16,6 +16,7 @@
 mod admin;
 mod adopt;
 mod audit;
+mod backup;
 mod block;
 mod cached_key;
 mod changes;
@@ -55,6 +56,7 @@ use deadpool_sqlite::Pool;
 use rusqlite::Connection;
 use tokio::{sync::Semaphore, time::timeout};
 
+pub use self::backup::{BackupError, BackupErrorKind, IfExists, Restored, backup, restore};
 pub use self::options::{Durability, OpenError, OpenErrorKind, SqliteOptions};
 use self::{
     core::Core, file::FileLock, reading::read, start::Begun, wal::Wal, watchdog::Watchdog,
@@ -105,6 +107,10 @@ struct Inner {
     syncer: Syncer,
     watchdog: Watchdog,
     losses: Vec<String>,
+    /// How it was opened, for copies of it.
+    options: SqliteOptions,
+    /// For the one copy that may be under way.
+    copying: Arc<Semaphore>,
     #[cfg(feature = "metrics")]
     next_count: meter::NextCount,
 }
@@ -124,6 +130,7 @@ impl SqliteStore {
     fn try_open(mut options: SqliteOptions) -> Result<Self, OpenError> {
         options.path = file::create(&options.path)?;
         let lock = FileLock::take(&options.path)?;
+        backup::remove_unfinished(&options.path);
         let connection = file::open_writer(&options)?;
         let pool = file::open_readers(&options)?;
         let of_keys = file::open_readers(&options)?;
@@ -149,6 +156,8 @@ impl SqliteStore {
             syncer,
             watchdog,
             losses,
+            options,
+            copying: Arc::new(Semaphore::new(1)),
             #[cfg(feature = "metrics")]
             next_count: meter::NextCount::new(),
         };

@@ -14,15 +14,14 @@ use crate::error::StoreError;
 
 /// So many steps of SQLite's machine lie between two looks at whether anybody still waits: some tens
 /// of microseconds.
-const STEPS: c_int = 10_000;
+pub(super) const STEPS: c_int = 10_000;
 
 /// Reads, and gives up when the future is dropped: the reader is needed by others.
 pub(super) async fn read<T: Send + 'static>(
     reader: &deadpool_sqlite::Connection,
     query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let waits = Waits(Arc::new(AtomicBool::new(true)));
-    let still = waits.0.clone();
+    let (_waits, still) = Waits::new();
     let left = || StoreError::unavailable("nobody waits for it");
     let answer = reader.interact(move |connection| {
         if !still.load(Ordering::Relaxed) {
@@ -38,7 +37,15 @@ pub(super) async fn read<T: Send + 'static>(
 }
 
 /// Tells the reader's thread when nobody waits any more.
-struct Waits(Arc<AtomicBool>);
+pub(super) struct Waits(Arc<AtomicBool>);
+
+impl Waits {
+    /// The waiting side, and the flag that is set as long as it is there.
+    pub(super) fn new() -> (Self, Arc<AtomicBool>) {
+        let flag = Arc::new(AtomicBool::new(true));
+        (Self(flag.clone()), flag)
+    }
+}
 
 impl Drop for Waits {
     fn drop(&mut self) {

@@ -66,9 +66,31 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
     migrated
 }
 
-fn migrate_in_transaction(connection: &Connection) -> Result<(), MigrateError> {
+/// Whether the file has all steps behind it; a failure if it is not one of ours, or a newer one.
+pub(super) fn is_current(connection: &Connection) -> Result<bool, MigrateError> {
+    let version = version(connection)?;
+    // Tables that the first step has made.
+    let ours: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table'
+             AND name IN ('api_keys', 'daily_usage', 'usage_totals', 'audit_log', 'probe')",
+        [],
+        |row| row.get(0),
+    )?;
+    match version {
+        0 => Err(MigrateError::Foreign),
+        _ if ours < 5 => Err(MigrateError::Foreign),
+        version if version > STEPS.len() => Err(MigrateError::Newer(version)),
+        version => Ok(version == STEPS.len()),
+    }
+}
+
+fn version(connection: &Connection) -> Result<usize, MigrateError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let version = usize::try_from(version).map_err(|_| MigrateError::Foreign)?;
+    usize::try_from(version).map_err(|_| MigrateError::Foreign)
+}
+
+fn migrate_in_transaction(connection: &Connection) -> Result<(), MigrateError> {
+    let version = version(connection)?;
     let tables: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
         [],

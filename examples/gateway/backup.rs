@@ -1,0 +1,101 @@
+//! `gateway backup` and `gateway restore`: copies of the database, and what is done when one is needed.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use tower::BoxError;
+use tower_quota::store::sqlite::{
+    self, BackupError, BackupErrorKind, IfExists, OpenError, OpenErrorKind, SqliteOptions,
+    SqliteStore,
+};
+
+use crate::{
+    background_writer::BackgroundWriter,
+    logging,
+    settings::{Backup, BadSetting, Restore, Settings},
+};
+
+/// Writes a copy of the database.
+pub(crate) fn back_up(
+    settings: Settings,
+    command: &Backup,
+    stderr: &BackgroundWriter,
+) -> Result<ExitCode, BoxError> {
+    let Settings { database, daily_limit, log, .. } = settings;
+    logging::start(log, stderr.clone());
+    let options = SqliteOptions::new(&database).default_daily_limit(daily_limit);
+    let if_exists = if command.replace { IfExists::Replace } else { IfExists::Refuse };
+    let file = &command.file;
+    sqlite::backup(&options, file, if_exists).map_err(failed)?;
+    let length = file.metadata()?.len();
+    print(&format!("{} → {}: {length} bytes, checked\n", database.display(), file.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts a copy in the database's place, or goes on with what is left of the database.
+pub(crate) async fn restore(
+    settings: Settings,
+    command: &Restore,
+    stderr: &BackgroundWriter,
+) -> Result<ExitCode, BoxError> {
+    let Settings { database, calendar, daily_limit, log, .. } = settings;
+    logging::start(log, stderr.clone());
+    let options = SqliteOptions::new(&database).calendar(calendar).default_daily_limit(daily_limit);
+    let report = match &command.file {
+        Some(file) => {
+            let restored = sqlite::restore(&options, file).map_err(failed)?;
+            let mut report = format!("{} → {}\n", file.display(), database.display());
+            if restored.lacks_journal {
+                report += "note: this was a plain copy of a database, no backup; what its journal \
+                           held is not in it\n";
+            }
+            for kept in &restored.kept {
+                report += &format!("kept: {}\n", kept.display());
+            }
+            report
+        }
+        None => {
+            database.metadata().map_err(|error| {
+                let problem = format!("{} cannot be read: {error}", database.display());
+                BadSetting::new("DATABASE_URL", problem)
+            })?;
+            let store = SqliteStore::open(options.accept_loss(true)).map_err(cannot_open)?;
+            store.close().await?;
+            let losses = store.losses().iter().map(|loss| format!("lost: {loss}\n"));
+            let report: String = losses.collect();
+            if report.is_empty() { "nothing is lost\n".to_owned() } else { report }
+        }
+    };
+    print(&report);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Why the database cannot be opened, and what can be done.
+pub(crate) fn cannot_open(error: OpenError) -> BadSetting {
+    match error.kind() {
+        OpenErrorKind::Loss => BadSetting::new("DATABASE_URL", with_way_out(&error.to_string())),
+        _ => BadSetting::new("DATABASE_URL", error),
+    }
+}
+
+fn failed(error: BackupError) -> BoxError {
+    match error.kind() {
+        BackupErrorKind::Exists => format!("{error}; --replace replaces it").into(),
+        BackupErrorKind::Loss => with_way_out(&error.to_string()).into(),
+        _ => error.into(),
+    }
+}
+
+fn with_way_out(loss: &str) -> String {
+    format!(
+        "{loss}; put the right file back, or a backup by `gateway restore FILE`, or go on with what \
+         is left by `gateway restore --accept-loss`"
+    )
+}
+
+/// The work is done, whether or not anybody reads of it.
+fn print(report: &str) {
+    let _ = io::stdout().write_all(report.as_bytes());
+}
