@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     common::{Client, Gateway, Random},
-    files::{copy, files_of},
+    files::copy,
     load::Load,
     scene::{Key, Log, Outcome, Scene, TIME_LIMIT, command},
 };
@@ -173,12 +173,10 @@ async fn under_load(harm: Damage) {
     let database = dir.path().join("quota.db");
     // A copy is put in the place of all that belongs to the damaged file. What was counted since the
     // copy was made goes with it.
-    for file in files_of(&database) {
-        fs::remove_file(file).unwrap();
-    }
-    let _ = fs::remove_file(dir.path().join("quota.db-shm"));
-    fs::copy(&backup, &database).unwrap();
-    let gateway = command(&upstream, &database).start();
+    let command = command(&upstream, &database);
+    let restored = command.clone().arg("restore").arg(backup.to_str().unwrap()).output();
+    assert!(restored.status.success(), "{restored:?}");
+    let gateway = command.start();
     for key in &cold {
         assert_eq!(ask(&log, &gateway, key).await, Outcome::Answered);
     }
