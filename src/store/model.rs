@@ -18,7 +18,7 @@ use loom::{
 use super::{
     QuotaSubject, Refund,
     counter::{Count, DayCounter, Origin},
-    journal::{CountChange, DatabaseId, Disk, Journal, Lsn, Record, Segment, Unfolded},
+    journal::{Commit, CountChange, DatabaseId, Disk, Journal, Lsn, Record, Segment, Unfolded},
 };
 use crate::{clock::Calendar, key::DailyLimit};
 
@@ -139,7 +139,10 @@ impl Wake for Woken {
 }
 
 fn journal(fails: bool) -> Arc<Journal> {
-    Arc::new(Journal::begin(Box::new(TestDisk { fails }), 1, DatabaseId::default(), 0).unwrap())
+    Arc::new(
+        Journal::begin(Box::new(TestDisk { fails }), 1, DatabaseId::default(), Commit::default())
+            .unwrap(),
+    )
 }
 
 fn append(journal: &Journal) -> Lsn {

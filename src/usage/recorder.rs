@@ -143,6 +143,10 @@ impl<U: UsageSink> Recording<U> {
         if let Some(id) = key_id(&head.extensions) {
             event.key_id = Some(id);
         }
+        // The client knows the request by what its response says.
+        if let Some(id) = request_id(&head.headers) {
+            event.request_id = Some(id);
+        }
     }
 
     fn has_left(&self) -> bool {

@@ -236,3 +236,96 @@ async fn a_journal_that_is_older_than_its_database_is_a_refused_start() {
     let printed = remains.refusal(remains.dir.path()).await;
     assert!(printed.contains("does not hold what the database has read of it"), "{printed}");
 }
+
+/// An older copy of the database comes to lie beside the WAL and the journal of today.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_database_under_a_newer_wal_is_a_refused_start() {
+    let mut remains = Remains::new().await;
+    let mut gateway = remains.start(remains.dir.path()).await.unwrap();
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    let older = fs::read(database(remains.dir.path())).unwrap();
+    let mut gateway = remains.start(remains.dir.path()).await.unwrap();
+    // Soon after a start the WAL is emptied, and what was in it is in the file alone.
+    for round in 0.. {
+        remains.label = format!("later {round}");
+        relabel(&gateway, &remains.key, &remains.label).await;
+        if fs::read(database(remains.dir.path())).unwrap() != older {
+            break;
+        }
+    }
+    remains.label = "last".to_owned();
+    relabel(&gateway, &remains.key, &remains.label).await;
+    gateway.kill9();
+    let newer = fs::read(database(remains.dir.path())).unwrap();
+    fs::write(database(remains.dir.path()), older).unwrap();
+    for _ in 0..2 {
+        let printed = remains.refusal(remains.dir.path()).await;
+        assert!(printed.contains("is older than its WAL"), "{printed}");
+    }
+    fs::write(database(remains.dir.path()), newer).unwrap();
+    remains.start(remains.dir.path()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_wal_over_a_newer_database_is_a_refused_start() {
+    let remains = Remains::new().await;
+    let dir = remains.copied();
+    let older = [wal(dir.path()), live_segment(&database(dir.path()))];
+    let older = older.map(|file| (fs::read(&file).unwrap(), file));
+    let segment = older[1].1.clone();
+    let mut gateway = remains.start(dir.path()).await.unwrap();
+    relabel(&gateway, &remains.key, "later").await;
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    assert_ne!(live_segment(&database(dir.path())), segment);
+    fs::remove_file(live_segment(&database(dir.path()))).unwrap();
+    for (bytes, file) in older {
+        fs::write(file, bytes).unwrap();
+    }
+    let printed = command(&remains.upstream, &database(dir.path())).try_start().err();
+    assert!(printed.unwrap().contains("quota.db-wal is older than its database"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_start_changes_no_file() {
+    let remains = Remains::new().await;
+    let in_copy = |harm: fn(&Path)| {
+        let (remains, dir) = (&remains, remains.copied());
+        async move {
+            let before = |dir: &Path| {
+                let files = [database(dir), wal(dir), live_segment(&database(dir))];
+                files.map(|file| fs::read(file).ok())
+            };
+            let whole = before(dir.path());
+            harm(dir.path());
+            remains.refusal(dir.path()).await;
+            copy(remains.dir.path(), &dir.path().join("whole"));
+            let harmed = tempfile::tempdir().unwrap();
+            copy(remains.dir.path(), harmed.path());
+            harm(harmed.path());
+            let left = [database(dir.path()), wal(dir.path())].map(|file| fs::read(file).ok());
+            let expected = [database(harmed.path()), wal(harmed.path())];
+            assert!(left == expected.map(|file| fs::read(file).ok()), "a file was changed");
+            // What was harmed is put back: nothing is missing.
+            let files = [database(dir.path()), wal(dir.path())];
+            for (file, bytes) in files.iter().zip(&whole) {
+                fs::write(file, bytes.as_ref().unwrap()).unwrap();
+            }
+            let journal = live_segment(&database(remains.dir.path()));
+            let name = journal.file_name().unwrap().to_owned();
+            fs::copy(journal, dir.path().join(name)).unwrap();
+            remains.start(dir.path()).await.unwrap();
+        }
+    };
+    in_copy(|dir| fs::remove_file(database(dir)).unwrap()).await;
+    in_copy(|dir| fs::write(database(dir), "").unwrap()).await;
+    in_copy(|dir| fs::remove_file(live_segment(&database(dir))).unwrap()).await;
+    in_copy(|dir| {
+        let mut bytes = fs::read(wal(dir)).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(wal(dir), bytes).unwrap();
+    })
+    .await;
+}

@@ -107,6 +107,20 @@ async fn a_wal_that_sqlite_itself_has_emptied_is_no_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_was_cut_goes_on_in_a_new_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::start(dir.path().join("quota.db")).await;
+    let load = Load::start(&scene);
+    load.serve(20).await;
+    let cut = live_segment(scene.database());
+    File::options().write(true).open(&cut).unwrap().set_len(300).unwrap();
+    eventually("a new segment", || async { live_segment(scene.database()) != cut }).await;
+    load.until_served(Instant::now()).await;
+    load.finish(None).await;
+    scene.check_after_kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_file_in_the_place_of_the_database_ends_service() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path().join("quota.db")).await;

@@ -32,7 +32,7 @@ async fn an_idle_http2_connection_is_closed() {
 async fn a_refusal_reaches_a_client_that_sends_first_and_reads_then() {
     let scene = Scene::start().await;
     let good = format!("Bearer {}", scene.key);
-    for (authorization, length, status) in [("Bearer no", 5 << 20, "401"), (&good, 11 << 20, "413")]
+    for (authorization, length, status) in [("Bearer no", 5 << 20, "401"), (&good, 33 << 20, "413")]
     {
         for framing in
             [format!("Content-Length: {length}"), "Transfer-Encoding: chunked".to_owned()]

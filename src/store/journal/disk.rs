@@ -34,6 +34,11 @@ pub(crate) trait Segment: Send + Sync {
     /// All that was written before survives a loss of power.
     fn sync(&self) -> io::Result<()>;
 
+    /// Whether it is as long as it was when it was created, or longer.
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     /// Whether it is still found under its name.
     fn is_in_place(&self) -> bool {
         true
@@ -154,6 +159,10 @@ impl Segment for FileSegment {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() >= SEGMENT_LENGTH)
     }
 
     fn is_in_place(&self) -> bool {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    DatabaseId, Disk, Lsn, Position, Record, Segment, Unfolded,
+    Commit, DatabaseId, Disk, Lsn, Position, Record, Segment, Unfolded,
     segment::{HEAD, SegmentId},
     stopwatch::Stopwatch,
     sync::Bell,
@@ -47,8 +47,8 @@ struct Tail {
     end: Lsn,
     /// What lies before this was taken.
     taken: Lsn,
-    /// The number of the database's last commit.
-    commit: u64,
+    /// The database's last commit.
+    commit: Commit,
     unfolded: Unfolded,
     buffer: Vec<u8>,
 }
@@ -59,7 +59,7 @@ impl Journal {
         disk: Box<dyn Disk>,
         number: u64,
         database: DatabaseId,
-        commit: u64,
+        commit: Commit,
     ) -> io::Result<Self> {
         let (segment, position) = create(&*disk, database, number, commit)?;
         let tail = Tail {
@@ -137,16 +137,16 @@ impl Journal {
 
     /// The number that the database's next commit is to have.
     pub(crate) fn next_commit(&self) -> u64 {
-        lock(&self.tail).commit + 1
+        lock(&self.tail).commit.number + 1
     }
 
-    /// The database's commit of this number is durable, and not answered yet. If that cannot be written
-    /// down now, the next segment begins with it.
-    pub(crate) fn note_commit(&self, number: u64) {
+    /// This commit of the database is durable, and not answered yet. If that cannot be written down now,
+    /// the next segment begins with it.
+    pub(crate) fn note_commit(&self, commit: Commit) {
         let mut tail = lock(&self.tail);
-        tail.commit = number;
+        tail.commit = commit;
         // Its own failure closes admission; the commit stands.
-        let _ = self.write(&mut tail, &Record::Commit(number));
+        let _ = self.write(&mut tail, &Record::Commit(commit));
     }
 
     fn mark_dirty(&self) {
@@ -220,6 +220,14 @@ impl Journal {
         segment.is_in_place()
     }
 
+    /// Fails if the segment that is written was cut. What it held is in memory, and goes on in the next one.
+    pub(crate) fn check_length(&self) {
+        let segment = lock(&self.tail).segment.clone();
+        if !segment.is_whole() {
+            self.fail(&io::Error::other("the segment was cut"));
+        }
+    }
+
     /// Takes no more records until [`Journal::resume`], and lets nobody wait.
     pub(crate) fn suspend(&self) {
         self.suspended.store(true, Ordering::Release);
@@ -281,7 +289,7 @@ impl Journal {
             let old = mem::replace(&mut tail.segment, segment);
             self.failed.store(false, Ordering::Release);
             let commit_since = tail.commit;
-            if commit_since > commit {
+            if commit_since != commit {
                 let _ = self.write(&mut tail, &Record::Commit(commit_since));
             }
             (old, tail.end, had_failed)
@@ -339,7 +347,7 @@ fn create(
     disk: &dyn Disk,
     database: DatabaseId,
     number: u64,
-    commit: u64,
+    commit: Commit,
 ) -> io::Result<(Arc<dyn Segment>, Position)> {
     let id = SegmentId { database, number };
     let mut begin = id.head(disk.segment_length());
@@ -400,7 +408,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_forgotten_before_all_that_was_written_is_folded() {
-        let journal = Journal::begin(Box::new(Broken), 1, DatabaseId::default(), 0).unwrap();
+        let journal =
+            Journal::begin(Box::new(Broken), 1, DatabaseId::default(), Commit::default()).unwrap();
         append(&journal);
         journal.take();
         let end = append(&journal);

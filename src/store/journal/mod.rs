@@ -30,7 +30,7 @@ mod wire;
 pub(crate) use self::{
     disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place, sync_directory},
     log::Journal,
-    record::{CountChange, Record},
+    record::{Commit, CountChange, Record},
     segment::{DatabaseId, Flaw, Position, Replay, ReplayFrom, ReplayRange, replay},
     sync::Syncer,
     unfolded::{Delta, Figures, Unfolded},

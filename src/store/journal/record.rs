@@ -18,10 +18,19 @@ pub(crate) enum Record<'a> {
     Count { quota: &'a str, subject: &'a KeyId, change: CountChange },
     /// What the ledger keeps of one request.
     Usage { key: &'a KeyId, entry: UsageEntry<'a> },
-    /// The number of a commit that the database has made durable.
-    Commit(u64),
+    /// A commit that the database has made durable.
+    Commit(Commit),
     /// The last record of a segment that the next one follows.
     Rotated,
+}
+
+/// What is known of the database's commits once one of them is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// Its number.
+    pub(crate) number: u64,
+    /// The commits up to this one are in the database's file itself: its WAL was begun behind them.
+    pub(crate) checkpointed: u64,
 }
 
 /// A change of one day's count.
@@ -91,7 +100,10 @@ impl<'a> Record<'a> {
                 put_text(out, key.as_str());
                 entry.encode(out);
             }
-            Self::Commit(number) => out.put_u64_le(*number),
+            Self::Commit(Commit { number, checkpointed }) => {
+                out.put_u64_le(*number);
+                out.put_u64_le(*checkpointed);
+            }
             Self::Rotated => {}
         }
     }
@@ -133,7 +145,8 @@ impl<'a> Record<'a> {
             }
             COMMIT => {
                 let number = bytes.try_get_u64_le().ok()?;
-                bytes.is_empty().then(|| each(Record::Commit(number)))
+                let checkpointed = bytes.try_get_u64_le().ok()?;
+                bytes.is_empty().then(|| each(Record::Commit(Commit { number, checkpointed })))
             }
             ROTATED => bytes.is_empty().then(|| each(Record::Rotated)),
             _ => None,
@@ -189,7 +202,7 @@ pub(super) mod tests {
         [
             Record::daily(id, change),
             Record::Usage { key: id, entry },
-            Record::Commit(1 << 40),
+            Record::Commit(Commit { number: 1 << 40, checkpointed: 7 }),
             Record::Rotated,
         ]
     }

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use bytes::{Buf, BufMut};
 
-use super::{Disk, Record, v1};
+use super::{Commit, Disk, Record, v1};
 
 /// Names the format; another one will have another name.
 const MAGIC: &[u8; 8] = b"tq-log-2";
@@ -210,8 +210,8 @@ pub(crate) struct Replay {
     pub(crate) flaws: Vec<Flaw>,
     /// Where a write did not get far, and how many bytes of it are there.
     pub(crate) torn: Vec<(Position, u64)>,
-    /// The highest number of a commit.
-    pub(crate) commit: u64,
+    /// The last commit.
+    pub(crate) commit: Commit,
     /// Where the last good record ends.
     pub(crate) end: Option<Position>,
 }
@@ -302,7 +302,8 @@ fn replay_segment(
     }
     let mut is_rotated = false;
     let mut take = |record: Record<'_>| match record {
-        Record::Commit(number) => found.commit = found.commit.max(number),
+        Record::Commit(commit) if commit.number >= found.commit.number => found.commit = commit,
+        Record::Commit(_) => {}
         Record::Rotated => is_rotated = true,
         record => each(record),
     };

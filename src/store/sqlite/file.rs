@@ -11,7 +11,7 @@ use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{
-    OpenError, SqliteOptions,
+    OpenError, SqliteOptions, fold,
     options::is_full,
     schema::{self, MigrateError},
 };
@@ -133,6 +133,53 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
     };
     create()
         .map_err(|error| OpenError::because(format!("{} cannot be opened", path.display()), error))
+}
+
+/// Opens a database that is there, so that nothing of it or its WAL can be changed; `None` if it is empty.
+pub(super) fn open_to_examine(path: &Path) -> rusqlite::Result<Option<Connection>> {
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+        return Ok(None);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    keep_wal(&connection, true)?;
+    connection.busy_timeout(READ_PATIENCE)?;
+    Ok(Some(connection))
+}
+
+/// The last commit that the file holds without its WAL; 0 if it has never held one, `None` if that cannot
+/// be told.
+pub(super) fn read_commits_in_file(path: &Path) -> Option<u64> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let escaped = path.to_str()?.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let connection =
+        Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags).ok()?;
+    let sql = "SELECT count(*) FROM sqlite_master WHERE name = 'identity'";
+    match connection.query_row(sql, [], |row| row.get(0)).ok()? {
+        0 => Some(0),
+        _ => fold::read_identity(&connection).map(|(_, commits)| commits).ok(),
+    }
+}
+
+/// Refuses a path at which no database is while something of one is beside it: a new one would
+/// overwrite its WAL.
+pub(super) fn look_for_orphans(path: &Path, segments: &[u64]) -> Result<(), OpenError> {
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let has_wal = length(Path::new(&wal)) > 0;
+    if length(path) > 0 || !has_wal && segments.is_empty() {
+        return Ok(());
+    }
+    let shown = path.display();
+    let is = if path.exists() { "empty" } else { "missing" };
+    let beside = match segments.iter().max() {
+        Some(segment) => format!("{shown}.journal.{segment}"),
+        None => format!("{shown}-wal"),
+    };
+    Err(OpenError::loss(format!("{shown} is {is}, and {beside} belongs to it")))
 }
 
 pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenError> {

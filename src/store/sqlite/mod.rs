@@ -64,7 +64,7 @@ use self::{
 };
 use super::{
     StoreFuture,
-    journal::{FileDisk, Syncer},
+    journal::{Disk, FileDisk, Syncer},
 };
 use crate::error::StoreError;
 
@@ -128,17 +128,24 @@ impl SqliteStore {
     }
 
     fn try_open(mut options: SqliteOptions) -> Result<Self, OpenError> {
+        if !options.accept_loss {
+            // What cannot be listed cannot be opened either.
+            let segments = FileDisk::beside(&options.path).segments().unwrap_or_default();
+            file::look_for_orphans(&options.path, &segments)?;
+        }
         options.path = file::create(&options.path)?;
         let lock = FileLock::take(&options.path)?;
         backup::remove_unfinished(&options.path);
+        let disk = Box::new(FileDisk::beside(&options.path));
+        let examined = start::examine(&*disk, &options)?;
         let connection = file::open_writer(&options)?;
         let pool = file::open_readers(&options)?;
         let of_keys = file::open_readers(&options)?;
         let look_ups = file::open_readers(&options)?;
-        let disk = Box::new(FileDisk::beside(&options.path));
-        let Begun { journal, losses } = start::begin(&connection, disk, &options)?;
+        let Begun { journal, losses, checkpointed } =
+            start::begin(&connection, disk, &options, examined)?;
         file::keep_wal(&connection, false).map_err(OpenError::sqlite)?;
-        let wal = Wal::open(&options.path)
+        let wal = Wal::open(&options.path, checkpointed)
             .map_err(|error| OpenError::because("the WAL cannot be opened", error))?;
         let core = Arc::new(Core::new(&options, journal));
         let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;

@@ -2,9 +2,10 @@
 
 use rusqlite::Connection;
 
-use super::{OpenError, SqliteOptions, fold, jobs};
+use super::{OpenError, SqliteOptions, file, fold, jobs, schema};
 use crate::store::journal::{
-    DatabaseId, Disk, Flaw, Journal, Position, Replay, ReplayFrom, ReplayRange, Unfolded, replay,
+    Commit, DatabaseId, Disk, Flaw, Journal, Position, Replay, ReplayFrom, ReplayRange, Unfolded,
+    replay,
 };
 
 /// A journal that goes on where the last process has ended.
@@ -12,6 +13,24 @@ pub(super) struct Begun {
     pub(super) journal: Journal,
     /// What was lost, and accepted as lost.
     pub(super) losses: Vec<String>,
+    /// The commits up to this one are in the database's file itself.
+    pub(super) checkpointed: u64,
+}
+
+/// Looks at a database that is there before anything is written to it or its WAL, as a refused start
+/// changes no file. `None` if it is new, or of another version: then its tables are looked at first.
+pub(super) fn examine(disk: &dyn Disk, options: &SqliteOptions) -> Result<Option<Rest>, OpenError> {
+    let shown = options.path.display();
+    let failed = |error| OpenError::because(format!("{shown} cannot be opened"), error);
+    let Some(connection) = file::open_to_examine(&options.path).map_err(failed)? else {
+        return Ok(None);
+    };
+    if !matches!(schema::is_current(&connection), Ok(true)) {
+        return Ok(None);
+    }
+    let mut rest = Rest::read(&connection, disk, None, options)?;
+    rest.in_file = file::read_commits_in_file(&options.path);
+    rest.accepted(options).map(Some)
 }
 
 /// Folds the rest of the journal and begins a new segment.
@@ -23,6 +42,7 @@ pub(super) fn begin(
     connection: &Connection,
     disk: Box<dyn Disk>,
     options: &SqliteOptions,
+    examined: Option<Rest>,
 ) -> Result<Begun, OpenError> {
     let shown = options.path.display();
     let unreadable =
@@ -32,7 +52,10 @@ pub(super) fn begin(
     let failed = |error| OpenError::because(format!("{shown} cannot be written"), error);
 
     let segments = disk.segments().map_err(unreadable)?;
-    let mut rest = Rest::read(connection, &*disk, None, options)?;
+    let mut rest = match examined {
+        Some(rest) => rest,
+        None => Rest::read(connection, &*disk, None, options)?.accepted(options)?,
+    };
     let known = match rest.from {
         ReplayFrom::Begin => 0,
         ReplayFrom::Position(Position { segment, .. }) | ReplayFrom::After(segment) => segment,
@@ -40,12 +63,9 @@ pub(super) fn begin(
     let last = segments.into_iter().max().unwrap_or(0).max(known);
     rest.log_dropped();
     let losses = rest.losses();
-    if let Some(loss) = first_of(&losses).filter(|_| !options.accept_loss) {
-        return Err(OpenError::loss(loss));
-    }
     losses.iter().for_each(|loss| tracing::warn!(loss, "accepted as lost"));
     let journal =
-        Journal::begin(disk, last + 1, rest.database, rest.commits).map_err(unwritable)?;
+        Journal::begin(disk, last + 1, rest.database, rest.last_commit()).map_err(unwritable)?;
     rest.unfolded.append(journal.take());
     let commit = journal.next_commit();
     let fold = || {
@@ -54,9 +74,10 @@ pub(super) fn begin(
         fold::write_commit(connection, commit)
     };
     jobs::transaction(connection, fold).map_err(failed)?;
-    journal.note_commit(commit);
+    let checkpointed = rest.last_commit().checkpointed;
+    journal.note_commit(Commit { number: commit, checkpointed });
     journal.forget_folded(&rest.unfolded).map_err(unwritable)?;
-    Ok(Begun { journal, losses })
+    Ok(Begun { journal, losses, checkpointed })
 }
 
 /// What the journal holds and its database does not.
@@ -68,6 +89,8 @@ pub(super) struct Rest {
     from: ReplayFrom,
     database: DatabaseId,
     commits: u64,
+    /// The last commit that the database's file holds without its WAL, if that was looked at.
+    in_file: Option<u64>,
     same_boot: bool,
 }
 
@@ -90,7 +113,22 @@ impl Rest {
         let found = found.map_err(|error| {
             OpenError::because(format!("the journal of {shown} cannot be read"), error)
         })?;
-        Ok(Self { unfolded, found, shown, from, database, commits, same_boot })
+        let in_file = None;
+        Ok(Self { unfolded, found, shown, from, database, commits, in_file, same_boot })
+    }
+
+    /// The same, unless something is missing and that was not accepted.
+    fn accepted(self, options: &SqliteOptions) -> Result<Self, OpenError> {
+        match first_of(&self.losses()).filter(|_| !options.accept_loss) {
+            Some(loss) => Err(OpenError::loss(loss)),
+            None => Ok(self),
+        }
+    }
+
+    /// The database's last commit, and what its file is known to hold of them.
+    fn last_commit(&self) -> Commit {
+        let checkpointed = self.found.commit.checkpointed.min(self.commits);
+        Commit { number: self.commits, checkpointed }
     }
 
     /// Where the journal's last good record ends; before all if there is none to be read.
@@ -101,13 +139,24 @@ impl Rest {
     /// What of answered requests and changes is not there any more, with the file that shows it.
     pub(super) fn losses(&self) -> Vec<String> {
         let mut losses = self.flaws();
-        if self.found.commit > self.commits {
-            let (shown, commits) = (&self.shown, self.commits);
+        let (shown, commits) = (&self.shown, self.commits);
+        let Commit { number, checkpointed } = self.found.commit;
+        if number > commits {
             losses.push(format!(
                 "{shown} is older than its journal: it ends with commit {commits}, and \
-                 {shown}.journal.* says that commit {} was answered; changes of keys and counts are \
-                 missing from it",
-                self.found.commit
+                 {shown}.journal.* says that commit {number} was answered; changes of keys and counts \
+                 are missing from it"
+            ));
+        } else if let Some(in_file) = self.in_file.filter(|in_file| *in_file < checkpointed) {
+            losses.push(format!(
+                "{shown} is older than its WAL: it ends with commit {in_file}, and {shown}-wal was begun \
+                 behind commit {checkpointed}; changes of keys and counts are missing from it"
+            ));
+        }
+        if let Some(in_file) = self.in_file.filter(|in_file| *in_file > commits) {
+            losses.push(format!(
+                "{shown}-wal is older than its database: it leads back from commit {in_file} to commit \
+                 {commits}; changes of keys and counts would be taken back"
             ));
         }
         losses

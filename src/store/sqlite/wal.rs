@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::fold;
-use crate::store::journal::is_in_place;
+use crate::store::journal::{Commit, is_in_place};
 
 /// The WAL beside the database. A commit to one that was removed or cut looks like any other, and is
 /// gone at the next start.
@@ -20,19 +20,28 @@ pub(super) struct Wal {
     file: File,
     /// How long it was after the last commit.
     length: u64,
+    /// Which one it is: SQLite changes its salts when it begins it anew.
+    salts: Option<[u8; 8]>,
+    /// The commits up to this one are in the database's file itself.
+    checkpointed: u64,
     /// Whether commits were found missing: that lasts.
     lacks_commits: bool,
 }
 
 impl Wal {
-    /// The WAL of a database that was opened and written.
-    pub(super) fn open(database: &Path) -> io::Result<Self> {
+    /// The WAL of a database that was opened and written. The commits up to `checkpointed` are in the
+    /// database's file itself.
+    pub(super) fn open(database: &Path, checkpointed: u64) -> io::Result<Self> {
         let mut path = database.as_os_str().to_owned();
         path.push("-wal");
         let path = PathBuf::from(path);
         let file = File::open(&path)?;
         let length = file.metadata()?.len();
-        Ok(Self { database: database.to_owned(), path, file, length, lacks_commits: false })
+        let database = database.to_owned();
+        let mut wal =
+            Self { database, path, file, length, salts: None, checkpointed, lacks_commits: false };
+        wal.salts = wal.read_salts();
+        Ok(wal)
     }
 
     /// Whether the WAL lies where the next start will look for it.
@@ -60,7 +69,18 @@ impl Wal {
         Ok(())
     }
 
-    /// To be called after each commit and checkpoint of this program.
+    /// What is known after a commit of this number.
+    pub(super) fn note_commit(&mut self, number: u64) -> Commit {
+        self.note_length();
+        let salts = self.read_salts();
+        if salts != self.salts {
+            // It is begun anew only when all that was in it is in the database.
+            (self.salts, self.checkpointed) = (salts, number - 1);
+        }
+        Commit { number, checkpointed: self.checkpointed }
+    }
+
+    /// To be called after each checkpoint of this program.
     pub(super) fn note_length(&mut self) {
         self.length = self.read_length().unwrap_or(self.length);
     }
@@ -68,6 +88,16 @@ impl Wal {
     fn read_length(&self) -> rusqlite::Result<u64> {
         let metadata = self.file.metadata();
         metadata.map(|metadata| metadata.len()).map_err(|error| unusable(&error.to_string()))
+    }
+
+    /// The salts in its head, if it has one.
+    fn read_salts(&self) -> Option<[u8; 8]> {
+        let mut head = [0; 24];
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut head)).ok()?;
+        let mut salts = [0; 8];
+        salts.copy_from_slice(&head[16..]);
+        Some(salts)
     }
 
     /// The last commit that a new connection finds, which has no page in its cache; 0 if it finds a

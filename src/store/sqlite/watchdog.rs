@@ -48,6 +48,7 @@ impl Watchdog {
 
 /// Acts on what has changed since the last look, and logs it after that.
 fn look(journal: &Journal, lock: &FileLock, known: &mut Option<&'static str>) {
+    journal.check_length();
     let trouble = trouble(journal, lock);
     match (trouble, mem::replace(known, trouble)) {
         (Some(reason), None) => {

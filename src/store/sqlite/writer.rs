@@ -23,7 +23,7 @@ use super::{
     queue::Work,
     wal::Wal,
 };
-use crate::store::journal::{SEGMENT_LENGTH, Unfolded};
+use crate::store::journal::{Commit, SEGMENT_LENGTH, Unfolded};
 
 /// How often the journal is folded and `api_keys` is looked at for edits from outside.
 const TURN: Duration = Duration::from_millis(500);
@@ -199,10 +199,11 @@ impl State {
             fold::write_commit(&self.connection, commit)?;
             Ok(done)
         })?;
+        let commit = match &mut self.wal {
+            Some(wal) => wal.note_commit(commit),
+            None => Commit { number: commit, checkpointed: 0 },
+        };
         self.core.journal.note_commit(commit);
-        if let Some(wal) = &mut self.wal {
-            wal.note_length();
-        }
         Ok(done)
     }
 

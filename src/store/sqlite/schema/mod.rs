@@ -100,6 +100,9 @@ fn migrate_in_transaction(connection: &Connection) -> Result<(), MigrateError> {
         return Err(MigrateError::Foreign);
     }
     let steps = STEPS.get(version..).ok_or(MigrateError::Newer(version))?;
+    if steps.is_empty() {
+        return Ok(());
+    }
     for step in steps {
         connection.execute_batch(step)?;
     }

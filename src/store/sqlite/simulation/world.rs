@@ -92,7 +92,7 @@ impl World {
             .durability(self.durability)
             .boot(self.boot.to_string());
         let disk = Box::new(self.faults.disk.clone());
-        let journal = start::begin(&connection, disk, &options).unwrap().journal;
+        let journal = start::begin(&connection, disk, &options, None).unwrap().journal;
         let core = Arc::new(Core::new(&options, journal));
         for key in 0..KEYS {
             let count = rows::read_count(&connection, &id(key), core.today()).unwrap();
