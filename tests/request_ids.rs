@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{ADMIN_TOKEN, Client, Gateway, GatewayCommand, eventually};
-use http::Method;
+use common::{ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, eventually, full};
+use http::{Method, Response};
 use serde_json::{Value, json};
 
 async fn find(gateway: &Gateway, id: &str) -> Vec<Value> {
@@ -79,6 +79,22 @@ async fn a_rejected_request_without_a_known_key_is_found_by_its_id() {
         let answer = Client::http1().send(Method::GET, &url, &headers, "").await;
         assert_eq!(answer.status, 400, "{bad}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_found_by_the_id_that_the_upstream_has_given_it() {
+    let upstream = Upstream::start(|_| {
+        Response::builder().header("x-request-id", "req_upstream").body(full("{}")).unwrap()
+    })
+    .await;
+    let gateway =
+        GatewayCommand::at_noon(upstream.base_url()).env("USAGE_RETENTION_DAYS", "7").start();
+    let made = gateway.admin(Method::POST, "/admin/keys", &json!({})).await;
+    let key = format!("Bearer {}", made["key"].as_str().unwrap());
+    let headers = [("authorization", key.as_str())];
+    let shown = send(&gateway, Method::POST, "/v1/chat/completions", &headers).await;
+    assert_eq!(shown, "req_upstream", "the holder sees the upstream's");
+    assert_eq!(found(&gateway, &shown).await["id"], made["id"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
