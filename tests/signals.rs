@@ -88,6 +88,21 @@ async fn a_file_that_is_missing_or_invalid_leaves_the_old_values_in_force() {
 }
 
 #[tokio::test]
+async fn a_file_that_would_be_waited_for_is_not_read_again() {
+    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let mut gateway = with_files(&upstream).start();
+    let key = gateway.dir().join("key");
+    fs::remove_file(&key).unwrap();
+    nix::unistd::mkfifo(&key, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    hang_up(&gateway, "UPSTREAM_API_KEY_FILE: expected a regular file").await;
+    fs::remove_file(&key).unwrap();
+    fs::write(&key, "sk-new-0123456789\n").unwrap();
+    hang_up(&gateway, "UPSTREAM_API_KEY_FILE").await;
+    gateway.terminate();
+    assert!(gateway.wait().success());
+}
+
+#[tokio::test]
 async fn what_is_under_way_at_a_hangup_goes_on_and_hides_the_key_that_it_was_sent_with() {
     let upstream = Upstream::holding(|request| {
         let echo = request.headers()["authorization"].clone();

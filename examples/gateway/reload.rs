@@ -54,7 +54,7 @@ impl Hangup {
 async fn read<T: Clone + Send + 'static>(file: &SecretFile<T>, replace: impl FnOnce(T)) {
     let (name, file) = (file.name, file.clone());
     // A file system that does not answer holds up no request.
-    match spawn_blocking(move || file.read()).await {
+    match spawn_blocking(move || file.read_again()).await {
         Ok(Ok(new)) => {
             replace(new);
             tracing::info!(file = name, "read again");

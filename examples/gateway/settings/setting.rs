@@ -18,6 +18,15 @@ pub(crate) struct SecretFile<T> {
 }
 
 impl<T> SecretFile<T> {
+    /// Reads the file again. A pipe has given all it had the first time, and would be waited for.
+    pub(crate) fn read_again(&self) -> Result<T, BadSetting> {
+        if fs::metadata(&self.path).is_ok_and(|metadata| !metadata.is_file()) {
+            let expected = format!("expected a regular file, got {:?}", self.path);
+            return Err(BadSetting::new(self.name, expected));
+        }
+        self.read()
+    }
+
     /// Reads the file, from which nothing is shown.
     pub(crate) fn read(&self) -> Result<T, BadSetting> {
         let text = fs::read_to_string(&self.path).map_err(|error| {
