@@ -60,6 +60,25 @@ async fn thirty_requests_after_a_refusal_do_not_reach_the_upstream() {
     }
 }
 
+/// A path that no credential opens is no refused sponsor, and what is free is asked by keys that have
+/// nothing left, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_on_a_free_path_keeps_nobody_away_from_the_upstream() {
+    let upstream = Upstream::start(|request| {
+        let is_free = request.uri().path().starts_with("/v1/models/");
+        Response::builder().status(if is_free { 401 } else { 200 }).body(full("{}")).unwrap()
+    })
+    .await;
+    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let key = gateway.create_key(json!({"daily_limit": 5})).await;
+    let (client, url) = (Client::http1(), gateway.url("/v1/chat/completions"));
+    for _ in 0..3 {
+        let free = client.get_as(&key, &gateway.url("/v1/models/gone")).await;
+        assert_eq!(free.code(), "upstream_credentials");
+        assert_eq!(client.post_as(&key, &url, &json!({})).await.status, 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sponsor_that_has_paid_is_served_again() {
     let paid = Arc::new(AtomicU16::new(402));

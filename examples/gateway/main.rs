@@ -217,7 +217,7 @@ async fn run(
                 .layer(quota)
                 .layer(include_usage)
                 .service(upstream.proxy()?),
-            free: auth.layer(upstream.proxy()?),
+            free: auth.layer(upstream.free_proxy()?),
             usage: auth.layer(usage),
             home: Home::new(
                 settings.gateway_name.as_deref(),

@@ -39,6 +39,15 @@ pub(crate) struct Upstream<'a> {
 }
 
 impl Upstream<'_> {
+    /// Forwards what costs holders nothing. A key whose day is used up gets here, too, so what the
+    /// upstream refuses here keeps nobody else away from it.
+    pub(crate) fn free_proxy<B>(&self) -> Result<Proxy<B>, BoxError>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        Ok(self.proxy()?.credential_cooldown(self.cooldown.observing()))
+    }
+
     /// Forwards holders' requests with the sponsor's key.
     pub(crate) fn proxy<B>(&self) -> Result<Proxy<B>, BoxError>
     where
@@ -73,7 +82,7 @@ impl Upstream<'_> {
         + use<>,
         BoxError,
     > {
-        let models = CachedGet::new(self.proxy::<Empty<Bytes>>()?, || {
+        let models = CachedGet::new(self.free_proxy::<Empty<Bytes>>()?, || {
             let mut request = Request::new(Empty::<Bytes>::new());
             *request.uri_mut() = http::Uri::from_static("/v1/models");
             request.headers_mut().insert(header::HOST, HeaderValue::from_static("gateway"));

@@ -16,7 +16,11 @@ use crate::error::UpstreamFault;
 ///
 /// Clones share what they know: proxies that use one credential should have one.
 #[derive(Clone, Debug)]
-pub struct CredentialCooldown(Arc<State>);
+pub struct CredentialCooldown {
+    state: Arc<State>,
+    /// Whether what requests meet is noted.
+    learns: bool,
+}
 
 #[derive(Debug)]
 struct State {
@@ -43,17 +47,23 @@ impl CredentialCooldown {
     /// A refusal is remembered for so long.
     pub fn new(length: Duration) -> Self {
         let (begun, until) = (Instant::now(), AtomicU64::new(NONE));
-        Self(Arc::new(State { length, begun, until }))
+        Self { state: Arc::new(State { length, begun, until }), learns: true }
+    }
+
+    /// The same, for requests whose own refusals say nothing about others: they wait as all do, and
+    /// what they meet is not noted.
+    pub fn observing(&self) -> Self {
+        Self { learns: false, ..self.clone() }
     }
 
     /// Forgets a refusal, as there is another credential now.
     pub fn clear(&self) {
-        self.0.until.store(NONE, Ordering::Relaxed);
+        self.state.until.store(NONE, Ordering::Relaxed);
     }
 
     /// Decides on the next request.
     pub(super) fn turn(&self) -> Turn {
-        let until = self.0.until.load(Ordering::Relaxed);
+        let until = self.state.until.load(Ordering::Relaxed);
         if until == NONE {
             return Turn::Regular;
         }
@@ -61,8 +71,11 @@ impl CredentialCooldown {
         if self.millis(now) < until {
             return Turn::Refused;
         }
-        let next = self.millis(now + self.0.length);
-        match self.0.until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed) {
+        if !self.learns {
+            return Turn::Regular;
+        }
+        let next = self.millis(now + self.state.length);
+        match self.state.until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Turn::Probe,
             Err(_) => Turn::Refused,
         }
@@ -70,9 +83,12 @@ impl CredentialCooldown {
 
     /// Notes how a request that was sent has ended.
     pub(super) fn note(&self, turn: Turn, fault: Option<UpstreamFault>) {
+        if !self.learns {
+            return;
+        }
         if fault == Some(UpstreamFault::Credentials) {
-            let until = self.millis(Instant::now() + self.0.length);
-            self.0.until.store(until, Ordering::Relaxed);
+            let until = self.millis(Instant::now() + self.state.length);
+            self.state.until.store(until, Ordering::Relaxed);
         } else if turn == Turn::Probe {
             self.clear();
         }
@@ -80,7 +96,7 @@ impl CredentialCooldown {
 
     /// Milliseconds since this was made, at least 1.
     fn millis(&self, at: Instant) -> u64 {
-        u64::try_from((at - self.0.begun).as_millis()).unwrap_or(u64::MAX).max(NONE + 1)
+        u64::try_from((at - self.state.begun).as_millis()).unwrap_or(u64::MAX).max(NONE + 1)
     }
 }
 
@@ -112,6 +128,20 @@ mod tests {
         assert_eq!(cooldown.turn(), Turn::Probe);
         cooldown.note(Turn::Probe, None);
         assert_eq!(cooldown.turn(), Turn::Regular);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_observes_waits_and_teaches_nothing() {
+        let cooldown = CredentialCooldown::new(LENGTH);
+        let observing = cooldown.observing();
+        observing.note(Turn::Regular, REFUSED);
+        assert_eq!([cooldown.turn(), observing.turn()], [Turn::Regular, Turn::Regular]);
+        cooldown.note(Turn::Regular, REFUSED);
+        assert_eq!(observing.turn(), Turn::Refused);
+        advance(LENGTH).await;
+        assert_eq!([observing.turn(), cooldown.turn()], [Turn::Regular, Turn::Probe]);
+        observing.note(Turn::Regular, None);
+        assert_eq!(cooldown.turn(), Turn::Refused, "the probe decides");
     }
 
     #[tokio::test(start_paused = true)]
