@@ -3,14 +3,16 @@
 #![no_main]
 
 use std::{
-    collections::VecDeque,
-    io,
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use libfuzzer_sys::fuzz_target;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::AsyncReadExt;
+
+use activity::Activity;
+use io::PatientSocket;
 
 #[path = "../../../examples/gateway/http1/mod.rs"]
 #[allow(dead_code)]
@@ -18,6 +20,100 @@ mod http1;
 #[path = "../../../examples/gateway/http2.rs"]
 #[allow(dead_code)]
 mod http2;
+#[path = "../../../examples/gateway/patience.rs"]
+#[allow(dead_code)]
+mod patience;
+
+/// In the place of the gateway's socket: pieces that are there at once, and an end.
+mod io {
+    use std::{
+        collections::VecDeque,
+        io::Result,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    pub(crate) struct PatientSocket(pub(crate) VecDeque<Vec<u8>>);
+
+    impl PatientSocket {
+        pub(crate) fn close_if_silent(&self) -> bool {
+            self.0.is_empty()
+        }
+    }
+
+    impl AsyncRead for PatientSocket {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<Result<()>> {
+            if let Some(mut piece) = self.0.pop_front() {
+                let rest = piece.split_off(piece.len().min(buf.remaining()));
+                buf.put_slice(&piece);
+                if !rest.is_empty() {
+                    self.0.push_front(rest);
+                }
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for PatientSocket {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+}
+
+/// In the place of the gateway's table of connections: nobody else wants the place.
+mod activity {
+    use tokio::time::Instant;
+
+    use crate::places::Inactivity;
+
+    pub(crate) struct Activity;
+
+    impl Activity {
+        pub(crate) fn speaks_http2(&self) {}
+
+        pub(crate) fn inactive(&self) -> Option<(Inactivity, Instant)> {
+            None
+        }
+
+        pub(crate) fn begin_head(&self) {}
+
+        pub(crate) fn gives_way(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn flushed(&self) -> bool {
+            false
+        }
+    }
+}
+
+mod places {
+    #[allow(dead_code)]
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Inactivity {
+        Head,
+        Idle,
+    }
+}
 
 /// As in the gateway.
 mod server {
@@ -72,7 +168,8 @@ fn handed_on(pieces: Vec<Vec<u8>>) -> Handed {
     RUNTIME.with(|runtime| {
         let _entered = runtime.enter();
         let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-        let mut guarded = http1::Guarded::new(Pieces(pieces));
+        let socket = PatientSocket(pieces);
+        let mut guarded = http1::Guarded::new(socket, Activity, Duration::from_secs(75));
         let mut bytes = Vec::new();
         let read = pin!(guarded.read_to_end(&mut bytes));
         // The pieces are always there: only behind a refused request is there nothing to come.
@@ -86,25 +183,6 @@ fn handed_on(pieces: Vec<Vec<u8>>) -> Handed {
 thread_local! {
     static RUNTIME: tokio::runtime::Runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-}
-
-struct Pieces(VecDeque<Vec<u8>>);
-
-impl AsyncRead for Pieces {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(mut piece) = self.0.pop_front() {
-            let rest = piece.split_off(piece.len().min(buf.remaining()));
-            buf.put_slice(&piece);
-            if !rest.is_empty() {
-                self.0.push_front(rest);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// Reads requests as the standard has them; the last may be cut short, if nothing was refused.
@@ -162,7 +240,10 @@ fn split(head: &[u8]) -> Vec<&[u8]> {
 fn after_chunks(mut bytes: &[u8]) -> Option<&[u8]> {
     loop {
         let end = memchr::memmem::find(bytes, b"\r\n")?;
-        let line = str::from_utf8(bytes[..end].split(|byte| *byte == b';').next()?).unwrap();
+        let mut parts = bytes[..end].split(|byte| *byte == b';');
+        let line = str::from_utf8(parts.next()?).unwrap();
+        // White space may stand before an extension (RFC 9112, section 7.1.1).
+        let line = if parts.next().is_some() { line.trim_end_matches([' ', '\t']) } else { line };
         assert!(!line.is_empty() && line.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line:?}");
         let size = usize::try_from(u64::from_str_radix(line, 16).unwrap()).ok()?;
         bytes = &bytes[end + 2..];
