@@ -14,7 +14,6 @@
 
 use std::{
     error::Error,
-    ffi::OsString,
     fmt,
     fs::{self, File},
     io::{self, Read},
@@ -37,7 +36,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     OpenError, OpenErrorKind, SqliteOptions, SqliteStore, adopt,
-    file::{self, FileLock},
+    file::{self, FileLock, with_suffix},
     fold, jobs,
     reading::{STEPS, Waits},
     schema,
@@ -59,8 +58,6 @@ const ATTEMPTS: u32 = 5;
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How many pages are copied between two looks at whether the copy is still wanted.
 const PAGES_PER_STEP: i32 = 1024;
-/// How long a read waits for a process that is recovering the file.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many bytes of a copy are read at once.
 const CHUNK_LENGTH: u64 = 256 * 1024;
 
@@ -279,9 +276,7 @@ fn open_source(path: &Path) -> Result<Connection, BackupError> {
     // SQLite says no more than that it could not open the file.
     fs::metadata(path)
         .map_err(|error| BackupError::because(format!("{shown} cannot be read"), error))?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(READ_TIMEOUT).map_err(failed)?;
+    let connection = file::open_read_only(path).map_err(failed)?;
     is_current(&connection, path)?;
     Ok(connection)
 }
@@ -486,12 +481,6 @@ impl Drop for Part {
     fn drop(&mut self) {
         self.remove();
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
 
 fn directory(file: &Path) -> &Path {

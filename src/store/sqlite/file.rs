@@ -36,7 +36,7 @@ impl FileLock {
     /// The file beside it comes first: closing the database's own, as a refused start does, would
     /// drop the locks that SQLite holds on it in this process.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
-        let name = beside(path, "lock");
+        let name = with_suffix(path, ".lock");
         let shown = name.display();
         let beside = open_lock(&name)
             .map_err(|error| OpenError::because(format!("{shown} cannot be opened"), error))?;
@@ -98,17 +98,21 @@ fn lock(file: &File, name: &Path, database: &Path) -> Result<(), OpenError> {
     })
 }
 
-/// The file of this suffix beside the database: `quota.db` → `quota.db.lock`.
-fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(".");
+/// The path with this behind its name: `quota.db` and `.lock` → `quota.db.lock`.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
+/// SQLite's write-ahead log of the database.
+pub(super) fn wal_path(database: &Path) -> PathBuf {
+    with_suffix(database, "-wal")
+}
+
 /// Whether there is no room for what SQLite and the journal need first, found out by trying.
 pub(super) fn disk_is_full(database: &Path) -> bool {
-    let name = beside(database, "probe");
+    let name = with_suffix(database, ".probe");
     let tried = File::create(&name).and_then(|mut file| {
         file.write_all(&[0; 64 * 1024])?;
         file.sync_all()
@@ -135,20 +139,17 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
         .map_err(|error| OpenError::because(format!("{} cannot be opened", path.display()), error))
 }
 
-/// Opens a database that is there, so that nothing of it or its WAL can be changed; `None` if it is empty.
-pub(super) fn open_to_examine(path: &Path) -> rusqlite::Result<Option<Connection>> {
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
-        return Ok(None);
-    }
+/// Opens a database that is there, to read it without changing it or its WAL.
+pub(super) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     keep_wal(&connection, true)?;
     connection.busy_timeout(READ_PATIENCE)?;
-    Ok(Some(connection))
+    Ok(connection)
 }
 
-/// The last commit that the file holds without its WAL; 0 if it has never held one, `None` if that cannot
-/// be told.
+/// The last commit that the file holds without its WAL; 0 if it has never held one, `None` if that is
+/// unknown.
 pub(super) fn read_commits_in_file(path: &Path) -> Option<u64> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -163,14 +164,15 @@ pub(super) fn read_commits_in_file(path: &Path) -> Option<u64> {
     }
 }
 
-/// Refuses a path at which no database is while something of one is beside it: a new one would
+/// Whether there is no such file, or nothing in it.
+pub(super) fn is_empty(path: &Path) -> bool {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0
+}
+
+/// Refuses a path without a database that has a WAL or a journal beside it: a new database would
 /// overwrite its WAL.
 pub(super) fn look_for_orphans(path: &Path, segments: &[u64]) -> Result<(), OpenError> {
-    let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    let has_wal = length(Path::new(&wal)) > 0;
-    if length(path) > 0 || !has_wal && segments.is_empty() {
+    if !is_empty(path) || is_empty(&wal_path(path)) && segments.is_empty() {
         return Ok(());
     }
     let shown = path.display();

@@ -22,9 +22,10 @@ pub(super) struct Begun {
 pub(super) fn examine(disk: &dyn Disk, options: &SqliteOptions) -> Result<Option<Rest>, OpenError> {
     let shown = options.path.display();
     let failed = |error| OpenError::because(format!("{shown} cannot be opened"), error);
-    let Some(connection) = file::open_to_examine(&options.path).map_err(failed)? else {
+    if file::is_empty(&options.path) {
         return Ok(None);
-    };
+    }
+    let connection = file::open_read_only(&options.path).map_err(failed)?;
     if !matches!(schema::is_current(&connection), Ok(true)) {
         return Ok(None);
     }

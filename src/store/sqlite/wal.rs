@@ -7,10 +7,16 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rusqlite::{ErrorCode, ffi};
 
-use super::fold;
+use super::{
+    file::{self, wal_path},
+    fold,
+};
 use crate::store::journal::{Commit, is_in_place};
+
+/// How long the writer waits for another program while it looks whether commits are missing.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The WAL beside the database. A commit to one that was removed or cut looks like any other, and is
 /// gone at the next start.
@@ -32,9 +38,7 @@ impl Wal {
     /// The WAL of a database that was opened and written. The commits up to `checkpointed` are in the
     /// database's file itself.
     pub(super) fn open(database: &Path, checkpointed: u64) -> io::Result<Self> {
-        let mut path = database.as_os_str().to_owned();
-        path.push("-wal");
-        let path = PathBuf::from(path);
+        let path = wal_path(database);
         let file = File::open(&path)?;
         let length = file.metadata()?.len();
         let database = database.to_owned();
@@ -103,10 +107,9 @@ impl Wal {
     /// The last commit that a new connection finds, which has no page in its cache; 0 if it finds a
     /// file that it cannot read.
     fn last_commit(&self) -> rusqlite::Result<u64> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let read = || {
-            let connection = Connection::open_with_flags(&self.database, flags)?;
-            connection.busy_timeout(Duration::from_millis(100))?;
+            let connection = file::open_read_only(&self.database)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
             fold::read_identity(&connection).map(|(_, commits)| commits)
         };
         read().or_else(|error| match error.sqlite_error_code() {
