@@ -38,6 +38,9 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(core: Arc<Core>, connection: Connection, wal: Wal) -> io::Result<Self> {
         let mut state = State::new(core.clone(), connection, Some(wal));
+        // What a start has to write is written before anybody looks: `sqlite3` waits for no lock.
+        state.watch();
+        state.forget_requests();
         let run = move || {
             let _end = StopQueue(state.core.clone());
             state.run();
