@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use crate::background_writer::BackgroundWriter;
@@ -22,22 +22,22 @@ impl Announcement<'_> {
     pub(crate) fn print(&self, stdout: &BackgroundWriter) {
         stdout.push(self.to_string().as_bytes());
     }
+}
 
-    /// The address for a client on this machine.
-    fn reachable(&self) -> String {
-        let ip = match self.listen.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16]),
-            ip => ip,
-        };
-        format!("http://{}", SocketAddr::new(ip, self.listen.port()))
-    }
+/// The URL of a gateway that listens on this address, for a client on this machine.
+pub(crate) fn local_url(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, listen.port()))
 }
 
 impl fmt::Display for Announcement<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "listening on  http://{}", self.listen)?;
-        writeln!(out, "admin page    {}/admin", self.reachable())?;
+        writeln!(out, "admin page    {}/admin", local_url(self.listen))?;
         writeln!(out, "upstream      {}", self.upstream)?;
         writeln!(out, "database      {}", self.database)?;
         writeln!(out, "time zone     {}", self.time_zone)?;
@@ -57,7 +57,7 @@ impl fmt::Display for Announcement<'_> {
             writeln!(out, "admin token   {token}")?;
             writeln!(out, "              made for this run; set ADMIN_TOKEN to keep one")?;
             writeln!(out, "create a key with\n")?;
-            writeln!(out, "  curl -X POST {}/admin/keys \\", self.reachable())?;
+            writeln!(out, "  curl -X POST {}/admin/keys \\", local_url(self.listen))?;
             writeln!(out, "    -H 'Authorization: Bearer {token}' \\")?;
             writeln!(out, "    -H 'Content-Type: application/json' \\")?;
             writeln!(out, "    -d '{{\"label\": \"alice\", \"daily_limit\": 200}}'\n")?;

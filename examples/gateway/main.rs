@@ -11,6 +11,7 @@ mod backup;
 mod catch_panic;
 mod client_addr;
 mod client_body;
+mod commands;
 mod connection;
 mod connector;
 mod cors;
@@ -73,7 +74,7 @@ use reload::{Hangup, Reload};
 use request_log::Observers;
 use router::Router;
 use server::{Draining, Limits};
-use settings::{BadSetting, Command, Settings, ShownSetting, StreamUsage};
+use settings::{BadSetting, Command, Given, Settings, ShownSetting, StreamUsage};
 use upstream::Upstream;
 
 #[global_allocator]
@@ -99,14 +100,21 @@ fn main() -> ExitCode {
 
 fn start(stdout: &BackgroundWriter, stderr: &BackgroundWriter) -> Result<ExitCode, BoxError> {
     files::raise_limit();
-    let settings = Settings::load()?;
+    let mut given = Given::load()?;
+    let command = given.take_command();
+    if let Some(Command::Healthcheck(command)) = command {
+        return Ok(commands::healthcheck::run(&given, &command));
+    }
+    let settings = Settings::check(given)?;
     let runtime = runtime(settings.worker_threads)?;
     runtime.block_on(async {
-        match settings.command.clone() {
+        match command {
             Some(Command::Import(import)) => import::run(&settings, &import).await,
             Some(Command::Backup(command)) => backup::back_up(settings, &command, stderr),
             Some(Command::Restore(command)) => backup::restore(settings, &command, stderr).await,
-            None => run(settings, stdout, stderr).await.map(|()| ExitCode::SUCCESS),
+            Some(Command::Healthcheck(_)) | None => {
+                run(settings, stdout, stderr).await.map(|()| ExitCode::SUCCESS)
+            }
         }
     })
 }

@@ -1,8 +1,9 @@
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
 
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{BadSetting, env_file};
+use crate::commands::healthcheck::Healthcheck;
 
 /// A setting's name, and its value unless it is a secret.
 pub(crate) type ShownSetting = (String, Option<String>);
@@ -16,7 +17,7 @@ pub(crate) type ShownSetting = (String, Option<String>);
 #[command(name = "gateway", version, max_term_width = 100)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    pub(super) command: Option<Command>,
+    command: Option<Command>,
     /// IP address to listen on, or localhost [default: 127.0.0.1]
     #[arg(long, env = "HOST", hide_env_values = true, value_name = "ADDRESS")]
     pub(super) host: Option<String>,
@@ -97,31 +98,19 @@ pub(super) struct Arguments {
     #[arg(long, env = "STREAM_USAGE", hide_env_values = true, value_name = "WHAT")]
     pub(super) stream_usage: Option<String>,
     /// SQLite file, as a path or sqlite: URL; also SQLITE_PATH [default: quota.db]
-    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "PATH")]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "PATH")]
     pub(super) database_url: Option<String>,
-    #[arg(long, global = true, env = "SQLITE_PATH", hide_env_values = true, hide = true)]
+    #[arg(long, env = "SQLITE_PATH", hide_env_values = true, hide = true)]
     pub(super) sqlite_path: Option<String>,
     /// Requests a day of keys issued without daily_limit; 0 is unlimited [default: 200]
-    #[arg(
-        long,
-        global = true,
-        env = "DAILY_REQ_LIMIT",
-        hide_env_values = true,
-        value_name = "NUMBER"
-    )]
+    #[arg(long, env = "DAILY_REQ_LIMIT", hide_env_values = true, value_name = "NUMBER")]
     pub(super) daily_req_limit: Option<String>,
     /// Status of requests beyond the day's quota: 429, or 402, at which coding CLIs stop at once
     /// [default: 429]
     #[arg(long, env = "QUOTA_EXHAUSTED_STATUS", hide_env_values = true, value_name = "STATUS")]
     pub(super) quota_exhausted_status: Option<String>,
     /// IANA time zone in which the day turns [default: UTC]
-    #[arg(
-        long,
-        global = true,
-        env = "QUOTA_TIMEZONE",
-        hide_env_values = true,
-        value_name = "ZONE"
-    )]
+    #[arg(long, env = "QUOTA_TIMEZONE", hide_env_values = true, value_name = "ZONE")]
     pub(super) quota_timezone: Option<String>,
     /// What counting survives exactly: process (kill -9), or power (power loss too) [default: process]
     #[arg(long, env = "DURABILITY", hide_env_values = true, value_name = "LEVEL")]
@@ -172,6 +161,7 @@ pub(crate) enum Command {
     Import(Import),
     Backup(Backup),
     Restore(Restore),
+    Healthcheck(Healthcheck),
 }
 
 /// Write an exact copy of the database of DATABASE_URL into a file, and end
@@ -216,31 +206,68 @@ pub(crate) struct Import {
     pub(crate) dry_run: bool,
 }
 
-impl Arguments {
-    /// The flags, on top of the environment, on top of `.env`; and all of it as it may be shown.
-    pub(super) fn load() -> Result<(Self, Vec<ShownSetting>), BadSetting> {
-        let names = Self::command().get_arguments().filter_map(variable).collect::<Vec<_>>();
-        env_file::load(&names)?;
+/// Settings that matter to a subcommand and are in its help. It takes all others, too.
+const HELPFUL: [(&str, &[&str]); 4] = [
+    ("backup", &["DATABASE_URL", "DAILY_REQ_LIMIT"]),
+    ("healthcheck", &["HOST", "PORT"]),
+    ("import", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
+    ("restore", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
+];
+
+/// The command line, in which settings may stand before a subcommand and behind it.
+fn command() -> clap::Command {
+    let command = Arguments::command().mut_args(|argument| argument.global(true));
+    let settings: Vec<Arg> = command.get_arguments().cloned().collect();
+    command.mut_subcommands(|subcommand| {
+        let name = subcommand.get_name();
+        let helpful = HELPFUL.iter().find(|(of, _)| *of == name).map_or(&[][..], |(_, some)| some);
+        let settings = settings.iter().cloned().map(|setting| {
+            let is_helpful = variable(&setting).is_some_and(|name| helpful.contains(&&*name));
+            if is_helpful { setting } else { setting.hide(true) }
+        });
+        subcommand.args(settings)
+    })
+}
+
+/// What was given: flags, on top of the environment, on top of `.env`.
+pub(crate) struct Given {
+    pub(super) arguments: Arguments,
+    /// Everything, as it may be shown.
+    pub(super) shown: Vec<ShownSetting>,
+    /// The first text that can be no setting's, whatever the setting takes.
+    pub(super) checked: Result<(), BadSetting>,
+}
+
+impl Given {
+    /// Reads everything and ends the process if that is what a flag asks for, or if one is unknown.
+    pub(crate) fn load() -> Result<Self, BadSetting> {
+        let names = command().get_arguments().filter_map(variable).collect::<Vec<_>>();
+        let mut checked = env_file::load(&names);
         for name in names {
-            if let Err(std::env::VarError::NotUnicode(_)) = std::env::var(&name) {
+            if let Err(env::VarError::NotUnicode(_)) = env::var(&name) {
                 return Err(BadSetting::new(&name, "expected UTF-8 text"));
             }
         }
-        let matches = Self::command().get_matches();
-        for argument in Self::command().get_arguments() {
+        let matches = command().get_matches();
+        for argument in command().get_arguments() {
             let given = matches.try_get_one::<String>(argument.get_id().as_str());
             if let (Some(name), Ok(Some(text))) = (variable(argument), given) {
-                check_text(&name, text.trim())?;
+                checked = checked.and_then(|()| check_text(&name, text.trim()));
             }
         }
-        let given = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        Ok((given, shown(&matches)))
+        let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        Ok(Self { arguments, shown: shown(&matches), checked })
+    }
+
+    /// What is to be done instead of serving.
+    pub(crate) fn take_command(&mut self) -> Option<Command> {
+        self.arguments.command.take()
     }
 }
 
 /// All settings, with the defaults that the help names.
 fn shown(matches: &ArgMatches) -> Vec<ShownSetting> {
-    let command = Arguments::command();
+    let command = command();
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
     let with_names =
         arguments.filter_map(|argument| Some((argument, argument.get_env()?.to_str()?)));

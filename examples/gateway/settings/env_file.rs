@@ -9,12 +9,13 @@ const MIN_LIKENESS: f64 = 0.8;
 /// Sets what the environment does not, from `.env` in the working directory if there is one.
 ///
 /// A name that is almost that of a setting is refused, as its value would have no effect. Other names
-/// may belong to other programs.
+/// may belong to other programs. The lines that can be read have an effect even then.
 pub(super) fn load(settings: &[String]) -> Result<(), BadSetting> {
     let read = || {
         let lines = dotenvy::from_path_iter(NAME)?;
         lines.collect::<Result<Vec<(String, String)>, dotenvy::Error>>()
     };
+    let loaded = dotenvy::from_path(NAME);
     let lines = match read() {
         Ok(lines) => lines,
         Err(error) if error.not_found() => return Ok(()),
@@ -26,7 +27,7 @@ pub(super) fn load(settings: &[String]) -> Result<(), BadSetting> {
             return Err(BadSetting::new(NAME, problem));
         }
     }
-    dotenvy::from_path(NAME).map_err(|error| unreadable(&error))
+    loaded.map_err(|error| unreadable(&error))
 }
 
 /// No text of the file is shown, as secrets stand there.

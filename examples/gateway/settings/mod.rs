@@ -26,7 +26,7 @@ use tower_quota::{
 use tracing_subscriber::EnvFilter;
 
 use arguments::Arguments;
-pub(crate) use arguments::{Backup, Command, Import, Restore, ShownSetting};
+pub(crate) use arguments::{Backup, Command, Given, Import, Restore, ShownSetting};
 use setting::Setting;
 pub(crate) use setting::{Secret, SecretFile};
 
@@ -64,8 +64,6 @@ pub(crate) struct Settings {
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: LogSettings,
     pub(crate) demo: bool,
-    /// What is to be done instead of serving.
-    pub(crate) command: Option<Command>,
     /// All of it, as operators may see it.
     pub(crate) shown: Vec<ShownSetting>,
 }
@@ -116,13 +114,13 @@ impl fmt::Display for BadSetting {
 impl std::error::Error for BadSetting {}
 
 impl Settings {
-    /// Reads the flags, the environment and `.env` in the working directory.
-    pub(crate) fn load() -> Result<Self, BadSetting> {
-        let (given, shown) = Arguments::load()?;
-        let host = Setting::new("HOST", &given.host).or("127.0.0.1", values::host)?;
-        let port = Setting::new("PORT", &given.port).or("8787", values::port)?;
+    /// Checks all that was given.
+    pub(crate) fn check(given: Given) -> Result<Self, BadSetting> {
+        let listen = given.listen();
+        let Given { arguments: given, shown, checked } = given;
+        checked?;
         Ok(Self {
-            listen: SocketAddr::new(host, port),
+            listen: listen?,
             admin_tokens: admin_tokens(&given)?,
             admin_allow: Setting::new("ADMIN_ALLOW", &given.admin_allow)
                 .or("", values::networks)?,
@@ -182,9 +180,18 @@ impl Settings {
                     .or("text", values::log_format)?,
             },
             demo: given.demo,
-            command: given.command,
             shown,
         })
+    }
+}
+
+impl Given {
+    /// Where the gateway listens, whatever else is set.
+    pub(crate) fn listen(&self) -> Result<SocketAddr, BadSetting> {
+        let Arguments { host, port, .. } = &self.arguments;
+        let host = Setting::new("HOST", host).or("127.0.0.1", values::host)?;
+        let port = Setting::new("PORT", port).or("8787", values::port)?;
+        Ok(SocketAddr::new(host, port))
     }
 }
 

@@ -1,0 +1,3 @@
+//! What the gateway's program does beside serving.
+
+pub(crate) mod healthcheck;
