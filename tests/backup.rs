@@ -558,7 +558,7 @@ async fn a_damaged_database_is_recovered_with_its_journal() {
     bytes[at..at + 4096].fill(0x55);
     fs::write(path("quota.db"), bytes).unwrap();
     let page = include_str!("../docs/operations/backup.md");
-    let (_, script) = page.split_once("```sh recover\n").unwrap();
+    let (_, script) = page.split_once("run by tests/backup.rs -->\n```sh\n").unwrap();
     let (script, _) = script.split_once("```").unwrap();
     let shell = Command::new("sh")
         .args(["-ec", script])

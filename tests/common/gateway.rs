@@ -178,7 +178,7 @@ impl GatewayCommand {
     }
 
     fn spawn(&self) -> Child {
-        let words = self.under.iter().map(OsStr::new).chain([binary().as_os_str()]);
+        let words = self.under.iter().map(OsStr::new).chain([gateway_binary().as_os_str()]);
         let words: Vec<&OsStr> = words.chain(self.args.iter().map(OsStr::new)).collect();
         Command::new(words[0])
             .args(&words[1..])
@@ -299,7 +299,7 @@ impl Drop for Gateway {
 
 /// The program of `TOWER_QUOTA_GATEWAY`, or the example beside this test, built anew if it is older
 /// than its sources.
-fn binary() -> &'static Path {
+pub(crate) fn gateway_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| env::var_os("TOWER_QUOTA_GATEWAY").map_or_else(build, PathBuf::from))
 }

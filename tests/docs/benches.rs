@@ -1,0 +1,28 @@
+//! The commands of docs/performance.md run for minutes: their benches and options exist.
+
+use std::{fs, path::Path};
+
+use super::document::{Document, ROOT};
+
+#[test]
+fn the_benches_and_options_of_the_performance_page_exist() {
+    let document = Document::read("docs/performance.md");
+    let commands = document.blocks.iter().filter(|block| block.language == "sh");
+    let commands: Vec<&str> = commands.flat_map(|block| block.text.lines()).collect();
+    assert!(!commands.is_empty());
+    for command in commands {
+        let command = command.split(" #").next().unwrap().trim();
+        let (cargo, options) = command.split_once(" -- ").unwrap_or((command, ""));
+        let bench = cargo.split("--bench ").nth(1).unwrap().split(' ').next().unwrap();
+        let sources = sources(bench);
+        for option in options.split(' ').filter_map(|word| word.strip_prefix("--")) {
+            assert!(sources.contains(&option.replace('-', "_")), "no --{option} in `{command}`");
+        }
+    }
+}
+
+fn sources(bench: &str) -> String {
+    let folder = Path::new(ROOT).join("benches").join(bench);
+    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{bench}: {error}"));
+    files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+}
