@@ -1,22 +1,34 @@
-//! Balancers in front of the gateway, as their manuals configure them.
+//! Balancers in front of the gateway, as their manuals configure them, and as the files of
+//! `docs/deploy/proxies` do.
 
 mod common;
+#[path = "balancers/fronts.rs"]
+mod fronts;
 
 use std::{
+    collections::HashSet,
     fs,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, Stdio},
-    sync::Mutex,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use common::{
-    Client, Gateway, GatewayCommand, Upstream, Wire, eventually, full, json_answer, streaming,
+    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Random, Upstream, eventually, full, json_answer,
+    streaming,
 };
-use http::{Method, Response};
+use fronts::{CLIENT, Front, HOST, Kind, RunningFront, free, listens, read};
+use futures_util::future::join_all;
+use http::{Method, Response, Version};
 use http_body_util::BodyExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 /// A program that runs in a directory of its own, until it is dropped.
 struct Program {
@@ -73,15 +85,6 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// An address that nobody listens on.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-async fn listens(address: SocketAddr) {
-    eventually("the balancer listens", || async { Wire::connect(address).await.is_ok() }).await;
 }
 
 async fn gateway(upstream: &Upstream, limit: u32) -> (Gateway, String) {
@@ -173,4 +176,544 @@ async fn event_streams_are_not_to_be_buffered() {
         let answer = Client::http1().get_as(&key, &gateway.url("/v1/x")).await;
         assert_eq!(answer.header("x-accel-buffering"), expected, "{content_type}");
     }
+}
+
+/// Makes these tests one for each program.
+macro_rules! for_each_program {
+    ($($name:ident)*) => {
+        mod nginx {
+            $(#[tokio::test]
+            #[ignore = "needs nginx"]
+            async fn $name() {
+                super::$name(super::Kind::Nginx).await;
+            })*
+        }
+    };
+}
+
+for_each_program! {
+    the_file_is_accepted
+    an_event_stream_arrives_event_by_event
+    an_upload_of_10_mib_streams_and_arrives_whole
+    an_upload_beyond_the_limit_gets_the_gateways_413
+    the_client_is_known_by_its_address_and_no_forged_one_is_believed
+    the_admin_page_may_change_keys_and_pages_of_other_sites_may_not
+    no_request_is_lost_where_the_proxys_idle_connections_end
+    no_rejection_is_lost_on_kept_connections
+    heads_of_12_kib_pass
+    many_requests_share_an_http2_connection
+    a_client_that_leaves_a_stream_is_noticed_upstream
+    a_client_that_leaves_before_the_head_is_noticed
+    restarts_of_the_gateway_send_and_charge_no_request_twice
+    without_the_gateway_the_answer_is_json
+    metrics_are_for_this_machine
+    keys_are_in_no_log_of_the_proxy
+    pages_have_links_to_the_public_url
+    plain_http_leads_to_https
+    the_users_commands_work_with_the_public_name
+}
+
+const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
+const CHAT: &str = "/v1/chat/completions";
+const MIB: usize = 1024 * 1024;
+
+/// A gateway that believes a proxy on this machine, and a program in front of it.
+struct Scene {
+    front: RunningFront,
+    gateway: Gateway,
+    key: String,
+}
+
+impl Scene {
+    async fn start(kind: Kind, upstream: &Upstream) -> Self {
+        Self::with(kind, command(upstream), |front| front).await
+    }
+
+    async fn with(
+        kind: Kind,
+        command: GatewayCommand,
+        change: impl FnOnce(Front) -> Front,
+    ) -> Self {
+        let gateway = command.start();
+        let key = gateway.create_key(json!({"daily_limit": 900})).await;
+        let front = change(Front::new(kind, gateway.address())).start().await;
+        Self { front, gateway, key }
+    }
+
+    async fn connect(&self, version: Version) -> fronts::Connection {
+        self.front.connect(version).await
+    }
+
+    async fn used(&self) -> u64 {
+        self.gateway.used(&self.key).await
+    }
+}
+
+fn command(upstream: &Upstream) -> GatewayCommand {
+    GatewayCommand::at_noon(upstream.base_url()).env("TRUSTED_PROXIES", "127.0.0.1")
+}
+
+async fn the_file_is_accepted(kind: Kind) {
+    let said = Front::new(kind, free()).check();
+    let text = String::from_utf8_lossy(&said.stderr) + String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success(), "{text}");
+    for complaint in ["warn", "alert", "deprecated", "not formatted"] {
+        assert!(!text.to_lowercase().contains(complaint), "{text}");
+    }
+}
+
+async fn an_event_stream_arrives_event_by_event(kind: Kind) {
+    let streams = Arc::new(Mutex::new(Vec::new()));
+    let begun = streams.clone();
+    let upstream = Upstream::start(move |_| {
+        let (sender, body) = streaming();
+        // nginx holds an HTTP/2 head until there is an event.
+        sender.send(Ok("data: 0\n\n".into())).unwrap();
+        begun.lock().unwrap().push(sender);
+        Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
+    })
+    .await;
+    let scene = Scene::start(kind, &upstream).await;
+    let authorization = format!("Bearer {}", scene.key);
+    let headers = [("authorization", &*authorization)];
+    for version in VERSIONS {
+        let mut client = scene.connect(version).await;
+        let response = client.open(Method::POST, CHAT, &headers, full("{}")).await.unwrap();
+        assert_eq!((response.status().as_u16(), response.version()), (200, version));
+        let mut body = response.into_body();
+        let sender = streams.lock().unwrap().pop().expect("a stream");
+        // The upstream does not go on before the event has come.
+        for event in 0..10 {
+            let [event, next] = [event, event + 1].map(|event| format!("data: {event}\n\n"));
+            let mut got = Vec::new();
+            while got.len() < event.len() {
+                let frame = timeout(common::DEADLINE, body.frame()).await.expect("an event");
+                got.extend(frame.unwrap().unwrap().into_data().unwrap());
+            }
+            assert_eq!(String::from_utf8_lossy(&got), event, "{version:?}");
+            sender.send(Ok(next.into())).unwrap();
+        }
+        drop(sender);
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "data: 10\n\n");
+    }
+}
+
+async fn an_upload_of_10_mib_streams_and_arrives_whole(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let scene = Scene::start(kind, &upstream).await;
+    let upload = Bytes::from(Random::seeded("upload").bytes(10 * MIB));
+    let authorization = format!("Bearer {}", scene.key);
+    let length = upload.len().to_string();
+    let headers = [
+        ("authorization", &*authorization),
+        ("content-type", "application/octet-stream"),
+        ("content-length", &*length),
+    ];
+    for (number, version) in VERSIONS.into_iter().enumerate() {
+        // With a length, and without.
+        for (again, headers) in [&headers[..], &headers[..2]].into_iter().enumerate() {
+            let (sender, body) = streaming();
+            let mut client = scene.connect(version).await;
+            let answer = client.open(Method::POST, "/v1/audio/transcriptions", headers, body);
+            let upload = &upload;
+            let feed = async {
+                sender.send(Ok(upload.slice(..MIB))).unwrap();
+                // The rest is not sent before the upstream has the beginning.
+                upstream.reached_by(2 * number + again + 1).await;
+                sender.send(Ok(upload.slice(MIB..))).unwrap();
+                drop(sender);
+            };
+            let (answer, ()) = tokio::join!(answer, feed);
+            assert_eq!(read(answer.unwrap()).await.status, 200);
+            assert!(upstream.last().body == upload, "the upload has changed: {version:?}");
+        }
+    }
+}
+
+async fn an_upload_beyond_the_limit_gets_the_gateways_413(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let scene = Scene::start(kind, &upstream).await;
+    let authorization = format!("Bearer {}", scene.key);
+    let whole = Bytes::from(vec![b'x'; 33 * MIB]);
+    let headers = [("authorization", &*authorization)];
+    for version in VERSIONS {
+        let mut client = scene.connect(version).await;
+        let refused = client.send(Method::POST, CHAT, &headers, whole.clone()).await;
+        assert_eq!(refused.status, 413, "{version:?}: {refused:?}");
+        assert_eq!(refused.header("content-type"), "application/json");
+        assert_eq!(refused.header("x-should-retry"), "false");
+        assert_eq!(refused.code(), "request_too_large");
+    }
+    assert_eq!((scene.used().await, upstream.count()), (0, 0));
+    let mut client = scene.connect(Version::HTTP_2).await;
+    let fits = client.send(Method::POST, CHAT, &headers, whole.slice(..32 * MIB)).await;
+    assert_eq!(fits.status, 200, "{fits:?}");
+}
+
+async fn the_client_is_known_by_its_address_and_no_forged_one_is_believed(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let command = command(&upstream).env("RUST_LOG", "info").env("ADMIN_ALLOW", "127.0.0.0/8");
+    let scene = Scene::with(kind, command, |front| front).await;
+    let (token, key) = (format!("Bearer {ADMIN_TOKEN}"), format!("Bearer {}", scene.key));
+    const FORGED: &str = "198.51.100.9";
+    let forwarded = format!("for={FORGED}");
+    for version in VERSIONS {
+        let mut client = scene.connect(version).await;
+        for name in ["x-forwarded-for", "x-real-ip", "forwarded", "x-forwarded-host"] {
+            let forged = if name == "forwarded" { &*forwarded } else { FORGED };
+            let headers = [("authorization", &*token), (name, forged)];
+            let made = client.send(Method::POST, "/admin/keys", &headers, "{}").await;
+            assert_eq!(made.status, 201, "{made:?}");
+            let trail = scene.gateway.admin(Method::GET, "/admin/audit?limit=1", &Value::Null);
+            assert_eq!(trail.await["entries"][0]["ip"], CLIENT.to_string(), "{name}");
+
+            let headers = [("authorization", &*key), (name, forged)];
+            assert_eq!(client.send(Method::POST, CHAT, &headers, "{}").await.status, 200);
+            let headers = upstream.last().headers;
+            assert!(!format!("{headers:?}").contains(FORGED), "{headers:?}");
+        }
+    }
+    let path = format!("/admin/keys/{}", scene.key);
+    let record = scene.gateway.admin(Method::GET, &path, &Value::Null).await;
+    assert_eq!(record["addresses_24h"], 1, "{record}");
+    let line = format!("client_addr={CLIENT}");
+    eventually("the address in the log", || async { scene.gateway.printed().contains(&line) })
+        .await;
+    assert!(!scene.gateway.printed().contains(FORGED));
+    // The allow list is about the client, too.
+    let command = common::GatewayCommand::at_noon(upstream.base_url())
+        .env("TRUSTED_PROXIES", "127.0.0.1")
+        .env("ADMIN_ALLOW", "127.0.0.1");
+    let scene = Scene::with(kind, command, |front| front).await;
+    let headers = [("authorization", &*token), ("x-forwarded-for", "127.0.0.1")];
+    let mut client = scene.connect(Version::HTTP_2).await;
+    let refused = client.send(Method::GET, "/admin/keys", &headers, "").await;
+    assert_eq!((refused.status.as_u16(), &*refused.code()), (403, "address_not_allowed"));
+}
+
+async fn the_admin_page_may_change_keys_and_pages_of_other_sites_may_not(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let scene = Scene::start(kind, &upstream).await;
+    let token = format!("Bearer {ADMIN_TOKEN}");
+    let own = format!("https://{HOST}");
+    for version in VERSIONS {
+        let mut client = scene.connect(version).await;
+        for (origin, site, status) in [
+            (&*own, Some("same-origin"), 201),
+            ("https://attacker.example", Some("cross-site"), 403),
+            // Browsers that do not know `Sec-Fetch-Site`: judged by `Host`.
+            (&*own, None, 201),
+            ("https://attacker.example", None, 403),
+        ] {
+            let mut headers = vec![("authorization", &*token), ("origin", origin)];
+            headers.extend(site.map(|site| ("sec-fetch-site", site)));
+            let answer = client.send(Method::POST, "/admin/keys", &headers, "{}").await;
+            assert_eq!(answer.status, status, "{origin} {site:?} {answer:?}");
+            let code = if status == 403 { "cross_site_request" } else { "" };
+            assert_eq!(answer.code(), code);
+        }
+    }
+}
+
+/// What keeps a program's idle connections to the gateway for so long.
+fn idle_for(front: Front, seconds: u32) -> Front {
+    match front.kind() {
+        Kind::Nginx => {
+            front.replace("keepalive_timeout 60s;", &format!("keepalive_timeout {seconds}s;"))
+        }
+    }
+}
+
+async fn no_request_is_lost_where_the_proxys_idle_connections_end(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let command = command(&upstream).env("CLIENT_IDLE_TIMEOUT", "2s");
+    let scene = Scene::with(kind, command, |front| idle_for(front, 1)).await;
+    let random = Mutex::new(Random::seeded("pauses"));
+    // Pauses about as long as each side keeps an idle connection: all of these meet the moment of its end.
+    let clients = (0..24).map(async |number: u64| {
+        let mut client = scene.connect(VERSIONS[number as usize % 2]).await;
+        for around in [0, 1000, 2000_u64] {
+            let jitter = random.lock().unwrap().below(40);
+            tokio::time::sleep(Duration::from_millis((around + jitter).saturating_sub(20))).await;
+            let answer = client.post_as(&scene.key, CHAT, "{}").await;
+            assert_eq!(answer.status, 200, "after {around} ms: {answer:?}");
+        }
+    });
+    join_all(clients).await;
+    assert_eq!((scene.used().await, upstream.count()), (72, 72));
+}
+
+async fn no_rejection_is_lost_on_kept_connections(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let scene = Scene::start(kind, &upstream).await;
+    let spent = scene.gateway.create_key(json!({"daily_limit": 1})).await;
+    let body = "x".repeat(100_000);
+    for version in VERSIONS {
+        let mut client = scene.connect(version).await;
+        if version == Version::HTTP_11 {
+            assert_eq!(client.post_as(&spent, CHAT, "{}").await.status, 200);
+        }
+        for number in 0..100 {
+            let (key, status) = if number % 2 == 0 { (&*spent, 429) } else { ("trial-none", 401) };
+            let answer = client.post_as(key, CHAT, &body).await;
+            assert_eq!(answer.status, status, "{number}: {answer:?}");
+            assert_eq!(answer.header("content-type"), "application/json");
+        }
+    }
+    assert_eq!(upstream.count(), 1);
+}
+
+async fn heads_of_12_kib_pass(kind: Kind) {
+    let long = "x".repeat(6 * 1024);
+    let upstream = Upstream::start(move |_| {
+        Response::builder().header("x-a", &long).header("x-b", &long).body(full("{}")).unwrap()
+    })
+    .await;
+    let scene = Scene::start(kind, &upstream).await;
+    for version in VERSIONS {
+        let answer = scene.connect(version).await.post_as(&scene.key, CHAT, "{}").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("x-b").len(), 6 * 1024);
+    }
+}
+
+async fn many_requests_share_an_http2_connection(kind: Kind) {
+    let upstream = Upstream::holding(|request| json_answer(request.into_body())).await;
+    let scene = Scene::start(kind, &upstream).await;
+    let client = scene.connect(Version::HTTP_2).await;
+    let authorization = format!("Bearer {}", scene.key);
+    let mut clients: Vec<_> = (0..50).map(|_| client.share()).collect();
+    let answers = clients.iter_mut().enumerate().map(async |(number, client)| {
+        let body = format!("{{\"number\":{number}}}");
+        let headers = [("authorization", &*authorization)];
+        let answer = client.send(Method::POST, CHAT, &headers, body.clone()).await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, body));
+    });
+    let release = async {
+        // All of them are under way at once.
+        upstream.reached_by(50).await;
+        upstream.release(50);
+    };
+    tokio::join!(join_all(answers), release);
+}
+
+async fn a_client_that_leaves_a_stream_is_noticed_upstream(kind: Kind) {
+    let streams = Arc::new(Mutex::new(Vec::new()));
+    let begun = streams.clone();
+    let upstream = Upstream::start(move |_| {
+        let (sender, body) = streaming();
+        sender.send(Ok("data: 1\n\n".into())).unwrap();
+        begun.lock().unwrap().push(sender);
+        Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
+    })
+    .await;
+    let scene = Scene::start(kind, &upstream).await;
+    let authorization = format!("Bearer {}", scene.key);
+    let headers = [("authorization", &*authorization)];
+    for (number, version) in VERSIONS.into_iter().enumerate() {
+        let mut client = scene.connect(version).await;
+        let mut response = client.open(Method::POST, CHAT, &headers, full("{}")).await.unwrap();
+        response.frame().await.unwrap().unwrap();
+        drop((response, client));
+        let sender = streams.lock().unwrap().pop().unwrap();
+        timeout(common::DEADLINE, sender.closed()).await.expect("the upstream to be let go");
+        assert_eq!(scene.used().await, number as u64 + 1, "the charge stays");
+    }
+}
+
+async fn a_client_that_leaves_before_the_head_is_noticed(kind: Kind) {
+    let upstream = Upstream::holding(|_| json_answer("{}")).await;
+    let scene = Scene::start(kind, &upstream).await;
+    let authorization = format!("Bearer {}", scene.key);
+    let headers = [("authorization", &*authorization)];
+    for (number, version) in VERSIONS.into_iter().enumerate() {
+        let mut client = scene.connect(version).await;
+        tokio::select! {
+            answer = client.open(Method::POST, CHAT, &headers, full("{}")) => panic!("{answer:?}"),
+            () = upstream.reached_by(number + 1) => {}
+        }
+        drop(client);
+        eventually("the end in the ledger", || async {
+            scene.gateway.usage(&scene.key).await["requests"]["failed"] == number + 1
+        })
+        .await;
+        assert_eq!(scene.used().await, number as u64 + 1, "the charge stays");
+    }
+}
+
+async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let command = command(&upstream).env("PORT", free().port().to_string());
+    let mut scene = Scene::with(kind, command, |front| front).await;
+    let (sent, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let statuses = Mutex::new(HashSet::new());
+    let (front, key) = (&scene.front, &scene.key);
+    let clients = (0..8).map(async |number: usize| {
+        let mut client = front.connect(VERSIONS[number % 2]).await;
+        while !over.load(Ordering::Relaxed) {
+            let number = sent.fetch_add(1, Ordering::Relaxed);
+            let (authorization, id) = (format!("Bearer {key}"), number.to_string());
+            // What proxies take for a leave to send a request again.
+            let headers = [("authorization", &*authorization), ("idempotency-key", &*id)];
+            let sent = match number % 3 {
+                0 => client.open(Method::GET, "/v1/files", &headers, full("")).await,
+                _ => client.open(Method::POST, CHAT, &headers, full("{}")).await,
+            };
+            match sent {
+                Ok(response) => {
+                    statuses.lock().unwrap().insert(response.status().as_u16());
+                    let _ = response.into_body().collect().await;
+                }
+                Err(_) => client = front.connect(VERSIONS[number % 2]).await,
+            }
+        }
+    });
+    let gateway = &mut scene.gateway;
+    let restarts = async {
+        for number in 0..4 {
+            let reached = upstream.count() + 40;
+            upstream.reached_by(reached).await;
+            // Half of them with no warning, amid requests.
+            if number % 2 == 0 {
+                gateway.kill9();
+            } else {
+                gateway.terminate();
+                eventually("the end", || std::future::ready(gateway.has_ended())).await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            gateway.restart();
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(join_all(clients), restarts);
+    let statuses = statuses.into_inner().unwrap();
+    assert!(statuses.iter().all(|status| [200, 502, 503].contains(status)), "{statuses:?}");
+    let calls = upstream.calls();
+    let ids: HashSet<_> = calls.iter().map(|call| &call.headers["idempotency-key"]).collect();
+    assert_eq!(ids.len(), calls.len(), "the upstream got a request twice");
+    let (used, sent) = (scene.used().await as usize, sent.load(Ordering::Relaxed));
+    assert!((upstream.count()..=sent).contains(&used), "{used} charged of {sent}");
+}
+
+async fn without_the_gateway_the_answer_is_json(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let mut scene = Scene::start(kind, &upstream).await;
+    scene.gateway.kill9();
+    for version in VERSIONS {
+        let mut client = scene.connect(version).await;
+        let answer = client.post_as(&scene.key, CHAT, "{}").await;
+        assert!([502, 503].contains(&answer.status.as_u16()), "{answer:?}");
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(answer.code(), "gateway_unreachable", "{answer:?}");
+    }
+}
+
+async fn metrics_are_for_this_machine(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let scene = Scene::start(kind, &upstream).await;
+    for version in VERSIONS {
+        for (from, status) in [
+            (Ipv4Addr::LOCALHOST, 200),
+            // Any other address of the network is refused.
+            (CLIENT, 403),
+        ] {
+            let mut client = scene.front.connect_from(from, version).await;
+            for path in ["/metrics", "/%6detrics"] {
+                let answer = client.get_as(ADMIN_TOKEN, path).await;
+                let is_same = answer.status == status || (path != "/metrics" && status == 200);
+                assert!(is_same, "{from} {path} {answer:?}");
+            }
+        }
+    }
+}
+
+async fn keys_are_in_no_log_of_the_proxy(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let mut scene = Scene::start(kind, &upstream).await;
+    let (key, token) = (scene.key.clone(), format!("Bearer {ADMIN_TOKEN}"));
+    let paths = [
+        format!("/admin/keys/{key}"),
+        format!("/v1/files?api_key={key}"),
+        format!("//admin/keys/{key}"),
+    ];
+    let ask = async |scene: &Scene| {
+        for version in VERSIONS {
+            let mut client = scene.connect(version).await;
+            for path in &paths {
+                let headers = [("authorization", &*token)];
+                client.send(Method::PATCH, path, &headers, "{}").await;
+            }
+            for name in ["x-api-key", "x-trial-key", "x-admin-token"] {
+                client.send(Method::POST, CHAT, &[(name, &*key)], "{}").await;
+            }
+            let referer = format!("https://{HOST}/?key={key}");
+            client.send(Method::GET, "/usage", &[("referer", &*referer)], "").await;
+        }
+    };
+    ask(&scene).await;
+    scene.gateway.kill9();
+    ask(&scene).await;
+    eventually("lines in the log", || async { scene.front.logged().contains("127.0.0.2") }).await;
+    scene.front.stop();
+    let logged = scene.front.logged();
+    let lines = logged.lines().filter(|line| line.contains(&key[..20]));
+    assert_eq!(lines.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+async fn pages_have_links_to_the_public_url(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let command = command(&upstream).env("PUBLIC_URL", format!("https://{HOST}"));
+    let scene = Scene::with(kind, command, |front| front).await;
+    let mut client = scene.connect(Version::HTTP_2).await;
+    let html = [("accept", "text/html,application/xhtml+xml")];
+    for path in ["/", "/usage", "/claim", "/admin"] {
+        let page = client.send(Method::GET, path, &html, "").await;
+        assert_eq!(page.status, 200, "{path} {page:?}");
+        assert!(page.header("content-type").starts_with("text/html"), "{path}");
+        assert!(page.header("strict-transport-security").starts_with("max-age="), "{path}");
+        assert_eq!(page.headers.get_all("strict-transport-security").iter().count(), 1);
+    }
+    let made = client.post_as(ADMIN_TOKEN, "/admin/keys", "{\"label\":\"Alice\"}").await.json();
+    let path = format!("/admin/keys/{}/claim", made["id"].as_str().unwrap());
+    let claim = client.post_as(ADMIN_TOKEN, &path, "").await.json();
+    let token = claim["url"].as_str().unwrap().strip_prefix(&format!("https://{HOST}/claim#"));
+    let open = json!({"token": token.expect("a link"), "open": true}).to_string();
+    let given = client.send(Method::POST, "/claim", &[], open).await.json();
+    assert_eq!(given["base_url"], format!("https://{HOST}/v1"), "{given}");
+    let key = given["key"].as_str().unwrap();
+    assert_eq!(client.post_as(key, CHAT, "{}").await.status, 200);
+    assert_eq!(client.get_as(key, "/usage").await.json()["used"], 1);
+}
+
+async fn plain_http_leads_to_https(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let scene = Scene::start(kind, &upstream).await;
+    let url = format!("http://{}/usage?x=1", scene.front.http);
+    let answer = Client::http1().send(Method::GET, &url, &[("host", HOST)], "").await;
+    assert_eq!(answer.status, 308, "{answer:?}");
+    assert_eq!(answer.header("location"), format!("https://{HOST}/usage?x=1"));
+}
+
+/// The block of the user's document that creates a key under the public name, word for word.
+async fn the_users_commands_work_with_the_public_name(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let scene = Scene::start(kind, &upstream).await;
+    let document = include_str!("../docs/trial-key-process.zh.md");
+    let (_, command) = document.split_once("# 使用域名访问\n").unwrap();
+    let (command, _) = command.split_once("\n\n").unwrap();
+    let command = command.replace("你的管理员令牌", ADMIN_TOKEN);
+    let home = TempDir::new().unwrap();
+    let settings = format!(
+        "connect-to = {HOST}:443:{}\ncacert = {:?}\nsilent\n",
+        scene.front.https,
+        scene.front.certificate()
+    );
+    fs::write(home.path().join(".curlrc"), settings).unwrap();
+    let mut shell = tokio::process::Command::new("bash");
+    let shell = shell.args(["-euc", &command]).env("CURL_HOME", home.path());
+    let printed = shell.output().await.unwrap();
+    let made: Value = serde_json::from_slice(&printed.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {printed:?}"));
+    assert_eq!((&made["label"], &made["daily_limit"]), (&json!("生产用户-20250211"), &json!(500)));
 }

@@ -284,6 +284,11 @@ impl Gateway {
         wait(&mut self.child)
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Kills it and starts it again in the same directory. The port is another one.
     pub(crate) fn restart(&mut self) {
         self.kill9();
