@@ -8,6 +8,8 @@ use crate::background_writer::BackgroundWriter;
 /// What the operator is told at the start, on standard output.
 pub(crate) struct Announcement<'a> {
     pub(crate) listen: SocketAddr,
+    /// Whether the listener was there before the process.
+    pub(crate) is_inherited: bool,
     pub(crate) upstream: &'a str,
     pub(crate) database: &'a str,
     pub(crate) time_zone: &'a str,
@@ -37,6 +39,9 @@ pub(crate) fn local_url(listen: SocketAddr) -> String {
 impl fmt::Display for Announcement<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "listening on  http://{}", self.listen)?;
+        if self.is_inherited {
+            writeln!(out, "              the socket of LISTEN_FDS; HOST and PORT are not used")?;
+        }
         writeln!(out, "admin page    {}/admin", local_url(self.listen))?;
         writeln!(out, "upstream      {}", self.upstream)?;
         writeln!(out, "database      {}", self.database)?;
@@ -47,7 +52,7 @@ impl fmt::Display for Announcement<'_> {
         }
         if self.is_exposed {
             let warning =
-                "HOST lets others in, and there is no TLS: keys and tokens travel in clear";
+                "other machines are let in, and there is no TLS: keys and tokens travel in clear";
             writeln!(out, "warning       {warning}")?;
             let advice =
                 "put a proxy that terminates TLS in front, and its address into TRUSTED_PROXIES";

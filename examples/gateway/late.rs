@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tower::{BoxError, Service, service_fn};
 use tower_quota::{
     error::{Rejection, StoreError, StoreErrorKind},
-    store::sqlite::{OpenErrorKind, SqliteOptions, SqliteStore},
+    store::sqlite::{OpenError, OpenErrorKind, SqliteOptions, SqliteStore},
 };
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     router::{self, GatewayBody},
     server::Draining,
     settings::BadSetting,
+    systemd::ServiceManager,
 };
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,7 +33,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A store that is open, or is still to be opened.
 pub(crate) struct Opening {
     options: SqliteOptions,
-    opened: Option<SqliteStore>,
+    /// The store, or why it cannot be opened yet.
+    opened: Result<SqliteStore, OpenError>,
 }
 
 impl Opening {
@@ -43,17 +45,18 @@ impl Opening {
     /// It cannot be opened, and trying again would not help.
     pub(crate) fn start(options: SqliteOptions) -> Result<Self, BadSetting> {
         let opened = match SqliteStore::open(options.clone()) {
-            Ok(store) => Some(store),
+            Ok(store) => Ok(store),
             Err(error) if error.kind() == OpenErrorKind::Temporary => {
                 tracing::error!(%error, "store not opened: refusing requests until it is");
-                None
+                Err(error)
             }
             Err(error) => return Err(cannot_open(error)),
         };
         Ok(Self { options, opened })
     }
 
-    /// Opens the store, makes the service that it is for, and waits for ever.
+    /// Opens the store, makes the service that it is for, and waits for ever. The start is over when
+    /// requests are served: until then the service manager waits, and is told for what.
     ///
     /// # Errors
     ///
@@ -61,14 +64,19 @@ impl Opening {
     pub(crate) async fn provide<S>(
         self,
         late: &LateService<S>,
-        store: &mut Option<SqliteStore>,
+        store: &OnceLock<SqliteStore>,
         make: impl FnOnce(SqliteStore) -> Result<S, BoxError>,
+        manager: &ServiceManager,
     ) -> Result<Infallible, BoxError> {
         let opened = match self.opened {
-            Some(opened) => opened,
-            None => retry(&self.options).await?,
+            Ok(opened) => opened,
+            Err(error) => {
+                manager.waiting(&format!("waiting for the database: {error}")).await;
+                retry(&self.options).await?
+            }
         };
-        let _ = late.service.set(make(store.insert(opened).clone())?);
+        let _ = late.service.set(make(store.get_or_init(|| opened).clone())?);
+        manager.ready().await;
         future::pending().await
     }
 }

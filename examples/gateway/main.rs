@@ -37,10 +37,11 @@ mod route;
 mod router;
 mod server;
 mod settings;
+mod systemd;
 mod telemetry;
 mod upstream;
 
-use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode, sync::OnceLock, time::Duration};
 
 use http::request::Parts;
 use mimalloc::MiMalloc;
@@ -58,7 +59,10 @@ use tower_quota::{
     },
     proxy::{CredentialCooldown, UpstreamCredential},
     quota::DailyQuotaLayer,
-    store::sqlite::{SqliteOptions, SqliteStore},
+    store::{
+        AdminStore,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
     usage::{UsageRecorderLayer, usage_service},
 };
 
@@ -75,6 +79,7 @@ use request_log::Observers;
 use router::Router;
 use server::{Draining, Limits};
 use settings::{BadSetting, Command, Given, Settings, ShownSetting, StreamUsage};
+use systemd::{InheritedSockets, ServiceManager};
 use upstream::Upstream;
 
 #[global_allocator]
@@ -84,12 +89,13 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    let sockets = InheritedSockets::take();
     let streams = BackgroundWriter::start("stdout", &std::io::stdout())
         .and_then(|stdout| Ok((stdout, BackgroundWriter::start("stderr", &std::io::stderr())?)));
     let Ok((stdout, stderr)) = streams else {
         return ExitCode::from(2);
     };
-    let code = start(&stdout, &stderr).unwrap_or_else(|error| {
+    let code = start(sockets, &stdout, &stderr).unwrap_or_else(|error| {
         stderr.push(format!("{error}\n").as_bytes());
         ExitCode::from(2)
     });
@@ -98,7 +104,11 @@ fn main() -> ExitCode {
     code
 }
 
-fn start(stdout: &BackgroundWriter, stderr: &BackgroundWriter) -> Result<ExitCode, BoxError> {
+fn start(
+    sockets: InheritedSockets,
+    stdout: &BackgroundWriter,
+    stderr: &BackgroundWriter,
+) -> Result<ExitCode, BoxError> {
     files::raise_limit();
     let mut given = Given::load()?;
     let command = given.take_command();
@@ -113,7 +123,7 @@ fn start(stdout: &BackgroundWriter, stderr: &BackgroundWriter) -> Result<ExitCod
             Some(Command::Backup(command)) => backup::back_up(settings, &command, stderr),
             Some(Command::Restore(command)) => backup::restore(settings, &command, stderr).await,
             Some(Command::Healthcheck(_)) | None => {
-                run(settings, stdout, stderr).await.map(|()| ExitCode::SUCCESS)
+                run(settings, sockets, stdout, stderr).await.map(|()| ExitCode::SUCCESS)
             }
         }
     })
@@ -129,6 +139,7 @@ fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
 
 async fn run(
     settings: Settings,
+    sockets: InheritedSockets,
     stdout: &BackgroundWriter,
     stderr: &BackgroundWriter,
 ) -> Result<(), BoxError> {
@@ -243,15 +254,22 @@ async fn run(
         .into_service())
     };
 
-    let listener = listen(settings.listen).await?;
+    let inherited = sockets.listener()?;
+    let is_inherited = inherited.is_some();
+    let listener = match inherited {
+        Some(listener) => listener,
+        None => listen(settings.listen).await?,
+    };
+    let address = listener.local_addr()?;
     Announcement {
-        listen: listener.local_addr()?,
+        listen: address,
+        is_inherited,
         upstream: &announced,
         database: &settings.database.display().to_string(),
         time_zone: settings.calendar.time_zone(),
         admin_token: made_token.as_deref(),
         has_upstream_key,
-        is_exposed: !settings.listen.ip().is_loopback() && settings.trusted_proxies.is_empty(),
+        is_exposed: !address.ip().is_loopback() && settings.trusted_proxies.is_empty(),
     }
     .print(stdout);
 
@@ -270,16 +288,18 @@ async fn run(
         shutdown_delay: settings.shutdown_delay,
         shutdown: settings.shutdown_grace,
     };
-    let mut store = None;
+    let manager = ServiceManager::from_env(address);
+    let store = OnceLock::new();
     let left = tokio::select! {
         biased;
-        never = opening.provide(&late, &mut store, routes) => match never? {},
-        served = server::serve(listener, service, draining.clone(), limits) => served?,
+        never = opening.provide(&late, &store, routes, &manager) => match never? {},
+        served = server::serve(listener, service, draining.clone(), limits, &manager) => served?,
         never = telemetry::keep_up(figures.clone()) => match never {},
-        never = hangup.reload(reload) => match never {},
+        never = hangup.reload(reload, &manager) => match never {},
+        never = manager.keep_alive(|| store.get().is_none_or(AdminStore::is_alive)) => match never {},
     };
     settings.drain.finish(left).await;
-    match store {
+    match store.into_inner() {
         Some(store) => Ok(store.close().await?),
         None => Ok(()),
     }

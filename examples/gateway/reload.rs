@@ -12,7 +12,7 @@ use tower_quota::{
     proxy::{CredentialCooldown, UpstreamCredential},
 };
 
-use crate::settings::SecretFile;
+use crate::{settings::SecretFile, systemd::ServiceManager};
 
 /// SIGHUP, which ends the process no more once this was made.
 pub(crate) struct Hangup(Signal);
@@ -31,37 +31,48 @@ impl Hangup {
     }
 
     /// Reads the files at each signal, for ever.
-    pub(crate) async fn reload(mut self, reload: Reload) -> Infallible {
+    pub(crate) async fn reload(mut self, reload: Reload, manager: &ServiceManager) -> Infallible {
         let Reload { admin_tokens, upstream_credential, credential_cooldown } = reload;
         loop {
             self.0.recv().await;
             tracing::info!("SIGHUP: reading token and key files");
+            manager.reloading().await;
+            let mut problems = Vec::new();
             if let Some((file, tokens)) = &admin_tokens {
-                read(file, |new| tokens.replace(&new)).await;
+                problems.extend(read(file, |new| tokens.replace(&new)).await);
             }
             if let Some((file, credential)) = &upstream_credential {
-                read(file, |new| {
+                let replace = |new| {
                     credential.replace(new);
                     credential_cooldown.clear();
-                })
-                .await;
+                };
+                problems.extend(read(file, replace).await);
             }
+            manager.reloaded(&problems).await;
         }
     }
 }
 
-/// Reads one file and puts what it holds in force.
-async fn read<T: Clone + Send + 'static>(file: &SecretFile<T>, replace: impl FnOnce(T)) {
+/// Reads one file and puts what it holds in force, or says why not.
+async fn read<T: Clone + Send + 'static>(
+    file: &SecretFile<T>,
+    replace: impl FnOnce(T),
+) -> Option<String> {
     let (name, file) = (file.name, file.clone());
     // A file system that does not answer holds up no request.
     match spawn_blocking(move || file.read_again()).await {
         Ok(Ok(new)) => {
             replace(new);
             tracing::info!(file = name, "read again");
+            None
         }
         Ok(Err(error)) => {
-            tracing::error!(%error, "file not read again: the old value stays in force")
+            tracing::error!(%error, "file not read again: the old value stays in force");
+            Some(error.to_string())
         }
-        Err(error) => tracing::error!(%error, file = name, "file not read again"),
+        Err(error) => {
+            tracing::error!(%error, file = name, "file not read again");
+            Some(format!("{name}: {error}"))
+        }
     }
 }

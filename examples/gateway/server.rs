@@ -28,6 +28,7 @@ use crate::{
     connection::{Connection, Timeouts},
     executor::Streams,
     places::{Newcomers, Places},
+    systemd::ServiceManager,
     telemetry,
 };
 
@@ -82,6 +83,7 @@ pub(crate) async fn serve<S, B>(
     service: S,
     draining: Draining,
     limits: Limits,
+    manager: &ServiceManager,
 ) -> io::Result<Duration>
 where
     S: Service<Request<ClientBody>, Response = Response<B>> + Clone + Send + 'static,
@@ -99,7 +101,12 @@ where
     let timeouts = Timeouts { client: limits.client, idle: limits.client_idle };
     let open = telemetry::Connections::new();
     let mut tasks = JoinSet::new();
-    let mut closing = Box::pin(closing(&mut signals, &draining, limits.shutdown_delay));
+    let mut closing = Box::pin(async {
+        signals.next().await;
+        draining.begin();
+        manager.stopping(limits.shutdown_delay + limits.shutdown).await;
+        delay_close(&mut signals, limits.shutdown_delay).await;
+    });
     let mut newcomers = Newcomers::new();
     loop {
         while let Some((peer, socket, place)) = newcomers.next(&places) {
@@ -166,10 +173,8 @@ impl Signals {
     }
 }
 
-/// Returns when the listener is to be closed: `delay` after a signal, or at the second one.
-async fn closing(signals: &mut Signals, draining: &Draining, delay: Duration) {
-    signals.next().await;
-    draining.begin();
+/// Returns when the listener is to be closed: after `delay`, or at a further signal.
+async fn delay_close(signals: &mut Signals, delay: Duration) {
     tracing::info!(?delay, "shutting down: /readyz says so, then the listener closes");
     tokio::select! {
         () = tokio::time::sleep(delay) => {}

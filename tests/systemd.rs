@@ -1,0 +1,297 @@
+//! systemd: the unit files, a socket that stays open across restarts, and what a service manager is told.
+
+mod common;
+
+use std::{
+    net::{TcpListener, UdpSocket},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::net::UnixDatagram,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use common::{
+    Client, DEADLINE, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually, json_answer,
+};
+use rusqlite::Connection;
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::Signal,
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+/// A service manager that reads what it is told.
+struct Manager {
+    socket: UnixDatagram,
+    _dir: tempfile::TempDir,
+}
+
+impl Manager {
+    fn of(command: GatewayCommand) -> (Self, GatewayCommand) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let command = command.env("NOTIFY_SOCKET", path.to_str().unwrap());
+        (Self { socket, _dir: dir }, command)
+    }
+
+    /// The next message's lines.
+    fn next(&self) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        let length = self.socket.recv(&mut buffer).expect("a message");
+        let text = std::str::from_utf8(&buffer[..length]).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Those of the next message, which says `word`.
+    fn expect(&self, word: &str) -> Vec<String> {
+        let lines = self.next();
+        assert!(lines.iter().any(|line| line == word), "{word}: {lines:?}");
+        lines
+    }
+
+    fn is_silent(&self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let nothing = self.socket.recv(&mut [0; 4096]).is_err();
+        self.socket.set_nonblocking(false).unwrap();
+        nothing
+    }
+}
+
+/// The value of `name` in a message.
+fn value<'a>(lines: &'a [String], name: &str) -> &'a str {
+    let found = lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {name} in {lines:?}"))
+}
+
+/// The same started with this socket, as a service manager hands it over.
+fn with_socket(command: GatewayCommand, socket: BorrowedFd<'_>) -> GatewayCommand {
+    fcntl_setfd(socket, FdFlags::empty()).unwrap();
+    command
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDS_FIRST_FD", socket.as_raw_fd().to_string())
+        // What is not used is no error either.
+        .env("PORT", "1")
+}
+
+async fn upstream() -> Upstream {
+    Upstream::start(|_| json_answer(chat_json().to_string())).await
+}
+
+#[tokio::test]
+async fn a_service_manager_is_told_of_readiness_reloads_and_the_end() {
+    let upstream = upstream().await;
+    let command = GatewayCommand::at_noon(upstream.base_url())
+        .env("SHUTDOWN_DELAY", "5s")
+        .env("SHUTDOWN_GRACE", "20s");
+    let (manager, command) = Manager::of(command);
+    let mut gateway = command.start();
+    let ready = manager.expect("READY=1");
+    assert_eq!(value(&ready, "STATUS"), format!("serving on {}", gateway.address()));
+    assert_eq!(Client::http1().get(&gateway.url("/readyz")).await.status, 200);
+
+    gateway.signal(Signal::HUP);
+    let reloading = manager.expect("RELOADING=1");
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let since = i128::from(now.tv_sec)
+        - value(&reloading, "MONOTONIC_USEC").parse::<i128>().unwrap() / 1_000_000;
+    assert!((0..=DEADLINE.as_secs().into()).contains(&since), "{reloading:?}");
+    let reloaded = manager.expect("READY=1");
+    assert_eq!(value(&reloaded, "STATUS"), value(&ready, "STATUS"));
+
+    gateway.terminate();
+    let stopping = manager.expect("STOPPING=1");
+    let more: u64 = value(&stopping, "EXTEND_TIMEOUT_USEC").parse().unwrap();
+    assert!(more > 25_000_000, "{stopping:?}");
+    assert_eq!(value(&stopping, "STATUS"), "shutting down: running answers may take 25s");
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    assert!(manager.is_silent());
+}
+
+#[tokio::test]
+async fn a_reload_that_leaves_an_old_value_in_force_says_so() {
+    let command = GatewayCommand::bare().env("PORT", "0").env("ADMIN_TOKEN_FILE", "token");
+    std::fs::write(command.dir().join("token"), "an-admin-token-of-the-test\n").unwrap();
+    let (manager, command) = Manager::of(command.arg("--demo"));
+    let gateway = command.start();
+    manager.expect("READY=1");
+    std::fs::write(command.dir().join("token"), "short").unwrap();
+    gateway.signal(Signal::HUP);
+    manager.expect("RELOADING=1");
+    let reloaded = manager.expect("READY=1");
+    let status = value(&reloaded, "STATUS");
+    assert!(status.contains("not reloaded: ADMIN_TOKEN_FILE: expected"), "{status}");
+}
+
+#[tokio::test]
+async fn a_start_is_over_only_when_the_store_is_open() {
+    let upstream = upstream().await;
+    let (manager, command) = Manager::of(GatewayCommand::at_noon(upstream.base_url()));
+    let mut gateway = command.start();
+    manager.expect("READY=1");
+    gateway.kill9();
+    let other = Connection::open(command.dir().join("quota.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let gateway = command.start();
+    let waiting = manager.next();
+    assert!(value(&waiting, "STATUS").starts_with("waiting for the database: "), "{waiting:?}");
+    assert_eq!(Client::http1().get(&gateway.url("/healthz")).await.status, 200);
+    assert!(manager.is_silent());
+    drop(other);
+    manager.expect("READY=1");
+    assert_eq!(Client::http1().get(&gateway.url("/readyz")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_watchdog_hears_of_a_gateway_that_works() {
+    let (manager, command) = Manager::of(GatewayCommand::new().arg("--demo"));
+    let gateway = command.clone().env("WATCHDOG_USEC", "90000").start();
+    let mut pings = 0;
+    while pings < 5 {
+        pings += usize::from(manager.next() == ["WATCHDOG=1"]);
+    }
+    drop(gateway);
+    // One that is meant for another process is not answered.
+    let gateway = command.env("WATCHDOG_USEC", "1000").env("WATCHDOG_PID", "1").start();
+    while manager.next()[0] != "READY=1" {}
+    gateway.signal(Signal::HUP);
+    manager.expect("RELOADING=1");
+}
+
+#[tokio::test]
+async fn a_service_manager_that_does_not_read_holds_nothing_up() {
+    let (manager, command) = Manager::of(GatewayCommand::new().arg("--demo"));
+    let path = manager.socket.local_addr().unwrap().as_pathname().unwrap().to_owned();
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send_to(b"X=1", &path).is_ok() {}
+    let mut gateway = command.start();
+    let ready = || async { Client::http1().get(&gateway.url("/readyz")).await.status == 200 };
+    eventually("readiness", ready).await;
+    gateway.signal(Signal::HUP);
+    gateway.create_key(json!({})).await;
+    gateway.terminate();
+    assert!(gateway.wait().success());
+}
+
+#[tokio::test]
+async fn an_inherited_socket_takes_the_place_of_host_and_port() {
+    let upstream = upstream().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway =
+        with_socket(GatewayCommand::at_noon(upstream.base_url()), listener.as_fd()).start();
+    assert_eq!(gateway.address(), listener.local_addr().unwrap());
+    let printed = gateway.printed();
+    eventually("its source", || async {
+        gateway.printed().contains("the socket of LISTEN_FDS; HOST and PORT are not used")
+    })
+    .await;
+    assert!(!printed.contains("warning"), "{printed}");
+    assert_eq!(Client::http1().get(&gateway.url("/readyz")).await.status, 200);
+}
+
+#[test]
+fn what_is_no_single_tcp_listener_is_refused() {
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let stream = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    )
+    .unwrap();
+    let file = tempfile::tempfile().unwrap();
+    for (socket, problem) in [
+        (udp.as_fd(), "is not a valid tcp socket"),
+        (stream.as_fd(), "it does not listen"),
+        (file.as_fd(), "is not a socket"),
+    ] {
+        refused(&with_socket(GatewayCommand::new(), socket), problem);
+    }
+    refused(&GatewayCommand::new().env("LISTEN_FDS", "2"), "got 2 sockets");
+    // Those of another process are none.
+    let (udp, id) = (udp.as_fd(), std::process::id().to_string());
+    with_socket(GatewayCommand::new(), udp).env("LISTEN_PID", id).env("PORT", "0").start();
+}
+
+fn refused(command: &GatewayCommand, problem: &str) {
+    let output = command.output();
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert!(printed.starts_with("LISTEN_FDS: expected one listening TCP socket"), "{printed}");
+    assert!(printed.contains(problem) && printed.lines().count() == 1, "{printed}");
+}
+
+/// A gateway on a socket that the test holds, as systemd does.
+struct Scene {
+    command: GatewayCommand,
+    listener: TcpListener,
+    gateway: Gateway,
+    key: String,
+    _upstream: Upstream,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let upstream = upstream().await;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let command = GatewayCommand::at_noon(upstream.base_url());
+        let command = with_socket(command, listener.as_fd());
+        let gateway = command.start();
+        let key = gateway.create_key(json!({"daily_limit": 0})).await;
+        Self { command, listener, gateway, key, _upstream: upstream }
+    }
+
+    /// As `systemctl restart` does.
+    async fn restart(&mut self) {
+        self.gateway.terminate();
+        assert!(self.gateway.wait().success());
+        self.gateway = self.command.start();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_restart_refuses_nobody() {
+    const CLIENTS: usize = 4;
+    const RESTARTS: usize = 4;
+    let mut scene = Scene::start().await;
+    let address = scene.listener.local_addr().unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (key, is_over, answered) = (scene.key.clone(), is_over.clone(), answered.clone());
+        clients.spawn(async move {
+            while !is_over.load(Ordering::Relaxed) {
+                // Each on a connection of its own, whose request comes when it likes.
+                let mut wire = Wire::connect(address).await.expect("a connection");
+                tokio::task::yield_now().await;
+                wire.write(&key, "{}").await.expect("a request");
+                let head = wire.head().await.expect("an answer");
+                assert_eq!(head.status, 200);
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    for restart in 1..=RESTARTS {
+        let before = answered.load(Ordering::Relaxed);
+        let more = || async { answered.load(Ordering::Relaxed) >= before + 50 };
+        eventually("50 answers", more).await;
+        println!("restart {restart} after {} answers", answered.load(Ordering::Relaxed));
+        scene.restart().await;
+    }
+    let before = answered.load(Ordering::Relaxed);
+    eventually("more", || async { answered.load(Ordering::Relaxed) >= before + 50 }).await;
+    is_over.store(true, Ordering::Relaxed);
+    clients.join_all().await;
+    let answered = answered.load(Ordering::Relaxed);
+    assert!(answered >= 200);
+    assert_eq!(scene.gateway.used(&scene.key).await, answered as u64);
+}
