@@ -188,6 +188,20 @@ macro_rules! for_each_program {
                 super::$name(super::Kind::Nginx).await;
             })*
         }
+        mod caddy {
+            $(#[tokio::test]
+            #[ignore = "needs caddy"]
+            async fn $name() {
+                super::$name(super::Kind::Caddy).await;
+            })*
+        }
+        mod haproxy {
+            $(#[tokio::test]
+            #[ignore = "needs haproxy"]
+            async fn $name() {
+                super::$name(super::Kind::HaProxy).await;
+            })*
+        }
     };
 }
 
@@ -257,8 +271,11 @@ async fn the_file_is_accepted(kind: Kind) {
     let said = Front::new(kind, free()).check();
     let text = String::from_utf8_lossy(&said.stderr) + String::from_utf8_lossy(&said.stdout);
     assert!(said.status.success(), "{text}");
-    for complaint in ["warn", "alert", "deprecated", "not formatted"] {
-        assert!(!text.to_lowercase().contains(complaint), "{text}");
+    // Nobody says whether the certificate of a test has been revoked.
+    for line in text.lines().filter(|line| !line.contains("OCSP")) {
+        for complaint in ["warn", "alert", "deprecated", "not formatted"] {
+            assert!(!line.to_lowercase().contains(complaint), "{text}");
+        }
     }
 }
 
@@ -420,6 +437,12 @@ fn idle_for(front: Front, seconds: u32) -> Front {
     match front.kind() {
         Kind::Nginx => {
             front.replace("keepalive_timeout 60s;", &format!("keepalive_timeout {seconds}s;"))
+        }
+        Kind::Caddy => front.replace("keepalive 60s", &format!("keepalive {seconds}s")),
+        // By itself HAProxy closes half of the idle ones every 5 s.
+        Kind::HaProxy => {
+            let server = "server gateway 127.0.0.1:8787";
+            front.replace(server, &format!("{server} pool-purge-delay {seconds}s"))
         }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Nginx,
+    Caddy,
+    HaProxy,
 }
 
 /// How one is to be started.
@@ -68,6 +70,8 @@ impl Kind {
     fn file(self) -> &'static str {
         match self {
             Self::Nginx => "nginx.conf",
+            Self::Caddy => "Caddyfile",
+            Self::HaProxy => "haproxy.cfg",
         }
     }
 }
@@ -136,6 +140,40 @@ impl Front {
                 }
                 fs::write(dir.join("main.conf"), main).unwrap();
             }
+            Kind::Caddy => {
+                let options = format!(
+                    "{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port {}\n\thttps_port {}\n\tlog {{",
+                    http.port(),
+                    https.port()
+                );
+                for (from, to) in [
+                    ("{\n\tlog {", options),
+                    ("\t# tls /etc/ssl/api.yourdomain.com", format!("\ttls {dir_name}")),
+                    ("/etc/ssl/api.yourdomain.com", dir_name.to_owned()),
+                ] {
+                    text = replace(&text, from, &to);
+                }
+                fs::write(dir.join("Caddyfile"), text).unwrap();
+            }
+            Kind::HaProxy => {
+                let pem = made.cert.pem() + &made.signing_key.serialize_pem();
+                fs::write(dir.join("both.pem"), pem).unwrap();
+                for (from, to) in [
+                    ("bind :80\n", format!("bind {http}\n")),
+                    ("bind :443 ", format!("bind {https} ")),
+                    ("bind :::80 v6only\n", String::new()),
+                    (
+                        "bind :::443 v6only ssl crt /etc/haproxy/api.yourdomain.com.pem alpn h2,http/1.1",
+                        String::new(),
+                    ),
+                    ("/etc/haproxy/api.yourdomain.com.pem", format!("{dir_name}/both.pem")),
+                    ("/run/haproxy/admin.sock", format!("{dir_name}/admin.sock")),
+                    ("log /dev/log local0", "log stdout format raw local0".to_owned()),
+                ] {
+                    text = replace(&text, from, &to);
+                }
+                fs::write(dir.join("haproxy.cfg"), text).unwrap();
+            }
         }
         made.cert.der().clone()
     }
@@ -150,6 +188,18 @@ impl Front {
                     true => command.arg("-t"),
                     false => command.args(["-g", "daemon off; master_process off;"]),
                 };
+            }
+            Kind::Caddy => {
+                command = Command::new("caddy");
+                command.arg(if checks { "validate" } else { "run" });
+                command.args(["--adapter", "caddyfile", "--config"]).arg(dir.join("Caddyfile"));
+                command.envs([("HOME", dir), ("XDG_DATA_HOME", dir), ("XDG_CONFIG_HOME", dir)]);
+            }
+            Kind::HaProxy => {
+                command = Command::new("haproxy");
+                command
+                    .args([if checks { "-c" } else { "-db" }, "-f"])
+                    .arg(dir.join("haproxy.cfg"));
             }
         }
         command.stdin(Stdio::null());
