@@ -122,8 +122,8 @@ fn contains(file: &str, text: &str) -> bool {
             return false;
         };
         indent.trim().is_empty()
-            && window.iter().zip(&text).all(|(line, wanted)| {
-                line == wanted || line.strip_prefix(indent).is_some_and(|line| line == *wanted)
+            && window.iter().zip(&text).all(|(line, expected)| {
+                line == expected || line.strip_prefix(indent).is_some_and(|line| line == *expected)
             })
     })
 }

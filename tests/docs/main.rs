@@ -7,6 +7,7 @@ mod common;
 mod data;
 mod document;
 mod links;
+mod package;
 mod shell;
 mod transcript;
 mod twins;

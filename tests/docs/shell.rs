@@ -235,13 +235,13 @@ impl Session {
         let reached = read("step");
         let reached = reached.trim().parse().unwrap_or(self.steps.len());
         for (number, step) in self.steps.iter().enumerate().take(reached) {
-            let Some((line, wanted, is_json)) = &step.printed else { continue };
+            let Some((line, expected, is_json)) = &step.printed else { continue };
             let printed = read(&format!("{number:03}/out"));
-            if !matches(wanted, &printed, *is_json) {
+            if !matches(expected, &printed, *is_json) {
                 return Err(format!(
                     "{document}:{line}: this is not what the command of line {} prints.\n--- the document\n{}\n--- printed\n{}",
                     step.line,
-                    wanted.trim_end(),
+                    expected.trim_end(),
                     printed.trim_end()
                 ));
             }
