@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    fs,
     net::{TcpListener, UdpSocket},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
@@ -118,11 +119,11 @@ async fn a_service_manager_is_told_of_readiness_reloads_and_the_end() {
 #[tokio::test]
 async fn a_reload_that_leaves_an_old_value_in_force_says_so() {
     let command = GatewayCommand::bare().env("PORT", "0").env("ADMIN_TOKEN_FILE", "token");
-    std::fs::write(command.dir().join("token"), "an-admin-token-of-the-test\n").unwrap();
+    fs::write(command.dir().join("token"), "an-admin-token-of-the-test\n").unwrap();
     let (manager, command) = Manager::of(command.arg("--demo"));
     let gateway = command.start();
     manager.expect("READY=1");
-    std::fs::write(command.dir().join("token"), "short").unwrap();
+    fs::write(command.dir().join("token"), "short").unwrap();
     gateway.signal(Signal::HUP);
     manager.expect("RELOADING=1");
     let reloaded = manager.expect("READY=1");
@@ -243,7 +244,7 @@ impl Scene {
         let upstream = upstream().await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let command = GatewayCommand::at_noon(upstream.base_url());
-        let command = with_socket(command, listener.as_fd());
+        let command = with_socket(command.env("RUST_LOG", "info"), listener.as_fd());
         let gateway = command.start();
         let key = gateway.create_key(json!({"daily_limit": 0})).await;
         Self { command, listener, gateway, key, _upstream: upstream }
@@ -294,4 +295,71 @@ async fn a_restart_refuses_nobody() {
     let answered = answered.load(Ordering::Relaxed);
     assert!(answered >= 200);
     assert_eq!(scene.gateway.used(&scene.key).await, answered as u64);
+}
+
+/// Waits until it takes no connections any more, as its log says: the socket stays open.
+async fn listener_closed(gateway: &Gateway) {
+    eventually("its end", || async { gateway.printed().contains("listener closed") }).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_accepted_before_the_end_gets_its_first_answer() {
+    let scene = Scene::start().await;
+    let mut wires = Vec::new();
+    for begun in ["", "POST /v1/cha"] {
+        let mut wire = Wire::connect(scene.gateway.address()).await.unwrap();
+        wire.send(begun).await.unwrap();
+        wires.push((wire, begun));
+    }
+    // Connections are accepted in turn, so those are.
+    let mut last = Wire::connect(scene.gateway.address()).await.unwrap();
+    assert_eq!(last.post(&scene.key, "{}").await.unwrap().0, 200);
+    scene.gateway.terminate();
+    listener_closed(&scene.gateway).await;
+    for (mut wire, begun) in wires {
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {}\r\n\
+             Content-Length: 2\r\n\r\n{{}}",
+            scene.key
+        );
+        wire.send(&request[begun.len()..]).await.unwrap();
+        let head = wire.head().await.unwrap_or_else(|error| panic!("{begun:?}: {error}"));
+        assert_eq!((head.status, head.closes), (200, true), "{begun:?}");
+    }
+}
+
+/// How many connections wait to be accepted on this port, as the system knows.
+fn waiting(port: &str) -> Option<u32> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields[3] == "0A" && fields[1].ends_with(port);
+        let (_, waiting) = fields[4].split_once(':').filter(|_| is_it)?;
+        u32::from_str_radix(waiting, 16).ok()
+    })
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_a_place_at_the_end_is_served_when_there_is_one() {
+    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let command = GatewayCommand::at_noon(upstream.base_url())
+        .env("RUST_LOG", "info")
+        .env("MAX_CONNECTIONS", "1");
+    let mut gateway = with_socket(command, listener.as_fd()).start();
+    let key = gateway.create_key(json!({})).await;
+    let mut first = Wire::connect(gateway.address()).await.unwrap();
+    first.write(&key, "{}").await.unwrap();
+    upstream.reached_by(1).await;
+    let mut second = Wire::connect(gateway.address()).await.unwrap();
+    second.write(&key, "{}").await.unwrap();
+    let port = format!(":{:04X}", gateway.address().port());
+    eventually("it to be accepted", || async { waiting(&port) == Some(0) }).await;
+    gateway.terminate();
+    listener_closed(&gateway).await;
+    upstream.release(2);
+    for wire in [&mut first, &mut second] {
+        assert_eq!(wire.head().await.unwrap().status, 200);
+    }
+    assert!(gateway.wait().success());
 }

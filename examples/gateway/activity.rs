@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -129,6 +130,16 @@ impl Activity {
     /// What the connection does, and since when, if no request is under way.
     pub(crate) fn inactive(&self) -> Option<(Inactivity, Instant)> {
         self.requests().inactive
+    }
+
+    /// Returns when neither the first request nor the rest of a head is waited for. What ends that wakes
+    /// the connection's task, in which this is to be polled after it.
+    pub(crate) async fn awaits_no_head(&self) {
+        let awaits_head = || {
+            let inactive = self.inactive();
+            !self.is_http2() && inactive.is_some_and(|(what, _)| what == Inactivity::Head)
+        };
+        poll_fn(|_| if awaits_head() { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 
     /// Whether the connection is to be closed in favour of another one.

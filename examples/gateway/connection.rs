@@ -84,9 +84,10 @@ impl Connection {
         });
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
-        let (mut idle_timeout, mut is_ending) = (timeouts.idle, false);
+        let (mut idle_timeout, mut is_shutdown, mut is_ending) = (timeouts.idle, false, false);
         loop {
             tokio::select! {
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");
@@ -94,11 +95,15 @@ impl Connection {
                     return;
                 }
                 // Nobody is told twice; the sender lives as long as the server.
-                _ = shutdown.wait_for(|ending| *ending), if !is_ending => {
+                _ = shutdown.wait_for(|ending| *ending), if !is_ending && !is_shutdown => {
+                    is_shutdown = true;
                     idle_timeout = idle_timeout.min(GOODBYE_TIMEOUT);
+                    continue;
                 }
+                // A client that has just come, or sends a head, gets its response.
+                () = activity.awaits_no_head(), if is_shutdown && !is_ending => {}
                 reason = activity.closes(timeouts.client, idle_timeout) => match reason {
-                    CloseReason::Idle if !is_ending => {
+                    CloseReason::Idle if !is_ending && !is_shutdown => {
                         if !activity.is_http2() {
                             // The socket closes itself, as it sees whether a request comes after all.
                             continue;

@@ -16,7 +16,7 @@ use http_body::Body;
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use ipnet::IpNet;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
@@ -108,7 +108,7 @@ where
         delay_close(&mut signals, limits.shutdown_delay).await;
     });
     let mut newcomers = Newcomers::new();
-    loop {
+    let admit = |newcomers: &mut Newcomers<TcpStream>, tasks: &mut JoinSet<()>| {
         while let Some((peer, socket, place)) = newcomers.next(&places) {
             let connection = Connection { socket, peer, place, timeouts };
             let served = connection.serve(builder.clone(), service.clone(), shutdown.clone());
@@ -118,6 +118,9 @@ where
                 drop(open);
             });
         }
+    };
+    loop {
+        admit(&mut newcomers, &mut tasks);
         tokio::select! {
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
@@ -138,8 +141,18 @@ where
     let begun = Instant::now();
     tracing::info!(connections = tasks.len(), "listener closed: answers that run may finish");
     shut_down.send_replace(true);
+    let ended = async {
+        // Those that were accepted and have no place yet are served, too.
+        while !tasks.is_empty() || !newcomers.are_none() {
+            admit(&mut newcomers, &mut tasks);
+            tokio::select! {
+                Some(_) = tasks.join_next() => {}
+                () = places.changed(), if !newcomers.are_none() => {}
+            }
+        }
+    };
     tokio::select! {
-        () = ended(&mut tasks) => {}
+        () = ended => {}
         () = tokio::time::sleep(limits.shutdown) => {
             tracing::warn!("some answers did not finish in time");
         }
@@ -180,11 +193,6 @@ async fn delay_close(signals: &mut Signals, delay: Duration) {
         () = tokio::time::sleep(delay) => {}
         () = signals.next() => {}
     }
-}
-
-/// Waits for the end of all of them.
-async fn ended(tasks: &mut JoinSet<()>) {
-    while tasks.join_next().await.is_some() {}
 }
 
 fn builder(streams: Streams) -> Builder<Streams> {
