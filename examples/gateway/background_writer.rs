@@ -103,7 +103,9 @@ impl Shared {
                 lines.insert(0, b'\n');
             }
             let (taken, lost) = lines.split_at(write(&mut stream, &lines));
-            is_mid_line = taken.last().map_or(is_mid_line, |last| *last != b'\n');
+            // A stream that takes all of it is left as its writers want it, as a line that is drawn anew.
+            is_mid_line =
+                !lost.is_empty() && taken.last().map_or(is_mid_line, |last| *last != b'\n');
             let mut state = self.lock();
             state.dropped_lines += count(lost);
             if lost.is_empty() && state.pending.is_empty() && state.dropped_lines > reported {

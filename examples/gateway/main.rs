@@ -7,7 +7,6 @@ mod activity;
 mod admin;
 mod announce;
 mod background_writer;
-mod backup;
 mod catch_panic;
 mod client_addr;
 mod client_body;
@@ -68,6 +67,7 @@ use tower_quota::{
 
 use announce::Announcement;
 use background_writer::BackgroundWriter;
+use commands::{backup, healthcheck, progress::Stopped};
 use cors::ApiCorsLayer;
 use edge::{EdgeOptions, edge};
 use holder_errors::HolderErrors;
@@ -97,7 +97,7 @@ fn main() -> ExitCode {
     };
     let code = start(sockets, &stdout, &stderr).unwrap_or_else(|error| {
         stderr.push(format!("{error}\n").as_bytes());
-        ExitCode::from(2)
+        error.downcast_ref().map_or(ExitCode::from(2), Stopped::exit_code)
     });
     stdout.flush(OUTPUT_TIMEOUT);
     stderr.flush(OUTPUT_TIMEOUT);
@@ -113,13 +113,13 @@ fn start(
     let mut given = Given::load()?;
     let command = given.take_command();
     if let Some(Command::Healthcheck(command)) = command {
-        return Ok(commands::healthcheck::run(&given, &command));
+        return Ok(healthcheck::run(&given, &command));
     }
     let settings = Settings::check(given)?;
     let runtime = runtime(settings.worker_threads)?;
     runtime.block_on(async {
         match command {
-            Some(Command::Import(import)) => import::run(&settings, &import).await,
+            Some(Command::Import(import)) => import::run(&settings, &import, stderr).await,
             Some(Command::Backup(command)) => backup::back_up(settings, &command, stderr),
             Some(Command::Restore(command)) => backup::restore(settings, &command, stderr).await,
             Some(Command::Healthcheck(_)) | None => {

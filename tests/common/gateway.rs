@@ -163,10 +163,7 @@ impl GatewayCommand {
 
     /// Runs it to its end, as a refused start does.
     pub(crate) fn output(&self) -> Output {
-        let mut child = self.spawn();
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let status = wait(&mut child);
-        Output { status, stdout: read(stdout), stderr: read(stderr) }
+        end(self.spawn())
     }
 
     /// Starts it and kills it so soon that it may not yet listen.
@@ -177,7 +174,8 @@ impl GatewayCommand {
         let _ = child.wait();
     }
 
-    fn spawn(&self) -> Child {
+    /// Runs it with pipes that nobody reads yet.
+    pub(crate) fn spawn(&self) -> Child {
         let words = self.under.iter().map(OsStr::new).chain([gateway_binary().as_os_str()]);
         let words: Vec<&OsStr> = words.chain(self.args.iter().map(OsStr::new)).collect();
         Command::new(words[0])
@@ -335,6 +333,16 @@ fn set_for_tests(variable: &str) -> bool {
 
 fn to(file: &Option<Arc<OwnedFd>>) -> Stdio {
     file.as_ref().map_or_else(Stdio::piped, |file| file.try_clone().unwrap().into())
+}
+
+/// Waits for the end of a gateway's command, and reads what it has printed.
+pub(crate) fn end(mut child: Child) -> Output {
+    // It may print more than a pipe holds.
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let stdout = thread::spawn(move || read(stdout));
+    let stderr = thread::spawn(move || read(stderr));
+    let status = wait(&mut child);
+    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
 /// All that is left to be read.

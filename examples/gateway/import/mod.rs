@@ -11,45 +11,52 @@ use std::{
 
 use tower::BoxError;
 use tower_quota::store::{
-    Actor, AdminStore, Imported,
+    Actor, AdminStore, Imported, ImportedKey,
     memory::MemoryStore,
     sqlite::{SqliteOptions, SqliteStore},
 };
 
 use crate::{
-    backup,
+    background_writer::BackgroundWriter,
+    commands::{
+        backup,
+        progress::{Amount, Progress},
+    },
     settings::{Import, Settings},
 };
 use original::{Original, OriginalKey};
 
 /// Tells of each key what came of it. Fails if one could not be taken over.
-pub(crate) async fn run(settings: &Settings, import: &Import) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(
+    settings: &Settings,
+    import: &Import,
+    stderr: &BackgroundWriter,
+) -> Result<ExitCode, BoxError> {
+    let progress = Progress::start(stderr)?;
+    progress.report("reading the file", Amount::Unknown)?;
     let original = original::read(&import.file, settings.daily_limit, &settings.calendar)?;
     let is_there = settings.database.metadata().is_ok_and(|file| file.len() > 0);
     let imported = if import.dry_run && !is_there {
         let empty =
             MemoryStore::with_time(settings.calendar.clone(), tower_quota::clock::SystemClock);
-        take_over(&empty, &original, true).await?
+        empty.import(original.keys(), true, operator()).await?
     } else {
         let options = SqliteOptions::new(&settings.database)
             .calendar(settings.calendar.clone())
             .default_daily_limit(settings.daily_limit);
         let store = SqliteStore::open(options).map_err(backup::cannot_open)?;
-        let imported = take_over(&store, &original, import.dry_run).await?;
+        let keys = original.keys();
+        let imported =
+            store.import_with_progress(keys, import.dry_run, operator(), progress.clone()).await?;
         store.close().await?;
-        imported
+        imported.ok_or_else(|| progress.stopped("nothing was imported"))?
     };
+    progress.finish();
     Ok(tell(&original, imported, import.dry_run))
 }
 
-async fn take_over<S: AdminStore>(
-    store: &S,
-    original: &Original,
-    dry_run: bool,
-) -> Result<Vec<Imported>, BoxError> {
-    let keys = original.keys.iter().filter_map(|key| key.read.as_ref().ok().cloned()).collect();
-    let by = Actor { token_id: "command_line".to_owned(), ip: None };
-    Ok(store.import(keys, dry_run, by).await?)
+fn operator() -> Actor {
+    Actor { token_id: "command_line".to_owned(), ip: None }
 }
 
 fn tell(original: &Original, imported: Vec<Imported>, dry_run: bool) -> ExitCode {
@@ -82,6 +89,13 @@ fn tell(original: &Original, imported: Vec<Imported>, dry_run: bool) -> ExitCode
     // The work is done, whether or not anybody reads of it.
     let _ = io::stdout().write_all(report.as_bytes());
     ExitCode::from(u8::from(conflicts > 0))
+}
+
+impl Original {
+    /// The keys that could be read.
+    fn keys(&self) -> Vec<ImportedKey> {
+        self.keys.iter().filter_map(|key| key.read.as_ref().ok().cloned()).collect()
+    }
 }
 
 impl fmt::Display for OriginalKey {

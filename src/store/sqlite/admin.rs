@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::{
     Inner, SqliteStore, audit, changes,
     core::Core,
-    import, jobs,
+    jobs,
     listing::{self, summary},
     once, reset, unavailable,
 };
@@ -57,10 +57,8 @@ impl AdminStore for SqliteStore {
         dry_run: bool,
         by: Actor,
     ) -> StoreFuture<Vec<Imported>> {
-        let (core, now) = (self.0.core.clone(), self.0.core.clock.now());
-        let work =
-            move |connection: &Connection| import::import(connection, &keys, dry_run, &by, now);
-        self.0.core.queue.call(work, move |_| core.forget_keys())
+        let imported = self.import_with_progress(keys, dry_run, by, ());
+        StoreFuture::pending(async move { Ok(imported.await?.unwrap_or_default()) })
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {

@@ -17,12 +17,10 @@ use std::{
     fmt,
     fs::{self, File},
     io::{self, Read},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     process,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, SystemTime},
 };
@@ -38,6 +36,7 @@ use super::{
     OpenError, OpenErrorKind, SqliteOptions, SqliteStore, adopt,
     file::{self, FileLock, with_suffix},
     fold, jobs,
+    progress::{Observer, OnProgress, Progress, ProgressStep},
     reading::{STEPS, Waits},
     schema,
     start::{self, Rest},
@@ -56,7 +55,7 @@ use crate::{
 const ATTEMPTS: u32 = 5;
 /// How long it waits before another attempt, longer each time.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// How many pages are copied between two looks at whether the copy is still wanted.
+/// How many pages are copied between two reports of the progress.
 const PAGES_PER_STEP: i32 = 1024;
 /// How many bytes of a copy are read at once.
 const CHUNK_LENGTH: u64 = 256 * 1024;
@@ -99,6 +98,8 @@ pub enum BackupErrorKind {
     /// Answered requests or changes are provably missing from the database or its journal, as in
     /// [`OpenErrorKind::Loss`].
     Loss,
+    /// [`OnProgress`] has stopped it.
+    Stopped,
     /// Anything else.
     Other,
 }
@@ -135,14 +136,14 @@ impl BackupError {
         let message = match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => format!("{shown} is no SQLite database"),
             Some(ErrorCode::DatabaseCorrupt) => format!("{shown} is damaged"),
-            Some(ErrorCode::OperationInterrupted) => return Self::given_up(),
+            Some(ErrorCode::OperationInterrupted) => return Self::stopped(),
             _ => format!("{shown} cannot be copied"),
         };
         Self::because(message, error)
     }
 
-    fn given_up() -> Self {
-        Self::new("nobody waits for the copy any more")
+    fn stopped() -> Self {
+        Self { kind: BackupErrorKind::Stopped, ..Self::new("the copy was stopped") }
     }
 
     /// What kind of failure it is.
@@ -187,11 +188,13 @@ impl Error for BackupError {
 ///
 /// # Errors
 ///
-/// The file exists, the database cannot be read, or answered requests are provably missing from it.
+/// The file exists, the database cannot be read, or answered requests are provably missing from it; or
+/// `on_progress` has stopped it.
 pub fn backup(
     options: &SqliteOptions,
     file: &Path,
     if_exists: IfExists,
+    on_progress: impl OnProgress + Send + 'static,
 ) -> Result<(), BackupError> {
     let source = source(options)?;
     if file.canonicalize().is_ok_and(|file| file == source.path) {
@@ -201,7 +204,9 @@ pub fn backup(
         return Err(BackupError::exists(file));
     }
     let part = Part::create(with_suffix(file, &format!(".{}.part", process::id())))?;
-    copy_with_journal(&source, &part, &Wanted::always())?;
+    let observer = Observer::new(on_progress);
+    copy_with_journal(&source, &part, &observer)?;
+    part.sync(&observer)?;
     part.publish(file, if_exists)
 }
 
@@ -212,17 +217,20 @@ pub fn backup(
 /// # Errors
 ///
 /// The database is in use; the file is damaged, newer than this program, or another program's; it
-/// cannot be copied. What is there is left as it is.
-pub fn restore(options: &SqliteOptions, file: &Path) -> Result<Restored, BackupError> {
-    let wanted = Wanted::always();
+/// cannot be copied; or `on_progress` has stopped it. What is there is left as it is.
+pub fn restore(
+    options: &SqliteOptions,
+    file: &Path,
+    on_progress: impl OnProgress + Send + 'static,
+) -> Result<Restored, BackupError> {
+    let observer = Observer::new(on_progress);
     let from = open_source(file)?;
-    let database = file::create(&options.path)?;
-    let _lock = FileLock::take(&database)?;
-    if file.canonicalize().is_ok_and(|file| file == database) {
+    let database = Place::take(&options.path)?;
+    if file.canonicalize().is_ok_and(|file| file == database.path) {
         return Err(BackupError::new(format!("{} is the database itself", file.display())));
     }
-    let part = Part::create(with_suffix(&database, ".restore.part"))?;
-    let copy = copy_pages(&from, file, &part, &wanted)?;
+    let part = Part::create(with_suffix(&database.path, ".restore.part"))?;
+    let copy = copy_pages(&from, file, &part, &observer)?;
     let failed = |error| BackupError::sqlite(file, error);
     let position = fold::read_position(&copy).map_err(failed)?;
     let lacks_journal = matches!(position, ReplayFrom::Position(_));
@@ -234,29 +242,36 @@ pub fn restore(options: &SqliteOptions, file: &Path) -> Result<Restored, BackupE
     };
     jobs::transaction(&copy, finish).map_err(failed)?;
     drop((copy, from));
-    part.check(file, &wanted)?;
-    part.sync()?;
-    let kept = set_aside(&database)
+    part.check(file, &observer)?;
+    part.sync(&observer)?;
+    let kept = set_aside(&database.path)
         .map_err(|error| BackupError::because("what is there could not be set aside", error))?;
-    part.publish(&database, IfExists::Replace)?;
+    part.publish(&database.path, IfExists::Replace)?;
     Ok(Restored { kept, lacks_journal })
 }
 
-/// Whether somebody still waits for a copy.
-#[derive(Clone)]
-struct Wanted(Arc<AtomicBool>);
+/// Where a database lies or is to lie, locked.
+struct Place {
+    path: PathBuf,
+    /// Whether the file was made for the lock.
+    is_new: bool,
+    _lock: FileLock,
+}
 
-impl Wanted {
-    fn always() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+impl Place {
+    fn take(path: &Path) -> Result<Self, BackupError> {
+        let is_new = path.symlink_metadata().is_err();
+        let path = file::create(path)?;
+        let lock = FileLock::take(&path)?;
+        Ok(Self { path, is_new, _lock: lock })
     }
+}
 
-    fn is_still(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn check(&self) -> Result<(), BackupError> {
-        if self.is_still() { Ok(()) } else { Err(BackupError::given_up()) }
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.is_new && file::is_empty(&self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -296,12 +311,12 @@ fn is_current(connection: &Connection, path: &Path) -> Result<bool, BackupError>
 fn copy_with_journal(
     options: &SqliteOptions,
     part: &Part,
-    wanted: &Wanted,
+    observer: &Observer,
 ) -> Result<(), BackupError> {
     let mut attempt = 1;
     loop {
-        match try_copy_with_journal(options, part, wanted) {
-            Err(error) if error.may_pass && attempt < ATTEMPTS && wanted.is_still() => {
+        match try_copy_with_journal(options, part, observer) {
+            Err(error) if error.may_pass && attempt < ATTEMPTS && !observer.is_stopped() => {
                 thread::sleep(RETRY_INTERVAL * attempt);
                 attempt += 1;
             }
@@ -313,7 +328,7 @@ fn copy_with_journal(
 fn try_copy_with_journal(
     options: &SqliteOptions,
     part: &Part,
-    wanted: &Wanted,
+    observer: &Observer,
 ) -> Result<(), BackupError> {
     let path = &options.path;
     let disk = FileDisk::beside(path);
@@ -330,7 +345,7 @@ fn try_copy_with_journal(
         false => None,
     };
     part.empty()?;
-    let copy = copy_pages(&source, path, part, wanted)?;
+    let copy = copy_pages(&source, path, part, observer)?;
     drop(source);
     let rest = read_journal(&copy, &disk, end, options)?;
     if let Some(loss) = start::first_of(&rest.losses()) {
@@ -345,7 +360,7 @@ fn try_copy_with_journal(
     jobs::transaction(&copy, finish).map_err(|error| BackupError::sqlite(path, error))?;
     drop(copy);
     rest.log_dropped();
-    part.check(path, wanted)
+    part.check(path, observer)
 }
 
 fn read_journal(
@@ -364,7 +379,7 @@ fn copy_pages(
     from: &Connection,
     path: &Path,
     part: &Part,
-    wanted: &Wanted,
+    observer: &Observer,
 ) -> Result<Connection, BackupError> {
     let failed = |error| BackupError::sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -374,11 +389,19 @@ fn copy_pages(
         .map_err(failed)?;
     // SQLite would begin anew with each commit of another process if this were no transaction.
     from.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master").map_err(failed)?;
+    let page_size: u64 =
+        from.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed)?;
     {
         let pages = Backup::new(from, &mut copy).map_err(failed)?;
         loop {
-            wanted.check()?;
-            match pages.step(PAGES_PER_STEP).map_err(failed)? {
+            let step = pages.step(PAGES_PER_STEP).map_err(failed)?;
+            let rusqlite::backup::Progress { remaining, pagecount } = pages.progress();
+            let bytes = |pages: i32| u64::try_from(pages).unwrap_or_default() * page_size;
+            let (done, total) = (bytes(pagecount - remaining), bytes(pagecount));
+            if !observer.report_part(ProgressStep::Copy, done, Some(total)) {
+                return Err(BackupError::stopped());
+            }
+            match step {
                 StepResult::Done => break,
                 StepResult::More => {}
                 _ => {
@@ -389,6 +412,7 @@ fn copy_pages(
         }
     }
     from.execute_batch("COMMIT").map_err(failed)?;
+    observe(&copy, ProgressStep::Checkpoint, observer).map_err(failed)?;
     // The pages say that there is a WAL.
     copy.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA secure_delete = ON")
         .map_err(failed)?;
@@ -397,6 +421,16 @@ fn copy_pages(
         error => file::cannot_migrate(path, error).into(),
     })?;
     Ok(copy)
+}
+
+/// Reports all that SQLite does from now on with this connection as `step`.
+fn observe(
+    connection: &Connection,
+    step: ProgressStep,
+    observer: &Observer,
+) -> rusqlite::Result<()> {
+    let observer = observer.clone();
+    connection.progress_handler(STEPS, Some(move || !observer.report(step)))
 }
 
 /// A file under a temporary name. It is removed on drop, with what SQLite has laid beside it.
@@ -433,14 +467,10 @@ impl Part {
     }
 
     /// Opens what was copied from `source` anew, and checks that it is whole.
-    fn check(&self, source: &Path, wanted: &Wanted) -> Result<(), BackupError> {
+    fn check(&self, source: &Path, observer: &Observer) -> Result<(), BackupError> {
         let failed = |error| BackupError::sqlite(source, error);
         let copy = open_source(&self.path)?;
-        let has_left = {
-            let wanted = wanted.clone();
-            move || !wanted.is_still()
-        };
-        copy.progress_handler(STEPS, Some(has_left)).map_err(failed)?;
+        observe(&copy, ProgressStep::Check, observer).map_err(failed)?;
         let verdict: String =
             copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
         if verdict != "ok" {
@@ -452,15 +482,20 @@ impl Part {
         Ok(())
     }
 
-    /// Makes what is in the file survive a loss of power.
-    fn sync(&self) -> Result<(), BackupError> {
+    /// Makes what is in the file survive a loss of power, so that it may be published.
+    fn sync(&self, observer: &Observer) -> Result<(), BackupError> {
+        let go_on = |step| match observer.report(step) {
+            true => Ok(()),
+            false => Err(BackupError::stopped()),
+        };
+        go_on(ProgressStep::Sync)?;
         let sync = || File::open(&self.path)?.sync_all();
-        sync().map_err(|error| self.failed(error))
+        sync().map_err(|error| self.failed(error))?;
+        go_on(ProgressStep::Publish)
     }
 
     /// Gives the file its name, for good.
     fn publish(self, file: &Path, if_exists: IfExists) -> Result<(), BackupError> {
-        self.sync()?;
         let failed =
             |error| BackupError::because(format!("{} cannot be written", file.display()), error);
         match if_exists {
@@ -549,10 +584,10 @@ impl ReadCopy {
     fn make(
         options: &SqliteOptions,
         turn: OwnedSemaphorePermit,
-        wanted: &Wanted,
+        observer: &Observer,
     ) -> Result<(Self, u64), BackupError> {
         let part = Part::create(unfinished(&options.path))?;
-        copy_with_journal(options, &part, wanted)?;
+        copy_with_journal(options, &part, observer)?;
         let open = || {
             let file = File::open(&part.path)?;
             let length = file.metadata()?.len();
@@ -580,9 +615,13 @@ impl SqliteStore {
         let turn = turn.map_err(|_| StoreError::new(StoreErrorKind::Busy))?;
         // What is held in memory only, such as figures of rejections.
         self.written().await;
-        let (_waits, flag) = Waits::new();
+        let (_waits, still) = Waits::new();
+        let observer = Observer::new(move |_: &Progress| match still.load(Ordering::Relaxed) {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        });
         let store = self.clone();
-        let make = move || ReadCopy::make(&store.0.options, turn, &Wanted(flag));
+        let make = move || ReadCopy::make(&store.0.options, turn, &observer);
         let made = tokio::task::spawn_blocking(make).await.map_err(StoreError::unavailable)?;
         let (copy, length) = made.map_err(StoreError::unavailable)?;
         let copy = Arc::new(Mutex::new(copy));

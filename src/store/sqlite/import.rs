@@ -4,26 +4,55 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::audit;
+use super::{
+    SqliteStore, audit,
+    progress::{Observer, OnProgress, ProgressStep},
+};
 use crate::{
     clock::rfc3339,
     key::KeyId,
-    store::{Actor, IMPORTED, Imported, ImportedKey},
+    store::{Actor, IMPORTED, Imported, ImportedKey, StoreFuture},
 };
 
-/// Inserts what is not there yet. A dry run tells the same, and leaves nothing behind.
-pub(super) fn import(
+impl SqliteStore {
+    /// The same as [`AdminStore::import`](crate::store::AdminStore::import), observed: `None` if
+    /// `on_progress` has stopped it. Nothing was imported then.
+    pub fn import_with_progress(
+        &self,
+        keys: Vec<ImportedKey>,
+        dry_run: bool,
+        by: Actor,
+        on_progress: impl OnProgress + Send + 'static,
+    ) -> StoreFuture<Option<Vec<Imported>>> {
+        let (core, now) = (self.0.core.clone(), self.0.core.clock.now());
+        let observer = Observer::new(on_progress);
+        let work =
+            move |connection: &Connection| import(connection, &keys, dry_run, &by, now, &observer);
+        self.0.core.queue.call(work, move |_| core.forget_keys())
+    }
+}
+
+/// Inserts what is not there yet. A dry run tells the same, and leaves nothing behind; neither does
+/// one that is stopped.
+fn import(
     connection: &Connection,
     keys: &[ImportedKey],
     dry_run: bool,
     by: &Actor,
     now: SystemTime,
-) -> rusqlite::Result<Vec<Imported>> {
+    observer: &Observer,
+) -> rusqlite::Result<Option<Vec<Imported>>> {
     connection.execute_batch("SAVEPOINT import")?;
-    let imported = keys.iter().map(|key| one(connection, key, by, now)).collect();
-    connection.execute_batch(if dry_run { "ROLLBACK TO import" } else { "" })?;
+    let total = Some(keys.len() as u64);
+    let imported = keys.iter().zip(0..).map(|(key, done)| {
+        let go_on = observer.report_part(ProgressStep::Import, done, total);
+        if go_on { one(connection, key, by, now).map(Some) } else { Ok(None) }
+    });
+    let imported: Option<Vec<Imported>> = imported.collect::<rusqlite::Result<_>>()?;
+    let undone = dry_run || imported.is_none();
+    connection.execute_batch(if undone { "ROLLBACK TO import" } else { "" })?;
     connection.execute_batch("RELEASE import")?;
-    imported
+    Ok(imported)
 }
 
 fn one(

@@ -34,6 +34,7 @@ mod listing;
 mod meter;
 mod once;
 mod options;
+mod progress;
 mod queue;
 mod quota;
 mod reading;
@@ -58,6 +59,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::backup::{BackupError, BackupErrorKind, IfExists, Restored, backup, restore};
 pub use self::options::{Durability, OpenError, OpenErrorKind, SqliteOptions};
+pub use self::progress::{OnProgress, Progress, ProgressStep};
 use self::{
     core::Core, file::FileLock, reading::read, start::Begun, wal::Wal, watchdog::Watchdog,
     writer::Writer,

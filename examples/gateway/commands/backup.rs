@@ -11,6 +11,7 @@ use tower_quota::store::sqlite::{
     SqliteStore,
 };
 
+use super::progress::{Progress, size};
 use crate::{
     background_writer::BackgroundWriter,
     logging,
@@ -28,9 +29,14 @@ pub(crate) fn back_up(
     let options = SqliteOptions::new(&database).default_daily_limit(daily_limit);
     let if_exists = if command.replace { IfExists::Replace } else { IfExists::Refuse };
     let file = &command.file;
-    sqlite::backup(&options, file, if_exists).map_err(failed)?;
-    let length = file.metadata()?.len();
-    print(&format!("{} → {}: {length} bytes, checked\n", database.display(), file.display()));
+    let progress = Progress::start(stderr)?;
+    let state = if file.exists() { "is what it was before" } else { "was not written" };
+    let state = format!("{} {state}", file.display());
+    sqlite::backup(&options, file, if_exists, progress.clone())
+        .map_err(|error| failed(error, &progress, &state))?;
+    progress.finish();
+    let length = size(file.metadata()?.len());
+    print(&format!("{} → {}: {length}, checked\n", database.display(), file.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -45,7 +51,15 @@ pub(crate) async fn restore(
     let options = SqliteOptions::new(&database).calendar(calendar).default_daily_limit(daily_limit);
     let report = match &command.file {
         Some(file) => {
-            let restored = sqlite::restore(&options, file).map_err(failed)?;
+            let progress = Progress::start(stderr)?;
+            let state = match database.exists() {
+                true => "is what it was before",
+                false => "is not there, as before",
+            };
+            let state = format!("{} {state}", database.display());
+            let restored = sqlite::restore(&options, file, progress.clone())
+                .map_err(|error| failed(error, &progress, &state))?;
+            progress.finish();
             let mut report = format!("{} → {}\n", file.display(), database.display());
             if restored.lacks_journal {
                 report += "note: this was a plain copy of a database, no backup; what its journal \
@@ -80,8 +94,11 @@ pub(crate) fn cannot_open(error: OpenError) -> BadSetting {
     }
 }
 
-fn failed(error: BackupError) -> BoxError {
+/// Why a copy was not made. If it was stopped, things are in this state.
+fn failed(error: BackupError, progress: &Progress, state: &str) -> BoxError {
+    progress.finish();
     match error.kind() {
+        BackupErrorKind::Stopped => progress.stopped(state).into(),
         BackupErrorKind::Exists => format!("{error}; --replace replaces it").into(),
         BackupErrorKind::Loss => with_way_out(&error.to_string()).into(),
         _ => error.into(),
