@@ -13,6 +13,8 @@ pub(crate) struct Document {
     pub(crate) blocks: Vec<Block>,
     pub(crate) headings: Vec<Heading>,
     pub(crate) links: Vec<Link>,
+    /// What stands in backquotes in its text, with the number of the line.
+    pub(crate) names: Vec<(usize, String)>,
     /// What a link's fragment may name.
     pub(crate) anchors: HashSet<String>,
     /// What is wrong with its form.
@@ -85,6 +87,7 @@ impl Document {
             blocks: Vec::new(),
             headings: Vec::new(),
             links: Vec::new(),
+            names: Vec::new(),
             anchors: HashSet::new(),
             faults: Vec::new(),
         };
@@ -136,9 +139,12 @@ impl Document {
                     self.links.extend(targets.map(|target| Link { line, target }));
                 }
                 Event::Text(part) if code.is_some() => code.as_mut().unwrap().text.push_str(&part),
-                Event::Text(part) | Event::Code(part) => {
+                Event::Text(ref part) | Event::Code(ref part) => {
+                    if matches!(event, Event::Code(_)) {
+                        self.names.push((line, part.to_string()));
+                    }
                     if let Some(heading) = &mut heading {
-                        heading.push_str(&part);
+                        heading.push_str(part);
                     }
                 }
                 _ => {}

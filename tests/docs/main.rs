@@ -7,6 +7,7 @@ mod common;
 mod data;
 mod document;
 mod links;
+mod names;
 mod package;
 mod shell;
 mod transcript;
@@ -56,7 +57,7 @@ fn the_commands_of_each_document_run() {
 
 /// What the harness would let pass if it were broken.
 mod faults {
-    use super::{Document, data, document::slug, links, shell, transcript::matches, twins};
+    use super::{Document, data, document::slug, links, names, shell, transcript::matches, twins};
 
     fn of(text: &str, check: impl Fn(&Document) -> Vec<String>) -> Vec<String> {
         check(&Document::parse("docs/page.md", text))
@@ -95,6 +96,14 @@ mod faults {
                     [5](#a-b) [6](gone.md) [7](guarantees.md#gone) [8](../../x) [9](ftp://x) ![10](gone.png)";
         assert_eq!(of(text, links::dead_links).len(), 7);
         assert_eq!(slug("3.2 方式二：通过 `curl` 命令行（推荐）"), "32-方式二通过-curl-命令行推荐");
+    }
+
+    #[test]
+    fn of_names_are_found() {
+        let text =
+            "`tests/docs` `tests/gone.rs` `tests/{a,b}.rs` `PORT` `PORT_X=1` `QUOTA_TIMEZONE=UTC`";
+        let unknown = of(text, |page| names::unknown_names(page, "QUOTA_TIMEZONE"));
+        assert_eq!(unknown.len(), 2, "{unknown:?}");
     }
 
     #[test]

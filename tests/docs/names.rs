@@ -1,0 +1,63 @@
+//! Files and settings that documents name exist.
+
+use std::{fs, path::Path};
+
+use super::document::{Document, ROOT, all};
+
+/// Where names of settings and variables are looked for.
+const SOURCES: [&str; 6] = ["src", "examples", "tests", "benches", ".ci", "docs"];
+
+/// What a document names and nothing else does.
+pub(crate) fn unknown_names(document: &Document, sources: &str) -> Vec<String> {
+    let unknown = document.names.iter().filter(|(_, name)| {
+        let is_path = ["src/", "examples/", "tests/", "benches/", "docs/", ".ci/"]
+            .iter()
+            .any(|folder| name.starts_with(folder));
+        if is_path {
+            let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);
+            return name.chars().all(plain) && !Path::new(ROOT).join(name).exists();
+        }
+        let name = name.split('=').next().unwrap();
+        let is_variable = name.contains('_')
+            && name.starts_with(|letter: char| letter.is_ascii_uppercase())
+            && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        is_variable && !sources.contains(name)
+    });
+    unknown.map(|(line, name)| format!("{}:{line}: there is no {name}", document.path)).collect()
+}
+
+/// All text of the repository but documents.
+fn sources() -> String {
+    let mut text = String::new();
+    for folder in SOURCES {
+        read(&Path::new(ROOT).join(folder), &mut text);
+    }
+    for entry in fs::read_dir(ROOT).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() && path.extension().is_none_or(|extension| extension != "md") {
+            text += &fs::read_to_string(path).unwrap_or_default();
+        }
+    }
+    text
+}
+
+fn read(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read(&path, text);
+        } else if path.extension().is_none_or(|extension| extension != "md") {
+            *text += &fs::read_to_string(path).unwrap_or_default();
+        }
+    }
+}
+
+/// A changelog names what is gone, too.
+#[test]
+fn files_and_settings_that_documents_name_exist() {
+    let sources = sources();
+    let documents = all().into_iter().filter(|document| document.path != "CHANGELOG.md");
+    let unknown: Vec<String> =
+        documents.flat_map(|document| unknown_names(&document, &sources)).collect();
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
+}
