@@ -81,3 +81,24 @@ fn no_document_has_a_dead_link() {
     let dead: Vec<String> = all().iter().flat_map(dead_links).collect();
     assert!(dead.is_empty(), "{}", dead.join("\n"));
 }
+
+/// A document in one language is named by one of them.
+#[test]
+fn the_indexes_name_each_document() {
+    let named = |index: &str| -> Vec<PathBuf> {
+        let links = Document::read(index).links.into_iter();
+        let paths = links.filter_map(|link| {
+            normalized(&Path::new("docs").join(link.target.split('#').next().unwrap()))
+        });
+        paths.collect()
+    };
+    let named = [named("docs/README.md"), named("docs/README.zh.md")].concat();
+    let decisions = Path::new("docs/decisions");
+    let missing: Vec<String> = all()
+        .into_iter()
+        .map(|document| document.path)
+        .filter(|path| path.starts_with("docs/") && !path.starts_with("docs/README"))
+        .filter(|path| !Path::new(path).starts_with(decisions) && !named.contains(&path.into()))
+        .collect();
+    assert!(missing.is_empty(), "in no index (docs/README.md): {}", missing.join(", "));
+}

@@ -104,6 +104,9 @@ mod faults {
             "`tests/docs` `tests/gone.rs` `tests/{a,b}.rs` `PORT` `PORT_X=1` `QUOTA_TIMEZONE=UTC`";
         let unknown = of(text, |page| names::unknown_names(page, "QUOTA_TIMEZONE"));
         assert_eq!(unknown.len(), 2, "{unknown:?}");
+        let text = "`gateway bakcup F` `gateway backup --replcae F` `gateway --demo` `gateway backup F --replace`";
+        let unknown = of(text, |page| names::unknown_commands(page, &mut Default::default()));
+        assert_eq!(unknown.len(), 2, "{unknown:?}");
     }
 
     #[test]

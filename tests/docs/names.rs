@@ -1,8 +1,11 @@
-//! Files and settings that documents name exist.
+//! Files, settings and commands that documents name exist.
 
-use std::{fs, path::Path};
+use std::{collections::HashMap, fs, path::Path, process::Command};
 
-use super::document::{Document, ROOT, all};
+use super::{
+    common::gateway_binary,
+    document::{Document, ROOT, all},
+};
 
 /// Where names of settings and variables are looked for.
 const SOURCES: [&str; 6] = ["src", "examples", "tests", "benches", ".ci", "docs"];
@@ -59,5 +62,53 @@ fn files_and_settings_that_documents_name_exist() {
     let documents = all().into_iter().filter(|document| document.path != "CHANGELOG.md");
     let unknown: Vec<String> =
         documents.flat_map(|document| unknown_names(&document, &sources)).collect();
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
+}
+
+/// Where a document has a command of the gateway that its help does not know.
+pub(crate) fn unknown_commands(document: &Document, help: &mut Help) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (line, name) in &document.names {
+        let Some(words) = name.strip_prefix("gateway ") else { continue };
+        let mut of = "";
+        for (at, word) in words.split_whitespace().enumerate() {
+            let word = word.split('=').next().unwrap();
+            let known = match word.strip_prefix("--") {
+                Some(_) => help.of(of).contains(word) || help.of("").contains(word),
+                None if at == 0 => help.of("").contains(&format!("\n  {word} ")),
+                None => continue,
+            };
+            if !known {
+                unknown.push(format!("{}:{line}: `{name}`: no {word}", document.path));
+                break;
+            }
+            if at == 0 && !word.starts_with('-') {
+                of = word;
+            }
+        }
+    }
+    unknown
+}
+
+/// What the gateway prints for `--help`, by subcommand.
+#[derive(Default)]
+pub(crate) struct Help(HashMap<String, String>);
+
+impl Help {
+    fn of(&mut self, subcommand: &str) -> &str {
+        self.0.entry(subcommand.to_owned()).or_insert_with(|| {
+            let mut gateway = Command::new(gateway_binary());
+            gateway.args(subcommand.split_whitespace()).arg("--help").env_clear();
+            String::from_utf8(gateway.output().unwrap().stdout).unwrap()
+        })
+    }
+}
+
+#[test]
+fn commands_of_the_gateway_that_documents_name_exist() {
+    let mut help = Help::default();
+    let documents = all().into_iter().filter(|document| document.path != "CHANGELOG.md");
+    let unknown: Vec<String> =
+        documents.flat_map(|document| unknown_commands(&document, &mut help)).collect();
     assert!(unknown.is_empty(), "{}", unknown.join("\n"));
 }

@@ -91,6 +91,15 @@ fn unquoted(line: &str) -> String {
     kept.collect()
 }
 
+/// Whether operators who read Chinese only need this English document.
+fn has_twin(path: &str) -> bool {
+    let is_guide = ["docs/guides/", "docs/deploy/"].iter().any(|folder| path.starts_with(folder));
+    let named_apart = NAMED_APART.iter().any(|(_, english)| *english == path);
+    (is_guide || ["README.md", "docs/README.md"].contains(&path))
+        && !path.ends_with(".zh.md")
+        && !named_apart
+}
+
 #[test]
 fn twins_have_the_same_sections_and_commands() {
     let documents = all();
@@ -100,6 +109,11 @@ fn twins_have_the_same_sections_and_commands() {
         match find(&chinese.path.replace(".zh.md", ".md")) {
             Some(english) => faults.extend(differences(chinese, english)),
             None => faults.push(format!("{}: no English twin beside it", chinese.path)),
+        }
+    }
+    for english in documents.iter().filter(|document| has_twin(&document.path)) {
+        if find(&english.path.replace(".md", ".zh.md")).is_none() {
+            faults.push(format!("{}: no Chinese twin beside it", english.path));
         }
     }
     for (chinese, english) in NAMED_APART {
