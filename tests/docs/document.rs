@@ -147,6 +147,12 @@ impl Document {
                         heading.push_str(part);
                     }
                 }
+                Event::SoftBreak if is_gap(&text[..range.start], &text[range.end..]) => {
+                    self.fault(
+                        line,
+                        "a line break between Chinese characters shows as a space: join the lines",
+                    );
+                }
                 _ => {}
             }
         }
@@ -220,6 +226,13 @@ impl Block {
         ["sh", "console"].contains(&self.language.as_str())
             && !self.directives.iter().any(elsewhere)
     }
+}
+
+/// Whether Chinese text goes on where there is no space in it.
+fn is_gap(before: &str, after: &str) -> bool {
+    let is_wide = |letter: char| letter >= '\u{2e80}';
+    before.chars().next_back().is_some_and(is_wide)
+        && after.trim_start().chars().next().is_some_and(is_wide)
 }
 
 /// The values of these attributes in a piece of HTML.

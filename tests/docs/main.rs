@@ -68,6 +68,7 @@ mod faults {
         for (text, fault) in [
             ("```\nls\n```", "docs/page.md:1: a block without a language"),
             ("text\n\n    ls\n", "docs/page.md:3: a block by indentation"),
+            ("上游，\n所以", "docs/page.md:1: a line break between Chinese"),
             ("```json\n{\n```", "docs/page.md:1: no JSON"),
             ("```yaml\na: [\n```", "docs/page.md:1: no YAML"),
             ("```toml\na =\n```", "docs/page.md:1: no TOML"),
