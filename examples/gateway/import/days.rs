@@ -11,7 +11,7 @@ use tower_quota::{
     key::{KeyHash, SecretKey},
 };
 
-use super::original::{columns, text};
+use super::source::{columns, text};
 
 /// Requests by key and day.
 pub(super) struct Days {
@@ -42,9 +42,10 @@ pub(super) fn read(
     let mut sums = 0;
     for table in TABLES {
         let columns = columns(connection, table)?;
-        let has_sums = columns.contains("day") && columns.contains("requests");
-        let time = TIME.into_iter().find(|name| columns.contains(*name));
-        match (KEY.into_iter().find(|name| columns.contains(*name)), time) {
+        let has = |name: &str| columns.iter().any(|column| column == name);
+        let has_sums = has("day") && has("requests");
+        let time = TIME.into_iter().find(|name| has(name));
+        match (KEY.into_iter().find(|name| has(name)), time) {
             (Some(key), _) if has_sums => {
                 let sql = format!("SELECT {key}, day, requests FROM {table}");
                 sums += days.add_rows(connection, &sql, |day| day.parse().ok())?;

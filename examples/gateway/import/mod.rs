@@ -1,19 +1,27 @@
-//! `gateway import`: takes over keys and their days from the SQLite file of another trial-key proxy.
+//! `gateway import`: takes over keys from files of other programs.
 
 mod days;
+mod litellm;
+mod one_api;
 mod original;
+mod source;
 
 use std::{
+    collections::HashMap,
     fmt,
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     process::ExitCode,
 };
 
+use jiff::Timestamp;
 use tower::BoxError;
-use tower_quota::store::{
-    Actor, AdminStore, Imported, ImportedKey,
-    memory::MemoryStore,
-    sqlite::{SqliteOptions, SqliteStore},
+use tower_quota::{
+    key::KeyHash,
+    store::{
+        Actor, AdminStore, Imported, ImportedKey,
+        memory::MemoryStore,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
 };
 
 use crate::{
@@ -24,7 +32,27 @@ use crate::{
     },
     settings::{Import, Settings},
 };
-use original::{Original, OriginalKey};
+pub(crate) use source::SourceKind;
+use source::{ReadOptions, RowProblem, Source, SourceRow, shown};
+
+/// What has come of a row.
+enum Outcome {
+    /// The store has not said so yet.
+    Unknown,
+    New,
+    Unchanged(Option<String>),
+    Conflict(String),
+    Skipped(String),
+}
+
+/// How many rows came to what.
+#[derive(Default)]
+struct Summary {
+    new: usize,
+    unchanged: usize,
+    conflicts: usize,
+    skipped: usize,
+}
 
 /// Tells of each key what came of it. Fails if one could not be taken over.
 pub(crate) async fn run(
@@ -34,82 +62,158 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, BoxError> {
     let progress = Progress::start(stderr)?;
     progress.report("reading the file", Amount::Unknown)?;
-    let original = original::read(&import.file, settings.daily_limit, &settings.calendar)?;
+    let source = source::read(&ReadOptions {
+        file: &import.file,
+        from: import.from,
+        daily_limit: import.daily_limit.unwrap_or(settings.daily_limit),
+        drop_access_lists: import.drop_access_lists,
+        calendar: &settings.calendar,
+        progress: &progress,
+    })?;
+    let (keys, mut outcomes) = distinct_keys(&source);
+    let by = Actor { token_id: "command_line".to_owned(), ip: None };
     let is_there = settings.database.metadata().is_ok_and(|file| file.len() > 0);
     let imported = if import.dry_run && !is_there {
         let empty =
             MemoryStore::with_time(settings.calendar.clone(), tower_quota::clock::SystemClock);
-        empty.import(original.keys(), true, operator()).await?
+        empty.import(keys, true, by).await?
     } else {
         let options = SqliteOptions::new(&settings.database)
             .calendar(settings.calendar.clone())
             .default_daily_limit(settings.daily_limit);
         let store = SqliteStore::open(options).map_err(backup::cannot_open)?;
-        let keys = original.keys();
         let imported =
-            store.import_with_progress(keys, import.dry_run, operator(), progress.clone()).await?;
+            store.import_with_progress(keys, import.dry_run, by, progress.clone()).await?;
         store.close().await?;
         imported.ok_or_else(|| progress.stopped("nothing was imported"))?
     };
     progress.finish();
-    Ok(tell(&original, imported, import.dry_run))
-}
-
-fn operator() -> Actor {
-    Actor { token_id: "command_line".to_owned(), ip: None }
-}
-
-fn tell(original: &Original, imported: Vec<Imported>, dry_run: bool) -> ExitCode {
-    let mut imported = imported.into_iter();
-    let mut report = String::new();
-    let [mut new, mut unchanged, mut conflicts] = [0; 3];
-    for key in &original.keys {
-        let told = match &key.read {
-            Err(error) => Err(error.to_string()),
-            Ok(_) => match imported.next() {
-                Some(Imported::Revoked(id)) => Err(format!("was rotated or deleted here ({id})")),
-                Some(known @ (Imported::New(_) | Imported::Unchanged(_))) => Ok(known),
-                _ => Err("nothing is known of it".to_owned()),
-            },
-        };
-        let (count, outcome) = match &told {
-            Ok(Imported::New(_)) => (&mut new, "new"),
-            Ok(Imported::Unchanged(_)) => (&mut unchanged, "unchanged"),
-            _ => (&mut conflicts, "conflict"),
-        };
-        *count += 1;
-        let why = told.err().map(|why| format!(": {why}")).unwrap_or_default();
-        report += &format!("{outcome:<10} {key}{why}\n");
+    let waiting = outcomes.iter_mut().filter(|outcome| matches!(outcome, Outcome::Unknown));
+    for (outcome, imported) in waiting.zip(imported) {
+        *outcome = Outcome::of(imported);
     }
-    for note in &original.notes {
-        report += &format!("note: {note}\n");
+    let mut summary = Summary::default();
+    outcomes.iter().for_each(|outcome| summary.add(outcome));
+    // The work is done, whether or not anybody reads of it.
+    let _ = print(&source, &outcomes, &summary, import.dry_run);
+    Ok(ExitCode::from(u8::from(summary.conflicts > 0)))
+}
+
+/// The keys that the store is to take, and of each row what has come of it so far.
+fn distinct_keys(source: &Source) -> (Vec<ImportedKey>, Vec<Outcome>) {
+    let mut keys = Vec::new();
+    let mut first: HashMap<KeyHash, &SourceRow> = HashMap::new();
+    let outcomes = source.rows.iter().map(|row| match &row.key {
+        Err(RowProblem::Conflict(why)) => Outcome::Conflict(why.clone()),
+        Err(RowProblem::Skipped(why)) => Outcome::Skipped(why.clone()),
+        Ok(key) => match first.get(&key.hash) {
+            Some(first) => Outcome::Unchanged(Some(format!(": the key of {}", first.place))),
+            None => {
+                first.insert(key.hash, row);
+                keys.push(key.clone());
+                Outcome::Unknown
+            }
+        },
+    });
+    let outcomes = outcomes.collect();
+    (keys, outcomes)
+}
+
+impl Outcome {
+    fn of(imported: Imported) -> Self {
+        match imported {
+            Imported::New(_) => Self::New,
+            Imported::Unchanged(_) => Self::Unchanged(None),
+            Imported::Revoked(id) => Self::Conflict(format!("was rotated or deleted here ({id})")),
+            _ => Self::Conflict("could not be taken over".to_owned()),
+        }
+    }
+}
+
+fn print(
+    source: &Source,
+    outcomes: &[Outcome],
+    summary: &Summary,
+    dry_run: bool,
+) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for (row, outcome) in source.rows.iter().zip(outcomes) {
+        match outcome {
+            Outcome::New => writeln!(out, "new        {row}")?,
+            Outcome::Unchanged(why) => {
+                writeln!(out, "unchanged  {}{}", row.name(), why.as_deref().unwrap_or_default())?
+            }
+            Outcome::Conflict(why) => writeln!(out, "conflict   {}: {why}", row.name())?,
+            Outcome::Unknown => writeln!(out, "conflict   {}: nothing is known of it", row.name())?,
+            Outcome::Skipped(why) => writeln!(out, "skipped    {}: {why}", row.name())?,
+        }
+    }
+    for note in &source.notes {
+        writeln!(out, "note: {note}")?;
     }
     let tried = if dry_run { "; a dry run, nothing was changed" } else { "" };
-    report += &format!("{new} new, {unchanged} unchanged, {conflicts} conflicts{tried}\n");
-    // The work is done, whether or not anybody reads of it.
-    let _ = io::stdout().write_all(report.as_bytes());
-    ExitCode::from(u8::from(conflicts > 0))
+    writeln!(out, "{summary}{tried}")?;
+    out.flush()
 }
 
-impl Original {
-    /// The keys that could be read.
-    fn keys(&self) -> Vec<ImportedKey> {
-        self.keys.iter().filter_map(|key| key.read.as_ref().ok().cloned()).collect()
+impl Summary {
+    fn add(&mut self, outcome: &Outcome) {
+        *match outcome {
+            Outcome::New => &mut self.new,
+            Outcome::Unchanged(_) => &mut self.unchanged,
+            Outcome::Conflict(_) | Outcome::Unknown => &mut self.conflicts,
+            Outcome::Skipped(_) => &mut self.skipped,
+        } += 1;
     }
 }
 
-impl fmt::Display for OriginalKey {
+impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} row {}", self.table, self.row)?;
-        let Ok(key) = &self.read else {
+        let Self { new, unchanged, conflicts, skipped } = self;
+        write!(f, "{new} new, {unchanged} unchanged, {conflicts} conflicts")?;
+        if *skipped > 0 { write!(f, ", {skipped} skipped") } else { Ok(()) }
+    }
+}
+
+impl SourceRow {
+    /// Which key it is.
+    fn name(&self) -> String {
+        let mut name = self.place.clone();
+        if let Ok(key) = &self.key {
+            name += &format!("  {}", key.masked);
+        }
+        if self.key.is_ok() || !self.report.label.is_empty() {
+            name += &format!("  \"{}\"", shown(&self.report.label));
+        }
+        name
+    }
+}
+
+impl fmt::Display for SourceRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name())?;
+        let Ok(key) = &self.key else {
             return Ok(());
         };
-        write!(f, "  {}  {:?}", key.masked, key.label)?;
         match key.daily_limit.get() {
             0 => write!(f, "  unlimited")?,
             limit => write!(f, "  {limit} a day")?,
         }
-        write!(f, "  used on {} days", key.used.len())?;
-        write!(f, "{}", if key.disabled { "  disabled" } else { "" })
+        if !key.used.is_empty() {
+            write!(f, "  used on {} days", key.used.len())?;
+        }
+        if let Some(at) = key.expires_at.and_then(|at| Timestamp::try_from(at).ok()) {
+            let word = if at <= Timestamp::now() { "expired" } else { "expires" };
+            write!(f, "  {word} {}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
+        }
+        match &self.report.disabled {
+            Some(why) => write!(f, "  disabled: {why}")?,
+            None if key.disabled => write!(f, "  disabled")?,
+            None => {}
+        }
+        match &*self.report.not_kept {
+            [] => Ok(()),
+            not_kept => write!(f, "  not kept: {}", not_kept.join(", ")),
+        }
     }
 }

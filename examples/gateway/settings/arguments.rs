@@ -2,8 +2,10 @@ use std::{env, path::PathBuf};
 
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use tower_quota::key::{DailyLimit, InvalidDailyLimit};
+
 use super::{BadSetting, env_file};
-use crate::commands::healthcheck::Healthcheck;
+use crate::{commands::healthcheck::Healthcheck, import::SourceKind};
 
 /// A setting's name, and its value unless it is a secret.
 pub(crate) type ShownSetting = (String, Option<String>);
@@ -192,18 +194,39 @@ pub(crate) struct Restore {
     pub(crate) accept_loss: bool,
 }
 
-/// Take over keys and their days from the SQLite file of another trial-key proxy, and end
+/// Take over keys from the file of another program, and end
 ///
-/// Its keys stand in trial_keys or api_keys, its days in daily_usage or where single requests are
-/// logged. Keys that are known already stay as they are, so doing it twice changes nothing. Stop the
-/// gateway meanwhile. QUOTA_TIMEZONE is to be the zone in which the other proxy counted.
+/// Reads the SQLite files of trial-key proxies, one-api and new-api, and LiteLLM's table
+/// LiteLLM_VerificationToken as CSV. The file is only read. Keys that are known already stay as they
+/// are, so doing it twice changes nothing. Stop the gateway meanwhile.
 #[derive(Args, Clone)]
+#[command(after_help = "\
+Exit code: 0 if all keys came over; 1 if some did not, and the report says why; 2 if nothing was done.
+
+Examples:
+  gateway import one-api.db --dry-run
+  gateway import one-api.db --daily-limit 100
+  gateway import keys.csv --from litellm --drop-access-lists")]
 pub(crate) struct Import {
-    /// The other proxy's file; it is only read
+    /// The other program's file
     pub(crate) file: PathBuf,
     /// Tell what would happen, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// The program that has written the file [default: found out by its content]
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) from: Option<SourceKind>,
+    /// Requests a day of keys that have no daily limit of their own; 0 is unlimited
+    /// [default: DAILY_REQ_LIMIT]
+    #[arg(long, value_name = "NUMBER", value_parser = daily_limit)]
+    pub(crate) daily_limit: Option<DailyLimit>,
+    /// Take over keys that are confined to models, addresses or routes, too, without these lists
+    #[arg(long)]
+    pub(crate) drop_access_lists: bool,
+}
+
+fn daily_limit(text: &str) -> Result<DailyLimit, InvalidDailyLimit> {
+    text.parse::<i64>().map_err(|_| InvalidDailyLimit).and_then(DailyLimit::try_from)
 }
 
 /// Settings that matter to a subcommand and are in its help. It takes all others, too.

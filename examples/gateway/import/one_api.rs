@@ -1,0 +1,196 @@
+//! The tokens of one-api and of new-api, which count money where requests are counted here.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use rusqlite::Connection;
+use tower::BoxError;
+use tower_quota::{key::SecretKey, store::ImportedKey};
+
+use super::source::{
+    ReadOptions, Row, RowProblem, RowReport, Source, SourceRow, columns, for_each_row, shown,
+};
+use crate::commands::progress::Progress;
+
+/// The owner of tokens.
+struct Owner {
+    name: String,
+    is_root: bool,
+    /// Why none of the tokens works there.
+    barred: Option<&'static str>,
+}
+
+/// What decides whether a token works, so that it must be there.
+const NEEDED: [&str; 5] = ["key", "status", "expired_time", "remain_quota", "unlimited_quota"];
+/// What confines a token: of one-api, and of new-api.
+const LISTS: [&str; 4] = ["models", "subnet", "model_limits", "allow_ips"];
+/// What users put before a key.
+const PREFIX: &str = "sk-";
+const ROOT: &str = "100";
+const ENABLED: &str = "1";
+/// 9999-12-30 in seconds; later ones are no times.
+const LAST_SECOND: u64 = 253_402_207_200;
+
+/// The needed columns that `tokens` lacks; `None` if there is no such table.
+pub(super) fn missing_columns(
+    connection: &Connection,
+) -> rusqlite::Result<Option<Vec<&'static str>>> {
+    let found = columns(connection, "tokens")?;
+    let lacks = NEEDED.into_iter().filter(|name| !found.iter().any(|column| column == name));
+    Ok((!found.is_empty()).then(|| lacks.collect()))
+}
+
+pub(super) fn read(connection: &Connection, options: &ReadOptions<'_>) -> Result<Source, BoxError> {
+    let owners = owners(connection, options.progress)?;
+    let mut source = Source::default();
+    for_each_row(connection, "tokens", options.progress, |number, row| {
+        let place = match row.get("id") {
+            Some(id) => format!("tokens id {}", shown(id)),
+            None => format!("tokens row {number}"),
+        };
+        let mut report = RowReport::default();
+        let key = token(&row, owners.as_ref(), options, &mut report);
+        source.rows.push(SourceRow { place, key, report });
+    })?;
+    let limit = match options.daily_limit.get() {
+        0 => "are unlimited".to_owned(),
+        limit => format!("get {limit} requests a day"),
+    };
+    source.notes.push(format!(
+        "quotas there are amounts for all time, here requests a day: all keys {limit} (--daily-limit)"
+    ));
+    if owners.is_none() {
+        source
+            .notes
+            .push("there is no table users, so nobody knows whose tokens are barred".into());
+    }
+    Ok(source)
+}
+
+fn token(
+    row: &Row<'_>,
+    owners: Option<&HashMap<String, Owner>>,
+    options: &ReadOptions<'_>,
+    report: &mut RowReport,
+) -> Result<ImportedKey, RowProblem> {
+    let owner = row.get("user_id").and_then(|id| owners?.get(id));
+    let label = label(row.get("name").unwrap_or_default(), owner);
+    report.label.clone_from(&label);
+    if row.get("deleted_at").is_some() {
+        return Err(RowProblem::Skipped("was deleted there".into()));
+    }
+    let secret = row.get("key").map(str::trim).ok_or(RowProblem::wrong("key", "must be given"))?;
+    let secret = match secret.starts_with(PREFIX) {
+        true => secret.to_owned(),
+        false => format!("{PREFIX}{secret}"),
+    };
+    let secret = SecretKey::parse(&secret)
+        .map_err(|error| RowProblem::wrong("key", &format!("is no key: {error}")))?;
+    let limit = options.daily_limit.get().to_string();
+    let mut key = ImportedKey::from_columns(|name| match name {
+        "key" => Some(secret.expose()),
+        "label" => Some(&label),
+        "daily_limit" => Some(&limit),
+        _ => None,
+    })
+    .map_err(|error| RowProblem::Conflict(error.to_string()))?;
+    let now = SystemTime::now();
+    key.created_at = row.number("created_time").ok().filter(|at| *at > 0).and_then(time);
+    key.expires_at = match row.number("expired_time")? {
+        -1 => None,
+        // What is not -1 and passed long ago has expired.
+        seconds => time(seconds.max(0)),
+    };
+    let is_expired = key.expires_at.is_some_and(|at| at <= now);
+    let (remaining, unlimited) = (row.number("remain_quota")?, row.switch("unlimited_quota")?);
+    let status = row.get("status").unwrap_or_default().trim();
+    let off = match status {
+        ENABLED if !unlimited && remaining <= 0 => Some("its quota was used up there".to_owned()),
+        ENABLED => None,
+        "2" => Some("it was switched off there".to_owned()),
+        "3" if is_expired => None,
+        "3" => Some("it counted as expired there".to_owned()),
+        "4" => Some("its quota was used up there".to_owned()),
+        other => Some(format!("its status there is {:?}", shown(other))),
+    };
+    let barred = match owner {
+        Some(owner) => owner.barred,
+        None => owners.map(|_| "its owner is not there"),
+    };
+    let off = off.or(barred.map(str::to_owned));
+    key.disabled = off.is_some();
+    report.disabled = off;
+    if !unlimited {
+        report.not_kept.push(format!("remain_quota {remaining}"));
+    }
+    if let Some(group) = row.get("group").filter(|group| *group != "default") {
+        report.not_kept.push(format!("group {}", shown(group)));
+    }
+    let lists = lists(row)?;
+    if options.drop_access_lists {
+        report.not_kept.extend(lists);
+    } else if !lists.is_empty() {
+        return Err(RowProblem::confined(&lists));
+    }
+    Ok(key)
+}
+
+/// What confines the token.
+fn lists(row: &Row<'_>) -> Result<Vec<String>, RowProblem> {
+    let mut lists = Vec::new();
+    for name in LISTS {
+        let is_on = name != "model_limits" || row.switch("model_limits_enabled")?;
+        if let Some(list) = row.get(name).filter(|_| is_on) {
+            lists.push(format!("{name} {}", shown(list)));
+        }
+    }
+    // A token that is limited to no model at all.
+    if row.switch("model_limits_enabled")? && row.get("model_limits").is_none() {
+        lists.push("model_limits (none)".to_owned());
+    }
+    Ok(lists)
+}
+
+/// The token's name, and its owner's unless that is the operator.
+fn label(name: &str, owner: Option<&Owner>) -> String {
+    match owner {
+        Some(owner) if name.is_empty() => owner.name.clone(),
+        Some(owner) if !owner.is_root && name != owner.name => format!("{name} ({})", owner.name),
+        _ => name.to_owned(),
+    }
+}
+
+/// By id; `None` if there is no such table.
+fn owners(
+    connection: &Connection,
+    progress: &Progress,
+) -> Result<Option<HashMap<String, Owner>>, BoxError> {
+    if columns(connection, "users")?.is_empty() {
+        return Ok(None);
+    }
+    let mut owners = HashMap::new();
+    for_each_row(connection, "users", progress, |_, row| {
+        let barred = match row.get("status").map_or(ENABLED, str::trim) {
+            _ if row.get("deleted_at").is_some() => Some("its owner was deleted there"),
+            status if status != ENABLED => Some("its owner is barred there"),
+            _ if row.number("quota").is_ok_and(|quota| quota <= 0) => {
+                Some("its owner's quota was used up there")
+            }
+            _ => None,
+        };
+        let name = row.get("username").unwrap_or_default().to_owned();
+        let is_root = row.get("role") == Some(ROOT);
+        if let Some(id) = row.get("id") {
+            owners.insert(id.to_owned(), Owner { name, is_root, barred });
+        }
+    })?;
+    Ok(Some(owners))
+}
+
+/// Unix seconds; none beyond the year 9999.
+fn time(seconds: i64) -> Option<SystemTime> {
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LAST_SECOND)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
