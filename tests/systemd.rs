@@ -1,14 +1,19 @@
 //! systemd: the unit files, a socket that stays open across restarts, and what a service manager is told.
 
 mod common;
+#[path = "systemd_support/manager.rs"]
+mod manager;
 
 use std::{
+    collections::BTreeSet,
     fs,
-    net::{TcpListener, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
-        unix::net::UnixDatagram,
+        unix::{fs::symlink, net::UnixDatagram},
     },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,14 +21,16 @@ use std::{
 };
 
 use common::{
-    Client, DEADLINE, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually, json_answer,
+    Client, DEADLINE, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually,
+    gateway_binary, json_answer,
 };
+use manager::{Machine, Unit};
 use rusqlite::Connection;
 use rustix::{
     io::{FdFlags, fcntl_setfd},
     process::Signal,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 /// A service manager that reads what it is told.
@@ -362,4 +369,248 @@ async fn a_connection_that_waits_for_a_place_at_the_end_is_served_when_there_is_
         assert_eq!(wire.head().await.unwrap().status, 200);
     }
     assert!(gateway.wait().success());
+}
+
+/// A file of `docs/deploy`.
+fn deployed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy").join(name)
+}
+
+fn unit(name: &str) -> Unit {
+    Unit::parse(&fs::read_to_string(deployed("systemd").join(name)).unwrap())
+}
+
+/// The blocks of a document that this test runs.
+fn blocks(document: &str) -> Vec<String> {
+    let text = fs::read_to_string(deployed(document)).unwrap();
+    let mut blocks = text.split("<!-- docs: run by tests/systemd.rs -->\n```sh\n");
+    blocks.next();
+    blocks.map(|block| block.split_once("```\n").unwrap().0.to_owned()).collect()
+}
+
+/// The page is followed on a machine whose `systemctl` runs what the units say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs bash, curl and openssl"]
+async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
+    let documents = [blocks("systemd.md"), blocks("systemd.zh.md")];
+    assert_eq!(documents[0], documents[1], "the two pages have other commands");
+    let blocks = &documents[0];
+    assert_eq!(blocks.len(), 13);
+    let upstream = upstream().await;
+    let mut machine = Machine::new();
+    let checkout = tempfile::tempdir().unwrap();
+    symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"), checkout.path().join("docs"))
+        .unwrap();
+    let build = format!(
+        "[ \"$*\" = 'build --release --locked --example gateway' ]\n\
+         mkdir -p target/release/examples; cp {} target/release/examples/gateway",
+        gateway_binary().display()
+    );
+    machine.script("cargo", &build);
+    let to_upstream =
+        |block: &String| block.replace("https://api.deepseek.com/v1", &upstream.base_url());
+    let blocks: Vec<String> = blocks.iter().map(to_upstream).collect();
+    let mut follow = |blocks: &[String]| machine.run(&blocks.concat(), checkout.path());
+
+    let printed = follow(&blocks[..5]);
+    assert!(printed.contains("Active: active (running)\n{\"ok\":true}"), "{printed}");
+    let (_, record) = printed.rsplit_once("{\"ok\":true}").unwrap();
+    let record: Value = serde_json::from_str(record.trim()).unwrap();
+    let (root, address) = (machine.root().to_owned(), machine.address());
+    let used = async || {
+        let url = format!("http://{address}/usage");
+        Client::http1().get_as(record["key"].as_str().unwrap(), &url).await.json()["used"].clone()
+    };
+    let chat = async || {
+        let url = format!("http://{address}/v1/chat/completions");
+        let answer =
+            Client::http1().post_as(record["key"].as_str().unwrap(), &url, &json!({})).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    chat().await;
+    assert_eq!(upstream.last().headers["authorization"], "Bearer sk-your-key");
+
+    let mut follow = |blocks: &[String]| machine.run(&blocks.concat(), checkout.path());
+    let printed = follow(&blocks[5..9]);
+    assert!(printed.contains("listening on  http://"), "{printed}");
+    assert!(printed.contains("HOST and PORT are not used"), "{printed}");
+    assert!(printed.lines().last().unwrap().ends_with(".db"), "{printed}");
+    chat().await;
+    assert_eq!(used().await, 2);
+    follow(&blocks[9..10]);
+    assert_eq!(used().await, 1, "as at the backup");
+    chat().await;
+
+    let old = fs::read_to_string(root.join("etc/quota-proxy/admin_token")).unwrap();
+    let new = follow(&blocks[10..11]);
+    for token in [old.trim(), new.trim()] {
+        let keys = Client::http1().get_as(token, &format!("http://{address}/admin/keys")).await;
+        assert_eq!(keys.json()["keys"][0]["used_today"], 2, "{keys:?}");
+    }
+
+    follow(&blocks[11..12]);
+    assert!(root.join("var/lib/quota-proxy/quota.db").exists());
+    follow(&blocks[12..]);
+    for path in ["etc/quota-proxy", "usr/local/bin/gateway", "var/lib/quota-proxy"] {
+        assert!(!root.join(path).exists(), "{path}");
+    }
+    assert_eq!(fs::read_dir(root.join("etc/systemd/system")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_units_name_settings_that_there_are_and_each_other() {
+    let help = Command::new(gateway_binary()).arg("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    for file in ["quota-proxy.service", "quota-proxy-backup.service"] {
+        for variable in unit(file).all("Service", "Environment") {
+            let (name, _) = variable.split_once('=').unwrap();
+            assert!(help.contains(&format!("[env: {name}]")), "{file}: {name}");
+        }
+    }
+    let service = unit("quota-proxy.service");
+    assert_eq!(service.one("Unit", "Requires"), "quota-proxy.socket");
+    assert_eq!(service.one("Install", "Also"), "quota-proxy.socket");
+    let backup = unit("quota-proxy-backup.service");
+    for setting in ["User", "DynamicUser", "WorkingDirectory", "UMask"] {
+        let both = [&service, &backup].map(|unit| unit.one("Service", setting));
+        assert_eq!(both[0], both[1], "{setting}: they share a database");
+    }
+    // Longer than answers may take by default.
+    let grace = help.split("finish after that [default: ").nth(1).unwrap();
+    let seconds = |text: &str| -> u64 { text.split('s').next().unwrap().parse().unwrap() };
+    assert!(seconds(service.one("Service", "TimeoutStopSec")) > seconds(grace), "{grace}");
+}
+
+#[test]
+#[ignore = "needs systemd"]
+fn systemd_takes_the_units_without_a_word_and_finds_them_safe() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut units = Vec::new();
+    for file in fs::read_dir(deployed("systemd")).unwrap() {
+        let file = file.unwrap().path();
+        let text = fs::read_to_string(&file).unwrap();
+        let text = text.replace("/usr/local/bin/gateway", gateway_binary().to_str().unwrap());
+        let unit = dir.path().join(file.file_name().unwrap());
+        fs::write(&unit, text).unwrap();
+        units.push(unit);
+    }
+    assert_eq!(units.len(), 4);
+    let analyze = |arguments: &[&str], units: &[PathBuf]| {
+        let output = Command::new("systemd-analyze").args(arguments).args(units).output().unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(printed).unwrap())
+    };
+    assert_eq!(analyze(&["verify"], &units), (true, String::new()));
+    for unit in units.iter().filter(|unit| unit.extension().unwrap() == "service") {
+        let unit = std::slice::from_ref(unit);
+        let (is_below, printed) =
+            analyze(&["security", "--offline=true", "--threshold=20", "--no-pager"], unit);
+        let score = printed.lines().last().unwrap();
+        assert!(is_below, "{score}");
+        // As the page says.
+        let level = score.split_whitespace().rev().nth(2).unwrap();
+        let page = fs::read_to_string(deployed("systemd.md")).unwrap();
+        assert!(page.contains(level), "{score}");
+    }
+}
+
+/// The system calls that the gateway makes in its life are all among those that the unit allows.
+#[test]
+#[ignore = "needs systemd and strace"]
+fn the_unit_allows_every_system_call_that_the_gateway_makes() {
+    let service = unit("quota-proxy.service");
+    let mut allowed = BTreeSet::new();
+    for filter in service.all("Service", "SystemCallFilter") {
+        let (sets, is_allowed) = match filter.strip_prefix('~') {
+            Some(sets) => (sets, false),
+            None => (filter, true),
+        };
+        for set in sets.split(' ') {
+            for call in system_calls(set) {
+                match is_allowed {
+                    true => allowed.insert(call),
+                    false => allowed.remove(&call),
+                };
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace");
+    let (manager, command) = Manager::of(GatewayCommand::new().arg("--demo"));
+    let strace = ["strace", "-D", "-f", "-qq", "-o", trace.to_str().unwrap(), "--"];
+    let mut gateway = command.under(&strace).start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let key = gateway.create_key(json!({})).await;
+        let url = gateway.url("/v1/chat/completions");
+        let chat = json!({"messages": [{"role": "user", "content": "x"}]});
+        assert_eq!(Client::http1().post_as(&key, &url, &chat).await.status, 200);
+        let backup = gateway.url("/admin/backup");
+        assert_eq!(
+            Client::http1().post_as(common::ADMIN_TOKEN, &backup, &json!({})).await.status,
+            200
+        );
+        let metrics = gateway.url("/metrics");
+        assert_eq!(Client::http1().get_as(common::ADMIN_TOKEN, &metrics).await.status, 200);
+    });
+    manager.expect("READY=1");
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    let trace = fs::read_to_string(trace).unwrap();
+    let calls: BTreeSet<&str> = trace
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1)?.split_once('(').map(|(call, _)| call))
+        .filter(|call| {
+            call.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        })
+        .collect();
+    assert!(calls.contains("accept4") && calls.contains("sendto"), "{calls:?}");
+    // SQLite gives files away only as root, as whom the test runs.
+    let spared = ["fchown"];
+    let forbidden: Vec<_> =
+        calls.iter().filter(|call| !allowed.contains(**call) && !spared.contains(call)).collect();
+    assert!(forbidden.is_empty(), "{forbidden:?}");
+}
+
+/// The system calls of a set, and of the sets in it.
+fn system_calls(set: &str) -> Vec<String> {
+    let output = Command::new("systemd-analyze").args(["syscall-filter", set]).output().unwrap();
+    assert!(output.status.success(), "{set}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().skip(1).map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .flat_map(|line| match line.starts_with('@') {
+            true => system_calls(line),
+            false => vec![line.to_owned()],
+        })
+        .collect()
+}
+
+#[tokio::test]
+#[ignore = "needs systemd"]
+async fn systemd_hands_over_its_socket() {
+    let upstream = upstream().await;
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let command = GatewayCommand::at_noon(upstream.base_url());
+    let address = free.to_string();
+    let mut activate = Command::new("systemd-socket-activate");
+    activate.args(["-l", &address, "-E", "PORT=1"]).current_dir(command.dir()).env_clear();
+    let url = upstream.base_url();
+    for (name, value) in [
+        ("ADMIN_TOKEN", common::ADMIN_TOKEN),
+        ("UPSTREAM_BASE_URL", &url),
+        ("PATH", "/usr/bin:/bin"),
+        ("HOST", "192.0.2.1"),
+    ] {
+        activate.env(name, value).arg(format!("--setenv={name}"));
+    }
+    activate.arg(gateway_binary());
+    let mut activated = activate.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("it to listen", || async { TcpStream::connect(free).is_ok() }).await;
+    let healthy = Client::http1().get(&format!("http://{free}/healthz")).await;
+    activated.kill().unwrap();
+    activated.wait().unwrap();
+    assert_eq!(healthy.status, 200);
 }
