@@ -225,6 +225,9 @@ for_each_program! {
     pages_have_links_to_the_public_url
     plain_http_leads_to_https
     the_users_commands_work_with_the_public_name
+    the_gateways_time_limits_end_a_request_before_the_proxys
+    the_guides_commands_install_the_file
+    the_guides_commands_show_that_it_works
 }
 
 const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
@@ -260,6 +263,24 @@ impl Scene {
 
     async fn used(&self) -> u64 {
         self.gateway.used(&self.key).await
+    }
+
+    /// Runs commands of a client's machine, which must succeed, and returns what they print.
+    async fn shell(&self, commands: &str) -> String {
+        let home = TempDir::new().unwrap();
+        let settings = format!(
+            "connect-to = {HOST}:443:{}\nconnect-to = {HOST}:80:{}\ninterface = {CLIENT}\n\
+             cacert = {:?}\nsilent\n",
+            self.front.https,
+            self.front.http,
+            self.front.certificate()
+        );
+        fs::write(home.path().join(".curlrc"), settings).unwrap();
+        let mut shell = tokio::process::Command::new("bash");
+        let shell = shell.args(["-euo", "pipefail", "-c", commands]).env("CURL_HOME", home.path());
+        let printed = timeout(common::DEADLINE, shell.output()).await.unwrap().unwrap();
+        assert!(printed.status.success(), "{commands}\n{printed:?}");
+        String::from_utf8(printed.stdout).unwrap()
     }
 }
 
@@ -725,18 +746,156 @@ async fn the_users_commands_work_with_the_public_name(kind: Kind) {
     let document = include_str!("../docs/trial-key-process.zh.md");
     let (_, command) = document.split_once("# 使用域名访问\n").unwrap();
     let (command, _) = command.split_once("\n\n").unwrap();
-    let command = command.replace("你的管理员令牌", ADMIN_TOKEN);
-    let home = TempDir::new().unwrap();
-    let settings = format!(
-        "connect-to = {HOST}:443:{}\ncacert = {:?}\nsilent\n",
-        scene.front.https,
-        scene.front.certificate()
-    );
-    fs::write(home.path().join(".curlrc"), settings).unwrap();
-    let mut shell = tokio::process::Command::new("bash");
-    let shell = shell.args(["-euc", &command]).env("CURL_HOME", home.path());
-    let printed = shell.output().await.unwrap();
-    let made: Value = serde_json::from_slice(&printed.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {printed:?}"));
+    let printed = scene.shell(&command.replace("你的管理员令牌", ADMIN_TOKEN)).await;
+    let made: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((&made["label"], &made["daily_limit"]), (&json!("生产用户-20250211"), &json!(500)));
+}
+
+async fn the_gateways_time_limits_end_a_request_before_the_proxys(kind: Kind) {
+    let upstream = Upstream::holding(|_| json_answer("{}")).await;
+    let command = command(&upstream).env("UPSTREAM_HEAD_TIMEOUT", "1s");
+    // 600 s and 610 s, were they not too long for a test.
+    let scene = Scene::with(kind, command, |front| front.replace("610s", "11s")).await;
+    for version in VERSIONS {
+        let answer = scene.connect(version).await.post_as(&scene.key, CHAT, "{}").await;
+        assert_eq!((answer.status.as_u16(), &*answer.code()), (504, "upstream_timeout"));
+    }
+}
+
+const GUIDES: [&str; 2] = [
+    include_str!("../docs/guides/behind-a-proxy.md"),
+    include_str!("../docs/guides/behind-a-proxy.zh.md"),
+];
+
+/// The first block of this language behind a text of the guide.
+fn block<'a>(guide: &'a str, after: &str, language: &str) -> &'a str {
+    let (_, rest) = guide.split_once(after).unwrap();
+    let (_, rest) = rest.split_once(&format!("```{language}\n")).unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+/// Word for word, in an `/etc` of its own, where only what reaches out of the machine is a stand-in.
+async fn the_guides_commands_install_the_file(kind: Kind) {
+    let (heading, installed) = match kind {
+        Kind::Nginx => ("### nginx\n", "/etc/nginx/conf.d/trial-gateway.conf"),
+        Kind::Caddy => ("### Caddy\n", "/etc/caddy/Caddyfile"),
+        Kind::HaProxy => ("### HAProxy\n", "/etc/haproxy/haproxy.cfg"),
+    };
+    for guide in GUIDES {
+        let dir = TempDir::new().unwrap();
+        let script = format!(
+            "mount -t tmpfs none {dir}/etc && mkdir {dir}/etc/upper {dir}/etc/work
+            mount -t overlay none -o lowerdir=/etc,upperdir={dir}/etc/upper,workdir={dir}/etc/work /etc
+            mkdir -p /etc/letsencrypt/renewal-hooks/deploy /etc/letsencrypt/live/keys.example.com
+            cp {dir}/*.pem /etc/letsencrypt/live/keys.example.com/
+            for name in apt-get certbot systemctl; do
+                printf '#!/bin/sh\\necho {{}} \"$@\"\\n' | sed s/{{}}/$name/ > {dir}/$name
+                chmod +x {dir}/$name
+            done
+            PATH={dir}:$PATH
+            {commands}
+            cp {installed} {dir}/installed",
+            dir = dir.path().display(),
+            commands = block(guide, heading, "sh")
+                .replace(&format!("DOMAIN={HOST}"), "DOMAIN=keys.example.com"),
+        );
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let made = rcgen::generate_simple_self_signed(["keys.example.com".to_owned()]).unwrap();
+        fs::write(dir.path().join("fullchain.pem"), made.cert.pem()).unwrap();
+        fs::write(dir.path().join("privkey.pem"), made.signing_key.serialize_pem()).unwrap();
+        let mut shell = tokio::process::Command::new("unshare");
+        let shell = shell.args(["--mount", "bash", "-euo", "pipefail", "-c", &script]);
+        let printed = shell.current_dir(env!("CARGO_MANIFEST_DIR")).output().await.unwrap();
+        assert!(printed.status.success(), "{script}\n{printed:?}");
+        let file = fs::read_to_string(dir.path().join("installed")).unwrap();
+        assert!(file == kind.text().replace(HOST, "keys.example.com"), "{file}");
+        let said = String::from_utf8(printed.stdout).unwrap()
+            + &String::from_utf8(printed.stderr).unwrap();
+        for part in match kind {
+            Kind::Nginx => ["-d keys.example.com", "test is successful", "systemctl reload nginx"],
+            Kind::Caddy => ["install -y caddy", "Valid configuration", "systemctl reload caddy"],
+            Kind::HaProxy => ["-d keys.example.com", "certonly", "systemctl reload haproxy"],
+        } {
+            assert!(said.contains(part), "no {part}:\n{said}");
+        }
+    }
+}
+
+async fn the_guides_commands_show_that_it_works(kind: Kind) {
+    for (guide, heading) in GUIDES.into_iter().zip(["## See that it works", "## 检查是否正常"])
+    {
+        let mut command = GatewayCommand::new().arg("--demo");
+        for line in block(guide, "## ", "env").lines() {
+            let (name, value) = line.split_once('=').unwrap();
+            command = command.env(name, value);
+        }
+        let scene = Scene::with(kind, command, |front| front).await;
+        let commands = block(guide, heading, "sh");
+        assert!(commands.contains("your-strong-admin-token-here"));
+        let commands = commands.replace("your-strong-admin-token-here", ADMIN_TOKEN);
+        let printed = scene.shell(&commands).await;
+        let address = format!("\"ip\": \"{CLIENT}\"");
+        let location = format!("location: https://{HOST}/usage");
+        let mut rest = &*printed.to_lowercase();
+        for part in ["{\"ok\":true", "data: {", "data: [done]", &address, " 308 ", &location] {
+            let Some((_, behind)) = rest.split_once(part) else {
+                panic!("no {part} where it belongs:\n{printed}");
+            };
+            rest = behind;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs haproxy"]
+async fn haproxy_takes_a_gateway_out_while_it_drains() {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let command = command(&upstream).env("SHUTDOWN_DELAY", "1h");
+    let quick = |front: Front| front.replace("inter 2s", "inter 50ms");
+    let mut scene = Scene::with(Kind::HaProxy, command, quick).await;
+    assert_eq!(
+        scene.connect(Version::HTTP_2).await.post_as(&scene.key, CHAT, "{}").await.status,
+        200
+    );
+    scene.gateway.terminate();
+    eventually("no more requests", || async {
+        let answer = scene.connect(Version::HTTP_2).await.post_as(&scene.key, CHAT, "{}").await;
+        (answer.status.as_u16(), &*answer.code()) == (503, "gateway_unreachable")
+    })
+    .await;
+    // It was HAProxy that looked away: the gateway still serves.
+    let url = scene.gateway.url("/usage");
+    assert_eq!(Client::http1().get_as(&scene.key, &url).await.status, 200);
+    assert!(!scene.gateway.has_ended());
+}
+
+#[tokio::test]
+#[ignore = "needs nginx"]
+async fn nginx_serves_what_certbot_writes() {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let root = TempDir::new().unwrap();
+    let challenge = root.path().join(".well-known/acme-challenge");
+    fs::create_dir_all(&challenge).unwrap();
+    fs::write(challenge.join("token"), "proof").unwrap();
+    let at = |front: Front| front.replace("/var/www/html", root.path().to_str().unwrap());
+    certbot_is_found(&Scene::with(Kind::Nginx, command(&upstream), at).await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs haproxy"]
+async fn haproxy_leads_to_certbot() {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let certbot = Upstream::start(|request| {
+        assert_eq!(request.uri(), "/.well-known/acme-challenge/token");
+        Response::new(full("proof"))
+    })
+    .await;
+    let at = |front: Front| front.replace("127.0.0.1:8888", &certbot.address().to_string());
+    certbot_is_found(&Scene::with(Kind::HaProxy, command(&upstream), at).await).await;
+}
+
+async fn certbot_is_found(scene: &Scene) {
+    let url = format!("http://{}/.well-known/acme-challenge/token", scene.front.http);
+    let answer = Client::http1().send(Method::GET, &url, &[("host", HOST)], "").await;
+    assert_eq!((answer.status.as_u16(), &*answer.text()), (200, "proof"));
 }

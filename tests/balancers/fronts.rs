@@ -74,6 +74,12 @@ impl Kind {
             Self::HaProxy => "haproxy.cfg",
         }
     }
+
+    /// Its file.
+    pub(crate) fn text(self) -> String {
+        let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deploy/proxies"));
+        fs::read_to_string(dir.join(self.file())).unwrap()
+    }
 }
 
 /// The text with `from`, which must be in it, replaced.
@@ -103,8 +109,7 @@ impl Front {
         let made = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
         fs::write(dir.join("fullchain.pem"), made.cert.pem()).unwrap();
         fs::write(dir.join("privkey.pem"), made.signing_key.serialize_pem()).unwrap();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deploy/proxies");
-        let mut text = fs::read_to_string(Path::new(path).join(self.kind.file())).unwrap();
+        let mut text = self.kind.text();
         for (from, to) in &self.replaced {
             text = replace(&text, from, to);
         }
