@@ -208,6 +208,7 @@ macro_rules! for_each_program {
 for_each_program! {
     the_file_is_accepted
     an_event_stream_arrives_event_by_event
+    any_answer_arrives_piece_by_piece
     an_upload_of_10_mib_streams_and_arrives_whole
     an_upload_beyond_the_limit_gets_the_gateways_413
     the_client_is_known_by_its_address_and_no_forged_one_is_believed
@@ -301,6 +302,15 @@ async fn the_file_is_accepted(kind: Kind) {
 }
 
 async fn an_event_stream_arrives_event_by_event(kind: Kind) {
+    arrives_piece_by_piece(kind, "text/event-stream").await;
+}
+
+/// Speech, say.
+async fn any_answer_arrives_piece_by_piece(kind: Kind) {
+    arrives_piece_by_piece(kind, "audio/mpeg").await;
+}
+
+async fn arrives_piece_by_piece(kind: Kind, content_type: &'static str) {
     let streams = Arc::new(Mutex::new(Vec::new()));
     let begun = streams.clone();
     let upstream = Upstream::start(move |_| {
@@ -308,7 +318,7 @@ async fn an_event_stream_arrives_event_by_event(kind: Kind) {
         // nginx holds an HTTP/2 head until there is an event.
         sender.send(Ok("data: 0\n\n".into())).unwrap();
         begun.lock().unwrap().push(sender);
-        Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
+        Response::builder().header("content-type", content_type).body(body).unwrap()
     })
     .await;
     let scene = Scene::start(kind, &upstream).await;
@@ -585,14 +595,16 @@ async fn a_client_that_leaves_before_the_head_is_noticed(kind: Kind) {
     }
 }
 
+const CLIENTS: usize = 8;
+
 async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: Kind) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::holding(|_| json_answer("{}")).await;
     let command = command(&upstream).env("PORT", free().port().to_string());
     let mut scene = Scene::with(kind, command, |front| front).await;
     let (sent, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let statuses = Mutex::new(HashSet::new());
     let (front, key) = (&scene.front, &scene.key);
-    let clients = (0..8).map(async |number: usize| {
+    let clients = (0..CLIENTS).map(async |number: usize| {
         let mut client = front.connect(VERSIONS[number % 2]).await;
         while !over.load(Ordering::Relaxed) {
             let number = sent.fetch_add(1, Ordering::Relaxed);
@@ -614,19 +626,21 @@ async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: Kind) {
     });
     let gateway = &mut scene.gateway;
     let restarts = async {
-        for number in 0..4 {
-            let reached = upstream.count() + 40;
-            upstream.reached_by(reached).await;
-            // Half of them with no warning, amid requests.
-            if number % 2 == 0 {
-                gateway.kill9();
-            } else {
-                gateway.terminate();
-                eventually("the end", || std::future::ready(gateway.has_ended())).await;
-            }
+        for _ in 0..3 {
+            let answered = upstream.count() + 40;
+            upstream.release(40);
+            // Each client has a request under way when it ends, with no warning.
+            upstream.reached_by(answered + CLIENTS).await;
+            gateway.kill9();
             tokio::time::sleep(Duration::from_millis(50)).await;
             gateway.restart();
         }
+        let answered = upstream.count() + 40;
+        upstream.release(Upstream::ALL);
+        upstream.reached_by(answered).await;
+        gateway.terminate();
+        eventually("the end", || std::future::ready(gateway.has_ended())).await;
+        gateway.restart();
         over.store(true, Ordering::Relaxed);
     };
     tokio::join!(join_all(clients), restarts);

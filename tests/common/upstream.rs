@@ -55,6 +55,9 @@ struct Script {
 }
 
 impl Upstream {
+    /// More answers than a test has, to be released.
+    pub(crate) const ALL: usize = 1 << 20;
+
     /// Answers every request by `answer`, at once.
     pub(crate) async fn start(
         answer: impl Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync + 'static,
