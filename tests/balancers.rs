@@ -463,17 +463,15 @@ async fn the_admin_page_may_change_keys_and_pages_of_other_sites_may_not(kind: K
     }
 }
 
-/// What keeps a program's idle connections to the gateway for so long.
-fn idle_for(front: Front, seconds: u32) -> Front {
+/// Makes a program keep its idle connections to the gateway for a second.
+fn idle_for_a_second(front: Front) -> Front {
     match front.kind() {
-        Kind::Nginx => {
-            front.replace("keepalive_timeout 60s;", &format!("keepalive_timeout {seconds}s;"))
-        }
-        Kind::Caddy => front.replace("keepalive 60s", &format!("keepalive {seconds}s")),
-        // By itself HAProxy closes half of the idle ones every 5 s.
+        Kind::Nginx => front.replace("keepalive_timeout 60s;", "keepalive_timeout 1s;"),
+        Kind::Caddy => front.replace("keepalive 60s", "keepalive 1s"),
+        // By itself HAProxy closes half of them every 5 s.
         Kind::HaProxy => {
             let server = "server gateway 127.0.0.1:8787";
-            front.replace(server, &format!("{server} pool-purge-delay {seconds}s"))
+            front.replace(server, &format!("{server} pool-purge-delay 100ms"))
         }
     }
 }
@@ -481,7 +479,7 @@ fn idle_for(front: Front, seconds: u32) -> Front {
 async fn no_request_is_lost_where_the_proxys_idle_connections_end(kind: Kind) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let command = command(&upstream).env("CLIENT_IDLE_TIMEOUT", "2s");
-    let scene = Scene::with(kind, command, |front| idle_for(front, 1)).await;
+    let scene = Scene::with(kind, command, idle_for_a_second).await;
     let random = Mutex::new(Random::seeded("pauses"));
     // Pauses about as long as each side keeps an idle connection: all of these meet the moment of its end.
     let clients = (0..24).map(async |number: u64| {
