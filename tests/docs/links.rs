@@ -78,7 +78,8 @@ fn decoded(text: &str) -> String {
 
 #[test]
 fn no_document_has_a_dead_link() {
-    let dead: Vec<String> = all().iter().flat_map(dead_links).collect();
+    let procedure = Document::read("docs/trial-key-process.zh.md");
+    let dead: Vec<String> = all().iter().chain([&procedure]).flat_map(dead_links).collect();
     assert!(dead.is_empty(), "{}", dead.join("\n"));
 }
 
