@@ -9,7 +9,7 @@ use crate::http1::BadHead;
 const INVALID: &str = "invalid_request_error";
 
 pub(crate) fn not_found() -> Response<Bytes> {
-    let message = "There is nothing at this address.";
+    let message = "There is nothing at this address. The API is below `/v1`.";
     render(Rejection::permanent(StatusCode::NOT_FOUND, INVALID, "not_found", message))
 }
 

@@ -21,7 +21,9 @@ impl PathError {
             Self::Start => "The path must start with a slash.",
             Self::Control => "The path holds a control character.",
             Self::Backslash => "The path holds a backslash.",
-            Self::EmptySegment => "The path holds an empty segment (//).",
+            Self::EmptySegment => {
+                "The path holds an empty segment (//). Take the slash off the end of your base URL."
+            }
             Self::DotSegment => "The path holds a dot segment.",
             Self::Escape => "The path holds an invalid percent-encoding.",
             Self::Depth => "The path is percent-encoded too many times over.",
