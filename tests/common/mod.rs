@@ -4,6 +4,7 @@
 mod client;
 mod figures;
 mod gateway;
+mod provider;
 mod rogue;
 mod seed;
 mod upstream;
@@ -20,6 +21,7 @@ use std::{
 pub(crate) use client::{Answer, Client};
 pub(crate) use figures::Figures;
 pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand, end, gateway_binary};
+pub(crate) use provider::PROVIDER_SAYS;
 pub(crate) use rogue::Rogue;
 pub(crate) use seed::Random;
 pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_answer, streaming};
