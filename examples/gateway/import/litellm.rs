@@ -65,6 +65,9 @@ pub(super) fn read(options: &ReadOptions<'_>, head: &[u8]) -> Result<Source, Box
     if head.contains(&0) {
         return Err(not_csv("it is neither an SQLite database nor text").into());
     }
+    if !head.contains(&b'\n') && !is_whole(options, head)? {
+        return Err(not_csv("its first line has no end").into());
+    }
     let mut reader = ReaderBuilder::new()
         // A row of another length is wrong, but the others are not.
         .flexible(true)
@@ -110,7 +113,7 @@ pub(super) fn read(options: &ReadOptions<'_>, head: &[u8]) -> Result<Source, Box
     ));
     if teams > 0 {
         source.notes.push(format!(
-            "{teams} keys belong to teams: whether a team is blocked or used up is not in this file"
+            "keys that belong to teams: {teams}; whether a team is blocked or used up is not in this file"
         ));
     }
     Ok(source)
@@ -137,6 +140,12 @@ fn unknown_columns(columns: &[String], lacks: &[&str]) -> String {
             .to_owned();
     }
     format!("it is no SQLite database and has no header of LiteLLM's (columns found: {found})")
+}
+
+/// Whether this is all of the file.
+fn is_whole(options: &ReadOptions<'_>, head: &[u8]) -> std::io::Result<bool> {
+    let length = options.file.metadata()?.len();
+    Ok(u64::try_from(head.len()).is_ok_and(|read| read == length))
 }
 
 /// What stands most often in the first line.
@@ -172,6 +181,10 @@ fn key(
     report.label = label.to_owned();
     if row.get("team_id") == Some(DASHBOARD) {
         return Err(RowProblem::Skipped("opens LiteLLM's own pages".into()));
+    }
+    // Keys that were deleted stand in a table with the same columns.
+    if row.get("deleted_at").is_some() {
+        return Err(RowProblem::Skipped("was deleted there".into()));
     }
     let token = row.get("token").unwrap_or_default().trim();
     let limit = options.daily_limit.get().to_string();

@@ -61,6 +61,22 @@ pub(crate) async fn run(
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
     let progress = Progress::start(stderr)?;
+    let taken = take_over(settings, import, &progress).await;
+    progress.finish();
+    let (source, outcomes) = taken?;
+    let mut summary = Summary::default();
+    outcomes.iter().for_each(|outcome| summary.add(outcome));
+    // The work is done, whether or not anybody reads of it.
+    let _ = print(&source, &outcomes, &summary, import.dry_run);
+    Ok(ExitCode::from(u8::from(summary.conflicts > 0)))
+}
+
+/// Reads the file and imports its keys; returns what has come of each row.
+async fn take_over(
+    settings: &Settings,
+    import: &Import,
+    progress: &Progress,
+) -> Result<(Source, Vec<Outcome>), BoxError> {
     progress.report("reading the file", Amount::Unknown)?;
     let source = source::read(&ReadOptions {
         file: &import.file,
@@ -68,7 +84,7 @@ pub(crate) async fn run(
         daily_limit: import.daily_limit.unwrap_or(settings.daily_limit),
         drop_access_lists: import.drop_access_lists,
         calendar: &settings.calendar,
-        progress: &progress,
+        progress,
     })?;
     let (keys, mut outcomes) = distinct_keys(&source);
     let by = Actor { token_id: "command_line".to_owned(), ip: None };
@@ -87,16 +103,11 @@ pub(crate) async fn run(
         store.close().await?;
         imported.ok_or_else(|| progress.stopped("nothing was imported"))?
     };
-    progress.finish();
     let waiting = outcomes.iter_mut().filter(|outcome| matches!(outcome, Outcome::Unknown));
     for (outcome, imported) in waiting.zip(imported) {
         *outcome = Outcome::of(imported);
     }
-    let mut summary = Summary::default();
-    outcomes.iter().for_each(|outcome| summary.add(outcome));
-    // The work is done, whether or not anybody reads of it.
-    let _ = print(&source, &outcomes, &summary, import.dry_run);
-    Ok(ExitCode::from(u8::from(summary.conflicts > 0)))
+    Ok((source, outcomes))
 }
 
 /// The keys that the store is to take, and of each row what has come of it so far.

@@ -227,7 +227,8 @@ fn open(file: &Path, is_wal: bool) -> rusqlite::Result<Connection> {
     wal.push("-wal");
     // SQLite would make the log that is missing, and leave it there.
     let is_closed = is_wal && !PathBuf::from(wal).exists();
-    let name = file.to_str().filter(|_| is_closed);
+    let whole = file.canonicalize().ok().filter(|_| is_closed);
+    let name = whole.as_deref().and_then(Path::to_str);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = match name {
         Some(name) => {
@@ -285,8 +286,12 @@ pub(super) fn report(progress: &Progress, rows: usize) -> Result<(), Stopped> {
     progress.report("reading the file", Amount::Count { done, total: None })
 }
 
-/// Fails if the table is damaged, which its rows alone need not show.
+/// Fails if the table is damaged, which its rows alone need not show. A view has no pages of its own.
 fn check(connection: &Connection, table: &str) -> rusqlite::Result<()> {
+    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'view' AND lower(name) = ?1";
+    if connection.query_row(sql, [table], |row| row.get(0))? {
+        return Ok(());
+    }
     let mut statement = connection.prepare(&format!("PRAGMA quick_check({table})"))?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
