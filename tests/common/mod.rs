@@ -7,6 +7,7 @@ mod gateway;
 mod provider;
 mod rogue;
 mod seed;
+mod stand_in;
 mod upstream;
 mod wire;
 mod zone;
@@ -24,6 +25,7 @@ pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand, end, gateway_bina
 pub(crate) use provider::PROVIDER_SAYS;
 pub(crate) use rogue::Rogue;
 pub(crate) use seed::Random;
+pub(crate) use stand_in::StandIns;
 pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_answer, streaming};
 pub(crate) use wire::{Wire, Wire2};
 pub(crate) use zone::noon_zone;

@@ -4,18 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     os::{
         fd::{AsFd, AsRawFd},
-        unix::{
-            fs::{PermissionsExt, symlink},
-            net::UnixDatagram,
-        },
+        unix::{fs::symlink, net::UnixDatagram},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
 };
 
 use rustix::{
@@ -24,7 +19,7 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-use crate::common::DEADLINE;
+use crate::common::{DEADLINE, StandIns};
 
 /// The settings of a unit, in the order in which they stand there.
 pub(crate) struct Unit(Vec<(String, String, String)>);
@@ -73,6 +68,7 @@ impl Unit {
 /// A machine: its files lie below a directory.
 pub(crate) struct Machine {
     root: TempDir,
+    scripts: Vec<(String, String)>,
     /// The socket that is handed over, on a port that nobody else takes meanwhile.
     listener: TcpListener,
     sockets: BTreeSet<String>,
@@ -85,10 +81,16 @@ impl Machine {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         fcntl_setfd(listener.as_fd(), FdFlags::empty()).unwrap();
         let root = TempDir::new().unwrap();
-        for dir in ["bin", "journal", "run", "etc/systemd/system", "usr/local/bin", "var/lib"] {
+        for dir in ["journal", "run", "etc/systemd/system", "usr/local/bin", "var/lib"] {
             fs::create_dir_all(root.path().join(dir)).unwrap();
         }
-        Self { root, listener, sockets: BTreeSet::new(), services: BTreeMap::new() }
+        Self {
+            root,
+            scripts: Vec::new(),
+            listener,
+            sockets: BTreeSet::new(),
+            services: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -96,10 +98,8 @@ impl Machine {
     }
 
     /// Puts a script on the `PATH`.
-    pub(crate) fn script(&self, name: &str, text: &str) {
-        let path = self.root().join("bin").join(name);
-        fs::write(&path, format!("#!/bin/bash\nset -eu\n{text}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    pub(crate) fn script(&mut self, name: &str, text: &str) {
+        self.scripts.push((name.to_owned(), text.to_owned()));
     }
 
     /// The address in the place of `127.0.0.1:8787`.
@@ -131,64 +131,16 @@ impl Machine {
 
     /// Runs a script while the machine serves its `systemctl`, and returns what it has printed.
     pub(crate) fn run(&mut self, script: &str, cwd: &Path) -> String {
-        let calls = TcpListener::bind("127.0.0.1:0").unwrap();
-        let ask = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{}\nprintf '%s\\n' \"$*\" >&3\nanswer=$(cat <&3)\n\
-             [ -z \"${{answer:1}}\" ] || printf '%s\\n' \"${{answer:1}}\"\nexit \"${{answer:0:1}}\"",
-            calls.local_addr().unwrap().port()
-        );
-        self.script("systemctl", &ask);
-        self.script("sudo", "exec \"$@\"");
+        let stand_ins = StandIns::new();
+        for (name, script) in &self.scripts {
+            stand_ins.add(name, script);
+        }
+        stand_ins.add("sudo", "exec \"$@\"");
         let journal = self.root().join("journal");
         let read = "[ \"$1\" = -u ]; cat \"$JOURNAL/$2.service\"";
-        self.script("journalctl", &read.replace("$JOURNAL", journal.to_str().unwrap()));
-        let path = format!(
-            "{root}/bin:{root}/usr/local/bin:{path}",
-            root = self.root().display(),
-            path = std::env::var("PATH").unwrap()
-        );
-        let mut bash = Command::new("bash")
-            .arg("-euo")
-            .arg("pipefail")
-            .arg("-c")
-            .arg(self.rewrite(script))
-            .env("PATH", path)
-            .current_dir(cwd)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (stdout, stderr) = (bash.stdout.take().unwrap(), bash.stderr.take().unwrap());
-        let address = calls.local_addr().unwrap();
-        let printed = thread::spawn(move || {
-            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            let printed: Vec<String> = lines.collect();
-            // Whoever waits for a call learns that there is none any more.
-            drop(TcpStream::connect(address));
-            printed.join("\n")
-        });
-        let errors = thread::spawn(move || {
-            let lines = BufReader::new(stderr).lines().map_while(Result::ok);
-            lines.collect::<Vec<String>>().join("\n")
-        });
-        loop {
-            let (mut call, _) = calls.accept().unwrap();
-            let mut line = String::new();
-            BufReader::new(call.try_clone().unwrap()).read_line(&mut line).unwrap();
-            if line.is_empty() {
-                break;
-            }
-            let (code, text) = match self.systemctl(line.trim()) {
-                Ok(text) => (0, text),
-                Err(text) => (1, text),
-            };
-            write!(call, "{code}{text}").unwrap();
-        }
-        let (printed, errors) = (printed.join().unwrap(), errors.join().unwrap());
-        let status = bash.wait().unwrap();
-        assert!(status.success(), "{printed}\n{errors}");
-        printed
+        stand_ins.add("journalctl", &read.replace("$JOURNAL", journal.to_str().unwrap()));
+        let script = self.rewrite(script);
+        stand_ins.run(&script, cwd, "systemctl", "", |line| self.systemctl(line))
     }
 
     /// What `systemctl` does.
