@@ -192,7 +192,7 @@ async fn keys_of_one_api_go_on_as_their_holders_present_them() {
         ("id 5 ", "disabled: it was switched off there"),
         ("id 6 ", "disabled: its quota was used up there"),
         ("id 7 ", "disabled: its quota was used up there"),
-        ("id 8 ", "disabled: its owner is barred there"),
+        ("id 8 ", "disabled: its owner is disabled there"),
         ("id 9 ", "disabled: its owner's quota was used up there"),
         ("id 10 ", "disabled: its owner is not there"),
     ] {
@@ -578,6 +578,23 @@ fn what_another_program_holds_in_other_ways_is_read_all_the_same() {
         assert!(last(&done).starts_with("1 new, 0 unchanged"), "{done}");
     }
     assert_eq!(scene.files(), before);
+    // A link to a file whose log is in use, elsewhere.
+    fs::create_dir(scene.path("data")).unwrap();
+    let running = scene.sqlite("data/one-api.db", "PRAGMA journal_mode = wal");
+    running.execute_batch(ONE_API).unwrap();
+    add_token(&running, 1, "Works", "works", "unlimited_quota = 1");
+    std::os::unix::fs::symlink("data/one-api.db", scene.path("link.db")).unwrap();
+    let (code, done) = scene.import("link.db", &["--dry-run"]);
+    assert_eq!(code, 0, "{done}");
+    assert!(last(&done).starts_with("1 new"), "{done}");
+    drop(running);
+    fs::remove_dir_all(scene.path("data")).unwrap();
+
+    // A comma within the name of a model does not make a list of everything.
+    scene.text("models.csv", psql(&[litellm_row(1, &[("models", r#"{"x, *"}"#)])]));
+    let (code, done) = scene.import("models.csv", &["--dry-run"]);
+    assert_eq!(code, 1, "{done}");
+    assert!(done.contains("is confined to models"), "{done}");
     // LiteLLM keeps what was deleted in a table with the same columns.
     let columns: Vec<&str> = LITELLM.split(',').chain(["deleted_at", "deleted_by"]).collect();
     let rows = [litellm_row(1, &[("deleted_at", "2025-02-10 15:20:00.123")])];

@@ -104,13 +104,7 @@ pub(super) fn read(options: &ReadOptions<'_>, head: &[u8]) -> Result<Source, Box
         });
         source.rows.push(SourceRow { place, key, report });
     }
-    let limit = match options.daily_limit.get() {
-        0 => "are unlimited".to_owned(),
-        limit => format!("get {limit} requests a day"),
-    };
-    source.notes.push(format!(
-        "budgets there are amounts of money, here requests a day: all keys {limit} (--daily-limit)"
-    ));
+    source.notes.push(options.limit_note("budgets there are amounts of money"));
     if teams > 0 {
         source.notes.push(format!(
             "keys that belong to teams: {teams}; whether a team is blocked or used up is not in this file"
@@ -241,7 +235,7 @@ fn key(
     Ok(key)
 }
 
-/// A list that confines the key, unless it names all.
+/// A list that confines the key, unless all that it has are words for everything.
 fn list(row: &Row<'_>, name: &str, all: &[&str]) -> Option<String> {
     let text = row.get(name).filter(|text| !is_empty(text))?;
     let mut elements = text
@@ -249,7 +243,7 @@ fn list(row: &Row<'_>, name: &str, all: &[&str]) -> Option<String> {
         .trim_matches(['{', '}', '[', ']'])
         .split(',')
         .map(|element| element.trim().trim_matches('"'));
-    let names_all = elements.any(|element| all.contains(&element));
+    let names_all = elements.all(|element| all.contains(&element));
     (!names_all).then(|| format!("{name} {}", shown(text)))
 }
 

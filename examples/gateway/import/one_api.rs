@@ -19,7 +19,7 @@ struct Owner {
     name: String,
     is_root: bool,
     /// Why none of the tokens works there.
-    barred: Option<&'static str>,
+    disabled: Option<&'static str>,
 }
 
 /// What decides whether a token works, so that it must be there.
@@ -54,17 +54,10 @@ pub(super) fn read(connection: &Connection, options: &ReadOptions<'_>) -> Result
         let key = token(&row, owners.as_ref(), options, &mut report);
         source.rows.push(SourceRow { place, key, report });
     })?;
-    let limit = match options.daily_limit.get() {
-        0 => "are unlimited".to_owned(),
-        limit => format!("get {limit} requests a day"),
-    };
-    source.notes.push(format!(
-        "quotas there are amounts for all time, here requests a day: all keys {limit} (--daily-limit)"
-    ));
+    source.notes.push(options.limit_note("quotas there are amounts for all time"));
     if owners.is_none() {
-        source
-            .notes
-            .push("there is no table users, so nobody knows whose tokens are barred".into());
+        let note = "the file has no table users, so tokens of disabled users come over enabled";
+        source.notes.push(note.to_owned());
     }
     Ok(source)
 }
@@ -81,7 +74,8 @@ fn token(
     if row.get("deleted_at").is_some() {
         return Err(RowProblem::Skipped("was deleted there".into()));
     }
-    let secret = row.get("key").map(str::trim).ok_or(RowProblem::wrong("key", "must be given"))?;
+    let secret =
+        row.get("key").map(str::trim).ok_or_else(|| RowProblem::wrong("key", "must be given"))?;
     let secret = match secret.starts_with(PREFIX) {
         true => secret.to_owned(),
         false => format!("{PREFIX}{secret}"),
@@ -115,11 +109,11 @@ fn token(
         "4" => Some("its quota was used up there".to_owned()),
         other => Some(format!("its status there is {:?}", shown(other))),
     };
-    let barred = match owner {
-        Some(owner) => owner.barred,
+    let owner_off = match owner {
+        Some(owner) => owner.disabled,
         None => owners.map(|_| "its owner is not there"),
     };
-    let off = off.or(barred.map(str::to_owned));
+    let off = off.or(owner_off.map(str::to_owned));
     key.disabled = off.is_some();
     report.disabled = off;
     if !unlimited {
@@ -172,9 +166,9 @@ fn owners(
     }
     let mut owners = HashMap::new();
     for_each_row(connection, "users", progress, |_, row| {
-        let barred = match row.get("status").map_or(ENABLED, str::trim) {
+        let disabled = match row.get("status").map_or(ENABLED, str::trim) {
             _ if row.get("deleted_at").is_some() => Some("its owner was deleted there"),
-            status if status != ENABLED => Some("its owner is barred there"),
+            status if status != ENABLED => Some("its owner is disabled there"),
             _ if row.number("quota").is_ok_and(|quota| quota <= 0) => {
                 Some("its owner's quota was used up there")
             }
@@ -183,7 +177,7 @@ fn owners(
         let name = row.get("username").unwrap_or_default().to_owned();
         let is_root = row.get("role") == Some(ROOT);
         if let Some(id) = row.get("id") {
-            owners.insert(id.to_owned(), Owner { name, is_root, barred });
+            owners.insert(id.to_owned(), Owner { name, is_root, disabled });
         }
     })?;
     Ok(Some(owners))

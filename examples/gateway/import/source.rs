@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::ValueEnum;
@@ -82,9 +83,22 @@ pub(super) struct Row<'a> {
     values: Vec<Option<String>>,
 }
 
+impl ReadOptions<'_> {
+    /// What becomes of quotas that are `there` what they are not here.
+    pub(super) fn limit_note(&self, there: &str) -> String {
+        let limit = match self.daily_limit.get() {
+            0 => "are unlimited".to_owned(),
+            limit => format!("get {limit} requests a day"),
+        };
+        format!("{there}, here requests a day: all keys {limit} (--daily-limit)")
+    }
+}
+
 const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
 /// How much of a file tells what it is.
 const HEAD_LENGTH: u64 = 64 * 1024;
+/// How long another program may keep its file locked.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many names an error lists.
 const MAX_NAMES: usize = 8;
 /// How many characters of a foreign text are shown.
@@ -223,12 +237,13 @@ fn is_wal(head: &[u8]) -> bool {
 
 /// Opens the file so that neither it nor what lies beside it changes.
 fn open(file: &Path, is_wal: bool) -> rusqlite::Result<Connection> {
-    let mut wal = file.as_os_str().to_owned();
+    // The log lies beside the file itself, wherever a link to it lies.
+    let whole = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let mut wal = whole.clone().into_os_string();
     wal.push("-wal");
     // SQLite would make the log that is missing, and leave it there.
     let is_closed = is_wal && !PathBuf::from(wal).exists();
-    let whole = file.canonicalize().ok().filter(|_| is_closed);
-    let name = whole.as_deref().and_then(Path::to_str);
+    let name = whole.to_str().filter(|_| is_closed);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = match name {
         Some(name) => {
@@ -238,7 +253,7 @@ fn open(file: &Path, is_wal: bool) -> rusqlite::Result<Connection> {
         }
         None => Connection::open_with_flags(file, flags)?,
     };
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(LOCK_TIMEOUT)?;
     Ok(connection)
 }
 
