@@ -28,7 +28,10 @@ use http::{Method, Response, Version};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 /// A program that runs in a directory of its own, until it is dropped.
 struct Program {
@@ -217,6 +220,7 @@ for_each_program! {
     no_rejection_is_lost_on_kept_connections
     heads_of_12_kib_pass
     many_requests_share_an_http2_connection
+    a_head_that_does_not_come_is_not_waited_for
     a_client_that_leaves_a_stream_is_noticed_upstream
     a_client_that_leaves_before_the_head_is_noticed
     restarts_of_the_gateway_send_and_charge_no_request_twice
@@ -549,6 +553,23 @@ async fn many_requests_share_an_http2_connection(kind: Kind) {
     tokio::join!(join_all(answers), release);
 }
 
+async fn a_head_that_does_not_come_is_not_waited_for(kind: Kind) {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let limit = match kind {
+        Kind::Nginx => "client_header_timeout ",
+        Kind::Caddy => "read_header ",
+        Kind::HaProxy => "timeout http-request ",
+    };
+    // 10 s, were they not too long for a test.
+    let quick = |front: Front| front.replace(&format!("{limit}10s"), &format!("{limit}1s"));
+    let scene = Scene::with(kind, command(&upstream), quick).await;
+    let mut client = scene.front.connect_tls(CLIENT, Version::HTTP_11).await;
+    client.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ").await.unwrap();
+    let mut answer = Vec::new();
+    // An answer or none, and the end.
+    let _ = timeout(common::DEADLINE, client.read_to_end(&mut answer)).await.expect("the end");
+}
+
 async fn a_client_that_leaves_a_stream_is_noticed_upstream(kind: Kind) {
     let streams = Arc::new(Mutex::new(Vec::new()));
     let begun = streams.clone();
@@ -823,6 +844,7 @@ async fn the_guides_commands_install_the_file(kind: Kind) {
         assert!(file == kind.text().replace(HOST, "keys.example.com"), "{file}");
         let said = String::from_utf8(printed.stdout).unwrap()
             + &String::from_utf8(printed.stderr).unwrap();
+        assert!(!said.to_lowercase().contains("[warn"), "{said}");
         for part in match kind {
             Kind::Nginx => ["-d keys.example.com", "test is successful", "systemctl reload nginx"],
             Kind::Caddy => ["install -y caddy", "Valid configuration", "systemctl reload caddy"],
@@ -879,6 +901,30 @@ async fn haproxy_takes_a_gateway_out_while_it_drains() {
     let url = scene.gateway.url("/usage");
     assert_eq!(Client::http1().get_as(&scene.key, &url).await.status, 200);
     assert!(!scene.gateway.has_ended());
+}
+
+#[tokio::test]
+#[ignore = "needs nginx"]
+async fn nginx_behind_cloudflare_believes_cloudflare_only() {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    const NETWORK: &str = "173.245.48.0/20";
+    for guide in GUIDES {
+        let lines = block(guide, "Cloudflare**", "nginx");
+        assert!(lines.contains(NETWORK));
+        let lines = lines.replace(NETWORK, &CLIENT.to_string());
+        let before = "    proxy_http_version 1.1;";
+        let behind = |front: Front| front.replace(before, &format!("{lines}\n{before}"));
+        let scene = Scene::with(Kind::Nginx, command(&upstream), behind).await;
+        let stranger = Ipv4Addr::new(127, 0, 0, 3);
+        let token = format!("Bearer {ADMIN_TOKEN}");
+        for (from, known) in [(CLIENT, "203.0.113.5"), (stranger, "127.0.0.3")] {
+            let mut client = scene.front.connect_from(from, Version::HTTP_2).await;
+            let headers = [("authorization", &*token), ("cf-connecting-ip", "203.0.113.5")];
+            client.send(Method::POST, "/admin/keys", &headers, "{}").await;
+            let trail = scene.gateway.admin(Method::GET, "/admin/audit?limit=1", &Value::Null);
+            assert_eq!(trail.await["entries"][0]["ip"], known);
+        }
+    }
 }
 
 #[tokio::test]

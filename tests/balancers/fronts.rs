@@ -19,9 +19,13 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::{net::TcpSocket, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer},
 };
 
@@ -271,9 +275,12 @@ impl RunningFront {
         self.connect_from(CLIENT, version).await
     }
 
-    /// A connection of a client at this address.
-    #[expect(clippy::disallowed_methods, reason = "one task for the connection")]
-    pub(crate) async fn connect_from(&self, client: Ipv4Addr, version: Version) -> Connection {
+    /// A socket of a client at this address.
+    pub(crate) async fn connect_tls(
+        &self,
+        client: Ipv4Addr,
+        version: Version,
+    ) -> TlsStream<TcpStream> {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((client, 0).into()).unwrap();
         let socket = socket.connect(self.https).await.unwrap();
@@ -285,8 +292,14 @@ impl RunningFront {
         let name = HOST.try_into().unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&*protocol));
-        let stream = TokioIo::new(stream);
-        if is_http2 {
+        stream
+    }
+
+    /// A connection of a client at this address.
+    #[expect(clippy::disallowed_methods, reason = "one task for the connection")]
+    pub(crate) async fn connect_from(&self, client: Ipv4Addr, version: Version) -> Connection {
+        let stream = TokioIo::new(self.connect_tls(client, version).await);
+        if version == Version::HTTP_2 {
             let (sender, driver) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
             tokio::spawn(driver);
             Connection::Http2(sender)
