@@ -73,7 +73,7 @@ impl Program {
 
     fn haproxy(listen: SocketAddr, stats: SocketAddr, gateway: SocketAddr) -> Self {
         let configuration = format!(
-            "defaults\n mode http\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n\
+            "defaults\n mode http\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n timeout check 5s\n\
              frontend public\n bind {listen}\n default_backend gateways\n\
              backend gateways\n option httpchk GET /healthz\n\
              server first {gateway} check inter 50ms fall 1\n\
