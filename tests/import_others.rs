@@ -700,6 +700,15 @@ async fn a_running_gateway_is_not_disturbed() {
     add_token(&tokens, 1, "Works", "works", "unlimited_quota = 1");
     let gateway = scene.start();
     let key = gateway.create_key(json!({"label": "here", "daily_limit": 0})).await;
+    let known = format!("sk-{}", key48("Known"));
+    let rows = format!("key,label,daily_limit\n{known},known,5\n");
+    let token = format!("Bearer {}", common::ADMIN_TOKEN);
+    let headers = [("authorization", &*token), ("content-type", "text/csv")];
+    let url = gateway.url("/admin/keys/import");
+    let answer = Client::http1().send(Method::POST, &url, &headers, rows).await;
+    assert_eq!(answer.json()["new"], 1, "{answer:?}");
+    add_token(&tokens, 1, "Known", "known", "unlimited_quota = 1");
+    let before = scene.files();
     let load = async {
         for _ in 0..50 {
             assert_eq!(outcome(&gateway, &key).await.0, 200);
@@ -709,9 +718,15 @@ async fn a_running_gateway_is_not_disturbed() {
         let (code, printed) = tokio::task::block_in_place(|| scene.import("one-api.db", &[]));
         assert_eq!((code, printed.lines().count()), (2, 1), "{printed}");
         assert!(printed.contains("DATABASE_URL") && printed.contains("in use"), "{printed}");
+        // A dry run only looks.
+        let (code, printed) =
+            tokio::task::block_in_place(|| scene.import("one-api.db", &["--dry-run"]));
+        let summary = "1 new, 1 unchanged, 0 conflicts; a dry run, nothing was changed";
+        assert_eq!((code, last(&printed)), (0, summary), "{printed}");
     };
     tokio::join!(load, import);
     assert_eq!(gateway.used(&key).await, 50);
+    assert_eq!(scene.files(), before, "nothing is left of the copy");
 }
 
 /// The blocks of a document that are run here.

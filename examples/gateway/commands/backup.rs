@@ -95,7 +95,7 @@ pub(crate) fn cannot_open(error: OpenError) -> BadSetting {
 }
 
 /// Why a copy was not made. If it was stopped, things are in this state.
-fn failed(error: BackupError, progress: &Progress, state: &str) -> BoxError {
+pub(crate) fn failed(error: BackupError, progress: &Progress, state: &str) -> BoxError {
     progress.finish();
     match error.kind() {
         BackupErrorKind::Stopped => progress.stopped(state).into(),

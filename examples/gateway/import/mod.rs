@@ -10,17 +10,19 @@ use std::{
     collections::HashMap,
     fmt,
     io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use jiff::Timestamp;
+use tempfile::TempDir;
 use tower::BoxError;
 use tower_quota::{
     key::KeyHash,
     store::{
         Actor, AdminStore, Imported, ImportedKey,
         memory::MemoryStore,
-        sqlite::{SqliteOptions, SqliteStore},
+        sqlite::{self, IfExists, SqliteOptions, SqliteStore},
     },
 };
 
@@ -89,25 +91,62 @@ async fn take_over(
     let (keys, mut outcomes) = distinct_keys(&source);
     let by = Actor { token_id: "command_line".to_owned(), ip: None };
     let is_there = settings.database.metadata().is_ok_and(|file| file.len() > 0);
-    let imported = if import.dry_run && !is_there {
-        let empty =
-            MemoryStore::with_time(settings.calendar.clone(), tower_quota::clock::SystemClock);
-        empty.import(keys, true, by).await?
-    } else {
-        let options = SqliteOptions::new(&settings.database)
-            .calendar(settings.calendar.clone())
-            .default_daily_limit(settings.daily_limit);
-        let store = SqliteStore::open(options).map_err(backup::cannot_open)?;
-        let imported =
-            store.import_with_progress(keys, import.dry_run, by, progress.clone()).await?;
-        store.close().await?;
-        imported.ok_or_else(|| progress.stopped("nothing was imported"))?
+    let imported = match (import.dry_run, is_there) {
+        (false, _) => import_into(&settings.database, settings, keys, false, by, progress).await?,
+        (true, true) => {
+            let copy = Copy::of(settings, progress)?;
+            import_into(&copy.database, settings, keys, true, by, progress).await?
+        }
+        (true, false) => {
+            let empty =
+                MemoryStore::with_time(settings.calendar.clone(), tower_quota::clock::SystemClock);
+            empty.import(keys, true, by).await?
+        }
     };
     let waiting = outcomes.iter_mut().filter(|outcome| matches!(outcome, Outcome::Unknown));
     for (outcome, imported) in waiting.zip(imported) {
         *outcome = Outcome::of(imported);
     }
     Ok((source, outcomes))
+}
+
+async fn import_into(
+    database: &Path,
+    settings: &Settings,
+    keys: Vec<ImportedKey>,
+    dry_run: bool,
+    by: Actor,
+    progress: &Progress,
+) -> Result<Vec<Imported>, BoxError> {
+    let options = SqliteOptions::new(database)
+        .calendar(settings.calendar.clone())
+        .default_daily_limit(settings.daily_limit);
+    let store = SqliteStore::open(options).map_err(backup::cannot_open)?;
+    let imported = store.import_with_progress(keys, dry_run, by, progress.clone()).await?;
+    store.close().await?;
+    Ok(imported.ok_or_else(|| progress.stopped("nothing was imported"))?)
+}
+
+/// A copy of the database for a dry run, which a running gateway does not hinder. It is removed on drop.
+struct Copy {
+    database: PathBuf,
+    _dir: TempDir,
+}
+
+impl Copy {
+    fn of(settings: &Settings, progress: &Progress) -> Result<Self, BoxError> {
+        // Beside the database, as elsewhere there may be no room, or nothing may be written.
+        let parent = settings.database.parent().filter(|parent| *parent != Path::new(""));
+        let dir = tempfile::Builder::new()
+            .prefix(".dry-run-")
+            .tempdir_in(parent.unwrap_or(Path::new(".")))?;
+        let database = dir.path().join("quota.db");
+        let options =
+            SqliteOptions::new(&settings.database).default_daily_limit(settings.daily_limit);
+        sqlite::backup(&options, &database, IfExists::Refuse, progress.clone())
+            .map_err(|error| backup::failed(error, progress, "nothing was changed"))?;
+        Ok(Self { database, _dir: dir })
+    }
 }
 
 /// The keys that the store is to take, and of each row what has come of it so far.

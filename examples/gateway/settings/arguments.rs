@@ -198,7 +198,7 @@ pub(crate) struct Restore {
 ///
 /// Reads the SQLite files of trial-key proxies, one-api and new-api, and LiteLLM's table
 /// LiteLLM_VerificationToken as CSV. The file is only read. Keys that are known already stay as they
-/// are, so doing it twice changes nothing. Stop the gateway meanwhile.
+/// are, so doing it twice changes nothing. Stop the gateway meanwhile; a dry run needs no stop.
 #[derive(Args, Clone)]
 #[command(after_help = "\
 Exit code: 0 if all keys came over; 1 if some did not, and the report says why; 2 if nothing was done.
