@@ -1,11 +1,12 @@
 // What the holder of a key needs: the key, the base URL, and how clients are set up. Shown once.
 const EXAMPLE_MODEL = "deepseek-chat";
+const exampleContent = () => (language === "zh" ? "你好" : "Hello");
 
 const curlLine = (base, key) => [
   `curl ${base}/chat/completions \\`,
   `  -H "Authorization: Bearer ${key}" \\`,
   `  -H "Content-Type: application/json" \\`,
-  `  -d '{"model": "${EXAMPLE_MODEL}", "messages": [{"role": "user", "content": "你好"}]}'`,
+  `  -d '{"model": "${EXAMPLE_MODEL}", "messages": [{"role": "user", "content": "${exampleContent()}"}]}'`,
 ].join("\n");
 
 const environment = (base, key) => [`export OPENAI_BASE_URL="${base}"`, `export OPENAI_API_KEY="${key}"`].join("\n");
@@ -16,7 +17,7 @@ const pythonLines = (base, key) => [
   `client = OpenAI(base_url="${base}", api_key="${key}")`,
   "answer = client.chat.completions.create(",
   `    model="${EXAMPLE_MODEL}",`,
-  `    messages=[{"role": "user", "content": "你好"}],`,
+  `    messages=[{"role": "user", "content": "${exampleContent()}"}],`,
   ")",
   "print(answer.choices[0].message.content)",
 ].join("\n");
