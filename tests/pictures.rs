@@ -59,7 +59,7 @@ fn each_picture_is_small_and_shown_in_a_document_of_its_language() {
 
 #[test]
 #[ignore = "needs Chromium, Node with playwright-core, faketime, pngquant and a Chinese font"]
-fn the_script_makes_each_picture_again_in_the_same_size() {
+fn nightly_the_script_makes_each_picture_again_in_the_same_size() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(format!("{FOLDER}/make"))
         .env("GATEWAY", common::gateway_binary())
