@@ -44,7 +44,7 @@ const PLACEHOLDER_HOSTS: [&str; 9] = [
 /// The upstream that documents name; commands meet the one of `--demo` instead.
 const UPSTREAM: &str = "https://api.deepseek.com/v1";
 
-/// Its prelude: what the steps of a session share.
+/// Shell functions for the steps of a session.
 const PRELUDE: &str = include_str!("prelude.sh");
 
 /// One command of a transcript, or one block.
@@ -184,7 +184,7 @@ impl Session {
     ) -> Option<ExitStatus> {
         let home = state.join("home");
         fs::create_dir(&home).unwrap();
-        // As on a terminal: no progress bar, but errors.
+        // As on a terminal: no progress bar, but errors. And nothing waits for ever.
         fs::write(home.join(".curlrc"), "silent\nshow-error\nmax-time = 60\n").unwrap();
         let mut bash = Command::new("bash");
         bash.arg(state.join("driver"))
@@ -232,8 +232,11 @@ impl Session {
         let read = |file: &str| {
             as_written(&fs::read_to_string(state.join(file)).unwrap_or_default(), ports)
         };
-        let reached = read("step");
-        let reached = reached.trim().parse().unwrap_or(self.steps.len());
+        let reached = match read("step").trim() {
+            "end" => self.steps.len(),
+            // Before the first step there is none yet.
+            number => number.parse().unwrap_or(0),
+        };
         for (number, step) in self.steps.iter().enumerate().take(reached) {
             let Some((line, expected, is_json)) = &step.printed else { continue };
             let printed = read(&format!("{number:03}/out"));
@@ -325,7 +328,7 @@ fn free_ports() -> [u16; 3] {
     let mut given = GIVEN.lock().unwrap();
     [(); 3].map(|()| {
         loop {
-            let port = 12_000 + u16::try_from(getrandom() % 18_000).unwrap();
+            let port = 12_000 + u16::try_from(random() % 18_000).unwrap();
             if !given.contains(&port) && TcpListener::bind(("0.0.0.0", port)).is_ok() {
                 given.push(port);
                 break port;
@@ -334,7 +337,7 @@ fn free_ports() -> [u16; 3] {
     })
 }
 
-fn getrandom() -> u64 {
+fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)
 }
