@@ -358,3 +358,272 @@ async fn progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() {
     assert!(!printed.contains(['\r', '\x1b']), "{printed:?}");
     assert!((1..=2).contains(&printed.lines().count()), "{printed:?}");
 }
+
+/// The lines of `gateway check` that are about this, without the mark and the name.
+fn found(output: &Output, mark: &str, what: &str) -> String {
+    let printed = stdout(output);
+    let lines = printed.lines().filter(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some(mark) && words.next() == Some(what)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn assert_found(output: &Output, mark: &str, what: &str, text: &str) {
+    let lines = found(output, mark, what);
+    assert!(lines.contains(text), "{text:?} is not in {mark} {what}\n{}", stdout(output));
+}
+
+/// Settings with which nothing is warned of but what a test does.
+fn sound(upstream: &str) -> GatewayCommand {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    GatewayCommand::new()
+        .env("PORT", free.to_string())
+        .env("UPSTREAM_BASE_URL", upstream)
+        .env("UPSTREAM_API_KEY", "sk-sponsor-secret")
+}
+
+/// An upstream that knows one credential, and has its models below `/v1`.
+async fn upstream() -> Upstream {
+    Upstream::start(|request| {
+        let mut response = http::Response::new(full(r#"{"object":"list","data":[{"id":"m"}]}"#));
+        let authorization = request.headers().get("authorization");
+        *response.status_mut() = match request.uri().path() {
+            "/v1/models" if authorization.is_none_or(|key| key != "Bearer sk-sponsor-secret") => {
+                http::StatusCode::UNAUTHORIZED
+            }
+            "/v1/models" => http::StatusCode::OK,
+            _ => http::StatusCode::NOT_FOUND,
+        };
+        response
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_finds_everything_in_order_and_changes_nothing() {
+    let upstream = upstream().await;
+    let settings = sound(&upstream.base_url());
+    let output = run(&settings, "check");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_found(&output, "ok", "settings", "5 of ");
+    assert_found(&output, "ok", "address", "is free");
+    assert_found(&output, "ok", "database", "quota.db is not there; the first start makes it");
+    assert_found(&output, "ok", "upstream", "the credential is taken, 1 model");
+    assert!(stdout(&output).lines().last().unwrap().starts_with("0 failures, "), "{output:?}");
+    assert!(!stdout(&output).contains("sk-sponsor"), "{output:?}");
+    assert_eq!(settings.dir().read_dir().unwrap().count(), 0);
+    let calls = upstream.calls();
+    assert!(calls.iter().all(|call| call.method == "GET" && call.body.is_empty()), "{calls:?}");
+    assert_eq!(calls.len(), 1);
+
+    let gateway = settings.start();
+    gateway.create_key(serde_json::json!({})).await;
+    let before = fs::read(gateway.dir().join("quota.db")).unwrap();
+    let output = run(&settings, "check --offline");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_found(&output, "ok", "address", "a gateway runs on 127.0.0.1:");
+    assert_found(&output, "ok", "database", "quota.db: whole, 1 key,");
+    assert_found(&output, "ok", "database", "in use by a gateway, so only read");
+    assert_found(&output, "ok", "upstream", "left out");
+    assert!(fs::read(gateway.dir().join("quota.db")).unwrap() == before);
+    assert_eq!(upstream.count(), 1);
+    drop(gateway);
+    assert_found(&run(&settings, "check --offline"), "ok", "database", "1 key, ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_what_is_wrong_with_the_upstream() {
+    let upstream = upstream().await;
+    let good = sound(&upstream.base_url());
+    let failed = |settings: GatewayCommand, text: &str| {
+        let output = run(&settings, "check");
+        assert_found(&output, "FAILED", "upstream", text);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+    };
+    failed(
+        good.clone().env("UPSTREAM_API_KEY", "sk-other-secret"),
+        "the credential is refused (401)",
+    );
+    failed(good.clone().env("UPSTREAM_API_KEY", ""), "it wants a credential: set UPSTREAM_API_KEY");
+    let root = format!("http://{}", upstream.address());
+    let advice = format!("set UPSTREAM_BASE_URL={root}/v1");
+    failed(good.clone().env("UPSTREAM_BASE_URL", &root), &advice);
+    failed(good.clone().env("UPSTREAM_BASE_URL", format!("{root}/v1/v1")), &advice);
+    failed(
+        good.clone().env("UPSTREAM_BASE_URL", format!("{root}/x")),
+        "(404): the base URL probably",
+    );
+    let tls = format!("https://{}/v1", upstream.address());
+    failed(good.clone().env("UPSTREAM_BASE_URL", tls), "may have to begin with http://");
+    let nobody = sound("http://127.0.0.1:1/v1").env("UPSTREAM_BASE_URL", "http://127.0.0.1:1/v1");
+    failed(nobody, "nothing listens there");
+    let no_host = "http://upstream.invalid/v1";
+    failed(good.clone().env("UPSTREAM_BASE_URL", no_host), "its name leads nowhere");
+    let proxy = good.clone().env("UPSTREAM_PROXY", "http://127.0.0.1:1");
+    failed(proxy, "UPSTREAM_PROXY");
+    for (status, body, text) in [
+        (200, "<html>", "with no list of models"),
+        (302, "", "a redirect to nowhere"),
+        (402, "", "the sponsor's balance is used up"),
+        (500, "", "it fails at present (500)"),
+        (418, "", "answers 418"),
+    ] {
+        let (_upstream, url) = answers(status, body).await;
+        failed(good.clone().env("UPSTREAM_BASE_URL", url), text);
+    }
+    let (_upstream, url) = answers(429, "").await;
+    let output = run(&good.clone().env("UPSTREAM_BASE_URL", url), "check");
+    assert_found(&output, "warning", "upstream", "it limits the sponsor at present");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+
+    let late = Upstream::start(|_| {
+        let mut response = http::Response::new(full(r#"{"data":[]}"#));
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        response.headers_mut().insert("date", http::HeaderValue::from_static(date));
+        response
+    })
+    .await;
+    let output = run(&good.env("UPSTREAM_BASE_URL", late.base_url()), "check");
+    assert_found(&output, "warning", "upstream", "s ahead of the upstream's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_what_is_wrong_here() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let settings = sound("http://127.0.0.1:1/v1");
+    let check = |settings: &GatewayCommand| run(settings, "check --offline");
+    let failed = |settings: &GatewayCommand, what: &str, text: &str| {
+        let output = check(settings);
+        assert_found(&output, "FAILED", what, text);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+    };
+    let warned = |settings: &GatewayCommand, what: &str, text: &str| {
+        let output = check(settings);
+        assert_found(&output, "warning", what, text);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    };
+    failed(
+        &settings.clone().env("DAILY_REQ_LIMIT", "many"),
+        "settings",
+        "DAILY_REQ_LIMIT: expected",
+    );
+    warned(&settings.clone().env("HOST", "0.0.0.0"), "settings", "TRUSTED_PROXIES is not set");
+    warned(&GatewayCommand::bare().env("PORT", "0"), "settings", "ADMIN_TOKEN is not set");
+    failed(&settings.clone().env("HOST", "192.0.2.1"), "address", "cannot listen on 192.0.2.1");
+    let (_other, url) = answers(200, "hello").await;
+    let port = url.rsplit_once(':').unwrap().1;
+    failed(&settings.clone().env("PORT", port), "address", "that is no gateway");
+    warned(&settings.clone().env("MAX_CONNECTIONS", "1000000"), "files", "leaves room for");
+    let few = ["sh", "-c", "ulimit -n 200 && exec \"$@\"", "sh"];
+    warned(&settings.clone().under(&few), "files", "raise it (ulimit -n");
+
+    let nowhere = settings.clone().env("DATABASE_URL", "no/such/directory/quota.db");
+    failed(&nowhere, "database", "names a file in a directory that is there");
+    let path = settings.dir().join("quota.db");
+    fs::write(&path, "no database, but some text of more than a few bytes").unwrap();
+    failed(&settings, "database", "is no SQLite database");
+    fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE other (x)").unwrap();
+    failed(&settings, "database", "is no database of this program");
+    fs::remove_file(&path).unwrap();
+    database(&path, 50_000).await;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    warned(&settings, "database", "(mode 644): chmod 600 quota.db");
+    fs::remove_file(settings.dir().join("quota.db.journal.1")).ok();
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8192].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    failed(&settings, "database", "is damaged");
+}
+
+#[tokio::test]
+#[ignore = "needs root, to mount"]
+async fn a_check_warns_of_a_database_in_memory() {
+    let settings = sound("http://127.0.0.1:1/v1");
+    let script = "mount -t tmpfs none . && cd \"$PWD\" && exec \"$@\"";
+    let settings = settings.under(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    let output = run(&settings, "check --offline");
+    assert_found(&output, "warning", "database", "is in memory (tmpfs)");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[tokio::test]
+async fn print_config_says_where_each_setting_comes_from_and_shows_no_secret() {
+    let settings = GatewayCommand::bare()
+        .env("ADMIN_TOKEN", "test-admin-token-0123456789")
+        .env("METRICS_TOKEN", "test-metrics-token-0123456789")
+        .env("DEEPSEEK_API_KEY", "sk-sponsor-secret")
+        .env("HTTPS_PROXY", "http://user:secret-of-proxy@127.0.0.1:1")
+        .env("DAILY_REQ_LIMIT", "50");
+    fs::write(settings.dir().join(".env"), "DAILY_REQ_LIMIT=7\nSQLITE_PATH=own.db\n").unwrap();
+    let output = run(&settings, "print-config --port 9000");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let printed = stdout(&output);
+    for (name, source, value) in [
+        ("PORT", "flag --port", "9000"),
+        ("HOST", "default", "127.0.0.1"),
+        ("DAILY_REQ_LIMIT", "environment DAILY_REQ_LIMIT", "50"),
+        ("DATABASE_URL", ".env SQLITE_PATH", "own.db"),
+        ("UPSTREAM_API_KEY", "environment DEEPSEEK_API_KEY", "••••"),
+        ("UPSTREAM_PROXY", "environment HTTPS_PROXY", "••••"),
+        ("METRICS_TOKEN", "environment METRICS_TOKEN", "••••"),
+        ("CONTACT", "default", "none"),
+        ("ADMIN_ALLOW", "default", "any"),
+    ] {
+        let line = printed.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let words: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+        assert_eq!(words.join(" "), format!("{name} {source} {value}"), "{printed}");
+    }
+    let json = run(&settings, "print-config --json");
+    for text in [&printed, &stdout(&json)] {
+        assert!(!text.contains("secret") && !text.contains("-token-"), "{text}");
+    }
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let port = json["settings"].as_array().unwrap().iter().find(|one| one["name"] == "PORT");
+    assert_eq!(port.unwrap()["source"], "default");
+    assert_eq!(json["problem"], serde_json::Value::Null);
+
+    let refused = settings.env("DATABASE_URL", "postgres://user:secret@host/db");
+    let output = run(&refused, "print-config");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let printed = stdout(&output);
+    assert!(printed.contains("postgres://••••@host/db"), "{printed}");
+    assert!(printed.lines().last().unwrap().starts_with("refused: DATABASE_URL: "), "{printed}");
+    assert!(!printed.contains("secret"), "{printed}");
+}
+
+#[tokio::test]
+#[ignore = "needs bash"]
+async fn bash_completes_commands_and_flags() {
+    let settings = GatewayCommand::bare().env("PORT", "none");
+    let script = run(&settings, "completions bash");
+    assert!(script.status.success(), "{script:?}");
+    let complete = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (last, at) = (words[words.len() - 1], words.len() - 1);
+        let script = format!(
+            "source completions.bash; COMP_WORDS=({line}); COMP_CWORD={at}
+             _gateway gateway '{last}' '{}'; echo \"${{COMPREPLY[@]}}\"",
+            words[at - 1]
+        );
+        let output = std::process::Command::new("bash")
+            .args(["--norc", "-euc", &script])
+            .current_dir(settings.dir())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        stdout(&output).trim().to_owned()
+    };
+    fs::write(settings.dir().join("completions.bash"), &script.stdout).unwrap();
+    assert_eq!(complete("gateway ba"), "backup");
+    assert_eq!(complete("gateway backup --repl"), "--replace");
+    assert_eq!(complete("gateway health"), "healthcheck");
+    for shell in ["zsh", "fish", "powershell", "elvish"] {
+        let script = stdout(&run(&settings, &format!("completions {shell}")));
+        assert!(script.contains("healthcheck"), "{shell}: {script}");
+    }
+}

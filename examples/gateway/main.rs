@@ -67,7 +67,7 @@ use tower_quota::{
 
 use announce::Announcement;
 use background_writer::BackgroundWriter;
-use commands::{backup, healthcheck, progress::Stopped};
+use commands::{backup, progress::Stopped};
 use cors::ApiCorsLayer;
 use edge::{EdgeOptions, edge};
 use holder_errors::HolderErrors;
@@ -78,7 +78,7 @@ use reload::{Hangup, Reload};
 use request_log::Observers;
 use router::Router;
 use server::{Draining, Limits};
-use settings::{BadSetting, Command, Given, Settings, ShownSetting, StreamUsage};
+use settings::{BadSetting, Given, Settings, StreamUsage, in_use};
 use systemd::{InheritedSockets, ServiceManager};
 use upstream::Upstream;
 
@@ -111,22 +111,13 @@ fn start(
 ) -> Result<ExitCode, BoxError> {
     files::raise_limit();
     let mut given = Given::load()?;
-    let command = given.take_command();
-    if let Some(Command::Healthcheck(command)) = command {
-        return Ok(healthcheck::run(&given, &command));
+    if let Some(command) = given.take_command() {
+        return commands::run(command, given, stderr);
     }
     let settings = Settings::check(given)?;
     let runtime = runtime(settings.worker_threads)?;
-    runtime.block_on(async {
-        match command {
-            Some(Command::Import(import)) => import::run(&settings, &import, stderr).await,
-            Some(Command::Backup(command)) => backup::back_up(settings, &command, stderr),
-            Some(Command::Restore(command)) => backup::restore(settings, &command, stderr).await,
-            Some(Command::Healthcheck(_)) | None => {
-                run(settings, sockets, stdout, stderr).await.map(|()| ExitCode::SUCCESS)
-            }
-        }
-    })
+    runtime.block_on(run(settings, sockets, stdout, stderr))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
@@ -193,7 +184,7 @@ async fn run(
         let auth = TrialKeyAuthLayer::new(store.clone()).reject(errors.clone());
         let usage = usage_service(store.clone(), settings.calendar.clone()).reject(errors.clone());
         let claim = claim_service(store.clone()).reject(errors.clone());
-        let shown = in_use(settings.shown, &admin_tokens, &base_url.to_string());
+        let shown = in_use(settings.shown, Some(&admin_tokens), &base_url.to_string());
         let admin = admin_service(store.clone(), admin_tokens.clone())
             .reject(OpenAiErrors)
             .default_daily_limit(settings.daily_limit)
@@ -202,7 +193,7 @@ async fn run(
             .retention_days(settings.retention_days)
             .audit_reads(settings.audit_reads)
             .rejections(observers.rejections.clone())
-            .settings(shown);
+            .settings(shown.into_iter().map(|setting| (setting.name, setting.value)));
         let admin = match &observers.client_addrs {
             Some(addrs) => admin.client_addrs(addrs.clone()),
             None => admin,
@@ -303,20 +294,6 @@ async fn run(
         Some(store) => Ok(store.close().await?),
         None => Ok(()),
     }
-}
-
-/// The settings with what the process has made of them: the ids of tokens, and the upstream in use.
-fn in_use(mut shown: Vec<ShownSetting>, tokens: &AdminTokens, base_url: &str) -> Vec<ShownSetting> {
-    for (name, value) in &mut shown {
-        match &**name {
-            "ADMIN_TOKEN" => {
-                *value = Some(format!("•••• ({})", tokens.ids().collect::<Vec<_>>().join(", ")));
-            }
-            "UPSTREAM_BASE_URL" => *value = Some(base_url.to_owned()),
-            _ => {}
-        }
-    }
-    shown
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, BadSetting> {

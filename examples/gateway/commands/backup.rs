@@ -2,9 +2,11 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
+use clap::Args;
 use tower::BoxError;
 use tower_quota::store::sqlite::{
     self, BackupError, BackupErrorKind, IfExists, OpenError, OpenErrorKind, SqliteOptions,
@@ -15,8 +17,47 @@ use super::progress::{Progress, size};
 use crate::{
     background_writer::BackgroundWriter,
     logging,
-    settings::{Backup, BadSetting, Restore, Settings},
+    settings::{BadSetting, Settings},
 };
+
+/// Write an exact copy of the database of DATABASE_URL into a file, and end
+///
+/// The gateway may run meanwhile: every request that was answered and every change that was made
+/// before is in the copy, which is checked and needs no journal beside it. DATABASE_URL must be named
+/// as it is for the gateway.
+#[derive(Args, Clone)]
+#[command(after_help = "\
+Exit code: 0; 2 if the copy could not be made; 130 if Ctrl-C has stopped it. Then there is none.
+
+Example:
+  gateway backup /backups/quota-$(date +%F).db")]
+pub(crate) struct Backup {
+    /// The new file
+    pub(crate) file: PathBuf,
+    /// Put the copy in the place of a file that is there already
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+/// Put a backup in the place of the database of DATABASE_URL, and end
+///
+/// Refused while a gateway runs on it. The database that is there, its WAL and its journal are kept
+/// under other names, which are printed.
+#[derive(Args, Clone)]
+#[command(after_help = "\
+Exit code: 0; 2 if it could not be done; 130 if Ctrl-C has stopped it. Then nothing has changed.
+
+Examples:
+  gateway restore /backups/quota-2026-11-28.db
+  gateway restore --accept-loss")]
+pub(crate) struct Restore {
+    /// The backup; it is only read
+    #[arg(required_unless_present = "accept_loss")]
+    pub(crate) file: Option<PathBuf>,
+    /// Go on with what is left of a database whose start is refused, and print what is lost
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) accept_loss: bool,
+}
 
 /// Writes a copy of the database.
 pub(crate) fn back_up(

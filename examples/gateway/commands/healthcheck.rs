@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     io::{self, Write},
+    net::SocketAddr,
     process::ExitCode,
     time::Duration,
 };
@@ -19,6 +20,7 @@ use crate::{announce::local_url, connector::connector, settings::Given};
 
 /// A gateway's answer is much shorter.
 const MAX_ANSWER_BYTES: usize = 4096;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Ask the gateway of these settings whether it works, and end
 ///
@@ -39,7 +41,7 @@ pub(crate) struct Healthcheck {
     #[arg(long)]
     ready: bool,
     /// For how many seconds to wait for an answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
 }
 
@@ -59,19 +61,49 @@ fn check(given: &Given, command: &Healthcheck) -> Result<String, String> {
     let url = url(given, command)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot ask {url}: {error}"))?;
-    let limit = Duration::from_secs(command.timeout);
-    let (status, body) = runtime
-        .block_on(async { tokio::time::timeout(limit, get(&url)).await })
-        .map_err(|_| format!("{url} does not answer within {} s", command.timeout))??;
+    match runtime.block_on(ask(&url, Duration::from_secs(command.timeout))) {
+        Health::Ok(Some(version)) => Ok(format!("{url}: ok, version {version}")),
+        Health::Ok(None) => Ok(format!("{url}: ok")),
+        Health::Wrong(why) => Err(why),
+        Health::Nobody => {
+            let address = url.authority().map_or("", |authority| authority.as_str());
+            Err(format!("nothing listens on {address}: no gateway runs there, or not yet"))
+        }
+    }
+}
+
+/// How a gateway is.
+pub(super) enum Health {
+    /// It works, and may tell its version.
+    Ok(Option<String>),
+    /// It does not, or something else is there.
+    Wrong(String),
+    /// Nothing listens.
+    Nobody,
+}
+
+/// How the gateway is that listens on this address of this machine, if there is one.
+pub(super) async fn of_address(listen: SocketAddr) -> Health {
+    match format!("{}/healthz", local_url(listen)).parse() {
+        Ok(url) if listen.port() > 0 => ask(&url, DEFAULT_TIMEOUT).await,
+        _ => Health::Nobody,
+    }
+}
+
+async fn ask(url: &Uri, limit: Duration) -> Health {
+    let (status, body) = match tokio::time::timeout(limit, get(url)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(health)) => return health,
+        Err(_) => {
+            return Health::Wrong(format!("{url} does not answer within {} s", limit.as_secs()));
+        }
+    };
     let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let reason = answer["reason"].as_str().unwrap_or("it gives no reason");
     match (status, answer["ok"].as_bool()) {
-        (StatusCode::OK, Some(true)) => Ok(match answer["version"].as_str() {
-            Some(version) => format!("{url}: ok, version {version}"),
-            None => format!("{url}: ok"),
-        }),
-        (StatusCode::SERVICE_UNAVAILABLE, Some(false)) => Err(format!("{url}: {reason}")),
-        _ => Err(format!("{url} answers {}: that is no gateway", status.as_u16())),
+        (StatusCode::OK, Some(true)) => Health::Ok(answer["version"].as_str().map(str::to_owned)),
+        (StatusCode::SERVICE_UNAVAILABLE, Some(false)) => Health::Wrong(format!("{url}: {reason}")),
+        _ => Health::Wrong(format!("{url} answers {}: that is no gateway", status.as_u16())),
     }
 }
 
@@ -96,20 +128,14 @@ fn url(given: &Given, command: &Healthcheck) -> Result<Uri, String> {
     })
 }
 
-async fn get(url: &Uri) -> Result<(StatusCode, Bytes), String> {
+async fn get(url: &Uri) -> Result<(StatusCode, Bytes), Health> {
     let failed = |error: BoxError| {
-        let refused = sources(&*error).filter_map(|error| error.downcast_ref::<io::Error>());
-        match refused.map(io::Error::kind).find(|kind| *kind == io::ErrorKind::ConnectionRefused) {
-            Some(_) => {
-                let address = url.authority().map_or("", |authority| authority.as_str());
-                format!("nothing listens on {address}: no gateway runs there, or not yet")
-            }
-            None => {
-                let reasons: Vec<String> =
-                    sources(&*error).map(|error| error.to_string()).collect();
-                format!("{url} gives no answer: {}", reasons.join(": "))
-            }
+        let mut kinds = sources(&*error).filter_map(|error| error.downcast_ref::<io::Error>());
+        if kinds.any(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return Health::Nobody;
         }
+        let reasons: Vec<String> = sources(&*error).map(|error| error.to_string()).collect();
+        Health::Wrong(format!("{url} gives no answer: {}", reasons.join(": ")))
     };
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = url.clone();
@@ -125,7 +151,7 @@ async fn get(url: &Uri) -> Result<(StatusCode, Bytes), String> {
 }
 
 /// An error and what has caused it.
-fn sources<'a>(
+pub(super) fn sources<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())

@@ -1,5 +1,68 @@
 //! What the gateway's program does beside serving.
 
 pub(crate) mod backup;
-pub(crate) mod healthcheck;
+mod check;
+mod completions;
+mod healthcheck;
+mod print_config;
 pub(crate) mod progress;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use tokio::runtime;
+use tower::BoxError;
+
+use crate::{
+    background_writer::BackgroundWriter,
+    import,
+    settings::{Given, Import, Settings},
+};
+use backup::{Backup, Restore};
+use check::Check;
+use completions::Completions;
+use healthcheck::Healthcheck;
+use print_config::PrintConfig;
+
+#[derive(Subcommand, Clone)]
+pub(crate) enum Command {
+    Check(Check),
+    Healthcheck(Healthcheck),
+    PrintConfig(PrintConfig),
+    Backup(Backup),
+    Restore(Restore),
+    Import(Import),
+    Completions(Completions),
+}
+
+/// Settings that matter to a command and are in its help. It takes all others, too.
+pub(crate) const HELPFUL: [(&str, &[&str]); 4] = [
+    ("backup", &["DATABASE_URL", "DAILY_REQ_LIMIT"]),
+    ("healthcheck", &["HOST", "PORT"]),
+    ("import", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
+    ("restore", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
+];
+
+/// Does what a command asks for. The first ones must work whatever the settings are.
+pub(crate) fn run(
+    command: Command,
+    given: Given,
+    stderr: &BackgroundWriter,
+) -> Result<ExitCode, BoxError> {
+    let runtime = || runtime::Builder::new_current_thread().enable_all().build();
+    match command {
+        Command::Healthcheck(command) => Ok(healthcheck::run(&given, &command)),
+        Command::PrintConfig(command) => Ok(print_config::run(given, &command)),
+        Command::Completions(command) => Ok(completions::run(&command)),
+        Command::Check(command) => runtime()?.block_on(check::run(given, &command, stderr)),
+        Command::Backup(command) => backup::back_up(Settings::check(given)?, &command, stderr),
+        Command::Restore(command) => {
+            let settings = Settings::check(given)?;
+            runtime()?.block_on(backup::restore(settings, &command, stderr))
+        }
+        Command::Import(command) => {
+            let settings = Settings::check(given)?;
+            runtime()?.block_on(import::run(&settings, &command, stderr))
+        }
+    }
+}

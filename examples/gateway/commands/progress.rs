@@ -56,6 +56,8 @@ pub(crate) struct Progress(Arc<Shared>);
 
 struct Shared {
     stderr: BackgroundWriter,
+    /// Whether there is anything to undo when it is stopped.
+    changes_things: bool,
     is_terminal: bool,
     begun: Instant,
     state: Mutex<State>,
@@ -114,8 +116,18 @@ impl std::error::Error for Stopped {}
 impl Progress {
     /// Begins to show what is reported, and to catch SIGINT, SIGTERM and SIGHUP.
     pub(crate) fn start(stderr: &BackgroundWriter) -> io::Result<Self> {
+        Self::start_of(stderr, true)
+    }
+
+    /// The same for a command that changes nothing, which ends as soon as there is a signal.
+    pub(crate) fn start_read_only(stderr: &BackgroundWriter) -> io::Result<Self> {
+        Self::start_of(stderr, false)
+    }
+
+    fn start_of(stderr: &BackgroundWriter, changes_things: bool) -> io::Result<Self> {
         let progress = Self(Arc::new(Shared {
             stderr: stderr.clone(),
+            changes_things,
             is_terminal: io::stderr().is_terminal(),
             begun: Instant::now(),
             state: Mutex::new(State {
@@ -149,6 +161,16 @@ impl Progress {
         }
         (state.what, state.amount) = (what, amount);
         Ok(())
+    }
+
+    /// Prints something else while the progress is shown.
+    pub(crate) fn print(&self, print: impl FnOnce()) {
+        let mut state = self.0.lock();
+        if state.is_drawn {
+            self.0.erase(&mut state);
+            self.0.stderr.flush(OUTPUT_TIMEOUT);
+        }
+        print();
     }
 
     /// The end of a command that was stopped, with the state that things are in.
@@ -227,9 +249,14 @@ impl Shared {
         self.erase(&mut state);
         if state.is_publishing && !is_over {
             self.stderr.push(b"it is done, and is being put in place: nothing is left to stop\n");
-        } else if state.stop.is_some() || is_over {
+        } else if state.stop.is_some() || is_over || !self.changes_things {
             if !is_over {
-                self.stderr.push(b"ended at once: what was not complete is undone\n");
+                let what = if self.changes_things {
+                    "what was not complete is undone"
+                } else {
+                    "nothing was changed"
+                };
+                self.stderr.push(format!("stopped: {what}\n").as_bytes());
             }
             self.stderr.flush(OUTPUT_TIMEOUT);
             process::exit(code.into());

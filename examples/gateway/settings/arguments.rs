@@ -1,14 +1,16 @@
 use std::{env, path::PathBuf};
 
-use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser};
 use tower_quota::key::{DailyLimit, InvalidDailyLimit};
 
-use super::{BadSetting, env_file};
-use crate::{commands::healthcheck::Healthcheck, import::SourceKind};
-
-/// A setting's name, and its value unless it is a secret.
-pub(crate) type ShownSetting = (String, Option<String>);
+use super::{
+    BadSetting, env_file,
+    shown::{ShownSetting, shown},
+};
+use crate::{
+    commands::{Command, HELPFUL},
+    import::SourceKind,
+};
 
 /// The trial-key gateway: hands an OpenAI-compatible API to holders of issued keys, so many
 /// requests a day each.
@@ -158,42 +160,6 @@ pub(super) struct Arguments {
     pub(super) demo: bool,
 }
 
-#[derive(Subcommand, Clone)]
-pub(crate) enum Command {
-    Import(Import),
-    Backup(Backup),
-    Restore(Restore),
-    Healthcheck(Healthcheck),
-}
-
-/// Write an exact copy of the database of DATABASE_URL into a file, and end
-///
-/// The gateway may run meanwhile: every request that was answered and every change that was made
-/// before is in the copy, which is checked and needs no journal beside it. DATABASE_URL must be named
-/// as it is for the gateway.
-#[derive(Args, Clone)]
-pub(crate) struct Backup {
-    /// The new file
-    pub(crate) file: PathBuf,
-    /// Put the copy in the place of a file that is there already
-    #[arg(long)]
-    pub(crate) replace: bool,
-}
-
-/// Put a backup in the place of the database of DATABASE_URL, and end
-///
-/// Refused while a gateway runs on it. The database that is there, its WAL and its journal are kept
-/// under other names, which are printed.
-#[derive(Args, Clone)]
-pub(crate) struct Restore {
-    /// The backup; it is only read
-    #[arg(required_unless_present = "accept_loss")]
-    pub(crate) file: Option<PathBuf>,
-    /// Go on with what is left of a database whose start is refused, and print what is lost
-    #[arg(long, conflicts_with = "file")]
-    pub(crate) accept_loss: bool,
-}
-
 /// Take over keys from the file of another program, and end
 ///
 /// Reads the SQLite files of trial-key proxies, one-api and new-api, and LiteLLM's table
@@ -229,16 +195,8 @@ fn daily_limit(text: &str) -> Result<DailyLimit, InvalidDailyLimit> {
     text.parse::<i64>().map_err(|_| InvalidDailyLimit).and_then(DailyLimit::try_from)
 }
 
-/// Settings that matter to a subcommand and are in its help. It takes all others, too.
-const HELPFUL: [(&str, &[&str]); 4] = [
-    ("backup", &["DATABASE_URL", "DAILY_REQ_LIMIT"]),
-    ("healthcheck", &["HOST", "PORT"]),
-    ("import", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
-    ("restore", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
-];
-
 /// The command line, in which settings may stand before a subcommand and behind it.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     let command = Arguments::command().mut_args(|argument| argument.global(true));
     let settings: Vec<Arg> = command.get_arguments().cloned().collect();
     command.mut_subcommands(|subcommand| {
@@ -265,7 +223,7 @@ impl Given {
     /// Reads everything and ends the process if that is what a flag asks for, or if one is unknown.
     pub(crate) fn load() -> Result<Self, BadSetting> {
         let names = command().get_arguments().filter_map(variable).collect::<Vec<_>>();
-        let mut checked = env_file::load(&names);
+        let (from_env_file, mut checked) = env_file::load(&names);
         for name in names {
             if let Err(env::VarError::NotUnicode(_)) = env::var(&name) {
                 return Err(BadSetting::new(&name, "expected UTF-8 text"));
@@ -279,7 +237,12 @@ impl Given {
             }
         }
         let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        Ok(Self { arguments, shown: shown(&matches), checked })
+        Ok(Self { arguments, shown: shown(&matches, &from_env_file), checked })
+    }
+
+    /// Everything, as it may be shown.
+    pub(crate) fn shown(&self) -> &[ShownSetting] {
+        &self.shown
     }
 
     /// What is to be done instead of serving.
@@ -288,32 +251,8 @@ impl Given {
     }
 }
 
-/// All settings, with the defaults that the help names.
-fn shown(matches: &ArgMatches) -> Vec<ShownSetting> {
-    let command = command();
-    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
-    let with_names =
-        arguments.filter_map(|argument| Some((argument, argument.get_env()?.to_str()?)));
-    with_names
-        .map(|(argument, name)| {
-            let given = matches.get_one::<String>(argument.get_id().as_str());
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            let default =
-                help.rsplit_once("[default: ").and_then(|(_, text)| text.strip_suffix(']'));
-            let is_secret = ["TOKEN", "API_KEY", "PROXY"].iter().any(|end| name.ends_with(end));
-            let given = given.map(|text| text.trim()).filter(|text| !text.is_empty());
-            let value = match given {
-                Some(_) if is_secret => Some("••••"),
-                Some(text) => Some(text),
-                None => default,
-            };
-            (name.to_owned(), value.map(str::to_owned))
-        })
-        .collect()
-}
-
 /// The variable that an argument is read from.
-fn variable(argument: &Arg) -> Option<String> {
+pub(super) fn variable(argument: &Arg) -> Option<String> {
     Some(argument.get_env()?.to_str()?.to_owned())
 }
 

@@ -1,5 +1,7 @@
 //! The lines of `.env`.
 
+use std::env;
+
 use super::BadSetting;
 
 const NAME: &str = ".env";
@@ -9,25 +11,30 @@ const MIN_LIKENESS: f64 = 0.8;
 /// Sets what the environment does not, from `.env` in the working directory if there is one.
 ///
 /// A name that is almost that of a setting is refused, as its value would have no effect. Other names
-/// may belong to other programs. The lines that can be read have an effect even then.
-pub(super) fn load(settings: &[String]) -> Result<(), BadSetting> {
-    let read = || {
-        let lines = dotenvy::from_path_iter(NAME)?;
-        lines.collect::<Result<Vec<(String, String)>, dotenvy::Error>>()
-    };
-    let loaded = dotenvy::from_path(NAME);
-    let lines = match read() {
-        Ok(lines) => lines,
-        Err(error) if error.not_found() => return Ok(()),
-        Err(error) => return Err(unreadable(&error)),
-    };
-    for (name, _) in &lines {
-        if let Some(setting) = almost(name, settings) {
-            let problem = format!("{name} is no setting; did you mean {setting}?");
-            return Err(BadSetting::new(NAME, problem));
+/// may belong to other programs. The lines that can be read have an effect even then. Returns the names
+/// that were set.
+pub(super) fn load(settings: &[String]) -> (Vec<String>, Result<(), BadSetting>) {
+    let mut names = Vec::new();
+    let mut read = || {
+        for line in dotenvy::from_path_iter(NAME)? {
+            names.push(line?.0);
         }
-    }
-    loaded.map_err(|error| unreadable(&error))
+        Ok(())
+    };
+    let read: Result<(), dotenvy::Error> = read();
+    let misspelt = names.iter().find_map(|name| Some((name, almost(name, settings)?)));
+    let checked = match (read, misspelt) {
+        (Err(error), _) if !error.not_found() => Err(unreadable(&error)),
+        (_, Some((name, setting))) => {
+            let problem = format!("{name} is no setting; did you mean {setting}?");
+            Err(BadSetting::new(NAME, problem))
+        }
+        _ => Ok(()),
+    };
+    names.retain(|name| env::var_os(name).is_none());
+    // What it cannot read was found out above.
+    let _ = dotenvy::from_path(NAME);
+    (names, checked)
 }
 
 /// No text of the file is shown, as secrets stand there.

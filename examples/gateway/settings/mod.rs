@@ -4,6 +4,7 @@
 mod arguments;
 mod env_file;
 mod setting;
+mod shown;
 mod values;
 
 use std::{
@@ -26,9 +27,10 @@ use tower_quota::{
 use tracing_subscriber::EnvFilter;
 
 use arguments::Arguments;
-pub(crate) use arguments::{Backup, Command, Given, Import, Restore, ShownSetting};
+pub(crate) use arguments::{Given, Import, command};
 use setting::Setting;
 pub(crate) use setting::{Secret, SecretFile};
+pub(crate) use shown::{SettingSource, ShownSetting, in_use};
 
 /// All that can be set.
 pub(crate) struct Settings {
@@ -117,8 +119,16 @@ impl Settings {
     /// Checks all that was given.
     pub(crate) fn check(given: Given) -> Result<Self, BadSetting> {
         let listen = given.listen();
-        let Given { arguments: given, shown, checked } = given;
+        let Given { arguments: given, mut shown, checked } = given;
         checked?;
+        let upstream = Upstream::of(&given)?;
+        // It counts for some upstreams only.
+        let has_environments_proxy = upstream.proxy.is_some() && given.upstream_proxy.is_none();
+        let proxy = shown.iter_mut().find(|setting| setting.name == "UPSTREAM_PROXY");
+        if let Some(proxy) = proxy.filter(|_| has_environments_proxy) {
+            proxy.value = Some("••••".to_owned());
+            proxy.source = SettingSource::Environment("HTTPS_PROXY".to_owned());
+        }
         Ok(Self {
             listen: listen?,
             admin_tokens: admin_tokens(&given)?,
@@ -139,7 +149,7 @@ impl Settings {
             notice: Setting::new("NOTICE", &given.notice).or("", values::shown_text)?,
             cors_origins: Setting::new("CORS_ALLOW_ORIGINS", &given.cors_allow_origins)
                 .or("", values::origins)?,
-            upstream: Upstream::of(&given)?,
+            upstream,
             stream_usage: Setting::new("STREAM_USAGE", &given.stream_usage)
                 .or("ask", values::stream_usage)?,
             database: database(&given)?,

@@ -105,7 +105,7 @@ pub enum BackupErrorKind {
 }
 
 impl BackupError {
-    fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         Self {
             kind: BackupErrorKind::Other,
             message: message.into(),
@@ -126,12 +126,12 @@ impl BackupError {
         Self { kind: BackupErrorKind::Exists, ..Self::new(message) }
     }
 
-    fn loss(message: String) -> Self {
+    pub(super) fn loss(message: String) -> Self {
         Self { kind: BackupErrorKind::Loss, may_pass: true, ..Self::new(message) }
     }
 
     /// SQLite has failed to read or to write one of these files.
-    fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
+    pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         let shown = path.display();
         let message = match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => format!("{shown} is no SQLite database"),
@@ -276,7 +276,7 @@ impl Drop for Place {
 }
 
 /// The options with the one true path of their database, which must be there.
-fn source(options: &SqliteOptions) -> Result<SqliteOptions, BackupError> {
+pub(super) fn source(options: &SqliteOptions) -> Result<SqliteOptions, BackupError> {
     let shown = options.path.display();
     let path = options.path.canonicalize();
     let path =
@@ -285,7 +285,7 @@ fn source(options: &SqliteOptions) -> Result<SqliteOptions, BackupError> {
 }
 
 /// Opens a database of ours to be read only.
-fn open_source(path: &Path) -> Result<Connection, BackupError> {
+pub(super) fn open_source(path: &Path) -> Result<Connection, BackupError> {
     let failed = |error| BackupError::sqlite(path, error);
     let shown = path.display();
     // SQLite says no more than that it could not open the file.
@@ -297,7 +297,7 @@ fn open_source(path: &Path) -> Result<Connection, BackupError> {
 }
 
 /// Whether the tables are those of this version; a failure if they are not ours, or newer.
-fn is_current(connection: &Connection, path: &Path) -> Result<bool, BackupError> {
+pub(super) fn is_current(connection: &Connection, path: &Path) -> Result<bool, BackupError> {
     let shown = path.display();
     schema::is_current(connection).map_err(|error| match error {
         schema::MigrateError::Foreign => {
@@ -313,10 +313,18 @@ fn copy_with_journal(
     part: &Part,
     observer: &Observer,
 ) -> Result<(), BackupError> {
+    retry(|| try_copy_with_journal(options, part, observer), || !observer.is_stopped())
+}
+
+/// Tries again what files in use may have made fail, as long as it is wanted.
+pub(super) fn retry<T>(
+    mut work: impl FnMut() -> Result<T, BackupError>,
+    is_wanted: impl Fn() -> bool,
+) -> Result<T, BackupError> {
     let mut attempt = 1;
     loop {
-        match try_copy_with_journal(options, part, observer) {
-            Err(error) if error.may_pass && attempt < ATTEMPTS && !observer.is_stopped() => {
+        match work() {
+            Err(error) if error.may_pass && attempt < ATTEMPTS && is_wanted() => {
                 thread::sleep(RETRY_INTERVAL * attempt);
                 attempt += 1;
             }
@@ -333,17 +341,7 @@ fn try_copy_with_journal(
     let path = &options.path;
     let disk = FileDisk::beside(path);
     let source = open_source(path)?;
-    // Nobody writes the journal of an older version's database.
-    let end = match is_current(&source, path)? {
-        true => {
-            let seen = read_journal(&source, &disk, None, options)?;
-            if let Some(flaw) = start::first_of(&seen.flaws()) {
-                return Err(BackupError::loss(flaw));
-            }
-            Some(seen.end())
-        }
-        false => None,
-    };
+    let end = journal_end(&source, &disk, options)?;
     part.empty()?;
     let copy = copy_pages(&source, path, part, observer)?;
     drop(source);
@@ -363,7 +361,23 @@ fn try_copy_with_journal(
     part.check(path, observer)
 }
 
-fn read_journal(
+/// Where the journal ends now; `None` if nobody writes it, as the database is an older version's.
+pub(super) fn journal_end(
+    connection: &Connection,
+    disk: &FileDisk,
+    options: &SqliteOptions,
+) -> Result<Option<Position>, BackupError> {
+    if !is_current(connection, &options.path)? {
+        return Ok(None);
+    }
+    let seen = read_journal(connection, disk, None, options)?;
+    match start::first_of(&seen.flaws()) {
+        Some(flaw) => Err(BackupError::loss(flaw)),
+        None => Ok(Some(seen.end())),
+    }
+}
+
+pub(super) fn read_journal(
     connection: &Connection,
     disk: &FileDisk,
     until: Option<Position>,

@@ -27,6 +27,7 @@ mod file;
 mod fold;
 mod forgetting;
 mod import;
+mod inspect;
 mod jobs;
 mod keys;
 mod listing;
@@ -58,6 +59,7 @@ use rusqlite::Connection;
 use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::backup::{BackupError, BackupErrorKind, IfExists, Restored, backup, restore};
+pub use self::inspect::{Inspection, inspect};
 pub use self::options::{Durability, OpenError, OpenErrorKind, SqliteOptions};
 pub use self::progress::{OnProgress, Progress, ProgressStep};
 use self::{

@@ -1,0 +1,195 @@
+//! What the machine gives a gateway: files, file systems, time zones.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    sys::statvfs::statvfs,
+    unistd::{AccessFlags, access},
+};
+use tower_quota::store::sqlite::{OpenErrorKind, SqliteOptions, inspect};
+
+use super::{
+    super::{backup::cannot_open, progress::size},
+    Finding::{self, Failure, Fine, Warning},
+    count,
+};
+use crate::{files, settings::Settings};
+
+/// Less room than this is soon used up.
+const MIN_FREE_BYTES: u64 = 256 << 20;
+/// Fewer connections than this are soon used up.
+const MIN_CONNECTIONS: usize = 1000;
+/// Where the system keeps time zones.
+const ZONES: &str = "/usr/share/zoneinfo";
+
+/// The database, as far as it can be judged by reading.
+pub(super) fn database(settings: &Settings) -> Vec<Finding> {
+    let path = &settings.database;
+    let shown = path.display();
+    let directory = match path.canonicalize() {
+        Ok(path) => path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned),
+        Err(_) => match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        },
+    };
+    let mut findings = Vec::new();
+    match path.metadata() {
+        Ok(metadata) if metadata.len() == 0 => {
+            findings.push(Fine(format!("{shown} is empty; the first start makes its tables")));
+        }
+        Ok(metadata) => {
+            findings.push(existing(settings, metadata.len()));
+            findings.extend(permissions(path, metadata.permissions().mode()));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.is_dir() => {
+            findings.push(Fine(format!("{shown} is not there; the first start makes it")));
+        }
+        Err(error) => {
+            let advice = "DATABASE_URL names a file in a directory that is there";
+            findings.push(Failure(format!("{shown} cannot be read: {error}; {advice}")));
+            return findings;
+        }
+    }
+    // The WAL, the journal and the lock lie beside it.
+    if let Err(error) = access(&directory, AccessFlags::W_OK | AccessFlags::X_OK) {
+        findings.push(Failure(format!(
+            "the directory {} cannot be written: {}; it must belong to the gateway's user",
+            directory.display(),
+            error.desc()
+        )));
+    }
+    findings.extend(file_system(&directory));
+    if let Ok(volume) = statvfs(&directory) {
+        let free = u64::from(volume.blocks_available()) * u64::from(volume.fragment_size());
+        if free < MIN_FREE_BYTES {
+            let free = size(free);
+            findings.push(Warning(format!(
+                "{free} are free in {}: without room nothing is admitted",
+                directory.display()
+            )));
+        }
+    }
+    findings
+}
+
+fn existing(settings: &Settings, length: u64) -> Finding {
+    let path = &settings.database;
+    let shown = path.display();
+    let options = SqliteOptions::new(path)
+        .calendar(settings.calendar.clone())
+        .default_daily_limit(settings.daily_limit);
+    match inspect(&options) {
+        Ok(inspection) => {
+            let keys = count(inspection.keys as usize, "key");
+            let state = match (inspection.is_in_use, inspection.is_current) {
+                (true, _) => "in use by a gateway, so only read",
+                (false, true) => "not in use",
+                (false, false) => "an earlier version's, which the next start brings up to date",
+            };
+            Fine(format!("{shown}: whole, {keys}, {}, {state}", size(length)))
+        }
+        Err(error) if error.kind() == OpenErrorKind::Loss => {
+            Failure(cannot_open(error).to_string())
+        }
+        Err(error) => {
+            Failure(format!("{error}; docs/operations/backup.md says how to go on with a copy"))
+        }
+    }
+}
+
+fn permissions(path: &Path, mode: u32) -> Vec<Finding> {
+    let shown = path.display();
+    let mut findings = Vec::new();
+    if mode & 0o077 != 0 {
+        let mode = mode & 0o777;
+        findings.push(Warning(format!(
+            "{shown} can be opened by other users of this machine (mode {mode:03o}): chmod 600 {shown}"
+        )));
+    }
+    if let Err(error) = File::options().read(true).write(true).open(path) {
+        let advice = "it must belong to the gateway's user";
+        findings.push(Failure(format!("{shown} cannot be written: {error}; {advice}")));
+    }
+    findings
+}
+
+/// File systems on which a database is not safe.
+#[cfg(target_os = "linux")]
+fn file_system(directory: &Path) -> Option<Finding> {
+    use nix::sys::statfs::{
+        FUSE_SUPER_MAGIC, FsType, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, SMB_SUPER_MAGIC,
+        TMPFS_MAGIC, statfs,
+    };
+    const CIFS: FsType = FsType(0xff53_4d42);
+    const SMB2: FsType = FsType(0xfe53_4d42);
+    const CEPH: FsType = FsType(0x00c3_6400);
+    const PLAN9: FsType = FsType(0x0102_1997);
+
+    let shown = directory.display();
+    let kind = statfs(directory).ok()?.filesystem_type();
+    let network = [
+        (NFS_SUPER_MAGIC, "NFS"),
+        (SMB_SUPER_MAGIC, "SMB"),
+        (CIFS, "SMB"),
+        (SMB2, "SMB"),
+        (CEPH, "Ceph"),
+        (PLAN9, "9p"),
+        (FUSE_SUPER_MAGIC, "FUSE"),
+    ];
+    if let Some((_, name)) = network.into_iter().find(|(magic, _)| *magic == kind) {
+        return Some(Warning(format!(
+            "{shown} is on a file system of another machine or program ({name}), whose locks and \
+             syncs may not hold: keep the database on a local disk"
+        )));
+    }
+    match kind {
+        TMPFS_MAGIC => Some(Warning(format!(
+            "{shown} is in memory (tmpfs): keys and counts are gone after a restart of the machine \
+             or the container; keep the database on a disk"
+        ))),
+        OVERLAYFS_SUPER_MAGIC => Some(Warning(format!(
+            "{shown} is in a container's own layer (overlay): keys and counts are gone with the \
+             container; mount a volume there"
+        ))),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn file_system(_: &Path) -> Option<Finding> {
+    None
+}
+
+/// How many connections the limit of open files leaves room for.
+pub(super) fn open_files(settings: &Settings) -> [Finding; 1] {
+    let (room, wanted) = (files::connections(), settings.max_connections);
+    [if wanted > room {
+        Warning(format!(
+            "MAX_CONNECTIONS is {wanted}, but the limit of open files leaves room for {room}: raise \
+             it (ulimit -n, LimitNOFILE=)"
+        ))
+    } else if room < MIN_CONNECTIONS {
+        Warning(format!(
+            "the limit of open files leaves room for {room} connections: raise it (ulimit -n, \
+             LimitNOFILE=)"
+        ))
+    } else {
+        Fine(format!("up to {wanted} connections"))
+    }]
+}
+
+/// Whether the rules of a time zone are those of the system, which are kept up to date.
+pub(super) fn time_zones(zone: &str) -> Option<Finding> {
+    let is_known = zone == "UTC" || fs::exists(Path::new(ZONES).join(zone)).unwrap_or(false);
+    (!is_known).then(|| {
+        Warning(format!(
+            "{ZONES} does not know {zone}, so its rules are those of when this program was built: \
+             install tzdata"
+        ))
+    })
+}

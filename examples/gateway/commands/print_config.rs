@@ -1,0 +1,70 @@
+//! `gateway print-config`: what is set, and by what.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::settings::{Given, Settings, ShownSetting, in_use};
+
+/// Print all settings, with where each comes from, and end
+///
+/// A flag wins over the environment, which wins over .env; the rest are defaults. Secrets are masked.
+/// Any flag of `gateway --help` may be given here, too.
+#[derive(Args, Clone)]
+#[command(after_help = "\
+Exit code: 0; 1 if the gateway would not start with these settings, and the last line says why.
+
+Examples:
+  gateway print-config
+  gateway print-config --json | jq -r '.settings[] | select(.source != \"default\") | .name'")]
+pub(crate) struct PrintConfig {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the settings, and fails if they are refused.
+pub(crate) fn run(given: Given, command: &PrintConfig) -> ExitCode {
+    let shown = given.shown().to_vec();
+    let (shown, problem) = match Settings::check(given) {
+        Ok(Settings { shown, admin_tokens, upstream, .. }) => {
+            let base_url = upstream.base_url.to_string();
+            (in_use(shown, admin_tokens.value.as_ref(), &base_url), None)
+        }
+        Err(problem) => (shown, Some(problem.to_string())),
+    };
+    let text = if command.json {
+        let settings: Vec<_> = shown
+            .iter()
+            .map(|setting| {
+                json!({
+                    "name": setting.name,
+                    "value": setting.value,
+                    "source": setting.source.kind(),
+                    "set_by": setting.source.name(),
+                })
+            })
+            .collect();
+        let printed = json!({ "settings": settings, "problem": problem });
+        format!("{printed:#}\n")
+    } else {
+        let longest = |text: fn(&ShownSetting) -> String| {
+            shown.iter().map(|setting| text(setting).len()).max().unwrap_or_default()
+        };
+        let names = longest(|setting| setting.name.clone());
+        let sources = longest(|setting| setting.source.to_string());
+        let lines = shown.iter().map(|ShownSetting { name, value, source }| {
+            let (source, value) = (source.to_string(), value.as_deref().unwrap_or("(none)"));
+            format!("{name:names$}  {source:sources$}  {value}\n")
+        });
+        let problem = problem.iter().map(|problem| format!("\nrefused: {problem}\n"));
+        lines.chain(problem).collect()
+    };
+    // The exit code tells those who do not read it.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::from(u8::from(problem.is_some()))
+}
