@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Gateway, GatewayCommand, Random, Upstream, end, full};
+use common::{Gateway, GatewayCommand, Random, Upstream, end, full, gateway_binary};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use tower_quota::store::sqlite::{SqliteOptions, SqliteStore};
@@ -626,4 +626,89 @@ async fn bash_completes_commands_and_flags() {
         let script = stdout(&run(&settings, &format!("completions {shell}")));
         assert!(script.contains("healthcheck"), "{shell}: {script}");
     }
+}
+
+/// The one block of `docs/gateway.md` that begins so.
+fn documented(begin: &str) -> String {
+    let document = include_str!("../docs/gateway.md");
+    let mut blocks =
+        document.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.find(|block| block.starts_with(begin)).expect("a block that begins so").to_owned()
+}
+
+#[test]
+#[ignore = "needs bash"]
+fn what_is_documented_completes_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path();
+    fs::create_dir_all(home.join(".config/fish/completions")).unwrap();
+    let path = format!(
+        "{}:{}",
+        gateway_binary().parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    // zsh's own array of folders.
+    let script = format!("fpath=(. .)\n{}", documented("source <(gateway completions"));
+    let status = std::process::Command::new("bash")
+        .args(["--norc", "-euc", &script])
+        .current_dir(home)
+        .env("HOME", home)
+        .env("PATH", path)
+        .status();
+    assert!(status.unwrap().success());
+    assert!(home.join("_gateway").exists());
+    assert!(home.join(".config/fish/completions/gateway.fish").exists());
+}
+
+#[test]
+fn cargo_installs_the_gateway_and_it_starts_in_an_empty_directory() {
+    let command = documented("cargo install");
+    let mut words = command.split_whitespace().skip(1);
+    // Beside what is built already, and with nothing from the network.
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().unwrap().parent().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(words.by_ref()).args(["--offline", "--quiet", "--root"]).arg(root.path());
+    cargo.arg("--target-dir").arg(profile.parent().unwrap());
+    if !profile.ends_with("release") {
+        cargo.arg("--debug");
+    }
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
+        cargo.env_remove(name);
+    }
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let gateway = root.path().join("bin/gateway");
+    let empty = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(&gateway)
+        .args(["check", "--demo", "--port", "0"])
+        .current_dir(empty.path())
+        .env_clear()
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(stdout(&output).ends_with("0 failures, 1 warning\n"), "{output:?}");
+    let mut child = std::process::Command::new(&gateway)
+        .args(["--demo", "--port", "0"])
+        .current_dir(empty.path())
+        .env_clear()
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let first = lines.next().unwrap().unwrap();
+    let url = first.strip_prefix("listening on").expect("where it listens").trim();
+    let until = Instant::now() + common::DEADLINE;
+    let is_healthy = || {
+        let mut healthcheck = std::process::Command::new(&gateway);
+        healthcheck.args(["healthcheck", "--url", url]).output().unwrap().status.success()
+    };
+    while !is_healthy() {
+        assert!(Instant::now() < until, "it does not serve");
+    }
+    send(&child, Signal::TERM);
+    assert!(child.wait().unwrap().success());
+    assert!(empty.path().join("quota.db").exists());
 }

@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{
-    sys::statvfs::statvfs,
-    unistd::{AccessFlags, access},
-};
+use rustix::fs::{Access, access, statvfs};
 use tower_quota::store::sqlite::{OpenErrorKind, SqliteOptions, inspect};
 
 use super::{
@@ -56,16 +53,15 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
         }
     }
     // The WAL, the journal and the lock lie beside it.
-    if let Err(error) = access(&directory, AccessFlags::W_OK | AccessFlags::X_OK) {
+    if let Err(error) = access(&directory, Access::WRITE_OK | Access::EXEC_OK) {
         findings.push(Failure(format!(
-            "the directory {} cannot be written: {}; it must belong to the gateway's user",
-            directory.display(),
-            error.desc()
+            "the directory {} cannot be written: {error}; it must belong to the gateway's user",
+            directory.display()
         )));
     }
     findings.extend(file_system(&directory));
     if let Ok(volume) = statvfs(&directory) {
-        let free = u64::from(volume.blocks_available()) * u64::from(volume.fragment_size());
+        let free = volume.f_bavail.saturating_mul(volume.f_frsize);
         if free < MIN_FREE_BYTES {
             let free = size(free);
             findings.push(Warning(format!(
