@@ -747,13 +747,16 @@ async fn the_commands_of_the_documents_move_the_keys() {
         let document = fs::read_to_string(root.join(name)).unwrap();
         let scene = Scene::new();
         let blocks = blocks(&document);
-        assert!(blocks.len() >= 8, "{name} has {}", blocks.len());
+        assert!(blocks.len() >= 12, "{name} has {}", blocks.len());
         prepare(&scene);
         for block in blocks {
             let needs_gateway = block.contains("curl");
             let gateway = needs_gateway.then(|| scene.start());
             let address = gateway.as_ref().map_or(String::new(), |it| it.address().to_string());
-            let script = block.replace("127.0.0.1:8787", &address);
+            let script = block
+                .replace("127.0.0.1:8787", &address)
+                .replace("/var/lib/quota-proxy", "service")
+                .replace("/usr/local/bin/", "");
             let path = format!("{}:{}", scene.path("bin").display(), env!("PATH"));
             let output = Command::new("bash")
                 .args(["-euo", "pipefail", "-c", &script])
@@ -765,6 +768,7 @@ async fn the_commands_of_the_documents_move_the_keys() {
                 .unwrap();
             let printed = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{name}: {block}\n{output:?}");
+            assert!(!block.contains("compose run") || printed.contains("1 new"), "{printed}");
             let chats = block.contains("/v1/chat/completions");
             assert!(!chats || printed.contains("chat.completion"), "{name}: {block}\n{printed}");
         }
@@ -782,11 +786,24 @@ fn prepare(scene: &Scene) {
     };
     let gateway = common::gateway_binary();
     program("gateway", &format!("exec {:?} \"$@\"", gateway.display()));
-    // `docker stop NAME`, and `docker cp NAME:/data/one-api.db .`
+    // `docker stop NAME`, `docker cp NAME:/data/one-api.db .`, and `docker compose run` with a file
+    // that is mounted.
     program(
         "docker",
-        "case $1 in stop) ;; cp) [ \"$2\" = one-api:/data/one-api.db ]; cp there/one-api.db \"$3\";; *) exit 1;; esac",
+        r#"case "$1 ${2:-}" in
+        "stop one-api" | "compose stop" | "compose start") ;;
+        "cp one-api:/data/one-api.db") cp there/one-api.db "$3" ;;
+        "compose run")
+            [[ "$*" =~ --volume\ ([^:]*):([^:]*):ro\ quota-proxy\ import\ ([^ ]*)(.*) ]]
+            [[ ${BASH_REMATCH[2]} = "${BASH_REMATCH[3]}" ]]
+            SQLITE_PATH=container.db gateway import "${BASH_REMATCH[1]}" ${BASH_REMATCH[4]}
+            ;;
+        *) exit 1 ;;
+        esac"#,
     );
+    program("sudo", "exec \"$@\"");
+    program("systemctl", "[[ $* =~ ^(stop|start)\\ quota-proxy.socket\\ quota-proxy.service$ ]]");
+    fs::create_dir_all(scene.path("service")).unwrap();
     program("psql", "[[ ${!#} == *LiteLLM_VerificationToken* ]]; cp there/litellm-keys.csv .");
     program(
         "mysql",
