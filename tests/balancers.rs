@@ -819,7 +819,7 @@ async fn the_guides_commands_install_the_file(kind: Kind) {
         let script = format!(
             "mount -t tmpfs none {dir}/etc && mkdir {dir}/etc/upper {dir}/etc/work
             mount -t overlay none -o lowerdir=/etc,upperdir={dir}/etc/upper,workdir={dir}/etc/work /etc
-            mkdir -p /etc/letsencrypt/renewal-hooks/deploy /etc/letsencrypt/live/keys.example.com
+            mkdir -p /etc/letsencrypt/live/keys.example.com
             cp {dir}/*.pem /etc/letsencrypt/live/keys.example.com/
             for name in apt-get certbot systemctl; do
                 printf '#!/bin/sh\\necho {{}} \"$@\"\\n' | sed s/{{}}/$name/ > {dir}/$name
@@ -846,9 +846,15 @@ async fn the_guides_commands_install_the_file(kind: Kind) {
             + &String::from_utf8(printed.stderr).unwrap();
         assert!(!said.to_lowercase().contains("[warn"), "{said}");
         for part in match kind {
-            Kind::Nginx => ["-d keys.example.com", "test is successful", "systemctl reload nginx"],
-            Kind::Caddy => ["install -y caddy", "Valid configuration", "systemctl reload caddy"],
-            Kind::HaProxy => ["-d keys.example.com", "certonly", "systemctl reload haproxy"],
+            Kind::Nginx => {
+                ["-d keys.example.com", "test is successful", "systemctl reload-or-restart nginx"]
+            }
+            Kind::Caddy => {
+                ["install -y caddy", "Valid configuration", "systemctl reload-or-restart caddy"]
+            }
+            Kind::HaProxy => {
+                ["-d keys.example.com", "certonly", "systemctl reload-or-restart haproxy"]
+            }
         } {
             assert!(said.contains(part), "no {part}:\n{said}");
         }
@@ -878,6 +884,35 @@ async fn the_guides_commands_show_that_it_works(kind: Kind) {
             rest = behind;
         }
     }
+}
+
+/// The others answer 502 meanwhile.
+#[tokio::test]
+#[ignore = "needs haproxy"]
+async fn haproxy_waits_for_a_short_restart() {
+    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let command = command(&upstream).env("PORT", free().port().to_string());
+    let mut scene = Scene::with(Kind::HaProxy, command, |front| front).await;
+    for version in VERSIONS {
+        let mut client = scene.connect(version).await;
+        // A connection to the gateway is kept, and gone when the next request comes.
+        assert_eq!(client.post_as(&scene.key, CHAT, "{}").await.status, 200);
+        scene.gateway.kill9();
+        let front = &scene.front;
+        let waiting = async {
+            let mut client = front.connect(version).await;
+            client.post_as(&scene.key, CHAT, "{\"model\":\"m\"}").await
+        };
+        let gateway = &mut scene.gateway;
+        let restart = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            gateway.restart();
+        };
+        let (answer, ()) = tokio::join!(waiting, restart);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(upstream.last().body, "{\"model\":\"m\"}");
+    }
+    assert_eq!((scene.used().await, upstream.count()), (4, 4));
 }
 
 #[tokio::test]
