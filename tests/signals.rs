@@ -167,6 +167,33 @@ async fn the_listener_closes_only_after_readiness_has_been_503_for_the_delay() {
 }
 
 #[tokio::test]
+async fn responses_close_their_connections_while_the_process_is_about_to_end() {
+    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let mut gateway =
+        GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "1h").start();
+    let key = gateway.create_key(json!({})).await;
+    let mut wires = Vec::new();
+    for _ in 0..2 {
+        let mut wire = Wire::connect(gateway.address()).await.unwrap();
+        wire.write(&key, "{}").await.unwrap();
+        let head = wire.head().await.unwrap();
+        wire.body(head).await.unwrap();
+        assert!(!head.closes);
+        wires.push(wire);
+    }
+    gateway.terminate();
+    eventually("readiness to end", || async { ready(&gateway).await == Some(503) }).await;
+    for (wire, key) in wires.iter_mut().zip([&*key, "trial-unknown"]) {
+        wire.write(key, "{}").await.unwrap();
+        let head = wire.head().await.unwrap();
+        wire.body(head).await.unwrap();
+        assert!(head.closes && wire.is_closed().await, "{head:?}");
+    }
+    gateway.terminate();
+    assert!(gateway.wait().success());
+}
+
+#[tokio::test]
 async fn a_second_signal_cuts_the_delay_short_and_a_third_one_the_answers() {
     let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url())

@@ -17,7 +17,7 @@ use crate::{
     io::PatientSocket,
     patience::Patience,
     places::Place,
-    server::PeerAddr,
+    server::{Draining, PeerAddr},
 };
 
 /// How long a connection may take to end once it was asked to and has no request.
@@ -31,6 +31,7 @@ pub(crate) struct Connection {
     pub(crate) peer: IpAddr,
     pub(crate) place: Place,
     pub(crate) timeouts: Timeouts,
+    pub(crate) draining: Draining,
 }
 
 /// How long the server waits for a client.
@@ -57,7 +58,7 @@ impl Connection {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let Self { socket, peer, place, timeouts } = self;
+        let Self { socket, peer, place, timeouts, draining } = self;
         let peer = PeerAddr(peer);
         let activity = Activity::new(place);
         let socket = PatientSocket::new(nodelay(socket), Patience::new(timeouts.client));
@@ -76,7 +77,8 @@ impl Connection {
             let running = requests.begin();
             let activity = requests.clone();
             // hyper keeps the room of this future as long as the connection, so it is boxed.
-            let response = Box::pin(respond(service.clone(), request, timeouts.client));
+            let response = respond(service.clone(), request, timeouts.client, draining.clone());
+            let response = Box::pin(response);
             async move {
                 let response = response.await?;
                 Ok::<_, S::Error>(response.map(|body| activity.body(body, running)))
@@ -141,6 +143,7 @@ async fn respond<S, B>(
     service: S,
     request: Request<Incoming>,
     client_timeout: Duration,
+    draining: Draining,
 ) -> Result<Response<Option<B>>, S::Error>
 where
     S: Service<Request<ClientBody>, Response = Response<B>>,
@@ -150,12 +153,13 @@ where
     let keeps_alive = keeps_alive(version, request.headers());
     let (request, unread) = share_body(request, client_timeout);
     let mut response = service.oneshot(request).await?;
-    if let Some(unread) = unread
-        && keeps_alive
-        && !says_close(response.headers())
-        && !finish(unread, version, response.status()).await
-        && version < Version::HTTP_2
-    {
+    let keeps_alive = keeps_alive && !says_close(response.headers());
+    let can_go_on = match unread {
+        Some(unread) if keeps_alive => finish(unread, version, response.status()).await,
+        _ => true,
+    };
+    // Clients that keep connections are to have left when the listener closes.
+    if keeps_alive && version < Version::HTTP_2 && (!can_go_on || draining.get()) {
         // Without it hyper adds `keep-alive` to what an HTTP/1.0 client gets.
         *response.version_mut() = version;
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -110,7 +110,8 @@ where
     let mut newcomers = Newcomers::new();
     let admit = |newcomers: &mut Newcomers<TcpStream>, tasks: &mut JoinSet<()>| {
         while let Some((peer, socket, place)) = newcomers.next(&places) {
-            let connection = Connection { socket, peer, place, timeouts };
+            let draining = draining.clone();
+            let connection = Connection { socket, peer, place, timeouts, draining };
             let served = connection.serve(builder.clone(), service.clone(), shutdown.clone());
             let open = open.enter();
             tasks.spawn(async move {
