@@ -14,9 +14,9 @@ WORKDIR /build
 # an empty gateway. Cargo wants the benches' files to exist.
 COPY Cargo.toml Cargo.lock ./
 RUN sed -n 's/^path = "\(benches.*\)"$/\1/p' Cargo.toml | xargs -n 1 install -D /dev/null \
-    && install -D /dev/null src/lib.rs \
-    && mkdir -p examples/gateway \
-    && echo 'fn main() {}' > examples/gateway/main.rs \
+    && mkdir -p src examples/gateway \
+    && echo '//! Empty.' > src/lib.rs \
+    && printf '//! Empty.\nfn main() {}\n' > examples/gateway/main.rs \
     && CARGO_PROFILE_RELEASE_STRIP=symbols cargo build --release --locked --example gateway
 
 # The sources keep their times, which may be older than the empty ones: the touch makes them newer.

@@ -4,6 +4,7 @@
 mod client;
 mod figures;
 mod gateway;
+mod machine;
 mod provider;
 mod rogue;
 mod seed;
@@ -22,6 +23,7 @@ use std::{
 pub(crate) use client::{Answer, Client};
 pub(crate) use figures::Figures;
 pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand, end, gateway_binary};
+pub(crate) use machine::Machine;
 pub(crate) use provider::PROVIDER_SAYS;
 pub(crate) use rogue::Rogue;
 pub(crate) use seed::Random;
