@@ -151,6 +151,9 @@ fn of_settings(settings: &Settings) -> Vec<Finding> {
 /// Whether a gateway runs there, or may.
 async fn address(settings: &Settings) -> [Finding; 1] {
     let listen = settings.listen;
+    if listen.port() == 0 {
+        return [Fine("PORT is 0: a start takes a free one and prints it".to_owned())];
+    }
     [match healthcheck::of_address(listen).await {
         Health::Ok(version) => {
             let version = version.as_deref().unwrap_or("unknown");

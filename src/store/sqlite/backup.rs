@@ -316,15 +316,15 @@ fn copy_with_journal(
     retry(|| try_copy_with_journal(options, part, observer), || !observer.is_stopped())
 }
 
-/// Tries again what files in use may have made fail, as long as it is wanted.
+/// Tries again what may have failed only because the files are in use, while `go_on` says so.
 pub(super) fn retry<T>(
     mut work: impl FnMut() -> Result<T, BackupError>,
-    is_wanted: impl Fn() -> bool,
+    go_on: impl Fn() -> bool,
 ) -> Result<T, BackupError> {
     let mut attempt = 1;
     loop {
         match work() {
-            Err(error) if error.may_pass && attempt < ATTEMPTS && is_wanted() => {
+            Err(error) if error.may_pass && attempt < ATTEMPTS && go_on() => {
                 thread::sleep(RETRY_INTERVAL * attempt);
                 attempt += 1;
             }

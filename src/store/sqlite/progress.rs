@@ -84,7 +84,7 @@ where
     }
 }
 
-/// Whoever observes one work. Clones share it, as SQLite wants to own what it calls.
+/// The observer of one piece of work. Clones share it, because SQLite owns what it calls.
 #[derive(Clone)]
 pub(super) struct Observer(Arc<Shared>);
 
@@ -114,7 +114,7 @@ impl Observer {
         !self.is_stopped()
     }
 
-    /// Whether the work was told to stop.
+    /// Whether the observer has stopped the work.
     pub(super) fn is_stopped(&self) -> bool {
         self.0.is_stopped.load(Ordering::Relaxed)
     }
