@@ -2,8 +2,8 @@
 //! `docs/deploy/proxies` do.
 
 mod common;
-#[path = "balancers/fronts.rs"]
-mod fronts;
+#[path = "balancers/reverse_proxy.rs"]
+mod reverse_proxy;
 
 use std::{
     collections::HashSet,
@@ -22,10 +22,10 @@ use common::{
     ADMIN_TOKEN, Client, Gateway, GatewayCommand, Random, Upstream, eventually, full, json_answer,
     streaming,
 };
-use fronts::{CLIENT, Front, HOST, Kind, RunningFront, free, listens, read};
 use futures_util::future::join_all;
 use http::{Method, Response, Version};
 use http_body_util::BodyExt;
+use reverse_proxy::{CLIENT, HOST, ProxyCommand, ReverseProxy, RunningProxy, free, listens, read};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -188,21 +188,21 @@ macro_rules! for_each_program {
             $(#[tokio::test]
             #[ignore = "needs nginx"]
             async fn $name() {
-                super::$name(super::Kind::Nginx).await;
+                super::$name(super::ReverseProxy::Nginx).await;
             })*
         }
         mod caddy {
             $(#[tokio::test]
             #[ignore = "needs caddy"]
             async fn $name() {
-                super::$name(super::Kind::Caddy).await;
+                super::$name(super::ReverseProxy::Caddy).await;
             })*
         }
         mod haproxy {
             $(#[tokio::test]
             #[ignore = "needs haproxy"]
             async fn $name() {
-                super::$name(super::Kind::HaProxy).await;
+                super::$name(super::ReverseProxy::HaProxy).await;
             })*
         }
     };
@@ -241,29 +241,29 @@ const MIB: usize = 1024 * 1024;
 
 /// A gateway that believes a proxy on this machine, and a program in front of it.
 struct Scene {
-    front: RunningFront,
+    proxy: RunningProxy,
     gateway: Gateway,
     key: String,
 }
 
 impl Scene {
-    async fn start(kind: Kind, upstream: &Upstream) -> Self {
-        Self::with(kind, command(upstream), |front| front).await
+    async fn start(kind: ReverseProxy, upstream: &Upstream) -> Self {
+        Self::with(kind, command(upstream), |proxy| proxy).await
     }
 
     async fn with(
-        kind: Kind,
+        kind: ReverseProxy,
         command: GatewayCommand,
-        change: impl FnOnce(Front) -> Front,
+        change: impl FnOnce(ProxyCommand) -> ProxyCommand,
     ) -> Self {
         let gateway = command.start();
         let key = gateway.create_key(json!({"daily_limit": 900})).await;
-        let front = change(Front::new(kind, gateway.address())).start().await;
-        Self { front, gateway, key }
+        let proxy = change(ProxyCommand::new(kind, gateway.address())).start().await;
+        Self { proxy, gateway, key }
     }
 
-    async fn connect(&self, version: Version) -> fronts::Connection {
-        self.front.connect(version).await
+    async fn connect(&self, version: Version) -> reverse_proxy::Connection {
+        self.proxy.connect(version).await
     }
 
     async fn used(&self) -> u64 {
@@ -276,9 +276,9 @@ impl Scene {
         let settings = format!(
             "connect-to = {HOST}:443:{}\nconnect-to = {HOST}:80:{}\ninterface = {CLIENT}\n\
              cacert = {:?}\nsilent\n",
-            self.front.https,
-            self.front.http,
-            self.front.certificate()
+            self.proxy.https,
+            self.proxy.http,
+            self.proxy.certificate()
         );
         fs::write(home.path().join(".curlrc"), settings).unwrap();
         let mut shell = tokio::process::Command::new("bash");
@@ -293,8 +293,8 @@ fn command(upstream: &Upstream) -> GatewayCommand {
     GatewayCommand::at_noon(upstream.base_url()).env("TRUSTED_PROXIES", "127.0.0.1")
 }
 
-async fn the_file_is_accepted(kind: Kind) {
-    let said = Front::new(kind, free()).check();
+async fn the_file_is_accepted(kind: ReverseProxy) {
+    let said = ProxyCommand::new(kind, free()).check();
     let text = String::from_utf8_lossy(&said.stderr) + String::from_utf8_lossy(&said.stdout);
     assert!(said.status.success(), "{text}");
     // Nobody says whether the certificate of a test has been revoked.
@@ -305,16 +305,16 @@ async fn the_file_is_accepted(kind: Kind) {
     }
 }
 
-async fn an_event_stream_arrives_event_by_event(kind: Kind) {
+async fn an_event_stream_arrives_event_by_event(kind: ReverseProxy) {
     arrives_piece_by_piece(kind, "text/event-stream").await;
 }
 
 /// Speech, say.
-async fn any_answer_arrives_piece_by_piece(kind: Kind) {
+async fn any_answer_arrives_piece_by_piece(kind: ReverseProxy) {
     arrives_piece_by_piece(kind, "audio/mpeg").await;
 }
 
-async fn arrives_piece_by_piece(kind: Kind, content_type: &'static str) {
+async fn arrives_piece_by_piece(kind: ReverseProxy, content_type: &'static str) {
     let streams = Arc::new(Mutex::new(Vec::new()));
     let begun = streams.clone();
     let upstream = Upstream::start(move |_| {
@@ -350,7 +350,7 @@ async fn arrives_piece_by_piece(kind: Kind, content_type: &'static str) {
     }
 }
 
-async fn an_upload_of_10_mib_streams_and_arrives_whole(kind: Kind) {
+async fn an_upload_of_10_mib_streams_and_arrives_whole(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let upload = Bytes::from(Random::seeded("upload").bytes(10 * MIB));
@@ -382,7 +382,7 @@ async fn an_upload_of_10_mib_streams_and_arrives_whole(kind: Kind) {
     }
 }
 
-async fn an_upload_beyond_the_limit_gets_the_gateways_413(kind: Kind) {
+async fn an_upload_beyond_the_limit_gets_the_gateways_413(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let authorization = format!("Bearer {}", scene.key);
@@ -402,10 +402,10 @@ async fn an_upload_beyond_the_limit_gets_the_gateways_413(kind: Kind) {
     assert_eq!(fits.status, 200, "{fits:?}");
 }
 
-async fn the_client_is_known_by_its_address_and_no_forged_one_is_believed(kind: Kind) {
+async fn the_client_is_known_by_its_address_and_no_forged_one_is_believed(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let command = command(&upstream).env("RUST_LOG", "info").env("ADMIN_ALLOW", "127.0.0.0/8");
-    let scene = Scene::with(kind, command, |front| front).await;
+    let scene = Scene::with(kind, command, |proxy| proxy).await;
     let (token, key) = (format!("Bearer {ADMIN_TOKEN}"), format!("Bearer {}", scene.key));
     const FORGED: &str = "198.51.100.9";
     let forwarded = format!("for={FORGED}");
@@ -436,14 +436,14 @@ async fn the_client_is_known_by_its_address_and_no_forged_one_is_believed(kind: 
     let command = common::GatewayCommand::at_noon(upstream.base_url())
         .env("TRUSTED_PROXIES", "127.0.0.1")
         .env("ADMIN_ALLOW", "127.0.0.1");
-    let scene = Scene::with(kind, command, |front| front).await;
+    let scene = Scene::with(kind, command, |proxy| proxy).await;
     let headers = [("authorization", &*token), ("x-forwarded-for", "127.0.0.1")];
     let mut client = scene.connect(Version::HTTP_2).await;
     let refused = client.send(Method::GET, "/admin/keys", &headers, "").await;
     assert_eq!((refused.status.as_u16(), &*refused.code()), (403, "address_not_allowed"));
 }
 
-async fn the_admin_page_may_change_keys_and_pages_of_other_sites_may_not(kind: Kind) {
+async fn the_admin_page_may_change_keys_and_pages_of_other_sites_may_not(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let token = format!("Bearer {ADMIN_TOKEN}");
@@ -468,19 +468,19 @@ async fn the_admin_page_may_change_keys_and_pages_of_other_sites_may_not(kind: K
 }
 
 /// Makes a program keep its idle connections to the gateway for a second.
-fn idle_for_a_second(front: Front) -> Front {
-    match front.kind() {
-        Kind::Nginx => front.replace("keepalive_timeout 60s;", "keepalive_timeout 1s;"),
-        Kind::Caddy => front.replace("keepalive 60s", "keepalive 1s"),
+fn idle_for_a_second(proxy: ProxyCommand) -> ProxyCommand {
+    match proxy.kind() {
+        ReverseProxy::Nginx => proxy.replace("keepalive_timeout 60s;", "keepalive_timeout 1s;"),
+        ReverseProxy::Caddy => proxy.replace("keepalive 60s", "keepalive 1s"),
         // By itself HAProxy closes half of them every 5 s.
-        Kind::HaProxy => {
+        ReverseProxy::HaProxy => {
             let server = "server gateway 127.0.0.1:8787";
-            front.replace(server, &format!("{server} pool-purge-delay 100ms"))
+            proxy.replace(server, &format!("{server} pool-purge-delay 100ms"))
         }
     }
 }
 
-async fn no_request_is_lost_where_the_proxys_idle_connections_end(kind: Kind) {
+async fn no_request_is_lost_where_the_proxys_idle_connections_end(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let command = command(&upstream).env("CLIENT_IDLE_TIMEOUT", "2s");
     let scene = Scene::with(kind, command, idle_for_a_second).await;
@@ -499,7 +499,7 @@ async fn no_request_is_lost_where_the_proxys_idle_connections_end(kind: Kind) {
     assert_eq!((scene.used().await, upstream.count()), (72, 72));
 }
 
-async fn no_rejection_is_lost_on_kept_connections(kind: Kind) {
+async fn no_rejection_is_lost_on_kept_connections(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let spent = scene.gateway.create_key(json!({"daily_limit": 1})).await;
@@ -519,7 +519,7 @@ async fn no_rejection_is_lost_on_kept_connections(kind: Kind) {
     assert_eq!(upstream.count(), 1);
 }
 
-async fn heads_of_12_kib_pass(kind: Kind) {
+async fn heads_of_12_kib_pass(kind: ReverseProxy) {
     let long = "x".repeat(6 * 1024);
     let upstream = Upstream::start(move |_| {
         Response::builder().header("x-a", &long).header("x-b", &long).body(full("{}")).unwrap()
@@ -533,7 +533,7 @@ async fn heads_of_12_kib_pass(kind: Kind) {
     }
 }
 
-async fn many_requests_share_an_http2_connection(kind: Kind) {
+async fn many_requests_share_an_http2_connection(kind: ReverseProxy) {
     let upstream = Upstream::holding(|request| json_answer(request.into_body())).await;
     let scene = Scene::start(kind, &upstream).await;
     let client = scene.connect(Version::HTTP_2).await;
@@ -553,24 +553,24 @@ async fn many_requests_share_an_http2_connection(kind: Kind) {
     tokio::join!(join_all(answers), release);
 }
 
-async fn a_head_that_does_not_come_is_not_waited_for(kind: Kind) {
+async fn a_head_that_does_not_come_is_not_waited_for(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let limit = match kind {
-        Kind::Nginx => "client_header_timeout ",
-        Kind::Caddy => "read_header ",
-        Kind::HaProxy => "timeout http-request ",
+        ReverseProxy::Nginx => "client_header_timeout ",
+        ReverseProxy::Caddy => "read_header ",
+        ReverseProxy::HaProxy => "timeout http-request ",
     };
     // 10 s, were they not too long for a test.
-    let quick = |front: Front| front.replace(&format!("{limit}10s"), &format!("{limit}1s"));
+    let quick = |proxy: ProxyCommand| proxy.replace(&format!("{limit}10s"), &format!("{limit}1s"));
     let scene = Scene::with(kind, command(&upstream), quick).await;
-    let mut client = scene.front.connect_tls(CLIENT, Version::HTTP_11).await;
+    let mut client = scene.proxy.connect_tls(CLIENT, Version::HTTP_11).await;
     client.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ").await.unwrap();
     let mut answer = Vec::new();
     // An answer or none, and the end.
     let _ = timeout(common::DEADLINE, client.read_to_end(&mut answer)).await.expect("the end");
 }
 
-async fn a_client_that_leaves_a_stream_is_noticed_upstream(kind: Kind) {
+async fn a_client_that_leaves_a_stream_is_noticed_upstream(kind: ReverseProxy) {
     let streams = Arc::new(Mutex::new(Vec::new()));
     let begun = streams.clone();
     let upstream = Upstream::start(move |_| {
@@ -594,7 +594,7 @@ async fn a_client_that_leaves_a_stream_is_noticed_upstream(kind: Kind) {
     }
 }
 
-async fn a_client_that_leaves_before_the_head_is_noticed(kind: Kind) {
+async fn a_client_that_leaves_before_the_head_is_noticed(kind: ReverseProxy) {
     let upstream = Upstream::holding(|_| json_answer("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let authorization = format!("Bearer {}", scene.key);
@@ -616,15 +616,15 @@ async fn a_client_that_leaves_before_the_head_is_noticed(kind: Kind) {
 
 const CLIENTS: usize = 8;
 
-async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: Kind) {
+async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: ReverseProxy) {
     let upstream = Upstream::holding(|_| json_answer("{}")).await;
     let command = command(&upstream).env("PORT", free().port().to_string());
-    let mut scene = Scene::with(kind, command, |front| front).await;
+    let mut scene = Scene::with(kind, command, |proxy| proxy).await;
     let (sent, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let statuses = Mutex::new(HashSet::new());
-    let (front, key) = (&scene.front, &scene.key);
+    let (proxy, key) = (&scene.proxy, &scene.key);
     let clients = (0..CLIENTS).map(async |number: usize| {
-        let mut client = front.connect(VERSIONS[number % 2]).await;
+        let mut client = proxy.connect(VERSIONS[number % 2]).await;
         while !over.load(Ordering::Relaxed) {
             let number = sent.fetch_add(1, Ordering::Relaxed);
             let (authorization, id) = (format!("Bearer {key}"), number.to_string());
@@ -639,7 +639,7 @@ async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: Kind) {
                     statuses.lock().unwrap().insert(response.status().as_u16());
                     let _ = response.into_body().collect().await;
                 }
-                Err(_) => client = front.connect(VERSIONS[number % 2]).await,
+                Err(_) => client = proxy.connect(VERSIONS[number % 2]).await,
             }
         }
     });
@@ -672,7 +672,7 @@ async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: Kind) {
     assert!((upstream.count()..=sent).contains(&used), "{used} charged of {sent}");
 }
 
-async fn without_the_gateway_the_answer_is_json(kind: Kind) {
+async fn without_the_gateway_the_answer_is_json(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let mut scene = Scene::start(kind, &upstream).await;
     scene.gateway.kill9();
@@ -686,7 +686,7 @@ async fn without_the_gateway_the_answer_is_json(kind: Kind) {
     }
 }
 
-async fn metrics_are_for_this_machine(kind: Kind) {
+async fn metrics_are_for_this_machine(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     for version in VERSIONS {
@@ -695,7 +695,7 @@ async fn metrics_are_for_this_machine(kind: Kind) {
             // Any other address of the network is refused.
             (CLIENT, 403),
         ] {
-            let mut client = scene.front.connect_from(from, version).await;
+            let mut client = scene.proxy.connect_from(from, version).await;
             for path in ["/metrics", "/%6detrics"] {
                 let answer = client.get_as(ADMIN_TOKEN, path).await;
                 let is_same = answer.status == status || (path != "/metrics" && status == 200);
@@ -705,7 +705,7 @@ async fn metrics_are_for_this_machine(kind: Kind) {
     }
 }
 
-async fn keys_are_in_no_log_of_the_proxy(kind: Kind) {
+async fn keys_are_in_no_log_of_the_proxy(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let mut scene = Scene::start(kind, &upstream).await;
     let (key, token) = (scene.key.clone(), format!("Bearer {ADMIN_TOKEN}"));
@@ -731,17 +731,17 @@ async fn keys_are_in_no_log_of_the_proxy(kind: Kind) {
     ask(&scene).await;
     scene.gateway.kill9();
     ask(&scene).await;
-    eventually("lines in the log", || async { scene.front.logged().contains("127.0.0.2") }).await;
-    scene.front.stop();
-    let logged = scene.front.logged();
+    eventually("lines in the log", || async { scene.proxy.logged().contains("127.0.0.2") }).await;
+    scene.proxy.stop();
+    let logged = scene.proxy.logged();
     let lines = logged.lines().filter(|line| line.contains(&key[..20]));
     assert_eq!(lines.collect::<Vec<_>>(), Vec::<&str>::new());
 }
 
-async fn pages_have_links_to_the_public_url(kind: Kind) {
+async fn pages_have_links_to_the_public_url(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let command = command(&upstream).env("PUBLIC_URL", format!("https://{HOST}"));
-    let scene = Scene::with(kind, command, |front| front).await;
+    let scene = Scene::with(kind, command, |proxy| proxy).await;
     let mut client = scene.connect(Version::HTTP_2).await;
     let html = [("accept", "text/html,application/xhtml+xml")];
     for path in ["/", "/usage", "/claim", "/admin"] {
@@ -763,17 +763,17 @@ async fn pages_have_links_to_the_public_url(kind: Kind) {
     assert_eq!(client.get_as(key, "/usage").await.json()["used"], 1);
 }
 
-async fn plain_http_leads_to_https(kind: Kind) {
+async fn plain_http_leads_to_https(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
-    let url = format!("http://{}/usage?x=1", scene.front.http);
+    let url = format!("http://{}/usage?x=1", scene.proxy.http);
     let answer = Client::http1().send(Method::GET, &url, &[("host", HOST)], "").await;
     assert_eq!(answer.status, 308, "{answer:?}");
     assert_eq!(answer.header("location"), format!("https://{HOST}/usage?x=1"));
 }
 
 /// The block of the user's document that creates a key under the public name, word for word.
-async fn the_users_commands_work_with_the_public_name(kind: Kind) {
+async fn the_users_commands_work_with_the_public_name(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let document = include_str!("../docs/trial-key-process.zh.md");
@@ -784,11 +784,11 @@ async fn the_users_commands_work_with_the_public_name(kind: Kind) {
     assert_eq!((&made["label"], &made["daily_limit"]), (&json!("生产用户-20250211"), &json!(500)));
 }
 
-async fn the_gateways_time_limits_end_a_request_before_the_proxys(kind: Kind) {
+async fn the_gateways_time_limits_end_a_request_before_the_proxys(kind: ReverseProxy) {
     let upstream = Upstream::holding(|_| json_answer("{}")).await;
     let command = command(&upstream).env("UPSTREAM_HEAD_TIMEOUT", "1s");
     // 600 s and 610 s, were they not too long for a test.
-    let scene = Scene::with(kind, command, |front| front.replace("610s", "11s")).await;
+    let scene = Scene::with(kind, command, |proxy| proxy.replace("610s", "11s")).await;
     for version in VERSIONS {
         let answer = scene.connect(version).await.post_as(&scene.key, CHAT, "{}").await;
         assert_eq!((answer.status.as_u16(), &*answer.code()), (504, "upstream_timeout"));
@@ -808,11 +808,11 @@ fn block<'a>(guide: &'a str, after: &str, language: &str) -> &'a str {
 }
 
 /// Word for word, in an `/etc` of its own, where only what reaches out of the machine is a stand-in.
-async fn the_guides_commands_install_the_file(kind: Kind) {
+async fn the_guides_commands_install_the_file(kind: ReverseProxy) {
     let (heading, installed) = match kind {
-        Kind::Nginx => ("### nginx\n", "/etc/nginx/conf.d/trial-gateway.conf"),
-        Kind::Caddy => ("### Caddy\n", "/etc/caddy/Caddyfile"),
-        Kind::HaProxy => ("### HAProxy\n", "/etc/haproxy/haproxy.cfg"),
+        ReverseProxy::Nginx => ("### nginx\n", "/etc/nginx/conf.d/trial-gateway.conf"),
+        ReverseProxy::Caddy => ("### Caddy\n", "/etc/caddy/Caddyfile"),
+        ReverseProxy::HaProxy => ("### HAProxy\n", "/etc/haproxy/haproxy.cfg"),
     };
     for guide in GUIDES {
         let dir = TempDir::new().unwrap();
@@ -846,13 +846,13 @@ async fn the_guides_commands_install_the_file(kind: Kind) {
             + &String::from_utf8(printed.stderr).unwrap();
         assert!(!said.to_lowercase().contains("[warn"), "{said}");
         for part in match kind {
-            Kind::Nginx => {
+            ReverseProxy::Nginx => {
                 ["-d keys.example.com", "test is successful", "systemctl reload-or-restart nginx"]
             }
-            Kind::Caddy => {
+            ReverseProxy::Caddy => {
                 ["install -y caddy", "Valid configuration", "systemctl reload-or-restart caddy"]
             }
-            Kind::HaProxy => {
+            ReverseProxy::HaProxy => {
                 ["-d keys.example.com", "certonly", "systemctl reload-or-restart haproxy"]
             }
         } {
@@ -861,7 +861,7 @@ async fn the_guides_commands_install_the_file(kind: Kind) {
     }
 }
 
-async fn the_guides_commands_show_that_it_works(kind: Kind) {
+async fn the_guides_commands_show_that_it_works(kind: ReverseProxy) {
     for (guide, heading) in GUIDES.into_iter().zip(["## See that it works", "## 检查是否正常"])
     {
         let mut command = GatewayCommand::new().arg("--demo");
@@ -869,7 +869,7 @@ async fn the_guides_commands_show_that_it_works(kind: Kind) {
             let (name, value) = line.split_once('=').unwrap();
             command = command.env(name, value);
         }
-        let scene = Scene::with(kind, command, |front| front).await;
+        let scene = Scene::with(kind, command, |proxy| proxy).await;
         let commands = block(guide, heading, "sh");
         assert!(commands.contains("your-strong-admin-token-here"));
         let commands = commands.replace("your-strong-admin-token-here", ADMIN_TOKEN);
@@ -892,15 +892,15 @@ async fn the_guides_commands_show_that_it_works(kind: Kind) {
 async fn haproxy_waits_for_a_short_restart() {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let command = command(&upstream).env("PORT", free().port().to_string());
-    let mut scene = Scene::with(Kind::HaProxy, command, |front| front).await;
+    let mut scene = Scene::with(ReverseProxy::HaProxy, command, |proxy| proxy).await;
     for version in VERSIONS {
         let mut client = scene.connect(version).await;
         // A connection to the gateway is kept, and gone when the next request comes.
         assert_eq!(client.post_as(&scene.key, CHAT, "{}").await.status, 200);
         scene.gateway.kill9();
-        let front = &scene.front;
+        let proxy = &scene.proxy;
         let waiting = async {
-            let mut client = front.connect(version).await;
+            let mut client = proxy.connect(version).await;
             client.post_as(&scene.key, CHAT, "{\"model\":\"m\"}").await
         };
         let gateway = &mut scene.gateway;
@@ -920,8 +920,8 @@ async fn haproxy_waits_for_a_short_restart() {
 async fn haproxy_takes_a_gateway_out_while_it_drains() {
     let upstream = Upstream::start(|_| json_answer("{}")).await;
     let command = command(&upstream).env("SHUTDOWN_DELAY", "1h");
-    let quick = |front: Front| front.replace("inter 2s", "inter 50ms");
-    let mut scene = Scene::with(Kind::HaProxy, command, quick).await;
+    let quick = |proxy: ProxyCommand| proxy.replace("inter 2s", "inter 50ms");
+    let mut scene = Scene::with(ReverseProxy::HaProxy, command, quick).await;
     assert_eq!(
         scene.connect(Version::HTTP_2).await.post_as(&scene.key, CHAT, "{}").await.status,
         200
@@ -948,12 +948,12 @@ async fn nginx_behind_cloudflare_believes_cloudflare_only() {
         assert!(lines.contains(NETWORK));
         let lines = lines.replace(NETWORK, &CLIENT.to_string());
         let before = "    proxy_http_version 1.1;";
-        let behind = |front: Front| front.replace(before, &format!("{lines}\n{before}"));
-        let scene = Scene::with(Kind::Nginx, command(&upstream), behind).await;
+        let behind = |proxy: ProxyCommand| proxy.replace(before, &format!("{lines}\n{before}"));
+        let scene = Scene::with(ReverseProxy::Nginx, command(&upstream), behind).await;
         let stranger = Ipv4Addr::new(127, 0, 0, 3);
         let token = format!("Bearer {ADMIN_TOKEN}");
         for (from, known) in [(CLIENT, "203.0.113.5"), (stranger, "127.0.0.3")] {
-            let mut client = scene.front.connect_from(from, Version::HTTP_2).await;
+            let mut client = scene.proxy.connect_from(from, Version::HTTP_2).await;
             let headers = [("authorization", &*token), ("cf-connecting-ip", "203.0.113.5")];
             client.send(Method::POST, "/admin/keys", &headers, "{}").await;
             let trail = scene.gateway.admin(Method::GET, "/admin/audit?limit=1", &Value::Null);
@@ -970,8 +970,8 @@ async fn nginx_serves_what_certbot_writes() {
     let challenge = root.path().join(".well-known/acme-challenge");
     fs::create_dir_all(&challenge).unwrap();
     fs::write(challenge.join("token"), "proof").unwrap();
-    let at = |front: Front| front.replace("/var/www/html", root.path().to_str().unwrap());
-    certbot_is_found(&Scene::with(Kind::Nginx, command(&upstream), at).await).await;
+    let at = |proxy: ProxyCommand| proxy.replace("/var/www/html", root.path().to_str().unwrap());
+    certbot_is_found(&Scene::with(ReverseProxy::Nginx, command(&upstream), at).await).await;
 }
 
 #[tokio::test]
@@ -983,12 +983,12 @@ async fn haproxy_leads_to_certbot() {
         Response::new(full("proof"))
     })
     .await;
-    let at = |front: Front| front.replace("127.0.0.1:8888", &certbot.address().to_string());
-    certbot_is_found(&Scene::with(Kind::HaProxy, command(&upstream), at).await).await;
+    let at = |proxy: ProxyCommand| proxy.replace("127.0.0.1:8888", &certbot.address().to_string());
+    certbot_is_found(&Scene::with(ReverseProxy::HaProxy, command(&upstream), at).await).await;
 }
 
 async fn certbot_is_found(scene: &Scene) {
-    let url = format!("http://{}/.well-known/acme-challenge/token", scene.front.http);
+    let url = format!("http://{}/.well-known/acme-challenge/token", scene.proxy.http);
     let answer = Client::http1().send(Method::GET, &url, &[("host", HOST)], "").await;
     assert_eq!((answer.status.as_u16(), &*answer.text()), (200, "proof"));
 }

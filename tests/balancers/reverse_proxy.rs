@@ -38,22 +38,22 @@ pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A program in front of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ReverseProxy {
     Nginx,
     Caddy,
     HaProxy,
 }
 
 /// How one is to be started.
-pub(crate) struct Front {
-    kind: Kind,
+pub(crate) struct ProxyCommand {
+    kind: ReverseProxy,
     gateway: SocketAddr,
     /// What else is replaced in its file.
     replaced: Vec<(String, String)>,
 }
 
 /// One that runs, until it is dropped.
-pub(crate) struct RunningFront {
+pub(crate) struct RunningProxy {
     child: Child,
     dir: TempDir,
     pub(crate) https: SocketAddr,
@@ -70,7 +70,7 @@ pub(crate) async fn listens(address: SocketAddr) {
     eventually("the balancer listens", || async { Wire::connect(address).await.is_ok() }).await;
 }
 
-impl Kind {
+impl ReverseProxy {
     fn file(self) -> &'static str {
         match self {
             Self::Nginx => "nginx.conf",
@@ -92,9 +92,9 @@ fn replace(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-impl Front {
+impl ProxyCommand {
     /// One in front of the gateway at this address.
-    pub(crate) fn new(kind: Kind, gateway: SocketAddr) -> Self {
+    pub(crate) fn new(kind: ReverseProxy, gateway: SocketAddr) -> Self {
         Self { kind, gateway, replaced: Vec::new() }
     }
 
@@ -104,7 +104,7 @@ impl Front {
         self
     }
 
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> ReverseProxy {
         self.kind
     }
 
@@ -120,7 +120,7 @@ impl Front {
         text = replace(&text, "127.0.0.1:8787", &self.gateway.to_string());
         let dir_name = dir.to_str().unwrap();
         match self.kind {
-            Kind::Nginx => {
+            ReverseProxy::Nginx => {
                 for (from, to) in [
                     ("listen 80;", format!("listen {http};")),
                     ("listen 443 ssl http2;", format!("listen {https} ssl http2;")),
@@ -149,7 +149,7 @@ impl Front {
                 }
                 fs::write(dir.join("main.conf"), main).unwrap();
             }
-            Kind::Caddy => {
+            ReverseProxy::Caddy => {
                 let options = format!(
                     "{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port {}\n\thttps_port {}\n\tlog {{",
                     http.port(),
@@ -164,7 +164,7 @@ impl Front {
                 }
                 fs::write(dir.join("Caddyfile"), text).unwrap();
             }
-            Kind::HaProxy => {
+            ReverseProxy::HaProxy => {
                 let pem = made.cert.pem() + &made.signing_key.serialize_pem();
                 fs::write(dir.join("both.pem"), pem).unwrap();
                 for (from, to) in [
@@ -190,7 +190,7 @@ impl Front {
     fn command(&self, dir: &Path, checks: bool) -> Command {
         let mut command;
         match self.kind {
-            Kind::Nginx => {
+            ReverseProxy::Nginx => {
                 command = Command::new("nginx");
                 command.arg("-c").arg(dir.join("main.conf"));
                 match checks {
@@ -198,13 +198,13 @@ impl Front {
                     false => command.args(["-g", "daemon off; master_process off;"]),
                 };
             }
-            Kind::Caddy => {
+            ReverseProxy::Caddy => {
                 command = Command::new("caddy");
                 command.arg(if checks { "validate" } else { "run" });
                 command.args(["--adapter", "caddyfile", "--config"]).arg(dir.join("Caddyfile"));
                 command.envs([("HOME", dir), ("XDG_DATA_HOME", dir), ("XDG_CONFIG_HOME", dir)]);
             }
-            Kind::HaProxy => {
+            ReverseProxy::HaProxy => {
                 command = Command::new("haproxy");
                 command
                     .args([if checks { "-c" } else { "-db" }, "-f"])
@@ -223,7 +223,7 @@ impl Front {
     }
 
     /// Starts it and waits until it listens.
-    pub(crate) async fn start(self) -> RunningFront {
+    pub(crate) async fn start(self) -> RunningProxy {
         let dir = TempDir::new().unwrap();
         let (https, http) = (free(), free());
         let certificate = self.write(dir.path(), https, http);
@@ -238,20 +238,20 @@ impl Front {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let mut front = RunningFront { child, dir, https, http, client: Arc::new(client) };
+        let mut proxy = RunningProxy { child, dir, https, http, client: Arc::new(client) };
         for address in [https, http] {
             eventually("the program listens", || {
-                let ended = front.child.try_wait().unwrap();
+                let ended = proxy.child.try_wait().unwrap();
                 assert_eq!(ended, None, "the program has ended");
                 async move { Wire::connect(address).await.is_ok() }
             })
             .await;
         }
-        front
+        proxy
     }
 }
 
-impl RunningFront {
+impl RunningProxy {
     /// Ends it, so that it writes what it has not yet logged.
     pub(crate) fn stop(&mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -311,7 +311,7 @@ impl RunningFront {
     }
 }
 
-impl Drop for RunningFront {
+impl Drop for RunningProxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
