@@ -7,11 +7,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 use common::{Answer, Client, Gateway, GatewayCommand, noon_zone};
 use http::Method;
 use rusqlite::{Connection, params};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -76,6 +79,7 @@ impl Scene {
     /// Makes an SQLite file by these statements.
     fn sqlite(&self, name: &str, sql: &str) -> Connection {
         let connection = Connection::open(self.path(name)).unwrap();
+        connection.pragma_update(None, "synchronous", "off").unwrap();
         connection.execute_batch(sql).unwrap();
         connection
     }
@@ -602,6 +606,35 @@ fn what_another_program_holds_in_other_ways_is_read_all_the_same() {
     let (code, done) = scene.import("deleted.csv", &["--dry-run"]);
     assert_eq!(code, 0, "{done}");
     assert!(last(&done).starts_with("0 new, 0 unchanged, 0 conflicts, 1 skipped"), "{done}");
+}
+
+#[test]
+fn reading_a_file_that_takes_for_ever_can_be_stopped() {
+    let scene = Scene::new();
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+    let columns =
+        "i AS key, i AS status, i AS expired_time, i AS remain_quota, i AS unlimited_quota";
+    let view = format!("CREATE VIEW tokens AS SELECT {columns} FROM ({endless}) WHERE i < 0");
+    scene.sqlite("endless.db", &view);
+    let report = tempfile::NamedTempFile::new().unwrap();
+    let command = scene.gateway.clone().arg("import").arg("endless.db");
+    let mut child = command.stderr(report.reopen().unwrap()).spawn();
+    let printed = || fs::read_to_string(report.path()).unwrap();
+    let until = Instant::now() + common::DEADLINE;
+    // It says so once it has caught the signals.
+    while !printed().contains("reading the file") {
+        assert!(child.try_wait().unwrap().is_none() && Instant::now() < until, "{}", printed());
+        thread::sleep(Duration::from_millis(10));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    while child.try_wait().unwrap().is_none() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // One that goes on is not left behind.
+    let _ = child.kill();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(printed().ends_with("stopped: nothing was changed\n"), "{}", printed());
+    assert!(!scene.path("quota.db").exists());
 }
 
 #[tokio::test]

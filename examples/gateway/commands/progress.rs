@@ -173,6 +173,11 @@ impl Progress {
         print();
     }
 
+    /// Whether it is to be stopped.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.lock().stop.is_some()
+    }
+
     /// The end of a command that was stopped, with the state that things are in.
     pub(crate) fn stopped(&self, state: impl Into<String>) -> Stopped {
         self.finish();

@@ -99,6 +99,8 @@ const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
 const HEAD_LENGTH: u64 = 64 * 1024;
 /// How long another program may keep its file locked.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many steps SQLite takes between two looks at whether it is to stop.
+const STEPS_BETWEEN_CHECKS: i32 = 10_000;
 /// How many names an error lists.
 const MAX_NAMES: usize = 8;
 /// How many characters of a foreign text are shown.
@@ -123,7 +125,7 @@ pub(super) fn read(options: &ReadOptions<'_>) -> Result<Source, BoxError> {
         if metadata.len() % page_size(&head) != 0 {
             return Err(damaged(options.file, "its last page is not whole"));
         }
-        read_sqlite(options, is_wal(&head)).map_err(|error| explained(options.file, error))
+        read_sqlite(options, is_wal(&head)).map_err(|error| explained(options, error))
     } else {
         match options.from {
             None | Some(SourceKind::Litellm) => litellm::read(options, &head),
@@ -138,6 +140,8 @@ pub(super) fn read(options: &ReadOptions<'_>) -> Result<Source, BoxError> {
 fn read_sqlite(options: &ReadOptions<'_>, is_wal: bool) -> Result<Source, BoxError> {
     let shown = options.file.display();
     let connection = open(options.file, is_wal)?;
+    let progress = options.progress.clone();
+    connection.progress_handler(STEPS_BETWEEN_CHECKS, Some(move || progress.is_stopping()))?;
     // One state of all tables, while the other program may go on writing.
     let snapshot = connection.unchecked_transaction()?;
     let trial_keys = original::tables(&snapshot)?;
@@ -267,7 +271,8 @@ fn damaged(file: &Path, problem: impl fmt::Display) -> BoxError {
 }
 
 /// What has failed, and what to do about it.
-fn explained(file: &Path, error: BoxError) -> BoxError {
+fn explained(options: &ReadOptions<'_>, error: BoxError) -> BoxError {
+    let file = options.file;
     let shown = file.display();
     let Some(sqlite) = error.downcast_ref::<rusqlite::Error>() else {
         return error;
@@ -284,6 +289,9 @@ fn explained(file: &Path, error: BoxError) -> BoxError {
              start that program once, stop it, and try again"
         )
         .into(),
+        Some(ErrorCode::OperationInterrupted) => {
+            options.progress.stopped("nothing was changed").into()
+        }
         _ => format!("{shown} cannot be read: {sqlite}").into(),
     }
 }
