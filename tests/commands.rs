@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io::Read,
     net::TcpListener,
+    ops::ControlFlow,
     path::Path,
     process::{Child, Output},
     thread,
@@ -15,7 +16,16 @@ use std::{
 use common::{Gateway, GatewayCommand, Random, Upstream, end, full, gateway_binary};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
-use tower_quota::store::sqlite::{SqliteOptions, SqliteStore};
+use tower_quota::{
+    key::{DailyLimit, SecretKey},
+    store::{
+        Actor, AdminStore, ImportedKey, KeyPageQuery,
+        sqlite::{
+            BackupErrorKind, IfExists, OnProgress, Progress, ProgressStep, SqliteOptions,
+            SqliteStore, backup, restore,
+        },
+    },
+};
 
 /// Runs a command of the gateway with these settings.
 fn run(settings: &GatewayCommand, arguments: &str) -> Output {
@@ -225,6 +235,62 @@ async fn a_restore_that_is_stopped_leaves_the_database_as_it_was() {
     let output = restore.output();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(rows(&dir.join("quota.db")), MANY_ROWS);
+}
+
+/// Stops at this step, and fails if work goes on after that.
+fn stopping_at(step: ProgressStep) -> impl OnProgress + Send + 'static {
+    let mut stopped = false;
+    move |progress: &Progress| {
+        assert!(!stopped, "{progress:?} comes after {step:?} was stopped");
+        stopped = progress.step == step;
+        if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[tokio::test]
+async fn an_observer_can_stop_a_copy_at_each_step_and_nothing_has_changed() {
+    use ProgressStep::{Check, Checkpoint, Copy, Publish, Sync};
+
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new) = (directory.path().join("old.db"), directory.path().join("new.db"));
+    let copy = directory.path().join("copy.db");
+    database(&old, 10).await;
+    database(&new, 20).await;
+    let nobody = directory.path().join("nobody.db");
+    restore(&SqliteOptions::new(&nobody), &old, stopping_at(Copy)).unwrap_err();
+    assert!(!nobody.exists());
+    for step in [Copy, Checkpoint, Check, Sync, Publish] {
+        let options = SqliteOptions::new(&old);
+        let error = backup(&options, &copy, IfExists::Refuse, stopping_at(step)).unwrap_err();
+        assert_eq!(error.kind(), BackupErrorKind::Stopped, "{step:?}: {error}");
+        let error = restore(&options, &new, stopping_at(step)).unwrap_err();
+        assert_eq!(error.kind(), BackupErrorKind::Stopped, "{step:?}: {error}");
+        assert!(!copy.exists(), "{step:?}");
+        assert_eq!(ending(directory.path(), ".part"), [""; 0], "{step:?}");
+        assert_eq!(rows(&old), 10, "{step:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_observer_can_stop_an_import_until_it_is_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(SqliteOptions::new(directory.path().join("quota.db"))).unwrap();
+    let keys: Vec<ImportedKey> = (0..3)
+        .map(|number| SecretKey::parse(&format!("trial-of-old-{number}")).unwrap())
+        .map(|key| ImportedKey::clear(&key, DailyLimit::UNLIMITED))
+        .collect();
+    let all = || KeyPageQuery { limit: 10, ..KeyPageQuery::default() };
+    let operator = || Actor { token_id: "test".to_owned(), ip: None };
+    for step in [ProgressStep::Import, ProgressStep::Publish] {
+        let keys = keys.clone();
+        let stopped = store.import_with_progress(keys, false, operator(), stopping_at(step)).await;
+        assert_eq!(stopped.unwrap(), None, "{step:?}");
+        assert_eq!(store.list(all()).await.unwrap().keys.len(), 0, "{step:?}");
+    }
+    let imported = store.import_with_progress(keys, false, operator(), ()).await.unwrap();
+    assert_eq!(imported.unwrap().len(), 3);
+    assert_eq!(store.list(all()).await.unwrap().keys.len(), 3);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ struct State {
     amount: Amount,
     /// The exit code of the signal that has told it to stop.
     stop: Option<u8>,
-    /// Whether it is too late to stop, as files are being renamed.
+    /// Whether it is too late to stop, as files are being renamed or an import is being committed.
     is_publishing: bool,
     /// Whether nothing more is to be shown.
     is_finished: bool,
@@ -202,7 +202,7 @@ impl OnProgress for Progress {
             ProgressStep::Checkpoint => ("applying the journal", Amount::Unknown),
             ProgressStep::Check => ("checking the copy", Amount::Unknown),
             ProgressStep::Sync => ("writing to the disk", Amount::Unknown),
-            ProgressStep::Publish => ("putting it in place", Amount::Unknown),
+            ProgressStep::Publish => ("finishing", Amount::Unknown),
             _ => ("working", Amount::Unknown),
         };
         let mut state = self.0.lock();
@@ -253,7 +253,7 @@ impl Shared {
         let is_over = state.is_finished;
         self.erase(&mut state);
         if state.is_publishing && !is_over {
-            self.stderr.push(b"it is done, and is being put in place: nothing is left to stop\n");
+            self.stderr.push(b"it is too late to stop: all is done but for its last step\n");
         } else if state.stop.is_some() || is_over || !self.changes_things {
             if !is_over {
                 let what = if self.changes_things {

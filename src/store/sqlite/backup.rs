@@ -426,7 +426,7 @@ fn copy_pages(
         }
     }
     from.execute_batch("COMMIT").map_err(failed)?;
-    observe(&copy, ProgressStep::Checkpoint, observer).map_err(failed)?;
+    observe(&copy, path, ProgressStep::Checkpoint, observer)?;
     // The pages say that there is a WAL.
     copy.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA secure_delete = ON")
         .map_err(failed)?;
@@ -437,14 +437,18 @@ fn copy_pages(
     Ok(copy)
 }
 
-/// Reports all that SQLite does from now on with this connection as `step`.
+/// Reports `step`, and again while SQLite works with this connection from now on. It works on a copy of
+/// the database of this path.
 fn observe(
-    connection: &Connection,
+    copy: &Connection,
+    path: &Path,
     step: ProgressStep,
     observer: &Observer,
-) -> rusqlite::Result<()> {
+) -> Result<(), BackupError> {
+    observer.report(step).then_some(()).ok_or_else(BackupError::stopped)?;
     let observer = observer.clone();
-    connection.progress_handler(STEPS, Some(move || !observer.report(step)))
+    copy.progress_handler(STEPS, Some(move || !observer.report(step)))
+        .map_err(|error| BackupError::sqlite(path, error))
 }
 
 /// A file under a temporary name. It is removed on drop, with what SQLite has laid beside it.
@@ -484,7 +488,7 @@ impl Part {
     fn check(&self, source: &Path, observer: &Observer) -> Result<(), BackupError> {
         let failed = |error| BackupError::sqlite(source, error);
         let copy = open_source(&self.path)?;
-        observe(&copy, ProgressStep::Check, observer).map_err(failed)?;
+        observe(&copy, source, ProgressStep::Check, observer)?;
         let verdict: String =
             copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
         if verdict != "ok" {
@@ -498,14 +502,11 @@ impl Part {
 
     /// Makes what is in the file survive a loss of power, so that it may be published.
     fn sync(&self, observer: &Observer) -> Result<(), BackupError> {
-        let go_on = |step| match observer.report(step) {
-            true => Ok(()),
-            false => Err(BackupError::stopped()),
-        };
-        go_on(ProgressStep::Sync)?;
+        let report = |step| observer.report(step).then_some(()).ok_or_else(BackupError::stopped);
+        report(ProgressStep::Sync)?;
         let sync = || File::open(&self.path)?.sync_all();
         sync().map_err(|error| self.failed(error))?;
-        go_on(ProgressStep::Publish)
+        report(ProgressStep::Publish)
     }
 
     /// Gives the file its name, for good.

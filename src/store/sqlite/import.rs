@@ -49,6 +49,8 @@ fn import(
         if go_on { one(connection, key, by, now).map(Some) } else { Ok(None) }
     });
     let imported: Option<Vec<Imported>> = imported.collect::<rusqlite::Result<_>>()?;
+    let go_on = dry_run || imported.is_none() || observer.report(ProgressStep::Publish);
+    let imported = imported.filter(|_| go_on);
     let undone = dry_run || imported.is_none();
     connection.execute_batch(if undone { "ROLLBACK TO import" } else { "" })?;
     connection.execute_batch("RELEASE import")?;

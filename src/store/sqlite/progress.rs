@@ -36,8 +36,8 @@ pub enum ProgressStep {
     Check,
     /// The copy is written through to the disk.
     Sync,
-    /// The copy is complete and is given its name. This is reported once, and is the last chance to
-    /// stop: what comes then takes an instant and is done to its end.
+    /// The copy is complete and is given its name, or the import is committed. This is reported once
+    /// and is the last chance to stop: what comes then is done to its end.
     Publish,
 }
 
