@@ -25,9 +25,12 @@ COPY examples/gateway examples/gateway
 RUN touch src/lib.rs examples/gateway/main.rs \
     && CARGO_PROFILE_RELEASE_STRIP=symbols cargo build --release --locked --example gateway
 
-# The program, the libraries that it names with their loader, and where the loader looks up names of hosts.
+# The program, the libraries that it names with their loader, today's time zones, and where names of hosts are
+# looked up.
 RUN install -D target/release/examples/gateway /image/usr/local/bin/gateway \
     && ldd /image/usr/local/bin/gateway | grep -o '/[^ ]*' | xargs cp --dereference --parents --target-directory /image \
+    && cp --recursive --parents /usr/share/zoneinfo /image \
+    && rm -rf /image/usr/share/zoneinfo/posix /image/usr/share/zoneinfo/right \
     && mkdir -p /image/etc /data \
     && echo 'hosts: files dns' > /image/etc/nsswitch.conf
 

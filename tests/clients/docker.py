@@ -262,6 +262,7 @@ def local_image(context):
         shutil.copy(program, root / "usr/local/bin/gateway")
         libraries = re.findall(r"/\S+", run("ldd", str(program), capture_output=True).stdout)
         run("cp", "--dereference", "--parents", "--target-directory", str(root), *libraries)
+        shutil.copytree("/usr/share/zoneinfo", root / "usr/share/zoneinfo", symlinks=True)
         (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
         (root / "etc/hosts").write_text("")
         (root / "etc/resolv.conf").write_text("")
