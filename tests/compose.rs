@@ -1,6 +1,7 @@
 //! `.env.example` and `compose.yaml` offer the settings that the gateway has, and the containers of
 //! compose.yaml run as processes: `tests/clients/docker.py` stands in for `docker`. The commands of
-//! `docs/deploy/docker.md` and `docker.zh.md`, and those of the user's document, are run as written.
+//! `docs/deploy/docker.md` and `docker.zh.md`, those of the guides that begin with Docker, and those of the
+//! user's document are run as written.
 
 mod common;
 
@@ -302,6 +303,48 @@ fn the_users_document_works_with_compose_as_it_is_written() {
             assert!(printed.contains(&format!("\"label\":\"{label}\"")), "{how}: {printed}");
         }
         assert!(printed.contains("quota-proxy  | listening on  http://0.0.0.0:8787"), "{printed}");
+    }
+}
+
+/// The quick start's first way, to a chat, and what the guide to issuing keys says of Docker.
+#[test]
+#[ignore = "needs root, ip, git, jq and Python's ruamel.yaml"]
+fn the_quick_start_and_issuing_keys_work_with_compose_as_they_are_written() {
+    for (quick_start, issuing_keys) in [
+        (include_str!("../docs/QUICKSTART.md"), include_str!("../docs/guides/issuing-keys.zh.md")),
+        (
+            include_str!("../docs/guides/quick-start.md"),
+            include_str!("../docs/guides/issuing-keys.md"),
+        ),
+    ] {
+        let of_docker = |document: &str| {
+            let blocks = document.split("<!-- docs: run by tests/compose.rs -->\n```sh\n").skip(1);
+            let blocks: String = blocks.map(|block| block.split_once("```\n").unwrap().0).collect();
+            assert!(!blocks.is_empty());
+            blocks
+        };
+        // The block that begins with this variable, without that line.
+        let step = |variable: &str| {
+            let block = quick_start.split_once(&format!("```sh\n{variable}=…")).unwrap().1;
+            block.split_once('\n').unwrap().1.split_once("```\n").unwrap().0
+        };
+        let printed = Machine::new().run(&format!(
+            "export UPSTREAM_BASE_URL=http://upstream.example:9000/v1\n{}{}\
+             TOKEN=$ADMIN_TOKEN\nCREATED=$(\n{})\nKEY=$(jq -r .key <<< \"$CREATED\")\n{}",
+            of_docker(quick_start),
+            of_docker(issuing_keys),
+            step("TOKEN"),
+            step("KEY"),
+        ));
+        for text in [
+            "Up (healthy)",
+            "{\"ok\":true",
+            "\nADMIN_TOKEN=",
+            "\"label\":\"compose-network-user\"",
+            "hello from the upstream",
+        ] {
+            assert!(printed.contains(text), "{text} is missing in\n{printed}");
+        }
     }
 }
 
