@@ -178,6 +178,32 @@ fn a_broken_dot_env_is_refused_without_showing_it() {
 }
 
 #[test]
+fn a_broken_line_of_dot_env_is_named_by_its_number() {
+    for (text, number) in [
+        ("GATEWAY_NAME=two words\n", 1),
+        ("# first\r\n\r\nPORT=0\r\nGATEWAY_NAME=two words # s3cr3t\r\n", 4),
+        ("A=1\nA\n", 2),
+        ("PORT=0\nUPSTREAM_API_KEY='s3cr3t\nDOMAIN=a\n", 2),
+    ] {
+        let command = GatewayCommand::bare();
+        std::fs::write(command.dir().join(".env"), text).unwrap();
+        let stderr = String::from_utf8(command.output().stderr).unwrap();
+        let expected = format!(".env: line {number}: expected NAME=value; ");
+        assert!(stderr.starts_with(&expected), "{text:?}: {stderr}");
+        assert!(stderr.contains("single quotes") && !stderr.contains("s3cr3t"), "{stderr}");
+    }
+}
+
+/// As editors on Windows write it.
+#[test]
+fn a_dot_env_may_begin_with_a_byte_order_mark_and_end_its_lines_with_crlf() {
+    let command = GatewayCommand::bare();
+    std::fs::write(command.dir().join(".env"), "\u{feff}DURABILITY=eternal\r\nPORT=0\r\n").unwrap();
+    let stderr = String::from_utf8(command.output().stderr).unwrap();
+    assert!(stderr.starts_with("DURABILITY: "), "{stderr}");
+}
+
+#[test]
 fn a_dot_env_that_cannot_be_read_is_told_from_a_malformed_one() {
     let command = GatewayCommand::new();
     std::fs::create_dir(command.dir().join(".env")).unwrap();
