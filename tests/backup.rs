@@ -9,7 +9,7 @@ mod volume;
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -393,6 +393,20 @@ async fn a_file_that_exists_is_left_alone() {
     let (code, printed) = run(&command, &["backup", "--replace", "quota.db"]);
     assert_eq!(code, 2, "{printed}");
     assert!(printed.contains("is the database itself"), "{printed}");
+    // Nor are the files beside it, which are part of it, and what is no file at all.
+    for suffix in ["-wal", "-shm", "-journal", ".journal.1", ".journal.9", ".lock"] {
+        let (code, printed) = run(&command, &["backup", "--replace", &format!("quota.db{suffix}")]);
+        assert_eq!(code, 2, "{printed}");
+        assert!(printed.contains("is a file of the database itself"), "{printed}");
+    }
+    let socket = dir.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (code, printed) = run(&command, &["backup", "--replace", socket.to_str().unwrap()]);
+    assert_eq!(code, 2, "{printed}");
+    assert!(printed.contains("is no regular file"), "{printed}");
+    drop(listener);
+    fs::remove_file(socket).unwrap();
+    assert_eq!(gateway.used(&key).await, 1);
     assert_eq!(strangers(dir.path(), &["copy.db"]), [""; 0]);
     let nowhere = command.clone().env("DATABASE_URL", "nowhere.db");
     let (code, printed) = run(&nowhere, &["backup", dir.path().join("b.db").to_str().unwrap()]);

@@ -188,8 +188,8 @@ impl Error for BackupError {
 ///
 /// # Errors
 ///
-/// The file exists, the database cannot be read, or answered requests are provably missing from it; or
-/// `on_progress` has stopped it.
+/// The file exists, is no regular file, or has the name of one of the database's own; the database cannot
+/// be read, or answered requests are provably missing from it; or `on_progress` has stopped it.
 pub fn backup(
     options: &SqliteOptions,
     file: &Path,
@@ -197,11 +197,23 @@ pub fn backup(
     on_progress: impl OnProgress + Send + 'static,
 ) -> Result<(), BackupError> {
     let source = source(options)?;
+    let shown = file.display();
     if file.canonicalize().is_ok_and(|file| file == source.path) {
-        return Err(BackupError::new(format!("{} is the database itself", file.display())));
+        return Err(BackupError::new(format!("{shown} is the database itself")));
     }
-    if if_exists == IfExists::Refuse && file.symlink_metadata().is_ok() {
-        return Err(BackupError::exists(file));
+    if belongs_to(&source.path, file) {
+        return Err(BackupError::new(format!(
+            "{shown} is a file of the database itself; choose another name"
+        )));
+    }
+    if let Ok(existing) = file.symlink_metadata() {
+        if if_exists == IfExists::Refuse {
+            return Err(BackupError::exists(file));
+        }
+        // Renaming would put a file in the place of /dev/null.
+        if !(existing.is_file() || existing.is_symlink()) {
+            return Err(BackupError::new(format!("{shown} is no regular file")));
+        }
     }
     let part = Part::create(with_suffix(file, &format!(".{}.part", process::id())))?;
     let observer = Observer::new(on_progress);
@@ -282,6 +294,24 @@ pub(super) fn source(options: &SqliteOptions) -> Result<SqliteOptions, BackupErr
     let path =
         path.map_err(|error| BackupError::because(format!("{shown} cannot be read"), error))?;
     Ok(SqliteOptions { path, ..options.clone() })
+}
+
+/// Whether SQLite, the journal or the lock gives this name to a file beside the database.
+fn belongs_to(database: &Path, file: &Path) -> bool {
+    let directory = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let (Ok(directory), Some(name)) = (directory.canonicalize(), file.file_name()) else {
+        return false;
+    };
+    let file = directory.join(name);
+    let suffix = file.as_os_str().as_encoded_bytes();
+    let suffix = suffix.strip_prefix(database.as_os_str().as_encoded_bytes());
+    suffix.is_some_and(|suffix| {
+        [&b"-journal"[..], b"-wal", b"-shm", b".lock"].contains(&suffix)
+            || suffix.starts_with(b".journal.")
+    })
 }
 
 /// Opens a database of ours to be read only.
