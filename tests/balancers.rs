@@ -244,6 +244,7 @@ struct Scene {
     proxy: RunningProxy,
     gateway: Gateway,
     key: String,
+    _database: TempDir,
 }
 
 impl Scene {
@@ -256,10 +257,12 @@ impl Scene {
         command: GatewayCommand,
         change: impl FnOnce(ProxyCommand) -> ProxyCommand,
     ) -> Self {
-        let gateway = command.start();
+        let database = in_memory();
+        let path = database.path().join("quota.db");
+        let gateway = command.env("DATABASE_URL", path.to_str().unwrap()).start();
         let key = gateway.create_key(json!({"daily_limit": 900})).await;
         let proxy = change(ProxyCommand::new(kind, gateway.address())).start().await;
-        Self { proxy, gateway, key }
+        Self { proxy, gateway, key, _database: database }
     }
 
     async fn connect(&self, version: Version) -> reverse_proxy::Connection {
@@ -287,6 +290,11 @@ impl Scene {
         assert!(printed.status.success(), "{commands}\n{printed:?}");
         String::from_utf8(printed.stdout).unwrap()
     }
+}
+
+/// A directory on no disk, if there is such: one that others keep busy makes the gateway answer 503.
+fn in_memory() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
 
 fn command(upstream: &Upstream) -> GatewayCommand {
