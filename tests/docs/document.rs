@@ -222,7 +222,8 @@ impl Block {
 
     /// Whether the document's own session runs it.
     pub(crate) fn is_run(&self) -> bool {
-        let elsewhere = |directive: &Directive| matches!(directive, Directive::RunBy(_));
+        let elsewhere =
+            |directive: &Directive| matches!(directive, Directive::RunBy(_) | Directive::SameAs(_));
         ["sh", "console"].contains(&self.language.as_str())
             && !self.directives.iter().any(elsewhere)
     }
