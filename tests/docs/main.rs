@@ -23,6 +23,7 @@ use std::{
 };
 
 use document::{Document, all};
+use shell::Shell;
 
 /// How many documents run at once.
 const AT_ONCE: usize = 4;
@@ -41,12 +42,13 @@ fn the_commands_of_each_document_run() {
     let documents: Vec<Document> =
         all().into_iter().filter(|document| document.path.contains(&chosen)).collect();
     assert!(!documents.is_empty(), "no document has {chosen:?} in its path");
+    let shell = Shell::start();
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(document) = documents.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    failures.lock().unwrap().extend(shell::run(document));
+                    failures.lock().unwrap().extend(shell.run(document));
                 }
             });
         }
@@ -57,7 +59,9 @@ fn the_commands_of_each_document_run() {
 
 /// What the harness would let pass if it were broken.
 mod faults {
-    use super::{Document, data, document::slug, links, names, shell, transcript::matches, twins};
+    use super::{
+        Document, data, document::slug, links, names, shell::Shell, transcript::matches, twins,
+    };
 
     fn of(text: &str, check: impl Fn(&Document) -> Vec<String>) -> Vec<String> {
         check(&Document::parse("docs/page.md", text))
@@ -137,6 +141,7 @@ mod faults {
     #[test]
     #[ignore = "needs bash, curl, jq, sqlite3 and git"]
     fn of_commands_are_found() {
+        let shell = Shell::start();
         for (text, fault) in [
             ("text\n```sh\ntrue\nfalse\n```", "docs/page.md:4: failed (exit status: 1): false"),
             ("```sh\necho $none\n```", "none: unbound variable"),
@@ -149,10 +154,10 @@ mod faults {
             ("```sh\nKEY=…\n```", "nothing printed before can be pasted for KEY"),
             ("```sh\nx=1\n```\n<!-- docs: fresh -->\n```sh\necho $x\n```", "docs/page.md:6:"),
         ] {
-            let failures = of(text, shell::run);
+            let failures = of(text, |document| shell.run(document));
             assert!(failures.len() == 1 && failures[0].contains(fault), "{text}: {failures:?}");
         }
         let runs = "```sh\ncurl http://localhost:8787/healthz\n```\n<!-- docs: prints -->\n```json\n{\"ok\": true…}\n```";
-        assert_eq!(of(runs, shell::run), [""; 0]);
+        assert_eq!(of(runs, |document| shell.run(document)), [""; 0]);
     }
 }

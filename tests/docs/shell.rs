@@ -7,7 +7,7 @@ use std::{
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -66,9 +66,28 @@ struct Session {
     in_clone: bool,
 }
 
-/// Runs all blocks of a document that are to be run, and returns what went wrong.
-pub(crate) fn run(document: &Document) -> Vec<String> {
-    sessions(document).iter().filter_map(|session| session.run(&document.path).err()).collect()
+/// What all sessions share, and what ends with them.
+pub(crate) struct Shell {
+    /// A folder with the program under test in it, of its own: cargo may replace the one that it has built.
+    programs: TempDir,
+    /// Its upstream stands for the real one.
+    _demo: Gateway,
+    upstream: String,
+}
+
+impl Shell {
+    pub(crate) fn start() -> Self {
+        let programs = TempDir::new().unwrap();
+        fs::copy(gateway_binary(), programs.path().join("gateway")).unwrap();
+        let demo = GatewayCommand::new().env("RUST_LOG", "off").arg("--demo").start();
+        Self { programs, upstream: upstream_of(&demo), _demo: demo }
+    }
+
+    /// Runs all blocks of a document that are to be run, and returns what went wrong.
+    pub(crate) fn run(&self, document: &Document) -> Vec<String> {
+        let sessions = sessions(document);
+        sessions.iter().filter_map(|session| session.run(&document.path, self).err()).collect()
+    }
 }
 
 fn sessions(document: &Document) -> Vec<Session> {
@@ -115,7 +134,7 @@ fn steps(block: &Block) -> Vec<Step> {
 }
 
 impl Session {
-    fn run(&self, document: &str) -> Result<(), String> {
+    fn run(&self, document: &str, shell: &Shell) -> Result<(), String> {
         let _one_at_a_time =
             self.in_clone.then(|| CLONE.lock().unwrap_or_else(PoisonError::into_inner));
         let state = TempDir::new().unwrap();
@@ -138,19 +157,21 @@ impl Session {
                 directory
             }
         };
-        fs::write(state.path().join("driver"), self.driver(document, state.path(), ports)).unwrap();
-        let ended = self.bash(state.path(), &directory, ports, gateway.as_ref());
+        let driver = self.driver(document, state.path(), ports, &shell.upstream);
+        fs::write(state.path().join("driver"), driver).unwrap();
+        let programs = shell.programs.path();
+        let ended = self.bash(state.path(), &directory, programs, ports, gateway.as_ref());
         self.judge(document, state.path(), ports, ended)
     }
 
     /// The script that runs each step with the line numbers of the document.
-    fn driver(&self, document: &str, state: &Path, ports: [u16; 3]) -> String {
+    fn driver(&self, document: &str, state: &Path, ports: [u16; 3], upstream: &str) -> String {
         let mut driver = PRELUDE.to_owned();
         let name = document.rsplit('/').next().unwrap();
         for (number, step) in self.steps.iter().enumerate() {
             let folder = state.join(format!("{number:03}"));
             fs::create_dir(&folder).unwrap();
-            let mut commands = fill_in(&step.commands, ports);
+            let mut commands = fill_in(&step.commands, ports, upstream);
             let address =
                 PORTS.iter().position(|port| step.commands.contains(&format!("PORT={port}")));
             if step.background {
@@ -179,6 +200,7 @@ impl Session {
         &self,
         state: &Path,
         directory: &Path,
+        programs: &Path,
         ports: [u16; 3],
         beside: Option<&Gateway>,
     ) -> Option<ExitStatus> {
@@ -192,7 +214,7 @@ impl Session {
             .env_clear()
             .envs(env::vars().filter(|(name, _)| is_of_the_build(name)))
             .envs(homes())
-            .env("PATH", format!("{}:{}", programs().display(), env::var("PATH").unwrap()))
+            .env("PATH", format!("{}:{}", programs.display(), env::var("PATH").unwrap()))
             .env("HOME", &home)
             .env("CURL_HOME", &home)
             .env("LANG", "C.UTF-8")
@@ -276,9 +298,8 @@ fn asks_gateway(commands: &str) -> bool {
 
 /// The commands with the session's ports, its gateway for hosts that are the reader's own, and some
 /// upstream key for `sk-…`. A value `…` is what an earlier command has printed under that name.
-fn fill_in(commands: &str, ports: [u16; 3]) -> String {
-    let mut filled =
-        commands.replace(UPSTREAM, &DEMO_UPSTREAM).replace("sk-…", "sk-sponsor-secret");
+fn fill_in(commands: &str, ports: [u16; 3], upstream: &str) -> String {
+    let mut filled = commands.replace(UPSTREAM, upstream).replace("sk-…", "sk-sponsor-secret");
     for host in PLACEHOLDER_HOSTS {
         for scheme in ["https", "http"] {
             for port in [":8787", ""] {
@@ -342,30 +363,18 @@ fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// A folder with the program under test in it, of its own: cargo may replace the one that it has built.
-fn programs() -> &'static Path {
-    static PROGRAMS: LazyLock<TempDir> = LazyLock::new(|| {
-        let folder = TempDir::new().unwrap();
-        fs::copy(gateway_binary(), folder.path().join("gateway")).unwrap();
-        folder
-    });
-    PROGRAMS.path()
-}
-
-/// The address of the upstream of a gateway that runs as long as this process.
-static DEMO_UPSTREAM: LazyLock<String> = LazyLock::new(|| {
-    static GATEWAY: LazyLock<Gateway> =
-        LazyLock::new(|| GatewayCommand::new().env("RUST_LOG", "off").arg("--demo").start());
+/// The address of the built-in upstream of a gateway.
+fn upstream_of(demo: &Gateway) -> String {
     let until = Instant::now() + SESSION_TIMEOUT;
     loop {
-        let printed = GATEWAY.printed();
+        let printed = demo.printed();
         if let Some(line) = printed.lines().find_map(|line| line.strip_prefix("upstream")) {
             return line.trim().to_owned();
         }
         assert!(Instant::now() < until, "no upstream in {printed}");
         thread::sleep(Duration::from_millis(5));
     }
-});
+}
 
 /// Cargo's and rustup's own, as `HOME` is another.
 fn homes() -> HashMap<&'static str, PathBuf> {
