@@ -586,6 +586,18 @@ async fn a_check_says_what_is_wrong_here() {
     let few = ["sh", "-c", "ulimit -n 200 && exec \"$@\"", "sh"];
     warned(&settings.clone().under(&few), "files", "raise it (ulimit -n");
 
+    let readable = fs::Permissions::from_mode(0o644);
+    for secret in [".env", "key"] {
+        let file = settings.dir().join(secret);
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, readable.clone()).unwrap();
+    }
+    fs::write(settings.dir().join("key"), "sk-sponsor-secret").unwrap();
+    warned(&settings, "settings", "chmod 600 .env");
+    let key_file = settings.clone().env("UPSTREAM_API_KEY", "").env("UPSTREAM_API_KEY_FILE", "key");
+    warned(&key_file, "settings", "chmod 600 key");
+
+    failed(&settings.clone().env("DATABASE_URL", "."), "database", ". is a directory");
     let nowhere = settings.clone().env("DATABASE_URL", "no/such/directory/quota.db");
     failed(&nowhere, "database", "names a file in a directory that is there");
     let path = settings.dir().join("quota.db");
@@ -596,7 +608,7 @@ async fn a_check_says_what_is_wrong_here() {
     failed(&settings, "database", "is no database of this program");
     fs::remove_file(&path).unwrap();
     database(&path, 50_000).await;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(&path, readable).unwrap();
     warned(&settings, "database", "(mode 644): chmod 600 quota.db");
     fs::remove_file(settings.dir().join("quota.db.journal.1")).ok();
     let mut bytes = fs::read(&path).unwrap();

@@ -111,6 +111,7 @@ async fn check(
     report: &mut Report,
 ) -> Result<(), BoxError> {
     report.add("settings", of_settings(settings));
+    report.add("settings", machine::secrets(settings));
     report.add("address", address(settings).await);
     report.add("day", day(settings));
     report.add("files", machine::open_files(settings));

@@ -1,4 +1,7 @@
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::BadSetting;
 
@@ -18,6 +21,10 @@ pub(crate) struct SecretFile<T> {
 }
 
 impl<T> SecretFile<T> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads the file again. A pipe has given all it had the first time, and would be waited for.
     pub(crate) fn read_again(&self) -> Result<T, BadSetting> {
         if fs::metadata(&self.path).is_ok_and(|metadata| !metadata.is_file()) {

@@ -14,7 +14,10 @@ use super::{
     Finding::{self, Failure, Fine, Warning},
     count,
 };
-use crate::{files, settings::Settings};
+use crate::{
+    files,
+    settings::{SecretFile, Settings},
+};
 
 /// Less room than this is soon used up.
 const MIN_FREE_BYTES: u64 = 256 << 20;
@@ -36,6 +39,10 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => {
+            findings.push(Failure(format!("{shown} is a directory; DATABASE_URL names a file")));
+            return findings;
+        }
         Ok(metadata) if metadata.len() == 0 => {
             findings.push(Fine(format!("{shown} is empty; the first start makes its tables")));
         }
@@ -112,6 +119,20 @@ fn permissions(path: &Path, mode: u32) -> Vec<Finding> {
         findings.push(Failure(format!("{shown} cannot be written: {error}; {advice}")));
     }
     findings
+}
+
+/// Files with secrets that everybody on the machine can read.
+pub(super) fn secrets(settings: &Settings) -> Vec<Finding> {
+    let admin_tokens = settings.admin_tokens.file.iter().map(SecretFile::path);
+    let api_key = settings.upstream.api_key.file.iter().map(SecretFile::path);
+    let files = [Path::new(".env")].into_iter().chain(admin_tokens).chain(api_key);
+    let is_open =
+        |path: &&Path| path.metadata().is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
+    let findings = files.filter(is_open).map(|path| {
+        let shown = path.display();
+        Warning(format!("{shown} can be read by other users of this machine: chmod 600 {shown}"))
+    });
+    findings.collect()
 }
 
 /// File systems on which a database is not safe.
