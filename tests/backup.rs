@@ -543,10 +543,15 @@ async fn a_full_disk_leaves_nothing_of_a_copy() {
     assert_eq!(start_on(&upstream, &file).used(&key).await, 1);
 }
 
-/// The steps of docs/operations/backup.md for a database that is damaged.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs sqlite3"]
 async fn a_damaged_database_is_recovered_with_its_journal() {
+    recovers_by(include_str!("../docs/operations/backup.md")).await;
+    recovers_by(include_str!("../docs/operations/backup.zh.md")).await;
+}
+
+/// Follows the page's steps for a database that is damaged.
+async fn recovers_by(page: &str) {
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url());
     let mut gateway = command.start();
@@ -571,7 +576,6 @@ async fn a_damaged_database_is_recovered_with_its_journal() {
     let at = (root as usize - 1) * 4096;
     bytes[at..at + 4096].fill(0x55);
     fs::write(path("quota.db"), bytes).unwrap();
-    let page = include_str!("../docs/operations/backup.md");
     let (_, script) = page.split_once("run by tests/backup.rs -->\n```sh\n").unwrap();
     let (script, _) = script.split_once("```").unwrap();
     let shell = Command::new("sh")

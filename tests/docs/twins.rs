@@ -91,13 +91,16 @@ fn unquoted(line: &str) -> String {
     kept.collect()
 }
 
+/// What is looked up in an emergency, too.
+const LOOKED_UP: [&str; 3] =
+    ["docs/errors.md", "docs/operations/README.md", "docs/operations/backup.md"];
+
 /// Whether operators who read Chinese only need this English document.
 fn has_twin(path: &str) -> bool {
     let is_guide = ["docs/guides/", "docs/deploy/"].iter().any(|folder| path.starts_with(folder));
     let named_apart = NAMED_APART.iter().any(|(_, english)| *english == path);
-    (is_guide || ["README.md", "docs/README.md"].contains(&path))
-        && !path.ends_with(".zh.md")
-        && !named_apart
+    let is_index = ["README.md", "docs/README.md"].contains(&path);
+    (is_guide || is_index || LOOKED_UP.contains(&path)) && !path.ends_with(".zh.md") && !named_apart
 }
 
 #[test]
