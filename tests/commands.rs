@@ -706,12 +706,18 @@ async fn bash_completes_commands_and_flags() {
     }
 }
 
-/// The one block of `docs/gateway.md` that begins so.
+/// The one block of `docs/gateway.md` that begins so, which `docs/gateway.zh.md` has, too, but for comments.
 fn documented(begin: &str) -> String {
-    let document = include_str!("../docs/gateway.md");
-    let mut blocks =
-        document.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    blocks.find(|block| block.starts_with(begin)).expect("a block that begins so").to_owned()
+    let documents = [include_str!("../docs/gateway.md"), include_str!("../docs/gateway.zh.md")];
+    let [english, chinese] = documents.map(|document| {
+        let mut blocks =
+            document.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let block = blocks.find(|block| block.starts_with(begin)).expect("a block that begins so");
+        let commands = block.lines().map(|line| line.split(" #").next().unwrap().trim_end());
+        commands.collect::<Vec<_>>().join("\n")
+    });
+    assert_eq!(english, chinese);
+    english
 }
 
 #[test]
