@@ -789,6 +789,7 @@ async fn the_commands_of_the_documents_move_the_keys() {
             let script = block
                 .replace("127.0.0.1:8787", &address)
                 .replace("/var/lib/quota-proxy", "service")
+                .replace("/etc/quota-proxy", "service")
                 .replace("/usr/local/bin/", "");
             let path = format!("{}:{}", scene.path("bin").display(), env!("PATH"));
             let output = Command::new("bash")
@@ -805,6 +806,11 @@ async fn the_commands_of_the_documents_move_the_keys() {
             let chats = block.contains("/v1/chat/completions");
             assert!(!chats || printed.contains("chat.completion"), "{name}: {block}\n{printed}");
         }
+        let limit: i64 = Connection::open(scene.path("service/quota.db"))
+            .unwrap()
+            .query_row("SELECT daily_limit FROM api_keys", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(limit, 70, "{name}: the service's own");
     }
 }
 
@@ -837,6 +843,13 @@ fn prepare(scene: &Scene) {
     program("sudo", "exec \"$@\"");
     program("systemctl", "[[ $* =~ ^(stop|start)\\ quota-proxy.socket\\ quota-proxy.service$ ]]");
     fs::create_dir_all(scene.path("service")).unwrap();
+    scene.text("service/quota-proxy.env", "GATEWAY_NAME=two words\nDAILY_REQ_LIMIT=70\n");
+    program(
+        "systemd-run",
+        r#"[[ "$1 $2 $3 $4 $5 $7" = "--quiet --pipe --wait --same-dir -p -E" ]]
+        mapfile -t settings < "${6#EnvironmentFile=}"
+        exec env "${settings[@]}" "$8" "${@:9}""#,
+    );
     program("psql", "[[ ${!#} == *LiteLLM_VerificationToken* ]]; cp there/litellm-keys.csv .");
     program(
         "mysql",

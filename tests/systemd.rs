@@ -395,8 +395,13 @@ async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
     let documents = [blocks("systemd.md"), blocks("systemd.zh.md")];
     assert_eq!(documents[0], documents[1], "the two pages have other commands");
     let blocks = &documents[0];
-    assert_eq!(blocks.len(), 13);
-    let upstream = upstream().await;
+    assert_eq!(blocks.len(), 14);
+    let upstream = Upstream::start(|request| {
+        let is_list = request.uri().path().ends_with("/models");
+        let answer = if is_list { json!({"object": "list", "data": []}) } else { chat_json() };
+        json_answer(answer.to_string())
+    })
+    .await;
     let mut machine = Machine::new();
     let checkout = tempfile::tempdir().unwrap();
     symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"), checkout.path().join("docs"))
@@ -431,26 +436,31 @@ async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
     assert_eq!(upstream.last().headers["authorization"], "Bearer sk-your-key");
 
     let mut follow = |blocks: &[String]| machine.run(&blocks.concat(), checkout.path());
-    let printed = follow(&blocks[5..9]);
+    let printed = follow(&blocks[5..6]);
+    assert!(printed.contains("a gateway runs on"), "{printed}");
+    assert!(printed.contains("ok       upstream   "), "{printed}");
+    assert!(printed.contains("Asia/Shanghai") && printed.contains("\n0 failures"), "{printed}");
+
+    let printed = follow(&blocks[6..10]);
     assert!(printed.contains("listening on  http://"), "{printed}");
     assert!(printed.contains("HOST and PORT are not used"), "{printed}");
     assert!(printed.lines().last().unwrap().ends_with(".db"), "{printed}");
     chat().await;
     assert_eq!(used().await, 2);
-    follow(&blocks[9..10]);
+    follow(&blocks[10..11]);
     assert_eq!(used().await, 1, "as at the backup");
     chat().await;
 
     let old = fs::read_to_string(root.join("etc/quota-proxy/admin_token")).unwrap();
-    let new = follow(&blocks[10..11]);
+    let new = follow(&blocks[11..12]);
     for token in [old.trim(), new.trim()] {
         let keys = Client::http1().get_as(token, &format!("http://{address}/admin/keys")).await;
         assert_eq!(keys.json()["keys"][0]["used_today"], 2, "{keys:?}");
     }
 
-    follow(&blocks[11..12]);
+    follow(&blocks[12..13]);
     assert!(root.join("var/lib/quota-proxy/quota.db").exists());
-    follow(&blocks[12..]);
+    follow(&blocks[13..]);
     for path in ["etc/quota-proxy", "usr/local/bin/gateway", "var/lib/quota-proxy"] {
         assert!(!root.join(path).exists(), "{path}");
     }
@@ -461,7 +471,7 @@ async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
 fn the_units_name_settings_that_there_are_and_each_other() {
     let help = Command::new(gateway_binary()).arg("--help").output().unwrap().stdout;
     let help = String::from_utf8(help).unwrap();
-    for file in ["quota-proxy.service", "quota-proxy-backup.service"] {
+    for file in ["quota-proxy.service", "quota-proxy-check.service", "quota-proxy-backup.service"] {
         for variable in unit(file).all("Service", "Environment") {
             let (name, _) = variable.split_once('=').unwrap();
             assert!(help.contains(&format!("[env: {name}]")), "{file}: {name}");
@@ -470,6 +480,11 @@ fn the_units_name_settings_that_there_are_and_each_other() {
     let service = unit("quota-proxy.service");
     assert_eq!(service.one("Unit", "Requires"), "quota-proxy.socket");
     assert_eq!(service.one("Install", "Also"), "quota-proxy.socket");
+    // The check finds what the gateway would: all its settings but those of its life.
+    let check = unit("quota-proxy-check.service");
+    for setting in ["EnvironmentFile", "Environment", "LoadCredential", "LimitNOFILE", "User"] {
+        assert_eq!(service.all("Service", setting), check.all("Service", setting), "{setting}");
+    }
     let backup = unit("quota-proxy-backup.service");
     for setting in ["User", "DynamicUser", "WorkingDirectory", "UMask"] {
         let both = [&service, &backup].map(|unit| unit.one("Service", setting));
@@ -494,7 +509,7 @@ fn systemd_takes_the_units_without_a_word_and_finds_them_safe() {
         fs::write(&unit, text).unwrap();
         units.push(unit);
     }
-    assert_eq!(units.len(), 4);
+    assert_eq!(units.len(), 5);
     let analyze = |arguments: &[&str], units: &[PathBuf]| {
         let output = Command::new("systemd-analyze").args(arguments).args(units).output().unwrap();
         let printed = [output.stdout, output.stderr].concat();

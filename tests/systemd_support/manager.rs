@@ -209,6 +209,8 @@ impl Machine {
             return Ok(());
         }
         let mut service = Service::new(self.root(), name, &unit);
+        // A command that asks the gateway finds it there.
+        service.command.env("PORT", self.address().port().to_string());
         for socket in unit.all("Unit", "Requires") {
             self.start(socket)?;
             service.command.env("LISTEN_FDS", "1");
@@ -242,6 +244,7 @@ impl Drop for Machine {
 pub(crate) struct Service {
     pub(crate) command: Command,
     specifiers: [(&'static str, String); 3],
+    journal: PathBuf,
     notify: (UnixDatagram, PathBuf),
 }
 
@@ -291,7 +294,8 @@ impl Service {
         let path = root.join("run/notify");
         let _ = fs::remove_file(&path);
         let notify = (UnixDatagram::bind(&path).unwrap(), path);
-        Self { command, specifiers, notify }
+        let journal = root.join("journal").join(name);
+        Self { command, specifiers, journal, notify }
     }
 
     /// Runs it until it is ready; what then still runs.
@@ -305,12 +309,7 @@ impl Service {
         };
         let start = line(&format!("exec {}", unit.one("Service", "ExecStart")));
         let posts = unit.all("Service", "ExecStartPost").into_iter().map(line);
-        let journal = root.join("journal").join(if unit.one("Service", "Type") == "notify" {
-            "quota-proxy.service"
-        } else {
-            "other.service"
-        });
-        let journal = fs::File::options().create(true).append(true).open(journal).unwrap();
+        let journal = fs::File::options().create(true).append(true).open(&self.journal).unwrap();
         self.command.env("NOTIFY_SOCKET", &self.notify.1).stdin(Stdio::null());
         self.command.stdout(journal.try_clone().unwrap()).stderr(journal);
         let posts: Vec<String> = posts.collect();
