@@ -92,8 +92,13 @@ fn unquoted(line: &str) -> String {
 }
 
 /// What is looked up in an emergency, too.
-const LOOKED_UP: [&str; 4] =
-    ["docs/errors.md", "docs/gateway.md", "docs/operations/README.md", "docs/operations/backup.md"];
+const LOOKED_UP: [&str; 5] = [
+    "docs/admin-api.md",
+    "docs/errors.md",
+    "docs/gateway.md",
+    "docs/operations/README.md",
+    "docs/operations/backup.md",
+];
 
 /// Whether operators who read Chinese only need this English document.
 fn has_twin(path: &str) -> bool {
