@@ -38,8 +38,30 @@ async fn promtool_finds_no_fault() {
 }
 
 #[test]
-fn the_page_tells_of_every_metric() {
-    let page = include_str!("../docs/operations/metrics.md");
+fn each_page_says_what_to_do_on_every_alert() {
+    let alerts = include_str!("../docs/operations/alerts.yml");
+    let alerts: Vec<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 10, "{alerts:?}");
+    for page in [
+        include_str!("../docs/operations/README.md"),
+        include_str!("../docs/operations/README.zh.md"),
+    ] {
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+        for alert in &alerts {
+            let names = |row: &str| row.split('|').nth(1).unwrap().contains(alert);
+            assert!(rows.iter().any(|row| names(row)), "{alert}");
+        }
+    }
+}
+
+#[test]
+fn each_page_tells_of_every_metric() {
+    tells_of_every_metric(include_str!("../docs/operations/metrics.md"));
+    tells_of_every_metric(include_str!("../docs/operations/metrics.zh.md"));
+}
+
+fn tells_of_every_metric(page: &str) {
     for metric in tower_quota::metrics::ALL {
         assert!(page.contains(&format!("`{}`", metric.name())), "{metric:?}");
     }

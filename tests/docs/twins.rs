@@ -91,21 +91,23 @@ fn unquoted(line: &str) -> String {
     kept.collect()
 }
 
-/// What is looked up in an emergency, too.
-const LOOKED_UP: [&str; 5] = [
+/// What operators need beside these folders.
+const LOOKED_UP: [&str; 6] = [
+    "README.md",
+    "docs/README.md",
     "docs/admin-api.md",
     "docs/errors.md",
     "docs/gateway.md",
-    "docs/operations/README.md",
-    "docs/operations/backup.md",
+    "docs/import.md",
 ];
 
 /// Whether operators who read Chinese only need this English document.
 fn has_twin(path: &str) -> bool {
-    let is_guide = ["docs/guides/", "docs/deploy/"].iter().any(|folder| path.starts_with(folder));
+    let folders = ["docs/guides/", "docs/deploy/", "docs/operations/"];
+    let is_needed =
+        LOOKED_UP.contains(&path) || folders.iter().any(|folder| path.starts_with(folder));
     let named_apart = NAMED_APART.iter().any(|(_, english)| *english == path);
-    let is_index = ["README.md", "docs/README.md"].contains(&path);
-    (is_guide || is_index || LOOKED_UP.contains(&path)) && !path.ends_with(".zh.md") && !named_apart
+    is_needed && !path.ends_with(".zh.md") && !named_apart
 }
 
 #[test]
