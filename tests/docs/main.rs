@@ -124,6 +124,7 @@ mod faults {
             ("# 甲\n```sh\ncurl 'a'\n```", false),
             ("# 甲\n```console\ncurl 'a'\nls\n```", false),
             ("# 甲\n## 乙\n```sh\ncurl 'a'\nls\n```", false),
+            ("# 甲\n`MAX_BODY`\n```sh\ncurl 'a'\nls\n```", false),
         ] {
             let twin = Document::parse("docs/page.zh.md", chinese);
             assert_eq!(twins::differences(&twin, &english).is_empty(), same, "{chinese}");

@@ -1,5 +1,7 @@
 //! A Chinese document and its English twin say the same in the same order.
 
+use std::collections::BTreeSet;
+
 use super::document::{Block, Document, all};
 
 /// Twins whose names do not show it: the user's procedure links the Chinese ones by these names.
@@ -38,7 +40,22 @@ pub(crate) fn differences(chinese: &Document, english: &Document) -> Vec<String>
             );
         }
     }
+    let (ours, theirs) = (names(chinese), names(english));
+    for name in ours.symmetric_difference(&theirs) {
+        let lacking = if ours.contains(name) { english } else { chinese };
+        faults.push(format!("{}: its twin tells of `{name}`, too", lacking.path));
+    }
     faults
+}
+
+/// The settings, codes, metrics and fields that a document tells of.
+fn names(document: &Document) -> BTreeSet<&str> {
+    let is_word = |name: &&str| {
+        name.contains('_') && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let names = document.names.iter().map(|(_, name)| name.as_str()).filter(is_word);
+    // What a reader puts in is named in each language.
+    names.filter(|name| !name.starts_with("YOUR_")).collect()
 }
 
 /// The directives, but for the files that they name.
