@@ -112,3 +112,23 @@ fn commands_of_the_gateway_that_documents_name_exist() {
         documents.flat_map(|document| unknown_commands(&document, &mut help)).collect();
     assert!(unknown.is_empty(), "{}", unknown.join("\n"));
 }
+
+/// In English `--help` does so.
+#[test]
+fn each_setting_and_its_default_are_told_in_chinese() {
+    let pages = ["docs/gateway.zh.md", "docs/guides/operating.zh.md"]
+        .map(|page| fs::read_to_string(Path::new(ROOT).join(page)).unwrap());
+    let mut help = Help::default();
+    let settings = help.of("").split("\n      --").skip(1);
+    for setting in settings.filter(|setting| setting.contains("[env: ")) {
+        let within = |begin: &str| Some(setting.split_once(begin)?.1.split_once(']')?.0);
+        let name = format!("`{}`", within("[env: ").unwrap());
+        let rows = pages.iter().flat_map(|page| page.lines()).filter(|row| row.starts_with("| "));
+        let mut cells = rows.map(|row| row.split('|').collect::<Vec<_>>());
+        let row = cells.find(|cells| cells[1].contains(&name));
+        let row = row.unwrap_or_else(|| panic!("no row for {name}"));
+        let default = within("[default: ").unwrap_or("none");
+        let is_words = ["none", "any", "a random one, printed"].contains(&default);
+        assert!(is_words || row[2].contains(&format!("`{default}`")), "{name}: {default}");
+    }
+}

@@ -41,9 +41,8 @@ pub(crate) fn differences(chinese: &Document, english: &Document) -> Vec<String>
         }
     }
     let (ours, theirs) = (names(chinese), names(english));
-    for name in ours.symmetric_difference(&theirs) {
-        let lacking = if ours.contains(name) { english } else { chinese };
-        faults.push(format!("{}: its twin tells of `{name}`, too", lacking.path));
+    for name in theirs.difference(&ours) {
+        faults.push(format!("{}: its twin tells of `{name}`, too", chinese.path));
     }
     faults
 }
