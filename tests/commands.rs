@@ -395,6 +395,7 @@ async fn progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() {
     let settings = GatewayCommand::bare();
     let dir = settings.dir();
     database(&dir.join("quota.db"), MANY_ROWS).await;
+    let begun = Instant::now();
     let pty = nix::pty::openpty(None, None).unwrap();
     let on_terminal = with(&settings, "backup on_terminal.db").stderr(pty.slave).spawn();
     let elsewhere = with(&settings, "backup elsewhere.db").spawn();
@@ -413,16 +414,20 @@ async fn progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() {
     }
     let elsewhere_output = end(elsewhere);
     let output = end(on_terminal);
+    let seconds = begun.elapsed().as_secs() as usize;
     assert!(output.status.success(), "{output:?}");
     let mut drawn = Vec::new();
     let _ = File::from(pty.master).read_to_end(&mut drawn);
     let drawn = String::from_utf8(drawn).unwrap();
     assert!(drawn.starts_with("\r"), "{drawn:?}");
     assert!(drawn.ends_with("\r\x1b[K"), "{drawn:?}");
-    assert!(drawn.contains(" MiB of ") && !drawn.contains('\n'), "{drawn:?}");
+    // On a fast disk all of it is copied by the time that the line is drawn.
+    let steps =
+        [" MiB of ", "applying the journal, ", "checking the copy, ", "writing to the disk, "];
+    assert!(steps.iter().any(|step| drawn.contains(step)) && !drawn.contains('\n'), "{drawn:?}");
     let printed = String::from_utf8(elsewhere_output.stderr).unwrap();
     assert!(!printed.contains(['\r', '\x1b']), "{printed:?}");
-    assert!((1..=2).contains(&printed.lines().count()), "{printed:?}");
+    assert!((1..=1 + seconds / 3).contains(&printed.lines().count()), "{printed:?}");
 }
 
 /// The lines of `gateway check` that are about this, without the mark and the name.
