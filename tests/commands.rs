@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Gateway, GatewayCommand, Random, Upstream, end, full, gateway_binary};
+use common::{Gateway, GatewayCommand, Random, Upstream, end, full, gateway_binary, set_for_tests};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use tower_quota::{
@@ -764,7 +764,7 @@ fn cargo_installs_the_gateway_and_it_starts_in_an_empty_directory() {
         cargo.arg("--debug");
     }
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
+    for (name, _) in std::env::vars().filter(|(name, _)| set_for_tests(name)) {
         cargo.env_remove(name);
     }
     let output = cargo.output().unwrap();

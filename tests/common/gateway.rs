@@ -317,7 +317,6 @@ fn build() -> PathBuf {
         cargo.arg("--release");
     }
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    // What cargo has set for this test would make it build dependencies anew.
     for (name, _) in env::vars().filter(|(name, _)| set_for_tests(name)) {
         cargo.env_remove(name);
     }
@@ -325,7 +324,9 @@ fn build() -> PathBuf {
     profile.join("examples").join("gateway")
 }
 
-fn set_for_tests(variable: &str) -> bool {
+/// Whether cargo has set it for a test: another cargo that has it builds dependencies anew, and so does
+/// the next one that has it not.
+pub(crate) fn set_for_tests(variable: &str) -> bool {
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"]
         .iter()
         .any(|prefix| variable.starts_with(prefix))

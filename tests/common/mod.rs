@@ -22,7 +22,9 @@ use std::{
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use figures::Figures;
-pub(crate) use gateway::{ADMIN_TOKEN, Gateway, GatewayCommand, end, gateway_binary};
+pub(crate) use gateway::{
+    ADMIN_TOKEN, Gateway, GatewayCommand, end, gateway_binary, set_for_tests,
+};
 pub(crate) use machine::Machine;
 pub(crate) use provider::PROVIDER_SAYS;
 pub(crate) use rogue::Rogue;
