@@ -388,7 +388,7 @@ fn with_caddy_the_gateway_believes_nobody_else_and_no_key_is_in_caddys_log() {
         "#,
     );
     // The bridges' own addresses: this machine's, in the two networks.
-    assert!(printed.contains("from 172.18.0.1\nfrom 10.213.87.1\n"), "{printed}");
+    assert!(printed.contains("from 10.213.88.1\nfrom 10.213.87.1\n"), "{printed}");
     assert!(printed.contains("https://keys.localhost/claim"), "{printed}");
     assert!(printed.contains("published at 127.0.0.1:8787\n"), "{printed}");
     let (_, log) = printed.split_once("status 502\n").unwrap_or_else(|| panic!("{printed}"));
