@@ -15,8 +15,8 @@ use tower::BoxError;
 
 use crate::{
     background_writer::BackgroundWriter,
-    import,
-    settings::{Given, Import, Settings},
+    import::{self, Import},
+    settings::{Given, Settings},
 };
 use backup::{Backup, Restore};
 use check::Check;

@@ -14,11 +14,12 @@ use std::{
     process::ExitCode,
 };
 
+use clap::Args;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tower::BoxError;
 use tower_quota::{
-    key::KeyHash,
+    key::{DailyLimit, InvalidDailyLimit, KeyHash},
     store::{
         Actor, AdminStore, Imported, ImportedKey,
         memory::MemoryStore,
@@ -32,10 +33,44 @@ use crate::{
         backup,
         progress::{Amount, Progress},
     },
-    settings::{Import, Settings},
+    settings::Settings,
 };
-pub(crate) use source::SourceKind;
-use source::{ReadOptions, RowProblem, Source, SourceRow, shown};
+use source::{ReadOptions, RowProblem, Source, SourceKind, SourceRow, shown};
+
+/// Take over keys from the file of another program, and end
+///
+/// Reads the SQLite files of trial-key proxies, one-api and new-api, and LiteLLM's table
+/// LiteLLM_VerificationToken as CSV. The file is only read. Keys that are known already stay as they
+/// are, so doing it twice changes nothing. Stop the gateway meanwhile; a dry run needs no stop.
+#[derive(Args, Clone)]
+#[command(after_help = "\
+Exit code: 0 if all keys came over; 1 if some did not, and the report says why; 2 if nothing was done.
+
+Examples:
+  gateway import one-api.db --dry-run
+  gateway import one-api.db --daily-limit 100
+  gateway import keys.csv --from litellm --drop-access-lists")]
+pub(crate) struct Import {
+    /// The other program's file
+    pub(crate) file: PathBuf,
+    /// Tell what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The program that has written the file [default: found out by its content]
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) from: Option<SourceKind>,
+    /// Requests a day of keys that have no daily limit of their own; 0 is unlimited
+    /// [default: DAILY_REQ_LIMIT]
+    #[arg(long, value_name = "NUMBER", value_parser = daily_limit)]
+    pub(crate) daily_limit: Option<DailyLimit>,
+    /// Take over keys that are confined to models, addresses or routes, too, without these lists
+    #[arg(long)]
+    pub(crate) drop_access_lists: bool,
+}
+
+fn daily_limit(text: &str) -> Result<DailyLimit, InvalidDailyLimit> {
+    text.parse::<i64>().map_err(|_| InvalidDailyLimit).and_then(DailyLimit::try_from)
+}
 
 /// What has come of a row.
 enum Outcome {

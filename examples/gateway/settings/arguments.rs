@@ -1,16 +1,12 @@
-use std::{env, path::PathBuf};
+use std::env;
 
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser};
-use tower_quota::key::{DailyLimit, InvalidDailyLimit};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 
 use super::{
     BadSetting, env_file,
     shown::{ShownSetting, shown},
 };
-use crate::{
-    commands::{Command, HELPFUL},
-    import::SourceKind,
-};
+use crate::commands::{Command, HELPFUL};
 
 /// The trial-key gateway: hands an OpenAI-compatible API to holders of issued keys, so many
 /// requests a day each.
@@ -158,41 +154,6 @@ pub(super) struct Arguments {
     /// Forward to a built-in upstream, so that everything can be tried with no account
     #[arg(long)]
     pub(super) demo: bool,
-}
-
-/// Take over keys from the file of another program, and end
-///
-/// Reads the SQLite files of trial-key proxies, one-api and new-api, and LiteLLM's table
-/// LiteLLM_VerificationToken as CSV. The file is only read. Keys that are known already stay as they
-/// are, so doing it twice changes nothing. Stop the gateway meanwhile; a dry run needs no stop.
-#[derive(Args, Clone)]
-#[command(after_help = "\
-Exit code: 0 if all keys came over; 1 if some did not, and the report says why; 2 if nothing was done.
-
-Examples:
-  gateway import one-api.db --dry-run
-  gateway import one-api.db --daily-limit 100
-  gateway import keys.csv --from litellm --drop-access-lists")]
-pub(crate) struct Import {
-    /// The other program's file
-    pub(crate) file: PathBuf,
-    /// Tell what would happen, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// The program that has written the file [default: found out by its content]
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) from: Option<SourceKind>,
-    /// Requests a day of keys that have no daily limit of their own; 0 is unlimited
-    /// [default: DAILY_REQ_LIMIT]
-    #[arg(long, value_name = "NUMBER", value_parser = daily_limit)]
-    pub(crate) daily_limit: Option<DailyLimit>,
-    /// Take over keys that are confined to models, addresses or routes, too, without these lists
-    #[arg(long)]
-    pub(crate) drop_access_lists: bool,
-}
-
-fn daily_limit(text: &str) -> Result<DailyLimit, InvalidDailyLimit> {
-    text.parse::<i64>().map_err(|_| InvalidDailyLimit).and_then(DailyLimit::try_from)
 }
 
 /// The command line, in which settings may stand before a subcommand and behind it.

@@ -27,7 +27,7 @@ use tower_quota::{
 use tracing_subscriber::EnvFilter;
 
 use arguments::Arguments;
-pub(crate) use arguments::{Given, Import, command};
+pub(crate) use arguments::{Given, command};
 use setting::Setting;
 pub(crate) use setting::{Secret, SecretFile};
 pub(crate) use shown::{SettingSource, ShownSetting, in_use};
