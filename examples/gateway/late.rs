@@ -56,7 +56,7 @@ impl Opening {
     }
 
     /// Opens the store, makes the service that it is for, and waits for ever. The start is over when
-    /// requests are served: until then the service manager waits, and is told for what.
+    /// requests are served: until then the service manager waits, and its status says for what.
     ///
     /// # Errors
     ///

@@ -32,7 +32,7 @@ const SIGHUP_CODE: u8 = 129;
 
 /// Shows how far a command has come, and knows whether it is to stop. Clones share it.
 ///
-/// Work that this program does itself reports what it is doing, and ends where it is told to:
+/// Work that this program does itself reports what it is doing, and ends when that fails:
 ///
 /// ```ignore
 /// for (row, done) in rows.zip(0..) {
@@ -66,7 +66,7 @@ struct Shared {
 struct State {
     what: &'static str,
     amount: Amount,
-    /// The exit code of the signal that has told it to stop.
+    /// Exit code of the signal that stops it.
     stop: Option<u8>,
     /// Whether it is too late to stop, as files are being renamed or an import is being committed.
     is_publishing: bool,

@@ -38,7 +38,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(core: Arc<Core>, connection: Connection, wal: Wal) -> io::Result<Self> {
         let mut state = State::new(core.clone(), connection, Some(wal));
-        // What a start has to write is written before anybody looks: `sqlite3` waits for no lock.
+        // Before the store is open for others: a `sqlite3` shell does not wait for the write lock.
         state.watch();
         state.forget_requests();
         let run = move || {

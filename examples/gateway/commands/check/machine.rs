@@ -184,10 +184,10 @@ fn file_system(_: &Path) -> Option<Finding> {
 
 /// How many connections the limit of open files leaves room for.
 pub(super) fn open_files(settings: &Settings) -> [Finding; 1] {
-    let (room, wanted) = (files::connections(), settings.max_connections);
-    [if wanted > room {
+    let (room, maximum) = (files::connections(), settings.max_connections);
+    [if maximum > room {
         Warning(format!(
-            "MAX_CONNECTIONS is {wanted}, but the limit of open files leaves room for {room}: raise \
+            "MAX_CONNECTIONS is {maximum}, but the limit of open files leaves room for {room}: raise \
              it (ulimit -n, LimitNOFILE=)"
         ))
     } else if room < MIN_CONNECTIONS {
@@ -196,7 +196,7 @@ pub(super) fn open_files(settings: &Settings) -> [Finding; 1] {
              LimitNOFILE=)"
         ))
     } else {
-        Fine(format!("up to {wanted} connections"))
+        Fine(format!("up to {maximum} connections"))
     }]
 }
 
