@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tower_quota::{
     key::SecretKey,
-    store::{KeyStore, QuotaStore, QuotaSubject, Verdict},
+    store::{KeyStore, QuotaStore, QuotaSubject, ReserveOutcome},
 };
 
 async fn import(admin: &Admin, file: &str, dry_run: bool) -> Answer {
@@ -118,7 +118,7 @@ async fn an_imported_key_counts_from_its_first_request() {
     let now = std::time::SystemTime::now();
     for admitted in [true, false] {
         let verdict = admin.store.reserve(&QuotaSubject::from(&*record), now).await.unwrap();
-        assert_eq!(matches!(verdict, Verdict::Admitted { .. }), admitted);
+        assert_eq!(matches!(verdict, ReserveOutcome::Admitted { .. }), admitted);
     }
 }
 

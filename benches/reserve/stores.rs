@@ -12,7 +12,7 @@ use tower::BoxError;
 use tower_quota::{
     key::{DailyLimit, KeyId},
     store::{
-        QuotaStore, QuotaSubject, Verdict,
+        QuotaStore, QuotaSubject, ReserveOutcome,
         memory::MemoryStore,
         sqlite::{Durability, SqliteOptions, SqliteStore},
     },
@@ -91,8 +91,8 @@ impl Store {
 /// Takes one unit and waits until it is durable.
 pub(crate) async fn take(quota: &dyn QuotaStore, subject: &QuotaSubject) -> Result<(), BoxError> {
     match quota.reserve(subject, SystemTime::now()).await? {
-        Verdict::Admitted { mut charge, .. } => {
-            Ok(std::future::poll_fn(|cx| charge.poll_committed(cx)).await?)
+        ReserveOutcome::Admitted { mut reservation, .. } => {
+            Ok(std::future::poll_fn(|cx| reservation.poll_committed(cx)).await?)
         }
         _ => Err("a limit was reached that should not be".into()),
     }

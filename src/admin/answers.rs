@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use super::refusal::Refusal;
-use crate::store::Once;
+use crate::store::IdempotencyKey;
 
 const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
 /// Of all answers together, in bytes.
@@ -21,7 +21,7 @@ const MOST: usize = 4 * 1024 * 1024;
 pub(super) struct Answers(Mutex<VecDeque<Kept>>);
 
 struct Kept {
-    once: Once,
+    once: IdempotencyKey,
     begun: SystemTime,
     /// `None` while the request is at work.
     answer: Option<Bytes>,
@@ -30,14 +30,14 @@ struct Kept {
 /// A request's place, which is given up unless it is answered.
 pub(super) struct Place {
     answers: Arc<Answers>,
-    once: Once,
+    once: IdempotencyKey,
 }
 
 impl Answers {
     /// The answer to the request if it was given before; else the request's place.
     pub(super) fn begin(
         self: &Arc<Self>,
-        once: Once,
+        once: IdempotencyKey,
         now: SystemTime,
     ) -> Result<Result<Bytes, Place>, Refusal> {
         let mut kept = self.lock();
@@ -86,8 +86,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn once(name: &str, request: &str) -> Once {
-        Once::new("token", name, request.as_bytes())
+    fn once(name: &str, request: &str) -> IdempotencyKey {
+        IdempotencyKey::new("token", name, request.as_bytes())
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::{net::IpAddr, time::Instant};
 use http::{Method, request::Parts};
 
 use super::{call::Call, query::decode, refusal::Refusal, shared::Shared, tokens};
-use crate::store::{Actor, AdminStore, KeyRef, Note};
+use crate::store::{Actor, AdminStore, AuditNote, KeyRef};
 
 /// In a request's extensions: the address that the client is known by. Put there by whoever
 /// accepts connections, as only they know which forwarding headers to trust.
@@ -26,7 +26,7 @@ impl<S: AdminStore, R> Shared<S, R> {
         }
         tracing::warn!(?ip, code, "an admin call was refused");
         let detail = format!(r#"{{"code":"{code}"}}"#);
-        let note = Note { detail, ..Note::new("admin.refused") };
+        let note = AuditNote { detail, ..AuditNote::new("admin.refused") };
         let by = Actor { token_id: String::new(), ip };
         if let Err(error) = self.store.note(note, by).await {
             tracing::warn!(%error, "a refused admin call could not be noted");
@@ -82,7 +82,9 @@ impl<S: AdminStore, R> Shared<S, R> {
                 None => None,
             };
             let detail = format!(r#"{{"call":"{}"}}"#, call.id);
-            self.store.note(Note { key_id, detail, ..Note::new("admin.read") }, by.clone()).await
+            self.store
+                .note(AuditNote { key_id, detail, ..AuditNote::new("admin.read") }, by.clone())
+                .await
         };
         match noted.await {
             Err(error) if !call.outlives_store => Err(error.into()),

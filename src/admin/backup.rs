@@ -15,7 +15,7 @@ use crate::{
     body::ResponseBody,
     clock::rfc3339,
     error::{Reject, StoreErrorKind},
-    store::{AdminStore, Note, StoreBackup},
+    store::{AdminStore, AuditNote, StoreBackup},
 };
 
 const SQLITE: &str = "application/vnd.sqlite3";
@@ -44,7 +44,7 @@ impl Answers for BackupFile {
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     /// Noted first, so that the copy tells of itself.
     pub(super) async fn back_up(self: Arc<Self>, asked: Asked) -> Result<BackupFile, Refusal> {
-        self.store.note(Note::new("store.backup"), asked.by).await?;
+        self.store.note(AuditNote::new("store.backup"), asked.by).await?;
         let time = rfc3339(self.store.now()).replace(['-', ':'], "");
         let backup = self.store.backup().await.map_err(|error| match error.kind() {
             StoreErrorKind::Busy | StoreErrorKind::NotSupported => Refusal::store(&error),

@@ -12,19 +12,19 @@ use crate::{
 /// the inner service.
 pub trait ChargePolicy {
     /// The inner service has answered with this head.
-    fn at_head(&self, head: &Parts) -> Settlement;
+    fn at_head(&self, head: &Parts) -> ChargeDecision;
 
     /// The body of an answer whose unit was kept has ended.
-    fn at_end(&self, end: BodyEnd) -> Settlement {
+    fn at_end(&self, end: BodyEnd) -> ChargeDecision {
         let _ = end;
-        Settlement::Keep
+        ChargeDecision::Keep
     }
 }
 
 /// What becomes of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Settlement {
+pub enum ChargeDecision {
     /// It stays charged.
     Keep,
     /// It is given back.
@@ -43,10 +43,10 @@ pub enum Settlement {
 pub struct ChargeUnlessUndone;
 
 impl ChargePolicy for ChargeUnlessUndone {
-    fn at_head(&self, head: &Parts) -> Settlement {
+    fn at_head(&self, head: &Parts) -> ChargeDecision {
         match head.extensions.get::<UpstreamFault>() {
             Some(UpstreamFault::Unreached | UpstreamFault::Credentials) => {
-                Settlement::Refund(Refund::Always)
+                ChargeDecision::Refund(Refund::Always)
             }
             Some(
                 UpstreamFault::Failed
@@ -55,18 +55,18 @@ impl ChargePolicy for ChargeUnlessUndone {
                 | UpstreamFault::Redirect
                 | UpstreamFault::RequestTooLarge
                 | UpstreamFault::RequestBroken,
-            ) => Settlement::Refund(Refund::UpToLimit),
+            ) => ChargeDecision::Refund(Refund::UpToLimit),
             Some(
                 UpstreamFault::Protocol
                 | UpstreamFault::Timeout
                 | UpstreamFault::Unreadable
                 | UpstreamFault::RequestAbandoned,
-            ) => Settlement::Keep,
+            ) => ChargeDecision::Keep,
             None if head.extensions.get::<Rejected>().is_some() => {
-                Settlement::Refund(Refund::Always)
+                ChargeDecision::Refund(Refund::Always)
             }
-            None if head.status.is_server_error() => Settlement::Refund(Refund::UpToLimit),
-            None => Settlement::Keep,
+            None if head.status.is_server_error() => ChargeDecision::Refund(Refund::UpToLimit),
+            None => ChargeDecision::Keep,
         }
     }
 }

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{
     ChargePolicy, CommitPoint, QuotaRejection, UnitObserver,
-    shared::{QuotaBody, Reservation, Shared},
+    shared::{PendingReservation, QuotaBody, Shared},
     unit::Unit,
 };
 use crate::{
@@ -41,7 +41,7 @@ pin_project! {
         // There is no unit.
         Refused { rejection: QuotaRejection },
         // Waits for the store to take a unit.
-        Reserving { reservation: Reservation, call: Option<Box<Call<S, ReqBody>>> },
+        Reserving { reservation: PendingReservation, call: Option<Box<Call<S, ReqBody>>> },
         // Waits for the unit to be durable before the inner service is called.
         Committing { call: Option<Box<Call<S, ReqBody>>> },
         // The inner service works; the commit goes on beside it.
@@ -80,7 +80,7 @@ where
 
     pub(super) fn reserving(
         shared: Arc<Shared<Q, P, F, R>>,
-        reservation: Reservation,
+        reservation: PendingReservation,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
@@ -142,7 +142,7 @@ where
                     let call = call.take();
                     this.state.set(match this.shared.options.commit {
                         CommitPoint::BeforeForward => State::Committing { call },
-                        CommitPoint::BeforeAnswer => forward(call),
+                        CommitPoint::BeforeResponse => forward(call),
                     });
                 }
                 StateProj::Committing { call } => {

@@ -26,7 +26,7 @@ impl<Q> DailyQuotaLayer<Q> {
             subject: KeySubject,
             reject: ProblemJson,
             options: Options {
-                commit: CommitPoint::BeforeAnswer,
+                commit: CommitPoint::BeforeResponse,
                 in_flight: None,
                 clock: Arc::new(SystemClock),
             },

@@ -61,7 +61,7 @@ mod shared;
 mod subject;
 mod unit;
 
-pub use charge::{ChargePolicy, ChargeUnlessUndone, Settlement};
+pub use charge::{ChargeDecision, ChargePolicy, ChargeUnlessUndone};
 pub use future::ResponseFuture;
 pub use layer::DailyQuotaLayer;
 pub use rejection::QuotaRejection;

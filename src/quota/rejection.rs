@@ -4,7 +4,7 @@ use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 
 use crate::{
     error::{Rejection, StoreError},
-    store::{Standing, rate_headers},
+    store::{QuotaStatus, rate_headers},
 };
 
 /// Why a request took no unit.
@@ -14,7 +14,7 @@ pub enum QuotaRejection {
     /// Nothing is left of the day.
     Exhausted {
         /// Where the subject stands.
-        standing: Standing,
+        status: QuotaStatus,
         /// When the request was received.
         at: SystemTime,
     },
@@ -29,7 +29,7 @@ pub enum QuotaRejection {
 impl From<&QuotaRejection> for Rejection {
     fn from(rejection: &QuotaRejection) -> Self {
         match rejection {
-            QuotaRejection::Exhausted { standing, at } => exhausted(standing, *at),
+            QuotaRejection::Exhausted { status, at } => exhausted(status, *at),
             QuotaRejection::TooManyInFlight => Rejection::transient(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
@@ -48,9 +48,9 @@ impl From<&QuotaRejection> for Rejection {
     }
 }
 
-fn exhausted(standing: &Standing, at: SystemTime) -> Rejection {
-    let limit = standing.daily_limit.get();
-    let resets_at = crate::clock::rfc3339(standing.resets_at);
+fn exhausted(status: &QuotaStatus, at: SystemTime) -> Rejection {
+    let limit = status.daily_limit.get();
+    let resets_at = crate::clock::rfc3339(status.resets_at);
     // No `Retry-After`: clients sleep by it, and the reset may be hours away.
     let mut rejection = Rejection::permanent(
         StatusCode::TOO_MANY_REQUESTS,
@@ -58,6 +58,6 @@ fn exhausted(standing: &Standing, at: SystemTime) -> Rejection {
         "insufficient_quota",
         format!("Today's quota of {limit} requests is used up. It resets at {resets_at}."),
     );
-    rate_headers::insert(&mut rejection.headers, standing, at);
+    rate_headers::insert(&mut rejection.headers, status, at);
     rejection
 }

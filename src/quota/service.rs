@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::{
     ChargePolicy, CommitPoint, ResponseFuture, SubjectSource, UnitObserver,
-    shared::{Reservation, Shared},
+    shared::{PendingReservation, Shared},
 };
 use crate::{
     body::{ObservedBody, ResponseBody},
@@ -50,11 +50,11 @@ where
         let reserving = self.shared.reserve(&head, units, at);
         let request = Request::from_parts(head, body);
         let shared = self.shared.clone();
-        let reserved = match reserving.map(Reservation::at_hand) {
+        let reserved = match reserving.map(PendingReservation::at_hand) {
             Err(rejection) | Ok(Ok(Err(rejection))) => {
                 return ResponseFuture::refused(shared, method, rejection);
             }
-            Ok(Ok(Ok(unit))) if shared.options.commit == CommitPoint::BeforeAnswer => {
+            Ok(Ok(Ok(unit))) if shared.options.commit == CommitPoint::BeforeResponse => {
                 let future = self.inner.call(request);
                 return ResponseFuture::forwarding(shared, method, unit, future);
             }

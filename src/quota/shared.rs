@@ -17,7 +17,7 @@ use crate::{
     body::{ObservedBody, ResponseBody},
     clock::Clock,
     error::{Reject, Rejection, StoreError},
-    store::{QuotaStore, StoreFuture, Units, Verdict},
+    store::{QuotaStore, ReserveOutcome, StoreFuture, Units},
 };
 
 /// When a unit must be durable.
@@ -27,7 +27,7 @@ pub enum CommitPoint {
     /// Before the response head is handed on. The inner service is called at once, so the commit
     /// hides behind its latency.
     #[default]
-    BeforeAnswer,
+    BeforeResponse,
     /// Before the inner service is called.
     BeforeForward,
 }
@@ -101,7 +101,7 @@ where
         head: &Parts,
         units: Units,
         at: SystemTime,
-    ) -> Result<Reservation, QuotaRejection> {
+    ) -> Result<PendingReservation, QuotaRejection> {
         let subject = self.subject.subject(head).ok_or(QuotaRejection::NoSubject)?;
         let slot = match &self.options.in_flight {
             Some(in_flight) => {
@@ -110,13 +110,13 @@ where
             None => None,
         };
         let request = Reserved { units, at, slot };
-        Ok(Reservation { verdict: self.store.reserve(&subject, at), request })
+        Ok(PendingReservation { verdict: self.store.reserve(&subject, at), request })
     }
 }
 
 /// A unit that the store is asked for.
-pub(super) struct Reservation {
-    verdict: StoreFuture<Verdict>,
+pub(super) struct PendingReservation {
+    verdict: StoreFuture<ReserveOutcome>,
     request: Reserved,
 }
 
@@ -127,7 +127,7 @@ struct Reserved {
     slot: Option<Slot>,
 }
 
-impl Reservation {
+impl PendingReservation {
     /// The unit to go on with or why there is none, if that is known already.
     pub(super) fn at_hand(mut self) -> Result<Result<Unit, QuotaRejection>, Self> {
         match self.verdict.at_hand() {
@@ -144,13 +144,16 @@ impl Reservation {
 }
 
 impl Reserved {
-    fn unit(&mut self, verdict: Result<Verdict, StoreError>) -> Result<Unit, QuotaRejection> {
+    fn unit(
+        &mut self,
+        verdict: Result<ReserveOutcome, StoreError>,
+    ) -> Result<Unit, QuotaRejection> {
         let at = self.at;
         match verdict {
-            Ok(Verdict::Admitted { charge, standing }) => {
-                Ok(Unit::new(charge, standing, self.units.clone(), at, self.slot.take()))
+            Ok(ReserveOutcome::Admitted { reservation, status }) => {
+                Ok(Unit::new(reservation, status, self.units.clone(), at, self.slot.take()))
             }
-            Ok(Verdict::Exhausted(standing)) => Err(QuotaRejection::Exhausted { standing, at }),
+            Ok(ReserveOutcome::Exhausted(status)) => Err(QuotaRejection::Exhausted { status, at }),
             Err(error) => Err(QuotaRejection::Store(error)),
         }
     }

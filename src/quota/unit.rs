@@ -6,17 +6,17 @@ use std::{
 
 use http::response::Parts;
 
-use super::{ChargePolicy, Settlement, in_flight::Slot};
+use super::{ChargeDecision, ChargePolicy, in_flight::Slot};
 use crate::{
     body::{BodyEnd, BodyObserver},
     error::StoreError,
-    store::{Charge, Standing, Units, rate_headers},
+    store::{QuotaStatus, Reservation, Units, rate_headers},
 };
 
 /// The unit of one request: it lives in the future, then in the body.
 pub(super) struct Unit {
-    charge: Box<dyn Charge>,
-    standing: Standing,
+    reservation: Box<dyn Reservation>,
+    status: QuotaStatus,
     units: Units,
     at: SystemTime,
     slot: Option<Slot>,
@@ -24,29 +24,29 @@ pub(super) struct Unit {
 
 impl Unit {
     pub(super) fn new(
-        charge: Box<dyn Charge>,
-        standing: Standing,
+        reservation: Box<dyn Reservation>,
+        status: QuotaStatus,
         units: Units,
         at: SystemTime,
         slot: Option<Slot>,
     ) -> Self {
-        units.charge(charge.admission());
-        Self { charge, standing, units, at, slot }
+        units.charge(reservation.admission());
+        Self { reservation, status, units, at, slot }
     }
 
     /// Begins to make the unit durable.
     pub(super) fn commit(&mut self) {
-        self.charge.commit();
+        self.reservation.commit();
     }
 
     pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        self.charge.poll_committed(cx)
+        self.reservation.poll_committed(cx)
     }
 
     /// Does with the unit what the policy has decided.
-    pub(super) fn apply(&mut self, settlement: Settlement) {
-        if apply(settlement, &mut *self.charge, &self.units) {
-            self.standing.used = self.standing.used.saturating_sub(1);
+    pub(super) fn apply(&mut self, decision: ChargeDecision) {
+        if apply(decision, &mut *self.reservation, &self.units) {
+            self.status.used = self.status.used.saturating_sub(1);
         }
     }
 
@@ -56,13 +56,13 @@ impl Unit {
     }
 
     pub(super) fn insert_headers(&self, head: &mut Parts) {
-        rate_headers::insert(&mut head.headers, &self.standing, self.at);
+        rate_headers::insert(&mut head.headers, &self.status, self.at);
     }
 }
 
 /// Settles the unit of a response at the end of its body.
 pub struct UnitObserver<P> {
-    charge: Box<dyn Charge>,
+    reservation: Box<dyn Reservation>,
     units: Units,
     slot: Option<Slot>,
     policy: P,
@@ -70,23 +70,23 @@ pub struct UnitObserver<P> {
 
 impl<P> UnitObserver<P> {
     pub(super) fn new(unit: Unit, policy: P) -> Self {
-        let Unit { charge, units, slot, .. } = unit;
-        Self { charge, units, slot, policy }
+        let Unit { reservation, units, slot, .. } = unit;
+        Self { reservation, units, slot, policy }
     }
 }
 
 impl<D, P: ChargePolicy> BodyObserver<D> for UnitObserver<P> {
     fn end(mut self, end: BodyEnd) {
-        apply(self.policy.at_end(end), &mut *self.charge, &self.units);
+        apply(self.policy.at_end(end), &mut *self.reservation, &self.units);
         drop(self.slot.take());
     }
 }
 
 /// Does with a unit what the policy has decided; returns whether it was given back.
-fn apply(settlement: Settlement, charge: &mut dyn Charge, units: &Units) -> bool {
-    let given_back = match settlement {
-        Settlement::Refund(refund) => charge.refund(refund),
-        Settlement::Keep => false,
+fn apply(decision: ChargeDecision, reservation: &mut dyn Reservation, units: &Units) -> bool {
+    let given_back = match decision {
+        ChargeDecision::Refund(refund) => reservation.refund(refund),
+        ChargeDecision::Keep => false,
     };
     if given_back {
         units.refund();

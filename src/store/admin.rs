@@ -1,8 +1,8 @@
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use super::{
-    Changed, ClaimOffer, Created, Imported, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
-    KeySummary, OnIssued, Once, StoreBackup, StoreFuture, UsageReader,
+    ChangeOutcome, ClaimOffer, CreateOutcome, IdempotencyKey, Imported, ImportedKey, KeyEdit,
+    KeyPage, KeyPageQuery, KeySummary, OnIssued, StoreBackup, StoreFuture, UsageReader,
 };
 use crate::{
     clock::Day,
@@ -24,10 +24,10 @@ pub trait AdminStore: UsageReader {
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: Once,
+        once: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
-    ) -> StoreFuture<Created>;
+    ) -> StoreFuture<CreateOutcome>;
 
     /// Takes over keys that were issued elsewhere, and tells of each what came of it. Those that are
     /// known already stay as they are, so that importing twice changes nothing. A dry run tells the
@@ -46,14 +46,14 @@ pub trait AdminStore: UsageReader {
     fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>>;
 
     /// Changes one key.
-    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed>;
+    fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome>;
 
     /// Makes a claim for a key, in the place of one that was not opened. `None` if the key is
     /// unknown.
     fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>>;
 
     /// Notes what happened without changing a key: a refused attempt, or a look.
-    fn note(&self, note: Note, by: Actor) -> StoreFuture<()>;
+    fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()>;
 
     /// The audit trail, newest first.
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>>;
@@ -115,7 +115,7 @@ pub struct Actor {
 
 /// What happened without changing a key, for the audit trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct AuditNote {
     /// What, for example `admin.refused`.
     pub action: &'static str,
     /// Which key, if it was about one.
@@ -124,7 +124,7 @@ pub struct Note {
     pub detail: String,
 }
 
-impl Note {
+impl AuditNote {
     /// That this happened, and no more.
     pub fn new(action: &'static str) -> Self {
         Self { action, key_id: None, detail: "{}".to_owned() }
@@ -222,10 +222,10 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: Once,
+        once: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
-    ) -> StoreFuture<Created> {
+    ) -> StoreFuture<CreateOutcome> {
         (**self).create_once(keys, once, by, on_issued)
     }
 
@@ -246,7 +246,7 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         (**self).get(key)
     }
 
-    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
+    fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
         (**self).change(edit)
     }
 
@@ -254,7 +254,7 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         (**self).offer_claim(offer, by)
     }
 
-    fn note(&self, note: Note, by: Actor) -> StoreFuture<()> {
+    fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
         (**self).note(note, by)
     }
 

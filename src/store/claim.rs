@@ -75,7 +75,7 @@ pub enum ClaimState {
 /// What came of opening a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Opening {
+pub enum ClaimOutcome {
     /// It is opened: the key has its new secret, and the old one has stopped.
     Opened(Box<KeySummary>),
     /// It could not be.
@@ -101,7 +101,7 @@ pub trait ClaimStore: Send + Sync + 'static {
         secret: SecretKey,
         by: Actor,
         on_opened: OnOpened,
-    ) -> StoreFuture<Opening>;
+    ) -> StoreFuture<ClaimOutcome>;
 }
 
 impl<T: ClaimStore + ?Sized> ClaimStore for Arc<T> {
@@ -115,7 +115,7 @@ impl<T: ClaimStore + ?Sized> ClaimStore for Arc<T> {
         secret: SecretKey,
         by: Actor,
         on_opened: OnOpened,
-    ) -> StoreFuture<Opening> {
+    ) -> StoreFuture<ClaimOutcome> {
         (**self).open_claim(token, secret, by, on_opened)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{
-    QuotaSubject, Refund, Standing,
+    QuotaStatus, QuotaSubject, Refund,
     sync::{Mutex, MutexGuard, lock},
 };
 use crate::clock::{Calendar, Day, Window};
@@ -57,9 +57,9 @@ impl Count {
     }
 
     /// `window` is the day by the clock, which may have stepped back behind the one counted.
-    fn standing(&self, subject: &QuotaSubject, calendar: &Calendar, window: &Window) -> Standing {
+    fn status(&self, subject: &QuotaSubject, calendar: &Calendar, window: &Window) -> QuotaStatus {
         let counted = if self.day == window.day { *window } else { calendar.window_of(self.day) };
-        Standing::new(self.day, subject.daily_limit, self.used, counted.end)
+        QuotaStatus::new(self.day, subject.daily_limit, self.used, counted.end)
     }
 }
 
@@ -89,25 +89,25 @@ impl<A: Default> DayCounter<A> {
         calendar: &Calendar,
         at: SystemTime,
         keep: impl FnOnce(&Count, &mut A) -> Result<T, E>,
-    ) -> Result<(Option<T>, Standing), E> {
+    ) -> Result<(Option<T>, QuotaStatus), E> {
         let window = calendar.window(at);
         let mut state = self.on(window.day);
         let (count, beside) = &mut *state;
         let full = subject.daily_limit.limited().is_some_and(|limit| count.used >= limit);
         let kept = if full { None } else { Some(keep(count, beside)?) };
         count.used += u64::from(kept.is_some());
-        Ok((kept, count.standing(subject, calendar, &window)))
+        Ok((kept, count.status(subject, calendar, &window)))
     }
 
     /// Where the subject stands.
-    pub(crate) fn standing(
+    pub(crate) fn status(
         &self,
         subject: &QuotaSubject,
         calendar: &Calendar,
         at: SystemTime,
-    ) -> Standing {
+    ) -> QuotaStatus {
         let window = calendar.window(at);
-        self.on(window.day).0.standing(subject, calendar, &window)
+        self.on(window.day).0.status(subject, calendar, &window)
     }
 
     /// Gives a unit back if its day and reset are still the current ones, the condition holds and
@@ -199,8 +199,8 @@ mod tests {
         let counter: DayCounter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
         take(&counter, 1, "2026-11-23").unwrap();
         assert_eq!(take(&counter, 1, "2026-11-22"), None);
-        let standing = counter.standing(&subject(1), &Calendar::utc(), noon("2026-11-22"));
-        assert_eq!(standing.resets_at, noon("2026-11-23") + Duration::from_secs(12 * 3600));
+        let status = counter.status(&subject(1), &Calendar::utc(), noon("2026-11-22"));
+        assert_eq!(status.resets_at, noon("2026-11-23") + Duration::from_secs(12 * 3600));
     }
 
     #[test]

@@ -40,21 +40,21 @@ impl KeyEdit {
 /// What came of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Changed {
+pub enum ChangeOutcome {
     /// It was made. The key after it; of a deletion, before it.
     Done(Box<KeySummary>),
     /// There is no such key.
     UnknownKey,
     /// The key is in another state than those that were named.
-    OtherVersion,
+    VersionMismatch,
 }
 
-impl Changed {
+impl ChangeOutcome {
     /// The key, if the change was made.
     pub fn done(self) -> Option<KeySummary> {
         match self {
             Self::Done(key) => Some(*key),
-            Self::UnknownKey | Self::OtherVersion => None,
+            Self::UnknownKey | Self::VersionMismatch => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::key::{KeyId, KeyRecord};
 /// Names a request that may come again, and what it asks for
 /// (draft-ietf-httpapi-idempotency-key-header). Holds hashes only.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Once {
+pub struct IdempotencyKey {
     name: [u8; 32],
     request: [u8; 32],
 }
@@ -20,11 +20,11 @@ pub(crate) const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 /// What came of issuing keys once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Created {
+pub enum CreateOutcome {
     /// They are issued.
     Issued(Vec<KeyRecord>),
     /// The same request has issued these before; nothing was done.
-    Before(Vec<KeyId>),
+    Replayed(Vec<KeyId>),
     /// Another request had this name; nothing was done.
     OtherRequest,
 }
@@ -32,7 +32,7 @@ pub enum Created {
 /// Is told of the keys that were issued once they are, also if nobody waits for that any more.
 pub type OnIssued = Box<dyn FnOnce(&[KeyRecord]) + Send>;
 
-impl Once {
+impl IdempotencyKey {
     /// The request that whoever has this token has given this name. `request` is all that it asks
     /// for.
     pub fn new(token_id: &str, name: &str, request: &[u8]) -> Self {
@@ -54,8 +54,8 @@ impl Once {
     }
 }
 
-impl fmt::Debug for Once {
+impl fmt::Debug for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Once(…)")
+        f.write_str("IdempotencyKey(…)")
     }
 }

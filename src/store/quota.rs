@@ -37,7 +37,7 @@ impl From<&KeyRecord> for QuotaSubject {
 /// Where a subject stands in its day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Standing {
+pub struct QuotaStatus {
     /// The day that is counted.
     pub day: Day,
     /// Units a day.
@@ -48,8 +48,8 @@ pub struct Standing {
     pub resets_at: SystemTime,
 }
 
-impl Standing {
-    /// A standing of these figures.
+impl QuotaStatus {
+    /// A status of these figures.
     pub fn new(day: Day, daily_limit: DailyLimit, used: u64, resets_at: SystemTime) -> Self {
         Self { day, daily_limit, used, resets_at }
     }
@@ -62,16 +62,16 @@ impl Standing {
 
 /// The answer to a reservation.
 #[non_exhaustive]
-pub enum Verdict {
+pub enum ReserveOutcome {
     /// One unit was taken.
     Admitted {
         /// The unit.
-        charge: Box<dyn Charge>,
-        /// The standing with this unit counted.
-        standing: Standing,
+        reservation: Box<dyn Reservation>,
+        /// The status with this unit counted.
+        status: QuotaStatus,
     },
     /// Nothing is left of the day.
-    Exhausted(Standing),
+    Exhausted(QuotaStatus),
 }
 
 /// One unit that was taken, and is on record as such. Dropping it keeps the unit charged.
@@ -79,7 +79,7 @@ pub enum Verdict {
 /// The way of a request: [`commit`](Self::commit) once the inner service is at work, perhaps
 /// [`refund`](Self::refund), then [`poll_committed`](Self::poll_committed), and only then its response
 /// goes out.
-pub trait Charge: Send {
+pub trait Reservation: Send {
     /// Begins to make the unit durable. Called once the inner service is at work, so that this
     /// costs the request no time; [`poll_committed`](Self::poll_committed) does it otherwise.
     fn commit(&mut self) {}
@@ -123,18 +123,18 @@ pub trait QuotaStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// `Unavailable` when the unit could not be counted: the request must be refused.
-    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict>;
+    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<ReserveOutcome>;
 
     /// Where the subject stands, without taking anything.
-    fn standing(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Standing>;
+    fn status(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<QuotaStatus>;
 }
 
 impl<T: QuotaStore + ?Sized> QuotaStore for Arc<T> {
-    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
+    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<ReserveOutcome> {
         (**self).reserve(subject, at)
     }
 
-    fn standing(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Standing> {
-        (**self).standing(subject, at)
+    fn status(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<QuotaStatus> {
+        (**self).status(subject, at)
     }
 }

@@ -5,7 +5,7 @@ use std::{ops::Range, time::SystemTime};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Standing;
+use super::QuotaStatus;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -14,18 +14,17 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-req
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
 
 /// Seconds until the quota resets, at least 1, so that a wait of this length is enough.
-pub(crate) fn seconds_to_reset(standing: &Standing, at: SystemTime) -> u64 {
-    let left = standing.resets_at.duration_since(at).unwrap_or_default();
+pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
+    let left = status.resets_at.duration_since(at).unwrap_or_default();
     (left.as_secs() + u64::from(left.subsec_nanos() > 0)).max(1)
 }
 
-/// Adds the rate headers for a standing; an unlimited subject gets none.
-pub(crate) fn insert(headers: &mut HeaderMap, standing: &Standing, at: SystemTime) {
-    let (Some(limit), Some(remaining)) = (standing.daily_limit.limited(), standing.remaining())
-    else {
+/// Adds the rate headers for a status; an unlimited subject gets none.
+pub(crate) fn insert(headers: &mut HeaderMap, status: &QuotaStatus, at: SystemTime) {
+    let (Some(limit), Some(remaining)) = (status.daily_limit.limited(), status.remaining()) else {
         return;
     };
-    let seconds = seconds_to_reset(standing, at);
+    let seconds = seconds_to_reset(status, at);
     let mut texts = Texts::new();
     let policy = texts.write(|text| {
         text.put("\"daily\";q=");
@@ -107,9 +106,9 @@ mod tests {
         let at = UNIX_EPOCH + Duration::from_secs(100);
         let resets_at = at + Duration::from_millis(31_249_500);
         let limit = DailyLimit::new(200).unwrap();
-        let standing = Standing::new("1970-01-01".parse().unwrap(), limit, 143, resets_at);
+        let status = QuotaStatus::new("1970-01-01".parse().unwrap(), limit, 143, resets_at);
         let mut headers = HeaderMap::new();
-        insert(&mut headers, &standing, at);
+        insert(&mut headers, &status, at);
         assert_eq!(headers["ratelimit-policy"], "\"daily\";q=200;w=86400");
         assert_eq!(headers["ratelimit"], "\"daily\";r=57;t=31250");
         assert_eq!(headers["x-ratelimit-limit-requests"], "200");
@@ -120,9 +119,9 @@ mod tests {
     #[test]
     fn an_unlimited_subject_gets_none() {
         let day = "1970-01-01".parse().unwrap();
-        let standing = Standing::new(day, DailyLimit::UNLIMITED, 143, UNIX_EPOCH);
+        let status = QuotaStatus::new(day, DailyLimit::UNLIMITED, 143, UNIX_EPOCH);
         let mut headers = HeaderMap::new();
-        insert(&mut headers, &standing, UNIX_EPOCH);
+        insert(&mut headers, &status, UNIX_EPOCH);
         assert!(headers.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     clock::{Day, rfc3339},
     key::{KeyId, KeyRecord},
-    store::{RequestRow, Standing, Tokens, UsageFigures, UsageRow},
+    store::{QuotaStatus, RequestRow, Tokens, UsageFigures, UsageRow},
 };
 
 /// Days of the past that `history` tells of.
@@ -93,36 +93,36 @@ impl<'a> Usage<'a> {
     /// `failed` its latest requests that did not end well.
     pub(super) fn of(
         record: &'a KeyRecord,
-        standing: &Standing,
+        status: &QuotaStatus,
         timezone: &'a str,
         rows: Vec<UsageRow>,
         failed: Vec<RequestRow>,
     ) -> Self {
-        let limit = standing.daily_limit.limited();
+        let limit = status.daily_limit.limited();
         let mut days = HashMap::<Day, UsageFigures>::new();
         let mut models = HashMap::<Option<String>, UsageFigures>::new();
         for row in rows {
             let Some(day) = row.day else { continue };
             *days.entry(day).or_default() += row.figures;
             // So that both tell of 30 days, today is one of them here.
-            if day > standing.day.minus(HISTORY) {
+            if day > status.day.minus(HISTORY) {
                 let model = row.model.filter(|model| !model.is_empty());
                 *models.entry(model).or_default() += row.figures;
             }
         }
-        let today = days.remove(&standing.day).unwrap_or_default();
+        let today = days.remove(&status.day).unwrap_or_default();
         Self {
             object: "usage",
             id: &record.id,
             key: &record.masked,
             label: &record.label,
-            day: standing.day,
+            day: status.day,
             timezone,
-            daily_limit: standing.daily_limit.get(),
-            used: standing.used.min(limit.unwrap_or(u64::MAX)),
-            remaining: standing.remaining(),
+            daily_limit: status.daily_limit.get(),
+            used: status.used.min(limit.unwrap_or(u64::MAX)),
+            remaining: status.remaining(),
             unlimited: limit.is_none(),
-            resets_at: rfc3339(standing.resets_at),
+            resets_at: rfc3339(status.resets_at),
             requests: Requests {
                 succeeded: today.succeeded,
                 failed: today.failed,

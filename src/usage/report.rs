@@ -93,17 +93,17 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
         at: ReceivedAt,
     ) -> Result<Response<Bytes>, StoreError> {
         let subject = QuotaSubject::from(record);
-        let standing = self.store.standing(&subject, at.0).await?;
-        let from = standing.day.minus(HISTORY);
-        let mut query = UsageQuery::days(from, standing.day).key(record.id.clone());
+        let status = self.store.status(&subject, at.0).await?;
+        let from = status.day.minus(HISTORY);
+        let mut query = UsageQuery::days(from, status.day).key(record.id.clone());
         query.group_by.model = true;
         let report = self.store.report(query).await?;
         let failed = RequestQuery::latest(FAILED).key(record.id.clone()).failed_only();
         let failed = self.store.requests(failed).await?;
         let time_zone = self.calendar.time_zone();
-        let usage = Usage::of(record, &standing, time_zone, report.rows, failed);
+        let usage = Usage::of(record, &status, time_zone, report.rows, failed);
         let mut answer = json_answer(json(&usage));
-        rate_headers::insert(answer.headers_mut(), &standing, at.0);
+        rate_headers::insert(answer.headers_mut(), &status, at.0);
         Ok(answer)
     }
 }

@@ -8,10 +8,10 @@ use tower_quota::{
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
-        ImportedKey, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note, OnIssued,
-        Once, RequestQuery, RequestRow, StoreBackup, StoreFuture, UsageQuery, UsageReader,
-        UsageReport, memory::MemoryStore,
+        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
+        CreateOutcome, IdempotencyKey, Imported, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
+        KeyRef, KeySummary, NewKey, OnIssued, RequestQuery, RequestRow, StoreBackup, StoreFuture,
+        UsageQuery, UsageReader, UsageReport, memory::MemoryStore,
     },
 };
 
@@ -59,10 +59,10 @@ impl AdminStore for FailingStore {
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: Once,
+        once: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
-    ) -> StoreFuture<Created> {
+    ) -> StoreFuture<CreateOutcome> {
         self.writes(|store| store.create_once(keys, once, by, on_issued))
     }
 
@@ -83,7 +83,7 @@ impl AdminStore for FailingStore {
         self.reads(|store| store.get(key))
     }
 
-    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
+    fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
         self.writes(|store| store.change(edit))
     }
 
@@ -91,7 +91,7 @@ impl AdminStore for FailingStore {
         self.writes(|store| store.offer_claim(offer, by))
     }
 
-    fn note(&self, note: Note, by: Actor) -> StoreFuture<()> {
+    fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
         self.reads(|store| store.note(note, by))
     }
 

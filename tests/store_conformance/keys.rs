@@ -6,8 +6,8 @@ use tower_quota::{
     error::StoreErrorKind,
     key::SecretKey,
     store::{
-        Actor, AuditQuery, Changed, Created, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef,
-        Once, QuotaSubject, Rotation, UsageQuery,
+        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, KeyChange, KeyEdit,
+        KeyPageQuery, KeyPatch, KeyRef, QuotaSubject, Rotation, UsageQuery,
     },
 };
 
@@ -102,7 +102,7 @@ async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
         let edit = |versions| KeyEdit::new(KeyRef::new(id), change.clone(), by()).only_at(versions);
         if !passed.is_empty() {
             let changed = store.change(edit(Some(passed.clone()))).await.unwrap();
-            assert_eq!(changed, Changed::OtherVersion, "{change:?}");
+            assert_eq!(changed, ChangeOutcome::VersionMismatch, "{change:?}");
             assert_eq!(read().await.version(), present);
         }
         let both = [passed.clone(), vec![present]].concat();
@@ -112,7 +112,7 @@ async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
         }
     }
     let edit = KeyEdit::new(KeyRef::new(id), KeyChange::Delete, by()).only_at(Some(passed));
-    assert_eq!(store.change(edit).await.unwrap(), Changed::UnknownKey);
+    assert_eq!(store.change(edit).await.unwrap(), ChangeOutcome::UnknownKey);
 }
 
 async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) {
@@ -127,17 +127,17 @@ async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) 
 
 async fn a_request_that_comes_again_issues_nothing(store: impl Store) {
     let batch = |first: &str| vec![new_key(first, "a"), new_key(&format!("{first}-more"), "b")];
-    let once = |token, name, request: &str| Once::new(token, name, request.as_bytes());
+    let once = |token, name, request: &str| IdempotencyKey::new(token, name, request.as_bytes());
     let create = async |first, once| {
         store.create_once(batch(first), once, Actor::default(), Box::new(|_| ())).await
     };
     let first = create("trial-key-first-123", once("ops", "n", "two keys")).await.unwrap();
-    let Created::Issued(records) = first else { panic!("{first:?}") };
+    let CreateOutcome::Issued(records) = first else { panic!("{first:?}") };
     let ids = records.iter().map(|record| record.id.clone()).collect();
     let again = create("trial-key-second-123", once("ops", "n", "two keys")).await.unwrap();
-    assert_eq!(again, Created::Before(ids));
+    assert_eq!(again, CreateOutcome::Replayed(ids));
     let other = create("trial-key-third-123", once("ops", "n", "three keys")).await.unwrap();
-    assert_eq!(other, Created::OtherRequest);
+    assert_eq!(other, CreateOutcome::OtherRequest);
     let key = SecretKey::parse("trial-key-second-123").unwrap();
     assert!(store.find(&key).await.unwrap().is_none());
 
@@ -148,7 +148,7 @@ async fn a_request_that_comes_again_issues_nothing(store: impl Store) {
         ("trial-key-fourth-123", once("ops", "m", "two keys")),
         ("trial-key-fifth-123", once("other", "n", "two keys")),
     ] {
-        assert!(matches!(create(first, once).await.unwrap(), Created::Issued(_)), "{first}");
+        assert!(matches!(create(first, once).await.unwrap(), CreateOutcome::Issued(_)), "{first}");
     }
 }
 

@@ -39,8 +39,8 @@ use tower_quota::{
     store::memory::MemoryStore,
     store::sqlite::{SqliteOptions, SqliteStore},
     store::{
-        Actor, AdminStore, Charge, ClaimStore, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey,
-        QuotaStore, QuotaSubject, UsageSink, Verdict,
+        Actor, AdminStore, ClaimStore, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey, QuotaStore,
+        QuotaSubject, Reservation, ReserveOutcome, UsageSink,
     },
 };
 
@@ -91,19 +91,19 @@ async fn take(
     store: &impl Store,
     subject: &QuotaSubject,
     at: SystemTime,
-) -> Option<Box<dyn Charge>> {
+) -> Option<Box<dyn Reservation>> {
     match store.reserve(subject, at).await.unwrap() {
-        Verdict::Admitted { mut charge, .. } => {
-            poll_fn(|cx| charge.poll_committed(cx)).await.unwrap();
+        ReserveOutcome::Admitted { mut reservation, .. } => {
+            poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
             // It may be asked again.
-            poll_fn(|cx| charge.poll_committed(cx)).await.unwrap();
-            Some(charge)
+            poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
+            Some(reservation)
         }
-        Verdict::Exhausted(standing) => {
-            assert_eq!(standing.remaining(), Some(0));
+        ReserveOutcome::Exhausted(status) => {
+            assert_eq!(status.remaining(), Some(0));
             None
         }
-        _ => unreachable!("there are two verdicts"),
+        _ => unreachable!("there are two outcomes"),
     }
 }
 

@@ -25,15 +25,15 @@ async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
     }
     let admitted = tasks.join_all().await.into_iter().filter(|admitted| *admitted).count();
     assert_eq!(admitted, 50);
-    assert_eq!(store.standing(&subject(50), noon()).await.unwrap().used, 50);
+    assert_eq!(store.status(&subject(50), noon()).await.unwrap().used, 50);
 }
 
 async fn an_unlimited_subject_is_always_admitted(store: impl Store) {
     for _ in 0..100 {
         assert!(take(&store, &subject(0), noon()).await.is_some());
     }
-    let standing = store.standing(&subject(0), noon()).await.unwrap();
-    assert_eq!((standing.used, standing.remaining()), (100, None));
+    let status = store.status(&subject(0), noon()).await.unwrap();
+    assert_eq!((status.used, status.remaining()), (100, None));
 }
 
 async fn a_refunded_unit_can_be_used_again_once(store: impl Store) {
@@ -61,11 +61,11 @@ async fn a_refund_after_midnight_does_not_touch_the_new_day(store: impl Store) {
     let mut early = take(&store, &subject, noon()).await.unwrap();
     let mut late = take(&store, &subject, noon()).await.unwrap();
     // Before the first unit of the new day is taken, and after it.
-    assert_eq!(store.standing(&subject, tomorrow).await.unwrap().used, 0);
+    assert_eq!(store.status(&subject, tomorrow).await.unwrap().used, 0);
     assert!(!early.refund(Refund::Always));
     assert!(take(&store, &subject, tomorrow).await.is_some());
     assert!(!late.refund(Refund::Always));
-    assert_eq!(store.standing(&subject, tomorrow).await.unwrap().used, 1);
+    assert_eq!(store.status(&subject, tomorrow).await.unwrap().used, 1);
     assert!(take(&store, &subject, tomorrow).await.is_some());
     assert!(take(&store, &subject, tomorrow).await.is_none());
 }
@@ -81,7 +81,7 @@ async fn a_day_is_reset_as_often_as_asked_also_one_that_a_clock_set_back_has_lef
         take(&store, &subject, at).await.unwrap();
         assert!(take(&store, &subject, noon()).await.is_none());
         change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
-        assert_eq!(store.standing(&subject, noon()).await.unwrap().used, 0);
+        assert_eq!(store.status(&subject, noon()).await.unwrap().used, 0);
     }
     assert!(take(&store, &subject, noon()).await.is_some());
     assert!(take(&store, &subject, noon()).await.is_none());

@@ -19,7 +19,7 @@ use super::{
         answers::{Answers, Place},
         auth::ClientAddr,
         guard::guard,
-        input::{Flag, FromHeaders, IdempotencyKey, from_json, read_body},
+        input::{Flag, FromHeaders, IdempotencyKeyHeader, from_json, read_body},
         keys::user_of,
         refusal::Refusal,
         view::{Instant, answer, json_response},
@@ -30,7 +30,9 @@ use crate::{
     body::ResponseBody,
     error::{ProblemJson, Reject, json},
     key::{ClaimToken, DailyLimit, KeyId, SecretKey},
-    store::{Actor, AdminStore, Claim, ClaimState, ClaimStore, KeySummary, Once, Opening},
+    store::{
+        Actor, AdminStore, Claim, ClaimOutcome, ClaimState, ClaimStore, IdempotencyKey, KeySummary,
+    },
 };
 
 const LONGEST_BODY: usize = 4096;
@@ -121,12 +123,12 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
             _ => return Err(Refusal::wrong_method("GET, HEAD, POST")),
         }
         let ip = request.extensions().get().map(|ClientAddr(ip)| *ip);
-        let IdempotencyKey(name) = IdempotencyKey::from_headers(request.headers())?;
+        let IdempotencyKeyHeader(name) = IdempotencyKeyHeader::from_headers(request.headers())?;
         let wanted: Wanted = from_json(&read_body(request.into_body(), LONGEST_BODY).await?)?;
         let token = ClaimToken::parse(&wanted.token).map_err(|_| Refusal::unknown_claim())?;
         let is_open = wanted.open.is_some_and(|Flag(open)| open);
         let name = name.filter(|_| is_open);
-        let place = match name.map(|name| Once::new(&wanted.token, &name, b"open")) {
+        let place = match name.map(|name| IdempotencyKey::new(&wanted.token, &name, b"open")) {
             None => None,
             Some(once) => match self.answers.begin(once, self.store.now())? {
                 Ok(body) => return Ok(json_response(StatusCode::OK, body)),
@@ -165,12 +167,12 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
             }
         };
         match self.store.open_claim(token, new, by, Box::new(on_opened)).await? {
-            Opening::Opened(key) => {
+            ClaimOutcome::Opened(key) => {
                 tracing::info!(key_id = %key.record.id, "a key was claimed");
                 Ok(json_response(StatusCode::OK, given(&key)))
             }
-            Opening::Refused(state) => Err(Refusal::claim_is_over(state)),
-            Opening::Unknown => Err(Refusal::unknown_claim()),
+            ClaimOutcome::Refused(state) => Err(Refusal::claim_is_over(state)),
+            ClaimOutcome::Unknown => Err(Refusal::unknown_claim()),
         }
     }
 }

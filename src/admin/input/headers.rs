@@ -65,9 +65,9 @@ impl FromHeaders for IfMatch {
 
 /// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): the name of a request that may come
 /// again. Read with the quotes of a structured field and without.
-pub(in crate::admin) struct IdempotencyKey(pub(in crate::admin) Option<String>);
+pub(in crate::admin) struct IdempotencyKeyHeader(pub(in crate::admin) Option<String>);
 
-impl FromHeaders for IdempotencyKey {
+impl FromHeaders for IdempotencyKeyHeader {
     fn from_headers(headers: &HeaderMap) -> Result<Self, Refusal> {
         const NEEDS: &str = "1 to 200 letters, digits and `-_.:`, once";
         let mut lines = headers.get_all("idempotency-key").iter();

@@ -17,7 +17,7 @@ pub(super) use self::{
         ClaimTime, Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, User, given,
         nullable,
     },
-    headers::{FromHeaders, IdempotencyKey, IfMatch},
+    headers::{FromHeaders, IdempotencyKeyHeader, IfMatch},
     params::{
         After, CsvOnly, Format, Groups, OnDay, Only, PageLimit, Place, RequestId, SearchText, Sort,
         State, Word,

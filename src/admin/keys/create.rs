@@ -11,7 +11,7 @@ use super::{
     super::{
         call::{Answers, Asked, Json, Nothing},
         csv::AdminBody,
-        input::{Count, Expiry, IdempotencyKey, Label, Limit, User},
+        input::{Count, Expiry, IdempotencyKeyHeader, Label, Limit, User},
         refusal::Refusal,
         shared::Shared,
         view::{IssuedKey, json_response},
@@ -23,7 +23,7 @@ use crate::{
     body::ResponseBody,
     error::{Reject, json},
     key::{KeyRecord, SecretKey, user_from_label},
-    store::{AdminStore, Created, NewKey, Once},
+    store::{AdminStore, CreateOutcome, IdempotencyKey, NewKey},
 };
 
 /// One issued key, or with `count` all of them.
@@ -91,17 +91,17 @@ pub(in crate::admin) struct IssuedKeys {
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(in crate::admin) async fn create_keys(
         self: Arc<Self>,
-        asked: Asked<(), Nothing, Json<NewKeys>, IdempotencyKey>,
+        asked: Asked<(), Nothing, Json<NewKeys>, IdempotencyKeyHeader>,
     ) -> Result<IssuedAnswer, Refusal> {
         let Json(wanted) = asked.body;
         let new = self.new_keys(&wanted)?;
         let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
         let is_many = wanted.count.is_some();
-        let IdempotencyKey(Some(name)) = asked.header else {
+        let IdempotencyKeyHeader(Some(name)) = asked.header else {
             let records = self.store.create(new, asked.by).await?;
             return Ok(IssuedAnswer::new(&secrets, &records, is_many));
         };
-        let once = Once::new(&asked.by.token_id, &name, &asked.raw);
+        let once = IdempotencyKey::new(&asked.by.token_id, &name, &asked.raw);
         let place = match self.answers.begin(once, self.store.now())? {
             Ok(body) => return Ok(IssuedAnswer { body, again: true }),
             Err(place) => place,
@@ -112,9 +112,9 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             place.keep(IssuedAnswer::new(&kept, records, is_many).body);
         };
         match self.store.create_once(new, once, asked.by, Box::new(on_issued)).await? {
-            Created::Issued(records) => Ok(IssuedAnswer::new(&secrets, &records, is_many)),
-            Created::Before(ids) => Err(Refusal::already_issued(&ids)),
-            Created::OtherRequest => Err(Refusal::other_request()),
+            CreateOutcome::Issued(records) => Ok(IssuedAnswer::new(&secrets, &records, is_many)),
+            CreateOutcome::Replayed(ids) => Err(Refusal::already_issued(&ids)),
+            CreateOutcome::OtherRequest => Err(Refusal::other_request()),
         }
     }
 

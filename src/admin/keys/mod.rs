@@ -28,7 +28,7 @@ use crate::{
     error::Reject,
     key::{DailyLimit, KeyId, SecretKey, user_from_label},
     store::{
-        AdminStore, Changed, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort,
+        AdminStore, ChangeOutcome, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort,
         KeySummary, PageCursor, Rotation,
     },
 };
@@ -188,9 +188,9 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     ) -> Result<KeySummary, Refusal> {
         let (action, token_id) = (edit.change.action(), edit.by.token_id.clone());
         let changed = match self.store.change(edit.only_at(versions)).await? {
-            Changed::Done(changed) => *changed,
-            Changed::OtherVersion => return Err(Refusal::other_version()),
-            Changed::UnknownKey => return Err(Refusal::unknown_key()),
+            ChangeOutcome::Done(changed) => *changed,
+            ChangeOutcome::VersionMismatch => return Err(Refusal::other_version()),
+            ChangeOutcome::UnknownKey => return Err(Refusal::unknown_key()),
         };
         tracing::info!(action, token_id, key_id = %changed.record.id, "a key was changed");
         Ok(changed)

@@ -10,9 +10,10 @@ use crate::{
     error::StoreError,
     key::{KeyId, KeyRecord, SecretKey},
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, IMPORTED,
-        Imported, ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary,
-        NewKey, Note, OnIssued, Once, PageCursor, Place, REMEMBERED, StoreFuture, withdraws_claims,
+        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
+        CreateOutcome, IMPORTED, IdempotencyKey, Imported, ImportedKey, KeyChange, KeyEdit,
+        KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, PageCursor, Place, REMEMBERED,
+        StoreFuture, withdraws_claims,
     },
 };
 
@@ -117,10 +118,10 @@ impl AdminStore for MemoryStore {
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: Once,
+        once: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
-    ) -> StoreFuture<Created> {
+    ) -> StoreFuture<CreateOutcome> {
         let now = self.0.clock.now();
         let mut issued = lock(&self.0.issued_once);
         issued.retain(|_, before| now.duration_since(before.at).is_ok_and(|age| age < REMEMBERED));
@@ -128,16 +129,16 @@ impl AdminStore for MemoryStore {
             let same = before.request == once.request();
             let ids = before.ids.clone();
             return StoreFuture::ready(Ok(if same {
-                Created::Before(ids)
+                CreateOutcome::Replayed(ids)
             } else {
-                Created::OtherRequest
+                CreateOutcome::OtherRequest
             }));
         }
         let created = self.0.create(&keys, &by).map(|records| {
             let ids = records.iter().map(|record| record.id.clone()).collect();
             issued.insert(once.name(), IssuedOnce { request: once.request(), ids, at: now });
             on_issued(&records);
-            Created::Issued(records)
+            CreateOutcome::Issued(records)
         });
         StoreFuture::ready(created)
     }
@@ -181,14 +182,14 @@ impl AdminStore for MemoryStore {
         StoreFuture::ready(Ok(keys.get(&key).map(|row| self.0.summary(row))))
     }
 
-    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
+    fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
         let mut keys = lock(&self.0.keys);
         let Some(row) = keys.get(&edit.key) else {
-            return StoreFuture::ready(Ok(Changed::UnknownKey));
+            return StoreFuture::ready(Ok(ChangeOutcome::UnknownKey));
         };
         let before = self.0.summary(row);
         if !edit.applies_to(&before) {
-            return StoreFuture::ready(Ok(Changed::OtherVersion));
+            return StoreFuture::ready(Ok(ChangeOutcome::VersionMismatch));
         }
         let KeyEdit { change, by, .. } = edit;
         let id = before.record.id.clone();
@@ -202,14 +203,14 @@ impl AdminStore for MemoryStore {
         }
         let detail = change.audit_detail(&before, &after);
         self.0.write_audit(change.action(), Some(id), detail, &by);
-        StoreFuture::ready(Ok(Changed::Done(after.into())))
+        StoreFuture::ready(Ok(ChangeOutcome::Done(after.into())))
     }
 
     fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
         StoreFuture::ready(Ok(self.0.offer_claim(offer, &by)))
     }
 
-    fn note(&self, note: Note, by: Actor) -> StoreFuture<()> {
+    fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
         self.0.write_audit(note.action, note.key_id, note.detail, &by);
         StoreFuture::ready(Ok(()))
     }

@@ -4,8 +4,8 @@ use super::{Inner, MemoryStore, lock};
 use crate::{
     key::{ClaimToken, KeyHash, KeyId, SecretKey},
     store::{
-        Actor, Claim, ClaimOffer, ClaimState, ClaimStore, ClaimSummary, KeyChange, KeyRef,
-        KeySummary, OFFERED, OPENED, OnOpened, Opening, Rotation, StoreFuture, offer_detail,
+        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, KeyChange,
+        KeyRef, KeySummary, OFFERED, OPENED, OnOpened, Rotation, StoreFuture, offer_detail,
     },
 };
 
@@ -64,12 +64,12 @@ impl Inner {
         Some((Claim::of(state, &claim, key.as_ref()), key))
     }
 
-    fn open_claim(&self, token: &ClaimToken, secret: SecretKey, by: &Actor) -> Opening {
+    fn open_claim(&self, token: &ClaimToken, secret: SecretKey, by: &Actor) -> ClaimOutcome {
         let mut keys = lock(&self.keys);
         let found = self.find_claim(token, |key| keys.get(key).map(|row| self.summary(row)));
-        let Some((claim, key)) = found else { return Opening::Unknown };
+        let Some((claim, key)) = found else { return ClaimOutcome::Unknown };
         let (ClaimState::Open, Some(before)) = (claim.state, key) else {
-            return Opening::Refused(claim.state);
+            return ClaimOutcome::Refused(claim.state);
         };
         let (hash, now): (_, SystemTime) = (token.hash(), self.clock.now());
         if let Some(row) = lock(&self.claims).iter_mut().find(|row| row.token == hash) {
@@ -81,7 +81,7 @@ impl Inner {
         self.apply(&mut keys, &by_id, &id, &change);
         let after = keys.get(&by_id).map_or(before.clone(), |row| self.summary(row));
         self.write_audit(OPENED, Some(id), change.audit_detail(&before, &after), by);
-        Opening::Opened(after.into())
+        ClaimOutcome::Opened(after.into())
     }
 }
 
@@ -98,9 +98,9 @@ impl ClaimStore for MemoryStore {
         secret: SecretKey,
         by: Actor,
         on_opened: OnOpened,
-    ) -> StoreFuture<Opening> {
+    ) -> StoreFuture<ClaimOutcome> {
         let opening = self.0.open_claim(&token, secret, &by);
-        if let Opening::Opened(key) = &opening {
+        if let ClaimOutcome::Opened(key) = &opening {
             on_opened(key);
         }
         StoreFuture::ready(Ok(opening))

@@ -9,12 +9,12 @@ use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, Verdict,
+        QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome, StoreFuture,
         counter::{Count, DayCounter, Origin},
     },
 };
 
-struct MemoryCharge {
+struct MemoryReservation {
     store: Arc<Inner>,
     counter: Arc<DayCounter>,
     subject: QuotaSubject,
@@ -35,7 +35,7 @@ impl Inner {
 }
 
 impl QuotaStore for MemoryStore {
-    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
+    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<ReserveOutcome> {
         let counter = self.0.counter(&subject.id, at);
         let taken = counter.reserve(subject, &self.0.calendar, at, |count, ()| {
             let origin = count.origin();
@@ -44,27 +44,27 @@ impl QuotaStore for MemoryStore {
             totals.last_used(&subject.id, at);
             Ok(origin)
         });
-        StoreFuture::ready(taken.map(|(origin, standing)| match origin {
-            None => Verdict::Exhausted(standing),
-            Some(origin) => Verdict::Admitted {
-                charge: Box::new(MemoryCharge {
+        StoreFuture::ready(taken.map(|(origin, status)| match origin {
+            None => ReserveOutcome::Exhausted(status),
+            Some(origin) => ReserveOutcome::Admitted {
+                reservation: Box::new(MemoryReservation {
                     store: self.0.clone(),
                     counter,
                     subject: subject.clone(),
                     origin: Some(origin),
                 }),
-                standing,
+                status,
             },
         }))
     }
 
-    fn standing(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Standing> {
+    fn status(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<QuotaStatus> {
         let counter = self.0.counter(&subject.id, at);
-        StoreFuture::ready(Ok(counter.standing(subject, &self.0.calendar, at)))
+        StoreFuture::ready(Ok(counter.status(subject, &self.0.calendar, at)))
     }
 }
 
-impl Charge for MemoryCharge {
+impl Reservation for MemoryReservation {
     fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         Poll::Ready(Ok(()))
     }

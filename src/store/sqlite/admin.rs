@@ -14,9 +14,10 @@ use crate::{
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditQuery, Changed, ClaimOffer, Created, Imported,
-        ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, Note,
-        OnIssued, Once, StoreBackup, StoreFuture, withdraws_claims,
+        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
+        CreateOutcome, IdempotencyKey, Imported, ImportedKey, KeyChange, KeyEdit, KeyPage,
+        KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, StoreBackup, StoreFuture,
+        withdraws_claims,
     },
 };
 
@@ -37,14 +38,14 @@ impl AdminStore for SqliteStore {
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: Once,
+        once: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
-    ) -> StoreFuture<Created> {
+    ) -> StoreFuture<CreateOutcome> {
         let now = self.0.core.clock.now();
         let work = move |connection: &Connection| once::insert(connection, &keys, once, &by, now);
-        let created = self.0.core.queue.call(work, |created: &Option<Created>| {
-            if let Some(Created::Issued(records)) = created {
+        let created = self.0.core.queue.call(work, |created: &Option<CreateOutcome>| {
+            if let Some(CreateOutcome::Issued(records)) = created {
                 on_issued(records);
             }
         });
@@ -69,7 +70,7 @@ impl AdminStore for SqliteStore {
         self.read_now(move |connection, core| summary(connection, core, &key))
     }
 
-    fn change(&self, edit: KeyEdit) -> StoreFuture<Changed> {
+    fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
         let store = self.clone();
         StoreFuture::pending(async move {
             match edit.change {
@@ -83,10 +84,10 @@ impl AdminStore for SqliteStore {
         self.offer(offer, by)
     }
 
-    fn note(&self, note: Note, by: Actor) -> StoreFuture<()> {
+    fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
         let now = self.0.core.clock.now();
         let write = move |connection: &Connection| {
-            let Note { action, key_id, detail } = note;
+            let AuditNote { action, key_id, detail } = note;
             audit::write(connection, now, &by, action, key_id.as_ref(), &detail)
         };
         self.0.core.queue.call(write, |()| ())
@@ -149,14 +150,14 @@ impl SqliteStore {
         })
     }
 
-    async fn change_row(&self, edit: KeyEdit) -> Result<Changed, StoreError> {
+    async fn change_row(&self, edit: KeyEdit) -> Result<ChangeOutcome, StoreError> {
         let (core, after) = (self.0.core.clone(), self.0.core.clone());
         let work = move |connection: &Connection| {
             let Some(before) = summary(connection, &core, &edit.key)? else {
-                return Ok(Changed::UnknownKey);
+                return Ok(ChangeOutcome::UnknownKey);
             };
             if !edit.applies_to(&before) {
-                return Ok(Changed::OtherVersion);
+                return Ok(ChangeOutcome::VersionMismatch);
             }
             let KeyEdit { change, by, .. } = edit;
             let id = before.record.id.clone();
@@ -171,14 +172,14 @@ impl SqliteStore {
             }
             let detail = change.audit_detail(&before, &after);
             audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
-            Ok(Changed::Done(after.into()))
+            Ok(ChangeOutcome::Done(after.into()))
         };
         self.0.core.queue.call(work, move |_| after.forget_keys()).await
     }
 
-    async fn reset(&self, edit: KeyEdit) -> Result<Changed, StoreError> {
+    async fn reset(&self, edit: KeyEdit) -> Result<ChangeOutcome, StoreError> {
         let Some(found) = self.get(edit.key.clone()).await? else {
-            return Ok(Changed::UnknownKey);
+            return Ok(ChangeOutcome::UnknownKey);
         };
         let (core, id) = (&self.0.core, found.record.id);
         let counter = self.load_counter(&id, core.clock.now()).await?;

@@ -6,8 +6,9 @@ use super::{SqliteStore, audit, changes, core::Core, listing::summary, rows, una
 use crate::{
     key::{ClaimToken, SecretKey},
     store::{
-        Actor, Claim, ClaimOffer, ClaimState, ClaimStore, KeyChange, KeyRef, KeySummary, OFFERED,
-        OPENED, OnOpened, Opening, Rotation, StoreFuture, journal::unix_millis, offer_detail,
+        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, KeyChange, KeyRef,
+        KeySummary, OFFERED, OPENED, OnOpened, Rotation, StoreFuture, journal::unix_millis,
+        offer_detail,
     },
 };
 
@@ -54,14 +55,14 @@ impl ClaimStore for SqliteStore {
         secret: SecretKey,
         by: Actor,
         on_opened: OnOpened,
-    ) -> StoreFuture<Opening> {
+    ) -> StoreFuture<ClaimOutcome> {
         let (core, after) = (self.0.core.clone(), self.0.core.clone());
         let work = move |connection: &Connection| {
             let Some(Found { number, claim, key }) = find(connection, &core, &token)? else {
-                return Ok(Opening::Unknown);
+                return Ok(ClaimOutcome::Unknown);
             };
             let (ClaimState::Open, Some(before)) = (claim.state, key) else {
-                return Ok(Opening::Refused(claim.state));
+                return Ok(ClaimOutcome::Refused(claim.state));
             };
             let (id, now) = (before.record.id.clone(), core.clock.now());
             connection
@@ -73,11 +74,11 @@ impl ClaimStore for SqliteStore {
                 summary(connection, &core, &KeyRef::new(id.as_str()))?.unwrap_or(before.clone());
             let detail = change.audit_detail(&before, &after);
             audit::write(connection, now, &by, OPENED, Some(&id), &detail)?;
-            Ok(Opening::Opened(after.into()))
+            Ok(ClaimOutcome::Opened(after.into()))
         };
         self.0.core.queue.call(work, move |opening| {
             after.forget_keys();
-            if let Opening::Opened(key) = opening {
+            if let ClaimOutcome::Opened(key) = opening {
                 on_opened(key);
             }
         })

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::changes;
 use crate::{
     key::{KeyId, hex},
-    store::{Actor, Created, NewKey, Once, REMEMBERED, journal::unix_millis},
+    store::{Actor, CreateOutcome, IdempotencyKey, NewKey, REMEMBERED, journal::unix_millis},
 };
 
 /// Inserts the rows of new keys unless the request has done so before. Inserts none and returns
@@ -15,15 +15,19 @@ use crate::{
 pub(super) fn insert(
     connection: &Connection,
     keys: &[NewKey],
-    once: Once,
+    once: IdempotencyKey,
     by: &Actor,
     now: SystemTime,
-) -> rusqlite::Result<Option<Created>> {
+) -> rusqlite::Result<Option<CreateOutcome>> {
     forget(connection, now)?;
     let (name, request) = (hex(&once.name()), hex(&once.request()));
     if let Some((known, ids)) = find(connection, &name)? {
         let same = known == request;
-        return Ok(Some(if same { Created::Before(ids) } else { Created::OtherRequest }));
+        return Ok(Some(if same {
+            CreateOutcome::Replayed(ids)
+        } else {
+            CreateOutcome::OtherRequest
+        }));
     }
     let Some(records) = changes::insert(connection, keys, by, now)? else { return Ok(None) };
     let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
@@ -32,7 +36,7 @@ pub(super) fn insert(
             "INSERT INTO issued_once (name, request, key_ids, at) VALUES (?1, ?2, ?3, ?4)",
         )?
         .execute(params![name, request, ids.join(" "), unix_millis(now)])?;
-    Ok(Some(Created::Issued(records)))
+    Ok(Some(CreateOutcome::Issued(records)))
 }
 
 fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<(String, Vec<KeyId>)>> {

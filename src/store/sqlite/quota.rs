@@ -19,14 +19,15 @@ use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Admission, Charge, QuotaStore, QuotaSubject, Refund, Standing, StoreFuture, Verdict,
+        Admission, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome,
+        StoreFuture,
         counter::{Count, Origin},
         journal::{CountChange, Lsn, Record, unix_millis},
     },
 };
 
 impl QuotaStore for SqliteStore {
-    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Verdict> {
+    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<ReserveOutcome> {
         if let Some(counter) = self.0.core.counter(&subject.id) {
             return StoreFuture::ready(reserve(&self.0.core, counter, subject, at));
         }
@@ -37,11 +38,11 @@ impl QuotaStore for SqliteStore {
         })
     }
 
-    fn standing(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<Standing> {
+    fn status(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<QuotaStatus> {
         let (store, subject) = (self.clone(), subject.clone());
         StoreFuture::pending(async move {
             let counter = store.load_counter(&subject.id, at).await?;
-            Ok(counter.standing(&subject, &store.0.core.calendar, at))
+            Ok(counter.status(&subject, &store.0.core.calendar, at))
         })
     }
 }
@@ -75,18 +76,18 @@ pub(super) fn reserve(
     counter: Arc<Counter>,
     subject: &QuotaSubject,
     at: SystemTime,
-) -> Result<Verdict, StoreError> {
+) -> Result<ReserveOutcome, StoreError> {
     core.is_open()?;
     core.damage.check()?;
-    let (taken, standing) = counter.reserve(subject, &core.calendar, at, |count, block| {
+    let (taken, status) = counter.reserve(subject, &core.calendar, at, |count, block| {
         core.charge(subject, at, count, block)
     })?;
     let Some((origin, gate)) = taken else {
-        return Ok(Verdict::Exhausted(standing));
+        return Ok(ReserveOutcome::Exhausted(status));
     };
     let open =
         OpenRequest { core: core.clone(), id: subject.id.clone(), origin, ended: false.into() };
-    let charge = SqliteCharge {
+    let charge = SqliteReservation {
         core: core.clone(),
         counter,
         subject: subject.clone(),
@@ -95,7 +96,7 @@ pub(super) fn reserve(
         state: State::Spent,
         open: Arc::new(open),
     };
-    Ok(Verdict::Admitted { charge: Box::new(charge), standing })
+    Ok(ReserveOutcome::Admitted { reservation: Box::new(charge), status })
 }
 
 /// How long a block may wait for its sync that is not needed yet, so that those of many keys share
@@ -145,7 +146,7 @@ impl Core {
 }
 
 /// One unit of the SQLite store.
-struct SqliteCharge {
+struct SqliteReservation {
     core: Arc<Core>,
     counter: Arc<Counter>,
     subject: QuotaSubject,
@@ -167,7 +168,7 @@ enum State {
     Lost,
 }
 
-impl Charge for SqliteCharge {
+impl Reservation for SqliteReservation {
     fn commit(&mut self) {
         self.core.journal.sync_to(self.gate, self.linger());
     }
@@ -212,7 +213,7 @@ impl Charge for SqliteCharge {
     }
 }
 
-impl SqliteCharge {
+impl SqliteReservation {
     /// How long the sync that the unit needs may wait for others.
     fn linger(&self) -> Duration {
         match self.core.durability {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::StoreError,
     key::KeyId,
-    store::{Changed, KeyEdit, KeyRef, KeySummary, counter::Origin},
+    store::{ChangeOutcome, KeyEdit, KeyRef, KeySummary, counter::Origin},
 };
 
 /// Resets the row, then the counter before the answer. A unit that is written down in between
@@ -24,14 +24,14 @@ pub(super) fn job(
     counter: Arc<Counter>,
     id: KeyId,
     edit: KeyEdit,
-) -> (Job, impl Future<Output = Result<Changed, StoreError>> + Send + 'static) {
+) -> (Job, impl Future<Output = Result<ChangeOutcome, StoreError>> + Send + 'static) {
     let work = move |connection: &Connection| {
         let key = KeyRef::new(id.as_str());
         let Some(before) = summary(connection, &core, &key)? else {
-            return Ok(Err(Changed::UnknownKey));
+            return Ok(Err(ChangeOutcome::UnknownKey));
         };
         if !edit.applies_to(&before) {
-            return Ok(Err(Changed::OtherVersion));
+            return Ok(Err(ChangeOutcome::VersionMismatch));
         }
         let KeyEdit { change, by, .. } = edit;
         let now = core.clock.now();
@@ -42,11 +42,11 @@ pub(super) fn job(
         audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
         Ok(Ok((Origin { day, epoch }, after)))
     };
-    let reset = move |done: &Result<(Origin, KeySummary), Changed>| {
+    let reset = move |done: &Result<(Origin, KeySummary), ChangeOutcome>| {
         done.iter().for_each(|(origin, _)| counter.reset(|_| *origin));
     };
     let (job, done) = jobs::job(work, reset);
     (job, async move {
-        Ok(done.await?.map_or_else(|undone| undone, |(_, after)| Changed::Done(after.into())))
+        Ok(done.await?.map_or_else(|undone| undone, |(_, after)| ChangeOutcome::Done(after.into())))
     })
 }

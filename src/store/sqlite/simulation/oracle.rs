@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, mem};
 
-use crate::{clock::Day, store::Standing};
+use crate::{clock::Day, store::QuotaStatus};
 
 /// What no number of units reaches.
 pub(super) const UNLIMITED: u64 = u64::MAX;
@@ -162,10 +162,10 @@ impl Oracle {
     }
 
     /// What is counted must be what was seen.
-    pub(super) fn check(&mut self, key: usize, standing: &Standing) {
-        let period = self.period(key, standing.day);
+    pub(super) fn check(&mut self, key: usize, status: &QuotaStatus) {
+        let period = self.period(key, status.day);
         let seen = self.seen(period);
-        let (least, used) = (seen.least(), standing.used);
+        let (least, used) = (seen.least(), status.used);
         let most = least + seen.uncertain;
         assert!((least..=most).contains(&used), "{used} used of {period:?}, but {seen:?}");
         (seen.found, seen.uncertain) = (seen.found + used - least, 0);

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     clock::Clock,
     key::DailyLimit,
-    store::{Charge, Outcome, QuotaSubject, Refund, UsageEvent, Verdict},
+    store::{Outcome, QuotaSubject, Refund, Reservation, ReserveOutcome, UsageEvent},
 };
 
 const LARGEST_LIMIT: u64 = 400;
@@ -31,7 +31,7 @@ const LARGEST_CROWD: u64 = 90;
 
 /// A request that reached the upstream.
 struct Request {
-    charge: Box<dyn Charge>,
+    reservation: Box<dyn Reservation>,
     period: Period,
     /// Whether the upstream has answered.
     is_answered: bool,
@@ -114,7 +114,7 @@ impl Traffic {
     /// The process ends at once; what it was about to do is not done, and what was under way has failed.
     pub(super) fn break_off(&mut self) {
         let cut_off = self.requests.len() as u64;
-        self.requests.drain(..).for_each(|request| mem::forget(request.charge));
+        self.requests.drain(..).for_each(|request| mem::forget(request.reservation));
         self.core = None;
         self.events.least += cut_off;
         self.events.most += cut_off;
@@ -148,8 +148,8 @@ impl Traffic {
     pub(super) fn check_counts(&mut self) {
         for key in 0..KEYS {
             let (counter, subject) = (self.counter(key), self.subject(key));
-            let standing = counter.standing(&subject, &self.core().calendar, self.clock.now());
-            self.oracle.check(key, &standing);
+            let status = counter.status(&subject, &self.core().calendar, self.clock.now());
+            self.oracle.check(key, &status);
         }
     }
 
@@ -174,21 +174,21 @@ impl Traffic {
         let (core, limit) = (self.core().clone(), u64::from(self.limits[key]));
         let is_open = core.is_open().is_ok();
         match quota::reserve(&core, counter, &subject, now) {
-            Ok(Verdict::Admitted { charge, standing }) => {
+            Ok(ReserveOutcome::Admitted { reservation, status }) => {
                 assert!(is_open, "nothing is admitted once a failure is known");
-                let period = self.oracle.period(key, standing.day);
+                let period = self.oracle.period(key, status.day);
                 let seen = self.oracle.seen(period);
                 seen.under_way += 1;
                 seen.limit = seen.limit.max(if limit == 0 { UNLIMITED } else { limit });
                 seen.block_limit = seen.block_limit.max(limit);
-                self.oracle.check(key, &standing);
-                assert!(limit == 0 || standing.used <= limit, "never one more");
+                self.oracle.check(key, &status);
+                assert!(limit == 0 || status.used <= limit, "never one more");
                 let (is_answered, is_returned) = (false, false);
-                self.requests.push(Request { charge, period, is_answered, is_returned });
+                self.requests.push(Request { reservation, period, is_answered, is_returned });
             }
-            Ok(Verdict::Exhausted(standing)) => {
-                self.oracle.check(key, &standing);
-                assert!(limit > 0 && standing.used >= limit, "never one less");
+            Ok(ReserveOutcome::Exhausted(status)) => {
+                self.oracle.check(key, &status);
+                assert!(limit > 0 && status.used >= limit, "never one less");
             }
             Err(_) => assert!(!is_open || self.is_broken(), "refused without a reason"),
         }
@@ -228,7 +228,7 @@ impl Traffic {
     fn pass_on(&mut self, mut request: Request) {
         request.is_answered = true;
         let mut cx = Context::from_waker(Waker::noop());
-        match request.charge.poll_committed(&mut cx) {
+        match request.reservation.poll_committed(&mut cx) {
             Poll::Pending => self.requests.push(request),
             Poll::Ready(Err(_)) => self.fail(request),
             Poll::Ready(Ok(())) => self.settle(request),
@@ -236,7 +236,7 @@ impl Traffic {
     }
 
     fn refund(&mut self, request: &mut Request, refund: Refund) {
-        if request.charge.refund(refund) {
+        if request.reservation.refund(refund) {
             request.is_returned = true;
             let provoked = u64::from(refund == Refund::UpToLimit);
             let is_held = u64::from(self.core().journal.has_failed());
@@ -254,7 +254,7 @@ impl Traffic {
     fn settle(&mut self, request: Request) {
         if self.random.below(2) == 0 {
             let mut event = self.event(request.period.key);
-            event.admission = request.charge.admission();
+            event.admission = request.reservation.admission();
             self.core().record(&event);
             self.events.least += 1;
             self.events.most += 1;
