@@ -19,7 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, sleep};
 
-use crate::places::{Inactivity, Place};
+use crate::connection_limit::{ConnectionPermit, Inactivity};
 
 /// One connection's requests, its place, and those of its bodies that have handed on a frame and were not
 /// asked for another. Clones share it.
@@ -27,7 +27,7 @@ use crate::places::{Inactivity, Place};
 pub(crate) struct Activity(Arc<Shared>);
 
 struct Shared {
-    place: Place,
+    place: ConnectionPermit,
     is_http2: AtomicBool,
     requests: Mutex<Requests>,
     stalled: Mutex<StalledBodies>,
@@ -70,7 +70,7 @@ impl Drop for RunningRequest {
 
 impl Activity {
     /// That of a connection that has just come.
-    pub(crate) fn new(place: Place) -> Self {
+    pub(crate) fn new(place: ConnectionPermit) -> Self {
         let inactive = Some((Inactivity::Head, Instant::now()));
         Self(Arc::new(Shared {
             place,
@@ -93,7 +93,7 @@ impl Activity {
     }
 
     /// The connection has turned out to speak HTTP/2.
-    pub(crate) fn speaks_http2(&self) {
+    pub(crate) fn set_http2(&self) {
         self.0.is_http2.store(true, Ordering::Relaxed);
     }
 
@@ -143,12 +143,12 @@ impl Activity {
     }
 
     /// Whether the connection is to be closed in favour of another one.
-    pub(crate) fn gives_way(&self) -> bool {
+    pub(crate) fn is_evicted(&self) -> bool {
         self.0.place.is_leaving() && self.requests().inactive.is_some()
     }
 
     /// Returns when that may be so.
-    pub(crate) async fn asked_to_give_way(&self) {
+    pub(crate) async fn evicted(&self) {
         self.0.place.leaves().await;
     }
 

@@ -12,7 +12,7 @@ use tower_quota::{
 };
 
 use crate::{
-    refusals,
+    rejections,
     router::{GatewayRequest, Handler},
 };
 
@@ -27,9 +27,9 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
     public_url: Option<&str>,
 ) -> Result<impl Handler<AdminBody>, ConfigError> {
     let outside = [
-        refusals::cross_site("https://other.example", "gateway.example"),
-        refusals::invalid_path(),
-        refusals::too_large(max_body_bytes),
+        rejections::cross_site("https://other.example", "gateway.example"),
+        rejections::invalid_path(),
+        rejections::too_large(max_body_bytes),
     ];
     let admin = outside.into_iter().fold(admin, AdminService::refused_outside);
     let notes = admin.clone();
@@ -52,9 +52,9 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
             if response.extensions().get::<ProtectionError>().is_none() {
                 return Ok(response);
             }
-            let rejection = refusals::cross_site(&from, &to);
+            let rejection = rejections::cross_site(&from, &to);
             notes.note_refused(rejection.code, source).await;
-            Ok(boxed(refusals::render(rejection).map(Full::new)))
+            Ok(boxed(rejections::render(rejection).map(Full::new)))
         }
     }))
 }

@@ -20,7 +20,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 use tower::BoxError;
 
-use crate::patience::Patience;
+use crate::min_rate::MinRateTimeout;
 
 /// Maximum number of bytes that are read of a body that nobody wants. Coding assistants begin at 40
 /// to 80 KB.
@@ -33,7 +33,7 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Without a body there is nothing to share.
 pub(crate) struct ClientBody {
     shared: Option<Arc<Mutex<Shared>>>,
-    patience: Patience,
+    min_rate: MinRateTimeout,
 }
 
 /// The server's hold on a request's body, until the head of the response goes out.
@@ -101,7 +101,7 @@ pub(crate) fn share_body(
     }
     let body = ClientBody {
         shared: unread.as_ref().map(|unread| unread.shared.clone()),
-        patience: Patience::new(client_timeout),
+        min_rate: MinRateTimeout::new(client_timeout),
     };
     (Request::from_parts(head, body), unread)
 }
@@ -157,17 +157,17 @@ impl Body for ClientBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { shared: Some(shared), patience } = &mut *self else {
+        let Self { shared: Some(shared), min_rate } = &mut *self else {
             return Poll::Ready(None);
         };
         let shared = &mut *lock(shared);
         let Poll::Ready(frame) = shared.poll_frame(cx) else {
-            ready!(patience.poll_over(cx));
+            ready!(min_rate.poll_expired(cx));
             shared.end(BodyEnd::Failed);
             return Poll::Ready(Some(Err(io::Error::from(Broken::Stalled).into())));
         };
         if let Some(Ok(frame)) = &frame {
-            patience.moved(frame.data_ref().map_or(0, Buf::remaining));
+            min_rate.record(frame.data_ref().map_or(0, Buf::remaining));
         }
         Poll::Ready(frame)
     }

@@ -12,24 +12,24 @@ use tower::{BoxError, Service, ServiceExt};
 use crate::{
     activity::{Activity, CloseReason},
     client_body::{ClientBody, UnreadBody, share_body},
-    executor::Streams,
-    http1::Guarded,
-    io::PatientSocket,
-    patience::Patience,
-    places::Place,
+    client_socket::ClientSocket,
+    connection_limit::ConnectionPermit,
+    executor::StreamExecutor,
+    http1::ValidatedIo,
+    min_rate::MinRateTimeout,
     server::{Draining, PeerAddr},
 };
 
 /// How long a connection may take to end once it was asked to and has no request.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same where another connection waits for its place.
-const GIVE_WAY_TIMEOUT: Duration = Duration::from_secs(1);
+const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that has a place.
 pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
     pub(crate) peer: IpAddr,
-    pub(crate) place: Place,
+    pub(crate) place: ConnectionPermit,
     pub(crate) timeouts: Timeouts,
     pub(crate) draining: Draining,
 }
@@ -47,7 +47,7 @@ impl Connection {
     /// Serves it to its end, or until its client has kept the server waiting for too long.
     pub(crate) async fn serve<S, B>(
         self,
-        builder: Builder<Streams>,
+        builder: Builder<StreamExecutor>,
         service: S,
         mut shutdown: watch::Receiver<bool>,
     ) where
@@ -61,9 +61,9 @@ impl Connection {
         let Self { socket, peer, place, timeouts, draining } = self;
         let peer = PeerAddr(peer);
         let activity = Activity::new(place);
-        let socket = PatientSocket::new(nodelay(socket), Patience::new(timeouts.client));
+        let socket = ClientSocket::new(nodelay(socket), MinRateTimeout::new(timeouts.client));
         let closing = socket.closing();
-        let socket = Guarded::new(socket, activity.clone(), timeouts.idle);
+        let socket = ValidatedIo::new(socket, activity.clone(), timeouts.idle);
         let refused = socket.refused();
         let requests = activity.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -99,7 +99,7 @@ impl Connection {
                 // Nobody is told twice; the sender lives as long as the server.
                 _ = shutdown.wait_for(|ending| *ending), if !is_ending && !is_shutdown => {
                     is_shutdown = true;
-                    idle_timeout = idle_timeout.min(GOODBYE_TIMEOUT);
+                    idle_timeout = idle_timeout.min(DRAIN_IDLE_TIMEOUT);
                     continue;
                 }
                 // A client that has just come, or sends a head, gets its response.
@@ -110,18 +110,18 @@ impl Connection {
                             // The socket closes itself, as it sees whether a request comes after all.
                             continue;
                         }
-                        idle_timeout = idle_timeout.min(GOODBYE_TIMEOUT);
+                        idle_timeout = idle_timeout.min(DRAIN_IDLE_TIMEOUT);
                     }
                     _ => {
                         tracing::debug!(?reason, "connection cut");
                         return;
                     }
                 },
-                () = activity.asked_to_give_way() => {
-                    if !activity.gives_way() || !activity.is_http2() {
+                () = activity.evicted() => {
+                    if !activity.is_evicted() || !activity.is_http2() {
                         continue;
                     }
-                    idle_timeout = idle_timeout.min(GIVE_WAY_TIMEOUT);
+                    idle_timeout = idle_timeout.min(EVICTION_TIMEOUT);
                 }
             }
             connection.as_mut().graceful_shutdown();

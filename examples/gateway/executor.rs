@@ -7,12 +7,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Runs the streams' tasks, which outlive their connections, and can end them.
 #[derive(Clone, Default)]
-pub(crate) struct Streams {
+pub(crate) struct StreamExecutor {
     tasks: TaskTracker,
     end: CancellationToken,
 }
 
-impl Streams {
+impl StreamExecutor {
     /// Drops what is still answered, and returns when all of it is dropped.
     pub(crate) async fn shutdown(&self) {
         self.end.cancel();
@@ -21,7 +21,7 @@ impl Streams {
     }
 }
 
-impl<F> Executor<F> for Streams
+impl<F> Executor<F> for StreamExecutor
 where
     F: Future + Send + 'static,
     F::Output: Send,

@@ -4,21 +4,21 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use crate::{patience::LazyTimer, server::HEAD_LIMIT};
+use crate::{min_rate::DeadlineTimer, server::HEAD_TIMEOUT};
 
 /// How an HTTP/2 connection begins (RFC 9113, section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Follows what a client sends, and loses patience with a head, or any other frame but a piece of a
+/// Follows what a client sends, and loses min_rate with a head, or any other frame but a piece of a
 /// body, that is begun and not ended. Bodies have a limit of their own.
 #[derive(Default)]
-pub(crate) struct HeadWatch {
+pub(crate) struct FrameTimeout {
     frames: Frames,
     begun: Option<Instant>,
-    timer: LazyTimer,
+    timer: DeadlineTimer,
 }
 
-impl HeadWatch {
+impl FrameTimeout {
     /// These bytes have come.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
         if self.frames.advance(bytes) || self.begun.is_none() {
@@ -27,9 +27,9 @@ impl HeadWatch {
     }
 
     /// Ready when the client has taken too long. To be asked only while it is waited for.
-    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.begun {
-            Some(begun) => self.timer.poll(begun + HEAD_LIMIT, cx),
+            Some(begun) => self.timer.poll(begun + HEAD_TIMEOUT, cx),
             None => Poll::Pending,
         }
     }

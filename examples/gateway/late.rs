@@ -20,7 +20,7 @@ use tower_quota::{
 use crate::{
     backup::cannot_open,
     client_body::ClientBody,
-    ops, refusals,
+    ops, rejections,
     route::Route,
     router::{self, GatewayBody},
     server::Draining,
@@ -138,7 +138,7 @@ impl<S> LateService<S> {
 
     fn refuse<B>(&self, request: &Request<B>) -> Response<Bytes> {
         if let Some(bad) = request.extensions().get() {
-            return refusals::bad_head(*bad);
+            return rejections::bad_head(*bad);
         }
         match Route::of(request.uri().path()) {
             Some(Route::Health) => ops::health(true),
@@ -146,7 +146,7 @@ impl<S> LateService<S> {
             Some(Route::Ready) => ops::not_ready("the store cannot be opened yet"),
             _ => {
                 let error = StoreError::new(StoreErrorKind::Unavailable);
-                refusals::render(Rejection::from(&error))
+                rejections::render(Rejection::from(&error))
             }
         }
     }

@@ -10,26 +10,26 @@ mod background_writer;
 mod catch_panic;
 mod client_addr;
 mod client_body;
+mod client_socket;
 mod commands;
 mod connection;
+mod connection_limit;
 mod connector;
 mod cors;
 mod demo;
 mod edge;
 mod executor;
-mod files;
 mod holder_errors;
 mod home;
 mod http1;
 mod http2;
 mod import;
-mod io;
 mod late;
 mod logging;
+mod min_rate;
+mod open_files;
 mod ops;
-mod patience;
-mod places;
-mod refusals;
+mod rejections;
 mod reload;
 mod request_log;
 mod route;
@@ -109,7 +109,7 @@ fn start(
     stdout: &BackgroundWriter,
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
-    files::raise_limit();
+    open_files::raise_limit();
     let mut given = Given::load()?;
     if let Some(command) = given.take_command() {
         return commands::run(command, given, stderr);
@@ -270,7 +270,8 @@ async fn run(
         observers: observers.clone(),
     };
     let late = LateService::new(draining.clone());
-    let service = edge(late.clone().into_service(), options, || router::own(refusals::panicked()));
+    let service =
+        edge(late.clone().into_service(), options, || router::own(rejections::panicked()));
     let limits = Limits {
         connections: settings.max_connections,
         trusted_proxies: settings.trusted_proxies,

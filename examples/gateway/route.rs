@@ -111,7 +111,7 @@ pub(crate) fn doubled_base(path: &str) -> Option<&str> {
 
 /// Whether a request for the list of models is to be forwarded, as the cache holds one page in the
 /// form of OpenAI's API.
-pub(crate) fn is_own_list(head: &Parts) -> bool {
+pub(crate) fn bypasses_models_cache(head: &Parts) -> bool {
     head.uri.query().is_some_and(|query| !query.is_empty())
         || head.headers.contains_key("anthropic-version")
 }

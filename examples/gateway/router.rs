@@ -21,9 +21,9 @@ use crate::{
     home::Home,
     http1::BadHead,
     ops::Ops,
-    refusals,
+    rejections,
     route::{self, Route, with_version},
-    server::{HEADERS, TARGET_BYTES},
+    server::{MAX_HEADERS, MAX_TARGET_BYTES},
 };
 
 /// A request as the layers see it.
@@ -116,30 +116,30 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     {
         let (mut head, body) = request.into_parts();
         if let Some(bad) = head.extensions.get() {
-            return own(refusals::bad_head(*bad));
+            return own(rejections::bad_head(*bad));
         }
         if let Some(bad) = oversize(&head) {
-            return own(refusals::bad_head(bad));
+            return own(rejections::bad_head(bad));
         }
         match RequestTarget::check(&head) {
             Ok(target) => head.extensions.insert(target),
-            Err(rejection) => return own(refusals::closing(rejection)),
+            Err(rejection) => return own(rejections::closing(rejection)),
         };
         if let Some(base) = route::doubled_base(head.uri.path()) {
-            return own(refusals::doubled_base(base));
+            return own(rejections::doubled_base(base));
         }
         let Some(route) = Route::of(head.uri.path()) else {
-            return own(refusals::not_found());
+            return own(rejections::not_found());
         };
         if let Some(allow) = route.refuses(&head.method) {
-            return own(refusals::wrong_method(allow));
+            return own(rejections::wrong_method(allow));
         }
         if content_length(&head.headers) > self.max_body_bytes as u64 {
-            return own(refusals::closing(refusals::too_large(self.max_body_bytes)));
+            return own(rejections::closing(rejections::too_large(self.max_body_bytes)));
         }
         head.uri = with_version(&head.uri);
         let is_free = route::is_free(&head.method, head.uri.path());
-        let is_own_list = route::is_own_list(&head);
+        let bypasses_models_cache = route::bypasses_models_cache(&head);
         let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));
         match route {
             Route::Upstream if is_free => side(call(&self.free, request).await),
@@ -147,7 +147,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
                 let answer = call(&self.upstream, request).await;
                 answer.map(|body| ResponseBody::passed(Either::Left(body)))
             }
-            Route::Models if is_own_list => side(call(&self.free, request).await),
+            Route::Models if bypasses_models_cache => side(call(&self.free, request).await),
             Route::Models => side(call(&self.models, request).await),
             Route::Usage if wants_page(request.headers()) => own(usage_page()),
             Route::Usage => side(call(&self.usage, request).await),
@@ -160,7 +160,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             Route::Health => own(self.ops.health()),
             Route::Ready => own(self.ops.ready().await),
             Route::Home if wants_page(request.headers()) => own(self.home.response()),
-            Route::Home => own(refusals::not_found()),
+            Route::Home => own(rejections::not_found()),
         }
     }
 
@@ -173,10 +173,10 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     where
         S: AdminStore,
     {
-        let rejection = refusals::no_metrics_token();
+        let rejection = rejections::no_metrics_token();
         let source = client.map(|ClientAddr(ip)| ip);
         let counted = self.attempts.count_attempt(rejection.code, source).await;
-        refusals::render(counted.err().unwrap_or(rejection))
+        rejections::render(counted.err().unwrap_or(rejection))
     }
 }
 
@@ -217,9 +217,9 @@ where
 /// What HTTP/2's own limits leave open; over HTTP/1 such heads are refused by their bytes.
 fn oversize(head: &Parts) -> Option<BadHead> {
     let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
-    if target.len() > TARGET_BYTES {
+    if target.len() > MAX_TARGET_BYTES {
         Some(BadHead::TargetTooLong)
-    } else if head.headers.len() > HEADERS + 1 {
+    } else if head.headers.len() > MAX_HEADERS + 1 {
         Some(BadHead::TooLarge)
     } else {
         None

@@ -26,20 +26,20 @@ use tower::{BoxError, Service};
 use crate::{
     client_body::ClientBody,
     connection::{Connection, Timeouts},
-    executor::Streams,
-    places::{Newcomers, Places},
+    connection_limit::{ConnectionLimit, PendingConnections},
+    executor::StreamExecutor,
     systemd::ServiceManager,
     telemetry,
 };
 
 /// Within this time a request's head must be there.
-pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest head.
-pub(crate) const HEAD_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The largest target in it.
-pub(crate) const TARGET_BYTES: usize = 8 * 1024;
+pub(crate) const MAX_TARGET_BYTES: usize = 8 * 1024;
 /// The most header lines in it.
-pub(crate) const HEADERS: usize = 100;
+pub(crate) const MAX_HEADERS: usize = 100;
 
 /// In a request's extensions: the address at the other end of the connection.
 #[derive(Clone, Copy, Debug)]
@@ -94,10 +94,10 @@ where
     B::Error: Into<BoxError>,
 {
     let mut signals = Signals::catch()?;
-    let streams = Streams::default();
+    let streams = StreamExecutor::default();
     let builder = builder(streams.clone());
     let (shut_down, shutdown) = watch::channel(false);
-    let places = Places::new(limits.connections, limits.trusted_proxies);
+    let places = ConnectionLimit::new(limits.connections, limits.trusted_proxies);
     let timeouts = Timeouts { client: limits.client, idle: limits.client_idle };
     let open = telemetry::Connections::new();
     let mut tasks = JoinSet::new();
@@ -107,8 +107,8 @@ where
         manager.stopping(limits.shutdown_delay + limits.shutdown).await;
         delay_close(&mut signals, limits.shutdown_delay).await;
     });
-    let mut newcomers = Newcomers::new();
-    let admit = |newcomers: &mut Newcomers<TcpStream>, tasks: &mut JoinSet<()>| {
+    let mut newcomers = PendingConnections::new();
+    let admit = |newcomers: &mut PendingConnections<TcpStream>, tasks: &mut JoinSet<()>| {
         while let Some((peer, socket, place)) = newcomers.next(&places) {
             let draining = draining.clone();
             let connection = Connection { socket, peer, place, timeouts, draining };
@@ -196,19 +196,19 @@ async fn delay_close(signals: &mut Signals, delay: Duration) {
     }
 }
 
-fn builder(streams: Streams) -> Builder<Streams> {
+fn builder(streams: StreamExecutor) -> Builder<StreamExecutor> {
     let mut builder = Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
-        // `Guarded` has one that does not run between requests.
+        // `ValidatedIo` has one that does not run between requests.
         .header_read_timeout(None)
-        .max_headers(HEADERS)
-        .max_buf_size(HEAD_BYTES);
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEAD_BYTES as u32)
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
         .max_concurrent_streams(256)
         .max_local_error_reset_streams(64)
         .max_pending_accept_reset_streams(20)

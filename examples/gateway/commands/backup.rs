@@ -41,7 +41,7 @@ pub(crate) struct Backup {
 
 /// Put a backup in the place of the database of DATABASE_URL, and end
 ///
-/// Refused while a gateway runs on it. The database that is there, its WAL and its journal are kept
+/// RejectedHead while a gateway runs on it. The database that is there, its WAL and its journal are kept
 /// under other names, which are printed.
 #[derive(Args, Clone)]
 #[command(after_help = "\

@@ -1,7 +1,7 @@
 //! Where a chunked body ends.
 
 /// The longest sum of chunk extensions and trailers, which are of no use here.
-const LONGEST_EXTRAS: usize = 16 * 1024;
+const MAX_EXTRA_BYTES: usize = 16 * 1024;
 
 /// How far a chunked body has come (RFC 9112, section 7.1). Only the one spelling is taken that
 /// nobody reads otherwise: lines end with CR LF, and a size has up to 15 digits, with white space only
@@ -93,7 +93,7 @@ impl ChunkedBody {
     /// Counts a byte of what is of no use here, before what is `expected` next.
     fn extra(&mut self, expected: Expected) -> Option<Expected> {
         self.extras += 1;
-        (self.extras <= LONGEST_EXTRAS).then_some(expected)
+        (self.extras <= MAX_EXTRA_BYTES).then_some(expected)
     }
 }
 

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use memchr::{memchr_iter, memmem};
 
-use crate::server::{HEAD_BYTES, HEADERS, TARGET_BYTES};
+use crate::server::{MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES};
 
 /// A head that is taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,10 +43,10 @@ pub(super) fn judge(bytes: &[u8], searched: usize) -> Result<Option<Head>, BadHe
     {
         return Ok(Some(head));
     }
-    if bytes.len() <= HEAD_BYTES {
+    if bytes.len() <= MAX_HEAD_BYTES {
         return Ok(None);
     }
-    let first_line = &bytes[..TARGET_BYTES];
+    let first_line = &bytes[..MAX_TARGET_BYTES];
     Err(if memchr::memchr(b'\n', first_line).is_none() {
         BadHead::TargetTooLong
     } else {
@@ -62,7 +62,7 @@ fn has_empty_line(bytes: &[u8]) -> bool {
 }
 
 fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
-    let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
         &mut request,
@@ -80,14 +80,14 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
     if target.contains('#') {
         return Err(BadHead::Malformed);
     }
-    if target.len() > TARGET_BYTES {
+    if target.len() > MAX_TARGET_BYTES {
         return Err(BadHead::TargetTooLong);
     }
     // hyper would refuse it, with no body.
     if http::Uri::try_from(target).is_err() {
         return Err(BadHead::Malformed);
     }
-    if length > HEAD_BYTES {
+    if length > MAX_HEAD_BYTES {
         return Err(BadHead::TooLarge);
     }
     let head = &bytes[..length];
@@ -191,14 +191,14 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_refused_by_name() {
-        let target = "x".repeat(TARGET_BYTES);
+        let target = "x".repeat(MAX_TARGET_BYTES);
         let long = format!("GET /{target} HTTP/1.1\r\n\r\n");
         assert_eq!(judged(&long), Err(BadHead::TargetTooLong));
-        let endless = "GET /".to_owned() + &"x".repeat(HEAD_BYTES);
+        let endless = "GET /".to_owned() + &"x".repeat(MAX_HEAD_BYTES);
         assert_eq!(judged(&endless), Err(BadHead::TargetTooLong));
-        let value = "GET / HTTP/1.1\r\na: ".to_owned() + &"x".repeat(HEAD_BYTES);
+        let value = "GET / HTTP/1.1\r\na: ".to_owned() + &"x".repeat(MAX_HEAD_BYTES);
         assert_eq!(judged(&value), Err(BadHead::TooLarge));
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS + 1));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
         assert_eq!(judged(&many), Err(BadHead::TooLarge));
     }
 

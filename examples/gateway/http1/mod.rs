@@ -1,9 +1,9 @@
 //! What hyper leaves open about HTTP/1 requests: it takes a `Content-Length` beside a
 //! `Transfer-Encoding`, and answers what it does not take without a body.
 //!
-//! [`Guarded`] stands between the socket and hyper and judges each request's head by its bytes. In
+//! [`ValidatedIo`] stands between the socket and hyper and judges each request's head by its bytes. In
 //! the place of one that is refused, hyper gets a short one that it takes, so that the answer is
-//! made like any other; the service learns the reason from [`Refused`].
+//! made like any other; the service learns the reason from [`RejectedHead`].
 //!
 //! It has the time limits between requests, too: hyper's limit for a head runs while nothing of one has
 //! come, and what it closes then may have a request on its way.
@@ -32,11 +32,11 @@ use head::{Framing, judge};
 
 use crate::{
     activity::Activity,
-    http2::{HeadWatch, PREFACE},
-    io::PatientSocket,
-    patience::LazyTimer,
-    places::Inactivity,
-    server::HEAD_LIMIT,
+    client_socket::ClientSocket,
+    connection_limit::Inactivity,
+    http2::{FrameTimeout, PREFACE},
+    min_rate::DeadlineTimer,
+    server::HEAD_TIMEOUT,
 };
 
 /// How much is read at once.
@@ -49,21 +49,21 @@ const IDLE_LINGER: Duration = Duration::from_secs(1);
 /// How long a client that has just come may take to send something if its place is wanted.
 const NEWCOMER_TIMEOUT: Duration = Duration::from_millis(100);
 /// Takes the place of a request that is refused.
-const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+const PLACEHOLDER_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 /// Why the last request of this connection is refused, if it is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Refused(Arc<OnceLock<BadHead>>);
+pub(crate) struct RejectedHead(Arc<OnceLock<BadHead>>);
 
-impl Refused {
+impl RejectedHead {
     pub(crate) fn get(&self) -> Option<BadHead> {
         self.0.get().copied()
     }
 }
 
 /// A socket of which hyper reads only requests with good heads.
-pub(crate) struct Guarded {
-    socket: PatientSocket,
+pub(crate) struct ValidatedIo {
+    socket: ClientSocket,
     activity: Activity,
     idle_timeout: Duration,
     state: State,
@@ -74,10 +74,10 @@ pub(crate) struct Guarded {
     released: usize,
     /// How much of it was searched for the end of a head.
     searched: usize,
-    refused: Refused,
+    refused: RejectedHead,
     /// When the head that is not over began.
     head_begun: Option<Instant>,
-    timer: LazyTimer,
+    timer: DeadlineTimer,
     /// Whether it was closed for want of a request.
     was_idle: bool,
     /// How long it is still read from after the last response.
@@ -87,16 +87,16 @@ pub(crate) struct Guarded {
 enum State {
     /// The protocol is not known yet.
     Opening,
-    Http2(HeadWatch),
+    Http2(FrameTimeout),
     Head,
     Body(u64),
     Chunked(ChunkedBody),
-    Refused,
+    Rejected,
 }
 
-impl Guarded {
+impl ValidatedIo {
     /// Closes it when no request has come for `idle_timeout`.
-    pub(crate) fn new(socket: PatientSocket, activity: Activity, idle_timeout: Duration) -> Self {
+    pub(crate) fn new(socket: ClientSocket, activity: Activity, idle_timeout: Duration) -> Self {
         Self {
             socket,
             activity,
@@ -105,16 +105,16 @@ impl Guarded {
             pending: BytesMut::new(),
             released: 0,
             searched: 0,
-            refused: Refused::default(),
+            refused: RejectedHead::default(),
             head_begun: None,
-            timer: LazyTimer::default(),
+            timer: DeadlineTimer::default(),
             was_idle: false,
             lingering_until: None,
         }
     }
 
     /// What this connection's service must look at.
-    pub(crate) fn refused(&self) -> Refused {
+    pub(crate) fn refused(&self) -> RejectedHead {
         self.refused.clone()
     }
 
@@ -129,8 +129,8 @@ impl Guarded {
                 if self.pending[..begun] != PREFACE[..begun] {
                     self.state = State::Head;
                 } else if begun == PREFACE.len() {
-                    self.activity.speaks_http2();
-                    self.state = State::Http2(HeadWatch::default());
+                    self.activity.set_http2();
+                    self.state = State::Http2(FrameTimeout::default());
                 } else {
                     return Ok(false);
                 }
@@ -156,7 +156,7 @@ impl Guarded {
                     self.state = State::Head;
                 }
             }
-            State::Refused => return Ok(false),
+            State::Rejected => return Ok(false),
         }
         Ok(true)
     }
@@ -183,9 +183,9 @@ impl Guarded {
             Err(bad) => {
                 // The first reason stays; there is no second, as nothing is read any more.
                 let _ = self.refused.0.set(bad);
-                self.pending = BytesMut::from(STAND_IN);
-                self.released = STAND_IN.len();
-                self.state = State::Refused;
+                self.pending = BytesMut::from(PLACEHOLDER_HEAD);
+                self.released = PLACEHOLDER_HEAD.len();
+                self.state = State::Rejected;
                 true
             }
         }
@@ -196,7 +196,7 @@ fn malformed_chunk() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "malformed chunk")
 }
 
-impl Guarded {
+impl ValidatedIo {
     /// Reads what follows and forgets it: a socket that is closed with unread bytes may cost the peer
     /// the answer. Ready when no more will come.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -220,9 +220,9 @@ impl Guarded {
             since + self.idle_timeout
         } else {
             self.activity.begin_head();
-            *self.head_begun.get_or_insert_with(Instant::now) + HEAD_LIMIT
+            *self.head_begun.get_or_insert_with(Instant::now) + HEAD_TIMEOUT
         };
-        if self.activity.gives_way() {
+        if self.activity.is_evicted() {
             let is_new = is_idle && inactivity == Inactivity::Head;
             deadline = if is_new { since + NEWCOMER_TIMEOUT } else { since };
         }
@@ -230,7 +230,7 @@ impl Guarded {
         if !is_idle {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if !self.socket.close_if_silent() {
+        if !self.socket.close_unless_readable() {
             // The runtime is about to tell of what is there.
             return Poll::Pending;
         }
@@ -240,11 +240,11 @@ impl Guarded {
 
     /// Whether the peer may still be sending a body that nobody wants.
     fn is_amid_body(&self) -> bool {
-        matches!(self.state, State::Body(_) | State::Chunked(_) | State::Refused)
+        matches!(self.state, State::Body(_) | State::Chunked(_) | State::Rejected)
     }
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for ValidatedIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -257,14 +257,14 @@ impl AsyncRead for Guarded {
             let before = buf.filled().len();
             let read = Pin::new(&mut this.socket).poll_read(cx, buf);
             if read.is_pending() {
-                ready!(watch.poll_over(cx));
+                ready!(watch.poll_expired(cx));
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             watch.read(&buf.filled()[before..]);
             return read;
         }
         while this.released == 0 {
-            if matches!(this.state, State::Refused) {
+            if matches!(this.state, State::Rejected) {
                 let _ = this.poll_discard(cx);
                 return Poll::Pending;
             }
@@ -294,7 +294,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for ValidatedIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -346,7 +346,7 @@ impl AsyncWrite for Guarded {
                 *this.lingering_until.insert(Instant::now() + linger)
             }
         };
-        if !this.activity.gives_way() && this.timer.poll(until, cx).is_pending() {
+        if !this.activity.is_evicted() && this.timer.poll(until, cx).is_pending() {
             ready!(this.poll_discard(cx));
         }
         Poll::Ready(Ok(()))

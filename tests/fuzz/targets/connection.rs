@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::AsyncReadExt;
 
 use activity::Activity;
-use io::PatientSocket;
+use client_socket::ClientSocket;
 
 #[path = "../../../examples/gateway/http1/mod.rs"]
 #[allow(dead_code)]
@@ -20,12 +20,12 @@ mod http1;
 #[path = "../../../examples/gateway/http2.rs"]
 #[allow(dead_code)]
 mod http2;
-#[path = "../../../examples/gateway/patience.rs"]
+#[path = "../../../examples/gateway/min_rate.rs"]
 #[allow(dead_code)]
-mod patience;
+mod min_rate;
 
 /// In the place of the gateway's socket: pieces that are there at once, and an end.
-mod io {
+mod client_socket {
     use std::{
         collections::VecDeque,
         io::Result,
@@ -35,15 +35,15 @@ mod io {
 
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-    pub(crate) struct PatientSocket(pub(crate) VecDeque<Vec<u8>>);
+    pub(crate) struct ClientSocket(pub(crate) VecDeque<Vec<u8>>);
 
-    impl PatientSocket {
-        pub(crate) fn close_if_silent(&self) -> bool {
+    impl ClientSocket {
+        pub(crate) fn close_unless_readable(&self) -> bool {
             self.0.is_empty()
         }
     }
 
-    impl AsyncRead for PatientSocket {
+    impl AsyncRead for ClientSocket {
         fn poll_read(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -60,7 +60,7 @@ mod io {
         }
     }
 
-    impl AsyncWrite for PatientSocket {
+    impl AsyncWrite for ClientSocket {
         fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -83,12 +83,12 @@ mod io {
 mod activity {
     use tokio::time::Instant;
 
-    use crate::places::Inactivity;
+    use crate::connection_limit::Inactivity;
 
     pub(crate) struct Activity;
 
     impl Activity {
-        pub(crate) fn speaks_http2(&self) {}
+        pub(crate) fn set_http2(&self) {}
 
         pub(crate) fn inactive(&self) -> Option<(Inactivity, Instant)> {
             None
@@ -96,7 +96,7 @@ mod activity {
 
         pub(crate) fn begin_head(&self) {}
 
-        pub(crate) fn gives_way(&self) -> bool {
+        pub(crate) fn is_evicted(&self) -> bool {
             false
         }
 
@@ -106,7 +106,7 @@ mod activity {
     }
 }
 
-mod places {
+mod connection_limit {
     #[allow(dead_code)]
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Inactivity {
@@ -119,13 +119,13 @@ mod places {
 mod server {
     use std::time::Duration;
 
-    pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
-    pub(crate) const HEAD_BYTES: usize = 64 * 1024;
-    pub(crate) const TARGET_BYTES: usize = 8 * 1024;
-    pub(crate) const HEADERS: usize = 100;
+    pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+    pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
+    pub(crate) const MAX_TARGET_BYTES: usize = 8 * 1024;
+    pub(crate) const MAX_HEADERS: usize = 100;
 }
 
-const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+const PLACEHOLDER_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 fuzz_target!(|data: (Vec<u8>, &[u8])| {
     let (cuts, bytes) = data;
@@ -142,7 +142,7 @@ fuzz_target!(|data: (Vec<u8>, &[u8])| {
     assert_eq!(cut.failed, whole.failed);
     // A head that comes in pieces is judged when it is over: one that never is stays unjudged.
     assert!(whole.refused || !cut.refused);
-    let end = if whole.refused && !cut.refused { STAND_IN } else { b"" };
+    let end = if whole.refused && !cut.refused { PLACEHOLDER_HEAD } else { b"" };
     let expected = whole.bytes.strip_suffix(end).expect("the stand-in comes last");
     // Of a body that fails, as much is handed on as came before the piece with the fault.
     let same = if whole.failed { cut.bytes.starts_with(expected) } else { cut.bytes == expected };
@@ -151,7 +151,7 @@ fuzz_target!(|data: (Vec<u8>, &[u8])| {
         assert_eq!(whole.bytes, bytes);
     } else {
         for result in [&whole, &cut] {
-            let end = if result.refused { STAND_IN } else { b"" };
+            let end = if result.refused { PLACEHOLDER_HEAD } else { b"" };
             let taken = result.bytes.strip_suffix(end).expect("the stand-in comes last");
             assert_requests(taken, result.refused);
         }
@@ -168,8 +168,8 @@ fn handed_on(pieces: Vec<Vec<u8>>) -> Handed {
     RUNTIME.with(|runtime| {
         let _entered = runtime.enter();
         let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-        let socket = PatientSocket(pieces);
-        let mut guarded = http1::Guarded::new(socket, Activity, Duration::from_secs(75));
+        let socket = ClientSocket(pieces);
+        let mut guarded = http1::ValidatedIo::new(socket, Activity, Duration::from_secs(75));
         let mut bytes = Vec::new();
         let read = pin!(guarded.read_to_end(&mut bytes));
         // The pieces are always there: only behind a refused request is there nothing to come.

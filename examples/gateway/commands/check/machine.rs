@@ -15,7 +15,7 @@ use super::{
     count,
 };
 use crate::{
-    files,
+    open_files,
     settings::{SecretFile, Settings},
 };
 
@@ -184,7 +184,7 @@ fn file_system(_: &Path) -> Option<Finding> {
 
 /// How many connections the limit of open files leaves room for.
 pub(super) fn open_files(settings: &Settings) -> [Finding; 1] {
-    let (room, maximum) = (files::connections(), settings.max_connections);
+    let (room, maximum) = (open_files::connections(), settings.max_connections);
     [if maximum > room {
         Warning(format!(
             "MAX_CONNECTIONS is {maximum}, but the limit of open files leaves room for {room}: raise \

@@ -29,7 +29,7 @@ const MAX_NEWCOMERS_OF_SOURCE: usize = 16;
 
 /// All places for connections. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Places(Arc<Shared>);
+pub(crate) struct ConnectionLimit(Arc<Shared>);
 
 struct Shared {
     limit: usize,
@@ -68,8 +68,8 @@ struct Inactive {
 }
 
 /// One connection's place, until it is dropped.
-pub(crate) struct Place {
-    places: Places,
+pub(crate) struct ConnectionPermit {
+    places: ConnectionLimit,
     seat: Arc<Seat>,
 }
 
@@ -99,7 +99,7 @@ pub(crate) enum Inactivity {
     Idle,
 }
 
-impl Places {
+impl ConnectionLimit {
     /// So many places; connections from `trusted` networks are not counted by their source.
     pub(crate) fn new(limit: usize, trusted: Vec<IpNet>) -> Self {
         let state = Mutex::default();
@@ -157,9 +157,9 @@ enum Shortage {
 }
 
 /// Connections that have come and have no place yet.
-pub(crate) struct Newcomers<T>(VecDeque<(IpAddr, T)>);
+pub(crate) struct PendingConnections<T>(VecDeque<(IpAddr, T)>);
 
-impl<T> Newcomers<T> {
+impl<T> PendingConnections<T> {
     pub(crate) fn new() -> Self {
         Self(VecDeque::new())
     }
@@ -181,7 +181,10 @@ impl<T> Newcomers<T> {
 
     /// The next one that has a place. If none has, as many others as wait are asked to give way, and those
     /// whose source has too many requests under way are dropped.
-    pub(crate) fn next(&mut self, places: &Places) -> Option<(IpAddr, T, Place)> {
+    pub(crate) fn next(
+        &mut self,
+        places: &ConnectionLimit,
+    ) -> Option<(IpAddr, T, ConnectionPermit)> {
         let state = &mut *places.lock();
         let has_place = |peer: IpAddr| places.shortage(state, places.kind(peer)).is_none();
         if let Some(at) = self.0.iter().position(|(peer, _)| has_place(*peer)) {
@@ -246,7 +249,7 @@ impl State {
         oldest.map(|((is_idle, _), seat)| (is_idle, seat))
     }
 
-    fn enter(&mut self, places: &Places, kind: Kind) -> Place {
+    fn enter(&mut self, places: &ConnectionLimit, kind: Kind) -> ConnectionPermit {
         self.changes += 1;
         let seat = Arc::new(Seat {
             id: self.changes,
@@ -257,7 +260,7 @@ impl State {
         });
         self.groups(kind).for_each(|group| group.taken += 1);
         self.begin(&seat, Inactivity::Head);
-        Place { places: places.clone(), seat }
+        ConnectionPermit { places: places.clone(), seat }
     }
 
     fn begin(&mut self, seat: &Arc<Seat>, inactivity: Inactivity) {
@@ -317,7 +320,7 @@ impl State {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Nothing is done in it from now on.
     pub(crate) fn begin(&self, inactivity: Inactivity) {
         let state = &mut *self.places.lock();
@@ -347,7 +350,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.places.lock().leave(&self.seat);
         self.places.0.changed.notify_one();
@@ -359,29 +362,29 @@ mod tests {
     use super::*;
 
     struct Door {
-        places: Places,
-        newcomers: Newcomers<()>,
+        places: ConnectionLimit,
+        newcomers: PendingConnections<()>,
     }
 
     impl Door {
         fn new(limit: usize) -> Self {
-            let places = Places::new(limit, vec!["10.0.0.0/8".parse().unwrap()]);
-            Self { places, newcomers: Newcomers::new() }
+            let places = ConnectionLimit::new(limit, vec!["10.0.0.0/8".parse().unwrap()]);
+            Self { places, newcomers: PendingConnections::new() }
         }
 
-        fn next(&mut self) -> Option<Place> {
+        fn next(&mut self) -> Option<ConnectionPermit> {
             self.newcomers.next(&self.places).map(|(_, (), place)| place)
         }
 
         /// Another connection of this peer; it waits if it has no place.
-        fn come(&mut self, peer: &str) -> Option<Place> {
+        fn come(&mut self, peer: &str) -> Option<ConnectionPermit> {
             assert!(self.newcomers.push(peer.parse().unwrap(), ()));
             self.next()
         }
     }
 
     /// Names of those that are to give way.
-    fn leaving<'a>(places: &[(&'a str, &Place)]) -> Vec<&'a str> {
+    fn leaving<'a>(places: &[(&'a str, &ConnectionPermit)]) -> Vec<&'a str> {
         places.iter().filter(|(_, place)| place.is_leaving()).map(|(name, _)| *name).collect()
     }
 
@@ -437,7 +440,7 @@ mod tests {
             let mine: Vec<_> = (0..20).map(|_| door.come(peers[0]).unwrap()).collect();
             assert!(door.come(peers[1]).is_none());
             assert!(mine[0].is_leaving() && !mine[1].is_leaving(), "{peers:?}");
-            mine.iter().for_each(Place::end);
+            mine.iter().for_each(ConnectionPermit::end);
             assert!(door.next().is_none() && door.newcomers.are_none(), "{peers:?}");
         }
         assert!(!other.is_leaving());
@@ -455,7 +458,7 @@ mod tests {
         let mut door = Door::new(40);
         let peer = |number: usize| format!("198.51.100.{number}");
         let remote: Vec<_> = (0..32).map(|number| door.come(&peer(number)).unwrap()).collect();
-        remote.iter().for_each(Place::end);
+        remote.iter().for_each(ConnectionPermit::end);
         assert!(door.come(&peer(99)).is_none());
         let local: Vec<_> = (0..8).map(|_| door.come("::1").unwrap()).collect();
         assert!(door.come("127.0.0.1").is_none() && local[0].is_leaving());
@@ -467,7 +470,7 @@ mod tests {
 
     #[test]
     fn few_newcomers_of_one_source_may_wait() {
-        let mut newcomers = Newcomers::new();
+        let mut newcomers = PendingConnections::new();
         let pushed =
             (0..20).filter(|_| newcomers.push("198.51.100.7".parse().unwrap(), ())).count();
         assert_eq!(pushed, MAX_NEWCOMERS_OF_SOURCE);

@@ -19,15 +19,15 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use crate::patience::Patience;
+use crate::min_rate::MinRateTimeout;
 
 /// How often a peer that is not read from is looked after.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A socket with patience for those who read it.
-pub(crate) struct PatientSocket {
+/// A socket with min_rate for those who read it.
+pub(crate) struct ClientSocket {
     socket: TcpStream,
-    patience: Patience,
+    min_rate: MinRateTimeout,
     /// Whether a read waits for the peer, and so would learn that it has gone.
     reading: bool,
     /// When the peer is looked after next.
@@ -47,10 +47,10 @@ impl Closing {
     }
 }
 
-impl PatientSocket {
-    /// Waits with `patience` for the peer to take what is sent.
-    pub(crate) fn new(socket: TcpStream, patience: Patience) -> Self {
-        Self { socket, patience, reading: false, look: None, closing: Closing::default() }
+impl ClientSocket {
+    /// Waits with `min_rate` for the peer to take what is sent.
+    pub(crate) fn new(socket: TcpStream, min_rate: MinRateTimeout) -> Self {
+        Self { socket, min_rate, reading: false, look: None, closing: Closing::default() }
     }
 
     /// How it will end, to be told by the connection's service.
@@ -60,7 +60,7 @@ impl PatientSocket {
 
     /// Says that no more is sent, unless the peer has sent something that was not read: the last moment
     /// in which a request keeps a connection that was idle. `false` if something is there.
-    pub(crate) fn close_if_silent(&self) -> bool {
+    pub(crate) fn close_unless_readable(&self) -> bool {
         let peeked = recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
         let is_silent = !matches!(peeked, Ok((1.., _)));
         if is_silent && let Err(error) = shutdown(&self.socket, Shutdown::Write) {
@@ -70,21 +70,21 @@ impl PatientSocket {
     }
 
     /// Passes on the outcome of a write, or ends one that has stalled for too long.
-    fn within_patience(
+    fn with_min_rate(
         &mut self,
         cx: &mut Context<'_>,
         outcome: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = &outcome {
-            self.patience.moved(*written.as_ref().unwrap_or(&0));
+            self.min_rate.record(*written.as_ref().unwrap_or(&0));
             return outcome;
         }
-        ready!(self.patience.poll_over(cx));
+        ready!(self.min_rate.poll_expired(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Fails once a peer that nobody reads from has closed: what it sent before may never be wanted.
-    fn notice_departure(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn check_peer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.reading && self.look.is_none() {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl PatientSocket {
     }
 }
 
-impl AsyncRead for PatientSocket {
+impl AsyncRead for ClientSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,14 +116,14 @@ impl AsyncRead for PatientSocket {
     }
 }
 
-impl AsyncWrite for PatientSocket {
+impl AsyncWrite for ClientSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.within_patience(cx, written)
+        self.with_min_rate(cx, written)
     }
 
     fn poll_write_vectored(
@@ -132,7 +132,7 @@ impl AsyncWrite for PatientSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.within_patience(cx, written)
+        self.with_min_rate(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -143,7 +143,7 @@ impl AsyncWrite for PatientSocket {
     /// peer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
-        Poll::Ready(self.notice_departure(cx))
+        Poll::Ready(self.check_peer(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -152,7 +152,7 @@ impl AsyncWrite for PatientSocket {
     }
 }
 
-impl Drop for PatientSocket {
+impl Drop for ClientSocket {
     fn drop(&mut self) {
         if self.closing.0.load(Ordering::Relaxed)
             && let Err(error) = self.socket.set_zero_linger()
