@@ -261,7 +261,7 @@ async fn an_observer_can_stop_a_copy_at_each_step_and_nothing_has_changed() {
     assert!(!nobody.exists());
     for step in [Copy, Checkpoint, Check, Sync, Publish] {
         let options = SqliteOptions::new(&old);
-        let error = backup(&options, &copy, IfExists::Refuse, stopping_at(step)).unwrap_err();
+        let error = backup(&options, &copy, IfExists::Fail, stopping_at(step)).unwrap_err();
         assert_eq!(error.kind(), BackupErrorKind::Stopped, "{step:?}: {error}");
         let error = restore(&options, &new, stopping_at(step)).unwrap_err();
         assert_eq!(error.kind(), BackupErrorKind::Stopped, "{step:?}: {error}");
@@ -277,7 +277,7 @@ async fn an_observer_can_stop_an_import_until_it_is_committed() {
     let store = SqliteStore::open(SqliteOptions::new(directory.path().join("quota.db"))).unwrap();
     let keys: Vec<ImportedKey> = (0..3)
         .map(|number| SecretKey::parse(&format!("trial-of-old-{number}")).unwrap())
-        .map(|key| ImportedKey::clear(&key, DailyLimit::UNLIMITED))
+        .map(|key| ImportedKey::from_secret(&key, DailyLimit::UNLIMITED))
         .collect();
     let all = || KeyPageQuery { limit: 10, ..KeyPageQuery::default() };
     let operator = || Actor { token_id: "test".to_owned(), ip: None };

@@ -43,7 +43,7 @@ where
                 return ResponseFuture::rejected(response);
             }
         };
-        match self.shared.store.find(&key).at_hand() {
+        match self.shared.store.find(&key).now_or_never() {
             Ok(found) => match self.shared.admit(&key, found, at) {
                 Ok(record) => {
                     let request = identify(request, record.clone());

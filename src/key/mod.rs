@@ -14,5 +14,5 @@ pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use record::{DailyLimit, InvalidDailyLimit, KeyId, KeyRecord};
 pub(crate) use secret::hex;
 #[cfg(feature = "usage")]
-pub(crate) use secret::may_be_key;
+pub(crate) use secret::looks_like_key;
 pub use secret::{InvalidKey, KeyHash, SecretKey};

@@ -52,7 +52,7 @@ impl KeyRecord {
     }
 
     /// Whether the key is neither switched off nor expired at this instant.
-    pub(crate) fn works(&self, at: SystemTime) -> bool {
+    pub(crate) fn is_usable(&self, at: SystemTime) -> bool {
         !self.disabled && !self.is_expired(at)
     }
 

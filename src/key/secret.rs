@@ -41,7 +41,7 @@ impl SecretKey {
 
     /// A text typed into a store by hand. One that is no valid key can never be presented.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn typed_in(text: &str) -> Self {
+    pub(crate) fn new_unchecked(text: &str) -> Self {
         Self(text.into())
     }
 
@@ -73,7 +73,7 @@ impl SecretKey {
 /// Whether a text that somebody gave for something else may be a key: it begins as issued keys do, or
 /// as those of providers.
 #[cfg(feature = "usage")]
-pub(crate) fn may_be_key(text: &str) -> bool {
+pub(crate) fn looks_like_key(text: &str) -> bool {
     let begins =
         |start: &str| text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
     ["trial-", "sk-"].into_iter().any(begins)

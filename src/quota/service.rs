@@ -50,7 +50,7 @@ where
         let reserving = self.shared.reserve(&head, units, at);
         let request = Request::from_parts(head, body);
         let shared = self.shared.clone();
-        let reserved = match reserving.map(PendingReservation::at_hand) {
+        let reserved = match reserving.map(PendingReservation::now_or_never) {
             Err(rejection) | Ok(Ok(Err(rejection))) => {
                 return ResponseFuture::refused(shared, method, rejection);
             }

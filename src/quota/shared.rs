@@ -129,8 +129,8 @@ struct Reserved {
 
 impl PendingReservation {
     /// The unit to go on with or why there is none, if that is known already.
-    pub(super) fn at_hand(mut self) -> Result<Result<Unit, QuotaRejection>, Self> {
-        match self.verdict.at_hand() {
+    pub(super) fn now_or_never(mut self) -> Result<Result<Unit, QuotaRejection>, Self> {
+        match self.verdict.now_or_never() {
             Ok(verdict) => Ok(self.request.unit(verdict)),
             Err(verdict) => Err(Self { verdict, ..self }),
         }

@@ -1,7 +1,7 @@
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use super::{
-    ChangeOutcome, ClaimOffer, CreateOutcome, IdempotencyKey, Imported, ImportedKey, KeyEdit,
+    ChangeOutcome, ClaimOffer, CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyEdit,
     KeyPage, KeyPageQuery, KeySummary, OnIssued, StoreBackup, StoreFuture, UsageReader,
 };
 use crate::{
@@ -37,7 +37,7 @@ pub trait AdminStore: UsageReader {
         keys: Vec<ImportedKey>,
         dry_run: bool,
         by: Actor,
-    ) -> StoreFuture<Vec<Imported>>;
+    ) -> StoreFuture<Vec<ImportOutcome>>;
 
     /// One page of keys, in the order of their issue.
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage>;
@@ -234,7 +234,7 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         keys: Vec<ImportedKey>,
         dry_run: bool,
         by: Actor,
-    ) -> StoreFuture<Vec<Imported>> {
+    ) -> StoreFuture<Vec<ImportOutcome>> {
         (**self).import(keys, dry_run, by)
     }
 

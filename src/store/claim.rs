@@ -79,7 +79,7 @@ pub enum ClaimOutcome {
     /// It is opened: the key has its new secret, and the old one has stopped.
     Opened(Box<KeySummary>),
     /// It could not be.
-    Refused(ClaimState),
+    NotOpen(ClaimState),
     /// There is no such claim.
     Unknown,
 }
@@ -135,7 +135,7 @@ pub(crate) fn withdraws_claims(
 ) -> bool {
     match change {
         KeyChange::Rotate(_) | KeyChange::Delete => true,
-        KeyChange::Update(_) => !before.works(now) || !after.works(now),
+        KeyChange::Update(_) => !before.is_usable(now) || !after.is_usable(now),
         KeyChange::ResetUsage => false,
     }
 }
@@ -148,7 +148,7 @@ impl ClaimState {
         key: Option<&KeySummary>,
         now: SystemTime,
     ) -> Self {
-        let works = key.is_some_and(|key| key.record.works(now));
+        let works = key.is_some_and(|key| key.record.is_usable(now));
         match claim.opened_at {
             Some(at) => Self::Opened(at),
             None if withdrawn || !works => Self::Withdrawn,

@@ -14,7 +14,7 @@ pub struct KeyEdit {
     /// What.
     pub change: KeyChange,
     /// Only if the key is in one of these states; `None` for any.
-    pub only_at: Option<Vec<KeyVersion>>,
+    pub if_match: Option<Vec<KeyVersion>>,
     /// Who.
     pub by: Actor,
 }
@@ -22,18 +22,18 @@ pub struct KeyEdit {
 impl KeyEdit {
     /// Makes this change, in whatever state the key is.
     pub fn new(key: KeyRef, change: KeyChange, by: Actor) -> Self {
-        Self { key, change, only_at: None, by }
+        Self { key, change, if_match: None, by }
     }
 
     /// Makes it only if the key is in one of these states.
     #[must_use]
-    pub fn only_at(self, versions: Option<Vec<KeyVersion>>) -> Self {
-        Self { only_at: versions, ..self }
+    pub fn if_match(self, versions: Option<Vec<KeyVersion>>) -> Self {
+        Self { if_match: versions, ..self }
     }
 
     /// Whether the change may be made to the key as it is.
     pub(crate) fn applies_to(&self, key: &KeySummary) -> bool {
-        self.only_at.as_ref().is_none_or(|versions| versions.contains(&key.version()))
+        self.if_match.as_ref().is_none_or(|versions| versions.contains(&key.version()))
     }
 }
 

@@ -32,7 +32,7 @@ impl<T> StoreFuture<T> {
 
 impl<T> StoreFuture<T> {
     /// The answer if it is at hand, else the future again.
-    pub fn at_hand(self) -> Result<Result<T, StoreError>, Self> {
+    pub fn now_or_never(self) -> Result<Result<T, StoreError>, Self> {
         match self.0 {
             State::Ready(Some(answer)) => Ok(answer),
             state => Err(Self(state)),

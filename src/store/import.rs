@@ -34,7 +34,7 @@ pub struct ImportedKey {
 /// What came of importing a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Imported {
+pub enum ImportOutcome {
     /// It works from now on.
     New(KeyId),
     /// It is known already, and stays as it is. Days of which nothing was known are filled in.
@@ -47,12 +47,12 @@ pub enum Imported {
 
 impl ImportedKey {
     /// A key in clear.
-    pub fn clear(key: &SecretKey, daily_limit: DailyLimit) -> Self {
-        Self::hashed(key.hash(), key.masked(), daily_limit)
+    pub fn from_secret(key: &SecretKey, daily_limit: DailyLimit) -> Self {
+        Self::from_hash(key.hash(), key.masked(), daily_limit)
     }
 
     /// A key of which only the hash is known.
-    pub fn hashed(hash: KeyHash, masked: String, daily_limit: DailyLimit) -> Self {
+    pub fn from_hash(hash: KeyHash, masked: String, daily_limit: DailyLimit) -> Self {
         Self {
             hash,
             masked,
@@ -90,13 +90,13 @@ impl ImportedKey {
                     InvalidColumn::new("key_sha256", "must be 64 hexadecimal digits")
                 })?;
                 let masked = column("key").filter(|key| key.contains('…') && is_line(key));
-                Self::hashed(hash, masked.unwrap_or("…").to_owned(), limit)
+                Self::from_hash(hash, masked.unwrap_or("…").to_owned(), limit)
             }
             None => {
                 let secret = SecretKey::parse(column("key").unwrap_or_default());
                 let secret = secret
                     .map_err(|error| InvalidColumn::new("key", format!("is no key: {error}")))?;
-                Self::clear(&secret, limit)
+                Self::from_secret(&secret, limit)
             }
         };
         key.id = match column("id") {

@@ -15,7 +15,7 @@ pub struct IdempotencyKey {
 }
 
 /// How long a store remembers that keys were issued.
-pub(crate) const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const IDEMPOTENCY_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What came of issuing keys once.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,11 +67,11 @@ pub struct KeyPage {
 
 /// Where a page ended. Its text is made of letters, digits and dots.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PageCursor(pub(crate) Place);
+pub struct PageCursor(pub(crate) PagePosition);
 
 /// Behind which key a page goes on, in one of the orders.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum PagePosition {
     /// This number, as issued or the other way round.
     Number(u64),
     /// This label, as its bytes are stored, and number.
@@ -85,21 +85,21 @@ pub(crate) enum Place {
 #[cfg(feature = "memory")]
 impl KeySummary {
     /// The key's place in this order.
-    pub(crate) fn place(&self, sort: KeySort, number: u64) -> Place {
+    pub(crate) fn place(&self, sort: KeySort, number: u64) -> PagePosition {
         let limit = self.record.daily_limit.get();
         match sort {
-            KeySort::Issued | KeySort::Newest => Place::Number(number),
-            KeySort::Label => Place::Label(self.record.label.clone().into(), number),
+            KeySort::Issued | KeySort::Newest => PagePosition::Number(number),
+            KeySort::Label => PagePosition::Label(self.record.label.clone().into(), number),
             KeySort::NearestLimit if limit > 0 && self.used_today > 0 => {
-                Place::Share(self.used_today as f64 / f64::from(limit), number)
+                PagePosition::Share(self.used_today as f64 / f64::from(limit), number)
             }
-            KeySort::NearestLimit => Place::NoShare(number),
+            KeySort::NearestLimit => PagePosition::NoShare(number),
         }
     }
 }
 
 #[cfg(feature = "memory")]
-impl Place {
+impl PagePosition {
     /// Which of two places of the same order comes first.
     pub(crate) fn in_order(&self, other: &Self, sort: KeySort) -> Ordering {
         match (self, other) {
@@ -129,9 +129,9 @@ impl PageCursor {
     /// Whether a page of this order can have ended here.
     pub fn fits(&self, sort: KeySort) -> bool {
         match self.0 {
-            Place::Number(_) => matches!(sort, KeySort::Issued | KeySort::Newest),
-            Place::Label(..) => sort == KeySort::Label,
-            Place::Share(..) | Place::NoShare(_) => sort == KeySort::NearestLimit,
+            PagePosition::Number(_) => matches!(sort, KeySort::Issued | KeySort::Newest),
+            PagePosition::Label(..) => sort == KeySort::Label,
+            PagePosition::Share(..) | PagePosition::NoShare(_) => sort == KeySort::NearestLimit,
         }
     }
 }
@@ -139,10 +139,10 @@ impl PageCursor {
 impl fmt::Display for PageCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Number(number) => write!(f, "{number}"),
-            Place::Label(label, number) => write!(f, "l{number}.{}", hex(label)),
-            Place::Share(share, number) => write!(f, "s{number}.{:016x}", share.to_bits()),
-            Place::NoShare(number) => write!(f, "n{number}"),
+            PagePosition::Number(number) => write!(f, "{number}"),
+            PagePosition::Label(label, number) => write!(f, "l{number}.{}", hex(label)),
+            PagePosition::Share(share, number) => write!(f, "s{number}.{:016x}", share.to_bits()),
+            PagePosition::NoShare(number) => write!(f, "n{number}"),
         }
     }
 }
@@ -151,7 +151,7 @@ impl fmt::Display for PageCursor {
 impl Serialize for PageCursor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
-            Place::Number(number) => serializer.serialize_u64(number),
+            PagePosition::Number(number) => serializer.serialize_u64(number),
             _ => serializer.collect_str(self),
         }
     }
@@ -165,7 +165,7 @@ impl FromStr for PageCursor {
     }
 }
 
-fn place(text: &str) -> Option<Place> {
+fn place(text: &str) -> Option<PagePosition> {
     let number = |digits: &str| {
         let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
         // Stores number rows with signed integers.
@@ -173,18 +173,18 @@ fn place(text: &str) -> Option<Place> {
         i64::try_from(number).is_ok().then_some(number)
     };
     if let Some(rest) = text.strip_prefix('n') {
-        return number(rest).map(Place::NoShare);
+        return number(rest).map(PagePosition::NoShare);
     }
     if let Some(rest) = text.strip_prefix('l') {
         let (digits, label) = rest.split_once('.')?;
-        return Some(Place::Label(unhex(label)?, number(digits)?));
+        return Some(PagePosition::Label(unhex(label)?, number(digits)?));
     }
     if let Some(rest) = text.strip_prefix('s') {
         let (digits, share) = rest.split_once('.')?;
         let share = f64::from_bits(u64::from_be_bytes(unhex(share)?.try_into().ok()?));
-        return share.is_finite().then_some(Place::Share(share, number(digits)?));
+        return share.is_finite().then_some(PagePosition::Share(share, number(digits)?));
     }
-    number(text).map(Place::Number)
+    number(text).map(PagePosition::Number)
 }
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
@@ -209,10 +209,10 @@ mod tests {
     #[test]
     fn a_cursor_is_read_as_it_was_written() {
         for place in [
-            Place::Number(7),
-            Place::Label("密钥 1".into(), 8),
-            Place::Share(0.125, 9),
-            Place::NoShare(10),
+            PagePosition::Number(7),
+            PagePosition::Label("密钥 1".into(), 8),
+            PagePosition::Share(0.125, 9),
+            PagePosition::NoShare(10),
         ] {
             let cursor = PageCursor(place);
             let text = cursor.to_string();

@@ -19,7 +19,7 @@ pub struct UsageQuery {
     /// What one row stands for.
     pub group_by: GroupBy,
     /// Which of the rows are told.
-    pub page: Page,
+    pub page: ReportPage,
     /// Whether keys without any figures follow, in the order of their issue. Only for one day's rows
     /// by key and day, busiest first.
     pub idle: bool,
@@ -28,7 +28,7 @@ pub struct UsageQuery {
 /// Which rows of a report are told, and in which order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Page {
+pub enum ReportPage {
     /// Newest day first, busiest first within a day: `limit` rows after the first `skip`.
     Busiest {
         /// How many rows are left out.
@@ -46,7 +46,7 @@ pub enum Page {
     },
 }
 
-impl Page {
+impl ReportPage {
     /// All rows.
     pub fn all() -> Self {
         Self::Busiest { skip: 0, limit: usize::MAX }
@@ -57,7 +57,7 @@ impl UsageQuery {
     /// The figures of these days, one row a key and day.
     pub fn days(from: Day, to: Day) -> Self {
         let group_by = GroupBy { key: true, day: true, model: false };
-        Self { from, to, key_id: None, group_by, page: Page::all(), idle: false }
+        Self { from, to, key_id: None, group_by, page: ReportPage::all(), idle: false }
     }
 
     /// Followed by keys without any figures.
@@ -74,7 +74,7 @@ impl UsageQuery {
 
     /// Only these rows.
     #[must_use]
-    pub fn page(self, page: Page) -> Self {
+    pub fn page(self, page: ReportPage) -> Self {
         Self { page, ..self }
     }
 

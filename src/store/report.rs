@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use super::{Page, UsageFigures, UsageQuery, UsageReport, UsageRow};
+use super::{ReportPage, UsageFigures, UsageQuery, UsageReport, UsageRow};
 use crate::{
     clock::Day,
     key::{KeyId, KeyRecord},
@@ -112,15 +112,15 @@ impl ReportRows {
 }
 
 /// The rows of a page, and whether there are more behind it.
-fn paged(mut rows: Vec<UsageRow>, idle: Vec<UsageRow>, page: &Page) -> (Vec<UsageRow>, bool) {
+fn paged(mut rows: Vec<UsageRow>, idle: Vec<UsageRow>, page: &ReportPage) -> (Vec<UsageRow>, bool) {
     let limit = match page {
-        Page::Busiest { skip, limit } => {
+        ReportPage::Busiest { skip, limit } => {
             rows.sort_by(busiest_first);
             rows.extend(idle);
             rows.drain(..rows.len().min(*skip));
             *limit
         }
-        Page::ById { after, limit } => {
+        ReportPage::ById { after, limit } => {
             let place = |row: &UsageRow| (Reverse(row.day), row.key_id.clone());
             rows.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.model.cmp(&b.model)));
             if let Some((day, id)) = after {

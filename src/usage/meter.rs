@@ -7,7 +7,7 @@ use ::metrics::{Counter, Gauge, Histogram};
 use super::{Outcome, UsageEvent};
 use crate::{
     error::UpstreamFault,
-    key::may_be_key,
+    key::looks_like_key,
     metrics::{self, Family},
     store::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX},
 };
@@ -194,7 +194,7 @@ fn requests(outcome: Outcome, reason: &str) -> Counter {
 /// which may be a key.
 fn is_plain(model: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
-    model.len() <= LONGEST_MODEL && model.bytes().all(plain) && !may_be_key(model)
+    model.len() <= LONGEST_MODEL && model.bytes().all(plain) && !looks_like_key(model)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
     clock::{Clock, ReceivedAt},
     error::{Rejected, UpstreamFault},
-    key::{KeyId, KeyRecord, may_be_key},
+    key::{KeyId, KeyRecord, looks_like_key},
     store::{Abandoned, Units},
 };
 
@@ -167,8 +167,8 @@ impl<U: UsageSink> Recording<U> {
             upload.note(event);
         }
         // Models are shown and kept in clear.
-        event.model_asked = event.model_asked.take().filter(|model| !may_be_key(model));
-        event.model = event.model.take().filter(|model| !may_be_key(model));
+        event.model_asked = event.model_asked.take().filter(|model| !looks_like_key(model));
+        event.model = event.model.take().filter(|model| !looks_like_key(model));
         if event.key_id.is_none() {
             event.key_id = units.key_id().cloned();
         }

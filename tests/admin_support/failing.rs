@@ -9,7 +9,7 @@ use tower_quota::{
     key::KeyRecord,
     store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
-        CreateOutcome, IdempotencyKey, Imported, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
+        CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
         KeyRef, KeySummary, NewKey, OnIssued, RequestQuery, RequestRow, StoreBackup, StoreFuture,
         UsageQuery, UsageReader, UsageReport, memory::MemoryStore,
     },
@@ -71,7 +71,7 @@ impl AdminStore for FailingStore {
         keys: Vec<ImportedKey>,
         dry_run: bool,
         by: Actor,
-    ) -> StoreFuture<Vec<Imported>> {
+    ) -> StoreFuture<Vec<ImportOutcome>> {
         self.writes(|store| store.import(keys, dry_run, by))
     }
 

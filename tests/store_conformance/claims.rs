@@ -42,7 +42,7 @@ async fn a_claim_gives_a_key_once(store: impl Store) {
         ClaimOutcome::Opened(_) => (one, second.unwrap()),
         lost => (other, lost),
     };
-    assert_eq!(lost, ClaimOutcome::Refused(ClaimState::Opened(noon())));
+    assert_eq!(lost, ClaimOutcome::NotOpen(ClaimState::Opened(noon())));
     assert_eq!(store.find(&won).await.unwrap().unwrap().id, record.id);
     assert!(store.find(&secret("trial-key-first-123")).await.unwrap().is_none());
     let shown = store.get(KeyRef::new(record.id.as_str())).await.unwrap().unwrap();
@@ -85,7 +85,7 @@ async fn what_withdraws_a_claim_keeps_its_link_from_working(store: impl Store) {
             .open_claim(token.clone(), secret.clone(), by(), Box::new(|_| unreachable!("opened")))
             .await
             .unwrap();
-        assert_eq!(opened, ClaimOutcome::Refused(state), "{what}");
+        assert_eq!(opened, ClaimOutcome::NotOpen(state), "{what}");
         assert_eq!(store.claim(token).await.unwrap().unwrap().state, state, "{what}");
         assert!(store.find(&secret).await.unwrap().is_none(), "{what}");
     }

@@ -99,7 +99,8 @@ async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
     let mut passed = vec![];
     for change in changes {
         let present = read().await.version();
-        let edit = |versions| KeyEdit::new(KeyRef::new(id), change.clone(), by()).only_at(versions);
+        let edit =
+            |versions| KeyEdit::new(KeyRef::new(id), change.clone(), by()).if_match(versions);
         if !passed.is_empty() {
             let changed = store.change(edit(Some(passed.clone()))).await.unwrap();
             assert_eq!(changed, ChangeOutcome::VersionMismatch, "{change:?}");
@@ -111,7 +112,7 @@ async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
             passed.push(present);
         }
     }
-    let edit = KeyEdit::new(KeyRef::new(id), KeyChange::Delete, by()).only_at(Some(passed));
+    let edit = KeyEdit::new(KeyRef::new(id), KeyChange::Delete, by()).if_match(Some(passed));
     assert_eq!(store.change(edit).await.unwrap(), ChangeOutcome::UnknownKey);
 }
 

@@ -5,8 +5,8 @@ use std::{cmp::Reverse, time::Duration};
 use tower_quota::{
     key::KeyId,
     store::{
-        Actor, GroupBy, Outcome, Page, QuotaSubject, RequestQuery, RequestRow, Tokens, UsageEvent,
-        UsageQuery,
+        Actor, GroupBy, Outcome, QuotaSubject, ReportPage, RequestQuery, RequestRow, Tokens,
+        UsageEvent, UsageQuery,
     },
 };
 
@@ -83,12 +83,12 @@ async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
     for (day, model) in groupings {
         let query = UsageQuery::days(from, to).group_by(GroupBy { key: true, day, model });
         let told = async |page| store.report(query.clone().page(page)).await.unwrap();
-        let all = told(Page::all()).await;
+        let all = told(ReportPage::all()).await;
         assert_eq!((all.active_keys, all.total_requests), (5, 90), "{query:?}");
         for limit in [1, 2, 4, 100] {
             let (mut busiest, mut by_id, mut after) = (Vec::new(), Vec::new(), None);
             loop {
-                let page = told(Page::Busiest { skip: busiest.len(), limit }).await;
+                let page = told(ReportPage::Busiest { skip: busiest.len(), limit }).await;
                 busiest.extend(page.rows);
                 if !page.has_more {
                     break;
@@ -96,7 +96,7 @@ async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
             }
             assert_eq!(busiest, all.rows, "{query:?} {limit}");
             loop {
-                let page = told(Page::ById { after, limit }).await;
+                let page = told(ReportPage::ById { after, limit }).await;
                 after = page.rows.last().map(|row| (row.day, row.key_id.clone().unwrap()));
                 by_id.extend(page.rows);
                 if !page.has_more {

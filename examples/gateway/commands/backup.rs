@@ -68,7 +68,7 @@ pub(crate) fn back_up(
     let Settings { database, daily_limit, log, .. } = settings;
     logging::start(log, stderr.clone());
     let options = SqliteOptions::new(&database).default_daily_limit(daily_limit);
-    let if_exists = if command.replace { IfExists::Replace } else { IfExists::Refuse };
+    let if_exists = if command.replace { IfExists::Replace } else { IfExists::Fail };
     let file = &command.file;
     let progress = Progress::start(stderr)?;
     let state = if file.exists() { "is what it was before" } else { "was not written" };

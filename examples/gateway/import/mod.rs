@@ -21,7 +21,7 @@ use tower::BoxError;
 use tower_quota::{
     key::{DailyLimit, InvalidDailyLimit, KeyHash},
     store::{
-        Actor, AdminStore, Imported, ImportedKey,
+        Actor, AdminStore, ImportOutcome, ImportedKey,
         memory::MemoryStore,
         sqlite::{self, IfExists, SqliteOptions, SqliteStore},
     },
@@ -152,7 +152,7 @@ async fn import_into(
     dry_run: bool,
     by: Actor,
     progress: &Progress,
-) -> Result<Vec<Imported>, BoxError> {
+) -> Result<Vec<ImportOutcome>, BoxError> {
     let options = SqliteOptions::new(database)
         .calendar(settings.calendar.clone())
         .default_daily_limit(settings.daily_limit);
@@ -178,7 +178,7 @@ impl Copy {
         let database = dir.path().join("quota.db");
         let options =
             SqliteOptions::new(&settings.database).default_daily_limit(settings.daily_limit);
-        sqlite::backup(&options, &database, IfExists::Refuse, progress.clone())
+        sqlite::backup(&options, &database, IfExists::Fail, progress.clone())
             .map_err(|error| backup::failed(error, progress, "nothing was changed"))?;
         Ok(Self { database, _dir: dir })
     }
@@ -205,11 +205,13 @@ fn distinct_keys(source: &Source) -> (Vec<ImportedKey>, Vec<Outcome>) {
 }
 
 impl Outcome {
-    fn of(imported: Imported) -> Self {
+    fn of(imported: ImportOutcome) -> Self {
         match imported {
-            Imported::New(_) => Self::New,
-            Imported::Unchanged(_) => Self::Unchanged(None),
-            Imported::Revoked(id) => Self::Conflict(format!("was rotated or deleted here ({id})")),
+            ImportOutcome::New(_) => Self::New,
+            ImportOutcome::Unchanged(_) => Self::Unchanged(None),
+            ImportOutcome::Revoked(id) => {
+                Self::Conflict(format!("was rotated or deleted here ({id})"))
+            }
             _ => Self::Conflict("could not be taken over".to_owned()),
         }
     }

@@ -171,7 +171,7 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
                 tracing::info!(key_id = %key.record.id, "a key was claimed");
                 Ok(json_response(StatusCode::OK, given(&key)))
             }
-            ClaimOutcome::Refused(state) => Err(Refusal::claim_is_over(state)),
+            ClaimOutcome::NotOpen(state) => Err(Refusal::claim_is_over(state)),
             ClaimOutcome::Unknown => Err(Refusal::unknown_claim()),
         }
     }

@@ -42,7 +42,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         asked: Asked<KeyRef, Nothing, Json<ClaimWanted>>,
     ) -> Result<Created<Json<ClaimLink>>, Refusal> {
         let key = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?.record;
-        if !key.works(self.store.now()) {
+        if !key.is_usable(self.store.now()) {
             return Err(Refusal::key_is_off());
         }
         let time = asked.body.0.expires_in_seconds.map_or(A_WEEK, |ClaimTime(time)| time);

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::Reject,
     key::{KeyHash, KeyId},
-    store::{Actor, AdminStore, Imported, ImportedKey},
+    store::{Actor, AdminStore, ImportOutcome, ImportedKey},
 };
 
 /// So many lines are taken over at once, so that others need not wait for a large file.
@@ -117,16 +117,16 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
 
 impl Before {
     /// A dry run does not see what the lines before it would have made.
-    fn told(&mut self, key: &ImportedKey, imported: Imported) -> Imported {
-        let Imported::New(id) = imported else { return imported };
+    fn told(&mut self, key: &ImportedKey, imported: ImportOutcome) -> ImportOutcome {
+        let ImportOutcome::New(id) = imported else { return imported };
         if let Some(known) = self.keys.get(&key.hash) {
-            return Imported::Unchanged(known.clone());
+            return ImportOutcome::Unchanged(known.clone());
         }
         if !self.ids.insert(id.clone()) {
-            return Imported::IdTaken;
+            return ImportOutcome::IdTaken;
         }
         self.keys.insert(key.hash, id.clone());
-        Imported::New(id)
+        ImportOutcome::New(id)
     }
 }
 
@@ -142,15 +142,15 @@ impl ImportReport {
 }
 
 impl Row {
-    fn told(line: u64, label: String, imported: Option<Imported>) -> Self {
+    fn told(line: u64, label: String, imported: Option<ImportOutcome>) -> Self {
         let (outcome, id) = match imported {
-            Some(Imported::New(id)) => (Outcome::New, id),
-            Some(Imported::Unchanged(id)) => (Outcome::Unchanged, id),
-            Some(Imported::Revoked(id)) => {
+            Some(ImportOutcome::New(id)) => (Outcome::New, id),
+            Some(ImportOutcome::Unchanged(id)) => (Outcome::Unchanged, id),
+            Some(ImportOutcome::Revoked(id)) => {
                 let reason = format!("This key was rotated or deleted here ({id}).");
                 return Self::conflict(line, label, reason);
             }
-            Some(Imported::IdTaken) | None => {
+            Some(ImportOutcome::IdTaken) | None => {
                 return Self::conflict(line, label, "Another key has this id.".to_owned());
             }
         };

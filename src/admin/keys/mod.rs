@@ -187,7 +187,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         IfMatch(versions): IfMatch,
     ) -> Result<KeySummary, Refusal> {
         let (action, token_id) = (edit.change.action(), edit.by.token_id.clone());
-        let changed = match self.store.change(edit.only_at(versions)).await? {
+        let changed = match self.store.change(edit.if_match(versions)).await? {
             ChangeOutcome::Done(changed) => *changed,
             ChangeOutcome::VersionMismatch => return Err(Refusal::other_version()),
             ChangeOutcome::UnknownKey => return Err(Refusal::unknown_key()),

@@ -23,7 +23,7 @@ use crate::{
     body::ResponseBody,
     clock::Day,
     error::Reject,
-    store::{AdminStore, Page},
+    store::{AdminStore, ReportPage},
 };
 
 /// Of so many keys rows are read at once.
@@ -127,7 +127,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let query = wanted.query(None);
         let shared = self.clone();
         let fetch = move |after| {
-            let page = Page::ById { after, limit: KEYS };
+            let page = ReportPage::ById { after, limit: KEYS };
             shared.store.report(query.clone().page(page))
         };
         let pages = rows::pages(Arc::new(fetch), None, wanted.day().is_some());

@@ -8,7 +8,7 @@ use super::super::{
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{GroupBy, KeyRef, Page, UsageQuery},
+    store::{GroupBy, KeyRef, ReportPage, UsageQuery},
 };
 
 /// How many rows are told at once where nothing is said.
@@ -83,7 +83,7 @@ impl Wanted {
     }
 
     pub(super) fn query(&self, key_id: Option<KeyId>) -> UsageQuery {
-        let page = Page::Busiest { skip: self.skip, limit: self.limit };
+        let page = ReportPage::Busiest { skip: self.skip, limit: self.limit };
         let query = UsageQuery::days(self.from, self.to).group_by(self.group_by).page(page);
         match key_id {
             Some(key_id) => query.key(key_id),

@@ -11,9 +11,9 @@ use crate::{
     key::{KeyId, KeyRecord, SecretKey},
     store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
-        CreateOutcome, IMPORTED, IdempotencyKey, Imported, ImportedKey, KeyChange, KeyEdit,
-        KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, PageCursor, Place, REMEMBERED,
-        StoreFuture, withdraws_claims,
+        CreateOutcome, IDEMPOTENCY_RETENTION, IMPORTED, IdempotencyKey, ImportOutcome, ImportedKey,
+        KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued,
+        PageCursor, PagePosition, StoreFuture, withdraws_claims,
     },
 };
 
@@ -56,7 +56,7 @@ impl Inner {
         }
     }
 
-    fn import(&self, keys: &[ImportedKey], dry_run: bool, by: &Actor) -> Vec<Imported> {
+    fn import(&self, keys: &[ImportedKey], dry_run: bool, by: &Actor) -> Vec<ImportOutcome> {
         let mut table = lock(&self.keys);
         if dry_run {
             let mut tried = table.clone();
@@ -64,11 +64,11 @@ impl Inner {
         }
         let import = |key: &ImportedKey| {
             let imported = table.import(key);
-            if let Imported::New(id) | Imported::Unchanged(id) = &imported {
+            if let ImportOutcome::New(id) | ImportOutcome::Unchanged(id) = &imported {
                 let mut totals = lock(&self.totals);
                 key.used.iter().for_each(|(day, used)| totals.fill(id, *day, *used));
             }
-            if let Imported::New(id) = &imported {
+            if let ImportOutcome::New(id) = &imported {
                 let detail = table.by_id(id).map(KeyRecord::audit_detail).unwrap_or_default();
                 self.write_audit(IMPORTED, Some(id.clone()), detail, by);
             }
@@ -124,7 +124,9 @@ impl AdminStore for MemoryStore {
     ) -> StoreFuture<CreateOutcome> {
         let now = self.0.clock.now();
         let mut issued = lock(&self.0.issued_once);
-        issued.retain(|_, before| now.duration_since(before.at).is_ok_and(|age| age < REMEMBERED));
+        issued.retain(|_, before| {
+            now.duration_since(before.at).is_ok_and(|age| age < IDEMPOTENCY_RETENTION)
+        });
         if let Some(before) = issued.get(&once.name()) {
             let same = before.request == once.request();
             let ids = before.ids.clone();
@@ -148,7 +150,7 @@ impl AdminStore for MemoryStore {
         keys: Vec<ImportedKey>,
         dry_run: bool,
         by: Actor,
-    ) -> StoreFuture<Vec<Imported>> {
+    ) -> StoreFuture<Vec<ImportOutcome>> {
         StoreFuture::ready(Ok(self.0.import(&keys, dry_run, &by)))
     }
 
@@ -157,7 +159,7 @@ impl AdminStore for MemoryStore {
         let (now, search) = (self.0.clock.now(), query.search.as_deref().map(str::to_lowercase));
         let hash = query.search.as_deref().and_then(|text| SecretKey::parse(text).ok());
         let hash = hash.map(|key| key.hash());
-        let mut found: Vec<(Place, KeySummary)> = keys
+        let mut found: Vec<(PagePosition, KeySummary)> = keys
             .rows()
             .filter(|(_, row)| search.as_deref().is_none_or(|text| row.matches(text, hash)))
             .map(|(number, row)| (number, self.0.summary(row)))
@@ -165,7 +167,7 @@ impl AdminStore for MemoryStore {
             .map(|(number, key)| (key.place(query.sort, number), key))
             .collect();
         found.sort_by(|(one, _), (other, _)| one.in_order(other, query.sort));
-        let is_behind = |place: &Place| {
+        let is_behind = |place: &PagePosition| {
             let after = query.after.as_ref();
             after.is_none_or(|after| place.in_order(&after.0, query.sort).is_gt())
         };

@@ -69,7 +69,7 @@ impl Inner {
         let found = self.find_claim(token, |key| keys.get(key).map(|row| self.summary(row)));
         let Some((claim, key)) = found else { return ClaimOutcome::Unknown };
         let (ClaimState::Open, Some(before)) = (claim.state, key) else {
-            return ClaimOutcome::Refused(claim.state);
+            return ClaimOutcome::NotOpen(claim.state);
         };
         let (hash, now): (_, SystemTime) = (token.hash(), self.clock.now());
         if let Some(row) = lock(&self.claims).iter_mut().find(|row| row.token == hash) {

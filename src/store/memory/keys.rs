@@ -8,7 +8,7 @@ use super::{MemoryStore, lock};
 use crate::{
     error::{StoreError, StoreErrorKind},
     key::{KeyHash, KeyId, KeyRecord, SecretKey},
-    store::{Imported, ImportedKey, KeyRef, KeyStore, StoreFuture},
+    store::{ImportOutcome, ImportedKey, KeyRef, KeyStore, StoreFuture},
 };
 
 /// Records in the order of their issue, found by id and by hash.
@@ -70,18 +70,18 @@ impl KeyTable {
     }
 
     /// Takes over a key that was issued elsewhere, unless it is known.
-    pub(super) fn import(&mut self, key: &ImportedKey) -> Imported {
+    pub(super) fn import(&mut self, key: &ImportedKey) -> ImportOutcome {
         if let Some(number) = self.by_hash.get(&key.hash) {
-            return Imported::Unchanged(self.rows[number].record.id.clone());
+            return ImportOutcome::Unchanged(self.rows[number].record.id.clone());
         }
         if let Some(id) = self.revoked.get(&key.hash) {
-            return Imported::Revoked(id.clone());
+            return ImportOutcome::Revoked(id.clone());
         }
         let record = key.record();
         let id = record.id.clone();
         match self.insert(key.hash, record) {
-            Ok(()) => Imported::New(id),
-            Err(_) => Imported::IdTaken,
+            Ok(()) => ImportOutcome::New(id),
+            Err(_) => ImportOutcome::IdTaken,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     key::KeyRecord,
     store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
-        CreateOutcome, IdempotencyKey, Imported, ImportedKey, KeyChange, KeyEdit, KeyPage,
+        CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage,
         KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, StoreBackup, StoreFuture,
         withdraws_claims,
     },
@@ -57,7 +57,7 @@ impl AdminStore for SqliteStore {
         keys: Vec<ImportedKey>,
         dry_run: bool,
         by: Actor,
-    ) -> StoreFuture<Vec<Imported>> {
+    ) -> StoreFuture<Vec<ImportOutcome>> {
         let imported = self.import_with_progress(keys, dry_run, by, ());
         StoreFuture::pending(async move { Ok(imported.await?.unwrap_or_default()) })
     }

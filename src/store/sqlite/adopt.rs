@@ -47,7 +47,7 @@ fn one(
     clear: &str,
     default: DailyLimit,
 ) -> rusqlite::Result<()> {
-    let key = SecretKey::typed_in(clear);
+    let key = SecretKey::new_unchecked(clear);
     let hash = key.hash().to_hex();
     let taken: Option<String> = connection
         .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?

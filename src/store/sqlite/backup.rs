@@ -64,7 +64,7 @@ const CHUNK_LENGTH: u64 = 256 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfExists {
     /// Leaves it as it is and fails.
-    Refuse,
+    Fail,
     /// Puts the copy in its place, once that is complete.
     Replace,
 }
@@ -207,7 +207,7 @@ pub fn backup(
         )));
     }
     if let Ok(existing) = file.symlink_metadata() {
-        if if_exists == IfExists::Refuse {
+        if if_exists == IfExists::Fail {
             return Err(BackupError::exists(file));
         }
         // Renaming would put a file in the place of /dev/null.
@@ -237,7 +237,7 @@ pub fn restore(
 ) -> Result<Restored, BackupError> {
     let observer = Observer::new(on_progress);
     let from = open_source(file)?;
-    let database = Place::take(&options.path)?;
+    let database = LockedDatabase::take(&options.path)?;
     if file.canonicalize().is_ok_and(|file| file == database.path) {
         return Err(BackupError::new(format!("{} is the database itself", file.display())));
     }
@@ -263,14 +263,14 @@ pub fn restore(
 }
 
 /// Where a database lies or is to lie, locked.
-struct Place {
+struct LockedDatabase {
     path: PathBuf,
     /// Whether the file was made for the lock.
     is_new: bool,
     _lock: FileLock,
 }
 
-impl Place {
+impl LockedDatabase {
     fn take(path: &Path) -> Result<Self, BackupError> {
         let is_new = path.symlink_metadata().is_err();
         let path = file::create(path)?;
@@ -279,7 +279,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LockedDatabase {
     fn drop(&mut self) {
         if self.is_new && file::is_empty(&self.path) {
             let _ = fs::remove_file(&self.path);
@@ -546,7 +546,7 @@ impl Part {
         match if_exists {
             IfExists::Replace => fs::rename(&self.path, file).map_err(failed)?,
             // A link is refused where the name is taken, which a rename is not.
-            IfExists::Refuse => match fs::hard_link(&self.path, file) {
+            IfExists::Fail => match fs::hard_link(&self.path, file) {
                 Ok(()) => {}
                 Err(_) if file.symlink_metadata().is_ok() => return Err(BackupError::exists(file)),
                 // Some file systems have no links.

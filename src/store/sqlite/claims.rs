@@ -62,7 +62,7 @@ impl ClaimStore for SqliteStore {
                 return Ok(ClaimOutcome::Unknown);
             };
             let (ClaimState::Open, Some(before)) = (claim.state, key) else {
-                return Ok(ClaimOutcome::Refused(claim.state));
+                return Ok(ClaimOutcome::NotOpen(claim.state));
             };
             let (id, now) = (before.record.id.clone(), core.clock.now());
             connection

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::rfc3339,
     key::KeyId,
-    store::{Actor, IMPORTED, Imported, ImportedKey, StoreFuture},
+    store::{Actor, IMPORTED, ImportOutcome, ImportedKey, StoreFuture},
 };
 
 impl SqliteStore {
@@ -23,7 +23,7 @@ impl SqliteStore {
         dry_run: bool,
         by: Actor,
         on_progress: impl OnProgress + Send + 'static,
-    ) -> StoreFuture<Option<Vec<Imported>>> {
+    ) -> StoreFuture<Option<Vec<ImportOutcome>>> {
         let (core, now) = (self.0.core.clone(), self.0.core.clock.now());
         let observer = Observer::new(on_progress);
         let work =
@@ -41,14 +41,14 @@ fn import(
     by: &Actor,
     now: SystemTime,
     observer: &Observer,
-) -> rusqlite::Result<Option<Vec<Imported>>> {
+) -> rusqlite::Result<Option<Vec<ImportOutcome>>> {
     connection.execute_batch("SAVEPOINT import")?;
     let total = Some(keys.len() as u64);
     let imported = keys.iter().zip(0..).map(|(key, done)| {
         let go_on = observer.report_part(ProgressStep::Import, done, total);
         if go_on { one(connection, key, by, now).map(Some) } else { Ok(None) }
     });
-    let imported: Option<Vec<Imported>> = imported.collect::<rusqlite::Result<_>>()?;
+    let imported: Option<Vec<ImportOutcome>> = imported.collect::<rusqlite::Result<_>>()?;
     let go_on = dry_run || imported.is_none() || observer.report(ProgressStep::Publish);
     let imported = imported.filter(|_| go_on);
     let undone = dry_run || imported.is_none();
@@ -62,28 +62,28 @@ fn one(
     key: &ImportedKey,
     by: &Actor,
     now: SystemTime,
-) -> rusqlite::Result<Imported> {
+) -> rusqlite::Result<ImportOutcome> {
     let known: Option<String> = connection
         .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
         .query_row([key.hash.to_hex()], |row| row.get(0))
         .optional()?;
     if let Some(id) = known.map(KeyId::new) {
         fill_days(connection, key, &id)?;
-        return Ok(Imported::Unchanged(id));
+        return Ok(ImportOutcome::Unchanged(id));
     }
     let revoked: Option<String> = connection
         .prepare_cached("SELECT key_id FROM revoked_keys WHERE key_hash = ?1")?
         .query_row([key.hash.to_hex()], |row| row.get(0))
         .optional()?;
     if let Some(id) = revoked.map(KeyId::new) {
-        return Ok(Imported::Revoked(id));
+        return Ok(ImportOutcome::Revoked(id));
     }
     let record = key.record();
     let taken = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ?1)")?
         .query_row([record.id.as_str()], |row| row.get(0))?;
     if taken {
-        return Ok(Imported::IdTaken);
+        return Ok(ImportOutcome::IdTaken);
     }
     connection
         .prepare_cached(
@@ -104,7 +104,7 @@ fn one(
     fill_days(connection, key, &record.id)?;
     let detail = record.audit_detail();
     audit::write(connection, now, by, IMPORTED, Some(&record.id), &detail)?;
-    Ok(Imported::New(record.id))
+    Ok(ImportOutcome::New(record.id))
 }
 
 /// What is not known yet of these days. How the requests ended nobody knows.

@@ -9,7 +9,7 @@ use super::{core::Core, rows};
 use crate::{
     key::SecretKey,
     store::{
-        KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, Place,
+        KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, PagePosition,
         journal::from_unix_millis,
     },
 };
@@ -99,12 +99,12 @@ pub(super) fn page(
             place = Some(next);
         }
         if were_all {
-            let has_rest =
-                query.sort == KeySort::NearestLimit && !matches!(place, Some(Place::NoShare(_)));
+            let has_rest = query.sort == KeySort::NearestLimit
+                && !matches!(place, Some(PagePosition::NoShare(_)));
             if !has_rest {
                 return Ok(KeyPage { keys, next: None });
             }
-            place = Some(Place::NoShare(0));
+            place = Some(PagePosition::NoShare(0));
         }
     }
 }
@@ -123,9 +123,9 @@ fn behind(
     connection: &Connection,
     core: &Core,
     query: &KeyPageQuery,
-    after: Option<&Place>,
-) -> rusqlite::Result<Vec<(Place, u64)>> {
-    let by_share = !matches!(after, Some(Place::NoShare(_)));
+    after: Option<&PagePosition>,
+) -> rusqlite::Result<Vec<(PagePosition, u64)>> {
+    let by_share = !matches!(after, Some(PagePosition::NoShare(_)));
     let (from, behind, order) = match query.sort {
         KeySort::Issued => (String::new(), "k.seq > :number".to_owned(), "k.seq".to_owned()),
         KeySort::Newest => {
@@ -160,10 +160,10 @@ fn behind(
     while let Some(row) = found.next()? {
         let number = row.get(0)?;
         let place = match query.sort {
-            KeySort::Issued | KeySort::Newest => Place::Number(number),
-            KeySort::Label => Place::Label(row.get_ref(1)?.as_bytes()?.to_vec(), number),
-            KeySort::NearestLimit if by_share => Place::Share(row.get(2)?, number),
-            KeySort::NearestLimit => Place::NoShare(number),
+            KeySort::Issued | KeySort::Newest => PagePosition::Number(number),
+            KeySort::Label => PagePosition::Label(row.get_ref(1)?.as_bytes()?.to_vec(), number),
+            KeySort::NearestLimit if by_share => PagePosition::Share(row.get(2)?, number),
+            KeySort::NearestLimit => PagePosition::NoShare(number),
         };
         numbers.push((place, number));
     }
@@ -184,12 +184,14 @@ struct Values {
 }
 
 impl Values {
-    fn of(core: &Core, query: &KeyPageQuery, after: Option<&Place>) -> Self {
+    fn of(core: &Core, query: &KeyPageQuery, after: Option<&PagePosition>) -> Self {
         let (number, label, share) = match after {
             None => (0, &[][..], f64::MAX),
-            Some(Place::Number(number) | Place::NoShare(number)) => (*number, &[][..], f64::MAX),
-            Some(Place::Label(label, number)) => (*number, &label[..], f64::MAX),
-            Some(Place::Share(share, number)) => (*number, &[][..], *share),
+            Some(PagePosition::Number(number) | PagePosition::NoShare(number)) => {
+                (*number, &[][..], f64::MAX)
+            }
+            Some(PagePosition::Label(label, number)) => (*number, &label[..], f64::MAX),
+            Some(PagePosition::Share(share, number)) => (*number, &[][..], *share),
         };
         let text = query.search.as_deref().unwrap_or_default();
         let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");

@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::changes;
 use crate::{
     key::{KeyId, hex},
-    store::{Actor, CreateOutcome, IdempotencyKey, NewKey, REMEMBERED, journal::unix_millis},
+    store::{
+        Actor, CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, NewKey, journal::unix_millis,
+    },
 };
 
 /// Inserts the rows of new keys unless the request has done so before. Inserts none and returns
@@ -50,7 +52,7 @@ fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<(String,
 }
 
 fn forget(connection: &Connection, now: SystemTime) -> rusqlite::Result<()> {
-    let since = now.checked_sub(REMEMBERED).unwrap_or(SystemTime::UNIX_EPOCH);
+    let since = now.checked_sub(IDEMPOTENCY_RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
     connection
         .prepare_cached("DELETE FROM issued_once WHERE at < ?1")?
         .execute([unix_millis(since)])?;

@@ -54,7 +54,7 @@ pub enum ProgressStep {
 /// # let (path, copy) = (directory.path().join("quota.db"), directory.path().join("copy.db"));
 /// # SqliteStore::open(SqliteOptions::new(&path))?.close().await?;
 /// let options = SqliteOptions::new(path);
-/// backup(&options, &copy, IfExists::Refuse, |progress: &Progress| {
+/// backup(&options, &copy, IfExists::Fail, |progress: &Progress| {
 ///     println!("{:?}: {} of {:?}", progress.step, progress.done, progress.total);
 ///     ControlFlow::Continue(())
 /// })?;

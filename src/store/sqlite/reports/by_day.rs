@@ -11,7 +11,7 @@ use super::{FIGURES, NEXT, active_keys, figures, rows, total_requests};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{Page, UsageQuery, UsageReport, UsageRow, report::busiest_first},
+    store::{ReportPage, UsageQuery, UsageReport, UsageRow, report::busiest_first},
 };
 
 pub(super) fn by_key_and_day(
@@ -19,8 +19,8 @@ pub(super) fn by_key_and_day(
     query: &UsageQuery,
 ) -> rusqlite::Result<UsageReport> {
     match &query.page {
-        Page::Busiest { skip, limit } => busiest_by_day(connection, query, *skip, *limit),
-        Page::ById { after, limit } => by_day_and_id(connection, query, after, *limit),
+        ReportPage::Busiest { skip, limit } => busiest_by_day(connection, query, *skip, *limit),
+        ReportPage::ById { after, limit } => by_day_and_id(connection, query, after, *limit),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     clock::Day,
     key::{DailyLimit, KeyId, KeyRecord},
     store::{
-        Page, Tokens, UsageFigures, UsageQuery, UsageReport, UsageRow,
+        ReportPage, Tokens, UsageFigures, UsageQuery, UsageReport, UsageRow,
         report::{ReportRows, name_keys},
     },
 };
@@ -36,7 +36,7 @@ pub(super) fn read(
         Some(id) => of_key(connection, query, id)?,
         None if query.group_by.key && query.group_by.day => by_key_and_day(connection, query)?,
         None if query.group_by.key => match &query.page {
-            Page::ById { after, limit } => key_by_key(connection, query, after, *limit)?,
+            ReportPage::ById { after, limit } => key_by_key(connection, query, after, *limit)?,
             _ => of_all_keys(connection, query)?,
         },
         None => of_all_together(connection, query)?,
@@ -136,7 +136,7 @@ fn key_by_key(
     let mut last = after.as_ref().map_or_else(String::new, |(_, id)| id.as_str().to_owned());
     let mut keys = 0;
     while let Some(id) = next.query_row([&last], |row| row.get::<_, Option<String>>(0))? {
-        let query = query.clone().page(Page::all());
+        let query = query.clone().page(ReportPage::all());
         let mut rows = of_key(connection, &query, &KeyId::from(&*id))?.rows;
         if !rows.is_empty() {
             keys += 1;
