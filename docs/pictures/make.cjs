@@ -9,7 +9,7 @@ const { join } = require("node:path");
 const { chromium } = require("playwright-core");
 
 const { GATEWAY, PICTURES, CHROMIUM = "/usr/bin/chromium" } = process.env;
-const WANTED = process.argv.slice(2);
+const NAMES = process.argv.slice(2);
 const TOKEN = "an-admin-token-for-the-pictures";
 const ISSUED = "trial-alice-20261126-Yw4Tn0hZbV7KqLr2sXcE9mJdGa";
 const DAYS = 30;
@@ -83,8 +83,8 @@ class Gateway {
       },
     });
     for (let tries = 0; ; tries += 1) {
-      const answers = await fetch(`${this.base}/healthz`).then((answer) => answer.ok, () => false);
-      if (answers) return;
+      const ready = await fetch(`${this.base}/healthz`).then((response) => response.ok, () => false);
+      if (ready) return;
       assert.ok(tries < 400 && this.process.exitCode === null, "the gateway did not start");
       await new Promise((done) => setTimeout(done, 25));
     }
@@ -102,16 +102,16 @@ class Gateway {
   }
 
   async admin(method, path, body, type = "application/json") {
-    const answer = await fetch(`${this.base}/admin${path}`, {
+    const response = await fetch(`${this.base}/admin${path}`, {
       method, headers: { authorization: `Bearer ${TOKEN}`, "content-type": type },
       body: typeof body === "string" ? body : body && JSON.stringify(body),
     });
-    const said = await answer.text();
-    assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${said}`);
-    return JSON.parse(said);
+    const text = await response.text();
+    assert.ok(response.ok, `${method} ${path}: ${response.status} ${text}`);
+    return JSON.parse(text);
   }
 
-  // So many chats with a key, some by the other model, a few in vain.
+  // Sends `count` chats with a key: some to the other model, a few that fail.
   async chats(key, count, random, failures) {
     for (let number = 0; number < count; number += 1) {
       const model = random() < 0.3 ? "deepseek-reasoner" : "deepseek-chat";
@@ -119,12 +119,12 @@ class Gateway {
       const path = random() < failures ? "/v1/audio/speech" : "/v1/chat/completions";
       const body = JSON.stringify({ model, messages: [{ role: "user", content }] });
       const headers = { authorization: `Bearer ${key.text}`, "content-type": "application/json" };
-      let answer;
+      let response;
       do {
-        answer = await fetch(this.base + path, { method: "POST", headers, body });
-        await answer.arrayBuffer();
+        response = await fetch(this.base + path, { method: "POST", headers, body });
+        await response.arrayBuffer();
         // A disk that is busy with something else must not change the figures.
-      } while (answer.status === 503);
+      } while (response.status === 503);
     }
   }
 
@@ -208,9 +208,9 @@ class Camera {
     return page;
   }
 
-  // Takes a picture of the page from its top, or of one part of it, if it is wanted.
+  // Takes a picture of the page from its top, or of one part of it, if it is named.
   async take(page, name, part) {
-    if (WANTED.length && !WANTED.some((wanted) => name.startsWith(wanted))) return;
+    if (NAMES.length && !NAMES.some((prefix) => name.startsWith(prefix))) return;
     const file = join(PICTURES, `${name}${this.words.suffix}.png`);
     await page.evaluate(() => document.activeElement?.blur());
     await plain(page, this.gateway.base);
