@@ -61,7 +61,7 @@ impl Machine {
         let repository = env!("CARGO_MANIFEST_DIR");
         let python = installed("compose/bin/python").unwrap_or_else(|| "python3".into());
         let docker = format!(
-            "#!/bin/sh\nexec {} {repository}/tests/clients/docker.py \"$@\"\n",
+            "#!/bin/sh\nexec {} {repository}/tests/clients/scripts/docker.py \"$@\"\n",
             python.display()
         );
         fs::create_dir(dir.path().join("bin")).unwrap();

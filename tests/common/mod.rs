@@ -1,15 +1,20 @@
 //! What the integration tests share: the gateway as a process, a scripted upstream, a client.
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
+pub(crate) mod admin;
 mod client;
+pub(crate) mod failing_store;
 mod figures;
 mod gateway;
 mod machine;
+pub(crate) mod memory_gateway;
 mod provider;
 mod rogue;
 mod seed;
 mod stand_in;
+pub(crate) mod systemd;
 mod upstream;
+pub(crate) mod volume;
 mod wire;
 mod zone;
 
@@ -40,21 +45,21 @@ pub(crate) fn installed(path: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// A command that runs a script of `tests/clients` with Node.
+/// A command that runs a script of `tests/clients/scripts` with Node.
 pub(crate) fn node(script: &str) -> Command {
     let mut node = Command::new("node");
-    node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/").to_owned() + script);
+    node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/scripts/").to_owned() + script);
     if let Some(modules) = installed("node/node_modules") {
         node.env("NODE_PATH", modules);
     }
     node
 }
 
-/// A command that runs a script of `tests/clients` with Python.
+/// A command that runs a script of `tests/clients/scripts` with Python.
 pub(crate) fn python(script: &str) -> Command {
     let python = installed("python/bin/python").unwrap_or_else(|| "python3".into());
     let mut python = Command::new(python);
-    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/").to_owned() + script);
+    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/scripts/").to_owned() + script);
     python
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct Link {
 }
 
 /// All documents that the convention covers. The user's own procedure is run by
-/// `tests/user_procedure.rs`.
+/// `tests/clients/user_procedure.rs`.
 pub(crate) fn all() -> Vec<Document> {
     let mut paths: Vec<String> = fs::read_dir(ROOT)
         .unwrap()

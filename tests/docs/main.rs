@@ -9,6 +9,7 @@ mod document;
 mod links;
 mod names;
 mod package;
+mod pictures;
 mod shell;
 mod transcript;
 mod twins;
@@ -84,7 +85,7 @@ mod faults {
                 "not found word for word",
             ),
             ("<!-- docs: run by tests/none.rs -->\n```sh\nls\n```", "there is no test"),
-            ("<!-- docs: run by tests/days.rs -->\n```sh\nls\n```", "never reads page.md"),
+            ("<!-- docs: run by tests/engine/days.rs -->\n```sh\nls\n```", "never reads page.md"),
             ("<!-- docs: run by .ci/run -->\n```sh\nno-such-command\n```", "has no command"),
             ("<!-- docs: prints -->\n```text\nx\n```", "needs a block of sh before it"),
             ("<!-- docs: backgruond -->\n```sh\nls\n```", "docs/page.md:1: unknown directive"),
@@ -105,8 +106,7 @@ mod faults {
 
     #[test]
     fn of_names_are_found() {
-        let text =
-            "`tests/docs` `tests/gone.rs` `tests/{a,b}.rs` `PORT` `PORT_X=1` `QUOTA_TIMEZONE=UTC`";
+        let text = "`tests/docs` `tests/docs/gone.rs` `tests/{a,b}.rs` `PORT` `PORT_X=1` `QUOTA_TIMEZONE=UTC`";
         let unknown = of(text, |page| names::unknown_names(page, "QUOTA_TIMEZONE"));
         assert_eq!(unknown.len(), 2, "{unknown:?}");
         let text = "`gateway bakcup F` `gateway backup --replcae F` `gateway --demo` `gateway backup F --replace`";

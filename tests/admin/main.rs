@@ -1,0 +1,15 @@
+//! The admin API.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod api;
+mod attempts;
+mod claims;
+mod cross_site;
+mod import_export;
+mod lost_answers;
+mod status;
+mod statuses;
+mod usage;

@@ -1,0 +1,38 @@
+//! `StreamUsageLayer` alone: which requests it changes, and how bodies pass through it.
+
+mod answers;
+mod refusals;
+mod requests;
+mod scene;
+
+use std::sync::{Arc, Mutex};
+
+use http::Response;
+use tower::{Layer, ServiceExt};
+use tower_quota::openai::stream_usage::{IncludedBody, StreamUsageLayer, UsageAsked};
+
+use self::scene::{CONTENT, DONE, STREAMED, Script, USAGE, Upstream, chat, stream, text};
+
+#[tokio::test]
+async fn halves_work_apart_with_a_layer_between() {
+    let (hide, include) = StreamUsageLayer::new().split();
+    let events = [CONTENT, USAGE, DONE].concat();
+    let between = Arc::new(Mutex::new(None));
+    let seen_between = between.clone();
+    let inner = include.layer(Upstream::answering(stream(Script::text(&events))));
+    let inner = inner.map_response(move |answer: Response<IncludedBody<Script>>| {
+        let asked = answer.extensions().get::<UsageAsked>().copied();
+        *seen_between.lock().unwrap() = asked;
+        answer
+    });
+    let seen = hide.layer(inner).oneshot(chat(Script::text(STREAMED))).await.unwrap();
+    assert_eq!(text(seen.into_body()).await, [CONTENT, DONE].concat());
+    assert_eq!(*between.lock().unwrap(), Some(UsageAsked));
+}
+
+#[test]
+fn futures_and_bodies_can_be_sent() {
+    fn sent<T: Send>(_: T) {}
+    let service = StreamUsageLayer::new().layer(Upstream::default());
+    sent(service.oneshot(chat(Script::text(STREAMED))));
+}

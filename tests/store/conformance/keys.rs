@@ -1,0 +1,177 @@
+//! Keys, their changes, and the trail of these.
+
+use std::time::Duration;
+
+use tower_quota::{
+    error::StoreErrorKind,
+    key::SecretKey,
+    store::{
+        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, KeyChange, KeyEdit,
+        KeyPageQuery, KeyPatch, KeyRef, QuotaSubject, Rotation, UsageQuery,
+    },
+};
+
+use super::{Store, change, issue, limit, new_key, noon, take};
+
+promises! {
+    an_issued_key_is_found_and_shown_masked,
+    a_deleted_key_is_unknown_at_once_and_its_history_stays,
+    a_rotated_key_keeps_its_record_and_its_count,
+    a_rotated_key_works_through_its_grace,
+    a_change_of_a_state_that_has_passed_is_not_made,
+    a_batch_with_a_key_that_exists_is_issued_not_at_all,
+    a_request_that_comes_again_issues_nothing,
+    every_change_is_in_the_audit_trail_without_a_secret,
+}
+
+async fn an_issued_key_is_found_and_shown_masked(store: impl Store) {
+    let record = issue(&store, "trial-alice-20261122-0123456789").await;
+    assert_eq!(record.masked, "trial-alice-…6789");
+    let key = SecretKey::parse("trial-alice-20261122-0123456789").unwrap();
+    assert_eq!(store.find(&key).await.unwrap().unwrap().id, record.id);
+    assert_eq!(store.find(&SecretKey::parse("other").unwrap()).await.unwrap(), None);
+    let by_key = store.get(KeyRef::new(key.expose())).await.unwrap().unwrap();
+    assert_eq!(by_key.record.masked, record.masked);
+}
+
+async fn a_deleted_key_is_unknown_at_once_and_its_history_stays(store: impl Store) {
+    let record = issue(&store, "trial-key-manual-123").await;
+    let key = SecretKey::parse("trial-key-manual-123").unwrap();
+    take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
+    assert!(store.find(&key).await.unwrap().is_some());
+    change(&store, key.expose(), KeyChange::Delete).await;
+    assert!(store.find(&key).await.unwrap().is_none());
+    assert!(store.get(KeyRef::new(key.expose())).await.unwrap().is_none());
+    let today = store.today();
+    let report = store.report(UsageQuery::days(today, today)).await.unwrap();
+    let row = &report.rows[0];
+    assert_eq!((row.key_id.as_ref(), row.used), (Some(&record.id), Some(1)));
+    assert_eq!((row.masked.as_ref(), row.label.as_deref()), (Some(&record.masked), Some("label")));
+}
+
+async fn a_rotated_key_keeps_its_record_and_its_count(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
+    let (old, new) = ("trial-key-first-123", "trial-key-second-123");
+    let secret = SecretKey::parse(new).unwrap();
+    change(&store, old, KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO })).await;
+    assert!(store.find(&SecretKey::parse(old).unwrap()).await.unwrap().is_none());
+    let found = store.find(&SecretKey::parse(new).unwrap()).await.unwrap().unwrap();
+    assert_eq!(found.id, record.id);
+    assert_eq!(store.get(KeyRef::new(new)).await.unwrap().unwrap().used_today, 1);
+}
+
+async fn a_rotated_key_works_through_its_grace(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    let secret = SecretKey::parse("trial-key-second-123").unwrap();
+    let grace = Duration::from_secs(60);
+    change(&store, record.id.as_str(), KeyChange::Rotate(Rotation { secret, grace })).await;
+    for key in ["trial-key-first-123", "trial-key-second-123"] {
+        let found = store.find(&SecretKey::parse(key).unwrap()).await.unwrap();
+        assert_eq!(found.unwrap().id, record.id, "{key}");
+        let named = store.get(KeyRef::new(key)).await.unwrap();
+        assert_eq!(named.unwrap().record.id, record.id, "{key}");
+    }
+}
+
+async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    let (id, by) = (record.id.as_str(), Actor::default);
+    let read = async || store.get(KeyRef::new(id)).await.unwrap().unwrap();
+    let first = read().await;
+    take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
+    assert_eq!(read().await.version(), first.version(), "figures are no part of it");
+    assert_eq!(first.version().to_string().parse(), Ok(first.version()));
+
+    let secret = SecretKey::parse("trial-key-second-123").unwrap();
+    let patch = |label: &str| {
+        let mut patch = KeyPatch::default();
+        patch.label = Some(label.to_owned());
+        KeyChange::Update(patch)
+    };
+    let changes = [
+        patch("one"),
+        patch("two"),
+        KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO }),
+        KeyChange::ResetUsage,
+        KeyChange::Delete,
+    ];
+    let mut passed = vec![];
+    for change in changes {
+        let present = read().await.version();
+        let edit =
+            |versions| KeyEdit::new(KeyRef::new(id), change.clone(), by()).if_match(versions);
+        if !passed.is_empty() {
+            let changed = store.change(edit(Some(passed.clone()))).await.unwrap();
+            assert_eq!(changed, ChangeOutcome::VersionMismatch, "{change:?}");
+            assert_eq!(read().await.version(), present);
+        }
+        let both = [passed.clone(), vec![present]].concat();
+        assert!(store.change(edit(Some(both))).await.unwrap().done().is_some(), "{change:?}");
+        if !matches!(change, KeyChange::ResetUsage) {
+            passed.push(present);
+        }
+    }
+    let edit = KeyEdit::new(KeyRef::new(id), KeyChange::Delete, by()).if_match(Some(passed));
+    assert_eq!(store.change(edit).await.unwrap(), ChangeOutcome::UnknownKey);
+}
+
+async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) {
+    issue(&store, "trial-key-first-123").await;
+    let batch = vec![new_key("trial-key-second-123", ""), new_key("trial-key-first-123", "")];
+    let error = store.create(batch, Actor::default()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Conflict);
+    let page = store.list(KeyPageQuery { limit: 10, ..Default::default() }).await.unwrap();
+    assert_eq!(page.keys.len(), 1);
+    issue(&store, "trial-key-second-123").await;
+}
+
+async fn a_request_that_comes_again_issues_nothing(store: impl Store) {
+    let batch = |first: &str| vec![new_key(first, "a"), new_key(&format!("{first}-more"), "b")];
+    let once = |token, name, request: &str| IdempotencyKey::new(token, name, request.as_bytes());
+    let create = async |first, once| {
+        store.create_once(batch(first), once, Actor::default(), Box::new(|_| ())).await
+    };
+    let first = create("trial-key-first-123", once("ops", "n", "two keys")).await.unwrap();
+    let CreateOutcome::Issued(records) = first else { panic!("{first:?}") };
+    let ids = records.iter().map(|record| record.id.clone()).collect();
+    let again = create("trial-key-second-123", once("ops", "n", "two keys")).await.unwrap();
+    assert_eq!(again, CreateOutcome::Replayed(ids));
+    let other = create("trial-key-third-123", once("ops", "n", "three keys")).await.unwrap();
+    assert_eq!(other, CreateOutcome::OtherRequest);
+    let key = SecretKey::parse("trial-key-second-123").unwrap();
+    assert!(store.find(&key).await.unwrap().is_none());
+
+    // What could not be issued may come again; another's name is another name.
+    let taken = create("trial-key-first-123", once("ops", "m", "two keys")).await.unwrap_err();
+    assert_eq!(taken.kind(), StoreErrorKind::Conflict);
+    for (first, once) in [
+        ("trial-key-fourth-123", once("ops", "m", "two keys")),
+        ("trial-key-fifth-123", once("other", "n", "two keys")),
+    ] {
+        assert!(matches!(create(first, once).await.unwrap(), CreateOutcome::Issued(_)), "{first}");
+    }
+}
+
+async fn every_change_is_in_the_audit_trail_without_a_secret(store: impl Store) {
+    let record = issue(&store, "trial-key-first-123").await;
+    let id = record.id.as_str();
+    let mut patch = KeyPatch::default();
+    patch.daily_limit = Some(limit(9));
+    change(&store, id, KeyChange::Update(patch)).await;
+    let secret = SecretKey::parse("trial-key-second-123").unwrap();
+    change(&store, id, KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO })).await;
+    change(&store, id, KeyChange::ResetUsage).await;
+    change(&store, id, KeyChange::Delete).await;
+    let query = AuditQuery { limit: 10, key_id: Some(record.id.clone()), ..Default::default() };
+    let entries = store.audit(query).await.unwrap();
+    let actions: Vec<_> = entries.iter().rev().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(
+        actions,
+        ["key.create", "key.update", "key.rotate", "key.reset_usage", "key.delete"]
+    );
+    assert_eq!(entries[3].detail, r#"{"daily_limit":{"after":9,"before":5}}"#);
+    assert!(entries.iter().all(|entry| entry.at == noon()));
+    assert!(!format!("{entries:?}").contains("first-123"));
+    assert!(!format!("{entries:?}").contains("second-123"));
+}

@@ -1,0 +1,117 @@
+//! The promises of the store traits, held by every back end.
+
+/// Runs each promise of a module against every back end.
+macro_rules! promises {
+    ($($promise:ident,)*) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise($crate::conformance::in_memory()).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let directory = tempfile::tempdir().unwrap();
+                let store = $crate::conformance::in_sqlite(directory.path());
+                super::$promise(store.clone()).await;
+                store.close().await.unwrap();
+            })*
+        }
+    };
+}
+
+mod claims;
+mod keys;
+mod lists;
+mod quota;
+mod reports;
+
+use std::{
+    future::poll_fn,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tower_quota::{
+    clock::{Calendar, Clock},
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    store::memory::MemoryStore,
+    store::sqlite::{SqliteOptions, SqliteStore},
+    store::{
+        Actor, AdminStore, ClaimStore, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey, QuotaStore,
+        QuotaSubject, Reservation, ReserveOutcome, UsageSink,
+    },
+};
+
+/// 2026-11-22T12:00:00Z.
+fn noon() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_795_348_800)
+}
+
+#[derive(Clone, Copy)]
+struct Fixed(SystemTime);
+
+impl Clock for Fixed {
+    fn now(&self) -> SystemTime {
+        self.0
+    }
+}
+
+trait Store: KeyStore + QuotaStore + AdminStore + ClaimStore + UsageSink + Clone {}
+impl<T: KeyStore + QuotaStore + AdminStore + ClaimStore + UsageSink + Clone> Store for T {}
+
+fn in_memory() -> MemoryStore {
+    MemoryStore::with_time(Calendar::utc(), Fixed(noon()))
+}
+
+fn in_sqlite(directory: &Path) -> SqliteStore {
+    let options = SqliteOptions::new(directory.join("quota.db")).retention_days(1);
+    SqliteStore::open(options.clock(Fixed(noon()))).unwrap()
+}
+
+fn limit(requests: u32) -> DailyLimit {
+    DailyLimit::new(requests).unwrap()
+}
+
+fn subject(requests: u32) -> QuotaSubject {
+    QuotaSubject::new(KeyId::from("alice"), limit(requests))
+}
+
+fn new_key(text: &str, label: &str) -> NewKey {
+    let (secret, label) = (SecretKey::parse(text).unwrap(), label.to_owned());
+    NewKey { secret, label, daily_limit: limit(5), expires_at: None }
+}
+
+async fn issue(store: &impl Store, text: &str) -> KeyRecord {
+    store.create(vec![new_key(text, "label")], Actor::default()).await.unwrap().remove(0)
+}
+
+async fn take(
+    store: &impl Store,
+    subject: &QuotaSubject,
+    at: SystemTime,
+) -> Option<Box<dyn Reservation>> {
+    match store.reserve(subject, at).await.unwrap() {
+        ReserveOutcome::Admitted { mut reservation, .. } => {
+            poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
+            // It may be asked again.
+            poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
+            Some(reservation)
+        }
+        ReserveOutcome::Exhausted(status) => {
+            assert_eq!(status.remaining(), Some(0));
+            None
+        }
+        _ => unreachable!("there are two outcomes"),
+    }
+}
+
+async fn change(store: &impl Store, key: &str, change: KeyChange) {
+    let edit = KeyEdit::new(KeyRef::new(key), change, Actor::default());
+    store.change(edit).await.unwrap().done().expect("a known key");
+}
+
+async fn change_record(store: &impl Store, record: &KeyRecord, what: KeyChange) {
+    change(store, record.id.as_str(), what).await;
+}

@@ -1,0 +1,106 @@
+//! Units of a day.
+
+use std::{future::poll_fn, time::Duration};
+
+use tower_quota::store::{KeyChange, QuotaSubject, Refund};
+
+use super::{Store, change, issue, limit, noon, subject, take};
+
+promises! {
+    concurrent_reservations_admit_exactly_the_limit,
+    an_unlimited_subject_is_always_admitted,
+    a_refunded_unit_can_be_used_again_once,
+    a_refund_never_touches_a_day_that_was_reset,
+    a_refund_after_midnight_does_not_touch_the_new_day,
+    a_day_is_reset_as_often_as_asked_also_one_that_a_clock_set_back_has_left,
+    the_next_day_begins_at_zero,
+    a_changed_limit_counts_from_the_next_reservation,
+}
+
+async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let store = store.clone();
+        tasks.spawn(async move { take(&store, &subject(50), noon()).await.is_some() });
+    }
+    let admitted = tasks.join_all().await.into_iter().filter(|admitted| *admitted).count();
+    assert_eq!(admitted, 50);
+    assert_eq!(store.status(&subject(50), noon()).await.unwrap().used, 50);
+}
+
+async fn an_unlimited_subject_is_always_admitted(store: impl Store) {
+    for _ in 0..100 {
+        assert!(take(&store, &subject(0), noon()).await.is_some());
+    }
+    let status = store.status(&subject(0), noon()).await.unwrap();
+    assert_eq!((status.used, status.remaining()), (100, None));
+}
+
+async fn a_refunded_unit_can_be_used_again_once(store: impl Store) {
+    let mut charge = take(&store, &subject(1), noon()).await.unwrap();
+    assert!(charge.refund(Refund::Always));
+    assert!(!charge.refund(Refund::Always), "a unit is given back once");
+    poll_fn(|cx| charge.poll_committed(cx)).await.unwrap();
+    assert!(take(&store, &subject(1), noon()).await.is_some());
+    assert!(take(&store, &subject(1), noon()).await.is_none());
+}
+
+async fn a_refund_never_touches_a_day_that_was_reset(store: impl Store) {
+    let record = issue(&store, "trial-key-manual-123").await;
+    let subject = QuotaSubject::new(record.id.clone(), limit(1));
+    let mut before = take(&store, &subject, noon()).await.unwrap();
+    change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
+    assert!(take(&store, &subject, noon()).await.is_some());
+    assert!(!before.refund(Refund::Always));
+    assert!(take(&store, &subject, noon()).await.is_none());
+}
+
+async fn a_refund_after_midnight_does_not_touch_the_new_day(store: impl Store) {
+    let tomorrow = noon() + Duration::from_secs(24 * 3600);
+    let subject = subject(2);
+    let mut early = take(&store, &subject, noon()).await.unwrap();
+    let mut late = take(&store, &subject, noon()).await.unwrap();
+    // Before the first unit of the new day is taken, and after it.
+    assert_eq!(store.status(&subject, tomorrow).await.unwrap().used, 0);
+    assert!(!early.refund(Refund::Always));
+    assert!(take(&store, &subject, tomorrow).await.is_some());
+    assert!(!late.refund(Refund::Always));
+    assert_eq!(store.status(&subject, tomorrow).await.unwrap().used, 1);
+    assert!(take(&store, &subject, tomorrow).await.is_some());
+    assert!(take(&store, &subject, tomorrow).await.is_none());
+}
+
+async fn a_day_is_reset_as_often_as_asked_also_one_that_a_clock_set_back_has_left(
+    store: impl Store,
+) {
+    let record = issue(&store, "trial-key-manual-123").await;
+    let subject = QuotaSubject::new(record.id.clone(), limit(1));
+    // It is noon whenever it is reset.
+    let tomorrow = noon() + Duration::from_secs(24 * 3600);
+    for at in [noon(), noon(), tomorrow, tomorrow] {
+        take(&store, &subject, at).await.unwrap();
+        assert!(take(&store, &subject, noon()).await.is_none());
+        change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
+        assert_eq!(store.status(&subject, noon()).await.unwrap().used, 0);
+    }
+    assert!(take(&store, &subject, noon()).await.is_some());
+    assert!(take(&store, &subject, noon()).await.is_none());
+    // The reset has begun the day of the clock, which tomorrow is not.
+    assert!(take(&store, &subject, tomorrow).await.is_some());
+    assert!(take(&store, &subject, noon()).await.is_none(), "the day has turned");
+}
+
+async fn the_next_day_begins_at_zero(store: impl Store) {
+    let tomorrow = noon() + Duration::from_secs(12 * 3600);
+    assert!(take(&store, &subject(1), noon()).await.is_some());
+    assert!(take(&store, &subject(1), tomorrow - Duration::from_millis(1)).await.is_none());
+    assert!(take(&store, &subject(1), tomorrow).await.is_some());
+    assert!(take(&store, &subject(1), tomorrow).await.is_none());
+}
+
+async fn a_changed_limit_counts_from_the_next_reservation(store: impl Store) {
+    assert!(take(&store, &subject(1), noon()).await.is_some());
+    assert!(take(&store, &subject(1), noon()).await.is_none());
+    assert!(take(&store, &subject(2), noon()).await.is_some());
+    assert!(take(&store, &subject(1), noon()).await.is_none());
+}

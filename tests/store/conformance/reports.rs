@@ -1,0 +1,218 @@
+//! Reports of the past.
+
+use std::{cmp::Reverse, time::Duration};
+
+use tower_quota::{
+    key::KeyId,
+    store::{
+        Actor, GroupBy, Outcome, QuotaSubject, ReportPage, RequestQuery, RequestRow, Tokens,
+        UsageEvent, UsageQuery,
+    },
+};
+
+use super::{Store, new_key, noon, take};
+
+promises! {
+    single_requests_are_told_the_latest_first,
+    reports_tell_the_same_page_by_page_as_at_once,
+    requests_are_found_by_their_id,
+    models_beyond_the_sixty_fourth_of_a_key_and_day_are_one,
+    requests_without_tokens_are_counted,
+    keys_are_active_on_the_days_on_which_they_were_used,
+}
+
+async fn single_requests_are_told_the_latest_first(store: impl Store) {
+    let mut events = Vec::new();
+    for number in 0..6_u64 {
+        let mut event = UsageEvent::new(noon());
+        event.key_id = Some(KeyId::from(if number % 2 == 0 { "alice" } else { "bob" }));
+        event.path = "/v1/chat/completions".to_owned();
+        event.status = Some(200);
+        event.bytes_in = number;
+        event.duration = Duration::from_micros(7);
+        event.outcome = Outcome::Succeeded;
+        if number == 2 {
+            event.outcome = Outcome::Rejected("insufficient_quota");
+        } else {
+            let mut tokens = Tokens::new(2, 3, 5);
+            tokens.cached = Some(1);
+            event.tokens = Some(tokens);
+        }
+        store.record(event.clone());
+        events.push(RequestRow::new(0, &event).unwrap());
+    }
+    let told = async |query: RequestQuery| -> Vec<RequestRow> {
+        let rows = store.requests(query).await.unwrap();
+        assert!(rows.is_sorted_by(|a, b| a.number > b.number), "{rows:?}");
+        rows
+    };
+    let numbers =
+        |rows: &[RequestRow]| -> Vec<u64> { rows.iter().map(|row| row.bytes_in).collect() };
+    let all = told(RequestQuery::latest(10)).await;
+    assert_eq!(numbers(&all), [5, 4, 3, 2, 1, 0]);
+    for (row, event) in all.iter().rev().zip(&events) {
+        let mut expected = event.clone();
+        expected.number = row.number;
+        assert_eq!(*row, expected);
+    }
+    let alice = told(RequestQuery::latest(10).key(KeyId::from("alice"))).await;
+    assert_eq!(numbers(&alice), [4, 2, 0]);
+    assert_eq!(numbers(&told(RequestQuery::latest(10).failed_only()).await), [2]);
+    assert_eq!(numbers(&told(RequestQuery::latest(2).before(all[1].number)).await), [3, 2]);
+}
+
+async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let keys = (0..6).map(|n| new_key(&format!("trial-key-number-{n}"), &n.to_string())).collect();
+    let records = store.create(keys, Actor::default()).await.unwrap();
+    for (n, record) in records.iter().enumerate().take(5) {
+        for day in 0..3 {
+            for model in ["a", "b", ""].into_iter().take(1 + (n + day) % 3) {
+                let mut event = UsageEvent::new(noon() - DAY * day as u32);
+                event.key_id = Some(record.id.clone());
+                event.outcome = Outcome::Succeeded;
+                event.model = Some(model.to_owned()).filter(|model| !model.is_empty());
+                (0..=n).for_each(|_| store.record(event.clone()));
+            }
+        }
+    }
+    take(&store, &QuotaSubject::from(&records[1]), noon()).await.unwrap();
+    let (to, from) = (store.today(), "2026-11-20".parse().unwrap());
+    let bools = [false, true];
+    let groupings = bools.into_iter().flat_map(|day| bools.map(|model| (day, model)));
+    for (day, model) in groupings {
+        let query = UsageQuery::days(from, to).group_by(GroupBy { key: true, day, model });
+        let told = async |page| store.report(query.clone().page(page)).await.unwrap();
+        let all = told(ReportPage::all()).await;
+        assert_eq!((all.active_keys, all.total_requests), (5, 90), "{query:?}");
+        for limit in [1, 2, 4, 100] {
+            let (mut busiest, mut by_id, mut after) = (Vec::new(), Vec::new(), None);
+            loop {
+                let page = told(ReportPage::Busiest { skip: busiest.len(), limit }).await;
+                busiest.extend(page.rows);
+                if !page.has_more {
+                    break;
+                }
+            }
+            assert_eq!(busiest, all.rows, "{query:?} {limit}");
+            loop {
+                let page = told(ReportPage::ById { after, limit }).await;
+                after = page.rows.last().map(|row| (row.day, row.key_id.clone().unwrap()));
+                by_id.extend(page.rows);
+                if !page.has_more {
+                    break;
+                }
+            }
+            let mut sorted = all.rows.clone();
+            sorted.sort_by_key(|row| (Reverse(row.day), row.key_id.clone(), row.model.clone()));
+            assert_eq!(by_id, sorted, "{query:?} {limit}");
+        }
+    }
+    let today = store.report(UsageQuery::days(to, to).with_idle()).await.unwrap();
+    let last = today.rows.last().unwrap();
+    assert_eq!((today.rows.len(), today.active_keys), (6, 5));
+    assert_eq!((last.key_id.as_ref(), last.used), (Some(&records[5].id), Some(0)));
+}
+
+async fn requests_are_found_by_their_id(store: impl Store) {
+    for (number, id) in [(0, Some("a")), (1, None), (2, Some("b")), (3, Some("a"))] {
+        let mut event = UsageEvent::new(noon());
+        event.key_id = Some(KeyId::from(if number == 0 { "alice" } else { "bob" }));
+        event.request_id = id.map(str::to_owned);
+        event.bytes_in = number;
+        store.record(event);
+    }
+    let told = async |query: RequestQuery| -> Vec<u64> {
+        let rows = store.requests(query).await.unwrap();
+        rows.iter().map(|row| row.bytes_in).collect()
+    };
+    let of_id = |id: &str| RequestQuery::latest(10).request_id(id.to_owned());
+    assert_eq!(told(of_id("a")).await, [3, 0]);
+    assert_eq!(told(of_id("b")).await, [2]);
+    assert!(told(of_id("A")).await.is_empty());
+    assert_eq!(told(of_id("a").key(KeyId::from("alice"))).await, [0]);
+}
+
+async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_one(store: impl Store) {
+    let record = |key: &str, model: Option<&str>| {
+        let mut event = UsageEvent::new(noon());
+        event.key_id = Some(KeyId::from(key));
+        event.outcome = Outcome::Succeeded;
+        event.model = model.map(str::to_owned);
+        store.record(event);
+    };
+    let by_model = GroupBy { key: true, day: true, model: true };
+    let (today, all) = (store.today(), GroupBy { key: false, ..by_model });
+    let told = async |key: Option<&str>, group_by| {
+        let query = UsageQuery::days(today, today).group_by(group_by);
+        let query = key.into_iter().fold(query, |query, key| query.key(KeyId::from(key)));
+        let rows = store.report(query).await.unwrap().rows;
+        let models = rows.into_iter().map(|row| (row.model.unwrap(), row.figures.requests));
+        models.collect::<std::collections::BTreeMap<String, u64>>()
+    };
+    (0..40).for_each(|n| record("alice", Some(&format!("m{n}"))));
+    assert_eq!(told(Some("alice"), by_model).await.len(), 40);
+    (0..300).for_each(|n| record("alice", Some(&format!("m{n}"))));
+    (0..2).for_each(|_| record("alice", None));
+    record("bob", Some("m299"));
+    // Those that have a row already go on.
+    record("alice", Some("m39"));
+    let models = told(Some("alice"), by_model).await;
+    assert_eq!(models.len(), 66, "64, the others, and those without a name");
+    assert_eq!((models["m39"], models["m40"], models["m63"]), (3, 1, 1));
+    assert_eq!((models["other"], models[""]), (236, 2));
+    assert_eq!(told(Some("bob"), by_model).await["m299"], 1);
+    let sums = told(None, all).await;
+    assert_eq!((sums["m39"], sums["other"], sums["m299"]), (3, 236, 1));
+}
+
+async fn requests_without_tokens_are_counted(store: impl Store) {
+    for (outcome, tokens) in [
+        (Outcome::Succeeded, None),
+        (Outcome::Succeeded, Some(Tokens::new(1, 2, 3))),
+        (Outcome::Succeeded, None),
+        (Outcome::Failed, None),
+        (Outcome::ClientGone, None),
+        (Outcome::Rejected("insufficient_quota"), None),
+    ] {
+        let mut event = UsageEvent::new(noon());
+        event.key_id = Some(KeyId::from("alice"));
+        (event.outcome, event.tokens) = (outcome, tokens);
+        store.record(event);
+    }
+    let bools = [false, true];
+    for (key, model) in bools.into_iter().flat_map(|key| bools.map(|model| (key, model))) {
+        let group_by = GroupBy { key, day: true, model };
+        let query = UsageQuery::days(store.today(), store.today()).group_by(group_by);
+        let figures = store.report(query).await.unwrap().rows[0].figures;
+        assert_eq!((figures.succeeded, figures.tokens_unknown, figures.tokens.total), (3, 2, 3));
+    }
+}
+
+async fn keys_are_active_on_the_days_on_which_they_were_used(store: impl Store) {
+    let today = store.today();
+    let days_of = |key: u32| {
+        (0..=380).filter(move |back: &u32| (back * 7 + key * 13).is_multiple_of(29 + key))
+    };
+    for key in 0..7 {
+        for back in days_of(key) {
+            let mut event = UsageEvent::new(noon() - Duration::from_secs(86_400) * back);
+            event.key_id = Some(KeyId::from(&*format!("key-{key}")));
+            event.outcome = Outcome::Succeeded;
+            store.record(event.clone());
+            event.key_id = Some(KeyId::from("refused"));
+            event.outcome = Outcome::Rejected("insufficient_quota");
+            store.record(event);
+        }
+    }
+    let by_model = GroupBy { key: false, day: false, model: true };
+    for first in (0..=365).step_by(5) {
+        for last in [0, 1, 9, 21, 22, 52, 300].into_iter().filter(|last| *last <= first) {
+            let days = UsageQuery::days(today.minus(first), today.minus(last));
+            let told = store.report(days.clone().group_by(by_model)).await.unwrap();
+            let active =
+                (0..7).filter(|key| days_of(*key).any(|back| (last..=first).contains(&back)));
+            assert_eq!(told.active_keys, active.count() as u64, "{days:?}");
+        }
+    }
+}

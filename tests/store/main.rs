@@ -1,0 +1,15 @@
+//! The stores and what is kept in them: the promises of the traits for every back end, the database that other
+//! programs read and edit, copies of it, and keys that come from other programs.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod audit_trail;
+mod backup;
+mod conformance;
+mod import_original;
+mod import_others;
+mod late_store;
+mod one_process;
+mod retention;
+mod table_edits;

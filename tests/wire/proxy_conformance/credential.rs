@@ -1,0 +1,71 @@
+//! The sponsor's key never comes back, even if the upstream echoes it.
+
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+
+use super::{
+    gateway::{SPONSOR, gateway},
+    message::{Message, PAIRS, Protocol::Http1, exchange},
+    upstream::Upstream,
+};
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(text).unwrap();
+    gzip.finish().unwrap()
+}
+
+#[tokio::test]
+async fn an_echoed_credential_is_masked() {
+    let text = format!("bad key Bearer {SPONSOR} in request");
+    let masked = format!("bad key Bearer {} in request", "*".repeat(SPONSOR.len()));
+    for (client, server) in PAIRS {
+        for (coding, body) in [("identity", text.clone().into()), ("gzip", gzip(text.as_bytes()))] {
+            let echo = Message::new("400").header("content-encoding", coding).body(body);
+            let echo = echo.header("x-echo", &format!("Bearer {SPONSOR}"));
+            let upstream = Upstream::answering(server, echo).await;
+            let gateway = gateway(&upstream.url).await;
+            let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
+            assert_eq!((&*answer.start, &*answer.text()), ("400", &*masked), "{coding}");
+            assert!(answer.all("x-echo").is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_which_it_cannot_be_looked_for_is_withheld() {
+    for (client, server) in PAIRS {
+        let echo = Message::new("400").header("content-encoding", "br").body("whatever");
+        let upstream = Upstream::answering(server, echo).await;
+        let gateway = gateway(&upstream.url).await;
+        let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
+        assert_eq!((&*answer.start, &*answer.code()), ("400", "upstream_refused"));
+    }
+}
+
+#[tokio::test]
+async fn no_header_of_any_answer_carries_it() {
+    for (client, server) in PAIRS {
+        for status in ["200", "404", "429", "500"] {
+            let answer = Message::new(status)
+                .body("text")
+                .headers(&[("x-echo", &format!("Bearer {SPONSOR}")), ("retry-after", SPONSOR)]);
+            let upstream = Upstream::answering(server, answer).await;
+            let gateway = gateway(&upstream.url).await;
+            let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
+            assert!(!format!("{answer:?}").contains(SPONSOR), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_header_does_not_hide_how_it_is_coded() {
+    let echo = Message::new("422")
+        .headers(&[("content-encoding", "gzip"), ("connection", "content-encoding")])
+        .body(gzip(format!("bad key {SPONSOR}").as_bytes()));
+    let upstream = Upstream::answering(Http1, echo).await;
+    let gateway = gateway(&upstream.url).await;
+    let answer = exchange(Http1, &gateway, &Message::new("POST /v1/x")).await;
+    assert_eq!(answer.text(), format!("bad key {}", "*".repeat(SPONSOR.len())));
+}

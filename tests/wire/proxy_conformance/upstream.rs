@@ -1,0 +1,216 @@
+//! Upstreams of either protocol that answer by script and tell what they saw.
+
+use std::{future::poll_fn, sync::Arc};
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use http::{Request, Response, StatusCode};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::{JoinHandle, JoinSet},
+};
+
+use super::{
+    common::DEADLINE,
+    http1::{self, Socket},
+    http2,
+    message::{Message, Protocol, in_time},
+    tls,
+};
+
+/// A scripted upstream. It stops on drop.
+pub(crate) struct Upstream {
+    pub(crate) url: String,
+    events: UnboundedReceiver<Event>,
+    server: JoinHandle<()>,
+}
+
+/// What an upstream does with each request.
+#[derive(Clone)]
+enum Script {
+    /// Reads it to its end and answers.
+    Answer(Message),
+    /// Reads its head, begins this answer if there is one, and waits for the gateway to leave.
+    Hold(Option<Message>),
+    /// The same without an answer; an HTTP/2 connection takes so many at once.
+    HoldAtMost(u32),
+}
+
+impl Script {
+    fn http2(&self) -> h2::server::Builder {
+        let mut builder = h2::server::Builder::new();
+        if let Self::HoldAtMost(streams) = self {
+            builder.max_concurrent_streams(*streams);
+        }
+        builder
+    }
+
+    /// What it begins to answer if it holds requests.
+    fn beginning(&self) -> Option<&Message> {
+        match self {
+            Self::Hold(beginning) => beginning.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Request(Message),
+    /// The gateway has given the request up.
+    Gone,
+}
+
+impl Upstream {
+    /// Answers every request like this.
+    pub(crate) async fn answering(protocol: Protocol, answer: Message) -> Self {
+        Self::start(protocol, Script::Answer(answer)).await
+    }
+
+    /// Answers no request, and takes so many at once on a connection.
+    pub(crate) async fn holding_at_most(streams: u32) -> Self {
+        Self::start(Protocol::Http2, Script::HoldAtMost(streams)).await
+    }
+
+    /// Answers no request, or only begins to.
+    pub(crate) async fn holding(protocol: Protocol, beginning: Option<Message>) -> Self {
+        Self::start(protocol, Script::Hold(beginning)).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "one task for the server")]
+    async fn start(protocol: Protocol, script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let scheme = match protocol {
+            Protocol::Http1 => "http",
+            Protocol::Http2 => "https",
+        };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let (tell, events) = unbounded_channel();
+        let server = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            let script = Arc::new(script);
+            while let Ok((socket, _)) = listener.accept().await {
+                let (script, tell) = (script.clone(), tell.clone());
+                connections.spawn(async move {
+                    match protocol {
+                        Protocol::Http1 => serve_http1(socket, &script, &tell).await,
+                        Protocol::Http2 => serve_http2(socket, script, tell).await,
+                    }
+                });
+            }
+        });
+        Self { url, events, server }
+    }
+
+    /// Host and port.
+    pub(crate) fn authority(&self) -> &str {
+        self.url.split_once("://").unwrap().1
+    }
+
+    /// The next request that has come.
+    pub(crate) async fn seen(&mut self) -> Message {
+        match in_time(DEADLINE, self.events.recv()).await {
+            Some(Event::Request(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the gateway has given up the request that is held.
+    pub(crate) async fn left(&mut self) {
+        assert!(matches!(self.events.recv().await, Some(Event::Gone)));
+    }
+
+    /// Whether all requests that have come were taken by [`seen`](Self::seen).
+    #[track_caller]
+    pub(crate) fn saw_no_more(&mut self) {
+        let event = self.events.try_recv();
+        assert!(event.is_err(), "{event:?}");
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve_http1(socket: TcpStream, script: &Script, tell: &UnboundedSender<Event>) {
+    let mut socket = Socket::new(socket);
+    match script {
+        Script::Answer(answer) => {
+            while let Some(request) = socket.message(true).await {
+                let mut answer = answer.clone().with_length();
+                if request.is_head_request() {
+                    answer.body.clear();
+                }
+                let _ = tell.send(Event::Request(request));
+                socket.send(http1::encoded(&answer)).await;
+            }
+        }
+        Script::Hold(_) | Script::HoldAtMost(_) => {
+            let Some(request) = socket.head().await else { return };
+            let _ = tell.send(Event::Request(request));
+            if let Some(beginning) = script.beginning() {
+                let head = beginning.clone().header("content-length", "1000");
+                socket.send(http1::encoded(&head)).await;
+            }
+            socket.closed().await;
+            let _ = tell.send(Event::Gone);
+        }
+    }
+}
+
+async fn serve_http2(socket: TcpStream, script: Arc<Script>, tell: UnboundedSender<Event>) {
+    socket.set_nodelay(true).unwrap();
+    let Ok(socket) = tls::acceptor().accept(socket).await else { return };
+    let Ok(mut connection) = script.http2().handshake(socket).await else { return };
+    let mut streams = JoinSet::new();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let (script, tell) = (script.clone(), tell.clone());
+        streams.spawn(async move { serve_stream(request, respond, &script, &tell).await });
+    }
+}
+
+async fn serve_stream(
+    mut request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    script: &Script,
+    tell: &UnboundedSender<Event>,
+) {
+    let mut seen = http2::request(&request);
+    match script {
+        Script::Answer(answer) => {
+            if http2::read(request.body_mut(), &mut seen).await.is_none() {
+                return;
+            }
+            let head = answer.clone().with_length();
+            let is_over = seen.is_head_request() || answer.is_bare();
+            let _ = tell.send(Event::Request(seen));
+            for status in &answer.interim {
+                let mut interim = Response::new(());
+                *interim.status_mut() = StatusCode::from_u16(*status).unwrap();
+                respond.send_informational(interim).unwrap();
+            }
+            let head = http2::answer_head(&head);
+            let mut stream = respond.send_response(head, is_over).unwrap();
+            if !is_over {
+                http2::finish(&mut stream, answer);
+            }
+        }
+        Script::Hold(_) | Script::HoldAtMost(_) => {
+            let _ = tell.send(Event::Request(seen));
+            let mut stream = None;
+            if let Some(beginning) = script.beginning() {
+                let head = http2::answer_head(beginning);
+                let begun = stream.insert(respond.send_response(head, false).unwrap());
+                begun.send_data(beginning.body.clone().into(), false).unwrap();
+            }
+            match &mut stream {
+                Some(stream) => drop(poll_fn(|cx| stream.poll_reset(cx)).await),
+                None => drop(poll_fn(|cx| respond.poll_reset(cx)).await),
+            }
+            let _ = tell.send(Event::Gone);
+        }
+    }
+}
