@@ -10,7 +10,7 @@
 //! | [`admin`] | `admin_service()`: issuing and changing keys, reports, audit trail, the page |
 //! | [`openai`] | presets for OpenAI-compatible APIs, and `StreamUsageLayer`: the usage of streams, asked for and hidden |
 //! | [`store`] | the store traits, `MemoryStore`, `SqliteStore` |
-//! | [`metrics`] | what all of it tells through the `metrics` facade |
+//! | [`metrics`] | what all of it reports through the `metrics` facade |
 //! | [`key`], [`clock`], [`error`], [`body`] | what all of them share |
 //!
 //! Each is usable alone, in any order, on any inner service: the layers meet in
@@ -87,7 +87,6 @@ mod content;
 mod copies;
 pub mod error;
 pub mod key;
-#[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(feature = "openai")]
 pub mod openai;

@@ -36,7 +36,6 @@ pub enum UpstreamFault {
 
 impl UpstreamFault {
     /// One for each code with which a request has failed; the others are its client's doing.
-    #[cfg(feature = "metrics")]
     pub(crate) const FAILURES: [Self; 8] = [
         Self::Unreached,
         Self::Protocol,

@@ -1,11 +1,12 @@
-//! What the layers and the store tell through the `metrics` facade.
+//! Metrics of the layers and the store, through the `metrics` facade.
 //!
-//! Handles are resolved when a layer or a store is made, so that a request costs a few atomic
-//! additions: **install the recorder first**. Without one nothing is counted.
+//! Handles are resolved when a layer or a store is created, so that a request costs a few atomic
+//! additions: **install the recorder first**. Without a recorder, or without the feature `metrics`,
+//! nothing is counted.
 //!
-//! No label holds a key, a key's id or label, a path, or other text that a client chooses. Models
-//! are named as the upstream names them once it has told tokens for them, and only the first 50 of
-//! plain form; the rest are `other`.
+//! No label holds a key, a key's id or label, a path, or other text that a client chooses. A model
+//! gets a label of its own once the upstream has reported token usage under its name, and only the
+//! first 50 names of plain form do; all others share `other`.
 //!
 //! ```
 //! use tower_quota::metrics;
@@ -23,12 +24,11 @@
 
 mod family;
 mod names;
+#[cfg_attr(not(feature = "metrics"), path = "noop.rs")]
+mod recorded;
 
 pub(crate) use family::Family;
 pub(crate) use names::*;
 pub use names::{ALL, Metric};
-
-/// Tells the recorder what each metric means, and its unit.
-pub fn describe() {
-    ALL.iter().copied().for_each(Metric::describe);
-}
+pub use recorded::describe;
+pub(crate) use recorded::{Counter, Gauge, Histogram, Unit};

@@ -2,85 +2,60 @@
 
 use std::fmt;
 
-use ::metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
-};
+use super::Unit;
 
-/// One metric.
+/// A metric: its name, type, unit and help text.
 #[derive(Clone, Copy)]
 pub struct Metric {
-    name: &'static str,
-    kind: Kind,
-    unit: Unit,
-    help: &'static str,
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) unit: Unit,
+    pub(super) help: &'static str,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Counter,
     Gauge,
+    /// With the upper bounds of its buckets.
     Histogram(&'static [f64]),
 }
 
 impl Metric {
-    const fn counter_of(name: &'static str, unit: Unit, help: &'static str) -> Self {
+    const fn new_counter(name: &'static str, unit: Unit, help: &'static str) -> Self {
         Self { name, kind: Kind::Counter, unit, help }
     }
 
-    const fn gauge_of(name: &'static str, help: &'static str) -> Self {
+    const fn new_gauge(name: &'static str, help: &'static str) -> Self {
         Self { name, kind: Kind::Gauge, unit: Unit::Count, help }
     }
 
-    const fn seconds(name: &'static str, buckets: &'static [f64], help: &'static str) -> Self {
-        Self { name, kind: Kind::Histogram(buckets), unit: Unit::Seconds, help }
+    const fn new_histogram(
+        name: &'static str,
+        unit: Unit,
+        buckets: &'static [f64],
+        help: &'static str,
+    ) -> Self {
+        Self { name, kind: Kind::Histogram(buckets), unit, help }
     }
 
-    /// Its name.
+    /// Returns the metric's name.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What it means, in one sentence.
+    /// Returns one sentence on what the metric counts.
     pub fn help(&self) -> &'static str {
         self.help
     }
 
-    /// The upper bounds that suit it, if it is a histogram.
+    /// Returns suitable upper bounds of the buckets if the metric is a histogram.
     pub fn buckets(&self) -> Option<&'static [f64]> {
         match self.kind {
             Kind::Histogram(buckets) => Some(buckets),
             _ => None,
         }
     }
-
-    pub(super) fn describe(self) {
-        let Self { name, kind, unit, help } = self;
-        match kind {
-            Kind::Counter => describe_counter!(name, unit, help),
-            Kind::Gauge => describe_gauge!(name, unit, help),
-            Kind::Histogram(_) => describe_histogram!(name, unit, help),
-        }
-    }
-
-    /// The counter of these labels, at 0 from now on.
-    pub(crate) fn counter(self, labels: &[(&'static str, &str)]) -> Counter {
-        counter!(self.name, &owned(labels))
-    }
-
-    /// The gauge of these labels.
-    pub(crate) fn gauge(self, labels: &[(&'static str, &str)]) -> Gauge {
-        gauge!(self.name, &owned(labels))
-    }
-
-    /// The histogram of these labels.
-    pub(crate) fn histogram(self, labels: &[(&'static str, &str)]) -> Histogram {
-        histogram!(self.name, &owned(labels))
-    }
-}
-
-fn owned(labels: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
-    labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
 }
 
 impl fmt::Debug for Metric {
@@ -89,111 +64,116 @@ impl fmt::Debug for Metric {
     }
 }
 
-/// OpenTelemetry's bounds for the duration of an operation of generative AI, and one for what the
-/// gateway's own time limits let through.
-const DURATIONS: &[f64] = &[
+/// Buckets for durations of requests: OpenTelemetry's for operations of generative AI, and one more
+/// for durations beyond the gateway's own timeouts.
+const REQUEST_DURATION_BUCKETS: &[f64] = &[
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84,
 ];
-/// OpenTelemetry's bounds for the time to the first token.
-const FIRST_BYTES: &[f64] =
+/// OpenTelemetry's buckets for the time to the first token.
+const FIRST_BYTE_BUCKETS: &[f64] =
     &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-const WRITES: &[f64] =
+/// Buckets for durations of disk writes.
+const WRITE_DURATION_BUCKETS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-const BATCHES: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0];
+/// Buckets for numbers of journal records.
+const RECORD_BUCKETS: &[f64] =
+    &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0];
 
-pub(crate) const REQUESTS: Metric = Metric::counter_of(
+pub(crate) const REQUESTS: Metric = Metric::new_counter(
     "tower_quota_requests_total",
     Unit::Count,
-    "Requests that have ended, by outcome and why.",
+    "Requests that have ended, by outcome and reason.",
 );
 pub(crate) const IN_FLIGHT: Metric =
-    Metric::gauge_of("tower_quota_requests_in_flight", "Requests that are under way.");
-pub(crate) const UNITS_CHARGED: Metric = Metric::counter_of(
+    Metric::new_gauge("tower_quota_requests_in_flight", "Requests in flight.");
+pub(crate) const UNITS_CHARGED: Metric = Metric::new_counter(
     "tower_quota_units_charged_total",
     Unit::Count,
-    "Units that requests have used, after refunds.",
+    "Quota units charged, less those refunded.",
 );
-pub(crate) const UNITS_REFUNDED: Metric = Metric::counter_of(
-    "tower_quota_units_refunded_total",
-    Unit::Count,
-    "Units that were given back.",
-);
-pub(crate) const TOKENS: Metric = Metric::counter_of(
+pub(crate) const UNITS_REFUNDED: Metric =
+    Metric::new_counter("tower_quota_units_refunded_total", Unit::Count, "Quota units refunded.");
+pub(crate) const TOKENS: Metric = Metric::new_counter(
     "tower_quota_tokens_total",
     Unit::Count,
-    "Tokens that answers have told, by type and model served.",
+    "Tokens that responses reported, by type and served model.",
 );
-pub(crate) const TOKENS_CACHED: Metric = Metric::counter_of(
+pub(crate) const TOKENS_CACHED: Metric = Metric::new_counter(
     "tower_quota_tokens_cached_total",
     Unit::Count,
-    "Of the prompt tokens, those that the upstream had in its cache, where it says so.",
+    "Cached tokens (subset of prompt tokens).",
 );
-pub(crate) const TOKENS_REASONING: Metric = Metric::counter_of(
+pub(crate) const TOKENS_REASONING: Metric = Metric::new_counter(
     "tower_quota_tokens_reasoning_total",
     Unit::Count,
-    "Of the completion tokens, those that the model thought with, where the upstream says so.",
+    "Reasoning tokens (subset of completion tokens).",
 );
-pub(crate) const TOKENS_UNKNOWN: Metric = Metric::counter_of(
+pub(crate) const TOKENS_UNKNOWN: Metric = Metric::new_counter(
     "tower_quota_requests_without_tokens_total",
     Unit::Count,
-    "Requests that succeeded and whose answer told no tokens.",
+    "Successful requests whose response reported no tokens.",
 );
-pub(crate) const BYTES_IN: Metric = Metric::counter_of(
+pub(crate) const BYTES_IN: Metric = Metric::new_counter(
     "tower_quota_request_body_bytes_total",
     Unit::Bytes,
-    "Bytes of request bodies that were taken.",
+    "Bytes of request bodies received.",
 );
-pub(crate) const BYTES_OUT: Metric = Metric::counter_of(
+pub(crate) const BYTES_OUT: Metric = Metric::new_counter(
     "tower_quota_response_body_bytes_total",
     Unit::Bytes,
-    "Bytes of answers' bodies that were handed on.",
+    "Bytes of response bodies passed to the server.",
 );
-pub(crate) const DURATION: Metric = Metric::seconds(
+pub(crate) const DURATION: Metric = Metric::new_histogram(
     "tower_quota_request_duration_seconds",
-    DURATIONS,
-    "From receipt to the end of the answer's body, by outcome.",
+    Unit::Seconds,
+    REQUEST_DURATION_BUCKETS,
+    "Time from receipt of the request to the end of the response body, by outcome.",
 );
-pub(crate) const TIME_TO_HEAD: Metric = Metric::seconds(
+pub(crate) const TIME_TO_HEAD: Metric = Metric::new_histogram(
     "tower_quota_time_to_head_seconds",
-    DURATIONS,
-    "From receipt to the head of the upstream's answer, by outcome.",
+    Unit::Seconds,
+    REQUEST_DURATION_BUCKETS,
+    "Time from receipt of the request to the upstream's response head, by outcome.",
 );
-pub(crate) const TIME_TO_FIRST_BYTE: Metric = Metric::seconds(
+pub(crate) const TIME_TO_FIRST_BYTE: Metric = Metric::new_histogram(
     "tower_quota_time_to_first_byte_seconds",
-    FIRST_BYTES,
-    "From receipt to the first bytes of the upstream's answer's body.",
+    Unit::Seconds,
+    FIRST_BYTE_BUCKETS,
+    "Time from receipt of the request to the first bytes of the upstream's response body.",
 );
-pub(crate) const COMMIT_DURATION: Metric = Metric::seconds(
+pub(crate) const COMMIT_DURATION: Metric = Metric::new_histogram(
     "tower_quota_store_commit_duration_seconds",
-    WRITES,
-    "One transaction of the store's writer, from its begin to its end.",
+    Unit::Seconds,
+    WRITE_DURATION_BUCKETS,
+    "Duration of a transaction of the store's writer.",
 );
-pub(crate) const SYNC_DURATION: Metric = Metric::seconds(
+pub(crate) const SYNC_DURATION: Metric = Metric::new_histogram(
     "tower_quota_store_sync_duration_seconds",
-    WRITES,
-    "One sync of the journal to disk.",
+    Unit::Seconds,
+    WRITE_DURATION_BUCKETS,
+    "Duration of a sync of the journal to disk.",
 );
-pub(crate) const BATCH: Metric = Metric {
-    name: "tower_quota_store_batch_records",
-    kind: Kind::Histogram(BATCHES),
-    unit: Unit::Count,
-    help: "Records of the journal that one transaction has folded into the tables.",
-};
-pub(crate) const STORE_FAILURES: Metric = Metric::counter_of(
+pub(crate) const BATCH: Metric = Metric::new_histogram(
+    "tower_quota_store_batch_records",
+    Unit::Count,
+    RECORD_BUCKETS,
+    "Journal records applied to the tables by one checkpoint.",
+);
+pub(crate) const STORE_FAILURES: Metric = Metric::new_counter(
     "tower_quota_store_failures_total",
     Unit::Count,
-    "Writes of the store that have failed, after which nothing is admitted until it recovers.",
+    "Failed writes and failed reads of keys and counts, by part of the store.",
 );
-pub(crate) const UNFOLDED: Metric = Metric::gauge_of(
+pub(crate) const UNFOLDED: Metric = Metric::new_gauge(
     "tower_quota_store_unfolded_records",
-    "Records of the journal that wait to be folded into the tables.",
+    "Journal records waiting for the next checkpoint.",
 );
 pub(crate) const QUEUE: Metric =
-    Metric::gauge_of("tower_quota_store_queue_jobs", "Jobs that wait for the store's writer.");
-pub(crate) const KEYS: Metric = Metric::gauge_of("tower_quota_keys", "Keys that exist.");
-pub(crate) const KEYS_NEAR_LIMIT: Metric = Metric::gauge_of(
+    Metric::new_gauge("tower_quota_store_queue_jobs", "Jobs waiting for the store's writer.");
+pub(crate) const KEYS: Metric = Metric::new_gauge("tower_quota_keys", "Existing keys.");
+pub(crate) const KEYS_NEAR_LIMIT: Metric = Metric::new_gauge(
     "tower_quota_keys_near_limit",
-    "Keys that have used at least so many percent of today's limit.",
+    "Keys that have used at least this percentage of today's limit.",
 );
 
 /// All metrics of the library.

@@ -85,7 +85,6 @@ pub trait AdminStore: UsageReader {
 
     /// Sets the gauges of [`metrics`](crate::metrics) that would cost too much to keep up with
     /// every request. To be called before they are read.
-    #[cfg(feature = "metrics")]
     fn set_gauges(&self) -> StoreFuture<()> {
         StoreFuture::ready(Ok(()))
     }
@@ -282,7 +281,6 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
         (**self).backup()
     }
 
-    #[cfg(feature = "metrics")]
     fn set_gauges(&self) -> StoreFuture<()> {
         (**self).set_gauges()
     }

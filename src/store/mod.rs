@@ -65,7 +65,7 @@ pub use reader::{GroupBy, ReportPage, UsageQuery, UsageReader, UsageReport, Usag
 pub use requests::{RequestQuery, RequestRow, plain_path};
 pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
 pub use units::Units;
-#[cfg(all(feature = "usage", feature = "metrics"))]
+#[cfg(feature = "usage")]
 pub(crate) use usage::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX};
 #[cfg(any(feature = "memory", feature = "sqlite"))]
 pub(crate) use usage::{MAX_MODELS, OTHER_MODELS};

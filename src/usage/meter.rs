@@ -2,13 +2,11 @@
 
 use std::{array, time::Duration};
 
-use ::metrics::{Counter, Gauge, Histogram};
-
 use super::{Outcome, UsageEvent};
 use crate::{
     error::UpstreamFault,
     key::looks_like_key,
-    metrics::{self, Family},
+    metrics::{self, Counter, Family, Gauge, Histogram},
     store::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX},
 };
 

@@ -83,7 +83,6 @@ mod future;
 mod inflate;
 mod layer;
 mod member;
-#[cfg(feature = "metrics")]
 mod meter;
 mod on_event;
 mod page;

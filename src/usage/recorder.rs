@@ -9,7 +9,6 @@ use bytes::Buf;
 use http::{HeaderMap, Method, Request, response::Parts};
 use http_body::Body;
 
-#[cfg(feature = "metrics")]
 use super::meter::{InFlight, Meter};
 use super::{
     OnEvent, Outcome, RequestBody, UploadObserver, UsageEvent, UsageSink, answer::AnswerScanner,
@@ -27,18 +26,12 @@ use crate::{
 pub(super) struct Shared<U> {
     pub(super) sink: U,
     clock: Arc<dyn Clock>,
-    #[cfg(feature = "metrics")]
     meter: Meter,
 }
 
 impl<U> Shared<U> {
     pub(super) fn new(sink: U, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            sink,
-            clock,
-            #[cfg(feature = "metrics")]
-            meter: Meter::new(),
-        }
+        Self { sink, clock, meter: Meter::new() }
     }
 }
 
@@ -46,22 +39,15 @@ impl<U> Shared<U> {
 struct Listeners<U> {
     shared: Arc<Shared<U>>,
     on_event: Option<OnEvent>,
-    #[cfg(feature = "metrics")]
     _in_flight: InFlight,
 }
 
 impl<U> Listeners<U> {
     fn new(shared: Arc<Shared<U>>, extensions: &mut http::Extensions) -> Self {
-        Self {
-            on_event: extensions.remove(),
-            #[cfg(feature = "metrics")]
-            _in_flight: shared.meter.enter(),
-            shared,
-        }
+        Self { on_event: extensions.remove(), _in_flight: shared.meter.enter(), shared }
     }
 
     fn tell(&self, event: &UsageEvent) {
-        #[cfg(feature = "metrics")]
         self.shared.meter.count(event);
         if let Some(on_event) = &self.on_event {
             on_event.tell(event);

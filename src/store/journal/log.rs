@@ -243,7 +243,6 @@ impl Journal {
     }
 
     /// How many records were appended since the last time.
-    #[cfg(feature = "metrics")]
     pub(crate) fn unfolded(&self) -> usize {
         lock(&self.tail).unfolded.records
     }

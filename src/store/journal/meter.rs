@@ -1,8 +1,6 @@
 //! What the journal tells through the `metrics` facade.
 
-use ::metrics::{Counter, Histogram};
-
-use crate::metrics;
+use crate::metrics::{self, Counter, Histogram};
 
 pub(super) struct Meter {
     pub(super) duration: Histogram,

@@ -15,7 +15,6 @@
 mod details;
 mod disk;
 mod log;
-#[cfg(feature = "metrics")]
 mod meter;
 mod record;
 mod segment;

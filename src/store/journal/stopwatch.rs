@@ -6,7 +6,6 @@ use std::{
 };
 
 use super::Segment;
-#[cfg(feature = "metrics")]
 use super::meter::Meter;
 use crate::store::sync::{AtomicU64, Ordering};
 
@@ -14,18 +13,12 @@ pub(super) struct Stopwatch {
     begun: Instant,
     /// When the sync began that is at work, in milliseconds since `begun`, and 1; or 0.
     sync_began: AtomicU64,
-    #[cfg(feature = "metrics")]
     meter: Meter,
 }
 
 impl Stopwatch {
     pub(super) fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            sync_began: AtomicU64::new(0),
-            #[cfg(feature = "metrics")]
-            meter: Meter::new(),
-        }
+        Self { begun: Instant::now(), sync_began: AtomicU64::new(0), meter: Meter::new() }
     }
 
     pub(super) fn sync(&self, segment: &dyn Segment) -> io::Result<()> {
@@ -34,7 +27,6 @@ impl Stopwatch {
         self.sync_began.store(millis + 1, Ordering::Release);
         let synced = segment.sync();
         self.sync_began.store(0, Ordering::Release);
-        #[cfg(feature = "metrics")]
         self.meter.duration.record(self.begun.elapsed().saturating_sub(began));
         synced
     }
@@ -47,7 +39,6 @@ impl Stopwatch {
 
     /// The journal has failed.
     pub(super) fn count_failure(&self) {
-        #[cfg(feature = "metrics")]
         self.meter.failures.increment(1);
     }
 }

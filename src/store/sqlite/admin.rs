@@ -126,7 +126,6 @@ impl AdminStore for SqliteStore {
         StoreFuture::pending(async move { store.copy().await })
     }
 
-    #[cfg(feature = "metrics")]
     fn set_gauges(&self) -> StoreFuture<()> {
         self.gauges()
     }

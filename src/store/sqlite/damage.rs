@@ -30,7 +30,6 @@ impl Damage {
         if !tells_of_damage(error) {
             return;
         }
-        #[cfg(feature = "metrics")]
         crate::metrics::STORE_FAILURES.counter(&[("part", "look_up")]).increment(1);
         let until = self.now() + PAUSE.as_millis() as u64;
         if self.until.swap(until, Ordering::Relaxed) == 0 {

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use ::metrics::{Counter, Histogram};
 use rusqlite::{Connection, named_params};
 
 use super::{SqliteStore, core::Core, unavailable};
 use crate::{
-    metrics,
+    metrics::{self, Counter, Histogram},
     store::{
         StoreFuture,
         sync::{Mutex, lock},

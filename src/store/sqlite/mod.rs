@@ -31,7 +31,6 @@ mod inspect;
 mod jobs;
 mod keys;
 mod listing;
-#[cfg(feature = "metrics")]
 mod meter;
 mod once;
 mod options;
@@ -115,7 +114,6 @@ struct Inner {
     options: SqliteOptions,
     /// For the one copy that may be under way.
     copying: Arc<Semaphore>,
-    #[cfg(feature = "metrics")]
     next_count: meter::NextCount,
 }
 
@@ -169,7 +167,6 @@ impl SqliteStore {
             losses,
             options,
             copying: Arc::new(Semaphore::new(1)),
-            #[cfg(feature = "metrics")]
             next_count: meter::NextCount::new(),
         };
         Ok(Self(Arc::new(inner)))

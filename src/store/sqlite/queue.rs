@@ -120,7 +120,6 @@ impl Queue {
     }
 
     /// How many jobs wait.
-    #[cfg(feature = "metrics")]
     pub(super) fn depth(&self) -> usize {
         self.lock().jobs.len()
     }

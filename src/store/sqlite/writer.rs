@@ -11,7 +11,6 @@ use std::{
 
 use rusqlite::Connection;
 
-#[cfg(feature = "metrics")]
 use super::meter::Meter;
 use super::{
     adopt,
@@ -87,7 +86,6 @@ pub(super) struct State {
     core: Arc<Core>,
     connection: Connection,
     wal: Option<Wal>,
-    #[cfg(feature = "metrics")]
     meter: Meter,
     unfolded: Unfolded,
     data_version: Option<i64>,
@@ -105,7 +103,6 @@ impl State {
             core,
             connection,
             wal,
-            #[cfg(feature = "metrics")]
             meter: Meter::new(),
             unfolded: Unfolded::default(),
             data_version: None,
@@ -191,7 +188,6 @@ impl State {
         &mut self,
         work: impl FnOnce(&Self) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        #[cfg(feature = "metrics")]
         let _timer = self.meter.time();
         let commit = self.core.journal.next_commit();
         if let Some(wal) = &mut self.wal {
@@ -214,7 +210,6 @@ impl State {
     fn folded(&mut self) {
         self.core.note_written();
         let folded = mem::take(&mut self.unfolded);
-        #[cfg(feature = "metrics")]
         self.meter.folded(folded.records);
         let long = folded.position.is_some_and(|position| position.offset > SEGMENT_LENGTH);
         let journal = &self.core.journal;
@@ -235,7 +230,6 @@ impl State {
     }
 
     fn fail(&mut self, error: &rusqlite::Error) {
-        #[cfg(feature = "metrics")]
         self.meter.failures.increment(1);
         self.rescue();
         self.core.queue.close();
