@@ -23,7 +23,7 @@ struct Printed;
 
 impl UsageSink for Printed {
     fn record(&self, event: UsageEvent) {
-        let (outcome, reason) = (event.outcome.as_str(), event.outcome.reason().unwrap_or("-"));
+        let (outcome, reason) = (event.outcome.as_str(), event.code.as_deref().unwrap_or("-"));
         println!("  {outcome:9} {reason:18} units {}", event.units);
     }
 }

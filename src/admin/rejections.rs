@@ -1,12 +1,15 @@
 //! Rejected requests without a known key, which no ledger holds.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
+
+use http::Method;
 
 /// Number of rejected requests that are kept.
 const MAX_REJECTIONS: usize = 1000;
@@ -30,13 +33,13 @@ pub struct RejectedRequest {
     /// The id that the answer carries.
     pub request_id: String,
     /// The request's method.
-    pub method: String,
+    pub method: Method,
     /// The request's path, fit for logs.
     pub path: String,
     /// The answer's status.
     pub status: u16,
     /// Why it was rejected.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// The beginning of the credential that was presented, see [`masked_prefix`].
     pub key: Option<String>,
     /// The client's address, if it is known and may be kept.
@@ -96,10 +99,10 @@ mod tests {
         RejectedRequest {
             at: SystemTime::UNIX_EPOCH,
             request_id: id.to_owned(),
-            method: "GET".into(),
+            method: Method::GET,
             path: "/".into(),
             status: 404,
-            code: "not_found",
+            code: "not_found".into(),
             key: None,
             client_addr: None,
         }

@@ -11,12 +11,10 @@ use super::{
     refusal::Refusal,
     rejections::RejectedRequest,
     shared::Shared,
-    view::Instant,
 };
 use crate::{
     error::Reject,
-    key::KeyId,
-    store::{AdminStore, Outcome, RequestQuery, RequestRow, Tokens},
+    store::{AdminStore, RequestOutcome, RequestQuery, RequestRecord, UsageEvent},
 };
 
 /// Which requests are asked for.
@@ -48,47 +46,16 @@ pub(super) struct Requests {
 /// One request that has ended.
 #[derive(Serialize, JsonSchema)]
 struct Request {
-    /// `null` of one whose key is not known.
+    /// `null` for a request whose key is not known.
     number: Option<u64>,
-    /// Whose it was; `null` if that is not known.
-    id: Option<KeyId>,
+    #[serde(flatten)]
+    event: UsageEvent,
     /// The beginning of a credential that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
-    /// The client's address, told of a request whose key is not known.
+    /// The client's address, for a request whose key is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_addr: Option<IpAddr>,
-    /// What its answer said as `x-request-id`.
-    request_id: Option<String>,
-    at: Instant,
-    method: String,
-    path: String,
-    status: Option<u16>,
-    outcome: String,
-    /// Why it was refused, or what was wrong.
-    code: Option<String>,
-    model_asked: Option<String>,
-    model: Option<String>,
-    units: u32,
-    refunded: bool,
-    /// `null` if the answer told none.
-    tokens: Option<TokensTold>,
-    bytes_in: u64,
-    bytes_out: u64,
-    time_to_head_ms: Option<f64>,
-    time_to_first_byte_ms: Option<f64>,
-    /// `null` of one whose key is not known.
-    duration_ms: Option<f64>,
-}
-
-/// The tokens that an answer told.
-#[derive(Serialize, JsonSchema)]
-struct TokensTold {
-    prompt: u64,
-    completion: u64,
-    total: u64,
-    cached: Option<u64>,
-    reasoning: Option<u64>,
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
@@ -120,32 +87,10 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     }
 }
 
-impl From<RequestRow> for Request {
-    fn from(row: RequestRow) -> Self {
-        let millis = |time: std::time::Duration| time.as_micros() as f64 / 1000.0;
-        Self {
-            number: Some(row.number),
-            id: Some(row.key_id),
-            key: None,
-            client_addr: None,
-            request_id: row.request_id,
-            at: Instant(row.at),
-            method: row.method,
-            path: row.path,
-            status: row.status,
-            outcome: row.outcome,
-            code: row.code,
-            model_asked: row.model_asked,
-            model: row.model,
-            units: row.units,
-            refunded: row.refunded,
-            tokens: row.tokens.map(TokensTold::from),
-            bytes_in: row.bytes_in,
-            bytes_out: row.bytes_out,
-            time_to_head_ms: row.time_to_head.map(millis),
-            time_to_first_byte_ms: row.time_to_first_byte.map(millis),
-            duration_ms: Some(millis(row.duration)),
-        }
+impl From<RequestRecord> for Request {
+    fn from(record: RequestRecord) -> Self {
+        let RequestRecord { number, event } = record;
+        Self { number: Some(number), event, key: None, client_addr: None }
     }
 }
 
@@ -153,35 +98,13 @@ impl From<RejectedRequest> for Request {
     fn from(request: RejectedRequest) -> Self {
         let RejectedRequest { at, request_id, method, path, status, code, key, client_addr } =
             request;
-        Self {
-            number: None,
-            id: None,
-            key,
-            client_addr,
-            request_id: Some(request_id),
-            at: Instant(at),
-            method,
-            path,
-            status: Some(status),
-            outcome: Outcome::Rejected(code).as_str().to_owned(),
-            code: Some(code.to_owned()),
-            model_asked: None,
-            model: None,
-            units: 0,
-            refunded: false,
-            tokens: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            time_to_head_ms: None,
-            time_to_first_byte_ms: None,
-            duration_ms: None,
-        }
-    }
-}
-
-impl From<Tokens> for TokensTold {
-    fn from(tokens: Tokens) -> Self {
-        let Tokens { prompt, completion, total, cached, reasoning, .. } = tokens;
-        Self { prompt, completion, total, cached, reasoning }
+        let mut event = UsageEvent::new(at);
+        event.request_id = Some(request_id);
+        event.method = method;
+        event.path = path;
+        event.status = Some(status);
+        event.outcome = RequestOutcome::Rejected;
+        event.code = Some(code);
+        Self { number: None, event, key, client_addr }
     }
 }

@@ -35,6 +35,13 @@ impl Admission {
     }
 }
 
+/// Two are equal if they are clones of the same one.
+impl PartialEq for Admission {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Admission")

@@ -62,11 +62,13 @@ pub(crate) use page::PagePosition;
 pub use page::{InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, PageCursor};
 pub use quota::{QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome};
 pub use reader::{GroupBy, ReportPage, UsageQuery, UsageReader, UsageReport, UsageRow};
-pub use requests::{RequestQuery, RequestRow, plain_path};
+pub use requests::{RequestQuery, RequestRecord, plain_path};
 pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
 pub use units::Units;
+#[cfg(any(feature = "usage", feature = "admin"))]
+pub(crate) use usage::TokenSums;
 #[cfg(feature = "usage")]
 pub(crate) use usage::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX};
 #[cfg(any(feature = "memory", feature = "sqlite"))]
 pub(crate) use usage::{MAX_MODELS, OTHER_MODELS};
-pub use usage::{Outcome, Tokens, UsageEvent, UsageFigures, UsageSink};
+pub use usage::{RequestOutcome, Tokens, UsageEvent, UsageFigures, UsageSink};

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{RequestQuery, RequestRow, StoreFuture, UsageFigures};
+use super::{RequestQuery, RequestRecord, StoreFuture, UsageFigures};
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyId},
@@ -143,7 +143,7 @@ pub trait UsageReader: Send + Sync + 'static {
 
     /// Single requests, as far as the store keeps them, with all events that were recorded before
     /// the call; the latest first.
-    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>>;
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>>;
 }
 
 impl<T: UsageReader + ?Sized> UsageReader for Arc<T> {
@@ -151,7 +151,7 @@ impl<T: UsageReader + ?Sized> UsageReader for Arc<T> {
         (**self).report(query)
     }
 
-    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>> {
         (**self).requests(query)
     }
 }

@@ -1,148 +1,94 @@
-use std::time::{Duration, SystemTime};
+use serde::{Deserialize, Serialize};
 
-use serde::{Serialize, Serializer};
+use super::UsageEvent;
+use crate::key::KeyId;
 
-use super::{Tokens, UsageEvent};
-use crate::{clock::rfc3339, key::KeyId};
-
-/// One finished request of a known key, as a store keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The event of a request of a known key, as a store keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct RequestRow {
-    /// Later ones have larger numbers.
+pub struct RequestRecord {
+    /// Number of the record; later ones have larger numbers.
     pub number: u64,
-    /// Whose it was.
-    #[serde(rename = "id")]
-    pub key_id: KeyId,
-    /// When it was received.
-    #[serde(serialize_with = "time")]
-    pub at: SystemTime,
-    /// The id by which the request was known, as its answer says it (`x-request-id`).
-    pub request_id: Option<String>,
-    /// The request's method.
-    pub method: String,
-    /// The request's path; of its segments only those that are plain words.
-    pub path: String,
-    /// The answer's status; `None` if there was none.
-    pub status: Option<u16>,
-    /// How it ended: the name of an [`Outcome`](super::Outcome).
-    pub outcome: String,
-    /// Why it was refused, or what was wrong with the upstream.
-    pub code: Option<String>,
-    /// Units charged for it, after refunds.
-    pub units: u32,
-    /// Whether a unit was given back.
-    pub refunded: bool,
-    /// The model that the request named.
-    pub model_asked: Option<String>,
-    /// The model that the answer named.
-    pub model: Option<String>,
-    /// The tokens that the answer told.
-    pub tokens: Option<Tokens>,
-    /// Bytes of the request's body.
-    pub bytes_in: u64,
-    /// Bytes of the answer's body.
-    pub bytes_out: u64,
-    /// From receipt to the answer's head, in milliseconds where serialised.
-    #[serde(rename = "time_to_head_ms", serialize_with = "optional_millis")]
-    pub time_to_head: Option<Duration>,
-    /// From receipt to the first bytes of the answer's body.
-    #[serde(rename = "time_to_first_byte_ms", serialize_with = "optional_millis")]
-    pub time_to_first_byte: Option<Duration>,
-    /// From receipt to the body's end.
-    #[serde(rename = "duration_ms", serialize_with = "millis")]
-    pub duration: Duration,
+    /// The event, its path reduced by [`plain_path`] and without its admission.
+    #[serde(flatten)]
+    pub event: UsageEvent,
 }
 
-impl RequestRow {
-    /// What is kept of an event, unless it tells of no key.
-    pub fn new(number: u64, event: &UsageEvent) -> Option<Self> {
-        Some(Self {
-            number,
-            key_id: event.key_id.clone()?,
-            at: event.at,
-            request_id: event.request_id.clone(),
-            method: event.method.to_string(),
-            path: plain_path(&event.path),
-            status: event.status,
-            outcome: event.outcome.as_str().to_owned(),
-            code: event.outcome.reason().or(event.fault).map(str::to_owned),
-            units: event.units,
-            refunded: event.refunded,
-            model_asked: event.model_asked.clone(),
-            model: event.model.clone(),
-            tokens: event.tokens,
-            bytes_in: event.bytes_in,
-            bytes_out: event.bytes_out,
-            time_to_head: event.time_to_head,
-            time_to_first_byte: event.time_to_first_byte,
-            duration: event.duration,
-        })
+impl RequestRecord {
+    /// Creates the record of an event; `None` if the key is not known.
+    pub fn new(number: u64, event: UsageEvent) -> Option<Self> {
+        event.key_id.as_ref()?;
+        let path = plain_path(&event.path);
+        Some(Self { number, event: UsageEvent { path, admission: None, ..event } })
     }
 }
 
-/// Which single requests are asked for, the latest first.
+/// A query for single requests, the latest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestQuery {
-    /// One key's only.
+    /// Only requests of this key.
     pub key_id: Option<KeyId>,
-    /// Only those that were known by this id.
+    /// Only requests with this `x-request-id`.
     pub request_id: Option<String>,
-    /// Only those that did not end well.
+    /// Only requests that did not succeed.
     pub failed_only: bool,
-    /// Only those with smaller numbers.
+    /// Only records with smaller numbers.
     pub before: Option<u64>,
-    /// At most so many.
+    /// Maximum number of records.
     pub limit: usize,
 }
 
 impl RequestQuery {
-    /// The latest ones, at most so many.
+    /// Creates a query for the latest `limit` requests.
     pub fn latest(limit: usize) -> Self {
         Self { key_id: None, request_id: None, failed_only: false, before: None, limit }
     }
 
-    /// Only this key's.
+    /// Restricts the query to requests of this key.
     #[must_use]
     pub fn key(self, key_id: KeyId) -> Self {
         Self { key_id: Some(key_id), ..self }
     }
 
-    /// Only those that were known by this id.
+    /// Restricts the query to requests with this `x-request-id`.
     #[must_use]
     pub fn request_id(self, request_id: String) -> Self {
         Self { request_id: Some(request_id), ..self }
     }
 
-    /// Only those that did not end well.
+    /// Restricts the query to requests that did not succeed.
     #[must_use]
     pub fn failed_only(self) -> Self {
         Self { failed_only: true, ..self }
     }
 
-    /// Only those with smaller numbers than this.
+    /// Restricts the query to records with smaller numbers than this.
     #[must_use]
     pub fn before(self, number: u64) -> Self {
         Self { before: Some(number), ..self }
     }
 
     #[cfg(feature = "memory")]
-    pub(super) fn wants(&self, row: &RequestRow) -> bool {
-        self.key_id.as_ref().is_none_or(|id| *id == row.key_id)
-            && (self.request_id.is_none() || self.request_id == row.request_id)
-            && self.before.is_none_or(|number| row.number < number)
-            && !(self.failed_only && row.outcome == super::Outcome::Succeeded.as_str())
+    pub(super) fn matches(&self, record: &RequestRecord) -> bool {
+        let RequestRecord { number, event } = record;
+        (self.key_id.is_none() || self.key_id == event.key_id)
+            && (self.request_id.is_none() || self.request_id == event.request_id)
+            && self.before.is_none_or(|before| *number < before)
+            && !(self.failed_only && event.outcome == super::RequestOutcome::Succeeded)
     }
 }
 
-/// A path for logs and tables. A key may stand in it by design or by mistake, so whatever is no plain
-/// word is left out.
+/// Returns a path for logs and tables: `…` replaces every segment that is not a plain word, since a path
+/// may hold a key by design or by mistake, and what comes after the first 200 bytes. A path that was
+/// reduced already stays as it is.
 pub fn plain_path(path: &str) -> String {
     let is_plain = |segment: &str| {
+        // The end of a path that was cut.
+        let word = segment.trim_end_matches('…');
         segment == "v1"
-            || segment.len() <= 16
-                && segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            || word.len() <= 16
+                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
     let mut plain = String::with_capacity(path.len().min(256));
     for (number, segment) in path.split('/').enumerate() {
@@ -158,27 +104,17 @@ pub fn plain_path(path: &str) -> String {
     plain
 }
 
-fn time<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*at))
-}
-
-fn millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(time.as_micros() as f64 / 1000.0)
-}
-
-fn optional_millis<S: Serializer>(
-    time: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => millis(time, serializer),
-        None => serializer.serialize_none(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    use http::Method;
+    use serde_json::{Value, json};
+
+    use super::{
+        super::{RequestOutcome, Tokens},
+        *,
+    };
 
     #[test]
     fn no_key_is_in_a_plain_path() {
@@ -191,6 +127,64 @@ mod tests {
         ] {
             assert_eq!(plain_path(path), plain);
         }
-        assert!(plain_path(&"/a".repeat(10_000)).len() < 220);
+    }
+
+    #[test]
+    fn a_reduced_path_is_short_and_stays_as_it_is() {
+        for path in ["/v1/models/gpt-4.1", &"/a".repeat(10_000), &"/abcdef/G".repeat(99), "/v1"] {
+            let plain = plain_path(path);
+            assert!(plain.len() < 220, "{plain}");
+            assert_eq!(plain_path(&plain), plain);
+        }
+    }
+
+    #[test]
+    fn a_record_has_the_members_of_the_admin_api() {
+        let mut event = UsageEvent::new(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
+        let record = RequestRecord::new(7, event.clone());
+        assert_eq!(record, None, "the key is not known");
+        event.key_id = Some("key_1".into());
+        event.path = "/v1/models/gpt-4.1".into();
+        let least = json!({
+            "number": 7, "id": "key_1", "at": "1970-01-01T00:00:01Z", "request_id": null,
+            "method": "GET", "path": "/v1/models/…", "status": null, "outcome": "client_gone",
+            "code": null, "units": 0, "refunded": false, "model_asked": null, "model": null,
+            "tokens": null, "bytes_in": 0, "bytes_out": 0, "time_to_head_ms": null,
+            "time_to_first_byte_ms": null, "duration_ms": null,
+        });
+        assert_eq!(as_json(event.clone()), least);
+        event.request_id = Some("5b1c".into());
+        event.method = Method::POST;
+        event.status = Some(429);
+        event.outcome = RequestOutcome::Rejected;
+        event.code = Some("insufficient_quota".into());
+        event.units = 1;
+        event.refunded = true;
+        event.requested_model = Some("a".into());
+        event.model = Some("b".into());
+        event.tokens = Some(Tokens { cached: Some(4), ..Tokens::new(1, 2, 3) });
+        event.bytes_in = 8;
+        event.bytes_out = 9;
+        event.time_to_head = Some(Duration::from_nanos(1_234_567));
+        event.time_to_first_byte = Some(Duration::from_millis(2));
+        event.duration = Some(Duration::from_millis(3));
+        let full = json!({
+            "number": 7, "id": "key_1", "at": "1970-01-01T00:00:01Z", "request_id": "5b1c",
+            "method": "POST", "path": "/v1/models/…", "status": 429, "outcome": "rejected",
+            "code": "insufficient_quota", "units": 1, "refunded": true, "model_asked": "a",
+            "model": "b",
+            "tokens": {"prompt": 1, "completion": 2, "total": 3, "cached": 4, "reasoning": null},
+            "bytes_in": 8, "bytes_out": 9, "time_to_head_ms": 1.234, "time_to_first_byte_ms": 2.0,
+            "duration_ms": 3.0,
+        });
+        assert_eq!(as_json(event), full);
+    }
+
+    /// The record in JSON, which is read back as it was written.
+    fn as_json(event: UsageEvent) -> Value {
+        let json = serde_json::to_value(RequestRecord::new(7, event).unwrap()).unwrap();
+        let read: RequestRecord = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), json);
+        json
     }
 }

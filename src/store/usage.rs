@@ -1,165 +1,186 @@
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use serde::Serialize;
+use http::Method;
+use serde::{Deserialize, Serialize};
 
 use super::Admission;
 use crate::key::KeyId;
 
-/// Why a request has failed where no layer inside has said it.
+/// Reasons for a failure that no layer inside of the recorder has given.
 pub(crate) const BODY_BROKEN: &str = "body_broken";
 pub(crate) const NO_ANSWER: &str = "no_answer";
 pub(crate) const STATUS_4XX: &str = "status_4xx";
 pub(crate) const STATUS_5XX: &str = "status_5xx";
 
-/// One request, told at its true end.
-#[derive(Clone, Debug)]
+/// One request, recorded at the end of its response.
+///
+/// The recorder writes it, and stores, reports and the admin API take it as it is. In JSON it has the
+/// members of a request in the admin API; other formats hold times in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UsageEvent {
-    /// Whose request it was, if the key was recognised.
+    /// Id of the key that the request was made with; `null` if the key is not known.
+    #[serde(rename = "id")]
     pub key_id: Option<KeyId>,
-    /// When it was received.
+    /// Time of receipt.
+    #[serde(with = "time")]
+    #[cfg_attr(feature = "admin", schemars(schema_with = "time::schema"))]
     pub at: SystemTime,
-    /// The id by which the request is known: its `x-request-id`, if that is 1 to 128 visible
-    /// characters.
+    /// The `x-request-id` of the response, or else of the request, if it is 1 to 128 visible characters.
     pub request_id: Option<String>,
-    /// The request's method.
-    pub method: http::Method,
-    /// The request's path, without its query.
+    /// Method of the request.
+    #[serde(with = "method")]
+    #[cfg_attr(feature = "admin", schemars(with = "String"))]
+    pub method: Method,
+    /// Path of the request, without its query. Serialised and stored, it keeps only the segments that
+    /// are plain words, as any other may be a key.
+    #[serde(serialize_with = "serialize_path")]
     pub path: String,
-    /// The answer's status; `None` if there was none.
+    /// Status of the response; `null` if there was none.
     pub status: Option<u16>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Units charged for it, after refunds.
+    /// How the request ended.
+    #[cfg_attr(feature = "admin", schemars(with = "String"))]
+    pub outcome: RequestOutcome,
+    /// The code of the rejection, or of what went wrong upstream.
+    pub code: Option<Cow<'static, str>>,
+    /// Units charged for the request, after refunds.
     pub units: u32,
-    /// Whether a unit was given back.
+    /// Whether a unit was refunded.
     pub refunded: bool,
-    /// What was wrong with the upstream, if a layer inside has said so: the code of an
-    /// [`UpstreamFault`](crate::error::UpstreamFault).
-    pub fault: Option<&'static str>,
-    /// The model that the request names.
-    pub model_asked: Option<String>,
-    /// The model that the answer names.
+    /// Model named in the request.
+    #[serde(rename = "model_asked")]
+    pub requested_model: Option<String>,
+    /// Model named in the response.
     pub model: Option<String>,
-    /// The tokens that the answer tells; `None` if it tells none.
+    /// Tokens reported in the response; `null` if they are not known.
     pub tokens: Option<Tokens>,
-    /// Bytes of the request's body that were taken.
+    /// Bytes of the request body that were received.
     pub bytes_in: u64,
-    /// Bytes of the answer's body that were handed on.
+    /// Bytes of the response body that were sent.
     pub bytes_out: u64,
-    /// From receipt to the answer's head.
+    /// Time from receipt to the head of the response.
+    #[serde(rename = "time_to_head_ms", with = "milliseconds")]
+    #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
     pub time_to_head: Option<Duration>,
-    /// From receipt to the first bytes of the answer's body.
+    /// Time from receipt to the first bytes of the response body.
+    #[serde(rename = "time_to_first_byte_ms", with = "milliseconds")]
+    #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
     pub time_to_first_byte: Option<Duration>,
-    /// From receipt to the body's end.
-    pub duration: Duration,
-    /// The request as the quota's store has it on record, if a quota has admitted it and its store
-    /// tells.
+    /// Time from receipt to the end of the response body; `null` if it is not known.
+    #[serde(rename = "duration_ms", with = "milliseconds")]
+    #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
+    pub duration: Option<Duration>,
+    /// The request on record in the quota's store, if a quota admitted it and its store keeps such a
+    /// record. Not serialised.
+    #[serde(skip)]
     pub admission: Option<Admission>,
 }
 
 impl UsageEvent {
-    /// The event of a request that was received at this time and that nobody has answered.
+    /// Creates the event of a request that was received at `at` and has no response yet.
     pub fn new(at: SystemTime) -> Self {
         Self {
             key_id: None,
             at,
             request_id: None,
-            method: http::Method::default(),
+            method: Method::default(),
             path: String::new(),
             status: None,
-            outcome: Outcome::ClientGone,
+            outcome: RequestOutcome::ClientGone,
+            code: None,
             units: 0,
             refunded: false,
-            fault: None,
-            model_asked: None,
+            requested_model: None,
             model: None,
             tokens: None,
             bytes_in: 0,
             bytes_out: 0,
             time_to_head: None,
             time_to_first_byte: None,
-            duration: Duration::ZERO,
+            duration: None,
             admission: None,
         }
     }
-}
 
-impl UsageEvent {
-    /// Why it did not succeed, as metrics and logs say it: why it was refused, what was wrong with the
-    /// upstream or with what it answered, or how far its answer had come when the client left.
-    pub fn reason(&self) -> Option<&'static str> {
-        match (self.outcome, self.fault, self.status) {
-            (Outcome::Succeeded, ..) => None,
-            (Outcome::Rejected(reason), ..) => Some(reason),
-            (Outcome::ClientGone, None, Some(_)) => Some("in_body"),
-            (Outcome::ClientGone, ..) => Some("before_head"),
-            (Outcome::Failed, Some(fault), _) => Some(fault),
-            (Outcome::Failed, None, None) => Some(NO_ANSWER),
-            (Outcome::Failed, None, Some(400..=499)) => Some(STATUS_4XX),
-            (Outcome::Failed, None, Some(500..)) => Some(STATUS_5XX),
-            (Outcome::Failed, None, Some(_)) => Some(BODY_BROKEN),
+    /// Returns why the request did not succeed, as metrics and logs name it: the code, or else what was
+    /// wrong with the response, or how far it had come when the client left.
+    pub fn reason(&self) -> Option<&str> {
+        let code = self.code.as_deref();
+        match (self.outcome, self.status) {
+            (RequestOutcome::Succeeded, _) => None,
+            (RequestOutcome::Rejected, _) => code,
+            (RequestOutcome::ClientGone, Some(_)) if code.is_none() => Some("in_body"),
+            (RequestOutcome::ClientGone, _) => Some("before_head"),
+            (RequestOutcome::Failed, status) => Some(code.unwrap_or(match status {
+                None => NO_ANSWER,
+                Some(400..=499) => STATUS_4XX,
+                Some(500..) => STATUS_5XX,
+                Some(_) => BODY_BROKEN,
+            })),
         }
     }
 }
 
 /// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Outcome {
-    /// The whole answer was handed on, and its status tells of no failure.
+pub enum RequestOutcome {
+    /// The whole response was sent, and its status is no error.
     Succeeded,
-    /// The upstream failed, before or within its answer, or answered with an error status.
+    /// The upstream failed before or within its response, or responded with an error status.
     Failed,
-    /// The client left before the end.
+    /// The client left before the end of the response.
     ClientGone,
-    /// A layer refused it, for this reason.
-    Rejected(&'static str),
+    /// A layer rejected the request.
+    Rejected,
 }
 
-impl Outcome {
-    /// Why a layer refused the request, if one did.
-    pub fn reason(self) -> Option<&'static str> {
-        match self {
-            Self::Rejected(reason) => Some(reason),
-            _ => None,
-        }
-    }
+impl RequestOutcome {
+    /// All outcomes.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Succeeded, Self::Failed, Self::ClientGone, Self::Rejected];
 
-    /// The stable name used in logs and stores.
+    /// Returns the stable name used in logs, metrics and stores.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::ClientGone => "client_gone",
-            Self::Rejected(_) => "rejected",
+            Self::Rejected => "rejected",
         }
+    }
+
+    /// Returns the outcome with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == name)
     }
 }
 
-/// Tokens that an answer tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// Number of tokens that a response reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Tokens {
     /// Tokens of the prompt.
     pub prompt: u64,
     /// Tokens of the completion.
     pub completion: u64,
-    /// Their total, as told.
+    /// Total, as reported.
     pub total: u64,
-    /// Of the prompt's, those that the upstream had in its cache; `None` if it does not say.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Prompt tokens that were read from the upstream's cache; `null` if they are not reported.
     pub cached: Option<u64>,
-    /// Of the completion's, those that the model thought with; `None` if the upstream does not say.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Completion tokens spent on reasoning; `null` if they are not reported.
     pub reasoning: Option<u64>,
 }
 
 impl Tokens {
-    /// Tokens of these numbers, of which no more is known.
+    /// Creates a count without cached and reasoning tokens.
     pub fn new(prompt: u64, completion: u64, total: u64) -> Self {
         Self { prompt, completion, total, cached: None, reasoning: None }
     }
@@ -175,17 +196,32 @@ impl std::ops::AddAssign for Tokens {
     }
 }
 
-/// Sums up what is known.
 fn add_known(sum: &mut Option<u64>, more: Option<u64>) {
     if let Some(more) = more {
         *sum = Some(sum.unwrap_or_default().saturating_add(more));
     }
 }
 
+/// Serialises the sum of several responses' [`Tokens`], without what none of them reports.
+#[derive(Serialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(remote = "Tokens")]
+pub(crate) struct TokenSums {
+    prompt: u64,
+    completion: u64,
+    total: u64,
+    /// Prompt tokens that were read from the upstream's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached: Option<u64>,
+    /// Completion tokens spent on reasoning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<u64>,
+}
+
 /// Keeps usage events.
 pub trait UsageSink: Send + Sync + 'static {
-    /// Takes the event of a finished request. Called at a body's end, also from `drop`: it must
-    /// not block.
+    /// Records the event of a request that has ended. Called at the end of the response body, also
+    /// from `drop`: it must not block.
     fn record(&self, event: UsageEvent);
 }
 
@@ -195,31 +231,32 @@ impl<T: UsageSink + ?Sized> UsageSink for Arc<T> {
     }
 }
 
-/// Number of models that are told apart of a key and day; an upstream may echo whatever name it is asked
-/// for.
+/// Maximum number of models with figures of their own for a key and day. An upstream may echo any name
+/// that a request gives.
 #[cfg(any(feature = "memory", feature = "sqlite"))]
 pub(crate) const MAX_MODELS: usize = 64;
 /// The model under which all others of a key and day are summed up.
 #[cfg(any(feature = "memory", feature = "sqlite"))]
 pub(crate) const OTHER_MODELS: &str = "other";
 
-/// What was used, by key, day or model.
+/// Sums over requests, by key, day or model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct UsageFigures {
     /// Requests that were admitted.
     pub requests: u64,
-    /// Of these, ended well.
+    /// Admitted requests that succeeded.
     pub succeeded: u64,
-    /// Of these, failed or left by the client.
+    /// Admitted requests that failed or whose client left.
     pub failed: u64,
-    /// Of these, whose unit was given back.
+    /// Admitted requests whose unit was refunded.
     pub refunded: u64,
-    /// Requests that were refused; not among `requests`.
+    /// Requests that were rejected; not included in `requests`.
     pub rejected: u64,
-    /// Of those that ended well, whose answers told no tokens.
+    /// Requests that succeeded and whose response reported no tokens.
     pub tokens_unknown: u64,
-    /// Tokens that the answers told.
+    /// Tokens that the responses reported.
+    #[serde(with = "TokenSums")]
     pub tokens: Tokens,
 }
 
@@ -237,16 +274,97 @@ impl std::ops::AddAssign for UsageFigures {
 
 impl From<&UsageEvent> for UsageFigures {
     fn from(event: &UsageEvent) -> Self {
-        let admitted = !matches!(event.outcome, Outcome::Rejected(_));
-        let succeeded = event.outcome == Outcome::Succeeded;
+        let (admitted, succeeded, failed) = match event.outcome {
+            RequestOutcome::Succeeded => (true, true, false),
+            RequestOutcome::Failed | RequestOutcome::ClientGone => (true, false, true),
+            RequestOutcome::Rejected => (false, false, false),
+        };
         Self {
             requests: admitted.into(),
             succeeded: succeeded.into(),
-            failed: matches!(event.outcome, Outcome::Failed | Outcome::ClientGone).into(),
+            failed: failed.into(),
             refunded: (admitted && event.refunded).into(),
             rejected: (!admitted).into(),
             tokens_unknown: (succeeded && event.tokens.is_none()).into(),
             tokens: event.tokens.unwrap_or_default(),
         }
+    }
+}
+
+fn serialize_path<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&super::plain_path(path))
+}
+
+/// A method by its name.
+mod method {
+    use std::borrow::Cow;
+
+    use http::Method;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(method: &Method, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(method.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Method, D::Error> {
+        Cow::<str>::deserialize(from)?.parse().map_err(Error::custom)
+    }
+}
+
+/// A time in RFC 3339 where people read it.
+mod time {
+    use std::{borrow::Cow, time::SystemTime};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use crate::clock::{parse_timestamp, rfc3339};
+
+    pub(super) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.serialize_str(&rfc3339(*at)) } else { at.serialize(to) }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+        if !from.is_human_readable() {
+            return SystemTime::deserialize(from);
+        }
+        let text = Cow::<str>::deserialize(from)?;
+        parse_timestamp(&text).ok_or_else(|| Error::custom("not a time in RFC 3339"))
+    }
+
+    #[cfg(feature = "admin")]
+    pub(super) fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "examples": ["2026-11-22T08:30:00Z"],
+        })
+    }
+}
+
+/// A duration in milliseconds, to the microsecond, where people read it.
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        if !to.is_human_readable() {
+            return time.serialize(to);
+        }
+        time.map(|time| time.as_micros() as f64 / 1000.0).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        if !from.is_human_readable() {
+            return Option::deserialize(from);
+        }
+        let millis: Option<f64> = Option::deserialize(from)?;
+        let time = millis.map(|millis| Duration::try_from_secs_f64(millis / 1000.0));
+        time.transpose().map_err(Error::custom)
     }
 }

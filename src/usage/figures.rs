@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     clock::{Day, rfc3339},
     key::{KeyId, KeyRecord},
-    store::{QuotaStatus, RequestRow, Tokens, UsageFigures, UsageRow},
+    store::{QuotaStatus, RequestRecord, TokenSums, Tokens, UsageFigures, UsageRow},
 };
 
 /// Days of the past that `history` tells of.
@@ -29,13 +29,14 @@ pub(super) struct Usage<'a> {
     unlimited: bool,
     resets_at: String,
     requests: Requests,
+    #[serde(with = "TokenSums")]
     tokens: Tokens,
     expires_at: Option<String>,
     history: Vec<PastDay>,
     models: Vec<Model>,
     /// Absent where the store keeps no single requests, or none that failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Failure>,
+    errors: Vec<FailedRequest<'a>>,
 }
 
 #[derive(Serialize)]
@@ -66,24 +67,24 @@ struct Model {
     tokens_unknown: u64,
 }
 
-/// A request that did not end well.
+/// What the report shows of a request that did not succeed.
 #[derive(Serialize)]
-struct Failure {
+struct FailedRequest<'a> {
     at: String,
     status: Option<u16>,
-    code: String,
-    model: Option<String>,
+    code: &'a str,
+    model: Option<&'a str>,
     refunded: bool,
 }
 
-impl From<RequestRow> for Failure {
-    fn from(row: RequestRow) -> Self {
+impl<'a> From<&'a RequestRecord> for FailedRequest<'a> {
+    fn from(RequestRecord { event, .. }: &'a RequestRecord) -> Self {
         Self {
-            at: rfc3339(row.at),
-            status: row.status,
-            code: row.code.unwrap_or(row.outcome),
-            model: row.model.or(row.model_asked),
-            refunded: row.refunded,
+            at: rfc3339(event.at),
+            status: event.status,
+            code: event.code.as_deref().unwrap_or(event.outcome.as_str()),
+            model: event.model.as_deref().or(event.requested_model.as_deref()),
+            refunded: event.refunded,
         }
     }
 }
@@ -96,7 +97,7 @@ impl<'a> Usage<'a> {
         status: &QuotaStatus,
         timezone: &'a str,
         rows: Vec<UsageRow>,
-        failed: Vec<RequestRow>,
+        failed: &'a [RequestRecord],
     ) -> Self {
         let limit = status.daily_limit.limited();
         let mut days = HashMap::<Day, UsageFigures>::new();
@@ -133,7 +134,7 @@ impl<'a> Usage<'a> {
             expires_at: record.expires_at.map(rfc3339),
             history: history(days),
             models: busiest(models),
-            errors: failed.into_iter().map(Failure::from).collect(),
+            errors: failed.iter().map(FailedRequest::from).collect(),
         }
     }
 }

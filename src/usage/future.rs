@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use super::{UsageObserver, UsageSink, recorder::Recorder};
 use crate::{
     body::{ObservedBody, expected_length},
-    store::Outcome,
+    store::RequestOutcome,
 };
 
 pin_project! {
@@ -32,7 +32,7 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             if let Some(recorder) = this.project().recorder.take() {
-                recorder.finish(Outcome::ClientGone);
+                recorder.finish(RequestOutcome::ClientGone);
             }
         }
     }
@@ -67,7 +67,7 @@ where
                 Poll::Ready(Ok(Response::from_parts(head, body)))
             }
             Err(error) => {
-                recorder.finish(Outcome::Failed);
+                recorder.finish(RequestOutcome::Failed);
                 Poll::Ready(Err(error))
             }
         }

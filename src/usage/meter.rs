@@ -2,7 +2,7 @@
 
 use std::{array, time::Duration};
 
-use super::{Outcome, UsageEvent};
+use super::{RequestOutcome, UsageEvent};
 use crate::{
     error::UpstreamFault,
     key::looks_like_key,
@@ -45,7 +45,9 @@ pub(super) struct Meter {
     tokens_unknown: Counter,
     bytes_in: Counter,
     bytes_out: Counter,
+    /// In the order of [`RequestOutcome::ALL`].
     duration: [Histogram; 4],
+    /// As above, but for rejections: no upstream has sent their heads.
     time_to_head: [Histogram; 3],
     time_to_first_byte: Histogram,
 }
@@ -68,22 +70,22 @@ impl Drop for InFlight {
 
 impl Meter {
     pub(super) fn new() -> Self {
-        let failed = Family::new(REASONS, |reason| requests(Outcome::Failed, reason));
+        let failed = Family::new(REASONS, |reason| requests(RequestOutcome::Failed, reason));
         let others = [BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX];
         for reason in UpstreamFault::FAILURES.map(UpstreamFault::code).into_iter().chain(others) {
             failed.get(reason);
         }
-        let rejected = Family::new(REASONS, |reason| requests(Outcome::Rejected(""), reason));
+        let rejected = Family::new(REASONS, |reason| requests(RequestOutcome::Rejected, reason));
         for reason in REFUSALS {
             rejected.get(reason);
         }
-        let gone = |phase| requests(Outcome::ClientGone, phase);
-        let by_outcome = |metric: metrics::Metric, outcome: Outcome| {
+        let gone = |phase| requests(RequestOutcome::ClientGone, phase);
+        let by_outcome = |metric: metrics::Metric, outcome: RequestOutcome| {
             metric.histogram(&[("outcome", outcome.as_str())])
         };
         Self {
             in_flight: metrics::IN_FLIGHT.gauge(&[]),
-            succeeded: requests(Outcome::Succeeded, "none"),
+            succeeded: requests(RequestOutcome::Succeeded, "none"),
             failed,
             client_gone: [gone("before_head"), gone("in_body")],
             rejected,
@@ -93,8 +95,10 @@ impl Meter {
             tokens_unknown: metrics::TOKENS_UNKNOWN.counter(&[]),
             bytes_in: metrics::BYTES_IN.counter(&[]),
             bytes_out: metrics::BYTES_OUT.counter(&[]),
-            duration: array::from_fn(|at| by_outcome(metrics::DURATION, OUTCOMES[at])),
-            time_to_head: array::from_fn(|at| by_outcome(metrics::TIME_TO_HEAD, OUTCOMES[at])),
+            duration: array::from_fn(|at| by_outcome(metrics::DURATION, RequestOutcome::ALL[at])),
+            time_to_head: array::from_fn(|at| {
+                by_outcome(metrics::TIME_TO_HEAD, RequestOutcome::ALL[at])
+            }),
             time_to_first_byte: metrics::TIME_TO_FIRST_BYTE.histogram(&[]),
         }
     }
@@ -112,9 +116,10 @@ impl Meter {
         self.refunded.increment(event.refunded.into());
         self.bytes_in.increment(event.bytes_in);
         self.bytes_out.increment(event.bytes_out);
-        let at = place(event.outcome);
-        self.duration[at].record(event.duration);
-        // A refusal says nothing of the upstream.
+        let at = event.outcome as usize;
+        if let Some(duration) = event.duration {
+            self.duration[at].record(duration);
+        }
         if let (Some(time), Some(histogram)) = (event.time_to_head, self.time_to_head.get(at)) {
             histogram.record(time);
             self.count_first_byte(event.time_to_first_byte);
@@ -127,7 +132,7 @@ impl Meter {
                 counters.cached.increment(tokens.cached.unwrap_or_default());
                 counters.reasoning.increment(tokens.reasoning.unwrap_or_default());
             }
-            None if event.outcome == Outcome::Succeeded => self.tokens_unknown.increment(1),
+            None if event.outcome == RequestOutcome::Succeeded => self.tokens_unknown.increment(1),
             None => {}
         }
     }
@@ -140,12 +145,12 @@ impl Meter {
 
     fn requests(&self, event: &UsageEvent) -> &Counter {
         match event.outcome {
-            Outcome::Succeeded => &self.succeeded,
-            Outcome::Failed => self.failed.get(event.reason().unwrap_or_default()),
-            Outcome::ClientGone => {
-                &self.client_gone[usize::from(event.status.is_some() && event.fault.is_none())]
+            RequestOutcome::Succeeded => &self.succeeded,
+            RequestOutcome::Failed => self.failed.get(event.reason().unwrap_or_default()),
+            RequestOutcome::ClientGone => {
+                &self.client_gone[usize::from(event.status.is_some() && event.code.is_none())]
             }
-            Outcome::Rejected(reason) => self.rejected.get(reason),
+            RequestOutcome::Rejected => self.rejected.get(event.reason().unwrap_or_default()),
         }
     }
 
@@ -171,20 +176,7 @@ impl TokenCounters {
     }
 }
 
-/// Refusals last: nothing is told of their head.
-const OUTCOMES: [Outcome; 4] =
-    [Outcome::Succeeded, Outcome::Failed, Outcome::ClientGone, Outcome::Rejected("")];
-
-fn place(outcome: Outcome) -> usize {
-    match outcome {
-        Outcome::Succeeded => 0,
-        Outcome::Failed => 1,
-        Outcome::ClientGone => 2,
-        Outcome::Rejected(_) => 3,
-    }
-}
-
-fn requests(outcome: Outcome, reason: &str) -> Counter {
+fn requests(outcome: RequestOutcome, reason: &str) -> Counter {
     metrics::REQUESTS.counter(&[("outcome", outcome.as_str()), ("reason", reason)])
 }
 

@@ -44,7 +44,7 @@
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_quota::{store::{Outcome, UsageEvent, UsageSink}, usage::{RequestBody, UsageRecorderLayer}};
+//! use tower_quota::{store::{RequestOutcome, UsageEvent, UsageSink}, usage::{RequestBody, UsageRecorderLayer}};
 //!
 //! #[derive(Clone, Default)]
 //! struct Events(Arc<Mutex<Vec<UsageEvent>>>);
@@ -68,7 +68,7 @@
 //! let answer = service.oneshot(Request::post("/").body(Full::default())?).await?;
 //! assert_eq!(answer.into_body().collect().await?.to_bytes(), ANSWER);
 //! let events = events.0.lock().expect("no panic while locked");
-//! assert_eq!(events[0].outcome, Outcome::Succeeded);
+//! assert_eq!(events[0].outcome, RequestOutcome::Succeeded);
 //! assert_eq!(events[0].tokens.map(|tokens| tokens.total), Some(5));
 //! # Ok(())
 //! # }
@@ -92,7 +92,7 @@ mod service;
 mod tokens;
 mod upload;
 
-pub use crate::store::{Outcome, Tokens, UsageEvent, UsageSink};
+pub use crate::store::{RequestOutcome, Tokens, UsageEvent, UsageSink};
 #[cfg(feature = "drain")]
 pub use drain::{DrainLayer, DrainLimits};
 pub use future::ResponseFuture;

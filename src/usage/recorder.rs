@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     fmt,
     io::IoSlice,
     sync::Arc,
@@ -11,8 +12,8 @@ use http_body::Body;
 
 use super::meter::{InFlight, Meter};
 use super::{
-    OnEvent, Outcome, RequestBody, UploadObserver, UsageEvent, UsageSink, answer::AnswerScanner,
-    upload::Upload,
+    OnEvent, RequestBody, RequestOutcome, UploadObserver, UsageEvent, UsageSink,
+    answer::AnswerScanner, upload::Upload,
 };
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
@@ -65,6 +66,8 @@ struct Recording<U> {
     units: Units,
     event: UsageEvent,
     started: Instant,
+    /// The code with which a layer inside rejected the request.
+    rejection: Option<&'static str>,
     /// What passes of the request's body, if it has one.
     upload: Option<Upload>,
     /// Whether the client has left, where somebody tells.
@@ -87,6 +90,7 @@ impl<U: UsageSink> Recorder<U> {
             units,
             event: new_event(&request, at),
             started: Instant::now(),
+            rejection: None,
             upload: observer.as_ref().map(UploadObserver::upload),
             abandoned: request.extensions().get::<Abandoned>().cloned(),
         };
@@ -115,7 +119,7 @@ impl<U: UsageSink> Recorder<U> {
     }
 
     /// There is no answer.
-    pub(super) fn finish(self, outcome: Outcome) {
+    pub(super) fn finish(self, outcome: RequestOutcome) {
         self.0.record(outcome);
     }
 }
@@ -125,7 +129,8 @@ impl<U: UsageSink> Recording<U> {
         let event = &mut self.event;
         event.status = Some(head.status.as_u16());
         event.time_to_head = Some(self.started.elapsed());
-        event.fault = head.extensions.get::<UpstreamFault>().map(|fault| fault.code());
+        event.code = head.extensions.get().map(|fault: &UpstreamFault| fault.code().into());
+        self.rejection = head.extensions.get().map(|rejected: &Rejected| rejected.code);
         if let Some(id) = key_id(&head.extensions) {
             event.key_id = Some(id);
         }
@@ -140,20 +145,25 @@ impl<U: UsageSink> Recording<U> {
     }
 
     /// Completes the event and hands it on.
-    fn record(mut self, outcome: Outcome) {
+    fn record(mut self, outcome: RequestOutcome) {
         let has_left = self.has_left();
         let (event, units) = (&mut self.event, &self.units);
         event.outcome = match outcome {
-            Outcome::Succeeded | Outcome::Failed if has_left => Outcome::ClientGone,
-            // What is refused costs nothing, but for the refunds of a day that are used up.
-            Outcome::Rejected(_) if units.charged() > 0 => Outcome::Failed,
+            RequestOutcome::Succeeded | RequestOutcome::Failed if has_left => {
+                RequestOutcome::ClientGone
+            }
+            // A rejection costs nothing, unless the refunds of the day are used up.
+            RequestOutcome::Rejected if units.charged() > 0 => RequestOutcome::Failed,
             _ => outcome,
         };
+        if event.outcome == RequestOutcome::Rejected && event.code.is_none() {
+            event.code = self.rejection.map(Cow::Borrowed);
+        }
         if let Some(upload) = &self.upload {
             upload.note(event);
         }
         // Models are shown and kept in clear.
-        event.model_asked = event.model_asked.take().filter(|model| !looks_like_key(model));
+        event.requested_model = event.requested_model.take().filter(|model| !looks_like_key(model));
         event.model = event.model.take().filter(|model| !looks_like_key(model));
         if event.key_id.is_none() {
             event.key_id = units.key_id().cloned();
@@ -161,7 +171,7 @@ impl<U: UsageSink> Recording<U> {
         event.units = units.charged();
         event.refunded = units.refunded();
         event.admission = units.admission();
-        event.duration = self.started.elapsed();
+        event.duration = Some(self.started.elapsed());
         self.listeners.tell(event);
         self.listeners.shared.sink.record(self.event);
     }
@@ -191,26 +201,28 @@ pub struct UsageObserver<U>(Box<Watched<U>>);
 
 struct Watched<U> {
     recording: Box<Recording<U>>,
-    complete: Outcome,
+    complete: RequestOutcome,
     scanner: AnswerScanner,
     /// Whether the client was handed all that the answer says.
     has_all: bool,
 }
 
 /// What a whole answer with this head stands for.
-fn when_complete(head: &Parts) -> Outcome {
+fn when_complete(head: &Parts) -> RequestOutcome {
     match head.extensions.get() {
         None => {}
-        Some(UpstreamFault::RequestAbandoned) => return Outcome::ClientGone,
-        Some(fault @ (UpstreamFault::RequestTooLarge | UpstreamFault::RequestBroken)) => {
-            return Outcome::Rejected(fault.code());
+        Some(UpstreamFault::RequestAbandoned) => return RequestOutcome::ClientGone,
+        Some(UpstreamFault::RequestTooLarge | UpstreamFault::RequestBroken) => {
+            return RequestOutcome::Rejected;
         }
-        Some(_) => return Outcome::Failed,
+        Some(_) => return RequestOutcome::Failed,
     }
     match head.extensions.get::<Rejected>() {
-        Some(rejected) => Outcome::Rejected(rejected.code),
-        None if head.status.is_client_error() || head.status.is_server_error() => Outcome::Failed,
-        None => Outcome::Succeeded,
+        Some(_) => RequestOutcome::Rejected,
+        None if head.status.is_client_error() || head.status.is_server_error() => {
+            RequestOutcome::Failed
+        }
+        None => RequestOutcome::Succeeded,
     }
 }
 
@@ -238,9 +250,9 @@ impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
         (event.model, event.tokens) = scanner.finish(end == BodyEnd::Complete);
         recording.record(match end {
             BodyEnd::Complete => complete,
-            BodyEnd::Failed => Outcome::Failed,
+            BodyEnd::Failed => RequestOutcome::Failed,
             BodyEnd::Abandoned if has_all => complete,
-            BodyEnd::Abandoned => Outcome::ClientGone,
+            BodyEnd::Abandoned => RequestOutcome::ClientGone,
         });
     }
 }

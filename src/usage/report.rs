@@ -101,7 +101,7 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
         let failed = RequestQuery::latest(FAILED).key(record.id.clone()).failed_only();
         let failed = self.store.requests(failed).await?;
         let time_zone = self.calendar.time_zone();
-        let usage = Usage::of(record, &status, time_zone, report.rows, failed);
+        let usage = Usage::of(record, &status, time_zone, report.rows, &failed);
         let mut answer = json_answer(json(&usage));
         rate_headers::insert(answer.headers_mut(), &status, at.0);
         Ok(answer)

@@ -82,7 +82,7 @@ impl Upload {
         let mut seen = lock(&self.0);
         event.bytes_in = seen.bytes;
         if let Some(model) = seen.model.take() {
-            event.model_asked = Some(model);
+            event.requested_model = Some(model);
         }
     }
 }

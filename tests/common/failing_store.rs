@@ -10,8 +10,8 @@ use tower_quota::{
     store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
-        KeyRef, KeySummary, NewKey, OnIssued, RequestQuery, RequestRow, StoreBackup, StoreFuture,
-        UsageQuery, UsageReader, UsageReport, memory::MemoryStore,
+        KeyRef, KeySummary, NewKey, OnIssued, RequestQuery, RequestRecord, StoreBackup,
+        StoreFuture, UsageQuery, UsageReader, UsageReport, memory::MemoryStore,
     },
 };
 
@@ -46,7 +46,7 @@ impl UsageReader for FailingStore {
         self.reads(|store| store.report(query))
     }
 
-    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>> {
         self.reads(|store| store.requests(query))
     }
 }

@@ -7,7 +7,7 @@ use tower_quota::{
     clock::Clock,
     key::KeyId,
     store::{
-        Outcome, RequestQuery, UsageEvent, UsageQuery, UsageReader, UsageSink,
+        RequestOutcome, RequestQuery, UsageEvent, UsageQuery, UsageReader, UsageSink,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
@@ -25,7 +25,7 @@ impl Clock for Fixed {
 fn event(at: SystemTime) -> UsageEvent {
     let mut event = UsageEvent::new(at);
     event.key_id = Some(KeyId::from("alice"));
-    event.outcome = Outcome::Succeeded;
+    event.outcome = RequestOutcome::Succeeded;
     event
 }
 

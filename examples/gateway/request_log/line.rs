@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -11,7 +12,7 @@ use tower_quota::{
     body::BodyEnd,
     error::{Rejected, UpstreamFault},
     key::{KeyId, KeyRecord},
-    store::{Outcome, Tokens, UsageEvent},
+    store::{RequestOutcome, Tokens, UsageEvent},
 };
 
 use super::Observers;
@@ -45,8 +46,8 @@ pub(super) struct Line {
 struct Facts {
     status: Option<u16>,
     key_id: Option<KeyId>,
-    outcome: Outcome,
-    reason: Option<&'static str>,
+    outcome: RequestOutcome,
+    reason: Option<Cow<'static, str>>,
     time_to_head: Option<Duration>,
     duration: Option<Duration>,
     bytes_out: u64,
@@ -82,7 +83,7 @@ impl Line {
             facts: Mutex::new(Facts {
                 status: None,
                 key_id: None,
-                outcome: Outcome::ClientGone,
+                outcome: RequestOutcome::ClientGone,
                 reason: None,
                 time_to_head: None,
                 duration: None,
@@ -105,13 +106,13 @@ impl Line {
                     client_addrs.record(key_id, client);
                 }
             }
-            (None, Some(status), Outcome::Rejected(code)) => rejections.record(RejectedRequest {
+            (None, Some(status), RequestOutcome::Rejected) => rejections.record(RejectedRequest {
                 at: self.at,
                 request_id: self.id().unwrap_or_default().to_owned(),
-                method: self.method.to_string(),
+                method: self.method.clone(),
                 path: self.path.clone(),
                 status,
-                code,
+                code: facts.reason.clone().unwrap_or_default(),
                 key: self.credential.as_ref().map(masked),
                 client_addr: self.client,
             }),
@@ -136,15 +137,15 @@ impl Line {
         }
         let rejected = head.extensions.get::<Rejected>().map(|rejected| rejected.code);
         let fault = head.extensions.get::<UpstreamFault>().map(|fault| fault.code());
-        facts.reason = fault.or(rejected);
+        facts.reason = fault.or(rejected).map(Cow::Borrowed);
         // The ledger's word stands, where it has spoken.
         if facts.usage.is_none() {
             facts.outcome = match rejected {
-                Some(code) if fault.is_none() => Outcome::Rejected(code),
+                Some(_) if fault.is_none() => RequestOutcome::Rejected,
                 None if head.status.is_success() || head.status.is_redirection() => {
-                    Outcome::Succeeded
+                    RequestOutcome::Succeeded
                 }
-                _ => Outcome::Failed,
+                _ => RequestOutcome::Failed,
             };
         }
     }
@@ -156,8 +157,8 @@ impl Line {
         if facts.usage.is_none() {
             match end {
                 BodyEnd::Complete => {}
-                BodyEnd::Failed => facts.outcome = Outcome::Failed,
-                BodyEnd::Abandoned => facts.outcome = Outcome::ClientGone,
+                BodyEnd::Failed => facts.outcome = RequestOutcome::Failed,
+                BodyEnd::Abandoned => facts.outcome = RequestOutcome::ClientGone,
             }
         }
     }
@@ -168,7 +169,7 @@ impl Line {
         // It heard no answer where somebody outside has made one, as after a panic.
         if event.status.is_some() || facts.status.is_none() {
             facts.outcome = outcome;
-            facts.reason = event.reason();
+            facts.reason = event.reason().map(|reason| reason.to_owned().into());
         }
         facts.usage = Some(Usage { units, refunded, bytes_in, tokens });
         if event.key_id.is_some() {
@@ -204,7 +205,7 @@ impl Drop for Line {
             path = self.path,
             status = facts.status,
             outcome = facts.outcome.as_str(),
-            reason = facts.reason,
+            reason = facts.reason.as_deref(),
             time_to_head_ms = facts.time_to_head.map(milliseconds),
             duration_ms = milliseconds(facts.duration.unwrap_or_else(|| self.began.elapsed())),
             bytes_in = usage.map(|usage| usage.bytes_in),

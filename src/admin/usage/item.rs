@@ -5,7 +5,7 @@ use super::super::csv::{Cell, Csv};
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyId},
-    store::{KeySummary, Tokens, UsageFigures, UsageRow},
+    store::{KeySummary, TokenSums, Tokens, UsageFigures, UsageRow},
 };
 
 /// One row of a report. What it is not grouped by is absent.
@@ -24,7 +24,7 @@ pub(super) struct Item {
     used: Option<u64>,
     #[serde(flatten)]
     limit: Option<LimitPart>,
-    #[serde(with = "TokensTold")]
+    #[serde(with = "TokenSums")]
     tokens: Tokens,
     succeeded: u64,
     failed: u64,
@@ -32,21 +32,6 @@ pub(super) struct Item {
     rejected: u64,
     /// Of `succeeded`, whose answers told no tokens.
     tokens_unknown: u64,
-}
-
-/// What tokens the answers told.
-#[derive(Serialize, JsonSchema)]
-#[serde(remote = "Tokens")]
-struct TokensTold {
-    prompt: u64,
-    completion: u64,
-    total: u64,
-    /// Of the prompt's, those that the upstream had in its cache.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cached: Option<u64>,
-    /// Of the completion's, those that the model thought with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reasoning: Option<u64>,
 }
 
 /// Whose row it is. Of a key that was deleted, the masked key and label are those it had last.

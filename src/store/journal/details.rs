@@ -3,18 +3,19 @@
 use std::{borrow::Cow, time::Duration};
 
 use bytes::{Buf, BufMut};
+use http::Method;
 
 use super::wire::{flag, get_text, get_time, put_text, put_time};
-use crate::store::{UsageEvent, plain_path};
+use crate::store::{RequestOutcome, UsageEvent, plain_path};
 
 /// What is kept of a single request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Details<'a> {
-    pub(super) method: &'a str,
+    pub(super) method: Method,
     pub(super) path: Cow<'a, str>,
-    pub(super) outcome: &'a str,
-    pub(super) code: Option<&'a str>,
-    pub(super) model_asked: Option<&'a str>,
+    pub(super) outcome: RequestOutcome,
+    pub(super) code: Option<Cow<'a, str>>,
+    pub(super) requested_model: Option<&'a str>,
     pub(super) request_id: Option<&'a str>,
     pub(super) status: Option<u16>,
     pub(super) units: u32,
@@ -35,11 +36,11 @@ const REQUEST_ID: u8 = 1 << 5;
 impl<'a> Details<'a> {
     pub(super) fn new(event: &'a UsageEvent) -> Self {
         Self {
-            method: event.method.as_str(),
+            method: event.method.clone(),
             path: plain_path(&event.path).into(),
-            outcome: event.outcome.as_str(),
-            code: event.outcome.reason().or(event.fault),
-            model_asked: event.model_asked.as_deref(),
+            outcome: event.outcome,
+            code: event.code.clone(),
+            requested_model: event.requested_model.as_deref(),
             request_id: event.request_id.as_deref(),
             status: event.status,
             units: event.units,
@@ -47,24 +48,24 @@ impl<'a> Details<'a> {
             bytes_out: event.bytes_out,
             time_to_head: event.time_to_head,
             time_to_first_byte: event.time_to_first_byte,
-            duration: event.duration,
+            duration: event.duration.unwrap_or_default(),
         }
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u8(
             flag(self.code.is_some(), CODE)
-                | flag(self.model_asked.is_some(), MODEL_ASKED)
+                | flag(self.requested_model.is_some(), MODEL_ASKED)
                 | flag(self.status.is_some(), STATUS)
                 | flag(self.time_to_head.is_some(), HEAD)
                 | flag(self.time_to_first_byte.is_some(), FIRST_BYTE)
                 | flag(self.request_id.is_some(), REQUEST_ID),
         );
-        put_text(out, self.method);
+        put_text(out, self.method.as_str());
         put_text(out, &self.path);
-        put_text(out, self.outcome);
-        self.code.into_iter().for_each(|code| put_text(out, code));
-        self.model_asked.into_iter().for_each(|model| put_text(out, model));
+        put_text(out, self.outcome.as_str());
+        self.code.iter().for_each(|code| put_text(out, code));
+        self.requested_model.into_iter().for_each(|model| put_text(out, model));
         self.status.into_iter().for_each(|status| out.put_u16_le(status));
         out.put_u32_le(self.units);
         out.put_u64_le(self.bytes_in);
@@ -78,13 +79,15 @@ impl<'a> Details<'a> {
     pub(super) fn decode(bytes: &mut &'a [u8]) -> Option<Self> {
         let flags = bytes.try_get_u8().ok()?;
         let has = |flag| flags & flag != 0;
-        let (method, path, outcome) = (get_text(bytes)?, get_text(bytes)?, get_text(bytes)?);
+        let method = get_text(bytes)?.parse().ok()?;
+        let path = get_text(bytes)?;
+        let outcome = RequestOutcome::from_name(get_text(bytes)?)?;
         Some(Self {
             method,
             path: path.into(),
             outcome,
-            code: if has(CODE) { Some(get_text(bytes)?) } else { None },
-            model_asked: if has(MODEL_ASKED) { Some(get_text(bytes)?) } else { None },
+            code: if has(CODE) { Some(get_text(bytes)?.into()) } else { None },
+            requested_model: if has(MODEL_ASKED) { Some(get_text(bytes)?) } else { None },
             status: if has(STATUS) { Some(bytes.try_get_u16_le().ok()?) } else { None },
             units: bytes.try_get_u32_le().ok()?,
             bytes_in: bytes.try_get_u64_le().ok()?,

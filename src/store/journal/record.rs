@@ -162,7 +162,7 @@ pub(super) mod tests {
         super::{details::Details, usage_entry::Class},
         *,
     };
-    use crate::store::Tokens;
+    use crate::store::{RequestOutcome, Tokens};
 
     /// A record of each kind, with all that it can hold.
     pub(in super::super) fn full(id: &KeyId) -> [Record<'_>; 4] {
@@ -184,11 +184,11 @@ pub(super) mod tests {
             model: Some("deepseek-chat"),
             closes: true,
             details: Some(Details {
-                method: "POST",
+                method: http::Method::POST,
                 path: "/v1/chat".into(),
-                outcome: "failed",
-                code: Some("upstream_failed"),
-                model_asked: Some("m"),
+                outcome: RequestOutcome::Failed,
+                code: Some("upstream_failed".into()),
+                requested_model: Some("m"),
                 request_id: Some("5b1c"),
                 status: Some(500),
                 units: 0,

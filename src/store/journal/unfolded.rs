@@ -4,7 +4,7 @@ use super::{CountChange, Position, Record};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{MAX_MODELS, OTHER_MODELS, RequestRow, UsageFigures, counter::Origin},
+    store::{MAX_MODELS, OTHER_MODELS, RequestRecord, UsageFigures, counter::Origin},
 };
 
 /// What the journal holds and the database does not yet, summed up.
@@ -12,7 +12,7 @@ use crate::{
 pub(crate) struct Unfolded {
     subjects: HashMap<KeyId, Subject, foldhash::fast::RandomState>,
     /// Single requests that are kept.
-    pub(crate) requests: Vec<RequestRow>,
+    pub(crate) requests: Vec<RequestRecord>,
     /// How many records this sums up.
     pub(crate) records: usize,
     /// How far the journal is folded once this is.
@@ -58,7 +58,7 @@ impl Unfolded {
                 let subject = self.subject(key);
                 subject.open -= i64::from(entry.closes);
                 *subject.figures(entry.day, entry.model.unwrap_or_default()) += entry.figures();
-                self.requests.extend(entry.row(key));
+                self.requests.extend(entry.record(key));
             }
             Record::Commit(_) | Record::Rotated => return,
         }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{Outcome, RequestRow, Tokens, UsageEvent, UsageFigures},
+    store::{RequestOutcome, RequestRecord, Tokens, UsageEvent, UsageFigures},
 };
 
 /// What the ledger keeps of one request.
@@ -47,9 +47,9 @@ const CLOSES: u8 = 1 << 6;
 impl<'a> UsageEntry<'a> {
     pub(crate) fn new(event: &'a UsageEvent, day: Day, closes: bool) -> Self {
         let class = match event.outcome {
-            Outcome::Succeeded => Class::Succeeded,
-            Outcome::Failed | Outcome::ClientGone => Class::Failed,
-            Outcome::Rejected(_) => Class::Rejected,
+            RequestOutcome::Succeeded => Class::Succeeded,
+            RequestOutcome::Failed | RequestOutcome::ClientGone => Class::Failed,
+            RequestOutcome::Rejected => Class::Rejected,
         };
         let (refunded, tokens) = (event.refunded, event.tokens);
         Self {
@@ -74,30 +74,28 @@ impl<'a> UsageEntry<'a> {
         Self { details: None, ..self }
     }
 
-    /// The row of the single request, if it is to be kept.
-    pub(crate) fn row(&self, id: &KeyId) -> Option<RequestRow> {
+    /// The record of the single request, if it is to be kept.
+    pub(crate) fn record(&self, id: &KeyId) -> Option<RequestRecord> {
         let details = self.details.as_ref()?;
-        Some(RequestRow {
-            number: 0,
-            key_id: id.clone(),
-            at: from_unix_millis(self.at),
-            method: details.method.to_owned(),
-            path: details.path.to_string(),
-            status: details.status,
-            outcome: details.outcome.to_owned(),
-            code: details.code.map(str::to_owned),
-            units: details.units,
-            refunded: self.refunded,
-            model_asked: details.model_asked.map(str::to_owned),
-            request_id: details.request_id.map(str::to_owned),
-            model: self.model.map(str::to_owned),
-            tokens: self.tokens,
-            bytes_in: details.bytes_in,
-            bytes_out: details.bytes_out,
-            time_to_head: details.time_to_head,
-            time_to_first_byte: details.time_to_first_byte,
-            duration: details.duration,
-        })
+        let mut event = UsageEvent::new(from_unix_millis(self.at));
+        event.key_id = Some(id.clone());
+        event.method = details.method.clone();
+        event.path = details.path.to_string();
+        event.status = details.status;
+        event.outcome = details.outcome;
+        event.code = details.code.clone().map(|code| code.into_owned().into());
+        event.units = details.units;
+        event.refunded = self.refunded;
+        event.requested_model = details.requested_model.map(str::to_owned);
+        event.request_id = details.request_id.map(str::to_owned);
+        event.model = self.model.map(str::to_owned);
+        event.tokens = self.tokens;
+        event.bytes_in = details.bytes_in;
+        event.bytes_out = details.bytes_out;
+        event.time_to_head = details.time_to_head;
+        event.time_to_first_byte = details.time_to_first_byte;
+        event.duration = Some(details.duration);
+        RequestRecord::new(0, event)
     }
 
     pub(crate) fn figures(&self) -> UsageFigures {

@@ -8,8 +8,8 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        MAX_MODELS, OTHER_MODELS, RequestQuery, RequestRow, StoreFuture, UsageEvent, UsageFigures,
-        UsageQuery, UsageReader, UsageReport, UsageSink,
+        MAX_MODELS, OTHER_MODELS, RequestQuery, RequestRecord, StoreFuture, UsageEvent,
+        UsageFigures, UsageQuery, UsageReader, UsageReport, UsageSink,
         report::{ReportRows, name_keys},
     },
 };
@@ -20,7 +20,7 @@ pub(super) struct Totals {
     figures: BTreeMap<(Day, KeyId, String), UsageFigures>,
     used: BTreeMap<(KeyId, Day), u64>,
     last_used: HashMap<KeyId, SystemTime>,
-    requests: VecDeque<RequestRow>,
+    requests: VecDeque<RequestRecord>,
     /// How many requests there were.
     recorded: u64,
 }
@@ -73,11 +73,11 @@ impl Totals {
         if has_place { model } else { OTHER_MODELS }.to_owned()
     }
 
-    fn keep_request(&mut self, event: &UsageEvent) {
+    fn keep_request(&mut self, event: UsageEvent) {
         self.recorded += 1;
         self.requests.truncate(KEPT - 1);
-        if let Some(row) = RequestRow::new(self.recorded, event) {
-            self.requests.push_front(row);
+        if let Some(record) = RequestRecord::new(self.recorded, event) {
+            self.requests.push_front(record);
         }
     }
 
@@ -93,7 +93,7 @@ impl UsageSink for MemoryStore {
         let mut totals = lock(&self.0.totals);
         let model = totals.model(day, id, event.model.as_deref().unwrap_or_default());
         *totals.figures.entry((day, id.clone(), model)).or_default() += UsageFigures::from(&event);
-        totals.keep_request(&event);
+        totals.keep_request(event);
     }
 }
 
@@ -119,9 +119,9 @@ impl UsageReader for MemoryStore {
     }
 
     /// Of the last 1000 requests.
-    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>> {
         let totals = lock(&self.0.totals);
-        let wanted = totals.requests.iter().filter(|row| query.wants(row));
-        StoreFuture::ready(Ok(wanted.take(query.limit).cloned().collect()))
+        let matching = totals.requests.iter().filter(|record| query.matches(record));
+        StoreFuture::ready(Ok(matching.take(query.limit).cloned().collect()))
     }
 }

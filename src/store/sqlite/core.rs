@@ -15,7 +15,7 @@ use crate::{
     error::StoreError,
     key::{DailyLimit, KeyHash, KeyId},
     store::{
-        Admission, Outcome, UsageEvent,
+        Admission, RequestOutcome, UsageEvent,
         allowance::Allowance,
         counter::DayCounter,
         journal::{Journal, Record, UsageEntry},
@@ -108,7 +108,7 @@ impl Core {
         if let Some(id) = &event.key_id {
             let open = event.admission.as_ref().and_then(Admission::downcast_ref::<OpenRequest>);
             let closes = open.is_some_and(|open| open.close(self, id));
-            let is_refused = matches!(event.outcome, Outcome::Rejected(_));
+            let is_refused = matches!(event.outcome, RequestOutcome::Rejected);
             // While nothing is folded neither the journal nor memory may grow by what is refused.
             let only_summed = is_refused && self.is_open().is_err();
             let keeps_row = !is_refused || !only_summed && self.refused_rows.spend(id);

@@ -1,19 +1,22 @@
 //! Single requests, kept for a while.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, params, types::Type};
 
 use crate::{
     key::KeyId,
     store::{
-        RequestQuery, RequestRow, Tokens,
+        RequestOutcome, RequestQuery, RequestRecord, Tokens, UsageEvent,
         journal::{from_unix_millis, unix_millis},
     },
 };
 
-pub(super) fn write(connection: &Connection, rows: &[RequestRow]) -> rusqlite::Result<()> {
-    if rows.is_empty() {
+pub(super) fn write(connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
+    if records.is_empty() {
         return Ok(());
     }
     let mut statement = connection.prepare_cached(
@@ -24,30 +27,30 @@ pub(super) fn write(connection: &Connection, rows: &[RequestRow]) -> rusqlite::R
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
              ?19, ?20, ?21, ?22)",
     )?;
-    for row in rows {
+    for RequestRecord { event, .. } in records {
         statement.execute(params![
-            row.key_id.as_str(),
-            unix_millis(row.at),
-            row.method,
-            row.path,
-            row.status,
-            row.outcome,
-            row.code,
-            row.units,
-            row.refunded,
-            row.model_asked,
-            row.model,
-            row.tokens.map(|tokens| tokens.prompt),
-            row.tokens.map(|tokens| tokens.completion),
-            row.tokens.map(|tokens| tokens.total),
-            row.tokens.and_then(|tokens| tokens.cached),
-            row.tokens.and_then(|tokens| tokens.reasoning),
-            row.bytes_in,
-            row.bytes_out,
-            row.time_to_head.map(micros),
-            row.time_to_first_byte.map(micros),
-            micros(row.duration),
-            row.request_id,
+            event.key_id.as_ref().map(KeyId::as_str),
+            unix_millis(event.at),
+            event.method.as_str(),
+            event.path,
+            event.status,
+            event.outcome.as_str(),
+            event.code,
+            event.units,
+            event.refunded,
+            event.requested_model,
+            event.model,
+            event.tokens.map(|tokens| tokens.prompt),
+            event.tokens.map(|tokens| tokens.completion),
+            event.tokens.map(|tokens| tokens.total),
+            event.tokens.and_then(|tokens| tokens.cached),
+            event.tokens.and_then(|tokens| tokens.reasoning),
+            event.bytes_in,
+            event.bytes_out,
+            event.time_to_head.map(micros),
+            event.time_to_first_byte.map(micros),
+            micros(event.duration.unwrap_or_default()),
+            event.request_id,
         ])?;
     }
     Ok(())
@@ -57,7 +60,7 @@ pub(super) fn write(connection: &Connection, rows: &[RequestRow]) -> rusqlite::R
 pub(super) fn read(
     connection: &Connection,
     query: &RequestQuery,
-) -> rusqlite::Result<Vec<RequestRow>> {
+) -> rusqlite::Result<Vec<RequestRecord>> {
     let of_key = if query.key_id.is_some() { "AND key_id = ?3" } else { "AND ?3 IS NULL" };
     let of_id = if query.request_id.is_some() { "AND request_id = ?4" } else { "AND ?4 IS NULL" };
     // As the index says it.
@@ -76,7 +79,7 @@ pub(super) fn read(
     connection.prepare_cached(&sql)?.query_map(arguments, row)?.collect()
 }
 
-fn row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
+fn row(row: &Row<'_>) -> rusqlite::Result<RequestRecord> {
     let tokens = match (row.get(12)?, row.get(13)?, row.get(14)?) {
         (Some(prompt), Some(completion), Some(total)) => Some(Tokens {
             cached: row.get(15)?,
@@ -86,26 +89,37 @@ fn row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
         _ => None,
     };
     let time = |column| row.get(column).map(|time: Option<u64>| time.map(Duration::from_micros));
-    Ok(RequestRow {
-        number: row.get(0)?,
-        key_id: KeyId::new(row.get::<_, String>(1)?),
-        at: from_unix_millis(row.get(2)?),
-        method: row.get(3)?,
-        path: row.get(4)?,
-        status: row.get(5)?,
-        outcome: row.get(6)?,
-        code: row.get(7)?,
-        units: row.get(8)?,
-        refunded: row.get(9)?,
-        model_asked: row.get(10)?,
-        model: row.get(11)?,
-        tokens,
-        bytes_in: row.get(17)?,
-        bytes_out: row.get(18)?,
-        time_to_head: time(19)?,
-        time_to_first_byte: time(20)?,
-        duration: Duration::from_micros(row.get(21)?),
-        request_id: row.get(22)?,
+    let mut event = UsageEvent::new(from_unix_millis(row.get(2)?));
+    event.key_id = Some(KeyId::new(row.get::<_, String>(1)?));
+    event.method = parsed(row, 3, |method| method.parse().ok())?;
+    event.path = row.get(4)?;
+    event.status = row.get(5)?;
+    event.outcome = parsed(row, 6, RequestOutcome::from_name)?;
+    event.code = row.get::<_, Option<String>>(7)?.map(Cow::Owned);
+    event.units = row.get(8)?;
+    event.refunded = row.get(9)?;
+    event.requested_model = row.get(10)?;
+    event.model = row.get(11)?;
+    event.tokens = tokens;
+    event.bytes_in = row.get(17)?;
+    event.bytes_out = row.get(18)?;
+    event.time_to_head = time(19)?;
+    event.time_to_first_byte = time(20)?;
+    event.duration = time(21)?;
+    event.request_id = row.get(22)?;
+    Ok(RequestRecord { number: row.get(0)?, event })
+}
+
+/// Parses the text of a column.
+fn parsed<T>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    parse(&text).ok_or_else(|| {
+        let error = format!("unknown value {text:?}").into();
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error)
     })
 }
 

@@ -2,7 +2,7 @@ use rusqlite::Connection;
 
 use super::{SqliteStore, reports, requests, unavailable};
 use crate::store::{
-    RequestQuery, RequestRow, StoreFuture, UsageEvent, UsageQuery, UsageReader, UsageReport,
+    RequestQuery, RequestRecord, StoreFuture, UsageEvent, UsageQuery, UsageReader, UsageReport,
     UsageSink,
 };
 
@@ -26,7 +26,7 @@ impl UsageReader for SqliteStore {
         })
     }
 
-    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRow>> {
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>> {
         let store = self.clone();
         StoreFuture::pending(async move {
             store.written().await;

@@ -119,5 +119,5 @@ fn told(pieces: Vec<Bytes>, answer: &[u8], coding: &'static str) -> Told {
     assert_eq!(events.len(), 1);
     let event = events.remove(0);
     assert_eq!(event.bytes_in, event.bytes_out);
-    Told { asked: event.model_asked, model: event.model, tokens: event.tokens }
+    Told { asked: event.requested_model, model: event.model, tokens: event.tokens }
 }

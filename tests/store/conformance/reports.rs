@@ -5,8 +5,8 @@ use std::{cmp::Reverse, time::Duration};
 use tower_quota::{
     key::KeyId,
     store::{
-        Actor, GroupBy, Outcome, QuotaSubject, ReportPage, RequestQuery, RequestRow, Tokens,
-        UsageEvent, UsageQuery,
+        Actor, GroupBy, QuotaSubject, ReportPage, RequestOutcome, RequestQuery, RequestRecord,
+        Tokens, UsageEvent, UsageQuery,
     },
 };
 
@@ -29,25 +29,27 @@ async fn single_requests_are_told_the_latest_first(store: impl Store) {
         event.path = "/v1/chat/completions".to_owned();
         event.status = Some(200);
         event.bytes_in = number;
-        event.duration = Duration::from_micros(7);
-        event.outcome = Outcome::Succeeded;
+        event.duration = Some(Duration::from_micros(7));
+        event.outcome = RequestOutcome::Succeeded;
         if number == 2 {
-            event.outcome = Outcome::Rejected("insufficient_quota");
+            event.outcome = RequestOutcome::Rejected;
+            event.code = Some("insufficient_quota".into());
         } else {
             let mut tokens = Tokens::new(2, 3, 5);
             tokens.cached = Some(1);
             event.tokens = Some(tokens);
         }
         store.record(event.clone());
-        events.push(RequestRow::new(0, &event).unwrap());
+        events.push(RequestRecord::new(0, event).unwrap());
     }
-    let told = async |query: RequestQuery| -> Vec<RequestRow> {
+    let told = async |query: RequestQuery| -> Vec<RequestRecord> {
         let rows = store.requests(query).await.unwrap();
         assert!(rows.is_sorted_by(|a, b| a.number > b.number), "{rows:?}");
         rows
     };
-    let numbers =
-        |rows: &[RequestRow]| -> Vec<u64> { rows.iter().map(|row| row.bytes_in).collect() };
+    let numbers = |rows: &[RequestRecord]| -> Vec<u64> {
+        rows.iter().map(|row| row.event.bytes_in).collect()
+    };
     let all = told(RequestQuery::latest(10)).await;
     assert_eq!(numbers(&all), [5, 4, 3, 2, 1, 0]);
     for (row, event) in all.iter().rev().zip(&events) {
@@ -70,7 +72,7 @@ async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
             for model in ["a", "b", ""].into_iter().take(1 + (n + day) % 3) {
                 let mut event = UsageEvent::new(noon() - DAY * day as u32);
                 event.key_id = Some(record.id.clone());
-                event.outcome = Outcome::Succeeded;
+                event.outcome = RequestOutcome::Succeeded;
                 event.model = Some(model.to_owned()).filter(|model| !model.is_empty());
                 (0..=n).for_each(|_| store.record(event.clone()));
             }
@@ -124,7 +126,7 @@ async fn requests_are_found_by_their_id(store: impl Store) {
     }
     let told = async |query: RequestQuery| -> Vec<u64> {
         let rows = store.requests(query).await.unwrap();
-        rows.iter().map(|row| row.bytes_in).collect()
+        rows.iter().map(|row| row.event.bytes_in).collect()
     };
     let of_id = |id: &str| RequestQuery::latest(10).request_id(id.to_owned());
     assert_eq!(told(of_id("a")).await, [3, 0]);
@@ -137,7 +139,7 @@ async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_one(store: impl Sto
     let record = |key: &str, model: Option<&str>| {
         let mut event = UsageEvent::new(noon());
         event.key_id = Some(KeyId::from(key));
-        event.outcome = Outcome::Succeeded;
+        event.outcome = RequestOutcome::Succeeded;
         event.model = model.map(str::to_owned);
         store.record(event);
     };
@@ -168,12 +170,12 @@ async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_one(store: impl Sto
 
 async fn requests_without_tokens_are_counted(store: impl Store) {
     for (outcome, tokens) in [
-        (Outcome::Succeeded, None),
-        (Outcome::Succeeded, Some(Tokens::new(1, 2, 3))),
-        (Outcome::Succeeded, None),
-        (Outcome::Failed, None),
-        (Outcome::ClientGone, None),
-        (Outcome::Rejected("insufficient_quota"), None),
+        (RequestOutcome::Succeeded, None),
+        (RequestOutcome::Succeeded, Some(Tokens::new(1, 2, 3))),
+        (RequestOutcome::Succeeded, None),
+        (RequestOutcome::Failed, None),
+        (RequestOutcome::ClientGone, None),
+        (RequestOutcome::Rejected, None),
     ] {
         let mut event = UsageEvent::new(noon());
         event.key_id = Some(KeyId::from("alice"));
@@ -198,10 +200,11 @@ async fn keys_are_active_on_the_days_on_which_they_were_used(store: impl Store) 
         for back in days_of(key) {
             let mut event = UsageEvent::new(noon() - Duration::from_secs(86_400) * back);
             event.key_id = Some(KeyId::from(&*format!("key-{key}")));
-            event.outcome = Outcome::Succeeded;
+            event.outcome = RequestOutcome::Succeeded;
             store.record(event.clone());
             event.key_id = Some(KeyId::from("refused"));
-            event.outcome = Outcome::Rejected("insufficient_quota");
+            event.outcome = RequestOutcome::Rejected;
+            event.code = Some("insufficient_quota".into());
             store.record(event);
         }
     }

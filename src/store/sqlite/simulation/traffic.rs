@@ -22,7 +22,7 @@ use super::{
 use crate::{
     clock::Clock,
     key::DailyLimit,
-    store::{Outcome, QuotaSubject, Refund, Reservation, ReserveOutcome, UsageEvent},
+    store::{QuotaSubject, Refund, RequestOutcome, Reservation, ReserveOutcome, UsageEvent},
 };
 
 const LARGEST_LIMIT: u64 = 400;
@@ -296,7 +296,7 @@ impl Traffic {
     fn event(&self, key: usize) -> UsageEvent {
         let mut event = UsageEvent::new(self.clock.now());
         event.key_id = Some(id(key));
-        event.outcome = Outcome::Succeeded;
+        event.outcome = RequestOutcome::Succeeded;
         event
     }
 
