@@ -1,7 +1,7 @@
-//! What a connection does: whether a request is under way, and whether its bodies are read.
+//! What a connection is doing: whether requests are in flight, and whether clients read its bodies.
 //!
-//! A stalled HTTP/2 stream's body is not asked for more, so nothing within it can tell. Each body notes
-//! when it was asked last, and the connection looks.
+//! A stalled HTTP/2 stream is not polled, so its body cannot time out by itself. Each body records when
+//! it last produced a frame, and the connection checks that.
 
 use std::{
     collections::HashMap,
@@ -21,47 +21,49 @@ use tokio::time::{Instant, sleep};
 
 use crate::connection_limit::{ConnectionPermit, Inactivity};
 
-/// One connection's requests, its place, and those of its bodies that have handed on a frame and were not
-/// asked for another. Clones share it.
+/// The requests of one connection, its permit, and those of its bodies that have produced a frame and
+/// were not polled for another. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Activity(Arc<Shared>);
 
 struct Shared {
-    place: ConnectionPermit,
+    permit: ConnectionPermit,
     is_http2: AtomicBool,
     requests: Mutex<Requests>,
-    stalled: Mutex<StalledBodies>,
+    unpolled: Mutex<UnpolledBodies>,
 }
 
 struct Requests {
-    /// Those that are not over.
-    running: usize,
-    /// What the connection does, and since when, unless a request is under way or its response not sent.
+    /// Number of requests whose response has not ended.
+    in_flight: usize,
+    /// What the connection waits for and since when. `None` while a request is in flight or its response
+    /// is not flushed.
     inactive: Option<(Inactivity, Instant)>,
 }
 
 #[derive(Default)]
-struct StalledBodies {
-    bodies: u64,
+struct UnpolledBodies {
+    /// Number of bodies so far.
+    count: u64,
     since: HashMap<u64, Instant>,
 }
 
 /// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseReason {
-    /// A body was not asked for more.
+    /// The client did not read a response body.
     Stalled,
-    /// There was no request.
+    /// No request came.
     Idle,
 }
 
-/// A request of a connection, until its response is over.
-pub(crate) struct RunningRequest(Activity);
+/// Counts a request as in flight until its response has ended.
+pub(crate) struct InFlightGuard(Activity);
 
-impl Drop for RunningRequest {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.requests().running -= 1;
-        // Over HTTP/2 nobody may be about to flush. What h2 still has to send is up to the client.
+        self.0.requests().in_flight -= 1;
+        // Over HTTP/2 no flush may follow: how long h2 buffers what is left is up to the client.
         if self.0.is_http2() {
             self.0.flushed();
         }
@@ -69,14 +71,14 @@ impl Drop for RunningRequest {
 }
 
 impl Activity {
-    /// That of a connection that has just come.
-    pub(crate) fn new(place: ConnectionPermit) -> Self {
+    /// Creates the activity of a new connection, which waits for its first request.
+    pub(crate) fn new(permit: ConnectionPermit) -> Self {
         let inactive = Some((Inactivity::Head, Instant::now()));
         Self(Arc::new(Shared {
-            place,
+            permit,
             is_http2: AtomicBool::new(false),
-            requests: Mutex::new(Requests { running: 0, inactive }),
-            stalled: Mutex::default(),
+            requests: Mutex::new(Requests { in_flight: 0, inactive }),
+            unpolled: Mutex::default(),
         }))
     }
 
@@ -84,125 +86,127 @@ impl Activity {
         self.0.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stalled(&self) -> MutexGuard<'_, StalledBodies> {
-        self.0.stalled.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unpolled(&self) -> MutexGuard<'_, UnpolledBodies> {
+        self.0.unpolled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_http2(&self) -> bool {
         self.0.is_http2.load(Ordering::Relaxed)
     }
 
-    /// The connection has turned out to speak HTTP/2.
+    /// Records that the client has sent the HTTP/2 preface.
     pub(crate) fn set_http2(&self) {
         self.0.is_http2.store(true, Ordering::Relaxed);
     }
 
-    /// Another request has come.
-    pub(crate) fn begin(&self) -> RunningRequest {
+    /// Records that a request has come.
+    pub(crate) fn begin_request(&self) -> InFlightGuard {
         let mut requests = self.requests();
-        requests.running += 1;
+        requests.in_flight += 1;
         if requests.inactive.take().is_some() {
-            self.0.place.end();
+            self.0.permit.set_active();
         }
         drop(requests);
-        RunningRequest(self.clone())
+        InFlightGuard(self.clone())
     }
 
-    /// All that there was to send is sent; whether the connection is idle from now on.
+    /// Records that everything is flushed, and returns whether the connection becomes idle by that.
     pub(crate) fn flushed(&self) -> bool {
         let requests = &mut *self.requests();
-        let becomes_idle = requests.running == 0 && requests.inactive.is_none();
+        let becomes_idle = requests.in_flight == 0 && requests.inactive.is_none();
         if becomes_idle {
             requests.inactive = Some((Inactivity::Idle, Instant::now()));
-            self.0.place.begin(Inactivity::Idle);
+            self.0.permit.set_inactive(Inactivity::Idle);
         }
         becomes_idle
     }
 
-    /// Some of a head has come, or the connection closes and waits for its client to do so, too.
+    /// Records that part of a head has come, or that the connection waits for the client to close it.
     pub(crate) fn begin_head(&self) {
         if let Some((inactivity @ Inactivity::Idle, since)) = &mut self.requests().inactive {
             (*inactivity, *since) = (Inactivity::Head, Instant::now());
-            self.0.place.begin(Inactivity::Head);
+            self.0.permit.set_inactive(Inactivity::Head);
         }
     }
 
-    /// What the connection does, and since when, if no request is under way.
+    /// Returns what the connection waits for and since when, unless a request is in flight.
     pub(crate) fn inactive(&self) -> Option<(Inactivity, Instant)> {
         self.requests().inactive
     }
 
-    /// Returns when neither the first request nor the rest of a head is waited for. What ends that wakes
-    /// the connection's task, in which this is to be polled after it.
-    pub(crate) async fn awaits_no_head(&self) {
-        let awaits_head = || {
+    /// Returns when neither the first request nor the rest of a head is awaited.
+    ///
+    /// Registers no waker: whatever ends the wait wakes the connection's task, which must poll this after
+    /// the connection.
+    pub(crate) async fn no_head_pending(&self) {
+        let is_head_pending = || {
             let inactive = self.inactive();
             !self.is_http2() && inactive.is_some_and(|(what, _)| what == Inactivity::Head)
         };
-        poll_fn(|_| if awaits_head() { Poll::Pending } else { Poll::Ready(()) }).await;
+        poll_fn(|_| if is_head_pending() { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 
-    /// Whether the connection is to be closed in favour of another one.
+    /// Returns whether the connection must close in favor of a pending one.
     pub(crate) fn is_evicted(&self) -> bool {
-        self.0.place.is_leaving() && self.requests().inactive.is_some()
+        self.0.permit.is_evicted() && self.requests().inactive.is_some()
     }
 
-    /// Returns when that may be so.
+    /// Returns when [`is_evicted`](Self::is_evicted) may have become true.
     pub(crate) async fn evicted(&self) {
-        self.0.place.leaves().await;
+        self.0.permit.evicted().await;
     }
 
-    /// Returns once a body was not asked for more for `client_timeout`, or there was no request for
-    /// `idle_timeout` while it waited.
-    pub(crate) async fn closes(
+    /// Returns once a body was not polled for `client_timeout`, or no request came within `idle_timeout`
+    /// of this call.
+    pub(crate) async fn timed_out(
         &self,
         client_timeout: Duration,
         idle_timeout: Duration,
     ) -> CloseReason {
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             sleep(client_timeout.min(idle_timeout) / 4).await;
-            if self.stalled().since.values().any(|since| since.elapsed() >= client_timeout) {
+            if self.unpolled().since.values().any(|since| since.elapsed() >= client_timeout) {
                 return CloseReason::Stalled;
             }
-            let idle_since = self.inactive().map(|(_, since)| since.max(begun));
+            let idle_since = self.inactive().map(|(_, since)| since.max(start));
             if idle_since.is_some_and(|since| since.elapsed() >= idle_timeout) {
                 return CloseReason::Idle;
             }
         }
     }
 
-    /// The body of a response, which is over when that is. Over HTTP/1 requests are read in order, so a
-    /// reader that does not go on stalls the socket, and the body need not be watched.
-    pub(crate) fn body<B>(&self, inner: Option<B>, request: RunningRequest) -> ServedBody<B> {
-        let watched = self.is_http2().then(|| {
-            let mut stalled = self.stalled();
-            stalled.bodies += 1;
-            WatchedBody { number: stalled.bodies, activity: self.clone() }
+    /// Wraps a response body, whose end is that of the request. HTTP/1 responses go out in order, so an
+    /// unread one stalls the socket, and only HTTP/2 bodies need to be tracked.
+    pub(crate) fn body<B>(&self, inner: Option<B>, in_flight: InFlightGuard) -> ServedBody<B> {
+        let tracked = self.is_http2().then(|| {
+            let mut unpolled = self.unpolled();
+            unpolled.count += 1;
+            TrackedBody { id: unpolled.count, activity: self.clone() }
         });
-        ServedBody { inner, watched, _request: request }
+        ServedBody { inner, tracked, _in_flight: in_flight }
     }
 }
 
 pin_project! {
-    /// The body of a response, if there is one, on its way to the client.
+    /// A response body, or none, on its way to the client.
     pub(crate) struct ServedBody<B> {
         #[pin]
         inner: Option<B>,
-        watched: Option<WatchedBody>,
-        _request: RunningRequest,
+        tracked: Option<TrackedBody>,
+        _in_flight: InFlightGuard,
     }
 }
 
-/// A body of which its connection knows whether it is read.
-struct WatchedBody {
-    number: u64,
+/// Registers a body with its connection until it is dropped.
+struct TrackedBody {
+    id: u64,
     activity: Activity,
 }
 
-impl Drop for WatchedBody {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.activity.stalled().since.remove(&self.number);
+        self.activity.unpolled().since.remove(&self.id);
     }
 }
 
@@ -217,11 +221,11 @@ impl<B: Body> Body for ServedBody<B> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
         let polled = inner.poll_frame(cx);
-        if let Some(WatchedBody { number, activity }) = this.watched {
-            let since = &mut activity.stalled().since;
+        if let Some(TrackedBody { id, activity }) = this.tracked {
+            let since = &mut activity.unpolled().since;
             match &polled {
-                Poll::Ready(Some(Ok(_))) => since.insert(*number, Instant::now()),
-                _ => since.remove(number),
+                Poll::Ready(Some(Ok(_))) => since.insert(*id, Instant::now()),
+                _ => since.remove(id),
             };
         }
         polled

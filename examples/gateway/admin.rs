@@ -1,4 +1,4 @@
-//! What stands around the admin service.
+//! CSRF protection for the admin service.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
@@ -18,9 +18,9 @@ use crate::{
 
 type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// The service, which no page of another site can make a reader's browser change anything on. It
-/// judges by `Sec-Fetch-Site`, and by `Origin` and `Host`, so a proxy must pass these on unchanged, or
-/// `public_url` be the origin; what is no browser sends none of them and passes.
+/// Wraps the service so that pages of other sites cannot change anything through an operator's browser.
+/// The check uses `Sec-Fetch-Site`, `Origin` and `Host`, so a proxy must forward these unchanged, or
+/// `public_url` must be the page's origin. Clients that are not browsers send none of them and pass.
 pub(crate) fn guarded<S: AdminStore + Clone>(
     admin: AdminService<S, OpenAiErrors>,
     max_body_bytes: usize,
@@ -39,8 +39,8 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
     };
     let guarded = ServiceBuilder::new()
         .map_request(hide_path)
-        .layer(csrf.with_rejection_response(marked))
-        .map_request(show_path)
+        .layer(csrf.with_rejection_response(placeholder))
+        .map_request(restore_path)
         .map_response(boxed)
         .service(admin);
     Ok(service_fn(move |request: GatewayRequest| {
@@ -59,7 +59,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
     }))
 }
 
-/// The host that a request was sent to.
+/// Returns the host that a request was sent to.
 fn host<B>(request: &Request<B>) -> String {
     match request.uri().authority() {
         Some(authority) => authority.as_str().to_owned(),
@@ -67,43 +67,44 @@ fn host<B>(request: &Request<B>) -> String {
     }
 }
 
-/// A header's value for a message.
+/// Returns a header's value for a message.
 fn text(value: Option<&HeaderValue>) -> String {
     const MAX_CHARS: usize = 100;
     let text = value.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes()));
     text.chars().take(MAX_CHARS).collect()
 }
 
-/// The path that a request has come with.
+/// The original path and query of a request.
 #[derive(Clone)]
-struct Hidden(Option<PathAndQuery>);
+struct OriginalPath(Option<PathAndQuery>);
 
-/// The layer logs paths, and a key may stand in one.
+/// Hides the path from `CsrfLayer`, which logs it: it may contain a key.
 fn hide_path<B>(mut request: Request<B>) -> Request<B> {
-    let hidden = Hidden(replace_path(&mut request, Some(PathAndQuery::from_static("/admin"))));
-    request.extensions_mut().insert(hidden);
+    let path = replace_path(&mut request, Some(PathAndQuery::from_static("/admin")));
+    request.extensions_mut().insert(OriginalPath(path));
     request
 }
 
-fn show_path<B>(mut request: Request<B>) -> Request<B> {
-    if let Some(Hidden(path)) = request.extensions_mut().remove() {
+fn restore_path<B>(mut request: Request<B>) -> Request<B> {
+    if let Some(OriginalPath(path)) = request.extensions_mut().remove() {
         replace_path(&mut request, path);
     }
     request
 }
 
-/// Puts another path and query into the request's address, and returns those that were there.
+/// Replaces the request's path and query, and returns the previous ones.
 fn replace_path<B>(request: &mut Request<B>, path: Option<PathAndQuery>) -> Option<PathAndQuery> {
     let mut parts = request.uri().clone().into_parts();
-    let before = std::mem::replace(&mut parts.path_and_query, path);
+    let previous = std::mem::replace(&mut parts.path_and_query, path);
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
-    before
+    previous
 }
 
-/// The layer marks it; what it says needs the request's headers.
-fn marked(_: ProtectionError) -> Response<AdminBody> {
+/// Returns a placeholder: the layer puts its error into the extensions, and the message needs the
+/// request's headers.
+fn placeholder(_: ProtectionError) -> Response<AdminBody> {
     Response::default()
 }
 

@@ -1,3 +1,5 @@
+//! The lines that a start prints.
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -5,18 +7,18 @@ use std::{
 
 use crate::background_writer::BackgroundWriter;
 
-/// What the operator is told at the start, on standard output.
+/// What a start prints on standard output for the operator.
 pub(crate) struct Announcement<'a> {
     pub(crate) listen: SocketAddr,
-    /// Whether the listener was there before the process.
+    /// Whether the listener was passed by a service manager.
     pub(crate) is_inherited: bool,
     pub(crate) upstream: &'a str,
     pub(crate) database: &'a str,
     pub(crate) time_zone: &'a str,
-    /// A token that was made for this run.
+    /// The admin token that was generated for this run.
     pub(crate) admin_token: Option<&'a str>,
     pub(crate) has_upstream_key: bool,
-    /// Whether clients on other machines reach it with no proxy in between, as far as settings tell.
+    /// Whether clients on other machines reach the gateway without a TLS proxy, judging by the settings.
     pub(crate) is_exposed: bool,
 }
 
@@ -26,7 +28,7 @@ impl Announcement<'_> {
     }
 }
 
-/// The URL of a gateway that listens on this address, for a client on this machine.
+/// Returns the URL of a gateway that listens on this address, for a client on this machine.
 pub(crate) fn local_url(listen: SocketAddr) -> String {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -52,7 +54,7 @@ impl fmt::Display for Announcement<'_> {
         }
         if self.is_exposed {
             let warning =
-                "other machines are let in, and there is no TLS: keys and tokens travel in clear";
+                "other machines can connect, and there is no TLS: keys and tokens travel in clear";
             writeln!(out, "warning       {warning}")?;
             let advice =
                 "put a proxy that terminates TLS in front, and its address into TRUSTED_PROXIES";

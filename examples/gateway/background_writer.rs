@@ -1,5 +1,5 @@
-//! Standard output and error, each written by a thread of its own, so that nobody waits for a reader
-//! that stalls, and no request fails because the log cannot be written.
+//! Writes standard output and error on threads of their own, so that no request waits for a stalled
+//! reader or fails because the log cannot be written.
 
 use std::{
     fs::File,
@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-/// Bytes that may wait to be written. Lines that find no room are dropped and counted.
+/// Maximum number of bytes that wait to be written. Lines beyond it are dropped and counted.
 const MAX_PENDING_BYTES: usize = 1 << 20;
-/// Pause before the next attempt to write to a stream that is in non-blocking mode and full.
+/// Time between attempts to write to a stream that is in non-blocking mode and full.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Takes whole lines for a stream, and never blocks or fails. Clones share the stream.
+/// Queues whole lines for a stream, and never blocks or fails. Clones share the stream.
 #[derive(Clone)]
 pub(crate) struct BackgroundWriter(Arc<Shared>);
 
@@ -29,7 +29,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pending: Vec<u8>,
-    /// Whether the thread is writing what it has taken.
+    /// Whether the thread is writing lines that are no longer in `pending`.
     is_writing: bool,
     dropped_lines: u64,
 }
@@ -39,9 +39,9 @@ impl BackgroundWriter {
     ///
     /// # Errors
     ///
-    /// No thread or file descriptor is left.
+    /// Fails if no thread or file descriptor is left.
     pub(crate) fn start(name: &'static str, stream: &impl AsFd) -> io::Result<Self> {
-        // A descriptor of its own: a write that blocks holds none of the standard library's locks.
+        // A descriptor of its own, so that a blocking write holds none of the standard library's locks.
         let stream = File::from(stream.as_fd().try_clone_to_owned()?);
         let shared = Arc::new(Shared::default());
         let writer = Self(shared.clone());
@@ -49,7 +49,7 @@ impl BackgroundWriter {
         Ok(writer)
     }
 
-    /// Queues these lines, of which the last ends with a line feed, all or none.
+    /// Queues these lines, the last of which ends with a line feed, all or none.
     pub(crate) fn push(&self, lines: &[u8]) {
         let mut state = self.0.lock();
         if state.pending.len() + lines.len() > MAX_PENDING_BYTES {
@@ -64,19 +64,19 @@ impl BackgroundWriter {
         }
     }
 
-    /// Waits until all that was queued is written, but no longer than `timeout`.
+    /// Waits until all queued lines are written, but no longer than `timeout`.
     pub(crate) fn flush(&self, timeout: Duration) {
         let is_busy = |state: &mut State| state.is_writing || !state.pending.is_empty();
         drop(self.0.changed.wait_timeout_while(self.0.lock(), timeout, is_busy));
     }
 
-    /// The number of lines that were dropped so far.
+    /// Returns the number of lines dropped so far.
     pub(crate) fn dropped_lines(&self) -> u64 {
         self.0.lock().dropped_lines
     }
 }
 
-/// Takes one line in each call, as `tracing_subscriber` writes them.
+/// Expects one line per call, which is how `tracing_subscriber` writes.
 impl Write for BackgroundWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -103,7 +103,7 @@ impl Shared {
                 lines.insert(0, b'\n');
             }
             let (taken, lost) = lines.split_at(write(&mut stream, &lines));
-            // A stream that takes all of it is left as its writers want it, as a line that is drawn anew.
+            // A write without losses may end mid-line on purpose, as progress lines do.
             is_mid_line =
                 !lost.is_empty() && taken.last().map_or(is_mid_line, |last| *last != b'\n');
             let mut state = self.lock();
@@ -115,13 +115,13 @@ impl Shared {
                 tracing::warn!(
                     stream = name,
                     dropped,
-                    "lines dropped: the stream did not take them"
+                    "lines dropped: the stream failed or was too slow"
                 );
             }
         }
     }
 
-    /// Waits for lines and takes all there are.
+    /// Waits for lines and takes all of them.
     fn take(&self, lines: &mut Vec<u8>) {
         lines.clear();
         let mut state = self.lock();
@@ -168,7 +168,7 @@ mod tests {
     };
 
     #[test]
-    fn a_reader_that_stalls_holds_nobody_up_and_what_it_misses_is_counted() {
+    fn a_stalled_reader_blocks_no_writer_and_dropped_lines_are_counted() {
         let (mut reader, stream) = pipe().unwrap();
         let writer = BackgroundWriter::start("test", &stream).unwrap();
         drop(stream);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_for_a_stream_that_is_closed_or_full_are_dropped_and_counted() {
+    fn lines_for_a_closed_or_full_stream_are_dropped_and_counted() {
         let (reader, closed) = pipe().unwrap();
         drop(reader);
         let full = File::options().write(true).open("/dev/full").unwrap();

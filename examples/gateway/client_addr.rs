@@ -6,8 +6,8 @@ use tower_quota::{admin::ClientAddr, proxy::TrustedPeer};
 
 use crate::server::PeerAddr;
 
-/// Notes who the client is, and whether its peer is a trusted proxy, in the request's extensions.
-pub(crate) fn note_client<B>(request: &mut Request<B>, trusted: &[IpNet]) {
+/// Inserts the client's address, and that of a trusted proxy, into the request's extensions.
+pub(crate) fn insert_client_addr<B>(request: &mut Request<B>, trusted: &[IpNet]) {
     let Some(PeerAddr(peer)) = request.extensions().get().copied() else { return };
     if let Some(client) = client_addr(peer, request.headers(), trusted) {
         request.extensions_mut().insert(ClientAddr(client));
@@ -17,9 +17,9 @@ pub(crate) fn note_client<B>(request: &mut Request<B>, trusted: &[IpNet]) {
     }
 }
 
-/// The address of the client: the peer's, or, if the peer is a trusted proxy, the rightmost address
-/// of `X-Forwarded-For` that is none. `None` if a trusted proxy names no address there: such a
-/// client must not pass for the proxy.
+/// Returns the address of the client: the peer's, or, if the peer is a trusted proxy, the rightmost
+/// address of `X-Forwarded-For` that is not a trusted proxy's. Returns `None` if there is no valid
+/// address: such a client must not be taken for the proxy.
 fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
     let mut client = peer;
@@ -33,7 +33,7 @@ fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<I
     Some(client)
 }
 
-/// An address, which some balancers write with the client's port.
+/// Parses an address, which some load balancers write with the client's port.
 fn hop_addr(hop: &[u8]) -> Option<IpAddr> {
     let hop = std::str::from_utf8(hop).ok()?.trim();
     let with_port = || hop.parse().map(|address: SocketAddr| address.ip());
@@ -54,8 +54,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_proxy_is_believed() {
-        for (peer, forwarded, known) in [
+    fn only_a_trusted_proxy_names_the_client() {
+        for (peer, forwarded, expected) in [
             ("192.0.2.1", vec!["198.51.100.7"], "192.0.2.1"),
             ("192.0.2.1", vec!["nonsense"], "192.0.2.1"),
             ("10.0.0.1", vec!["198.51.100.7"], "198.51.100.7"),
@@ -64,25 +64,25 @@ mod tests {
             ("10.0.0.1", vec!["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("10.0.0.1", vec![], "10.0.0.1"),
         ] {
-            assert_eq!(client(peer, &forwarded).as_deref(), Some(known), "{peer} {forwarded:?}");
+            assert_eq!(client(peer, &forwarded).as_deref(), Some(expected), "{peer} {forwarded:?}");
         }
     }
 
     #[test]
     fn an_address_may_have_a_port() {
-        for (hop, known) in [
+        for (hop, expected) in [
             ("198.51.100.7:4711", "198.51.100.7"),
             ("[2001:db8::1]:443", "2001:db8::1"),
             ("2001:db8::1", "2001:db8::1"),
             ("::ffff:198.51.100.7", "198.51.100.7"),
             ("[::ffff:198.51.100.7]:80", "198.51.100.7"),
         ] {
-            assert_eq!(client("10.0.0.1", &[hop]).as_deref(), Some(known));
+            assert_eq!(client("10.0.0.1", &[hop]).as_deref(), Some(expected));
         }
     }
 
     #[test]
-    fn what_is_no_address_is_an_unknown_client() {
+    fn an_invalid_address_is_an_unknown_client() {
         for hop in [
             "",
             "unknown",

@@ -1,7 +1,7 @@
 //! A client's request body: as the layers read it, and the part that none of them reads.
 //!
-//! A response may be ready before the request's body has come: nobody reads the body of a request
-//! that is rejected. hyper closes such a connection without a word in the head, and a client whose
+//! A response may be ready before the request's body has come: nothing reads the body of a request
+//! that is rejected. hyper closes such a connection without `Connection: close`, and a client whose
 //! next request is on its way by then gets no response to it. So the server reads a short rest itself
 //! ([`UnreadBody`]) before the head goes out, or knows by then that the connection must close.
 
@@ -22,35 +22,31 @@ use tower::BoxError;
 
 use crate::min_rate::MinRateTimeout;
 
-/// Maximum number of bytes that are read of a body that nobody wants. Coding assistants begin at 40
-/// to 80 KB.
-const MAX_UNREAD: u64 = 256 * 1024;
-/// How long the head of a response waits for the rest of the request's body.
+/// Maximum number of bytes that are read of an unread body. Coding assistants begin at 40 to 80 KB.
+const MAX_UNREAD_BYTES: u64 = 256 * 1024;
+/// Maximum time that the head of a response waits for the rest of the request's body.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A body that fails when its sender does not go on. Time runs only while somebody wants more of it.
-///
-/// Without a body there is nothing to share.
+/// A request body that fails when the client stalls. Its timeout runs only while it is polled.
 pub(crate) struct ClientBody {
+    /// `None` if the request has no body.
     shared: Option<Arc<Mutex<Shared>>>,
-    min_rate: MinRateTimeout,
+    read_timeout: MinRateTimeout,
 }
 
-/// The server's hold on a request's body, until the head of the response goes out.
+/// The server's handle to a request's body until the head of the response goes out.
 pub(crate) struct UnreadBody {
     shared: Arc<Mutex<Shared>>,
-    /// Whether the client sends no body before it is asked to.
     expects_continue: bool,
 }
 
 struct Shared {
     body: Incoming,
     is_http2: bool,
-    /// Whether hyper has been asked for the body, and so has asked the client.
+    /// Whether the body was polled, at which hyper sends `100 Continue`.
     is_polled: bool,
-    /// Whether it has ended, well or not.
     end: Option<BodyEnd>,
-    /// Whether its reader has let go of it.
+    /// Whether the [`ClientBody`] is dropped.
     is_dropped: bool,
     server: Option<Waker>,
 }
@@ -61,24 +57,24 @@ enum BodyEnd {
     Failed,
 }
 
-/// Why a body is over before its end.
+/// Why a body failed.
 #[derive(Debug)]
-enum Broken {
+enum BodyError {
     Stalled,
     Reset,
 }
 
-impl From<Broken> for io::Error {
-    fn from(broken: Broken) -> Self {
-        let kind = match broken {
-            Broken::Stalled => io::ErrorKind::TimedOut,
-            Broken::Reset => io::ErrorKind::ConnectionReset,
+impl From<BodyError> for io::Error {
+    fn from(error: BodyError) -> Self {
+        let kind = match error {
+            BodyError::Stalled => io::ErrorKind::TimedOut,
+            BodyError::Reset => io::ErrorKind::ConnectionReset,
         };
-        Self::new(kind, broken)
+        Self::new(kind, error)
     }
 }
 
-/// Makes the body of a request one that the layers may leave unread.
+/// Splits off a handle with which the server can read what the layers leave of the body.
 pub(crate) fn share_body(
     request: Request<Incoming>,
     client_timeout: Duration,
@@ -101,7 +97,7 @@ pub(crate) fn share_body(
     }
     let body = ClientBody {
         shared: unread.as_ref().map(|unread| unread.shared.clone()),
-        min_rate: MinRateTimeout::new(client_timeout),
+        read_timeout: MinRateTimeout::new(client_timeout),
     };
     (Request::from_parts(head, body), unread)
 }
@@ -120,9 +116,9 @@ impl Shared {
         self.is_polled = true;
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let frame = match frame {
-            // hyper takes a reset with NO_ERROR for the end, wherever it comes.
+            // hyper reports RST_STREAM with NO_ERROR as the end of the body, wherever it comes.
             None if self.is_http2 && !self.body.is_end_stream() => {
-                Some(Err(io::Error::from(Broken::Reset).into()))
+                Some(Err(io::Error::from(BodyError::Reset).into()))
             }
             frame => frame.map(|frame| frame.map_err(Into::into)),
         };
@@ -157,17 +153,17 @@ impl Body for ClientBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { shared: Some(shared), min_rate } = &mut *self else {
+        let Self { shared: Some(shared), read_timeout } = &mut *self else {
             return Poll::Ready(None);
         };
         let shared = &mut *lock(shared);
         let Poll::Ready(frame) = shared.poll_frame(cx) else {
-            ready!(min_rate.poll_expired(cx));
+            ready!(read_timeout.poll_expired(cx));
             shared.end(BodyEnd::Failed);
-            return Poll::Ready(Some(Err(io::Error::from(Broken::Stalled).into())));
+            return Poll::Ready(Some(Err(io::Error::from(BodyError::Stalled).into())));
         };
         if let Some(Ok(frame)) = &frame {
-            min_rate.record(frame.data_ref().map_or(0, Buf::remaining));
+            read_timeout.record(frame.data_ref().map_or(0, Buf::remaining));
         }
         Poll::Ready(frame)
     }
@@ -193,10 +189,10 @@ impl Drop for ClientBody {
 }
 
 impl UnreadBody {
-    /// Waits until nothing of the body is left to come: whoever reads it goes on, and a rest that
-    /// nobody reads is read here. `false` if the client would have to be waited for too long.
+    /// Waits for the end of the body: a layer that reads it continues to, and what no layer reads is
+    /// discarded here. Returns `false` if the body is too long, too slow or failed.
     pub(crate) async fn finish(self) -> bool {
-        let mut left = MAX_UNREAD;
+        let mut left = MAX_UNREAD_BYTES;
         let finished = std::future::poll_fn(|cx| self.poll_finish(&mut left, cx));
         timeout(UNREAD_TIMEOUT, finished).await.unwrap_or(false)
     }
@@ -207,8 +203,8 @@ impl UnreadBody {
             if let Some(end) = shared.end {
                 return Poll::Ready(end == BodyEnd::Complete);
             }
-            let never_asked_for = self.expects_continue && !shared.is_polled;
-            if never_asked_for || shared.body.size_hint().lower() > *left {
+            let awaits_continue = self.expects_continue && !shared.is_polled;
+            if awaits_continue || shared.body.size_hint().lower() > *left {
                 return Poll::Ready(false);
             }
             if !shared.is_dropped {
@@ -225,19 +221,19 @@ impl UnreadBody {
         }
     }
 
-    /// Whether a layer or the upstream may still read it.
+    /// Returns whether a layer or the upstream may still read the body.
     pub(crate) fn has_reader(&self) -> bool {
         !lock(&self.shared).is_dropped
     }
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Stalled => "the request body did not go on",
+            Self::Stalled => "the request body stalled",
             Self::Reset => "the request body was reset before its end",
         })
     }
 }
 
-impl Error for Broken {}
+impl Error for BodyError {}

@@ -1,4 +1,4 @@
-//! A socket that gives up on peers that do not go on, or have gone.
+//! A client's socket that times out peers that stop reading, and detects peers that have gone.
 
 use std::{
     future::Future,
@@ -21,84 +21,89 @@ use tokio::{
 
 use crate::min_rate::MinRateTimeout;
 
-/// How often a peer that is not read from is looked after.
-const LOOK: Duration = Duration::from_millis(500);
+/// Interval of the checks whether a peer that is not being read from has closed the connection.
+const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A socket with min_rate for those who read it.
+/// A socket with a timeout for writes.
 pub(crate) struct ClientSocket {
     socket: TcpStream,
-    min_rate: MinRateTimeout,
-    /// Whether a read waits for the peer, and so would learn that it has gone.
-    reading: bool,
-    /// When the peer is looked after next.
-    look: Option<Pin<Box<Sleep>>>,
-    closing: Closing,
+    write_timeout: MinRateTimeout,
+    /// Whether a read is pending, which would report that the peer has closed.
+    is_reading: bool,
+    next_peer_check: Option<Pin<Box<Sleep>>>,
+    reset_on_drop: ResetOnDrop,
 }
 
-/// How a connection ends. In HTTP/1.0 the end of the connection is that of the answer, so one that
-/// broke must be told from it.
+/// Whether dropping a socket that was not shut down resets the connection. In HTTP/1.0 the end of the
+/// connection ends the response, so a broken response must not end the same way.
 #[derive(Clone, Default)]
-pub(crate) struct Closing(Arc<AtomicBool>);
+pub(crate) struct ResetOnDrop(Arc<AtomicBool>);
 
-impl Closing {
-    /// From now on the peer gets a reset unless all was sent.
-    pub(crate) fn reset_if_broken(&self) {
+impl ResetOnDrop {
+    /// Resets the connection from now on, unless it is shut down first.
+    pub(crate) fn enable(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 impl ClientSocket {
-    /// Waits with `min_rate` for the peer to take what is sent.
-    pub(crate) fn new(socket: TcpStream, min_rate: MinRateTimeout) -> Self {
-        Self { socket, min_rate, reading: false, look: None, closing: Closing::default() }
+    /// Wraps `socket`; writes fail when `write_timeout` expires.
+    pub(crate) fn new(socket: TcpStream, write_timeout: MinRateTimeout) -> Self {
+        Self {
+            socket,
+            write_timeout,
+            is_reading: false,
+            next_peer_check: None,
+            reset_on_drop: ResetOnDrop::default(),
+        }
     }
 
-    /// How it will end, to be told by the connection's service.
-    pub(crate) fn closing(&self) -> Closing {
-        self.closing.clone()
+    /// Returns the switch with which the connection's service controls how the connection ends.
+    pub(crate) fn reset_on_drop(&self) -> ResetOnDrop {
+        self.reset_on_drop.clone()
     }
 
-    /// Says that no more is sent, unless the peer has sent something that was not read: the last moment
-    /// in which a request keeps a connection that was idle. `false` if something is there.
+    /// Shuts down the write side, unless there are unread bytes: the last chance for a request to keep
+    /// an idle connection open. Returns whether it was shut down.
     pub(crate) fn close_unless_readable(&self) -> bool {
         let peeked = recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
         let is_silent = !matches!(peeked, Ok((1.., _)));
         if is_silent && let Err(error) = shutdown(&self.socket, Shutdown::Write) {
-            tracing::debug!(%error, "an idle connection was not closed");
+            tracing::debug!(%error, "shutdown of an idle connection failed");
         }
         is_silent
     }
 
-    /// Passes on the outcome of a write, or ends one that has stalled for too long.
-    fn with_min_rate(
+    /// Passes on the outcome of a write, or fails if the peer has not read for too long.
+    fn poll_written(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<usize>>,
+        written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(written) = &outcome {
-            self.min_rate.record(*written.as_ref().unwrap_or(&0));
-            return outcome;
+        if let Poll::Ready(result) = &written {
+            self.write_timeout.record(*result.as_ref().unwrap_or(&0));
+            return written;
         }
-        ready!(self.min_rate.poll_expired(cx));
+        ready!(self.write_timeout.poll_expired(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Fails once a peer that nobody reads from has closed: what it sent before may never be wanted.
+    /// Fails once a peer that is not being read from has closed: what it sent before may never be read.
     fn check_peer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.reading && self.look.is_none() {
+        if self.is_reading && self.next_peer_check.is_none() {
             return Ok(());
         }
-        let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
-        while look.as_mut().poll(cx).is_ready() {
-            if self.reading {
-                self.look = None;
+        let next = self.next_peer_check.get_or_insert_with(|| Box::pin(sleep(PEER_CHECK_INTERVAL)));
+        while next.as_mut().poll(cx).is_ready() {
+            if self.is_reading {
+                self.next_peer_check = None;
                 return Ok(());
             }
             let state = pin!(self.socket.ready(Interest::READABLE)).poll(cx);
             if matches!(state, Poll::Ready(Ok(state)) if state.is_read_closed()) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
-            look.as_mut().reset(Instant::now() + LOOK);
+            next.as_mut().reset(Instant::now() + PEER_CHECK_INTERVAL);
         }
         Ok(())
     }
@@ -111,7 +116,7 @@ impl AsyncRead for ClientSocket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
-        self.reading = read.is_pending();
+        self.is_reading = read.is_pending();
         read
     }
 }
@@ -123,7 +128,7 @@ impl AsyncWrite for ClientSocket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.with_min_rate(cx, written)
+        self.poll_written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -132,32 +137,31 @@ impl AsyncWrite for ClientSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.with_min_rate(cx, written)
+        self.poll_written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.socket.is_write_vectored()
     }
 
-    /// hyper flushes whenever it looks at a connection, so this is also the place to look after the
-    /// peer.
+    /// Also checks the peer, as hyper flushes each time it polls a connection.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
         Poll::Ready(self.check_peer(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.closing.0.store(false, Ordering::Relaxed);
+        self.reset_on_drop.0.store(false, Ordering::Relaxed);
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 
 impl Drop for ClientSocket {
     fn drop(&mut self) {
-        if self.closing.0.load(Ordering::Relaxed)
+        if self.reset_on_drop.0.load(Ordering::Relaxed)
             && let Err(error) = self.socket.set_zero_linger()
         {
-            tracing::debug!(%error, "no reset");
+            tracing::debug!(%error, "SO_LINGER not set: the connection ends without a reset");
         }
     }
 }

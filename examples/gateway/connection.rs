@@ -1,4 +1,4 @@
-//! One connection of a client, from its first byte to its end.
+//! Serves one connection of a client.
 
 use std::{net::IpAddr, pin::pin, time::Duration};
 
@@ -20,31 +20,31 @@ use crate::{
     server::{Draining, PeerAddr},
 };
 
-/// How long a connection may take to end once it was asked to and has no request.
+/// Idle timeout of a connection during a graceful shutdown.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same where another connection waits for its place.
+/// Idle timeout of an HTTP/2 connection that is being evicted.
 const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection that has a place.
+/// An accepted connection.
 pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
     pub(crate) peer: IpAddr,
-    pub(crate) place: ConnectionPermit,
+    pub(crate) permit: ConnectionPermit,
     pub(crate) timeouts: Timeouts,
     pub(crate) draining: Draining,
 }
 
-/// How long the server waits for a client.
+/// Timeouts of a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// For more of a body, and for a reader.
+    /// Maximum time that a client may stall a request body, or not read a response body.
     pub(crate) client: Duration,
-    /// For another request.
+    /// Maximum time between two requests.
     pub(crate) idle: Duration,
 }
 
 impl Connection {
-    /// Serves it to its end, or until its client has kept the server waiting for too long.
+    /// Serves the connection until it ends or a timeout expires.
     pub(crate) async fn serve<S, B>(
         self,
         builder: Builder<StreamExecutor>,
@@ -58,62 +58,63 @@ impl Connection {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let Self { socket, peer, place, timeouts, draining } = self;
+        let Self { socket, peer, permit, timeouts, draining } = self;
         let peer = PeerAddr(peer);
-        let activity = Activity::new(place);
+        let activity = Activity::new(permit);
         let socket = ClientSocket::new(nodelay(socket), MinRateTimeout::new(timeouts.client));
-        let closing = socket.closing();
+        let reset_on_drop = socket.reset_on_drop();
         let socket = ValidatedIo::new(socket, activity.clone(), timeouts.idle);
-        let refused = socket.refused();
+        let rejected = socket.rejected_head();
         let requests = activity.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            if let Some(bad) = refused.get() {
+            if let Some(bad) = rejected.get() {
                 request.extensions_mut().insert(bad);
             }
             if request.version() < Version::HTTP_11 {
-                closing.reset_if_broken();
+                reset_on_drop.enable();
             }
-            let running = requests.begin();
+            let in_flight = requests.begin_request();
             let activity = requests.clone();
-            // hyper keeps the room of this future as long as the connection, so it is boxed.
+            // Boxed, as hyper keeps the memory of this future for as long as the connection.
             let response = respond(service.clone(), request, timeouts.client, draining.clone());
             let response = Box::pin(response);
             async move {
                 let response = response.await?;
-                Ok::<_, S::Error>(response.map(|body| activity.body(body, running)))
+                Ok::<_, S::Error>(response.map(|body| activity.body(body, in_flight)))
             }
         });
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
-        let (mut idle_timeout, mut is_shutdown, mut is_ending) = (timeouts.idle, false, false);
+        let mut idle_timeout = timeouts.idle;
+        // Whether the server shuts down, and whether this connection has been told to end.
+        let (mut is_shutdown, mut is_ending) = (false, false);
         loop {
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(%error, "connection ended");
+                        tracing::debug!(%error, "connection failed");
                     }
                     return;
                 }
-                // Nobody is told twice; the sender lives as long as the server.
-                _ = shutdown.wait_for(|ending| *ending), if !is_ending && !is_shutdown => {
+                _ = shutdown.wait_for(|shutdown| *shutdown), if !is_ending && !is_shutdown => {
                     is_shutdown = true;
                     idle_timeout = idle_timeout.min(DRAIN_IDLE_TIMEOUT);
                     continue;
                 }
-                // A client that has just come, or sends a head, gets its response.
-                () = activity.awaits_no_head(), if is_shutdown && !is_ending => {}
-                reason = activity.closes(timeouts.client, idle_timeout) => match reason {
+                // A client that has just connected, or is sending a head, gets its response.
+                () = activity.no_head_pending(), if is_shutdown && !is_ending => {}
+                reason = activity.timed_out(timeouts.client, idle_timeout) => match reason {
                     CloseReason::Idle if !is_ending && !is_shutdown => {
                         if !activity.is_http2() {
-                            // The socket closes itself, as it sees whether a request comes after all.
+                            // `ValidatedIo` closes it, as it sees whether a request comes after all.
                             continue;
                         }
                         idle_timeout = idle_timeout.min(DRAIN_IDLE_TIMEOUT);
                     }
                     _ => {
-                        tracing::debug!(?reason, "connection cut");
+                        tracing::debug!(?reason, "connection closed");
                         return;
                     }
                 },
@@ -132,13 +133,13 @@ impl Connection {
 
 fn nodelay(socket: TcpStream) -> TcpStream {
     if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
+        tracing::debug!(%error, "TCP_NODELAY not set");
     }
     socket
 }
 
-/// The response to one request as it goes out: without a body where there may be none, and with a
-/// request's body that is over, or a word that the connection ends.
+/// Returns the response to one request: without a body where HTTP allows none, and with
+/// `Connection: close` if the request's body cannot be read to its end in time.
 async fn respond<S, B>(
     service: S,
     request: Request<Incoming>,
@@ -154,28 +155,28 @@ where
     let (request, unread) = share_body(request, client_timeout);
     let mut response = service.oneshot(request).await?;
     let keeps_alive = keeps_alive && !says_close(response.headers());
-    let can_go_on = match unread {
+    let is_reusable = match unread {
         Some(unread) if keeps_alive => finish(unread, version, response.status()).await,
         _ => true,
     };
-    // Clients that keep connections are to have left when the listener closes.
-    if keeps_alive && version < Version::HTTP_2 && (!can_go_on || draining.get()) {
-        // Without it hyper adds `keep-alive` to what an HTTP/1.0 client gets.
+    // While draining, so that clients with persistent connections leave before the listener closes.
+    if keeps_alive && version < Version::HTTP_2 && (!is_reusable || draining.get()) {
+        // Otherwise hyper adds `keep-alive` to a response for HTTP/1.0.
         *response.version_mut() = version;
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(fit_body(&method, response))
 }
 
-/// Sees to it that nothing of the request's body is left; `false` if that would take too long.
+/// Reads the rest of the request's body, and returns `false` if that would take too long.
 async fn finish(unread: UnreadBody, version: Version, status: StatusCode) -> bool {
-    // Over HTTP/2 a response may well stream while the request does.
+    // Over HTTP/2 a response may stream while the request does.
     let streams_both_ways =
         version == Version::HTTP_2 && status.is_success() && unread.has_reader();
     streams_both_ways || unread.finish().await
 }
 
-/// Whether the client means to go on with the connection (RFC 9112, section 9.3).
+/// Returns whether the client wants the connection to persist (RFC 9112, section 9.3).
 fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
     match version {
         Version::HTTP_2 => true,
@@ -191,11 +192,11 @@ fn says_close(headers: &HeaderMap) -> bool {
 fn connection_says(headers: &HeaderMap, option: &str) -> bool {
     let lines = headers.get_all(header::CONNECTION).iter();
     let mut options = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    options.any(|given| given.trim().eq_ignore_ascii_case(option))
+    options.any(|other| other.trim().eq_ignore_ascii_case(option))
 }
 
-/// Takes the body out of a response that may have none (RFC 9110, section 6.4.1), whoever made it; its
-/// length stays known. Over HTTP/1 hyper would leave it out by itself, over HTTP/2 it would send it.
+/// Removes the body of a response that must not have one (RFC 9110, section 6.4.1), but keeps its length.
+/// hyper does that for HTTP/1 but not for HTTP/2.
 fn fit_body<B: Body>(method: &Method, response: Response<B>) -> Response<Option<B>> {
     let is_head = *method == Method::HEAD;
     let status = response.status();
@@ -204,7 +205,7 @@ fn fit_body<B: Body>(method: &Method, response: Response<B>) -> Response<Option<
     }
     let length = response.body().size_hint().exact();
     let mut response = response.map(|_| None);
-    // None may be the upstream's response to HEAD, too.
+    // An empty body may be that of the upstream's response to HEAD, whose length is unknown.
     if is_head && let Some(length @ 1..) = length {
         let headers = response.headers_mut();
         headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));

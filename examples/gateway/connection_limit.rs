@@ -1,11 +1,12 @@
-//! Who may have a connection when there are too many: places are few, and a connection in which nothing
-//! is done gives way to a newcomer.
+//! Limits the number of open connections. At the limit, an inactive connection is evicted in favor of a
+//! pending one.
 //!
-//! - When all places are taken, the oldest unfinished head gives way, then, once no more heads are about to
-//!   go, the longest idle connection. One with a request never does: newcomers wait.
-//! - A remote source (an IPv4 address, an IPv6 /64) holds at most half of the places, and beyond that
-//!   its own connections give way. Trusted proxies, which stand for many clients, may hold more.
-//! - Some places are kept for clients on this machine, so that it can always look after its gateway.
+//! - The connection with the oldest unfinished head is evicted first; once no more heads are being
+//!   evicted, the connection that has been idle longest. A connection with a request in flight is never
+//!   evicted: new connections wait.
+//! - A remote source (an IPv4 address, an IPv6 /64) holds at most half of the connections; beyond that
+//!   its own connections are evicted. Trusted proxies stand for many clients and may hold more.
+//! - Some connections are reserved for clients on this machine, so that it can always reach its gateway.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,14 +21,14 @@ use hashlink::LinkedHashMap;
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
-/// Number of places that are kept for loopback clients.
-const LOOPBACK_PLACES: usize = 8;
-/// Maximum number of connections that wait for a place; the system's queue has about as many.
-const MAX_NEWCOMERS: usize = 128;
-/// The same of one source.
-const MAX_NEWCOMERS_OF_SOURCE: usize = 16;
+/// Number of connections that are reserved for loopback clients.
+const LOOPBACK_RESERVE: usize = 8;
+/// Maximum number of pending connections; the kernel's accept queue holds about as many.
+const MAX_PENDING: usize = 128;
+/// Maximum number of pending connections of one source.
+const MAX_PENDING_PER_SOURCE: usize = 16;
 
-/// All places for connections. Clones share them.
+/// The limit on open connections. Clones share it.
 #[derive(Clone)]
 pub(crate) struct ConnectionLimit(Arc<Shared>);
 
@@ -35,72 +36,75 @@ struct Shared {
     limit: usize,
     trusted: Vec<IpNet>,
     state: Mutex<State>,
-    /// Told when a newcomer may have a place, or somebody else may give way to it.
+    /// Notified when a pending connection may be admitted, or another one may be evicted for it.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Counts the changes, so that the older of two can be told.
+    /// Number of changes so far, which orders the connections by when they became inactive.
     changes: u64,
     loopback: Group,
     remote: Group,
-    /// Those of remote sources that are no trusted proxies.
+    /// Connections of remote sources other than trusted proxies.
     sources: HashMap<IpAddr, Group>,
 }
 
 /// Connections that are counted together.
 #[derive(Default)]
 struct Group {
-    taken: usize,
-    /// Those of them that were asked to give way, and how many of these had an unfinished head.
-    leaving: usize,
-    leaving_heads: usize,
-    /// Connections in which nothing is done, each kind in the order in which that began.
+    open: usize,
+    /// Number of open connections that are being evicted.
+    evicting: usize,
+    /// Number of those that had an unfinished head.
+    evicting_heads: usize,
+    /// Connections with an unfinished head, oldest first.
     heads: LinkedHashMap<u64, Inactive>,
+    /// Idle connections, longest idle first.
     idle: LinkedHashMap<u64, Inactive>,
 }
 
 #[derive(Clone)]
 struct Inactive {
     since: u64,
-    seat: Arc<Seat>,
+    connection: Arc<Counted>,
 }
 
-/// One connection's place, until it is dropped.
+/// Counts a connection as open until it is dropped.
 pub(crate) struct ConnectionPermit {
-    places: ConnectionLimit,
-    seat: Arc<Seat>,
+    limit: ConnectionLimit,
+    connection: Arc<Counted>,
 }
 
-struct Seat {
+struct Counted {
     id: u64,
-    kind: Kind,
-    /// Whether it was asked to give way. Changed while the state is locked.
-    is_leaving: AtomicBool,
-    /// Whether it had an unfinished head then.
+    class: Class,
+    /// Whether the connection is being evicted. Changes only while the state is locked.
+    is_evicted: AtomicBool,
+    /// Whether the connection had an unfinished head when its eviction began.
     had_head: AtomicBool,
-    leaves: Notify,
+    evicted: Notify,
 }
 
-/// With whom a connection is counted.
+/// The groups in which a connection is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Kind {
+struct Class {
     is_loopback: bool,
     source: Option<IpAddr>,
 }
 
-/// What a connection does when no request is under way.
+/// What a connection without a request in flight waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inactivity {
-    /// Its first request, or the head of another one, has not come yet.
+    /// The first request, or the rest of a head.
     Head,
-    /// It waits for another request.
+    /// Another request.
     Idle,
 }
 
 impl ConnectionLimit {
-    /// So many places; connections from `trusted` networks are not counted by their source.
+    /// Creates a limit of `limit` connections. Connections from `trusted` networks are not counted by
+    /// source.
     pub(crate) fn new(limit: usize, trusted: Vec<IpNet>) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Shared { limit, trusted, state, changed: Notify::new() }))
@@ -110,34 +114,34 @@ impl ConnectionLimit {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kind(&self, peer: IpAddr) -> Kind {
+    fn class(&self, peer: IpAddr) -> Class {
         let is_loopback = peer.is_loopback();
         let is_trusted = self.0.trusted.iter().any(|network| network.contains(&peer));
-        Kind { is_loopback, source: (!is_loopback && !is_trusted).then(|| source(peer)) }
+        Class { is_loopback, source: (!is_loopback && !is_trusted).then(|| source(peer)) }
     }
 
-    /// The connections among which one must go before another one of this kind may come, if any.
-    fn shortage(&self, state: &State, kind: Kind) -> Option<Shortage> {
+    /// Returns the limit that a new connection of this class would exceed, if any.
+    fn exceeded(&self, state: &State, class: Class) -> Option<Exceeded> {
         let limit = self.0.limit;
-        let of_source = kind.source.and_then(|source| state.sources.get(&source));
-        if of_source.is_some_and(|group| group.taken >= (limit / 2).max(1)) {
-            return kind.source.map(Shortage::Source);
+        let of_source = class.source.and_then(|source| state.sources.get(&source));
+        if of_source.is_some_and(|group| group.open >= (limit / 2).max(1)) {
+            return class.source.map(Exceeded::Source);
         }
-        let kept = LOOPBACK_PLACES.min(limit / 2);
-        let is_full = state.loopback.taken + state.remote.taken >= limit;
-        match kind.is_loopback {
-            true => is_full.then_some(Shortage::All),
-            false => (is_full || state.remote.taken >= limit - kept).then_some(Shortage::Remote),
+        let reserve = LOOPBACK_RESERVE.min(limit / 2);
+        let is_full = state.loopback.open + state.remote.open >= limit;
+        match class.is_loopback {
+            true => is_full.then_some(Exceeded::All),
+            false => (is_full || state.remote.open >= limit - reserve).then_some(Exceeded::Remote),
         }
     }
 
-    /// Returns when a newcomer may have a place, or somebody else may give way to it.
+    /// Returns when a pending connection may be admitted, or another one may be evicted for it.
     pub(crate) async fn changed(&self) {
         self.0.changed.notified().await;
     }
 }
 
-/// What counts as one source: whoever has an IPv6 address has 2⁶⁴ of them.
+/// Returns the address, or the /64 of an IPv6 address, as one subscriber has 2⁶⁴ of those.
 fn source(peer: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V4(_) => peer,
@@ -148,15 +152,15 @@ fn source(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// Whose places are all taken.
+/// A limit that leaves no room for another connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Shortage {
+enum Exceeded {
     All,
     Remote,
     Source(IpAddr),
 }
 
-/// Connections that have come and have no place yet.
+/// Accepted connections that have no permit yet.
 pub(crate) struct PendingConnections<T>(VecDeque<(IpAddr, T)>);
 
 impl<T> PendingConnections<T> {
@@ -164,44 +168,46 @@ impl<T> PendingConnections<T> {
         Self(VecDeque::new())
     }
 
-    pub(crate) fn are_none(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Another one has come from this peer; `false` if too many wait already, and it is dropped.
+    /// Queues a connection from `peer`. Drops it and returns `false` if too many are pending.
     pub(crate) fn push(&mut self, peer: IpAddr, connection: T) -> bool {
         let of_source = self.0.iter().filter(|(other, _)| source(*other) == source(peer)).count();
-        let has_room = self.0.len() < MAX_NEWCOMERS
-            && (peer.is_loopback() || of_source < MAX_NEWCOMERS_OF_SOURCE);
-        if has_room {
+        let is_accepted = self.0.len() < MAX_PENDING
+            && (peer.is_loopback() || of_source < MAX_PENDING_PER_SOURCE);
+        if is_accepted {
             self.0.push_back((peer, connection));
         }
-        has_room
+        is_accepted
     }
 
-    /// The next one that has a place. If none has, as many others as wait are asked to give way, and those
-    /// whose source has too many requests under way are dropped.
+    /// Returns the next connection that gets a permit. If there is none, evicts as many inactive
+    /// connections as are pending, and drops pending ones whose source has only requests in flight.
     pub(crate) fn next(
         &mut self,
-        places: &ConnectionLimit,
+        limit: &ConnectionLimit,
     ) -> Option<(IpAddr, T, ConnectionPermit)> {
-        let state = &mut *places.lock();
-        let has_place = |peer: IpAddr| places.shortage(state, places.kind(peer)).is_none();
-        if let Some(at) = self.0.iter().position(|(peer, _)| has_place(*peer)) {
-            let (peer, connection) = self.0.remove(at)?;
-            return Some((peer, connection, state.enter(places, places.kind(peer))));
+        let state = &mut *limit.lock();
+        let is_admitted = |peer: IpAddr| limit.exceeded(state, limit.class(peer)).is_none();
+        if let Some(index) = self.0.iter().position(|(peer, _)| is_admitted(*peer)) {
+            let (peer, connection) = self.0.remove(index)?;
+            return Some((peer, connection, state.admit(limit, limit.class(peer))));
         }
-        let mut wanted = HashMap::new();
+        let mut needed = HashMap::new();
         self.0.retain(|(peer, _)| {
-            let Some(shortage) = places.shortage(state, places.kind(*peer)) else { return true };
-            let wanted = wanted.entry(shortage).or_insert(0);
-            *wanted += 1;
-            let (leaving, heads) = state.leaving(shortage);
-            match state.oldest(shortage) {
-                Some((is_idle, oldest)) if leaving < *wanted && !(is_idle && heads > 0) => {
-                    state.ask(&oldest, is_idle);
+            let Some(exceeded) = limit.exceeded(state, limit.class(*peer)) else { return true };
+            let needed = needed.entry(exceeded).or_insert(0);
+            *needed += 1;
+            let (evicting, evicting_heads) = state.evicting(exceeded);
+            match state.oldest(exceeded) {
+                Some((is_idle, oldest))
+                    if evicting < *needed && !(is_idle && evicting_heads > 0) =>
+                {
+                    state.evict(&oldest, is_idle);
                 }
-                None if leaving == 0 && matches!(shortage, Shortage::Source(_)) => return false,
+                None if evicting == 0 && matches!(exceeded, Exceeded::Source(_)) => return false,
                 _ => {}
             }
             true
@@ -211,109 +217,111 @@ impl<T> PendingConnections<T> {
 }
 
 impl Group {
-    /// Who is to give way first, and since when nothing is done there: heads go before idle ones.
-    fn oldest(&self) -> Option<((bool, u64), Arc<Seat>)> {
+    /// Returns the connection to evict first and since when it is inactive: heads go before idle ones.
+    fn oldest(&self) -> Option<((bool, u64), Arc<Counted>)> {
         let (is_idle, oldest) = match self.heads.front() {
             Some((_, head)) => (false, head),
             None => (true, self.idle.front()?.1),
         };
-        Some(((is_idle, oldest.since), oldest.seat.clone()))
+        Some(((is_idle, oldest.since), oldest.connection.clone()))
     }
 }
 
 impl State {
-    fn groups(&mut self, kind: Kind) -> impl Iterator<Item = &mut Group> {
-        let all = if kind.is_loopback { &mut self.loopback } else { &mut self.remote };
-        let source = kind.source.map(|source| self.sources.entry(source).or_default());
+    fn groups(&mut self, class: Class) -> impl Iterator<Item = &mut Group> {
+        let all = if class.is_loopback { &mut self.loopback } else { &mut self.remote };
+        let source = class.source.map(|source| self.sources.entry(source).or_default());
         std::iter::once(all).chain(source)
     }
 
-    fn of(&self, shortage: Shortage) -> impl Iterator<Item = &Group> {
-        let groups = match shortage {
-            Shortage::All => [Some(&self.loopback), Some(&self.remote)],
-            Shortage::Remote => [Some(&self.remote), None],
-            Shortage::Source(source) => [self.sources.get(&source), None],
+    /// Returns the groups of connections that may be evicted when this limit is exceeded.
+    fn candidates(&self, exceeded: Exceeded) -> impl Iterator<Item = &Group> {
+        let groups = match exceeded {
+            Exceeded::All => [Some(&self.loopback), Some(&self.remote)],
+            Exceeded::Remote => [Some(&self.remote), None],
+            Exceeded::Source(source) => [self.sources.get(&source), None],
         };
         groups.into_iter().flatten()
     }
 
-    /// How many are about to leave, and how many of them had an unfinished head.
-    fn leaving(&self, shortage: Shortage) -> (usize, usize) {
-        let groups = self.of(shortage).map(|group| (group.leaving, group.leaving_heads));
-        groups.fold((0, 0), |sum, group| (sum.0 + group.0, sum.1 + group.1))
+    /// Returns how many candidates are being evicted, and how many of them had an unfinished head.
+    fn evicting(&self, exceeded: Exceeded) -> (usize, usize) {
+        let counts = self.candidates(exceeded).map(|group| (group.evicting, group.evicting_heads));
+        counts.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1))
     }
 
-    /// Who is to give way first, and whether it is idle.
-    fn oldest(&self, shortage: Shortage) -> Option<(bool, Arc<Seat>)> {
-        let oldest = self.of(shortage).filter_map(Group::oldest).min_by_key(|(since, _)| *since);
-        oldest.map(|((is_idle, _), seat)| (is_idle, seat))
+    /// Returns the candidate to evict first, and whether it is idle.
+    fn oldest(&self, exceeded: Exceeded) -> Option<(bool, Arc<Counted>)> {
+        let oldest =
+            self.candidates(exceeded).filter_map(Group::oldest).min_by_key(|(since, _)| *since);
+        oldest.map(|((is_idle, _), connection)| (is_idle, connection))
     }
 
-    fn enter(&mut self, places: &ConnectionLimit, kind: Kind) -> ConnectionPermit {
+    fn admit(&mut self, limit: &ConnectionLimit, class: Class) -> ConnectionPermit {
         self.changes += 1;
-        let seat = Arc::new(Seat {
+        let connection = Arc::new(Counted {
             id: self.changes,
-            kind,
-            is_leaving: AtomicBool::new(false),
+            class,
+            is_evicted: AtomicBool::new(false),
             had_head: AtomicBool::new(false),
-            leaves: Notify::new(),
+            evicted: Notify::new(),
         });
-        self.groups(kind).for_each(|group| group.taken += 1);
-        self.begin(&seat, Inactivity::Head);
-        ConnectionPermit { places: places.clone(), seat }
+        self.groups(class).for_each(|group| group.open += 1);
+        self.set_inactive(&connection, Inactivity::Head);
+        ConnectionPermit { limit: limit.clone(), connection }
     }
 
-    fn begin(&mut self, seat: &Arc<Seat>, inactivity: Inactivity) {
-        self.end(seat);
+    fn set_inactive(&mut self, connection: &Arc<Counted>, inactivity: Inactivity) {
+        self.set_active(connection);
         self.changes += 1;
         let since = self.changes;
-        for group in self.groups(seat.kind) {
-            let inactive = Inactive { since, seat: seat.clone() };
+        for group in self.groups(connection.class) {
+            let inactive = Inactive { since, connection: connection.clone() };
             match inactivity {
-                Inactivity::Head => group.heads.insert(seat.id, inactive),
-                Inactivity::Idle => group.idle.insert(seat.id, inactive),
+                Inactivity::Head => group.heads.insert(connection.id, inactive),
+                Inactivity::Idle => group.idle.insert(connection.id, inactive),
             };
         }
     }
 
-    fn end(&mut self, seat: &Seat) {
-        for group in self.groups(seat.kind) {
-            if group.heads.remove(&seat.id).is_none() {
-                group.idle.remove(&seat.id);
+    fn set_active(&mut self, connection: &Counted) {
+        for group in self.groups(connection.class) {
+            if group.heads.remove(&connection.id).is_none() {
+                group.idle.remove(&connection.id);
             }
         }
     }
 
-    fn ask(&mut self, seat: &Seat, is_idle: bool) {
-        self.end(seat);
-        for group in self.groups(seat.kind) {
-            group.leaving += 1;
-            group.leaving_heads += usize::from(!is_idle);
+    fn evict(&mut self, connection: &Counted, is_idle: bool) {
+        self.set_active(connection);
+        for group in self.groups(connection.class) {
+            group.evicting += 1;
+            group.evicting_heads += usize::from(!is_idle);
         }
-        seat.had_head.store(!is_idle, Ordering::Relaxed);
-        seat.is_leaving.store(true, Ordering::Relaxed);
-        seat.leaves.notify_one();
+        connection.had_head.store(!is_idle, Ordering::Relaxed);
+        connection.is_evicted.store(true, Ordering::Relaxed);
+        connection.evicted.notify_one();
     }
 
-    /// Whether it was to give way; it is not any longer.
-    fn stay(&mut self, seat: &Seat) -> bool {
-        let was_leaving = seat.is_leaving.swap(false, Ordering::Relaxed);
-        if was_leaving {
-            let had_head = seat.had_head.load(Ordering::Relaxed);
-            for group in self.groups(seat.kind) {
-                group.leaving -= 1;
-                group.leaving_heads -= usize::from(had_head);
+    /// Takes back an eviction, and returns whether there was one.
+    fn cancel_eviction(&mut self, connection: &Counted) -> bool {
+        let was_evicted = connection.is_evicted.swap(false, Ordering::Relaxed);
+        if was_evicted {
+            let had_head = connection.had_head.load(Ordering::Relaxed);
+            for group in self.groups(connection.class) {
+                group.evicting -= 1;
+                group.evicting_heads -= usize::from(had_head);
             }
         }
-        was_leaving
+        was_evicted
     }
 
-    fn leave(&mut self, seat: &Seat) {
-        self.stay(seat);
-        self.end(seat);
-        self.groups(seat.kind).for_each(|group| group.taken -= 1);
-        if let Some(source) = seat.kind.source
-            && self.sources.get(&source).is_some_and(|group| group.taken == 0)
+    fn remove(&mut self, connection: &Counted) {
+        self.cancel_eviction(connection);
+        self.set_active(connection);
+        self.groups(connection.class).for_each(|group| group.open -= 1);
+        if let Some(source) = connection.class.source
+            && self.sources.get(&source).is_some_and(|group| group.open == 0)
         {
             self.sources.remove(&source);
         }
@@ -321,39 +329,40 @@ impl State {
 }
 
 impl ConnectionPermit {
-    /// Nothing is done in it from now on.
-    pub(crate) fn begin(&self, inactivity: Inactivity) {
-        let state = &mut *self.places.lock();
-        if !self.is_leaving() {
-            state.begin(&self.seat, inactivity);
-            self.places.0.changed.notify_one();
+    /// Records that the connection has no request in flight from now on.
+    pub(crate) fn set_inactive(&self, inactivity: Inactivity) {
+        let state = &mut *self.limit.lock();
+        if !self.is_evicted() {
+            state.set_inactive(&self.connection, inactivity);
+            self.limit.0.changed.notify_one();
         }
     }
 
-    /// A request has come. One that comes when the place is to give way keeps it: it was sent before.
-    pub(crate) fn end(&self) {
-        let state = &mut *self.places.lock();
-        match state.stay(&self.seat) {
-            true => self.places.0.changed.notify_one(),
-            false => state.end(&self.seat),
+    /// Records that a request has come. This takes back an eviction: the client sent the request before
+    /// it could know.
+    pub(crate) fn set_active(&self) {
+        let state = &mut *self.limit.lock();
+        match state.cancel_eviction(&self.connection) {
+            true => self.limit.0.changed.notify_one(),
+            false => state.set_active(&self.connection),
         }
     }
 
-    /// Whether it is to be left, unless a request comes before.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.seat.is_leaving.load(Ordering::Relaxed)
+    /// Returns whether the connection must close unless a request comes first.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.connection.is_evicted.load(Ordering::Relaxed)
     }
 
-    /// Returns when it is to be left.
-    pub(crate) async fn leaves(&self) {
-        self.seat.leaves.notified().await;
+    /// Returns when the connection is evicted.
+    pub(crate) async fn evicted(&self) {
+        self.connection.evicted.notified().await;
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.places.lock().leave(&self.seat);
-        self.places.0.changed.notify_one();
+        self.limit.lock().remove(&self.connection);
+        self.limit.0.changed.notify_one();
     }
 }
 
@@ -361,120 +370,121 @@ impl Drop for ConnectionPermit {
 mod tests {
     use super::*;
 
-    struct Door {
-        places: ConnectionLimit,
-        newcomers: PendingConnections<()>,
+    struct Listener {
+        limit: ConnectionLimit,
+        pending: PendingConnections<()>,
     }
 
-    impl Door {
+    impl Listener {
         fn new(limit: usize) -> Self {
-            let places = ConnectionLimit::new(limit, vec!["10.0.0.0/8".parse().unwrap()]);
-            Self { places, newcomers: PendingConnections::new() }
+            let limit = ConnectionLimit::new(limit, vec!["10.0.0.0/8".parse().unwrap()]);
+            Self { limit, pending: PendingConnections::new() }
         }
 
         fn next(&mut self) -> Option<ConnectionPermit> {
-            self.newcomers.next(&self.places).map(|(_, (), place)| place)
+            self.pending.next(&self.limit).map(|(_, (), permit)| permit)
         }
 
-        /// Another connection of this peer; it waits if it has no place.
-        fn come(&mut self, peer: &str) -> Option<ConnectionPermit> {
-            assert!(self.newcomers.push(peer.parse().unwrap(), ()));
+        /// Accepts another connection of this peer, which stays pending if it gets no permit.
+        fn accept(&mut self, peer: &str) -> Option<ConnectionPermit> {
+            assert!(self.pending.push(peer.parse().unwrap(), ()));
             self.next()
         }
     }
 
-    /// Names of those that are to give way.
-    fn leaving<'a>(places: &[(&'a str, &ConnectionPermit)]) -> Vec<&'a str> {
-        places.iter().filter(|(_, place)| place.is_leaving()).map(|(name, _)| *name).collect()
+    /// Returns the names of the connections that are being evicted.
+    fn evicted<'a>(permits: &[(&'a str, &ConnectionPermit)]) -> Vec<&'a str> {
+        permits.iter().filter(|(_, permit)| permit.is_evicted()).map(|(name, _)| *name).collect()
     }
 
     #[test]
-    fn the_oldest_head_gives_way_then_the_longest_idle_connection_and_never_a_request() {
-        let mut door = Door::new(4);
-        let [request, idle, old, young] = [(); 4].map(|()| door.come("127.0.0.1").unwrap());
-        request.end();
-        idle.end();
-        idle.begin(Inactivity::Idle);
+    fn the_oldest_head_is_evicted_then_the_longest_idle_connection_and_never_a_request() {
+        let mut listener = Listener::new(4);
+        let [request, idle, old, young] = [(); 4].map(|()| listener.accept("127.0.0.1").unwrap());
+        request.set_active();
+        idle.set_active();
+        idle.set_inactive(Inactivity::Idle);
         let all = [("request", &request), ("idle", &idle), ("old", &old), ("young", &young)];
         for expected in [&["old"][..], &["old", "young"], &["old", "young"]] {
-            assert!(door.come("127.0.0.1").is_none());
-            assert_eq!(leaving(&all), expected);
+            assert!(listener.accept("127.0.0.1").is_none());
+            assert_eq!(evicted(&all), expected);
         }
         drop((old, young));
-        let [first, second] = [(); 2].map(|()| door.next().expect("a place that was left"));
-        second.end();
+        let [first, second] = [(); 2].map(|()| listener.next().expect("two have closed"));
+        second.set_active();
         // The newest head is the only one.
-        assert!(door.next().is_none() && first.is_leaving() && !idle.is_leaving());
+        assert!(listener.next().is_none() && first.is_evicted() && !idle.is_evicted());
         drop(first);
-        let first = door.next().expect("its place");
-        first.end();
-        assert!(door.come("127.0.0.1").is_none() && idle.is_leaving());
-        // There are no more, whoever waits.
-        assert!(door.come("127.0.0.1").is_none() && !request.is_leaving());
+        let first = listener.next().expect("one has closed");
+        first.set_active();
+        assert!(listener.accept("127.0.0.1").is_none() && idle.is_evicted());
+        // No inactive connection is left, however many are pending.
+        assert!(listener.accept("127.0.0.1").is_none() && !request.is_evicted());
         drop(idle);
-        let third = door.next().expect("the idle one's place");
-        third.end();
-        // Who becomes inactive gives way, too.
-        first.end();
-        assert!(door.next().is_none() && !first.is_leaving());
-        first.begin(Inactivity::Idle);
-        assert!(door.next().is_none() && first.is_leaving());
+        let third = listener.next().expect("the idle one has closed");
+        third.set_active();
+        // A connection that becomes inactive later is evicted, too.
+        first.set_active();
+        assert!(listener.next().is_none() && !first.is_evicted());
+        first.set_inactive(Inactivity::Idle);
+        assert!(listener.next().is_none() && first.is_evicted());
     }
 
     #[test]
-    fn a_request_that_comes_meanwhile_keeps_its_place_and_another_gives_way() {
-        let mut door = Door::new(2);
-        let [first, second] = [(); 2].map(|()| door.come("127.0.0.1").unwrap());
-        assert!(door.come("127.0.0.1").is_none() && first.is_leaving() && !second.is_leaving());
-        first.end();
-        assert!(door.next().is_none() && !first.is_leaving() && second.is_leaving());
+    fn a_request_during_an_eviction_keeps_its_connection_and_another_one_is_evicted() {
+        let mut listener = Listener::new(2);
+        let [first, second] = [(); 2].map(|()| listener.accept("127.0.0.1").unwrap());
+        assert!(listener.accept("127.0.0.1").is_none());
+        assert!(first.is_evicted() && !second.is_evicted());
+        first.set_active();
+        assert!(listener.next().is_none() && !first.is_evicted() && second.is_evicted());
         drop(second);
-        assert!(door.next().is_some());
+        assert!(listener.next().is_some());
     }
 
     #[test]
-    fn a_source_has_at_most_half_of_the_places() {
-        let mut door = Door::new(40);
-        let other = door.come("198.51.100.8").unwrap();
+    fn a_source_has_at_most_half_of_the_connections() {
+        let mut listener = Listener::new(40);
+        let other = listener.accept("198.51.100.8").unwrap();
         for peers in [["198.51.100.7"; 2], ["2001:db8::1", "2001:db8::2:3:4:5"]] {
-            let mine: Vec<_> = (0..20).map(|_| door.come(peers[0]).unwrap()).collect();
-            assert!(door.come(peers[1]).is_none());
-            assert!(mine[0].is_leaving() && !mine[1].is_leaving(), "{peers:?}");
-            mine.iter().for_each(ConnectionPermit::end);
-            assert!(door.next().is_none() && door.newcomers.are_none(), "{peers:?}");
+            let mine: Vec<_> = (0..20).map(|_| listener.accept(peers[0]).unwrap()).collect();
+            assert!(listener.accept(peers[1]).is_none());
+            assert!(mine[0].is_evicted() && !mine[1].is_evicted(), "{peers:?}");
+            mine.iter().for_each(ConnectionPermit::set_active);
+            assert!(listener.next().is_none() && listener.pending.is_empty(), "{peers:?}");
         }
-        assert!(!other.is_leaving());
-        // A proxy stands for many.
-        let trusted: Vec<_> = (0..31).map(|_| door.come("10.1.2.3").unwrap()).collect();
-        assert!(trusted.iter().all(|place| !place.is_leaving()));
+        assert!(!other.is_evicted());
+        // A trusted proxy stands for many clients.
+        let trusted: Vec<_> = (0..31).map(|_| listener.accept("10.1.2.3").unwrap()).collect();
+        assert!(trusted.iter().all(|permit| !permit.is_evicted()));
         drop((other, trusted));
-        let state = door.places.lock();
+        let state = listener.limit.lock();
         assert!(state.sources.is_empty());
-        assert_eq!(state.remote.taken + state.loopback.taken, 0);
+        assert_eq!(state.remote.open + state.loopback.open, 0);
     }
 
     #[test]
-    fn places_are_kept_for_loopback_clients() {
-        let mut door = Door::new(40);
+    fn connections_are_reserved_for_loopback_clients() {
+        let mut listener = Listener::new(40);
         let peer = |number: usize| format!("198.51.100.{number}");
-        let remote: Vec<_> = (0..32).map(|number| door.come(&peer(number)).unwrap()).collect();
-        remote.iter().for_each(ConnectionPermit::end);
-        assert!(door.come(&peer(99)).is_none());
-        let local: Vec<_> = (0..8).map(|_| door.come("::1").unwrap()).collect();
-        assert!(door.come("127.0.0.1").is_none() && local[0].is_leaving());
-        // Loopback clients give way among themselves, to nobody else.
-        assert_eq!(local.iter().filter(|place| place.is_leaving()).count(), 1);
-        remote[5].begin(Inactivity::Idle);
-        assert!(door.next().is_none() && remote[5].is_leaving());
+        let remote: Vec<_> =
+            (0..32).map(|number| listener.accept(&peer(number)).unwrap()).collect();
+        remote.iter().for_each(ConnectionPermit::set_active);
+        assert!(listener.accept(&peer(99)).is_none());
+        let local: Vec<_> = (0..8).map(|_| listener.accept("::1").unwrap()).collect();
+        assert!(listener.accept("127.0.0.1").is_none() && local[0].is_evicted());
+        // Loopback clients are evicted for each other only.
+        assert_eq!(local.iter().filter(|permit| permit.is_evicted()).count(), 1);
+        remote[5].set_inactive(Inactivity::Idle);
+        assert!(listener.next().is_none() && remote[5].is_evicted());
     }
 
     #[test]
-    fn few_newcomers_of_one_source_may_wait() {
-        let mut newcomers = PendingConnections::new();
-        let pushed =
-            (0..20).filter(|_| newcomers.push("198.51.100.7".parse().unwrap(), ())).count();
-        assert_eq!(pushed, MAX_NEWCOMERS_OF_SOURCE);
-        let pushed = (0..200).filter(|_| newcomers.push("127.0.0.1".parse().unwrap(), ())).count();
-        assert_eq!(pushed, MAX_NEWCOMERS - MAX_NEWCOMERS_OF_SOURCE);
+    fn few_connections_of_one_source_may_be_pending() {
+        let mut pending = PendingConnections::new();
+        let pushed = (0..20).filter(|_| pending.push("198.51.100.7".parse().unwrap(), ())).count();
+        assert_eq!(pushed, MAX_PENDING_PER_SOURCE);
+        let pushed = (0..200).filter(|_| pending.push("127.0.0.1".parse().unwrap(), ())).count();
+        assert_eq!(pushed, MAX_PENDING - MAX_PENDING_PER_SOURCE);
     }
 }

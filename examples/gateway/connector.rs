@@ -1,4 +1,4 @@
-//! How the upstream is connected to: directly or through a proxy, and whom TLS trusts.
+//! Connections to the upstream: direct or through a proxy, with TLS.
 
 use std::{
     future::Future,
@@ -23,7 +23,8 @@ use tower::{BoxError, Service};
 /// The connector of a client to the upstream.
 pub(crate) type UpstreamConnector = HttpsConnector<TcpConnector>;
 
-/// Trusts Mozilla's authorities and `authorities`, and goes through `proxy` if there is one.
+/// Creates a connector that trusts Mozilla's certificate authorities and `authorities`, and connects
+/// through `proxy` if there is one.
 pub(crate) fn connector(
     authorities: &[CertificateDer<'static>],
     proxy: Option<&Intercept>,
@@ -90,7 +91,7 @@ impl Service<Uri> for TcpConnector {
     }
 }
 
-/// A tunnel leads to port 443 where an address names none, whatever its scheme.
+/// Adds port 80 to an `http` address without a port, as `Tunnel` assumes 443 for every scheme.
 fn with_port(upstream: Uri) -> Uri {
     let address = (upstream.scheme_str(), upstream.host(), upstream.port());
     let (Some("http"), Some(host), None) = address else { return upstream };

@@ -1,4 +1,4 @@
-//! Lets pages of other origins use the API, if `CORS_ALLOW_ORIGINS` names them.
+//! CORS for the API: allows the origins of `CORS_ALLOW_ORIGINS`.
 
 use std::{
     future::Future,
@@ -12,13 +12,13 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tower_http::cors::{self, AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-use crate::route::is_open_to_pages;
+use crate::route::allows_cors;
 
-/// For how long a browser need not ask again.
+/// Time for which browsers cache the response to a preflight.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 
-/// The headers that a page may read beside the few that any page may.
-const EXPOSED: [HeaderName; 8] = [
+/// Response headers that pages may read, beside the CORS-safelisted ones.
+const EXPOSED_HEADERS: [HeaderName; 8] = [
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("ratelimit-policy"),
     HeaderName::from_static("x-ratelimit-limit-requests"),
@@ -29,20 +29,20 @@ const EXPOSED: [HeaderName; 8] = [
     header::RETRY_AFTER,
 ];
 
-/// Answers preflights of the API itself, and marks every other answer of it for the origins that may
-/// read it. All else, `/admin` above all, is left alone.
+/// Responds to preflights of the API, and adds CORS headers to its other responses. Other paths, above
+/// all `/admin`, never get any.
 #[derive(Clone)]
 pub(crate) struct ApiCorsLayer(Option<CorsLayer>);
 
 impl ApiCorsLayer {
-    /// Lets in the pages of these origins; `None` lets in none, and answers their preflights so.
+    /// Allows these origins. With `None`, preflights get 204 without CORS headers.
     pub(crate) fn new(origins: Option<AllowOrigin>) -> Self {
         Self(origins.map(|origins| {
             CorsLayer::new()
                 .allow_origin(origins)
                 .allow_methods(AllowMethods::mirror_request())
                 .allow_headers(AllowHeaders::mirror_request())
-                .expose_headers(EXPOSED)
+                .expose_headers(EXPOSED_HEADERS)
                 .max_age(PREFLIGHT_MAX_AGE)
         }))
     }
@@ -80,11 +80,11 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let is_open = is_open_to_pages(request.uri().path());
-        let is_preflight = is_open && is_preflight(&request);
+        let allows_cors = allows_cors(request.uri().path());
+        let is_preflight = allows_cors && is_preflight(&request);
         match &mut self.cors {
-            // The layer takes every OPTIONS for a preflight.
-            Some(cors) if is_preflight || is_open && request.method() != Method::OPTIONS => {
+            // `CorsLayer` takes every OPTIONS for a preflight.
+            Some(cors) if is_preflight || allows_cors && request.method() != Method::OPTIONS => {
                 ApiCorsFuture::Cors { future: cors.call(request), is_preflight }
             }
             None if is_preflight => ApiCorsFuture::NotAllowed,
@@ -93,7 +93,7 @@ where
     }
 }
 
-/// Whether a browser asks what a page of another origin may do (Fetch, section 3.3.2).
+/// Returns whether the request is a CORS preflight (Fetch, section 3.3.2).
 fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ORIGIN)

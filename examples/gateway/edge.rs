@@ -1,4 +1,4 @@
-//! What stands around all routes: request ids, the log line, and an answer when something panics.
+//! The layers around all routes: request ids, client addresses, the request log, CORS, panics.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -17,7 +17,7 @@ use tracing::Span;
 
 use crate::{
     catch_panic::CatchPanic,
-    client_addr::note_client,
+    client_addr::insert_client_addr,
     client_body::ClientBody,
     cors::ApiCorsLayer,
     request_log::{Observers, RequestLog, logged_path},
@@ -34,15 +34,15 @@ const SECRETS: [HeaderName; 6] = [
     HeaderName::from_static("x-admin-token"),
 ];
 
-/// What the outer layers need to know.
+/// Options of the outer layers.
 pub(crate) struct EdgeOptions {
     pub(crate) cors: ApiCorsLayer,
-    /// Whose `X-Forwarded-For` is believed.
+    /// Networks whose `X-Forwarded-For` is trusted.
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) observers: Observers,
 }
 
-/// Puts the outer layers around `service`. `on_panic` answers in its place when it panics.
+/// Wraps `service` in the outer layers. `on_panic` makes the response when it panics.
 pub(crate) fn edge<S, B>(
     service: S,
     options: EdgeOptions,
@@ -62,7 +62,7 @@ where
     B: Body<Data = Bytes> + Default + Send + 'static,
     B::Error: std::fmt::Display + Send,
 {
-    // What else is logged of a request stands in its span.
+    // The span gives other log lines the request's id; the request itself is logged by `RequestLog`.
     let trace = TraceLayer::new_for_http()
         .make_span_with(span)
         .on_request(())
@@ -73,9 +73,9 @@ where
     let EdgeOptions { cors, trusted_proxies, observers } = options;
     let trusted_proxies: Arc<[IpNet]> = trusted_proxies.into();
     ServiceBuilder::new()
-        .map_request(drop_strange_id)
+        .map_request(drop_invalid_id)
         .map_request(move |mut request: Request<ClientBody>| {
-            note_client(&mut request, &trusted_proxies);
+            insert_client_addr(&mut request, &trusted_proxies);
             request
         })
         .map_response(forbid_buffering)
@@ -90,29 +90,28 @@ where
         .service(CatchPanic::new(service, on_panic))
 }
 
-/// Tells browsers to take a response for what its content type says: the upstream's share an origin
-/// with `/admin`.
+/// Makes browsers trust the content type: the upstream's responses share an origin with `/admin`.
 fn forbid_sniffing<B>(mut response: Response<B>) -> Response<B> {
     let nosniff = HeaderValue::from_static("nosniff");
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
 
-/// Tells nginx to pass an event stream on as it comes: it gathers what it proxies unless told not to.
+/// Turns off nginx's response buffering for event streams.
 fn forbid_buffering<B>(mut response: Response<B>) -> Response<B> {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     let media_type = content_type.and_then(|value| value.to_str().ok()?.split(';').next());
-    if media_type.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream")) {
+    if media_type.is_some_and(|media| media.trim().eq_ignore_ascii_case("text/event-stream")) {
         response.headers_mut().insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     }
     response
 }
 
-/// A client may name its request, but only by 1 to 128 visible characters, and not by a key: ids are
-/// logged and go on to the upstream.
-fn drop_strange_id<B>(mut request: Request<B>) -> Request<B> {
+/// Drops a client's request id unless it is one value of 1 to 128 visible ASCII characters and not a key:
+/// ids are logged and forwarded.
+fn drop_invalid_id<B>(mut request: Request<B>) -> Request<B> {
     let mut ids = request.headers().get_all(REQUEST_ID).iter();
-    let good = match (ids.next(), ids.next()) {
+    let is_valid = match (ids.next(), ids.next()) {
         (Some(id), None) => {
             (1..=128).contains(&id.len())
                 && id.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -123,13 +122,13 @@ fn drop_strange_id<B>(mut request: Request<B>) -> Request<B> {
         }
         _ => false,
     };
-    if !good {
+    if !is_valid {
         request.headers_mut().remove(REQUEST_ID);
     }
     request
 }
 
-/// Whether the request presents this text as its credential, too.
+/// Returns whether `text` is also a credential of the request.
 fn is_credential(headers: &HeaderMap, text: &HeaderValue) -> bool {
     SECRETS.iter().flat_map(|name| headers.get_all(name)).any(|value| {
         let words = value.as_bytes().split(|byte| *byte == b' ');

@@ -1,21 +1,21 @@
-//! The tasks in which hyper answers HTTP/2 streams.
+//! The executor of HTTP/2 streams.
 
 use std::future::Future;
 
 use hyper::rt::Executor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Runs the streams' tasks, which outlive their connections, and can end them.
+/// Spawns a task for each HTTP/2 stream and can end them all: they outlive their connections.
 #[derive(Clone, Default)]
 pub(crate) struct StreamExecutor {
     tasks: TaskTracker,
-    end: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 impl StreamExecutor {
-    /// Drops what is still answered, and returns when all of it is dropped.
+    /// Cancels all streams and returns when their tasks have ended.
     pub(crate) async fn shutdown(&self) {
-        self.end.cancel();
+        self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -27,7 +27,7 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let end = self.end.clone();
-        self.tasks.spawn(async move { drop(end.run_until_cancelled_owned(stream).await) });
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move { drop(shutdown.run_until_cancelled_owned(stream).await) });
     }
 }

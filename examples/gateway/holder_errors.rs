@@ -7,7 +7,7 @@ use tower_quota::{
     openai::OpenAiErrors,
 };
 
-/// What a holder cannot get over alone.
+/// Error codes about which a holder must contact the operator.
 const NEEDS_OPERATOR: [&str; 7] = [
     "missing_api_key",
     "invalid_api_key",
@@ -18,24 +18,24 @@ const NEEDS_OPERATOR: [&str; 7] = [
     "upstream_credentials",
 ];
 
-/// Writes rejections as [`OpenAiErrors`] does, with the operator's contact where it helps.
+/// Renders rejections as [`OpenAiErrors`] does, with the operator's contact where it helps.
 #[derive(Clone, Debug)]
 pub(crate) struct HolderErrors {
     contact: Option<Arc<str>>,
-    /// The status of a day that is used up.
-    exhausted: StatusCode,
+    exhausted_status: StatusCode,
 }
 
 impl HolderErrors {
-    pub(crate) fn new(contact: Option<&str>, exhausted: StatusCode) -> Self {
-        Self { contact: contact.map(Into::into), exhausted }
+    /// Creates a renderer. `exhausted_status` is the status of requests beyond the day's quota.
+    pub(crate) fn new(contact: Option<&str>, exhausted_status: StatusCode) -> Self {
+        Self { contact: contact.map(Into::into), exhausted_status }
     }
 }
 
 impl Reject for HolderErrors {
     fn reject(&self, mut rejection: Rejection) -> Response<Bytes> {
         if rejection.code == "insufficient_quota" {
-            rejection.status = self.exhausted;
+            rejection.status = self.exhausted_status;
         }
         if let Some(contact) = &self.contact
             && NEEDS_OPERATOR.contains(&rejection.code)

@@ -1,16 +1,18 @@
+//! The page at `/`.
+
 use std::fmt::Write;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 
-/// Nothing runs, nothing is loaded, and nobody frames it.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
+/// Allows no scripts, no subresources and no framing.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = "body{font:1rem/1.6 system-ui,sans-serif;max-width:34rem;margin:12vh auto;\
                      padding:0 1rem}h1{font-size:1.4rem}a{color:inherit}";
 
-/// The page at `/`: whose gateway this is, and where holders see their figures.
+/// The page at `/`, which says whose gateway this is and links to `/usage`.
 pub(crate) struct Home(Bytes);
 
 impl Home {
@@ -23,7 +25,7 @@ impl Home {
              <title>{name}</title><style>{STYLE}</style></head><body><main><h1>{name}</h1>"
         );
         let mut add = |paragraph: String| {
-            // A String takes all that is written.
+            // Writing to a `String` cannot fail.
             let _ = write!(html, "<p>{paragraph}</p>");
         };
         if let Some(notice) = notice {
@@ -39,13 +41,13 @@ impl Home {
         Self(html.into())
     }
 
-    /// The page as a response.
+    /// Returns the page as a response.
     pub(crate) fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(self.0.clone());
         for (name, value) in [
             (header::CONTENT_TYPE, "text/html; charset=utf-8"),
             (header::CACHE_CONTROL, "no-store"),
-            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
             (header::REFERRER_POLICY, "no-referrer"),
         ] {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -54,7 +56,7 @@ impl Home {
     }
 }
 
-/// The contact, as a link if it is an address.
+/// Renders the contact, as a link if it is a URL or an e-mail address.
 fn linked(contact: &str) -> String {
     let text = escaped(contact);
     let is_word = !contact.contains(char::is_whitespace);

@@ -1,4 +1,4 @@
-//! A time limit that hyper has for HTTP/1 only: that of a request's head.
+//! A timeout for the heads of HTTP/2 requests, which hyper has for HTTP/1 only.
 
 use std::task::{Context, Poll};
 
@@ -6,44 +6,45 @@ use tokio::time::Instant;
 
 use crate::{min_rate::DeadlineTimer, server::HEAD_TIMEOUT};
 
-/// How an HTTP/2 connection begins (RFC 9113, section 3.4).
+/// The connection preface of a client (RFC 9113, section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Follows what a client sends, and loses min_rate with a head, or any other frame but a piece of a
-/// body, that is begun and not ended. Bodies have a limit of their own.
+/// Times out a header block, or any frame other than DATA, that is incomplete for too long. Bodies have
+/// a timeout of their own.
 #[derive(Default)]
 pub(crate) struct FrameTimeout {
     frames: Frames,
-    begun: Option<Instant>,
+    /// When the incomplete frame or header block began.
+    start: Option<Instant>,
     timer: DeadlineTimer,
 }
 
 impl FrameTimeout {
-    /// These bytes have come.
+    /// Records bytes that were read from the client.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
-        if self.frames.advance(bytes) || self.begun.is_none() {
-            self.begun = self.frames.are_unfinished().then(Instant::now);
+        if self.frames.advance(bytes) || self.start.is_none() {
+            self.start = self.frames.is_incomplete().then(Instant::now);
         }
     }
 
-    /// Ready when the client has taken too long. To be asked only while it is waited for.
+    /// Becomes ready when the timeout expires. Must be polled only while waiting for the client.
     pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.begun {
-            Some(begun) => self.timer.poll(begun + HEAD_TIMEOUT, cx),
+        match self.start {
+            Some(start) => self.timer.poll(start + HEAD_TIMEOUT, cx),
             None => Poll::Pending,
         }
     }
 }
 
-/// Where in the client's frames the connection is (RFC 9113, section 4.1).
+/// The position in the client's frames (RFC 9113, section 4.1).
 struct Frames {
-    head: [u8; 9],
-    /// How much of it has come.
-    have: usize,
-    /// How much of the payload has not.
-    left: usize,
-    /// A header block goes on in the next frame.
-    in_block: bool,
+    header: [u8; 9],
+    /// Number of bytes of the frame header that have come.
+    header_bytes: usize,
+    /// Number of bytes of the payload that have not.
+    payload_left: usize,
+    /// Whether a header block continues in the next frame.
+    in_header_block: bool,
 }
 
 const DATA: u8 = 0;
@@ -53,49 +54,55 @@ const END_HEADERS: u8 = 4;
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { head: [0; 9], have: 0, left: PREFACE.len(), in_block: false }
+        Self {
+            header: [0; 9],
+            header_bytes: 0,
+            payload_left: PREFACE.len(),
+            in_header_block: false,
+        }
     }
 }
 
 impl Frames {
-    fn are_unfinished(&self) -> bool {
-        self.in_block || self.have > 0 || (self.left > 0 && self.kind() != DATA)
+    fn is_incomplete(&self) -> bool {
+        let is_in_frame = self.payload_left > 0 && self.frame_type() != DATA;
+        self.in_header_block || self.header_bytes > 0 || is_in_frame
     }
 
-    fn kind(&self) -> u8 {
-        self.head[3]
+    fn frame_type(&self) -> u8 {
+        self.header[3]
     }
 
-    /// Follows `bytes`; whether there was a place among them where nothing was unfinished.
+    /// Advances by `bytes`, and returns whether there was a point at which nothing was incomplete.
     fn advance(&mut self, mut bytes: &[u8]) -> bool {
-        let mut was_finished = false;
+        let mut was_complete = false;
         while !bytes.is_empty() {
-            let used = if self.left > 0 {
-                let here = self.left.min(bytes.len());
-                self.left -= here;
-                here
+            let used = if self.payload_left > 0 {
+                let used = self.payload_left.min(bytes.len());
+                self.payload_left -= used;
+                used
             } else {
-                let here = (self.head.len() - self.have).min(bytes.len());
-                self.head[self.have..self.have + here].copy_from_slice(&bytes[..here]);
-                self.have += here;
-                if self.have == self.head.len() {
-                    self.begin();
+                let missing = &mut self.header[self.header_bytes..];
+                let used = missing.len().min(bytes.len());
+                missing[..used].copy_from_slice(&bytes[..used]);
+                self.header_bytes += used;
+                if self.header_bytes == self.header.len() {
+                    self.begin_payload();
                 }
-                here
+                used
             };
             bytes = &bytes[used..];
-            was_finished |= !self.are_unfinished();
+            was_complete |= !self.is_incomplete();
         }
-        was_finished
+        was_complete
     }
 
-    /// The head of a frame is here.
-    fn begin(&mut self) {
-        let [high, middle, low, kind, flags, ..] = self.head;
-        self.have = 0;
-        self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
-        if matches!(kind, HEADERS | CONTINUATION) {
-            self.in_block = flags & END_HEADERS == 0;
+    fn begin_payload(&mut self) {
+        let [high, middle, low, frame_type, flags, ..] = self.header;
+        self.header_bytes = 0;
+        self.payload_left = u32::from_be_bytes([0, high, middle, low]) as usize;
+        if matches!(frame_type, HEADERS | CONTINUATION) {
+            self.in_header_block = flags & END_HEADERS == 0;
         }
     }
 }
@@ -104,26 +111,26 @@ impl Frames {
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, 1], payload].concat()
+    fn frame(frame_type: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0, 0, payload.len() as u8, frame_type, flags, 0, 0, 0, 1], payload].concat()
     }
 
     #[test]
-    fn heads_are_unfinished_until_their_last_byte() {
+    fn a_header_block_is_incomplete_until_its_last_byte() {
         let head = [frame(HEADERS, 0, b"abc"), frame(CONTINUATION, END_HEADERS, b"d")].concat();
         let bytes = [PREFACE, &frame(4, 0, b""), &head].concat();
         for cut in 0..bytes.len() {
             let mut frames = Frames::default();
             frames.advance(&bytes[..cut]);
             let between = cut <= PREFACE.len() || cut == PREFACE.len() + 9;
-            assert_eq!(frames.are_unfinished(), !between, "{cut}");
+            assert_eq!(frames.is_incomplete(), !between, "{cut}");
             assert!(frames.advance(&bytes[cut..]), "{cut}");
-            assert!(!frames.are_unfinished(), "{cut}");
+            assert!(!frames.is_incomplete(), "{cut}");
         }
     }
 
     #[test]
-    fn more_of_the_same_head_is_no_end() {
+    fn a_continuation_does_not_complete_a_header_block() {
         let mut frames = Frames::default();
         frames.advance(&[PREFACE, &frame(HEADERS, 0, b"abc")].concat());
         assert!(!frames.advance(&frame(CONTINUATION, 0, b"d")));
@@ -131,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_left_alone() {
+    fn an_incomplete_data_frame_does_not_count() {
         let mut frames = Frames::default();
         let data = frame(DATA, 0, b"abc");
         frames.advance(&[PREFACE, &data[..10]].concat());
-        assert!(!frames.are_unfinished());
+        assert!(!frames.is_incomplete());
         assert!(frames.advance(&[&data[10..], &frame(HEADERS, END_HEADERS, b"abc")[..4]].concat()));
-        assert!(frames.are_unfinished());
+        assert!(frames.is_incomplete());
     }
 }

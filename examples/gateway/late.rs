@@ -1,5 +1,5 @@
-//! A start without the store: while its disk is full, or somebody holds its write lock, requests are
-//! refused, and the opening is tried again.
+//! Starts without the store: while its disk is full, or another process holds its write lock, requests
+//! are rejected and opening it is retried.
 
 use std::{
     convert::Infallible,
@@ -30,10 +30,9 @@ use crate::{
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A store that is open, or is still to be opened.
+/// A store that is open, or that will be opened when its temporary error is over.
 pub(crate) struct Opening {
     options: SqliteOptions,
-    /// The store, or why it cannot be opened yet.
     opened: Result<SqliteStore, OpenError>,
 }
 
@@ -42,12 +41,12 @@ impl Opening {
     ///
     /// # Errors
     ///
-    /// It cannot be opened, and trying again would not help.
+    /// Fails if the store cannot be opened and retrying would not help.
     pub(crate) fn start(options: SqliteOptions) -> Result<Self, BadSetting> {
         let opened = match SqliteStore::open(options.clone()) {
             Ok(store) => Ok(store),
             Err(error) if error.kind() == OpenErrorKind::Temporary => {
-                tracing::error!(%error, "store not opened: refusing requests until it is");
+                tracing::error!(%error, "opening the store failed: rejecting requests until it opens");
                 Err(error)
             }
             Err(error) => return Err(cannot_open(error)),
@@ -55,12 +54,12 @@ impl Opening {
         Ok(Self { options, opened })
     }
 
-    /// Opens the store, makes the service that it is for, and waits for ever. The start is over when
-    /// requests are served: until then the service manager waits, and its status says for what.
+    /// Opens the store, sets the service that `make` returns for it, and never completes. The service
+    /// manager is notified once requests are served; until then its status says what is awaited.
     ///
     /// # Errors
     ///
-    /// As for [`start`](Self::start), or there is no such service.
+    /// Fails as [`start`](Self::start) does, or if `make` fails.
     pub(crate) async fn provide<S>(
         self,
         late: &LateService<S>,
@@ -87,18 +86,18 @@ async fn retry(options: &SqliteOptions) -> Result<SqliteStore, BoxError> {
         let options = options.clone();
         match spawn_blocking(|| SqliteStore::open(options)).await? {
             Ok(store) => {
-                tracing::info!("store opened: serving");
+                tracing::info!("store opened: serving requests");
                 return Ok(store);
             }
             Err(error) if error.kind() == OpenErrorKind::Temporary => {
-                tracing::debug!(%error, "store still not opened")
+                tracing::debug!(%error, "opening the store failed again")
             }
             Err(error) => return Err(cannot_open(error).into()),
         }
     }
 }
 
-/// A service that is made once the store is open. Until then requests are refused.
+/// A service that is set once the store is open. Until then it rejects requests.
 pub(crate) struct LateService<S> {
     service: Arc<OnceLock<S>>,
     draining: Draining,
@@ -130,13 +129,13 @@ impl<S> LateService<S> {
             async move {
                 match late.service.get() {
                     Some(service) => service.clone().call(request).await,
-                    None => Ok(router::own(late.refuse(&request))),
+                    None => Ok(router::own(late.reject(&request))),
                 }
             }
         })
     }
 
-    fn refuse<B>(&self, request: &Request<B>) -> Response<Bytes> {
+    fn reject<B>(&self, request: &Request<B>) -> Response<Bytes> {
         if let Some(bad) = request.extensions().get() {
             return rejections::bad_head(*bad);
         }

@@ -1,3 +1,5 @@
+//! The log and the panic hook.
+
 use std::{
     io::{self, IsTerminal},
     panic::{self, PanicHookInfo},
@@ -13,10 +15,10 @@ use crate::{
     background_writer::BackgroundWriter, catch_panic::panic_message, settings::LogSettings,
 };
 
-/// Sends the log, and word of panics, to standard error.
+/// Writes the log, and panics, to standard error.
 pub(crate) fn start(settings: LogSettings, stderr: BackgroundWriter) {
     let LogSettings { filter, json } = settings;
-    report_panics(stderr.clone(), json);
+    set_panic_hook(stderr.clone(), json);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || stderr.clone())
@@ -30,15 +32,15 @@ pub(crate) fn start(settings: LogSettings, stderr: BackgroundWriter) {
     }
 }
 
-/// The default hook writes to standard error itself, and may block there. This one does without
-/// `tracing`, as a second panic within a hook ends the process.
-fn report_panics(stderr: BackgroundWriter, json: bool) {
+/// Replaces the default hook, which writes to standard error itself and may block there. `tracing` is not
+/// used, as a second panic within a hook aborts the process.
+fn set_panic_hook(stderr: BackgroundWriter, json: bool) {
     panic::set_hook(Box::new(move |panic| stderr.push(panic_line(panic, json).as_bytes())));
 }
 
 fn panic_line(panic: &PanicHookInfo<'_>, json: bool) -> String {
     let mut timestamp = String::new();
-    // A clock that cannot be read leaves it empty.
+    // Stays empty if the clock cannot be formatted.
     let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
     let thread = thread::current();
     let thread = thread.name().unwrap_or("unnamed");

@@ -1,5 +1,5 @@
-//! The trial-key gateway: holders of issued keys use a sponsor's OpenAI-compatible API, so many
-//! requests a day each.
+//! The trial-key gateway: holders of issued keys use a sponsor's OpenAI-compatible API within a daily
+//! quota of requests.
 //!
 //! `cargo run --example gateway -- --demo` needs no account; `--help` lists the settings.
 
@@ -85,7 +85,7 @@ use upstream::Upstream;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How long the process waits at its end for a reader of its output.
+/// Maximum time that the process waits for its output to be read before it exits.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -136,7 +136,7 @@ async fn run(
 ) -> Result<(), BoxError> {
     logging::start(settings.log, stderr.clone());
     let hangup = Hangup::catch()?;
-    let figures = telemetry::start()?;
+    let metrics = telemetry::start()?;
     let options = SqliteOptions::new(&settings.database)
         .calendar(settings.calendar.clone())
         .durability(settings.durability)
@@ -144,7 +144,7 @@ async fn run(
         .retention_days(settings.retention_days);
     let opening = Opening::start(options)?;
 
-    let (admin_tokens, made_token) = match settings.admin_tokens.value {
+    let (admin_tokens, generated_token) = match settings.admin_tokens.value {
         Some(tokens) => (tokens, None),
         None => {
             let (tokens, token) = AdminTokens::generate();
@@ -169,7 +169,7 @@ async fn run(
         rejections: RejectionLog::new(),
         client_addrs: settings.log_client_addr.then(ClientAddrs::new),
     };
-    let announced = base_url.to_string();
+    let upstream_url = base_url.to_string();
     let routes = |store: SqliteStore| -> Result<_, BoxError> {
         let errors =
             HolderErrors::new(settings.contact.as_deref(), settings.quota_exhausted_status);
@@ -212,16 +212,18 @@ async fn run(
         let quota = DailyQuotaLayer::new(store.clone())
             .max_in_flight(settings.max_in_flight)
             .reject(errors);
-        let asks = settings.stream_usage == StreamUsage::Ask;
-        // The recorder is to see the usage, and a request that is refused is not to be read.
+        let includes_usage = settings.stream_usage == StreamUsage::Ask;
+        // Split, as the recorder must see the usage, and the bodies of rejected requests are not read.
         let (hide_usage, include_usage) = StreamUsageLayer::new()
-            .applies_to(move |request: &Parts| asks && ChatCompletions.applies_to(request))
+            .applies_to(move |request: &Parts| {
+                includes_usage && ChatCompletions.applies_to(request)
+            })
             .split();
         Ok(Router {
             upstream: ServiceBuilder::new()
                 .layer(hide_usage)
                 .layer(settings.drain.clone())
-                // Outside of auth, so that what auth refuses is told of, too.
+                // Outside of auth, so that its rejections are recorded, too.
                 .layer(UsageRecorderLayer::new(store.clone()))
                 .layer(auth.clone())
                 .layer(quota)
@@ -238,7 +240,7 @@ async fn run(
             admin: admin::guarded(admin, settings.max_body_bytes, settings.public_url.as_deref())?,
             claim,
             models: upstream.models()?,
-            ops: Ops::new(store.clone(), draining.clone(), figures.clone(), stderr.clone()),
+            ops: Ops::new(store.clone(), draining.clone(), metrics.clone(), stderr.clone()),
             metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
             max_body_bytes: settings.max_body_bytes,
         }
@@ -255,10 +257,10 @@ async fn run(
     Announcement {
         listen: address,
         is_inherited,
-        upstream: &announced,
+        upstream: &upstream_url,
         database: &settings.database.display().to_string(),
         time_zone: settings.calendar.time_zone(),
-        admin_token: made_token.as_deref(),
+        admin_token: generated_token.as_deref(),
         has_upstream_key,
         is_exposed: !address.ip().is_loopback() && settings.trusted_proxies.is_empty(),
     }
@@ -275,22 +277,22 @@ async fn run(
     let limits = Limits {
         connections: settings.max_connections,
         trusted_proxies: settings.trusted_proxies,
-        client: settings.client_timeout,
-        client_idle: settings.client_idle_timeout,
+        client_timeout: settings.client_timeout,
+        client_idle_timeout: settings.client_idle_timeout,
         shutdown_delay: settings.shutdown_delay,
-        shutdown: settings.shutdown_grace,
+        shutdown_grace: settings.shutdown_grace,
     };
     let manager = ServiceManager::from_env(address);
     let store = OnceLock::new();
-    let left = tokio::select! {
+    let grace_left = tokio::select! {
         biased;
         never = opening.provide(&late, &store, routes, &manager) => match never? {},
         served = server::serve(listener, service, draining.clone(), limits, &manager) => served?,
-        never = telemetry::keep_up(figures.clone()) => match never {},
+        never = telemetry::run_upkeep(metrics.clone()) => match never {},
         never = hangup.reload(reload, &manager) => match never {},
         never = manager.keep_alive(|| store.get().is_none_or(AdminStore::is_alive)) => match never {},
     };
-    settings.drain.finish(left).await;
+    settings.drain.finish(grace_left).await;
     match store.into_inner() {
         Some(store) => Ok(store.close().await?),
         None => Ok(()),
@@ -299,8 +301,8 @@ async fn run(
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, BadSetting> {
     TcpListener::bind(address).await.map_err(|error| {
-        let not_here = error.kind() == std::io::ErrorKind::AddrNotAvailable;
-        let variable = if not_here { "HOST" } else { "PORT" };
+        let is_foreign = error.kind() == std::io::ErrorKind::AddrNotAvailable;
+        let variable = if is_foreign { "HOST" } else { "PORT" };
         BadSetting::new(variable, format!("cannot listen on {address}: {error}"))
     })
 }

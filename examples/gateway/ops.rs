@@ -14,15 +14,15 @@ use crate::{
     telemetry::{self, Responses},
 };
 
-/// How long the store may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum time of a call to the store.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the process knows of its own state.
+/// The state of the process, for monitoring.
 pub(crate) struct Ops<S> {
     store: S,
     draining: Draining,
     responses: Responses,
-    figures: PrometheusHandle,
+    metrics: PrometheusHandle,
     log: BackgroundWriter,
 }
 
@@ -30,23 +30,23 @@ impl<S: AdminStore> Ops<S> {
     pub(crate) fn new(
         store: S,
         draining: Draining,
-        figures: PrometheusHandle,
+        metrics: PrometheusHandle,
         log: BackgroundWriter,
     ) -> Self {
-        Self { store, draining, responses: Responses::new(), figures, log }
+        Self { store, draining, responses: Responses::new(), metrics, log }
     }
 
-    /// Counts an answer.
+    /// Counts a response.
     pub(crate) fn count(&self, route: Option<Route>, status: StatusCode) {
         self.responses.count(route, status);
     }
 
-    /// Whether the process works, or must be restarted. Trouble that ends by itself is not looked at.
+    /// Reports whether the process must be restarted. Temporary errors do not count.
     pub(crate) fn health(&self) -> Response<Bytes> {
         health(self.store.is_alive())
     }
 
-    /// Whether requests can be served.
+    /// Reports whether requests can be served.
     pub(crate) async fn ready(&self) -> Response<Bytes> {
         if self.draining.get() {
             not_ready("shutting down")
@@ -57,28 +57,28 @@ impl<S: AdminStore> Ops<S> {
         }
     }
 
-    /// The figures, in Prometheus' text format.
+    /// Renders the metrics in Prometheus' text format.
     pub(crate) async fn metrics(&self) -> Response<Bytes> {
         let (is_up, gauges) = tokio::join!(
             self.store_is_up(),
-            tokio::time::timeout(PATIENCE, self.store.set_gauges())
+            tokio::time::timeout(STORE_TIMEOUT, self.store.set_gauges())
         );
-        telemetry::store_is_up(is_up);
-        telemetry::log_lines_dropped(self.log.dropped_lines());
-        // The rest is worth reading, above all while the store is down.
+        telemetry::set_store_up(is_up);
+        telemetry::set_log_lines_dropped(self.log.dropped_lines());
+        // The other metrics are useful, above all while the store is down.
         if !matches!(gauges, Ok(Ok(()))) {
-            tracing::warn!(source = ?gauges, "some gauges are those of before");
+            tracing::warn!(source = ?gauges, "updating gauges failed: some are out of date");
         }
-        text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.figures.render())
+        text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
     }
 
     async fn store_is_up(&self) -> bool {
-        let probe = tokio::time::timeout(PATIENCE, self.store.probe()).await;
+        let probe = tokio::time::timeout(STORE_TIMEOUT, self.store.probe()).await;
         matches!(probe, Ok(Ok(())))
     }
 }
 
-/// What `/healthz` answers.
+/// Returns the response of `/healthz`.
 pub(crate) fn health(store_is_alive: bool) -> Response<Bytes> {
     if store_is_alive {
         let body = concat!(r#"{"ok":true,"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
@@ -92,7 +92,7 @@ pub(crate) fn health(store_is_alive: bool) -> Response<Bytes> {
     text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body)
 }
 
-/// What `/readyz` answers while requests cannot be served.
+/// Returns the response of `/readyz` while requests cannot be served.
 pub(crate) fn not_ready(reason: &str) -> Response<Bytes> {
     let body = format!(r#"{{"ok":false,"reason":"{reason}"}}"#);
     text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body)

@@ -1,4 +1,4 @@
-//! What the gateway itself says no to, before any layer is asked.
+//! Rejections of the gateway itself, before any layer is called.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -13,7 +13,7 @@ pub(crate) fn not_found() -> Response<Bytes> {
     render(Rejection::permanent(StatusCode::NOT_FOUND, INVALID, "not_found", message))
 }
 
-/// The path holds the end of the client's base URL, which is `base`, twice.
+/// Rejects a path that contains `base`, the end of the client's base URL, twice.
 pub(crate) fn doubled_base(base: &str) -> Response<Bytes> {
     let message = format!(
         "Your base URL already ends in `{base}`, and your client adds its own path to that. Take \
@@ -31,10 +31,8 @@ pub(crate) fn too_large(limit: usize) -> Rejection {
     Rejection::permanent(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large", message)
 }
 
-/// A page of another site has sent this, with or without its reader's will.
-///
-/// `from` is the origin that it comes from, and `to` the host that it was sent to, as far as they are
-/// known.
+/// Rejects a request of a page of another site. `from` is the page's origin and `to` the host that the
+/// request was sent to, as far as they are known.
 pub(crate) fn cross_site(from: &str, to: &str) -> Rejection {
     let message = format!(
         "Pages of other sites may not change anything here: this comes from `{from}` and was sent to \
@@ -44,13 +42,13 @@ pub(crate) fn cross_site(from: &str, to: &str) -> Rejection {
     Rejection::permanent(StatusCode::FORBIDDEN, "permission_error", "cross_site_request", message)
 }
 
-/// A path that means one thing here and may mean another elsewhere.
+/// Rejects a path that others may interpret differently.
 pub(crate) fn invalid_path() -> Rejection {
     let message = "The path holds a control character.";
     Rejection::permanent(StatusCode::BAD_REQUEST, INVALID, "invalid_path", message)
 }
 
-/// What the connection brings cannot be taken as a request.
+/// Rejects a request whose head is invalid.
 pub(crate) fn bad_head(bad: BadHead) -> Response<Bytes> {
     let (status, code, message) = match bad {
         BadHead::Malformed => {
@@ -94,7 +92,7 @@ pub(crate) fn panicked() -> Response<Bytes> {
     ))
 }
 
-/// The connection is closed after this answer, as what follows on it cannot be trusted.
+/// Closes the connection after the response, as what follows on it cannot be trusted.
 pub(crate) fn closing(rejection: impl Into<Rejection>) -> Response<Bytes> {
     render(rejection.into().header(header::CONNECTION, HeaderValue::from_static("close")))
 }

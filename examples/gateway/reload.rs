@@ -1,4 +1,4 @@
-//! SIGHUP: the files of tokens and keys are read again. `.env` is not.
+//! Reloads the files of tokens and keys on SIGHUP. `.env` is not reloaded.
 
 use std::{convert::Infallible, io};
 
@@ -14,14 +14,14 @@ use tower_quota::{
 
 use crate::{settings::SecretFile, systemd::ServiceManager};
 
-/// SIGHUP, which ends the process no more once this was made.
+/// Receives SIGHUP, which does not end the process from then on.
 pub(crate) struct Hangup(Signal);
 
-/// What is replaced when its file is read again.
+/// The files to read on SIGHUP, each with what it replaces.
 pub(crate) struct Reload {
     pub(crate) admin_tokens: Option<(SecretFile<AdminTokens>, AdminTokens)>,
     pub(crate) upstream_credential: Option<(SecretFile<HeaderValue>, UpstreamCredential)>,
-    /// What is known of the credential before.
+    /// Cleared when the credential is replaced.
     pub(crate) credential_cooldown: CredentialCooldown,
 }
 
@@ -30,12 +30,12 @@ impl Hangup {
         signal(SignalKind::hangup()).map(Self)
     }
 
-    /// Reads the files at each signal, for ever.
+    /// Reads the files on each signal, and never completes.
     pub(crate) async fn reload(mut self, reload: Reload, manager: &ServiceManager) -> Infallible {
         let Reload { admin_tokens, upstream_credential, credential_cooldown } = reload;
         loop {
             self.0.recv().await;
-            tracing::info!("SIGHUP: reading token and key files");
+            tracing::info!("SIGHUP received: reading token and key files");
             manager.reloading().await;
             let mut problems = Vec::new();
             if let Some((file, tokens)) = &admin_tokens {
@@ -53,13 +53,13 @@ impl Hangup {
     }
 }
 
-/// Reads one file and puts what it holds in force, or says why not.
+/// Reads one file and applies its value, or returns why not.
 async fn read<T: Clone + Send + 'static>(
     file: &SecretFile<T>,
     replace: impl FnOnce(T),
 ) -> Option<String> {
     let (name, file) = (file.name, file.clone());
-    // A file system that does not answer holds up no request.
+    // Not on a worker thread: a hanging file system must not delay requests.
     match spawn_blocking(move || file.read_again()).await {
         Ok(Ok(new)) => {
             replace(new);
@@ -67,11 +67,11 @@ async fn read<T: Clone + Send + 'static>(
             None
         }
         Ok(Err(error)) => {
-            tracing::error!(%error, "file not read again: the old value stays in force");
+            tracing::error!(%error, "reading the file again failed: keeping the old value");
             Some(error.to_string())
         }
         Err(error) => {
-            tracing::error!(%error, file = name, "file not read again");
+            tracing::error!(%error, file = name, "reading the file again failed: keeping the old value");
             Some(format!("{name}: {error}"))
         }
     }

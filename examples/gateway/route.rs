@@ -1,30 +1,32 @@
+//! The routes and the rules for paths.
+
 use http::{HeaderValue, Method, Uri, request::Parts, uri::PathAndQuery};
 
-/// What a path leads to.
+/// The route of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// `/healthz`: the process lives.
+    /// `/healthz`: whether the process is alive.
     Health,
-    /// `/readyz`: requests can be served.
+    /// `/readyz`: whether requests can be served.
     Ready,
     /// `/metrics`, for Prometheus.
     Metrics,
-    /// The list of models, for everybody.
+    /// The list of models, which needs no key.
     Models,
-    /// The upstream, for holders of a key.
+    /// Any other path of the API, which is forwarded.
     Upstream,
-    /// `/usage`: the holder's own figures.
+    /// `/usage`: a key's usage, for its holder.
     Usage,
     /// `/admin` and below.
     Admin,
-    /// `/claim`: whoever has the link gets the key.
+    /// `/claim`: issues a key to those who have the claim's link.
     Claim,
-    /// `/`, for those who open the gateway's address in a browser.
+    /// `/`, for people who open the gateway's address in a browser.
     Home,
 }
 
-/// The resources that clients ask for when their base URL has no `/v1`. One that ends in `/` is
-/// always asked for by something below it.
+/// Resources of the API, which clients request without `/v1` if their base URL lacks it. A resource that
+/// ends in `/` has no path of its own, only paths below it.
 const WITHOUT_VERSION: [&str; 16] = [
     "chat/completions",
     "completions",
@@ -44,15 +46,15 @@ const WITHOUT_VERSION: [&str; 16] = [
     "threads",
 ];
 
-/// The endpoints that base URLs are made of by mistake. None of them has one of [`ADDED`] below it.
+/// Endpoints that are mistaken for base URLs. No path of the API has one of [`CLIENT_PATHS`] below them.
 const ENDPOINTS: [&str; 5] =
     ["chat/completions", "completions", "embeddings", "responses", "messages"];
-/// What clients add to their base URL.
-const ADDED: [&str; 7] =
+/// Paths that clients append to their base URL.
+const CLIENT_PATHS: [&str; 7] =
     ["v1", "chat/completions", "completions", "embeddings", "responses", "models", "messages"];
 
 impl Route {
-    /// Where this path leads to, if anywhere.
+    /// Returns the route of `path`, if there is one.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let route = match path {
             "/" => Self::Home,
@@ -71,8 +73,8 @@ impl Route {
         Some(route)
     }
 
-    /// The `Allow` header for a method that this route does not take; `None` if it takes it.
-    pub(crate) fn refuses(self, method: &Method) -> Option<HeaderValue> {
+    /// Returns the `Allow` header for a method that this route rejects, or `None` if it allows it.
+    pub(crate) fn rejects(self, method: &Method) -> Option<HeaderValue> {
         match self {
             Self::Upstream | Self::Admin | Self::Claim => None,
             _ => (!is_read(method)).then(|| HeaderValue::from_static("GET, HEAD")),
@@ -80,61 +82,63 @@ impl Route {
     }
 }
 
-/// Whether this is one of the API's paths, or below one, with no `/v1` before it.
+/// Returns whether `path` is that of a known resource, or below one, without `/v1` before it.
 fn lacks_version(path: &str) -> bool {
     path.strip_prefix('/')
-        .is_some_and(|path| WITHOUT_VERSION.iter().any(|known| leads(path, known)))
+        .is_some_and(|path| WITHOUT_VERSION.iter().any(|resource| is_within(path, resource)))
 }
 
-/// Whether `path` is `start` or something below it.
-fn leads(path: &str, start: &str) -> bool {
-    match path.strip_prefix(start) {
-        Some(below) if start.ends_with('/') => !below.is_empty(),
+/// Returns whether `path` is `resource` or below it.
+fn is_within(path: &str, resource: &str) -> bool {
+    match path.strip_prefix(resource) {
+        Some(below) if resource.ends_with('/') => !below.is_empty(),
         Some(below) => below.is_empty() || below.starts_with('/'),
         None => false,
     }
 }
 
-/// What the client's base URL ends in, where that stands in the path twice: the client adds it, too.
+/// Returns the end of the client's base URL if the path contains it twice, as the client appended it to a
+/// base URL that already had it.
 pub(crate) fn doubled_base(path: &str) -> Option<&str> {
     let versioned = path.strip_prefix("/v1/");
-    if versioned.is_some_and(|rest| leads(rest, "v1")) {
+    if versioned.is_some_and(|rest| is_within(rest, "v1")) {
         return Some("/v1");
     }
     let rest = versioned.or_else(|| path.strip_prefix('/'))?;
     let end = ENDPOINTS.iter().find_map(|endpoint| {
         let below = rest.strip_prefix(endpoint)?.strip_prefix('/')?;
-        ADDED.iter().any(|added| leads(below, added)).then_some(path.len() - below.len() - 1)
+        let is_doubled = CLIENT_PATHS.iter().any(|path| is_within(below, path));
+        is_doubled.then_some(path.len() - below.len() - 1)
     })?;
     Some(&path[..end])
 }
 
-/// Whether a request for the list of models is to be forwarded, as the cache holds one page in the
-/// form of OpenAI's API.
+/// Returns whether a request for the list of models must be forwarded: the cache holds the first page in
+/// OpenAI's format only.
 pub(crate) fn bypasses_models_cache(head: &Parts) -> bool {
     head.uri.query().is_some_and(|query| !query.is_empty())
         || head.headers.contains_key("anthropic-version")
 }
 
-/// Whether the upstream may be asked this, at a path with `/v1`, without a unit.
+/// Returns whether a request to `path`, which includes `/v1`, costs no unit.
 pub(crate) fn is_free(method: &Method, path: &str) -> bool {
     match path.strip_prefix("/v1/") {
         Some("messages/count_tokens") => method == Method::POST,
-        Some(path) => is_read(method) && leads(path, "models"),
+        Some(path) => is_read(method) && is_within(path, "models"),
         None => false,
     }
 }
 
-/// Whether pages of other origins may be let in here by `CORS_ALLOW_ORIGINS`.
-pub(crate) fn is_open_to_pages(path: &str) -> bool {
-    path == "/usage" || leads(path, "/v1") || lacks_version(path)
+/// Returns whether `CORS_ALLOW_ORIGINS` applies to this path.
+pub(crate) fn allows_cors(path: &str) -> bool {
+    path == "/usage" || is_within(path, "/v1") || lacks_version(path)
 }
 
 fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
-/// The same address with `/v1` before its path if that is missing.
+/// Inserts `/v1` before the path if it is missing.
 pub(crate) fn with_version(uri: &Uri) -> Uri {
     if !lacks_version(uri.path()) {
         return uri.clone();
@@ -150,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_lead_where_the_contract_says() {
+    fn paths_have_the_routes_of_the_contract() {
         for (path, route) in [
             ("/healthz", Some(Route::Health)),
             ("/models", Some(Route::Models)),
@@ -188,18 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_version_is_put_in() {
-        for (given, wanted) in [
+    fn a_missing_version_is_inserted() {
+        for (uri, expected) in [
             ("/chat/completions?a=%2F", "/v1/chat/completions?a=%2F"),
             ("http://h/models/x", "http://h/v1/models/x"),
             ("/v1/chat/completions", "/v1/chat/completions"),
         ] {
-            assert_eq!(with_version(&given.parse().unwrap()), wanted);
+            assert_eq!(with_version(&uri.parse().unwrap()), expected);
         }
     }
 
     #[test]
-    fn a_base_url_that_stands_in_the_path_twice_is_recognized() {
+    fn a_doubled_base_url_is_recognized() {
         for (path, base) in [
             ("/v1/v1/chat/completions", Some("/v1")),
             ("/v1/v1", Some("/v1")),

@@ -1,4 +1,4 @@
-//! Which request goes where: the routes of the gateway over the services that answer them.
+//! Dispatches each request to the service of its route.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -28,37 +28,37 @@ use crate::{
 
 /// A request as the layers see it.
 pub(crate) type GatewayRequest = Request<Limited<ClientBody>>;
-/// What is forwarded passes through unboxed; all else is short.
+/// The body of a response. The forwarded body `B` is not boxed; the others are short.
 pub(crate) type GatewayBody<B> = ResponseBody<Either<B, UnsyncBoxBody<Bytes, BoxError>>>;
 
-/// The services behind the routes, and what decides who may use them.
+/// The services behind the routes.
 pub(crate) struct Router<F, N, U, A, C, M, S> {
-    /// Forwards for holders of a key, for a unit of their quota.
+    /// Forwards requests that cost a unit of the key's quota.
     pub(crate) upstream: F,
-    /// Forwards for holders of a key what costs no unit.
+    /// Forwards requests that need a key and cost no unit.
     pub(crate) free: N,
-    /// Tells holders of a key how much they have left.
+    /// Reports a key's usage to its holder.
     pub(crate) usage: U,
     /// The admin API and page.
     pub(crate) admin: A,
-    /// Gives keys to whoever has the links of their claims.
+    /// Issues keys to those who have a claim's link.
     pub(crate) claim: C,
-    /// The upstream's list of models.
+    /// The cached list of the upstream's models.
     pub(crate) models: M,
     /// The page at `/`.
     pub(crate) home: Home,
-    /// What the process tells of itself.
+    /// Health, readiness and metrics.
     pub(crate) ops: Ops<S>,
-    /// Who may read `/metrics`.
+    /// Tokens that open `/metrics`.
     pub(crate) metrics_tokens: Vec<AdminTokens>,
-    /// Counts and notes those who may not, together with those who may not use the admin API.
+    /// Rate limits and audits wrong tokens on `/metrics` together with those on the admin API.
     pub(crate) attempts: AdminService<S, OpenAiErrors>,
-    /// The largest request body.
+    /// Maximum length of a request body.
     pub(crate) max_body_bytes: usize,
 }
 
 impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
-    /// The routes as one service.
+    /// Converts the router into one service.
     pub(crate) fn into_service<FB, NB, UB, AB, CB, MB>(
         self,
     ) -> impl Service<
@@ -89,9 +89,9 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             let router = router.clone();
             async move {
                 let route = Route::of(request.uri().path());
-                let answer = router.route(request).await;
-                router.ops.count(route, answer.status());
-                Ok(answer)
+                let response = router.route(request).await;
+                router.ops.count(route, response.status());
+                Ok(response)
             }
         })
     }
@@ -131,7 +131,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         let Some(route) = Route::of(head.uri.path()) else {
             return own(rejections::not_found());
         };
-        if let Some(allow) = route.refuses(&head.method) {
+        if let Some(allow) = route.rejects(&head.method) {
             return own(rejections::wrong_method(allow));
         }
         if content_length(&head.headers) > self.max_body_bytes as u64 {
@@ -144,8 +144,8 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         match route {
             Route::Upstream if is_free => side(call(&self.free, request).await),
             Route::Upstream => {
-                let answer = call(&self.upstream, request).await;
-                answer.map(|body| ResponseBody::passed(Either::Left(body)))
+                let response = call(&self.upstream, request).await;
+                response.map(|body| ResponseBody::passed(Either::Left(body)))
             }
             Route::Models if bypasses_models_cache => side(call(&self.free, request).await),
             Route::Models => side(call(&self.models, request).await),
@@ -154,7 +154,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             Route::Admin => side(call(&self.admin, request).await),
             Route::Claim => side(call(&self.claim, request).await),
             Route::Metrics if !self.may_read_metrics(request.headers()) => {
-                own(self.refuse_metrics(request.extensions().get().copied()).await)
+                own(self.reject_metrics(request.extensions().get().copied()).await)
             }
             Route::Metrics => own(self.ops.metrics().await),
             Route::Health => own(self.ops.health()),
@@ -169,7 +169,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         tokens.any(|tokens| tokens.verify(headers).is_some())
     }
 
-    async fn refuse_metrics(&self, client: Option<ClientAddr>) -> Response<Bytes>
+    async fn reject_metrics(&self, client: Option<ClientAddr>) -> Response<Bytes>
     where
         S: AdminStore,
     {
@@ -180,7 +180,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     }
 }
 
-/// Answers a gateway's requests.
+/// A service for the gateway's requests. Implemented for every such service.
 pub(crate) trait Handler<B>: Clone + Send + Sync + 'static
 where
     Self: Service<GatewayRequest, Response = Response<B>, Error = Infallible, Future: Send>,
@@ -201,11 +201,12 @@ async fn call<H: Handler<B>, B>(handler: &H, request: GatewayRequest) -> Respons
     }
 }
 
-/// An answer that no layer has made.
+/// Wraps a response of the gateway itself.
 pub(crate) fn own<B>(response: Response<Bytes>) -> Response<GatewayBody<B>> {
     response.map(ResponseBody::own)
 }
 
+/// Boxes the body of a response that is not forwarded.
 fn side<B, S>(response: Response<S>) -> Response<GatewayBody<B>>
 where
     S: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -214,7 +215,7 @@ where
         .map(|body| ResponseBody::passed(Either::Right(body.map_err(Into::into).boxed_unsync())))
 }
 
-/// What HTTP/2's own limits leave open; over HTTP/1 such heads are refused by their bytes.
+/// Checks the limits that hyper does not enforce for HTTP/2. Over HTTP/1 `ValidatedIo` enforces them.
 fn oversize(head: &Parts) -> Option<BadHead> {
     let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > MAX_TARGET_BYTES {
@@ -226,7 +227,7 @@ fn oversize(head: &Parts) -> Option<BadHead> {
     }
 }
 
-/// What the head declares; hyper has refused one that is no number.
+/// Returns the declared length, or 0. hyper has rejected one that is not a number.
 fn content_length(headers: &HeaderMap) -> u64 {
     let length = headers.get(header::CONTENT_LENGTH);
     length

@@ -1,5 +1,4 @@
-//! The server loop: HTTP/1 and HTTP/2 on one port, with the time limits that keep slow peers from
-//! holding it, and an end that lets running answers finish.
+//! The server: HTTP/1 and HTTP/2 on one port, with timeouts against slow peers and a graceful shutdown.
 
 use std::{
     io,
@@ -32,20 +31,20 @@ use crate::{
     telemetry,
 };
 
-/// Within this time a request's head must be there.
+/// Maximum time from the first byte of a request's head to its last.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest head.
+/// Maximum length of a request's head.
 pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// The largest target in it.
+/// Maximum length of a request's target.
 pub(crate) const MAX_TARGET_BYTES: usize = 8 * 1024;
-/// The most header lines in it.
+/// Maximum number of header lines of a request.
 pub(crate) const MAX_HEADERS: usize = 100;
 
-/// In a request's extensions: the address at the other end of the connection.
+/// Extension of a request: the address at the other end of the connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerAddr(pub(crate) IpAddr);
 
-/// Whether the process is about to end.
+/// Whether the process is shutting down. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Draining(Arc<AtomicBool>);
 
@@ -59,25 +58,26 @@ impl Draining {
     }
 }
 
-/// What the server allows its clients.
+/// Limits and timeouts of the server.
 pub(crate) struct Limits {
-    /// Connections at once.
+    /// Maximum number of open connections.
     pub(crate) connections: usize,
-    /// Whose connections are not counted by their source.
+    /// Networks whose connections are not limited by source.
     pub(crate) trusted_proxies: Vec<IpNet>,
-    /// How long a client may keep the server waiting.
-    pub(crate) client: Duration,
-    /// How long a connection without a request is kept.
-    pub(crate) client_idle: Duration,
-    /// How long connections are still accepted once the process is to end.
+    /// Maximum time that a client may stall a body.
+    pub(crate) client_timeout: Duration,
+    /// Maximum time between two requests of a connection.
+    pub(crate) client_idle_timeout: Duration,
+    /// Time for which connections are still accepted after the signal to shut down.
     pub(crate) shutdown_delay: Duration,
-    /// How long running answers may take after that.
-    pub(crate) shutdown: Duration,
+    /// Maximum time for the responses in flight after that.
+    pub(crate) shutdown_grace: Duration,
 }
 
-/// Serves until SIGTERM or SIGINT, then lets running answers finish. A further signal cuts short what
-/// is waited for: the delay, then the answers.
-/// Returns what is left of the time for it.
+/// Serves until SIGTERM or SIGINT, then finishes the responses in flight. Another signal ends the
+/// current phase early: the delay, then the grace period.
+///
+/// Returns what is left of the grace period.
 pub(crate) async fn serve<S, B>(
     listener: TcpListener,
     service: S,
@@ -97,23 +97,23 @@ where
     let streams = StreamExecutor::default();
     let builder = builder(streams.clone());
     let (shut_down, shutdown) = watch::channel(false);
-    let places = ConnectionLimit::new(limits.connections, limits.trusted_proxies);
-    let timeouts = Timeouts { client: limits.client, idle: limits.client_idle };
-    let open = telemetry::Connections::new();
+    let limit = ConnectionLimit::new(limits.connections, limits.trusted_proxies);
+    let timeouts = Timeouts { client: limits.client_timeout, idle: limits.client_idle_timeout };
+    let gauge = telemetry::OpenConnections::new();
     let mut tasks = JoinSet::new();
     let mut closing = Box::pin(async {
         signals.next().await;
         draining.begin();
-        manager.stopping(limits.shutdown_delay + limits.shutdown).await;
+        manager.stopping(limits.shutdown_delay + limits.shutdown_grace).await;
         delay_close(&mut signals, limits.shutdown_delay).await;
     });
-    let mut newcomers = PendingConnections::new();
-    let admit = |newcomers: &mut PendingConnections<TcpStream>, tasks: &mut JoinSet<()>| {
-        while let Some((peer, socket, place)) = newcomers.next(&places) {
+    let mut pending = PendingConnections::new();
+    let admit = |pending: &mut PendingConnections<TcpStream>, tasks: &mut JoinSet<()>| {
+        while let Some((peer, socket, permit)) = pending.next(&limit) {
             let draining = draining.clone();
-            let connection = Connection { socket, peer, place, timeouts, draining };
+            let connection = Connection { socket, peer, permit, timeouts, draining };
             let served = connection.serve(builder.clone(), service.clone(), shutdown.clone());
-            let open = open.enter();
+            let open = gauge.enter();
             tasks.spawn(async move {
                 served.await;
                 drop(open);
@@ -121,51 +121,51 @@ where
         }
     };
     loop {
-        admit(&mut newcomers, &mut tasks);
+        admit(&mut pending, &mut tasks);
         tokio::select! {
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     let peer = peer.ip().to_canonical();
-                    if !newcomers.push(peer, socket) {
-                        tracing::debug!(%peer, "connection refused: too many wait for a place");
+                    if !pending.push(peer, socket) {
+                        tracing::debug!(%peer, "connection dropped: too many are pending");
                     }
                 }
-                Err(error) => wait_after(&error).await,
+                Err(error) => back_off(&error).await,
             },
-            () = places.changed(), if !newcomers.are_none() => {}
+            () = limit.changed(), if !pending.is_empty() => {}
             () = &mut closing => break,
         }
     }
     drop(closing);
     drop(listener);
-    let begun = Instant::now();
-    tracing::info!(connections = tasks.len(), "listener closed: answers that run may finish");
+    let drain_start = Instant::now();
+    tracing::info!(connections = tasks.len(), "listener closed: finishing responses in flight");
     shut_down.send_replace(true);
-    let ended = async {
-        // Those that were accepted and have no place yet are served, too.
-        while !tasks.is_empty() || !newcomers.are_none() {
-            admit(&mut newcomers, &mut tasks);
+    let drained = async {
+        // Pending connections have been accepted, so they are served, too.
+        while !tasks.is_empty() || !pending.is_empty() {
+            admit(&mut pending, &mut tasks);
             tokio::select! {
                 Some(_) = tasks.join_next() => {}
-                () = places.changed(), if !newcomers.are_none() => {}
+                () = limit.changed(), if !pending.is_empty() => {}
             }
         }
     };
     tokio::select! {
-        () = ended => {}
-        () = tokio::time::sleep(limits.shutdown) => {
-            tracing::warn!("some answers did not finish in time");
+        () = drained => {}
+        () = tokio::time::sleep(limits.shutdown_grace) => {
+            tracing::warn!("grace period over: aborting the responses in flight");
         }
         () = signals.next() => {}
     }
-    // What is left is cut here, so that its end is recorded before the store is closed.
+    // Aborted here, so that the end of each request is recorded before the store is closed.
     tasks.shutdown().await;
     streams.shutdown().await;
-    Ok(limits.shutdown.saturating_sub(begun.elapsed()))
+    Ok(limits.shutdown_grace.saturating_sub(drain_start.elapsed()))
 }
 
-/// The signals that end the process.
+/// The signals that shut down the process.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -187,9 +187,9 @@ impl Signals {
     }
 }
 
-/// Returns when the listener is to be closed: after `delay`, or at a further signal.
+/// Returns when the listener must close: after `delay`, or at another signal.
 async fn delay_close(signals: &mut Signals, delay: Duration) {
-    tracing::info!(?delay, "shutting down: /readyz says so, then the listener closes");
+    tracing::info!(?delay, "shutting down: /readyz fails, the listener closes after the delay");
     tokio::select! {
         () = tokio::time::sleep(delay) => {}
         () = signals.next() => {}
@@ -201,7 +201,7 @@ fn builder(streams: StreamExecutor) -> Builder<StreamExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // `ValidatedIo` has one that does not run between requests.
+        // `ValidatedIo` has a timeout that does not run between requests.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
@@ -212,7 +212,7 @@ fn builder(streams: StreamExecutor) -> Builder<StreamExecutor> {
         .max_concurrent_streams(256)
         .max_local_error_reset_streams(64)
         .max_pending_accept_reset_streams(20)
-        // What a client sends ahead, and what is kept for one that does not read, is kept in memory.
+        // Windows bound the memory for bodies that are not read yet, the buffer that for slow readers.
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(64 * 1024)
@@ -221,16 +221,17 @@ fn builder(streams: StreamExecutor) -> Builder<StreamExecutor> {
     builder
 }
 
-/// Out of file descriptors: trying again at once would only burn CPU.
-async fn wait_after(error: &io::Error) {
-    let of_one_peer = matches!(
+/// Waits before the next `accept`, unless the error concerns one connection only: retrying at once
+/// without file descriptors would only burn CPU.
+async fn back_off(error: &io::Error) {
+    let is_of_peer = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     );
-    if !of_one_peer {
-        tracing::error!(%error, "no connection can be accepted");
+    if !is_of_peer {
+        tracing::error!(%error, "accept failed: accepting no connections for 200 ms");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -1,8 +1,8 @@
-//! What the gateway has of systemd, or of a service manager like it: a listening socket that stays open
-//! while the gateway restarts (`LISTEN_FDS`), and somebody who wants to know how it is (`NOTIFY_SOCKET`).
+//! Integration with systemd and similar service managers: an inherited listening socket that stays open
+//! while the gateway restarts (`LISTEN_FDS`), and notifications of its state (`NOTIFY_SOCKET`).
 //!
-//! sd_notify(3) is one datagram per message. The crates for it block the thread until the manager
-//! has read enough of those before, so it is sent here.
+//! sd_notify(3) sends one datagram per message. The crates for it block the thread while the manager's
+//! queue is full, so the datagrams are sent here.
 
 use std::{
     convert::Infallible,
@@ -25,25 +25,25 @@ use tokio::{
 
 use crate::settings::BadSetting;
 
-/// How long a message may wait for a service manager that does not read.
+/// Maximum time that a notification waits for a service manager that does not read.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a shutdown may take beyond the time that it is given, to close the store.
+/// Time that closing the store may take after the grace period.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The sockets that the process was started with.
+/// The sockets that the service manager has passed to the process.
 pub(crate) struct InheritedSockets(ListenFd);
 
 impl InheritedSockets {
-    /// Takes them out of the environment, so it must be called before there is a second thread.
+    /// Removes them from the environment, so it must be called before a second thread is started.
     pub(crate) fn take() -> Self {
         Self(ListenFd::from_env())
     }
 
-    /// The listener to be used in the place of one on `HOST` and `PORT`, if there is one.
+    /// Returns the listener that replaces one on `HOST` and `PORT`, if there is one.
     ///
     /// # Errors
     ///
-    /// There are several, or it is no listener for TCP.
+    /// Fails if there are several sockets, or if the socket is not a TCP listener.
     pub(crate) fn listener(mut self) -> Result<Option<TcpListener>, BadSetting> {
         let problem = match self.0.len() {
             0 => return Ok(None),
@@ -68,17 +68,17 @@ fn into_listener(socket: Option<net::TcpListener>) -> io::Result<TcpListener> {
     TcpListener::from_std(socket)
 }
 
-/// The service manager that wants to know how the process is, if there is one.
+/// Notifies the service manager, if there is one.
 #[derive(Clone)]
 pub(crate) struct ServiceManager {
     socket: Option<PathBuf>,
     watchdog: Option<Duration>,
-    /// The status while nothing else is worth a line.
+    /// The status in normal operation.
     serving: String,
 }
 
 impl ServiceManager {
-    /// That of the environment. The process serves on this address.
+    /// Reads the environment. `address` is named in the status.
     pub(crate) fn from_env(address: SocketAddr) -> Self {
         let number = |name| env::var(name).ok()?.parse::<u64>().ok();
         let is_for_us = number("WATCHDOG_PID").is_none_or(|id| id == u64::from(process::id()));
@@ -91,24 +91,24 @@ impl ServiceManager {
         }
     }
 
-    /// The start is not over, for this reason.
+    /// Reports why the start is not complete.
     pub(crate) async fn waiting(&self, reason: &str) {
         self.notify(&format!("STATUS={}", line(reason))).await;
     }
 
-    /// Requests are served from now on.
+    /// Reports that requests are served from now on.
     pub(crate) async fn ready(&self) {
         self.notify(&format!("READY=1\nSTATUS={}", self.serving)).await;
     }
 
-    /// What can be read again is read again.
+    /// Reports that a reload begins.
     pub(crate) async fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
         self.notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reloading")).await;
     }
 
-    /// That is done, but for these problems.
+    /// Reports that the reload is complete, except for these problems.
     pub(crate) async fn reloaded(&self, problems: &[String]) {
         let status = match problems {
             [] => self.serving.clone(),
@@ -117,15 +117,15 @@ impl ServiceManager {
         self.notify(&format!("READY=1\nSTATUS={status}")).await;
     }
 
-    /// The process ends, and its last answers may take so long.
-    pub(crate) async fn stopping(&self, at_most: Duration) {
-        // Whatever the settings are, the manager must not kill it before.
-        let micros = (at_most + CLOSE_TIMEOUT).as_micros();
-        let status = format!("shutting down: running answers may take {at_most:?}");
+    /// Reports that the process is shutting down, which may take `grace` for the responses in flight.
+    pub(crate) async fn stopping(&self, grace: Duration) {
+        // Extends the manager's own timeout, which may be shorter.
+        let micros = (grace + CLOSE_TIMEOUT).as_micros();
+        let status = format!("shutting down: responses in flight may take {grace:?}");
         self.notify(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS={status}")).await;
     }
 
-    /// Says that the process works for as long as it does, if the manager wants to hear it.
+    /// Feeds the manager's watchdog, if it has one, while `is_alive` returns `true`. Never completes.
     pub(crate) async fn keep_alive(&self, is_alive: impl Fn() -> bool) -> Infallible {
         let Some(watchdog) = self.watchdog else { return future::pending().await };
         let mut ticks = interval(watchdog / 3);
@@ -137,24 +137,26 @@ impl ServiceManager {
         }
     }
 
-    /// Sends one message. That it cannot be sent holds nothing up.
+    /// Sends one message. A failure is logged only.
     async fn notify(&self, message: &str) {
         let Some(socket) = &self.socket else { return };
         let sent = async {
-            // A socket for each message: the manager may have been replaced meanwhile.
+            // A socket for each message, as the manager may have been restarted meanwhile.
             let datagrams = UnixDatagram::unbound()?;
             datagrams.connect(socket)?;
             datagrams.send(message.as_bytes()).await
         };
         match timeout(NOTIFY_TIMEOUT, sent).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, message, "service manager not notified"),
-            Err(_) => tracing::warn!(message, "service manager not notified: it does not read"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, message, "notifying the service manager failed")
+            }
+            Err(_) => tracing::warn!(message, "notifying the service manager timed out"),
         }
     }
 }
 
-/// A status is one line.
+/// Replaces control characters, as a status is one line.
 fn line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

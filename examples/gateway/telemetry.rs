@@ -1,4 +1,4 @@
-//! The figures for Prometheus: the library's, and what the process knows of itself.
+//! Metrics for Prometheus: those of the library and those of the process.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -9,8 +9,8 @@ use tower::BoxError;
 
 use crate::route::Route;
 
-/// What histograms have recorded is summed up this often, so that it takes no more room.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// Interval at which recorded samples are merged into their histograms, which bounds their memory.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 const UP: &str = "tower_quota_up";
 const STORE_UP: &str = "tower_quota_store_up";
@@ -18,7 +18,7 @@ const CONNECTIONS: &str = "tower_quota_connections";
 const LOG_LINES_DROPPED: &str = "tower_quota_log_lines_dropped_total";
 const RESPONSES: &str = "tower_quota_http_responses_total";
 
-/// Installs the recorder. Whatever tells figures must be made after that.
+/// Installs the recorder. Metrics that are created before are lost.
 pub(crate) fn start() -> Result<PrometheusHandle, BoxError> {
     let mut builder = PrometheusBuilder::new();
     for metric in tower_quota::metrics::ALL {
@@ -29,36 +29,36 @@ pub(crate) fn start() -> Result<PrometheusHandle, BoxError> {
     }
     let handle = builder.install_recorder()?;
     tower_quota::metrics::describe();
-    describe_gauge!(UP, Unit::Count, "The process lives.");
-    describe_gauge!(STORE_UP, Unit::Count, "The store can be written.");
-    describe_gauge!(CONNECTIONS, Unit::Count, "Connections of clients that are open.");
-    describe_counter!(RESPONSES, Unit::Count, "Answers by route and class of status.");
+    describe_gauge!(UP, Unit::Count, "Whether the process is running; always 1.");
+    describe_gauge!(STORE_UP, Unit::Count, "Whether the store accepts writes (1) or not (0).");
+    describe_gauge!(CONNECTIONS, Unit::Count, "Open client connections.");
+    describe_counter!(RESPONSES, Unit::Count, "Responses by route and status class.");
     describe_counter!(
         LOG_LINES_DROPPED,
         Unit::Count,
-        "Log lines that standard error did not take, or not in time."
+        "Log lines dropped because standard error failed or was too slow."
     );
     gauge!(UP).set(1);
     Ok(handle)
 }
 
-/// Sums up what histograms have recorded, for ever.
-pub(crate) async fn keep_up(handle: PrometheusHandle) -> Infallible {
+/// Merges recorded samples into their histograms, and never completes.
+pub(crate) async fn run_upkeep(handle: PrometheusHandle) -> Infallible {
     loop {
-        tokio::time::sleep(UPKEEP).await;
+        tokio::time::sleep(UPKEEP_INTERVAL).await;
         handle.run_upkeep();
     }
 }
 
-pub(crate) fn store_is_up(is_up: bool) {
+pub(crate) fn set_store_up(is_up: bool) {
     gauge!(STORE_UP).set(u8::from(is_up));
 }
 
-pub(crate) fn log_lines_dropped(lines: u64) {
+pub(crate) fn set_log_lines_dropped(lines: u64) {
     counter!(LOG_LINES_DROPPED).absolute(lines);
 }
 
-/// Answers by route and class of status.
+/// The response counters by route and status class.
 pub(crate) struct Responses([[Counter; CLASSES.len()]; ROUTES.len()]);
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -83,34 +83,34 @@ impl Responses {
     }
 
     pub(crate) fn count(&self, route: Option<Route>, status: StatusCode) {
-        let place = ROUTES.iter().position(|(known, _)| *known == route);
+        let route = ROUTES.iter().position(|(known, _)| *known == route);
         let class = usize::from(status.as_u16() / 100).wrapping_sub(1);
-        let counter = place.and_then(|place| self.0[place].get(class));
+        let counter = route.and_then(|route| self.0[route].get(class));
         if let Some(counter) = counter {
             counter.increment(1);
         }
     }
 }
 
-/// Connections that are open.
+/// The gauge of open connections.
 #[derive(Clone)]
-pub(crate) struct Connections(Gauge);
+pub(crate) struct OpenConnections(Gauge);
 
-/// One of them, as long as this lives.
-pub(crate) struct Connection(Gauge);
+/// Counts a connection as open until it is dropped.
+pub(crate) struct OpenConnectionGuard(Gauge);
 
-impl Connections {
+impl OpenConnections {
     pub(crate) fn new() -> Self {
         Self(gauge!(CONNECTIONS))
     }
 
-    pub(crate) fn enter(&self) -> Connection {
+    pub(crate) fn enter(&self) -> OpenConnectionGuard {
         self.0.increment(1);
-        Connection(self.0.clone())
+        OpenConnectionGuard(self.0.clone())
     }
 }
 
-impl Drop for Connection {
+impl Drop for OpenConnectionGuard {
     fn drop(&mut self) {
         self.0.decrement(1);
     }

@@ -1,4 +1,4 @@
-//! The way to the upstream: the proxy, and its list of models from a cache.
+//! The proxy to the upstream, and the cache of its list of models.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -22,14 +22,14 @@ use crate::{
     settings,
 };
 
-/// How long nobody asks an upstream that has refused the sponsor's key or balance.
+/// Time for which requests are rejected after the upstream has rejected the sponsor's key or balance.
 pub(crate) const CREDENTIAL_COOLDOWN: Duration = Duration::from_secs(5);
 
-/// The proxy over hyper-util's pool, for request bodies of this kind.
+/// The proxy over hyper-util's pool, for request bodies of type `B`.
 type Proxy<B> =
     UpstreamProxyService<UpstreamClient<RequestBody<B>, UpstreamConnector>, HolderErrors>;
 
-/// Where the upstream is and how it is spoken to.
+/// Builds the services that call the upstream.
 pub(crate) struct Upstream<'a> {
     pub(crate) base: UpstreamBase,
     pub(crate) settings: &'a settings::Upstream,
@@ -39,8 +39,8 @@ pub(crate) struct Upstream<'a> {
 }
 
 impl Upstream<'_> {
-    /// Forwards what costs holders nothing. A key whose day is used up gets here, too, so what the
-    /// upstream refuses here keeps nobody else away from it.
+    /// Creates the proxy for requests that cost no unit. These are possible with an exhausted key, too, so
+    /// the upstream's rejections of them do not start the cooldown for others.
     pub(crate) fn free_proxy<B>(&self) -> Result<Proxy<B>, BoxError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -48,7 +48,7 @@ impl Upstream<'_> {
         Ok(self.proxy()?.credential_cooldown(self.cooldown.observing()))
     }
 
-    /// Forwards holders' requests with the sponsor's key.
+    /// Creates the proxy that forwards requests with the sponsor's key.
     pub(crate) fn proxy<B>(&self) -> Result<Proxy<B>, BoxError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -70,7 +70,7 @@ impl Upstream<'_> {
         })
     }
 
-    /// Answers the list of models, asked for at most once in ten minutes.
+    /// Creates the service of the list of models, which is fetched at most once in ten minutes.
     pub(crate) fn models(
         &self,
     ) -> Result<

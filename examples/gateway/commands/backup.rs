@@ -1,4 +1,4 @@
-//! `gateway backup` and `gateway restore`: copies of the database, and what is done when one is needed.
+//! `gateway backup` and `gateway restore`.
 
 use std::{
     io::{self, Write},
@@ -22,39 +22,38 @@ use crate::{
 
 /// Write an exact copy of the database of DATABASE_URL into a file, and end
 ///
-/// The gateway may run meanwhile: every request that was answered and every change that was made
-/// before is in the copy, which is checked and needs no journal beside it. DATABASE_URL must be named
-/// as it is for the gateway.
+/// The gateway may be running: the copy contains every request and change that was complete before. It is
+/// checked and needs no journal beside it. DATABASE_URL must be the same as for the gateway.
 #[derive(Args, Clone)]
 #[command(after_help = "\
-Exit code: 0; 2 if the copy could not be made; 130 if Ctrl-C has stopped it. Then there is none.
+Exit code: 0; 2 if there was an error; 130 if Ctrl-C stopped it. Then there is no copy.
 
 Example:
   gateway backup /backups/quota-$(date +%F).db")]
 pub(crate) struct Backup {
     /// The new file
     pub(crate) file: PathBuf,
-    /// Put the copy in the place of a file that is there already
+    /// Replace the file if it exists
     #[arg(long)]
     pub(crate) replace: bool,
 }
 
-/// Put a backup in the place of the database of DATABASE_URL, and end
+/// Replace the database of DATABASE_URL by a backup, and end
 ///
-/// RejectedHead while a gateway runs on it. The database that is there, its WAL and its journal are kept
-/// under other names, which are printed.
+/// Fails while a gateway is running on it. The existing database, its WAL and its journal are renamed and
+/// the new names printed.
 #[derive(Args, Clone)]
 #[command(after_help = "\
-Exit code: 0; 2 if it could not be done; 130 if Ctrl-C has stopped it. Then nothing has changed.
+Exit code: 0; 2 if there was an error; 130 if Ctrl-C stopped it. Then nothing has changed.
 
 Examples:
   gateway restore /backups/quota-2026-11-28.db
   gateway restore --accept-loss")]
 pub(crate) struct Restore {
-    /// The backup; it is only read
+    /// The backup, which is only read
     #[arg(required_unless_present = "accept_loss")]
     pub(crate) file: Option<PathBuf>,
-    /// Go on with what is left of a database whose start is refused, and print what is lost
+    /// Keep what is left of a damaged database with which no gateway starts, and print what is lost
     #[arg(long, conflicts_with = "file")]
     pub(crate) accept_loss: bool,
 }
@@ -71,7 +70,7 @@ pub(crate) fn back_up(
     let if_exists = if command.replace { IfExists::Replace } else { IfExists::Fail };
     let file = &command.file;
     let progress = Progress::start(stderr)?;
-    let state = if file.exists() { "is what it was before" } else { "was not written" };
+    let state = if file.exists() { "is unchanged" } else { "was not written" };
     let state = format!("{} {state}", file.display());
     sqlite::backup(&options, file, if_exists, progress.clone())
         .map_err(|error| failed(error, &progress, &state))?;
@@ -81,7 +80,7 @@ pub(crate) fn back_up(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Puts a copy in the database's place, or goes on with what is left of the database.
+/// Replaces the database by a copy, or keeps what is left of it.
 pub(crate) async fn restore(
     settings: Settings,
     command: &Restore,
@@ -94,8 +93,8 @@ pub(crate) async fn restore(
         Some(file) => {
             let progress = Progress::start(stderr)?;
             let state = match database.exists() {
-                true => "is what it was before",
-                false => "is not there, as before",
+                true => "is unchanged",
+                false => "was not written",
             };
             let state = format!("{} {state}", database.display());
             let restored = sqlite::restore(&options, file, progress.clone())
@@ -103,8 +102,8 @@ pub(crate) async fn restore(
             progress.finish();
             let mut report = format!("{} → {}\n", file.display(), database.display());
             if restored.lacks_journal {
-                report += "note: this was a plain copy of a database, no backup; what its journal \
-                           held is not in it\n";
+                report += "note: this was a plain copy of a database, not a backup; what was only in \
+                           its journal is missing\n";
             }
             for kept in &restored.kept {
                 report += &format!("kept: {}\n", kept.display());
@@ -127,33 +126,33 @@ pub(crate) async fn restore(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why the database cannot be opened, and what can be done.
+/// Converts the error of opening the database, with advice.
 pub(crate) fn cannot_open(error: OpenError) -> BadSetting {
     match error.kind() {
-        OpenErrorKind::Loss => BadSetting::new("DATABASE_URL", with_way_out(&error.to_string())),
+        OpenErrorKind::Loss => BadSetting::new("DATABASE_URL", with_advice(&error.to_string())),
         _ => BadSetting::new("DATABASE_URL", error),
     }
 }
 
-/// Why a copy was not made. If it was stopped, things are in this state.
+/// Converts the error of a copy. `state` says how a stopped copy leaves things.
 pub(crate) fn failed(error: BackupError, progress: &Progress, state: &str) -> BoxError {
     progress.finish();
     match error.kind() {
         BackupErrorKind::Stopped => progress.stopped(state).into(),
         BackupErrorKind::Exists => format!("{error}; --replace replaces it").into(),
-        BackupErrorKind::Loss => with_way_out(&error.to_string()).into(),
+        BackupErrorKind::Loss => with_advice(&error.to_string()).into(),
         _ => error.into(),
     }
 }
 
-fn with_way_out(loss: &str) -> String {
+fn with_advice(loss: &str) -> String {
     format!(
-        "{loss}; put the right file back, or a backup by `gateway restore FILE`, or go on with what \
-         is left by `gateway restore --accept-loss`"
+        "{loss}; put the right file back, or a backup by `gateway restore FILE`, or keep what is left \
+         by `gateway restore --accept-loss`"
     )
 }
 
-/// The work is done, whether or not anybody reads of it.
+/// Ignores errors, as the work is done even if standard output is closed.
 fn print(report: &str) {
     let _ = io::stdout().write_all(report.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! `gateway check`: whether a gateway with these settings will work.
+//! `gateway check`: checks whether a gateway with these settings will work.
 
 mod machine;
 mod upstream;
@@ -23,34 +23,33 @@ use crate::{
 
 /// Check the settings, the database and the upstream, and end
 ///
-/// A gateway may run meanwhile: the database is only read. The upstream is asked for its list of
-/// models, which costs nothing, with the credential that is set. Any flag of `gateway --help` may be
-/// given here, too.
+/// A gateway may be running: the database is only read. Requests the upstream's list of models, which
+/// costs nothing, with the credential of the settings. Accepts all flags of `gateway --help`.
 #[derive(Args, Clone)]
 #[command(after_help = "\
-Exit code: 0 if nothing has failed, whatever is warned of; 1 if something has; 130 after Ctrl-C.
+Exit code: 0 if there is no failure, even with warnings; 1 if there is one; 130 after Ctrl-C.
 
 Examples:
   gateway check
   gateway check --offline --database-url /data/quota.db")]
 pub(crate) struct Check {
-    /// Leave the upstream out
+    /// Do not check the upstream
     #[arg(long)]
     offline: bool,
 }
 
-/// What was found out about one thing.
+/// The result of one check.
 enum Finding {
     Fine(String),
-    /// It works, but not as it should.
+    /// The gateway will work, but not as intended.
     Warning(String),
-    /// A gateway does not work with it.
+    /// The gateway will not work.
     Failure(String),
 }
 
 use Finding::{Failure, Fine, Warning};
 
-/// Prints a line for each thing.
+/// Prints and counts findings.
 struct Report {
     progress: Progress,
     warnings: usize,
@@ -73,14 +72,14 @@ impl Report {
             };
             let text = text.replace(char::is_control, " ");
             self.progress.print(|| {
-                // The exit code tells those who do not read it.
+                // The exit code reports the result even if standard output is closed.
                 let _ = writeln!(io::stdout(), "{mark:<8} {what:<10} {text}");
             });
         }
     }
 }
 
-/// Prints what it finds, and fails if a gateway would not work.
+/// Prints the findings, and fails if there is a failure.
 pub(crate) async fn run(
     given: Given,
     command: &Check,
@@ -110,7 +109,7 @@ async fn check(
     progress: &Progress,
     report: &mut Report,
 ) -> Result<(), BoxError> {
-    report.add("settings", of_settings(settings));
+    report.add("settings", combinations(settings));
     report.add("settings", machine::secrets(settings));
     report.add("address", address(settings).await);
     report.add("day", day(settings));
@@ -120,52 +119,53 @@ async fn check(
     if settings.demo {
         report.add("upstream", [Fine("the built-in one of --demo".to_owned())]);
     } else if command.offline {
-        report.add("upstream", [Fine("left out, as --offline is given".to_owned())]);
+        report.add("upstream", [Fine("not checked, as --offline is given".to_owned())]);
     } else {
-        progress.report("asking the upstream", Amount::Unknown)?;
-        report.add("upstream", upstream::ask(&settings.upstream).await);
+        progress.report("checking the upstream", Amount::Unknown)?;
+        report.add("upstream", upstream::check(&settings.upstream).await);
     }
     Ok(())
 }
 
-fn of_settings(settings: &Settings) -> Vec<Finding> {
-    let given = settings.shown.iter().filter(|setting| setting.source != SettingSource::Default);
+/// Checks for combinations of settings that are valid but unsafe.
+fn combinations(settings: &Settings) -> Vec<Finding> {
+    let set = settings.shown.iter().filter(|setting| setting.source != SettingSource::Default);
     let all = settings.shown.len();
     let mut findings =
-        vec![Fine(format!("{} of {all} are set; gateway print-config shows them", given.count()))];
+        vec![Fine(format!("{} of {all} are set; gateway print-config shows them", set.count()))];
     if settings.admin_tokens.value.is_none() {
-        let advice = "ADMIN_TOKEN is not set: each start makes another one and prints it";
+        let advice = "ADMIN_TOKEN is not set: each start generates another one and prints it";
         findings.push(Warning(advice.to_owned()));
     }
     let is_exposed = !settings.listen.ip().is_loopback() && settings.trusted_proxies.is_empty();
     if is_exposed {
         findings.push(Warning(
-            "HOST lets others in and TRUSTED_PROXIES is not set: put a proxy that terminates TLS in \
-             front and its address there, or keys travel in clear and all clients behind a proxy are \
-             one address"
+            "HOST is open to other machines and TRUSTED_PROXIES is not set: put a proxy that \
+             terminates TLS in front and its address there, or keys travel in clear and all clients \
+             behind a proxy are one address"
                 .to_owned(),
         ));
     }
     findings
 }
 
-/// Whether a gateway runs there, or may.
+/// Checks whether a gateway is running on the address, or could.
 async fn address(settings: &Settings) -> [Finding; 1] {
     let listen = settings.listen;
     if listen.port() == 0 {
-        return [Fine("PORT is 0: a start takes a free one and prints it".to_owned())];
+        return [Fine("PORT is 0: each start picks a free port and prints it".to_owned())];
     }
-    [match healthcheck::of_address(listen).await {
+    [match healthcheck::check_address(listen).await {
         Health::Ok(version) => {
             let version = version.as_deref().unwrap_or("unknown");
-            Fine(format!("a gateway runs on {listen}, version {version}"))
+            Fine(format!("a gateway is running on {listen}, version {version}"))
         }
-        Health::Wrong(why) => Failure(why),
-        Health::Nobody => match tokio::net::TcpListener::bind(listen).await {
-            Ok(_) => Fine(format!("{listen} is free: no gateway runs there")),
+        Health::Failed(reason) => Failure(reason),
+        Health::NotRunning => match tokio::net::TcpListener::bind(listen).await {
+            Ok(_) => Fine(format!("{listen} is free: no gateway is running there")),
             Err(error) => Failure(format!(
-                "cannot listen on {listen}: {error}; set HOST and PORT to an address of this \
-                 machine that is free"
+                "cannot listen on {listen}: {error}; set HOST and PORT to a free address of this \
+                 machine"
             )),
         },
     }]

@@ -1,4 +1,4 @@
-//! `gateway completions SHELL`.
+//! `gateway completions`: prints shell completions.
 
 use std::{
     io::{self, Write},

@@ -1,7 +1,8 @@
-//! What the gateway's program does beside serving.
+//! The subcommands.
 
 pub(crate) mod backup;
 mod check;
+mod client;
 mod completions;
 mod healthcheck;
 mod print_config;
@@ -35,7 +36,7 @@ pub(crate) enum Command {
     Completions(Completions),
 }
 
-/// Settings that matter to a command and are in its help. It takes all others, too.
+/// Settings that a command's help shows. The command accepts all others, too.
 pub(crate) const HELPFUL: [(&str, &[&str]); 4] = [
     ("backup", &["DATABASE_URL", "DAILY_REQ_LIMIT"]),
     ("healthcheck", &["HOST", "PORT"]),
@@ -43,7 +44,7 @@ pub(crate) const HELPFUL: [(&str, &[&str]); 4] = [
     ("restore", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
 ];
 
-/// Does what a command asks for. The first ones must work whatever the settings are.
+/// Runs a command. The first three must work with invalid settings, too.
 pub(crate) fn run(
     command: Command,
     given: Given,

@@ -1,4 +1,4 @@
-//! `gateway print-config`: what is set, and by what.
+//! `gateway print-config`: prints the settings and their sources.
 
 use std::{
     io::{self, Write},
@@ -10,10 +10,10 @@ use serde_json::json;
 
 use crate::settings::{Given, Settings, ShownSetting, in_use};
 
-/// Print all settings, with where each comes from, and end
+/// Print all settings and the source of each, and end
 ///
-/// A flag wins over the environment, which wins over .env; the rest are defaults. Secrets are masked.
-/// Any flag of `gateway --help` may be given here, too.
+/// A flag overrides the environment, which overrides .env; the rest are defaults. Secrets are masked.
+/// Accepts all flags of `gateway --help`.
 #[derive(Args, Clone)]
 #[command(after_help = "\
 Exit code: 0; 1 if the gateway would not start with these settings, and the last line says why.
@@ -27,7 +27,7 @@ pub(crate) struct PrintConfig {
     json: bool,
 }
 
-/// Prints the settings, and fails if they are refused.
+/// Prints the settings, and fails if one is invalid.
 pub(crate) fn run(given: Given, command: &PrintConfig) -> ExitCode {
     let shown = given.shown().to_vec();
     let (shown, problem) = match Settings::check(given) {
@@ -52,19 +52,19 @@ pub(crate) fn run(given: Given, command: &PrintConfig) -> ExitCode {
         let printed = json!({ "settings": settings, "problem": problem });
         format!("{printed:#}\n")
     } else {
-        let longest = |text: fn(&ShownSetting) -> String| {
+        let width = |text: fn(&ShownSetting) -> String| {
             shown.iter().map(|setting| text(setting).len()).max().unwrap_or_default()
         };
-        let names = longest(|setting| setting.name.clone());
-        let sources = longest(|setting| setting.source.to_string());
+        let name_width = width(|setting| setting.name.clone());
+        let source_width = width(|setting| setting.source.to_string());
         let lines = shown.iter().map(|ShownSetting { name, value, source }| {
             let (source, value) = (source.to_string(), value.as_deref().unwrap_or("(none)"));
-            format!("{name:names$}  {source:sources$}  {value}\n")
+            format!("{name:name_width$}  {source:source_width$}  {value}\n")
         });
-        let problem = problem.iter().map(|problem| format!("\nrefused: {problem}\n"));
+        let problem = problem.iter().map(|problem| format!("\ninvalid: {problem}\n"));
         lines.chain(problem).collect()
     };
-    // The exit code tells those who do not read it.
+    // The exit code reports the result even if standard output is closed.
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::from(u8::from(problem.is_some()))
 }

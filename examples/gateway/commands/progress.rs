@@ -1,4 +1,4 @@
-//! How far a command has come, on standard error, and stopping it by Ctrl-C.
+//! Progress of a command on standard error, and stopping it with Ctrl-C.
 
 use std::{
     fmt,
@@ -19,28 +19,30 @@ use tower_quota::store::sqlite::{self, OnProgress, ProgressStep};
 
 use crate::{OUTPUT_TIMEOUT, background_writer::BackgroundWriter};
 
-/// How long a command may take without a word.
+/// Time before the first line of progress.
 const QUIET_PERIOD: Duration = Duration::from_secs(1);
-/// How often the line on a terminal is drawn anew.
+/// Interval at which the line on a terminal is redrawn.
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
-/// How often there is a line where standard error is no terminal.
+/// Interval of lines if standard error is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
-/// What a shell says of a process that SIGINT has ended.
+/// Exit code of a process that was ended by SIGINT, as shells report it.
 const SIGINT_CODE: u8 = 130;
+/// Exit code of a process that was ended by SIGTERM.
 const SIGTERM_CODE: u8 = 143;
+/// Exit code of a process that was ended by SIGHUP.
 const SIGHUP_CODE: u8 = 129;
 
-/// Shows how far a command has come, and knows whether it is to stop. Clones share it.
+/// Shows the progress of a command, and stops it on a signal. Clones share it.
 ///
-/// Work that this program does itself reports what it is doing, and ends when that fails:
+/// Work of this program reports its steps, and returns when a report fails:
 ///
 /// ```ignore
 /// for (row, done) in rows.zip(0..) {
 ///     progress.report("reading keys", Amount::Count { done, total: None })?;
 /// ```
 ///
-/// Work that the crate does takes it as its observer, and is undone when it is stopped. All keys go
-/// into one call, as only that is done whole or not at all:
+/// Work of the crate takes it as an observer, and is rolled back when it is stopped. All keys go into one
+/// call, which is atomic:
 ///
 /// ```ignore
 /// let imported = store.import_with_progress(keys, dry_run, by, progress.clone()).await?;
@@ -48,54 +50,47 @@ const SIGHUP_CODE: u8 = 129;
 /// progress.finish();
 /// ```
 ///
-/// [`Stopped`] as a command's error becomes its last line and its exit code. On a terminal there is
-/// one line that is drawn anew, elsewhere one every few seconds, and none of a command that is done
-/// within a second.
+/// [`Stopped`] as a command's error becomes its last line and its exit code. On a terminal one line is
+/// redrawn, elsewhere a line is printed every few seconds. A command that ends within a second prints
+/// none.
 #[derive(Clone)]
 pub(crate) struct Progress(Arc<Shared>);
 
 struct Shared {
     stderr: BackgroundWriter,
-    /// Whether there is anything to undo when it is stopped.
+    /// Whether the command changes anything, so that stopping it requires a rollback.
     changes_things: bool,
     is_terminal: bool,
-    begun: Instant,
+    start: Instant,
     state: Mutex<State>,
 }
 
 struct State {
-    what: &'static str,
+    step: &'static str,
     amount: Amount,
-    /// Exit code of the signal that stops it.
+    /// Exit code of the signal that stops the command.
     stop: Option<u8>,
     /// Whether it is too late to stop, as files are being renamed or an import is being committed.
     is_publishing: bool,
-    /// Whether nothing more is to be shown.
+    /// Whether nothing more may be printed.
     is_finished: bool,
-    /// Whether a line stands on the terminal that is not ended.
+    /// Whether there is an unterminated line on the terminal.
     is_drawn: bool,
 }
 
-/// How much of something is done.
+/// How much of a step is done.
 #[derive(Clone, Copy)]
 pub(crate) enum Amount {
-    /// Nobody knows.
     Unknown,
-    Bytes {
-        done: u64,
-        total: Option<u64>,
-    },
-    Count {
-        done: u64,
-        total: Option<u64>,
-    },
+    Bytes { done: u64, total: Option<u64> },
+    Count { done: u64, total: Option<u64> },
 }
 
-/// A command was stopped by a signal.
+/// The error of a command that was stopped by a signal.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     code: u8,
-    /// What state things are in.
+    /// The state in which the command leaves things.
     state: String,
 }
 
@@ -114,24 +109,24 @@ impl fmt::Display for Stopped {
 impl std::error::Error for Stopped {}
 
 impl Progress {
-    /// Begins to show what is reported, and to catch SIGINT, SIGTERM and SIGHUP.
+    /// Starts showing progress and catching SIGINT, SIGTERM and SIGHUP.
     pub(crate) fn start(stderr: &BackgroundWriter) -> io::Result<Self> {
-        Self::start_of(stderr, true)
+        Self::start_inner(stderr, true)
     }
 
-    /// The same for a command that changes nothing, which ends as soon as there is a signal.
+    /// As [`start`](Self::start), for a command that changes nothing. It exits at the first signal.
     pub(crate) fn start_read_only(stderr: &BackgroundWriter) -> io::Result<Self> {
-        Self::start_of(stderr, false)
+        Self::start_inner(stderr, false)
     }
 
-    fn start_of(stderr: &BackgroundWriter, changes_things: bool) -> io::Result<Self> {
+    fn start_inner(stderr: &BackgroundWriter, changes_things: bool) -> io::Result<Self> {
         let progress = Self(Arc::new(Shared {
             stderr: stderr.clone(),
             changes_things,
             is_terminal: io::stderr().is_terminal(),
-            begun: Instant::now(),
+            start: Instant::now(),
             state: Mutex::new(State {
-                what: "starting",
+                step: "starting",
                 amount: Amount::Unknown,
                 stop: None,
                 is_publishing: false,
@@ -140,30 +135,30 @@ impl Progress {
             }),
         }));
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let (ready, begun) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
         let shared = progress.0.clone();
         let run = move || runtime.block_on(shared.run(&ready));
         thread::Builder::new().name("progress".to_owned()).spawn(run)?;
-        begun.recv().map_err(io::Error::other)??;
+        is_ready.recv().map_err(io::Error::other)??;
         Ok(progress)
     }
 
-    /// Reports what is being done.
+    /// Sets the current step.
     ///
     /// # Errors
     ///
-    /// It is to be stopped, and nothing was changed so far.
-    pub(crate) fn report(&self, what: &'static str, amount: Amount) -> Result<(), Stopped> {
+    /// Fails if the command must stop. Call it only while nothing is changed yet.
+    pub(crate) fn report(&self, step: &'static str, amount: Amount) -> Result<(), Stopped> {
         let mut state = self.0.lock();
         if state.stop.is_some() {
             drop(state);
             return Err(self.stopped("nothing was changed"));
         }
-        (state.what, state.amount) = (what, amount);
+        (state.step, state.amount) = (step, amount);
         Ok(())
     }
 
-    /// Prints something else while the progress is shown.
+    /// Runs `print` with the line of progress erased.
     pub(crate) fn print(&self, print: impl FnOnce()) {
         let mut state = self.0.lock();
         if state.is_drawn {
@@ -173,19 +168,19 @@ impl Progress {
         print();
     }
 
-    /// Whether it is to be stopped.
+    /// Returns whether the command must stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.0.lock().stop.is_some()
     }
 
-    /// The end of a command that was stopped, with the state that things are in.
+    /// Finishes, and returns the error of the stopped command. `state` says how it leaves things.
     pub(crate) fn stopped(&self, state: impl Into<String>) -> Stopped {
         self.finish();
         let code = self.0.lock().stop.unwrap_or(SIGINT_CODE);
         Stopped { code, state: state.into() }
     }
 
-    /// Shows nothing more. From now on a signal ends the process.
+    /// Prints nothing more. From now on a signal ends the process.
     pub(crate) fn finish(&self) {
         let mut state = self.0.lock();
         state.is_finished = true;
@@ -196,7 +191,7 @@ impl Progress {
 impl OnProgress for Progress {
     fn on_progress(&mut self, progress: &sqlite::Progress) -> ControlFlow<()> {
         let sqlite::Progress { step, done, total, .. } = *progress;
-        let (what, amount) = match step {
+        let (step_name, amount) = match step {
             ProgressStep::Import => ("importing keys", Amount::Count { done, total }),
             ProgressStep::Copy => ("copying", Amount::Bytes { done, total }),
             ProgressStep::Checkpoint => ("applying the journal", Amount::Unknown),
@@ -209,7 +204,7 @@ impl OnProgress for Progress {
         if state.stop.is_some() {
             return ControlFlow::Break(());
         }
-        (state.what, state.amount) = (what, amount);
+        (state.step, state.amount) = (step_name, amount);
         state.is_publishing = step == ProgressStep::Publish;
         ControlFlow::Continue(())
     }
@@ -222,13 +217,13 @@ impl Shared {
 
     /// Draws and waits for signals until the process ends.
     async fn run(&self, ready: &mpsc::Sender<io::Result<()>>) {
-        let caught = || {
-            let of = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-            let [interrupt, terminate, hangup] = of.map(signal);
+        let signals = || {
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+            let [interrupt, terminate, hangup] = kinds.map(signal);
             Ok((interrupt?, terminate?, hangup?))
         };
-        let (mut interrupt, mut terminate, mut hangup) = match caught() {
-            Ok(caught) => caught,
+        let (mut interrupt, mut terminate, mut hangup) = match signals() {
+            Ok(signals) => signals,
             Err(error) => return ready.send(Err(error)).unwrap_or_default(),
         };
         ready.send(Ok(())).unwrap_or_default();
@@ -238,30 +233,30 @@ impl Shared {
         loop {
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => self.signalled(SIGINT_CODE),
-                _ = terminate.recv() => self.signalled(SIGTERM_CODE),
-                _ = hangup.recv() => self.signalled(SIGHUP_CODE),
+                _ = interrupt.recv() => self.on_signal(SIGINT_CODE),
+                _ = terminate.recv() => self.on_signal(SIGTERM_CODE),
+                _ = hangup.recv() => self.on_signal(SIGHUP_CODE),
                 _ = draw.tick() => self.draw(),
             }
         }
     }
 
-    /// The first signal stops the work, another one ends the process. The lock is held meanwhile, so
-    /// that no work goes on to rename files.
-    fn signalled(&self, code: u8) {
+    /// Stops the work at the first signal, and ends the process at the second. The lock is held meanwhile,
+    /// so that the work cannot go on to rename files.
+    fn on_signal(&self, code: u8) {
         let mut state = self.lock();
-        let is_over = state.is_finished;
+        let is_finished = state.is_finished;
         self.erase(&mut state);
-        if state.is_publishing && !is_over {
-            self.stderr.push(b"it is too late to stop: all is done but for its last step\n");
-        } else if state.stop.is_some() || is_over || !self.changes_things {
-            if !is_over {
-                let what = if self.changes_things {
+        if state.is_publishing && !is_finished {
+            self.stderr.push(b"it is too late to stop: only the last step is left\n");
+        } else if state.stop.is_some() || is_finished || !self.changes_things {
+            if !is_finished {
+                let outcome = if self.changes_things {
                     "what was not complete is undone"
                 } else {
                     "nothing was changed"
                 };
-                self.stderr.push(format!("stopped: {what}\n").as_bytes());
+                self.stderr.push(format!("stopped: {outcome}\n").as_bytes());
             }
             self.stderr.flush(OUTPUT_TIMEOUT);
             process::exit(code.into());
@@ -275,11 +270,11 @@ impl Shared {
 
     fn draw(&self) {
         let mut state = self.lock();
-        let elapsed = self.begun.elapsed();
+        let elapsed = self.start.elapsed();
         if elapsed < QUIET_PERIOD || state.is_finished || state.stop.is_some() {
             return;
         }
-        let line = line(state.what, state.amount, elapsed);
+        let line = line(state.step, state.amount, elapsed);
         if self.is_terminal {
             self.stderr.push(format!("\r{line}\x1b[K").as_bytes());
             state.is_drawn = true;
@@ -295,38 +290,38 @@ impl Shared {
     }
 }
 
-fn line(what: &str, amount: Amount, elapsed: Duration) -> String {
+fn line(step: &str, amount: Amount, elapsed: Duration) -> String {
     let part = match amount {
         Amount::Unknown => String::new(),
         Amount::Bytes { done, total } => part(done, total, size),
         Amount::Count { done, total } => part(done, total, |count| count.to_string()),
     };
     let seconds = elapsed.as_secs();
-    format!("{what}{part}, {}:{:02}", seconds / 60, seconds % 60)
+    format!("{step}{part}, {}:{:02}", seconds / 60, seconds % 60)
 }
 
-fn part(done: u64, total: Option<u64>, shown: impl Fn(u64) -> String) -> String {
+fn part(done: u64, total: Option<u64>, format: impl Fn(u64) -> String) -> String {
     match total {
-        None => format!(": {}", shown(done)),
+        None => format!(": {}", format(done)),
         Some(total) => {
             let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
-            format!(": {percent} %, {} of {}", shown(done), shown(total))
+            format!(": {percent} %, {} of {}", format(done), format(total))
         }
     }
 }
 
-/// A size for people.
+/// Formats a size with a binary unit.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let mut size = bytes as f64;
-    let mut shown = "B";
-    for unit in UNITS {
+    let mut unit = "B";
+    for larger in UNITS {
         if size < 1024.0 {
             break;
         }
-        (size, shown) = (size / 1024.0, unit);
+        (size, unit) = (size / 1024.0, larger);
     }
-    if shown == "B" { format!("{bytes} B") } else { format!("{size:.1} {shown}") }
+    if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") }
 }
 
 #[cfg(test)]
@@ -334,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_how_much_is_done_where_that_is_known() {
+    fn a_line_shows_the_amount_if_it_is_known() {
         let line = |amount| line("copying", amount, Duration::from_secs(65));
         assert_eq!(line(Amount::Unknown), "copying, 1:05");
         let copied = Amount::Bytes { done: 3 << 19, total: Some(3 << 20) };

@@ -1,7 +1,7 @@
-//! The built-in upstream of `--demo`: a small OpenAI-compatible API on a free loopback port, so
-//! that everything can be tried with no account. It echoes what it is asked.
+//! The built-in upstream of `--demo`: a small OpenAI-compatible API on a free loopback port, so that
+//! everything can be tried without an account. It echoes prompts.
 
-mod answer;
+mod completion;
 mod stream;
 
 use std::{convert::Infallible, io, net::SocketAddr};
@@ -14,15 +14,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use answer::ChatAnswer;
-use stream::StreamedAnswer;
+use completion::{ChatCompletion, embeddings, text_completion};
+use stream::CompletionStream;
 
-/// What `GET /v1/models` lists.
+/// The models that `GET /v1/models` lists.
 const MODELS: [&str; 2] = ["deepseek-chat", "deepseek-reasoner"];
 
-type DemoBody = Either<Full<Bytes>, StreamedAnswer>;
+type DemoBody = Either<Full<Bytes>, CompletionStream>;
 
-/// Starts the upstream and tells where it listens.
+/// Starts the upstream and returns its address.
 #[expect(clippy::disallowed_methods, reason = "one task for the server")]
 pub(crate) async fn start() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -41,24 +41,24 @@ async fn serve(listener: TcpListener) {
         };
         let _ = socket.set_nodelay(true);
         let connection =
-            builder.serve_connection(TokioIo::new(socket), service_fn(answer)).into_owned();
+            builder.serve_connection(TokioIo::new(socket), service_fn(respond)).into_owned();
         tokio::spawn(connection);
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<DemoBody>, Infallible> {
+async fn respond(request: Request<Incoming>) -> Result<Response<DemoBody>, Infallible> {
     let (head, body) = request.into_parts();
     let Ok(body) = body.collect().await else {
-        return Ok(error(StatusCode::BAD_REQUEST, "the body broke off"));
+        return Ok(error(StatusCode::BAD_REQUEST, "the body is incomplete"));
     };
-    let question = serde_json::from_slice::<Value>(&body.to_bytes());
-    Ok(match (head.method, head.uri.path(), question) {
+    let request = serde_json::from_slice::<Value>(&body.to_bytes());
+    Ok(match (head.method, head.uri.path(), request) {
         (Method::GET, "/v1/models", _) => models(),
-        (Method::POST, "/v1/chat/completions", Ok(question)) => chat(&question),
-        (Method::POST, "/v1/completions", Ok(question)) => json(&answer::completion(&question)),
-        (Method::POST, "/v1/embeddings", Ok(question)) => json(&answer::embeddings(&question)),
+        (Method::POST, "/v1/chat/completions", Ok(request)) => chat(&request),
+        (Method::POST, "/v1/completions", Ok(request)) => json(&text_completion(&request)),
+        (Method::POST, "/v1/embeddings", Ok(request)) => json(&embeddings(&request)),
         (Method::POST, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings", Err(_)) => {
-            error(StatusCode::BAD_REQUEST, "the body is no JSON")
+            error(StatusCode::BAD_REQUEST, "the body is not JSON")
         }
         (method, path, _) => {
             error(StatusCode::NOT_FOUND, &format!("Unknown request: {method} {path}"))
@@ -74,13 +74,14 @@ fn models() -> Response<DemoBody> {
     json(&json!({"object": "list", "data": data}))
 }
 
-fn chat(question: &Value) -> Response<DemoBody> {
-    let answer = ChatAnswer::to(question);
-    if question["stream"] != Value::Bool(true) {
-        return json(&answer.whole());
+fn chat(request: &Value) -> Response<DemoBody> {
+    let completion = ChatCompletion::new(request);
+    if request["stream"] != Value::Bool(true) {
+        return json(&completion.object());
     }
-    let include_usage = question["stream_options"]["include_usage"] == Value::Bool(true);
-    let mut response = Response::new(Either::Right(stream::answer(&answer, include_usage)));
+    let include_usage = request["stream_options"]["include_usage"] == Value::Bool(true);
+    let body = CompletionStream::new(&completion, include_usage);
+    let mut response = Response::new(Either::Right(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

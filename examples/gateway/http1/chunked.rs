@@ -1,18 +1,19 @@
-//! Where a chunked body ends.
+//! Finds the end of a chunked body.
 
-/// The longest sum of chunk extensions and trailers, which are of no use here.
+/// Maximum total length of chunk extensions and trailers, which are ignored.
 const MAX_EXTRA_BYTES: usize = 16 * 1024;
 
-/// How far a chunked body has come (RFC 9112, section 7.1). Only the one spelling is taken that
-/// nobody reads otherwise: lines end with CR LF, and a size has up to 15 digits, with white space only
-/// between it and an extension.
+/// The state of a parser for chunked bodies (RFC 9112, section 7.1). It accepts only what all parsers
+/// read alike: lines end with CR LF, and a size has up to 15 digits, with white space only between it
+/// and an extension.
 #[derive(Debug, Default)]
 pub(super) struct ChunkedBody {
     expected: Expected,
-    /// Of this chunk.
+    /// Number of bytes left of the current chunk.
     left: u64,
+    /// Number of digits of the current size so far.
     digits: u8,
-    extras: usize,
+    extra_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +33,8 @@ enum Expected {
 }
 
 impl ChunkedBody {
-    /// Reads on: how many of `bytes` belong to the body, and whether it is over. `None` if they are
-    /// no chunks.
+    /// Returns how many of `bytes` belong to the body and whether it ends there, or `None` if they are
+    /// malformed.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
         let mut at = 0;
         while at < bytes.len() {
@@ -46,17 +47,17 @@ impl ChunkedBody {
                 }
                 continue;
             }
-            let over = self.expected == Expected::EndLf;
+            let is_end = self.expected == Expected::EndLf;
             self.expected = self.after(bytes[at])?;
             at += 1;
-            if over {
+            if is_end {
                 return Some((at, true));
             }
         }
         Some((at, false))
     }
 
-    /// What comes after this byte, which is none of the data.
+    /// Returns what is expected after a byte outside of the chunks' data.
     fn after(&mut self, byte: u8) -> Option<Expected> {
         use Expected as E;
         Some(match (self.expected, byte) {
@@ -90,10 +91,10 @@ impl ChunkedBody {
         })
     }
 
-    /// Counts a byte of what is of no use here, before what is `expected` next.
+    /// Counts an ignored byte, and returns what is `expected` next.
     fn extra(&mut self, expected: Expected) -> Option<Expected> {
-        self.extras += 1;
-        (self.extras <= MAX_EXTRA_BYTES).then_some(expected)
+        self.extra_bytes += 1;
+        (self.extra_bytes <= MAX_EXTRA_BYTES).then_some(expected)
     }
 }
 
@@ -102,12 +103,12 @@ mod tests {
     use super::*;
 
     fn ends(body: &str) -> Option<usize> {
-        let (used, over) = ChunkedBody::default().advance(body.as_bytes())?;
-        over.then_some(used)
+        let (used, is_end) = ChunkedBody::default().advance(body.as_bytes())?;
+        is_end.then_some(used)
     }
 
     #[test]
-    fn the_end_is_found_at_every_cut() {
+    fn the_end_is_found_wherever_the_body_is_split() {
         let body = b"5 \t;a\r\nhello\r\nA;x=\"y\"\r\n0123456789\r\n0\r\na: b\r\nc: d\r\n\r\nGET /";
         let end = body.len() - b"GET /".len();
         for cut in 0..end {
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_spelling_is_taken() {
+    fn only_the_strict_syntax_is_accepted() {
         assert_eq!(ends("0\r\n\r\n"), Some(5));
         assert_eq!(ends("000\r\n\r\n"), Some(7));
         for body in [

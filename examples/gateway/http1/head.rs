@@ -1,4 +1,4 @@
-//! The head of one request, judged by its bytes.
+//! Validates the head of a request before hyper parses it.
 
 use std::mem::MaybeUninit;
 
@@ -6,39 +6,40 @@ use memchr::{memchr_iter, memmem};
 
 use crate::server::{MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES};
 
-/// A head that is taken.
+/// A valid head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// How many bytes it has.
+    /// Length of the head in bytes.
     pub(super) length: usize,
     pub(super) framing: Framing,
 }
 
-/// How long the request's body is (RFC 9112, section 6.3).
+/// How the length of the request's body is determined (RFC 9112, section 6.3).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(u64),
     Chunked,
 }
 
-/// Why a head is refused.
+/// Why a head is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadHead {
-    /// It is no HTTP/1 request.
+    /// The head is not an HTTP/1 request.
     Malformed,
-    /// It does not say in one clear way where its body ends.
+    /// The length of the body is ambiguous.
     Framing,
-    /// Its target is too long.
+    /// The request target is too long.
     TargetTooLong,
-    /// It is too long, or has too many headers.
+    /// The head is too long or has too many header lines.
     TooLarge,
 }
 
-/// The head at the beginning of `bytes`; `None` if it goes on. Its end is not before `searched`.
-pub(super) fn judge(bytes: &[u8], searched: usize) -> Result<Option<Head>, BadHead> {
-    let is_over = has_empty_line(&bytes[searched.saturating_sub(EMPTY_LINE.len() - 1)..]);
-    // One that comes byte by byte is parsed when it begins and when it is over.
-    if (is_over || searched == 0)
+/// Returns the head at the start of `bytes`, or `None` if it is incomplete. The first `searched` bytes do
+/// not contain its end.
+pub(super) fn validate(bytes: &[u8], searched: usize) -> Result<Option<Head>, BadHead> {
+    let is_complete = has_empty_line(&bytes[searched.saturating_sub(EMPTY_LINE.len() - 1)..]);
+    // A head that comes byte by byte is parsed only at its start and at its end.
+    if (is_complete || searched == 0)
         && let Some(head) = parse(bytes)?
     {
         return Ok(Some(head));
@@ -56,7 +57,7 @@ pub(super) fn judge(bytes: &[u8], searched: usize) -> Result<Option<Head>, BadHe
 
 const EMPTY_LINE: &[u8] = b"\r\n\r\n";
 
-/// Lines that end otherwise are refused, but found here, too.
+/// Also finds lines that end with LF alone, which `parse` rejects.
 fn has_empty_line(bytes: &[u8]) -> bool {
     memmem::find(bytes, EMPTY_LINE).is_some() || memmem::find(bytes, b"\n\n").is_some()
 }
@@ -76,14 +77,14 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
         Err(_) => return Err(BadHead::Malformed),
     };
     let target = request.path.unwrap_or("");
-    // Whoever reads it as an address would cut it off there.
+    // A URL parser would drop what follows as a fragment.
     if target.contains('#') {
         return Err(BadHead::Malformed);
     }
     if target.len() > MAX_TARGET_BYTES {
         return Err(BadHead::TargetTooLong);
     }
-    // hyper would refuse it, with no body.
+    // hyper would reject it without a response body.
     if http::Uri::try_from(target).is_err() {
         return Err(BadHead::Malformed);
     }
@@ -98,11 +99,11 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
     Ok(Some(Head { length, framing }))
 }
 
-/// How the body is framed, if that is said at most once.
+/// Returns how the body is framed, or `None` if that is stated twice or in an unsupported way.
 fn framing(headers: &[httparse::Header<'_>], is_http_11: bool) -> Option<Framing> {
     let mut framing = None;
     for header in headers {
-        let said = if header.name.eq_ignore_ascii_case("content-length") {
+        let stated = if header.name.eq_ignore_ascii_case("content-length") {
             Framing::Length(length(header.value)?)
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
             let chunked = is_http_11 && header.value.eq_ignore_ascii_case(b"chunked");
@@ -110,14 +111,14 @@ fn framing(headers: &[httparse::Header<'_>], is_http_11: bool) -> Option<Framing
         } else {
             continue;
         };
-        if framing.replace(said).is_some() {
+        if framing.replace(stated).is_some() {
             return None;
         }
     }
     Some(framing.unwrap_or(Framing::Length(0)))
 }
 
-/// Digits only, and few enough of them for any body there is.
+/// Parses a `Content-Length` of 1 to 18 digits.
 fn length(value: &[u8]) -> Option<u64> {
     let digits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     digits.then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
@@ -127,12 +128,12 @@ fn length(value: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn judged(lines: &str) -> Result<Option<Head>, BadHead> {
-        judge(lines.as_bytes(), 0)
+    fn validated(lines: &str) -> Result<Option<Head>, BadHead> {
+        validate(lines.as_bytes(), 0)
     }
 
     #[test]
-    fn one_clear_framing_is_taken() {
+    fn an_unambiguous_framing_is_accepted() {
         for (lines, framing) in [
             ("", Framing::Length(0)),
             ("Content-Length: 12\r\n", Framing::Length(12)),
@@ -141,12 +142,12 @@ mod tests {
         ] {
             let head = format!("POST /v1/x HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
             let expected = Head { length: head.len(), framing };
-            assert_eq!(judged(&format!("{head}more")), Ok(Some(expected)), "{lines}");
+            assert_eq!(validated(&format!("{head}more")), Ok(Some(expected)), "{lines}");
         }
     }
 
     #[test]
-    fn every_other_framing_is_refused() {
+    fn every_other_framing_is_rejected() {
         for lines in [
             "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
@@ -164,14 +165,14 @@ mod tests {
             "Transfer-Encoding:\r\n",
         ] {
             let head = format!("POST /v1/x HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
-            assert_eq!(judged(&head), Err(BadHead::Framing), "{lines}");
+            assert_eq!(validated(&head), Err(BadHead::Framing), "{lines}");
         }
         let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert_eq!(judged(old), Err(BadHead::Framing));
+        assert_eq!(validated(old), Err(BadHead::Framing));
     }
 
     #[test]
-    fn what_is_no_head_is_refused() {
+    fn a_malformed_head_is_rejected() {
         for head in [
             "GET / HTTP/1.1\nHost: a\n\n",
             "GET / HTTP/1.1\r\nHost: a\n\r\n",
@@ -185,30 +186,30 @@ mod tests {
             "GET /v1/x?a=1#b HTTP/1.1\r\n\r\n",
             "\u{16}\u{3}\u{1}\u{2}",
         ] {
-            assert_eq!(judged(head), Err(BadHead::Malformed), "{head:?}");
+            assert_eq!(validated(head), Err(BadHead::Malformed), "{head:?}");
         }
     }
 
     #[test]
-    fn what_is_too_long_is_refused_by_name() {
+    fn a_long_target_is_distinguished_from_a_large_head() {
         let target = "x".repeat(MAX_TARGET_BYTES);
         let long = format!("GET /{target} HTTP/1.1\r\n\r\n");
-        assert_eq!(judged(&long), Err(BadHead::TargetTooLong));
+        assert_eq!(validated(&long), Err(BadHead::TargetTooLong));
         let endless = "GET /".to_owned() + &"x".repeat(MAX_HEAD_BYTES);
-        assert_eq!(judged(&endless), Err(BadHead::TargetTooLong));
+        assert_eq!(validated(&endless), Err(BadHead::TargetTooLong));
         let value = "GET / HTTP/1.1\r\na: ".to_owned() + &"x".repeat(MAX_HEAD_BYTES);
-        assert_eq!(judged(&value), Err(BadHead::TooLarge));
+        assert_eq!(validated(&value), Err(BadHead::TooLarge));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
-        assert_eq!(judged(&many), Err(BadHead::TooLarge));
+        assert_eq!(validated(&many), Err(BadHead::TooLarge));
     }
 
     #[test]
-    fn a_head_is_found_wherever_it_was_cut() {
+    fn a_head_is_found_wherever_it_is_split() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         for cut in 1..head.len() {
-            assert_eq!(judge(&head[..cut], 0), Ok(None), "{cut}");
+            assert_eq!(validate(&head[..cut], 0), Ok(None), "{cut}");
             let expected = Head { length: head.len(), framing: Framing::Length(0) };
-            assert_eq!(judge(head, cut), Ok(Some(expected)), "{cut}");
+            assert_eq!(validate(head, cut), Ok(Some(expected)), "{cut}");
         }
     }
 }

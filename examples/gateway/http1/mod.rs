@@ -1,12 +1,12 @@
-//! What hyper leaves open about HTTP/1 requests: it takes a `Content-Length` beside a
-//! `Transfer-Encoding`, and answers what it does not take without a body.
+//! Stricter HTTP/1 than hyper's, which accepts a `Content-Length` beside a `Transfer-Encoding` and
+//! rejects other heads with an empty body.
 //!
-//! [`ValidatedIo`] stands between the socket and hyper and judges each request's head by its bytes. In
-//! the place of one that is refused, hyper gets a short one that it takes, so that the answer is
-//! made like any other; the service learns the reason from [`RejectedHead`].
+//! [`ValidatedIo`] sits between the socket and hyper and validates each request's head. It replaces an
+//! invalid head with a short valid one, so that the service renders the rejection like any other; the
+//! service finds the reason in [`RejectedHead`].
 //!
-//! It has the time limits between requests, too: hyper's limit for a head runs while nothing of one has
-//! come, and what it closes then may have a request on its way.
+//! It also implements the timeouts between requests: hyper's header timeout runs while no byte of a head
+//! has come, and the connection that it closes may have a request on its way.
 
 mod chunked;
 mod head;
@@ -28,7 +28,7 @@ use tokio_util::io::poll_read_buf;
 
 use chunked::ChunkedBody;
 pub(crate) use head::BadHead;
-use head::{Framing, judge};
+use head::{Framing, validate};
 
 use crate::{
     activity::Activity,
@@ -39,19 +39,19 @@ use crate::{
     server::HEAD_TIMEOUT,
 };
 
-/// How much is read at once.
-const READ: usize = 8 * 1024;
-/// How long a client may go on with a body that nobody reads, once its response is sent.
-const BODY_LINGER: Duration = Duration::from_secs(10);
-/// How long a client may take to close an idle connection that was closed here. What it has sent meanwhile
-/// would be answered by a reset else, and might look like a request that was lost.
-const IDLE_LINGER: Duration = Duration::from_secs(1);
-/// How long a client that has just come may take to send something if its place is wanted.
-const NEWCOMER_TIMEOUT: Duration = Duration::from_millis(100);
-/// Takes the place of a request that is refused.
-const PLACEHOLDER_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+/// Size of a read.
+const READ_BYTES: usize = 8 * 1024;
+/// Maximum time for which an unread request body is discarded after the response.
+const BODY_LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time that a client may take to close an idle connection that was shut down here. Without it, a
+/// request that has crossed the shutdown would cause a reset and might look like a lost request.
+const IDLE_LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum time that a new connection may take for its first byte if it is being evicted.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_millis(100);
+/// The head that replaces a rejected one.
+const PLACEHOLDER_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: rejected\r\nconnection: close\r\n\r\n";
 
-/// Why the last request of this connection is refused, if it is.
+/// Why the last head of this connection is rejected, if it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RejectedHead(Arc<OnceLock<BadHead>>);
 
@@ -61,32 +61,32 @@ impl RejectedHead {
     }
 }
 
-/// A socket of which hyper reads only requests with good heads.
+/// A socket from which hyper reads only requests with valid heads.
 pub(crate) struct ValidatedIo {
     socket: ClientSocket,
     activity: Activity,
     idle_timeout: Duration,
     state: State,
-    /// What was read and not handed on.
+    /// Bytes that were read from the socket but not by hyper.
     pending: BytesMut,
-    /// How much of it may be handed on: never more than one request at once, so that hyper has
-    /// called the service for it before the next is judged.
+    /// Number of pending bytes that hyper may read: never more than one request, so that hyper has
+    /// called the service for it before the next head is validated.
     released: usize,
-    /// How much of it was searched for the end of a head.
+    /// Number of pending bytes that were searched for the end of a head.
     searched: usize,
-    refused: RejectedHead,
-    /// When the head that is not over began.
-    head_begun: Option<Instant>,
+    rejected: RejectedHead,
+    /// When the first byte of an incomplete head came.
+    head_start: Option<Instant>,
     timer: DeadlineTimer,
-    /// Whether it was closed for want of a request.
+    /// Whether the connection was shut down because it was idle.
     was_idle: bool,
-    /// How long it is still read from after the last response.
-    lingering_until: Option<Instant>,
+    /// Until when bytes are discarded after the shutdown.
+    linger_until: Option<Instant>,
 }
 
 enum State {
-    /// The protocol is not known yet.
-    Opening,
+    /// Too few bytes to tell HTTP/2 from HTTP/1.
+    Start,
     Http2(FrameTimeout),
     Head,
     Body(u64),
@@ -95,40 +95,40 @@ enum State {
 }
 
 impl ValidatedIo {
-    /// Closes it when no request has come for `idle_timeout`.
+    /// Wraps `socket`, and shuts it down when no request comes within `idle_timeout`.
     pub(crate) fn new(socket: ClientSocket, activity: Activity, idle_timeout: Duration) -> Self {
         Self {
             socket,
             activity,
             idle_timeout,
-            state: State::Opening,
+            state: State::Start,
             pending: BytesMut::new(),
             released: 0,
             searched: 0,
-            refused: RejectedHead::default(),
-            head_begun: None,
+            rejected: RejectedHead::default(),
+            head_start: None,
             timer: DeadlineTimer::default(),
             was_idle: false,
-            lingering_until: None,
+            linger_until: None,
         }
     }
 
-    /// What this connection's service must look at.
-    pub(crate) fn refused(&self) -> RejectedHead {
-        self.refused.clone()
+    /// Returns the rejection that this connection's service must check for.
+    pub(crate) fn rejected_head(&self) -> RejectedHead {
+        self.rejected.clone()
     }
 
-    /// Releases what of the pending bytes may be handed on; `false` if more must be read first.
+    /// Releases pending bytes to hyper, and returns `false` if more must be read first.
     fn release(&mut self) -> io::Result<bool> {
         if self.pending.is_empty() {
             return Ok(false);
         }
         match &mut self.state {
-            State::Opening => {
-                let begun = self.pending.len().min(PREFACE.len());
-                if self.pending[..begun] != PREFACE[..begun] {
+            State::Start => {
+                let length = self.pending.len().min(PREFACE.len());
+                if self.pending[..length] != PREFACE[..length] {
                     self.state = State::Head;
-                } else if begun == PREFACE.len() {
+                } else if length == PREFACE.len() {
                     self.activity.set_http2();
                     self.state = State::Http2(FrameTimeout::default());
                 } else {
@@ -150,9 +150,9 @@ impl ValidatedIo {
                 }
             }
             State::Chunked(body) => {
-                let (used, over) = body.advance(&self.pending).ok_or_else(malformed_chunk)?;
+                let (used, is_end) = body.advance(&self.pending).ok_or_else(malformed_chunk)?;
                 self.released = used;
-                if over {
+                if is_end {
                     self.state = State::Head;
                 }
             }
@@ -165,7 +165,7 @@ impl ValidatedIo {
         while self.pending.starts_with(b"\r\n") {
             self.pending.advance(2);
         }
-        match judge(&self.pending, self.searched) {
+        match validate(&self.pending, self.searched) {
             Ok(Some(head)) => {
                 self.released = head.length;
                 self.state = match head.framing {
@@ -181,8 +181,8 @@ impl ValidatedIo {
                 false
             }
             Err(bad) => {
-                // The first reason stays; there is no second, as nothing is read any more.
-                let _ = self.refused.0.set(bad);
+                // Nothing is read after a rejected head, so there is only one.
+                let _ = self.rejected.0.set(bad);
                 self.pending = BytesMut::from(PLACEHOLDER_HEAD);
                 self.released = PLACEHOLDER_HEAD.len();
                 self.state = State::Rejected;
@@ -197,12 +197,12 @@ fn malformed_chunk() -> io::Error {
 }
 
 impl ValidatedIo {
-    /// Reads what follows and forgets it: a socket that is closed with unread bytes may cost the peer
-    /// the answer. Ready when no more will come.
+    /// Discards what follows, and becomes ready at its end: closing a socket with unread bytes resets the
+    /// connection, at which the peer may lose the response.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let end = loop {
             self.pending.clear();
-            self.pending.reserve(READ);
+            self.pending.reserve(READ_BYTES);
             match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.pending) {
                 Poll::Ready(Ok(1..)) => {}
                 other => break other.map(drop),
@@ -212,34 +212,35 @@ impl ValidatedIo {
         end
     }
 
-    /// Ready when no request is waited for any longer: with an error if one was begun, else with the end.
-    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Becomes ready when the wait for a request times out: with an error if part of a head has come,
+    /// otherwise with the end of the stream.
+    fn poll_request_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some((inactivity, since)) = self.activity.inactive() else { return Poll::Pending };
         let is_idle = self.pending.is_empty();
         let mut deadline = if is_idle {
             since + self.idle_timeout
         } else {
             self.activity.begin_head();
-            *self.head_begun.get_or_insert_with(Instant::now) + HEAD_TIMEOUT
+            *self.head_start.get_or_insert_with(Instant::now) + HEAD_TIMEOUT
         };
         if self.activity.is_evicted() {
             let is_new = is_idle && inactivity == Inactivity::Head;
-            deadline = if is_new { since + NEWCOMER_TIMEOUT } else { since };
+            deadline = if is_new { since + FIRST_BYTE_TIMEOUT } else { since };
         }
         ready!(self.timer.poll(deadline, cx));
         if !is_idle {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         if !self.socket.close_unless_readable() {
-            // The runtime is about to tell of what is there.
+            // The runtime is about to report the unread bytes.
             return Poll::Pending;
         }
         self.was_idle = true;
         Poll::Ready(Ok(()))
     }
 
-    /// Whether the peer may still be sending a body that nobody wants.
-    fn is_amid_body(&self) -> bool {
+    /// Returns whether the peer may still be sending a body.
+    fn is_in_body(&self) -> bool {
         matches!(self.state, State::Body(_) | State::Chunked(_) | State::Rejected)
     }
 }
@@ -271,21 +272,21 @@ impl AsyncRead for ValidatedIo {
             if this.release()? {
                 continue;
             }
-            this.pending.reserve(READ);
+            this.pending.reserve(READ_BYTES);
             match poll_read_buf(Pin::new(&mut this.socket), cx, &mut this.pending) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // Most connections wait most of the time.
+                    // Most connections are idle most of the time, and need no buffer then.
                     if this.pending.is_empty() {
                         this.pending = BytesMut::new();
                     }
-                    return this.poll_given_up(cx);
+                    return this.poll_request_timeout(cx);
                 }
             }
         }
-        this.head_begun = None;
+        this.head_start = None;
         let here = this.released.min(buf.remaining());
         buf.put_slice(&this.pending[..here]);
         this.pending.advance(here);
@@ -319,7 +320,7 @@ impl AsyncWrite for ValidatedIo {
         let this = &mut *self;
         ready!(Pin::new(&mut this.socket).poll_flush(cx))?;
         if this.activity.flushed() && !matches!(this.state, State::Http2(_)) {
-            // hyper reads on when the socket or this timer wakes it.
+            // hyper reads again when the socket or this timer wakes it.
             let deadline = Instant::now() + this.idle_timeout;
             if this.timer.poll(deadline, cx).is_ready() {
                 cx.waker().wake_by_ref();
@@ -328,22 +329,22 @@ impl AsyncWrite for ValidatedIo {
         Poll::Ready(Ok(()))
     }
 
-    /// Tells the peer that no more is sent. One that may still be sending may go on for a while, so that
-    /// it comes to read the response, or sees an end and no reset.
+    /// Shuts down the write side, then discards for a while what the peer is still sending, so that it
+    /// comes to read the response and sees an end instead of a reset.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let until = match this.lingering_until {
+        let until = match this.linger_until {
             Some(until) => until,
             None => {
                 ready!(Pin::new(&mut this.socket).poll_shutdown(cx))?;
                 let linger = match this.was_idle {
-                    true => IDLE_LINGER,
-                    false if this.is_amid_body() => BODY_LINGER,
+                    true => IDLE_LINGER_TIMEOUT,
+                    false if this.is_in_body() => BODY_LINGER_TIMEOUT,
                     false => return Poll::Ready(Ok(())),
                 };
                 this.activity.flushed();
                 this.activity.begin_head();
-                *this.lingering_until.insert(Instant::now() + linger)
+                *this.linger_until.insert(Instant::now() + linger)
             }
         };
         if !this.activity.is_evicted() && this.timer.poll(until, cx).is_pending() {

@@ -1,4 +1,4 @@
-//! How much keys were used on which day.
+//! Reads how many requests each key made per day.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,51 +13,53 @@ use tower_quota::{
 
 use super::source::{columns, text};
 
-/// Requests by key and day.
+/// Number of requests by key and day.
 pub(super) struct Days {
     by_key: HashMap<KeyHash, BTreeMap<Day, u64>>,
     today: Day,
-    unreadable: usize,
+    /// Number of rows that were invalid.
+    invalid: usize,
+    /// Number of rows with a day after today.
     future: usize,
-    /// Tables that do not say whose the requests were.
-    nameless: Vec<&'static str>,
+    /// Tables without a column for the key.
+    without_key: Vec<&'static str>,
 }
 
-/// Where days or requests stand.
+/// Tables that may contain sums by day or single requests.
 const TABLES: [&str; 5] = ["daily_usage", "usage_stats", "usage_logs", "usage_log", "request_logs"];
-/// What the key's column is called.
-const KEY: [&str; 4] = ["trial_key", "api_key", "key_hash", "key"];
-/// What the column of a request's time is called.
-const TIME: [&str; 2] = ["timestamp", "request_time"];
+/// Possible names of the key's column.
+const KEY_COLUMNS: [&str; 4] = ["trial_key", "api_key", "key_hash", "key"];
+/// Possible names of the column with the time of a request.
+const TIME_COLUMNS: [&str; 2] = ["timestamp", "request_time"];
 
-/// Reads sums by day or, where there are none, counts single requests.
+/// Reads the sums by day or, if there are none, counts single requests.
 pub(super) fn read(
     connection: &Connection,
     calendar: &Calendar,
     today: Day,
 ) -> rusqlite::Result<Days> {
     let mut days =
-        Days { by_key: HashMap::new(), today, unreadable: 0, future: 0, nameless: Vec::new() };
-    let mut counted = Vec::new();
-    let mut sums = 0;
+        Days { by_key: HashMap::new(), today, invalid: 0, future: 0, without_key: Vec::new() };
+    let mut request_queries = Vec::new();
+    let mut sum_rows = 0;
     for table in TABLES {
         let columns = columns(connection, table)?;
         let has = |name: &str| columns.iter().any(|column| column == name);
         let has_sums = has("day") && has("requests");
-        let time = TIME.into_iter().find(|name| has(name));
-        match (KEY.into_iter().find(|name| has(name)), time) {
+        let time = TIME_COLUMNS.into_iter().find(|name| has(name));
+        match (KEY_COLUMNS.into_iter().find(|name| has(name)), time) {
             (Some(key), _) if has_sums => {
                 let sql = format!("SELECT {key}, day, requests FROM {table}");
-                sums += days.add_rows(connection, &sql, |day| day.parse().ok())?;
+                sum_rows += days.add_rows(connection, &sql, |day| day.parse().ok())?;
             }
             (Some(key), Some(time)) => {
-                counted.push(format!("SELECT {key}, {time}, 1 FROM {table}"));
+                request_queries.push(format!("SELECT {key}, {time}, 1 FROM {table}"));
             }
-            (None, _) if !columns.is_empty() => days.nameless.push(table),
+            (None, _) if !columns.is_empty() => days.without_key.push(table),
             _ => {}
         }
     }
-    for sql in counted.iter().filter(|_| sums == 0) {
+    for sql in request_queries.iter().filter(|_| sum_rows == 0) {
         let day = |time: SystemTime| calendar.window(time).day;
         days.add_rows(connection, sql, |time| parse_timestamp(time).map(day))?;
     }
@@ -65,7 +67,7 @@ pub(super) fn read(
 }
 
 impl Days {
-    /// Returns how many there were.
+    /// Adds the rows of a query with the columns key, day and requests, and returns their number.
     fn add_rows(
         &mut self,
         connection: &Connection,
@@ -92,34 +94,33 @@ impl Days {
                 let sum = self.by_key.entry(key).or_default().entry(day).or_default();
                 *sum = sum.saturating_add(requests);
             }
-            _ => self.unreadable += 1,
+            _ => self.invalid += 1,
         }
         Ok(())
     }
 
-    /// The days of this key.
+    /// Removes and returns the days of this key.
     pub(super) fn take(&mut self, key: KeyHash) -> BTreeMap<Day, u64> {
         self.by_key.remove(&key).unwrap_or_default()
     }
 
-    /// What nobody has taken, and what could not be.
+    /// Describes the rows that were not imported.
     pub(super) fn left_out(&self) -> Vec<String> {
         let orphans = self.by_key.values().map(BTreeMap::len).sum();
         let left_out = [
-            (orphans, "days of keys that are not there"),
-            (self.future, "rows of days to come"),
-            (self.unreadable, "rows of use that cannot be read"),
+            (orphans, "days of unknown keys"),
+            (self.future, "rows of future days"),
+            (self.invalid, "invalid rows of usage"),
         ];
-        let some = left_out.into_iter().filter(|(count, _)| *count > 0);
-        let some = some.map(|(count, what)| format!("{count} {what} were left out"));
-        let nameless = self.nameless.iter();
-        let nameless =
-            nameless.map(|table| format!("{table} does not name keys, and was left out"));
-        some.chain(nameless).collect()
+        let counts = left_out.into_iter().filter(|(count, _)| *count > 0);
+        let counts = counts.map(|(count, what)| format!("{count} {what} were left out"));
+        let tables = self.without_key.iter();
+        let tables = tables.map(|table| format!("{table} has no column for keys and was left out"));
+        counts.chain(tables).collect()
     }
 }
 
-/// The hash of a key that is named by its text or by its hash.
+/// Returns the hash of a key that is given by its text or by its hash.
 fn hash(name: &str) -> Option<KeyHash> {
     KeyHash::from_hex(name).or_else(|| Some(SecretKey::parse(name).ok()?.hash()))
 }

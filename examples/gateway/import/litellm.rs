@@ -1,4 +1,4 @@
-//! LiteLLM's table of keys, as PostgreSQL's tools export it to CSV. Only the keys' hashes stand there.
+//! Reads LiteLLM's table of keys, exported to CSV by PostgreSQL's tools. It contains hashes of keys only.
 
 use std::{fs::File, time::SystemTime};
 
@@ -14,15 +14,15 @@ use super::source::{
     ReadOptions, Row, RowProblem, RowReport, Source, SourceRow, names, report, shown,
 };
 
-/// What decides whether a key works, so that it must be there.
-const NEEDED: [&str; 6] = ["token", "expires", "blocked", "models", "spend", "max_budget"];
-/// What confines a key, and the words with which it does not.
-const LISTS: [(&str, &[&str]); 3] = [
+/// Required columns: they decide whether a key works.
+const REQUIRED: [&str; 6] = ["token", "expires", "blocked", "models", "spend", "max_budget"];
+/// Columns of access lists, and the values that restrict nothing.
+const ACCESS_LISTS: [(&str, &[&str]); 3] = [
     ("models", &["all-proxy-models", "*"]),
     ("allowed_routes", &["llm_api_routes", "*"]),
     ("access_group_ids", &[]),
 ];
-/// Limits and belongings that are shown with what they say.
+/// Columns that are not imported and that the report shows with their values.
 const SHOWN: [&str; 11] = [
     "max_budget",
     "budget_duration",
@@ -36,7 +36,7 @@ const SHOWN: [&str; 11] = [
     "agent_id",
     "object_permission_id",
 ];
-/// Columns of JSON and lists that may be long.
+/// Columns that are not imported and that the report shows without their values, which may be long.
 const NAMED: [&str; 9] = [
     "permissions",
     "aliases",
@@ -48,28 +48,28 @@ const NAMED: [&str; 9] = [
     "model_max_budget",
     "budget_limits",
 ];
-/// The team of the keys with which LiteLLM's own pages are opened.
-const DASHBOARD: &str = "litellm-dashboard";
-/// The user whom the master key stands for.
+/// The team of the keys of LiteLLM's own pages.
+const DASHBOARD_TEAM: &str = "litellm-dashboard";
+/// The user of the master key.
 const DEFAULT_USER: &str = "default_user_id";
-/// How much of a key its masked form may show behind the dots.
-const MAX_TAIL: usize = 4;
+/// Maximum number of characters that a masked key may show at its end.
+const MAX_TAIL_CHARS: usize = 4;
 
 /// Reads a file that begins with `head`.
 pub(super) fn read(options: &ReadOptions<'_>, head: &[u8]) -> Result<Source, BoxError> {
     let shown = options.file.display();
     let not_csv = |what: &str| format!("{shown} cannot be read: {what}; accepted are {ACCEPTED}");
     if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
-        return Err(not_csv("it is UTF-16 text, and must be UTF-8").into());
+        return Err(not_csv("it is UTF-16, and must be UTF-8").into());
     }
     if head.contains(&0) {
         return Err(not_csv("it is neither an SQLite database nor text").into());
     }
     if !head.contains(&b'\n') && !is_whole(options, head)? {
-        return Err(not_csv("its first line has no end").into());
+        return Err(not_csv("its first line is too long").into());
     }
     let mut reader = ReaderBuilder::new()
-        // A row of another length is wrong, but the others are not.
+        // A row of the wrong length is reported, and the others are imported.
         .flexible(true)
         .delimiter(separator(head))
         .from_reader(File::open(options.file)?);
@@ -80,15 +80,14 @@ pub(super) fn read(options: &ReadOptions<'_>, head: &[u8]) -> Result<Source, Box
             String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_lowercase()
         })
         .collect();
-    let lacks = NEEDED.into_iter().filter(|name| !columns.iter().any(|column| column == name));
-    let lacks: Vec<&str> = lacks.collect();
-    if !lacks.is_empty() {
-        return Err(not_csv(&unknown_columns(&columns, &lacks)).into());
+    let missing = REQUIRED.into_iter().filter(|name| !columns.iter().any(|column| column == name));
+    let missing: Vec<&str> = missing.collect();
+    if !missing.is_empty() {
+        return Err(not_csv(&missing_columns(&columns, &missing)).into());
     }
-    if let Some(twice) =
-        NEEDED.iter().find(|name| columns.iter().filter(|at| at == name).count() > 1)
-    {
-        return Err(not_csv(&format!("the column {twice} stands there twice")).into());
+    let is_duplicate = |name: &&&str| columns.iter().filter(|column| column == *name).count() > 1;
+    if let Some(duplicate) = REQUIRED.iter().find(is_duplicate) {
+        return Err(not_csv(&format!("it has the column {duplicate} twice")).into());
     }
     let mut source = Source::default();
     let mut teams = 0;
@@ -99,7 +98,7 @@ pub(super) fn read(options: &ReadOptions<'_>, head: &[u8]) -> Result<Source, Box
         let mut report = RowReport::default();
         let key = values(&record, columns.len()).and_then(|values| {
             let row = Row::new(&columns, values);
-            teams += usize::from(row.get("team_id").is_some_and(|team| team != DASHBOARD));
+            teams += usize::from(row.get("team_id").is_some_and(|team| team != DASHBOARD_TEAM));
             key(&row, options, &mut report)
         });
         source.rows.push(SourceRow { place, key, report });
@@ -116,44 +115,45 @@ pub(super) fn read(options: &ReadOptions<'_>, head: &[u8]) -> Result<Source, Box
 const ACCEPTED: &str = "the SQLite files of one-api, new-api and trial-key proxies, and the table \
                         LiteLLM_VerificationToken as CSV with a header";
 
-/// What stands in the header instead. Only names are shown: the line may be one of keys.
-fn unknown_columns(columns: &[String], lacks: &[&str]) -> String {
+/// Describes a header without the required columns. Shows only what looks like a name, as the line may
+/// contain keys.
+fn missing_columns(columns: &[String], missing: &[&str]) -> String {
     let is_name = |name: &&String| {
         let is_plain = |letter: char| letter.is_ascii_lowercase() || letter == '_';
         (1..=32).contains(&name.len()) && name.chars().all(is_plain)
     };
     let found: Vec<String> = columns.iter().filter(is_name).cloned().collect();
     let found = names(&found, "none that looks like a name");
-    if lacks.len() < NEEDED.len() {
-        let lacks = lacks.join(", ");
-        return format!("it lacks the columns {lacks} (found: {found}); export all columns");
+    if missing.len() < REQUIRED.len() {
+        let missing = missing.join(", ");
+        return format!("it lacks the columns {missing} (found: {found}); export all columns");
     }
     let has = |name: &str| columns.iter().any(|column| column == name);
     if has("key") && (has("daily_limit") || has("label")) {
-        return "it is a list of keys as this gateway exports it, which goes in on the operator's page"
+        return "it is a list of keys as this gateway exports it; import it on the operator's page"
             .to_owned();
     }
-    format!("it is no SQLite database and has no header of LiteLLM's (columns found: {found})")
+    format!("it is not an SQLite database and has no LiteLLM header (columns found: {found})")
 }
 
-/// Whether this is all of the file.
+/// Returns whether `head` is all of the file.
 fn is_whole(options: &ReadOptions<'_>, head: &[u8]) -> std::io::Result<bool> {
     let length = options.file.metadata()?.len();
     Ok(u64::try_from(head.len()).is_ok_and(|read| read == length))
 }
 
-/// What stands most often in the first line.
+/// Returns the separator that occurs most often in the first line.
 fn separator(head: &[u8]) -> u8 {
     let first = head.split(|byte| *byte == b'\n').next().unwrap_or(head);
     let count = |separator: &u8| first.iter().filter(|byte| *byte == separator).count();
-    // The last of those that are as many.
+    // Of equal counts, the last wins.
     *b"\t;,".iter().max_by_key(|separator| count(separator)).unwrap_or(&b',')
 }
 
 fn values(record: &ByteRecord, columns: usize) -> Result<Vec<Option<String>>, RowProblem> {
     if record.len() != columns {
         return Err(RowProblem::Conflict(format!(
-            "has {} values, the header {columns}; perhaps the file is cut off",
+            "has {} values, the header {columns}; the file may be truncated",
             record.len()
         )));
     }
@@ -162,7 +162,7 @@ fn values(record: &ByteRecord, columns: usize) -> Result<Vec<Option<String>>, Ro
         .iter()
         .map(text)
         .collect::<Result<_, _>>()
-        .map_err(|_| RowProblem::Conflict("is no UTF-8 text".to_owned()))
+        .map_err(|_| RowProblem::Conflict("is not UTF-8 text".to_owned()))
 }
 
 fn key(
@@ -173,10 +173,10 @@ fn key(
     let user = row.get("user_id").filter(|user| *user != DEFAULT_USER);
     let label = row.get("key_alias").or(user).unwrap_or_default();
     report.label = label.to_owned();
-    if row.get("team_id") == Some(DASHBOARD) {
+    if row.get("team_id") == Some(DASHBOARD_TEAM) {
         return Err(RowProblem::Skipped("opens LiteLLM's own pages".into()));
     }
-    // Keys that were deleted stand in a table with the same columns.
+    // The table of deleted keys has the same columns.
     if row.get("deleted_at").is_some() {
         return Err(RowProblem::Skipped("was deleted there".into()));
     }
@@ -211,7 +211,7 @@ fn key(
             Some(time(text).ok_or_else(wrong)?)
         }
     };
-    let off = if row.switch("blocked")? {
+    let disabled = if row.switch("blocked")? {
         Some("it was blocked there".to_owned())
     } else if is_used_up(row)? {
         let reset = row.get("budget_reset_at").map(|at| format!(" until {}", shown(at)));
@@ -219,35 +219,36 @@ fn key(
     } else {
         None
     };
-    key.disabled = off.is_some();
-    report.disabled = off;
-    let said =
+    key.disabled = disabled.is_some();
+    report.disabled = disabled;
+    let with_value =
         SHOWN.into_iter().filter_map(|name| Some(format!("{name} {}", shown(row.get(name)?))));
-    report.not_kept.extend(said);
+    report.not_kept.extend(with_value);
     let named = NAMED.into_iter().filter(|name| row.get(name).is_some_and(|text| !is_empty(text)));
     report.not_kept.extend(named.map(str::to_owned));
-    let lists: Vec<String> = LISTS.iter().filter_map(|(name, all)| list(row, name, all)).collect();
+    let lists: Vec<String> =
+        ACCESS_LISTS.iter().filter_map(|(name, all)| access_list(row, name, all)).collect();
     if options.drop_access_lists {
         report.not_kept.extend(lists);
     } else if !lists.is_empty() {
-        return Err(RowProblem::confined(&lists));
+        return Err(RowProblem::restricted(&lists));
     }
     Ok(key)
 }
 
-/// A list that confines the key, unless all that it has are words for everything.
-fn list(row: &Row<'_>, name: &str, all: &[&str]) -> Option<String> {
+/// Returns the access list in this column, unless it restricts nothing.
+fn access_list(row: &Row<'_>, name: &str, unrestricted: &[&str]) -> Option<String> {
     let text = row.get(name).filter(|text| !is_empty(text))?;
     let mut elements = text
         .trim()
         .trim_matches(['{', '}', '[', ']'])
         .split(',')
         .map(|element| element.trim().trim_matches('"'));
-    let names_all = elements.all(|element| all.contains(&element));
-    (!names_all).then(|| format!("{name} {}", shown(text)))
+    let is_unrestricted = elements.all(|element| unrestricted.contains(&element));
+    (!is_unrestricted).then(|| format!("{name} {}", shown(text)))
 }
 
-/// Whether a list or an object is empty.
+/// Returns whether a list or an object is empty.
 fn is_empty(text: &str) -> bool {
     let text: String = text.chars().filter(|letter| !letter.is_whitespace()).collect();
     matches!(&*text, "{}" | "[]" | "null" | "\"\"")
@@ -264,7 +265,7 @@ fn is_used_up(row: &Row<'_>) -> Result<bool, RowProblem> {
     Ok(amount("max_budget")?.is_some_and(|budget| spent >= budget))
 }
 
-/// A time as PostgreSQL and its tools write it: in UTC where it names no zone.
+/// Parses a time as PostgreSQL and its tools write it: in UTC unless there is an offset.
 fn time(text: &str) -> Option<SystemTime> {
     let text = text.trim();
     parse_timestamp(text).or_else(|| {
@@ -274,10 +275,11 @@ fn time(text: &str) -> Option<SystemTime> {
     })
 }
 
-/// `sk-...abcd` as masked keys are written here.
+/// Converts `sk-...abcd` to the format of masked keys here.
 fn masked_name(name: Option<&str>) -> String {
     let tail = name.and_then(|name| name.trim().strip_prefix("sk-..."));
-    let is_tail =
-        |tail: &&str| tail.len() <= MAX_TAIL && tail.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_tail = |tail: &&str| {
+        tail.len() <= MAX_TAIL_CHARS && tail.bytes().all(|byte| byte.is_ascii_graphic())
+    };
     tail.filter(is_tail).map(|tail| format!("sk-…{tail}")).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! `gateway import`: takes over keys from files of other programs.
+//! `gateway import`: imports keys from files of other programs.
 
 mod days;
 mod litellm;
@@ -37,14 +37,15 @@ use crate::{
 };
 use source::{ReadOptions, RowProblem, Source, SourceKind, SourceRow, shown};
 
-/// Take over keys from the file of another program, and end
+/// Import keys from the file of another program, and end
 ///
 /// Reads the SQLite files of trial-key proxies, one-api and new-api, and LiteLLM's table
-/// LiteLLM_VerificationToken as CSV. The file is only read. Keys that are known already stay as they
-/// are, so doing it twice changes nothing. Stop the gateway meanwhile; a dry run needs no stop.
+/// LiteLLM_VerificationToken as CSV. The file is only read. Keys that exist already are not changed, so
+/// importing twice changes nothing. Stop the gateway first, except for a dry run.
 #[derive(Args, Clone)]
 #[command(after_help = "\
-Exit code: 0 if all keys came over; 1 if some did not, and the report says why; 2 if nothing was done.
+Exit code: 0 if all keys were imported; 1 if some were not, and the report says why; 2 on an error,
+with nothing imported.
 
 Examples:
   gateway import one-api.db --dry-run
@@ -53,17 +54,17 @@ Examples:
 pub(crate) struct Import {
     /// The other program's file
     pub(crate) file: PathBuf,
-    /// Tell what would happen, and change nothing
+    /// Print what would happen, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// The program that has written the file [default: found out by its content]
+    /// The program that wrote the file [default: detected by its content]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) from: Option<SourceKind>,
-    /// Requests a day of keys that have no daily limit of their own; 0 is unlimited
+    /// Daily limit of keys that have none of their own; 0 is unlimited
     /// [default: DAILY_REQ_LIMIT]
     #[arg(long, value_name = "NUMBER", value_parser = daily_limit)]
     pub(crate) daily_limit: Option<DailyLimit>,
-    /// Take over keys that are confined to models, addresses or routes, too, without these lists
+    /// Import keys that are restricted to models, addresses or routes, too, without these restrictions
     #[arg(long)]
     pub(crate) drop_access_lists: bool,
 }
@@ -72,17 +73,17 @@ fn daily_limit(text: &str) -> Result<DailyLimit, InvalidDailyLimit> {
     text.parse::<i64>().map_err(|_| InvalidDailyLimit).and_then(DailyLimit::try_from)
 }
 
-/// What has come of a row.
+/// The outcome of a row.
 enum Outcome {
-    /// The store has not said so yet.
-    Unknown,
+    /// The row is a new key for the store, whose outcome is not known yet.
+    Pending,
     New,
     Unchanged(Option<String>),
     Conflict(String),
     Skipped(String),
 }
 
-/// How many rows came to what.
+/// Number of rows by outcome.
 #[derive(Default)]
 struct Summary {
     new: usize,
@@ -91,25 +92,25 @@ struct Summary {
     skipped: usize,
 }
 
-/// Tells of each key what came of it. Fails if one could not be taken over.
+/// Imports the keys and prints the outcome of each. Fails if one was not imported.
 pub(crate) async fn run(
     settings: &Settings,
     import: &Import,
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
     let progress = Progress::start(stderr)?;
-    let taken = take_over(settings, import, &progress).await;
+    let imported = import_file(settings, import, &progress).await;
     progress.finish();
-    let (source, outcomes) = taken?;
+    let (source, outcomes) = imported?;
     let mut summary = Summary::default();
     outcomes.iter().for_each(|outcome| summary.add(outcome));
-    // The work is done, whether or not anybody reads of it.
+    // The work is done even if standard output is closed.
     let _ = print(&source, &outcomes, &summary, import.dry_run);
     Ok(ExitCode::from(u8::from(summary.conflicts > 0)))
 }
 
-/// Reads the file and imports its keys; returns what has come of each row.
-async fn take_over(
+/// Reads the file, imports its keys, and returns the outcome of each row.
+async fn import_file(
     settings: &Settings,
     import: &Import,
     progress: &Progress,
@@ -125,8 +126,8 @@ async fn take_over(
     })?;
     let (keys, mut outcomes) = distinct_keys(&source);
     let by = Actor { token_id: "command_line".to_owned(), ip: None };
-    let is_there = settings.database.metadata().is_ok_and(|file| file.len() > 0);
-    let imported = match (import.dry_run, is_there) {
+    let has_database = settings.database.metadata().is_ok_and(|file| file.len() > 0);
+    let imported = match (import.dry_run, has_database) {
         (false, _) => import_into(&settings.database, settings, keys, false, by, progress).await?,
         (true, true) => {
             let copy = Copy::of(settings, progress)?;
@@ -138,8 +139,8 @@ async fn take_over(
             empty.import(keys, true, by).await?
         }
     };
-    let waiting = outcomes.iter_mut().filter(|outcome| matches!(outcome, Outcome::Unknown));
-    for (outcome, imported) in waiting.zip(imported) {
+    let pending = outcomes.iter_mut().filter(|outcome| matches!(outcome, Outcome::Pending));
+    for (outcome, imported) in pending.zip(imported) {
         *outcome = Outcome::of(imported);
     }
     Ok((source, outcomes))
@@ -162,7 +163,7 @@ async fn import_into(
     Ok(imported.ok_or_else(|| progress.stopped("nothing was imported"))?)
 }
 
-/// A copy of the database for a dry run, which a running gateway does not hinder. It is removed on drop.
+/// A copy of the database for a dry run, which works beside a running gateway. Removed on drop.
 struct Copy {
     database: PathBuf,
     _dir: TempDir,
@@ -170,7 +171,7 @@ struct Copy {
 
 impl Copy {
     fn of(settings: &Settings, progress: &Progress) -> Result<Self, BoxError> {
-        // Beside the database, as elsewhere there may be no room, or nothing may be written.
+        // Beside the database, as other directories may be full or read-only.
         let parent = settings.database.parent().filter(|parent| *parent != Path::new(""));
         let dir = tempfile::Builder::new()
             .prefix(".dry-run-")
@@ -184,7 +185,7 @@ impl Copy {
     }
 }
 
-/// The keys that the store is to take, and of each row what has come of it so far.
+/// Returns the distinct keys for the store, and the outcome of each row so far.
 fn distinct_keys(source: &Source) -> (Vec<ImportedKey>, Vec<Outcome>) {
     let mut keys = Vec::new();
     let mut first: HashMap<KeyHash, &SourceRow> = HashMap::new();
@@ -196,7 +197,7 @@ fn distinct_keys(source: &Source) -> (Vec<ImportedKey>, Vec<Outcome>) {
             None => {
                 first.insert(key.hash, row);
                 keys.push(key.clone());
-                Outcome::Unknown
+                Outcome::Pending
             }
         },
     });
@@ -212,7 +213,7 @@ impl Outcome {
             ImportOutcome::Revoked(id) => {
                 Self::Conflict(format!("was rotated or deleted here ({id})"))
             }
-            _ => Self::Conflict("could not be taken over".to_owned()),
+            _ => Self::Conflict("could not be imported".to_owned()),
         }
     }
 }
@@ -231,15 +232,15 @@ fn print(
                 writeln!(out, "unchanged  {}{}", row.name(), why.as_deref().unwrap_or_default())?
             }
             Outcome::Conflict(why) => writeln!(out, "conflict   {}: {why}", row.name())?,
-            Outcome::Unknown => writeln!(out, "conflict   {}: nothing is known of it", row.name())?,
+            Outcome::Pending => writeln!(out, "conflict   {}: was not imported", row.name())?,
             Outcome::Skipped(why) => writeln!(out, "skipped    {}: {why}", row.name())?,
         }
     }
     for note in &source.notes {
         writeln!(out, "note: {note}")?;
     }
-    let tried = if dry_run { "; a dry run, nothing was changed" } else { "" };
-    writeln!(out, "{summary}{tried}")?;
+    let suffix = if dry_run { "; a dry run, nothing was changed" } else { "" };
+    writeln!(out, "{summary}{suffix}")?;
     out.flush()
 }
 
@@ -248,7 +249,7 @@ impl Summary {
         *match outcome {
             Outcome::New => &mut self.new,
             Outcome::Unchanged(_) => &mut self.unchanged,
-            Outcome::Conflict(_) | Outcome::Unknown => &mut self.conflicts,
+            Outcome::Conflict(_) | Outcome::Pending => &mut self.conflicts,
             Outcome::Skipped(_) => &mut self.skipped,
         } += 1;
     }
@@ -263,7 +264,7 @@ impl fmt::Display for Summary {
 }
 
 impl SourceRow {
-    /// Which key it is.
+    /// Returns the row's place, masked key and label.
     fn name(&self) -> String {
         let mut name = self.place.clone();
         if let Ok(key) = &self.key {

@@ -1,4 +1,4 @@
-//! The tokens of one-api and of new-api, which count money where requests are counted here.
+//! Reads the tokens of one-api and new-api, whose quotas are amounts of money instead of requests.
 
 use std::{
     collections::HashMap,
@@ -18,28 +18,30 @@ use crate::commands::progress::Progress;
 struct Owner {
     name: String,
     is_root: bool,
-    /// Why none of the tokens works there.
+    /// Why none of the owner's tokens works.
     disabled: Option<&'static str>,
 }
 
-/// What decides whether a token works, so that it must be there.
-const NEEDED: [&str; 5] = ["key", "status", "expired_time", "remain_quota", "unlimited_quota"];
-/// What confines a token: of one-api, and of new-api.
-const LISTS: [&str; 4] = ["models", "subnet", "model_limits", "allow_ips"];
-/// What users put before a key.
+/// Required columns: they decide whether a token works.
+const REQUIRED: [&str; 5] = ["key", "status", "expired_time", "remain_quota", "unlimited_quota"];
+/// Columns of access lists of one-api and new-api.
+const ACCESS_LISTS: [&str; 4] = ["models", "subnet", "model_limits", "allow_ips"];
+/// The prefix of keys, which the table does not contain.
 const PREFIX: &str = "sk-";
+/// The role of the root user.
 const ROOT: &str = "100";
+/// The status of an enabled token or user.
 const ENABLED: &str = "1";
-/// 9999-12-30 in seconds; later ones are no times.
-const LAST_SECOND: u64 = 253_402_207_200;
+/// Latest time in Unix seconds, 9999-12-30.
+const MAX_UNIX_SECONDS: u64 = 253_402_207_200;
 
-/// The needed columns that `tokens` lacks; `None` if there is no such table.
+/// Returns the required columns that `tokens` lacks, or `None` if there is no such table.
 pub(super) fn missing_columns(
     connection: &Connection,
 ) -> rusqlite::Result<Option<Vec<&'static str>>> {
     let found = columns(connection, "tokens")?;
-    let lacks = NEEDED.into_iter().filter(|name| !found.iter().any(|column| column == name));
-    Ok((!found.is_empty()).then(|| lacks.collect()))
+    let missing = REQUIRED.into_iter().filter(|name| !found.iter().any(|column| column == name));
+    Ok((!found.is_empty()).then(|| missing.collect()))
 }
 
 pub(super) fn read(connection: &Connection, options: &ReadOptions<'_>) -> Result<Source, BoxError> {
@@ -56,7 +58,7 @@ pub(super) fn read(connection: &Connection, options: &ReadOptions<'_>) -> Result
     })?;
     source.notes.push(options.limit_note("quotas there are amounts for all time"));
     if owners.is_none() {
-        let note = "the file has no table users, so tokens of disabled users come over enabled";
+        let note = "the file has no table users, so tokens of disabled users are imported enabled";
         source.notes.push(note.to_owned());
     }
     Ok(source)
@@ -81,7 +83,7 @@ fn token(
         false => format!("{PREFIX}{secret}"),
     };
     let secret = SecretKey::parse(&secret)
-        .map_err(|error| RowProblem::wrong("key", &format!("is no key: {error}")))?;
+        .map_err(|error| RowProblem::wrong("key", &format!("is not a key: {error}")))?;
     let limit = options.daily_limit.get().to_string();
     let mut key = ImportedKey::from_columns(|name| match name {
         "key" => Some(secret.expose()),
@@ -94,60 +96,60 @@ fn token(
     key.created_at = row.number("created_time").ok().filter(|at| *at > 0).and_then(time);
     key.expires_at = match row.number("expired_time")? {
         -1 => None,
-        // What is not -1 and passed long ago has expired.
+        // Other negative values are in the past.
         seconds => time(seconds.max(0)),
     };
     let is_expired = key.expires_at.is_some_and(|at| at <= now);
     let (remaining, unlimited) = (row.number("remain_quota")?, row.switch("unlimited_quota")?);
     let status = row.get("status").unwrap_or_default().trim();
-    let off = match status {
+    let disabled = match status {
         ENABLED if !unlimited && remaining <= 0 => Some("its quota was used up there".to_owned()),
         ENABLED => None,
-        "2" => Some("it was switched off there".to_owned()),
+        "2" => Some("it was disabled there".to_owned()),
         "3" if is_expired => None,
         "3" => Some("it counted as expired there".to_owned()),
         "4" => Some("its quota was used up there".to_owned()),
         other => Some(format!("its status there is {:?}", shown(other))),
     };
-    let owner_off = match owner {
+    let owner_disabled = match owner {
         Some(owner) => owner.disabled,
-        None => owners.map(|_| "its owner is not there"),
+        None => owners.map(|_| "its owner does not exist there"),
     };
-    let off = off.or(owner_off.map(str::to_owned));
-    key.disabled = off.is_some();
-    report.disabled = off;
+    let disabled = disabled.or(owner_disabled.map(str::to_owned));
+    key.disabled = disabled.is_some();
+    report.disabled = disabled;
     if !unlimited {
         report.not_kept.push(format!("remain_quota {remaining}"));
     }
     if let Some(group) = row.get("group").filter(|group| *group != "default") {
         report.not_kept.push(format!("group {}", shown(group)));
     }
-    let lists = lists(row)?;
+    let lists = access_lists(row)?;
     if options.drop_access_lists {
         report.not_kept.extend(lists);
     } else if !lists.is_empty() {
-        return Err(RowProblem::confined(&lists));
+        return Err(RowProblem::restricted(&lists));
     }
     Ok(key)
 }
 
-/// What confines the token.
-fn lists(row: &Row<'_>) -> Result<Vec<String>, RowProblem> {
+/// Returns the access lists of the token.
+fn access_lists(row: &Row<'_>) -> Result<Vec<String>, RowProblem> {
     let mut lists = Vec::new();
-    for name in LISTS {
+    for name in ACCESS_LISTS {
         let is_on = name != "model_limits" || row.switch("model_limits_enabled")?;
         if let Some(list) = row.get(name).filter(|_| is_on) {
             lists.push(format!("{name} {}", shown(list)));
         }
     }
-    // A token that is limited to no model at all.
+    // Model limits without a model forbid all models.
     if row.switch("model_limits_enabled")? && row.get("model_limits").is_none() {
         lists.push("model_limits (none)".to_owned());
     }
     Ok(lists)
 }
 
-/// The token's name, and its owner's unless that is the operator.
+/// Returns the token's name, with its owner's unless that is the root user.
 fn label(name: &str, owner: Option<&Owner>) -> String {
     match owner {
         Some(owner) if name.is_empty() => owner.name.clone(),
@@ -156,7 +158,7 @@ fn label(name: &str, owner: Option<&Owner>) -> String {
     }
 }
 
-/// By id; `None` if there is no such table.
+/// Returns the owners by id, or `None` if there is no such table.
 fn owners(
     connection: &Connection,
     progress: &Progress,
@@ -183,8 +185,8 @@ fn owners(
     Ok(Some(owners))
 }
 
-/// Unix seconds; none beyond the year 9999.
+/// Converts Unix seconds, or returns `None` if they are beyond the year 9999.
 fn time(seconds: i64) -> Option<SystemTime> {
-    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LAST_SECOND)?;
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= MAX_UNIX_SECONDS)?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }

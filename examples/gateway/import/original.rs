@@ -1,4 +1,4 @@
-//! The keys of trial-key proxies, which name their tables and columns in several ways.
+//! Reads the keys of trial-key proxies, whose tables and columns have various names.
 
 use std::time::SystemTime;
 
@@ -15,15 +15,15 @@ use super::{
     source::{ReadOptions, Row, RowProblem, RowReport, Source, SourceRow, columns, for_each_row},
 };
 
-/// Where keys stand.
+/// Tables that may contain keys.
 const TABLES: [&str; 2] = ["trial_keys", "api_keys"];
 
-/// Whether the file is one of this gateway.
+/// Returns whether the file is a database of this gateway.
 pub(super) fn is_own(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(columns(connection, "api_keys")?.iter().any(|name| name == "old_key_hash"))
 }
 
-/// Which tables of keys are there.
+/// Returns the tables that contain keys.
 pub(super) fn tables(connection: &Connection) -> rusqlite::Result<Vec<&'static str>> {
     let mut tables = Vec::new();
     for name in TABLES {
@@ -60,8 +60,8 @@ pub(super) fn read(
     if totals > 0 {
         let limit = default.get();
         source.notes.push(format!(
-            "{totals} keys had a quota for all time, which is not kept here: where they have no \
-             daily limit they get {limit} a day, and those that had used it up are disabled"
+            "{totals} keys had a total quota, which is not kept here: without a daily limit they get \
+             {limit} a day, and those that had used it up are disabled"
         ));
     }
     source.notes.extend(days.left_out());
@@ -70,20 +70,20 @@ pub(super) fn read(
 
 fn key(row: &Row<'_>, default: DailyLimit, days: &mut Days) -> Result<ImportedKey, InvalidColumn> {
     let column = |name: &str| row.get(name);
-    // When it was made is nice to know, and no reason to leave it behind.
-    let made_at = column("created_at").filter(|text| parse_timestamp(text).is_some());
+    // An invalid creation time is no reason not to import a key.
+    let created_at = column("created_at").filter(|text| parse_timestamp(text).is_some());
     let number = |name: &str| column(name)?.parse::<i64>().ok();
-    let is_off = !matches!(column("is_active"), None | Some("1" | "true"))
+    let is_disabled = !matches!(column("is_active"), None | Some("1" | "true"))
         || number("total_quota").is_some_and(|total| number("used_quota") >= Some(total));
     let default = default.get().to_string();
     let mut key = ImportedKey::from_columns(|name| match name {
-        // A number, where there is one; ids here are other ones.
+        // A row number; this gateway's ids have another format.
         "id" => None,
         "key_sha256" => column("key_hash"),
         "label" => column("label").or(column("name")),
         "daily_limit" => column("daily_limit").or(Some(&default)),
-        "disabled" if is_off => Some("true"),
-        "created_at" => made_at,
+        "disabled" if is_disabled => Some("true"),
+        "created_at" => created_at,
         name => column(name),
     })?;
     key.used = days.take(key.hash).into_iter().collect();

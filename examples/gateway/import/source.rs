@@ -1,4 +1,4 @@
-//! Files of other programs: which program one belongs to, and its rows.
+//! Detects which program a file belongs to, and reads its rows.
 
 use std::{
     fmt::{self, Write as _},
@@ -16,7 +16,7 @@ use tower_quota::{clock::Calendar, key::DailyLimit, store::ImportedKey};
 use super::{litellm, one_api, original};
 use crate::commands::progress::{Amount, Progress, Stopped};
 
-/// The program that has written a file.
+/// The program that wrote a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SourceKind {
     /// SQLite with trial_keys or api_keys
@@ -29,62 +29,62 @@ pub(crate) enum SourceKind {
     Litellm,
 }
 
-/// What is to be read, and how.
+/// Options for reading a file.
 pub(super) struct ReadOptions<'a> {
     pub(super) file: &'a Path,
-    /// Found out by the content where it is not named.
+    /// The program that wrote the file; detected by its content if `None`.
     pub(super) from: Option<SourceKind>,
-    /// Of keys that have none of their own.
+    /// Daily limit of keys that have none of their own.
     pub(super) daily_limit: DailyLimit,
-    /// Whether keys come over without the lists of models, addresses or routes that they had.
+    /// Whether keys are imported without their lists of models, addresses or routes.
     pub(super) drop_access_lists: bool,
     pub(super) calendar: &'a Calendar,
     pub(super) progress: &'a Progress,
 }
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Default)]
 pub(super) struct Source {
     pub(super) rows: Vec<SourceRow>,
-    /// What could not be taken over as it was, of more than one key.
+    /// Notes about what is not imported of several keys.
     pub(super) notes: Vec<String>,
 }
 
 /// One row of a table of keys.
 pub(super) struct SourceRow {
-    /// Where it stands: `tokens id 17`.
+    /// The place of the row, such as `tokens id 17`.
     pub(super) place: String,
     pub(super) key: Result<ImportedKey, RowProblem>,
     pub(super) report: RowReport,
 }
 
-/// What is said of a key beside its own figures.
+/// What the report says of a key beside its own fields.
 #[derive(Default)]
 pub(super) struct RowReport {
     pub(super) label: String,
-    /// Why it comes over disabled.
+    /// Why the key is imported disabled.
     pub(super) disabled: Option<String>,
-    /// What it had there and has not here.
+    /// Properties of the key that are not imported.
     pub(super) not_kept: Vec<String>,
 }
 
-/// Why a row brings no key.
+/// Why a row is not imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RowProblem {
-    /// It is none of those that should come over.
+    /// The row must not be imported.
     Skipped(String),
-    /// It cannot come over as it is.
+    /// The row cannot be imported.
     Conflict(String),
 }
 
-/// The values of a row, by the names of its columns in small letters.
+/// The values of a row, by the lower-case names of its columns.
 pub(super) struct Row<'a> {
     names: &'a [String],
     values: Vec<Option<String>>,
 }
 
 impl ReadOptions<'_> {
-    /// What becomes of quotas that are `there` what they are not here.
+    /// Returns the note about quotas of another unit. `there` describes them.
     pub(super) fn limit_note(&self, there: &str) -> String {
         let limit = match self.daily_limit.get() {
             0 => "are unlimited".to_owned(),
@@ -95,42 +95,42 @@ impl ReadOptions<'_> {
 }
 
 const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
-/// How much of a file tells what it is.
-const HEAD_LENGTH: u64 = 64 * 1024;
-/// How long another program may keep its file locked.
+/// Number of bytes that are read to detect the format of a file.
+const HEAD_BYTES: u64 = 64 * 1024;
+/// Maximum time that another program may keep its file locked.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many steps SQLite takes between two looks at whether it is to stop.
+/// Number of SQLite's virtual machine steps between two checks whether the command must stop.
 const STEPS_BETWEEN_CHECKS: i32 = 10_000;
-/// How many names an error lists.
+/// Maximum number of names that an error lists.
 const MAX_NAMES: usize = 8;
-/// How many characters of a foreign text are shown.
-const MAX_SHOWN: usize = 60;
+/// Maximum number of characters that are shown of a text of the file.
+const MAX_SHOWN_CHARS: usize = 60;
 
-/// Reads all of it, and changes nothing.
+/// Reads the whole file without changing it.
 pub(super) fn read(options: &ReadOptions<'_>) -> Result<Source, BoxError> {
     let shown = options.file.display();
     let failed = |error: std::io::Error| format!("{shown} cannot be read: {error}");
     let metadata = options.file.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Err(format!("{shown} cannot be read: it is no regular file").into());
+        return Err(format!("{shown} cannot be read: it is not a regular file").into());
     }
     let mut head = Vec::new();
     File::open(options.file)
-        .and_then(|file| file.take(HEAD_LENGTH).read_to_end(&mut head))
+        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head))
         .map_err(failed)?;
     if head.is_empty() {
         return Err(format!("{shown} is empty").into());
     }
     if head.starts_with(SQLITE_HEADER) {
         if metadata.len() % page_size(&head) != 0 {
-            return Err(damaged(options.file, "its last page is not whole"));
+            return Err(damaged(options.file, "its last page is incomplete"));
         }
-        read_sqlite(options, is_wal(&head)).map_err(|error| explained(options, error))
+        read_sqlite(options, is_wal(&head)).map_err(|error| with_advice(options, error))
     } else {
         match options.from {
             None | Some(SourceKind::Litellm) => litellm::read(options, &head),
             Some(_) => Err(format!(
-                "{shown} cannot be read: it is no SQLite database, which --from asks for"
+                "{shown} cannot be read: it is not an SQLite database, which --from requires"
             )
             .into()),
         }
@@ -142,30 +142,31 @@ fn read_sqlite(options: &ReadOptions<'_>, is_wal: bool) -> Result<Source, BoxErr
     let connection = open(options.file, is_wal)?;
     let progress = options.progress.clone();
     connection.progress_handler(STEPS_BETWEEN_CHECKS, Some(move || progress.is_stopping()))?;
-    // One state of all tables, while the other program may go on writing.
+    // A consistent view of all tables, as the other program may be writing.
     let snapshot = connection.unchecked_transaction()?;
     let trial_keys = original::tables(&snapshot)?;
     if original::is_own(&snapshot)? {
-        let instead = "export its keys on its page, and import them on the other's";
+        let instead =
+            "export its keys on its page, and import them on the page of the other gateway";
         return Err(format!("{shown} is this gateway's own: {instead}").into());
     }
-    let lacks = one_api::missing_columns(&snapshot)?;
-    let kind = match (options.from, trial_keys.is_empty(), &lacks) {
+    let missing = one_api::missing_columns(&snapshot)?;
+    let kind = match (options.from, trial_keys.is_empty(), &missing) {
         (Some(SourceKind::Litellm), ..) => {
-            let problem = "it is an SQLite database, and --from litellm asks for CSV";
+            let problem = "it is an SQLite database, and --from litellm requires CSV";
             return Err(format!("{shown} cannot be read: {problem}").into());
         }
-        (None, false, Some(lacks)) if lacks.is_empty() => {
-            let choose = "--from trial-keys or --from one-api says which is meant";
+        (None, false, Some(missing)) if missing.is_empty() => {
+            let choose = "choose with --from trial-keys or --from one-api";
             return Err(format!("{shown} holds {} and tokens: {choose}", trial_keys[0]).into());
         }
         (None | Some(SourceKind::TrialKeys), false, _) => SourceKind::TrialKeys,
-        (None | Some(SourceKind::OneApi | SourceKind::NewApi), _, Some(lacks))
-            if lacks.is_empty() =>
+        (None | Some(SourceKind::OneApi | SourceKind::NewApi), _, Some(missing))
+            if missing.is_empty() =>
         {
             SourceKind::OneApi
         }
-        (from, ..) => return Err(unknown_tables(options.file, &snapshot, from, lacks)?.into()),
+        (from, ..) => return Err(unknown_tables(options.file, &snapshot, from, missing)?.into()),
     };
     Ok(match kind {
         SourceKind::TrialKeys => original::read(&snapshot, &trial_keys, options)?,
@@ -173,12 +174,12 @@ fn read_sqlite(options: &ReadOptions<'_>, is_wal: bool) -> Result<Source, BoxErr
     })
 }
 
-/// What an SQLite file holds instead of keys that are understood, and what would be.
+/// Describes an SQLite file without known tables of keys, and what was expected.
 fn unknown_tables(
     file: &Path,
     connection: &Connection,
     from: Option<SourceKind>,
-    lacks: Option<Vec<&'static str>>,
+    missing: Option<Vec<&'static str>>,
 ) -> rusqlite::Result<String> {
     let sql = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid";
     let mut statement = connection.prepare(sql)?;
@@ -189,10 +190,10 @@ fn unknown_tables(
         expected.push("neither trial_keys nor api_keys with keys in it".to_owned());
     }
     if from != Some(SourceKind::TrialKeys) {
-        expected.push(match lacks {
-            Some(lacks) => format!(
+        expected.push(match missing {
+            Some(missing) => format!(
                 "a table tokens that is not one-api's or new-api's, as it has no {}",
-                lacks.join(", ")
+                missing.join(", ")
             ),
             None => "no table tokens (one-api, new-api)".to_owned(),
         });
@@ -200,7 +201,7 @@ fn unknown_tables(
     Ok(format!("{} has {}; found: {found}", file.display(), expected.join(", and ")))
 }
 
-/// Some of these names, for an error.
+/// Lists the first names for an error, or returns `none` if there are none.
 pub(super) fn names(names: &[String], none: &str) -> String {
     if names.is_empty() {
         return none.to_owned();
@@ -210,22 +211,22 @@ pub(super) fn names(names: &[String], none: &str) -> String {
     some.collect::<Vec<_>>().join(", ") + more
 }
 
-/// A foreign text in one line that cannot fill the screen.
+/// Escapes and shortens a text of the file for the report.
 pub(super) fn shown(text: &str) -> String {
     let mut line = String::new();
-    for letter in text.chars().take(MAX_SHOWN) {
+    for letter in text.chars().take(MAX_SHOWN_CHARS) {
         let _ = match letter {
             '"' | '\'' => write!(line, "{letter}"),
             _ => write!(line, "{}", letter.escape_debug()),
         };
     }
-    if text.chars().nth(MAX_SHOWN).is_some() {
+    if text.chars().nth(MAX_SHOWN_CHARS).is_some() {
         line.push('…');
     }
     line
 }
 
-/// The size of a page by the file's header.
+/// Returns the page size in the file's header.
 fn page_size(head: &[u8]) -> u64 {
     match head.get(16..18) {
         Some(&[0, 1]) => 65536,
@@ -234,20 +235,20 @@ fn page_size(head: &[u8]) -> u64 {
     }
 }
 
-/// Whether the file's header says that it has a write-ahead log.
+/// Returns whether the file's header says that it is in WAL mode.
 fn is_wal(head: &[u8]) -> bool {
     head.get(18) == Some(&2)
 }
 
-/// Opens the file so that neither it nor what lies beside it changes.
+/// Opens the file so that neither it nor the files beside it change.
 fn open(file: &Path, is_wal: bool) -> rusqlite::Result<Connection> {
-    // The log lies beside the file itself, wherever a link to it lies.
-    let whole = file.canonicalize().unwrap_or_else(|_| file.to_owned());
-    let mut wal = whole.clone().into_os_string();
+    // The WAL is beside the target of a symbolic link.
+    let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let mut wal = target.clone().into_os_string();
     wal.push("-wal");
-    // SQLite would make the log that is missing, and leave it there.
+    // SQLite would create a missing WAL and leave it behind.
     let is_closed = is_wal && !PathBuf::from(wal).exists();
-    let name = whole.to_str().filter(|_| is_closed);
+    let name = target.to_str().filter(|_| is_closed);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = match name {
         Some(name) => {
@@ -263,15 +264,15 @@ fn open(file: &Path, is_wal: bool) -> rusqlite::Result<Connection> {
 
 fn damaged(file: &Path, problem: impl fmt::Display) -> BoxError {
     format!(
-        "{} cannot be read: it is damaged or cut off ({problem}); copy it again while the other \
+        "{} cannot be read: it is damaged or truncated ({problem}); copy it again while the other \
          program is stopped",
         file.display()
     )
     .into()
 }
 
-/// What has failed, and what to do about it.
-fn explained(options: &ReadOptions<'_>, error: BoxError) -> BoxError {
+/// Adds advice to an error of SQLite.
+fn with_advice(options: &ReadOptions<'_>, error: BoxError) -> BoxError {
     let file = options.file;
     let shown = file.display();
     let Some(sqlite) = error.downcast_ref::<rusqlite::Error>() else {
@@ -296,30 +297,30 @@ fn explained(options: &ReadOptions<'_>, error: BoxError) -> BoxError {
     }
 }
 
-/// The names of a table's columns in small letters, as SQLite takes them in any; none if there is no such
-/// table.
+/// Returns the names of a table's columns in lower case, as SQLite ignores their case; none if there is no
+/// such table.
 pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare("SELECT lower(name) FROM pragma_table_info(?1)")?;
     statement.query_map([table], |row| row.get(0))?.collect()
 }
 
-/// Reports that this many rows are read, and fails if no more are to be.
+/// Reports the number of rows that are read, and fails if the command must stop.
 pub(super) fn report(progress: &Progress, rows: usize) -> Result<(), Stopped> {
     let done = u64::try_from(rows).unwrap_or(u64::MAX);
     progress.report("reading the file", Amount::Count { done, total: None })
 }
 
-/// Fails if the table is damaged, which its rows alone need not show. A view has no pages of its own.
+/// Fails if the table is damaged, which reading its rows may not detect. A view has no pages of its own.
 fn check(connection: &Connection, table: &str) -> rusqlite::Result<()> {
     let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'view' AND lower(name) = ?1";
     if connection.query_row(sql, [table], |row| row.get(0))? {
         return Ok(());
     }
     let mut statement = connection.prepare(&format!("PRAGMA quick_check({table})"))?;
-    let mut found = statement.query([])?;
-    while let Some(row) = found.next()? {
+    let mut results = statement.query([])?;
+    while let Some(row) = results.next()? {
         let text: String = row.get(0)?;
-        // A value that its column does not allow can still be read.
+        // A value of the wrong type can still be read.
         let is_damage = text != "ok" && !text.contains(" value in ") && !text.starts_with("CHECK ");
         if is_damage {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
@@ -329,7 +330,7 @@ fn check(connection: &Connection, table: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Hands the rows of a table to `read` one by one, with their numbers from 1.
+/// Calls `read` for each row of a table, with its number from 1.
 pub(super) fn for_each_row(
     connection: &Connection,
     table: &str,
@@ -350,7 +351,7 @@ pub(super) fn for_each_row(
     Ok(())
 }
 
-/// Whatever was put into a column, as text.
+/// Converts a value of any type to text.
 pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
     match value {
         ValueRef::Null => None,
@@ -367,19 +368,19 @@ impl<'a> Row<'a> {
         Self { names, values }
     }
 
-    /// What the column holds, if it is there and holds something.
+    /// Returns the value of the column, or `None` if there is no such column or it is null.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let at = self.names.iter().position(|column| column == name)?;
         self.values.get(at)?.as_deref().filter(|text| !is_null(text))
     }
 
-    /// A number that the column must hold.
+    /// Returns the number in the column.
     pub(super) fn number(&self, name: &str) -> Result<i64, RowProblem> {
         let number = self.get(name).and_then(|text| text.trim().parse().ok());
         number.ok_or_else(|| RowProblem::wrong(name, "must be a whole number"))
     }
 
-    /// A switch, which is off where the column holds nothing.
+    /// Returns the boolean in the column, which is false if it is null.
     pub(super) fn switch(&self, name: &str) -> Result<bool, RowProblem> {
         match self.get(name).map(|text| text.trim().to_ascii_lowercase()).as_deref() {
             None | Some("0" | "f" | "false" | "no" | "off") => Ok(false),
@@ -389,7 +390,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The forms in which programs write that there is nothing.
+/// Returns whether the text is one that programs write for null.
 fn is_null(text: &str) -> bool {
     let text = text.trim();
     let forms = ["", "\\N", "NULL", "[NULL]", "(NULL)"];
@@ -401,10 +402,10 @@ impl RowProblem {
         Self::Conflict(format!("`{column}` {expected}"))
     }
 
-    /// A list that confines a key, and that is not kept here.
-    pub(super) fn confined(lists: &[String]) -> Self {
+    /// The problem of a key with access lists, which this gateway does not have.
+    pub(super) fn restricted(lists: &[String]) -> Self {
         Self::Conflict(format!(
-            "is confined to {}, which is not kept here; --drop-access-lists takes it over without",
+            "is restricted to {}, which is not kept here; --drop-access-lists imports it without",
             lists.join(" and ")
         ))
     }

@@ -1,3 +1,5 @@
+//! The facts of one request and their log line.
+
 use std::{
     borrow::Cow,
     net::IpAddr,
@@ -18,7 +20,7 @@ use tower_quota::{
 use super::Observers;
 use crate::route::Route;
 
-/// The headers that carry a key or token.
+/// Headers that carry a key or token.
 static CREDENTIALS: [HeaderName; 4] = [
     AUTHORIZATION,
     HeaderName::from_static("x-trial-key"),
@@ -27,19 +29,19 @@ static CREDENTIALS: [HeaderName; 4] = [
 ];
 
 /// What is known of a request. Logged when it is dropped.
-pub(super) struct Line {
+pub(super) struct LogLine {
     observers: Observers,
-    began: Instant,
-    at: SystemTime,
+    start: Instant,
+    start_time: SystemTime,
     id: Option<RequestId>,
-    /// The client's address, if addresses are kept.
+    /// The client's address, if addresses are recorded.
     client: Option<IpAddr>,
-    /// What was presented as a key.
+    /// The header value that was sent as a key.
     credential: Option<HeaderValue>,
     method: Method,
     path: String,
-    /// Asked again and again by machines, and told only when something is wrong with it.
-    routine: bool,
+    /// Whether this is a probe or a scrape, which is logged at `debug` unless it fails.
+    is_routine: bool,
     facts: Mutex<Facts>,
 }
 
@@ -54,7 +56,7 @@ struct Facts {
     usage: Option<Usage>,
 }
 
-/// What the usage recorder adds.
+/// What the usage recorder reports.
 #[derive(Clone, Copy)]
 struct Usage {
     units: u32,
@@ -63,8 +65,8 @@ struct Usage {
     tokens: Option<Tokens>,
 }
 
-impl Line {
-    pub(super) fn begin<B>(request: &Request<B>, observers: Observers) -> Self {
+impl LogLine {
+    pub(super) fn new<B>(request: &Request<B>, observers: Observers) -> Self {
         let path = request.uri().path();
         let route = Route::of(path);
         let client = request.extensions().get().map(|ClientAddr(client)| *client);
@@ -72,14 +74,14 @@ impl Line {
         let credential = CREDENTIALS.iter().find_map(|name| request.headers().get(name));
         Self {
             observers,
-            began: Instant::now(),
-            at: SystemTime::now(),
+            start: Instant::now(),
+            start_time: SystemTime::now(),
             client,
             credential: credential.cloned(),
             id: request.extensions().get::<RequestId>().cloned(),
             method: request.method().clone(),
             path: logged_path(path),
-            routine: matches!(route, Some(Route::Health | Route::Ready | Route::Metrics)),
+            is_routine: matches!(route, Some(Route::Health | Route::Ready | Route::Metrics)),
             facts: Mutex::new(Facts {
                 status: None,
                 key_id: None,
@@ -97,8 +99,8 @@ impl Line {
         self.id.as_ref().and_then(|id| id.header_value().to_str().ok())
     }
 
-    /// Tells the observers of the request.
-    fn observe(&self, facts: &Facts) {
+    /// Records the request with the observers.
+    fn notify_observers(&self, facts: &Facts) {
         let Observers { rejections, client_addrs } = &self.observers;
         match (&facts.key_id, facts.status, facts.outcome) {
             (Some(key_id), ..) => {
@@ -107,7 +109,7 @@ impl Line {
                 }
             }
             (None, Some(status), RequestOutcome::Rejected) => rejections.record(RejectedRequest {
-                at: self.at,
+                at: self.start_time,
                 request_id: self.id().unwrap_or_default().to_owned(),
                 method: self.method.clone(),
                 path: self.path.clone(),
@@ -128,17 +130,17 @@ impl Line {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn note_head(&self, head: &Parts) {
+    pub(super) fn record_head(&self, head: &Parts) {
         let mut facts = self.facts();
         facts.status = Some(head.status.as_u16());
-        facts.time_to_head = Some(self.began.elapsed());
+        facts.time_to_head = Some(self.start.elapsed());
         if let Some(record) = head.extensions.get::<Arc<KeyRecord>>() {
             facts.key_id = Some(record.id.clone());
         }
         let rejected = head.extensions.get::<Rejected>().map(|rejected| rejected.code);
         let fault = head.extensions.get::<UpstreamFault>().map(|fault| fault.code());
         facts.reason = fault.or(rejected).map(Cow::Borrowed);
-        // The ledger's word stands, where it has spoken.
+        // The usage recorder's outcome takes precedence.
         if facts.usage.is_none() {
             facts.outcome = match rejected {
                 Some(_) if fault.is_none() => RequestOutcome::Rejected,
@@ -150,9 +152,9 @@ impl Line {
         }
     }
 
-    pub(super) fn note_end(&self, end: BodyEnd, bytes: u64) {
+    pub(super) fn record_end(&self, end: BodyEnd, bytes: u64) {
         let mut facts = self.facts();
-        facts.duration = Some(self.began.elapsed());
+        facts.duration = Some(self.start.elapsed());
         facts.bytes_out = bytes;
         if facts.usage.is_none() {
             match end {
@@ -163,10 +165,10 @@ impl Line {
         }
     }
 
-    pub(super) fn note_event(&self, event: &UsageEvent) {
+    pub(super) fn record_event(&self, event: &UsageEvent) {
         let &UsageEvent { outcome, units, refunded, bytes_in, tokens, .. } = event;
         let mut facts = self.facts();
-        // It heard no answer where somebody outside has made one, as after a panic.
+        // The recorder sees no status if an outer layer made the response, as after a panic.
         if event.status.is_some() || facts.status.is_none() {
             facts.outcome = outcome;
             facts.reason = event.reason().map(|reason| reason.to_owned().into());
@@ -178,10 +180,10 @@ impl Line {
     }
 }
 
-/// An event of these fields at either level, which must be known when the program is compiled.
-macro_rules! log_at {
-    ($routine:expr, $($fields:tt)*) => {
-        if $routine {
+/// Logs an event at `debug` or `info`. A macro, as `tracing` needs the level at compile time.
+macro_rules! log_event {
+    ($is_debug:expr, $($fields:tt)*) => {
+        if $is_debug {
             tracing::debug!(parent: None, $($fields)*);
         } else {
             tracing::info!(parent: None, $($fields)*);
@@ -189,15 +191,15 @@ macro_rules! log_at {
     };
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         let facts = self.facts();
-        self.observe(&facts);
+        self.notify_observers(&facts);
         let usage = facts.usage;
         let tokens = usage.and_then(|usage| usage.tokens);
-        let is_well = facts.status.is_some_and(|status| status < 400);
-        log_at!(
-            self.routine && is_well,
+        let is_success = facts.status.is_some_and(|status| status < 400);
+        log_event!(
+            self.is_routine && is_success,
             id = self.id(),
             client_addr = self.client.map(tracing::field::display),
             key_id = facts.key_id.as_ref().map(KeyId::as_str),
@@ -207,7 +209,7 @@ impl Drop for Line {
             outcome = facts.outcome.as_str(),
             reason = facts.reason.as_deref(),
             time_to_head_ms = facts.time_to_head.map(milliseconds),
-            duration_ms = milliseconds(facts.duration.unwrap_or_else(|| self.began.elapsed())),
+            duration_ms = milliseconds(facts.duration.unwrap_or_else(|| self.start.elapsed())),
             bytes_in = usage.map(|usage| usage.bytes_in),
             bytes_out = facts.bytes_out,
             units = usage.map(|usage| usage.units),
@@ -222,7 +224,7 @@ impl Drop for Line {
     }
 }
 
-/// The beginning of the key, without the scheme before it.
+/// Returns the masked prefix of the key, without the scheme before it.
 fn masked(credential: &HeaderValue) -> String {
     let words = credential.as_bytes().trim_ascii();
     masked_prefix(words.rsplit(u8::is_ascii_whitespace).next().unwrap_or_default())
@@ -232,14 +234,13 @@ fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// The path for the log. A key may stand in a path by design or by mistake, so whatever is no plain
-/// word is left out.
+/// Returns the path for the log. A path may contain a key, so all but plain words are replaced by `…`.
 pub(crate) fn logged_path(path: &str) -> String {
-    let plain = |segment: &str| {
+    let is_plain = |segment: &str| {
         segment == "v1"
             || segment.len() <= 16
                 && segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
-    let shown = path.split('/').map(|segment| if plain(segment) { segment } else { "…" });
-    shown.collect::<Vec<_>>().join("/")
+    let segments = path.split('/').map(|segment| if is_plain(segment) { segment } else { "…" });
+    segments.collect::<Vec<_>>().join("/")
 }

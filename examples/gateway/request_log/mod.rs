@@ -1,4 +1,4 @@
-//! One line for each request, at its true end.
+//! Logs one line per request when the request has ended.
 
 mod line;
 
@@ -20,25 +20,25 @@ use tower_quota::{
     usage::OnEvent,
 };
 
-use line::Line;
+use line::LogLine;
 pub(crate) use line::logged_path;
 
-/// Logs every request that passes.
+/// Logs every request.
 ///
-/// The line is written when the last one lets go of it who may have something to tell: the answer's
-/// body, or, where a client leaves, the usage recorder inside of that.
+/// The line is shared and written when it is dropped: by the response body, or, if the client has gone, by
+/// the usage recorder inside of it, which may still have something to record.
 #[derive(Clone)]
 pub(crate) struct RequestLog<S> {
     inner: S,
     observers: Observers,
 }
 
-/// What else keeps something of every request, for operators.
+/// What else records requests, for the admin API.
 #[derive(Clone)]
 pub(crate) struct Observers {
-    /// Those that were rejected and whose key is not known.
+    /// Records rejected requests without a known key.
     pub(crate) rejections: RejectionLog,
-    /// From how many addresses each key is used. If nobody counts, no address is kept or logged.
+    /// Counts the addresses from which each key is used. If `None`, no address is recorded or logged.
     pub(crate) client_addrs: Option<ClientAddrs>,
 }
 
@@ -54,7 +54,7 @@ where
     ResBody: Body,
     ResBody::Data: Buf,
 {
-    type Response = Response<ObservedBody<ResBody, LineObserver>>;
+    type Response = Response<ObservedBody<ResBody, LogObserver>>;
     type Error = S::Error;
     type Future = LoggedFuture<S::Future>;
 
@@ -63,9 +63,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let line = Arc::new(Line::begin(&request, self.observers.clone()));
+        let line = Arc::new(LogLine::new(&request, self.observers.clone()));
         let listener = line.clone();
-        request.extensions_mut().insert(OnEvent::new(move |event| listener.note_event(event)));
+        request.extensions_mut().insert(OnEvent::new(move |event| listener.record_event(event)));
         LoggedFuture { inner: self.inner.call(request), line: Some(line) }
     }
 }
@@ -75,13 +75,13 @@ pin_project! {
     pub(crate) struct LoggedFuture<F> {
         #[pin]
         inner: F,
-        line: Option<Arc<Line>>,
+        line: Option<Arc<LogLine>>,
     }
 
     impl<F> PinnedDrop for LoggedFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             if let Some(line) = this.project().line.take() {
-                line.note_end(BodyEnd::Abandoned, 0);
+                line.record_end(BodyEnd::Abandoned, 0);
             }
         }
     }
@@ -93,32 +93,32 @@ where
     B: Body,
     B::Data: Buf,
 {
-    type Output = Result<Response<ObservedBody<B, LineObserver>>, E>;
+    type Output = Result<Response<ObservedBody<B, LogObserver>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
         let line = this.line.take().expect("`LoggedFuture` polled after it was ready");
         let (head, body) = response.into_parts();
-        line.note_head(&head);
+        line.record_head(&head);
         let expected = expected_length(line.method(), &head);
-        let observer = LineObserver { line, bytes: 0 };
+        let observer = LogObserver { line, bytes: 0 };
         Poll::Ready(Ok(Response::from_parts(head, ObservedBody::new(body, observer, expected))))
     }
 }
 
-/// Watches an answer's body for its line.
-pub(crate) struct LineObserver {
-    line: Arc<Line>,
+/// Observes a response body for the log line.
+pub(crate) struct LogObserver {
+    line: Arc<LogLine>,
     bytes: u64,
 }
 
-impl<D: Buf> BodyObserver<D> for LineObserver {
+impl<D: Buf> BodyObserver<D> for LogObserver {
     fn data(&mut self, data: &D) {
         self.bytes += data.remaining() as u64;
     }
 
     fn end(self, end: BodyEnd) {
-        self.line.note_end(end, self.bytes);
+        self.line.record_end(end, self.bytes);
     }
 }

@@ -233,7 +233,7 @@ pub(super) fn max_connections(text: &str) -> Value<usize> {
     number(text)
         .and_then(|number| usize::try_from(number).ok())
         .filter(|number| *number <= Semaphore::MAX_PERMITS)
-        .map(|number| if number > 0 { number } else { open_files::connections() })
+        .map(|number| if number > 0 { number } else { open_files::max_connections() })
         .ok_or_else(|| "expected a number from 0 (by the limit of open files)".to_owned())
 }
 

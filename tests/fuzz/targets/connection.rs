@@ -24,7 +24,7 @@ mod http2;
 #[allow(dead_code)]
 mod min_rate;
 
-/// In the place of the gateway's socket: pieces that are there at once, and an end.
+/// Stands in for the socket: pieces that are ready at once, and an end.
 mod client_socket {
     use std::{
         collections::VecDeque,
@@ -79,7 +79,7 @@ mod client_socket {
     }
 }
 
-/// In the place of the gateway's table of connections: nobody else wants the place.
+/// Stands in for the activity of a connection: no connection is ever evicted.
 mod activity {
     use tokio::time::Instant;
 
@@ -125,11 +125,11 @@ mod server {
     pub(crate) const MAX_HEADERS: usize = 100;
 }
 
-const PLACEHOLDER_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+const PLACEHOLDER_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: rejected\r\nconnection: close\r\n\r\n";
 
 fuzz_target!(|data: (Vec<u8>, &[u8])| {
     let (cuts, bytes) = data;
-    let whole = handed_on(vec![bytes.to_vec()]);
+    let whole = forwarded(vec![bytes.to_vec()]);
     let mut pieces = Vec::new();
     let mut rest = bytes;
     for cut in cuts {
@@ -138,45 +138,45 @@ fuzz_target!(|data: (Vec<u8>, &[u8])| {
         rest = more;
     }
     pieces.push(rest.to_vec());
-    let cut = handed_on(pieces);
+    let cut = forwarded(pieces);
     assert_eq!(cut.failed, whole.failed);
-    // A head that comes in pieces is judged when it is over: one that never is stays unjudged.
-    assert!(whole.refused || !cut.refused);
-    let end = if whole.refused && !cut.refused { PLACEHOLDER_HEAD } else { b"" };
+    // A head that comes in pieces is validated when it is complete: one that never is stays unvalidated.
+    assert!(whole.rejected || !cut.rejected);
+    let end = if whole.rejected && !cut.rejected { PLACEHOLDER_HEAD } else { b"" };
     let expected = whole.bytes.strip_suffix(end).expect("the stand-in comes last");
-    // Of a body that fails, as much is handed on as came before the piece with the fault.
+    // Of a body that fails, as much is forwarded as came before the piece with the fault.
     let same = if whole.failed { cut.bytes.starts_with(expected) } else { cut.bytes == expected };
     assert!(same, "{:?} {:?}", cut.bytes, whole.bytes);
     if bytes.starts_with(http2::PREFACE) {
         assert_eq!(whole.bytes, bytes);
     } else {
         for result in [&whole, &cut] {
-            let end = if result.refused { PLACEHOLDER_HEAD } else { b"" };
+            let end = if result.rejected { PLACEHOLDER_HEAD } else { b"" };
             let taken = result.bytes.strip_suffix(end).expect("the stand-in comes last");
-            assert_requests(taken, result.refused);
+            assert_requests(taken, result.rejected);
         }
     }
 });
 
-struct Handed {
+struct Forwarded {
     bytes: Vec<u8>,
-    refused: bool,
+    rejected: bool,
     failed: bool,
 }
 
-fn handed_on(pieces: Vec<Vec<u8>>) -> Handed {
+fn forwarded(pieces: Vec<Vec<u8>>) -> Forwarded {
     RUNTIME.with(|runtime| {
         let _entered = runtime.enter();
         let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
         let socket = ClientSocket(pieces);
-        let mut guarded = http1::ValidatedIo::new(socket, Activity, Duration::from_secs(75));
+        let mut io = http1::ValidatedIo::new(socket, Activity, Duration::from_secs(75));
         let mut bytes = Vec::new();
-        let read = pin!(guarded.read_to_end(&mut bytes));
-        // The pieces are always there: only behind a refused request is there nothing to come.
+        let read = pin!(io.read_to_end(&mut bytes));
+        // The pieces are always there: only behind a rejected request is there nothing to come.
         let read = read.poll(&mut Context::from_waker(Waker::noop()));
-        let refused = guarded.refused().get().is_some();
-        assert!(refused || read.is_ready());
-        Handed { bytes, refused, failed: matches!(read, Poll::Ready(Err(_))) }
+        let rejected = io.rejected_head().get().is_some();
+        assert!(rejected || read.is_ready());
+        Forwarded { bytes, rejected, failed: matches!(read, Poll::Ready(Err(_))) }
     })
 }
 
@@ -185,10 +185,10 @@ thread_local! {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 }
 
-/// Reads requests as the standard has them; the last may be cut short, if nothing was refused.
-fn assert_requests(mut bytes: &[u8], refused: bool) {
+/// Reads requests as the standard has them; the last may be cut short, if nothing was rejected.
+fn assert_requests(mut bytes: &[u8], rejected: bool) {
     while !bytes.is_empty() {
-        let end = memchr::memmem::find(bytes, b"\r\n\r\n").expect("heads are handed on whole") + 4;
+        let end = memchr::memmem::find(bytes, b"\r\n\r\n").expect("heads are forwarded whole") + 4;
         let head = &bytes[..end];
         let lines: Vec<&[u8]> = split(&head[..end - 4]);
         assert!(lines.iter().all(|line| !line.contains(&b'\n') && !line.contains(&b'\r')));
@@ -218,7 +218,7 @@ fn assert_requests(mut bytes: &[u8], refused: bool) {
             Some(None) => after_chunks(bytes),
         };
         let Some(rest) = rest else {
-            assert!(!refused, "a body that has not ended is no place for a head");
+            assert!(!rejected, "a body that has not ended is no place for a head");
             return;
         };
         bytes = rest;

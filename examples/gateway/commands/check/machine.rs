@@ -1,4 +1,4 @@
-//! What the machine gives a gateway: files, file systems, time zones.
+//! Checks of the machine: files, file systems, limits, time zones.
 
 use std::{
     fs::{self, File},
@@ -19,14 +19,14 @@ use crate::{
     settings::{SecretFile, Settings},
 };
 
-/// Less room than this is soon used up.
+/// Free disk space below which a warning is printed.
 const MIN_FREE_BYTES: u64 = 256 << 20;
-/// Fewer connections than this are soon used up.
+/// Number of connections below which a warning is printed.
 const MIN_CONNECTIONS: usize = 1000;
-/// Where the system keeps time zones.
+/// Directory of the system's time zones.
 const ZONES: &str = "/usr/share/zoneinfo";
 
-/// The database, as far as it can be judged by reading.
+/// Checks the database without writing to it.
 pub(super) fn database(settings: &Settings) -> Vec<Finding> {
     let path = &settings.database;
     let shown = path.display();
@@ -40,26 +40,27 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {
-            findings.push(Failure(format!("{shown} is a directory; DATABASE_URL names a file")));
+            findings
+                .push(Failure(format!("{shown} is a directory; DATABASE_URL must name a file")));
             return findings;
         }
         Ok(metadata) if metadata.len() == 0 => {
-            findings.push(Fine(format!("{shown} is empty; the first start makes its tables")));
+            findings.push(Fine(format!("{shown} is empty; the first start creates its tables")));
         }
         Ok(metadata) => {
             findings.push(existing(settings, metadata.len()));
             findings.extend(permissions(path, metadata.permissions().mode()));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.is_dir() => {
-            findings.push(Fine(format!("{shown} is not there; the first start makes it")));
+            findings.push(Fine(format!("{shown} does not exist; the first start creates it")));
         }
         Err(error) => {
-            let advice = "DATABASE_URL names a file in a directory that is there";
+            let advice = "DATABASE_URL must name a file in an existing directory";
             findings.push(Failure(format!("{shown} cannot be read: {error}; {advice}")));
             return findings;
         }
     }
-    // The WAL, the journal and the lock lie beside it.
+    // The WAL, the journal and the lock are created beside it.
     if let Err(error) = access(&directory, Access::WRITE_OK | Access::EXEC_OK) {
         findings.push(Failure(format!(
             "the directory {} cannot be written: {error}; it must belong to the gateway's user",
@@ -72,7 +73,7 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
         if free < MIN_FREE_BYTES {
             let free = size(free);
             findings.push(Warning(format!(
-                "{free} are free in {}: without room nothing is admitted",
+                "only {free} are free in {}: with a full disk no request is admitted",
                 directory.display()
             )));
         }
@@ -90,17 +91,17 @@ fn existing(settings: &Settings, length: u64) -> Finding {
         Ok(inspection) => {
             let keys = count(inspection.keys as usize, "key");
             let state = match (inspection.is_in_use, inspection.is_current) {
-                (true, _) => "in use by a gateway, so only read",
+                (true, _) => "in use by a gateway",
                 (false, true) => "not in use",
-                (false, false) => "an earlier version's, which the next start brings up to date",
+                (false, false) => "of an earlier version, which the next start migrates",
             };
-            Fine(format!("{shown}: whole, {keys}, {}, {state}", size(length)))
+            Fine(format!("{shown}: intact, {keys}, {}, {state}", size(length)))
         }
         Err(error) if error.kind() == OpenErrorKind::Loss => {
             Failure(cannot_open(error).to_string())
         }
         Err(error) => {
-            Failure(format!("{error}; docs/operations/backup.md says how to go on with a copy"))
+            Failure(format!("{error}; docs/operations/backup.md describes how to restore a copy"))
         }
     }
 }
@@ -111,7 +112,7 @@ fn permissions(path: &Path, mode: u32) -> Vec<Finding> {
     if mode & 0o077 != 0 {
         let mode = mode & 0o777;
         findings.push(Warning(format!(
-            "{shown} can be opened by other users of this machine (mode {mode:03o}): chmod 600 {shown}"
+            "{shown} is accessible to other users of this machine (mode {mode:03o}): chmod 600 {shown}"
         )));
     }
     if let Err(error) = File::options().read(true).write(true).open(path) {
@@ -121,7 +122,7 @@ fn permissions(path: &Path, mode: u32) -> Vec<Finding> {
     findings
 }
 
-/// Files with secrets that everybody on the machine can read.
+/// Checks for files with secrets that every user of the machine can read.
 pub(super) fn secrets(settings: &Settings) -> Vec<Finding> {
     let admin_tokens = settings.admin_tokens.file.iter().map(SecretFile::path);
     let api_key = settings.upstream.api_key.file.iter().map(SecretFile::path);
@@ -130,12 +131,12 @@ pub(super) fn secrets(settings: &Settings) -> Vec<Finding> {
         |path: &&Path| path.metadata().is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
     let findings = files.filter(is_open).map(|path| {
         let shown = path.display();
-        Warning(format!("{shown} can be read by other users of this machine: chmod 600 {shown}"))
+        Warning(format!("{shown} is readable for other users of this machine: chmod 600 {shown}"))
     });
     findings.collect()
 }
 
-/// File systems on which a database is not safe.
+/// Checks for file systems on which a database is not safe.
 #[cfg(target_os = "linux")]
 fn file_system(directory: &Path) -> Option<Finding> {
     use nix::sys::statfs::{
@@ -160,17 +161,17 @@ fn file_system(directory: &Path) -> Option<Finding> {
     ];
     if let Some((_, name)) = network.into_iter().find(|(magic, _)| *magic == kind) {
         return Some(Warning(format!(
-            "{shown} is on a file system of another machine or program ({name}), whose locks and \
-             syncs may not hold: keep the database on a local disk"
+            "{shown} is on a network or user-space file system ({name}), whose locks and syncs may \
+             not be reliable: keep the database on a local disk"
         )));
     }
     match kind {
         TMPFS_MAGIC => Some(Warning(format!(
-            "{shown} is in memory (tmpfs): keys and counts are gone after a restart of the machine \
-             or the container; keep the database on a disk"
+            "{shown} is in memory (tmpfs): keys and counts are lost when the machine or container \
+             restarts; keep the database on a disk"
         ))),
         OVERLAYFS_SUPER_MAGIC => Some(Warning(format!(
-            "{shown} is in a container's own layer (overlay): keys and counts are gone with the \
+            "{shown} is in a container's own layer (overlay): keys and counts are lost with the \
              container; mount a volume there"
         ))),
         _ => None,
@@ -182,31 +183,30 @@ fn file_system(_: &Path) -> Option<Finding> {
     None
 }
 
-/// How many connections the limit of open files leaves room for.
+/// Checks how many connections the limit of open files allows.
 pub(super) fn open_files(settings: &Settings) -> [Finding; 1] {
-    let (room, maximum) = (open_files::connections(), settings.max_connections);
-    [if maximum > room {
+    let (possible, configured) = (open_files::max_connections(), settings.max_connections);
+    [if configured > possible {
         Warning(format!(
-            "MAX_CONNECTIONS is {maximum}, but the limit of open files leaves room for {room}: raise \
-             it (ulimit -n, LimitNOFILE=)"
+            "MAX_CONNECTIONS is {configured}, but the limit of open files allows {possible} \
+             connections: raise it (ulimit -n, LimitNOFILE=)"
         ))
-    } else if room < MIN_CONNECTIONS {
+    } else if possible < MIN_CONNECTIONS {
         Warning(format!(
-            "the limit of open files leaves room for {room} connections: raise it (ulimit -n, \
+            "the limit of open files allows {possible} connections: raise it (ulimit -n, \
              LimitNOFILE=)"
         ))
     } else {
-        Fine(format!("up to {maximum} connections"))
+        Fine(format!("up to {configured} connections"))
     }]
 }
 
-/// Whether the rules of a time zone are those of the system, which are kept up to date.
+/// Checks whether the system, which is updated, has the rules of the time zone.
 pub(super) fn time_zones(zone: &str) -> Option<Finding> {
     let is_known = zone == "UTC" || fs::exists(Path::new(ZONES).join(zone)).unwrap_or(false);
     (!is_known).then(|| {
         Warning(format!(
-            "{ZONES} does not know {zone}, so its rules are those of when this program was built: \
-             install tzdata"
+            "{zone} is not in {ZONES}, so its rules are as old as this program: install tzdata"
         ))
     })
 }

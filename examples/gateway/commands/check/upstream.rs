@@ -1,66 +1,58 @@
-//! Asking the upstream for its models: free, and all that stands between is used as for a chat.
+//! Checks of the upstream with a request for its list of models, which costs nothing and takes the same
+//! route as a chat.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::{client::legacy, rt::TokioExecutor};
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::Empty;
 use jiff::fmt::rfc2822;
 use tower::BoxError;
 
 use super::{
-    super::healthcheck::sources,
+    super::client::{self, Response, sources},
     Finding::{self, Failure, Fine, Warning},
     count,
 };
 use crate::{connector::connector, settings::Upstream};
 
-/// How long the answer may take, however long one of a chat may.
+/// Maximum time for the head of the response, which is shorter than that of a chat.
 const MAX_HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-const MAX_ANSWER_BYTES: usize = 8 << 20;
-/// A clock that differs by more is wrong, whatever the way takes.
+const MAX_RESPONSE_BYTES: usize = 8 << 20;
+/// Difference to the upstream's clock above which a warning is printed.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    took: Duration,
-}
-
-/// What the upstream's list of models says about the way to it and the credential.
-pub(super) async fn ask(upstream: &Upstream) -> Vec<Finding> {
+/// Checks the connection and the credential.
+pub(super) async fn check(upstream: &Upstream) -> Vec<Finding> {
     let base = upstream.base_url.to_string();
     let url = format!("{base}/models");
-    let asked = SystemTime::now();
-    let answer = match get(upstream, &url).await {
-        Ok(answer) => answer,
+    let sent_at = SystemTime::now();
+    let response = match get(upstream, &url).await {
+        Ok(response) => response,
         Err(problem) => return vec![Failure(format!("{base}: {problem}"))],
     };
-    let way = match (upstream.proxy.is_some(), base.starts_with("https")) {
-        (true, true) => " through the proxy, by TLS",
+    let route = match (upstream.proxy.is_some(), base.starts_with("https")) {
+        (true, true) => " through the proxy, with TLS",
         (true, false) => " through the proxy, without TLS",
-        (false, true) => " by TLS",
+        (false, true) => " with TLS",
         (false, false) => ", without TLS",
     };
-    let reached = format!("{base}: reached in {} ms{way}", answer.took.as_millis());
-    let mut findings = vec![match answer.status {
+    let reached = format!("{base}: reached in {} ms{route}", response.time_to_head.as_millis());
+    let mut findings = vec![match response.status {
         StatusCode::NOT_FOUND => Failure(not_found(upstream, &base).await),
-        _ => judge(upstream, &url, &reached, &answer),
+        _ => check_response(upstream, &url, &reached, &response),
     }];
     if upstream.api_key.value.is_none() {
         findings.push(Warning(
             "UPSTREAM_API_KEY is not set: requests go upstream with no credential".to_owned(),
         ));
     }
-    findings.extend(clock(&answer.headers, asked));
+    findings.extend(clock(&response.headers, sent_at));
     findings
 }
 
-fn judge(upstream: &Upstream, url: &str, reached: &str, answer: &Answer) -> Finding {
+fn check_response(upstream: &Upstream, url: &str, reached: &str, response: &Response) -> Finding {
     let has_key = upstream.api_key.value.is_some();
-    let Answer { status, headers, body, .. } = answer;
+    let Response { status, headers, body, .. } = response;
     let number = status.as_u16();
     match number {
         200 => {
@@ -68,40 +60,40 @@ fn judge(upstream: &Upstream, url: &str, reached: &str, answer: &Answer) -> Find
             let models = list["data"].as_array().map(|models| count(models.len(), "model"));
             match (models, has_key) {
                 (Some(models), true) => {
-                    Fine(format!("{reached}; the credential is taken, {models}"))
+                    Fine(format!("{reached}; the credential is accepted, {models}"))
                 }
                 (Some(models), false) => Fine(format!("{reached}; {models}")),
                 (None, _) => Failure(format!(
-                    "{url} answers 200, but with no list of models: UPSTREAM_BASE_URL is probably \
-                     that of a web page; it often ends in /v1"
+                    "{url} returns 200, but no list of models: UPSTREAM_BASE_URL is probably that of \
+                     a web page; it often ends in /v1"
                 )),
             }
         }
         401 | 403 if has_key => Failure(format!(
-            "{reached}; the credential is refused ({number}): UPSTREAM_API_KEY is not, or no more, a \
-             key of this upstream"
+            "{reached}; the credential is rejected ({number}): UPSTREAM_API_KEY is not, or no longer, \
+             a key of this upstream"
         )),
-        401 | 403 => Failure(format!("{reached}; it wants a credential: set UPSTREAM_API_KEY")),
+        401 | 403 => Failure(format!("{reached}; it requires a credential: set UPSTREAM_API_KEY")),
         402 => Failure(format!("{reached}; the sponsor's balance is used up (402)")),
         300..=399 => {
             let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
             Failure(format!(
-                "{url} answers {number}, a redirect to {}, which is not followed: set \
-                 UPSTREAM_BASE_URL to where it leads, without /models",
+                "{url} returns {number}, a redirect to {}, which is not followed: set \
+                 UPSTREAM_BASE_URL to its target, without /models",
                 location.unwrap_or("nowhere")
             ))
         }
         405 | 501 => Warning(format!(
-            "{reached}; it has no list of models ({number}), so nothing is known of the credential"
+            "{reached}; it has no list of models ({number}), so the credential was not checked"
         )),
-        429 => Warning(format!("{reached}; it limits the sponsor at present (429)")),
-        407 => Failure(format!("{url} answers 407: UPSTREAM_PROXY wants a user and password")),
-        500.. => Failure(format!("{reached}; it fails at present ({number})")),
-        _ => Failure(format!("{url} answers {number}, which an OpenAI-compatible API does not")),
+        429 => Warning(format!("{reached}; it currently limits the sponsor's rate (429)")),
+        407 => Failure(format!("{url} returns 407: UPSTREAM_PROXY requires a user and password")),
+        500.. => Failure(format!("{reached}; it currently fails ({number})")),
+        _ => Failure(format!("{url} returns {number}, which an OpenAI-compatible API does not")),
     }
 }
 
-/// The base URL is wrong, and perhaps the right one can be found.
+/// Returns the problem of a wrong base URL, with the right one if it is found.
 async fn not_found(upstream: &Upstream, base: &str) -> String {
     let other = match base.strip_suffix("/v1") {
         Some(shorter) => shorter.to_owned(),
@@ -109,85 +101,69 @@ async fn not_found(upstream: &Upstream, base: &str) -> String {
     };
     let is_there = get(upstream, &format!("{other}/models"))
         .await
-        .is_ok_and(|answer| matches!(answer.status.as_u16(), 200 | 401 | 403));
+        .is_ok_and(|response| matches!(response.status.as_u16(), 200 | 401 | 403));
     let advice = if is_there {
-        format!("{other}/models is there: set UPSTREAM_BASE_URL={other}")
+        format!("{other}/models exists: set UPSTREAM_BASE_URL={other}")
     } else {
-        "the base URL probably lacks /v1, or has too much".to_owned()
+        "the base URL probably lacks /v1, or has a wrong path".to_owned()
     };
-    format!("{base}/models is not there (404): {advice}")
+    format!("{base}/models does not exist (404): {advice}")
 }
 
-async fn get(upstream: &Upstream, url: &str) -> Result<Answer, String> {
-    let limit = upstream.head_timeout.min(MAX_HEAD_TIMEOUT) + upstream.connect_timeout;
-    let begun = Instant::now();
-    let asked = async {
-        let (head, body) = request(upstream, url).await?.into_parts();
-        let took = begun.elapsed();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?;
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), took })
-    };
-    match tokio::time::timeout(limit, asked).await {
-        Ok(answer) => answer.map_err(|error: BoxError| explain(upstream, &error)),
-        Err(_) => {
-            Err(format!("no answer within {} s: a firewall may be in between", limit.as_secs()))
-        }
-    }
-}
-
-async fn request(
-    upstream: &Upstream,
-    url: &str,
-) -> Result<http::Response<hyper::body::Incoming>, BoxError> {
-    let uri: Uri = url.parse()?;
-    let connector = connector(&upstream.authorities, upstream.proxy.as_ref())?;
-    let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
-    let mut request = Request::get(uri).header(header::ACCEPT, "application/json");
-    request =
-        request.header(header::USER_AGENT, concat!("gateway-check/", env!("CARGO_PKG_VERSION")));
+async fn get(upstream: &Upstream, url: &str) -> Result<Response, String> {
+    let timeout = upstream.head_timeout.min(MAX_HEAD_TIMEOUT) + upstream.connect_timeout;
+    let mut request = Request::get(url)
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, concat!("gateway-check/", env!("CARGO_PKG_VERSION")));
     if let Some(authorization) = &upstream.api_key.value {
         request = request.header(header::AUTHORIZATION, authorization);
     }
-    Ok(client.request(request.body(Empty::<Bytes>::new())?).await?)
+    let response = async {
+        let connector = connector(&upstream.authorities, upstream.proxy.as_ref())?;
+        client::send(request.body(Empty::new())?, connector, MAX_RESPONSE_BYTES).await
+    };
+    match tokio::time::timeout(timeout, response).await {
+        Ok(response) => response.map_err(|error| explain(upstream, &error)),
+        Err(_) => Err(format!("no response within {} s: check for firewalls", timeout.as_secs())),
+    }
 }
 
-/// What was in the way, and what can be done.
+/// Describes why the upstream was not reached, with advice.
 fn explain(upstream: &Upstream, error: &BoxError) -> String {
     let reasons: Vec<String> = sources(&**error).map(|error| error.to_string()).collect();
     let reason = reasons.last().map_or("", String::as_str);
     let all = reasons.join(": ");
     let is = |words: &[&str]| words.iter().any(|word| all.contains(word));
     let advice = if is(&["dns error", "lookup", "resolve"]) {
-        "its name leads nowhere: look at UPSTREAM_BASE_URL and at this machine's DNS"
+        "its name does not resolve: check UPSTREAM_BASE_URL and this machine's DNS"
     } else if is(&["UnknownIssuer", "CaUsedAsEndEntity"]) {
-        "nobody who is trusted has signed its certificate: name the authority by UPSTREAM_CA_FILE"
+        "its certificate is not signed by a trusted authority: set UPSTREAM_CA_FILE"
     } else if is(&["certificate", "Certificate"]) {
-        "its certificate is refused: look at UPSTREAM_BASE_URL and at this machine's clock"
+        "its certificate is invalid: check UPSTREAM_BASE_URL and this machine's clock"
     } else if is(&["corrupt message", "InvalidContentType", "received fatal alert"]) {
-        "it speaks no TLS that is understood: UPSTREAM_BASE_URL may have to begin with http://"
+        "it does not support this machine's TLS: UPSTREAM_BASE_URL may have to begin with http://"
     } else if upstream.proxy.is_some() {
-        "this is the way through UPSTREAM_PROXY (or HTTPS_PROXY): look whether that runs and lets it pass"
+        "check whether the proxy of UPSTREAM_PROXY (or HTTPS_PROXY) is running and allows it"
     } else if is(&["onnection refused"]) {
-        "nothing listens there: look at UPSTREAM_BASE_URL"
+        "nothing listens there: check UPSTREAM_BASE_URL"
     } else {
-        "look at UPSTREAM_BASE_URL, and at firewalls in between"
+        "check UPSTREAM_BASE_URL and firewalls"
     };
     format!("not reached: {reason}; {advice}")
 }
 
-/// Whether this machine's clock is right, which days and expiry depend on.
-fn clock(headers: &HeaderMap, asked: SystemTime) -> Option<Finding> {
+/// Compares this machine's clock, on which days and expiry depend, with the upstream's.
+fn clock(headers: &HeaderMap, sent_at: SystemTime) -> Option<Finding> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
-    let theirs: SystemTime = rfc2822::parse(date).ok()?.timestamp().into();
-    let ahead = asked.duration_since(theirs);
-    let (difference, how) = match &ahead {
-        Ok(ahead) => (*ahead, "ahead of"),
+    let upstream_time: SystemTime = rfc2822::parse(date).ok()?.timestamp().into();
+    let (difference, relation) = match sent_at.duration_since(upstream_time) {
+        Ok(ahead) => (ahead, "ahead of"),
         Err(behind) => (behind.duration(), "behind"),
     };
     (difference > MAX_CLOCK_DIFFERENCE).then(|| {
         Warning(format!(
-            "this machine's clock is {} s {how} the upstream's: days turn and keys expire by it; \
-             set it by NTP",
+            "this machine's clock is {} s {relation} the upstream's: quota days and the expiry of \
+             keys depend on it; synchronize it with NTP",
             difference.as_secs()
         ))
     })

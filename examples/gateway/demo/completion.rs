@@ -5,8 +5,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// The answer to one chat request.
-pub(super) struct ChatAnswer {
+/// The completion of one chat request.
+pub(super) struct ChatCompletion {
     id: String,
     created: u64,
     model: String,
@@ -14,29 +14,30 @@ pub(super) struct ChatAnswer {
     pub(super) usage: Value,
 }
 
-impl ChatAnswer {
-    /// The answer to this request body, which may lack anything.
-    pub(super) fn to(question: &Value) -> Self {
-        let messages = question["messages"].as_array().map_or(&[][..], Vec::as_slice);
-        let asked = messages
+impl ChatCompletion {
+    /// Completes a chat. All members of the request are optional.
+    pub(super) fn new(request: &Value) -> Self {
+        let messages = request["messages"].as_array().map_or(&[][..], Vec::as_slice);
+        let prompt = messages
             .iter()
             .rev()
             .find(|message| message["role"] == "user")
             .map(|message| text_of(&message["content"]))
             .unwrap_or_default();
-        let text = format!("You said: {asked}\nThis is the demo upstream: it only echoes.");
-        let prompt = messages.iter().map(|message| 4 + tokens(&text_of(&message["content"]))).sum();
+        let text = format!("You said: {prompt}\nThis is the demo upstream: it only echoes.");
+        let prompt_tokens =
+            messages.iter().map(|message| 4 + tokens(&text_of(&message["content"]))).sum();
         Self {
             id: next_id("chatcmpl"),
             created: unix_now(),
-            model: model(question),
-            usage: usage(prompt, tokens(&text)),
+            model: model(request),
+            usage: usage(prompt_tokens, tokens(&text)),
             text,
         }
     }
 
-    /// The answer in one piece.
-    pub(super) fn whole(&self) -> Value {
+    /// Returns the completion as one object.
+    pub(super) fn object(&self) -> Value {
         json!({
             "id": self.id,
             "object": "chat.completion",
@@ -52,7 +53,7 @@ impl ChatAnswer {
         })
     }
 
-    /// One frame of the streamed answer.
+    /// Returns one chunk of the streamed completion.
     pub(super) fn chunk(&self, choices: Value, usage: Option<&Value>) -> Value {
         json!({
             "id": self.id,
@@ -65,23 +66,23 @@ impl ChatAnswer {
     }
 }
 
-/// The answer of the old completions API.
-pub(super) fn completion(question: &Value) -> Value {
-    let prompt = text_of(&question["prompt"]);
+/// Returns the completion of the legacy completions API.
+pub(super) fn text_completion(request: &Value) -> Value {
+    let prompt = text_of(&request["prompt"]);
     let text = format!(" … you wrote: {prompt}");
     json!({
         "id": next_id("cmpl"),
         "object": "text_completion",
         "created": unix_now(),
-        "model": model(question),
+        "model": model(request),
         "usage": usage(tokens(&prompt), tokens(&text)),
         "choices": [{"index": 0, "text": text, "logprobs": null, "finish_reason": "stop"}],
     })
 }
 
-/// One short vector for each input.
-pub(super) fn embeddings(question: &Value) -> Value {
-    let inputs: Vec<String> = match &question["input"] {
+/// Returns one short vector for each input.
+pub(super) fn embeddings(request: &Value) -> Value {
+    let inputs: Vec<String> = match &request["input"] {
         Value::Array(inputs) => inputs.iter().map(text_of).collect(),
         input => vec![text_of(input)],
     };
@@ -96,7 +97,7 @@ pub(super) fn embeddings(question: &Value) -> Value {
     json!({
         "object": "list",
         "data": data,
-        "model": model(question),
+        "model": model(request),
         "usage": {"prompt_tokens": prompt, "total_tokens": prompt},
     })
 }
@@ -109,7 +110,7 @@ fn vector(input: &str) -> Vec<f64> {
     vector
 }
 
-/// A message's content: a string, or parts of which the text counts.
+/// Returns the text of a message's content, which is a string or a list of parts.
 fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
@@ -120,7 +121,7 @@ fn text_of(content: &Value) -> String {
     }
 }
 
-/// About what a tokenizer counts: four ASCII characters, or one other.
+/// Approximates the number of tokens: one per four ASCII characters, one per other character.
 fn tokens(text: &str) -> u64 {
     let (ascii, other) = text.chars().fold((0u64, 0u64), |(ascii, other), letter| {
         if letter.is_ascii() { (ascii + 1, other) } else { (ascii, other + 1) }
@@ -136,8 +137,8 @@ fn usage(prompt: u64, completion: u64) -> Value {
     })
 }
 
-fn model(question: &Value) -> String {
-    question["model"].as_str().unwrap_or(super::MODELS[0]).to_owned()
+fn model(request: &Value) -> String {
+    request["model"].as_str().unwrap_or(super::MODELS[0]).to_owned()
 }
 
 fn next_id(kind: &str) -> String {
