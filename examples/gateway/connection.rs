@@ -87,7 +87,7 @@ impl Connection {
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
         let mut idle_timeout = timeouts.idle;
-        // Whether the server shuts down, and whether this connection has been told to end.
+        // Whether the server shuts down, and whether this connection is shutting down.
         let (mut is_shutdown, mut is_ending) = (false, false);
         loop {
             tokio::select! {

@@ -115,13 +115,13 @@ async fn a_healthcheck_says_what_is_wrong() {
     assert_healthcheck(&check(&url), 1, "a thread of the store has ended: restart the gateway");
     for (status, body) in [(200, "<html>"), (404, "{}"), (200, "{}"), (302, "")] {
         let (_upstream, url) = answers(status, body).await;
-        assert_healthcheck(&check(&url), 1, &format!("answers {status}: that is no gateway"));
+        assert_healthcheck(&check(&url), 1, &format!("returns {status}: not a gateway"));
     }
 
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let begun = Instant::now();
-    assert_healthcheck(&check(&url), 1, "does not answer within 1 s");
+    assert_healthcheck(&check(&url), 1, "does not respond within 1 s");
     assert!(begun.elapsed() >= Duration::from_secs(1));
     assert_healthcheck(&check("ftp://x"), 1, "--url: expected an address such as");
     assert_healthcheck(&run(&settings, "healthcheck --port 0"), 1, "PORT is 0");
@@ -202,7 +202,7 @@ async fn a_backup_that_is_stopped_leaves_nothing_behind() {
     let mut child = with(&settings, "backup --replace copy.db").spawn();
     until_it_copies(&mut child, dir);
     send(&child, Signal::INT);
-    assert_stopped(&end(child), 130, "copy.db is what it was before");
+    assert_stopped(&end(child), 130, "copy.db is unchanged");
     assert_eq!(fs::read(dir.join("copy.db")).unwrap(), b"old");
     assert!(fs::read(dir.join("quota.db")).unwrap() == before);
 
@@ -221,14 +221,14 @@ async fn a_restore_that_is_stopped_leaves_the_database_as_it_was() {
     let mut child = restore.spawn();
     until_it_copies(&mut child, dir);
     send(&child, Signal::INT);
-    assert_stopped(&end(child), 130, "quota.db is not there, as before");
+    assert_stopped(&end(child), 130, "quota.db was not written");
     assert!(!dir.join("quota.db").exists());
 
     database(&dir.join("quota.db"), 1).await;
     let mut child = restore.spawn();
     until_it_copies(&mut child, dir);
     send(&child, Signal::INT);
-    assert_stopped(&end(child), 130, "quota.db is what it was before");
+    assert_stopped(&end(child), 130, "quota.db is unchanged");
     assert_eq!(ending(dir, ".part"), [""; 0]);
     assert_eq!(rows(&dir.join("quota.db")), 1);
 
@@ -480,8 +480,8 @@ async fn a_check_finds_everything_in_order_and_changes_nothing() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_found(&output, "ok", "settings", "5 of ");
     assert_found(&output, "ok", "address", "is free");
-    assert_found(&output, "ok", "database", "quota.db is not there; the first start makes it");
-    assert_found(&output, "ok", "upstream", "the credential is taken, 1 model");
+    assert_found(&output, "ok", "database", "quota.db does not exist; the first start creates it");
+    assert_found(&output, "ok", "upstream", "the credential is accepted, 1 model");
     assert!(stdout(&output).lines().last().unwrap().starts_with("0 failures, "), "{output:?}");
     assert!(!stdout(&output).contains("sk-sponsor"), "{output:?}");
     assert_eq!(settings.dir().read_dir().unwrap().count(), 0);
@@ -494,10 +494,10 @@ async fn a_check_finds_everything_in_order_and_changes_nothing() {
     let before = fs::read(gateway.dir().join("quota.db")).unwrap();
     let output = run(&settings, "check --offline");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_found(&output, "ok", "address", "a gateway runs on 127.0.0.1:");
-    assert_found(&output, "ok", "database", "quota.db: whole, 1 key,");
-    assert_found(&output, "ok", "database", "in use by a gateway, so only read");
-    assert_found(&output, "ok", "upstream", "left out");
+    assert_found(&output, "ok", "address", "a gateway is running on 127.0.0.1:");
+    assert_found(&output, "ok", "database", "quota.db: intact, 1 key,");
+    assert_found(&output, "ok", "database", "in use by a gateway");
+    assert_found(&output, "ok", "upstream", "not checked");
     assert!(fs::read(gateway.dir().join("quota.db")).unwrap() == before);
     assert_eq!(upstream.count(), 1);
     drop(gateway);
@@ -515,9 +515,12 @@ async fn a_check_says_what_is_wrong_with_the_upstream() {
     };
     failed(
         good.clone().env("UPSTREAM_API_KEY", "sk-other-secret"),
-        "the credential is refused (401)",
+        "the credential is rejected (401)",
     );
-    failed(good.clone().env("UPSTREAM_API_KEY", ""), "it wants a credential: set UPSTREAM_API_KEY");
+    failed(
+        good.clone().env("UPSTREAM_API_KEY", ""),
+        "it requires a credential: set UPSTREAM_API_KEY",
+    );
     let root = format!("http://{}", upstream.address());
     let advice = format!("set UPSTREAM_BASE_URL={root}/v1");
     failed(good.clone().env("UPSTREAM_BASE_URL", &root), &advice);
@@ -531,22 +534,22 @@ async fn a_check_says_what_is_wrong_with_the_upstream() {
     let nobody = sound("http://127.0.0.1:1/v1").env("UPSTREAM_BASE_URL", "http://127.0.0.1:1/v1");
     failed(nobody, "nothing listens there");
     let no_host = "http://upstream.invalid/v1";
-    failed(good.clone().env("UPSTREAM_BASE_URL", no_host), "its name leads nowhere");
+    failed(good.clone().env("UPSTREAM_BASE_URL", no_host), "its name does not resolve");
     let proxy = good.clone().env("UPSTREAM_PROXY", "http://127.0.0.1:1");
     failed(proxy, "UPSTREAM_PROXY");
     for (status, body, text) in [
         (200, "<html>", "with no list of models"),
         (302, "", "a redirect to nowhere"),
         (402, "", "the sponsor's balance is used up"),
-        (500, "", "it fails at present (500)"),
-        (418, "", "answers 418"),
+        (500, "", "it currently fails (500)"),
+        (418, "", "returns 418"),
     ] {
         let (_upstream, url) = answers(status, body).await;
         failed(good.clone().env("UPSTREAM_BASE_URL", url), text);
     }
     let (_upstream, url) = answers(429, "").await;
     let output = run(&good.clone().env("UPSTREAM_BASE_URL", url), "check");
-    assert_found(&output, "warning", "upstream", "it limits the sponsor at present");
+    assert_found(&output, "warning", "upstream", "it currently limits the sponsor's rate");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 
     let late = Upstream::start(|_| {
@@ -586,8 +589,8 @@ async fn a_check_says_what_is_wrong_here() {
     failed(&settings.clone().env("HOST", "192.0.2.1"), "address", "cannot listen on 192.0.2.1");
     let (_other, url) = answers(200, "hello").await;
     let port = url.rsplit_once(':').unwrap().1;
-    failed(&settings.clone().env("PORT", port), "address", "that is no gateway");
-    warned(&settings.clone().env("MAX_CONNECTIONS", "1000000"), "files", "leaves room for");
+    failed(&settings.clone().env("PORT", port), "address", "not a gateway");
+    warned(&settings.clone().env("MAX_CONNECTIONS", "1000000"), "files", "allows");
     let few = ["sh", "-c", "ulimit -n 200 && exec \"$@\"", "sh"];
     warned(&settings.clone().under(&few), "files", "raise it (ulimit -n");
 
@@ -675,7 +678,7 @@ async fn print_config_says_where_each_setting_comes_from_and_shows_no_secret() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let printed = stdout(&output);
     assert!(printed.contains("postgres://••••@host/db"), "{printed}");
-    assert!(printed.lines().last().unwrap().starts_with("refused: DATABASE_URL: "), "{printed}");
+    assert!(printed.lines().last().unwrap().starts_with("invalid: DATABASE_URL: "), "{printed}");
     assert!(!printed.contains("secret"), "{printed}");
 }
 

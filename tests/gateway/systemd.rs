@@ -113,7 +113,7 @@ async fn a_service_manager_is_told_of_readiness_reloads_and_the_end() {
     let stopping = manager.expect("STOPPING=1");
     let more: u64 = value(&stopping, "EXTEND_TIMEOUT_USEC").parse().unwrap();
     assert!(more > 25_000_000, "{stopping:?}");
-    assert_eq!(value(&stopping, "STATUS"), "shutting down: running answers may take 25s");
+    assert_eq!(value(&stopping, "STATUS"), "shutting down: responses in flight may take 25s");
     gateway.terminate();
     assert!(gateway.wait().success());
     assert!(manager.is_silent());
@@ -433,7 +433,7 @@ async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
 
     let mut follow = |blocks: &[String]| machine.run(&blocks.concat(), checkout.path());
     let printed = follow(&blocks[5..6]);
-    assert!(printed.contains("a gateway runs on"), "{printed}");
+    assert!(printed.contains("a gateway is running on"), "{printed}");
     assert!(printed.contains("ok       upstream   "), "{printed}");
     assert!(printed.contains("Asia/Shanghai") && printed.contains("\n0 failures"), "{printed}");
 

@@ -191,12 +191,12 @@ async fn keys_of_one_api_go_on_as_their_holders_present_them() {
         ("id 2 ", "\"laptop (bob)\"  200 a day  expires 2100-01-01T00:00:00Z"),
         ("id 3 ", "expired 2025-02-10T15:21:40Z"),
         ("id 4 ", "expired 2025-02-10T15:21:40Z"),
-        ("id 5 ", "disabled: it was switched off there"),
+        ("id 5 ", "disabled: it was disabled there"),
         ("id 6 ", "disabled: its quota was used up there"),
         ("id 7 ", "disabled: its quota was used up there"),
         ("id 8 ", "disabled: its owner is disabled there"),
         ("id 9 ", "disabled: its owner's quota was used up there"),
-        ("id 10 ", "disabled: its owner is not there"),
+        ("id 10 ", "disabled: its owner does not exist there"),
     ] {
         let told = line(&done, part);
         assert!(told.contains(said), "{told}");
@@ -270,11 +270,11 @@ async fn lists_that_confine_a_key_of_new_api_are_dropped_only_by_name() {
     let summary = "2 new, 0 unchanged, 3 conflicts, 1 skipped";
     assert_eq!((code, last(&done)), (1, summary), "{done}");
     assert!(line(&done, "id 1 ").ends_with("2 a day  not kept: group vip"), "{done}");
-    let hint = "which is not kept here; --drop-access-lists takes it over without";
+    let hint = "which is not kept here; --drop-access-lists imports it without";
     for (part, said) in [
-        ("id 2 ", "is confined to model_limits gpt-4o, "),
-        ("id 3 ", "is confined to model_limits (none), "),
-        ("id 4 ", "is confined to allow_ips 10.0.0.1\\n::1, "),
+        ("id 2 ", "is restricted to model_limits gpt-4o, "),
+        ("id 3 ", "is restricted to model_limits (none), "),
+        ("id 4 ", "is restricted to allow_ips 10.0.0.1\\n::1, "),
     ] {
         let told = line(&done, part);
         assert!(told.contains(said) && told.ends_with(hint), "{told}");
@@ -394,8 +394,8 @@ async fn keys_of_litellm_go_on_by_their_hashes() {
             ("row 4 ", "disabled: it was blocked there"),
             ("row 5 ", "disabled: its budget was used up there until 2100-01-01 00:00:00"),
             ("row 6 ", "200 a day  not kept: max_budget 10"),
-            ("row 7 ", "is confined to models {gpt-4o,\"claude 3\"}, which is not kept here"),
-            ("row 8 ", "is confined to allowed_routes {management_routes}"),
+            ("row 7 ", "is restricted to models {gpt-4o,\"claude 3\"}, which is not kept here"),
+            ("row 8 ", "is restricted to allowed_routes {management_routes}"),
             ("row 9 ", "200 a day"),
             ("row 10 ", "opens LiteLLM's own pages"),
             ("row 11 ", "`expires` must be a time such as"),
@@ -455,7 +455,7 @@ async fn a_file_that_does_not_fit_is_refused_with_what_was_found() {
         assert!(!printed.contains("sk-"), "{printed}");
     };
     refused("missing.db", &[], &["missing.db cannot be read"]);
-    refused(".", &[], &["no regular file"]);
+    refused(".", &[], &["not a regular file"]);
     scene.text("empty.db", "");
     refused("empty.db", &[], &["empty.db is empty"]);
 
@@ -463,7 +463,7 @@ async fn a_file_that_does_not_fit_is_refused_with_what_was_found() {
     let lacks = "it has no key, status, expired_time, remain_quota, unlimited_quota";
     refused("tokens.db", &[], &["neither trial_keys nor api_keys", lacks, "tokens, sessions"]);
     refused("tokens.db", &["--from", "one-api"], &[lacks, "found: tokens, sessions"]);
-    refused("tokens.db", &["--from", "litellm"], &["--from litellm asks for CSV"]);
+    refused("tokens.db", &["--from", "litellm"], &["--from litellm requires CSV"]);
     let both = format!("{ONE_API} CREATE TABLE trial_keys (key TEXT, label TEXT);");
     scene.sqlite("both.db", &both);
     refused("both.db", &[], &["trial_keys and tokens", "--from trial-keys or --from one-api"]);
@@ -478,22 +478,22 @@ async fn a_file_that_does_not_fit_is_refused_with_what_was_found() {
     let bytes = fs::read(scene.path("whole.db")).unwrap();
     for length in [20, 100, 4096, bytes.len() / 2, bytes.len() - 1] {
         scene.text("cut.db", &bytes[..length]);
-        refused("cut.db", &[], &["cut.db cannot be read", "damaged or cut off"]);
+        refused("cut.db", &[], &["cut.db cannot be read", "damaged or truncated"]);
     }
     let mut damaged = bytes.clone();
     damaged[4096..].fill(0xa5);
     scene.text("damaged.db", damaged);
-    refused("damaged.db", &[], &["damaged or cut off"]);
+    refused("damaged.db", &[], &["damaged or truncated"]);
 
     scene.text("keys.txt", "sk-0123456789abcdef\nsk-fedcba9876543210\n");
-    refused("keys.txt", &[], &["no header of LiteLLM's", "LiteLLM_VerificationToken as CSV"]);
-    refused("keys.txt", &["--from", "one-api"], &["no SQLite database"]);
+    refused("keys.txt", &[], &["no LiteLLM header", "LiteLLM_VerificationToken as CSV"]);
+    refused("keys.txt", &["--from", "one-api"], &["not an SQLite database"]);
     scene.text("own.csv", "key,label,daily_limit\ntrial-a-b-c,Alice,5\n");
     refused("own.csv", &[], &["operator's page"]);
     scene.text("some.csv", "token,key_alias,models,blocked\n");
     refused("some.csv", &[], &["lacks the columns expires, spend, max_budget", "key_alias"]);
     scene.text("twice.csv", format!("{LITELLM},token\n"));
-    refused("twice.csv", &[], &["token stands there twice"]);
+    refused("twice.csv", &[], &["the column token twice"]);
     let wide: Vec<u8> = LITELLM.encode_utf16().flat_map(u16::to_le_bytes).collect();
     scene.text("wide.csv", [&[0xff, 0xfe], &*wide].concat());
     refused("wide.csv", &[], &["UTF-16"]);
@@ -502,7 +502,7 @@ async fn a_file_that_does_not_fit_is_refused_with_what_was_found() {
     assert!(!scene.path("quota.db").exists(), "nothing was begun");
 
     scene.text("long.csv", "x".repeat(200_000));
-    refused("long.csv", &[], &["first line has no end"]);
+    refused("long.csv", &[], &["first line is too long"]);
 
     // A CSV file that is cut off within a row: what was whole comes over.
     let rows: Vec<_> = (1..=3).map(|number| litellm_row(number, &[])).collect();
@@ -510,7 +510,7 @@ async fn a_file_that_does_not_fit_is_refused_with_what_was_found() {
     scene.text("cut.csv", &whole[..whole.len() - 60]);
     let (code, printed) = scene.import("cut.csv", &[]);
     assert_eq!((code, last(&printed)), (1, "2 new, 0 unchanged, 1 conflicts"), "{printed}");
-    assert!(line(&printed, "row 3").contains("perhaps the file is cut off"), "{printed}");
+    assert!(line(&printed, "row 3").contains("the file may be truncated"), "{printed}");
 }
 
 #[test]
@@ -596,7 +596,7 @@ fn what_another_program_holds_in_other_ways_is_read_all_the_same() {
     scene.text("models.csv", psql(&[litellm_row(1, &[("models", r#"{"x, *"}"#)])]));
     let (code, done) = scene.import("models.csv", &["--dry-run"]);
     assert_eq!(code, 1, "{done}");
-    assert!(done.contains("is confined to models"), "{done}");
+    assert!(done.contains("is restricted to models"), "{done}");
     // LiteLLM keeps what was deleted in a table with the same columns.
     let columns: Vec<&str> = LITELLM.split(',').chain(["deleted_at", "deleted_by"]).collect();
     let rows = [litellm_row(1, &[("deleted_at", "2025-02-10 15:20:00.123")])];

@@ -85,7 +85,7 @@ pub(crate) struct ValidatedIo {
 }
 
 enum State {
-    /// Too few bytes to tell HTTP/2 from HTTP/1.
+    /// Too few bytes to distinguish HTTP/2 from HTTP/1.
     Start,
     Http2(FrameTimeout),
     Head,
