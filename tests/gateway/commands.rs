@@ -123,7 +123,7 @@ async fn a_healthcheck_says_what_is_wrong() {
     let begun = Instant::now();
     assert_healthcheck(&check(&url), 1, "does not respond within 1 s");
     assert!(begun.elapsed() >= Duration::from_secs(1));
-    assert_healthcheck(&check("ftp://x"), 1, "--url: expected an address such as");
+    assert_healthcheck(&check("ftp://x"), 1, "--url: expected a URL such as");
     assert_healthcheck(&run(&settings, "healthcheck --port 0"), 1, "PORT is 0");
     assert_healthcheck(&run(&settings, "healthcheck --host x.example"), 1, "HOST: expected an IP");
 }
@@ -538,7 +538,7 @@ async fn a_check_says_what_is_wrong_with_the_upstream() {
     let proxy = good.clone().env("UPSTREAM_PROXY", "http://127.0.0.1:1");
     failed(proxy, "UPSTREAM_PROXY");
     for (status, body, text) in [
-        (200, "<html>", "with no list of models"),
+        (200, "<html>", "but no list of models"),
         (302, "", "a redirect to nowhere"),
         (402, "", "the sponsor's balance is used up"),
         (500, "", "it currently fails (500)"),
@@ -607,7 +607,7 @@ async fn a_check_says_what_is_wrong_here() {
 
     failed(&settings.clone().env("DATABASE_URL", "."), "database", ". is a directory");
     let nowhere = settings.clone().env("DATABASE_URL", "no/such/directory/quota.db");
-    failed(&nowhere, "database", "names a file in a directory that is there");
+    failed(&nowhere, "database", "must name a file in an existing directory");
     let path = settings.dir().join("quota.db");
     fs::write(&path, "no database, but some text of more than a few bytes").unwrap();
     failed(&settings, "database", "is no SQLite database");
