@@ -1,17 +1,16 @@
-//! What the middleware says when it answers in the inner service's place.
+//! Responses that the middleware makes in the inner service's place.
 //!
-//! A layer that refuses a request builds a [`Rejection`] (what happened) and hands it to its
-//! [`Reject`] renderer (how that looks on the wire). Rejections are responses, never errors of
-//! the service. The reason also travels in the response's extensions as [`Rejected`], and the
-//! reason why an upstream did not answer as [`UpstreamFault`].
+//! A layer that rejects a request builds a [`Rejection`] (what happened), mostly from the
+//! [`catalog`], and passes it to its [`Reject`] renderer (how that looks on the wire). Rejections
+//! are responses, never errors of the service. The reason also travels in the response's extensions
+//! as [`Rejected`], and the reason why an upstream gave no response as [`UpstreamFault`].
 
-mod fault;
-mod reject;
+pub mod catalog;
 mod rejection;
 mod store;
+mod upstream;
 
-pub use fault::UpstreamFault;
-pub(crate) use reject::json;
-pub use reject::{ProblemJson, Reject};
-pub use rejection::{Rejected, Rejection, Retry};
+pub(crate) use rejection::json;
+pub use rejection::{ProblemJson, Reject, Rejected, Rejection, Retry};
 pub use store::{StoreError, StoreErrorKind};
+pub use upstream::UpstreamFault;

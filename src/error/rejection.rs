@@ -2,12 +2,13 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, header::HeaderName};
+use serde::Serialize;
 
-use super::Reject;
+use super::catalog;
 
-/// One refusal, before a [`Reject`] renderer gives it a form.
+/// A rejected request, before a [`Reject`] renderer gives the response its form.
 ///
-/// There is a constructor for each answer to the question that every client asks: whether sending the
+/// [`permanent`](Self::permanent) and [`transient`](Self::transient) differ in whether sending the
 /// same request again can help.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -22,21 +23,21 @@ pub struct Rejection {
     pub message: Cow<'static, str>,
     /// Whether the same request may succeed when it is sent again.
     pub retry: Retry,
-    /// Headers that belong to this answer, for example `WWW-Authenticate`.
+    /// Additional headers of the response, for example `WWW-Authenticate`.
     pub headers: HeaderMap,
 }
 
-/// Whether a request that was refused may succeed when it is sent again unchanged.
+/// Whether a rejected request may succeed when it is sent again unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// It cannot; a client that tries wastes its time and the gateway's.
+    /// It cannot succeed; a client that retries wastes its time and the gateway's.
     Never,
-    /// It may, after `Retry-After` if that is there.
+    /// It may succeed, after `Retry-After` if that is present.
     Later,
 }
 
 impl Rejection {
-    /// A rejection that the same request cannot get over: a wrong key, a malformed body.
+    /// Creates a rejection that the same request always meets: a wrong key, a malformed body.
     pub fn permanent(
         status: StatusCode,
         kind: &'static str,
@@ -47,7 +48,7 @@ impl Rejection {
         Self { status, kind, code, message, retry: Retry::Never, headers }
     }
 
-    /// A rejection that passes by itself: a store that is busy, a limit on what is under way.
+    /// Creates a rejection whose cause passes by itself: a busy store, a limit on requests in flight.
     pub fn transient(
         status: StatusCode,
         kind: &'static str,
@@ -57,35 +58,46 @@ impl Rejection {
         Self { retry: Retry::Later, ..Self::permanent(status, kind, code, message) }
     }
 
-    /// 405: this address takes the methods of this `Allow` header only.
+    /// Creates a 405 with this `Allow` header.
     pub fn method_not_allowed(allow: HeaderValue) -> Self {
-        let message = format!("Only {} is allowed here.", allow.to_str().unwrap_or_default());
-        let status = StatusCode::METHOD_NOT_ALLOWED;
-        Self::permanent(status, "invalid_request_error", "method_not_allowed", message)
+        catalog::METHOD_NOT_ALLOWED
+            .with(&[("allow", &allow.to_str().unwrap_or_default())])
             .header(header::ALLOW, allow)
     }
 
-    /// Adds a header to the answer.
+    /// Sets a header of the response.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
     }
 
-    /// The response for this rejection, marked with [`Rejected`] whatever the renderer does.
+    /// Renders the response, which is marked with [`Rejected`] whatever the renderer does.
     pub fn render(self, renderer: &(impl Reject + ?Sized)) -> Response<Bytes> {
         let Self { kind, code, ref message, .. } = self;
         let rejected = Rejected { kind, code, message: message.clone() };
         let mut response = renderer.reject(self);
-        // A renderer that hands a rejection with another message on to the next one has marked it.
+        // A renderer that passes a rejection with another message to the next renderer has marked it.
         response.extensions_mut().get_or_insert(rejected);
+        response
+    }
+
+    /// Creates a response with this rejection's status and headers around a rendered body. It is
+    /// marked `Cache-Control: no-store`.
+    pub fn into_response(self, body: Bytes, content_type: HeaderValue) -> Response<Bytes> {
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
 }
 
-/// In the extensions of every response that a layer of this crate made itself: why.
+/// The reason of a rejection, in the extensions of every response that a layer of this crate made
+/// itself.
 ///
-/// An outer layer may give such a response another form by it, as
+/// An outer layer may use it to give such a response another form, as
 /// `openai::AnthropicErrorsLayer` does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -96,4 +108,67 @@ pub struct Rejected {
     pub code: &'static str,
     /// The [`Rejection::message`] of the response.
     pub message: Cow<'static, str>,
+}
+
+/// Renders a [`Rejection`] as a response.
+///
+/// The default is [`ProblemJson`]; `openai::OpenAiErrors` writes the error object that OpenAI
+/// clients read. Closures `Fn(Rejection) -> Response<Bytes>` implement it, too.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Response, StatusCode};
+/// use tower_quota::error::{Reject, Rejection};
+///
+/// let plain = |rejection: Rejection| {
+///     let mut response = Response::new(Bytes::from(rejection.message.into_owned()));
+///     *response.status_mut() = rejection.status;
+///     response
+/// };
+/// let status = StatusCode::UNAUTHORIZED;
+/// let rejection = Rejection::permanent(status, "auth", "no_key", "No key was sent.");
+/// assert_eq!(plain.reject(rejection).status(), 401);
+/// ```
+pub trait Reject {
+    /// Returns the response for this rejection.
+    fn reject(&self, rejection: Rejection) -> Response<Bytes>;
+}
+
+impl<F> Reject for F
+where
+    F: Fn(Rejection) -> Response<Bytes>,
+{
+    fn reject(&self, rejection: Rejection) -> Response<Bytes> {
+        self(rejection)
+    }
+}
+
+/// Renders rejections as `application/problem+json` (RFC 9457).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProblemJson;
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+}
+
+impl Reject for ProblemJson {
+    fn reject(&self, rejection: Rejection) -> Response<Bytes> {
+        let problem = Problem {
+            title: rejection.status.canonical_reason().unwrap_or(rejection.kind),
+            status: rejection.status.as_u16(),
+            detail: &rejection.message,
+            code: rejection.code,
+        };
+        let body = json(&problem);
+        rejection.into_response(body, HeaderValue::from_static("application/problem+json"))
+    }
+}
+
+/// Serializes a value that cannot fail to serialize, such as a plain struct of strings and numbers.
+pub(crate) fn json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).unwrap_or_default().into()
 }

@@ -1,12 +1,10 @@
 use std::{error::Error, fmt, sync::Arc};
 
-use http::{HeaderValue, StatusCode, header};
+use super::{Rejection, catalog};
 
-use super::Rejection;
-
-/// A store could not do what was asked.
+/// An error of a store.
 ///
-/// Cheap to clone, as one failed commit answers many waiting requests. The source goes to logs;
+/// It is cheap to clone, as one failed commit fails many waiting requests. The source goes to logs;
 /// its text never reaches a client.
 #[derive(Clone)]
 pub struct StoreError {
@@ -14,39 +12,39 @@ pub struct StoreError {
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// What kind of failure a [`StoreError`] is.
+/// The kind of a [`StoreError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// The store cannot be reached, read or written now; trying again later may work.
+    /// The store cannot be reached, read or written now; a later attempt may succeed.
     Unavailable,
-    /// The key's record holds a value that cannot be served (a bad limit typed in by hand).
+    /// The key's record holds an invalid value (a bad limit typed in by hand).
     KeyMisconfigured,
-    /// A key with this text or id exists already.
+    /// A key with this text or id already exists.
     Conflict,
-    /// The store does this already, and for one caller at a time.
+    /// The operation is already in progress and does not run twice at a time.
     Busy,
-    /// The store cannot do this at all.
+    /// The store does not support the operation.
     NotSupported,
 }
 
 impl StoreError {
-    /// An error of this kind without a source.
+    /// Creates an error of this kind without a source.
     pub fn new(kind: StoreErrorKind) -> Self {
         Self { kind, source: None }
     }
 
-    /// The store is unavailable, for this reason.
+    /// Creates an [`Unavailable`](StoreErrorKind::Unavailable) error with this source.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind: StoreErrorKind::Unavailable, source: Some(Arc::from(source.into())) }
     }
 
-    /// The key's record is not fit to be served, for this reason.
+    /// Creates a [`KeyMisconfigured`](StoreErrorKind::KeyMisconfigured) error with this source.
     pub fn misconfigured(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind: StoreErrorKind::KeyMisconfigured, source: Some(Arc::from(source.into())) }
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
@@ -54,40 +52,14 @@ impl StoreError {
 
 impl From<&StoreError> for Rejection {
     fn from(error: &StoreError) -> Self {
-        match error.kind {
-            StoreErrorKind::KeyMisconfigured => Rejection::transient(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "server_error",
-                "key_misconfigured",
-                "This key's record is misconfigured; please tell whoever gave you the key.",
-            ),
-            StoreErrorKind::Conflict => Rejection::permanent(
-                StatusCode::CONFLICT,
-                "invalid_request_error",
-                "key_exists",
-                "This key exists already.",
-            ),
-            StoreErrorKind::Busy => Rejection::transient(
-                StatusCode::CONFLICT,
-                "invalid_request_error",
-                "in_progress",
-                "This is under way already; please try again once it is over.",
-            )
-            .header(header::RETRY_AFTER, HeaderValue::from_static("5")),
-            StoreErrorKind::NotSupported => Rejection::permanent(
-                StatusCode::NOT_IMPLEMENTED,
-                "invalid_request_error",
-                "not_supported",
-                "The quota store cannot do this.",
-            ),
-            StoreErrorKind::Unavailable => Rejection::transient(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "server_error",
-                "store_unavailable",
-                "The quota store is unavailable; please try again in a moment.",
-            )
-            .header(header::RETRY_AFTER, HeaderValue::from_static("1")),
-        }
+        let code = match error.kind {
+            StoreErrorKind::Unavailable => catalog::STORE_UNAVAILABLE,
+            StoreErrorKind::KeyMisconfigured => catalog::KEY_MISCONFIGURED,
+            StoreErrorKind::Conflict => catalog::KEY_EXISTS,
+            StoreErrorKind::Busy => catalog::IN_PROGRESS,
+            StoreErrorKind::NotSupported => catalog::NOT_SUPPORTED,
+        };
+        code.rejection()
     }
 }
 
@@ -105,8 +77,8 @@ impl fmt::Display for StoreError {
         f.write_str(match self.kind {
             StoreErrorKind::Unavailable => "store unavailable",
             StoreErrorKind::KeyMisconfigured => "key misconfigured",
-            StoreErrorKind::Conflict => "key exists already",
-            StoreErrorKind::Busy => "under way already",
+            StoreErrorKind::Conflict => "key already exists",
+            StoreErrorKind::Busy => "already in progress",
             StoreErrorKind::NotSupported => "not supported by the store",
         })
     }

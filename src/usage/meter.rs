@@ -4,7 +4,7 @@ use std::{array, time::Duration};
 
 use super::{RequestOutcome, UsageEvent};
 use crate::{
-    error::UpstreamFault,
+    error::catalog,
     key::looks_like_key,
     metrics::{self, Counter, Family, Gauge, Histogram},
     store::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX},
@@ -15,21 +15,6 @@ const MODELS: usize = 50;
 const LONGEST_MODEL: usize = 64;
 /// Reasons are part of programs, so these are never used up.
 const REASONS: usize = 64;
-/// The refusals of this crate, which are told as 0 before the first.
-const REFUSALS: [&str; 12] = [
-    "insufficient_quota",
-    "rate_limit_exceeded",
-    "missing_api_key",
-    "conflicting_api_keys",
-    "invalid_api_key",
-    "key_disabled",
-    "key_expired",
-    "key_misconfigured",
-    "store_unavailable",
-    "quota_subject_missing",
-    "request_too_large",
-    "request_body_broken",
-];
 
 /// The handles of all that is told of requests.
 pub(super) struct Meter {
@@ -72,12 +57,12 @@ impl Meter {
     pub(super) fn new() -> Self {
         let failed = Family::new(REASONS, |reason| requests(RequestOutcome::Failed, reason));
         let others = [BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX];
-        for reason in UpstreamFault::FAILURES.map(UpstreamFault::code).into_iter().chain(others) {
+        for reason in catalog::UPSTREAM.iter().map(|code| code.code()).chain(others) {
             failed.get(reason);
         }
         let rejected = Family::new(REASONS, |reason| requests(RequestOutcome::Rejected, reason));
-        for reason in REFUSALS {
-            rejected.get(reason);
+        for code in catalog::LAYERS {
+            rejected.get(code.code());
         }
         let gone = |phase| requests(RequestOutcome::ClientGone, phase);
         let by_outcome = |metric: metrics::Metric, outcome: RequestOutcome| {
