@@ -29,8 +29,8 @@ use tower::{Service, ServiceExt, steer::Steer};
 use tower_quota::{
     error::UpstreamFault,
     proxy::{
-        ClientOptions, ProxyBody, RequestBody, UpstreamBody, UpstreamClient, UpstreamProxyService,
-        upstream_client_over,
+        ClientOptions, RequestBody, ResponseBody, UpstreamBody, UpstreamClient,
+        UpstreamProxyService, upstream_client_over,
     },
 };
 
@@ -74,7 +74,7 @@ pub fn with_failover(
     rest: Duration,
 ) -> impl Service<
     Request<Body>,
-    Response = Response<ProxyBody<UpstreamBody>>,
+    Response = Response<ResponseBody<UpstreamBody>>,
     Error = Infallible,
     Future: Send,
 > {

@@ -164,7 +164,7 @@ pub(crate) const STORE_FAILURES: Metric = Metric::new_counter(
     Unit::Count,
     "Failed writes and failed reads of keys and counts, by part of the store.",
 );
-pub(crate) const UNFOLDED: Metric = Metric::new_gauge(
+pub(crate) const PENDING_RECORDS: Metric = Metric::new_gauge(
     "tower_quota_store_unfolded_records",
     "Journal records waiting for the next checkpoint.",
 );
@@ -195,7 +195,7 @@ pub const ALL: &[Metric] = &[
     SYNC_DURATION,
     BATCH,
     STORE_FAILURES,
-    UNFOLDED,
+    PENDING_RECORDS,
     QUEUE,
     KEYS,
     KEYS_NEAR_LIMIT,

@@ -4,19 +4,19 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::LengthLimitError;
 
-use crate::error::{Reject, Rejection, Retry, UpstreamFault};
+use crate::error::{Reject, Rejection, UpstreamFault};
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The upstream was never reached: name resolution, connecting or TLS failed.
 ///
-/// A transport whose error is, or has in its chain of sources, a `ConnectError` tells the proxy
-/// that no request was sent, which makes the fault [`UpstreamFault::Unreached`].
+/// A transport whose error is, or has in its chain of sources, a `ConnectError` sent no request, so
+/// the fault is [`UpstreamFault::Unreached`].
 #[derive(Debug)]
 pub struct ConnectError(BoxError);
 
 impl ConnectError {
-    /// Connecting failed for this reason.
+    /// Creates an error with this source.
     pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(source.into())
     }
@@ -34,7 +34,7 @@ impl Error for ConnectError {
     }
 }
 
-/// An error and its sources, in one line for the log.
+/// Displays an error and its sources in one line.
 pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -50,22 +50,22 @@ fn sources<'a>(
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// What a transport's error means.
+/// Returns the fault that a transport's error stands for.
 pub(super) fn transport_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
     if sources(error).any(is_connect) {
         UpstreamFault::Unreached
-    } else if is_over_limit(error) {
+    } else if exceeds_limit(error) {
         UpstreamFault::RequestTooLarge
     } else {
         UpstreamFault::Protocol
     }
 }
 
-/// What an error of the client's own request body means.
-pub(super) fn upload_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
-    if is_over_limit(error) {
+/// Returns the fault that an error of the client's request body stands for.
+pub(super) fn request_body_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
+    if exceeds_limit(error) {
         UpstreamFault::RequestTooLarge
-    } else if sources(error).any(has_left) {
+    } else if sources(error).any(is_disconnect) {
         UpstreamFault::RequestAbandoned
     } else {
         UpstreamFault::RequestBroken
@@ -73,7 +73,7 @@ pub(super) fn upload_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
 }
 
 /// Whether a body ended with its connection or stream, and not by what was sent.
-fn has_left(error: &(dyn Error + 'static)) -> bool {
+fn is_disconnect(error: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
     #[cfg(feature = "client")]
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
@@ -83,11 +83,11 @@ fn has_left(error: &(dyn Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<h2::Error>() {
         return error.is_remote() || error.is_io();
     }
-    let left = [BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof];
-    error.downcast_ref::<io::Error>().is_some_and(|error| left.contains(&error.kind()))
+    let disconnects = [BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof];
+    error.downcast_ref::<io::Error>().is_some_and(|error| disconnects.contains(&error.kind()))
 }
 
-fn is_over_limit(error: &(dyn Error + 'static)) -> bool {
+fn exceeds_limit(error: &(dyn Error + 'static)) -> bool {
     sources(error).any(|error| error.is::<LengthLimitError>())
 }
 
@@ -98,67 +98,24 @@ fn is_connect(error: &(dyn Error + 'static)) -> bool {
     }
     #[cfg(feature = "client")]
     if let Some(error) = error.downcast_ref::<h2::Error>() {
-        // The upstream has done nothing for it (RFC 9113, section 8.7).
+        // The upstream has not processed the request (RFC 9113, section 8.7).
         return error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     }
     error.is::<ConnectError>()
 }
 
-/// The answer that stands for a fault; `upstream` is the status of the replaced answer, which
-/// stays if the upstream failed by its own account.
-pub(super) fn rejection(fault: UpstreamFault, upstream: Option<StatusCode>) -> Rejection {
-    let bad_gateway = StatusCode::BAD_GATEWAY;
-    let (status, message) = match fault {
-        UpstreamFault::Unreached => (bad_gateway, "The upstream cannot be reached."),
-        UpstreamFault::Timeout => {
-            (StatusCode::GATEWAY_TIMEOUT, "The upstream took too long to answer.")
-        }
-        UpstreamFault::Failed => {
-            (upstream.unwrap_or(bad_gateway), "The upstream failed; please try again later.")
-        }
-        UpstreamFault::Credentials | UpstreamFault::Forbidden => (
-            bad_gateway,
-            "The upstream refuses this gateway's own credential or balance. Your key is fine; \
-             please tell whoever gave it to you.",
-        ),
-        UpstreamFault::RateLimited => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The upstream is limiting this gateway; please try again later.",
-        ),
-        UpstreamFault::Redirect => {
-            (bad_gateway, "The upstream answered with a redirect, which is not followed.")
-        }
-        UpstreamFault::Unreadable => (
-            upstream.unwrap_or(bad_gateway),
-            "The upstream refused the request; its reason is compressed in a way that cannot be \
-             read here.",
-        ),
-        UpstreamFault::RequestTooLarge => {
-            (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed.")
-        }
-        UpstreamFault::RequestBroken => {
-            (StatusCode::BAD_REQUEST, "The request body could not be read.")
-        }
-        UpstreamFault::RequestAbandoned => {
-            (StatusCode::BAD_REQUEST, "The request body broke off before its end.")
-        }
-        UpstreamFault::Protocol => (bad_gateway, "The upstream's answer could not be read."),
-    };
-    let kind = match fault {
-        UpstreamFault::RequestTooLarge
-        | UpstreamFault::RequestBroken
-        | UpstreamFault::RequestAbandoned => "invalid_request_error",
-        _ => "upstream_error",
-    };
-    let new = match fault.retry() {
-        Retry::Never => Rejection::permanent,
-        Retry::Later => Rejection::transient,
-    };
-    new(status, kind, fault.code(), message)
+/// Returns the rejection for a fault. It keeps the status of the response that it replaces, if the
+/// upstream itself reported the failure.
+pub(super) fn rejection(fault: UpstreamFault, upstream_status: Option<StatusCode>) -> Rejection {
+    let mut rejection = fault.error_code().rejection();
+    if let UpstreamFault::Failed | UpstreamFault::Unreadable = fault {
+        rejection.status = upstream_status.unwrap_or(rejection.status);
+    }
+    rejection
 }
 
-/// The answer in place of the upstream's: it says in its extensions why.
-pub(super) fn faulty(
+/// Renders the rejection for a fault, and inserts the fault into the extensions.
+pub(super) fn fault_response(
     reject: &(impl Reject + ?Sized),
     fault: UpstreamFault,
     rejection: Rejection,
@@ -173,12 +130,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chains_are_searched() {
-        let io = || std::io::Error::other("refused");
+    fn the_whole_chain_of_sources_is_searched() {
+        let io = || std::io::Error::other("connection closed");
         assert_eq!(transport_fault(&io()), UpstreamFault::Protocol);
         let nested = std::io::Error::other(ConnectError::new(io()));
         assert_eq!(transport_fault(&ConnectError::new(nested)), UpstreamFault::Unreached);
         let text = Chain(&ConnectError::new(io())).to_string();
-        assert_eq!(text, "connecting to the upstream failed: refused");
+        assert_eq!(text, "connecting to the upstream failed: connection closed");
     }
 }

@@ -14,27 +14,22 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    ProxyBody, Timeouts,
-    cooldown::Turn,
-    excerpt::Excerpt,
-    secret::Secret,
-    shared::{Replaced, Shared},
-    upload::Upload,
+    ResponseBody, Timeouts,
+    body::{Excerpt, RequestProgress},
+    credential::{Decision, Secret},
+    forward::{Config, ReplacedResponse},
 };
-use crate::{
-    body::ResponseBody,
-    error::{Reject, UpstreamFault},
-};
+use crate::error::{Reject, UpstreamFault};
 
 pin_project! {
-    /// The answer of an [`UpstreamProxyService`](super::UpstreamProxyService).
+    /// The response future of an [`UpstreamProxyService`](super::UpstreamProxyService).
     #[derive(Debug)]
     pub struct ResponseFuture<F, B, R> {
         #[pin]
         state: State<F, B>,
         method: Method,
-        shared: Arc<Shared<R>>,
-        // What must not stand in the answer.
+        config: Arc<Config<R>>,
+        // Must not appear in the response.
         secret: Option<Secret>,
     }
 }
@@ -46,17 +41,17 @@ pin_project! {
             #[pin]
             call: F,
             #[pin]
-            limit: Option<Sleep>,
+            head_timer: Option<Sleep>,
             end: Option<Instant>,
-            upload: Upload,
-            turn: Turn,
+            progress: RequestProgress,
+            decision: Decision,
         },
         Replacing {
             #[pin]
             excerpt: Excerpt<B>,
-            replaced: Option<Replaced>,
+            replaced: Option<ReplacedResponse>,
         },
-        Answered {
+        Ready {
             response: Option<Response<Bytes>>,
         },
     }
@@ -66,25 +61,22 @@ impl<F, B, R> ResponseFuture<F, B, R> {
     pub(super) fn calling(
         call: F,
         method: Method,
-        upload: Upload,
-        turn: Turn,
-        shared: Arc<Shared<R>>,
+        progress: RequestProgress,
+        decision: Decision,
+        config: Arc<Config<R>>,
         secret: Option<Secret>,
     ) -> Self {
-        let timeouts = shared.timeouts;
-        let end = timeouts.total.and_then(|total| upload.called().checked_add(total));
-        let limit = timeouts.for_head(upload.called(), end).map(sleep_until);
-        let state = State::Calling { call, limit, end, upload, turn };
-        Self { state, method, shared, secret }
+        let timeouts = config.timeouts;
+        let called_at = progress.called_at();
+        let end = timeouts.total.and_then(|total| called_at.checked_add(total));
+        let head_timer = timeouts.head_deadline(called_at, end).map(sleep_until);
+        let state = State::Calling { call, head_timer, end, progress, decision };
+        Self { state, method, config, secret }
     }
 
-    pub(super) fn answered(
-        response: Response<Bytes>,
-        method: Method,
-        shared: Arc<Shared<R>>,
-    ) -> Self {
-        let state = State::Answered { response: Some(response) };
-        Self { state, method, shared, secret: None }
+    pub(super) fn ready(response: Response<Bytes>, method: Method, config: Arc<Config<R>>) -> Self {
+        let state = State::Ready { response: Some(response) };
+        Self { state, method, config, secret: None }
     }
 }
 
@@ -95,74 +87,84 @@ where
     B: Body,
     R: Reject,
 {
-    type Output = Result<Response<ProxyBody<B>>, Infallible>;
+    type Output = Result<Response<ResponseBody<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let secret = this.secret.as_ref();
         loop {
-            let own = match this.state.as_mut().project() {
-                StateProj::Calling { call, limit, end, upload, turn } => match call.poll(cx) {
-                    Poll::Ready(Ok(response)) => {
-                        let (head, body) = response.into_parts();
-                        let replaced = this.shared.replaced(&head);
-                        let fault = replaced.as_ref().map(|replaced| replaced.fault);
-                        this.shared.note(*turn, fault);
-                        let Some(replaced) = replaced else {
-                            return Poll::Ready(Ok(this.shared.passed(head, body, *end, secret)));
-                        };
-                        this.state.set(State::Replacing {
-                            excerpt: Excerpt::new(body),
-                            replaced: Some(replaced),
-                        });
-                        continue;
+            let response = match this.state.as_mut().project() {
+                StateProj::Calling { call, head_timer, end, progress, decision } => {
+                    match call.poll(cx) {
+                        Poll::Ready(Ok(response)) => {
+                            let (head, body) = response.into_parts();
+                            let replaced = this.config.replaced(&head);
+                            let fault = replaced.as_ref().map(|replaced| replaced.fault);
+                            this.config.record(*decision, fault);
+                            let Some(replaced) = replaced else {
+                                return Poll::Ready(Ok(this
+                                    .config
+                                    .forward_response(head, body, *end, secret)));
+                            };
+                            this.state.set(State::Replacing {
+                                excerpt: Excerpt::new(body),
+                                replaced: Some(replaced),
+                            });
+                            continue;
+                        }
+                        Poll::Ready(Err(error)) => {
+                            this.config.record(*decision, None);
+                            this.config.transport_error(&*error.into(), progress, secret)
+                        }
+                        Poll::Pending => {
+                            let fault = ready!(poll_head_timeout(
+                                head_timer,
+                                *end,
+                                progress,
+                                &this.config.timeouts,
+                                cx
+                            ));
+                            this.config.record(*decision, Some(fault));
+                            this.config.fault(fault)
+                        }
                     }
-                    Poll::Ready(Err(error)) => {
-                        this.shared.note(*turn, None);
-                        this.shared.failure(&*error.into(), upload, secret)
-                    }
-                    Poll::Pending => {
-                        let fault = ready!(late(limit, *end, upload, &this.shared.timeouts, cx));
-                        this.shared.note(*turn, Some(fault));
-                        this.shared.fault(fault)
-                    }
-                },
+                }
                 StateProj::Replacing { excerpt, replaced } => {
                     let text = ready!(excerpt.poll(cx));
                     let replaced = replaced.take().expect("polled after completion");
-                    this.shared.replacement(replaced, &text, secret)
+                    this.config.replacement(replaced, &text, secret)
                 }
-                StateProj::Answered { response } => {
-                    response.take().expect("polled after completion")
-                }
+                StateProj::Ready { response } => response.take().expect("polled after completion"),
             };
-            this.state.set(State::Answered { response: None });
-            return Poll::Ready(Ok(ResponseBody::answer(this.method, own)));
+            this.state.set(State::Ready { response: None });
+            return Poll::Ready(Ok(ResponseBody::answer(this.method, response)));
         }
     }
 }
 
-/// Ready when the time for the head is over, with what that means.
-fn late(
-    limit: Pin<&mut Option<Sleep>>,
+/// Polls the timeout of the response head; returns the fault that it stands for.
+fn poll_head_timeout(
+    timer: Pin<&mut Option<Sleep>>,
     end: Option<Instant>,
-    upload: &Upload,
+    progress: &RequestProgress,
     timeouts: &Timeouts,
     cx: &mut Context<'_>,
 ) -> Poll<UpstreamFault> {
-    let Some(mut limit) = limit.as_pin_mut() else { return Poll::Pending };
+    let Some(mut timer) = timer.as_pin_mut() else { return Poll::Pending };
     loop {
-        ready!(limit.as_mut().poll(cx));
-        let Some(went_on) = upload.went_on() else {
-            tracing::warn!("the request could not be sent in time");
+        ready!(timer.as_mut().poll(cx));
+        let Some(last_progress) = progress.last_progress() else {
+            tracing::warn!("the request could not be sent within the head timeout: it is given up");
             return Poll::Ready(UpstreamFault::Unreached);
         };
-        match timeouts.for_head(went_on, end) {
-            Some(later) if later > limit.deadline() => limit.as_mut().reset(later),
+        match timeouts.head_deadline(last_progress, end) {
+            Some(deadline) if deadline > timer.deadline() => timer.as_mut().reset(deadline),
             _ => break,
         }
     }
-    tracing::warn!("the upstream sent no response head in time");
+    tracing::warn!(
+        "the upstream sent no response head within the timeout: the request is given up"
+    );
     Poll::Ready(UpstreamFault::Timeout)
 }
 
@@ -171,7 +173,7 @@ impl<F, B> std::fmt::Debug for State<F, B> {
         f.write_str(match self {
             Self::Calling { .. } => "Calling",
             Self::Replacing { .. } => "Replacing",
-            Self::Answered { .. } => "Answered",
+            Self::Ready { .. } => "Ready",
         })
     }
 }

@@ -2,19 +2,21 @@ use std::{fmt, sync::Arc};
 
 use http::{StatusCode, response::Parts};
 
-use super::{HeaderRules, framing};
+use super::headers::{HeaderRules, has_unambiguous_length};
 use crate::error::UpstreamFault;
 
-type Judge = dyn Fn(&Parts) -> Option<UpstreamFault> + Send + Sync;
+type Classify = dyn Fn(&Parts) -> Option<UpstreamFault> + Send + Sync;
 
-/// Which headers travel, and which of the upstream's answers are replaced.
+/// Rules for which headers are forwarded and which of the upstream's responses are replaced.
 ///
-/// The default is neutral: forwarding headers of the request are dropped, and every status passes
-/// through. Three kinds of answer never pass, whatever the rules: 1xx (an upgrade cannot be handed
-/// on, [`UpstreamFault::Protocol`]), answers that leave open where they end or how they are coded
-/// (both `Content-Length` and `Transfer-Encoding`, or a transfer coding other than `chunked`:
-/// [`UpstreamFault::Protocol`]), and redirects, which are 3xx but 304 (they lead the client away
-/// from the gateway, [`UpstreamFault::Redirect`]).
+/// The default is neutral: forwarding headers of the request are removed, and responses with any
+/// status are forwarded. Three kinds of response are always replaced:
+///
+/// - 1xx, as an upgrade cannot be forwarded ([`UpstreamFault::Protocol`]);
+/// - responses whose length or transfer coding is ambiguous: both `Content-Length` and
+///   `Transfer-Encoding`, or a transfer coding other than `chunked` ([`UpstreamFault::Protocol`]);
+/// - redirects, which are 3xx except 304, as they lead the client away from the gateway
+///   ([`UpstreamFault::Redirect`]).
 ///
 /// ```
 /// use http::{StatusCode, header};
@@ -29,63 +31,66 @@ pub struct ProxyRules {
     pub(super) request: Arc<HeaderRules>,
     pub(super) response: Arc<HeaderRules>,
     pub(super) identity_only: bool,
-    judge: Option<Arc<Judge>>,
+    classify: Option<Arc<Classify>>,
 }
 
 impl ProxyRules {
-    /// The neutral rules.
+    /// Creates the neutral rules.
     pub fn new() -> Self {
         Self {
             request: Arc::new(HeaderRules::without_forwarding()),
             response: Arc::new(HeaderRules::new()),
             identity_only: false,
-            judge: None,
+            classify: None,
         }
     }
 
-    /// Which request headers do not reach the upstream.
+    /// Sets which request headers do not reach the upstream.
     #[must_use]
     pub fn request_headers(mut self, rules: HeaderRules) -> Self {
         self.request = Arc::new(rules);
         self
     }
 
-    /// Which response headers do not reach the client.
+    /// Sets which response headers do not reach the client.
     #[must_use]
     pub fn response_headers(mut self, rules: HeaderRules) -> Self {
         self.response = Arc::new(rules);
         self
     }
 
-    /// Asks the upstream for answers without a content coding (`Accept-Encoding: identity`),
-    /// whatever the client accepts.
+    /// Requests responses without a content coding (`Accept-Encoding: identity`), whatever the client
+    /// accepts.
     #[must_use]
     pub fn identity_only(mut self) -> Self {
         self.identity_only = true;
         self
     }
 
-    /// Judges each response head: `None` lets the answer pass, a fault replaces it. The
-    /// upstream's status is kept if the fault is [`UpstreamFault::Failed`], and its `Retry-After`
-    /// if the fault is one that passes ([`UpstreamFault::retry`]): at most 60 seconds. A request that
-    /// would have to wait longer is not to be sent again.
+    /// Sets the function that classifies each response head: `None` forwards the response, a fault
+    /// replaces it.
+    ///
+    /// The upstream's status is kept if the fault is [`UpstreamFault::Failed`], and its `Retry-After`,
+    /// of at most 60 seconds, if the fault is transient ([`UpstreamFault::retry`]). With a longer
+    /// `Retry-After` the rejection is permanent.
     #[must_use]
     pub fn replace(
         mut self,
-        judge: impl Fn(&Parts) -> Option<UpstreamFault> + Send + Sync + 'static,
+        classify: impl Fn(&Parts) -> Option<UpstreamFault> + Send + Sync + 'static,
     ) -> Self {
-        self.judge = Some(Arc::new(judge));
+        self.classify = Some(Arc::new(classify));
         self
     }
 
+    /// Returns the fault for which the response with this head is replaced.
     pub(super) fn fault(&self, head: &Parts) -> Option<UpstreamFault> {
-        if head.status.is_informational() || !framing::is_clear(&head.headers) {
+        if head.status.is_informational() || !has_unambiguous_length(&head.headers) {
             return Some(UpstreamFault::Protocol);
         }
         if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
             return Some(UpstreamFault::Redirect);
         }
-        self.judge.as_ref().and_then(|judge| judge(head))
+        self.classify.as_ref().and_then(|classify| classify(head))
     }
 }
 

@@ -11,23 +11,21 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    ProxyBody, ProxyRules, RequestBody, ResponseFuture, Timeouts, UpstreamBase, UpstreamCredential,
-    cooldown::{CredentialCooldown, Turn},
-    error::BoxError,
-    error::ConnectError,
-    shared::Shared,
-    upload::Upload,
+    ProxyRules, RequestBody, ResponseBody, ResponseFuture, Timeouts, UpstreamBase,
+    UpstreamCredential,
+    body::RequestProgress,
+    credential::{CredentialCooldown, Decision},
+    error::{BoxError, ConnectError},
+    forward::Config,
 };
 use crate::error::{ProblemJson, Reject, UpstreamFault};
 
-/// Forwards each request to the upstream over a transport and streams the answer back.
+/// Forwards each request to the upstream over a transport and streams the response back.
 ///
-/// The transport is any `Service<Request<RequestBody<B>>>` that takes absolute addresses, for
-/// example `UpstreamClient`. It is called once for each request. The service never fails: what
-/// goes wrong becomes an answer, rendered by `R`, with an [`UpstreamFault`] and a
-/// [`Rejected`](crate::error::Rejected) in its extensions.
-///
-/// [`UpstreamFault`]: crate::error::UpstreamFault
+/// The transport is any `Service<Request<RequestBody<B>>>` that accepts absolute URLs, for example
+/// `UpstreamClient`. It is called once for each request. The service never fails: failures become
+/// responses, rendered by `R`, with an [`UpstreamFault`] and a [`Rejected`](crate::error::Rejected)
+/// in their extensions.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -60,17 +58,17 @@ use crate::error::{ProblemJson, Reject, UpstreamFault};
 pub struct UpstreamProxyService<T, R = ProblemJson> {
     transport: T,
     not_ready: Option<BoxError>,
-    shared: Arc<Shared<R>>,
+    config: Arc<Config<R>>,
 }
 
 impl<T> UpstreamProxyService<T> {
-    /// A proxy to `base`: no credential, nothing stripped from paths, neutral rules, answers of
-    /// its own as [`ProblemJson`].
+    /// Creates a proxy to `base` without a credential or a mount, with neutral rules, and with
+    /// [`ProblemJson`] as the renderer of rejections.
     pub fn new(transport: T, base: UpstreamBase) -> Self {
         Self {
             transport,
             not_ready: None,
-            shared: Arc::new(Shared {
+            config: Arc::new(Config {
                 base,
                 mount: "".into(),
                 credential: None,
@@ -83,67 +81,84 @@ impl<T> UpstreamProxyService<T> {
     }
 }
 
+impl<T, R> UpstreamProxyService<T, R> {
+    /// Returns a reference to the transport.
+    pub fn get_ref(&self) -> &T {
+        &self.transport
+    }
+
+    /// Returns a mutable reference to the transport.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    /// Returns the transport.
+    pub fn into_inner(self) -> T {
+        self.transport
+    }
+}
+
 impl<T, R: Clone> UpstreamProxyService<T, R> {
-    /// The path prefix that the upstream's base path stands for, for example `/v1`. It is taken
-    /// off requests that have it, where a segment ends; others keep their whole path.
+    /// Sets the path prefix that the upstream's base path replaces, for example `/v1`. It must end where
+    /// a segment ends; requests without it keep their whole path.
     #[must_use]
     pub fn mount(self, prefix: &str) -> Self {
-        self.with(|shared| shared.mount = prefix.trim_end_matches('/').into())
+        self.with(|config| config.mount = prefix.trim_end_matches('/').into())
     }
 
-    /// The `Authorization` that every request to the upstream gets, in place of the client's.
+    /// Sets the `Authorization` of every request to the upstream, in place of the client's.
     ///
-    /// Its secret part is masked in 4xx answers that pass through, and a header or trailer that holds
-    /// it is dropped from every answer. To be searched, a 4xx answer in gzip is decoded; one in any other
-    /// `Content-Encoding` is replaced by one of the same status with code `upstream_refused`.
+    /// Its secret part is masked in the bodies of 4xx responses, and headers and trailers that contain
+    /// it are removed from every response. For that a 4xx response in gzip is decoded; one in another
+    /// `Content-Encoding` is replaced by one of the same status with the code `upstream_refused`.
     ///
-    /// To be able to replace it later, keep a clone of the [`UpstreamCredential`].
+    /// To replace the credential later, keep a clone of the [`UpstreamCredential`].
     #[must_use]
     pub fn credential(self, authorization: impl Into<UpstreamCredential>) -> Self {
-        self.with(|shared| shared.credential = Some(authorization.into()))
+        self.with(|config| config.credential = Some(authorization.into()))
     }
 
-    /// Which headers travel and which answers are replaced.
+    /// Sets which headers are forwarded and which responses are replaced.
     #[must_use]
     pub fn rules(self, rules: ProxyRules) -> Self {
-        self.with(|shared| shared.rules = rules)
+        self.with(|config| config.rules = rules)
     }
 
-    /// How long the upstream may keep silent.
+    /// Sets the timeouts of requests to the upstream.
     #[must_use]
     pub fn timeouts(self, timeouts: Timeouts) -> Self {
-        self.with(|shared| shared.timeouts = timeouts)
+        self.with(|config| config.timeouts = timeouts)
     }
 
-    /// Answers itself, without asking the upstream, while this remembers that the upstream refuses
-    /// the credential: that [the rules](ProxyRules::replace) have judged an answer to be
-    /// [`UpstreamFault::Credentials`]. Without it every request is sent.
+    /// Rejects requests without sending them for a while after the upstream rejected the credential:
+    /// after [the rules](ProxyRules::replace) have classified a response as
+    /// [`UpstreamFault::Credentials`]. Without a cooldown every request is sent.
     #[must_use]
     pub fn credential_cooldown(self, cooldown: CredentialCooldown) -> Self {
-        self.with(|shared| shared.cooldown = Some(cooldown))
+        self.with(|config| config.cooldown = Some(cooldown))
     }
 
-    /// How the proxy's own answers look.
+    /// Sets the renderer of rejections.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> UpstreamProxyService<T, R2> {
-        let shared = Arc::unwrap_or_clone(self.shared);
+        let config = Arc::unwrap_or_clone(self.config);
         UpstreamProxyService {
             transport: self.transport,
             not_ready: None,
-            shared: Arc::new(Shared {
-                base: shared.base,
-                mount: shared.mount,
-                credential: shared.credential,
-                rules: shared.rules,
-                timeouts: shared.timeouts,
-                cooldown: shared.cooldown,
+            config: Arc::new(Config {
+                base: config.base,
+                mount: config.mount,
+                credential: config.credential,
+                rules: config.rules,
+                timeouts: config.timeouts,
+                cooldown: config.cooldown,
                 reject,
             }),
         }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Shared<R>)) -> Self {
-        change(Arc::make_mut(&mut self.shared));
+    fn with(mut self, change: impl FnOnce(&mut Config<R>)) -> Self {
+        change(Arc::make_mut(&mut self.config));
         self
     }
 }
@@ -156,12 +171,12 @@ where
     RB: Body,
     R: Reject,
 {
-    type Response = Response<ProxyBody<RB>>;
+    type Response = Response<ResponseBody<RB>>;
     type Error = Infallible;
     type Future = ResponseFuture<T::Future, RB, R>;
 
-    /// Waits for the transport. If the transport fails here, the next request is answered with
-    /// 502, as it was never sent.
+    /// Waits for the transport. If the transport fails here, the next request is rejected with 502, as
+    /// it was never sent.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         if self.not_ready.is_none() {
             let ready = ready!(self.transport.poll_ready(cx));
@@ -171,31 +186,31 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shared = Arc::clone(&self.shared);
+        let config = Arc::clone(&self.config);
         if let Some(error) = self.not_ready.take() {
             let error = ConnectError::new(error);
-            let secret = shared.credential.as_ref().and_then(|credential| credential.get().1);
-            let answer = shared.failure(&error, &Upload::new(), secret.as_ref());
-            return ResponseFuture::answered(answer, request.method().clone(), shared);
+            let secret = config.credential.as_ref().and_then(|credential| credential.get().1);
+            let response = config.transport_error(&error, &RequestProgress::new(), secret.as_ref());
+            return ResponseFuture::ready(response, request.method().clone(), config);
         }
         let (mut head, body) = request.into_parts();
-        let secret = match shared.prepare(&mut head, &body) {
+        let secret = match config.prepare_request(&mut head, &body) {
             Ok(secret) => secret,
             Err(rejection) => {
-                let answer = shared.refusal(*rejection);
-                return ResponseFuture::answered(answer, head.method, shared);
+                let response = rejection.render(&config.reject);
+                return ResponseFuture::ready(response, head.method, config);
             }
         };
-        let turn = shared.turn();
-        if turn == Turn::Refused {
-            tracing::debug!("the upstream is not asked: it has just refused the credential");
-            let answer = shared.fault(UpstreamFault::Credentials);
-            return ResponseFuture::answered(answer, head.method, shared);
+        let decision = config.decide();
+        if decision == Decision::Reject {
+            tracing::debug!("the upstream has rejected the credential lately: no request is sent");
+            let response = config.fault(UpstreamFault::Credentials);
+            return ResponseFuture::ready(response, head.method, config);
         }
-        let (body, upload) = RequestBody::new(body, &shared.rules.request);
+        let (body, progress) = RequestBody::new(body, &config.rules.request);
         let method = head.method.clone();
         let call = self.transport.call(Request::from_parts(head, body));
-        ResponseFuture::calling(call, method, upload, turn, shared, secret)
+        ResponseFuture::calling(call, method, progress, decision, config, secret)
     }
 }
 
@@ -204,13 +219,13 @@ impl<T: Clone, R> Clone for UpstreamProxyService<T, R> {
         Self {
             transport: self.transport.clone(),
             not_ready: None,
-            shared: Arc::clone(&self.shared),
+            config: Arc::clone(&self.config),
         }
     }
 }
 
 impl<T, R> fmt::Debug for UpstreamProxyService<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpstreamProxyService").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("UpstreamProxyService").field("config", &self.config).finish_non_exhaustive()
     }
 }

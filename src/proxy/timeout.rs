@@ -13,49 +13,53 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::error::{BoxError, Chain};
 
-/// How long the upstream may keep silent. `None` waits for ever.
+/// Timeouts of requests to the upstream. `None` disables one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// From sending the request to the response head. While the request's body goes on, the time
-    /// begins anew with each piece: how long a client may take to send it is its server's affair.
+    /// Maximum time from the request, or from the latest frame of its body, to the response head. How
+    /// long a client may take to send the body is up to its server.
     pub head: Option<Duration>,
-    /// Between two frames of the response body, while the client waits for one.
+    /// Maximum time between two frames of the response body, while the client waits for one.
     pub idle: Option<Duration>,
-    /// From sending the request to the end of the answer. `None` by default, as it cuts healthy
-    /// streams, too.
+    /// Maximum time from the request to the end of the response body. `None` by default, as it ends
+    /// healthy streams, too.
     pub total: Option<Duration>,
 }
 
 impl Timeouts {
-    /// The default: 120 s for the head and 120 s between frames, and no limit for the whole.
+    /// Creates the default timeouts: 120 s for the head, 120 s between frames, and none in total.
     pub fn new() -> Self {
-        let limit = Some(Duration::from_secs(120));
-        Self { head: limit, idle: limit, total: None }
+        let timeout = Some(Duration::from_secs(120));
+        Self { head: timeout, idle: timeout, total: None }
     }
 
-    /// Sets the limit for the response head.
+    /// Sets the timeout for the response head.
     #[must_use]
-    pub fn head(self, limit: impl Into<Option<Duration>>) -> Self {
-        Self { head: limit.into(), ..self }
+    pub fn head(self, timeout: impl Into<Option<Duration>>) -> Self {
+        Self { head: timeout.into(), ..self }
     }
 
-    /// Sets the limit between two frames of the response body.
+    /// Sets the timeout between two frames of the response body.
     #[must_use]
-    pub fn idle(self, limit: impl Into<Option<Duration>>) -> Self {
-        Self { idle: limit.into(), ..self }
+    pub fn idle(self, timeout: impl Into<Option<Duration>>) -> Self {
+        Self { idle: timeout.into(), ..self }
     }
 
-    /// Sets the limit for the whole answer.
+    /// Sets the timeout from the request to the end of the response body.
     #[must_use]
-    pub fn total(self, limit: impl Into<Option<Duration>>) -> Self {
-        Self { total: limit.into(), ..self }
+    pub fn total(self, timeout: impl Into<Option<Duration>>) -> Self {
+        Self { total: timeout.into(), ..self }
     }
 
-    /// By when the head must be there, if at all, where the upload went on last at this time and
-    /// the whole answer must be there by `end`.
-    pub(super) fn for_head(&self, last: Instant, end: Option<Instant>) -> Option<Instant> {
-        let head = self.head.and_then(|head| last.checked_add(head));
+    /// Returns the deadline of the response head, where the request body last made progress at
+    /// `last_progress` and the whole response is due by `end`.
+    pub(super) fn head_deadline(
+        &self,
+        last_progress: Instant,
+        end: Option<Instant>,
+    ) -> Option<Instant> {
+        let head = self.head.and_then(|head| last_progress.checked_add(head));
         head.into_iter().chain(end).min()
     }
 }
@@ -67,44 +71,39 @@ impl Default for Timeouts {
 }
 
 pin_project! {
-    /// A body that fails when its reader waits for a frame longer than the limit.
+    /// A body that fails when its reader waits for a frame longer than the idle timeout, or when it
+    /// has not ended by the end of the total timeout.
     ///
-    /// A slow reader is no slow upstream: the time runs only while a frame is asked for and none
-    /// is there. One timer serves the whole body; it is moved on only when it fires early. A
-    /// second one, if there is one, ends the body however it goes on.
+    /// A slow reader is no slow upstream: the idle time runs only while a frame is polled for and none
+    /// is ready. One timer serves the whole body; it is reset only when it fires early.
     #[derive(Debug)]
-    pub(super) struct IdleTimeout<B> {
+    pub(super) struct TimeoutBody<B> {
         #[pin]
         inner: B,
         #[pin]
-        timer: Option<Sleep>,
-        limit: Option<Duration>,
+        idle_timer: Option<Sleep>,
+        idle_timeout: Option<Duration>,
         waiting_since: Option<Instant>,
-        end: Option<Pin<Box<Sleep>>>,
+        total_timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
-/// No frame of the body came within the limit.
+/// No frame of the body arrived within the idle timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IdleError;
 
-/// The body was not over within the limit for the whole answer.
+/// The body did not end within the total timeout.
 #[derive(Debug)]
 struct TotalError;
 
-impl<B> IdleTimeout<B> {
-    /// Limits the wait for each frame of `inner`; `None` only changes the error's type.
-    pub(super) fn new(inner: B, limit: Option<Duration>) -> Self {
-        Self { inner, timer: None, limit, waiting_since: None, end: None }
-    }
-
-    /// Ends the body with an error at this time, too.
-    pub(super) fn until(self, end: Option<Instant>) -> Self {
-        Self { end: end.map(|end| Box::pin(sleep_until(end))), ..self }
+impl<B> TimeoutBody<B> {
+    pub(super) fn new(inner: B, idle_timeout: Option<Duration>, end: Option<Instant>) -> Self {
+        let total_timer = end.map(|end| Box::pin(sleep_until(end)));
+        Self { inner, idle_timer: None, idle_timeout, waiting_since: None, total_timer }
     }
 }
 
-impl<B> Body for IdleTimeout<B>
+impl<B> Body for TimeoutBody<B>
 where
     B: Body,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -117,33 +116,33 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
-        if let Some(end) = this.end
-            && end.as_mut().poll(cx).is_ready()
+        if let Some(timer) = this.total_timer
+            && timer.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Some(Err(broken(TotalError))));
+            return Poll::Ready(Some(Err(body_error(TotalError))));
         }
         if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
             *this.waiting_since = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
+            return Poll::Ready(frame.map(|frame| frame.map_err(body_error)));
         }
-        let Some(limit) = *this.limit else {
+        let Some(timeout) = *this.idle_timeout else {
             return Poll::Pending;
         };
         let since = *this.waiting_since.get_or_insert_with(Instant::now);
-        let Some(deadline) = since.checked_add(limit) else {
+        let Some(deadline) = since.checked_add(timeout) else {
             return Poll::Pending;
         };
-        if this.timer.is_none() {
-            this.timer.set(Some(sleep_until(deadline)));
+        if this.idle_timer.is_none() {
+            this.idle_timer.set(Some(sleep_until(deadline)));
         }
-        while let Some(mut timer) = this.timer.as_mut().as_pin_mut() {
+        while let Some(mut timer) = this.idle_timer.as_mut().as_pin_mut() {
             ready!(timer.as_mut().poll(cx));
             if timer.deadline() >= deadline {
                 break;
             }
             timer.reset(deadline);
         }
-        Poll::Ready(Some(Err(broken(IdleError))))
+        Poll::Ready(Some(Err(body_error(IdleError))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -155,15 +154,15 @@ where
     }
 }
 
-fn broken(error: impl Into<BoxError>) -> BoxError {
+fn body_error(error: impl Into<BoxError>) -> BoxError {
     let error = error.into();
-    tracing::warn!(error = %Chain(&*error), "the upstream's answer broke off");
+    tracing::warn!(error = %Chain(&*error), "the upstream's response body failed: the client's is broken off");
     error
 }
 
 impl fmt::Display for IdleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the upstream sent nothing for too long")
+        f.write_str("the upstream sent nothing within the idle timeout")
     }
 }
 
@@ -171,7 +170,7 @@ impl Error for IdleError {}
 
 impl fmt::Display for TotalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the upstream's answer took too long as a whole")
+        f.write_str("the upstream's response did not end within the total timeout")
     }
 }
 
@@ -185,40 +184,41 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
     use std::convert::Infallible;
 
-    const PACE: [u64; 4] = [50, 90, 90, 200];
+    const DELAYS: [u64; 4] = [50, 90, 90, 200];
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_goes_on_and_on_is_over_at_its_end() {
+    async fn a_body_fails_at_the_end_of_the_total_timeout() {
         let frames = stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(70)).await;
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), ()))
         });
-        let begun = Instant::now();
-        let end = begun + Duration::from_millis(300);
-        let body = IdleTimeout::new(StreamBody::new(frames), None).until(Some(end));
+        let start = Instant::now();
+        let end = start + Duration::from_millis(300);
+        let body = TimeoutBody::new(StreamBody::new(frames), None, Some(end));
         let mut body = std::pin::pin!(body);
         for _ in 0..4 {
             assert!(body.frame().await.unwrap().is_ok());
         }
         assert!(body.frame().await.unwrap().unwrap_err().is::<TotalError>());
-        assert!(begun.elapsed() < Duration::from_millis(305));
+        assert!(start.elapsed() < Duration::from_millis(305));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_the_wait_for_one_frame_counts() {
+    async fn only_the_wait_for_a_single_frame_counts() {
         let frames = stream::unfold(0, |at| async move {
-            tokio::time::sleep(Duration::from_millis(*PACE.get(at)?)).await;
+            tokio::time::sleep(Duration::from_millis(*DELAYS.get(at)?)).await;
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), at + 1))
         });
-        let body = IdleTimeout::new(StreamBody::new(frames), Some(Duration::from_millis(100)));
+        let timeout = Some(Duration::from_millis(100));
+        let body = TimeoutBody::new(StreamBody::new(frames), timeout, None);
         let mut body = std::pin::pin!(body);
-        for _ in &PACE[..3] {
+        for _ in &DELAYS[..3] {
             assert!(body.frame().await.unwrap().is_ok());
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
-        let asked = Instant::now();
+        let polled = Instant::now();
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(error.is::<IdleError>());
-        assert!(asked.elapsed() < Duration::from_millis(105));
+        assert!(polled.elapsed() < Duration::from_millis(105));
     }
 }

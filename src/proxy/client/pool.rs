@@ -1,25 +1,25 @@
 use std::{
     borrow::Cow,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
 };
 
 use hyper_util::client::legacy::Client;
 
-use super::{connector::Connector, resend::Sent};
+use super::{OutgoingBody, connection::Connector};
 
-pub(super) type Pool<B, C> = Client<Connector<C>, Sent<B>>;
+pub(super) type Pool<B, C> = Client<Connector<C>, OutgoingBody<B>>;
 
-/// Maximum number of requests on an HTTP/2 connection: upstreams commonly take 100 streams on one, and hyper
-/// lets more of them wait. Their windows together fit into the connection's, so that one reader who does not
-/// go on stops nobody else.
+/// Maximum number of requests on an HTTP/2 connection: upstreams commonly allow 100 streams, and hyper lets
+/// further requests wait. Their windows together fit into the connection's, so that a stalled reader does
+/// not stop the others.
 const MAX_STREAMS: usize = 64;
-/// Maximum number of connections that are kept without a request.
+/// Maximum number of idle connections.
 pub(super) const MAX_IDLE: usize = 64;
 
-/// What the upstream has spoken on the latest connection.
+/// The protocol of the latest connection to the upstream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UpstreamProtocol(Arc<AtomicU8>);
 
@@ -36,12 +36,12 @@ impl UpstreamProtocol {
     }
 }
 
-/// The connection pool in shards, each for as many requests as an HTTP/2 connection takes: a shard keeps one
-/// HTTP/2 connection. They are made as they are needed; HTTP/1 needs the first only.
+/// The connection pool in shards of at most [`MAX_STREAMS`] requests, as a hyper client keeps one HTTP/2
+/// connection. Shards are created on demand; HTTP/1 needs the first only.
 pub(super) struct PoolShards<B, C>(Arc<Shared<B, C>>);
 
 struct Shared<B, C> {
-    make: Box<dyn Fn() -> Pool<B, C> + Send + Sync>,
+    new_pool: Box<dyn Fn() -> Pool<B, C> + Send + Sync>,
     protocol: UpstreamProtocol,
     first: PoolShard<B, C>,
     has_more: AtomicBool,
@@ -53,47 +53,47 @@ struct PoolShard<B, C> {
     in_flight: Arc<AtomicUsize>,
 }
 
-/// A request that counts in a shard.
+/// Counts a request in its shard until it is dropped.
 #[derive(Debug)]
 pub(super) struct InFlightGuard(Arc<AtomicUsize>);
 
 impl<B, C: Clone> PoolShards<B, C> {
     pub(super) fn new(
         protocol: UpstreamProtocol,
-        make: impl Fn() -> Pool<B, C> + Send + Sync + 'static,
+        new_pool: impl Fn() -> Pool<B, C> + Send + Sync + 'static,
     ) -> Self {
-        let first = PoolShard::new(make());
+        let first = PoolShard::new(new_pool());
         let (has_more, more) = (AtomicBool::new(false), Mutex::default());
-        Self(Arc::new(Shared { make: Box::new(make), protocol, first, has_more, more }))
+        Self(Arc::new(Shared { new_pool: Box::new(new_pool), protocol, first, has_more, more }))
     }
 
-    /// The pool for another request, in which it counts until the guard is dropped.
+    /// Returns the pool for another request, and the guard that counts it there.
     pub(super) fn enter(&self) -> (Cow<'_, Pool<B, C>>, InFlightGuard) {
         let shared = &*self.0;
         let is_http1 = shared.protocol.is_http1();
         if is_http1 && shared.has_more.load(Ordering::Relaxed) {
-            // They were made before that was known. Their connections end with their requests.
+            // They were created before the protocol was known. Their connections close after their requests.
             shared.more().clear();
             shared.has_more.store(false, Ordering::Relaxed);
         }
-        if is_http1 || shared.first.has_room() {
+        if is_http1 || shared.first.has_capacity() {
             return (Cow::Borrowed(&shared.first.pool), shared.first.enter());
         }
         let more = &mut *shared.more();
         while more.len() >= MAX_IDLE && more.last().is_some_and(PoolShard::is_unused) {
             more.pop();
         }
-        let at = more.iter().position(PoolShard::has_room).unwrap_or_else(|| {
-            more.push(PoolShard::new((shared.make)()));
+        let index = more.iter().position(PoolShard::has_capacity).unwrap_or_else(|| {
+            more.push(PoolShard::new((shared.new_pool)()));
             more.len() - 1
         });
         shared.has_more.store(true, Ordering::Relaxed);
-        (Cow::Owned(more[at].pool.clone()), more[at].enter())
+        (Cow::Owned(more[index].pool.clone()), more[index].enter())
     }
 }
 
 impl<B, C> Shared<B, C> {
-    fn more(&self) -> std::sync::MutexGuard<'_, Vec<PoolShard<B, C>>> {
+    fn more(&self) -> MutexGuard<'_, Vec<PoolShard<B, C>>> {
         self.more.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +103,7 @@ impl<B, C> PoolShard<B, C> {
         Self { pool, in_flight: Arc::default() }
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) < MAX_STREAMS
     }
 

@@ -1,14 +1,18 @@
+mod connection;
+mod pool;
+
 use std::{
     error::Error,
     fmt,
     future::Future,
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, Uri, Version, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -25,22 +29,17 @@ use hyper_util::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{
-    connection::was_stale,
-    connector::Connector,
-    error::BoxError,
-    exchange::Exchange,
-    resend::{Again, Sent},
-    shards::{InFlightGuard, MAX_IDLE, Pool, PoolShards, UpstreamProtocol},
-};
+use super::error::BoxError;
+use connection::{AbortGuard, Connector, was_stale};
+use pool::{InFlightGuard, MAX_IDLE, Pool, PoolShards, UpstreamProtocol};
 
-/// How the ready transport connects.
+/// Options of an [`UpstreamClient`]'s connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// The limit for name resolution, TCP and TLS together. 5 s by default.
+    /// Timeout for name resolution, TCP and TLS together, 5 s by default.
     pub connect_timeout: Duration,
-    /// How long an unused connection is kept, at most 64 of them. 60 s by default.
+    /// Maximum time for which an idle connection is kept, 60 s by default. At most 64 are kept.
     pub pool_idle_timeout: Duration,
 }
 
@@ -51,30 +50,31 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
-    /// Sets the limit for name resolution, TCP and TLS together.
+    /// Sets the timeout for name resolution, TCP and TLS together.
     #[must_use]
     pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
         Self { connect_timeout, ..self }
     }
 
-    /// Sets how long an unused connection is kept.
+    /// Sets the maximum time for which an idle connection is kept.
     #[must_use]
     pub fn pool_idle_timeout(self, pool_idle_timeout: Duration) -> Self {
         Self { pool_idle_timeout, ..self }
     }
 }
 
-/// A pooling HTTP client over any connector: HTTP/1.1 and, where the connection agreed on it, HTTP/2.
+/// A pooling HTTP client over any connector, for HTTP/1.1 and, where ALPN has negotiated it, HTTP/2.
 ///
-/// A clone shares the pool. A request that met a connection closed before anything was sent is
-/// moved to another one. One that was sent over a connection that the upstream had closed since its
-/// last answer is sent again, once, if its method is safe (RFC 9110, section 9.2.1) and it has no body. Apart from that
-/// nothing is retried.
+/// Clones share the pool. A request whose connection turns out to be closed before anything was sent
+/// moves to another connection. A request on a connection that the upstream had closed since its last
+/// response is retried once, if its method is safe (RFC 9110, section 9.2.1) and it has no body. Nothing
+/// else is retried.
 pub struct UpstreamClient<B, C = HttpsConnector<HttpConnector>>(PoolShards<B, C>);
 
-/// Makes the transport for an [`UpstreamProxyService`](super::UpstreamProxyService): rustls with
-/// ring and Mozilla's root certificates; `http` addresses work too. Must be used within a Tokio
-/// runtime.
+/// Creates the transport for an [`UpstreamProxyService`](super::UpstreamProxyService): rustls with ring
+/// and Mozilla's root certificates; `http` URLs work, too. It must be used within a Tokio runtime.
+///
+/// # Errors
 ///
 /// Fails if rustls cannot be set up.
 pub fn upstream_client<B>(options: ClientOptions) -> Result<UpstreamClient<B>, ClientError>
@@ -94,7 +94,7 @@ where
     Ok(upstream_client_over(https, options))
 }
 
-/// The same over a connector of your own: other certificates, a Unix socket, a tunnel. Must be used
+/// Creates a client over another connector: other certificates, a Unix socket, a tunnel. It must be used
 /// within a Tokio runtime.
 pub fn upstream_client_over<B, C, S>(connector: C, options: ClientOptions) -> UpstreamClient<B, C>
 where
@@ -110,7 +110,7 @@ where
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(options.pool_idle_timeout)
         .pool_max_idle_per_host(MAX_IDLE)
-        // What the upstream sends ahead of a slow reader is kept in memory.
+        // Bounds the memory for what the upstream sends ahead of a slow reader.
         .http1_max_buf_size(64 * 1024)
         .http2_initial_stream_window_size(256 * 1024)
         .http2_initial_connection_window_size(32 * 1024 * 1024)
@@ -138,28 +138,28 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> UpstreamCall<B, C> {
-        let (mut request, again) = Sent::first(request);
-        let exchange = Exchange::of(&mut request);
+        let (mut request, retry) = OutgoingBody::first_attempt(request);
+        let abort = AbortGuard::new(&mut request);
         let (pool, in_flight) = self.0.enter();
         let call = pool.request(request);
-        let again = again.map(|again| Box::new((again, pool.into_owned())));
-        UpstreamCall { exchange, call, again, failed: None, in_flight: Some(in_flight) }
+        let retry = retry.map(|head| Box::new((head, pool.into_owned())));
+        UpstreamCall { abort, call, retry, first_error: None, in_flight: Some(in_flight) }
     }
 }
 
-/// The future of an [`UpstreamClient`]'s answer.
+/// The response future of an [`UpstreamClient`].
 pub struct UpstreamCall<B, C = HttpsConnector<HttpConnector>> {
-    /// Is dropped before the call, which may give the connection to another one.
-    exchange: Option<Box<Exchange>>,
+    /// Must be dropped before the call, which may return the connection to the pool.
+    abort: Option<Box<AbortGuard>>,
     call: legacy::ResponseFuture,
-    again: Option<Box<(Again, Pool<B, C>)>>,
-    /// Why the first attempt failed. It stays the reason if the second fails, too: the upstream may
-    /// have seen the first.
-    failed: Option<legacy::Error>,
+    retry: Option<Box<(RetryableHead, Pool<B, C>)>>,
+    /// The error of the first attempt. It is returned if the second fails, too, as the upstream may have
+    /// seen the first.
+    first_error: Option<legacy::Error>,
     in_flight: Option<InFlightGuard>,
 }
 
-/// Nothing in it is ever pinned.
+/// No field is structurally pinned.
 impl<B, C> Unpin for UpstreamCall<B, C> {}
 
 impl<B, C, S> Future for UpstreamCall<B, C>
@@ -177,23 +177,23 @@ where
         loop {
             let error = match ready!(Pin::new(&mut self.call).poll(cx)) {
                 Ok(response) => {
-                    let exchange = self.exchange.take().map(Exchange::answered);
+                    let abort = self.abort.take().map(AbortGuard::response_started);
                     let is_http2 = response.version() == Version::HTTP_2;
                     let in_flight = self.in_flight.take();
-                    let body = |inner| UpstreamBody { exchange, is_http2, inner, in_flight };
+                    let body = |inner| UpstreamBody { abort, is_http2, inner, in_flight };
                     return Poll::Ready(Ok(response.map(body)));
                 }
                 Err(error) => error,
             };
-            match self.again.take() {
-                Some(resend) if was_stale(&error) => {
-                    let (again, pool) = *resend;
-                    tracing::debug!("the connection was stale, the request is sent again");
-                    self.call = pool.request(again.request());
-                    self.failed = Some(error);
+            match self.retry.take() {
+                Some(retry) if was_stale(&error) => {
+                    let (head, pool) = *retry;
+                    tracing::debug!("the connection was stale: the request is retried");
+                    self.call = pool.request(head.into_request());
+                    self.first_error = Some(error);
                 }
                 _ => {
-                    let error = self.failed.take().unwrap_or(error);
+                    let error = self.first_error.take().unwrap_or(error);
                     return Poll::Ready(Err(ClientError(error.into())));
                 }
             }
@@ -202,9 +202,9 @@ where
 }
 
 pin_project! {
-    /// The body of an [`UpstreamClient`]'s answer.
+    /// The response body of an [`UpstreamClient`].
     pub struct UpstreamBody {
-        exchange: Option<Box<Exchange>>,
+        abort: Option<Box<AbortGuard>>,
         is_http2: bool,
         #[pin]
         inner: Incoming,
@@ -222,7 +222,7 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
         let mut this = self.project();
         let frame = ready!(this.inner.as_mut().poll_frame(cx));
-        // hyper takes a reset with NO_ERROR for the end, wherever it comes.
+        // hyper takes a reset with NO_ERROR for the end of the body.
         if frame.is_none() && *this.is_http2 && !this.inner.is_end_stream() {
             return Poll::Ready(Some(Err(ClientError(EndedEarly.into()))));
         }
@@ -238,17 +238,80 @@ impl Body for UpstreamBody {
     }
 }
 
-/// What went wrong in an [`UpstreamClient`]; the reason is the source.
+pin_project! {
+    /// A request's body, which is `None` in a retry.
+    struct OutgoingBody<B> {
+        #[pin]
+        body: Option<B>,
+        alive: Option<Arc<()>>,
+    }
+}
+
+/// The head of a request that may be retried.
+///
+/// The upstream may have seen the first attempt, so only requests with a safe method (RFC 9110, section
+/// 9.2.1) and without a body are retried. Idempotent requests are not: they could take effect later
+/// than the client expects.
+struct RetryableHead(Parts);
+
+impl<B> OutgoingBody<B> {
+    /// Returns the request for the first attempt, and its head if it may be retried.
+    fn first_attempt(request: Request<B>) -> (Request<Self>, Option<RetryableHead>)
+    where
+        B: Body,
+    {
+        let is_retryable = request.method().is_safe() && request.body().is_end_stream();
+        let (head, body) = request.into_parts();
+        let retry = is_retryable.then(|| RetryableHead(head.clone()));
+        (Request::from_parts(head, Self { body: Some(body), alive: None }), retry)
+    }
+
+    /// Returns a reference that is dead once the body is dropped.
+    fn alive(&mut self) -> Weak<()> {
+        Arc::downgrade(self.alive.get_or_insert_default())
+    }
+}
+
+impl RetryableHead {
+    fn into_request<B>(self) -> Request<OutgoingBody<B>> {
+        Request::from_parts(self.0, OutgoingBody { body: None, alive: None })
+    }
+}
+
+impl<B: Body> Body for OutgoingBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().body.as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// The error of an [`UpstreamClient`]; the reason is its source.
 #[derive(Debug)]
 pub struct ClientError(BoxError);
 
-/// The upstream has given up its answer before the end of it.
+/// The upstream reset the response before its end.
 #[derive(Debug)]
 struct EndedEarly;
 
 impl fmt::Display for EndedEarly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the answer was reset before its end")
+        f.write_str("the response was reset before its end")
     }
 }
 

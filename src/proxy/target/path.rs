@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-/// What is wrong with a path.
+/// The error of an invalid path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PathError {
     Start,
@@ -12,8 +12,8 @@ pub(super) enum PathError {
     Depth,
 }
 
-/// How often a path may be percent-encoded over itself.
-const DEEPEST: usize = 4;
+/// Maximum number of nested percent-encodings of a path.
+const MAX_DECODINGS: usize = 4;
 
 impl PathError {
     pub(super) fn message(self) -> &'static str {
@@ -31,10 +31,10 @@ impl PathError {
     }
 }
 
-/// Checks a path in every spelling that decoding it again and again yields, as nobody knows how
-/// often the servers behind decode. Escapes must be valid (RFC 3986, section 2.1) as sent; in
-/// decoded text a lone `%` is a character like any other. Decoded text must be UTF-8, which rules
-/// out overlong spellings.
+/// Validates a path in every spelling that repeated decoding yields, as it is unknown how often the
+/// servers behind decode it. Escapes must be valid (RFC 3986, section 2.1) as sent; in decoded text a
+/// lone `%` is a character like any other. Decoded text must be UTF-8, which rules out overlong
+/// encodings.
 pub(super) fn check(path: &str) -> Result<(), PathError> {
     if is_plain(path.as_bytes()) {
         return Ok(());
@@ -42,14 +42,14 @@ pub(super) fn check(path: &str) -> Result<(), PathError> {
     if !escapes_are_valid(path.as_bytes()) {
         return Err(PathError::Escape);
     }
-    check_plain(path)?;
+    check_decoded(path)?;
     let mut text = Cow::Borrowed(path);
-    for _ in 0..DEEPEST {
+    for _ in 0..MAX_DECODINGS {
         let Some(decoded) = decode(text.as_bytes()) else {
             return Ok(());
         };
         text = String::from_utf8(decoded).map_err(|_| PathError::Escape)?.into();
-        check_plain(&text)?;
+        check_decoded(&text)?;
     }
     match decode(text.as_bytes()) {
         Some(_) => Err(PathError::Depth),
@@ -59,19 +59,19 @@ pub(super) fn check(path: &str) -> Result<(), PathError> {
 
 /// Whether a path holds letters, digits and single slashes only, as most do.
 fn is_plain(path: &[u8]) -> bool {
-    let mut before = None;
+    let mut previous = None;
     path.first() == Some(&b'/')
         && path.iter().all(|&byte| {
             let is_plain = match byte {
-                b'/' => before != Some(b'/'),
+                b'/' => previous != Some(b'/'),
                 _ => byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_',
             };
-            before = Some(byte);
+            previous = Some(byte);
             is_plain
         })
 }
 
-fn check_plain(path: &str) -> Result<(), PathError> {
+fn check_decoded(path: &str) -> Result<(), PathError> {
     let Some(relative) = path.strip_prefix('/') else {
         return Err(PathError::Start);
     };
@@ -105,7 +105,7 @@ fn escapes_are_valid(path: &[u8]) -> bool {
     true
 }
 
-/// The byte that the escape at the start of `text` stands for.
+/// Returns the byte that the escape at the start of `text` stands for.
 fn escape(text: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = text else {
         return None;
@@ -114,7 +114,7 @@ fn escape(text: &[u8]) -> Option<u8> {
     u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()
 }
 
-/// The text with one layer of percent-encoding taken off, or nothing if it has none.
+/// Decodes one level of percent-encoding, or returns `None` if the text has none.
 fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn legitimate_spellings_pass() {
+    fn valid_paths_are_accepted() {
         for path in [
             "/",
             "/v1/models",
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn tricks_are_refused_in_every_encoding() {
+    fn invalid_paths_are_rejected_in_every_encoding() {
         for (path, error) in [
             ("*", PathError::Start),
             ("v1", PathError::Start),

@@ -1,25 +1,19 @@
+mod hop_by_hop;
+
 use std::{cell::RefCell, net::IpAddr, sync::LazyLock};
 
 use http::{HeaderMap, HeaderValue, header, header::HeaderName, request::Parts};
 
 use crate::copies;
 
-/// Headers that end at this hop (RFC 9110, section 7.6.1, and the older names still in use).
-static HOP_BY_HOP: LazyLock<NameSet> = LazyLock::new(|| {
-    NameSet::of([
-        header::CONNECTION,
-        HeaderName::from_static("proxy-connection"),
-        HeaderName::from_static("keep-alive"),
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ])
-});
+use hop_by_hop::HOP_BY_HOP;
+pub(super) use hop_by_hop::{
+    has_hop_by_hop, has_unambiguous_length, is_websocket_upgrade, merge_content_lengths,
+    strip_hop_by_hop,
+};
 
-/// What stands in a head only, as it says where a message ends and goes, what it is, and who sends
-/// it (RFC 9110, section 6.5.1).
+/// Headers that are not allowed in trailers, as they control framing, routing, content or
+/// authentication (RFC 9110, section 6.5.1).
 static HEAD_ONLY: LazyLock<NameSet> = LazyLock::new(|| {
     NameSet::of([
         header::AUTHORIZATION,
@@ -37,8 +31,9 @@ static HEAD_ONLY: LazyLock<NameSet> = LazyLock::new(|| {
     ])
 });
 
-/// Which headers do not travel on. They hold for trailers, too. Names are compared with `_` as `-`,
-/// as servers that turn names into variables do.
+/// Rules for which headers are not forwarded. They apply to trailers, too.
+///
+/// Names are compared with `_` as `-`, as servers do that turn names into variables.
 ///
 /// ```
 /// use http::header;
@@ -50,34 +45,36 @@ static HEAD_ONLY: LazyLock<NameSet> = LazyLock::new(|| {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct HeaderRules {
-    dropped: NameSet,
-    /// Those, and what only a trusted peer is believed.
-    untrusted: NameSet,
-    /// Those whose values do not travel elsewhere either.
+    /// Headers that are always removed.
+    removed: NameSet,
+    /// Headers that are removed unless the peer is trusted.
+    removed_if_untrusted: NameSet,
+    /// Removed headers whose values are also removed from the rest of the head.
     credentials: NameSet,
 }
 
-/// In a request's extensions: it comes from a proxy at this address that is trusted. What that says
-/// about the client in forwarding headers travels on, and its address is added to
-/// `X-Forwarded-For`. Without this such headers are the client's own word, and dropped.
+/// The address of a trusted proxy that sent the request, in the request's extensions.
+///
+/// Forwarding headers of such a request are kept, and the address is appended to `X-Forwarded-For`.
+/// Forwarding headers of other requests are the client's own claims, and are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedPeer(pub IpAddr);
 
-/// Names, and prefixes of names.
+/// A set of header names and of prefixes of names.
 #[derive(Clone, Debug, Default)]
 struct NameSet {
     names: Vec<HeaderName>,
     prefixes: Vec<Box<str>>,
-    /// A bit for each name's length and first letter: most other headers have none of these.
-    marks: [u64; 4],
+    /// A Bloom filter of the names, by length and first letter.
+    filter: [u64; 4],
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl NameSet {
     fn add(&mut self, name: HeaderName) {
-        let (word, bit) = mark(name.as_str().as_bytes());
-        self.marks[word] |= bit;
+        let (word, bit) = filter_bit(name.as_str().as_bytes());
+        self.filter[word] |= bit;
         self.names.push(name);
     }
 
@@ -89,16 +86,16 @@ impl NameSet {
 
     fn contains(&self, name: &HeaderName) -> bool {
         let text = name.as_str().as_bytes();
-        let (word, bit) = mark(text);
-        (self.marks[word] & bit != 0
-            && self.names.iter().any(|own| is_same(own.as_str().as_bytes(), text)))
+        let (word, bit) = filter_bit(text);
+        (self.filter[word] & bit != 0
+            && self.names.iter().any(|member| is_same(member.as_str().as_bytes(), text)))
             || self.prefixes.iter().any(|prefix| {
-                let begin = text.get(..prefix.len());
-                begin.is_some_and(|begin| is_same(prefix.as_bytes(), begin))
+                let start = text.get(..prefix.len());
+                start.is_some_and(|start| is_same(prefix.as_bytes(), start))
             })
     }
 
-    /// What proxies say about the client.
+    /// Returns the headers in which proxies describe the client.
     fn forwarding() -> Self {
         let names = [
             "cf-connecting-ip",
@@ -126,79 +123,81 @@ impl NameSet {
     }
 }
 
-/// Whether two names are the same where `_` is `-`.
+/// Whether two names are the same with `_` as `-`.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| dash(*a) == dash(*b))
 }
 
-fn mark(name: &[u8]) -> (usize, u64) {
+fn filter_bit(name: &[u8]) -> (usize, u64) {
     let first = name.first().copied().unwrap_or_default();
     (usize::from(first % 4), 1 << name.len().min(63))
 }
 
 impl HeaderRules {
-    /// Rules by which every end-to-end header travels on.
+    /// Creates rules that forward every end-to-end header.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Rules that drop what a request says about its client, unless it comes from a
-    /// [`TrustedPeer`]: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `Via` and their like.
+    /// Creates rules that remove headers that describe the client, unless the request comes from a
+    /// [`TrustedPeer`]: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `Via` and similar ones.
     pub fn without_forwarding() -> Self {
-        Self { untrusted: NameSet::forwarding(), ..Self::default() }
+        Self { removed_if_untrusted: NameSet::forwarding(), ..Self::default() }
     }
 
-    /// Drops this header, too.
+    /// Removes this header, too.
     #[must_use]
     pub fn without(mut self, name: HeaderName) -> Self {
-        self.dropped.add(name.clone());
-        self.untrusted.add(name);
+        self.removed.add(name.clone());
+        self.removed_if_untrusted.add(name);
         self
     }
 
-    /// Drops this header of a request, too, and every other header and every pair of the query that
-    /// holds the last word of its value.
+    /// Removes this request header, too, and every other header and every query parameter that contains
+    /// the last word of its value.
     #[must_use]
     pub fn without_credential(mut self, name: HeaderName) -> Self {
         self.credentials.add(name.clone());
         self.without(name)
     }
 
-    /// Drops all headers whose names start with `prefix`, in any case, too.
+    /// Removes all headers whose names start with `prefix`, in any case, too.
     #[must_use]
     pub fn without_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
         let prefix: Box<str> = prefix.into().to_ascii_lowercase().into();
-        self.dropped.prefixes.push(prefix.clone());
-        self.untrusted.prefixes.push(prefix);
+        self.removed.prefixes.push(prefix.clone());
+        self.removed_if_untrusted.prefixes.push(prefix);
         self
     }
 
-    /// Applies the rules to the headers of an answer.
-    pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        remove_where(headers, |name, _| self.dropped.contains(name));
+    /// Applies the rules to the headers of a response.
+    pub(super) fn apply_to_response(&self, headers: &mut HeaderMap) {
+        remove_where(headers, |name, _| self.removed.contains(name));
     }
 
-    /// Applies the rules to trailers. Nobody adds to what those say about the client, so that never
-    /// travels on.
+    /// Applies the rules to trailers. Forwarding headers are never kept there, as no proxy appends to
+    /// them.
     pub(super) fn apply_to_trailers(&self, trailers: &mut HeaderMap) {
         remove_where(trailers, |name, _| {
-            HOP_BY_HOP.contains(name) || HEAD_ONLY.contains(name) || self.untrusted.contains(name)
+            HOP_BY_HOP.contains(name)
+                || HEAD_ONLY.contains(name)
+                || self.removed_if_untrusted.contains(name)
         });
     }
 
     /// Applies the rules to the head of a request.
     pub(super) fn apply_to_request(&self, head: &mut Parts, peer: Option<TrustedPeer>) {
-        let names = if peer.is_some() { &self.dropped } else { &self.untrusted };
-        let presented = RefCell::new(Vec::new());
+        let names = if peer.is_some() { &self.removed } else { &self.removed_if_untrusted };
+        let credentials = RefCell::new(Vec::new());
         remove_where(&mut head.headers, |name, value| {
-            let drops = names.contains(name);
-            if drops && self.credentials.contains(name) {
-                presented.borrow_mut().push(value.clone());
+            let is_removed = names.contains(name);
+            if is_removed && self.credentials.contains(name) {
+                credentials.borrow_mut().push(value.clone());
             }
-            drops
+            is_removed
         });
-        for value in presented.into_inner() {
+        for value in credentials.into_inner() {
             let mut words = value.as_bytes().rsplit(|byte| *byte == b' ');
             let credential = words.find(|word| !word.is_empty()).unwrap_or_default();
             copies::remove_from_headers(&mut head.headers, credential);
@@ -208,8 +207,8 @@ impl HeaderRules {
         }
         let headers = &mut head.headers;
         if let Some(TrustedPeer(address)) = peer
-            && self.untrusted.contains(&FORWARDED_FOR)
-            && !self.dropped.contains(&FORWARDED_FOR)
+            && self.removed_if_untrusted.contains(&FORWARDED_FOR)
+            && !self.removed.contains(&FORWARDED_FOR)
             && let Ok(address) = HeaderValue::try_from(address.to_string())
         {
             headers.append(FORWARDED_FOR, address);
@@ -217,46 +216,17 @@ impl HeaderRules {
     }
 }
 
-/// Whether there is anything that is meant for this hop only.
-pub(super) fn has_hop_by_hop(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| HOP_BY_HOP.contains(name))
-}
-
-/// Removes what is meant for this hop only: the fixed names and those that any `Connection` line
-/// nominates. `TE: trailers` stays, as trailers are passed on.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if !has_hop_by_hop(headers) {
-        return;
-    }
-    let nominated = members(headers, &header::CONNECTION);
-    let nominated = NameSet::of(nominated.filter_map(|name| HeaderName::from_bytes(name).ok()));
-    let trailers = members(headers, &header::TE).any(|te| te.eq_ignore_ascii_case(b"trailers"));
-    remove_where(headers, |name, _| HOP_BY_HOP.contains(name) || nominated.contains(name));
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-}
-
-/// The members of a header's comma-separated lines.
-pub(super) fn members<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> impl Iterator<Item = &'a [u8]> {
-    let lines = headers.get_all(name).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
-}
-
-/// Removes every header for which `drop` holds, all its lines included.
+/// Removes every header, all its lines included, for which the predicate holds.
 pub(super) fn remove_where(
     headers: &mut HeaderMap,
-    drop: impl Fn(&HeaderName, &HeaderValue) -> bool,
+    predicate: impl Fn(&HeaderName, &HeaderValue) -> bool,
 ) {
-    // Mostly there are few, and no need to allocate.
+    // In most heads there are at most four, which needs no allocation.
     loop {
         let mut names = [const { None }; 4];
-        let dropped = headers.iter().filter(|(name, value)| drop(name, value));
-        for (place, (name, _)) in names.iter_mut().zip(dropped) {
-            *place = Some(name.clone());
+        let matches = headers.iter().filter(|(name, value)| predicate(name, value));
+        for (slot, (name, _)) in names.iter_mut().zip(matches) {
+            *slot = Some(name.clone());
         }
         let may_be_more = names.iter().all(Option::is_some);
         for name in names.into_iter().flatten() {
@@ -268,7 +238,7 @@ pub(super) fn remove_where(
     }
 }
 
-/// The headers of these lines.
+/// Returns a map of these lines.
 #[cfg(test)]
 pub(super) fn map_of(lines: &[(&'static str, &'static str)]) -> HeaderMap {
     let line = |(name, value): &(&'static str, &'static str)| {
@@ -291,23 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn every_connection_line_counts() {
-        let mut map = headers(&[
-            ("connection", "close, X-One"),
-            ("connection", "x-two,, bad name"),
-            ("x-one", "1"),
-            ("x-two", "2"),
-            ("x-three", "3"),
-            ("keep-alive", "5"),
-            ("te", "gzip;q=1, Trailers"),
-            ("upgrade", "websocket"),
-        ]);
-        strip_hop_by_hop(&mut map);
-        assert_eq!(map, headers(&[("x-three", "3"), ("te", "trailers")]));
-    }
-
-    #[test]
-    fn names_and_prefixes_are_dropped() {
+    fn names_and_prefixes_are_removed() {
         let map = headers(&[
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-for", "5.6.7.8"),
@@ -320,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_underscore_disguises_no_name() {
+    fn an_underscore_does_not_disguise_a_name() {
         let map = headers(&[
             ("x_forwarded_for", "1.2.3.4"),
             ("x-real_ip", "1.2.3.4"),
@@ -344,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_presented_as_a_credential_stands_nowhere_else() {
+    fn copies_of_a_credential_are_removed() {
         let request = Request::get("/v1/x?a=1&key=admin-token-0123456789").body(()).unwrap();
         let (mut head, ()) = request.into_parts();
         head.headers = headers(&[
@@ -359,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_hold_nothing_that_belongs_into_a_head() {
+    fn fields_of_the_head_are_removed_from_trailers() {
         let mut map = headers(&[
             ("x-sum", "1"),
             ("authorization", "Bearer x"),
@@ -374,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_peer_is_believed_and_named() {
+    fn forwarding_headers_of_a_trusted_peer_are_kept_and_extended() {
         let map = headers(&[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")]);
         let peer = Some(TrustedPeer([10, 0, 0, 1].into()));
         let expected = headers(&[

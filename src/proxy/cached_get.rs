@@ -18,25 +18,28 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::error::{Chain, faulty, rejection};
+use super::error::{Chain, fault_response, rejection};
 use crate::{
     content::media_type,
     error::{ProblemJson, Reject, UpstreamFault},
 };
 
+/// Default time to live of a cached response.
 const TIME_TO_LIVE: Duration = Duration::from_secs(600);
-const RETRY: Duration = Duration::from_secs(5);
+/// Delay after a failed refresh.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Default maximum length of a body, in bytes.
 const MAX_BYTES: usize = 4 << 20;
 
-type Fetched = Result<Response<Bytes>, UpstreamFault>;
-type Flight = BoxFuture<'static, Fetched>;
+type FetchResult = Result<Response<Bytes>, UpstreamFault>;
+type FetchFuture = BoxFuture<'static, FetchResult>;
 
-/// The answer of one `GET`, kept for a while and asked for by one caller at a time.
+/// A cache of the response of one `GET`, which is requested at most once at a time.
 ///
-/// Callers that find no fresh answer share one call to the service. No task is spawned: the call
-/// moves on while any of them waits, and ends when the last one leaves. Only a 200 is kept. If a
-/// refresh yields anything else, the old answer, or without one the failure's, is served on, and
-/// the next attempt is made 5 s later at the earliest.
+/// Callers that find no fresh response share one call to the service. No task is spawned: the call
+/// makes progress while any of the callers waits, and is cancelled when the last one is dropped. Only
+/// a 200 is cached. If a refresh yields anything else, the stale response, or without one that of the
+/// failure, is served for another 5 s before the next attempt.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -61,14 +64,14 @@ type Flight = BoxFuture<'static, Fetched>;
 /// ```
 #[derive(Clone)]
 pub struct CachedGet {
-    fetch: Arc<dyn Fn(Accepted) -> Flight + Send + Sync>,
+    fetch: Arc<dyn Fn(Accepted) -> FetchFuture + Send + Sync>,
     reject: Arc<dyn Reject + Send + Sync>,
     time_to_live: Duration,
     accepted: Accepted,
     state: Arc<Mutex<State>>,
 }
 
-/// Which answers are taken.
+/// Which responses are accepted.
 #[derive(Clone, Copy, Debug)]
 struct Accepted {
     max_bytes: usize,
@@ -77,18 +80,18 @@ struct Accepted {
 
 #[derive(Default)]
 struct State {
-    kept: Option<Kept>,
-    flight: Option<WeakShared<Flight>>,
+    cached: Option<Cached>,
+    in_flight: Option<WeakShared<FetchFuture>>,
 }
 
-struct Kept {
-    answer: Fetched,
+struct Cached {
+    result: FetchResult,
     fresh_until: Instant,
 }
 
 impl CachedGet {
-    /// Keeps what `service` answers to the request that `request` builds: for 10 minutes, up to
-    /// 4 MiB.
+    /// Creates a cache of the response of `service` to the request that `request` builds, for 10
+    /// minutes and up to 4 MiB.
     pub fn new<S, B, RB>(
         service: S,
         request: impl Fn() -> Request<B> + Send + Sync + 'static,
@@ -115,80 +118,83 @@ impl CachedGet {
         }
     }
 
-    /// How long an answer is fresh.
+    /// Sets how long a response is fresh.
     #[must_use]
     pub fn time_to_live(self, time_to_live: Duration) -> Self {
         Self { time_to_live, ..self }
     }
 
-    /// The longest body that is read, in bytes. A longer one counts as a failure.
+    /// Sets the maximum length of the body, in bytes. A longer body counts as a failure.
     #[must_use]
     pub fn max_bytes(self, max_bytes: usize) -> Self {
         Self { accepted: Accepted { max_bytes, ..self.accepted }, ..self }
     }
 
-    /// Takes nothing but JSON, by its content type and by its text. Any other answer counts as a
-    /// failure, so what is served to everybody is never a page that a browser would show or run.
+    /// Accepts only JSON, by its content type and by its text. Any other response counts as a failure,
+    /// so that no page which a browser would show or run is served to everybody.
     #[must_use]
     pub fn json_only(self) -> Self {
         Self { accepted: Accepted { json_only: true, ..self.accepted }, ..self }
     }
 
-    /// How the answer looks when the service's own broke off, was too long, or was no JSON where
-    /// only JSON is taken.
+    /// Sets the renderer of the response when the service's broke off, was too long, or was not the
+    /// JSON that is required.
     #[must_use]
     pub fn reject(self, reject: impl Reject + Send + Sync + 'static) -> Self {
         Self { reject: Arc::new(reject), ..self }
     }
 
-    /// The kept answer, or a new one.
+    /// Returns the cached response, or a new one.
     pub async fn get(&self) -> Response<Bytes> {
-        let answer = match self.kept_or_flight() {
-            Ok(kept) => kept,
-            Err(flight) => flight.await,
+        let result = match self.cached_or_fetch() {
+            Ok(cached) => cached,
+            Err(fetch) => fetch.await,
         };
-        answer.unwrap_or_else(|fault| faulty(&*self.reject, fault, rejection(fault, None)))
+        result.unwrap_or_else(|fault| fault_response(&*self.reject, fault, rejection(fault, None)))
     }
 
-    fn kept_or_flight(&self) -> Result<Fetched, Shared<Flight>> {
+    fn cached_or_fetch(&self) -> Result<FetchResult, Shared<FetchFuture>> {
         let mut state = lock(&self.state);
-        match &state.kept {
-            Some(kept) if Instant::now() < kept.fresh_until => return Ok(kept.answer.clone()),
+        match &state.cached {
+            Some(cached) if Instant::now() < cached.fresh_until => {
+                return Ok(cached.result.clone());
+            }
             _ => {}
         }
-        let running = state.flight.as_ref().and_then(WeakShared::upgrade);
-        Err(running.unwrap_or_else(|| {
-            let flight = self.depart();
-            state.flight = flight.downgrade();
-            flight
+        let in_flight = state.in_flight.as_ref().and_then(WeakShared::upgrade);
+        Err(in_flight.unwrap_or_else(|| {
+            let fetch = self.start_fetch();
+            state.in_flight = fetch.downgrade();
+            fetch
         }))
     }
 
-    fn depart(&self) -> Shared<Flight> {
-        let fetched = (self.fetch)(self.accepted);
+    fn start_fetch(&self) -> Shared<FetchFuture> {
+        let fetch = (self.fetch)(self.accepted);
         let state = Arc::clone(&self.state);
         let time_to_live = self.time_to_live;
-        let flight = async move {
-            let fetched = fetched.await;
-            lock(&state).landed(fetched, time_to_live)
+        let fetch = async move {
+            let result = fetch.await;
+            lock(&state).store(result, time_to_live)
         };
-        flight.boxed().shared()
+        fetch.boxed().shared()
     }
 }
 
 impl State {
-    fn landed(&mut self, fetched: Fetched, time_to_live: Duration) -> Fetched {
-        self.flight = None;
-        let is_good = |answer: &Fetched| {
-            answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::OK)
+    /// Stores the result of a fetch, and returns the one to serve.
+    fn store(&mut self, result: FetchResult, time_to_live: Duration) -> FetchResult {
+        self.in_flight = None;
+        let is_ok = |result: &FetchResult| {
+            result.as_ref().is_ok_and(|response| response.status() == StatusCode::OK)
         };
-        let (answer, time) = match self.kept.take() {
-            _ if is_good(&fetched) => (fetched, time_to_live),
-            Some(kept) if is_good(&kept.answer) => (kept.answer, RETRY.min(time_to_live)),
-            _ => (fetched, RETRY.min(time_to_live)),
+        let (result, time) = match self.cached.take() {
+            _ if is_ok(&result) => (result, time_to_live),
+            Some(stale) if is_ok(&stale.result) => (stale.result, RETRY_DELAY.min(time_to_live)),
+            _ => (result, RETRY_DELAY.min(time_to_live)),
         };
-        self.kept = Some(Kept { answer: answer.clone(), fresh_until: Instant::now() + time });
-        answer
+        self.cached = Some(Cached { result: result.clone(), fresh_until: Instant::now() + time });
+        result
     }
 }
 
@@ -196,7 +202,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn fetch<S, B, RB>(mut service: S, request: Request<B>, accepted: Accepted) -> Fetched
+async fn fetch<S, B, RB>(mut service: S, request: Request<B>, accepted: Accepted) -> FetchResult
 where
     S: Service<Request<B>, Response = Response<RB>, Error = Infallible>,
     RB: Body,
@@ -206,20 +212,20 @@ where
     let Ok(response) = service.call(request).await;
     let (mut head, body) = response.into_parts();
     let body = Limited::new(body, accepted.max_bytes).collect().await.map_err(|error| {
-        tracing::warn!(error = %Chain(&*error), "an answer could not be kept");
+        tracing::warn!(error = %Chain(&*error), "the response could not be read: it is not cached");
         UpstreamFault::Protocol
     })?;
     head.headers.remove(header::CONTENT_LENGTH);
     head.headers.remove(header::DATE);
     let body = body.to_bytes();
     if accepted.json_only && !is_json(&head.headers, &body) {
-        tracing::warn!(status = head.status.as_u16(), "an answer could not be kept: it is no JSON");
+        tracing::warn!(status = head.status.as_u16(), "the response is not JSON: it is not cached");
         return Err(UpstreamFault::Protocol);
     }
     Ok(Response::from_parts(head, body))
 }
 
-/// Whether the headers say JSON and the body is.
+/// Whether the content type is JSON and the body is valid.
 fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
     let is_declared = media_type(headers).is_some_and(|media_type| {
         media_type.eq_ignore_ascii_case(b"application/json")

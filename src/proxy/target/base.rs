@@ -7,7 +7,7 @@ use http::{
 
 use super::path;
 
-/// Where the upstream is: scheme, authority and base path.
+/// The upstream's base URL: scheme, authority and base path.
 ///
 /// ```
 /// use tower_quota::proxy::UpstreamBase;
@@ -25,7 +25,7 @@ pub struct UpstreamBase {
     host: HeaderValue,
 }
 
-/// The text is no base address of an upstream; the message says why.
+/// The error of an invalid base URL; its text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidBase(&'static str);
 
@@ -36,7 +36,7 @@ impl FromStr for UpstreamBase {
         if text.contains('#') {
             return Err(InvalidBase("has a fragment"));
         }
-        let uri = Uri::from_str(text).map_err(|_| InvalidBase("is no URL"))?;
+        let uri = Uri::from_str(text).map_err(|_| InvalidBase("is not a URL"))?;
         let parts = uri.into_parts();
         let scheme = parts
             .scheme
@@ -70,11 +70,15 @@ impl FromStr for UpstreamBase {
 }
 
 impl UpstreamBase {
-    /// The upstream's address for `target`: the base path, then what follows `mount` in the
-    /// target's path, then its query byte for byte. `mount` is taken off only where a segment
-    /// ends, and only if the path starts with it.
-    pub(super) fn join(&self, mount: &str, target: &PathAndQuery) -> Result<Uri, http::Error> {
-        let joined = if self.stands_for(mount, target.path()) {
+    /// Returns the upstream's URL for `target`: the base path, the target's path without the prefix
+    /// `mount`, and the query byte for byte. `mount` is removed only where a segment ends, and only if
+    /// the path starts with it.
+    pub(in crate::proxy) fn join(
+        &self,
+        mount: &str,
+        target: &PathAndQuery,
+    ) -> Result<Uri, http::Error> {
+        let joined = if self.replaces_itself(mount, target.path()) {
             target.clone()
         } else {
             self.joined(mount, target).try_into()?
@@ -86,15 +90,15 @@ impl UpstreamBase {
         Ok(Uri::from_parts(parts)?)
     }
 
-    /// What to say as `Host`, if the connection is sure to have one: over TLS it may be HTTP/2.
-    pub(super) fn host(&self) -> Option<&HeaderValue> {
+    /// Returns the `Host` header for requests that are certain to be HTTP/1: over TLS they may be HTTP/2.
+    pub(in crate::proxy) fn host(&self) -> Option<&HeaderValue> {
         (self.scheme == Scheme::HTTP).then_some(&self.host)
     }
 
-    /// Whether the base path is what was taken off.
-    fn stands_for(&self, mount: &str, path: &str) -> bool {
-        let below = path.strip_prefix(mount);
-        *self.path == *mount && below.is_some_and(|below| below.starts_with('/'))
+    /// Whether the base path is the same as the mount that it replaces.
+    fn replaces_itself(&self, mount: &str, path: &str) -> bool {
+        let rest = path.strip_prefix(mount);
+        *self.path == *mount && rest.is_some_and(|rest| rest.starts_with('/'))
     }
 
     fn joined(&self, mount: &str, target: &PathAndQuery) -> String {
@@ -118,7 +122,7 @@ impl UpstreamBase {
     }
 }
 
-/// The authority without a port that goes without saying (RFC 9110, section 7.2).
+/// Returns the authority without the scheme's default port (RFC 9110, section 7.2).
 fn host_of<'a>(scheme: &Scheme, authority: &'a Authority) -> &'a str {
     let text = authority.as_str();
     let default = if *scheme == Scheme::HTTP { ":80" } else { ":443" };
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_where_segments_meet() {
+    fn the_mount_is_replaced_at_segment_ends() {
         for (base, mount, target, joined) in [
             ("http://a/v1", "/v1", "/v1/x", "http://a/v1/x"),
             ("http://a/v1/", "/v1", "/v1/x/", "http://a/v1/x/"),
@@ -170,10 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn bad_bases_are_named() {
+    fn errors_name_what_is_wrong() {
         for (text, reason) in [
-            ("", "no URL"),
-            ("a b", "no URL"),
+            ("", "not a URL"),
+            ("a b", "not a URL"),
             ("api.example.com", "http://"),
             ("ftp://a", "http://"),
             ("/v1", "http://"),

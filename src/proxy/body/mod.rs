@@ -1,0 +1,217 @@
+//! Bodies on their way through the proxy.
+
+mod coalesced;
+mod masked;
+mod request;
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Method, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+
+use super::{
+    credential::Secret,
+    error::BoxError,
+    headers::{HeaderRules, remove_where},
+    timeout::TimeoutBody,
+};
+use crate::body;
+use coalesced::CoalescedBody;
+use masked::MaskedBody;
+
+pub(super) use masked::{Mask, remove_content_fields};
+pub use request::RequestBody;
+pub(super) use request::RequestProgress;
+
+pin_project! {
+    /// The response body of an [`UpstreamProxyService`](super::UpstreamProxyService).
+    ///
+    /// The upstream's bytes are forwarded as they are, and frames that are ready together are merged.
+    /// The body fails when the upstream sends nothing for too long. Trailers follow the rules for
+    /// headers. In a 4xx response the upstream's credential is masked with asterisks.
+    pub struct ResponseBody<B>
+    where
+        B: Body,
+    {
+        #[pin]
+        inner: body::ResponseBody<ForwardedBody<B, B::Data>>,
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    pub(super) fn forwarded(body: ForwardedBody<B, B::Data>) -> Self {
+        Self { inner: body::ResponseBody::passed(body) }
+    }
+
+    pub(super) fn own(body: Bytes) -> Self {
+        Self { inner: body::ResponseBody::own(body) }
+    }
+
+    /// Wraps the proxy's own response to a request with this method.
+    pub(super) fn answer(method: &Method, response: Response<Bytes>) -> Response<Self> {
+        body::ResponseBody::answer(method, response).map(|inner| Self { inner })
+    }
+}
+
+/// Returns an empty body.
+impl<B: Body> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::own(Bytes::new())
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        self.project().inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B: Body> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The upstream's body on its way to the client.
+    pub(super) struct ForwardedBody<B, D> {
+        #[pin]
+        inner: CoalescedBody<MaskedBody<TimeoutBody<B>>, D>,
+        trailers: TrailerRules,
+    }
+}
+
+/// The rules for a response's trailers.
+pub(super) struct TrailerRules {
+    pub(super) headers: Arc<HeaderRules>,
+    /// Trailers that contain it are removed.
+    pub(super) secret: Option<Secret>,
+}
+
+impl TrailerRules {
+    fn apply(&self, trailers: &mut HeaderMap) {
+        self.headers.apply_to_trailers(trailers);
+        if let Some(secret) = &self.secret {
+            remove_where(trailers, |_, value| secret.occurs_in(value.as_bytes()));
+        }
+    }
+}
+
+impl<B, D> ForwardedBody<B, D> {
+    pub(super) fn new(inner: TimeoutBody<B>, mask: Option<Mask>, trailers: TrailerRules) -> Self {
+        Self { inner: CoalescedBody::new(MaskedBody::new(inner, mask)), trailers }
+    }
+}
+
+impl<B> Body for ForwardedBody<B, B::Data>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = self.project();
+        let mut frame = ready!(this.inner.poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            this.trailers.apply(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Maximum length of an excerpt, in bytes.
+const MAX_EXCERPT: usize = 1024;
+const EXCERPT_TIMEOUT: Duration = Duration::from_secs(1);
+
+pin_project! {
+    /// Reads the beginning of a body for the log. A short body is read to its end, so that its
+    /// connection can be reused.
+    #[derive(Debug)]
+    pub(super) struct Excerpt<B> {
+        #[pin]
+        body: B,
+        #[pin]
+        timeout: Sleep,
+        text: Vec<u8>,
+    }
+}
+
+impl<B> Excerpt<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self { body, timeout: sleep(EXCERPT_TIMEOUT), text: Vec::new() }
+    }
+}
+
+impl<B: Body> Future for Excerpt<B> {
+    type Output = Vec<u8>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Vec<u8>> {
+        let mut this = self.project();
+        while this.text.len() < MAX_EXCERPT {
+            match this.body.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(mut data) = frame.into_data() else {
+                        break;
+                    };
+                    while data.has_remaining() && this.text.len() < MAX_EXCERPT {
+                        let chunk = data.chunk();
+                        let length = chunk.len().min(MAX_EXCERPT - this.text.len());
+                        this.text.extend_from_slice(&chunk[..length]);
+                        data.advance(length);
+                    }
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending if this.timeout.as_mut().poll(cx).is_ready() => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(mem::take(this.text))
+    }
+}
