@@ -31,7 +31,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
         rejections::invalid_path(),
         rejections::too_large(max_body_bytes),
     ];
-    let admin = outside.into_iter().fold(admin, AdminService::refused_outside);
+    let admin = outside.into_iter().fold(admin, AdminService::describe_rejection);
     let notes = admin.clone();
     let csrf = match public_url {
         Some(url) => CsrfLayer::new().add_trusted_origin(url)?,
@@ -53,7 +53,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
                 return Ok(response);
             }
             let rejection = rejections::cross_site(&from, &to);
-            notes.note_refused(rejection.code, source).await;
+            notes.audit_rejection(rejection.code, source).await;
             Ok(boxed(rejections::render(rejection).map(Full::new)))
         }
     }))

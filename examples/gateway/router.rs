@@ -13,7 +13,7 @@ use tower_quota::{
     openai::OpenAiErrors,
     proxy::RequestTarget,
     store::AdminStore,
-    usage::{usage_page, wants_page},
+    usage::{prefers_html, usage_page},
 };
 
 use crate::{
@@ -149,7 +149,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             }
             Route::Models if bypasses_models_cache => side(call(&self.free, request).await),
             Route::Models => side(call(&self.models, request).await),
-            Route::Usage if wants_page(request.headers()) => own(usage_page()),
+            Route::Usage if prefers_html(request.headers()) => own(usage_page()),
             Route::Usage => side(call(&self.usage, request).await),
             Route::Admin => side(call(&self.admin, request).await),
             Route::Claim => side(call(&self.claim, request).await),
@@ -159,7 +159,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             Route::Metrics => own(self.ops.metrics().await),
             Route::Health => own(self.ops.health()),
             Route::Ready => own(self.ops.ready().await),
-            Route::Home if wants_page(request.headers()) => own(self.home.response()),
+            Route::Home if prefers_html(request.headers()) => own(self.home.response()),
             Route::Home => own(rejections::not_found()),
         }
     }

@@ -1,4 +1,4 @@
-//! Counts attempts without a right token, by source.
+//! Limits attempts without a valid token, by source.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -7,23 +7,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How many attempts of a source are answered as such within a [`WINDOW`].
-const MOST: usize = 10;
+/// Maximum number of attempts of a source within a [`WINDOW`].
+const MAX_ATTEMPTS: usize = 10;
+/// Length of the sliding window in which attempts are counted.
 const WINDOW: Duration = Duration::from_secs(60);
-/// However many sources there are: those that share a bucket share its attempts.
+/// Number of buckets, whatever the number of sources. Sources with the same bucket share its attempts.
 const BUCKETS: usize = 4096;
 
-/// A table of fixed size, whose seed nobody can aim at another source's bucket without.
+/// A table of fixed size. It is seeded, so that a client cannot aim at another source's bucket.
 pub(super) struct Attempts {
     seed: RandomState,
     buckets: Mutex<Box<[Bucket]>>,
 }
 
-/// When the last attempts were made, in Unix milliseconds, the oldest first.
-type Bucket = [u64; MOST];
+/// Times of the last attempts in Unix milliseconds, oldest first.
+type Bucket = [u64; MAX_ATTEMPTS];
 
-/// Who shares a count: one IPv4 address, one IPv6 /64 (RFC 6177 gives each site so much at least),
-/// or all clients of no known address.
+/// What attempts are counted by: an IPv4 address, an IPv6 /64 (the least that RFC 6177 assigns to a
+/// site), or all clients without a known address together.
 #[derive(Hash)]
 enum Source {
     Unknown,
@@ -33,7 +34,7 @@ enum Source {
 
 impl Attempts {
     pub(super) fn new() -> Self {
-        let buckets = vec![[0; MOST]; BUCKETS].into_boxed_slice();
+        let buckets = vec![[0; MAX_ATTEMPTS]; BUCKETS].into_boxed_slice();
         Self { seed: RandomState::new(), buckets: Mutex::new(buckets) }
     }
 
@@ -41,20 +42,20 @@ impl Attempts {
     ///
     /// # Errors
     ///
-    /// After how long to come again when the source has made too many; that one is not counted.
+    /// The time to wait when the source has made too many. That attempt is not counted.
     pub(super) fn count(&self, ip: Option<IpAddr>, now: SystemTime) -> Result<(), Duration> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let number = self.seed.hash_one(Source::of(ip)) as usize % BUCKETS;
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let index = self.seed.hash_one(Source::of(ip)) as usize % BUCKETS;
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = &mut buckets[number];
-        // A clock that was set back must not lock a source out for longer than the window.
-        let age = Duration::from_millis(at.abs_diff(bucket[0]));
+        let bucket = &mut buckets[index];
+        // A clock that was set back must not reject a source for longer than the window.
+        let age = Duration::from_millis(now.abs_diff(bucket[0]));
         if age < WINDOW {
             return Err(WINDOW - age);
         }
         bucket.rotate_left(1);
-        bucket[MOST - 1] = at;
+        bucket[MAX_ATTEMPTS - 1] = now;
         Ok(())
     }
 }

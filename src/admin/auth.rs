@@ -2,83 +2,86 @@ use std::{net::IpAddr, time::Instant};
 
 use http::{Method, request::Parts};
 
-use super::{call::Call, query::decode, refusal::Refusal, shared::Shared, tokens};
+use super::{call::Call, error::AdminError, query::decode, shared::Shared, tokens};
 use crate::store::{Actor, AdminStore, AuditNote, KeyRef};
 
-/// In a request's extensions: the address that the client is known by. Put there by whoever
-/// accepts connections, as only they know which forwarding headers to trust.
+/// The client's address, in a request's extensions. The server inserts it, as it knows which
+/// forwarding headers to trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddr(pub IpAddr);
 
 impl<S: AdminStore, R> Shared<S, R> {
-    /// Whether the address may talk to this service at all.
-    pub(super) fn check_address(&self, ip: Option<IpAddr>) -> Result<(), Refusal> {
+    /// Checks the address against the allow list.
+    pub(super) fn check_address(&self, ip: Option<IpAddr>) -> Result<(), AdminError> {
         match &self.allow {
-            Some(allow) if !ip.is_some_and(|ip| allow(ip)) => Err(Refusal::address_not_allowed()),
+            Some(allow) if !ip.is_some_and(|ip| allow(ip)) => {
+                Err(AdminError::address_not_allowed())
+            }
             _ => Ok(()),
         }
     }
 
-    /// Notes that an attempt was refused, as far as the budget goes.
-    pub(super) async fn note_refused(&self, code: &'static str, ip: Option<IpAddr>) {
-        if !self.notes.spend(Instant::now()) {
+    /// Writes a rejected attempt to the audit trail, within the budget.
+    pub(super) async fn audit_rejection(&self, code: &'static str, ip: Option<IpAddr>) {
+        if !self.audit_budget.spend(Instant::now()) {
             return;
         }
-        tracing::warn!(?ip, code, "an admin call was refused");
+        tracing::warn!(?ip, code, "admin call rejected");
         let detail = format!(r#"{{"code":"{code}"}}"#);
         let note = AuditNote { detail, ..AuditNote::new("admin.refused") };
         let by = Actor { token_id: String::new(), ip };
         if let Err(error) = self.store.note(note, by).await {
-            tracing::warn!(%error, "a refused admin call could not be noted");
+            tracing::warn!(%error, "audit of a rejected admin call failed: the entry is missing");
         }
     }
 
-    /// Who asks, or the refusal, which is noted.
+    /// Identifies the caller by its token. A failed attempt goes into the audit trail.
     ///
-    /// A right token is looked for before attempts are counted, so nobody can lock its holder out.
-    /// The look costs a microsecond; what keeps a token safe is its length, not how few are tried.
+    /// A valid token is accepted before attempts are counted, so that no other client of the same
+    /// source can lock its holder out. The comparison costs a microsecond, and the length of tokens
+    /// makes guessing hopeless at any rate.
     pub(super) async fn authenticate(
         &self,
         head: &Parts,
         ip: Option<IpAddr>,
-    ) -> Result<Actor, Refusal> {
+    ) -> Result<Actor, AdminError> {
         if let Some(token_id) = self.tokens.verify(&head.headers) {
             return Ok(Actor { token_id, ip });
         }
-        let refusal = match tokens::presented(&head.headers) {
-            None => Refusal::no_token(),
-            Some(_) => Refusal::wrong_token(),
+        let error = match tokens::presented(&head.headers) {
+            None => AdminError::missing_token(),
+            Some(_) => AdminError::invalid_token(),
         };
-        self.count_attempt(refusal.code(), ip).await?;
-        Err(refusal)
+        self.count_attempt(error.code(), ip).await?;
+        Err(error)
     }
 
-    /// Counts and notes an attempt without a right token.
+    /// Counts an attempt without a valid token, and writes it to the audit trail.
     pub(super) async fn count_attempt(
         &self,
         code: &'static str,
         ip: Option<IpAddr>,
-    ) -> Result<(), Refusal> {
-        self.attempts.count(ip, self.store.now()).map_err(Refusal::too_many_attempts)?;
-        self.note_refused(code, ip).await;
+    ) -> Result<(), AdminError> {
+        self.attempts.count(ip, self.store.now()).map_err(AdminError::too_many_attempts)?;
+        self.audit_rejection(code, ip).await;
         Ok(())
     }
 
-    /// Notes who looks at what, if that is wanted. What cannot be noted is not shown, unless it is how
-    /// the store is.
-    pub(super) async fn note_read(
+    /// Writes a read to the audit trail, if reads are audited. A read that cannot be audited fails,
+    /// except for calls that work without the store.
+    pub(super) async fn audit_read(
         &self,
         call: &Call<Self>,
         key: Option<&str>,
         by: &Actor,
-    ) -> Result<(), Refusal> {
-        if !self.audit_reads || call.method != Method::GET || call.is_open {
+    ) -> Result<(), AdminError> {
+        if !self.audit_reads || call.method != Method::GET || call.is_public {
             return Ok(());
         }
-        let noted = async {
+        let audit = async {
             let key = key.and_then(|key| decode(key, false)).map(KeyRef::new);
             let key_id = match key {
-                Some(key) => self.store.get(key).await?.map(|found| found.record.id),
+                Some(key) => self.store.get(key).await?.map(|summary| summary.record.id),
                 None => None,
             };
             let detail = format!(r#"{{"call":"{}"}}"#, call.id);
@@ -86,8 +89,8 @@ impl<S: AdminStore, R> Shared<S, R> {
                 .note(AuditNote { key_id, detail, ..AuditNote::new("admin.read") }, by.clone())
                 .await
         };
-        match noted.await {
-            Err(error) if !call.outlives_store => Err(error.into()),
+        match audit.await {
+            Err(error) if !call.works_without_store => Err(error.into()),
             _ => Ok(()),
         }
     }

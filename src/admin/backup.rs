@@ -1,4 +1,4 @@
-//! A copy of the store.
+//! Download of a backup.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use http::{Response, StatusCode};
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::{
-    call::{Answers, Asked},
-    csv::{AdminBody, AdminRows, More, Pages, attachment},
-    refusal::Refusal,
+    call::{CallRequest, CallResponse},
+    csv::{AdminBody, AdminRows, Chunks, NextChunk, attachment},
+    error::AdminError,
     shared::Shared,
 };
 use crate::{
@@ -20,20 +20,20 @@ use crate::{
 
 const SQLITE: &str = "application/vnd.sqlite3";
 
-/// A file with the copy.
+/// A backup with its file name.
 pub(super) struct BackupFile {
     name: String,
     backup: StoreBackup,
 }
 
-impl Answers for BackupFile {
+impl CallResponse for BackupFile {
     const STATUS: StatusCode = StatusCode::OK;
     const HEADERS: &'static [(&'static str, &'static str)] =
         &[("Content-Disposition", "The file name.")];
 
-    fn response(self) -> Response<AdminBody> {
-        let rows = AdminRows::of_length(self.backup.len(), pages(self.backup));
-        attachment(&self.name, SQLITE, ResponseBody::passed(rows))
+    fn into_response(self) -> Response<AdminBody> {
+        let body = AdminRows::with_len(self.backup.len(), chunks(self.backup));
+        attachment(&self.name, SQLITE, ResponseBody::passed(body))
     }
 
     fn content(_: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
@@ -42,25 +42,28 @@ impl Answers for BackupFile {
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    /// Noted first, so that the copy tells of itself.
-    pub(super) async fn back_up(self: Arc<Self>, asked: Asked) -> Result<BackupFile, Refusal> {
-        self.store.note(AuditNote::new("store.backup"), asked.by).await?;
+    /// The audit entry is written first, so that the backup contains it.
+    pub(super) async fn back_up(
+        self: Arc<Self>,
+        request: CallRequest,
+    ) -> Result<BackupFile, AdminError> {
+        self.store.note(AuditNote::new("store.backup"), request.by).await?;
         let time = rfc3339(self.store.now()).replace(['-', ':'], "");
         let backup = self.store.backup().await.map_err(|error| match error.kind() {
-            StoreErrorKind::Busy | StoreErrorKind::NotSupported => Refusal::store(&error),
+            StoreErrorKind::Busy | StoreErrorKind::NotSupported => AdminError::store(&error),
             _ => {
-                tracing::error!(source = ?error, "backup failed");
-                Refusal::backup_failed()
+                tracing::error!(source = ?error, "backup failed: no copy was made");
+                AdminError::backup_failed()
             }
         })?;
         Ok(BackupFile { name: format!("quota-{time}.db"), backup })
     }
 }
 
-fn pages(mut backup: StoreBackup) -> Pages {
+fn chunks(mut backup: StoreBackup) -> Chunks {
     Box::pin(async move {
         let bytes = backup.next().await?;
-        let more = (!bytes.is_empty()).then(|| More::new(move || pages(backup)));
-        Ok((bytes, more))
+        let next = (!bytes.is_empty()).then(|| NextChunk::new(move || chunks(backup)));
+        Ok((bytes, next))
     })
 }

@@ -1,13 +1,13 @@
-//! The table of calls. Requests are routed by it, and `openapi.json` is written from it.
+//! The table of calls, from which requests are routed and `openapi.json` is generated.
 
 use std::sync::Arc;
 
 use http::Method;
 
 use super::{
-    call::{Asked, Call},
+    call::{Call, CallRequest},
+    error::AdminError,
     openapi::{self, Document},
-    refusal::Refusal,
     shared::{Api, Shared},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    /// The calls and their description.
+    /// The calls with their OpenAPI document, generated on first use.
     pub(super) fn api(&self) -> &Api<Self> {
         self.api.get_or_init(|| {
             let calls = calls();
@@ -25,7 +25,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         })
     }
 
-    async fn description(self: Arc<Self>, _: Asked) -> Result<Document, Refusal> {
+    async fn openapi(self: Arc<Self>, _: CallRequest) -> Result<Document, AdminError> {
         Ok(Document(self.api().document.clone()))
     }
 }
@@ -38,15 +38,15 @@ where
 {
     const KEYS: &str = "/keys";
     const KEY: &str = "/keys/{ref}";
-    let exists = || Refusal::store(&StoreError::new(StoreErrorKind::Conflict));
-    let changed = Refusal::other_version;
+    let exists = || AdminError::store(&StoreError::new(StoreErrorKind::Conflict));
+    let changed = AdminError::version_changed;
     vec![
         Call::new(Method::GET, KEYS, "listKeys", "Keys, page by page", Shared::list_keys),
         Call::new(Method::POST, KEYS, "createKeys", "Issue a key, or many", Shared::create_keys)
-            .refuses(exists())
-            .refuses(Refusal::request_in_progress())
-            .refuses(Refusal::already_issued(&["key_0123456789abcdef".into()]))
-            .refuses(Refusal::other_request()),
+            .fails_with(exists())
+            .fails_with(AdminError::request_in_progress())
+            .fails_with(AdminError::already_issued(&["key_0123456789abcdef".into()]))
+            .fails_with(AdminError::idempotency_key_reused()),
         Call::new(
             Method::GET,
             "/keys/export",
@@ -54,7 +54,7 @@ where
             "All keys, by their hashes",
             Shared::export_keys,
         )
-        .outlives_store(),
+        .works_without_store(),
         Call::new(
             Method::POST,
             "/keys/import",
@@ -64,9 +64,9 @@ where
         ),
         Call::new(Method::GET, KEY, "getKey", "One key", Shared::get_key),
         Call::new(Method::PATCH, KEY, "updateKey", "Change a key", Shared::update_key)
-            .refuses(changed()),
+            .fails_with(changed()),
         Call::new(Method::DELETE, KEY, "deleteKey", "Stop a key for ever", Shared::delete_key)
-            .refuses(changed()),
+            .fails_with(changed()),
         Call::new(
             Method::POST,
             "/keys/{ref}/rotate",
@@ -74,8 +74,8 @@ where
             "Give a key a new secret",
             Shared::rotate_key,
         )
-        .refuses(exists())
-        .refuses(changed()),
+        .fails_with(exists())
+        .fails_with(changed()),
         Call::new(
             Method::POST,
             "/keys/{ref}/claim",
@@ -83,9 +83,9 @@ where
             "Make a link by which somebody gets the key",
             Shared::claim_key,
         )
-        .refuses(Refusal::key_is_off()),
+        .fails_with(AdminError::key_not_active()),
         Call::new(Method::GET, "/usage", "getUsage", "What was used", Shared::usage)
-            .refuses(Refusal::unknown_key()),
+            .fails_with(AdminError::key_not_found()),
         Call::new(
             Method::POST,
             "/reset-usage",
@@ -93,12 +93,12 @@ where
             "Set today's count of one key to 0",
             Shared::reset_usage,
         )
-        .refuses(Refusal::unknown_key())
-        .refuses(changed()),
+        .fails_with(AdminError::key_not_found())
+        .fails_with(changed()),
         Call::new(Method::GET, "/audit", "getAudit", "The audit trail", Shared::audit),
         Call::new(Method::GET, "/requests", "getRequests", "Single requests", Shared::requests),
         Call::new(Method::GET, "/status", "getStatus", "How the process is", Shared::status)
-            .outlives_store(),
+            .works_without_store(),
         Call::new(
             Method::POST,
             "/backup",
@@ -106,16 +106,16 @@ where
             "Download a copy of the store",
             Shared::back_up,
         )
-        .refuses(Refusal::store(&StoreError::new(StoreErrorKind::Busy)))
-        .refuses(Refusal::store(&StoreError::new(StoreErrorKind::NotSupported)))
-        .refuses(Refusal::backup_failed()),
+        .fails_with(AdminError::store(&StoreError::new(StoreErrorKind::Busy)))
+        .fails_with(AdminError::store(&StoreError::new(StoreErrorKind::NotSupported)))
+        .fails_with(AdminError::backup_failed()),
         Call::new(
             Method::GET,
             "/openapi.json",
             "getDescription",
             "This description",
-            Shared::description,
+            Shared::openapi,
         )
-        .open(),
+        .public(),
     ]
 }

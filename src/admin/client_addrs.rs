@@ -1,4 +1,4 @@
-//! How many client addresses use a key.
+//! Estimated number of client addresses per key.
 
 use std::{
     collections::hash_map::RandomState,
@@ -16,20 +16,20 @@ use dashmap::DashMap;
 
 use crate::key::KeyId;
 
-/// How long an address counts after its last request.
+/// Time for which an address counts after its last request.
 const ADDR_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// Number of addresses that are remembered of each key.
+/// Maximum number of addresses that are remembered per key.
 const MAX_ADDRS: usize = 64;
-/// Below this number of remembered addresses, more of those that come are remembered.
+/// Number of remembered addresses below which the sample is widened.
 const MIN_ADDRS: usize = 16;
-/// Number of records after which keys without addresses are forgotten.
+/// Number of records between removals of keys without live addresses.
 const SWEEP_INTERVAL: u32 = 1 << 16;
 
-/// Estimates from how many addresses each key was used in the last 24 hours. Clones share it.
+/// Estimates the number of addresses from which each key was used in the last 24 hours. Clones share
+/// the estimates.
 ///
-/// Only hashes are kept, in memory, with a salt of this process: at most 64 a key, so that up to 64
-/// addresses are counted exactly and more with an error of about 13 %. An IPv6 address counts as its
-/// network of 64 bits.
+/// Only hashes are kept, in memory and salted per process, at most 64 per key: up to 64 addresses are
+/// counted exactly, more with an error of about 13 %. IPv6 addresses of one /64 count as one.
 #[derive(Clone, Default)]
 pub struct ClientAddrs(Arc<Shared>);
 
@@ -40,7 +40,7 @@ struct Shared {
     records: AtomicU32,
 }
 
-/// The addresses of one key whose hashes are below a bound. The bound falls until they are few enough.
+/// The addresses of one key whose hashes are below a bound. The bound falls when there are too many.
 struct Sample {
     addrs: Vec<Addr>,
     bound: u64,
@@ -64,12 +64,12 @@ impl Default for Shared {
 }
 
 impl ClientAddrs {
-    /// Knows of no address yet.
+    /// Creates an estimator without any address.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Notes that the key was used from this address.
+    /// Records a use of the key from this address.
     pub fn record(&self, id: &KeyId, addr: IpAddr) {
         self.record_at(id, addr, self.now());
     }
@@ -86,8 +86,8 @@ impl ClientAddrs {
         }
     }
 
-    /// Estimated number of addresses from which the key was used in the last 24 hours, since the
-    /// start of the process.
+    /// Returns the estimated number of addresses from which the key was used in the last 24 hours, or
+    /// since the start of the process.
     pub fn estimate(&self, id: &KeyId) -> u64 {
         self.estimate_at(id, self.now())
     }
@@ -172,11 +172,12 @@ mod tests {
             let addrs = ClientAddrs::new();
             (0..3).for_each(|now| record(&addrs, count, now));
             let estimate = addrs.estimate_at(&"alice".into(), 3);
-            // Of 13 % each, more than six.
+            // More than six standard errors of 13 % each.
             let margin = if count <= 64 { 0 } else { u64::from(count) * 8 / 10 };
             assert!(estimate.abs_diff(count.into()) <= margin, "{estimate} of {count}");
             assert_eq!(addrs.estimate_at(&"bob".into(), 3), 0);
-            let kept = addrs.0.keys.get(&KeyId::from("alice")).map_or(0, |kept| kept.addrs.len());
+            let kept =
+                addrs.0.keys.get(&KeyId::from("alice")).map_or(0, |sample| sample.addrs.len());
             assert!(kept <= MAX_ADDRS, "{kept} of {count}");
         }
     }
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(addrs.estimate_at(&alice, DAY), 2);
         assert_eq!(addrs.estimate_at(&alice, DAY + 10), 0);
         record(&addrs, 5000, 20);
-        // So few after many are all counted soon.
+        // The sample widens again, so that a few addresses after many are soon counted exactly.
         (0..100).for_each(|second| record(&addrs, 3, 2 * DAY + second));
         assert_eq!(addrs.estimate_at(&alice, 2 * DAY + 100), 3);
     }
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_used_no_more_are_forgotten() {
+    fn keys_without_live_addresses_are_removed() {
         let addrs = ClientAddrs::new();
         record(&addrs, 1, 0);
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -14,8 +14,8 @@ use super::csv::AdminBody;
 pub struct ResponseFuture(Pin<Box<dyn Future<Output = Response<AdminBody>> + Send>>);
 
 impl ResponseFuture {
-    pub(super) fn new(answer: impl Future<Output = Response<AdminBody>> + Send + 'static) -> Self {
-        Self(Box::pin(answer))
+    pub(super) fn new(future: impl Future<Output = Response<AdminBody>> + Send + 'static) -> Self {
+        Self(Box::pin(future))
     }
 }
 

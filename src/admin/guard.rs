@@ -1,9 +1,9 @@
-//! The headers of every answer.
+//! Security headers of every response.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// Nothing of the admin API is kept, framed, guessed at or told to another site.
-pub(super) const GUARDS: [(HeaderName, &str); 6] = [
+/// No response is cached, framed, sniffed or visible to another site.
+pub(super) const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -12,8 +12,8 @@ pub(super) const GUARDS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-pub(super) fn guard(headers: &mut HeaderMap) {
-    for (name, value) in GUARDS {
+pub(super) fn add_security_headers(headers: &mut HeaderMap) {
+    for (name, value) in SECURITY_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
 }

@@ -2,37 +2,38 @@
 //!
 //! # Rules
 //!
-//! - Every call needs an admin token; the page and the description hold no data and need none. A
-//!   refused attempt is 401 and is noted in the audit trail, 10 a minute of each source at most;
-//!   the others are 429. A right token is always let in.
-//! - The whole key is shown once, by the call that issues or rotates it. Lists, reports, the audit
-//!   trail and errors show it masked.
-//! - Input is strict: a field or parameter that is unknown or wrong is 400 with its name. Any
-//!   content type is read as JSON, at most 64 KiB.
-//! - A store that cannot answer is 503; a change is in effect once it is answered.
-//! - Every answer is `Cache-Control: no-store`.
+//! - Every call needs an admin token. The page and the OpenAPI document hold no data and need none.
+//!   An attempt without a valid token gets 401 and an audit entry, up to 10 a minute per source;
+//!   further attempts get 429. A valid token is always accepted.
+//! - The whole key is shown once, in the response to the call that issues or rotates it. Lists,
+//!   reports, the audit trail and errors show it masked.
+//! - Input is strict: an unknown or invalid field or parameter gets 400 with its name. Any content
+//!   type is read as JSON, up to 64 KiB.
+//! - When the store is unavailable the response is 503. A change is in effect when its response
+//!   arrives.
+//! - Every response is `Cache-Control: no-store`.
 //!
 //! # Calls
 //!
-//! | call | answer |
+//! | call | response |
 //! |---|---|
-//! | `POST /admin/keys` | 201, the key with its secret; with `count`: `count` and `keys` |
+//! | `POST /admin/keys` | 201, the whole key; with `count`: `count` and `keys` |
 //! | `GET /admin/keys?limit=&after=&search=&sort=&state=` | `keys`, `count` (on this page) and `next` |
-//! | `GET` · `PATCH` · `DELETE /admin/keys/{ref}` | one key · changed · stopped |
+//! | `GET` · `PATCH` · `DELETE /admin/keys/{ref}` | the key · the changed key · the deleted key |
 //! | `POST /admin/keys/{ref}/rotate` | the key with its new secret |
-//! | `POST /admin/keys/{ref}/claim` | 201, a link that gives the key once, see [`claim`] |
+//! | `POST /admin/keys/{ref}/claim` | 201, a link that reveals the key once, see [`claim`] |
 //! | `GET /admin/keys/export` | all keys as CSV, by their hashes |
-//! | `POST /admin/keys/import?dry_run=` | what came of each line of a CSV file |
-//! | `POST /admin/reset-usage` | today's count of one key is 0 |
+//! | `POST /admin/keys/import?dry_run=` | the outcome for each line of a CSV file |
+//! | `POST /admin/reset-usage` | the key, whose count of today is 0 |
 //! | `GET /admin/usage?day=&from=&to=&key=&group_by=&format=` | a report, JSON or CSV |
-//! | `GET /admin/requests?limit=&before=&key=&failed=&request_id=` | single requests, the latest first |
+//! | `GET /admin/requests?limit=&before=&key=&failed=&request_id=` | single requests, latest first |
 //! | `GET /admin/audit?limit=&before=&key=&action=&token_id=&from=&to=` | `entries`, newest first, and `next` |
 //! | `GET /admin/status` | version, day, health and settings |
-//! | `POST /admin/backup` | a copy of the store as an SQLite file, where the store can make one; one at a time |
-//! | `GET /admin/openapi.json` | all this as an OpenAPI 3.1 document; needs no token |
+//! | `POST /admin/backup` | a copy of the store as an SQLite file, one at a time, if the store supports it |
+//! | `GET /admin/openapi.json` | the OpenAPI 3.1 document; needs no token |
 //! | `GET /admin` | the page |
 //!
-//! `{ref}` is a record's id or the whole key, percent-encoded.
+//! `{ref}` is the key's id or the whole key, percent-encoded.
 //!
 //! # Example
 //!
@@ -59,9 +60,9 @@
 //! # }
 //! ```
 
-mod answers;
 mod attempts;
 mod audit;
+mod audit_budget;
 mod auth;
 mod backup;
 mod call;
@@ -69,17 +70,17 @@ mod calls;
 pub mod claim;
 mod client_addrs;
 mod csv;
-mod facts;
+mod error;
 mod future;
 mod guard;
 mod input;
 mod keys;
-mod note_budget;
 mod openapi;
 mod page;
+mod process;
 mod query;
-mod refusal;
 mod rejections;
+mod replay;
 mod requests;
 mod route;
 mod schema;

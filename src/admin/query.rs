@@ -1,22 +1,22 @@
-//! Undoes the encoding of queries and paths.
+//! Percent-decoding of queries and paths.
 
-use super::refusal::Refusal;
+use super::error::AdminError;
 
-/// The names and values of `a=1&b=2`, percent-encoded, `+` for a space.
-pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
+/// Decodes the names and values of a query such as `a=1&b=2`, with `+` for a space.
+pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, AdminError> {
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name, true).ok_or_else(|| Refusal::unknown("%"))?;
+            let name = decode(name, true).ok_or_else(|| AdminError::unknown_field("%"))?;
             let value = decode(value, true)
-                .ok_or_else(|| Refusal::invalid(&name, "percent-encoded UTF-8"))?;
+                .ok_or_else(|| AdminError::invalid_field(&name, "percent-encoded UTF-8"))?;
             Ok((name, value))
         })
         .collect()
 }
 
-/// Undoes percent-encoding. `None` for a broken escape or for what is not UTF-8.
+/// Decodes percent-encoded text. Returns `None` for an invalid escape or invalid UTF-8.
 pub(super) fn decode(text: &str, plus_is_space: bool) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
@@ -42,8 +42,8 @@ mod tests {
     fn escapes_are_decoded_once() {
         assert_eq!(decode("%E5%AF%86+%2B%252F", true).unwrap(), "密 +%2F");
         assert_eq!(decode("a+b", false).unwrap(), "a+b");
-        for broken in ["%", "%4", "%zz", "%+1", "%ff"] {
-            assert_eq!(decode(broken, false), None, "{broken}");
+        for invalid in ["%", "%4", "%zz", "%+1", "%ff"] {
+            assert_eq!(decode(invalid, false), None, "{invalid}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Rejected requests without a known key, which no ledger holds.
+//! Rejected requests without a known key, which the usage ledger does not hold.
 
 use std::{
     borrow::Cow,
@@ -11,17 +11,18 @@ use std::{
 
 use http::Method;
 
-/// Number of rejected requests that are kept.
+/// Maximum number of requests in the log.
 const MAX_REJECTIONS: usize = 1000;
-/// Number of characters of a credential that are shown, and of those that stay hidden at least.
+/// Maximum number of characters of a credential that are shown.
 const MAX_SHOWN: usize = 10;
+/// Minimum number of characters of a credential that stay hidden.
 const MIN_HIDDEN: usize = 8;
 
 /// The last 1,000 rejected requests whose key is not known, in memory. Clones share them.
 ///
-/// Whoever writes the request log records them;
-/// [`AdminService::rejections`](super::AdminService::rejections) lets operators find them by the id
-/// that a holder has read in an answer.
+/// A request log adds them;
+/// [`AdminService::rejections`](super::AdminService::rejections) lets operators find them by the
+/// request id of the response.
 #[derive(Clone, Default)]
 pub struct RejectionLog(Arc<Mutex<VecDeque<RejectedRequest>>>);
 
@@ -30,36 +31,36 @@ pub struct RejectionLog(Arc<Mutex<VecDeque<RejectedRequest>>>);
 pub struct RejectedRequest {
     /// Time of receipt.
     pub at: SystemTime,
-    /// The id that the answer carries.
+    /// `x-request-id` of the response.
     pub request_id: String,
     /// The request's method.
     pub method: Method,
-    /// The request's path, fit for logs.
+    /// The request's path, escaped for logs.
     pub path: String,
-    /// The answer's status.
+    /// The response's status.
     pub status: u16,
-    /// Why it was rejected.
+    /// The rejection's code.
     pub code: Cow<'static, str>,
     /// The beginning of the credential that was presented, see [`masked_prefix`].
     pub key: Option<String>,
-    /// The client's address, if it is known and may be kept.
+    /// The client's address, if it is known and may be stored.
     pub client_addr: Option<IpAddr>,
 }
 
 impl RejectionLog {
-    /// An empty log.
+    /// Creates an empty log.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a request, in the place of the oldest one if the log is full.
+    /// Adds a request. A full log drops its oldest one.
     pub fn record(&self, request: RejectedRequest) {
         let mut requests = self.requests();
         requests.truncate(MAX_REJECTIONS - 1);
         requests.push_front(request);
     }
 
-    /// The requests with this id, the latest first.
+    /// Returns the requests with this id, latest first.
     pub(super) fn find(&self, request_id: &str) -> Vec<RejectedRequest> {
         let requests = self.requests();
         requests.iter().filter(|request| request.request_id == request_id).cloned().collect()
@@ -76,8 +77,8 @@ impl fmt::Debug for RejectionLog {
     }
 }
 
-/// What may be shown of a credential that is not known: at most its first 10 characters, so that at
-/// least 8, and as many as are shown, stay hidden.
+/// Returns the part of an unknown credential that may be shown: at most its first 10 characters, and
+/// few enough that at least 8, and as many as are shown, stay hidden.
 ///
 /// ```
 /// use tower_quota::admin::masked_prefix;
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(log.find("500"), [request("500")]);
         let later = RejectedRequest { status: 401, ..request("500") };
         log.record(later.clone());
-        assert_eq!(log.find("500"), [later], "the first one was the oldest");
+        assert_eq!(log.find("500"), [later], "the earlier one was the oldest and was dropped");
     }
 
     #[test]

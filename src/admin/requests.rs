@@ -1,4 +1,4 @@
-//! Single requests, where they are kept.
+//! Single requests.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    call::{Asked, Json},
-    input::{KeyName, Only, PageLimit, Place, RequestId},
-    refusal::Refusal,
+    call::{CallRequest, Json},
+    error::AdminError,
+    input::{BoolParam, KeyRefField, PageLimit, RequestId, RowNumber},
     rejections::RejectedRequest,
     shared::Shared,
 };
@@ -17,43 +17,43 @@ use crate::{
     store::{AdminStore, RequestOutcome, RequestQuery, RequestRecord, UsageEvent},
 };
 
-/// Which requests are asked for.
+/// Filters of single requests.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RequestsWanted {
-    /// How many; 100 if absent.
+pub(super) struct RequestsQuery {
+    /// Maximum number of requests, 100 if absent.
     limit: Option<PageLimit>,
-    /// The `next` of the page before.
-    before: Option<Place>,
-    /// Only those of this key: its id, or the whole key.
-    key: Option<KeyName>,
-    /// `true`: only those that did not succeed.
-    failed: Option<Only>,
-    /// Only those of this id. Of these, also the last 1000 that were rejected and whose key is not known.
+    /// `next` of the previous page.
+    before: Option<RowNumber>,
+    /// Only requests of this key, given by id or by the whole key.
+    key: Option<KeyRefField>,
+    /// `true`: only requests that did not succeed.
+    failed: Option<BoolParam>,
+    /// Only requests with this id, including the last 1000 rejected ones without a known key.
     request_id: Option<RequestId>,
 }
 
-/// Single requests, the latest first.
+/// Single requests, latest first.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Requests {
     requests: Vec<Request>,
-    /// What `before` is to be for the next page; `null` on the last one.
+    /// Value of `before` for the next page, `null` on the last one.
     next: Option<u64>,
-    /// For how many days they are kept; 0 if they are not.
+    /// Number of days for which requests are kept; 0 if they are not kept.
     retention_days: u32,
 }
 
 /// One request that has ended.
 #[derive(Serialize, JsonSchema)]
 struct Request {
-    /// `null` for a request whose key is not known.
+    /// `null` if the key is not known.
     number: Option<u64>,
     #[serde(flatten)]
     event: UsageEvent,
-    /// The beginning of a credential that is not known.
+    /// The beginning of an unknown credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
-    /// The client's address, for a request whose key is not known.
+    /// The client's address; only present if the key is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_addr: Option<IpAddr>,
 }
@@ -61,14 +61,14 @@ struct Request {
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(super) async fn requests(
         self: Arc<Self>,
-        asked: Asked<(), RequestsWanted>,
-    ) -> Result<Json<Requests>, Refusal> {
-        let RequestsWanted { limit, before, key, failed, request_id } = asked.query;
+        request: CallRequest<(), RequestsQuery>,
+    ) -> Result<Json<Requests>, AdminError> {
+        let RequestsQuery { limit, before, key, failed, request_id } = request.query;
         let limit = PageLimit::or_default(limit);
         let mut query = RequestQuery::latest(limit);
-        query.before = before.map(|Place(before)| before);
-        query.failed_only = failed.is_some_and(|Only(failed)| failed);
-        if let Some(KeyName(key)) = key {
+        query.before = before.map(|RowNumber(number)| number);
+        query.failed_only = failed.is_some_and(|BoolParam(failed)| failed);
+        if let Some(KeyRefField(key)) = key {
             query.key_id = Some(self.key_id(key).await?);
         }
         let mut requests = Vec::new();

@@ -1,51 +1,51 @@
-//! Which call a path and method name, or whether they name the page.
+//! Routing by path and method, to the page or to a call.
 
 use http::Method;
 
-use super::{call::Call, refusal::Refusal};
+use super::{call::Call, error::AdminError};
 
-/// Whether the page is at this path below the prefix. It holds no data and needs no token.
-pub(super) fn is_page(method: &Method, path: &str) -> Result<bool, Refusal> {
+/// Returns whether the page is at this path below the prefix. It holds no data and needs no token.
+pub(super) fn is_page(method: &Method, path: &str) -> Result<bool, AdminError> {
     match *method {
         _ if !matches!(path, "" | "/") => Ok(false),
         Method::GET | Method::HEAD => Ok(true),
-        _ => Err(Refusal::wrong_method("GET, HEAD")),
+        _ => Err(AdminError::method_not_allowed("GET, HEAD")),
     }
 }
 
-/// The call of this method at this path below the prefix, and what stands for its `{ref}`.
+/// Finds the call with this method at this path below the prefix, and the segment for its `{ref}`.
 pub(super) fn find<'a, 'p, T>(
     calls: &'a [Call<T>],
     method: &Method,
     path: &'p str,
-) -> Result<(&'a Call<T>, Option<&'p str>), Refusal> {
-    // A path that is written out goes before one with a key in it.
-    let of_path = calls.iter().filter_map(|call| Some((call, key_in(path, call.path)?)));
-    let (nearest, key) =
-        of_path.min_by_key(|(_, key)| key.is_some()).ok_or_else(Refusal::not_found)?;
+) -> Result<(&'a Call<T>, Option<&'p str>), AdminError> {
+    // A literal path goes before one with a key in it.
+    let matching = calls.iter().filter_map(|call| Some((call, key_in(path, call.path)?)));
+    let (first, key) =
+        matching.min_by_key(|(_, key)| key.is_some()).ok_or_else(AdminError::not_found)?;
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    let mut here = calls.iter().filter(|call| call.path == nearest.path);
-    let found = here.clone().find(|call| call.method == *method);
-    let found = found.ok_or_else(|| Refusal::wrong_method(&allowed(&mut here)))?;
-    Ok((found, key))
+    let mut siblings = calls.iter().filter(|call| call.path == first.path);
+    let call = siblings.clone().find(|call| call.method == *method);
+    let call = call.ok_or_else(|| AdminError::method_not_allowed(&allowed(&mut siblings)))?;
+    Ok((call, key))
 }
 
-/// What the path has for the template's `{ref}`, if it fits; nothing if there is none.
+/// Matches the path against the template, and returns the segment for its `{ref}`, if it has one.
 fn key_in<'p>(path: &'p str, template: &str) -> Option<Option<&'p str>> {
     let mut key = None;
     let mut parts = path.split('/');
-    for wanted in template.split('/') {
+    for expected in template.split('/') {
         match parts.next()? {
-            "" if wanted == "{ref}" => return None,
-            part if wanted == "{ref}" => key = Some(part),
-            part if part == wanted => {}
+            "" if expected == "{ref}" => return None,
+            part if expected == "{ref}" => key = Some(part),
+            part if part == expected => {}
             _ => return None,
         }
     }
     parts.next().is_none().then_some(key)
 }
 
-/// The methods of these calls as `Allow` lists them.
+/// The methods of these calls, as listed in `Allow`.
 fn allowed<'a, T: 'a>(calls: &mut dyn Iterator<Item = &'a Call<T>>) -> String {
     let methods = calls.flat_map(|call| match call.method {
         Method::GET => vec!["GET", "HEAD"],

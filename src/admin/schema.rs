@@ -1,10 +1,10 @@
-//! Schemas of what answers hold and other rooms define.
+//! JSON schemas of types from other modules.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::view::Instant;
+use super::view::Timestamp;
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyId},
@@ -35,4 +35,4 @@ schema!(PageCursor, {"anyOf": [{"type": "integer"}, {"type": "string"}]});
 schema!(KeyVersion, {"type": "string", "pattern": "^[0-9a-f]{32}$"});
 schema!(KeyState, {"type": "string", "enum": KeyState::ALL.map(KeyState::as_str)});
 schema!(Day, {"type": "string", "format": "date", "examples": ["2026-11-22"]});
-schema!(Instant, {"type": "string", "format": "date-time", "examples": ["2026-11-22T08:30:00Z"]});
+schema!(Timestamp, {"type": "string", "format": "date-time", "examples": ["2026-11-22T08:30:00Z"]});

@@ -1,4 +1,4 @@
-//! What all clones of the service share, and what its options set.
+//! State and options that all clones of the service share.
 
 use std::{
     net::IpAddr,
@@ -8,8 +8,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    answers::Answers, attempts::Attempts, call::Call, client_addrs::ClientAddrs, facts::Facts,
-    note_budget::NoteBudget, page::Page, rejections::RejectionLog, tokens::AdminTokens,
+    attempts::Attempts, audit_budget::AuditBudget, call::Call, client_addrs::ClientAddrs,
+    page::AdminPage, process::ProcessInfo, rejections::RejectionLog, replay::ReplayCache,
+    tokens::AdminTokens,
 };
 use crate::{
     error::{ProblemJson, Rejection},
@@ -25,29 +26,30 @@ pub(super) struct Shared<S, R> {
     pub(super) reject: R,
     pub(super) default_daily_limit: DailyLimit,
     pub(super) prefix: Arc<str>,
-    pub(super) page: Page,
+    pub(super) page: AdminPage,
     pub(super) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
     pub(super) attempts: Arc<Attempts>,
-    pub(super) answers: Arc<Answers>,
-    /// Where claims are opened.
+    pub(super) replays: Arc<ReplayCache>,
+    /// URL or path of the claim service.
     pub(super) claim_url: Arc<str>,
-    /// What clients are to ask; empty if it is `/v1` of the page's server.
+    /// Base URL for clients; empty for `/v1` of the page's server.
     pub(super) base_url: Arc<str>,
-    pub(super) facts: Facts,
-    /// For how many days single requests are kept.
+    pub(super) process: ProcessInfo,
+    /// Number of days for which single requests are kept.
     pub(super) retention_days: u32,
-    /// Rejected requests that the ledger does not hold.
+    /// Rejected requests that the usage ledger does not hold.
     pub(super) rejections: RejectionLog,
-    /// From how many addresses keys are used, if somebody counts.
+    /// Number of client addresses per key, if they are recorded.
     pub(super) client_addrs: Option<ClientAddrs>,
-    /// Whether reads are noted in the audit trail, too.
+    /// Whether reads are audited, too.
     pub(super) audit_reads: bool,
-    pub(super) notes: Arc<NoteBudget>,
-    pub(super) refused_outside: Vec<Rejection>,
+    pub(super) audit_budget: Arc<AuditBudget>,
+    /// Rejections by layers around the service, for the OpenAPI document.
+    pub(super) outer_rejections: Vec<Rejection>,
     pub(super) api: Arc<OnceLock<Api<Self>>>,
 }
 
-/// The calls, and the document that describes them.
+/// The calls and the OpenAPI document that describes them.
 pub(super) struct Api<T> {
     pub(super) calls: Vec<Call<T>>,
     pub(super) document: Bytes,
@@ -61,20 +63,20 @@ impl<S> Shared<S, ProblemJson> {
             tokens,
             reject: ProblemJson,
             default_daily_limit: default_daily_limit.unwrap_or(DailyLimit::UNLIMITED),
-            page: Page::new("/admin", ""),
+            page: AdminPage::new("/admin", ""),
             prefix: "/admin".into(),
             allow: None,
             attempts: Arc::new(Attempts::new()),
-            answers: Arc::default(),
+            replays: Arc::default(),
             claim_url: "/claim".into(),
             base_url: "".into(),
-            facts: Facts::new(),
+            process: ProcessInfo::new(),
             retention_days: 0,
             rejections: RejectionLog::new(),
             client_addrs: None,
             audit_reads: false,
-            notes: Arc::new(NoteBudget::new()),
-            refused_outside: Vec::new(),
+            audit_budget: Arc::new(AuditBudget::new()),
+            outer_rejections: Vec::new(),
             api: Arc::default(),
         }
     }
@@ -91,16 +93,16 @@ impl<S, R> Shared<S, R> {
             page: self.page,
             allow: self.allow,
             attempts: self.attempts,
-            answers: self.answers,
+            replays: self.replays,
             claim_url: self.claim_url,
             base_url: self.base_url,
-            facts: self.facts,
+            process: self.process,
             retention_days: self.retention_days,
             rejections: self.rejections,
             client_addrs: self.client_addrs,
             audit_reads: self.audit_reads,
-            notes: self.notes,
-            refused_outside: self.refused_outside,
+            audit_budget: self.audit_budget,
+            outer_rejections: self.outer_rejections,
             api: Arc::default(),
         }
     }

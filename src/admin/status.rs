@@ -1,4 +1,4 @@
-//! How the process is, and what it was told at its start.
+//! Status and settings of the process.
 
 use std::sync::Arc;
 
@@ -6,56 +6,60 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    call::{Asked, Json},
-    refusal::Refusal,
+    call::{CallRequest, Json},
+    error::AdminError,
     shared::Shared,
-    view::Instant,
+    view::Timestamp,
 };
 use crate::{clock::Day, error::Reject, store::AdminStore};
 
-/// How the process is.
+/// Status of the process.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Status {
     version: &'static str,
-    started_at: Instant,
-    now: Instant,
-    /// The day that is counted now.
+    started_at: Timestamp,
+    now: Timestamp,
+    /// The current quota day.
     day: Day,
     timezone: String,
-    resets_at: Instant,
+    resets_at: Timestamp,
     store: Health,
-    settings: Vec<SettingShown>,
+    settings: Vec<Setting>,
 }
 
-/// Whether the store can be written.
+/// Health of the store.
 #[derive(Serialize, JsonSchema)]
 struct Health {
+    /// Whether the store can be written.
     ok: bool,
 }
 
 /// One setting, as the process has read it.
 #[derive(Serialize, JsonSchema)]
-struct SettingShown {
+struct Setting {
     name: String,
     /// Secrets are masked; `null` if it is not set.
     value: Option<String>,
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(super) async fn status(self: Arc<Self>, _: Asked) -> Result<Json<Status>, Refusal> {
-        let (facts, now) = (&self.facts, self.store.now());
+    pub(super) async fn status(
+        self: Arc<Self>,
+        _: CallRequest,
+    ) -> Result<Json<Status>, AdminError> {
+        let (process, now) = (&self.process, self.store.now());
         let ok = self.store.probe().await.is_ok();
-        let settings = facts.settings.iter();
+        let settings = process.settings.iter();
         Ok(Json(Status {
             version: env!("CARGO_PKG_VERSION"),
-            started_at: Instant(facts.started_at),
-            now: Instant(now),
+            started_at: Timestamp(process.started_at),
+            now: Timestamp(now),
             day: self.store.today(),
-            timezone: facts.calendar.time_zone().to_owned(),
-            resets_at: Instant(facts.calendar.window(now).end),
+            timezone: process.calendar.time_zone().to_owned(),
+            resets_at: Timestamp(process.calendar.window(now).end),
             store: Health { ok },
             settings: settings
-                .map(|(name, value)| SettingShown { name: name.clone(), value: value.clone() })
+                .map(|(name, value)| Setting { name: name.clone(), value: value.clone() })
                 .collect(),
         }))
     }

@@ -7,8 +7,9 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::key::{bearer, hex};
 
-const SHORTEST: usize = 16;
-/// Beginnings of the tokens that documents and templates show, without punctuation.
+/// Minimum length of a token.
+const MIN_LEN: usize = 16;
+/// Beginnings of placeholder tokens in documents and templates, without punctuation.
 const PLACEHOLDERS: [&str; 8] = [
     "yourstrong",
     "youradmin",
@@ -20,10 +21,10 @@ const PLACEHOLDERS: [&str; 8] = [
     "placeholder",
 ];
 
-/// The tokens that open the admin API: several, so that one can be replaced while both work.
+/// The tokens of the admin API. There can be several, so that both work while one is replaced.
 ///
-/// Clones share them, so that they can be replaced while the service runs. Only their SHA-256 is
-/// kept. `Debug` shows how many there are.
+/// Clones share the tokens, so that they can be replaced while the service runs. Only their SHA-256
+/// is kept. `Debug` shows their number.
 ///
 /// ```
 /// use tower_quota::admin::AdminTokens;
@@ -35,22 +36,22 @@ const PLACEHOLDERS: [&str; 8] = [
 #[derive(Clone)]
 pub struct AdminTokens(Arc<ArcSwap<Vec<[u8; 32]>>>);
 
-/// Why a text cannot be an admin token. Never holds the text.
+/// Why a text is not an admin token. It does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidAdminToken {
-    /// There is none.
+    /// The token is empty.
     Empty,
-    /// It is shorter than 16 characters.
+    /// The token is shorter than 16 characters.
     TooShort,
-    /// It holds a space, a control character or anything else that is not visible ASCII.
+    /// The token contains a space, a control character or another one that is not visible ASCII.
     NotVisibleAscii,
-    /// It is what a document or a template shows in the place of a token.
+    /// The token is a placeholder from a document or a template.
     Placeholder,
 }
 
 impl AdminTokens {
-    /// Reads a comma-separated list.
+    /// Parses a comma-separated list.
     ///
     /// # Errors
     ///
@@ -64,12 +65,12 @@ impl AdminTokens {
         Self(Arc::new(ArcSwap::from_pointee(hashes)))
     }
 
-    /// Opens to the tokens of `others` from now on, and to no more of these.
+    /// Replaces these tokens by those of `others`, in all clones.
     pub fn replace(&self, others: &Self) {
         self.0.store(others.0.load_full());
     }
 
-    /// A new random token of 256 bits, and the text to show to the operator.
+    /// Generates a random token of 256 bits, and returns it with the text to show to the operator.
     pub fn generate() -> (Self, String) {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
@@ -77,18 +78,18 @@ impl AdminTokens {
         (Self::of(vec![hash(token.as_bytes())]), token)
     }
 
-    /// The ids of the tokens, as the audit trail shows them: the first 8 hex digits of each one's
-    /// SHA-256.
+    /// Returns the ids of the tokens, as the audit trail shows them: the first 8 hex digits of each
+    /// one's SHA-256.
     pub fn ids(&self) -> impl Iterator<Item = String> {
         let ids: Vec<_> = self.0.load().iter().map(id).collect();
         ids.into_iter()
     }
 
-    /// The id of the token in these headers (`Authorization: Bearer` or `x-admin-token`), if it is
-    /// one of these tokens: the first 8 hex digits of its SHA-256. Two different tokens in one
-    /// request are none.
+    /// Returns the id of the token in these headers (`Authorization: Bearer` or `x-admin-token`), if
+    /// it is one of these tokens: the first 8 hex digits of its SHA-256. Two different tokens in one
+    /// request are not accepted.
     ///
-    /// Takes as long for a wrong token as for a right one.
+    /// Takes the same time for valid and invalid tokens.
     pub fn verify(&self, headers: &HeaderMap) -> Option<String> {
         let presented = hash(presented(headers)?);
         let tokens = self.0.load();
@@ -102,7 +103,7 @@ fn id(token: &[u8; 32]) -> String {
     hex(&token[..4])
 }
 
-/// The one token of a request; other `Authorization` schemes are somebody else's.
+/// The token of a request, unless it has several. Other `Authorization` schemes are ignored.
 pub(super) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     let bearer =
         headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
@@ -122,7 +123,7 @@ fn check(token: &str) -> Result<[u8; 32], InvalidAdminToken> {
     if is_placeholder(token) {
         return Err(InvalidAdminToken::Placeholder);
     }
-    if token.len() < SHORTEST {
+    if token.len() < MIN_LEN {
         return Err(InvalidAdminToken::TooShort);
     }
     Ok(hash(token.as_bytes()))
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_tokens_are_refused_with_the_reason() {
+    fn invalid_tokens_are_rejected_with_the_reason() {
         for (text, reason) in [
             ("", InvalidAdminToken::Empty),
             ("correct-horse-battery-staple,", InvalidAdminToken::Empty),
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_taken_from_either_header() {
+    fn a_token_is_accepted_in_either_header() {
         let tokens = AdminTokens::parse(&format!("{GOOD},another-token-of-16")).unwrap();
         let id = tokens.verify(&headers(&[("x-admin-token", GOOD)])).unwrap();
         assert_eq!(id.len(), 8);
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generated_token_opens() {
+    fn a_generated_token_is_accepted() {
         let (tokens, text) = AdminTokens::generate();
         assert!(tokens.verify(&headers(&[("x-admin-token", &text)])).is_some());
         assert!(AdminTokens::parse(&text).is_ok());

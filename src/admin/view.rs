@@ -1,4 +1,4 @@
-//! What answers look like.
+//! JSON responses and the types that several of them share.
 
 use std::time::SystemTime;
 
@@ -15,13 +15,13 @@ use crate::{
     store::{ClaimSummary, KeyState, KeySummary, KeyVersion},
 };
 
-/// A JSON answer with this status, of plain structs that cannot fail to serialise.
-pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response<Bytes> {
-    json_response(status, json(value))
+/// A JSON response of a value that cannot fail to serialise (plain structs).
+pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> Response<Bytes> {
+    raw_json_response(status, json(value))
 }
 
-/// An answer of this JSON.
-pub(super) fn json_response(status: StatusCode, json: Bytes) -> Response<Bytes> {
+/// A response with this JSON text.
+pub(super) fn raw_json_response(status: StatusCode, json: Bytes) -> Response<Bytes> {
     let mut response = Response::new(json);
     *response.status_mut() = status;
     response
@@ -30,28 +30,28 @@ pub(super) fn json_response(status: StatusCode, json: Bytes) -> Response<Bytes> 
     response
 }
 
-/// An instant as RFC 3339 in UTC, whole seconds.
-pub(super) struct Instant(pub(super) SystemTime);
+/// A time, serialised as RFC 3339 in UTC with whole seconds.
+pub(super) struct Timestamp(pub(super) SystemTime);
 
-impl Serialize for Instant {
+impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&rfc3339(self.0))
     }
 }
 
-/// A key that was just issued: the one answer that shows it whole.
+/// A key that was just issued, in the only response that shows the whole key.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct IssuedKey {
     id: KeyId,
-    /// The whole key. It is shown this once.
+    /// The whole key. It is not shown again.
     #[schemars(example = &"trial-alice-20261122-…")]
     key: String,
     label: String,
     daily_limit: DailyLimit,
-    created_at: Option<Instant>,
-    expires_at: Option<Instant>,
+    created_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
     disabled: bool,
-    /// What `If-Match` takes, in quotes.
+    /// The value for `If-Match`, in quotes.
     version: KeyVersion,
 }
 
@@ -62,8 +62,8 @@ impl IssuedKey {
             key: secret.expose().to_owned(),
             label: record.label.clone(),
             daily_limit: record.daily_limit,
-            created_at: record.created_at.map(Instant),
-            expires_at: record.expires_at.map(Instant),
+            created_at: record.created_at.map(Timestamp),
+            expires_at: record.expires_at.map(Timestamp),
             disabled: record.disabled,
             version: KeyVersion::of(record, Some(secret.hash())),
         }
@@ -74,7 +74,7 @@ impl IssuedKey {
     }
 }
 
-/// A key as lists show it: masked, with its figures.
+/// A key in lists: masked, with its usage.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ListedKey {
     id: KeyId,
@@ -84,20 +84,20 @@ pub(super) struct ListedKey {
     label: String,
     daily_limit: DailyLimit,
     used_today: u64,
-    /// Units left today; `null` without a limit.
+    /// Remaining units today, `null` without a limit.
     remaining: Option<u64>,
     total_used: u64,
-    created_at: Option<Instant>,
-    last_used_at: Option<Instant>,
-    expires_at: Option<Instant>,
+    created_at: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
     disabled: bool,
     state: KeyState,
-    /// Estimated number of client addresses in the last 24 hours, since the gateway's start; `null` if
-    /// it keeps no addresses.
+    /// Estimated number of client addresses in the last 24 hours, or since the gateway's start; `null`
+    /// if it records no addresses.
     addresses_24h: Option<u64>,
-    /// Its latest claim; `null` if there is none, or it was withdrawn.
-    claim: Option<MadeClaim>,
-    /// What `If-Match` takes, in quotes.
+    /// Latest claim, `null` if there is none or it was withdrawn.
+    claim: Option<ClaimView>,
+    /// The value for `If-Match`, in quotes.
     version: KeyVersion,
 }
 
@@ -119,32 +119,32 @@ impl ListedKey {
             used_today: summary.used_today,
             remaining,
             total_used: summary.total_used,
-            created_at: record.created_at.map(Instant),
-            last_used_at: summary.last_used_at.map(Instant),
-            expires_at: record.expires_at.map(Instant),
+            created_at: record.created_at.map(Timestamp),
+            last_used_at: summary.last_used_at.map(Timestamp),
+            expires_at: record.expires_at.map(Timestamp),
             disabled: record.disabled,
             state,
-            claim: summary.claim.map(MadeClaim::from),
+            claim: summary.claim.map(ClaimView::from),
             version,
         }
     }
 }
 
-/// A claim as its operator sees it.
+/// A claim as operators see it.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct MadeClaim {
-    created_at: Instant,
-    /// Until when its link can be opened.
-    expires_at: Instant,
-    opened_at: Option<Instant>,
+pub(super) struct ClaimView {
+    created_at: Timestamp,
+    /// The time at which the link expires.
+    expires_at: Timestamp,
+    opened_at: Option<Timestamp>,
 }
 
-impl From<ClaimSummary> for MadeClaim {
+impl From<ClaimSummary> for ClaimView {
     fn from(claim: ClaimSummary) -> Self {
         Self {
-            created_at: Instant(claim.created_at),
-            expires_at: Instant(claim.expires_at),
-            opened_at: claim.opened_at.map(Instant),
+            created_at: Timestamp(claim.created_at),
+            expires_at: Timestamp(claim.expires_at),
+            opened_at: claim.opened_at.map(Timestamp),
         }
     }
 }

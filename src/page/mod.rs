@@ -1,17 +1,18 @@
-//! What the pages share: style, script, and the answer that carries a page. A page is one file,
-//! embedded, without any outside request. Whoever asks may have it: it holds no data.
+//! Shared parts of the pages: style, script, and the response. A page is one embedded file that loads
+//! nothing else. It holds no data, so it needs no credential.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use sha2::{Digest, Sha256};
 
-/// Where style and script go in a page's HTML.
+/// Placeholder for the style in a page's HTML.
 const STYLE: &str = "{{style}}";
+/// Placeholder for the script in a page's HTML.
 const SCRIPT: &str = "{{script}}";
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// A page and the policy under which a browser may show it.
+/// A page and its content security policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     html: Bytes,
@@ -19,7 +20,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Puts style and script into the page; the policy lets nothing else run. The script's files
+    /// Inserts style and script into the page. The policy lets nothing else run. The script's files
     /// share a scope, and the last one starts the page.
     pub(crate) fn new(html: &str, style: &str, script: &str) -> Self {
         let policy = format!(
@@ -37,7 +38,7 @@ impl Page {
         }
     }
 
-    /// The page as an answer.
+    /// Returns the page as a response.
     pub(crate) fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(self.html.clone());
         let headers = response.headers_mut();
@@ -55,7 +56,7 @@ impl Page {
     }
 }
 
-/// `sha256-…` of an inline element's text, for a content security policy.
+/// Returns `sha256-…` of an inline element's text, for a content security policy.
 fn source_hash(text: &str) -> String {
     let mut hash = "sha256-".to_owned();
     for bytes in Sha256::digest(text.as_bytes()).chunks(3) {
@@ -63,19 +64,19 @@ fn source_hash(text: &str) -> String {
         let second = rest.first().copied().unwrap_or_default();
         let third = rest.get(1).copied().unwrap_or_default();
         let number = u32::from_be_bytes([0, *first, second, third]);
-        for place in 0..4 {
-            let six = (number >> (18 - 6 * place)) & 63;
-            let digit = char::from(BASE64[six as usize]);
-            hash.push(if place <= bytes.len() { digit } else { '=' });
+        for index in 0..4 {
+            let six_bits = (number >> (18 - 6 * index)) & 63;
+            let digit = char::from(BASE64[six_bits as usize]);
+            hash.push(if index <= bytes.len() { digit } else { '=' });
         }
     }
     hash
 }
 
-/// Panics unless the page's style and script stand in it whole. An element that ended within its
-/// text would not match its hash.
+/// Panics unless the page contains its style and script unchanged. If one contained a closing tag,
+/// the element would end early and not match its hash.
 #[cfg(test)]
-pub(crate) fn assert_whole(page: &Page, style: &str, script: &str) {
+pub(crate) fn assert_complete(page: &Page, style: &str, script: &str) {
     let html = std::str::from_utf8(&page.html).unwrap();
     assert!(!html.contains("{{"));
     assert!(html.contains(script) && html.contains(style));

@@ -98,7 +98,7 @@ pub use drain::{DrainLayer, DrainLimits};
 pub use future::ResponseFuture;
 pub use layer::UsageRecorderLayer;
 pub use on_event::OnEvent;
-pub use page::{usage_page, wants_page};
+pub use page::{prefers_html, usage_page};
 pub use recorder::UsageObserver;
 pub use report::{UsageBody, UsageFuture, UsageService, usage_service};
 pub use service::UsageRecorder;

@@ -1,5 +1,5 @@
-//! One call of the API: where it is found, what it takes and answers, and who handles it. Its types
-//! drive both the handling and the description.
+//! One call of the API: its method and path, its handler, and the types of request and response,
+//! which drive both the handling and the OpenAPI document.
 
 mod parts;
 
@@ -10,65 +10,68 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
-pub(super) use self::parts::{Answers, Created, FromBody, FromPath, Json, Nothing, Tagged};
+pub(super) use self::parts::{CallResponse, Created, FromBody, FromPath, Json, NoQuery, WithEtag};
 use super::{
     csv::AdminBody,
+    error::AdminError,
     input::{FromHeaders, from_query},
-    refusal::Refusal,
 };
 use crate::store::Actor;
 
-/// What a handler is given: who asks, and what the call takes of path, query, body and header.
-pub(super) struct Asked<P = (), Q = Nothing, B = (), H = ()> {
+/// The request of a call, for its handler: the caller, and the parts of the request that the call
+/// reads.
+pub(super) struct CallRequest<P = (), Q = NoQuery, B = (), H = ()> {
     pub(super) by: Actor,
     pub(super) path: P,
     pub(super) query: Q,
     pub(super) body: B,
     pub(super) header: H,
-    /// The body as it came.
+    /// The unparsed body.
     pub(super) raw: Bytes,
 }
 
-/// A request whose parts are not yet read.
-pub(super) struct Unread {
+/// A request whose parts are not parsed yet.
+pub(super) struct RawRequest {
     pub(super) by: Actor,
-    /// What stands for `{ref}` in the path.
+    /// The segment for `{ref}` in the path.
     pub(super) key: Option<String>,
     pub(super) query: Option<String>,
     pub(super) body: Bytes,
     pub(super) headers: HeaderMap,
 }
 
-/// A call, whose handler gets a `T`.
+/// A call, whose handler is a method of `T`.
 pub(super) struct Call<T> {
     pub(super) method: Method,
-    /// Below the prefix; `{ref}` stands for a key.
+    /// Path below the prefix, with `{ref}` for a key.
     pub(super) path: &'static str,
     pub(super) id: &'static str,
     pub(super) summary: &'static str,
-    /// Whether it needs no token.
-    pub(super) is_open: bool,
+    /// Whether the call needs no token.
+    pub(super) is_public: bool,
     pub(super) reads_body: bool,
-    /// What its body is, and the most bytes that it may have.
-    pub(super) takes: (&'static str, usize),
-    /// Whether it is answered while the store cannot be asked.
-    pub(super) outlives_store: bool,
-    /// Refusals beside those that its parts imply.
-    pub(super) refusals: Vec<Refusal>,
-    pub(super) describe: fn(&mut SchemaGenerator, &mut SchemaGenerator) -> Described,
-    pub(super) run: Box<Run<T>>,
+    /// Content type of the request body.
+    pub(super) content_type: &'static str,
+    /// Maximum length of the request body, in bytes.
+    pub(super) max_body_len: usize,
+    /// Whether the call succeeds while the store is unavailable.
+    pub(super) works_without_store: bool,
+    /// Errors beyond those that the parts of the request imply.
+    pub(super) errors: Vec<AdminError>,
+    pub(super) describe: fn(&mut SchemaGenerator, &mut SchemaGenerator) -> CallSchema,
+    pub(super) handle: Box<Handler<T>>,
 }
 
-type Run<T> = dyn Fn(Arc<T>, Unread) -> Running + Send + Sync;
-type Running = Pin<Box<dyn Future<Output = Result<Response<AdminBody>, Refusal>> + Send>>;
+type Handler<T> = dyn Fn(Arc<T>, RawRequest) -> CallFuture + Send + Sync;
+type CallFuture = Pin<Box<dyn Future<Output = Result<Response<AdminBody>, AdminError>> + Send>>;
 
-/// The schemas of what a call takes and answers.
-pub(super) struct Described {
+/// The schemas of a call's request and response.
+pub(super) struct CallSchema {
     pub(super) query: Schema,
     pub(super) body: Option<Schema>,
-    /// Name, meaning and schema of the header that is taken.
+    /// Name, description and schema of the header that the call reads.
     pub(super) header: Option<(&'static str, &'static str, Schema)>,
-    /// Whether a body is needed: an empty one is an object without members.
+    /// Whether a body is required. An empty body counts as an object without members.
     pub(super) needs_body: bool,
     pub(super) status: StatusCode,
     pub(super) headers: &'static [(&'static str, &'static str)],
@@ -88,83 +91,84 @@ impl<T> Call<T> {
         Q: DeserializeOwned + JsonSchema,
         B: FromBody,
         H: FromHeaders,
-        A: Answers,
-        F: Fn(Arc<T>, Asked<P, Q, B, H>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<A, Refusal>> + Send + 'static,
+        A: CallResponse,
+        F: Fn(Arc<T>, CallRequest<P, Q, B, H>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<A, AdminError>> + Send + 'static,
     {
-        let run = move |shared: Arc<T>, unread: Unread| -> Running {
-            let asked = match read(unread) {
-                Ok(asked) => asked,
-                Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
+        let handle = move |shared: Arc<T>, raw: RawRequest| -> CallFuture {
+            let request = match parse(raw) {
+                Ok(request) => request,
+                Err(error) => return Box::pin(std::future::ready(Err(error))),
             };
-            let answer = handler(shared, asked);
-            Box::pin(async move { answer.await.map(A::response) })
+            let response = handler(shared, request);
+            Box::pin(async move { response.await.map(A::into_response) })
         };
         Self {
             method,
             path,
             id,
             summary,
-            is_open: false,
+            is_public: false,
             reads_body: B::READ,
-            takes: (B::CONTENT_TYPE, B::MOST),
-            outlives_store: false,
-            refusals: Vec::new(),
+            content_type: B::CONTENT_TYPE,
+            max_body_len: B::MAX_LEN,
+            works_without_store: false,
+            errors: Vec::new(),
             describe: describe::<Q, B, H, A>,
-            run: Box::new(run),
+            handle: Box::new(handle),
         }
     }
 
-    /// Whether a key stands in its path.
+    /// Returns whether the path contains a key.
     pub(super) fn takes_key(&self) -> bool {
         self.path.contains("{ref}")
     }
 
-    /// The same, open to everybody that the address filter lets in.
-    pub(super) fn open(self) -> Self {
-        Self { is_open: true, ..self }
+    /// Makes the call available without a token, to clients that pass the address filter.
+    pub(super) fn public(self) -> Self {
+        Self { is_public: true, ..self }
     }
 
-    /// The same, answered also while the store cannot be asked.
-    pub(super) fn outlives_store(self) -> Self {
-        Self { outlives_store: true, ..self }
+    /// Declares that the call succeeds while the store is unavailable.
+    pub(super) fn works_without_store(self) -> Self {
+        Self { works_without_store: true, ..self }
     }
 
-    /// The same with one more refusal.
-    pub(super) fn refuses(mut self, refusal: Refusal) -> Self {
-        self.refusals.push(refusal);
+    /// Adds an error to the description of the call.
+    pub(super) fn fails_with(mut self, error: AdminError) -> Self {
+        self.errors.push(error);
         self
     }
 }
 
-impl Described {
+impl CallSchema {
     pub(super) fn has_parameters(&self) -> bool {
         self.query.get("properties").is_some()
     }
 }
 
-fn read<P: FromPath, Q: DeserializeOwned, B: FromBody, H: FromHeaders>(
-    unread: Unread,
-) -> Result<Asked<P, Q, B, H>, Refusal> {
-    Ok(Asked {
-        path: P::from_path(unread.key.as_deref())?,
-        query: from_query(unread.query.as_deref())?,
-        header: H::from_headers(&unread.headers)?,
-        body: B::from_body(&unread.body)?,
-        raw: unread.body,
-        by: unread.by,
+fn parse<P: FromPath, Q: DeserializeOwned, B: FromBody, H: FromHeaders>(
+    raw: RawRequest,
+) -> Result<CallRequest<P, Q, B, H>, AdminError> {
+    Ok(CallRequest {
+        path: P::from_path(raw.key.as_deref())?,
+        query: from_query(raw.query.as_deref())?,
+        header: H::from_headers(&raw.headers)?,
+        body: B::from_body(&raw.body)?,
+        raw: raw.body,
+        by: raw.by,
     })
 }
 
-fn describe<Q: JsonSchema, B: FromBody, H: FromHeaders, A: Answers>(
+fn describe<Q: JsonSchema, B: FromBody, H: FromHeaders, A: CallResponse>(
     input: &mut SchemaGenerator,
     output: &mut SchemaGenerator,
-) -> Described {
-    Described {
+) -> CallSchema {
+    CallSchema {
         query: Q::json_schema(input),
         body: B::schema(input),
-        header: H::described(),
-        needs_body: B::is_needed(),
+        header: H::describe(),
+        needs_body: B::is_required(),
         status: A::STATUS,
         headers: A::HEADERS,
         content: A::content(output),

@@ -1,11 +1,11 @@
-//! What calls take and answer.
+//! The parts of requests and responses that calls are made of.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::super::{
-    csv::AdminBody, input::from_json, query::decode, refusal::Refusal, view::answer,
+    csv::AdminBody, error::AdminError, input::from_json, query::decode, view::json_response,
 };
 use crate::{
     body::ResponseBody,
@@ -15,68 +15,68 @@ use crate::{
 /// A query without parameters.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::admin) struct Nothing {}
+pub(in crate::admin) struct NoQuery {}
 
-/// JSON, of a request or as the answer 200.
+/// JSON, as a request body or as a response with status 200.
 pub(in crate::admin) struct Json<T>(pub(in crate::admin) T);
 
-/// JSON, as the answer 201.
+/// A response with status 201.
 pub(in crate::admin) struct Created<T>(pub(in crate::admin) T);
 
-/// An answer about one key in one state, which its `ETag` names.
-pub(in crate::admin) struct Tagged<A>(pub(in crate::admin) KeyVersion, pub(in crate::admin) A);
+/// A response about one key, with the key's version as its `ETag`.
+pub(in crate::admin) struct WithEtag<A>(pub(in crate::admin) KeyVersion, pub(in crate::admin) A);
 
-/// What a call takes of the path.
+/// Parses the path segment for `{ref}`.
 pub(in crate::admin) trait FromPath: Sized {
-    fn from_path(key: Option<&str>) -> Result<Self, Refusal>;
+    fn from_path(key: Option<&str>) -> Result<Self, AdminError>;
 }
 
-/// What a call takes of the body.
+/// Parses the request body.
 pub(in crate::admin) trait FromBody: Sized {
     /// Whether the body is read at all.
     const READ: bool;
-    /// What it is.
+    /// Content type in the OpenAPI document.
     const CONTENT_TYPE: &'static str = "application/json";
-    /// The largest one, in bytes.
-    const MOST: usize = 64 * 1024;
+    /// Maximum length in bytes.
+    const MAX_LEN: usize = 64 * 1024;
 
-    fn from_body(body: &[u8]) -> Result<Self, Refusal>;
+    fn from_body(body: &[u8]) -> Result<Self, AdminError>;
 
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
 
-    /// Whether the empty body is wrong.
-    fn is_needed() -> bool;
+    /// Returns whether an empty body is an error.
+    fn is_required() -> bool;
 }
 
-/// What a call answers when it is not refused.
-pub(in crate::admin) trait Answers {
+/// The response of a call that succeeds.
+pub(in crate::admin) trait CallResponse {
     const STATUS: StatusCode;
-    /// Headers that some of these answers have, and what they say.
+    /// Names and descriptions of headers that some of these responses have.
     const HEADERS: &'static [(&'static str, &'static str)] = &[];
 
-    fn response(self) -> Response<AdminBody>;
+    fn into_response(self) -> Response<AdminBody>;
 
-    /// The bodies by content type.
+    /// Returns the schema of the body for each content type.
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)>;
 }
 
 impl FromPath for () {
-    fn from_path(_: Option<&str>) -> Result<Self, Refusal> {
+    fn from_path(_: Option<&str>) -> Result<Self, AdminError> {
         Ok(())
     }
 }
 
 impl FromPath for KeyRef {
-    fn from_path(key: Option<&str>) -> Result<Self, Refusal> {
+    fn from_path(key: Option<&str>) -> Result<Self, AdminError> {
         let text = key.and_then(|key| decode(key, false)).filter(|text| !text.is_empty());
-        text.map(KeyRef::new).ok_or_else(Refusal::unknown_key)
+        text.map(KeyRef::new).ok_or_else(AdminError::key_not_found)
     }
 }
 
 impl FromBody for () {
     const READ: bool = false;
 
-    fn from_body(_: &[u8]) -> Result<Self, Refusal> {
+    fn from_body(_: &[u8]) -> Result<Self, AdminError> {
         Ok(())
     }
 
@@ -84,7 +84,7 @@ impl FromBody for () {
         None
     }
 
-    fn is_needed() -> bool {
+    fn is_required() -> bool {
         false
     }
 }
@@ -92,7 +92,7 @@ impl FromBody for () {
 impl<T: DeserializeOwned + JsonSchema> FromBody for Json<T> {
     const READ: bool = true;
 
-    fn from_body(body: &[u8]) -> Result<Self, Refusal> {
+    fn from_body(body: &[u8]) -> Result<Self, AdminError> {
         from_json(body).map(Self)
     }
 
@@ -100,17 +100,17 @@ impl<T: DeserializeOwned + JsonSchema> FromBody for Json<T> {
         Some(generator.subschema_for::<T>())
     }
 
-    fn is_needed() -> bool {
+    fn is_required() -> bool {
         let schema = schema_for!(T);
         schema.get("required").is_some() || schema.get("minProperties").is_some()
     }
 }
 
-impl<T: Serialize + JsonSchema> Answers for Json<T> {
+impl<T: Serialize + JsonSchema> CallResponse for Json<T> {
     const STATUS: StatusCode = StatusCode::OK;
 
-    fn response(self) -> Response<AdminBody> {
-        answer(Self::STATUS, &self.0).map(ResponseBody::own)
+    fn into_response(self) -> Response<AdminBody> {
+        json_response(Self::STATUS, &self.0).map(ResponseBody::own)
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
@@ -118,12 +118,12 @@ impl<T: Serialize + JsonSchema> Answers for Json<T> {
     }
 }
 
-impl<T: Serialize + JsonSchema> Answers for Created<Json<T>> {
+impl<T: Serialize + JsonSchema> CallResponse for Created<Json<T>> {
     const STATUS: StatusCode = StatusCode::CREATED;
 
-    fn response(self) -> Response<AdminBody> {
+    fn into_response(self) -> Response<AdminBody> {
         let Self(Json(value)) = self;
-        answer(Self::STATUS, &value).map(ResponseBody::own)
+        json_response(Self::STATUS, &value).map(ResponseBody::own)
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
@@ -131,16 +131,16 @@ impl<T: Serialize + JsonSchema> Answers for Created<Json<T>> {
     }
 }
 
-impl<A: Answers> Answers for Tagged<A> {
+impl<A: CallResponse> CallResponse for WithEtag<A> {
     const STATUS: StatusCode = A::STATUS;
     const HEADERS: &'static [(&'static str, &'static str)] = &[(
         "ETag",
-        "Names the state of the key's record, for `If-Match`. Its figures are no part of it.",
+        "Version of the key's record, for `If-Match`. It does not change with the key's usage.",
     )];
 
-    fn response(self) -> Response<AdminBody> {
-        let Self(version, answer) = self;
-        let mut response = answer.response();
+    fn into_response(self) -> Response<AdminBody> {
+        let Self(version, inner) = self;
+        let mut response = inner.into_response();
         if let Ok(tag) = HeaderValue::try_from(format!("\"{version}\"")) {
             response.headers_mut().insert(header::ETAG, tag);
         }

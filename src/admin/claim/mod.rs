@@ -1,16 +1,18 @@
-//! The service for whoever has the link of a claim.
+//! The service behind claim links.
 //!
 //! # Rules
 //!
-//! - A link gives its key once. Opening it gives the key a new secret, so none is kept anywhere; the
-//!   old one stops. Looking at it does not open it, so programs that preview links take nothing.
-//! - The token stands behind the `#` of the link, which no browser sends, and comes in the body.
-//! - `POST` with `{"token": "…"}` tells what the link gives, with `"open": true` it gives it. A link
-//!   that was opened, has expired or was withdrawn is 410, an unknown one 404.
-//! - With an `Idempotency-Key`, whoever lost the answer and asks again under the same name within an hour gets
-//!   it, as long as the process lives. Who does not know the name gets nothing.
+//! - A link reveals its key once. Opening it gives the key a new secret, so that no secret has to be
+//!   stored until then; the old secret stops working. Loading the page does not open the link, so a
+//!   link preview does not use it up.
+//! - The token is the fragment of the link, after `#`, which browsers do not send. The page sends it in
+//!   the request body.
+//! - `POST` with `{"token": "…"}` describes the key; with `"open": true` it opens the link. A link that
+//!   was opened, has expired or was withdrawn gets 410, an unknown one 404.
+//! - With an `Idempotency-Key`, a client that lost the response gets it again for the same request
+//!   within an hour, as long as the process runs. Without the same `Idempotency-Key` it gets 410.
 //! - `GET` is the page that the link opens. It holds no data.
-//! - Every answer is `Cache-Control: no-store`.
+//! - Every response is `Cache-Control: no-store`.
 //!
 //! # Example
 //!
@@ -28,14 +30,14 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = MemoryStore::new();
 //! let admin = admin_service(store.clone(), AdminTokens::parse("correct-horse-battery-staple")?);
-//! let ask = |path: &str| {
+//! let post = |path: &str| {
 //!     let request = Request::post(path).header("x-admin-token", "correct-horse-battery-staple");
 //!     admin.clone().oneshot(request.body(Full::<Bytes>::default()).expect("a request"))
 //! };
-//! let made = ask("/admin/keys").await?.into_body().collect().await?.to_bytes();
-//! let made: serde_json::Value = serde_json::from_slice(&made)?;
-//! let path = format!("/admin/keys/{}/claim", made["id"].as_str().expect("an id"));
-//! let link = ask(&path).await?.into_body().collect().await?.to_bytes();
+//! let created = post("/admin/keys").await?.into_body().collect().await?.to_bytes();
+//! let created: serde_json::Value = serde_json::from_slice(&created)?;
+//! let path = format!("/admin/keys/{}/claim", created["id"].as_str().expect("an id"));
+//! let link = post(&path).await?.into_body().collect().await?.to_bytes();
 //! let link: serde_json::Value = serde_json::from_slice(&link)?;
 //! let (_, token) = link["url"].as_str().and_then(|url| url.split_once('#')).expect("a token");
 //!

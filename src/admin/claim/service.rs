@@ -16,13 +16,13 @@ use tower_service::Service;
 
 use super::{
     super::{
-        answers::{Answers, Place},
         auth::ClientAddr,
-        guard::guard,
+        error::AdminError,
+        guard::add_security_headers,
         input::{Flag, FromHeaders, IdempotencyKeyHeader, from_json, read_body},
         keys::user_of,
-        refusal::Refusal,
-        view::{Instant, answer, json_response},
+        replay::{Replay, ReplayCache, ReplaySlot},
+        view::{Timestamp, json_response, raw_json_response},
     },
     page::claim_page,
 };
@@ -35,15 +35,16 @@ use crate::{
     },
 };
 
-const LONGEST_BODY: usize = 4096;
+/// Maximum length of a request body, in bytes.
+const MAX_BODY_LEN: usize = 4096;
 
-/// The body of the claim service's answers.
+/// Response body of the claim service.
 pub type ClaimBody = ResponseBody<String>;
 
-/// Gives keys to whoever has the links of their claims. See the [module](super) for its rules.
+/// Creates the service behind claim links. See the [module](super) for its rules.
 pub fn claim_service<S>(store: S) -> ClaimService<S> {
-    let answers = Arc::default();
-    ClaimService::from_shared(Shared { store, reject: ProblemJson, base_url: None, answers })
+    let replays = Arc::default();
+    ClaimService::from_shared(Shared { store, reject: ProblemJson, base_url: None, replays })
 }
 
 /// The service that [`claim_service`] makes.
@@ -56,7 +57,7 @@ struct Shared<S, R> {
     store: S,
     reject: R,
     base_url: Option<Arc<str>>,
-    answers: Arc<Answers>,
+    replays: Arc<ReplayCache>,
 }
 
 impl<S, R> ClaimService<S, R> {
@@ -66,15 +67,15 @@ impl<S, R> ClaimService<S, R> {
 }
 
 impl<S: Clone, R: Clone> ClaimService<S, R> {
-    /// Renders rejections in another form.
+    /// Sets the renderer of rejections.
     #[must_use]
     pub fn reject<R2>(self, reject: R2) -> ClaimService<S, R2> {
-        let Shared { store, base_url, answers, .. } = Arc::unwrap_or_clone(self.shared);
-        ClaimService::from_shared(Shared { store, reject, base_url, answers })
+        let Shared { store, base_url, replays, .. } = Arc::unwrap_or_clone(self.shared);
+        ClaimService::from_shared(Shared { store, reject, base_url, replays })
     }
 
-    /// The base URL that clients are to be given with a key, for example
-    /// `https://gateway.example/v1`. The page names `/v1` of its own server if this is not called.
+    /// Sets the base URL that is returned with a key, for example `https://gateway.example/v1`. The
+    /// page shows `/v1` of its own server by default.
     #[must_use]
     pub fn base_url(self, base_url: &str) -> Self {
         let base_url = Some(base_url.into());
@@ -82,37 +83,37 @@ impl<S: Clone, R: Clone> ClaimService<S, R> {
     }
 }
 
-/// What is asked of a claim.
+/// Request body of the claim service.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct ClaimRequest {
     token: String,
     open: Option<Flag>,
 }
 
-/// What a claim gives.
+/// Description of an open claim.
 #[derive(Serialize)]
-struct Offered {
+struct OpenClaim {
     state: &'static str,
     label: String,
     daily_limit: DailyLimit,
-    key_expires_at: Option<Instant>,
-    expires_at: Instant,
+    key_expires_at: Option<Timestamp>,
+    expires_at: Timestamp,
 }
 
-/// A key that was claimed: the one answer that shows it whole.
+/// A claimed key, in the only response that shows the whole key.
 #[derive(Serialize)]
-struct Given<'a> {
+struct ClaimedKey<'a> {
     id: &'a KeyId,
     key: &'a str,
     label: &'a str,
     daily_limit: DailyLimit,
-    expires_at: Option<Instant>,
+    expires_at: Option<Timestamp>,
     base_url: Option<&'a str>,
 }
 
 impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
-    async fn answer<B>(&self, request: Request<B>) -> Result<Response<Bytes>, Refusal>
+    async fn respond<B>(&self, request: Request<B>) -> Result<Response<Bytes>, AdminError>
     where
         B: Body,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -120,30 +121,31 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
         match *request.method() {
             Method::GET | Method::HEAD => return Ok(claim_page()),
             Method::POST => {}
-            _ => return Err(Refusal::wrong_method("GET, HEAD, POST")),
+            _ => return Err(AdminError::method_not_allowed("GET, HEAD, POST")),
         }
         let ip = request.extensions().get().map(|ClientAddr(ip)| *ip);
         let IdempotencyKeyHeader(name) = IdempotencyKeyHeader::from_headers(request.headers())?;
-        let wanted: Wanted = from_json(&read_body(request.into_body(), LONGEST_BODY).await?)?;
-        let token = ClaimToken::parse(&wanted.token).map_err(|_| Refusal::unknown_claim())?;
-        let is_open = wanted.open.is_some_and(|Flag(open)| open);
-        let name = name.filter(|_| is_open);
-        let place = match name.map(|name| IdempotencyKey::new(&wanted.token, &name, b"open")) {
+        let body = read_body(request.into_body(), MAX_BODY_LEN).await?;
+        let ClaimRequest { token: token_text, open } = from_json(&body)?;
+        let token = ClaimToken::parse(&token_text).map_err(|_| AdminError::claim_not_found())?;
+        let opens = open.is_some_and(|Flag(open)| open);
+        let name = name.filter(|_| opens);
+        let slot = match name.map(|name| IdempotencyKey::new(&token_text, &name, b"open")) {
             None => None,
-            Some(once) => match self.answers.begin(once, self.store.now())? {
-                Ok(body) => return Ok(json_response(StatusCode::OK, body)),
-                Err(place) => Some(place),
+            Some(key) => match self.replays.begin(key, self.store.now())? {
+                Replay::First(slot) => Some(slot),
+                Replay::Repeated(body) => return Ok(raw_json_response(StatusCode::OK, body)),
             },
         };
         let claim = self.store.claim(token.clone()).await?;
-        let claim = claim.ok_or_else(Refusal::unknown_claim)?;
+        let claim = claim.ok_or_else(AdminError::claim_not_found)?;
         if claim.state != ClaimState::Open {
-            return Err(Refusal::claim_is_over(claim.state));
+            return Err(AdminError::claim_not_open(claim.state));
         }
-        if !is_open {
-            return Ok(answer(StatusCode::OK, &Offered::from(claim)));
+        if !opens {
+            return Ok(json_response(StatusCode::OK, &OpenClaim::from(claim)));
         }
-        self.open(token, &claim, Actor { token_id: String::new(), ip }, place).await
+        self.open(token, &claim, Actor { token_id: String::new(), ip }, slot).await
     }
 
     async fn open(
@@ -151,53 +153,54 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
         token: ClaimToken,
         claim: &Claim,
         by: Actor,
-        place: Option<Place>,
-    ) -> Result<Response<Bytes>, Refusal> {
+        slot: Option<ReplaySlot>,
+    ) -> Result<Response<Bytes>, AdminError> {
         let user = user_of(&claim.masked, &claim.label);
         let secret = SecretKey::generate(&user, self.store.today());
-        let secret = secret.map_err(|_| Refusal::unknown_claim())?;
-        let new = secret.clone();
+        let secret = secret.map_err(|_| AdminError::claim_not_found())?;
+        let new_secret = secret.clone();
         let base_url = self.base_url.clone();
-        let given = move |key: &KeySummary| json(&Given::new(key, &secret, base_url.as_deref()));
-        let told = given.clone();
-        // Whoever has opened it may have lost the connection, and will ask again.
+        let body =
+            move |key: &KeySummary| json(&ClaimedKey::new(key, &secret, base_url.as_deref()));
+        let replayed_body = body.clone();
+        // Called by the store, so that the body is kept even if the client has disconnected.
         let on_opened = move |key: &KeySummary| {
-            if let Some(place) = place {
-                place.keep(told(key));
+            if let Some(slot) = slot {
+                slot.fill(replayed_body(key));
             }
         };
-        match self.store.open_claim(token, new, by, Box::new(on_opened)).await? {
+        match self.store.open_claim(token, new_secret, by, Box::new(on_opened)).await? {
             ClaimOutcome::Opened(key) => {
-                tracing::info!(key_id = %key.record.id, "a key was claimed");
-                Ok(json_response(StatusCode::OK, given(&key)))
+                tracing::info!(key_id = %key.record.id, "key claimed");
+                Ok(raw_json_response(StatusCode::OK, body(&key)))
             }
-            ClaimOutcome::NotOpen(state) => Err(Refusal::claim_is_over(state)),
-            ClaimOutcome::Unknown => Err(Refusal::unknown_claim()),
+            ClaimOutcome::NotOpen(state) => Err(AdminError::claim_not_open(state)),
+            ClaimOutcome::Unknown => Err(AdminError::claim_not_found()),
         }
     }
 }
 
-impl<'a> Given<'a> {
+impl<'a> ClaimedKey<'a> {
     fn new(key: &'a KeySummary, secret: &'a SecretKey, base_url: Option<&'a str>) -> Self {
         Self {
             id: &key.record.id,
             key: secret.expose(),
             label: &key.record.label,
             daily_limit: key.record.daily_limit,
-            expires_at: key.record.expires_at.map(Instant),
+            expires_at: key.record.expires_at.map(Timestamp),
             base_url,
         }
     }
 }
 
-impl From<Claim> for Offered {
+impl From<Claim> for OpenClaim {
     fn from(claim: Claim) -> Self {
         Self {
             state: "open",
             label: claim.label,
             daily_limit: claim.daily_limit,
-            key_expires_at: claim.key_expires_at.map(Instant),
-            expires_at: Instant(claim.expires_at),
+            key_expires_at: claim.key_expires_at.map(Timestamp),
+            expires_at: Timestamp(claim.expires_at),
         }
     }
 }
@@ -233,12 +236,12 @@ where
         let shared = self.shared.clone();
         ClaimFuture(Box::pin(async move {
             let method = request.method().clone();
-            let answer = shared.answer(request).await;
-            let answer =
-                answer.unwrap_or_else(|refusal| refusal.into_rejection().render(&shared.reject));
-            let mut answer = ResponseBody::answer(&method, answer);
-            guard(answer.headers_mut());
-            answer
+            let response = shared.respond(request).await;
+            let response =
+                response.unwrap_or_else(|error| error.into_rejection().render(&shared.reject));
+            let mut response = ResponseBody::answer(&method, response);
+            add_security_headers(response.headers_mut());
+            response
         }))
     }
 }

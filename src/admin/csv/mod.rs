@@ -1,4 +1,4 @@
-//! Comma-separated values (RFC 4180), and answers of them.
+//! Comma-separated values (RFC 4180), and responses that are downloaded as files.
 
 mod rows;
 mod text;
@@ -7,13 +7,13 @@ use http::{HeaderValue, Response, header};
 
 pub use self::rows::{AdminBody, AdminRows};
 pub(super) use self::{
-    rows::{More, Pages},
-    text::{BYTE_ORDER_MARK, Cell, Csv, unescaped},
+    rows::{Chunks, NextChunk},
+    text::{BYTE_ORDER_MARK, Cell, Csv, unescape},
 };
 
 pub(super) const CSV: &str = "text/csv; charset=utf-8";
 
-/// An answer that browsers keep as a file of this name.
+/// A response that browsers save as a file with this name.
 pub(super) fn attachment(
     name: &str,
     content_type: &'static str,

@@ -10,38 +10,38 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{body::ResponseBody, error::StoreError};
 
-/// The body of the admin service's answers.
+/// Response body of the admin service.
 pub type AdminBody = ResponseBody<AdminRows>;
 
-/// Some bytes of an answer, and how those behind them are read.
-pub(in crate::admin) type Pages =
-    Pin<Box<dyn Future<Output = Result<(Bytes, Option<More>), StoreError>> + Send>>;
-/// Reads what is behind that which was read.
-pub(in crate::admin) struct More(Box<dyn FnOnce() -> Pages + Send>);
+/// Reads one chunk of a body, and returns how to read the next one.
+pub(in crate::admin) type Chunks =
+    Pin<Box<dyn Future<Output = Result<(Bytes, Option<NextChunk>), StoreError>> + Send>>;
+/// Reads the chunk after the one that was read.
+pub(in crate::admin) struct NextChunk(Box<dyn FnOnce() -> Chunks + Send>);
 
-impl More {
-    pub(in crate::admin) fn new(read: impl FnOnce() -> Pages + Send + 'static) -> Self {
+impl NextChunk {
+    pub(in crate::admin) fn new(read: impl FnOnce() -> Chunks + Send + 'static) -> Self {
         Self(Box::new(read))
     }
 }
 
-/// Rows as CSV or a copy of the store, read from it page by page as they are sent.
+/// CSV rows or a backup, read from the store in chunks while they are sent.
 pub struct AdminRows {
-    begin: Option<Bytes>,
-    pages: Option<Pages>,
-    /// How many bytes there are still to come, where that is known.
-    left: Option<u64>,
+    head: Option<Bytes>,
+    chunks: Option<Chunks>,
+    /// Number of remaining bytes, if it is known.
+    remaining: Option<u64>,
 }
 
 impl AdminRows {
-    /// Rows behind this text.
-    pub(in crate::admin) fn new(begin: String, pages: Pages) -> Self {
-        Self { begin: Some(begin.into()), pages: Some(pages), left: None }
+    /// A body of unknown length that begins with `head`.
+    pub(in crate::admin) fn new(head: String, chunks: Chunks) -> Self {
+        Self { head: Some(head.into()), chunks: Some(chunks), remaining: None }
     }
 
-    /// So many bytes.
-    pub(in crate::admin) fn of_length(length: u64, pages: Pages) -> Self {
-        Self { begin: None, pages: Some(pages), left: Some(length) }
+    /// A body of `len` bytes.
+    pub(in crate::admin) fn with_len(len: u64, chunks: Chunks) -> Self {
+        Self { head: None, chunks: Some(chunks), remaining: Some(len) }
     }
 }
 
@@ -54,30 +54,30 @@ impl Body for AdminRows {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
         let this = &mut *self;
-        if let Some(begin) = this.begin.take() {
-            return Poll::Ready(Some(Ok(Frame::data(begin))));
+        if let Some(head) = this.head.take() {
+            return Poll::Ready(Some(Ok(Frame::data(head))));
         }
         loop {
-            let Some(pages) = &mut this.pages else { return Poll::Ready(None) };
-            let read = ready!(pages.as_mut().poll(cx));
-            this.pages = None;
-            let (bytes, more) = read.inspect_err(|error| {
-                tracing::warn!(%error, source = ?error, "an answer broke off");
+            let Some(chunks) = &mut this.chunks else { return Poll::Ready(None) };
+            let read = ready!(chunks.as_mut().poll(cx));
+            this.chunks = None;
+            let (bytes, next) = read.inspect_err(|error| {
+                tracing::warn!(%error, source = ?error, "response body aborted: store error");
             })?;
-            this.pages = more.map(|More(read)| read());
+            this.chunks = next.map(|NextChunk(read)| read());
             if !bytes.is_empty() {
-                this.left = this.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                this.remaining = this.remaining.map(|left| left.saturating_sub(bytes.len() as u64));
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == Some(0)
+        self.remaining == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

@@ -2,23 +2,22 @@
 
 use std::fmt::Display;
 
-/// Rows of cells, ended by CRLF.
+/// Rows of cells with CRLF after each.
 #[derive(Default)]
 pub(in crate::admin) struct Csv(String);
 
-/// What a file begins with that says how its text is written. Spreadsheets take a file without it
-/// for text of the system's own code page.
+/// Marks a file as UTF-8. Without it, spreadsheets assume the system's code page.
 pub(in crate::admin) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 impl Csv {
-    /// The beginning of a file with these columns.
+    /// Begins a file with a byte order mark and the header row.
     pub(in crate::admin) fn file<const N: usize>(columns: [&str; N]) -> Self {
         let mut csv = Self(BYTE_ORDER_MARK.to_owned());
         csv.row(columns.map(Cell::Text));
         csv
     }
 
-    /// Writes a row; a `None` is an empty cell.
+    /// Writes a row.
     pub(in crate::admin) fn row<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
         for (at, cell) in cells.into_iter().enumerate() {
             if at > 0 {
@@ -33,8 +32,8 @@ impl Csv {
         self.0.push_str("\r\n");
     }
 
-    /// Text that a spreadsheet would take for a formula gets an apostrophe before it; what a terminal
-    /// would obey becomes a space.
+    /// Writes text so that no program interprets it: a formula gets an apostrophe in front of it, for
+    /// spreadsheets, and a control character becomes a space, for terminals.
     fn text(&mut self, text: &str) {
         let text = &*text.replace(char::is_control, " ");
         let formula = is_formula(text);
@@ -55,24 +54,24 @@ impl Csv {
     }
 }
 
-/// The text that a cell of ours stands for.
-pub(in crate::admin) fn unescaped(cell: &str) -> &str {
+/// Returns the text of a cell without the apostrophe that marks a formula.
+pub(in crate::admin) fn unescape(cell: &str) -> &str {
     cell.strip_prefix('\'').filter(|bare| is_formula(bare)).unwrap_or(cell)
 }
 
-/// Whether a spreadsheet would run the text, or take one off that has been kept from it.
+/// Returns whether a spreadsheet would run the text, perhaps after removing leading apostrophes.
 fn is_formula(text: &str) -> bool {
-    let begins_after = |letter: char| letter == '\'' || letter.is_whitespace();
-    text.trim_start_matches(begins_after).starts_with(FORMULA)
+    let is_skipped = |letter: char| letter == '\'' || letter.is_whitespace();
+    text.trim_start_matches(is_skipped).starts_with(FORMULA_PREFIXES)
 }
 
-/// How formulas begin, in ASCII and in the full-width forms that spreadsheets take too.
-const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+/// First characters of formulas, in ASCII and in the full-width forms that spreadsheets accept, too.
+const FORMULA_PREFIXES: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
 /// One cell.
 pub(in crate::admin) enum Cell<'a> {
     Empty,
-    /// A number or a day: nothing that needs quoting.
+    /// A number or a day, which needs no quotes.
     Plain(&'a dyn Display),
     Text(&'a str),
 }
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_quoted_where_they_must_be() {
+    fn cells_are_quoted_where_necessary() {
         assert_eq!(cell("用户A"), "用户A\r\n");
         assert_eq!(cell("a,b"), "\"a,b\"\r\n");
         assert_eq!(cell("say \"hi\""), "\"say \"\"hi\"\"\"\r\n");
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_is_taken_for_a_formula() {
+    fn no_cell_is_run_as_a_formula() {
         assert_eq!(cell("=1+1"), "\"'=1+1\"\r\n");
         for text in ["+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"] {
             assert!(cell(text).starts_with("\"'"), "{text:?}");
@@ -114,7 +113,7 @@ mod tests {
         for text in ["=1", " =1", "'=1", "' =1", " '=1", "''=1", "'", "'plain", "plain"] {
             let cell = cell(text);
             let bare = cell.trim_end_matches("\r\n").trim_matches('"');
-            assert_eq!(unescaped(bare), text);
+            assert_eq!(unescape(bare), text);
         }
     }
 }

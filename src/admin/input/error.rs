@@ -2,56 +2,56 @@ use std::fmt;
 
 use serde::de;
 
-use super::super::refusal::Refusal;
+use super::super::error::AdminError;
 
-/// Why input could not be read. What serde tells by type stays typed, so no message is parsed.
+/// Why input could not be deserialised. Serde's kinds of errors stay apart, so no message is parsed.
 #[derive(Debug)]
 pub(super) enum InputError {
-    /// A value is not what it must be.
+    /// A value is not what was expected.
     Value(String),
-    /// The member of this name is not what it must be.
+    /// The value of the member with this name is not what was expected.
     Member(String, String),
-    Unknown(String),
-    Twice(&'static str),
-    Missing(&'static str),
+    UnknownMember(String),
+    DuplicateMember(&'static str),
+    MissingMember(&'static str),
 }
 
 impl InputError {
-    /// The error of a value, as that of the member that holds it.
-    pub(super) fn of(self, name: &str) -> Self {
+    /// Turns the error of a value into that of the member with this name.
+    pub(super) fn in_member(self, name: &str) -> Self {
         match self {
-            Self::Value(needs) => Self::Member(name.to_owned(), needs),
+            Self::Value(expected) => Self::Member(name.to_owned(), expected),
             named => named,
         }
     }
 }
 
 impl de::Error for InputError {
-    fn custom<T: fmt::Display>(needs: T) -> Self {
-        Self::Value(needs.to_string())
+    fn custom<T: fmt::Display>(expected: T) -> Self {
+        Self::Value(expected.to_string())
     }
 
     fn unknown_field(name: &str, _: &'static [&'static str]) -> Self {
-        Self::Unknown(name.to_owned())
+        Self::UnknownMember(name.to_owned())
     }
 
     fn duplicate_field(name: &'static str) -> Self {
-        Self::Twice(name)
+        Self::DuplicateMember(name)
     }
 
     fn missing_field(name: &'static str) -> Self {
-        Self::Missing(name)
+        Self::MissingMember(name)
     }
 }
 
-impl From<InputError> for Refusal {
+impl From<InputError> for AdminError {
     fn from(error: InputError) -> Self {
         match error {
-            InputError::Value(needs) => Self::invalid_json(needs),
-            InputError::Member(name, needs) => Self::invalid(&name, &needs),
-            InputError::Unknown(name) => Self::unknown(&name),
-            InputError::Twice(name) => Self::twice(name),
-            InputError::Missing(name) => Self::missing(name),
+            InputError::Value(expected) => Self::invalid_json(expected),
+            InputError::Member(name, expected) => Self::invalid_field(&name, &expected),
+            InputError::UnknownMember(name) => Self::unknown_field(&name),
+            InputError::DuplicateMember(name) => Self::duplicate_field(name),
+            InputError::MissingMember(name) => Self::missing_field(name),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The fields of bodies.
+//! Fields of request bodies.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,23 +10,23 @@ use serde_json::Value;
 
 use crate::{clock::parse_timestamp, key::DailyLimit, store::KeyRef};
 
-/// Defines a type that is read from one JSON value, with what a wrong one is told that it must be,
-/// and its schema.
+/// Defines a type that is deserialised from one JSON value, with the text that completes "must be …"
+/// in the error for an invalid value, and with its schema.
 macro_rules! field {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $needs:literal, $read:expr, $schema:tt) => {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $expected:literal, $read:expr, $schema:tt) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
         pub(in crate::admin) struct $name(pub(in crate::admin) $inner);
 
         impl $name {
-            pub(in crate::admin) const NEEDS: &str = $needs;
+            pub(in crate::admin) const EXPECTED: &str = $expected;
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let value = serde_json::Value::deserialize(deserializer)?;
                 let read: fn(&serde_json::Value) -> Option<$inner> = $read;
-                read(&value).map(Self).ok_or_else(|| serde::de::Error::custom(Self::NEEDS))
+                read(&value).map(Self).ok_or_else(|| serde::de::Error::custom(Self::EXPECTED))
             }
         }
 
@@ -47,14 +47,17 @@ macro_rules! field {
 }
 pub(super) use field;
 
-const LONGEST_LABEL: usize = 200;
-/// The end of the year 8999, before which all that reads and writes times can do so.
-const LATEST_MILLISECOND: u64 = 221_845_391_999_999;
-const LONGEST_GRACE: u64 = 2_592_000;
-const LONGEST_CLAIM: u64 = 2_592_000;
+/// Maximum number of characters of a label.
+const MAX_LABEL_CHARS: usize = 200;
+/// The end of the year 8999, in Unix milliseconds. Later times do not fit every format.
+const MAX_UNIX_MILLIS: u64 = 221_845_391_999_999;
+/// Maximum time for which a rotated key keeps working, in seconds.
+const MAX_GRACE_SECONDS: u64 = 2_592_000;
+/// Maximum lifetime of a claim, in seconds.
+const MAX_CLAIM_SECONDS: u64 = 2_592_000;
 
 field!(
-    /// What an operator calls a key.
+    /// The label of a key.
     Label(String),
     "a text of at most 200 characters without control characters",
     |value| value.as_str().filter(|text| is_label(text)).map(str::to_owned),
@@ -62,7 +65,7 @@ field!(
 );
 
 field!(
-    /// A label, or the pattern of several: `{n}` stands for the number of the key.
+    /// A label, or a pattern for several keys, in which `{n}` stands for the key's number.
     LabelPattern(String),
     "a text of at most 200 characters without control characters",
     |value| value.as_str().filter(|text| !text.chars().any(char::is_control)).map(str::to_owned),
@@ -70,7 +73,7 @@ field!(
 );
 
 field!(
-    /// Requests a day.
+    /// Number of requests per day.
     Limit(DailyLimit),
     "a whole number from 0 (unlimited) to 1000000000",
     |value| value.as_i64().and_then(|number| DailyLimit::try_from(number).ok()),
@@ -86,7 +89,7 @@ field!(
 );
 
 field!(
-    /// An instant: RFC 3339, a day, or Unix seconds or milliseconds.
+    /// A time: RFC 3339, a day, or Unix seconds or milliseconds.
     Expiry(SystemTime),
     "a time such as 2026-12-31T00:00:00Z",
     |value| {
@@ -95,17 +98,18 @@ field!(
             Value::Number(number) => parse_timestamp(&number.to_string()),
             _ => None,
         };
-        let latest = SystemTime::UNIX_EPOCH + Duration::from_millis(LATEST_MILLISECOND);
+        let latest = SystemTime::UNIX_EPOCH + Duration::from_millis(MAX_UNIX_MILLIS);
         at.filter(|at| (SystemTime::UNIX_EPOCH..=latest).contains(at))
     },
     {"anyOf": [
         {"type": "string", "format": "date-time", "pattern": "^(19[7-9]|[2-8][0-9][0-9])[0-9]-"},
         {"type": "string", "format": "date", "pattern": "^(19[7-9]|[2-8][0-9][0-9])[0-9]-"},
-        {"type": "integer", "minimum": 0, "maximum": LATEST_MILLISECOND},
+        {"type": "integer", "minimum": 0, "maximum": MAX_UNIX_MILLIS},
     ]}
 );
 
 field!(
+    /// A JSON boolean.
     Flag(bool),
     "true or false",
     Value::as_bool,
@@ -113,8 +117,8 @@ field!(
 );
 
 field!(
-    /// How many keys.
-    Count(usize),
+    /// Number of keys.
+    KeyCount(usize),
     "a whole number from 1 to 1000",
     |value| {
         let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
@@ -124,47 +128,47 @@ field!(
 );
 
 field!(
-    /// How long a rotated key still works: whole seconds.
-    Grace(Duration),
+    /// Time for which a rotated key keeps working, in whole seconds.
+    GracePeriod(Duration),
     "a whole number from 0 to 2592000 (30 days)",
-    |value| value.as_u64().filter(|seconds| *seconds <= LONGEST_GRACE).map(Duration::from_secs),
-    {"type": "integer", "minimum": 0, "maximum": LONGEST_GRACE}
+    |value| value.as_u64().filter(|seconds| *seconds <= MAX_GRACE_SECONDS).map(Duration::from_secs),
+    {"type": "integer", "minimum": 0, "maximum": MAX_GRACE_SECONDS}
 );
 
 field!(
-    /// How long a claim can be opened: whole seconds.
-    ClaimTime(Duration),
+    /// Time for which a claim can be opened, in whole seconds.
+    ClaimLifetime(Duration),
     "a whole number from 60 to 2592000 (30 days)",
     |value| {
-        let seconds = value.as_u64().filter(|seconds| (60..=LONGEST_CLAIM).contains(seconds));
+        let seconds = value.as_u64().filter(|seconds| (60..=MAX_CLAIM_SECONDS).contains(seconds));
         seconds.map(Duration::from_secs)
     },
-    {"type": "integer", "minimum": 60, "maximum": LONGEST_CLAIM}
+    {"type": "integer", "minimum": 60, "maximum": MAX_CLAIM_SECONDS}
 );
 
 field!(
-    /// A key, by id or by its whole text.
-    KeyName(KeyRef),
+    /// A key, given by id or by the whole key.
+    KeyRefField(KeyRef),
     "the id of a key or the whole key",
     |value| value.as_str().filter(|text| !text.is_empty()).map(|text| KeyRef::new(text.trim())),
     {"type": "string", "minLength": 1}
 );
 
-/// For `deserialize_with`, beside `default`: an absent field is none, and `null` is refused as it
-/// could mean more than one thing.
-pub(in crate::admin) fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+/// For `deserialize_with` together with `default`: an absent field is `None`, and `null` is rejected
+/// because it is ambiguous.
+pub(in crate::admin) fn non_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: DeserializeOwned,
 {
     let value = Value::deserialize(deserializer)?;
     if value.is_null() {
-        return Err(D::Error::custom("a value, or left out to stay as it is"));
+        return Err(D::Error::custom("a value; leave it out to keep the current one"));
     }
     T::deserialize(value).map(Some).map_err(D::Error::custom)
 }
 
-/// For `deserialize_with`, beside `default`: an absent field is none, `null` is `Some(None)`.
+/// For `deserialize_with` together with `default`: an absent field is `None`, `null` is `Some(None)`.
 pub(in crate::admin) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -174,7 +178,7 @@ where
 }
 
 fn is_label(text: &str) -> bool {
-    text.chars().count() <= LONGEST_LABEL && !text.chars().any(char::is_control)
+    text.chars().count() <= MAX_LABEL_CHARS && !text.chars().any(char::is_control)
 }
 
 fn is_user(text: &str) -> bool {
@@ -182,8 +186,8 @@ fn is_user(text: &str) -> bool {
 }
 
 impl LabelPattern {
-    /// The label of key `n` of `count`, its number as wide as the last one's, so that labels sort.
-    /// `None` when it gets too long.
+    /// Returns the label of key `n` of `count`, with the number padded to the width of the last one, so
+    /// that labels sort. Returns `None` if the label is too long.
     pub(in crate::admin) fn label(&self, n: usize, count: usize) -> Option<String> {
         let width = count.to_string().len();
         let label = self.0.replace("{n}", &format!("{n:0width$}"));

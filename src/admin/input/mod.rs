@@ -1,4 +1,4 @@
-//! Reads what calls take: the members of a JSON object or of a query, into the call's own type.
+//! Input of calls: deserialises JSON objects and queries strictly into the call's own types.
 
 mod body;
 mod error;
@@ -14,32 +14,32 @@ use self::object::{Members, Object};
 pub(super) use self::{
     body::read_body,
     fields::{
-        ClaimTime, Count, Expiry, Flag, Grace, KeyName, Label, LabelPattern, Limit, User, given,
-        nullable,
+        ClaimLifetime, Expiry, Flag, GracePeriod, KeyCount, KeyRefField, Label, LabelPattern,
+        Limit, User, non_null, nullable,
     },
     headers::{FromHeaders, IdempotencyKeyHeader, IfMatch},
     params::{
-        After, CsvOnly, Format, Groups, OnDay, Only, PageLimit, Place, RequestId, SearchText, Sort,
-        State, Word,
+        BoolParam, CsvOnly, DayParam, Format, GroupByParam, KeyCursor, NamePrefix, Offset,
+        PageLimit, RequestId, RowNumber, SearchText, Sort, State,
     },
 };
-use super::{csv::BYTE_ORDER_MARK, query, refusal::Refusal};
+use super::{csv::BYTE_ORDER_MARK, error::AdminError, query};
 
-/// Reads a JSON object; an empty body is one without members.
-pub(super) fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refusal> {
+/// Parses a JSON object. An empty body is an object without members.
+pub(super) fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, AdminError> {
     let body = std::str::from_utf8(body).map_err(|_| {
-        let problem = "The body is not UTF-8 text (perhaps GBK, in which Windows consoles send what \
+        let message = "The body is not UTF-8 text (perhaps GBK, in which Windows consoles send what \
                        is typed, or UTF-16). Send it as UTF-8, for example from a file: \
                        `curl --data-binary @body.json`.";
-        Refusal::invalid_json(problem.to_owned())
+        AdminError::invalid_json(message.to_owned())
     })?;
-    // Editors of Windows begin files with it.
+    // Editors on Windows write it.
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     if body.is_empty() {
         return from_members(Vec::new());
     }
     let object: Object = serde_json::from_str(body).map_err(|error| {
-        Refusal::invalid_json(format!(
+        AdminError::invalid_json(format!(
             "The body must be a JSON object; it is not one at line {}, column {}.",
             error.line(),
             error.column()
@@ -48,14 +48,18 @@ pub(super) fn from_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, 
     from_members(object.0)
 }
 
-/// Reads a query such as `a=1&b=2`.
-pub(super) fn from_query<T: for<'de> Deserialize<'de>>(query: Option<&str>) -> Result<T, Refusal> {
+/// Parses a query such as `a=1&b=2`.
+pub(super) fn from_query<T: for<'de> Deserialize<'de>>(
+    query: Option<&str>,
+) -> Result<T, AdminError> {
     let pairs = query::pairs(query)?;
     from_members(pairs.into_iter().map(|(name, text)| (name, Value::String(text))).collect())
 }
 
-fn from_members<T: for<'de> Deserialize<'de>>(members: Vec<(String, Value)>) -> Result<T, Refusal> {
-    T::deserialize(MapAccessDeserializer::new(Members::new(members))).map_err(Refusal::from)
+fn from_members<T: for<'de> Deserialize<'de>>(
+    members: Vec<(String, Value)>,
+) -> Result<T, AdminError> {
+    T::deserialize(MapAccessDeserializer::new(Members::new(members))).map_err(AdminError::from)
 }
 
 #[cfg(test)]
@@ -71,27 +75,27 @@ mod tests {
         daily_limit: Option<Limit>,
     }
 
-    fn fields(body: &str) -> Result<Fields, Refusal> {
+    fn fields(body: &str) -> Result<Fields, AdminError> {
         from_json(body.as_bytes())
     }
 
-    fn message(refusal: Refusal) -> String {
-        refusal.into_rejection().message.into_owned()
+    fn message(error: AdminError) -> String {
+        error.into_rejection().message.into_owned()
     }
 
     #[test]
     fn a_daily_limit_is_a_whole_number_in_range() {
         for (good, value) in [("0", 0), ("200", 200), ("1000000000", 1_000_000_000)] {
-            let read = fields(&format!(r#"{{"daily_limit":{good}}}"#)).unwrap();
-            assert_eq!(read.daily_limit.unwrap().0.get(), value);
+            let parsed = fields(&format!(r#"{{"daily_limit":{good}}}"#)).unwrap();
+            assert_eq!(parsed.daily_limit.unwrap().0.get(), value);
         }
-        for none in ["{}", "", r#"{"daily_limit":null}"#] {
-            assert!(fields(none).unwrap().daily_limit.is_none());
+        for absent in ["{}", "", r#"{"daily_limit":null}"#] {
+            assert!(fields(absent).unwrap().daily_limit.is_none());
         }
         for bad in ["-1", "1.5", "1.0", "1e3", "\"200\"", "true", "[]", "{}", "1000000001"] {
-            let refusal = fields(&format!(r#"{{"daily_limit":{bad}}}"#)).unwrap_err();
+            let error = fields(&format!(r#"{{"daily_limit":{bad}}}"#)).unwrap_err();
             assert_eq!(
-                message(refusal),
+                message(error),
                 "`daily_limit` must be a whole number from 0 (unlimited) to 1000000000.",
                 "{bad}"
             );
@@ -108,8 +112,8 @@ mod tests {
         let long = "密".repeat(200);
         assert!(fields(&body(&long)).is_ok());
         for bad in [format!("{long}x"), "a\nb".into(), "\u{7f}".into(), "\u{85}".into()] {
-            let refusal = fields(&body(&bad)).unwrap_err();
-            assert!(message(refusal).contains("`label`"), "{bad}");
+            let error = fields(&body(&bad)).unwrap_err();
+            assert!(message(error).contains("`label`"), "{bad}");
         }
     }
 
@@ -121,28 +125,28 @@ mod tests {
         for bad in ["[]", "1", "null", "{", "{}{}", "{\"a\":1,}", "{}\u{feff}", "\"x\""] {
             assert!(message(fields(bad).unwrap_err()).contains("line 1, column"), "{bad}");
         }
-        let twice = fields(r#"{"label":"a","label":"b"}"#).unwrap_err();
-        assert_eq!(message(twice), "`label` is given twice.");
+        let duplicate = fields(r#"{"label":"a","label":"b"}"#).unwrap_err();
+        assert_eq!(message(duplicate), "`label` is given twice.");
         let unknown = fields(r#"{"limit":5}"#).unwrap_err();
-        assert_eq!(message(unknown), "`limit` is not known here.");
+        assert_eq!(message(unknown), "`limit` is not a known field.");
     }
 
     #[test]
-    fn a_body_in_another_coding_is_named() {
+    fn an_error_names_the_encoding_of_the_body() {
         for body in [&b"{\"label\":\"\xd3\xc3\xbb\xa7A\"}"[..], b"\xff\xfe{\0}\0"] {
-            let refusal = from_json::<Fields>(body).unwrap_err();
-            let message = message(refusal);
+            let error = from_json::<Fields>(body).unwrap_err();
+            let message = message(error);
             assert!(message.contains("not UTF-8") && message.contains("GBK"), "{message}");
         }
     }
 
     #[test]
-    fn a_query_is_read_as_strictly() {
+    fn a_query_is_parsed_as_strictly_as_a_body() {
         assert!(from_query::<Fields>(None).is_ok());
         assert_eq!(from_query::<Fields>(Some("label=a+b")).unwrap().label.unwrap().0, "a b");
-        let twice = from_query::<Fields>(Some("label=a&label=a")).unwrap_err();
-        assert_eq!(message(twice), "`label` is given twice.");
+        let duplicate = from_query::<Fields>(Some("label=a&label=a")).unwrap_err();
+        assert_eq!(message(duplicate), "`label` is given twice.");
         let unknown = from_query::<Fields>(Some("lmit=6")).unwrap_err();
-        assert_eq!(message(unknown), "`lmit` is not known here.");
+        assert_eq!(message(unknown), "`lmit` is not a known field.");
     }
 }

@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use super::error::InputError;
 
-/// The members of a JSON object as they stand there: in their order, and each time again.
+/// The members of a JSON object in their order, duplicates included.
 pub(super) struct Object(pub(super) Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnObject;
+        struct ObjectVisitor;
 
-        impl<'de> Visitor<'de> for AnObject {
+        impl<'de> Visitor<'de> for ObjectVisitor {
             type Value = Object;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,11 +32,11 @@ impl<'de> Deserialize<'de> for Object {
             }
         }
 
-        deserializer.deserialize_map(AnObject)
+        deserializer.deserialize_map(ObjectVisitor)
     }
 }
 
-/// Reads the members one by one, and names the one that cannot be read.
+/// Deserialises members one by one, so that an error names its member.
 pub(super) struct Members {
     left: vec::IntoIter<(String, Value)>,
     next: Option<(String, Value)>,
@@ -65,7 +65,7 @@ impl<'de> MapAccess<'de> for Members {
         seed: V,
     ) -> Result<V::Value, InputError> {
         let (name, value) = self.next.take().unwrap_or_default();
-        seed.deserialize(Member(value)).map_err(|error| error.of(&name))
+        seed.deserialize(Member(value)).map_err(|error| error.in_member(&name))
     }
 }
 
@@ -79,7 +79,7 @@ impl<'de> Deserializer<'de> for Member {
         self.0.deserialize_any(visitor).map_err(InputError::custom)
     }
 
-    /// `null` is none.
+    /// `null` is `None`.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, InputError> {
         match self.0 {
             Value::Null => visitor.visit_none(),

@@ -1,4 +1,4 @@
-//! The parameters of queries, which are texts.
+//! Query parameters.
 
 use std::str::FromStr;
 
@@ -10,36 +10,44 @@ use crate::{
     store::{GroupBy, KeySort, KeyState, PageCursor},
 };
 
-/// Stores number rows with signed integers.
-const LAST_PLACE: u64 = i64::MAX as u64;
+/// Maximum number of a row. Stores number rows with signed integers.
+const MAX_ROW_NUMBER: u64 = i64::MAX as u64;
 
 field!(
-    /// How many rows a page has.
+    /// Maximum number of rows on a page.
     PageLimit(usize),
     "a whole number from 1 to 1000",
-    |value| whole(value).filter(|limit| (1..=1000).contains(limit)),
+    |value| whole_number(value).filter(|limit| (1..=1000).contains(limit)),
     {"type": "integer", "minimum": 1, "maximum": 1000}
 );
 
 impl PageLimit {
-    /// The limit, or 100 where it is not given.
+    /// Returns the limit, or 100 if it is absent.
     pub(in crate::admin) fn or_default(limit: Option<Self>) -> usize {
         limit.map_or(100, |Self(limit)| limit)
     }
 }
 
 field!(
-    /// Where the page before ended.
-    Place(u64),
-    "the `next` of the page before",
-    |value| whole(value).filter(|number| *number <= LAST_PLACE),
-    {"type": "integer", "minimum": 0, "maximum": LAST_PLACE}
+    /// Number of the last row of the previous page.
+    RowNumber(u64),
+    "the `next` of the previous page",
+    |value| whole_number(value).filter(|number| *number <= MAX_ROW_NUMBER),
+    {"type": "integer", "minimum": 0, "maximum": MAX_ROW_NUMBER}
 );
 
 field!(
-    /// Where a page of keys ended.
-    After(PageCursor),
-    "the `next` of the page before",
+    /// Number of rows on all previous pages.
+    Offset(u64),
+    "the `next` of the previous page",
+    |value| whole_number(value).filter(|offset| *offset <= MAX_ROW_NUMBER),
+    {"type": "integer", "minimum": 0, "maximum": MAX_ROW_NUMBER}
+);
+
+field!(
+    /// Cursor at the end of a page of keys.
+    KeyCursor(PageCursor),
+    "the `next` of the previous page",
     |value| value.as_str()?.parse().ok(),
     {
         "type": "string",
@@ -48,15 +56,15 @@ field!(
 );
 
 field!(
-    /// Whether only some are asked for.
-    Only(bool),
+    /// A boolean.
+    BoolParam(bool),
     "`true` or `false`",
     |value| value.as_str()?.parse().ok(),
     {"type": "string", "enum": ["true", "false"]}
 );
 
 field!(
-    /// The id of a request, as its answer tells it.
+    /// `x-request-id` of a response.
     RequestId(String),
     "an `x-request-id`: 1 to 128 visible characters",
     |value| value.as_str().filter(|text| is_request_id(text)).map(str::to_owned),
@@ -64,15 +72,15 @@ field!(
 );
 
 field!(
-    /// A word that names an action, or the beginning of one.
-    Word(String),
+    /// The beginning of an action's name or of a token's id.
+    NamePrefix(String),
     "1 to 64 lower-case letters, digits, dots and underscores",
-    |value| value.as_str().filter(|text| is_word(text)).map(str::to_owned),
+    |value| value.as_str().filter(|text| is_name_prefix(text)).map(str::to_owned),
     {"type": "string", "pattern": "^[a-z0-9._]{1,64}$"}
 );
 
 field!(
-    /// The order of keys.
+    /// Order of keys.
     Sort(KeySort),
     "`issued`, `newest`, `label` or `nearest_limit`",
     |value| KeySort::ALL.into_iter().find(|sort| value == sort.as_str()),
@@ -80,7 +88,7 @@ field!(
 );
 
 field!(
-    /// Whether keys work.
+    /// State of keys.
     State(KeyState),
     "`active`, `disabled`, `expired` or `exhausted`",
     |value| KeyState::ALL.into_iter().find(|state| value == state.as_str()),
@@ -89,22 +97,22 @@ field!(
 
 field!(
     /// A calendar day.
-    OnDay(Day),
+    DayParam(Day),
     "a day such as 2026-11-22",
     |value| value.as_str()?.parse().ok(),
     {"type": "string", "format": "date"}
 );
 
 field!(
-    /// What rows are grouped by.
-    Groups(GroupBy),
+    /// Dimensions by which rows are grouped.
+    GroupByParam(GroupBy),
     "some of `key,day,model`",
-    |value| groups(value.as_str()?),
+    |value| parse_group_by(value.as_str()?),
     {"type": "string", "pattern": "^(key|day|model)(,(key|day|model))*$"}
 );
 
 field!(
-    /// Whether a report is told as CSV.
+    /// Whether a report is CSV rather than JSON.
     Format(bool),
     "`json` or `csv`",
     |value| match value.as_str()? {
@@ -116,6 +124,7 @@ field!(
 );
 
 field!(
+    /// The format of an export.
     CsvOnly(()),
     "`csv`",
     |value| (value.as_str()? == "csv").then_some(()),
@@ -123,14 +132,14 @@ field!(
 );
 
 field!(
-    /// What is looked for; an empty text finds everything.
+    /// Text to search for. An empty text matches everything.
     SearchText(String),
     "a text without control characters",
     |value| value.as_str().filter(|text| !text.contains(char::is_control)).map(str::to_owned),
     {"type": "string", "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 );
 
-fn is_word(text: &str) -> bool {
+fn is_name_prefix(text: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte);
     (1..=64).contains(&text.len()) && text.bytes().all(plain)
@@ -140,22 +149,22 @@ fn is_request_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Digits, without a sign.
-fn whole<T: FromStr>(value: &Value) -> Option<T> {
+/// Parses digits without a sign.
+fn whole_number<T: FromStr>(value: &Value) -> Option<T> {
     let digits = value.as_str()?;
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    if plain { digits.parse().ok() } else { None }
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_plain { digits.parse().ok() } else { None }
 }
 
-fn groups(text: &str) -> Option<GroupBy> {
-    let mut groups = GroupBy { key: false, day: false, model: false };
+fn parse_group_by(text: &str) -> Option<GroupBy> {
+    let mut group_by = GroupBy { key: false, day: false, model: false };
     for part in text.split(',') {
         match part.trim() {
-            "key" => groups.key = true,
-            "day" => groups.day = true,
-            "model" => groups.model = true,
+            "key" => group_by.key = true,
+            "day" => group_by.day = true,
+            "model" => group_by.model = true,
             _ => return None,
         }
     }
-    Some(groups)
+    Some(group_by)
 }

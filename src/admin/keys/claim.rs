@@ -1,4 +1,4 @@
-//! Makes links by which somebody gets a key.
+//! Creates claim links.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::{
     super::{
-        call::{Asked, Created, Json, Nothing},
-        input::ClaimTime,
-        refusal::Refusal,
+        call::{CallRequest, Created, Json, NoQuery},
+        error::AdminError,
+        input::ClaimLifetime,
         shared::Shared,
-        view::Instant,
+        view::Timestamp,
     },
-    wanted::ClaimWanted,
+    requests::ClaimRequest,
 };
 use crate::{
     error::Reject,
@@ -21,38 +21,43 @@ use crate::{
     store::{AdminStore, ClaimOffer, KeyRef},
 };
 
-const A_WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Lifetime of a claim link without `expires_in_seconds`.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A claim that was made: the one answer that shows its link.
+/// A new claim, in the only response that shows its link.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::admin) struct ClaimLink {
-    /// Whose key it gives.
+    /// The key's id.
     id: KeyId,
-    /// Whoever opens it first gets the key, with a new secret, once. What follows `#` reaches no
-    /// server's log. Below this server if it has no host.
+    /// The first to open the link gets the key, with a new secret, once. The part after `#` is not sent
+    /// to servers, so it appears in no log. A path without a host is a path on this server.
     #[schemars(example = &"https://gateway.example/claim#2cDjH5k9sQwErTyUiOpAsD")]
     url: String,
-    /// Until when it can be opened.
-    expires_at: Instant,
+    /// The time at which the link expires.
+    expires_at: Timestamp,
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(in crate::admin) async fn claim_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef, Nothing, Json<ClaimWanted>>,
-    ) -> Result<Created<Json<ClaimLink>>, Refusal> {
-        let key = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?.record;
+        request: CallRequest<KeyRef, NoQuery, Json<ClaimRequest>>,
+    ) -> Result<Created<Json<ClaimLink>>, AdminError> {
+        let key = self.store.get(request.path).await?.ok_or_else(AdminError::key_not_found)?.record;
         if !key.is_usable(self.store.now()) {
-            return Err(Refusal::key_is_off());
+            return Err(AdminError::key_not_active());
         }
-        let time = asked.body.0.expires_in_seconds.map_or(A_WEEK, |ClaimTime(time)| time);
-        let (token, expires_at) = (ClaimToken::generate(), self.store.now() + time);
+        let lifetime = request
+            .body
+            .0
+            .expires_in_seconds
+            .map_or(DEFAULT_LIFETIME, |ClaimLifetime(lifetime)| lifetime);
+        let (token, expires_at) = (ClaimToken::generate(), self.store.now() + lifetime);
         let offer = ClaimOffer::new(KeyRef::new(key.id.as_str()), token.clone(), expires_at);
-        let token_id = asked.by.token_id.clone();
-        let offered = self.store.offer_claim(offer, asked.by).await?;
-        let id = offered.ok_or_else(Refusal::unknown_key)?.record.id;
-        tracing::info!(token_id, key_id = %id, "a claim was made");
+        let token_id = request.by.token_id.clone();
+        let key = self.store.offer_claim(offer, request.by).await?;
+        let id = key.ok_or_else(AdminError::key_not_found)?.record.id;
+        tracing::info!(token_id, key_id = %id, "claim link created");
         let url = format!("{}#{}", self.claim_url, token.expose());
-        Ok(Created(Json(ClaimLink { id, url, expires_at: Instant(expires_at) })))
+        Ok(Created(Json(ClaimLink { id, url, expires_at: Timestamp(expires_at) })))
     }
 }

@@ -1,4 +1,4 @@
-//! Issues keys, one or many, and once even if it is asked for again.
+//! Issues one key or several. A repeated request with an `Idempotency-Key` issues no further keys.
 
 use std::sync::Arc;
 
@@ -9,15 +9,16 @@ use serde::Serialize;
 
 use super::{
     super::{
-        call::{Answers, Asked, Json, Nothing},
+        call::{CallRequest, CallResponse, Json, NoQuery},
         csv::AdminBody,
-        input::{Count, Expiry, IdempotencyKeyHeader, Label, Limit, User},
-        refusal::Refusal,
+        error::AdminError,
+        input::{Expiry, IdempotencyKeyHeader, KeyCount, Label, Limit, User},
+        replay::Replay,
         shared::Shared,
-        view::{IssuedKey, json_response},
+        view::{IssuedKey, raw_json_response},
     },
     generate,
-    wanted::NewKeys,
+    requests::NewKeys,
 };
 use crate::{
     body::ResponseBody,
@@ -26,7 +27,7 @@ use crate::{
     store::{AdminStore, CreateOutcome, IdempotencyKey, NewKey},
 };
 
-/// One issued key, or with `count` all of them.
+/// The issued key, or all of them if the request has a `count`.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(in crate::admin) enum Issued {
@@ -34,18 +35,18 @@ pub(in crate::admin) enum Issued {
     Many(IssuedKeys),
 }
 
-/// [`Issued`] as JSON, the first time or again.
-pub(in crate::admin) struct IssuedAnswer {
+/// [`Issued`] as JSON text.
+pub(in crate::admin) struct IssuedResponse {
     body: Bytes,
-    again: bool,
+    is_replayed: bool,
 }
 
 impl Issued {
-    fn new(secrets: &[SecretKey], records: &[KeyRecord], many: bool) -> Self {
+    fn new(secrets: &[SecretKey], records: &[KeyRecord], is_many: bool) -> Self {
         let keys = secrets.iter().zip(records).map(|(key, record)| IssuedKey::new(key, record));
         let mut keys: Vec<IssuedKey> = keys.collect();
         match keys.pop() {
-            Some(key) if !many => Self::One(key),
+            Some(key) if !is_many => Self::One(key),
             last => {
                 keys.extend(last);
                 Self::Many(IssuedKeys { count: keys.len(), keys })
@@ -54,24 +55,24 @@ impl Issued {
     }
 }
 
-impl IssuedAnswer {
+impl IssuedResponse {
     fn new(secrets: &[SecretKey], records: &[KeyRecord], is_many: bool) -> Self {
-        Self { body: json(&Issued::new(secrets, records, is_many)), again: false }
+        Self { body: json(&Issued::new(secrets, records, is_many)), is_replayed: false }
     }
 }
 
-impl Answers for IssuedAnswer {
+impl CallResponse for IssuedResponse {
     const STATUS: StatusCode = StatusCode::CREATED;
     const HEADERS: &'static [(&'static str, &'static str)] = &[(
         "Idempotency-Replayed",
-        "`true` if the request has come before: nothing was issued now.",
+        "`true` if the request is a repetition, for which no keys were issued.",
     )];
 
-    fn response(self) -> Response<AdminBody> {
-        let mut response = json_response(Self::STATUS, self.body);
-        if self.again {
-            let again = HeaderValue::from_static("true");
-            response.headers_mut().insert("idempotency-replayed", again);
+    fn into_response(self) -> Response<AdminBody> {
+        let mut response = raw_json_response(Self::STATUS, self.body);
+        if self.is_replayed {
+            let value = HeaderValue::from_static("true");
+            response.headers_mut().insert("idempotency-replayed", value);
         }
         response.map(ResponseBody::own)
     }
@@ -81,7 +82,7 @@ impl Answers for IssuedAnswer {
     }
 }
 
-/// Issued keys.
+/// Several issued keys.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::admin) struct IssuedKeys {
     count: usize,
@@ -91,46 +92,46 @@ pub(in crate::admin) struct IssuedKeys {
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(in crate::admin) async fn create_keys(
         self: Arc<Self>,
-        asked: Asked<(), Nothing, Json<NewKeys>, IdempotencyKeyHeader>,
-    ) -> Result<IssuedAnswer, Refusal> {
-        let Json(wanted) = asked.body;
-        let new = self.new_keys(&wanted)?;
-        let secrets: Vec<SecretKey> = new.iter().map(|key| key.secret.clone()).collect();
-        let is_many = wanted.count.is_some();
-        let IdempotencyKeyHeader(Some(name)) = asked.header else {
-            let records = self.store.create(new, asked.by).await?;
-            return Ok(IssuedAnswer::new(&secrets, &records, is_many));
+        request: CallRequest<(), NoQuery, Json<NewKeys>, IdempotencyKeyHeader>,
+    ) -> Result<IssuedResponse, AdminError> {
+        let Json(body) = request.body;
+        let new_keys = self.new_keys(&body)?;
+        let secrets: Vec<SecretKey> = new_keys.iter().map(|key| key.secret.clone()).collect();
+        let is_many = body.count.is_some();
+        let IdempotencyKeyHeader(Some(name)) = request.header else {
+            let records = self.store.create(new_keys, request.by).await?;
+            return Ok(IssuedResponse::new(&secrets, &records, is_many));
         };
-        let once = IdempotencyKey::new(&asked.by.token_id, &name, &asked.raw);
-        let place = match self.answers.begin(once, self.store.now())? {
-            Ok(body) => return Ok(IssuedAnswer { body, again: true }),
-            Err(place) => place,
+        let key = IdempotencyKey::new(&request.by.token_id, &name, &request.raw);
+        let slot = match self.replays.begin(key, self.store.now())? {
+            Replay::First(slot) => slot,
+            Replay::Repeated(body) => return Ok(IssuedResponse { body, is_replayed: true }),
         };
-        // Whoever asked may have left by then, and will ask again.
-        let kept = secrets.clone();
+        // Called by the store, so that the response is kept even if the client has disconnected.
+        let issued_secrets = secrets.clone();
         let on_issued = move |records: &[KeyRecord]| {
-            place.keep(IssuedAnswer::new(&kept, records, is_many).body);
+            slot.fill(IssuedResponse::new(&issued_secrets, records, is_many).body);
         };
-        match self.store.create_once(new, once, asked.by, Box::new(on_issued)).await? {
-            CreateOutcome::Issued(records) => Ok(IssuedAnswer::new(&secrets, &records, is_many)),
-            CreateOutcome::Replayed(ids) => Err(Refusal::already_issued(&ids)),
-            CreateOutcome::OtherRequest => Err(Refusal::other_request()),
+        match self.store.create_once(new_keys, key, request.by, Box::new(on_issued)).await? {
+            CreateOutcome::Issued(records) => Ok(IssuedResponse::new(&secrets, &records, is_many)),
+            CreateOutcome::Replayed(ids) => Err(AdminError::already_issued(&ids)),
+            CreateOutcome::OtherRequest => Err(AdminError::idempotency_key_reused()),
         }
     }
 
-    fn new_keys(&self, wanted: &NewKeys) -> Result<Vec<NewKey>, Refusal> {
-        let expires_at = wanted.expires_at.as_ref().map(|Expiry(at)| *at);
+    fn new_keys(&self, request: &NewKeys) -> Result<Vec<NewKey>, AdminError> {
+        let expires_at = request.expires_at.as_ref().map(|Expiry(at)| *at);
         if expires_at.is_some_and(|expires_at| expires_at <= self.store.now()) {
-            return Err(Refusal::invalid("expires_at", "a time to come"));
+            return Err(AdminError::invalid_field("expires_at", "a time in the future"));
         }
         let daily_limit =
-            wanted.daily_limit.as_ref().map_or(self.default_daily_limit, |Limit(limit)| *limit);
-        let count = wanted.count.as_ref().map_or(1, |Count(count)| *count);
+            request.daily_limit.as_ref().map_or(self.default_daily_limit, |Limit(limit)| *limit);
+        let count = request.count.as_ref().map_or(1, |KeyCount(count)| *count);
         let new_key = |n| {
             let label =
-                wanted.label.as_ref().map_or(Some(String::new()), |label| label.label(n, count));
-            let label = label.ok_or_else(|| Refusal::invalid("label", Label::NEEDS))?;
-            let user = match &wanted.user {
+                request.label.as_ref().map_or(Some(String::new()), |label| label.label(n, count));
+            let label = label.ok_or_else(|| AdminError::invalid_field("label", Label::EXPECTED))?;
+            let user = match &request.user {
                 Some(User(user)) => user.clone(),
                 None => user_from_label(&label),
             };

@@ -1,4 +1,4 @@
-//! All keys as CSV, by their hashes.
+//! Export of all keys as CSV, with their hashes.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::super::{
-    call::{Answers, Asked},
-    csv::{AdminBody, AdminRows, CSV, Cell, Csv, More, Pages, attachment},
+    call::{CallRequest, CallResponse},
+    csv::{AdminBody, AdminRows, CSV, Cell, Chunks, Csv, NextChunk, attachment},
+    error::AdminError,
     input::CsvOnly,
-    refusal::Refusal,
     shared::Shared,
 };
 use crate::{
@@ -19,28 +19,28 @@ use crate::{
     store::{AdminStore, KeyPageQuery, KeySummary, PageCursor},
 };
 
-/// So many keys are read at once.
-const KEYS: usize = 1000;
+/// Number of keys that are read from the store at once.
+const PAGE_LEN: usize = 1000;
 
 pub(super) const COLUMNS: [&str; 8] =
     ["id", "key", "key_sha256", "label", "daily_limit", "created_at", "expires_at", "disabled"];
 
-/// In which form keys are exported.
+/// Format of the export.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::admin) struct ExportWanted {
-    /// `csv` is the only one.
+pub(in crate::admin) struct ExportQuery {
+    /// The only format is `csv`.
     format: Option<CsvOnly>,
 }
 
-/// All keys.
+/// The exported keys.
 pub(in crate::admin) struct Exported(AdminRows);
 
-impl Answers for Exported {
+impl CallResponse for Exported {
     const HEADERS: &'static [(&'static str, &'static str)] =
         &[("Content-Disposition", "The file name.")];
 
-    fn response(self) -> http::Response<AdminBody> {
+    fn into_response(self) -> http::Response<AdminBody> {
         attachment("keys.csv", CSV, ResponseBody::passed(self.0))
     }
 
@@ -54,30 +54,30 @@ impl Answers for Exported {
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(in crate::admin) async fn export_keys(
         self: Arc<Self>,
-        asked: Asked<(), ExportWanted>,
-    ) -> Result<Exported, Refusal> {
-        let (Some(CsvOnly(())) | None) = asked.query.format;
-        let begin = Csv::file(COLUMNS).into_text();
-        Ok(Exported(AdminRows::new(begin, pages(self, None))))
+        request: CallRequest<(), ExportQuery>,
+    ) -> Result<Exported, AdminError> {
+        let (Some(CsvOnly(())) | None) = request.query.format;
+        let header = Csv::file(COLUMNS).into_text();
+        Ok(Exported(AdminRows::new(header, chunks(self, None))))
     }
 }
 
-fn pages<S: AdminStore, R: Reject + Send + Sync + 'static>(
+fn chunks<S: AdminStore, R: Reject + Send + Sync + 'static>(
     shared: Arc<Shared<S, R>>,
     after: Option<PageCursor>,
-) -> Pages {
+) -> Chunks {
     Box::pin(async move {
-        let query = KeyPageQuery { limit: KEYS, after, ..KeyPageQuery::default() };
+        let query = KeyPageQuery { limit: PAGE_LEN, after, ..KeyPageQuery::default() };
         let page = shared.store.list(query).await?;
         let mut csv = Csv::default();
-        page.keys.iter().for_each(|key| write(key, &mut csv));
-        let more = page.next.map(|next| More::new(move || pages(shared, Some(next))));
-        Ok((csv.into_text().into(), more))
+        page.keys.iter().for_each(|key| write_row(key, &mut csv));
+        let next = page.next.map(|next| NextChunk::new(move || chunks(shared, Some(next))));
+        Ok((csv.into_text().into(), next))
     })
 }
 
-/// Writes the row of [`COLUMNS`].
-fn write(key: &KeySummary, csv: &mut Csv) {
+/// Writes the key's row of [`COLUMNS`].
+fn write_row(key: &KeySummary, csv: &mut Csv) {
     let record = &key.record;
     let hash = key.hash.map(|hash| hash.to_hex());
     let [created_at, expires_at] = [record.created_at, record.expires_at].map(|at| at.map(rfc3339));

@@ -1,4 +1,4 @@
-//! Keys from a CSV file, such as an export.
+//! Import of keys from a CSV file, such as an export.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
-        call::{Asked, Json},
-        input::Only,
-        refusal::Refusal,
+        call::{CallRequest, Json},
+        error::AdminError,
+        input::BoolParam,
         shared::Shared,
     },
-    lines::{File, Line},
+    lines::{KeyFile, KeyLine},
 };
 use crate::{
     error::Reject,
@@ -23,18 +23,18 @@ use crate::{
     store::{Actor, AdminStore, ImportOutcome, ImportedKey},
 };
 
-/// So many lines are taken over at once, so that others need not wait for a large file.
-const AT_ONCE: usize = 500;
+/// Number of lines per transaction, so that a large file does not block other writers.
+const BATCH_LEN: usize = 500;
 
-/// Whether it is tried only.
+/// Options of an import.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::admin) struct ImportWanted {
-    /// `true`: tells what would happen, and changes nothing.
-    dry_run: Option<Only>,
+pub(in crate::admin) struct ImportQuery {
+    /// `true`: reports what would happen and changes nothing.
+    dry_run: Option<BoolParam>,
 }
 
-/// What came, or would come, of an import.
+/// Result of an import or of a dry run.
 #[derive(Default, Serialize, JsonSchema)]
 pub(in crate::admin) struct ImportReport {
     dry_run: bool,
@@ -44,15 +44,15 @@ pub(in crate::admin) struct ImportReport {
     rows: Vec<Row>,
 }
 
-/// What came of one line.
+/// Result of one line.
 #[derive(Serialize, JsonSchema)]
 struct Row {
-    /// Where it begins in the file; the header is line 1.
+    /// Number of the line at which the row begins. The header is line 1.
     line: u64,
     outcome: Outcome,
     id: Option<KeyId>,
     label: String,
-    /// Why it is a conflict.
+    /// Why the row is a conflict.
     reason: Option<String>,
 }
 
@@ -64,9 +64,9 @@ enum Outcome {
     Conflict,
 }
 
-/// What the lines so far would have made.
+/// Keys that a dry run would have created so far.
 #[derive(Default)]
-struct Before {
+struct PlannedKeys {
     keys: HashMap<KeyHash, KeyId>,
     ids: HashSet<KeyId>,
 }
@@ -74,40 +74,40 @@ struct Before {
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(in crate::admin) async fn import_keys(
         self: Arc<Self>,
-        asked: Asked<(), ImportWanted, File>,
-    ) -> Result<Json<ImportReport>, Refusal> {
-        let dry_run = asked.query.dry_run.is_some_and(|Only(dry_run)| dry_run);
+        request: CallRequest<(), ImportQuery, KeyFile>,
+    ) -> Result<Json<ImportReport>, AdminError> {
+        let dry_run = request.query.dry_run.is_some_and(|BoolParam(dry_run)| dry_run);
         let mut report = ImportReport { dry_run, ..ImportReport::default() };
-        let mut before = Before::default();
-        let mut lines = asked.body.lines(&asked.raw, self.default_daily_limit);
+        let mut planned = PlannedKeys::default();
+        let mut lines = request.body.lines(&request.raw, self.default_daily_limit);
         loop {
-            let some: Vec<Line> = lines.by_ref().take(AT_ONCE).collect();
-            if some.is_empty() {
+            let batch: Vec<KeyLine> = lines.by_ref().take(BATCH_LEN).collect();
+            if batch.is_empty() {
                 break;
             }
-            let rows = self.import_some(some, dry_run, &asked.by, &mut before).await?;
+            let rows = self.import_batch(batch, dry_run, &request.by, &mut planned).await?;
             rows.into_iter().for_each(|row| report.add(row));
         }
         if !dry_run {
-            let token_id = &asked.by.token_id;
-            tracing::info!(token_id, new = report.new, "keys were imported");
+            let token_id = &request.by.token_id;
+            tracing::info!(token_id, new = report.new, "keys imported");
         }
         Ok(Json(report))
     }
 
-    async fn import_some(
+    async fn import_batch(
         &self,
-        lines: Vec<Line>,
+        lines: Vec<KeyLine>,
         dry_run: bool,
         by: &Actor,
-        before: &mut Before,
-    ) -> Result<Vec<Row>, Refusal> {
+        planned: &mut PlannedKeys,
+    ) -> Result<Vec<Row>, AdminError> {
         let keys = lines.iter().filter_map(|line| line.key.as_ref().ok().cloned()).collect();
         let mut imported = self.store.import(keys, dry_run, by.clone()).await?.into_iter();
-        let rows = lines.into_iter().map(|Line { number, label, key }| match key {
+        let rows = lines.into_iter().map(|KeyLine { number, label, key }| match key {
             Ok(key) => {
-                let imported = imported.next().map(|imported| before.told(&key, imported));
-                Row::told(number, label, imported)
+                let imported = imported.next().map(|imported| planned.outcome(&key, imported));
+                Row::new(number, label, imported)
             }
             Err(reason) => Row::conflict(number, label, reason),
         });
@@ -115,9 +115,10 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     }
 }
 
-impl Before {
-    /// A dry run does not see what the lines before it would have made.
-    fn told(&mut self, key: &ImportedKey, imported: ImportOutcome) -> ImportOutcome {
+impl PlannedKeys {
+    /// Corrects the store's outcome for a key of a dry run, in which the store does not see the keys of
+    /// earlier lines.
+    fn outcome(&mut self, key: &ImportedKey, imported: ImportOutcome) -> ImportOutcome {
         let ImportOutcome::New(id) = imported else { return imported };
         if let Some(known) = self.keys.get(&key.hash) {
             return ImportOutcome::Unchanged(known.clone());
@@ -142,7 +143,7 @@ impl ImportReport {
 }
 
 impl Row {
-    fn told(line: u64, label: String, imported: Option<ImportOutcome>) -> Self {
+    fn new(line: u64, label: String, imported: Option<ImportOutcome>) -> Self {
         let (outcome, id) = match imported {
             Some(ImportOutcome::New(id)) => (Outcome::New, id),
             Some(ImportOutcome::Unchanged(id)) => (Outcome::Unchanged, id),

@@ -1,4 +1,4 @@
-//! The lines of a CSV file of keys, read one after the other.
+//! CSV files of keys, parsed line by line.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use super::{
     super::{
         call::FromBody,
-        csv::{BYTE_ORDER_MARK, unescaped},
-        refusal::Refusal,
+        csv::{BYTE_ORDER_MARK, unescape},
+        error::AdminError,
     },
     export::COLUMNS,
 };
@@ -18,50 +18,51 @@ use crate::{
     store::ImportedKey,
 };
 
-/// A CSV file: how its lines are written, and which column stands where.
-pub(in crate::admin) struct File {
+/// Format and columns of a CSV file of keys.
+pub(in crate::admin) struct KeyFile {
     layout: Layout,
     columns: HashMap<String, usize>,
 }
 
-/// How the lines of a file are written.
+/// Format of a CSV file.
 #[derive(Clone, Copy)]
 struct Layout {
-    /// Where the lines begin, in bytes, and the number of the first.
+    /// Offset of the first line, in bytes.
     begin: usize,
+    /// Number of the first line.
     first_line: u64,
     separator: u8,
     has_header: bool,
 }
 
-/// The lines of a file that hold keys.
-pub(super) struct Lines<'a> {
+/// The lines of a file that contain keys.
+pub(super) struct KeyLines<'a> {
     reader: csv::Reader<&'a [u8]>,
     columns: HashMap<String, usize>,
     default_daily_limit: String,
     numbers: LineNumbers<'a>,
 }
 
-/// One of them.
-pub(super) struct Line {
-    /// Where it begins; the header is line 1.
+/// A line with a key.
+pub(super) struct KeyLine {
+    /// Number of the line at which it begins. The header is line 1.
     pub(super) number: u64,
     pub(super) label: String,
-    /// What it holds, or what is wrong with it.
+    /// The key, or a message about what is wrong.
     pub(super) key: Result<ImportedKey, String>,
 }
 
 impl Layout {
-    /// Finds out what the body tells of itself.
-    fn of(body: &[u8]) -> Self {
+    /// Detects the format of the body.
+    fn detect(body: &[u8]) -> Self {
         let mut layout = Self { begin: 0, first_line: 1, separator: b',', has_header: true };
         if body.starts_with(BYTE_ORDER_MARK.as_bytes()) {
             layout.begin = BYTE_ORDER_MARK.len();
         }
         let first = first_line(&body[layout.begin..]);
-        // What spreadsheets are told the separator by.
-        let told = first.trim_ascii().strip_prefix(b"sep=").and_then(|rest| rest.first());
-        if let Some(separator) = told {
+        // The first line by which spreadsheets know the separator.
+        let declared = first.trim_ascii().strip_prefix(b"sep=").and_then(|rest| rest.first());
+        if let Some(separator) = declared {
             return Self {
                 begin: layout.begin + first.len(),
                 first_line: 2,
@@ -70,13 +71,13 @@ impl Layout {
             };
         }
         let count = |separator: u8| first.iter().filter(|byte| **byte == separator).count();
-        // The last of those that are as many.
+        // `max_by_key` returns the last maximum, so a comma wins a tie.
         layout.separator = *b"\t;,".iter().max_by_key(|byte| count(**byte)).unwrap_or(&b',');
         layout
     }
 
     fn reader(self, body: &[u8]) -> csv::Reader<&[u8]> {
-        // A line with too many or too few cells is wrong, but the others are not.
+        // A line with a wrong number of cells must not invalidate the others.
         csv::ReaderBuilder::new()
             .flexible(true)
             .has_headers(self.has_header)
@@ -85,49 +86,49 @@ impl Layout {
     }
 }
 
-/// The first line with what ends it.
+/// Returns the first line with its terminator.
 fn first_line(body: &[u8]) -> &[u8] {
     let end = body.iter().position(|byte| *byte == b'\n').map_or(body.len(), |at| at + 1);
     &body[..end]
 }
 
-/// The columns of a header that is none: the file of a script that notes each user and the key that
-/// it got, with no header.
-fn user_and_key(first: &StringRecord) -> Option<HashMap<String, usize>> {
+/// Returns the columns of a file without a header whose lines are a user and a `trial-…` key, as the
+/// script of the original procedure writes it.
+fn user_and_key_columns(first: &StringRecord) -> Option<HashMap<String, usize>> {
     let key = first.get(1).map(str::trim).filter(|_| first.len() == 2)?;
     let is_key = SecretKey::parse(key).is_ok() && key.starts_with("trial-");
     is_key.then(|| HashMap::from([("label".to_owned(), 0), ("key".to_owned(), 1)]))
 }
 
-impl FromBody for File {
+impl FromBody for KeyFile {
     const READ: bool = true;
     const CONTENT_TYPE: &'static str = "text/csv";
-    const MOST: usize = 8 * 1024 * 1024;
+    const MAX_LEN: usize = 8 * 1024 * 1024;
 
-    fn from_body(body: &[u8]) -> Result<Self, Refusal> {
-        let bad = |message: &str| Refusal::invalid_csv(message.to_owned());
-        let mut layout = Layout::of(body);
+    fn from_body(body: &[u8]) -> Result<Self, AdminError> {
+        let invalid = |message: &str| AdminError::invalid_csv(message.to_owned());
+        let mut layout = Layout::detect(body);
         let mut reader = layout.reader(body);
-        let header = reader.headers().map_err(|_| bad(&not_utf8("The header")))?;
-        if let Some(columns) = user_and_key(header) {
+        let header = reader.headers().map_err(|_| invalid(&not_utf8("The header")))?;
+        if let Some(columns) = user_and_key_columns(header) {
             layout.has_header = false;
             return Ok(Self { layout, columns });
         }
-        // Spreadsheets keep empty columns behind the others.
-        let names: Vec<String> = header.iter().map(plain).collect();
+        // Spreadsheets append empty columns.
+        let names: Vec<String> = header.iter().map(normalize).collect();
         let width = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
         let mut columns = HashMap::new();
         for (at, name) in names.into_iter().take(width).enumerate() {
             let name = if name == "user" { "label".to_owned() } else { name };
             if !COLUMNS.contains(&&*name) {
-                return Err(Refusal::unknown(&name));
+                return Err(AdminError::unknown_field(&name));
             }
             if columns.insert(name, at).is_some() {
-                return Err(bad("A column stands twice in the header."));
+                return Err(invalid("The header contains a column twice."));
             }
         }
         if !columns.contains_key("key") && !columns.contains_key("key_sha256") {
-            return Err(Refusal::missing("key` or `key_sha256"));
+            return Err(AdminError::missing_field("key` or `key_sha256"));
         }
         Ok(Self { layout, columns })
     }
@@ -139,43 +140,44 @@ impl FromBody for File {
         )
     }
 
-    fn is_needed() -> bool {
+    fn is_required() -> bool {
         true
     }
 }
 
-fn plain(name: &str) -> String {
+fn normalize(name: &str) -> String {
     name.trim().to_lowercase()
 }
 
-impl File {
-    /// The lines of the file's body. A key without a limit of its own gets the default one.
-    pub(super) fn lines(self, body: &[u8], default_daily_limit: DailyLimit) -> Lines<'_> {
+impl KeyFile {
+    /// Returns the lines of the file's body. A key without a limit of its own gets the default.
+    pub(super) fn lines(self, body: &[u8], default_daily_limit: DailyLimit) -> KeyLines<'_> {
         let Self { layout, columns } = self;
-        let numbers = LineNumbers { body: &body[layout.begin..], at: 0, number: layout.first_line };
+        let numbers =
+            LineNumbers { body: &body[layout.begin..], offset: 0, number: layout.first_line };
         let default_daily_limit = default_daily_limit.get().to_string();
-        Lines { reader: layout.reader(body), columns, default_daily_limit, numbers }
+        KeyLines { reader: layout.reader(body), columns, default_daily_limit, numbers }
     }
 }
 
-impl Iterator for Lines<'_> {
-    type Item = Line;
+impl Iterator for KeyLines<'_> {
+    type Item = KeyLine;
 
-    fn next(&mut self) -> Option<Line> {
+    fn next(&mut self) -> Option<KeyLine> {
         let mut record = ByteRecord::new();
-        let begins = match self.reader.read_byte_record(&mut record) {
+        let position = match self.reader.read_byte_record(&mut record) {
             Ok(false) => return None,
             Ok(true) => record.position(),
-            // Bytes in memory can always be read.
+            // Reading bytes in memory cannot fail.
             Err(_) => return None,
         };
-        let number = self.numbers.of(begins.map_or(0, csv::Position::byte));
-        Some(Line::read(number, record, &self.columns, &self.default_daily_limit))
+        let number = self.numbers.at(position.map_or(0, csv::Position::byte));
+        Some(KeyLine::parse(number, record, &self.columns, &self.default_daily_limit))
     }
 }
 
-impl Line {
-    fn read(
+impl KeyLine {
+    fn parse(
         number: u64,
         record: ByteRecord,
         columns: &HashMap<String, usize>,
@@ -184,14 +186,14 @@ impl Line {
         let Ok(record) = StringRecord::from_byte_record(record) else {
             return Self { number, label: String::new(), key: Err(not_utf8("The line")) };
         };
-        let cell = |name: &str| columns.get(name).and_then(|at| record.get(*at)).map(unescaped);
+        let cell = |name: &str| columns.get(name).and_then(|at| record.get(*at)).map(unescape);
         let label = cell("label").unwrap_or_default().to_owned();
-        let is_empty_behind =
+        let has_only_empty_cells_after =
             || record.iter().skip(columns.len()).all(|cell| cell.trim().is_empty());
-        if record.len() < columns.len() || !is_empty_behind() {
-            let problem =
+        if record.len() < columns.len() || !has_only_empty_cells_after() {
+            let message =
                 format!("The line has {} cells, the header {}.", record.len(), columns.len());
-            return Self { number, label, key: Err(problem) };
+            return Self { number, label, key: Err(message) };
         }
         let key = ImportedKey::from_columns(|name| {
             let cell = cell(name);
@@ -208,7 +210,7 @@ impl Line {
     }
 }
 
-/// What is wrong with a text that a spreadsheet or a shell wrote in another coding.
+/// The message about text in another encoding than UTF-8.
 fn not_utf8(what: &str) -> String {
     format!(
         "{what} is not UTF-8 text (perhaps GBK, in which Excel saves plain CSV on a Chinese Windows). \
@@ -216,23 +218,23 @@ fn not_utf8(what: &str) -> String {
     )
 }
 
-/// Counts lines. The reader's own count is one too few behind a CRLF.
+/// Counts lines. The CSV reader's own count is one too low after a CRLF.
 struct LineNumbers<'a> {
     body: &'a [u8],
-    at: usize,
+    offset: usize,
     number: u64,
 }
 
 impl LineNumbers<'_> {
-    /// The line of the first text at or behind this byte.
-    fn of(&mut self, byte: u64) -> u64 {
+    /// Returns the number of the line with the first text at or after this byte.
+    fn at(&mut self, byte: u64) -> u64 {
         let byte = usize::try_from(byte).unwrap_or(usize::MAX);
         let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
-        let passed = self.body.iter().enumerate().skip(self.at);
-        let passed = passed.take_while(|(at, here)| *at < byte || is_end(here));
-        for (at, here) in passed {
+        let skipped = self.body.iter().enumerate().skip(self.offset);
+        let skipped = skipped.take_while(|(at, here)| *at < byte || is_end(here));
+        for (at, here) in skipped {
             self.number += u64::from(*here == b'\n');
-            self.at = at + 1;
+            self.offset = at + 1;
         }
         self.number
     }

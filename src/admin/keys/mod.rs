@@ -1,27 +1,27 @@
-//! Calls about keys.
+//! Calls on keys.
 
 mod claim;
 mod create;
 mod export;
 mod import;
 mod lines;
-mod wanted;
+mod requests;
 
 use std::{sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::wanted::{KeyChanges, KeysWanted, ResetWanted, RotationWanted};
+use self::requests::{KeyChanges, ListKeysQuery, ResetRequest, RotateRequest};
 use super::{
-    call::{Asked, Json, Nothing, Tagged},
+    call::{CallRequest, Json, NoQuery, WithEtag},
+    error::AdminError,
     input::{
-        After, Expiry, Flag, Grace, IfMatch, KeyName, Label, Limit, PageLimit, SearchText, Sort,
-        State,
+        Expiry, Flag, GracePeriod, IfMatch, KeyCursor, KeyRefField, Label, Limit, PageLimit,
+        SearchText, Sort, State,
     },
-    refusal::Refusal,
     shared::Shared,
-    view::{Instant, IssuedKey, ListedKey},
+    view::{IssuedKey, ListedKey, Timestamp},
 };
 use crate::{
     clock::Day,
@@ -37,9 +37,9 @@ use crate::{
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ListedKeys {
     keys: Vec<ListedKey>,
-    /// How many keys this page has.
+    /// Number of keys on this page.
     count: usize,
-    /// What `after` is to be for the next page; `null` on the last one.
+    /// Value of `after` for the next page, `null` on the last one.
     next: Option<PageCursor>,
 }
 
@@ -48,11 +48,11 @@ pub(super) struct ListedKeys {
 pub(super) struct RotatedKey {
     #[serde(flatten)]
     key: IssuedKey,
-    /// Until when the old key still works; `null` if it has stopped.
-    old_key_valid_until: Option<Instant>,
+    /// The time until which the old key works, `null` if it no longer works.
+    old_key_valid_until: Option<Timestamp>,
 }
 
-/// A key that was deleted. Its usage history stays.
+/// A deleted key. Its usage history is kept.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Deleted {
     deleted: bool,
@@ -62,7 +62,7 @@ pub(super) struct Deleted {
     label: String,
 }
 
-/// A key whose count of today was set back.
+/// A key whose count of today was reset.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Reset {
     success: bool,
@@ -72,22 +72,22 @@ pub(super) struct Reset {
     label: String,
     used: u64,
     daily_limit: DailyLimit,
-    /// Units left today; `null` without a limit.
+    /// Remaining units today, `null` without a limit.
     remaining: Option<u64>,
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     pub(super) async fn list_keys(
         self: Arc<Self>,
-        asked: Asked<(), KeysWanted>,
-    ) -> Result<Json<ListedKeys>, Refusal> {
-        let KeysWanted { limit, after, search, sort, state } = asked.query;
+        request: CallRequest<(), ListKeysQuery>,
+    ) -> Result<Json<ListedKeys>, AdminError> {
+        let ListKeysQuery { limit, after, search, sort, state } = request.query;
         let sort = sort.map_or(KeySort::default(), |Sort(sort)| sort);
-        let after = after.map(|After(after)| after);
+        let after = after.map(|KeyCursor(after)| after);
         if after.as_ref().is_some_and(|after| !after.fits(sort)) {
-            return Err(Refusal::invalid(
+            return Err(AdminError::invalid_field(
                 "after",
-                "the `next` of the page before, in the same order",
+                "the `next` of the previous page, in the same order",
             ));
         }
         let query = KeyPageQuery {
@@ -107,17 +107,17 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
 
     pub(super) async fn get_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef>,
-    ) -> Result<Tagged<Json<ListedKey>>, Refusal> {
-        let found = self.store.get(asked.path).await?.ok_or_else(Refusal::unknown_key)?;
-        Ok(self.listed(found))
+        request: CallRequest<KeyRef>,
+    ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
+        let summary = self.store.get(request.path).await?.ok_or_else(AdminError::key_not_found)?;
+        Ok(self.listed(summary))
     }
 
     pub(super) async fn update_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef, Nothing, Json<KeyChanges>, IfMatch>,
-    ) -> Result<Tagged<Json<ListedKey>>, Refusal> {
-        let Json(KeyChanges { label, daily_limit, expires_at, disabled }) = asked.body;
+        request: CallRequest<KeyRef, NoQuery, Json<KeyChanges>, IfMatch>,
+    ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
+        let Json(KeyChanges { label, daily_limit, expires_at, disabled }) = request.body;
         let patch = KeyPatch {
             label: label.map(|Label(label)| label),
             daily_limit: daily_limit.map(|Limit(limit)| limit),
@@ -125,46 +125,50 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             disabled: disabled.map(|Flag(disabled)| disabled),
         };
         if patch == KeyPatch::default() {
-            return Err(Refusal::missing("label`, `daily_limit`, `expires_at` or `disabled"));
+            return Err(AdminError::missing_field(
+                "label`, `daily_limit`, `expires_at` or `disabled",
+            ));
         }
-        let edit = KeyEdit::new(asked.path, KeyChange::Update(patch), asked.by);
-        let changed = self.change(edit, asked.header).await?;
+        let edit = KeyEdit::new(request.path, KeyChange::Update(patch), request.by);
+        let changed = self.change(edit, request.header).await?;
         Ok(self.listed(changed))
     }
 
     pub(super) async fn rotate_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef, Nothing, Json<RotationWanted>, IfMatch>,
-    ) -> Result<Tagged<Json<RotatedKey>>, Refusal> {
-        let grace = asked.body.0.grace_seconds.map_or(Duration::ZERO, |Grace(grace)| grace);
-        let old = self.store.get(asked.path.clone()).await?.ok_or_else(Refusal::unknown_key)?;
+        request: CallRequest<KeyRef, NoQuery, Json<RotateRequest>, IfMatch>,
+    ) -> Result<WithEtag<Json<RotatedKey>>, AdminError> {
+        let grace = request.body.0.grace_seconds.map_or(Duration::ZERO, |GracePeriod(grace)| grace);
+        let old =
+            self.store.get(request.path.clone()).await?.ok_or_else(AdminError::key_not_found)?;
         let secret = generate(&user_of(&old.record.masked, &old.record.label), self.store.today())?;
         let rotation = Rotation { secret: secret.clone(), grace };
-        // By the text that names it: of several at once that name a secret, the first takes it away.
-        let edit = KeyEdit::new(asked.path, KeyChange::Rotate(rotation), asked.by);
-        let changed = self.change(edit, asked.header).await?;
-        let until = (!grace.is_zero()).then(|| Instant(self.store.now() + grace));
+        // The edit names the key as the request did: of several concurrent rotations by the same
+        // secret, only the first finds it.
+        let edit = KeyEdit::new(request.path, KeyChange::Rotate(rotation), request.by);
+        let changed = self.change(edit, request.header).await?;
+        let until = (!grace.is_zero()).then(|| Timestamp(self.store.now() + grace));
         let key = IssuedKey::new(&secret, &changed.record);
-        Ok(Tagged(key.version(), Json(RotatedKey { key, old_key_valid_until: until })))
+        Ok(WithEtag(key.version(), Json(RotatedKey { key, old_key_valid_until: until })))
     }
 
     pub(super) async fn delete_key(
         self: Arc<Self>,
-        asked: Asked<KeyRef, Nothing, (), IfMatch>,
-    ) -> Result<Json<Deleted>, Refusal> {
-        let edit = KeyEdit::new(asked.path, KeyChange::Delete, asked.by);
-        let KeySummary { record, .. } = self.change(edit, asked.header).await?;
+        request: CallRequest<KeyRef, NoQuery, (), IfMatch>,
+    ) -> Result<Json<Deleted>, AdminError> {
+        let edit = KeyEdit::new(request.path, KeyChange::Delete, request.by);
+        let KeySummary { record, .. } = self.change(edit, request.header).await?;
         let (id, key, label) = (record.id, record.masked, record.label);
         Ok(Json(Deleted { deleted: true, id, key, label }))
     }
 
     pub(super) async fn reset_usage(
         self: Arc<Self>,
-        asked: Asked<(), Nothing, Json<ResetWanted>, IfMatch>,
-    ) -> Result<Json<Reset>, Refusal> {
-        let Json(ResetWanted { key: KeyName(key) }) = asked.body;
-        let edit = KeyEdit::new(key, KeyChange::ResetUsage, asked.by);
-        let KeySummary { record, .. } = self.change(edit, asked.header).await?;
+        request: CallRequest<(), NoQuery, Json<ResetRequest>, IfMatch>,
+    ) -> Result<Json<Reset>, AdminError> {
+        let Json(ResetRequest { key: KeyRefField(key) }) = request.body;
+        let edit = KeyEdit::new(key, KeyChange::ResetUsage, request.by);
+        let KeySummary { record, .. } = self.change(edit, request.header).await?;
         Ok(Json(Reset {
             success: true,
             id: record.id,
@@ -176,33 +180,33 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         }))
     }
 
-    fn listed(&self, key: KeySummary) -> Tagged<Json<ListedKey>> {
+    fn listed(&self, key: KeySummary) -> WithEtag<Json<ListedKey>> {
         let (now, addrs) = (self.store.now(), self.client_addrs.as_ref());
-        Tagged(key.version(), Json(ListedKey::new(key, now, addrs)))
+        WithEtag(key.version(), Json(ListedKey::new(key, now, addrs)))
     }
 
     async fn change(
         &self,
         edit: KeyEdit,
         IfMatch(versions): IfMatch,
-    ) -> Result<KeySummary, Refusal> {
+    ) -> Result<KeySummary, AdminError> {
         let (action, token_id) = (edit.change.action(), edit.by.token_id.clone());
         let changed = match self.store.change(edit.if_match(versions)).await? {
             ChangeOutcome::Done(changed) => *changed,
-            ChangeOutcome::VersionMismatch => return Err(Refusal::other_version()),
-            ChangeOutcome::UnknownKey => return Err(Refusal::unknown_key()),
+            ChangeOutcome::VersionMismatch => return Err(AdminError::version_changed()),
+            ChangeOutcome::UnknownKey => return Err(AdminError::key_not_found()),
         };
-        tracing::info!(action, token_id, key_id = %changed.record.id, "a key was changed");
+        tracing::info!(action, token_id, key_id = %changed.record.id, "key changed");
         Ok(changed)
     }
 }
 
-fn generate(user: &str, day: Day) -> Result<SecretKey, Refusal> {
+fn generate(user: &str, day: Day) -> Result<SecretKey, AdminError> {
     SecretKey::generate(user, day)
-        .map_err(|_| Refusal::invalid("user", "1 to 32 ASCII letters and digits"))
+        .map_err(|_| AdminError::invalid_field("user", "1 to 32 ASCII letters and digits"))
 }
 
-/// The `{user}` part of a key's name as its masked text shows it, or as its label yields it.
+/// Returns the `{user}` part of a key, taken from the masked key or else from the label.
 pub(super) fn user_of(masked: &str, label: &str) -> String {
     let mut words = masked.split('-');
     match (words.next(), words.next(), words.next()) {

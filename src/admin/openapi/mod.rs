@@ -1,6 +1,6 @@
-//! The OpenAPI 3.1 description, written from the table of calls and the types of their handlers.
+//! The OpenAPI 3.1 document, generated from the table of calls and the types of their handlers.
 
-mod refusals;
+mod rejections;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -8,9 +8,9 @@ use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::{
-    call::{Answers, Call, Described},
+    call::{Call, CallResponse, CallSchema},
     csv::AdminBody,
-    guard::GUARDS,
+    guard::SECURITY_HEADERS,
     shared::Shared,
 };
 use crate::{
@@ -19,18 +19,18 @@ use crate::{
 };
 
 const JSON: &str = "application/json";
-/// Texts of keys and ids that no server on the way takes for anything else. Others are read, too.
+/// Keys and ids that no server on the way rewrites. The service accepts others, too.
 const KEY_IN_PATH: &str = "^[A-Za-z0-9_~:+@=-][A-Za-z0-9._~:+@=-]*$";
-const DESCRIPTION: &str = "Issues and changes keys, tells what they used, and who did what. \
-    Every answer is `Cache-Control: no-store`. `HEAD` works wherever `GET` does.";
+const DESCRIPTION: &str = "Issues and changes keys, and reports their usage and all changes. \
+    Every response is `Cache-Control: no-store`. `HEAD` works wherever `GET` does.";
 
-/// The document, as it was written at the first look.
+/// The generated document as JSON text.
 pub(super) struct Document(pub(super) Bytes);
 
-impl Answers for Document {
+impl CallResponse for Document {
     const STATUS: StatusCode = StatusCode::OK;
 
-    fn response(self) -> Response<AdminBody> {
+    fn into_response(self) -> Response<AdminBody> {
         let mut response = Response::new(ResponseBody::own(self.0));
         let json = HeaderValue::from_static(JSON);
         response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -42,7 +42,7 @@ impl Answers for Document {
     }
 }
 
-/// Describes these calls as the service answers them.
+/// Generates the document for these calls and the options of the service.
 pub(super) fn document<S, R: Reject>(calls: &[Call<Shared<S, R>>], shared: &Shared<S, R>) -> Bytes {
     let settings = || {
         SchemaSettings::draft2020_12().with(|settings| {
@@ -55,9 +55,9 @@ pub(super) fn document<S, R: Reject>(calls: &[Call<Shared<S, R>>], shared: &Shar
     let links = links(calls);
     let mut paths = Map::new();
     for call in calls {
-        let described = (call.describe)(&mut input, &mut output);
+        let call_schema = (call.describe)(&mut input, &mut output);
         let path = paths.entry(format!("{}{}", shared.prefix, call.path)).or_insert(json!({}));
-        path[call.method.as_str().to_lowercase()] = operation(call, described, &links, shared);
+        path[call.method.as_str().to_lowercase()] = operation(call, call_schema, &links, shared);
     }
     let mut schemas = input.take_definitions(true);
     schemas.append(&mut output.take_definitions(true));
@@ -71,7 +71,7 @@ pub(super) fn document<S, R: Reject>(calls: &[Call<Shared<S, R>>], shared: &Shar
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "headers": guards().map(|(name, value)| {
+            "headers": security_headers().map(|(name, value)| {
                 (name, json!({"required": true, "schema": {"type": "string", "const": value}}))
             }).collect::<Map<_, _>>(),
             "securitySchemes": {
@@ -84,11 +84,11 @@ pub(super) fn document<S, R: Reject>(calls: &[Call<Shared<S, R>>], shared: &Shar
 
 fn operation<S, R: Reject>(
     call: &Call<Shared<S, R>>,
-    described: Described,
+    call_schema: CallSchema,
     links: &Value,
     shared: &Shared<S, R>,
 ) -> Value {
-    let mut parameters = parameters(&described.query);
+    let mut parameters = parameters(&call_schema.query);
     if call.takes_key() {
         parameters.push(json!({
             "name": "ref",
@@ -99,22 +99,22 @@ fn operation<S, R: Reject>(
             "example": "key_0123456789abcdef",
         }));
     }
-    if let Some((name, meaning, schema)) = &described.header {
+    if let Some((name, description, schema)) = &call_schema.header {
         parameters.push(json!({
-            "name": name, "in": "header", "description": meaning, "schema": schema,
+            "name": name, "in": "header", "description": description, "schema": schema,
         }));
     }
-    let security = match call.is_open {
+    let security = match call.is_public {
         true => json!([]),
         false => json!([{"bearer": []}, {"adminToken": []}]),
     };
-    let refusals = refusals::of(call, &described, shared.allow.is_some());
-    let mut responses = refusals::responses(&refusals, &shared.refused_outside, &shared.reject);
-    let mut response = response(&described);
-    if described.status == StatusCode::CREATED {
+    let errors = rejections::errors(call, &call_schema, shared.allow.is_some());
+    let mut responses = rejections::responses(&errors, &shared.outer_rejections, &shared.reject);
+    let mut response = response(&call_schema);
+    if call_schema.status == StatusCode::CREATED {
         response["links"] = links.clone();
     }
-    responses.insert(described.status.as_str().to_owned(), response);
+    responses.insert(call_schema.status.as_str().to_owned(), response);
     let mut operation = json!({
         "operationId": call.id,
         "summary": call.summary,
@@ -122,16 +122,16 @@ fn operation<S, R: Reject>(
         "security": security,
         "responses": responses,
     });
-    if let Some(body) = described.body {
+    if let Some(body) = call_schema.body {
         operation["requestBody"] = json!({
-            "required": described.needs_body,
-            "content": {call.takes.0: {"schema": body}},
+            "required": call_schema.needs_body,
+            "content": {call.content_type: {"schema": body}},
         });
     }
     operation
 }
 
-/// Which calls go on with what was created, named by its id.
+/// Links from a created key to the calls on it, by its id.
 fn links<T>(calls: &[Call<T>]) -> Value {
     let of_keys = calls.iter().filter(|call| call.takes_key());
     let parameters = json!({"ref": "$response.body#/id"});
@@ -141,7 +141,7 @@ fn links<T>(calls: &[Call<T>]) -> Value {
         .into()
 }
 
-/// The properties of a query's type as parameters.
+/// Turns the properties of a query's type into parameters.
 fn parameters(query: &Schema) -> Vec<Value> {
     let properties = query.get("properties").and_then(Value::as_object);
     let parameter = |(name, schema): (&String, &Value)| {
@@ -153,7 +153,7 @@ fn parameters(query: &Schema) -> Vec<Value> {
     properties.into_iter().flatten().map(parameter).collect()
 }
 
-/// A parameter may be absent, but there is no `null` in a query.
+/// Removes `null` from the schema: a parameter may be absent, but queries have no `null`.
 fn without_null(schema: &mut Value) {
     if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
         values.retain(|value| !value.is_null());
@@ -163,15 +163,15 @@ fn without_null(schema: &mut Value) {
     }
 }
 
-fn response(described: &Described) -> Value {
-    let content = described.content.iter();
-    let mut headers = guard_headers();
-    for (name, description) in described.headers {
+fn response(call_schema: &CallSchema) -> Value {
+    let content = call_schema.content.iter();
+    let mut headers = security_header_refs();
+    for (name, description) in call_schema.headers {
         let header = json!({"description": description, "schema": {"type": "string"}});
         headers.insert((*name).to_owned(), header);
     }
     json!({
-        "description": described.status.canonical_reason(),
+        "description": call_schema.status.canonical_reason(),
         "headers": headers,
         "content": content
             .map(|(kind, schema)| ((*kind).to_owned(), json!({"schema": schema})))
@@ -179,13 +179,13 @@ fn response(described: &Described) -> Value {
     })
 }
 
-/// The headers that every answer has, by the names that people write.
-fn guards() -> impl Iterator<Item = (String, &'static str)> {
-    GUARDS.into_iter().map(|(name, value)| (title_case(&name), value))
+/// The headers of every response, with their names in title case.
+fn security_headers() -> impl Iterator<Item = (String, &'static str)> {
+    SECURITY_HEADERS.into_iter().map(|(name, value)| (title_case(&name), value))
 }
 
-fn guard_headers() -> Map<String, Value> {
-    guards()
+fn security_header_refs() -> Map<String, Value> {
+    security_headers()
         .map(|(name, _)| {
             let reference = json!({"$ref": format!("#/components/headers/{name}")});
             (name, reference)

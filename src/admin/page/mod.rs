@@ -1,9 +1,9 @@
-//! The operator's page.
+//! The operators' page.
 
 use bytes::Bytes;
 use http::Response;
 
-use crate::page::Page as Shown;
+use crate::page::Page;
 
 const HTML: &str = include_str!("index.html");
 /// The markup of the views, each a template.
@@ -58,18 +58,19 @@ const JS: &str = concat!(
     include_str!("app.js"),
 );
 
-/// The page of a service.
+/// The page of an admin service.
 #[derive(Clone)]
-pub(super) struct Page(Shown);
+pub(super) struct AdminPage(Page);
 
-impl Page {
-    /// Of one that is mounted at some prefix; clients are given the base URL, if there is one.
+impl AdminPage {
+    /// Creates the page of a service at this prefix. An empty base URL stands for `/v1` of the page's
+    /// own server.
     pub(super) fn new(prefix: &str, base_url: &str) -> Self {
         let html = HTML
-            .replace("{{prefix}}", &in_attribute(prefix))
-            .replace("{{base_url}}", &in_attribute(base_url))
+            .replace("{{prefix}}", &escape_attribute(prefix))
+            .replace("{{base_url}}", &escape_attribute(base_url))
             .replace("{{views}}", VIEWS);
-        Self(Shown::new(&html, CSS, JS))
+        Self(Page::new(&html, CSS, JS))
     }
 
     pub(super) fn response(&self) -> Response<Bytes> {
@@ -77,8 +78,8 @@ impl Page {
     }
 }
 
-/// What a URL is made of, without what would end an attribute.
-fn in_attribute(url: &str) -> String {
+/// Removes the characters of a URL that could end an attribute.
+fn escape_attribute(url: &str) -> String {
     let is_safe = |letter: &char| letter.is_ascii_graphic() && !"\"'<>&{}`".contains(*letter);
     url.chars().filter(is_safe).collect()
 }
@@ -86,10 +87,10 @@ fn in_attribute(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::assert_whole;
+    use crate::page::assert_complete;
 
     #[test]
-    fn the_page_is_whole() {
-        assert_whole(&Page::new("/admin", "https://keys.example/v1").0, CSS, JS);
+    fn the_page_contains_style_and_script_unchanged() {
+        assert_complete(&AdminPage::new("/admin", "https://keys.example/v1").0, CSS, JS);
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     store::{KeySummary, TokenSums, Tokens, UsageFigures, UsageRow},
 };
 
-/// One row of a report. What it is not grouped by is absent.
+/// One row of a report. Dimensions by which it is not grouped are absent.
 #[derive(Default, Serialize, JsonSchema)]
 pub(super) struct Item {
     #[serde(flatten)]
@@ -30,11 +30,11 @@ pub(super) struct Item {
     failed: u64,
     refunded: u64,
     rejected: u64,
-    /// Of `succeeded`, whose answers told no tokens.
+    /// Number of succeeded requests whose responses did not report tokens.
     tokens_unknown: u64,
 }
 
-/// Whose row it is. Of a key that was deleted, the masked key and label are those it had last.
+/// The key of a row. A deleted key has the masked key and label that it had last.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct KeyPart {
     pub(super) id: KeyId,
@@ -46,13 +46,14 @@ pub(super) struct KeyPart {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct LimitPart {
     daily_limit: Option<DailyLimit>,
-    /// Units left on the row's day; `null` without a limit.
+    /// Remaining units on the row's day, `null` without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<Option<u64>>,
 }
 
 impl Item {
-    /// `used_today` and `remaining` are of the row's day; a row of several days has `used`.
+    /// Creates an item. `used_today` and `remaining` belong to the row's day; a row over several days
+    /// has `used`.
     pub(super) fn new(row: UsageRow, one_day: bool) -> Self {
         let UsageFigures {
             requests,
@@ -88,7 +89,7 @@ impl Item {
         }
     }
 
-    /// A key without use on this day.
+    /// Creates the item of a key without requests on this day.
     pub(super) fn idle(key: KeySummary, day: Day) -> Self {
         Self {
             limit: Some(LimitPart {
@@ -128,8 +129,8 @@ pub(super) const COLUMNS: [&str; 17] = [
 ];
 
 impl Item {
-    /// Writes the row of [`COLUMNS`].
-    pub(super) fn write(&self, csv: &mut Csv) {
+    /// Writes the item's row of [`COLUMNS`].
+    pub(super) fn write_row(&self, csv: &mut Csv) {
         let key = self.key.as_ref();
         let used = self.used_today.or(self.used);
         let limit = self.limit.as_ref();

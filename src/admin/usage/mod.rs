@@ -1,6 +1,6 @@
 mod item;
+mod query;
 mod rows;
-mod wanted;
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use http::{Response, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
-pub(super) use self::wanted::ReportWanted;
+pub(super) use self::query::ReportQuery;
 use self::{
     item::Item,
-    wanted::{KEY_AND_DAY, Wanted},
+    query::{BY_KEY_AND_DAY, ReportScope},
 };
 use super::{
-    call::{Answers, Asked, Json},
+    call::{CallRequest, CallResponse, Json},
     csv::{AdminBody, AdminRows, CSV, Csv, attachment},
-    refusal::Refusal,
+    error::AdminError,
     shared::Shared,
 };
 use crate::{
@@ -26,40 +26,40 @@ use crate::{
     store::{AdminStore, ReportPage},
 };
 
-/// Of so many keys rows are read at once.
-const KEYS: usize = 2000;
+/// Number of keys whose rows are read from the store at once.
+const PAGE_LEN: usize = 2000;
 
-/// What was used, busiest rows first.
+/// Usage report, rows with the most requests first.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Report {
-    /// The day of a report of one day.
+    /// The day, if the report is about one day.
     day: Option<Day>,
     from: Day,
     to: Day,
-    /// Of all rows, not only of those on this page.
+    /// Number of requests in all rows, including those on other pages.
     total_requests: u64,
-    /// How many keys were used.
+    /// Number of keys with scope.
     active_keys: u64,
     total_keys: u64,
     items: Vec<Item>,
-    /// What `after` is to be for the next page; `null` on the last one.
+    /// Value of `after` for the next page, `null` on the last one.
     next: Option<usize>,
 }
 
-/// A report in the asked form.
-pub(super) enum Told {
+/// A report as JSON or CSV.
+pub(super) enum ReportResponse {
     Json(Report),
     Csv(Response<AdminBody>),
 }
 
-impl Answers for Told {
+impl CallResponse for ReportResponse {
     const STATUS: StatusCode = StatusCode::OK;
     const HEADERS: &'static [(&'static str, &'static str)] =
         &[("Content-Disposition", "The file name of a CSV report.")];
 
-    fn response(self) -> Response<AdminBody> {
+    fn into_response(self) -> Response<AdminBody> {
         match self {
-            Self::Json(report) => Json(report).response(),
+            Self::Json(report) => Json(report).into_response(),
             Self::Csv(response) => response,
         }
     }
@@ -72,48 +72,48 @@ impl Answers for Told {
 }
 
 impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    /// What was used; in today's report the keys without use follow.
+    /// Returns a usage report. In today's report, keys without requests follow the others.
     pub(super) async fn usage(
         self: Arc<Self>,
-        asked: Asked<(), ReportWanted>,
-    ) -> Result<Told, Refusal> {
+        request: CallRequest<(), ReportQuery>,
+    ) -> Result<ReportResponse, AdminError> {
         let today = self.store.today();
-        let wanted = Wanted::new(asked.query, today)?;
-        let (key_id, known) = match wanted.key.clone() {
+        let scope = ReportScope::new(request.query, today)?;
+        let (key_id, key) = match scope.key.clone() {
             None => (None, None),
             Some(key) => {
                 let id = key.id();
-                let known = self.store.get(key).await?;
-                (Some(known.as_ref().map_or(id, |key| key.record.id.clone())), known)
+                let key = self.store.get(key).await?;
+                (Some(key.as_ref().map_or(id, |key| key.record.id.clone())), key)
             }
         };
-        if wanted.csv && key_id.is_none() && wanted.group_by.key {
-            return Ok(Told::Csv(self.streamed(wanted)));
+        if scope.csv && key_id.is_none() && scope.group_by.key {
+            return Ok(ReportResponse::Csv(self.stream_csv(scope)));
         }
-        let tells_idle =
-            wanted.day() == Some(today) && wanted.group_by == KEY_AND_DAY && !wanted.csv;
-        let query = wanted.query(key_id.clone());
-        let query = if tells_idle && key_id.is_none() { query.with_idle() } else { query };
+        let includes_idle =
+            scope.day() == Some(today) && scope.group_by == BY_KEY_AND_DAY && !scope.csv;
+        let query = scope.query(key_id.clone());
+        let query = if includes_idle && key_id.is_none() { query.with_idle() } else { query };
         let report = self.store.report(query).await?;
-        if key_id.is_some() && known.is_none() && report.rows.is_empty() {
-            return Err(Refusal::unknown_key());
+        if key_id.is_some() && key.is_none() && report.rows.is_empty() {
+            return Err(AdminError::key_not_found());
         }
-        let next = report.has_more.then(|| wanted.skip + report.rows.len());
+        let next = report.has_more.then(|| scope.skip + report.rows.len());
         let mut items: Vec<Item> =
-            report.rows.into_iter().map(|row| Item::new(row, wanted.day().is_some())).collect();
-        if tells_idle && items.is_empty() && wanted.skip == 0 {
-            items.extend(known.map(|key| Item::idle(key, today)));
+            report.rows.into_iter().map(|row| Item::new(row, scope.day().is_some())).collect();
+        if includes_idle && items.is_empty() && scope.skip == 0 {
+            items.extend(key.map(|key| Item::idle(key, today)));
         }
-        if wanted.csv {
+        if scope.csv {
             let mut csv = Csv::file(item::COLUMNS);
-            items.iter().for_each(|item| item.write(&mut csv));
+            items.iter().for_each(|item| item.write_row(&mut csv));
             let rows = ResponseBody::own(csv.into_text().into());
-            return Ok(Told::Csv(csv_answer(&wanted, rows)));
+            return Ok(ReportResponse::Csv(csv_response(&scope, rows)));
         }
-        Ok(Told::Json(Report {
-            day: wanted.day(),
-            from: wanted.from,
-            to: wanted.to,
+        Ok(ReportResponse::Json(Report {
+            day: scope.day(),
+            from: scope.from,
+            to: scope.to,
             total_requests: report.total_requests,
             active_keys: report.active_keys,
             total_keys: report.total_keys,
@@ -122,24 +122,24 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         }))
     }
 
-    /// Rows by key, read page by page.
-    fn streamed(self: &Arc<Self>, wanted: Wanted) -> Response<AdminBody> {
-        let query = wanted.query(None);
+    /// Streams all rows as CSV, ordered by day and key.
+    fn stream_csv(self: &Arc<Self>, scope: ReportScope) -> Response<AdminBody> {
+        let query = scope.query(None);
         let shared = self.clone();
         let fetch = move |after| {
-            let page = ReportPage::ById { after, limit: KEYS };
+            let page = ReportPage::ById { after, limit: PAGE_LEN };
             shared.store.report(query.clone().page(page))
         };
-        let pages = rows::pages(Arc::new(fetch), None, wanted.day().is_some());
-        let rows = AdminRows::new(Csv::file(item::COLUMNS).into_text(), pages);
-        csv_answer(&wanted, ResponseBody::passed(rows))
+        let chunks = rows::chunks(Arc::new(fetch), None, scope.day().is_some());
+        let rows = AdminRows::new(Csv::file(item::COLUMNS).into_text(), chunks);
+        csv_response(&scope, ResponseBody::passed(rows))
     }
 }
 
-fn csv_answer(wanted: &Wanted, body: AdminBody) -> Response<AdminBody> {
-    let name = match wanted.day() {
+fn csv_response(scope: &ReportScope, body: AdminBody) -> Response<AdminBody> {
+    let name = match scope.day() {
         Some(day) => format!("usage-{day}.csv"),
-        None => format!("usage-{}-{}.csv", wanted.from, wanted.to),
+        None => format!("usage-{}-{}.csv", scope.from, scope.to),
     };
     attachment(&name, CSV, body)
 }

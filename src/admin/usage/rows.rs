@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::{
-    super::csv::{Csv, More, Pages},
+    super::csv::{Chunks, Csv, NextChunk},
     item::Item,
 };
 use crate::{
@@ -10,23 +10,24 @@ use crate::{
     store::{StoreFuture, UsageReport},
 };
 
-type Place = Option<(Option<Day>, KeyId)>;
+/// Day and key of the last row that was read.
+type Cursor = Option<(Option<Day>, KeyId)>;
 
-/// The rows of a report as CSV; `fetch` gives the page after a place.
-pub(super) fn pages(
-    fetch: Arc<dyn Fn(Place) -> StoreFuture<UsageReport> + Send + Sync>,
-    after: Place,
+/// Reads the rows of a report as CSV. `fetch` reads the page after a cursor.
+pub(super) fn chunks(
+    fetch: Arc<dyn Fn(Cursor) -> StoreFuture<UsageReport> + Send + Sync>,
+    after: Cursor,
     one_day: bool,
-) -> Pages {
+) -> Chunks {
     Box::pin(async move {
         let report = fetch(after).await?;
         let last = report.rows.last().and_then(|row| Some((row.day, row.key_id.clone()?)));
         let mut csv = Csv::default();
         for row in report.rows {
-            Item::new(row, one_day).write(&mut csv);
+            Item::new(row, one_day).write_row(&mut csv);
         }
-        let more = last.filter(|_| report.has_more);
-        let more = more.map(|last| More::new(move || pages(fetch, Some(last), one_day)));
-        Ok((csv.into_text().into(), more))
+        let last = last.filter(|_| report.has_more);
+        let next = last.map(|last| NextChunk::new(move || chunks(fetch, Some(last), one_day)));
+        Ok((csv.into_text().into(), next))
     })
 }

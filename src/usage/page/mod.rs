@@ -1,4 +1,4 @@
-//! The holder's page.
+//! The holders' page.
 
 use std::sync::OnceLock;
 
@@ -32,9 +32,9 @@ const JS: &str = concat!(
     include_str!("app.js"),
 );
 
-/// Whether a client asks for a page rather than for JSON: its `Accept` names `text/html`, at
-/// least as gladly as `application/json`. `*/*` alone is not asking.
-pub fn wants_page(headers: &HeaderMap) -> bool {
+/// Returns whether a client prefers a page to JSON: its `Accept` names `text/html` with at least the
+/// quality of `application/json`. `*/*` alone does not count.
+pub fn prefers_html(headers: &HeaderMap) -> bool {
     let mut html = 0.0;
     let mut json = 0.0;
     let lines = headers.get_all(header::ACCEPT);
@@ -54,8 +54,8 @@ pub fn wants_page(headers: &HeaderMap) -> bool {
     html > 0.0 && html >= json
 }
 
-/// The page on which a holder types in the key and sees its usage. It holds no data, so whoever
-/// asks may have it; its script asks the same path for JSON with the key.
+/// Returns the page on which a holder enters the key and sees its usage. It holds no data, so it needs
+/// no credential; its script requests JSON from the same path with the key.
 pub fn usage_page() -> Response<Bytes> {
     static PAGE: OnceLock<Page> = OnceLock::new();
     let mut response = PAGE.get_or_init(|| Page::new(HTML, CSS, JS)).response();
@@ -66,27 +66,27 @@ pub fn usage_page() -> Response<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::assert_whole;
+    use crate::page::assert_complete;
 
     #[test]
-    fn browsers_ask_for_the_page_and_scripts_do_not() {
-        let asks = |accept: &str| {
+    fn browsers_prefer_the_page_and_scripts_do_not() {
+        let prefers = |accept: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, accept.parse().unwrap());
-            wants_page(&headers)
+            prefers_html(&headers)
         };
-        assert!(asks("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
-        assert!(asks("application/json;q=0.5, text/html"));
+        assert!(prefers("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
+        assert!(prefers("application/json;q=0.5, text/html"));
         for accept in
             ["*/*", "application/json", "text/html;q=0", "text/html;q=0.5, application/json"]
         {
-            assert!(!asks(accept), "{accept}");
+            assert!(!prefers(accept), "{accept}");
         }
-        assert!(!wants_page(&HeaderMap::new()));
+        assert!(!prefers_html(&HeaderMap::new()));
     }
 
     #[test]
-    fn the_page_is_whole() {
-        assert_whole(&Page::new(HTML, CSS, JS), CSS, JS);
+    fn the_page_contains_style_and_script_unchanged() {
+        assert_complete(&Page::new(HTML, CSS, JS), CSS, JS);
     }
 }

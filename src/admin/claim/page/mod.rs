@@ -1,4 +1,4 @@
-//! The page that a claim link opens.
+//! The page of a claim link.
 
 use std::sync::OnceLock;
 
@@ -26,8 +26,8 @@ const JS: &str = concat!(
     include_str!("app.js"),
 );
 
-/// The page that a claim link opens. Its script reads the token from the address' fragment, which
-/// no server and no link preview sees, and sends it to the same path only when the key is asked for.
+/// Returns the page of a claim link. Its script reads the token from the fragment of the URL, which
+/// browsers do not send to servers, and posts it to the same path.
 pub(in crate::admin) fn claim_page() -> Response<Bytes> {
     static PAGE: OnceLock<Page> = OnceLock::new();
     PAGE.get_or_init(|| Page::new(HTML, CSS, JS)).response()
@@ -36,10 +36,10 @@ pub(in crate::admin) fn claim_page() -> Response<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::assert_whole;
+    use crate::page::assert_complete;
 
     #[test]
-    fn the_page_is_whole() {
-        assert_whole(&Page::new(HTML, CSS, JS), CSS, JS);
+    fn the_page_contains_style_and_script_unchanged() {
+        assert_complete(&Page::new(HTML, CSS, JS), CSS, JS);
     }
 }

@@ -9,15 +9,16 @@ use crate::{
     store::ClaimState,
 };
 
-/// A rejection, boxed so that results stay small.
+/// Why a call failed: a rejection, boxed so that results stay small.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal(Box<Rejection>);
+pub(super) struct AdminError(Box<Rejection>);
 
 const KIND: &str = "invalid_request_error";
-const LONGEST_NAME: usize = 64;
+/// Maximum number of characters of a client's text that a message quotes.
+const MAX_QUOTED_CHARS: usize = 64;
 
-impl Refusal {
-    /// The same call cannot get over it.
+impl AdminError {
+    /// An error that the same call gets again.
     fn permanent(
         status: StatusCode,
         kind: &'static str,
@@ -27,7 +28,7 @@ impl Refusal {
         Self(Box::new(Rejection::permanent(status, kind, code, message)))
     }
 
-    /// The same call may succeed after this time.
+    /// An error that the same call may not get after this time.
     fn transient(
         status: StatusCode,
         kind: &'static str,
@@ -44,13 +45,13 @@ impl Refusal {
         Self::permanent(StatusCode::BAD_REQUEST, KIND, code, message)
     }
 
-    pub(super) fn no_token() -> Self {
+    pub(super) fn missing_token() -> Self {
         let message = "An admin token is needed, as `Authorization: Bearer` or `x-admin-token`.";
         Self::permanent(StatusCode::UNAUTHORIZED, KIND, "missing_admin_token", message)
             .challenge("Bearer")
     }
 
-    pub(super) fn wrong_token() -> Self {
+    pub(super) fn invalid_token() -> Self {
         let message = "The admin token is wrong.";
         Self::permanent(StatusCode::UNAUTHORIZED, KIND, "invalid_admin_token", message)
             .challenge("Bearer error=\"invalid_token\"")
@@ -66,56 +67,56 @@ impl Refusal {
         Self::bad_request("invalid_json", message)
     }
 
-    /// A field or parameter does not hold what it must: `needs`.
-    pub(super) fn invalid(name: &str, needs: &str) -> Self {
-        Self::bad_request("invalid_field", format!("`{}` must be {needs}.", short(name)))
+    /// A field or parameter whose value is not `expected`.
+    pub(super) fn invalid_field(name: &str, expected: &str) -> Self {
+        Self::bad_request("invalid_field", format!("`{}` must be {expected}.", truncated(name)))
     }
 
-    pub(super) fn missing(name: &str) -> Self {
+    pub(super) fn missing_field(name: &str) -> Self {
         Self::bad_request("missing_field", format!("`{name}` is needed."))
     }
 
-    pub(super) fn unknown(name: &str) -> Self {
-        Self::bad_request("unknown_field", format!("`{}` is not known here.", short(name)))
+    pub(super) fn unknown_field(name: &str) -> Self {
+        Self::bad_request("unknown_field", format!("`{}` is not a known field.", truncated(name)))
     }
 
-    pub(super) fn twice(name: &str) -> Self {
-        Self::bad_request("invalid_field", format!("`{}` is given twice.", short(name)))
+    pub(super) fn duplicate_field(name: &str) -> Self {
+        Self::bad_request("invalid_field", format!("`{}` is given twice.", truncated(name)))
     }
 
-    pub(super) fn unreadable_body() -> Self {
-        Self::bad_request("request_body_broken", "The body broke off.".to_owned())
+    pub(super) fn broken_body() -> Self {
+        Self::bad_request("request_body_broken", "The request body ended early.".to_owned())
     }
 
     pub(super) fn invalid_csv(message: String) -> Self {
         Self::bad_request("invalid_csv", message)
     }
 
-    pub(super) fn body_too_large(most: usize) -> Self {
-        let message = format!("The body is larger than {} KiB.", most / 1024);
+    pub(super) fn body_too_large(max_len: usize) -> Self {
+        let message = format!("The body is larger than {} KiB.", max_len / 1024);
         Self::permanent(StatusCode::PAYLOAD_TOO_LARGE, KIND, "request_too_large", message)
     }
 
     pub(super) fn not_found() -> Self {
-        Self::permanent(StatusCode::NOT_FOUND, KIND, "not_found", "There is nothing here.")
+        Self::permanent(StatusCode::NOT_FOUND, KIND, "not_found", "There is no such path.")
     }
 
-    pub(super) fn unknown_key() -> Self {
+    pub(super) fn key_not_found() -> Self {
         Self::permanent(StatusCode::NOT_FOUND, KIND, "key_not_found", "No such key.")
     }
 
-    pub(super) fn unknown_claim() -> Self {
+    pub(super) fn claim_not_found() -> Self {
         Self::permanent(StatusCode::NOT_FOUND, KIND, "claim_not_found", "No such link.")
     }
 
-    /// A key that does not work cannot be claimed.
-    pub(super) fn key_is_off() -> Self {
-        let message = "The key is disabled or expired, so nobody could claim it.";
+    /// A disabled or expired key cannot be claimed.
+    pub(super) fn key_not_active() -> Self {
+        let message = "The key is disabled or expired, so it cannot be claimed.";
         Self::permanent(StatusCode::CONFLICT, KIND, "key_not_active", message)
     }
 
-    /// Why a claim that is not open gives nothing.
-    pub(super) fn claim_is_over(state: ClaimState) -> Self {
+    /// The claim was opened, has expired or was withdrawn.
+    pub(super) fn claim_not_open(state: ClaimState) -> Self {
         let (code, message) = match state {
             ClaimState::Opened(at) => {
                 ("claim_opened", format!("This link was opened at {}.", rfc3339(at)))
@@ -127,35 +128,37 @@ impl Refusal {
     }
 
     pub(super) fn request_in_progress() -> Self {
-        let message = "A request with this `Idempotency-Key` is at work. Ask again in a moment.";
+        let message =
+            "A request with this `Idempotency-Key` is in progress. Send it again in a moment.";
         let (status, code) = (StatusCode::CONFLICT, "request_in_progress");
         Self::transient(status, KIND, code, message, Duration::from_secs(1))
     }
 
-    /// The keys of this request were issued, and their texts are kept nowhere.
+    /// The request has issued these keys already. Their secrets are not stored, so they cannot be
+    /// returned again.
     pub(super) fn already_issued(ids: &[KeyId]) -> Self {
-        let some: Vec<&str> = ids.iter().take(3).map(KeyId::as_str).collect();
-        let (some, more) = (some.join(", "), if ids.len() > 3 { ", …" } else { "" });
+        let first: Vec<&str> = ids.iter().take(3).map(KeyId::as_str).collect();
+        let (first, more) = (first.join(", "), if ids.len() > 3 { ", …" } else { "" });
         let message = format!(
-            "This request has issued keys before ({}: {some}{more}). Their texts cannot be shown \
-             again: rotate a key for a new one.",
+            "This request has already issued keys ({}: {first}{more}). Their secrets cannot be shown \
+             again: rotate a key to get a new one.",
             ids.len()
         );
         Self::permanent(StatusCode::CONFLICT, KIND, "already_issued", message)
     }
 
-    pub(super) fn other_request() -> Self {
-        let message = "Another request had this `Idempotency-Key`.";
+    pub(super) fn idempotency_key_reused() -> Self {
+        let message = "This `Idempotency-Key` belongs to another request.";
         Self::permanent(StatusCode::UNPROCESSABLE_ENTITY, KIND, "idempotency_key_reused", message)
     }
 
-    pub(super) fn other_version() -> Self {
-        let message = "The key was changed meanwhile. Read it again.";
+    pub(super) fn version_changed() -> Self {
+        let message = "The key has changed since it was read. Read it again.";
         Self::permanent(StatusCode::PRECONDITION_FAILED, KIND, "version_changed", message)
     }
 
     pub(super) fn too_many_attempts(wait: Duration) -> Self {
-        let message = "Too many attempts without a right admin token; please wait.";
+        let message = "Too many attempts without a valid admin token. Wait before the next one.";
         let (status, code) = (StatusCode::TOO_MANY_REQUESTS, "too_many_attempts");
         Self::transient(status, "rate_limit_error", code, message, wait)
     }
@@ -165,18 +168,18 @@ impl Refusal {
         Self::permanent(StatusCode::FORBIDDEN, "permission_error", "address_not_allowed", message)
     }
 
-    pub(super) fn wrong_method(allow: &str) -> Self {
+    pub(super) fn method_not_allowed(allow: &str) -> Self {
         let allow = HeaderValue::from_str(allow).unwrap_or_else(|_| HeaderValue::from_static(""));
         Self(Box::new(Rejection::method_not_allowed(allow)))
     }
 
     pub(super) fn backup_failed() -> Self {
-        let message = "No copy of the store could be made; the log says why.";
+        let message = "The backup failed; the log says why.";
         let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "backup_failed");
         Self::transient(status, "server_error", code, message, Duration::from_secs(5))
     }
 
-    /// What a failing store is answered with.
+    /// The rejection for a store error.
     pub(super) fn store(error: &StoreError) -> Self {
         Self(Box::new(Rejection::from(error)))
     }
@@ -190,14 +193,14 @@ impl Refusal {
     }
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for AdminError {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(%error, source = ?error, "an admin call failed in the store");
+        tracing::warn!(%error, source = ?error, "admin call failed: store error");
         Self::store(&error)
     }
 }
 
-/// A name as the client wrote it, cut to a length fit for a message.
-fn short(name: &str) -> String {
-    name.chars().take(LONGEST_NAME).collect()
+/// Truncates a name from the client for a message.
+fn truncated(name: &str) -> String {
+    name.chars().take(MAX_QUOTED_CHARS).collect()
 }

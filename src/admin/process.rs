@@ -2,15 +2,16 @@ use std::time::SystemTime;
 
 use crate::clock::Calendar;
 
-/// What whoever runs the service tells of it.
+/// The process as `GET /status` shows it.
 #[derive(Clone, Debug)]
-pub(super) struct Facts {
+pub(super) struct ProcessInfo {
     pub(super) started_at: SystemTime,
     pub(super) calendar: Calendar,
+    /// Names and values; a secret's value is masked, `None` means not set.
     pub(super) settings: Vec<(String, Option<String>)>,
 }
 
-impl Facts {
+impl ProcessInfo {
     pub(super) fn new() -> Self {
         let (started_at, calendar) = (SystemTime::now(), Calendar::utc());
         Self { started_at, calendar, settings: Vec::new() }

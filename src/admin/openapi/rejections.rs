@@ -1,4 +1,4 @@
-//! How refusals are described: by samples, in the form that the service's renderer gives them.
+//! Descriptions of rejections, derived from samples in the form of the service's renderer.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,81 +7,81 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{
-        call::{Call, Described},
-        guard::GUARDS,
-        refusal::Refusal,
+        call::{Call, CallSchema},
+        error::AdminError,
+        guard::SECURITY_HEADERS,
     },
-    guard_headers, title_case,
+    security_header_refs, title_case,
 };
 use crate::error::{Reject, Rejection, StoreError, StoreErrorKind};
 
-/// All refusals of a call, one of each code.
-pub(super) fn of<T>(call: &Call<T>, described: &Described, filtered: bool) -> Vec<Refusal> {
-    let mut refusals = vec![Refusal::unknown("limitt")];
-    if filtered {
-        refusals.push(Refusal::address_not_allowed());
+/// Returns the errors of a call, at least one for each code.
+pub(super) fn errors<T>(call: &Call<T>, schema: &CallSchema, has_filter: bool) -> Vec<AdminError> {
+    let mut errors = vec![AdminError::unknown_field("limitt")];
+    if has_filter {
+        errors.push(AdminError::address_not_allowed());
     }
-    if !call.is_open {
-        refusals.extend([
-            Refusal::no_token(),
-            Refusal::wrong_token(),
-            Refusal::too_many_attempts(Duration::from_secs(60)),
+    if !call.is_public {
+        errors.extend([
+            AdminError::missing_token(),
+            AdminError::invalid_token(),
+            AdminError::too_many_attempts(Duration::from_secs(60)),
         ]);
     }
-    if !call.is_open && !call.outlives_store {
-        refusals.push(Refusal::store(&StoreError::new(StoreErrorKind::Unavailable)));
+    if !call.is_public && !call.works_without_store {
+        errors.push(AdminError::store(&StoreError::new(StoreErrorKind::Unavailable)));
     }
-    if call.reads_body || described.has_parameters() {
-        refusals.push(Refusal::invalid("limit", "a whole number from 1 to 1000"));
+    if call.reads_body || schema.has_parameters() {
+        errors.push(AdminError::invalid_field("limit", "a whole number from 1 to 1000"));
     }
     if call.reads_body {
         let message = "The body must be a JSON object; it is not one at line 1, column 2.";
-        refusals.push(match call.takes.0 {
-            "text/csv" => Refusal::invalid_csv("A column stands twice in the header.".to_owned()),
-            _ => Refusal::invalid_json(message.to_owned()),
+        errors.push(match call.content_type {
+            "text/csv" => AdminError::invalid_csv("The header contains a column twice.".to_owned()),
+            _ => AdminError::invalid_json(message.to_owned()),
         });
-        refusals.extend([Refusal::unreadable_body(), Refusal::body_too_large(call.takes.1)]);
+        errors.extend([AdminError::broken_body(), AdminError::body_too_large(call.max_body_len)]);
     }
-    if described.needs_body {
-        refusals.push(Refusal::missing("key"));
+    if schema.needs_body {
+        errors.push(AdminError::missing_field("key"));
     }
     if call.takes_key() {
-        refusals.push(Refusal::unknown_key());
+        errors.push(AdminError::key_not_found());
     }
-    if described.header.is_some() {
-        refusals.push(Refusal::invalid("If-Match", "`*`"));
+    if schema.header.is_some() {
+        errors.push(AdminError::invalid_field("If-Match", "`*`"));
     }
-    refusals.extend(call.refusals.iter().cloned());
-    refusals
+    errors.extend(call.errors.iter().cloned());
+    errors
 }
 
-/// A refusal as it is answered.
+/// A rejection as the service responds with it.
 struct Sample {
     code: &'static str,
-    /// Whether the service makes it, with its guards.
-    own: bool,
+    /// Whether it is the service's own, with its security headers.
+    is_own: bool,
     content_type: String,
     headers: HeaderMap,
-    /// The body, as text where it is no JSON.
+    /// The body, as a string if it is not JSON.
     body: Value,
 }
 
-/// The responses of these refusals, and of those that others make around the service, by status.
+/// Returns the responses for these errors and for the rejections of outer layers, by status.
 pub(super) fn responses(
-    refusals: &[Refusal],
-    outside: &[Rejection],
+    errors: &[AdminError],
+    outer: &[Rejection],
     reject: &impl Reject,
 ) -> Map<String, Value> {
     let mut by_status: BTreeMap<StatusCode, Vec<Sample>> = BTreeMap::new();
-    let own = refusals.iter().map(|refusal| (refusal.clone().into_rejection(), true));
-    let outside = outside.iter().map(|rejection| (rejection.clone(), false));
-    for (rejection, own) in own.chain(outside) {
+    let own = errors.iter().map(|error| (error.clone().into_rejection(), true));
+    let outer = outer.iter().map(|rejection| (rejection.clone(), false));
+    for (rejection, is_own) in own.chain(outer) {
         let (status, code) = (rejection.status, rejection.code);
         let (head, body) = reject.reject(rejection).into_parts();
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let sample = Sample {
             code,
-            own,
+            is_own,
             content_type: content_type
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or("text/plain")
@@ -114,12 +114,13 @@ fn response(status: StatusCode, samples: &[Sample]) -> Value {
 }
 
 fn headers(samples: &[Sample]) -> Map<String, Value> {
-    let mut headers = match samples.iter().all(|sample| sample.own) {
-        true => guard_headers(),
+    let mut headers = match samples.iter().all(|sample| sample.is_own) {
+        true => security_header_refs(),
         false => Map::new(),
     };
     for name in samples.iter().flat_map(|sample| sample.headers.keys()) {
-        if *name == header::CONTENT_TYPE || GUARDS.iter().any(|(guard, _)| guard == name) {
+        if *name == header::CONTENT_TYPE || SECURITY_HEADERS.iter().any(|(known, _)| known == name)
+        {
             continue;
         }
         let always = samples.iter().all(|sample| sample.headers.contains_key(name));
@@ -129,7 +130,8 @@ fn headers(samples: &[Sample]) -> Map<String, Value> {
     headers
 }
 
-/// The schema of what all these bodies are alike in. A text that is each body's code is one of them.
+/// Returns the schema that all these bodies have in common. A string that is the code in every body
+/// becomes an enum of the codes.
 fn shape(bodies: &[&Value], codes: &[&str]) -> Value {
     let Some(first) = bodies.first() else { return json!({}) };
     match first {
