@@ -4,9 +4,10 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::Day;
 
-/// When the day turns: the calendar of one IANA time zone.
+/// Calendar of one IANA time zone, which determines when a day begins and ends.
 ///
-/// Days of 23 and 25 hours, and days whose midnight does not exist, are as long as the zone says.
+/// Days have the length that the time zone gives them: 23 or 25 hours at a change of daylight
+/// saving time, and a day without a midnight begins at its first instant.
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
@@ -25,34 +26,34 @@ pub struct Calendar {
 }
 
 thread_local! {
-    /// The window that was asked for last, and the zone it belongs to: a request asks for the same
-    /// day as the one before, and threads need not meet for that.
+    /// The window that this thread computed last, and its zone. Most requests fall into the same
+    /// day as the previous one, and a thread-local needs no synchronisation.
     static LATEST: RefCell<Option<(Arc<str>, Window)>> = const { RefCell::new(None) };
 }
 
-/// One day: from `start` until just before `end`.
+/// Time span of one day, from `start` (inclusive) to `end` (exclusive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The day.
     pub day: Day,
-    /// Its first instant.
+    /// The day's first instant.
     pub start: SystemTime,
-    /// The next day's first instant: when the quota resets.
+    /// The first instant of the next day, at which the quota resets.
     pub end: SystemTime,
 }
 
-/// No time zone of this name is known.
+/// Error for a name that is not the name of a known IANA time zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownTimeZone(String);
 
 impl Calendar {
-    /// The calendar of an IANA time zone such as `Europe/Berlin`.
-    pub fn new(zone: &str) -> Result<Self, UnknownTimeZone> {
-        let found = TimeZone::get(zone).map_err(|_| UnknownTimeZone(zone.to_owned()))?;
-        Ok(Self::from_zone(found, zone))
+    /// Creates the calendar of an IANA time zone such as `Europe/Berlin`.
+    pub fn new(name: &str) -> Result<Self, UnknownTimeZone> {
+        let zone = TimeZone::get(name).map_err(|_| UnknownTimeZone(name.to_owned()))?;
+        Ok(Self::from_zone(zone, name))
     }
 
-    /// The calendar of UTC.
+    /// Creates the calendar of UTC.
     pub fn utc() -> Self {
         Self::from_zone(TimeZone::UTC, "UTC")
     }
@@ -61,12 +62,12 @@ impl Calendar {
         Self { zone, name: name.into() }
     }
 
-    /// The zone's IANA name.
+    /// Returns the IANA name of the time zone.
     pub fn time_zone(&self) -> &str {
         &self.name
     }
 
-    /// The day that holds this instant.
+    /// Returns the window of the day that contains the instant `at`.
     pub fn window(&self, at: SystemTime) -> Window {
         LATEST.with_borrow_mut(|latest| match latest {
             Some((zone, window))
@@ -82,7 +83,7 @@ impl Calendar {
         })
     }
 
-    /// The window of a day that is known by its date.
+    /// Returns the window of `day`.
     pub fn window_of(&self, day: Day) -> Window {
         Window {
             day,
@@ -117,7 +118,7 @@ impl fmt::Debug for Calendar {
 
 impl fmt::Display for UnknownTimeZone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown time zone {:?}: an IANA name such as Asia/Shanghai is needed", self.0)
+        write!(f, "unknown time zone {:?}: expected an IANA name such as Asia/Shanghai", self.0)
     }
 }
 

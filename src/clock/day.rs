@@ -3,11 +3,11 @@ use std::{fmt, str::FromStr};
 use jiff::civil::Date;
 use serde::{Serialize, Serializer};
 
-/// A calendar day in the quota's time zone. Written and read as `2026-11-22`.
+/// Calendar day in the quota's time zone, formatted and parsed as `2026-11-22`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(Date);
 
-/// The text is no calendar day of the form `2026-11-22`.
+/// Error for a text that is not a calendar day of the form `2026-11-22`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidDay;
 
@@ -20,13 +20,13 @@ impl Day {
         self.0
     }
 
-    /// The day `days` before this one, or the first day there is.
+    /// Returns the day that is `days` earlier, saturating at the first representable day.
     #[must_use]
     pub fn minus(self, days: u32) -> Self {
         Self(self.0.saturating_sub(jiff::Span::new().days(i64::from(days))))
     }
 
-    /// The day as eight digits, for example `20261122`.
+    /// Formats the day as eight digits, for example `20261122`.
     pub fn compact(self) -> String {
         self.0.strftime("%Y%m%d").to_string()
     }
@@ -48,8 +48,8 @@ impl FromStr for Day {
     type Err = InvalidDay;
 
     fn from_str(text: &str) -> Result<Self, InvalidDay> {
-        let plain = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
-        if !plain {
+        // jiff also accepts a sign, a time and other ISO 8601 forms.
+        if text.len() != 10 || !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
             return Err(InvalidDay);
         }
         text.parse().map(Self).map_err(|_| InvalidDay)

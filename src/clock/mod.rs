@@ -1,5 +1,5 @@
-//! Time: an injected [`Clock`], the [`Day`] a unit belongs to, and the [`Calendar`] that says when
-//! the day turns in the quota's time zone.
+//! Time: an injectable [`Clock`], the [`Day`] in which a unit is counted, and the [`Calendar`] that
+//! determines when a day begins in the quota's time zone.
 
 mod calendar;
 mod day;

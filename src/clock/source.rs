@@ -2,13 +2,13 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::Extensions;
 
-/// Where the time comes from, so that tests can set it.
+/// Source of the current time, so that tests can control it.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> SystemTime;
 }
 
-/// The machine's clock.
+/// The system clock, [`SystemTime::now`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

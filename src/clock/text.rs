@@ -2,14 +2,16 @@ use std::time::SystemTime;
 
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 
-/// RFC 3339 in UTC with `Z`, whole seconds.
+/// Formats a time according to RFC 3339, in UTC (`Z`) and whole seconds.
 pub(crate) fn rfc3339(at: SystemTime) -> String {
     let seconds = Timestamp::try_from(at).map_or(0, |timestamp| timestamp.as_second());
     Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }
 
-/// An instant in any form that people type and programs write: RFC 3339, SQLite's `datetime` (UTC), a
-/// bare day, Unix seconds (also broken ones), milliseconds or microseconds.
+/// Parses a time in any of the forms that people type and programs write.
+///
+/// Accepts RFC 3339, the output of SQLite's `datetime()` (UTC), a date alone (midnight UTC), and
+/// Unix time in seconds (with or without a fraction), milliseconds or microseconds.
 ///
 /// ```
 /// use tower_quota::clock::parse_timestamp;
@@ -22,7 +24,7 @@ pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     if let Ok(number) = text.parse::<i64>() {
         return unix(number);
     }
-    if let Some(seconds) = broken_seconds(text) {
+    if let Some(seconds) = fractional_seconds(text) {
         return Timestamp::from_duration(SignedDuration::try_from_secs_f64(seconds).ok()?)
             .ok()
             .map(SystemTime::from);
@@ -34,16 +36,16 @@ pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     Some(datetime.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
 }
 
-/// Seconds with a fraction, as Python's `time.time()` has them.
-fn broken_seconds(text: &str) -> Option<f64> {
+/// Unix seconds with a fraction, as Python's `time.time()` returns them.
+fn fractional_seconds(text: &str) -> Option<f64> {
     let (whole, fraction) = text.split_once('.')?;
-    let is_plain = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-    let is_number = is_plain(whole) && is_plain(fraction) && (1..=11).contains(&whole.len());
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = is_digits(whole) && is_digits(fraction) && (1..=11).contains(&whole.len());
     if is_number { text.parse().ok() } else { None }
 }
 
 fn unix(number: i64) -> Option<SystemTime> {
-    // 10^11 seconds is the year 5138, 10^11 milliseconds 1973, and 10^15 microseconds 2001.
+    // 10^11 seconds are the year 5138, 10^11 milliseconds 1973, and 10^15 microseconds 2001.
     let timestamp = match number.unsigned_abs() {
         0..100_000_000_000 => Timestamp::from_second(number),
         100_000_000_000..1_000_000_000_000_000 => Timestamp::from_millisecond(number),
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_that_people_type_is_the_same_instant() {
+    fn all_accepted_forms_of_a_time_parse_to_the_same_instant() {
         for text in [
             "2025-02-10T15:20:00Z",
             "2025-02-10T23:20:00+08:00",

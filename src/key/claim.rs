@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::{InvalidKey, KeyHash, generate::push_random};
 
-/// What a claim link holds: whoever has it gets the key, once. `Debug` hides it.
+/// Secret token in a claim link, with which the key can be claimed once. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClaimToken(Box<str>);
 
@@ -12,25 +12,26 @@ pub struct ClaimToken(Box<str>);
 const LENGTH: usize = 22;
 
 impl ClaimToken {
-    /// A new random token.
+    /// Generates a random token.
     pub fn generate() -> Self {
         let mut text = String::with_capacity(LENGTH);
         push_random(&mut text, LENGTH);
         Self(text.into())
     }
 
-    /// Takes a text of the form that [`generate`](Self::generate) gives.
+    /// Parses a token: 22 ASCII letters and digits.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
-        let plain = text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if plain { Ok(Self(text.into())) } else { Err(InvalidKey) }
+        let is_valid =
+            text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if is_valid { Ok(Self(text.into())) } else { Err(InvalidKey) }
     }
 
-    /// The token in clear, for the one answer that shows it.
+    /// Returns the token in clear, for the response that hands it out.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The token's SHA-256: what a store keeps.
+    /// Returns the SHA-256 of the token, which is what a store keeps.
     pub fn hash(&self) -> KeyHash {
         KeyHash::from_bytes(Sha256::digest(self.0.as_bytes()).into())
     }

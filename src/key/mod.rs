@@ -1,6 +1,6 @@
-//! Keys: the secret that a holder presents, its hash, and the record that it stands for.
+//! Keys: the secret that a client presents, its hash, and the record of the issued key.
 //!
-//! A generated key follows `trial-{user}-{yyyymmdd}-{random}`; see [`SecretKey::generate`].
+//! A generated key has the form `trial-{user}-{yyyymmdd}-{random}`; see [`SecretKey::generate`].
 
 mod claim;
 mod credential;
@@ -12,7 +12,7 @@ pub use claim::ClaimToken;
 pub(crate) use credential::bearer;
 pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use record::{DailyLimit, InvalidDailyLimit, KeyId, KeyRecord};
-pub(crate) use secret::hex;
 #[cfg(feature = "usage")]
 pub(crate) use secret::looks_like_key;
 pub use secret::{InvalidKey, KeyHash, SecretKey};
+pub(crate) use secret::{hex, unhex};

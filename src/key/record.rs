@@ -2,43 +2,43 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The name of a key's record. It is no secret: logs, events and answers show it.
+/// Identifier of a key's record. It is not secret: logs, usage events and responses contain it.
 ///
-/// Any text serves, so that a quota can be kept for subjects that are no keys at all.
+/// Any text is valid, so that a quota can also apply to subjects other than keys.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(Arc<str>);
 
-/// Requests a day. 0 means unlimited; at most 10⁹.
+/// Maximum number of requests per day, 0–1,000,000,000, where 0 means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DailyLimit(u32);
 
-/// A daily limit is a whole number from 0 (unlimited) to 1,000,000,000.
+/// Error for a daily limit that is not a whole number from 0 (unlimited) to 1,000,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidDailyLimit;
 
-/// What is known of an issued key. `TrialKeyAuthLayer` puts it, as `Arc<KeyRecord>`, into the
+/// Record of an issued key. `TrialKeyAuthLayer` puts it, as `Arc<KeyRecord>`, into the
 /// extensions of the request and of its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyRecord {
-    /// The record's id.
+    /// Id of the record.
     pub id: KeyId,
-    /// The key with its secret part left out, for people.
+    /// The key with its secret part left out.
     pub masked: String,
-    /// What the operator calls it.
+    /// Label that the operator gives the key.
     pub label: String,
-    /// Requests a day.
+    /// Maximum number of requests per day.
     pub daily_limit: DailyLimit,
-    /// When it was issued, if that is known.
+    /// Time at which the key was issued, if known.
     pub created_at: Option<SystemTime>,
-    /// From when on it is refused.
+    /// Time from which the key is rejected.
     pub expires_at: Option<SystemTime>,
-    /// Whether the operator has switched it off.
+    /// Whether the operator has disabled the key.
     pub disabled: bool,
 }
 
 impl KeyRecord {
-    /// A record without label, dates or masked key.
+    /// Creates the record of an enabled key without label, masked key, or dates.
     pub fn new(id: KeyId, daily_limit: DailyLimit) -> Self {
         Self {
             id,
@@ -51,24 +51,24 @@ impl KeyRecord {
         }
     }
 
-    /// Whether the key is neither switched off nor expired at this instant.
+    /// Whether the key is neither disabled nor expired at this time.
     pub(crate) fn is_usable(&self, at: SystemTime) -> bool {
         !self.disabled && !self.is_expired(at)
     }
 
-    /// Whether the key has expired at this instant.
+    /// Whether the key has expired at this time.
     pub fn is_expired(&self, at: SystemTime) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= at)
     }
 }
 
 impl KeyId {
-    /// An id of this text.
+    /// Creates an id from a text.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The id's text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -107,20 +107,20 @@ impl<'de> Deserialize<'de> for KeyId {
 impl DailyLimit {
     /// No limit.
     pub const UNLIMITED: Self = Self(0);
-    /// The largest limit.
+    /// Maximum number of requests per day that a limit can have.
     pub const MAX: u32 = 1_000_000_000;
 
-    /// A limit of `requests` a day, 0 for none.
+    /// Creates a limit of `requests` per day, 0 for unlimited.
     pub fn new(requests: u32) -> Result<Self, InvalidDailyLimit> {
         if requests <= Self::MAX { Ok(Self(requests)) } else { Err(InvalidDailyLimit) }
     }
 
-    /// The number as stored and shown: 0 for unlimited.
+    /// Returns the limit as a number, 0 for unlimited.
     pub fn get(self) -> u32 {
         self.0
     }
 
-    /// The limit, or `None` if there is none.
+    /// Returns the limit, or `None` if it is unlimited.
     pub fn limited(self) -> Option<u64> {
         (self.0 > 0).then_some(u64::from(self.0))
     }

@@ -2,7 +2,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// A key in clear, as a holder presents it. `Debug` hides it and there is no `Display`.
+/// Key in clear, as a client presents it. `Debug` does not show it and there is no `Display`.
 ///
 /// ```
 /// use tower_quota::key::SecretKey;
@@ -15,51 +15,48 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretKey(Box<str>);
 
-/// SHA-256 of a key: what a store keeps.
+/// SHA-256 of a key, which is what a store keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 
-/// The text cannot be a key: empty, longer than 256 bytes, or not visible ASCII.
+/// Error for a text that cannot be a key: it is empty, longer than 256 bytes, or not visible ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKey;
 
-const LONGEST: usize = 256;
+/// Maximum length of a key, in bytes.
+const MAX_LENGTH: usize = 256;
 
 impl SecretKey {
-    /// Takes any visible ASCII text of 1 to 256 bytes, as keys may be chosen by hand.
+    /// Parses a key: 1 to 256 bytes of visible ASCII. Keys that were chosen by hand are valid, too.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
-        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if text.is_empty() || text.len() > LONGEST || !visible {
+        let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if text.is_empty() || text.len() > MAX_LENGTH || !is_visible {
             return Err(InvalidKey);
         }
-        Ok(Self(text.into()))
+        Ok(Self::new_unchecked(text))
     }
 
-    pub(super) fn generated(text: String) -> Self {
-        Self(text.into())
-    }
-
-    /// A text typed into a store by hand. One that is no valid key can never be presented.
-    #[cfg(feature = "sqlite")]
+    /// Creates a key from any text, such as one that was typed into a table by hand. A text that
+    /// [`parse`](Self::parse) rejects never matches a presented key.
     pub(crate) fn new_unchecked(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The key in clear, for the one answer that shows it.
+    /// Returns the key in clear, for the response that hands it out.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The key's hash.
+    /// Returns the hash of the key.
     pub fn hash(&self) -> KeyHash {
         KeyHash(Sha256::digest(self.0.as_bytes()).into())
     }
 
-    /// The key's name for people: its first two words and, of a long key, its last four
-    /// characters. At least eight characters stay hidden.
+    /// Returns the key with its secret part left out: its first two hyphenated parts and, if it is
+    /// long, its last four characters. At least eight characters are hidden.
     pub fn masked(&self) -> String {
         let text = &*self.0;
-        // Typed into a store by hand; it can never be presented.
+        // Not a valid key; it was typed into a table by hand.
         if !text.is_ascii() {
             return "…".to_owned();
         }
@@ -70,13 +67,12 @@ impl SecretKey {
     }
 }
 
-/// Whether a text that somebody gave for something else may be a key: it begins as issued keys do, or
-/// as those of providers.
+/// Whether a value that should be something else looks like a key of this crate or of a provider.
 #[cfg(feature = "usage")]
 pub(crate) fn looks_like_key(text: &str) -> bool {
-    let begins =
-        |start: &str| text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
-    ["trial-", "sk-"].into_iter().any(begins)
+    ["trial-", "sk-"].into_iter().any(|prefix| {
+        text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    })
 }
 
 impl fmt::Debug for SecretKey {
@@ -86,39 +82,39 @@ impl fmt::Debug for SecretKey {
 }
 
 impl KeyHash {
-    /// The hash as 64 hexadecimal digits.
+    /// Formats the hash as 64 hexadecimal digits.
     pub fn to_hex(&self) -> String {
         hex(&self.0)
     }
 
-    /// The hash of 64 hexadecimal digits, in any case.
+    /// Parses a hash of 64 hexadecimal digits, in any case.
     pub fn from_hex(digits: &str) -> Option<Self> {
-        let mut bytes = [0; 32];
-        if digits.len() != 64 || !digits.is_ascii() {
-            return None;
-        }
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            let two = digits.get(2 * at..2 * at + 2)?;
-            let plain = two.bytes().all(|digit| digit.is_ascii_hexdigit());
-            *byte = if plain { u8::from_str_radix(two, 16).ok()? } else { return None };
-        }
-        Some(Self(bytes))
+        unhex(digits)?.try_into().ok().map(Self)
     }
 
-    /// The 32 bytes of the hash.
+    /// Returns the 32 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// A hash that was stored before.
+    /// Creates a hash from its 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 }
 
-/// Bytes as hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Parses an even number of hexadecimal digits, in any case.
+pub(crate) fn unhex(digits: &str) -> Option<Vec<u8>> {
+    if !digits.len().is_multiple_of(2) || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).ok();
+    (0..digits.len()).step_by(2).map(byte).collect()
 }
 
 impl fmt::Debug for KeyHash {

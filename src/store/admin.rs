@@ -10,28 +10,30 @@ use crate::{
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
 };
 
-/// Issues and changes keys.
+/// Issues and changes keys, and keeps the audit trail.
 ///
-/// Every change writes its audit entry in the same step: both are kept or neither. A change is in
-/// effect for every request that begins after its answer.
+/// Every change is stored atomically with its audit entry. Once the returned future is ready, the
+/// change applies to every request that begins afterwards.
 pub trait AdminStore: UsageReader {
     /// Issues keys, all or none.
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>>;
 
-    /// Issues keys, all or none, unless the same request has done so within the last 24 hours. When
-    /// they are issued `on_issued` is told, before the future is ready and whether or not anybody
-    /// still waits for it.
+    /// Issues keys, all or none, unless a request with the same idempotency key has done so within
+    /// the last 24 hours.
+    ///
+    /// `on_issued` is called once the keys are issued, before the future is ready, and also if the
+    /// future has been dropped.
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: IdempotencyKey,
+        idempotency_key: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
     ) -> StoreFuture<CreateOutcome>;
 
-    /// Takes over keys that were issued elsewhere, and tells of each what came of it. Those that are
-    /// known already stay as they are, so that importing twice changes nothing. A dry run tells the
-    /// same and changes nothing at all.
+    /// Imports keys that were issued elsewhere and returns the outcome for each. Keys that already
+    /// exist are left unchanged, so importing twice has no effect. A dry run returns the same
+    /// outcomes without changing anything.
     fn import(
         &self,
         keys: Vec<ImportedKey>,
@@ -39,98 +41,101 @@ pub trait AdminStore: UsageReader {
         by: Actor,
     ) -> StoreFuture<Vec<ImportOutcome>>;
 
-    /// One page of keys, in the order of their issue.
+    /// Returns one page of keys.
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage>;
 
-    /// One key, or `None` if it is unknown.
+    /// Returns one key, or `None` if it is unknown.
     fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>>;
 
     /// Changes one key.
     fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome>;
 
-    /// Makes a claim for a key, in the place of one that was not opened. `None` if the key is
-    /// unknown.
+    /// Creates a claim for a key, which replaces the key's claim that has not been opened yet, if
+    /// there is one. Returns `None` if the key is unknown.
     fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>>;
 
-    /// Notes what happened without changing a key: a refused attempt, or a look.
+    /// Adds an audit entry for an event that does not change a key, such as a rejected attempt to
+    /// authenticate.
     fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()>;
 
-    /// The audit trail, newest first.
+    /// Returns entries of the audit trail, newest first.
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>>;
 
-    /// The day that is counted now.
+    /// Returns the current day in the quota's time zone.
     fn today(&self) -> Day;
 
-    /// The time by the store's clock.
+    /// Returns the current time by the store's clock.
     fn now(&self) -> SystemTime;
 
-    /// Tries a write.
+    /// Performs a write to check that the store is writable.
     fn probe(&self) -> StoreFuture<()>;
 
-    /// Whether all that the store runs in the background still runs. `false` means that only a
-    /// restart of the process helps; a store that recovers by itself is alive.
+    /// Whether all background work of the store is still running. `false` means that only a restart
+    /// of the process helps; a store that recovers by itself is alive.
     fn is_alive(&self) -> bool {
         true
     }
 
-    /// A copy of all that the store holds, as an SQLite file that can be opened by itself: every
-    /// request that was answered and every change that was made before the call is in it.
+    /// Returns a copy of the whole store as an SQLite file that can be opened on its own. It
+    /// contains every request that was completed and every change that was made before the call.
     ///
-    /// Stores that have no such copy fail with
-    /// [`NotSupported`](crate::error::StoreErrorKind::NotSupported), as this default does; one that
-    /// makes a copy already may fail with [`Busy`](crate::error::StoreErrorKind::Busy).
+    /// # Errors
+    ///
+    /// [`NotSupported`](crate::error::StoreErrorKind::NotSupported) if the store cannot make such a
+    /// copy, which is the default, and [`Busy`](crate::error::StoreErrorKind::Busy) while it makes
+    /// another one.
     fn backup(&self) -> StoreFuture<StoreBackup> {
         StoreFuture::ready(Err(StoreError::new(StoreErrorKind::NotSupported)))
     }
 
-    /// Sets the gauges of [`metrics`](crate::metrics) that would cost too much to keep up with
-    /// every request. To be called before they are read.
+    /// Sets those gauges of [`metrics`](crate::metrics) that are too expensive to maintain with
+    /// every request. Call it before the gauges are read.
     fn set_gauges(&self) -> StoreFuture<()> {
         StoreFuture::ready(Ok(()))
     }
 }
 
-/// A key to be issued.
+/// Key to be issued.
 #[derive(Clone, Debug)]
 pub struct NewKey {
-    /// The key; only its hash and masked text are stored.
+    /// The key in clear. Only its hash and its masked form are stored.
     pub secret: SecretKey,
-    /// What the operator calls it.
+    /// Label that the operator gives the key.
     pub label: String,
-    /// Requests a day.
+    /// Maximum number of requests per day.
     pub daily_limit: DailyLimit,
-    /// From when on it is refused.
+    /// Time from which the key is rejected.
     pub expires_at: Option<SystemTime>,
 }
 
-/// Who does something, for the audit trail.
+/// The originator of a change, as recorded in the audit trail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Actor {
-    /// A short fingerprint of the admin token; never the token.
+    /// Short fingerprint of the admin token, never the token itself.
     pub token_id: String,
-    /// Where the request came from.
+    /// Client address of the request.
     pub ip: Option<IpAddr>,
 }
 
-/// What happened without changing a key, for the audit trail.
+/// Event that does not change a key, to be recorded in the audit trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditNote {
-    /// What, for example `admin.refused`.
+    /// Name of the event, for example `store.backup`.
     pub action: &'static str,
-    /// Which key, if it was about one.
+    /// Key that the event concerns, if any.
     pub key_id: Option<KeyId>,
-    /// What more is to be said, as a JSON object. Never a secret.
+    /// Further details as a JSON object. Must not contain a secret.
     pub detail: String,
 }
 
 impl AuditNote {
-    /// That this happened, and no more.
+    /// Creates a note without a key or details.
     pub fn new(action: &'static str) -> Self {
         Self { action, key_id: None, detail: "{}".to_owned() }
     }
 }
 
-/// Names a key: by its record's id or by the whole key.
+/// Reference to a key, by the id of its record or by the key itself.
 #[derive(Clone)]
 pub struct KeyRef {
     text: String,
@@ -138,19 +143,19 @@ pub struct KeyRef {
 }
 
 impl KeyRef {
-    /// The key of this id, or else the key of this text.
+    /// Creates a reference to the key with this id or, if there is none, to this key in clear.
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
         let secret = SecretKey::parse(&text).ok();
         Self { text, secret }
     }
 
-    /// The text as an id.
+    /// Returns the text as an id.
     pub fn id(&self) -> KeyId {
         KeyId::from(self.text.as_str())
     }
 
-    /// The text as a key, if it can be one.
+    /// Returns the text as a key, if it is a valid one.
     pub fn secret(&self) -> Option<&SecretKey> {
         self.secret.as_ref()
     }
@@ -162,29 +167,29 @@ impl fmt::Debug for KeyRef {
     }
 }
 
-/// Which audit entries are asked for.
+/// Selection of audit entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// At most so many entries.
+    /// Maximum number of entries.
     pub limit: usize,
-    /// Only entries before the one of this number.
+    /// Only entries before the one with this number.
     pub before: Option<u64>,
-    /// Only this key's.
+    /// Only entries of this key.
     pub key_id: Option<KeyId>,
-    /// Only actions that begin so.
+    /// Only actions that start with this prefix.
     pub action: Option<String>,
-    /// Only what the holder of this token has done.
+    /// Only entries of the admin token with this fingerprint.
     pub token_id: Option<String>,
-    /// Only from this time on.
+    /// Only entries from this time on.
     pub from: Option<SystemTime>,
-    /// Only before this time.
+    /// Only entries before this time.
     pub until: Option<SystemTime>,
 }
 
 impl AuditQuery {
-    /// Whether the entry is one that is asked for.
+    /// Whether the query selects this entry, regardless of its limit.
     #[cfg(feature = "memory")]
-    pub(crate) fn wants(&self, entry: &AuditEntry) -> bool {
+    pub(crate) fn matches(&self, entry: &AuditEntry) -> bool {
         self.before.is_none_or(|before| entry.number < before)
             && self.key_id.as_ref().is_none_or(|id| entry.key_id.as_ref() == Some(id))
             && self.action.as_ref().is_none_or(|action| entry.action.starts_with(action))
@@ -194,22 +199,22 @@ impl AuditQuery {
     }
 }
 
-/// One entry of the audit trail. Holds no secret.
+/// Entry of the audit trail. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// Its number; later entries have larger ones.
+    /// Sequence number. Later entries have larger numbers.
     pub number: u64,
-    /// When.
+    /// Time of the change.
     pub at: SystemTime,
-    /// Who.
+    /// Originator of the change.
     pub actor: Actor,
-    /// What, for example `key.create`.
+    /// Name of the change or event, for example `key.create`.
     pub action: String,
-    /// Which key.
+    /// Key that the entry concerns, if any.
     pub key_id: Option<KeyId>,
-    /// What the key is called now, or was when it was deleted.
+    /// Present label of the key, or its last label if the key was deleted.
     pub label: Option<String>,
-    /// What changed, as a JSON object of fields.
+    /// Changed fields as a JSON object.
     pub detail: String,
 }
 
@@ -221,11 +226,11 @@ impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: IdempotencyKey,
+        idempotency_key: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
     ) -> StoreFuture<CreateOutcome> {
-        (**self).create_once(keys, once, by, on_issued)
+        (**self).create_once(keys, idempotency_key, by, on_issued)
     }
 
     fn import(

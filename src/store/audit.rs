@@ -1,4 +1,4 @@
-//! What the audit trail says of a change. Shared by all back ends, so that they say the same.
+//! Details of changes for the audit trail. All back ends use them, so that their entries are equal.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl NewKey {
-    /// The record under which this key is issued.
+    /// Creates the record of a key that is issued at `now`.
     pub(crate) fn record(&self, now: SystemTime) -> KeyRecord {
         KeyRecord {
             masked: self.secret.masked(),
@@ -24,6 +24,7 @@ impl NewKey {
 }
 
 impl KeyPatch {
+    /// Sets the fields of the record for which the patch has a value.
     pub(crate) fn apply(&self, record: &mut KeyRecord) {
         if let Some(label) = &self.label {
             record.label.clone_from(label);
@@ -41,7 +42,7 @@ impl KeyPatch {
 }
 
 impl KeyRecord {
-    /// Whether label, id or masked key holds this lower-case text.
+    /// Whether the label, the id or the masked key contains this lower-case text.
     pub(crate) fn matches(&self, text: &str) -> bool {
         [&*self.label, self.id.as_str(), &self.masked]
             .iter()
@@ -62,14 +63,14 @@ impl KeyRecord {
         fields
     }
 
-    /// The fields of an issued key, as a JSON object.
+    /// Returns the fields of a new key as a JSON object.
     pub(crate) fn audit_detail(&self) -> String {
         Value::Object(self.audit_fields()).to_string()
     }
 }
 
 impl KeyChange {
-    /// The fields that changed, each as `{"before":…,"after":…}`, as a JSON object.
+    /// Returns the changed fields, each as `{"before":…,"after":…}`, as a JSON object.
     pub(crate) fn audit_detail(&self, before: &KeySummary, after: &KeySummary) -> String {
         match self {
             Self::Delete => return before.record.audit_detail(),

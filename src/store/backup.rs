@@ -5,52 +5,55 @@ use bytes::Bytes;
 use super::StoreFuture;
 use crate::error::StoreError;
 
-/// A copy of a store, read piece by piece.
+/// Copy of a store, read in chunks.
 ///
 /// ```
 /// use bytes::Bytes;
 /// use tower_quota::store::{StoreBackup, StoreFuture};
 ///
-/// let mut pieces = vec![Bytes::from_static(b"the copy")].into_iter();
-/// let backup = StoreBackup::new(8, move || StoreFuture::ready(Ok(pieces.next().unwrap_or_default())));
+/// let mut chunks = vec![Bytes::from_static(b"the copy")].into_iter();
+/// let backup = StoreBackup::new(8, move || StoreFuture::ready(Ok(chunks.next().unwrap_or_default())));
 /// assert_eq!(backup.len(), 8);
 /// ```
 pub struct StoreBackup {
     length: u64,
-    left: u64,
+    remaining: u64,
     read: Box<dyn FnMut() -> StoreFuture<Bytes> + Send>,
 }
 
 impl StoreBackup {
-    /// A copy of `length` bytes, the next of which each call of `read` returns; none at its end.
-    /// What the copy holds on to, such as a temporary file, is given up when `read` is dropped.
+    /// Creates a copy of `length` bytes. Each call of `read` returns the next chunk, and an empty
+    /// one at the end. Resources of the copy, such as a temporary file, are released when `read` is
+    /// dropped.
     pub fn new(length: u64, read: impl FnMut() -> StoreFuture<Bytes> + Send + 'static) -> Self {
-        Self { length, left: length, read: Box::new(read) }
+        Self { length, remaining: length, read: Box::new(read) }
     }
 
-    /// The length of the whole copy, in bytes.
+    /// Returns the length of the whole copy, in bytes.
     pub fn len(&self) -> u64 {
         self.length
     }
 
-    /// Whether the copy has no bytes at all.
+    /// Whether the copy has a length of 0 bytes.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// The next bytes; none once all were read.
+    /// Returns the next chunk, or an empty one once the whole copy was read.
     ///
     /// # Errors
     ///
-    /// They cannot be read, or are fewer or more than the copy was said to have.
+    /// `Unavailable` if the chunk cannot be read, or the copy is shorter or longer than its length.
     pub async fn next(&mut self) -> Result<Bytes, StoreError> {
-        if self.left == 0 {
+        if self.remaining == 0 {
             return Ok(Bytes::new());
         }
-        let bytes = (self.read)().await?;
-        let left = self.left.checked_sub(bytes.len() as u64).filter(|_| !bytes.is_empty());
-        self.left = left.ok_or_else(|| StoreError::unavailable("the copy has another length"))?;
-        Ok(bytes)
+        let chunk = (self.read)().await?;
+        let remaining = self.remaining.checked_sub(chunk.len() as u64);
+        self.remaining = remaining
+            .filter(|_| !chunk.is_empty())
+            .ok_or_else(|| StoreError::unavailable("the copy differs from its announced length"))?;
+        Ok(chunk)
     }
 }
 

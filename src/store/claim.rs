@@ -1,4 +1,4 @@
-//! Links by which somebody gets a key, once.
+//! Claims: links that hand out a key once.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -8,93 +8,95 @@ use crate::{
     key::{ClaimToken, DailyLimit, KeyRecord, SecretKey},
 };
 
-/// A claim that is made for a key.
+/// New claim for a key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClaimOffer {
-    /// Whose key it gives.
+    /// Key that the claim hands out.
     pub key: KeyRef,
-    /// What its link holds; only the hash is stored.
+    /// Secret token of the claim link. Only its hash is stored.
     pub token: ClaimToken,
-    /// Until when it can be opened.
+    /// Time from which the claim can no longer be opened.
     pub expires_at: SystemTime,
 }
 
 impl ClaimOffer {
-    /// A claim to this key.
+    /// Creates a claim for a key.
     pub fn new(key: KeyRef, token: ClaimToken, expires_at: SystemTime) -> Self {
         Self { key, token, expires_at }
     }
 }
 
-/// A key's latest claim, as its operator sees it.
+/// Latest claim of a key, as shown to the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClaimSummary {
-    /// When it was made.
+    /// Time at which the claim was created.
     pub created_at: SystemTime,
-    /// Until when it can be opened.
+    /// Time from which the claim can no longer be opened.
     pub expires_at: SystemTime,
-    /// When it was opened.
+    /// Time at which the claim was opened.
     pub opened_at: Option<SystemTime>,
 }
 
-/// A claim, as whoever has its link sees it.
+/// Claim, as shown to the holder of its link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claim {
-    /// Whether it can be opened.
+    /// Whether the claim can be opened.
     pub state: ClaimState,
-    /// What the key is called.
+    /// Label of the key.
     pub label: String,
-    /// The key, masked.
+    /// The key with its secret part left out.
     pub masked: String,
-    /// The key's requests a day.
+    /// Maximum number of requests per day.
     pub daily_limit: DailyLimit,
-    /// From when on the key is refused.
+    /// Time from which the key is rejected.
     pub key_expires_at: Option<SystemTime>,
-    /// Until when the claim can be opened.
+    /// Time from which the claim can no longer be opened.
     pub expires_at: SystemTime,
 }
 
-/// Whether a claim can be opened.
+/// State of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClaimState {
-    /// It can.
+    /// The claim can be opened.
     Open,
-    /// It was, at this time.
+    /// The claim was opened at this time.
     Opened(SystemTime),
-    /// Its time is over.
+    /// The claim has expired.
     Expired,
-    /// Another has taken its place, or its key is gone, is or was switched off or expired, or has got
-    /// another secret.
+    /// The claim was replaced by another one, or its key was deleted or rotated, or is or was
+    /// disabled or expired.
     Withdrawn,
 }
 
-/// What came of opening a claim.
+/// Outcome of opening a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClaimOutcome {
-    /// It is opened: the key has its new secret, and the old one has stopped.
+    /// The claim was opened. The key has its new secret, and the old secret is no longer valid.
     Opened(Box<KeySummary>),
-    /// It could not be.
+    /// The claim cannot be opened in its present state.
     NotOpen(ClaimState),
-    /// There is no such claim.
+    /// There is no claim with this token.
     Unknown,
 }
 
-/// Is told of the key that a claim has given, also if nobody waits for that any more.
+/// Callback that receives the key of a claim once the claim is opened.
 pub type OnOpened = Box<dyn FnOnce(&KeySummary) + Send>;
 
-/// Opens claims. It is all that the service for whoever has a link needs of a store.
+/// Looks up and opens claims. This is all that the claim service needs of a store.
 pub trait ClaimStore: Send + Sync + 'static {
-    /// The claim of this token.
+    /// Returns the claim with this token.
     fn claim(&self, token: ClaimToken) -> StoreFuture<Option<Claim>>;
 
-    /// Opens the claim of this token: gives its key this secret, once. Of several that open it at the
-    /// same time one does. When it is opened `on_opened` is told, before the future is ready and
-    /// whether or not anybody still waits for it.
+    /// Opens the claim with this token, which gives its key this secret. Of several concurrent
+    /// calls exactly one opens the claim.
+    ///
+    /// `on_opened` is called once the claim is opened, before the future is ready, and also if the
+    /// future has been dropped.
     fn open_claim(
         &self,
         token: ClaimToken,
@@ -120,13 +122,13 @@ impl<T: ClaimStore + ?Sized> ClaimStore for Arc<T> {
     }
 }
 
-/// What the audit trail calls it.
-pub(crate) const OFFERED: &str = "key.claim.offer";
-/// What the audit trail calls it.
-pub(crate) const OPENED: &str = "key.claim.open";
+/// Audit action of a new claim.
+pub(crate) const CLAIM_OFFERED: &str = "key.claim.offer";
+/// Audit action of an opened claim.
+pub(crate) const CLAIM_OPENED: &str = "key.claim.open";
 
-/// Whether a change withdraws the key's claims that were not opened: the key gets another secret, or
-/// does not work before or after it.
+/// Whether a change withdraws the key's unopened claims, because the key gets another secret or is
+/// not usable before or after the change.
 pub(crate) fn withdraws_claims(
     change: &KeyChange,
     before: &KeyRecord,
@@ -141,17 +143,17 @@ pub(crate) fn withdraws_claims(
 }
 
 impl ClaimState {
-    /// The state of a claim of this key.
+    /// Returns the state of a claim for `key`, which is `None` if the key was deleted.
     pub(crate) fn of(
         claim: &ClaimSummary,
         withdrawn: bool,
         key: Option<&KeySummary>,
         now: SystemTime,
     ) -> Self {
-        let works = key.is_some_and(|key| key.record.is_usable(now));
+        let is_usable = key.is_some_and(|key| key.record.is_usable(now));
         match claim.opened_at {
             Some(at) => Self::Opened(at),
-            None if withdrawn || !works => Self::Withdrawn,
+            None if withdrawn || !is_usable => Self::Withdrawn,
             None if claim.expires_at <= now => Self::Expired,
             None => Self::Open,
         }
@@ -159,7 +161,7 @@ impl ClaimState {
 }
 
 impl Claim {
-    /// The claim to this key; to none if that is gone.
+    /// Creates the holder's view of a claim for `key`, which is `None` if the key was deleted.
     pub(crate) fn of(state: ClaimState, claim: &ClaimSummary, key: Option<&KeySummary>) -> Self {
         let record = key.map(|key| &key.record);
         Self {
@@ -173,7 +175,7 @@ impl Claim {
     }
 }
 
-/// What the audit trail says of a claim that was made.
+/// Returns the audit details of a new claim.
 pub(crate) fn offer_detail(offer: &ClaimOffer) -> String {
     serde_json::json!({"claim_expires_at": rfc3339(offer.expires_at)}).to_string()
 }

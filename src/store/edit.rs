@@ -5,52 +5,53 @@ use std::time::{Duration, SystemTime};
 use super::{Actor, KeyRef, KeySummary, KeyVersion};
 use crate::key::{DailyLimit, KeyHash, SecretKey};
 
-/// A change that somebody makes to one key.
+/// Conditional change to one key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyEdit {
-    /// Which key.
+    /// Key to change.
     pub key: KeyRef,
-    /// What.
+    /// Change to make.
     pub change: KeyChange,
-    /// Only if the key is in one of these states; `None` for any.
+    /// Versions of the key to which the change applies, `None` for any version (compare `If-Match`,
+    /// RFC 9110, section 13.1.1).
     pub if_match: Option<Vec<KeyVersion>>,
-    /// Who.
+    /// Originator of the change.
     pub by: Actor,
 }
 
 impl KeyEdit {
-    /// Makes this change, in whatever state the key is.
+    /// Creates a change to any version of the key.
     pub fn new(key: KeyRef, change: KeyChange, by: Actor) -> Self {
         Self { key, change, if_match: None, by }
     }
 
-    /// Makes it only if the key is in one of these states.
+    /// Makes the change only if the key has one of these versions.
     #[must_use]
     pub fn if_match(self, versions: Option<Vec<KeyVersion>>) -> Self {
         Self { if_match: versions, ..self }
     }
 
-    /// Whether the change may be made to the key as it is.
+    /// Whether the change applies to the present version of the key.
     pub(crate) fn applies_to(&self, key: &KeySummary) -> bool {
         self.if_match.as_ref().is_none_or(|versions| versions.contains(&key.version()))
     }
 }
 
-/// What came of a change.
+/// Outcome of a change to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChangeOutcome {
-    /// It was made. The key after it; of a deletion, before it.
+    /// The change was made. Contains the key after the change, or before it if it is a deletion.
     Done(Box<KeySummary>),
-    /// There is no such key.
+    /// The key is unknown.
     UnknownKey,
-    /// The key is in another state than those that were named.
+    /// The key has none of the versions in [`KeyEdit::if_match`].
     VersionMismatch,
 }
 
 impl ChangeOutcome {
-    /// The key, if the change was made.
+    /// Returns the key, if the change was made.
     pub fn done(self) -> Option<KeySummary> {
         match self {
             Self::Done(key) => Some(*key),
@@ -59,22 +60,22 @@ impl ChangeOutcome {
     }
 }
 
-/// A change to one key.
+/// Change to one key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KeyChange {
-    /// New values for some fields.
+    /// Sets some fields of the record.
     Update(KeyPatch),
-    /// A new secret for the same record and the same day's count.
+    /// Replaces the secret and keeps the record and the units used today.
     Rotate(Rotation),
-    /// Today's used units go back to 0.
+    /// Resets the units used today to 0.
     ResetUsage,
-    /// The key stops; its usage history stays.
+    /// Deletes the key and keeps its usage history.
     Delete,
 }
 
 impl KeyChange {
-    /// The change's name in the audit trail.
+    /// Returns the name of the change in the audit trail.
     pub fn action(&self) -> &'static str {
         match self {
             Self::Update(_) => "key.update",
@@ -85,37 +86,38 @@ impl KeyChange {
     }
 }
 
-/// New values for some fields of a record; `None` leaves a field as it is.
+/// New values for fields of a record. A field that is `None` is left unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyPatch {
-    /// The new label.
+    /// New label.
     pub label: Option<String>,
-    /// The new limit.
+    /// New maximum number of requests per day.
     pub daily_limit: Option<DailyLimit>,
-    /// The new expiry; `Some(None)` takes it away.
+    /// New time from which the key is rejected, where `Some(None)` removes it.
     pub expires_at: Option<Option<SystemTime>>,
-    /// Switched off or on.
+    /// Whether the key is disabled from now on.
     pub disabled: Option<bool>,
 }
 
-/// A new secret for a record.
+/// Replacement of a key's secret.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    /// The new key.
+    /// New secret.
     pub secret: SecretKey,
-    /// How long the old one still works.
+    /// Time for which the old secret remains valid.
     pub grace: Duration,
 }
 
 impl Rotation {
-    /// Until when the old key still works after a rotation at `now`; `None` if it stops at once.
+    /// Returns the time until which the old secret is valid after a rotation at `now`, or `None` if
+    /// it is no longer valid.
     pub(crate) fn old_until(&self, now: SystemTime) -> Option<SystemTime> {
         let grace = self.grace.min(Duration::from_secs(u32::MAX.into()));
         (!grace.is_zero()).then(|| now + grace)
     }
 
-    /// The hash of the new key.
+    /// Returns the hash of the new secret.
     pub fn hash(&self) -> KeyHash {
         self.secret.hash()
     }

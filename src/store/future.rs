@@ -7,10 +7,10 @@ use std::{
 
 use crate::error::StoreError;
 
-/// A store's answer: at hand, or on its way.
+/// Future returned by the methods of stores.
 ///
-/// A named type rather than `impl Future` keeps the store traits object safe and the layers'
-/// futures nameable; only an answer that is not in memory is boxed.
+/// It is a named type, so that the store traits are object safe and the futures of the layers can
+/// be named. Only a result that is not ready at once is boxed.
 pub struct StoreFuture<T>(State<T>);
 
 enum State<T> {
@@ -19,22 +19,20 @@ enum State<T> {
 }
 
 impl<T> StoreFuture<T> {
-    /// The answer is at hand.
-    pub fn ready(answer: Result<T, StoreError>) -> Self {
-        Self(State::Ready(Some(answer)))
+    /// Creates a future that is ready with this result.
+    pub fn ready(result: Result<T, StoreError>) -> Self {
+        Self(State::Ready(Some(result)))
     }
 
-    /// The answer is on its way.
-    pub fn pending(answer: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
-        Self(State::Pending(Box::pin(answer)))
+    /// Creates a future that boxes and polls another one.
+    pub fn pending(future: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
+        Self(State::Pending(Box::pin(future)))
     }
-}
 
-impl<T> StoreFuture<T> {
-    /// The answer if it is at hand, else the future again.
+    /// Returns the result if it was ready from the start, or else the future itself.
     pub fn now_or_never(self) -> Result<Result<T, StoreError>, Self> {
         match self.0 {
-            State::Ready(Some(answer)) => Ok(answer),
+            State::Ready(Some(result)) => Ok(result),
             state => Err(Self(state)),
         }
     }
@@ -47,13 +45,13 @@ impl<T> Future for StoreFuture<T> {
 
     /// # Panics
     ///
-    /// When it is polled after it was ready.
+    /// If it is polled after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Ready(answer) => {
-                Poll::Ready(answer.take().expect("`StoreFuture` polled after it was ready"))
+            State::Ready(result) => {
+                Poll::Ready(result.take().expect("`StoreFuture` polled after it was ready"))
             }
-            State::Pending(answer) => answer.as_mut().poll(cx),
+            State::Pending(future) => future.as_mut().poll(cx),
         }
     }
 }

@@ -7,51 +7,52 @@ use crate::{
     key::{DailyLimit, KeyHash, KeyId, KeyRecord, SecretKey},
 };
 
-/// A key that was issued elsewhere.
+/// Key that was issued elsewhere and is to be imported.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImportedKey {
-    /// Its hash.
+    /// Hash of the key.
     pub hash: KeyHash,
     /// The key with its secret part left out.
     pub masked: String,
-    /// The id of its record; a new one if there is none.
+    /// Id of the key's record. A new id is generated if it is `None`.
     pub id: Option<KeyId>,
-    /// What the operator calls it.
+    /// Label that the operator gives the key.
     pub label: String,
-    /// Requests a day.
+    /// Maximum number of requests per day.
     pub daily_limit: DailyLimit,
-    /// When it was issued, if that is known.
+    /// Time at which the key was issued, if known.
     pub created_at: Option<SystemTime>,
-    /// From when on it is refused.
+    /// Time from which the key is rejected.
     pub expires_at: Option<SystemTime>,
-    /// Whether it is switched off.
+    /// Whether the key is disabled.
     pub disabled: bool,
-    /// Units that it used.
+    /// Units that were used on past days.
     pub used: Vec<(Day, u64)>,
 }
 
-/// What came of importing a key.
+/// Outcome of importing a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImportOutcome {
-    /// It works from now on.
+    /// The key was imported under this id and is valid from now on.
     New(KeyId),
-    /// It is known already, and stays as it is. Days of which nothing was known are filled in.
+    /// The key already exists under this id and was left unchanged. Used units were added for days
+    /// on which none were known.
     Unchanged(KeyId),
-    /// Another key has its id.
+    /// The id belongs to another key.
     IdTaken,
-    /// It was known once, and has been rotated away from this record or deleted with it. It stays so.
+    /// The key was valid under this id until it was rotated or deleted, and is not imported again.
     Revoked(KeyId),
 }
 
 impl ImportedKey {
-    /// A key in clear.
+    /// Creates an import from a key in clear.
     pub fn from_secret(key: &SecretKey, daily_limit: DailyLimit) -> Self {
         Self::from_hash(key.hash(), key.masked(), daily_limit)
     }
 
-    /// A key of which only the hash is known.
+    /// Creates an import from the hash of a key.
     pub fn from_hash(hash: KeyHash, masked: String, daily_limit: DailyLimit) -> Self {
         Self {
             hash,
@@ -66,13 +67,15 @@ impl ImportedKey {
         }
     }
 
-    /// Reads a key from columns of text, as files and tables hold them: `key` in clear, or
-    /// `key_sha256` (64 hexadecimal digits) and perhaps the masked `key`; `daily_limit`; and, where
-    /// there are such, `id`, `label`, `created_at`, `expires_at`, `disabled`.
+    /// Reads a key from the text columns of a file or table.
+    ///
+    /// The columns are `key` in clear, or `key_sha256` (64 hexadecimal digits) and optionally the
+    /// masked `key`; `daily_limit`; and optionally `id`, `label`, `created_at`, `expires_at` and
+    /// `disabled`.
     ///
     /// # Errors
     ///
-    /// The first column that holds, or lacks, what it must not.
+    /// Returns the first column that is missing or invalid.
     pub fn from_columns<'a>(
         column: impl Fn(&'static str) -> Option<&'a str>,
     ) -> Result<Self, InvalidColumn> {
@@ -89,7 +92,7 @@ impl ImportedKey {
                 let hash = KeyHash::from_hex(digits).ok_or_else(|| {
                     InvalidColumn::new("key_sha256", "must be 64 hexadecimal digits")
                 })?;
-                let masked = column("key").filter(|key| key.contains('…') && is_line(key));
+                let masked = column("key").filter(|key| key.contains('…') && is_label(key));
                 Self::from_hash(hash, masked.unwrap_or("…").to_owned(), limit)
             }
             None => {
@@ -108,7 +111,7 @@ impl ImportedKey {
             id => id.map(KeyId::from),
         };
         key.label = column("label").unwrap_or_default().to_owned();
-        if !is_line(&key.label) {
+        if !is_label(&key.label) {
             let expected = "must have at most 200 characters and no control characters";
             return Err(InvalidColumn::new("label", expected));
         }
@@ -119,7 +122,7 @@ impl ImportedKey {
             text.map(read).transpose()
         };
         (key.created_at, key.expires_at) = (time("created_at")?, time("expires_at")?);
-        // Spreadsheets write it in capitals.
+        // Spreadsheets write `TRUE` and `FALSE`.
         key.disabled = match column("disabled").map(str::to_ascii_lowercase).as_deref() {
             None | Some("false" | "0") => false,
             Some("true" | "1") => true,
@@ -128,7 +131,7 @@ impl ImportedKey {
         Ok(key)
     }
 
-    /// The record that it gets.
+    /// Creates the record of the imported key.
     pub(crate) fn record(&self) -> KeyRecord {
         let id = self.id.clone().unwrap_or_else(KeyId::generate);
         KeyRecord {
@@ -142,18 +145,19 @@ impl ImportedKey {
     }
 }
 
-/// Whether a path can name the id.
+/// Whether the id can be used as a path segment of the admin API.
 fn is_id(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let is_word = text.bytes().all(|byte| byte == b'.') || ["export", "import"].contains(&text);
-    text.len() <= 128 && text.bytes().all(is_plain) && !is_word
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_reserved = text.bytes().all(|byte| byte == b'.') || ["export", "import"].contains(&text);
+    text.len() <= 128 && text.bytes().all(is_allowed) && !is_reserved
 }
 
-fn is_line(text: &str) -> bool {
+/// Whether the text is valid as a label: a single line of at most 200 characters.
+fn is_label(text: &str) -> bool {
     text.chars().count() <= 200 && !text.chars().any(char::is_control)
 }
 
-/// A column that does not hold what it must.
+/// Error for a column with a missing or invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidColumn {
     name: &'static str,
@@ -174,5 +178,5 @@ impl fmt::Display for InvalidColumn {
 
 impl Error for InvalidColumn {}
 
-/// What the audit trail calls it.
-pub(crate) const IMPORTED: &str = "key.import";
+/// Audit action of an imported key.
+pub(crate) const KEY_IMPORTED: &str = "key.import";

@@ -5,12 +5,12 @@ use crate::key::{KeyRecord, SecretKey};
 
 /// Finds the record of a presented key.
 pub trait KeyStore: Send + Sync + 'static {
-    /// The key's record, or `None` if no such key was issued or it was deleted.
+    /// Returns the record of the key, or `None` if the key was never issued or was deleted.
     ///
     /// # Errors
     ///
-    /// `Unavailable` when the store cannot tell, `KeyMisconfigured` when the record holds a value
-    /// that cannot be served. Never an unknown key because of a failing store.
+    /// `Unavailable` if the store fails, which must never look like an unknown key, and
+    /// `KeyMisconfigured` if the record contains an invalid value.
     fn find(&self, key: &SecretKey) -> StoreFuture<Option<Arc<KeyRecord>>>;
 }
 

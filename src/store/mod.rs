@@ -1,16 +1,16 @@
-//! Stores: the traits that the layers ask, and the back ends that answer.
+//! Stores: the traits that the layers and services use, and the back ends that implement them.
 //!
-//! | trait | asked by | for |
+//! | trait | used by | to |
 //! |---|---|---|
-//! | [`KeyStore`] | `TrialKeyAuthLayer` | the record of a presented key |
-//! | [`QuotaStore`] | `DailyQuotaLayer` | one unit of a subject's day |
-//! | [`UsageSink`] | `UsageRecorderLayer` | keeping a finished request's event |
-//! | [`UsageReader`] | the holder's and the operator's reports | figures of the past |
-//! | [`AdminStore`] | `admin_service()` | issuing and changing keys, the audit trail |
-//! | [`ClaimStore`] | `claim_service()` | giving a key to whoever has its link |
+//! | [`KeyStore`] | `TrialKeyAuthLayer` | find the record of a presented key |
+//! | [`QuotaStore`] | `DailyQuotaLayer` | reserve units of a subject's day |
+//! | [`UsageSink`] | `UsageRecorderLayer` | record the event of a finished request |
+//! | [`UsageReader`] | the reports of key holders and of the operator | read past usage |
+//! | [`AdminStore`] | `admin_service()` | issue and change keys, read the audit trail |
+//! | [`ClaimStore`] | `claim_service()` | hand out a key by its claim link |
 //!
-//! All are object safe (`Arc<dyn QuotaStore>` is a [`QuotaStore`]) because their calls return a
-//! [`StoreFuture`], which costs no allocation when the answer is in memory.
+//! All traits are object safe (`Arc<dyn QuotaStore>` is a [`QuotaStore`]), because their methods
+//! return a [`StoreFuture`], which does not allocate if the result is already in memory.
 
 mod abandoned;
 mod admin;
@@ -49,11 +49,11 @@ pub use abandoned::Abandoned;
 pub use admin::{Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, KeyRef, NewKey};
 pub use admission::Admission;
 pub use backup::StoreBackup;
+pub(crate) use claim::{CLAIM_OFFERED, CLAIM_OPENED, offer_detail, withdraws_claims};
 pub use claim::{Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, OnOpened};
-pub(crate) use claim::{OFFERED, OPENED, offer_detail, withdraws_claims};
 pub use edit::{ChangeOutcome, KeyChange, KeyEdit, KeyPatch, Rotation};
 pub use future::StoreFuture;
-pub(crate) use import::IMPORTED;
+pub(crate) use import::KEY_IMPORTED;
 pub use import::{ImportOutcome, ImportedKey, InvalidColumn};
 pub use keys::KeyStore;
 pub(crate) use once::IDEMPOTENCY_RETENTION;

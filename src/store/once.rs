@@ -1,4 +1,4 @@
-//! Issuing keys once, however often it is asked for.
+//! Idempotent creation of keys.
 
 use std::{fmt, time::Duration};
 
@@ -6,49 +6,49 @@ use sha2::{Digest, Sha256};
 
 use crate::key::{KeyId, KeyRecord};
 
-/// Names a request that may come again, and what it asks for
-/// (draft-ietf-httpapi-idempotency-key-header). Holds hashes only.
+/// Identifies a request that may be retried (draft-ietf-httpapi-idempotency-key-header). Contains
+/// only hashes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IdempotencyKey {
     name: [u8; 32],
     request: [u8; 32],
 }
 
-/// How long a store remembers that keys were issued.
+/// Time for which a store remembers the idempotency keys of issued keys.
 pub(crate) const IDEMPOTENCY_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What came of issuing keys once.
+/// Outcome of an idempotent creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CreateOutcome {
-    /// They are issued.
+    /// The keys were issued.
     Issued(Vec<KeyRecord>),
-    /// The same request has issued these before; nothing was done.
+    /// The same request has already issued these keys, and none were issued now.
     Replayed(Vec<KeyId>),
-    /// Another request had this name; nothing was done.
+    /// A different request has used this idempotency key, and no keys were issued.
     OtherRequest,
 }
 
-/// Is told of the keys that were issued once they are, also if nobody waits for that any more.
+/// Callback that receives the records of issued keys.
 pub type OnIssued = Box<dyn FnOnce(&[KeyRecord]) + Send>;
 
 impl IdempotencyKey {
-    /// The request that whoever has this token has given this name. `request` is all that it asks
-    /// for.
+    /// Creates the key of a request from the id of the token that authenticates it, the value of
+    /// its `Idempotency-Key` header, and its content.
     pub fn new(token_id: &str, name: &str, request: &[u8]) -> Self {
-        let mut named = Sha256::new();
-        named.update((token_id.len() as u64).to_le_bytes());
-        named.update(token_id);
-        named.update(name);
-        Self { name: named.finalize().into(), request: Sha256::digest(request).into() }
+        let mut hash = Sha256::new();
+        hash.update((token_id.len() as u64).to_le_bytes());
+        hash.update(token_id);
+        hash.update(name);
+        Self { name: hash.finalize().into(), request: Sha256::digest(request).into() }
     }
 
-    /// The hash of the name and of who has given it.
+    /// Returns the hash of the token's id and the header's value.
     pub fn name(&self) -> [u8; 32] {
         self.name
     }
 
-    /// The hash of what is asked for.
+    /// Returns the hash of the request's content.
     pub fn request(&self) -> [u8; 32] {
         self.request
     }

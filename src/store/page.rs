@@ -7,45 +7,46 @@ use std::{fmt, str::FromStr};
 use serde::{Serialize, Serializer};
 
 use super::{KeyState, KeySummary};
-use crate::key::hex;
+use crate::key::{hex, unhex};
 
-/// Which page of keys is asked for.
+/// Selection of a page of keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyPageQuery {
-    /// At most so many keys.
+    /// Maximum number of keys.
     pub limit: usize,
-    /// Where the page before ended: its [`KeyPage::next`].
+    /// End of the previous page, which is its [`KeyPage::next`].
     pub after: Option<PageCursor>,
-    /// Only keys whose label, id or masked key holds this text, ASCII letters in any case; or the key
-    /// of this text, or those whose SHA-256 begins with these hexadecimal digits, of which there must be eight.
+    /// Only keys whose label, id or masked key contains this text (ASCII letters match in any
+    /// case), the key with this text, and keys whose SHA-256 starts with these (at least eight)
+    /// hexadecimal digits.
     pub search: Option<String>,
-    /// In which order.
+    /// Order of the keys.
     pub sort: KeySort,
     /// Only keys in this state.
     pub state: Option<KeyState>,
 }
 
-/// The order of keys.
+/// Order of keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeySort {
-    /// As they were issued.
+    /// In the order in which they were issued.
     #[default]
     Issued,
-    /// The latest first.
+    /// Most recently issued first.
     Newest,
-    /// By label, ASCII letters in any case alike.
+    /// By label, where the case of ASCII letters is ignored.
     Label,
-    /// Those first that have used most of their limit today. At the end, as they were issued, those
-    /// that have used nothing, and those without a limit.
+    /// Largest used share of today's limit first. Keys that are unused or unlimited come last, in
+    /// the order in which they were issued.
     NearestLimit,
 }
 
 impl KeySort {
-    /// All of them.
+    /// All orders.
     pub const ALL: [Self; 4] = [Self::Issued, Self::Newest, Self::Label, Self::NearestLimit];
 
-    /// The stable name.
+    /// Returns the stable name of the order.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Issued => "issued",
@@ -56,36 +57,37 @@ impl KeySort {
     }
 }
 
-/// One page of keys.
+/// Page of keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyPage {
-    /// The keys.
+    /// Keys of the page.
     pub keys: Vec<KeySummary>,
-    /// Where the next page begins, if there is one.
+    /// Cursor of the next page, if there is one.
     pub next: Option<PageCursor>,
 }
 
-/// Where a page ended. Its text is made of letters, digits and dots.
+/// End of a page, after which the next page begins. Its text form consists of letters, digits and
+/// dots.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PageCursor(pub(crate) PagePosition);
 
-/// Behind which key a page goes on, in one of the orders.
+/// Position of a key in one of the orders. Each ends with the sequence number of the key.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum PagePosition {
-    /// This number, as issued or the other way round.
+    /// Position in [`KeySort::Issued`] and [`KeySort::Newest`].
     Number(u64),
-    /// This label, as its bytes are stored, and number.
+    /// Position in [`KeySort::Label`], with the label's bytes as they are stored.
     Label(Vec<u8>, u64),
-    /// This share of the limit and number.
+    /// Position in [`KeySort::NearestLimit`] of a key that has used this share of its limit.
     Share(f64, u64),
-    /// This number, among those without a share.
+    /// Position in [`KeySort::NearestLimit`] of a key that is unused or unlimited.
     NoShare(u64),
 }
 
 #[cfg(feature = "memory")]
 impl KeySummary {
-    /// The key's place in this order.
-    pub(crate) fn place(&self, sort: KeySort, number: u64) -> PagePosition {
+    /// Returns the position of the key with this sequence number.
+    pub(crate) fn position(&self, sort: KeySort, number: u64) -> PagePosition {
         let limit = self.record.daily_limit.get();
         match sort {
             KeySort::Issued | KeySort::Newest => PagePosition::Number(number),
@@ -100,33 +102,33 @@ impl KeySummary {
 
 #[cfg(feature = "memory")]
 impl PagePosition {
-    /// Which of two places of the same order comes first.
-    pub(crate) fn in_order(&self, other: &Self, sort: KeySort) -> Ordering {
+    /// Compares two positions in the same order.
+    pub(crate) fn compare(&self, other: &Self, sort: KeySort) -> Ordering {
         match (self, other) {
-            (Self::Number(one), Self::Number(other)) if sort == KeySort::Newest => other.cmp(one),
-            (Self::Number(one), Self::Number(other)) => one.cmp(other),
-            (Self::Label(one, number), Self::Label(other, others)) => {
-                let (one, other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
-                one.cmp(&other).then(number.cmp(others))
+            (Self::Number(a), Self::Number(b)) if sort == KeySort::Newest => b.cmp(a),
+            (Self::Number(a), Self::Number(b)) => a.cmp(b),
+            (Self::Label(a, number_a), Self::Label(b, number_b)) => {
+                let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
+                a.cmp(&b).then(number_a.cmp(number_b))
             }
-            (Self::Share(one, number), Self::Share(other, others)) => {
-                other.total_cmp(one).then(number.cmp(others))
+            (Self::Share(a, number_a), Self::Share(b, number_b)) => {
+                b.total_cmp(a).then(number_a.cmp(number_b))
             }
-            (Self::NoShare(one), Self::NoShare(other)) => one.cmp(other),
+            (Self::NoShare(a), Self::NoShare(b)) => a.cmp(b),
             (Self::Share(..), Self::NoShare(_)) => Ordering::Less,
             (Self::NoShare(_), Self::Share(..)) => Ordering::Greater,
-            // A place of another order.
+            // The cursor of another order.
             _ => Ordering::Greater,
         }
     }
 }
 
-/// The text is no place where a page has ended.
+/// Error for a text that is not a [`PageCursor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPageCursor;
 
 impl PageCursor {
-    /// Whether a page of this order can have ended here.
+    /// Whether the cursor belongs to a page in this order.
     pub fn fits(&self, sort: KeySort) -> bool {
         match self.0 {
             PagePosition::Number(_) => matches!(sort, KeySort::Issued | KeySort::Newest),
@@ -147,7 +149,7 @@ impl fmt::Display for PageCursor {
     }
 }
 
-/// As a number where it is one, else as a text.
+/// Serializes the cursor as a number if it is one, else as a string.
 impl Serialize for PageCursor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
@@ -161,15 +163,15 @@ impl FromStr for PageCursor {
     type Err = InvalidPageCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidPageCursor> {
-        place(text).map(Self).ok_or(InvalidPageCursor)
+        parse_position(text).map(Self).ok_or(InvalidPageCursor)
     }
 }
 
-fn place(text: &str) -> Option<PagePosition> {
+fn parse_position(text: &str) -> Option<PagePosition> {
     let number = |digits: &str| {
-        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-        // Stores number rows with signed integers.
-        let number: u64 = if plain { digits.parse().ok()? } else { return None };
+        let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+        // SQLite's integers are signed.
+        let number: u64 = if is_digits { digits.parse().ok()? } else { return None };
         i64::try_from(number).is_ok().then_some(number)
     };
     if let Some(rest) = text.strip_prefix('n') {
@@ -187,16 +189,9 @@ fn place(text: &str) -> Option<PagePosition> {
     number(text).map(PagePosition::Number)
 }
 
-fn unhex(digits: &str) -> Option<Vec<u8>> {
-    let plain =
-        digits.len().is_multiple_of(2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let two = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
-    if plain { (0..digits.len()).step_by(2).map(two).collect() } else { None }
-}
-
 impl fmt::Display for InvalidPageCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the `next` of a page is needed")
+        f.write_str("expected the `next` of a page")
     }
 }
 
@@ -207,14 +202,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written() {
-        for place in [
+    fn a_cursor_survives_its_text_form() {
+        for position in [
             PagePosition::Number(7),
             PagePosition::Label("密钥 1".into(), 8),
             PagePosition::Share(0.125, 9),
             PagePosition::NoShare(10),
         ] {
-            let cursor = PageCursor(place);
+            let cursor = PageCursor(position);
             let text = cursor.to_string();
             assert!(
                 text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.'),

@@ -11,18 +11,18 @@ use crate::{
     key::{DailyLimit, KeyId, KeyRecord},
 };
 
-/// Whose units are counted, and how many a day they have.
+/// Subject of a quota and its daily limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaSubject {
-    /// The name under which units are counted.
+    /// Id under which units are counted.
     pub id: KeyId,
-    /// Units a day.
+    /// Maximum number of units per day.
     pub daily_limit: DailyLimit,
 }
 
 impl QuotaSubject {
-    /// A subject of this name and limit.
+    /// Creates a subject with this id and limit.
     pub fn new(id: KeyId, daily_limit: DailyLimit) -> Self {
         Self { id, daily_limit }
     }
@@ -34,98 +34,100 @@ impl From<&KeyRecord> for QuotaSubject {
     }
 }
 
-/// Where a subject stands in its day.
+/// Usage of a subject's daily quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaStatus {
-    /// The day that is counted.
+    /// The current day.
     pub day: Day,
-    /// Units a day.
+    /// Maximum number of units per day.
     pub daily_limit: DailyLimit,
-    /// Units used of it.
+    /// Units used on this day.
     pub used: u64,
-    /// When the next day begins.
+    /// Time at which the next day begins.
     pub resets_at: SystemTime,
 }
 
 impl QuotaStatus {
-    /// A status of these figures.
+    /// Creates a status.
     pub fn new(day: Day, daily_limit: DailyLimit, used: u64, resets_at: SystemTime) -> Self {
         Self { day, daily_limit, used, resets_at }
     }
 
-    /// Units left, or `None` if there is no limit. 0 when a lowered limit lies below what is used.
+    /// Returns the number of units left, or `None` if there is no limit. It is 0 if the limit was
+    /// lowered below the number of used units.
     pub fn remaining(&self) -> Option<u64> {
         self.daily_limit.limited().map(|limit| limit.saturating_sub(self.used))
     }
 }
 
-/// The answer to a reservation.
+/// Outcome of a reservation.
 #[non_exhaustive]
 pub enum ReserveOutcome {
-    /// One unit was taken.
+    /// A unit was reserved.
     Admitted {
-        /// The unit.
+        /// The reserved unit.
         reservation: Box<dyn Reservation>,
-        /// The status with this unit counted.
+        /// Status that includes the reserved unit.
         status: QuotaStatus,
     },
-    /// Nothing is left of the day.
+    /// No units are left on this day.
     Exhausted(QuotaStatus),
 }
 
-/// One unit that was taken, and is on record as such. Dropping it keeps the unit charged.
+/// Unit that is reserved and on record. Dropping the reservation keeps the unit charged.
 ///
-/// The way of a request: [`commit`](Self::commit) once the inner service is at work, perhaps
-/// [`refund`](Self::refund), then [`poll_committed`](Self::poll_committed), and only then its response
-/// goes out.
+/// For each request, [`commit`](Self::commit) is called once the inner service is running, then
+/// [`refund`](Self::refund) if the policy says so, and [`poll_committed`](Self::poll_committed) must
+/// be ready before the response is sent.
 pub trait Reservation: Send {
-    /// Begins to make the unit durable. Called once the inner service is at work, so that this
-    /// costs the request no time; [`poll_committed`](Self::poll_committed) does it otherwise.
+    /// Starts to make the unit durable. It is called once the inner service is running, so that it
+    /// does not delay the request. [`poll_committed`](Self::poll_committed) does it otherwise.
     fn commit(&mut self) {}
 
-    /// Ready once all that was done with this unit so far (taking it, giving it back) survives
-    /// what the store promises for it.
+    /// Ready once the reservation, and the refund if there was one, are as durable as the store
+    /// guarantees.
     ///
     /// # Errors
     ///
-    /// The unit could not be made durable: the request must not be answered. It is not charged.
+    /// The unit could not be made durable. It is not charged, and the response must not be sent.
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>>;
 
-    /// Gives the unit back to the day (and to the reset of that day) it was taken from, once.
-    /// Returns whether it was given back.
+    /// Returns the unit to the day from which it was taken, at most once and not across a reset of
+    /// that day. Returns whether the unit was returned.
     fn refund(&mut self, refund: Refund) -> bool;
 
-    /// The request as the store has it on record until its end, if the store keeps usage events, too.
+    /// Returns the store's record of the unfinished request, if the store also records usage
+    /// events.
     fn admission(&self) -> Option<Admission> {
         None
     }
 }
 
-/// Under which condition a unit is given back.
+/// Condition of a refund.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refund {
-    /// In any case.
+    /// Refunds unconditionally.
     Always,
-    /// Only while fewer units were given back under this condition today than the daily limit is,
-    /// so that provoked errors buy nothing.
+    /// Refunds only while the number of units refunded under this condition on that day is below
+    /// the daily limit, so that a client gains nothing by provoking errors.
     UpToLimit,
 }
 
-/// The authority over the units of a day.
+/// Counts the units of each subject and day.
 ///
-/// For N concurrent reservations with R units left exactly min(N, R) are admitted.
+/// Of N concurrent reservations with R units left, exactly min(N, R) are admitted.
 pub trait QuotaStore: Send + Sync + 'static {
-    /// Takes one unit of the day that holds `at`. When this is ready, the unit is on record: the end of
-    /// the process does not undo it.
+    /// Reserves one unit of the day that contains `at`. Once the future is ready, the unit is on
+    /// record and survives the end of the process.
     ///
     /// # Errors
     ///
-    /// `Unavailable` when the unit could not be counted: the request must be refused.
+    /// `Unavailable` if the unit could not be counted. The request must be rejected.
     fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<ReserveOutcome>;
 
-    /// Where the subject stands, without taking anything.
+    /// Returns the status of the subject without reserving a unit.
     fn status(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<QuotaStatus>;
 }
 

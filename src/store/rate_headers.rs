@@ -1,4 +1,4 @@
-//! The rate headers of one answer.
+//! Rate limit headers of a response.
 
 use std::{ops::Range, time::SystemTime};
 
@@ -13,13 +13,13 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
 
-/// Seconds until the quota resets, at least 1, so that a wait of this length is enough.
+/// Returns the seconds until the quota resets, rounded up and at least 1.
 pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
-    let left = status.resets_at.duration_since(at).unwrap_or_default();
-    (left.as_secs() + u64::from(left.subsec_nanos() > 0)).max(1)
+    let duration = status.resets_at.duration_since(at).unwrap_or_default();
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// Adds the rate headers for a status; an unlimited subject gets none.
+/// Inserts the rate limit headers of a status, unless the subject is unlimited.
 pub(crate) fn insert(headers: &mut HeaderMap, status: &QuotaStatus, at: SystemTime) {
     let (Some(limit), Some(remaining)) = (status.daily_limit.limited(), status.remaining()) else {
         return;
@@ -55,7 +55,7 @@ pub(crate) fn insert(headers: &mut HeaderMap, status: &QuotaStatus, at: SystemTi
     }
 }
 
-/// The texts of several values in one piece of memory.
+/// Texts of several header values in one allocation.
 struct Texts {
     bytes: BytesMut,
 }
@@ -65,11 +65,11 @@ impl Texts {
         Self { bytes: BytesMut::with_capacity(160) }
     }
 
-    /// Writes a value; returns where it lies.
+    /// Writes a value and returns its range.
     fn write(&mut self, write: impl FnOnce(&mut Self)) -> Range<usize> {
-        let begin = self.bytes.len();
+        let start = self.bytes.len();
         write(self);
-        begin..self.bytes.len()
+        start..self.bytes.len()
     }
 
     fn put(&mut self, text: &str) {
@@ -81,7 +81,7 @@ impl Texts {
     }
 }
 
-/// Writes a duration as OpenAI does: `8h40m50s`, `40m50s`, `50s`.
+/// Writes a duration in OpenAI's format: `8h40m50s`, `40m50s`, `50s`.
 fn put_duration(text: &mut Texts, seconds: u64) {
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     for (number, unit) in [(hours, "h"), (minutes, "m")] {
@@ -102,7 +102,7 @@ mod tests {
     use crate::key::DailyLimit;
 
     #[test]
-    fn the_headers_are_those_of_the_contract() {
+    fn the_headers_have_the_documented_format() {
         let at = UNIX_EPOCH + Duration::from_secs(100);
         let resets_at = at + Duration::from_millis(31_249_500);
         let limit = DailyLimit::new(200).unwrap();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unlimited_subject_gets_none() {
+    fn an_unlimited_subject_has_no_rate_headers() {
         let day = "1970-01-01".parse().unwrap();
         let status = QuotaStatus::new(day, DailyLimit::UNLIMITED, 143, UNIX_EPOCH);
         let mut headers = HeaderMap::new();

@@ -6,79 +6,80 @@ use crate::{
     key::{DailyLimit, KeyId},
 };
 
-/// Which figures are asked for.
+/// Selection and grouping of a usage report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UsageQuery {
-    /// The first day.
+    /// First day.
     pub from: Day,
-    /// The last day.
+    /// Last day.
     pub to: Day,
-    /// One key's only.
+    /// Only this key.
     pub key_id: Option<KeyId>,
-    /// What one row stands for.
+    /// Grouping of the rows.
     pub group_by: GroupBy,
-    /// Which of the rows are told.
+    /// Page and order of the rows.
     pub page: ReportPage,
-    /// Whether keys without any figures follow, in the order of their issue. Only for one day's rows
-    /// by key and day, busiest first.
+    /// Whether rows of unused keys follow, in the order in which the keys were issued. Has an
+    /// effect only on [`ReportPage::Busiest`] of a single day, grouped by key and day.
     pub idle: bool,
 }
 
-/// Which rows of a report are told, and in which order.
+/// Page of a report, and the order of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReportPage {
-    /// Newest day first, busiest first within a day: `limit` rows after the first `skip`.
+    /// Newest day first, and most used first within a day.
     Busiest {
-        /// How many rows are left out.
+        /// Number of rows to skip.
         skip: usize,
-        /// How many are told.
+        /// Maximum number of rows.
         limit: usize,
     },
-    /// Newest day first, in the order of the keys' ids within a day: all rows of `limit` keys after
-    /// this one. For reading very many rows, which are grouped by key, one page after the other.
+    /// Newest day first, and by the id of the key within a day. Suited to reading a very large
+    /// number of rows, grouped by key, page by page.
     ById {
-        /// The day, if rows are grouped by it, and the key of the last row before.
+        /// Day (if rows are grouped by day) and key of the last row of the previous page.
         after: Option<(Option<Day>, KeyId)>,
-        /// Of how many keys rows are told; each day's count anew.
+        /// Maximum number of keys, where a key counts again on each day. All rows of a key are on
+        /// the same page.
         limit: usize,
     },
 }
 
 impl ReportPage {
-    /// All rows.
+    /// A single page with all rows.
     pub fn all() -> Self {
         Self::Busiest { skip: 0, limit: usize::MAX }
     }
 }
 
 impl UsageQuery {
-    /// The figures of these days, one row a key and day.
+    /// Creates a query of these days with one row per key and day.
     pub fn days(from: Day, to: Day) -> Self {
         let group_by = GroupBy { key: true, day: true, model: false };
         Self { from, to, key_id: None, group_by, page: ReportPage::all(), idle: false }
     }
 
-    /// Followed by keys without any figures.
+    /// Includes rows of unused keys.
     #[must_use]
     pub fn with_idle(self) -> Self {
         Self { idle: true, ..self }
     }
 
-    /// Grouped otherwise.
+    /// Sets the grouping.
     #[must_use]
     pub fn group_by(self, group_by: GroupBy) -> Self {
         Self { group_by, ..self }
     }
 
-    /// Only these rows.
+    /// Sets the page.
     #[must_use]
     pub fn page(self, page: ReportPage) -> Self {
         Self { page, ..self }
     }
 
-    /// Only this key's.
+    /// Selects a single key.
     #[must_use]
     pub fn key(mut self, key_id: KeyId) -> Self {
         self.key_id = Some(key_id);
@@ -86,63 +87,63 @@ impl UsageQuery {
     }
 }
 
-/// What one row of a report stands for.
+/// Grouping of a report's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupBy {
-    /// A row for each key.
+    /// One row per key.
     pub key: bool,
-    /// A row for each day.
+    /// One row per day.
     pub day: bool,
-    /// A row for each model.
+    /// One row per model.
     pub model: bool,
 }
 
-/// One row of a report. The parts that it is not grouped by are `None`.
+/// Row of a report. Fields by which the report is not grouped are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UsageRow {
-    /// The key's id.
+    /// Id of the key.
     pub key_id: Option<KeyId>,
-    /// The masked key; of one that was deleted, as it was last.
+    /// The key with its secret part left out; the last one if the key was deleted.
     pub masked: Option<String>,
-    /// The key's label; of one that was deleted, as it was last.
+    /// Label of the key; the last one if the key was deleted.
     pub label: Option<String>,
-    /// The key's limit as it is now; of one that was deleted, as it was last.
+    /// Present daily limit of the key; the last one if the key was deleted.
     pub daily_limit: Option<DailyLimit>,
     /// The day.
     pub day: Option<Day>,
     /// The model.
     pub model: Option<String>,
-    /// Units used, after refunds and resets. `None` when the row is one of several models, or of all
-    /// keys together.
+    /// Units used, after refunds and resets. `None` if rows are grouped by model or not grouped by
+    /// key.
     pub used: Option<u64>,
-    /// The figures.
+    /// Requests and tokens.
     pub figures: UsageFigures,
 }
 
-/// The answer to a [`UsageQuery`].
+/// Result of a [`UsageQuery`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UsageReport {
-    /// The rows of the page.
+    /// Rows of the page.
     pub rows: Vec<UsageRow>,
-    /// Whether there are more behind it.
+    /// Whether there are rows after this page.
     pub has_more: bool,
-    /// How many requests were admitted in all, on whatever page.
+    /// Number of admitted requests on all pages.
     pub total_requests: u64,
-    /// How many keys were used.
+    /// Number of keys that were used.
     pub active_keys: u64,
-    /// How many keys exist.
+    /// Number of keys that exist.
     pub total_keys: u64,
 }
 
-/// Reads figures of the past.
+/// Reads past usage.
 pub trait UsageReader: Send + Sync + 'static {
-    /// The figures that the query asks for, with all events that were recorded before the call.
+    /// Returns a usage report, which includes all events recorded before the call.
     fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport>;
 
-    /// Single requests, as far as the store keeps them, with all events that were recorded before
-    /// the call; the latest first.
+    /// Returns the single requests that the store has kept, latest first, including all events
+    /// recorded before the call.
     fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>>;
 }
 

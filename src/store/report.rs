@@ -1,4 +1,4 @@
-//! Groups figures into the rows of a report. Shared by all back ends.
+//! Grouping of usage into the rows of a report. Shared by all back ends.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -11,7 +11,7 @@ use crate::{
     key::{KeyId, KeyRecord},
 };
 
-/// Rows by the parts that the query groups by.
+/// Rows of a report in the making, grouped as the query says.
 pub(crate) struct ReportRows {
     query: UsageQuery,
     rows: HashMap<Group, (UsageFigures, u64)>,
@@ -31,7 +31,7 @@ impl ReportRows {
         Self { query, rows: HashMap::new(), active: HashSet::new(), idle: Vec::new() }
     }
 
-    /// Adds the figures of one day, key and model, if the query wants them.
+    /// Adds the figures of one day, key and model, if the query selects them.
     pub(crate) fn add_figures(&mut self, day: Day, id: &KeyId, model: &str, figures: UsageFigures) {
         if let Some(row) = self.row(day, id, Some(model)) {
             row.0 += figures;
@@ -41,8 +41,8 @@ impl ReportRows {
         }
     }
 
-    /// Adds the units used on one day by one key, if the query wants them. Units are not known by
-    /// model.
+    /// Adds the units used on one day by one key, if the query selects them. Units are not counted
+    /// per model.
     pub(crate) fn add_used(&mut self, day: Day, id: &KeyId, used: u64) {
         let by = self.query.group_by;
         if by.key
@@ -82,7 +82,7 @@ impl ReportRows {
         Some(self.rows.entry(group).or_default())
     }
 
-    /// Lets these keys follow, as far as they have no row.
+    /// Adds rows for those of these keys that have none.
     #[cfg(feature = "memory")]
     pub(crate) fn add_idle<'a>(&mut self, keys: impl Iterator<Item = &'a KeyId>) {
         let day = Some(self.query.to);
@@ -91,7 +91,7 @@ impl ReportRows {
         self.idle = idle.map(|id| UsageRow::empty(self.query.to, id.clone())).collect();
     }
 
-    /// The report, without what the keys are called and how many there are.
+    /// Returns the report without the names and the number of keys.
     pub(crate) fn into_report(self) -> UsageReport {
         let by = self.query.group_by;
         let total_requests = self.rows.values().map(|(figures, _)| figures.requests).sum();
@@ -111,7 +111,7 @@ impl ReportRows {
     }
 }
 
-/// The rows of a page, and whether there are more behind it.
+/// Returns the rows of a page, and whether there are rows after it.
 fn paged(mut rows: Vec<UsageRow>, idle: Vec<UsageRow>, page: &ReportPage) -> (Vec<UsageRow>, bool) {
     let limit = match page {
         ReportPage::Busiest { skip, limit } => {
@@ -121,17 +121,16 @@ fn paged(mut rows: Vec<UsageRow>, idle: Vec<UsageRow>, page: &ReportPage) -> (Ve
             *limit
         }
         ReportPage::ById { after, limit } => {
-            let place = |row: &UsageRow| (Reverse(row.day), row.key_id.clone());
-            rows.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.model.cmp(&b.model)));
+            let position = |row: &UsageRow| (Reverse(row.day), row.key_id.clone());
+            rows.sort_by(|a, b| position(a).cmp(&position(b)).then_with(|| a.model.cmp(&b.model)));
             if let Some((day, id)) = after {
                 let after = (Reverse(*day), Some(id.clone()));
-                rows.retain(|row| place(row) > after);
+                rows.retain(|row| position(row) > after);
             }
             let mut keys = 0;
-            let is_next = |two: &[UsageRow]| place(&two[0]) != place(&two[1]);
             rows.windows(2)
-                .take_while(|two| {
-                    keys += usize::from(is_next(two));
+                .take_while(|pair| {
+                    keys += usize::from(position(&pair[0]) != position(&pair[1]));
                     keys < *limit
                 })
                 .count()
@@ -144,7 +143,7 @@ fn paged(mut rows: Vec<UsageRow>, idle: Vec<UsageRow>, page: &ReportPage) -> (Ve
 }
 
 impl UsageRow {
-    /// The row of a key without figures.
+    /// Creates the row of an unused key.
     pub(crate) fn empty(day: Day, id: KeyId) -> Self {
         Self {
             key_id: Some(id),
@@ -159,7 +158,7 @@ impl UsageRow {
     }
 }
 
-/// Newest day first, busiest first within a day.
+/// Compares rows in the order of [`ReportPage::Busiest`].
 pub(crate) fn busiest_first(a: &UsageRow, b: &UsageRow) -> Ordering {
     let order = |row: &UsageRow| Reverse((row.day, row.used, row.figures.requests));
     order(a)
@@ -168,7 +167,7 @@ pub(crate) fn busiest_first(a: &UsageRow, b: &UsageRow) -> Ordering {
         .then_with(|| a.model.cmp(&b.model))
 }
 
-/// Fills in what the rows' keys are called.
+/// Adds the masked key, label and limit to each row.
 pub(crate) fn name_keys<'a>(
     report: &mut UsageReport,
     record: impl Fn(&KeyId) -> Option<&'a KeyRecord>,

@@ -1,4 +1,4 @@
-//! A key as lists and reports show it.
+//! Summaries, states and versions of keys.
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
@@ -8,31 +8,32 @@ use sha2::{Digest, Sha256};
 use super::ClaimSummary;
 use crate::key::{KeyHash, KeyRecord, hex};
 
-/// A record with its figures.
+/// Record of a key together with its usage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeySummary {
-    /// The record.
+    /// Record of the key.
     pub record: KeyRecord,
-    /// The key's hash; `None` while a key that was typed in waits to be hashed.
+    /// Hash of the key. `None` if the key was typed into a table in clear and has not been hashed
+    /// yet.
     pub hash: Option<KeyHash>,
     /// Units used today.
     pub used_today: u64,
     /// Units used on all days.
     pub total_used: u64,
-    /// The last admitted request.
+    /// Time of the last admitted request.
     pub last_used_at: Option<SystemTime>,
-    /// The latest claim that was not withdrawn.
+    /// Latest claim, unless it was withdrawn.
     pub claim: Option<ClaimSummary>,
 }
 
 impl KeySummary {
-    /// Names the record's present state. The figures are no part of it.
+    /// Returns the version of the record, which does not depend on usage.
     pub fn version(&self) -> KeyVersion {
         KeyVersion::of(&self.record, self.hash)
     }
 
-    /// Whether the key works, and if not, why.
+    /// Returns the state of the key.
     pub fn state(&self, now: SystemTime) -> KeyState {
         if self.record.disabled {
             KeyState::Disabled
@@ -45,31 +46,31 @@ impl KeySummary {
         }
     }
 
-    /// Units left today, or `None` if there is no limit.
+    /// Returns the number of units left today, or `None` if there is no limit.
     pub fn remaining(&self) -> Option<u64> {
         self.record.daily_limit.limited().map(|limit| limit.saturating_sub(self.used_today))
     }
 }
 
-/// Whether a key works.
+/// State of a key. If several apply, the first of disabled, expired and exhausted is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// It works.
+    /// Requests with the key are admitted.
     Active,
-    /// Its operator has switched it off.
+    /// The key is disabled.
     Disabled,
-    /// Its time is over.
+    /// The key has expired.
     Expired,
-    /// Nothing is left of its day.
+    /// The key has no units left today.
     Exhausted,
 }
 
 impl KeyState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Active, Self::Disabled, Self::Expired, Self::Exhausted];
 
-    /// The stable name.
+    /// Returns the stable name of the state.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -80,13 +81,15 @@ impl KeyState {
     }
 }
 
-/// Names one state of a key's record, made of what the record holds, so that edits of a table by hand
-/// change it too. An entity tag (RFC 9110, section 8.8.3) without its quotes: 32 hexadecimal digits.
+/// Version of a key's record, used as an entity tag (RFC 9110, section 8.8.3).
+///
+/// It is a hash of the record's fields, so that it also changes when a table is edited by hand. Its
+/// text form has 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyVersion([u8; 16]);
 
 impl KeyVersion {
-    /// The version of this record of a key with this hash.
+    /// Computes the version of the record of a key with this hash.
     pub(crate) fn of(record: &KeyRecord, key: Option<KeyHash>) -> Self {
         let time = record.expires_at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH));
         let mut hash = Sha256::new();
@@ -106,7 +109,7 @@ impl KeyVersion {
     }
 }
 
-/// The text is no version.
+/// Error for a text that is not a [`KeyVersion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKeyVersion;
 

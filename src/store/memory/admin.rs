@@ -11,14 +11,14 @@ use crate::{
     key::{KeyId, KeyRecord, SecretKey},
     store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
-        CreateOutcome, IDEMPOTENCY_RETENTION, IMPORTED, IdempotencyKey, ImportOutcome, ImportedKey,
-        KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued,
-        PageCursor, PagePosition, StoreFuture, withdraws_claims,
+        CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
+        KEY_IMPORTED, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey,
+        OnIssued, PageCursor, PagePosition, StoreFuture, withdraws_claims,
     },
 };
 
-/// What a request has issued.
-pub(super) struct IssuedOnce {
+/// Keys that were issued with an idempotency key.
+pub(super) struct IdempotentCreation {
     request: [u8; 32],
     ids: Vec<KeyId>,
     at: SystemTime,
@@ -28,9 +28,9 @@ impl Inner {
     fn create(&self, keys: &[NewKey], by: &Actor) -> Result<Vec<KeyRecord>, StoreError> {
         let mut table = lock(&self.keys);
         let records: Vec<KeyRecord> = keys.iter().map(|key| key.record(self.clock.now())).collect();
-        for (at, (key, record)) in keys.iter().zip(&records).enumerate() {
+        for (n, (key, record)) in keys.iter().zip(&records).enumerate() {
             if let Err(error) = table.insert(key.secret.hash(), record.clone()) {
-                for record in &records[..at] {
+                for record in &records[..n] {
                     table.remove(&KeyRef::new(record.id.as_str()));
                 }
                 return Err(error);
@@ -59,8 +59,8 @@ impl Inner {
     fn import(&self, keys: &[ImportedKey], dry_run: bool, by: &Actor) -> Vec<ImportOutcome> {
         let mut table = lock(&self.keys);
         if dry_run {
-            let mut tried = table.clone();
-            return keys.iter().map(|key| tried.import(key)).collect();
+            let mut copy = table.clone();
+            return keys.iter().map(|key| copy.import(key)).collect();
         }
         let import = |key: &ImportedKey| {
             let imported = table.import(key);
@@ -70,7 +70,7 @@ impl Inner {
             }
             if let ImportOutcome::New(id) = &imported {
                 let detail = table.by_id(id).map(KeyRecord::audit_detail).unwrap_or_default();
-                self.write_audit(IMPORTED, Some(id.clone()), detail, by);
+                self.write_audit(KEY_IMPORTED, Some(id.clone()), detail, by);
             }
             imported
         };
@@ -118,31 +118,30 @@ impl AdminStore for MemoryStore {
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: IdempotencyKey,
+        idempotency_key: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
     ) -> StoreFuture<CreateOutcome> {
+        let (name, request) = (idempotency_key.name(), idempotency_key.request());
         let now = self.0.clock.now();
-        let mut issued = lock(&self.0.issued_once);
-        issued.retain(|_, before| {
-            now.duration_since(before.at).is_ok_and(|age| age < IDEMPOTENCY_RETENTION)
+        let mut creations = lock(&self.0.creations);
+        creations.retain(|_, creation| {
+            now.duration_since(creation.at).is_ok_and(|age| age < IDEMPOTENCY_RETENTION)
         });
-        if let Some(before) = issued.get(&once.name()) {
-            let same = before.request == once.request();
-            let ids = before.ids.clone();
-            return StoreFuture::ready(Ok(if same {
-                CreateOutcome::Replayed(ids)
+        if let Some(creation) = creations.get(&name) {
+            return StoreFuture::ready(Ok(if creation.request == request {
+                CreateOutcome::Replayed(creation.ids.clone())
             } else {
                 CreateOutcome::OtherRequest
             }));
         }
-        let created = self.0.create(&keys, &by).map(|records| {
+        let outcome = self.0.create(&keys, &by).map(|records| {
             let ids = records.iter().map(|record| record.id.clone()).collect();
-            issued.insert(once.name(), IssuedOnce { request: once.request(), ids, at: now });
+            creations.insert(name, IdempotentCreation { request, ids, at: now });
             on_issued(&records);
             CreateOutcome::Issued(records)
         });
-        StoreFuture::ready(created)
+        StoreFuture::ready(outcome)
     }
 
     fn import(
@@ -159,22 +158,23 @@ impl AdminStore for MemoryStore {
         let (now, search) = (self.0.clock.now(), query.search.as_deref().map(str::to_lowercase));
         let hash = query.search.as_deref().and_then(|text| SecretKey::parse(text).ok());
         let hash = hash.map(|key| key.hash());
-        let mut found: Vec<(PagePosition, KeySummary)> = keys
+        let mut matches: Vec<(PagePosition, KeySummary)> = keys
             .rows()
             .filter(|(_, row)| search.as_deref().is_none_or(|text| row.matches(text, hash)))
             .map(|(number, row)| (number, self.0.summary(row)))
             .filter(|(_, key)| query.state.is_none_or(|state| key.state(now) == state))
-            .map(|(number, key)| (key.place(query.sort, number), key))
+            .map(|(number, key)| (key.position(query.sort, number), key))
             .collect();
-        found.sort_by(|(one, _), (other, _)| one.in_order(other, query.sort));
-        let is_behind = |place: &PagePosition| {
+        matches.sort_by(|(a, _), (b, _)| a.compare(b, query.sort));
+        let is_after = |position: &PagePosition| {
             let after = query.after.as_ref();
-            after.is_none_or(|after| place.in_order(&after.0, query.sort).is_gt())
+            after.is_none_or(|after| position.compare(&after.0, query.sort).is_gt())
         };
-        let mut behind = found.into_iter().filter(|(place, _)| is_behind(place));
-        let page: Vec<_> = behind.by_ref().take(query.limit).collect();
-        let more = behind.next().is_some();
-        let next = page.last().filter(|_| more).map(|(place, _)| PageCursor(place.clone()));
+        let mut rest = matches.into_iter().filter(|(position, _)| is_after(position));
+        let page: Vec<_> = rest.by_ref().take(query.limit).collect();
+        let has_more = rest.next().is_some();
+        let last = page.last().filter(|_| has_more);
+        let next = last.map(|(position, _)| PageCursor(position.clone()));
         let keys = page.into_iter().map(|(_, key)| key).collect();
         StoreFuture::ready(Ok(KeyPage { keys, next }))
     }
@@ -195,7 +195,7 @@ impl AdminStore for MemoryStore {
         }
         let KeyEdit { change, by, .. } = edit;
         let id = before.record.id.clone();
-        // A rotation may take away the very text that named the key.
+        // `edit.key` may be the secret that a rotation replaces.
         let by_id = KeyRef::new(id.as_str());
         self.0.apply(&mut keys, &by_id, &id, &change);
         let mut after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(row));
@@ -220,13 +220,13 @@ impl AdminStore for MemoryStore {
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
         let keys = lock(&self.0.keys);
         let audit = lock(&self.0.audit);
-        let wanted = audit.iter().rev().filter(|entry| query.wants(entry)).take(query.limit);
-        let label = |id: &KeyId| Some(keys.by_id_ever(id)?.label.clone());
-        let named = |entry: &AuditEntry| AuditEntry {
+        let label = |id: &KeyId| Some(keys.by_id_or_deleted(id)?.label.clone());
+        let with_label = |entry: &AuditEntry| AuditEntry {
             label: entry.key_id.as_ref().and_then(label),
             ..entry.clone()
         };
-        StoreFuture::ready(Ok(wanted.map(named).collect()))
+        let entries = audit.iter().rev().filter(|entry| query.matches(entry)).take(query.limit);
+        StoreFuture::ready(Ok(entries.map(with_label).collect()))
     }
 
     fn today(&self) -> Day {

@@ -4,8 +4,9 @@ use super::{Inner, MemoryStore, lock};
 use crate::{
     key::{ClaimToken, KeyHash, KeyId, SecretKey},
     store::{
-        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, KeyChange,
-        KeyRef, KeySummary, OFFERED, OPENED, OnOpened, Rotation, StoreFuture, offer_detail,
+        Actor, CLAIM_OFFERED, CLAIM_OPENED, Claim, ClaimOffer, ClaimOutcome, ClaimState,
+        ClaimStore, ClaimSummary, KeyChange, KeyRef, KeySummary, OnOpened, Rotation, StoreFuture,
+        offer_detail,
     },
 };
 
@@ -19,15 +20,15 @@ pub(super) struct ClaimRow {
 impl Inner {
     pub(super) fn latest_claim(&self, id: &KeyId) -> Option<ClaimSummary> {
         let claims = lock(&self.claims);
-        let found = claims.iter().rev().find(|row| row.key_id == *id && !row.withdrawn);
-        found.map(|row| row.claim)
+        let latest = claims.iter().rev().find(|row| row.key_id == *id && !row.withdrawn);
+        latest.map(|row| row.claim)
     }
 
     pub(super) fn withdraw_claims(&self, id: &KeyId) {
         let mut claims = lock(&self.claims);
-        let open =
+        let unopened =
             claims.iter_mut().filter(|row| row.key_id == *id && row.claim.opened_at.is_none());
-        open.for_each(|row| row.withdrawn = true);
+        unopened.for_each(|row| row.withdrawn = true);
     }
 
     pub(super) fn offer_claim(&self, offer: ClaimOffer, by: &Actor) -> Option<KeySummary> {
@@ -43,11 +44,11 @@ impl Inner {
             claim,
             withdrawn: false,
         });
-        self.write_audit(OFFERED, Some(key_id), offer_detail(&offer), by);
+        self.write_audit(CLAIM_OFFERED, Some(key_id), offer_detail(&offer), by);
         Some(self.summary(row))
     }
 
-    /// The claim of this token, and the key that it gives.
+    /// Returns the claim with this token and its key.
     fn find_claim(
         &self,
         token: &ClaimToken,
@@ -80,7 +81,7 @@ impl Inner {
         let change = KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO });
         self.apply(&mut keys, &by_id, &id, &change);
         let after = keys.get(&by_id).map_or(before.clone(), |row| self.summary(row));
-        self.write_audit(OPENED, Some(id), change.audit_detail(&before, &after), by);
+        self.write_audit(CLAIM_OPENED, Some(id), change.audit_detail(&before, &after), by);
         ClaimOutcome::Opened(after.into())
     }
 }
@@ -99,10 +100,10 @@ impl ClaimStore for MemoryStore {
         by: Actor,
         on_opened: OnOpened,
     ) -> StoreFuture<ClaimOutcome> {
-        let opening = self.0.open_claim(&token, secret, &by);
-        if let ClaimOutcome::Opened(key) = &opening {
+        let outcome = self.0.open_claim(&token, secret, &by);
+        if let ClaimOutcome::Opened(key) = &outcome {
             on_opened(key);
         }
-        StoreFuture::ready(Ok(opening))
+        StoreFuture::ready(Ok(outcome))
     }
 }

@@ -11,16 +11,16 @@ use crate::{
     store::{ImportOutcome, ImportedKey, KeyRef, KeyStore, StoreFuture},
 };
 
-/// Records in the order of their issue, found by id and by hash.
+/// Records in the order in which the keys were issued, indexed by id and by hash.
 #[derive(Clone, Default)]
 pub(super) struct KeyTable {
     rows: BTreeMap<u64, Row>,
     by_id: HashMap<KeyId, u64>,
     by_hash: HashMap<KeyHash, u64>,
-    last: u64,
-    /// What reports of the past show.
+    last_number: u64,
+    /// Records of deleted keys, which reports of past usage need.
     deleted: HashMap<KeyId, Arc<KeyRecord>>,
-    /// What was rotated away or deleted.
+    /// Hashes of secrets that were rotated or deleted, so that they are not imported again.
     revoked: HashMap<KeyHash, KeyId>,
 }
 
@@ -32,8 +32,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Whether label, id or masked key holds this lower-case text, the key has this hash, or its hash
-    /// begins with these digits.
+    /// Whether the label, id or masked key contains this lower-case text, the key has this hash, or
+    /// its hash starts with these digits.
     pub(super) fn matches(&self, text: &str, hash: Option<KeyHash>) -> bool {
         self.record.matches(text)
             || hash == Some(self.hash)
@@ -47,17 +47,17 @@ impl KeyTable {
         if self.by_id.contains_key(&record.id) || self.by_hash.contains_key(&hash) {
             return Err(StoreError::new(StoreErrorKind::Conflict));
         }
-        self.last += 1;
-        self.by_id.insert(record.id.clone(), self.last);
-        self.by_hash.insert(hash, self.last);
-        self.rows.insert(self.last, Row { record: Arc::new(record), hash, old: None });
+        self.last_number += 1;
+        self.by_id.insert(record.id.clone(), self.last_number);
+        self.by_hash.insert(hash, self.last_number);
+        self.rows.insert(self.last_number, Row { record: Arc::new(record), hash, old: None });
         Ok(())
     }
 
     fn find(&self, hash: &KeyHash, at: SystemTime) -> Option<Arc<KeyRecord>> {
         let row = &self.rows[self.by_hash.get(hash)?];
-        let valid = row.hash == *hash || row.old.is_some_and(|(_, until)| at < until);
-        valid.then(|| row.record.clone())
+        let is_valid = row.hash == *hash || row.old.is_some_and(|(_, until)| at < until);
+        is_valid.then(|| row.record.clone())
     }
 
     fn number(&self, key: &KeyRef) -> Option<u64> {
@@ -69,7 +69,7 @@ impl KeyTable {
         self.rows.get(&self.number(key)?)
     }
 
-    /// Takes over a key that was issued elsewhere, unless it is known.
+    /// Inserts a key that was issued elsewhere, unless it is known.
     pub(super) fn import(&mut self, key: &ImportedKey) -> ImportOutcome {
         if let Some(number) = self.by_hash.get(&key.hash) {
             return ImportOutcome::Unchanged(self.rows[number].record.id.clone());
@@ -107,12 +107,12 @@ impl KeyTable {
         let Some(row) = self.rows.get_mut(&number) else {
             return;
         };
-        let mut gone: Vec<KeyHash> = row.old.take().map(|(older, _)| older).into_iter().collect();
+        let mut revoked: Vec<KeyHash> = row.old.take().map(|(hash, _)| hash).into_iter().collect();
         match old_until {
             Some(until) => row.old = Some((row.hash, until)),
-            None => gone.push(row.hash),
+            None => revoked.push(row.hash),
         }
-        for hash in gone {
+        for hash in revoked {
             self.by_hash.remove(&hash);
             self.revoked.insert(hash, row.record.id.clone());
         }
@@ -135,12 +135,12 @@ impl KeyTable {
         }
     }
 
-    /// The record of this id, also of a key that was deleted.
-    pub(super) fn by_id_ever(&self, id: &KeyId) -> Option<&KeyRecord> {
+    /// Returns the record with this id, also if the key was deleted.
+    pub(super) fn by_id_or_deleted(&self, id: &KeyId) -> Option<&KeyRecord> {
         self.by_id(id).or_else(|| Some(&**self.deleted.get(id)?))
     }
 
-    /// The rows and their numbers, in the order of their issue.
+    /// Returns the rows and their sequence numbers, in the order in which the keys were issued.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u64, &Row)> {
         self.rows.iter().map(|(number, row)| (*number, row))
     }
@@ -151,11 +151,11 @@ impl KeyTable {
 }
 
 impl MemoryStore {
-    /// Issues `key` with this record.
+    /// Inserts `key` with this record.
     ///
     /// # Errors
     ///
-    /// `Conflict` if the key or the record's id exists already.
+    /// `Conflict` if the key or the record's id already exists.
     pub fn insert(&self, key: &SecretKey, mut record: KeyRecord) -> Result<(), StoreError> {
         if record.masked.is_empty() {
             record.masked = key.masked();
@@ -166,7 +166,7 @@ impl MemoryStore {
 
 impl KeyStore for MemoryStore {
     fn find(&self, key: &SecretKey) -> StoreFuture<Option<Arc<KeyRecord>>> {
-        let found = lock(&self.0.keys).find(&key.hash(), self.0.clock.now());
-        StoreFuture::ready(Ok(found))
+        let record = lock(&self.0.keys).find(&key.hash(), self.0.clock.now());
+        StoreFuture::ready(Ok(record))
     }
 }

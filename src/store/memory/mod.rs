@@ -1,5 +1,5 @@
-//! [`MemoryStore`]: everything in this process, nothing kept. For tests, and for services whose
-//! quotas may start afresh when they restart.
+//! [`MemoryStore`], which keeps everything in memory. For tests, and for services whose quotas may
+//! start again with each restart.
 
 mod admin;
 mod claims;
@@ -9,7 +9,7 @@ mod usage;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use self::{admin::IssuedOnce, claims::ClaimRow, keys::KeyTable, usage::Totals};
+use self::{admin::IdempotentCreation, claims::ClaimRow, keys::KeyTable, usage::Totals};
 use super::{
     AuditEntry,
     counter::DayCounter,
@@ -20,7 +20,7 @@ use crate::{
     key::KeyId,
 };
 
-/// A store without durability. Clones share their content.
+/// Store without durability. Clones share their content.
 ///
 /// ```
 /// use tower_quota::{
@@ -44,16 +44,16 @@ struct Inner {
     totals: Mutex<Totals>,
     audit: Mutex<Vec<AuditEntry>>,
     claims: Mutex<Vec<ClaimRow>>,
-    issued_once: Mutex<HashMap<[u8; 32], IssuedOnce>>,
+    creations: Mutex<HashMap<[u8; 32], IdempotentCreation>>,
 }
 
 impl MemoryStore {
-    /// An empty store whose days are those of UTC.
+    /// Creates an empty store with the days of UTC.
     pub fn new() -> Self {
         Self::with_time(Calendar::utc(), SystemClock)
     }
 
-    /// An empty store with this calendar and clock.
+    /// Creates an empty store with this calendar and clock.
     pub fn with_time(calendar: Calendar, clock: impl Clock) -> Self {
         Self(Arc::new(Inner {
             calendar,
@@ -63,7 +63,7 @@ impl MemoryStore {
             totals: Mutex::default(),
             audit: Mutex::default(),
             claims: Mutex::default(),
-            issued_once: Mutex::default(),
+            creations: Mutex::default(),
         }))
     }
 }

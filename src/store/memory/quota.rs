@@ -27,7 +27,7 @@ impl Inner {
             return counter.clone();
         }
         let day = self.calendar.window(at).day;
-        // An imported key has used some of its day elsewhere.
+        // An imported key may have used units elsewhere on this day.
         let used = lock(&self.totals).used_on(id, day);
         let new = || Arc::new(DayCounter::new(Count { used, ..Count::new(day) }));
         self.counters.entry(id.clone()).or_insert_with(new).clone()

@@ -21,12 +21,12 @@ pub(super) struct Totals {
     used: BTreeMap<(KeyId, Day), u64>,
     last_used: HashMap<KeyId, SystemTime>,
     requests: VecDeque<RequestRecord>,
-    /// How many requests there were.
-    recorded: u64,
+    /// Number of the last recorded request.
+    last_number: u64,
 }
 
-/// So many single requests are kept.
-const KEPT: usize = 1000;
+/// Maximum number of single requests that are kept.
+const MAX_REQUESTS: usize = 1000;
 
 impl Totals {
     pub(super) fn used(&mut self, id: &KeyId, day: Day, change: impl FnOnce(u64) -> u64) {
@@ -34,7 +34,7 @@ impl Totals {
         *used = change(*used);
     }
 
-    /// Fills in a day of which nothing is known yet. How its requests ended nobody knows.
+    /// Adds imported units for a day without known usage. The outcomes of its requests are unknown.
     pub(super) fn fill(&mut self, id: &KeyId, day: Day, requests: u64) {
         if let Entry::Vacant(used) = self.used.entry((id.clone(), day)) {
             used.insert(requests);
@@ -55,28 +55,28 @@ impl Totals {
         self.used.get(&(id.clone(), day)).copied().unwrap_or_default()
     }
 
-    /// Under which name a model's figures are summed up.
+    /// Returns the name under which the figures of a model are counted.
     fn model(&self, day: Day, id: &KeyId, model: &str) -> String {
-        let of_key = (day, id.clone(), String::new())..;
-        let of_key = self.figures.range(of_key).map(|((on, by, model), _)| (on, by, model));
-        let named = of_key
-            .take_while(|(on, by, _)| **on == day && *by == id)
-            .filter(|(.., named)| !["", OTHER_MODELS].contains(&named.as_str()));
-        let mut others = 0;
-        for (.., named) in named {
-            if named == model {
+        let from_key = (day, id.clone(), String::new())..;
+        let models = self.figures.range(from_key).map(|(group, _)| group);
+        let models = models
+            .take_while(|(on, key_id, _)| *on == day && key_id == id)
+            .filter(|(.., name)| !["", OTHER_MODELS].contains(&name.as_str()));
+        let mut count = 0;
+        for (.., name) in models {
+            if name == model {
                 return model.to_owned();
             }
-            others += 1;
+            count += 1;
         }
-        let has_place = model.is_empty() || others < MAX_MODELS;
-        if has_place { model } else { OTHER_MODELS }.to_owned()
+        let has_own_row = model.is_empty() || count < MAX_MODELS;
+        if has_own_row { model } else { OTHER_MODELS }.to_owned()
     }
 
-    fn keep_request(&mut self, event: UsageEvent) {
-        self.recorded += 1;
-        self.requests.truncate(KEPT - 1);
-        if let Some(record) = RequestRecord::new(self.recorded, event) {
+    fn push_request(&mut self, event: UsageEvent) {
+        self.last_number += 1;
+        self.requests.truncate(MAX_REQUESTS - 1);
+        if let Some(record) = RequestRecord::new(self.last_number, event) {
             self.requests.push_front(record);
         }
     }
@@ -93,7 +93,7 @@ impl UsageSink for MemoryStore {
         let mut totals = lock(&self.0.totals);
         let model = totals.model(day, id, event.model.as_deref().unwrap_or_default());
         *totals.figures.entry((day, id.clone(), model)).or_default() += UsageFigures::from(&event);
-        totals.keep_request(event);
+        totals.push_request(event);
     }
 }
 
@@ -101,7 +101,7 @@ impl UsageReader for MemoryStore {
     fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
         let keys = lock(&self.0.keys);
         let totals = lock(&self.0.totals);
-        let wants_idle = query.idle;
+        let includes_idle = query.idle;
         let mut rows = ReportRows::new(query);
         for ((day, id, model), figures) in &totals.figures {
             rows.add_figures(*day, id, model, *figures);
@@ -109,16 +109,16 @@ impl UsageReader for MemoryStore {
         for ((id, day), used) in &totals.used {
             rows.add_used(*day, id, *used);
         }
-        if wants_idle {
+        if includes_idle {
             rows.add_idle(keys.rows().map(|(_, row)| &row.record.id));
         }
         let mut report = rows.into_report();
         report.total_keys = keys.len() as u64;
-        name_keys(&mut report, |id| keys.by_id_ever(id));
+        name_keys(&mut report, |id| keys.by_id_or_deleted(id));
         StoreFuture::ready(Ok(report))
     }
 
-    /// Of the last 1000 requests.
+    /// Selects from the last 1,000 requests.
     fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>> {
         let totals = lock(&self.0.totals);
         let matching = totals.requests.iter().filter(|record| query.matches(record));

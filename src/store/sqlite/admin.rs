@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// A write that succeeded so recently is as good as another.
-const PROBE_AGE: Duration = Duration::from_secs(1);
+/// Age up to which a successful write counts as a probe.
+const MAX_PROBE_AGE: Duration = Duration::from_secs(1);
 
 impl AdminStore for SqliteStore {
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
@@ -32,24 +32,26 @@ impl AdminStore for SqliteStore {
             .core
             .queue
             .call(move |connection| changes::insert(connection, &keys, &by, now), |_| ());
-        StoreFuture::pending(async move { created.await?.ok_or_else(exists) })
+        StoreFuture::pending(async move { created.await?.ok_or_else(conflict) })
     }
 
     fn create_once(
         &self,
         keys: Vec<NewKey>,
-        once: IdempotencyKey,
+        idempotency_key: IdempotencyKey,
         by: Actor,
         on_issued: OnIssued,
     ) -> StoreFuture<CreateOutcome> {
         let now = self.0.core.clock.now();
-        let work = move |connection: &Connection| once::insert(connection, &keys, once, &by, now);
-        let created = self.0.core.queue.call(work, |created: &Option<CreateOutcome>| {
-            if let Some(CreateOutcome::Issued(records)) = created {
+        let work = move |connection: &Connection| {
+            once::insert(connection, &keys, idempotency_key, &by, now)
+        };
+        let created = self.0.core.queue.call(work, |outcome: &Option<CreateOutcome>| {
+            if let Some(CreateOutcome::Issued(records)) = outcome {
                 on_issued(records);
             }
         });
-        StoreFuture::pending(async move { created.await?.ok_or_else(exists) })
+        StoreFuture::pending(async move { created.await?.ok_or_else(conflict) })
     }
 
     fn import(
@@ -115,7 +117,7 @@ impl AdminStore for SqliteStore {
         if let Err(error) = core.damage.check() {
             return StoreFuture::ready(Err(error));
         }
-        if core.is_open().is_ok() && core.was_written_within(PROBE_AGE) {
+        if core.is_open().is_ok() && core.was_written_within(MAX_PROBE_AGE) {
             return StoreFuture::ready(Ok(()));
         }
         core.queue.call(jobs::probe, |()| ())
@@ -123,7 +125,7 @@ impl AdminStore for SqliteStore {
 
     fn backup(&self) -> StoreFuture<StoreBackup> {
         let store = self.clone();
-        StoreFuture::pending(async move { store.copy().await })
+        StoreFuture::pending(async move { store.temporary_copy().await })
     }
 
     fn set_gauges(&self) -> StoreFuture<()> {
@@ -131,19 +133,19 @@ impl AdminStore for SqliteStore {
     }
 }
 
-fn exists() -> StoreError {
+fn conflict() -> StoreError {
     StoreError::new(StoreErrorKind::Conflict)
 }
 
 impl SqliteStore {
-    /// Reads what is in the file once all that was queued before is written.
+    /// Flushes the journal and then runs the query on a reader.
     fn read_now<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection, &Core) -> rusqlite::Result<T> + Send + 'static,
     ) -> StoreFuture<T> {
         let store = self.clone();
         StoreFuture::pending(async move {
-            store.written().await;
+            store.flush_for_read().await;
             let core = store.0.core.clone();
             store.read(move |connection| query(connection, &core).map_err(unavailable)).await
         })
@@ -177,10 +179,10 @@ impl SqliteStore {
     }
 
     async fn reset(&self, edit: KeyEdit) -> Result<ChangeOutcome, StoreError> {
-        let Some(found) = self.get(edit.key.clone()).await? else {
+        let Some(key) = self.get(edit.key.clone()).await? else {
             return Ok(ChangeOutcome::UnknownKey);
         };
-        let (core, id) = (&self.0.core, found.record.id);
+        let (core, id) = (&self.0.core, key.record.id);
         let counter = self.load_counter(&id, core.clock.now()).await?;
         let (job, reset) = reset::job(core.clone(), counter, id, edit);
         core.queue.push(job)?;

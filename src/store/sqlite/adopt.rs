@@ -1,33 +1,36 @@
-//! Hashing keys that were typed into `api_keys` in clear.
+//! Hashing of keys that were typed into `api_keys` in clear.
+//!
+//! A row without `key_hash` contains a key in clear. It is adopted at the next opportunity: its
+//! hash is stored and the key is masked.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{changes, rows};
 use crate::key::{DailyLimit, KeyId, SecretKey};
 
-/// Whether a row waits to be adopted.
+/// Whether there is a row to adopt.
 pub(super) fn is_needed(connection: &Connection) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE key_hash IS NULL)")?
         .query_row([], |row| row.get(0))
 }
 
-/// Adopts every row that waits. Returns how many there were.
+/// Adopts all rows with keys in clear, and returns their number.
 pub(super) fn all(connection: &Connection, default: DailyLimit) -> rusqlite::Result<usize> {
-    let waiting: Vec<(i64, String)> = connection
+    let rows: Vec<(i64, String)> = connection
         .prepare_cached("SELECT seq, key FROM api_keys WHERE key_hash IS NULL")?
         .query_map([], |row| {
-            // Whatever was typed; a BLOB among them.
+            // People may type a value of any type, even a BLOB.
             Ok((row.get(0)?, rows::text(row.get_ref(1)?).unwrap_or_default()))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    for (seq, clear) in &waiting {
-        one(connection, *seq, clear, default)?;
+    for (seq, clear) in &rows {
+        adopt_row(connection, *seq, clear, default)?;
     }
-    Ok(waiting.len())
+    Ok(rows.len())
 }
 
-/// Adopts the row of this clear key, if it waits.
+/// Adopts the row of a presented key, if there is one.
 pub(super) fn presented(
     connection: &Connection,
     clear: &str,
@@ -37,11 +40,11 @@ pub(super) fn presented(
         .prepare_cached("SELECT seq FROM api_keys WHERE key = ?1 AND key_hash IS NULL")?
         .query_row([clear], |row| row.get(0))
         .optional()?;
-    seq.map_or(Ok(()), |seq| one(connection, seq, clear, default))
+    seq.map_or(Ok(()), |seq| adopt_row(connection, seq, clear, default))
 }
 
-/// Stores the row's hash and masks its text.
-fn one(
+/// Stores the hash of a row's key and masks the key.
+fn adopt_row(
     connection: &Connection,
     seq: i64,
     clear: &str,
@@ -49,15 +52,11 @@ fn one(
 ) -> rusqlite::Result<()> {
     let key = SecretKey::new_unchecked(clear);
     let hash = key.hash().to_hex();
-    let taken: Option<String> = connection
-        .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
-        .query_row([&hash], |row| row.get(0))
-        .optional()?;
-    let (stored, duplicate) = match taken {
+    let (stored_hash, is_duplicate) = match changes::find_id(connection, &hash)? {
         None => (hash, false),
-        // No hash looks like this, so the row can never be presented.
+        // This is not a valid hash, so the row never matches a presented key.
         Some(id) => {
-            tracing::warn!(first = %id, "a key was typed in that exists already; its new row is switched off");
+            tracing::warn!(first = %id, "duplicate key in api_keys: the newer row is disabled");
             (format!("duplicate of {id}: {}", KeyId::generate()), true)
         }
     };
@@ -70,14 +69,14 @@ fn one(
                  disabled = CASE WHEN ?5 THEN 1 ELSE coalesce(disabled, 0) END
              WHERE seq = ?1",
         )?
-        .execute(params![seq, key.masked(), stored, default.get(), duplicate])?;
-    // It may be another key in the place of one that has a claim.
-    changes::withdraw_claims(connection, &readable_id(connection, seq)?)?;
-    listed(connection, seq)
+        .execute(params![seq, key.masked(), stored_hash, default.get(), is_duplicate])?;
+    // The row may have replaced the key that a claim was created for.
+    changes::withdraw_claims(connection, &ensure_id(connection, seq)?)?;
+    ensure_positive_number(connection, seq)
 }
 
-/// The row's id; a new one if it is no text.
-fn readable_id(connection: &Connection, seq: i64) -> rusqlite::Result<KeyId> {
+/// Returns the id of the row, after replacing an id that is not a text.
+fn ensure_id(connection: &Connection, seq: i64) -> rusqlite::Result<KeyId> {
     let id: Option<String> =
         connection
             .prepare_cached("SELECT id FROM api_keys WHERE seq = ?1")?
@@ -92,8 +91,8 @@ fn readable_id(connection: &Connection, seq: i64) -> rusqlite::Result<KeyId> {
     Ok(id)
 }
 
-/// Puts a row to which somebody gave a number that lists do not know behind all others.
-fn listed(connection: &Connection, seq: i64) -> rusqlite::Result<()> {
+/// Moves a row whose sequence number is not positive to the end, since lists start at 1.
+fn ensure_positive_number(connection: &Connection, seq: i64) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "UPDATE api_keys SET seq = (SELECT max(seq, 0) + 1 FROM

@@ -1,4 +1,4 @@
-//! The audit trail.
+//! The table `audit_log`.
 
 use std::{
     net::IpAddr,
@@ -62,7 +62,8 @@ pub(super) fn read(
     entries.collect()
 }
 
-/// Whatever stands there: nobody can take a row out of the trail.
+/// Reads an entry. Invalid values are read as far as possible, as no row can be deleted from the
+/// trail.
 fn entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
     let text = |column| row.get_ref(column).map(rows::text);
     let ip = text(3)?.and_then(|ip| ip.parse::<IpAddr>().ok());

@@ -1,16 +1,16 @@
-//! Exact copies of a database that may be in use, and putting one in a database's place.
+//! Exact backups of a database that may be in use, and restoring them.
 //!
-//! What was answered is in the database or in its journal, in two steps that no lock joins. So a copy
-//! is made in this order:
+//! A request is recorded first in the journal and later in the database, and no lock covers both. A
+//! copy is therefore made in this order:
 //!
-//! 1. The end of the journal is read. All that was answered before lies before it.
-//! 2. The database is copied in one read transaction. All that the journal's records before that end
-//!    refer to, such as their keys, is in it.
-//! 3. What lies in the journal between the copy's position and that end is folded into the copy, as a
-//!    start would do it. It becomes a database of its own, which needs no journal.
+//! 1. Find the end of the journal. All requests that were completed before are recorded before it.
+//! 2. Copy the database in one read transaction. The copy contains everything to which the
+//!    journal's records before that end refer, such as their keys.
+//! 3. Apply the journal's records between the position of the copy and that end to the copy, as
+//!    opening the database would. The copy is then complete without a journal.
 //!
-//! A checkpoint may remove a segment between 1 and 3, and a record may be read while it is written.
-//! Both look like damage, and are told from it by another attempt.
+//! A checkpoint may remove a segment between steps 1 and 3, and a record may be read while it is
+//! being written. Both look like damage, and are distinguished from it by trying again.
 
 use std::{
     error::Error,
@@ -37,7 +37,7 @@ use super::{
     file::{self, FileLock, with_suffix},
     fold, jobs,
     progress::{Observer, OnProgress, Progress, ProgressStep},
-    reading::{STEPS, Waits},
+    reading::{CancelOnDrop, PROGRESS_INTERVAL},
     schema,
     start::{self, Rest},
 };
@@ -51,56 +51,57 @@ use crate::{
     },
 };
 
-/// How many times a copy is tried before what stands in its way counts as damage.
-const ATTEMPTS: u32 = 5;
-/// How long it waits before another attempt, longer each time.
+/// Number of attempts after which a failure counts as damage.
+const MAX_ATTEMPTS: u32 = 5;
+/// Time between the first two attempts. It grows linearly.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// How many pages are copied between two reports of the progress.
+/// Number of pages that are copied between two reports of the progress.
 const PAGES_PER_STEP: i32 = 1024;
-/// How many bytes of a copy are read at once.
+/// Length of the chunks in which a copy is read, in bytes.
 const CHUNK_LENGTH: u64 = 256 * 1024;
 
-/// What [`backup`] does with a file that is there already.
+/// Behaviour of [`backup`] if the file already exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfExists {
-    /// Leaves it as it is and fails.
+    /// Fails and leaves the file unchanged.
     Fail,
-    /// Puts the copy in its place, once that is complete.
+    /// Replaces the file once the copy is complete.
     Replace,
 }
 
-/// What [`restore`] has done.
+/// Result of [`restore`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Restored {
-    /// The files of the database that was there before, under their new names.
+    /// Files of the previous database, under their new names.
     pub kept: Vec<PathBuf>,
-    /// Whether the file was a plain copy of a database, no backup: what lay in its journal is missing.
+    /// Whether the file was a plain copy of a database instead of a backup, so that the contents of
+    /// its journal are missing.
     pub lacks_journal: bool,
 }
 
-/// A copy could not be made or put in place. Nothing is left of it.
+/// Error for a backup or restore that failed. No partial copy remains.
 #[derive(Debug)]
 pub struct BackupError {
     kind: BackupErrorKind,
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
-    /// Whether another attempt may succeed, as the files are in use.
-    may_pass: bool,
+    /// Whether another attempt may succeed, because the files were in use.
+    may_retry: bool,
 }
 
-/// What kind of failure a [`BackupError`] is.
+/// Kind of a [`BackupError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BackupErrorKind {
-    /// The file is there already.
+    /// The file already exists.
     Exists,
-    /// Answered requests or changes are provably missing from the database or its journal, as in
+    /// Requests or changes are provably missing from the database or its journal, as in
     /// [`OpenErrorKind::Loss`].
     Loss,
-    /// [`OnProgress`] has stopped it.
+    /// [`OnProgress`] has stopped the work.
     Stopped,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
@@ -110,7 +111,7 @@ impl BackupError {
             kind: BackupErrorKind::Other,
             message: message.into(),
             source: None,
-            may_pass: false,
+            may_retry: false,
         }
     }
 
@@ -127,10 +128,10 @@ impl BackupError {
     }
 
     pub(super) fn loss(message: String) -> Self {
-        Self { kind: BackupErrorKind::Loss, may_pass: true, ..Self::new(message) }
+        Self { kind: BackupErrorKind::Loss, may_retry: true, ..Self::new(message) }
     }
 
-    /// SQLite has failed to read or to write one of these files.
+    /// SQLite failed to read or write the file.
     pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         let shown = path.display();
         let message = match error.sqlite_error_code() {
@@ -146,7 +147,7 @@ impl BackupError {
         Self { kind: BackupErrorKind::Stopped, ..Self::new("the copy was stopped") }
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> BackupErrorKind {
         self.kind
     }
@@ -178,18 +179,19 @@ impl Error for BackupError {
     }
 }
 
-/// Writes an exact copy of the database of these options into a new file. Another process may serve
-/// from the database meanwhile.
+/// Writes an exact copy of the database of these options to a new file. Another process may be
+/// using the database.
 ///
-/// All requests that were answered and all changes that were made before the call are in the copy;
-/// units that were charged ahead are not counted, and requests under way are counted and have failed,
-/// as after a `kill -9`. The copy is checked, is its owner's only, survives a loss of power, and can
-/// be opened anywhere, with no journal beside it.
+/// The copy contains all requests that were completed and all changes that were made before the
+/// call. Leased units are not counted, and unfinished requests are counted as failed, as after a
+/// `kill -9`. The copy is checked and synced to disk, only its owner can access it, and it can be
+/// opened without the journal.
 ///
 /// # Errors
 ///
-/// The file exists, is no regular file, or has the name of one of the database's own; the database cannot
-/// be read, or answered requests are provably missing from it; or `on_progress` has stopped it.
+/// The file exists, is not a regular file, or has the name of one of the database's own files; the
+/// database cannot be read, or requests are provably missing from it; or `on_progress` has stopped
+/// the work.
 pub fn backup(
     options: &SqliteOptions,
     file: &Path,
@@ -210,7 +212,7 @@ pub fn backup(
         if if_exists == IfExists::Fail {
             return Err(BackupError::exists(file));
         }
-        // Renaming would put a file in the place of /dev/null.
+        // A rename would replace /dev/null.
         if !(existing.is_file() || existing.is_symlink()) {
             return Err(BackupError::new(format!("{shown} is no regular file")));
         }
@@ -222,14 +224,14 @@ pub fn backup(
     part.publish(file, if_exists)
 }
 
-/// Puts a copy of this file in the place of the database of these options, which nobody may have
-/// open. The database that is there is kept under another name, with its journal, and the new one
-/// begins a journal of its own.
+/// Replaces the database of these options, which must not be in use, with a copy of this file. The
+/// previous database and its journal are kept under other names, and the new one starts a new
+/// journal.
 ///
 /// # Errors
 ///
-/// The database is in use; the file is damaged, newer than this program, or another program's; it
-/// cannot be copied; or `on_progress` has stopped it. What is there is left as it is.
+/// The database is in use; the file is damaged, newer than this program, or of another program; it
+/// cannot be copied; or `on_progress` has stopped the work. The database is left unchanged.
 pub fn restore(
     options: &SqliteOptions,
     file: &Path,
@@ -247,7 +249,7 @@ pub fn restore(
     let position = fold::read_position(&copy).map_err(failed)?;
     let lacks_journal = matches!(position, ReplayFrom::Position(_));
     let finish = || {
-        // Of a plain copy nobody knows how many of the units that are charged ahead were used.
+        // In a plain copy, the number of leased units that were used is unknown.
         fold::use_blocks(&copy)?;
         fold::end_open(&copy)?;
         fold::begin_anew(&copy)
@@ -257,15 +259,15 @@ pub fn restore(
     part.check(file, &observer)?;
     part.sync(&observer)?;
     let kept = set_aside(&database.path)
-        .map_err(|error| BackupError::because("what is there could not be set aside", error))?;
+        .map_err(|error| BackupError::because("the database could not be renamed", error))?;
     part.publish(&database.path, IfExists::Replace)?;
     Ok(Restored { kept, lacks_journal })
 }
 
-/// Where a database lies or is to lie, locked.
+/// Lock on the database that is to be replaced. The file is created if it does not exist.
 struct LockedDatabase {
     path: PathBuf,
-    /// Whether the file was made for the lock.
+    /// Whether the file was created for the lock.
     is_new: bool,
     _lock: FileLock,
 }
@@ -287,7 +289,7 @@ impl Drop for LockedDatabase {
     }
 }
 
-/// The options with the one true path of their database, which must be there.
+/// Returns the options with the canonical path of their database, which must exist.
 pub(super) fn source(options: &SqliteOptions) -> Result<SqliteOptions, BackupError> {
     let shown = options.path.display();
     let path = options.path.canonicalize();
@@ -296,7 +298,7 @@ pub(super) fn source(options: &SqliteOptions) -> Result<SqliteOptions, BackupErr
     Ok(SqliteOptions { path, ..options.clone() })
 }
 
-/// Whether SQLite, the journal or the lock gives this name to a file beside the database.
+/// Whether the file has the name of the database's WAL, rollback journal, lock or journal segment.
 fn belongs_to(database: &Path, file: &Path) -> bool {
     let directory = match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -314,11 +316,11 @@ fn belongs_to(database: &Path, file: &Path) -> bool {
     })
 }
 
-/// Opens a database of ours to be read only.
+/// Opens a database of this program read-only.
 pub(super) fn open_source(path: &Path) -> Result<Connection, BackupError> {
     let failed = |error| BackupError::sqlite(path, error);
     let shown = path.display();
-    // SQLite says no more than that it could not open the file.
+    // SQLite does not say why it cannot open a file.
     fs::metadata(path)
         .map_err(|error| BackupError::because(format!("{shown} cannot be read"), error))?;
     let connection = file::open_read_only(path).map_err(failed)?;
@@ -326,7 +328,7 @@ pub(super) fn open_source(path: &Path) -> Result<Connection, BackupError> {
     Ok(connection)
 }
 
-/// Whether the tables are those of this version; a failure if they are not ours, or newer.
+/// Whether the schema is the current one. Fails if it is newer or of another program.
 pub(super) fn is_current(connection: &Connection, path: &Path) -> Result<bool, BackupError> {
     let shown = path.display();
     schema::is_current(connection).map_err(|error| match error {
@@ -346,19 +348,19 @@ fn copy_with_journal(
     retry(|| try_copy_with_journal(options, part, observer), || !observer.is_stopped())
 }
 
-/// Tries again what may have failed only because the files are in use, while `go_on` says so.
+/// Retries work that may have failed only because the files are in use, while `is_running` holds.
 pub(super) fn retry<T>(
     mut work: impl FnMut() -> Result<T, BackupError>,
-    go_on: impl Fn() -> bool,
+    is_running: impl Fn() -> bool,
 ) -> Result<T, BackupError> {
     let mut attempt = 1;
     loop {
         match work() {
-            Err(error) if error.may_pass && attempt < ATTEMPTS && go_on() => {
+            Err(error) if error.may_retry && attempt < MAX_ATTEMPTS && is_running() => {
                 thread::sleep(RETRY_INTERVAL * attempt);
                 attempt += 1;
             }
-            done => return done,
+            result => return result,
         }
     }
 }
@@ -381,7 +383,7 @@ fn try_copy_with_journal(
     }
     let finish = || {
         rest.fold(&copy)?;
-        // No key in clear travels with a copy.
+        // The copy must not contain a key in clear.
         adopt::all(&copy, options.default_daily_limit)?;
         fold::begin_anew(&copy)
     };
@@ -391,7 +393,8 @@ fn try_copy_with_journal(
     part.check(path, observer)
 }
 
-/// Where the journal ends now; `None` if nobody writes it, as the database is an older version's.
+/// Returns the current end of the journal, or `None` if the schema is older, so that no process
+/// writes a journal.
 pub(super) fn journal_end(
     connection: &Connection,
     disk: &FileDisk,
@@ -400,10 +403,10 @@ pub(super) fn journal_end(
     if !is_current(connection, &options.path)? {
         return Ok(None);
     }
-    let seen = read_journal(connection, disk, None, options)?;
-    match start::first_of(&seen.flaws()) {
+    let rest = read_journal(connection, disk, None, options)?;
+    match start::first_of(&rest.flaws()) {
         Some(flaw) => Err(BackupError::loss(flaw)),
-        None => Ok(Some(seen.end())),
+        None => Ok(Some(rest.end())),
     }
 }
 
@@ -413,12 +416,12 @@ pub(super) fn read_journal(
     until: Option<Position>,
     options: &SqliteOptions,
 ) -> Result<Rest, BackupError> {
-    // A segment may be removed between the look at the directory and its reading.
+    // A segment may be removed after the directory was listed.
     Rest::read(connection, disk, until, options)
-        .map_err(|error| BackupError { may_pass: true, ..error.into() })
+        .map_err(|error| BackupError { may_retry: true, ..error.into() })
 }
 
-/// Copies all pages as they are at one instant, and brings the copy's tables up to date.
+/// Copies all pages in one read transaction, and migrates the copy.
 fn copy_pages(
     from: &Connection,
     path: &Path,
@@ -428,10 +431,10 @@ fn copy_pages(
     let failed = |error| BackupError::sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(&part.path, flags).map_err(failed)?;
-    // The whole file is synced at the end, and nobody else looks at it before.
+    // The copy is synced once it is complete, and no other process uses it before.
     copy.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = OFF")
         .map_err(failed)?;
-    // SQLite would begin anew with each commit of another process if this were no transaction.
+    // Without a transaction, SQLite restarts the backup at each commit of another process.
     from.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master").map_err(failed)?;
     let page_size: u64 =
         from.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed)?;
@@ -457,7 +460,7 @@ fn copy_pages(
     }
     from.execute_batch("COMMIT").map_err(failed)?;
     observe(&copy, path, ProgressStep::Checkpoint, observer)?;
-    // The pages say that there is a WAL.
+    // The copied header says that the database is in WAL mode.
     copy.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA secure_delete = ON")
         .map_err(failed)?;
     schema::migrate(&copy).map_err(|error| match error {
@@ -467,8 +470,8 @@ fn copy_pages(
     Ok(copy)
 }
 
-/// Reports `step`, and again while SQLite works with this connection from now on. It works on a copy of
-/// the database of this path.
+/// Reports `step` now and while SQLite executes statements on this connection, which belongs to a
+/// copy of the database at `path`.
 fn observe(
     copy: &Connection,
     path: &Path,
@@ -477,17 +480,34 @@ fn observe(
 ) -> Result<(), BackupError> {
     observer.report(step).then_some(()).ok_or_else(BackupError::stopped)?;
     let observer = observer.clone();
-    copy.progress_handler(STEPS, Some(move || !observer.report(step)))
+    copy.progress_handler(PROGRESS_INTERVAL, Some(move || !observer.report(step)))
         .map_err(|error| BackupError::sqlite(path, error))
 }
 
-/// A file under a temporary name. It is removed on drop, with what SQLite has laid beside it.
+/// Fails if SQLite's integrity check finds damage in the database, which is, or is a copy of, the
+/// one at `path`.
+pub(super) fn check_integrity(
+    connection: &Connection,
+    path: &Path,
+    pragma: &str,
+) -> Result<(), BackupError> {
+    let result: Result<String, _> = connection.query_row(pragma, [], |row| row.get(0));
+    match result.map_err(|error| BackupError::sqlite(path, error))?.as_str() {
+        "ok" => Ok(()),
+        damage => {
+            let (shown, damage) = (path.display(), damage.replace('\n', " "));
+            Err(BackupError::new(format!("{shown} is damaged: {}", damage.trim())))
+        }
+    }
+}
+
+/// File under a temporary name. It is removed on drop, together with SQLite's files beside it.
 struct Part {
     path: PathBuf,
 }
 
 impl Part {
-    /// A new file for its owner only, in the place of one that was left behind.
+    /// Creates the file for its owner only, after removing a leftover one.
     fn create(path: PathBuf) -> Result<Self, BackupError> {
         let part = Self { path };
         part.empty()?;
@@ -498,7 +518,7 @@ impl Part {
         BackupError::because(format!("{} cannot be written", self.path.display()), error)
     }
 
-    /// Begins the file anew.
+    /// Replaces the file with an empty one.
     fn empty(&self) -> Result<(), BackupError> {
         self.remove();
         let mut options = File::options();
@@ -514,23 +534,16 @@ impl Part {
         }
     }
 
-    /// Opens what was copied from `source` anew, and checks that it is whole.
+    /// Checks the complete copy of `source` for damage.
     fn check(&self, source: &Path, observer: &Observer) -> Result<(), BackupError> {
-        let failed = |error| BackupError::sqlite(source, error);
         let copy = open_source(&self.path)?;
         observe(&copy, source, ProgressStep::Check, observer)?;
-        let verdict: String =
-            copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
-        if verdict != "ok" {
-            let shown = source.display();
-            let verdict = verdict.replace('\n', " ");
-            return Err(BackupError::new(format!("{shown} is damaged: {}", verdict.trim())));
-        }
-        fold::read_identity(&copy).map_err(failed)?;
+        check_integrity(&copy, source, "PRAGMA integrity_check(1)")?;
+        fold::read_identity(&copy).map_err(|error| BackupError::sqlite(source, error))?;
         Ok(())
     }
 
-    /// Makes what is in the file survive a loss of power, so that it may be published.
+    /// Syncs the file to disk, before it is published.
     fn sync(&self, observer: &Observer) -> Result<(), BackupError> {
         let report = |step| observer.report(step).then_some(()).ok_or_else(BackupError::stopped);
         report(ProgressStep::Sync)?;
@@ -539,17 +552,17 @@ impl Part {
         report(ProgressStep::Publish)
     }
 
-    /// Gives the file its name, for good.
+    /// Renames the file to `file` durably.
     fn publish(self, file: &Path, if_exists: IfExists) -> Result<(), BackupError> {
         let failed =
             |error| BackupError::because(format!("{} cannot be written", file.display()), error);
         match if_exists {
             IfExists::Replace => fs::rename(&self.path, file).map_err(failed)?,
-            // A link is refused where the name is taken, which a rename is not.
+            // Unlike a rename, a link fails if the file exists.
             IfExists::Fail => match fs::hard_link(&self.path, file) {
                 Ok(()) => {}
                 Err(_) if file.symlink_metadata().is_ok() => return Err(BackupError::exists(file)),
-                // Some file systems have no links.
+                // Some file systems do not support links.
                 Err(_) => fs::rename(&self.path, file).map_err(failed)?,
             },
         }
@@ -567,20 +580,21 @@ fn directory(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Gives the files of a database other names, under which they still belong together, and returns
-/// these. The database itself also keeps its name until another one takes it: if this is cut short,
-/// its start is refused, for want of its journal.
+/// Renames the files of a database consistently and returns their new names.
+///
+/// The database file itself also keeps its old name until it is replaced, so that it cannot be
+/// opened without its journal if the process ends in between.
 fn set_aside(database: &Path) -> io::Result<Vec<PathBuf>> {
     if fs::metadata(database)?.len() == 0 {
         return Ok(Vec::new());
     }
     let time = rfc3339(SystemTime::now()).replace(['-', ':'], "");
-    let name = (0..).map(|more| match more {
+    let names = (0..).map(|n| match n {
         0 => with_suffix(database, &format!(".replaced-{time}")),
-        more => with_suffix(database, &format!(".replaced-{time}-{more}")),
+        n => with_suffix(database, &format!(".replaced-{time}-{n}")),
     });
-    let mut names = name.skip_while(|name| name.symlink_metadata().is_ok());
-    let aside = names.next().unwrap_or_else(|| with_suffix(database, ".replaced"));
+    let mut unused = names.skip_while(|name| name.symlink_metadata().is_ok());
+    let aside = unused.next().unwrap_or_else(|| with_suffix(database, ".replaced"));
     if fs::hard_link(database, &aside).is_err() {
         fs::copy(database, &aside)?;
     }
@@ -593,7 +607,7 @@ fn set_aside(database: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     };
-    // SQLite would read these into whatever lies under the name.
+    // SQLite would apply these to the new database.
     for suffix in ["-wal", "-journal", "-shm"] {
         rename(with_suffix(database, suffix), with_suffix(&aside, suffix))?;
     }
@@ -605,30 +619,31 @@ fn set_aside(database: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(kept)
 }
 
-/// The copy that is read by a client, beside the database.
+/// Returns the path of the copy that is made for a download.
 fn unfinished(database: &Path) -> PathBuf {
     with_suffix(database, ".backup.part")
 }
 
-/// Removes what a process that was killed has left of a copy.
+/// Removes the incomplete copies of a process that was killed.
 pub(super) fn remove_unfinished(database: &Path) {
     for path in [unfinished(database), with_suffix(database, ".restore.part")] {
         drop(Part { path });
     }
 }
 
-/// A copy that is read, and kept nowhere.
-struct ReadCopy {
+/// Temporary copy that is read in chunks.
+struct TemporaryCopy {
     file: File,
     _part: Part,
-    /// Given up last: the next copy has the same name.
-    _turn: OwnedSemaphorePermit,
+    /// Dropped last, because the next copy has the same name.
+    _permit: OwnedSemaphorePermit,
 }
 
-impl ReadCopy {
+impl TemporaryCopy {
+    /// Makes the copy. Returns it with its length.
     fn make(
         options: &SqliteOptions,
-        turn: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         observer: &Observer,
     ) -> Result<(Self, u64), BackupError> {
         let part = Part::create(unfinished(&options.path))?;
@@ -639,14 +654,14 @@ impl ReadCopy {
             Ok((file, length))
         };
         let (file, length) = open().map_err(|error| part.failed(error))?;
-        // Where files may be open without a name, nothing is left behind whatever happens.
+        // On Unix, an open file remains readable after it was removed.
         if cfg!(unix) {
             part.remove();
         }
-        Ok((Self { file, _part: part, _turn: turn }, length))
+        Ok((Self { file, _part: part, _permit: permit }, length))
     }
 
-    fn chunk(&self) -> io::Result<Bytes> {
+    fn read_chunk(&self) -> io::Result<Bytes> {
         let mut chunk = Vec::with_capacity(CHUNK_LENGTH as usize);
         (&self.file).take(CHUNK_LENGTH).read_to_end(&mut chunk)?;
         Ok(chunk.into())
@@ -654,26 +669,27 @@ impl ReadCopy {
 }
 
 impl SqliteStore {
-    /// Makes a copy beside the file, and reads it. It is gone once it was read or dropped.
-    pub(super) async fn copy(&self) -> Result<StoreBackup, StoreError> {
-        let turn = self.0.copying.clone().try_acquire_owned();
-        let turn = turn.map_err(|_| StoreError::new(StoreErrorKind::Busy))?;
-        // What is held in memory only, such as figures of rejections.
-        self.written().await;
-        let (_waits, still) = Waits::new();
-        let observer = Observer::new(move |_: &Progress| match still.load(Ordering::Relaxed) {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        });
+    /// Makes a temporary copy beside the database, which is removed when the backup is dropped.
+    pub(super) async fn temporary_copy(&self) -> Result<StoreBackup, StoreError> {
+        let permit = self.0.backup_permit.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::new(StoreErrorKind::Busy))?;
+        // Some counts, such as those of rejections, are not in the journal.
+        self.flush_for_read().await;
+        let (_guard, is_cancelled) = CancelOnDrop::new();
+        let observer =
+            Observer::new(move |_: &Progress| match is_cancelled.load(Ordering::Relaxed) {
+                false => ControlFlow::Continue(()),
+                true => ControlFlow::Break(()),
+            });
         let store = self.clone();
-        let make = move || ReadCopy::make(&store.0.options, turn, &observer);
-        let made = tokio::task::spawn_blocking(make).await.map_err(StoreError::unavailable)?;
-        let (copy, length) = made.map_err(StoreError::unavailable)?;
+        let make = move || TemporaryCopy::make(&store.0.options, permit, &observer);
+        let copy = tokio::task::spawn_blocking(make).await.map_err(StoreError::unavailable)?;
+        let (copy, length) = copy.map_err(StoreError::unavailable)?;
         let copy = Arc::new(Mutex::new(copy));
         Ok(StoreBackup::new(length, move || {
             let copy = copy.clone();
             StoreFuture::pending(async move {
-                let chunk = tokio::task::spawn_blocking(move || lock(&copy).chunk()).await;
+                let chunk = tokio::task::spawn_blocking(move || lock(&copy).read_chunk()).await;
                 chunk.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)
             })
         }))

@@ -1,8 +1,8 @@
-//! Changes to rows of `api_keys`, and to what hangs on them.
+//! Changes to rows of `api_keys` and to their claims.
 
 use std::{collections::HashSet, time::SystemTime};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::audit;
 use crate::{
@@ -11,23 +11,18 @@ use crate::{
     store::{Actor, KeyChange, KeyPatch, NewKey, Rotation},
 };
 
-/// Inserts the rows of new keys with their audit entries. Inserts none and returns nothing if one
-/// of the keys exists already.
+/// Inserts the rows of new keys with their audit entries, or returns `None` and inserts nothing if
+/// one of the keys already exists.
 pub(super) fn insert(
     connection: &Connection,
     keys: &[NewKey],
     by: &Actor,
     now: SystemTime,
 ) -> rusqlite::Result<Option<Vec<KeyRecord>>> {
-    let mut taken = connection.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1)",
-    )?;
     let mut batch = HashSet::new();
     for key in keys {
-        if !batch.insert(key.secret.hash()) {
-            return Ok(None);
-        }
-        if taken.query_row([key.secret.hash().to_hex()], |row| row.get(0))? {
+        let hash = key.secret.hash();
+        if !batch.insert(hash) || find_id(connection, &hash.to_hex())?.is_some() {
             return Ok(None);
         }
     }
@@ -52,7 +47,15 @@ pub(super) fn insert(
     Ok(Some(records))
 }
 
-/// Applies a change to one row. Resets are the counter's business.
+/// Returns the id of the row with this hash, or with this hash before its last rotation.
+pub(super) fn find_id(connection: &Connection, hash: &str) -> rusqlite::Result<Option<String>> {
+    connection
+        .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
+        .query_row([hash], |row| row.get(0))
+        .optional()
+}
+
+/// Applies a change to one row. A reset changes only the counter.
 pub(super) fn apply(
     connection: &Connection,
     id: &KeyId,
@@ -113,7 +116,7 @@ fn rotate(
     Ok(())
 }
 
-/// Withdraws a key's claims that were not opened.
+/// Withdraws the unopened claims of a key.
 pub(super) fn withdraw_claims(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE claims SET withdrawn = 1 WHERE key_id = ?1 AND opened_at IS NULL")?

@@ -1,4 +1,4 @@
-//! Links by which somebody gets a key, once.
+//! The table `claims`.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -6,9 +6,9 @@ use super::{SqliteStore, audit, changes, core::Core, listing::summary, rows, una
 use crate::{
     key::{ClaimToken, SecretKey},
     store::{
-        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, KeyChange, KeyRef,
-        KeySummary, OFFERED, OPENED, OnOpened, Rotation, StoreFuture, journal::unix_millis,
-        offer_detail,
+        Actor, CLAIM_OFFERED, CLAIM_OPENED, Claim, ClaimOffer, ClaimOutcome, ClaimState,
+        ClaimStore, KeyChange, KeyRef, KeySummary, OnOpened, Rotation, StoreFuture,
+        journal::unix_millis, offer_detail,
     },
 };
 
@@ -31,7 +31,7 @@ impl SqliteStore {
                     unix_millis(offer.expires_at),
                 ])?;
             let detail = offer_detail(&offer);
-            audit::write(connection, now, &by, OFFERED, Some(&id), &detail)?;
+            audit::write(connection, now, &by, CLAIM_OFFERED, Some(&id), &detail)?;
             summary(connection, &core, &KeyRef::new(id.as_str()))
         };
         self.0.core.queue.call(work, |_| ())
@@ -43,9 +43,9 @@ impl ClaimStore for SqliteStore {
         let store = self.clone();
         StoreFuture::pending(async move {
             let core = store.0.core.clone();
-            let found = move |connection: &Connection| find(connection, &core, &token);
-            let found = store.read_of_key(move |connection| found(connection).map_err(unavailable));
-            Ok(found.await?.map(|found| found.claim))
+            let query =
+                move |connection: &Connection| find(connection, &core, &token).map_err(unavailable);
+            Ok(store.read_of_key(query).await?.map(|found| found.claim))
         })
     }
 
@@ -73,19 +73,19 @@ impl ClaimStore for SqliteStore {
             let after =
                 summary(connection, &core, &KeyRef::new(id.as_str()))?.unwrap_or(before.clone());
             let detail = change.audit_detail(&before, &after);
-            audit::write(connection, now, &by, OPENED, Some(&id), &detail)?;
+            audit::write(connection, now, &by, CLAIM_OPENED, Some(&id), &detail)?;
             Ok(ClaimOutcome::Opened(after.into()))
         };
-        self.0.core.queue.call(work, move |opening| {
+        self.0.core.queue.call(work, move |outcome| {
             after.forget_keys();
-            if let ClaimOutcome::Opened(key) = opening {
+            if let ClaimOutcome::Opened(key) = outcome {
                 on_opened(key);
             }
         })
     }
 }
 
-/// A claim, and what it gives.
+/// Claim with its row number and its key.
 struct Found {
     number: i64,
     claim: Claim,
@@ -97,7 +97,7 @@ fn find(
     core: &Core,
     token: &ClaimToken,
 ) -> rusqlite::Result<Option<Found>> {
-    let found = connection
+    let row = connection
         .prepare_cached(
             "SELECT created_at, expires_at, opened_at, number, key_id, withdrawn FROM claims
              WHERE token_hash = ?1",
@@ -107,7 +107,7 @@ fn find(
             Ok((rows::claim(row)?, number, id, withdrawn))
         })
         .optional()?;
-    let Some((claim, number, id, withdrawn)) = found else { return Ok(None) };
+    let Some((claim, number, id, withdrawn)) = row else { return Ok(None) };
     let key = summary(connection, core, &KeyRef::new(id))?;
     let state = ClaimState::of(&claim, withdrawn, key.as_ref(), core.clock.now());
     let claim = Claim::of(state, &claim, key.as_ref());

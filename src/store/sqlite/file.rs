@@ -1,4 +1,4 @@
-//! Opening the file: the process lock, the writer's connection, the readers' pool.
+//! Opening of the database: the process lock, the writer's connection, the pools of readers.
 
 use std::{
     fs::{File, TryLockError},
@@ -17,50 +17,52 @@ use super::{
 };
 use crate::store::journal::is_in_place;
 
-/// How long a write waits for another process's write lock.
-pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(1);
-const READ_PATIENCE: Duration = Duration::from_secs(1);
+/// Time for which a write waits for the write lock of another process.
+pub(super) const WRITE_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for which a read waits for a lock of another process.
+const READ_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for which a read waits for a free reader of its pool.
+const READER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Number of readers in each pool.
 pub(super) const READERS: usize = 4;
 
-/// Held as long as the store is open: the counters belong to one process.
+/// Lock that is held while the store is open, since the counters are in the memory of one process.
 pub(super) struct FileLock {
-    /// Beside the database.
-    _beside: File,
+    /// The file `….lock` beside the database.
+    _lock_file: File,
     database: File,
     path: PathBuf,
 }
 
 impl FileLock {
-    /// Locks the database of this path.
+    /// Locks the database at this path.
     ///
-    /// The file beside it comes first: closing the database's own, as a refused start does, would
-    /// drop the locks that SQLite holds on it in this process.
+    /// The lock file comes first, because closing the database file after a failed start would
+    /// release the locks that SQLite holds on it in this process.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
         let name = with_suffix(path, ".lock");
-        let shown = name.display();
-        let beside = open_lock(&name)
-            .map_err(|error| OpenError::because(format!("{shown} cannot be opened"), error))?;
-        lock(&beside, &name, path)?;
-        let failed =
-            |error| OpenError::because(format!("{} cannot be opened", path.display()), error);
-        let database = File::open(path).map_err(failed)?;
-        // Only here are these locks apart from SQLite's own. They hold also when somebody has
-        // removed the file beside.
+        let lock_file =
+            open_lock_file(&name).map_err(|error| OpenError::cannot("opened", &name, error))?;
+        lock(&lock_file, &name, path)?;
+        let database =
+            File::open(path).map_err(|error| OpenError::cannot("opened", path, error))?;
+        // On Linux, `flock` does not conflict with SQLite's `fcntl` locks. The lock on the database
+        // itself also holds if somebody removes the lock file.
         if cfg!(target_os = "linux") {
             lock(&database, path, path)?;
         }
-        Ok(Self { _beside: beside, database, path: path.to_owned() })
+        Ok(Self { _lock_file: lock_file, database, path: path.to_owned() })
     }
 
-    /// Whether the database still lies where it was opened.
+    /// Whether the database is still at the path at which it was opened.
     pub(super) fn is_in_place(&self) -> bool {
         is_in_place(&self.database, &self.path)
     }
 }
 
-/// Opens the lock's file for its owner only: whoever can read it can hold the lock, and so keep the
-/// store from being opened.
-fn open_lock(name: &Path) -> io::Result<File> {
+/// Opens the lock file. Only its owner can access it, since a process that can read the file can
+/// hold the lock and so prevent the store from being opened.
+fn open_lock_file(name: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
@@ -71,7 +73,7 @@ fn open_lock(name: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Takes from others what an earlier version has left them.
+/// Removes the access of others to a lock file that an earlier version has created.
 #[cfg(unix)]
 fn restrict(file: &File, name: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -92,38 +94,36 @@ fn lock(file: &File, name: &Path, database: &Path) -> Result<(), OpenError> {
              stop that one, or name another file",
             database.display()
         )),
-        TryLockError::Error(error) => {
-            OpenError::because(format!("{} cannot be locked", name.display()), error)
-        }
+        TryLockError::Error(error) => OpenError::cannot("locked", name, error),
     })
 }
 
-/// The path with this behind its name: `quota.db` and `.lock` → `quota.db.lock`.
+/// Appends a suffix to the path: `quota.db` and `.lock` → `quota.db.lock`.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// SQLite's write-ahead log of the database.
+/// Returns the path of the database's WAL.
 pub(super) fn wal_path(database: &Path) -> PathBuf {
     with_suffix(database, "-wal")
 }
 
-/// Whether there is no room for what SQLite and the journal need first, found out by trying.
+/// Whether the disk lacks space for what SQLite and the journal write first, found out by a write.
 pub(super) fn disk_is_full(database: &Path) -> bool {
     let name = with_suffix(database, ".probe");
-    let tried = File::create(&name).and_then(|mut file| {
+    let result = File::create(&name).and_then(|mut file| {
         file.write_all(&[0; 64 * 1024])?;
         file.sync_all()
     });
-    // What cannot be removed is empty, and made anew the next time.
+    // If it cannot be removed, the next probe truncates it.
     let _ = std::fs::remove_file(&name);
-    tried.is_err_and(|error| is_full(&error))
+    result.is_err_and(|error| is_full(&error))
 }
 
-/// Makes the file if it is not there, for its owner only, and returns its one true path, so that
-/// every way of naming it leads to the same lock.
+/// Creates the file for its owner only, unless it exists, and returns its canonical path, so that
+/// all paths to the file lead to the same lock.
 pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
     let create = || {
         let mut options = File::options();
@@ -135,21 +135,20 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
             _ => path.canonicalize(),
         }
     };
-    create()
-        .map_err(|error| OpenError::because(format!("{} cannot be opened", path.display()), error))
+    create().map_err(|error| OpenError::cannot("opened", path, error))
 }
 
-/// Opens a database that is there, to read it without changing it or its WAL.
+/// Opens an existing database to read it without changing it or its WAL.
 pub(super) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     keep_wal(&connection, true)?;
-    connection.busy_timeout(READ_PATIENCE)?;
+    connection.busy_timeout(READ_BUSY_TIMEOUT)?;
     Ok(connection)
 }
 
-/// The last commit that the file holds without its WAL; 0 if it has never held one, `None` if that is
-/// unknown.
+/// Returns the number of the last commit in the file without its WAL; 0 if there is none, `None` if
+/// it cannot be read.
 pub(super) fn read_commits_in_file(path: &Path) -> Option<u64> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -164,29 +163,28 @@ pub(super) fn read_commits_in_file(path: &Path) -> Option<u64> {
     }
 }
 
-/// Whether there is no such file, or nothing in it.
+/// Whether the file is missing or empty.
 pub(super) fn is_empty(path: &Path) -> bool {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0
 }
 
-/// Refuses a path without a database that has a WAL or a journal beside it: a new database would
-/// overwrite its WAL.
+/// Rejects a path at which the database is missing but its WAL or journal is not, since a new
+/// database would overwrite the WAL.
 pub(super) fn look_for_orphans(path: &Path, segments: &[u64]) -> Result<(), OpenError> {
     if !is_empty(path) || is_empty(&wal_path(path)) && segments.is_empty() {
         return Ok(());
     }
     let shown = path.display();
-    let is = if path.exists() { "empty" } else { "missing" };
-    let beside = match segments.iter().max() {
+    let state = if path.exists() { "empty" } else { "missing" };
+    let orphan = match segments.iter().max() {
         Some(segment) => format!("{shown}.journal.{segment}"),
         None => format!("{shown}-wal"),
     };
-    Err(OpenError::loss(format!("{shown} is {is}, and {beside} belongs to it")))
+    Err(OpenError::loss(format!("{shown} is {state}, and {orphan} belongs to it")))
 }
 
 pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenError> {
-    let shown = options.path.display();
-    let failed = |error| OpenError::because(format!("{shown} cannot be opened"), error);
+    let failed = |error| OpenError::cannot("opened", &options.path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -197,7 +195,7 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
     Ok(connection)
 }
 
-/// What is wrong with the tables of this file.
+/// Returns the error for a database that cannot be migrated.
 pub(super) fn cannot_migrate(path: &Path, error: MigrateError) -> OpenError {
     let shown = path.display();
     match error {
@@ -207,23 +205,22 @@ pub(super) fn cannot_migrate(path: &Path, error: MigrateError) -> OpenError {
         MigrateError::Newer(version) => OpenError::new(format!(
             "{shown} was written by a newer version (schema {version}); update this program"
         )),
-        MigrateError::Sqlite(error) => {
-            OpenError::because(format!("{shown} cannot be opened"), error)
-        }
+        MigrateError::Sqlite(error) => OpenError::cannot("opened", path, error),
     }
 }
 
-/// Whether the connection's end leaves the WAL as it is: a refused start changes no file.
+/// Sets whether closing the connection keeps the WAL instead of checkpointing it. A failed start
+/// must not change any file.
 pub(super) fn keep_wal(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(drop)
 }
 
 fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(WRITE_PATIENCE)?;
+    connection.busy_timeout(WRITE_BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Never over the limit after a loss of power: a unit must be on disk before its answer.
+    // A commit must be on disk before the response, so that a power failure never exceeds a limit.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // A hashed-over key must not stay in freed bytes of the file.
+    // A key in clear must not remain in free pages after it was replaced by its hash.
     connection.pragma_update(None, "secure_delete", "ON")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
@@ -233,11 +230,11 @@ pub(super) fn open_readers(options: &SqliteOptions) -> Result<Pool, OpenError> {
     let failed = |error: String| OpenError::because("the readers could not be set up", error);
     let hook = Hook::async_fn(|connection, _| {
         Box::pin(async move {
-            let configured = connection.interact(|connection| {
-                connection.busy_timeout(READ_PATIENCE)?;
+            let result = connection.interact(|connection| {
+                connection.busy_timeout(READ_BUSY_TIMEOUT)?;
                 connection.pragma_update(None, "query_only", "ON")
             });
-            match configured.await {
+            match result.await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(HookError::message(error.to_string())),
                 Err(error) => Err(HookError::message(error.to_string())),
@@ -246,7 +243,7 @@ pub(super) fn open_readers(options: &SqliteOptions) -> Result<Pool, OpenError> {
     });
     let mut config = Config::new(&options.path);
     let mut pool = PoolConfig::new(READERS);
-    pool.timeouts.wait = Some(READ_PATIENCE);
+    pool.timeouts.wait = Some(READER_TIMEOUT);
     config.pool = Some(pool);
     let builder = config.builder(Runtime::Tokio1).map_err(|error| failed(error.to_string()))?;
     builder.post_create(hook).build().map_err(|error| failed(error.to_string()))
@@ -257,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commit_of_the_writer_survives_a_loss_of_power() {
+    fn a_commit_of_the_writer_survives_a_power_failure() {
         let dir = tempfile::tempdir().unwrap();
         let connection = open_writer(&SqliteOptions::new(dir.path().join("quota.db"))).unwrap();
         let pragma = |name: &str| {

@@ -28,15 +28,15 @@ impl Forgetting {
         self.next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// Forgets some of the requests of before this time. Returns behind which row to go on, if there
-    /// may be more.
+    /// Forgets some of the requests of before this time. Returns behind which row to go on, if
+    /// there may be more.
     pub(super) fn forget(
         &self,
         connection: &Connection,
         before: SystemTime,
         now: SystemTime,
     ) -> rusqlite::Result<Option<i64>> {
-        requests::forget(connection, self.after, before, now, AT_ONCE)
+        requests::delete_expired(connection, self.after, before, now, AT_ONCE)
     }
 
     /// Goes on soon behind this row; without one, from the first row after a while.

@@ -1,22 +1,22 @@
-//! Keys that were issued elsewhere.
+//! Import of keys that were issued elsewhere.
 
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    SqliteStore, audit,
+    SqliteStore, audit, changes,
     progress::{Observer, OnProgress, ProgressStep},
 };
 use crate::{
     clock::rfc3339,
     key::KeyId,
-    store::{Actor, IMPORTED, ImportOutcome, ImportedKey, StoreFuture},
+    store::{Actor, ImportOutcome, ImportedKey, KEY_IMPORTED, StoreFuture},
 };
 
 impl SqliteStore {
-    /// The same as [`AdminStore::import`](crate::store::AdminStore::import), observed: `None` if
-    /// `on_progress` has stopped it. Nothing was imported then.
+    /// Same as [`AdminStore::import`](crate::store::AdminStore::import), but reports its progress.
+    /// Returns `None`, with nothing imported, if `on_progress` has stopped it.
     pub fn import_with_progress(
         &self,
         keys: Vec<ImportedKey>,
@@ -32,8 +32,7 @@ impl SqliteStore {
     }
 }
 
-/// Inserts what is not there yet. A dry run tells the same, and leaves nothing behind; neither does
-/// one that is stopped.
+/// Inserts keys that do not exist yet. A dry run, or a run that is stopped, is rolled back.
 fn import(
     connection: &Connection,
     keys: &[ImportedKey],
@@ -44,30 +43,26 @@ fn import(
 ) -> rusqlite::Result<Option<Vec<ImportOutcome>>> {
     connection.execute_batch("SAVEPOINT import")?;
     let total = Some(keys.len() as u64);
-    let imported = keys.iter().zip(0..).map(|(key, done)| {
-        let go_on = observer.report_part(ProgressStep::Import, done, total);
-        if go_on { one(connection, key, by, now).map(Some) } else { Ok(None) }
+    let outcomes = keys.iter().zip(0..).map(|(key, done)| {
+        let is_running = observer.report_part(ProgressStep::Import, done, total);
+        if is_running { import_key(connection, key, by, now).map(Some) } else { Ok(None) }
     });
-    let imported: Option<Vec<ImportOutcome>> = imported.collect::<rusqlite::Result<_>>()?;
-    let go_on = dry_run || imported.is_none() || observer.report(ProgressStep::Publish);
-    let imported = imported.filter(|_| go_on);
-    let undone = dry_run || imported.is_none();
-    connection.execute_batch(if undone { "ROLLBACK TO import" } else { "" })?;
+    let outcomes: Option<Vec<ImportOutcome>> = outcomes.collect::<rusqlite::Result<_>>()?;
+    let outcomes = outcomes.filter(|_| dry_run || observer.report(ProgressStep::Publish));
+    if dry_run || outcomes.is_none() {
+        connection.execute_batch("ROLLBACK TO import")?;
+    }
     connection.execute_batch("RELEASE import")?;
-    Ok(imported)
+    Ok(outcomes)
 }
 
-fn one(
+fn import_key(
     connection: &Connection,
     key: &ImportedKey,
     by: &Actor,
     now: SystemTime,
 ) -> rusqlite::Result<ImportOutcome> {
-    let known: Option<String> = connection
-        .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
-        .query_row([key.hash.to_hex()], |row| row.get(0))
-        .optional()?;
-    if let Some(id) = known.map(KeyId::new) {
+    if let Some(id) = changes::find_id(connection, &key.hash.to_hex())?.map(KeyId::new) {
         fill_days(connection, key, &id)?;
         return Ok(ImportOutcome::Unchanged(id));
     }
@@ -79,10 +74,10 @@ fn one(
         return Ok(ImportOutcome::Revoked(id));
     }
     let record = key.record();
-    let taken = connection
+    let is_taken = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ?1)")?
         .query_row([record.id.as_str()], |row| row.get(0))?;
-    if taken {
+    if is_taken {
         return Ok(ImportOutcome::IdTaken);
     }
     connection
@@ -103,11 +98,11 @@ fn one(
         ])?;
     fill_days(connection, key, &record.id)?;
     let detail = record.audit_detail();
-    audit::write(connection, now, by, IMPORTED, Some(&record.id), &detail)?;
+    audit::write(connection, now, by, KEY_IMPORTED, Some(&record.id), &detail)?;
     Ok(ImportOutcome::New(record.id))
 }
 
-/// What is not known yet of these days. How the requests ended nobody knows.
+/// Adds imported units for days without known usage. The outcomes of their requests are unknown.
 fn fill_days(connection: &Connection, key: &ImportedKey, id: &KeyId) -> rusqlite::Result<()> {
     let mut units = connection.prepare_cached(
         "INSERT INTO daily_usage (key_id, day, used) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",

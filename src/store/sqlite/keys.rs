@@ -13,12 +13,13 @@ use crate::{
     store::{KeyStore, StoreFuture},
 };
 
-/// What the table says of a presented key.
+/// Result of looking up a presented key in the table.
 enum Found {
-    /// Another request has read it meanwhile.
-    Known(CachedKey),
+    /// Another request has put the record into the cache meanwhile.
+    Cached(CachedKey),
+    /// The record, and the time until which a rotated secret remains valid.
     Record(KeyRecord, Option<SystemTime>),
-    /// A row in clear that waits to be adopted.
+    /// A row with the key in clear, which must be adopted first.
     InClear,
     Nothing,
 }
@@ -48,9 +49,9 @@ impl SqliteStore {
         }
         let cached = match found {
             (_, Found::InClear | Found::Nothing) => return Ok(None),
-            (_, Found::Known(cached)) => cached,
-            (generation, Found::Record(record, until)) => {
-                let cached = CachedKey { generation, record: Arc::new(record), until };
+            (_, Found::Cached(cached)) => cached,
+            (generation, Found::Record(record, valid_until)) => {
+                let cached = CachedKey { generation, record: Arc::new(record), valid_until };
                 core.cache(hash, cached.clone());
                 cached
             }
@@ -58,14 +59,14 @@ impl SqliteStore {
         Ok(cached.record(|| core.clock.now()))
     }
 
-    /// Reads the key's row, and the state of the table that it belongs to.
+    /// Reads the row of the key, and the generation of the table before the read.
     async fn read_key(&self, key: &SecretKey, hash: KeyHash) -> Result<(u64, Found), StoreError> {
         let generation = self.0.core.generation();
         let default = self.0.core.default_daily_limit;
         let clear = key.expose().to_owned();
-        let known = || self.0.core.cached(&hash).map(Found::Known);
+        let cached = || self.0.core.cached(&hash).map(Found::Cached);
         let read = move |connection: &Connection| find(connection, hash, &clear, default);
-        Ok((generation, self.look_up(known, read).await?))
+        Ok((generation, self.look_up(cached, read).await?))
     }
 
     async fn adopt(&self, key: SecretKey) -> Result<(), StoreError> {
@@ -98,15 +99,15 @@ fn find(
         .optional()
         .map_err(unavailable)?;
     if let Some((record, until)) = row {
-        // An old key without a valid date is over.
+        // A rotated secret without a valid time has expired.
         let until = until.map(|until| until.as_deref().and_then(parse_timestamp));
         return Ok(Found::Record(record?, until.map(|until| until.unwrap_or(UNIX_EPOCH))));
     }
-    let waits: bool = connection
+    let is_in_clear: bool = connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM api_keys WHERE key = ?1 AND key_hash IS NULL)",
         )
         .and_then(|mut statement| statement.query_row([clear], |row| row.get(0)))
         .map_err(unavailable)?;
-    Ok(if waits { Found::InClear } else { Found::Nothing })
+    Ok(if is_in_clear { Found::InClear } else { Found::Nothing })
 }

@@ -1,4 +1,4 @@
-//! Keys as lists show them.
+//! Pages and summaries of keys.
 
 use rusqlite::{
     Connection, Row, ToSql, named_params,
@@ -14,44 +14,45 @@ use crate::{
     },
 };
 
-const FIGURES: &str = "
+/// Columns with the usage of a key.
+const USAGE: &str = "
     (SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day),
     (SELECT CAST(total(used + reset_used) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id),
     (SELECT CAST(max(last_used_at) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id)";
 
-/// The key that is named so.
+/// Returns the summary of a key.
 pub(super) fn summary(
     connection: &Connection,
     core: &Core,
     key: &KeyRef,
 ) -> rusqlite::Result<Option<KeySummary>> {
-    let wanted = "k.id = :id OR k.key_hash = :hash OR k.old_key_hash = :hash
+    let condition = "k.id = :id OR k.key_hash = :hash OR k.old_key_hash = :hash
         OR (k.key = :clear AND k.key_hash IS NULL)";
-    let mut statement = connection.prepare_cached(&select(wanted))?;
-    let mut found = statement.query(named_params! {
+    let mut statement = connection.prepare_cached(&select(condition))?;
+    let mut rows = statement.query(named_params! {
         ":day": core.today().to_string(),
         ":id": key.id().as_str(),
         ":hash": key.secret().map(|secret| secret.hash().to_hex()),
         ":clear": key.secret().map(|secret| secret.expose()),
     })?;
-    found.next()?.map(|row| read_summary(connection, row, core)).transpose()
+    rows.next()?.map(|row| read_summary(connection, row, core)).transpose()
 }
 
-/// The key whose row has this number.
-fn numbered(
+/// Returns the summary of the key with this sequence number.
+fn summary_by_number(
     connection: &Connection,
     core: &Core,
     number: u64,
 ) -> rusqlite::Result<Option<KeySummary>> {
     let mut statement = connection.prepare_cached(&select("k.seq = :number"))?;
     let day = core.today().to_string();
-    let mut found = statement.query(named_params! {":day": day, ":number": number})?;
-    found.next()?.map(|row| read_summary(connection, row, core)).transpose()
+    let mut rows = statement.query(named_params! {":day": day, ":number": number})?;
+    rows.next()?.map(|row| read_summary(connection, row, core)).transpose()
 }
 
-fn select(wanted: &str) -> String {
-    let (record, latest) = (rows::RECORD, rows::LATEST_CLAIM);
-    format!("SELECT {record}, {FIGURES}, {latest} FROM api_keys k WHERE {wanted}")
+fn select(condition: &str) -> String {
+    let (record, latest_claim) = (rows::RECORD, rows::LATEST_CLAIM);
+    format!("SELECT {record}, {USAGE}, {latest_claim} FROM api_keys k WHERE {condition}")
 }
 
 fn read_summary(
@@ -61,23 +62,23 @@ fn read_summary(
 ) -> rusqlite::Result<KeySummary> {
     let last_used_at: Option<i64> = row.get(10)?;
     let record = rows::record_for_show(row, core.default_daily_limit)?;
-    let (written, total) = (rows::units(row.get_ref(8)?), rows::units(row.get_ref(9)?));
-    // The counter is ahead of the file by what is under way.
+    let (stored, total) = (rows::units(row.get_ref(8)?), rows::units(row.get_ref(9)?));
+    // The counter in memory is ahead of the file.
     let count = core.counter(&record.id).map(|counter| counter.count());
-    let used = count.filter(|count| count.day == core.today()).map_or(written, |count| count.used);
+    let used = count.filter(|count| count.day == core.today()).map_or(stored, |count| count.used);
     let claim: Option<i64> = row.get(11)?;
     Ok(KeySummary {
         hash: rows::hash(row.get_ref(7)?),
         record,
         used_today: used,
-        total_used: (total + used).saturating_sub(written),
+        total_used: (total + used).saturating_sub(stored),
         last_used_at: last_used_at.map(from_unix_millis),
         claim: claim.map(|number| rows::read_claim(connection, number)).transpose()?,
     })
 }
 
-/// One page of keys. Rows are looked for by their numbers; all that is told of a key is read for
-/// those only that are shown.
+/// Returns one page of keys. The query for their order returns only sequence numbers; the summaries
+/// are read one by one.
 pub(super) fn page(
     connection: &Connection,
     core: &Core,
@@ -85,56 +86,57 @@ pub(super) fn page(
 ) -> rusqlite::Result<KeyPage> {
     let now = core.clock.now();
     let mut keys = Vec::new();
-    let mut place = query.after.as_ref().map(|cursor| cursor.0.clone());
+    let mut position = query.after.as_ref().map(|cursor| cursor.0.clone());
     loop {
-        let some = behind(connection, core, query, place.as_ref())?;
-        let were_all = some.len() <= query.limit;
-        for (next, number) in some {
-            let key = numbered(connection, core, number)?;
+        let candidates = rows_after(connection, core, query, position.as_ref())?;
+        let is_last = candidates.len() <= query.limit;
+        for (next, number) in candidates {
+            let key = summary_by_number(connection, core, number)?;
             let key = key.filter(|key| query.state.is_none_or(|state| key.state(now) == state));
             if key.is_some() && keys.len() == query.limit {
-                return Ok(KeyPage { keys, next: place.map(PageCursor) });
+                return Ok(KeyPage { keys, next: position.map(PageCursor) });
             }
             keys.extend(key);
-            place = Some(next);
+            position = Some(next);
         }
-        if were_all {
-            let has_rest = query.sort == KeySort::NearestLimit
-                && !matches!(place, Some(PagePosition::NoShare(_)));
-            if !has_rest {
+        if is_last {
+            let only_unused_follow = query.sort == KeySort::NearestLimit
+                && !matches!(position, Some(PagePosition::NoShare(_)));
+            if !only_unused_follow {
                 return Ok(KeyPage { keys, next: None });
             }
-            place = Some(PagePosition::NoShare(0));
+            position = Some(PagePosition::NoShare(0));
         }
     }
 }
 
-/// Whatever was typed, as text; its bytes stay as they are.
+/// Label of a key, which may be of any type, as text with the same bytes.
 const LABEL: &str = "CAST(coalesce(k.label, '') AS TEXT) COLLATE NOCASE";
-/// How much of its limit each key has used today that has used any.
+/// Used share of the limit of each key that was used today.
 const SHARES: &str = "(
     SELECT u.key_id, u.used * 1.0 / coalesce(k.daily_limit, :default) AS share
     FROM daily_usage u JOIN api_keys k ON k.id = u.key_id
     WHERE u.day = :day AND u.used > 0 AND typeof(k.daily_limit) IN ('integer', 'null')
         AND coalesce(k.daily_limit, :default) > 0)";
 
-/// The numbers of rows behind a place, and the places that they make: one more than the page holds.
-fn behind(
+/// Returns the positions and sequence numbers of the rows after a position, at most one more than
+/// the page can contain.
+fn rows_after(
     connection: &Connection,
     core: &Core,
     query: &KeyPageQuery,
     after: Option<&PagePosition>,
 ) -> rusqlite::Result<Vec<(PagePosition, u64)>> {
     let by_share = !matches!(after, Some(PagePosition::NoShare(_)));
-    let (from, behind, order) = match query.sort {
+    let (join, condition, order) = match query.sort {
         KeySort::Issued => (String::new(), "k.seq > :number".to_owned(), "k.seq".to_owned()),
         KeySort::Newest => {
-            let behind = if after.is_some() { "k.seq < :number" } else { "TRUE" };
-            (String::new(), behind.to_owned(), "k.seq DESC".to_owned())
+            let condition = if after.is_some() { "k.seq < :number" } else { "TRUE" };
+            (String::new(), condition.to_owned(), "k.seq DESC".to_owned())
         }
         KeySort::Label => {
-            let behind = format!("({LABEL}, k.seq) > (:label, :number)");
-            (String::new(), behind, format!("{LABEL}, k.seq"))
+            let condition = format!("({LABEL}, k.seq) > (:label, :number)");
+            (String::new(), condition, format!("{LABEL}, k.seq"))
         }
         KeySort::NearestLimit if by_share => (
             format!("JOIN {SHARES} s ON s.key_id = k.id"),
@@ -148,30 +150,30 @@ fn behind(
         ),
     };
     let share = if query.sort == KeySort::NearestLimit { "s.share" } else { "NULL" };
-    let (searched, in_state) = (searched(query.search.as_deref()), in_state(query.state));
+    let (search, state) = (search_condition(query.search.as_deref()), state_condition(query.state));
     let sql = format!(
-        "SELECT k.seq, {LABEL}, {share} FROM api_keys k {from}
-         WHERE {behind} AND {searched} AND {in_state} ORDER BY {order} LIMIT :limit"
+        "SELECT k.seq, {LABEL}, {share} FROM api_keys k {join}
+         WHERE {condition} AND {search} AND {state} ORDER BY {order} LIMIT :limit"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    Values::of(core, query, after).bind(&mut statement)?;
-    let mut found = statement.raw_query();
-    let mut numbers = Vec::new();
-    while let Some(row) = found.next()? {
+    Parameters::new(core, query, after).bind(&mut statement)?;
+    let mut rows = statement.raw_query();
+    let mut candidates = Vec::new();
+    while let Some(row) = rows.next()? {
         let number = row.get(0)?;
-        let place = match query.sort {
+        let position = match query.sort {
             KeySort::Issued | KeySort::Newest => PagePosition::Number(number),
             KeySort::Label => PagePosition::Label(row.get_ref(1)?.as_bytes()?.to_vec(), number),
             KeySort::NearestLimit if by_share => PagePosition::Share(row.get(2)?, number),
             KeySort::NearestLimit => PagePosition::NoShare(number),
         };
-        numbers.push((place, number));
+        candidates.push((position, number));
     }
-    Ok(numbers)
+    Ok(candidates)
 }
 
-/// What the parameters of such a statement stand for.
-struct Values {
+/// Values of the statement's parameters.
+struct Parameters {
     day: String,
     default: u32,
     number: u64,
@@ -183,8 +185,8 @@ struct Values {
     limit: usize,
 }
 
-impl Values {
-    fn of(core: &Core, query: &KeyPageQuery, after: Option<&PagePosition>) -> Self {
+impl Parameters {
+    fn new(core: &Core, query: &KeyPageQuery, after: Option<&PagePosition>) -> Self {
         let (number, label, share) = match after {
             None => (0, &[][..], f64::MAX),
             Some(PagePosition::Number(number) | PagePosition::NoShare(number)) => {
@@ -208,7 +210,7 @@ impl Values {
         }
     }
 
-    /// Binds those that the statement has.
+    /// Binds those parameters that the statement has.
     fn bind(&self, statement: &mut rusqlite::Statement<'_>) -> rusqlite::Result<()> {
         let values: [(&str, &dyn ToSql); 9] = [
             (":day", &self.day),
@@ -230,7 +232,7 @@ impl Values {
     }
 }
 
-/// Text of any bytes, as SQLite takes it.
+/// Text that need not be UTF-8.
 struct RawText(Vec<u8>);
 
 impl ToSql for RawText {
@@ -239,8 +241,8 @@ impl ToSql for RawText {
     }
 }
 
-/// Whether a key is one that is looked for.
-fn searched(search: Option<&str>) -> String {
+/// Returns the condition for keys that match the search.
+fn search_condition(search: Option<&str>) -> String {
     let Some(text) = search else { return "TRUE".to_owned() };
     let by_digits = text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let by_digits = if by_digits { "OR k.key_hash GLOB :digits" } else { "" };
@@ -251,8 +253,8 @@ fn searched(search: Option<&str>) -> String {
     )
 }
 
-/// What a key in this state has for sure. Whether it is in it is seen when it is read.
-fn in_state(state: Option<KeyState>) -> &'static str {
+/// Returns a necessary condition for keys in this state. The exact state is known from the summary.
+fn state_condition(state: Option<KeyState>) -> &'static str {
     match state {
         None | Some(KeyState::Active) => "TRUE",
         Some(KeyState::Disabled) => {
@@ -260,7 +262,7 @@ fn in_state(state: Option<KeyState>) -> &'static str {
               OR k.daily_limit NOT BETWEEN 0 AND 1000000000 OR coalesce(k.expires_at, '') <> '')"
         }
         Some(KeyState::Expired) => "coalesce(k.expires_at, '') <> ''",
-        // What is under way is not in the file yet.
+        // A first unit that is not in the file yet has not exhausted a limit.
         Some(KeyState::Exhausted) => {
             "EXISTS (SELECT 1 FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day
               AND u.used > 0)"

@@ -1,17 +1,17 @@
-//! [`SqliteStore`]: one SQLite file, for one process.
+//! [`SqliteStore`], which keeps everything in one SQLite file for one process.
 //!
-//! Counters live in memory. A unit is taken there, and written into a journal beside the file before
-//! its answer goes out: one short `write`, which survives the end of the process. So that a loss of
-//! power gives no unit out twice, the units of a day are charged ahead, in blocks that are synced
-//! before any unit of theirs is answered for; with [`Durability::Power`] each unit is synced itself.
-//! One thread folds the journal into the tables, in one transaction for all that came meanwhile.
-//! Readers use a small pool beside it.
+//! Counters are kept in memory. Each reservation is written to a journal beside the file before the
+//! response is sent, by one short `write`, which survives the end of the process. To survive a
+//! power failure without exceeding a limit, units are leased from the file in advance, and a lease
+//! is synced before any of its units is used; with [`Durability::Power`], each unit is synced. A
+//! single thread checkpoints the journal into the tables, in one transaction for everything that is
+//! pending. Queries use small pools of readers.
 //!
-//! `api_keys` may be edited with the `sqlite3` shell while the process runs; its rows are honoured
-//! within a second, and keys typed in clear are hashed on first sight.
+//! `api_keys` may be edited with the `sqlite3` shell while the process is running. Changes apply
+//! within a second, and keys in clear are replaced by their hashes when they are first seen.
 //!
-//! If the journal or the file cannot be written, nothing more is admitted until both can be again.
-//! The file and the journal (`quota.db.journal.1`, …) belong together: copy both, or neither.
+//! If the journal or the file cannot be written, no requests are admitted until both are writable
+//! again. The file and its journal (`quota.db.journal.1`, …) belong together: copy both or neither.
 
 mod admin;
 mod adopt;
@@ -71,12 +71,12 @@ use super::{
 };
 use crate::error::StoreError;
 
-/// So many reports of all keys are made at once, so that readers are left for lists,
-const REPORTS: usize = 2;
-/// and for so long others wait.
-const REPORT_PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum number of concurrent reports of all keys, which leaves readers for lists.
+const MAX_REPORTS: usize = 2;
+/// Time for which further reports of all keys wait for a permit.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A store in one SQLite file. Clones share it. Must be opened within a tokio runtime.
+/// Store in a single SQLite file. Clones share it. It must be opened within a Tokio runtime.
 ///
 /// ```
 /// use tower_quota::store::sqlite::{SqliteOptions, SqliteStore};
@@ -96,42 +96,41 @@ pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
     core: Arc<Core>,
-    /// For lists, and for figures of all keys.
-    pool: Pool,
-    /// For figures of one key, which must not wait behind those of all.
-    of_keys: Pool,
-    /// Reports of all keys that are made at once.
-    reports: Semaphore,
-    /// For keys and counters, which must not wait behind reports.
-    look_ups: Pool,
-    /// One for each of these.
-    turns: Semaphore,
+    /// Readers for lists and for reports of all keys.
+    list_readers: Pool,
+    /// Readers for the usage of a single key, which must not wait for reports of all keys.
+    key_readers: Pool,
+    /// Readers for keys and counters, which must not wait for reports.
+    lookup_readers: Pool,
+    /// One permit for each reader of `lookup_readers`.
+    lookup_permits: Semaphore,
+    /// Permits for reports of all keys.
+    report_permits: Semaphore,
     writer: Writer,
     syncer: Syncer,
     watchdog: Watchdog,
     losses: Vec<String>,
-    /// How it was opened, for copies of it.
     options: SqliteOptions,
-    /// For the one copy that may be under way.
-    copying: Arc<Semaphore>,
+    /// Permit for making a temporary copy.
+    backup_permit: Arc<Semaphore>,
     next_count: meter::NextCount,
 }
 
 impl SqliteStore {
-    /// Opens the file, makes or migrates its tables, and starts the writer thread.
+    /// Opens the file, creates or migrates its tables, and starts the writer thread.
     ///
     /// # Errors
     ///
-    /// When another process has it open, or it cannot be read and written, or it was made by
-    /// another program. [`OpenErrorKind::Temporary`] means that trying again may help.
+    /// The file is in use by another process, cannot be read or written, or belongs to another
+    /// program. After [`OpenErrorKind::Temporary`], another attempt may succeed.
     pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
         let path = options.path.clone();
-        Self::try_open(options).map_err(|error| error.judged(|| file::disk_is_full(&path)))
+        Self::try_open(options).map_err(|error| error.classify(|| file::disk_is_full(&path)))
     }
 
     fn try_open(mut options: SqliteOptions) -> Result<Self, OpenError> {
         if !options.accept_loss {
-            // What cannot be listed cannot be opened either.
+            // If the directory cannot be listed, opening the file fails below.
             let segments = FileDisk::beside(&options.path).segments().unwrap_or_default();
             file::look_for_orphans(&options.path, &segments)?;
         }
@@ -141,9 +140,9 @@ impl SqliteStore {
         let disk = Box::new(FileDisk::beside(&options.path));
         let examined = start::examine(&*disk, &options)?;
         let connection = file::open_writer(&options)?;
-        let pool = file::open_readers(&options)?;
-        let of_keys = file::open_readers(&options)?;
-        let look_ups = file::open_readers(&options)?;
+        let list_readers = file::open_readers(&options)?;
+        let key_readers = file::open_readers(&options)?;
+        let lookup_readers = file::open_readers(&options)?;
         let Begun { journal, losses, checkpointed } =
             start::begin(&connection, disk, &options, examined)?;
         file::keep_wal(&connection, false).map_err(OpenError::sqlite)?;
@@ -153,102 +152,102 @@ impl SqliteStore {
         let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;
         let writer = Writer::start(core.clone(), connection, wal).map_err(OpenError::thread)?;
         let watchdog = Watchdog::start(core.journal.clone(), lock).map_err(OpenError::thread)?;
-        let turns = Semaphore::new(file::READERS);
         let inner = Inner {
             core,
-            pool,
-            of_keys,
-            reports: Semaphore::new(REPORTS),
-            look_ups,
-            turns,
+            list_readers,
+            key_readers,
+            lookup_readers,
+            lookup_permits: Semaphore::new(file::READERS),
+            report_permits: Semaphore::new(MAX_REPORTS),
             writer,
             syncer,
             watchdog,
             losses,
             options,
-            copying: Arc::new(Semaphore::new(1)),
+            backup_permit: Arc::new(Semaphore::new(1)),
             next_count: meter::NextCount::new(),
         };
         Ok(Self(Arc::new(inner)))
     }
 
-    /// What was missing when the file was opened, a sentence each; nothing unless
+    /// Returns descriptions of what was missing when the file was opened, one sentence each. Empty
+    /// unless
     /// [`SqliteOptions::accept_loss`] was set.
     pub fn losses(&self) -> &[String] {
         &self.0.losses
     }
 
-    /// Waits until all that was recorded before the call is in the file.
+    /// Waits until everything that was recorded before the call has been written to the file.
     pub fn flush(&self) -> StoreFuture<()> {
         self.0.core.queue.call(|_| Ok(()), |()| ())
     }
 
-    /// Writes what is left and stops the writer thread. Requests that come later are refused.
+    /// Flushes the store and stops the writer thread. Later reservations fail.
     ///
     /// # Errors
     ///
-    /// What was left could not be written.
+    /// `Unavailable` if the flush failed.
     pub async fn close(&self) -> Result<(), StoreError> {
         let flushed = self.flush().await;
         let store = self.0.clone();
-        // The thread is waited for, which would hold up all other tasks here.
+        // Joining the thread would block this worker of the runtime.
         let stopped = tokio::task::spawn_blocking(move || store.writer.stop()).await;
         stopped.map_err(StoreError::unavailable)?;
         flushed
     }
 
-    /// Waits until what was recorded before is in the file, so that it can be read. While it cannot
-    /// be written, what is in the file is still worth reading.
-    async fn written(&self) {
+    /// Flushes the store before a read. If that fails, the read goes on with what is in the file.
+    async fn flush_for_read(&self) {
         if let Err(error) = self.flush().await {
-            tracing::debug!(source = ?error, "reading what is in the file");
+            tracing::debug!(source = ?error, "flush failed: reading the file without the latest changes");
         }
     }
 
-    /// Reads for a request that waits to be admitted, unless by the time that a reader is free it
-    /// is `known` from another request that asked the same.
+    /// Runs a query for a request that is to be admitted, unless `cached` returns a value, read by
+    /// a concurrent request, by the time a reader is available.
     async fn look_up<T: Send + 'static>(
         &self,
-        known: impl FnOnce() -> Option<T>,
+        cached: impl FnOnce() -> Option<T>,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        // Waiting here is cheaper than in the pool, which tries a reader each time it is taken.
-        let _turn = self.0.turns.acquire().await.map_err(StoreError::unavailable)?;
-        if let Some(known) = known() {
-            return Ok(known);
+        // Waiting here is cheaper than in the pool, which runs a test query at each checkout.
+        let permit = self.0.lookup_permits.acquire().await;
+        let _permit = permit.map_err(StoreError::unavailable)?;
+        if let Some(value) = cached() {
+            return Ok(value);
         }
-        let answer = match self.0.look_ups.get().await {
+        let result = match self.0.lookup_readers.get().await {
             Ok(reader) => read(&reader, query).await,
             Err(error) => Err(StoreError::unavailable(error)),
         };
-        answer.inspect_err(|error| self.0.core.damage.note(error))
+        result.inspect_err(|error| self.0.core.damage.note(error))
     }
 
-    /// Reads for a list, or for figures of all keys.
+    /// Runs a query for a list or a report of all keys.
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let reader = self.0.pool.get().await.map_err(StoreError::unavailable)?;
+        let reader = self.0.list_readers.get().await.map_err(StoreError::unavailable)?;
         read(&reader, query).await
     }
 
-    /// Reads for a report of all keys, of which few are made at once.
+    /// Runs a query for a report of all keys, once one of the [`MAX_REPORTS`] permits is available.
     async fn read_report<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let turn = timeout(REPORT_PATIENCE, self.0.reports.acquire()).await;
-        let _turn = turn.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)?;
+        let permit = timeout(REPORT_TIMEOUT, self.0.report_permits.acquire()).await;
+        let _permit = permit.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)?;
         self.read(query).await
     }
 
-    /// Reads what one key's holder asks for.
+    /// Runs a query for the holder of a key.
     async fn read_of_key<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let reader = self.0.of_keys.get().await.map_err(StoreError::unavailable)?;
+        let reader = self.0.key_readers.get().await.map_err(StoreError::unavailable)?;
         read(&reader, query).await
     }
 }
@@ -261,7 +260,7 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-/// Any failure of SQLite is a store that is unavailable.
+/// Converts a failure of SQLite to `Unavailable`.
 fn unavailable(error: rusqlite::Error) -> StoreError {
     StoreError::unavailable(error)
 }

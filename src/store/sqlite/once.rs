@@ -1,4 +1,4 @@
-//! Issuing keys once, however often it is asked for.
+//! The table `issued_once`: idempotent creation of keys.
 
 use std::time::SystemTime;
 
@@ -12,20 +12,19 @@ use crate::{
     },
 };
 
-/// Inserts the rows of new keys unless the request has done so before. Inserts none and returns
-/// nothing if one of the keys exists already.
+/// Inserts the rows of new keys, unless a request with the same idempotency key has done so.
+/// Returns `None` and inserts nothing if one of the keys already exists.
 pub(super) fn insert(
     connection: &Connection,
     keys: &[NewKey],
-    once: IdempotencyKey,
+    idempotency_key: IdempotencyKey,
     by: &Actor,
     now: SystemTime,
 ) -> rusqlite::Result<Option<CreateOutcome>> {
-    forget(connection, now)?;
-    let (name, request) = (hex(&once.name()), hex(&once.request()));
-    if let Some((known, ids)) = find(connection, &name)? {
-        let same = known == request;
-        return Ok(Some(if same {
+    delete_expired(connection, now)?;
+    let (name, request) = (hex(&idempotency_key.name()), hex(&idempotency_key.request()));
+    if let Some((first_request, ids)) = find(connection, &name)? {
+        return Ok(Some(if first_request == request {
             CreateOutcome::Replayed(ids)
         } else {
             CreateOutcome::OtherRequest
@@ -51,7 +50,7 @@ fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<(String,
         .optional()
 }
 
-fn forget(connection: &Connection, now: SystemTime) -> rusqlite::Result<()> {
+fn delete_expired(connection: &Connection, now: SystemTime) -> rusqlite::Result<()> {
     let since = now.checked_sub(IDEMPOTENCY_RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
     connection
         .prepare_cached("DELETE FROM issued_once WHERE at < ?1")?

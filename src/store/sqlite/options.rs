@@ -1,4 +1,10 @@
-use std::{error::Error, fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::start;
 use crate::{
@@ -6,20 +12,21 @@ use crate::{
     key::DailyLimit,
 };
 
-/// What a unit survives once its request is answered.
+/// Durability of a unit at the time at which the response of its request is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Exact after the end of the process, `kill -9` included; never over the limit after a loss of
-    /// power, when at most 512 units a key (and a sixteenth of what was left of its day) count as
-    /// used that were not.
+    /// Counts are exact after the end of the process, including `kill -9`. After a power failure
+    /// they never exceed the limit, but up to 512 units per key (and a sixteenth of those left on
+    /// its day) may count as used that were not.
     #[default]
     Process,
-    /// Exact after both: every unit is synced before its answer.
+    /// Counts are exact after the end of the process and after a power failure, because each unit
+    /// is synced to disk.
     Power,
 }
 
-/// How a [`SqliteStore`](super::SqliteStore) is opened.
+/// Options for opening a [`SqliteStore`](super::SqliteStore).
 #[derive(Clone)]
 pub struct SqliteOptions {
     pub(super) path: PathBuf,
@@ -33,8 +40,9 @@ pub struct SqliteOptions {
 }
 
 impl SqliteOptions {
-    /// The file at `path`, made if it does not exist; days of UTC, [`Durability::Process`], and 200
-    /// requests a day for rows typed in without a limit.
+    /// Creates options for the file at `path`, which is created if it does not exist. The defaults
+    /// are the days of UTC, [`Durability::Process`], and 200 requests per day for rows without a
+    /// limit.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -48,40 +56,40 @@ impl SqliteOptions {
         }
     }
 
-    /// When the day turns.
+    /// Sets the calendar of the quota's days.
     #[must_use]
     pub fn calendar(self, calendar: Calendar) -> Self {
         Self { calendar, ..self }
     }
 
-    /// Where reports, expiry and audit take the time from.
+    /// Sets the clock for reports, expiry and the audit trail.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         Self { clock: Arc::new(clock), ..self }
     }
 
-    /// What a unit survives.
+    /// Sets the durability of units.
     #[must_use]
     pub fn durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
     }
 
-    /// The limit of rows typed in without one.
+    /// Sets the limit of rows that were typed into `api_keys` without one.
     #[must_use]
     pub fn default_daily_limit(self, default_daily_limit: DailyLimit) -> Self {
         Self { default_daily_limit, ..self }
     }
 
-    /// For how many days single requests are kept beside the daily sums, which are kept for ever. 0,
-    /// the default, keeps none.
+    /// Sets the number of days for which single requests are kept, in addition to the daily sums,
+    /// which are kept forever. The default is 0, which keeps none.
     #[must_use]
     pub fn retention_days(self, retention_days: u32) -> Self {
         Self { retention_days, ..self }
     }
 
-    /// Opens a file of which answered requests or changes are provably missing
-    /// ([`OpenErrorKind::Loss`]) with what is left. [`SqliteStore::losses`](super::SqliteStore::losses)
-    /// tells what that was.
+    /// Opens a file from which requests or changes are provably missing ([`OpenErrorKind::Loss`])
+    /// anyway.
+    /// [`SqliteStore::losses`](super::SqliteStore::losses) describes what is missing.
     #[must_use]
     pub fn accept_loss(self, accept_loss: bool) -> Self {
         Self { accept_loss, ..self }
@@ -93,8 +101,9 @@ impl SqliteOptions {
         (days > 0).then(|| Duration::from_secs(days * DAY))
     }
 
-    /// Names the present boot of the machine, where the system does not tell (as Linux does): if it
-    /// is another than the file was last opened on, power may have been lost since.
+    /// Identifies the current boot of the machine, on systems that do not provide an identifier
+    /// (Linux does). If it differs from the boot on which the file was last opened, there may have
+    /// been a power failure.
     #[must_use]
     pub fn boot(self, boot: impl Into<String>) -> Self {
         Self { boot: Some(boot.into()), ..self }
@@ -113,7 +122,7 @@ impl fmt::Debug for SqliteOptions {
     }
 }
 
-/// The file could not be opened.
+/// Error for a file that cannot be opened.
 #[derive(Debug)]
 pub struct OpenError {
     kind: OpenErrorKind,
@@ -121,18 +130,18 @@ pub struct OpenError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What kind of failure an [`OpenError`] is.
+/// Kind of an [`OpenError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenErrorKind {
-    /// Answered requests or changes are provably missing: a file was damaged, or replaced by an older
-    /// one. Put the right one back, or go on without them by
+    /// Requests or changes are provably missing, because a file was damaged or replaced by an older
+    /// one. Put the right one back, or open the file without them by
     /// [`SqliteOptions::accept_loss`].
     Loss,
-    /// The disk is full, or another process holds SQLite's write lock: opening may succeed later with
-    /// nothing changed by an operator.
+    /// The disk is full, or another process holds SQLite's write lock. Opening may succeed later
+    /// without intervention.
     Temporary,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
@@ -145,7 +154,7 @@ impl OpenError {
         Self { kind: OpenErrorKind::Loss, ..Self::new(message) }
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> OpenErrorKind {
         self.kind
     }
@@ -157,13 +166,22 @@ impl OpenError {
         Self { source: Some(source.into()), ..Self::new(message) }
     }
 
+    /// The file at `path` cannot be opened, locked, …
+    pub(super) fn cannot(
+        what: &str,
+        path: &Path,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::because(format!("{} cannot be {what}", path.display()), source)
+    }
+
     pub(super) fn sqlite(source: rusqlite::Error) -> Self {
         Self::because("SQLite could not be set up", source)
     }
 
-    /// The same, as [`OpenErrorKind::Temporary`] if its source is so. `disk_is_full` is asked where
-    /// SQLite does not say why.
-    pub(super) fn judged(self, disk_is_full: impl FnOnce() -> bool) -> Self {
+    /// Changes the kind to [`OpenErrorKind::Temporary`] if the source is temporary. `disk_is_full`
+    /// is called if SQLite's error code does not say why a write failed.
+    pub(super) fn classify(self, disk_is_full: impl FnOnce() -> bool) -> Self {
         use rusqlite::ErrorCode::{
             CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
         };
@@ -185,7 +203,7 @@ impl OpenError {
     }
 }
 
-/// Whether the disk is full, or the quota of its user.
+/// Whether the disk or the user's disk quota is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -219,11 +237,11 @@ mod tests {
     #[test]
     fn only_a_full_disk_and_a_held_lock_are_temporary() {
         let is_temporary =
-            |error: OpenError, full: bool| error.judged(|| full).kind() == OpenErrorKind::Temporary;
+            |error: OpenError, full| error.classify(|| full).kind() == OpenErrorKind::Temporary;
         for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED] {
             assert!(is_temporary(sqlite(code), false));
         }
-        // SQLite tells neither EDQUOT nor a file that it has no room to make from other failures.
+        // These codes also stand for EDQUOT and for a file that does not fit on the disk.
         for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_CANTOPEN] {
             assert!(is_temporary(sqlite(code), true) && !is_temporary(sqlite(code), false));
         }

@@ -1,4 +1,4 @@
-//! How far long work has come, and stopping it.
+//! Progress and cancellation of long-running work.
 
 use std::{
     ops::ControlFlow,
@@ -10,38 +10,39 @@ use std::{
 
 use crate::store::sync::{Mutex, lock};
 
-/// How far a copy or an import has come.
+/// Progress of a copy or an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What is being done.
+    /// Current step.
     pub step: ProgressStep,
-    /// How much of the step is done.
+    /// Amount of work done in this step.
     pub done: u64,
-    /// How much there is to do; `None` where that is not known.
+    /// Total amount of work in this step, if known.
     pub total: Option<u64>,
 }
 
-/// The steps of long work, in their order.
+/// Step of a copy or an import, in the order in which they are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProgressStep {
-    /// Keys are imported. `done` and `total` are keys.
+    /// Importing keys. `done` and `total` are numbers of keys.
     Import,
-    /// The database's pages are copied. `done` and `total` are bytes.
+    /// Copying the pages of the database. `done` and `total` are bytes.
     Copy,
-    /// The journal is applied to the copy.
+    /// Applying the journal to the copy.
     Checkpoint,
-    /// The copy is checked for damage.
+    /// Checking the copy for damage.
     Check,
-    /// The copy is written through to the disk.
+    /// Syncing the copy to disk.
     Sync,
-    /// The copy is complete and is given its name, or the import is committed. This is reported once
-    /// and is the last chance to stop: what comes then is done to its end.
+    /// Renaming the complete copy, or committing the import. This is reported once, as the last
+    /// opportunity to stop.
     Publish,
 }
 
-/// Observes long work, and may stop it: `()` does neither, a closure does both.
+/// Observes the progress of long-running work and can stop it. It is implemented by closures, and
+/// by `()`, which ignores the progress.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -62,10 +63,10 @@ pub enum ProgressStep {
 /// # }
 /// ```
 pub trait OnProgress {
-    /// Takes note of the progress. This is called often, at times every few microseconds, on the
-    /// thread that does the work, which must not be held up.
+    /// Called with the current progress, possibly every few microseconds. It runs on the thread
+    /// that does the work and must not block it.
     ///
-    /// [`ControlFlow::Break`] stops the work: it fails, and everything is as it was before.
+    /// If it returns [`ControlFlow::Break`], the work is stopped and undone.
     fn on_progress(&mut self, progress: &Progress) -> ControlFlow<()>;
 }
 
@@ -84,7 +85,7 @@ where
     }
 }
 
-/// The observer of one piece of work. Clones share it, because SQLite owns what it calls.
+/// Observer of a copy or an import. Clones share it, because SQLite owns its progress handlers.
 #[derive(Clone)]
 pub(super) struct Observer(Arc<Shared>);
 
@@ -100,12 +101,12 @@ impl Observer {
         Self(Arc::new(Shared { on_progress: Mutex::new(on_progress), is_stopped }))
     }
 
-    /// Reports a step of which nobody knows how long it takes, and returns whether to go on.
+    /// Reports a step of unknown length, and returns whether to continue.
     pub(super) fn report(&self, step: ProgressStep) -> bool {
         self.report_part(step, 0, None)
     }
 
-    /// Reports how far a step has come, and returns whether to go on.
+    /// Reports the progress within a step, and returns whether to continue.
     pub(super) fn report_part(&self, step: ProgressStep, done: u64, total: Option<u64>) -> bool {
         let progress = Progress { step, done, total };
         if !self.is_stopped() && lock(&self.0.on_progress).on_progress(&progress).is_break() {

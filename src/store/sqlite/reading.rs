@@ -1,4 +1,4 @@
-//! Reading on the readers' threads, for as long as somebody waits for it.
+//! Queries that are cancelled when their future is dropped.
 
 use std::{
     ffi::c_int,
@@ -12,43 +12,47 @@ use rusqlite::Connection;
 
 use crate::error::StoreError;
 
-/// So many steps of SQLite's machine lie between two looks at whether anybody still waits: some tens
-/// of microseconds.
-pub(super) const STEPS: c_int = 10_000;
+/// Number of instructions of SQLite's virtual machine between two calls of a progress handler,
+/// which take some tens of microseconds.
+pub(super) const PROGRESS_INTERVAL: c_int = 10_000;
 
-/// Reads, and gives up when the future is dropped: the reader is needed by others.
+/// Runs a query on the thread of a reader. The query is interrupted if the future is dropped, so
+/// that the reader is free for others.
 pub(super) async fn read<T: Send + 'static>(
     reader: &deadpool_sqlite::Connection,
     query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let (_waits, still) = Waits::new();
-    let left = || StoreError::unavailable("nobody waits for it");
-    let answer = reader.interact(move |connection| {
-        if !still.load(Ordering::Relaxed) {
-            return Err(left());
+    let (_guard, is_cancelled) = CancelOnDrop::new();
+    let result = reader.interact(move |connection| {
+        if is_cancelled.load(Ordering::Relaxed) {
+            return Err(StoreError::unavailable("the query was cancelled"));
         }
-        let has_left = move || !still.load(Ordering::Relaxed);
-        connection.progress_handler(STEPS, Some(has_left)).map_err(StoreError::unavailable)?;
-        let answer = query(connection);
-        let none = connection.progress_handler(STEPS, None::<fn() -> bool>);
-        none.map_err(StoreError::unavailable).and(answer)
+        let handler = move || is_cancelled.load(Ordering::Relaxed);
+        connection
+            .progress_handler(PROGRESS_INTERVAL, Some(handler))
+            .map_err(StoreError::unavailable)?;
+        let result = query(connection);
+        connection
+            .progress_handler(PROGRESS_INTERVAL, None::<fn() -> bool>)
+            .map_err(StoreError::unavailable)
+            .and(result)
     });
-    answer.await.map_err(|error| StoreError::unavailable(error.to_string()))?
+    result.await.map_err(|error| StoreError::unavailable(error.to_string()))?
 }
 
-/// Tells the reader's thread when nobody waits any more.
-pub(super) struct Waits(Arc<AtomicBool>);
+/// Guard that sets a flag when it is dropped.
+pub(super) struct CancelOnDrop(Arc<AtomicBool>);
 
-impl Waits {
-    /// The waiting side, and the flag that is set as long as it is there.
+impl CancelOnDrop {
+    /// Creates a guard and its flag.
     pub(super) fn new() -> (Self, Arc<AtomicBool>) {
-        let flag = Arc::new(AtomicBool::new(true));
+        let flag = Arc::new(AtomicBool::new(false));
         (Self(flag.clone()), flag)
     }
 }
 
-impl Drop for Waits {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }

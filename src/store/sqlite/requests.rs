@@ -1,4 +1,4 @@
-//! Single requests, kept for a while.
+//! The table `requests`, which keeps single requests for the retention time.
 
 use std::{
     borrow::Cow,
@@ -56,14 +56,14 @@ pub(super) fn write(connection: &Connection, records: &[RequestRecord]) -> rusql
     Ok(())
 }
 
-/// The rows that are asked for, the latest first.
+/// Returns the selected rows, latest first.
 pub(super) fn read(
     connection: &Connection,
     query: &RequestQuery,
 ) -> rusqlite::Result<Vec<RequestRecord>> {
     let of_key = if query.key_id.is_some() { "AND key_id = ?3" } else { "AND ?3 IS NULL" };
     let of_id = if query.request_id.is_some() { "AND request_id = ?4" } else { "AND ?4 IS NULL" };
-    // As the index says it.
+    // Same expression as in the index `requests_not_succeeded`.
     let failed = if query.failed_only { "AND outcome <> 'succeeded'" } else { "" };
     let sql = format!(
         "SELECT number, key_id, at, method, path, status, outcome, code, units, refunded,
@@ -123,28 +123,29 @@ fn parsed<T>(
     })
 }
 
-/// Looks at the rows behind the one of number `after`, at so many of them, and forgets those of before
-/// this time. Returns behind which row to go on; `None` once the first row is met that is to stay.
-/// Rows of a time to come, which a clock has made that was set back since, are passed by.
-pub(super) fn forget(
+/// Deletes rows that are older than `cutoff`, among the next `limit` rows after number `after`.
+///
+/// Returns the number after which to continue, or `None` at the first row that must stay. Rows with
+/// a time in the future, from before the clock was set back, are skipped.
+pub(super) fn delete_expired(
     connection: &Connection,
     after: i64,
-    before: SystemTime,
+    cutoff: SystemTime,
     now: SystemTime,
-    most: usize,
+    limit: usize,
 ) -> rusqlite::Result<Option<i64>> {
-    let (before, now) = (unix_millis(before), unix_millis(now));
-    let (last, stays): (Option<i64>, Option<i64>) = connection
+    let (cutoff, now) = (unix_millis(cutoff), unix_millis(now));
+    let (last, first_kept): (Option<i64>, Option<i64>) = connection
         .prepare_cached(
             "SELECT max(number), min(number) FILTER (WHERE at BETWEEN ?2 AND ?3) FROM
              (SELECT number, at FROM requests WHERE number > ?1 ORDER BY number LIMIT ?4)",
         )?
-        .query_row(params![after, before, now, most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row(params![after, cutoff, now, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some(last) = last else { return Ok(None) };
     connection
         .prepare_cached("DELETE FROM requests WHERE number > ?1 AND number < ?2 AND at < ?3")?
-        .execute(params![after, stays.unwrap_or(last + 1), before])?;
-    Ok(if stays.is_none() { Some(last) } else { None })
+        .execute(params![after, first_kept.unwrap_or(last + 1), cutoff])?;
+    Ok(if first_kept.is_none() { Some(last) } else { None })
 }
 
 fn micros(time: Duration) -> i64 {

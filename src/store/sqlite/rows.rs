@@ -1,4 +1,4 @@
-//! Reading rows, which may hold whatever people type.
+//! Reading of rows whose columns may contain anything that people type.
 
 use std::time::SystemTime;
 
@@ -11,15 +11,15 @@ use crate::{
     store::{ClaimSummary, counter::Count, journal::from_unix_millis},
 };
 
-/// The columns that [`record`] reads, in its order.
+/// Columns that [`record`] reads, in its order.
 pub(super) const RECORD: &str =
     "k.id, k.key, k.label, k.daily_limit, k.created_at, k.expires_at, k.disabled, k.key_hash";
 
-/// The record of a row that begins with the columns of [`RECORD`].
+/// Reads the record of a row that starts with the columns of [`RECORD`].
 ///
 /// # Errors
 ///
-/// The outer error is SQLite's; the inner one says that the row cannot be served.
+/// The outer error is SQLite's. The inner one means that the row contains an invalid value.
 pub(super) fn record(
     row: &Row<'_>,
     default: DailyLimit,
@@ -42,7 +42,7 @@ pub(super) fn record(
     }))
 }
 
-/// A record for lists: a row that cannot be served is shown as switched off.
+/// Reads a record for display. A row with an invalid value is shown as disabled.
 pub(super) fn record_for_show(row: &Row<'_>, default: DailyLimit) -> rusqlite::Result<KeyRecord> {
     if let Ok(record) = record(row, default)? {
         return Ok(record);
@@ -57,15 +57,15 @@ pub(super) fn record_for_show(row: &Row<'_>, default: DailyLimit) -> rusqlite::R
     })
 }
 
-/// The hash of a key that is not in clear any more.
+/// Returns the hash of a key, or `None` if the key is still in clear.
 pub(super) fn hash(value: ValueRef<'_>) -> Option<KeyHash> {
     KeyHash::from_hex(value.as_str().ok()?)
 }
 
-/// A key that is still in clear is never shown.
+/// Returns the masked key, or only an ellipsis if the key is still in clear.
 fn masked(row: &Row<'_>) -> rusqlite::Result<String> {
-    let adopted = !matches!(row.get_ref(7)?, ValueRef::Null);
-    Ok(if adopted { text(row.get_ref(1)?).unwrap_or_default() } else { "…".to_owned() })
+    let is_adopted = !matches!(row.get_ref(7)?, ValueRef::Null);
+    Ok(if is_adopted { text(row.get_ref(1)?).unwrap_or_default() } else { "…".to_owned() })
 }
 
 fn daily_limit(value: ValueRef<'_>, default: DailyLimit) -> Option<DailyLimit> {
@@ -76,12 +76,12 @@ fn daily_limit(value: ValueRef<'_>, default: DailyLimit) -> Option<DailyLimit> {
     }
 }
 
-/// `Some(None)` where nothing was typed, `None` where it is no time.
+/// Parses an optional time: `Some(None)` if the value is empty, `None` if it is not a time.
 fn optional_time(value: ValueRef<'_>) -> Option<Option<SystemTime>> {
     match text(value) {
         None => Some(None),
-        Some(typed) if typed.trim().is_empty() => Some(None),
-        Some(typed) => parse_timestamp(&typed).map(Some),
+        Some(text) if text.trim().is_empty() => Some(None),
+        Some(text) => parse_timestamp(&text).map(Some),
     }
 }
 
@@ -93,16 +93,17 @@ fn is_true(value: ValueRef<'_>) -> bool {
     }
 }
 
-/// A count of units for show; none where something was typed that cannot be one.
+/// Returns a number of units for display, or 0 if the value is not a valid one.
 pub(super) fn units(value: ValueRef<'_>) -> u64 {
-    const MOST: i64 = 1 << 53;
+    /// Largest integer that JSON numbers represent exactly.
+    const MAX_UNITS: i64 = 1 << 53;
     match value {
-        ValueRef::Integer(count @ 0..=MOST) => count.unsigned_abs(),
+        ValueRef::Integer(count @ 0..=MAX_UNITS) => count.unsigned_abs(),
         _ => 0,
     }
 }
 
-/// Whatever was typed, as text.
+/// Converts a value of any type to text.
 pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
     match value {
         ValueRef::Null => None,
@@ -114,8 +115,8 @@ pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
     }
 }
 
-/// What is counted of a subject's day, or of a later one: a clock that stepped back reopens none, but
-/// a reset does.
+/// Returns the count of a subject on this day, or on a later day if there is one: setting the clock
+/// back does not return to an earlier day, but a reset does.
 pub(super) fn read_count(connection: &Connection, id: &KeyId, day: Day) -> rusqlite::Result<Count> {
     let count = connection
         .prepare_cached(
@@ -137,19 +138,19 @@ pub(super) fn read_count(connection: &Connection, id: &KeyId, day: Day) -> rusql
     ))
 }
 
-/// For a row of `api_keys` `k`: the number of its latest claim that was not withdrawn.
+/// Column with the number of the latest claim of the key `k`, unless it was withdrawn.
 pub(super) const LATEST_CLAIM: &str = "
     (SELECT number FROM claims c WHERE c.key_id = k.id AND NOT c.withdrawn
      ORDER BY number DESC LIMIT 1)";
 
-/// The claim of this number.
+/// Reads the claim with this number.
 pub(super) fn read_claim(connection: &Connection, number: i64) -> rusqlite::Result<ClaimSummary> {
     connection
         .prepare_cached("SELECT created_at, expires_at, opened_at FROM claims WHERE number = ?1")?
         .query_row([number], claim)
 }
 
-/// The claim of a row that begins with these times of it.
+/// Reads the claim of a row that starts with `created_at`, `expires_at` and `opened_at`.
 pub(super) fn claim(row: &Row<'_>) -> rusqlite::Result<ClaimSummary> {
     Ok(ClaimSummary {
         created_at: from_unix_millis(row.get(0)?),

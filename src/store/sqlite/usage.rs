@@ -16,7 +16,7 @@ impl UsageReader for SqliteStore {
     fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
         let store = self.clone();
         StoreFuture::pending(async move {
-            store.written().await;
+            store.flush_for_read().await;
             let default = store.0.core.default_daily_limit;
             let is_of_key = query.key_id.is_some();
             let read = move |connection: &Connection| {
@@ -29,7 +29,7 @@ impl UsageReader for SqliteStore {
     fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>> {
         let store = self.clone();
         StoreFuture::pending(async move {
-            store.written().await;
+            store.flush_for_read().await;
             let is_of_key = query.key_id.is_some();
             let read = move |connection: &Connection| {
                 requests::read(connection, &query).map_err(unavailable)

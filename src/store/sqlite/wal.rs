@@ -1,4 +1,4 @@
-//! Whether SQLite's write-ahead log is still the one that commits go to.
+//! Detection of lost commits in SQLite's write-ahead log (WAL).
 
 use std::{
     fs::File,
@@ -15,28 +15,28 @@ use super::{
 };
 use crate::store::journal::{Commit, is_in_place};
 
-/// How long the writer waits for another program while it looks whether commits are missing.
+/// Time for which the check for missing commits waits for another program.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The WAL beside the database. A commit to one that was removed or cut looks like any other, and is
-/// gone at the next start.
+/// WAL of the database. A commit to a WAL that was removed or truncated succeeds, but is lost when
+/// the database is opened again.
 pub(super) struct Wal {
     database: PathBuf,
     path: PathBuf,
     file: File,
-    /// How long it was after the last commit.
+    /// Length after the last commit.
     length: u64,
-    /// Which one it is: SQLite changes its salts when it begins it anew.
+    /// Salts in the header of the WAL, which SQLite changes when it resets the WAL.
     salts: Option<[u8; 8]>,
-    /// The commits up to this one are in the database's file itself.
+    /// Number of the last commit that was checkpointed into the database file.
     checkpointed: u64,
-    /// Whether commits were found missing: that lasts.
+    /// Whether commits have been found missing, which is permanent.
     lacks_commits: bool,
 }
 
 impl Wal {
-    /// The WAL of a database that was opened and written. The commits up to `checkpointed` are in the
-    /// database's file itself.
+    /// Opens the WAL of a database that was opened and written. `checkpointed` is the number of the
+    /// last commit that was checkpointed into the database file.
     pub(super) fn open(database: &Path, checkpointed: u64) -> io::Result<Self> {
         let path = wal_path(database);
         let file = File::open(&path)?;
@@ -48,22 +48,22 @@ impl Wal {
         Ok(wal)
     }
 
-    /// Whether the WAL lies where the next start will look for it.
+    /// Whether the WAL is still at the path at which SQLite opens it.
     pub(super) fn is_in_place(&self) -> bool {
         is_in_place(&self.file, &self.path)
     }
 
-    /// To be asked before each transaction: `commit` is the number of the last one.
+    /// Checks the WAL before a transaction. `commit` is the number of the last commit.
     ///
     /// # Errors
     ///
-    /// The WAL was removed, replaced or cut.
+    /// The WAL was removed, replaced or truncated.
     pub(super) fn check(&mut self, commit: u64) -> rusqlite::Result<()> {
         if !self.is_in_place() {
             return Err(unusable("the WAL was removed or replaced; put it back, or restart"));
         }
         if self.read_length()? < self.length {
-            // Another program may have checkpointed it, and have cut it with good reason.
+            // Another program may have checkpointed and truncated it properly.
             self.lacks_commits |= self.last_commit()? < commit;
             self.note_length();
         }
@@ -73,18 +73,18 @@ impl Wal {
         Ok(())
     }
 
-    /// What is known after a commit of this number.
+    /// Updates the state of the WAL after the commit with this number.
     pub(super) fn note_commit(&mut self, number: u64) -> Commit {
         self.note_length();
         let salts = self.read_salts();
         if salts != self.salts {
-            // It is begun anew only when all that was in it is in the database.
+            // SQLite resets the WAL only after all of it was checkpointed.
             (self.salts, self.checkpointed) = (salts, number - 1);
         }
         Commit { number, checkpointed: self.checkpointed }
     }
 
-    /// To be called after each checkpoint of this program.
+    /// Updates the length of the WAL after a checkpoint of this program.
     pub(super) fn note_length(&mut self) {
         self.length = self.read_length().unwrap_or(self.length);
     }
@@ -94,7 +94,7 @@ impl Wal {
         metadata.map(|metadata| metadata.len()).map_err(|error| unusable(&error.to_string()))
     }
 
-    /// The salts in its head, if it has one.
+    /// Returns the salts in the header of the WAL, if it has one.
     fn read_salts(&self) -> Option<[u8; 8]> {
         let mut head = [0; 24];
         let mut file = &self.file;
@@ -104,8 +104,8 @@ impl Wal {
         Some(salts)
     }
 
-    /// The last commit that a new connection finds, which has no page in its cache; 0 if it finds a
-    /// file that it cannot read.
+    /// Returns the number of the last commit that a new connection without cached pages finds, or 0
+    /// if it cannot read the file.
     fn last_commit(&self) -> rusqlite::Result<u64> {
         let read = || {
             let connection = file::open_read_only(&self.database)?;

@@ -15,7 +15,7 @@ use super::meter::Meter;
 use super::{
     adopt,
     core::Core,
-    file::WRITE_PATIENCE,
+    file::WRITE_BUSY_TIMEOUT,
     fold,
     forgetting::{AT_A_STRETCH, Forgetting},
     jobs::{self, Job},
@@ -348,7 +348,7 @@ impl State {
             self.connection.busy_timeout(Duration::ZERO)?;
             let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
             let busy = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-            self.connection.busy_timeout(WRITE_PATIENCE)?;
+            self.connection.busy_timeout(WRITE_BUSY_TIMEOUT)?;
             if let Some(wal) = &mut self.wal {
                 wal.note_length();
             }

@@ -1,4 +1,4 @@
-//! Claims.
+//! Guarantees of `ClaimStore`.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use tower_quota::{
 use super::{Store, change_record, issue, noon};
 
 promises! {
-    a_claim_gives_a_key_once,
-    what_withdraws_a_claim_keeps_its_link_from_working,
+    a_claim_hands_out_its_key_once,
+    a_withdrawn_or_expired_claim_cannot_be_opened,
 }
 
-async fn a_claim_gives_a_key_once(store: impl Store) {
+async fn a_claim_hands_out_its_key_once(store: impl Store) {
     let record = issue(&store, "trial-key-first-123").await;
     let token = ClaimToken::generate();
     let offer = |token: &ClaimToken| {
@@ -31,7 +31,7 @@ async fn a_claim_gives_a_key_once(store: impl Store) {
     assert_eq!((seen.state, &*seen.label), (ClaimState::Open, "label"));
     assert_eq!(store.claim(ClaimToken::generate()).await.unwrap(), None);
 
-    // Both ask at once.
+    // Of two concurrent calls, one opens the claim.
     let secret = |text| SecretKey::parse(text).unwrap();
     let (one, other) = (secret("trial-key-second-123"), secret("trial-key-third-123"));
     let open = |secret: &SecretKey| {
@@ -53,7 +53,7 @@ async fn a_claim_gives_a_key_once(store: impl Store) {
     assert!(trail.iter().all(|entry| !entry.detail.contains(token.expose())));
 }
 
-async fn what_withdraws_a_claim_keeps_its_link_from_working(store: impl Store) {
+async fn a_withdrawn_or_expired_claim_cannot_be_opened(store: impl Store) {
     let secret = SecretKey::parse("trial-key-claimed-123").unwrap();
     for (n, what) in ["another", "rotation", "deletion", "disabled", "time"].into_iter().enumerate()
     {

@@ -15,12 +15,12 @@ use super::{Store, change, issue, limit, new_key, noon, take};
 
 promises! {
     an_issued_key_is_found_and_shown_masked,
-    a_deleted_key_is_unknown_at_once_and_its_history_stays,
+    a_deleted_key_is_unknown_at_once_and_its_history_is_kept,
     a_rotated_key_keeps_its_record_and_its_count,
-    a_rotated_key_works_through_its_grace,
-    a_change_of_a_state_that_has_passed_is_not_made,
-    a_batch_with_a_key_that_exists_is_issued_not_at_all,
-    a_request_that_comes_again_issues_nothing,
+    a_rotated_secret_is_valid_during_its_grace_period,
+    a_change_to_another_version_of_a_key_is_rejected,
+    a_batch_with_an_existing_key_issues_no_keys,
+    a_retried_request_issues_no_keys,
     every_change_is_in_the_audit_trail_without_a_secret,
 }
 
@@ -34,7 +34,7 @@ async fn an_issued_key_is_found_and_shown_masked(store: impl Store) {
     assert_eq!(by_key.record.masked, record.masked);
 }
 
-async fn a_deleted_key_is_unknown_at_once_and_its_history_stays(store: impl Store) {
+async fn a_deleted_key_is_unknown_at_once_and_its_history_is_kept(store: impl Store) {
     let record = issue(&store, "trial-key-manual-123").await;
     let key = SecretKey::parse("trial-key-manual-123").unwrap();
     take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_rotated_key_keeps_its_record_and_its_count(store: impl Store) {
     assert_eq!(store.get(KeyRef::new(new)).await.unwrap().unwrap().used_today, 1);
 }
 
-async fn a_rotated_key_works_through_its_grace(store: impl Store) {
+async fn a_rotated_secret_is_valid_during_its_grace_period(store: impl Store) {
     let record = issue(&store, "trial-key-first-123").await;
     let secret = SecretKey::parse("trial-key-second-123").unwrap();
     let grace = Duration::from_secs(60);
@@ -74,13 +74,13 @@ async fn a_rotated_key_works_through_its_grace(store: impl Store) {
     }
 }
 
-async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
+async fn a_change_to_another_version_of_a_key_is_rejected(store: impl Store) {
     let record = issue(&store, "trial-key-first-123").await;
     let (id, by) = (record.id.as_str(), Actor::default);
     let read = async || store.get(KeyRef::new(id)).await.unwrap().unwrap();
     let first = read().await;
     take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
-    assert_eq!(read().await.version(), first.version(), "figures are no part of it");
+    assert_eq!(read().await.version(), first.version(), "usage does not change the version");
     assert_eq!(first.version().to_string().parse(), Ok(first.version()));
 
     let secret = SecretKey::parse("trial-key-second-123").unwrap();
@@ -116,7 +116,7 @@ async fn a_change_of_a_state_that_has_passed_is_not_made(store: impl Store) {
     assert_eq!(store.change(edit).await.unwrap(), ChangeOutcome::UnknownKey);
 }
 
-async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) {
+async fn a_batch_with_an_existing_key_issues_no_keys(store: impl Store) {
     issue(&store, "trial-key-first-123").await;
     let batch = vec![new_key("trial-key-second-123", ""), new_key("trial-key-first-123", "")];
     let error = store.create(batch, Actor::default()).await.unwrap_err();
@@ -126,7 +126,7 @@ async fn a_batch_with_a_key_that_exists_is_issued_not_at_all(store: impl Store) 
     issue(&store, "trial-key-second-123").await;
 }
 
-async fn a_request_that_comes_again_issues_nothing(store: impl Store) {
+async fn a_retried_request_issues_no_keys(store: impl Store) {
     let batch = |first: &str| vec![new_key(first, "a"), new_key(&format!("{first}-more"), "b")];
     let once = |token, name, request: &str| IdempotencyKey::new(token, name, request.as_bytes());
     let create = async |first, once| {
@@ -142,7 +142,7 @@ async fn a_request_that_comes_again_issues_nothing(store: impl Store) {
     let key = SecretKey::parse("trial-key-second-123").unwrap();
     assert!(store.find(&key).await.unwrap().is_none());
 
-    // What could not be issued may come again; another's name is another name.
+    // A request that failed may be retried, and the same name of another token is another key.
     let taken = create("trial-key-first-123", once("ops", "m", "two keys")).await.unwrap_err();
     assert_eq!(taken.kind(), StoreErrorKind::Conflict);
     for (first, once) in [

@@ -1,4 +1,4 @@
-//! Lists of keys.
+//! Guarantees of `AdminStore::list`.
 
 use std::collections::HashSet;
 
@@ -13,13 +13,13 @@ use tower_quota::{
 use super::{Store, change_record, new_key, noon, take};
 
 promises! {
-    pages_hold_every_key_once,
-    every_order_shows_every_key_once,
-    keys_are_listed_by_state,
-    a_search_finds_text_and_no_patterns,
+    pages_contain_every_key_once,
+    pages_in_every_order_contain_every_key_once,
+    keys_are_filtered_by_state,
+    a_search_matches_text_literally,
 }
 
-async fn pages_hold_every_key_once(store: impl Store) {
+async fn pages_contain_every_key_once(store: impl Store) {
     let keys = (0..25).map(|n| new_key(&format!("trial-key-number-{n}"), &n.to_string())).collect();
     store.create(keys, Actor::default()).await.unwrap();
     let (mut labels, mut after) = (Vec::new(), None);
@@ -35,7 +35,7 @@ async fn pages_hold_every_key_once(store: impl Store) {
     assert_eq!(labels, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
-async fn every_order_shows_every_key_once(store: impl Store) {
+async fn pages_in_every_order_contain_every_key_once(store: impl Store) {
     let new = |n: usize| NewKey {
         daily_limit: DailyLimit::new([0, 10, 20, 40][n % 4]).unwrap(),
         ..new_key(&format!("trial-key-number-{n}"), ["b", "A", "", "密", "a"][n % 5])
@@ -76,7 +76,7 @@ async fn every_order_shows_every_key_once(store: impl Store) {
     }
 }
 
-async fn keys_are_listed_by_state(store: impl Store) {
+async fn keys_are_filtered_by_state(store: impl Store) {
     let records = {
         let new = |n: usize| new_key(&format!("trial-key-number-{n}"), &n.to_string());
         store.create((0..40).map(new).collect(), Actor::default()).await.unwrap()
@@ -109,7 +109,7 @@ async fn keys_are_listed_by_state(store: impl Store) {
     assert_eq!(store.list(query).await.unwrap().keys.len(), 34);
 }
 
-async fn a_search_finds_text_and_no_patterns(store: impl Store) {
+async fn a_search_matches_text_literally(store: impl Store) {
     let keys = vec![
         new_key("trial-key-number-1", "用户A"),
         new_key("trial-key-number-2", "100% sure_thing"),

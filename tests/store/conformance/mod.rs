@@ -1,4 +1,4 @@
-//! The promises of the store traits, held by every back end.
+//! The guarantees of the store traits, tested with every back end.
 
 /// Runs each promise of a module against every back end.
 macro_rules! promises {
@@ -95,7 +95,7 @@ async fn take(
     match store.reserve(subject, at).await.unwrap() {
         ReserveOutcome::Admitted { mut reservation, .. } => {
             poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
-            // It may be asked again.
+            // It may be polled again.
             poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
             Some(reservation)
         }

@@ -1,4 +1,4 @@
-//! Units of a day.
+//! Guarantees of `QuotaStore`.
 
 use std::{future::poll_fn, time::Duration};
 
@@ -10,11 +10,11 @@ promises! {
     concurrent_reservations_admit_exactly_the_limit,
     an_unlimited_subject_is_always_admitted,
     a_refunded_unit_can_be_used_again_once,
-    a_refund_never_touches_a_day_that_was_reset,
-    a_refund_after_midnight_does_not_touch_the_new_day,
-    a_day_is_reset_as_often_as_asked_also_one_that_a_clock_set_back_has_left,
+    a_refund_does_not_change_a_day_that_was_reset,
+    a_refund_after_midnight_does_not_change_the_new_day,
+    a_day_can_be_reset_repeatedly_also_after_the_clock_was_set_back,
     the_next_day_begins_at_zero,
-    a_changed_limit_counts_from_the_next_reservation,
+    a_changed_limit_applies_to_the_next_reservation,
 }
 
 async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
@@ -37,15 +37,15 @@ async fn an_unlimited_subject_is_always_admitted(store: impl Store) {
 }
 
 async fn a_refunded_unit_can_be_used_again_once(store: impl Store) {
-    let mut charge = take(&store, &subject(1), noon()).await.unwrap();
-    assert!(charge.refund(Refund::Always));
-    assert!(!charge.refund(Refund::Always), "a unit is given back once");
-    poll_fn(|cx| charge.poll_committed(cx)).await.unwrap();
+    let mut reservation = take(&store, &subject(1), noon()).await.unwrap();
+    assert!(reservation.refund(Refund::Always));
+    assert!(!reservation.refund(Refund::Always), "a unit is refunded only once");
+    poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
     assert!(take(&store, &subject(1), noon()).await.is_some());
     assert!(take(&store, &subject(1), noon()).await.is_none());
 }
 
-async fn a_refund_never_touches_a_day_that_was_reset(store: impl Store) {
+async fn a_refund_does_not_change_a_day_that_was_reset(store: impl Store) {
     let record = issue(&store, "trial-key-manual-123").await;
     let subject = QuotaSubject::new(record.id.clone(), limit(1));
     let mut before = take(&store, &subject, noon()).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_refund_never_touches_a_day_that_was_reset(store: impl Store) {
     assert!(take(&store, &subject, noon()).await.is_none());
 }
 
-async fn a_refund_after_midnight_does_not_touch_the_new_day(store: impl Store) {
+async fn a_refund_after_midnight_does_not_change_the_new_day(store: impl Store) {
     let tomorrow = noon() + Duration::from_secs(24 * 3600);
     let subject = subject(2);
     let mut early = take(&store, &subject, noon()).await.unwrap();
@@ -70,12 +70,10 @@ async fn a_refund_after_midnight_does_not_touch_the_new_day(store: impl Store) {
     assert!(take(&store, &subject, tomorrow).await.is_none());
 }
 
-async fn a_day_is_reset_as_often_as_asked_also_one_that_a_clock_set_back_has_left(
-    store: impl Store,
-) {
+async fn a_day_can_be_reset_repeatedly_also_after_the_clock_was_set_back(store: impl Store) {
     let record = issue(&store, "trial-key-manual-123").await;
     let subject = QuotaSubject::new(record.id.clone(), limit(1));
-    // It is noon whenever it is reset.
+    // The store's clock, which the reset uses, stays at noon.
     let tomorrow = noon() + Duration::from_secs(24 * 3600);
     for at in [noon(), noon(), tomorrow, tomorrow] {
         take(&store, &subject, at).await.unwrap();
@@ -85,7 +83,7 @@ async fn a_day_is_reset_as_often_as_asked_also_one_that_a_clock_set_back_has_lef
     }
     assert!(take(&store, &subject, noon()).await.is_some());
     assert!(take(&store, &subject, noon()).await.is_none());
-    // The reset has begun the day of the clock, which tomorrow is not.
+    // The reset returned to the day of the clock, so that tomorrow is a new day.
     assert!(take(&store, &subject, tomorrow).await.is_some());
     assert!(take(&store, &subject, noon()).await.is_none(), "the day has turned");
 }
@@ -98,7 +96,7 @@ async fn the_next_day_begins_at_zero(store: impl Store) {
     assert!(take(&store, &subject(1), tomorrow).await.is_none());
 }
 
-async fn a_changed_limit_counts_from_the_next_reservation(store: impl Store) {
+async fn a_changed_limit_applies_to_the_next_reservation(store: impl Store) {
     assert!(take(&store, &subject(1), noon()).await.is_some());
     assert!(take(&store, &subject(1), noon()).await.is_none());
     assert!(take(&store, &subject(2), noon()).await.is_some());

@@ -1,4 +1,4 @@
-//! Reports of the past.
+//! Guarantees of `UsageReader`.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -13,15 +13,15 @@ use tower_quota::{
 use super::{Store, new_key, noon, take};
 
 promises! {
-    single_requests_are_told_the_latest_first,
-    reports_tell_the_same_page_by_page_as_at_once,
+    single_requests_are_listed_latest_first,
+    the_pages_of_a_report_contain_the_rows_of_the_whole_report,
     requests_are_found_by_their_id,
-    models_beyond_the_sixty_fourth_of_a_key_and_day_are_one,
-    requests_without_tokens_are_counted,
-    keys_are_active_on_the_days_on_which_they_were_used,
+    models_beyond_the_sixty_fourth_of_a_key_and_day_are_counted_together,
+    requests_without_reported_tokens_are_counted,
+    active_keys_are_those_that_were_used_on_the_days_of_the_report,
 }
 
-async fn single_requests_are_told_the_latest_first(store: impl Store) {
+async fn single_requests_are_listed_latest_first(store: impl Store) {
     let mut events = Vec::new();
     for number in 0..6_u64 {
         let mut event = UsageEvent::new(noon());
@@ -42,7 +42,7 @@ async fn single_requests_are_told_the_latest_first(store: impl Store) {
         store.record(event.clone());
         events.push(RequestRecord::new(0, event).unwrap());
     }
-    let told = async |query: RequestQuery| -> Vec<RequestRecord> {
+    let list = async |query: RequestQuery| -> Vec<RequestRecord> {
         let rows = store.requests(query).await.unwrap();
         assert!(rows.is_sorted_by(|a, b| a.number > b.number), "{rows:?}");
         rows
@@ -50,20 +50,20 @@ async fn single_requests_are_told_the_latest_first(store: impl Store) {
     let numbers = |rows: &[RequestRecord]| -> Vec<u64> {
         rows.iter().map(|row| row.event.bytes_in).collect()
     };
-    let all = told(RequestQuery::latest(10)).await;
+    let all = list(RequestQuery::latest(10)).await;
     assert_eq!(numbers(&all), [5, 4, 3, 2, 1, 0]);
     for (row, event) in all.iter().rev().zip(&events) {
         let mut expected = event.clone();
         expected.number = row.number;
         assert_eq!(*row, expected);
     }
-    let alice = told(RequestQuery::latest(10).key(KeyId::from("alice"))).await;
+    let alice = list(RequestQuery::latest(10).key(KeyId::from("alice"))).await;
     assert_eq!(numbers(&alice), [4, 2, 0]);
-    assert_eq!(numbers(&told(RequestQuery::latest(10).failed_only()).await), [2]);
-    assert_eq!(numbers(&told(RequestQuery::latest(2).before(all[1].number)).await), [3, 2]);
+    assert_eq!(numbers(&list(RequestQuery::latest(10).failed_only()).await), [2]);
+    assert_eq!(numbers(&list(RequestQuery::latest(2).before(all[1].number)).await), [3, 2]);
 }
 
-async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
+async fn the_pages_of_a_report_contain_the_rows_of_the_whole_report(store: impl Store) {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let keys = (0..6).map(|n| new_key(&format!("trial-key-number-{n}"), &n.to_string())).collect();
     let records = store.create(keys, Actor::default()).await.unwrap();
@@ -84,13 +84,13 @@ async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
     let groupings = bools.into_iter().flat_map(|day| bools.map(|model| (day, model)));
     for (day, model) in groupings {
         let query = UsageQuery::days(from, to).group_by(GroupBy { key: true, day, model });
-        let told = async |page| store.report(query.clone().page(page)).await.unwrap();
-        let all = told(ReportPage::all()).await;
+        let report = async |page| store.report(query.clone().page(page)).await.unwrap();
+        let all = report(ReportPage::all()).await;
         assert_eq!((all.active_keys, all.total_requests), (5, 90), "{query:?}");
         for limit in [1, 2, 4, 100] {
             let (mut busiest, mut by_id, mut after) = (Vec::new(), Vec::new(), None);
             loop {
-                let page = told(ReportPage::Busiest { skip: busiest.len(), limit }).await;
+                let page = report(ReportPage::Busiest { skip: busiest.len(), limit }).await;
                 busiest.extend(page.rows);
                 if !page.has_more {
                     break;
@@ -98,7 +98,7 @@ async fn reports_tell_the_same_page_by_page_as_at_once(store: impl Store) {
             }
             assert_eq!(busiest, all.rows, "{query:?} {limit}");
             loop {
-                let page = told(ReportPage::ById { after, limit }).await;
+                let page = report(ReportPage::ById { after, limit }).await;
                 after = page.rows.last().map(|row| (row.day, row.key_id.clone().unwrap()));
                 by_id.extend(page.rows);
                 if !page.has_more {
@@ -124,18 +124,18 @@ async fn requests_are_found_by_their_id(store: impl Store) {
         event.bytes_in = number;
         store.record(event);
     }
-    let told = async |query: RequestQuery| -> Vec<u64> {
+    let list = async |query: RequestQuery| -> Vec<u64> {
         let rows = store.requests(query).await.unwrap();
         rows.iter().map(|row| row.event.bytes_in).collect()
     };
     let of_id = |id: &str| RequestQuery::latest(10).request_id(id.to_owned());
-    assert_eq!(told(of_id("a")).await, [3, 0]);
-    assert_eq!(told(of_id("b")).await, [2]);
-    assert!(told(of_id("A")).await.is_empty());
-    assert_eq!(told(of_id("a").key(KeyId::from("alice"))).await, [0]);
+    assert_eq!(list(of_id("a")).await, [3, 0]);
+    assert_eq!(list(of_id("b")).await, [2]);
+    assert!(list(of_id("A")).await.is_empty());
+    assert_eq!(list(of_id("a").key(KeyId::from("alice"))).await, [0]);
 }
 
-async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_one(store: impl Store) {
+async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_counted_together(store: impl Store) {
     let record = |key: &str, model: Option<&str>| {
         let mut event = UsageEvent::new(noon());
         event.key_id = Some(KeyId::from(key));
@@ -145,7 +145,7 @@ async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_one(store: impl Sto
     };
     let by_model = GroupBy { key: true, day: true, model: true };
     let (today, all) = (store.today(), GroupBy { key: false, ..by_model });
-    let told = async |key: Option<&str>, group_by| {
+    let requests_by_model = async |key: Option<&str>, group_by| {
         let query = UsageQuery::days(today, today).group_by(group_by);
         let query = key.into_iter().fold(query, |query, key| query.key(KeyId::from(key)));
         let rows = store.report(query).await.unwrap().rows;
@@ -153,22 +153,22 @@ async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_one(store: impl Sto
         models.collect::<std::collections::BTreeMap<String, u64>>()
     };
     (0..40).for_each(|n| record("alice", Some(&format!("m{n}"))));
-    assert_eq!(told(Some("alice"), by_model).await.len(), 40);
+    assert_eq!(requests_by_model(Some("alice"), by_model).await.len(), 40);
     (0..300).for_each(|n| record("alice", Some(&format!("m{n}"))));
     (0..2).for_each(|_| record("alice", None));
     record("bob", Some("m299"));
-    // Those that have a row already go on.
+    // Models that already have a row are still counted.
     record("alice", Some("m39"));
-    let models = told(Some("alice"), by_model).await;
-    assert_eq!(models.len(), 66, "64, the others, and those without a name");
+    let models = requests_by_model(Some("alice"), by_model).await;
+    assert_eq!(models.len(), 66, "64 models, the others, and requests without a model");
     assert_eq!((models["m39"], models["m40"], models["m63"]), (3, 1, 1));
     assert_eq!((models["other"], models[""]), (236, 2));
-    assert_eq!(told(Some("bob"), by_model).await["m299"], 1);
-    let sums = told(None, all).await;
+    assert_eq!(requests_by_model(Some("bob"), by_model).await["m299"], 1);
+    let sums = requests_by_model(None, all).await;
     assert_eq!((sums["m39"], sums["other"], sums["m299"]), (3, 236, 1));
 }
 
-async fn requests_without_tokens_are_counted(store: impl Store) {
+async fn requests_without_reported_tokens_are_counted(store: impl Store) {
     for (outcome, tokens) in [
         (RequestOutcome::Succeeded, None),
         (RequestOutcome::Succeeded, Some(Tokens::new(1, 2, 3))),
@@ -191,7 +191,7 @@ async fn requests_without_tokens_are_counted(store: impl Store) {
     }
 }
 
-async fn keys_are_active_on_the_days_on_which_they_were_used(store: impl Store) {
+async fn active_keys_are_those_that_were_used_on_the_days_of_the_report(store: impl Store) {
     let today = store.today();
     let days_of = |key: u32| {
         (0..=380).filter(move |back: &u32| (back * 7 + key * 13).is_multiple_of(29 + key))
@@ -202,7 +202,7 @@ async fn keys_are_active_on_the_days_on_which_they_were_used(store: impl Store) 
             event.key_id = Some(KeyId::from(&*format!("key-{key}")));
             event.outcome = RequestOutcome::Succeeded;
             store.record(event.clone());
-            event.key_id = Some(KeyId::from("refused"));
+            event.key_id = Some(KeyId::from("rejected"));
             event.outcome = RequestOutcome::Rejected;
             event.code = Some("insufficient_quota".into());
             store.record(event);
@@ -212,10 +212,10 @@ async fn keys_are_active_on_the_days_on_which_they_were_used(store: impl Store) 
     for first in (0..=365).step_by(5) {
         for last in [0, 1, 9, 21, 22, 52, 300].into_iter().filter(|last| *last <= first) {
             let days = UsageQuery::days(today.minus(first), today.minus(last));
-            let told = store.report(days.clone().group_by(by_model)).await.unwrap();
+            let report = store.report(days.clone().group_by(by_model)).await.unwrap();
             let active =
                 (0..7).filter(|key| days_of(*key).any(|back| (last..=first).contains(&back)));
-            assert_eq!(told.active_keys, active.count() as u64, "{days:?}");
+            assert_eq!(report.active_keys, active.count() as u64, "{days:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What is told of every key of each day.
+//! Reports with rows for each key and day.
 //!
-//! A day's rows are read in the order of the keys' ids and pass by one at a time; no more of them are
-//! held than the page has.
+//! The rows of a day are read one by one in the order of the keys' ids, and at most as many as fit
+//! on the page are kept in memory.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
@@ -74,8 +74,8 @@ fn busiest_by_day(
         day = day.minus(1);
     }
     if query.idle && query.from == query.to && !report.has_more {
-        let room = (limit - report.rows.len()).saturating_add(1);
-        let mut idle = idle_rows(connection, query.to, skip, room)?;
+        let max_rows = (limit - report.rows.len()).saturating_add(1);
+        let mut idle = idle_rows(connection, query.to, skip, max_rows)?;
         report.has_more = report.rows.len() + idle.len() > limit;
         idle.truncate(limit - report.rows.len());
         report.rows.append(&mut idle);
@@ -85,28 +85,28 @@ fn busiest_by_day(
     Ok(report)
 }
 
-/// The busiest of the rows that pass by.
+/// The busiest `limit` of the rows that were added.
 struct Busiest {
-    most: usize,
+    limit: usize,
     rows: BinaryHeap<Ranked>,
     has_more: bool,
 }
 
 impl Busiest {
-    fn new(most: usize) -> Self {
-        Self { most, rows: BinaryHeap::new(), has_more: false }
+    fn new(limit: usize) -> Self {
+        Self { limit, rows: BinaryHeap::new(), has_more: false }
     }
 
     fn add(&mut self, row: UsageRow) {
         self.rows.push(Ranked(row));
-        if self.rows.len() > self.most {
+        if self.rows.len() > self.limit {
             self.rows.pop();
             self.has_more = true;
         }
     }
 }
 
-/// A row, less than those that are less busy.
+/// Row that is ordered before those that are less busy.
 struct Ranked(UsageRow);
 
 impl Ord for Ranked {
@@ -129,7 +129,7 @@ impl PartialEq for Ranked {
 
 impl Eq for Ranked {}
 
-/// Keys without figures on this day, in the order of their issue.
+/// Returns the rows of keys that were not used on this day, in the order in which they were issued.
 fn idle_rows(
     connection: &Connection,
     day: Day,
@@ -143,18 +143,17 @@ fn idle_rows(
                  AND NOT EXISTS (SELECT 1 FROM daily_usage WHERE key_id = k.id AND day = ?1)
              ORDER BY seq LIMIT ?2 OFFSET ?3",
         )?
-        .query_map(params![day.to_string(), number(limit), number(skip)], |row| {
+        .query_map(params![day.to_string(), sqlite_integer(limit), sqlite_integer(skip)], |row| {
             Ok(UsageRow::empty(day, KeyId::new(row.get::<_, String>(0)?)))
         })?
         .collect()
 }
 
-/// As SQLite has it.
-fn number(count: usize) -> i64 {
+fn sqlite_integer(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Shows the rows of one day, those of the keys after this one, until `visit` has seen enough.
+/// Calls `visit` with the rows of one day and of the keys after this one, until it returns `false`.
 fn each_of_day(
     connection: &Connection,
     query: &UsageQuery,
@@ -179,15 +178,15 @@ fn each_model_of_day(
          WHERE day = ?1 AND key_id > ?2 ORDER BY key_id, model"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query(params![day.to_string(), after.map_or("", KeyId::as_str)])?;
-    while let Some(row) = found.next()? {
-        let of_model = UsageRow {
+    let mut rows = statement.query(params![day.to_string(), after.map_or("", KeyId::as_str)])?;
+    while let Some(row) = rows.next()? {
+        let model_row = UsageRow {
             model: Some(row.get(NEXT + 1)?),
             used: None,
             figures: figures(row)?,
             ..UsageRow::empty(day, KeyId::from(row.get_ref(NEXT)?.as_str()?))
         };
-        if !visit(of_model) {
+        if !visit(model_row) {
             break;
         }
     }
@@ -204,32 +203,32 @@ fn each_key_of_day(
     let sql = format!(
         "SELECT {FIGURES}, key_id FROM usage_totals WHERE day = ?1 AND key_id > ?2 ORDER BY key_id"
     );
-    let mut told = connection.prepare_cached(&sql)?;
-    let mut told = told.query(from)?;
-    let mut counted = connection.prepare_cached(
+    let mut totals = connection.prepare_cached(&sql)?;
+    let mut totals = totals.query(from)?;
+    let mut usage = connection.prepare_cached(
         "SELECT used, key_id FROM daily_usage INDEXED BY daily_usage_by_day
          WHERE day = ?1 AND key_id > ?2 ORDER BY key_id",
     )?;
-    let mut counted = counted.query(from)?;
-    let (mut of_model, mut units) = (told.next()?, counted.next()?);
+    let mut usage = usage.query(from)?;
+    let (mut model, mut units) = (totals.next()?, usage.next()?);
     loop {
-        let id = match (text(of_model, NEXT)?, text(units, 1)?) {
+        let id = match (text(model, NEXT)?, text(units, 1)?) {
             (None, None) => return Ok(()),
             (Some(id), None) | (None, Some(id)) => KeyId::from(id),
-            (Some(one), Some(other)) => KeyId::from(one.min(other)),
+            (Some(a), Some(b)) => KeyId::from(a.min(b)),
         };
         let mut row = UsageRow::empty(day, id.clone());
-        while let Some(next) = of_model
-            && text(of_model, NEXT)? == Some(id.as_str())
+        while let Some(next) = model
+            && text(model, NEXT)? == Some(id.as_str())
         {
             row.figures += figures(next)?;
-            of_model = told.next()?;
+            model = totals.next()?;
         }
         if let Some(next) = units
             && text(units, 1)? == Some(id.as_str())
         {
             row.used = Some(rows::units(next.get_ref(0)?));
-            units = counted.next()?;
+            units = usage.next()?;
         }
         if !visit(row) {
             return Ok(());
@@ -237,7 +236,7 @@ fn each_key_of_day(
     }
 }
 
-/// A column's text, if there is a row.
+/// Returns the text of a column, if there is a row.
 fn text<'a>(row: Option<&'a Row<'_>>, column: usize) -> rusqlite::Result<Option<&'a str>> {
     Ok(row.map(|row| row.get_ref(column)).transpose()?.map(|value| value.as_str()).transpose()?)
 }

@@ -1,8 +1,8 @@
-//! Reports of the past.
+//! Reports of past usage.
 //!
-//! What is told of every key of a day is read in the order of the keys' ids and merged row by row, so
-//! that a page of very many costs no more than its day; what is told of all keys together comes from
-//! its own sums.
+//! Reports by key and day read each day in the order of the keys' ids and merge its rows, so that a
+//! page costs no more than its day however many rows there are. Reports of all keys together use
+//! the sums in `model_totals`.
 
 mod by_day;
 
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// The columns that [`figures`] reads, in its order.
+/// Columns that [`figures`] reads, in its order.
 const FIGURES: &str = "requests, succeeded, failed, refunded, rejected, tokens_unknown,
     prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens";
-/// The column after these.
+/// Index of the first column after [`FIGURES`].
 const NEXT: usize = 11;
 
 pub(super) fn read(
@@ -121,7 +121,7 @@ fn of_all_together(connection: &Connection, query: &UsageQuery) -> rusqlite::Res
     Ok(report)
 }
 
-/// The rows of so many keys after this one, each over all days.
+/// Returns the rows of at most `limit` keys after this one, each with the sums of all days.
 fn key_by_key(
     connection: &Connection,
     query: &UsageQuery,
@@ -160,7 +160,7 @@ fn total_requests(connection: &Connection, query: &UsageQuery) -> rusqlite::Resu
         .query_row([query.from.to_string(), query.to.to_string()], |row| row.get(0))
 }
 
-/// How many keys were used on these days.
+/// Returns the number of keys that were used on these days.
 fn active_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<u64> {
     let (from, to) = (MonthDay::of(query.from), MonthDay::of(query.to));
     connection
@@ -172,7 +172,7 @@ fn active_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<
         .query_row(params![from.month, to.month, -from.bit, 2 * to.bit - 1], |row| row.get(0))
 }
 
-/// A day as `active_days` has it.
+/// Day as it is stored in `active_days`.
 struct MonthDay {
     month: String,
     bit: i64,
@@ -193,8 +193,8 @@ fn each(
     mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(sql)?;
-    let mut found = statement.query(arguments)?;
-    while let Some(next) = found.next()? {
+    let mut rows = statement.query(arguments)?;
+    while let Some(next) = rows.next()? {
         row(next)?;
     }
     Ok(())
@@ -216,10 +216,10 @@ fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
     })
 }
 
-/// What these rows' keys are, or were, called.
+/// Returns the records of the keys of these rows, including keys that were deleted.
 fn records(
     connection: &Connection,
-    of: &[UsageRow],
+    usage: &[UsageRow],
     default: DailyLimit,
 ) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
     let sql = format!("SELECT {} FROM api_keys k WHERE k.id = ?1", rows::RECORD);
@@ -230,15 +230,15 @@ fn records(
     )?;
     let record = |row: &Row<'_>| rows::record_for_show(row, default);
     let mut records = HashMap::new();
-    for id in of.iter().filter_map(|row| row.key_id.as_ref()) {
+    for id in usage.iter().filter_map(|row| row.key_id.as_ref()) {
         if records.contains_key(id) {
             continue;
         }
-        let found = match present.query_row([id.as_str()], record).optional()? {
+        let record = match present.query_row([id.as_str()], record).optional()? {
             None => deleted.query_row([id.as_str()], record).optional()?,
-            found => found,
+            present => present,
         };
-        records.extend(found.map(|record| (id.clone(), record)));
+        records.extend(record.map(|record| (id.clone(), record)));
     }
     Ok(records)
 }

@@ -1,11 +1,11 @@
-//! The tables, in numbered steps (`PRAGMA user_version`).
+//! Schema of the database and its migrations, numbered by `PRAGMA user_version`.
 
 use rusqlite::Connection;
 
 pub(super) enum MigrateError {
-    /// Tables are there that no step has made.
+    /// The file has tables of another program.
     Foreign,
-    /// The file has seen more steps than are known here.
+    /// The file has a newer schema, with this version.
     Newer(usize),
     Sqlite(rusqlite::Error),
 }
@@ -16,36 +16,27 @@ impl From<rusqlite::Error> for MigrateError {
     }
 }
 
-/// `api_keys.key` holds the masked key once `key_hash` (SHA-256, hexadecimal) is set; a row without
-/// hash was typed in and waits to be adopted. Its other columns take whatever people type.
+/// Migrations to each version of the schema.
 ///
-/// `blocks` holds up to which unit a subject's day is charged ahead, `journal` how far the journal
-/// is folded into these tables and whether it was ended in order, `boot` on which boot of the machine the file was last opened.
-///
-/// `daily_usage` counts units; `epoch` counts a key's resets, so that of a key's rows the one with the
-/// highest epoch, and of these the latest day, is counted on; `reset_used` keeps what was used before. `usage_totals` sums up usage events.
-///
-/// `tokens_unknown` counts requests that ended well and whose answers told no tokens. Rows of before it
-/// was counted have it only where no answer told any.
-///
-/// `model_totals` sums up `usage_totals` over all keys, so that reports by day and model need not.
-/// `requests` keeps single requests for a while, times in milliseconds (`at`) and microseconds. What
-/// stood in `api_keys` when a row was deleted stays in `deleted_keys`, for reports of the past.
-///
-/// `awaited_events` counts the requests under way whose units are in `daily_usage` and whose events
-/// are still to come. `issued_once` remembers for a day which requests have issued which keys, and
-/// triggers keep anybody from rewriting `audit_log` by mistake. `claims` are links by which somebody
-/// gets a key, by their hashes.
-///
-/// `revoked_keys` holds the hashes of keys that were rotated away or deleted, so that no import brings
-/// them back.
-///
-/// `identity` holds a random name of the database, by which its journal knows it, and how many
-/// transactions of this program it has committed.
-///
-/// `active_days` tells on which days of a month a key was used (bit n is day n), as the day's first row
-/// in one of the tables above says it.
-const STEPS: [&str; 8] = [
+/// | table | contents |
+/// |---|---|
+/// | `api_keys` | Issued keys. `key` is the masked key once `key_hash` (SHA-256, hexadecimal) is set; a row without a hash was typed in by hand and is still to be adopted. The other columns may contain anything that people type. |
+/// | `daily_usage` | Units per key and day. `epoch` counts the resets of a key: its current row is the one with the highest epoch and, of these, the latest day. `reset_used` are the units used before resets. |
+/// | `usage_totals` | Sums of usage events per day, key and model. `tokens_unknown` counts successful requests whose response did not report tokens; for rows that are older than this column, it is known only if no response reported any. |
+/// | `model_totals` | Sums of `usage_totals` over all keys, for reports by day and model. |
+/// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
+/// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
+/// | `awaited_events` | Number of unfinished requests, whose units are in `daily_usage` and whose events are still to come. |
+/// | `blocks` | Unit up to which a lease is charged on the subject's day. |
+/// | `journal` | Position up to which the journal has been applied to these tables, and whether the journal was closed properly. |
+/// | `boot` | Boot of the machine on which the file was last opened. |
+/// | `identity` | Random name of the database, which its journal refers to, and the number of transactions that this program has committed. |
+/// | `audit_log` | The audit trail. Triggers prevent it from being changed by mistake. |
+/// | `claims` | Claims and the hashes of their tokens. |
+/// | `issued_once` | Idempotency keys of the last day and the keys that were issued with them. |
+/// | `deleted_keys` | Last values of deleted rows of `api_keys`, for reports of past usage. |
+/// | `revoked_keys` | Hashes of keys that were rotated or deleted, so that they are not imported again. |
+const MIGRATIONS: [&str; 8] = [
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
@@ -66,11 +57,10 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
     migrated
 }
 
-/// Whether the file has all steps behind it; a failure if it is not one of ours, or a newer one.
+/// Whether the schema is the current one. Fails if the file is newer or of another program.
 pub(super) fn is_current(connection: &Connection) -> Result<bool, MigrateError> {
     let version = version(connection)?;
-    // Tables that the first step has made.
-    let ours: i64 = connection.query_row(
+    let known_tables: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_master WHERE type = 'table'
              AND name IN ('api_keys', 'daily_usage', 'usage_totals', 'audit_log', 'probe')",
         [],
@@ -78,9 +68,9 @@ pub(super) fn is_current(connection: &Connection) -> Result<bool, MigrateError> 
     )?;
     match version {
         0 => Err(MigrateError::Foreign),
-        _ if ours < 5 => Err(MigrateError::Foreign),
-        version if version > STEPS.len() => Err(MigrateError::Newer(version)),
-        version => Ok(version == STEPS.len()),
+        _ if known_tables < 5 => Err(MigrateError::Foreign),
+        version if version > MIGRATIONS.len() => Err(MigrateError::Newer(version)),
+        version => Ok(version == MIGRATIONS.len()),
     }
 }
 
@@ -99,14 +89,14 @@ fn migrate_in_transaction(connection: &Connection) -> Result<(), MigrateError> {
     if version == 0 && tables > 0 {
         return Err(MigrateError::Foreign);
     }
-    let steps = STEPS.get(version..).ok_or(MigrateError::Newer(version))?;
-    if steps.is_empty() {
+    let migrations = MIGRATIONS.get(version..).ok_or(MigrateError::Newer(version))?;
+    if migrations.is_empty() {
         return Ok(());
     }
-    for step in steps {
-        connection.execute_batch(step)?;
+    for migration in migrations {
+        connection.execute_batch(migration)?;
     }
-    connection.pragma_update(None, "user_version", STEPS.len())?;
+    connection.pragma_update(None, "user_version", MIGRATIONS.len())?;
     Ok(())
 }
 
@@ -114,8 +104,8 @@ fn migrate_in_transaction(connection: &Connection) -> Result<(), MigrateError> {
 mod tests {
     use super::*;
 
-    /// What is told of the one key that [`KEY`] adds.
-    const TOLD: &str = "SELECT (SELECT sum(used) FROM daily_usage)
+    /// Summary of the usage of the key in [`KEY`].
+    const SUMMARY: &str = "SELECT (SELECT sum(used) FROM daily_usage)
          || ' ' || (SELECT sum(requests) FROM model_totals)
          || ' ' || (SELECT group_concat(month || ' ' || days, ' ') FROM active_days)";
     const KEY: &str = "
@@ -125,10 +115,10 @@ mod tests {
         VALUES ('a', '2026-11-08', 'one', 3), ('a', '2026-11-09', 'one', 0), ('a', '2026-11-08', 'two', 1)";
 
     #[test]
-    fn a_file_of_any_earlier_version_is_brought_up_to_date() {
-        for version in 1..=STEPS.len() {
+    fn files_of_all_earlier_versions_are_migrated() {
+        for version in 1..=MIGRATIONS.len() {
             let file = Connection::open_in_memory().unwrap();
-            STEPS[..version].iter().for_each(|step| file.execute_batch(step).unwrap());
+            MIGRATIONS[..version].iter().for_each(|sql| file.execute_batch(sql).unwrap());
             file.pragma_update(None, "user_version", version).unwrap();
             file.execute_batch(KEY).unwrap();
             if version >= 3 {
@@ -137,15 +127,15 @@ mod tests {
                 file.execute_batch(sums).unwrap();
             }
             migrate(&file).unwrap_or_else(|_| panic!("version {version}"));
-            let told: String = file.query_row(TOLD, [], |row| row.get(0)).unwrap();
-            assert_eq!(told, "3 4 2026-10 2147483648 2026-11 256", "version {version}");
+            let summary: String = file.query_row(SUMMARY, [], |row| row.get(0)).unwrap();
+            assert_eq!(summary, "3 4 2026-10 2147483648 2026-11 256", "version {version}");
         }
     }
 
     #[test]
-    fn rows_of_before_tell_that_tokens_are_unknown_where_none_was_told() {
+    fn tokens_of_older_rows_are_unknown_if_no_response_reported_any() {
         let file = Connection::open_in_memory().unwrap();
-        STEPS[..7].iter().for_each(|step| file.execute_batch(step).unwrap());
+        MIGRATIONS[..7].iter().for_each(|sql| file.execute_batch(sql).unwrap());
         file.pragma_update(None, "user_version", 7).unwrap();
         for sums in ["usage_totals (key_id, ", "model_totals ("] {
             let key = if sums.starts_with("usage") { "'a', " } else { "" };
@@ -155,18 +145,18 @@ mod tests {
             );
             file.execute_batch(&rows).unwrap();
         }
-        migrate(&file).unwrap_or_else(|_| panic!("not brought up to date"));
+        migrate(&file).unwrap_or_else(|_| panic!("not migrated"));
         for sums in ["usage_totals", "model_totals"] {
-            let told = format!("SELECT group_concat(model || tokens_unknown, ' ') FROM {sums}");
-            let told: String = file.query_row(&told, [], |row| row.get(0)).unwrap();
-            assert_eq!(told, "m0 silent3");
+            let sql = format!("SELECT group_concat(model || tokens_unknown, ' ') FROM {sums}");
+            let unknown: String = file.query_row(&sql, [], |row| row.get(0)).unwrap();
+            assert_eq!(unknown, "m0 silent3");
         }
     }
 
     #[test]
-    fn a_file_of_a_later_version_is_left_alone() {
+    fn a_file_of_a_newer_version_is_rejected() {
         let file = Connection::open_in_memory().unwrap();
-        file.pragma_update(None, "user_version", STEPS.len() + 1).unwrap();
+        file.pragma_update(None, "user_version", MIGRATIONS.len() + 1).unwrap();
         assert!(matches!(migrate(&file), Err(MigrateError::Newer(_))));
     }
 }
