@@ -16,31 +16,31 @@ fn from_address(request: http::request::Builder, ip: impl Into<IpAddr>) -> Reque
 }
 
 #[tokio::test]
-async fn only_a_token_opens_and_refusals_are_noted() {
+async fn only_a_token_grants_access_and_rejections_are_audited() {
     let admin = Admin::new();
     let request = || Request::get("/admin/keys");
-    let refused = admin.send(request().body(Full::default()).unwrap()).await;
-    assert_eq!(refused.status(), 401);
-    assert_eq!(refused.header("www-authenticate"), "Bearer");
-    assert_eq!(refused.json()["code"], "missing_admin_token");
+    let rejected = admin.send(request().body(Full::default()).unwrap()).await;
+    assert_eq!(rejected.status(), 401);
+    assert_eq!(rejected.header("www-authenticate"), "Bearer");
+    assert_eq!(rejected.json()["code"], "missing_admin_token");
     let wrong = |from: [u8; 4]| {
         let wrong = request().header("x-admin-token", "a-wrong-admin-token");
         admin.send(from_address(wrong, from))
     };
     for _ in 0..10 {
-        let refused = wrong([192, 0, 2, 7]).await;
+        let rejected = wrong([192, 0, 2, 7]).await;
         assert_eq!(
-            (refused.status().as_u16(), &refused.json()["code"]),
+            (rejected.status().as_u16(), &rejected.json()["code"]),
             (401, &json!("invalid_admin_token"))
         );
     }
     for _ in 0..50 {
-        let refused = wrong([192, 0, 2, 7]).await;
+        let rejected = wrong([192, 0, 2, 7]).await;
         assert_eq!(
-            (refused.status().as_u16(), &refused.json()["code"]),
+            (rejected.status().as_u16(), &rejected.json()["code"]),
             (429, &json!("too_many_attempts"))
         );
-        let seconds: u64 = refused.header("retry-after").parse().unwrap();
+        let seconds: u64 = rejected.header("retry-after").parse().unwrap();
         assert!((1..=60).contains(&seconds));
     }
     let good = request().header("x-admin-token", TOKEN);
@@ -54,7 +54,7 @@ async fn only_a_token_opens_and_refusals_are_noted() {
 }
 
 #[tokio::test]
-async fn reads_are_noted_if_that_is_wanted() {
+async fn reads_are_audited_if_configured() {
     let admin = Admin::new();
     let (id, key) = admin.create(r#"{"label":"Alice"}"#).await;
     admin.get("/admin/keys").await;
@@ -71,10 +71,10 @@ async fn reads_are_noted_if_that_is_wanted() {
     admin.get("/admin").await;
     let trail = admin.get("/admin/audit?action=admin.read").await;
     let entries = trail.json()["entries"].as_array().unwrap().clone();
-    let told: Vec<_> =
+    let reported: Vec<_> =
         entries.iter().map(|entry| (&entry["detail"]["call"], &entry["key_id"])).collect();
     assert_eq!(
-        told,
+        reported,
         [
             (&json!("getAudit"), &json!(null)),
             (&json!("getStatus"), &json!(null)),
@@ -138,8 +138,8 @@ async fn wrong_paths_and_methods_say_so() {
         ("DELETE", "/admin/usage", "GET, HEAD"),
         ("POST", "/admin", "GET, HEAD"),
     ] {
-        let answer = admin.call(method, path, "").await;
-        assert_eq!((answer.status().as_u16(), answer.header("allow")), (405, allow));
+        let response = admin.call(method, path, "").await;
+        assert_eq!((response.status().as_u16(), response.header("allow")), (405, allow));
     }
     let head = admin.call("HEAD", "/admin/keys", "").await;
     let length = admin.get("/admin/keys").await.text.len().to_string();

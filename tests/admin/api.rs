@@ -104,15 +104,15 @@ async fn every_bad_field_is_400_and_named() {
         ("GET", "/admin/usage?format=xml", "", "format"),
         ("GET", "/admin/audit?before=-1", "", "before"),
     ] {
-        let answer = admin.call(method, path, body).await;
-        assert_eq!(answer.status(), 400, "{method} {path} {body}");
-        let detail = text(&answer.json()["detail"]);
+        let response = admin.call(method, path, body).await;
+        assert_eq!(response.status(), 400, "{method} {path} {body}");
+        let detail = text(&response.json()["detail"]);
         assert!(detail.contains(&format!("`{name}`")), "{path} {body}: {detail}");
     }
     for body in ["{", "[]", "5", "not json"] {
-        let answer = admin.call("POST", "/admin/keys", body).await;
+        let response = admin.call("POST", "/admin/keys", body).await;
         assert_eq!(
-            (answer.status().as_u16(), &answer.json()["code"]),
+            (response.status().as_u16(), &response.json()["code"]),
             (400, &json!("invalid_json"))
         );
     }
@@ -196,9 +196,9 @@ async fn a_key_is_named_by_id_or_by_its_whole_text() {
         ("POST", format!("/admin/keys/{id}/rotate"), ""),
         ("POST", "/admin/reset-usage".to_owned(), &body),
     ] {
-        let answer = admin.call(method, &path, body).await;
-        assert_eq!(answer.status(), 404, "{method} {path}");
-        assert!(!answer.text.contains(&key));
+        let response = admin.call(method, &path, body).await;
+        assert_eq!(response.status(), 404, "{method} {path}");
+        assert!(!response.text.contains(&key));
     }
 }
 
@@ -218,7 +218,7 @@ async fn a_rotated_key_keeps_its_record_and_its_user() {
 }
 
 #[tokio::test]
-async fn a_change_of_what_somebody_else_has_changed_is_refused() {
+async fn a_change_of_what_somebody_else_has_changed_is_rejected() {
     let admin = Admin::new();
     let (id, _) = admin.create(r#"{"label":"shared"}"#).await;
     let path = format!("/admin/keys/{id}");
@@ -240,9 +240,9 @@ async fn a_change_of_what_somebody_else_has_changed_is_refused() {
         ("DELETE", &*path, ""),
     ];
     for (method, path, body) in late {
-        let refused = admin.call_with(("if-match", &first), method, path, body).await;
-        assert_eq!(refused.status(), 412, "{method} {path}");
-        assert_eq!(refused.json()["code"], "version_changed");
+        let rejected = admin.call_with(("if-match", &first), method, path, body).await;
+        assert_eq!(rejected.status(), 412, "{method} {path}");
+        assert_eq!(rejected.json()["code"], "version_changed");
     }
     assert_eq!(admin.get(&path).await.header("etag"), second, "nothing has changed");
     let bad = admin.call_with(("if-match", "first"), method, &path, patch).await;
@@ -256,7 +256,7 @@ async fn a_change_of_what_somebody_else_has_changed_is_refused() {
 }
 
 #[tokio::test]
-async fn a_creation_that_comes_again_is_answered_the_same() {
+async fn a_repeated_creation_gets_the_same_response() {
     let admin = Admin::new();
     let body = r#"{"label":"workshop-{n}","count":3}"#;
     let post = async |name: &str, body: &str| {
@@ -279,9 +279,9 @@ async fn a_creation_that_comes_again_is_answered_the_same() {
     assert_eq!(post("mint-2", body).await.status(), 201);
     assert_eq!(admin.get("/admin/keys").await.json()["count"], 6);
     for bad in ["", "\"\"", &"x".repeat(201), "密"] {
-        let refused = post(bad, body).await;
-        assert_eq!(refused.status(), 400, "{bad}");
-        assert!(refused.text.contains("`Idempotency-Key`"), "{}", refused.text);
+        let rejected = post(bad, body).await;
+        assert_eq!(rejected.status(), 400, "{bad}");
+        assert!(rejected.text.contains("`Idempotency-Key`"), "{}", rejected.text);
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::common::admin::{Admin, Answer, TOKEN};
+use crate::common::admin::{Admin, CollectedResponse, TOKEN};
 use http::Request;
 use http_body_util::Full;
 use tower_quota::{
@@ -44,7 +44,7 @@ fn admin(clock: &SetClock) -> Admin {
     Admin { service: admin_service(store.clone(), AdminTokens::parse(TOKEN).unwrap()), store }
 }
 
-async fn ask(admin: &Admin, token: &str, from: Option<IpAddr>) -> Answer {
+async fn ask(admin: &Admin, token: &str, from: Option<IpAddr>) -> CollectedResponse {
     let request = Request::get("/admin/keys?limit=1").header("x-admin-token", token);
     let mut request = request.body(Full::default()).unwrap();
     if let Some(ip) = from {
@@ -87,8 +87,8 @@ async fn retry_after_says_when_the_next_is_judged() {
         assert_eq!(wrong(&admin, v4(1)).await, 401);
         clock.pass(Duration::from_secs(1));
     }
-    let refused = ask(&admin, "a-wrong-admin-token", v4(1)).await;
-    assert_eq!((refused.status().as_u16(), refused.header("retry-after")), (429, "50"));
+    let rejected = ask(&admin, "a-wrong-admin-token", v4(1)).await;
+    assert_eq!((rejected.status().as_u16(), rejected.header("retry-after")), (429, "50"));
     clock.pass(Duration::from_secs(49));
     assert_eq!(wrong(&admin, v4(1)).await, 429);
     clock.pass(Duration::from_secs(1));

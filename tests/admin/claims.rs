@@ -1,6 +1,6 @@
 //! A claim's link gives its key once, to whoever opens it.
 
-use crate::common::admin::{Admin, Answer, text};
+use crate::common::admin::{Admin, CollectedResponse, text};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -12,16 +12,16 @@ use tower_quota::{
     store::{KeyStore, memory::MemoryStore},
 };
 
-async fn ask(store: &MemoryStore, method: Method, body: impl ToString) -> Answer {
+async fn ask(store: &MemoryStore, method: Method, body: impl ToString) -> CollectedResponse {
     let service = claim_service(store.clone()).base_url("https://gateway.example/v1");
     let request = Request::builder().method(method).uri("/claim");
     let request = request.body(Full::<Bytes>::from(body.to_string())).unwrap();
     let (head, body) = service.oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer { head, text: String::from_utf8(body.to_vec()).unwrap() }
+    CollectedResponse { head, text: String::from_utf8(body.to_vec()).unwrap() }
 }
 
-async fn post(store: &MemoryStore, body: Value) -> Answer {
+async fn post(store: &MemoryStore, body: Value) -> CollectedResponse {
     ask(store, Method::POST, body).await
 }
 
@@ -96,8 +96,8 @@ async fn a_link_of_which_nothing_is_to_be_had_says_why() {
     assert_eq!(ask(&admin.store, Method::DELETE, "").await.status(), 405);
     for bad in ["59", "2592001", "\"60\""] {
         let body = format!(r#"{{"expires_in_seconds":{bad}}}"#);
-        let refused = admin.call("POST", &format!("/admin/keys/{id}/claim"), &body).await;
-        assert_eq!(refused.status(), 400, "{bad}");
+        let rejected = admin.call("POST", &format!("/admin/keys/{id}/claim"), &body).await;
+        assert_eq!(rejected.status(), 400, "{bad}");
     }
 }
 
@@ -112,9 +112,9 @@ async fn a_link_that_was_withdrawn_stays_so() {
         let path = format!("/admin/keys/{id}");
         let token = claim(&admin, &id, "").await;
         assert_eq!(admin.call("PATCH", &path, off).await.status(), 200);
-        let refused = admin.call("POST", &format!("{path}/claim"), "").await;
+        let rejected = admin.call("POST", &format!("{path}/claim"), "").await;
         assert_eq!(
-            (refused.status().as_u16(), &refused.json()["code"]),
+            (rejected.status().as_u16(), &rejected.json()["code"]),
             (409, &json!("key_not_active"))
         );
         let back = admin.call("PATCH", &path, on).await;

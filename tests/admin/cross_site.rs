@@ -1,11 +1,11 @@
 //! Pages of other sites cannot make a reader's browser change anything through the admin API.
 
-use crate::common::{ADMIN_TOKEN, Answer, Client, Gateway, GatewayCommand};
+use crate::common::{ADMIN_TOKEN, Client, CollectedResponse, Gateway, GatewayCommand};
 use http::Method;
 use serde_json::json;
 
 /// Issues a key as a client with these headers would.
-async fn issue(gateway: &Gateway, headers: &[(&str, &str)]) -> Answer {
+async fn issue(gateway: &Gateway, headers: &[(&str, &str)]) -> CollectedResponse {
     let token = format!("Bearer {ADMIN_TOKEN}");
     let mut all = vec![("authorization", token.as_str())];
     all.extend(headers);
@@ -13,7 +13,7 @@ async fn issue(gateway: &Gateway, headers: &[(&str, &str)]) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_form_of_another_site_is_refused_whatever_it_carries() {
+async fn a_form_of_another_site_is_rejected_whatever_it_carries() {
     let gateway = Gateway::demo();
     const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
     for from in [
@@ -23,15 +23,15 @@ async fn a_form_of_another_site_is_refused_whatever_it_carries() {
         // A browser that does not know `Sec-Fetch-Site`.
         [("origin", "https://attacker.example"), ("referer", "https://attacker.example/")],
     ] {
-        let refused = issue(&gateway, &[from[0], from[1], FORM]).await;
-        assert_eq!(refused.status, 403, "{from:?}");
-        assert_eq!(refused.json()["error"]["code"], "cross_site_request");
-        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        let rejected = issue(&gateway, &[from[0], from[1], FORM]).await;
+        assert_eq!(rejected.status, 403, "{from:?}");
+        assert_eq!(rejected.json()["error"]["code"], "cross_site_request");
+        let message = rejected.json()["error"]["message"].as_str().unwrap().to_owned();
         let origin = from.iter().find(|(name, _)| *name == "origin").unwrap().1;
         for value in [origin, &gateway.address().to_string()] {
             assert!(message.contains(&format!("`{value}`")), "{message}");
         }
-        assert_eq!(refused.header("cache-control"), "no-store");
+        assert_eq!(rejected.header("cache-control"), "no-store");
     }
     let list = gateway.admin(Method::GET, "/admin/keys", &json!(null)).await;
     assert_eq!(list["count"], 0);

@@ -1,6 +1,6 @@
 //! Keys go out as a file by their hashes, and come in from one, once.
 
-use crate::common::admin::{Admin, Answer, TOKEN, text};
+use crate::common::admin::{Admin, CollectedResponse, TOKEN, text};
 use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use tower_quota::{
     store::{KeyStore, QuotaStore, QuotaSubject, ReserveOutcome},
 };
 
-async fn import(admin: &Admin, file: &str, dry_run: bool) -> Answer {
+async fn import(admin: &Admin, file: &str, dry_run: bool) -> CollectedResponse {
     admin.call("POST", &format!("/admin/keys/import?dry_run={dry_run}"), file).await
 }
 
@@ -71,13 +71,13 @@ async fn lines_that_are_wrong_say_why_and_keep_no_other_from_coming_in() {
          trial-key-manual-123,twice,9,,\n"
     );
     let report = import(&admin, &file, false).await.json();
-    let told: Vec<_> = report["rows"]
+    let reported: Vec<_> = report["rows"]
         .as_array()
         .unwrap()
         .iter()
         .map(|row| (row["line"].as_u64().unwrap(), text(&row["outcome"]), row["reason"].clone()))
         .collect();
-    let outcomes: Vec<_> = told.iter().map(|(line, outcome, _)| (*line, &**outcome)).collect();
+    let outcomes: Vec<_> = reported.iter().map(|(line, outcome, _)| (*line, &**outcome)).collect();
     assert_eq!(
         outcomes,
         [
@@ -90,7 +90,7 @@ async fn lines_that_are_wrong_say_why_and_keep_no_other_from_coming_in() {
         ]
     );
     for (at, word) in [(1, "`daily_limit`"), (2, "`key`"), (3, "`disabled`"), (4, "id")] {
-        assert!(text(&told[at].2).contains(word), "{}", told[at].2);
+        assert!(text(&reported[at].2).contains(word), "{}", reported[at].2);
     }
     assert!(find(&admin, "trial-key-manual-123").await.is_some());
     let listed = admin.get("/admin/keys?search=手动").await.json();
@@ -101,9 +101,9 @@ async fn lines_that_are_wrong_say_why_and_keep_no_other_from_coming_in() {
         ("key,limit\nx,5\n", "`limit`"),
         ("key,key,daily_limit\na,b,5\n", "twice"),
     ] {
-        let refused = import(&admin, file, false).await;
-        assert_eq!(refused.status(), 400, "{file}");
-        assert!(refused.text.contains(word), "{}", refused.text);
+        let rejected = import(&admin, file, false).await;
+        assert_eq!(rejected.status(), 400, "{file}");
+        assert!(rejected.text.contains(word), "{}", rejected.text);
     }
 }
 
@@ -115,8 +115,8 @@ async fn an_imported_key_counts_from_its_first_request() {
     let record = admin.store.find(&key).await.unwrap().unwrap();
     let now = std::time::SystemTime::now();
     for admitted in [true, false] {
-        let verdict = admin.store.reserve(&QuotaSubject::from(&*record), now).await.unwrap();
-        assert_eq!(matches!(verdict, ReserveOutcome::Admitted { .. }), admitted);
+        let outcome = admin.store.reserve(&QuotaSubject::from(&*record), now).await.unwrap();
+        assert_eq!(matches!(outcome, ReserveOutcome::Admitted { .. }), admitted);
     }
 }
 
@@ -137,10 +137,10 @@ async fn what_a_spreadsheet_or_an_editor_makes_of_a_file_comes_in() {
     let request = Request::post("/admin/keys/import").header("x-admin-token", TOKEN);
     let report = admin.send(request.body(Full::from(file)).unwrap()).await.json();
     let rows = report["rows"].as_array().unwrap().iter();
-    let told: Vec<_> = rows
+    let reported: Vec<_> = rows
         .map(|row| (row["line"].as_u64().unwrap(), text(&row["outcome"]), row["reason"].clone()))
         .collect();
-    let lines: Vec<_> = told.iter().map(|(line, outcome, _)| (*line, &**outcome)).collect();
+    let lines: Vec<_> = reported.iter().map(|(line, outcome, _)| (*line, &**outcome)).collect();
     assert_eq!(
         lines,
         [
@@ -154,7 +154,7 @@ async fn what_a_spreadsheet_or_an_editor_makes_of_a_file_comes_in() {
         "{report}"
     );
     for (row, word) in [(1, "`label`"), (2, "6 cells"), (3, "2 cells"), (4, "UTF-8")] {
-        assert!(text(&told[row].2).contains(word), "{}", told[row].2);
+        assert!(text(&reported[row].2).contains(word), "{}", reported[row].2);
     }
     let listed = admin.get("/admin/keys").await.json();
     assert_eq!(listed["keys"][1]["label"], " \u{3000}wide ");
@@ -247,8 +247,8 @@ async fn files_of_spreadsheets_come_in_however_they_are_separated() {
         );
         let listed = admin.get("/admin/keys").await.json();
         let keys = listed["keys"].as_array().unwrap();
-        let told: Vec<_> = keys.iter().map(|key| text(&key["label"])).collect();
-        assert_eq!(told, labels);
+        let reported: Vec<_> = keys.iter().map(|key| text(&key["label"])).collect();
+        assert_eq!(reported, labels);
         assert!(keys.iter().all(|key| key["daily_limit"] == 5), "{listed}");
     }
     let admin = Admin::new();
@@ -298,8 +298,12 @@ async fn a_file_in_gbk_is_named() {
         (b"\xff\xfek\0e\0y\0", 400),
     ] {
         let request = Request::post("/admin/keys/import").header("x-admin-token", TOKEN);
-        let answer = admin.send(request.body(Full::from(file)).unwrap()).await;
-        assert_eq!(answer.status(), status);
-        assert!(answer.text.contains("UTF-8") && answer.text.contains("GBK"), "{}", answer.text);
+        let response = admin.send(request.body(Full::from(file)).unwrap()).await;
+        assert_eq!(response.status(), status);
+        assert!(
+            response.text.contains("UTF-8") && response.text.contains("GBK"),
+            "{}",
+            response.text
+        );
     }
 }

@@ -9,7 +9,7 @@ mod attempts;
 mod claims;
 mod cross_site;
 mod import_export;
-mod lost_answers;
+mod lost_responses;
 mod status;
 mod statuses;
 mod usage;

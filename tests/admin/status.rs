@@ -1,7 +1,9 @@
 //! What operators are told of the process: its settings without their secrets, its health, and single
 //! requests.
 
-use crate::common::{ADMIN_TOKEN, Gateway, GatewayCommand, Upstream, Wire, chat_json, json_answer};
+use crate::common::{
+    ADMIN_TOKEN, Gateway, GatewayCommand, Upstream, Wire, chat_json, json_response,
+};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -39,15 +41,15 @@ async fn settings_are_shown_as_they_were_read_and_secrets_are_not() {
     ] {
         assert_eq!(setting(name), value, "{name}");
     }
-    let told = status.to_string();
+    let reported = status.to_string();
     for secret in ["canary", ADMIN_TOKEN] {
-        assert!(!told.contains(secret), "{told}");
+        assert!(!reported.contains(secret), "{reported}");
     }
 }
 
 #[tokio::test]
-async fn single_requests_are_told_where_they_are_kept() {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+async fn single_requests_are_reported_where_they_are_kept() {
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     for (days, kept) in [("0", 0), ("7", 3)] {
         let gateway =
             GatewayCommand::at_noon(upstream.base_url()).env("USAGE_RETENTION_DAYS", days).start();
@@ -60,21 +62,21 @@ async fn single_requests_are_told_where_they_are_kept() {
         assert_eq!(all["retention_days"].to_string(), days);
         let requests = all["requests"].as_array().unwrap();
         assert_eq!((requests.len(), &all["next"]), (kept, &Value::Null));
-        if let [refused, answered, _] = &requests[..] {
+        if let [rejected, completed, _] = &requests[..] {
             assert_eq!(
-                (&refused["outcome"], &refused["code"]),
+                (&rejected["outcome"], &rejected["code"]),
                 (&json!("rejected"), &json!("insufficient_quota"))
             );
             assert_eq!(
-                (&answered["outcome"], &answered["model_asked"]),
+                (&completed["outcome"], &completed["model_asked"]),
                 (&json!("succeeded"), &json!("m"))
             );
-            assert_eq!(answered["tokens"]["total"], 5);
-            assert!(answered["duration_ms"].as_f64().unwrap() > 0.0);
+            assert_eq!(completed["tokens"]["total"], 5);
+            assert!(completed["duration_ms"].as_f64().unwrap() > 0.0);
             let failed = get(&gateway, "/admin/requests?failed=true").await;
-            assert_eq!(failed["requests"], json!([refused]));
+            assert_eq!(failed["requests"], json!([rejected]));
             let first = get(&gateway, "/admin/requests?limit=1").await;
-            assert_eq!(first["requests"], json!([refused]));
+            assert_eq!(first["requests"], json!([rejected]));
             let rest = get(&gateway, &format!("/admin/requests?before={}", first["next"])).await;
             assert_eq!(rest["requests"].as_array().unwrap().len(), 2);
         }

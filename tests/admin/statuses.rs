@@ -1,9 +1,9 @@
-//! Every call answers what `openapi.json` says, and everything that it says can be provoked.
+//! Every call responses what `openapi.json` says, and everything that it says can be provoked.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::common::{
-    admin::{Admin, Answer, TOKEN},
+    admin::{Admin, CollectedResponse, TOKEN},
     failing_store::FailingStore,
 };
 use http::{Request, request::Builder};
@@ -15,7 +15,7 @@ use tower_quota::{
     error::StoreErrorKind,
 };
 
-/// A call that succeeds, with `{ref}` for a key, and the statuses that it can be made to answer.
+/// A call that succeeds, with `{ref}` for a key, and the statuses that it can be made to response.
 struct Row {
     id: &'static str,
     method: &'static str,
@@ -100,16 +100,16 @@ async fn send(
     request: Builder,
     body: String,
     from: [u8; 4],
-) -> Answer {
+) -> CollectedResponse {
     let mut request = request.body(Full::<bytes::Bytes>::from(body)).unwrap();
     request.extensions_mut().insert(ClientAddr(IpAddr::from(from)));
     let (head, body) = service.clone().oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer { head, text: String::from_utf8(body.to_vec()).unwrap() }
+    CollectedResponse { head, text: String::from_utf8(body.to_vec()).unwrap() }
 }
 
-/// Makes a call answer this status.
-async fn provoke(row: &Row, status: u16) -> Answer {
+/// Makes a call response this status.
+async fn provoke(row: &Row, status: u16) -> CollectedResponse {
     let is_claim = row.id == "claimKey";
     let fails = match status {
         409 if row.id == "backUp" => Some(StoreErrorKind::Busy),
@@ -184,7 +184,7 @@ fn described(document: &Value) -> Vec<(&str, &str, &str, &Value)> {
 #[tokio::test]
 async fn the_table_provokes_what_the_document_says_and_nothing_else() {
     let document = document().await;
-    let told: BTreeSet<(&str, u16)> = described(&document)
+    let reported: BTreeSet<(&str, u16)> = described(&document)
         .into_iter()
         .flat_map(|(id, .., responses)| {
             let statuses = responses.as_object().unwrap().keys();
@@ -193,11 +193,11 @@ async fn the_table_provokes_what_the_document_says_and_nothing_else() {
         .collect();
     let provoked: BTreeSet<(&str, u16)> =
         TABLE.iter().flat_map(|row| row.statuses.iter().map(|status| (row.id, *status))).collect();
-    assert_eq!(told, provoked);
+    assert_eq!(reported, provoked);
 }
 
 #[tokio::test]
-async fn every_described_status_is_answered_as_described() {
+async fn every_documented_status_is_returned_as_documented() {
     let document = document().await;
     let described = described(&document);
     for row in &TABLE {
@@ -205,23 +205,23 @@ async fn every_described_status_is_answered_as_described() {
         assert_eq!(*method, row.method.to_lowercase());
         assert_eq!(*path, format!("/admin{}", row.path.split('?').next().unwrap()));
         for status in row.statuses {
-            let answer = provoke(row, *status).await;
-            let call = format!("{} {status}: {}", row.id, answer.text);
-            assert_eq!(answer.status().as_u16(), *status, "{call}");
-            let response = &responses[status.to_string()];
-            let content = &response["content"][answer.header("content-type")];
+            let response = provoke(row, *status).await;
+            let call = format!("{} {status}: {}", row.id, response.text);
+            assert_eq!(response.status().as_u16(), *status, "{call}");
+            let described = &responses[status.to_string()];
+            let content = &described["content"][response.header("content-type")];
             assert!(content.is_object(), "{call}");
             if *status >= 400 {
-                let code = &answer.json()["code"];
+                let code = &response.json()["code"];
                 let codes = &content["schema"]["properties"]["code"]["enum"];
                 assert!(codes.as_array().unwrap().contains(code), "{call}");
                 let example = &content["examples"][code.as_str().unwrap()]["value"];
                 assert_eq!(&example["code"], code, "{call}");
             }
-            for (name, header) in response["headers"].as_object().unwrap() {
+            for (name, header) in described["headers"].as_object().unwrap() {
                 let common = &document["components"]["headers"][name]["required"];
                 if header["required"] == true || (header["$ref"].is_string() && *common == true) {
-                    assert!(!answer.header(name).is_empty(), "{call} {name}");
+                    assert!(!response.header(name).is_empty(), "{call} {name}");
                 }
             }
         }
@@ -231,17 +231,20 @@ async fn every_described_status_is_answered_as_described() {
 #[tokio::test]
 async fn a_store_without_copies_says_so() {
     let admin = Admin::new();
-    let answer = admin.call("POST", "/admin/backup", "").await;
-    assert_eq!((answer.status().as_u16(), &answer.json()["code"]), (501, &"not_supported".into()));
+    let response = admin.call("POST", "/admin/backup", "").await;
+    assert_eq!(
+        (response.status().as_u16(), &response.json()["code"]),
+        (501, &"not_supported".into())
+    );
 }
 
 #[tokio::test]
 async fn a_csv_report_is_described() {
     let (service, _) = service(None).await;
     let request = Request::get("/admin/usage?format=csv").header("x-admin-token", TOKEN);
-    let answer = send(&service, request, String::new(), LET_IN).await;
+    let response = send(&service, request, String::new(), LET_IN).await;
     let document = document().await;
-    let response = &document["paths"]["/admin/usage"]["get"]["responses"]["200"];
-    assert!(response["content"][answer.header("content-type")].is_object());
-    assert!(response["headers"]["Content-Disposition"].is_object());
+    let described = &document["paths"]["/admin/usage"]["get"]["responses"]["200"];
+    assert!(described["content"][response.header("content-type")].is_object());
+    assert!(described["headers"]["Content-Disposition"].is_object());
 }

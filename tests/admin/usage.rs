@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use crate::common::admin::{Admin, Answer, text};
+use crate::common::admin::{Admin, CollectedResponse, text};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -15,39 +15,39 @@ use tower_quota::{
     usage::{RequestBody, UsageRecorderLayer, usage_service},
 };
 
-const ANSWER: &str =
+const RESPONSE: &str =
     r#"{"model":"m1","usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}"#;
 
 /// One request through the three layers.
 async fn spend(admin: &Admin, key: &str) {
-    answered(admin, key, 200, ANSWER).await;
+    completed(admin, key, 200, RESPONSE).await;
 }
 
 /// One request through the three layers that is answered so.
-async fn answered(admin: &Admin, key: &str, status: u16, body: &'static str) {
+async fn completed(admin: &Admin, key: &str, status: u16, body: &'static str) {
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
         .layer(UsageRecorderLayer::new(admin.store.clone()))
         .layer(DailyQuotaLayer::new(admin.store.clone()))
         .service(service_fn(move |_: Request<RequestBody<Full<Bytes>>>| async move {
-            let answer = Response::builder().status(status).body(Full::<Bytes>::from(body));
-            Ok::<_, Infallible>(answer.unwrap())
+            let response = Response::builder().status(status).body(Full::<Bytes>::from(body));
+            Ok::<_, Infallible>(response.unwrap())
         }));
     let request = Request::post("/v1/x").header("x-api-key", key);
-    let answer = service.oneshot(request.body(Full::default()).unwrap()).await.unwrap();
-    assert_eq!(answer.status(), status);
-    answer.into_body().collect().await.unwrap();
+    let response = service.oneshot(request.body(Full::default()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), status);
+    response.into_body().collect().await.unwrap();
 }
 
-async fn holder(admin: &Admin, method: &str, key: &str) -> Answer {
+async fn holder(admin: &Admin, method: &str, key: &str) -> CollectedResponse {
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
         .service(usage_service(admin.store.clone(), Calendar::utc()));
     let request = Request::builder().method(method).uri("/usage").header("x-api-key", key);
-    let answer = service.oneshot(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
-    let (head, body) = answer.into_parts();
+    let response = service.oneshot(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer { head, text: String::from_utf8(body.to_vec()).unwrap() }
+    CollectedResponse { head, text: String::from_utf8(body.to_vec()).unwrap() }
 }
 
 #[tokio::test]
@@ -128,10 +128,10 @@ async fn used_and_remaining_always_add_up_for_the_holder() {
     for _ in 0..4 {
         spend(&admin, &key).await;
     }
-    let answer = holder(&admin, "GET", &key).await;
-    assert!(!answer.text.contains(&key));
-    assert_eq!(answer.header("cache-control"), "no-store");
-    let usage = answer.json();
+    let response = holder(&admin, "GET", &key).await;
+    assert!(!response.text.contains(&key));
+    assert_eq!(response.header("cache-control"), "no-store");
+    let usage = response.json();
     for (field, value) in [
         ("object", json!("usage")),
         ("id", json!(id)),
@@ -178,8 +178,8 @@ async fn holder_after(admin: &Admin, key: &str, days: u64) -> Value {
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
         .service(usage_service(admin.store.clone(), Calendar::utc()));
-    let answer = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
-    serde_json::from_slice(&answer.to_bytes()).unwrap()
+    let response = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+    serde_json::from_slice(&response.to_bytes()).unwrap()
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn the_holders_history_is_of_the_days_before() {
     let admin = Admin::new();
     let (_, key) = admin.create("").await;
     spend(&admin, &key).await;
-    answered(&admin, &key, 404, "no").await;
+    completed(&admin, &key, 404, "no").await;
     for days in [1, 30] {
         let usage = holder_after(&admin, &key, days).await;
         assert_eq!(usage["used"], 0);
@@ -200,16 +200,16 @@ async fn the_holders_history_is_of_the_days_before() {
 }
 
 #[tokio::test]
-async fn the_holder_is_told_which_models_were_busiest_in_30_days_with_today() {
+async fn the_holders_report_names_the_busiest_models_of_30_days_with_today() {
     let admin = Admin::new();
     let (_, key) = admin.create("").await;
     let (_, other) = admin.create("").await;
     assert_eq!(holder(&admin, "GET", &key).await.json()["models"], json!([]));
-    answered(&admin, &key, 200, r#"{"model":"<b>"}"#).await;
+    completed(&admin, &key, 200, r#"{"model":"<b>"}"#).await;
     spend(&admin, &key).await;
     spend(&admin, &key).await;
     for _ in 0..3 {
-        answered(&admin, &key, 404, "no").await;
+        completed(&admin, &key, 404, "no").await;
     }
     spend(&admin, &other).await;
     let models = json!([
@@ -226,12 +226,12 @@ async fn the_holder_is_told_which_models_were_busiest_in_30_days_with_today() {
 async fn the_holders_report_is_read_only_and_needs_a_key() {
     let admin = Admin::new();
     let (_, key) = admin.create("").await;
-    let answer = holder(&admin, "POST", &key).await;
-    assert_eq!((answer.status().as_u16(), answer.header("allow")), (405, "GET, HEAD"));
+    let response = holder(&admin, "POST", &key).await;
+    assert_eq!((response.status().as_u16(), response.header("allow")), (405, "GET, HEAD"));
     assert_eq!(holder(&admin, "HEAD", &key).await.text, "");
     let alone = usage_service(admin.store.clone(), Calendar::utc());
-    let answer = alone.oneshot(Request::new(Full::<Bytes>::default())).await.unwrap();
-    assert_eq!(answer.status(), 401);
+    let response = alone.oneshot(Request::new(Full::<Bytes>::default())).await.unwrap();
+    assert_eq!(response.status(), 401);
 }
 
 #[tokio::test]
@@ -271,7 +271,7 @@ async fn pages_of_today_hold_every_key_once_used_ones_first() {
     let csv = admin.get(&format!("/admin/usage?key={idle}&format=csv")).await;
     assert_eq!(csv.text.lines().count(), 1, "{}", csv.text);
     for page in ["limit=5", "after=5"] {
-        let refused = admin.get(&format!("/admin/usage?format=csv&{page}")).await;
-        assert_eq!(refused.status(), 400, "{page}");
+        let rejected = admin.get(&format!("/admin/usage?format=csv&{page}")).await;
+        assert_eq!(rejected.status(), 400, "{page}");
     }
 }

@@ -26,8 +26,8 @@ const LONG: u64 = 100 * MIB;
 const BEGIN: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
                      transfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
 
-/// An upstream over bare sockets: it streams without end, sends a long answer, or reads nothing of an
-/// upload, as the path says.
+/// An upstream over bare sockets: it streams without end, sends a long response, or reads nothing of an
+/// request body, as the path says.
 struct Upstream {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -85,11 +85,11 @@ impl Drop for Upstream {
 async fn serve(mut socket: TcpStream, seen: Arc<Seen>) {
     seen.connections.fetch_add(1, Ordering::SeqCst);
     // Ends when the gateway does, which is what some wait for.
-    let _ = answer(&mut socket, &seen).await;
+    let _ = respond(&mut socket, &seen).await;
     seen.connections.fetch_sub(1, Ordering::SeqCst);
 }
 
-async fn answer(socket: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
+async fn respond(socket: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
     let head = read_head(socket).await?;
     seen.requests.fetch_add(1, Ordering::SeqCst);
     if head.starts_with("POST /v1/upload") {
@@ -231,7 +231,7 @@ async fn settled(moved: impl Fn() -> u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_uploads_and_downloads_through_slow_peers_wait_outside_of_the_gateway() {
+async fn a_hundred_bodies_each_way_through_slow_peers_wait_outside_of_the_gateway() {
     const TRANSFERS: usize = 100;
     let upstream = Upstream::start().await;
     let gateway = upstream.gateway().start();
@@ -245,7 +245,7 @@ async fn a_hundred_uploads_and_downloads_through_slow_peers_wait_outside_of_the_
         uploads.spawn(upload(gateway.address(), request(path, &key, LONG), sent.clone()));
         let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
         socket.write_all(request("download", &key, 0).as_bytes()).await.unwrap();
-        // Nothing of the answer is read.
+        // Nothing of the response is read.
         downloads.push(socket);
     }
     upstream.reached_by(50 + 2 * TRANSFERS).await;

@@ -16,8 +16,8 @@ use std::{
 };
 
 use crate::common::{
-    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Random, Upstream, eventually, full, json_answer,
-    streaming,
+    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Random, Upstream, eventually, full,
+    json_response, streaming,
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -97,7 +97,7 @@ async fn gateway(upstream: &Upstream, limit: u32) -> (Gateway, String) {
 #[tokio::test]
 #[ignore = "needs haproxy"]
 async fn haproxy_finds_the_gateway_healthy() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let (mut gateway, key) = gateway(&upstream, 0).await;
     let (listen, stats) = (free(), free());
     let _haproxy = Program::haproxy(listen, stats, gateway.address());
@@ -105,8 +105,8 @@ async fn haproxy_finds_the_gateway_healthy() {
     let state = async || Client::http1().get(&format!("http://{stats}/;csv")).await.text();
     eventually("a good check", || async { state().await.contains("L7OK") }).await;
     let url = format!("http://{listen}/v1/chat/completions");
-    let answer = Client::http1().post_as(&key, &url, &json!({"model": "m"})).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = Client::http1().post_as(&key, &url, &json!({"model": "m"})).await;
+    assert_eq!(response.status, 200, "{response:?}");
     gateway.kill9();
     eventually("a failed check", || async { !state().await.contains("L7OK") }).await;
 }
@@ -139,11 +139,11 @@ async fn a_bare_proxy_pass_streams() {
     assert!(response.frame().await.is_none());
 }
 
-/// nginx keeps its connections to the gateway, and answers 502 where one of them closes without a word.
+/// nginx keeps its connections to the gateway, and responds with 502 where one of them closes without a word.
 #[tokio::test]
 #[ignore = "needs nginx"]
 async fn nginx_loses_no_rejection_on_kept_connections() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let (gateway, key) = gateway(&upstream, 1).await;
     let listen = free();
     let kept = "proxy_http_version 1.1; proxy_set_header Connection \"\"; \
@@ -155,8 +155,8 @@ async fn nginx_loses_no_rejection_on_kept_connections() {
     for _ in 0..200 {
         let authorization = format!("Bearer {key}");
         let headers = [("authorization", &*authorization)];
-        let answer = client.send(Method::POST, &url, &headers, vec![b'x'; 100_000]).await;
-        statuses.push(answer.status.as_u16());
+        let response = client.send(Method::POST, &url, &headers, vec![b'x'; 100_000]).await;
+        statuses.push(response.status.as_u16());
     }
     assert_eq!(statuses, [vec![200], vec![429; 199]].concat());
 }
@@ -175,8 +175,8 @@ async fn event_streams_are_not_to_be_buffered() {
         })
         .await;
         let (gateway, key) = gateway(&upstream, 0).await;
-        let answer = Client::http1().get_as(&key, &gateway.url("/v1/x")).await;
-        assert_eq!(answer.header("x-accel-buffering"), expected, "{content_type}");
+        let response = Client::http1().get_as(&key, &gateway.url("/v1/x")).await;
+        assert_eq!(response.header("x-accel-buffering"), expected, "{content_type}");
     }
 }
 
@@ -210,9 +210,9 @@ macro_rules! for_each_program {
 for_each_program! {
     the_file_is_accepted
     an_event_stream_arrives_event_by_event
-    any_answer_arrives_piece_by_piece
-    an_upload_of_10_mib_streams_and_arrives_whole
-    an_upload_beyond_the_limit_gets_the_gateways_413
+    any_response_arrives_piece_by_piece
+    a_request_body_of_10_mib_streams_and_arrives_whole
+    a_request_body_beyond_the_limit_gets_the_gateways_413
     the_client_is_known_by_its_address_and_no_forged_one_is_believed
     the_admin_page_may_change_keys_and_pages_of_other_sites_may_not
     no_request_is_lost_where_the_proxys_idle_connections_end
@@ -223,7 +223,7 @@ for_each_program! {
     a_client_that_leaves_a_stream_is_noticed_upstream
     a_client_that_leaves_before_the_head_is_noticed
     restarts_of_the_gateway_send_and_charge_no_request_twice
-    without_the_gateway_the_answer_is_json
+    without_the_gateway_the_response_is_json
     metrics_are_for_this_machine
     keys_are_in_no_log_of_the_proxy
     pages_have_links_to_the_public_url
@@ -291,7 +291,7 @@ impl Scene {
     }
 }
 
-/// A directory on no disk, if there is such: one that others keep busy makes the gateway answer 503.
+/// A directory on no disk, if there is such: one that others keep busy makes the gateway response 503.
 fn in_memory() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
@@ -317,7 +317,7 @@ async fn an_event_stream_arrives_event_by_event(kind: ReverseProxy) {
 }
 
 /// Speech, say.
-async fn any_answer_arrives_piece_by_piece(kind: ReverseProxy) {
+async fn any_response_arrives_piece_by_piece(kind: ReverseProxy) {
     arrives_piece_by_piece(kind, "audio/mpeg").await;
 }
 
@@ -357,8 +357,8 @@ async fn arrives_piece_by_piece(kind: ReverseProxy, content_type: &'static str) 
     }
 }
 
-async fn an_upload_of_10_mib_streams_and_arrives_whole(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+async fn a_request_body_of_10_mib_streams_and_arrives_whole(kind: ReverseProxy) {
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let upload = Bytes::from(Random::seeded("upload").bytes(10 * MIB));
     let authorization = format!("Bearer {}", scene.key);
@@ -373,7 +373,7 @@ async fn an_upload_of_10_mib_streams_and_arrives_whole(kind: ReverseProxy) {
         for (again, headers) in [&headers[..], &headers[..2]].into_iter().enumerate() {
             let (sender, body) = streaming();
             let mut client = scene.connect(version).await;
-            let answer = client.open(Method::POST, "/v1/audio/transcriptions", headers, body);
+            let response = client.open(Method::POST, "/v1/audio/transcriptions", headers, body);
             let upload = &upload;
             let feed = async {
                 sender.send(Ok(upload.slice(..MIB))).unwrap();
@@ -382,26 +382,26 @@ async fn an_upload_of_10_mib_streams_and_arrives_whole(kind: ReverseProxy) {
                 sender.send(Ok(upload.slice(MIB..))).unwrap();
                 drop(sender);
             };
-            let (answer, ()) = tokio::join!(answer, feed);
-            assert_eq!(read(answer.unwrap()).await.status, 200);
+            let (response, ()) = tokio::join!(response, feed);
+            assert_eq!(read(response.unwrap()).await.status, 200);
             assert!(upstream.last().body == upload, "the upload has changed: {version:?}");
         }
     }
 }
 
-async fn an_upload_beyond_the_limit_gets_the_gateways_413(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+async fn a_request_body_beyond_the_limit_gets_the_gateways_413(kind: ReverseProxy) {
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let authorization = format!("Bearer {}", scene.key);
     let whole = Bytes::from(vec![b'x'; 33 * MIB]);
     let headers = [("authorization", &*authorization)];
     for version in VERSIONS {
         let mut client = scene.connect(version).await;
-        let refused = client.send(Method::POST, CHAT, &headers, whole.clone()).await;
-        assert_eq!(refused.status, 413, "{version:?}: {refused:?}");
-        assert_eq!(refused.header("content-type"), "application/json");
-        assert_eq!(refused.header("x-should-retry"), "false");
-        assert_eq!(refused.code(), "request_too_large");
+        let rejected = client.send(Method::POST, CHAT, &headers, whole.clone()).await;
+        assert_eq!(rejected.status, 413, "{version:?}: {rejected:?}");
+        assert_eq!(rejected.header("content-type"), "application/json");
+        assert_eq!(rejected.header("x-should-retry"), "false");
+        assert_eq!(rejected.code(), "request_too_large");
     }
     assert_eq!((scene.used().await, upstream.count()), (0, 0));
     let mut client = scene.connect(Version::HTTP_2).await;
@@ -410,7 +410,7 @@ async fn an_upload_beyond_the_limit_gets_the_gateways_413(kind: ReverseProxy) {
 }
 
 async fn the_client_is_known_by_its_address_and_no_forged_one_is_believed(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let command = command(&upstream).env("RUST_LOG", "info").env("ADMIN_ALLOW", "127.0.0.0/8");
     let scene = Scene::with(kind, command, |proxy| proxy).await;
     let (token, key) = (format!("Bearer {ADMIN_TOKEN}"), format!("Bearer {}", scene.key));
@@ -446,12 +446,12 @@ async fn the_client_is_known_by_its_address_and_no_forged_one_is_believed(kind: 
     let scene = Scene::with(kind, command, |proxy| proxy).await;
     let headers = [("authorization", &*token), ("x-forwarded-for", "127.0.0.1")];
     let mut client = scene.connect(Version::HTTP_2).await;
-    let refused = client.send(Method::GET, "/admin/keys", &headers, "").await;
-    assert_eq!((refused.status.as_u16(), &*refused.code()), (403, "address_not_allowed"));
+    let rejected = client.send(Method::GET, "/admin/keys", &headers, "").await;
+    assert_eq!((rejected.status.as_u16(), &*rejected.code()), (403, "address_not_allowed"));
 }
 
 async fn the_admin_page_may_change_keys_and_pages_of_other_sites_may_not(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let token = format!("Bearer {ADMIN_TOKEN}");
     let own = format!("https://{HOST}");
@@ -466,10 +466,10 @@ async fn the_admin_page_may_change_keys_and_pages_of_other_sites_may_not(kind: R
         ] {
             let mut headers = vec![("authorization", &*token), ("origin", origin)];
             headers.extend(site.map(|site| ("sec-fetch-site", site)));
-            let answer = client.send(Method::POST, "/admin/keys", &headers, "{}").await;
-            assert_eq!(answer.status, status, "{origin} {site:?} {answer:?}");
+            let response = client.send(Method::POST, "/admin/keys", &headers, "{}").await;
+            assert_eq!(response.status, status, "{origin} {site:?} {response:?}");
             let code = if status == 403 { "cross_site_request" } else { "" };
-            assert_eq!(answer.code(), code);
+            assert_eq!(response.code(), code);
         }
     }
 }
@@ -488,7 +488,7 @@ fn idle_for_a_second(proxy: ProxyCommand) -> ProxyCommand {
 }
 
 async fn no_request_is_lost_where_the_proxys_idle_connections_end(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let command = command(&upstream).env("CLIENT_IDLE_TIMEOUT", "2s");
     let scene = Scene::with(kind, command, idle_for_a_second).await;
     let random = Mutex::new(Random::seeded("pauses"));
@@ -498,8 +498,8 @@ async fn no_request_is_lost_where_the_proxys_idle_connections_end(kind: ReverseP
         for around in [0, 1000, 2000_u64] {
             let jitter = random.lock().unwrap().below(40);
             tokio::time::sleep(Duration::from_millis((around + jitter).saturating_sub(20))).await;
-            let answer = client.post_as(&scene.key, CHAT, "{}").await;
-            assert_eq!(answer.status, 200, "after {around} ms: {answer:?}");
+            let response = client.post_as(&scene.key, CHAT, "{}").await;
+            assert_eq!(response.status, 200, "after {around} ms: {response:?}");
         }
     });
     join_all(clients).await;
@@ -507,7 +507,7 @@ async fn no_request_is_lost_where_the_proxys_idle_connections_end(kind: ReverseP
 }
 
 async fn no_rejection_is_lost_on_kept_connections(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let spent = scene.gateway.create_key(json!({"daily_limit": 1})).await;
     let body = "x".repeat(100_000);
@@ -518,9 +518,9 @@ async fn no_rejection_is_lost_on_kept_connections(kind: ReverseProxy) {
         }
         for number in 0..100 {
             let (key, status) = if number % 2 == 0 { (&*spent, 429) } else { ("trial-none", 401) };
-            let answer = client.post_as(key, CHAT, &body).await;
-            assert_eq!(answer.status, status, "{number}: {answer:?}");
-            assert_eq!(answer.header("content-type"), "application/json");
+            let response = client.post_as(key, CHAT, &body).await;
+            assert_eq!(response.status, status, "{number}: {response:?}");
+            assert_eq!(response.header("content-type"), "application/json");
         }
     }
     assert_eq!(upstream.count(), 1);
@@ -534,34 +534,34 @@ async fn heads_of_12_kib_pass(kind: ReverseProxy) {
     .await;
     let scene = Scene::start(kind, &upstream).await;
     for version in VERSIONS {
-        let answer = scene.connect(version).await.post_as(&scene.key, CHAT, "{}").await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(answer.header("x-b").len(), 6 * 1024);
+        let response = scene.connect(version).await.post_as(&scene.key, CHAT, "{}").await;
+        assert_eq!(response.status, 200, "{response:?}");
+        assert_eq!(response.header("x-b").len(), 6 * 1024);
     }
 }
 
 async fn many_requests_share_an_http2_connection(kind: ReverseProxy) {
-    let upstream = Upstream::holding(|request| json_answer(request.into_body())).await;
+    let upstream = Upstream::holding(|request| json_response(request.into_body())).await;
     let scene = Scene::start(kind, &upstream).await;
     let client = scene.connect(Version::HTTP_2).await;
     let authorization = format!("Bearer {}", scene.key);
     let mut clients: Vec<_> = (0..50).map(|_| client.share()).collect();
-    let answers = clients.iter_mut().enumerate().map(async |(number, client)| {
+    let responses = clients.iter_mut().enumerate().map(async |(number, client)| {
         let body = format!("{{\"number\":{number}}}");
         let headers = [("authorization", &*authorization)];
-        let answer = client.send(Method::POST, CHAT, &headers, body.clone()).await;
-        assert_eq!((answer.status.as_u16(), answer.text()), (200, body));
+        let response = client.send(Method::POST, CHAT, &headers, body.clone()).await;
+        assert_eq!((response.status.as_u16(), response.text()), (200, body));
     });
     let release = async {
         // All of them are under way at once.
         upstream.reached_by(50).await;
         upstream.release(50);
     };
-    tokio::join!(join_all(answers), release);
+    tokio::join!(join_all(responses), release);
 }
 
 async fn a_head_that_does_not_come_is_not_waited_for(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let limit = match kind {
         ReverseProxy::Nginx => "client_header_timeout ",
         ReverseProxy::Caddy => "read_header ",
@@ -572,10 +572,10 @@ async fn a_head_that_does_not_come_is_not_waited_for(kind: ReverseProxy) {
     let scene = Scene::with(kind, command(&upstream), quick).await;
     let mut client = scene.proxy.connect_tls(CLIENT, Version::HTTP_11).await;
     client.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ").await.unwrap();
-    let mut answer = Vec::new();
-    // An answer or none, and the end.
+    let mut response = Vec::new();
+    // A response or none, and the end.
     let _ =
-        timeout(crate::common::DEADLINE, client.read_to_end(&mut answer)).await.expect("the end");
+        timeout(crate::common::DEADLINE, client.read_to_end(&mut response)).await.expect("the end");
 }
 
 async fn a_client_that_leaves_a_stream_is_noticed_upstream(kind: ReverseProxy) {
@@ -603,14 +603,14 @@ async fn a_client_that_leaves_a_stream_is_noticed_upstream(kind: ReverseProxy) {
 }
 
 async fn a_client_that_leaves_before_the_head_is_noticed(kind: ReverseProxy) {
-    let upstream = Upstream::holding(|_| json_answer("{}")).await;
+    let upstream = Upstream::holding(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let authorization = format!("Bearer {}", scene.key);
     let headers = [("authorization", &*authorization)];
     for (number, version) in VERSIONS.into_iter().enumerate() {
         let mut client = scene.connect(version).await;
         tokio::select! {
-            answer = client.open(Method::POST, CHAT, &headers, full("{}")) => panic!("{answer:?}"),
+            response = client.open(Method::POST, CHAT, &headers, full("{}")) => panic!("{response:?}"),
             () = upstream.reached_by(number + 1) => {}
         }
         drop(client);
@@ -625,7 +625,7 @@ async fn a_client_that_leaves_before_the_head_is_noticed(kind: ReverseProxy) {
 const CLIENTS: usize = 8;
 
 async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: ReverseProxy) {
-    let upstream = Upstream::holding(|_| json_answer("{}")).await;
+    let upstream = Upstream::holding(|_| json_response("{}")).await;
     let command = command(&upstream).env("PORT", free().port().to_string());
     let mut scene = Scene::with(kind, command, |proxy| proxy).await;
     let (sent, over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -654,17 +654,17 @@ async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: ReverseP
     let gateway = &mut scene.gateway;
     let restarts = async {
         for _ in 0..3 {
-            let answered = upstream.count() + 40;
+            let completed = upstream.count() + 40;
             upstream.release(40);
             // Each client has a request under way when it ends, with no warning.
-            upstream.reached_by(answered + CLIENTS).await;
+            upstream.reached_by(completed + CLIENTS).await;
             gateway.kill9();
             tokio::time::sleep(Duration::from_millis(50)).await;
             gateway.restart();
         }
-        let answered = upstream.count() + 40;
+        let completed = upstream.count() + 40;
         upstream.release(Upstream::ALL);
-        upstream.reached_by(answered).await;
+        upstream.reached_by(completed).await;
         gateway.terminate();
         eventually("the end", || std::future::ready(gateway.has_ended())).await;
         gateway.restart();
@@ -680,41 +680,41 @@ async fn restarts_of_the_gateway_send_and_charge_no_request_twice(kind: ReverseP
     assert!((upstream.count()..=sent).contains(&used), "{used} charged of {sent}");
 }
 
-async fn without_the_gateway_the_answer_is_json(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+async fn without_the_gateway_the_response_is_json(kind: ReverseProxy) {
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let mut scene = Scene::start(kind, &upstream).await;
     scene.gateway.kill9();
     for version in VERSIONS {
         let mut client = scene.connect(version).await;
-        let answer = client.post_as(&scene.key, CHAT, "{}").await;
-        assert!([502, 503].contains(&answer.status.as_u16()), "{answer:?}");
-        assert_eq!(answer.header("content-type"), "application/json");
-        assert_eq!(answer.header("cache-control"), "no-store");
-        assert_eq!(answer.code(), "gateway_unreachable", "{answer:?}");
+        let response = client.post_as(&scene.key, CHAT, "{}").await;
+        assert!([502, 503].contains(&response.status.as_u16()), "{response:?}");
+        assert_eq!(response.header("content-type"), "application/json");
+        assert_eq!(response.header("cache-control"), "no-store");
+        assert_eq!(response.code(), "gateway_unreachable", "{response:?}");
     }
 }
 
 async fn metrics_are_for_this_machine(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     for version in VERSIONS {
         for (from, status) in [
             (Ipv4Addr::LOCALHOST, 200),
-            // Any other address of the network is refused.
+            // Any other address of the network is rejected.
             (CLIENT, 403),
         ] {
             let mut client = scene.proxy.connect_from(from, version).await;
             for path in ["/metrics", "/%6detrics"] {
-                let answer = client.get_as(ADMIN_TOKEN, path).await;
-                let is_same = answer.status == status || (path != "/metrics" && status == 200);
-                assert!(is_same, "{from} {path} {answer:?}");
+                let response = client.get_as(ADMIN_TOKEN, path).await;
+                let is_same = response.status == status || (path != "/metrics" && status == 200);
+                assert!(is_same, "{from} {path} {response:?}");
             }
         }
     }
 }
 
 async fn keys_are_in_no_log_of_the_proxy(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let mut scene = Scene::start(kind, &upstream).await;
     let (key, token) = (scene.key.clone(), format!("Bearer {ADMIN_TOKEN}"));
     let paths = [
@@ -747,7 +747,7 @@ async fn keys_are_in_no_log_of_the_proxy(kind: ReverseProxy) {
 }
 
 async fn pages_have_links_to_the_public_url(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let command = command(&upstream).env("PUBLIC_URL", format!("https://{HOST}"));
     let scene = Scene::with(kind, command, |proxy| proxy).await;
     let mut client = scene.connect(Version::HTTP_2).await;
@@ -772,17 +772,17 @@ async fn pages_have_links_to_the_public_url(kind: ReverseProxy) {
 }
 
 async fn plain_http_leads_to_https(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let url = format!("http://{}/usage?x=1", scene.proxy.http);
-    let answer = Client::http1().send(Method::GET, &url, &[("host", HOST)], "").await;
-    assert_eq!(answer.status, 308, "{answer:?}");
-    assert_eq!(answer.header("location"), format!("https://{HOST}/usage?x=1"));
+    let response = Client::http1().send(Method::GET, &url, &[("host", HOST)], "").await;
+    assert_eq!(response.status, 308, "{response:?}");
+    assert_eq!(response.header("location"), format!("https://{HOST}/usage?x=1"));
 }
 
 /// The block of the user's document that creates a key under the public name, word for word.
 async fn the_users_commands_work_with_the_public_name(kind: ReverseProxy) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
     let document = include_str!("../../docs/trial-key-process.zh.md");
     let (_, command) = document.split_once("# 使用域名访问\n").unwrap();
@@ -793,13 +793,13 @@ async fn the_users_commands_work_with_the_public_name(kind: ReverseProxy) {
 }
 
 async fn the_gateways_time_limits_end_a_request_before_the_proxys(kind: ReverseProxy) {
-    let upstream = Upstream::holding(|_| json_answer("{}")).await;
+    let upstream = Upstream::holding(|_| json_response("{}")).await;
     let command = command(&upstream).env("UPSTREAM_HEAD_TIMEOUT", "1s");
     // 600 s and 610 s, were they not too long for a test.
     let scene = Scene::with(kind, command, |proxy| proxy.replace("610s", "11s")).await;
     for version in VERSIONS {
-        let answer = scene.connect(version).await.post_as(&scene.key, CHAT, "{}").await;
-        assert_eq!((answer.status.as_u16(), &*answer.code()), (504, "upstream_timeout"));
+        let response = scene.connect(version).await.post_as(&scene.key, CHAT, "{}").await;
+        assert_eq!((response.status.as_u16(), &*response.code()), (504, "upstream_timeout"));
     }
 }
 
@@ -894,11 +894,11 @@ async fn the_guides_commands_show_that_it_works(kind: ReverseProxy) {
     }
 }
 
-/// The others answer 502 meanwhile.
+/// The others response 502 meanwhile.
 #[tokio::test]
 #[ignore = "needs haproxy"]
 async fn haproxy_waits_for_a_short_restart() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let command = command(&upstream).env("PORT", free().port().to_string());
     let mut scene = Scene::with(ReverseProxy::HaProxy, command, |proxy| proxy).await;
     for version in VERSIONS {
@@ -916,8 +916,8 @@ async fn haproxy_waits_for_a_short_restart() {
             tokio::time::sleep(Duration::from_millis(300)).await;
             gateway.restart();
         };
-        let (answer, ()) = tokio::join!(waiting, restart);
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let (response, ()) = tokio::join!(waiting, restart);
+        assert_eq!(response.status, 200, "{response:?}");
         assert_eq!(upstream.last().body, "{\"model\":\"m\"}");
     }
     assert_eq!((scene.used().await, upstream.count()), (4, 4));
@@ -926,7 +926,7 @@ async fn haproxy_waits_for_a_short_restart() {
 #[tokio::test]
 #[ignore = "needs haproxy"]
 async fn haproxy_takes_a_gateway_out_while_it_drains() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let command = command(&upstream).env("SHUTDOWN_DELAY", "1h");
     let quick = |proxy: ProxyCommand| proxy.replace("inter 2s", "inter 50ms");
     let mut scene = Scene::with(ReverseProxy::HaProxy, command, quick).await;
@@ -936,8 +936,8 @@ async fn haproxy_takes_a_gateway_out_while_it_drains() {
     );
     scene.gateway.terminate();
     eventually("no more requests", || async {
-        let answer = scene.connect(Version::HTTP_2).await.post_as(&scene.key, CHAT, "{}").await;
-        (answer.status.as_u16(), &*answer.code()) == (503, "gateway_unreachable")
+        let response = scene.connect(Version::HTTP_2).await.post_as(&scene.key, CHAT, "{}").await;
+        (response.status.as_u16(), &*response.code()) == (503, "gateway_unreachable")
     })
     .await;
     // It was HAProxy that looked away: the gateway still serves.
@@ -949,7 +949,7 @@ async fn haproxy_takes_a_gateway_out_while_it_drains() {
 #[tokio::test]
 #[ignore = "needs nginx"]
 async fn nginx_behind_cloudflare_believes_cloudflare_only() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     const NETWORK: &str = "173.245.48.0/20";
     for guide in GUIDES {
         let lines = block(guide, "Cloudflare**", "nginx");
@@ -973,7 +973,7 @@ async fn nginx_behind_cloudflare_believes_cloudflare_only() {
 #[tokio::test]
 #[ignore = "needs nginx"]
 async fn nginx_serves_what_certbot_writes() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let root = TempDir::new().unwrap();
     let challenge = root.path().join(".well-known/acme-challenge");
     fs::create_dir_all(&challenge).unwrap();
@@ -985,7 +985,7 @@ async fn nginx_serves_what_certbot_writes() {
 #[tokio::test]
 #[ignore = "needs haproxy"]
 async fn haproxy_leads_to_certbot() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let certbot = Upstream::start(|request| {
         assert_eq!(request.uri(), "/.well-known/acme-challenge/token");
         Response::new(full("proof"))
@@ -997,6 +997,6 @@ async fn haproxy_leads_to_certbot() {
 
 async fn certbot_is_found(scene: &Scene) {
     let url = format!("http://{}/.well-known/acme-challenge/token", scene.proxy.http);
-    let answer = Client::http1().send(Method::GET, &url, &[("host", HOST)], "").await;
-    assert_eq!((answer.status.as_u16(), &*answer.text()), (200, "proof"));
+    let response = Client::http1().send(Method::GET, &url, &[("host", HOST)], "").await;
+    assert_eq!((response.status.as_u16(), &*response.text()), (200, "proof"));
 }

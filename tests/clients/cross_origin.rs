@@ -4,7 +4,8 @@
 use std::sync::Mutex;
 
 use crate::common::{
-    Answer, Client, Gateway, GatewayCommand, Upstream, chat_json, full, json_answer, streaming,
+    Client, CollectedResponse, Gateway, GatewayCommand, Upstream, chat_json, full, json_response,
+    streaming,
 };
 use http::{Method, Response};
 use serde_json::json;
@@ -15,7 +16,7 @@ const SDK_HEADERS: &str = "authorization,content-type,x-stainless-arch,x-stainle
                            x-stainless-os,x-stainless-package-version,x-stainless-retry-count,\
                            x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout";
 
-async fn preflight(gateway: &Gateway, path: &str, origin: &str) -> Answer {
+async fn preflight(gateway: &Gateway, path: &str, origin: &str) -> CollectedResponse {
     let headers = [
         ("origin", origin),
         ("access-control-request-method", "POST"),
@@ -24,34 +25,40 @@ async fn preflight(gateway: &Gateway, path: &str, origin: &str) -> Answer {
     Client::http1().send(Method::OPTIONS, &gateway.url(path), &headers, "").await
 }
 
-async fn from(gateway: &Gateway, origin: &str, method: Method, path: &str, key: &str) -> Answer {
+async fn from(
+    gateway: &Gateway,
+    origin: &str,
+    method: Method,
+    path: &str,
+    key: &str,
+) -> CollectedResponse {
     let authorization = format!("Bearer {key}");
     let headers = [("origin", origin), ("authorization", authorization.as_str())];
     let body = if method == Method::POST { "{}" } else { "" };
     Client::http1().send(method, &gateway.url(path), &headers, body).await
 }
 
-fn cors_headers(answer: &Answer) -> Vec<&str> {
-    let names = answer.headers.keys().map(|name| name.as_str());
+fn cors_headers(response: &CollectedResponse) -> Vec<&str> {
+    let names = response.headers.keys().map(|name| name.as_str());
     names.filter(|name| name.starts_with("access-control-")).collect()
 }
 
-fn varies_by_origin(answer: &Answer) -> bool {
-    answer.headers.get_all("vary").iter().any(|vary| vary.to_str().unwrap().contains("origin"))
+fn varies_by_origin(response: &CollectedResponse) -> bool {
+    response.headers.get_all("vary").iter().any(|vary| vary.to_str().unwrap().contains("origin"))
 }
 
 async fn upstream() -> Upstream {
     Upstream::start(|_| {
-        let mut answer = json_answer(chat_json().to_string());
+        let mut response = json_response(chat_json().to_string());
         // The upstream's word about pages is not the gateway's.
-        answer.headers_mut().insert("access-control-allow-origin", "*".parse().unwrap());
-        answer
+        response.headers_mut().insert("access-control-allow-origin", "*".parse().unwrap());
+        response
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_preflight_is_answered_before_auth_and_free_for_origins_that_are_let_in() {
+async fn a_preflight_of_an_allowed_origin_succeeds_before_auth_and_costs_nothing() {
     let upstream = upstream().await;
     let gateway = GatewayCommand::at_noon(upstream.base_url())
         .env("CORS_ALLOW_ORIGINS", "https://App.Example.com:443/, app://obsidian.md")
@@ -80,13 +87,13 @@ async fn a_preflight_is_answered_before_auth_and_free_for_origins_that_are_let_i
     for headers in [vec![], vec![("origin", APP)], vec![("access-control-request-method", "POST")]]
     {
         let url = gateway.url("/v1/chat/completions");
-        let answer = Client::http1().send(Method::OPTIONS, &url, &headers, "").await;
-        assert_eq!(answer.code(), "missing_api_key", "{headers:?}");
+        let response = Client::http1().send(Method::OPTIONS, &url, &headers, "").await;
+        assert_eq!(response.code(), "missing_api_key", "{headers:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_of_the_api_may_be_read_and_no_answer_of_the_admin_api() {
+async fn every_response_of_the_api_may_be_read_and_none_of_the_admin_api() {
     let upstream = upstream().await;
     for (origins, shown) in [(APP, APP), ("*", "*")] {
         let gateway = GatewayCommand::at_noon(upstream.base_url())
@@ -94,7 +101,7 @@ async fn every_answer_of_the_api_may_be_read_and_no_answer_of_the_admin_api() {
             .env("MAX_BODY_BYTES", "1KiB")
             .start();
         let key = gateway.create_key(json!({"daily_limit": 1})).await;
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for (method, path, key, status) in [
             (Method::POST, "/v1/chat/completions", &*key, 200),
             (Method::POST, "/v1/chat/completions", &key, 429),
@@ -107,28 +114,28 @@ async fn every_answer_of_the_api_may_be_read_and_no_answer_of_the_admin_api() {
             (Method::POST, "/v1/v1/chat/completions", &key, 404),
             (Method::GET, "/v1", &key, 404),
         ] {
-            let answer = from(&gateway, APP, method, path, key).await;
-            assert_eq!(answer.status, status, "{path}");
-            answers.push(answer);
+            let response = from(&gateway, APP, method, path, key).await;
+            assert_eq!(response.status, status, "{path}");
+            responses.push(response);
         }
         let large = "x".repeat(2000);
         let url = gateway.url("/v1/chat/completions");
         let large = Client::http1().send(Method::POST, &url, &[("origin", APP)], large).await;
         assert_eq!(large.status, 413);
-        answers.push(large);
-        for answer in &answers {
-            assert_eq!(answer.header("access-control-allow-origin"), shown, "{answer:?}");
-            let exposed = answer.header("access-control-expose-headers");
+        responses.push(large);
+        for response in &responses {
+            assert_eq!(response.header("access-control-allow-origin"), shown, "{response:?}");
+            let exposed = response.header("access-control-expose-headers");
             for name in
                 ["ratelimit", "x-ratelimit-remaining-requests", "x-request-id", "retry-after"]
             {
                 assert!(exposed.split(',').any(|exposed| exposed.trim() == name), "{exposed}");
             }
-            assert_eq!(varies_by_origin(answer), shown != "*", "{answer:?}");
+            assert_eq!(varies_by_origin(response), shown != "*", "{response:?}");
         }
         for path in ["/admin", "/admin/keys", "/healthz", "/metrics", "/claim", "/nothing"] {
-            let answer = from(&gateway, APP, Method::GET, path, crate::common::ADMIN_TOKEN).await;
-            assert!(cors_headers(&answer).is_empty(), "{path} {answer:?}");
+            let response = from(&gateway, APP, Method::GET, path, crate::common::ADMIN_TOKEN).await;
+            assert!(cors_headers(&response).is_empty(), "{path} {response:?}");
         }
         if origins == APP {
             let other =
@@ -144,10 +151,10 @@ async fn without_the_setting_a_preflight_is_204_and_lets_nobody_in() {
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     for path in ["/v1/chat/completions", "/chat/completions", "/usage"] {
-        let answer = preflight(&gateway, path, APP).await;
-        assert_eq!(answer.status, 204, "{path}");
-        assert!(cors_headers(&answer).is_empty(), "{answer:?}");
-        assert!(!answer.header("x-request-id").is_empty());
+        let response = preflight(&gateway, path, APP).await;
+        assert_eq!(response.status, 204, "{path}");
+        assert!(cors_headers(&response).is_empty(), "{response:?}");
+        assert!(!response.header("x-request-id").is_empty());
     }
     assert_eq!(upstream.count(), 0);
     let chat = from(&gateway, APP, Method::POST, "/v1/chat/completions", &key).await;
@@ -158,7 +165,7 @@ async fn without_the_setting_a_preflight_is_204_and_lets_nobody_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-async fn a_page_of_another_origin_in_chromium_streams_an_answer_and_reads_what_is_left() {
+async fn a_page_of_another_origin_in_chromium_streams_a_response_and_reads_what_is_left() {
     let held = Mutex::new(None);
     let upstream = Upstream::start(move |request| match request.uri().path() {
         "/" => {
@@ -170,7 +177,7 @@ async fn a_page_of_another_origin_in_chromium_streams_an_answer_and_reads_what_i
             let (sender, event) = held.lock().unwrap().take().unwrap();
             let sender: tokio::sync::mpsc::UnboundedSender<_> = sender;
             sender.send(Ok(event)).unwrap();
-            json_answer("{}")
+            json_response("{}")
         }
         _ => {
             let (sender, body) = streaming();

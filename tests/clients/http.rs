@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use crate::common::{Gateway, GatewayCommand, Upstream, Wire, json_answer};
+use crate::common::{Gateway, GatewayCommand, Upstream, Wire, json_response};
 use serde_json::{Value, json};
 
 /// Runs a script to its end: how often each status came.
 async fn statuses(mut script: Command, client: &str) -> Value {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let key = used_up(&gateway).await;
     script.arg(client).env("BASE_URL", gateway.url("/v1")).env("KEY", key);
@@ -26,7 +26,7 @@ async fn used_up(gateway: &Gateway) -> String {
 
 #[tokio::test]
 #[ignore = "needs Python's aiohttp"]
-async fn clients_of_python_are_answered_on_a_used_up_key() {
+async fn clients_of_python_report_a_used_up_key() {
     for client in ["http.client", "aiohttp"] {
         let script = crate::common::python("rejected.py");
         assert_eq!(statuses(script, client).await, json!({"429": 200}), "{client}");
@@ -35,7 +35,7 @@ async fn clients_of_python_are_answered_on_a_used_up_key() {
 
 #[tokio::test]
 #[ignore = "needs Node's axios and undici"]
-async fn clients_of_node_are_answered_on_a_used_up_key() {
+async fn clients_of_node_report_a_used_up_key() {
     for client in ["axios", "undici", "fetch"] {
         let script = crate::common::node("rejected.cjs");
         assert_eq!(statuses(script, client).await, json!({"429": 200}), "{client}");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::common::{
-    Gateway, GatewayCommand, StubBody, Upstream, chat_json, full, json_answer, streaming,
+    Gateway, GatewayCommand, StubBody, Upstream, chat_json, full, json_response, streaming,
 };
 use http::{Response, header::CONTENT_TYPE};
 use serde_json::{Value, json};
@@ -81,22 +81,22 @@ both! {
     a_stream_arrives_chunk_by_chunk,
     a_stream_that_breaks_off_is_an_error,
     a_stream_that_breaks_off_after_its_head_is_an_error,
-    an_answer_that_breaks_off_is_an_error,
+    a_response_that_breaks_off_is_an_error,
     a_stream_that_falls_silent_is_an_error,
-    usage_is_seen_by_who_asks_for_it_only,
+    only_clients_that_request_usage_see_it,
     a_wrong_key_is_an_authentication_error,
     an_exhausted_day_is_a_rate_limit_error_at_once,
-    a_refused_sponsor_is_asked_once,
+    an_upstream_that_rejects_the_sponsor_is_called_once,
     a_limited_sponsor_is_waited_for,
 }
 
 async fn chat_and_models_work(language: Language) {
     let upstream = Upstream::start(|request| match request.uri().path() {
-        "/v1/models" => json_answer(
+        "/v1/models" => json_response(
             json!({"object": "list", "data": [{"id": "deepseek-chat", "object": "model"}]})
                 .to_string(),
         ),
-        _ => json_answer(chat_json().to_string()),
+        _ => json_response(chat_json().to_string()),
     })
     .await;
     let gateway = Gateway::before(&upstream.base_url());
@@ -115,7 +115,7 @@ fn chunk(content: &str) -> String {
     format!("data: {chunk}\n\n")
 }
 
-/// An upstream whose one answer is a stream, fed from outside.
+/// An upstream whose one response is a stream, fed from outside.
 async fn streamed()
 -> (Upstream, tokio::sync::mpsc::UnboundedSender<Result<bytes::Bytes, tower::BoxError>>) {
     let (feed, body) = streaming();
@@ -153,7 +153,7 @@ async fn a_stream_that_breaks_off_is_an_error(language: Language) {
     assert!(call.next()["error"].is_string(), "it is never told that it is done");
 }
 
-/// An upstream that begins an answer of this type and closes the connection.
+/// An upstream that begins a response of this type and closes the connection.
 fn closing_after_the_head(content_type: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -177,7 +177,7 @@ async fn a_stream_that_breaks_off_after_its_head_is_an_error(language: Language)
     assert!(call.next()["error"].is_string());
 }
 
-async fn an_answer_that_breaks_off_is_an_error(language: Language) {
+async fn a_response_that_breaks_off_is_an_error(language: Language) {
     let gateway = Gateway::before(&closing_after_the_head("application/json"));
     let key = gateway.create_key(json!({})).await;
     let mut call = Call::start(language, &gateway, &key, "chat");
@@ -196,7 +196,7 @@ async fn a_stream_that_falls_silent_is_an_error(language: Language) {
 }
 
 /// Two contents, and the usage in an event of its own if it is asked for.
-fn answer_as_openai(request: http::Request<bytes::Bytes>) -> Response<StubBody> {
+fn respond_as_openai(request: http::Request<bytes::Bytes>) -> Response<StubBody> {
     let question: Value = serde_json::from_slice(request.body()).unwrap();
     let usage = json!({
         "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "deepseek-chat",
@@ -210,8 +210,8 @@ fn answer_as_openai(request: http::Request<bytes::Bytes>) -> Response<StubBody> 
     Response::builder().header(CONTENT_TYPE, "text/event-stream").body(body).unwrap()
 }
 
-async fn usage_is_seen_by_who_asks_for_it_only(language: Language) {
-    let upstream = Upstream::start(answer_as_openai).await;
+async fn only_clients_that_request_usage_see_it(language: Language) {
+    let upstream = Upstream::start(respond_as_openai).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "ask").start();
     let key = gateway.create_key(json!({})).await;
     for (call, sees_usage) in [("chunks", false), ("chunks_with_usage", true)] {
@@ -231,27 +231,33 @@ async fn usage_is_seen_by_who_asks_for_it_only(language: Language) {
 
 async fn a_wrong_key_is_an_authentication_error(language: Language) {
     let gateway = Gateway::demo();
-    let told = Call::start(language, &gateway, "trial-nobody", "chat").next();
-    assert_eq!(told["error"], "AuthenticationError");
-    assert_eq!((&told["code"], &told["attempts"]), (&json!("invalid_api_key"), &json!(1)));
+    let reported = Call::start(language, &gateway, "trial-nobody", "chat").next();
+    assert_eq!(reported["error"], "AuthenticationError");
+    assert_eq!((&reported["code"], &reported["attempts"]), (&json!("invalid_api_key"), &json!(1)));
 }
 
 async fn an_exhausted_day_is_a_rate_limit_error_at_once(language: Language) {
     let gateway = Gateway::demo();
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
     assert!(Call::start(language, &gateway, &key, "chat").next()["content"].is_string());
-    let told = Call::start(language, &gateway, &key, "chat").next();
-    assert_eq!(told["error"], "RateLimitError");
-    assert_eq!((&told["code"], &told["attempts"]), (&json!("insufficient_quota"), &json!(1)));
+    let reported = Call::start(language, &gateway, &key, "chat").next();
+    assert_eq!(reported["error"], "RateLimitError");
+    assert_eq!(
+        (&reported["code"], &reported["attempts"]),
+        (&json!("insufficient_quota"), &json!(1))
+    );
 }
 
-async fn a_refused_sponsor_is_asked_once(language: Language) {
-    let refusing = |_| Response::builder().status(402).body(full("no balance")).unwrap();
-    let upstream = Upstream::start(refusing).await;
+async fn an_upstream_that_rejects_the_sponsor_is_called_once(language: Language) {
+    let rejecting = |_| Response::builder().status(402).body(full("no balance")).unwrap();
+    let upstream = Upstream::start(rejecting).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({})).await;
-    let told = Call::start(language, &gateway, &key, "chat").next();
-    assert_eq!((&told["code"], &told["attempts"]), (&json!("upstream_credentials"), &json!(1)));
+    let reported = Call::start(language, &gateway, &key, "chat").next();
+    assert_eq!(
+        (&reported["code"], &reported["attempts"]),
+        (&json!("upstream_credentials"), &json!(1))
+    );
     assert_eq!(upstream.count(), 1);
     assert_eq!(gateway.used(&key).await, 0);
 }
@@ -263,7 +269,7 @@ async fn a_limited_sponsor_is_waited_for(language: Language) {
             let response = Response::builder().status(429).header("retry-after", "1");
             return response.body(full("slow down")).unwrap();
         }
-        json_answer(chat_json().to_string())
+        json_response(chat_json().to_string())
     })
     .await;
     let gateway = Gateway::before(&upstream.base_url());

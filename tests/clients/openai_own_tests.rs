@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{Request, Response, header::CONTENT_TYPE};
 use serde_json::json;
 
-/// Gives the answer that the request names.
-fn as_asked(request: Request<Bytes>) -> Response<StubBody> {
+/// Gives the response that the request names.
+fn as_requested(request: Request<Bytes>) -> Response<StubBody> {
     let asked = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let content_type = asked("x-test-type").unwrap_or("application/json");
     let body = match content_type {
@@ -61,7 +61,7 @@ fn seen(call: &Call) -> (String, Bytes) {
 #[ignore = "needs openai-python's own tests (.ci/nightly)"]
 async fn nightly_pythons_api_tests_pass_through_the_gateway_as_without_it() {
     let tests = crate::common::installed("openai-python").expect("what .ci/nightly installs");
-    let upstream = Upstream::start(as_asked).await;
+    let upstream = Upstream::start(as_requested).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "off").start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     let through = run(&tests, &gateway.url("/v1"), &key);

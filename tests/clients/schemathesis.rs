@@ -1,4 +1,4 @@
-//! The admin API answers what its OpenAPI document says, to requests that schemathesis makes of it.
+//! The admin API responses what its OpenAPI document says, to requests that schemathesis makes of it.
 
 use std::{env, fs, process::Command};
 
@@ -40,7 +40,7 @@ fn finds_nothing(base_url: &str, cases: u64, more: &[&str]) {
         .args(["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful"])
         .args(["--max-examples", &(cases / SHARES).max(1).to_string()])
         .args(["--seed", &seed.to_string(), "--continue-on-failure", "--no-color"])
-        // A made-up second token beside the right one is refused before anything else is tried.
+        // A made-up second token beside the right one is rejected before anything else is tried.
         // Wrong and missing tokens are tried nevertheless, by the check `ignored_auth`.
         .args(["--generation-with-security-parameters", "false"])
         .args(["--generation-database", "none"])
@@ -49,10 +49,10 @@ fn finds_nothing(base_url: &str, cases: u64, more: &[&str]) {
         .current_dir(&dir)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    println!("{told}{}", String::from_utf8_lossy(&output.stderr));
+    let reported = String::from_utf8_lossy(&output.stdout);
+    println!("{reported}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success());
-    assert!(told.contains("Stateful"), "all phases have run");
+    assert!(reported.contains("Stateful"), "all phases have run");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,9 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::common::{Answer, Client, Gateway, GatewayCommand, PROVIDER_SAYS, Upstream, eventually};
+use crate::common::{
+    Client, CollectedResponse, Gateway, GatewayCommand, PROVIDER_SAYS, Upstream, eventually,
+};
 use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
@@ -68,8 +70,8 @@ impl Keys {
         gateway.admin(Method::PATCH, &path, &json!({"disabled": true})).await;
         let used_up = gateway.create_key(json!({"daily_limit": 1})).await;
         let url = gateway.url("/v1/chat/completions");
-        let answer = Client::http1().post_as(&used_up, &url, &json!({})).await;
-        assert_eq!(answer.status, 200);
+        let response = Client::http1().post_as(&used_up, &url, &json!({})).await;
+        assert_eq!(response.status, 200);
         Self {
             good: gateway.create_key(json!({})).await,
             wrong: "trial-nobody".to_owned(),
@@ -191,12 +193,12 @@ fn base_urls(guide: &Guide) -> Vec<Vec<String>> {
     tables.flatten().filter(is_one).collect()
 }
 
-/// Whether the guide says in its last column what this answer is.
-fn is_as_said(answer: &Answer, row: &[String]) -> bool {
+/// Whether the guide says in its last column what this response is.
+fn is_as_said(response: &CollectedResponse, row: &[String]) -> bool {
     let said = row.last().unwrap().as_str();
-    match answer.status.as_u16() {
+    match response.status.as_u16() {
         200 => ["works", "可用"].contains(&said),
-        status => said == format!("{status} {}", answer.code()),
+        status => said == format!("{status} {}", response.code()),
     }
 }
 
@@ -212,10 +214,10 @@ async fn base_urls_work_or_are_rejected_as_the_guide_says() {
         for row in rows {
             let before = gateway.used(&key).await;
             let url = format!("{}/chat/completions", row[0]);
-            let answer = Client::http1().post_as(&key, &url, &body).await;
-            assert!(is_as_said(&answer, &row), "{row:?}: {answer:?}");
+            let response = Client::http1().post_as(&key, &url, &body).await;
+            assert!(is_as_said(&response, &row), "{row:?}: {response:?}");
             let charged = gateway.used(&key).await - before;
-            assert_eq!(charged, u64::from(answer.status == 200), "{row:?}");
+            assert_eq!(charged, u64::from(response.status == 200), "{row:?}");
         }
     }
 }
@@ -317,15 +319,15 @@ async fn yaml_of_the_users_own_procedure_works() {
         for model in models {
             let url = format!("{}/chat/completions", value("baseUrl:"));
             let body = json!({"model": model, "messages": [{"role": "user", "content": "你好"}]});
-            let answer = Client::http1().post_as(value("apiKey:"), &url, &body).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
+            let response = Client::http1().post_as(value("apiKey:"), &url, &body).await;
+            assert_eq!(response.status, 200, "{response:?}");
         }
     }
 }
 
 /// What Cherry Studio makes of the address that is typed in: it adds `/v1` unless there is a version in
 /// the path or a `#` at the end, and `chat/completions` unless that stands before the `#`.
-fn asked_by_cherry_studio(entered: &str) -> String {
+fn requested_by_cherry_studio(entered: &str) -> String {
     let host = entered.trim().strip_suffix('/').unwrap_or(entered.trim());
     if let Some(exact) = host.strip_suffix('#') {
         let base = exact.strip_suffix("chat/completions").unwrap_or(exact);
@@ -361,10 +363,10 @@ async fn addresses_of_cherry_studio_lead_where_the_guide_says() {
         let rows = rows(guide.named("Cherry Studio"));
         assert_eq!(rows.len(), 6);
         for row in rows {
-            assert_eq!(asked_by_cherry_studio(&row[0]), row[1]);
+            assert_eq!(requested_by_cherry_studio(&row[0]), row[1]);
             let client = Client::http1();
-            let answer = client.send(Method::POST, &row[1], &headers, body.to_string()).await;
-            assert!(is_as_said(&answer, &row), "{row:?}: {answer:?}");
+            let response = client.send(Method::POST, &row[1], &headers, body.to_string()).await;
+            assert!(is_as_said(&response, &row), "{row:?}: {response:?}");
         }
     }
     let travelled = format!("{:?}", upstream.last().headers);
@@ -390,8 +392,8 @@ async fn requests_of_open_webui_with_the_variables_of_the_guide_work() {
             "messages": [{"role": "user", "content": "你好"}],
         });
         let url = format!("{base}/chat/completions");
-        let answer = Client::http1().post_as(key, &url, &body).await;
-        assert!(answer.text().contains(PROVIDER_SAYS), "{answer:?}");
+        let response = Client::http1().post_as(key, &url, &body).await;
+        assert!(response.text().contains(PROVIDER_SAYS), "{response:?}");
     }
 }
 
@@ -464,7 +466,7 @@ mod nightly {
     use super::*;
 
     /// After this a CLI that has not given up is ended.
-    const PATIENCE: Duration = Duration::from_secs(300);
+    const TIMEOUT: Duration = Duration::from_secs(300);
 
     impl Cli {
         /// Runs the snippets of its section in a new home: what it prints, and whether it came to an end.
@@ -492,7 +494,7 @@ mod nightly {
             command.current_dir(home.path()).process_group(0).stdin(Stdio::null());
             command.stdout(file.try_clone().unwrap()).stderr(file);
             let mut child = command.spawn().unwrap();
-            let until = Instant::now() + PATIENCE;
+            let until = Instant::now() + TIMEOUT;
             let ended = loop {
                 if child.try_wait().unwrap().is_some() {
                     break true;

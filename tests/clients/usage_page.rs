@@ -1,7 +1,7 @@
 //! The holder's page in Chromium, before a real gateway: it tells what it should, and gives nothing
 //! away. With `SHOTS` set to a directory, pictures of every state are put there.
 
-use crate::common::{Gateway, GatewayCommand, Upstream, chat_json, full, json_answer};
+use crate::common::{Gateway, GatewayCommand, Upstream, chat_json, full, json_response};
 use http::{Method, Request, Response};
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ struct House {
 
 impl House {
     async fn build() -> Self {
-        let upstream = Upstream::start(answer).await;
+        let upstream = Upstream::start(respond).await;
         let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
         let mut house = Self { gateway, _upstream: upstream, keys: json!({}) };
         let busy = house.key("busy", json!({"label": HOSTILE, "daily_limit": 200})).await;
@@ -47,9 +47,9 @@ impl House {
 
     /// Issues a key and returns its id.
     async fn key(&mut self, name: &str, request: Value) -> String {
-        let answer = self.gateway.admin(Method::POST, "/admin/keys", &request).await;
-        self.keys[name] = answer["key"].clone();
-        answer["id"].as_str().unwrap().to_owned()
+        let response = self.gateway.admin(Method::POST, "/admin/keys", &request).await;
+        self.keys[name] = response["key"].clone();
+        response["id"].as_str().unwrap().to_owned()
     }
 
     async fn change(&self, id: &str, change: Value) {
@@ -60,8 +60,8 @@ impl House {
         let key = self.keys[key].as_str().unwrap();
         let url = self.gateway.url("/v1/chat/completions");
         let question = json!({"model": model, "status": status, "messages": []});
-        let answer = crate::common::Client::http1().post_as(key, &url, &question).await;
-        assert_eq!(answer.status, status);
+        let response = crate::common::Client::http1().post_as(key, &url, &question).await;
+        assert_eq!(response.status, status);
     }
 
     /// Gives a key a past: three days, one of them the oldest that the chart shows.
@@ -101,8 +101,8 @@ impl House {
     }
 }
 
-/// Answers with the status and the model that the request names.
-fn answer(request: Request<bytes::Bytes>) -> Response<crate::common::StubBody> {
+/// Responds with the status and the model that the request names.
+fn respond(request: Request<bytes::Bytes>) -> Response<crate::common::StubBody> {
     let question: Value = serde_json::from_slice(request.body()).unwrap();
     let status = u16::try_from(question["status"].as_u64().unwrap()).unwrap();
     if status != 200 {
@@ -110,7 +110,7 @@ fn answer(request: Request<bytes::Bytes>) -> Response<crate::common::StubBody> {
     }
     let mut chat = chat_json();
     chat["model"] = question["model"].clone();
-    json_answer(chat.to_string())
+    json_response(chat.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,7 +86,7 @@ fn sent(block: &str, field: &str) -> Vec<String> {
         .collect()
 }
 
-async fn chat(gateway: &Gateway, key: &str, path: &str) -> crate::common::Answer {
+async fn chat(gateway: &Gateway, key: &str, path: &str) -> crate::common::CollectedResponse {
     let body = json!({"model": "deepseek-chat", "messages": [{"role": "user", "content": "你好"}]});
     Client::http1().post_as(key, &gateway.url(path), &body).await
 }
@@ -113,9 +113,9 @@ async fn section_3_2_issues_keys_by_curl_in_every_environment() {
             assert!(key.starts_with("trial-"), "{key}");
             let created_at = created["created_at"].as_str().unwrap();
             assert!(created_at.len() == 20 && created_at.ends_with('Z'), "{created_at}");
-            let answer = chat(&gateway, key, "/v1/chat/completions").await;
-            assert_eq!(answer.status, 200, "{answer:?}");
-            assert_eq!(answer.header("x-ratelimit-limit-requests"), limit);
+            let response = chat(&gateway, key, "/v1/chat/completions").await;
+            assert_eq!(response.status, 200, "{response:?}");
+            assert_eq!(response.header("x-ratelimit-limit-requests"), limit);
         }
     }
 }
@@ -131,9 +131,9 @@ async fn a_daily_limit_of_0_is_unlimited() {
     assert_eq!(created["daily_limit"], 0);
     let key = created["key"].as_str().unwrap();
     for _ in 0..5 {
-        let answer = chat(&gateway, key, "/v1/chat/completions").await;
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("x-ratelimit-limit-requests"), "");
+        let response = chat(&gateway, key, "/v1/chat/completions").await;
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("x-ratelimit-limit-requests"), "");
     }
     let usage = Client::http1().get_as(key, &gateway.url("/usage")).await.json();
     assert_eq!(usage["unlimited"], true);
@@ -149,9 +149,9 @@ async fn section_3_3_inserts_a_key_into_the_live_file_and_it_works_at_once() {
     let (program, session) = block("3.3").split_once("sqlite3 quota.db\n").unwrap();
     let printed = shell.run(&format!("{program}sqlite3 quota.db <<'SQL'\n{session}SQL\n"), "");
     assert!(printed.contains("已有密钥"), "{printed}");
-    let answer = chat(&gateway, "trial-key-manual-123", "/v1/chat/completions").await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.header("x-ratelimit-remaining-requests"), "199");
+    let response = chat(&gateway, "trial-key-manual-123", "/v1/chat/completions").await;
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(response.header("x-ratelimit-remaining-requests"), "199");
     let keys = gateway.admin(Method::GET, "/admin/keys", &Value::Null).await;
     assert_eq!(keys["keys"][1]["label"], "手动创建的密钥");
 }
@@ -163,10 +163,10 @@ async fn sections_5_and_6_serve_the_holder_and_the_operator() {
     let shell = Shell { gateway: &gateway };
     let key = gateway.create_key(json!({"label": "用户A的试用密钥"})).await;
 
-    let answers = shell.json(block("5.1"), &key);
-    assert_eq!(answers[0]["ok"], true);
-    assert_eq!(answers[1]["data"][0]["id"], "deepseek-chat");
-    assert!(answers[2]["choices"][0]["message"]["content"].is_string(), "{answers:?}");
+    let responses = shell.json(block("5.1"), &key);
+    assert_eq!(responses[0]["ok"], true);
+    assert_eq!(responses[1]["data"][0]["id"], "deepseek-chat");
+    assert!(responses[2]["choices"][0]["message"]["content"].is_string(), "{responses:?}");
 
     assert!(block("5.2").contains("baseUrl: \"http://你的服务器IP:8787\""));
     assert_eq!(chat(&gateway, &key, "/chat/completions").await.status, 200);
@@ -207,9 +207,9 @@ async fn section_9_issues_keys_in_a_batch_and_watches_their_use() {
     for (user, key) in users {
         let name: Vec<&str> = key.split('-').collect();
         assert_eq!(name[..2], ["trial", user], "the label's date is not a part of the user's");
-        let answer = chat(&gateway, key, "/v1/chat/completions").await;
-        assert_eq!(answer.status, 200, "{user}: {answer:?}");
-        assert_eq!(answer.header("x-ratelimit-limit-requests"), "100");
+        let response = chat(&gateway, key, "/v1/chat/completions").await;
+        assert_eq!(response.status, 200, "{user}: {response:?}");
+        assert_eq!(response.header("x-ratelimit-limit-requests"), "100");
     }
     // Another gateway takes the script's file as it is.
     let other = Gateway::demo();

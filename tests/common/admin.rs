@@ -17,7 +17,7 @@ pub(crate) struct Admin {
     pub(crate) service: AdminService<MemoryStore>,
 }
 
-pub(crate) struct Answer {
+pub(crate) struct CollectedResponse {
     pub(crate) head: http::response::Parts,
     pub(crate) text: String,
 }
@@ -29,14 +29,14 @@ impl Admin {
         Self { service: admin_service(store.clone(), tokens), store }
     }
 
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> CollectedResponse {
         let response: Response<_> = self.service.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { head, text: String::from_utf8(body.to_vec()).unwrap() }
+        CollectedResponse { head, text: String::from_utf8(body.to_vec()).unwrap() }
     }
 
-    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> CollectedResponse {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -52,13 +52,13 @@ impl Admin {
         method: &str,
         path: &str,
         body: &str,
-    ) -> Answer {
+    ) -> CollectedResponse {
         let request = Request::builder().method(method).uri(path).header(name, value);
         let request = request.header("authorization", format!("Bearer {TOKEN}"));
         self.send(request.body(Full::from(body.to_owned())).unwrap()).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> CollectedResponse {
         self.call("GET", path, "").await
     }
 
@@ -71,7 +71,7 @@ impl Admin {
     }
 }
 
-impl Answer {
+impl CollectedResponse {
     pub(crate) fn status(&self) -> StatusCode {
         self.head.status
     }

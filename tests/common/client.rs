@@ -14,9 +14,9 @@ use super::DEADLINE;
 #[derive(Clone)]
 pub(crate) struct Client(legacy::Client<HttpConnector, Full<Bytes>>);
 
-/// A whole answer.
+/// A whole response.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct CollectedResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -34,7 +34,7 @@ impl Client {
         Self(builder.http2_only(true).build_http())
     }
 
-    /// Sends a request and returns the answer as soon as its head is there.
+    /// Sends a request and returns the response as soon as its head is there.
     pub(crate) async fn open(
         &self,
         method: Method,
@@ -50,34 +50,38 @@ impl Client {
         tokio::time::timeout(DEADLINE, self.0.request(request)).await.expect("an answer in time")
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub(crate) async fn send(
         &self,
         method: Method,
         url: &str,
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> Answer {
+    ) -> CollectedResponse {
         let response = self.open(method, url, headers, body).await.unwrap();
         let (head, body) = response.into_parts();
         let whole = tokio::time::timeout(DEADLINE, body.collect()).await.expect("an end in time");
-        Answer { status: head.status, headers: head.headers, body: whole.unwrap().to_bytes() }
+        CollectedResponse {
+            status: head.status,
+            headers: head.headers,
+            body: whole.unwrap().to_bytes(),
+        }
     }
 
     /// `GET` with no credential.
-    pub(crate) async fn get(&self, url: &str) -> Answer {
+    pub(crate) async fn get(&self, url: &str) -> CollectedResponse {
         self.send(Method::GET, url, &[], "").await
     }
 
     /// `GET` as the holder of a key or token.
-    pub(crate) async fn get_as(&self, key: &str, url: &str) -> Answer {
+    pub(crate) async fn get_as(&self, key: &str, url: &str) -> CollectedResponse {
         let authorization = format!("Bearer {key}");
         let headers = [("authorization", authorization.as_str())];
         self.send(Method::GET, url, &headers, "").await
     }
 
     /// Posts JSON as the holder of a key.
-    pub(crate) async fn post_as(&self, key: &str, url: &str, body: &Value) -> Answer {
+    pub(crate) async fn post_as(&self, key: &str, url: &str, body: &Value) -> CollectedResponse {
         let authorization = format!("Bearer {key}");
         let headers =
             [("authorization", authorization.as_str()), ("content-type", "application/json")];
@@ -85,7 +89,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl CollectedResponse {
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))

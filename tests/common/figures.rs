@@ -18,10 +18,10 @@ struct Sample {
 
 impl Figures {
     pub(crate) async fn of(gateway: &Gateway) -> Self {
-        let answer = Client::http1().get_as(ADMIN_TOKEN, &gateway.url("/metrics")).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-        Self::parse(answer.text())
+        let response = Client::http1().get_as(ADMIN_TOKEN, &gateway.url("/metrics")).await;
+        assert_eq!(response.status, 200, "{response:?}");
+        assert_eq!(response.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+        Self::parse(response.text())
     }
 
     /// Reads the text format; every sample must be of a family that has a type and a help text.
@@ -85,8 +85,8 @@ impl Sample {
 
     fn is(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         self.name == name
-            && labels
-                .iter()
-                .all(|(label, value)| self.labels.get(*label).is_some_and(|told| told == value))
+            && labels.iter().all(|(label, value)| {
+                self.labels.get(*label).is_some_and(|reported| reported == value)
+            })
     }
 }

@@ -161,7 +161,7 @@ impl GatewayCommand {
         }
     }
 
-    /// Runs it to its end, as a refused start does.
+    /// Runs it to its end, as a failed start does.
     pub(crate) fn output(&self) -> Output {
         end(self.spawn())
     }
@@ -232,18 +232,18 @@ impl Gateway {
 
     /// Issues a key and returns it.
     pub(crate) async fn create_key(&self, request: Value) -> String {
-        let answer = self.admin(Method::POST, "/admin/keys", &request).await;
-        answer["key"].as_str().unwrap().to_owned()
+        let response = self.admin(Method::POST, "/admin/keys", &request).await;
+        response["key"].as_str().unwrap().to_owned()
     }
 
-    /// Asks the admin API, which must say yes, and returns its answer.
+    /// Asks the admin API, which must say yes, and returns its response.
     pub(crate) async fn admin(&self, method: Method, path: &str, body: &Value) -> Value {
         let token = format!("Bearer {ADMIN_TOKEN}");
         let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let answer = Client::http1().send(method, &self.url(path), &headers, body).await;
-        assert!(answer.status.is_success(), "{path}: {answer:?}");
-        answer.json()
+        let response = Client::http1().send(method, &self.url(path), &headers, body).await;
+        assert!(response.status.is_success(), "{path}: {response:?}");
+        response.json()
     }
 
     /// The report that the holder of a key gets.

@@ -69,13 +69,13 @@ fn app() -> Router {
 
 async fn chat(body: Bytes) -> impl IntoResponse {
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let answer = json!({
+    let response = json!({
         "object": "chat.completion",
         "model": asked["model"],
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}}],
         "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
     });
-    ([(CONTENT_TYPE, "application/json")], answer.to_string())
+    ([(CONTENT_TYPE, "application/json")], response.to_string())
 }
 
 /// Clients are known by the address that they name, else by this machine's.

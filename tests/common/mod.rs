@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use client::{Answer, Client};
+pub(crate) use client::{Client, CollectedResponse};
 pub(crate) use figures::Figures;
 pub(crate) use gateway::{
     ADMIN_TOKEN, Gateway, GatewayCommand, end, gateway_binary, set_for_tests,
@@ -35,7 +35,7 @@ pub(crate) use provider::PROVIDER_SAYS;
 pub(crate) use rogue::Rogue;
 pub(crate) use seed::Random;
 pub(crate) use stand_in::StandIns;
-pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_answer, streaming};
+pub(crate) use upstream::{Call, StubBody, Upstream, chat_json, full, json_response, streaming};
 pub(crate) use wire::{Wire, Wire2};
 pub(crate) use zone::noon_zone;
 

@@ -4,19 +4,19 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
-use super::{StubBody, Upstream, chat_json, full, json_answer};
+use super::{StubBody, Upstream, chat_json, full, json_response};
 
-/// What every answer of [`Upstream::provider`] says.
+/// What every response of [`Upstream::provider`] says.
 pub(crate) const PROVIDER_SAYS: &str = "hello";
 
 impl Upstream {
     /// Speaks OpenAI's chat completions and responses, and Anthropic's messages, streamed or not.
     pub(crate) async fn provider() -> Self {
-        Self::start(answer).await
+        Self::start(respond).await
     }
 }
 
-fn answer(request: Request<Bytes>) -> Response<StubBody> {
+fn respond(request: Request<Bytes>) -> Response<StubBody> {
     let question: Value = serde_json::from_slice(request.body()).unwrap_or_default();
     let model = question["model"].as_str().unwrap_or("deepseek-chat").to_owned();
     let streams = question["stream"] == true;
@@ -50,7 +50,7 @@ fn answer(request: Request<Bytes>) -> Response<StubBody> {
 }
 
 fn json(value: &Value) -> Response<StubBody> {
-    json_answer(value.to_string())
+    json_response(value.to_string())
 }
 
 /// Server-sent events, named by one of their members or not at all.

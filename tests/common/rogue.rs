@@ -20,11 +20,11 @@ use super::eventually;
 ///
 /// | body | what it does |
 /// |---|---|
-/// | `<status>` | answers with it |
+/// | `<status>` | responds with it |
 /// | `held <status>` | the same once it is released |
-/// | `hang` | never answers |
-/// | `close` | closes with no answer |
-/// | `nonsense` | answers with something that is no HTTP |
+/// | `hang` | never responses |
+/// | `close` | closes with no response |
+/// | `nonsense` | responds with something that is no HTTP |
 /// | `stream` | begins a body, and never goes on |
 /// | `cut length`, `cut chunks` | begins a body and resets the connection |
 pub(crate) struct Rogue {
@@ -60,9 +60,9 @@ impl Rogue {
         self.shared.arrived.load(Ordering::SeqCst)
     }
 
-    /// Lets so many held answers go.
-    pub(crate) fn release(&self, answers: usize) {
-        self.shared.gate.add_permits(answers);
+    /// Lets so many held responses go.
+    pub(crate) fn release(&self, responses: usize) {
+        self.shared.gate.add_permits(responses);
     }
 
     /// Waits until so many requests have reached it.
@@ -124,11 +124,11 @@ async fn converse(mut socket: BufReader<TcpStream>, shared: Arc<Shared>) -> Resu
     };
     let framing = if status == "204" { "" } else { "Content-Length: 2\r\n" };
     let body = if status == "204" { "" } else { "{}" };
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nLocation: /elsewhere\r\n\
          {framing}Connection: close\r\n\r\n{body}"
     );
-    socket.write_all(answer.as_bytes()).await?;
+    socket.write_all(response.as_bytes()).await?;
     socket.shutdown().await
 }
 
@@ -157,7 +157,7 @@ async fn until_left(socket: &mut BufReader<TcpStream>, shared: &Shared) -> Resul
 }
 
 async fn cut(socket: &mut BufReader<TcpStream>, rest: &str) -> Result<()> {
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{rest}");
-    socket.write_all(answer.as_bytes()).await?;
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{rest}");
+    socket.write_all(response.as_bytes()).await?;
     socket.get_ref().set_zero_linger()
 }

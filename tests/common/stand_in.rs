@@ -28,7 +28,7 @@ impl StandIns {
     }
 
     /// Runs `script` with bash in `cwd`, and returns what it has printed. What the program `name` is called
-    /// with goes to `answer`, one line a call, which returns what it prints, or why it fails. It does
+    /// with goes to `response`, one line a call, which returns what it prints, or why it fails. It does
     /// itself what `locally` does before.
     ///
     /// # Panics
@@ -40,13 +40,13 @@ impl StandIns {
         cwd: &Path,
         name: &str,
         locally: &str,
-        mut answer: impl FnMut(&str) -> Result<String, String>,
+        mut response: impl FnMut(&str) -> Result<String, String>,
     ) -> String {
         let calls = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = calls.local_addr().unwrap();
         let ask = format!(
             "{locally}\nexec 3<>/dev/tcp/127.0.0.1/{}\nprintf '%s\\n' \"$*\" >&3\nanswer=$(cat <&3)\n\
-             [ -z \"${{answer:1}}\" ] || printf '%s\\n' \"${{answer:1}}\"\nexit \"${{answer:0:1}}\"",
+             [ -z \"${{response:1}}\" ] || printf '%s\\n' \"${{response:1}}\"\nexit \"${{response:0:1}}\"",
             address.port()
         );
         self.add(name, &ask);
@@ -75,7 +75,7 @@ impl StandIns {
             if line.is_empty() {
                 break;
             }
-            let (code, text) = match answer(line.trim_end()) {
+            let (code, text) = match response(line.trim_end()) {
                 Ok(text) => (0, text),
                 Err(text) => (1, text),
             };

@@ -28,7 +28,7 @@ use tower::BoxError;
 
 use super::eventually;
 
-/// The body of a scripted answer.
+/// The body of a scripted response.
 pub(crate) type StubBody = BoxBody<Bytes, BoxError>;
 
 /// A scripted upstream. It stops on drop.
@@ -48,38 +48,38 @@ pub(crate) struct Call {
 }
 
 struct Script {
-    answer: Box<dyn Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync>,
+    response: Box<dyn Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync>,
     gate: Semaphore,
     arrived: AtomicUsize,
     calls: Mutex<Vec<Call>>,
 }
 
 impl Upstream {
-    /// More answers than a test has, to be released.
+    /// More responses than a test has, to be released.
     pub(crate) const ALL: usize = 1 << 20;
 
-    /// Answers every request by `answer`, at once.
+    /// Responds every request by `response`, at once.
     pub(crate) async fn start(
-        answer: impl Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync + 'static,
+        response: impl Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_gate(Semaphore::MAX_PERMITS, answer).await
+        Self::with_gate(Semaphore::MAX_PERMITS, response).await
     }
 
-    /// Holds every answer until it is released.
+    /// Holds every response until it is released.
     pub(crate) async fn holding(
-        answer: impl Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync + 'static,
+        response: impl Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_gate(0, answer).await
+        Self::with_gate(0, response).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "one task for the server")]
     async fn with_gate(
         open: usize,
-        answer: impl Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync + 'static,
+        response: impl Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let script = Arc::new(Script {
-            answer: Box::new(answer),
+            response: Box::new(response),
             gate: Semaphore::new(open),
             arrived: AtomicUsize::new(0),
             calls: Mutex::default(),
@@ -116,9 +116,9 @@ impl Upstream {
         self.calls().pop().expect("the upstream was called")
     }
 
-    /// Lets so many held answers go.
-    pub(crate) fn release(&self, answers: usize) {
-        self.script.gate.add_permits(answers);
+    /// Lets so many held responses go.
+    pub(crate) fn release(&self, responses: usize) {
+        self.script.gate.add_permits(responses);
     }
 
     /// Waits until so many requests have reached it.
@@ -163,7 +163,7 @@ async fn reply(
     if let Ok(permit) = script.gate.acquire().await {
         permit.forget();
     }
-    Ok((script.answer)(Request::from_parts(head, body)))
+    Ok((script.response)(Request::from_parts(head, body)))
 }
 
 /// A body in one piece.
@@ -171,12 +171,12 @@ pub(crate) fn full(body: impl Into<Bytes>) -> StubBody {
     Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed()
 }
 
-/// A 200 answer of this JSON text, byte for byte.
-pub(crate) fn json_answer(body: impl Into<Bytes>) -> Response<StubBody> {
+/// A 200 response of this JSON text, byte for byte.
+pub(crate) fn json_response(body: impl Into<Bytes>) -> Response<StubBody> {
     Response::builder().header(CONTENT_TYPE, "application/json").body(full(body)).unwrap()
 }
 
-/// A believable chat answer.
+/// A believable chat response.
 pub(crate) fn chat_json() -> Value {
     json!({
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "deepseek-chat",

@@ -68,7 +68,7 @@ impl Drop for Volume {
     }
 }
 
-/// Makes files refuse every change, also by who has them open; or permits it again.
+/// Makes files reject every change, also by who has them open; or permits it again.
 pub(crate) fn set_immutable(files: &[PathBuf], immutable: bool) {
     let sign = if immutable { "+i" } else { "-i" };
     run(Command::new("chattr").arg(sign).args(files));

@@ -19,7 +19,7 @@ use super::DEADLINE;
 /// One kept-alive HTTP/1.1 connection: light, and it tells each step of a request apart.
 pub(crate) struct Wire(BufReader<TcpStream>);
 
-/// The head of an answer, and how its body is framed.
+/// The head of a response, and how its body is framed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WireHead {
     pub(crate) status: u16,
@@ -56,7 +56,7 @@ impl Wire {
         end.is_ok_and(|end| end.is_ok_and(<[u8]>::is_empty))
     }
 
-    /// Reads the whole head of the answer.
+    /// Reads the whole head of the response.
     pub(crate) async fn head(&mut self) -> Result<WireHead> {
         let mut line = String::new();
         self.line(&mut line).await?;
@@ -107,7 +107,7 @@ impl Wire {
         Ok(piece)
     }
 
-    /// Sends a chat request and reads the whole answer.
+    /// Sends a chat request and reads the whole response.
     pub(crate) async fn post(&mut self, key: &str, body: &str) -> Result<(u16, Vec<u8>)> {
         self.write(key, body).await?;
         let head = self.head().await?;
@@ -138,7 +138,7 @@ impl Wire2 {
         Self { connection, url: format!("http://{gateway}/v1/chat/completions") }
     }
 
-    /// Sends a chat request and reads the whole answer.
+    /// Sends a chat request and reads the whole response.
     pub(crate) async fn post(&mut self, key: &str, body: &'static str) -> (u16, Vec<u8>) {
         let request = Request::post(&self.url)
             .header("authorization", format!("Bearer {key}"))
@@ -146,8 +146,8 @@ impl Wire2 {
             .body(Full::from(body))
             .unwrap();
         self.connection.ready().await.unwrap();
-        let answer = self.connection.send_request(request).await.unwrap();
-        let status = answer.status().as_u16();
-        (status, answer.into_body().collect().await.unwrap().to_bytes().into())
+        let response = self.connection.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.into_body().collect().await.unwrap().to_bytes().into())
     }
 }

@@ -55,7 +55,7 @@ async fn prepared(log: &Log, directory: &Path) -> (Key, Key) {
     let fresh = log.issue(&gateway, 1000).await.unwrap();
     for key in [&spent, &spent, &fresh] {
         let outcome = log.request(&Client::http1(), &gateway.url(""), key).await;
-        assert_eq!(outcome, Outcome::Answered);
+        assert_eq!(outcome, Outcome::Completed);
     }
     gateway.terminate();
     assert!(gateway.wait().success());
@@ -70,13 +70,13 @@ async fn ask(log: &Log, gateway: &Gateway, key: &Key) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_damaged_page_at_the_start_is_a_refusal_never_an_unknown_key_or_a_new_day() {
+async fn each_damaged_page_at_the_start_is_a_rejection_never_an_unknown_key_or_a_new_day() {
     let (log, whole) = (Log::default(), tempfile::tempdir().unwrap());
     let (spent, fresh) = prepared(&log, whole.path()).await;
     let upstream = log.upstream().await;
     let mut random = Random::seeded("damaged pages");
     let mut wrong = Vec::new();
-    let (mut refused, mut unavailable, mut harmless) = (0, 0, 0);
+    let (mut rejected, mut unavailable, mut harmless) = (0, 0, 0);
     for page in 0..pages(&whole.path().join("quota.db")) {
         for harm in [Damage::Zeros, Damage::Noise(random.below(u64::MAX))] {
             let dir = tempfile::tempdir().unwrap();
@@ -86,10 +86,10 @@ async fn each_damaged_page_at_the_start_is_a_refusal_never_an_unknown_key_or_a_n
             let gateway = match command(&upstream, &database).try_start() {
                 Ok(gateway) => gateway,
                 Err(printed) => {
-                    refused += 1;
-                    let told =
+                    rejected += 1;
+                    let reported =
                         printed.trim_end().lines().count() == 1 && printed.contains("quota.db");
-                    if !told {
+                    if !reported {
                         wrong.push(format!("page {page}, {harm:?}: {printed}"));
                     }
                     continue;
@@ -99,12 +99,12 @@ async fn each_damaged_page_at_the_start_is_a_refusal_never_an_unknown_key_or_a_n
             for _ in 0..2 {
                 match ask(&log, &gateway, &spent).await {
                     Outcome::Exhausted => harmless += 1,
-                    Outcome::Refused => unavailable += 1,
+                    Outcome::Rejected => unavailable += 1,
                     outcome => wrong.push(format!("page {page}, {harm:?}: spent, {outcome:?}")),
                 }
                 match ask(&log, &gateway, &fresh).await {
-                    Outcome::Answered => harmless += 1,
-                    Outcome::Refused => unavailable += 1,
+                    Outcome::Completed => harmless += 1,
+                    Outcome::Rejected => unavailable += 1,
                     outcome => wrong.push(format!("page {page}, {harm:?}: fresh, {outcome:?}")),
                 }
             }
@@ -116,13 +116,13 @@ async fn each_damaged_page_at_the_start_is_a_refusal_never_an_unknown_key_or_a_n
             }
         }
     }
-    println!("{refused} starts refused; of the answers {unavailable} were 503, {harmless} right");
+    println!("{rejected} starts refused; of the answers {unavailable} were 503, {harmless} right");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(refused + unavailable > 0, "nothing was shown");
+    assert!(rejected + unavailable > 0, "nothing was shown");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_no_database_is_refused_with_one_line_that_names_it() {
+async fn a_file_that_is_no_database_is_rejected_with_one_line_that_names_it() {
     let (log, dir) = (Log::default(), tempfile::tempdir().unwrap());
     prepared(&log, dir.path()).await;
     let database = dir.path().join("quota.db");
@@ -162,10 +162,10 @@ async fn under_load(harm: Damage) {
     }
     for key in &cold {
         let outcome = ask(&scene.log, &scene.gateway, key).await;
-        assert!(matches!(outcome, Outcome::Answered | Outcome::Refused), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Completed | Outcome::Rejected), "{outcome:?}");
     }
     // A damaged page may be met for one key before it is met for all.
-    load.until_refused(struck).await;
+    load.until_rejected(struck).await;
     load.finish_with_partial_outage(struck).await;
     let Scene { mut gateway, upstream, log, .. } = scene;
     gateway.kill9();
@@ -178,7 +178,7 @@ async fn under_load(harm: Damage) {
     assert!(restored.status.success(), "{restored:?}");
     let gateway = command.start();
     for key in &cold {
-        assert_eq!(ask(&log, &gateway, key).await, Outcome::Answered);
+        assert_eq!(ask(&log, &gateway, key).await, Outcome::Completed);
     }
     let ready = Client::http1().get(&gateway.url("/readyz")).await;
     assert_eq!(ready.status, 200);

@@ -1,7 +1,7 @@
 //! A byte of the journal is overwritten while the gateway is down.
 //!
 //! What was answered and is not in the database yet lies there. If the machine did not reboot since,
-//! every byte is as it was written, so a start that finds another one is refused. After another boot
+//! every byte is as it was written, so a start that finds another one is rejected. After another boot
 //! the end of the journal may not have survived: what lies before the damage counts.
 
 use std::{
@@ -15,14 +15,14 @@ use tempfile::TempDir;
 
 use crate::{
     common::{
-        Client, Gateway, GatewayCommand, Random, Upstream, chat_json, eventually, json_answer,
+        Client, Gateway, GatewayCommand, Random, Upstream, chat_json, eventually, json_response,
     },
     files::{copy, live_segment},
     scene::{TIME_LIMIT, command},
 };
 
 const LIMIT: usize = 200;
-/// Answers, all of which are in the journal and not in the database.
+/// Responds, all of which are in the journal and not in the database.
 const MOST: usize = 50;
 /// Of a segment's head, the bytes that say something (docs/journal-format.md).
 const HEAD: u64 = 48;
@@ -34,7 +34,7 @@ struct Remains {
     key: String,
     /// Where the records begin that the database has not read.
     begin: u64,
-    /// Where the records ended after each answer.
+    /// Where the records ended after each response.
     ends: Vec<u64>,
 }
 
@@ -56,7 +56,7 @@ async fn post(gateway: &Gateway, key: &str) -> u16 {
 impl Remains {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+        let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
         let mut gateway = command(&upstream, &dir.path().join("quota.db")).start();
         let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
         assert_eq!(gateway.used(&key).await, 0);
@@ -77,13 +77,13 @@ impl Remains {
         Self { dir, upstream, key, begin, ends }
     }
 
-    fn answers(&self) -> usize {
+    fn responses(&self) -> usize {
         self.ends.len()
     }
 
     /// A place in a record that is not the last.
     fn place(&self, random: &mut Random) -> u64 {
-        self.begin + random.below(self.ends[self.answers() - 2] - self.begin)
+        self.begin + random.below(self.ends[self.responses() - 2] - self.begin)
     }
 
     /// A copy with another byte at this place of the journal.
@@ -98,7 +98,7 @@ impl Remains {
         (dir, command)
     }
 
-    /// How many answers were written down before this place.
+    /// How many responses were written down before this place.
     fn before(&self, place: u64) -> usize {
         self.ends.iter().filter(|end| **end <= place).count()
     }
@@ -111,18 +111,18 @@ fn reboot(directory: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_byte_is_a_refused_start_until_the_journal_is_put_back() {
+async fn a_damaged_byte_prevents_the_start_until_the_journal_is_put_back() {
     let remains = Remains::new().await;
     let mut random = Random::seeded("a damaged byte");
     // Of the first record the kind, the length, the checksum and what it holds; of the last its end.
-    let end = remains.ends[remains.answers() - 1];
+    let end = remains.ends[remains.responses() - 1];
     let (middle, other) = (remains.place(&mut random), remains.place(&mut random));
     let begin = remains.begin;
     for place in [begin, begin + 5, begin + 9, begin + 20, middle, other, end - 1] {
         let (dir, command) = remains.damaged(place, &mut random);
         let file = journal(dir.path());
         let name = file.file_name().unwrap().to_str().unwrap();
-        // A refusal makes nothing better: the next start is refused as well.
+        // A rejection makes nothing better: the next start is rejected as well.
         for _ in 0..2 {
             let printed = command.try_start().err().expect("a refusal");
             assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
@@ -134,20 +134,20 @@ async fn a_damaged_byte_is_a_refused_start_until_the_journal_is_put_back() {
         }
         fs::copy(journal(remains.dir.path()), &file).unwrap();
         let used = command.start().used(&remains.key).await as usize;
-        // One more only if a refusal came before the last answer: that request may be counted.
-        let possible = remains.answers()..=MOST.min(remains.answers() + 1);
+        // One more only if a rejection came before the last response: that request may be counted.
+        let possible = remains.responses()..=MOST.min(remains.responses() + 1);
         assert!(possible.contains(&used), "{used} is not in {possible:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_gone_empty_or_cut_at_a_record_s_end_is_a_refused_start() {
+async fn a_segment_that_is_gone_empty_or_cut_at_a_record_s_end_prevents_the_start() {
     let remains = Remains::new().await;
     let dir = tempfile::tempdir().unwrap();
     copy(remains.dir.path(), dir.path());
     let file = journal(dir.path());
     let command = command(&remains.upstream, &dir.path().join("quota.db"));
-    let refused = |expected: &str| {
+    let rejected = |expected: &str| {
         let printed = command.try_start().err().expect("a refusal");
         assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
         let name = file.file_name().unwrap().to_str().unwrap();
@@ -157,16 +157,16 @@ async fn a_segment_that_is_gone_empty_or_cut_at_a_record_s_end_is_a_refused_star
         let mut bytes = fs::read(journal(remains.dir.path())).unwrap();
         bytes.truncate(*end as usize);
         fs::write(&file, bytes).unwrap();
-        refused("bytes of the");
+        rejected("bytes of the");
     }
     fs::write(&file, "").unwrap();
-    refused("damaged head");
+    rejected("damaged head");
     fs::remove_file(&file).unwrap();
-    refused("is missing");
+    rejected("is missing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_there_twice_is_a_refused_start() {
+async fn a_duplicated_record_prevents_the_start() {
     let remains = Remains::new().await;
     let dir = tempfile::tempdir().unwrap();
     copy(remains.dir.path(), dir.path());
@@ -181,7 +181,7 @@ async fn a_record_that_is_there_twice_is_a_refused_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_head_is_a_refused_start() {
+async fn a_damaged_head_prevents_the_start() {
     let remains = Remains::new().await;
     let mut random = Random::seeded("a damaged head");
     let (_dir, command) = remains.damaged(random.below(HEAD), &mut random);
@@ -210,7 +210,7 @@ async fn after_another_boot_the_loss_is_logged_and_all_that_lies_before_it_count
 /// Not promised: an end that was overwritten with zeros. What shows it is the last commit, if that was
 /// there.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_that_was_zeroed_is_a_refused_start_or_nothing_before_it_is_forgotten() {
+async fn a_zeroed_end_prevents_the_start_or_nothing_before_it_is_lost() {
     let remains = Remains::new().await;
     let dir = tempfile::tempdir().unwrap();
     copy(remains.dir.path(), dir.path());
@@ -221,5 +221,5 @@ async fn an_end_that_was_zeroed_is_a_refused_start_or_nothing_before_it_is_forgo
     let command = command(&remains.upstream, &dir.path().join("quota.db"));
     let Ok(gateway) = command.try_start() else { return };
     let used = gateway.used(&remains.key).await as usize;
-    assert!(used >= 1, "{used} counted of {}", remains.answers());
+    assert!(used >= 1, "{used} counted of {}", remains.responses());
 }

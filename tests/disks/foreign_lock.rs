@@ -1,6 +1,6 @@
 //! Another process holds SQLite's write lock, as a `sqlite3` shell with an open transaction does.
 //!
-//! An engine may go on meanwhile if it can count elsewhere; what it cannot count it refuses.
+//! An engine may go on meanwhile if it can count elsewhere; what it cannot count it rejects.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ async fn a_lock_held_for_ten_seconds_costs_no_count_and_service_returns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_cold_while_the_lock_is_held_is_counted_or_refused_in_time() {
+async fn a_key_that_is_not_loaded_while_the_lock_is_held_is_counted_or_rejected_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path().join("quota.db")).await;
     let mut keys = Vec::new();
@@ -63,12 +63,12 @@ async fn a_key_that_is_cold_while_the_lock_is_held_is_counted_or_refused_in_time
     scene.check_counts().await;
     let all = scene.log.sent_since(0);
     for key in &keys {
-        let answered = |sent: &&_| is_answer(sent, &key.text);
-        assert_eq!(all.iter().filter(answered).count(), 2, "every unit is spendable");
+        let completed = |sent: &&_| is_response(sent, &key.text);
+        assert_eq!(all.iter().filter(completed).count(), 2, "every unit is spendable");
     }
     scene.check_after_kill().await;
 }
 
-fn is_answer(sent: &crate::scene::Sent, key: &str) -> bool {
-    &*sent.key == key && sent.outcome == Outcome::Answered
+fn is_response(sent: &crate::scene::Sent, key: &str) -> bool {
+    &*sent.key == key && sent.outcome == Outcome::Completed
 }

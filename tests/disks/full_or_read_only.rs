@@ -1,6 +1,6 @@
-//! Real file systems that refuse to be written.
+//! Real file systems that reject to be written.
 //!
-//! `mount -o remount,ro` is refused (EBUSY) while a file is open for writing, and an ext4 that turns
+//! `mount -o remount,ro` is rejected (EBUSY) while a file is open for writing, and an ext4 that turns
 //! itself read-only after an error stays so until it is unmounted. What a running gateway meets is
 //! shown by files that are made immutable under its open descriptors: each write through them fails
 //! from then on, and succeeds again afterwards. The error number of a read-only file system (EROFS)
@@ -25,15 +25,16 @@ async fn a_full_disk_costs_no_count_and_service_returns_when_it_is_freed() {
         println!("round {round}");
         let load = Load::start(&scene);
         load.serve(20).await;
-        let refused = || load.sent().iter().filter(|sent| sent.outcome == Outcome::Refused).count();
+        let rejected =
+            || load.sent().iter().filter(|sent| sent.outcome == Outcome::Rejected).count();
         // What an engine frees by itself is taken, too.
         eventually("refusals for want of room", || async {
             volume.fill();
-            refused() >= 30
+            rejected() >= 30
         })
         .await;
         let full = Instant::now();
-        let known = load.until_refused(full).await;
+        let known = load.until_rejected(full).await;
         let healed = Instant::now();
         volume.free();
         load.until_served(Instant::now()).await;
@@ -45,7 +46,7 @@ async fn a_full_disk_costs_no_count_and_service_returns_when_it_is_freed() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, to mount"]
-async fn files_that_refuse_every_change_cost_no_count_and_service_returns_with_them() {
+async fn read_only_files_cost_no_count_and_service_returns_with_them() {
     let volume = Volume::ext4(24);
     let scene = Scene::start(volume.path("quota.db")).await;
     for round in 0..3 {
@@ -54,7 +55,7 @@ async fn files_that_refuse_every_change_cost_no_count_and_service_returns_with_t
         load.serve(20).await;
         let files = files_of(scene.database());
         set_immutable(&files, true);
-        let known = load.until_refused(Instant::now()).await;
+        let known = load.until_rejected(Instant::now()).await;
         let healed = Instant::now();
         set_immutable(&files, false);
         load.until_served(Instant::now()).await;

@@ -17,7 +17,7 @@ const MOST: u32 = 200;
 const STEP: usize = 5;
 /// How long requests may take to bring about the n-th call. An engine that seldom syncs does not
 /// get to 200 in that time; then the last n that it got to says enough.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The numbers to try: all with `TOWER_QUOTA_ALL_FAULTS=1`, else every fifth from a random one on.
 fn numbers(most: u32) -> impl Iterator<Item = u32> {
@@ -40,7 +40,7 @@ async fn the_nth_call_fails_once(fault: Fault, durability: &'static str, most: u
         load.finish(None).await;
         scene.check_counts().await;
         if !reached {
-            println!("not reached in {PATIENCE:?}: the end of this run");
+            println!("not reached in {TIMEOUT:?}: the end of this run");
             assert!(n > 5, "nothing was shown");
             break;
         }
@@ -48,7 +48,7 @@ async fn the_nth_call_fails_once(fault: Fault, durability: &'static str, most: u
     scene.check_after_kill().await;
 }
 
-async fn all_calls_fail_after_n_answers(fault: Fault, durability: &'static str, most: u32) {
+async fn all_calls_fail_after_n_responses(fault: Fault, durability: &'static str, most: u32) {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start_with(dir.path().join("quota.db"), durability).await;
     for n in numbers(most) {
@@ -59,14 +59,14 @@ async fn all_calls_fail_after_n_answers(fault: Fault, durability: &'static str, 
         let tracer = Tracer::attach(scene.gateway.id(), fault, "1+").await;
         let attached = Instant::now();
         let outage = if struck(&tracer).await {
-            let known = load.until_refused(Instant::now()).await;
-            // What was charged ahead may be spent without another sync; else each answer needs one.
+            let known = load.until_rejected(Instant::now()).await;
+            // What was charged ahead may be spent without another sync; else each response needs one.
             if durability == "power" || fault != SYNCS {
-                load.none_was_answered_since(attached);
+                load.none_was_completed_since(attached);
             }
             Some(Outage { known, healed: Instant::now() })
         } else {
-            println!("not reached in {PATIENCE:?}: the end of this run");
+            println!("not reached in {TIMEOUT:?}: the end of this run");
             assert!(n > 5, "nothing was shown");
             None
         };
@@ -85,7 +85,7 @@ async fn all_calls_fail_after_n_answers(fault: Fault, durability: &'static str, 
 /// Waits for the failure, as long as it takes or patience lasts.
 async fn struck(tracer: &Tracer) -> bool {
     let begun = Instant::now();
-    eventually("a failed call", || async { tracer.has_struck() || begun.elapsed() > PATIENCE })
+    eventually("a failed call", || async { tracer.has_struck() || begun.elapsed() > TIMEOUT })
         .await;
     tracer.has_struck()
 }
@@ -117,33 +117,33 @@ async fn one_failed_sync_costs_no_count_where_each_unit_is_synced() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
 async fn syncs_that_fail_for_a_while_end_service_where_each_unit_is_synced() {
-    all_calls_fail_after_n_answers(SYNCS, "power", 50).await;
+    all_calls_fail_after_n_responses(SYNCS, "power", 50).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
 async fn writes_that_fail_for_a_while_end_service_until_they_succeed() {
-    all_calls_fail_after_n_answers(WRITES, "process", MOST).await;
+    all_calls_fail_after_n_responses(WRITES, "process", MOST).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
 async fn syncs_that_fail_for_a_while_end_service_until_they_succeed() {
-    all_calls_fail_after_n_answers(SYNCS, "process", MOST).await;
+    all_calls_fail_after_n_responses(SYNCS, "process", MOST).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
 async fn a_file_system_that_turns_read_only_ends_service_until_it_is_writable() {
-    all_calls_fail_after_n_answers(ALL_CHANGES, "process", 25).await;
+    all_calls_fail_after_n_responses(ALL_CHANGES, "process", 25).await;
 }
 
-/// What fails while the gateway starts is either refused with one line or of no consequence, and
+/// What fails while the gateway starts is either rejected with one line or of no consequence, and
 /// breaks nothing: it starts afterwards.
 async fn a_start_with_a_failed_call(fault: Fault, persistent: bool) {
     let (log, dir) = (Log::default(), tempfile::tempdir().unwrap());
     let upstream = log.upstream().await;
-    let mut refused = 0;
+    let mut rejected = 0;
     for n in 1..=MOST {
         let database = dir.path().join(format!("{n}.db"));
         let seen = dir.path().join(format!("{n}.strace"));
@@ -156,7 +156,7 @@ async fn a_start_with_a_failed_call(fault: Fault, persistent: bool) {
         match plain.clone().under(&words).try_start() {
             Ok(gateway) => drop(gateway),
             Err(printed) => {
-                refused += 1;
+                rejected += 1;
                 assert_eq!(printed.trim_end().lines().count(), 1, "the {n}th: {printed}");
                 assert!(printed.contains("DATABASE_URL"), "the {n}th: {printed}");
             }
@@ -166,8 +166,8 @@ async fn a_start_with_a_failed_call(fault: Fault, persistent: bool) {
         gateway.terminate();
         assert!(gateway.wait().success());
         if !std::fs::read_to_string(seen).unwrap().contains("(INJECTED)") {
-            println!("{refused} of {n} starts were refused: {fault:?}, persistent: {persistent}");
-            assert!(refused > 0, "nothing was shown");
+            println!("{rejected} of {n} starts were refused: {fault:?}, persistent: {persistent}");
+            assert!(rejected > 0, "nothing was shown");
             return;
         }
     }
@@ -175,33 +175,33 @@ async fn a_start_with_a_failed_call(fault: Fault, persistent: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
-async fn a_start_whose_nth_write_fails_is_refused_and_breaks_nothing() {
+async fn a_start_whose_nth_write_fails_ends_and_breaks_nothing() {
     a_start_with_a_failed_call(WRITES, false).await;
     a_start_with_a_failed_call(WRITES, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
-async fn a_start_whose_nth_sync_fails_is_refused_and_breaks_nothing() {
+async fn a_start_whose_nth_sync_fails_ends_and_breaks_nothing() {
     a_start_with_a_failed_call(SYNCS, false).await;
     a_start_with_a_failed_call(SYNCS, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
-async fn a_start_whose_nth_resize_fails_is_refused_and_breaks_nothing() {
+async fn a_start_whose_nth_resize_fails_ends_and_breaks_nothing() {
     a_start_with_a_failed_call(SIZES, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
-async fn a_disk_that_does_not_answer_ends_service_until_it_does() {
+async fn a_disk_that_does_not_respond_ends_service_until_it_does() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path().join("quota.db")).await;
     let load = Load::start(&scene);
     load.serve(20).await;
     let tracer = Tracer::attach(scene.gateway.id(), SLOW_SYNCS, "1+").await;
-    let known = load.until_refused(Instant::now()).await;
+    let known = load.until_rejected(Instant::now()).await;
     // Without strace the call goes on at once.
     drop(tracer);
     let healed = Instant::now();

@@ -59,29 +59,29 @@ impl<'a> Load<'a> {
     }
 
     /// Waits until so many more requests were answered.
-    pub(crate) async fn serve(&self, answers: usize) {
-        let count = || count(&self.sent(), |sent| sent.outcome == Outcome::Answered);
-        let enough = count() + answers;
+    pub(crate) async fn serve(&self, responses: usize) {
+        let count = || count(&self.sent(), |sent| sent.outcome == Outcome::Completed);
+        let enough = count() + responses;
         eventually("answers", || async { count() >= enough }).await;
     }
 
     /// Waits until the failure shows, both to holders and at `/readyz`, and then for a while longer.
     /// Returns when it was first known.
-    pub(crate) async fn until_refused(&self, struck: Instant) -> Instant {
-        let refused = |sent: &Sent| sent.outcome == Outcome::Refused && sent.ended >= struck;
+    pub(crate) async fn until_rejected(&self, struck: Instant) -> Instant {
+        let rejected = |sent: &Sent| sent.outcome == Outcome::Rejected && sent.ended >= struck;
         eventually("refusals", || async {
-            count(&self.sent(), refused) >= 20 && self.unready(struck).len() >= 3
+            count(&self.sent(), rejected) >= 20 && self.unready(struck).len() >= 3
         })
         .await;
-        let refusal = self.sent().into_iter().filter(refused).map(|sent| sent.ended).min();
-        let known = refusal.into_iter().chain(self.unready(struck)).min().unwrap();
+        let rejection = self.sent().into_iter().filter(rejected).map(|sent| sent.ended).min();
+        let known = rejection.into_iter().chain(self.unready(struck)).min().unwrap();
         assert!(known - struck < TIME_LIMIT, "it was known after {:?} only", known - struck);
         known
     }
 
     /// While nothing can be written, nothing that is asked is answered.
-    pub(crate) fn none_was_answered_since(&self, struck: Instant) {
-        let new = |sent: &Sent| sent.begun > struck && sent.outcome == Outcome::Answered;
+    pub(crate) fn none_was_completed_since(&self, struck: Instant) {
+        let new = |sent: &Sent| sent.begun > struck && sent.outcome == Outcome::Completed;
         assert_eq!(count(&self.sent(), new), 0, "answers that were not written down");
     }
 
@@ -89,12 +89,12 @@ impl<'a> Load<'a> {
     fn unready(&self, since: Instant) -> Vec<Instant> {
         let ready = lock(&self.shared.ready);
         let unready = ready.iter().filter(|(asked, _, ready)| !ready && *asked >= since);
-        unready.map(|(_, answered, _)| *answered).collect()
+        unready.map(|(_, completed, _)| *completed).collect()
     }
 
     /// Waits until service is back, after what made it fail was taken away.
     pub(crate) async fn until_served(&self, healed: Instant) {
-        let new = |sent: &Sent| sent.begun >= healed && sent.outcome == Outcome::Answered;
+        let new = |sent: &Sent| sent.begun >= healed && sent.outcome == Outcome::Completed;
         eventually("service again", || async {
             let ready = lock(&self.shared.ready).last().is_some_and(|probe| probe.2);
             ready && count(&self.sent(), new) >= 10
@@ -104,7 +104,7 @@ impl<'a> Load<'a> {
         assert!(first - healed < BACK_WITHIN, "back after {:?} only", first - healed);
     }
 
-    /// Ends the load and looks at every answer. During an outage that was known nothing may have
+    /// Ends the load and looks at every response. During an outage that was known nothing may have
     /// reached the upstream, and `/readyz` must never have said yes.
     pub(crate) async fn finish(mut self, outage: Option<Outage>) {
         self.shared.over.store(true, Ordering::Relaxed);
@@ -151,8 +151,8 @@ impl<'a> Load<'a> {
                 sent.begun - known
             );
         }
-        for (asked, answered, ready) in &*lock(&self.shared.ready) {
-            let meanwhile = *asked > known && *answered < healed;
+        for (asked, completed, ready) in &*lock(&self.shared.ready) {
+            let meanwhile = *asked > known && *completed < healed;
             assert!(!(meanwhile && *ready), "ready {:?} after the failure", *asked - known);
         }
     }
@@ -166,7 +166,7 @@ fn count(sent: &[Sent], filter: impl Fn(&Sent) -> bool) -> usize {
 async fn hold(shared: Arc<Shared>, log: Arc<Log>, url: String, key: Key) {
     let client = Client::http1();
     while !shared.over.load(Ordering::Relaxed) {
-        if log.request(&client, &url, &key).await != Outcome::Answered {
+        if log.request(&client, &url, &key).await != Outcome::Completed {
             breathe().await;
         }
     }
@@ -187,7 +187,7 @@ async fn issue(shared: Arc<Shared>, log: Arc<Log>, url: String) {
     }
 }
 
-/// `/healthz` answers 200 whatever happens; what `/readyz` says is written down.
+/// `/healthz` responds with 200 whatever happens; what `/readyz` says is written down.
 async fn probe(shared: Arc<Shared>, url: String) {
     let client = Client::http1();
     while !shared.over.load(Ordering::Relaxed) {
@@ -205,7 +205,7 @@ async fn probe(shared: Arc<Shared>, url: String) {
     }
 }
 
-/// So that refusals do not take the machine for themselves.
+/// So that rejections do not take the machine for themselves.
 async fn breathe() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }

@@ -1,6 +1,6 @@
 //! Files that a killed gateway has left are damaged, cut, or replaced by older ones.
 //!
-//! Whatever was answered is there at the next start, or that start is refused, or the log names the
+//! Whatever was answered is there at the next start, or that start is rejected, or the log names the
 //! bytes that were dropped. `TOWER_QUOTA_FLIPS` sets how many times that is tried (40), and
 //! `TOWER_QUOTA_SEED` repeats a run's choices.
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    common::{Client, Gateway, Random, Upstream, chat_json, eventually, json_answer},
+    common::{Client, Gateway, Random, Upstream, chat_json, eventually, json_response},
     files::{copy, live_segment},
     scene::command,
 };
@@ -25,7 +25,7 @@ struct Remains {
     dir: TempDir,
     upstream: Upstream,
     key: String,
-    answered: u64,
+    completed: u64,
     label: String,
 }
 
@@ -51,24 +51,24 @@ impl Remains {
     /// Requests and changes of a key, the last of which are in the WAL and in the journal.
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+        let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
         let mut gateway = command(&upstream, &database(dir.path())).start();
         let key = gateway.create_key(json!({"daily_limit": 500})).await;
-        let (mut answered, mut label) = (0, String::new());
+        let (mut completed, mut label) = (0, String::new());
         for round in 0..12 {
             for _ in 0..4 {
                 post(&gateway, &key).await;
-                answered += 1;
+                completed += 1;
             }
             label = format!("round {round}");
             relabel(&gateway, &key, &label).await;
         }
         for _ in 0..4 {
             post(&gateway, &key).await;
-            answered += 1;
+            completed += 1;
         }
         gateway.kill9();
-        Self { dir, upstream, key, answered, label }
+        Self { dir, upstream, key, completed, label }
     }
 
     fn copied(&self) -> TempDir {
@@ -77,25 +77,25 @@ impl Remains {
         dir
     }
 
-    /// Starts on these files: what the refusal says, or else nothing may be missing.
+    /// Starts on these files: what the rejection says, or else nothing may be missing.
     async fn start(&self, dir: &Path) -> Result<Gateway, String> {
         let gateway = command(&self.upstream, &database(dir)).try_start()?;
         let used = gateway.used(&self.key).await;
         let path = format!("/admin/keys/{}", self.key);
         let record = gateway.admin(Method::GET, &path, &Value::Null).await;
         let label = record["label"].as_str().unwrap().to_owned();
-        let is_whole = used >= self.answered && label == self.label;
+        let is_whole = used >= self.completed && label == self.label;
         assert!(
             is_whole || gateway.printed().contains("journal tail dropped"),
             "{used} of {} counted, {label:?} for {:?}, and not a word: {}",
-            self.answered,
+            self.completed,
             self.label,
             gateway.printed()
         );
         Ok(gateway)
     }
 
-    async fn refusal(&self, dir: &Path) -> String {
+    async fn rejection(&self, dir: &Path) -> String {
         let printed = self.start(dir).await.err().expect("a refusal");
         assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
         assert!(printed.contains("quota.db"), "{printed}");
@@ -104,10 +104,10 @@ impl Remains {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_flipped_bit_and_no_cut_takes_back_what_was_answered_without_a_word() {
+async fn no_flipped_bit_and_no_cut_silently_loses_a_completed_request() {
     let mut random = Random::seeded("flips and cuts");
     let remains = Remains::new().await;
-    let (mut refused, mut whole) = (0, 0);
+    let (mut rejected, mut whole) = (0, 0);
     let flips = env::var("TOWER_QUOTA_FLIPS").map_or(40, |flips| flips.parse().unwrap());
     for _ in 0..flips {
         let dir = remains.copied();
@@ -129,15 +129,15 @@ async fn no_flipped_bit_and_no_cut_takes_back_what_was_answered_without_a_word()
         println!("{} at {place}, cut: {cuts}", file.display());
         match remains.start(dir.path()).await {
             Ok(_) => whole += 1,
-            Err(_) => refused += 1,
+            Err(_) => rejected += 1,
         }
     }
-    println!("{refused} starts refused, {whole} with all that was answered");
-    assert!(refused > 0 && whole > 0);
+    println!("{rejected} starts refused, {whole} with all that was answered");
+    assert!(rejected > 0 && whole > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_older_than_its_journal_is_a_refused_start() {
+async fn a_database_older_than_its_journal_prevents_the_start() {
     let remains = Remains::new().await;
     let dir = remains.copied();
     // The last commit of the WAL is damaged, so SQLite goes on with the one before.
@@ -145,22 +145,22 @@ async fn a_database_that_is_older_than_its_journal_is_a_refused_start() {
     let last = bytes.len() - 100;
     bytes[last] ^= 1;
     fs::write(wal(dir.path()), bytes).unwrap();
-    // A refusal changes no file: the next start is refused as well.
+    // A rejection changes no file: the next start is rejected as well.
     for _ in 0..2 {
-        let printed = remains.refusal(dir.path()).await;
+        let printed = remains.rejection(dir.path()).await;
         assert!(printed.contains("is older than its journal"), "{printed}");
     }
     fs::copy(wal(remains.dir.path()), wal(dir.path())).unwrap();
     remains.start(dir.path()).await.unwrap().kill9();
     let dir = remains.copied();
     fs::remove_file(wal(dir.path())).unwrap();
-    remains.refusal(dir.path()).await;
+    remains.rejection(dir.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_beside_a_newer_journal_is_a_refused_start() {
+async fn a_backup_beside_a_newer_journal_prevents_the_start() {
     let dir = tempfile::tempdir().unwrap();
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway = command(&upstream, &database(dir.path())).start();
     let key = gateway.create_key(json!({"daily_limit": 500})).await;
     for _ in 0..20 {
@@ -179,8 +179,8 @@ async fn a_backup_beside_a_newer_journal_is_a_refused_start() {
     gateway.kill9();
     fs::rename(backup, database(dir.path())).unwrap();
     fs::remove_file(wal(dir.path())).unwrap();
-    let remains = Remains { dir, upstream, key, answered: 62, label: "round 2".to_owned() };
-    let printed = remains.refusal(remains.dir.path()).await;
+    let remains = Remains { dir, upstream, key, completed: 62, label: "round 2".to_owned() };
+    let printed = remains.rejection(remains.dir.path()).await;
     assert!(printed.contains("is older than its journal"), "{printed}");
 }
 
@@ -195,7 +195,7 @@ async fn after_an_end_in_order_the_database_may_be_copied_alone() {
     for _ in 0..2 {
         let mut gateway = remains.start(copied.path()).await.unwrap();
         post(&gateway, &remains.key).await;
-        remains.answered += 1;
+        remains.completed += 1;
         gateway.terminate();
         assert!(gateway.wait().success());
     }
@@ -203,24 +203,24 @@ async fn after_an_end_in_order_the_database_may_be_copied_alone() {
     remains.start(copied.path()).await.unwrap().kill9();
     fs::copy(database(remains.dir.path()), database(copied.path())).unwrap();
     let _ = fs::remove_file(wal(copied.path()));
-    let printed = remains.refusal(copied.path()).await;
+    let printed = remains.rejection(copied.path()).await;
     assert!(printed.contains("is older than its journal"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_of_another_database_is_a_refused_start() {
+async fn a_journal_of_another_database_prevents_the_start() {
     let (one, other) = (Remains::new().await, Remains::new().await);
     let dir = one.copied();
     let journal = live_segment(&database(dir.path()));
     fs::copy(live_segment(&database(other.dir.path())), journal).unwrap();
-    let printed = one.refusal(dir.path()).await;
+    let printed = one.rejection(dir.path()).await;
     assert!(printed.contains("belongs to another database"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_that_is_older_than_its_database_is_a_refused_start() {
+async fn a_journal_older_than_its_database_prevents_the_start() {
     let dir = tempfile::tempdir().unwrap();
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway = command(&upstream, &database(dir.path())).start();
     let key = gateway.create_key(json!({"daily_limit": 500})).await;
     let journal = live_segment(&database(dir.path()));
@@ -232,14 +232,14 @@ async fn a_journal_that_is_older_than_its_database_is_a_refused_start() {
     assert_eq!(gateway.usage(&key).await["requests"]["succeeded"], 20);
     gateway.kill9();
     fs::write(&journal, older).unwrap();
-    let remains = Remains { dir, upstream, key, answered: 20, label: String::new() };
-    let printed = remains.refusal(remains.dir.path()).await;
+    let remains = Remains { dir, upstream, key, completed: 20, label: String::new() };
+    let printed = remains.rejection(remains.dir.path()).await;
     assert!(printed.contains("does not hold what the database has read of it"), "{printed}");
 }
 
 /// An older copy of the database comes to lie beside the WAL and the journal of today.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_database_under_a_newer_wal_is_a_refused_start() {
+async fn an_older_database_under_a_newer_wal_prevents_the_start() {
     let mut remains = Remains::new().await;
     let mut gateway = remains.start(remains.dir.path()).await.unwrap();
     gateway.terminate();
@@ -257,7 +257,7 @@ async fn an_older_database_under_a_newer_wal_is_a_refused_start() {
     let newer = fs::read(database(remains.dir.path())).unwrap();
     fs::write(database(remains.dir.path()), older).unwrap();
     for _ in 0..2 {
-        let printed = remains.refusal(remains.dir.path()).await;
+        let printed = remains.rejection(remains.dir.path()).await;
         assert!(printed.contains("is older than its WAL"), "{printed}");
     }
     fs::write(database(remains.dir.path()), newer).unwrap();
@@ -265,7 +265,7 @@ async fn an_older_database_under_a_newer_wal_is_a_refused_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_wal_over_a_newer_database_is_a_refused_start() {
+async fn an_older_wal_over_a_newer_database_prevents_the_start() {
     let remains = Remains::new().await;
     let dir = remains.copied();
     let older = [wal(dir.path()), live_segment(&database(dir.path()))];
@@ -285,7 +285,7 @@ async fn an_older_wal_over_a_newer_database_is_a_refused_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_start_changes_no_file() {
+async fn a_failed_start_changes_no_file() {
     let remains = Remains::new().await;
     let in_copy = |harm: fn(&Path)| {
         let (remains, dir) = (&remains, remains.copied());
@@ -296,7 +296,7 @@ async fn a_refused_start_changes_no_file() {
             };
             let whole = before(dir.path());
             harm(dir.path());
-            remains.refusal(dir.path()).await;
+            remains.rejection(dir.path()).await;
             copy(remains.dir.path(), &dir.path().join("whole"));
             let harmed = tempfile::tempdir().unwrap();
             copy(remains.dir.path(), harmed.path());

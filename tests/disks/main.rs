@@ -1,8 +1,8 @@
-//! When the disk fails, nothing is served uncounted, the refusal is quick and says why, and service
+//! When the disk fails, nothing is served uncounted, the rejection is quick and says why, and service
 //! returns by itself.
 //!
 //! The gateway runs as a process, requests never cease, and the failures are real ones: system calls
-//! that `strace` makes fail, file systems that are full or refuse writes, damaged files, foreign
+//! that `strace` makes fail, file systems that are full or reject writes, damaged files, foreign
 //! locks. `load.rs` holds what must be true in every one of them.
 
 #[path = "../common/mod.rs"]

@@ -28,7 +28,7 @@ async fn nothing_is_served_while_it_is_away(name: impl FnOnce(&Path) -> PathBuf)
     let away = beside(&file, ".away");
     let struck = Instant::now();
     fs::rename(&file, &away).unwrap();
-    let known = load.until_refused(struck).await;
+    let known = load.until_rejected(struck).await;
     fs::rename(&away, &file).unwrap();
     let healed = Instant::now();
     load.until_served(healed).await;
@@ -70,7 +70,7 @@ async fn with_lost_commits(lose: impl FnOnce(&Path)) -> (tempfile::TempDir, Scen
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_before_the_wal_was_removed_is_there_after_a_restart() {
+async fn requests_completed_before_the_wal_was_removed_are_there_after_a_restart() {
     let (_dir, mut scene) = with_lost_commits(|wal| fs::remove_file(wal).unwrap()).await;
     scene.gateway.kill9();
     scene.gateway = command(&scene.upstream, scene.database()).start();
@@ -78,7 +78,7 @@ async fn what_was_answered_before_the_wal_was_removed_is_there_after_a_restart()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wal_that_was_cut_ends_service_and_the_next_start_is_refused() {
+async fn a_wal_that_was_cut_ends_service_and_prevents_the_next_start() {
     for left in [0, 5_000] {
         let cut =
             |wal: &Path| File::options().write(true).open(wal).unwrap().set_len(left).unwrap();
@@ -139,12 +139,12 @@ async fn another_file_in_the_place_of_the_database_ends_service() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_gateway_is_refused_when_the_lock_file_was_removed() {
+async fn a_second_gateway_does_not_start_when_the_lock_file_was_removed() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path().join("quota.db")).await;
     fs::remove_file(beside(scene.database(), ".lock")).unwrap();
-    let refused = command(&scene.upstream, scene.database()).output();
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let rejected = command(&scene.upstream, scene.database()).output();
+    let said = String::from_utf8(rejected.stderr).unwrap();
     assert!(said.contains("is in use by another process"), "{said}");
     let load = Load::start(&scene);
     load.serve(20).await;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::{
-    common::{Client, Upstream, chat_json, json_answer},
+    common::{Client, Upstream, chat_json, json_response},
     scene::command,
 };
 
@@ -14,14 +14,14 @@ async fn it_and_its_name_are_synced_before_the_first_record() {
     // Without links in it, as strace shows it.
     let data = dir.path().canonicalize().unwrap();
     let log = data.join("strace");
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let calls = "trace=fsync,fdatasync,pwrite64";
     let tracer = ["strace", "-D", "-f", "-y", "-qq", "-e", calls, "-o", log.to_str().unwrap()];
     let mut gateway = command(&upstream, &data.join("quota.db")).under(&tracer).start();
     let key = gateway.create_key(serde_json::json!({"daily_limit": 5})).await;
     let url = gateway.url("/v1/chat/completions");
-    let answer = Client::http1().post_as(&key, &url, &serde_json::json!({})).await;
-    assert_eq!(answer.status, 200);
+    let response = Client::http1().post_as(&key, &url, &serde_json::json!({})).await;
+    assert_eq!(response.status, 200);
     gateway.kill9();
 
     let log = fs::read_to_string(log).unwrap();

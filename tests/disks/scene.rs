@@ -12,10 +12,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::common::{
-    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, chat_json, json_answer,
+    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, chat_json, json_response,
 };
 
-/// The longest that any answer may take, whatever the disk does.
+/// The longest that any response may take, whatever the disk does.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// A gateway on a disk that is going to fail, and all that was ever asked of it.
@@ -56,9 +56,9 @@ pub(crate) struct Sent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The whole 200 was read.
-    Answered,
+    Completed,
     /// 503 `store_unavailable`.
-    Refused,
+    Rejected,
     /// 429 `insufficient_quota`.
     Exhausted,
     /// Anything else, which is never right.
@@ -100,20 +100,20 @@ impl Scene {
         self.gateway.terminate();
         assert!(self.gateway.wait().success(), "{}", self.gateway.printed());
         let file = rusqlite::Connection::open(&self.database).unwrap();
-        let verdict: String =
+        let outcome: String =
             file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-        assert_eq!(verdict, "ok");
+        assert_eq!(outcome, "ok");
     }
 
     /// No answered request is uncounted; what is counted beyond was admitted, but never answered;
-    /// no key had more answers than its limit, and no issued key is lost.
+    /// no key had more responses than its limit, and no issued key is lost.
     pub(crate) async fn check_counts(&self) {
-        let (mut answered, mut reached) = (HashMap::new(), HashMap::new());
+        let (mut completed, mut reached) = (HashMap::new(), HashMap::new());
         {
             let arrived = lock(&self.log.arrived);
             for sent in &*lock(&self.log.sent) {
-                let one = u64::from(sent.outcome == Outcome::Answered);
-                *answered.entry(sent.key.clone()).or_insert(0) += one;
+                let one = u64::from(sent.outcome == Outcome::Completed);
+                *completed.entry(sent.key.clone()).or_insert(0) += one;
                 *reached.entry(sent.key.clone()).or_insert(0) +=
                     u64::from(arrived.contains_key(&sent.number));
             }
@@ -124,12 +124,12 @@ impl Scene {
             let usage = Client::http1().get_as(&key.text, &self.gateway.url("/usage")).await;
             assert_eq!(usage.status, 200, "an issued key: {usage:?}");
             let used = usage.json()["used"].as_u64().unwrap();
-            let answered = answered.get(&key.text).copied().unwrap_or(0);
+            let completed = completed.get(&key.text).copied().unwrap_or(0);
             let reached = reached.get(&key.text).copied().unwrap_or(0);
-            let figures = format!("answered {answered}, used {used}, at the upstream {reached}");
-            assert!(answered <= used, "an answered request is not counted: {figures}");
+            let figures = format!("answered {completed}, used {used}, at the upstream {reached}");
+            assert!(completed <= used, "an answered request is not counted: {figures}");
             assert!(used <= reached, "what never reached the upstream is counted: {figures}");
-            assert!(answered <= key.limit, "more than the limit of {}: {figures}", key.limit);
+            assert!(completed <= key.limit, "more than the limit of {}: {figures}", key.limit);
         }
     }
 }
@@ -140,14 +140,14 @@ pub(crate) fn command(upstream: &Upstream, database: &Path) -> GatewayCommand {
 }
 
 impl Log {
-    /// An upstream that answers at once and writes down which requests have come.
+    /// An upstream that responds at once and writes down which requests have come.
     pub(crate) async fn upstream(&self) -> Upstream {
         let arrived = self.arrived.clone();
         Upstream::start(move |request| {
             let body: Value = serde_json::from_slice(request.body()).unwrap();
             let first = lock(&arrived).insert(body["n"].as_u64().unwrap(), Instant::now());
             assert!(first.is_none(), "one request in never makes two out");
-            json_answer(chat_json().to_string())
+            json_response(chat_json().to_string())
         })
         .await
     }
@@ -174,12 +174,12 @@ impl Log {
     pub(crate) async fn request(&self, client: &Client, gateway: &str, key: &Key) -> Outcome {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (begun, url) = (Instant::now(), format!("{gateway}/v1/chat/completions"));
-        let answer = client.post_as(&key.text, &url, &json!({"n": number})).await;
-        let outcome = match (answer.status.as_u16(), answer.code().as_str()) {
-            (200, _) if answer.json() == chat_json() => Outcome::Answered,
-            (503, "store_unavailable") => Outcome::Refused,
+        let response = client.post_as(&key.text, &url, &json!({"n": number})).await;
+        let outcome = match (response.status.as_u16(), response.code().as_str()) {
+            (200, _) if response.json() == chat_json() => Outcome::Completed,
+            (503, "store_unavailable") => Outcome::Rejected,
             (429, "insufficient_quota") => Outcome::Exhausted,
-            _ => Outcome::Wrong(format!("{answer:?}")),
+            _ => Outcome::Wrong(format!("{response:?}")),
         };
         let key = key.text.clone();
         let ended = Instant::now();
@@ -196,13 +196,13 @@ impl Log {
         let (url, token) = (format!("{gateway}/admin/keys"), format!("Bearer {ADMIN_TOKEN}"));
         let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
         let body = json!({"daily_limit": limit, "label": "l".repeat(180)}).to_string();
-        let answer = client.send(Method::POST, &url, &headers, body).await;
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-            assert_eq!(answer.code(), "store_unavailable");
+        let response = client.send(Method::POST, &url, &headers, body).await;
+        if response.status == StatusCode::SERVICE_UNAVAILABLE {
+            assert_eq!(response.code(), "store_unavailable");
             return None;
         }
-        assert_eq!(answer.status, 201, "{answer:?}");
-        let key = Key { text: answer.json()["key"].as_str().unwrap().into(), limit };
+        assert_eq!(response.status, 201, "{response:?}");
+        let key = Key { text: response.json()["key"].as_str().unwrap().into(), limit };
         lock(&self.keys).push(key.clone());
         Some(key)
     }

@@ -115,7 +115,7 @@ fn commands_of_the_gateway_that_documents_name_exist() {
 
 /// In English `--help` does so.
 #[test]
-fn each_setting_and_its_default_are_told_in_chinese() {
+fn each_setting_and_its_default_are_documented_in_chinese() {
     let pages = ["docs/gateway.zh.md", "docs/guides/operating.zh.md"]
         .map(|page| fs::read_to_string(Path::new(ROOT).join(page)).unwrap());
     let mut help = Help::default();

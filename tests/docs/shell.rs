@@ -140,8 +140,8 @@ impl Session {
         let state = TempDir::new().unwrap();
         let ports = free_ports();
         let starts_one = self.steps.iter().any(|step| step.background);
-        let asks_one = self.steps.iter().any(|step| asks_gateway(&step.commands));
-        let gateway = (asks_one && !starts_one).then(|| {
+        let requests_one = self.steps.iter().any(|step| requests_gateway(&step.commands));
+        let gateway = (requests_one && !starts_one).then(|| {
             GatewayCommand::new()
                 .env("PORT", ports[0].to_string())
                 .env("RUST_LOG", "off")
@@ -290,7 +290,7 @@ impl Session {
 }
 
 /// Whether these commands talk to a gateway.
-fn asks_gateway(commands: &str) -> bool {
+fn requests_gateway(commands: &str) -> bool {
     commands.contains(PORTS[0])
         || commands.contains("ADMIN_TOKEN")
         || PLACEHOLDER_HOSTS.iter().any(|host| commands.contains(&format!("//{host}")))

@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::common::{
-    Gateway, GatewayCommand, Random, StubBody, Upstream, Wire, chat_json, full, json_answer,
+    Gateway, GatewayCommand, Random, StubBody, Upstream, Wire, chat_json, full, json_response,
     streaming,
 };
 use http::{Request, Response};
@@ -28,7 +28,7 @@ use tokio::{sync::Notify, task::JoinSet};
 /// Cycles on one file.
 const CYCLES: u64 = 25;
 const CLIENTS: usize = 24;
-/// What is asked for: see [`answer`].
+/// What is asked for: see [`response`].
 const WISHES: [&str; 6] = ["json", "json", "json", "stream", "stream", "bad"];
 /// Given back each time, so asked for only where the limit of refunds is far.
 const FAIL: &str = "fail";
@@ -47,7 +47,7 @@ struct Seen {
     sent: u64,
     /// Heads read as a whole, of whatever status.
     heads: u64,
-    /// Those of them that are charged: answers of the upstream that are no 5xx.
+    /// Those of them that are charged: responses of the upstream that are no 5xx.
     charged: u64,
 }
 
@@ -66,9 +66,9 @@ impl Key {
     }
 }
 
-/// What the upstream answers, and counts unless it is given back. Streams are left open until five are,
+/// What the upstream responses, and counts unless it is given back. Streams are left open until five are,
 /// or their gateway dies.
-fn answer(
+fn responder(
     calls: Arc<AtomicU64>,
 ) -> impl Fn(Request<bytes::Bytes>) -> Response<StubBody> + Send + Sync {
     let open = Mutex::new(VecDeque::new());
@@ -95,11 +95,11 @@ fn respond(body: &[u8], open: &Mutex<VecDeque<Feed>>) -> Response<StubBody> {
         }
         b"bad" => Response::builder().status(400).body(full(r#"{"error":{}}"#)).unwrap(),
         b"fail" => Response::builder().status(500).body(full("")).unwrap(),
-        _ => json_answer(chat_json().to_string()),
+        _ => json_response(chat_json().to_string()),
     }
 }
 
-/// Asks until the gateway is gone. `heads` is told of every answer.
+/// Asks until the gateway is gone. `heads` is told of every response.
 async fn load(
     gateway: std::net::SocketAddr,
     keys: Vec<Arc<Key>>,
@@ -132,7 +132,7 @@ async fn load(
     }
 }
 
-/// Says when so many answers have been read.
+/// Says when so many responses have been read.
 #[derive(Clone)]
 struct Heads(Arc<(AtomicU64, Notify)>);
 
@@ -153,7 +153,7 @@ async fn load_and_kill(gateway: &mut Gateway, keys: &[Arc<Key>], random: &mut Ra
     }
     let busy = tokio::time::timeout(crate::common::DEADLINE, heads.0.1.notified()).await;
     assert!(busy.is_ok(), "the clients are served: {}", gateway.printed());
-    // Anywhere between this answer and the next ones.
+    // Anywhere between this response and the next ones.
     tokio::time::sleep(Duration::from_micros(random.below(8_000))).await;
     gateway.kill9();
     clients.join_all().await;
@@ -192,10 +192,10 @@ async fn exhaust(gateway: &Gateway, key: Arc<Key>) -> u64 {
     clients.join_all().await.iter().sum()
 }
 
-/// `cycles` cycles on one file. Returns how many answers were charged, and how many requests sent.
+/// `cycles` cycles on one file. Returns how many responses were charged, and how many requests sent.
 async fn run(durability: &str, cycles: u64, random: &mut Random) -> (u64, u64) {
     let calls = Arc::new(AtomicU64::new(0));
-    let upstream = Upstream::start(answer(calls.clone())).await;
+    let upstream = Upstream::start(responder(calls.clone())).await;
     let command = GatewayCommand::at_noon(upstream.base_url()).env("DURABILITY", durability);
     let mut gateway = command.start();
     let mut keys = Vec::new();
@@ -279,11 +279,11 @@ async fn cycles(durability: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_and_nothing_more_is_counted_after_each_kill_9() {
+async fn completed_requests_and_nothing_more_are_counted_after_each_kill_9() {
     cycles("process").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_and_nothing_more_is_counted_after_each_kill_9_with_power() {
+async fn completed_requests_and_nothing_more_are_counted_after_each_kill_9_with_power() {
     cycles("power").await;
 }

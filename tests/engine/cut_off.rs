@@ -6,7 +6,8 @@ use std::sync::{
 };
 
 use crate::common::{
-    Client, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually, json_answer, streaming,
+    Client, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually, json_response,
+    streaming,
 };
 use bytes::Bytes;
 use http::Response;
@@ -46,7 +47,7 @@ impl Scene {
         Self { gateway, streams, key, _upstream: upstream }
     }
 
-    /// A request whose answer has begun.
+    /// A request whose response has begun.
     async fn begin(&self) -> Wire {
         let mut wire = Wire::connect(self.gateway.address()).await.unwrap();
         wire.write(&self.key, "{\"stream\":true}").await.unwrap();
@@ -55,7 +56,7 @@ impl Scene {
         wire
     }
 
-    /// Ends all answers that have begun.
+    /// Ends all responses that have begun.
     fn end(&self) {
         for stream in self.streams.lock().unwrap().drain(..) {
             stream.send(Ok(LAST.into())).unwrap();
@@ -71,7 +72,7 @@ impl Scene {
     }
 }
 
-/// Reads an answer to its end.
+/// Reads a response to its end.
 async fn finish(mut wire: Wire) {
     while !wire.piece().await.unwrap().is_empty() {}
 }
@@ -100,26 +101,26 @@ async fn streams_that_kill_9_cuts_off_have_failed() {
 #[tokio::test]
 async fn requests_with_the_upstream_at_kill_9_stay_counted_and_have_failed() {
     const LIMIT: usize = 5;
-    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let key = gateway.create_key(json!({ "daily_limit": LIMIT })).await;
     for _ in 0..10 {
         let called_before = upstream.count();
-        let refused = Arc::new(AtomicUsize::new(0));
+        let rejected = Arc::new(AtomicUsize::new(0));
         let mut clients = JoinSet::new();
         for _ in 0..8 {
-            let (address, key, refused) = (gateway.address(), key.clone(), refused.clone());
+            let (address, key, rejected) = (gateway.address(), key.clone(), rejected.clone());
             clients.spawn(async move {
                 let mut wire = Wire::connect(address).await.unwrap();
                 wire.write(&key, "{}").await.unwrap();
                 if let Ok(head) = wire.head().await {
                     assert_eq!(head.status, 429);
-                    refused.fetch_add(1, Ordering::SeqCst);
+                    rejected.fetch_add(1, Ordering::SeqCst);
                 }
             });
         }
         let are_decided =
-            || async { upstream.count() - called_before + refused.load(Ordering::SeqCst) == 8 };
+            || async { upstream.count() - called_before + rejected.load(Ordering::SeqCst) == 8 };
         eventually("each request is with the upstream or refused", are_decided).await;
         gateway.kill9();
         clients.join_all().await;
@@ -132,7 +133,7 @@ async fn requests_with_the_upstream_at_kill_9_stay_counted_and_have_failed() {
 }
 
 #[tokio::test]
-async fn answers_that_end_while_the_file_is_locked_survive_kill_9() {
+async fn responses_that_end_while_the_file_is_locked_survive_kill_9() {
     let mut scene = Scene::start(900).await;
     let begun = [scene.begin().await, scene.begin().await, scene.begin().await];
     let lock = scene.file();
@@ -157,21 +158,21 @@ async fn answers_that_end_while_the_file_is_locked_survive_kill_9() {
 }
 
 #[tokio::test]
-async fn refused_requests_are_summed_up_and_a_few_are_kept_one_by_one() {
-    const REFUSED: u64 = 200;
+async fn rejected_requests_are_summed_up_and_a_few_are_kept_one_by_one() {
+    const REJECTED: u64 = 200;
     let scene = Scene::start(1).await;
     let whole = scene.begin().await;
     scene.end();
     finish(whole).await;
     let mut wire = Wire::connect(scene.gateway.address()).await.unwrap();
-    for _ in 0..REFUSED {
+    for _ in 0..REJECTED {
         assert_eq!(wire.post(&scene.key, "{}").await.unwrap().0, 429);
     }
     let file = scene.file();
     let number = |sql: &str| file.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
     let summed =
-        || async { number("SELECT coalesce(sum(rejected), 0) FROM usage_totals") == REFUSED };
+        || async { number("SELECT coalesce(sum(rejected), 0) FROM usage_totals") == REJECTED };
     eventually("all are summed up", summed).await;
     let rows = number("SELECT count(*) FROM requests WHERE outcome = 'rejected'");
-    assert!((20..REFUSED / 2).contains(&rows), "{rows} rows");
+    assert!((20..REJECTED / 2).contains(&rows), "{rows} rows");
 }

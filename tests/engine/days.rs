@@ -93,8 +93,8 @@ struct House<S> {
     calendar: Calendar,
 }
 
-/// One answer of it.
-struct Answer {
+/// One response of it.
+struct CollectedResponse {
     admitted: bool,
     /// Seconds, as three headers say.
     reset: u64,
@@ -134,7 +134,7 @@ impl<S: Store> House<S> {
         request.body(Full::default()).unwrap()
     }
 
-    async fn take(&self) -> Answer {
+    async fn take(&self) -> CollectedResponse {
         let inner = service_fn(|_: Request<Full<Bytes>>| async {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
         });
@@ -142,21 +142,21 @@ impl<S: Store> House<S> {
             .layer(TrialKeyAuthLayer::new(self.store.clone()).clock(self.time.clone()))
             .layer(DailyQuotaLayer::new(self.store.clone()).clock(self.time.clone()))
             .service(inner);
-        let answer = service.oneshot(Self::request()).await.unwrap();
-        let admitted = answer.status() == 200;
-        assert!(admitted || answer.status() == 429, "{}", answer.status());
-        Answer { admitted, reset: reset(answer.headers(), admitted) }
+        let response = service.oneshot(Self::request()).await.unwrap();
+        let admitted = response.status() == 200;
+        assert!(admitted || response.status() == 429, "{}", response.status());
+        CollectedResponse { admitted, reset: reset(response.headers(), admitted) }
     }
 
     /// How many of more requests than the limit allows are admitted; all name the same reset.
     async fn take_all(&self) -> (usize, u64) {
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for _ in 0..LIMIT + 2 {
-            answers.push(self.take().await);
+            responses.push(self.take().await);
         }
-        let reset = answers[0].reset;
-        assert!(answers.iter().all(|answer| answer.reset == reset));
-        (answers.iter().filter(|answer| answer.admitted).count(), reset)
+        let reset = responses[0].reset;
+        assert!(responses.iter().all(|response| response.reset == reset));
+        (responses.iter().filter(|response| response.admitted).count(), reset)
     }
 
     async fn reset(&self) {
@@ -169,9 +169,9 @@ impl<S: Store> House<S> {
         let service = usage_service(self.store.clone(), self.calendar.clone());
         let auth = TrialKeyAuthLayer::new(self.store.clone()).clock(self.time.clone());
         let service = auth.layer(service.clock(self.time.clone()));
-        let answer = service.oneshot(Self::request()).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        let body = answer.into_body().collect().await.ok().unwrap().to_bytes();
+        let response = service.oneshot(Self::request()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let body = response.into_body().collect().await.ok().unwrap().to_bytes();
         serde_json::from_slice(&body).unwrap()
     }
 
@@ -316,15 +316,15 @@ async fn a_clock_that_jumps_never_reopens_a_day_nor_gives_one_more_than_its_limi
                 house.reset().await;
                 (day, used) = (today, 0);
             }
-            let answer = house.take().await;
-            assert_eq!(answer.admitted, used < LIMIT, "{used} of {day} at {now:?}");
-            used += usize::from(answer.admitted);
+            let response = house.take().await;
+            assert_eq!(response.admitted, used < LIMIT, "{used} of {day} at {now:?}");
+            used += usize::from(response.admitted);
             let usage = house.usage().await;
             assert_eq!((&usage["day"], &usage["used"]), (&day.to_string().into(), &used.into()));
             // Headers and report name the end of the day that was charged.
             let reset = instant(usage["resets_at"].as_str().unwrap());
             let seconds = reset.duration_since(now).unwrap().as_millis().div_ceil(1000);
-            assert_eq!(u128::from(answer.reset), seconds);
+            assert_eq!(u128::from(response.reset), seconds);
             let next = day.tomorrow().unwrap().to_zoned(zone_of_model.clone()).unwrap();
             assert_eq!(jiff::Timestamp::try_from(reset).unwrap(), next.timestamp());
         }
@@ -395,9 +395,9 @@ async fn concurrent_requests_at_midnight_have_the_limit_of_each_day() {
                 for request in 0..8 {
                     let after = request > 3 || request == 1;
                     house.time.set(if after { midnight } else { midnight - TENTH });
-                    let answer = house.take().await;
-                    if answer.admitted {
-                        admitted.push(answer.reset);
+                    let response = house.take().await;
+                    if response.admitted {
+                        admitted.push(response.reset);
                     }
                 }
                 admitted

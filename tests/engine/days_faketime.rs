@@ -13,7 +13,8 @@ use std::{
 };
 
 use crate::common::{
-    Answer, Client, Gateway, GatewayCommand, Random, Upstream, chat_json, eventually, json_answer,
+    Client, CollectedResponse, Gateway, GatewayCommand, Random, Upstream, chat_json, eventually,
+    json_response,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -61,7 +62,7 @@ fn library() -> PathBuf {
     found.into_iter().find(|path| path.exists()).expect("libfaketime is installed")
 }
 
-/// A gateway that lives by a clock, before an upstream that answers at once.
+/// A gateway that lives by a clock, before an upstream that responds at once.
 struct House {
     upstream: Upstream,
     gateway: Gateway,
@@ -70,7 +71,7 @@ struct House {
 
 impl House {
     async fn start(clock: &Clock, zone: &str, limit: usize) -> Self {
-        let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+        let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
         let gateway = GatewayCommand::new()
             .env("UPSTREAM_BASE_URL", upstream.base_url())
             .env("UPSTREAM_API_KEY", "sk-sponsor-secret")
@@ -86,7 +87,7 @@ impl House {
         Self { upstream, gateway, key }
     }
 
-    async fn take(&self) -> Answer {
+    async fn take(&self) -> CollectedResponse {
         let url = self.gateway.url("/v1/chat/completions");
         Client::http1().post_as(&self.key, &url, &json!({})).await
     }
@@ -96,9 +97,9 @@ impl House {
         let before = self.upstream.count();
         let mut admitted = 0;
         for _ in 0..LIMIT + 2 {
-            let answer = self.take().await;
-            assert!([200, 429].contains(&answer.status.as_u16()), "{answer:?}");
-            admitted += usize::from(answer.status == 200);
+            let response = self.take().await;
+            assert!([200, 429].contains(&response.status.as_u16()), "{response:?}");
+            admitted += usize::from(response.status == 200);
         }
         assert_eq!(self.upstream.count() - before, admitted);
         admitted
@@ -118,9 +119,9 @@ impl House {
     }
 }
 
-/// Seconds to the reset by the answer's headers.
-fn reset(answer: &Answer) -> u64 {
-    answer.header("ratelimit").rsplit_once("t=").unwrap().1.parse().unwrap()
+/// Seconds to the reset by the response's headers.
+fn reset(response: &CollectedResponse) -> u64 {
+    response.header("ratelimit").rsplit_once("t=").unwrap().1.parse().unwrap()
 }
 
 /// Requests of one key from several connections, counted by the day they were charged to.
@@ -134,7 +135,7 @@ struct Tally {
     over: AtomicBool,
     sent: AtomicUsize,
     /// Answered on the day that is about to end, and on the next.
-    answered: Mutex<[usize; 2]>,
+    completed: Mutex<[usize; 2]>,
 }
 
 impl Load {
@@ -149,17 +150,17 @@ impl Load {
                 let headers = [("authorization", authorization.as_str())];
                 while !tally.over.load(Ordering::Relaxed) {
                     tally.sent.fetch_add(1, Ordering::Relaxed);
-                    let Some(answer) = whole(&client, &url, &headers).await else {
+                    let Some(response) = whole(&client, &url, &headers).await else {
                         return;
                     };
-                    match answer.status.as_u16() {
+                    match response.status.as_u16() {
                         200 => {
-                            let next = reset(&answer) > 60;
-                            tally.answered.lock().unwrap()[usize::from(next)] += 1;
+                            let next = reset(&response) > 60;
+                            tally.completed.lock().unwrap()[usize::from(next)] += 1;
                         }
                         // A short wait only where the day is used up.
                         429 => tokio::time::sleep(Duration::from_millis(2)).await,
-                        _ => panic!("{answer:?}"),
+                        _ => panic!("{response:?}"),
                     }
                 }
             });
@@ -167,49 +168,49 @@ impl Load {
         Self { tally, tasks }
     }
 
-    fn answered(&self) -> [usize; 2] {
-        *self.tally.answered.lock().unwrap()
+    fn completed(&self) -> [usize; 2] {
+        *self.tally.completed.lock().unwrap()
     }
 
-    /// Ends it: the answers of both days, and all that was sent.
+    /// Ends it: the responses of both days, and all that was sent.
     async fn end(mut self) -> ([usize; 2], usize) {
         self.tally.over.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
-        (self.answered(), self.tally.sent.load(Ordering::Relaxed))
+        (self.completed(), self.tally.sent.load(Ordering::Relaxed))
     }
 }
 
-/// A whole answer, or none if the gateway has gone.
-async fn whole(client: &Client, url: &str, headers: &[(&str, &str)]) -> Option<Answer> {
+/// A whole response, or none if the gateway has gone.
+async fn whole(client: &Client, url: &str, headers: &[(&str, &str)]) -> Option<CollectedResponse> {
     use http_body_util::BodyExt;
     let response = client.open(http::Method::POST, url, headers, "{}").await.ok()?;
     let (head, body) = response.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
-    Some(Answer { status: head.status, headers: head.headers, body })
+    Some(CollectedResponse { status: head.status, headers: head.headers, body })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs faketime"]
-async fn midnight_under_load_gives_each_day_its_limit_and_counts_every_answer() {
+async fn midnight_under_load_gives_each_day_its_limit_and_counts_every_response() {
     let midnight = instant("2026-11-23T00:00:00Z");
     let clock = Clock::at(midnight - HOUR);
     let house = House::start(&clock, "UTC", 1_000_000).await;
     let small = house.gateway.create_key(json!({"daily_limit": LIMIT})).await;
     let (steady, scarce) = (Load::start(&house, &house.key), Load::start(&house, &small));
     // It is 23:00 for some requests, then all at once 23:59:59.9.
-    eventually("answers at 23:00", || async { scarce.answered() == [0, LIMIT] }).await;
+    eventually("answers at 23:00", || async { scarce.completed() == [0, LIMIT] }).await;
     clock.set(midnight - TENTH);
-    eventually("answers before midnight", || async { steady.answered()[0] > 0 }).await;
-    let before = steady.answered()[1];
-    eventually("answers after midnight", || async { steady.answered()[1] >= before + 50 }).await;
-    eventually("the new day", || async { scarce.answered()[1] >= 2 * LIMIT }).await;
+    eventually("answers before midnight", || async { steady.completed()[0] > 0 }).await;
+    let before = steady.completed()[1];
+    eventually("answers after midnight", || async { steady.completed()[1] >= before + 50 }).await;
+    eventually("the new day", || async { scarce.completed()[1] >= 2 * LIMIT }).await;
     assert_eq!(scarce.end().await.0, [0, 2 * LIMIT]);
-    let answered = steady.end().await.0.iter().sum::<usize>();
+    let completed = steady.end().await.0.iter().sum::<usize>();
     let id = house.usage().await["id"].as_str().unwrap().to_owned();
     let counted = [house.counted(&id, "2026-11-22").await, house.counted(&id, "2026-11-23").await];
-    assert_eq!(counted.iter().sum::<usize>(), answered, "{counted:?}");
+    assert_eq!(counted.iter().sum::<usize>(), completed, "{counted:?}");
     assert!(counted[0] > 0 && counted[1] >= 50, "{counted:?}");
 }
 
@@ -242,10 +243,14 @@ async fn days_of_any_length_have_the_limit_each() {
             let usage = house.usage().await;
             assert_eq!((&usage["day"], &usage["remaining"]), (&json!(day), &json!(0)));
             assert_eq!(instant(usage["resets_at"].as_str().unwrap()), end);
-            let answer = house.take().await;
+            let response = house.take().await;
             let left = (end.duration_since(start).unwrap() - passed).as_secs();
-            assert!((left - 15..=left).contains(&reset(&answer)), "{} of {left}", reset(&answer));
-            assert_eq!(answer.header("retry-after"), "", "clients sleep by it, for hours");
+            assert!(
+                (left - 15..=left).contains(&reset(&response)),
+                "{} of {left}",
+                reset(&response)
+            );
+            assert_eq!(response.header("retry-after"), "", "clients sleep by it, for hours");
         }
         clock.set(end - TENTH);
         eventually("the next day", || async { house.take().await.status == 200 }).await;
@@ -274,25 +279,25 @@ async fn a_clock_that_is_set_by_a_day_forth_and_back_never_reopens_a_day() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs faketime"]
-async fn kill_9_at_midnight_loses_no_answer_of_either_day() {
+async fn kill_9_at_midnight_loses_no_response_of_either_day() {
     let mut random = Random::seeded("kill -9 at midnight");
     let first = instant("2026-11-22T00:00:00Z");
     let clock = Clock::at(first + DAY / 2);
     let mut house = House::start(&clock, "UTC", 1_000_000).await;
     let id = house.usage().await["id"].as_str().unwrap().to_owned();
     let days: Vec<String> = (22..31).map(|day| format!("2026-11-{day}")).collect();
-    let (mut answered, mut sent_before) = (vec![0; days.len()], 0);
+    let (mut completed, mut sent_before) = (vec![0; days.len()], 0);
     for cycle in 1..u32::try_from(days.len()).unwrap() {
         let midnight = first + cycle * DAY;
         clock.set(midnight - TENTH);
         let load = Load::start(&house, &house.key);
         let until = 1 + random.below(200) as usize;
-        eventually("answers", || async { load.answered().iter().sum::<usize>() >= until }).await;
+        eventually("answers", || async { load.completed().iter().sum::<usize>() >= until }).await;
         house.gateway.kill9();
         let ([before, after], sent) = load.end().await;
         let today = cycle as usize;
-        answered[today - 1] += before;
-        answered[today] += after;
+        completed[today - 1] += before;
+        completed[today] += after;
         sent_before += sent;
         println!("killed after {before} answers before midnight and {after} after it");
         // The clock may have gone back before midnight when it starts again.
@@ -302,8 +307,8 @@ async fn kill_9_at_midnight_loses_no_answer_of_either_day() {
         for day in &days {
             counted.push(house.counted(&id, day).await);
         }
-        for (answered, counted) in answered.iter().zip(&counted) {
-            assert!(answered <= counted, "answered and not counted: {answered:?}, {counted:?}");
+        for (completed, counted) in completed.iter().zip(&counted) {
+            assert!(completed <= counted, "answered and not counted: {completed:?}, {counted:?}");
         }
         let all = counted.iter().sum::<usize>();
         assert!(all <= sent_before, "{all} counted, {sent_before} sent");

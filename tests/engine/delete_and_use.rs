@@ -1,4 +1,4 @@
-//! A key that is deleted stops at once: whatever asks after the answer is refused, whoever asks at
+//! A key that is deleted stops at once: whatever asks after the response is rejected, whoever asks at
 //! the same time.
 
 use std::{
@@ -50,7 +50,7 @@ async fn no_deleted_key_is_accepted(service: impl Service) {
         let service = service.clone();
         lanes.spawn(async move {
             for key in &lane {
-                delete_amid_use(&service, key).await;
+                delete_during_use(&service, key).await;
                 assert_eq!(service.ask(key).await, 401);
             }
         });
@@ -59,7 +59,7 @@ async fn no_deleted_key_is_accepted(service: impl Service) {
 }
 
 /// Deletes a key while somebody goes on asking with it.
-async fn delete_amid_use(service: &impl Service, key: &str) {
+async fn delete_during_use(service: &impl Service, key: &str) {
     let deleted = Arc::new(AtomicBool::new(false));
     let (accepted, first) = oneshot::channel();
     let mut asker = JoinSet::new();
@@ -141,9 +141,9 @@ impl Served {
     async fn admin(&self, method: Method, path: &str, body: String) -> Value {
         let bearer = format!("Bearer {ADMIN_TOKEN}");
         let url = format!("{}{path}", self.url);
-        let answer = self.client.send(method, &url, &[("authorization", &bearer)], body).await;
-        assert!(answer.status.is_success(), "{answer:?}");
-        answer.json()
+        let response = self.client.send(method, &url, &[("authorization", &bearer)], body).await;
+        assert!(response.status.is_success(), "{response:?}");
+        response.json()
     }
 }
 

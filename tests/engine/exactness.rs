@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::common::{
-    Client, Gateway, GatewayCommand, Upstream, Wire, Wire2, chat_json, json_answer,
+    Client, Gateway, GatewayCommand, Upstream, Wire, Wire2, chat_json, json_response,
 };
 use serde_json::json;
 
@@ -33,13 +33,13 @@ fn checked((status, body): (u16, Vec<u8>)) -> u16 {
 }
 
 async fn ask_over_http1(mut wire: Wire, key: Arc<str>) -> (Wire, u16) {
-    let answer = wire.post(&key, "{}").await.unwrap();
-    (wire, checked(answer))
+    let response = wire.post(&key, "{}").await.unwrap();
+    (wire, checked(response))
 }
 
 async fn ask_over_http2(mut wire: Wire2, key: Arc<str>) -> (Wire2, u16) {
-    let answer = wire.post(&key, "{}").await;
-    (wire, checked(answer))
+    let response = wire.post(&key, "{}").await;
+    (wire, checked(response))
 }
 
 /// Sends [`MANY`] requests over these connections, on each one after another.
@@ -84,7 +84,7 @@ async fn crowd_over_http2(gateway: &Gateway, key: Arc<str>) -> Vec<u16> {
 async fn of_10_000_requests_exactly_the_limit_is_served(
     crowd: impl AsyncFn(&Gateway, Arc<str>) -> Vec<u16>,
 ) {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let mut reached = 0;
     for limit in LIMITS {
@@ -110,9 +110,9 @@ async fn of_10_000_requests_on_256_connections_exactly_the_limit_is_served_over_
     of_10_000_requests_exactly_the_limit_is_served(crowd_over_http2).await;
 }
 
-/// No answer is there yet when the limit is reached.
+/// No response is there yet when the limit is reached.
 async fn exactly_the_limit_is_under_way(client: Client) {
-    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": HELD})).await;
     let mut requests = tokio::task::JoinSet::new();

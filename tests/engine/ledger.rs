@@ -62,7 +62,7 @@ impl Upstream {
             while let Ok((socket, _)) = listener.accept().await {
                 socket.set_nodelay(true).unwrap();
                 let account = shared.clone();
-                let service = service_fn(move |request| answer(account.clone(), request));
+                let service = service_fn(move |request| respond(account.clone(), request));
                 let connection =
                     http1::Builder::new().serve_connection(TokioIo::new(socket), service);
                 connections.spawn(connection);
@@ -114,7 +114,7 @@ fn whole(text: String) -> Body {
 
 const FIRST: &str = "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
 
-async fn answer(
+async fn respond(
     account: Arc<Account>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, BoxError> {
@@ -288,16 +288,16 @@ async fn life(
             for number in 0..each {
                 let key = &keys[random.below(keys.len() as u64) as usize];
                 let number = first + worker * each + number;
-                let told = act(&upstream, address, key, number, &mut random).await;
-                sums.entry(key.clone()).or_default().add(told);
+                let reported = act(&upstream, address, key, number, &mut random).await;
+                sums.entry(key.clone()).or_default().add(reported);
             }
             sums
         });
     }
     let mut sums: HashMap<String, Sums> = HashMap::new();
-    while let Some(told) = workers.join_next().await {
-        for (key, told) in told.unwrap() {
-            sums.entry(key).or_default().add(told);
+    while let Some(reported) = workers.join_next().await {
+        for (key, reported) in reported.unwrap() {
+            sums.entry(key).or_default().add(reported);
         }
     }
     sums
@@ -325,21 +325,21 @@ async fn twenty_thousand_requests_have_an_entry_each_over_kills_and_restarts() {
     let mut expected: HashMap<String, Sums> = HashMap::new();
     for number in 0..LIVES {
         let first = number * REQUESTS / LIVES;
-        for (key, told) in life(&upstream, &gateway, &keys, first, &mut seeds).await {
-            expected.entry(key).or_default().add(told);
+        for (key, reported) in life(&upstream, &gateway, &keys, first, &mut seeds).await {
+            expected.entry(key).or_default().add(reported);
         }
         let mut wire = Wire::connect(gateway.address()).await.unwrap();
         for _ in 0..LIMIT / 2 {
             let ask = json!({"wish": "json", "n": 0, "tokens": 7}).to_string();
             let status = wire.post(&limited, &ask).await.unwrap().0;
-            let told = match status {
+            let reported = match status {
                 200 => Sums { succeeded: 1, tokens: 7, ..Sums::default() },
                 status => {
                     assert_eq!(status, 429);
                     Sums { rejected: 1, ..Sums::default() }
                 }
             };
-            expected.entry(limited.clone()).or_default().add(told);
+            expected.entry(limited.clone()).or_default().add(reported);
         }
         // What clients have left is told when it is over; from then on, and by every later life, too.
         for (key, sums) in &expected {

@@ -11,7 +11,7 @@ fn command(upstream_base_url: String) -> GatewayCommand {
 }
 
 /// Provokes errors until the key is used up; returns how many of them the upstream made.
-async fn provoke_until_refused(gateway: &Gateway, key: &str) -> usize {
+async fn provoke_until_rejected(gateway: &Gateway, key: &str) -> usize {
     let mut wire = Wire::connect(gateway.address()).await.unwrap();
     for provoked in 0..10_000 {
         match wire.post(key, "500").await.unwrap().0 {
@@ -49,7 +49,7 @@ async fn of_10_000_provoked_errors_at_most_twice_the_limit_reach_the_upstream() 
     let failed: usize = clients.join_all().await.iter().sum();
     assert_eq!(failed, upstream.count());
     assert!(failed <= 2 * LIMIT, "{failed} reached the upstream");
-    provoke_until_refused(&gateway, &key).await;
+    provoke_until_rejected(&gateway, &key).await;
     assert_eq!(upstream.count(), 2 * LIMIT, "each unit was given back once, and used again");
     assert_eq!(gateway.used(&key).await, LIMIT as u64);
     assert_eq!(gateway.usage(&key).await["requests"]["refunded"], LIMIT);
@@ -58,8 +58,8 @@ async fn of_10_000_provoked_errors_at_most_twice_the_limit_reach_the_upstream() 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_holder_may_provoke_is_given_back_as_often_as_the_limit() {
     for (status, shown) in [(302, 502), (403, 502), (429, 503), (500, 500)] {
-        let answer = move |_| Response::builder().status(status).body(full("")).unwrap();
-        let upstream = Upstream::start(answer).await;
+        let response = move |_| Response::builder().status(status).body(full("")).unwrap();
+        let upstream = Upstream::start(response).await;
         let gateway = command(upstream.base_url()).start();
         let key = gateway.create_key(json!({"daily_limit": 3})).await;
         let mut wire = Wire::connect(gateway.address()).await.unwrap();
@@ -87,11 +87,11 @@ async fn refunds_are_remembered_after(end: impl Fn(&mut Gateway)) {
             assert_eq!(gateway.used(&key).await, 0);
         }
     }
-    assert_eq!(provoke_until_refused(&gateway, &key).await, 10, "two refunds were left");
+    assert_eq!(provoke_until_rejected(&gateway, &key).await, 10, "two refunds were left");
     assert_eq!((rogue.count(), gateway.used(&key).await), (16, 8));
     end(&mut gateway);
     gateway.restart();
-    assert_eq!(provoke_until_refused(&gateway, &key).await, 0, "no refund is left");
+    assert_eq!(provoke_until_rejected(&gateway, &key).await, 0, "no refund is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

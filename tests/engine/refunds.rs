@@ -15,7 +15,7 @@ fn command(upstream_base_url: impl Into<String>) -> GatewayCommand {
 /// How a client sends the request of a row, and how far it stays.
 #[derive(Clone, Copy, Debug)]
 enum Holder {
-    /// Sends it and reads the whole answer, which is of this status.
+    /// Sends it and reads the whole response, which is of this status.
     Reads(u16),
     /// Reads a head of status 200 and a body that breaks off.
     ReadsHalf,
@@ -23,7 +23,7 @@ enum Holder {
     LeavesBeforeHead,
     /// Leaves once it has read the head and the first piece of the body.
     LeavesMidStream,
-    /// Sends these bytes with `KEY` replaced by the key, and reads an answer of this status.
+    /// Sends these bytes with `KEY` replaced by the key, and reads a response of this status.
     SendsRaw(u16, &'static str),
 }
 
@@ -174,7 +174,7 @@ async fn every_outcome_costs_what_the_contract_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_used_up_disabled_or_unknown_pays_nothing_for_being_refused() {
+async fn a_key_that_is_used_up_disabled_or_unknown_pays_nothing_for_rejections() {
     let rogue = Rogue::start().await;
     let gateway = command(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
@@ -193,10 +193,10 @@ async fn a_key_that_is_used_up_disabled_or_unknown_pays_nothing_for_being_refuse
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sponsor_that_is_refused_costs_nothing_however_often() {
+async fn a_rejected_sponsor_key_costs_nothing_however_often() {
     for (status, why) in [(401, "key"), (402, "balance")] {
-        let refusing = move |_| Response::builder().status(status).body(full("")).unwrap();
-        let upstream = Upstream::start(refusing).await;
+        let rejecting = move |_| Response::builder().status(status).body(full("")).unwrap();
+        let upstream = Upstream::start(rejecting).await;
         let mut gateway = command(upstream.base_url()).start();
         let key = gateway.create_key(json!({"daily_limit": 1})).await;
         let mut wire = Wire::connect(gateway.address()).await.unwrap();
@@ -241,9 +241,9 @@ async fn an_upstream_that_is_never_reached_costs_nothing_however_often() {
         let key = gateway.create_key(json!({"daily_limit": 1})).await;
         for _ in 0..3 {
             let url = gateway.url("/v1/chat/completions");
-            let answer = Client::http1().post_as(&key, &url, &json!({})).await;
-            assert_eq!(answer.status, 502, "{outcome}: {answer:?}");
-            assert_eq!(answer.code(), "upstream_unreachable", "{outcome}");
+            let response = Client::http1().post_as(&key, &url, &json!({})).await;
+            assert_eq!(response.status, 502, "{outcome}: {response:?}");
+            assert_eq!(response.code(), "upstream_unreachable", "{outcome}");
             assert_eq!(gateway.used(&key).await, 0, "{outcome}");
         }
     }

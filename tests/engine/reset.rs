@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::common::{
-    Gateway, GatewayCommand, Random, Rogue, Upstream, Wire, chat_json, json_answer,
+    Gateway, GatewayCommand, Random, Rogue, Upstream, Wire, chat_json, json_response,
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ async fn reset(gateway: &Gateway, key: &str) {
     assert_eq!((&reset["success"], &reset["used"]), (&json!(true), &json!(0)));
 }
 
-/// How many more requests are served until one is refused.
+/// How many more requests are served until one is rejected.
 async fn rest(gateway: &Gateway, key: &str) -> usize {
     let mut wire = Wire::connect(gateway.address()).await.unwrap();
     for served in 0..1_000 {
@@ -47,7 +47,7 @@ async fn rest(gateway: &Gateway, key: &str) -> usize {
 /// What the clients and the operator have seen.
 struct Seen {
     served: Vec<Span>,
-    refused: Vec<Span>,
+    rejected: Vec<Span>,
     resets: Vec<Span>,
 }
 
@@ -57,7 +57,7 @@ impl Seen {
         n.checked_sub(1).map(|reset| self.resets[reset])
     }
 
-    /// Checks that each answer can be explained by resets that each happened at one instant between
+    /// Checks that each response can be explained by resets that each happened at one instant between
     /// its call and its reply.
     fn check(&self) {
         let epochs = self.resets.len() + 1;
@@ -77,10 +77,10 @@ impl Seen {
                 if first != last {
                     continue;
                 }
-                // A refusal that is surely of this epoch comes after its whole limit was taken.
-                for refused in self.refused.iter().filter(surely) {
+                // A rejection that is surely of this epoch comes after its whole limit was taken.
+                for rejected in self.rejected.iter().filter(surely) {
                     let possible = |span: &&Span| {
-                        begun.is_none_or(|begun| begun.from < span.to) && span.from < refused.to
+                        begun.is_none_or(|begun| begun.from < span.to) && span.from < rejected.to
                     };
                     let taken = self.served.iter().filter(possible).count();
                     assert!(taken >= LIMIT, "refused in epoch {first} after {taken}");
@@ -92,35 +92,35 @@ impl Seen {
 
 /// Loads the key, and resets it as often as [`RESETS`] meanwhile.
 async fn load(gateway: &Gateway, key: &str, random: &mut Random) -> Seen {
-    let (answered, changed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+    let (completed, changed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
     let over = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         let (gateway, key) = (gateway.address(), key.to_owned());
-        let (answered, changed, over) = (answered.clone(), changed.clone(), over.clone());
+        let (completed, changed, over) = (completed.clone(), changed.clone(), over.clone());
         clients.spawn(async move {
             let mut wire = Wire::connect(gateway).await.unwrap();
-            let (mut served, mut refused) = (Vec::new(), Vec::new());
+            let (mut served, mut rejected) = (Vec::new(), Vec::new());
             while !over.load(Ordering::SeqCst) {
                 let from = Instant::now();
                 let status = wire.post(&key, "200").await.unwrap().0;
                 let span = Span { from, to: Instant::now() };
                 match status {
                     200 => served.push(span),
-                    429 => refused.push(span),
+                    429 => rejected.push(span),
                     status => panic!("{status}"),
                 }
-                answered.fetch_add(1, Ordering::SeqCst);
+                completed.fetch_add(1, Ordering::SeqCst);
                 changed.notify_one();
             }
-            (served, refused)
+            (served, rejected)
         });
     }
     let mut resets = Vec::new();
     for _ in 0..RESETS {
         // About half of the resets come before the limit is reached.
-        let next = answered.load(Ordering::SeqCst) + 1 + random.below(2 * LIMIT as u64);
-        while answered.load(Ordering::SeqCst) < next {
+        let next = completed.load(Ordering::SeqCst) + 1 + random.below(2 * LIMIT as u64);
+        while completed.load(Ordering::SeqCst) < next {
             let waited = tokio::time::timeout(crate::common::DEADLINE, changed.notified()).await;
             assert!(waited.is_ok(), "the clients are answered");
         }
@@ -131,19 +131,19 @@ async fn load(gateway: &Gateway, key: &str, random: &mut Random) -> Seen {
     if random.below(2) == 0 {
         over.store(true, Ordering::SeqCst);
     }
-    let until = answered.load(Ordering::SeqCst) + random.below(2 * LIMIT as u64);
-    while answered.load(Ordering::SeqCst) < until && !over.load(Ordering::SeqCst) {
+    let until = completed.load(Ordering::SeqCst) + random.below(2 * LIMIT as u64);
+    while completed.load(Ordering::SeqCst) < until && !over.load(Ordering::SeqCst) {
         changed.notified().await;
     }
     over.store(true, Ordering::SeqCst);
-    let (served, refused): (Vec<_>, Vec<_>) = clients.join_all().await.into_iter().unzip();
-    Seen { served: served.concat(), refused: refused.concat(), resets }
+    let (served, rejected): (Vec<_>, Vec<_>) = clients.join_all().await.into_iter().unzip();
+    Seen { served: served.concat(), rejected: rejected.concat(), resets }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_reset_happens_at_one_instant_while_32_clients_ask() {
     let mut random = Random::seeded("reset");
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     for round in 0..3 {
         let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
@@ -174,7 +174,7 @@ async fn each_reset_happens_at_one_instant_while_32_clients_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unit_taken_before_a_reset_and_answered_after_it_belongs_to_before() {
+async fn a_unit_taken_before_a_reset_and_completed_after_it_belongs_to_before() {
     let rogue = Rogue::start().await;
     let mut gateway = GatewayCommand::at_noon(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
@@ -199,7 +199,7 @@ async fn a_unit_taken_before_a_reset_and_answered_after_it_belongs_to_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_that_was_answered_holds_after_kill_9() {
+async fn a_confirmed_reset_holds_after_kill_9() {
     let rogue = Rogue::start().await;
     let mut gateway = GatewayCommand::at_noon(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 20})).await;

@@ -1,6 +1,6 @@
 //! After a restart in a quiet moment every figure is exact, however the gateway ended.
 
-use crate::common::{Gateway, GatewayCommand, Random, Upstream, Wire, chat_json, json_answer};
+use crate::common::{Gateway, GatewayCommand, Random, Upstream, Wire, chat_json, json_response};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -37,7 +37,7 @@ async fn load(gateway: &Gateway, key: &str, each: u64) -> u64 {
 
 async fn every_figure_is_exact_after(end: End, durability: &str) {
     let mut random = Random::seeded(durability);
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let command = GatewayCommand::at_noon(upstream.base_url()).env("DURABILITY", durability);
     let mut gateway = command.start();
     let mut keys = Vec::new();

@@ -1,4 +1,4 @@
-//! The tokens of every kind of answer that upstreams give are in the ledger, and the answer is as the
+//! The tokens of every kind of response that upstreams give are in the ledger, and the response is as the
 //! upstream has sent it.
 
 use std::io::Write;
@@ -9,7 +9,7 @@ use flate2::{Compression, write};
 use http::{Request, Response, header};
 use serde_json::{Value, json};
 
-/// What an upstream answers, and the tokens that are to be told of it.
+/// What an upstream responses, and the tokens that are to be told of it.
 struct Row {
     what: &'static str,
     kind: &'static str,
@@ -101,8 +101,8 @@ fn coded(coding: &str, text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Answers with the row and in the coding that the request's headers name.
-fn answer(request: Request<Bytes>) -> Response<StubBody> {
+/// Responds with the row and in the coding that the request's headers name.
+fn respond(request: Request<Bytes>) -> Response<StubBody> {
     let header = |name| request.headers()[name].to_str().unwrap();
     let row = &ROWS[header("x-row").parse::<usize>().unwrap()];
     let coding = header("x-coding");
@@ -128,13 +128,13 @@ async fn ask(gateway: &Gateway, row: usize, coding: &str) -> Value {
     ];
     let client = Client::http1();
     let url = gateway.url("/v1/responses");
-    let answer = client.send(http::Method::POST, &url, &headers, r#"{"model":"m"}"#).await;
+    let response = client.send(http::Method::POST, &url, &headers, r#"{"model":"m"}"#).await;
     let expected = coded(coding, ROWS[row].body.as_bytes());
-    assert_eq!(answer.body, expected, "{}: as the upstream has sent it", ROWS[row].what);
+    assert_eq!(response.body, expected, "{}: as the upstream has sent it", ROWS[row].what);
     gateway.usage(&key).await
 }
 
-async fn assert_told(gateway: &Gateway, row: usize, coding: &str) {
+async fn assert_reported(gateway: &Gateway, row: usize, coding: &str) {
     let usage = ask(gateway, row, coding).await;
     let Row { what, tokens: (prompt, completion, total, cached), .. } = ROWS[row];
     let mut expected = json!({"prompt": prompt, "completion": completion, "total": total});
@@ -149,27 +149,27 @@ async fn assert_told(gateway: &Gateway, row: usize, coding: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_read_in_the_places_in_which_upstreams_tell_them() {
-    let upstream = Upstream::start(answer).await;
+    let upstream = Upstream::start(respond).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     for row in 0..ROWS.len() {
-        assert_told(&gateway, row, "none").await;
+        assert_reported(&gateway, row, "none").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_of_an_answer_that_is_coded_unasked_are_read() {
-    let upstream = Upstream::start(answer).await;
+async fn tokens_of_a_response_with_an_unrequested_coding_are_read() {
+    let upstream = Upstream::start(respond).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     for row in [2, 6, 7] {
         for coding in ["gzip", "deflate"] {
-            assert_told(&gateway, row, coding).await;
+            assert_reported(&gateway, row, coding).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_in_a_coding_that_is_not_read_are_unknown() {
-    let upstream = Upstream::start(answer).await;
+    let upstream = Upstream::start(respond).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let usage = ask(&gateway, 6, "br").await;
     assert_eq!(usage["tokens"]["total"], 0, "{usage}");
@@ -178,7 +178,7 @@ async fn tokens_in_a_coding_that_is_not_read_are_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn holder_and_operator_are_told_how_many_requests_have_no_figures() {
+async fn reports_of_holder_and_operator_count_requests_without_tokens() {
     let upstream = Upstream::start(|_| {
         let mut response =
             Response::new(full("data: {\"model\":\"m\",\"choices\":[]}\n\ndata: [DONE]\n\n"));
@@ -211,7 +211,7 @@ async fn a_key_that_names_many_models_has_a_row_for_64_a_day() {
     // It echoes whatever it is asked for.
     let upstream = Upstream::start(|request| {
         let asked: Value = serde_json::from_slice(request.body()).unwrap();
-        crate::common::json_answer(json!({"model": asked["model"]}).to_string())
+        crate::common::json_response(json!({"model": asked["model"]}).to_string())
     })
     .await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();

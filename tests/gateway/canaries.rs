@@ -1,4 +1,4 @@
-//! Secrets stay where they belong: in no answer but the one that issues a key, in no line of the most
+//! Secrets stay where they belong: in no response but the one that issues a key, in no line of the most
 //! talkative log, in no file.
 
 use std::{fs, net::SocketAddr};
@@ -59,20 +59,20 @@ async fn repeat(mut socket: TcpStream) {
     let (_, wish) = request.trim_end_matches('!').rsplit_once("\r\n").unwrap();
     let wish = if wish.is_empty() { "404" } else { wish };
     let body = format!("{{\"error\":\"{credential}\"}}");
-    let answer = |status: &str, headers: &str| {
+    let response = |status: &str, headers: &str| {
         format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
     };
-    let answer = match wish {
+    let response = match wish {
         "nonsense" => format!("{credential}\r\n\r\n"),
-        "reason" => answer(&format!("400 {credential}"), ""),
-        "header" => answer("400 Bad", &format!("x-debug: {credential}\r\n")),
-        "cookie" => answer("200 OK", &format!("set-cookie: {credential}\r\n"))
+        "reason" => response(&format!("400 {credential}"), ""),
+        "header" => response("400 Bad", &format!("x-debug: {credential}\r\n")),
+        "cookie" => response("200 OK", &format!("set-cookie: {credential}\r\n"))
             .replace(&body, &"x".repeat(body.len())),
-        "redirect" => answer("302 Found", &format!("location: http://x/?{SPONSOR}\r\n")),
+        "redirect" => response("302 Found", &format!("location: http://x/?{SPONSOR}\r\n")),
         "broken" => format!("HTTP/1.1 500 No\r\ncontent-length: 9999\r\n\r\n{body}"),
-        status => answer(&format!("{status} Status"), "content-type: application/json\r\n"),
+        status => response(&format!("{status} Status"), "content-type: application/json\r\n"),
     };
-    let _ = socket.write_all(answer.as_bytes()).await;
+    let _ = socket.write_all(response.as_bytes()).await;
     let _ = socket.shutdown().await;
 }
 
@@ -83,10 +83,10 @@ async fn ask(gateway: SocketAddr, request: &str) -> Vec<u8> {
     if !request.contains("\r\n\r\n") {
         socket.shutdown().await.unwrap();
     }
-    let mut answer = Vec::new();
-    // A refused request may end in a reset.
-    let _ = socket.read_to_end(&mut answer).await;
-    answer
+    let mut response = Vec::new();
+    // A rejected request may end in a reset.
+    let _ = socket.read_to_end(&mut response).await;
+    response
 }
 
 fn request(line: &str, headers: &str, body: &str) -> String {
@@ -159,7 +159,7 @@ fn has(haystack: &[u8], needle: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_gets_into_an_answer_a_log_or_a_file() {
+async fn no_secret_gets_into_a_response_a_log_or_a_file() {
     let upstream = Parrot::start().await;
     let mut gateway = GatewayCommand::new()
         .env("UPSTREAM_BASE_URL", format!("http://{}/v1", upstream.address))
@@ -178,10 +178,13 @@ async fn no_secret_gets_into_an_answer_a_log_or_a_file() {
     assert!(!has(created.as_bytes(), SPONSOR) && !has(created.as_bytes(), ADMIN));
 
     for attempt in attempts(key) {
-        let answer = ask(gateway.address(), &attempt).await;
+        let response = ask(gateway.address(), &attempt).await;
         for (name, secret) in secrets {
-            let told = String::from_utf8_lossy(&answer);
-            assert!(!has(&answer, secret), "the {name} in the answer to\n{attempt}\n\n{told}");
+            let reported = String::from_utf8_lossy(&response);
+            assert!(
+                !has(&response, secret),
+                "the {name} in the answer to\n{attempt}\n\n{reported}"
+            );
         }
     }
     eventually("the log is written", || async { gateway.printed().contains("/readyz") }).await;

@@ -1,13 +1,13 @@
 //! Whom the gateway takes a client for behind trusted proxies, and what its sources may try.
 
-use crate::common::{ADMIN_TOKEN, Answer, Client, Gateway, GatewayCommand};
+use crate::common::{ADMIN_TOKEN, Client, CollectedResponse, Gateway, GatewayCommand};
 use http::Method;
 use serde_json::{Value, json};
 
 const METRICS_TOKEN: &str = "metrics-token-0123456789";
 
 /// Asks with the admin token, through a proxy on this machine that sends these headers.
-async fn ask(gateway: &Gateway, headers: &[(&str, &str)]) -> Answer {
+async fn ask(gateway: &Gateway, headers: &[(&str, &str)]) -> CollectedResponse {
     let token = format!("Bearer {ADMIN_TOKEN}");
     let mut all = vec![("authorization", token.as_str())];
     all.extend(headers);
@@ -30,9 +30,9 @@ async fn a_client_that_a_trusted_proxy_names_by_no_address_is_on_no_allow_list()
         .env("ADMIN_ALLOW", "127.0.0.0/8")
         .start();
     for hop in ["198.51.100.7:4711", "[2001:db8::1]:443", "198.51.100.7", "2001:db8::1"] {
-        let refused = ask(&gateway, &[("x-forwarded-for", hop)]).await;
+        let rejected = ask(&gateway, &[("x-forwarded-for", hop)]).await;
         assert_eq!(
-            (refused.status.as_u16(), refused.code().as_str()),
+            (rejected.status.as_u16(), rejected.code().as_str()),
             (403, "address_not_allowed"),
             "{hop}"
         );
@@ -50,9 +50,9 @@ async fn a_client_that_a_trusted_proxy_names_by_no_address_is_on_no_allow_list()
         "127.0.0.1:x",
         "\u{ff11}",
     ] {
-        let refused = ask(&gateway, &[("x-forwarded-for", hop)]).await;
+        let rejected = ask(&gateway, &[("x-forwarded-for", hop)]).await;
         assert_eq!(
-            (refused.status.as_u16(), refused.code().as_str()),
+            (rejected.status.as_u16(), rejected.code().as_str()),
             (403, "address_not_allowed"),
             "{hop:?}"
         );
@@ -94,11 +94,11 @@ async fn wrong_tokens_for_metrics_count_with_those_for_the_admin_api() {
     };
     for attempt in 0..30 {
         let path = if attempt % 2 == 0 { "/metrics" } else { "/admin/keys" };
-        let refused = from(path, "wrong-token-0123456789", "198.51.100.7").await;
-        assert_eq!(refused.status, if attempt < 10 { 401 } else { 429 }, "{attempt}");
+        let rejected = from(path, "wrong-token-0123456789", "198.51.100.7").await;
+        assert_eq!(rejected.status, if attempt < 10 { 401 } else { 429 }, "{attempt}");
         if attempt >= 10 {
-            assert_eq!(refused.code(), "too_many_attempts");
-            assert!((1..=60).contains(&refused.header("retry-after").parse().unwrap()));
+            assert_eq!(rejected.code(), "too_many_attempts");
+            assert!((1..=60).contains(&rejected.header("retry-after").parse().unwrap()));
         }
     }
     let trail = gateway.admin(Method::GET, "/admin/audit?action=admin.refused", &json!(null)).await;
@@ -116,7 +116,7 @@ async fn wrong_tokens_for_metrics_count_with_those_for_the_admin_api() {
     assert_eq!(from("/metrics", "wrong-token-0123456789", "198.51.100.8").await.status, 401);
     for attempt in 0..12 {
         let source = ["unknown", "", "198.51.100.007"][attempt % 3];
-        let refused = from("/metrics", "wrong-token-0123456789", source).await;
-        assert_eq!(refused.status, if attempt < 10 { 401 } else { 429 }, "{attempt}");
+        let rejected = from("/metrics", "wrong-token-0123456789", source).await;
+        assert_eq!(rejected.status, if attempt < 10 { 401 } else { 429 }, "{attempt}");
     }
 }

@@ -136,9 +136,9 @@ fn no_placeholder_is_taken_for_a_token() {
         ("METRICS_TOKEN", "your-metrics-token-here"),
     ] {
         let output = with_env_file(&format!("{name}={text}\n")).output();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{name}={text}: {told}");
-        assert!(told.starts_with(name), "{told}");
+        let reported = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name}={text}: {reported}");
+        assert!(reported.starts_with(name), "{reported}");
     }
     // What compose.yaml reads is no setting that is spelt wrong.
     let others: String = COMPOSE_ONLY.map(|name| format!("{name}=x\n")).concat();

@@ -1,13 +1,13 @@
 //! `/` leads holders who open the gateway's address in a browser to their figures, and what the
 //! operator has set for people reaches them.
 
-use crate::common::{Answer, Client, Gateway, GatewayCommand};
+use crate::common::{Client, CollectedResponse, Gateway, GatewayCommand};
 use http::Method;
 use serde_json::json;
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
-async fn open(gateway: &Gateway, accept: &str) -> Answer {
+async fn open(gateway: &Gateway, accept: &str) -> CollectedResponse {
     Client::http1().send(Method::GET, &gateway.url("/"), &[("accept", accept)], "").await
 }
 
@@ -46,7 +46,7 @@ async fn a_browser_is_led_to_usage_and_all_else_gets_404() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_is_told_whom_to_ask_where_they_cannot_go_on_alone() {
+async fn rejections_name_the_contact_where_the_holder_needs_help() {
     let gateway = GatewayCommand::new().arg("--demo").env("CONTACT", "ops@example.com").start();
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
     let off = gateway.create_key(json!({})).await;
@@ -62,9 +62,9 @@ async fn a_holder_is_told_whom_to_ask_where_they_cannot_go_on_alone() {
         (&off, &chat, "key_disabled"),
         ("trial-key-nobody", &chat, "invalid_api_key"),
     ] {
-        let refused = client.post_as(key, url, &question).await;
-        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
-        assert_eq!(refused.code(), code);
+        let rejected = client.post_as(key, url, &question).await;
+        let message = rejected.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(rejected.code(), code);
         assert!(message.ends_with(" Contact: ops@example.com"), "{code}: {message}");
     }
     let unknown = client.get(&gateway.url("/nothing")).await;

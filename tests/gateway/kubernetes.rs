@@ -12,7 +12,7 @@ use std::{
 
 use crate::common::{
     Client, Gateway, GatewayCommand, StandIns, Upstream, chat_json, eventually, gateway_binary,
-    installed, json_answer,
+    installed, json_response,
 };
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Value, json};
@@ -299,7 +299,7 @@ fn base64_of_secret(text: &str) -> String {
 }
 
 #[test]
-fn what_is_shipped_in_place_of_secrets_is_refused_at_the_start() {
+fn placeholders_for_secrets_are_rejected_at_the_start() {
     let secrets = fs::read_to_string(deployed("kubernetes/secret.env")).unwrap();
     let mut command = GatewayCommand::bare().env("PORT", "0");
     for (name, value) in variables(&secrets) {
@@ -360,7 +360,7 @@ async fn the_guide_leads_from_a_checkout_to_a_chat_and_back() {
         assert!(procedure.contains(user) && script.contains(user), "{user}");
     }
 
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut cluster = Cluster::new(&upstream);
     let checkout = tempfile::tempdir().unwrap();
     let repository = checkout.path().join("repository");
@@ -431,8 +431,8 @@ async fn the_guide_leads_from_a_checkout_to_a_chat_and_back() {
     cluster.scale(1);
     let key = keys[0].split('"').next().unwrap();
     let url = format!("http://127.0.0.1:{}/v1/chat/completions", cluster.port);
-    let answer = Client::http1().post_as(key, &url, &json!({})).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = Client::http1().post_as(key, &url, &json!({})).await;
+    assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(upstream.last().headers["authorization"], "Bearer sk-your-key");
 }
 

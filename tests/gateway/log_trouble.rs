@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::common::{
-    Client, Figures, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually, json_answer,
+    Client, Figures, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually, json_response,
 };
 use futures_util::future::join_all;
 use rusqlite::Connection;
@@ -37,8 +37,8 @@ struct Scene {
     gateway: Gateway,
     upstream: Upstream,
     key: String,
-    answered: u64,
-    refused: u64,
+    completed: u64,
+    rejected: u64,
     /// Kept open and never read.
     _stalled: Option<PipeReader>,
 }
@@ -80,12 +80,12 @@ impl Scene {
         filter: &str,
         change: impl FnOnce(GatewayCommand) -> GatewayCommand,
     ) -> Self {
-        let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+        let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
         let command = GatewayCommand::at_noon(upstream.base_url()).env("RUST_LOG", filter);
         let (command, stalled) = stderr.of(change(command));
         let gateway = command.start();
         let key = gateway.create_key(json!({"daily_limit": 100_000})).await;
-        Self { gateway, upstream, key, answered: 0, refused: 0, _stalled: stalled }
+        Self { gateway, upstream, key, completed: 0, rejected: 0, _stalled: stalled }
     }
 
     /// Sends so many requests over eight connections, which must all be answered by 200.
@@ -98,7 +98,7 @@ impl Scene {
             }
         };
         join_all((0..8).map(|_| connection())).await;
-        self.answered += requests as u64;
+        self.completed += requests as u64;
         assert_eq!(self.get("/healthz").await, 200);
     }
 
@@ -106,19 +106,19 @@ impl Scene {
         Client::http1().get(&self.gateway.url(path)).await.status.as_u16()
     }
 
-    /// Sends a request, which is answered by 200 or refused by 503.
+    /// Sends a request, which is answered by 200 or rejected by 503.
     async fn ask(&mut self) -> u16 {
         let url = self.gateway.url("/v1/chat/completions");
-        let answer = Client::http1().post_as(&self.key, &url, &json!({})).await;
-        match (answer.status.as_u16(), answer.code().as_str()) {
-            (200, _) => self.answered += 1,
-            (503, "store_unavailable") => self.refused += 1,
-            _ => panic!("{answer:?}"),
+        let response = Client::http1().post_as(&self.key, &url, &json!({})).await;
+        match (response.status.as_u16(), response.code().as_str()) {
+            (200, _) => self.completed += 1,
+            (503, "store_unavailable") => self.rejected += 1,
+            _ => panic!("{response:?}"),
         }
-        answer.status.as_u16()
+        response.status.as_u16()
     }
 
-    /// Asks until this status is the answer.
+    /// Asks until this status is the response.
     async fn until(&mut self, status: u16) {
         let until = std::time::Instant::now() + crate::common::DEADLINE;
         while self.ask().await != status {
@@ -137,8 +137,8 @@ impl Scene {
         let status = self.gateway.wait();
         assert!(status.success(), "{status:?}");
         self.gateway.restart();
-        // What is refused while the store fails may have been counted before.
-        let counted = self.answered..=self.answered + self.refused;
+        // What is rejected while the store fails may have been counted before.
+        let counted = self.completed..=self.completed + self.rejected;
         let used = self.gateway.used(&self.key).await;
         assert!(counted.contains(&used), "{used} used, {counted:?}");
         let calls = self.upstream.count() as u64;
@@ -189,7 +189,7 @@ async fn a_reader_that_comes_back_finds_whole_lines_and_the_number_of_those_that
         let command = GatewayCommand::at_noon(upstream.base_url()).env("LOG_FORMAT", "json");
         command.env("RUST_LOG", "trace").stderr(stderr)
     };
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let gateway = command(&upstream).start();
     let key = gateway.create_key(json!({"daily_limit": 100_000})).await;
     let dropped = || async {
@@ -257,7 +257,7 @@ async fn a_database_that_is_moved_away_is_noticed_and_served_again_once_it_is_ba
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_that_cannot_be_written_does_not_fail_the_start() {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let command = || GatewayCommand::at_noon(upstream.base_url());
     let (_reader, stalled) = stalled_pipe();
     for mut gateway in [
@@ -274,7 +274,7 @@ async fn an_output_that_cannot_be_written_does_not_fail_the_start() {
 }
 
 #[test]
-fn a_refused_start_says_so_by_its_status_whatever_becomes_of_its_message() {
+fn a_failed_start_has_its_exit_status_even_if_its_message_cannot_be_written() {
     for stderr in ALL {
         let (command, _stalled) = stderr.of(GatewayCommand::new().env("PORT", "none"));
         assert_eq!(command.output().status.code(), Some(2), "{stderr:?}");
@@ -285,14 +285,14 @@ fn a_refused_start_says_so_by_its_status_whatever_becomes_of_its_message() {
 async fn on_a_full_disk(volume: &Volume, stderr: PathBuf) {
     let log = File::options().create(true).append(true).open(stderr).unwrap();
     let database = volume.path("quota.db");
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let command = GatewayCommand::at_noon(upstream.base_url())
         .env("RUST_LOG", "debug")
         .env("DATABASE_URL", database.to_str().unwrap())
         .stderr(log);
     let gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 100_000})).await;
-    let mut scene = Scene { gateway, upstream, key, answered: 0, refused: 0, _stalled: None };
+    let mut scene = Scene { gateway, upstream, key, completed: 0, rejected: 0, _stalled: None };
     for _ in 0..3 {
         scene.serve(80).await;
         loop {
@@ -314,7 +314,7 @@ async fn on_a_full_disk(volume: &Volume, stderr: PathBuf) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, to mount"]
-async fn log_and_database_on_one_full_disk_are_refused_and_served_again_by_themselves() {
+async fn service_with_log_and_database_on_one_full_disk_stops_and_returns_by_itself() {
     let volume = Volume::tmpfs(8);
     on_a_full_disk(&volume, volume.path("gateway.log")).await;
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, sync::Mutex, time::Duration};
 
 use crate::common::{
     Client, Figures, Gateway, GatewayCommand, StubBody, Upstream, chat_json, eventually, full,
-    json_answer, streaming,
+    json_response, streaming,
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -25,7 +25,7 @@ const STREAM: &str = "data: {\"model\":\"deepseek-chat\",\"choices\":[{}]}\n\n\
 /// Ends of streams that are kept open.
 static OPEN: Mutex<Vec<Feeder>> = Mutex::new(Vec::new());
 
-fn answer(request: Request<Bytes>) -> Response<StubBody> {
+fn respond(request: Request<Bytes>) -> Response<StubBody> {
     let stream = |piece: &'static str, open: bool| {
         let (feeder, body) = streaming();
         feeder.send(Ok(Bytes::from_static(piece.as_bytes()))).unwrap();
@@ -35,7 +35,7 @@ fn answer(request: Request<Bytes>) -> Response<StubBody> {
         Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
     };
     let status = |status: u16| {
-        let mut response = json_answer("{}");
+        let mut response = json_response("{}");
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         response
     };
@@ -46,13 +46,13 @@ fn answer(request: Request<Bytes>) -> Response<StubBody> {
         // As servers do that name the model by what they were asked for.
         "/v1/echo" => {
             let asked: Value = serde_json::from_slice(request.body()).unwrap();
-            let mut told = chat_json();
-            told["model"] = asked["model"].clone();
-            json_answer(told.to_string())
+            let mut reported = chat_json();
+            reported["model"] = asked["model"].clone();
+            json_response(reported.to_string())
         }
         path => match path.strip_prefix("/v1/status/") {
             Some(number) => status(number.parse().unwrap()),
-            None => json_answer(chat_json().to_string()),
+            None => json_response(chat_json().to_string()),
         },
     }
 }
@@ -67,7 +67,7 @@ impl Sent {
     }
 
     /// The figures, once they are what was sent.
-    async fn told(&self, gateway: &Gateway) -> Figures {
+    async fn reported(&self, gateway: &Gateway) -> Figures {
         eventually("all is counted", || async {
             let figures = Figures::of(gateway).await;
             figures.by(REQUESTS, ["outcome", "reason"]) == self.0
@@ -82,27 +82,27 @@ async fn post(gateway: &Gateway, key: &str, path: &str) -> StatusCode {
     let (url, authorization) = (gateway.url(path), format!("Bearer {key}"));
     let headers = [("authorization", authorization.as_str())];
     let body = json!({"model": "deepseek-chat"}).to_string();
-    let answer = Client::http1().open(Method::POST, &url, &headers, body).await.unwrap();
-    let status = answer.status();
+    let response = Client::http1().open(Method::POST, &url, &headers, body).await.unwrap();
+    let status = response.status();
     // Broken bodies are part of the test.
-    let _ = answer.into_body().collect().await;
+    let _ = response.into_body().collect().await;
     status
 }
 
-async fn in_flight(gateway: &Gateway, wanted: f64) {
+async fn in_flight(gateway: &Gateway, expected: f64) {
     eventually("requests are under way", || async {
-        Figures::of(gateway).await.sum(IN_FLIGHT, &[]) == wanted
+        Figures::of(gateway).await.sum(IN_FLIGHT, &[]) == expected
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_is_counted_once() {
-    let upstream = Upstream::start(answer).await;
+    let upstream = Upstream::start(respond).await;
     let gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("MAX_IN_FLIGHT_PER_KEY", "1").start();
     let mut sent = Sent::default();
-    let figures = sent.told(&gateway).await;
+    let figures = sent.reported(&gateway).await;
     for (outcome, reason) in
         [("failed", "upstream_unreachable"), ("rejected", "insufficient_quota")]
     {
@@ -114,14 +114,14 @@ async fn every_outcome_is_counted_once() {
         assert_eq!(post(&gateway, &key, path).await, 200);
         sent.note("succeeded", "none");
     }
-    for (status, told, reason) in [
+    for (status, reported, reason) in [
         (403, 502, "upstream_credentials"),
         (404, 404, "status_4xx"),
         (429, 503, "upstream_rate_limited"),
         (302, 502, "upstream_redirect"),
         (500, 500, "upstream_failed"),
     ] {
-        assert_eq!(post(&gateway, &key, &format!("/v1/status/{status}")).await, told);
+        assert_eq!(post(&gateway, &key, &format!("/v1/status/{status}")).await, reported);
         sent.note("failed", reason);
     }
     let authorization = format!("Bearer {key}");
@@ -144,7 +144,7 @@ async fn every_outcome_is_counted_once() {
     sent.note("client_gone", "in_body");
     in_flight(&gateway, 0.0).await;
 
-    let figures = sent.told(&gateway).await;
+    let figures = sent.reported(&gateway).await;
     let charged = figures.sum("tower_quota_units_charged_total", &[]);
     assert_eq!(charged, gateway.used(&key).await as f64);
     assert_eq!(charged, 6.0);
@@ -169,8 +169,8 @@ async fn every_outcome_is_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_are_counted_by_reason_and_nobody_is_named() {
-    let upstream = Upstream::start(answer).await;
+async fn rejections_are_counted_by_reason_and_nobody_is_named() {
+    let upstream = Upstream::start(respond).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let mut sent = Sent::default();
     let mut secrets = Vec::new();
@@ -220,7 +220,7 @@ async fn refusals_are_counted_by_reason_and_nobody_is_named() {
     assert_eq!(post(&gateway, &odd, "/v1/x").await, 503);
     sent.note("rejected", "key_misconfigured");
 
-    let figures = sent.told(&gateway).await;
+    let figures = sent.reported(&gateway).await;
     assert_eq!(figures.sum("tower_quota_tokens_total", &[("model", "unknown")]), 5.0);
     assert_eq!(figures.sum("tower_quota_store_up", &[]), 1.0);
     assert_eq!(figures.sum("tower_quota_keys", &[]), 4.0);
@@ -240,7 +240,7 @@ async fn refusals_are_counted_by_reason_and_nobody_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_is_silent_or_away_and_a_store_that_is_down_are_told() {
+async fn a_silent_or_absent_upstream_and_an_unavailable_store_are_reported() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let base = format!("http://{}/v1", silent.local_addr().unwrap());
     let gateway = GatewayCommand::at_noon(base).env("UPSTREAM_HEAD_TIMEOUT", "1s").start();
@@ -259,7 +259,7 @@ async fn an_upstream_that_is_silent_or_away_and_a_store_that_is_down_are_told() 
     drop(silent);
     assert_eq!(post(&gateway, &key, "/v1/x").await, 502);
     sent.note("failed", "upstream_unreachable");
-    sent.told(&gateway).await;
+    sent.reported(&gateway).await;
 
     let (file, away) = (gateway.dir().join("quota.db"), gateway.dir().join("away.db"));
     fs::rename(&file, &away).unwrap();
@@ -274,5 +274,5 @@ async fn an_upstream_that_is_silent_or_away_and_a_store_that_is_down_are_told() 
     sent.note("rejected", "store_unavailable");
     fs::rename(&away, &file).unwrap();
     store_is(1.0).await;
-    sent.told(&gateway).await;
+    sent.reported(&gateway).await;
 }

@@ -12,9 +12,9 @@ fn promtool(arguments: &[&str], input: Option<&Path>) {
         promtool.stdin(fs::File::open(input).unwrap());
     }
     let output = promtool.output().unwrap();
-    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {told}");
-    println!("promtool {}: {told}", arguments.join(" "));
+    let reported = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {reported}");
+    println!("promtool {}: {reported}", arguments.join(" "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,15 +66,15 @@ fn tells_of_every_metric(page: &str) {
     let dashboard: Value =
         serde_json::from_str(include_str!("../../docs/operations/dashboard.json")).unwrap();
     let alerts = include_str!("../../docs/operations/alerts.yml");
-    let told = |name: &str| page.contains(&format!("`{name}`"));
+    let reported = |name: &str| page.contains(&format!("`{name}`"));
     for text in [dashboard.to_string(), alerts.to_owned()] {
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         for name in words.filter(|word| word.starts_with("tower_quota_")) {
             let name = ["_bucket", "_sum", "_count"]
                 .iter()
-                .find_map(|suffix| name.strip_suffix(suffix).filter(|name| told(name)))
+                .find_map(|suffix| name.strip_suffix(suffix).filter(|name| reported(name)))
                 .unwrap_or(name);
-            assert!(told(name), "{name}");
+            assert!(reported(name), "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator can find out about a request whose answer a holder shows them, and about the
+//! What an operator can find out about a request whose response a holder shows them, and about the
 //! addresses that use a key.
 
 use crate::common::{ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, eventually, full};
@@ -19,11 +19,11 @@ async fn found(gateway: &Gateway, id: &str) -> Value {
     found.remove(0)
 }
 
-/// Sends a request and returns the id that its answer tells.
+/// Sends a request and returns the id that its response tells.
 async fn send(gateway: &Gateway, method: Method, path: &str, headers: &[(&str, &str)]) -> String {
     let body = if method == Method::POST { "{}" } else { "" };
-    let answer = Client::http1().send(method, &gateway.url(path), headers, body).await;
-    answer.header("x-request-id").to_owned()
+    let response = Client::http1().send(method, &gateway.url(path), headers, body).await;
+    response.header("x-request-id").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +31,7 @@ async fn a_rejected_request_without_a_known_key_is_found_by_its_id() {
     let gateway = GatewayCommand::new().arg("--demo").start();
     const KEY: &str = "trial-alice-20261122-x7QpFt3mZkSecretSecret";
     let bearer = format!("Bearer {KEY}");
-    for (method, path, headers, wanted) in [
+    for (method, path, headers, expected) in [
         (
             Method::POST,
             "/v1/chat/completions",
@@ -57,7 +57,7 @@ async fn a_rejected_request_without_a_known_key_is_found_by_its_id() {
     ] {
         let id = send(&gateway, method, path, &headers).await;
         let found = found(&gateway, &id).await;
-        for (field, value) in wanted.as_object().unwrap() {
+        for (field, value) in expected.as_object().unwrap() {
             assert_eq!(&found[field], value, "{field} of {found}");
         }
         assert_eq!(found["request_id"], id);
@@ -74,8 +74,8 @@ async fn a_rejected_request_without_a_known_key_is_found_by_its_id() {
     let headers = [("authorization", &*format!("Bearer {ADMIN_TOKEN}"))];
     for bad in ["", "%20", "%e4%bd%a0", &"x".repeat(129)] {
         let url = gateway.url(&format!("/admin/requests?request_id={bad}"));
-        let answer = Client::http1().send(Method::GET, &url, &headers, "").await;
-        assert_eq!(answer.status, 400, "{bad}");
+        let response = Client::http1().send(Method::GET, &url, &headers, "").await;
+        assert_eq!(response.status, 400, "{bad}");
     }
 }
 
@@ -96,7 +96,7 @@ async fn a_request_is_found_by_the_id_that_the_upstream_has_given_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_found_by_the_id_of_its_answer() {
+async fn a_request_is_found_by_the_id_of_its_response() {
     let mut gateway = GatewayCommand::new().arg("--demo").env("USAGE_RETENTION_DAYS", "7").start();
     let made = gateway.admin(Method::POST, "/admin/keys", &json!({"daily_limit": 2})).await;
     let key = format!("Bearer {}", made["key"].as_str().unwrap());
@@ -154,8 +154,8 @@ async fn ask_from(gateway: &Gateway, key: &str, addr: &str) {
     let authorization = format!("Bearer {key}");
     let headers = [("authorization", authorization.as_str()), ("x-forwarded-for", addr)];
     let url = gateway.url("/v1/chat/completions");
-    let answer = Client::http1().send(Method::POST, &url, &headers, "{}").await;
-    assert_eq!(answer.status, 200);
+    let response = Client::http1().send(Method::POST, &url, &headers, "{}").await;
+    assert_eq!(response.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,8 +173,8 @@ async fn the_addresses_that_use_a_key_are_counted_and_logged() {
     eventually("the addresses", || async { count().await == 3 }).await;
     let listed = gateway.admin(Method::GET, "/admin/keys", &Value::Null).await;
     assert_eq!(listed["keys"][0]["addresses_24h"], 3);
-    let told = || gateway.printed().contains(r#""client_addr":"192.0.2.2""#);
-    eventually("the log", || async { told() }).await;
+    let reported = || gateway.printed().contains(r#""client_addr":"192.0.2.2""#);
+    eventually("the log", || async { reported() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::{
     ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, chat_json, eventually,
 };
-use crate::common::{json_answer, streaming};
+use crate::common::{json_response, streaming};
 use bytes::Bytes;
 use http::{Method, Response};
 use http_body_util::BodyExt;
@@ -15,8 +15,8 @@ use tokio::sync::mpsc::unbounded_channel;
 /// The lines of the request with this id.
 fn lines(gateway: &Gateway, id: &str) -> Vec<Value> {
     let printed = gateway.printed();
-    let told = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    told.filter(|line| line["message"] == "request" && line["id"] == id).collect()
+    let reported = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    reported.filter(|line| line["message"] == "request" && line["id"] == id).collect()
 }
 
 /// The one line of the request with this id.
@@ -27,8 +27,8 @@ async fn line(gateway: &Gateway, id: &str) -> Value {
     lines.remove(0)
 }
 
-fn has(line: &Value, wanted: Value) {
-    for (field, value) in wanted.as_object().unwrap() {
+fn has(line: &Value, expected: Value) {
+    for (field, value) in expected.as_object().unwrap() {
         assert_eq!(line.get(field).unwrap_or(&Value::Null), value, "{field} of {line}");
     }
 }
@@ -49,7 +49,7 @@ async fn each_request_is_one_line_at_its_end() {
             Response::new(body)
         }
         "/v1/responses" => Response::builder().status(500).body(crate::common::full("no")).unwrap(),
-        _ => json_answer(chat_json().to_string()),
+        _ => json_response(chat_json().to_string()),
     })
     .await;
     let gateway = GatewayCommand::at_noon(upstream.base_url())
@@ -80,28 +80,28 @@ async fn each_request_is_one_line_at_its_end() {
     let client = Client::http1();
     let url = gateway.url("/v1/completions");
     let headers = [("x-request-id", "stream"), credential];
-    let mut answer = client.open(Method::GET, &url, &headers, "").await.unwrap();
+    let mut response = client.open(Method::GET, &url, &headers, "").await.unwrap();
     let feeder = fed.recv().await.unwrap();
     feeder.send(Ok(Bytes::from_static(b"1234"))).unwrap();
-    answer.body_mut().frame().await.unwrap().unwrap();
+    response.body_mut().frame().await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(lines(&gateway, "stream"), [] as [Value; 0]);
     drop(feeder);
-    answer.into_body().collect().await.unwrap();
+    response.into_body().collect().await.unwrap();
     let stream = line(&gateway, "stream").await;
     has(&stream, json!({"outcome": "succeeded", "bytes_out": 4, "total_tokens": null}));
     assert!(stream["duration_ms"].as_f64().unwrap() > 100.0);
 
     let headers = [("x-request-id", "gone"), credential];
-    let mut answer = client.open(Method::GET, &url, &headers, "").await.unwrap();
+    let mut response = client.open(Method::GET, &url, &headers, "").await.unwrap();
     let feeder = fed.recv().await.unwrap();
     feeder.send(Ok(Bytes::from_static(b"12"))).unwrap();
-    answer.body_mut().frame().await.unwrap().unwrap();
-    drop((answer, client));
+    response.body_mut().frame().await.unwrap().unwrap();
+    drop((response, client));
     let gone = line(&gateway, "gone").await;
     has(&gone, json!({"status": 200, "outcome": "client_gone", "bytes_out": 2, "units": 1}));
 
-    for (id, path, key, wanted) in [
+    for (id, path, key, expected) in [
         (
             "failed",
             "/v1/responses",
@@ -132,7 +132,7 @@ async fn each_request_is_one_line_at_its_end() {
         ("metrics", "/metrics", key, json!({"level": "INFO", "status": 401})),
     ] {
         send(&gateway, id, Method::GET, path, key, "").await;
-        has(&line(&gateway, id).await, wanted);
+        has(&line(&gateway, id).await, expected);
     }
     send(&gateway, "health", Method::GET, "/healthz", key, "").await;
     send(&gateway, "last", Method::GET, "/usage", key, "").await;
@@ -163,11 +163,11 @@ async fn what_is_read_on_for_a_client_that_left_is_still_one_line() {
     let headers = [("x-request-id", "gone"), ("authorization", authorization.as_str())];
     let client = Client::http1();
     let url = gateway.url("/v1/x");
-    let mut answer = client.open(Method::POST, &url, &headers, "").await.unwrap();
+    let mut response = client.open(Method::POST, &url, &headers, "").await.unwrap();
     let feeder = fed.recv().await.unwrap();
     feeder.send(Ok(Bytes::from_static(b"data: {}\n\n"))).unwrap();
-    answer.body_mut().frame().await.unwrap().unwrap();
-    drop((answer, client));
+    response.body_mut().frame().await.unwrap().unwrap();
+    drop((response, client));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let usage = json!({"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5});
     feeder.send(Ok(format!("data: {}\n\n", json!({"usage": usage})).into())).unwrap();
@@ -185,8 +185,9 @@ async fn text_has_the_same_fields() {
     send(&gateway, "health-id", Method::GET, "/healthz", "", "").await;
     let of = |id: &str| {
         let (printed, id) = (gateway.printed(), format!("id=\"{id}\""));
-        let told = printed.lines().filter(|line| line.contains(" request ") && line.contains(&id));
-        told.map(str::to_owned).collect::<Vec<_>>()
+        let reported =
+            printed.lines().filter(|line| line.contains(" request ") && line.contains(&id));
+        reported.map(str::to_owned).collect::<Vec<_>>()
     };
     eventually("the lines", || async { !of("text-id").is_empty() && !of("health-id").is_empty() })
         .await;

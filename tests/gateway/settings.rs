@@ -4,7 +4,7 @@
 use crate::common::{ADMIN_TOKEN, Client, Gateway, GatewayCommand};
 use serde_json::json;
 
-/// Variables, a value each that is refused, and what the line says.
+/// Variables, a value each that is rejected, and what the line says.
 const BAD: &[(&str, &str, &str)] = &[
     ("HOST", "example.com", "an IP address or localhost"),
     ("HOST", "999.1.1.1", "an IP address or localhost"),
@@ -111,7 +111,7 @@ fn a_bad_value_stops_the_start_with_one_line_that_names_it() {
 }
 
 #[test]
-fn a_refused_secret_is_not_shown() {
+fn a_rejected_secret_is_not_shown() {
     for (name, value) in [
         ("ADMIN_TOKEN", "s3cr3t"),
         ("UPSTREAM_API_KEY", "sk s3cr3t"),
@@ -127,7 +127,7 @@ fn a_refused_secret_is_not_shown() {
 }
 
 #[test]
-fn a_bad_flag_is_refused_like_its_variable() {
+fn a_bad_flag_is_rejected_like_its_variable() {
     let output = GatewayCommand::new().arg("--port=abc").output();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -165,7 +165,7 @@ fn a_line_of_dot_env_sets_what_the_environment_does_not() {
 }
 
 #[test]
-fn a_broken_dot_env_is_refused_without_showing_it() {
+fn a_malformed_dot_env_is_rejected_without_showing_it() {
     let command = GatewayCommand::new();
     std::fs::write(command.dir().join(".env"), "UPSTREAM_API_KEY='s3cr3t\n").unwrap();
     let output = command.output();
@@ -202,7 +202,7 @@ fn a_dot_env_may_begin_with_a_byte_order_mark_and_end_its_lines_with_crlf() {
 }
 
 #[test]
-fn a_dot_env_that_cannot_be_read_is_told_from_a_malformed_one() {
+fn the_error_of_an_unreadable_dot_env_is_not_that_of_a_malformed_one() {
     let command = GatewayCommand::new();
     std::fs::create_dir(command.dir().join(".env")).unwrap();
     let output = command.output();
@@ -212,7 +212,7 @@ fn a_dot_env_that_cannot_be_read_is_told_from_a_malformed_one() {
 }
 
 #[test]
-fn a_name_in_dot_env_that_is_almost_a_settings_is_refused_with_the_setting() {
+fn a_misspelled_name_in_dot_env_is_rejected_with_the_setting() {
     for (line, setting) in [
         ("ADMIN_TOKENS=s3cr3t-s3cr3t-s3cr3t", "ADMIN_TOKEN"),
         ("DEEPSEEK_APIKEY=s3cr3t", "DEEPSEEK_API_KEY"),
@@ -322,9 +322,9 @@ async fn a_start_with_no_setting_prints_all_that_is_needed() {
     }
     let token = printed.split("Bearer ").nth(1).and_then(|rest| rest.split('\'').next());
     let token = token.unwrap();
-    let answer = Client::http1().post_as(token, &gateway.url("/admin/keys"), &json!({})).await;
-    assert_eq!(answer.status, 201, "{answer:?}");
-    assert_eq!(answer.json()["daily_limit"], 200);
+    let response = Client::http1().post_as(token, &gateway.url("/admin/keys"), &json!({})).await;
+    assert_eq!(response.status, 201, "{response:?}");
+    assert_eq!(response.json()["daily_limit"], 200);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::common::{
     ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually, full,
-    json_answer,
+    json_response,
 };
 use http::Response;
 use rustix::process::Signal;
@@ -40,7 +40,7 @@ async fn hang_up(gateway: &Gateway, says: &str) {
 
 #[tokio::test]
 async fn a_hangup_puts_the_tokens_and_the_key_of_files_in_force() {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let gateway = with_files(&upstream).start();
     let key = gateway.create_key(json!({})).await;
     let chat = || async {
@@ -64,7 +64,7 @@ async fn a_hangup_puts_the_tokens_and_the_key_of_files_in_force() {
 
 #[tokio::test]
 async fn a_file_that_is_missing_or_invalid_leaves_the_old_values_in_force() {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway = with_files(&upstream).start();
     let key = gateway.create_key(json!({})).await;
     fs::write(gateway.dir().join("token"), "short\n").unwrap();
@@ -87,7 +87,7 @@ async fn a_file_that_is_missing_or_invalid_leaves_the_old_values_in_force() {
 
 #[tokio::test]
 async fn a_file_that_would_be_waited_for_is_not_read_again() {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway = with_files(&upstream).start();
     let key = gateway.dir().join("key");
     fs::remove_file(&key).unwrap();
@@ -150,7 +150,7 @@ async fn ready(gateway: &Gateway) -> Option<u16> {
 
 #[tokio::test]
 async fn the_listener_closes_only_after_readiness_has_been_503_for_the_delay() {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "1500ms").start();
     let key = gateway.create_key(json!({})).await;
@@ -166,7 +166,7 @@ async fn the_listener_closes_only_after_readiness_has_been_503_for_the_delay() {
 
 #[tokio::test]
 async fn responses_close_their_connections_while_the_process_is_about_to_end() {
-    let upstream = Upstream::start(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "1h").start();
     let key = gateway.create_key(json!({})).await;
@@ -192,8 +192,8 @@ async fn responses_close_their_connections_while_the_process_is_about_to_end() {
 }
 
 #[tokio::test]
-async fn a_second_signal_cuts_the_delay_short_and_a_third_one_the_answers() {
-    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+async fn a_second_signal_cuts_the_delay_short_and_a_third_one_the_responses() {
+    let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url())
         .env("SHUTDOWN_DELAY", "1h")
         .env("SHUTDOWN_GRACE", "1h")
@@ -207,7 +207,7 @@ async fn a_second_signal_cuts_the_delay_short_and_a_third_one_the_answers() {
     gateway.terminate();
     eventually("the listener", || async { TcpStream::connect(gateway.address()).await.is_err() })
         .await;
-    // The answer that runs is still waited for.
+    // The response that runs is still waited for.
     upstream.release(1);
     assert_eq!(wire.head().await.unwrap().status, 200);
     assert!(gateway.wait().success());
@@ -227,7 +227,7 @@ async fn a_second_signal_cuts_the_delay_short_and_a_third_one_the_answers() {
 
 #[tokio::test]
 async fn a_hangup_while_it_drains_ends_nothing() {
-    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let mut gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "200ms").start();
     let key = gateway.create_key(json!({})).await;

@@ -19,7 +19,7 @@ use std::{
 use crate::common::systemd::{Machine, Unit};
 use crate::common::{
     Client, DEADLINE, Gateway, GatewayCommand, Upstream, Wire, chat_json, eventually,
-    gateway_binary, json_answer,
+    gateway_binary, json_response,
 };
 use rusqlite::Connection;
 use rustix::{
@@ -85,11 +85,11 @@ fn with_socket(command: GatewayCommand, socket: BorrowedFd<'_>) -> GatewayComman
 }
 
 async fn upstream() -> Upstream {
-    Upstream::start(|_| json_answer(chat_json().to_string())).await
+    Upstream::start(|_| json_response(chat_json().to_string())).await
 }
 
 #[tokio::test]
-async fn a_service_manager_is_told_of_readiness_reloads_and_the_end() {
+async fn a_service_manager_is_notified_of_readiness_reloads_and_the_end() {
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url())
         .env("SHUTDOWN_DELAY", "5s")
@@ -203,7 +203,7 @@ async fn an_inherited_socket_takes_the_place_of_host_and_port() {
 }
 
 #[test]
-fn what_is_no_single_tcp_listener_is_refused() {
+fn what_is_no_single_tcp_listener_is_rejected() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let stream = rustix::net::socket(
         rustix::net::AddressFamily::INET,
@@ -217,15 +217,15 @@ fn what_is_no_single_tcp_listener_is_refused() {
         (stream.as_fd(), "it does not listen"),
         (file.as_fd(), "is not a socket"),
     ] {
-        refused(&with_socket(GatewayCommand::new(), socket), problem);
+        rejected(&with_socket(GatewayCommand::new(), socket), problem);
     }
-    refused(&GatewayCommand::new().env("LISTEN_FDS", "2"), "got 2 sockets");
+    rejected(&GatewayCommand::new().env("LISTEN_FDS", "2"), "got 2 sockets");
     // Those of another process are none.
     let (udp, id) = (udp.as_fd(), std::process::id().to_string());
     with_socket(GatewayCommand::new(), udp).env("LISTEN_PID", id).env("PORT", "0").start();
 }
 
-fn refused(command: &GatewayCommand, problem: &str) {
+fn rejected(command: &GatewayCommand, problem: &str) {
     let output = command.output();
     let printed = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{printed}");
@@ -262,16 +262,16 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_restart_refuses_nobody() {
+async fn a_restart_rejects_nobody() {
     const CLIENTS: usize = 4;
     const RESTARTS: usize = 4;
     let mut scene = Scene::start().await;
     let address = scene.listener.local_addr().unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
-    let answered = Arc::new(AtomicUsize::new(0));
+    let completed = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
-        let (key, is_over, answered) = (scene.key.clone(), is_over.clone(), answered.clone());
+        let (key, is_over, completed) = (scene.key.clone(), is_over.clone(), completed.clone());
         clients.spawn(async move {
             while !is_over.load(Ordering::Relaxed) {
                 // Each on a connection of its own, whose request comes when it likes.
@@ -280,24 +280,24 @@ async fn a_restart_refuses_nobody() {
                 wire.write(&key, "{}").await.expect("a request");
                 let head = wire.head().await.expect("an answer");
                 assert_eq!(head.status, 200);
-                answered.fetch_add(1, Ordering::Relaxed);
+                completed.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
     for restart in 1..=RESTARTS {
-        let before = answered.load(Ordering::Relaxed);
-        let more = || async { answered.load(Ordering::Relaxed) >= before + 50 };
+        let before = completed.load(Ordering::Relaxed);
+        let more = || async { completed.load(Ordering::Relaxed) >= before + 50 };
         eventually("50 answers", more).await;
-        println!("restart {restart} after {} answers", answered.load(Ordering::Relaxed));
+        println!("restart {restart} after {} answers", completed.load(Ordering::Relaxed));
         scene.restart().await;
     }
-    let before = answered.load(Ordering::Relaxed);
-    eventually("more", || async { answered.load(Ordering::Relaxed) >= before + 50 }).await;
+    let before = completed.load(Ordering::Relaxed);
+    eventually("more", || async { completed.load(Ordering::Relaxed) >= before + 50 }).await;
     is_over.store(true, Ordering::Relaxed);
     clients.join_all().await;
-    let answered = answered.load(Ordering::Relaxed);
-    assert!(answered >= 200);
-    assert_eq!(scene.gateway.used(&scene.key).await, answered as u64);
+    let completed = completed.load(Ordering::Relaxed);
+    assert!(completed >= 200);
+    assert_eq!(scene.gateway.used(&scene.key).await, completed as u64);
 }
 
 /// Waits until it takes no connections any more, as its log says: the socket stays open.
@@ -306,7 +306,7 @@ async fn listener_closed(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_accepted_before_the_end_gets_its_first_answer() {
+async fn a_connection_that_was_accepted_before_the_end_gets_its_first_response() {
     let scene = Scene::start().await;
     let mut wires = Vec::new();
     for begun in ["", "POST /v1/cha"] {
@@ -344,7 +344,7 @@ fn waiting(port: &str) -> Option<u32> {
 
 #[tokio::test]
 async fn a_connection_that_waits_for_a_place_at_the_end_is_served_when_there_is_one() {
-    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let command = GatewayCommand::at_noon(upstream.base_url())
         .env("RUST_LOG", "info")
@@ -394,8 +394,8 @@ async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
     assert_eq!(blocks.len(), 14);
     let upstream = Upstream::start(|request| {
         let is_list = request.uri().path().ends_with("/models");
-        let answer = if is_list { json!({"object": "list", "data": []}) } else { chat_json() };
-        json_answer(answer.to_string())
+        let response = if is_list { json!({"object": "list", "data": []}) } else { chat_json() };
+        json_response(response.to_string())
     })
     .await;
     let mut machine = Machine::new();
@@ -424,9 +424,9 @@ async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
     };
     let chat = async || {
         let url = format!("http://{address}/v1/chat/completions");
-        let answer =
+        let response =
             Client::http1().post_as(record["key"].as_str().unwrap(), &url, &json!({})).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(response.status, 200, "{response:?}");
     };
     chat().await;
     assert_eq!(upstream.last().headers["authorization"], "Bearer sk-your-key");
@@ -486,7 +486,7 @@ fn the_units_name_settings_that_there_are_and_each_other() {
         let both = [&service, &backup].map(|unit| unit.one("Service", setting));
         assert_eq!(both[0], both[1], "{setting}: they share a database");
     }
-    // Longer than answers may take by default.
+    // Longer than responses may take by default.
     let grace = help.split("finish after that [default: ").nth(1).unwrap();
     let seconds = |text: &str| -> u64 { text.split('s').next().unwrap().parse().unwrap() };
     assert!(seconds(service.one("Service", "TimeoutStopSec")) > seconds(grace), "{grace}");

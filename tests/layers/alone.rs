@@ -145,7 +145,7 @@ async fn usage_alone_tells_of_each_request_once() {
 }
 
 #[tokio::test]
-async fn usage_tells_what_a_request_asked_for_and_how_much_of_it_was_taken() {
+async fn usage_reports_the_requested_model_and_the_bytes_that_were_read() {
     const ANSWER: &str = r#"{"model":"m-2026","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
     let events = Events::default();
     let inner = service_fn(|request: Request<RequestBody<Body>>| async {
@@ -167,7 +167,7 @@ async fn usage_tells_what_a_request_asked_for_and_how_much_of_it_was_taken() {
 }
 
 #[tokio::test]
-async fn a_stored_answer_that_is_fetched_again_tells_no_tokens() {
+async fn a_stored_response_that_is_fetched_again_reports_no_tokens() {
     const ANSWER: &str = r#"{"id":"resp_1","model":"m","usage":{"input_tokens":1000,
         "output_tokens":200,"total_tokens":1200}}"#;
     let events = Events::default();
@@ -217,7 +217,7 @@ async fn a_body_that_is_dropped_early_is_a_client_that_left() {
 }
 
 #[tokio::test]
-async fn an_answer_without_body_is_complete_although_nobody_polls_it() {
+async fn a_response_without_body_is_complete_although_nobody_polls_it() {
     let events = Events::default();
     let no_content = service_fn(|_: Request<RequestBody<Body>>| async {
         Response::builder().status(204).body(Empty::<Bytes>::new())
@@ -228,7 +228,7 @@ async fn an_answer_without_body_is_complete_although_nobody_polls_it() {
 }
 
 #[tokio::test]
-async fn usage_outside_the_quota_tells_of_refusals_and_units() {
+async fn usage_outside_the_quota_reports_rejections_and_units() {
     let (events, store) = (Events::default(), store(1));
     let service = ServiceBuilder::new()
         .layer(UsageRecorderLayer::new(events.clone()))
@@ -246,7 +246,7 @@ async fn usage_outside_the_quota_tells_of_refusals_and_units() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_as_one_whatever_renders_it() {
+async fn a_rejection_is_reported_as_one_whatever_renders_it() {
     let (events, store) = (Events::default(), store(0));
     let bare = |_: Rejection| Response::builder().status(418).body(Bytes::new()).unwrap();
     let service = ServiceBuilder::new()
@@ -276,7 +276,7 @@ async fn usage_inside_the_quota_tells_the_same_of_what_it_sees() {
 }
 
 #[tokio::test]
-async fn a_failed_answer_gives_its_unit_back_and_says_so() {
+async fn a_failed_response_refunds_its_unit_and_says_so() {
     let (events, store) = (Events::default(), store(1));
     let failing = service_fn(|_: Request<RequestBody<Body>>| async {
         Response::builder().status(500).body(Body::from("broken"))
@@ -294,7 +294,7 @@ async fn a_failed_answer_gives_its_unit_back_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_layer_that_makes_empty_answers_fits_around_each() {
+async fn a_layer_that_makes_empty_responses_fits_around_each() {
     async fn preflight<L, B>(layer: L)
     where
         L: Layer<ReadinessProbe>,

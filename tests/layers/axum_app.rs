@@ -33,7 +33,7 @@ async fn operators_issue_keys_beside_the_apps_own_routes() {
     assert_eq!((first.status().as_u16(), &**first.body()), (200, &*format!("hello {id}\n")));
     let statuses =
         [ask(&app, "GET", "/hello", key, "").await, ask(&app, "GET", "/hello", key, "").await];
-    assert_eq!(statuses.map(|answer| answer.status().as_u16()), [200, 429]);
+    assert_eq!(statuses.map(|response| response.status().as_u16()), [200, 429]);
     assert_eq!(ask(&app, "GET", "/hello", &token, "").await.status(), 401);
     assert_eq!(ask(&app, "GET", "/operators/keys", key, "").await.status(), 401);
 

@@ -1,4 +1,4 @@
-//! The answer of one `GET` is asked for once, serves many, and outlives the upstream's failures.
+//! The response of one `GET` is asked for once, serves many, and outlives the upstream's failures.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -13,8 +13,8 @@ use tower_quota::proxy::CachedGet;
 async fn one_get_serves_many() {
     let (ask, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<u16>>();
     let models = service_fn(move |_: Request<Full<Bytes>>| {
-        let (answer, status) = oneshot::channel();
-        ask.send(answer).unwrap();
+        let (response, status) = oneshot::channel();
+        ask.send(response).unwrap();
         async move {
             let status = status.await.unwrap();
             let body = Full::<Bytes>::from(format!("models {status}"));
@@ -23,14 +23,14 @@ async fn one_get_serves_many() {
     });
     let cached =
         CachedGet::new(models, || Request::new(Full::default())).time_to_live(Duration::ZERO);
-    let answering = |answer: oneshot::Sender<u16>, status| answer.send(status).unwrap();
+    let responding = |response: oneshot::Sender<u16>, status| response.send(status).unwrap();
 
     let mut leaver = Box::pin(cached.get());
     let others = futures_util::future::join_all((0..8).map(|_| cached.get()));
     let first = tokio::select! {
         biased;
         _ = &mut leaver => unreachable!(),
-        answer = asked.recv() => answer.unwrap(),
+        response = asked.recv() => response.unwrap(),
     };
     let mut others = Box::pin(others);
     tokio::select! {
@@ -39,14 +39,14 @@ async fn one_get_serves_many() {
         () = std::future::ready(()) => {}
     }
     drop(leaver);
-    answering(first, 500);
+    responding(first, 500);
     let failed = others.await;
-    assert!(failed.iter().all(|answer| answer.status() == 500));
+    assert!(failed.iter().all(|response| response.status() == 500));
     assert!(asked.try_recv().is_err());
 
     let fetch = async |status| {
-        let answer = async { answering(asked.recv().await.unwrap(), status) };
-        tokio::join!(cached.get(), answer).0
+        let response = async { responding(asked.recv().await.unwrap(), status) };
+        tokio::join!(cached.get(), response).0
     };
     let mut fetch = fetch;
     assert_eq!(fetch(200).await.body(), "models 200");
@@ -54,7 +54,7 @@ async fn one_get_serves_many() {
     assert_eq!((stale.status().as_u16(), &stale.body()[..]), (200, &b"models 200"[..]));
 
     let cached = cached.time_to_live(Duration::from_secs(600));
-    let answer = async { answering(asked.recv().await.unwrap(), 200) };
-    tokio::join!(cached.get(), answer);
+    let response = async { responding(asked.recv().await.unwrap(), 200) };
+    tokio::join!(cached.get(), response);
     assert_eq!(cached.get().await.body(), "models 200");
 }

@@ -57,7 +57,7 @@ async fn the_second_stands_in_once_the_first_was_not_reached() {
 }
 
 #[tokio::test]
-async fn the_first_is_asked_again_after_its_rest() {
+async fn the_first_is_called_again_after_its_pause() {
     let [_, while_away, after] = answers(Duration::ZERO).await;
     assert!(while_away.iter().all(|answer| answer.0 == 502), "{while_away:?}");
     assert!(is(&after[0], FIRST), "{after:?}");

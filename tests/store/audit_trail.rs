@@ -21,8 +21,8 @@ async fn entries_are_neither_changed_nor_deleted_and_survive_kill_9() {
         "INSERT OR REPLACE INTO audit_log SELECT * FROM audit_log",
         "REPLACE INTO audit_log (number, at, token_id, action, detail) VALUES (1, '', '', '', '{}')",
     ] {
-        let refused = file.execute(sql, []).unwrap_err().to_string();
-        assert!(refused.contains("append-only"), "{sql}: {refused}");
+        let rejected = file.execute(sql, []).unwrap_err().to_string();
+        assert!(rejected.contains("append-only"), "{sql}: {rejected}");
     }
     drop(file);
     gateway.restart();

@@ -15,7 +15,7 @@ use std::{
 
 use crate::common::volume::Volume;
 use crate::common::{
-    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, chat_json, eventually, json_answer,
+    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, chat_json, eventually, json_response,
 };
 use http::Method;
 use rusqlite::Connection;
@@ -31,7 +31,7 @@ use tower_quota::{
 const CHAT: &str = "/v1/chat/completions";
 
 async fn upstream() -> Upstream {
-    Upstream::start(|_| json_answer(chat_json().to_string())).await
+    Upstream::start(|_| json_response(chat_json().to_string())).await
 }
 
 /// Runs `gateway` with these arguments; returns its exit code and what it printed.
@@ -53,13 +53,13 @@ async fn download(gateway: &Gateway, file: &Path) {
     let authorization = format!("Bearer {ADMIN_TOKEN}");
     let headers = [("authorization", authorization.as_str())];
     let url = gateway.url("/admin/backup");
-    let answer = Client::http1().send(Method::POST, &url, &headers, "").await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("content-type"), "application/vnd.sqlite3");
-    assert_eq!(answer.header("content-length"), answer.body.len().to_string());
-    let disposition = answer.header("content-disposition");
+    let response = Client::http1().send(Method::POST, &url, &headers, "").await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("content-type"), "application/vnd.sqlite3");
+    assert_eq!(response.header("content-length"), response.body.len().to_string());
+    let disposition = response.header("content-disposition");
     assert!(disposition.starts_with("attachment; filename=\"quota-2"), "{disposition}");
-    fs::write(file, &answer.body).unwrap();
+    fs::write(file, &response.body).unwrap();
 }
 
 /// A gateway in a directory of its own, on a copy of this file.
@@ -99,12 +99,12 @@ fn strangers(dir: &Path, known: &[&str]) -> Vec<String> {
 struct Traffic {
     key: String,
     sent: AtomicU64,
-    answered: AtomicU64,
+    completed: AtomicU64,
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::disallowed_methods, reason = "one task for each client")]
-async fn a_copy_holds_what_was_answered_before_it_and_no_more_than_was_sent() {
+async fn a_copy_holds_what_was_completed_before_it_and_no_more_than_was_sent() {
     const LIMIT: u64 = 100;
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url());
@@ -124,7 +124,7 @@ async fn a_copy_holds_what_was_answered_before_it_and_no_more_than_was_sent() {
             while !stop.load(SeqCst) {
                 traffic.sent.fetch_add(1, SeqCst);
                 let status = client.post_as(&traffic.key, &url, &json!({})).await.status;
-                traffic.answered.fetch_add(u64::from(status == 200), SeqCst);
+                traffic.completed.fetch_add(u64::from(status == 200), SeqCst);
             }
         }));
     }
@@ -134,23 +134,23 @@ async fn a_copy_holds_what_was_answered_before_it_and_no_more_than_was_sent() {
         let all = |count: fn(&Traffic) -> &AtomicU64| -> Vec<u64> {
             traffic.iter().map(|traffic| count(traffic).load(SeqCst)).collect()
         };
-        let begun = all(|traffic| &traffic.answered).iter().sum::<u64>();
+        let begun = all(|traffic| &traffic.completed).iter().sum::<u64>();
         eventually("more requests", async || {
-            all(|traffic| &traffic.answered).iter().sum::<u64>() > begun + 50
+            all(|traffic| &traffic.completed).iter().sum::<u64>() > begun + 50
         })
         .await;
         let label = format!("round {round}");
         let new = gateway.create_key(json!({ "label": &label })).await;
         relabel(&gateway, &traffic[0].key, &label).await;
-        let (file, answered) =
-            (dir.path().join(format!("{round}.db")), all(|traffic| &traffic.answered));
+        let (file, completed) =
+            (dir.path().join(format!("{round}.db")), all(|traffic| &traffic.completed));
         if round % 2 == 0 {
             let (command, file) = (command.clone(), file.clone());
             tokio::task::spawn_blocking(move || back_up(&command, &file)).await.unwrap();
         } else {
             download(&gateway, &file).await;
         }
-        copies.push((file, label, new, answered, all(|traffic| &traffic.sent)));
+        copies.push((file, label, new, completed, all(|traffic| &traffic.sent)));
     }
     stop.store(true, SeqCst);
     for client in clients {
@@ -158,13 +158,13 @@ async fn a_copy_holds_what_was_answered_before_it_and_no_more_than_was_sent() {
     }
     gateway.kill9();
     assert_eq!(strangers(command.dir(), &[]), [""; 0]);
-    for (file, label, new, answered, sent) in copies {
+    for (file, label, new, completed, sent) in copies {
         let restored = start_on(&upstream, &file);
         for (number, Traffic { key, .. }) in traffic.iter().map(|traffic| &**traffic).enumerate() {
             let used = restored.used(key).await;
-            let (answered, sent) = (answered[number], sent[number]);
-            println!("{label}: {answered} ≤ {used} ≤ {sent}");
-            assert!(answered <= used && used <= sent, "{answered} ≤ {used} ≤ {sent}");
+            let (completed, sent) = (completed[number], sent[number]);
+            println!("{label}: {completed} ≤ {used} ≤ {sent}");
+            assert!(completed <= used && used <= sent, "{completed} ≤ {used} ≤ {sent}");
             let requests = &restored.usage(key).await["requests"];
             let [succeeded, failed] =
                 ["succeeded", "failed"].map(|name| requests[name].as_u64().unwrap());
@@ -188,14 +188,14 @@ async fn a_copy_holds_what_was_answered_before_it_and_no_more_than_was_sent() {
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::disallowed_methods, reason = "one task for each client")]
 async fn a_copy_of_what_a_killed_gateway_has_left_is_exact() {
-    let answers = upstream().await;
-    let command = GatewayCommand::at_noon(answers.base_url());
+    let responses = upstream().await;
+    let command = GatewayCommand::at_noon(responses.base_url());
     let mut gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 50})).await;
     post_many(&gateway, &key, 7).await;
     gateway.kill9();
-    // Three that nobody answers any more.
-    let hanging = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    // Three that nobody responses any more.
+    let hanging = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let slow = command.clone().env("UPSTREAM_BASE_URL", hanging.base_url());
     let mut gateway = slow.start();
     for _ in 0..3 {
@@ -220,7 +220,7 @@ async fn a_copy_of_what_a_killed_gateway_has_left_is_exact() {
     let in_clear = |bytes: Vec<u8>| bytes.windows(typed.len()).any(|part| part == typed.as_bytes());
     assert!(!in_clear(fs::read(&file).unwrap()), "a key in clear");
     assert_eq!(contents(command.dir()), before, "the files are only read");
-    let restored = start_on(&answers, &file);
+    let restored = start_on(&responses, &file);
     assert_eq!(restored.used(&key).await, 10);
     let requests = &restored.usage(&key).await["requests"];
     assert_eq!((&requests["succeeded"], &requests["failed"]), (&json!(7), &json!(3)));
@@ -289,7 +289,7 @@ async fn a_restored_backup_goes_on_exactly_and_counts_no_old_segment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_backup_beside_old_segments_is_a_refused_start() {
+async fn a_restored_backup_beside_old_segments_prevents_the_start() {
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url());
     let mut gateway = command.start();
@@ -449,16 +449,16 @@ async fn what_is_lost_is_accepted_by_one_command_that_says_what_it_was() {
     relabel(&gateway, &key, "lost").await;
     gateway.kill9();
     fs::remove_file(command.dir().join("quota.db-wal")).unwrap();
-    let refusal = command.try_start().err().expect("a refusal");
-    assert_eq!(refusal.lines().count(), 1, "{refusal}");
-    assert!(refusal.contains("gateway restore --accept-loss"), "{refusal}");
+    let rejection = command.try_start().err().expect("a refusal");
+    assert_eq!(rejection.lines().count(), 1, "{rejection}");
+    assert!(rejection.contains("gateway restore --accept-loss"), "{rejection}");
     let (code, printed) = run(&command, &["backup", "copy.db"]);
     assert_eq!(code, 2, "{printed}");
     assert!(printed.contains("gateway restore --accept-loss"), "{printed}");
     let (code, printed) = run(&command, &["restore", "--accept-loss"]);
     assert_eq!(code, 0, "{printed}");
-    let told = printed.lines().find(|line| line.starts_with("lost: "));
-    assert!(told.is_some_and(|line| line.contains("older than its journal")), "{printed}");
+    let reported = printed.lines().find(|line| line.starts_with("lost: "));
+    assert!(reported.is_some_and(|line| line.contains("older than its journal")), "{printed}");
     let (code, printed) = run(&command, &["restore", "--accept-loss"]);
     assert_eq!((code, printed.as_str()), (0, "nothing is lost\n"));
     let gateway = command.start();
@@ -470,10 +470,10 @@ async fn a_download_needs_a_token_and_is_in_the_audit_trail_of_its_own_copy() {
     let upstream = upstream().await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let url = gateway.url("/admin/backup");
-    let refused = Client::http1().send(Method::POST, &url, &[], "").await;
-    assert_eq!((refused.status.as_u16(), refused.code()), (401, "missing_admin_token".into()));
-    let answer = Client::http1().get_as(ADMIN_TOKEN, &url).await;
-    assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
+    let rejected = Client::http1().send(Method::POST, &url, &[], "").await;
+    assert_eq!((rejected.status.as_u16(), rejected.code()), (401, "missing_admin_token".into()));
+    let response = Client::http1().get_as(ADMIN_TOKEN, &url).await;
+    assert_eq!((response.status.as_u16(), response.header("allow")), (405, "POST"));
     let file = gateway.dir().join("copy");
     download(&gateway, &file).await;
     let copy = start_on(&upstream, &file);

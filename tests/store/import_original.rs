@@ -215,7 +215,7 @@ async fn keys_that_were_kept_as_hashes_work() {
 }
 
 #[tokio::test]
-async fn a_file_that_has_no_such_keys_is_refused_and_left_as_it_is() {
+async fn a_file_without_such_keys_is_rejected_and_left_as_it_is() {
     let scene = Scene::new();
     let refused = |file: &Path, word: &str| {
         let (code, printed) = scene.import(file, &[]);

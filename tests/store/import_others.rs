@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Answer, Client, Gateway, GatewayCommand, noon_zone};
+use crate::common::{Client, CollectedResponse, Gateway, GatewayCommand, noon_zone};
 use http::Method;
 use rusqlite::{Connection, params};
 use rustix::process::{Pid, Signal, kill_process};
@@ -127,7 +127,7 @@ fn add_token(connection: &Connection, user: u32, begins: &str, name: &str, rest:
     connection.execute(&sql, []).unwrap();
 }
 
-async fn chat(gateway: &Gateway, key: &str) -> Answer {
+async fn chat(gateway: &Gateway, key: &str) -> CollectedResponse {
     let bearer = format!("Bearer {key}");
     let url = gateway.url("/v1/chat/completions");
     let body = r#"{"model":"deepseek-chat","messages":[]}"#;
@@ -363,8 +363,8 @@ async fn keys_of_litellm_go_on_by_their_hashes() {
     // of truth and of times.
     let mut columns: Vec<&str> = LITELLM.split(',').rev().collect();
     columns.insert(3, "of a later version");
-    let mut told_apart = rows.clone();
-    for row in &mut told_apart {
+    let mut distinguished = rows.clone();
+    for row in &mut distinguished {
         let reformed = row.iter().map(|(name, value)| match &**value {
             "t" => (*name, "true".to_owned()),
             "f" => (*name, "false".to_owned()),
@@ -376,7 +376,7 @@ async fn keys_of_litellm_go_on_by_their_hashes() {
         row.insert("of a later version", "line\nbreak; and \"more\"".to_owned());
     }
     let other_file =
-        ["\u{feff}".as_bytes(), &csv_of(&columns, b';', "[NULL]", &told_apart)].concat();
+        ["\u{feff}".as_bytes(), &csv_of(&columns, b';', "[NULL]", &distinguished)].concat();
     let other_file = String::from_utf8(other_file).unwrap().replace("\"\n", "\"\r\n");
 
     let mut reports = Vec::new();
@@ -444,7 +444,7 @@ async fn keys_of_litellm_go_on_by_their_hashes() {
 }
 
 #[tokio::test]
-async fn a_file_that_does_not_fit_is_refused_with_what_was_found() {
+async fn a_file_of_another_format_is_rejected_with_what_was_found() {
     let scene = Scene::new();
     let refused = |name: &str, args: &[&str], parts: &[&str]| {
         let (code, printed) = scene.import(name, args);

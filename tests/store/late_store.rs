@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use crate::common::{
-    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, chat_json, eventually, json_answer,
+    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, chat_json, eventually, json_response,
 };
 use rusqlite::Connection;
 use serde_json::json;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::common::volume::Volume;
 
 async fn upstream() -> Upstream {
-    Upstream::start(|_| json_answer(chat_json().to_string())).await
+    Upstream::start(|_| json_response(chat_json().to_string())).await
 }
 
 fn lock(file: &Path) -> Connection {
@@ -21,7 +21,7 @@ fn lock(file: &Path) -> Connection {
     other
 }
 
-/// It lives, and refuses what needs the store.
+/// It lives, and rejects what needs the store.
 async fn is_degraded(gateway: &Gateway) {
     let client = Client::http1();
     let health = client.get(&gateway.url("/healthz")).await;
@@ -30,11 +30,11 @@ async fn is_degraded(gateway: &Gateway) {
     let ready = client.get(&gateway.url("/readyz")).await;
     assert_eq!((ready.status.as_u16(), &ready.json()["ok"]), (503, &json!(false)));
     for path in ["/v1/chat/completions", "/admin/keys", "/usage"] {
-        let refused = client.post_as(ADMIN_TOKEN, &gateway.url(path), &json!({})).await;
-        assert_eq!(refused.status, 503, "{path}: {refused:?}");
-        assert_eq!(refused.code(), "store_unavailable");
-        assert_eq!(refused.header("retry-after"), "1");
-        assert!(!refused.header("x-request-id").is_empty());
+        let rejected = client.post_as(ADMIN_TOKEN, &gateway.url(path), &json!({})).await;
+        assert_eq!(rejected.status, 503, "{path}: {rejected:?}");
+        assert_eq!(rejected.code(), "store_unavailable");
+        assert_eq!(rejected.header("retry-after"), "1");
+        assert!(!rejected.header("x-request-id").is_empty());
     }
 }
 

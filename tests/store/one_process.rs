@@ -10,7 +10,7 @@ use std::{
 use crate::common::{Gateway, GatewayCommand};
 
 #[test]
-fn a_second_gateway_on_the_same_file_is_refused_however_it_names_it() {
+fn a_second_gateway_on_the_same_file_does_not_start_however_it_names_it() {
     let mut first = Gateway::demo();
     let file = first.dir().join("quota.db");
     let second = GatewayCommand::new().arg("--demo");
@@ -25,9 +25,9 @@ fn a_second_gateway_on_the_same_file_is_refused_however_it_names_it() {
         beside.display().to_string(),
     ] {
         for variable in ["DATABASE_URL", "SQLITE_PATH"] {
-            let refused = second.clone().env(variable, &name).output();
-            assert!(refused.status.code().is_some_and(|code| code != 0), "{variable}={name}");
-            let said = String::from_utf8(refused.stderr).unwrap();
+            let rejected = second.clone().env(variable, &name).output();
+            assert!(rejected.status.code().is_some_and(|code| code != 0), "{variable}={name}");
+            let said = String::from_utf8(rejected.stderr).unwrap();
             assert_eq!(said.lines().count(), 1, "{said}");
             for part in ["DATABASE_URL", "in use by another process", "stop that one"] {
                 assert!(said.contains(part), "{variable}={name}: no {part} in: {said}");

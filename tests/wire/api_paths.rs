@@ -1,6 +1,8 @@
 //! Which paths reach the upstream, what they cost, and what a list of models may be.
 
-use crate::common::{Answer, Client, Gateway, GatewayCommand, Upstream, full, json_answer};
+use crate::common::{
+    Client, CollectedResponse, Gateway, GatewayCommand, Upstream, full, json_response,
+};
 use http::{Method, Response};
 use serde_json::json;
 
@@ -8,7 +10,7 @@ async fn gateway(upstream: &Upstream) -> Gateway {
     GatewayCommand::at_noon(upstream.base_url()).start()
 }
 
-async fn send(gateway: &Gateway, key: &str, method: Method, path: &str) -> Answer {
+async fn send(gateway: &Gateway, key: &str, method: Method, path: &str) -> CollectedResponse {
     let authorization = format!("Bearer {key}");
     let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
     let body = if method == Method::POST { "{}" } else { "" };
@@ -17,7 +19,7 @@ async fn send(gateway: &Gateway, key: &str, method: Method, path: &str) -> Answe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_resource_of_the_contract_is_found_without_v1() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = gateway(&upstream).await;
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     for path in [
@@ -55,7 +57,7 @@ async fn every_resource_of_the_contract_is_found_without_v1() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_doubled_base_url_is_a_free_404_that_says_so() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = gateway(&upstream).await;
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     for (path, base) in [
@@ -69,13 +71,13 @@ async fn a_doubled_base_url_is_a_free_404_that_says_so() {
         ("/v1/responses/responses", "/v1/responses"),
         ("/v1/messages/v1/messages", "/v1/messages"),
     ] {
-        let refused = send(&gateway, &key, Method::POST, path).await;
+        let rejected = send(&gateway, &key, Method::POST, path).await;
         assert_eq!(
-            (refused.status.as_u16(), refused.code().as_str()),
+            (rejected.status.as_u16(), rejected.code().as_str()),
             (404, "not_found"),
             "{path}"
         );
-        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        let message = rejected.json()["error"]["message"].as_str().unwrap().to_owned();
         let said = format!("base URL already ends in `{base}`");
         assert!(message.contains(&said), "{path}: {message}");
     }
@@ -90,7 +92,7 @@ async fn a_doubled_base_url_is_a_free_404_that_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counting_tokens_and_reading_models_are_free_even_for_a_used_up_key() {
-    let upstream = Upstream::start(|_| json_answer(r#"{"input_tokens":3}"#)).await;
+    let upstream = Upstream::start(|_| json_response(r#"{"input_tokens":3}"#)).await;
     let gateway = gateway(&upstream).await;
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
     let free = [
@@ -105,8 +107,8 @@ async fn counting_tokens_and_reading_models_are_free_even_for_a_used_up_key() {
     for used in [0, 1] {
         for (method, path) in &free {
             for _ in 0..3 {
-                let answer = send(&gateway, &key, method.clone(), path).await;
-                assert_eq!(answer.status, 200, "{method} {path} {answer:?}");
+                let response = send(&gateway, &key, method.clone(), path).await;
+                assert_eq!(response.status, 200, "{method} {path} {response:?}");
             }
             let unknown = send(&gateway, "trial-key-guessed", method.clone(), path).await;
             assert_eq!(unknown.status, 401, "{method} {path}");
@@ -123,17 +125,17 @@ async fn counting_tokens_and_reading_models_are_free_even_for_a_used_up_key() {
         (Method::POST, "/v1/messages/count_tokens/x"),
         (Method::POST, "/v1/messages"),
     ] {
-        let refused = send(&gateway, &key, method.clone(), path).await;
-        assert_eq!(refused.status, 429, "{method} {path}");
+        let rejected = send(&gateway, &key, method.clone(), path).await;
+        assert_eq!(rejected.status, 429, "{method} {path}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_models_is_the_one_that_was_asked_for() {
+async fn a_page_of_models_is_the_requested_one() {
     let upstream = Upstream::start(|request| {
         let query = request.uri().query().unwrap_or("none");
         let version = request.headers().contains_key("anthropic-version");
-        json_answer(json!({"query": query, "anthropic": version}).to_string())
+        json_response(json!({"query": query, "anthropic": version}).to_string())
     })
     .await;
     let gateway = gateway(&upstream).await;
@@ -190,7 +192,7 @@ async fn the_list_of_models_is_json_or_502() {
         assert_eq!(list.header("content-type"), "application/json", "{case}");
         assert!(!list.text().contains("<script>"), "{case}");
     }
-    let upstream = Upstream::start(|_| json_answer(r#"{"object":"list","data":[]}"#)).await;
+    let upstream = Upstream::start(|_| json_response(r#"{"object":"list","data":[]}"#)).await;
     let gateway = gateway(&upstream).await;
     let list = Client::http1().get(&gateway.url("/v1/models")).await;
     assert_eq!(
@@ -208,13 +210,13 @@ async fn no_browser_guesses_what_passes_and_no_other_site_holds_the_admin_page()
     let gateway = gateway(&upstream).await;
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     for path in ["/v1/files/f/content", "/v1/models/m", "/v1/models", "/usage", "/healthz", "/x"] {
-        let answer = send(&gateway, &key, Method::GET, path).await;
-        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        let response = send(&gateway, &key, Method::GET, path).await;
+        assert_eq!(response.header("x-content-type-options"), "nosniff", "{path}");
     }
     for path in ["/admin", "/admin/keys", "/admin/nothing"] {
-        let answer = Client::http1().get(&gateway.url(path)).await;
+        let response = Client::http1().get(&gateway.url(path)).await;
         for policy in ["cross-origin-opener-policy", "cross-origin-resource-policy"] {
-            assert_eq!(answer.header(policy), "same-origin", "{path}");
+            assert_eq!(response.header(policy), "same-origin", "{path}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::common::{
-    Client, Gateway, GatewayCommand, Random, Upstream, Wire, chat_json, eventually, json_answer,
+    Client, Gateway, GatewayCommand, Random, Upstream, Wire, chat_json, eventually, json_response,
 };
 use rustix::net::{RecvFlags, recv};
 use serde_json::json;
@@ -29,8 +29,8 @@ async fn an_idle_connection_is_kept_longer_than_a_head_may_take() {
     let mut fresh = Wire::connect(gateway.address()).await.unwrap();
     let mut used = Wire::connect(gateway.address()).await.unwrap();
     used.send(HEALTH).await.unwrap();
-    let answer = used.head().await.unwrap();
-    used.body(answer).await.unwrap();
+    let response = used.head().await.unwrap();
+    used.body(response).await.unwrap();
     for wire in [&mut fresh, &mut used] {
         sleep(Duration::from_secs(3)).await;
         wire.send(HALF).await.unwrap();
@@ -43,7 +43,7 @@ async fn an_idle_connection_is_kept_longer_than_a_head_may_take() {
 }
 
 enum Sent {
-    Answered,
+    Completed,
     /// The connection had been closed before.
     ClosedBefore,
     /// It was closed while the request was on its way.
@@ -58,18 +58,18 @@ async fn send(socket: &mut TcpStream) -> Sent {
     }
     let request = b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
     socket.write_all(request).await.unwrap();
-    let mut answer = [0; 12];
-    match socket.read_exact(&mut answer).await {
-        Ok(_) => assert_eq!(&answer, b"HTTP/1.1 401"),
+    let mut response = [0; 12];
+    match socket.read_exact(&mut response).await {
+        Ok(_) => assert_eq!(&response, b"HTTP/1.1 401"),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Sent::Crossed,
         Err(error) => panic!("no clean end: {error}"),
     }
-    Sent::Answered
+    Sent::Completed
 }
 
 /// What comes when an idle connection ends is answered, or meets an end that could be seen before.
 #[tokio::test]
-async fn a_request_at_the_end_of_an_idle_connection_is_answered_or_not_sent() {
+async fn a_request_at_the_end_of_an_idle_connection_is_completed_or_not_sent() {
     const IDLE: Duration = Duration::from_secs(1);
     let gateway = GatewayCommand::new().arg("--demo").env("CLIENT_IDLE_TIMEOUT", "1s").start();
     let mut random = Random::seeded("a_request_at_the_end_of_an_idle_connection");
@@ -80,8 +80,8 @@ async fn a_request_at_the_end_of_an_idle_connection_is_answered_or_not_sent() {
             let mut socket = TcpStream::connect(address).await.unwrap();
             socket.set_nodelay(true).unwrap();
             socket.write_all(HEALTH).await.unwrap();
-            let mut answer = [0; 4096];
-            assert_ne!(socket.read(&mut answer).await.unwrap(), 0);
+            let mut response = [0; 4096];
+            assert_ne!(socket.read(&mut response).await.unwrap(), 0);
             sleep(IDLE + Duration::from_micros(late) - Duration::from_millis(10)).await;
             send(&mut socket).await
         });
@@ -132,14 +132,14 @@ fn open(sockets: &[TcpStream]) -> Vec<usize> {
 async fn is_served(gateway: SocketAddr) {
     let mut wire = Wire::connect(gateway).await.unwrap();
     wire.send(HEALTH).await.unwrap();
-    let answer = timeout(crate::common::DEADLINE, wire.head()).await.expect("an answer in time");
-    assert_eq!(answer.unwrap().status, 200);
+    let response = timeout(crate::common::DEADLINE, wire.head()).await.expect("an answer in time");
+    assert_eq!(response.unwrap().status, 200);
 }
 
 #[tokio::test]
 async fn unfinished_heads_give_way_and_then_idle_connections() {
     const PLACES: usize = 20;
-    let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+    let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let gateway = gateway(&upstream, PLACES).start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     let mut running = Wire::connect(gateway.address()).await.unwrap();
@@ -195,7 +195,7 @@ async fn a_source_holds_half_of_the_places_and_loopback_clients_always_find_one(
         return;
     };
     for is_trusted in [false, true] {
-        let upstream = Upstream::holding(|_| json_answer(chat_json().to_string())).await;
+        let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
         let mut command = gateway(&upstream, PLACES).env("HOST", "0.0.0.0");
         if is_trusted {
             command = command.env("TRUSTED_PROXIES", address.to_string());
@@ -215,7 +215,7 @@ async fn a_source_holds_half_of_the_places_and_loopback_clients_always_find_one(
         let requests = Mutex::new(Vec::new());
         let request = async || {
             let mut wire = Wire::connect(remote).await.unwrap();
-            // It may be refused.
+            // It may be rejected.
             let _ = wire.write(&key, "{}").await;
             requests.lock().unwrap().push(wire);
         };

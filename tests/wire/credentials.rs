@@ -1,10 +1,10 @@
 //! What is forgiven around a key, and what a message says of a header that holds none.
 
-use crate::common::{Answer, Client, Gateway};
+use crate::common::{Client, CollectedResponse, Gateway};
 use http::Method;
 use serde_json::json;
 
-async fn send(gateway: &Gateway, lines: &[(&str, String)]) -> Answer {
+async fn send(gateway: &Gateway, lines: &[(&str, String)]) -> CollectedResponse {
     let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, &**value)).collect();
     Client::http1().send(Method::GET, &gateway.url("/usage"), &lines, "").await
 }
@@ -30,8 +30,8 @@ async fn white_space_quotes_and_brackets_around_a_key_are_forgiven() {
         format!("\"Bearer {key}\""),
         format!("<Bearer {key}>"),
     ] {
-        let answer = send(&gateway, &[("authorization", wrapped.clone())]).await;
-        assert_eq!(answer.status, 200, "{wrapped} {answer:?}");
+        let response = send(&gateway, &[("authorization", wrapped.clone())]).await;
+        assert_eq!(response.status, 200, "{wrapped} {response:?}");
     }
     for name in ["x-api-key", "x-trial-key"] {
         assert_eq!(send(&gateway, &[(name, format!(" \"{key}\" "))]).await.status, 200);
@@ -70,12 +70,12 @@ async fn the_message_says_what_is_wrong_with_the_header_and_never_repeats_it() {
         ("authorization", format!("Bearer {}", key.repeat(10)), invalid, "more than 256"),
         ("authorization", "Bearer trial-key-nobody".to_owned(), invalid, "unknown or was deleted"),
     ] {
-        let refused = send(&gateway, &[(name, value.clone())]).await;
-        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
-        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (401, code), "{value}");
+        let rejected = send(&gateway, &[(name, value.clone())]).await;
+        let message = rejected.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!((rejected.status.as_u16(), rejected.code().as_str()), (401, code), "{value}");
         assert!(message.contains(says), "{value}: {message}");
         assert!(!message.contains(id) && !message.contains("TRIAL"), "{message}");
-        let challenge = refused.header("www-authenticate");
+        let challenge = rejected.header("www-authenticate");
         assert_eq!(challenge.contains("invalid_token"), code == invalid, "{value}: {challenge}");
     }
     let other = [("authorization", "Bearer \"a\"".to_owned()), ("x-api-key", key.clone())];

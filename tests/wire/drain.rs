@@ -38,15 +38,15 @@ impl Scene {
     async fn with(action: &str, held: bool, grace: &str) -> Self {
         let streams = Arc::new(Mutex::new(Vec::new()));
         let begun = streams.clone();
-        let answer = move |_| {
+        let response = move |_| {
             let (sender, body) = streaming();
             sender.send(Ok(FIRST.into())).unwrap();
             begun.lock().unwrap().push(sender);
             Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
         };
         let upstream = match held {
-            true => Upstream::holding(answer).await,
-            false => Upstream::start(answer).await,
+            true => Upstream::holding(response).await,
+            false => Upstream::start(response).await,
         };
         let gateway = GatewayCommand::at_noon(upstream.base_url())
             .env("ON_CLIENT_GONE", action)
@@ -70,8 +70,8 @@ impl Scene {
         self.streams.lock().unwrap().remove(0)
     }
 
-    async fn usage_once(&self, what: &str, is_told: impl Fn(&Value) -> bool) -> Value {
-        eventually(what, || async { is_told(&self.gateway.usage(&self.key).await) }).await;
+    async fn usage_once(&self, what: &str, is_reported: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, || async { is_reported(&self.gateway.usage(&self.key).await) }).await;
         self.gateway.usage(&self.key).await
     }
 }
@@ -81,7 +81,7 @@ fn tokens(usage: &Value) -> u64 {
 }
 
 #[tokio::test]
-async fn the_usage_of_a_stream_whose_client_has_left_is_told() {
+async fn the_usage_of_a_stream_whose_client_has_left_is_recorded() {
     let scene = Scene::start("drain", false).await;
     let mut wire = scene.ask().await;
     assert_eq!(wire.head().await.unwrap().status, 200);
@@ -98,7 +98,7 @@ async fn the_usage_of_a_stream_whose_client_has_left_is_told() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_at_the_last_event_has_had_the_whole_answer() {
+async fn a_client_that_leaves_at_the_last_event_has_had_the_whole_response() {
     for action in ["drain", "abort"] {
         let scene = Scene::start(action, false).await;
         let mut wire = scene.ask().await;
@@ -115,8 +115,8 @@ async fn a_client_that_leaves_at_the_last_event_has_had_the_whole_answer() {
         let usage = scene.usage_once("its tokens", |usage| tokens(usage) == 7).await;
         drop(stream);
         let requests = &usage["requests"];
-        let told = (&requests["succeeded"], &requests["failed"]);
-        assert_eq!(told, (&json!(1), &json!(0)), "{action}: {usage}");
+        let reported = (&requests["succeeded"], &requests["failed"]);
+        assert_eq!(reported, (&json!(1), &json!(0)), "{action}: {usage}");
     }
 }
 
@@ -153,7 +153,7 @@ async fn a_shutdown_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_share_a_connection_are_all_told_when_a_shutdown_cuts_them() {
+async fn streams_that_share_a_connection_all_end_with_an_error_when_a_shutdown_cuts_them() {
     const STREAMS: usize = 80;
     for action in ["drain", "abort"] {
         let mut scene = Scene::with(action, false, "100ms").await;
@@ -162,8 +162,8 @@ async fn streams_that_share_a_connection_are_all_told_when_a_shutdown_cuts_them(
             (scene.gateway.url("/v1/chat/completions"), format!("Bearer {}", scene.key));
         let headers = [("authorization", &*key)];
         let ask = || client.open(Method::POST, &url, &headers, "{\"stream\":true}");
-        let answers = join_all((0..STREAMS).map(|_| ask())).await;
-        assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status() == 200));
+        let responses = join_all((0..STREAMS).map(|_| ask())).await;
+        assert!(responses.iter().all(|response| response.as_ref().unwrap().status() == 200));
         scene.gateway.terminate();
         assert!(scene.gateway.wait().success());
         scene.gateway.restart();
@@ -177,7 +177,7 @@ async fn streams_that_share_a_connection_are_all_told_when_a_shutdown_cuts_them(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_leave_amid_their_uploads_have_gone_and_pay_whether_or_not_it_is_on() {
+async fn clients_that_leave_during_their_request_bodies_are_charged_whether_or_not_it_is_on() {
     for action in ["drain", "abort"] {
         let scene = Scene::start(action, false).await;
         for left in 0..3 {
@@ -197,15 +197,15 @@ async fn clients_that_leave_amid_their_uploads_have_gone_and_pay_whether_or_not_
             let request = Request::post(scene.gateway.url("/v1/x"))
                 .header("authorization", format!("Bearer {}", scene.key));
             let request = request.body(()).unwrap();
-            let (answer, mut upload) = requests.send_request(request, false).unwrap();
+            let (response, mut upload) = requests.send_request(request, false).unwrap();
             upload.send_data(Bytes::from("{\"model\":"), false).unwrap();
             scene.upstream.reached_by(2 * left + 2).await;
             // The socket goes before the stream does.
             drop(connection);
-            drop((answer, upload));
+            drop((response, upload));
         }
-        let told = |usage: &Value| usage["requests"]["failed"] == 6;
-        let usage = scene.usage_once("the events", told).await;
+        let reported = |usage: &Value| usage["requests"]["failed"] == 6;
+        let usage = scene.usage_once("the events", reported).await;
         assert_eq!(
             (&usage["used"], &usage["requests"]["refunded"]),
             (&json!(6), &json!(0)),
@@ -227,8 +227,8 @@ async fn without_it_the_upstream_is_left_at_once() {
     drop(wire);
     let stream = scene.stream().await;
     timeout(Duration::from_secs(8), stream.closed()).await.expect("the upstream is left");
-    let told = |usage: &Value| usage["requests"]["failed"] == 1;
-    let usage = scene.usage_once("the event", told).await;
+    let reported = |usage: &Value| usage["requests"]["failed"] == 1;
+    let usage = scene.usage_once("the event", reported).await;
     assert_eq!(tokens(&usage), 0);
     let error = &usage["errors"][0];
     assert_eq!((&error["code"], &error["status"]), (&json!("client_gone"), &json!(200)), "{usage}");

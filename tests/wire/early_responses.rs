@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::common::{
-    ADMIN_TOKEN, Gateway, GatewayCommand, Upstream, Wire, eventually, json_answer,
+    ADMIN_TOKEN, Gateway, GatewayCommand, Upstream, Wire, eventually, json_response,
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -39,7 +39,7 @@ struct Rejections {
 impl Rejections {
     /// Every kind of request that is rejected before its body is read.
     async fn start() -> Self {
-        let upstream = Upstream::start(|_| json_answer("{}")).await;
+        let upstream = Upstream::start(|_| json_response("{}")).await;
         let gateway =
             GatewayCommand::at_noon(upstream.base_url()).env("MAX_BODY_BYTES", "1MiB").start();
         let key = gateway.create_key(json!({"daily_limit": 1})).await;
@@ -109,9 +109,9 @@ async fn a_short_body_is_read_and_the_connection_goes_on() {
                 wire.send(head(request, "HTTP/1.1", &framing)).await.unwrap();
                 tokio::time::sleep(PAUSE).await;
                 wire.send(&body).await.expect(&name);
-                let answer = wire.head().await.expect(&name);
-                assert_eq!((answer.status, answer.closes), (*status, false), "{name}");
-                wire.body(answer).await.expect(&name);
+                let response = wire.head().await.expect(&name);
+                assert_eq!((response.status, response.closes), (*status, false), "{name}");
+                wire.body(response).await.expect(&name);
             }
         }
         wire.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -129,9 +129,9 @@ async fn a_kept_http_1_0_connection_goes_on() {
             wire.send(head(request, "HTTP/1.0", keep)).await.unwrap();
             tokio::time::sleep(PAUSE).await;
             wire.send(&[b'x'; 20_000]).await.expect(name);
-            let answer = wire.head().await.expect(name);
-            assert_eq!((answer.status, answer.closes), (*status, false), "{name}");
-            wire.body(answer).await.expect(name);
+            let response = wire.head().await.expect(name);
+            assert_eq!((response.status, response.closes), (*status, false), "{name}");
+            wire.body(response).await.expect(name);
         }
     }
 }
@@ -141,7 +141,7 @@ async fn a_kept_http_1_0_connection_goes_on() {
 async fn a_body_that_is_not_waited_for_closes_the_connection_by_name() {
     let rejections = Rejections::start().await;
     let long = format!("Content-Length: {}", MAX_UNREAD + 1);
-    let mut answers = JoinSet::new();
+    let mut responses = JoinSet::new();
     for (name, request, status) in rejections.requests.clone() {
         for (version, framing) in [
             ("HTTP/1.1", long.as_str()),
@@ -155,20 +155,20 @@ async fn a_body_that_is_not_waited_for_closes_the_connection_by_name() {
             let request = head(&request, version, framing);
             let (name, gateway) =
                 (format!("{name}, {version}, {framing}"), rejections.gateway.address());
-            answers.spawn(async move {
+            responses.spawn(async move {
                 let mut wire = Wire::connect(gateway).await.unwrap();
                 wire.send(&request).await.unwrap();
-                let answer = wire.head().await.expect(&name);
+                let response = wire.head().await.expect(&name);
                 // HTTP/1.0 closes if nobody says otherwise.
-                let closes = answer.closes || version == "HTTP/1.0";
-                assert_eq!((answer.status, closes), (status, true), "{name}");
-                wire.body(answer).await.expect(&name);
+                let closes = response.closes || version == "HTTP/1.0";
+                assert_eq!((response.status, closes), (status, true), "{name}");
+                wire.body(response).await.expect(&name);
                 assert!(wire.is_closed().await, "{name}");
             });
         }
     }
-    while let Some(answer) = answers.join_next().await {
-        answer.unwrap();
+    while let Some(response) = responses.join_next().await {
+        response.unwrap();
     }
 }
 
@@ -182,9 +182,9 @@ async fn a_body_that_turns_out_too_long_closes_the_connection_by_name() {
         for _ in 0..MAX_UNREAD / 0x8000 + 1 {
             wire.send([b"8000\r\n", &[b'x'; 0x8000][..], b"\r\n"].concat()).await.expect(name);
         }
-        let answer = wire.head().await.expect(name);
-        assert_eq!((answer.status, answer.closes), (*status, true), "{name}");
-        wire.body(answer).await.expect(name);
+        let response = wire.head().await.expect(name);
+        assert_eq!((response.status, response.closes), (*status, true), "{name}");
+        wire.body(response).await.expect(name);
     }
 }
 
@@ -242,19 +242,19 @@ async fn an_early_response_of_the_upstream_leaves_the_connection_usable() {
         let gateway = GatewayCommand::at_noon(base_url).start();
         let key = gateway.create_key(json!({"daily_limit": 0})).await;
         let request = format!("POST /v1/audio @\r\nAuthorization: Bearer {key}");
-        for (told, status) in [(200, 200), (400, 400), (413, 413), (429, 503), (500, 500)] {
-            upstream.status.store(told, Ordering::Relaxed);
+        for (reported, status) in [(200, 200), (400, 400), (413, 413), (429, 503), (500, 500)] {
+            upstream.status.store(reported, Ordering::Relaxed);
             let mut wire = Wire::connect(gateway.address()).await.unwrap();
             for (framing, body) in bodies(100_000) {
-                let name = format!("{told}, {framing}, reads on: {reads_on}");
+                let name = format!("{reported}, {framing}, reads on: {reads_on}");
                 wire.send(head(&request, "HTTP/1.1", &framing)).await.unwrap();
                 let (begin, end) = body.split_at(50_000);
                 wire.send(begin).await.expect(&name);
                 tokio::time::sleep(PAUSE).await;
                 wire.send(end).await.expect(&name);
-                let answer = wire.head().await.expect(&name);
-                assert_eq!((answer.status, answer.closes), (status, false), "{name}");
-                wire.body(answer).await.expect(&name);
+                let response = wire.head().await.expect(&name);
+                assert_eq!((response.status, response.closes), (status, false), "{name}");
+                wire.body(response).await.expect(&name);
             }
         }
     }
@@ -264,7 +264,7 @@ const BURST: usize = 2_000;
 const LIMIT: usize = 50;
 
 async fn burst() -> (Upstream, Gateway, String) {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
     (upstream, gateway, key)
@@ -292,10 +292,10 @@ async fn a_burst_on_kept_connections_loses_none() {
                 wire.send(head(&request, "HTTP/1.1", "Content-Length: 20000")).await.unwrap();
                 tokio::task::yield_now().await;
                 wire.send([b'x'; 20_000]).await.unwrap();
-                let answer = wire.head().await.unwrap();
-                assert!(!answer.closes);
-                wire.body(answer).await.unwrap();
-                statuses.push(answer.status);
+                let response = wire.head().await.unwrap();
+                assert!(!response.closes);
+                wire.body(response).await.unwrap();
+                statuses.push(response.status);
             }
             statuses
         });

@@ -1,26 +1,26 @@
 //! Every row of the error table: status, type, code, headers, and what it costs.
 
 use crate::common::{
-    ADMIN_TOKEN, Answer, Client, Gateway, GatewayCommand, Upstream, eventually, full,
+    ADMIN_TOKEN, Client, CollectedResponse, Gateway, GatewayCommand, Upstream, eventually, full,
 };
 use http::{Method, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// An error answer of the gateway's own making.
+/// An error response of the gateway's own making.
 #[track_caller]
-fn assert_error(answer: &Answer, status: u16, kind: &str, code: &str) {
-    assert_eq!(answer.status, status, "{answer:?}");
-    let error = &answer.json()["error"];
-    assert_eq!((&error["type"], &error["code"]), (&json!(kind), &json!(code)), "{answer:?}");
+fn assert_error(response: &CollectedResponse, status: u16, kind: &str, code: &str) {
+    assert_eq!(response.status, status, "{response:?}");
+    let error = &response.json()["error"];
+    assert_eq!((&error["type"], &error["code"]), (&json!(kind), &json!(code)), "{response:?}");
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()));
     assert_eq!(error["param"], Value::Null);
-    assert_eq!(answer.header("content-type"), "application/json");
-    assert_eq!(answer.header("cache-control"), "no-store");
-    assert!(!answer.header("x-request-id").is_empty());
+    assert_eq!(response.header("content-type"), "application/json");
+    assert_eq!(response.header("cache-control"), "no-store");
+    assert!(!response.header("x-request-id").is_empty());
 }
 
-async fn post(gateway: &Gateway, key: &str) -> Answer {
+async fn post(gateway: &Gateway, key: &str) -> CollectedResponse {
     let url = gateway.url("/v1/chat/completions");
     Client::http1().post_as(key, &url, &json!({"model": "m"})).await
 }
@@ -29,7 +29,7 @@ async fn used(gateway: &Gateway, key: &str) -> Value {
     Client::http1().get_as(key, &gateway.url("/usage")).await.json()["used"].clone()
 }
 
-/// A gateway before an upstream that answers everything with this status and header.
+/// A gateway before an upstream that responses everything with this status and header.
 async fn before(status: u16, header: (&'static str, &'static str)) -> (Upstream, Gateway, String) {
     let upstream = Upstream::start(move |_| {
         let response = Response::builder().status(status).header(header.0, header.1);
@@ -83,14 +83,14 @@ async fn a_day_that_is_used_up() {
     assert_eq!(first.header("ratelimit-policy"), "\"daily\";q=1;w=86400");
     assert_eq!(first.header("x-ratelimit-remaining-requests"), "0");
 
-    let refused = post(&gateway, &key).await;
-    assert_error(&refused, 429, "insufficient_quota", "insufficient_quota");
-    assert_eq!(refused.header("x-should-retry"), "false");
-    assert_eq!(refused.header("retry-after"), "", "clients sleep by it, for hours");
-    assert!(refused.text().contains("It resets at "), "{refused:?}");
-    assert!(refused.header("ratelimit").starts_with("\"daily\";r=0;t="), "{refused:?}");
-    assert_eq!(refused.header("x-ratelimit-limit-requests"), "1");
-    assert!(!refused.header("x-ratelimit-reset-requests").is_empty());
+    let rejected = post(&gateway, &key).await;
+    assert_error(&rejected, 429, "insufficient_quota", "insufficient_quota");
+    assert_eq!(rejected.header("x-should-retry"), "false");
+    assert_eq!(rejected.header("retry-after"), "", "clients sleep by it, for hours");
+    assert!(rejected.text().contains("It resets at "), "{rejected:?}");
+    assert!(rejected.header("ratelimit").starts_with("\"daily\";r=0;t="), "{rejected:?}");
+    assert_eq!(rejected.header("x-ratelimit-limit-requests"), "1");
+    assert!(!rejected.header("x-ratelimit-reset-requests").is_empty());
     assert_eq!(used(&gateway, &key).await, 1, "a refusal costs nothing");
     let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await;
     assert_eq!(usage.header("x-ratelimit-remaining-requests"), "0", "here too");
@@ -98,7 +98,7 @@ async fn a_day_that_is_used_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_requests_of_one_key_at_once() {
-    let upstream = Upstream::holding(|_| crate::common::json_answer("{}")).await;
+    let upstream = Upstream::holding(|_| crate::common::json_response("{}")).await;
     let gateway = GatewayCommand::new()
         .env("UPSTREAM_BASE_URL", upstream.base_url())
         .env("MAX_IN_FLIGHT_PER_KEY", "2")
@@ -110,9 +110,9 @@ async fn too_many_requests_of_one_key_at_once() {
         running.spawn(async move { Client::http1().post_as(&key, &url, &json!({})).await });
     }
     upstream.reached_by(3).await;
-    let refused = post(&gateway, &key).await;
-    assert_error(&refused, 429, "rate_limit_error", "rate_limit_exceeded");
-    assert_eq!(refused.header("retry-after"), "1");
+    let rejected = post(&gateway, &key).await;
+    assert_error(&rejected, 429, "rate_limit_error", "rate_limit_exceeded");
+    assert_eq!(rejected.header("retry-after"), "1");
     assert_eq!(used(&gateway, &key).await, 2, "a refusal costs nothing");
 
     // Clients that leave give their places back.
@@ -128,8 +128,8 @@ async fn two_different_credentials() {
     let authorization = format!("Bearer {key}");
     let headers = [("authorization", authorization.as_str()), ("x-api-key", "another")];
     let url = gateway.url("/v1/chat/completions");
-    let answer = Client::http1().send(Method::POST, &url, &headers, "{}").await;
-    assert_error(&answer, 400, "invalid_request_error", "conflicting_api_keys");
+    let response = Client::http1().send(Method::POST, &url, &headers, "{}").await;
+    assert_error(&response, 400, "invalid_request_error", "conflicting_api_keys");
     let twice = [("authorization", authorization.as_str()), ("x-api-key", key.as_str())];
     assert_eq!(Client::http1().send(Method::POST, &url, &twice, "{}").await.status, 200);
     let basic = [("authorization", "Basic dTpw"), ("x-api-key", key.as_str())];
@@ -138,7 +138,7 @@ async fn two_different_credentials() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_too_large_costs_nothing() {
-    let upstream = Upstream::start(|_| crate::common::json_answer("{}")).await;
+    let upstream = Upstream::start(|_| crate::common::json_response("{}")).await;
     let gateway = GatewayCommand::new()
         .env("UPSTREAM_BASE_URL", upstream.base_url())
         .env("MAX_BODY_BYTES", "1000")
@@ -147,8 +147,8 @@ async fn a_request_that_is_too_large_costs_nothing() {
     let authorization = format!("Bearer {key}");
     let headers = [("authorization", authorization.as_str())];
     let url = gateway.url("/v1/chat/completions");
-    let answer = Client::http1().send(Method::POST, &url, &headers, vec![b'x'; 1001]).await;
-    assert_error(&answer, 413, "invalid_request_error", "request_too_large");
+    let response = Client::http1().send(Method::POST, &url, &headers, vec![b'x'; 1001]).await;
+    assert_error(&response, 413, "invalid_request_error", "request_too_large");
     assert_eq!(upstream.count(), 0);
     assert_eq!(used(&gateway, &key).await, 0);
 
@@ -159,7 +159,7 @@ async fn a_request_that_is_too_large_costs_nothing() {
     assert_eq!(whole.status, 200);
 }
 
-/// Sends a chunked body of so many bytes and returns the start of the answer.
+/// Sends a chunked body of so many bytes and returns the start of the response.
 async fn chunked_request(gateway: &Gateway, key: &str, bytes: usize) -> String {
     let mut socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
     let request = format!(
@@ -175,7 +175,7 @@ async fn chunked_request(gateway: &Gateway, key: &str, bytes: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_body_that_is_malformed_costs_nothing() {
-    let upstream = Upstream::start(|_| crate::common::json_answer("{}")).await;
+    let upstream = Upstream::start(|_| crate::common::json_response("{}")).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     let mut socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
@@ -184,29 +184,29 @@ async fn a_request_body_that_is_malformed_costs_nothing() {
          Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\nzz\r\n"
     );
     socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    assert!(answer.contains("invalid_request_error"), "{answer}");
+    let mut response = String::new();
+    socket.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+    assert!(response.contains("invalid_request_error"), "{response}");
     assert_eq!(used(&gateway, &key).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_in_an_answer_does_not_stop_the_gateway() {
+async fn nonsense_in_a_response_does_not_stop_the_gateway() {
     let huge = r#"{"model":"m","usage":{"prompt_tokens":1,"total_tokens":18446744073709551615}}"#;
-    let upstream = Upstream::start(move |_| crate::common::json_answer(huge)).await;
+    let upstream = Upstream::start(move |_| crate::common::json_response(huge)).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({})).await;
     for counted in 1..=3 {
-        let answer = post(&gateway, &key).await;
-        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, huge));
+        let response = post(&gateway, &key).await;
+        assert_eq!((response.status.as_u16(), response.text().as_str()), (200, huge));
         assert_eq!(used(&gateway, &key).await, counted);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_malformed_target_is_refused_before_any_charge() {
-    let upstream = Upstream::start(|_| crate::common::json_answer("{}")).await;
+async fn a_malformed_target_is_rejected_before_any_charge() {
+    let upstream = Upstream::start(|_| crate::common::json_response("{}")).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     for path in ["/v1/../admin", "/v1/%2e%2e/admin", "/v1//chat", "/v1/%252e%252e/x", "/v1/a%5cb"] {
@@ -216,10 +216,10 @@ async fn a_malformed_target_is_refused_before_any_charge() {
         );
         let mut socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
         socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
-        assert!(answer.contains("invalid_request_error"), "{path}: {answer}");
+        let mut response = String::new();
+        socket.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 400 "), "{path}: {response}");
+        assert!(response.contains("invalid_request_error"), "{path}: {response}");
     }
     assert_eq!(upstream.count(), 0);
     assert_eq!(used(&gateway, &key).await, 0);
@@ -227,7 +227,7 @@ async fn a_malformed_target_is_refused_before_any_charge() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_locked_is_503_and_recovers_alone() {
-    let upstream = Upstream::start(|_| crate::common::json_answer("{}")).await;
+    let upstream = Upstream::start(|_| crate::common::json_response("{}")).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({"daily_limit": 100_000})).await;
     assert_eq!(post(&gateway, &key).await.status, 200);
@@ -236,9 +236,9 @@ async fn a_store_that_is_locked_is_503_and_recovers_alone() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     // What the journal holds is counted, until it is known that it cannot be folded.
     eventually("the lock is noticed", || async { post(&gateway, &key).await.status != 200 }).await;
-    let refused = post(&gateway, &key).await;
-    assert_error(&refused, 503, "server_error", "store_unavailable");
-    assert_eq!(refused.header("retry-after"), "1");
+    let rejected = post(&gateway, &key).await;
+    assert_error(&rejected, 503, "server_error", "store_unavailable");
+    assert_eq!(rejected.header("retry-after"), "1");
     let reached = upstream.count();
     assert_eq!(post(&gateway, &key).await.status, 503);
     assert_eq!(upstream.count(), reached, "nothing is forwarded once the failure is known");
@@ -269,9 +269,9 @@ async fn an_upstream_that_cannot_be_reached_costs_nothing() {
     drop(listener);
     let gateway = Gateway::before(&format!("http://{closed}/v1"));
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
-    let answer = post(&gateway, &key).await;
-    assert_error(&answer, 502, "upstream_error", "upstream_unreachable");
-    assert_eq!(answer.header("x-ratelimit-remaining-requests"), "5");
+    let response = post(&gateway, &key).await;
+    assert_error(&response, 502, "upstream_error", "upstream_unreachable");
+    assert_eq!(response.header("x-ratelimit-remaining-requests"), "5");
     assert_eq!(used(&gateway, &key).await, 0);
 }
 
@@ -284,19 +284,19 @@ async fn an_upstream_that_speaks_no_http() {
         let (mut socket, _) = listener.accept().await.unwrap();
         socket.write_all(b"what do you want?\r\n\r\n").await.unwrap();
     };
-    let (answer, ()) = tokio::join!(post(&gateway, &key), garbage);
-    assert_error(&answer, 502, "upstream_error", "upstream_protocol");
+    let (response, ()) = tokio::join!(post(&gateway, &key), garbage);
+    assert_error(&response, 502, "upstream_error", "upstream_protocol");
     assert_eq!(used(&gateway, &key).await, 1, "it may have done the work");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_refuses_the_sponsor() {
+async fn an_upstream_that_rejects_the_sponsor() {
     for status in [401, 402, 403] {
         let (_upstream, gateway, key) = before(status, ("www-authenticate", "Bearer")).await;
-        let answer = post(&gateway, &key).await;
-        assert_error(&answer, 502, "upstream_error", "upstream_credentials");
-        assert_eq!(answer.header("www-authenticate"), "");
-        assert!(!answer.text().contains("sponsor"));
+        let response = post(&gateway, &key).await;
+        assert_error(&response, 502, "upstream_error", "upstream_credentials");
+        assert_eq!(response.header("www-authenticate"), "");
+        assert!(!response.text().contains("sponsor"));
         assert_eq!(used(&gateway, &key).await, 0);
     }
 }
@@ -304,9 +304,9 @@ async fn an_upstream_that_refuses_the_sponsor() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_limits_the_sponsor() {
     let (_upstream, gateway, key) = before(429, ("retry-after", "17")).await;
-    let answer = post(&gateway, &key).await;
-    assert_error(&answer, 503, "upstream_error", "upstream_rate_limited");
-    assert_eq!(answer.header("retry-after"), "17");
+    let response = post(&gateway, &key).await;
+    assert_error(&response, 503, "upstream_error", "upstream_rate_limited");
+    assert_eq!(response.header("retry-after"), "17");
     assert_eq!(used(&gateway, &key).await, 0);
 }
 
@@ -314,9 +314,9 @@ async fn an_upstream_that_limits_the_sponsor() {
 async fn an_upstream_that_redirects_is_not_followed() {
     for status in [301, 302, 307, 308] {
         let (upstream, gateway, key) = before(status, ("location", "http://127.0.0.1:1/")).await;
-        let answer = post(&gateway, &key).await;
-        assert_error(&answer, 502, "upstream_error", "upstream_redirect");
-        assert_eq!(answer.header("location"), "");
+        let response = post(&gateway, &key).await;
+        assert_error(&response, 502, "upstream_error", "upstream_redirect");
+        assert_eq!(response.header("location"), "");
         assert_eq!(upstream.count(), 1);
     }
 }
@@ -332,8 +332,8 @@ async fn an_upstream_that_switches_protocols() {
         socket.write_all(head).await.unwrap();
         socket
     };
-    let (answer, _socket) = tokio::join!(post(&gateway, &key), switching);
-    assert_error(&answer, 502, "upstream_error", "upstream_protocol");
+    let (response, _socket) = tokio::join!(post(&gateway, &key), switching);
+    assert_error(&response, 502, "upstream_error", "upstream_protocol");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,10 +341,10 @@ async fn an_upstream_that_fails_gives_the_unit_back_up_to_the_limit() {
     for status in [500, 502, 503, 529] {
         let (upstream, gateway, key) = before(status, ("retry-after", "3")).await;
         for _ in 0..5 {
-            let answer = post(&gateway, &key).await;
-            assert_error(&answer, status, "upstream_error", "upstream_failed");
-            assert_eq!(answer.header("retry-after"), "3");
-            assert!(!answer.text().contains("sponsor"), "the upstream's text stays inside");
+            let response = post(&gateway, &key).await;
+            assert_error(&response, status, "upstream_error", "upstream_failed");
+            assert_eq!(response.header("retry-after"), "3");
+            assert!(!response.text().contains("sponsor"), "the upstream's text stays inside");
         }
         assert_eq!(used(&gateway, &key).await, 0);
         for _ in 0..5 {
@@ -358,24 +358,24 @@ async fn an_upstream_that_fails_gives_the_unit_back_up_to_the_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_too_slow() {
-    let upstream = Upstream::holding(|_| crate::common::json_answer("{}")).await;
+    let upstream = Upstream::holding(|_| crate::common::json_response("{}")).await;
     let gateway = GatewayCommand::new()
         .env("UPSTREAM_BASE_URL", upstream.base_url())
         .env("UPSTREAM_HEAD_TIMEOUT", "200ms")
         .start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
-    let answer = post(&gateway, &key).await;
-    assert_error(&answer, 504, "upstream_error", "upstream_timeout");
+    let response = post(&gateway, &key).await;
+    assert_error(&response, 504, "upstream_error", "upstream_timeout");
     assert_eq!(used(&gateway, &key).await, 1, "it may have done the work");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_of_4xx_passes_through_with_the_sponsors_key_masked() {
+async fn a_response_of_4xx_passes_through_with_the_sponsors_key_masked() {
     let (_upstream, gateway, key) = before(422, ("x-upstream", "yes")).await;
-    let answer = post(&gateway, &key).await;
-    assert_eq!((answer.status.as_u16(), answer.header("x-upstream")), (422, "yes"));
-    assert_eq!(answer.text().len(), "upstream says sk-sponsor-secret".len());
-    assert!(!answer.text().contains("sponsor-secret"), "{answer:?}");
+    let response = post(&gateway, &key).await;
+    assert_eq!((response.status.as_u16(), response.header("x-upstream")), (422, "yes"));
+    assert_eq!(response.text().len(), "upstream says sk-sponsor-secret".len());
+    assert!(!response.text().contains("sponsor-secret"), "{response:?}");
     assert_eq!(used(&gateway, &key).await, 1);
 }
 

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
-use crate::common::{ADMIN_TOKEN, GatewayCommand, Upstream, Wire, full, json_answer};
+use crate::common::{ADMIN_TOKEN, GatewayCommand, Upstream, Wire, full, json_response};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
@@ -51,7 +51,7 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 async fn no_response_of_the_gateway_to_head_has_a_body() {
     let upstream = Upstream::start(|request| {
         let status = request.uri().path().rsplit('/').next().unwrap().parse().unwrap_or(200);
-        let mut response = json_answer(r#"{"some":"thing"}"#);
+        let mut response = json_response(r#"{"some":"thing"}"#);
         *response.status_mut() = status.try_into().unwrap();
         if request.uri().path().contains("stream") {
             response = Response::builder().status(status).body(full("data: 1\n\n")).unwrap();

@@ -12,7 +12,7 @@ mod error_table;
 mod head_requests;
 mod hostile_clients;
 mod proxy_conformance;
-mod refused_sponsor;
+mod rejected_sponsor;
 mod rejections;
 mod stream_usage;
 mod transparency;

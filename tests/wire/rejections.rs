@@ -3,12 +3,14 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{Answer, Client, Gateway, GatewayCommand, Rogue, Upstream, eventually, full};
+use crate::common::{
+    Client, CollectedResponse, Gateway, GatewayCommand, Rogue, Upstream, eventually, full,
+};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
 
-/// Statuses and waits that the upstream answers with are in the path.
+/// Statuses and waits that the upstream responds with are in the path.
 fn scripted(request: Request<Bytes>) -> Response<crate::common::StubBody> {
     let mut segments = request.uri().path().rsplit('/');
     let mut next = || segments.next().unwrap_or_default();
@@ -105,18 +107,18 @@ impl<'a> Provoked<'a> {
             headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
             headers.extend(anthropic.then_some(("anthropic-version", "2023-06-01")));
             let url = format!("http://{}{}", self.gateway, self.path);
-            let answer = client.send(method.clone(), &url, &headers, self.body.to_vec()).await;
+            let response = client.send(method.clone(), &url, &headers, self.body.to_vec()).await;
             let way = format!("{}: {method}, HTTP/2 {http2}, Anthropic {anthropic}", row.name);
-            check(&way, &row, &answer, method, anthropic);
+            check(&way, &row, &response, method, anthropic);
         }
     }
 }
 
 #[track_caller]
-fn check(way: &str, row: &Row, answer: &Answer, method: &Method, anthropic: bool) {
-    assert_eq!(answer.status, row.status, "{way}: {answer:?}");
+fn check(way: &str, row: &Row, response: &CollectedResponse, method: &Method, anthropic: bool) {
+    assert_eq!(response.status, row.status, "{way}: {response:?}");
     let should_retry = if row.is_final { "false" } else { "" };
-    let id = answer.header("x-request-id");
+    let id = response.header("x-request-id");
     for (name, value) in [
         ("x-should-retry", should_retry),
         ("retry-after", row.retry_after),
@@ -125,18 +127,18 @@ fn check(way: &str, row: &Row, answer: &Answer, method: &Method, anthropic: bool
         ("location", ""),
         ("x-note", if row.code == "upstream_refused" { "between-us" } else { "" }),
     ] {
-        assert_eq!(answer.header(name), value, "{way}, {name}: {answer:?}");
+        assert_eq!(response.header(name), value, "{way}, {name}: {response:?}");
     }
-    assert!(!id.is_empty(), "{way}: {answer:?}");
+    assert!(!id.is_empty(), "{way}: {response:?}");
     if method == Method::HEAD {
-        assert!(answer.body.is_empty(), "{way}: {answer:?}");
+        assert!(response.body.is_empty(), "{way}: {response:?}");
         return;
     }
-    let mut object = answer.json();
+    let mut object = response.json();
     let message = object["error"]["message"].take();
-    assert!(message.as_str().is_some_and(|message| message.len() > 9), "{way}: {answer:?}");
-    let text = answer.text();
-    assert!(!text.contains("between-us") && !text.contains("sk-sponsor"), "{way}: {answer:?}");
+    assert!(message.as_str().is_some_and(|message| message.len() > 9), "{way}: {response:?}");
+    let text = response.text();
+    assert!(!text.contains("between-us") && !text.contains("sk-sponsor"), "{way}: {response:?}");
     let expected = match anthropic {
         false => json!({"error": {
             "message": null, "type": row.kind, "param": null, "code": row.code,
@@ -174,13 +176,13 @@ async fn of_the_key() {
 
     let record = format!("/admin/keys/{key}");
     let change = async |change: Value| gateway.admin(Method::PATCH, &record, &change).await;
-    let refused = Provoked::of(&gateway, path, &key);
+    let rejected = Provoked::of(&gateway, path, &key);
     change(json!({"expires_at": "2020-01-01T00:00:00Z"})).await;
-    refused.is(row("an expired key", 403, PERMISSION, "key_expired")).await;
+    rejected.is(row("an expired key", 403, PERMISSION, "key_expired")).await;
     change(json!({"disabled": true})).await;
-    refused.is(row("a disabled key", 403, PERMISSION, "key_disabled")).await;
+    rejected.is(row("a disabled key", 403, PERMISSION, "key_disabled")).await;
     gateway.admin(Method::DELETE, &record, &Value::Null).await;
-    refused.is(row("a deleted key", 401, INVALID, "invalid_api_key")).await;
+    rejected.is(row("a deleted key", 401, INVALID, "invalid_api_key")).await;
 
     let bad = "INSERT INTO api_keys (key, daily_limit) VALUES ('trial-key-bad-limit', 'many')";
     rusqlite::Connection::open(gateway.dir().join("quota.db")).unwrap().execute_batch(bad).unwrap();
@@ -192,7 +194,7 @@ async fn of_the_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_days_quota() {
     for (setting, status) in [("", 429), ("429", 429), ("402", 402)] {
-        let upstream = Upstream::start(|_| crate::common::json_answer("{}")).await;
+        let upstream = Upstream::start(|_| crate::common::json_response("{}")).await;
         let gateway = GatewayCommand::at_noon(upstream.base_url())
             .env("QUOTA_EXHAUSTED_STATUS", setting)
             .start();
@@ -202,16 +204,16 @@ async fn of_the_days_quota() {
         assert_eq!(admitted.status, 200);
         let used_up = row("the day is used up", status, "insufficient_quota", "insufficient_quota");
         Provoked::of(&gateway, path, &key).is(used_up).await;
-        let refused = Client::http1().post_as(&key, &gateway.url(path), &json!({})).await;
-        assert_eq!(refused.header("x-ratelimit-remaining-requests"), "0");
-        assert!(refused.text().contains("It resets at "), "{refused:?}");
+        let rejected = Client::http1().post_as(&key, &gateway.url(path), &json!({})).await;
+        assert_eq!(rejected.header("x-ratelimit-remaining-requests"), "0");
+        assert!(rejected.text().contains("It resets at "), "{rejected:?}");
         assert_eq!(upstream.count(), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_too_many_requests_at_once() {
-    let upstream = Upstream::holding(|_| crate::common::json_answer("{}")).await;
+    let upstream = Upstream::holding(|_| crate::common::json_response("{}")).await;
     let gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("MAX_IN_FLIGHT_PER_KEY", "1").start();
     let key = gateway.create_key(json!({})).await;
@@ -251,9 +253,9 @@ async fn of_the_request() {
     let long = format!("/v1/{}", "x".repeat(9000));
     for client in [Client::http1(), Client::http2()] {
         // Whose API it was for is not read of a head that is too long.
-        let answer = client.get(&gateway.url(&long)).await;
+        let response = client.get(&gateway.url(&long)).await;
         let long = row("a long target", 414, INVALID, "uri_too_long");
-        check(long.name, &long, &answer, &Method::GET, false);
+        check(long.name, &long, &response, &Method::GET, false);
     }
     // HTTP/2 has no upgrades of this kind.
     let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
@@ -286,12 +288,12 @@ async fn of_the_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_upstream() {
     let (_upstream, gateway, key) = scene().await;
-    let refused = |status| row("the sponsor is refused", status, UPSTREAM, "upstream_credentials");
+    let rejected = |status| row("the sponsor is refused", status, UPSTREAM, "upstream_credentials");
     let limited = row("the sponsor is limited", 503, UPSTREAM, "upstream_rate_limited");
     let redirect = row("a redirect", 502, UPSTREAM, "upstream_redirect");
     let failed = |status| row("a failure", status, UPSTREAM, "upstream_failed");
     for (path, row) in [
-        ("403/7/-", refused(502)),
+        ("403/7/-", rejected(502)),
         ("429/-/-", limited.passes("")),
         ("429/17/-", limited.passes("17")),
         ("429/60/-", limited.passes("60")),
@@ -326,12 +328,12 @@ async fn of_the_upstream() {
     for status in [401, 402] {
         let (_upstream, gateway, key) = scene().await;
         let path = format!("/v1/x/{status}/3600/-");
-        Provoked::of(&gateway, &path, &key).is(refused(502)).await;
+        Provoked::of(&gateway, &path, &key).is(rejected(502)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_an_upstream_that_gives_no_answer() {
+async fn of_an_upstream_that_gives_no_response() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gateway = GatewayCommand::at_noon(format!("http://{closed}/v1")).start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
@@ -356,15 +358,15 @@ async fn of_an_upstream_that_gives_no_answer() {
 async fn a_path_of_anthropics_api_is_enough_for_its_form() {
     let gateway = Gateway::demo();
     for path in ["/v1/messages", "/messages", "/v1/messages/batches?limit=2"] {
-        let answer = Client::http1().get_as("trial-nobody", &gateway.url(path)).await;
-        let object = answer.json();
-        assert_eq!(object["type"], "error", "{path}: {answer:?}");
-        assert_eq!(object["error"]["type"], "authentication_error", "{path}: {answer:?}");
-        assert_eq!(object["request_id"], answer.header("x-request-id"), "{path}");
+        let response = Client::http1().get_as("trial-nobody", &gateway.url(path)).await;
+        let object = response.json();
+        assert_eq!(object["type"], "error", "{path}: {response:?}");
+        assert_eq!(object["error"]["type"], "authentication_error", "{path}: {response:?}");
+        assert_eq!(object["request_id"], response.header("x-request-id"), "{path}");
     }
-    let answer =
+    let response =
         Client::http1().get_as("trial-nobody", &gateway.url("/v1/threads/t/messages")).await;
-    assert_eq!(answer.json()["type"], Value::Null, "that is OpenAI's");
+    assert_eq!(response.json()["type"], Value::Null, "that is OpenAI's");
 }
 
 /// The admin API and the pages for holders say it, too.
@@ -380,10 +382,10 @@ async fn beside_the_forwarded_paths() {
         (Method::GET, "/nothing", 404),
     ] {
         for client in [Client::http1(), Client::http2()] {
-            let answer = client.send(method.clone(), &gateway.url(path), &[], "").await;
-            assert_eq!(answer.status, status, "{path}: {answer:?}");
-            assert_eq!(answer.header("x-should-retry"), "false", "{path}: {answer:?}");
-            assert_eq!(answer.header("retry-after"), "", "{path}: {answer:?}");
+            let response = client.send(method.clone(), &gateway.url(path), &[], "").await;
+            assert_eq!(response.status, status, "{path}: {response:?}");
+            assert_eq!(response.header("x-should-retry"), "false", "{path}: {response:?}");
+            assert_eq!(response.header("retry-after"), "", "{path}: {response:?}");
         }
     }
 }

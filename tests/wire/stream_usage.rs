@@ -4,7 +4,8 @@
 use std::sync::Mutex;
 
 use crate::common::{
-    Answer, Client, Gateway, GatewayCommand, StubBody, Upstream, Wire, eventually, full, streaming,
+    Client, CollectedResponse, Gateway, GatewayCommand, StubBody, Upstream, Wire, eventually, full,
+    streaming,
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, header::CONTENT_TYPE};
@@ -37,7 +38,7 @@ fn stream(body: StubBody) -> Response<StubBody> {
     Response::builder().header(CONTENT_TYPE, "text/event-stream; charset=utf-8").body(body).unwrap()
 }
 
-/// Answers as OpenAI does: the usage in an event of its own, if it is asked for.
+/// Responds as OpenAI does: the usage in an event of its own, if it is asked for.
 fn openai(request: Request<Bytes>) -> Response<StubBody> {
     let asked = String::from_utf8_lossy(request.body()).contains(QUESTION);
     stream(full([CONTENT, if asked { USAGE } else { "" }, DONE].concat()))
@@ -47,7 +48,7 @@ fn asking(upstream: &Upstream) -> GatewayCommand {
     GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "ask")
 }
 
-async fn post(client: &Client, gateway: &Gateway, key: &str, body: &str) -> Answer {
+async fn post(client: &Client, gateway: &Gateway, key: &str, body: &str) -> CollectedResponse {
     let authorization = format!("Bearer {key}");
     let headers = [
         ("authorization", authorization.as_str()),
@@ -64,10 +65,10 @@ async fn usage_is_recorded_and_neither_side_sees_another_change() {
     let gateway = asking(&upstream).start();
     for client in [Client::http1(), Client::http2()] {
         let key = gateway.create_key(json!({})).await;
-        let answer = post(&client, &gateway, &key, ODD).await;
-        assert_eq!(answer.text(), [CONTENT, DONE].concat());
-        assert_eq!(answer.header("content-type"), "text/event-stream; charset=utf-8");
-        assert_eq!(answer.header("x-ratelimit-remaining-requests"), "199");
+        let response = post(&client, &gateway, &key, ODD).await;
+        assert_eq!(response.text(), [CONTENT, DONE].concat());
+        assert_eq!(response.header("content-type"), "text/event-stream; charset=utf-8");
+        assert_eq!(response.header("x-ratelimit-remaining-requests"), "199");
         let seen = upstream.last();
         assert_eq!(seen.body, odd_asking());
         assert_eq!(seen.headers["content-length"], odd_asking().len().to_string());
@@ -79,13 +80,13 @@ async fn usage_is_recorded_and_neither_side_sees_another_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_gets_what_was_asked_for() {
+async fn a_client_that_requests_usage_gets_it() {
     let upstream = Upstream::start(openai).await;
     let gateway = asking(&upstream).start();
     let key = gateway.create_key(json!({})).await;
     for client in [Client::http1(), Client::http2()] {
-        let answer = post(&client, &gateway, &key, &odd_asking()).await;
-        assert_eq!(answer.text(), [CONTENT, USAGE, DONE].concat());
+        let response = post(&client, &gateway, &key, &odd_asking()).await;
+        assert_eq!(response.text(), [CONTENT, USAGE, DONE].concat());
         let seen = upstream.last();
         assert_eq!(seen.body, odd_asking());
         assert_eq!(seen.headers["accept-encoding"], "identity");
@@ -98,8 +99,8 @@ async fn usage_on_the_last_content_frame_stays() {
     let upstream = Upstream::start(|_| stream(full([CONTENT, LAST, DONE].concat()))).await;
     let gateway = asking(&upstream).start();
     let key = gateway.create_key(json!({})).await;
-    let answer = post(&Client::http1(), &gateway, &key, ODD).await;
-    assert_eq!(answer.text(), [CONTENT, LAST, DONE].concat());
+    let response = post(&Client::http1(), &gateway, &key, ODD).await;
+    assert_eq!(response.text(), [CONTENT, LAST, DONE].concat());
     assert_eq!(gateway.usage(&key).await["tokens"]["total"], 18);
 }
 
@@ -111,9 +112,9 @@ async fn nothing_is_changed_if_it_is_off() {
     let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "off").start();
     let key = gateway.create_key(json!({})).await;
     for client in [Client::http1(), Client::http2()] {
-        let answer = post(&client, &gateway, &key, ODD).await;
-        assert_eq!(answer.text(), events);
-        assert_eq!(answer.header("content-length"), events.len().to_string());
+        let response = post(&client, &gateway, &key, ODD).await;
+        assert_eq!(response.text(), events);
+        assert_eq!(response.header("content-length"), events.len().to_string());
         assert_eq!(upstream.last().body, ODD);
         assert_eq!(upstream.last().headers["accept-encoding"], "identity");
     }
@@ -147,7 +148,7 @@ async fn each_event_arrives_before_the_upstream_sends_the_next() {
     }
 }
 
-/// The body of the answer to the odd request, as soon as it begins.
+/// The body of the response to the odd request, as soon as it begins.
 async fn open(client: &Client, gateway: &Gateway, key: &str) -> hyper::body::Incoming {
     let authorization = format!("Bearer {key}");
     let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
@@ -221,19 +222,19 @@ async fn expecting(gateway: &Gateway, key: &str) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_request_is_not_read_and_costs_nothing() {
+async fn a_rejected_request_is_not_read_and_costs_nothing() {
     let upstream = Upstream::start(openai).await;
     let gateway = asking(&upstream).start();
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
-    let (refused, _) = expecting(&gateway, "trial-nobody").await;
-    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
-    let (interim, answer) = expecting(&gateway, &key).await;
+    let (rejected, _) = expecting(&gateway, "trial-nobody").await;
+    assert!(rejected.starts_with("HTTP/1.1 401"), "{rejected}");
+    let (interim, response) = expecting(&gateway, &key).await;
     assert!(interim.starts_with("HTTP/1.1 100"), "{interim}");
-    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("usage\":{"), "{answer}");
+    assert!(response.starts_with("HTTP/1.1 200") && !response.contains("usage\":{"), "{response}");
     assert_eq!(upstream.last().body, odd_asking());
     assert!(!upstream.last().headers.contains_key("expect"));
-    let (refused, _) = expecting(&gateway, &key).await;
-    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    let (rejected, _) = expecting(&gateway, &key).await;
+    assert!(rejected.starts_with("HTTP/1.1 429"), "{rejected}");
     assert_eq!((upstream.count(), gateway.used(&key).await), (1, 1));
 }
 
@@ -245,15 +246,15 @@ async fn a_body_of_any_size_passes() {
     for client in [Client::http1(), Client::http2()] {
         for (size, asks) in [(1 << 20, true), ((1 << 20) + 1, false), (3 << 20, false)] {
             let body = ODD.to_owned() + &" ".repeat(size - ODD.len());
-            let answer = post(&client, &gateway, &key, &body).await;
-            assert_eq!(answer.text(), [CONTENT, DONE].concat());
-            let wanted = if asks { body.replace(ODD, &odd_asking()) } else { body };
-            assert!(upstream.last().body == wanted, "{size}");
+            let response = post(&client, &gateway, &key, &body).await;
+            assert_eq!(response.text(), [CONTENT, DONE].concat());
+            let expected = if asks { body.replace(ODD, &odd_asking()) } else { body };
+            assert!(upstream.last().body == expected, "{size}");
         }
     }
 }
 
-/// Sends a chunked upload that ends in this way, and returns the status.
+/// Sends a chunked request body that ends in this way, and returns the status.
 async fn upload(gateway: &Gateway, key: &str, chunks: &str) -> String {
     let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
     let request = format!(
@@ -262,13 +263,13 @@ async fn upload(gateway: &Gateway, key: &str, chunks: &str) -> String {
          {chunks}"
     );
     socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let _ = socket.read_to_end(&mut answer).await;
-    String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or_default().to_owned()
+    let mut response = Vec::new();
+    let _ = socket.read_to_end(&mut response).await;
+    String::from_utf8_lossy(&response).split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_that_break_are_refused_as_ever() {
+async fn broken_request_bodies_are_rejected_as_without_stream_usage() {
     let upstream = Upstream::start(openai).await;
     let [off, ask] = ["off", "ask"].map(|setting| {
         let command = asking(&upstream).env("STREAM_USAGE", setting);
@@ -293,7 +294,7 @@ async fn uploads_that_break_are_refused_as_ever() {
 }
 
 /// Posts a streamed chat as `curl -d` does, with no content type of one's own.
-async fn post_like_curl(gateway: &Gateway, key: &str) -> Answer {
+async fn post_like_curl(gateway: &Gateway, key: &str) -> CollectedResponse {
     let authorization = format!("Bearer {key}");
     let headers = [
         ("authorization", authorization.as_str()),
@@ -304,7 +305,7 @@ async fn post_like_curl(gateway: &Gateway, key: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn usage_is_asked_for_by_default_whatever_the_content_type_is_called() {
+async fn usage_is_requested_by_default_whatever_the_content_type() {
     let upstream = Upstream::start(openai).await;
     let gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("USAGE_RETENTION_DAYS", "1").start();
@@ -319,7 +320,7 @@ async fn usage_is_asked_for_by_default_whatever_the_content_type_is_called() {
     assert_eq!(kept["requests"][0]["model_asked"], "m", "{kept}");
 }
 
-/// Refuses what it does not know, as some upstreams do.
+/// Rejects what it does not know, as some upstreams do.
 fn strict(request: Request<Bytes>) -> Response<StubBody> {
     if !String::from_utf8_lossy(request.body()).contains("stream_options") {
         return stream(full([CONTENT, DONE].concat()));
@@ -334,13 +335,13 @@ fn strict(request: Request<Bytes>) -> Response<StubBody> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_refuses_the_question_gets_the_original_for_the_same_unit() {
+async fn an_upstream_that_rejects_the_option_gets_the_original_for_the_same_unit() {
     let upstream = Upstream::start(strict).await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 10})).await;
     for (client, calls) in [(Client::http1(), 2), (Client::http2(), 3), (Client::http1(), 4)] {
-        let answer = post(&client, &gateway, &key, ODD).await;
-        assert_eq!(answer.text(), [CONTENT, DONE].concat());
+        let response = post(&client, &gateway, &key, ODD).await;
+        assert_eq!(response.text(), [CONTENT, DONE].concat());
         assert_eq!(upstream.count(), calls, "it is asked no more");
         assert_eq!(upstream.last().body, ODD);
     }
@@ -354,8 +355,8 @@ async fn an_upstream_that_refuses_the_question_gets_the_original_for_the_same_un
         "\"stream\" :true",
         "\"stream\" :true,\"stream_options\":{\"include_usage\":true}",
     );
-    let refused = post(&Client::http1(), &gateway, &key, &asking).await;
-    assert_eq!((refused.status.as_u16(), upstream.count()), (400, 5), "who asks is refused");
+    let rejected = post(&Client::http1(), &gateway, &key, &asking).await;
+    assert_eq!((rejected.status.as_u16(), upstream.count()), (400, 5), "who asks is refused");
 
     gateway.restart();
     post(&Client::http1(), &gateway, &key, ODD).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use crate::common::{Client, Gateway, Upstream, full, json_answer, streaming};
+use crate::common::{Client, Gateway, Upstream, full, json_response, streaming};
 use bytes::Bytes;
 use http::{
     Method, Response,
@@ -15,7 +15,11 @@ use serde_json::json;
 const ODD_JSON: &str = "{ \"z\":1, \"a\" : 12345678901234567890, \"unknown\":{\"x\":1e400,\"x\":2},\
     \"text\":\"\\u4f60\\/好\",\"model\":\"m\" }\n";
 
-async fn post(client: &Client, gateway: &Gateway, body: impl Into<Bytes>) -> crate::common::Answer {
+async fn post(
+    client: &Client,
+    gateway: &Gateway,
+    body: impl Into<Bytes>,
+) -> crate::common::CollectedResponse {
     let key = gateway.create_key(json!({})).await;
     let authorization = format!("Bearer {key}");
     let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
@@ -24,11 +28,11 @@ async fn post(client: &Client, gateway: &Gateway, body: impl Into<Bytes>) -> cra
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_is_byte_identical_both_ways_over_http1_and_http2() {
-    let upstream = Upstream::start(|_| json_answer(ODD_JSON)).await;
+    let upstream = Upstream::start(|_| json_response(ODD_JSON)).await;
     let gateway = Gateway::before(&upstream.base_url());
     for client in [Client::http1(), Client::http2()] {
-        let answer = post(&client, &gateway, ODD_JSON).await;
-        assert_eq!(answer.body, ODD_JSON);
+        let response = post(&client, &gateway, ODD_JSON).await;
+        assert_eq!(response.body, ODD_JSON);
         let call = upstream.last();
         assert_eq!(call.body, ODD_JSON);
         assert_eq!(call.uri, "/v1/chat/completions?q=%20a&b");
@@ -37,7 +41,7 @@ async fn json_is_byte_identical_both_ways_over_http1_and_http2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compressed_answer_stays_compressed() {
+async fn a_compressed_response_stays_compressed() {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(ODD_JSON.as_bytes()).unwrap();
@@ -52,9 +56,9 @@ async fn a_compressed_answer_stays_compressed() {
     })
     .await;
     let gateway = Gateway::before(&upstream.base_url());
-    let answer = post(&Client::http1(), &gateway, "{}").await;
-    assert_eq!(answer.header("content-encoding"), "gzip");
-    assert_eq!(answer.body, compressed);
+    let response = post(&Client::http1(), &gateway, "{}").await;
+    assert_eq!(response.header("content-encoding"), "gzip");
+    assert_eq!(response.body, compressed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,8 +68,8 @@ async fn five_megabytes_go_up_and_come_back() {
     let body: Bytes =
         (0..5_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for client in [Client::http1(), Client::http2()] {
-        let answer = post(&client, &gateway, body.clone()).await;
-        assert!(answer.body == body, "{} bytes came back", answer.body.len());
+        let response = post(&client, &gateway, body.clone()).await;
+        assert!(response.body == body, "{} bytes came back", response.body.len());
         assert!(upstream.last().body == body);
     }
 }
@@ -86,9 +90,9 @@ async fn each_event_arrives_before_the_upstream_sends_the_next() {
         let headers = [("authorization", authorization.as_str())];
         let url = gateway.url("/v1/chat/completions");
         feed.send(Ok(": first\n\n".into())).unwrap();
-        let answer = client.open(Method::POST, &url, &headers, "{}").await.unwrap();
-        assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "199");
-        let mut body = answer.into_body();
+        let response = client.open(Method::POST, &url, &headers, "{}").await.unwrap();
+        assert_eq!(response.headers()["x-ratelimit-remaining-requests"], "199");
+        let mut body = response.into_body();
         assert_eq!(next(&mut body).await, ": first\n\n");
         for event in ["data: {\"n\":1}\n\n", "data: {\"n\":2}\n\n", "data: [DONE]\n\n"] {
             feed.send(Ok(event.into())).unwrap();
@@ -104,7 +108,7 @@ async fn next(body: &mut hyper::body::Incoming) -> Bytes {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_breaks_off_never_ends_as_if_complete() {
+async fn a_response_that_breaks_off_never_ends_as_if_complete() {
     for client in [Client::http1(), Client::http2()] {
         let (feed, body) = streaming();
         let body = Mutex::new(Some(body));
@@ -127,7 +131,7 @@ async fn an_answer_that_breaks_off_never_ends_as_if_complete() {
 #[tokio::test(flavor = "multi_thread")]
 async fn identity_stays_here_and_the_sponsors_account_too() {
     let upstream = Upstream::start(|_| {
-        let mut answer = json_answer("{}");
+        let mut response = json_response("{}");
         for (name, value) in [
             ("set-cookie", "a=b"),
             ("openai-organization", "sponsor"),
@@ -135,9 +139,9 @@ async fn identity_stays_here_and_the_sponsors_account_too() {
             ("server", "upstream"),
             ("x-upstream", "kept"),
         ] {
-            answer.headers_mut().insert(name, value.parse().unwrap());
+            response.headers_mut().insert(name, value.parse().unwrap());
         }
-        answer
+        response
     })
     .await;
     let gateway = Gateway::before(&upstream.base_url());
@@ -152,11 +156,11 @@ async fn identity_stays_here_and_the_sponsors_account_too() {
         ("x-kept", "yes"),
     ];
     let url = gateway.url("/chat/completions");
-    let answer = Client::http1().send(Method::POST, &url, &headers, "{}").await;
-    assert_eq!(answer.header("x-upstream"), "kept");
-    assert_eq!(answer.header("x-ratelimit-remaining-requests"), "199");
+    let response = Client::http1().send(Method::POST, &url, &headers, "{}").await;
+    assert_eq!(response.header("x-upstream"), "kept");
+    assert_eq!(response.header("x-ratelimit-remaining-requests"), "199");
     for name in ["set-cookie", "openai-organization", "server"] {
-        assert_eq!(answer.header(name), "", "{name}");
+        assert_eq!(response.header(name), "", "{name}");
     }
     let seen = upstream.last();
     assert_eq!(

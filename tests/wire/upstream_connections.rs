@@ -18,7 +18,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// An HTTP/1 upstream that holds its answers and counts its connections. It stops on drop.
+/// An HTTP/1 upstream that holds its responses and counts its connections. It stops on drop.
 struct Upstream {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -66,7 +66,7 @@ impl Drop for Upstream {
     }
 }
 
-/// Answers requests with a body of two bytes.
+/// Responds requests with a body of two bytes.
 async fn converse(mut socket: BufReader<TcpStream>, seen: &Seen) -> Result<()> {
     loop {
         let mut line = String::new();

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::common::{Client, Gateway, GatewayCommand, Upstream, chat_json, json_answer};
+use crate::common::{Client, Gateway, GatewayCommand, Upstream, chat_json, json_response};
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional},
@@ -29,7 +29,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Refuses who does not present `authorization`, if there is one.
+    /// Rejects who does not present `authorization`, if there is one.
     async fn start(to: std::net::SocketAddr, authorization: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -50,8 +50,8 @@ impl Proxy {
                     let may = authorization.is_none_or(|needed| head.contains(needed));
                     seen.lock().unwrap().push(head);
                     if !may {
-                        let refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
-                        let _ = client.write_all(refusal).await;
+                        let rejection = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
+                        let _ = client.write_all(rejection).await;
                         return;
                     }
                     let mut upstream = TcpStream::connect(to).await.unwrap();
@@ -104,7 +104,7 @@ async fn tls_before(upstream: &Upstream) -> Tls {
 }
 
 async fn upstream() -> Upstream {
-    Upstream::start(|_| json_answer(chat_json().to_string())).await
+    Upstream::start(|_| json_response(chat_json().to_string())).await
 }
 
 async fn chat(gateway: &Gateway) -> u16 {
@@ -149,7 +149,7 @@ async fn an_authority_that_nobody_has_named_is_not_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_gets_its_password_and_a_refusal_of_it_costs_nothing() {
+async fn a_proxy_gets_its_password_and_a_rejection_of_it_costs_nothing() {
     let upstream = upstream().await;
     let tls = tls_before(&upstream).await;
     // user:s3cr3t
@@ -160,8 +160,8 @@ async fn a_proxy_gets_its_password_and_a_refusal_of_it_costs_nothing() {
         let gateway = with_authority(command, &tls.authority).start();
         let key = gateway.create_key(json!({})).await;
         let url = gateway.url("/v1/chat/completions");
-        let answer = Client::http1().post_as(&key, &url, &json!({})).await;
-        assert_eq!(answer.status, status, "{answer:?}");
+        let response = Client::http1().post_as(&key, &url, &json!({})).await;
+        assert_eq!(response.status, status, "{response:?}");
         assert_eq!(gateway.used(&key).await, u64::from(status == 200));
         let status = gateway.admin(http::Method::GET, "/admin/status", &json!(null)).await;
         assert!(!status.to_string().contains("s3cr3t") && !gateway.printed().contains("s3cr3t"));

@@ -1,9 +1,9 @@
 //! What a holder presents as a credential does not reach the upstream, whatever it is called; and of an
-//! answer nothing reaches the holder that is the upstream's site's or the sponsor's own.
+//! response nothing reaches the holder that is the upstream's site's or the sponsor's own.
 
 use std::io::Write;
 
-use crate::common::{ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, full, json_answer};
+use crate::common::{ADMIN_TOKEN, Client, Gateway, GatewayCommand, Upstream, full, json_response};
 use flate2::{Compression, write::GzEncoder};
 use http::{Method, Response};
 use serde_json::json;
@@ -17,8 +17,8 @@ async fn seen_upstream(
 ) -> String {
     let mut seen = String::new();
     for client in [Client::http1(), Client::http2()] {
-        let answer = client.send(Method::POST, &gateway.url(path), headers, "{}").await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = client.send(Method::POST, &gateway.url(path), headers, "{}").await;
+        assert_eq!(response.status, 200, "{response:?}");
         seen += &format!("{:?}\n", upstream.last());
     }
     seen
@@ -26,7 +26,7 @@ async fn seen_upstream(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_presented_key_does_not_travel_whatever_it_is_called() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({})).await;
     let bearer = format!("Bearer {key}");
@@ -52,7 +52,7 @@ async fn a_presented_key_does_not_travel_whatever_it_is_called() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_presented_admin_token_does_not_travel_either() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({})).await;
     let bearer = format!("Bearer {key}");
@@ -70,7 +70,7 @@ async fn a_presented_admin_token_does_not_travel_either() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_underscore_disguises_no_header() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({})).await;
     let bearer = format!("Bearer {key}");
@@ -120,16 +120,16 @@ async fn what_acts_on_the_upstreams_site_does_not_act_on_the_gateways() {
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     for client in [Client::http1(), Client::http2()] {
         for status in ["200", "404"] {
-            let answer = client.get_as(&key, &gateway.url(&format!("/v1/x/{status}"))).await;
-            assert_eq!((answer.status.as_str(), answer.header("x-end")), (status, "1"));
-            assert!(!format!("{answer:?}").contains("between-us"), "{answer:?}");
+            let response = client.get_as(&key, &gateway.url(&format!("/v1/x/{status}"))).await;
+            assert_eq!((response.status.as_str(), response.header("x-end")), (status, "1"));
+            assert!(!format!("{response:?}").contains("between-us"), "{response:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_upstream_is_asked_for_answers_without_coding() {
-    let upstream = Upstream::start(|_| json_answer("{}")).await;
+async fn requests_to_the_upstream_accept_no_coding() {
+    let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "off").start();
     let key = gateway.create_key(json!({})).await;
     for client in [Client::http1(), Client::http2()] {
@@ -158,8 +158,12 @@ fn gzip(text: &str) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// What a holder gets of a 4xx answer in this coding.
-async fn coded(coding: &'static str, body: Vec<u8>, etag: &'static str) -> crate::common::Answer {
+/// What a holder gets of a 4xx response in this coding.
+async fn coded(
+    coding: &'static str,
+    body: Vec<u8>,
+    etag: &'static str,
+) -> crate::common::CollectedResponse {
     let upstream = Upstream::start(move |_| {
         let response = Response::builder()
             .status(416)
@@ -177,8 +181,8 @@ async fn coded(coding: &'static str, body: Vec<u8>, etag: &'static str) -> crate
     .await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({})).await;
-    let answer = Client::http1().post_as(&key, &gateway.url("/v1/x"), &json!({})).await;
-    assert_eq!(answer.status, 416);
+    let response = Client::http1().post_as(&key, &gateway.url("/v1/x"), &json!({})).await;
+    assert_eq!(response.status, 416);
     for (name, value) in [
         ("allow", "GET"),
         ("content-range", "bytes */7"),
@@ -186,26 +190,26 @@ async fn coded(coding: &'static str, body: Vec<u8>, etag: &'static str) -> crate
         ("content-encoding", ""),
         ("content-digest", ""),
     ] {
-        assert_eq!(answer.header(name), value, "{answer:?}");
+        assert_eq!(response.header(name), value, "{response:?}");
     }
-    assert_eq!(answer.headers.get_all("x-note").iter().count(), 2, "{answer:?}");
-    answer
+    assert_eq!(response.headers.get_all("x-note").iter().count(), 2, "{response:?}");
+    response
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_4xx_that_is_coded_nevertheless_keeps_its_headers() {
-    let answer = coded("br", b"\x8b\x03no coding at all\x00".to_vec(), "\"a\"").await;
-    assert_eq!(answer.code(), "upstream_refused");
-    assert_eq!(answer.header("content-type"), "application/json");
-    assert_eq!(answer.header("cache-control"), "no-store");
-    assert_eq!(answer.header("etag"), "");
+    let response = coded("br", b"\x8b\x03no coding at all\x00".to_vec(), "\"a\"").await;
+    assert_eq!(response.code(), "upstream_refused");
+    assert_eq!(response.header("content-type"), "application/json");
+    assert_eq!(response.header("cache-control"), "no-store");
+    assert_eq!(response.header("etag"), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_4xx_that_is_unpacked_loses_its_strong_etag() {
-    let answer = coded("gzip", gzip("reason of sk-sponsor-secret"), "\"a\"").await;
-    assert_eq!(answer.text(), "reason of *****************");
-    assert_eq!((answer.header("etag"), answer.header("content-type")), ("", "text/plain"));
-    let answer = coded("gzip", gzip("reason"), "W/\"a\"").await;
-    assert_eq!((&*answer.text(), answer.header("etag")), ("reason", "W/\"a\""));
+    let response = coded("gzip", gzip("reason of sk-sponsor-secret"), "\"a\"").await;
+    assert_eq!(response.text(), "reason of *****************");
+    assert_eq!((response.header("etag"), response.header("content-type")), ("", "text/plain"));
+    let response = coded("gzip", gzip("reason"), "W/\"a\"").await;
+    assert_eq!((&*response.text(), response.header("etag")), ("reason", "W/\"a\""));
 }

@@ -29,7 +29,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer},
 };
 
-use crate::common::{Answer, DEADLINE, StubBody, Wire, eventually, full};
+use crate::common::{CollectedResponse, DEADLINE, StubBody, Wire, eventually, full};
 
 /// The name in the files.
 pub(crate) const HOST: &str = "api.yourdomain.com";
@@ -336,7 +336,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request and returns the answer as soon as its head is there.
+    /// Sends a request and returns the response as soon as its head is there.
     pub(crate) async fn open(
         &mut self,
         method: Method,
@@ -366,35 +366,35 @@ impl Connection {
         timeout(DEADLINE, sent).await.expect("an answer in time")
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub(crate) async fn send(
         &mut self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> Answer {
+    ) -> CollectedResponse {
         let response = self.open(method, path, headers, full(body)).await.unwrap();
         read(response).await
     }
 
     /// Posts JSON as the holder of a key or token.
-    pub(crate) async fn post_as(&mut self, key: &str, path: &str, body: &str) -> Answer {
+    pub(crate) async fn post_as(&mut self, key: &str, path: &str, body: &str) -> CollectedResponse {
         let authorization = format!("Bearer {key}");
         let headers = [("authorization", &*authorization), ("content-type", "application/json")];
         self.send(Method::POST, path, &headers, body.to_owned()).await
     }
 
     /// Gets a page or figures as the holder of a key or token.
-    pub(crate) async fn get_as(&mut self, key: &str, path: &str) -> Answer {
+    pub(crate) async fn get_as(&mut self, key: &str, path: &str) -> CollectedResponse {
         let authorization = format!("Bearer {key}");
         self.send(Method::GET, path, &[("authorization", &*authorization)], "").await
     }
 }
 
-/// The whole answer.
-pub(crate) async fn read(response: Response<Incoming>) -> Answer {
+/// The whole response.
+pub(crate) async fn read(response: Response<Incoming>) -> CollectedResponse {
     let (head, body) = response.into_parts();
     let body = timeout(DEADLINE, body.collect()).await.expect("an end in time");
-    Answer { status: head.status, headers: head.headers, body: body.unwrap().to_bytes() }
+    CollectedResponse { status: head.status, headers: head.headers, body: body.unwrap().to_bytes() }
 }

@@ -1,8 +1,8 @@
 //! `StreamUsageLayer` alone: which requests it changes, and how bodies pass through it.
 
-mod answers;
-mod refusals;
+mod rejections;
 mod requests;
+mod responses;
 mod scene;
 
 use std::sync::{Arc, Mutex};
@@ -19,11 +19,11 @@ async fn halves_work_apart_with_a_layer_between() {
     let events = [CONTENT, USAGE, DONE].concat();
     let between = Arc::new(Mutex::new(None));
     let seen_between = between.clone();
-    let inner = include.layer(Upstream::answering(stream(Script::text(&events))));
-    let inner = inner.map_response(move |answer: Response<IncludedBody<Script>>| {
-        let asked = answer.extensions().get::<UsageAsked>().copied();
+    let inner = include.layer(Upstream::responding(stream(Script::text(&events))));
+    let inner = inner.map_response(move |response: Response<IncludedBody<Script>>| {
+        let asked = response.extensions().get::<UsageAsked>().copied();
         *seen_between.lock().unwrap() = asked;
-        answer
+        response
     });
     let seen = hide.layer(inner).oneshot(chat(Script::text(STREAMED))).await.unwrap();
     assert_eq!(text(seen.into_body()).await, [CONTENT, DONE].concat());

@@ -32,7 +32,7 @@ async fn a_body_in_any_pieces_is_changed_once_it_is_whole() {
 
 #[tokio::test]
 async fn the_head_of_a_changed_request_fits_its_body() {
-    for (given, wanted) in [
+    for (given, expected) in [
         (STREAMED, CHANGED),
         (
             r#"{"stream":true,"stream_options":{"include_usage":false}}"#,
@@ -43,10 +43,10 @@ async fn the_head_of_a_changed_request_fits_its_body() {
         request.headers_mut().insert("content-length", given.len().into());
         request.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip, br"));
         let (head, body) = passed(request).await;
-        assert_eq!(head.headers["content-length"], wanted.len().to_string());
+        assert_eq!(head.headers["content-length"], expected.len().to_string());
         assert_eq!(head.headers["accept-encoding"], "identity");
-        assert_eq!(body.size_hint().exact(), Some(wanted.len() as u64));
-        assert_eq!(text(body).await, wanted);
+        assert_eq!(body.size_hint().exact(), Some(expected.len() as u64));
+        assert_eq!(text(body).await, expected);
     }
     let (head, _) = passed(chat(Script::of([STREAMED.as_bytes()]))).await;
     assert!(!head.headers.contains_key("content-length"), "it told none");
@@ -73,9 +73,9 @@ async fn other_requests_pass_untouched() {
         let request =
             request.header("content-length", body.len()).header("accept-encoding", "gzip");
         let request = request.body(Script::text(body)).unwrap();
-        let told = request.headers().clone();
+        let reported = request.headers().clone();
         let (head, passed) = passed(request).await;
-        assert_eq!(head.headers, told);
+        assert_eq!(head.headers, reported);
         assert_eq!(passed.size_hint().exact(), Some(body.len() as u64));
         assert_eq!(text(passed).await, body);
     }
@@ -124,16 +124,16 @@ async fn a_long_body_passes_on_as_it_comes() {
                 }
                 let body = body.collect().await.unwrap();
                 assert_eq!(body.trailers(), Some(&trailers()));
-                let wanted =
+                let expected =
                     if is_changed { given.replace(STREAMED, CHANGED) } else { given.clone() };
-                assert_eq!(body.to_bytes(), wanted, "{length} in {size}");
+                assert_eq!(body.to_bytes(), expected, "{length} in {size}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_off_breaks_off_as_far_as_it_came() {
+async fn a_request_body_that_breaks_off_arrives_as_far_as_it_came() {
     let body = Script::of([STREAMED.as_bytes(), b" "]).then(Some(Err("gone")));
     let (_, mut body) = passed(chat(body)).await;
     let read = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -163,13 +163,13 @@ async fn a_body_that_fails_has_no_length_that_it_would_fit() {
 #[tokio::test]
 async fn it_applies_to_what_one_says() {
     let layer = StreamUsageLayer::new().applies_to(|head: &Parts| head.uri.path() == "/ask");
-    for (path, wanted) in [("/ask", CHANGED), ("/v1/chat/completions", STREAMED)] {
+    for (path, expected) in [("/ask", CHANGED), ("/v1/chat/completions", STREAMED)] {
         let upstream = Upstream::default();
         let mut request = chat(Script::text(STREAMED));
         *request.uri_mut() = path.parse().unwrap();
         layer.layer(upstream.clone()).oneshot(request).await.unwrap();
         let (_, body) = upstream.seen.lock().unwrap().take().unwrap();
-        assert_eq!(text(body).await, wanted);
+        assert_eq!(text(body).await, expected);
     }
 }
 
@@ -180,9 +180,9 @@ async fn a_request_whose_bytes_are_vouched_for_passes_untouched() {
     {
         let mut request = chat(Script::text(STREAMED));
         request.headers_mut().insert(name, HeaderValue::from_static("x"));
-        let told = request.headers().clone();
+        let reported = request.headers().clone();
         let (head, body) = passed(request).await;
-        assert_eq!(head.headers, told);
+        assert_eq!(head.headers, reported);
         assert_eq!(text(body).await, STREAMED, "{name}");
     }
 }

@@ -84,20 +84,20 @@ impl Body for Script {
 /// A request as it was passed on.
 pub(crate) type Passed = (Parts, IncludedBody<Script>);
 
-/// Says these answers, one after another, keeps the latest request, and panics when it is called without
+/// Says these responses, one after another, keeps the latest request, and panics when it is called without
 /// having been readied; its clones are not ready.
 #[derive(Default)]
 pub(crate) struct Upstream {
     ready: bool,
-    answers: Arc<Mutex<VecDeque<Response<Script>>>>,
+    responses: Arc<Mutex<VecDeque<Response<Script>>>>,
     pub(crate) seen: Arc<Mutex<Option<Passed>>>,
     pub(crate) calls: Arc<AtomicUsize>,
 }
 
 impl Clone for Upstream {
     fn clone(&self) -> Self {
-        let (answers, seen) = (self.answers.clone(), self.seen.clone());
-        Self { ready: false, answers, seen, calls: self.calls.clone() }
+        let (responses, seen) = (self.responses.clone(), self.seen.clone());
+        Self { ready: false, responses, seen, calls: self.calls.clone() }
     }
 }
 
@@ -115,17 +115,17 @@ impl Service<Request<IncludedBody<Script>>> for Upstream {
         assert!(std::mem::take(&mut self.ready), "called without having been readied");
         *self.seen.lock().unwrap() = Some(request.into_parts());
         self.calls.fetch_add(1, Ordering::SeqCst);
-        std::future::ready(Ok(self.answers.lock().unwrap().pop_front().unwrap_or_default()))
+        std::future::ready(Ok(self.responses.lock().unwrap().pop_front().unwrap_or_default()))
     }
 }
 
 impl Upstream {
-    pub(crate) fn answering(answer: Response<Script>) -> Self {
-        Self::default().then(answer)
+    pub(crate) fn responding(response: Response<Script>) -> Self {
+        Self::default().then(response)
     }
 
-    pub(crate) fn then(self, answer: Response<Script>) -> Self {
-        self.answers.lock().unwrap().push_back(answer);
+    pub(crate) fn then(self, response: Response<Script>) -> Self {
+        self.responses.lock().unwrap().push_back(response);
         self
     }
 }
@@ -152,8 +152,10 @@ pub(crate) async fn text(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) 
     String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap()
 }
 
-/// The answer as the client of a request that was changed gets it.
-pub(crate) async fn hidden(answer: Response<Script>) -> Response<HiddenBody<IncludedBody<Script>>> {
-    let service = StreamUsageLayer::new().layer(Upstream::answering(answer));
+/// The response as the client of a request that was changed gets it.
+pub(crate) async fn hidden(
+    response: Response<Script>,
+) -> Response<HiddenBody<IncludedBody<Script>>> {
+    let service = StreamUsageLayer::new().layer(Upstream::responding(response));
     service.oneshot(chat(Script::text(STREAMED))).await.unwrap()
 }

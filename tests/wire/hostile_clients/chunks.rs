@@ -97,10 +97,10 @@ async fn what_is_no_chunk_ends_the_connection_and_what_stands_behind_it_is_no_re
     }
     for (number, name, outcome) in exchanges.join_all().await {
         assert!(outcome.closed && outcome.rest.is_empty(), "{name}: {outcome:?}");
-        assert!(outcome.answers.len() <= 1, "{name}: {outcome:?}");
-        for answer in &outcome.answers {
-            assert!((400..500).contains(&answer.status), "{name}: {outcome:?}");
-            answer.refusal();
+        assert!(outcome.responses.len() <= 1, "{name}: {outcome:?}");
+        for response in &outcome.responses {
+            assert!((400..500).contains(&response.status), "{name}: {outcome:?}");
+            response.rejection();
         }
         let mut begun = scene.upstream.requests();
         begun.retain(|request| request.target() == format!("{BASE}/bad/{number}"));
@@ -121,7 +121,7 @@ async fn chunks_are_taken_by_their_sizes_and_trailers_change_nothing() {
         let path = format!("good/{number}");
         let requests = requests(&scene, &path, chunks);
         let outcome = exchange(scene.gateway.address(), requests.as_bytes(), SOON).await;
-        let statuses: Vec<u16> = outcome.answers.iter().map(|answer| answer.status).collect();
+        let statuses: Vec<u16> = outcome.responses.iter().map(|response| response.status).collect();
         assert_eq!(statuses, [200, 200], "{name}: {outcome:?}");
         let seen = scene.upstream.requests_to(&path);
         assert_eq!(seen.len(), 2, "{name}: {seen:?}");

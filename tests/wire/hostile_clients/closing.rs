@@ -27,9 +27,9 @@ async fn an_idle_http2_connection_is_closed() {
     assert!(kinds.contains(&GOAWAY), "{kinds:?}");
 }
 
-/// The refusal of a large body reaches a client that first sends all of it.
+/// The rejection of a large body reaches a client that first sends all of it.
 #[tokio::test]
-async fn a_refusal_reaches_a_client_that_sends_first_and_reads_then() {
+async fn a_rejection_reaches_a_client_that_sends_first_and_reads_then() {
     let scene = Scene::start().await;
     let good = format!("Bearer {}", scene.key);
     for (authorization, length, status) in [("Bearer no", 5 << 20, "401"), (&good, 33 << 20, "413")]
@@ -52,15 +52,15 @@ async fn a_refusal_reaches_a_client_that_sends_first_and_reads_then() {
                     socket.write_all(b"\r\n").await.unwrap();
                 }
             }
-            let mut answer = Vec::new();
-            socket.read_to_end(&mut answer).await.unwrap();
-            let answer = String::from_utf8_lossy(&answer);
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{framing}: {answer}");
+            let mut response = Vec::new();
+            socket.read_to_end(&mut response).await.unwrap();
+            let response = String::from_utf8_lossy(&response);
+            assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{framing}: {response}");
         }
     }
 }
 
-/// In HTTP/1.0 an answer ends with its connection, so one that broke off must not end like that.
+/// In HTTP/1.0 a response ends with its connection, so one that broke off must not end like that.
 #[tokio::test]
 async fn a_broken_stream_is_no_whole_one_for_an_http_1_0_client() {
     let upstream = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -23,8 +23,8 @@ fn smuggled(scene: &Scene) -> String {
     head(scene, "POST /v1/smuggled HTTP/1.1\r\n", "Content-Length: 0\r\n")
 }
 
-/// Sends all at once, each on a connection of its own, and asserts that every one is refused.
-async fn assert_all_are_refused(requests: Vec<(String, String)>) {
+/// Sends all at once, each on a connection of its own, and asserts that every one is rejected.
+async fn assert_all_are_rejected(requests: Vec<(String, String)>) {
     let scene = Scene::start().await;
     let mut exchanges = JoinSet::new();
     for (name, request) in requests {
@@ -33,7 +33,7 @@ async fn assert_all_are_refused(requests: Vec<(String, String)>) {
         exchanges.spawn(async move { (name, exchange(gateway, request.as_bytes(), SOON).await) });
     }
     for (name, outcome) in exchanges.join_all().await {
-        outcome.assert_refused(&name);
+        outcome.assert_rejected(&name);
     }
     assert_eq!(scene.upstream.requests().len(), 0, "{:?}", scene.upstream.requests());
     scene.assert_unharmed().await;
@@ -44,9 +44,9 @@ fn post(lines: &str) -> String {
 }
 
 #[tokio::test]
-async fn lines_that_leave_the_end_of_the_body_open_are_refused() {
+async fn lines_that_leave_the_end_of_the_body_open_are_rejected() {
     let requests = BAD_LINES.map(|(name, lines)| (name.to_owned(), post(lines)));
-    assert_all_are_refused(requests.into()).await;
+    assert_all_are_rejected(requests.into()).await;
 }
 
 #[tokio::test]
@@ -58,28 +58,28 @@ async fn http_1_0_has_no_chunks() {
     ];
     let requests = requests
         .map(|(name, lines)| (name.to_owned(), post(lines).replace("HTTP/1.1", "HTTP/1.0")));
-    assert_all_are_refused(requests.into()).await;
+    assert_all_are_rejected(requests.into()).await;
 }
 
 #[tokio::test]
-async fn first_lines_that_are_none_are_refused() {
+async fn malformed_request_lines_are_rejected() {
     let requests = BAD_FIRST_LINES.map(|(name, line)| {
         let line = line.replace('@', "/v1/x");
         (name.to_owned(), post("").replace("POST /v1/x HTTP/1.1\r\n", &line))
     });
-    assert_all_are_refused(requests.into()).await;
+    assert_all_are_rejected(requests.into()).await;
 }
 
 #[tokio::test]
-async fn targets_that_are_no_path_are_refused() {
+async fn targets_that_are_no_path_are_rejected() {
     let requests =
         BAD_TARGETS.map(|(name, target)| (name.to_owned(), post("").replace("/v1/x", target)));
-    assert_all_are_refused(requests.into()).await;
+    assert_all_are_rejected(requests.into()).await;
 }
 
 /// Lines end with CR LF, at each of the places where a line ends.
 #[tokio::test]
-async fn every_other_end_of_a_line_is_refused() {
+async fn every_other_end_of_a_line_is_rejected() {
     let good = post("Content-Length: 6\r\nA: b\r\n");
     let ends: Vec<usize> = good.match_indices("\r\n").map(|(at, _)| at).collect();
     let mut requests = Vec::new();
@@ -89,7 +89,7 @@ async fn every_other_end_of_a_line_is_refused() {
             requests.push((format!("{end:?} at the end of line {number}"), request));
         }
     }
-    assert_all_are_refused(requests).await;
+    assert_all_are_rejected(requests).await;
 }
 
 /// What is fine goes to the upstream once, with the body that it has, and the next request on the
@@ -121,7 +121,7 @@ async fn lines_that_only_look_dangerous_pass_with_one_meaning() {
 }
 
 fn assert_passed(scene: &Scene, number: usize, name: &str, outcome: &Exchange) {
-    let statuses: Vec<u16> = outcome.answers.iter().map(|answer| answer.status).collect();
+    let statuses: Vec<u16> = outcome.responses.iter().map(|response| response.status).collect();
     assert_eq!(statuses, [200, 200], "{name}: {outcome:?}");
     assert!(outcome.closed && outcome.rest.is_empty(), "{name}: {outcome:?}");
     for (path, body) in [("first", BODY), ("next", "{}")] {

@@ -39,7 +39,7 @@ const BAD: [&str; 26] = [
 ];
 
 #[tokio::test]
-async fn a_host_that_is_none_is_refused_and_the_connection_closed() {
+async fn a_malformed_host_is_rejected_and_the_connection_closed() {
     let scene = Scene::start().await;
     let mut hosts: Vec<String> = BAD.iter().map(|host| format!("Host: {host}\r\n")).collect();
     hosts.extend(
@@ -64,7 +64,7 @@ async fn a_host_that_is_none_is_refused_and_the_connection_closed() {
             let head = format!("POST /v1/x {version}\r\nAuthorization: Bearer {}\r\n", scene.key);
             let request = format!("{head}{host}Content-Length: 0\r\n\r\n");
             let outcome = exchange(scene.gateway.address(), request.as_bytes(), SOON).await;
-            outcome.assert_refused(&format!("{version} {host:?}"));
+            outcome.assert_rejected(&format!("{version} {host:?}"));
         }
     }
     assert_eq!(scene.upstream.requests().len(), 0);
@@ -87,7 +87,7 @@ async fn http_1_0_needs_no_host() {
         (format!("GET /v1/old HTTP/1.0\r\n{authorization}\r\n\r\n"), 200),
     ] {
         let outcome = exchange(scene.gateway.address(), request.as_bytes(), SOON).await;
-        let statuses: Vec<u16> = outcome.answers.iter().map(|answer| answer.status).collect();
+        let statuses: Vec<u16> = outcome.responses.iter().map(|response| response.status).collect();
         assert!(statuses == [status] && outcome.closed, "{request:?}: {outcome:?}");
     }
     assert_eq!(scene.upstream.requests_to("/old").len(), 1);
@@ -95,7 +95,7 @@ async fn http_1_0_needs_no_host() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_none_is_refused() {
+async fn a_malformed_authority_is_rejected() {
     let scene = Scene::start().await;
     for host in BAD.into_iter().filter(|host| !host.trim().is_empty()) {
         for field in [":authority", "host"] {
@@ -109,8 +109,8 @@ async fn an_authority_that_is_none_is_refused() {
             let mut connection = Frames::connect(scene.gateway.address(), &[]).await;
             connection.send(&frames::request(1, &fields)).await.unwrap();
             let outcome = connection.outcome(1, SOON).await;
-            let refused = outcome.status == Some(400) || outcome.status.is_none() && outcome.cut;
-            assert!(refused, "{field} {host:?}: {outcome:?}");
+            let rejected = outcome.status == Some(400) || outcome.status.is_none() && outcome.cut;
+            assert!(rejected, "{field} {host:?}: {outcome:?}");
         }
     }
     assert_eq!(scene.upstream.requests().len(), 0);
@@ -128,7 +128,7 @@ async fn the_clients_host_does_not_reach_the_upstream() {
             scene.key
         );
         let outcome = exchange(scene.gateway.address(), request.as_bytes(), SOON).await;
-        assert_eq!(outcome.answers[0].status, 200, "{host}: {outcome:?}");
+        assert_eq!(outcome.responses[0].status, 200, "{host}: {outcome:?}");
     }
     for seen in scene.upstream.requests() {
         assert!(scene.upstream.base_url().contains(seen.values("host")[0]), "{seen:?}");

@@ -130,9 +130,9 @@ where
 }
 
 #[tokio::test]
-async fn damaged_requests_are_refused_or_served_once() {
+async fn damaged_requests_are_rejected_or_served_once() {
     let scene = Scene::start().await;
-    let mut random = Random::seeded("damaged_requests_are_refused_or_served_once");
+    let mut random = Random::seeded("damaged_requests_are_rejected_or_served_once");
     let good = good_requests(&scene.key);
     // It ends a head that has lost its end, so that few have to be waited for.
     let end = b"\r\n\r\nGET /healthz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n";
@@ -148,13 +148,13 @@ async fn damaged_requests_are_refused_or_served_once() {
             let outcome = exchange(gateway, &bytes, HEAD_LIMIT + SLACK).await;
             let sent = String::from_utf8_lossy(&bytes);
             assert!(outcome.closed, "not closed: {sent:?}\n{outcome:?}");
-            for answer in &outcome.answers {
-                assert!(answer.status < 500, "{sent:?}\n{outcome:?}");
+            for response in &outcome.responses {
+                assert!(response.status < 500, "{sent:?}\n{outcome:?}");
             }
             let good = outcome
-                .answers
+                .responses
                 .iter()
-                .filter(|answer| answer.status == 200 && answer.body == b"{}");
+                .filter(|response| response.status == 200 && response.body == b"{}");
             served.fetch_add(good.count(), Ordering::Relaxed);
         }
     })
@@ -163,15 +163,15 @@ async fn damaged_requests_are_refused_or_served_once() {
     let whole = seen.iter().filter(|request| request.whole).count();
     let served = served.load(Ordering::Relaxed);
     assert!(seen.len() <= HTTP1, "{} requests of {HTTP1}", seen.len());
-    // A request may reach the upstream as a whole whose client does not wait for the answer.
+    // A request may reach the upstream as a whole whose client does not wait for the response.
     assert!(served <= whole && served > HTTP1 / 20, "{served} answers to {whole} requests");
     scene.assert_unharmed().await;
 }
 
 #[tokio::test]
-async fn damaged_frames_are_refused_or_served_once() {
+async fn damaged_frames_are_rejected_or_served_once() {
     let scene = Scene::start().await;
-    let mut random = Random::seeded("damaged_frames_are_refused_or_served_once");
+    let mut random = Random::seeded("damaged_frames_are_rejected_or_served_once");
     let head = frames::fields("POST", "/v1/chat/completions", &scene.key);
     let good = [
         frames::frame(SETTINGS, 0, 0, &frames::setting((4, 65_535))),
@@ -200,7 +200,7 @@ async fn damaged_frames_are_refused_or_served_once() {
 }
 
 #[tokio::test]
-async fn noise_is_refused() {
+async fn noise_is_rejected() {
     let scene = Scene::start().await;
     let mut random = Random::seeded("noise_is_refused");
     let jobs = (0..500).map(|_| {
@@ -210,13 +210,13 @@ async fn noise_is_refused() {
     let gateway = scene.gateway.address();
     in_parallel(jobs.collect(), |bytes| async move {
         let mut socket = TcpStream::connect(gateway).await.unwrap();
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         let ended = timeout(Duration::from_secs(20), async {
             let _ = socket.write_all(&bytes).await;
-            let _ = socket.read_to_end(&mut answer).await;
+            let _ = socket.read_to_end(&mut response).await;
         });
         assert!(ended.await.is_ok(), "not closed: {bytes:02x?}");
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{bytes:02x?}");
+        assert!(response.is_empty() || response.starts_with(b"HTTP/1.1 4"), "{bytes:02x?}");
     })
     .await;
     assert!(scene.upstream.requests().is_empty());

@@ -144,7 +144,7 @@ fn spellings() -> Vec<String> {
     spellings
 }
 
-/// What an answer must be: a refusal, or what the upstream has to say. The admin API would say
+/// What a response must be: a rejection, or what the upstream has to say. The admin API would say
 /// something else, as its token comes with every request.
 fn is_fine(status: u16, body: &[u8]) -> bool {
     (400..500).contains(&status) || (status == 200 && body == b"{}")
@@ -165,9 +165,9 @@ async fn no_spelling_leads_out_of_the_base_path_or_to_the_admin_api() {
                      X-Admin-Token: {ADMIN_TOKEN}\r\nConnection: close\r\n\r\n"
                 );
                 let outcome = exchange(gateway, request.as_bytes(), SOON).await;
-                assert!(outcome.closed && outcome.answers.len() == 1, "{path}: {outcome:?}");
-                let answer = &outcome.answers[0];
-                assert!(is_fine(answer.status, &answer.body), "{path}: {outcome:?}");
+                assert!(outcome.closed && outcome.responses.len() == 1, "{path}: {outcome:?}");
+                let response = &outcome.responses[0];
+                assert!(is_fine(response.status, &response.body), "{path}: {outcome:?}");
             }
         });
     }

@@ -15,9 +15,9 @@ use super::{
 
 const SOON: Duration = Duration::from_secs(8);
 
-/// Requests that are refused, and whether what stands behind them may still be served. `KEY` is the
+/// Requests that are rejected, and whether what stands behind them may still be served. `KEY` is the
 /// key, `BODY` a whole request that is only a body, with its length before it.
-const REFUSED: [(&str, &str, bool); 14] = [
+const REJECTED: [(&str, &str, bool); 14] = [
     ("no key", "POST /v1/x HTTP/1.1\r\nHost: a\r\nBODY", true),
     ("wrong key", "POST /v1/x HTTP/1.1\r\nHost: a\r\nX-Api-Key: no\r\nBODY", true),
     (
@@ -38,10 +38,10 @@ const REFUSED: [(&str, &str, bool); 14] = [
     ("too large", "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", false),
 ];
 
-/// The body of a refused request is never read as a request, whether its length is declared or not,
+/// The body of a rejected request is never read as a request, whether its length is declared or not,
 /// and nothing behind a request that ends the connection is served.
 #[tokio::test]
-async fn the_body_of_a_refused_request_is_no_request() {
+async fn the_body_of_a_rejected_request_is_no_request() {
     let scene = Scene::start().await;
     let mut exchanges = JoinSet::new();
     let request = |path: &str| {
@@ -51,7 +51,7 @@ async fn the_body_of_a_refused_request_is_no_request() {
              Content-Length: 0\r\n\r\n"
         )
     };
-    for (number, (name, first, goes_on)) in REFUSED.into_iter().enumerate() {
+    for (number, (name, first, goes_on)) in REJECTED.into_iter().enumerate() {
         let body = request("smuggled");
         let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
         let chunked =
@@ -69,11 +69,11 @@ async fn the_body_of_a_refused_request_is_no_request() {
     }
     for (name, behind, goes_on, outcome) in exchanges.join_all().await {
         assert!(outcome.closed, "{name}: {outcome:?}");
-        let status = outcome.answers.first().map(|answer| answer.status);
+        let status = outcome.responses.first().map(|response| response.status);
         assert!(status.is_some_and(|status| (400..500).contains(&status)), "{name}: {outcome:?}");
         let served = scene.upstream.requests_to(&behind).len();
         assert!(served <= usize::from(goes_on), "{name}: {outcome:?}");
-        assert_eq!(outcome.answers.len(), 1 + served, "{name}: {outcome:?}");
+        assert_eq!(outcome.responses.len(), 1 + served, "{name}: {outcome:?}");
     }
     assert!(scene.upstream.requests_to("smuggled").is_empty());
     scene.assert_unharmed().await;
@@ -93,7 +93,7 @@ async fn good_requests_in_a_row_are_served_once_each() {
         );
     }
     let outcome = exchange(scene.gateway.address(), bytes.as_bytes(), SOON).await;
-    assert_eq!(outcome.answers.len(), 200, "{:?}", outcome.answers.last());
+    assert_eq!(outcome.responses.len(), 200, "{:?}", outcome.responses.last());
     let seen = scene.upstream.requests_to("/row/");
     let in_order = (0..200).map(|number| format!("/base/v1/row/{number}"));
     assert!(seen.iter().map(|request| request.target().to_owned()).eq(in_order), "{seen:?}");

@@ -36,14 +36,14 @@ impl Scene {
 
     /// Asserts that the gateway is as it was before: alive, free of panics, and of use.
     pub(crate) async fn assert_unharmed(&self) {
-        let answer = self.chat("/v1/still/well").await;
-        assert_eq!(answer, 200, "{}", self.gateway.printed());
+        let response = self.chat("/v1/still/well").await;
+        assert_eq!(response, 200, "{}", self.gateway.printed());
         let printed = self.gateway.printed();
         assert!(!printed.contains("panic"), "{printed}");
         self.upstream.assert_clean();
     }
 
-    /// A good request, and the status of its answer.
+    /// A good request, and the status of its response.
     pub(crate) async fn chat(&self, path: &str) -> u16 {
         let authorization = format!("Bearer {}", self.key);
         let headers = [("authorization", authorization.as_str())];

@@ -96,17 +96,17 @@ async fn until_closed(
     socket.set_nodelay(true).unwrap();
     let (mut reader, mut writer) = socket.into_split();
     let _ = writer.write_all(begin).await;
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let closed = async {
         tokio::select! {
-            _ = reader.read_to_end(&mut answer) => {}
+            _ = reader.read_to_end(&mut response) => {}
             () = trickle(&mut writer, pieces) => {}
         }
     };
     let closed = timeout(limit + SLACK, closed).await;
-    let answer = String::from_utf8_lossy(&answer);
-    assert!(closed.is_ok(), "{what}: not closed, but told {answer:?}");
-    assert!(!answer.contains("HTTP/1.1 5"), "{what}: {answer:?}");
+    let response = String::from_utf8_lossy(&response);
+    assert!(closed.is_ok(), "{what}: not closed, but told {response:?}");
+    assert!(!response.contains("HTTP/1.1 5"), "{what}: {response:?}");
 }
 
 async fn head(gateway: SocketAddr, before: &str) {
@@ -123,8 +123,8 @@ async fn body(gateway: SocketAddr, key: &str, framing: &str, piece: &[u8]) {
     until_closed(framing, socket, head.as_bytes(), &[piece], CLIENT_TIMEOUT).await;
 }
 
-/// Takes a byte of the answer now and then. As the system holds much of it, the end shows by the
-/// writes that the gateway's system refuses.
+/// Takes a byte of the response now and then. As the system holds much of it, the end shows by the
+/// writes that the gateway's system rejects.
 async fn reader(gateway: SocketAddr, key: &str) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();

@@ -10,16 +10,16 @@ use tokio::{
 /// Everything that came back on a connection until its end.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    pub(crate) answers: Vec<Answer>,
-    /// Bytes that are no answer.
+    pub(crate) responses: Vec<CollectedResponse>,
+    /// Bytes that are no response.
     pub(crate) rest: Vec<u8>,
     /// Whether the gateway has closed the connection in time.
     pub(crate) closed: bool,
 }
 
-/// One answer.
+/// One response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct CollectedResponse {
     pub(crate) status: u16,
     head: String,
     pub(crate) body: Vec<u8>,
@@ -32,42 +32,42 @@ pub(crate) async fn exchange(gateway: SocketAddr, request: &[u8], limit: Duratio
     let (mut reader, mut writer) = socket.split();
     let mut bytes = Vec::new();
     let both = async {
-        // Both an early answer and an early close are the gateway's right.
+        // Both an early response and an early close are the gateway's right.
         let write = async { drop(writer.write_all(request).await) };
         let read = async { drop(reader.read_to_end(&mut bytes).await) };
         tokio::join!(write, read);
     };
     let closed = timeout(limit, both).await.is_ok();
-    let (answers, rest) = answers(&bytes);
-    Exchange { answers, rest, closed }
+    let (responses, rest) = responses(&bytes);
+    Exchange { responses, rest, closed }
 }
 
-fn answers(mut bytes: &[u8]) -> (Vec<Answer>, Vec<u8>) {
-    let mut answers = Vec::new();
-    while let Some((answer, used)) = answer(bytes) {
-        // An interim answer goes before the true one.
-        if answer.status != 100 {
-            answers.push(answer);
+fn responses(mut bytes: &[u8]) -> (Vec<CollectedResponse>, Vec<u8>) {
+    let mut responses = Vec::new();
+    while let Some((response, used)) = response(bytes) {
+        // An interim response goes before the true one.
+        if response.status != 100 {
+            responses.push(response);
         }
         bytes = &bytes[used..];
     }
-    (answers, bytes.to_vec())
+    (responses, bytes.to_vec())
 }
 
-fn answer(bytes: &[u8]) -> Option<(Answer, usize)> {
+fn response(bytes: &[u8]) -> Option<(CollectedResponse, usize)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
     let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
-    let mut answer = Answer { status, head, body: Vec::new() };
-    let length = match answer.header("content-length") {
+    let mut response = CollectedResponse { status, head, body: Vec::new() };
+    let length = match response.header("content-length") {
         Some(length) => length.parse().ok()?,
         None => 0,
     };
-    answer.body = bytes.get(end..end + length)?.to_vec();
-    Some((answer, end + length))
+    response.body = bytes.get(end..end + length)?.to_vec();
+    Some((response, end + length))
 }
 
-impl Answer {
+impl CollectedResponse {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.split("\r\n").filter_map(|line| line.split_once(": "));
         lines
@@ -77,7 +77,7 @@ impl Answer {
     }
 
     /// The code of the OpenAI error object that it must be.
-    pub(crate) fn refusal(&self) -> String {
+    pub(crate) fn rejection(&self) -> String {
         let json: Value = serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("no error object: {error}: {self:?}"));
         let error = &json["error"];
@@ -88,13 +88,13 @@ impl Answer {
 }
 
 impl Exchange {
-    /// Asserts that all of it was refused by one answer, after which the connection was closed.
-    pub(crate) fn assert_refused(&self, name: &str) {
-        assert_eq!(self.answers.len(), 1, "{name}: {self:?}");
-        let answer = &self.answers[0];
-        assert!((400..500).contains(&answer.status), "{name}: {self:?}");
-        answer.refusal();
-        assert_eq!(answer.header("connection"), Some("close"), "{name}: {self:?}");
+    /// Asserts that all of it was rejected by one response, after which the connection was closed.
+    pub(crate) fn assert_rejected(&self, name: &str) {
+        assert_eq!(self.responses.len(), 1, "{name}: {self:?}");
+        let response = &self.responses[0];
+        assert!((400..500).contains(&response.status), "{name}: {self:?}");
+        response.rejection();
+        assert_eq!(response.header("connection"), Some("close"), "{name}: {self:?}");
         assert!(self.closed && self.rest.is_empty(), "{name}: {self:?}");
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 pub(crate) const BASE: &str = "/base/v1";
 /// What the gateway is to present.
 pub(crate) const SPONSOR_KEY: &str = "sk-sponsor-secret";
-/// How long an answer is if the path ends with `/long`.
+/// How long a response is if the path ends with `/long`.
 pub(crate) const LONG: usize = 32 << 20;
 
 /// An upstream that writes down the bytes it is sent. It stops on drop.
@@ -149,7 +149,7 @@ async fn converse(mut socket: BufReader<TcpStream>, requests: Requests) -> Resul
             (recorded.over, recorded.whole) = (true, body.is_ok());
         }
         body?;
-        answer(&mut socket, request.target()).await?;
+        respond(&mut socket, request.target()).await?;
     }
 }
 
@@ -203,8 +203,8 @@ async fn chunk(socket: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     }
 }
 
-/// The list of models is told from other answers, as the gateway keeps it.
-async fn answer(socket: &mut BufReader<TcpStream>, target: &str) -> Result<()> {
+/// The list of models is told from other responses, as the gateway keeps it.
+async fn respond(socket: &mut BufReader<TcpStream>, target: &str) -> Result<()> {
     let long = target.ends_with("/long");
     let length = if long { LONG } else { 2 };
     let head = format!(

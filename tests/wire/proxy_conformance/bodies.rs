@@ -21,37 +21,37 @@ async fn bodies_pass_byte_for_byte_and_uncompressed_only_if_they_were() {
     let bytes: Vec<u8> =
         (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for (client, server) in PAIRS {
-        let answer = Message::new("200").header("content-encoding", "br").body(&*bytes);
-        let mut upstream = Upstream::answering(server, answer).await;
+        let response = Message::new("200").header("content-encoding", "br").body(&*bytes);
+        let mut upstream = Upstream::responding(server, response).await;
         let gateway = gateway(&upstream.url).await;
         let request = Message::new("POST /v1/x")
             .headers(&[("content-encoding", "zstd"), ("accept-encoding", "br;q=1")])
             .body(&*bytes);
-        let answer = exchange(client, &gateway, &request).await;
+        let response = exchange(client, &gateway, &request).await;
         let seen = upstream.seen().await;
-        assert!(seen.body == bytes && answer.body == bytes, "{client:?} {server:?}");
+        assert!(seen.body == bytes && response.body == bytes, "{client:?} {server:?}");
         assert_eq!(
             (seen.one("content-encoding"), seen.one("accept-encoding")),
             ("zstd", "identity")
         );
-        assert_eq!(answer.one("content-encoding"), "br");
+        assert_eq!(response.one("content-encoding"), "br");
     }
 }
 
 #[tokio::test]
-async fn answers_without_a_body_keep_the_length_they_tell() {
+async fn responses_without_a_body_keep_their_content_length() {
     for (client, server) in PAIRS {
-        for (request, answer, length) in [
+        for (request, response, length) in [
             ("HEAD /v1/x", Message::new("200").body("12345"), "5"),
             ("GET /v1/x", Message::new("204"), ""),
             ("GET /v1/x", Message::new("304").header("content-length", "7"), "7"),
             ("GET /v1/x", Message::new("200"), "0"),
         ] {
-            let status = answer.start.clone();
-            let upstream = Upstream::answering(server, answer).await;
+            let status = response.start.clone();
+            let upstream = Upstream::responding(server, response).await;
             let gateway = serve(proxy(&upstream.url).rules(ProxyRules::new())).await;
-            let answer = exchange(client, &gateway, &Message::new(request)).await;
-            let seen = (&*answer.start, answer.one("content-length"), answer.body.len());
+            let response = exchange(client, &gateway, &Message::new(request)).await;
+            let seen = (&*response.start, response.one("content-length"), response.body.len());
             // hyper's HTTP/1 server leaves it away in a 304, as it may (RFC 9110, section 15.4.5).
             let length = if client == Http1 && status == "304" { "" } else { length };
             assert_eq!(seen, (&*status, length, 0), "{client:?} {server:?}");
@@ -60,36 +60,39 @@ async fn answers_without_a_body_keep_the_length_they_tell() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_on_after_answers_without_a_body() {
+async fn a_connection_serves_on_after_responses_without_a_body() {
     for server in [Http1, Protocol::Http2] {
-        let mut upstream = Upstream::answering(server, Message::new("200").body("12345")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200").body("12345")).await;
         let mut socket = Socket::connect(&gateway(&upstream.url).await).await;
         for method in ["HEAD", "GET", "HEAD", "GET"] {
             let request = Message::new(&format!("{method} /v1/x"));
             socket.send(http1::request(&request)).await;
-            let answer = socket.message(method == "GET").await.unwrap();
-            assert_eq!(answer.one("content-length"), "5");
+            let response = socket.message(method == "GET").await.unwrap();
+            assert_eq!(response.one("content-length"), "5");
             assert_eq!(upstream.seen().await.start, format!("{method} /api/x"));
         }
     }
 }
 
 #[tokio::test]
-async fn interim_answers_stay_here() {
+async fn interim_responses_are_not_forwarded() {
     for (client, server) in PAIRS {
-        let answer = Message::new("200").after(100).after(103).body("final");
-        let upstream = Upstream::answering(server, answer).await;
+        let response = Message::new("200").after(100).after(103).body("final");
+        let upstream = Upstream::responding(server, response).await;
         let gateway = gateway(&upstream.url).await;
-        let answer = exchange(client, &gateway, &Message::new("GET /v1/x")).await;
-        assert_eq!((&*answer.start, &*answer.text()), ("200", "final"));
-        assert!(answer.interim.is_empty() && answer.all("x-interim").is_empty(), "{answer:?}");
+        let response = exchange(client, &gateway, &Message::new("GET /v1/x")).await;
+        assert_eq!((&*response.start, &*response.text()), ("200", "final"));
+        assert!(
+            response.interim.is_empty() && response.all("x-interim").is_empty(),
+            "{response:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn expect_ends_here() {
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
         let request = Message::new("POST /v1/x").header("expect", "100-continue").body("body");
         assert_eq!(exchange(client, &gateway, &request).await.start, "200");
@@ -111,8 +114,8 @@ async fn announcing(gateway: &Gateway, key: &str) -> Socket {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_is_asked_for_only_when_the_request_is_admitted() {
-    let mut upstream = Upstream::answering(Http1, Message::new("200")).await;
+async fn a_body_is_requested_only_when_the_request_is_admitted() {
+    let mut upstream = Upstream::responding(Http1, Message::new("200")).await;
     let gateway = Gateway::before(&format!("{}/v1", upstream.url));
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
 
@@ -124,8 +127,8 @@ async fn a_body_is_asked_for_only_when_the_request_is_admitted() {
 
     for (key, status) in [("trial-nobody", "401"), (&*key, "429")] {
         let mut socket = announcing(&gateway, key).await;
-        let answer = socket.message(true).await.unwrap();
-        assert_eq!((&*answer.start, answer.interim.len()), (status, 0));
+        let response = socket.message(true).await.unwrap();
+        assert_eq!((&*response.start, response.interim.len()), (status, 0));
     }
     upstream.saw_no_more();
     let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await.json();
@@ -136,7 +139,7 @@ async fn a_body_is_asked_for_only_when_the_request_is_admitted() {
 async fn a_body_arrives_whatever_the_method_and_the_framing() {
     for (client, server) in PAIRS {
         for method in ["GET", "DELETE", "OPTIONS", "POST"] {
-            let mut upstream = Upstream::answering(server, Message::new("200")).await;
+            let mut upstream = Upstream::responding(server, Message::new("200")).await;
             let gateway = gateway(&upstream.url).await;
             // Trailers make it chunked over HTTP/1, and of no declared length over HTTP/2.
             let request = Message::new(&format!("{method} /v1/x")).body("text").trailer("x", "y");
@@ -147,10 +150,10 @@ async fn a_body_arrives_whatever_the_method_and_the_framing() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_upload_is_over_arrives_even_if_the_upstream_closes() {
+async fn a_response_before_the_end_of_the_request_body_arrives_even_if_the_upstream_closes() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = gateway(&format!("http://{}", listener.local_addr().unwrap())).await;
-    let refuse = async {
+    let reject = async {
         loop {
             let mut socket = Socket::new(listener.accept().await.unwrap().0);
             socket.head().await.unwrap();
@@ -161,13 +164,13 @@ async fn an_answer_that_comes_before_the_upload_is_over_arrives_even_if_the_upst
         for client in PROTOCOLS {
             for _ in 0..10 {
                 let request = Message::new("POST /v1/x").body(vec![b'x'; 2 << 20]).with_length();
-                let answer = exchange(client, &gateway, &request).await;
-                assert_eq!((&*answer.start, &*answer.text()), ("413", "large"), "{client:?}");
+                let response = exchange(client, &gateway, &request).await;
+                assert_eq!((&*response.start, &*response.text()), ("413", "large"), "{client:?}");
             }
         }
     };
     tokio::select! {
         () = upload => {}
-        () = refuse => {}
+        () = reject => {}
     }
 }

@@ -24,11 +24,11 @@ async fn an_echoed_credential_is_masked() {
         for (coding, body) in [("identity", text.clone().into()), ("gzip", gzip(text.as_bytes()))] {
             let echo = Message::new("400").header("content-encoding", coding).body(body);
             let echo = echo.header("x-echo", &format!("Bearer {SPONSOR}"));
-            let upstream = Upstream::answering(server, echo).await;
+            let upstream = Upstream::responding(server, echo).await;
             let gateway = gateway(&upstream.url).await;
-            let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
-            assert_eq!((&*answer.start, &*answer.text()), ("400", &*masked), "{coding}");
-            assert!(answer.all("x-echo").is_empty());
+            let response = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
+            assert_eq!((&*response.start, &*response.text()), ("400", &*masked), "{coding}");
+            assert!(response.all("x-echo").is_empty());
         }
     }
 }
@@ -37,24 +37,24 @@ async fn an_echoed_credential_is_masked() {
 async fn an_error_in_which_it_cannot_be_looked_for_is_withheld() {
     for (client, server) in PAIRS {
         let echo = Message::new("400").header("content-encoding", "br").body("whatever");
-        let upstream = Upstream::answering(server, echo).await;
+        let upstream = Upstream::responding(server, echo).await;
         let gateway = gateway(&upstream.url).await;
-        let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
-        assert_eq!((&*answer.start, &*answer.code()), ("400", "upstream_refused"));
+        let response = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
+        assert_eq!((&*response.start, &*response.code()), ("400", "upstream_refused"));
     }
 }
 
 #[tokio::test]
-async fn no_header_of_any_answer_carries_it() {
+async fn no_header_of_any_response_carries_it() {
     for (client, server) in PAIRS {
         for status in ["200", "404", "429", "500"] {
-            let answer = Message::new(status)
+            let response = Message::new(status)
                 .body("text")
                 .headers(&[("x-echo", &format!("Bearer {SPONSOR}")), ("retry-after", SPONSOR)]);
-            let upstream = Upstream::answering(server, answer).await;
+            let upstream = Upstream::responding(server, response).await;
             let gateway = gateway(&upstream.url).await;
-            let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
-            assert!(!format!("{answer:?}").contains(SPONSOR), "{answer:?}");
+            let response = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
+            assert!(!format!("{response:?}").contains(SPONSOR), "{response:?}");
         }
     }
 }
@@ -64,8 +64,8 @@ async fn a_connection_header_does_not_hide_how_it_is_coded() {
     let echo = Message::new("422")
         .headers(&[("content-encoding", "gzip"), ("connection", "content-encoding")])
         .body(gzip(format!("bad key {SPONSOR}").as_bytes()));
-    let upstream = Upstream::answering(Http1, echo).await;
+    let upstream = Upstream::responding(Http1, echo).await;
     let gateway = gateway(&upstream.url).await;
-    let answer = exchange(Http1, &gateway, &Message::new("POST /v1/x")).await;
-    assert_eq!(answer.text(), format!("bad key {}", "*".repeat(SPONSOR.len())));
+    let response = exchange(Http1, &gateway, &Message::new("POST /v1/x")).await;
+    assert_eq!(response.text(), format!("bad key {}", "*".repeat(SPONSOR.len())));
 }

@@ -1,4 +1,4 @@
-//! SIGTERM ends the gateway, but not the answers that are under way.
+//! SIGTERM ends the gateway, but not the responses that are under way.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
     message::in_time,
 };
 
-/// A gateway that waits so long for running answers, one of which is under way.
+/// A gateway that waits so long for running responses, one of which is under way.
 async fn streaming_gateway(
     client: Client,
     grace: &str,
@@ -34,8 +34,8 @@ async fn streaming_gateway(
     feed.send(Ok("data: 1\n\n".into())).unwrap();
     let url = gateway.url("/v1/chat/completions");
     let headers = [("authorization", authorization.as_str())];
-    let answer = client.open(Method::POST, &url, &headers, "{}").await.unwrap();
-    let mut body = answer.into_body();
+    let response = client.open(Method::POST, &url, &headers, "{}").await.unwrap();
+    let mut body = response.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
     (upstream, gateway, key, feed, body)
 }
@@ -71,7 +71,7 @@ async fn a_stream_that_outlasts_the_grace_is_cut_and_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_connection_is_told_that_the_gateway_is_not_ready() {
+async fn an_open_connection_learns_that_the_gateway_is_not_ready() {
     let (_upstream, mut gateway, _, feed, body) = streaming_gateway(Client::http1(), "20s").await;
     let mut connection = frames::Connection::open(gateway.address()).await;
     connection.get("/readyz").await;

@@ -1,4 +1,4 @@
-//! Failures are answers that say in their extensions what went wrong.
+//! Failures are responses that say in their extensions what went wrong.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ fn post<B>(body: B) -> Request<B> {
     Request::post("/v1/x").header("host", "gateway").body(body).unwrap()
 }
 
-/// The proxy's answer: status, fault, and the code for layers outside.
+/// The proxy's response: status, fault, and the code for layers outside.
 async fn fault_of<B>(upstream: &str, body: B) -> (u16, Option<UpstreamFault>, &'static str)
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
@@ -61,7 +61,7 @@ async fn statuses_that_are_replaced_say_why() {
             if protocol == Protocol::Http2 && status == "101" {
                 continue;
             }
-            let mut upstream = Upstream::answering(protocol, Message::new(status)).await;
+            let mut upstream = Upstream::responding(protocol, Message::new(status)).await;
             let seen = fault_of(&upstream.url, Full::<Bytes>::default()).await;
             assert_eq!(seen, (replaced, Some(fault), fault.code()), "{status}");
             upstream.seen().await;
@@ -74,12 +74,12 @@ async fn statuses_that_are_replaced_say_why() {
 async fn every_other_status_passes_with_its_text() {
     for (client, server) in PAIRS {
         for status in ["200", "201", "299", "400", "404", "409", "418", "422", "451"] {
-            let upstream = Upstream::answering(server, Message::new(status).body("text")).await;
+            let upstream = Upstream::responding(server, Message::new(status).body("text")).await;
             let gateway = gateway(&upstream.url).await;
-            let answer = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
-            assert_eq!((&*answer.start, &*answer.text()), (status, "text"));
+            let response = exchange(client, &gateway, &Message::new("POST /v1/x")).await;
+            assert_eq!((&*response.start, &*response.text()), (status, "text"));
         }
-        let upstream = Upstream::answering(server, Message::new("200")).await;
+        let upstream = Upstream::responding(server, Message::new("200")).await;
         assert_eq!(fault_of(&upstream.url, Full::<Bytes>::default()).await, (200, None, ""));
     }
 }
@@ -95,7 +95,7 @@ async fn nobody_at_the_upstreams_address() {
 
 #[tokio::test]
 async fn a_certificate_that_is_not_trusted() {
-    let upstream = Upstream::answering(Protocol::Http2, Message::new("200")).await;
+    let upstream = Upstream::responding(Protocol::Http2, Message::new("200")).await;
     let client = tower_quota::proxy::upstream_client(Default::default()).unwrap();
     let proxy = UpstreamProxyService::new(client, upstream.url.parse().unwrap());
     let response = proxy.oneshot(post(Full::<Bytes>::default())).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_certificate_that_is_not_trusted() {
 #[tokio::test]
 async fn a_request_that_is_too_large_or_breaks_off_is_the_clients_fault() {
     for protocol in PROTOCOLS {
-        let upstream = Upstream::answering(protocol, Message::new("200")).await;
+        let upstream = Upstream::responding(protocol, Message::new("200")).await;
         let large = Limited::new(Full::new(Bytes::from_static(b"too much")), 3);
         let seen = fault_of(&upstream.url, large).await;
         assert_eq!(seen, (413, Some(UpstreamFault::RequestTooLarge), "request_too_large"));

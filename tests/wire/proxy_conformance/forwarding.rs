@@ -27,7 +27,7 @@ const FORWARDING: [(&str, &str); 8] = [
 #[tokio::test]
 async fn an_untrusted_peers_word_is_dropped() {
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
         exchange(client, &gateway, &Message::new("GET /v1/x").headers(&FORWARDING)).await;
         let seen = upstream.seen().await;
@@ -38,7 +38,7 @@ async fn an_untrusted_peers_word_is_dropped() {
 #[tokio::test]
 async fn a_trusted_peers_word_is_kept_and_the_peer_is_named() {
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let trusting = proxy(&upstream.url).map_request(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(TrustedPeer([10, 0, 0, 1].into()));
             request
@@ -58,7 +58,7 @@ async fn trusted_proxies_are_those_of_the_setting() {
     for (setting, expected) in
         [("127.0.0.0/8", &["192.0.2.7", "127.0.0.1"][..]), ("10.0.0.0/8", &[][..])]
     {
-        let mut upstream = Upstream::answering(Protocol::Http1, Message::new("200")).await;
+        let mut upstream = Upstream::responding(Protocol::Http1, Message::new("200")).await;
         let gateway = GatewayCommand::new()
             .env("UPSTREAM_BASE_URL", format!("{}/v1", upstream.url))
             .env("TRUSTED_PROXIES", setting)

@@ -1,5 +1,5 @@
 //! HTTP/2 frames by hand (RFC 9113), for a client that opens a stream while it is told to go: between
-//! the first `GOAWAY` and the answer to the `PING` after it, a server must still serve it.
+//! the first `GOAWAY` and the response to the `PING` after it, a server must still serve it.
 
 use std::net::SocketAddr;
 
@@ -24,7 +24,7 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// A connection that answers no `PING` before it is told to.
+/// A connection that responses no `PING` before it is told to.
 pub(crate) struct Connection {
     socket: TcpStream,
     next_stream: u32,
@@ -77,7 +77,7 @@ impl Connection {
         self.next_stream += 2;
     }
 
-    /// The data of the next answer.
+    /// The data of the next response.
     pub(crate) async fn data(&mut self) -> String {
         let mut data = Vec::new();
         loop {
@@ -96,7 +96,7 @@ impl Connection {
         while self.read().await.expect("a GOAWAY").kind != GOAWAY {}
     }
 
-    /// Answers the server's last `PING`.
+    /// Responds the server's last `PING`.
     pub(crate) async fn confirm(&mut self) {
         while self.ping.is_none() {
             self.read().await.expect("a PING");

@@ -13,7 +13,7 @@ use super::{
 #[tokio::test]
 async fn what_any_connection_line_of_a_request_nominates_ends_here() {
     for server in [Http1, Http2] {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
         let request = Message::new("GET /v1/x").headers(&[
             ("connection", "x-hop"),
@@ -38,9 +38,9 @@ async fn what_any_connection_line_of_a_request_nominates_ends_here() {
 }
 
 #[tokio::test]
-async fn what_any_connection_line_of_an_answer_nominates_ends_here() {
+async fn what_any_connection_line_of_a_response_nominates_ends_here() {
     for client in [Http1, Http2] {
-        let answer = Message::new("200").body("ok").headers(&[
+        let response = Message::new("200").body("ok").headers(&[
             ("connection", "x-hop"),
             ("connection", "keep-alive, X-Other-Hop"),
             ("x-hop", "1"),
@@ -49,12 +49,12 @@ async fn what_any_connection_line_of_an_answer_nominates_ends_here() {
             ("proxy-authenticate", "Basic"),
             ("x-end", "1"),
         ]);
-        let upstream = Upstream::answering(Http1, answer).await;
+        let upstream = Upstream::responding(Http1, response).await;
         let gateway = gateway(&upstream.url).await;
-        let answer = exchange(client, &gateway, &Message::new("GET /v1/x")).await;
-        assert_eq!((answer.one("x-end"), &*answer.text()), ("1", "ok"));
+        let response = exchange(client, &gateway, &Message::new("GET /v1/x")).await;
+        assert_eq!((response.one("x-end"), &*response.text()), ("1", "ok"));
         for name in ["connection", "x-hop", "x-other-hop", "keep-alive", "proxy-authenticate"] {
-            assert!(answer.all(name).is_empty(), "{name}: {answer:?}");
+            assert!(response.all(name).is_empty(), "{name}: {response:?}");
         }
     }
 }
@@ -62,7 +62,7 @@ async fn what_any_connection_line_of_an_answer_nominates_ends_here() {
 #[tokio::test]
 async fn te_trailers_travels_on_and_no_other_te() {
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
         let te = match client {
             Http1 => "gzip;q=0.5, Trailers",
@@ -76,20 +76,20 @@ async fn te_trailers_travels_on_and_no_other_te() {
 #[tokio::test]
 async fn trailers_pass_both_ways() {
     for (client, server) in PAIRS {
-        let answer = Message::new("200").header("trailer", "x-end").body("down");
-        let mut upstream = Upstream::answering(server, answer.trailer("x-end", "1")).await;
+        let response = Message::new("200").header("trailer", "x-end").body("down");
+        let mut upstream = Upstream::responding(server, response.trailer("x-end", "1")).await;
         let gateway = gateway(&upstream.url).await;
         let request = Message::new("POST /v1/x")
             .headers(&[("te", "trailers"), ("trailer", "x-sum")])
             .body("up")
             .trailer("x-sum", "2");
-        let answer = exchange(client, &gateway, &request).await;
+        let response = exchange(client, &gateway, &request).await;
         let seen = upstream.seen().await;
-        assert_eq!((&*seen.text(), &*answer.text()), ("up", "down"));
+        assert_eq!((&*seen.text(), &*response.text()), ("up", "down"));
         let sum = [("x-sum".to_owned(), "2".to_owned())];
         assert_eq!(seen.trailers, sum, "{client:?} to {server:?}");
         let end = [("x-end".to_owned(), "1".to_owned())];
-        assert_eq!(answer.trailers, end, "{client:?} from {server:?}");
+        assert_eq!(response.trailers, end, "{client:?} from {server:?}");
     }
 }
 
@@ -99,11 +99,11 @@ async fn trailers_carry_nothing_that_a_head_may_not() {
     let echo = format!("it was {SPONSOR}");
     let sponsors = [("set-cookie", "a=b"), ("server", "x"), ("x-echo", &echo)];
     for (client, server) in PAIRS {
-        let mut answer = Message::new("200").header("trailer", "x-end").body("down");
+        let mut response = Message::new("200").header("trailer", "x-end").body("down");
         for (name, value) in sponsors.into_iter().chain([("x-end", "1")]) {
-            answer = answer.trailer(name, value);
+            response = response.trailer(name, value);
         }
-        let mut upstream = Upstream::answering(server, answer).await;
+        let mut upstream = Upstream::responding(server, response).await;
         let gateway = gateway(&upstream.url).await;
         let mut request = Message::new("POST /v1/x")
             .headers(&[("te", "trailers"), ("trailer", "x-sum, authorization, x-forwarded-for")])
@@ -111,12 +111,12 @@ async fn trailers_carry_nothing_that_a_head_may_not() {
         for (name, value) in own.into_iter().chain([("x-sum", "2"), ("cookie", "a=b")]) {
             request = request.trailer(name, value);
         }
-        let answer = exchange(client, &gateway, &request).await;
+        let response = exchange(client, &gateway, &request).await;
         let seen = upstream.seen().await;
         let names = |message: &Message| -> Vec<String> {
             message.trailers.iter().map(|(name, _)| name.clone()).collect()
         };
         assert_eq!(names(&seen), ["x-sum"], "{client:?} to {server:?}");
-        assert_eq!(names(&answer), ["x-end"], "{client:?} from {server:?}");
+        assert_eq!(names(&response), ["x-end"], "{client:?} from {server:?}");
     }
 }

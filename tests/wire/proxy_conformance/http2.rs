@@ -59,11 +59,11 @@ impl Connection {
         self.requests = self.requests.clone().ready().await.unwrap();
         let is_over = is_whole && request.body.is_empty() && request.trailers.is_empty();
         let head = head.body(()).unwrap();
-        let (answer, mut stream) = self.requests.send_request(head, is_over).unwrap();
+        let (response, mut stream) = self.requests.send_request(head, is_over).unwrap();
         if is_whole && !is_over {
             finish(&mut stream, request);
         }
-        (answer, stream)
+        (response, stream)
     }
 }
 
@@ -114,15 +114,15 @@ pub(crate) async fn read(stream: &mut RecvStream, message: &mut Message) -> Opti
     Some(())
 }
 
-/// An answer's head.
-pub(crate) fn answer(response: &Response<RecvStream>) -> Message {
+/// A response's head.
+pub(crate) fn response_message(response: &Response<RecvStream>) -> Message {
     let mut message = Message::new(response.status().as_str());
     message.headers = lines(response.headers());
     message
 }
 
-/// The head that an upstream answers with.
-pub(crate) fn answer_head(message: &Message) -> Response<()> {
+/// The head that an upstream responds with.
+pub(crate) fn response_head(message: &Message) -> Response<()> {
     let mut head = Response::builder().status(message.start.as_str());
     for (name, value) in &message.headers {
         head = head.header(name, value);
@@ -134,7 +134,7 @@ pub(crate) async fn exchange(server: &str, request: &Message) -> Message {
     let mut connection = Connection::open(server).await;
     let (response, _stream) = connection.send(request, true).await;
     let mut response = response.await.expect("an answer");
-    let mut message = answer(&response);
+    let mut message = response_message(&response);
     read(response.body_mut(), &mut message).await.expect("a whole answer");
     message
 }

@@ -46,8 +46,8 @@ async fn a_request_that_waits_for_a_place_was_never_sent() {
     let mut held = JoinSet::new();
     held.spawn(patient.oneshot(post(1)));
     upstream.seen().await;
-    let answer = in_time(DEADLINE, hasty.oneshot(post(2))).await.unwrap();
-    assert_eq!(answer.status(), 502);
-    assert_eq!(answer.extensions().get(), Some(&UpstreamFault::Unreached));
+    let response = in_time(DEADLINE, hasty.oneshot(post(2))).await.unwrap();
+    assert_eq!(response.status(), 502);
+    assert_eq!(response.extensions().get(), Some(&UpstreamFault::Unreached));
     upstream.saw_no_more();
 }

@@ -20,7 +20,7 @@ async fn identity_never_travels_upstream() {
         ("proxy-authorization", "Basic trial-secret"),
     ];
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
         let request = Message::new("GET /v1/x").headers(&identity).header("x-end", "1");
         exchange(client, &gateway, &request).await;
@@ -46,19 +46,19 @@ async fn the_sponsors_own_headers_never_reach_a_client() {
         ("strict-transport-security", "max-age=1; sponsors"),
     ];
     for (client, server) in PAIRS {
-        let answer = Message::new("200").headers(&own).header("x-end", "1");
-        let upstream = Upstream::answering(server, answer).await;
+        let response = Message::new("200").headers(&own).header("x-end", "1");
+        let upstream = Upstream::responding(server, response).await;
         let gateway = gateway(&upstream.url).await;
-        let answer = exchange(client, &gateway, &Message::new("GET /v1/x")).await;
-        assert_eq!(answer.one("x-end"), "1");
-        assert!(!format!("{answer:?}").contains("sponsors"), "{answer:?}");
+        let response = exchange(client, &gateway, &Message::new("GET /v1/x")).await;
+        assert_eq!(response.one("x-end"), "1");
+        assert!(!format!("{response:?}").contains("sponsors"), "{response:?}");
     }
 }
 
 #[tokio::test]
-async fn the_upstream_is_asked_by_its_own_name() {
+async fn the_upstream_is_called_by_its_own_name() {
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
         exchange(client, &gateway, &Message::new("GET /v1/x")).await;
         let seen = upstream.seen().await;

@@ -16,7 +16,7 @@ use super::{
 
 const SOON: Duration = Duration::from_secs(1);
 
-/// Sends the request and leaves once the upstream has it and, if there is an answer, its begin has
+/// Sends the request and leaves once the upstream has it and, if there is a response, its begin has
 /// come. Over HTTP/2 only the stream is left.
 async fn leave_after(
     client: Protocol,
@@ -48,8 +48,8 @@ async fn leave_after(
             let mut response = Some(response);
             let mut body = None;
             if let Some(begun) = begun {
-                let answer = response.take().unwrap().await.unwrap();
-                let begin = body.insert(answer.into_body()).data().await.unwrap().unwrap();
+                let response = response.take().unwrap().await.unwrap();
+                let begin = body.insert(response.into_body()).data().await.unwrap().unwrap();
                 assert_eq!(begin, begun);
             }
             drop((response, body, stream));
@@ -78,7 +78,7 @@ async fn in_the_middle_of_a_stream() {
 }
 
 #[tokio::test]
-async fn during_the_upload() {
+async fn during_the_request_body() {
     for (client, server) in PAIRS {
         let upstream = Upstream::holding(server, None).await;
         let request = Message::new("POST /v1/x").header("content-length", "1000").body("begun");
@@ -88,7 +88,7 @@ async fn during_the_upload() {
 
 // Over HTTP/1 the end comes after the bytes that are not read, so only the time limits see it.
 #[tokio::test]
-async fn during_an_upload_over_http2_that_the_upstream_does_not_read() {
+async fn during_a_request_body_over_http2_that_the_upstream_does_not_read() {
     let upstream = Upstream::holding(Http2, None).await;
     let length = (4 << 20).to_string();
     let request = Message::new("POST /v1/x").header("content-length", &length);

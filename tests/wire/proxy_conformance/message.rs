@@ -1,4 +1,4 @@
-//! Requests and answers as they are on the wire.
+//! Requests and responses as they are on the wire.
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ pub(crate) const PROTOCOLS: [Protocol; 2] = [Http1, Http2];
 
 pub(crate) type Lines = Vec<(String, String)>;
 
-/// A request or an answer. HTTP/2's pseudo headers are lines of their own, but for what `start` says.
+/// A request or a response. HTTP/2's pseudo headers are lines of their own, but for what `start` says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Message {
-    /// Statuses of the interim answers before this one.
+    /// Statuses of the interim responses before this one.
     pub(crate) interim: Vec<u16>,
     /// Method and target, or the status.
     pub(crate) start: String,
@@ -37,7 +37,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// A request like `GET /v1/x`, or an answer like `200`.
+    /// A request like `GET /v1/x`, or a response like `200`.
     pub(crate) fn new(start: &str) -> Self {
         Self { start: start.to_owned(), ..Self::default() }
     }
@@ -62,7 +62,7 @@ impl Message {
         self
     }
 
-    /// The same after an interim answer.
+    /// The same after an interim response.
     pub(crate) fn after(mut self, status: u16) -> Self {
         self.interim.push(status);
         self
@@ -123,7 +123,7 @@ impl Message {
     }
 }
 
-/// Sends one request over a connection of its own and reads the whole answer.
+/// Sends one request over a connection of its own and reads the whole response.
 pub(crate) async fn exchange(protocol: Protocol, server: &str, request: &Message) -> Message {
     let exchanged = async {
         match protocol {

@@ -16,7 +16,7 @@ mod http2_streams;
 mod identity;
 mod leaving;
 mod message;
-mod refusals;
+mod rejections;
 mod resending;
 mod targets;
 mod timeouts;

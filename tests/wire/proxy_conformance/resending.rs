@@ -19,12 +19,12 @@ use super::{
 /// What the upstream does once it has read a request's head.
 #[derive(Clone, Copy)]
 enum Then {
-    Answer,
+    CollectedResponse,
     Close,
     BeginAndClose,
 }
 
-use Then::{Answer, BeginAndClose, Close};
+use Then::{BeginAndClose, Close, CollectedResponse};
 
 struct Closing {
     url: String,
@@ -52,7 +52,9 @@ async fn upstream(connections: &'static [&'static [Then]]) -> Closing {
                 let Some(request) = socket.head().await else { break };
                 let _ = tell.send(request.start);
                 match then {
-                    Answer => socket.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await,
+                    CollectedResponse => {
+                        socket.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
+                    }
                     BeginAndClose => socket.send("HTTP/1.1 20").await,
                     Close => {}
                 }
@@ -62,7 +64,7 @@ async fn upstream(connections: &'static [&'static [Then]]) -> Closing {
     Closing { url, seen, server: server.abort_handle() }
 }
 
-/// Asks for `/v1/1`, then sends this; gives the second answer, and all that the upstream saw.
+/// Asks for `/v1/1`, then sends this; gives the second response, and all that the upstream saw.
 async fn after_another(
     connections: &'static [&'static [Then]],
     request: Message,
@@ -70,20 +72,21 @@ async fn after_another(
     let mut upstream = upstream(connections).await;
     let gateway = gateway(&upstream.url).await;
     assert_eq!(exchange(Http1, &gateway, &Message::new("GET /v1/1")).await.start, "200");
-    let answer = exchange(Http2, &gateway, &request).await;
+    let response = exchange(Http2, &gateway, &request).await;
     let mut seen = Vec::new();
     while let Ok(start) = upstream.seen.try_recv() {
         seen.push(start);
     }
-    (answer, seen)
+    (response, seen)
 }
 
 #[tokio::test]
 async fn what_changes_nothing_and_has_no_body_is_sent_again_over_another_connection() {
     for method in ["GET", "HEAD", "OPTIONS"] {
         let request = Message::new(&format!("{method} /v1/2"));
-        let (answer, seen) = after_another(&[&[Answer, Close], &[Answer]], request).await;
-        assert_eq!(answer.start, "200", "{method}");
+        let (response, seen) =
+            after_another(&[&[CollectedResponse, Close], &[CollectedResponse]], request).await;
+        assert_eq!(response.start, "200", "{method}");
         let second = format!("{method} /api/2");
         assert_eq!(seen, ["GET /api/1", &second, &second]);
     }
@@ -92,47 +95,52 @@ async fn what_changes_nothing_and_has_no_body_is_sent_again_over_another_connect
 #[tokio::test]
 async fn it_is_sent_again_once() {
     let request = Message::new("GET /v1/2");
-    let connections: &[&[Then]] = &[&[Answer, Close], &[Close], &[Answer]];
-    let (answer, seen) = after_another(connections, request).await;
-    assert_eq!(answer.start, "502");
+    let connections: &[&[Then]] = &[&[CollectedResponse, Close], &[Close], &[CollectedResponse]];
+    let (response, seen) = after_another(connections, request).await;
+    assert_eq!(response.start, "502");
     assert_eq!(seen, ["GET /api/1", "GET /api/2", "GET /api/2"]);
 }
 
 #[tokio::test]
 async fn an_upstream_that_may_have_seen_a_request_does_not_count_as_unreached() {
-    let (answer, seen) = after_another(&[&[Answer, Close]], Message::new("GET /v1/2")).await;
-    assert_eq!((&*answer.start, &*answer.code()), ("502", "upstream_protocol"));
+    let (response, seen) =
+        after_another(&[&[CollectedResponse, Close]], Message::new("GET /v1/2")).await;
+    assert_eq!((&*response.start, &*response.code()), ("502", "upstream_protocol"));
     assert_eq!(seen, ["GET /api/1", "GET /api/2"]);
 }
 
 #[tokio::test]
 async fn a_request_that_may_change_something_or_has_a_body_is_not() {
     for request in ["POST /v1/2", "PATCH /v1/2", "PUT /v1/2", "DELETE /v1/2"] {
-        let (answer, seen) =
-            after_another(&[&[Answer, Close], &[Answer]], Message::new(request)).await;
-        assert_eq!((&*answer.start, seen.len()), ("502", 2), "{request}");
+        let (response, seen) = after_another(
+            &[&[CollectedResponse, Close], &[CollectedResponse]],
+            Message::new(request),
+        )
+        .await;
+        assert_eq!((&*response.start, seen.len()), ("502", 2), "{request}");
     }
     for request in ["POST /v1/2", "PUT /v1/2", "GET /v1/2"] {
         let request = Message::new(request).body("{}");
-        let (answer, seen) = after_another(&[&[Answer, Close], &[Answer]], request).await;
-        assert_eq!((&*answer.start, seen.len()), ("502", 2), "{seen:?}");
+        let (response, seen) =
+            after_another(&[&[CollectedResponse, Close], &[CollectedResponse]], request).await;
+        assert_eq!((&*response.start, seen.len()), ("502", 2), "{seen:?}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_has_begun_is_not_asked_for_again() {
+async fn a_request_whose_response_has_begun_is_not_sent_again() {
     let request = Message::new("GET /v1/2");
-    let connections: &[&[Then]] = &[&[Answer, BeginAndClose], &[Answer]];
-    let (answer, seen) = after_another(connections, request).await;
-    assert_eq!((&*answer.start, seen.len()), ("502", 2));
+    let connections: &[&[Then]] = &[&[CollectedResponse, BeginAndClose], &[CollectedResponse]];
+    let (response, seen) = after_another(connections, request).await;
+    assert_eq!((&*response.start, seen.len()), ("502", 2));
 }
 
 #[tokio::test]
 async fn a_new_connection_is_never_stale() {
-    let mut upstream = upstream(&[&[Close], &[Answer]]).await;
+    let mut upstream = upstream(&[&[Close], &[CollectedResponse]]).await;
     let gateway = gateway(&upstream.url).await;
-    let answer = exchange(Http1, &gateway, &Message::new("GET /v1/1")).await;
-    assert_eq!((&*answer.start, &*answer.code()), ("502", "upstream_protocol"));
+    let response = exchange(Http1, &gateway, &Message::new("GET /v1/1")).await;
+    assert_eq!((&*response.start, &*response.code()), ("502", "upstream_protocol"));
     assert_eq!(upstream.seen.recv().await.unwrap(), "GET /api/1");
     assert!(upstream.seen.try_recv().is_err());
 }

@@ -13,7 +13,7 @@ use super::{
 #[tokio::test]
 async fn paths_join_where_a_segment_ends_and_queries_are_kept_to_the_byte() {
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
         for (target, seen) in [
             ("/v1/chat/completions", "/api/chat/completions"),
@@ -25,8 +25,9 @@ async fn paths_join_where_a_segment_ends_and_queries_are_kept_to_the_byte() {
             ("/v10/x", "/api/v10/x"),
             ("/x/v1/y", "/api/x/v1/y"),
         ] {
-            let answer = exchange(client, &gateway, &Message::new(&format!("GET {target}"))).await;
-            assert_eq!(answer.start, "200", "{target}");
+            let response =
+                exchange(client, &gateway, &Message::new(&format!("GET {target}"))).await;
+            assert_eq!(response.start, "200", "{target}");
             assert_eq!(upstream.seen().await.start, format!("GET {seen}"), "{client:?} {server:?}");
         }
         upstream.saw_no_more();
@@ -36,7 +37,7 @@ async fn paths_join_where_a_segment_ends_and_queries_are_kept_to_the_byte() {
 #[tokio::test]
 async fn a_target_that_others_could_read_otherwise_never_leaves() {
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
         for target in [
             "/v1/../admin",
@@ -50,8 +51,9 @@ async fn a_target_that_others_could_read_otherwise_never_leaves() {
             "/v1/a%0d%0ab",
             "/v1/a%zz",
         ] {
-            let answer = exchange(client, &gateway, &Message::new(&format!("GET {target}"))).await;
-            assert_eq!((&*answer.start, &*answer.code()), ("400", "invalid_path"), "{target}");
+            let response =
+                exchange(client, &gateway, &Message::new(&format!("GET {target}"))).await;
+            assert_eq!((&*response.start, &*response.code()), ("400", "invalid_path"), "{target}");
         }
         exchange(client, &gateway, &Message::new("GET /v1/good")).await;
         assert_eq!(upstream.seen().await.start, "GET /api/good");
@@ -61,28 +63,28 @@ async fn a_target_that_others_could_read_otherwise_never_leaves() {
 
 #[tokio::test]
 async fn only_the_origin_form_is_taken() {
-    let mut upstream = Upstream::answering(Protocol::Http1, Message::new("200")).await;
+    let mut upstream = Upstream::responding(Protocol::Http1, Message::new("200")).await;
     let gateway = gateway(&upstream.url).await;
     for line in ["GET http://a/v1/x", "OPTIONS *", "GET a:80", "CONNECT a:80"] {
         let request = format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        let answer = http1::raw(&gateway, request).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{line}: {answer}");
+        let response = http1::raw(&gateway, request).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{line}: {response}");
     }
     let mut connection = http2::Connection::open(&gateway).await;
     let connect = Request::connect("a:80").body(()).unwrap();
-    let answer = connection.send_head(connect).await;
-    assert_eq!(in_time(DEADLINE, answer).await.unwrap().status(), 400);
+    let response = connection.send_head(connect).await;
+    assert_eq!(in_time(DEADLINE, response).await.unwrap().status(), 400);
     upstream.saw_no_more();
 }
 
 #[tokio::test]
-async fn trace_is_refused() {
+async fn trace_is_rejected() {
     for (client, server) in PAIRS {
-        let mut upstream = Upstream::answering(server, Message::new("200")).await;
+        let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
-        let answer = exchange(client, &gateway, &Message::new("TRACE /v1/x")).await;
-        assert_eq!((&*answer.start, &*answer.code()), ("405", "method_not_allowed"));
-        assert!(answer.one("allow").contains("POST"));
+        let response = exchange(client, &gateway, &Message::new("TRACE /v1/x")).await;
+        assert_eq!((&*response.start, &*response.code()), ("405", "method_not_allowed"));
+        assert!(response.one("allow").contains("POST"));
         upstream.saw_no_more();
     }
 }

@@ -43,15 +43,15 @@ async fn a_head_that_does_not_come_is_given_up() {
         for (client, server) in PAIRS {
             let mut upstream = Upstream::holding(server, None).await;
             let gateway = serve(proxy(&upstream.url).timeouts(limit)).await;
-            let answer = exchange(client, &gateway, &Message::new("POST /v1/x").body("{}")).await;
-            assert_eq!((&*answer.start, &*answer.code()), ("504", "upstream_timeout"));
+            let response = exchange(client, &gateway, &Message::new("POST /v1/x").body("{}")).await;
+            assert_eq!((&*response.start, &*response.code()), ("504", "upstream_timeout"));
             upstream.seen().await;
             in_time(DEADLINE, upstream.left()).await;
         }
     }
 }
 
-/// Asks, and expects an answer that begins well and is broken off.
+/// Asks, and expects a response that begins well and is broken off.
 async fn expect_broken(client: Protocol, gateway: &str) {
     let request = Message::new("GET /v1/x");
     let broken = async {
@@ -67,10 +67,10 @@ async fn expect_broken(client: Protocol, gateway: &str) {
                 let mut connection = Connection::open(gateway).await;
                 let (response, _stream) = connection.send(&request, true).await;
                 let mut response = response.await.unwrap();
-                let mut answer = http2::answer(&response);
-                let read = http2::read(response.body_mut(), &mut answer).await;
+                let mut message = http2::response_message(&response);
+                let read = http2::read(response.body_mut(), &mut message).await;
                 assert!(read.is_none(), "it ends as if complete");
-                assert!(answer.text().starts_with("data: 1\n\n"), "{answer:?}");
+                assert!(message.text().starts_with("data: 1\n\n"), "{message:?}");
             }
         }
     };

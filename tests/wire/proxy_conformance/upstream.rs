@@ -1,4 +1,4 @@
-//! Upstreams of either protocol that answer by script and tell what they saw.
+//! Upstreams of either protocol that response by script and tell what they saw.
 
 use std::{future::poll_fn, sync::Arc};
 
@@ -29,11 +29,11 @@ pub(crate) struct Upstream {
 /// What an upstream does with each request.
 #[derive(Clone)]
 enum Script {
-    /// Reads it to its end and answers.
-    Answer(Message),
-    /// Reads its head, begins this answer if there is one, and waits for the gateway to leave.
+    /// Reads it to its end and responses.
+    CollectedResponse(Message),
+    /// Reads its head, begins this response if there is one, and waits for the gateway to leave.
     Hold(Option<Message>),
-    /// The same without an answer; an HTTP/2 connection takes so many at once.
+    /// The same without a response; an HTTP/2 connection takes so many at once.
     HoldAtMost(u32),
 }
 
@@ -46,7 +46,7 @@ impl Script {
         builder
     }
 
-    /// What it begins to answer if it holds requests.
+    /// What it begins to response if it holds requests.
     fn beginning(&self) -> Option<&Message> {
         match self {
             Self::Hold(beginning) => beginning.as_ref(),
@@ -63,17 +63,17 @@ enum Event {
 }
 
 impl Upstream {
-    /// Answers every request like this.
-    pub(crate) async fn answering(protocol: Protocol, answer: Message) -> Self {
-        Self::start(protocol, Script::Answer(answer)).await
+    /// Responds every request like this.
+    pub(crate) async fn responding(protocol: Protocol, response: Message) -> Self {
+        Self::start(protocol, Script::CollectedResponse(response)).await
     }
 
-    /// Answers no request, and takes so many at once on a connection.
+    /// Responds no request, and takes so many at once on a connection.
     pub(crate) async fn holding_at_most(streams: u32) -> Self {
         Self::start(Protocol::Http2, Script::HoldAtMost(streams)).await
     }
 
-    /// Answers no request, or only begins to.
+    /// Responds no request, or only begins to.
     pub(crate) async fn holding(protocol: Protocol, beginning: Option<Message>) -> Self {
         Self::start(protocol, Script::Hold(beginning)).await
     }
@@ -138,14 +138,14 @@ impl Drop for Upstream {
 async fn serve_http1(socket: TcpStream, script: &Script, tell: &UnboundedSender<Event>) {
     let mut socket = Socket::new(socket);
     match script {
-        Script::Answer(answer) => {
+        Script::CollectedResponse(response) => {
             while let Some(request) = socket.message(true).await {
-                let mut answer = answer.clone().with_length();
+                let mut response = response.clone().with_length();
                 if request.is_head_request() {
-                    answer.body.clear();
+                    response.body.clear();
                 }
                 let _ = tell.send(Event::Request(request));
-                socket.send(http1::encoded(&answer)).await;
+                socket.send(http1::encoded(&response)).await;
             }
         }
         Script::Hold(_) | Script::HoldAtMost(_) => {
@@ -180,29 +180,29 @@ async fn serve_stream(
 ) {
     let mut seen = http2::request(&request);
     match script {
-        Script::Answer(answer) => {
+        Script::CollectedResponse(response) => {
             if http2::read(request.body_mut(), &mut seen).await.is_none() {
                 return;
             }
-            let head = answer.clone().with_length();
-            let is_over = seen.is_head_request() || answer.is_bare();
+            let head = response.clone().with_length();
+            let is_over = seen.is_head_request() || response.is_bare();
             let _ = tell.send(Event::Request(seen));
-            for status in &answer.interim {
+            for status in &response.interim {
                 let mut interim = Response::new(());
                 *interim.status_mut() = StatusCode::from_u16(*status).unwrap();
                 respond.send_informational(interim).unwrap();
             }
-            let head = http2::answer_head(&head);
+            let head = http2::response_head(&head);
             let mut stream = respond.send_response(head, is_over).unwrap();
             if !is_over {
-                http2::finish(&mut stream, answer);
+                http2::finish(&mut stream, response);
             }
         }
         Script::Hold(_) | Script::HoldAtMost(_) => {
             let _ = tell.send(Event::Request(seen));
             let mut stream = None;
             if let Some(beginning) = script.beginning() {
-                let head = http2::answer_head(beginning);
+                let head = http2::response_head(beginning);
                 let begun = stream.insert(respond.send_response(head, false).unwrap());
                 begun.send_data(beginning.body.clone().into(), false).unwrap();
             }

@@ -84,8 +84,8 @@ async fn full_queue() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
     let listener = socket.listen(0).unwrap();
     let address = listener.local_addr().unwrap();
     let mut waiting = Vec::new();
-    let patience = std::time::Duration::from_millis(200);
-    while let Ok(connected) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+    let timeout = std::time::Duration::from_millis(200);
+    while let Ok(connected) = tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         waiting.push(connected.unwrap());
     }
     (listener, address, waiting)
@@ -121,8 +121,8 @@ async fn is_unreachable_by_tls<F: Future<Output = ()>>(does: impl Fn(TcpStream) 
 async fn tls_to_a_port_that_speaks_plain_http() {
     is_unreachable_by_tls(|mut socket| async move {
         let _ = socket.read(&mut [0; 1024]).await;
-        let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 10\r\n\r\nbetween-us";
-        let _ = socket.write_all(answer).await;
+        let response = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 10\r\n\r\nbetween-us";
+        let _ = socket.write_all(response).await;
     })
     .await;
 }

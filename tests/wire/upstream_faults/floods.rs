@@ -1,4 +1,4 @@
-//! Answers without measure, and uploads that the upstream does not read.
+//! Responds without measure, and request bodies that the upstream does not read.
 
 use std::fs;
 
@@ -79,8 +79,8 @@ async fn a_gigabyte_is_read_no_faster_than_the_client_does_and_left_with_it() {
                 [("authorization", authorization.as_str()), ("accept", "text/event-stream")];
             let url = gateway.url(&format!("/v1/{number}/flood"));
             let sent = rogue.repeated();
-            let answer = client.open(Method::POST, &url, &headers, "{}").await.unwrap();
-            let (mut body, mut read) = (answer.into_body(), 0);
+            let response = client.open(Method::POST, &url, &headers, "{}").await.unwrap();
+            let (mut body, mut read) = (response.into_body(), 0);
             while read < READ {
                 let frame = tokio::time::timeout(DEADLINE, body.frame()).await.unwrap();
                 read += frame.unwrap().unwrap().into_data().unwrap().len();
@@ -131,12 +131,12 @@ async fn a_failure_without_end_is_not_read_to_its_end() {
 
 /// Posts 8 MiB; returns the status and the text.
 async fn upload(gateway: &Gateway, client: Client, key: &str, path: &str) -> (u16, String) {
-    let answer = client.post_as(key, &gateway.url(path), &json!("x".repeat(8 << 20))).await;
-    (answer.status.as_u16(), answer.text())
+    let response = client.post_as(key, &gateway.url(path), &json!("x".repeat(8 << 20))).await;
+    (response.status.as_u16(), response.text())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_nobody_reads_is_given_up_or_answered() {
+async fn a_request_body_that_nobody_reads_is_abandoned_or_gets_its_response() {
     static KINDS: &[Kind] = &[
         kind("not read", &[Deaf], Error(504, "upstream_timeout"), 1),
         kind(

@@ -1,10 +1,10 @@
-//! The upstream is unclear about where its answer ends, or sends more than one.
+//! The upstream is unclear about where its response ends, or sends more than one.
 
 use super::{
     rogue::Step::{Close, ReadBody, Send},
     trial::{
         Kind,
-        Outcome::{Answer, Error},
+        Outcome::{CollectedResponse, Error},
         kind, try_all,
     },
 };
@@ -141,13 +141,13 @@ async fn lengths_that_agree_are_one_length() {
                 ReadBody,
                 Send("HTTP/1.1 200 OK\r\nContent-Length: 13\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
             "the same length in a list",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Length: 13, 13\r\n\r\n$BODY")],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
     ];
@@ -155,12 +155,12 @@ async fn lengths_that_agree_are_one_length() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_after_an_answer_is_never_the_next_answer() {
+async fn what_comes_after_a_response_is_never_the_next_response() {
     static KINDS: &[Kind] = &[
         kind(
             "a few bytes more than the length",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n$BODY and more")],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
@@ -172,7 +172,7 @@ async fn what_comes_after_an_answer_is_never_the_next_answer() {
                      HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbetween-us",
                 ),
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
@@ -184,7 +184,7 @@ async fn what_comes_after_an_answer_is_never_the_next_answer() {
                      HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbetween-us",
                 ),
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
@@ -196,7 +196,7 @@ async fn what_comes_after_an_answer_is_never_the_next_answer() {
                 ),
                 ReadBody,
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
@@ -214,7 +214,7 @@ async fn what_comes_after_an_answer_is_never_the_next_answer() {
         kind(
             "204 with a body",
             &[ReadBody, Send("HTTP/1.1 204 No Content\r\nContent-Length: 10\r\n\r\nbetween-us")],
-            Answer(204, ""),
+            CollectedResponse(204, ""),
             1,
         ),
         kind(
@@ -225,7 +225,7 @@ async fn what_comes_after_an_answer_is_never_the_next_answer() {
                     "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\na\r\nbetween-us\r\n0\r\n\r\n",
                 ),
             ],
-            Answer(204, ""),
+            CollectedResponse(204, ""),
             1,
         ),
         kind(
@@ -237,17 +237,17 @@ async fn what_comes_after_an_answer_is_never_the_next_answer() {
         kind(
             "HEAD with a body",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbetween-us")],
-            Answer(200, ""),
+            CollectedResponse(200, ""),
             1,
         )
-        .asked_by("HEAD"),
+        .requested_by("HEAD"),
         kind(
             "HEAD without one",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")],
-            Answer(200, ""),
+            CollectedResponse(200, ""),
             1,
         )
-        .asked_by("HEAD")
+        .requested_by("HEAD")
         .showing(&[("content-length", "10")]),
     ];
     try_all(KINDS).await;

@@ -4,7 +4,7 @@ use super::{
     rogue::Step::{Bytes, Close, ReadBody, Repeat, Reset, Send, Trickle},
     trial::{
         Kind,
-        Outcome::{Answer, Error},
+        Outcome::{CollectedResponse, Error},
         kind, try_all,
     },
 };
@@ -191,7 +191,7 @@ async fn odd_but_valid_heads_pass() {
                     "HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY",
                 ),
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
@@ -200,13 +200,13 @@ async fn odd_but_valid_heads_pass() {
                 ReadBody,
                 Send("HTTP/1.1 200\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
             "lines that end in LF alone",
             &[ReadBody, Send("HTTP/1.1 200 OK\nContent-Type: $TYPE\nContent-Length: 13\n\n$BODY")],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
@@ -215,7 +215,7 @@ async fn odd_but_valid_heads_pass() {
                 ReadBody,
                 Bytes(b"HTTP/1.1 200 OK\r\nX-Note: \xe4\xbd\xa0\r\nContent-Length: 2\r\n\r\n{}"),
             ],
-            Answer(200, "{}"),
+            CollectedResponse(200, "{}"),
             1,
         )
         .showing(&[("x-note", "你")]),
@@ -228,7 +228,7 @@ async fn odd_but_valid_heads_pass() {
                      Upgrade: h2c\r\nX-Note: 1\r\nContent-Length: 2\r\n\r\n{}",
                 ),
             ],
-            Answer(200, "{}"),
+            CollectedResponse(200, "{}"),
             1,
         )
         .showing(&[("x-hop", ""), ("keep-alive", ""), ("upgrade", ""), ("x-note", "1")]),

@@ -97,7 +97,7 @@ impl Holder {
         );
         socket.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
         let mut reader = Reader { socket, read: Vec::new() };
-        let seen = reader.answer(method).await?;
+        let seen = reader.response(method).await?;
         if seen.whole && seen.header("connection") != "close" {
             if !reader.read.is_empty() {
                 return Err(format!("bytes after {seen:?}: {:?}", reader.read));
@@ -116,16 +116,16 @@ impl Holder {
         ];
         let url = format!("http://{}{path}", self.gateway);
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let answer = self.http2.open(method, &url, &headers, body.to_owned()).await;
-        let Ok(answer) = answer else {
+        let response = self.http2.open(method, &url, &headers, body.to_owned()).await;
+        let Ok(response) = response else {
             return Ok(Seen::default());
         };
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into();
-        let headers = answer.headers().iter();
+        let headers = response.headers().iter();
         let headers = headers.map(|(name, value)| (name.to_string(), text(value))).collect();
-        let status = answer.status().as_u16();
+        let status = response.status().as_u16();
         let mut seen = Seen { status, headers, body: Vec::new(), whole: true };
-        let mut body = answer.into_body();
+        let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
             match frame.map(hyper::body::Frame::into_data) {
                 Ok(data) => seen.body.extend(data.unwrap_or_default()),
@@ -139,14 +139,14 @@ impl Holder {
     }
 }
 
-/// Reads an answer by the letter of RFC 9112.
+/// Reads a response by the letter of RFC 9112.
 struct Reader {
     socket: TcpStream,
     read: Vec<u8>,
 }
 
 impl Reader {
-    async fn answer(&mut self, method: &str) -> Result<Seen, String> {
+    async fn response(&mut self, method: &str) -> Result<Seen, String> {
         let mut seen = Seen::default();
         let Some(head) = self.until(b"\r\n\r\n").await else {
             return Ok(seen);

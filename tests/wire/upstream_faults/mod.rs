@@ -1,4 +1,4 @@
-//! Whatever the upstream does, its client gets a right answer or a clear error, pays what the
+//! Whatever the upstream does, its client gets a right response or a clear error, pays what the
 //! contract says, and the next request is served as if nothing had been.
 //!
 //! Each kind of misbehaviour is a row that says what a raw socket does. `trial.rs` plays it for a

@@ -54,10 +54,10 @@ struct Seen {
     left: AtomicUsize,
 }
 
-/// The body of an answer in a plain request and in a streamed one. They are of equal length.
+/// The body of a response in a plain request and in a streamed one. They are of equal length.
 pub(crate) const BODIES: [&str; 2] = ["{\"id\":\"abcd\"}", "data: 12345\n\n"];
 
-/// What a kind's text says in a plain or a streamed answer.
+/// What a kind's text says in a plain or a streamed response.
 pub(crate) fn fill(text: &str, streamed: bool) -> String {
     let kind = if streamed { "text/event-stream" } else { "application/json" };
     text.replace("$TYPE", kind).replace("$BODY", BODIES[usize::from(streamed)])
@@ -128,8 +128,8 @@ async fn converse(mut socket: TcpStream, kinds: &'static [Kind], seen: &Seen) ->
         let number = path.split('/').nth(2).and_then(|number| number.parse::<usize>().ok());
         let Some(kind) = number.map(|number| &kinds[number]) else {
             let body = read_body(&mut socket, &mut read, &head).await?;
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            socket.write_all(&[answer.as_bytes(), &body].concat()).await?;
+            let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            socket.write_all(&[response.as_bytes(), &body].concat()).await?;
             continue;
         };
         let streamed = head.contains("accept: text/event-stream");

@@ -10,7 +10,7 @@ use super::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_is_given_up_and_told() {
+async fn silence_is_given_up_and_reported() {
     const TIMEOUT: super::trial::Outcome = Error(504, "upstream_timeout");
     static KINDS: &[Kind] = &[
         kind("before the head", &[ReadBody, Hang], TIMEOUT, 1),

@@ -1,16 +1,16 @@
-//! The upstream answers well-formed, but not what was asked for.
+//! The upstream responses well-formed, but not what was asked for.
 
 use super::{
     rogue::Step::{Close, ReadBody, Repeat, Send},
     trial::{
         Kind,
-        Outcome::{Answer, Error},
+        Outcome::{CollectedResponse, Error},
         kind, try_all,
     },
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn interim_answers_are_not_the_answer() {
+async fn interim_responses_are_not_the_response() {
     static KINDS: &[Kind] = &[
         kind(
             "100, then 200",
@@ -19,7 +19,7 @@ async fn interim_answers_are_not_the_answer() {
                 Send("HTTP/1.1 100 Continue\r\n\r\n"),
                 Send("HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
@@ -30,7 +30,7 @@ async fn interim_answers_are_not_the_answer() {
                 Send("HTTP/1.1 103 Early Hints\r\nLink: </between-us>\r\n\r\n"),
                 Send("HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         )
         .showing(&[("link", "")]),
@@ -41,7 +41,7 @@ async fn interim_answers_are_not_the_answer() {
                 Repeat("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 10_000),
                 Send("HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            Answer(200, "$BODY"),
+            CollectedResponse(200, "$BODY"),
             1,
         ),
         kind(
@@ -104,7 +104,7 @@ async fn redirects_are_neither_followed_nor_passed_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sponsors_troubles_are_not_the_holders() {
-    macro_rules! refused {
+    macro_rules! rejected {
         ($status:literal, $outcome:expr, $retry_after:literal) => {
             kind(
                 concat!("refused with ", $status),
@@ -130,8 +130,8 @@ async fn the_sponsors_troubles_are_not_the_holders() {
         };
     }
     static KINDS: &[Kind] = &[
-        refused!("403", Error(502, "upstream_credentials"), ""),
-        refused!("429", Error(503, "upstream_rate_limited"), "17"),
+        rejected!("403", Error(502, "upstream_credentials"), ""),
+        rejected!("429", Error(503, "upstream_rate_limited"), "17"),
         kind(
             "429 with text for a time",
             &[
@@ -210,8 +210,8 @@ async fn failures_keep_their_status_and_lose_their_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_of_the_request_pass() {
-    macro_rules! refused {
+async fn rejections_of_the_request_pass() {
+    macro_rules! rejected {
         ($status:literal, $code:literal) => {
             kind(
                 concat!("refused with ", $status),
@@ -224,21 +224,21 @@ async fn refusals_of_the_request_pass() {
                          Content-Length: 30\r\n\r\nsk-sponsor-secret$BODY"
                     )),
                 ],
-                Answer($code, "*****************$BODY"),
+                CollectedResponse($code, "*****************$BODY"),
                 1,
             )
             .showing(&[("x-note", "1"), ("x-key", "")])
         };
     }
     static KINDS: &[Kind] = &[
-        refused!("400", 400),
-        refused!("404", 404),
-        refused!("405", 405),
-        refused!("408", 408),
-        refused!("409", 409),
-        refused!("413", 413),
-        refused!("422", 422),
-        refused!("451", 451),
+        rejected!("400", 400),
+        rejected!("404", 404),
+        rejected!("405", 405),
+        rejected!("408", 408),
+        rejected!("409", 409),
+        rejected!("413", 413),
+        rejected!("422", 422),
+        rejected!("451", 451),
     ];
     try_all(KINDS).await;
 }

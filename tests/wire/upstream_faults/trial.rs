@@ -15,7 +15,7 @@ pub(crate) struct Kind {
     pub(crate) outcome: Outcome,
     /// How many units the request costs.
     pub(crate) cost: u64,
-    /// Headers of the client's answer; an empty one is missing.
+    /// Headers of the client's response; an empty one is missing.
     pub(crate) headers: &'static [(&'static str, &'static str)],
 }
 
@@ -24,11 +24,11 @@ pub(crate) struct Kind {
 pub(crate) enum Outcome {
     /// The gateway's own error, with this status and code.
     Error(u16, &'static str),
-    /// The upstream's answer: status and body, with `$BODY` filled in.
-    Answer(u16, &'static str),
-    /// The upstream's answer with these bytes.
+    /// The upstream's response: status and body, with `$BODY` filled in.
+    CollectedResponse(u16, &'static str),
+    /// The upstream's response with these bytes.
     Raw(u16, &'static [u8]),
-    /// The upstream's answer with this body, and it breaks there.
+    /// The upstream's response with this body, and it breaks there.
     Cut(u16, &'static str),
 }
 
@@ -54,7 +54,7 @@ impl Kind {
         self
     }
 
-    pub(crate) const fn asked_by(mut self, method: &'static str) -> Self {
+    pub(crate) const fn requested_by(mut self, method: &'static str) -> Self {
         self.method = method;
         self
     }
@@ -151,8 +151,8 @@ fn check(kind: &Kind, seen: &Seen, mode: Mode) -> Result<(), String> {
     let fits = match kind.outcome {
         Outcome::Error(status, code) => return check_error(kind, seen, status, code),
         Outcome::Raw(status, body) => seen.status == status && seen.whole && seen.body == body,
-        Outcome::Answer(status, body) | Outcome::Cut(status, body) => {
-            let whole = matches!(kind.outcome, Outcome::Answer(..));
+        Outcome::CollectedResponse(status, body) | Outcome::Cut(status, body) => {
+            let whole = matches!(kind.outcome, Outcome::CollectedResponse(..));
             let body = fill(body, mode.is_streamed());
             seen.status == status && seen.whole == whole && seen.body == body.as_bytes()
         }

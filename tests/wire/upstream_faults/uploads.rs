@@ -20,7 +20,7 @@ use super::{
 
 const LIMIT: usize = 5;
 
-/// How an upload ends after its first chunk.
+/// How a request body ends after its first chunk.
 #[derive(Clone, Copy, Debug)]
 enum End {
     NoChunk,
@@ -28,7 +28,7 @@ enum End {
     Half,
 }
 
-/// Sends half an upload to an upstream that takes it and waits, and the rest once it is there.
+/// Sends half a request body to an upstream that takes it and waits, and the rest once it is there.
 /// Returns the status.
 async fn upload(gateway: &Gateway, rogue: &Rogue, key: &str, path: &str, end: End) -> u16 {
     let heads = rogue.heads(path);
@@ -39,9 +39,9 @@ async fn upload(gateway: &Gateway, rogue: &Rogue, key: &str, path: &str, end: En
     );
     socket.write_all(begin.as_bytes()).await.unwrap();
     let seen = &socket;
-    let is_there_or_refused = || async move { rogue.heads(path) > heads || has_come(seen) };
-    eventually("the upstream has it, or it is refused", is_there_or_refused).await;
-    // A refusal may have closed the connection already.
+    let is_there_or_rejected = || async move { rogue.heads(path) > heads || has_come(seen) };
+    eventually("the upstream has it, or it is refused", is_there_or_rejected).await;
+    // A rejection may have closed the connection already.
     let _ = match end {
         End::NoChunk => socket.write_all(b"zz\r\n").await,
         End::TooLarge => {
@@ -52,10 +52,10 @@ async fn upload(gateway: &Gateway, rogue: &Rogue, key: &str, path: &str, end: En
             error => error,
         },
     };
-    let mut answer = Vec::new();
-    let _ = socket.read_to_end(&mut answer).await;
-    let answer = String::from_utf8_lossy(&answer);
-    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+    let mut response = Vec::new();
+    let _ = socket.read_to_end(&mut response).await;
+    let response = String::from_utf8_lossy(&response);
+    response.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
 /// Whether something can be read.
@@ -64,8 +64,8 @@ fn has_come(socket: &TcpStream) -> bool {
     pin!(socket.peek(&mut byte)).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Breaks uploads in these ways, in turn, until the day is used up.
-async fn break_uploads(ends: &[(End, u16)]) {
+/// Breaks request bodies in these ways, in turn, until the day is used up.
+async fn break_request_bodies(ends: &[(End, u16)]) {
     static KINDS: &[Kind] = &[kind("takes all and waits", &[Hang], Cut(0, ""), 0)];
     let rogue = Rogue::start(KINDS).await;
     let gateway = command(&rogue.base_url()).env("MAX_BODY_BYTES", "1000").start();
@@ -89,21 +89,21 @@ async fn break_uploads(ends: &[(End, u16)]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_that_are_none_are_refunded_at_most_as_often_as_the_limit() {
-    break_uploads(&[(End::NoChunk, 400)]).await;
+    break_request_bodies(&[(End::NoChunk, 400)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_that_grow_too_large_are_refunded_at_most_as_often_as_the_limit() {
-    break_uploads(&[(End::TooLarge, 413)]).await;
+async fn request_bodies_that_grow_too_large_are_refunded_at_most_as_often_as_the_limit() {
+    break_request_bodies(&[(End::TooLarge, 413)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_broken_uploads_share_one_allowance() {
-    break_uploads(&[(End::NoChunk, 400), (End::TooLarge, 413)]).await;
+async fn all_broken_request_bodies_share_one_allowance() {
+    break_request_bodies(&[(End::NoChunk, 400), (End::TooLarge, 413)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_whose_client_leaves_is_charged() {
+async fn a_request_body_whose_client_leaves_is_charged() {
     static KINDS: &[Kind] = &[kind("takes all and waits", &[Hang], Cut(0, ""), 0)];
     let rogue = Rogue::start(KINDS).await;
     let gateway = command(&rogue.base_url()).start();

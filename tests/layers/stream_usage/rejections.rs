@@ -13,24 +13,24 @@ use super::scene::{
 
 const NAMED: &str = r#"{"error":{"message":"Unrecognized request argument: stream_options"}}"#;
 
-fn refusal(status: u16, body: Script) -> Response<Script> {
-    let mut refusal = Response::new(body);
-    *refusal.status_mut() = StatusCode::from_u16(status).unwrap();
-    refusal.headers_mut().insert("x-refused", HeaderValue::from_static("yes"));
-    refusal
+fn rejection(status: u16, body: Script) -> Response<Script> {
+    let mut rejection = Response::new(body);
+    *rejection.status_mut() = StatusCode::from_u16(status).unwrap();
+    rejection.headers_mut().insert("x-refused", HeaderValue::from_static("yes"));
+    rejection
 }
 
-/// A refusal in these pieces.
+/// A rejection in these pieces.
 fn pieces(size: usize) -> Script {
     Script::of(NAMED.as_bytes().chunks(size)).then(None).trailers()
 }
 
 #[tokio::test]
-async fn a_refused_question_is_taken_back_and_not_asked_again() {
+async fn a_rejected_option_is_removed_and_not_sent_again() {
     for status in [400, 404, 422] {
         for size in [1, 20, 1000] {
             let events = [CONTENT, USAGE, DONE].concat();
-            let upstream = Upstream::answering(refusal(status, pieces(size)))
+            let upstream = Upstream::responding(rejection(status, pieces(size)))
                 .then(stream(Script::text(&events)))
                 .then(stream(Script::text(&events)));
             let layer = StreamUsageLayer::new();
@@ -38,16 +38,16 @@ async fn a_refused_question_is_taken_back_and_not_asked_again() {
             request.headers_mut().insert("content-length", STREAMED.len().into());
             request.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip"));
             request.extensions_mut().insert(7_u8);
-            let told = request.headers().clone();
+            let reported = request.headers().clone();
 
-            let answer = layer.layer(upstream.clone()).oneshot(request).await.unwrap();
+            let response = layer.layer(upstream.clone()).oneshot(request).await.unwrap();
             assert_eq!(upstream.calls.load(SeqCst), 2);
-            assert_eq!(answer.status(), 200);
-            assert!(!answer.headers().contains_key("x-refused"));
-            assert!(answer.extensions().get::<UsageAsked>().is_none());
-            assert_eq!(text(answer.into_body()).await, events, "what was not asked for stays");
+            assert_eq!(response.status(), 200);
+            assert!(!response.headers().contains_key("x-refused"));
+            assert!(response.extensions().get::<UsageAsked>().is_none());
+            assert_eq!(text(response.into_body()).await, events, "what was not asked for stays");
             let (head, body) = upstream.seen.lock().unwrap().take().unwrap();
-            assert_eq!((head.headers, head.extensions.get()), (told, Some(&7_u8)));
+            assert_eq!((head.headers, head.extensions.get()), (reported, Some(&7_u8)));
             let body = body.collect().await.unwrap();
             assert_eq!(body.trailers(), Some(&trailers()));
             assert_eq!(body.to_bytes(), STREAMED);
@@ -61,7 +61,7 @@ async fn a_refused_question_is_taken_back_and_not_asked_again() {
 }
 
 #[tokio::test]
-async fn other_refusals_pass_as_they_came() {
+async fn other_rejections_pass_unchanged() {
     let long = format!("{}stream_options", " ".repeat(32 * 1024));
     let others = [
         ("{\"error\":{\"message\":\"bad\"}}".to_owned(), 400),
@@ -74,50 +74,51 @@ async fn other_refusals_pass_as_they_came() {
     for (body, status) in others {
         for size in [7, 5000] {
             let script = Script::of(body.as_bytes().chunks(size)).then(None).trailers();
-            let upstream = Upstream::answering(refusal(status, script));
+            let upstream = Upstream::responding(rejection(status, script));
             let request = chat(Script::text(STREAMED));
-            let answer =
+            let response =
                 StreamUsageLayer::new().layer(upstream.clone()).oneshot(request).await.unwrap();
-            assert_eq!((answer.status().as_u16(), upstream.calls.load(SeqCst)), (status, 1));
-            assert_eq!(answer.headers()["x-refused"], "yes");
-            let answer = answer.into_body().collect().await.unwrap();
-            assert_eq!(answer.trailers(), Some(&trailers()));
-            assert_eq!(answer.to_bytes(), body);
+            assert_eq!((response.status().as_u16(), upstream.calls.load(SeqCst)), (status, 1));
+            assert_eq!(response.headers()["x-refused"], "yes");
+            let response = response.into_body().collect().await.unwrap();
+            assert_eq!(response.trailers(), Some(&trailers()));
+            assert_eq!(response.to_bytes(), body);
         }
     }
 }
 
 #[tokio::test]
-async fn a_refusal_that_breaks_off_breaks_off_as_far_as_it_came() {
+async fn a_rejection_that_breaks_off_arrives_as_far_as_it_came() {
     let upstream =
-        Upstream::answering(refusal(400, Script::text("{\"err").then(Some(Err("gone")))));
+        Upstream::responding(rejection(400, Script::text("{\"err").then(Some(Err("gone")))));
     let request = chat(Script::text(STREAMED));
-    let answer = StreamUsageLayer::new().layer(upstream).oneshot(request).await.unwrap();
-    let mut body = answer.into_body();
+    let response = StreamUsageLayer::new().layer(upstream).oneshot(request).await.unwrap();
+    let mut body = response.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "{\"err");
     assert_eq!(body.frame().await.unwrap().unwrap_err(), "gone");
 }
 
 #[tokio::test]
-async fn a_request_that_is_refused_anyway_changes_nothing_for_others() {
+async fn a_request_that_is_rejected_anyway_changes_nothing_for_others() {
     // Its model is called so.
-    let upstream = Upstream::answering(refusal(404, Script::text(NAMED)))
-        .then(refusal(404, Script::text(NAMED)))
+    let upstream = Upstream::responding(rejection(404, Script::text(NAMED)))
+        .then(rejection(404, Script::text(NAMED)))
         .then(stream(Script::text(DONE)));
     let layer = StreamUsageLayer::new();
-    let answer = layer.layer(upstream.clone()).oneshot(chat(Script::text(STREAMED))).await.unwrap();
-    assert_eq!((answer.status().as_u16(), upstream.calls.load(SeqCst)), (404, 2));
-    assert_eq!(text(answer.into_body()).await, NAMED);
+    let response =
+        layer.layer(upstream.clone()).oneshot(chat(Script::text(STREAMED))).await.unwrap();
+    assert_eq!((response.status().as_u16(), upstream.calls.load(SeqCst)), (404, 2));
+    assert_eq!(text(response.into_body()).await, NAMED);
     layer.layer(upstream.clone()).oneshot(chat(Script::text(STREAMED))).await.unwrap();
     let (_, body) = upstream.seen.lock().unwrap().take().unwrap();
     assert_eq!(text(body).await, CHANGED, "others are still asked");
 }
 
 #[tokio::test]
-async fn who_has_asked_is_refused() {
-    let upstream = Upstream::answering(refusal(400, Script::text(NAMED)));
+async fn a_client_that_requested_usage_gets_the_rejection() {
+    let upstream = Upstream::responding(rejection(400, Script::text(NAMED)));
     let request: Request<Script> = chat(Script::text(CHANGED));
-    let answer = StreamUsageLayer::new().layer(upstream.clone()).oneshot(request).await.unwrap();
-    assert_eq!((answer.status().as_u16(), upstream.calls.load(SeqCst)), (400, 1));
-    assert_eq!(text(answer.into_body()).await, NAMED);
+    let response = StreamUsageLayer::new().layer(upstream.clone()).oneshot(request).await.unwrap();
+    assert_eq!((response.status().as_u16(), upstream.calls.load(SeqCst)), (400, 1));
+    assert_eq!(text(response.into_body()).await, NAMED);
 }

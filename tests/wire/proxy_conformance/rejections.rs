@@ -18,7 +18,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let upstream = Upstream::answering(Protocol::Http1, Message::new("200")).await;
+        let upstream = Upstream::responding(Protocol::Http1, Message::new("200")).await;
         let gateway = Gateway::before(&format!("{}/v1", upstream.url));
         let key = gateway.create_key(json!({"daily_limit": 5})).await;
         Self { upstream, gateway, key }
@@ -42,13 +42,13 @@ impl Scene {
     }
 }
 
-/// The one answer in what was read until the end: closed by the gateway, and with an error object.
+/// The one response in what was read until the end: closed by the gateway, and with an error object.
 #[track_caller]
-fn assert_closing(answer: &str, status: &str, code: &str) {
-    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+fn assert_closing(response: &str, status: &str, code: &str) {
+    assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+    assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
     for part in [&*format!("\"code\":\"{code}\""), "cache-control: no-store", "x-request-id: "] {
-        assert!(answer.contains(part), "{part}: {answer}");
+        assert!(response.contains(part), "{part}: {response}");
     }
 }
 
@@ -56,16 +56,16 @@ fn assert_closing(answer: &str, status: &str, code: &str) {
 async fn a_request_with_no_two_or_a_malformed_host_is_the_last_of_its_connection() {
     let mut scene = Scene::new().await;
     for hosts in ["", "Host: a\r\nHost: a\r\n", "Host: a b\r\n", "Host: u@a\r\n", "Host: \r\n"] {
-        let answer = scene.raw(&format!("GET /v1/x HTTP/1.1\r\n{hosts}")).await;
-        assert_closing(&answer, "400", "invalid_host");
+        let response = scene.raw(&format!("GET /v1/x HTTP/1.1\r\n{hosts}")).await;
+        assert_closing(&response, "400", "invalid_host");
     }
     for (authority, host) in [("a", "b"), ("u@a", "")] {
         let mut request = scene.request("GET /v1/x").header(":authority", authority);
         if !host.is_empty() {
             request = request.header("host", host);
         }
-        let answer = exchange(Protocol::Http2, &scene.gateway.url(""), &request).await;
-        assert_eq!((&*answer.start, &*answer.code()), ("400", "invalid_host"));
+        let response = exchange(Protocol::Http2, &scene.gateway.url(""), &request).await;
+        assert_eq!((&*response.start, &*response.code()), ("400", "invalid_host"));
     }
     scene.is_untouched().await;
 }
@@ -86,15 +86,15 @@ async fn what_follows_an_ambiguous_request_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trace_and_connect_are_refused() {
+async fn trace_and_connect_are_rejected() {
     let mut scene = Scene::new().await;
     let trace = scene.raw("TRACE /v1/x HTTP/1.1\r\nHost: a\r\n").await;
     assert_closing(&trace, "405", "method_not_allowed");
     let connect = scene.raw("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n").await;
     assert_closing(&connect, "400", "invalid_target");
     let trace = scene.request("TRACE /v1/x");
-    let answer = exchange(Protocol::Http2, &scene.gateway.url(""), &trace).await;
-    assert_eq!((&*answer.start, &*answer.code()), ("405", "method_not_allowed"));
+    let response = exchange(Protocol::Http2, &scene.gateway.url(""), &trace).await;
+    assert_eq!((&*response.start, &*response.code()), ("405", "method_not_allowed"));
     scene.is_untouched().await;
 }
 
@@ -107,8 +107,8 @@ async fn websockets_are_not_supported() {
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ]);
-    let answer = exchange(Protocol::Http1, &scene.gateway.url(""), &request).await;
-    assert_eq!((&*answer.start, &*answer.code()), ("501", "upgrade_not_supported"));
+    let response = exchange(Protocol::Http1, &scene.gateway.url(""), &request).await;
+    assert_eq!((&*response.start, &*response.code()), ("501", "upgrade_not_supported"));
     scene.is_untouched().await;
 }
 
@@ -118,8 +118,8 @@ async fn a_key_in_the_address_is_no_credential() {
     for protocol in PROTOCOLS {
         for name in ["api_key", "key", "access_token"] {
             let request = Message::new(&format!("GET /v1/x?{name}={}", scene.key));
-            let answer = exchange(protocol, &scene.gateway.url(""), &request).await;
-            assert_eq!((&*answer.start, &*answer.code()), ("401", "missing_api_key"));
+            let response = exchange(protocol, &scene.gateway.url(""), &request).await;
+            assert_eq!((&*response.start, &*response.code()), ("401", "missing_api_key"));
         }
     }
     scene.is_untouched().await;
@@ -137,12 +137,12 @@ async fn targets_and_heads_have_a_size() {
     assert_closing(&scene.raw(&many).await, "431", "headers_too_large");
 
     let target = scene.request(&format!("GET /v1/{}", "x".repeat(9_000)));
-    let answer = exchange(Protocol::Http2, &url, &target).await;
-    assert_eq!((&*answer.start, &*answer.code()), ("414", "uri_too_long"));
+    let response = exchange(Protocol::Http2, &url, &target).await;
+    assert_eq!((&*response.start, &*response.code()), ("414", "uri_too_long"));
     let many =
         (0..101).fold(scene.request("GET /v1/x"), |request, _| request.header("x-many", "1"));
-    let answer = exchange(Protocol::Http2, &url, &many).await;
-    assert_eq!((&*answer.start, &*answer.code()), ("431", "headers_too_large"));
+    let response = exchange(Protocol::Http2, &url, &many).await;
+    assert_eq!((&*response.start, &*response.code()), ("431", "headers_too_large"));
     let long = scene.request("GET /v1/x").header("x-long", &"x".repeat(70_000));
     // This one is answered by the HTTP/2 server itself, with no body.
     assert_eq!(exchange(Protocol::Http2, &url, &long).await.start, "431");
@@ -163,13 +163,16 @@ async fn whatever_the_gateway_itself_says_is_not_stored_and_has_an_id() {
             ("GET /admin/keys", "401"),
             ("GET /v1//x", "400"),
         ] {
-            let answer = exchange(protocol, &scene.gateway.url(""), &scene.request(start)).await;
-            assert_eq!(answer.start, status, "{start}");
-            assert_eq!(answer.one("cache-control"), "no-store", "{start}");
-            assert!(!answer.one("x-request-id").is_empty(), "{start}");
+            let response = exchange(protocol, &scene.gateway.url(""), &scene.request(start)).await;
+            assert_eq!(response.start, status, "{start}");
+            assert_eq!(response.one("cache-control"), "no-store", "{start}");
+            assert!(!response.one("x-request-id").is_empty(), "{start}");
         }
         let named = scene.request("GET /v1/x").header("x-request-id", "named-by-the-client");
-        let answer = exchange(protocol, &scene.gateway.url(""), &named).await;
-        assert_eq!((&*answer.start, answer.one("x-request-id")), ("200", "named-by-the-client"));
+        let response = exchange(protocol, &scene.gateway.url(""), &named).await;
+        assert_eq!(
+            (&*response.start, response.one("x-request-id")),
+            ("200", "named-by-the-client")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Whoever asks for keys and never gets the answer asks again, and gets the same keys.
+//! Whoever asks for keys and never gets the response asks again, and gets the same keys.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -19,7 +19,7 @@ async fn lose(gateway: &Gateway, head: &str, body: &str, after: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_whose_answer_was_lost_are_shown_to_who_asks_again() {
+async fn keys_whose_response_was_lost_are_shown_when_requested_again() {
     let gateway = GatewayCommand::new().arg("--demo").env("RUST_LOG", "warn").start();
     let (client, url) = (Client::http1(), gateway.url("/admin/keys"));
     let (mut keys, mut replayed) = (HashSet::new(), 0);
@@ -33,15 +33,15 @@ async fn keys_whose_answer_was_lost_are_shown_to_who_asks_again() {
 
         let bearer = format!("Bearer {ADMIN_TOKEN}");
         let headers = [("authorization", &*bearer), ("idempotency-key", &*name)];
-        let answer = loop {
-            let answer = client.send(Method::POST, &url, &headers, body.clone()).await;
-            if answer.code() != "request_in_progress" {
-                break answer;
+        let response = loop {
+            let response = client.send(Method::POST, &url, &headers, body.clone()).await;
+            if response.code() != "request_in_progress" {
+                break response;
             }
         };
-        assert_eq!(answer.status, 201, "{answer:?}");
-        replayed += u64::from(answer.headers.contains_key("idempotency-replayed"));
-        let made = answer.json();
+        assert_eq!(response.status, 201, "{response:?}");
+        replayed += u64::from(response.headers.contains_key("idempotency-replayed"));
+        let made = response.json();
         assert_eq!(made["label"], json!(format!("lost {n}")));
         assert!(keys.insert(made["key"].as_str().unwrap().to_owned()));
         assert_eq!(
@@ -55,7 +55,8 @@ async fn keys_whose_answer_was_lost_are_shown_to_who_asks_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claimed_key_whose_answer_was_lost_is_shown_to_who_asks_again_and_to_nobody_else() {
+async fn a_claimed_key_whose_response_was_lost_is_shown_to_the_same_client_again_and_to_nobody_else()
+ {
     let gateway = GatewayCommand::new().arg("--demo").env("RUST_LOG", "warn").start();
     let (client, url) = (Client::http1(), gateway.url("/claim"));
     for n in 0..TRIES {
@@ -70,9 +71,9 @@ async fn a_claimed_key_whose_answer_was_lost_is_shown_to_who_asks_again_and_to_n
         let ask = async |name: &str| {
             loop {
                 let headers = [("idempotency-key", name)];
-                let answer = client.send(Method::POST, &url, &headers, body.clone()).await;
-                if answer.code() != "request_in_progress" {
-                    return answer;
+                let response = client.send(Method::POST, &url, &headers, body.clone()).await;
+                if response.code() != "request_in_progress" {
+                    return response;
                 }
             }
         };

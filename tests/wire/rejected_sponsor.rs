@@ -1,4 +1,4 @@
-//! An upstream that has refused the sponsor's key or balance is left alone for 5 s: one prompt of a
+//! An upstream that has rejected the sponsor's key or balance is left alone for 5 s: one prompt of a
 //! coding CLI would ask it up to 30 times.
 
 use std::{
@@ -26,10 +26,10 @@ use tower_quota::{
 const COOLDOWN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thirty_requests_after_a_refusal_do_not_reach_the_upstream() {
+async fn thirty_requests_after_a_rejection_do_not_reach_the_upstream() {
     for status in [401, 402] {
-        let refusing = move |_| Response::builder().status(status).body(full("no")).unwrap();
-        let upstream = Upstream::start(refusing).await;
+        let rejecting = move |_| Response::builder().status(status).body(full("no")).unwrap();
+        let upstream = Upstream::start(rejecting).await;
         let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
         let key = gateway.create_key(json!({"daily_limit": 2})).await;
         let (client, url) = (Client::http1(), gateway.url("/v1/chat/completions"));
@@ -43,25 +43,25 @@ async fn thirty_requests_after_a_refusal_do_not_reach_the_upstream() {
                 _ => drop(attempts.spawn(send)),
             }
         }
-        for answer in attempts.join_all().await {
-            assert!(matches!(answer.status.as_u16(), 429 | 502), "{answer:?}");
-            if answer.status == 502 {
-                assert_eq!(answer.code(), "upstream_credentials");
-                assert_eq!(answer.header("x-should-retry"), "false");
-                assert_eq!(answer.header("retry-after"), "");
+        for response in attempts.join_all().await {
+            assert!(matches!(response.status.as_u16(), 429 | 502), "{response:?}");
+            if response.status == 502 {
+                assert_eq!(response.code(), "upstream_credentials");
+                assert_eq!(response.header("x-should-retry"), "false");
+                assert_eq!(response.header("retry-after"), "");
             }
         }
         // On a machine that is slow beyond measure it is asked anew after 5 s.
-        let asked_anew = began.elapsed().as_secs() / COOLDOWN.as_secs();
-        assert!(upstream.count() as u64 <= 1 + asked_anew, "{} calls", upstream.count());
+        let requested_again = began.elapsed().as_secs() / COOLDOWN.as_secs();
+        assert!(upstream.count() as u64 <= 1 + requested_again, "{} calls", upstream.count());
         assert_eq!(gateway.used(&key).await, 0);
     }
 }
 
-/// A path that no credential opens is no refused sponsor, and what is free is asked by keys that have
+/// A path that no credential opens is no rejected sponsor, and what is free is asked by keys that have
 /// nothing left, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_on_a_free_path_keeps_nobody_away_from_the_upstream() {
+async fn a_rejection_on_a_free_path_keeps_nobody_away_from_the_upstream() {
     let upstream = Upstream::start(|request| {
         let is_free = request.uri().path().starts_with("/v1/models/");
         Response::builder().status(if is_free { 401 } else { 200 }).body(full("{}")).unwrap()
@@ -118,7 +118,7 @@ impl Asked {
             let asked = asked.clone();
             async move {
                 asked.times.fetch_add(1, Ordering::SeqCst);
-                // Those that come meanwhile come before the answer.
+                // Those that come meanwhile come before the response.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 let mut response = Response::new(Full::<Bytes>::default());
                 let status = asked.status.load(Ordering::SeqCst);
@@ -167,7 +167,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_request_asks_again_after_five_seconds() {
+async fn one_request_tries_again_after_five_seconds() {
     let asked = Asked::default();
     let proxy = asked.proxy();
     asked.status.store(402, Ordering::SeqCst);
@@ -192,7 +192,7 @@ async fn one_request_asks_again_after_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_403_is_no_refusal_of_the_sponsor_as_such() {
+async fn a_403_alone_is_no_rejection_of_the_sponsor() {
     let asked = Asked::default();
     let proxy = asked.proxy();
     asked.status.store(403, Ordering::SeqCst);

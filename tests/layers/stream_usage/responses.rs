@@ -1,4 +1,4 @@
-//! Which answers are changed, and how their bodies pass.
+//! Which responses are changed, and how their bodies pass.
 
 use http::HeaderValue;
 use http_body::Body;
@@ -11,21 +11,21 @@ use super::scene::{
 };
 
 #[tokio::test]
-async fn answers_to_others_pass_untouched() {
+async fn responses_to_others_pass_untouched() {
     let events = [CONTENT, USAGE, DONE].concat();
-    let answer = || {
-        let mut answer = stream(Script::text(&events));
-        answer.headers_mut().insert("content-length", events.len().into());
-        answer
+    let response = || {
+        let mut response = stream(Script::text(&events));
+        response.headers_mut().insert("content-length", events.len().into());
+        response
     };
     // Its client has asked.
-    let service = StreamUsageLayer::new().layer(Upstream::answering(answer()));
+    let service = StreamUsageLayer::new().layer(Upstream::responding(response()));
     let seen = service.oneshot(chat(Script::text(CHANGED))).await.unwrap();
     assert_eq!(seen.headers()["content-length"], events.len().to_string());
     assert_eq!(seen.body().size_hint().exact(), Some(events.len() as u64));
     assert_eq!(text(seen.into_body()).await, events);
     // What is no stream that can be read.
-    let mut others = [answer(), answer(), answer()];
+    let mut others = [response(), response(), response()];
     *others[0].status_mut() = http::StatusCode::BAD_REQUEST;
     others[1].headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
     others[2].headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
@@ -39,9 +39,9 @@ async fn answers_to_others_pass_untouched() {
 #[tokio::test]
 async fn what_is_taken_out_has_no_length() {
     let events = [CONTENT, USAGE, DONE].concat();
-    let mut answer = stream(Script::text(&events));
-    answer.headers_mut().insert("content-length", events.len().into());
-    let seen = hidden(answer).await;
+    let mut response = stream(Script::text(&events));
+    response.headers_mut().insert("content-length", events.len().into());
+    let seen = hidden(response).await;
     assert!(!seen.headers().contains_key("content-length"));
     assert!(seen.extensions().get::<UsageAsked>().is_none());
     let hint = seen.body().size_hint();
@@ -90,11 +90,11 @@ async fn what_is_held_goes_on_before_an_error_and_at_the_end() {
 
 #[tokio::test]
 async fn nothing_vouches_for_bytes_that_may_be_taken_out() {
-    let mut answer = stream(Script::text(&[CONTENT, USAGE, DONE].concat()));
+    let mut response = stream(Script::text(&[CONTENT, USAGE, DONE].concat()));
     for name in ["etag", "content-digest", "repr-digest", "digest", "content-md5", "x-kept"] {
-        answer.headers_mut().insert(name, HeaderValue::from_static("x"));
+        response.headers_mut().insert(name, HeaderValue::from_static("x"));
     }
-    let seen = hidden(answer).await;
+    let seen = hidden(response).await;
     let names: Vec<&str> = seen.headers().keys().map(|name| name.as_str()).collect();
     assert_eq!(names, ["content-type", "x-kept"]);
     assert_eq!(text(seen.into_body()).await, [CONTENT, DONE].concat());
