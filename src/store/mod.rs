@@ -14,23 +14,16 @@
 
 mod abandoned;
 mod admin;
-mod admission;
-#[cfg(feature = "sqlite")]
-mod allowance;
 mod audit;
 mod backup;
 mod claim;
-mod counter;
 mod edit;
+pub(crate) mod engine;
 mod future;
 mod import;
-#[cfg(feature = "sqlite")]
-mod journal;
 mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
-#[cfg(all(test, model))]
-mod model;
 mod once;
 mod page;
 mod quota;
@@ -41,17 +34,16 @@ mod requests;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod summary;
-mod sync;
 mod units;
 mod usage;
 
 pub use abandoned::Abandoned;
 pub use admin::{Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, KeyRef, NewKey};
-pub use admission::Admission;
 pub use backup::StoreBackup;
 pub(crate) use claim::{CLAIM_OFFERED, CLAIM_OPENED, offer_detail, withdraws_claims};
 pub use claim::{Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, OnOpened};
 pub use edit::{ChangeOutcome, KeyChange, KeyEdit, KeyPatch, Rotation};
+pub use engine::Admission;
 pub use future::StoreFuture;
 pub(crate) use import::KEY_IMPORTED;
 pub use import::{ImportOutcome, ImportedKey, InvalidColumn};

@@ -10,7 +10,7 @@ use crate::{
     key::KeyId,
     store::{
         QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome, StoreFuture,
-        counter::{Count, DayCounter, Origin},
+        engine::counter::{Count, DayCounter, Origin},
     },
 };
 

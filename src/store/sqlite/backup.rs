@@ -33,9 +33,9 @@ use rusqlite::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    OpenError, OpenErrorKind, SqliteOptions, SqliteStore, adopt,
+    OpenError, OpenErrorKind, SqliteOptions, SqliteStore, adopt, checkpoint,
     file::{self, FileLock, with_suffix},
-    fold, jobs,
+    jobs,
     progress::{Observer, OnProgress, Progress, ProgressStep},
     reading::{CancelOnDrop, PROGRESS_INTERVAL},
     schema,
@@ -46,8 +46,8 @@ use crate::{
     error::{StoreError, StoreErrorKind},
     store::{
         StoreBackup, StoreFuture,
-        journal::{Disk, FileDisk, Position, ReplayFrom, sync_directory},
-        sync::{Mutex, lock},
+        engine::journal::{Disk, FileDisk, Position, ReplayFrom, sync_directory},
+        engine::sync::{Mutex, lock},
     },
 };
 
@@ -246,13 +246,13 @@ pub fn restore(
     let part = Part::create(with_suffix(&database.path, ".restore.part"))?;
     let copy = copy_pages(&from, file, &part, &observer)?;
     let failed = |error| BackupError::sqlite(file, error);
-    let position = fold::read_position(&copy).map_err(failed)?;
+    let position = checkpoint::read_position(&copy).map_err(failed)?;
     let lacks_journal = matches!(position, ReplayFrom::Position(_));
     let finish = || {
         // In a plain copy, the number of leased units that were used is unknown.
-        fold::use_blocks(&copy)?;
-        fold::end_open(&copy)?;
-        fold::begin_anew(&copy)
+        checkpoint::spend_leases(&copy)?;
+        checkpoint::fail_open_requests(&copy)?;
+        checkpoint::detach_journal(&copy)
     };
     jobs::transaction(&copy, finish).map_err(failed)?;
     drop((copy, from));
@@ -385,7 +385,7 @@ fn try_copy_with_journal(
         rest.fold(&copy)?;
         // The copy must not contain a key in clear.
         adopt::all(&copy, options.default_daily_limit)?;
-        fold::begin_anew(&copy)
+        checkpoint::detach_journal(&copy)
     };
     jobs::transaction(&copy, finish).map_err(|error| BackupError::sqlite(path, error))?;
     drop(copy);
@@ -539,7 +539,7 @@ impl Part {
         let copy = open_source(&self.path)?;
         observe(&copy, source, ProgressStep::Check, observer)?;
         check_integrity(&copy, source, "PRAGMA integrity_check(1)")?;
-        fold::read_identity(&copy).map_err(|error| BackupError::sqlite(source, error))?;
+        checkpoint::read_identity(&copy).map_err(|error| BackupError::sqlite(source, error))?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::{
     store::{
         Actor, CLAIM_OFFERED, CLAIM_OPENED, Claim, ClaimOffer, ClaimOutcome, ClaimState,
         ClaimStore, KeyChange, KeyRef, KeySummary, OnOpened, Rotation, StoreFuture,
-        journal::unix_millis, offer_detail,
+        engine::journal::unix_millis, offer_detail,
     },
 };
 

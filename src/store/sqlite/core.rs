@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Durability, SqliteOptions, block::Block, cached_key::CachedKey, damage::Damage, queue,
-    queue::Queue, quota::OpenRequest,
+    Durability, SqliteOptions, cached_key::CachedKey, damage::Damage, queue, queue::Queue,
+    quota::OpenRequest,
 };
 use crate::{
     clock::{Calendar, Clock, Day},
@@ -16,15 +16,16 @@ use crate::{
     key::{DailyLimit, KeyHash, KeyId},
     store::{
         Admission, RequestOutcome, UsageEvent,
-        allowance::Allowance,
-        counter::DayCounter,
-        journal::{Journal, Record, UsageEntry},
-        sync::{Mutex, SharedMap, lock},
+        engine::allowance::Allowance,
+        engine::counter::DayCounter,
+        engine::journal::{Journal, Record, UsageEntry},
+        engine::lease::Lease,
+        engine::sync::{Mutex, SharedMap, lock},
     },
 };
 
 /// A subject's count, and how far it is charged ahead.
-pub(super) type Counter = DayCounter<Block>;
+pub(super) type Counter = DayCounter<Lease>;
 
 /// What the callers and the writer thread share.
 pub(super) struct Core {
@@ -94,7 +95,7 @@ impl Core {
     }
 
     /// Since when single requests are kept; of none, if they are not kept any more.
-    pub(super) fn requests_kept_since(&self) -> Option<SystemTime> {
+    pub(super) fn retention_cutoff(&self) -> Option<SystemTime> {
         let now = self.clock.now();
         match self.keep_requests {
             Some(time) => now.checked_sub(time),

@@ -11,11 +11,11 @@ use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{
-    OpenError, SqliteOptions, fold,
+    OpenError, SqliteOptions, checkpoint,
     options::is_full,
     schema::{self, MigrateError},
 };
-use crate::store::journal::is_in_place;
+use crate::store::engine::journal::is_in_place;
 
 /// Time for which a write waits for the write lock of another process.
 pub(super) const WRITE_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -159,7 +159,7 @@ pub(super) fn read_commits_in_file(path: &Path) -> Option<u64> {
     let sql = "SELECT count(*) FROM sqlite_master WHERE name = 'identity'";
     match connection.query_row(sql, [], |row| row.get(0)).ok()? {
         0 => Some(0),
-        _ => fold::read_identity(&connection).map(|(_, commits)| commits).ok(),
+        _ => checkpoint::read_identity(&connection).map(|(_, commits)| commits).ok(),
     }
 }
 

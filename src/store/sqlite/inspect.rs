@@ -11,7 +11,7 @@ use super::{
     file::with_suffix,
     start,
 };
-use crate::store::journal::FileDisk;
+use crate::store::engine::journal::FileDisk;
 
 /// Result of [`inspect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -74,7 +74,7 @@ pub(super) fn run(
             reply = Some(told);
             done
         };
-        let ran = apart(connection, run);
+        let ran = in_savepoint(connection, run);
         match ran {
             Ok(None) => {}
             Ok(Some(())) => replies.extend(reply),
@@ -88,21 +88,21 @@ pub(super) fn run(
 }
 
 /// Does `work` so that it can fail on its own account (`None`) without the transaction's failing.
-pub(super) fn apart<T>(
+pub(super) fn in_savepoint<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Option<T>> {
-    connection.execute_batch("SAVEPOINT apart")?;
+    connection.execute_batch("SAVEPOINT part")?;
     let done = match work(connection) {
         Ok(done) => Some(done),
         Err(error) if is_of_the_store(&error) => return Err(error),
         Err(error) => {
             tracing::error!(%error, "a part of a transaction was not possible");
-            connection.execute_batch("ROLLBACK TO apart")?;
+            connection.execute_batch("ROLLBACK TO part")?;
             None
         }
     };
-    connection.execute_batch("RELEASE apart")?;
+    connection.execute_batch("RELEASE part")?;
     Ok(done)
 }
 

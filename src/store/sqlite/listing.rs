@@ -10,7 +10,7 @@ use crate::{
     key::SecretKey,
     store::{
         KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, PagePosition,
-        journal::from_unix_millis,
+        engine::journal::from_unix_millis,
     },
 };
 

@@ -9,7 +9,7 @@ use crate::{
     metrics::{self, Counter, Histogram},
     store::{
         StoreFuture,
-        sync::{Mutex, lock},
+        engine::sync::{Mutex, lock},
     },
 };
 
@@ -91,7 +91,7 @@ impl SqliteStore {
         let store = self.clone();
         StoreFuture::pending(async move {
             let core = store.0.core.clone();
-            metrics::PENDING_RECORDS.gauge(&[]).set(core.journal.unfolded() as f64);
+            metrics::PENDING_RECORDS.gauge(&[]).set(core.journal.pending() as f64);
             metrics::QUEUE.gauge(&[]).set(core.queue.depth() as f64);
             if !store.0.next_count.is_due() {
                 return Ok(());

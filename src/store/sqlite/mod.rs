@@ -17,15 +17,13 @@ mod admin;
 mod adopt;
 mod audit;
 mod backup;
-mod block;
 mod cached_key;
 mod changes;
+mod checkpoint;
 mod claims;
 mod core;
 mod damage;
 mod file;
-mod fold;
-mod forgetting;
 mod import;
 mod inspect;
 mod jobs;
@@ -41,6 +39,7 @@ mod reading;
 mod reports;
 mod requests;
 mod reset;
+mod retention;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -67,7 +66,7 @@ use self::{
 };
 use super::{
     StoreFuture,
-    journal::{Disk, FileDisk, Syncer},
+    engine::journal::{Disk, FileDisk, Syncer},
 };
 use crate::error::StoreError;
 

@@ -8,7 +8,8 @@ use super::changes;
 use crate::{
     key::{KeyId, hex},
     store::{
-        Actor, CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, NewKey, journal::unix_millis,
+        Actor, CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, NewKey,
+        engine::journal::unix_millis,
     },
 };
 

@@ -11,7 +11,6 @@ use rusqlite::Connection;
 
 use super::{
     Durability, SqliteStore,
-    block::Block,
     core::{Core, Counter},
     rows, unavailable,
 };
@@ -21,8 +20,9 @@ use crate::{
     store::{
         Admission, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome,
         StoreFuture,
-        counter::{Count, Origin},
-        journal::{CountChange, Lsn, Record, unix_millis},
+        engine::counter::{Count, Origin},
+        engine::journal::{CountChange, Lsn, Record, unix_millis},
+        engine::lease::Lease,
     },
 };
 
@@ -79,8 +79,8 @@ pub(super) fn reserve(
 ) -> Result<ReserveOutcome, StoreError> {
     core.is_open()?;
     core.damage.check()?;
-    let (taken, status) = counter.reserve(subject, &core.calendar, at, |count, block| {
-        core.charge(subject, at, count, block)
+    let (taken, status) = counter.reserve(subject, &core.calendar, at, |count, lease| {
+        core.charge(subject, at, count, lease)
     })?;
     let Some((origin, gate)) = taken else {
         return Ok(ReserveOutcome::Exhausted(status));
@@ -99,9 +99,9 @@ pub(super) fn reserve(
     Ok(ReserveOutcome::Admitted { reservation: Box::new(charge), status })
 }
 
-/// How long a block may wait for its sync that is not needed yet, so that those of many keys share
+/// How long a lease may wait for its sync that is not needed yet, so that those of many keys share
 /// one.
-const BLOCK_LINGER: Duration = Duration::from_millis(20);
+const LEASE_LINGER: Duration = Duration::from_millis(20);
 /// How long a unit that is synced itself waits for others: most upstreams take longer.
 const UNIT_LINGER: Duration = Duration::from_millis(2);
 
@@ -112,33 +112,33 @@ impl Core {
         subject: &QuotaSubject,
         at: SystemTime,
         count: &Count,
-        block: &mut Block,
+        lease: &mut Lease,
     ) -> Result<(Origin, Lsn), StoreError> {
         let origin = count.origin();
-        // Where each unit is synced itself, or no limit could be exceeded, none is charged ahead.
+        // Where each unit is synced itself, or no limit could be exceeded, none is granted ahead.
         let limit = subject.daily_limit.limited();
         let limit = limit.filter(|_| self.durability == Durability::Process);
-        let is_synced = |end| self.journal.is_synced(end);
-        let extension = limit.and_then(|limit| block.extension(count.used, limit, at, is_synced));
+        let is_durable = |end| self.journal.is_durable(end);
+        let extension = limit.and_then(|limit| lease.extension(count.used, limit, at, is_durable));
         let end = self.journal.append(&Record::daily(
             &subject.id,
             CountChange {
                 used: 1,
                 used_at: Some(unix_millis(at)),
-                charged: extension.as_ref().map(|extension| extension.charged),
+                granted: extension.as_ref().map(|extension| extension.granted),
                 open: 1,
                 ..CountChange::of(origin)
             },
         ))?;
         if let Some(extension) = extension {
-            block.extend(&extension, end);
+            lease.extend(&extension, end);
             if !extension.is_urgent {
-                self.journal.sync_within(BLOCK_LINGER);
+                self.journal.sync_within(LEASE_LINGER);
             }
         }
         let gate = match self.durability {
             Durability::Power => end,
-            Durability::Process if limit.is_some() => block.gate(count.used + 1),
+            Durability::Process if limit.is_some() => lease.gate(count.used + 1),
             Durability::Process => Lsn::default(),
         };
         Ok((origin, gate))
@@ -160,11 +160,11 @@ struct SqliteReservation {
 /// What became of a unit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It is charged.
+    /// It is granted.
     Spent,
     /// It was given back.
     Returned,
-    /// What was done with it could not be made durable: it is not charged, and its request is refused.
+    /// What was done with it could not be made durable: it is not granted, and its request is refused.
     Lost,
 }
 
@@ -178,7 +178,7 @@ impl Reservation for SqliteReservation {
             return Poll::Ready(Err(lost()));
         }
         self.commit();
-        let synced = ready!(self.core.journal.poll_synced(self.gate, cx));
+        let synced = ready!(self.core.journal.poll_durable(self.gate, cx));
         Poll::Ready(synced.inspect_err(|_| self.lose()))
     }
 
@@ -187,11 +187,11 @@ impl Reservation for SqliteReservation {
             return false;
         }
         let mut written = None;
-        let given_back = self.counter.refund(self.origin, &self.subject, refund, |left, block| {
+        let given_back = self.counter.refund(self.origin, &self.subject, refund, |left, lease| {
             let change = CountChange {
                 used: -1,
                 refunded: (refund == Refund::UpToLimit).into(),
-                ..self.return_surplus(left, block)
+                ..self.return_surplus(left, lease)
             };
             written = self.core.journal.append_or_hold(&Record::daily(&self.subject.id, change));
             true
@@ -222,15 +222,15 @@ impl SqliteReservation {
         }
     }
 
-    /// A change by which the day stays charged ahead no further than it may be when `left` units are
-    /// used. Without a limit that is what was charged before the limit was lifted.
-    fn return_surplus(&self, left: u64, block: &mut Block) -> CountChange {
-        let charged = block.surplus(left, self.subject.daily_limit.limited().unwrap_or_default());
-        charged.into_iter().for_each(|charged| block.lower(charged));
-        CountChange { charged, ..CountChange::of(self.origin) }
+    /// A change by which the day stays granted ahead no further than it may be when `left` units are
+    /// used. Without a limit that is what was granted before the limit was lifted.
+    fn return_surplus(&self, left: u64, lease: &mut Lease) -> CountChange {
+        let granted = lease.surplus(left, self.subject.daily_limit.limited().unwrap_or_default());
+        granted.into_iter().for_each(|granted| lease.lower(granted));
+        CountChange { granted, ..CountChange::of(self.origin) }
     }
 
-    /// The unit could not be made durable: it is not charged.
+    /// The unit could not be made durable: it is not granted.
     fn lose(&mut self) {
         if self.state == State::Spent {
             let hold = |change: CountChange| {
@@ -239,7 +239,7 @@ impl SqliteReservation {
             };
             let undone = self
                 .counter
-                .undo(self.origin, |left, block| hold(self.return_surplus(left, block)));
+                .undo(self.origin, |left, lease| hold(self.return_surplus(left, lease)));
             if !undone {
                 hold(CountChange::of(self.origin));
             }

@@ -11,7 +11,7 @@ use crate::{
     key::KeyId,
     store::{
         RequestOutcome, RequestQuery, RequestRecord, Tokens, UsageEvent,
-        journal::{from_unix_millis, unix_millis},
+        engine::journal::{from_unix_millis, unix_millis},
     },
 };
 

@@ -5,16 +5,15 @@ use std::{future::Future, sync::Arc};
 use rusqlite::Connection;
 
 use super::{
-    audit,
+    audit, checkpoint,
     core::{Core, Counter},
-    fold,
     jobs::{self, Job},
     listing::summary,
 };
 use crate::{
     error::StoreError,
     key::KeyId,
-    store::{ChangeOutcome, KeyEdit, KeyRef, KeySummary, counter::Origin},
+    store::{ChangeOutcome, KeyEdit, KeyRef, KeySummary, engine::counter::Origin},
 };
 
 /// Resets the row, then the counter before the answer. A unit that is written down in between
@@ -36,7 +35,7 @@ pub(super) fn job(
         let KeyEdit { change, by, .. } = edit;
         let now = core.clock.now();
         let day = core.calendar.window(now).day;
-        let epoch = fold::write_reset(connection, &id, day)?;
+        let epoch = checkpoint::write_reset(connection, &id, day)?;
         let after = KeySummary { used_today: 0, ..before.clone() };
         let detail = change.audit_detail(&before, &after);
         audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;

@@ -8,7 +8,7 @@ use crate::{
     clock::{Day, parse_timestamp},
     error::StoreError,
     key::{DailyLimit, KeyHash, KeyId, KeyRecord},
-    store::{ClaimSummary, counter::Count, journal::from_unix_millis},
+    store::{ClaimSummary, engine::counter::Count, engine::journal::from_unix_millis},
 };
 
 /// Columns that [`record`] reads, in its order.

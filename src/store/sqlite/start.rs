@@ -2,10 +2,12 @@
 
 use rusqlite::Connection;
 
-use super::{OpenError, SqliteOptions, file, fold, jobs, schema};
-use crate::store::journal::{
-    Commit, DatabaseId, Disk, Flaw, Journal, Position, Replay, ReplayFrom, ReplayRange, Unfolded,
-    replay,
+use super::{OpenError, SqliteOptions, checkpoint, file, jobs, schema};
+use crate::store::{
+    engine::journal::{
+        Commit, DatabaseId, Disk, Flaw, Journal, Position, Replay, ReplayFrom, ReplayRange, replay,
+    },
+    engine::pending::PendingBatch,
 };
 
 /// A journal that goes on where the last process has ended.
@@ -67,23 +69,23 @@ pub(super) fn begin(
     losses.iter().for_each(|loss| tracing::warn!(loss, "accepted as lost"));
     let journal =
         Journal::begin(disk, last + 1, rest.database, rest.last_commit()).map_err(unwritable)?;
-    rest.unfolded.append(journal.take());
+    rest.pending.append(journal.take());
     let commit = journal.next_commit();
     let fold = || {
         rest.fold(connection)?;
-        fold::write_boot(connection, options.boot.as_deref())?;
-        fold::write_commit(connection, commit)
+        checkpoint::write_boot(connection, options.boot.as_deref())?;
+        checkpoint::write_commit(connection, commit)
     };
     jobs::transaction(connection, fold).map_err(failed)?;
     let checkpointed = rest.last_commit().checkpointed;
     journal.note_commit(Commit { number: commit, checkpointed });
-    journal.forget_folded(&rest.unfolded).map_err(unwritable)?;
+    journal.truncate(&rest.pending).map_err(unwritable)?;
     Ok(Begun { journal, losses, checkpointed })
 }
 
 /// What the journal holds and its database does not.
 pub(super) struct Rest {
-    pub(super) unfolded: Unfolded,
+    pub(super) pending: PendingBatch,
     found: Replay,
     /// How the database's path is shown.
     shown: String,
@@ -105,17 +107,17 @@ impl Rest {
     ) -> Result<Self, OpenError> {
         let shown = options.path.display().to_string();
         let failed = |error| OpenError::because(format!("{shown} cannot be read"), error);
-        let (database, commits) = fold::read_identity(connection).map_err(failed)?;
-        let from = fold::read_position(connection).map_err(failed)?;
+        let (database, commits) = checkpoint::read_identity(connection).map_err(failed)?;
+        let from = checkpoint::read_position(connection).map_err(failed)?;
         let same_boot = is_same_boot(connection, options.boot.as_deref()).map_err(failed)?;
-        let mut unfolded = Unfolded::default();
+        let mut pending = PendingBatch::default();
         let range = ReplayRange { from, until };
-        let found = replay(disk, range, database, |record| unfolded.add(&record));
+        let found = replay(disk, range, database, |record| pending.add(&record));
         let found = found.map_err(|error| {
             OpenError::because(format!("the journal of {shown} cannot be read"), error)
         })?;
         let in_file = None;
-        Ok(Self { unfolded, found, shown, from, database, commits, in_file, same_boot })
+        Ok(Self { pending, found, shown, from, database, commits, in_file, same_boot })
     }
 
     /// The same, unless something is missing and that was not accepted.
@@ -202,13 +204,13 @@ impl Rest {
 
     /// Writes it into the tables, as what a process has left that is at its end.
     pub(super) fn fold(&self, connection: &Connection) -> rusqlite::Result<()> {
-        fold::write(connection, &self.unfolded)?;
+        checkpoint::write(connection, &self.pending)?;
         if self.same_boot {
-            fold::return_blocks(connection)?;
+            checkpoint::return_leases(connection)?;
         } else {
-            fold::use_blocks(connection)?;
+            checkpoint::spend_leases(connection)?;
         }
-        fold::end_open(connection)
+        checkpoint::fail_open_requests(connection)
     }
 }
 
@@ -222,7 +224,7 @@ pub(super) fn first_of(losses: &[String]) -> Option<String> {
 }
 
 fn is_same_boot(connection: &Connection, boot: Option<&str>) -> rusqlite::Result<bool> {
-    Ok(boot.is_some() && fold::read_boot(connection)?.as_deref() == boot)
+    Ok(boot.is_some() && checkpoint::read_boot(connection)?.as_deref() == boot)
 }
 
 /// Names this boot of the machine, where the system tells.

@@ -10,10 +10,10 @@ use std::{
 use rusqlite::{ErrorCode, ffi};
 
 use super::{
+    checkpoint,
     file::{self, wal_path},
-    fold,
 };
-use crate::store::journal::{Commit, is_in_place};
+use crate::store::engine::journal::{Commit, is_in_place};
 
 /// Time for which the check for missing commits waits for another program.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
@@ -110,7 +110,7 @@ impl Wal {
         let read = || {
             let connection = file::open_read_only(&self.database)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
-            fold::read_identity(&connection).map(|(_, commits)| commits)
+            checkpoint::read_identity(&connection).map(|(_, commits)| commits)
         };
         read().or_else(|error| match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Err(error),

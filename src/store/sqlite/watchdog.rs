@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::file::FileLock;
-use crate::store::journal::Journal;
+use crate::store::engine::journal::Journal;
 
 /// How often it looks.
 const ROUND: Duration = Duration::from_millis(500);

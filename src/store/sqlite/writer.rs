@@ -13,16 +13,18 @@ use rusqlite::Connection;
 
 use super::meter::Meter;
 use super::{
-    adopt,
+    adopt, checkpoint,
     core::Core,
     file::WRITE_BUSY_TIMEOUT,
-    fold,
-    forgetting::{AT_A_STRETCH, Forgetting},
     jobs::{self, Job},
     queue::Work,
+    retention::{MAX_BUSY_TIME, Retention},
     wal::Wal,
 };
-use crate::store::journal::{Commit, SEGMENT_LENGTH, Unfolded};
+use crate::store::engine::{
+    journal::{Commit, SEGMENT_LENGTH},
+    pending::PendingBatch,
+};
 
 /// How often the journal is folded and `api_keys` is looked at for edits from outside.
 const TURN: Duration = Duration::from_millis(500);
@@ -87,11 +89,11 @@ pub(super) struct State {
     connection: Connection,
     wal: Option<Wal>,
     meter: Meter,
-    unfolded: Unfolded,
+    pending: PendingBatch,
     data_version: Option<i64>,
     watched: Option<Instant>,
     swept: Instant,
-    forgetting: Forgetting,
+    retention: Retention,
     /// Whether clear text may be left in the WAL.
     scrub: bool,
 }
@@ -104,11 +106,11 @@ impl State {
             connection,
             wal,
             meter: Meter::new(),
-            unfolded: Unfolded::default(),
+            pending: PendingBatch::default(),
             data_version: None,
             watched: None,
             swept: Instant::now(),
-            forgetting: Forgetting::default(),
+            retention: Retention::default(),
             scrub: true,
         }
     }
@@ -165,13 +167,13 @@ impl State {
             }
             return;
         }
-        self.unfolded.append(self.core.journal.take());
-        if self.unfolded.is_empty() && jobs.is_empty() {
+        self.pending.append(self.core.journal.take());
+        if self.pending.is_empty() && jobs.is_empty() {
             return;
         }
         let mut replies = Vec::new();
         let written = self.transaction(|state| {
-            fold::write(&state.connection, &state.unfolded)?;
+            checkpoint::write(&state.connection, &state.pending)?;
             jobs::run(&state.connection, &mut jobs, &mut replies)
         });
         match written {
@@ -195,7 +197,7 @@ impl State {
         }
         let done = jobs::transaction(&self.connection, || {
             let done = work(self)?;
-            fold::write_commit(&self.connection, commit)?;
+            checkpoint::write_commit(&self.connection, commit)?;
             Ok(done)
         })?;
         let commit = match &mut self.wal {
@@ -209,13 +211,13 @@ impl State {
     /// What was folded is no longer needed in the journal.
     fn folded(&mut self) {
         self.core.note_written();
-        let folded = mem::take(&mut self.unfolded);
+        let folded = mem::take(&mut self.pending);
         self.meter.folded(folded.records);
         let long = folded.position.is_some_and(|position| position.offset > SEGMENT_LENGTH);
         let journal = &self.core.journal;
         let tidied = journal
-            .forget_folded(&folded)
-            .and_then(|()| if long && !journal.has_failed() { journal.renew() } else { Ok(()) });
+            .truncate(&folded)
+            .and_then(|()| if long && !journal.has_failed() { journal.rotate() } else { Ok(()) });
         if let Err(error) = tidied {
             tracing::warn!(%error, "the journal could not be shortened");
         }
@@ -238,10 +240,10 @@ impl State {
 
     /// Folds what the journal holds. If that succeeds, both can be written again.
     fn recover(&mut self) {
-        self.unfolded.append(self.core.journal.take());
+        self.pending.append(self.core.journal.take());
         let written = self.transaction(|state| {
             jobs::probe(&state.connection)?;
-            fold::write(&state.connection, &state.unfolded)
+            checkpoint::write(&state.connection, &state.pending)
         });
         if let Err(error) = written {
             self.core.queue.close();
@@ -250,7 +252,7 @@ impl State {
         }
         self.folded();
         if self.core.journal.has_failed()
-            && let Err(error) = self.core.journal.renew()
+            && let Err(error) = self.core.journal.rotate()
         {
             tracing::debug!(%error, "the journal still cannot be written");
             return;
@@ -274,11 +276,11 @@ impl State {
     /// Folds the rest. What was charged ahead and not used is not needed any more.
     pub(super) fn finish(&mut self) {
         self.core.journal.end();
-        self.unfolded.append(self.core.journal.take());
+        self.pending.append(self.core.journal.take());
         let written = self.transaction(|state| {
-            fold::write(&state.connection, &state.unfolded)?;
-            fold::return_blocks(&state.connection)?;
-            fold::close_journal(&state.connection)
+            checkpoint::write(&state.connection, &state.pending)?;
+            checkpoint::return_leases(&state.connection)?;
+            checkpoint::close_journal(&state.connection)
         });
         match written {
             Ok(()) => self.folded(),
@@ -289,13 +291,13 @@ impl State {
 
     /// Forgets single requests that are kept no longer, a few at a time so that nobody waits for it.
     fn forget_requests(&mut self) {
-        let Some(before) = self.core.requests_kept_since() else { return };
-        if !self.core.queue.is_open() || !self.forgetting.is_due() {
+        let Some(before) = self.core.retention_cutoff() else { return };
+        if !self.core.queue.is_open() || !self.retention.is_due() {
             return;
         }
         let began = Instant::now();
         while self.forget_some(before)
-            && began.elapsed() < AT_A_STRETCH
+            && began.elapsed() < MAX_BUSY_TIME
             && self.core.queue.is_idle()
         {}
     }
@@ -304,12 +306,12 @@ impl State {
     fn forget_some(&mut self, before: SystemTime) -> bool {
         let now = self.core.clock.now();
         let forgotten =
-            self.transaction(|state| state.forgetting.forget(&state.connection, before, now));
+            self.transaction(|state| state.retention.forget(&state.connection, before, now));
         let after = forgotten.unwrap_or_else(|error| {
             tracing::warn!(%error, "old requests could not be forgotten");
             None
         });
-        self.forgetting.go_on(after);
+        self.retention.go_on(after);
         after.is_some()
     }
 

@@ -9,7 +9,7 @@ use std::{
 /// Long enough for the lives of most segments, so that some grow beyond it.
 const SEGMENT_LENGTH: u64 = 2048;
 
-use crate::store::journal::{Disk, Segment};
+use crate::store::engine::journal::{Disk, Segment};
 
 #[derive(Clone, Default)]
 pub(super) struct SimDisk(Arc<Mutex<Files>>);

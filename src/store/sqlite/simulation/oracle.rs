@@ -43,7 +43,7 @@ pub(super) struct Seen {
     /// Of those given back, those that a loss of power may have forgotten.
     pub(super) unsynced_provoked: u64,
     /// The highest limit under which this process may have charged units ahead.
-    pub(super) block_limit: u64,
+    pub(super) lease_limit: u64,
 }
 
 /// Units given back, or of requests that were refused, while the journal could not be written.
@@ -58,8 +58,8 @@ pub(super) struct Held {
 pub(super) struct Oracle {
     seen: HashMap<Period, Seen>,
     resets: HashMap<usize, u32>,
-    /// Whether units are charged ahead, in blocks. Otherwise each is written down itself.
-    has_blocks: bool,
+    /// Whether units are charged ahead, in leases. Otherwise each is written down itself.
+    has_leases: bool,
 }
 
 impl Seen {
@@ -70,14 +70,14 @@ impl Seen {
 
     /// How many units may be charged beyond what was used at most.
     fn ahead(&self, used: u64) -> u64 {
-        let left = self.block_limit.saturating_sub(used);
+        let left = self.lease_limit.saturating_sub(used);
         (left / 16).clamp(1, 512).min(left)
     }
 }
 
 impl Oracle {
-    pub(super) fn new(has_blocks: bool) -> Self {
-        Self { has_blocks, ..Self::default() }
+    pub(super) fn new(has_leases: bool) -> Self {
+        Self { has_leases, ..Self::default() }
     }
 
     /// The period that a unit of this day belongs to now.
@@ -126,7 +126,7 @@ impl Oracle {
             seen.unsynced_provoked = seen.unsynced_provoked.saturating_sub(seen.held.provoked);
             (seen.under_way, seen.dropped) = (0, 0);
             (seen.held, seen.folding) = (Held::default(), Held::default());
-            (seen.came_back, seen.block_limit) = (0, 0);
+            (seen.came_back, seen.lease_limit) = (0, 0);
         }
     }
 
@@ -143,7 +143,7 @@ impl Oracle {
         for seen in self.seen.values_mut() {
             let held = seen.held.units;
             let most = seen.least() + seen.uncertain + seen.came_back + held;
-            let ahead = if self.has_blocks { held + seen.ahead(most) } else { 0 };
+            let ahead = if self.has_leases { held + seen.ahead(most) } else { 0 };
             seen.uncertain += seen.came_back + ahead;
         }
         self.end_process();

@@ -26,7 +26,7 @@ use crate::{
 };
 
 const LARGEST_LIMIT: u64 = 400;
-/// More than several blocks of the largest limit.
+/// More than several leases of the largest limit.
 const LARGEST_CROWD: u64 = 90;
 
 /// A request that reached the upstream.
@@ -180,7 +180,7 @@ impl Traffic {
                 let seen = self.oracle.seen(period);
                 seen.under_way += 1;
                 seen.limit = seen.limit.max(if limit == 0 { UNLIMITED } else { limit });
-                seen.block_limit = seen.block_limit.max(limit);
+                seen.lease_limit = seen.lease_limit.max(limit);
                 self.oracle.check(key, &status);
                 assert!(limit == 0 || status.used <= limit, "never one more");
                 let (is_answered, is_returned) = (false, false);
@@ -262,12 +262,12 @@ impl Traffic {
             self.events.without += 1;
         }
         if !request.is_returned {
-            let has_blocks = self.durability == Durability::Process;
+            let has_leases = self.durability == Durability::Process;
             let seen = self.oracle.seen(request.period);
             seen.under_way -= 1;
             seen.answered += 1;
             // A unit without a limit may take up what was charged for one that is answered later.
-            seen.unsynced += u64::from(has_blocks && seen.limit == UNLIMITED);
+            seen.unsynced += u64::from(has_leases && seen.limit == UNLIMITED);
         }
     }
 

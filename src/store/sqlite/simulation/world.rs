@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::Calendar,
-    store::{Actor, KeyChange, KeyEdit, KeyRef, counter::Origin},
+    store::{Actor, KeyChange, KeyEdit, KeyRef, engine::counter::Origin},
 };
 
 /// 2026-11-22T12:00:00Z.
@@ -170,7 +170,7 @@ impl World {
     fn rotate(&mut self) {
         // A failure is known to the journal itself.
         if !self.life().core.journal.has_failed() {
-            let _ = self.life().core.journal.renew();
+            let _ = self.life().core.journal.rotate();
         }
     }
 

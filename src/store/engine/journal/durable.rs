@@ -6,14 +6,14 @@ use std::{
 };
 
 use super::Lsn;
-use crate::store::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::store::engine::sync::{AtomicU64, Mutex, Ordering, lock};
 
-pub(super) struct Synced {
+pub(super) struct DurableLsn {
     up_to: AtomicU64,
     waiters: Mutex<Vec<(Lsn, Waker)>>,
 }
 
-impl Synced {
+impl DurableLsn {
     pub(super) fn new() -> Self {
         Self { up_to: AtomicU64::new(0), waiters: Mutex::new(Vec::new()) }
     }

@@ -16,11 +16,15 @@ use loom::{
 };
 
 use super::{
-    QuotaSubject, Refund,
     counter::{Count, DayCounter, Origin},
-    journal::{Commit, CountChange, DatabaseId, Disk, Journal, Lsn, Record, Segment, Unfolded},
+    journal::{Commit, CountChange, DatabaseId, Disk, Journal, Lsn, Record, Segment},
+    pending::PendingBatch,
 };
-use crate::{clock::Calendar, key::DailyLimit};
+use crate::{
+    clock::Calendar,
+    key::DailyLimit,
+    store::{QuotaSubject, Refund},
+};
 
 fn noon() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(12 * 3600)
@@ -159,13 +163,13 @@ fn a_waiter_is_answered_or_woken(fails: bool) {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(woken.clone());
     let mut cx = Context::from_waker(&waker);
-    let first = journal.poll_synced(end, &mut cx);
+    let first = journal.poll_durable(end, &mut cx);
     sync.join().unwrap();
     match first {
         Poll::Ready(answer) => assert_eq!(answer.is_err(), fails),
         Poll::Pending => {
             assert!(woken.0.load(Ordering::SeqCst), "a lost wake-up");
-            let Poll::Ready(answer) = journal.poll_synced(end, &mut cx) else {
+            let Poll::Ready(answer) = journal.poll_durable(end, &mut cx) else {
                 panic!("woken for nothing");
             };
             assert_eq!(answer.is_err(), fails);
@@ -191,7 +195,7 @@ fn model_of_records_appended_beside_a_sync_are_synced_or_due() {
         let append = thread::spawn(move || append(&appending));
         journal.sync();
         let end = append.join().unwrap();
-        assert!(journal.is_synced(end) || journal.is_due(), "nobody will sync it");
+        assert!(journal.is_durable(end) || journal.is_due(), "nobody will sync it");
     });
 }
 
@@ -201,12 +205,12 @@ fn model_of_a_new_segment_loses_no_record() {
         let journal = journal(false);
         let appending = journal.clone();
         let append = thread::spawn(move || append(&appending));
-        let used = |unfolded: &Unfolded| {
-            let counts = unfolded.subjects().flat_map(|(_, subject)| &subject.counts);
+        let used = |pending: &PendingBatch| {
+            let counts = pending.subjects().flat_map(|(_, subject)| &subject.counts);
             counts.map(|(_, delta)| delta.used).sum::<i64>()
         };
         let before = used(&journal.take());
-        journal.renew().unwrap();
+        journal.rotate().unwrap();
         append.join().unwrap();
         let after = journal.take();
         assert_eq!(before + used(&after), 1);

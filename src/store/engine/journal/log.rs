@@ -6,15 +6,18 @@ use std::{
 };
 
 use super::{
-    Commit, DatabaseId, Disk, Lsn, Position, Record, Segment, Unfolded,
+    Commit, DatabaseId, Disk, Lsn, Position, Record, Segment,
+    durable::DurableLsn,
     segment::{HEAD, SegmentId},
     stopwatch::Stopwatch,
     sync::Bell,
-    synced::Synced,
 };
 use crate::{
     error::StoreError,
-    store::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock},
+    store::engine::{
+        pending::PendingBatch,
+        sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock},
+    },
 };
 
 /// The longest that a record waits for its sync.
@@ -25,7 +28,7 @@ pub(crate) struct Journal {
     disk: Box<dyn Disk>,
     database: DatabaseId,
     tail: Mutex<Tail>,
-    synced: Synced,
+    durable: DurableLsn,
     /// Whether something may lie behind `synced`, and a sync is due.
     dirty: AtomicBool,
     failed: AtomicBool,
@@ -49,7 +52,7 @@ struct Tail {
     taken: Lsn,
     /// The database's last commit.
     commit: Commit,
-    unfolded: Unfolded,
+    pending: PendingBatch,
     buffer: Vec<u8>,
 }
 
@@ -68,14 +71,14 @@ impl Journal {
             end: Lsn::default(),
             taken: Lsn::default(),
             commit,
-            unfolded: Unfolded::default(),
+            pending: PendingBatch::default(),
             buffer: Vec::new(),
         };
         Ok(Self {
             disk,
             database,
             tail: Mutex::new(tail),
-            synced: Synced::new(),
+            durable: DurableLsn::new(),
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
@@ -91,11 +94,11 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// It was not written, and nothing more is until [`Journal::renew`].
+    /// It was not written, and nothing more is until [`Journal::rotate`].
     pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn, StoreError> {
         let mut tail = lock(&self.tail);
         let end = self.write(&mut tail, record)?;
-        tail.unfolded.add(record);
+        tail.pending.add(record);
         drop(tail);
         self.mark_dirty();
         Ok(end)
@@ -106,7 +109,7 @@ impl Journal {
     pub(crate) fn append_or_hold(&self, record: &Record<'_>) -> Option<Lsn> {
         let mut tail = lock(&self.tail);
         let written = self.write(&mut tail, record);
-        tail.unfolded.add(record);
+        tail.pending.add(record);
         drop(tail);
         if written.is_ok() {
             self.mark_dirty();
@@ -116,7 +119,7 @@ impl Journal {
 
     /// Keeps a record in memory only, until it is taken.
     pub(crate) fn hold(&self, record: &Record<'_>) {
-        lock(&self.tail).unfolded.add(record);
+        lock(&self.tail).pending.add(record);
     }
 
     fn write(&self, tail: &mut Tail, record: &Record<'_>) -> Result<Lsn, StoreError> {
@@ -156,8 +159,8 @@ impl Journal {
     }
 
     /// Whether all up to `end` survives a loss of power.
-    pub(crate) fn is_synced(&self, end: Lsn) -> bool {
-        self.synced.reaches(end)
+    pub(crate) fn is_durable(&self, end: Lsn) -> bool {
+        self.durable.reaches(end)
     }
 
     /// Ready once all up to `end` survives a loss of power, which somebody must have asked for.
@@ -165,13 +168,13 @@ impl Journal {
     /// # Errors
     ///
     /// The journal has failed.
-    pub(crate) fn poll_synced(
+    pub(crate) fn poll_durable(
         &self,
         end: Lsn,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), StoreError>> {
-        let is_synced = ready!(self.synced.poll(end, || self.has_failed(), cx));
-        Poll::Ready(if is_synced { Ok(()) } else { Err(failure()) })
+        let is_durable = ready!(self.durable.poll(end, || self.has_failed(), cx));
+        Poll::Ready(if is_durable { Ok(()) } else { Err(failure()) })
     }
 
     /// Sees to it that what was appended is synced after at most this time.
@@ -186,7 +189,7 @@ impl Journal {
 
     /// Sees to it that all up to `end` is synced after at most this time.
     pub(crate) fn sync_to(&self, end: Lsn, within: Duration) {
-        if !self.is_synced(end) {
+        if !self.is_durable(end) {
             self.sync_within(within);
         }
     }
@@ -200,11 +203,11 @@ impl Journal {
             (tail.segment.clone(), tail.end)
         };
         let failed = self.failed.load(Ordering::Acquire) || self.ended.load(Ordering::Acquire);
-        if failed || self.is_synced(end) {
+        if failed || self.is_durable(end) {
             return;
         }
         match self.stopwatch.sync(&*segment) {
-            Ok(()) => self.synced.advance(end),
+            Ok(()) => self.durable.advance(end),
             Err(error) => self.fail(&error),
         }
     }
@@ -231,7 +234,7 @@ impl Journal {
     /// Takes no more records until [`Journal::resume`], and lets nobody wait.
     pub(crate) fn suspend(&self) {
         self.suspended.store(true, Ordering::Release);
-        self.synced.wake_all();
+        self.durable.wake_all();
     }
 
     pub(crate) fn resume(&self) {
@@ -243,14 +246,14 @@ impl Journal {
     }
 
     /// How many records were appended since the last time.
-    pub(crate) fn unfolded(&self) -> usize {
-        lock(&self.tail).unfolded.records
+    pub(crate) fn pending(&self) -> usize {
+        lock(&self.tail).pending.records
     }
 
     /// What was appended since the last time.
-    pub(crate) fn take(&self) -> Unfolded {
+    pub(crate) fn take(&self) -> PendingBatch {
         let mut tail = lock(&self.tail);
-        let mut taken = mem::take(&mut tail.unfolded);
+        let mut taken = mem::take(&mut tail.pending);
         taken.position = Some(tail.position);
         tail.taken = tail.end;
         taken
@@ -263,7 +266,7 @@ impl Journal {
     ///
     /// The new segment could not be made, the old one not be synced, or more than was taken was
     /// written before a failure: that must be folded first.
-    pub(crate) fn renew(&self) -> io::Result<()> {
+    pub(crate) fn rotate(&self) -> io::Result<()> {
         let _syncing = lock(&self.syncing);
         if self.ended.load(Ordering::Acquire) {
             return Err(io::Error::other("the journal has ended"));
@@ -297,12 +300,12 @@ impl Journal {
             self.fail(&error);
             return Err(error);
         }
-        self.synced.advance(end);
+        self.durable.advance(end);
         Ok(())
     }
 
     /// Removes the segments that are not needed once this was folded.
-    pub(crate) fn forget_folded(&self, folded: &Unfolded) -> io::Result<()> {
+    pub(crate) fn truncate(&self, folded: &PendingBatch) -> io::Result<()> {
         let Some(position) = folded.position else { return Ok(()) };
         if self.oldest.load(Ordering::Relaxed) >= position.segment {
             return Ok(());
@@ -328,12 +331,12 @@ impl Journal {
         self.ended.store(true, Ordering::Release);
         // Whoever was about to write has done so once the lock is free.
         drop(lock(&self.tail));
-        self.synced.wake_all();
+        self.durable.wake_all();
     }
 
     fn fail(&self, error: &io::Error) {
         let is_new = !self.failed.swap(true, Ordering::AcqRel);
-        self.synced.wake_all();
+        self.durable.wake_all();
         if is_new {
             self.stopwatch.count_failure();
             tracing::error!(%error, "the journal could not be written");
@@ -362,7 +365,7 @@ fn failure() -> StoreError {
 #[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
-    use crate::store::{counter::Origin, journal::CountChange};
+    use crate::store::engine::{counter::Origin, journal::CountChange};
 
     /// Every sync fails.
     struct Broken;
@@ -413,10 +416,10 @@ mod tests {
         journal.take();
         let end = append(&journal);
         journal.sync();
-        assert!(journal.renew().is_err());
-        assert!(journal.has_failed() && !journal.is_synced(end));
+        assert!(journal.rotate().is_err());
+        assert!(journal.has_failed() && !journal.is_durable(end));
         journal.take();
-        journal.renew().unwrap();
-        assert!(!journal.has_failed() && journal.is_synced(end));
+        journal.rotate().unwrap();
+        assert!(!journal.has_failed() && journal.is_durable(end));
     }
 }

@@ -1,7 +1,7 @@
 //! The journal: what was counted, written down one record at a time beside the database.
 //!
 //! [`Journal::append`] is one `write` of a few checksummed bytes. When it returns, the record
-//! survives the end of the process; once [`Journal::poll_synced`] is ready, it survives a loss of
+//! survives the end of the process; once [`Journal::poll_durable`] is ready, it survives a loss of
 //! power. Whoever folds the records into a database takes them from memory
 //! ([`Journal::take`]) and keeps the [`Position`] beside them in the same transaction; after a
 //! restart [`replay`] reads what lies behind that position.
@@ -14,14 +14,13 @@
 
 mod details;
 mod disk;
+mod durable;
 mod log;
 mod meter;
 mod record;
 mod segment;
 mod stopwatch;
 mod sync;
-mod synced;
-mod unfolded;
 mod usage_entry;
 mod v1;
 mod wire;
@@ -32,7 +31,6 @@ pub(crate) use self::{
     record::{Commit, CountChange, Record},
     segment::{DatabaseId, Flaw, Position, Replay, ReplayFrom, ReplayRange, replay},
     sync::Syncer,
-    unfolded::{Delta, Figures, Unfolded},
     usage_entry::UsageEntry,
     wire::{from_unix_millis, unix_millis},
 };

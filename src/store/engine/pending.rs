@@ -1,15 +1,15 @@
 use std::collections::HashMap;
 
-use super::{CountChange, Position, Record};
+use super::journal::{CountChange, Position, Record};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{MAX_MODELS, OTHER_MODELS, RequestRecord, UsageFigures, counter::Origin},
+    store::{MAX_MODELS, OTHER_MODELS, RequestRecord, UsageFigures, engine::counter::Origin},
 };
 
 /// What the journal holds and the database does not yet, summed up.
 #[derive(Default)]
-pub(crate) struct Unfolded {
+pub(crate) struct PendingBatch {
     subjects: HashMap<KeyId, Subject, foldhash::fast::RandomState>,
     /// Single requests that are kept.
     pub(crate) requests: Vec<RequestRecord>,
@@ -34,7 +34,7 @@ pub(crate) struct Delta {
     pub(crate) used: i64,
     pub(crate) refunded: i64,
     pub(crate) last_used_at: Option<i64>,
-    pub(crate) charged: Option<u64>,
+    pub(crate) granted: Option<u64>,
 }
 
 /// The figures of one day and model.
@@ -44,7 +44,7 @@ pub(crate) struct Figures {
     pub(crate) figures: UsageFigures,
 }
 
-impl Unfolded {
+impl PendingBatch {
     /// Adds a record that comes after those that are there.
     pub(crate) fn add(&mut self, record: &Record<'_>) {
         match record {
@@ -136,7 +136,7 @@ impl Delta {
         self.used += later.used;
         self.refunded += later.refunded;
         self.last_used_at = self.last_used_at.max(later.last_used_at);
-        self.charged = later.charged.or(self.charged);
+        self.granted = later.granted.or(self.granted);
     }
 }
 
@@ -146,7 +146,7 @@ impl From<&CountChange> for Delta {
             used: change.used,
             refunded: i64::try_from(change.refunded).unwrap_or(i64::MAX),
             last_used_at: change.used_at,
-            charged: change.charged,
+            granted: change.granted,
         }
     }
 }

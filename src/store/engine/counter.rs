@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::{
-    QuotaStatus, QuotaSubject, Refund,
-    sync::{Mutex, MutexGuard, lock},
+use super::sync::{Mutex, MutexGuard, lock};
+use crate::{
+    clock::{Calendar, Day, Window},
+    store::{QuotaStatus, QuotaSubject, Refund},
 };
-use crate::clock::{Calendar, Day, Window};
 
 /// Counts the units of one subject, one day at a time.
 ///

@@ -6,7 +6,7 @@ use super::{
     usage_entry::UsageEntry,
     wire::{flag, get_day, get_text, put_day, put_text},
 };
-use crate::{key::KeyId, store::counter::Origin};
+use crate::{key::KeyId, store::engine::counter::Origin};
 
 /// The name of the quota that counts the requests of a day.
 pub(crate) const DAILY: &str = "daily";
@@ -43,8 +43,8 @@ pub(crate) struct CountChange {
     pub(crate) used: i64,
     /// Units given back that count against the most that may be.
     pub(crate) refunded: u64,
-    /// Up to which number of units the day is charged ahead from now on.
-    pub(crate) charged: Option<u64>,
+    /// Up to which number of units the day is granted ahead from now on.
+    pub(crate) granted: Option<u64>,
     /// Whether a request begins with it (1), ends without a usage entry (-1), or neither.
     pub(crate) open: i8,
 }
@@ -52,7 +52,7 @@ pub(crate) struct CountChange {
 impl CountChange {
     /// A change of this day that changes nothing yet.
     pub(crate) fn of(origin: Origin) -> Self {
-        Self { origin, used_at: None, used: 0, refunded: 0, charged: None, open: 0 }
+        Self { origin, used_at: None, used: 0, refunded: 0, granted: None, open: 0 }
     }
 }
 
@@ -62,7 +62,7 @@ const COMMIT: u8 = 3;
 const ROTATED: u8 = 4;
 
 const USED_AT: u8 = 1;
-const CHARGED: u8 = 1 << 1;
+const GRANTED: u8 = 1 << 1;
 
 impl<'a> Record<'a> {
     /// A change of a subject's daily count.
@@ -84,8 +84,8 @@ impl<'a> Record<'a> {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Count { quota, subject, change } => {
-                let CountChange { origin, used_at, used, refunded, charged, open } = change;
-                out.put_u8(flag(used_at.is_some(), USED_AT) | flag(charged.is_some(), CHARGED));
+                let CountChange { origin, used_at, used, refunded, granted, open } = change;
+                out.put_u8(flag(used_at.is_some(), USED_AT) | flag(granted.is_some(), GRANTED));
                 put_text(out, quota);
                 put_text(out, subject.as_str());
                 put_day(out, origin.day);
@@ -94,7 +94,7 @@ impl<'a> Record<'a> {
                 out.put_u64_le(*refunded);
                 out.put_i8(*open);
                 used_at.iter().for_each(|at| out.put_i64_le(*at));
-                charged.iter().for_each(|charged| out.put_u64_le(*charged));
+                granted.iter().for_each(|granted| out.put_u64_le(*granted));
             }
             Self::Usage { key, entry } => {
                 put_text(out, key.as_str());
@@ -130,7 +130,7 @@ impl<'a> Record<'a> {
                         0 => None,
                         _ => Some(bytes.try_get_i64_le().ok()?),
                     },
-                    charged: match flags & CHARGED {
+                    granted: match flags & GRANTED {
                         0 => None,
                         _ => Some(bytes.try_get_u64_le().ok()?),
                     },
@@ -171,7 +171,7 @@ pub(super) mod tests {
             used_at: Some(1_795_348_800_123),
             used: -1,
             refunded: 1,
-            charged: Some(12),
+            granted: Some(12),
             open: -1,
             origin: Origin { day, epoch: 7 },
         };

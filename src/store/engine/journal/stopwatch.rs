@@ -7,7 +7,7 @@ use std::{
 
 use super::Segment;
 use super::meter::Meter;
-use crate::store::sync::{AtomicU64, Ordering};
+use crate::store::engine::sync::{AtomicU64, Ordering};
 
 pub(super) struct Stopwatch {
     begun: Instant,

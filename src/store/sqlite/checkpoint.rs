@@ -4,34 +4,35 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql, params};
 
-use super::{jobs::apart, requests};
+use super::{jobs::in_savepoint, requests};
 use crate::{
     clock::Day,
     key::KeyId,
     store::{
         MAX_MODELS, OTHER_MODELS, UsageFigures,
-        journal::{DatabaseId, Delta, Figures, Position, ReplayFrom, Unfolded},
+        engine::journal::{DatabaseId, Position, ReplayFrom},
+        engine::pending::{Delta, Figures, PendingBatch},
     },
 };
 
 /// Writes what is not folded yet, and how far the journal is folded with it.
-pub(super) fn write(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
-    write_counts(connection, unfolded)?;
+pub(super) fn write(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
+    write_counts(connection, pending)?;
     // Figures that cannot be written must not keep units from being counted.
     let figures = |connection: &Connection| {
-        write_figures(connection, unfolded)?;
-        requests::write(connection, &unfolded.requests)
+        write_figures(connection, pending)?;
+        requests::write(connection, &pending.requests)
     };
-    if apart(connection, figures)?.is_none() {
+    if in_savepoint(connection, figures)?.is_none() {
         tracing::error!("usage figures were lost");
     }
-    match unfolded.position {
+    match pending.position {
         Some(position) => write_position(connection, position),
         None => Ok(()),
     }
 }
 
-fn write_counts(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
     // Units of before a reset are kept apart, like those that were reset.
     let mut count = connection.prepare_cached(
         "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at)
@@ -46,33 +47,33 @@ fn write_counts(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resul
              epoch = max(epoch, ?3),
              last_used_at = max(coalesce(last_used_at, ?6), coalesce(?6, last_used_at))",
     )?;
-    let mut block = connection.prepare_cached(
+    let mut lease = connection.prepare_cached(
         "INSERT INTO blocks (key_id, day, epoch, charged) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (key_id) DO UPDATE SET day = ?2, epoch = ?3, charged = ?4
          WHERE (epoch, day) <= (?3, ?2)",
     )?;
-    for (id, subject) in unfolded.subjects() {
+    for (id, subject) in pending.subjects() {
         for (origin, delta) in &subject.counts {
             let (id, day) = (id.as_str(), origin.day.to_string());
-            let Delta { used, refunded, last_used_at, charged } = delta;
+            let Delta { used, refunded, last_used_at, granted } = delta;
             // The end of a request changes no count.
             if *used != 0 || *refunded != 0 || last_used_at.is_some() {
                 count.execute(params![id, day, origin.epoch, used, refunded, last_used_at])?;
             }
-            if let Some(charged) = charged {
-                block.execute(params![id, day, origin.epoch, charged])?;
+            if let Some(granted) = granted {
+                lease.execute(params![id, day, origin.epoch, granted])?;
             }
         }
     }
-    write_open(connection, unfolded)
+    write_open(connection, pending)
 }
 
-fn write_open(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+fn write_open(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
     let mut open = connection.prepare_cached(
         "INSERT INTO awaited_events (key_id, day, events) VALUES (?1, ?2, ?3)
          ON CONFLICT (key_id) DO UPDATE SET events = events + ?3, day = max(day, ?2)",
     )?;
-    for (id, subject) in unfolded.subjects().filter(|(_, subject)| subject.open != 0) {
+    for (id, subject) in pending.subjects().filter(|(_, subject)| subject.open != 0) {
         let days = subject.counts.iter().map(|(origin, _)| origin.day);
         let day = days.chain(subject.figures.iter().map(|figures| figures.day)).max();
         let day = day.map(|day| day.to_string());
@@ -83,7 +84,7 @@ fn write_open(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<
 
 /// Counts the requests that the end of the process has cut off as failed, on the last day on which
 /// their key was used.
-pub(super) fn end_open(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn fail_open_requests(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "INSERT INTO usage_totals (day, key_id, model, requests, failed)
          SELECT day, key_id, '', events, events FROM awaited_events WHERE events > 0
@@ -98,7 +99,7 @@ pub(super) fn end_open(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Result<()> {
+fn write_figures(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
     const SUMS: &str = "
         DO UPDATE SET
             requests = requests + excluded.requests, succeeded = succeeded + excluded.succeeded,
@@ -131,7 +132,7 @@ fn write_figures(connection: &Connection, unfolded: &Unfolded) -> rusqlite::Resu
                  WHERE day = ?1 AND key_id = ?2 AND model NOT IN ('', ?4)) < ?5",
     )?;
     let mut sums: BTreeMap<(Day, &str), UsageFigures> = BTreeMap::new();
-    for (id, subject) in unfolded.subjects() {
+    for (id, subject) in pending.subjects() {
         for Figures { day, model, figures } in &subject.figures {
             let model = summed_as(&mut has_place, *day, id, model)?;
             add(&mut of_key, *day, model, figures, Some(id))?;
@@ -217,7 +218,7 @@ pub(super) fn read_identity(connection: &Connection) -> rusqlite::Result<(Databa
 }
 
 /// Makes another database of it, which no journal belongs to yet.
-pub(super) fn begin_anew(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn detach_journal(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "DELETE FROM journal;
          DELETE FROM boot;
@@ -232,7 +233,7 @@ pub(super) fn write_commit(connection: &Connection, number: u64) -> rusqlite::Re
 
 /// Counts the units that were charged ahead as used: after a loss of power, nobody knows how many
 /// of them were.
-pub(super) fn use_blocks(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn spend_leases(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "INSERT INTO daily_usage (key_id, day, epoch, used)
          SELECT key_id, day, epoch, charged FROM blocks WHERE true
@@ -243,7 +244,7 @@ pub(super) fn use_blocks(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Gives the units that were charged ahead and not used back.
-pub(super) fn return_blocks(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn return_leases(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM blocks", []).map(drop)
 }
 

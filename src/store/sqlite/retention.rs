@@ -1,4 +1,4 @@
-//! Forgetting single requests, some at a time.
+//! Retention single requests, some at a time.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +9,7 @@ use super::requests;
 /// So many are looked at in one transaction.
 const AT_ONCE: usize = 1000;
 /// One transaction follows the other for so long, while nobody else wants the file,
-pub(super) const AT_A_STRETCH: Duration = Duration::from_millis(50);
+pub(super) const MAX_BUSY_TIME: Duration = Duration::from_millis(50);
 /// and after this time they go on.
 const PAUSE: Duration = Duration::from_millis(100);
 /// When none is left that is due.
@@ -17,13 +17,13 @@ const REST: Duration = Duration::from_secs(60);
 
 /// How far old requests are forgotten, and when it goes on.
 #[derive(Default)]
-pub(super) struct Forgetting {
+pub(super) struct Retention {
     /// The row behind which it goes on.
     after: i64,
     next: Option<Instant>,
 }
 
-impl Forgetting {
+impl Retention {
     pub(super) fn is_due(&self) -> bool {
         self.next.is_none_or(|next| next <= Instant::now())
     }

@@ -8,7 +8,7 @@ use super::{
     usage_entry::UsageEntry,
     wire::{get_day, get_text},
 };
-use crate::{key::KeyId, store::counter::Origin};
+use crate::{key::KeyId, store::engine::counter::Origin};
 
 pub(super) const MAGIC: &[u8; 8] = b"tq-log-1";
 /// The segment's head: magic and number.
@@ -21,7 +21,7 @@ const MAX_RECORD: usize = 1 << 26;
 const COUNT: u8 = 1;
 const USED_AT: u8 = 1 << 1;
 const REFUNDED: u8 = 1 << 2;
-const CHARGED: u8 = 1 << 3;
+const GRANTED: u8 = 1 << 3;
 const USAGE: u8 = 1 << 4;
 const AWAITS_EVENT: u8 = 1 << 5;
 
@@ -84,7 +84,7 @@ fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'_>)) -> Option<()> {
             used: used.into(),
             used_at: if has(USED_AT) { Some(bytes.try_get_i64_le().ok()?) } else { None },
             refunded: has(REFUNDED).into(),
-            charged: if has(CHARGED) { Some(bytes.try_get_u64_le().ok()?) } else { None },
+            granted: if has(GRANTED) { Some(bytes.try_get_u64_le().ok()?) } else { None },
             open: if has(AWAITS_EVENT) { used } else { 0 },
         });
     }
@@ -106,7 +106,7 @@ mod tests {
 
     /// A unit that was used, and the beginning of one that was not written whole.
     fn segment() -> Vec<u8> {
-        let mut payload = vec![COUNT | USED_AT | CHARGED | AWAITS_EVENT];
+        let mut payload = vec![COUNT | USED_AT | GRANTED | AWAITS_EVENT];
         put_text(&mut payload, "alice");
         put_day(&mut payload, "2026-11-22".parse().unwrap());
         payload.put_u32_le(7);
@@ -131,7 +131,7 @@ mod tests {
                 let change = CountChange {
                     used_at: Some(1_795_348_800_123),
                     used: 1,
-                    charged: Some(12),
+                    granted: Some(12),
                     open: 1,
                     ..CountChange::of(Origin { day, epoch: 7 })
                 };
