@@ -26,10 +26,10 @@ pub(crate) struct Lease {
 }
 
 /// How far the day is to be granted.
-pub(crate) struct Extension {
-    pub(crate) granted: u64,
+pub(super) struct Extension {
+    pub(super) granted: u64,
     /// Whether the next unit waits for it.
-    pub(crate) is_urgent: bool,
+    pub(super) is_urgent: bool,
     size: u64,
     at: SystemTime,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Extension {
 impl Lease {
     /// The extension that is due before the next unit of a day with this limit is taken, when
     /// `used` are.
-    pub(crate) fn extension(
+    pub(super) fn extension(
         &mut self,
         used: u64,
         limit: u64,
@@ -59,26 +59,26 @@ impl Lease {
     }
 
     /// The extension was written, and is safe once `end` is synced.
-    pub(crate) fn extend(&mut self, extension: &Extension, end: Lsn) {
+    pub(super) fn extend(&mut self, extension: &Extension, end: Lsn) {
         (self.granted, self.end) = (extension.granted, end);
         (self.size, self.begun) = (extension.size, Some(extension.at));
     }
 
     /// How far the day may stay granted when only `used` are used any more, if that is less than
     /// it is.
-    pub(crate) fn surplus(&self, used: u64, limit: u64) -> Option<u64> {
+    pub(super) fn surplus(&self, used: u64, limit: u64) -> Option<u64> {
         let granted = used + largest(used, limit);
         (granted < self.granted).then_some(granted)
     }
 
     /// The surplus was written off. If that is lost with the power, more counts as used, not less.
-    pub(crate) fn lower(&mut self, granted: u64) {
+    pub(super) fn lower(&mut self, granted: u64) {
         self.granted = granted;
         self.safe = self.safe.min(granted);
     }
 
     /// What the day's `unit`-th unit must wait for.
-    pub(crate) fn gate(&self, unit: u64) -> Lsn {
+    pub(super) fn gate(&self, unit: u64) -> Lsn {
         if unit <= self.safe { Lsn::default() } else { self.end }
     }
 

@@ -1,17 +1,61 @@
-//! Exact counting: counters in memory, leases, the journal, and what is written of them to tables.
+//! Exact counting over any durable back end.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | `counter` | counts the units of a subject's day in memory, under a lock of a few instructions |
+//! | `lease` | how far a day is granted ahead, so that a loss of power never exceeds a limit |
+//! | `journal` | appends each change before it takes effect, and syncs it |
+//! | `reservation` | a unit from its admission until its request ends |
+//! | `pending`, `writer` | sum up the journal, and checkpoint it into the ledger |
+//! | `ledger` | the trait that a back end implements: [`Ledger`] |
+//! | `recovery` | what a start makes of the journal that an earlier process has left |
+//! | `watchdog`, `damage` | what no write would notice |
+//!
+//! Nothing here knows a database. `simulation` runs all of it against failing disks, `model` tries out
+//! every interleaving of its locks.
 
 mod admission;
 #[cfg(feature = "sqlite")]
-pub(crate) mod allowance;
+mod allowance;
 pub(crate) mod counter;
+#[cfg(feature = "sqlite")]
+mod damage;
 #[cfg(feature = "sqlite")]
 pub(crate) mod journal;
 #[cfg(feature = "sqlite")]
-pub(crate) mod lease;
+mod lease;
+#[cfg(feature = "sqlite")]
+mod ledger;
+#[cfg(feature = "sqlite")]
+mod meter;
 #[cfg(all(test, model))]
 mod model;
 #[cfg(feature = "sqlite")]
 pub(crate) mod pending;
+#[cfg(feature = "sqlite")]
+pub(crate) mod queue;
+#[cfg(feature = "sqlite")]
+mod recovery;
+#[cfg(feature = "sqlite")]
+mod reservation;
+#[cfg(feature = "sqlite")]
+mod shared;
+#[cfg(all(test, feature = "sqlite", not(model)))]
+pub(crate) mod simulation;
 pub(crate) mod sync;
+#[cfg(feature = "sqlite")]
+mod watchdog;
+#[cfg(feature = "sqlite")]
+mod writer;
 
-pub use admission::Admission;
+pub use self::admission::Admission;
+#[cfg(feature = "sqlite")]
+pub use self::shared::Durability;
+#[cfg(feature = "sqlite")]
+pub(crate) use self::{
+    ledger::{Ledger, LedgerState, UnusedUnits},
+    recovery::{Recovery, RecoveryError},
+    shared::{Counter, Engine, EngineOptions},
+    watchdog::Watchdog,
+    writer::Writer,
+};

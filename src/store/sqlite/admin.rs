@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::{
     Inner, SqliteStore, audit, changes,
     core::Core,
-    jobs,
+    ledger::SqliteLedger,
     listing::{self, summary},
     once, reset, unavailable,
 };
@@ -17,7 +17,7 @@ use crate::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage,
         KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, StoreBackup, StoreFuture,
-        withdraws_claims,
+        engine::Ledger, withdraws_claims,
     },
 };
 
@@ -26,7 +26,7 @@ const MAX_PROBE_AGE: Duration = Duration::from_secs(1);
 
 impl AdminStore for SqliteStore {
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
-        let now = self.0.core.clock.now();
+        let now = self.0.core.now();
         let created = self
             .0
             .core
@@ -42,7 +42,7 @@ impl AdminStore for SqliteStore {
         by: Actor,
         on_issued: OnIssued,
     ) -> StoreFuture<CreateOutcome> {
-        let now = self.0.core.clock.now();
+        let now = self.0.core.now();
         let work = move |connection: &Connection| {
             once::insert(connection, &keys, idempotency_key, &by, now)
         };
@@ -87,7 +87,7 @@ impl AdminStore for SqliteStore {
     }
 
     fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
-        let now = self.0.core.clock.now();
+        let now = self.0.core.now();
         let write = move |connection: &Connection| {
             let AuditNote { action, key_id, detail } = note;
             audit::write(connection, now, &by, action, key_id.as_ref(), &detail)
@@ -104,7 +104,7 @@ impl AdminStore for SqliteStore {
     }
 
     fn now(&self) -> SystemTime {
-        self.0.core.clock.now()
+        self.0.core.now()
     }
 
     fn is_alive(&self) -> bool {
@@ -114,13 +114,13 @@ impl AdminStore for SqliteStore {
 
     fn probe(&self) -> StoreFuture<()> {
         let core = &self.0.core;
-        if let Err(error) = core.damage.check() {
+        if let Err(error) = core.engine.damage.check() {
             return StoreFuture::ready(Err(error));
         }
-        if core.is_open().is_ok() && core.was_written_within(MAX_PROBE_AGE) {
+        if core.engine.is_open().is_ok() && core.engine.was_written_within(MAX_PROBE_AGE) {
             return StoreFuture::ready(Ok(()));
         }
-        core.queue.call(jobs::probe, |()| ())
+        core.queue.call(SqliteLedger::probe, |()| ())
     }
 
     fn backup(&self) -> StoreFuture<StoreBackup> {
@@ -162,7 +162,7 @@ impl SqliteStore {
             }
             let KeyEdit { change, by, .. } = edit;
             let id = before.record.id.clone();
-            let now = core.clock.now();
+            let now = core.now();
             changes::apply(connection, &id, &change, now)?;
             let after = summary(connection, &core, &KeyRef::new(id.as_str()))?;
             let mut after = after.unwrap_or_else(|| before.clone());
@@ -183,7 +183,7 @@ impl SqliteStore {
             return Ok(ChangeOutcome::UnknownKey);
         };
         let (core, id) = (&self.0.core, key.record.id);
-        let counter = self.load_counter(&id, core.clock.now()).await?;
+        let counter = self.load_counter(&id, core.now()).await?;
         let (job, reset) = reset::job(core.clone(), counter, id, edit);
         core.queue.push(job)?;
         reset.await

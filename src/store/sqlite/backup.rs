@@ -35,7 +35,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     OpenError, OpenErrorKind, SqliteOptions, SqliteStore, adopt, checkpoint,
     file::{self, FileLock, with_suffix},
-    jobs,
+    ledger::transaction,
     progress::{Observer, OnProgress, Progress, ProgressStep},
     reading::{CancelOnDrop, PROGRESS_INTERVAL},
     schema,
@@ -254,7 +254,7 @@ pub fn restore(
         checkpoint::fail_open_requests(&copy)?;
         checkpoint::detach_journal(&copy)
     };
-    jobs::transaction(&copy, finish).map_err(failed)?;
+    transaction(&copy, finish).map_err(failed)?;
     drop((copy, from));
     part.check(file, &observer)?;
     part.sync(&observer)?;
@@ -382,12 +382,12 @@ fn try_copy_with_journal(
         return Err(BackupError::loss(loss));
     }
     let finish = || {
-        rest.fold(&copy)?;
+        rest.apply(&copy)?;
         // The copy must not contain a key in clear.
         adopt::all(&copy, options.default_daily_limit)?;
         checkpoint::detach_journal(&copy)
     };
-    jobs::transaction(&copy, finish).map_err(|error| BackupError::sqlite(path, error))?;
+    transaction(&copy, finish).map_err(|error| BackupError::sqlite(path, error))?;
     drop(copy);
     rest.log_dropped();
     part.check(path, observer)

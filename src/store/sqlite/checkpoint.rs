@@ -1,10 +1,10 @@
-//! Folding the journal into the tables.
+//! Checkpoints: what the journal holds, written to the tables.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql, params};
 
-use super::{jobs::in_savepoint, requests};
+use super::{ledger::in_savepoint, requests};
 use crate::{
     clock::Day,
     key::KeyId,
@@ -21,10 +21,10 @@ pub(super) fn write(connection: &Connection, pending: &PendingBatch) -> rusqlite
     // Figures that cannot be written must not keep units from being counted.
     let figures = |connection: &Connection| {
         write_figures(connection, pending)?;
-        requests::write(connection, &pending.requests)
+        requests::write(connection, &pending.requests).map(Some)
     };
     if in_savepoint(connection, figures)?.is_none() {
-        tracing::error!("usage figures were lost");
+        tracing::error!("usage figures lost: they could not be written");
     }
     match pending.position {
         Some(position) => write_position(connection, position),

@@ -17,7 +17,7 @@ impl SqliteStore {
         let core = self.0.core.clone();
         let work = move |connection: &Connection| {
             let Some(key) = summary(connection, &core, &offer.key)? else { return Ok(None) };
-            let (id, now) = (key.record.id, core.clock.now());
+            let (id, now) = (key.record.id, core.now());
             changes::withdraw_claims(connection, &id)?;
             connection
                 .prepare_cached(
@@ -64,7 +64,7 @@ impl ClaimStore for SqliteStore {
             let (ClaimState::Open, Some(before)) = (claim.state, key) else {
                 return Ok(ClaimOutcome::NotOpen(claim.state));
             };
-            let (id, now) = (before.record.id.clone(), core.clock.now());
+            let (id, now) = (before.record.id.clone(), core.now());
             connection
                 .prepare_cached("UPDATE claims SET opened_at = ?2 WHERE number = ?1")?
                 .execute(params![number, unix_millis(now)])?;
@@ -109,7 +109,7 @@ fn find(
         .optional()?;
     let Some((claim, number, id, withdrawn)) = row else { return Ok(None) };
     let key = summary(connection, core, &KeyRef::new(id))?;
-    let state = ClaimState::of(&claim, withdrawn, key.as_ref(), core.clock.now());
+    let state = ClaimState::of(&claim, withdrawn, key.as_ref(), core.now());
     let claim = Claim::of(state, &claim, key.as_ref());
     Ok(Some(Found { number, claim, key }))
 }

@@ -24,7 +24,7 @@ impl SqliteStore {
         by: Actor,
         on_progress: impl OnProgress + Send + 'static,
     ) -> StoreFuture<Option<Vec<ImportOutcome>>> {
-        let (core, now) = (self.0.core.clone(), self.0.core.clock.now());
+        let (core, now) = (self.0.core.clone(), self.0.core.now());
         let observer = Observer::new(on_progress);
         let work =
             move |connection: &Connection| import(connection, &keys, dry_run, &by, now, &observer);

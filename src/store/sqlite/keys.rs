@@ -29,7 +29,7 @@ impl KeyStore for SqliteStore {
         let hash = key.hash();
         let core = &self.0.core;
         match core.cached(&hash) {
-            Some(cached) => StoreFuture::ready(Ok(cached.record(|| core.clock.now()))),
+            Some(cached) => StoreFuture::ready(Ok(cached.record(|| core.now()))),
             None => StoreFuture::pending(self.clone().find_in_file(key.clone(), hash)),
         }
     }
@@ -56,7 +56,7 @@ impl SqliteStore {
                 cached
             }
         };
-        Ok(cached.record(|| core.clock.now()))
+        Ok(cached.record(|| core.now()))
     }
 
     /// Reads the row of the key, and the generation of the table before the read.

@@ -64,7 +64,7 @@ fn read_summary(
     let record = rows::record_for_show(row, core.default_daily_limit)?;
     let (stored, total) = (rows::units(row.get_ref(8)?), rows::units(row.get_ref(9)?));
     // The counter in memory is ahead of the file.
-    let count = core.counter(&record.id).map(|counter| counter.count());
+    let count = core.engine.counter(&record.id).map(|counter| counter.count());
     let used = count.filter(|count| count.day == core.today()).map_or(stored, |count| count.used);
     let claim: Option<i64> = row.get(11)?;
     Ok(KeySummary {
@@ -84,7 +84,7 @@ pub(super) fn page(
     core: &Core,
     query: &KeyPageQuery,
 ) -> rusqlite::Result<KeyPage> {
-    let now = core.clock.now();
+    let now = core.now();
     let mut keys = Vec::new();
     let mut position = query.after.as_ref().map(|cursor| cursor.0.clone());
     loop {

@@ -1,4 +1,4 @@
-//! What the store tells through the `metrics` facade.
+//! Gauges of the store, set when they are read.
 
 use std::time::Instant;
 
@@ -6,53 +6,12 @@ use rusqlite::{Connection, named_params};
 
 use super::{SqliteStore, core::Core, unavailable};
 use crate::{
-    metrics::{self, Counter, Histogram},
+    metrics,
     store::{
         StoreFuture,
         engine::sync::{Mutex, lock},
     },
 };
-
-/// What the writer tells.
-pub(super) struct Meter {
-    duration: Histogram,
-    batch: Histogram,
-    pub(super) failures: Counter,
-}
-
-/// Tells how long it lived.
-pub(super) struct Timer {
-    began: Instant,
-    duration: Histogram,
-}
-
-impl Meter {
-    pub(super) fn new() -> Self {
-        Self {
-            duration: metrics::COMMIT_DURATION.histogram(&[]),
-            batch: metrics::BATCH.histogram(&[]),
-            failures: metrics::STORE_FAILURES.counter(&[("part", "database")]),
-        }
-    }
-
-    /// Times a transaction.
-    pub(super) fn time(&self) -> Timer {
-        Timer { began: Instant::now(), duration: self.duration.clone() }
-    }
-
-    /// So many records were folded in one transaction.
-    pub(super) fn folded(&self, records: usize) {
-        if records > 0 {
-            self.batch.record(records as f64);
-        }
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        self.duration.record(self.began.elapsed());
-    }
-}
 
 /// Percent of a day's limit at and above which keys are counted.
 const PERCENT: [(i64, &str); 3] = [(80, "80"), (95, "95"), (100, "100")];
@@ -91,7 +50,7 @@ impl SqliteStore {
         let store = self.clone();
         StoreFuture::pending(async move {
             let core = store.0.core.clone();
-            metrics::PENDING_RECORDS.gauge(&[]).set(core.journal.pending() as f64);
+            metrics::PENDING_RECORDS.gauge(&[]).set(core.engine.journal.pending() as f64);
             metrics::QUEUE.gauge(&[]).set(core.queue.depth() as f64);
             if !store.0.next_count.is_due() {
                 return Ok(());

@@ -22,18 +22,16 @@ mod changes;
 mod checkpoint;
 mod claims;
 mod core;
-mod damage;
 mod file;
 mod import;
 mod inspect;
-mod jobs;
 mod keys;
+mod ledger;
 mod listing;
 mod meter;
 mod once;
 mod options;
 mod progress;
-mod queue;
 mod quota;
 mod reading;
 mod reports;
@@ -42,31 +40,30 @@ mod reset;
 mod retention;
 mod rows;
 mod schema;
-#[cfg(test)]
-mod simulation;
 mod start;
 mod usage;
 mod wal;
-mod watchdog;
-mod writer;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use deadpool_sqlite::Pool;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::backup::{BackupError, BackupErrorKind, IfExists, Restored, backup, restore};
 pub use self::inspect::{Inspection, inspect};
-pub use self::options::{Durability, OpenError, OpenErrorKind, SqliteOptions};
+pub use self::options::{OpenError, OpenErrorKind, SqliteOptions};
 pub use self::progress::{OnProgress, Progress, ProgressStep};
 use self::{
-    core::Core, file::FileLock, reading::read, start::Begun, wal::Wal, watchdog::Watchdog,
-    writer::Writer,
+    core::Core, file::FileLock, ledger::SqliteLedger, reading::read, start::Started, wal::Wal,
 };
+pub use super::engine::Durability;
 use super::{
     StoreFuture,
-    engine::journal::{Disk, FileDisk, Syncer},
+    engine::{
+        Engine, Watchdog, Writer,
+        journal::{Disk, FileDisk, Syncer},
+    },
 };
 use crate::error::StoreError;
 
@@ -105,7 +102,7 @@ struct Inner {
     lookup_permits: Semaphore,
     /// Permits for reports of all keys.
     report_permits: Semaphore,
-    writer: Writer,
+    writer: Writer<SqliteLedger>,
     syncer: Syncer,
     watchdog: Watchdog,
     losses: Vec<String>,
@@ -138,19 +135,23 @@ impl SqliteStore {
         backup::remove_unfinished(&options.path);
         let disk = Box::new(FileDisk::beside(&options.path));
         let examined = start::examine(&*disk, &options)?;
-        let connection = file::open_writer(&options)?;
+        let mut ledger = SqliteLedger::new(file::open_writer(&options)?);
         let list_readers = file::open_readers(&options)?;
         let key_readers = file::open_readers(&options)?;
         let lookup_readers = file::open_readers(&options)?;
-        let Begun { journal, losses, checkpointed } =
-            start::begin(&connection, disk, &options, examined)?;
-        file::keep_wal(&connection, false).map_err(OpenError::sqlite)?;
+        let Started { journal, losses, checkpointed } =
+            start::start(&mut ledger, disk, &options, examined)?;
+        file::keep_wal(ledger.connection(), false).map_err(OpenError::sqlite)?;
         let wal = Wal::open(&options.path, checkpointed)
             .map_err(|error| OpenError::because("the WAL cannot be opened", error))?;
-        let core = Arc::new(Core::new(&options, journal));
-        let syncer = Syncer::start(core.journal.clone()).map_err(OpenError::thread)?;
-        let writer = Writer::start(core.clone(), connection, wal).map_err(OpenError::thread)?;
-        let watchdog = Watchdog::start(core.journal.clone(), lock).map_err(OpenError::thread)?;
+        let core = Arc::new(Core::new(&options, Engine::new(options.engine(), journal)));
+        let (engine, queue) = (core.engine.clone(), core.queue.clone());
+        let journal = engine.journal.clone();
+        let syncer = Syncer::start(journal.clone()).map_err(OpenError::thread)?;
+        let ledger = ledger.serving(core.clone(), wal);
+        let writer = Writer::start(engine, queue, ledger).map_err(OpenError::thread)?;
+        let watchdog = Watchdog::start(journal, move || lock.is_in_place());
+        let watchdog = watchdog.map_err(OpenError::thread)?;
         let inner = Inner {
             core,
             list_readers,
@@ -219,7 +220,11 @@ impl SqliteStore {
             Ok(reader) => read(&reader, query).await,
             Err(error) => Err(StoreError::unavailable(error)),
         };
-        result.inspect_err(|error| self.0.core.damage.note(error))
+        result.inspect_err(|error| {
+            if is_damage(error) {
+                self.0.core.engine.damage.note(error);
+            }
+        })
     }
 
     /// Runs a query for a list or a report of all keys.
@@ -254,7 +259,7 @@ impl SqliteStore {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore")
-            .field("calendar", &self.0.core.calendar)
+            .field("calendar", &self.0.core.engine.calendar)
             .finish_non_exhaustive()
     }
 }
@@ -262,4 +267,37 @@ impl fmt::Debug for SqliteStore {
 /// Converts a failure of SQLite to `Unavailable`.
 fn unavailable(error: rusqlite::Error) -> StoreError {
     StoreError::unavailable(error)
+}
+
+/// Whether a read has failed because the file is damaged.
+fn is_damage(error: &StoreError) -> bool {
+    use ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
+    let source = error.source().and_then(|source| source.downcast_ref::<rusqlite::Error>());
+    let code = source.and_then(rusqlite::Error::sqlite_error_code);
+    code.is_some_and(|code| [DatabaseCorrupt, NotADatabase, SystemIoFailure].contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::AdminStore;
+
+    #[tokio::test]
+    async fn a_store_whose_writer_has_ended_is_not_alive() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(SqliteOptions::new(dir.path().join("quota.db"))).unwrap();
+        assert!(store.is_alive());
+        store.0.core.queue.stop();
+        while store.is_alive() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_closed_is_as_it_should_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(SqliteOptions::new(dir.path().join("quota.db"))).unwrap();
+        store.close().await.unwrap();
+        assert!(store.is_alive());
+    }
 }

@@ -10,21 +10,8 @@ use super::start;
 use crate::{
     clock::{Calendar, Clock, SystemClock},
     key::DailyLimit,
+    store::engine::{Durability, EngineOptions},
 };
-
-/// Durability of a unit at the time at which the response of its request is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Durability {
-    /// Counts are exact after the end of the process, including `kill -9`. After a power failure
-    /// they never exceed the limit, but up to 512 units per key (and a sixteenth of those left on
-    /// its day) may count as used that were not.
-    #[default]
-    Process,
-    /// Counts are exact after the end of the process and after a power failure, because each unit
-    /// is synced to disk.
-    Power,
-}
 
 /// Options for opening a [`SqliteStore`](super::SqliteStore).
 #[derive(Clone)]
@@ -95,10 +82,15 @@ impl SqliteOptions {
         Self { accept_loss, ..self }
     }
 
-    pub(super) fn retention(&self) -> Option<Duration> {
+    pub(super) fn engine(&self) -> EngineOptions {
         const DAY: u64 = 24 * 60 * 60;
         let days = u64::from(self.retention_days);
-        (days > 0).then(|| Duration::from_secs(days * DAY))
+        EngineOptions {
+            calendar: self.calendar.clone(),
+            clock: self.clock.clone(),
+            durability: self.durability,
+            retention: (days > 0).then(|| Duration::from_secs(days * DAY)),
+        }
     }
 
     /// Identifies the current boot of the machine, on systems that do not provide an identifier

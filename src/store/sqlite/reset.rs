@@ -1,29 +1,31 @@
-//! Beginning a subject's day anew while its requests run.
+//! Resetting a key's day while its requests run.
 
 use std::{future::Future, sync::Arc};
 
 use rusqlite::Connection;
 
-use super::{
-    audit, checkpoint,
-    core::{Core, Counter},
-    jobs::{self, Job},
-    listing::summary,
-};
+use super::{audit, core::Core, ledger::SqliteLedger, listing::summary};
 use crate::{
     error::StoreError,
     key::KeyId,
-    store::{ChangeOutcome, KeyEdit, KeyRef, KeySummary, engine::counter::Origin},
+    store::{
+        ChangeOutcome, KeyEdit, KeyRef, KeySummary,
+        engine::{
+            Counter, Ledger,
+            counter::Origin,
+            queue::{self, Job},
+        },
+    },
 };
 
-/// Resets the row, then the counter before the answer. A unit that is written down in between
-/// carries the number of the reset before, and counts to that.
+/// Resets the row, then the counter, before the caller learns of it. A unit that is appended in
+/// between carries the number of the reset before, and counts to that.
 pub(super) fn job(
     core: Arc<Core>,
     counter: Arc<Counter>,
     id: KeyId,
     edit: KeyEdit,
-) -> (Job, impl Future<Output = Result<ChangeOutcome, StoreError>> + Send + 'static) {
+) -> (Job<SqliteLedger>, impl Future<Output = Result<ChangeOutcome, StoreError>> + Send + 'static) {
     let work = move |connection: &Connection| {
         let key = KeyRef::new(id.as_str());
         let Some(before) = summary(connection, &core, &key)? else {
@@ -33,9 +35,9 @@ pub(super) fn job(
             return Ok(Err(ChangeOutcome::VersionMismatch));
         }
         let KeyEdit { change, by, .. } = edit;
-        let now = core.clock.now();
-        let day = core.calendar.window(now).day;
-        let epoch = checkpoint::write_reset(connection, &id, day)?;
+        let now = core.now();
+        let day = core.engine.calendar.window(now).day;
+        let epoch = SqliteLedger::reset(connection, &id, day)?;
         let after = KeySummary { used_today: 0, ..before.clone() };
         let detail = change.audit_detail(&before, &after);
         audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
@@ -44,7 +46,7 @@ pub(super) fn job(
     let reset = move |done: &Result<(Origin, KeySummary), ChangeOutcome>| {
         done.iter().for_each(|(origin, _)| counter.reset(|_| *origin));
     };
-    let (job, done) = jobs::job(work, reset);
+    let (job, done) = queue::job::<SqliteLedger, _>(work, reset);
     (job, async move {
         Ok(done.await?.map_or_else(|undone| undone, |(_, after)| ChangeOutcome::Done(after.into())))
     })

@@ -1,24 +1,20 @@
-//! Retention single requests, some at a time.
+//! When expired requests are deleted, some at a time.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
-
-use super::requests;
-
-/// So many are looked at in one transaction.
-const AT_ONCE: usize = 1000;
-/// One transaction follows the other for so long, while nobody else wants the file,
+/// Number of rows that one transaction looks at.
+pub(super) const BATCH_SIZE: usize = 1000;
+/// The longest time for which one transaction follows the other.
 pub(super) const MAX_BUSY_TIME: Duration = Duration::from_millis(50);
-/// and after this time they go on.
+/// The time between two runs while rows are left that have expired.
 const PAUSE: Duration = Duration::from_millis(100);
-/// When none is left that is due.
-const REST: Duration = Duration::from_secs(60);
+/// The time between two runs while none is left.
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How far old requests are forgotten, and when it goes on.
+/// How far expired requests are deleted, and when the next ones are.
 #[derive(Default)]
 pub(super) struct Retention {
-    /// The row behind which it goes on.
+    /// The row behind which the next run begins.
     after: i64,
     next: Option<Instant>,
 }
@@ -28,20 +24,14 @@ impl Retention {
         self.next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// Forgets some of the requests of before this time. Returns behind which row to go on, if
-    /// there may be more.
-    pub(super) fn forget(
-        &self,
-        connection: &Connection,
-        before: SystemTime,
-        now: SystemTime,
-    ) -> rusqlite::Result<Option<i64>> {
-        requests::delete_expired(connection, self.after, before, now, AT_ONCE)
+    /// The row behind which the next run begins.
+    pub(super) fn after(&self) -> i64 {
+        self.after
     }
 
-    /// Goes on soon behind this row; without one, from the first row after a while.
-    pub(super) fn go_on(&mut self, after: Option<i64>) {
-        let pause = if after.is_some() { PAUSE } else { REST };
+    /// The next run begins behind this row, soon; without one, from the first row after a while.
+    pub(super) fn continue_after(&mut self, after: Option<i64>) {
+        let pause = if after.is_some() { PAUSE } else { IDLE_INTERVAL };
         (self.after, self.next) = (after.unwrap_or_default(), Some(Instant::now() + pause));
     }
 }

@@ -8,7 +8,7 @@ use crate::store::{
 
 impl UsageSink for SqliteStore {
     fn record(&self, event: UsageEvent) {
-        self.0.core.record(&event);
+        self.0.core.engine.record(&event);
     }
 }
 

@@ -69,11 +69,6 @@ impl<'a> UsageEntry<'a> {
         Self { details: Some(Details::new(event)), ..self }
     }
 
-    /// The same for the sums only.
-    pub(crate) fn without_details(self) -> Self {
-        Self { details: None, ..self }
-    }
-
     /// The record of the single request, if it is to be kept.
     pub(crate) fn record(&self, id: &KeyId) -> Option<RequestRecord> {
         let details = self.details.as_ref()?;

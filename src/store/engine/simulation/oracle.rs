@@ -1,4 +1,4 @@
-//! What holders and operators have seen, and what may be counted in consequence.
+//! What clients and operators have seen, and what may be counted in consequence.
 
 use std::{collections::HashMap, mem};
 
@@ -30,8 +30,8 @@ pub(super) struct Seen {
     pub(super) came_back: u64,
     /// Not charged in memory, of which neither the journal nor the file may know yet.
     pub(super) held: Held,
-    /// Of these, those that are in the fold that is at work.
-    folding: Held,
+    /// Of these, those in the checkpoint that is at work.
+    writing: Held,
     /// Counted besides when a process began, for nobody.
     found: u64,
     /// Each may be counted or not, which the next count tells.
@@ -98,19 +98,19 @@ impl Oracle {
     pub(super) fn synced(&mut self) {
         for seen in self.seen.values_mut() {
             (seen.unsynced, seen.unsynced_provoked) = (0, 0);
-            // Until a held unit is folded the journal charges for it, and for those after it.
+            // Until a held unit is checkpointed the journal charges for it, and for those after it.
             seen.came_back = if seen.held.units == 0 { 0 } else { seen.came_back };
         }
     }
 
-    pub(super) fn begin_fold(&mut self) {
-        self.seen.values_mut().for_each(|seen| seen.folding = seen.held);
+    pub(super) fn begin_checkpoint(&mut self) {
+        self.seen.values_mut().for_each(|seen| seen.writing = seen.held);
     }
 
-    /// What was there when the fold began is in the file.
-    pub(super) fn folded(&mut self) {
+    /// What was there when the checkpoint began is in the tables.
+    pub(super) fn checkpointed(&mut self) {
         for seen in self.seen.values_mut() {
-            let Held { units, provoked } = mem::take(&mut seen.folding);
+            let Held { units, provoked } = mem::take(&mut seen.writing);
             seen.held.units -= units;
             seen.held.provoked -= provoked;
         }
@@ -125,7 +125,7 @@ impl Oracle {
             seen.provoked -= seen.held.provoked;
             seen.unsynced_provoked = seen.unsynced_provoked.saturating_sub(seen.held.provoked);
             (seen.under_way, seen.dropped) = (0, 0);
-            (seen.held, seen.folding) = (Held::default(), Held::default());
+            (seen.held, seen.writing) = (Held::default(), Held::default());
             (seen.came_back, seen.lease_limit) = (0, 0);
         }
     }

@@ -1,15 +1,52 @@
-//! A disk that fails when told to, and forgets what was not synced.
+//! What goes wrong: a disk that fails on demand and loses what was not synced, and commits that fail.
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-/// Long enough for the lives of most segments, so that some grow beyond it.
+use super::Random;
+use crate::store::engine::journal::{Disk, Segment};
+
+/// Long enough for most segments, so that some grow beyond it.
 const SEGMENT_LENGTH: u64 = 2048;
 
-use crate::store::engine::journal::{Disk, Segment};
+/// The journal's disk and the database's commits. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Faults {
+    pub(super) disk: SimDisk,
+    /// Set while commits fail.
+    broken_commits: Arc<AtomicBool>,
+}
+
+impl Faults {
+    pub(super) fn break_something(&self, random: &mut Random) {
+        match random.below(6) {
+            0 => self.disk.break_writes(random.pick(80)),
+            1 => self.disk.break_syncs(),
+            2 => self.broken_commits.store(true, Ordering::Relaxed),
+            3 => self.disk.heal(),
+            _ => self.heal(),
+        }
+    }
+
+    pub(super) fn heal(&self) {
+        self.disk.heal();
+        self.broken_commits.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn breaks_commits(&self) -> bool {
+        self.broken_commits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.disk.is_broken() || self.breaks_commits()
+    }
+}
 
 #[derive(Clone, Default)]
 pub(super) struct SimDisk(Arc<Mutex<Files>>);
@@ -17,7 +54,7 @@ pub(super) struct SimDisk(Arc<Mutex<Files>>);
 #[derive(Default)]
 struct Files {
     files: BTreeMap<u64, File>,
-    /// Set while writes fail; so many bytes of each are written before.
+    /// Set while writes fail: the number of bytes of each that are written before.
     broken_writes: Option<usize>,
     broken_syncs: bool,
 }
@@ -44,7 +81,7 @@ impl SimDisk {
         self.0.lock().unwrap()
     }
 
-    /// From now on writes fail, after so many bytes of each.
+    /// From now on writes fail, each after `torn` bytes.
     pub(super) fn break_writes(&self, torn: usize) {
         self.lock().broken_writes = Some(torn);
     }

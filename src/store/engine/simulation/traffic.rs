@@ -7,22 +7,19 @@ use std::{
 };
 
 use super::{
-    super::{
-        Durability,
-        core::{Core, Counter},
-        quota,
-    },
-    KEYS,
-    chance::{Random, SimClock},
-    death::Death,
-    faults::Faults,
+    KEYS, Random, SimClock,
+    disk::Faults,
     id,
     oracle::{Oracle, Period, UNLIMITED},
+    world::Death,
 };
 use crate::{
     clock::Clock,
     key::DailyLimit,
-    store::{QuotaSubject, Refund, RequestOutcome, Reservation, ReserveOutcome, UsageEvent},
+    store::{
+        QuotaSubject, Refund, RequestOutcome, Reservation, ReserveOutcome, UsageEvent,
+        engine::{Counter, Durability, Engine},
+    },
 };
 
 const LARGEST_LIMIT: u64 = 400;
@@ -55,7 +52,7 @@ pub(super) struct Traffic {
     pub(super) faults: Faults,
     durability: Durability,
     /// Whom requests come to.
-    pub(super) core: Option<Arc<Core>>,
+    engine: Option<Arc<Engine>>,
     limits: [u32; KEYS],
     requests: Vec<Request>,
     pub(super) oracle: Oracle,
@@ -89,7 +86,7 @@ impl Traffic {
             clock,
             faults,
             durability,
-            core: None,
+            engine: None,
             limits,
             requests: Vec::new(),
             oracle: Oracle::new(durability == Durability::Process),
@@ -98,8 +95,8 @@ impl Traffic {
         }
     }
 
-    pub(super) fn begin(&mut self, core: Arc<Core>) {
-        self.core = Some(core);
+    pub(super) fn begin(&mut self, engine: Arc<Engine>) {
+        self.engine = Some(engine);
         self.check_counts();
     }
 
@@ -108,34 +105,34 @@ impl Traffic {
         while !self.requests.is_empty() {
             self.leave();
         }
-        self.core = None;
+        self.engine = None;
     }
 
     /// The process ends at once; what it was about to do is not done, and what was under way has failed.
     pub(super) fn break_off(&mut self) {
         let cut_off = self.requests.len() as u64;
         self.requests.drain(..).for_each(|request| mem::forget(request.reservation));
-        self.core = None;
+        self.engine = None;
         self.events.least += cut_off;
         self.events.most += cut_off;
         self.events.lose_ends();
     }
 
-    fn core(&self) -> &Arc<Core> {
-        self.core.as_ref().unwrap()
+    fn engine(&self) -> &Arc<Engine> {
+        self.engine.as_ref().unwrap()
     }
 
     fn counter(&self, key: usize) -> Arc<Counter> {
-        self.core().counter(&id(key)).unwrap()
+        self.engine().counter(&id(key)).unwrap()
     }
 
     fn is_broken(&self) -> bool {
-        self.faults.is_set() || self.core().is_open().is_err()
+        self.faults.is_set() || self.engine().is_open().is_err()
     }
 
     pub(super) fn sync(&mut self) {
-        self.core().journal.sync();
-        if !self.core().journal.has_failed() {
+        self.engine().journal.sync();
+        if !self.engine().journal.has_failed() {
             self.oracle.synced();
             self.events.synced = self.events.least;
         }
@@ -148,7 +145,7 @@ impl Traffic {
     pub(super) fn check_counts(&mut self) {
         for key in 0..KEYS {
             let (counter, subject) = (self.counter(key), self.subject(key));
-            let status = counter.status(&subject, &self.core().calendar, self.clock.now());
+            let status = counter.status(&subject, &self.engine().calendar, self.clock.now());
             self.oracle.check(key, &status);
         }
     }
@@ -171,9 +168,9 @@ impl Traffic {
 
     fn reserve_of(&mut self, key: usize) {
         let (counter, subject, now) = (self.counter(key), self.subject(key), self.clock.now());
-        let (core, limit) = (self.core().clone(), u64::from(self.limits[key]));
-        let is_open = core.is_open().is_ok();
-        match quota::reserve(&core, counter, &subject, now) {
+        let (engine, limit) = (self.engine().clone(), u64::from(self.limits[key]));
+        let is_open = engine.is_open().is_ok();
+        match engine.reserve(counter, &subject, now) {
             Ok(ReserveOutcome::Admitted { reservation, status }) => {
                 assert!(is_open, "nothing is admitted once a failure is known");
                 let period = self.oracle.period(key, status.day);
@@ -239,7 +236,7 @@ impl Traffic {
         if request.reservation.refund(refund) {
             request.is_returned = true;
             let provoked = u64::from(refund == Refund::UpToLimit);
-            let is_held = u64::from(self.core().journal.has_failed());
+            let is_held = u64::from(self.engine().journal.has_failed());
             let seen = self.oracle.seen(request.period);
             seen.under_way -= 1;
             seen.came_back += 1;
@@ -255,7 +252,7 @@ impl Traffic {
         if self.random.below(2) == 0 {
             let mut event = self.event(request.period.key);
             event.admission = request.reservation.admission();
-            self.core().record(&event);
+            self.engine().record(&event);
             self.events.least += 1;
             self.events.most += 1;
         } else {
@@ -307,5 +304,44 @@ impl Traffic {
 
     fn change_limit_of(&mut self, key: usize) {
         self.limits[key] = large_limit(&mut self.random);
+    }
+
+    /// What happens between a checkpoint's beginning and its commit. Returns whether that is reached.
+    pub(super) fn meanwhile(&mut self) -> bool {
+        if self.engine.is_none() || self.random.below(2) == 0 {
+            return true;
+        }
+        for _ in 0..self.random.below(12) {
+            match self.random.below(16) {
+                0..3 => self.reserve(),
+                3..10 => self.answer(),
+                10 => self.answer_all(),
+                11 => self.leave(),
+                12 => self.sync(),
+                13..15 => self.fail_once(),
+                _ => self.faults.break_something(&mut self.random),
+            }
+        }
+        self.death = match self.random.below(16) {
+            0 => Some(Death::Kill),
+            1 | 2 => Some(Death::LossOfPower),
+            _ => None,
+        };
+        self.death.is_none()
+    }
+
+    /// A sync or a write fails, and the next one would not.
+    fn fail_once(&mut self) {
+        if self.faults.is_set() {
+            return;
+        }
+        if self.random.below(2) == 0 {
+            self.faults.disk.break_syncs();
+            self.sync();
+        } else {
+            self.faults.disk.break_writes(self.random.pick(80));
+            self.answer();
+        }
+        self.faults.disk.heal();
     }
 }

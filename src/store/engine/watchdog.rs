@@ -11,29 +11,34 @@ use std::{
     time::Duration,
 };
 
-use super::file::FileLock;
-use crate::store::engine::journal::Journal;
+use super::journal::Journal;
 
-/// How often it looks.
-const ROUND: Duration = Duration::from_millis(500);
-/// A disk that takes longer for a sync is as good as one that fails.
-const SYNC_PATIENCE: Duration = Duration::from_millis(1500);
+/// The time between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest time that a sync may take before the disk counts as failed.
+const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Suspends the journal while the disk does not answer, and while the database or the journal is no
 /// longer where the next start will look for it.
-pub(super) struct Watchdog {
+pub(crate) struct Watchdog {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
-    pub(super) fn start(journal: Arc<Journal>, lock: FileLock) -> io::Result<Self> {
+    /// Starts the thread. `is_in_place` says whether the database is.
+    pub(crate) fn start(
+        journal: Arc<Journal>,
+        is_in_place: impl Fn() -> bool + Send + 'static,
+    ) -> io::Result<Self> {
         let (stop, stopped) = channel::<()>();
         let run = move || {
             let mut known = None;
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(ROUND) {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(CHECK_INTERVAL) {
                 // A subscriber of `tracing` that panics must not end the thread.
-                let _ = catch_unwind(AssertUnwindSafe(|| look(&journal, &lock, &mut known)));
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    check(&journal, &is_in_place, &mut known);
+                }));
             }
         };
         let thread = thread::Builder::new().name("quota-watchdog".to_owned()).spawn(run)?;
@@ -41,33 +46,32 @@ impl Watchdog {
     }
 
     /// Whether the thread runs.
-    pub(super) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 
-/// Acts on what has changed since the last look, and logs it after that.
-fn look(journal: &Journal, lock: &FileLock, known: &mut Option<&'static str>) {
+/// Acts on what has changed since the last check, then logs it.
+fn check(journal: &Journal, is_in_place: &dyn Fn() -> bool, known: &mut Option<&'static str>) {
     journal.check_length();
-    let trouble = trouble(journal, lock);
-    match (trouble, mem::replace(known, trouble)) {
+    let problem = problem(journal, is_in_place);
+    match (problem, mem::replace(known, problem)) {
         (Some(reason), None) => {
             journal.suspend();
-            tracing::error!(reason, "nothing is admitted");
+            tracing::error!(reason, "journal suspended: rejecting requests");
         }
         (None, Some(reason)) => {
             journal.resume();
-            tracing::info!(reason, "no longer: admitting again");
+            tracing::info!(reason, "journal resumed: admitting requests");
         }
         _ => {}
     }
 }
 
-/// What is wrong.
-fn trouble(journal: &Journal, lock: &FileLock) -> Option<&'static str> {
-    if journal.sync_age().is_some_and(|age| age > SYNC_PATIENCE) {
+fn problem(journal: &Journal, is_in_place: &dyn Fn() -> bool) -> Option<&'static str> {
+    if journal.sync_age().is_some_and(|age| age > SYNC_TIMEOUT) {
         Some("the disk does not answer")
-    } else if !lock.is_in_place() {
+    } else if !is_in_place() {
         Some("the database was removed or replaced; put it back, or restart")
     } else if !journal.is_in_place() {
         Some("the journal was removed or replaced; put it back, or restart")
@@ -82,7 +86,7 @@ impl Drop for Watchdog {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the watchdog has panicked");
+            tracing::error!("watchdog thread panicked");
         }
     }
 }

@@ -1,0 +1,45 @@
+//! Metrics of the writer.
+
+use std::time::Instant;
+
+use crate::metrics::{self, Counter, Histogram};
+
+pub(super) struct Meter {
+    duration: Histogram,
+    batch: Histogram,
+    pub(super) failures: Counter,
+}
+
+/// Records how long it lived.
+pub(super) struct Timer {
+    began: Instant,
+    duration: Histogram,
+}
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self {
+            duration: metrics::COMMIT_DURATION.histogram(&[]),
+            batch: metrics::BATCH.histogram(&[]),
+            failures: metrics::STORE_FAILURES.counter(&[("part", "database")]),
+        }
+    }
+
+    /// Times a transaction.
+    pub(super) fn time(&self) -> Timer {
+        Timer { began: Instant::now(), duration: self.duration.clone() }
+    }
+
+    /// Records how many records one checkpoint has applied.
+    pub(super) fn checkpointed(&self, records: usize) {
+        if records > 0 {
+            self.batch.record(records as f64);
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.duration.record(self.began.elapsed());
+    }
+}

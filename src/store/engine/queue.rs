@@ -1,0 +1,207 @@
+//! Jobs that wait for the writer, and run in its transactions.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::Ledger;
+use crate::{error::StoreError, store::StoreFuture};
+
+/// Work within a transaction, and what is to be done once that is committed.
+pub(crate) type Job<L> =
+    Box<dyn FnOnce(&<L as Ledger>::Tables) -> (Result<(), <L as Ledger>::Error>, OnCommit) + Send>;
+
+/// Called when the transaction is committed; dropped if it is not.
+pub(crate) type OnCommit = Box<dyn FnOnce() + Send>;
+
+/// Makes a job of `work`, and the future of its result, which is ready once the transaction is
+/// committed and `after` has run with it.
+pub(crate) fn job<L: Ledger, T: Send + 'static>(
+    work: impl FnOnce(&L::Tables) -> Result<T, L::Error> + Send + 'static,
+    after: impl FnOnce(&T) + Send + 'static,
+) -> (Job<L>, impl Future<Output = Result<T, StoreError>> + Send + 'static) {
+    let (sender, receiver) = oneshot::channel();
+    let job: Job<L> = Box::new(move |tables| match work(tables) {
+        Ok(result) => {
+            let on_commit: OnCommit = Box::new(move || {
+                after(&result);
+                // The caller may have left.
+                let _ = sender.send(result);
+            });
+            (Ok(()), on_commit)
+        }
+        Err(error) => (Err(error), Box::new(move || drop(sender))),
+    });
+    let result = async move {
+        receiver.await.map_err(|_| StoreError::unavailable("the transaction was not committed"))
+    };
+    (job, result)
+}
+
+/// Runs the jobs in their order, and leaves in `on_commit` what follows the commit. A job that fails
+/// or panics on its own account is undone alone. If the ledger fails, no caller learns of it before
+/// `jobs` and `on_commit` are dropped.
+pub(super) fn run<L: Ledger>(
+    tables: &L::Tables,
+    jobs: &mut VecDeque<Job<L>>,
+    on_commit: &mut Vec<OnCommit>,
+) -> Result<(), L::Error> {
+    while let Some(job) = jobs.pop_front() {
+        let mut reply = None;
+        let done = L::in_savepoint(tables, |tables| {
+            match catch_unwind(AssertUnwindSafe(|| job(tables))) {
+                Ok((done, on_commit)) => {
+                    reply = Some(on_commit);
+                    done.map(Some)
+                }
+                Err(_) => Ok(None),
+            }
+        });
+        match done {
+            Ok(None) => {}
+            Ok(Some(())) => on_commit.extend(reply),
+            Err(error) => {
+                on_commit.extend(reply);
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The jobs that wait for the writer.
+pub(crate) struct Queue<L: Ledger> {
+    /// Set while jobs and reservations are accepted: not after a failed write, nor after the end.
+    open: Arc<AtomicBool>,
+    state: Mutex<State<L>>,
+    wake: Condvar,
+}
+
+struct State<L: Ledger> {
+    jobs: VecDeque<Job<L>>,
+    stopped: bool,
+    /// Whether the writer sleeps and must be woken.
+    asleep: bool,
+}
+
+/// What the writer finds when it wakes up.
+pub(super) struct Work<L: Ledger> {
+    pub(super) jobs: VecDeque<Job<L>>,
+    pub(super) stopped: bool,
+}
+
+/// The reason why nothing is accepted.
+pub(super) fn closed() -> StoreError {
+    StoreError::unavailable("the last write failed, or the store is closed")
+}
+
+impl<L: Ledger> Queue<L> {
+    pub(super) fn new(open: Arc<AtomicBool>) -> Self {
+        let state = State { jobs: VecDeque::new(), stopped: false, asleep: false };
+        Self { open, state: Mutex::new(state), wake: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the last write succeeded, and the writer runs.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Runs a job in the next transaction.
+    ///
+    /// # Errors
+    ///
+    /// The ledger cannot be written.
+    pub(crate) fn push(&self, job: Job<L>) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if !self.is_open() {
+            return Err(closed());
+        }
+        state.jobs.push_back(job);
+        self.wake(state);
+        Ok(())
+    }
+
+    /// Runs `work` in the next transaction; ready with its result once that is committed and
+    /// `after` has run.
+    pub(crate) fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&L::Tables) -> Result<T, L::Error> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> StoreFuture<T> {
+        let (job, result) = job::<L, T>(work, after);
+        match self.push(job) {
+            Ok(()) => StoreFuture::pending(result),
+            Err(error) => StoreFuture::ready(Err(error)),
+        }
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State<L>>) {
+        if mem::take(&mut state.asleep) {
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until a job is queued, for `timeout` at most, and takes all that are.
+    pub(super) fn take(&self, timeout: Duration) -> Work<L> {
+        let mut state = self.lock();
+        if state.jobs.is_empty() && !state.stopped {
+            state.asleep = true;
+            let waiting = |state: &mut State<L>| state.asleep;
+            let waited = self.wake.wait_timeout_while(state, timeout, waiting);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.asleep = false;
+        }
+        Work { jobs: mem::take(&mut state.jobs), stopped: state.stopped }
+    }
+
+    /// Accepts no more jobs, and drops those that wait.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        self.open.store(false, Ordering::Release);
+        state.jobs.clear();
+    }
+
+    pub(super) fn reopen(&self) {
+        let state = self.lock();
+        self.open.store(!state.stopped, Ordering::Release);
+    }
+
+    /// Whether no job waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.jobs.is_empty() && !state.stopped
+    }
+
+    /// Number of jobs that wait.
+    pub(crate) fn depth(&self) -> usize {
+        self.lock().jobs.len()
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    /// Lets the writer end after what is queued.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        self.open.store(false, Ordering::Release);
+        state.stopped = true;
+        state.asleep = true;
+        self.wake(state);
+    }
+}

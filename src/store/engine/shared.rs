@@ -1,0 +1,178 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::meter::Meter;
+use super::{
+    Ledger,
+    allowance::Allowance,
+    counter::{Count, DayCounter},
+    damage::Damage,
+    journal::{Journal, Record, UsageEntry},
+    lease::Lease,
+    queue::{self, Queue},
+    reservation::OpenRequest,
+    sync::{Mutex, SharedMap, lock},
+};
+use crate::{
+    clock::{Calendar, Clock, Day},
+    error::StoreError,
+    key::KeyId,
+    store::{Admission, RequestOutcome, UsageEvent},
+};
+
+/// A subject's count, and its lease.
+pub(crate) type Counter = DayCounter<Lease>;
+
+/// Durability of a unit at the time at which the response of its request is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Counts are exact after the end of the process, including `kill -9`. After a power failure
+    /// they never exceed the limit, but up to 512 units per key (and a sixteenth of those left on
+    /// its day) may count as used that were not.
+    #[default]
+    Process,
+    /// Counts are exact after the end of the process and after a power failure, because each unit
+    /// is synced to disk.
+    Power,
+}
+
+/// How an engine counts.
+pub(crate) struct EngineOptions {
+    pub(crate) calendar: Calendar,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) durability: Durability,
+    /// How long single requests are kept beside the sums, if they are.
+    pub(crate) retention: Option<Duration>,
+}
+
+/// What callers, the writer and the other threads share.
+pub(crate) struct Engine {
+    pub(crate) calendar: Calendar,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(super) durability: Durability,
+    retention: Option<Duration>,
+    /// Limits how many rejected requests of a key are kept one by one.
+    rejected_rows: Allowance,
+    pub(crate) journal: Arc<Journal>,
+    /// Whether the ledger can be written. Closed and opened by the queue.
+    open: Arc<AtomicBool>,
+    counters: SharedMap<KeyId, Arc<Counter>>,
+    last_commit: Mutex<Option<Instant>>,
+    pub(crate) damage: Damage,
+    pub(super) meter: Meter,
+}
+
+impl Engine {
+    pub(crate) fn new(options: EngineOptions, journal: Journal) -> Self {
+        let EngineOptions { calendar, clock, durability, retention } = options;
+        Self {
+            calendar,
+            clock,
+            durability,
+            retention,
+            rejected_rows: Allowance::new(),
+            journal: Arc::new(journal),
+            open: Arc::new(AtomicBool::new(true)),
+            counters: SharedMap::default(),
+            last_commit: Mutex::new(None),
+            damage: Damage::new(),
+            meter: Meter::new(),
+        }
+    }
+
+    /// A queue for the ledger's jobs, which opens and closes the engine.
+    pub(crate) fn queue<L: Ledger>(&self) -> Queue<L> {
+        Queue::new(self.open.clone())
+    }
+
+    /// Returns an error if nothing is admitted, as the journal or the ledger cannot be written.
+    pub(crate) fn is_open(&self) -> Result<(), StoreError> {
+        if self.open.load(Ordering::Acquire) && !self.journal.has_failed() {
+            return Ok(());
+        }
+        Err(queue::closed())
+    }
+
+    /// Runs `work` in one transaction of the ledger, with the next number, and notes in the journal
+    /// that it was committed.
+    pub(crate) fn transaction<L: Ledger, T>(
+        &self,
+        ledger: &mut L,
+        work: impl FnOnce(&L::Tables) -> Result<T, L::Error>,
+    ) -> Result<T, L::Error> {
+        let _timer = self.meter.time();
+        let (done, commit) = ledger.transaction(self.journal.next_commit(), work)?;
+        self.journal.note_commit(commit);
+        Ok(done)
+    }
+
+    pub(super) fn note_checkpoint(&self) {
+        *lock(&self.last_commit) = Some(Instant::now());
+    }
+
+    /// Whether something was committed within this time.
+    pub(crate) fn was_written_within(&self, time: Duration) -> bool {
+        lock(&self.last_commit).is_some_and(|at| at.elapsed() < time)
+    }
+
+    /// The day by the clock.
+    pub(crate) fn today(&self) -> Day {
+        self.calendar.window(self.clock.now()).day
+    }
+
+    /// The time before which single requests are deleted; all of them if none are kept.
+    pub(crate) fn retention_cutoff(&self) -> Option<SystemTime> {
+        let now = self.clock.now();
+        match self.retention {
+            Some(time) => now.checked_sub(time),
+            // Also those of a clock that was ahead.
+            None => now.checked_add(Duration::from_secs(u32::MAX.into())),
+        }
+    }
+
+    /// Appends an event to the journal, if it is a key's.
+    pub(crate) fn record(self: &Arc<Self>, event: &UsageEvent) {
+        let Some(id) = &event.key_id else { return };
+        let open = event.admission.as_ref().and_then(Admission::downcast_ref::<OpenRequest>);
+        let closes = open.is_some_and(|open| open.close(self, id));
+        let is_rejected = matches!(event.outcome, RequestOutcome::Rejected);
+        // While there are no checkpoints neither the journal nor memory may grow by rejected requests.
+        let only_summed = is_rejected && self.is_open().is_err();
+        let keeps_row = self.retention.is_some()
+            && (!is_rejected || !only_summed && self.rejected_rows.spend(id));
+        let entry = UsageEntry::new(event, self.calendar.window(event.at).day, closes);
+        let entry = if keeps_row { entry.with_details(event) } else { entry };
+        let record = Record::Usage { key: id, entry };
+        if only_summed {
+            self.journal.hold(&record);
+        } else {
+            self.journal.append_or_hold(&record);
+        }
+    }
+
+    /// The subject's counter, if it was loaded.
+    pub(crate) fn counter(&self, id: &KeyId) -> Option<Arc<Counter>> {
+        self.counters.get(id).map(|counter| counter.clone())
+    }
+
+    /// Keeps a count that was loaded. It stays as long as it is in use, so nothing can have been
+    /// counted since unless a counter is there already, which wins.
+    pub(crate) fn insert_counter(&self, id: &KeyId, count: Count) -> Arc<Counter> {
+        let new = || Arc::new(Counter::new(count));
+        self.counters.entry(id.clone()).or_insert_with(new).clone()
+    }
+
+    /// Removes counters that were last used before yesterday: their units were checkpointed long ago.
+    pub(super) fn evict_idle_counters(&self) {
+        let yesterday = self.today().minus(1);
+        self.counters.retain(|_, counter| {
+            Arc::strong_count(counter) > 1 || counter.count().day >= yesterday
+        });
+    }
+}

@@ -1,0 +1,328 @@
+//! The engine's ledger in SQLite: the writer's connection, and what it does beside checkpoints.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rusqlite::Connection;
+
+use super::{
+    adopt, checkpoint,
+    core::Core,
+    file::WRITE_BUSY_TIMEOUT,
+    requests,
+    retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
+    rows,
+    wal::Wal,
+};
+use crate::{
+    clock::Day,
+    key::KeyId,
+    store::engine::{
+        Engine, Ledger, LedgerState, UnusedUnits, counter::Count, journal::Commit,
+        pending::PendingBatch, queue::Queue,
+    },
+};
+
+/// The time between two looks at `api_keys` for edits by other programs.
+const EDIT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The writer's connection.
+pub(super) struct SqliteLedger {
+    connection: Connection,
+    /// The WAL of a database in a file.
+    wal: Option<Wal>,
+    /// The store that is served from the database.
+    core: Option<Arc<Core>>,
+    data_version: Option<i64>,
+    edits_checked_at: Option<Instant>,
+    retention: Retention,
+    /// Whether clear text may be left in the WAL.
+    scrub: bool,
+}
+
+impl SqliteLedger {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            wal: None,
+            core: None,
+            data_version: None,
+            edits_checked_at: None,
+            retention: Retention::default(),
+            scrub: true,
+        }
+    }
+
+    /// The same for a database in a file, from which `core` is served.
+    pub(super) fn serving(self, core: Arc<Core>, wal: Wal) -> Self {
+        Self { core: Some(core), wal: Some(wal), ..self }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Deletes single requests that are kept no longer, a few at a time so that no other write waits
+    /// for it.
+    fn delete_expired_requests(&mut self, engine: &Engine, queue: &Queue<Self>) {
+        let Some(cutoff) = engine.retention_cutoff() else { return };
+        if !queue.is_open() || !self.retention.is_due() {
+            return;
+        }
+        let began = Instant::now();
+        while self.delete_some_requests(engine, cutoff)
+            && began.elapsed() < MAX_BUSY_TIME
+            && queue.is_idle()
+        {}
+    }
+
+    /// Returns whether there may be more.
+    fn delete_some_requests(&mut self, engine: &Engine, cutoff: SystemTime) -> bool {
+        let (after, now) = (self.retention.after(), engine.clock.now());
+        let deleted = engine.transaction(self, |connection| {
+            requests::delete_expired(connection, after, cutoff, now, BATCH_SIZE)
+        });
+        let after = deleted.unwrap_or_else(|error| {
+            tracing::warn!(%error, "deletion of expired requests failed: trying again later");
+            None
+        });
+        self.retention.continue_after(after);
+        after.is_some()
+    }
+
+    /// Looks for what another process has changed, and adopts keys typed in clear.
+    fn check_edits(&mut self, core: &Core, queue: &Queue<Self>) {
+        let is_due = self.edits_checked_at.is_none_or(|at| at.elapsed() >= EDIT_CHECK_INTERVAL);
+        if !is_due || !queue.is_open() {
+            return;
+        }
+        self.edits_checked_at = Some(Instant::now());
+        if let Err(error) = self.try_check_edits(core) {
+            tracing::warn!(%error, "check for edited keys failed: trying again");
+        }
+    }
+
+    fn try_check_edits(&mut self, core: &Core) -> rusqlite::Result<()> {
+        let version = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        if self.data_version != Some(version) {
+            core.forget_keys();
+            if adopt::is_needed(&self.connection)? {
+                let default = core.default_daily_limit;
+                let adopted =
+                    core.engine.transaction(self, |connection| adopt::all(connection, default))?;
+                tracing::info!(adopted, "keys typed in clear were hashed");
+                core.forget_keys();
+            }
+            self.scrub = true;
+            self.data_version = Some(version);
+        }
+        self.scrub_wal()
+    }
+
+    /// Empties the WAL, where clear text may be left. Never waits for a reader that keeps it: the
+    /// next check tries again.
+    fn scrub_wal(&mut self) -> rusqlite::Result<()> {
+        if self.scrub {
+            self.connection.busy_timeout(Duration::ZERO)?;
+            let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let busy = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+            self.connection.busy_timeout(WRITE_BUSY_TIMEOUT)?;
+            if let Some(wal) = &mut self.wal {
+                wal.note_length();
+            }
+            self.scrub = busy? != 0;
+        }
+        Ok(())
+    }
+}
+
+impl Ledger for SqliteLedger {
+    type Tables = Connection;
+    type Error = rusqlite::Error;
+
+    fn transaction<T>(
+        &mut self,
+        number: u64,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<(T, Commit)> {
+        if let Some(wal) = &mut self.wal {
+            wal.check(number - 1)?;
+        }
+        let done = transaction(&self.connection, || {
+            let done = work(&self.connection)?;
+            checkpoint::write_commit(&self.connection, number)?;
+            Ok(done)
+        })?;
+        let commit = match &mut self.wal {
+            Some(wal) => wal.note_commit(number),
+            None => Commit { number, checkpointed: 0 },
+        };
+        Ok((done, commit))
+    }
+
+    fn roll_back(&mut self) -> bool {
+        if self.connection.is_autocommit() {
+            return false;
+        }
+        // Where it fails the next transaction does, too, and nothing is admitted.
+        let _ = self.connection.execute_batch("ROLLBACK");
+        true
+    }
+
+    fn in_savepoint<T>(
+        connection: &Connection,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
+    ) -> rusqlite::Result<Option<T>> {
+        in_savepoint(connection, work)
+    }
+
+    fn state(connection: &Connection) -> rusqlite::Result<LedgerState> {
+        let (database, commits) = checkpoint::read_identity(connection)?;
+        Ok(LedgerState {
+            database,
+            commits,
+            replay_from: checkpoint::read_position(connection)?,
+            boot: checkpoint::read_boot(connection)?,
+        })
+    }
+
+    fn load(connection: &Connection, subject: &KeyId, day: Day) -> rusqlite::Result<Count> {
+        rows::read_count(connection, subject, day)
+    }
+
+    fn checkpoint(connection: &Connection, batch: &PendingBatch) -> rusqlite::Result<()> {
+        checkpoint::write(connection, batch)
+    }
+
+    fn reset(connection: &Connection, subject: &KeyId, day: Day) -> rusqlite::Result<u32> {
+        checkpoint::write_reset(connection, subject, day)
+    }
+
+    fn end_leases(connection: &Connection, unused: UnusedUnits) -> rusqlite::Result<()> {
+        match unused {
+            UnusedUnits::Returned => checkpoint::return_leases(connection),
+            UnusedUnits::Spent => checkpoint::spend_leases(connection),
+        }
+    }
+
+    fn fail_open_requests(connection: &Connection) -> rusqlite::Result<()> {
+        checkpoint::fail_open_requests(connection)
+    }
+
+    fn set_boot(connection: &Connection, boot: Option<&str>) -> rusqlite::Result<()> {
+        checkpoint::write_boot(connection, boot)
+    }
+
+    fn close_journal(connection: &Connection) -> rusqlite::Result<()> {
+        checkpoint::close_journal(connection)
+    }
+
+    fn probe(connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute("UPDATE probe SET count = count + 1", []).map(drop)
+    }
+
+    fn maintain(&mut self, engine: &Engine, queue: &Queue<Self>) {
+        let Some(core) = self.core.clone() else { return };
+        self.check_edits(&core, queue);
+        self.delete_expired_requests(engine, queue);
+    }
+
+    /// Moves what was committed to a WAL that has lost its name into the database. It is still open
+    /// here, and nowhere else.
+    fn failed(&mut self) {
+        if self.wal.as_ref().is_some_and(|wal| !wal.is_in_place()) {
+            let moved = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+            if let Err(error) = moved {
+                tracing::debug!(%error, "checkpoint failed: commits are in the removed WAL only");
+            }
+        }
+    }
+
+    fn recovered(&mut self) {
+        if let Some(core) = &self.core {
+            core.forget_keys();
+        }
+    }
+}
+
+/// Runs `work` in one transaction.
+pub(super) fn transaction<T>(
+    connection: &Connection,
+    work: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let done = work().and_then(|done| {
+        connection.execute_batch("COMMIT")?;
+        Ok(done)
+    });
+    if done.is_err() && !connection.is_autocommit() {
+        // Its own failure adds nothing: the transaction is void either way.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    done
+}
+
+/// Runs a part of a transaction that can be undone alone, and is if it returns `None` or violates a
+/// constraint.
+pub(super) fn in_savepoint<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
+) -> rusqlite::Result<Option<T>> {
+    connection.execute_batch("SAVEPOINT part")?;
+    let done = match work(connection) {
+        Ok(done) => done,
+        Err(error) if is_of_the_store(&error) => return Err(error),
+        Err(error) => {
+            tracing::error!(%error, "part of a transaction failed: it was undone alone");
+            None
+        }
+    };
+    if done.is_none() {
+        connection.execute_batch("ROLLBACK TO part")?;
+    }
+    connection.execute_batch("RELEASE part")?;
+    Ok(done)
+}
+
+/// Whether the store has failed, rather than a row not been as the job needs it.
+fn is_of_the_store(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code().is_some_and(|code| code != rusqlite::ErrorCode::ConstraintViolation)
+}
+
+#[cfg(all(test, not(model)))]
+mod simulation {
+    use super::*;
+    use crate::store::{
+        engine::simulation::{SimLedger, run_seeds},
+        sqlite::schema,
+    };
+
+    impl SimLedger for SqliteLedger {
+        fn create(keys: &[KeyId], mut commits: impl FnMut() -> bool + Send + 'static) -> Self {
+            let connection = Connection::open_in_memory().unwrap();
+            assert!(schema::migrate(&connection).is_ok());
+            for key in keys {
+                let sql = "INSERT INTO api_keys (id, key, key_hash) VALUES (?1, ?1, ?1)";
+                connection.execute(sql, [key.as_str()]).unwrap();
+            }
+            connection.commit_hook(Some(move || !commits())).unwrap();
+            Self::new(connection)
+        }
+
+        fn tables(&self) -> &Connection {
+            &self.connection
+        }
+
+        fn requests(connection: &Connection) -> u64 {
+            let sql = "SELECT coalesce(sum(requests), 0) FROM usage_totals";
+            connection.query_row(sql, [], |row| row.get(0)).unwrap()
+        }
+    }
+
+    #[test]
+    fn every_promise_holds_in_whatever_order_things_happen() {
+        run_seeds::<SqliteLedger>();
+    }
+}

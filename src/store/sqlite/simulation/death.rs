@@ -1,6 +1,0 @@
-/// How the process ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Death {
-    Kill,
-    LossOfPower,
-}
