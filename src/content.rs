@@ -1,19 +1,19 @@
-//! What the fields of a head say about the content that follows.
+//! Content coding and media type of a message, from its headers.
 
 use http::{HeaderMap, header};
 
-/// How content is coded (RFC 9110, section 8.4).
+/// The content coding of a message (RFC 9110, section 8.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     Identity,
     Gzip,
     Deflate,
-    /// Another one, or several.
+    /// Another coding, or several.
     Other,
 }
 
 impl Coding {
-    /// The coding of what follows these fields. Each `Content-Encoding` line counts.
+    /// Returns the coding that the `Content-Encoding` headers declare together.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let lines = headers.get_all(header::CONTENT_ENCODING).iter();
         let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -36,13 +36,13 @@ impl Coding {
     }
 }
 
-/// Whether there is no content coding.
+/// Returns whether the content is not coded.
 pub(crate) fn is_plain(headers: &HeaderMap) -> bool {
     Coding::of(headers) == Coding::Identity
 }
 
-/// The media type without its parameters, if it is told.
+/// Returns the media type without its parameters, if there is one.
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
-    let content = headers.get(header::CONTENT_TYPE)?.as_bytes();
-    Some(content.split(|&byte| byte == b';').next()?.trim_ascii())
+    let content_type = headers.get(header::CONTENT_TYPE)?.as_bytes();
+    Some(content_type.split(|&byte| byte == b';').next()?.trim_ascii())
 }

@@ -1,19 +1,19 @@
-//! Copies of a credential: what was presented as one must not travel on elsewhere in the request.
+//! Removes copies of a credential from other parts of a request.
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, Uri, header::HeaderName, uri::PathAndQuery};
 use memchr::memmem;
 
-/// A shorter credential is found only where it stands alone: it may be part of many a value.
+/// Minimum length of a credential that is also found within words. A shorter one may be part of any
+/// value by chance.
 const MIN_LENGTH: usize = 8;
 
-/// Removes every header whose value holds this credential.
+/// Removes every header whose value contains this credential.
 pub(crate) fn remove_from_headers(headers: &mut HeaderMap, credential: &[u8]) {
-    let holds = |value: &[u8]| holds(value, credential);
     let names: Vec<HeaderName> = headers
         .iter()
-        .filter(|(_, value)| holds(value.as_bytes()))
+        .filter(|(_, value)| contains(value.as_bytes(), credential))
         .map(|(name, _)| name.clone())
         .collect();
     for name in names {
@@ -21,29 +21,29 @@ pub(crate) fn remove_from_headers(headers: &mut HeaderMap, credential: &[u8]) {
     }
 }
 
-/// The address without the pairs of its query that hold this credential; `None` if there are none.
+/// Returns the URI without the query pairs that contain this credential, or `None` if no pair does.
 pub(crate) fn without_pairs(uri: &Uri, credential: &[u8]) -> Option<Uri> {
     let (path, query) = (uri.path(), uri.query()?);
     if query.len() < credential.len() {
         return None;
     }
     let pairs = || query.split('&');
-    let stays = |pair: &&str| !holds(&decoded(pair), credential);
-    if pairs().all(|pair| stays(&pair)) {
+    let is_kept = |pair: &&str| !contains(&decode(pair), credential);
+    if pairs().all(|pair| is_kept(&pair)) {
         return None;
     }
-    let left: Vec<&str> = pairs().filter(stays).collect();
-    let path_and_query = match left.is_empty() {
+    let kept: Vec<&str> = pairs().filter(is_kept).collect();
+    let path_and_query = match kept.is_empty() {
         true => path.to_owned(),
-        false => format!("{path}?{}", left.join("&")),
+        false => format!("{path}?{}", kept.join("&")),
     };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path_and_query).ok()?);
     Uri::from_parts(parts).ok()
 }
 
-/// Most values are shorter than a key, and cost no search.
-fn holds(text: &[u8], credential: &[u8]) -> bool {
+fn contains(text: &[u8], credential: &[u8]) -> bool {
+    // Most values are shorter than a key and need no search.
     if text.len() < credential.len() || credential.is_empty() {
         return false;
     }
@@ -54,13 +54,13 @@ fn holds(text: &[u8], credential: &[u8]) -> bool {
     memmem::find(text, credential).is_some()
 }
 
-/// A pair with its percent escapes decoded.
-fn decoded(pair: &str) -> Cow<'_, [u8]> {
+/// Decodes the percent escapes of a query pair.
+fn decode(pair: &str) -> Cow<'_, [u8]> {
     let bytes = pair.as_bytes();
     if !bytes.contains(&b'%') {
         return bytes.into();
     }
-    let mut text = Vec::with_capacity(bytes.len());
+    let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((&byte, after)) = rest.split_first() {
         let escaped = match rest {
@@ -69,16 +69,16 @@ fn decoded(pair: &str) -> Cow<'_, [u8]> {
         };
         match escaped {
             Some((high, low)) => {
-                text.push(high << 4 | low);
+                decoded.push(high << 4 | low);
                 rest = &rest[3..];
             }
             None => {
-                text.push(byte);
+                decoded.push(byte);
                 rest = after;
             }
         }
     }
-    text.into()
+    decoded.into()
 }
 
 fn digit(byte: u8) -> Option<u8> {
@@ -94,7 +94,7 @@ mod tests {
     const KEY: &[u8] = b"trial-alice-0123456789";
 
     #[test]
-    fn headers_that_hold_it_go() {
+    fn removes_headers_that_contain_the_credential() {
         let lines = [
             ("apikey", "trial-alice-0123456789"),
             ("x-note", "use trial-alice-0123456789 please"),
@@ -105,11 +105,11 @@ mod tests {
         remove_from_headers(&mut headers, KEY);
         assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-other"]);
         remove_from_headers(&mut headers, b"alice");
-        assert_eq!(headers.len(), 1, "a short one is looked for as a word");
+        assert_eq!(headers.len(), 1, "a short credential matches only a whole word");
     }
 
     #[test]
-    fn pairs_of_the_query_that_hold_it_go() {
+    fn removes_query_pairs_that_contain_the_credential() {
         for (uri, expected) in [
             ("/v1/x?key=trial-alice-0123456789", "/v1/x"),
             ("/v1/x?a=1&key=trial-alice-0123456789&b=%20", "/v1/x?a=1&b=%20"),

@@ -1,20 +1,20 @@
 //! Tower middleware for issued keys, exact daily quotas and a usage ledger, a streaming upstream
 //! proxy and an admin service.
 //!
-//! | room | what it gives |
+//! | module | provides |
 //! |---|---|
-//! | [`auth`] | `TrialKeyAuthLayer`: only holders of an issued key pass |
-//! | [`quota`] | `DailyQuotaLayer`: so many requests a day, exactly |
-//! | [`usage`] | `UsageRecorderLayer`: one event a request, at its true end; the holder's report |
-//! | [`proxy`] | `UpstreamProxyService`: forwards to one upstream and streams back |
-//! | [`admin`] | `admin_service()`: issuing and changing keys, reports, audit trail, the page |
-//! | [`openai`] | presets for OpenAI-compatible APIs, and `StreamUsageLayer`: the usage of streams, asked for and hidden |
+//! | [`auth`] | `TrialKeyAuthLayer`: passes only requests with an issued key |
+//! | [`quota`] | `DailyQuotaLayer`: an exact number of requests a day for each key |
+//! | [`usage`] | `UsageRecorderLayer`: one event for each request, when its body has ended; the key holder's report |
+//! | [`proxy`] | `UpstreamProxyService`: forwards to one upstream and streams the response back |
+//! | [`admin`] | `admin_service()`: issues and changes keys; reports, audit trail, web page |
+//! | [`openai`] | presets for OpenAI-compatible APIs, and `StreamUsageLayer`: requests the usage of streams and hides it from clients that did not request it |
 //! | [`store`] | the store traits, `MemoryStore`, `SqliteStore` |
-//! | [`metrics`] | what all of it reports through the `metrics` facade |
-//! | [`key`], [`clock`], [`error`], [`body`] | what all of them share |
+//! | [`metrics`] | names and descriptions of what is counted through the `metrics` facade |
+//! | [`key`], [`clock`], [`error`], [`body`] | what the others share |
 //!
-//! Each is usable alone, in any order, on any inner service: the layers meet in
-//! `http::Extensions` only. Each room and each store is a feature; all are on by default.
+//! Each layer can be used alone, in any order, around any inner service: the layers meet in
+//! `http::Extensions` only. Each module and each store is a feature; all are on by default.
 //!
 //! # The whole stack
 //!
@@ -40,7 +40,7 @@
 //! let key = SecretKey::generate("alice", "2026-11-22".parse()?)?;
 //! store.insert(&key, KeyRecord::new(KeyId::generate(), DailyLimit::new(1)?))?;
 //!
-//! // Any service that takes a request to the upstream; `proxy::upstream_client` makes a real one.
+//! // Any service that sends a request to the upstream; `proxy::upstream_client` returns a real one.
 //! async fn transport<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
 //!     assert_eq!(request.uri(), "https://api.deepseek.com/v1/chat/completions");
 //!     assert_eq!(request.headers()["authorization"], "Bearer sk-sponsor");
@@ -63,16 +63,16 @@
 //!         .header("authorization", format!("Bearer {}", key.expose()))
 //!         .body(Full::<Bytes>::default())
 //! };
-//! let answer = gateway.clone().oneshot(request()?).await?;
-//! assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "0");
-//! assert_eq!(answer.into_body().collect().await?.to_bytes(), "hello");
+//! let response = gateway.clone().oneshot(request()?).await?;
+//! assert_eq!(response.headers()["x-ratelimit-remaining-requests"], "0");
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), "hello");
 //! assert_eq!(gateway.oneshot(request()?).await?.status(), 429);
 //! # Ok(())
 //! # }
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
-// What two rooms share is idle where only one of them is built.
+// What two modules share is unused where only one of them is compiled.
 #![cfg_attr(not(feature = "full"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "admin")]
@@ -87,6 +87,7 @@ mod content;
 mod copies;
 pub mod error;
 pub mod key;
+mod limit;
 pub mod metrics;
 #[cfg(feature = "openai")]
 pub mod openai;

@@ -145,7 +145,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             Route::Upstream if is_free => side(call(&self.free, request).await),
             Route::Upstream => {
                 let response = call(&self.upstream, request).await;
-                response.map(|body| ResponseBody::passed(Either::Left(body)))
+                response.map(|body| ResponseBody::inner(Either::Left(body)))
             }
             Route::Models if bypasses_models_cache => side(call(&self.free, request).await),
             Route::Models => side(call(&self.models, request).await),
@@ -203,7 +203,7 @@ async fn call<H: Handler<B>, B>(handler: &H, request: GatewayRequest) -> Respons
 
 /// Wraps a response of the gateway itself.
 pub(crate) fn own<B>(response: Response<Bytes>) -> Response<GatewayBody<B>> {
-    response.map(ResponseBody::own)
+    response.map(ResponseBody::full)
 }
 
 /// Boxes the body of a response that is not forwarded.
@@ -212,7 +212,7 @@ where
     S: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     response
-        .map(|body| ResponseBody::passed(Either::Right(body.map_err(Into::into).boxed_unsync())))
+        .map(|body| ResponseBody::inner(Either::Right(body.map_err(Into::into).boxed_unsync())))
 }
 
 /// Checks the limits that hyper does not enforce for HTTP/2. Over HTTP/1 `ValidatedIo` enforces them.

@@ -33,7 +33,7 @@ impl CallResponse for BackupFile {
 
     fn into_response(self) -> Response<AdminBody> {
         let body = AdminRows::with_len(self.backup.len(), chunks(self.backup));
-        attachment(&self.name, SQLITE, ResponseBody::passed(body))
+        attachment(&self.name, SQLITE, ResponseBody::inner(body))
     }
 
     fn content(_: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {

@@ -181,14 +181,14 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let (head, body) = request.into_parts();
         let response = self.call(&head, body).await;
         let mut response = response.unwrap_or_else(|error| {
-            error.into_rejection().render(&self.reject).map(ResponseBody::own)
+            error.into_rejection().render(&self.reject).map(ResponseBody::full)
         });
         add_security_headers(response.headers_mut());
         if head.method == Method::HEAD {
             if let Some(length) = response.body().size_hint().exact() {
                 response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
             }
-            *response.body_mut() = ResponseBody::own(Bytes::new());
+            *response.body_mut() = ResponseBody::full(Bytes::new());
         }
         response
     }
@@ -211,7 +211,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let path = path.filter(|path| path.is_empty() || path.starts_with('/'));
         let path = path.ok_or_else(AdminError::not_found)?;
         if route::is_page(&head.method, path)? {
-            return Ok(self.page.response().map(ResponseBody::own));
+            return Ok(self.page.response().map(ResponseBody::full));
         }
         let route = route::find(&self.api().calls, &head.method, path);
         let by = match &route {

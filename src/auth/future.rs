@@ -6,13 +6,15 @@ use std::{
     time::SystemTime,
 };
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::shared::{Shared, identify};
+use super::{TrialKeyAuthLayer, layer::identify};
 use crate::{
-    body::ResponseBody,
+    body::{self, delegate_body},
     error::Reject,
     key::{KeyRecord, SecretKey},
     store::StoreFuture,
@@ -33,15 +35,16 @@ pin_project! {
     #[project = StateProj]
     enum State<S, F, K, R, ReqBody, ResBody> {
         Rejected { response: Option<Response<ResponseBody<ResBody>>> },
-        // Rare, and larger than the others.
-        Finding { find: Option<Box<Finding<S, K, R, ReqBody>>> },
+        // Boxed: rare, and larger than the others.
+        LookingUp { lookup: Option<Box<Lookup<S, K, R, ReqBody>>> },
         Calling { #[pin] future: F, record: Option<Arc<KeyRecord>> },
     }
 }
 
-struct Finding<S, K, R, ReqBody> {
-    shared: Arc<Shared<K, R>>,
-    find: StoreFuture<Option<Arc<KeyRecord>>>,
+/// A key whose record is not in memory, and the request that waits for it.
+struct Lookup<S, K, R, ReqBody> {
+    layer: Arc<TrialKeyAuthLayer<K, R>>,
+    found: StoreFuture<Option<Arc<KeyRecord>>>,
     key: SecretKey,
     at: SystemTime,
     inner: S,
@@ -60,16 +63,16 @@ where
         Self { state: State::Calling { future, record: Some(record) } }
     }
 
-    pub(super) fn finding(
-        shared: Arc<Shared<K, R>>,
-        find: StoreFuture<Option<Arc<KeyRecord>>>,
+    pub(super) fn looking_up(
+        layer: Arc<TrialKeyAuthLayer<K, R>>,
+        found: StoreFuture<Option<Arc<KeyRecord>>>,
         key: SecretKey,
         at: SystemTime,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
-        let find = Finding { shared, find, key, at, inner, request };
-        Self { state: State::Finding { find: Some(Box::new(find)) } }
+        let lookup = Lookup { layer, found, key, at, inner, request };
+        Self { state: State::LookingUp { lookup: Some(Box::new(lookup)) } }
     }
 }
 
@@ -82,38 +85,74 @@ where
 
     /// # Panics
     ///
-    /// When it is polled after it was ready.
+    /// When polled again after completion.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        const OVER: &str = "`ResponseFuture` polled after it was ready";
+        const COMPLETED: &str = "`ResponseFuture` polled after completion";
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
                 StateProj::Rejected { response } => {
-                    return Poll::Ready(Ok(response.take().expect(OVER)));
+                    return Poll::Ready(Ok(response.take().expect(COMPLETED)));
                 }
-                StateProj::Finding { find: slot } => {
-                    let find = slot.as_mut().expect(OVER);
-                    let found = ready!(Pin::new(&mut find.find).poll(cx));
-                    let mut find = *slot.take().expect(OVER);
-                    let next = match find.shared.admit(&find.key, found, find.at) {
+                StateProj::LookingUp { lookup } => {
+                    let pending = lookup.as_mut().expect(COMPLETED);
+                    let found = ready!(Pin::new(&mut pending.found).poll(cx));
+                    let Lookup { layer, key, at, mut inner, request, .. } =
+                        *lookup.take().expect(COMPLETED);
+                    let next = match layer.admit(&key, found, at) {
                         Ok(record) => {
-                            let request = identify(find.request, record.clone());
-                            let future = find.inner.call(request);
-                            State::Calling { future, record: Some(record) }
+                            let request = identify(request, record.clone());
+                            State::Calling { future: inner.call(request), record: Some(record) }
                         }
-                        Err(refusal) => {
-                            let response = find.shared.refuse(find.request.method(), refusal);
+                        Err(rejected) => {
+                            let response = layer.respond(request.method(), rejected);
                             State::Rejected { response: Some(response) }
                         }
                     };
                     state.set(next);
                 }
                 StateProj::Calling { future, record } => {
-                    let mut response = ready!(future.poll(cx))?.map(ResponseBody::passed);
-                    response.extensions_mut().insert(record.take().expect(OVER));
+                    let mut response = ready!(future.poll(cx))?.map(ResponseBody::inner);
+                    response.extensions_mut().insert(record.take().expect(COMPLETED));
                     return Poll::Ready(Ok(response));
                 }
             }
         }
     }
+}
+
+pin_project! {
+    /// Response body of [`TrialKeyAuth`](super::TrialKeyAuth): the inner service's, or a rejection's.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
+        #[pin]
+        inner: body::ResponseBody<B>,
+    }
+}
+
+impl<B> ResponseBody<B> {
+    fn inner(body: B) -> Self {
+        Self { inner: body::ResponseBody::inner(body) }
+    }
+
+    pub(super) fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
+        body::ResponseBody::respond(method, response).map(|inner| Self { inner })
+    }
+}
+
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self { inner: body::ResponseBody::default() }
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    delegate_body!();
 }

@@ -2,15 +2,15 @@
 //!
 //! # Rules
 //!
-//! - The key is taken from `Authorization: Bearer <key>` (RFC 6750; the scheme in any case),
-//!   `x-trial-key` or `x-api-key`. Two different credentials in one request are refused with 400.
-//! - White space, quotes and brackets around the key are forgiven. What can be no credential is
-//!   refused with 401 and a message that says what is wrong with it ([`MalformedCredential`]).
-//! - The credential headers are removed, and so is every other header and every pair of the query
-//!   that holds the key: no inner service sees it there.
-//! - The key's record goes, as `Arc<KeyRecord>`, into the request's extensions for the inner
+//! - The key is read from `Authorization: Bearer <key>` (RFC 6750; the scheme in any case),
+//!   `x-trial-key` or `x-api-key`. Two different credentials in one request are rejected with 400.
+//! - White space, quotes and brackets around the key are ignored. A value that cannot be a key is
+//!   rejected with 401 and a message that says what is wrong with it ([`MalformedCredential`]).
+//! - The credential headers are removed, and so is every other header and every query pair that
+//!   holds the key: the inner service does not see it there.
+//! - The key's record is put, as `Arc<KeyRecord>`, into the request's extensions for the inner
 //!   service, and into the response's for the layers outside.
-//! - A store that cannot tell is 503, never 401.
+//! - While the store fails, requests are rejected with 503, never with 401.
 //!
 //! # Example
 //!
@@ -52,9 +52,8 @@ mod future;
 mod layer;
 mod rejection;
 mod service;
-mod shared;
 
-pub use future::ResponseFuture;
+pub use future::{ResponseBody, ResponseFuture};
 pub use layer::TrialKeyAuthLayer;
 pub use rejection::{AuthRejection, MalformedCredential};
 pub use service::TrialKeyAuth;

@@ -2,49 +2,49 @@ use http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 
 use crate::error::{Rejection, StoreError};
 
-/// Why a request was not let through.
+/// Why a request was rejected.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AuthRejection {
-    /// No credential was sent.
+    /// The request has no credential.
     MissingKey,
-    /// Something was sent in a credential's place that can be none.
+    /// The request has a credential that cannot be a key.
     Malformed(MalformedCredential),
-    /// Two different credentials were sent.
+    /// The request has two different credentials.
     ConflictingKeys,
     /// No such key was issued, or it was deleted.
     InvalidKey,
-    /// The key's checksum does not hold: most likely a typo.
+    /// The key's checksum does not match: most likely a typo.
     MistypedKey,
-    /// The operator has switched the key off.
+    /// The key is disabled.
     DisabledKey,
     /// The key has expired.
     ExpiredKey,
-    /// The store could not tell.
+    /// The store could not look the key up.
     Store(StoreError),
 }
 
-/// What is wrong with what was sent in a credential's place. Never holds any of it.
+/// What is wrong with a malformed credential. Holds no part of the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MalformedCredential {
-    /// `Authorization` holds one word.
+    /// `Authorization` is a single word.
     NoScheme,
     /// `Authorization` has another scheme than `Bearer`.
     OtherScheme,
-    /// `Authorization` holds `Bearer` alone.
+    /// `Authorization` is `Bearer` without a key.
     NoKey,
     /// The key itself begins with `Bearer`.
     DoubledScheme,
-    /// The key has white space or a control character within.
+    /// The key contains white space or a control character.
     Space,
-    /// The key holds an invisible character, such as U+200B.
+    /// The key contains an invisible character, such as U+200B.
     Invisible,
-    /// The key holds full-width characters.
+    /// The key contains full-width characters.
     FullWidth,
-    /// The key is masked, as lists show it.
+    /// The key is masked, as in lists of keys.
     Masked,
-    /// The key holds any other character that is no visible ASCII.
+    /// The key contains any other character that is not visible ASCII.
     NotAscii,
     /// The key has more than 256 characters.
     TooLong,

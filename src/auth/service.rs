@@ -7,16 +7,43 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{
-    ResponseFuture, credential,
-    shared::{Refusal, Shared, identify},
+use super::{ResponseBody, ResponseFuture, TrialKeyAuthLayer, credential, layer::identify};
+use crate::{
+    clock::ReceivedAt,
+    error::{ProblemJson, Reject},
+    store::KeyStore,
 };
-use crate::{body::ResponseBody, clock::ReceivedAt, error::Reject, store::KeyStore};
 
-/// The service of [`TrialKeyAuthLayer`](super::TrialKeyAuthLayer).
-pub struct TrialKeyAuth<S, K, R> {
+/// Middleware that passes only requests with an issued key to its inner service.
+///
+/// See the [module](super) for its rules.
+pub struct TrialKeyAuth<S, K, R = ProblemJson> {
     pub(super) inner: S,
-    pub(super) shared: Arc<Shared<K, R>>,
+    pub(super) layer: Arc<TrialKeyAuthLayer<K, R>>,
+}
+
+impl<S, K> TrialKeyAuth<S, K> {
+    /// Creates the middleware around `inner`, which looks keys up in `store`.
+    pub fn new(inner: S, store: K) -> Self {
+        Self { inner, layer: Arc::new(TrialKeyAuthLayer::new(store)) }
+    }
+}
+
+impl<S, K, R> TrialKeyAuth<S, K, R> {
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, K, R, ReqBody, ResBody> Service<Request<ReqBody>> for TrialKeyAuth<S, K, R>
@@ -34,30 +61,29 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let at = ReceivedAt::of(request.extensions_mut(), &*self.shared.clock);
+        let layer = &self.layer;
+        let at = ReceivedAt::of(request.extensions_mut(), &*layer.clock);
         let key = match credential::take(&mut request) {
             Ok(key) => key,
             Err(rejection) => {
-                let refusal = Refusal(rejection, None);
-                let response = self.shared.refuse(request.method(), refusal);
+                let response = layer.respond(request.method(), rejection.into());
                 return ResponseFuture::rejected(response);
             }
         };
-        match self.shared.store.find(&key).now_or_never() {
-            Ok(found) => match self.shared.admit(&key, found, at) {
+        match layer.store.find(&key).now_or_never() {
+            Ok(found) => match layer.admit(&key, found, at) {
                 Ok(record) => {
                     let request = identify(request, record.clone());
                     ResponseFuture::calling(self.inner.call(request), record)
                 }
-                Err(refusal) => {
-                    let response = self.shared.refuse(request.method(), refusal);
-                    ResponseFuture::rejected(response)
+                Err(rejected) => {
+                    ResponseFuture::rejected(layer.respond(request.method(), rejected))
                 }
             },
-            Err(find) => {
+            Err(lookup) => {
                 let clone = self.inner.clone();
                 let inner = mem::replace(&mut self.inner, clone);
-                ResponseFuture::finding(self.shared.clone(), find, key, at, inner, request)
+                ResponseFuture::looking_up(layer.clone(), lookup, key, at, inner, request)
             }
         }
     }
@@ -65,7 +91,7 @@ where
 
 impl<S: Clone, K, R> Clone for TrialKeyAuth<S, K, R> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
     }
 }
 

@@ -1,10 +1,44 @@
-//! Response bodies: the inner service's or the layer's own ([`ResponseBody`]), and the one place
-//! that knows how a body ended ([`ObservedBody`]).
+//! Response bodies: [`ResponseBody`] is the inner service's or the layer's own, and [`ObservedBody`]
+//! is the one place that knows how a body ended.
 
-mod hint;
 mod observed;
 mod response;
 
-pub(crate) use hint::with_read;
+use http_body::SizeHint;
+
 pub use observed::{BodyEnd, BodyObserver, ObservedBody, expected_length};
 pub use response::ResponseBody;
+
+/// Returns the size hint of a body with `read` bytes in a buffer and `rest` still to come.
+pub(crate) fn with_read(rest: &SizeHint, read: usize) -> SizeHint {
+    let read = read as u64;
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(read));
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(read));
+    }
+    hint
+}
+
+/// The functions of `Body` for a pinned body type that only wraps its field `inner`.
+#[cfg(any(feature = "auth", feature = "quota"))]
+macro_rules! delegate_body {
+    () => {
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+            self.project().inner.poll_frame(cx)
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.inner.is_end_stream()
+        }
+
+        fn size_hint(&self) -> http_body::SizeHint {
+            self.inner.size_hint()
+        }
+    };
+}
+#[cfg(any(feature = "auth", feature = "quota"))]
+pub(crate) use delegate_body;

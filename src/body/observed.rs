@@ -8,35 +8,35 @@ use http::{Method, header, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-/// How a response body ended.
+/// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BodyEnd {
-    /// All of it was handed on.
+    /// The whole body was read.
     Complete,
     /// The inner body ended with an error.
     Failed,
-    /// It was dropped before its end: the client left.
+    /// The body was dropped before its end: the client disconnected.
     Abandoned,
 }
 
-/// Watches a body go by and learns, exactly once, how it ended.
+/// Observes the frames of a body and, exactly once, how the body ended.
 pub trait BodyObserver<D> {
-    /// A data frame is about to be handed on.
+    /// Called with each data frame before the frame is returned to the reader.
     fn data(&mut self, data: &D) {
         let _ = data;
     }
 
-    /// The body ended. Called once, on the last frame or on drop; must not block.
+    /// Called once, on the last frame or on drop. Must not block.
     fn end(self, end: BodyEnd);
 }
 
 pin_project! {
-    /// A body whose end is reported to an observer; frames, trailers, errors and hints pass
-    /// through untouched.
+    /// A body whose end is reported to an observer. Frames, trailers, errors and size hints are
+    /// those of the inner body.
     ///
     /// hyper's HTTP/1 server drops a body as soon as the declared `Content-Length` is written, and
-    /// never polls one for `HEAD`, 204 or 304. So a drop is no proof of an abandoned answer: one
-    /// that has handed on at least the [`expected_length`] is complete.
+    /// never polls one for `HEAD`, 204 or 304. A drop alone does not prove that the client
+    /// disconnected: a body that has returned at least the [`expected_length`] is complete.
     #[derive(Debug)]
     pub struct ObservedBody<B, O>
     where
@@ -47,7 +47,7 @@ pin_project! {
         inner: B,
         observer: Option<O>,
         expected: Option<u64>,
-        seen: u64,
+        read: u64,
     }
 
     impl<B, O> PinnedDrop for ObservedBody<B, O>
@@ -69,19 +69,19 @@ where
     B: Body,
     O: BodyObserver<B::Data>,
 {
-    /// Observes `inner`, of which `expected` bytes are to be handed on if that is known.
+    /// Observes `inner`, which is complete after `expected` bytes if its length is known.
     pub fn new(inner: B, observer: O, expected: Option<u64>) -> Self {
-        let over = inner.is_end_stream() || expected == Some(0);
-        let mut body = Self { inner, observer: Some(observer), expected, seen: 0 };
-        if over && let Some(observer) = body.observer.take() {
+        let is_complete = inner.is_end_stream() || expected == Some(0);
+        let mut body = Self { inner, observer: Some(observer), expected, read: 0 };
+        if is_complete && let Some(observer) = body.observer.take() {
             observer.end(BodyEnd::Complete);
         }
         body
     }
 
-    /// A body without an observer.
+    /// Wraps `inner` without an observer.
     pub fn unobserved(inner: B) -> Self {
-        Self { inner, observer: None, expected: None, seen: 0 }
+        Self { inner, observer: None, expected: None, read: 0 }
     }
 }
 
@@ -95,8 +95,8 @@ where
     }
 }
 
-/// How many body bytes an answer to `method` with this head puts on the wire, if the head tells
-/// (RFC 9112, section 6.3).
+/// Returns the number of body bytes that a response to `method` with this head has on the wire, if
+/// the head declares it (RFC 9112, section 6.3).
 pub fn expected_length(method: &Method, head: &Parts) -> Option<u64> {
     let status = head.status;
     if method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
@@ -124,13 +124,13 @@ where
             Some(Err(_)) => Some(BodyEnd::Failed),
             Some(Ok(frame)) => {
                 if let (Some(data), Some(observer)) = (frame.data_ref(), this.observer.as_mut()) {
-                    *this.seen += data.remaining() as u64;
+                    *this.read += data.remaining() as u64;
                     observer.data(data);
                 }
-                let over = frame.is_trailers()
+                let is_complete = frame.is_trailers()
                     || this.inner.is_end_stream()
-                    || this.expected.is_some_and(|expected| *this.seen >= expected);
-                over.then_some(BodyEnd::Complete)
+                    || this.expected.is_some_and(|expected| *this.read >= expected);
+                is_complete.then_some(BodyEnd::Complete)
             }
         };
         if let Some(end) = end

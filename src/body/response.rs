@@ -10,50 +10,50 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The inner service's body, passed through untouched, or a short one that the layer made.
+    /// The inner service's body, unchanged, or a short one of the layer's own.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]
-        inner: Inner<B>,
+        kind: Kind<B>,
     }
 }
 
 pin_project! {
     #[derive(Debug)]
-    #[project = InnerProj]
-    enum Inner<B> {
-        Passed { #[pin] body: B },
-        Own { bytes: Option<Bytes> },
+    #[project = KindProj]
+    enum Kind<B> {
+        Inner { #[pin] body: B },
+        Full { bytes: Option<Bytes> },
     }
 }
 
 impl<B> ResponseBody<B> {
     /// Wraps the inner service's body.
-    pub fn passed(body: B) -> Self {
-        Self { inner: Inner::Passed { body } }
+    pub fn inner(body: B) -> Self {
+        Self { kind: Kind::Inner { body } }
     }
 
-    /// A body that holds these bytes.
-    pub fn own(bytes: Bytes) -> Self {
-        Self { inner: Inner::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
+    /// Returns a body of these bytes.
+    pub fn full(bytes: Bytes) -> Self {
+        Self { kind: Kind::Full { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
     }
 
-    /// A layer's own response to a request with this method, as a response of the layer's type. To
-    /// `HEAD` it has no body, whose length stays known (RFC 9110, section 9.3.2): HTTP/2 servers send
-    /// what there is.
-    pub(crate) fn answer(method: &Method, mut response: Response<Bytes>) -> Response<Self> {
+    /// Turns a layer's own response to a request with this method into a response of this body. A
+    /// response to `HEAD` keeps only the length of its body (RFC 9110, section 9.3.2), as HTTP/2
+    /// servers would send the body.
+    pub(crate) fn respond(method: &Method, mut response: Response<Bytes>) -> Response<Self> {
         if *method == Method::HEAD {
             let length = mem::take(response.body_mut()).len();
             response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
-        response.map(Self::own)
+        response.map(Self::full)
     }
 }
 
-/// An empty body, whatever the inner one is.
+/// An empty body, also where the inner one has no default.
 impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
-        Self::own(Bytes::new())
+        Self::full(Bytes::new())
     }
 }
 
@@ -69,25 +69,25 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().inner.project() {
-            InnerProj::Passed { body } => body.poll_frame(cx),
-            InnerProj::Own { bytes } => {
+        match self.project().kind.project() {
+            KindProj::Inner { body } => body.poll_frame(cx),
+            KindProj::Full { bytes } => {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into()))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Inner::Passed { body } => body.is_end_stream(),
-            Inner::Own { bytes } => bytes.is_none(),
+        match &self.kind {
+            Kind::Inner { body } => body.is_end_stream(),
+            Kind::Full { bytes } => bytes.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Inner::Passed { body } => body.size_hint(),
-            Inner::Own { bytes } => {
+        match &self.kind {
+            Kind::Inner { body } => body.size_hint(),
+            Kind::Full { bytes } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
         }

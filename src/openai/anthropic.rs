@@ -141,9 +141,9 @@ where
         let rejected = response.extensions().get::<Rejected>();
         let body = match (&*this.asked, rejected) {
             (Some(asked), Some(rejected)) => asked.render(response.status(), rejected),
-            _ => return Poll::Ready(Ok(response.map(ResponseBody::passed))),
+            _ => return Poll::Ready(Ok(response.map(ResponseBody::inner))),
         };
-        let mut response = response.map(|_| ResponseBody::own(body));
+        let mut response = response.map(|_| ResponseBody::full(body));
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -149,7 +149,7 @@ impl<R: Reject> Config<R> {
                     Some(Mask::new(secret.clone(), coding == Coding::Gzip))
                 }
                 Coding::Deflate | Coding::Other => {
-                    return self.unreadable_response(head).map(ResponseBody::own);
+                    return self.unreadable_response(head).map(ResponseBody::full);
                 }
             },
             _ => None,

@@ -137,7 +137,7 @@ where
                 StateProj::Ready { response } => response.take().expect("polled after completion"),
             };
             this.state.set(State::Ready { response: None });
-            return Poll::Ready(Ok(ResponseBody::answer(this.method, response)));
+            return Poll::Ready(Ok(ResponseBody::respond(this.method, response)));
         }
     }
 }

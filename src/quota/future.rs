@@ -1,22 +1,23 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http::{Method, Request, Response, response::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    ChargePolicy, CommitPoint, QuotaRejection, UnitObserver,
-    shared::{PendingReservation, QuotaBody, Shared},
-    unit::Unit,
+    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuotaLayer, QuotaRejection,
+    reservation::{HeldReservation, PendingReservation, SettleAtEnd},
 };
 use crate::{
-    body::{ObservedBody, ResponseBody, expected_length},
+    body::{self, ObservedBody, delegate_body, expected_length},
     error::{Reject, StoreError},
 };
 
@@ -25,11 +26,10 @@ pin_project! {
     pub struct ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>>,
-        ResBody: Body,
     {
-        shared: Arc<Shared<Q, P, F, R>>,
+        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
         method: Method,
-        unit: Option<Unit>,
+        reservation: Option<HeldReservation>,
         #[pin]
         state: State<S, S::Future, ReqBody, ResBody>,
     }
@@ -38,28 +38,27 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, Fut, ReqBody, ResBody> {
-        // There is no unit.
-        Refused { rejection: QuotaRejection },
-        // Waits for the store to take a unit.
-        Reserving { reservation: PendingReservation, call: Option<Box<Call<S, ReqBody>>> },
-        // Waits for the unit to be durable before the inner service is called.
+        // Nothing is reserved.
+        Rejected { rejection: QuotaRejection },
+        // The store decides on the reservation.
+        Reserving { pending: PendingReservation, call: Option<Box<Call<S, ReqBody>>> },
+        // The reservation becomes durable before the inner service is called.
         Committing { call: Option<Box<Call<S, ReqBody>>> },
-        // The inner service works; the commit goes on beside it.
+        // The inner service was called; the reservation becomes durable meanwhile.
         Forwarding { #[pin] future: Fut },
-        // The head is there and held until the unit is durable.
-        Holding { answer: Option<Answer<ResBody>> },
+        // The response waits until the reservation is durable.
+        Holding { response: Option<InnerResponse<ResBody>> },
     }
 }
 
-/// The readied inner service and the request that it will get. Boxed, as it is rarely kept and larger
-/// than all else.
+/// The readied inner service and its request. Boxed, as it is rarely kept and larger than all else.
 struct Call<S, ReqBody> {
     inner: S,
     request: Request<ReqBody>,
 }
 
-/// The inner service's answer.
-struct Answer<B> {
+/// The inner service's response.
+struct InnerResponse<B> {
     head: Parts,
     body: B,
     expected: Option<u64>,
@@ -68,49 +67,48 @@ struct Answer<B> {
 impl<S, Q, P, F, R, ReqBody, ResBody> ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>>,
-    ResBody: Body,
 {
-    pub(super) fn refused(
-        shared: Arc<Shared<Q, P, F, R>>,
+    pub(super) fn rejected(
+        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
         method: Method,
         rejection: QuotaRejection,
     ) -> Self {
-        Self { shared, method, unit: None, state: State::Refused { rejection } }
+        Self { layer, method, reservation: None, state: State::Rejected { rejection } }
     }
 
     pub(super) fn reserving(
-        shared: Arc<Shared<Q, P, F, R>>,
-        reservation: PendingReservation,
+        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+        pending: PendingReservation,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
         let method = request.method().clone();
         let call = Some(Box::new(Call { inner, request }));
-        Self { shared, method, unit: None, state: State::Reserving { reservation, call } }
+        Self { layer, method, reservation: None, state: State::Reserving { pending, call } }
     }
 
     pub(super) fn committing(
-        shared: Arc<Shared<Q, P, F, R>>,
-        unit: Unit,
+        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+        reservation: HeldReservation,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
         let method = request.method().clone();
         let call = Some(Box::new(Call { inner, request }));
-        Self { shared, method, unit: Some(unit), state: State::Committing { call } }
+        Self { layer, method, reservation: Some(reservation), state: State::Committing { call } }
     }
 
     pub(super) fn forwarding(
-        shared: Arc<Shared<Q, P, F, R>>,
+        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
         method: Method,
-        unit: Unit,
+        reservation: HeldReservation,
         future: S::Future,
     ) -> Self {
-        Self { shared, method, unit: Some(unit), state: State::Forwarding { future } }
+        Self { layer, method, reservation: Some(reservation), state: State::Forwarding { future } }
     }
 }
 
-const OVER: &str = "`ResponseFuture` polled after it was ready";
+const COMPLETED: &str = "`ResponseFuture` polled after completion";
 
 impl<S, Q, P, F, R, ReqBody, ResBody> Future for ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
 where
@@ -118,62 +116,64 @@ where
     P: ChargePolicy + Clone,
     R: Reject,
     ResBody: Body,
-    ResBody::Data: From<bytes::Bytes>,
+    ResBody::Data: From<Bytes>,
 {
-    type Output = Result<Response<QuotaBody<ResBody, P>>, S::Error>;
+    type Output = Result<Response<ResponseBody<ResBody, P>>, S::Error>;
 
     /// # Panics
     ///
-    /// When it is polled after it was ready.
+    /// When polled again after completion.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Refused { rejection } => {
-                    return Poll::Ready(Ok(this.shared.refuse(this.method, rejection)));
+                StateProj::Rejected { rejection } => {
+                    return Poll::Ready(Ok(this.layer.respond(this.method, rejection)));
                 }
-                StateProj::Reserving { reservation, call } => {
-                    match ready!(reservation.poll(cx)) {
-                        Ok(unit) => *this.unit = Some(unit),
+                StateProj::Reserving { pending, call } => {
+                    match ready!(pending.poll(cx)) {
+                        Ok(reservation) => *this.reservation = Some(reservation),
                         Err(rejection) => {
-                            return Poll::Ready(Ok(this.shared.refuse(this.method, &rejection)));
+                            return Poll::Ready(Ok(this.layer.respond(this.method, &rejection)));
                         }
                     }
                     let call = call.take();
-                    this.state.set(match this.shared.options.commit {
+                    this.state.set(match this.layer.commit {
                         CommitPoint::BeforeForward => State::Committing { call },
                         CommitPoint::BeforeResponse => forward(call),
                     });
                 }
                 StateProj::Committing { call } => {
-                    let unit = this.unit.as_mut().expect(OVER);
-                    if let Err(error) = ready!(unit.poll_committed(cx)) {
-                        return Poll::Ready(Ok(fail(this.shared, this.method, this.unit, error)));
+                    let reservation = this.reservation.as_mut().expect(COMPLETED);
+                    if let Err(error) = ready!(reservation.poll_committed(cx)) {
+                        let reservation = this.reservation.take();
+                        return Poll::Ready(Ok(fail(this.layer, this.method, reservation, error)));
                     }
                     let call = call.take();
                     this.state.set(forward(call));
                 }
                 StateProj::Forwarding { future } => {
-                    let unit = this.unit.as_mut().expect(OVER);
+                    let reservation = this.reservation.as_mut().expect(COMPLETED);
                     let Poll::Ready(response) = future.poll(cx) else {
-                        unit.commit();
+                        reservation.commit();
                         return Poll::Pending;
                     };
                     let (head, body) = response?.into_parts();
-                    unit.apply(this.shared.policy.at_head(&head));
+                    reservation.settle(this.layer.policy.at_head(&head));
                     let expected = expected_length(this.method, &head);
-                    let answer = Some(Answer { head, body, expected });
-                    this.state.set(State::Holding { answer });
+                    let response = Some(InnerResponse { head, body, expected });
+                    this.state.set(State::Holding { response });
                 }
-                StateProj::Holding { answer } => {
-                    let unit = this.unit.as_mut().expect(OVER);
-                    if let Err(error) = ready!(unit.poll_committed(cx)) {
-                        return Poll::Ready(Ok(fail(this.shared, this.method, this.unit, error)));
+                StateProj::Holding { response } => {
+                    let reservation = this.reservation.as_mut().expect(COMPLETED);
+                    if let Err(error) = ready!(reservation.poll_committed(cx)) {
+                        let reservation = this.reservation.take();
+                        return Poll::Ready(Ok(fail(this.layer, this.method, reservation, error)));
                     }
-                    let answer = answer.take().expect(OVER);
-                    let unit = this.unit.take().expect(OVER);
-                    let policy = this.shared.policy.clone();
-                    return Poll::Ready(Ok(hand_on(answer, unit, policy)));
+                    let response = response.take().expect(COMPLETED);
+                    let reservation = this.reservation.take().expect(COMPLETED);
+                    let policy = this.layer.policy.clone();
+                    return Poll::Ready(Ok(release(response, reservation, policy)));
                 }
             }
         }
@@ -185,40 +185,104 @@ fn forward<S, ReqBody, ResBody>(
 ) -> State<S, S::Future, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>>,
-    ResBody: Body,
 {
-    let Call { mut inner, request } = *call.expect(OVER);
+    let Call { mut inner, request } = *call.expect(COMPLETED);
     State::Forwarding { future: inner.call(request) }
 }
 
-/// What could not be counted is not answered.
+/// Responds to a request whose reservation could not be made durable.
 fn fail<Q, P, F, R, B>(
-    shared: &Shared<Q, P, F, R>,
+    layer: &DailyQuotaLayer<Q, P, F, R>,
     method: &Method,
-    unit: &mut Option<Unit>,
+    reservation: Option<HeldReservation>,
     error: StoreError,
-) -> Response<QuotaBody<B, P>>
+) -> Response<ResponseBody<B, P>>
 where
     P: ChargePolicy,
     R: Reject,
     B: Body,
-    B::Data: From<bytes::Bytes>,
+    B::Data: From<Bytes>,
 {
-    if let Some(unit) = unit.take() {
-        unit.forget();
+    if let Some(reservation) = reservation {
+        reservation.discard();
     }
-    shared.refuse(method, &QuotaRejection::Store(error))
+    layer.respond(method, &QuotaRejection::Store(error))
 }
 
-fn hand_on<B, P>(answer: Answer<B>, unit: Unit, policy: P) -> Response<QuotaBody<B, P>>
+/// Returns the inner service's response, whose body settles the reservation.
+fn release<B, P>(
+    response: InnerResponse<B>,
+    reservation: HeldReservation,
+    policy: P,
+) -> Response<ResponseBody<B, P>>
 where
-    P: ChargePolicy,
     B: Body,
-    B::Data: From<bytes::Bytes>,
+    B::Data: From<Bytes>,
+    P: ChargePolicy,
 {
-    let Answer { mut head, body, expected } = answer;
-    unit.insert_headers(&mut head);
-    let observer = UnitObserver::new(unit, policy);
-    let body = ObservedBody::new(ResponseBody::passed(body), observer, expected);
-    Response::from_parts(head, body)
+    let InnerResponse { mut head, body, expected } = response;
+    reservation.insert_headers(&mut head);
+    let observer = SettleAtEnd { reservation, policy };
+    let body = ObservedBody::new(body::ResponseBody::inner(body), observer, expected);
+    Response::from_parts(head, ResponseBody { inner: body })
+}
+
+pin_project! {
+    /// Response body of [`DailyQuota`](super::DailyQuota): the inner service's, at whose end the
+    /// reservation is settled, or a rejection's.
+    pub struct ResponseBody<B, P = ChargeUnlessUndone>
+    where
+        B: Body,
+        B::Data: From<Bytes>,
+        P: ChargePolicy,
+    {
+        #[pin]
+        inner: ObservedBody<body::ResponseBody<B>, SettleAtEnd<P>>,
+    }
+}
+
+impl<B, P> ResponseBody<B, P>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+    P: ChargePolicy,
+{
+    pub(super) fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
+        body::ResponseBody::respond(method, response)
+            .map(|body| Self { inner: ObservedBody::unobserved(body) })
+    }
+}
+
+impl<B, P> Default for ResponseBody<B, P>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+    P: ChargePolicy,
+{
+    fn default() -> Self {
+        Self { inner: ObservedBody::default() }
+    }
+}
+
+impl<B, P> Body for ResponseBody<B, P>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+    P: ChargePolicy,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    delegate_body!();
+}
+
+impl<B, P> fmt::Debug for ResponseBody<B, P>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+    P: ChargePolicy,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
 }

@@ -1,18 +1,19 @@
-//! Middleware that gives each subject so many requests a day, exactly.
+//! Middleware that gives each subject an exact number of requests a day.
 //!
 //! # Rules
 //!
-//! - One unit is taken before the inner service is called. For N concurrent requests with R units
-//!   left exactly min(N, R) reach it; the rest are answered 429.
-//! - The inner service is called at once, but its response head is held until the unit is
-//!   durable ([`CommitPoint`]), so that no answered request is ever lost.
-//! - A store that cannot count is 503: nothing is served uncounted.
-//! - [`DailyQuotaLayer::max_in_flight`] also limits how many requests of one subject are under way
-//!   at once, until their bodies have ended; one more is answered 429 and costs nothing.
-//! - The unit is given back only as the [`ChargePolicy`] says, and only to the day it came from.
-//! - The subject is the key that `TrialKeyAuthLayer` found, or what [`DailyQuotaLayer::subject`]
-//!   makes of the request. Without a subject nothing is served (500, and a log line).
-//! - A limited subject's answers carry the rate headers: `RateLimit-Policy` and `RateLimit`
+//! - One unit is reserved before the inner service is called. Of N concurrent requests with R units
+//!   left exactly min(N, R) reach it; the others are rejected with 429.
+//! - The inner service is called at once, but its response head is held until the reservation is
+//!   durable ([`CommitPoint`]), so that no request that was answered is ever lost.
+//! - While the store fails, requests are rejected with 503: nothing is served uncounted.
+//! - [`DailyQuotaLayer::max_in_flight`] also limits how many requests of one subject are in flight,
+//!   until their bodies have ended; further ones are rejected with 429 and cost nothing.
+//! - A unit is refunded only where the [`ChargePolicy`] says so, and only to the day that it was
+//!   reserved on.
+//! - The subject is the key that `TrialKeyAuthLayer` found, or the result of
+//!   [`DailyQuotaLayer::subject`]. A request without a subject is rejected with 500 and logged.
+//! - Responses to a limited subject have the rate headers: `RateLimit-Policy` and `RateLimit`
 //!   (draft-ietf-httpapi-ratelimit-headers) and the `x-ratelimit-*-requests` that OpenAI's clients
 //!   read.
 //!
@@ -51,21 +52,17 @@
 //! # }
 //! ```
 
-mod charge;
 mod future;
-mod in_flight;
 mod layer;
+mod policy;
 mod rejection;
+mod reservation;
 mod service;
-mod shared;
-mod subject;
-mod unit;
 
-pub use charge::{ChargeDecision, ChargePolicy, ChargeUnlessUndone};
-pub use future::ResponseFuture;
+pub use future::{ResponseBody, ResponseFuture};
 pub use layer::DailyQuotaLayer;
+pub use policy::{
+    ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, KeySubject, SubjectSource,
+};
 pub use rejection::QuotaRejection;
 pub use service::DailyQuota;
-pub use shared::CommitPoint;
-pub use subject::{KeySubject, SubjectSource};
-pub use unit::UnitObserver;

@@ -7,22 +7,22 @@ use crate::{
     store::{QuotaStatus, rate_headers},
 };
 
-/// Why a request took no unit.
+/// Why a request was rejected.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum QuotaRejection {
-    /// Nothing is left of the day.
+    /// The subject has used its quota of the day.
     Exhausted {
-        /// Where the subject stands.
+        /// The subject's status.
         status: QuotaStatus,
-        /// When the request was received.
+        /// The time at which the request was received.
         at: SystemTime,
     },
-    /// Too many requests of this subject are under way.
+    /// The maximum number of requests of this subject is in flight.
     TooManyInFlight,
-    /// The unit could not be counted.
+    /// The store could not count the request.
     Store(StoreError),
-    /// The request has no subject: a layer that identifies it is missing outside this one.
+    /// The request has no subject: the layer that would identify it is missing outside this one.
     NoSubject,
 }
 
@@ -51,7 +51,7 @@ impl From<&QuotaRejection> for Rejection {
 fn exhausted(status: &QuotaStatus, at: SystemTime) -> Rejection {
     let limit = status.daily_limit.get();
     let resets_at = crate::clock::rfc3339(status.resets_at);
-    // No `Retry-After`: clients sleep by it, and the reset may be hours away.
+    // No `Retry-After`: clients would sleep until the reset, which may be hours away.
     let mut rejection = Rejection::permanent(
         StatusCode::TOO_MANY_REQUESTS,
         "insufficient_quota",

@@ -4,24 +4,52 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    ChargePolicy, CommitPoint, ResponseFuture, SubjectSource, UnitObserver,
-    shared::{PendingReservation, Shared},
+    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuotaLayer, KeySubject, ResponseBody,
+    ResponseFuture, SubjectSource, reservation::PendingReservation,
 };
 use crate::{
-    body::{ObservedBody, ResponseBody},
     clock::ReceivedAt,
-    error::Reject,
+    error::{ProblemJson, Reject},
     store::{QuotaStore, Units},
 };
 
-/// The service of [`DailyQuotaLayer`](super::DailyQuotaLayer).
-pub struct DailyQuota<S, Q, P, F, R> {
+/// Middleware that passes each subject's requests to its inner service until the subject's quota of
+/// the day is used up.
+///
+/// See the [module](super) for its rules.
+pub struct DailyQuota<S, Q, P = ChargeUnlessUndone, F = KeySubject, R = ProblemJson> {
     pub(super) inner: S,
-    pub(super) shared: Arc<Shared<Q, P, F, R>>,
+    pub(super) layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+}
+
+impl<S, Q> DailyQuota<S, Q> {
+    /// Creates the middleware around `inner`, which counts in `store`.
+    pub fn new(inner: S, store: Q) -> Self {
+        Self { inner, layer: Arc::new(DailyQuotaLayer::new(store)) }
+    }
+}
+
+impl<S, Q, P, F, R> DailyQuota<S, Q, P, F, R> {
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, Q, P, F, R, ReqBody, ResBody> Service<Request<ReqBody>> for DailyQuota<S, Q, P, F, R>
@@ -31,10 +59,10 @@ where
     P: ChargePolicy + Clone,
     F: SubjectSource,
     R: Reject,
-    ResBody: http_body::Body,
-    ResBody::Data: From<bytes::Bytes>,
+    ResBody: Body,
+    ResBody::Data: From<Bytes>,
 {
-    type Response = Response<ObservedBody<ResponseBody<ResBody>, UnitObserver<P>>>;
+    type Response = Response<ResponseBody<ResBody, P>>;
     type Error = S::Error;
     type Future = ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>;
 
@@ -43,36 +71,36 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let at = ReceivedAt::of(request.extensions_mut(), &*self.shared.options.clock);
+        let layer = self.layer.clone();
+        let at = ReceivedAt::of(request.extensions_mut(), &*layer.clock);
         let units = Units::of(request.extensions_mut());
         let method = request.method().clone();
         let (head, body) = request.into_parts();
-        let reserving = self.shared.reserve(&head, units, at);
+        let outcome = layer.reserve(&head, units, at).map(PendingReservation::now_or_never);
         let request = Request::from_parts(head, body);
-        let shared = self.shared.clone();
-        let reserved = match reserving.map(PendingReservation::now_or_never) {
+        let reservation = match outcome {
             Err(rejection) | Ok(Ok(Err(rejection))) => {
-                return ResponseFuture::refused(shared, method, rejection);
+                return ResponseFuture::rejected(layer, method, rejection);
             }
-            Ok(Ok(Ok(unit))) if shared.options.commit == CommitPoint::BeforeResponse => {
+            Ok(Ok(Ok(reservation))) if layer.commit == CommitPoint::BeforeResponse => {
                 let future = self.inner.call(request);
-                return ResponseFuture::forwarding(shared, method, unit, future);
+                return ResponseFuture::forwarding(layer, method, reservation, future);
             }
-            Ok(Ok(Ok(unit))) => Ok(unit),
-            Ok(Err(reservation)) => Err(reservation),
+            Ok(Ok(Ok(reservation))) => Ok(reservation),
+            Ok(Err(pending)) => Err(pending),
         };
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        match reserved {
-            Ok(unit) => ResponseFuture::committing(shared, unit, inner, request),
-            Err(reservation) => ResponseFuture::reserving(shared, reservation, inner, request),
+        match reservation {
+            Ok(reservation) => ResponseFuture::committing(layer, reservation, inner, request),
+            Err(pending) => ResponseFuture::reserving(layer, pending, inner, request),
         }
     }
 }
 
 impl<S: Clone, Q, P, F, R> Clone for DailyQuota<S, Q, P, F, R> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
     }
 }
 

@@ -124,7 +124,7 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
             _ => Err(Rejection::method_not_allowed(HeaderValue::from_static("GET, HEAD"))),
         };
         let answer = answer.unwrap_or_else(|rejection| rejection.render(&self.reject));
-        ResponseBody::answer(&method, answer)
+        ResponseBody::respond(&method, answer)
     }
 }
 

@@ -110,7 +110,7 @@ impl<T: Serialize + JsonSchema> CallResponse for Json<T> {
     const STATUS: StatusCode = StatusCode::OK;
 
     fn into_response(self) -> Response<AdminBody> {
-        json_response(Self::STATUS, &self.0).map(ResponseBody::own)
+        json_response(Self::STATUS, &self.0).map(ResponseBody::full)
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
@@ -123,7 +123,7 @@ impl<T: Serialize + JsonSchema> CallResponse for Created<Json<T>> {
 
     fn into_response(self) -> Response<AdminBody> {
         let Self(Json(value)) = self;
-        json_response(Self::STATUS, &value).map(ResponseBody::own)
+        json_response(Self::STATUS, &value).map(ResponseBody::full)
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {

@@ -239,7 +239,7 @@ where
             let response = shared.respond(request).await;
             let response =
                 response.unwrap_or_else(|error| error.into_rejection().render(&shared.reject));
-            let mut response = ResponseBody::answer(&method, response);
+            let mut response = ResponseBody::respond(&method, response);
             add_security_headers(response.headers_mut());
             response
         }))

@@ -74,7 +74,7 @@ impl CallResponse for IssuedResponse {
             let value = HeaderValue::from_static("true");
             response.headers_mut().insert("idempotency-replayed", value);
         }
-        response.map(ResponseBody::own)
+        response.map(ResponseBody::full)
     }
 
     fn content(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {

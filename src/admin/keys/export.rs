@@ -41,7 +41,7 @@ impl CallResponse for Exported {
         &[("Content-Disposition", "The file name.")];
 
     fn into_response(self) -> http::Response<AdminBody> {
-        attachment("keys.csv", CSV, ResponseBody::passed(self.0))
+        attachment("keys.csv", CSV, ResponseBody::inner(self.0))
     }
 
     fn content(_: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {

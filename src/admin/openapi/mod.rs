@@ -31,7 +31,7 @@ impl CallResponse for Document {
     const STATUS: StatusCode = StatusCode::OK;
 
     fn into_response(self) -> Response<AdminBody> {
-        let mut response = Response::new(ResponseBody::own(self.0));
+        let mut response = Response::new(ResponseBody::full(self.0));
         let json = HeaderValue::from_static(JSON);
         response.headers_mut().insert(header::CONTENT_TYPE, json);
         response

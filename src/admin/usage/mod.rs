@@ -107,7 +107,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         if scope.csv {
             let mut csv = Csv::file(item::COLUMNS);
             items.iter().for_each(|item| item.write_row(&mut csv));
-            let rows = ResponseBody::own(csv.into_text().into());
+            let rows = ResponseBody::full(csv.into_text().into());
             return Ok(ReportResponse::Csv(csv_response(&scope, rows)));
         }
         Ok(ReportResponse::Json(Report {
@@ -132,7 +132,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         };
         let chunks = rows::chunks(Arc::new(fetch), None, scope.day().is_some());
         let rows = AdminRows::new(Csv::file(item::COLUMNS).into_text(), chunks);
-        csv_response(&scope, ResponseBody::passed(rows))
+        csv_response(&scope, ResponseBody::inner(rows))
     }
 }
 

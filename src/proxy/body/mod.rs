@@ -52,23 +52,23 @@ pin_project! {
 
 impl<B: Body> ResponseBody<B> {
     pub(super) fn forwarded(body: ForwardedBody<B, B::Data>) -> Self {
-        Self { inner: body::ResponseBody::passed(body) }
+        Self { inner: body::ResponseBody::inner(body) }
     }
 
-    pub(super) fn own(body: Bytes) -> Self {
-        Self { inner: body::ResponseBody::own(body) }
+    pub(super) fn full(body: Bytes) -> Self {
+        Self { inner: body::ResponseBody::full(body) }
     }
 
     /// Wraps the proxy's own response to a request with this method.
-    pub(super) fn answer(method: &Method, response: Response<Bytes>) -> Response<Self> {
-        body::ResponseBody::answer(method, response).map(|inner| Self { inner })
+    pub(super) fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
+        body::ResponseBody::respond(method, response).map(|inner| Self { inner })
     }
 }
 
 /// Returns an empty body.
 impl<B: Body> Default for ResponseBody<B> {
     fn default() -> Self {
-        Self::own(Bytes::new())
+        Self::full(Bytes::new())
     }
 }
 

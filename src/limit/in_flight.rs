@@ -4,37 +4,37 @@ use dashmap::{DashMap, Entry};
 
 use crate::key::KeyId;
 
-/// Counts the requests of each subject that are under way.
+/// Limits how many requests of each subject are in flight.
 #[derive(Debug)]
-pub(super) struct InFlight {
-    most: NonZeroU32,
+pub(crate) struct InFlight {
+    max: NonZeroU32,
     counts: DashMap<KeyId, u32>,
 }
 
-/// One request's place. Given back when it is dropped: with the future, or at the body's end.
+/// Counts one request as in flight until it is dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct InFlightGuard {
     in_flight: Arc<InFlight>,
     id: KeyId,
 }
 
 impl InFlight {
-    pub(super) fn new(most: NonZeroU32) -> Self {
-        Self { most, counts: DashMap::new() }
+    pub(crate) fn new(max: NonZeroU32) -> Self {
+        Self { max, counts: DashMap::new() }
     }
 
-    /// A place for one more request, if there is one.
-    pub(super) fn enter(self: &Arc<Self>, id: &KeyId) -> Option<Slot> {
+    /// Counts one more request of the subject, or returns `None` if the maximum is in flight.
+    pub(crate) fn enter(self: &Arc<Self>, id: &KeyId) -> Option<InFlightGuard> {
         let mut count = self.counts.entry(id.clone()).or_default();
-        if *count >= self.most.get() {
+        if *count >= self.max.get() {
             return None;
         }
         *count += 1;
-        Some(Slot { in_flight: self.clone(), id: id.clone() })
+        Some(InFlightGuard { in_flight: self.clone(), id: id.clone() })
     }
 }
 
-impl Drop for Slot {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         if let Entry::Occupied(mut count) = self.in_flight.counts.entry(self.id.clone()) {
             *count.get_mut() -= 1;

@@ -1,0 +1,150 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::SystemTime,
+};
+
+use http::{request, response};
+
+use super::{ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, SubjectSource};
+use crate::{
+    body::{BodyEnd, BodyObserver},
+    error::StoreError,
+    limit::InFlightGuard,
+    store::{
+        QuotaStatus, QuotaStore, Reservation, ReserveOutcome, StoreFuture, Units, rate_headers,
+    },
+};
+
+impl<Q, P, F, R> DailyQuotaLayer<Q, P, F, R>
+where
+    Q: QuotaStore,
+    F: SubjectSource,
+{
+    /// Starts the reservation of a unit for this request's subject.
+    pub(super) fn reserve(
+        &self,
+        head: &request::Parts,
+        units: Units,
+        at: SystemTime,
+    ) -> Result<PendingReservation, QuotaRejection> {
+        let subject = self.subject.subject(head).ok_or(QuotaRejection::NoSubject)?;
+        let in_flight = match &self.in_flight {
+            Some(in_flight) => {
+                Some(in_flight.enter(&subject.id).ok_or(QuotaRejection::TooManyInFlight)?)
+            }
+            None => None,
+        };
+        let outcome = self.store.reserve(&subject, at);
+        Ok(PendingReservation { outcome, units, at, in_flight })
+    }
+}
+
+/// A reservation that the store has not decided yet.
+pub(super) struct PendingReservation {
+    outcome: StoreFuture<ReserveOutcome>,
+    units: Units,
+    at: SystemTime,
+    in_flight: Option<InFlightGuard>,
+}
+
+impl PendingReservation {
+    /// Returns the reservation or its rejection if the store has decided already.
+    pub(super) fn now_or_never(self) -> Result<Result<HeldReservation, QuotaRejection>, Self> {
+        let Self { outcome, units, at, mut in_flight } = self;
+        match outcome.now_or_never() {
+            Ok(outcome) => Ok(hold(outcome, &units, at, &mut in_flight)),
+            Err(outcome) => Err(Self { outcome, units, at, in_flight }),
+        }
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<HeldReservation, QuotaRejection>> {
+        let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
+        Poll::Ready(hold(outcome, &self.units, self.at, &mut self.in_flight))
+    }
+}
+
+fn hold(
+    outcome: Result<ReserveOutcome, StoreError>,
+    units: &Units,
+    at: SystemTime,
+    in_flight: &mut Option<InFlightGuard>,
+) -> Result<HeldReservation, QuotaRejection> {
+    match outcome {
+        Ok(ReserveOutcome::Admitted { reservation, status }) => {
+            units.charge(reservation.admission());
+            Ok(HeldReservation {
+                reservation: Mutex::new(reservation),
+                status,
+                units: units.clone(),
+                at,
+                _in_flight: in_flight.take(),
+            })
+        }
+        Ok(ReserveOutcome::Exhausted(status)) => Err(QuotaRejection::Exhausted { status, at }),
+        Err(error) => Err(QuotaRejection::Store(error)),
+    }
+}
+
+/// The reservation of one request, kept in its future and then in its response body.
+pub(super) struct HeldReservation {
+    /// Never locked: the mutex only makes futures and bodies `Sync`.
+    reservation: Mutex<Box<dyn Reservation>>,
+    status: QuotaStatus,
+    units: Units,
+    at: SystemTime,
+    _in_flight: Option<InFlightGuard>,
+}
+
+impl HeldReservation {
+    fn reservation(&mut self) -> &mut dyn Reservation {
+        &mut **self.reservation.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts to make the reservation durable.
+    pub(super) fn commit(&mut self) {
+        self.reservation().commit();
+    }
+
+    pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        self.reservation().poll_committed(cx)
+    }
+
+    /// Keeps or refunds the reservation.
+    pub(super) fn settle(&mut self, decision: ChargeDecision) {
+        let is_refunded = match decision {
+            ChargeDecision::Refund(refund) => self.reservation().refund(refund),
+            ChargeDecision::Keep => false,
+        };
+        if is_refunded {
+            self.units.refund();
+            self.status.used = self.status.used.saturating_sub(1);
+        }
+    }
+
+    /// Drops a reservation that could not be made durable and so is not charged.
+    pub(super) fn discard(self) {
+        self.units.clear();
+    }
+
+    pub(super) fn insert_headers(&self, head: &mut response::Parts) {
+        rate_headers::insert(&mut head.headers, &self.status, self.at);
+    }
+}
+
+/// Settles a reservation at the end of the response body.
+pub(super) struct SettleAtEnd<P> {
+    pub(super) reservation: HeldReservation,
+    pub(super) policy: P,
+}
+
+impl<D, P: ChargePolicy> BodyObserver<D> for SettleAtEnd<P> {
+    fn end(mut self, end: BodyEnd) {
+        self.reservation.settle(self.policy.at_end(end));
+    }
+}
