@@ -1,6 +1,6 @@
-//! The three layers on somebody's own axum app, and the operator's page and API beside it.
+//! The three layers around an axum router, with the admin page and API beside it.
 //!
-//! `cargo run --example axum`, then what it prints.
+//! Run `cargo run --example axum`, then the commands that it prints.
 
 use std::{error::Error, sync::Arc};
 
@@ -19,7 +19,7 @@ async fn hello(Extension(key): Extension<Arc<KeyRecord>>) -> String {
     format!("hello {}\n", key.id)
 }
 
-/// The app over a store, with operators' tokens.
+/// Returns the app over a store, with the operators' tokens.
 pub fn app(store: MemoryStore, tokens: AdminTokens) -> Router {
     let admin = admin_service(store.clone(), tokens).prefix("/operators");
     let quota = ServiceBuilder::new()
@@ -31,7 +31,7 @@ pub fn app(store: MemoryStore, tokens: AdminTokens) -> Router {
         .layer(quota)
         .route_service("/operators", admin.clone())
         .route_service("/operators/{*call}", admin)
-        .route("/healthz", get(|| async { "free for all" }))
+        .route("/healthz", get(|| async { "needs no key" }))
 }
 
 #[tokio::main]
@@ -44,10 +44,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     println!(
-        "three a day: curl -i -H 'Authorization: Bearer {}' http://{address}/hello",
+        "three requests a day: curl -i -H 'Authorization: Bearer {}' http://{address}/hello",
         key.expose()
     );
-    println!("more keys: http://{address}/operators with the token {token}");
+    println!("admin page: http://{address}/operators with the token {token}");
     axum::serve(listener, app(store, tokens)).await?;
     Ok(())
 }

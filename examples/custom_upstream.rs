@@ -1,7 +1,7 @@
-//! The proxy over a transport of your own: two upstreams behind Unix sockets, of which the second
-//! stands in while the first cannot be reached.
+//! The proxy over a custom transport: two upstreams behind Unix sockets, of which the second is used
+//! while the first cannot be reached.
 //!
-//! `cargo run --example custom_upstream` starts both, stops the first, and prints who answers.
+//! `cargo run --example custom_upstream` starts both, stops the first, and prints which one responds.
 
 use std::{
     convert::Infallible,
@@ -36,7 +36,7 @@ use tower_quota::{
 
 type Body = Full<Bytes>;
 
-/// Connects to this socket, whatever host the address names.
+/// Connects to this socket, whichever host the URI names.
 #[derive(Clone)]
 pub struct UnixConnector(Arc<Path>);
 
@@ -55,7 +55,7 @@ impl Service<Uri> for UnixConnector {
     }
 }
 
-/// A proxy to the upstream behind this socket.
+/// Returns a proxy to the upstream behind this socket.
 pub fn over_unix_socket(
     path: &Path,
 ) -> UpstreamProxyService<UpstreamClient<RequestBody<Body>, UnixConnector>> {
@@ -64,14 +64,14 @@ pub fn over_unix_socket(
     UpstreamProxyService::new(client, base)
 }
 
-/// Prefers the first upstream. Once it was not reached, the second is asked for so long.
+/// Uses the first upstream, and the second one for `cooldown` after the first could not be reached.
 ///
-/// The request that finds out is answered with 502: the proxy does not know whether it may keep a
-/// body for a second try, so a layer that knows is the one to retry.
+/// The request that could not reach it gets 502: the proxy does not know whether it may keep a body
+/// for a retry, so retries belong to a layer that does.
 pub fn with_failover(
     first: &Path,
     second: &Path,
-    rest: Duration,
+    cooldown: Duration,
 ) -> impl Service<
     Request<Body>,
     Response = Response<ResponseBody<UpstreamBody>>,
@@ -82,9 +82,9 @@ pub fn with_failover(
     let upstreams = [first, second].map(|path| {
         let failed = (path == first).then(|| failed.clone());
         over_unix_socket(path).map_response(move |response: Response<_>| {
-            let unreached = response.extensions().get() == Some(&UpstreamFault::Unreached);
+            let is_unreached = response.extensions().get() == Some(&UpstreamFault::Unreached);
             if let Some(failed) = &failed
-                && unreached
+                && is_unreached
             {
                 *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
@@ -93,26 +93,26 @@ pub fn with_failover(
     });
     Steer::new(upstreams, move |_: &Request<Body>, _: &[_]| {
         let failed = *failed.lock().unwrap_or_else(PoisonError::into_inner);
-        usize::from(failed.is_some_and(|failed| failed.elapsed() < rest))
+        usize::from(failed.is_some_and(|failed| failed.elapsed() < cooldown))
     })
 }
 
-/// An upstream that answers with its name, until the future is dropped.
+/// Runs an upstream that responds with its name, until the future is dropped.
 pub async fn upstream(listener: UnixListener, name: &'static str) -> io::Result<Infallible> {
     let mut connections = JoinSet::new();
     loop {
         let (socket, _) = listener.accept().await?;
-        let answer = move |_: Request<Incoming>| async move {
+        let respond = move |_: Request<Incoming>| async move {
             Ok::<_, Infallible>(Response::new(Body::from(name)))
         };
         connections.spawn(async move {
-            http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(answer)).await
+            http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(respond)).await
         });
     }
 }
 
-/// Asks once; gives the status and the text of the answer.
-pub async fn ask<S, B>(service: &mut S) -> Result<(u16, String), Box<dyn Error + Send + Sync>>
+/// Sends one request and returns the status and text of the response.
+pub async fn send<S, B>(service: &mut S) -> Result<(u16, String), Box<dyn Error + Send + Sync>>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
@@ -133,12 +133,12 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     upstreams.spawn(upstream(UnixListener::bind(&second)?, "the second"));
 
     let mut service = with_failover(&first, &second, Duration::from_secs(10));
-    println!("{:?}", ask(&mut service).await?);
+    println!("{:?}", send(&mut service).await?);
     stop.abort();
     upstreams.join_next().await;
     println!("stopped the first");
     for _ in 0..3 {
-        println!("{:?}", ask(&mut service).await?);
+        println!("{:?}", send(&mut service).await?);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! The three layers on a plain hyper service.
+//! The three layers around a plain hyper service.
 //!
-//! `cargo run --example hyper`, then what it prints.
+//! Run `cargo run --example hyper`, then the command that it prints.
 
 use std::{convert::Infallible, error::Error};
 
@@ -40,7 +40,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    println!("three a day: curl -i -H 'Authorization: Bearer {}' http://{address}/", key.expose());
+    println!(
+        "three requests a day: curl -i -H 'Authorization: Bearer {}' http://{address}/",
+        key.expose()
+    );
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
     loop {
