@@ -5,7 +5,7 @@
 //! - One unit is reserved before the inner service is called. Of N concurrent requests with R units
 //!   left exactly min(N, R) reach it; the others are rejected with 429.
 //! - The inner service is called at once, but its response head is held until the reservation is
-//!   durable ([`CommitPoint`]), so that no request that was answered is ever lost.
+//!   durable ([`CommitPoint`]), so that no request that got a response is ever lost.
 //! - While the store fails, requests are rejected with 503: nothing is served uncounted.
 //! - [`DailyQuotaLayer::max_in_flight`] also limits how many requests of one subject are in flight,
 //!   until their bodies have ended; further ones are rejected with 429 and cost nothing.
