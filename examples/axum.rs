@@ -2,7 +2,7 @@
 //!
 //! Run `cargo run --example axum`, then the commands that it prints.
 
-use std::{error::Error, sync::Arc};
+use std::error::Error;
 
 use axum::{Extension, Router, routing::get};
 use tower::ServiceBuilder;
@@ -11,12 +11,14 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     quota::DailyQuotaLayer,
+    request::RequestContext,
     store::memory::MemoryStore,
     usage::UsageRecorderLayer,
 };
 
-async fn hello(Extension(key): Extension<Arc<KeyRecord>>) -> String {
-    format!("hello {}\n", key.id)
+async fn hello(Extension(context): Extension<RequestContext>) -> String {
+    let key = context.key().map(|key| key.id.to_string());
+    format!("hello {}\n", key.unwrap_or_default())
 }
 
 /// Returns the app over a store, with the operators' tokens.

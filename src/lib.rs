@@ -11,10 +11,11 @@
 //! | [`openai`] | presets for OpenAI-compatible APIs, and `StreamUsageLayer`: requests the usage of streams and hides it from clients that did not request it |
 //! | [`store`] | the store traits, `MemoryStore`, `SqliteStore` |
 //! | [`metrics`] | names and descriptions of what is counted through the `metrics` facade |
+//! | [`request`] | `RequestContext`: what the layers and your services know of one request |
 //! | [`key`], [`clock`], [`error`], [`body`] | what the others share |
 //!
 //! Each layer can be used alone, in any order, around any inner service: the layers meet in
-//! `http::Extensions` only. Each module and each store is a feature; all are on by default.
+//! the request's [`RequestContext`](request::RequestContext) only. Each module and each store is a feature; all are on by default.
 //!
 //! # The whole stack
 //!
@@ -97,6 +98,7 @@ mod page;
 pub mod proxy;
 #[cfg(feature = "quota")]
 pub mod quota;
+pub mod request;
 pub mod store;
 #[cfg(feature = "usage")]
 pub mod usage;

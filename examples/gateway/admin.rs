@@ -6,9 +6,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::csrf::{ConfigError, CsrfLayer, ProtectionError};
 use tower_quota::{
-    admin::{AdminService, ClientAddr},
-    openai::OpenAiErrors,
-    store::AdminStore,
+    admin::AdminService, openai::OpenAiErrors, request::RequestContext, store::AdminStore,
 };
 
 use crate::{
@@ -45,7 +43,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
         .service(admin);
     Ok(service_fn(move |request: GatewayRequest| {
         let (guarded, notes) = (guarded.clone(), notes.clone());
-        let source = request.extensions().get().map(|ClientAddr(ip)| *ip);
+        let source = request.extensions().get().and_then(RequestContext::client_addr);
         let (from, to) = (text(request.headers().get(header::ORIGIN)), host(&request));
         async move {
             let response = guarded.oneshot(request).await?;

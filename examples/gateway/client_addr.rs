@@ -2,18 +2,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Request};
 use ipnet::IpNet;
-use tower_quota::{admin::ClientAddr, proxy::TrustedPeer};
+use tower_quota::request::RequestContext;
 
 use crate::server::PeerAddr;
 
-/// Inserts the client's address, and that of a trusted proxy, into the request's extensions.
+/// Inserts the client's address, and that of a trusted proxy, into the request's context.
 pub(crate) fn insert_client_addr<B>(request: &mut Request<B>, trusted: &[IpNet]) {
     let Some(PeerAddr(peer)) = request.extensions().get().copied() else { return };
+    let context = RequestContext::of(request.extensions_mut());
     if let Some(client) = client_addr(peer, request.headers(), trusted) {
-        request.extensions_mut().insert(ClientAddr(client));
+        context.set_client_addr(client);
     }
     if trusted.iter().any(|network| network.contains(&peer)) {
-        request.extensions_mut().insert(TrustedPeer(peer));
+        context.set_trusted_peer(peer);
     }
 }
 

@@ -8,10 +8,11 @@ use http_body::Body;
 use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
 use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_quota::{
-    admin::{AdminService, AdminTokens, ClientAddr},
+    admin::{AdminService, AdminTokens},
     body::ResponseBody,
     openai::OpenAiErrors,
     proxy::RequestTarget,
+    request::RequestContext,
     store::AdminStore,
     usage::{prefers_html, usage_page},
 };
@@ -121,10 +122,9 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         if let Some(bad) = oversize(&head) {
             return own(rejections::bad_head(bad));
         }
-        match RequestTarget::check(&head) {
-            Ok(target) => head.extensions.insert(target),
-            Err(rejection) => return own(rejections::closing(rejection)),
-        };
+        if let Err(rejection) = RequestTarget::check_once(&mut head) {
+            return own(rejections::closing(rejection));
+        }
         if let Some(base) = route::doubled_base(head.uri.path()) {
             return own(rejections::doubled_base(base));
         }
@@ -154,7 +154,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
             Route::Admin => side(call(&self.admin, request).await),
             Route::Claim => side(call(&self.claim, request).await),
             Route::Metrics if !self.may_read_metrics(request.headers()) => {
-                own(self.reject_metrics(request.extensions().get().copied()).await)
+                own(self.reject_metrics(request.extensions().get()).await)
             }
             Route::Metrics => own(self.ops.metrics().await),
             Route::Health => own(self.ops.health()),
@@ -169,12 +169,12 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         tokens.any(|tokens| tokens.verify(headers).is_some())
     }
 
-    async fn reject_metrics(&self, client: Option<ClientAddr>) -> Response<Bytes>
+    async fn reject_metrics(&self, context: Option<&RequestContext>) -> Response<Bytes>
     where
         S: AdminStore,
     {
         let rejection = rejections::no_metrics_token();
-        let source = client.map(|ClientAddr(ip)| ip);
+        let source = context.and_then(RequestContext::client_addr);
         let counted = self.attempts.count_attempt(rejection.code, source).await;
         rejections::render(counted.err().unwrap_or(rejection))
     }
@@ -211,8 +211,7 @@ fn side<B, S>(response: Response<S>) -> Response<GatewayBody<B>>
 where
     S: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    response
-        .map(|body| ResponseBody::inner(Either::Right(body.map_err(Into::into).boxed_unsync())))
+    response.map(|body| ResponseBody::inner(Either::Right(body.map_err(Into::into).boxed_unsync())))
 }
 
 /// Checks the limits that hyper does not enforce for HTTP/2. Over HTTP/1 `ValidatedIo` enforces them.

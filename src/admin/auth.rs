@@ -5,11 +5,6 @@ use http::{Method, request::Parts};
 use super::{call::Call, error::AdminError, query::decode, shared::Shared, tokens};
 use crate::store::{Actor, AdminStore, AuditNote, KeyRef};
 
-/// The client's address, in a request's extensions. The server inserts it, as it knows which
-/// forwarding headers to trust.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientAddr(pub IpAddr);
-
 impl<S: AdminStore, R> Shared<S, R> {
     /// Checks the address against the allow list.
     pub(super) fn check_address(&self, ip: Option<IpAddr>) -> Result<(), AdminError> {

@@ -91,7 +91,6 @@ mod tokens;
 mod usage;
 mod view;
 
-pub use auth::ClientAddr;
 pub use claim::{ClaimBody, ClaimFuture, ClaimService, claim_service};
 pub use client_addrs::ClientAddrs;
 pub use csv::{AdminBody, AdminRows};

@@ -13,15 +13,16 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    auth::ClientAddr, call::RawRequest, client_addrs::ClientAddrs, csv::AdminBody,
-    error::AdminError, future::ResponseFuture, guard::add_security_headers, input::read_body,
-    page::AdminPage, rejections::RejectionLog, route, shared::Shared, tokens::AdminTokens,
+    call::RawRequest, client_addrs::ClientAddrs, csv::AdminBody, error::AdminError,
+    future::ResponseFuture, guard::add_security_headers, input::read_body, page::AdminPage,
+    rejections::RejectionLog, route, shared::Shared, tokens::AdminTokens,
 };
 use crate::{
     body::ResponseBody,
     clock::Calendar,
     error::{ProblemJson, Reject, Rejection},
     key::DailyLimit,
+    request::RequestContext,
     store::{Actor, AdminStore},
 };
 
@@ -139,7 +140,8 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
         Self::from_shared(shared)
     }
 
-    /// Rejects, with 403, every client whose [`ClientAddr`] is missing or does not pass the filter.
+    /// Rejects, with 403, every client whose address is unknown or does not pass the filter. The
+    /// server sets it with [`RequestContext::set_client_addr`].
     #[must_use]
     pub fn allow(self, filter: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         Self::from_shared(Shared {
@@ -202,7 +204,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         B: Body,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let ip = head.extensions.get().map(|ClientAddr(ip)| *ip);
+        let ip = head.extensions.get().and_then(RequestContext::client_addr);
         if let Err(error) = self.check_address(ip) {
             self.audit_rejection(error.code(), ip).await;
             return Err(error);

@@ -3,7 +3,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -12,11 +11,12 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{TrialKeyAuthLayer, layer::identify};
+use super::TrialKeyAuthLayer;
 use crate::{
     body::{self, delegate_body},
     error::Reject,
     key::{KeyRecord, SecretKey},
+    request::RequestContext,
     store::StoreFuture,
 };
 
@@ -37,7 +37,7 @@ pin_project! {
         Rejected { response: Option<Response<ResponseBody<ResBody>>> },
         // Boxed: rare, and larger than the others.
         LookingUp { lookup: Option<Box<Lookup<S, K, R, ReqBody>>> },
-        Calling { #[pin] future: F, record: Option<Arc<KeyRecord>> },
+        Calling { #[pin] future: F },
     }
 }
 
@@ -45,8 +45,8 @@ pin_project! {
 struct Lookup<S, K, R, ReqBody> {
     layer: Arc<TrialKeyAuthLayer<K, R>>,
     found: StoreFuture<Option<Arc<KeyRecord>>>,
+    context: RequestContext,
     key: SecretKey,
-    at: SystemTime,
     inner: S,
     request: Request<ReqBody>,
 }
@@ -59,19 +59,19 @@ where
         Self { state: State::Rejected { response: Some(response) } }
     }
 
-    pub(super) fn calling(future: S::Future, record: Arc<KeyRecord>) -> Self {
-        Self { state: State::Calling { future, record: Some(record) } }
+    pub(super) fn calling(future: S::Future) -> Self {
+        Self { state: State::Calling { future } }
     }
 
     pub(super) fn looking_up(
         layer: Arc<TrialKeyAuthLayer<K, R>>,
         found: StoreFuture<Option<Arc<KeyRecord>>>,
+        context: RequestContext,
         key: SecretKey,
-        at: SystemTime,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
-        let lookup = Lookup { layer, found, key, at, inner, request };
+        let lookup = Lookup { layer, found, context, key, inner, request };
         Self { state: State::LookingUp { lookup: Some(Box::new(lookup)) } }
     }
 }
@@ -97,24 +97,20 @@ where
                 StateProj::LookingUp { lookup } => {
                     let pending = lookup.as_mut().expect(COMPLETED);
                     let found = ready!(Pin::new(&mut pending.found).poll(cx));
-                    let Lookup { layer, key, at, mut inner, request, .. } =
+                    let Lookup { layer, context, key, mut inner, request, .. } =
                         *lookup.take().expect(COMPLETED);
-                    let next = match layer.admit(&key, found, at) {
-                        Ok(record) => {
-                            let request = identify(request, record.clone());
-                            State::Calling { future: inner.call(request), record: Some(record) }
-                        }
-                        Err(rejected) => {
-                            let response = layer.respond(request.method(), rejected);
+                    let at = context.received_at_by(&*layer.clock);
+                    let next = match layer.admit(&context, &key, found, at) {
+                        Ok(()) => State::Calling { future: inner.call(request) },
+                        Err(rejection) => {
+                            let response = layer.respond(request.method(), &rejection);
                             State::Rejected { response: Some(response) }
                         }
                     };
                     state.set(next);
                 }
-                StateProj::Calling { future, record } => {
-                    let mut response = ready!(future.poll(cx))?.map(ResponseBody::inner);
-                    response.extensions_mut().insert(record.take().expect(COMPLETED));
-                    return Poll::Ready(Ok(response));
+                StateProj::Calling { future } => {
+                    return future.poll(cx).map_ok(|response| response.map(ResponseBody::inner));
                 }
             }
         }

@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use http::{Method, Request, Response};
+use http::{Method, Response};
 use tower_layer::Layer;
 
 use super::{AuthRejection, ResponseBody, TrialKeyAuth};
@@ -8,7 +8,7 @@ use crate::{
     clock::{Clock, SystemClock},
     error::{ProblemJson, Reject, Rejection, StoreError},
     key::{Checksum, KeyRecord, SecretKey},
-    store::Units,
+    request::RequestContext,
 };
 
 /// Layer that applies [`TrialKeyAuth`]: only requests with an issued key reach the inner service.
@@ -43,28 +43,32 @@ impl<K, R> TrialKeyAuthLayer<K, R> {
 }
 
 impl<K, R: Reject> TrialKeyAuthLayer<K, R> {
-    /// Returns the record with which the request goes on, or the rejection.
+    /// Admits the request with the record that was found, or returns the rejection.
     pub(super) fn admit(
         &self,
+        context: &RequestContext,
         key: &SecretKey,
         found: Result<Option<Arc<KeyRecord>>, StoreError>,
         at: SystemTime,
-    ) -> Result<Arc<KeyRecord>, RejectedKey> {
+    ) -> Result<(), AuthRejection> {
         match found {
             Ok(Some(record)) if record.disabled => {
-                Err(RejectedKey(AuthRejection::DisabledKey, Some(record)))
+                context.set_key_id(record.id.clone());
+                Err(AuthRejection::DisabledKey)
             }
             Ok(Some(record)) if record.is_expired(at) => {
-                Err(RejectedKey(AuthRejection::ExpiredKey, Some(record)))
+                context.set_key_id(record.id.clone());
+                Err(AuthRejection::ExpiredKey)
             }
-            Ok(Some(record)) => Ok(record),
-            Ok(None) if key.checksum() == Checksum::Mistyped => {
-                Err(AuthRejection::MistypedKey.into())
+            Ok(Some(record)) => {
+                context.set_key(record);
+                Ok(())
             }
-            Ok(None) => Err(AuthRejection::InvalidKey.into()),
+            Ok(None) if key.checksum() == Checksum::Mistyped => Err(AuthRejection::MistypedKey),
+            Ok(None) => Err(AuthRejection::InvalidKey),
             Err(error) => {
                 tracing::warn!(source = ?error, "key lookup failed: rejecting the request");
-                Err(AuthRejection::Store(error).into())
+                Err(AuthRejection::Store(error))
             }
         }
     }
@@ -73,34 +77,10 @@ impl<K, R: Reject> TrialKeyAuthLayer<K, R> {
     pub(super) fn respond<B>(
         &self,
         method: &Method,
-        RejectedKey(rejection, record): RejectedKey,
+        rejection: &AuthRejection,
     ) -> Response<ResponseBody<B>> {
-        let response = Rejection::from(&rejection).render(&self.reject);
-        let mut response = ResponseBody::respond(method, response);
-        if let Some(record) = record {
-            response.extensions_mut().insert(record);
-        }
-        response
+        ResponseBody::respond(method, Rejection::from(rejection).render(&self.reject))
     }
-}
-
-/// A rejection, and the record of the rejected key if there is one.
-pub(super) struct RejectedKey(AuthRejection, Option<Arc<KeyRecord>>);
-
-impl From<AuthRejection> for RejectedKey {
-    fn from(rejection: AuthRejection) -> Self {
-        Self(rejection, None)
-    }
-}
-
-/// Puts the record where the inner service finds it.
-pub(super) fn identify<B>(mut request: Request<B>, record: Arc<KeyRecord>) -> Request<B> {
-    // A recorder outside sees no extension that is put in here.
-    if let Some(units) = request.extensions().get::<Units>() {
-        units.name_key(&record.id);
-    }
-    request.extensions_mut().insert(record);
-    request
 }
 
 impl<S, K: Clone, R: Clone> Layer<S> for TrialKeyAuthLayer<K, R> {

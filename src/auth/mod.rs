@@ -8,14 +8,15 @@
 //!   rejected with 401 and a message that says what is wrong with it ([`MalformedCredential`]).
 //! - The credential headers are removed, and so is every other header and every query pair that
 //!   holds the key: the inner service does not see it there.
-//! - The key's record is put, as `Arc<KeyRecord>`, into the request's extensions for the inner
-//!   service, and into the response's for the layers outside.
+//! - The key's record is put into the request's
+//!   [`RequestContext`](crate::request::RequestContext), for the inner service and for layers
+//!   outside. Of a rejected key only the id is put there.
 //! - While the store fails, requests are rejected with 503, never with 401.
 //!
 //! # Example
 //!
 //! ```
-//! use std::{convert::Infallible, sync::Arc};
+//! use std::convert::Infallible;
 //! use bytes::Bytes;
 //! use http::{Request, Response};
 //! use http_body_util::Full;
@@ -23,6 +24,7 @@
 //! use tower_quota::{
 //!     auth::TrialKeyAuthLayer,
 //!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+//!     request::RequestContext,
 //!     store::memory::MemoryStore,
 //! };
 //!
@@ -33,8 +35,8 @@
 //! store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::UNLIMITED))?;
 //!
 //! let hello = service_fn(|request: Request<Full<Bytes>>| async move {
-//!     let record = request.extensions().get::<Arc<KeyRecord>>().cloned();
-//!     let name = record.map(|record| record.id.to_string()).unwrap_or_default();
+//!     let key = request.extensions().get::<RequestContext>().and_then(RequestContext::key);
+//!     let name = key.map(|key| key.id.to_string()).unwrap_or_default();
 //!     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(format!("hello {name}"))))
 //! });
 //! let service = ServiceBuilder::new().layer(TrialKeyAuthLayer::new(store)).service(hello);

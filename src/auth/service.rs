@@ -7,10 +7,10 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{ResponseBody, ResponseFuture, TrialKeyAuthLayer, credential, layer::identify};
+use super::{ResponseBody, ResponseFuture, TrialKeyAuthLayer, credential};
 use crate::{
-    clock::ReceivedAt,
     error::{ProblemJson, Reject},
+    request::RequestContext,
     store::KeyStore,
 };
 
@@ -62,28 +62,26 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let layer = &self.layer;
-        let at = ReceivedAt::of(request.extensions_mut(), &*layer.clock);
+        let context = RequestContext::of(request.extensions_mut());
+        let at = context.received_at_by(&*layer.clock);
         let key = match credential::take(&mut request) {
             Ok(key) => key,
             Err(rejection) => {
-                let response = layer.respond(request.method(), rejection.into());
+                let response = layer.respond(request.method(), &rejection);
                 return ResponseFuture::rejected(response);
             }
         };
         match layer.store.find(&key).now_or_never() {
-            Ok(found) => match layer.admit(&key, found, at) {
-                Ok(record) => {
-                    let request = identify(request, record.clone());
-                    ResponseFuture::calling(self.inner.call(request), record)
-                }
-                Err(rejected) => {
-                    ResponseFuture::rejected(layer.respond(request.method(), rejected))
+            Ok(found) => match layer.admit(&context, &key, found, at) {
+                Ok(()) => ResponseFuture::calling(self.inner.call(request)),
+                Err(rejection) => {
+                    ResponseFuture::rejected(layer.respond(request.method(), &rejection))
                 }
             },
             Err(lookup) => {
                 let clone = self.inner.clone();
                 let inner = mem::replace(&mut self.inner, clone);
-                ResponseFuture::looking_up(layer.clone(), lookup, key, at, inner, request)
+                ResponseFuture::looking_up(layer.clone(), lookup, context, key, inner, request)
             }
         }
     }

@@ -8,6 +8,6 @@ mod text;
 
 pub use calendar::{Calendar, UnknownTimeZone, Window};
 pub use day::{Day, InvalidDay};
-pub use source::{Clock, ReceivedAt, SystemClock};
+pub use source::{Clock, SystemClock};
 pub use text::parse_timestamp;
 pub(crate) use text::rfc3339;

@@ -16,8 +16,8 @@ pub struct DailyLimit(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidDailyLimit;
 
-/// Record of an issued key. `TrialKeyAuthLayer` puts it, as `Arc<KeyRecord>`, into the
-/// extensions of the request and of its response.
+/// Record of an issued key. `TrialKeyAuthLayer` puts it into the request's
+/// [`RequestContext`](crate::request::RequestContext).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyRecord {

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     content::Coding,
     error::{Reject, Rejection, Retry, UpstreamFault, catalog},
+    request::RequestContext,
 };
 
 /// The configuration of a proxy, shared by all clones of the service.
@@ -74,7 +75,8 @@ impl<R: Reject> Config<R> {
         let uri = self.base.join(&self.mount, target.path_and_query());
         head.uri = uri.map_err(|_| boxed(TargetError::too_long()))?;
         head.version = Version::HTTP_11;
-        let peer = std::mem::take(&mut head.extensions).get().copied();
+        let extensions = std::mem::take(&mut head.extensions);
+        let peer = extensions.get().and_then(RequestContext::trusted_peer);
         head.headers.remove(header::EXPECT);
         self.rules.request.apply_to_request(head, peer);
         match self.base.host() {

@@ -43,7 +43,7 @@ pub use client::{
 pub use credential::{CredentialCooldown, UpstreamCredential};
 pub use error::ConnectError;
 pub use future::ResponseFuture;
-pub use headers::{HeaderRules, TrustedPeer};
+pub use headers::HeaderRules;
 pub use rules::ProxyRules;
 pub use service::UpstreamProxyService;
 pub use target::{InvalidBase, RequestTarget, TargetError, UpstreamBase};

@@ -11,8 +11,8 @@
 //!   until their bodies have ended; further ones are rejected with 429 and cost nothing.
 //! - A unit is refunded only where the [`ChargePolicy`] says so, and only to the day that it was
 //!   reserved on.
-//! - The subject is the key that `TrialKeyAuthLayer` found, or the result of
-//!   [`DailyQuotaLayer::subject`]. A request without a subject is rejected with 500 and logged.
+//! - The subject is the key in the request's [`RequestContext`](crate::request::RequestContext),
+//!   which `TrialKeyAuthLayer` puts there, or the result of [`DailyQuotaLayer::subject`]. A request without a subject is rejected with 500 and logged.
 //! - Responses to a limited subject have the rate headers: `RateLimit-Policy` and `RateLimit`
 //!   (draft-ietf-httpapi-ratelimit-headers) and the `x-ratelimit-*-requests` that OpenAI's clients
 //!   read.

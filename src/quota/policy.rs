@@ -1,11 +1,9 @@
-use std::sync::Arc;
-
 use http::{request, response};
 
 use crate::{
     body::BodyEnd,
     error::{Rejected, UpstreamFault},
-    key::KeyRecord,
+    request::RequestContext,
     store::{QuotaSubject, Refund},
 };
 
@@ -37,14 +35,14 @@ where
     }
 }
 
-/// The default [`SubjectSource`]: the `Arc<KeyRecord>` that `TrialKeyAuthLayer` has put into the
-/// extensions.
+/// The default [`SubjectSource`]: the key in the [`RequestContext`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeySubject;
 
 impl SubjectSource for KeySubject {
     fn subject(&self, request: &request::Parts) -> Option<QuotaSubject> {
-        request.extensions.get::<Arc<KeyRecord>>().map(|record| QuotaSubject::from(&**record))
+        let key = request.extensions.get::<RequestContext>()?.key()?;
+        Some(QuotaSubject::from(&*key))
     }
 }
 

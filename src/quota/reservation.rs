@@ -13,9 +13,8 @@ use crate::{
     body::{BodyEnd, BodyObserver},
     error::StoreError,
     limit::InFlightGuard,
-    store::{
-        QuotaStatus, QuotaStore, Reservation, ReserveOutcome, StoreFuture, Units, rate_headers,
-    },
+    request::RequestContext,
+    store::{QuotaStatus, QuotaStore, Reservation, ReserveOutcome, StoreFuture, rate_headers},
 };
 
 impl<Q, P, F, R> DailyQuotaLayer<Q, P, F, R>
@@ -27,9 +26,9 @@ where
     pub(super) fn reserve(
         &self,
         head: &request::Parts,
-        units: Units,
-        at: SystemTime,
+        context: RequestContext,
     ) -> Result<PendingReservation, QuotaRejection> {
+        let at = context.received_at_by(&*self.clock);
         let subject = self.subject.subject(head).ok_or(QuotaRejection::NoSubject)?;
         let in_flight = match &self.in_flight {
             Some(in_flight) => {
@@ -38,14 +37,14 @@ where
             None => None,
         };
         let outcome = self.store.reserve(&subject, at);
-        Ok(PendingReservation { outcome, units, at, in_flight })
+        Ok(PendingReservation { outcome, context, at, in_flight })
     }
 }
 
 /// A reservation that the store has not decided yet.
 pub(super) struct PendingReservation {
     outcome: StoreFuture<ReserveOutcome>,
-    units: Units,
+    context: RequestContext,
     at: SystemTime,
     in_flight: Option<InFlightGuard>,
 }
@@ -53,10 +52,10 @@ pub(super) struct PendingReservation {
 impl PendingReservation {
     /// Returns the reservation or its rejection if the store has decided already.
     pub(super) fn now_or_never(self) -> Result<Result<HeldReservation, QuotaRejection>, Self> {
-        let Self { outcome, units, at, mut in_flight } = self;
+        let Self { outcome, context, at, mut in_flight } = self;
         match outcome.now_or_never() {
-            Ok(outcome) => Ok(hold(outcome, &units, at, &mut in_flight)),
-            Err(outcome) => Err(Self { outcome, units, at, in_flight }),
+            Ok(outcome) => Ok(hold(outcome, &context, at, &mut in_flight)),
+            Err(outcome) => Err(Self { outcome, context, at, in_flight }),
         }
     }
 
@@ -65,23 +64,23 @@ impl PendingReservation {
         cx: &mut Context<'_>,
     ) -> Poll<Result<HeldReservation, QuotaRejection>> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
-        Poll::Ready(hold(outcome, &self.units, self.at, &mut self.in_flight))
+        Poll::Ready(hold(outcome, &self.context, self.at, &mut self.in_flight))
     }
 }
 
 fn hold(
     outcome: Result<ReserveOutcome, StoreError>,
-    units: &Units,
+    context: &RequestContext,
     at: SystemTime,
     in_flight: &mut Option<InFlightGuard>,
 ) -> Result<HeldReservation, QuotaRejection> {
     match outcome {
         Ok(ReserveOutcome::Admitted { reservation, status }) => {
-            units.charge(reservation.admission());
+            context.note_reserved(status, reservation.admission());
             Ok(HeldReservation {
                 reservation: Mutex::new(reservation),
                 status,
-                units: units.clone(),
+                context: context.clone(),
                 at,
                 _in_flight: in_flight.take(),
             })
@@ -96,7 +95,7 @@ pub(super) struct HeldReservation {
     /// Never locked: the mutex only makes futures and bodies `Sync`.
     reservation: Mutex<Box<dyn Reservation>>,
     status: QuotaStatus,
-    units: Units,
+    context: RequestContext,
     at: SystemTime,
     _in_flight: Option<InFlightGuard>,
 }
@@ -122,14 +121,14 @@ impl HeldReservation {
             ChargeDecision::Keep => false,
         };
         if is_refunded {
-            self.units.refund();
             self.status.used = self.status.used.saturating_sub(1);
+            self.context.note_refunded(self.status);
         }
     }
 
     /// Drops a reservation that could not be made durable and so is not charged.
     pub(super) fn discard(self) {
-        self.units.clear();
+        self.context.note_discarded();
     }
 
     pub(super) fn insert_headers(&self, head: &mut response::Parts) {

@@ -14,9 +14,9 @@ use super::{
     ResponseFuture, SubjectSource, reservation::PendingReservation,
 };
 use crate::{
-    clock::ReceivedAt,
     error::{ProblemJson, Reject},
-    store::{QuotaStore, Units},
+    request::RequestContext,
+    store::QuotaStore,
 };
 
 /// Middleware that passes each subject's requests to its inner service until the subject's quota of
@@ -72,11 +72,10 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let layer = self.layer.clone();
-        let at = ReceivedAt::of(request.extensions_mut(), &*layer.clock);
-        let units = Units::of(request.extensions_mut());
+        let context = RequestContext::of(request.extensions_mut());
         let method = request.method().clone();
         let (head, body) = request.into_parts();
-        let outcome = layer.reserve(&head, units, at).map(PendingReservation::now_or_never);
+        let outcome = layer.reserve(&head, context).map(PendingReservation::now_or_never);
         let request = Request::from_parts(head, body);
         let reservation = match outcome {
             Err(rejection) | Ok(Ok(Err(rejection))) => {

@@ -12,7 +12,6 @@
 //! All traits are object safe (`Arc<dyn QuotaStore>` is a [`QuotaStore`]), because their methods
 //! return a [`StoreFuture`], which does not allocate if the result is already in memory.
 
-mod abandoned;
 mod admin;
 mod audit;
 mod backup;
@@ -34,10 +33,8 @@ mod requests;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod summary;
-mod units;
 mod usage;
 
-pub use abandoned::Abandoned;
 pub use admin::{Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, KeyRef, NewKey};
 pub use backup::StoreBackup;
 pub(crate) use claim::{CLAIM_OFFERED, CLAIM_OPENED, offer_detail, withdraws_claims};
@@ -56,7 +53,6 @@ pub use quota::{QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, Rese
 pub use reader::{GroupBy, ReportPage, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRecord, plain_path};
 pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
-pub use units::Units;
 #[cfg(any(feature = "usage", feature = "admin"))]
 pub(crate) use usage::TokenSums;
 #[cfg(feature = "usage")]

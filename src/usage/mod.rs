@@ -8,9 +8,10 @@
 //!   answer itself tells, as [below](#tokens). The model asked for is the first `model` of a JSON
 //!   request's object.
 //! - It may stand outside or inside of the auth and quota layers; what a layer refuses is told of
-//!   only if it stands outside of that. The key's id is read from the request's or the response's
-//!   extensions, units (and, outside of auth, the key's id) from [`Units`](crate::store::Units).
-//! - Whoever wants to hear of one request only puts an [`OnEvent`] into its extensions.
+//!   only if it stands outside of that. Key and units are read from the request's
+//!   [`RequestContext`](crate::request::RequestContext).
+//! - [`RequestContext::on_event`](crate::request::RequestContext::on_event) reports the event of one
+//!   request only.
 //!
 //! # Tokens
 //!
@@ -84,7 +85,6 @@ mod inflate;
 mod layer;
 mod member;
 mod meter;
-mod on_event;
 mod page;
 mod recorder;
 mod report;
@@ -97,7 +97,6 @@ pub use crate::store::{RequestOutcome, Tokens, UsageEvent, UsageSink};
 pub use drain::{DrainLayer, DrainLimits};
 pub use future::ResponseFuture;
 pub use layer::UsageRecorderLayer;
-pub use on_event::OnEvent;
 pub use page::{prefers_html, usage_page};
 pub use recorder::UsageObserver;
 pub use report::{UsageBody, UsageFuture, UsageService, usage_service};

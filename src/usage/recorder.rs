@@ -12,15 +12,15 @@ use http_body::Body;
 
 use super::meter::{InFlight, Meter};
 use super::{
-    OnEvent, RequestBody, RequestOutcome, UploadObserver, UsageEvent, UsageSink,
-    answer::AnswerScanner, upload::Upload,
+    RequestBody, RequestOutcome, UploadObserver, UsageEvent, UsageSink, answer::AnswerScanner,
+    upload::Upload,
 };
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
-    clock::{Clock, ReceivedAt},
+    clock::Clock,
     error::{Rejected, UpstreamFault},
-    key::{KeyId, KeyRecord, looks_like_key},
-    store::{Abandoned, Units},
+    key::looks_like_key,
+    request::{Listener, RequestContext},
 };
 
 /// What all clones of the service share.
@@ -36,22 +36,23 @@ impl<U> Shared<U> {
     }
 }
 
-/// Who hears of a request's event, once.
+/// What a request's event is reported to, once.
 struct Listeners<U> {
     shared: Arc<Shared<U>>,
-    on_event: Option<OnEvent>,
+    of_request: Vec<Listener>,
     _in_flight: InFlight,
 }
 
 impl<U> Listeners<U> {
-    fn new(shared: Arc<Shared<U>>, extensions: &mut http::Extensions) -> Self {
-        Self { on_event: extensions.remove(), _in_flight: shared.meter.enter(), shared }
+    fn new(shared: Arc<Shared<U>>, context: &RequestContext) -> Self {
+        let of_request = context.take_listeners();
+        Self { of_request, _in_flight: shared.meter.enter(), shared }
     }
 
-    fn tell(&self, event: &UsageEvent) {
+    fn report(&mut self, event: &UsageEvent) {
         self.shared.meter.count(event);
-        if let Some(on_event) = &self.on_event {
-            on_event.tell(event);
+        for listener in self.of_request.drain(..) {
+            listener(event);
         }
     }
 }
@@ -63,15 +64,15 @@ pub(super) struct Recorder<U>(Box<Recording<U>>);
 // Boxed wherever it is kept, as futures and bodies are moved about a good deal.
 struct Recording<U> {
     listeners: Listeners<U>,
-    units: Units,
+    context: RequestContext,
     event: UsageEvent,
     started: Instant,
     /// The code with which a layer inside rejected the request.
     rejection: Option<&'static str>,
     /// What passes of the request's body, if it has one.
     upload: Option<Upload>,
-    /// Whether the client has left, where somebody tells.
-    abandoned: Option<Abandoned>,
+    /// Whether the client was handed the whole response before it disconnected.
+    is_delivered: bool,
 }
 
 impl<U: UsageSink> Recorder<U> {
@@ -80,19 +81,20 @@ impl<U: UsageSink> Recorder<U> {
         shared: Arc<Shared<U>>,
         mut request: Request<B>,
     ) -> (Self, Request<RequestBody<B>>) {
-        let at = ReceivedAt::of(request.extensions_mut(), &*shared.clock);
-        let units = Units::of(request.extensions_mut());
-        let listeners = Listeners::new(shared, request.extensions_mut());
+        let context = RequestContext::of(request.extensions_mut());
+        let event = new_event(&request, context.received_at_by(&*shared.clock));
+        note_request_id(&context, request.headers());
+        let listeners = Listeners::new(shared, &context);
         let observer =
             (!request.body().is_end_stream()).then(|| UploadObserver::new(request.headers()));
         let recording = Recording {
             listeners,
-            units,
-            event: new_event(&request, at),
+            context,
+            event,
             started: Instant::now(),
             rejection: None,
             upload: observer.as_ref().map(UploadObserver::upload),
-            abandoned: request.extensions().get::<Abandoned>().cloned(),
+            is_delivered: false,
         };
         let request = request.map(|body| match observer {
             Some(observer) => ObservedBody::new(body, observer, None),
@@ -131,29 +133,24 @@ impl<U: UsageSink> Recording<U> {
         event.time_to_head = Some(self.started.elapsed());
         event.code = head.extensions.get().map(|fault: &UpstreamFault| fault.code().into());
         self.rejection = head.extensions.get().map(|rejected: &Rejected| rejected.code);
-        if let Some(id) = key_id(&head.extensions) {
-            event.key_id = Some(id);
-        }
         // The client knows the request by what its response says.
-        if let Some(id) = request_id(&head.headers) {
-            event.request_id = Some(id);
-        }
+        note_request_id(&self.context, &head.headers);
     }
 
     fn has_left(&self) -> bool {
-        self.abandoned.as_ref().is_some_and(Abandoned::get)
+        !self.is_delivered && self.context.is_abandoned()
     }
 
     /// Completes the event and hands it on.
     fn record(mut self, outcome: RequestOutcome) {
         let has_left = self.has_left();
-        let (event, units) = (&mut self.event, &self.units);
+        let (event, context) = (&mut self.event, &self.context);
         event.outcome = match outcome {
             RequestOutcome::Succeeded | RequestOutcome::Failed if has_left => {
                 RequestOutcome::ClientGone
             }
             // A rejection costs nothing, unless the refunds of the day are used up.
-            RequestOutcome::Rejected if units.charged() > 0 => RequestOutcome::Failed,
+            RequestOutcome::Rejected if context.units() > 0 => RequestOutcome::Failed,
             _ => outcome,
         };
         if event.outcome == RequestOutcome::Rejected && event.code.is_none() {
@@ -165,35 +162,29 @@ impl<U: UsageSink> Recording<U> {
         // Models are shown and kept in clear.
         event.requested_model = event.requested_model.take().filter(|model| !looks_like_key(model));
         event.model = event.model.take().filter(|model| !looks_like_key(model));
-        if event.key_id.is_none() {
-            event.key_id = units.key_id().cloned();
-        }
-        event.units = units.charged();
-        event.refunded = units.refunded();
-        event.admission = units.admission();
+        event.key_id = context.key_id();
+        event.request_id = context.request_id().map(|id| id.to_string());
+        event.units = context.units();
+        event.refunded = context.is_refunded();
+        event.admission = context.admission();
         event.duration = Some(self.started.elapsed());
-        self.listeners.tell(event);
+        self.listeners.report(event);
         self.listeners.shared.sink.record(self.event);
     }
 }
 
 fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
     let mut event = UsageEvent::new(at);
-    event.key_id = key_id(request.extensions());
-    event.request_id = request_id(request.headers());
     event.method = request.method().clone();
     event.path = request.uri().path().to_owned();
     event
 }
 
-fn request_id(headers: &HeaderMap) -> Option<String> {
-    let id = headers.get("x-request-id")?.to_str().ok()?;
-    let is_good = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    is_good.then(|| id.to_owned())
-}
-
-fn key_id(extensions: &http::Extensions) -> Option<KeyId> {
-    extensions.get::<Arc<KeyRecord>>().map(|record| record.id.clone())
+fn note_request_id(context: &RequestContext, headers: &HeaderMap) {
+    let id = headers.get("x-request-id");
+    if let Some(id) = id.and_then(|id| id.to_str().ok()) {
+        context.set_request_id(id);
+    }
 }
 
 /// Watches an answer's body for the recorder.
@@ -239,7 +230,7 @@ impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
         }
         // Many clients leave at the last event, before the end of the body.
         if scanner.is_over() && !recording.has_left() {
-            recording.abandoned = None;
+            recording.is_delivered = true;
             *has_all = true;
         }
     }

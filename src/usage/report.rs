@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -14,9 +15,10 @@ use tower_service::Service;
 use super::figures::{HISTORY, Usage};
 use crate::{
     body::ResponseBody,
-    clock::{Calendar, Clock, ReceivedAt, SystemClock},
+    clock::{Calendar, Clock, SystemClock},
     error::{ProblemJson, Reject, Rejection, StoreError, json},
     key::KeyRecord,
+    request::RequestContext,
     store::{QuotaStore, QuotaSubject, RequestQuery, UsageQuery, UsageReader, rate_headers},
 };
 
@@ -28,7 +30,7 @@ pub type UsageBody = ResponseBody<String>;
 
 /// Answers a holder's own figures, for requests that `TrialKeyAuthLayer` let through.
 ///
-/// The key's record is read from the request's extensions; a request without one is refused with
+/// The key is that of the request's [`RequestContext`]; a request without one is rejected with
 /// 401. Nothing is charged. `used` and `remaining` always add up to `daily_limit`: where the limit
 /// was lowered below what is used, `used` is the limit. `history` tells of the last 30 days before
 /// `day`, newest first, without the days on which nothing was used; `models` of the 30 days that end
@@ -90,10 +92,10 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
     async fn usage(
         &self,
         record: &KeyRecord,
-        at: ReceivedAt,
+        at: SystemTime,
     ) -> Result<Response<Bytes>, StoreError> {
         let subject = QuotaSubject::from(record);
-        let status = self.store.status(&subject, at.0).await?;
+        let status = self.store.status(&subject, at).await?;
         let from = status.day.minus(HISTORY);
         let mut query = UsageQuery::days(from, status.day).key(record.id.clone());
         query.group_by.model = true;
@@ -103,7 +105,7 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
         let time_zone = self.calendar.time_zone();
         let usage = Usage::of(record, &status, time_zone, report.rows, &failed);
         let mut answer = json_answer(json(&usage));
-        rate_headers::insert(answer.headers_mut(), &status, at.0);
+        rate_headers::insert(answer.headers_mut(), &status, at);
         Ok(answer)
     }
 }
@@ -113,7 +115,7 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
         &self,
         method: Method,
         record: Option<Arc<KeyRecord>>,
-        at: ReceivedAt,
+        at: SystemTime,
     ) -> Response<UsageBody> {
         let answer = match (method.as_str(), record) {
             ("GET" | "HEAD", Some(record)) => self.usage(&record, at).await.map_err(|error| {
@@ -168,9 +170,9 @@ where
     fn call(&mut self, mut request: Request<B>) -> UsageFuture {
         let shared = self.shared.clone();
         let method = request.method().clone();
-        let at = ReceivedAt(ReceivedAt::of(request.extensions_mut(), &*shared.clock));
-        let record = request.extensions().get::<Arc<KeyRecord>>().cloned();
-        UsageFuture(Box::pin(async move { shared.answer(method, record, at).await }))
+        let context = RequestContext::of(request.extensions_mut());
+        let (key, at) = (context.key(), context.received_at_by(&*shared.clock));
+        UsageFuture(Box::pin(async move { shared.answer(method, key, at).await }))
     }
 }
 

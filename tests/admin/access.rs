@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::Full;
 use serde_json::json;
-use tower_quota::admin::{AdminTokens, ClientAddr};
+use tower_quota::{admin::AdminTokens, request::RequestContext};
 
 fn from_address(request: http::request::Builder, ip: impl Into<IpAddr>) -> Request<Full<Bytes>> {
     let mut request = request.body(Full::default()).unwrap();
-    request.extensions_mut().insert(ClientAddr(ip.into()));
+    RequestContext::of(request.extensions_mut()).set_client_addr(ip.into());
     request
 }
 

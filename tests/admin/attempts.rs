@@ -10,8 +10,9 @@ use crate::common::admin::{Admin, CollectedResponse, TOKEN};
 use http::Request;
 use http_body_util::Full;
 use tower_quota::{
-    admin::{AdminTokens, ClientAddr, admin_service},
+    admin::{AdminTokens, admin_service},
     clock::{Calendar, Clock},
+    request::RequestContext,
     store::{AdminStore, AuditQuery, memory::MemoryStore},
 };
 
@@ -48,7 +49,7 @@ async fn ask(admin: &Admin, token: &str, from: Option<IpAddr>) -> CollectedRespo
     let request = Request::get("/admin/keys?limit=1").header("x-admin-token", token);
     let mut request = request.body(Full::default()).unwrap();
     if let Some(ip) = from {
-        request.extensions_mut().insert(ClientAddr(ip));
+        RequestContext::of(request.extensions_mut()).set_client_addr(ip);
     }
     admin.send(request).await
 }

@@ -11,8 +11,9 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tower::ServiceExt;
 use tower_quota::{
-    admin::{AdminService, AdminTokens, ClientAddr, admin_service},
+    admin::{AdminService, AdminTokens, admin_service},
     error::StoreErrorKind,
+    request::RequestContext,
 };
 
 /// A call that succeeds, with `{ref}` for a key, and the statuses that it can be made to response.
@@ -102,7 +103,7 @@ async fn send(
     from: [u8; 4],
 ) -> CollectedResponse {
     let mut request = request.body(Full::<bytes::Bytes>::from(body)).unwrap();
-    request.extensions_mut().insert(ClientAddr(IpAddr::from(from)));
+    RequestContext::of(request.extensions_mut()).set_client_addr(IpAddr::from(from));
     let (head, body) = service.clone().oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     CollectedResponse { head, text: String::from_utf8(body.to_vec()).unwrap() }

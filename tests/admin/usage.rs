@@ -174,7 +174,7 @@ async fn holder_after(admin: &Admin, key: &str, days: u64) -> Value {
     let then = std::time::SystemTime::now() + Duration::from_secs(days * 86_400);
     let mut request =
         Request::get("/usage").header("x-api-key", key).body(Full::<Bytes>::default()).unwrap();
-    request.extensions_mut().insert(tower_quota::clock::ReceivedAt(then));
+    tower_quota::request::RequestContext::of(request.extensions_mut()).set_received_at(then);
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
         .service(usage_service(admin.store.clone(), Calendar::utc()));

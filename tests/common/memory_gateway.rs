@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tower::{Layer, ServiceBuilder};
 use tower_quota::{
-    admin::{AdminTokens, ClientAddr, admin_service, claim_service},
+    admin::{AdminTokens, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
     clock::Calendar,
     quota::DailyQuotaLayer,
+    request::RequestContext,
     store::memory::MemoryStore,
     usage::{UsageRecorderLayer, usage_service},
 };
@@ -82,7 +83,7 @@ async fn chat(body: Bytes) -> impl IntoResponse {
 async fn know_address(mut request: Request, next: Next) -> Response {
     let named = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
     let address: Option<IpAddr> = named.and_then(|address| address.parse().ok());
-    let address = ClientAddr(address.unwrap_or([127, 0, 0, 1].into()));
-    request.extensions_mut().insert(address);
+    let address = address.unwrap_or([127, 0, 0, 1].into());
+    RequestContext::of(request.extensions_mut()).set_client_addr(address);
     next.run(request).await
 }

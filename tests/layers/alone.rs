@@ -20,6 +20,7 @@ use tower_quota::{
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
     quota::{CommitPoint, DailyQuotaLayer},
+    request::RequestContext,
     store::{QuotaSubject, RequestOutcome, UsageEvent, UsageSink, memory::MemoryStore},
     usage::{DrainLayer, DrainLimits, RequestBody, UsageRecorderLayer},
 };
@@ -97,12 +98,14 @@ impl<B> Service<Request<B>> for ReadinessProbe {
 async fn auth_alone_hands_the_record_on_and_hides_the_key() {
     let echo = service_fn(|request: Request<Body>| async move {
         assert!(request.headers().is_empty(), "the credential is scrubbed");
-        let record = request.extensions().get::<Arc<KeyRecord>>().unwrap();
-        Ok::<_, Infallible>(Response::new(Body::from(record.id.to_string())))
+        let key = request.extensions().get().and_then(RequestContext::key).unwrap();
+        Ok::<_, Infallible>(Response::new(Body::from(key.id.to_string())))
     });
     let service = TrialKeyAuthLayer::new(store(0)).layer(echo);
-    let answer = service.oneshot(request()).await.unwrap();
-    assert_eq!(answer.extensions().get::<Arc<KeyRecord>>().unwrap().id.as_str(), "alice");
+    let mut request = request();
+    let context = RequestContext::of(request.extensions_mut());
+    let answer = service.oneshot(request).await.unwrap();
+    assert_eq!(context.key().unwrap().id.as_str(), "alice", "a layer outside knows it, too");
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "alice");
 }
 

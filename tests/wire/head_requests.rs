@@ -18,6 +18,7 @@ use tower_quota::{
     openai::{AnthropicErrorsLayer, proxy_rules},
     proxy::{RequestBody, UpstreamProxyService},
     quota::DailyQuotaLayer,
+    request::RequestContext,
     store::memory::MemoryStore,
     usage::usage_service,
 };
@@ -151,7 +152,7 @@ async fn no_layers_own_response_to_head_has_a_body() {
     assert_bodiless("quota, no subject", &quota.clone().oneshot(request("/")).await.unwrap());
     for is_used_up in [false, true] {
         let mut request = request("/");
-        request.extensions_mut().insert(Arc::new(record.clone()));
+        RequestContext::of(request.extensions_mut()).set_key(Arc::new(record.clone()));
         let response = quota.clone().oneshot(request).await.unwrap();
         match is_used_up {
             true => assert_bodiless("quota", &response),

@@ -3,17 +3,18 @@
 use std::{
     borrow::Cow,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use http::{HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION, response::Parts};
 use tower_http::request_id::RequestId;
 use tower_quota::{
-    admin::{ClientAddr, RejectedRequest, masked_prefix},
+    admin::{RejectedRequest, masked_prefix},
     body::BodyEnd,
     error::{Rejected, UpstreamFault},
-    key::{KeyId, KeyRecord},
+    key::KeyId,
+    request::RequestContext,
     store::{RequestOutcome, Tokens, UsageEvent},
 };
 
@@ -66,11 +67,14 @@ struct Usage {
 }
 
 impl LogLine {
-    pub(super) fn new<B>(request: &Request<B>, observers: Observers) -> Self {
+    pub(super) fn new<B>(
+        request: &Request<B>,
+        context: &RequestContext,
+        observers: Observers,
+    ) -> Self {
         let path = request.uri().path();
         let route = Route::of(path);
-        let client = request.extensions().get().map(|ClientAddr(client)| *client);
-        let client = client.filter(|_| observers.client_addrs.is_some());
+        let client = context.client_addr().filter(|_| observers.client_addrs.is_some());
         let credential = CREDENTIALS.iter().find_map(|name| request.headers().get(name));
         Self {
             observers,
@@ -130,12 +134,12 @@ impl LogLine {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn record_head(&self, head: &Parts) {
+    pub(super) fn record_head(&self, head: &Parts, context: &RequestContext) {
         let mut facts = self.facts();
         facts.status = Some(head.status.as_u16());
         facts.time_to_head = Some(self.start.elapsed());
-        if let Some(record) = head.extensions.get::<Arc<KeyRecord>>() {
-            facts.key_id = Some(record.id.clone());
+        if let Some(key_id) = context.key_id() {
+            facts.key_id = Some(key_id);
         }
         let rejected = head.extensions.get::<Rejected>().map(|rejected| rejected.code);
         let fault = head.extensions.get::<UpstreamFault>().map(|fault| fault.code());

@@ -17,7 +17,7 @@ use tower::Service;
 use tower_quota::{
     admin::{ClientAddrs, RejectionLog},
     body::{BodyEnd, BodyObserver, ObservedBody, expected_length},
-    usage::OnEvent,
+    request::RequestContext,
 };
 
 use line::LogLine;
@@ -63,10 +63,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let line = Arc::new(LogLine::new(&request, self.observers.clone()));
+        let context = RequestContext::of(request.extensions_mut());
+        let line = Arc::new(LogLine::new(&request, &context, self.observers.clone()));
         let listener = line.clone();
-        request.extensions_mut().insert(OnEvent::new(move |event| listener.record_event(event)));
-        LoggedFuture { inner: self.inner.call(request), line: Some(line) }
+        context.on_event(move |event| listener.record_event(event));
+        LoggedFuture { inner: self.inner.call(request), logged: Some((line, context)) }
     }
 }
 
@@ -75,12 +76,12 @@ pin_project! {
     pub(crate) struct LoggedFuture<F> {
         #[pin]
         inner: F,
-        line: Option<Arc<LogLine>>,
+        logged: Option<(Arc<LogLine>, RequestContext)>,
     }
 
     impl<F> PinnedDrop for LoggedFuture<F> {
         fn drop(this: Pin<&mut Self>) {
-            if let Some(line) = this.project().line.take() {
+            if let Some((line, _)) = this.project().logged.take() {
                 line.record_end(BodyEnd::Abandoned, 0);
             }
         }
@@ -98,9 +99,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let line = this.line.take().expect("`LoggedFuture` polled after it was ready");
+        let logged = this.logged.take();
+        let (line, context) = logged.expect("`LoggedFuture` polled after completion");
         let (head, body) = response.into_parts();
-        line.record_head(&head);
+        line.record_head(&head, &context);
         let expected = expected_length(line.method(), &head);
         let observer = LogObserver { line, bytes: 0 };
         Poll::Ready(Ok(Response::from_parts(head, ObservedBody::new(body, observer, expected))))

@@ -16,7 +16,6 @@ use tower_service::Service;
 
 use super::{
     super::{
-        auth::ClientAddr,
         error::AdminError,
         guard::add_security_headers,
         input::{Flag, FromHeaders, IdempotencyKeyHeader, from_json, read_body},
@@ -30,6 +29,7 @@ use crate::{
     body::ResponseBody,
     error::{ProblemJson, Reject, json},
     key::{ClaimToken, DailyLimit, KeyId, SecretKey},
+    request::RequestContext,
     store::{
         Actor, AdminStore, Claim, ClaimOutcome, ClaimState, ClaimStore, IdempotencyKey, KeySummary,
     },
@@ -123,7 +123,7 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
             Method::POST => {}
             _ => return Err(AdminError::method_not_allowed("GET, HEAD, POST")),
         }
-        let ip = request.extensions().get().map(|ClientAddr(ip)| *ip);
+        let ip = request.extensions().get().and_then(RequestContext::client_addr);
         let IdempotencyKeyHeader(name) = IdempotencyKeyHeader::from_headers(request.headers())?;
         let body = read_body(request.into_body(), MAX_BODY_LEN).await?;
         let ClaimRequest { token: token_text, open } = from_json(&body)?;

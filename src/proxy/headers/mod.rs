@@ -53,13 +53,6 @@ pub struct HeaderRules {
     credentials: NameSet,
 }
 
-/// The address of a trusted proxy that sent the request, in the request's extensions.
-///
-/// Forwarding headers of such a request are kept, and the address is appended to `X-Forwarded-For`.
-/// Forwarding headers of other requests are the client's own claims, and are removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TrustedPeer(pub IpAddr);
-
 /// A set of header names and of prefixes of names.
 #[derive(Clone, Debug, Default)]
 struct NameSet {
@@ -141,7 +134,7 @@ impl HeaderRules {
     }
 
     /// Creates rules that remove headers that describe the client, unless the request comes from a
-    /// [`TrustedPeer`]: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `Via` and similar ones.
+    /// [trusted peer](crate::request::RequestContext::trusted_peer): `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `Via` and similar ones.
     pub fn without_forwarding() -> Self {
         Self { removed_if_untrusted: NameSet::forwarding(), ..Self::default() }
     }
@@ -187,7 +180,7 @@ impl HeaderRules {
     }
 
     /// Applies the rules to the head of a request.
-    pub(super) fn apply_to_request(&self, head: &mut Parts, peer: Option<TrustedPeer>) {
+    pub(super) fn apply_to_request(&self, head: &mut Parts, peer: Option<IpAddr>) {
         let names = if peer.is_some() { &self.removed } else { &self.removed_if_untrusted };
         let credentials = RefCell::new(Vec::new());
         remove_where(&mut head.headers, |name, value| {
@@ -206,10 +199,10 @@ impl HeaderRules {
             }
         }
         let headers = &mut head.headers;
-        if let Some(TrustedPeer(address)) = peer
+        if let Some(peer) = peer
             && self.removed_if_untrusted.contains(&FORWARDED_FOR)
             && !self.removed.contains(&FORWARDED_FOR)
-            && let Ok(address) = HeaderValue::try_from(address.to_string())
+            && let Ok(address) = HeaderValue::try_from(peer.to_string())
         {
             headers.append(FORWARDED_FOR, address);
         }
@@ -253,7 +246,7 @@ mod tests {
 
     use super::{map_of as headers, *};
 
-    fn applied(rules: &HeaderRules, map: HeaderMap, peer: Option<TrustedPeer>) -> HeaderMap {
+    fn applied(rules: &HeaderRules, map: HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
         let (mut head, ()) = Request::new(()).into_parts();
         head.headers = map;
         rules.apply_to_request(&mut head, peer);
@@ -330,7 +323,7 @@ mod tests {
     #[test]
     fn forwarding_headers_of_a_trusted_peer_are_kept_and_extended() {
         let map = headers(&[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")]);
-        let peer = Some(TrustedPeer([10, 0, 0, 1].into()));
+        let peer = Some([10, 0, 0, 1].into());
         let expected = headers(&[
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-for", "10.0.0.1"),

@@ -9,9 +9,12 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 
-use crate::error::{
-    Rejection,
-    catalog::{self, ErrorCode},
+use crate::{
+    error::{
+        Rejection,
+        catalog::{self, ErrorCode},
+    },
+    request::RequestContext,
 };
 
 pub use base::{InvalidBase, UpstreamBase};
@@ -24,8 +27,8 @@ const MAX_METHOD_LENGTH: usize = 32;
 /// same bytes.
 ///
 /// Targets are validated here only. Routers and the proxy both use it, so a spelling that one of them
-/// rejects cannot slip past the other. A router may insert it into the request's extensions, so that
-/// the proxy need not validate again.
+/// rejects cannot slip past the other. A router calls [`check_once`](Self::check_once), so that the
+/// proxy need not validate again.
 ///
 /// ```
 /// use http::Request;
@@ -91,11 +94,24 @@ impl RequestTarget {
         Ok(Self(target.clone()))
     }
 
-    /// Returns the target that a router has inserted into the request's extensions, if it is still
-    /// the request's; else [`check`](Self::check)s the request.
+    /// Validates a request as [`check`](Self::check) does, and keeps the target in the request's
+    /// [`RequestContext`]. `UpstreamProxyService` does not validate the same target again.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn check_once(head: &mut Parts) -> Result<Self, TargetError> {
+        let target = Self::check(head)?;
+        RequestContext::of(&mut head.extensions).set_validated_target(target.0.clone());
+        Ok(target)
+    }
+
+    /// Returns the target that [`check_once`](Self::check_once) has kept, if it is still the
+    /// request's; else [`check`](Self::check)s the request.
     pub(super) fn of(head: &Parts) -> Result<Self, TargetError> {
-        match head.extensions.get::<Self>() {
-            Some(checked) if head.uri.path_and_query() == Some(&checked.0) => Ok(checked.clone()),
+        let validated = head.extensions.get().and_then(RequestContext::validated_target);
+        match validated {
+            Some(target) if head.uri.path_and_query() == Some(&target) => Ok(Self(target)),
             _ => Self::check(head),
         }
     }

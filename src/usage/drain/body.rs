@@ -10,7 +10,8 @@ use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{Abandoned, layer::Drains};
+use super::layer::Drains;
+use crate::request::RequestContext;
 
 pin_project! {
     /// An answer's body, passed on untouched. Dropped before its end, it is read on for a while.
@@ -42,7 +43,7 @@ pin_project! {
             if let (Some(body), Some(rest)) = (this.drained.take(), this.rest.take())
                 && !body.is_end_stream()
             {
-                rest.abandoned.set();
+                rest.context.set_abandoned();
                 let most = rest.drains.limits.bytes;
                 rest.drains.go_on(read_on(body, most));
             }
@@ -52,7 +53,7 @@ pin_project! {
 
 /// What is to be known when nobody reads a body on.
 pub(super) struct Rest {
-    pub(super) abandoned: Abandoned,
+    pub(super) context: RequestContext,
     pub(super) drains: Arc<Drains>,
     /// How long the body is, if that is known.
     pub(super) expected: Option<u64>,

@@ -12,11 +12,11 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{
-    Abandoned, DrainBody,
+    DrainBody,
     body::{Rest, read_on},
     layer::Drains,
 };
-use crate::body::expected_length;
+use crate::{body::expected_length, request::RequestContext};
 
 pin_project! {
     /// The answer of a [`Drain`](super::Drain). Dropped before it is ready, it goes on for a while.
@@ -53,10 +53,10 @@ pin_project! {
         E: 'static,
     {
         fn drop(this: Pin<&mut Self>) {
-            let Some(Drained { call, abandoned, drains, .. }) = this.project().drained.take() else {
+            let Some(Drained { call, context, drains, .. }) = this.project().drained.take() else {
                 return;
             };
-            abandoned.set();
+            context.set_abandoned();
             let most = drains.limits.bytes;
             drains.go_on(async move {
                 if let Ok(response) = call.await {
@@ -71,7 +71,7 @@ pin_project! {
 struct Drained<F> {
     call: Pin<Box<F>>,
     method: Method,
-    abandoned: Abandoned,
+    context: RequestContext,
     drains: Arc<Drains>,
 }
 
@@ -88,10 +88,10 @@ where
     pub(super) fn drained(
         call: F,
         method: Method,
-        abandoned: Abandoned,
+        context: RequestContext,
         drains: Arc<Drains>,
     ) -> Self {
-        let drained = Drained { call: Box::pin(call), method, abandoned, drains };
+        let drained = Drained { call: Box::pin(call), method, context, drains };
         Self { plain: None, drained: Some(drained), answer: PhantomData }
     }
 }
@@ -114,13 +114,13 @@ where
         }
         let drained = this.drained.as_mut().expect("`DrainFuture` polled after it was ready");
         let answer = ready!(drained.call.as_mut().poll(cx));
-        let Some(Drained { method, abandoned, drains, .. }) = this.drained.take() else {
+        let Some(Drained { method, context, drains, .. }) = this.drained.take() else {
             unreachable!("it was just polled");
         };
         Poll::Ready(answer.map(|response| {
             let (head, body) = response.into_parts();
             let expected = expected_length(&method, &head);
-            let rest = Rest { abandoned, drains, expected };
+            let rest = Rest { context, drains, expected };
             Response::from_parts(head, DrainBody::drained(body, rest))
         }))
     }

@@ -6,8 +6,8 @@
 //!   dropped before its end, what stands inside goes on in a task of its own, within
 //!   [`DrainLimits`]; beyond those, and where too many are drained already, it is dropped as without
 //!   the layer.
-//! - The recorder is told by [`Abandoned`] in the request's extensions, so the event still says that
-//!   the client left.
+//! - The layer calls [`RequestContext::set_abandoned`](crate::request::RequestContext::set_abandoned),
+//!   so the event still says that the client disconnected.
 //! - Nothing is boxed or counted while the layer is off.
 //!
 //! # Example
@@ -37,7 +37,6 @@ mod future;
 mod layer;
 mod service;
 
-pub use crate::store::Abandoned;
 pub use body::DrainBody;
 pub use future::DrainFuture;
 pub use layer::{DrainLayer, DrainLimits};

@@ -8,7 +8,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{Abandoned, DrainBody, DrainFuture, layer::Drains};
+use super::{DrainBody, DrainFuture, layer::Drains};
+use crate::request::RequestContext;
 
 /// The service of [`DrainLayer`](super::DrainLayer).
 pub struct Drain<S> {
@@ -37,9 +38,9 @@ where
         let Some(drains) = self.drains.clone() else {
             return DrainFuture::plain(self.inner.call(request));
         };
-        let abandoned = request.extensions_mut().get_or_insert_default::<Abandoned>().clone();
+        let context = RequestContext::of(request.extensions_mut());
         let method = request.method().clone();
-        DrainFuture::drained(self.inner.call(request), method, abandoned, drains)
+        DrainFuture::drained(self.inner.call(request), method, context, drains)
     }
 }
 

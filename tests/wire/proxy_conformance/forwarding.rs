@@ -4,7 +4,7 @@ use http::Request;
 use hyper::body::Incoming;
 use serde_json::json;
 use tower::ServiceExt;
-use tower_quota::proxy::TrustedPeer;
+use tower_quota::request::RequestContext;
 
 use super::{
     common::GatewayCommand,
@@ -40,7 +40,7 @@ async fn a_trusted_peers_word_is_kept_and_the_peer_is_named() {
     for (client, server) in PAIRS {
         let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let trusting = proxy(&upstream.url).map_request(|mut request: Request<Incoming>| {
-            request.extensions_mut().insert(TrustedPeer([10, 0, 0, 1].into()));
+            RequestContext::of(request.extensions_mut()).set_trusted_peer([10, 0, 0, 1].into());
             request
         });
         let gateway = serve(trusting).await;
