@@ -317,3 +317,19 @@ async fn a_layer_that_makes_empty_responses_fits_around_each() {
     preflight(StreamUsageLayer::new().split().0).await;
     preflight(AnthropicErrorsLayer::new()).await;
 }
+
+#[tokio::test]
+async fn a_response_body_is_sync_where_the_inner_one_is() {
+    async fn check<L, B>(layer: L)
+    where
+        L: Layer<ReadinessProbe>,
+        L::Service: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+        B: Sync,
+    {
+        let Ok(response) = layer.layer(ReadinessProbe::default()).oneshot(request()).await;
+        assert_eq!(response.status(), 200);
+    }
+    check(TrialKeyAuthLayer::new(store(5))).await;
+    let subject = |_: &Parts| Some(QuotaSubject::new(KeyId::from("alice"), DailyLimit::UNLIMITED));
+    check(DailyQuotaLayer::new(store(5)).subject(subject)).await;
+}
