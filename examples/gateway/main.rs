@@ -58,10 +58,7 @@ use tower_quota::{
     },
     proxy::{CredentialCooldown, UpstreamCredential},
     quota::DailyQuotaLayer,
-    store::{
-        AdminStore,
-        sqlite::{SqliteOptions, SqliteStore},
-    },
+    store::{AdminStore, sqlite::SqliteStore},
     usage::{UsageRecorderLayer, usage_service},
 };
 
@@ -78,7 +75,7 @@ use reload::{Hangup, Reload};
 use request_log::Observers;
 use router::Router;
 use server::{Draining, Limits};
-use settings::{BadSetting, Given, Settings, StreamUsage, in_use};
+use settings::{BadSetting, DatabaseSettings, Given, Settings, in_use, is_exposed};
 use systemd::{InheritedSockets, ServiceManager};
 use upstream::Upstream;
 
@@ -112,9 +109,9 @@ fn start(
     open_files::raise_limit();
     let mut given = Given::load()?;
     if let Some(command) = given.take_command() {
-        return commands::run(command, given, stderr);
+        return commands::run(command, &given, stderr);
     }
-    let settings = Settings::check(given)?;
+    let settings = Settings::check(&given)?;
     let runtime = runtime(settings.worker_threads)?;
     runtime.block_on(run(settings, sockets, stdout, stderr))?;
     Ok(ExitCode::SUCCESS)
@@ -137,14 +134,15 @@ async fn run(
     logging::start(settings.log, stderr.clone());
     let hangup = Hangup::catch()?;
     let metrics = telemetry::start()?;
-    let options = SqliteOptions::new(&settings.database)
-        .calendar(settings.calendar.clone())
+    let options = settings
+        .database
+        .options()
         .durability(settings.durability)
-        .default_daily_limit(settings.daily_limit)
-        .retention_days(settings.retention_days);
+        .retention_days(settings.usage_retention_days);
     let opening = Opening::start(options)?;
+    let DatabaseSettings { path: database, default_daily_limit, calendar } = settings.database;
 
-    let (admin_tokens, generated_token) = match settings.admin_tokens.value {
+    let (admin_tokens, generated_token) = match settings.admin_token {
         Some(tokens) => (tokens, None),
         None => {
             let (tokens, token) = AdminTokens::generate();
@@ -156,11 +154,11 @@ async fn run(
     } else {
         settings.upstream.base_url.clone()
     };
-    let credential = settings.upstream.api_key.value.clone().map(UpstreamCredential::new);
+    let credential = settings.upstream.api_key.clone().map(UpstreamCredential::new);
     let cooldown = CredentialCooldown::new(upstream::CREDENTIAL_COOLDOWN);
     let reload = Reload {
-        admin_tokens: settings.admin_tokens.file.map(|file| (file, admin_tokens.clone())),
-        upstream_credential: settings.upstream.api_key.file.clone().zip(credential.clone()),
+        admin_tokens: settings.admin_token_file.map(|file| (file, admin_tokens.clone())),
+        upstream_credential: settings.upstream.api_key_file.clone().zip(credential.clone()),
         credential_cooldown: cooldown.clone(),
     };
     let has_upstream_key = settings.demo || credential.is_some();
@@ -182,15 +180,15 @@ async fn run(
         };
 
         let auth = TrialKeyAuthLayer::new(store.clone()).reject(errors.clone());
-        let usage = usage_service(store.clone(), settings.calendar.clone()).reject(errors.clone());
+        let usage = usage_service(store.clone(), calendar.clone()).reject(errors.clone());
         let claim = claim_service(store.clone()).reject(errors.clone());
         let shown = in_use(settings.shown, Some(&admin_tokens), &base_url.to_string());
         let admin = admin_service(store.clone(), admin_tokens.clone())
             .reject(OpenAiErrors)
-            .default_daily_limit(settings.daily_limit)
+            .default_daily_limit(default_daily_limit)
             .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
-            .calendar(settings.calendar.clone())
-            .retention_days(settings.retention_days)
+            .calendar(calendar.clone())
+            .retention_days(settings.usage_retention_days)
             .audit_reads(settings.audit_reads)
             .rejections(observers.rejections.clone())
             .settings(shown.into_iter().map(|setting| (setting.name, setting.value)));
@@ -210,9 +208,9 @@ async fn run(
             None => (admin, claim),
         };
         let quota = DailyQuotaLayer::new(store.clone())
-            .max_in_flight(settings.max_in_flight)
+            .max_in_flight(settings.max_in_flight_per_key)
             .reject(errors);
-        let includes_usage = settings.stream_usage == StreamUsage::Ask;
+        let includes_usage = settings.stream_usage;
         // Split, as the recorder must see the usage, and the bodies of rejected requests are not read.
         let (hide_usage, include_usage) = StreamUsageLayer::new()
             .applies_to(move |request: &Parts| {
@@ -222,7 +220,7 @@ async fn run(
         Ok(Router {
             upstream: ServiceBuilder::new()
                 .layer(hide_usage)
-                .layer(settings.drain.clone())
+                .layer(settings.on_client_gone.clone())
                 // Outside of auth, so that its rejections are recorded, too.
                 .layer(UsageRecorderLayer::new(store.clone()))
                 .layer(auth.clone())
@@ -251,23 +249,23 @@ async fn run(
     let is_inherited = inherited.is_some();
     let listener = match inherited {
         Some(listener) => listener,
-        None => listen(settings.listen).await?,
+        None => listen(settings.listen.address()).await?,
     };
     let address = listener.local_addr()?;
     Announcement {
         listen: address,
         is_inherited,
         upstream: &upstream_url,
-        database: &settings.database.display().to_string(),
-        time_zone: settings.calendar.time_zone(),
+        database: &database.display().to_string(),
+        time_zone: calendar.time_zone(),
         admin_token: generated_token.as_deref(),
         has_upstream_key,
-        is_exposed: !address.ip().is_loopback() && settings.trusted_proxies.is_empty(),
+        is_exposed: is_exposed(address, &settings.trusted_proxies),
     }
     .print(stdout);
 
     let options = EdgeOptions {
-        cors: ApiCorsLayer::new(settings.cors_origins),
+        cors: ApiCorsLayer::new(settings.cors_allow_origins),
         trusted_proxies: settings.trusted_proxies.clone(),
         observers: observers.clone(),
     };
@@ -292,7 +290,7 @@ async fn run(
         never = hangup.reload(reload, &manager) => match never {},
         never = manager.keep_alive(|| store.get().is_none_or(AdminStore::is_alive)) => match never {},
     };
-    settings.drain.finish(grace_left).await;
+    settings.on_client_gone.finish(grace_left).await;
     match store.into_inner() {
         Some(store) => Ok(store.close().await?),
         None => Ok(()),

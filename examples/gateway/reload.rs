@@ -58,8 +58,9 @@ async fn read<T: Clone + Send + 'static>(
     file: &SecretFile<T>,
     replace: impl FnOnce(T),
 ) -> Option<String> {
-    let (name, file) = (file.name, file.clone());
+    let name = &file.name;
     // Not on a worker thread: a hanging file system must not delay requests.
+    let file = file.clone();
     match spawn_blocking(move || file.read_again()).await {
         Ok(Ok(new)) => {
             replace(new);

@@ -19,7 +19,7 @@ use crate::{
     connector::{UpstreamConnector, connector},
     holder_errors::HolderErrors,
     router::GatewayRequest,
-    settings,
+    settings::UpstreamSettings,
 };
 
 /// Time for which requests are rejected after the upstream has rejected the sponsor's key or balance.
@@ -32,7 +32,7 @@ type Proxy<B> =
 /// Builds the services that call the upstream.
 pub(crate) struct Upstream<'a> {
     pub(crate) base: UpstreamBase,
-    pub(crate) settings: &'a settings::Upstream,
+    pub(crate) settings: &'a UpstreamSettings,
     pub(crate) errors: HolderErrors,
     pub(crate) credential: Option<UpstreamCredential>,
     pub(crate) cooldown: CredentialCooldown,
@@ -56,7 +56,7 @@ impl Upstream<'_> {
         let options = ClientOptions::default().connect_timeout(self.settings.connect_timeout);
         let timeouts =
             Timeouts::new().head(self.settings.head_timeout).idle(self.settings.idle_timeout);
-        let connector = connector(&self.settings.authorities, self.settings.proxy.as_ref())?;
+        let connector = connector(self.settings.authorities(), self.settings.proxy.as_ref())?;
         let client = upstream_client_over(connector, options);
         let proxy = UpstreamProxyService::new(client, self.base.clone())
             .mount("/v1")

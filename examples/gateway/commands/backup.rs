@@ -9,8 +9,7 @@ use std::{
 use clap::Args;
 use tower::BoxError;
 use tower_quota::store::sqlite::{
-    self, BackupError, BackupErrorKind, IfExists, OpenError, OpenErrorKind, SqliteOptions,
-    SqliteStore,
+    self, BackupError, BackupErrorKind, IfExists, OpenError, OpenErrorKind, SqliteStore,
 };
 
 use super::progress::{Progress, size};
@@ -64,9 +63,10 @@ pub(crate) fn back_up(
     command: &Backup,
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
-    let Settings { database, daily_limit, log, .. } = settings;
+    let Settings { database, log, .. } = settings;
     logging::start(log, stderr.clone());
-    let options = SqliteOptions::new(&database).default_daily_limit(daily_limit);
+    let options = database.options();
+    let database = database.path;
     let if_exists = if command.replace { IfExists::Replace } else { IfExists::Fail };
     let file = &command.file;
     let progress = Progress::start(stderr)?;
@@ -86,9 +86,10 @@ pub(crate) async fn restore(
     command: &Restore,
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
-    let Settings { database, calendar, daily_limit, log, .. } = settings;
+    let Settings { database, log, .. } = settings;
     logging::start(log, stderr.clone());
-    let options = SqliteOptions::new(&database).calendar(calendar).default_daily_limit(daily_limit);
+    let options = database.options();
+    let database = database.path;
     let report = match &command.file {
         Some(file) => {
             let progress = Progress::start(stderr)?;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     background_writer::BackgroundWriter,
-    settings::{Given, SettingSource, Settings},
+    settings::{Given, SettingSource, Settings, is_exposed},
 };
 
 /// Check the settings, the database and the upstream, and end
@@ -81,7 +81,7 @@ impl Report {
 
 /// Prints the findings, and fails if there is a failure.
 pub(crate) async fn run(
-    given: Given,
+    given: &Given,
     command: &Check,
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
@@ -133,12 +133,11 @@ fn combinations(settings: &Settings) -> Vec<Finding> {
     let all = settings.shown.len();
     let mut findings =
         vec![Fine(format!("{} of {all} are set; gateway print-config shows them", set.count()))];
-    if settings.admin_tokens.value.is_none() {
+    if settings.admin_token.is_none() {
         let advice = "ADMIN_TOKEN is not set: each start generates another one and prints it";
         findings.push(Warning(advice.to_owned()));
     }
-    let is_exposed = !settings.listen.ip().is_loopback() && settings.trusted_proxies.is_empty();
-    if is_exposed {
+    if is_exposed(settings.listen.address(), &settings.trusted_proxies) {
         findings.push(Warning(
             "HOST is open to other machines and TRUSTED_PROXIES is not set: put a proxy that \
              terminates TLS in front and its address there, or keys travel in clear and all clients \
@@ -151,7 +150,7 @@ fn combinations(settings: &Settings) -> Vec<Finding> {
 
 /// Checks whether a gateway is running on the address, or could.
 async fn address(settings: &Settings) -> [Finding; 1] {
-    let listen = settings.listen;
+    let listen = settings.listen.address();
     if listen.port() == 0 {
         return [Fine("PORT is 0: each start picks a free port and prints it".to_owned())];
     }
@@ -172,8 +171,9 @@ async fn address(settings: &Settings) -> [Finding; 1] {
 }
 
 fn day(settings: &Settings) -> Vec<Finding> {
-    let zone = settings.calendar.time_zone();
-    let window = settings.calendar.window(SystemTime::now());
+    let calendar = &settings.database.calendar;
+    let zone = calendar.time_zone();
+    let window = calendar.window(SystemTime::now());
     let left = window.end.duration_since(SystemTime::now()).unwrap_or_default().as_secs() / 60;
     let (hours, minutes) = (left / 60, left % 60);
     let mut findings =

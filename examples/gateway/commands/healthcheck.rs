@@ -14,7 +14,11 @@ use tokio::runtime;
 use tower::BoxError;
 
 use super::client::{self, Response, sources};
-use crate::{announce::local_url, connector::connector, settings::Given};
+use crate::{
+    announce::local_url,
+    connector::connector,
+    settings::{Given, ListenSettings},
+};
 
 /// Maximum length of a response; a gateway's is much shorter.
 const MAX_RESPONSE_BYTES: usize = 4096;
@@ -112,7 +116,8 @@ fn url(given: &Given, command: &Healthcheck) -> Result<Uri, String> {
     let base = match &command.url {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => {
-            let listen = given.listen().map_err(|error| error.to_string())?;
+            let listen: ListenSettings = given.parse().map_err(|error| error.to_string())?;
+            let listen = listen.address();
             if listen.port() == 0 {
                 return Err("PORT is 0, so the gateway's port is unknown: pass its URL with --url"
                     .to_owned());

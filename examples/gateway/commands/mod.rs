@@ -10,14 +10,14 @@ pub(crate) mod progress;
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use tokio::runtime;
 use tower::BoxError;
 
 use crate::{
     background_writer::BackgroundWriter,
     import::{self, Import},
-    settings::{Given, Settings},
+    settings::{DatabaseSettings, Given, ListenSettings, Settings},
 };
 use backup::{Backup, Restore};
 use check::Check;
@@ -36,23 +36,25 @@ pub(crate) enum Command {
     Completions(Completions),
 }
 
-/// Settings that a command's help shows. The command accepts all others, too.
-pub(crate) const HELPFUL: [(&str, &[&str]); 4] = [
-    ("backup", &["DATABASE_URL", "DAILY_REQ_LIMIT"]),
-    ("healthcheck", &["HOST", "PORT"]),
-    ("import", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
-    ("restore", &["DATABASE_URL", "DAILY_REQ_LIMIT", "QUOTA_TIMEZONE"]),
-];
+/// Returns the settings that a command's help lists, as arguments. The command accepts all others, too.
+pub(crate) fn listed_settings(command: &str) -> clap::Command {
+    let none = clap::Command::new("settings");
+    match command {
+        "healthcheck" => ListenSettings::augment_args(none),
+        "backup" | "import" | "restore" => DatabaseSettings::augment_args(none),
+        _ => none,
+    }
+}
 
 /// Runs a command. The first three must work with invalid settings, too.
 pub(crate) fn run(
     command: Command,
-    given: Given,
+    given: &Given,
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
     let runtime = || runtime::Builder::new_current_thread().enable_all().build();
     match command {
-        Command::Healthcheck(command) => Ok(healthcheck::run(&given, &command)),
+        Command::Healthcheck(command) => Ok(healthcheck::run(given, &command)),
         Command::PrintConfig(command) => Ok(print_config::run(given, &command)),
         Command::Completions(command) => Ok(completions::run(&command)),
         Command::Check(command) => runtime()?.block_on(check::run(given, &command, stderr)),

@@ -28,14 +28,12 @@ pub(crate) struct PrintConfig {
 }
 
 /// Prints the settings, and fails if one is invalid.
-pub(crate) fn run(given: Given, command: &PrintConfig) -> ExitCode {
-    let shown = given.shown().to_vec();
+pub(crate) fn run(given: &Given, command: &PrintConfig) -> ExitCode {
     let (shown, problem) = match Settings::check(given) {
-        Ok(Settings { shown, admin_tokens, upstream, .. }) => {
-            let base_url = upstream.base_url.to_string();
-            (in_use(shown, admin_tokens.value.as_ref(), &base_url), None)
+        Ok(Settings { shown, admin_token, upstream, .. }) => {
+            (in_use(shown, admin_token.as_ref(), &upstream.base_url.to_string()), None)
         }
-        Err(problem) => (shown, Some(problem.to_string())),
+        Err(problem) => (given.shown().to_vec(), Some(problem.to_string())),
     };
     let text = if command.json {
         let settings: Vec<_> = shown

@@ -23,7 +23,7 @@ use tower_quota::{
     store::{
         Actor, AdminStore, ImportOutcome, ImportedKey,
         memory::MemoryStore,
-        sqlite::{self, IfExists, SqliteOptions, SqliteStore},
+        sqlite::{self, IfExists, SqliteStore},
     },
 };
 
@@ -33,7 +33,7 @@ use crate::{
         backup,
         progress::{Amount, Progress},
     },
-    settings::Settings,
+    settings::{DatabaseSettings, Settings},
 };
 use source::{ReadOptions, RowProblem, Source, SourceKind, SourceRow, shown};
 
@@ -119,23 +119,24 @@ async fn import_file(
     let source = source::read(&ReadOptions {
         file: &import.file,
         from: import.from,
-        daily_limit: import.daily_limit.unwrap_or(settings.daily_limit),
+        daily_limit: import.daily_limit.unwrap_or(settings.database.default_daily_limit),
         drop_access_lists: import.drop_access_lists,
-        calendar: &settings.calendar,
+        calendar: &settings.database.calendar,
         progress,
     })?;
     let (keys, mut outcomes) = distinct_keys(&source);
     let by = Actor { token_id: "command_line".to_owned(), ip: None };
-    let has_database = settings.database.metadata().is_ok_and(|file| file.len() > 0);
+    let database = &settings.database;
+    let has_database = database.path.metadata().is_ok_and(|file| file.len() > 0);
     let imported = match (import.dry_run, has_database) {
-        (false, _) => import_into(&settings.database, settings, keys, false, by, progress).await?,
+        (false, _) => import_into(database, keys, false, by, progress).await?,
         (true, true) => {
-            let copy = Copy::of(settings, progress)?;
-            import_into(&copy.database, settings, keys, true, by, progress).await?
+            let copy = DatabaseCopy::new(database, progress)?;
+            import_into(&copy.database, keys, true, by, progress).await?
         }
         (true, false) => {
             let empty =
-                MemoryStore::with_time(settings.calendar.clone(), tower_quota::clock::SystemClock);
+                MemoryStore::with_time(database.calendar.clone(), tower_quota::clock::SystemClock);
             empty.import(keys, true, by).await?
         }
     };
@@ -147,41 +148,35 @@ async fn import_file(
 }
 
 async fn import_into(
-    database: &Path,
-    settings: &Settings,
+    database: &DatabaseSettings,
     keys: Vec<ImportedKey>,
     dry_run: bool,
     by: Actor,
     progress: &Progress,
 ) -> Result<Vec<ImportOutcome>, BoxError> {
-    let options = SqliteOptions::new(database)
-        .calendar(settings.calendar.clone())
-        .default_daily_limit(settings.daily_limit);
-    let store = SqliteStore::open(options).map_err(backup::cannot_open)?;
+    let store = SqliteStore::open(database.options()).map_err(backup::cannot_open)?;
     let imported = store.import_with_progress(keys, dry_run, by, progress.clone()).await?;
     store.close().await?;
     Ok(imported.ok_or_else(|| progress.stopped("nothing was imported"))?)
 }
 
 /// A copy of the database for a dry run, which works beside a running gateway. Removed on drop.
-struct Copy {
-    database: PathBuf,
+struct DatabaseCopy {
+    database: DatabaseSettings,
     _dir: TempDir,
 }
 
-impl Copy {
-    fn of(settings: &Settings, progress: &Progress) -> Result<Self, BoxError> {
+impl DatabaseCopy {
+    fn new(database: &DatabaseSettings, progress: &Progress) -> Result<Self, BoxError> {
         // Beside the database, as other directories may be full or read-only.
-        let parent = settings.database.parent().filter(|parent| *parent != Path::new(""));
+        let parent = database.path.parent().filter(|parent| *parent != Path::new(""));
         let dir = tempfile::Builder::new()
             .prefix(".dry-run-")
             .tempdir_in(parent.unwrap_or(Path::new(".")))?;
-        let database = dir.path().join("quota.db");
-        let options =
-            SqliteOptions::new(&settings.database).default_daily_limit(settings.daily_limit);
-        sqlite::backup(&options, &database, IfExists::Fail, progress.clone())
+        let copy = DatabaseSettings { path: dir.path().join("quota.db"), ..database.clone() };
+        sqlite::backup(&database.options(), &copy.path, IfExists::Fail, progress.clone())
             .map_err(|error| backup::failed(error, progress, "nothing was changed"))?;
-        Ok(Self { database, _dir: dir })
+        Ok(Self { database: copy, _dir: dir })
     }
 }
 

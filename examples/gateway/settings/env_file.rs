@@ -1,20 +1,20 @@
-//! The lines of `.env`.
+//! Reads `.env`.
 
 use std::{env, fs, io};
 
 use super::BadSetting;
 
 const NAME: &str = ".env";
-/// Bytes that editors on Windows put in front of UTF-8.
+/// The byte order mark, which editors on Windows write in front of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// How much alike a name and a setting's are if one is to be taken for the other, from 0 to 1.
-const MIN_LIKENESS: f64 = 0.8;
+/// Similarity of an unknown name to that of a setting from which on it counts as misspelt, from 0 to 1.
+const MIN_SIMILARITY: f64 = 0.8;
 
-/// Sets what the environment does not, from `.env` in the working directory if there is one.
+/// Sets the variables of `.env` in the working directory that the environment does not set, and returns
+/// their names.
 ///
-/// A name that is almost that of a setting is refused, as its value would have no effect. Other names
-/// may belong to other programs. The lines that can be read have an effect even then. Returns the names
-/// that were set.
+/// Also returns an error if a line is invalid, or if a name is a misspelt setting, which would have no
+/// effect. Other names may belong to other programs. The valid lines are applied even then.
 pub(super) fn load(settings: &[String]) -> (Vec<String>, Result<(), BadSetting>) {
     let text = match fs::read(NAME) {
         Ok(text) => text,
@@ -30,7 +30,7 @@ pub(super) fn load(settings: &[String]) -> (Vec<String>, Result<(), BadSetting>)
         Ok(())
     };
     let read: Result<(), dotenvy::Error> = read();
-    let misspelt = names.iter().find_map(|name| Some((name, almost(name, settings)?)));
+    let misspelt = names.iter().find_map(|name| Some((name, misspelt_setting(name, settings)?)));
     let checked = match (read, misspelt) {
         (Err(error), _) => Err(unreadable(&error, text)),
         (_, Some((name, setting))) => {
@@ -40,20 +40,20 @@ pub(super) fn load(settings: &[String]) -> (Vec<String>, Result<(), BadSetting>)
         _ => Ok(()),
     };
     names.retain(|name| env::var_os(name).is_none());
-    // What it cannot read was found out above.
+    // Errors were reported above.
     let _ = dotenvy::from_read(text);
     (names, checked)
 }
 
-/// No text of the file is shown, as secrets stand there.
+/// Describes an error without showing text of the file, which contains secrets.
 fn unreadable(error: &dotenvy::Error, text: &[u8]) -> BadSetting {
     match error {
         dotenvy::Error::Io(error) => BadSetting::new(NAME, format!("cannot be read: {error}")),
         dotenvy::Error::LineParse(..) => {
-            let number = broken_line(text);
+            let number = invalid_line(text);
             let problem = format!(
-                "line {number}: expected NAME=value; a value with a space, a # or a $ stands in \
-                 single quotes"
+                "line {number}: expected NAME=value; put a value with a space, a # or a $ in single \
+                 quotes"
             );
             BadSetting::new(NAME, problem)
         }
@@ -61,24 +61,24 @@ fn unreadable(error: &dotenvy::Error, text: &[u8]) -> BadSetting {
     }
 }
 
-/// The number of the first line that cannot be read: all lines before it can be read alone.
-fn broken_line(text: &[u8]) -> usize {
+/// Returns the number of the first invalid line: the lines before it are valid on their own.
+fn invalid_line(text: &[u8]) -> usize {
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let is_whole = |count: &usize| {
+    let is_valid = |count: &usize| {
         dotenvy::from_read_iter(&*lines[..*count].concat()).all(|line| line.is_ok())
     };
-    (0..lines.len()).rev().find(is_whole).unwrap_or(0) + 1
+    (0..lines.len()).rev().find(is_valid).unwrap_or(0) + 1
 }
 
-/// The setting that `name` is almost the name of.
-fn almost<'a>(name: &str, settings: &'a [String]) -> Option<&'a String> {
+/// Returns the setting of which `name` is probably a misspelling.
+fn misspelt_setting<'a>(name: &str, settings: &'a [String]) -> Option<&'a String> {
     if settings.iter().any(|setting| setting == name) {
         return None;
     }
     let name = name.to_ascii_uppercase().replace('-', "_");
-    let likeness = |setting: &&String| strsim::normalized_damerau_levenshtein(&name, setting);
-    let nearest = settings.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(&nearest) >= MIN_LIKENESS).then_some(nearest)
+    let similarity = |setting: &&String| strsim::normalized_damerau_levenshtein(&name, setting);
+    let nearest = settings.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(&nearest) >= MIN_SIMILARITY).then_some(nearest)
 }
 
 #[cfg(test)]
@@ -86,10 +86,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_are_almost_a_settings_are_taken_for_one() {
+    fn misspelt_settings_are_recognized_and_other_names_are_not() {
         let settings = ["ADMIN_TOKEN", "ADMIN_TOKEN_FILE", "HOST", "PORT", "UPSTREAM_API_KEY"];
         let settings = settings.map(str::to_owned);
-        let almost = |name| almost(name, &settings).map(String::as_str);
+        let misspelt_setting = |name| misspelt_setting(name, &settings).map(String::as_str);
         for (name, setting) in [
             ("ADMIN_TOKENS", "ADMIN_TOKEN"),
             ("ADMIN-TOKEN", "ADMIN_TOKEN"),
@@ -98,12 +98,12 @@ mod tests {
             ("UPSTREAM_APIKEY", "UPSTREAM_API_KEY"),
             ("HOSTS", "HOST"),
         ] {
-            assert_eq!(almost(name), Some(setting), "{name}");
+            assert_eq!(misspelt_setting(name), Some(setting), "{name}");
         }
         for name in
             ["ADMIN_TOKEN", "OPENAI_API_KEY", "HOME", "COMPOSE_PROJECT_NAME", "POSTGRES_HOST"]
         {
-            assert_eq!(almost(name), None, "{name}");
+            assert_eq!(misspelt_setting(name), None, "{name}");
         }
     }
 }

@@ -1,106 +1,277 @@
-//! Settings: flags, environment and `.env`, checked here so that a bad value stops the start with
-//! one line that names the variable and what it takes.
+//! The settings: flags, environment variables and lines of `.env`.
+//!
+//! A setting is declared once, as a field with its flag, variable, default, parser and help. An invalid
+//! value stops the start with one line that names the variable and the values it accepts.
 
-mod arguments;
 mod env_file;
-mod setting;
+mod given;
+mod secret_file;
 mod shown;
 mod values;
 
 use std::{
     fmt,
-    net::SocketAddr,
-    num::{NonZeroU32, NonZeroUsize},
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
     path::PathBuf,
     time::Duration,
 };
 
+use clap::{ArgAction, Args, Parser};
 use http::{HeaderValue, StatusCode};
 use hyper_util::client::proxy::matcher::Intercept;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tower_http::cors::AllowOrigin;
 use tower_quota::{
-    admin::AdminTokens, clock::Calendar, key::DailyLimit, proxy::UpstreamBase,
-    store::sqlite::Durability, usage::DrainLayer,
+    admin::AdminTokens,
+    clock::Calendar,
+    key::DailyLimit,
+    proxy::UpstreamBase,
+    store::sqlite::{Durability, SqliteOptions},
+    usage::DrainLayer,
 };
-use tracing_subscriber::EnvFilter;
 
-use arguments::Arguments;
-pub(crate) use arguments::{Given, command};
-use setting::Setting;
-pub(crate) use setting::{Secret, SecretFile};
+pub(crate) use given::{Given, command};
+pub(crate) use secret_file::SecretFile;
+use secret_file::secret_file;
 pub(crate) use shown::{SettingSource, ShownSetting, in_use};
+use values::shown;
 
-/// All that can be set.
+/// The trial-key gateway: serves an OpenAI-compatible API to holders of issued keys, within a daily quota
+/// of requests.
+///
+/// Every setting is a flag, an environment variable or a line of `.env` in the working directory; a flag
+/// overrides the environment, which overrides `.env`. An empty variable counts as unset.
+#[derive(Parser)]
+#[command(name = "gateway", version, max_term_width = 100)]
 pub(crate) struct Settings {
-    pub(crate) listen: SocketAddr,
-    /// A random token is made where there is none.
-    pub(crate) admin_tokens: Secret<AdminTokens>,
-    pub(crate) admin_allow: Vec<IpNet>,
+    #[command(flatten)]
+    pub(crate) listen: ListenSettings,
+    /// Token for /admin; several, comma-separated, during a rotation [default: a random one, printed]
+    #[arg(long, env = "ADMIN_TOKEN", value_name = "TOKEN", value_parser = values::tokens)]
+    pub(crate) admin_token: Option<AdminTokens>,
+    /// File with ADMIN_TOKEN, one token per line; read again on SIGHUP
+    #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "PATH", value_parser = secret_file(values::tokens))]
+    pub(crate) admin_token_file: Option<SecretFile<AdminTokens>>,
+    /// Networks that may use /admin, in CIDR notation [default: any]
+    #[arg(long, env = "ADMIN_ALLOW", value_name = "CIDR,…", default_value = "", value_parser = shown(values::networks))]
+    pub(crate) admin_allow: values::Networks,
+    /// Whether the audit trail records reads, too: off or on
+    #[arg(long, env = "AUDIT_READS", value_name = "WHETHER", default_value = "off", value_parser = shown(values::on_or_off), action = ArgAction::Set)]
     pub(crate) audit_reads: bool,
-    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Networks of proxies whose X-Forwarded-For is trusted, in CIDR notation [default: none]
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "", value_parser = shown(values::networks))]
+    pub(crate) trusted_proxies: values::Networks,
+    /// Whether client addresses are logged, and counted for each key: on or off
+    #[arg(long, env = "LOG_CLIENT_ADDR", value_name = "WHETHER", default_value = "on", value_parser = shown(values::on_or_off), action = ArgAction::Set)]
     pub(crate) log_client_addr: bool,
+    /// Token for /metrics only
+    #[arg(long, env = "METRICS_TOKEN", value_name = "TOKEN", value_parser = values::tokens)]
     pub(crate) metrics_token: Option<AdminTokens>,
+    /// URL at which users reach this gateway, such as https://keys.example.com; used in links of claims
+    #[arg(long, env = "PUBLIC_URL", value_name = "URL", value_parser = shown(values::public_url))]
     pub(crate) public_url: Option<String>,
+    /// Name of the gateway, shown to holders of keys [default: none]
+    #[arg(long, env = "GATEWAY_NAME", value_name = "TEXT", value_parser = shown(values::text_line))]
     pub(crate) gateway_name: Option<String>,
+    /// Contact for holders of keys, such as an e-mail address; shown on / and in errors [default: none]
+    #[arg(long, env = "CONTACT", value_name = "TEXT", value_parser = shown(values::text_line))]
     pub(crate) contact: Option<String>,
+    /// Notice for holders of keys, shown on / [default: none]
+    #[arg(long, env = "NOTICE", value_name = "TEXT", value_parser = shown(values::text_line))]
     pub(crate) notice: Option<String>,
-    pub(crate) cors_origins: Option<AllowOrigin>,
-    pub(crate) upstream: Upstream,
-    pub(crate) stream_usage: StreamUsage,
-    pub(crate) database: PathBuf,
-    pub(crate) daily_limit: DailyLimit,
+    /// Origins whose pages may use the API, comma-separated, or * [default: none]
+    #[arg(long, env = "CORS_ALLOW_ORIGINS", value_name = "ORIGIN,…", value_parser = shown(values::origins))]
+    pub(crate) cors_allow_origins: Option<AllowOrigin>,
+    #[command(flatten)]
+    pub(crate) upstream: UpstreamSettings,
+    /// Usage of streamed chats that do not request it: off, or ask (request it and hide it)
+    #[arg(long, env = "STREAM_USAGE", value_name = "WHAT", default_value = "ask", value_parser = shown(values::stream_usage), action = ArgAction::Set)]
+    pub(crate) stream_usage: bool,
+    #[command(flatten)]
+    pub(crate) database: DatabaseSettings,
+    /// Status of requests beyond the daily quota: 429, or 402, at which coding CLIs do not retry
+    #[arg(long, env = "QUOTA_EXHAUSTED_STATUS", value_name = "STATUS", default_value = "429", value_parser = shown(values::exhausted_status))]
     pub(crate) quota_exhausted_status: StatusCode,
-    pub(crate) calendar: Calendar,
+    /// Failures after which counts are still exact: process (kill -9), or power (power loss, too)
+    #[arg(long, env = "DURABILITY", value_name = "LEVEL", default_value = "process", value_parser = shown(values::durability))]
     pub(crate) durability: Durability,
-    pub(crate) retention_days: u32,
-    pub(crate) drain: DrainLayer,
-    pub(crate) max_in_flight: Option<NonZeroU32>,
+    /// Days for which single requests are kept beside the daily sums, about 250 bytes each; 0 keeps none
+    #[arg(long, env = "USAGE_RETENTION_DAYS", value_name = "DAYS", default_value = "7", value_parser = shown(values::days))]
+    pub(crate) usage_retention_days: u32,
+    /// What happens when a client disconnects during a response: abort it, or drain it for its usage
+    #[arg(long, env = "ON_CLIENT_GONE", value_name = "ACTION", default_value = "abort", value_parser = shown(values::drain))]
+    pub(crate) on_client_gone: DrainLayer,
+    /// Maximum number of requests in flight per key; 0 is unlimited
+    #[arg(long, env = "MAX_IN_FLIGHT_PER_KEY", value_name = "NUMBER", default_value = "0", value_parser = shown(values::max_in_flight))]
+    pub(crate) max_in_flight_per_key: values::MaxInFlight,
+    /// Maximum size of a request body, such as 32MiB
+    #[arg(long, env = "MAX_BODY_BYTES", value_name = "SIZE", default_value = "32MiB", value_parser = shown(values::size))]
     pub(crate) max_body_bytes: usize,
+    /// Maximum time that a client may stall a request body, or not read a response
+    #[arg(long, env = "CLIENT_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = shown(values::timeout))]
     pub(crate) client_timeout: Duration,
+    /// Maximum time that an idle connection is kept open; set it longer than that of a load balancer in
+    /// front
+    #[arg(long, env = "CLIENT_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s", value_parser = shown(values::timeout))]
     pub(crate) client_idle_timeout: Duration,
+    /// Maximum number of open connections; 0 is as many as the limit of open files allows
+    #[arg(long, env = "MAX_CONNECTIONS", value_name = "NUMBER", default_value = "0", value_parser = shown(values::max_connections))]
     pub(crate) max_connections: usize,
+    /// Number of threads that serve requests; 0 is one per core, but one on up to two cores
+    #[arg(long, env = "WORKER_THREADS", value_name = "NUMBER", default_value = "0", value_parser = shown(values::worker_threads))]
     pub(crate) worker_threads: NonZeroUsize,
+    /// Time at shutdown for which /readyz returns 503 before the listener closes; set it longer than a
+    /// load balancer takes to notice
+    #[arg(long, env = "SHUTDOWN_DELAY", value_name = "TIME", default_value = "0s", value_parser = shown(values::duration))]
     pub(crate) shutdown_delay: Duration,
+    /// Maximum time for responses in flight to finish after that
+    #[arg(long, env = "SHUTDOWN_GRACE", value_name = "TIME", default_value = "30s", value_parser = shown(values::duration))]
     pub(crate) shutdown_grace: Duration,
+    #[command(flatten)]
     pub(crate) log: LogSettings,
+    /// Forward to a built-in upstream, to try everything without an account
+    #[arg(long)]
     pub(crate) demo: bool,
-    /// All of it, as operators may see it.
+    /// All settings as operators may see them.
+    #[arg(skip)]
     pub(crate) shown: Vec<ShownSetting>,
 }
 
+/// Where the gateway listens.
+#[derive(Args)]
+pub(crate) struct ListenSettings {
+    /// IP address to listen on, or localhost
+    #[arg(long, env = "HOST", value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = shown(values::host))]
+    host: IpAddr,
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, env = "PORT", value_name = "NUMBER", default_value = "8787", value_parser = shown(values::port))]
+    port: u16,
+}
+
 /// The sponsor's API.
-pub(crate) struct Upstream {
+#[derive(Args)]
+pub(crate) struct UpstreamSettings {
+    /// Base URL to which /v1/… is forwarded; also DEEPSEEK_BASE_URL
+    #[arg(long = "upstream-base-url", env = "UPSTREAM_BASE_URL", value_name = "URL", default_value = "https://api.deepseek.com/v1", value_parser = values::base_url)]
     pub(crate) base_url: UpstreamBase,
-    pub(crate) api_key: Secret<HeaderValue>,
-    /// Trusted beside Mozilla's.
-    pub(crate) authorities: Vec<CertificateDer<'static>>,
+    /// The sponsor's key for the upstream; also DEEPSEEK_API_KEY
+    #[arg(long = "upstream-api-key", env = "UPSTREAM_API_KEY", value_name = "KEY", value_parser = values::upstream_api_key)]
+    pub(crate) api_key: Option<HeaderValue>,
+    /// File with UPSTREAM_API_KEY, read again on SIGHUP; also DEEPSEEK_API_KEY_FILE
+    #[arg(long = "upstream-api-key-file", env = "UPSTREAM_API_KEY_FILE", value_name = "PATH", value_parser = secret_file(values::upstream_api_key))]
+    pub(crate) api_key_file: Option<SecretFile<HeaderValue>>,
+    /// PEM file of certificate authorities to trust for the upstream, in addition to Mozilla's
+    #[arg(long = "upstream-ca-file", env = "UPSTREAM_CA_FILE", value_name = "PATH", value_parser = values::authorities)]
+    authorities: Option<values::Authorities>,
+    /// Proxy to the upstream, such as http://proxy:3128; also HTTPS_PROXY with NO_PROXY [default: none]
+    #[arg(long = "upstream-proxy", env = "UPSTREAM_PROXY", value_name = "URL", value_parser = values::proxy)]
     pub(crate) proxy: Option<Intercept>,
+    #[arg(long, env = "HTTPS_PROXY", hide = true)]
+    https_proxy: Option<String>,
+    #[arg(long, env = "NO_PROXY", hide = true)]
+    no_proxy: Option<String>,
+    /// Maximum time to connect to the upstream, such as 5s
+    #[arg(long = "upstream-connect-timeout", env = "UPSTREAM_CONNECT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = shown(values::timeout))]
     pub(crate) connect_timeout: Duration,
+    /// Maximum time until the upstream's response begins
+    #[arg(long = "upstream-head-timeout", env = "UPSTREAM_HEAD_TIMEOUT", value_name = "TIME", default_value = "600s", value_parser = shown(values::timeout))]
     pub(crate) head_timeout: Duration,
+    /// Maximum time between two parts of a body
+    #[arg(long = "upstream-idle-timeout", env = "UPSTREAM_IDLE_TIMEOUT", value_name = "TIME", default_value = "120s", value_parser = shown(values::timeout))]
     pub(crate) idle_timeout: Duration,
 }
 
-/// What is done about the usage of streamed chats that do not ask for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StreamUsage {
-    Off,
-    Ask,
+/// The database and what its tables need.
+#[derive(Args, Clone)]
+pub(crate) struct DatabaseSettings {
+    /// SQLite file, as a path or sqlite: URL; also SQLITE_PATH
+    #[arg(long = "database-url", env = "DATABASE_URL", value_name = "PATH", default_value = "quota.db", value_parser = values::database)]
+    pub(crate) path: PathBuf,
+    /// Daily limit of keys that are issued without daily_limit; 0 is unlimited
+    #[arg(long = "daily-req-limit", env = "DAILY_REQ_LIMIT", value_name = "NUMBER", default_value = "200", value_parser = shown(values::daily_limit))]
+    pub(crate) default_daily_limit: DailyLimit,
+    /// IANA time zone of the quota's days
+    #[arg(long = "quota-timezone", env = "QUOTA_TIMEZONE", value_name = "ZONE", default_value = "UTC", value_parser = shown(values::time_zone))]
+    pub(crate) calendar: Calendar,
 }
 
 /// What is logged, and how.
+#[derive(Args)]
 pub(crate) struct LogSettings {
-    pub(crate) filter: EnvFilter,
-    pub(crate) json: bool,
+    /// Log filter, as tracing directives
+    #[arg(long = "rust-log", env = "RUST_LOG", value_name = "FILTER", default_value = "info", value_parser = shown(values::log_filter))]
+    pub(crate) filter: String,
+    /// Log format: text or json
+    #[arg(long = "log-format", env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = shown(values::log_format), action = ArgAction::Set)]
+    pub(crate) is_json: bool,
 }
 
-/// Why the gateway does not start: one line.
-#[derive(Debug)]
+impl ListenSettings {
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}
+
+impl DatabaseSettings {
+    /// Returns the options with which all commands open the database.
+    pub(crate) fn options(&self) -> SqliteOptions {
+        SqliteOptions::new(&self.path)
+            .calendar(self.calendar.clone())
+            .default_daily_limit(self.default_daily_limit)
+    }
+}
+
+impl Settings {
+    /// Parses all settings.
+    pub(crate) fn check(given: &Given) -> Result<Self, BadSetting> {
+        given.checked.clone()?;
+        let mut settings: Self = given.parse()?;
+        settings.shown = given.shown().to_vec();
+        let Self { admin_token, admin_token_file, upstream, shown, demo, .. } = &mut settings;
+        given.read_secret("ADMIN_TOKEN", admin_token, admin_token_file)?;
+        given.read_secret("UPSTREAM_API_KEY", &mut upstream.api_key, &mut upstream.api_key_file)?;
+        if *demo {
+            upstream.proxy = None;
+        } else if !given.is_present("UPSTREAM_PROXY") {
+            upstream.use_environment_proxy(shown)?;
+        }
+        Ok(settings)
+    }
+}
+
+/// Returns whether clients on other machines reach the gateway without a TLS proxy, judging by the
+/// settings.
+pub(crate) fn is_exposed(listen: SocketAddr, trusted_proxies: &[IpNet]) -> bool {
+    !listen.ip().is_loopback() && trusted_proxies.is_empty()
+}
+
+impl UpstreamSettings {
+    pub(crate) fn authorities(&self) -> &[CertificateDer<'static>] {
+        self.authorities.as_deref().unwrap_or_default()
+    }
+
+    /// Uses `HTTPS_PROXY` if it applies to the upstream's host.
+    fn use_environment_proxy(&mut self, shown: &mut [ShownSetting]) -> Result<(), BadSetting> {
+        let Some(text) = &self.https_proxy else { return Ok(()) };
+        let no_proxy = self.no_proxy.as_deref().unwrap_or_default();
+        self.proxy = values::https_proxy(text, no_proxy, &self.base_url)
+            .map_err(|expected| BadSetting::new("HTTPS_PROXY", expected))?;
+        let proxy = shown.iter_mut().find(|setting| setting.name == "UPSTREAM_PROXY");
+        if let Some(proxy) = proxy.filter(|_| self.proxy.is_some()) {
+            proxy.set_from_environment("HTTPS_PROXY");
+        }
+        Ok(())
+    }
+}
+
+/// Why the gateway does not start, in one line.
+#[derive(Clone, Debug)]
 pub(crate) struct BadSetting(String);
 
 impl BadSetting {
-    /// `variable` takes something else.
+    /// Creates the error of a variable's value.
     pub(crate) fn new(variable: &str, problem: impl fmt::Display) -> Self {
         let line = format!("{variable}: {problem}");
         Self(line.replace(char::is_control, " "))
@@ -114,150 +285,3 @@ impl fmt::Display for BadSetting {
 }
 
 impl std::error::Error for BadSetting {}
-
-impl Settings {
-    /// Checks all that was given.
-    pub(crate) fn check(given: Given) -> Result<Self, BadSetting> {
-        let listen = given.listen();
-        let Given { arguments: given, mut shown, checked } = given;
-        checked?;
-        let upstream = Upstream::of(&given)?;
-        // It counts for some upstreams only.
-        let has_environments_proxy = upstream.proxy.is_some() && given.upstream_proxy.is_none();
-        let proxy = shown.iter_mut().find(|setting| setting.name == "UPSTREAM_PROXY");
-        if let Some(proxy) = proxy.filter(|_| has_environments_proxy) {
-            proxy.value = Some("••••".to_owned());
-            proxy.source = SettingSource::Environment("HTTPS_PROXY".to_owned());
-        }
-        Ok(Self {
-            listen: listen?,
-            admin_tokens: admin_tokens(&given)?,
-            admin_allow: Setting::new("ADMIN_ALLOW", &given.admin_allow)
-                .or("", values::networks)?,
-            audit_reads: Setting::new("AUDIT_READS", &given.audit_reads)
-                .or("off", values::on_or_off)?,
-            trusted_proxies: Setting::new("TRUSTED_PROXIES", &given.trusted_proxies)
-                .or("", values::networks)?,
-            log_client_addr: Setting::new("LOG_CLIENT_ADDR", &given.log_client_addr)
-                .or("on", values::on_or_off)?,
-            metrics_token: Setting::new("METRICS_TOKEN", &given.metrics_token)
-                .secret(values::tokens)?,
-            public_url: Setting::new("PUBLIC_URL", &given.public_url).or("", values::public_url)?,
-            gateway_name: Setting::new("GATEWAY_NAME", &given.gateway_name)
-                .or("", values::shown_text)?,
-            contact: Setting::new("CONTACT", &given.contact).or("", values::shown_text)?,
-            notice: Setting::new("NOTICE", &given.notice).or("", values::shown_text)?,
-            cors_origins: Setting::new("CORS_ALLOW_ORIGINS", &given.cors_allow_origins)
-                .or("", values::origins)?,
-            upstream,
-            stream_usage: Setting::new("STREAM_USAGE", &given.stream_usage)
-                .or("ask", values::stream_usage)?,
-            database: database(&given)?,
-            daily_limit: Setting::new("DAILY_REQ_LIMIT", &given.daily_req_limit)
-                .or("200", values::daily_limit)?,
-            quota_exhausted_status: Setting::new(
-                "QUOTA_EXHAUSTED_STATUS",
-                &given.quota_exhausted_status,
-            )
-            .or("429", values::exhausted_status)?,
-            calendar: Setting::new("QUOTA_TIMEZONE", &given.quota_timezone)
-                .or("UTC", values::time_zone)?,
-            durability: Setting::new("DURABILITY", &given.durability)
-                .or("process", values::durability)?,
-            retention_days: Setting::new("USAGE_RETENTION_DAYS", &given.usage_retention_days)
-                .or("7", values::days)?,
-            drain: Setting::new("ON_CLIENT_GONE", &given.on_client_gone)
-                .or("abort", values::drain)?,
-            max_in_flight: Setting::new("MAX_IN_FLIGHT_PER_KEY", &given.max_in_flight_per_key)
-                .or("0", values::max_in_flight)?,
-            max_body_bytes: Setting::new("MAX_BODY_BYTES", &given.max_body_bytes)
-                .or("32MiB", values::size)?,
-            client_timeout: Setting::new("CLIENT_TIMEOUT", &given.client_timeout)
-                .or("60s", values::timeout)?,
-            client_idle_timeout: Setting::new("CLIENT_IDLE_TIMEOUT", &given.client_idle_timeout)
-                .or("75s", values::timeout)?,
-            max_connections: Setting::new("MAX_CONNECTIONS", &given.max_connections)
-                .or("0", values::max_connections)?,
-            worker_threads: Setting::new("WORKER_THREADS", &given.worker_threads)
-                .or("0", values::worker_threads)?,
-            shutdown_delay: Setting::new("SHUTDOWN_DELAY", &given.shutdown_delay)
-                .or("0s", values::duration)?,
-            shutdown_grace: Setting::new("SHUTDOWN_GRACE", &given.shutdown_grace)
-                .or("30s", values::duration)?,
-            log: LogSettings {
-                filter: Setting::new("RUST_LOG", &given.rust_log).or("info", values::log_filter)?,
-                json: Setting::new("LOG_FORMAT", &given.log_format)
-                    .or("text", values::log_format)?,
-            },
-            demo: given.demo,
-            shown,
-        })
-    }
-}
-
-impl Given {
-    /// Where the gateway listens, whatever else is set.
-    pub(crate) fn listen(&self) -> Result<SocketAddr, BadSetting> {
-        let Arguments { host, port, .. } = &self.arguments;
-        let host = Setting::new("HOST", host).or("127.0.0.1", values::host)?;
-        let port = Setting::new("PORT", port).or("8787", values::port)?;
-        Ok(SocketAddr::new(host, port))
-    }
-}
-
-impl Upstream {
-    fn of(given: &Arguments) -> Result<Self, BadSetting> {
-        let base_url = Setting::new("UPSTREAM_BASE_URL", &given.upstream_base_url)
-            .or_else(Setting::new("DEEPSEEK_BASE_URL", &given.deepseek_base_url));
-        let api_key = Setting::new("UPSTREAM_API_KEY", &given.upstream_api_key)
-            .or_else(Setting::new("DEEPSEEK_API_KEY", &given.deepseek_api_key));
-        let key_file = Setting::new("UPSTREAM_API_KEY_FILE", &given.upstream_api_key_file)
-            .or_else(Setting::new("DEEPSEEK_API_KEY_FILE", &given.deepseek_api_key_file));
-        let base_url = base_url.secret_or("https://api.deepseek.com/v1", values::base_url)?;
-        let proxy = match (given.demo, &given.upstream_proxy) {
-            (true, _) => None,
-            (false, Some(_)) => Setting::new("UPSTREAM_PROXY", &given.upstream_proxy)
-                .secret(|text| values::proxy(text).map(Some))?
-                .flatten(),
-            (false, None) => {
-                let no_proxy = given.no_proxy.as_deref().unwrap_or_default();
-                Setting::new("HTTPS_PROXY", &given.https_proxy)
-                    .secret(|text| values::https_proxy(text, no_proxy, &base_url))?
-                    .flatten()
-            }
-        };
-        Ok(Self {
-            base_url,
-            api_key: api_key.or_file(key_file, values::upstream_api_key)?,
-            authorities: Setting::new("UPSTREAM_CA_FILE", &given.upstream_ca_file)
-                .secret(values::authorities)?
-                .unwrap_or_default(),
-            proxy,
-            connect_timeout: Setting::new(
-                "UPSTREAM_CONNECT_TIMEOUT",
-                &given.upstream_connect_timeout,
-            )
-            .or("5s", values::timeout)?,
-            head_timeout: Setting::new("UPSTREAM_HEAD_TIMEOUT", &given.upstream_head_timeout)
-                .or("600s", values::timeout)?,
-            idle_timeout: Setting::new("UPSTREAM_IDLE_TIMEOUT", &given.upstream_idle_timeout)
-                .or("120s", values::timeout)?,
-        })
-    }
-}
-
-/// Unlike elsewhere, an empty variable is no unset one: who wrote it meant to set a token.
-fn admin_tokens(given: &Arguments) -> Result<Secret<AdminTokens>, BadSetting> {
-    if let Some(text) = &given.admin_token {
-        values::tokens(text).map_err(|expected| BadSetting::new("ADMIN_TOKEN", expected))?;
-    }
-    Setting::new("ADMIN_TOKEN", &given.admin_token)
-        .or_file(Setting::new("ADMIN_TOKEN_FILE", &given.admin_token_file), values::tokens)
-}
-
-fn database(given: &Arguments) -> Result<PathBuf, BadSetting> {
-    let path = Setting::new("DATABASE_URL", &given.database_url)
-        .or_else(Setting::new("SQLITE_PATH", &given.sqlite_path))
-        .secret(values::database)?;
-    Ok(path.unwrap_or_else(|| PathBuf::from("quota.db")))
-}

@@ -2,27 +2,20 @@
 
 use std::{borrow::Cow, fmt};
 
-use clap::{Arg, ArgMatches, parser::ValueSource};
+use clap::Arg;
 use tower_quota::admin::AdminTokens;
 
-use super::arguments::{command, variable};
+use super::given::{GivenText, variable};
 
-/// What stands for a secret.
+/// Replaces a secret.
 const MASK: &str = "••••";
-/// Other names of settings, which count where the setting itself is not given.
-const ALIASES: [(&str, &str); 4] = [
-    ("UPSTREAM_BASE_URL", "DEEPSEEK_BASE_URL"),
-    ("UPSTREAM_API_KEY", "DEEPSEEK_API_KEY"),
-    ("UPSTREAM_API_KEY_FILE", "DEEPSEEK_API_KEY_FILE"),
-    ("DATABASE_URL", "SQLITE_PATH"),
-];
 
 /// One setting.
 #[derive(Clone)]
 pub(crate) struct ShownSetting {
-    /// The name of its variable.
+    /// The name of the variable.
     pub(crate) name: String,
-    /// Its value, or the default; masked if it is a secret, `None` if there is none.
+    /// The value or the default, masked if it is a secret.
     pub(crate) value: Option<String>,
     pub(crate) source: SettingSource,
 }
@@ -31,16 +24,16 @@ pub(crate) struct ShownSetting {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum SettingSource {
     Default,
-    /// A flag, as it is written.
+    /// A flag, with its dashes.
     Flag(String),
-    /// A variable of the environment.
+    /// An environment variable.
     Environment(String),
     /// A line of `.env`, by its name.
     EnvFile(String),
 }
 
 impl SettingSource {
-    /// The flag or the variable.
+    /// Returns the flag or the variable.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
             Self::Default => None,
@@ -48,7 +41,7 @@ impl SettingSource {
         }
     }
 
-    /// Its kind, in one word.
+    /// Returns the kind of the source in one word.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Default => "default",
@@ -66,45 +59,38 @@ impl fmt::Display for SettingSource {
     }
 }
 
-/// All settings, with the defaults that the help names. `from_env_file` are the variables that `.env`
-/// has set.
-pub(super) fn shown(matches: &ArgMatches, from_env_file: &[String]) -> Vec<ShownSetting> {
-    let command = command();
-    let arguments: Vec<(&Arg, String)> = command
-        .get_arguments()
-        .filter_map(|argument| Some((argument, variable(argument)?)))
-        .collect();
-    let given = |name: &str| {
-        let (argument, _) = arguments.iter().find(|(_, variable)| variable == name)?;
-        let id = argument.get_id().as_str();
-        let text = matches.get_one::<String>(id)?.trim();
-        let source = match matches.value_source(id) {
-            Some(ValueSource::CommandLine) => {
-                SettingSource::Flag(format!("--{}", argument.get_long().unwrap_or(id)))
-            }
-            _ if from_env_file.iter().any(|variable| variable == name) => {
-                SettingSource::EnvFile(name.to_owned())
-            }
-            _ => SettingSource::Environment(name.to_owned()),
-        };
-        Some((text, source)).filter(|(text, _)| !text.is_empty())
-    };
-    let visible = arguments.iter().filter(|(argument, _)| !argument.is_hide_set());
+impl ShownSetting {
+    /// Shows that a secret was taken from another environment variable.
+    pub(super) fn set_from_environment(&mut self, variable: &str) {
+        self.value = Some(MASK.to_owned());
+        self.source = SettingSource::Environment(variable.to_owned());
+    }
+}
+
+/// Returns the settings of `command`, with the defaults that their help names.
+pub(super) fn shown<'a>(
+    command: &clap::Command,
+    given: impl Fn(&str) -> Option<&'a GivenText>,
+) -> Vec<ShownSetting> {
+    let given = |name: &str| given(name).filter(|given| !given.text.is_empty());
+    let visible = command.get_arguments().filter(|argument| !argument.is_hide_set());
     visible
-        .map(|(argument, name)| {
-            let alias = ALIASES.iter().find(|(of, _)| of == name).map(|(_, alias)| *alias);
-            let (value, source) = match given(name).or_else(|| given(alias?)) {
-                Some((text, source)) => (Some(masked(name, text).into_owned()), source),
-                // The secret stands in a file then.
+        .filter_map(|argument| {
+            let name = variable(argument)?;
+            let (value, source) = match given(&name) {
+                Some(given) => {
+                    (Some(masked(&name, &given.text).into_owned()), given.source.clone())
+                }
+                // The secret is in a file.
                 None if given(&format!("{name}_FILE")).is_some() => (None, SettingSource::Default),
                 None => (default(argument), SettingSource::Default),
             };
-            ShownSetting { name: name.clone(), value, source }
+            Some(ShownSetting { name, value, source })
         })
         .collect()
 }
 
-/// The settings with what the process makes of them: the ids of tokens, and the upstream in use.
+/// Adds to the settings what the process makes of them: the ids of tokens and the upstream in use.
 pub(crate) fn in_use(
     mut shown: Vec<ShownSetting>,
     tokens: Option<&AdminTokens>,
@@ -123,19 +109,18 @@ pub(crate) fn in_use(
     shown
 }
 
-/// The default that the help names.
+/// Returns the default that the help names.
 fn default(argument: &Arg) -> Option<String> {
     let help = argument.get_help()?.to_string();
     let (_, default) = help.rsplit_once("[default: ")?;
     default.strip_suffix(']').map(str::to_owned)
 }
 
-/// The value without what is secret in it.
+/// Masks a secret, and the user and password in a URL.
 fn masked<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     if ["TOKEN", "API_KEY", "PROXY"].iter().any(|end| name.ends_with(end)) {
         return MASK.into();
     }
-    // A user and password, which are refused where they do not belong.
     match value.split_once("://").zip(value.rsplit_once('@')) {
         Some(((scheme, _), (_, host))) => format!("{scheme}://{MASK}@{host}").into(),
         None => value.into(),

@@ -1,4 +1,4 @@
-//! One function for each kind of value: the value, or what was expected.
+//! The parsers of values. Their errors say what is expected.
 
 use std::{
     fmt, fs,
@@ -27,10 +27,19 @@ use tower_quota::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::StreamUsage;
 use crate::open_files;
 
+// Aliases, as clap reads a field of a type `Vec` or `Option` in its own way.
+pub(crate) type Networks = Vec<IpNet>;
+pub(crate) type Authorities = Vec<CertificateDer<'static>>;
+pub(crate) type MaxInFlight = Option<NonZeroU32>;
+
 type Value<T> = Result<T, String>;
+
+/// Returns a parser whose errors show the value. Not for values that may contain a secret.
+pub(super) fn shown<T>(parse: fn(&str) -> Value<T>) -> impl Fn(&str) -> Value<T> + Clone {
+    move |text| parse(text).map_err(|expected| format!("{expected}, got {text:?}"))
+}
 
 pub(super) fn host(text: &str) -> Value<IpAddr> {
     if text.eq_ignore_ascii_case("localhost") {
@@ -46,7 +55,7 @@ pub(super) fn port(text: &str) -> Value<u16> {
         .ok_or_else(|| "expected a number from 0 to 65535".to_owned())
 }
 
-/// Tokens that commas separate, or lines.
+/// Parses tokens that are separated by commas or lines.
 pub(super) fn tokens(text: &str) -> Value<AdminTokens> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     AdminTokens::parse(&lines.join(",")).map_err(|error| {
@@ -54,7 +63,7 @@ pub(super) fn tokens(text: &str) -> Value<AdminTokens> {
     })
 }
 
-/// The `Authorization` that presents the key to the upstream.
+/// Returns the `Authorization` header for the upstream.
 pub(super) fn upstream_api_key(text: &str) -> Value<HeaderValue> {
     let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     let authorization = is_key.then(|| HeaderValue::try_from(format!("Bearer {text}")).ok());
@@ -64,7 +73,7 @@ pub(super) fn upstream_api_key(text: &str) -> Value<HeaderValue> {
     Ok(authorization)
 }
 
-pub(super) fn networks(text: &str) -> Value<Vec<IpNet>> {
+pub(super) fn networks(text: &str) -> Value<Networks> {
     text.split(',').map(str::trim).filter(|network| !network.is_empty()).map(network).collect()
 }
 
@@ -74,37 +83,28 @@ fn network(text: &str) -> Value<IpNet> {
         .map_err(|_| "expected a comma-separated list of networks such as 10.0.0.0/8".to_owned())
 }
 
-/// Nothing, or scheme and host without a path.
-pub(super) fn public_url(text: &str) -> Value<Option<String>> {
-    let expected = "expected http:// or https:// and a host, with no path".to_owned();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    // Neither a user nor a port that is none.
-    origin_of(text)
-        .filter(|(scheme, _)| matches!(&**scheme, "http" | "https"))
-        .map_or_else(|| Err(expected), |(_, origin)| Ok(Some(origin)))
+pub(super) fn public_url(text: &str) -> Value<String> {
+    let url = origin_of(text).filter(|(scheme, _)| matches!(&**scheme, "http" | "https"));
+    url.map(|(_, origin)| origin)
+        .ok_or_else(|| "expected http:// or https:// and a host, with no path".to_owned())
 }
 
-/// Nothing, or a line for people.
-pub(super) fn shown_text(text: &str) -> Value<Option<String>> {
+/// Parses a line that people read.
+pub(super) fn text_line(text: &str) -> Value<String> {
     const MAX_CHARS: usize = 500;
     if text.chars().count() > MAX_CHARS || text.contains(char::is_control) {
         return Err(format!("expected at most {MAX_CHARS} characters and no line break"));
     }
-    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+    Ok(text.to_owned())
 }
 
-/// Nothing, `*`, or the origins of pages as browsers write them.
-pub(super) fn origins(text: &str) -> Value<Option<AllowOrigin>> {
-    match text {
-        "" => Ok(None),
-        "*" => Ok(Some(AllowOrigin::any())),
-        _ => {
-            let origins: Value<Vec<HeaderValue>> = text.split(',').map(origin).collect();
-            origins.map(|origins| Some(AllowOrigin::list(origins)))
-        }
+/// Parses `*` or the origins of pages as browsers write them.
+pub(super) fn origins(text: &str) -> Value<AllowOrigin> {
+    if text == "*" {
+        return Ok(AllowOrigin::any());
     }
+    let origins: Value<Vec<HeaderValue>> = text.split(',').map(origin).collect();
+    origins.map(AllowOrigin::list)
 }
 
 fn origin(text: &str) -> Value<HeaderValue> {
@@ -115,15 +115,15 @@ fn origin(text: &str) -> Value<HeaderValue> {
     })
 }
 
-/// The scheme of a URL without path, query and user, and the URL as browsers write the origin: in
-/// lower case and without the scheme's own port.
+/// Returns the scheme of a URL without path, query and user, and the URL as browsers write origins: in
+/// lower case and without the scheme's default port.
 fn origin_of(text: &str) -> Option<(String, String)> {
     let url: Uri = text.to_ascii_lowercase().parse().ok()?;
     let (scheme, authority) = (url.scheme_str()?, url.authority()?);
     let host = authority.host();
     let port = authority.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
-    let is_place = !host.is_empty() && !host.contains('*') && *authority == format!("{host}{port}");
-    if !is_place || url.path() != "/" || url.query().is_some() || text.contains('#') {
+    let is_host = !host.is_empty() && !host.contains('*') && *authority == format!("{host}{port}");
+    if !is_host || url.path() != "/" || url.query().is_some() || text.contains('#') {
         return None;
     }
     let port = match (scheme, &*port) {
@@ -134,34 +134,34 @@ fn origin_of(text: &str) -> Option<(String, String)> {
 }
 
 pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {
-    // What clients add to it by themselves.
+    // Clients append these paths themselves.
     for end in ["/chat/completions", "/completions", "/responses", "/messages", "/models"] {
         if let Some(base) = text.trim_end_matches('/').strip_suffix(end) {
             return Err(format!(
                 "expected the part before {end}, as clients add that themselves: {}",
-                if base.contains('@') { "take it off" } else { base }
+                if base.contains('@') { "remove it" } else { base }
             ));
         }
     }
     text.parse().map_err(|error| format!("expected an http:// or https:// URL ({error})"))
 }
 
-/// The certificates in a PEM file.
-pub(super) fn authorities(path: &str) -> Value<Vec<CertificateDer<'static>>> {
-    let expected = |why: &dyn fmt::Display| {
-        format!("expected a PEM file with certificates of authorities, got {path:?} ({why})")
+/// Reads the certificates in a PEM file.
+pub(super) fn authorities(path: &str) -> Value<Authorities> {
+    let expected = |reason: &dyn fmt::Display| {
+        format!("expected a PEM file with certificates of authorities, got {path:?} ({reason})")
     };
     let text = fs::read(path).map_err(|error| expected(&error))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| expected(&error))?;
+    let authorities: Result<Authorities, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let authorities = authorities.map_err(|error| expected(&error))?;
     let mut roots = RootCertStore::empty();
-    for authority in &found {
+    for authority in &authorities {
         roots.add(authority.clone()).map_err(|error| expected(&error))?;
     }
-    if found.is_empty() { Err(expected(&"there is none")) } else { Ok(found) }
+    if authorities.is_empty() { Err(expected(&"there is none")) } else { Ok(authorities) }
 }
 
-/// A proxy for whatever is asked for.
+/// Parses the URL of a proxy for all upstreams.
 pub(super) fn proxy(text: &str) -> Value<Intercept> {
     let uri = Uri::from_static("https://upstream.invalid");
     let proxy = Matcher::builder().all(text).build().intercept(&uri);
@@ -170,7 +170,7 @@ pub(super) fn proxy(text: &str) -> Value<Intercept> {
     })
 }
 
-/// The environment's proxy, if it is for this upstream.
+/// Returns the environment's proxy if it applies to this upstream.
 pub(super) fn https_proxy(
     text: &str,
     no_proxy: &str,
@@ -181,7 +181,7 @@ pub(super) fn https_proxy(
     Ok(Matcher::builder().https(text).no(no_proxy).build().intercept(&base))
 }
 
-/// The text is not shown when it is refused, as a URL may hold a password.
+/// Parses a path or a `sqlite:` URL.
 pub(super) fn database(text: &str) -> Value<PathBuf> {
     const EXPECTED: &str = "expected the path of a SQLite file or a sqlite: URL";
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
@@ -213,7 +213,7 @@ pub(super) fn exhausted_status(text: &str) -> Value<StatusCode> {
     }
 }
 
-pub(super) fn max_in_flight(text: &str) -> Value<Option<NonZeroU32>> {
+pub(super) fn max_in_flight(text: &str) -> Value<MaxInFlight> {
     number(text)
         .and_then(|number| u32::try_from(number).ok())
         .map(NonZeroU32::new)
@@ -221,12 +221,12 @@ pub(super) fn max_in_flight(text: &str) -> Value<Option<NonZeroU32>> {
 }
 
 pub(super) fn worker_threads(text: &str) -> Value<NonZeroUsize> {
-    const MOST: u64 = 1024;
+    const MAX_THREADS: u64 = 1024;
     number(text)
-        .filter(|number| *number <= MOST)
+        .filter(|number| *number <= MAX_THREADS)
         .and_then(|number| usize::try_from(number).ok())
-        .map(|number| NonZeroUsize::new(number).unwrap_or_else(one_a_core))
-        .ok_or_else(|| format!("expected a number from 0 (by the cores) to {MOST}"))
+        .map(|number| NonZeroUsize::new(number).unwrap_or_else(default_worker_threads))
+        .ok_or_else(|| format!("expected a number from 0 (by the cores) to {MAX_THREADS}"))
 }
 
 pub(super) fn max_connections(text: &str) -> Value<usize> {
@@ -237,9 +237,9 @@ pub(super) fn max_connections(text: &str) -> Value<usize> {
         .ok_or_else(|| "expected a number from 0 (by the limit of open files)".to_owned())
 }
 
-/// One on up to two cores, as handing requests over costs more there than it gains
+/// Returns one thread per core, but one on up to two cores, where a second one costs more than it gains
 /// (docs/performance.md).
-fn one_a_core() -> NonZeroUsize {
+fn default_worker_threads() -> NonZeroUsize {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     if cores.get() > 2 { cores } else { NonZeroUsize::MIN }
 }
@@ -269,10 +269,10 @@ pub(super) fn durability(text: &str) -> Value<Durability> {
     }
 }
 
-pub(super) fn stream_usage(text: &str) -> Value<StreamUsage> {
+pub(super) fn stream_usage(text: &str) -> Value<bool> {
     match text {
-        "off" => Ok(StreamUsage::Off),
-        "ask" => Ok(StreamUsage::Ask),
+        "off" => Ok(false),
+        "ask" => Ok(true),
         _ => Err("expected off or ask".to_owned()),
     }
 }
@@ -293,8 +293,9 @@ pub(super) fn log_format(text: &str) -> Value<bool> {
     }
 }
 
-pub(super) fn log_filter(text: &str) -> Value<EnvFilter> {
+pub(super) fn log_filter(text: &str) -> Value<String> {
     EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
         .map_err(|_| "expected tracing directives such as info or tower_quota=debug".to_owned())
 }
 
@@ -306,7 +307,7 @@ pub(super) fn timeout(text: &str) -> Value<Duration> {
 }
 
 pub(super) fn duration(text: &str) -> Value<Duration> {
-    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
     let millis = match unit(text) {
         (number, "ms") => number,
         (number, "" | "s") => number.and_then(|number| number.checked_mul(1000)),
@@ -316,7 +317,7 @@ pub(super) fn duration(text: &str) -> Value<Duration> {
     };
     millis
         .map(Duration::from_millis)
-        .filter(|duration| *duration <= LONGEST)
+        .filter(|duration| *duration <= MAX_DURATION)
         .ok_or_else(|| "expected a time from 0s to 24h such as 500ms, 5s or 2m".to_owned())
 }
 
@@ -346,7 +347,7 @@ fn unit(text: &str) -> (Option<u64>, &str) {
     (number(digits), unit.trim_start())
 }
 
-/// Digits only: no sign, no space.
+/// Parses digits, without a sign or spaces.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::fs::{Access, access, statvfs};
-use tower_quota::store::sqlite::{OpenErrorKind, SqliteOptions, inspect};
+use tower_quota::store::sqlite::{OpenErrorKind, inspect};
 
 use super::{
     super::{backup::cannot_open, progress::size},
@@ -28,7 +28,7 @@ const ZONES: &str = "/usr/share/zoneinfo";
 
 /// Checks the database without writing to it.
 pub(super) fn database(settings: &Settings) -> Vec<Finding> {
-    let path = &settings.database;
+    let path = &settings.database.path;
     let shown = path.display();
     let directory = match path.canonicalize() {
         Ok(path) => path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned),
@@ -82,12 +82,8 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
 }
 
 fn existing(settings: &Settings, length: u64) -> Finding {
-    let path = &settings.database;
-    let shown = path.display();
-    let options = SqliteOptions::new(path)
-        .calendar(settings.calendar.clone())
-        .default_daily_limit(settings.daily_limit);
-    match inspect(&options) {
+    let shown = settings.database.path.display();
+    match inspect(&settings.database.options()) {
         Ok(inspection) => {
             let keys = count(inspection.keys as usize, "key");
             let state = match (inspection.is_in_use, inspection.is_current) {
@@ -124,8 +120,8 @@ fn permissions(path: &Path, mode: u32) -> Vec<Finding> {
 
 /// Checks for files with secrets that every user of the machine can read.
 pub(super) fn secrets(settings: &Settings) -> Vec<Finding> {
-    let admin_tokens = settings.admin_tokens.file.iter().map(SecretFile::path);
-    let api_key = settings.upstream.api_key.file.iter().map(SecretFile::path);
+    let admin_tokens = settings.admin_token_file.iter().map(SecretFile::path);
+    let api_key = settings.upstream.api_key_file.iter().map(SecretFile::path);
     let files = [Path::new(".env")].into_iter().chain(admin_tokens).chain(api_key);
     let is_open =
         |path: &&Path| path.metadata().is_ok_and(|file| file.permissions().mode() & 0o004 != 0);

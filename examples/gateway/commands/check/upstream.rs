@@ -13,7 +13,7 @@ use super::{
     Finding::{self, Failure, Fine, Warning},
     count,
 };
-use crate::{connector::connector, settings::Upstream};
+use crate::{connector::connector, settings::UpstreamSettings};
 
 /// Maximum time for the head of the response, which is shorter than that of a chat.
 const MAX_HEAD_TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ const MAX_RESPONSE_BYTES: usize = 8 << 20;
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
 /// Checks the connection and the credential.
-pub(super) async fn check(upstream: &Upstream) -> Vec<Finding> {
+pub(super) async fn check(upstream: &UpstreamSettings) -> Vec<Finding> {
     let base = upstream.base_url.to_string();
     let url = format!("{base}/models");
     let sent_at = SystemTime::now();
@@ -41,7 +41,7 @@ pub(super) async fn check(upstream: &Upstream) -> Vec<Finding> {
         StatusCode::NOT_FOUND => Failure(not_found(upstream, &base).await),
         _ => check_response(upstream, &url, &reached, &response),
     }];
-    if upstream.api_key.value.is_none() {
+    if upstream.api_key.is_none() {
         findings.push(Warning(
             "UPSTREAM_API_KEY is not set: requests go upstream with no credential".to_owned(),
         ));
@@ -50,8 +50,13 @@ pub(super) async fn check(upstream: &Upstream) -> Vec<Finding> {
     findings
 }
 
-fn check_response(upstream: &Upstream, url: &str, reached: &str, response: &Response) -> Finding {
-    let has_key = upstream.api_key.value.is_some();
+fn check_response(
+    upstream: &UpstreamSettings,
+    url: &str,
+    reached: &str,
+    response: &Response,
+) -> Finding {
+    let has_key = upstream.api_key.is_some();
     let Response { status, headers, body, .. } = response;
     let number = status.as_u16();
     match number {
@@ -94,7 +99,7 @@ fn check_response(upstream: &Upstream, url: &str, reached: &str, response: &Resp
 }
 
 /// Returns the problem of a wrong base URL, with the right one if it is found.
-async fn not_found(upstream: &Upstream, base: &str) -> String {
+async fn not_found(upstream: &UpstreamSettings, base: &str) -> String {
     let other = match base.strip_suffix("/v1") {
         Some(shorter) => shorter.to_owned(),
         None => format!("{base}/v1"),
@@ -110,16 +115,16 @@ async fn not_found(upstream: &Upstream, base: &str) -> String {
     format!("{base}/models does not exist (404): {advice}")
 }
 
-async fn get(upstream: &Upstream, url: &str) -> Result<Response, String> {
+async fn get(upstream: &UpstreamSettings, url: &str) -> Result<Response, String> {
     let timeout = upstream.head_timeout.min(MAX_HEAD_TIMEOUT) + upstream.connect_timeout;
     let mut request = Request::get(url)
         .header(header::ACCEPT, "application/json")
         .header(header::USER_AGENT, concat!("gateway-check/", env!("CARGO_PKG_VERSION")));
-    if let Some(authorization) = &upstream.api_key.value {
+    if let Some(authorization) = &upstream.api_key {
         request = request.header(header::AUTHORIZATION, authorization);
     }
     let response = async {
-        let connector = connector(&upstream.authorities, upstream.proxy.as_ref())?;
+        let connector = connector(upstream.authorities(), upstream.proxy.as_ref())?;
         client::send(request.body(Empty::new())?, connector, MAX_RESPONSE_BYTES).await
     };
     match tokio::time::timeout(timeout, response).await {
@@ -129,7 +134,7 @@ async fn get(upstream: &Upstream, url: &str) -> Result<Response, String> {
 }
 
 /// Describes why the upstream was not reached, with advice.
-fn explain(upstream: &Upstream, error: &BoxError) -> String {
+fn explain(upstream: &UpstreamSettings, error: &BoxError) -> String {
     let reasons: Vec<String> = sources(&**error).map(|error| error.to_string()).collect();
     let reason = reasons.last().map_or("", String::as_str);
     let all = reasons.join(": ");
