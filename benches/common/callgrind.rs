@@ -2,8 +2,8 @@
 
 use std::{ffi::OsString, fs, io, path::Path, process::Command};
 
-/// A command that runs `program` under callgrind, and leaves the count in `log` and the profile in
-/// `profile`.
+/// Returns a command that runs `program` under callgrind and writes the count to `log` and the profile
+/// to `profile`.
 pub(crate) fn command(program: &Path, log: &Path, profile: &Path) -> Command {
     let option = |name: &str, value: &Path| {
         let mut option = OsString::from(name);
@@ -19,12 +19,12 @@ pub(crate) fn command(program: &Path, log: &Path, profile: &Path) -> Command {
     command
 }
 
-/// The number of instructions that a finished process executed.
+/// Returns the number of instructions that a finished process executed.
 pub(crate) fn collected(log: &Path) -> io::Result<u64> {
     let text = fs::read_to_string(log)?;
     let count = text
         .lines()
         .find_map(|line| line.split_once("Collected : "))
         .and_then(|(_, count)| count.trim().parse().ok());
-    count.ok_or_else(|| io::Error::other(format!("callgrind told no count:\n{text}")))
+    count.ok_or_else(|| io::Error::other(format!("no count in callgrind's log:\n{text}")))
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nix::{errno::Errno, time::clock_getcpuclockid, unistd::Pid};
 
-/// CPU time of all threads that the process has or had, to the nanosecond.
+/// Returns the CPU time of all threads that the process has or had, in nanosecond resolution.
 ///
-/// The sum over `/proc/<pid>/task` would lose threads that ended, `/proc/<pid>/stat` counts ticks.
+/// The sum over `/proc/<pid>/task` would lose threads that ended, and `/proc/<pid>/stat` counts ticks.
 pub(crate) fn of_process(pid: Pid) -> Result<Duration, Errno> {
     Ok(clock_getcpuclockid(pid)?.now()?.into())
 }

@@ -1,4 +1,4 @@
-//! A file as it looks after many days.
+//! Fills a database with many keys and days.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use tower_quota::{
     },
 };
 
-/// The text of one of the keys.
+/// Returns the text of a key.
 pub(crate) fn key(number: usize) -> String {
     format!("trial-bench-20261123-{number:022}")
 }
@@ -22,7 +22,7 @@ const DAYS: &str = "
         SELECT 0, date('now') UNION ALL SELECT n + 1, date(day, '-1 day') FROM days WHERE n + 1 < ?1
     )";
 
-/// Every key has used a third of its limit on each day, of two models in turn.
+/// Creates keys, each with usage on each day, of two models in turn.
 pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxError> {
     let store = SqliteStore::open(SqliteOptions::new(path))?;
     for first in (0..keys).step_by(1000) {
@@ -38,7 +38,7 @@ pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxE
     }
     store.close().await?;
     let file = writable(path)?;
-    // Each in the order of its table.
+    // Rows are inserted in the order of their primary keys.
     file.execute(
         &format!(
             "{DAYS} INSERT INTO daily_usage (key_id, day, used, last_used_at)
@@ -69,7 +69,7 @@ pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxE
     Ok(())
 }
 
-/// Adds single requests of a month ago.
+/// Inserts single requests of a month ago.
 pub(crate) fn old_requests(path: &Path, requests: u64) -> Result<(), BoxError> {
     writable(path)?.execute(
         "WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < ?1)
@@ -91,7 +91,7 @@ pub(crate) fn has_old_requests(path: &Path) -> Result<bool, BoxError> {
     Ok(file.query_row(sql, [], |row| row.get(0))?)
 }
 
-/// The file while no server has it open: what is lost with the machine can be made again.
+/// Opens the file for writing while no server uses it. Power loss may damage it, but it can be recreated.
 fn writable(path: &Path) -> Result<Connection, BoxError> {
     let file = Connection::open(path)?;
     file.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000;")?;

@@ -1,4 +1,4 @@
-//! Requests at a steady rate, whatever the answers take.
+//! Sends requests at a constant rate, however long the responses take.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -23,15 +23,15 @@ const PROMPT: &str =
     r#"{"model":"deepseek-chat","messages":[{"role":"user","content":"Say hello"}]}"#;
 
 pub(crate) struct Load {
-    clients: JoinSet<Noticed>,
+    clients: JoinSet<Latencies>,
     stop: watch::Sender<bool>,
 }
 
-/// What the requests noticed.
+/// The latencies of requests.
 #[derive(Default)]
-pub(crate) struct Noticed {
-    /// Nanoseconds from when a request was due to its whole answer.
-    latencies: Vec<u64>,
+pub(crate) struct Latencies {
+    /// Nanoseconds from the time at which a request was due to the end of its response, sorted.
+    nanos: Vec<u64>,
     failed: u64,
 }
 
@@ -46,20 +46,20 @@ impl Load {
         Self { clients, stop }
     }
 
-    pub(crate) async fn for_a(self, time: Duration) -> Result<Noticed, BoxError> {
+    pub(crate) async fn run_for(self, time: Duration) -> Result<Latencies, BoxError> {
         sleep(time).await;
-        self.end().await
+        self.stop().await
     }
 
-    pub(crate) async fn end(mut self) -> Result<Noticed, BoxError> {
+    pub(crate) async fn stop(mut self) -> Result<Latencies, BoxError> {
         self.stop.send_replace(true);
-        let mut all = Noticed::default();
-        while let Some(noticed) = self.clients.join_next().await {
-            let noticed = noticed?;
-            all.latencies.extend(noticed.latencies);
-            all.failed += noticed.failed;
+        let mut all = Latencies::default();
+        while let Some(latencies) = self.clients.join_next().await {
+            let latencies = latencies?;
+            all.nanos.extend(latencies.nanos);
+            all.failed += latencies.failed;
         }
-        all.latencies.sort_unstable();
+        all.nanos.sort_unstable();
         Ok(all)
     }
 }
@@ -69,26 +69,26 @@ async fn client(
     number: usize,
     period: Duration,
     stopped: watch::Receiver<bool>,
-) -> Noticed {
+) -> Latencies {
     let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-    let mut noticed = Noticed::default();
+    let mut latencies = Latencies::default();
     sleep(period * number as u32 / CLIENTS).await;
     let mut ticks = interval(period);
-    // A request that comes late does not make the following ones wait, and counts from when it was due.
+    // A late request does not delay the next ones, and its latency counts from the time it was due.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut turn = 0;
     while !*stopped.borrow() {
         let due = ticks.tick().await;
         turn += CLIENTS as usize;
-        match ask(&client, address, &fill::key((number + turn) % 1000)).await {
-            Ok(()) => noticed.latencies.push((Instant::now() - due).as_nanos() as u64),
-            Err(_) => noticed.failed += 1,
+        match send(&client, address, &fill::key((number + turn) % 1000)).await {
+            Ok(()) => latencies.nanos.push((Instant::now() - due).as_nanos() as u64),
+            Err(_) => latencies.failed += 1,
         }
     }
-    noticed
+    latencies
 }
 
-async fn ask(
+async fn send(
     client: &Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
     key: &str,
@@ -97,17 +97,17 @@ async fn ask(
         .header("x-api-key", key)
         .header(CONTENT_TYPE, "application/json")
         .body(PROMPT.into())?;
-    let answer = client.request(request).await?;
-    let status = answer.status();
-    answer.into_body().collect().await?;
+    let response = client.request(request).await?;
+    let status = response.status();
+    response.into_body().collect().await?;
     if status.is_success() { Ok(()) } else { Err(status.as_str().into()) }
 }
 
-impl fmt::Display for Noticed {
+impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = |share| percentile(&self.latencies, share) as f64 / 1e6;
-        let (middle, most, all) = (millis(0.5), millis(0.99), millis(1.0));
-        let asked = self.latencies.len() as u64 + self.failed;
-        write!(f, "| {middle:.2} | {most:.2} | {all:.1} | {} of {asked} |", self.failed)
+        let millis = |share| percentile(&self.nanos, share) as f64 / 1e6;
+        let (p50, p99, max) = (millis(0.5), millis(0.99), millis(1.0));
+        let sent = self.nanos.len() as u64 + self.failed;
+        write!(f, "| {p50:.2} | {p99:.2} | {max:.1} | {} of {sent} |", self.failed)
     }
 }

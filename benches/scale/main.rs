@@ -1,10 +1,10 @@
-//! Many keys over many days: how fast the admin service answers, and what the requests that pass
-//! meanwhile notice of reports and of single requests being forgotten.
-//! `cargo bench --bench scale -- --help` tells what can be varied.
+//! Many keys and days: how fast the admin service responds, and how reports and the deletion of single
+//! requests affect the latency of other requests.
+//! `cargo bench --bench scale -- --help` lists the options.
 //!
 //! The program starts itself again as the server, so that memory and CPU are the server's alone.
 
-mod ask;
+mod admin;
 mod fill;
 mod load;
 mod serve;
@@ -23,25 +23,25 @@ use std::{
 use clap::{Parser, Subcommand};
 use tower::BoxError;
 
-use crate::{ask::Client, load::Load};
+use crate::{admin::Client, load::Load};
 
 #[derive(Parser)]
 struct Options {
     #[arg(long, default_value_t = 100_000)]
     keys: usize,
-    /// Days with figures, today included.
+    /// Days with usage, today included.
     #[arg(long, default_value_t = 90)]
     days: u32,
-    /// Requests a second that pass meanwhile.
+    /// Requests per second of the load.
     #[arg(long, default_value_t = 1000)]
     rate: u32,
-    /// Single requests that are due to be forgotten.
+    /// Single requests beyond their retention.
     #[arg(long, default_value_t = 1_000_000)]
-    forgotten: u64,
-    /// How often each question is asked.
+    expired: u64,
+    /// Number of times that each call is made.
     #[arg(long, default_value_t = 9)]
     times: usize,
-    /// Where the file is made, and left for the next run; without this it is temporary.
+    /// File to create, and to keep for the next run; a temporary one if not given.
     #[arg(long)]
     database: Option<PathBuf>,
     #[arg(long, hide = true)]
@@ -52,7 +52,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Role {
-    /// Answers on a free port.
+    /// Serves on a free port.
     #[command(hide = true)]
     Serve { database: PathBuf, retention_days: u32 },
 }
@@ -65,7 +65,7 @@ async fn main() -> Result<(), BoxError> {
             match serve::serve(database, *retention_days).await? {}
         }
         None if options.bench => measure(&options).await,
-        // `cargo test --all-targets` comes this way.
+        // `cargo test --all-targets` runs without --bench.
         None => {
             println!("nothing is measured without --bench");
             Ok(())
@@ -82,26 +82,26 @@ async fn measure(options: &Options) -> Result<(), BoxError> {
         fill::fill(database, options.keys, options.days).await?;
     }
     reports(options, database).await?;
-    forgetting(options, database).await
+    retention(options, database).await
 }
 
-/// Each question by itself, while the load passes.
+/// Measures each admin call, and the load beside them.
 async fn reports(options: &Options, database: &Path) -> Result<(), BoxError> {
     let server = Server::start(database, 0)?;
     let client = Client::new(server.address);
-    let questions = ask::questions(&client, options.days).await?;
-    let quiet = Load::start(server.address, options.rate).for_a(Duration::from_secs(5)).await?;
-    println!("{} keys × {} days, {} requests a second\n", options.keys, options.days, options.rate);
-    println!("| asked | first byte, ms | whole, ms | slowest, ms | bytes | resident after, MB |");
+    let calls = admin::calls(&client, options.days).await?;
+    let alone = Load::start(server.address, options.rate).run_for(Duration::from_secs(5)).await?;
+    println!("{} keys × {} days, {} requests/s\n", options.keys, options.days, options.rate);
+    println!("| call | first byte, ms | total, ms | slowest, ms | bytes | resident after, MB |");
     println!("|---|--:|--:|--:|--:|--:|");
     let before = server.resident()?;
     let load = Load::start(server.address, options.rate);
-    for question in &questions {
-        println!("{} {} |", client.ask(question, options.times).await?, server.resident()?);
+    for call in &calls {
+        println!("{} {} |", client.measure(call, options.times).await?, server.resident()?);
     }
-    let busy = load.end().await?;
-    println!("\n| requests that pass | p50, ms | p99, ms | slowest, ms | not answered |");
-    println!("|---|--:|--:|--:|--:|\n| alone {quiet}\n| beside the questions {busy}");
+    let beside = load.stop().await?;
+    println!("\n| load | p50, ms | p99, ms | slowest, ms | failed |");
+    println!("|---|--:|--:|--:|--:|\n| alone {alone}\n| beside the calls {beside}");
     println!(
         "\nThe server: {before} MB resident before, {} MB at most, the load's included.\n",
         server.peak()?
@@ -109,17 +109,17 @@ async fn reports(options: &Options, database: &Path) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What requests notice while old ones are forgotten.
-async fn forgetting(options: &Options, database: &Path) -> Result<(), BoxError> {
-    fill::old_requests(database, options.forgotten)?;
+/// Measures the load while expired requests are deleted.
+async fn retention(options: &Options, database: &Path) -> Result<(), BoxError> {
+    fill::old_requests(database, options.expired)?;
     let server = Server::start(database, 7)?;
     let load = Load::start(server.address, options.rate);
-    let began = std::time::Instant::now();
+    let start = std::time::Instant::now();
     while fill::has_old_requests(database)? {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let (took, busy) = (began.elapsed(), load.end().await?);
-    println!("| {} requests forgotten in {:.0} s {busy}", options.forgotten, took.as_secs_f64());
+    let (took, beside) = (start.elapsed(), load.stop().await?);
+    println!("| {} requests deleted in {:.0} s {beside}", options.expired, took.as_secs_f64());
     Ok(())
 }
 
@@ -149,10 +149,10 @@ impl Server {
         self.status("VmHWM:")
     }
 
-    /// A figure of `/proc`, in MB.
+    /// Returns a value of `/proc/<pid>/status` in MB.
     fn status(&self, name: &str) -> Result<u64, BoxError> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let value = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no figure")?;
+        let value = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no value")?;
         Ok(value.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
     }
 }

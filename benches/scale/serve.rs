@@ -22,7 +22,7 @@ use tower_quota::{
 
 pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
 
-const ANSWER: &str = r#"{"model":"deepseek-chat","choices":[{"message":{"content":"Hello"}}],"usage":{"prompt_tokens":8,"completion_tokens":9,"total_tokens":17}}"#;
+const COMPLETION: &str = r#"{"model":"deepseek-chat","choices":[{"message":{"content":"Hello"}}],"usage":{"prompt_tokens":8,"completion_tokens":9,"total_tokens":17}}"#;
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -34,7 +34,7 @@ pub(crate) async fn serve(database: &Path, retention_days: u32) -> Result<Infall
         .layer(UsageRecorderLayer::new(store.clone()))
         .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
-        .service(service_fn(answer));
+        .service(service_fn(complete));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("{}", listener.local_addr()?);
     loop {
@@ -45,11 +45,11 @@ pub(crate) async fn serve(database: &Path, retention_days: u32) -> Result<Infall
             let (admin, stack) = (admin.clone(), stack.clone());
             async move {
                 if request.uri().path().starts_with("/admin") {
-                    let Ok(answer) = admin.oneshot(request).await;
-                    Ok::<_, hyper::Error>(answer.map(|body| Body::new(body.map_err(Into::into))))
+                    let Ok(response) = admin.oneshot(request).await;
+                    Ok::<_, hyper::Error>(response.map(|body| Body::new(body.map_err(Into::into))))
                 } else {
-                    let answer = stack.oneshot(request).await?;
-                    Ok(answer.map(|body| Body::new(body.map_err(Into::into))))
+                    let response = stack.oneshot(request).await?;
+                    Ok(response.map(|body| Body::new(body.map_err(Into::into))))
                 }
             }
         });
@@ -59,11 +59,11 @@ pub(crate) async fn serve(database: &Path, retention_days: u32) -> Result<Infall
     }
 }
 
-async fn answer(
+async fn complete(
     request: Request<RequestBody<Incoming>>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     request.into_body().collect().await?;
-    let mut answer = Response::new(ANSWER.into());
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(answer)
+    let mut response = Response::new(COMPLETION.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }

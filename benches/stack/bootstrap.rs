@@ -1,8 +1,8 @@
-//! A median and how sure it is.
+//! Medians with confidence intervals.
 
 use crate::stats::median;
 
-/// A median and the interval that holds it with 95 % confidence.
+/// A median and its 95 % confidence interval.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Estimate {
     pub(crate) median: f64,
@@ -12,8 +12,8 @@ pub(crate) struct Estimate {
 
 const RESAMPLES: usize = 2_000;
 
-/// The median of all values with its percentile bootstrap interval: rounds are drawn again, and
-/// within them values. The same values give the same interval.
+/// Returns the median of all values with its percentile bootstrap interval. Resamples rounds, and values
+/// within them. The same values give the same interval.
 pub(crate) fn estimate(rounds: &[Vec<f64>]) -> Estimate {
     let mut random = SplitMix(0x9e37_79b9_7f4a_7c15);
     let mut resample = Vec::new();
@@ -35,7 +35,7 @@ pub(crate) fn estimate(rounds: &[Vec<f64>]) -> Estimate {
     }
 }
 
-/// Small, and good enough to choose indices.
+/// A small random number generator, good enough to choose indices.
 struct SplitMix(u64);
 
 impl SplitMix {

@@ -1,34 +1,34 @@
-//! Every variant against the raw pass-through, in turns.
+//! Compares every variant with the raw pass-through.
 //!
-//! A machine's speed drifts by more than what is measured here. So both proxies run all the time,
-//! load goes to them in windows of the order A B B A, and only the ratio within such a group counts.
+//! A machine's speed drifts by more than what is measured here. So both proxies run all the time, they
+//! get load in windows of the order A B B A, and only the ratio within such a group counts.
 
 use std::{io, time::Duration};
 
 use tower::BoxError;
 
 use crate::{
-    answers::Kind,
     bootstrap::{Estimate, estimate},
-    load::{Load, Order, Until, Window},
+    load::{Job, Load, Until, Window},
     options::Plan,
     process::Server,
+    responses::Kind,
     stats,
     subject::Subject,
 };
 
-/// A subject that runs.
-pub(crate) struct Running {
+/// A running subject.
+pub(crate) struct RunningSubject {
     // Before the subject, so that the process has ended when its files are removed.
     pub(crate) server: Server,
     pub(crate) subject: Subject,
-    /// Requests that it has answered so far.
-    pub(crate) answered: u64,
+    /// Number of responses so far.
+    pub(crate) responses: u64,
 }
 
-impl Running {
+impl RunningSubject {
     pub(crate) fn start(subject: Subject) -> Result<Self, BoxError> {
-        Ok(Self { server: subject.start()?, subject, answered: 0 })
+        Ok(Self { server: subject.start()?, subject, responses: 0 })
     }
 
     fn restart(&mut self) -> Result<(), BoxError> {
@@ -42,9 +42,9 @@ impl Running {
         load: &mut Load,
         (kind, connections, until): (Kind, usize, Until),
     ) -> Result<Window, BoxError> {
-        let order = Order { address: self.server.address, kind, connections, until };
-        let window = load.run(order).map_err(|error| format!("{}: {error}", self.subject.name))?;
-        self.answered += window.answered;
+        let job = Job { address: self.server.address, kind, connections, until };
+        let window = load.run(job).map_err(|error| format!("{}: {error}", self.subject.name))?;
+        self.responses += window.responses;
         Ok(window)
     }
 }
@@ -53,40 +53,40 @@ impl Running {
 #[derive(Default)]
 struct Side {
     cpu: Duration,
-    answered: u64,
+    responses: u64,
     elapsed: Duration,
     latencies: Vec<u64>,
 }
 
 impl Side {
     fn add(&mut self, window: Window) {
-        self.answered += window.answered;
+        self.responses += window.responses;
         self.elapsed += window.elapsed;
         self.latencies.extend(window.latencies);
     }
 
-    /// Microseconds of CPU a request.
+    /// Returns the CPU time per request in microseconds.
     fn cost(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.answered as f64
+        self.cpu.as_secs_f64() * 1e6 / self.responses as f64
     }
 
-    /// Requests a second.
+    /// Returns the requests per second.
     fn rate(&self) -> f64 {
-        self.answered as f64 / self.elapsed.as_secs_f64()
+        self.responses as f64 / self.elapsed.as_secs_f64()
     }
 }
 
-/// What is known of one variant under one kind of load. Times are in microseconds.
+/// The result of one variant under one kind of load. Times are in microseconds.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) cpu: f64,
     pub(crate) rate: f64,
     pub(crate) latency: Latency,
-    /// Against the raw pass-through; the raw pass-through itself has none.
-    pub(crate) against: Option<Against>,
+    /// The comparison with the raw pass-through; `None` for itself.
+    pub(crate) against: Option<Comparison>,
 }
 
-pub(crate) struct Against {
+pub(crate) struct Comparison {
     pub(crate) cpu: Estimate,
     pub(crate) rate: f64,
     pub(crate) latency: Latency,
@@ -104,16 +104,15 @@ impl Latency {
     }
 }
 
-/// Groups of one variant, by round: the raw pass-through's part and the variant's.
+/// Groups of one variant by round: the raw pass-through's side and the variant's.
 type Rounds = Vec<Vec<[Side; 2]>>;
 
-/// Measures all against the first.
+/// Compares all subjects with the first.
 ///
-/// Two processes of one program differ for as long as they live, by a per cent or two: memory lies
-/// elsewhere, hashes are seeded anew. So all are started again for each round, and the interval
-/// tells of this, too.
+/// Two processes of one program differ by a per cent or two for as long as they live, by their memory
+/// layout and hash seeds. So all are restarted for each round, and the interval includes this effect.
 pub(crate) fn compare(
-    running: &mut [Running],
+    running: &mut [RunningSubject],
     kind: Kind,
     plan: &Plan,
 ) -> Result<Vec<Row>, BoxError> {
@@ -121,22 +120,22 @@ pub(crate) fn compare(
         Kind::Slow => (1, Until::Requests(25)),
         _ => (plan.connections, Until::Elapsed(plan.window())),
     };
-    let what = (kind, connections, until);
+    let load_of_window = (kind, connections, until);
     let (rounds, groups) = plan.rounds_and_groups(kind);
     let mut measured: Vec<Rounds> = running.iter().map(|_| Rounds::new()).collect();
     for round in 1..=rounds {
         let mut load = Load::start()?;
         for subject in &mut *running {
             subject.restart()?;
-            // Opens the connections on both sides, reads keys and counters.
-            subject.window(&mut load, what)?;
+            // Warms up: opens the connections on both sides, reads keys and counters.
+            subject.window(&mut load, load_of_window)?;
         }
         measured.iter_mut().for_each(|rounds| rounds.push(Vec::new()));
         for group in 1..=groups {
             eprint!("\r{}: round {round} of {rounds}, group {group} of {groups} ", kind.name());
             let Some((raw, others)) = running.split_first_mut() else { continue };
             for (other, rounds) in others.iter_mut().zip(&mut measured[1..]) {
-                rounds[round - 1].push(measure_group(&mut load, raw, other, what)?);
+                rounds[round - 1].push(measure_group(&mut load, raw, other, load_of_window)?);
             }
         }
     }
@@ -144,25 +143,26 @@ pub(crate) fn compare(
     let names = running.iter().map(|running| &running.subject.name);
     let rows = names.zip(&measured).skip(1).map(|(name, rounds)| row(name, rounds));
     let mut rows: Vec<Row> = rows.collect();
-    // What is known of the raw pass-through itself comes from its groups with the control.
+    // The row of the raw pass-through itself comes from its groups with the control.
     rows.insert(0, side_row(&running[0].subject.name, &measured[1], 0));
     Ok(rows)
 }
 
 fn measure_group(
     load: &mut Load,
-    a: &mut Running,
-    b: &mut Running,
-    what: (Kind, usize, Until),
+    a: &mut RunningSubject,
+    b: &mut RunningSubject,
+    load_of_window: (Kind, usize, Until),
 ) -> Result<[Side; 2], BoxError> {
     let (mut side_a, mut side_b) = (Side::default(), Side::default());
-    let clocks = |a: &Running, b: &Running| io::Result::Ok((a.server.cpu()?, b.server.cpu()?));
+    let clocks =
+        |a: &RunningSubject, b: &RunningSubject| io::Result::Ok((a.server.cpu()?, b.server.cpu()?));
     let before = clocks(a, b)?;
-    side_a.add(a.window(load, what)?);
-    side_b.add(b.window(load, what)?);
-    side_b.add(b.window(load, what)?);
-    side_a.add(a.window(load, what)?);
-    // Read at the end of the group, not of the window: work that was put off is not forgotten.
+    side_a.add(a.window(load, load_of_window)?);
+    side_b.add(b.window(load, load_of_window)?);
+    side_b.add(b.window(load, load_of_window)?);
+    side_a.add(a.window(load, load_of_window)?);
+    // Read at the end of the group, not of the window, to include deferred work.
     let after = clocks(a, b)?;
     side_a.cpu = after.0 - before.0;
     side_b.cpu = after.1 - before.1;
@@ -174,7 +174,7 @@ fn row(name: &str, rounds: &Rounds) -> Row {
         let ratio = |[base, side]: &[Side; 2]| value(side) / value(base);
         rounds.iter().map(|groups| groups.iter().map(ratio).collect()).collect()
     };
-    let against = Against {
+    let against = Comparison {
         cpu: estimate(&ratios(Side::cost)),
         rate: stats::median(&mut ratios(Side::rate).concat()),
         latency: latency(rounds, 1).minus(latency(rounds, 0)),

@@ -1,4 +1,4 @@
-//! The innermost service of every variant: hyper's client and nothing else.
+//! The innermost service of every variant: hyper's client only.
 
 use std::{
     net::SocketAddr,
@@ -18,10 +18,10 @@ use hyper_util::{
 };
 use tower::{BoxError, Service};
 
-/// The sponsor's credential, which every proxy puts in the place of the holder's.
+/// The sponsor's credential, which replaces the holder's.
 pub(crate) const CREDENTIAL: &str = "Bearer sk-sponsor-0123456789abcdef";
 
-/// Sends requests to one upstream and streams back what it answers.
+/// Forwards requests to one upstream.
 pub(crate) struct Forward<B> {
     client: Client<HttpConnector, B>,
     authority: Authority,

@@ -1,4 +1,4 @@
-//! Instructions a request, of the whole proxy, by callgrind.
+//! Counts the proxy's instructions per request with callgrind.
 
 use std::path::{Path, PathBuf};
 
@@ -6,16 +6,16 @@ use tempfile::NamedTempFile;
 use tower::BoxError;
 
 use crate::{
-    answers::Kind,
     callgrind,
-    load::{Load, Order, Until},
+    load::{Job, Load, Until},
     options::{Requests, Runtime, Setup},
     proxy::Variant,
+    responses::Kind,
     start_upstream,
     subject::Subject,
 };
 
-/// Counts for every variant of this program, and prints what is more than the raw pass-through's.
+/// Counts for every variant of this program, and prints the difference to the raw pass-through.
 pub(crate) fn count(
     setup: &Setup,
     requests: Requests,
@@ -24,8 +24,8 @@ pub(crate) fn count(
     let upstream = start_upstream()?;
     let subjects = Subject::all(setup, setup.runtime(Runtime::Current), upstream.address)?;
     let mut raw = Vec::new();
-    println!("\n### Instructions a request, one connection\n");
-    println!("| variant | answer | instructions | over raw | × raw |\n|---|---|--:|--:|--:|");
+    println!("\n### Instructions per request, one connection\n");
+    println!("| variant | response | instructions | over raw | × raw |\n|---|---|--:|--:|--:|");
     for subject in subjects {
         if matches!(subject.variant, Variant::Haproxy | Variant::Nginx) {
             continue;
@@ -38,7 +38,7 @@ pub(crate) fn count(
                 }
                 None => PathBuf::from("/dev/null"),
             };
-            // What starting, warming up and ending cost is the same in both and goes out.
+            // The difference of two runs excludes starting, warming up and ending.
             let few = run(&subject, kind, requests / 2, &profile)?;
             let many = run(&subject, kind, requests / 2 + requests, &profile)?;
             let each = (many as f64 - few as f64) / requests as f64;
@@ -54,12 +54,12 @@ pub(crate) fn count(
     Ok(())
 }
 
-/// Instructions of a proxy that lives for so many requests.
+/// Returns the instructions of a proxy that serves `requests` requests.
 fn run(subject: &Subject, kind: Kind, requests: u64, profile: &Path) -> Result<u64, BoxError> {
     let log = NamedTempFile::new()?;
     let server = subject.start_as(callgrind::command(subject.program(), log.path(), profile))?;
     let until = Until::Requests(requests);
-    Load::start()?.run(Order { address: server.address, kind, connections: 1, until })?;
+    Load::start()?.run(Job { address: server.address, kind, connections: 1, until })?;
     server.finish()?;
     Ok(callgrind::collected(log.path())?)
 }

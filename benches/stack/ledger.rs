@@ -1,4 +1,4 @@
-//! Whether the stores' counts are exact, after `kill -9` as well.
+//! Checks that the stores' counts are exact, also after `kill -9`.
 
 use std::{path::Path, thread::sleep, time::Duration};
 
@@ -6,46 +6,47 @@ use tower::BoxError;
 use tower_quota::store::{AdminStore, KeyPageQuery, sqlite::Durability};
 
 use crate::{
-    answers::Kind,
-    compare::Running,
-    load::{Load, Order, Until},
+    compare::RunningSubject,
+    load::{Job, Load, Until},
     options::Runtime,
     proxy::{KEYS, open},
+    responses::Kind,
 };
 
-/// Kills the proxy when it is idle, then once more amid requests, and compares what is counted with
-/// what was answered. Prints a line; `false` if the counts are wrong.
+/// Kills the proxy while it is idle, then once more during requests, and compares the counts with the
+/// number of responses. Prints a line, and returns `false` if the counts are wrong.
 pub(crate) fn check(
-    running: Running,
+    running: RunningSubject,
     durability: Durability,
     connections: usize,
 ) -> Result<bool, BoxError> {
-    let Running { subject, server, answered } = running;
+    let RunningSubject { subject, server, responses } = running;
     server.kill()?;
     let idle = total(&subject.database(), durability)?;
 
     let server = subject.start()?;
     let mut load = Load::start()?;
     let until = Until::Elapsed(Duration::from_secs(10));
-    load.begin(Order { address: server.address, kind: Kind::Json, connections, until })?;
+    load.begin(Job { address: server.address, kind: Kind::Json, connections, until })?;
     sleep(Duration::from_millis(500));
     server.kill()?;
-    let amid = load.outcome()?;
+    let window = load.outcome()?;
     let counted = total(&subject.database(), durability)?;
 
-    // A request that was not answered may be counted or not.
-    let (least, most) = (answered + amid.answered, answered + amid.answered + amid.failed);
-    let exact = idle == answered && (least..=most).contains(&counted);
+    // A request without a response may be counted or not.
+    let completed = responses + window.responses;
+    let sent = completed + window.failed;
+    let exact = idle == responses && (completed..=sent).contains(&counted);
     println!(
-        "- {}: {answered} answered, {idle} counted after `kill -9`; killed again amid {connections} \
-         requests: {least} answered, {counted} counted, {most} sent. {}",
+        "- {}: {responses} completed, {idle} counted after `kill -9`; killed again during \
+         {connections} requests: {completed} completed, {counted} counted, {sent} sent. {}",
         subject.name,
         if exact { "Exact." } else { "**WRONG.**" },
     );
     Ok(exact)
 }
 
-/// Units used by all keys.
+/// Returns the units used by all keys.
 fn total(database: &Path, durability: Durability) -> Result<u64, BoxError> {
     Runtime::Current.build()?.block_on(async {
         let store = open(database, durability)?;

@@ -1,8 +1,8 @@
-//! The role `load`: keep-alive clients that ask again as soon as they are answered, and the handle
-//! by which the bench drives them.
+//! The role `load`: clients with persistent connections that send the next request after each response,
+//! and the handle with which the bench controls them.
 //!
-//! Each line on stdin is one order, `<address> <kind> <connections> <requests|for> <number>`; each
-//! line on stdout is its outcome, `<answered> <failed> <nanoseconds> <latency> <latency> …`.
+//! Each line on stdin is one job, `<address> <kind> <connections> <requests|for> <number>`; each line on
+//! stdout is its outcome, `<responses> <failed> <nanoseconds> <latency> <latency> …`.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ use clap::ValueEnum;
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 use tower::BoxError;
 
-use crate::{answers::Kind, process::Role, proxy, wire::Connection};
+use crate::{process::Role, proxy, responses::Kind, wire::Connection};
 
 /// One window of load.
 #[derive(Clone, Copy)]
-pub(crate) struct Order {
+pub(crate) struct Job {
     pub(crate) address: SocketAddr,
     pub(crate) kind: Kind,
     pub(crate) connections: usize,
@@ -36,54 +36,54 @@ pub(crate) struct Order {
 /// When a window ends.
 #[derive(Clone, Copy)]
 pub(crate) enum Until {
-    /// After so many requests.
+    /// After a number of requests.
     Requests(u64),
-    /// When the answers to requests begun within this time are there.
+    /// When the requests that began within this time are complete.
     Elapsed(Duration),
 }
 
-/// What came of an order.
+/// The outcome of a job.
 #[derive(Clone, Default)]
 pub(crate) struct Window {
-    /// Whole answers of status 200.
-    pub(crate) answered: u64,
-    /// Requests that got no such answer; each ended its connection.
+    /// Number of complete responses with status 200.
+    pub(crate) responses: u64,
+    /// Number of other requests; each ended its connection.
     pub(crate) failed: u64,
     pub(crate) elapsed: Duration,
-    /// Nanoseconds from request to whole answer, without what the upstream thought; sorted.
+    /// Nanoseconds from request to complete response, without the upstream's delay; sorted.
     pub(crate) latencies: Vec<u64>,
 }
 
-/// The load process. It keeps its connections, so a server that comes after another at the same
-/// address needs a new one.
+/// The load process. It keeps its connections, so a restarted server at the same address needs a new
+/// load process.
 pub(crate) struct Load {
     role: Role,
-    orders: ChildStdin,
+    jobs: ChildStdin,
     outcomes: BufReader<ChildStdout>,
 }
 
 impl Load {
     pub(crate) fn start() -> Result<Self, BoxError> {
-        let (role, orders, outcomes) = Role::start(&std::env::current_exe()?, ["load"])?;
-        Ok(Self { role, orders, outcomes })
+        let (role, jobs, outcomes) = Role::start(&std::env::current_exe()?, ["load"])?;
+        Ok(Self { role, jobs, outcomes })
     }
 
-    /// Carries out an order in which every request must be answered.
-    pub(crate) fn run(&mut self, order: Order) -> Result<Window, BoxError> {
-        self.begin(order)?;
+    /// Runs a job in which no request may fail.
+    pub(crate) fn run(&mut self, job: Job) -> Result<Window, BoxError> {
+        self.begin(job)?;
         let window = self.outcome()?;
-        if window.failed > 0 || window.answered == 0 {
-            let Window { answered, failed, .. } = window;
-            return Err(format!("{order}: {answered} answered, {failed} failed").into());
+        if window.failed > 0 || window.responses == 0 {
+            let Window { responses, failed, .. } = window;
+            return Err(format!("{job}: {responses} completed, {failed} failed").into());
         }
         Ok(window)
     }
 
-    pub(crate) fn begin(&mut self, order: Order) -> io::Result<()> {
-        writeln!(self.orders, "{order}")
+    pub(crate) fn begin(&mut self, job: Job) -> io::Result<()> {
+        writeln!(self.jobs, "{job}")
     }
 
-    /// Waits for the outcome of the order that was begun.
+    /// Waits for the outcome of the job that was begun.
     pub(crate) fn outcome(&mut self) -> Result<Window, BoxError> {
         let mut line = String::new();
         self.outcomes.read_line(&mut line)?;
@@ -91,49 +91,49 @@ impl Load {
     }
 }
 
-/// Carries out orders until stdin ends.
+/// Runs jobs until stdin ends.
 pub(crate) async fn serve() -> Result<(), BoxError> {
     let mut pools = HashMap::new();
-    // Blocking is right here: between two orders there is nothing to do.
+    // May block, as there is nothing to do between two jobs.
     for line in io::stdin().lines() {
-        let order: Order = line?.parse()?;
-        let pool = pools.entry(order.address).or_insert_with(Vec::new);
-        println!("{}", carry_out(order, pool).await);
+        let job: Job = line?.parse()?;
+        let pool = pools.entry(job.address).or_insert_with(Vec::new);
+        println!("{}", run_job(job, pool).await);
     }
     Ok(())
 }
 
-async fn carry_out(order: Order, pool: &mut Vec<Connection>) -> Window {
-    let begun = Instant::now();
-    let left = Arc::new(AtomicU64::new(match order.until {
+async fn run_job(job: Job, pool: &mut Vec<Connection>) -> Window {
+    let start = Instant::now();
+    let left = Arc::new(AtomicU64::new(match job.until {
         Until::Requests(requests) => requests,
         Until::Elapsed(_) => u64::MAX,
     }));
-    let deadline = match order.until {
+    let deadline = match job.until {
         Until::Requests(_) => None,
-        Until::Elapsed(elapsed) => Some(begun + elapsed),
+        Until::Elapsed(elapsed) => Some(start + elapsed),
     };
     let mut clients = JoinSet::new();
-    for number in 0..order.connections {
-        let request = order.kind.request(&proxy::key(number));
+    for number in 0..job.connections {
+        let request = job.kind.request(&proxy::key(number));
         let client = Client { connection: pool.pop(), latencies: Vec::new() };
-        clients.spawn(client.run(order, request, left.clone(), deadline));
+        clients.spawn(client.run(job, request, left.clone(), deadline));
     }
     let mut window = Window::default();
     while let Some(Ok((client, outcome))) = clients.join_next().await {
-        window.answered += client.latencies.len() as u64;
+        window.responses += client.latencies.len() as u64;
         window.latencies.extend(client.latencies);
         match outcome {
             Ok(()) => pool.extend(client.connection),
             Err(error) => {
                 window.failed += 1;
                 if window.failed == 1 {
-                    eprintln!("{order}: {error}");
+                    eprintln!("{job}: {error}");
                 }
             }
         }
     }
-    window.elapsed = begun.elapsed();
+    window.elapsed = start.elapsed();
     window.latencies.sort_unstable();
     window
 }
@@ -146,19 +146,19 @@ struct Client {
 impl Client {
     async fn run(
         mut self,
-        order: Order,
+        job: Job,
         request: Vec<u8>,
         left: Arc<AtomicU64>,
         deadline: Option<Instant>,
     ) -> (Self, io::Result<()>) {
-        let expected = order.kind.answer_length();
-        let more = || {
+        let expected = job.kind.response_length();
+        let is_running = || {
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
                 .is_ok()
                 && deadline.is_none_or(|deadline| Instant::now() < deadline)
         };
-        while more() {
-            match self.ask(order.address, &request, expected).await {
+        while is_running() {
+            match self.send(job.address, &request, expected).await {
                 Ok(latency) => self.latencies.push(latency),
                 Err(error) => return (self, Err(error)),
             }
@@ -166,24 +166,24 @@ impl Client {
         (self, Ok(()))
     }
 
-    async fn ask(&mut self, to: SocketAddr, request: &[u8], expected: usize) -> io::Result<u64> {
+    async fn send(&mut self, to: SocketAddr, request: &[u8], expected: usize) -> io::Result<u64> {
         if self.connection.is_none() {
             self.connection = Some(Connection::new(TcpStream::connect(to).await?)?);
         }
         let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let begun = Instant::now();
+        let start = Instant::now();
         connection.socket.write_all(request).await?;
-        let answer = connection.read().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let latency = begun.elapsed().as_nanos() as u64;
-        if !answer.first_line.starts_with("HTTP/1.1 200 ") || answer.length != expected {
-            let (line, length) = (answer.first_line, answer.length);
+        let response = connection.read().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let latency = start.elapsed().as_nanos() as u64;
+        if !response.first_line.starts_with("HTTP/1.1 200 ") || response.length != expected {
+            let (line, length) = (response.first_line, response.length);
             return Err(io::Error::other(format!("{line}, {length} bytes instead of {expected}")));
         }
-        Ok(latency.saturating_sub(answer.thought))
+        Ok(latency.saturating_sub(response.delay))
     }
 }
 
-impl fmt::Display for Order {
+impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, kind, connections, until } = self;
         write!(f, "{address} {} {connections} ", kind.name())?;
@@ -194,7 +194,7 @@ impl fmt::Display for Order {
     }
 }
 
-impl FromStr for Order {
+impl FromStr for Job {
     type Err = BoxError;
 
     fn from_str(line: &str) -> Result<Self, BoxError> {
@@ -215,7 +215,7 @@ impl FromStr for Order {
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.answered, self.failed, self.elapsed.as_nanos())?;
+        write!(f, "{} {} {}", self.responses, self.failed, self.elapsed.as_nanos())?;
         self.latencies.iter().try_for_each(|latency| write!(f, " {latency}"))
     }
 }
@@ -226,9 +226,9 @@ impl FromStr for Window {
     fn from_str(line: &str) -> Result<Self, BoxError> {
         let mut numbers = line.split_whitespace().map(u64::from_str);
         let mut next = || numbers.next().ok_or("it ended");
-        let (answered, failed) = (next()??, next()??);
+        let (responses, failed) = (next()??, next()??);
         let elapsed = Duration::from_nanos(next()??);
         let latencies = numbers.collect::<Result<_, _>>()?;
-        Ok(Self { answered, failed, elapsed, latencies })
+        Ok(Self { responses, failed, elapsed, latencies })
     }
 }

@@ -1,9 +1,8 @@
-//! Whole requests over real sockets. `cargo bench --bench stack -- --help` tells what there is.
+//! Complete requests over real sockets. `cargo bench --bench stack -- --help` lists the options.
 //!
 //! The program starts itself again in roles (upstream, proxy, load), so that each is a process with
 //! a CPU clock of its own.
 
-mod answers;
 mod bootstrap;
 #[path = "../common/callgrind.rs"]
 mod callgrind;
@@ -18,6 +17,7 @@ mod options;
 mod process;
 mod proxy;
 mod report;
+mod responses;
 mod rivals;
 #[path = "../common/stats.rs"]
 mod stats;
@@ -38,7 +38,7 @@ use tokio::net::TcpListener;
 use tower::BoxError;
 
 use crate::{
-    compare::Running,
+    compare::RunningSubject,
     options::{Options, Runtime, Task},
     process::Server,
     proxy::Proxy,
@@ -53,7 +53,7 @@ fn main() -> Result<ExitCode, BoxError> {
     let options = Options::parse();
     match &options.task {
         None if options.bench => return measure(&options),
-        // `cargo test --all-targets` comes this way.
+        // `cargo test --all-targets` runs without --bench.
         None => println!("nothing is measured without --bench"),
 
         Some(Task::Syscalls { requests }) => syscalls::count(&options.setup, *requests)?,
@@ -78,18 +78,19 @@ fn main() -> Result<ExitCode, BoxError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// CPU, throughput and latency of all variants, then the counts.
+/// Measures CPU, throughput and latency of all variants, then checks the counts.
 fn measure(options: &Options) -> Result<ExitCode, BoxError> {
     let upstream = start_upstream()?;
     let runtime = options.setup.runtime(Runtime::Multi);
     let subjects = Subject::all(&options.setup, runtime, upstream.address)?;
-    let mut running = subjects.into_iter().map(Running::start).collect::<Result<Vec<_>, _>>()?;
+    let mut running =
+        subjects.into_iter().map(RunningSubject::start).collect::<Result<Vec<_>, _>>()?;
     for kind in options.plan.kinds() {
         let rows = compare::compare(&mut running, kind, &options.plan)?;
         report::print(kind, options.plan.connections, &rows);
     }
     let mut exact = true;
-    let counts = |running: &Running| running.subject.variant.durability().is_some();
+    let counts = |running: &RunningSubject| running.subject.variant.durability().is_some();
     if running.iter().any(counts) {
         println!("\n### Counts\n");
     }
@@ -109,7 +110,7 @@ async fn listen() -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
 }
 
-/// Ends the process when the one that started it closes the pipe, or ends.
+/// Exits when the parent process closes the pipe or ends.
 fn end_with_stdin() {
     thread::spawn(|| {
         io::stdin().read_to_end(&mut Vec::new()).ok();

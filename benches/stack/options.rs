@@ -8,9 +8,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{answers::Kind, proxy::Variant, rivals};
+use crate::{proxy::Variant, responses::Kind, rivals};
 
-/// Whole requests over real sockets: what each layer costs over a raw pass-through.
+/// Complete requests over real sockets: the cost of each layer compared with a raw pass-through.
 ///
 /// Without a task: CPU, throughput and latency of every variant, each compared with the raw
 /// pass-through while both run, then the exact count of the SQLite variants.
@@ -23,23 +23,23 @@ pub(crate) struct Options {
     pub(crate) setup: Setup,
     #[command(flatten)]
     pub(crate) plan: Plan,
-    /// What cargo passes.
+    /// The flag that cargo passes.
     #[arg(long, global = true, hide = true)]
     pub(crate) bench: bool,
 }
 
 #[derive(Clone, Subcommand)]
 pub(crate) enum Task {
-    /// System calls a request (strace), one connection, one thread of tokio's unless --runtime says otherwise.
+    /// System calls per request (strace), one connection, one tokio thread unless --runtime is given.
     Syscalls {
         #[command(flatten)]
         requests: Requests,
     },
-    /// Instructions a request (callgrind), one connection, one thread of tokio's unless --runtime says otherwise.
+    /// Instructions per request (callgrind), one connection, one tokio thread unless --runtime is given.
     Instructions {
         #[command(flatten)]
         requests: Requests,
-        /// Keeps the profiles here, for `callgrind_annotate`.
+        /// Directory for the profiles, for `callgrind_annotate`.
         #[arg(long, value_name = "DIRECTORY")]
         profiles: Option<PathBuf>,
     },
@@ -56,13 +56,13 @@ pub(crate) enum Task {
     Load,
 }
 
-/// How many requests are counted.
+/// The number of requests that are counted.
 #[derive(Clone, Copy, Args)]
 pub(crate) struct Requests {
     /// JSON requests.
     #[arg(long = "json-requests", default_value_t = 2_000)]
     json: u64,
-    /// Requests for a stream.
+    /// Streamed requests.
     #[arg(long = "stream-requests", default_value_t = 500)]
     stream: u64,
 }
@@ -101,16 +101,16 @@ impl Runtime {
 /// What is measured.
 #[derive(Clone, Args)]
 pub(crate) struct Setup {
-    /// Variants beside `raw`; all that are installed if none is given.
+    /// Variants to measure beside `raw`; all that are installed if none is given.
     #[arg(long, global = true, value_delimiter = ',')]
     variants: Vec<Variant>,
     /// The proxy's runtime; of HAProxy and nginx, the number of threads or workers.
     #[arg(long, global = true)]
     runtime: Option<Runtime>,
-    /// Another build of this program (other allocator, other revision): its variants too.
+    /// Another build of this program (other allocator, other revision) to measure, too.
     #[arg(long, global = true, value_name = "PROGRAM")]
     other: Option<PathBuf>,
-    /// Another runtime for the other build; without --other, for this one once more.
+    /// Runtime of the other build; without --other, this build is measured again with this runtime.
     #[arg(long, global = true, value_name = "RUNTIME")]
     other_runtime: Option<Runtime>,
 }
@@ -119,19 +119,19 @@ impl Setup {
     pub(crate) fn variants(&self) -> Vec<Variant> {
         let given = !self.variants.is_empty();
         let all = if given { &*self.variants } else { Variant::value_variants() };
-        let here = |variant: &Variant| match variant {
+        let is_measured = |variant: &Variant| match variant {
             Variant::Raw => false,
             Variant::Haproxy | Variant::Nginx => given || rivals::is_installed(&variant.name()),
             _ => true,
         };
-        all.iter().copied().filter(here).collect()
+        all.iter().copied().filter(is_measured).collect()
     }
 
-    /// The other build and its runtime, if one is to be measured.
+    /// Returns the other build and its runtime, if there is one to measure.
     pub(crate) fn other(&self, this: &Path, runtime: Runtime) -> Option<(PathBuf, Runtime)> {
-        let wanted = self.other.is_some() || self.other_runtime.is_some();
+        let has_other = self.other.is_some() || self.other_runtime.is_some();
         let program = self.other.as_deref().unwrap_or(this).to_owned();
-        wanted.then(|| (program, self.other_runtime.unwrap_or(runtime)))
+        has_other.then(|| (program, self.other_runtime.unwrap_or(runtime)))
     }
 
     pub(crate) fn runtime(&self, default: Runtime) -> Runtime {
@@ -145,46 +145,47 @@ pub(crate) struct Plan {
     /// JSON requests at full load.
     #[arg(long)]
     json: bool,
-    /// Streams of 20 events sent at once, at full load.
+    /// Streams of 20 events without delay, at full load.
     #[arg(long)]
     streams: bool,
     /// Streams of one event every 2 ms (not among the default ones).
     #[arg(long)]
     paced: bool,
-    /// Latency on one connection before an upstream that thinks for 20 ms.
+    /// Latency on one connection with an upstream that delays responses by 20 ms.
     #[arg(long)]
     latency: bool,
-    /// Groups of four windows a variant; a quarter of them for latency.
+    /// Groups of four windows per variant; a quarter of them for latency.
     #[arg(long, default_value_t = 60)]
     groups: usize,
     /// Length of a window in milliseconds.
     #[arg(long, default_value_t = 200)]
     window: u64,
-    /// How often all proxies are started anew; the groups are shared among these rounds.
+    /// Number of times that all proxies are restarted; the groups are divided among these rounds.
     #[arg(long, default_value_t = 6)]
     rounds: usize,
     /// Connections at full load.
     #[arg(long, default_value_t = 64)]
     pub(crate) connections: usize,
-    /// Two rounds of three groups only: shows that all works, proves nothing.
+    /// Only two rounds of three groups: a smoke test without significance.
     #[arg(long)]
     quick: bool,
 }
 
 impl Plan {
     pub(crate) fn kinds(&self) -> Vec<Kind> {
-        let asked = [
+        let flags = [
             (self.json, Kind::Json),
             (self.streams, Kind::Stream),
             (self.paced, Kind::Paced),
             (self.latency, Kind::Slow),
         ];
-        let some = asked.iter().any(|(asked, _)| *asked);
-        let wanted = |&(asked, kind): &(bool, Kind)| asked || (!some && kind != Kind::Paced);
-        asked.into_iter().filter(wanted).map(|(_, kind)| kind).collect()
+        let is_any_set = flags.iter().any(|(is_set, _)| *is_set);
+        let is_measured =
+            |&(is_set, kind): &(bool, Kind)| is_set || (!is_any_set && kind != Kind::Paced);
+        flags.into_iter().filter(is_measured).map(|(_, kind)| kind).collect()
     }
 
-    /// How many rounds, and groups in each.
+    /// Returns the number of rounds, and of groups in each.
     pub(crate) fn rounds_and_groups(&self, kind: Kind) -> (usize, usize) {
         let (rounds, groups) = if self.quick { (2, 6) } else { (self.rounds.max(1), self.groups) };
         let groups = if kind == Kind::Slow { groups.div_ceil(4) } else { groups };

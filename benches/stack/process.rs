@@ -1,4 +1,4 @@
-//! Processes that the bench starts, and ends.
+//! Starts and ends processes.
 
 use std::{
     ffi::OsStr,
@@ -19,13 +19,13 @@ use tower::BoxError;
 
 use crate::cpu;
 
-/// A process that ends with this value.
+/// A process that is ended on drop.
 pub(crate) struct Role {
     child: Child,
 }
 
 impl Role {
-    /// Starts a role of a build of this program. It ends when its stdin does.
+    /// Starts a role of a build of this program, which ends when its stdin is closed.
     pub(crate) fn start<S: AsRef<OsStr>>(
         program: &Path,
         role: impl IntoIterator<Item = S>,
@@ -47,9 +47,9 @@ impl Role {
     }
 
     fn end(&mut self) {
-        // The pid of a process that was waited for may be another's by now.
+        // The pid of a reaped process may belong to another one.
         if let Ok(None) = self.child.try_wait() {
-            // SIGTERM, because nginx must end its workers.
+            // SIGTERM, so that nginx ends its workers.
             kill(self.pid(), Signal::SIGTERM).ok();
             self.child.wait().ok();
         }
@@ -72,56 +72,56 @@ impl fmt::Display for Role {
 pub(crate) struct Server {
     role: Role,
     stdin: Option<ChildStdin>,
-    /// The process and, of nginx, its workers.
+    /// The process and, for nginx, its workers.
     pub(crate) pids: Vec<Pid>,
     pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    /// Starts a role of a program like this one, which tells its address on stdout.
+    /// Starts a role of a build of this program, which prints its address on stdout.
     pub(crate) fn start(command: &mut Command) -> Result<Self, BoxError> {
         let (role, stdin, mut stdout) = Role::piped(command)?;
         let mut line = String::new();
         stdout.read_line(&mut line)?;
         let address =
-            line.trim().parse().map_err(|_| format!("{command:?} told no address: {line}"))?;
+            line.trim().parse().map_err(|_| format!("{command:?} printed no address: {line}"))?;
         Ok(Self { pids: vec![role.pid()], role, stdin: Some(stdin), address })
     }
 
-    /// Starts another program, which will listen at `address`.
+    /// Starts another program, and waits until it listens on `address`.
     pub(crate) fn foreign(command: &mut Command, address: SocketAddr) -> Result<Self, BoxError> {
         let role = Role { child: command.stdin(Stdio::null()).spawn()? };
-        let patience = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(5);
         while TcpStream::connect(address).is_err() {
-            if Instant::now() > patience {
+            if Instant::now() > deadline {
                 return Err(format!("{command:?} does not listen").into());
             }
             sleep(Duration::from_millis(10));
         }
-        // The workers that nginx has started by now.
+        // nginx has started its workers by now.
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", role.pid()))?;
         let workers = children.split_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>()?;
         let pids = std::iter::once(role.pid()).chain(workers.into_iter().map(Pid::from_raw));
         Ok(Self { pids: pids.collect(), role, stdin: None, address })
     }
 
-    /// CPU time that it has used so far.
+    /// Returns the CPU time used so far.
     pub(crate) fn cpu(&self) -> io::Result<Duration> {
         Ok(self.pids.iter().map(|&pid| cpu::of_process(pid)).sum::<Result<_, _>>()?)
     }
 
-    /// Ends it with SIGTERM, as dropping it does.
+    /// Ends the process with SIGTERM, as dropping it does.
     pub(crate) fn end(&mut self) {
         self.role.end();
     }
 
-    /// Ends it with SIGKILL.
+    /// Ends the process with SIGKILL.
     pub(crate) fn kill(mut self) -> io::Result<()> {
         self.role.child.kill()?;
         self.role.child.wait().map(drop)
     }
 
-    /// Lets it end by itself.
+    /// Closes stdin and waits for the process to end by itself.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.stdin = None;
         self.role.child.wait().map(drop)

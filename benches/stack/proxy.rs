@@ -36,12 +36,12 @@ use tower_quota::{
 
 use crate::forward::{CREDENTIAL, Forward};
 
-/// What stands between the client and the upstream.
+/// The services between the client and the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Variant {
-    /// hyper's server and client, nothing between.
+    /// hyper's server and client only.
     Raw,
-    /// `UpstreamProxyService` in the place of the pass-through, with the rules of the gateway.
+    /// `UpstreamProxyService` instead of the pass-through, with the gateway's rules.
     Proxy,
     /// Auth, keys in memory.
     Auth,
@@ -55,13 +55,13 @@ pub(crate) enum Variant {
     Power,
     /// Auth, usage and quota in SQLite, durability `process`.
     ProcessUsage,
-    /// The same, told to a Prometheus recorder.
+    /// The same with a Prometheus recorder.
     ProcessMetrics,
     /// Auth, usage and quota in SQLite, durability `power`.
     PowerUsage,
-    /// HAProxy with a map of keys and a stick-table that counts them.
+    /// HAProxy with a map of keys and a stick-table that counts their requests.
     Haproxy,
-    /// nginx with a map of keys; it counts nothing.
+    /// nginx with a map of keys and no counts.
     Nginx,
 }
 
@@ -70,7 +70,7 @@ impl Variant {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// How its SQLite file is written, if it has one.
+    /// Returns the durability of the SQLite file, if the variant has one.
     pub(crate) fn durability(self) -> Option<Durability> {
         match self {
             Self::Process | Self::ProcessUsage | Self::ProcessMetrics => Some(Durability::Process),
@@ -80,12 +80,12 @@ impl Variant {
     }
 }
 
-/// How many keys there are.
+/// Number of keys.
 pub(crate) const KEYS: usize = 16;
-/// Limited, so that the rate headers are made, and never reached.
+/// Daily limit of the keys: there is one, so that responses have rate headers, but it is never reached.
 pub(crate) const LIMIT: u32 = DailyLimit::MAX;
 
-/// The text of one of the keys.
+/// Returns the text of a key.
 pub(crate) fn key(number: usize) -> String {
     format!("trial-bench-20261122-{:022}", number % KEYS)
 }
@@ -119,7 +119,7 @@ impl Proxy {
                 complete(listener, sqlite()?, upstream).await
             }
             Variant::ProcessMetrics => {
-                record()?;
+                install_recorder()?;
                 complete(listener, sqlite()?, upstream).await
             }
             Variant::Haproxy | Variant::Nginx => Err("not a variant of this program".into()),
@@ -127,7 +127,7 @@ impl Proxy {
     }
 }
 
-/// The crate's own proxy.
+/// Creates the crate's own proxy.
 fn proxy(
     upstream: SocketAddr,
 ) -> Result<UpstreamProxyService<UpstreamClient<RequestBody<Incoming>>>, BoxError> {
@@ -139,7 +139,7 @@ fn proxy(
         .credential(HeaderValue::from_static(CREDENTIAL)))
 }
 
-/// Auth and quota.
+/// Serves auth and quota.
 async fn counted<S>(
     listener: TcpListener,
     store: S,
@@ -156,7 +156,7 @@ where
     serve(listener, service).await
 }
 
-/// Auth, usage and quota: the complete stack.
+/// Serves auth, usage and quota: the complete stack.
 async fn complete<S>(
     listener: TcpListener,
     store: S,
@@ -174,8 +174,8 @@ where
     serve(listener, service).await
 }
 
-/// Takes figures as the gateway does.
-fn record() -> Result<(), BoxError> {
+/// Installs a metrics recorder as the gateway does.
+fn install_recorder() -> Result<(), BoxError> {
     let mut builder = PrometheusBuilder::new();
     for metric in tower_quota::metrics::ALL {
         if let Some(buckets) = metric.buckets() {
@@ -198,7 +198,7 @@ pub(crate) fn open(path: &Path, durability: Durability) -> Result<SqliteStore, B
     Ok(SqliteStore::open(SqliteOptions::new(path).durability(durability))?)
 }
 
-/// The store, with the keys issued if it has none.
+/// Issues the keys if the store has none.
 async fn with_keys<S: AdminStore>(store: S) -> Result<S, BoxError> {
     let query = KeyPageQuery { limit: 1, ..KeyPageQuery::default() };
     if store.list(query).await?.keys.is_empty() {
@@ -227,7 +227,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut server = Builder::new(TokioExecutor::new());
-    // A deadline as every real server has one, but longer than connections idle between windows.
+    // Real servers have a timeout; this one is longer than connections are idle between windows.
     server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(600));
     println!("{}", listener.local_addr()?);
     loop {

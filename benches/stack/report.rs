@@ -1,16 +1,16 @@
 //! Tables in Markdown, ready for `docs/performance.md`.
 
 use crate::{
-    answers::Kind,
     bootstrap::Estimate,
-    compare::{Against, Row},
+    compare::{Comparison, Row},
+    responses::Kind,
 };
 
-/// Prints one table and whether it may be believed.
+/// Prints one table, and whether the measurement is valid.
 pub(crate) fn print(kind: Kind, connections: usize, rows: &[Row]) {
     let title = match kind {
-        Kind::Json => format!("JSON answers, {connections} connections"),
-        Kind::Stream => format!("Streams of 20 events at once, {connections} connections"),
+        Kind::Json => format!("JSON responses, {connections} connections"),
+        Kind::Stream => format!("Streams of 20 events without delay, {connections} connections"),
         Kind::Paced => format!("Streams of an event every 2 ms, {connections} connections"),
         Kind::Slow => "Latency on one connection, beyond the upstream's 20 ms".to_owned(),
     };
@@ -37,16 +37,16 @@ pub(crate) fn print(kind: Kind, connections: usize, rows: &[Row]) {
             }
         }
     }
-    // The control comes right behind the raw pass-through.
+    // The control is in the row after the raw pass-through.
     let control = rows.get(1).and_then(|row| row.against.as_ref());
-    if control.is_none_or(|control| !holds(kind, control)) {
-        println!("\n**Void**: raw against raw did not come out equal. Measure again.");
+    if control.is_none_or(|control| !is_valid(kind, control)) {
+        println!("\n**Invalid**: raw and its control differ. Measure again.");
     }
 }
 
-/// Raw against raw must come out equal: its CPU by 2 % and by an interval that would not contain
-/// anything, its latency by a quarter of the 100 µs that are to be told.
-fn holds(kind: Kind, control: &Against) -> bool {
+/// Returns whether the raw pass-through and its control are equal: their CPU within 2 % and with a narrow
+/// interval, their latency within a quarter of the 100 µs that must be detected.
+fn is_valid(kind: Kind, control: &Comparison) -> bool {
     let Estimate { median, low, high } = control.cpu;
     match kind {
         Kind::Slow => control.latency.p50.abs() <= 25.0,

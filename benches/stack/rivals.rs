@@ -1,4 +1,4 @@
-//! HAProxy and nginx, set up to do the same.
+//! HAProxy and nginx in comparable configurations.
 
 use std::{
     fmt::Write,
@@ -16,13 +16,13 @@ use crate::{
     proxy::{KEYS, LIMIT, Variant, key},
 };
 
-/// Whether a program is there.
+/// Returns whether a program is installed.
 pub(crate) fn is_installed(program: &str) -> bool {
     let run = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
     run.is_ok_and(|status| status.success())
 }
 
-/// Starts the rival with this many threads or workers; what it needs is kept in `directory`.
+/// Starts HAProxy or nginx with `threads` threads or workers, and with its files in `directory`.
 pub(crate) fn start(
     variant: Variant,
     upstream: SocketAddr,
@@ -47,15 +47,15 @@ pub(crate) fn start(
     }
 }
 
-/// These do not end with their stdin, as this program's roles do.
+/// Ends the program with this one, as it does not exit when its stdin is closed.
 fn ending_with_us(program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", program]);
     command
 }
 
-/// Below the ports that outgoing connections take, so that none takes it in between; and not the
-/// first that another bench would find.
+/// Returns a free address below the ephemeral ports, so that no outgoing connection takes it in between.
+/// Starts at a port that depends on the process, so that two benches do not choose the same.
 fn free_address() -> Result<SocketAddr, BoxError> {
     let first = 20_000 + (std::process::id() % 1_000 * 10) as u16;
     let free = (first..32_000).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
@@ -64,7 +64,7 @@ fn free_address() -> Result<SocketAddr, BoxError> {
         .ok_or_else(|| "no free port".into())
 }
 
-/// The count lives in memory and is lost with the process.
+/// Returns HAProxy's configuration. The count is in memory and lost with the process.
 fn haproxy(listen: SocketAddr, upstream: SocketAddr, threads: usize, map: &Path) -> String {
     let map = map.display();
     format!(

@@ -1,4 +1,4 @@
-//! A proxy under measurement.
+//! A proxy to measure.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,7 @@ use crate::{
     rivals,
 };
 
-/// How to start a proxy, and what it keeps on the disk.
+/// How to start a proxy, and its directory.
 pub(crate) struct Subject {
     pub(crate) name: String,
     pub(crate) variant: Variant,
@@ -27,7 +27,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// The raw pass-through, the same once more as a control, and the variants.
+    /// Returns the raw pass-through, the same again as a control, and the variants.
     pub(crate) fn all(
         setup: &Setup,
         runtime: Runtime,
@@ -35,7 +35,7 @@ impl Subject {
     ) -> Result<Vec<Self>, BoxError> {
         let this = std::env::current_exe()?;
         let new = |name: String, variant, program: &Path, runtime| {
-            // In the target directory: the usual place for temporary files may be no disk at all.
+            // In the target directory, as temporary files may be in memory.
             let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
             let program = program.to_owned();
             Ok::<_, BoxError>(Self { name, variant, program, runtime, upstream, directory })
@@ -56,7 +56,7 @@ impl Subject {
         Ok(subjects)
     }
 
-    /// The file of its store.
+    /// Returns the path of the database.
     pub(crate) fn database(&self) -> PathBuf {
         self.directory.path().join("quota.db")
     }
@@ -71,7 +71,7 @@ impl Subject {
         }
     }
 
-    /// Starts this program's proxy by `command`, which runs the program with what is added.
+    /// Starts this program's proxy with `command`, which runs the program with further arguments.
     pub(crate) fn start_as(&self, mut command: Command) -> Result<Server, BoxError> {
         let runtime = match self.runtime {
             Runtime::Current => "current",

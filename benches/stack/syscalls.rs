@@ -1,4 +1,4 @@
-//! System calls a request, exactly.
+//! Counts system calls per request with strace.
 
 use std::{
     collections::BTreeMap,
@@ -15,27 +15,27 @@ use tempfile::NamedTempFile;
 use tower::BoxError;
 
 use crate::{
-    answers::Kind,
-    compare::Running,
+    compare::RunningSubject,
     load::{Load, Until},
     options::{Requests, Runtime, Setup},
+    responses::Kind,
     start_upstream,
     subject::Subject,
 };
 
-/// Calls by name, for each request.
+/// Calls per request, by name.
 type Calls = BTreeMap<String, f64>;
 
-/// Counts for every variant, and prints what differs from the raw pass-through.
+/// Counts for every variant, and prints the difference to the raw pass-through.
 pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
     let upstream = start_upstream()?;
     let subjects = Subject::all(setup, setup.runtime(Runtime::Current), upstream.address)?;
     let mut raw = Vec::new();
-    println!("\n### System calls a request, one connection\n");
-    println!("| variant | answer | calls | over raw | which |\n|---|---|--:|--:|---|");
+    println!("\n### System calls per request, one connection\n");
+    println!("| variant | response | calls | over raw | which |\n|---|---|--:|--:|---|");
     for subject in subjects {
         let name = subject.name.clone();
-        let (mut load, mut running) = (Load::start()?, Running::start(subject)?);
+        let (mut load, mut running) = (Load::start()?, RunningSubject::start(subject)?);
         for (kind, requests) in requests.each() {
             let calls = trace(&mut load, &mut running, kind, requests)?;
             let base = raw.iter().find(|(known, _)| *known == kind).map(|(_, calls)| calls);
@@ -50,11 +50,11 @@ pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
 
 fn trace(
     load: &mut Load,
-    running: &mut Running,
+    running: &mut RunningSubject,
     kind: Kind,
     requests: u64,
 ) -> Result<Calls, BoxError> {
-    // Connections, keys and counters are there before strace is.
+    // Warms up before strace attaches: opens connections, reads keys and counters.
     running.window(load, (kind, 1, Until::Requests(200)))?;
     let summary = NamedTempFile::new()?;
     let strace = attach(running, &summary)?;
@@ -65,7 +65,7 @@ fn trace(
     Ok(parse(&summary).map(per_request).collect())
 }
 
-fn attach(running: &Running, summary: &NamedTempFile) -> Result<Child, BoxError> {
+fn attach(running: &RunningSubject, summary: &NamedTempFile) -> Result<Child, BoxError> {
     let mut command = Command::new("strace");
     command.args(["-c", "-f", "-o"]).arg(summary.path());
     for pid in &running.server.pids {
@@ -81,7 +81,7 @@ fn attach(running: &Running, summary: &NamedTempFile) -> Result<Child, BoxError>
             return Err(format!("strace cannot attach: {line}").into());
         }
     }
-    // What it says later fits into the pipe, which must not be closed before it ends.
+    // Must stay open until strace ends; its remaining output fits into the pipe.
     strace.stderr = Some(lines.into_inner());
     Ok(strace)
 }
@@ -92,7 +92,7 @@ fn detach(mut strace: Child) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The rows of strace's table: share, seconds, time a call, calls, errors if any, name.
+/// Parses the rows of strace's table: share, seconds, time per call, calls, errors if any, name.
 fn parse(summary: &str) -> impl Iterator<Item = (String, u64)> {
     summary.lines().filter_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();

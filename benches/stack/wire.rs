@@ -1,23 +1,23 @@
-//! As much of HTTP/1.1 as the load and the upstream need.
+//! The subset of HTTP/1.1 that the load and the upstream need.
 
 use std::io;
 
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-/// A message that was read to its end.
+/// A complete message.
 pub(crate) struct Message {
     /// The request line or status line.
     pub(crate) first_line: String,
-    /// Bytes in its body, without the marks between chunks.
+    /// Length of the body, without the framing of chunks.
     pub(crate) length: usize,
-    /// Nanoseconds that the upstream says it thought.
-    pub(crate) thought: u64,
+    /// The upstream's delay in nanoseconds.
+    pub(crate) delay: u64,
 }
 
-/// In an answer's head: nanoseconds that the upstream thought.
-pub(crate) const THOUGHT_HEADER: &str = "x-thought";
+/// The header of a response with the upstream's delay in nanoseconds.
+pub(crate) const DELAY_HEADER: &str = "x-delay";
 
-/// A socket and what was read of it too early.
+/// A socket and the bytes that were read after the last message.
 pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
     buffer: Vec<u8>,
@@ -29,7 +29,7 @@ impl Connection {
         Ok(Self { socket, buffer: Vec::with_capacity(16 * 1024) })
     }
 
-    /// The next whole message, or `None` if the peer closed the connection before it.
+    /// Returns the next message, or `None` if the peer has closed the connection before it.
     pub(crate) async fn read(&mut self) -> io::Result<Option<Message>> {
         loop {
             if let Some((message, end)) = parse(&self.buffer)? {
@@ -46,7 +46,7 @@ impl Connection {
     }
 }
 
-/// The first message and where it ends, if it is whole.
+/// Returns the first message and its length, if it is complete.
 fn parse(bytes: &[u8]) -> io::Result<Option<(Message, usize)>> {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
         return Ok(None);
@@ -54,27 +54,27 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Message, usize)>> {
     let head = std::str::from_utf8(&bytes[..end]).map_err(io::Error::other)?;
     let mut lines = head.split("\r\n");
     let first_line = lines.next().unwrap_or_default().to_owned();
-    let mut message = Message { first_line, length: 0, thought: 0 };
+    let mut message = Message { first_line, length: 0, delay: 0 };
     let mut chunked = false;
     for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
         if name.eq_ignore_ascii_case("content-length") {
             message.length = value.parse().map_err(io::Error::other)?;
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             chunked = true;
-        } else if name.eq_ignore_ascii_case(THOUGHT_HEADER) {
-            message.thought = value.parse().map_err(io::Error::other)?;
+        } else if name.eq_ignore_ascii_case(DELAY_HEADER) {
+            message.delay = value.parse().map_err(io::Error::other)?;
         }
     }
     let body = end + 4;
     if chunked {
-        let whole = parse_chunks(&bytes[body..])?;
-        return Ok(whole.map(|(length, end)| (Message { length, ..message }, body + end)));
+        let complete = parse_chunks(&bytes[body..])?;
+        return Ok(complete.map(|(length, end)| (Message { length, ..message }, body + end)));
     }
     let end = body + message.length;
     Ok((bytes.len() >= end).then_some((message, end)))
 }
 
-/// Bytes in a chunked body and where it ends, if it is whole. Trailers are not expected.
+/// Returns the length of a chunked body and where it ends, if it is complete. Trailers are not expected.
 fn parse_chunks(bytes: &[u8]) -> io::Result<Option<(usize, usize)>> {
     let (mut length, mut at) = (0, 0);
     while let Some(line) = bytes.get(at..).and_then(|rest| find(rest, b"\r\n")) {
@@ -89,6 +89,6 @@ fn parse_chunks(bytes: &[u8]) -> io::Result<Option<(usize, usize)>> {
     Ok(None)
 }
 
-fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
-    bytes.windows(mark.len()).position(|window| window == mark)
+fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes.windows(pattern.len()).position(|window| window == pattern)
 }

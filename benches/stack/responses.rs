@@ -1,4 +1,4 @@
-//! What the upstream answers, known to the load so that it can check the answers.
+//! The upstream's responses, which the load knows so that it can check them.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use clap::ValueEnum;
 /// One kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// A JSON answer, at once.
+    /// A JSON response without delay.
     Json,
-    /// 20 events, at once, each flushed alone.
+    /// 20 events without delay, each flushed separately.
     Stream,
     /// 20 events, one every 2 ms.
     Paced,
-    /// A JSON answer after 20 ms.
+    /// A JSON response after 20 ms.
     Slow,
 }
 
 impl Kind {
     pub(crate) const ALL: [Self; 4] = [Self::Json, Self::Stream, Self::Paced, Self::Slow];
-    /// How long the upstream thinks about a [`Kind::Slow`] request.
-    pub(crate) const THOUGHT: Duration = Duration::from_millis(20);
-    /// The pause before each event of a [`Kind::Paced`] answer.
+    /// Delay of a [`Kind::Slow`] response.
+    pub(crate) const DELAY: Duration = Duration::from_millis(20);
+    /// Pause before each event of a [`Kind::Paced`] response.
     pub(crate) const PACE: Duration = Duration::from_millis(2);
 
     pub(crate) fn name(self) -> &'static str {
@@ -33,13 +33,13 @@ impl Kind {
         }
     }
 
-    /// The kind that a request line asks for.
-    pub(crate) fn asked_by(request_line: &str) -> Option<Self> {
+    /// Returns the kind that a request line names.
+    pub(crate) fn of_request(request_line: &str) -> Option<Self> {
         let path = request_line.split(' ').nth(1)?;
         Self::ALL.into_iter().find(|kind| path.strip_prefix("/v1/") == Some(kind.name()))
     }
 
-    /// The whole request, with the key in clear.
+    /// Returns the bytes of a request with this key.
     pub(crate) fn request(self, key: &str) -> Vec<u8> {
         let streams = matches!(self, Self::Stream | Self::Paced);
         let body = format!(
@@ -55,8 +55,8 @@ impl Kind {
         .into_bytes()
     }
 
-    /// Bytes in the body of a whole answer.
-    pub(crate) fn answer_length(self) -> usize {
+    /// Returns the length of the response's body.
+    pub(crate) fn response_length(self) -> usize {
         match self {
             Self::Json | Self::Slow => json().len(),
             Self::Stream | Self::Paced => events().iter().map(String::len).sum(),
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-/// The body of a JSON answer: about 600 bytes.
+/// Returns the body of a JSON response of about 600 bytes.
 pub(crate) fn json() -> String {
     let content = "The quick brown fox jumps over the lazy dog. ".repeat(6);
     format!(
@@ -72,7 +72,7 @@ pub(crate) fn json() -> String {
     )
 }
 
-/// The events of a stream: 18 pieces of text, the usage, and the end.
+/// Returns the events of a stream: 18 pieces of text, the usage, and the end.
 pub(crate) fn events() -> Vec<String> {
     let event = |choices: &str, usage: &str| {
         format!(

@@ -1,4 +1,4 @@
-//! The operator's questions.
+//! The admin calls that are measured.
 
 use std::{
     net::SocketAddr,
@@ -17,46 +17,47 @@ use tower::BoxError;
 
 use crate::{serve::TOKEN, stats::median};
 
-pub(crate) struct Question {
+/// One call of the admin API.
+pub(crate) struct Call {
     name: &'static str,
     method: Method,
     path: String,
     body: &'static str,
-    /// Asked once: it takes long.
-    once: bool,
+    /// Whether it is made only once, as it takes long.
+    is_single: bool,
 }
 
-/// What an operator asks of so many keys.
-pub(crate) async fn questions(client: &Client, days: u32) -> Result<Vec<Question>, BoxError> {
+/// Returns the calls, for a database with `days` days.
+pub(crate) async fn calls(client: &Client, days: u32) -> Result<Vec<Call>, BoxError> {
     let today: Value = client.json("/admin/usage?limit=1").await?;
     let day = today["day"].as_str().ok_or("a report has no day")?.to_owned();
-    let id = today["items"][0]["id"].as_str().ok_or("nobody used anything")?.to_owned();
+    let id = today["items"][0]["id"].as_str().ok_or("the report is empty")?.to_owned();
     let first = |back: u32| -> Result<String, BoxError> {
         let day: jiff::civil::Date = day.parse()?;
         Ok(day.checked_sub(jiff::Span::new().days(back.min(days) - 1))?.to_string())
     };
     let (month, all) = (first(30)?, first(days)?);
     let get =
-        |name, path: String| Question { name, method: Method::GET, path, body: "", once: false };
+        |name, path: String| Call { name, method: Method::GET, path, body: "", is_single: false };
     Ok(vec![
         get("today", "/admin/usage".into()),
         get("a past day", format!("/admin/usage?day={month}")),
         get("a key's days", format!("/admin/usage?key={id}&from={all}&to={day}&group_by=day")),
         get("a month by model", format!("/admin/usage?from={month}&to={day}&group_by=model")),
-        Question {
-            once: true,
+        Call {
+            is_single: true,
             ..get("a month as CSV", format!("/admin/usage?from={month}&to={day}&format=csv"))
         },
         get("first page of keys", "/admin/keys".into()),
         get("search by label", "/admin/keys?search=participant%2099999".into()),
         get("search that finds nothing", "/admin/keys?search=nobody".into()),
         get("one key", format!("/admin/keys/{id}")),
-        Question {
+        Call {
             name: "1,000 new keys",
             method: Method::POST,
             path: "/admin/keys".into(),
             body: r#"{"label":"workshop","daily_limit":200,"count":1000}"#,
-            once: false,
+            is_single: false,
         },
     ])
 }
@@ -66,9 +67,9 @@ pub(crate) struct Client {
     client: legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
-struct Taken {
+struct Measurement {
     first_byte: Duration,
-    whole: Duration,
+    total: Duration,
     bytes: usize,
 }
 
@@ -79,8 +80,8 @@ impl Client {
     }
 
     async fn json(&self, path: &str) -> Result<Value, BoxError> {
-        let answer = self.client.request(self.request(&Method::GET, path, "")?).await?;
-        Ok(serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?)
+        let response = self.client.request(self.request(&Method::GET, path, "")?).await?;
+        Ok(serde_json::from_slice(&response.into_body().collect().await?.to_bytes())?)
     }
 
     fn request(
@@ -96,33 +97,35 @@ impl Client {
             .body(body.into())?)
     }
 
-    /// Asks a few times, and tells as a row of a table what it took.
-    pub(crate) async fn ask(&self, question: &Question, times: usize) -> Result<String, BoxError> {
-        let mut taken = Vec::new();
-        for _ in 0..if question.once { 1 } else { times } {
-            taken.push(self.ask_once(question).await?);
+    /// Makes a call several times, and returns a row of a table.
+    pub(crate) async fn measure(&self, call: &Call, times: usize) -> Result<String, BoxError> {
+        let mut measurements = Vec::new();
+        for _ in 0..if call.is_single { 1 } else { times } {
+            measurements.push(self.measure_once(call).await?);
         }
-        let millis = |time: Duration| time.as_secs_f64() * 1e3;
-        let first = median(&mut taken.iter().map(|it| millis(it.first_byte)).collect::<Vec<_>>());
-        let mut whole: Vec<_> = taken.iter().map(|it| millis(it.whole)).collect();
-        let middle = median(&mut whole);
-        let (slowest, bytes) = (whole[whole.len() - 1], taken[0].bytes);
-        Ok(format!("| {} | {first:.1} | {middle:.1} | {slowest:.1} | {bytes} |", question.name))
+        let millis = |time: fn(&Measurement) -> Duration| -> Vec<f64> {
+            measurements.iter().map(|measurement| time(measurement).as_secs_f64() * 1e3).collect()
+        };
+        let first_byte = median(&mut millis(|measurement| measurement.first_byte));
+        let mut totals = millis(|measurement| measurement.total);
+        let total = median(&mut totals);
+        let (slowest, bytes) = (totals[totals.len() - 1], measurements[0].bytes);
+        Ok(format!("| {} | {first_byte:.1} | {total:.1} | {slowest:.1} | {bytes} |", call.name))
     }
 
-    async fn ask_once(&self, question: &Question) -> Result<Taken, BoxError> {
-        let request = self.request(&question.method, &question.path, question.body)?;
-        let asked = Instant::now();
-        let answer = self.client.request(request).await?;
-        if !answer.status().is_success() {
-            return Err(format!("{}: {}", question.name, answer.status()).into());
+    async fn measure_once(&self, call: &Call) -> Result<Measurement, BoxError> {
+        let request = self.request(&call.method, &call.path, call.body)?;
+        let start = Instant::now();
+        let response = self.client.request(request).await?;
+        if !response.status().is_success() {
+            return Err(format!("{}: {}", call.name, response.status()).into());
         }
-        let (mut body, mut first_byte, mut bytes) = (answer.into_body(), None, 0);
+        let (mut body, mut first_byte, mut bytes) = (response.into_body(), None, 0);
         while let Some(frame) = body.frame().await {
-            first_byte.get_or_insert_with(|| asked.elapsed());
+            first_byte.get_or_insert_with(|| start.elapsed());
             bytes += frame?.data_ref().map_or(0, Bytes::len);
         }
-        let whole = asked.elapsed();
-        Ok(Taken { first_byte: first_byte.unwrap_or(whole), whole, bytes })
+        let total = start.elapsed();
+        Ok(Measurement { first_byte: first_byte.unwrap_or(total), total, bytes })
     }
 }
