@@ -12,7 +12,7 @@ use super::{
     scene::{CLIENT_TIMEOUT, SLACK, Scene},
 };
 
-/// A connection that asks for nothing is told to go, and others may have its place.
+/// An idle connection is closed, and others may have its place.
 #[tokio::test]
 async fn an_idle_http2_connection_is_closed() {
     let scene = Scene::start().await;

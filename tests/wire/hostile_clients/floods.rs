@@ -117,7 +117,7 @@ async fn requests_that_the_gateway_must_reset() {
 }
 
 #[tokio::test]
-async fn pings_whose_responses_are_read_or_not() {
+async fn pings_whose_acknowledgements_are_read_or_not() {
     for reads in [true, false] {
         survives("PING", &[], reads, |_| vec![frames::frame(PING, 0, 0, &[7; 8]).repeat(1000)])
             .await;
@@ -125,7 +125,7 @@ async fn pings_whose_responses_are_read_or_not() {
 }
 
 #[tokio::test]
-async fn settings_whose_responses_are_read_or_not() {
+async fn settings_whose_acknowledgements_are_read_or_not() {
     for reads in [true, false] {
         survives("SETTINGS", &[], reads, |_| {
             let settings: Vec<u8> =

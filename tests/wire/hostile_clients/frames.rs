@@ -51,7 +51,7 @@ pub(crate) struct Frame {
 pub(crate) struct Outcome {
     pub(crate) status: Option<u16>,
     pub(crate) body: Vec<u8>,
-    /// The response has come to its end.
+    /// The response has ended.
     pub(crate) ended: bool,
     /// The stream, or the whole connection, was given up.
     pub(crate) cut: bool,

@@ -62,7 +62,7 @@ async fn http_1_0_has_no_chunks() {
 }
 
 #[tokio::test]
-async fn malformed_request_lines_are_rejected() {
+async fn first_lines_that_are_none_are_rejected() {
     let requests = BAD_FIRST_LINES.map(|(name, line)| {
         let line = line.replace('@', "/v1/x");
         (name.to_owned(), post("").replace("POST /v1/x HTTP/1.1\r\n", &line))

@@ -39,7 +39,7 @@ const BAD: [&str; 26] = [
 ];
 
 #[tokio::test]
-async fn a_malformed_host_is_rejected_and_the_connection_closed() {
+async fn an_invalid_host_is_rejected_and_the_connection_closed() {
     let scene = Scene::start().await;
     let mut hosts: Vec<String> = BAD.iter().map(|host| format!("Host: {host}\r\n")).collect();
     hosts.extend(
@@ -95,7 +95,7 @@ async fn http_1_0_needs_no_host() {
 }
 
 #[tokio::test]
-async fn a_malformed_authority_is_rejected() {
+async fn an_invalid_authority_is_rejected() {
     let scene = Scene::start().await;
     for host in BAD.into_iter().filter(|host| !host.trim().is_empty()) {
         for field in [":authority", "host"] {
@@ -109,15 +109,16 @@ async fn a_malformed_authority_is_rejected() {
             let mut connection = Frames::connect(scene.gateway.address(), &[]).await;
             connection.send(&frames::request(1, &fields)).await.unwrap();
             let outcome = connection.outcome(1, SOON).await;
-            let rejected = outcome.status == Some(400) || outcome.status.is_none() && outcome.cut;
-            assert!(rejected, "{field} {host:?}: {outcome:?}");
+            let is_rejected =
+                outcome.status == Some(400) || outcome.status.is_none() && outcome.cut;
+            assert!(is_rejected, "{field} {host:?}: {outcome:?}");
         }
     }
     assert_eq!(scene.upstream.requests().len(), 0);
     scene.assert_unharmed().await;
 }
 
-/// The upstream is told its own name, whatever the client says.
+/// The upstream gets its own host, whatever the client sends.
 #[tokio::test]
 async fn the_clients_host_does_not_reach_the_upstream() {
     let scene = Scene::start().await;

@@ -136,8 +136,8 @@ async fn fields_that_mean_something_else_in_http_1_are_rejected() {
         });
     }
     for (name, outcome) in streams.join_all().await {
-        let rejected = outcome.status.is_some_and(|status| (400..500).contains(&status));
-        assert!(rejected || (outcome.cut && outcome.status.is_none()), "{name}: {outcome:?}");
+        let is_rejected = outcome.status.is_some_and(|status| (400..500).contains(&status));
+        assert!(is_rejected || (outcome.cut && outcome.status.is_none()), "{name}: {outcome:?}");
     }
     assert_eq!(scene.upstream.requests().len(), 0, "{:?}", scene.upstream.requests());
     scene.assert_unharmed().await;
@@ -164,8 +164,8 @@ async fn a_body_of_another_length_than_declared_is_never_passed_on_as_whole() {
         }
     }
     for (name, outcome) in streams.join_all().await {
-        let rejected = outcome.status.is_some_and(|status| (400..500).contains(&status));
-        assert!(rejected || (outcome.cut && outcome.status.is_none()), "{name}: {outcome:?}");
+        let is_rejected = outcome.status.is_some_and(|status| (400..500).contains(&status));
+        assert!(is_rejected || (outcome.cut && outcome.status.is_none()), "{name}: {outcome:?}");
     }
     let seen = scene.upstream.requests();
     assert!(seen.iter().all(|request| !request.whole), "{seen:?}");

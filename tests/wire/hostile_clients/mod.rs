@@ -1,4 +1,4 @@
-//! Clients that cheat, stall or talk nonsense get a rejection or a close, and nobody else notices.
+//! Clients that cheat, stall or send garbage are rejected or closed, and no other client notices.
 //!
 //! The gateway runs as a process between raw sockets on both sides: what clients send is not made
 //! by a client library, and what reaches the upstream is judged by its bytes.

@@ -163,8 +163,8 @@ async fn damaged_requests_are_rejected_or_served_once() {
     let whole = seen.iter().filter(|request| request.whole).count();
     let served = served.load(Ordering::Relaxed);
     assert!(seen.len() <= HTTP1, "{} requests of {HTTP1}", seen.len());
-    // A request may reach the upstream as a whole whose client does not wait for the response.
-    assert!(served <= whole && served > HTTP1 / 20, "{served} answers to {whole} requests");
+    // A request may reach the upstream completely although its client does not wait for the response.
+    assert!(served <= whole && served > HTTP1 / 20, "{served} responses to {whole} requests");
     scene.assert_unharmed().await;
 }
 
@@ -185,7 +185,7 @@ async fn damaged_frames_are_rejected_or_served_once() {
     in_parallel(jobs.collect(), |bytes| async move {
         let Frames { mut reader, mut writer } = Frames::silent(gateway).await;
         let mut outcome = Outcome::default();
-        // The gateway may close at any byte. A client that has asked for nothing may stay.
+        // The gateway may close at any byte. A client that has sent no request may stay.
         let _ = writer.write_all(&bytes).await;
         let _ = timeout(CLIENT_TIMEOUT + PAUSE, reader.follow(1, &mut outcome)).await;
         assert!(outcome.status.is_none_or(|status| status < 500), "{bytes:02x?} {outcome:?}");
@@ -202,7 +202,7 @@ async fn damaged_frames_are_rejected_or_served_once() {
 #[tokio::test]
 async fn noise_is_rejected() {
     let scene = Scene::start().await;
-    let mut random = Random::seeded("noise_is_refused");
+    let mut random = Random::seeded("noise_is_rejected");
     let jobs = (0..500).map(|_| {
         let length = random.below(4000) as usize + 30;
         random.bytes(length)

@@ -144,7 +144,7 @@ fn spellings() -> Vec<String> {
     spellings
 }
 
-/// What a response must be: a rejection, or what the upstream has to say. The admin API would say
+/// Asserts that a response is a rejection, or the upstream's. The admin API would send
 /// something else, as its token comes with every request.
 fn is_fine(status: u16, body: &[u8]) -> bool {
     (400..500).contains(&status) || (status == 200 && body == b"{}")

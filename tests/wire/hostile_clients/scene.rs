@@ -15,7 +15,7 @@ pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// What a busy machine may add to a time limit.
 pub(crate) const SLACK: Duration = Duration::from_secs(6);
 
-/// A gateway with little patience, an upstream that writes all down, and a key with no limit.
+/// A gateway with short timeouts, an upstream that records every request, and a key with no limit.
 pub(crate) struct Scene {
     pub(crate) upstream: Recording,
     pub(crate) gateway: Gateway,
@@ -43,7 +43,7 @@ impl Scene {
         self.upstream.assert_clean();
     }
 
-    /// A good request, and the status of its response.
+    /// Sends a good request and returns the status of its response.
     pub(crate) async fn chat(&self, path: &str) -> u16 {
         let authorization = format!("Bearer {}", self.key);
         let headers = [("authorization", authorization.as_str())];

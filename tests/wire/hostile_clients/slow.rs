@@ -105,7 +105,7 @@ async fn until_closed(
     };
     let closed = timeout(limit + SLACK, closed).await;
     let response = String::from_utf8_lossy(&response);
-    assert!(closed.is_ok(), "{what}: not closed, but told {response:?}");
+    assert!(closed.is_ok(), "{what}: not closed, but received {response:?}");
     assert!(!response.contains("HTTP/1.1 5"), "{what}: {response:?}");
 }
 
@@ -123,8 +123,8 @@ async fn body(gateway: SocketAddr, key: &str, framing: &str, piece: &[u8]) {
     until_closed(framing, socket, head.as_bytes(), &[piece], CLIENT_TIMEOUT).await;
 }
 
-/// Takes a byte of the response now and then. As the system holds much of it, the end shows by the
-/// writes that the gateway's system rejects.
+/// Reads a byte of the response now and then. As the system buffers much of it, the end shows by the
+/// writes that fail in the gateway.
 async fn reader(gateway: SocketAddr, key: &str) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();

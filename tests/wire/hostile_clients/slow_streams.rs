@@ -21,7 +21,7 @@ async fn until_ended(
     let Frames { mut reader, mut writer } = connection;
     let slowly = async {
         trickle(&mut writer, pieces).await;
-        // The gateway has gone; the reader is told the same.
+        // The gateway has gone; the reader notices the same.
         std::future::pending().await
     };
     tokio::select! {
@@ -56,8 +56,8 @@ pub(crate) async fn body(gateway: SocketAddr, key: &str) {
     let head = frames::frame(HEADERS, END_HEADERS, 1, &frames::block(&fields));
     let piece = frames::frame(DATA, 0, 1, b"x");
     let outcome = until_ended(connection, &head, &[&piece], CLIENT_TIMEOUT).await;
-    let rejected = outcome.status.is_some_and(|status| (400..500).contains(&status));
-    assert!(rejected || outcome.cut, "a slow body: {outcome:?}");
+    let is_rejected = outcome.status.is_some_and(|status| (400..500).contains(&status));
+    assert!(is_rejected || outcome.cut, "a slow body: {outcome:?}");
 }
 
 /// Opens the window of a stream by a byte now and then, or never.

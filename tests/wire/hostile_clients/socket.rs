@@ -10,16 +10,16 @@ use tokio::{
 /// Everything that came back on a connection until its end.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    pub(crate) responses: Vec<CollectedResponse>,
+    pub(crate) responses: Vec<Response>,
     /// Bytes that are no response.
     pub(crate) rest: Vec<u8>,
     /// Whether the gateway has closed the connection in time.
     pub(crate) closed: bool,
 }
 
-/// One response.
+/// A response.
 #[derive(Debug)]
-pub(crate) struct CollectedResponse {
+pub(crate) struct Response {
     pub(crate) status: u16,
     head: String,
     pub(crate) body: Vec<u8>,
@@ -32,20 +32,20 @@ pub(crate) async fn exchange(gateway: SocketAddr, request: &[u8], limit: Duratio
     let (mut reader, mut writer) = socket.split();
     let mut bytes = Vec::new();
     let both = async {
-        // Both an early response and an early close are the gateway's right.
+        // The gateway may respond early, and close early.
         let write = async { drop(writer.write_all(request).await) };
         let read = async { drop(reader.read_to_end(&mut bytes).await) };
         tokio::join!(write, read);
     };
     let closed = timeout(limit, both).await.is_ok();
-    let (responses, rest) = responses(&bytes);
+    let (responses, rest) = parse_responses(&bytes);
     Exchange { responses, rest, closed }
 }
 
-fn responses(mut bytes: &[u8]) -> (Vec<CollectedResponse>, Vec<u8>) {
+fn parse_responses(mut bytes: &[u8]) -> (Vec<Response>, Vec<u8>) {
     let mut responses = Vec::new();
-    while let Some((response, used)) = response(bytes) {
-        // An interim response goes before the true one.
+    while let Some((response, used)) = parse_response(bytes) {
+        // An interim response precedes the final one.
         if response.status != 100 {
             responses.push(response);
         }
@@ -54,11 +54,11 @@ fn responses(mut bytes: &[u8]) -> (Vec<CollectedResponse>, Vec<u8>) {
     (responses, bytes.to_vec())
 }
 
-fn response(bytes: &[u8]) -> Option<(CollectedResponse, usize)> {
+fn parse_response(bytes: &[u8]) -> Option<(Response, usize)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
     let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
-    let mut response = CollectedResponse { status, head, body: Vec::new() };
+    let mut response = Response { status, head, body: Vec::new() };
     let length = match response.header("content-length") {
         Some(length) => length.parse().ok()?,
         None => 0,
@@ -67,7 +67,7 @@ fn response(bytes: &[u8]) -> Option<(CollectedResponse, usize)> {
     Some((response, end + length))
 }
 
-impl CollectedResponse {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.split("\r\n").filter_map(|line| line.split_once(": "));
         lines
@@ -76,8 +76,8 @@ impl CollectedResponse {
             .map(|(_, value)| value)
     }
 
-    /// The code of the OpenAI error object that it must be.
-    pub(crate) fn rejection(&self) -> String {
+    /// Returns the code of the OpenAI error object that the body must be.
+    pub(crate) fn error_code(&self) -> String {
         let json: Value = serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("no error object: {error}: {self:?}"));
         let error = &json["error"];
@@ -88,12 +88,12 @@ impl CollectedResponse {
 }
 
 impl Exchange {
-    /// Asserts that all of it was rejected by one response, after which the connection was closed.
+    /// Asserts that everything was rejected by one response, after which the connection was closed.
     pub(crate) fn assert_rejected(&self, name: &str) {
         assert_eq!(self.responses.len(), 1, "{name}: {self:?}");
         let response = &self.responses[0];
         assert!((400..500).contains(&response.status), "{name}: {self:?}");
-        response.rejection();
+        response.error_code();
         assert_eq!(response.header("connection"), Some("close"), "{name}: {self:?}");
         assert!(self.closed && self.rest.is_empty(), "{name}: {self:?}");
     }

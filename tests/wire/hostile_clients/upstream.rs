@@ -14,7 +14,7 @@ use tokio::{
 pub(crate) const BASE: &str = "/base/v1";
 /// What the gateway is to present.
 pub(crate) const SPONSOR_KEY: &str = "sk-sponsor-secret";
-/// How long a response is if the path ends with `/long`.
+/// Length of a response to a path that ends with `/long`.
 pub(crate) const LONG: usize = 32 << 20;
 
 /// An upstream that writes down the bytes it is sent. It stops on drop.
@@ -101,7 +101,7 @@ impl Recorded {
         for line in head.split("\r\n") {
             let is_plain = line.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control());
             assert!(is_plain, "control characters: {self:?}");
-            assert!(!line.starts_with([' ', '\t']), "a folded line: {self:?}");
+            assert!(!line.starts_with([' ', '\t']), "a continuation line: {self:?}");
         }
         for line in head.split("\r\n").skip(1) {
             let name = line.split_once(':').map(|(name, _)| name).unwrap_or_default();
@@ -203,7 +203,7 @@ async fn chunk(socket: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     }
 }
 
-/// The list of models is told from other responses, as the gateway keeps it.
+/// The list of models differs from other responses, as the gateway caches it.
 async fn respond(socket: &mut BufReader<TcpStream>, target: &str) -> Result<()> {
     let long = target.ends_with("/long");
     let length = if long { LONG } else { 2 };

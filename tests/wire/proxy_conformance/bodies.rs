@@ -60,7 +60,7 @@ async fn responses_without_a_body_keep_their_content_length() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_on_after_responses_without_a_body() {
+async fn a_connection_is_reused_after_responses_without_a_body() {
     for server in [Http1, Protocol::Http2] {
         let mut upstream = Upstream::responding(server, Message::new("200").body("12345")).await;
         let mut socket = Socket::connect(&gateway(&upstream.url).await).await;
@@ -101,7 +101,7 @@ async fn expect_ends_here() {
     }
 }
 
-/// Announces a body of five bytes and waits to be asked for it.
+/// Announces a body of five bytes and waits for `100 Continue`.
 async fn announcing(gateway: &Gateway, key: &str) -> Socket {
     let mut socket = Socket::connect(&gateway.url("")).await;
     let request = Message::new("POST /v1/x").headers(&[
@@ -114,7 +114,7 @@ async fn announcing(gateway: &Gateway, key: &str) -> Socket {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_is_requested_only_when_the_request_is_admitted() {
+async fn continue_is_sent_only_when_the_request_is_admitted() {
     let mut upstream = Upstream::responding(Http1, Message::new("200")).await;
     let gateway = Gateway::before(&format!("{}/v1", upstream.url));
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
@@ -150,7 +150,7 @@ async fn a_body_arrives_whatever_the_method_and_the_framing() {
 }
 
 #[tokio::test]
-async fn a_response_before_the_end_of_the_request_body_arrives_even_if_the_upstream_closes() {
+async fn an_early_response_arrives_even_if_the_upstream_closes() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = gateway(&format!("http://{}", listener.local_addr().unwrap())).await;
     let reject = async {
@@ -160,7 +160,7 @@ async fn a_response_before_the_end_of_the_request_body_arrives_even_if_the_upstr
             socket.send("HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\n\r\nlarge").await;
         }
     };
-    let upload = async {
+    let send = async {
         for client in PROTOCOLS {
             for _ in 0..10 {
                 let request = Message::new("POST /v1/x").body(vec![b'x'; 2 << 20]).with_length();
@@ -170,7 +170,7 @@ async fn a_response_before_the_end_of_the_request_body_arrives_even_if_the_upstr
         }
     };
     tokio::select! {
-        () = upload => {}
+        () = send => {}
         () = reject => {}
     }
 }

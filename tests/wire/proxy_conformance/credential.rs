@@ -45,7 +45,7 @@ async fn an_error_in_which_it_cannot_be_looked_for_is_withheld() {
 }
 
 #[tokio::test]
-async fn no_header_of_any_response_carries_it() {
+async fn no_header_of_any_response_contains_it() {
     for (client, server) in PAIRS {
         for status in ["200", "404", "429", "500"] {
             let response = Message::new(status)

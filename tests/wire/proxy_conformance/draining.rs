@@ -1,4 +1,4 @@
-//! SIGTERM ends the gateway, but not the responses that are under way.
+//! SIGTERM ends the gateway once the responses in flight are complete.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
     message::in_time,
 };
 
-/// A gateway that waits so long for running responses, one of which is under way.
+/// A gateway with this grace period, and a response in flight.
 async fn streaming_gateway(
     client: Client,
     grace: &str,
@@ -71,7 +71,7 @@ async fn a_stream_that_outlasts_the_grace_is_cut_and_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_connection_learns_that_the_gateway_is_not_ready() {
+async fn readyz_fails_on_an_open_connection() {
     let (_upstream, mut gateway, _, feed, body) = streaming_gateway(Client::http1(), "20s").await;
     let mut connection = frames::Connection::open(gateway.address()).await;
     connection.get("/readyz").await;

@@ -1,4 +1,4 @@
-//! Failures are responses that say in their extensions what went wrong.
+//! Failures are responses whose extensions carry the reason.
 
 use std::{
     convert::Infallible,

@@ -1,5 +1,5 @@
-//! HTTP/2 frames by hand (RFC 9113), for a client that opens a stream while it is told to go: between
-//! the first `GOAWAY` and the response to the `PING` after it, a server must still serve it.
+//! Raw HTTP/2 frames (RFC 9113), for a client that opens a stream while the server shuts down: between
+//! the first `GOAWAY` and the acknowledgement of the `PING` after it, a server must still serve it.
 
 use std::net::SocketAddr;
 
@@ -24,7 +24,7 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// A connection that responses no `PING` before it is told to.
+/// A connection that acknowledges no `PING` by itself.
 pub(crate) struct Connection {
     socket: TcpStream,
     next_stream: u32,
@@ -64,7 +64,7 @@ impl Connection {
         Some(Frame { kind, flags, payload })
     }
 
-    /// Opens a stream that asks for this path.
+    /// Opens a stream for this path.
     pub(crate) async fn get(&mut self, path: &str) {
         // `:method: GET` and `:scheme: http`, then `:authority` and `:path` as plain literals (RFC
         // 7541, appendix A and section 6.2.2).
@@ -81,7 +81,7 @@ impl Connection {
     pub(crate) async fn data(&mut self) -> String {
         let mut data = Vec::new();
         loop {
-            let frame = self.read().await.expect("an answer");
+            let frame = self.read().await.expect("a response");
             if frame.kind == DATA {
                 data.extend(frame.payload);
                 if frame.flags & END_STREAM != 0 {
@@ -96,7 +96,7 @@ impl Connection {
         while self.read().await.expect("a GOAWAY").kind != GOAWAY {}
     }
 
-    /// Responds the server's last `PING`.
+    /// Acknowledges the server's latest `PING`.
     pub(crate) async fn confirm(&mut self) {
         while self.ping.is_none() {
             self.read().await.expect("a PING");

@@ -38,7 +38,7 @@ async fn what_any_connection_line_of_a_request_nominates_ends_here() {
 }
 
 #[tokio::test]
-async fn what_any_connection_line_of_a_response_nominates_ends_here() {
+async fn headers_that_any_connection_line_of_a_response_nominates_are_removed() {
     for client in [Http1, Http2] {
         let response = Message::new("200").body("ok").headers(&[
             ("connection", "x-hop"),

@@ -172,7 +172,7 @@ pub(crate) fn request(request: &Message) -> Vec<u8> {
 pub(crate) async fn exchange(server: &str, request: &Message) -> Message {
     let mut socket = Socket::connect(server).await;
     socket.send(self::request(request)).await;
-    socket.message(!request.is_head_request()).await.expect("a whole answer")
+    socket.message(!request.is_head_request()).await.expect("a whole response")
 }
 
 /// Sends these bytes and reads until the server closes.

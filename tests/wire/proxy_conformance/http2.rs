@@ -114,14 +114,14 @@ pub(crate) async fn read(stream: &mut RecvStream, message: &mut Message) -> Opti
     Some(())
 }
 
-/// A response's head.
-pub(crate) fn response_message(response: &Response<RecvStream>) -> Message {
+/// The head of a received response.
+pub(crate) fn received_head(response: &Response<RecvStream>) -> Message {
     let mut message = Message::new(response.status().as_str());
     message.headers = lines(response.headers());
     message
 }
 
-/// The head that an upstream responds with.
+/// The head that an upstream sends.
 pub(crate) fn response_head(message: &Message) -> Response<()> {
     let mut head = Response::builder().status(message.start.as_str());
     for (name, value) in &message.headers {
@@ -133,8 +133,8 @@ pub(crate) fn response_head(message: &Message) -> Response<()> {
 pub(crate) async fn exchange(server: &str, request: &Message) -> Message {
     let mut connection = Connection::open(server).await;
     let (response, _stream) = connection.send(request, true).await;
-    let mut response = response.await.expect("an answer");
-    let mut message = response_message(&response);
-    read(response.body_mut(), &mut message).await.expect("a whole answer");
+    let mut response = response.await.expect("a response");
+    let mut message = received_head(&response);
+    read(response.body_mut(), &mut message).await.expect("a whole response");
     message
 }

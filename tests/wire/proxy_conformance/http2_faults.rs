@@ -49,7 +49,7 @@ enum Fault {
     Long,
     /// The whole response, then a reset.
     WholeThenReset(Reason),
-    /// The whole response, with word that no other is to come.
+    /// The whole response, and a `GOAWAY`.
     LastResponse,
 }
 
@@ -96,7 +96,7 @@ async fn serve(socket: TcpStream, mut fault: Option<Fault>, count: Arc<AtomicUsi
     while let Some(Ok((_, respond))) = connection.accept().await {
         count.fetch_add(1, Ordering::SeqCst);
         let Some(fault) = fault.take() else {
-            send_response(respond, Some(2), b"ok", true);
+            send_head_and_data(respond, Some(2), b"ok", true);
             continue;
         };
         match fault {
@@ -105,29 +105,29 @@ async fn serve(socket: TcpStream, mut fault: Option<Fault>, count: Arc<AtomicUsi
             Fault::GoAway(reason) => connection.abrupt_shutdown(reason),
             Fault::Close => return,
             Fault::ThenReset(reason) => {
-                let mut stream = send_response(respond, None, b"begun", false);
+                let mut stream = send_head_and_data(respond, None, b"begun", false);
                 flush(&mut connection).await;
                 stream.send_reset(reason);
             }
             Fault::ThenGoAway(reason) => {
-                let _stream = send_response(respond, None, b"begun", false);
+                let _stream = send_head_and_data(respond, None, b"begun", false);
                 flush(&mut connection).await;
                 connection.abrupt_shutdown(reason);
             }
             Fault::ThenClose => {
-                let _stream = send_response(respond, None, b"begun", false);
+                let _stream = send_head_and_data(respond, None, b"begun", false);
                 flush(&mut connection).await;
                 return;
             }
-            Fault::Short => drop(send_response(respond, Some(10), b"short", true)),
-            Fault::Long => drop(send_response(respond, Some(2), b"longer", true)),
+            Fault::Short => drop(send_head_and_data(respond, Some(10), b"short", true)),
+            Fault::Long => drop(send_head_and_data(respond, Some(2), b"longer", true)),
             Fault::WholeThenReset(reason) => {
-                let mut stream = send_response(respond, Some(2), b"ok", true);
+                let mut stream = send_head_and_data(respond, Some(2), b"ok", true);
                 flush(&mut connection).await;
                 stream.send_reset(reason);
             }
             Fault::LastResponse => {
-                drop(send_response(respond, Some(2), b"ok", true));
+                drop(send_head_and_data(respond, Some(2), b"ok", true));
                 connection.graceful_shutdown();
             }
         }
@@ -147,7 +147,7 @@ fn reset(mut respond: SendResponse<Bytes>, reason: Reason) {
     respond.send_reset(reason);
 }
 
-fn send_response(
+fn send_head_and_data(
     mut respond: SendResponse<Bytes>,
     length: Option<usize>,
     body: &'static [u8],
@@ -195,7 +195,7 @@ async fn end_after(fault: Fault) -> End {
 }
 
 #[tokio::test]
-async fn no_response_is_a_protocol_error() {
+async fn a_missing_response_is_a_protocol_error() {
     for fault in [
         Fault::Garbage,
         Fault::Reset(Reason::INTERNAL_ERROR),
@@ -212,13 +212,13 @@ async fn no_response_is_a_protocol_error() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_upstream_declined_was_never_served() {
+async fn a_rejected_stream_was_never_served() {
     let end = end_after(Fault::Reset(Reason::REFUSED_STREAM)).await;
     assert_eq!(end, End::Fault(UpstreamFault::Unreached));
 }
 
 #[tokio::test]
-async fn a_started_response_that_ends_early_breaks() {
+async fn a_response_that_ends_early_breaks_off() {
     for fault in [
         Fault::ThenReset(Reason::INTERNAL_ERROR),
         Fault::ThenReset(Reason::CANCEL),
@@ -233,7 +233,7 @@ async fn a_started_response_that_ends_early_breaks() {
 }
 
 #[tokio::test]
-async fn a_whole_response_stays_whole_whatever_follows() {
+async fn a_complete_response_stays_complete_whatever_follows() {
     for fault in [Fault::WholeThenReset(Reason::NO_ERROR), Fault::LastResponse] {
         assert_eq!(end_after(fault).await, End::Whole("ok".to_owned()), "{fault:?}");
     }

@@ -56,7 +56,7 @@ async fn the_sponsors_own_headers_never_reach_a_client() {
 }
 
 #[tokio::test]
-async fn the_upstream_is_called_by_its_own_name() {
+async fn requests_carry_the_host_of_the_upstream() {
     for (client, server) in PAIRS {
         let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;

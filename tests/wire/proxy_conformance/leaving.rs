@@ -48,8 +48,8 @@ async fn leave_after(
             let mut response = Some(response);
             let mut body = None;
             if let Some(begun) = begun {
-                let response = response.take().unwrap().await.unwrap();
-                let begin = body.insert(response.into_body()).data().await.unwrap().unwrap();
+                let received = response.take().unwrap().await.unwrap();
+                let begin = body.insert(received.into_body()).data().await.unwrap().unwrap();
                 assert_eq!(begin, begun);
             }
             drop((response, body, stream));

@@ -62,7 +62,7 @@ impl Message {
         self
     }
 
-    /// The same after an interim response.
+    /// Returns the message after an interim response.
     pub(crate) fn after(mut self, status: u16) -> Self {
         self.interim.push(status);
         self

@@ -1,4 +1,4 @@
-//! What the gateway says no to by itself, before any upstream is asked and any unit is spent.
+//! Requests that the gateway rejects before the upstream sees them and any unit is charged.
 
 use serde_json::json;
 
@@ -42,7 +42,7 @@ impl Scene {
     }
 }
 
-/// The one response in what was read until the end: closed by the gateway, and with an error object.
+/// Asserts that a single response was read until the end: an error object, after which the gateway closed.
 #[track_caller]
 fn assert_closing(response: &str, status: &str, code: &str) {
     assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
@@ -144,7 +144,7 @@ async fn targets_and_heads_have_a_size() {
     let response = exchange(Protocol::Http2, &url, &many).await;
     assert_eq!((&*response.start, &*response.code()), ("431", "headers_too_large"));
     let long = scene.request("GET /v1/x").header("x-long", &"x".repeat(70_000));
-    // This one is answered by the HTTP/2 server itself, with no body.
+    // hyper's HTTP/2 server rejects this one itself, without a body.
     assert_eq!(exchange(Protocol::Http2, &url, &long).await.start, "431");
     scene.is_untouched().await;
 }

@@ -19,12 +19,12 @@ use super::{
 /// What the upstream does once it has read a request's head.
 #[derive(Clone, Copy)]
 enum Then {
-    CollectedResponse,
+    Respond,
     Close,
     BeginAndClose,
 }
 
-use Then::{BeginAndClose, Close, CollectedResponse};
+use Then::{BeginAndClose, Close, Respond};
 
 struct Closing {
     url: String,
@@ -44,17 +44,15 @@ impl Drop for Closing {
 async fn upstream(connections: &'static [&'static [Then]]) -> Closing {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (tell, seen) = unbounded_channel();
+    let (sender, seen) = unbounded_channel();
     let server = tokio::spawn(async move {
         for requests in connections {
             let mut socket = Socket::new(listener.accept().await.unwrap().0);
             for then in *requests {
                 let Some(request) = socket.head().await else { break };
-                let _ = tell.send(request.start);
+                let _ = sender.send(request.start);
                 match then {
-                    CollectedResponse => {
-                        socket.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
-                    }
+                    Respond => socket.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await,
                     BeginAndClose => socket.send("HTTP/1.1 20").await,
                     Close => {}
                 }
@@ -64,7 +62,7 @@ async fn upstream(connections: &'static [&'static [Then]]) -> Closing {
     Closing { url, seen, server: server.abort_handle() }
 }
 
-/// Asks for `/v1/1`, then sends this; gives the second response, and all that the upstream saw.
+/// Requests `/v1/1`, then sends this; returns the second response, and all that the upstream received.
 async fn after_another(
     connections: &'static [&'static [Then]],
     request: Message,
@@ -84,8 +82,7 @@ async fn after_another(
 async fn what_changes_nothing_and_has_no_body_is_sent_again_over_another_connection() {
     for method in ["GET", "HEAD", "OPTIONS"] {
         let request = Message::new(&format!("{method} /v1/2"));
-        let (response, seen) =
-            after_another(&[&[CollectedResponse, Close], &[CollectedResponse]], request).await;
+        let (response, seen) = after_another(&[&[Respond, Close], &[Respond]], request).await;
         assert_eq!(response.start, "200", "{method}");
         let second = format!("{method} /api/2");
         assert_eq!(seen, ["GET /api/1", &second, &second]);
@@ -95,7 +92,7 @@ async fn what_changes_nothing_and_has_no_body_is_sent_again_over_another_connect
 #[tokio::test]
 async fn it_is_sent_again_once() {
     let request = Message::new("GET /v1/2");
-    let connections: &[&[Then]] = &[&[CollectedResponse, Close], &[Close], &[CollectedResponse]];
+    let connections: &[&[Then]] = &[&[Respond, Close], &[Close], &[Respond]];
     let (response, seen) = after_another(connections, request).await;
     assert_eq!(response.start, "502");
     assert_eq!(seen, ["GET /api/1", "GET /api/2", "GET /api/2"]);
@@ -103,8 +100,7 @@ async fn it_is_sent_again_once() {
 
 #[tokio::test]
 async fn an_upstream_that_may_have_seen_a_request_does_not_count_as_unreached() {
-    let (response, seen) =
-        after_another(&[&[CollectedResponse, Close]], Message::new("GET /v1/2")).await;
+    let (response, seen) = after_another(&[&[Respond, Close]], Message::new("GET /v1/2")).await;
     assert_eq!((&*response.start, &*response.code()), ("502", "upstream_protocol"));
     assert_eq!(seen, ["GET /api/1", "GET /api/2"]);
 }
@@ -112,32 +108,28 @@ async fn an_upstream_that_may_have_seen_a_request_does_not_count_as_unreached() 
 #[tokio::test]
 async fn a_request_that_may_change_something_or_has_a_body_is_not() {
     for request in ["POST /v1/2", "PATCH /v1/2", "PUT /v1/2", "DELETE /v1/2"] {
-        let (response, seen) = after_another(
-            &[&[CollectedResponse, Close], &[CollectedResponse]],
-            Message::new(request),
-        )
-        .await;
+        let (response, seen) =
+            after_another(&[&[Respond, Close], &[Respond]], Message::new(request)).await;
         assert_eq!((&*response.start, seen.len()), ("502", 2), "{request}");
     }
     for request in ["POST /v1/2", "PUT /v1/2", "GET /v1/2"] {
         let request = Message::new(request).body("{}");
-        let (response, seen) =
-            after_another(&[&[CollectedResponse, Close], &[CollectedResponse]], request).await;
+        let (response, seen) = after_another(&[&[Respond, Close], &[Respond]], request).await;
         assert_eq!((&*response.start, seen.len()), ("502", 2), "{seen:?}");
     }
 }
 
 #[tokio::test]
-async fn a_request_whose_response_has_begun_is_not_sent_again() {
+async fn a_request_whose_response_has_begun_is_not_retried() {
     let request = Message::new("GET /v1/2");
-    let connections: &[&[Then]] = &[&[CollectedResponse, BeginAndClose], &[CollectedResponse]];
+    let connections: &[&[Then]] = &[&[Respond, BeginAndClose], &[Respond]];
     let (response, seen) = after_another(connections, request).await;
     assert_eq!((&*response.start, seen.len()), ("502", 2));
 }
 
 #[tokio::test]
 async fn a_new_connection_is_never_stale() {
-    let mut upstream = upstream(&[&[Close], &[CollectedResponse]]).await;
+    let mut upstream = upstream(&[&[Close], &[Respond]]).await;
     let gateway = gateway(&upstream.url).await;
     let response = exchange(Http1, &gateway, &Message::new("GET /v1/1")).await;
     assert_eq!((&*response.start, &*response.code()), ("502", "upstream_protocol"));

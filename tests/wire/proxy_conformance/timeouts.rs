@@ -51,7 +51,7 @@ async fn a_head_that_does_not_come_is_given_up() {
     }
 }
 
-/// Asks, and expects a response that begins well and is broken off.
+/// Sends a request, and expects a response that begins well and breaks off.
 async fn expect_broken(client: Protocol, gateway: &str) {
     let request = Message::new("GET /v1/x");
     let broken = async {
@@ -67,7 +67,7 @@ async fn expect_broken(client: Protocol, gateway: &str) {
                 let mut connection = Connection::open(gateway).await;
                 let (response, _stream) = connection.send(&request, true).await;
                 let mut response = response.await.unwrap();
-                let mut message = http2::response_message(&response);
+                let mut message = http2::received_head(&response);
                 let read = http2::read(response.body_mut(), &mut message).await;
                 assert!(read.is_none(), "it ends as if complete");
                 assert!(message.text().starts_with("data: 1\n\n"), "{message:?}");

@@ -1,4 +1,4 @@
-//! Upstreams of either protocol that response by script and tell what they saw.
+//! Upstreams of either protocol that follow a script and report the requests that they receive.
 
 use std::{future::poll_fn, sync::Arc};
 
@@ -29,11 +29,11 @@ pub(crate) struct Upstream {
 /// What an upstream does with each request.
 #[derive(Clone)]
 enum Script {
-    /// Reads it to its end and responses.
-    CollectedResponse(Message),
-    /// Reads its head, begins this response if there is one, and waits for the gateway to leave.
+    /// Reads the request to its end and sends this response.
+    Respond(Message),
+    /// Reads the head, begins this response if there is one, and waits for the gateway to leave.
     Hold(Option<Message>),
-    /// The same without a response; an HTTP/2 connection takes so many at once.
+    /// Sends no response; an HTTP/2 connection allows this number of streams.
     HoldAtMost(u32),
 }
 
@@ -46,7 +46,7 @@ impl Script {
         builder
     }
 
-    /// What it begins to response if it holds requests.
+    /// The response that it begins if it holds requests.
     fn beginning(&self) -> Option<&Message> {
         match self {
             Self::Hold(beginning) => beginning.as_ref(),
@@ -63,17 +63,17 @@ enum Event {
 }
 
 impl Upstream {
-    /// Responds every request like this.
+    /// Starts an upstream that sends this response to every request.
     pub(crate) async fn responding(protocol: Protocol, response: Message) -> Self {
-        Self::start(protocol, Script::CollectedResponse(response)).await
+        Self::start(protocol, Script::Respond(response)).await
     }
 
-    /// Responds no request, and takes so many at once on a connection.
+    /// Starts an upstream that sends no response, and allows this number of streams on a connection.
     pub(crate) async fn holding_at_most(streams: u32) -> Self {
         Self::start(Protocol::Http2, Script::HoldAtMost(streams)).await
     }
 
-    /// Responds no request, or only begins to.
+    /// Starts an upstream that sends no response, or only its beginning.
     pub(crate) async fn holding(protocol: Protocol, beginning: Option<Message>) -> Self {
         Self::start(protocol, Script::Hold(beginning)).await
     }
@@ -86,16 +86,16 @@ impl Upstream {
             Protocol::Http2 => "https",
         };
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
-        let (tell, events) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
         let server = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             let script = Arc::new(script);
             while let Ok((socket, _)) = listener.accept().await {
-                let (script, tell) = (script.clone(), tell.clone());
+                let (script, sender) = (script.clone(), sender.clone());
                 connections.spawn(async move {
                     match protocol {
-                        Protocol::Http1 => serve_http1(socket, &script, &tell).await,
-                        Protocol::Http2 => serve_http2(socket, script, tell).await,
+                        Protocol::Http1 => serve_http1(socket, &script, &sender).await,
+                        Protocol::Http2 => serve_http2(socket, script, sender).await,
                     }
                 });
             }
@@ -135,40 +135,40 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve_http1(socket: TcpStream, script: &Script, tell: &UnboundedSender<Event>) {
+async fn serve_http1(socket: TcpStream, script: &Script, sender: &UnboundedSender<Event>) {
     let mut socket = Socket::new(socket);
     match script {
-        Script::CollectedResponse(response) => {
+        Script::Respond(response) => {
             while let Some(request) = socket.message(true).await {
                 let mut response = response.clone().with_length();
                 if request.is_head_request() {
                     response.body.clear();
                 }
-                let _ = tell.send(Event::Request(request));
+                let _ = sender.send(Event::Request(request));
                 socket.send(http1::encoded(&response)).await;
             }
         }
         Script::Hold(_) | Script::HoldAtMost(_) => {
             let Some(request) = socket.head().await else { return };
-            let _ = tell.send(Event::Request(request));
+            let _ = sender.send(Event::Request(request));
             if let Some(beginning) = script.beginning() {
                 let head = beginning.clone().header("content-length", "1000");
                 socket.send(http1::encoded(&head)).await;
             }
             socket.closed().await;
-            let _ = tell.send(Event::Gone);
+            let _ = sender.send(Event::Gone);
         }
     }
 }
 
-async fn serve_http2(socket: TcpStream, script: Arc<Script>, tell: UnboundedSender<Event>) {
+async fn serve_http2(socket: TcpStream, script: Arc<Script>, sender: UnboundedSender<Event>) {
     socket.set_nodelay(true).unwrap();
     let Ok(socket) = tls::acceptor().accept(socket).await else { return };
     let Ok(mut connection) = script.http2().handshake(socket).await else { return };
     let mut streams = JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
-        let (script, tell) = (script.clone(), tell.clone());
-        streams.spawn(async move { serve_stream(request, respond, &script, &tell).await });
+        let (script, sender) = (script.clone(), sender.clone());
+        streams.spawn(async move { serve_stream(request, respond, &script, &sender).await });
     }
 }
 
@@ -176,17 +176,17 @@ async fn serve_stream(
     mut request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     script: &Script,
-    tell: &UnboundedSender<Event>,
+    sender: &UnboundedSender<Event>,
 ) {
     let mut seen = http2::request(&request);
     match script {
-        Script::CollectedResponse(response) => {
+        Script::Respond(response) => {
             if http2::read(request.body_mut(), &mut seen).await.is_none() {
                 return;
             }
             let head = response.clone().with_length();
             let is_over = seen.is_head_request() || response.is_bare();
-            let _ = tell.send(Event::Request(seen));
+            let _ = sender.send(Event::Request(seen));
             for status in &response.interim {
                 let mut interim = Response::new(());
                 *interim.status_mut() = StatusCode::from_u16(*status).unwrap();
@@ -199,7 +199,7 @@ async fn serve_stream(
             }
         }
         Script::Hold(_) | Script::HoldAtMost(_) => {
-            let _ = tell.send(Event::Request(seen));
+            let _ = sender.send(Event::Request(seen));
             let mut stream = None;
             if let Some(beginning) = script.beginning() {
                 let head = http2::response_head(beginning);
@@ -210,7 +210,7 @@ async fn serve_stream(
                 Some(stream) => drop(poll_fn(|cx| stream.poll_reset(cx)).await),
                 None => drop(poll_fn(|cx| respond.poll_reset(cx)).await),
             }
-            let _ = tell.send(Event::Gone);
+            let _ = sender.send(Event::Gone);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     rogue::Step::{Close, ReadBody, Reset, Send, Trickle},
     trial::{
         Kind,
-        Outcome::{CollectedResponse, Cut},
+        Outcome::{Cut, Response},
         kind, try_all,
     },
 };
@@ -134,7 +134,7 @@ async fn a_body_that_breaks_off_never_ends_as_if_complete() {
             1,
         ),
         kind(
-            "a refusal that breaks off",
+            "a rejection that breaks off",
             &[
                 ReadBody,
                 Send("HTTP/1.1 400 Bad\r\nContent-Type: $TYPE\r\nContent-Length: 14\r\n\r\n$BODY"),
@@ -153,13 +153,13 @@ async fn odd_but_valid_bodies_pass() {
         kind(
             "HTTP/1.0, to the end of the connection",
             &[ReadBody, Send("HTTP/1.0 200 OK\r\nContent-Type: $TYPE\r\n\r\n$BODY"), Close],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
             "HTTP/1.1, to the end of the connection",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\n\r\n$BODY"), Close],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
@@ -172,7 +172,7 @@ async fn odd_but_valid_bodies_pass() {
                 ),
                 Close,
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         )
         .showing(&[("connection", "")]),
@@ -185,7 +185,7 @@ async fn odd_but_valid_bodies_pass() {
                 ),
                 Trickle("d\r\n$BODY\r\nd\r\n$BODY\r\n0\r\n\r\n"),
             ],
-            CollectedResponse(200, "$BODY$BODY"),
+            Response(200, "$BODY$BODY"),
             1,
         ),
         kind(
@@ -197,7 +197,7 @@ async fn odd_but_valid_bodies_pass() {
                      0000d;note=between-us\r\n$BODY\r\n0;x\r\n\r\n",
                 ),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
@@ -209,22 +209,22 @@ async fn odd_but_valid_bodies_pass() {
                      Trailer: X-Sum\r\n\r\nd\r\n$BODY\r\n0\r\nX-Sum: 1\r\n\r\n",
                 ),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
             "an empty body in chunks",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")],
-            CollectedResponse(200, ""),
+            Response(200, ""),
             1,
         ),
         kind(
-            "an answer before the body is read",
+            "a response before the body is read",
             &[
                 Send("HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
                 ReadBody,
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
     ];

@@ -1,4 +1,4 @@
-//! The upstream is never reached: that costs nothing, and is told at once.
+//! The upstream is never reached: the request costs nothing, and fails at once.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -34,7 +34,7 @@ fn before(base_url: &str) -> Gateway {
     command(base_url).env("UPSTREAM_CONNECT_TIMEOUT", "500ms").start()
 }
 
-/// Every request is told that the upstream is unreachable, and none is charged.
+/// Every request fails with `upstream_unreachable`, and none is charged.
 async fn is_unreachable(gateway: &Gateway) {
     let failures = join_all(Mode::ALL.map(|mode| fails(gateway, mode))).await;
     judge(gateway, &failures.into_iter().filter_map(Result::err).collect::<Vec<_>>());
@@ -45,7 +45,7 @@ async fn fails(gateway: &Gateway, mode: Mode) -> Result<(), String> {
     let key = gateway.create_key(json!({"daily_limit": 10})).await;
     let mut holder = Holder::new(gateway.address(), key.clone(), mode);
     for _ in 0..2 {
-        let seen = holder.ask("POST", "/v1/chat/completions", "{}").await?;
+        let seen = holder.send("POST", "/v1/chat/completions", "{}").await?;
         check_own_error(&seen, 502, "upstream_unreachable")?;
         equal("units left", seen.header("x-ratelimit-remaining-requests"), "10")?;
         equal("text or key of the upstream", seen.shows(HUSH) || seen.shows(SPONSOR), false)?;
@@ -53,7 +53,7 @@ async fn fails(gateway: &Gateway, mode: Mode) -> Result<(), String> {
     equal("units charged", used(gateway, &key).await, 0)
 }
 
-/// A new request is answered well.
+/// A new request succeeds.
 async fn is_reachable(gateway: &Gateway) {
     for mode in Mode::ALL {
         let key = gateway.create_key(json!({"daily_limit": 10})).await;

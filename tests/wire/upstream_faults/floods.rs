@@ -1,4 +1,4 @@
-//! Responds without measure, and request bodies that the upstream does not read.
+//! Unbounded responses, and request bodies that the upstream does not read.
 
 use std::fs;
 
@@ -130,23 +130,28 @@ async fn a_failure_without_end_is_not_read_to_its_end() {
 }
 
 /// Posts 8 MiB; returns the status and the text.
-async fn upload(gateway: &Gateway, client: Client, key: &str, path: &str) -> (u16, String) {
+async fn send_large_body(
+    gateway: &Gateway,
+    client: Client,
+    key: &str,
+    path: &str,
+) -> (u16, String) {
     let response = client.post_as(key, &gateway.url(path), &json!("x".repeat(8 << 20))).await;
     (response.status.as_u16(), response.text())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_body_that_nobody_reads_is_abandoned_or_gets_its_response() {
+async fn a_request_body_that_is_not_read_ends_in_a_timeout_or_a_response() {
     static KINDS: &[Kind] = &[
         kind("not read", &[Deaf], Error(504, "upstream_timeout"), 1),
         kind(
-            "answered early",
+            "an early response",
             &[Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"), Deaf],
             Error(200, ""),
             1,
         ),
         kind(
-            "refused early",
+            "an early rejection",
             &[Send("HTTP/1.1 413 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"), Deaf],
             Error(413, ""),
             1,
@@ -160,14 +165,14 @@ async fn a_request_body_that_nobody_reads_is_abandoned_or_gets_its_response() {
         {
             let key = gateway.create_key(json!({"daily_limit": 10})).await;
             let path = format!("/v1/{number}/{mode:?}").to_lowercase();
-            let (status, text) = upload(&gateway, client, &key, &path).await;
+            let (status, text) = send_large_body(&gateway, client, &key, &path).await;
             let Error(expected, code) = kind.outcome else { unreachable!() };
             assert_eq!(status, expected, "{}, {mode:?}: {text}", kind.name);
             assert!(text.contains(code), "{}, {mode:?}: {text}", kind.name);
             assert_eq!(used(&gateway, &key).await, 1, "{}, {mode:?}", kind.name);
             assert_eq!(rogue.heads(&path), 1, "{}, {mode:?}", kind.name);
             let mut holder = Holder::new(gateway.address(), key, mode);
-            serves(&mut holder, "after the upload").await.unwrap();
+            serves(&mut holder, "after the request body").await.unwrap();
         }
     }
     judge(&gateway, &[]);

@@ -1,10 +1,10 @@
-//! The upstream is unclear about where its response ends, or sends more than one.
+//! The length of the upstream's response is ambiguous, or it sends more than one.
 
 use super::{
     rogue::Step::{Close, ReadBody, Send},
     trial::{
         Kind,
-        Outcome::{CollectedResponse, Error},
+        Outcome::{Error, Response},
         kind, try_all,
     },
 };
@@ -75,7 +75,7 @@ async fn ambiguous_framing_is_a_protocol_error() {
             1,
         ),
         kind(
-            "a transfer coding that nobody asked for",
+            "a transfer coding that was not requested",
             &[
                 ReadBody,
                 Send(
@@ -141,13 +141,13 @@ async fn lengths_that_agree_are_one_length() {
                 ReadBody,
                 Send("HTTP/1.1 200 OK\r\nContent-Length: 13\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
             "the same length in a list",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Length: 13, 13\r\n\r\n$BODY")],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
     ];
@@ -155,16 +155,16 @@ async fn lengths_that_agree_are_one_length() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_after_a_response_is_never_the_next_response() {
+async fn bytes_after_a_response_are_never_the_next_response() {
     static KINDS: &[Kind] = &[
         kind(
             "a few bytes more than the length",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n$BODY and more")],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
-            "a second answer that nobody asked for",
+            "a second response that was not requested",
             &[
                 ReadBody,
                 Send(
@@ -172,11 +172,11 @@ async fn what_comes_after_a_response_is_never_the_next_response() {
                      HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbetween-us",
                 ),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
-            "a second answer after chunks",
+            "a second response after chunks",
             &[
                 ReadBody,
                 Send(
@@ -184,11 +184,11 @@ async fn what_comes_after_a_response_is_never_the_next_response() {
                      HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbetween-us",
                 ),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
-            "an answer before the body is read, and a second one",
+            "a response before the body is read, and a second one",
             &[
                 Send(
                     "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n$BODY\
@@ -196,11 +196,11 @@ async fn what_comes_after_a_response_is_never_the_next_response() {
                 ),
                 ReadBody,
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
-            "a failure and a second answer",
+            "a failure and a second response",
             &[
                 ReadBody,
                 Send(
@@ -214,7 +214,7 @@ async fn what_comes_after_a_response_is_never_the_next_response() {
         kind(
             "204 with a body",
             &[ReadBody, Send("HTTP/1.1 204 No Content\r\nContent-Length: 10\r\n\r\nbetween-us")],
-            CollectedResponse(204, ""),
+            Response(204, ""),
             1,
         ),
         kind(
@@ -225,7 +225,7 @@ async fn what_comes_after_a_response_is_never_the_next_response() {
                     "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\na\r\nbetween-us\r\n0\r\n\r\n",
                 ),
             ],
-            CollectedResponse(204, ""),
+            Response(204, ""),
             1,
         ),
         kind(
@@ -237,17 +237,17 @@ async fn what_comes_after_a_response_is_never_the_next_response() {
         kind(
             "HEAD with a body",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbetween-us")],
-            CollectedResponse(200, ""),
+            Response(200, ""),
             1,
         )
-        .requested_by("HEAD"),
+        .with_method("HEAD"),
         kind(
             "HEAD without one",
             &[ReadBody, Send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")],
-            CollectedResponse(200, ""),
+            Response(200, ""),
             1,
         )
-        .requested_by("HEAD")
+        .with_method("HEAD")
         .showing(&[("content-length", "10")]),
     ];
     try_all(KINDS).await;

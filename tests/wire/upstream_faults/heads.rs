@@ -4,7 +4,7 @@ use super::{
     rogue::Step::{Bytes, Close, ReadBody, Repeat, Reset, Send, Trickle},
     trial::{
         Kind,
-        Outcome::{CollectedResponse, Error},
+        Outcome::{Error, Response},
         kind, try_all,
     },
 };
@@ -30,7 +30,7 @@ async fn connections_that_end_before_the_head_does_are_a_protocol_error() {
             1,
         ),
         kind(
-            "closed after an interim answer",
+            "closed after an interim response",
             &[ReadBody, Send("HTTP/1.1 100 Continue\r\n\r\n"), Close],
             PROTOCOL,
             1,
@@ -143,7 +143,7 @@ async fn malformed_or_boundless_headers_are_a_protocol_error() {
             1,
         ),
         kind(
-            "a folded line",
+            "a line in several lines",
             &[
                 ReadBody,
                 Send("HTTP/1.1 200 OK\r\nX-Note: a\r\n b\r\nContent-Length: 0\r\n\r\n"),
@@ -191,7 +191,7 @@ async fn odd_but_valid_heads_pass() {
                     "HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY",
                 ),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
@@ -200,13 +200,13 @@ async fn odd_but_valid_heads_pass() {
                 ReadBody,
                 Send("HTTP/1.1 200\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
             "lines that end in LF alone",
             &[ReadBody, Send("HTTP/1.1 200 OK\nContent-Type: $TYPE\nContent-Length: 13\n\n$BODY")],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
@@ -215,7 +215,7 @@ async fn odd_but_valid_heads_pass() {
                 ReadBody,
                 Bytes(b"HTTP/1.1 200 OK\r\nX-Note: \xe4\xbd\xa0\r\nContent-Length: 2\r\n\r\n{}"),
             ],
-            CollectedResponse(200, "{}"),
+            Response(200, "{}"),
             1,
         )
         .showing(&[("x-note", "你")]),
@@ -228,7 +228,7 @@ async fn odd_but_valid_heads_pass() {
                      Upgrade: h2c\r\nX-Note: 1\r\nContent-Length: 2\r\n\r\n{}",
                 ),
             ],
-            CollectedResponse(200, "{}"),
+            Response(200, "{}"),
             1,
         )
         .showing(&[("x-hop", ""), ("keep-alive", ""), ("upgrade", ""), ("x-note", "1")]),

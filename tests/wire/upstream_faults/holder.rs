@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::common::{Client, DEADLINE};
 
-/// How a holder of a key asks.
+/// How a holder of a key sends requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Plain,
@@ -65,22 +65,22 @@ impl Holder {
     }
 
     /// Sends a request and reads what comes back. Fails if that is no valid HTTP.
-    pub(crate) async fn ask(
+    pub(crate) async fn send(
         &mut self,
         method: &str,
         path: &str,
         body: &str,
     ) -> Result<Seen, String> {
-        let asked = async {
+        let exchange = async {
             match self.mode {
-                Mode::StreamedOverHttp2 => self.ask_http2(method, path, body).await,
-                Mode::Plain | Mode::Streamed => self.ask_http1(method, path, body).await,
+                Mode::StreamedOverHttp2 => self.send_http2(method, path, body).await,
+                Mode::Plain | Mode::Streamed => self.send_http1(method, path, body).await,
             }
         };
-        tokio::time::timeout(DEADLINE, asked).await.unwrap_or_else(|_| Err("no end".into()))
+        tokio::time::timeout(DEADLINE, exchange).await.unwrap_or_else(|_| Err("no end".into()))
     }
 
-    async fn ask_http1(&mut self, method: &str, path: &str, body: &str) -> Result<Seen, String> {
+    async fn send_http1(&mut self, method: &str, path: &str, body: &str) -> Result<Seen, String> {
         let mut socket = match self.http1.take() {
             Some(socket) => socket,
             None => TcpStream::connect(self.gateway).await.map_err(|error| error.to_string())?,
@@ -97,7 +97,7 @@ impl Holder {
         );
         socket.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
         let mut reader = Reader { socket, read: Vec::new() };
-        let seen = reader.response(method).await?;
+        let seen = reader.read_response(method).await?;
         if seen.whole && seen.header("connection") != "close" {
             if !reader.read.is_empty() {
                 return Err(format!("bytes after {seen:?}: {:?}", reader.read));
@@ -107,7 +107,7 @@ impl Holder {
         Ok(seen)
     }
 
-    async fn ask_http2(&self, method: &str, path: &str, body: &str) -> Result<Seen, String> {
+    async fn send_http2(&self, method: &str, path: &str, body: &str) -> Result<Seen, String> {
         let authorization = format!("Bearer {}", self.key);
         let headers = [
             ("authorization", authorization.as_str()),
@@ -139,14 +139,14 @@ impl Holder {
     }
 }
 
-/// Reads a response by the letter of RFC 9112.
+/// Reads a response strictly by RFC 9112.
 struct Reader {
     socket: TcpStream,
     read: Vec<u8>,
 }
 
 impl Reader {
-    async fn response(&mut self, method: &str) -> Result<Seen, String> {
+    async fn read_response(&mut self, method: &str) -> Result<Seen, String> {
         let mut seen = Seen::default();
         let Some(head) = self.until(b"\r\n\r\n").await else {
             return Ok(seen);

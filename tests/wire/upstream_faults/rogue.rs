@@ -40,7 +40,7 @@ pub(crate) enum Step {
 }
 
 /// An upstream on raw sockets. `/v1/<number>/…` does what the row of that number says; all other
-/// requests are answered well, with their own body. It stops on drop.
+/// requests succeed, with their own body. It stops on drop.
 pub(crate) struct Rogue {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -54,10 +54,10 @@ struct Seen {
     left: AtomicUsize,
 }
 
-/// The body of a response in a plain request and in a streamed one. They are of equal length.
+/// The body of a response, plain and streamed. They are of equal length.
 pub(crate) const BODIES: [&str; 2] = ["{\"id\":\"abcd\"}", "data: 12345\n\n"];
 
-/// What a kind's text says in a plain or a streamed response.
+/// The text of a kind in a plain or a streamed response.
 pub(crate) fn fill(text: &str, streamed: bool) -> String {
     let kind = if streamed { "text/event-stream" } else { "application/json" };
     text.replace("$TYPE", kind).replace("$BODY", BODIES[usize::from(streamed)])

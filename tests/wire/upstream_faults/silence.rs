@@ -10,7 +10,7 @@ use super::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_is_given_up_and_reported() {
+async fn a_silent_upstream_times_out() {
     const TIMEOUT: super::trial::Outcome = Error(504, "upstream_timeout");
     static KINDS: &[Kind] = &[
         kind("before the head", &[ReadBody, Hang], TIMEOUT, 1),
@@ -67,7 +67,7 @@ async fn silence_is_given_up_and_reported() {
             1,
         ),
         kind(
-            "within a refusal",
+            "within a rejection",
             &[
                 ReadBody,
                 Send("HTTP/1.1 400 No\r\nContent-Type: $TYPE\r\nContent-Length: 14\r\n\r\n$BODY"),

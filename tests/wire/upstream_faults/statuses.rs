@@ -1,16 +1,16 @@
-//! The upstream responses well-formed, but not what was asked for.
+//! The upstream's responses are well-formed, but not those that were expected.
 
 use super::{
     rogue::Step::{Close, ReadBody, Repeat, Send},
     trial::{
         Kind,
-        Outcome::{CollectedResponse, Error},
+        Outcome::{Error, Response},
         kind, try_all,
     },
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn interim_responses_are_not_the_response() {
+async fn interim_responses_are_not_the_final_response() {
     static KINDS: &[Kind] = &[
         kind(
             "100, then 200",
@@ -19,7 +19,7 @@ async fn interim_responses_are_not_the_response() {
                 Send("HTTP/1.1 100 Continue\r\n\r\n"),
                 Send("HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
@@ -30,7 +30,7 @@ async fn interim_responses_are_not_the_response() {
                 Send("HTTP/1.1 103 Early Hints\r\nLink: </between-us>\r\n\r\n"),
                 Send("HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         )
         .showing(&[("link", "")]),
@@ -41,7 +41,7 @@ async fn interim_responses_are_not_the_response() {
                 Repeat("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 10_000),
                 Send("HTTP/1.1 200 OK\r\nContent-Type: $TYPE\r\nContent-Length: 13\r\n\r\n$BODY"),
             ],
-            CollectedResponse(200, "$BODY"),
+            Response(200, "$BODY"),
             1,
         ),
         kind(
@@ -107,7 +107,7 @@ async fn the_sponsors_troubles_are_not_the_holders() {
     macro_rules! rejected {
         ($status:literal, $outcome:expr, $retry_after:literal) => {
             kind(
-                concat!("refused with ", $status),
+                concat!("rejected with ", $status),
                 &[
                     ReadBody,
                     Send(concat!(
@@ -210,11 +210,11 @@ async fn failures_keep_their_status_and_lose_their_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rejections_of_the_request_pass() {
+async fn rejections_of_the_request_are_forwarded() {
     macro_rules! rejected {
         ($status:literal, $code:literal) => {
             kind(
-                concat!("refused with ", $status),
+                concat!("rejected with ", $status),
                 &[
                     ReadBody,
                     Send(concat!(
@@ -224,7 +224,7 @@ async fn rejections_of_the_request_pass() {
                          Content-Length: 30\r\n\r\nsk-sponsor-secret$BODY"
                     )),
                 ],
-                CollectedResponse($code, "*****************$BODY"),
+                Response($code, "*****************$BODY"),
                 1,
             )
             .showing(&[("x-note", "1"), ("x-key", "")])

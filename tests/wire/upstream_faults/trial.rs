@@ -15,7 +15,7 @@ pub(crate) struct Kind {
     pub(crate) outcome: Outcome,
     /// How many units the request costs.
     pub(crate) cost: u64,
-    /// Headers of the client's response; an empty one is missing.
+    /// Headers of the response to the client; an empty one is missing.
     pub(crate) headers: &'static [(&'static str, &'static str)],
 }
 
@@ -25,10 +25,10 @@ pub(crate) enum Outcome {
     /// The gateway's own error, with this status and code.
     Error(u16, &'static str),
     /// The upstream's response: status and body, with `$BODY` filled in.
-    CollectedResponse(u16, &'static str),
+    Response(u16, &'static str),
     /// The upstream's response with these bytes.
     Raw(u16, &'static [u8]),
-    /// The upstream's response with this body, and it breaks there.
+    /// The upstream's response with this body, which breaks off there.
     Cut(u16, &'static str),
 }
 
@@ -54,7 +54,7 @@ impl Kind {
         self
     }
 
-    pub(crate) const fn requested_by(mut self, method: &'static str) -> Self {
+    pub(crate) const fn with_method(mut self, method: &'static str) -> Self {
         self.method = method;
         self
     }
@@ -123,7 +123,7 @@ async fn try_one(
     let mut holder = Holder::new(gateway.address(), key.clone(), mode);
     let path = format!("/v1/{number}/{mode:?}").to_lowercase();
     let request = json!({"model": "m", "stream": mode.is_streamed()}).to_string();
-    let seen = holder.ask(kind.method, &path, &request).await?;
+    let seen = holder.send(kind.method, &path, &request).await?;
     check(kind, &seen, mode)?;
     equal("units charged", used(gateway, &key).await, kind.cost)?;
     for number in 0..3 {
@@ -133,9 +133,9 @@ async fn try_one(
     equal("requests at the upstream", rogue.heads(&path), 1)
 }
 
-/// A request after all that is answered well, with its own body.
+/// A request after all that succeeds, with its own body.
 pub(crate) async fn serves(holder: &mut Holder, body: &str) -> Result<(), String> {
-    let seen = holder.ask("POST", "/v1/chat/completions", body).await?;
+    let seen = holder.send("POST", "/v1/chat/completions", body).await?;
     match seen.status == 200 && seen.whole && seen.body == body.as_bytes() {
         true => Ok(()),
         false => Err(format!("the next request is harmed: {seen:?}")),
@@ -151,8 +151,8 @@ fn check(kind: &Kind, seen: &Seen, mode: Mode) -> Result<(), String> {
     let fits = match kind.outcome {
         Outcome::Error(status, code) => return check_error(kind, seen, status, code),
         Outcome::Raw(status, body) => seen.status == status && seen.whole && seen.body == body,
-        Outcome::CollectedResponse(status, body) | Outcome::Cut(status, body) => {
-            let whole = matches!(kind.outcome, Outcome::CollectedResponse(..));
+        Outcome::Response(status, body) | Outcome::Cut(status, body) => {
+            let whole = matches!(kind.outcome, Outcome::Response(..));
             let body = fill(body, mode.is_streamed());
             seen.status == status && seen.whole == whole && seen.body == body.as_bytes()
         }

@@ -1,4 +1,4 @@
-//! Uploads that a holder breaks on purpose, once the upstream has begun its work, buy nothing.
+//! Request bodies that a holder breaks off on purpose, once the upstream has begun its work, gain nothing.
 
 use std::{
     pin::pin,
@@ -28,9 +28,15 @@ enum End {
     Half,
 }
 
-/// Sends half a request body to an upstream that takes it and waits, and the rest once it is there.
+/// Sends half a request body, and the rest once the upstream has received that.
 /// Returns the status.
-async fn upload(gateway: &Gateway, rogue: &Rogue, key: &str, path: &str, end: End) -> u16 {
+async fn send_in_two_parts(
+    gateway: &Gateway,
+    rogue: &Rogue,
+    key: &str,
+    path: &str,
+    end: End,
+) -> u16 {
     let heads = rogue.heads(path);
     let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
     let begin = format!(
@@ -39,8 +45,8 @@ async fn upload(gateway: &Gateway, rogue: &Rogue, key: &str, path: &str, end: En
     );
     socket.write_all(begin.as_bytes()).await.unwrap();
     let seen = &socket;
-    let is_there_or_rejected = || async move { rogue.heads(path) > heads || has_come(seen) };
-    eventually("the upstream has it, or it is refused", is_there_or_rejected).await;
+    let is_received_or_rejected = || async move { rogue.heads(path) > heads || has_come(seen) };
+    eventually("received or rejected", is_received_or_rejected).await;
     // A rejection may have closed the connection already.
     let _ = match end {
         End::NoChunk => socket.write_all(b"zz\r\n").await,
@@ -64,7 +70,7 @@ fn has_come(socket: &TcpStream) -> bool {
     pin!(socket.peek(&mut byte)).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Breaks request bodies in these ways, in turn, until the day is used up.
+/// Breaks request bodies off in these ways, in turn, until the day's quota is used up.
 async fn break_request_bodies(ends: &[(End, u16)]) {
     static KINDS: &[Kind] = &[kind("takes all and waits", &[Hang], Cut(0, ""), 0)];
     let rogue = Rogue::start(KINDS).await;
@@ -72,7 +78,7 @@ async fn break_request_bodies(ends: &[(End, u16)]) {
     let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
     let mut broken = 0;
     for (end, status) in ends.iter().cycle() {
-        match upload(&gateway, &rogue, &key, "/v1/0/broken", *end).await {
+        match send_in_two_parts(&gateway, &rogue, &key, "/v1/0/broken", *end).await {
             429 => break,
             seen => assert_eq!(seen, *status, "{end:?}, number {broken}"),
         }
@@ -103,14 +109,14 @@ async fn all_broken_request_bodies_share_one_allowance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_body_whose_client_leaves_is_charged() {
+async fn a_request_whose_client_leaves_is_charged() {
     static KINDS: &[Kind] = &[kind("takes all and waits", &[Hang], Cut(0, ""), 0)];
     let rogue = Rogue::start(KINDS).await;
     let gateway = command(&rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
     for _ in 0..LIMIT {
-        assert_eq!(upload(&gateway, &rogue, &key, "/v1/0/left", End::Half).await, 400);
+        assert_eq!(send_in_two_parts(&gateway, &rogue, &key, "/v1/0/left", End::Half).await, 400);
     }
     assert_eq!(used(&gateway, &key).await, LIMIT as u64);
-    assert_eq!(upload(&gateway, &rogue, &key, "/v1/0/left", End::Half).await, 429);
+    assert_eq!(send_in_two_parts(&gateway, &rogue, &key, "/v1/0/left", End::Half).await, 429);
 }
