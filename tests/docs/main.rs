@@ -6,6 +6,7 @@ mod benches;
 mod common;
 mod data;
 mod document;
+mod error_codes;
 mod links;
 mod names;
 mod package;
