@@ -12,7 +12,7 @@ use tower_http::{
     sensitive_headers::SetSensitiveRequestHeadersLayer,
     trace::TraceLayer,
 };
-use tower_quota::openai::AnthropicErrorsLayer;
+use tower_quota::{openai::AnthropicErrorsLayer, store::plain_path};
 use tracing::Span;
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     client_addr::insert_client_addr,
     client_body::ClientBody,
     cors::ApiCorsLayer,
-    request_log::{Observers, RequestLog, logged_path},
+    request_log::{Observers, RequestLog},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -139,6 +139,6 @@ fn is_credential(headers: &HeaderMap, text: &HeaderValue) -> bool {
 fn span<B>(request: &Request<B>) -> Span {
     let id = request.extensions().get::<RequestId>();
     let id = id.and_then(|id| id.header_value().to_str().ok());
-    let (method, path) = (request.method(), logged_path(request.uri().path()));
+    let (method, path) = (request.method(), plain_path(request.uri().path()));
     tracing::info_span!("request", %method, path, id)
 }

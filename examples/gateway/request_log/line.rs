@@ -15,7 +15,7 @@ use tower_quota::{
     error::{Rejected, UpstreamFault},
     key::KeyId,
     request::RequestContext,
-    store::{RequestOutcome, Tokens, UsageEvent},
+    store::{RequestOutcome, Tokens, UsageEvent, plain_path},
 };
 
 use super::Observers;
@@ -84,7 +84,7 @@ impl LogLine {
             credential: credential.cloned(),
             id: request.extensions().get::<RequestId>().cloned(),
             method: request.method().clone(),
-            path: logged_path(path),
+            path: plain_path(path),
             is_routine: matches!(route, Some(Route::Health | Route::Ready | Route::Metrics)),
             facts: Mutex::new(Facts {
                 status: None,
@@ -236,15 +236,4 @@ fn masked(credential: &HeaderValue) -> String {
 
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Returns the path for the log. A path may contain a key, so all but plain words are replaced by `…`.
-pub(crate) fn logged_path(path: &str) -> String {
-    let is_plain = |segment: &str| {
-        segment == "v1"
-            || segment.len() <= 16
-                && segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    };
-    let segments = path.split('/').map(|segment| if is_plain(segment) { segment } else { "…" });
-    segments.collect::<Vec<_>>().join("/")
 }

@@ -21,7 +21,6 @@ use tower_quota::{
 };
 
 use line::LogLine;
-pub(crate) use line::logged_path;
 
 /// Logs every request.
 ///
