@@ -3,14 +3,17 @@ use std::{net::IpAddr, time::Instant};
 use http::{Method, request::Parts};
 
 use super::{call::Call, error::AdminError, query::decode, shared::Shared, tokens};
-use crate::store::{Actor, AdminStore, AuditNote, KeyRef};
+use crate::{
+    error::catalog,
+    store::{Actor, AdminStore, AuditNote, KeyRef},
+};
 
 impl<S: AdminStore, R> Shared<S, R> {
     /// Checks the address against the allow list.
     pub(super) fn check_address(&self, ip: Option<IpAddr>) -> Result<(), AdminError> {
         match &self.allow {
             Some(allow) if !ip.is_some_and(|ip| allow(ip)) => {
-                Err(AdminError::address_not_allowed())
+                Err(catalog::ADDRESS_NOT_ALLOWED.into())
             }
             _ => Ok(()),
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     body::ResponseBody,
     clock::rfc3339,
-    error::{Reject, StoreErrorKind},
+    error::{Reject, StoreErrorKind, catalog},
     store::{AdminStore, AuditNote, StoreBackup},
 };
 
@@ -53,7 +53,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             StoreErrorKind::Busy | StoreErrorKind::NotSupported => AdminError::store(&error),
             _ => {
                 tracing::error!(source = ?error, "backup failed: no copy was made");
-                AdminError::backup_failed()
+                catalog::BACKUP_FAILED.into()
             }
         })?;
         Ok(BackupFile { name: format!("quota-{time}.db"), backup })

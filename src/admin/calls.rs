@@ -11,7 +11,7 @@ use super::{
     shared::{Api, Shared},
 };
 use crate::{
-    error::{Reject, StoreError, StoreErrorKind},
+    error::{Reject, catalog},
     store::AdminStore,
 };
 
@@ -38,15 +38,13 @@ where
 {
     const KEYS: &str = "/keys";
     const KEY: &str = "/keys/{ref}";
-    let exists = || AdminError::store(&StoreError::new(StoreErrorKind::Conflict));
-    let changed = AdminError::version_changed;
     vec![
         Call::new(Method::GET, KEYS, "listKeys", "Keys, page by page", Shared::list_keys),
         Call::new(Method::POST, KEYS, "createKeys", "Issue a key, or many", Shared::create_keys)
-            .fails_with(exists())
-            .fails_with(AdminError::request_in_progress())
+            .fails_with(catalog::KEY_EXISTS)
+            .fails_with(catalog::REQUEST_IN_PROGRESS)
             .fails_with(AdminError::already_issued(&["key_0123456789abcdef".into()]))
-            .fails_with(AdminError::idempotency_key_reused()),
+            .fails_with(catalog::IDEMPOTENCY_KEY_REUSED),
         Call::new(
             Method::GET,
             "/keys/export",
@@ -64,9 +62,9 @@ where
         ),
         Call::new(Method::GET, KEY, "getKey", "One key", Shared::get_key),
         Call::new(Method::PATCH, KEY, "updateKey", "Change a key", Shared::update_key)
-            .fails_with(changed()),
+            .fails_with(catalog::VERSION_CHANGED),
         Call::new(Method::DELETE, KEY, "deleteKey", "Stop a key for ever", Shared::delete_key)
-            .fails_with(changed()),
+            .fails_with(catalog::VERSION_CHANGED),
         Call::new(
             Method::POST,
             "/keys/{ref}/rotate",
@@ -74,8 +72,8 @@ where
             "Give a key a new secret",
             Shared::rotate_key,
         )
-        .fails_with(exists())
-        .fails_with(changed()),
+        .fails_with(catalog::KEY_EXISTS)
+        .fails_with(catalog::VERSION_CHANGED),
         Call::new(
             Method::POST,
             "/keys/{ref}/claim",
@@ -83,9 +81,9 @@ where
             "Make a link by which somebody gets the key",
             Shared::claim_key,
         )
-        .fails_with(AdminError::key_not_active()),
+        .fails_with(catalog::KEY_NOT_ACTIVE),
         Call::new(Method::GET, "/usage", "getUsage", "What was used", Shared::usage)
-            .fails_with(AdminError::key_not_found()),
+            .fails_with(catalog::KEY_NOT_FOUND),
         Call::new(
             Method::POST,
             "/reset-usage",
@@ -93,8 +91,8 @@ where
             "Set today's count of one key to 0",
             Shared::reset_usage,
         )
-        .fails_with(AdminError::key_not_found())
-        .fails_with(changed()),
+        .fails_with(catalog::KEY_NOT_FOUND)
+        .fails_with(catalog::VERSION_CHANGED),
         Call::new(Method::GET, "/audit", "getAudit", "The audit trail", Shared::audit),
         Call::new(Method::GET, "/requests", "getRequests", "Single requests", Shared::requests),
         Call::new(Method::GET, "/status", "getStatus", "How the process is", Shared::status)
@@ -106,9 +104,9 @@ where
             "Download a copy of the store",
             Shared::back_up,
         )
-        .fails_with(AdminError::store(&StoreError::new(StoreErrorKind::Busy)))
-        .fails_with(AdminError::store(&StoreError::new(StoreErrorKind::NotSupported)))
-        .fails_with(AdminError::backup_failed()),
+        .fails_with(catalog::IN_PROGRESS)
+        .fails_with(catalog::NOT_SUPPORTED)
+        .fails_with(catalog::BACKUP_FAILED),
         Call::new(
             Method::GET,
             "/openapi.json",

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use super::error::AdminError;
-use crate::store::IdempotencyKey;
+use crate::{error::catalog, store::IdempotencyKey};
 
 /// Time for which a response is kept after its request arrived.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
@@ -63,9 +63,9 @@ impl ReplayCache {
                 entries.push_back(CachedResponse { key, received_at: now, body: None });
                 Ok(Replay::First(ReplaySlot { cache: self.clone(), key }))
             }
-            Some(entry) if entry.key != key => Err(AdminError::idempotency_key_reused()),
+            Some(entry) if entry.key != key => Err(catalog::IDEMPOTENCY_KEY_REUSED.into()),
             Some(CachedResponse { body: Some(body), .. }) => Ok(Replay::Repeated(body.clone())),
-            Some(_) => Err(AdminError::request_in_progress()),
+            Some(_) => Err(catalog::REQUEST_IN_PROGRESS.into()),
         }
     }
 

@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::{call::Call, error::AdminError};
+use crate::error::catalog;
 
 /// Returns whether the page is at this path below the prefix. It holds no data and needs no token.
 pub(super) fn is_page(method: &Method, path: &str) -> Result<bool, AdminError> {
@@ -21,8 +22,7 @@ pub(super) fn find<'a, 'p, T>(
 ) -> Result<(&'a Call<T>, Option<&'p str>), AdminError> {
     // A literal path goes before one with a key in it.
     let matching = calls.iter().filter_map(|call| Some((call, key_in(path, call.path)?)));
-    let (first, key) =
-        matching.min_by_key(|(_, key)| key.is_some()).ok_or_else(AdminError::not_found)?;
+    let (first, key) = matching.min_by_key(|(_, key)| key.is_some()).ok_or(catalog::NOT_FOUND)?;
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let mut siblings = calls.iter().filter(|call| call.path == first.path);
     let call = siblings.clone().find(|call| call.method == *method);

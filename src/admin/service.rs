@@ -20,7 +20,7 @@ use super::{
 use crate::{
     body::ResponseBody,
     clock::Calendar,
-    error::{ProblemJson, Reject, Rejection},
+    error::{ProblemJson, Reject, Rejection, catalog},
     key::DailyLimit,
     request::RequestContext,
     store::{Actor, AdminStore},
@@ -211,7 +211,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         }
         let path = head.uri.path().strip_prefix(&*self.prefix);
         let path = path.filter(|path| path.is_empty() || path.starts_with('/'));
-        let path = path.ok_or_else(AdminError::not_found)?;
+        let path = path.ok_or(catalog::NOT_FOUND)?;
         if route::is_page(&head.method, path)? {
             return Ok(self.page.response().map(ResponseBody::full));
         }

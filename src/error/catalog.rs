@@ -185,7 +185,7 @@ catalog! {
              `{to}`. If both are this gateway, let the proxy in front of it pass `Host` and `Origin` on \
              unchanged, or set PUBLIC_URL to the address in the browser.";
         NOT_FOUND: NOT_FOUND, INVALID_REQUEST, "not_found", FINAL,
-            "There is nothing here.";
+            "There is no such path.";
         METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED, INVALID_REQUEST, "method_not_allowed", FINAL,
             "Only {allow} is allowed here.";
         URI_TOO_LONG: URI_TOO_LONG, INVALID_REQUEST, "uri_too_long", FINAL,
@@ -229,7 +229,7 @@ catalog! {
         INVALID_METRICS_TOKEN: UNAUTHORIZED, INVALID_REQUEST, "invalid_token", FINAL,
             "The admin token or the metrics token is needed.";
         TOO_MANY_ATTEMPTS: TOO_MANY_REQUESTS, RATE_LIMIT, "too_many_attempts", RETRY,
-            "Too many attempts without a right admin token; please wait.";
+            "Too many attempts without a valid admin token. Wait before the next one.";
         ADDRESS_NOT_ALLOWED: FORBIDDEN, PERMISSION, "address_not_allowed", FINAL,
             "The admin API is not open to this address.";
         INVALID_JSON: BAD_REQUEST, INVALID_REQUEST, "invalid_json", FINAL,
@@ -237,19 +237,19 @@ catalog! {
         INVALID_CSV: BAD_REQUEST, INVALID_REQUEST, "invalid_csv", FINAL,
             "The body must be CSV.";
         INVALID_FIELD: BAD_REQUEST, INVALID_REQUEST, "invalid_field", FINAL,
-            "`{name}` must be {requirement}.";
+            "`{name}` must be {expected}.";
         MISSING_FIELD: BAD_REQUEST, INVALID_REQUEST, "missing_field", FINAL,
             "`{name}` is needed.";
         UNKNOWN_FIELD: BAD_REQUEST, INVALID_REQUEST, "unknown_field", FINAL,
-            "`{name}` is not known here.";
+            "`{name}` is not a known field.";
         KEY_NOT_FOUND: NOT_FOUND, INVALID_REQUEST, "key_not_found", FINAL,
             "No such key.";
         KEY_EXISTS: CONFLICT, INVALID_REQUEST, "key_exists", FINAL,
             "This key exists already.";
         KEY_NOT_ACTIVE: CONFLICT, INVALID_REQUEST, "key_not_active", FINAL,
-            "The key is disabled or expired, so nobody could claim it.";
+            "The key is disabled or expired, so it cannot be claimed.";
         VERSION_CHANGED: PRECONDITION_FAILED, INVALID_REQUEST, "version_changed", FINAL,
-            "The key was changed meanwhile. Read it again.";
+            "The key has changed since it was read. Read it again.";
         CLAIM_NOT_FOUND: NOT_FOUND, INVALID_REQUEST, "claim_not_found", FINAL,
             "No such link.";
         CLAIM_OPENED: GONE, INVALID_REQUEST, "claim_opened", FINAL,
@@ -259,16 +259,16 @@ catalog! {
         CLAIM_WITHDRAWN: GONE, INVALID_REQUEST, "claim_withdrawn", FINAL,
             "This link was withdrawn.";
         REQUEST_IN_PROGRESS: CONFLICT, INVALID_REQUEST, "request_in_progress", retry_after(1),
-            "A request with this `Idempotency-Key` is in progress. Try again in a moment.";
+            "A request with this `Idempotency-Key` is in progress. Send it again in a moment.";
         ALREADY_ISSUED: CONFLICT, INVALID_REQUEST, "already_issued", FINAL,
-            "This request has issued keys before ({count}: {ids}). Their texts cannot be shown \
-             again: rotate a key for a new one.";
+            "This request has already issued keys ({count}: {ids}). Their secrets cannot be shown \
+             again: rotate a key to get a new one.";
         IDEMPOTENCY_KEY_REUSED: UNPROCESSABLE_ENTITY, INVALID_REQUEST, "idempotency_key_reused", FINAL,
-            "Another request had this `Idempotency-Key`.";
+            "This `Idempotency-Key` belongs to another request.";
         IN_PROGRESS: CONFLICT, INVALID_REQUEST, "in_progress", retry_after(5),
             "This is in progress already; please try again once it is over.";
         BACKUP_FAILED: SERVICE_UNAVAILABLE, SERVER, "backup_failed", retry_after(5),
-            "No copy of the store could be made; the log says why.";
+            "The backup failed; the log says why.";
         NOT_SUPPORTED: NOT_IMPLEMENTED, INVALID_REQUEST, "not_supported", FINAL,
             "The quota store cannot do this.";
     }
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_value_is_never_taken_for_a_part_of_the_text() {
-        let rejection = INVALID_FIELD.with(&[("name", &"{requirement}"), ("requirement", &"`*`")]);
-        assert_eq!(rejection.message, "`{requirement}` must be `*`.");
+        let rejection = INVALID_FIELD.with(&[("name", &"{expected}"), ("expected", &"`*`")]);
+        assert_eq!(rejection.message, "`{expected}` must be `*`.");
     }
 }

@@ -135,8 +135,8 @@ impl<T> Call<T> {
     }
 
     /// Adds an error to the description of the call.
-    pub(super) fn fails_with(mut self, error: AdminError) -> Self {
-        self.errors.push(error);
+    pub(super) fn fails_with(mut self, error: impl Into<AdminError>) -> Self {
+        self.errors.push(error.into());
         self
     }
 }

@@ -9,6 +9,7 @@ use super::super::{
 };
 use crate::{
     body::ResponseBody,
+    error::catalog,
     store::{KeyRef, KeyVersion},
 };
 
@@ -69,7 +70,7 @@ impl FromPath for () {
 impl FromPath for KeyRef {
     fn from_path(key: Option<&str>) -> Result<Self, AdminError> {
         let text = key.and_then(|key| decode(key, false)).filter(|text| !text.is_empty());
-        text.map(KeyRef::new).ok_or_else(AdminError::key_not_found)
+        text.map(KeyRef::new).ok_or(catalog::KEY_NOT_FOUND.into())
     }
 }
 

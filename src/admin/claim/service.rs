@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{ProblemJson, Reject, json},
+    error::{ProblemJson, Reject, catalog, json},
     key::{ClaimToken, DailyLimit, KeyId, SecretKey},
     request::RequestContext,
     store::{
@@ -127,7 +127,7 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
         let IdempotencyKeyHeader(name) = IdempotencyKeyHeader::from_headers(request.headers())?;
         let body = read_body(request.into_body(), MAX_BODY_LEN).await?;
         let ClaimRequest { token: token_text, open } = from_json(&body)?;
-        let token = ClaimToken::parse(&token_text).map_err(|_| AdminError::claim_not_found())?;
+        let token = ClaimToken::parse(&token_text).map_err(|_| catalog::CLAIM_NOT_FOUND)?;
         let opens = open.is_some_and(|Flag(open)| open);
         let name = name.filter(|_| opens);
         let slot = match name.map(|name| IdempotencyKey::new(&token_text, &name, b"open")) {
@@ -138,7 +138,7 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
             },
         };
         let claim = self.store.claim(token.clone()).await?;
-        let claim = claim.ok_or_else(AdminError::claim_not_found)?;
+        let claim = claim.ok_or(catalog::CLAIM_NOT_FOUND)?;
         if claim.state != ClaimState::Open {
             return Err(AdminError::claim_not_open(claim.state));
         }
@@ -157,7 +157,7 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
     ) -> Result<Response<Bytes>, AdminError> {
         let user = user_of(&claim.masked, &claim.label);
         let secret = SecretKey::generate(&user, self.store.today());
-        let secret = secret.map_err(|_| AdminError::claim_not_found())?;
+        let secret = secret.map_err(|_| catalog::CLAIM_NOT_FOUND)?;
         let new_secret = secret.clone();
         let base_url = self.base_url.clone();
         let body =
@@ -175,7 +175,7 @@ impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
                 Ok(raw_json_response(StatusCode::OK, body(&key)))
             }
             ClaimOutcome::NotOpen(state) => Err(AdminError::claim_not_open(state)),
-            ClaimOutcome::Unknown => Err(AdminError::claim_not_found()),
+            ClaimOutcome::Unknown => Err(catalog::CLAIM_NOT_FOUND.into()),
         }
     }
 }

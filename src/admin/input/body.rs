@@ -5,6 +5,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::super::error::AdminError;
+use crate::error::catalog;
 
 /// Reads a body of at most `max_len` bytes.
 pub(in crate::admin) async fn read_body<B>(body: B, max_len: usize) -> Result<Bytes, AdminError>
@@ -15,6 +16,6 @@ where
     match Limited::new(body, max_len).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(AdminError::body_too_large(max_len)),
-        Err(_) => Err(AdminError::broken_body()),
+        Err(_) => Err(catalog::REQUEST_BODY_BROKEN.into()),
     }
 }

@@ -16,7 +16,7 @@ use super::{
     requests::ClaimRequest,
 };
 use crate::{
-    error::Reject,
+    error::{Reject, catalog},
     key::{ClaimToken, KeyId},
     store::{AdminStore, ClaimOffer, KeyRef},
 };
@@ -42,9 +42,9 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         request: CallRequest<KeyRef, NoQuery, Json<ClaimRequest>>,
     ) -> Result<Created<Json<ClaimLink>>, AdminError> {
-        let key = self.store.get(request.path).await?.ok_or_else(AdminError::key_not_found)?.record;
+        let key = self.store.get(request.path).await?.ok_or(catalog::KEY_NOT_FOUND)?.record;
         if !key.is_usable(self.store.now()) {
-            return Err(AdminError::key_not_active());
+            return Err(catalog::KEY_NOT_ACTIVE.into());
         }
         let lifetime = request
             .body
@@ -55,7 +55,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let offer = ClaimOffer::new(KeyRef::new(key.id.as_str()), token.clone(), expires_at);
         let token_id = request.by.token_id.clone();
         let key = self.store.offer_claim(offer, request.by).await?;
-        let id = key.ok_or_else(AdminError::key_not_found)?.record.id;
+        let id = key.ok_or(catalog::KEY_NOT_FOUND)?.record.id;
         tracing::info!(token_id, key_id = %id, "claim link created");
         let url = format!("{}#{}", self.claim_url, token.expose());
         Ok(Created(Json(ClaimLink { id, url, expires_at: Timestamp(expires_at) })))

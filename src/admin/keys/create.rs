@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    error::{Reject, json},
+    error::{Reject, catalog, json},
     key::{KeyRecord, SecretKey, user_from_label},
     store::{AdminStore, CreateOutcome, IdempotencyKey, NewKey},
 };
@@ -115,7 +115,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         match self.store.create_once(new_keys, key, request.by, Box::new(on_issued)).await? {
             CreateOutcome::Issued(records) => Ok(IssuedResponse::new(&secrets, &records, is_many)),
             CreateOutcome::Replayed(ids) => Err(AdminError::already_issued(&ids)),
-            CreateOutcome::OtherRequest => Err(AdminError::idempotency_key_reused()),
+            CreateOutcome::OtherRequest => Err(catalog::IDEMPOTENCY_KEY_REUSED.into()),
         }
     }
 

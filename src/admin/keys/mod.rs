@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     clock::Day,
-    error::Reject,
+    error::{Reject, catalog},
     key::{DailyLimit, KeyId, SecretKey, user_from_label},
     store::{
         AdminStore, ChangeOutcome, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort,
@@ -109,7 +109,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         request: CallRequest<KeyRef>,
     ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
-        let summary = self.store.get(request.path).await?.ok_or_else(AdminError::key_not_found)?;
+        let summary = self.store.get(request.path).await?.ok_or(catalog::KEY_NOT_FOUND)?;
         Ok(self.listed(summary))
     }
 
@@ -139,8 +139,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         request: CallRequest<KeyRef, NoQuery, Json<RotateRequest>, IfMatch>,
     ) -> Result<WithEtag<Json<RotatedKey>>, AdminError> {
         let grace = request.body.0.grace_seconds.map_or(Duration::ZERO, |GracePeriod(grace)| grace);
-        let old =
-            self.store.get(request.path.clone()).await?.ok_or_else(AdminError::key_not_found)?;
+        let old = self.store.get(request.path.clone()).await?.ok_or(catalog::KEY_NOT_FOUND)?;
         let secret = generate(&user_of(&old.record.masked, &old.record.label), self.store.today())?;
         let rotation = Rotation { secret: secret.clone(), grace };
         // The edit names the key as the request did: of several concurrent rotations by the same
@@ -193,8 +192,8 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let (action, token_id) = (edit.change.action(), edit.by.token_id.clone());
         let changed = match self.store.change(edit.if_match(versions)).await? {
             ChangeOutcome::Done(changed) => *changed,
-            ChangeOutcome::VersionMismatch => return Err(AdminError::version_changed()),
-            ChangeOutcome::UnknownKey => return Err(AdminError::key_not_found()),
+            ChangeOutcome::VersionMismatch => return Err(catalog::VERSION_CHANGED.into()),
+            ChangeOutcome::UnknownKey => return Err(catalog::KEY_NOT_FOUND.into()),
         };
         tracing::info!(action, token_id, key_id = %changed.record.id, "key changed");
         Ok(changed)

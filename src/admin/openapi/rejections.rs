@@ -13,13 +13,13 @@ use super::{
     },
     security_header_refs, title_case,
 };
-use crate::error::{Reject, Rejection, StoreError, StoreErrorKind};
+use crate::error::{Reject, Rejection, catalog};
 
 /// Returns the errors of a call, at least one for each code.
 pub(super) fn errors<T>(call: &Call<T>, schema: &CallSchema, has_filter: bool) -> Vec<AdminError> {
     let mut errors = vec![AdminError::unknown_field("limitt")];
     if has_filter {
-        errors.push(AdminError::address_not_allowed());
+        errors.push(catalog::ADDRESS_NOT_ALLOWED.into());
     }
     if !call.is_public {
         errors.extend([
@@ -29,7 +29,7 @@ pub(super) fn errors<T>(call: &Call<T>, schema: &CallSchema, has_filter: bool) -
         ]);
     }
     if !call.is_public && !call.works_without_store {
-        errors.push(AdminError::store(&StoreError::new(StoreErrorKind::Unavailable)));
+        errors.push(catalog::STORE_UNAVAILABLE.into());
     }
     if call.reads_body || schema.has_parameters() {
         errors.push(AdminError::invalid_field("limit", "a whole number from 1 to 1000"));
@@ -40,13 +40,16 @@ pub(super) fn errors<T>(call: &Call<T>, schema: &CallSchema, has_filter: bool) -
             "text/csv" => AdminError::invalid_csv("The header contains a column twice.".to_owned()),
             _ => AdminError::invalid_json(message.to_owned()),
         });
-        errors.extend([AdminError::broken_body(), AdminError::body_too_large(call.max_body_len)]);
+        errors.extend([
+            catalog::REQUEST_BODY_BROKEN.into(),
+            AdminError::body_too_large(call.max_body_len),
+        ]);
     }
     if schema.needs_body {
         errors.push(AdminError::missing_field("key"));
     }
     if call.takes_key() {
-        errors.push(AdminError::key_not_found());
+        errors.push(catalog::KEY_NOT_FOUND.into());
     }
     if schema.header.is_some() {
         errors.push(AdminError::invalid_field("If-Match", "`*`"));

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     body::ResponseBody,
     clock::Day,
-    error::Reject,
+    error::{Reject, catalog},
     store::{AdminStore, ReportPage},
 };
 
@@ -96,7 +96,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let query = if includes_idle && key_id.is_none() { query.with_idle() } else { query };
         let report = self.store.report(query).await?;
         if key_id.is_some() && key.is_none() && report.rows.is_empty() {
-            return Err(AdminError::key_not_found());
+            return Err(catalog::KEY_NOT_FOUND.into());
         }
         let next = report.has_more.then(|| scope.skip + report.rows.len());
         let mut items: Vec<Item> =
