@@ -171,7 +171,10 @@ impl<R: Reject> Config<R> {
     /// Replaces a 4xx response in a coding that cannot be searched for the credential. Its headers are
     /// kept, except those that describe the body.
     fn unreadable_response(&self, mut head: Parts) -> Response<Bytes> {
-        tracing::warn!(status = %head.status, "the upstream's 4xx response has an unsupported coding: its body is replaced");
+        tracing::warn!(
+            status = head.status.as_u16(),
+            "the upstream's 4xx response has an unsupported coding: its body is replaced",
+        );
         let rejection = rejection(UpstreamFault::Unreadable, Some(head.status));
         let mut response = fault_response(&self.reject, UpstreamFault::Unreadable, rejection);
         remove_content_fields(&mut head.headers);
@@ -225,7 +228,7 @@ impl<R: Reject> Config<R> {
         }
         let fault = transport_fault(error);
         let text = masked(Chain(error).to_string().as_bytes(), secret);
-        tracing::warn!(fault = fault.code(), error = text, "the request to the upstream failed");
+        tracing::warn!(fault = fault.code(), error = text, "the request to the upstream failed: it is rejected");
         self.fault(fault)
     }
 }
