@@ -228,7 +228,7 @@ impl<R: Reject> Config<R> {
         }
         let fault = transport_fault(error);
         let text = masked(Chain(error).to_string().as_bytes(), secret);
-        tracing::warn!(fault = fault.code(), error = text, "the request to the upstream failed: it is rejected");
+        tracing::warn!(fault = fault.code(), error = text, "request to the upstream failed");
         self.fault(fault)
     }
 }

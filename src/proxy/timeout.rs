@@ -156,7 +156,7 @@ where
 
 fn body_error(error: impl Into<BoxError>) -> BoxError {
     let error = error.into();
-    tracing::warn!(error = %Chain(&*error), "the upstream's response body failed: the client's is broken off");
+    tracing::warn!(error = %Chain(&*error), "the upstream's response broke off");
     error
 }
 

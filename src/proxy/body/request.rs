@@ -125,7 +125,7 @@ where
             Err(error) => {
                 let error = error.into();
                 let fault = request_body_fault(&*error);
-                tracing::debug!(fault = fault.code(), error = %Chain(&*error), "request body failed: the request is given up");
+                tracing::debug!(fault = fault.code(), error = %Chain(&*error), "request body failed");
                 this.progress.0.fault.get_or_init(|| fault);
                 Err(error)
             }
