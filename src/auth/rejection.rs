@@ -1,6 +1,6 @@
-use http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
+use http::{HeaderValue, header::WWW_AUTHENTICATE};
 
-use crate::error::{Rejection, StoreError};
+use crate::error::{Rejection, StoreError, catalog};
 
 /// Why a request was rejected.
 #[derive(Clone, Debug)]
@@ -50,33 +50,18 @@ pub enum MalformedCredential {
     TooLong,
 }
 
-const INVALID_REQUEST: &str = "invalid_request_error";
-const PERMISSION: &str = "permission_error";
-
 impl From<&AuthRejection> for Rejection {
     fn from(rejection: &AuthRejection) -> Self {
-        let new = Rejection::permanent;
         match rejection {
-            AuthRejection::MissingKey => {
-                missing("No API key was sent. Send it as `Authorization: Bearer <key>`.")
-            }
+            AuthRejection::MissingKey => challenged(catalog::MISSING_API_KEY.rejection()),
             AuthRejection::Malformed(malformed) => malformed.into(),
-            AuthRejection::ConflictingKeys => new(
-                StatusCode::BAD_REQUEST,
-                INVALID_REQUEST,
-                "conflicting_api_keys",
-                "Two different credentials were sent. Send one, as `Authorization: Bearer <key>`.",
-            ),
-            AuthRejection::InvalidKey => invalid("The API key is unknown or was deleted."),
+            AuthRejection::ConflictingKeys => catalog::CONFLICTING_API_KEYS.rejection(),
+            AuthRejection::InvalidKey => challenged(catalog::INVALID_API_KEY.rejection()),
             AuthRejection::MistypedKey => {
                 invalid("The API key is mistyped or incomplete: its checksum does not match.")
             }
-            AuthRejection::DisabledKey => {
-                new(StatusCode::FORBIDDEN, PERMISSION, "key_disabled", "This API key is disabled.")
-            }
-            AuthRejection::ExpiredKey => {
-                new(StatusCode::FORBIDDEN, PERMISSION, "key_expired", "This API key has expired.")
-            }
+            AuthRejection::DisabledKey => catalog::KEY_DISABLED.rejection(),
+            AuthRejection::ExpiredKey => catalog::KEY_EXPIRED.rejection(),
             AuthRejection::Store(error) => Rejection::from(error),
         }
     }
@@ -134,11 +119,18 @@ impl From<MalformedCredential> for AuthRejection {
 }
 
 fn missing(message: &'static str) -> Rejection {
-    Rejection::permanent(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "missing_api_key", message)
-        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    challenged(catalog::MISSING_API_KEY.with_message(message))
 }
 
 fn invalid(message: &'static str) -> Rejection {
-    Rejection::permanent(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "invalid_api_key", message)
-        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
+    challenged(catalog::INVALID_API_KEY.with_message(message))
+}
+
+/// Adds the challenge of a 401 (RFC 6750, section 3).
+fn challenged(rejection: Rejection) -> Rejection {
+    let challenge = match rejection.code == catalog::INVALID_API_KEY.code() {
+        true => "Bearer error=\"invalid_token\"",
+        false => "Bearer",
+    };
+    rejection.header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
