@@ -9,14 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use tower_service::Service;
 
 use super::figures::{HISTORY, Usage};
 use crate::{
     body::ResponseBody,
     clock::{Calendar, Clock, SystemClock},
-    error::{ProblemJson, Reject, Rejection, StoreError, json},
+    error::{ProblemJson, Reject, Rejection, StoreError, catalog, json},
     key::KeyRecord,
     request::RequestContext,
     store::{QuotaStore, QuotaSubject, RequestQuery, UsageQuery, UsageReader, rate_headers},
@@ -145,13 +145,8 @@ fn json_answer(body: Bytes) -> Response<Bytes> {
 }
 
 fn no_key() -> Rejection {
-    Rejection::permanent(
-        StatusCode::UNAUTHORIZED,
-        "invalid_request_error",
-        "missing_api_key",
-        "A key is needed, as `Authorization: Bearer`.",
-    )
-    .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    let challenge = HeaderValue::from_static("Bearer");
+    catalog::MISSING_API_KEY.rejection().header(header::WWW_AUTHENTICATE, challenge)
 }
 
 impl<S, R, B> Service<Request<B>> for UsageService<S, R>
