@@ -3,19 +3,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use tower_quota::{
-    error::{Reject, Rejection},
+    error::{
+        Reject, Rejection,
+        catalog::{self, ErrorCode},
+    },
     openai::OpenAiErrors,
 };
 
 /// Error codes about which a holder must contact the operator.
-const NEEDS_OPERATOR: [&str; 7] = [
-    "missing_api_key",
-    "invalid_api_key",
-    "key_disabled",
-    "key_expired",
-    "key_misconfigured",
-    "insufficient_quota",
-    "upstream_credentials",
+const NEEDS_OPERATOR: [ErrorCode; 7] = [
+    catalog::MISSING_API_KEY,
+    catalog::INVALID_API_KEY,
+    catalog::KEY_DISABLED,
+    catalog::KEY_EXPIRED,
+    catalog::KEY_MISCONFIGURED,
+    catalog::INSUFFICIENT_QUOTA,
+    catalog::UPSTREAM_CREDENTIALS,
 ];
 
 /// Renders rejections as [`OpenAiErrors`] does, with the operator's contact where it helps.
@@ -34,11 +37,11 @@ impl HolderErrors {
 
 impl Reject for HolderErrors {
     fn reject(&self, mut rejection: Rejection) -> Response<Bytes> {
-        if rejection.code == "insufficient_quota" {
+        if rejection.code == catalog::INSUFFICIENT_QUOTA.code() {
             rejection.status = self.exhausted_status;
         }
         if let Some(contact) = &self.contact
-            && NEEDS_OPERATOR.contains(&rejection.code)
+            && NEEDS_OPERATOR.iter().any(|code| code.code() == rejection.code)
         {
             rejection.message = format!("{} Contact: {contact}", rejection.message).into();
         }

@@ -43,27 +43,27 @@ const fn retry_after(seconds: u64) -> RetryAdvice {
 
 impl ErrorCode {
     /// Returns the response status.
-    pub fn status(self) -> StatusCode {
+    pub const fn status(self) -> StatusCode {
         self.status
     }
 
     /// Returns the class of the error, [`Rejection::kind`].
-    pub fn kind(self) -> &'static str {
+    pub const fn kind(self) -> &'static str {
         self.kind
     }
 
     /// Returns the stable name of the error, [`Rejection::code`].
-    pub fn code(self) -> &'static str {
+    pub const fn code(self) -> &'static str {
         self.code
     }
 
     /// Returns whether the same request may succeed when it is sent again.
-    pub fn retry(self) -> Retry {
+    pub const fn retry(self) -> Retry {
         self.retry.0
     }
 
     /// Returns the value of `Retry-After` in seconds, if it is always the same.
-    pub fn retry_after(self) -> Option<u64> {
+    pub const fn retry_after(self) -> Option<u64> {
         self.retry.1
     }
 
