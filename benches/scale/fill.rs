@@ -27,12 +27,10 @@ pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxE
     let store = SqliteStore::open(SqliteOptions::new(path))?;
     for first in (0..keys).step_by(1000) {
         let some = (first..keys.min(first + 1000)).map(|number| {
-            Ok(NewKey {
-                secret: SecretKey::parse(&key(number))?,
-                label: format!("participant {number}"),
-                daily_limit: DailyLimit::new(100_000)?,
-                expires_at: None,
-            })
+            let secret = SecretKey::parse(&key(number))?;
+            let mut key = NewKey::new(secret, DailyLimit::new(100_000)?);
+            key.record.label = format!("participant {number}");
+            Ok(key)
         });
         store.create(some.collect::<Result<_, BoxError>>()?, Actor::default()).await?;
     }

@@ -203,12 +203,10 @@ async fn with_keys<S: AdminStore>(store: S) -> Result<S, BoxError> {
     let query = KeyPageQuery { limit: 1, ..KeyPageQuery::default() };
     if store.list(query).await?.keys.is_empty() {
         let keys = (0..KEYS).map(|number| {
-            Ok(NewKey {
-                secret: SecretKey::parse(&key(number))?,
-                label: format!("bench {number}"),
-                daily_limit: DailyLimit::new(LIMIT)?,
-                expires_at: None,
-            })
+            let secret = SecretKey::parse(&key(number))?;
+            let mut key = NewKey::new(secret, DailyLimit::new(LIMIT)?);
+            key.record.label = format!("bench {number}");
+            Ok(key)
         });
         let keys = keys.collect::<Result<Vec<_>, BoxError>>()?;
         store.create(keys, Actor::default()).await?;

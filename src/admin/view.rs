@@ -57,15 +57,18 @@ pub(super) struct IssuedKey {
 
 impl IssuedKey {
     pub(super) fn new(secret: &SecretKey, record: &KeyRecord) -> Self {
+        let version = KeyVersion::of(record, Some(secret.hash()));
+        let KeyRecord { id, masked: _, label, daily_limit, created_at, expires_at, disabled } =
+            record.clone();
         Self {
-            id: record.id.clone(),
+            id,
             key: secret.expose().to_owned(),
-            label: record.label.clone(),
-            daily_limit: record.daily_limit,
-            created_at: record.created_at.map(Timestamp),
-            expires_at: record.expires_at.map(Timestamp),
-            disabled: record.disabled,
-            version: KeyVersion::of(record, Some(secret.hash())),
+            label,
+            daily_limit,
+            created_at: created_at.map(Timestamp),
+            expires_at: expires_at.map(Timestamp),
+            disabled,
+            version,
         }
     }
 
@@ -109,22 +112,23 @@ impl ListedKey {
     ) -> Self {
         let remaining = summary.remaining();
         let (state, version) = (summary.state(now), summary.version());
-        let record = summary.record;
+        let KeySummary { record, hash: _, used_today, total_used, last_used_at, claim } = summary;
+        let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } = record;
         Self {
-            addresses_24h: client_addrs.map(|addrs| addrs.estimate(&record.id)),
-            id: record.id,
-            key: record.masked,
-            label: record.label,
-            daily_limit: record.daily_limit,
-            used_today: summary.used_today,
+            addresses_24h: client_addrs.map(|addrs| addrs.estimate(&id)),
+            id,
+            key: masked,
+            label,
+            daily_limit,
+            used_today,
             remaining,
-            total_used: summary.total_used,
-            created_at: record.created_at.map(Timestamp),
-            last_used_at: summary.last_used_at.map(Timestamp),
-            expires_at: record.expires_at.map(Timestamp),
-            disabled: record.disabled,
+            total_used,
+            created_at: created_at.map(Timestamp),
+            last_used_at: last_used_at.map(Timestamp),
+            expires_at: expires_at.map(Timestamp),
+            disabled,
             state,
-            claim: summary.claim.map(ClaimView::from),
+            claim: claim.map(ClaimView::from),
             version,
         }
     }

@@ -3,15 +3,18 @@
 //! A generated key has the form `trial-{user}-{yyyymmdd}-{random}`; see [`SecretKey::generate`].
 
 mod claim;
-mod credential;
 mod generate;
+mod id;
+mod limit;
 mod record;
 mod secret;
 
 pub use claim::ClaimToken;
-pub(crate) use credential::bearer;
 pub use generate::{Checksum, InvalidUser, user_from_label};
-pub use record::{DailyLimit, InvalidDailyLimit, KeyId, KeyRecord};
+pub use id::KeyId;
+pub use limit::{DailyLimit, InvalidDailyLimit};
+pub use record::{InvalidKeyVersion, KeyPatch, KeyRecord, KeyVersion};
+pub(crate) use secret::bearer;
 #[cfg(feature = "usage")]
 pub(crate) use secret::looks_like_key;
 pub use secret::{InvalidKey, KeyHash, SecretKey};

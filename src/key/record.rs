@@ -1,20 +1,16 @@
-use std::{fmt, sync::Arc, time::SystemTime};
+//! The definition of a key's fields.
+//!
+//! Everything that depends on the fields of [`KeyRecord`] destructures it, or [`KeyPatch`], without
+//! `..`, so that a new field does not compile until each place takes it into account.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{fmt, str::FromStr, time::SystemTime};
 
-/// Identifier of a key's record. It is not secret: logs, usage events and responses contain it.
-///
-/// Any text is valid, so that a quota can also apply to subjects other than keys.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId(Arc<str>);
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
-/// Maximum number of requests per day, 0–1,000,000,000, where 0 means unlimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DailyLimit(u32);
-
-/// Error for a daily limit that is not a whole number from 0 (unlimited) to 1,000,000,000.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidDailyLimit;
+use super::{DailyLimit, KeyHash, KeyId, hex, unhex};
+use crate::clock::rfc3339;
 
 /// Record of an issued key. `TrialKeyAuthLayer` puts it into the request's
 /// [`RequestContext`](crate::request::RequestContext).
@@ -36,6 +32,31 @@ pub struct KeyRecord {
     /// Whether the operator has disabled the key.
     pub disabled: bool,
 }
+
+/// New values for fields of a record. A field that is `None` is left unchanged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyPatch {
+    /// New label.
+    pub label: Option<String>,
+    /// New maximum number of requests per day.
+    pub daily_limit: Option<DailyLimit>,
+    /// New time from which the key is rejected, where `Some(None)` removes it.
+    pub expires_at: Option<Option<SystemTime>>,
+    /// Whether the key is disabled from now on.
+    pub disabled: Option<bool>,
+}
+
+/// Version of a key's record, used as an entity tag (RFC 9110, section 8.8.3).
+///
+/// It is a hash of the record's fields, so that it also changes when a table is edited by hand. Its
+/// text form has 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyVersion([u8; 16]);
+
+/// Error for a text that is not a [`KeyVersion`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidKeyVersion;
 
 impl KeyRecord {
     /// Creates the record of an enabled key without label, masked key, or dates.
@@ -60,90 +81,106 @@ impl KeyRecord {
     pub fn is_expired(&self, at: SystemTime) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= at)
     }
-}
 
-impl KeyId {
-    /// Creates an id from a text.
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+    /// Whether the label, the id or the masked key contains this lower-case text.
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        [&*self.label, self.id.as_str(), &self.masked]
+            .iter()
+            .any(|field| field.to_lowercase().contains(text))
     }
 
-    /// Returns the id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// Returns the fields that the audit trail records, as a JSON object.
+    pub(crate) fn audit_fields(&self) -> Map<String, Value> {
+        let Self { id: _, masked, label, daily_limit, created_at: _, expires_at, disabled } = self;
+        let fields = [
+            ("key", json!(masked)),
+            ("label", json!(label)),
+            ("daily_limit", json!(daily_limit)),
+            ("expires_at", json!(expires_at.map(rfc3339))),
+            ("disabled", json!(disabled)),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Returns the fields of a new key as a JSON object.
+    pub(crate) fn audit_detail(&self) -> String {
+        Value::Object(self.audit_fields()).to_string()
     }
 }
 
-impl From<&str> for KeyId {
-    fn from(text: &str) -> Self {
-        Self::new(text)
+impl KeyPatch {
+    /// Sets the fields of the record for which the patch has a value.
+    pub(crate) fn apply(&self, record: &mut KeyRecord) {
+        let Self { label, daily_limit, expires_at, disabled } = self;
+        if let Some(label) = label {
+            record.label.clone_from(label);
+        }
+        if let Some(daily_limit) = *daily_limit {
+            record.daily_limit = daily_limit;
+        }
+        if let Some(expires_at) = *expires_at {
+            record.expires_at = expires_at;
+        }
+        if let Some(disabled) = *disabled {
+            record.disabled = disabled;
+        }
     }
 }
 
-impl fmt::Display for KeyId {
+impl KeyVersion {
+    /// Computes the version of the record of a key with this hash.
+    pub(crate) fn of(record: &KeyRecord, key: Option<KeyHash>) -> Self {
+        let KeyRecord { id, masked: _, label, daily_limit, created_at: _, expires_at, disabled } =
+            record;
+        let time = expires_at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH));
+        let mut hash = Sha256::new();
+        for text in [id.as_str(), label] {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        }
+        hash.update(key.map_or([0; 32], |hash| *hash.as_bytes()));
+        hash.update(daily_limit.get().to_le_bytes());
+        hash.update(
+            time.and_then(Result::ok).map_or([0xff; 16], |at| at.as_millis().to_le_bytes()),
+        );
+        hash.update([u8::from(*disabled)]);
+        let digest: [u8; 32] = hash.finalize().into();
+        let (version, _) = digest.split_at(16);
+        KeyVersion(version.try_into().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for KeyVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&hex(&self.0))
     }
 }
 
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyId({})", self.0)
-    }
-}
-
-impl Serialize for KeyId {
+impl Serialize for KeyVersion {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for KeyId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
-    }
-}
-
-impl DailyLimit {
-    /// No limit.
-    pub const UNLIMITED: Self = Self(0);
-    /// Maximum number of requests per day that a limit can have.
-    pub const MAX: u32 = 1_000_000_000;
-
-    /// Creates a limit of `requests` per day, 0 for unlimited.
-    pub fn new(requests: u32) -> Result<Self, InvalidDailyLimit> {
-        if requests <= Self::MAX { Ok(Self(requests)) } else { Err(InvalidDailyLimit) }
-    }
-
-    /// Returns the limit as a number, 0 for unlimited.
-    pub fn get(self) -> u32 {
-        self.0
-    }
-
-    /// Returns the limit, or `None` if it is unlimited.
-    pub fn limited(self) -> Option<u64> {
-        (self.0 > 0).then_some(u64::from(self.0))
-    }
-}
-
-impl TryFrom<i64> for DailyLimit {
-    type Error = InvalidDailyLimit;
-
-    fn try_from(requests: i64) -> Result<Self, InvalidDailyLimit> {
-        u32::try_from(requests).map_err(|_| InvalidDailyLimit).and_then(Self::new)
-    }
-}
-
-impl Serialize for DailyLimit {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(self.0)
-    }
-}
-
-impl fmt::Display for InvalidDailyLimit {
+impl fmt::Debug for KeyVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a daily limit is a whole number from 0 (unlimited) to 1000000000")
+        write!(f, "KeyVersion({self})")
     }
 }
 
-impl std::error::Error for InvalidDailyLimit {}
+impl FromStr for KeyVersion {
+    type Err = InvalidKeyVersion;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKeyVersion> {
+        let bytes = unhex(text).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or(InvalidKeyVersion)
+    }
+}
+
+impl fmt::Display for InvalidKeyVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a version is 32 hexadecimal digits")
+    }
+}
+
+impl std::error::Error for InvalidKeyVersion {}

@@ -97,15 +97,26 @@ pub trait AdminStore: UsageReader {
 
 /// Key to be issued.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct NewKey {
     /// The key in clear. Only its hash and its masked form are stored.
     pub secret: SecretKey,
-    /// Label that the operator gives the key.
-    pub label: String,
-    /// Maximum number of requests per day.
-    pub daily_limit: DailyLimit,
-    /// Time from which the key is rejected.
-    pub expires_at: Option<SystemTime>,
+    /// Record of the key. The store sets the time at which the key is issued.
+    pub record: KeyRecord,
+}
+
+impl NewKey {
+    /// Creates a key whose record has a new id and no label or expiry.
+    pub fn new(secret: SecretKey, daily_limit: DailyLimit) -> Self {
+        let mut record = KeyRecord::new(KeyId::generate(), daily_limit);
+        record.masked = secret.masked();
+        Self { secret, record }
+    }
+
+    /// Returns the record of the key if it is issued at `now`.
+    pub(crate) fn issued_at(&self, now: SystemTime) -> KeyRecord {
+        KeyRecord { created_at: Some(now), ..self.record.clone() }
+    }
 }
 
 /// The originator of a change, as recorded in the audit trail.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Actor, KeyRef, KeySummary, KeyVersion};
-use crate::key::{DailyLimit, KeyHash, SecretKey};
+use super::{Actor, KeyRef, KeySummary};
+use crate::key::{KeyHash, KeyPatch, KeyVersion, SecretKey};
 
 /// Conditional change to one key.
 #[derive(Clone, Debug)]
@@ -84,20 +84,6 @@ impl KeyChange {
             Self::Delete => "key.delete",
         }
     }
-}
-
-/// New values for fields of a record. A field that is `None` is left unchanged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyPatch {
-    /// New label.
-    pub label: Option<String>,
-    /// New maximum number of requests per day.
-    pub daily_limit: Option<DailyLimit>,
-    /// New time from which the key is rejected, where `Some(None)` removes it.
-    pub expires_at: Option<Option<SystemTime>>,
-    /// Whether the key is disabled from now on.
-    pub disabled: Option<bool>,
 }
 
 /// Replacement of a key's secret.

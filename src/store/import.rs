@@ -2,8 +2,9 @@
 
 use std::{error::Error, fmt, time::SystemTime};
 
+use super::KeySummary;
 use crate::{
-    clock::{Day, parse_timestamp},
+    clock::{Day, parse_timestamp, rfc3339},
     key::{DailyLimit, KeyHash, KeyId, KeyRecord, SecretKey},
 };
 
@@ -13,20 +14,8 @@ use crate::{
 pub struct ImportedKey {
     /// Hash of the key.
     pub hash: KeyHash,
-    /// The key with its secret part left out.
-    pub masked: String,
-    /// Id of the key's record. A new id is generated if it is `None`.
-    pub id: Option<KeyId>,
-    /// Label that the operator gives the key.
-    pub label: String,
-    /// Maximum number of requests per day.
-    pub daily_limit: DailyLimit,
-    /// Time at which the key was issued, if known.
-    pub created_at: Option<SystemTime>,
-    /// Time from which the key is rejected.
-    pub expires_at: Option<SystemTime>,
-    /// Whether the key is disabled.
-    pub disabled: bool,
+    /// Record of the key.
+    pub record: KeyRecord,
     /// Units that were used on past days.
     pub used: Vec<(Day, u64)>,
 }
@@ -52,19 +41,10 @@ impl ImportedKey {
         Self::from_hash(key.hash(), key.masked(), daily_limit)
     }
 
-    /// Creates an import from the hash of a key.
+    /// Creates an import from the hash of a key, with a new id.
     pub fn from_hash(hash: KeyHash, masked: String, daily_limit: DailyLimit) -> Self {
-        Self {
-            hash,
-            masked,
-            id: None,
-            label: String::new(),
-            daily_limit,
-            created_at: None,
-            expires_at: None,
-            disabled: false,
-            used: Vec::new(),
-        }
+        let record = KeyRecord { masked, ..KeyRecord::new(KeyId::generate(), daily_limit) };
+        Self { hash, record, used: Vec::new() }
     }
 
     /// Reads a key from the text columns of a file or table.
@@ -80,29 +60,30 @@ impl ImportedKey {
         column: impl Fn(&'static str) -> Option<&'a str>,
     ) -> Result<Self, InvalidColumn> {
         let column = |name| column(name).filter(|text| !text.is_empty());
-        let limit = column("daily_limit")
+        let daily_limit = column("daily_limit")
             .ok_or_else(|| InvalidColumn::new("daily_limit", "must be given"))?;
-        let limit = limit.parse().ok().and_then(|limit: i64| DailyLimit::try_from(limit).ok());
-        let limit = limit.ok_or_else(|| {
+        let daily_limit =
+            daily_limit.parse().ok().and_then(|limit: i64| DailyLimit::try_from(limit).ok());
+        let daily_limit = daily_limit.ok_or_else(|| {
             let expected = "must be a whole number from 0 (unlimited) to 1000000000";
             InvalidColumn::new("daily_limit", expected)
         })?;
-        let mut key = match column("key_sha256") {
+        let (hash, masked) = match column("key_sha256") {
             Some(digits) => {
                 let hash = KeyHash::from_hex(digits).ok_or_else(|| {
                     InvalidColumn::new("key_sha256", "must be 64 hexadecimal digits")
                 })?;
                 let masked = column("key").filter(|key| key.contains('…') && is_label(key));
-                Self::from_hash(hash, masked.unwrap_or("…").to_owned(), limit)
+                (hash, masked.unwrap_or("…").to_owned())
             }
             None => {
                 let secret = SecretKey::parse(column("key").unwrap_or_default());
                 let secret = secret
                     .map_err(|error| InvalidColumn::new("key", format!("is no key: {error}")))?;
-                Self::from_secret(&secret, limit)
+                (secret.hash(), secret.masked())
             }
         };
-        key.id = match column("id") {
+        let id = match column("id") {
             Some(id) if !is_id(id) => {
                 let expected =
                     "must be 1 to 128 ASCII letters, digits, `-`, `_` or `.`, and no word of paths";
@@ -110,39 +91,49 @@ impl ImportedKey {
             }
             id => id.map(KeyId::from),
         };
-        key.label = column("label").unwrap_or_default().to_owned();
-        if !is_label(&key.label) {
+        let label = column("label").unwrap_or_default().to_owned();
+        if !is_label(&label) {
             let expected = "must have at most 200 characters and no control characters";
             return Err(InvalidColumn::new("label", expected));
         }
         let time = |name| {
             let text: Option<&str> = column(name);
-            let read =
+            let parse =
                 |text| parse_timestamp(text).ok_or(InvalidColumn::new(name, "must be a time"));
-            text.map(read).transpose()
+            text.map(parse).transpose()
         };
-        (key.created_at, key.expires_at) = (time("created_at")?, time("expires_at")?);
+        let (created_at, expires_at) = (time("created_at")?, time("expires_at")?);
         // Spreadsheets write `TRUE` and `FALSE`.
-        key.disabled = match column("disabled").map(str::to_ascii_lowercase).as_deref() {
+        let disabled = match column("disabled").map(str::to_ascii_lowercase).as_deref() {
             None | Some("false" | "0") => false,
             Some("true" | "1") => true,
             Some(_) => return Err(InvalidColumn::new("disabled", "must be true or false")),
         };
-        Ok(key)
+        let id = id.unwrap_or_else(KeyId::generate);
+        let record = KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled };
+        Ok(Self { hash, record, used: Vec::new() })
     }
+}
 
-    /// Creates the record of the imported key.
-    pub(crate) fn record(&self) -> KeyRecord {
-        let id = self.id.clone().unwrap_or_else(KeyId::generate);
-        KeyRecord {
-            masked: self.masked.clone(),
-            label: self.label.clone(),
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-            disabled: self.disabled,
-            ..KeyRecord::new(id, self.daily_limit)
-        }
-    }
+/// Columns of a key in a CSV file.
+pub(crate) const KEY_COLUMNS: [&str; 8] =
+    ["id", "key", "key_sha256", "label", "daily_limit", "created_at", "expires_at", "disabled"];
+
+/// Returns the cells of a key in the order of [`KEY_COLUMNS`].
+pub(crate) fn key_cells(key: &KeySummary) -> [String; KEY_COLUMNS.len()] {
+    let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } =
+        &key.record;
+    let time = |at: &Option<SystemTime>| at.map(rfc3339).unwrap_or_default();
+    [
+        id.to_string(),
+        masked.clone(),
+        key.hash.map(|hash| hash.to_hex()).unwrap_or_default(),
+        label.clone(),
+        daily_limit.get().to_string(),
+        time(created_at),
+        time(expires_at),
+        disabled.to_string(),
+    ]
 }
 
 /// Whether the id can be used as a path segment of the admin API.

@@ -35,15 +35,18 @@ pub mod sqlite;
 mod summary;
 mod usage;
 
+#[doc(no_inline)]
+pub use crate::key::{InvalidKeyVersion, KeyPatch, KeyVersion};
 pub use admin::{Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, KeyRef, NewKey};
 pub use backup::StoreBackup;
 pub(crate) use claim::{CLAIM_OFFERED, CLAIM_OPENED, offer_detail, withdraws_claims};
 pub use claim::{Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, OnOpened};
-pub use edit::{ChangeOutcome, KeyChange, KeyEdit, KeyPatch, Rotation};
+pub use edit::{ChangeOutcome, KeyChange, KeyEdit, Rotation};
 pub use engine::Admission;
 pub use future::StoreFuture;
 pub(crate) use import::KEY_IMPORTED;
 pub use import::{ImportOutcome, ImportedKey, InvalidColumn};
+pub(crate) use import::{KEY_COLUMNS, key_cells};
 pub use keys::KeyStore;
 pub(crate) use once::IDEMPOTENCY_RETENTION;
 pub use once::{CreateOutcome, IdempotencyKey, OnIssued};
@@ -52,7 +55,7 @@ pub use page::{InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, PageCursor};
 pub use quota::{QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome};
 pub use reader::{GroupBy, ReportPage, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRecord, plain_path};
-pub use summary::{InvalidKeyVersion, KeyState, KeySummary, KeyVersion};
+pub use summary::{KeyState, KeySummary};
 #[cfg(any(feature = "usage", feature = "admin"))]
 pub(crate) use usage::TokenSums;
 #[cfg(feature = "usage")]

@@ -119,12 +119,8 @@ impl House<SqliteStore> {
 
 impl<S: Store> House<S> {
     async fn with_key(self) -> Self {
-        let key = NewKey {
-            secret: SecretKey::parse(KEY).unwrap(),
-            label: String::new(),
-            daily_limit: DailyLimit::new(u32::try_from(LIMIT).unwrap()).unwrap(),
-            expires_at: None,
-        };
+        let limit = DailyLimit::new(u32::try_from(LIMIT).unwrap()).unwrap();
+        let key = NewKey::new(SecretKey::parse(KEY).unwrap(), limit);
         self.store.create(vec![key], Actor::default()).await.unwrap();
         self
     }

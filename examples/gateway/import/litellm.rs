@@ -202,8 +202,8 @@ fn key(
         _ => None,
     })
     .map_err(|error| RowProblem::Conflict(error.to_string()))?;
-    key.created_at = row.get("created_at").and_then(time);
-    key.expires_at = match row.get("expires").map(str::trim) {
+    key.record.created_at = row.get("created_at").and_then(time);
+    key.record.expires_at = match row.get("expires").map(str::trim) {
         None | Some("infinity") => None,
         Some(text) => {
             let wrong =
@@ -219,7 +219,7 @@ fn key(
     } else {
         None
     };
-    key.disabled = disabled.is_some();
+    key.record.disabled = disabled.is_some();
     report.disabled = disabled;
     let with_value =
         SHOWN.into_iter().filter_map(|name| Some(format!("{name} {}", shown(row.get(name)?))));

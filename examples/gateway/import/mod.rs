@@ -263,7 +263,7 @@ impl SourceRow {
     fn name(&self) -> String {
         let mut name = self.place.clone();
         if let Ok(key) = &self.key {
-            name += &format!("  {}", key.masked);
+            name += &format!("  {}", key.record.masked);
         }
         if self.key.is_ok() || !self.report.label.is_empty() {
             name += &format!("  \"{}\"", shown(&self.report.label));
@@ -278,20 +278,20 @@ impl fmt::Display for SourceRow {
         let Ok(key) = &self.key else {
             return Ok(());
         };
-        match key.daily_limit.get() {
+        match key.record.daily_limit.get() {
             0 => write!(f, "  unlimited")?,
             limit => write!(f, "  {limit} a day")?,
         }
         if !key.used.is_empty() {
             write!(f, "  used on {} days", key.used.len())?;
         }
-        if let Some(at) = key.expires_at.and_then(|at| Timestamp::try_from(at).ok()) {
+        if let Some(at) = key.record.expires_at.and_then(|at| Timestamp::try_from(at).ok()) {
             let word = if at <= Timestamp::now() { "expired" } else { "expires" };
             write!(f, "  {word} {}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
         }
         match &self.report.disabled {
             Some(why) => write!(f, "  disabled: {why}")?,
-            None if key.disabled => write!(f, "  disabled")?,
+            None if key.record.disabled => write!(f, "  disabled")?,
             None => {}
         }
         match &*self.report.not_kept {

@@ -93,13 +93,13 @@ fn token(
     })
     .map_err(|error| RowProblem::Conflict(error.to_string()))?;
     let now = SystemTime::now();
-    key.created_at = row.number("created_time").ok().filter(|at| *at > 0).and_then(time);
-    key.expires_at = match row.number("expired_time")? {
+    key.record.created_at = row.number("created_time").ok().filter(|at| *at > 0).and_then(time);
+    key.record.expires_at = match row.number("expired_time")? {
         -1 => None,
         // Other negative values are in the past.
         seconds => time(seconds.max(0)),
     };
-    let is_expired = key.expires_at.is_some_and(|at| at <= now);
+    let is_expired = key.record.expires_at.is_some_and(|at| at <= now);
     let (remaining, unlimited) = (row.number("remain_quota")?, row.switch("unlimited_quota")?);
     let status = row.get("status").unwrap_or_default().trim();
     let disabled = match status {
@@ -116,7 +116,7 @@ fn token(
         None => owners.map(|_| "its owner does not exist there"),
     };
     let disabled = disabled.or(owner_disabled.map(str::to_owned));
-    key.disabled = disabled.is_some();
+    key.record.disabled = disabled.is_some();
     report.disabled = disabled;
     if !unlimited {
         report.not_kept.push(format!("remain_quota {remaining}"));

@@ -49,7 +49,7 @@ pub(super) fn read(
         for_each_row(connection, table, options.progress, |number, row| {
             totals += usize::from(row.get("total_quota").is_some());
             let key = key(&row, default, &mut days);
-            let label = key.as_ref().map(|key| key.label.clone()).unwrap_or_default();
+            let label = key.as_ref().map(|key| key.record.label.clone()).unwrap_or_default();
             source.rows.push(SourceRow {
                 place: format!("{table} row {number}"),
                 key: key.map_err(|error| RowProblem::Conflict(error.to_string())),

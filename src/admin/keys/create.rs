@@ -12,19 +12,18 @@ use super::{
         call::{CallRequest, CallResponse, Json, NoQuery},
         csv::AdminBody,
         error::AdminError,
-        input::{Expiry, IdempotencyKeyHeader, KeyCount, Label, Limit, User},
+        input::IdempotencyKeyHeader,
         replay::Replay,
         shared::Shared,
         view::{IssuedKey, raw_json_response},
     },
-    generate,
     requests::NewKeys,
 };
 use crate::{
     body::ResponseBody,
     error::{Reject, catalog, json},
-    key::{KeyRecord, SecretKey, user_from_label},
-    store::{AdminStore, CreateOutcome, IdempotencyKey, NewKey},
+    key::{KeyRecord, SecretKey},
+    store::{AdminStore, CreateOutcome, IdempotencyKey},
 };
 
 /// The issued key, or all of them if the request has a `count`.
@@ -95,9 +94,10 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         request: CallRequest<(), NoQuery, Json<NewKeys>, IdempotencyKeyHeader>,
     ) -> Result<IssuedResponse, AdminError> {
         let Json(body) = request.body;
-        let new_keys = self.new_keys(&body)?;
-        let secrets: Vec<SecretKey> = new_keys.iter().map(|key| key.secret.clone()).collect();
+        let (now, today) = (self.store.now(), self.store.today());
         let is_many = body.count.is_some();
+        let new_keys = body.into_keys(now, today, self.default_daily_limit)?;
+        let secrets: Vec<SecretKey> = new_keys.iter().map(|key| key.secret.clone()).collect();
         let IdempotencyKeyHeader(Some(name)) = request.header else {
             let records = self.store.create(new_keys, request.by).await?;
             return Ok(IssuedResponse::new(&secrets, &records, is_many));
@@ -117,27 +117,5 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             CreateOutcome::Replayed(ids) => Err(AdminError::already_issued(&ids)),
             CreateOutcome::OtherRequest => Err(catalog::IDEMPOTENCY_KEY_REUSED.into()),
         }
-    }
-
-    fn new_keys(&self, request: &NewKeys) -> Result<Vec<NewKey>, AdminError> {
-        let expires_at = request.expires_at.as_ref().map(|Expiry(at)| *at);
-        if expires_at.is_some_and(|expires_at| expires_at <= self.store.now()) {
-            return Err(AdminError::invalid_field("expires_at", "a time in the future"));
-        }
-        let daily_limit =
-            request.daily_limit.as_ref().map_or(self.default_daily_limit, |Limit(limit)| *limit);
-        let count = request.count.as_ref().map_or(1, |KeyCount(count)| *count);
-        let new_key = |n| {
-            let label =
-                request.label.as_ref().map_or(Some(String::new()), |label| label.label(n, count));
-            let label = label.ok_or_else(|| AdminError::invalid_field("label", Label::EXPECTED))?;
-            let user = match &request.user {
-                Some(User(user)) => user.clone(),
-                None => user_from_label(&label),
-            };
-            let secret = generate(&user, self.store.today())?;
-            Ok(NewKey { secret, label, daily_limit, expires_at })
-        };
-        (1..=count).map(new_key).collect()
     }
 }

@@ -14,16 +14,12 @@ use super::super::{
 };
 use crate::{
     body::ResponseBody,
-    clock::rfc3339,
     error::Reject,
-    store::{AdminStore, KeyPageQuery, KeySummary, PageCursor},
+    store::{AdminStore, KEY_COLUMNS, KeyPageQuery, PageCursor, key_cells},
 };
 
 /// Number of keys that are read from the store at once.
 const PAGE_LEN: usize = 1000;
-
-pub(super) const COLUMNS: [&str; 8] =
-    ["id", "key", "key_sha256", "label", "daily_limit", "created_at", "expires_at", "disabled"];
 
 /// Format of the export.
 #[derive(Deserialize, JsonSchema)]
@@ -57,7 +53,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         request: CallRequest<(), ExportQuery>,
     ) -> Result<Exported, AdminError> {
         let (Some(CsvOnly(())) | None) = request.query.format;
-        let header = Csv::file(COLUMNS).into_text();
+        let header = Csv::file(KEY_COLUMNS).into_text();
         Ok(Exported(AdminRows::new(header, chunks(self, None))))
     }
 }
@@ -70,25 +66,11 @@ fn chunks<S: AdminStore, R: Reject + Send + Sync + 'static>(
         let query = KeyPageQuery { limit: PAGE_LEN, after, ..KeyPageQuery::default() };
         let page = shared.store.list(query).await?;
         let mut csv = Csv::default();
-        page.keys.iter().for_each(|key| write_row(key, &mut csv));
+        for key in &page.keys {
+            let cells = key_cells(key);
+            csv.row(cells.iter().map(|cell| Cell::Text(cell)));
+        }
         let next = page.next.map(|next| NextChunk::new(move || chunks(shared, Some(next))));
         Ok((csv.into_text().into(), next))
     })
-}
-
-/// Writes the key's row of [`COLUMNS`].
-fn write_row(key: &KeySummary, csv: &mut Csv) {
-    let record = &key.record;
-    let hash = key.hash.map(|hash| hash.to_hex());
-    let [created_at, expires_at] = [record.created_at, record.expires_at].map(|at| at.map(rfc3339));
-    csv.row([
-        Cell::Text(record.id.as_str()),
-        Cell::Text(&record.masked),
-        Cell::text(hash.as_deref()),
-        Cell::Text(&record.label),
-        Cell::Plain(&record.daily_limit.get()),
-        Cell::text(created_at.as_deref()),
-        Cell::text(expires_at.as_deref()),
-        Cell::Plain(&record.disabled),
-    ]);
 }

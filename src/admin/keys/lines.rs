@@ -5,17 +5,14 @@ use std::collections::HashMap;
 use csv::{ByteRecord, StringRecord};
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{
-    super::{
-        call::FromBody,
-        csv::{BYTE_ORDER_MARK, unescape},
-        error::AdminError,
-    },
-    export::COLUMNS,
+use super::super::{
+    call::FromBody,
+    csv::{BYTE_ORDER_MARK, unescape},
+    error::AdminError,
 };
 use crate::{
     key::{DailyLimit, SecretKey},
-    store::ImportedKey,
+    store::{ImportedKey, KEY_COLUMNS},
 };
 
 /// Format and columns of a CSV file of keys.
@@ -120,7 +117,7 @@ impl FromBody for KeyFile {
         let mut columns = HashMap::new();
         for (at, name) in names.into_iter().take(width).enumerate() {
             let name = if name == "user" { "label".to_owned() } else { name };
-            if !COLUMNS.contains(&&*name) {
+            if !KEY_COLUMNS.contains(&&*name) {
                 return Err(AdminError::unknown_field(&name));
             }
             if columns.insert(name, at).is_some() {

@@ -16,10 +16,7 @@ use self::requests::{KeyChanges, ListKeysQuery, ResetRequest, RotateRequest};
 use super::{
     call::{CallRequest, Json, NoQuery, WithEtag},
     error::AdminError,
-    input::{
-        Expiry, Flag, GracePeriod, IfMatch, KeyCursor, KeyRefField, Label, Limit, PageLimit,
-        SearchText, Sort, State,
-    },
+    input::{GracePeriod, IfMatch, KeyCursor, KeyRefField, PageLimit, SearchText, Sort, State},
     shared::Shared,
     view::{IssuedKey, ListedKey, Timestamp},
 };
@@ -117,13 +114,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         request: CallRequest<KeyRef, NoQuery, Json<KeyChanges>, IfMatch>,
     ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
-        let Json(KeyChanges { label, daily_limit, expires_at, disabled }) = request.body;
-        let patch = KeyPatch {
-            label: label.map(|Label(label)| label),
-            daily_limit: daily_limit.map(|Limit(limit)| limit),
-            expires_at: expires_at.map(|at| at.map(|Expiry(at)| at)),
-            disabled: disabled.map(|Flag(disabled)| disabled),
-        };
+        let patch = KeyPatch::from(request.body.0);
         if patch == KeyPatch::default() {
             return Err(AdminError::missing_field(
                 "label`, `daily_limit`, `expires_at` or `disabled",

@@ -1,11 +1,24 @@
 //! Request bodies and queries of the calls on keys.
 
+use std::time::SystemTime;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::super::input::{
-    ClaimLifetime, Expiry, Flag, GracePeriod, KeyCount, KeyCursor, KeyRefField, Label,
-    LabelPattern, Limit, PageLimit, SearchText, Sort, State, User, non_null, nullable,
+use super::{
+    super::{
+        error::AdminError,
+        input::{
+            ClaimLifetime, Expiry, Flag, GracePeriod, KeyCount, KeyCursor, KeyRefField, Label,
+            LabelPattern, Limit, PageLimit, SearchText, Sort, State, User, non_null, nullable,
+        },
+    },
+    generate,
+};
+use crate::{
+    clock::Day,
+    key::{DailyLimit, user_from_label},
+    store::{KeyPatch, NewKey},
 };
 
 /// One or several keys to issue.
@@ -28,6 +41,35 @@ pub(in crate::admin) struct NewKeys {
     /// Number of keys, all or none of which are issued. Absent: one, and the response is that key.
     #[schemars(example = 30)]
     pub(super) count: Option<KeyCount>,
+}
+
+impl NewKeys {
+    /// Returns the keys to issue.
+    pub(super) fn into_keys(
+        self,
+        now: SystemTime,
+        today: Day,
+        default_daily_limit: DailyLimit,
+    ) -> Result<Vec<NewKey>, AdminError> {
+        let Self { label, daily_limit, user, expires_at, count } = self;
+        let expires_at = expires_at.map(|Expiry(at)| at);
+        if expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Err(AdminError::invalid_field("expires_at", "a time in the future"));
+        }
+        let daily_limit = daily_limit.map_or(default_daily_limit, |Limit(limit)| limit);
+        let user = user.map(|User(user)| user);
+        let count = count.map_or(1, |KeyCount(count)| count);
+        let new_key = |n| {
+            let label = label.as_ref().map_or(Some(String::new()), |label| label.label(n, count));
+            let label = label.ok_or_else(|| AdminError::invalid_field("label", Label::EXPECTED))?;
+            let user = user.clone().unwrap_or_else(|| user_from_label(&label));
+            let mut key = NewKey::new(generate(&user, today)?, daily_limit);
+            key.record.label = label;
+            key.record.expires_at = expires_at;
+            Ok(key)
+        };
+        (1..=count).map(new_key).collect()
+    }
 }
 
 /// Filters and order of keys.
@@ -70,6 +112,18 @@ pub(in crate::admin) struct KeyChanges {
     #[serde(default, deserialize_with = "non_null")]
     #[schemars(with = "Flag", example = true)]
     pub(super) disabled: Option<Flag>,
+}
+
+impl From<KeyChanges> for KeyPatch {
+    fn from(changes: KeyChanges) -> Self {
+        let KeyChanges { label, daily_limit, expires_at, disabled } = changes;
+        Self {
+            label: label.map(|Label(label)| label),
+            daily_limit: daily_limit.map(|Limit(limit)| limit),
+            expires_at: expires_at.map(|at| at.map(|Expiry(at)| at)),
+            disabled: disabled.map(|Flag(disabled)| disabled),
+        }
+    }
 }
 
 /// Options of a rotation.

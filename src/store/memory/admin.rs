@@ -27,7 +27,8 @@ pub(super) struct IdempotentCreation {
 impl Inner {
     fn create(&self, keys: &[NewKey], by: &Actor) -> Result<Vec<KeyRecord>, StoreError> {
         let mut table = lock(&self.keys);
-        let records: Vec<KeyRecord> = keys.iter().map(|key| key.record(self.clock.now())).collect();
+        let now = self.clock.now();
+        let records: Vec<KeyRecord> = keys.iter().map(|key| key.issued_at(now)).collect();
         for (n, (key, record)) in keys.iter().zip(&records).enumerate() {
             if let Err(error) = table.insert(key.secret.hash(), record.clone()) {
                 for record in &records[..n] {

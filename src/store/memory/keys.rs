@@ -77,9 +77,8 @@ impl KeyTable {
         if let Some(id) = self.revoked.get(&key.hash) {
             return ImportOutcome::Revoked(id.clone());
         }
-        let record = key.record();
-        let id = record.id.clone();
-        match self.insert(key.hash, record) {
+        let id = key.record.id.clone();
+        match self.insert(key.hash, key.record.clone()) {
             Ok(()) => ImportOutcome::New(id),
             Err(_) => ImportOutcome::IdTaken,
         }

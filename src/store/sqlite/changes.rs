@@ -4,11 +4,11 @@ use std::{collections::HashSet, time::SystemTime};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::audit;
+use super::{audit, columns};
 use crate::{
     clock::rfc3339,
     key::{KeyId, KeyRecord},
-    store::{Actor, KeyChange, KeyPatch, NewKey, Rotation},
+    store::{Actor, KeyChange, NewKey, Rotation},
 };
 
 /// Inserts the rows of new keys with their audit entries, or returns `None` and inserts nothing if
@@ -26,21 +26,9 @@ pub(super) fn insert(
             return Ok(None);
         }
     }
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO api_keys (id, key, label, daily_limit, created_at, expires_at, disabled, key_hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
-    )?;
-    let records: Vec<KeyRecord> = keys.iter().map(|key| key.record(now)).collect();
+    let records: Vec<KeyRecord> = keys.iter().map(|key| key.issued_at(now)).collect();
     for (key, record) in keys.iter().zip(&records) {
-        statement.execute(params![
-            record.id.as_str(),
-            record.masked,
-            record.label,
-            record.daily_limit.get(),
-            record.created_at.map(rfc3339),
-            record.expires_at.map(rfc3339),
-            key.secret.hash().to_hex(),
-        ])?;
+        columns::insert(connection, record, key.secret.hash())?;
         let detail = record.audit_detail();
         audit::write(connection, now, by, "key.create", Some(&record.id), &detail)?;
     }
@@ -63,7 +51,7 @@ pub(super) fn apply(
     now: SystemTime,
 ) -> rusqlite::Result<()> {
     match change {
-        KeyChange::Update(patch) => update(connection, id, patch),
+        KeyChange::Update(patch) => columns::update(connection, id, patch),
         KeyChange::Rotate(rotation) => rotate(connection, id, rotation, now),
         KeyChange::Delete => {
             let sql = "DELETE FROM api_keys WHERE id = ?1";
@@ -71,27 +59,6 @@ pub(super) fn apply(
         }
         KeyChange::ResetUsage => Ok(()),
     }
-}
-
-fn update(connection: &Connection, id: &KeyId, patch: &KeyPatch) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "UPDATE api_keys SET
-                 label = coalesce(?2, label),
-                 daily_limit = coalesce(?3, daily_limit),
-                 expires_at = CASE WHEN ?4 THEN ?5 ELSE expires_at END,
-                 disabled = coalesce(?6, disabled)
-             WHERE id = ?1",
-        )?
-        .execute(params![
-            id.as_str(),
-            patch.label,
-            patch.daily_limit.map(|limit| limit.get()),
-            patch.expires_at.is_some(),
-            patch.expires_at.flatten().map(rfc3339),
-            patch.disabled,
-        ])?;
-    Ok(())
 }
 
 fn rotate(

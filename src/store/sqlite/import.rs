@@ -5,11 +5,10 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    SqliteStore, audit, changes,
+    SqliteStore, audit, changes, columns,
     progress::{Observer, OnProgress, ProgressStep},
 };
 use crate::{
-    clock::rfc3339,
     key::KeyId,
     store::{Actor, ImportOutcome, ImportedKey, KEY_IMPORTED, StoreFuture},
 };
@@ -73,33 +72,18 @@ fn import_key(
     if let Some(id) = revoked.map(KeyId::new) {
         return Ok(ImportOutcome::Revoked(id));
     }
-    let record = key.record();
+    let record = &key.record;
     let is_taken = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ?1)")?
         .query_row([record.id.as_str()], |row| row.get(0))?;
     if is_taken {
         return Ok(ImportOutcome::IdTaken);
     }
-    connection
-        .prepare_cached(
-            "INSERT INTO api_keys (id, key, label, daily_limit, created_at, expires_at, disabled,
-                 key_hash)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            record.id.as_str(),
-            record.masked,
-            record.label,
-            record.daily_limit.get(),
-            record.created_at.map(rfc3339),
-            record.expires_at.map(rfc3339),
-            record.disabled,
-            key.hash.to_hex(),
-        ])?;
+    columns::insert(connection, record, key.hash)?;
     fill_days(connection, key, &record.id)?;
     let detail = record.audit_detail();
     audit::write(connection, now, by, KEY_IMPORTED, Some(&record.id), &detail)?;
-    Ok(ImportOutcome::New(record.id))
+    Ok(ImportOutcome::New(record.id.clone()))
 }
 
 /// Adds imported units for days without known usage. The outcomes of their requests are unknown.

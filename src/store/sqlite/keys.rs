@@ -5,7 +5,13 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{SqliteStore, adopt, cached_key::CachedKey, core::Core, rows, unavailable};
+use super::{
+    SqliteStore, adopt,
+    cached_key::CachedKey,
+    columns::{self, RECORD},
+    core::Core,
+    unavailable,
+};
 use crate::{
     clock::parse_timestamp,
     error::StoreError,
@@ -86,15 +92,15 @@ fn find(
 ) -> Result<Found, StoreError> {
     let hash = hash.to_hex();
     let sql = format!(
-        "SELECT {}, k.old_key_until, k.key_hash = ?1 FROM api_keys k
-         WHERE k.key_hash = ?1 OR k.old_key_hash = ?1",
-        rows::RECORD
+        "SELECT {RECORD}, old_key_until, key_hash = ?1 AS is_current FROM api_keys
+         WHERE key_hash = ?1 OR old_key_hash = ?1"
     );
     let mut statement = connection.prepare_cached(&sql).map_err(unavailable)?;
     let row = statement
         .query_row([&hash], |row| {
-            let (until, current): (Option<String>, bool) = (row.get(8)?, row.get(9)?);
-            Ok((rows::record(row, default)?, (!current).then_some(until)))
+            let until: Option<String> = row.get("old_key_until")?;
+            let is_current: bool = row.get("is_current")?;
+            Ok((columns::record(row, default)?, (!is_current).then_some(until)))
         })
         .optional()
         .map_err(unavailable)?;

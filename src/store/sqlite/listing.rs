@@ -5,7 +5,11 @@ use rusqlite::{
     types::{ToSqlOutput, ValueRef},
 };
 
-use super::{core::Core, rows};
+use super::{
+    columns::{self, RECORD},
+    core::Core,
+    rows,
+};
 use crate::{
     key::SecretKey,
     store::{
@@ -16,9 +20,11 @@ use crate::{
 
 /// Columns with the usage of a key.
 const USAGE: &str = "
-    (SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day),
-    (SELECT CAST(total(used + reset_used) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id),
-    (SELECT CAST(max(last_used_at) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id)";
+    (SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day) AS used_today,
+    (SELECT CAST(total(used + reset_used) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id)
+        AS total_used,
+    (SELECT CAST(max(last_used_at) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id)
+        AS last_used_at";
 
 /// Returns the summary of a key.
 pub(super) fn summary(
@@ -51,8 +57,8 @@ fn summary_by_number(
 }
 
 fn select(condition: &str) -> String {
-    let (record, latest_claim) = (rows::RECORD, rows::LATEST_CLAIM);
-    format!("SELECT {record}, {USAGE}, {latest_claim} FROM api_keys k WHERE {condition}")
+    let latest_claim = rows::LATEST_CLAIM;
+    format!("SELECT {RECORD}, {USAGE}, {latest_claim} AS claim FROM api_keys k WHERE {condition}")
 }
 
 fn read_summary(
@@ -60,15 +66,16 @@ fn read_summary(
     row: &Row<'_>,
     core: &Core,
 ) -> rusqlite::Result<KeySummary> {
-    let last_used_at: Option<i64> = row.get(10)?;
-    let record = rows::record_for_show(row, core.default_daily_limit)?;
-    let (stored, total) = (rows::units(row.get_ref(8)?), rows::units(row.get_ref(9)?));
+    let last_used_at: Option<i64> = row.get("last_used_at")?;
+    let record = columns::record_for_display(row, core.default_daily_limit)?;
+    let stored = rows::units(row.get_ref("used_today")?);
+    let total = rows::units(row.get_ref("total_used")?);
     // The counter in memory is ahead of the file.
     let count = core.engine.counter(&record.id).map(|counter| counter.count());
     let used = count.filter(|count| count.day == core.today()).map_or(stored, |count| count.used);
-    let claim: Option<i64> = row.get(11)?;
+    let claim: Option<i64> = row.get("claim")?;
     Ok(KeySummary {
-        hash: rows::hash(row.get_ref(7)?),
+        hash: columns::hash(row)?,
         record,
         used_today: used,
         total_used: (total + used).saturating_sub(stored),

@@ -21,6 +21,7 @@ mod cached_key;
 mod changes;
 mod checkpoint;
 mod claims;
+mod columns;
 mod core;
 mod file;
 mod import;

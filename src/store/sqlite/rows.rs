@@ -1,97 +1,12 @@
 //! Reading of rows whose columns may contain anything that people type.
 
-use std::time::SystemTime;
-
 use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
 
 use crate::{
-    clock::{Day, parse_timestamp},
-    error::StoreError,
-    key::{DailyLimit, KeyHash, KeyId, KeyRecord},
+    clock::Day,
+    key::KeyId,
     store::{ClaimSummary, engine::counter::Count, engine::journal::from_unix_millis},
 };
-
-/// Columns that [`record`] reads, in its order.
-pub(super) const RECORD: &str =
-    "k.id, k.key, k.label, k.daily_limit, k.created_at, k.expires_at, k.disabled, k.key_hash";
-
-/// Reads the record of a row that starts with the columns of [`RECORD`].
-///
-/// # Errors
-///
-/// The outer error is SQLite's. The inner one means that the row contains an invalid value.
-pub(super) fn record(
-    row: &Row<'_>,
-    default: DailyLimit,
-) -> rusqlite::Result<Result<KeyRecord, StoreError>> {
-    let id = KeyId::new(text(row.get_ref(0)?).unwrap_or_default());
-    let limit = daily_limit(row.get_ref(3)?, default);
-    let expires_at = optional_time(row.get_ref(5)?);
-    let (Some(daily_limit), Some(expires_at)) = (limit, expires_at) else {
-        let column = if limit.is_none() { "daily_limit" } else { "expires_at" };
-        let message = format!("api_keys row {id}: {column} is not valid");
-        return Ok(Err(StoreError::misconfigured(message)));
-    };
-    Ok(Ok(KeyRecord {
-        masked: masked(row)?,
-        label: text(row.get_ref(2)?).unwrap_or_default(),
-        created_at: optional_time(row.get_ref(4)?).flatten(),
-        expires_at,
-        disabled: is_true(row.get_ref(6)?),
-        ..KeyRecord::new(id, daily_limit)
-    }))
-}
-
-/// Reads a record for display. A row with an invalid value is shown as disabled.
-pub(super) fn record_for_show(row: &Row<'_>, default: DailyLimit) -> rusqlite::Result<KeyRecord> {
-    if let Ok(record) = record(row, default)? {
-        return Ok(record);
-    }
-    let id = KeyId::new(text(row.get_ref(0)?).unwrap_or_default());
-    Ok(KeyRecord {
-        masked: masked(row)?,
-        label: text(row.get_ref(2)?).unwrap_or_default(),
-        created_at: optional_time(row.get_ref(4)?).flatten(),
-        disabled: true,
-        ..KeyRecord::new(id, default)
-    })
-}
-
-/// Returns the hash of a key, or `None` if the key is still in clear.
-pub(super) fn hash(value: ValueRef<'_>) -> Option<KeyHash> {
-    KeyHash::from_hex(value.as_str().ok()?)
-}
-
-/// Returns the masked key, or only an ellipsis if the key is still in clear.
-fn masked(row: &Row<'_>) -> rusqlite::Result<String> {
-    let is_adopted = !matches!(row.get_ref(7)?, ValueRef::Null);
-    Ok(if is_adopted { text(row.get_ref(1)?).unwrap_or_default() } else { "…".to_owned() })
-}
-
-fn daily_limit(value: ValueRef<'_>, default: DailyLimit) -> Option<DailyLimit> {
-    match value {
-        ValueRef::Null => Some(default),
-        ValueRef::Integer(number) => DailyLimit::try_from(number).ok(),
-        _ => None,
-    }
-}
-
-/// Parses an optional time: `Some(None)` if the value is empty, `None` if it is not a time.
-fn optional_time(value: ValueRef<'_>) -> Option<Option<SystemTime>> {
-    match text(value) {
-        None => Some(None),
-        Some(text) if text.trim().is_empty() => Some(None),
-        Some(text) => parse_timestamp(&text).map(Some),
-    }
-}
-
-fn is_true(value: ValueRef<'_>) -> bool {
-    match value {
-        ValueRef::Null => false,
-        ValueRef::Integer(number) => number != 0,
-        _ => true,
-    }
-}
 
 /// Returns a number of units for display, or 0 if the value is not a valid one.
 pub(super) fn units(value: ValueRef<'_>) -> u64 {

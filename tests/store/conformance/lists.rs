@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use tower_quota::{
     key::{DailyLimit, SecretKey},
     store::{
-        Actor, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeySort, KeyState, KeySummary, NewKey,
+        Actor, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeySort, KeyState, KeySummary,
         QuotaSubject,
     },
 };
@@ -36,9 +36,11 @@ async fn pages_contain_every_key_once(store: impl Store) {
 }
 
 async fn pages_in_every_order_contain_every_key_once(store: impl Store) {
-    let new = |n: usize| NewKey {
-        daily_limit: DailyLimit::new([0, 10, 20, 40][n % 4]).unwrap(),
-        ..new_key(&format!("trial-key-number-{n}"), ["b", "A", "", "密", "a"][n % 5])
+    let new = |n: usize| {
+        let label = ["b", "A", "", "密", "a"][n % 5];
+        let mut key = new_key(&format!("trial-key-number-{n}"), label);
+        key.record.daily_limit = DailyLimit::new([0, 10, 20, 40][n % 4]).unwrap();
+        key
     };
     let keys = store.create((0..25).map(new).collect(), Actor::default()).await.unwrap();
     for (n, record) in keys.iter().enumerate() {

@@ -79,8 +79,9 @@ fn subject(requests: u32) -> QuotaSubject {
 }
 
 fn new_key(text: &str, label: &str) -> NewKey {
-    let (secret, label) = (SecretKey::parse(text).unwrap(), label.to_owned());
-    NewKey { secret, label, daily_limit: limit(5), expires_at: None }
+    let mut key = NewKey::new(SecretKey::parse(text).unwrap(), limit(5));
+    key.record.label = label.to_owned();
+    key
 }
 
 async fn issue(store: &impl Store, text: &str) -> KeyRecord {

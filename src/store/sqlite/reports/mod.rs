@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use self::by_day::by_key_and_day;
-use super::rows;
+use super::{columns, rows};
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyId, KeyRecord},
@@ -222,13 +222,14 @@ fn records(
     usage: &[UsageRow],
     default: DailyLimit,
 ) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
-    let sql = format!("SELECT {} FROM api_keys k WHERE k.id = ?1", rows::RECORD);
+    let sql = format!("SELECT {} FROM api_keys WHERE id = ?1", columns::RECORD);
     let mut present = connection.prepare_cached(&sql)?;
-    let mut deleted = connection.prepare_cached(
-        "SELECT id, key, label, daily_limit, NULL, NULL, 1, '' FROM deleted_keys
-         WHERE id = ?1 AND key IS NOT NULL",
-    )?;
-    let record = |row: &Row<'_>| rows::record_for_show(row, default);
+    let sql = format!(
+        "SELECT {} FROM deleted_keys WHERE id = ?1 AND key IS NOT NULL",
+        columns::DELETED_RECORD
+    );
+    let mut deleted = connection.prepare_cached(&sql)?;
+    let record = |row: &Row<'_>| columns::record_for_display(row, default);
     let mut records = HashMap::new();
     for id in usage.iter().filter_map(|row| row.key_id.as_ref()) {
         if records.contains_key(id) {

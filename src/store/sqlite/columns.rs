@@ -1,0 +1,154 @@
+//! The columns of `api_keys` that hold a [`KeyRecord`]. This is the only place that lists them.
+
+use std::time::SystemTime;
+
+use rusqlite::{Connection, Row, named_params, types::ValueRef};
+
+use super::rows::text;
+use crate::{
+    clock::{parse_timestamp, rfc3339},
+    error::StoreError,
+    key::{DailyLimit, KeyHash, KeyId, KeyPatch, KeyRecord},
+};
+
+/// Columns of `api_keys` that [`record`] reads.
+pub(super) const RECORD: &str =
+    "id, key, label, daily_limit, created_at, expires_at, disabled, key_hash";
+/// Columns of `deleted_keys` under the names of [`RECORD`].
+pub(super) const DELETED_RECORD: &str = "id, key, label, daily_limit, NULL AS created_at,
+    NULL AS expires_at, 1 AS disabled, '' AS key_hash";
+
+/// Reads the record of a row with the columns of [`RECORD`].
+///
+/// # Errors
+///
+/// The outer error is SQLite's. The inner one means that the row contains an invalid value.
+pub(super) fn record(
+    row: &Row<'_>,
+    default: DailyLimit,
+) -> rusqlite::Result<Result<KeyRecord, StoreError>> {
+    let (record, invalid_column) = read(row, default)?;
+    Ok(match invalid_column {
+        None => Ok(record),
+        Some(column) => {
+            let message = format!("api_keys row {}: {column} is not valid", record.id);
+            Err(StoreError::misconfigured(message))
+        }
+    })
+}
+
+/// Reads a record for display. A row with an invalid value is shown as disabled.
+pub(super) fn record_for_display(
+    row: &Row<'_>,
+    default: DailyLimit,
+) -> rusqlite::Result<KeyRecord> {
+    read(row, default).map(|(record, _)| record)
+}
+
+/// Reads a record, and returns the first column with an invalid value, if there is one. The columns
+/// may contain anything that people type.
+fn read(row: &Row<'_>, default: DailyLimit) -> rusqlite::Result<(KeyRecord, Option<&'static str>)> {
+    let limit = daily_limit(row.get_ref("daily_limit")?, default);
+    let expiry = optional_time(row.get_ref("expires_at")?);
+    let (daily_limit, expires_at, invalid_column) = match (limit, expiry) {
+        (Some(limit), Some(expiry)) => (limit, expiry, None),
+        (None, _) => (default, None, Some("daily_limit")),
+        (_, None) => (default, None, Some("expires_at")),
+    };
+    // A key in clear is never shown.
+    let is_adopted = !matches!(row.get_ref("key_hash")?, ValueRef::Null);
+    let masked = if is_adopted { text(row.get_ref("key")?) } else { Some("…".to_owned()) };
+    let record = KeyRecord {
+        id: KeyId::new(text(row.get_ref("id")?).unwrap_or_default()),
+        masked: masked.unwrap_or_default(),
+        label: text(row.get_ref("label")?).unwrap_or_default(),
+        daily_limit,
+        created_at: optional_time(row.get_ref("created_at")?).flatten(),
+        expires_at,
+        disabled: invalid_column.is_some() || is_true(row.get_ref("disabled")?),
+    };
+    Ok((record, invalid_column))
+}
+
+/// Returns the hash of a key, or `None` if the key is still in clear.
+pub(super) fn hash(row: &Row<'_>) -> rusqlite::Result<Option<KeyHash>> {
+    Ok(row.get_ref("key_hash")?.as_str().ok().and_then(KeyHash::from_hex))
+}
+
+/// Inserts the row of a record.
+pub(super) fn insert(
+    connection: &Connection,
+    record: &KeyRecord,
+    hash: KeyHash,
+) -> rusqlite::Result<()> {
+    let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } = record;
+    connection
+        .prepare_cached(
+            "INSERT INTO api_keys (id, key, label, daily_limit, created_at, expires_at, disabled,
+                 key_hash)
+             VALUES (:id, :key, :label, :daily_limit, :created_at, :expires_at, :disabled, :key_hash)",
+        )?
+        .execute(named_params! {
+            ":id": id.as_str(),
+            ":key": masked,
+            ":label": label,
+            ":daily_limit": daily_limit.get(),
+            ":created_at": created_at.map(rfc3339),
+            ":expires_at": expires_at.map(rfc3339),
+            ":disabled": disabled,
+            ":key_hash": hash.to_hex(),
+        })?;
+    Ok(())
+}
+
+/// Sets the columns for which the patch has a value.
+pub(super) fn update(
+    connection: &Connection,
+    id: &KeyId,
+    patch: &KeyPatch,
+) -> rusqlite::Result<()> {
+    let KeyPatch { label, daily_limit, expires_at, disabled } = patch;
+    connection
+        .prepare_cached(
+            "UPDATE api_keys SET
+                 label = coalesce(:label, label),
+                 daily_limit = coalesce(:daily_limit, daily_limit),
+                 expires_at = CASE WHEN :sets_expiry THEN :expires_at ELSE expires_at END,
+                 disabled = coalesce(:disabled, disabled)
+             WHERE id = :id",
+        )?
+        .execute(named_params! {
+            ":id": id.as_str(),
+            ":label": label,
+            ":daily_limit": daily_limit.map(DailyLimit::get),
+            ":sets_expiry": expires_at.is_some(),
+            ":expires_at": expires_at.flatten().map(rfc3339),
+            ":disabled": disabled,
+        })?;
+    Ok(())
+}
+
+fn daily_limit(value: ValueRef<'_>, default: DailyLimit) -> Option<DailyLimit> {
+    match value {
+        ValueRef::Null => Some(default),
+        ValueRef::Integer(number) => DailyLimit::try_from(number).ok(),
+        _ => None,
+    }
+}
+
+/// Parses an optional time: `Some(None)` if the value is empty, `None` if it is not a time.
+fn optional_time(value: ValueRef<'_>) -> Option<Option<SystemTime>> {
+    match text(value) {
+        None => Some(None),
+        Some(text) if text.trim().is_empty() => Some(None),
+        Some(text) => parse_timestamp(&text).map(Some),
+    }
+}
+
+fn is_true(value: ValueRef<'_>) -> bool {
+    match value {
+        ValueRef::Null => false,
+        ValueRef::Integer(number) => number != 0,
+        _ => true,
+    }
+}
