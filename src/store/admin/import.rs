@@ -2,10 +2,10 @@
 
 use std::{error::Error, fmt, time::SystemTime};
 
-use super::KeySummary;
 use crate::{
     clock::{Day, parse_timestamp, rfc3339},
     key::{DailyLimit, KeyHash, KeyId, KeyRecord, SecretKey},
+    store::KeySummary,
 };
 
 /// Key that was issued elsewhere and is to be imported.

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Actor, KeyChange, KeyRef, KeySummary, StoreFuture};
 use crate::{
     clock::rfc3339,
     key::{ClaimToken, DailyLimit, KeyRecord, SecretKey},
+    store::{Actor, KeyChange, KeyRef, KeySummary, StoreFuture},
 };
 
 /// New claim for a key.

@@ -2,8 +2,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::StoreFuture;
-use crate::error::StoreError;
+use crate::{error::StoreError, store::StoreFuture};
 
 /// Copy of a store, read in chunks.
 ///

@@ -1,10 +1,37 @@
-//! Idempotent creation of keys.
+//! Creation of keys.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use sha2::{Digest, Sha256};
 
-use crate::key::{KeyId, KeyRecord};
+use crate::key::{DailyLimit, KeyId, KeyRecord, SecretKey};
+
+/// Key to be issued.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NewKey {
+    /// The key in clear. Only its hash and its masked form are stored.
+    pub secret: SecretKey,
+    /// Record of the key. The store sets the time at which the key is issued.
+    pub record: KeyRecord,
+}
+
+impl NewKey {
+    /// Creates a key whose record has a new id and no label or expiry.
+    pub fn new(secret: SecretKey, daily_limit: DailyLimit) -> Self {
+        let mut record = KeyRecord::new(KeyId::generate(), daily_limit);
+        record.masked = secret.masked();
+        Self { secret, record }
+    }
+
+    /// Returns the record of the key if it is issued at `now`.
+    pub(crate) fn issued_at(&self, now: SystemTime) -> KeyRecord {
+        KeyRecord { created_at: Some(now), ..self.record.clone() }
+    }
+}
 
 /// Identifies a request that may be retried (draft-ietf-httpapi-idempotency-key-header). Contains
 /// only hashes.

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Actor, KeyRef, KeySummary};
-use crate::key::{KeyHash, KeyPatch, KeyVersion, SecretKey};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    key::{KeyHash, KeyPatch, KeyVersion, SecretKey},
+    store::{Actor, KeyRef, KeySummary},
+};
 
 /// Conditional change to one key.
 #[derive(Clone, Debug)]
@@ -83,6 +87,25 @@ impl KeyChange {
             Self::ResetUsage => "key.reset_usage",
             Self::Delete => "key.delete",
         }
+    }
+
+    /// Returns the changed fields, each as `{"before":…,"after":…}`, as a JSON object.
+    pub(crate) fn audit_detail(&self, before: &KeySummary, after: &KeySummary) -> String {
+        match self {
+            Self::Delete => return before.record.audit_detail(),
+            Self::ResetUsage => {
+                return json!({"used": {"before": before.used_today, "after": 0}}).to_string();
+            }
+            Self::Update(_) | Self::Rotate(_) => {}
+        }
+        let mut changed = Map::new();
+        let before = before.record.audit_fields();
+        for (field, after) in after.record.audit_fields() {
+            if before[&field] != after {
+                changed.insert(field.clone(), json!({"before": before[&field], "after": after}));
+            }
+        }
+        Value::Object(changed).to_string()
     }
 }
 
