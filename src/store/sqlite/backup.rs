@@ -198,7 +198,7 @@ pub fn backup(
     if_exists: IfExists,
     on_progress: impl OnProgress + Send + 'static,
 ) -> Result<(), BackupError> {
-    let source = source(options)?;
+    let source = with_canonical_path(options)?;
     let shown = file.display();
     if file.canonicalize().is_ok_and(|file| file == source.path) {
         return Err(BackupError::new(format!("{shown} is the database itself")));
@@ -238,13 +238,13 @@ pub fn restore(
     on_progress: impl OnProgress + Send + 'static,
 ) -> Result<Restored, BackupError> {
     let observer = Observer::new(on_progress);
-    let from = open_source(file)?;
+    let source = Source::open(file)?;
     let database = LockedDatabase::take(&options.path)?;
     if file.canonicalize().is_ok_and(|file| file == database.path) {
         return Err(BackupError::new(format!("{} is the database itself", file.display())));
     }
     let part = Part::create(with_suffix(&database.path, ".restore.part"))?;
-    let copy = copy_pages(&from, file, &part, &observer)?;
+    let copy = copy_pages(&source.connection, file, &part, &observer)?;
     let failed = |error| BackupError::sqlite(file, error);
     let position = checkpoint::read_position(&copy).map_err(failed)?;
     let lacks_journal = matches!(position, ReplayFrom::Position(_));
@@ -255,7 +255,7 @@ pub fn restore(
         checkpoint::detach_journal(&copy)
     };
     transaction(&copy, finish).map_err(failed)?;
-    drop((copy, from));
+    drop((copy, source));
     part.check(file, &observer)?;
     part.sync(&observer)?;
     let kept = set_aside(&database.path)
@@ -290,7 +290,7 @@ impl Drop for LockedDatabase {
 }
 
 /// Returns the options with the canonical path of their database, which must exist.
-pub(super) fn source(options: &SqliteOptions) -> Result<SqliteOptions, BackupError> {
+pub(super) fn with_canonical_path(options: &SqliteOptions) -> Result<SqliteOptions, BackupError> {
     let shown = options.path.display();
     let path = options.path.canonicalize();
     let path =
@@ -316,28 +316,30 @@ fn belongs_to(database: &Path, file: &Path) -> bool {
     })
 }
 
-/// Opens a database of this program read-only.
-pub(super) fn open_source(path: &Path) -> Result<Connection, BackupError> {
-    let failed = |error| BackupError::sqlite(path, error);
-    let shown = path.display();
-    // SQLite does not say why it cannot open a file.
-    fs::metadata(path)
-        .map_err(|error| BackupError::because(format!("{shown} cannot be read"), error))?;
-    let connection = file::open_read_only(path).map_err(failed)?;
-    is_current(&connection, path)?;
-    Ok(connection)
+/// Database of this program that is open read-only.
+pub(super) struct Source {
+    pub(super) connection: Connection,
+    /// Whether the schema is the current one. An older one is valid, too.
+    pub(super) is_current: bool,
 }
 
-/// Whether the schema is the current one. Fails if it is newer or of another program.
-pub(super) fn is_current(connection: &Connection, path: &Path) -> Result<bool, BackupError> {
-    let shown = path.display();
-    schema::is_current(connection).map_err(|error| match error {
-        schema::MigrateError::Foreign => {
-            BackupError::new(format!("{shown} is no database of this program"))
-        }
-        schema::MigrateError::Sqlite(error) => BackupError::sqlite(path, error),
-        newer => file::cannot_migrate(path, newer).into(),
-    })
+impl Source {
+    pub(super) fn open(path: &Path) -> Result<Self, BackupError> {
+        let shown = path.display();
+        // SQLite does not say why it cannot open a file.
+        fs::metadata(path)
+            .map_err(|error| BackupError::because(format!("{shown} cannot be read"), error))?;
+        let connection =
+            file::open_read_only(path).map_err(|error| BackupError::sqlite(path, error))?;
+        let is_current = schema::is_current(&connection).map_err(|error| match error {
+            schema::MigrateError::Foreign => {
+                BackupError::new(format!("{shown} is no database of this program"))
+            }
+            schema::MigrateError::Sqlite(error) => BackupError::sqlite(path, error),
+            newer => file::cannot_migrate(path, newer).into(),
+        })?;
+        Ok(Self { connection, is_current })
+    }
 }
 
 fn copy_with_journal(
@@ -372,10 +374,10 @@ fn try_copy_with_journal(
 ) -> Result<(), BackupError> {
     let path = &options.path;
     let disk = FileDisk::beside(path);
-    let source = open_source(path)?;
+    let source = Source::open(path)?;
     let end = journal_end(&source, &disk, options)?;
     part.empty()?;
-    let copy = copy_pages(&source, path, part, observer)?;
+    let copy = copy_pages(&source.connection, path, part, observer)?;
     drop(source);
     let rest = read_journal(&copy, &disk, end, options)?;
     if let Some(loss) = start::first_of(&rest.losses()) {
@@ -396,14 +398,14 @@ fn try_copy_with_journal(
 /// Returns the current end of the journal, or `None` if the schema is older, so that no process
 /// writes a journal.
 pub(super) fn journal_end(
-    connection: &Connection,
+    source: &Source,
     disk: &FileDisk,
     options: &SqliteOptions,
 ) -> Result<Option<Position>, BackupError> {
-    if !is_current(connection, &options.path)? {
+    if !source.is_current {
         return Ok(None);
     }
-    let rest = read_journal(connection, disk, None, options)?;
+    let rest = read_journal(&source.connection, disk, None, options)?;
     match start::first_of(&rest.flaws()) {
         Some(flaw) => Err(BackupError::loss(flaw)),
         None => Ok(Some(rest.end())),
@@ -536,7 +538,7 @@ impl Part {
 
     /// Checks the complete copy of `source` for damage.
     fn check(&self, source: &Path, observer: &Observer) -> Result<(), BackupError> {
-        let copy = open_source(&self.path)?;
+        let copy = Source::open(&self.path)?.connection;
         observe(&copy, source, ProgressStep::Check, observer)?;
         check_integrity(&copy, source, "PRAGMA integrity_check(1)")?;
         checkpoint::read_identity(&copy).map_err(|error| BackupError::sqlite(source, error))?;

@@ -7,7 +7,9 @@ use std::{
 
 use super::{
     BackupErrorKind, OpenError, SqliteOptions,
-    backup::{BackupError, check_integrity, journal_end, open_source, read_journal, retry, source},
+    backup::{
+        BackupError, Source, check_integrity, journal_end, read_journal, retry, with_canonical_path,
+    },
     file::with_suffix,
     start,
 };
@@ -36,7 +38,8 @@ pub struct Inspection {
 ///
 /// [`OpenErrorKind::Loss`]: super::OpenErrorKind::Loss
 pub fn inspect(options: &SqliteOptions) -> Result<Inspection, OpenError> {
-    let inspection = source(options).and_then(|options| retry(|| try_inspect(&options), || true));
+    let inspection =
+        with_canonical_path(options).and_then(|options| retry(|| try_inspect(&options), || true));
     inspection.map_err(|error| match error.kind() {
         BackupErrorKind::Loss => OpenError::loss(error.to_string()),
         _ => OpenError::new(error.to_string()),
@@ -47,9 +50,10 @@ fn try_inspect(options: &SqliteOptions) -> Result<Inspection, BackupError> {
     let path = &options.path;
     let failed = |error| BackupError::sqlite(path, error);
     let disk = FileDisk::beside(path);
-    let connection = open_source(path)?;
+    let source = Source::open(path)?;
     // Same order as for a copy, for the same reasons.
-    let end = journal_end(&connection, &disk, options)?;
+    let end = journal_end(&source, &disk, options)?;
+    let Source { connection, is_current } = source;
     connection.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master").map_err(failed)?;
     if end.is_some() {
         let rest = read_journal(&connection, &disk, end, options)?;
@@ -59,11 +63,7 @@ fn try_inspect(options: &SqliteOptions) -> Result<Inspection, BackupError> {
     }
     check_integrity(&connection, path, "PRAGMA quick_check(1)")?;
     let keys = connection.query_row("SELECT count(*) FROM api_keys", [], |row| row.get(0));
-    Ok(Inspection {
-        is_in_use: is_in_use(path),
-        is_current: end.is_some(),
-        keys: keys.map_err(failed)?,
-    })
+    Ok(Inspection { is_in_use: is_in_use(path), is_current, keys: keys.map_err(failed)? })
 }
 
 /// Whether a process holds the lock. The lock file is not created, and is locked only for an

@@ -33,13 +33,13 @@ pub(super) fn read(
     default: DailyLimit,
 ) -> rusqlite::Result<UsageReport> {
     let mut report = match &query.key_id {
-        Some(id) => of_key(connection, query, id)?,
+        Some(_) => by_key(connection, query)?,
         None if query.group_by.key && query.group_by.day => by_key_and_day(connection, query)?,
         None if query.group_by.key => match &query.page {
             ReportPage::ById { after, limit } => key_by_key(connection, query, after, *limit)?,
-            _ => of_all_keys(connection, query)?,
+            _ => by_key(connection, query)?,
         },
-        None => of_all_together(connection, query)?,
+        None => of_all_keys(connection, query)?,
     };
     let records = records(connection, &report.rows, default)?;
     name_keys(&mut report, |id| records.get(id));
@@ -48,63 +48,38 @@ pub(super) fn read(
     Ok(report)
 }
 
-fn of_key(
-    connection: &Connection,
-    query: &UsageQuery,
-    id: &KeyId,
-) -> rusqlite::Result<UsageReport> {
+/// Groups the rows of the query's key, or of each key.
+fn by_key(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
     let mut report = ReportRows::new(query.clone());
-    let days = params![id.as_str(), query.from.to_string(), query.to.to_string()];
+    let key_id = query.key_id.as_ref().map(KeyId::as_str);
+    let condition = if key_id.is_some() { "key_id = ?3" } else { "?3 IS NULL" };
+    let parameters = params![query.from.to_string(), query.to.to_string(), key_id];
     let sql = format!(
-        "SELECT {FIGURES}, day, model FROM usage_totals WHERE key_id = ?1 AND day BETWEEN ?2 AND ?3"
+        "SELECT {FIGURES}, day, key_id, model FROM usage_totals
+         WHERE day BETWEEN ?1 AND ?2 AND {condition}"
     );
-    each(connection, &sql, days, |row| {
-        let (day, model): (String, String) = (row.get(NEXT)?, row.get(NEXT + 1)?);
-        if let Ok(day) = day.parse() {
-            report.add_figures(day, id, &model, figures(row)?);
+    each(connection, &sql, parameters, |row| {
+        if let Ok(day) = row.get::<_, String>(NEXT)?.parse() {
+            let id = KeyId::new(row.get::<_, String>(NEXT + 1)?);
+            report.add_figures(day, &id, &row.get::<_, String>(NEXT + 2)?, figures(row)?);
         }
         Ok(())
     })?;
-    let sql = "SELECT day, used FROM daily_usage WHERE key_id = ?1 AND day BETWEEN ?2 AND ?3";
-    each(connection, sql, days, |row| {
+    let sql = format!(
+        "SELECT day, key_id, used FROM daily_usage WHERE day BETWEEN ?1 AND ?2 AND {condition}"
+    );
+    each(connection, &sql, parameters, |row| {
         if let Ok(day) = row.get::<_, String>(0)?.parse() {
-            report.add_used(day, id, rows::units(row.get_ref(1)?));
+            let id = KeyId::new(row.get::<_, String>(1)?);
+            report.add_used(day, &id, rows::units(row.get_ref(2)?));
         }
         Ok(())
     })?;
     Ok(report.into_report())
 }
 
+/// Returns the rows of all keys together.
 fn of_all_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
-    let mut report = ReportRows::new(query.clone());
-    let days = params![query.from.to_string(), query.to.to_string()];
-    let sql = format!(
-        "SELECT {FIGURES}, day, model, key_id FROM usage_totals WHERE day BETWEEN ?1 AND ?2"
-    );
-    each(connection, &sql, days, |row| {
-        let (day, model): (String, String) = (row.get(NEXT)?, row.get(NEXT + 1)?);
-        if let Ok(day) = day.parse() {
-            report.add_figures(
-                day,
-                &KeyId::new(row.get::<_, String>(NEXT + 2)?),
-                &model,
-                figures(row)?,
-            );
-        }
-        Ok(())
-    })?;
-    let sql = "SELECT day, used, key_id FROM daily_usage WHERE day BETWEEN ?1 AND ?2";
-    each(connection, sql, days, |row| {
-        if let Ok(day) = row.get::<_, String>(0)?.parse() {
-            let id = KeyId::new(row.get::<_, String>(2)?);
-            report.add_used(day, &id, rows::units(row.get_ref(1)?));
-        }
-        Ok(())
-    })?;
-    Ok(report.into_report())
-}
-
-fn of_all_together(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
     let mut report = ReportRows::new(query.clone());
     let days = params![query.from.to_string(), query.to.to_string()];
     let sql = format!("SELECT {FIGURES}, day, model FROM model_totals WHERE day BETWEEN ?1 AND ?2");
@@ -137,7 +112,7 @@ fn key_by_key(
     let mut keys = 0;
     while let Some(id) = next.query_row([&last], |row| row.get::<_, Option<String>>(0))? {
         let query = query.clone().page(ReportPage::all());
-        let mut rows = of_key(connection, &query, &KeyId::from(&*id))?.rows;
+        let mut rows = by_key(connection, &query.key(KeyId::from(&*id)))?.rows;
         if !rows.is_empty() {
             keys += 1;
         }
