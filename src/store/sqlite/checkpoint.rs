@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql, params};
 
-use super::{ledger::in_savepoint, requests};
+use super::{ledger::in_savepoint, reports::requests};
 use crate::{
     clock::Day,
     key::KeyId,

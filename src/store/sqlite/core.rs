@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{SqliteOptions, cached_key::CachedKey, ledger::SqliteLedger};
+use super::{SqliteOptions, keys::CachedKey, ledger::SqliteLedger};
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyHash},

@@ -8,13 +8,13 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    adopt, checkpoint,
+    checkpoint,
     core::Core,
-    file::WRITE_BUSY_TIMEOUT,
-    requests,
+    file::{WRITE_BUSY_TIMEOUT, wal::Wal},
+    keys::adopt,
+    reports::requests,
     retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
     rows,
-    wal::Wal,
 };
 use crate::{
     clock::Day,

@@ -14,36 +14,21 @@
 //! again. The file and its journal (`quota.db.journal.1`, …) belong together: copy both or neither.
 
 mod admin;
-mod adopt;
-mod audit;
 mod backup;
-mod cached_key;
-mod changes;
 mod checkpoint;
-mod claims;
-mod columns;
 mod core;
 mod file;
-mod import;
-mod inspect;
 mod keys;
 mod ledger;
-mod listing;
 mod meter;
-mod once;
-mod options;
-mod progress;
 mod quota;
 mod reading;
 mod reports;
-mod requests;
 mod reset;
 mod retention;
 mod rows;
 mod schema;
 mod start;
-mod usage;
-mod wal;
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -51,12 +36,21 @@ use deadpool_sqlite::Pool;
 use rusqlite::{Connection, ErrorCode};
 use tokio::{sync::Semaphore, time::timeout};
 
-pub use self::backup::{BackupError, BackupErrorKind, IfExists, Restored, backup, restore};
-pub use self::inspect::{Inspection, inspect};
-pub use self::options::{OpenError, OpenErrorKind, SqliteOptions};
-pub use self::progress::{OnProgress, Progress, ProgressStep};
+pub use self::{
+    backup::{
+        BackupError, BackupErrorKind, IfExists, Restored, backup,
+        inspect::{Inspection, inspect},
+        progress::{OnProgress, Progress, ProgressStep},
+        restore,
+    },
+    file::options::{OpenError, OpenErrorKind, SqliteOptions},
+};
 use self::{
-    core::Core, file::FileLock, ledger::SqliteLedger, reading::read, start::Started, wal::Wal,
+    core::Core,
+    file::{FileLock, wal::Wal},
+    ledger::SqliteLedger,
+    reading::read,
+    start::Started,
 };
 pub use super::engine::Durability;
 use super::{

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use rusqlite::Connection;
 
-use super::{audit, core::Core, ledger::SqliteLedger, listing::summary};
+use super::{admin::audit, core::Core, keys::list::summary, ledger::SqliteLedger};
 use crate::{
     error::StoreError,
     key::KeyId,

@@ -5,18 +5,20 @@
 //! the sums in `model_totals`.
 
 mod by_day;
+pub(super) mod requests;
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use self::by_day::by_key_and_day;
-use super::{columns, rows};
+use super::{SqliteStore, keys::columns, rows, unavailable};
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyId, KeyRecord},
     store::{
-        ReportPage, Tokens, UsageFigures, UsageQuery, UsageReport, UsageRow,
+        ReportPage, RequestQuery, RequestRecord, StoreFuture, Tokens, UsageEvent, UsageFigures,
+        UsageQuery, UsageReader, UsageReport, UsageRow, UsageSink,
         report::{ReportRows, name_keys},
     },
 };
@@ -27,7 +29,40 @@ const FIGURES: &str = "requests, succeeded, failed, refunded, rejected, tokens_u
 /// Index of the first column after [`FIGURES`].
 const NEXT: usize = 11;
 
-pub(super) fn read(
+impl UsageSink for SqliteStore {
+    fn record(&self, event: UsageEvent) {
+        self.0.core.engine.record(&event);
+    }
+}
+
+impl UsageReader for SqliteStore {
+    fn report(&self, query: UsageQuery) -> StoreFuture<UsageReport> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            store.flush_for_read().await;
+            let default = store.0.core.default_daily_limit;
+            let is_of_key = query.key_id.is_some();
+            let read = move |connection: &Connection| {
+                read(connection, &query, default).map_err(unavailable)
+            };
+            if is_of_key { store.read_of_key(read).await } else { store.read_report(read).await }
+        })
+    }
+
+    fn requests(&self, query: RequestQuery) -> StoreFuture<Vec<RequestRecord>> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            store.flush_for_read().await;
+            let is_of_key = query.key_id.is_some();
+            let read = move |connection: &Connection| {
+                requests::read(connection, &query).map_err(unavailable)
+            };
+            if is_of_key { store.read_of_key(read).await } else { store.read(read).await }
+        })
+    }
+}
+
+fn read(
     connection: &Connection,
     query: &UsageQuery,
     default: DailyLimit,

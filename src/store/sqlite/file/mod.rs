@@ -1,5 +1,8 @@
 //! Opening of the database: the process lock, the writer's connection, the pools of readers.
 
+pub(super) mod options;
+pub(super) mod wal;
+
 use std::{
     fs::{File, TryLockError},
     io::{self, Write},
@@ -10,24 +13,24 @@ use std::{
 use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
+use self::options::{OpenError, SqliteOptions, is_full};
 use super::{
-    OpenError, SqliteOptions, checkpoint,
-    options::is_full,
+    checkpoint,
     schema::{self, MigrateError},
 };
 use crate::store::engine::journal::is_in_place;
 
 /// Time for which a write waits for the write lock of another process.
-pub(super) const WRITE_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const WRITE_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for which a read waits for a lock of another process.
 const READ_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for which a read waits for a free reader of its pool.
 const READER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of readers in each pool.
-pub(super) const READERS: usize = 4;
+pub(crate) const READERS: usize = 4;
 
 /// Lock that is held while the store is open, since the counters are in the memory of one process.
-pub(super) struct FileLock {
+pub(crate) struct FileLock {
     /// The file `….lock` beside the database.
     _lock_file: File,
     database: File,
@@ -39,7 +42,7 @@ impl FileLock {
     ///
     /// The lock file comes first, because closing the database file after a failed start would
     /// release the locks that SQLite holds on it in this process.
-    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
         let name = with_suffix(path, ".lock");
         let lock_file =
             open_lock_file(&name).map_err(|error| OpenError::cannot("opened", &name, error))?;
@@ -55,7 +58,7 @@ impl FileLock {
     }
 
     /// Whether the database is still at the path at which it was opened.
-    pub(super) fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         is_in_place(&self.database, &self.path)
     }
 }
@@ -99,19 +102,19 @@ fn lock(file: &File, name: &Path, database: &Path) -> Result<(), OpenError> {
 }
 
 /// Appends a suffix to the path: `quota.db` and `.lock` → `quota.db.lock`.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
 /// Returns the path of the database's WAL.
-pub(super) fn wal_path(database: &Path) -> PathBuf {
+pub(crate) fn wal_path(database: &Path) -> PathBuf {
     with_suffix(database, "-wal")
 }
 
 /// Whether the disk lacks space for what SQLite and the journal write first, found out by a write.
-pub(super) fn disk_is_full(database: &Path) -> bool {
+pub(crate) fn disk_is_full(database: &Path) -> bool {
     let name = with_suffix(database, ".probe");
     let result = File::create(&name).and_then(|mut file| {
         file.write_all(&[0; 64 * 1024])?;
@@ -124,7 +127,7 @@ pub(super) fn disk_is_full(database: &Path) -> bool {
 
 /// Creates the file for its owner only, unless it exists, and returns its canonical path, so that
 /// all paths to the file lead to the same lock.
-pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
+pub(crate) fn create(path: &Path) -> Result<PathBuf, OpenError> {
     let create = || {
         let mut options = File::options();
         options.create_new(true).write(true);
@@ -139,7 +142,7 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
 }
 
 /// Opens an existing database to read it without changing it or its WAL.
-pub(super) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     keep_wal(&connection, true)?;
@@ -149,7 +152,7 @@ pub(super) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Returns the number of the last commit in the file without its WAL; 0 if there is none, `None` if
 /// it cannot be read.
-pub(super) fn read_commits_in_file(path: &Path) -> Option<u64> {
+pub(crate) fn read_commits_in_file(path: &Path) -> Option<u64> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;
@@ -164,13 +167,13 @@ pub(super) fn read_commits_in_file(path: &Path) -> Option<u64> {
 }
 
 /// Whether the file is missing or empty.
-pub(super) fn is_empty(path: &Path) -> bool {
+pub(crate) fn is_empty(path: &Path) -> bool {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0
 }
 
 /// Rejects a path at which the database is missing but its WAL or journal is not, since a new
 /// database would overwrite the WAL.
-pub(super) fn look_for_orphans(path: &Path, segments: &[u64]) -> Result<(), OpenError> {
+pub(crate) fn look_for_orphans(path: &Path, segments: &[u64]) -> Result<(), OpenError> {
     if !is_empty(path) || is_empty(&wal_path(path)) && segments.is_empty() {
         return Ok(());
     }
@@ -183,7 +186,7 @@ pub(super) fn look_for_orphans(path: &Path, segments: &[u64]) -> Result<(), Open
     Err(OpenError::loss(format!("{shown} is {state}, and {orphan} belongs to it")))
 }
 
-pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenError> {
+pub(crate) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenError> {
     let failed = |error| OpenError::cannot("opened", &options.path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -196,7 +199,7 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<Connection, OpenErr
 }
 
 /// Returns the error for a database that cannot be migrated.
-pub(super) fn cannot_migrate(path: &Path, error: MigrateError) -> OpenError {
+pub(crate) fn cannot_migrate(path: &Path, error: MigrateError) -> OpenError {
     let shown = path.display();
     match error {
         MigrateError::Foreign => OpenError::new(format!(
@@ -211,7 +214,7 @@ pub(super) fn cannot_migrate(path: &Path, error: MigrateError) -> OpenError {
 
 /// Sets whether closing the connection keeps the WAL instead of checkpointing it. A failed start
 /// must not change any file.
-pub(super) fn keep_wal(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+pub(crate) fn keep_wal(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(drop)
 }
 
@@ -226,7 +229,7 @@ fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn open_readers(options: &SqliteOptions) -> Result<Pool, OpenError> {
+pub(crate) fn open_readers(options: &SqliteOptions) -> Result<Pool, OpenError> {
     let failed = |error: String| OpenError::because("the readers could not be set up", error);
     let hook = Hook::async_fn(|connection, _| {
         Box::pin(async move {

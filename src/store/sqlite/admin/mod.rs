@@ -1,13 +1,21 @@
+//! Administration of keys.
+
+pub(super) mod audit;
+pub(super) mod changes;
+mod claims;
+mod create;
+mod import;
+
 use std::time::{Duration, SystemTime};
 
 use rusqlite::Connection;
 
 use super::{
-    Inner, SqliteStore, audit, changes,
+    Inner, SqliteStore,
     core::Core,
+    keys::list::{self, summary},
     ledger::SqliteLedger,
-    listing::{self, summary},
-    once, reset, unavailable,
+    reset, unavailable,
 };
 use crate::{
     clock::Day,
@@ -44,7 +52,7 @@ impl AdminStore for SqliteStore {
     ) -> StoreFuture<CreateOutcome> {
         let now = self.0.core.now();
         let work = move |connection: &Connection| {
-            once::insert(connection, &keys, idempotency_key, &by, now)
+            create::insert(connection, &keys, idempotency_key, &by, now)
         };
         let created = self.0.core.queue.call(work, |outcome: &Option<CreateOutcome>| {
             if let Some(CreateOutcome::Issued(records)) = outcome {
@@ -65,7 +73,7 @@ impl AdminStore for SqliteStore {
     }
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
-        self.read_now(move |connection, core| listing::page(connection, core, &query))
+        self.read_now(move |connection, core| list::page(connection, core, &query))
     }
 
     fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {

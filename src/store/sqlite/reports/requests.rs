@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-pub(super) fn write(connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
+pub(crate) fn write(connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
     if records.is_empty() {
         return Ok(());
     }
@@ -57,7 +57,7 @@ pub(super) fn write(connection: &Connection, records: &[RequestRecord]) -> rusql
 }
 
 /// Returns the selected rows, latest first.
-pub(super) fn read(
+pub(crate) fn read(
     connection: &Connection,
     query: &RequestQuery,
 ) -> rusqlite::Result<Vec<RequestRecord>> {
@@ -127,7 +127,7 @@ fn parsed<T>(
 ///
 /// Returns the number after which to continue, or `None` at the first row that must stay. Rows with
 /// a time in the future, from before the clock was set back, are skipped.
-pub(super) fn delete_expired(
+pub(crate) fn delete_expired(
     connection: &Connection,
     after: i64,
     cutoff: SystemTime,

@@ -2,7 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SqliteStore, audit, changes, core::Core, listing::summary, rows, unavailable};
+use super::{
+    super::{SqliteStore, core::Core, keys::list::summary, rows, unavailable},
+    audit, changes,
+};
 use crate::{
     key::{ClaimToken, SecretKey},
     store::{
@@ -13,7 +16,7 @@ use crate::{
 };
 
 impl SqliteStore {
-    pub(super) fn offer(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
+    pub(crate) fn offer(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
         let core = self.0.core.clone();
         let work = move |connection: &Connection| {
             let Some(key) = summary(connection, &core, &offer.key)? else { return Ok(None) };

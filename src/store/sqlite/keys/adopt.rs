@@ -5,18 +5,18 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{changes, rows};
+use super::super::{admin::changes, rows};
 use crate::key::{DailyLimit, KeyId, SecretKey};
 
 /// Whether there is a row to adopt.
-pub(super) fn is_needed(connection: &Connection) -> rusqlite::Result<bool> {
+pub(crate) fn is_needed(connection: &Connection) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE key_hash IS NULL)")?
         .query_row([], |row| row.get(0))
 }
 
 /// Adopts all rows with keys in clear, and returns their number.
-pub(super) fn all(connection: &Connection, default: DailyLimit) -> rusqlite::Result<usize> {
+pub(crate) fn all(connection: &Connection, default: DailyLimit) -> rusqlite::Result<usize> {
     let rows: Vec<(i64, String)> = connection
         .prepare_cached("SELECT seq, key FROM api_keys WHERE key_hash IS NULL")?
         .query_map([], |row| {
@@ -31,7 +31,7 @@ pub(super) fn all(connection: &Connection, default: DailyLimit) -> rusqlite::Res
 }
 
 /// Adopts the row of a presented key, if there is one.
-pub(super) fn presented(
+pub(crate) fn presented(
     connection: &Connection,
     clear: &str,
     default: DailyLimit,

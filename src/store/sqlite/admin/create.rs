@@ -15,7 +15,7 @@ use crate::{
 
 /// Inserts the rows of new keys, unless a request with the same idempotency key has done so.
 /// Returns `None` and inserts nothing if one of the keys already exists.
-pub(super) fn insert(
+pub(crate) fn insert(
     connection: &Connection,
     keys: &[NewKey],
     idempotency_key: IdempotencyKey,

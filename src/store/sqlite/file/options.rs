@@ -6,24 +6,24 @@ use std::{
     time::Duration,
 };
 
-use super::start;
+use super::super::start;
 use crate::{
     clock::{Calendar, Clock, SystemClock},
     key::DailyLimit,
     store::engine::{Durability, EngineOptions},
 };
 
-/// Options for opening a [`SqliteStore`](super::SqliteStore).
+/// Options for opening a [`SqliteStore`](crate::store::sqlite::SqliteStore).
 #[derive(Clone)]
 pub struct SqliteOptions {
-    pub(super) path: PathBuf,
-    pub(super) calendar: Calendar,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) durability: Durability,
-    pub(super) default_daily_limit: DailyLimit,
-    pub(super) retention_days: u32,
-    pub(super) boot: Option<String>,
-    pub(super) accept_loss: bool,
+    pub(crate) path: PathBuf,
+    pub(crate) calendar: Calendar,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) durability: Durability,
+    pub(crate) default_daily_limit: DailyLimit,
+    pub(crate) retention_days: u32,
+    pub(crate) boot: Option<String>,
+    pub(crate) accept_loss: bool,
 }
 
 impl SqliteOptions {
@@ -76,13 +76,13 @@ impl SqliteOptions {
 
     /// Opens a file from which requests or changes are provably missing ([`OpenErrorKind::Loss`])
     /// anyway.
-    /// [`SqliteStore::losses`](super::SqliteStore::losses) describes what is missing.
+    /// [`SqliteStore::losses`](crate::store::sqlite::SqliteStore::losses) describes what is missing.
     #[must_use]
     pub fn accept_loss(self, accept_loss: bool) -> Self {
         Self { accept_loss, ..self }
     }
 
-    pub(super) fn engine(&self) -> EngineOptions {
+    pub(crate) fn engine(&self) -> EngineOptions {
         const DAY: u64 = 24 * 60 * 60;
         let days = u64::from(self.retention_days);
         EngineOptions {
@@ -138,11 +138,11 @@ pub enum OpenErrorKind {
 }
 
 impl OpenError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { kind: OpenErrorKind::Other, message: message.into(), source: None }
     }
 
-    pub(super) fn loss(message: String) -> Self {
+    pub(crate) fn loss(message: String) -> Self {
         Self { kind: OpenErrorKind::Loss, ..Self::new(message) }
     }
 
@@ -151,7 +151,7 @@ impl OpenError {
         self.kind
     }
 
-    pub(super) fn because(
+    pub(crate) fn because(
         message: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
@@ -159,7 +159,7 @@ impl OpenError {
     }
 
     /// The file at `path` cannot be opened, locked, …
-    pub(super) fn cannot(
+    pub(crate) fn cannot(
         what: &str,
         path: &Path,
         source: impl Into<Box<dyn Error + Send + Sync>>,
@@ -167,13 +167,13 @@ impl OpenError {
         Self::because(format!("{} cannot be {what}", path.display()), source)
     }
 
-    pub(super) fn sqlite(source: rusqlite::Error) -> Self {
+    pub(crate) fn sqlite(source: rusqlite::Error) -> Self {
         Self::because("SQLite could not be set up", source)
     }
 
     /// Changes the kind to [`OpenErrorKind::Temporary`] if the source is temporary. `disk_is_full`
     /// is called if SQLite's error code does not say why a write failed.
-    pub(super) fn classify(self, disk_is_full: impl FnOnce() -> bool) -> Self {
+    pub(crate) fn classify(self, disk_is_full: impl FnOnce() -> bool) -> Self {
         use rusqlite::ErrorCode::{
             CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
         };
@@ -190,13 +190,13 @@ impl OpenError {
         if is_temporary { Self { kind: OpenErrorKind::Temporary, ..self } } else { self }
     }
 
-    pub(super) fn thread(source: io::Error) -> Self {
+    pub(crate) fn thread(source: io::Error) -> Self {
         Self::because("the writer thread could not be started", source)
     }
 }
 
 /// Whether the disk or the user's disk quota is full.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::SystemTime};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{audit, columns};
+use super::{super::keys::columns, audit};
 use crate::{
     clock::rfc3339,
     key::{KeyId, KeyRecord},
@@ -13,7 +13,7 @@ use crate::{
 
 /// Inserts the rows of new keys with their audit entries, or returns `None` and inserts nothing if
 /// one of the keys already exists.
-pub(super) fn insert(
+pub(crate) fn insert(
     connection: &Connection,
     keys: &[NewKey],
     by: &Actor,
@@ -36,7 +36,7 @@ pub(super) fn insert(
 }
 
 /// Returns the id of the row with this hash, or with this hash before its last rotation.
-pub(super) fn find_id(connection: &Connection, hash: &str) -> rusqlite::Result<Option<String>> {
+pub(crate) fn find_id(connection: &Connection, hash: &str) -> rusqlite::Result<Option<String>> {
     connection
         .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
         .query_row([hash], |row| row.get(0))
@@ -44,7 +44,7 @@ pub(super) fn find_id(connection: &Connection, hash: &str) -> rusqlite::Result<O
 }
 
 /// Applies a change to one row. A reset changes only the counter.
-pub(super) fn apply(
+pub(crate) fn apply(
     connection: &Connection,
     id: &KeyId,
     change: &KeyChange,
@@ -84,7 +84,7 @@ fn rotate(
 }
 
 /// Withdraws the unopened claims of a key.
-pub(super) fn withdraw_claims(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
+pub(crate) fn withdraw_claims(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE claims SET withdrawn = 1 WHERE key_id = ?1 AND opened_at IS NULL")?
         .execute([id.as_str()])?;

@@ -6,9 +6,8 @@ use rusqlite::{
 };
 
 use super::{
+    super::{core::Core, rows},
     columns::{self, RECORD},
-    core::Core,
-    rows,
 };
 use crate::{
     key::SecretKey,
@@ -27,7 +26,7 @@ const USAGE: &str = "
         AS last_used_at";
 
 /// Returns the summary of a key.
-pub(super) fn summary(
+pub(crate) fn summary(
     connection: &Connection,
     core: &Core,
     key: &KeyRef,
@@ -86,7 +85,7 @@ fn read_summary(
 
 /// Returns one page of keys. The query for their order returns only sequence numbers; the summaries
 /// are read one by one.
-pub(super) fn page(
+pub(crate) fn page(
     connection: &Connection,
     core: &Core,
     query: &KeyPageQuery,

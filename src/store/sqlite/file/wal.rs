@@ -9,10 +9,7 @@ use std::{
 
 use rusqlite::{ErrorCode, ffi};
 
-use super::{
-    checkpoint,
-    file::{self, wal_path},
-};
+use super::{super::checkpoint, open_read_only, wal_path};
 use crate::store::engine::journal::{Commit, is_in_place};
 
 /// Time for which the check for missing commits waits for another program.
@@ -20,7 +17,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// WAL of the database. A commit to a WAL that was removed or truncated succeeds, but is lost when
 /// the database is opened again.
-pub(super) struct Wal {
+pub(crate) struct Wal {
     database: PathBuf,
     path: PathBuf,
     file: File,
@@ -37,7 +34,7 @@ pub(super) struct Wal {
 impl Wal {
     /// Opens the WAL of a database that was opened and written. `checkpointed` is the number of the
     /// last commit that was checkpointed into the database file.
-    pub(super) fn open(database: &Path, checkpointed: u64) -> io::Result<Self> {
+    pub(crate) fn open(database: &Path, checkpointed: u64) -> io::Result<Self> {
         let path = wal_path(database);
         let file = File::open(&path)?;
         let length = file.metadata()?.len();
@@ -49,7 +46,7 @@ impl Wal {
     }
 
     /// Whether the WAL is still at the path at which SQLite opens it.
-    pub(super) fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         is_in_place(&self.file, &self.path)
     }
 
@@ -58,7 +55,7 @@ impl Wal {
     /// # Errors
     ///
     /// The WAL was removed, replaced or truncated.
-    pub(super) fn check(&mut self, commit: u64) -> rusqlite::Result<()> {
+    pub(crate) fn check(&mut self, commit: u64) -> rusqlite::Result<()> {
         if !self.is_in_place() {
             return Err(unusable("the WAL was removed or replaced; put it back, or restart"));
         }
@@ -74,7 +71,7 @@ impl Wal {
     }
 
     /// Updates the state of the WAL after the commit with this number.
-    pub(super) fn note_commit(&mut self, number: u64) -> Commit {
+    pub(crate) fn note_commit(&mut self, number: u64) -> Commit {
         self.note_length();
         let salts = self.read_salts();
         if salts != self.salts {
@@ -85,7 +82,7 @@ impl Wal {
     }
 
     /// Updates the length of the WAL after a checkpoint of this program.
-    pub(super) fn note_length(&mut self) {
+    pub(crate) fn note_length(&mut self) {
         self.length = self.read_length().unwrap_or(self.length);
     }
 
@@ -108,7 +105,7 @@ impl Wal {
     /// if it cannot read the file.
     fn last_commit(&self) -> rusqlite::Result<u64> {
         let read = || {
-            let connection = file::open_read_only(&self.database)?;
+            let connection = open_read_only(&self.database)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             checkpoint::read_identity(&connection).map(|(_, commits)| commits)
         };

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, Row, named_params, types::ValueRef};
 
-use super::rows::text;
+use super::super::rows::text;
 use crate::{
     clock::{parse_timestamp, rfc3339},
     error::StoreError,
@@ -12,10 +12,10 @@ use crate::{
 };
 
 /// Columns of `api_keys` that [`record`] reads.
-pub(super) const RECORD: &str =
+pub(crate) const RECORD: &str =
     "id, key, label, daily_limit, created_at, expires_at, disabled, key_hash";
 /// Columns of `deleted_keys` under the names of [`RECORD`].
-pub(super) const DELETED_RECORD: &str = "id, key, label, daily_limit, NULL AS created_at,
+pub(crate) const DELETED_RECORD: &str = "id, key, label, daily_limit, NULL AS created_at,
     NULL AS expires_at, 1 AS disabled, '' AS key_hash";
 
 /// Reads the record of a row with the columns of [`RECORD`].
@@ -23,7 +23,7 @@ pub(super) const DELETED_RECORD: &str = "id, key, label, daily_limit, NULL AS cr
 /// # Errors
 ///
 /// The outer error is SQLite's. The inner one means that the row contains an invalid value.
-pub(super) fn record(
+pub(crate) fn record(
     row: &Row<'_>,
     default: DailyLimit,
 ) -> rusqlite::Result<Result<KeyRecord, StoreError>> {
@@ -38,7 +38,7 @@ pub(super) fn record(
 }
 
 /// Reads a record for display. A row with an invalid value is shown as disabled.
-pub(super) fn record_for_display(
+pub(crate) fn record_for_display(
     row: &Row<'_>,
     default: DailyLimit,
 ) -> rusqlite::Result<KeyRecord> {
@@ -71,12 +71,12 @@ fn read(row: &Row<'_>, default: DailyLimit) -> rusqlite::Result<(KeyRecord, Opti
 }
 
 /// Returns the hash of a key, or `None` if the key is still in clear.
-pub(super) fn hash(row: &Row<'_>) -> rusqlite::Result<Option<KeyHash>> {
+pub(crate) fn hash(row: &Row<'_>) -> rusqlite::Result<Option<KeyHash>> {
     Ok(row.get_ref("key_hash")?.as_str().ok().and_then(KeyHash::from_hex))
 }
 
 /// Inserts the row of a record.
-pub(super) fn insert(
+pub(crate) fn insert(
     connection: &Connection,
     record: &KeyRecord,
     hash: KeyHash,
@@ -102,7 +102,7 @@ pub(super) fn insert(
 }
 
 /// Sets the columns for which the patch has a value.
-pub(super) fn update(
+pub(crate) fn update(
     connection: &Connection,
     id: &KeyId,
     patch: &KeyPatch,

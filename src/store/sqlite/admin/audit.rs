@@ -7,14 +7,14 @@ use std::{
 
 use rusqlite::{Connection, Row, params};
 
-use super::rows;
+use super::super::rows;
 use crate::{
     clock::{parse_timestamp, rfc3339},
     key::KeyId,
     store::{Actor, AuditEntry, AuditQuery},
 };
 
-pub(super) fn write(
+pub(crate) fn write(
     connection: &Connection,
     at: SystemTime,
     by: &Actor,
@@ -39,7 +39,7 @@ pub(super) fn write(
     Ok(())
 }
 
-pub(super) fn read(
+pub(crate) fn read(
     connection: &Connection,
     query: &AuditQuery,
 ) -> rusqlite::Result<Vec<AuditEntry>> {

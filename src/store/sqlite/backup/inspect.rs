@@ -6,12 +6,9 @@ use std::{
 };
 
 use super::{
-    BackupErrorKind, OpenError, SqliteOptions,
-    backup::{
-        BackupError, Source, check_integrity, journal_end, read_journal, retry, with_canonical_path,
-    },
-    file::with_suffix,
-    start,
+    super::{OpenError, SqliteOptions, file::with_suffix, start},
+    BackupError, BackupErrorKind, Source, check_integrity, journal_end, read_journal, retry,
+    with_canonical_path,
 };
 use crate::store::engine::journal::FileDisk;
 
@@ -36,7 +33,7 @@ pub struct Inspection {
 /// The file cannot be read, is damaged, or is not a database of this or an earlier version; or
 /// requests or changes are provably missing, as in [`OpenErrorKind::Loss`].
 ///
-/// [`OpenErrorKind::Loss`]: super::OpenErrorKind::Loss
+/// [`OpenErrorKind::Loss`]: crate::store::sqlite::OpenErrorKind::Loss
 pub fn inspect(options: &SqliteOptions) -> Result<Inspection, OpenError> {
     let inspection =
         with_canonical_path(options).and_then(|options| retry(|| try_inspect(&options), || true));

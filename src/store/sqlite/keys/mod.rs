@@ -1,3 +1,9 @@
+//! Look-up of presented keys in `api_keys`, through a cache.
+
+pub(super) mod adopt;
+pub(super) mod columns;
+pub(super) mod list;
+
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -5,19 +11,30 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{
-    SqliteStore, adopt,
-    cached_key::CachedKey,
-    columns::{self, RECORD},
-    core::Core,
-    unavailable,
-};
+use self::columns::RECORD;
+use super::{SqliteStore, core::Core, unavailable};
 use crate::{
     clock::parse_timestamp,
     error::StoreError,
     key::{DailyLimit, KeyHash, KeyRecord, SecretKey},
     store::{KeyStore, StoreFuture},
 };
+
+/// Record of a presented key, valid for one generation of `api_keys`.
+#[derive(Clone)]
+pub(crate) struct CachedKey {
+    pub(crate) generation: u64,
+    pub(crate) record: Arc<KeyRecord>,
+    /// Time until which a rotated secret remains valid.
+    pub(crate) valid_until: Option<SystemTime>,
+}
+
+impl CachedKey {
+    pub(crate) fn record(&self, now: impl FnOnce() -> SystemTime) -> Option<Arc<KeyRecord>> {
+        let is_valid = self.valid_until.is_none_or(|until| now() < until);
+        is_valid.then(|| self.record.clone())
+    }
+}
 
 /// Result of looking up a presented key in the table.
 enum Found {

@@ -5,8 +5,12 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    SqliteStore, audit, changes, columns,
-    progress::{Observer, OnProgress, ProgressStep},
+    super::{
+        SqliteStore,
+        backup::progress::{Observer, OnProgress, ProgressStep},
+        keys::columns,
+    },
+    audit, changes,
 };
 use crate::{
     key::KeyId,

@@ -87,7 +87,7 @@ where
 
 /// Observer of a copy or an import. Clones share it, because SQLite owns its progress handlers.
 #[derive(Clone)]
-pub(super) struct Observer(Arc<Shared>);
+pub(crate) struct Observer(Arc<Shared>);
 
 struct Shared {
     on_progress: Mutex<Box<dyn OnProgress + Send>>,
@@ -95,19 +95,19 @@ struct Shared {
 }
 
 impl Observer {
-    pub(super) fn new(on_progress: impl OnProgress + Send + 'static) -> Self {
+    pub(crate) fn new(on_progress: impl OnProgress + Send + 'static) -> Self {
         let on_progress: Box<dyn OnProgress + Send> = Box::new(on_progress);
         let is_stopped = AtomicBool::new(false);
         Self(Arc::new(Shared { on_progress: Mutex::new(on_progress), is_stopped }))
     }
 
     /// Reports a step of unknown length, and returns whether to continue.
-    pub(super) fn report(&self, step: ProgressStep) -> bool {
+    pub(crate) fn report(&self, step: ProgressStep) -> bool {
         self.report_part(step, 0, None)
     }
 
     /// Reports the progress within a step, and returns whether to continue.
-    pub(super) fn report_part(&self, step: ProgressStep, done: u64, total: Option<u64>) -> bool {
+    pub(crate) fn report_part(&self, step: ProgressStep, done: u64, total: Option<u64>) -> bool {
         let progress = Progress { step, done, total };
         if !self.is_stopped() && lock(&self.0.on_progress).on_progress(&progress).is_break() {
             self.0.is_stopped.store(true, Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl Observer {
     }
 
     /// Whether the observer has stopped the work.
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.0.is_stopped.load(Ordering::Relaxed)
     }
 }

@@ -12,6 +12,9 @@
 //! A checkpoint may remove a segment between steps 1 and 3, and a record may be read while it is
 //! being written. Both look like damage, and are distinguished from it by trying again.
 
+pub(super) mod inspect;
+pub(super) mod progress;
+
 use std::{
     error::Error,
     fmt,
@@ -32,11 +35,12 @@ use rusqlite::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::progress::{Observer, OnProgress, Progress, ProgressStep};
 use super::{
-    OpenError, OpenErrorKind, SqliteOptions, SqliteStore, adopt, checkpoint,
+    OpenError, OpenErrorKind, SqliteOptions, SqliteStore, checkpoint,
     file::{self, FileLock, with_suffix},
+    keys::adopt,
     ledger::transaction,
-    progress::{Observer, OnProgress, Progress, ProgressStep},
     reading::{CancelOnDrop, PROGRESS_INTERVAL},
     schema,
     start::{self, Rest},
@@ -106,7 +110,7 @@ pub enum BackupErrorKind {
 }
 
 impl BackupError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             kind: BackupErrorKind::Other,
             message: message.into(),
@@ -127,12 +131,12 @@ impl BackupError {
         Self { kind: BackupErrorKind::Exists, ..Self::new(message) }
     }
 
-    pub(super) fn loss(message: String) -> Self {
+    pub(crate) fn loss(message: String) -> Self {
         Self { kind: BackupErrorKind::Loss, may_retry: true, ..Self::new(message) }
     }
 
     /// SQLite failed to read or write the file.
-    pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
+    pub(crate) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         let shown = path.display();
         let message = match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => format!("{shown} is no SQLite database"),
@@ -290,7 +294,7 @@ impl Drop for LockedDatabase {
 }
 
 /// Returns the options with the canonical path of their database, which must exist.
-pub(super) fn with_canonical_path(options: &SqliteOptions) -> Result<SqliteOptions, BackupError> {
+pub(crate) fn with_canonical_path(options: &SqliteOptions) -> Result<SqliteOptions, BackupError> {
     let shown = options.path.display();
     let path = options.path.canonicalize();
     let path =
@@ -317,14 +321,14 @@ fn belongs_to(database: &Path, file: &Path) -> bool {
 }
 
 /// Database of this program that is open read-only.
-pub(super) struct Source {
-    pub(super) connection: Connection,
+pub(crate) struct Source {
+    pub(crate) connection: Connection,
     /// Whether the schema is the current one. An older one is valid, too.
-    pub(super) is_current: bool,
+    pub(crate) is_current: bool,
 }
 
 impl Source {
-    pub(super) fn open(path: &Path) -> Result<Self, BackupError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, BackupError> {
         let shown = path.display();
         // SQLite does not say why it cannot open a file.
         fs::metadata(path)
@@ -351,7 +355,7 @@ fn copy_with_journal(
 }
 
 /// Retries work that may have failed only because the files are in use, while `is_running` holds.
-pub(super) fn retry<T>(
+pub(crate) fn retry<T>(
     mut work: impl FnMut() -> Result<T, BackupError>,
     is_running: impl Fn() -> bool,
 ) -> Result<T, BackupError> {
@@ -397,7 +401,7 @@ fn try_copy_with_journal(
 
 /// Returns the current end of the journal, or `None` if the schema is older, so that no process
 /// writes a journal.
-pub(super) fn journal_end(
+pub(crate) fn journal_end(
     source: &Source,
     disk: &FileDisk,
     options: &SqliteOptions,
@@ -412,7 +416,7 @@ pub(super) fn journal_end(
     }
 }
 
-pub(super) fn read_journal(
+pub(crate) fn read_journal(
     connection: &Connection,
     disk: &FileDisk,
     until: Option<Position>,
@@ -488,7 +492,7 @@ fn observe(
 
 /// Fails if SQLite's integrity check finds damage in the database, which is, or is a copy of, the
 /// one at `path`.
-pub(super) fn check_integrity(
+pub(crate) fn check_integrity(
     connection: &Connection,
     path: &Path,
     pragma: &str,
@@ -627,7 +631,7 @@ fn unfinished(database: &Path) -> PathBuf {
 }
 
 /// Removes the incomplete copies of a process that was killed.
-pub(super) fn remove_unfinished(database: &Path) {
+pub(crate) fn remove_unfinished(database: &Path) {
     for path in [unfinished(database), with_suffix(database, ".restore.part")] {
         drop(Part { path });
     }
@@ -672,7 +676,7 @@ impl TemporaryCopy {
 
 impl SqliteStore {
     /// Makes a temporary copy beside the database, which is removed when the backup is dropped.
-    pub(super) async fn temporary_copy(&self) -> Result<StoreBackup, StoreError> {
+    pub(crate) async fn temporary_copy(&self) -> Result<StoreBackup, StoreError> {
         let permit = self.0.backup_permit.clone().try_acquire_owned();
         let permit = permit.map_err(|_| StoreError::new(StoreErrorKind::Busy))?;
         // Some counts, such as those of rejections, are not in the journal.
