@@ -56,7 +56,7 @@ pub use requests::{RequestQuery, RequestRecord, plain_path};
 #[cfg(any(feature = "usage", feature = "admin"))]
 pub(crate) use usage::TokenSums;
 #[cfg(feature = "usage")]
-pub(crate) use usage::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX};
+pub(crate) use usage::{BODY_BROKEN, NO_RESPONSE, STATUS_4XX, STATUS_5XX};
 #[cfg(any(feature = "memory", feature = "sqlite"))]
 pub(crate) use usage::{MAX_MODELS, OTHER_MODELS};
 pub use usage::{RequestOutcome, Tokens, UsageEvent, UsageFigures, UsageSink};

@@ -12,7 +12,7 @@ use crate::key::KeyId;
 
 /// Reasons for a failure that no layer inside of the recorder has given.
 pub(crate) const BODY_BROKEN: &str = "body_broken";
-pub(crate) const NO_ANSWER: &str = "no_answer";
+pub(crate) const NO_RESPONSE: &str = "no_answer";
 pub(crate) const STATUS_4XX: &str = "status_4xx";
 pub(crate) const STATUS_5XX: &str = "status_5xx";
 
@@ -117,7 +117,7 @@ impl UsageEvent {
             (RequestOutcome::ClientGone, Some(_)) if code.is_none() => Some("in_body"),
             (RequestOutcome::ClientGone, _) => Some("before_head"),
             (RequestOutcome::Failed, status) => Some(code.unwrap_or(match status {
-                None => NO_ANSWER,
+                None => NO_RESPONSE,
                 Some(400..=499) => STATUS_4XX,
                 Some(500..) => STATUS_5XX,
                 Some(_) => BODY_BROKEN,

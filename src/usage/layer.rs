@@ -2,33 +2,30 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{UsageRecorder, recorder::Shared};
+use super::{UsageRecorder, metrics::Metrics};
 use crate::clock::{Clock, SystemClock};
 
-/// Tells of every request once, at its true end. See the [module](super) for its rules.
+/// Layer that applies [`UsageRecorder`]: it records one event for each request.
+///
+/// See the [module](super) for its rules.
+#[derive(Clone)]
 pub struct UsageRecorderLayer<U> {
-    shared: Arc<Shared<U>>,
+    pub(super) sink: U,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Shared by all services, so that together they keep to the maximum number of labels.
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl<U> UsageRecorderLayer<U> {
-    /// Hands events to `sink`.
+    /// Creates a layer that records events in `sink`.
     pub fn new(sink: U) -> Self {
-        Self { shared: Arc::new(Shared::new(sink, Arc::new(SystemClock))) }
+        Self { sink, clock: Arc::new(SystemClock), metrics: Arc::new(Metrics::new()) }
     }
-}
 
-impl<U: Clone> UsageRecorderLayer<U> {
-    /// Takes the time of receipt from another clock.
+    /// Takes the time of receipt from `clock`, which is [`SystemClock`] by default.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
-        let sink = self.shared.sink.clone();
-        Self { shared: Arc::new(Shared::new(sink, Arc::new(clock))) }
-    }
-}
-
-impl<U> Clone for UsageRecorderLayer<U> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { clock: Arc::new(clock), ..self }
     }
 }
 
@@ -38,10 +35,10 @@ impl<U> fmt::Debug for UsageRecorderLayer<U> {
     }
 }
 
-impl<S, U> Layer<S> for UsageRecorderLayer<U> {
+impl<S, U: Clone> Layer<S> for UsageRecorderLayer<U> {
     type Service = UsageRecorder<S, U>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        UsageRecorder { inner, shared: self.shared.clone() }
+        UsageRecorder { inner, layer: Arc::new(self.clone()) }
     }
 }

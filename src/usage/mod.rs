@@ -1,41 +1,41 @@
-//! Middleware that tells of every request once, at its true end.
+//! Middleware that records one event for each request, at the end of its response.
 //!
 //! # Rules
 //!
-//! - One [`UsageEvent`] a request, refused ones included: when the body's last frame was handed
-//!   on, when it failed, or when the client left.
-//! - Bodies are watched, never changed, copied or re-serialised. Tokens and model are what the
-//!   answer itself tells, as [below](#tokens). The model asked for is the first `model` of a JSON
-//!   request's object.
-//! - It may stand outside or inside of the auth and quota layers; what a layer refuses is told of
-//!   only if it stands outside of that. Key and units are read from the request's
+//! - There is one [`UsageEvent`] for each request, rejected ones included: when the last frame of the
+//!   response body was sent, when the body failed, or when the client left.
+//! - Bodies are observed, never changed, copied or re-serialised. Tokens and model are those that the
+//!   response reports, as [below](#tokens). The requested model is the first `model` of the object that a
+//!   JSON request is.
+//! - The recorder may stand outside or inside of the auth and quota layers; it records the requests that a
+//!   layer rejects only if it stands outside of that layer. Key and units are read from the request's
 //!   [`RequestContext`](crate::request::RequestContext).
 //! - [`RequestContext::on_event`](crate::request::RequestContext::on_event) reports the event of one
 //!   request only.
 //!
 //! # Tokens
 //!
-//! - Read are 2xx answers to `POST` in JSON or in server-sent events. An answer to anything else shows
-//!   again what was billed before. An answer in gzip or deflate is read through a decoded copy, of at
-//!   most 16 MiB; of one that is longer, or in another coding, nothing is known. The client gets it as
-//!   it came.
-//! - Read are `usage` and `model` of the object that is the answer or an event's data, and of its
+//! - Usage is read of 2xx responses to `POST` in JSON or in server-sent events. A response to another
+//!   method repeats what was billed before. A response in gzip or deflate is read through a decoded copy of
+//!   at most 16 MiB; of one that is longer, or in another coding, nothing is known. The client gets the
+//!   response as it came.
+//! - Read are `usage` and `model` of the object that the response or an event's data is, and of its
 //!   members `response` (the events of `/v1/responses`) and `message` (Anthropic's `message_start`).
-//!   Where none of these has a `usage`, that of `x_groq` or of the first of `choices` (Kimi) is read.
-//!   What lies elsewhere may be the client's own words. The first model told of counts.
-//! - A figure that is told several times counts as told last, and one that is left out or zero then
-//!   stays, but for the total. Of two sets of names, `prompt_tokens` and `completion_tokens` win, unless
-//!   they are zero. A figure may be written as `11`, `11.0` or `1.1e1`.
-//! - The prompt is all input that was billed: where Anthropic's names tell cached input beside
+//!   If none of these has a `usage`, that of `x_groq` or of the first of `choices` (Kimi) is read.
+//!   Anything else may be the client's own words. The first model that is reported counts.
+//! - The last report of a figure counts. One that is missing or zero in a later report stays, except for the
+//!   total. Of two sets of names, `prompt_tokens` and `completion_tokens` win, unless they are zero. A figure
+//!   may be written as `11`, `11.0` or `1.1e1`.
+//! - The prompt is all input that was billed: where Anthropic's names count cached input beside
 //!   `input_tokens`, their sum. Cached tokens are those that were read from a cache.
-//! - A total that is not told, or 0, is the sum. One that is told may be more than prompt and completion
-//!   together, as some hold thoughts besides, but not less.
-//! - Tokens are unknown if there is no figure for prompt or completion (embeddings need none for that,
-//!   if the total is the prompt), if the figures cannot be, or if any `usage` cannot be read. Cached and
-//!   reasoning tokens that cannot be are unknown by themselves.
-//! - Of a stream that broke off or whose client has left, tokens are known if it had told the last of
+//! - A total that is missing, or 0, is the sum. One that is reported may be more than prompt and completion
+//!   together, as some include reasoning besides, but not less.
+//! - Tokens are unknown if there is no figure for prompt or completion (embeddings need none for the
+//!   completion if the total is the prompt), if the figures are impossible, or if any `usage` cannot be
+//!   read. Cached and reasoning tokens that are impossible are unknown by themselves.
+//! - Of a stream that broke off or whose client has left, tokens are known if it had reported the last of
 //!   them: in an event with empty `choices`, in `response` or `x_groq`, or before `[DONE]` or
-//!   `message_stop`. JSON tells them once, so they stand however it ends.
+//!   `message_stop`. JSON reports them once, so they count however it ends.
 //!
 //! # Example
 //!
@@ -58,16 +58,16 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! const ANSWER: &str = r#"{"model":"m","usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}"#;
+//! const RESPONSE: &str = r#"{"model":"m","usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}"#;
 //! let events = Events::default();
 //! let service = ServiceBuilder::new()
 //!     .layer(UsageRecorderLayer::new(events.clone()))
 //!     .service(service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
-//!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(ANSWER)))
+//!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(RESPONSE)))
 //!     }));
 //!
-//! let answer = service.oneshot(Request::post("/").body(Full::default())?).await?;
-//! assert_eq!(answer.into_body().collect().await?.to_bytes(), ANSWER);
+//! let response = service.oneshot(Request::post("/").body(Full::default())?).await?;
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), RESPONSE);
 //! let events = events.0.lock().expect("no panic while locked");
 //! assert_eq!(events[0].outcome, RequestOutcome::Succeeded);
 //! assert_eq!(events[0].tokens.map(|tokens| tokens.total), Some(5));
@@ -75,30 +75,22 @@
 //! # }
 //! ```
 
-mod answer;
 #[cfg(feature = "drain")]
 pub mod drain;
-mod event;
-mod figures;
-mod future;
-mod inflate;
 mod layer;
-mod member;
-mod meter;
+mod metrics;
 mod page;
+mod parse;
 mod recorder;
 mod report;
+mod request_body;
 mod service;
-mod tokens;
-mod upload;
 
 pub use crate::store::{RequestOutcome, Tokens, UsageEvent, UsageSink};
 #[cfg(feature = "drain")]
 pub use drain::{DrainLayer, DrainLimits};
-pub use future::ResponseFuture;
 pub use layer::UsageRecorderLayer;
 pub use page::{prefers_html, usage_page};
-pub use recorder::UsageObserver;
 pub use report::{UsageBody, UsageFuture, UsageService, usage_service};
-pub use service::UsageRecorder;
-pub use upload::{RequestBody, UploadObserver};
+pub use request_body::{RequestBody, RequestBodyObserver};
+pub use service::{ResponseBody, ResponseFuture, UsageRecorder};

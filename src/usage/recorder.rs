@@ -1,99 +1,64 @@
-use std::{
-    borrow::Cow,
-    fmt,
-    io::IoSlice,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+//! Builds the event of one request.
+
+use std::{borrow::Cow, fmt, io::IoSlice, sync::Arc, time::Instant};
 
 use bytes::Buf;
 use http::{HeaderMap, Method, Request, response::Parts};
 use http_body::Body;
 
-use super::meter::{InFlight, Meter};
 use super::{
-    RequestBody, RequestOutcome, UploadObserver, UsageEvent, UsageSink, answer::AnswerScanner,
-    upload::Upload,
+    RequestBody, RequestBodyObserver, RequestOutcome, UsageEvent, UsageRecorderLayer, UsageSink,
+    metrics::InFlightGuard, parse::ResponseScanner, request_body::RequestBodyHandle,
 };
 use crate::{
     body::{BodyEnd, BodyObserver, ObservedBody},
-    clock::Clock,
     error::{Rejected, UpstreamFault},
     key::looks_like_key,
     request::{Listener, RequestContext},
 };
 
-/// What all clones of the service share.
-pub(super) struct Shared<U> {
-    pub(super) sink: U,
-    clock: Arc<dyn Clock>,
-    meter: Meter,
-}
-
-impl<U> Shared<U> {
-    pub(super) fn new(sink: U, clock: Arc<dyn Clock>) -> Self {
-        Self { sink, clock, meter: Meter::new() }
-    }
-}
-
-/// What a request's event is reported to, once.
-struct Listeners<U> {
-    shared: Arc<Shared<U>>,
-    of_request: Vec<Listener>,
-    _in_flight: InFlight,
-}
-
-impl<U> Listeners<U> {
-    fn new(shared: Arc<Shared<U>>, context: &RequestContext) -> Self {
-        let of_request = context.take_listeners();
-        Self { of_request, _in_flight: shared.meter.enter(), shared }
-    }
-
-    fn report(&mut self, event: &UsageEvent) {
-        self.shared.meter.count(event);
-        for listener in self.of_request.drain(..) {
-            listener(event);
-        }
-    }
-}
-
-/// The event of one request, until it is handed to the sink.
+/// The event of a request without a response yet.
 pub(super) struct Recorder<U>(Box<Recording<U>>);
 
-/// What is known of one request.
-// Boxed wherever it is kept, as futures and bodies are moved about a good deal.
+/// The event of one request until it is recorded.
+// Always boxed, as futures and bodies are moved often.
 struct Recording<U> {
-    listeners: Listeners<U>,
+    layer: Arc<UsageRecorderLayer<U>>,
+    listeners: Vec<Listener>,
+    _in_flight: InFlightGuard,
     context: RequestContext,
     event: UsageEvent,
     started: Instant,
     /// The code with which a layer inside rejected the request.
     rejection: Option<&'static str>,
-    /// What passes of the request's body, if it has one.
-    upload: Option<Upload>,
-    /// Whether the client was handed the whole response before it disconnected.
+    /// What is read of the request body, if there is one.
+    request_body: Option<RequestBodyHandle>,
+    /// Whether the response had said that it is complete before the client left.
     is_delivered: bool,
 }
 
 impl<U: UsageSink> Recorder<U> {
-    /// Begins the event of a request, whose body is watched from now on.
+    /// Begins the event of a request. Its body is observed from now on.
     pub(super) fn start<B: Body>(
-        shared: Arc<Shared<U>>,
+        layer: Arc<UsageRecorderLayer<U>>,
         mut request: Request<B>,
     ) -> (Self, Request<RequestBody<B>>) {
         let context = RequestContext::of(request.extensions_mut());
-        let event = new_event(&request, context.received_at_by(&*shared.clock));
-        note_request_id(&context, request.headers());
-        let listeners = Listeners::new(shared, &context);
+        let mut event = UsageEvent::new(context.received_at_by(&*layer.clock));
+        event.method = request.method().clone();
+        event.path = request.uri().path().to_owned();
+        set_request_id(&context, request.headers());
         let observer =
-            (!request.body().is_end_stream()).then(|| UploadObserver::new(request.headers()));
+            (!request.body().is_end_stream()).then(|| RequestBodyObserver::new(request.headers()));
         let recording = Recording {
-            listeners,
+            listeners: context.take_listeners(),
+            _in_flight: layer.metrics.enter(),
+            layer,
             context,
             event,
             started: Instant::now(),
             rejection: None,
-            upload: observer.as_ref().map(UploadObserver::upload),
+            request_body: observer.as_ref().map(RequestBodyObserver::handle),
             is_delivered: false,
         };
         let request = request.map(|body| match observer {
@@ -107,46 +72,45 @@ impl<U: UsageSink> Recorder<U> {
         &self.0.event.method
     }
 
-    /// Watches the answer with this head.
-    pub(super) fn observe(mut self, head: &Parts) -> UsageObserver<U> {
-        self.0.note_head(head);
-        UsageObserver(Box::new(Watched {
-            scanner: AnswerScanner::new(self.method(), head),
-            complete: when_complete(head),
-            // What a layer inside has made itself is known with its head; an outer layer may put a body of
-            // another form in the place of its own.
+    /// Returns an observer for the body of the response with this head.
+    pub(super) fn observe(mut self, head: &Parts) -> ResponseObserver<U> {
+        self.0.read_head(head);
+        ResponseObserver(Box::new(Observation {
+            scanner: ResponseScanner::new(self.method(), head),
+            complete: outcome_of_complete(head),
+            // A rejection says all with its head; an outer layer may replace its body.
             has_all: head.extensions.get::<Rejected>().is_some(),
             recording: self.0,
         }))
     }
 
-    /// There is no answer.
+    /// Records the event of a request without a response.
     pub(super) fn finish(self, outcome: RequestOutcome) {
         self.0.record(outcome);
     }
 }
 
 impl<U: UsageSink> Recording<U> {
-    fn note_head(&mut self, head: &Parts) {
+    fn read_head(&mut self, head: &Parts) {
         let event = &mut self.event;
         event.status = Some(head.status.as_u16());
         event.time_to_head = Some(self.started.elapsed());
         event.code = head.extensions.get().map(|fault: &UpstreamFault| fault.code().into());
         self.rejection = head.extensions.get().map(|rejected: &Rejected| rejected.code);
-        // The client knows the request by what its response says.
-        note_request_id(&self.context, &head.headers);
+        // The client knows the request by the id in the response.
+        set_request_id(&self.context, &head.headers);
     }
 
-    fn has_left(&self) -> bool {
+    fn client_has_left(&self) -> bool {
         !self.is_delivered && self.context.is_abandoned()
     }
 
-    /// Completes the event and hands it on.
+    /// Completes and records the event.
     fn record(mut self, outcome: RequestOutcome) {
-        let has_left = self.has_left();
+        let client_has_left = self.client_has_left();
         let (event, context) = (&mut self.event, &self.context);
         event.outcome = match outcome {
-            RequestOutcome::Succeeded | RequestOutcome::Failed if has_left => {
+            RequestOutcome::Succeeded | RequestOutcome::Failed if client_has_left => {
                 RequestOutcome::ClientGone
             }
             // A rejection costs nothing, unless the refunds of the day are used up.
@@ -156,10 +120,10 @@ impl<U: UsageSink> Recording<U> {
         if event.outcome == RequestOutcome::Rejected && event.code.is_none() {
             event.code = self.rejection.map(Cow::Borrowed);
         }
-        if let Some(upload) = &self.upload {
-            upload.note(event);
+        if let Some(request_body) = &self.request_body {
+            request_body.complete(event);
         }
-        // Models are shown and kept in clear.
+        // Models are stored and shown as they are.
         event.requested_model = event.requested_model.take().filter(|model| !looks_like_key(model));
         event.model = event.model.take().filter(|model| !looks_like_key(model));
         event.key_id = context.key_id();
@@ -168,38 +132,35 @@ impl<U: UsageSink> Recording<U> {
         event.refunded = context.is_refunded();
         event.admission = context.admission();
         event.duration = Some(self.started.elapsed());
-        self.listeners.report(event);
-        self.listeners.shared.sink.record(self.event);
+        self.layer.metrics.record(event);
+        for listener in self.listeners {
+            listener(event);
+        }
+        self.layer.sink.record(self.event);
     }
 }
 
-fn new_event<B>(request: &Request<B>, at: SystemTime) -> UsageEvent {
-    let mut event = UsageEvent::new(at);
-    event.method = request.method().clone();
-    event.path = request.uri().path().to_owned();
-    event
-}
-
-fn note_request_id(context: &RequestContext, headers: &HeaderMap) {
+fn set_request_id(context: &RequestContext, headers: &HeaderMap) {
     let id = headers.get("x-request-id");
     if let Some(id) = id.and_then(|id| id.to_str().ok()) {
         context.set_request_id(id);
     }
 }
 
-/// Watches an answer's body for the recorder.
-pub struct UsageObserver<U>(Box<Watched<U>>);
+/// Observes a response body for the recorder.
+pub(super) struct ResponseObserver<U>(Box<Observation<U>>);
 
-struct Watched<U> {
+struct Observation<U> {
     recording: Box<Recording<U>>,
+    /// The outcome if the whole response is sent.
     complete: RequestOutcome,
-    scanner: AnswerScanner,
-    /// Whether the client was handed all that the answer says.
+    scanner: ResponseScanner,
+    /// Whether the client was sent all that the response says.
     has_all: bool,
 }
 
-/// What a whole answer with this head stands for.
-fn when_complete(head: &Parts) -> RequestOutcome {
+/// Returns the outcome of a response with this head that is sent as a whole.
+fn outcome_of_complete(head: &Parts) -> RequestOutcome {
     match head.extensions.get() {
         None => {}
         Some(UpstreamFault::RequestAbandoned) => return RequestOutcome::ClientGone,
@@ -217,9 +178,9 @@ fn when_complete(head: &Parts) -> RequestOutcome {
     }
 }
 
-impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
+impl<D: Buf, U: UsageSink> BodyObserver<D> for ResponseObserver<U> {
     fn data(&mut self, data: &D) {
-        let Watched { recording, scanner, has_all, .. } = &mut *self.0;
+        let Observation { recording, scanner, has_all, .. } = &mut *self.0;
         recording.event.bytes_out += data.remaining() as u64;
         let started = recording.started;
         recording.event.time_to_first_byte.get_or_insert_with(|| started.elapsed());
@@ -229,14 +190,14 @@ impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
             scanner.scan(slice);
         }
         // Many clients leave at the last event, before the end of the body.
-        if scanner.is_over() && !recording.has_left() {
+        if scanner.is_over() && !recording.client_has_left() {
             recording.is_delivered = true;
             *has_all = true;
         }
     }
 
     fn end(self, end: BodyEnd) {
-        let Watched { mut recording, complete, mut scanner, has_all } = *self.0;
+        let Observation { mut recording, complete, mut scanner, has_all } = *self.0;
         let event = &mut recording.event;
         (event.model, event.tokens) = scanner.finish(end == BodyEnd::Complete);
         recording.record(match end {
@@ -248,8 +209,8 @@ impl<D: Buf, U: UsageSink> BodyObserver<D> for UsageObserver<U> {
     }
 }
 
-impl<U> fmt::Debug for UsageObserver<U> {
+impl<U> fmt::Debug for ResponseObserver<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UsageObserver")
+        f.write_str("ResponseObserver")
     }
 }

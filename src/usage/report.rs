@@ -1,4 +1,8 @@
+//! The usage report of a key's holder.
+
 use std::{
+    cmp::Reverse,
+    collections::HashMap,
     convert::Infallible,
     fmt,
     future::Future,
@@ -10,31 +14,39 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
+use serde::Serialize;
 use tower_service::Service;
 
-use super::figures::{HISTORY, Usage};
 use crate::{
     body::ResponseBody,
-    clock::{Calendar, Clock, SystemClock},
+    clock::{Calendar, Clock, Day, SystemClock, rfc3339},
     error::{ProblemJson, Reject, Rejection, StoreError, catalog, json},
-    key::KeyRecord,
+    key::{KeyId, KeyRecord},
     request::RequestContext,
-    store::{QuotaStore, QuotaSubject, RequestQuery, UsageQuery, UsageReader, rate_headers},
+    store::{
+        QuotaStatus, QuotaStore, QuotaSubject, RequestQuery, RequestRecord, TokenSums, Tokens,
+        UsageFigures, UsageQuery, UsageReader, UsageRow, rate_headers,
+    },
 };
 
-/// How many of the latest requests that did not end well are told of.
-const FAILED: usize = 10;
+/// Number of past days in `history`.
+const HISTORY_DAYS: u32 = 30;
+/// Maximum number of models. An upstream may echo any name that a request gives.
+const MAX_MODELS: usize = 100;
+/// Maximum number of failed requests in a report.
+const MAX_FAILED: usize = 10;
 
-/// The body of the usage service's answers.
+/// Response body of [`UsageService`].
 pub type UsageBody = ResponseBody<String>;
 
-/// Answers a holder's own figures, for requests that `TrialKeyAuthLayer` let through.
+/// Responds with the usage of the key that a request carries, for requests that `TrialKeyAuthLayer` has
+/// admitted.
 ///
 /// The key is that of the request's [`RequestContext`]; a request without one is rejected with
 /// 401. Nothing is charged. `used` and `remaining` always add up to `daily_limit`: where the limit
-/// was lowered below what is used, `used` is the limit. `history` tells of the last 30 days before
-/// `day`, newest first, without the days on which nothing was used; `models` of the 30 days that end
-/// with `day`, the 100 busiest models first.
+/// was lowered below what is used, `used` is the limit. `history` holds the last 30 days before
+/// `day`, newest first, without the days on which nothing was used; `models` the 100 busiest models of
+/// the 30 days that end with `day`.
 ///
 /// `calendar` must be the store's own: it names the time zone of `day`.
 pub fn usage_service<S>(store: S, calendar: Calendar) -> UsageService<S> {
@@ -46,7 +58,7 @@ pub fn usage_service<S>(store: S, calendar: Calendar) -> UsageService<S> {
     })
 }
 
-/// The service that [`usage_service`] makes.
+/// Service that responds with the usage of a key, see [`usage_service`].
 pub struct UsageService<S, R = ProblemJson> {
     shared: Arc<Shared<S, R>>,
 }
@@ -96,41 +108,41 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
     ) -> Result<Response<Bytes>, StoreError> {
         let subject = QuotaSubject::from(record);
         let status = self.store.status(&subject, at).await?;
-        let from = status.day.minus(HISTORY);
+        let from = status.day.minus(HISTORY_DAYS);
         let mut query = UsageQuery::days(from, status.day).key(record.id.clone());
         query.group_by.model = true;
         let report = self.store.report(query).await?;
-        let failed = RequestQuery::latest(FAILED).key(record.id.clone()).failed_only();
+        let failed = RequestQuery::latest(MAX_FAILED).key(record.id.clone()).failed_only();
         let failed = self.store.requests(failed).await?;
         let time_zone = self.calendar.time_zone();
         let usage = Usage::of(record, &status, time_zone, report.rows, &failed);
-        let mut answer = json_answer(json(&usage));
-        rate_headers::insert(answer.headers_mut(), &status, at);
-        Ok(answer)
+        let mut response = json_response(json(&usage));
+        rate_headers::insert(response.headers_mut(), &status, at);
+        Ok(response)
     }
 }
 
 impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
-    async fn answer(
+    async fn respond(
         &self,
         method: Method,
         record: Option<Arc<KeyRecord>>,
         at: SystemTime,
     ) -> Response<UsageBody> {
-        let answer = match (method.as_str(), record) {
+        let response = match (method.as_str(), record) {
             ("GET" | "HEAD", Some(record)) => self.usage(&record, at).await.map_err(|error| {
-                tracing::warn!(%error, source = ?error, "a holder's usage could not be read");
+                tracing::warn!(%error, source = ?error, "usage report failed: responding with an error");
                 Rejection::from(&error)
             }),
             ("GET" | "HEAD", None) => Err(no_key()),
             _ => Err(Rejection::method_not_allowed(HeaderValue::from_static("GET, HEAD"))),
         };
-        let answer = answer.unwrap_or_else(|rejection| rejection.render(&self.reject));
-        ResponseBody::respond(&method, answer)
+        let response = response.unwrap_or_else(|rejection| rejection.render(&self.reject));
+        ResponseBody::respond(&method, response)
     }
 }
 
-fn json_answer(body: Bytes) -> Response<Bytes> {
+fn json_response(body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     for (name, value) in [
         (header::CONTENT_TYPE, "application/json"),
@@ -167,7 +179,7 @@ where
         let method = request.method().clone();
         let context = RequestContext::of(request.extensions_mut());
         let (key, at) = (context.key(), context.received_at_by(&*shared.clock));
-        UsageFuture(Box::pin(async move { shared.answer(method, key, at).await }))
+        UsageFuture(Box::pin(async move { shared.respond(method, key, at).await }))
     }
 }
 
@@ -196,5 +208,184 @@ impl<S, R> fmt::Debug for UsageService<S, R> {
 impl fmt::Debug for UsageFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UsageFuture")
+    }
+}
+
+/// The report.
+#[derive(Serialize)]
+struct Usage<'a> {
+    object: &'static str,
+    id: &'a KeyId,
+    key: &'a str,
+    label: &'a str,
+    day: Day,
+    timezone: &'a str,
+    daily_limit: u32,
+    used: u64,
+    remaining: Option<u64>,
+    unlimited: bool,
+    resets_at: String,
+    requests: Requests,
+    #[serde(with = "TokenSums")]
+    tokens: Tokens,
+    expires_at: Option<String>,
+    history: Vec<PastDay>,
+    models: Vec<Model>,
+    /// Absent where the store keeps no single requests, or none that failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FailedRequest<'a>>,
+}
+
+#[derive(Serialize)]
+struct Requests {
+    succeeded: u64,
+    failed: u64,
+    refunded: u64,
+    /// Requests that succeeded and whose response reported no tokens.
+    tokens_unknown: u64,
+}
+
+#[derive(Serialize)]
+struct PastDay {
+    day: Day,
+    requests: u64,
+    succeeded: u64,
+    failed: u64,
+    tokens: u64,
+    tokens_unknown: u64,
+}
+
+#[derive(Serialize)]
+struct Model {
+    /// `None` for requests whose response names no model.
+    model: Option<String>,
+    requests: u64,
+    tokens: u64,
+    tokens_unknown: u64,
+}
+
+/// What the report shows of a request that did not succeed.
+#[derive(Serialize)]
+struct FailedRequest<'a> {
+    at: String,
+    status: Option<u16>,
+    code: &'a str,
+    model: Option<&'a str>,
+    refunded: bool,
+}
+
+impl<'a> From<&'a RequestRecord> for FailedRequest<'a> {
+    fn from(RequestRecord { event, .. }: &'a RequestRecord) -> Self {
+        Self {
+            at: rfc3339(event.at),
+            status: event.status,
+            code: event.code.as_deref().unwrap_or(event.outcome.as_str()),
+            model: event.model.as_deref().or(event.requested_model.as_deref()),
+            refunded: event.refunded,
+        }
+    }
+}
+
+impl<'a> Usage<'a> {
+    /// `rows` are the key's, a day and model each, of today and the [`HISTORY_DAYS`] days before;
+    /// `failed` its latest requests that did not end well.
+    fn of(
+        record: &'a KeyRecord,
+        status: &QuotaStatus,
+        timezone: &'a str,
+        rows: Vec<UsageRow>,
+        failed: &'a [RequestRecord],
+    ) -> Self {
+        let limit = status.daily_limit.limited();
+        let mut days = HashMap::<Day, UsageFigures>::new();
+        let mut models = HashMap::<Option<String>, UsageFigures>::new();
+        for row in rows {
+            let Some(day) = row.day else { continue };
+            *days.entry(day).or_default() += row.figures;
+            // The models cover 30 days, too, of which today is one.
+            if day > status.day.minus(HISTORY_DAYS) {
+                let model = row.model.filter(|model| !model.is_empty());
+                *models.entry(model).or_default() += row.figures;
+            }
+        }
+        let today = days.remove(&status.day).unwrap_or_default();
+        Self {
+            object: "usage",
+            id: &record.id,
+            key: &record.masked,
+            label: &record.label,
+            day: status.day,
+            timezone,
+            daily_limit: status.daily_limit.get(),
+            used: status.used.min(limit.unwrap_or(u64::MAX)),
+            remaining: status.remaining(),
+            unlimited: limit.is_none(),
+            resets_at: rfc3339(status.resets_at),
+            requests: Requests {
+                succeeded: today.succeeded,
+                failed: today.failed,
+                refunded: today.refunded,
+                tokens_unknown: today.tokens_unknown,
+            },
+            tokens: today.tokens,
+            expires_at: record.expires_at.map(rfc3339),
+            history: history(days),
+            models: busiest(models),
+            errors: failed.iter().map(FailedRequest::from).collect(),
+        }
+    }
+}
+
+/// Newest first, without the days on which nothing was used.
+fn history(days: HashMap<Day, UsageFigures>) -> Vec<PastDay> {
+    let mut history: Vec<PastDay> = days
+        .into_iter()
+        .filter(|(_, figures)| figures.requests > 0)
+        .map(|(day, figures)| PastDay {
+            day,
+            requests: figures.requests,
+            succeeded: figures.succeeded,
+            failed: figures.failed,
+            tokens: figures.tokens.total,
+            tokens_unknown: figures.tokens_unknown,
+        })
+        .collect();
+    history.sort_unstable_by_key(|past| Reverse(past.day));
+    history
+}
+
+fn busiest(models: HashMap<Option<String>, UsageFigures>) -> Vec<Model> {
+    let mut models: Vec<Model> = models
+        .into_iter()
+        .filter(|(_, figures)| figures.requests > 0)
+        .map(|(model, figures)| Model {
+            model,
+            requests: figures.requests,
+            tokens: figures.tokens.total,
+            tokens_unknown: figures.tokens_unknown,
+        })
+        .collect();
+    models.sort_unstable_by(|a, b| {
+        let order = |model: &Model| Reverse((model.requests, model.tokens));
+        order(a).cmp(&order(b)).then_with(|| a.model.cmp(&b.model))
+    });
+    models.truncate(MAX_MODELS);
+    models
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_models_are_listed() {
+        let figures = |requests| UsageFigures { requests, ..UsageFigures::default() };
+        let named = (1..=200).map(|count| (Some(format!("m{count}")), figures(count)));
+        let models = busiest(
+            named.chain([(None, figures(500)), (Some("rejected".into()), figures(0))]).collect(),
+        );
+        let requests: Vec<u64> = models.iter().map(|model| model.requests).collect();
+        assert_eq!(requests, [500].into_iter().chain((102..=200).rev()).collect::<Vec<u64>>());
+        assert_eq!((&models[0].model, models[1].model.as_deref()), (&None, Some("m200")));
     }
 }

@@ -10,11 +10,12 @@ use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::layer::Drains;
+use super::layer::DrainTasks;
 use crate::request::RequestContext;
 
 pin_project! {
-    /// An answer's body, passed on untouched. Dropped before its end, it is read on for a while.
+    /// Response body of [`Drain`](super::Drain): the inner service's. If it is dropped before its end, a task
+    /// reads it on.
     pub struct DrainBody<B>
     where
         B: Body,
@@ -26,7 +27,7 @@ pin_project! {
         #[pin]
         plain: Option<B>,
         drained: Option<Pin<Box<B>>>,
-        rest: Option<Rest>,
+        unread: Option<Unread>,
         seen: u64,
     }
 
@@ -40,31 +41,31 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if let (Some(body), Some(rest)) = (this.drained.take(), this.rest.take())
+            if let (Some(body), Some(unread)) = (this.drained.take(), this.unread.take())
                 && !body.is_end_stream()
             {
-                rest.context.set_abandoned();
-                let most = rest.drains.limits.bytes;
-                rest.drains.go_on(read_on(body, most));
+                unread.context.set_abandoned();
+                let max_bytes = unread.tasks.limits.max_bytes;
+                unread.tasks.spawn(drain(body, max_bytes));
             }
         }
     }
 }
 
-/// What is to be known when nobody reads a body on.
-pub(super) struct Rest {
+/// What it takes to drain a body that was not read to its end.
+pub(super) struct Unread {
     pub(super) context: RequestContext,
-    pub(super) drains: Arc<Drains>,
-    /// How long the body is, if that is known.
+    pub(super) tasks: Arc<DrainTasks>,
+    /// Length of the body, if it is known.
     pub(super) expected: Option<u64>,
 }
 
-/// Reads a body, and so many bytes of it at most.
-pub(super) async fn read_on<B: Body>(mut body: Pin<Box<B>>, most: u64) {
+/// Reads a body to its end, or until it exceeds `max_bytes`.
+pub(super) async fn drain<B: Body>(mut body: Pin<Box<B>>, max_bytes: u64) {
     let mut read = 0;
     while let Some(Ok(frame)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         read += frame.data_ref().map_or(0, |data| data.remaining() as u64);
-        if read > most {
+        if read > max_bytes {
             return;
         }
     }
@@ -75,13 +76,13 @@ where
     B: Body<Data: Send, Error: Send> + Send + 'static,
 {
     pub(super) fn plain(body: B) -> Self {
-        Self { plain: Some(body), drained: None, rest: None, seen: 0 }
+        Self { plain: Some(body), drained: None, unread: None, seen: 0 }
     }
 
-    pub(super) fn drained(body: B, rest: Rest) -> Self {
-        let is_over = body.is_end_stream() || rest.expected == Some(0);
-        let rest = (!is_over).then_some(rest);
-        Self { plain: None, drained: Some(Box::pin(body)), rest, seen: 0 }
+    pub(super) fn drained(body: B, unread: Unread) -> Self {
+        let is_over = body.is_end_stream() || unread.expected == Some(0);
+        let unread = (!is_over).then_some(unread);
+        Self { plain: None, drained: Some(Box::pin(body)), unread, seen: 0 }
     }
 
     fn inner(&self) -> Option<&B> {
@@ -118,13 +119,13 @@ where
         let is_over = match &frame {
             Some(Ok(frame)) => {
                 *this.seen += frame.data_ref().map_or(0, |data| data.remaining() as u64);
-                let expected = this.rest.as_ref().and_then(|rest| rest.expected);
+                let expected = this.unread.as_ref().and_then(|unread| unread.expected);
                 frame.is_trailers() || expected.is_some_and(|expected| *this.seen >= expected)
             }
             _ => true,
         };
         if is_over {
-            *this.rest = None;
+            *this.unread = None;
         }
         Poll::Ready(frame)
     }

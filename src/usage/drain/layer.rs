@@ -10,40 +10,40 @@ use tower_layer::Layer;
 
 use super::Drain;
 
-/// How much of an answer is read that nobody waits for.
+/// Limits of reading responses whose clients have left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainLimits {
-    /// For how long. 60 s by default.
-    pub time: Duration,
-    /// How many bytes. 4 MiB by default.
-    pub bytes: u64,
-    /// How many answers at once. 100 by default.
-    pub at_once: usize,
+    /// Maximum time per response. 60 s by default.
+    pub max_time: Duration,
+    /// Maximum number of bytes per response. 4 MiB by default.
+    pub max_bytes: u64,
+    /// Maximum number of responses at the same time. 100 by default.
+    pub max_responses: usize,
 }
 
 impl DrainLimits {
-    /// The defaults.
+    /// Creates the default limits.
     pub fn new() -> Self {
-        Self { time: Duration::from_secs(60), bytes: 4 << 20, at_once: 100 }
+        Self { max_time: Duration::from_secs(60), max_bytes: 4 << 20, max_responses: 100 }
     }
 
-    /// Reads on for so long.
+    /// Sets the maximum time per response.
     #[must_use]
-    pub fn time(self, time: Duration) -> Self {
-        Self { time, ..self }
+    pub fn max_time(self, max_time: Duration) -> Self {
+        Self { max_time, ..self }
     }
 
-    /// Reads so many bytes.
+    /// Sets the maximum number of bytes per response.
     #[must_use]
-    pub fn bytes(self, bytes: u64) -> Self {
-        Self { bytes, ..self }
+    pub fn max_bytes(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
     }
 
-    /// Reads so many answers at once.
+    /// Sets the maximum number of responses at the same time.
     #[must_use]
-    pub fn at_once(self, at_once: usize) -> Self {
-        Self { at_once, ..self }
+    pub fn max_responses(self, max_responses: usize) -> Self {
+        Self { max_responses, ..self }
     }
 }
 
@@ -53,34 +53,38 @@ impl Default for DrainLimits {
     }
 }
 
-/// Reads answers on to their end when their clients have left. See the [module](super) for its
-/// rules.
+/// Layer that applies [`Drain`]: responses are read to their end when their clients have left.
+///
+/// See the [module](super) for its rules. Clones share the limits.
 #[derive(Clone)]
-pub struct DrainLayer(Option<Arc<Drains>>);
+pub struct DrainLayer {
+    tasks: Option<Arc<DrainTasks>>,
+}
 
-/// The answers that are read on.
-pub(super) struct Drains {
+/// Tasks that read responses whose clients have left.
+pub(super) struct DrainTasks {
     pub(super) limits: DrainLimits,
-    /// None once the layer has finished.
+    /// `None` once the layer has finished.
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
 impl DrainLayer {
-    /// Reads on within these limits. Must be used within a Tokio runtime.
+    /// Creates a layer with these limits. Its services must be used within a Tokio runtime.
     pub fn new(limits: DrainLimits) -> Self {
-        Self(Some(Arc::new(Drains { limits, tasks: Mutex::new(Some(JoinSet::new())) })))
+        let tasks = DrainTasks { limits, tasks: Mutex::new(Some(JoinSet::new())) };
+        Self { tasks: Some(Arc::new(tasks)) }
     }
 
-    /// A layer that does nothing.
+    /// Creates a layer that does nothing.
     pub fn off() -> Self {
-        Self(None)
+        Self { tasks: None }
     }
 
-    /// Waits for the answers that are read on, for so long, and gives up the rest. No others are
-    /// read on from then on.
+    /// Waits until all responses are drained, but no longer than `limit`, and drops the others. No more
+    /// responses are drained from then on.
     pub async fn finish(&self, limit: Duration) {
-        let Some(drains) = &self.0 else { return };
-        let Some(mut tasks) = drains.lock().take() else { return };
+        let Some(shared) = &self.tasks else { return };
+        let Some(mut tasks) = shared.lock().take() else { return };
         let all = async { while tasks.join_next().await.is_some() {} };
         if timeout(limit, all).await.is_err() {
             tasks.shutdown().await;
@@ -88,19 +92,19 @@ impl DrainLayer {
     }
 }
 
-impl Drains {
+impl DrainTasks {
     fn lock(&self) -> MutexGuard<'_, Option<JoinSet<()>>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has `rest` go on for a while, unless there are too many of them.
-    pub(super) fn go_on(&self, rest: impl Future<Output = ()> + Send + 'static) {
+    /// Spawns a task that drains a response, unless there are too many.
+    pub(super) fn spawn(&self, drain: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = Handle::try_current() else { return };
         let mut tasks = self.lock();
         let Some(tasks) = tasks.as_mut() else { return };
         while tasks.try_join_next().is_some() {}
-        if tasks.len() < self.limits.at_once {
-            let limited = timeout(self.limits.time, rest);
+        if tasks.len() < self.limits.max_responses {
+            let limited = timeout(self.limits.max_time, drain);
             tasks.spawn_on(async move { drop(limited.await) }, &runtime);
         }
     }
@@ -110,13 +114,13 @@ impl<S> Layer<S> for DrainLayer {
     type Service = Drain<S>;
 
     fn layer(&self, inner: S) -> Drain<S> {
-        Drain { inner, drains: self.0.clone() }
+        Drain { inner, tasks: self.tasks.clone() }
     }
 }
 
 impl fmt::Debug for DrainLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limits = self.0.as_ref().map(|drains| drains.limits);
+        let limits = self.tasks.as_ref().map(|tasks| tasks.limits);
         f.debug_struct("DrainLayer").field("limits", &limits).finish_non_exhaustive()
     }
 }

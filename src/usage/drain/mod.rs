@@ -1,14 +1,14 @@
-//! Reading on when a client has left, for the usage that an upstream tells last.
+//! Middleware that reads responses to their end when their clients have left, for the usage that an
+//! upstream reports last.
 //!
 //! # Rules
 //!
-//! - [`DrainLayer`] stands outside of the usage recorder. When an answer, or the wait for it, is
-//!   dropped before its end, what stands inside goes on in a task of its own, within
-//!   [`DrainLimits`]; beyond those, and where too many are drained already, it is dropped as without
-//!   the layer.
+//! - [`DrainLayer`] stands outside of the usage recorder. When a response, or its future, is dropped before
+//!   its end, a task reads it on within [`DrainLimits`]. Beyond those, and if too many responses are being
+//!   drained already, it is dropped as without the layer.
 //! - The layer calls [`RequestContext::set_abandoned`](crate::request::RequestContext::set_abandoned),
-//!   so the event still says that the client disconnected.
-//! - Nothing is boxed or counted while the layer is off.
+//!   so the event says nevertheless that the client left.
+//! - While the layer is off, nothing is boxed or counted.
 //!
 //! # Example
 //!
@@ -22,9 +22,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Infallible> {
-//! let drain = DrainLayer::new(DrainLimits::new().time(Duration::from_secs(10)));
+//! let drain = DrainLayer::new(DrainLimits::new().max_time(Duration::from_secs(10)));
 //! let service = drain.layer(service_fn(|_: Request<Full<Bytes>>| async {
-//!     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("read to its end all the same")))
+//!     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("read to its end nevertheless")))
 //! }));
 //! drop(service.oneshot(Request::new(Full::default())).await?);
 //! drain.finish(Duration::from_secs(1)).await;
@@ -33,11 +33,9 @@
 //! ```
 
 mod body;
-mod future;
 mod layer;
 mod service;
 
 pub use body::DrainBody;
-pub use future::DrainFuture;
 pub use layer::{DrainLayer, DrainLimits};
-pub use service::Drain;
+pub use service::{Drain, DrainFuture};

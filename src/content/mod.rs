@@ -1,4 +1,10 @@
-//! Content coding and media type of a message, from its headers.
+//! Content of messages: what a head says about it, and readers for server-sent events and JSON that
+//! arrive in any chunks.
+
+#[cfg(any(feature = "openai", feature = "usage"))]
+pub(crate) mod events;
+#[cfg(any(feature = "openai", feature = "usage"))]
+pub(crate) mod members;
 
 use http::{HeaderMap, header};
 

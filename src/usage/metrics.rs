@@ -1,27 +1,28 @@
-//! What the recorder tells through the `metrics` facade.
+//! Metrics of requests.
 
-use std::{array, time::Duration};
+use std::array;
 
 use super::{RequestOutcome, UsageEvent};
 use crate::{
     error::catalog,
     key::looks_like_key,
     metrics::{self, Counter, Family, Gauge, Histogram},
-    store::{BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX},
+    store::{BODY_BROKEN, NO_RESPONSE, STATUS_4XX, STATUS_5XX},
 };
 
-/// So many models have names of their own.
-const MODELS: usize = 50;
-const LONGEST_MODEL: usize = 64;
-/// Reasons are part of programs, so these are never used up.
-const REASONS: usize = 64;
+/// Maximum number of models with a label of their own.
+const MAX_MODELS: usize = 50;
+/// Maximum length of a model's name that is used as a label.
+const MAX_MODEL_LEN: usize = 64;
+/// Maximum number of reasons. They are constants of programs, so there are never more.
+const MAX_REASONS: usize = 64;
 
-/// The handles of all that is told of requests.
-pub(super) struct Meter {
+/// Handles of all metrics of requests.
+pub(super) struct Metrics {
     in_flight: Gauge,
     succeeded: Counter,
     failed: Family<Counter>,
-    /// Before the head, and after it.
+    /// Before the head of the response, and after it.
     client_gone: [Counter; 2],
     rejected: Family<Counter>,
     charged: Counter,
@@ -44,23 +45,24 @@ struct TokenCounters {
     reasoning: Counter,
 }
 
-/// One request that is under way.
-pub(super) struct InFlight(Gauge);
+/// Counts a request as in flight until it is dropped.
+pub(super) struct InFlightGuard(Gauge);
 
-impl Drop for InFlight {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
 }
 
-impl Meter {
+impl Metrics {
     pub(super) fn new() -> Self {
-        let failed = Family::new(REASONS, |reason| requests(RequestOutcome::Failed, reason));
-        let others = [BODY_BROKEN, NO_ANSWER, STATUS_4XX, STATUS_5XX];
+        let failed = Family::new(MAX_REASONS, |reason| requests(RequestOutcome::Failed, reason));
+        let others = [BODY_BROKEN, NO_RESPONSE, STATUS_4XX, STATUS_5XX];
         for reason in catalog::UPSTREAM.iter().map(|code| code.code()).chain(others) {
             failed.get(reason);
         }
-        let rejected = Family::new(REASONS, |reason| requests(RequestOutcome::Rejected, reason));
+        let rejected =
+            Family::new(MAX_REASONS, |reason| requests(RequestOutcome::Rejected, reason));
         for code in catalog::LAYERS {
             rejected.get(code.code());
         }
@@ -76,7 +78,7 @@ impl Meter {
             rejected,
             charged: metrics::UNITS_CHARGED.counter(&[]),
             refunded: metrics::UNITS_REFUNDED.counter(&[]),
-            tokens: Family::new(MODELS, TokenCounters::of),
+            tokens: Family::new(MAX_MODELS, TokenCounters::of),
             tokens_unknown: metrics::TOKENS_UNKNOWN.counter(&[]),
             bytes_in: metrics::BYTES_IN.counter(&[]),
             bytes_out: metrics::BYTES_OUT.counter(&[]),
@@ -88,14 +90,14 @@ impl Meter {
         }
     }
 
-    /// Counts a request as under way as long as this lives.
-    pub(super) fn enter(&self) -> InFlight {
+    /// Counts a request as in flight.
+    pub(super) fn enter(&self) -> InFlightGuard {
         self.in_flight.increment(1.0);
-        InFlight(self.in_flight.clone())
+        InFlightGuard(self.in_flight.clone())
     }
 
-    /// Counts a request that has ended.
-    pub(super) fn count(&self, event: &UsageEvent) {
+    /// Records a request that has ended.
+    pub(super) fn record(&self, event: &UsageEvent) {
         self.requests(event).increment(1);
         self.charged.increment(event.units.into());
         self.refunded.increment(event.refunded.into());
@@ -107,7 +109,9 @@ impl Meter {
         }
         if let (Some(time), Some(histogram)) = (event.time_to_head, self.time_to_head.get(at)) {
             histogram.record(time);
-            self.count_first_byte(event.time_to_first_byte);
+            if let Some(time) = event.time_to_first_byte {
+                self.time_to_first_byte.record(time);
+            }
         }
         match &event.tokens {
             Some(tokens) => {
@@ -119,12 +123,6 @@ impl Meter {
             }
             None if event.outcome == RequestOutcome::Succeeded => self.tokens_unknown.increment(1),
             None => {}
-        }
-    }
-
-    fn count_first_byte(&self, time: Option<Duration>) {
-        if let Some(time) = time {
-            self.time_to_first_byte.record(time);
         }
     }
 
@@ -165,11 +163,11 @@ fn requests(outcome: RequestOutcome, reason: &str) -> Counter {
     metrics::REQUESTS.counter(&[("outcome", outcome.as_str()), ("reason", reason)])
 }
 
-/// Whether an upstream's name for a model may be shown. Some repeat whatever the client has sent,
-/// which may be a key.
+/// Returns whether a model's name may be used as a label. Some upstreams repeat any name that the client
+/// has sent, and that may be a key.
 fn is_plain(model: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
-    model.len() <= LONGEST_MODEL && model.bytes().all(plain) && !looks_like_key(model)
+    model.len() <= MAX_MODEL_LEN && model.bytes().all(plain) && !looks_like_key(model)
 }
 
 #[cfg(test)]
@@ -177,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_may_be_more_than_names_are_not_shown() {
+    fn names_that_may_be_keys_are_not_used_as_labels() {
         for (model, plain) in [
             ("deepseek-chat", true),
             ("meta-llama/Llama-3.1-8B:free", true),
@@ -185,7 +183,7 @@ mod tests {
             ("sk-secret", false),
             ("two words", false),
             ("模型", false),
-            (&*"m".repeat(LONGEST_MODEL + 1), false),
+            (&*"m".repeat(MAX_MODEL_LEN + 1), false),
         ] {
             assert_eq!(is_plain(model), plain, "{model}");
         }

@@ -1,4 +1,4 @@
-//! What answers tell, in any pieces.
+//! What is read of responses, in any chunks.
 
 use http::Response;
 
@@ -8,14 +8,14 @@ type Seen = (Option<String>, Option<Tokens>);
 
 fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, is_whole: bool) -> Seen {
     let head = Response::new(()).into_parts().0;
-    let mut scanner = AnswerScanner::new(&Method::POST, &head);
+    let mut scanner = ResponseScanner::new(&Method::POST, &head);
     chunks.into_iter().for_each(|chunk| scanner.scan(chunk));
     scanner.finish(is_whole)
 }
 
-/// What a text tells, at every split into two, into many pieces and byte by byte.
+/// Reads a text at every split into two, in many chunks and byte by byte, with the same result.
 #[track_caller]
-fn told(text: &str, is_whole: bool) -> Seen {
+fn read_all(text: &str, is_whole: bool) -> Seen {
     let bytes = text.as_bytes();
     let whole = read([bytes], is_whole);
     for at in 0..=bytes.len() {
@@ -29,16 +29,16 @@ fn told(text: &str, is_whole: bool) -> Seen {
 
 #[track_caller]
 fn tokens(text: &str) -> Option<Tokens> {
-    told(text, true).1
+    read_all(text, true).1
 }
 
 fn model(text: &str) -> Option<String> {
-    told(text, true).0
+    read_all(text, true).0
 }
 
-/// Of an answer that broke off, or whose client has left.
+/// The tokens of a response that broke off, or whose client has left.
 fn tokens_of_part(text: &str) -> Option<Tokens> {
-    told(text, false).1
+    read_all(text, false).1
 }
 
 const STREAM: &str = concat!(
@@ -56,7 +56,7 @@ fn usage() -> Option<Tokens> {
     Some(Tokens::new(1, 2, 3))
 }
 
-/// This text with its figures in the places that are marked so.
+/// This text with figures in the marked places.
 fn with_figures(text: &str) -> String {
     text.replace("USAGE", USAGE).replace("FORGED", FORGED)
 }
@@ -67,7 +67,7 @@ fn a_stream_is_read_the_same_at_every_split_into_three() {
     let expected = (Some("deepseek-chat".to_owned()), Some(tokens));
     for stream in [STREAM.to_owned(), STREAM.replace('\n', "\r\n"), STREAM.replace('\n', "\r")] {
         let bytes = stream.as_bytes();
-        assert_eq!(told(&stream, true), expected);
+        assert_eq!(read_all(&stream, true), expected);
         for first in 0..bytes.len() {
             for second in (first..bytes.len()).step_by(7) {
                 let chunks = [&bytes[..first], &bytes[first..second], &bytes[second..]];
@@ -90,12 +90,12 @@ fn usage_counts_at_the_top_and_in_the_objects_of_events() {
         "data:{\"model\":\"m\",\"choices\":[{\"delta\":{}}],\"x_groq\":{\"usage\":USAGE}}\n\n",
     ] {
         let text = with_figures(text);
-        assert_eq!(told(&text, true), (Some("m".into()), usage()), "{text}");
+        assert_eq!(read_all(&text, true), (Some("m".into()), usage()), "{text}");
     }
 }
 
 #[test]
-fn what_a_holder_may_have_echoed_is_not_taken_for_usage() {
+fn echoed_text_is_not_taken_for_usage() {
     for text in [
         r#"{"choices":[{"message":{"tool_calls":[{"function":{"arguments":{"usage":FORGED}}}]}}]}"#,
         r#"{"metadata":{"usage":FORGED},"tools":[{"usage":FORGED}],"a\"usage":FORGED}"#,
@@ -128,7 +128,7 @@ fn what_a_holder_may_have_echoed_is_not_taken_for_usage() {
 }
 
 #[test]
-fn the_model_is_that_of_the_answer_and_not_one_in_it() {
+fn the_model_is_that_of_the_response_and_not_one_in_it() {
     for text in [
         r#"{"metadata":{"model":"gpt-4-evil"},"model":"gpt-oss-20b"}"#,
         r#"{"tools":[{"type":"image_generation","model":"gpt-image-1"}],"model":"gpt-oss-20b"}"#,
@@ -205,7 +205,7 @@ fn of_two_usages_the_last_counts() {
 }
 
 #[test]
-fn partial_figures_of_a_stream_that_broke_off_are_no_facts() {
+fn partial_figures_of_a_stream_that_broke_off_do_not_count() {
     let partial = format!("data: {{\"choices\":[{{}}],\"usage\":{USAGE}}}\n\n");
     assert_eq!(tokens_of_part(&partial), None);
     assert_eq!(tokens(&partial), usage());
@@ -230,11 +230,11 @@ fn partial_figures_of_a_stream_that_broke_off_are_no_facts() {
         assert_eq!(tokens_of_part(&format!("{partial}{other}")), None, "{other}");
     }
     let json = format!("{{\"usage\":{USAGE},\"choices\":[{{\"mess");
-    assert_eq!(tokens_of_part(&json), usage(), "JSON tells its figures once");
+    assert_eq!(tokens_of_part(&json), usage(), "JSON reports its figures once");
 }
 
 #[test]
-fn random_answers_are_read_the_same_in_any_pieces() {
+fn random_responses_are_read_the_same_in_any_chunks() {
     const PARTS: [&str; 31] = [
         "\"choices\":[{",
         "}]",
@@ -278,29 +278,29 @@ fn random_answers_are_read_the_same_in_any_pieces() {
         let begin = ["", "{", "data: {", "\u{feff}data: {\"usage\":"][below(4)];
         let parts: String = (0..below(16)).map(|_| PARTS[below(PARTS.len())]).collect();
         let text = format!("{begin}{parts}");
-        known += usize::from(told(&text, true).1.is_some());
-        told(&text, false);
+        known += usize::from(read_all(&text, true).1.is_some());
+        read_all(&text, false);
     }
     assert!(known > 20, "{known}");
 }
 
 #[test]
-fn answers_that_cannot_be_read_tell_nothing() {
+fn nothing_is_read_of_responses_that_cannot_be_read() {
     let body = format!(r#"{{"model":"m","usage":{USAGE}}}"#);
-    let told = |method: Method, head: http::response::Builder| {
+    let read = |method: Method, head: http::response::Builder| {
         let head = head.body(()).unwrap().into_parts().0;
-        let mut scanner = AnswerScanner::new(&method, &head);
+        let mut scanner = ResponseScanner::new(&method, &head);
         scanner.scan(body.as_bytes());
         scanner.finish(true)
     };
-    let read = (Some("m".into()), usage());
+    let expected = (Some("m".into()), usage());
     let build = Response::builder;
     for head in [
         build(),
         build().header("content-type", "Application/JSON ; charset=utf-8"),
         build().header("content-encoding", "identity").header("content-encoding", "Identity"),
     ] {
-        assert_eq!(told(Method::POST, head), read);
+        assert_eq!(read(Method::POST, head), expected);
     }
     for head in [
         build().status(400),
@@ -309,10 +309,10 @@ fn answers_that_cannot_be_read_tell_nothing() {
         build().header("content-encoding", "identity, gzip"),
         build().header("content-encoding", "identity").header("content-encoding", "gzip"),
     ] {
-        assert_eq!(told(Method::POST, head), (None, None));
+        assert_eq!(read(Method::POST, head), (None, None));
     }
     for method in [Method::GET, Method::DELETE, Method::PUT] {
-        assert_eq!(told(method, build()), (None, None), "shows what was billed before");
+        assert_eq!(read(method, build()), (None, None), "repeats what was billed before");
     }
 }
 
@@ -329,20 +329,20 @@ fn coded(coding: &str, text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A scanner of an answer in this coding.
-fn scanner(coding: &str) -> AnswerScanner {
+/// A scanner of a response in this coding.
+fn scanner(coding: &str) -> ResponseScanner {
     let head = Response::builder().header("content-encoding", coding).body(()).unwrap();
-    AnswerScanner::new(&Method::POST, &head.into_parts().0)
+    ResponseScanner::new(&Method::POST, &head.into_parts().0)
 }
 
 const CODINGS: [(&str, &str); 4] =
     [("gzip", "gzip"), ("identity, X-Gzip", "gzip"), ("deflate", "zlib"), ("deflate", "raw")];
 
 #[test]
-fn a_coded_answer_tells_the_same_in_any_pieces() {
+fn a_coded_response_is_read_the_same_in_any_chunks() {
     let json = format!(r#"{{"model":"deepseek-chat","usage":{USAGE}}}"#);
     for text in [STREAM, &json] {
-        let expected = told(text, true);
+        let expected = read_all(text, true);
         assert!(expected.1.is_some());
         for (named, coding) in CODINGS {
             let bytes = coded(coding, text.as_bytes());
@@ -357,11 +357,11 @@ fn a_coded_answer_tells_the_same_in_any_pieces() {
     let twice = [coded("gzip", &json.as_bytes()[..20]), coded("gzip", &json.as_bytes()[20..])];
     let mut members = scanner("gzip");
     members.scan(&twice.concat());
-    assert_eq!(members.finish(true), told(&json, true));
+    assert_eq!(members.finish(true), read_all(&json, true));
 }
 
 #[test]
-fn a_coded_answer_that_cannot_be_decoded_tells_no_figures() {
+fn a_coded_response_that_cannot_be_decoded_has_no_figures() {
     let stream = with_figures("data: {\"model\":\"m\",\"usage\":USAGE,\"choices\":[{}]}\n\n");
     for (named, coding) in CODINGS {
         let whole = coded(coding, stream.as_bytes());
@@ -382,9 +382,9 @@ fn a_coded_answer_that_cannot_be_decoded_tells_no_figures() {
 }
 
 #[test]
-fn a_decompression_bomb_is_left_alone() {
+fn a_decompression_bomb_is_not_decoded() {
     let begin = with_figures("data: {\"model\":\"m\",\"usage\":USAGE,\"choices\":[]}\n\n: ");
-    let text = [begin.as_bytes(), &vec![b' '; 2 * MAX_DECODED]].concat();
+    let text = [begin.as_bytes(), &vec![b' '; 2 * MAX_DECODED_LEN]].concat();
     for (named, coding) in CODINGS {
         let bomb = coded(coding, &text);
         assert!(bomb.len() < text.len() / 500);

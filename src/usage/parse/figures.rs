@@ -1,4 +1,4 @@
-//! What the usage objects of an answer stand for.
+//! Figures of the usage objects in a response.
 
 use serde::{
     Deserialize, Deserializer,
@@ -6,13 +6,13 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::Tokens;
+use crate::store::Tokens;
 
-/// More than this in one answer is no figure that anybody has billed.
+/// Maximum number of tokens of one response. A larger figure is not one that anybody was billed for.
 const MAX_TOKENS: u64 = 1_000_000_000_000;
 
-/// The figures of an answer, so far. One that is told again counts as told last, but a zero undoes
-/// nothing.
+/// The figures that a response has reported so far. The last report of a figure counts, but a zero does
+/// not replace another number.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Figures {
     prompt: Option<u64>,
@@ -20,17 +20,17 @@ pub(super) struct Figures {
     total: Option<u64>,
     cached: Option<u64>,
     reasoning: Option<u64>,
-    /// Anthropic's names, which tell the parts of the prompt beside each other.
+    /// Anthropic's names, which count the parts of the prompt separately.
     input: Option<u64>,
     cache_read: Option<u64>,
     cache_creation: Option<u64>,
     /// A usage object could not be read.
-    is_unclear: bool,
-    is_told: bool,
+    is_unreadable: bool,
+    is_reported: bool,
 }
 
 /// A usage object: the names of `/v1/chat/completions` and `/v1/embeddings`, those of `/v1/responses`,
-/// and those of `/v1/messages`. Relays may tell several, and zeros of those that they do not use.
+/// and those of `/v1/messages`. Relays may send several, and zeros for those that they do not use.
 #[derive(Deserialize)]
 struct Usage {
     prompt_tokens: Option<Count>,
@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// A detail that cannot be read is unknown, and spoils nothing else.
+/// Reads a detail, which is unknown if it cannot be read, and does not make the whole unreadable.
 fn if_readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     value: D,
 ) -> Result<Option<T>, D::Error> {
@@ -89,22 +89,22 @@ fn if_readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     Ok(serde_json::from_str(value.get()).unwrap_or_default())
 }
 
-/// The first of these figures that is told and not zero, or a zero if there is one.
+/// Returns the first of these figures that is reported and not zero, or a zero if there is one.
 fn first<const N: usize>(figures: [Option<u64>; N]) -> Option<u64> {
-    let mut told = figures.into_iter().flatten();
+    let mut reported = figures.into_iter().flatten();
     let zero = figures.contains(&Some(0)).then_some(0);
-    told.find(|figure| *figure > 0).or(zero)
+    reported.find(|figure| *figure > 0).or(zero)
 }
 
 impl Figures {
-    /// Adds what a usage object tells. `null` tells nothing.
+    /// Adds the figures of a usage object. `null` has none.
     pub(super) fn add(&mut self, usage: &[u8]) {
-        // Checked as a whole, not string by string.
+        // Checking the whole is faster than checking it string by string.
         let usage = str::from_utf8(usage).ok();
         match usage.and_then(|usage| serde_json::from_str(usage).ok()) {
             Some(Some(usage)) => self.add_usage(usage),
             Some(None) => {}
-            None => (self.is_unclear, self.is_told) = (true, true),
+            None => (self.is_unreadable, self.is_reported) = (true, true),
         }
     }
 
@@ -116,7 +116,7 @@ impl Figures {
         let cached = cached.or(usage.prompt_cache_hit_tokens).or(usage.cached_tokens);
         let reasoning = completion_details.and_then(|details| details.reasoning_tokens);
         let completion = first([count(usage.completion_tokens), count(usage.output_tokens)]);
-        for (figure, told) in [
+        for (figure, reported) in [
             (&mut self.prompt, count(usage.prompt_tokens)),
             (&mut self.input, count(usage.input_tokens)),
             (&mut self.cache_read, count(usage.cache_read_input_tokens)),
@@ -125,28 +125,28 @@ impl Figures {
             (&mut self.cached, count(cached)),
             (&mut self.reasoning, count(reasoning)),
         ] {
-            *figure = first([told, *figure]);
+            *figure = first([reported, *figure]);
         }
-        // A total of other figures is none of these.
+        // A total that was reported with other figures does not belong to these.
         self.total = count(usage.total_tokens);
-        self.is_told = true;
+        self.is_reported = true;
     }
 
-    /// These figures, or the others if nothing was told of these.
+    /// Returns these figures, or the others if none of these were reported.
     pub(super) fn or(self, others: Self) -> Self {
-        if self.is_told { self } else { others }
+        if self.is_reported { self } else { others }
     }
 
-    /// The tokens, if the figures fit together.
+    /// Returns the tokens, if the figures fit together.
     pub(super) fn tokens(self) -> Option<Tokens> {
-        if self.is_unclear {
+        if self.is_unreadable {
             return None;
         }
-        let prompt = first([self.prompt, self.input_in_all()])?;
-        // Embeddings have no completion, and their total says so.
+        let prompt = first([self.prompt, self.billed_input()])?;
+        // Embeddings have no completion, which their total shows.
         let completion = self.completion.or_else(|| (self.total? == prompt).then_some(0))?;
         let sum = prompt.checked_add(completion)?;
-        // Some totals hold more than these two, such as thoughts that are told of nowhere else.
+        // Some totals hold more than these two, such as reasoning that is reported nowhere else.
         let total = self.total.filter(|total| *total > 0).unwrap_or(sum);
         if total < sum || total > MAX_TOKENS {
             return None;
@@ -161,14 +161,16 @@ impl Figures {
         })
     }
 
-    /// All input that is billed. Who tells a total has counted what was cached with the input.
-    fn input_in_all(&self) -> Option<u64> {
+    /// Returns all input that is billed. An upstream that reports a total includes cached tokens in the
+    /// input.
+    fn billed_input(&self) -> Option<u64> {
         let input = self.input?;
         if self.total.is_some_and(|total| total > 0) {
             return Some(input);
         }
-        let cache = [self.cache_read, self.cache_creation].into_iter().flatten();
-        cache.into_iter().try_fold(input, u64::checked_add)
+        input
+            .checked_add(self.cache_read.unwrap_or(0))?
+            .checked_add(self.cache_creation.unwrap_or(0))
     }
 }
 
@@ -176,7 +178,7 @@ impl Figures {
 mod tests {
     use super::*;
 
-    fn told(usages: &[&str]) -> Option<Tokens> {
+    fn tokens(usages: &[&str]) -> Option<Tokens> {
         let mut figures = Figures::default();
         usages.iter().for_each(|usage| figures.add(usage.as_bytes()));
         figures.tokens()
@@ -185,24 +187,24 @@ mod tests {
     #[test]
     fn the_names_of_chats_responses_and_embeddings_are_read() {
         let chat = r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}"#;
-        assert_eq!(told(&[chat]), Some(Tokens::new(3, 4, 7)));
+        assert_eq!(tokens(&[chat]), Some(Tokens::new(3, 4, 7)));
         let responses = r#"{"input_tokens":3,"output_tokens":4,"total_tokens":7}"#;
-        assert_eq!(told(&[responses]), Some(Tokens::new(3, 4, 7)));
+        assert_eq!(tokens(&[responses]), Some(Tokens::new(3, 4, 7)));
         let embeddings = r#"{"prompt_tokens":8,"total_tokens":8}"#;
-        assert_eq!(told(&[embeddings]), Some(Tokens::new(8, 0, 8)));
+        assert_eq!(tokens(&[embeddings]), Some(Tokens::new(8, 0, 8)));
     }
 
     #[test]
-    fn the_names_of_chats_win_where_both_are_told() {
+    fn the_names_of_chats_win_where_both_are_reported() {
         let relay = r#"{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21,
             "prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{},
             "input_tokens":0,"output_tokens":0,"input_tokens_details":null}"#;
-        let tokens = Tokens { cached: Some(2), ..Tokens::new(9, 12, 21) };
-        assert_eq!(told(&[relay]), Some(tokens));
+        let expected = Tokens { cached: Some(2), ..Tokens::new(9, 12, 21) };
+        assert_eq!(tokens(&[relay]), Some(expected));
     }
 
     #[test]
-    fn what_is_cached_or_thought_with_is_read_by_each_of_its_names() {
+    fn cached_and_reasoning_tokens_are_read_by_each_of_their_names() {
         let all = Tokens { cached: Some(5), reasoning: Some(6), ..Tokens::new(9, 8, 17) };
         for usage in [
             r#"{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,
@@ -215,7 +217,7 @@ mod tests {
             "prompt_cache_hit_tokens":5,"prompt_cache_miss_tokens":4,
             "completion_tokens_details":{"reasoning_tokens":6}}"#,
         ] {
-            assert_eq!(told(&[usage]), Some(all), "{usage}");
+            assert_eq!(tokens(&[usage]), Some(all), "{usage}");
         }
     }
 
@@ -233,11 +235,11 @@ mod tests {
             let usage = format!(
                 r#"{{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,{detail}}}"#
             );
-            assert_eq!(told(&[&usage]), Some(Tokens::new(9, 8, 17)), "{detail}");
+            assert_eq!(tokens(&[&usage]), Some(Tokens::new(9, 8, 17)), "{detail}");
         }
         let one = r#"{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,
             "prompt_tokens_details":{"cached_tokens":5,"reasoning_tokens":-1}}"#;
-        assert_eq!(told(&[one]).unwrap().cached, Some(5));
+        assert_eq!(tokens(&[one]).unwrap().cached, Some(5));
     }
 
     #[test]
@@ -265,46 +267,46 @@ mod tests {
             r#"{"prompt_tokens":1,"completion_tokens":1,"total_tokens":1000000000001}"#,
             r#"{"prompt_tokens":1,"prompt_tokens":2,"completion_tokens":1,"total_tokens":3}"#,
         ] {
-            assert_eq!(told(&[usage]), None, "{usage}");
+            assert_eq!(tokens(&[usage]), None, "{usage}");
         }
     }
 
     #[test]
-    fn the_total_is_as_told_if_it_holds_the_parts_and_their_sum_if_it_is_not_told() {
-        let told_total = r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#;
-        assert_eq!(told(&[told_total]), Some(Tokens::new(3, 4, 9)));
+    fn the_total_is_as_reported_if_it_holds_the_parts_and_their_sum_if_it_is_not_reported() {
+        let reported_total = r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#;
+        assert_eq!(tokens(&[reported_total]), Some(Tokens::new(3, 4, 9)));
         for usage in [
             r#"{"prompt_tokens":3,"completion_tokens":4}"#,
             r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":null}"#,
         ] {
-            assert_eq!(told(&[usage]), Some(Tokens::new(3, 4, 7)));
+            assert_eq!(tokens(&[usage]), Some(Tokens::new(3, 4, 7)));
         }
         let null = r#"{"prompt_tokens":3,"completion_tokens":null,"total_tokens":3}"#;
-        assert_eq!(told(&[null]), Some(Tokens::new(3, 0, 3)));
+        assert_eq!(tokens(&[null]), Some(Tokens::new(3, 0, 3)));
     }
 
     #[test]
-    fn figures_told_later_count_and_those_told_only_before_stay() {
+    fn later_figures_count_and_those_reported_only_before_stay() {
         let start = r#"{"input_tokens":25,"output_tokens":1}"#;
         let delta = r#"{"output_tokens":150}"#;
-        assert_eq!(told(&[start, "null", delta]), Some(Tokens::new(25, 150, 175)));
-        assert_eq!(told(&[delta]), None);
+        assert_eq!(tokens(&[start, "null", delta]), Some(Tokens::new(25, 150, 175)));
+        assert_eq!(tokens(&[delta]), None);
         let sum = r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}"#;
-        assert_eq!(told(&[sum, r#"{"completion_tokens":9}"#]), Some(Tokens::new(3, 9, 12)));
-        assert_eq!(told(&[sum, "null"]), Some(Tokens::new(3, 4, 7)));
-        assert_eq!(told(&[sum, "true"]), None);
+        assert_eq!(tokens(&[sum, r#"{"completion_tokens":9}"#]), Some(Tokens::new(3, 9, 12)));
+        assert_eq!(tokens(&[sum, "null"]), Some(Tokens::new(3, 4, 7)));
+        assert_eq!(tokens(&[sum, "true"]), None);
     }
 
     #[test]
     fn all_input_that_anthropic_bills_is_the_prompt() {
         let cached = |cached, prompt, completion| {
-            let tokens = Tokens::new(prompt, completion, prompt + completion);
-            Some(Tokens { cached: Some(cached), ..tokens })
+            let all = Tokens::new(prompt, completion, prompt + completion);
+            Some(Tokens { cached: Some(cached), ..all })
         };
         let start = r#"{"input_tokens":25,"cache_creation_input_tokens":50,
             "cache_read_input_tokens":1000,"output_tokens":1,
             "cache_creation":{"ephemeral_5m_input_tokens":50}}"#;
-        assert_eq!(told(&[start]), cached(1000, 1075, 1));
+        assert_eq!(tokens(&[start]), cached(1000, 1075, 1));
         for delta in [
             r#"{"output_tokens":150}"#,
             r#"{"input_tokens":0,"output_tokens":150,"cache_read_input_tokens":0,
@@ -313,22 +315,22 @@ mod tests {
                 "cache_creation_input_tokens":50}"#,
             r#"{"input_tokens":25,"output_tokens":150,"cache_read_input_tokens":null}"#,
         ] {
-            assert_eq!(told(&[start, delta]), cached(1000, 1075, 150), "{delta}");
-            assert_eq!(told(&[start, delta, r#"{"output_tokens":0}"#]), cached(1000, 1075, 150));
+            assert_eq!(tokens(&[start, delta]), cached(1000, 1075, 150), "{delta}");
+            assert_eq!(tokens(&[start, delta, r#"{"output_tokens":0}"#]), cached(1000, 1075, 150));
         }
         let late = r#"{"input_tokens":9,"output_tokens":2,"cache_read_input_tokens":4}"#;
-        assert_eq!(told(&[r#"{"input_tokens":0,"output_tokens":0}"#, late]), cached(4, 13, 2));
+        assert_eq!(tokens(&[r#"{"input_tokens":0,"output_tokens":0}"#, late]), cached(4, 13, 2));
         let all_cached = r#"{"input_tokens":0,"output_tokens":2,"cache_read_input_tokens":4}"#;
-        assert_eq!(told(&[all_cached]), cached(4, 4, 2));
+        assert_eq!(tokens(&[all_cached]), cached(4, 4, 2));
         let with_total = r#"{"input_tokens":9,"output_tokens":2,"total_tokens":11,
             "cache_read_input_tokens":4}"#;
-        assert_eq!(told(&[with_total]), cached(4, 9, 2), "the total says what is in the input");
+        assert_eq!(tokens(&[with_total]), cached(4, 9, 2), "the total says what is in the input");
         let relay = r#"{"prompt_tokens":13,"completion_tokens":2,"total_tokens":15,
             "input_tokens":9,"cache_read_input_tokens":4}"#;
-        assert_eq!(told(&[relay]), cached(4, 13, 2));
+        assert_eq!(tokens(&[relay]), cached(4, 13, 2));
         let huge = r#"{"input_tokens":9,"output_tokens":2,
             "cache_read_input_tokens":18446744073709551615}"#;
-        assert_eq!(told(&[huge]), None);
+        assert_eq!(tokens(&[huge]), None);
     }
 
     #[test]
@@ -337,28 +339,31 @@ mod tests {
             r#"{"prompt_tokens":11.0,"completion_tokens":7.0,"total_tokens":18.0}"#,
             r#"{"prompt_tokens":1.1e1,"completion_tokens":70E-1,"total_tokens":18}"#,
         ] {
-            assert_eq!(told(&[usage]), Some(Tokens::new(11, 7, 18)), "{usage}");
+            assert_eq!(tokens(&[usage]), Some(Tokens::new(11, 7, 18)), "{usage}");
         }
     }
 
     #[test]
-    fn a_zero_is_told_only_if_nothing_else_is() {
+    fn a_zero_counts_only_if_nothing_else_is_reported() {
         let total = r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":0}"#;
-        assert_eq!(told(&[total]), Some(Tokens::new(3, 4, 7)));
+        assert_eq!(tokens(&[total]), Some(Tokens::new(3, 4, 7)));
         let other_names = r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,
             "input_tokens":3,"output_tokens":4}"#;
-        assert_eq!(told(&[other_names]), Some(Tokens::new(3, 4, 7)));
+        assert_eq!(tokens(&[other_names]), Some(Tokens::new(3, 4, 7)));
         let zeros = r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#;
-        assert_eq!(told(&[zeros]), Some(Tokens::new(0, 0, 0)));
-        assert_eq!(told(&[total, zeros]), Some(Tokens::new(3, 4, 7)));
-        assert_eq!(told(&[r#"{"prompt_tokens":0,"total_tokens":0}"#]), Some(Tokens::new(0, 0, 0)));
+        assert_eq!(tokens(&[zeros]), Some(Tokens::new(0, 0, 0)));
+        assert_eq!(tokens(&[total, zeros]), Some(Tokens::new(3, 4, 7)));
+        assert_eq!(
+            tokens(&[r#"{"prompt_tokens":0,"total_tokens":0}"#]),
+            Some(Tokens::new(0, 0, 0))
+        );
     }
 
     #[test]
-    fn kimi_tells_what_is_cached_beside_its_figures() {
+    fn kimi_reports_cached_tokens_beside_its_figures() {
         let usage =
             r#"{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11,"cached_tokens":4}"#;
         let cached = Some(Tokens { cached: Some(4), ..Tokens::new(9, 2, 11) });
-        assert_eq!(told(&[usage]), cached);
+        assert_eq!(tokens(&[usage]), cached);
     }
 }
