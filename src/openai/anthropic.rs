@@ -17,24 +17,23 @@ use crate::{
     error::{Rejected, json},
 };
 
-/// Every client of Anthropic's API sends it.
+/// Header that every client of Anthropic's API sends.
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives rejections the error object that both Anthropic's and OpenAI's clients read, where the
-/// request is one of Anthropic's API.
+/// Layer that applies [`AnthropicErrors`]: rejections have the error object that both Anthropic's and
+/// OpenAI's clients read, if the request is one of Anthropic's API.
 ///
 /// # Rules
 ///
 /// - A request is one of Anthropic's API if its path is `/messages` or below, with or without `/v1`,
 ///   or if it has an `anthropic-version`.
-/// - Only responses that are marked with [`Rejected`] change: what passes from an upstream stays as it
-///   is.
-/// - `type` follows from the status, as Anthropic documents it; `code` stays.
+/// - Only responses with [`Rejected`] in their extensions change; an upstream's stay as they are.
+/// - `type` depends on the status, as Anthropic documents it; `code` stays.
 /// - `request_id` is the request's `x-request-id`, which a layer outside this one sets.
 /// - A rejection of `HEAD` has no body.
 ///
-/// It goes outside of all layers that reject, however these render.
+/// The layer stands outside of all layers that reject, however these render.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -46,12 +45,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let full = service_fn(|_: Request<()>| async {
+/// let exhausted = service_fn(|_: Request<()>| async {
 ///     let status = StatusCode::TOO_MANY_REQUESTS;
 ///     let rejection = Rejection::permanent(status, "quota", "insufficient_quota", "Used up.");
 ///     Ok::<_, Infallible>(rejection.render(&OpenAiErrors).map(Full::new))
 /// });
-/// let service = AnthropicErrorsLayer::new().layer(full);
+/// let service = AnthropicErrorsLayer::new().layer(exhausted);
 /// let request = Request::post("/v1/messages").header("x-request-id", "r1").body(()).unwrap();
 /// let body = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
 /// assert_eq!(
@@ -64,7 +63,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct AnthropicErrorsLayer(());
 
 impl AnthropicErrorsLayer {
-    /// The layer.
+    /// Creates the layer.
     pub fn new() -> Self {
         Self(())
     }
@@ -78,10 +77,34 @@ impl<S> Layer<S> for AnthropicErrorsLayer {
     }
 }
 
-/// The service of [`AnthropicErrorsLayer`].
+/// Middleware that gives rejections Anthropic's error object.
+///
+/// See [`AnthropicErrorsLayer`] for its rules.
 #[derive(Clone, Copy, Debug)]
 pub struct AnthropicErrors<S> {
     inner: S,
+}
+
+impl<S> AnthropicErrors<S> {
+    /// Creates the middleware around `inner`.
+    pub fn new(inner: S) -> Self {
+        Self { inner }
+    }
+
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for AnthropicErrors<S>
@@ -97,15 +120,15 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let asked = is_anthropic(&request).then(|| Asked {
+        let rejection = is_anthropic(&request).then(|| AnthropicRejection {
             is_head: request.method() == Method::HEAD,
             request_id: request.headers().get(REQUEST_ID).cloned(),
         });
-        AnthropicErrorsFuture { future: self.inner.call(request), asked }
+        AnthropicErrorsFuture { inner: self.inner.call(request), rejection }
     }
 }
 
-/// Whether this request's client reads Anthropic's errors.
+/// Returns whether this request's client reads Anthropic's errors.
 fn is_anthropic<B>(request: &Request<B>) -> bool {
     let path = request.uri().path();
     let path = path.strip_prefix("/v1").unwrap_or(path);
@@ -115,7 +138,7 @@ fn is_anthropic<B>(request: &Request<B>) -> bool {
 }
 
 /// What a rejection needs of a request of Anthropic's API.
-struct Asked {
+struct AnthropicRejection {
     is_head: bool,
     request_id: Option<HeaderValue>,
 }
@@ -124,8 +147,8 @@ pin_project! {
     /// Response future of [`AnthropicErrors`].
     pub struct AnthropicErrorsFuture<F> {
         #[pin]
-        future: F,
-        asked: Option<Asked>,
+        inner: F,
+        rejection: Option<AnthropicRejection>,
     }
 }
 
@@ -137,10 +160,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.future.poll(cx))?;
+        let response = ready!(this.inner.poll(cx))?;
         let rejected = response.extensions().get::<Rejected>();
-        let body = match (&*this.asked, rejected) {
-            (Some(asked), Some(rejected)) => asked.render(response.status(), rejected),
+        let body = match (&*this.rejection, rejected) {
+            (Some(rejection), Some(rejected)) => rejection.render(response.status(), rejected),
             _ => return Poll::Ready(Ok(response.map(ResponseBody::inner))),
         };
         let mut response = response.map(|_| ResponseBody::full(body));
@@ -166,7 +189,7 @@ struct ErrorFields<'a> {
     code: &'a str,
 }
 
-impl Asked {
+impl AnthropicRejection {
     fn render(&self, status: StatusCode, rejected: &Rejected) -> Bytes {
         if self.is_head {
             return Bytes::new();
@@ -182,7 +205,7 @@ impl Asked {
     }
 }
 
-/// Anthropic's name for errors of this status.
+/// Returns Anthropic's error type for this status.
 fn kind(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 => "authentication_error",
@@ -207,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_the_version_say_whose_api_it_is() {
+    fn anthropic_requests_are_known_by_path_or_version() {
         let is_anthropic = |path: &str, header: &str| {
             let request = Request::post(path).header(header, "2023-06-01");
             is_anthropic(&request.body(()).unwrap())

@@ -4,12 +4,13 @@ use serde::Serialize;
 
 use crate::error::{Reject, Rejection, Retry, json};
 
-/// OpenAI's and Anthropic's clients retry 408, 409, 429 and 5xx unless this says `false`.
+/// Header with which OpenAI's and Anthropic's clients do not retry 408, 409, 429 and 5xx, if it is
+/// `false`.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// Writes rejections as the error object that OpenAI clients read.
+/// Renders rejections as the error object that OpenAI's clients read.
 ///
-/// Those that the same request cannot get over ([`Retry::Never`]) carry `x-should-retry: false`.
+/// Those for which a retry is pointless ([`Retry::Never`]) have `x-should-retry: false`.
 ///
 /// ```
 /// use http::StatusCode;

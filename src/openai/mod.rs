@@ -1,7 +1,6 @@
-//! What OpenAI-compatible APIs have in common: the error object ([`OpenAiErrors`]), in the form that
-//! Anthropic's clients read where the request is theirs ([`AnthropicErrorsLayer`]), the usage of
-//! streams ([`stream_usage`]) and, with the feature `proxy`, the rules by which such an upstream is
-//! proxied ([`proxy_rules`]).
+//! Presets for OpenAI-compatible APIs: the error object ([`OpenAiErrors`]), also as Anthropic's clients
+//! read it ([`AnthropicErrorsLayer`]), the usage of streams ([`stream_usage`]) and, with the feature
+//! `proxy`, the rules for proxying such an upstream ([`proxy_rules`]).
 
 mod anthropic;
 mod errors;

@@ -5,13 +5,13 @@ use crate::{
     proxy::{HeaderRules, ProxyRules},
 };
 
-/// The rules for a sponsored upstream that speaks the OpenAI API.
+/// Returns the rules for a sponsored upstream with an OpenAI-compatible API.
 ///
-/// From the request, nothing that tells who the client is travels on: credentials in any of the
-/// usual headers and their copies elsewhere, cookies, organization and project, forwarding headers.
-/// From the answer, nothing that is the sponsor's own: cookies, organization and project, rate
-/// limits, whether to retry, and what a browser or a server in front would do to the upstream's
-/// site, which is the gateway's here. The sponsor's troubles are never shown as the holder's:
+/// Removed from requests is everything that identifies the client: credentials in any of the usual
+/// headers and copies of them elsewhere, cookies, organization and project, forwarding headers.
+/// Removed from responses is everything that is the sponsor's own: cookies, organization and project,
+/// rate limits, retry advice, and headers for browsers or front servers that describe the upstream's
+/// site, which is the gateway's here. Problems of the sponsor's account are never shown as the holder's:
 ///
 /// | upstream | fault | client |
 /// |---|---|---|
@@ -22,8 +22,8 @@ use crate::{
 /// | 101 | [`Protocol`](UpstreamFault::Protocol) | 502 |
 /// | 5xx | [`Failed`](UpstreamFault::Failed) | the same, its `Retry-After` |
 ///
-/// Every other answer passes through. The upstream is asked for answers without a content coding, so
-/// that usage and errors can be read whatever the client accepts.
+/// Every other response passes through. Requests have `Accept-Encoding: identity`, so that usage and
+/// errors can be read whatever the client accepts.
 ///
 /// ```
 /// use bytes::Bytes;

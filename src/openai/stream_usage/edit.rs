@@ -3,7 +3,7 @@ use std::{fmt, ops::Range};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// What is put into a request, and in place of which of its bytes.
+/// A change of a request that makes it request usage: a text, and the bytes that it replaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Edit {
     pub(super) at: Range<usize>,
@@ -11,8 +11,8 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// What makes this request ask for usage; `None` if it is not streamed, asks already, or is not
-    /// clear.
+    /// Returns the change of this request; `None` if it is not streamed, requests usage already, or is
+    /// ambiguous.
     pub(super) fn of(request: &[u8]) -> Option<Self> {
         let [stream, options] = members(request, ["stream", "stream_options"])?;
         let Member::Once(stream) = stream else { return None };
@@ -31,15 +31,15 @@ impl Edit {
             Member::Once(options @ "null") => {
                 Some(Self { at: span(options), text: r#"{"include_usage":true}"# })
             }
-            Member::Once(options) => within(options, span(options).start),
+            Member::Once(options) => of_options(options, span(options).start),
             Member::Repeated => None,
         }
     }
 }
 
-/// What makes these options ask, which begin at this byte of the request.
-fn within(options: &str, begin: usize) -> Option<Edit> {
-    // vLLM's `continuous_usage_stats` has no effect until usage is asked for.
+/// Returns the change of these options, which begin at this byte of the request.
+fn of_options(options: &str, begin: usize) -> Option<Edit> {
+    // vLLM's `continuous_usage_stats` has no effect unless usage is requested.
     let names = ["include_usage", "continuous_usage_stats"];
     let [include, Member::Missing] = members(options.as_bytes(), names)? else { return None };
     match include {
@@ -57,7 +57,7 @@ fn within(options: &str, begin: usize) -> Option<Edit> {
     }
 }
 
-/// A member's value, as it is written.
+/// The value of a member, as it is written.
 #[derive(Clone, Copy, Debug)]
 enum Member<'a> {
     Missing,
@@ -65,7 +65,7 @@ enum Member<'a> {
     Repeated,
 }
 
-/// The members of these names in the object that `json` is; `None` if it is no object.
+/// Returns the members with these names of the object that `json` is; `None` if it is not an object.
 fn members<'a, const N: usize>(json: &'a [u8], names: [&str; N]) -> Option<[Member<'a>; N]> {
     let mut json = serde_json::Deserializer::from_slice(json);
     let members = json.deserialize_map(Members(names)).ok()?;
@@ -86,7 +86,7 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
         let mut members = [Member::Missing; N];
         while let Some(name) = map.next_key::<String>()? {
             let value = map.next_value::<&RawValue>()?.get();
-            if let Some(at) = self.0.iter().position(|wanted| *wanted == name) {
+            if let Some(at) = self.0.iter().position(|other| *other == name) {
                 members[at] = match members[at] {
                     Member::Missing => Member::Once(value),
                     _ => Member::Repeated,
@@ -110,8 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_question_is_put_in() {
-        for (given, wanted) in [
+    fn only_the_option_is_inserted() {
+        for (request, expected) in [
             (r#"{"stream":true}"#, r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
             (
                 " { \"n\" : 12345678901234567890,\"stream\"\t:\r\n true , \"a\":1e400,\"a\":\"\\u4f60好\" }\n",
@@ -142,13 +142,13 @@ mod tests {
                 r#"{"\u0073tream":true,"stream_options":{"include_usage":true},"messages":[{"stream":false,"content":"\"stream\":false}"}]}"#,
             ),
         ] {
-            assert_eq!(edited(given), wanted);
-            assert_eq!(edited(wanted), wanted, "asks already");
+            assert_eq!(edited(request), expected);
+            assert_eq!(edited(expected), expected, "requests usage already");
         }
     }
 
     #[test]
-    fn what_is_not_streamed_or_not_clear_stays() {
+    fn what_is_not_streamed_or_ambiguous_stays() {
         for request in [
             "",
             "{}",
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn random_requests_ask_for_usage_and_are_the_same_otherwise() {
+    fn random_requests_differ_only_in_requesting_usage() {
         const MEMBERS: [&str; 10] = [
             r#""stream" : true"#,
             r#""stream":false"#,
@@ -214,11 +214,11 @@ mod tests {
             let edited = edited(&request);
             assert_eq!(edited[..at.start], request[..at.start]);
             assert_eq!(edited[at.start + text.len()..], request[at.end..]);
-            let mut wanted: serde_json::Value = serde_json::from_str(&request).unwrap();
-            wanted["stream_options"]["include_usage"] = true.into();
+            let mut expected: serde_json::Value = serde_json::from_str(&request).unwrap();
+            expected["stream_options"]["include_usage"] = true.into();
             let seen: serde_json::Value = serde_json::from_str(&edited).unwrap();
-            assert_eq!(seen, wanted, "{request}");
-            assert_eq!(Edit::of(edited.as_bytes()), None, "asks already: {edited}");
+            assert_eq!(seen, expected, "{request}");
+            assert_eq!(Edit::of(edited.as_bytes()), None, "requests usage already: {edited}");
         }
         assert!(changed > 400, "{changed}");
     }

@@ -11,22 +11,22 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    HiddenBody, IncludedBody, UsageAsked,
-    head::{change, fit_to_hidden, is_readable_stream},
-    included::{OriginalBody, ReadBody},
-    service::Refused,
+    BufferedBody, FilteredBody, UsageRequested,
+    buffered::{OriginalBody, ReadBody},
+    head::{fit_to_changed, fit_to_filtered, is_readable_stream},
+    service::OptionSupport,
 };
 
-const OVER: &str = "polled after it was ready";
+const COMPLETED: &str = "polled after completion";
 
-/// How much of a refusal is read to see what it names.
-const MAX_REFUSAL: usize = 16 * 1024;
+/// Maximum length of a client error that is searched for the option.
+const MAX_ERROR_LEN: usize = 16 * 1024;
 
 pin_project! {
     /// Response future of [`IncludeUsage`](super::IncludeUsage).
     pub struct IncludeUsageFuture<S, ReqBody, ResBody>
     where
-        S: Service<Request<IncludedBody<ReqBody>>>,
+        S: Service<Request<BufferedBody<ReqBody>>>,
         ReqBody: Body,
         ResBody: Body,
     {
@@ -42,44 +42,44 @@ pin_project! {
         ReqBody: Body,
         ResBody: Body,
     {
-        // All but the calls are boxed: they are larger, and only chats come here.
+        // All but the calls are boxed: they are larger, and only chats need them.
         Reading { reading: Option<Box<Reading<S, ReqBody>>> },
         Calling { #[pin] future: F, sent: Sent<S> },
-        // Reads an answer that may refuse the question.
-        Judging { judging: Option<Box<Judging<S, ResBody>>> },
-        // Waits for the inner service to take the original.
+        // Reads a client error that may reject the option.
+        ReadingError { error: Option<Box<ClientError<S, ResBody>>> },
+        // Waits until the inner service is ready for the original.
         Resending { original: Option<Box<Original<S>>> },
     }
 }
 
-/// The readied inner service and the request that it will get.
+/// The ready inner service and the request for it.
 struct Reading<S, B: Body> {
     inner: S,
     head: request::Parts,
     body: ReadBody<B>,
     max_body: usize,
-    refused: Refused,
+    support: OptionSupport,
 }
 
-/// What the inner service was given.
+/// What was sent to the inner service.
 enum Sent<S> {
-    /// A request that is not ours to change.
+    /// A request as it came.
     Untouched,
-    /// A request that we have made to ask for usage.
+    /// A request that was changed to request usage.
     Changed(Option<Box<Original<S>>>),
-    /// The original of one that was refused.
-    Original(Refused),
+    /// The original of a request whose change was rejected.
+    Original(OptionSupport),
 }
 
-/// A request as it was before it was changed, and a service that would take it.
+/// A request before it was changed, and a clone of the inner service for it.
 struct Original<S> {
     inner: S,
     head: request::Parts,
     body: OriginalBody,
-    refused: Refused,
+    support: OptionSupport,
 }
 
-struct Judging<S, B: Body> {
+struct ClientError<S, B: Body> {
     head: response::Parts,
     body: ReadBody<B>,
     original: Box<Original<S>>,
@@ -87,7 +87,7 @@ struct Judging<S, B: Body> {
 
 impl<S, ReqBody, ResBody> IncludeUsageFuture<S, ReqBody, ResBody>
 where
-    S: Service<Request<IncludedBody<ReqBody>>>,
+    S: Service<Request<BufferedBody<ReqBody>>>,
     ReqBody: Body,
     ResBody: Body,
 {
@@ -100,94 +100,97 @@ where
         head: request::Parts,
         body: ReadBody<ReqBody>,
         max_body: usize,
-        refused: Refused,
+        support: OptionSupport,
     ) -> Self {
-        let reading = Reading { inner, head, body, max_body, refused };
+        let reading = Reading { inner, head, body, max_body, support };
         Self { state: State::Reading { reading: Some(Box::new(reading)) } }
     }
 }
 
 impl<S: Clone, B: Body> Reading<S, B> {
-    /// Calls the inner service, with a request that asks for usage if it can be made to.
+    /// Calls the inner service, with a request that was changed to request usage if possible.
     fn call<ResBody>(self, is_whole: bool) -> State<S, S::Future, B, ResBody>
     where
-        S: Service<Request<IncludedBody<B>>>,
+        S: Service<Request<BufferedBody<B>>>,
         ResBody: Body,
     {
-        let Self { mut inner, mut head, mut body, refused, max_body: _ } = self;
+        let Self { mut inner, mut head, mut body, support, max_body: _ } = self;
         let changed = if is_whole { body.include_usage() } else { None };
         let sent = match changed {
             None => Sent::Untouched,
             Some((length, original)) => {
                 let (inner, head_before) = (inner.clone(), head.clone());
-                change(&mut head, length);
-                let original = Original { inner, head: head_before, body: original, refused };
+                fit_to_changed(&mut head, length);
+                let original = Original { inner, head: head_before, body: original, support };
                 Sent::Changed(Some(Box::new(original)))
             }
         };
-        let future = inner.call(Request::from_parts(head, IncludedBody::read(body)));
+        let future = inner.call(Request::from_parts(head, BufferedBody::read(body)));
         State::Calling { future, sent }
     }
 }
 
 impl<S, ReqBody, ResBody> Future for IncludeUsageFuture<S, ReqBody, ResBody>
 where
-    S: Service<Request<IncludedBody<ReqBody>>, Response = Response<ResBody>> + Clone,
+    S: Service<Request<BufferedBody<ReqBody>>, Response = Response<ResBody>> + Clone,
     ReqBody: Body,
     ReqBody::Data: From<Bytes>,
     ResBody: Body,
     ResBody::Data: From<Bytes>,
 {
-    type Output = Result<Response<IncludedBody<ResBody>>, S::Error>;
+    type Output = Result<Response<BufferedBody<ResBody>>, S::Error>;
 
     /// # Panics
     ///
-    /// When it is polled after it was ready.
+    /// When polled again after completion.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Reading { reading: slot } => {
-                    let reading = slot.as_mut().expect(OVER);
+                    let reading = slot.as_mut().expect(COMPLETED);
                     let is_whole = ready!(reading.body.poll_whole(reading.max_body, cx));
-                    let reading = *slot.take().expect(OVER);
+                    let reading = *slot.take().expect(COMPLETED);
                     reading.call(is_whole)
                 }
                 StateProj::Calling { future, sent } => {
                     let (mut head, body) = ready!(future.poll(cx))?.into_parts();
                     match sent {
                         Sent::Changed(original) if head.status.is_client_error() => {
-                            let original = original.take().expect(OVER);
+                            let original = original.take().expect(COMPLETED);
                             let body = ReadBody::new(body);
-                            let judging = Some(Box::new(Judging { head, body, original }));
-                            state.set(State::Judging { judging });
+                            let error = Some(Box::new(ClientError { head, body, original }));
+                            state.set(State::ReadingError { error });
                             continue;
                         }
                         Sent::Changed(_) => {
-                            head.extensions.insert(UsageAsked);
+                            head.extensions.insert(UsageRequested);
                         }
-                        Sent::Original(refused) if head.status.is_success() => refused.set(),
+                        Sent::Original(support) if head.status.is_success() => {
+                            support.set_rejected()
+                        }
                         Sent::Original(_) | Sent::Untouched => {}
                     }
-                    let body = IncludedBody::passed(body);
+                    let body = BufferedBody::unread(body);
                     return Poll::Ready(Ok(Response::from_parts(head, body)));
                 }
-                StateProj::Judging { judging: slot } => {
-                    let judging = slot.as_mut().expect(OVER);
-                    let _ = ready!(judging.body.poll_whole(MAX_REFUSAL, cx));
-                    let Judging { head, body, original } = *slot.take().expect(OVER);
+                StateProj::ReadingError { error: slot } => {
+                    let error = slot.as_mut().expect(COMPLETED);
+                    let _ = ready!(error.body.poll_whole(MAX_ERROR_LEN, cx));
+                    let ClientError { head, body, original } = *slot.take().expect(COMPLETED);
                     if !body.contains("stream_options") {
-                        let body = IncludedBody::read(body);
+                        let body = BufferedBody::read(body);
                         return Poll::Ready(Ok(Response::from_parts(head, body)));
                     }
                     State::Resending { original: Some(original) }
                 }
                 StateProj::Resending { original: slot } => {
-                    ready!(slot.as_mut().expect(OVER).inner.poll_ready(cx))?;
-                    let Original { mut inner, head, body, refused } = *slot.take().expect(OVER);
-                    let body = IncludedBody::read(ReadBody::original(body));
+                    ready!(slot.as_mut().expect(COMPLETED).inner.poll_ready(cx))?;
+                    let Original { mut inner, head, body, support } =
+                        *slot.take().expect(COMPLETED);
+                    let body = BufferedBody::read(ReadBody::original(body));
                     let future = inner.call(Request::from_parts(head, body));
-                    State::Calling { future, sent: Sent::Original(refused) }
+                    State::Calling { future, sent: Sent::Original(support) }
                 }
             };
             state.set(next);
@@ -215,16 +218,16 @@ where
     B: Body,
     B::Data: From<Bytes>,
 {
-    type Output = Result<Response<HiddenBody<B>>, E>;
+    type Output = Result<Response<FilteredBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (mut head, body) = ready!(self.project().inner.poll(cx))?.into_parts();
-        let is_asked = head.extensions.remove::<UsageAsked>().is_some();
-        let body = if is_asked && is_readable_stream(&head) {
-            fit_to_hidden(&mut head);
-            HiddenBody::hiding(body)
+        let is_requested = head.extensions.remove::<UsageRequested>().is_some();
+        let body = if is_requested && is_readable_stream(&head) {
+            fit_to_filtered(&mut head);
+            FilteredBody::filtered(body)
         } else {
-            HiddenBody::passed(body)
+            FilteredBody::unfiltered(body)
         };
         Poll::Ready(Ok(Response::from_parts(head, body)))
     }

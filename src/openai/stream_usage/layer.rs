@@ -1,46 +1,96 @@
 use std::{fmt, sync::Arc};
 
+use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{
-    ChatCompletions, HideUsage, IncludeUsage,
-    room::Room,
-    service::{Refused, Shared},
-};
+use super::{HideUsage, IncludeUsage, buffered::BufferBudget, service::OptionSupport};
 
-/// Asks for the usage of streamed chats and hides it from clients that did not. See the
-/// [module](super) for its rules.
+/// Default maximum length of a request body that is changed.
+const MAX_BODY: usize = 1 << 20;
+/// Default maximum number of bytes of all request bodies that are held in memory.
+const MAX_BUFFERED: usize = 64 << 20;
+
+/// Layer that applies [`IncludeUsage`] and [`HideUsage`]: streamed chats request usage, which is hidden from
+/// clients that did not request it.
+///
+/// See the [module](super) for its rules.
+#[derive(Clone)]
 pub struct StreamUsageLayer<A = ChatCompletions> {
     include: IncludeUsageLayer<A>,
 }
 
-/// The half of [`StreamUsageLayer`] that changes requests.
+/// Layer that applies [`IncludeUsage`]: the half of [`StreamUsageLayer`] that changes requests.
+///
+/// Clones share the maximum of all bodies, and what is known of the upstream.
+#[derive(Clone)]
 pub struct IncludeUsageLayer<A = ChatCompletions> {
-    shared: Arc<Shared<A>>,
+    pub(super) applies: A,
+    pub(super) max_body: usize,
+    pub(super) budget: BufferBudget,
+    pub(super) support: OptionSupport,
 }
 
-/// The half of [`StreamUsageLayer`] that changes answers to requests which were changed.
+/// Layer that applies [`HideUsage`]: the half of [`StreamUsageLayer`] that changes responses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HideUsageLayer(());
 
+/// Decides which requests may be changed. Implemented for closures `Fn(&Parts) -> bool`.
+pub trait AppliesTo {
+    /// Returns whether this request is a chat. Its method, content coding and JSON are checked besides.
+    fn applies_to(&self, request: &Parts) -> bool;
+}
+
+impl<F> AppliesTo for F
+where
+    F: Fn(&Parts) -> bool,
+{
+    fn applies_to(&self, request: &Parts) -> bool {
+        self(request)
+    }
+}
+
+/// Applies to paths that end with `/chat/completions`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChatCompletions;
+
+impl AppliesTo for ChatCompletions {
+    fn applies_to(&self, request: &Parts) -> bool {
+        request.uri.path().ends_with("/chat/completions")
+    }
+}
+
 impl StreamUsageLayer {
-    /// For chat completions in bodies of at most 1 MiB, and 64 MiB of all that are held back at once.
+    /// Creates a layer for chat completions in bodies of at most 1 MiB, with at most 64 MiB of all bodies in
+    /// memory.
     pub fn new() -> Self {
-        Self::from_shared(Shared {
-            applies: ChatCompletions,
-            max_body: 1 << 20,
-            refused: Refused::default(),
-            room: Room::new(64 << 20),
-        })
+        Self { include: IncludeUsageLayer::new() }
     }
 }
 
 impl<A> StreamUsageLayer<A> {
-    fn from_shared(shared: Shared<A>) -> Self {
-        Self { include: IncludeUsageLayer { shared: Arc::new(shared) } }
+    /// Sets which requests may be changed. [`ChatCompletions`] by default.
+    #[must_use]
+    pub fn applies_to<A2>(self, applies: A2) -> StreamUsageLayer<A2> {
+        let IncludeUsageLayer { applies: _, max_body, budget, support } = self.include;
+        StreamUsageLayer { include: IncludeUsageLayer { applies, max_body, budget, support } }
     }
 
-    /// One layer for requests, which stands further in, and one for answers, which stands further out.
+    /// Sets the maximum length of a request body that is changed. Longer ones pass untouched.
+    #[must_use]
+    pub fn max_body(self, max_body: usize) -> Self {
+        Self { include: IncludeUsageLayer { max_body, ..self.include } }
+    }
+
+    /// Sets the maximum number of bytes of all bodies that are held in memory, for all clones of the layer and
+    /// their services. A body beyond it passes untouched.
+    #[must_use]
+    pub fn max_buffered(self, bytes: usize) -> Self {
+        let budget = BufferBudget::new(bytes);
+        Self { include: IncludeUsageLayer { budget, ..self.include } }
+    }
+
+    /// Splits the layer into one for responses, which stands further out, and one for requests, which stands
+    /// further in.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -71,46 +121,20 @@ impl<A> StreamUsageLayer<A> {
     }
 }
 
-impl<A: Clone> StreamUsageLayer<A> {
-    /// Applies to other requests.
-    #[must_use]
-    pub fn applies_to<A2>(self, applies: A2) -> StreamUsageLayer<A2> {
-        let Shared { applies: _, max_body, refused, room } =
-            Arc::unwrap_or_clone(self.include.shared);
-        StreamUsageLayer::from_shared(Shared { applies, max_body, refused, room })
-    }
-
-    /// Reads bodies of at most so many bytes; longer ones pass untouched.
-    #[must_use]
-    pub fn max_body(self, max_body: usize) -> Self {
-        let shared = Arc::unwrap_or_clone(self.include.shared);
-        Self::from_shared(Shared { max_body, ..shared })
-    }
-
-    /// Holds back at most so many bytes of all bodies together, for all clones of the layer and their
-    /// services. A body for which there is no room passes untouched.
-    #[must_use]
-    pub fn max_held(self, bytes: usize) -> Self {
-        let shared = Arc::unwrap_or_clone(self.include.shared);
-        Self::from_shared(Shared { room: Room::new(bytes), ..shared })
+impl IncludeUsageLayer {
+    pub(super) fn new() -> Self {
+        Self {
+            applies: ChatCompletions,
+            max_body: MAX_BODY,
+            budget: BufferBudget::new(MAX_BUFFERED),
+            support: OptionSupport::default(),
+        }
     }
 }
 
 impl Default for StreamUsageLayer {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl<A> Clone for StreamUsageLayer<A> {
-    fn clone(&self) -> Self {
-        Self { include: self.include.clone() }
-    }
-}
-
-impl<A> Clone for IncludeUsageLayer<A> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
     }
 }
 
@@ -123,12 +147,12 @@ impl<A> fmt::Debug for StreamUsageLayer<A> {
 impl<A> fmt::Debug for IncludeUsageLayer<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IncludeUsageLayer")
-            .field("max_body", &self.shared.max_body)
+            .field("max_body", &self.max_body)
             .finish_non_exhaustive()
     }
 }
 
-impl<S, A> Layer<S> for StreamUsageLayer<A> {
+impl<S, A: Clone> Layer<S> for StreamUsageLayer<A> {
     type Service = HideUsage<IncludeUsage<S, A>>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -136,11 +160,11 @@ impl<S, A> Layer<S> for StreamUsageLayer<A> {
     }
 }
 
-impl<S, A> Layer<S> for IncludeUsageLayer<A> {
+impl<S, A: Clone> Layer<S> for IncludeUsageLayer<A> {
     type Service = IncludeUsage<S, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        IncludeUsage { inner, shared: self.shared.clone() }
+        IncludeUsage { inner, layer: Arc::new(self.clone()) }
     }
 }
 

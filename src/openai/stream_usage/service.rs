@@ -13,59 +13,105 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    AppliesTo, HiddenBody, HideUsageFuture, IncludeUsageFuture, IncludedBody, head::may_be_changed,
-    included::ReadBody, room::Room,
+    AppliesTo, BufferedBody, ChatCompletions, FilteredBody, HideUsageFuture, IncludeUsageFuture,
+    IncludeUsageLayer, buffered::ReadBody, head::may_be_changed,
 };
 
-/// The service of [`IncludeUsageLayer`](super::IncludeUsageLayer).
-pub struct IncludeUsage<S, A> {
+/// Middleware that makes requests for streamed chats request usage.
+///
+/// See the [module](super) for its rules.
+pub struct IncludeUsage<S, A = ChatCompletions> {
     pub(super) inner: S,
-    pub(super) shared: Arc<Shared<A>>,
+    pub(super) layer: Arc<IncludeUsageLayer<A>>,
 }
 
-/// The service of [`HideUsageLayer`](super::HideUsageLayer).
+/// Middleware that hides usage events which only [`IncludeUsage`] has requested.
+///
+/// See the [module](super) for its rules.
 #[derive(Clone)]
 pub struct HideUsage<S> {
     pub(super) inner: S,
 }
 
-/// What all clones of the service share.
-#[derive(Clone)]
-pub(super) struct Shared<A> {
-    pub(super) applies: A,
-    pub(super) max_body: usize,
-    pub(super) refused: Refused,
-    pub(super) room: Room,
+/// Whether the upstream supports the option that requests usage.
+#[derive(Clone, Default)]
+pub(super) struct OptionSupport {
+    is_rejected: Arc<AtomicBool>,
 }
 
-/// Whether the upstream has refused to be asked for usage.
-#[derive(Clone, Default)]
-pub(super) struct Refused(Arc<AtomicBool>);
-
-impl Refused {
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+impl OptionSupport {
+    /// Returns whether the upstream has rejected the option.
+    pub(super) fn is_rejected(&self) -> bool {
+        self.is_rejected.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set(&self) {
-        if !self.0.swap(true, Ordering::Relaxed) {
+    /// Notes that the upstream has rejected the option.
+    pub(super) fn set_rejected(&self) {
+        if !self.is_rejected.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "upstream refused stream_options: streams are not asked for usage until the next start"
+                "upstream rejected stream_options: streams do not request usage until the next start"
             );
         }
     }
 }
 
+impl<S> IncludeUsage<S> {
+    /// Creates the middleware around `inner`, with the defaults of
+    /// [`StreamUsageLayer`](super::StreamUsageLayer).
+    pub fn new(inner: S) -> Self {
+        Self { inner, layer: Arc::new(IncludeUsageLayer::new()) }
+    }
+}
+
+impl<S, A> IncludeUsage<S, A> {
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S> HideUsage<S> {
+    /// Creates the middleware around `inner`.
+    pub fn new(inner: S) -> Self {
+        Self { inner }
+    }
+
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
 impl<S, A, ReqBody, ResBody> Service<Request<ReqBody>> for IncludeUsage<S, A>
 where
-    S: Service<Request<IncludedBody<ReqBody>>, Response = Response<ResBody>> + Clone,
+    S: Service<Request<BufferedBody<ReqBody>>, Response = Response<ResBody>> + Clone,
     A: AppliesTo,
     ReqBody: Body,
     ReqBody::Data: From<Bytes>,
     ResBody: Body,
     ResBody::Data: From<Bytes>,
 {
-    type Response = Response<IncludedBody<ResBody>>;
+    type Response = Response<BufferedBody<ResBody>>;
     type Error = S::Error;
     type Future = IncludeUsageFuture<S, ReqBody, ResBody>;
 
@@ -75,19 +121,19 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let Shared { applies, max_body, refused, room } = &*self.shared;
-        let is_read = !refused.get()
+        let IncludeUsageLayer { applies, max_body, budget, support } = &*self.layer;
+        let is_read = !support.is_rejected()
             && applies.applies_to(&head)
             && may_be_changed(&head)
             && body.size_hint().lower() <= *max_body as u64;
         if !is_read {
-            let request = Request::from_parts(head, IncludedBody::passed(body));
+            let request = Request::from_parts(head, BufferedBody::unread(body));
             return IncludeUsageFuture::calling(self.inner.call(request));
         }
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        let body = ReadBody::within(body, Some(room.enter()));
-        IncludeUsageFuture::reading(inner, head, body, *max_body, refused.clone())
+        let body = ReadBody::with_share(body, Some(budget.share()));
+        IncludeUsageFuture::reading(inner, head, body, *max_body, support.clone())
     }
 }
 
@@ -97,7 +143,7 @@ where
     ResBody: Body,
     ResBody::Data: From<Bytes>,
 {
-    type Response = Response<HiddenBody<ResBody>>;
+    type Response = Response<FilteredBody<ResBody>>;
     type Error = S::Error;
     type Future = HideUsageFuture<S::Future>;
 
@@ -112,7 +158,7 @@ where
 
 impl<S: Clone, A> Clone for IncludeUsage<S, A> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
     }
 }
 

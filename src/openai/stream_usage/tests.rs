@@ -1,11 +1,11 @@
-//! The filter of answers against a plain one that has the whole stream, at every split.
+//! The filter against a simple one that has the whole stream, at every split.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::events::EventFilter;
+use super::filter::EventFilter;
 
 const OPENAI: &str = r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o","service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"a9"}
 
@@ -19,7 +19,7 @@ data: [DONE]
 
 "#;
 
-/// The usage stands on the last content frame, after comments that keep the connection alive.
+/// The usage is in the last chunk with content, after comments that keep the connection alive.
 const DEEPSEEK: &str = r#": keep-alive
 
 : keep-alive
@@ -50,8 +50,8 @@ data: [DONE]
 
 "#;
 
-/// What the documents of SSE and JSON allow and nobody sends.
-const ODD: &str = "\n\nevent: chunk\nid: 1\ndata:{ \"usage\" : {} ,\n: amid\ndata: \"choices\" : [ ]\ndata\n\
+/// What the specifications of SSE and JSON allow and nobody sends.
+const ODD: &str = "\n\nevent: chunk\nid: 1\ndata:{ \"usage\" : {} ,\n: comment\ndata: \"choices\" : [ ]\ndata\n\
     data:}\n\ndata: {\"choices\":[],\"usage\":null}\n\ndata: {\"choices\":[]}\n\ndata\n\nda\n\n: x\n\
     data: {\"a\":{\"choices\":[1]},\"\\\"\":\"\\\"\",\"choices\":[],\"usage\":{\"t\":\"\\\\\"}}\n\n\
     data: {\"x\\\"choices\":[1],\"choices\":[],\"usage\":{}}\n\n\
@@ -84,7 +84,7 @@ fn is_usage(event: &[&str]) -> bool {
     data["choices"].as_array().is_some_and(Vec::is_empty) && data["usage"].is_object()
 }
 
-/// What is to be left of a stream.
+/// What is expected to be left of a stream.
 fn expected(stream: &str) -> String {
     let mut expected = String::new();
     let stream = stream.strip_prefix(MARK).map_or(stream, |rest| {
@@ -106,17 +106,17 @@ fn expected(stream: &str) -> String {
     expected
 }
 
-fn filtered<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+fn filtered<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let (mut filter, mut out) = (EventFilter::default(), VecDeque::new());
-    for piece in pieces {
-        filter.push(Bytes::copy_from_slice(piece), &mut out);
+    for chunk in chunks {
+        filter.push(Bytes::copy_from_slice(chunk), &mut out);
     }
     filter.finish(&mut out);
     out.into_iter().flatten().collect()
 }
 
-fn check<'a>(stream: &str, pieces: impl IntoIterator<Item = &'a [u8]>) {
-    let seen = String::from_utf8(filtered(pieces)).unwrap();
+fn check<'a>(stream: &str, chunks: impl IntoIterator<Item = &'a [u8]>) {
+    let seen = String::from_utf8(filtered(chunks)).unwrap();
     assert_eq!(seen, expected(stream));
 }
 
@@ -131,7 +131,7 @@ fn streams() -> Vec<String> {
 }
 
 #[test]
-fn the_usage_event_is_taken_out_and_nothing_else() {
+fn only_the_usage_event_is_removed() {
     for (stream, events) in [(OPENAI, 1), (DEEPSEEK, 0), (VLLM, 1), (OLLAMA, 1), (ODD, 4)] {
         let seen = String::from_utf8(filtered([stream.as_bytes()])).unwrap();
         assert_eq!(seen, expected(stream));
@@ -142,7 +142,7 @@ fn the_usage_event_is_taken_out_and_nothing_else() {
 }
 
 #[test]
-fn a_usage_event_right_after_a_byte_order_mark_is_taken_out_and_the_mark_stays() {
+fn a_usage_event_right_after_a_byte_order_mark_is_removed_and_the_mark_stays() {
     let usage = "data: {\"choices\":[],\"usage\":{}}\n\n";
     let stream = [MARK, usage, MARK, usage].concat();
     let left = [MARK, MARK, usage].concat();
@@ -152,7 +152,7 @@ fn a_usage_event_right_after_a_byte_order_mark_is_taken_out_and_the_mark_stays()
 }
 
 #[test]
-fn it_is_the_same_at_every_split() {
+fn the_result_is_the_same_at_every_split() {
     for stream in streams() {
         let bytes = stream.as_bytes();
         check(&stream, bytes.chunks(1));
@@ -165,7 +165,7 @@ fn it_is_the_same_at_every_split() {
 }
 
 #[test]
-fn it_is_the_same_for_random_streams_in_random_pieces() {
+fn the_result_is_the_same_for_random_streams_in_random_chunks() {
     const PARTS: [&str; 16] = [
         "data: {\"choices\":[],\"usage\":{\"total_tokens\":1}}",
         "data: {\"choices\":[{}],\"usage\":{}}",
@@ -191,15 +191,15 @@ fn it_is_the_same_for_random_streams_in_random_pieces() {
             (random % end as u64) as usize
         };
         let stream: String = (0..1 + below(24)).map(|_| PARTS[below(PARTS.len())]).collect();
-        let mut pieces = Vec::new();
+        let mut chunks = Vec::new();
         let mut rest = stream.as_bytes();
         while !rest.is_empty() {
-            let (piece, more) = rest.split_at(1 + below(rest.len().min(30)));
-            pieces.push(piece);
+            let (chunk, more) = rest.split_at(1 + below(rest.len().min(30)));
+            chunks.push(chunk);
             rest = more;
         }
-        let seen = String::from_utf8(filtered(pieces.iter().copied())).unwrap();
-        assert_eq!(seen, expected(&stream), "seed {seed}: {stream:?} in {pieces:?}");
+        let seen = String::from_utf8(filtered(chunks.iter().copied())).unwrap();
+        assert_eq!(seen, expected(&stream), "seed {seed}: {stream:?} in {chunks:?}");
     }
 }
 
@@ -211,8 +211,8 @@ fn splitmix(seed: u64) -> u64 {
 }
 
 #[test]
-fn what_cannot_be_a_usage_event_goes_on_at_once() {
-    for (piece, goes_on) in [
+fn what_cannot_be_a_usage_event_passes_at_once() {
+    for (chunk, passes_at_once) in [
         (": keep", true),
         ("\n", true),
         ("\r", true),
@@ -233,45 +233,45 @@ fn what_cannot_be_a_usage_event_goes_on_at_once() {
         for before in
             ["", "data: [DONE]\n\n", ": c\r\n", "data: {\"choices\":[],\"usage\":{}}\r\n\r"]
         {
-            for pieces in
-                [vec![before.as_bytes(), piece.as_bytes()], piece.as_bytes().chunks(1).collect()]
+            for chunks in
+                [vec![before.as_bytes(), chunk.as_bytes()], chunk.as_bytes().chunks(1).collect()]
             {
                 let (mut filter, mut out) = (EventFilter::default(), VecDeque::new());
-                pieces
+                chunks
                     .into_iter()
-                    .for_each(|piece| filter.push(Bytes::copy_from_slice(piece), &mut out));
-                assert_eq!(filter.held() == 0, goes_on, "{piece}");
+                    .for_each(|chunk| filter.push(Bytes::copy_from_slice(chunk), &mut out));
+                assert_eq!(filter.held() == 0, passes_at_once, "{chunk}");
             }
         }
     }
 }
 
 #[test]
-fn a_piece_with_no_usage_event_is_not_copied() {
+fn a_chunk_without_a_usage_event_is_not_copied() {
     let (mut filter, mut out) = (EventFilter::default(), VecDeque::new());
-    for piece in DEEPSEEK.split_inclusive("\n\n") {
-        let piece = Bytes::copy_from_slice(piece.as_bytes());
-        filter.push(piece.clone(), &mut out);
+    for chunk in DEEPSEEK.split_inclusive("\n\n") {
+        let chunk = Bytes::copy_from_slice(chunk.as_bytes());
+        filter.push(chunk.clone(), &mut out);
         let sent = out.pop_front().unwrap();
-        assert_eq!((sent.as_ptr(), sent.len()), (piece.as_ptr(), piece.len()));
+        assert_eq!((sent.as_ptr(), sent.len()), (chunk.as_ptr(), chunk.len()));
     }
 }
 
 #[test]
-fn a_long_event_is_held_so_far_and_no_further() {
-    const MOST: usize = 16 * 1024;
+fn a_long_event_is_held_up_to_a_maximum() {
+    const MAX: usize = 16 * 1024;
     let of_length = |length: usize| {
         let event =
             |id: &str| format!("data: {{\"id\":\"{id}\",\"choices\":[],\"usage\":{{}}}}\n\n");
         event(&"x".repeat(length - event("").len()))
     };
-    for (length, passes) in [(MOST, false), (MOST + 1, true), (5 * MOST, true)] {
+    for (length, passes) in [(MAX, false), (MAX + 1, true), (5 * MAX, true)] {
         let event = of_length(length);
-        for size in [1, 1000, MOST - 1, MOST, MOST + 1, length] {
+        for size in [1, 1000, MAX - 1, MAX, MAX + 1, length] {
             let (mut filter, mut out) = (EventFilter::default(), VecDeque::new());
-            for piece in event.as_bytes().chunks(size) {
-                filter.push(Bytes::copy_from_slice(piece), &mut out);
-                assert!(filter.held() <= MOST);
+            for chunk in event.as_bytes().chunks(size) {
+                filter.push(Bytes::copy_from_slice(chunk), &mut out);
+                assert!(filter.held() <= MAX);
             }
             let seen: Vec<u8> = out.into_iter().flatten().collect();
             assert!(seen == if passes { event.as_bytes() } else { b"" }, "{length} in {size}");

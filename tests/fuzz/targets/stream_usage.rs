@@ -16,7 +16,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use tower::{Layer, Service, service_fn};
-use tower_quota::openai::stream_usage::{IncludedBody, StreamUsageLayer};
+use tower_quota::openai::stream_usage::{BufferedBody, StreamUsageLayer};
 
 /// Where it is cut, whether it is a request or an answer, and its bytes.
 type Input<'a> = (Vec<u8>, bool, &'a [u8]);
@@ -78,7 +78,7 @@ fn pass(request: Vec<Bytes>, answer: Vec<Bytes>) -> (Bytes, Bytes) {
     let answer = Mutex::new(Some(Pieces(answer.into_iter())));
     let answer = Arc::new(answer);
     let mut service = StreamUsageLayer::new().layer(service_fn(move |request| {
-        let request: Request<IncludedBody<Pieces>> = request;
+        let request: Request<BufferedBody<Pieces>> = request;
         *keep.lock().unwrap() = Some(request.into_body());
         let answer = Response::builder()
             .header("content-type", "text/event-stream")

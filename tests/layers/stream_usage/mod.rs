@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use http::Response;
 use tower::{Layer, ServiceExt};
-use tower_quota::openai::stream_usage::{IncludedBody, StreamUsageLayer, UsageAsked};
+use tower_quota::openai::stream_usage::{BufferedBody, StreamUsageLayer, UsageRequested};
 
 use self::scene::{CONTENT, DONE, STREAMED, Script, USAGE, Upstream, chat, stream, text};
 
@@ -20,14 +20,14 @@ async fn halves_work_apart_with_a_layer_between() {
     let between = Arc::new(Mutex::new(None));
     let seen_between = between.clone();
     let inner = include.layer(Upstream::responding(stream(Script::text(&events))));
-    let inner = inner.map_response(move |response: Response<IncludedBody<Script>>| {
-        let asked = response.extensions().get::<UsageAsked>().copied();
+    let inner = inner.map_response(move |response: Response<BufferedBody<Script>>| {
+        let asked = response.extensions().get::<UsageRequested>().copied();
         *seen_between.lock().unwrap() = asked;
         response
     });
     let seen = hide.layer(inner).oneshot(chat(Script::text(STREAMED))).await.unwrap();
     assert_eq!(text(seen.into_body()).await, [CONTENT, DONE].concat());
-    assert_eq!(*between.lock().unwrap(), Some(UsageAsked));
+    assert_eq!(*between.lock().unwrap(), Some(UsageRequested));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
-use tower_quota::openai::stream_usage::{StreamUsageLayer, UsageAsked};
+use tower_quota::openai::stream_usage::{StreamUsageLayer, UsageRequested};
 
 use super::scene::{
     CHANGED, CONTENT, DONE, STREAMED, Script, USAGE, Upstream, chat, stream, text, trailers,
@@ -44,7 +44,7 @@ async fn a_rejected_option_is_removed_and_not_sent_again() {
             assert_eq!(upstream.calls.load(SeqCst), 2);
             assert_eq!(response.status(), 200);
             assert!(!response.headers().contains_key("x-refused"));
-            assert!(response.extensions().get::<UsageAsked>().is_none());
+            assert!(response.extensions().get::<UsageRequested>().is_none());
             assert_eq!(text(response.into_body()).await, events, "what was not asked for stays");
             let (head, body) = upstream.seen.lock().unwrap().take().unwrap();
             assert_eq!((head.headers, head.extensions.get()), (reported, Some(&7_u8)));

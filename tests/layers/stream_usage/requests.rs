@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_quota::openai::stream_usage::{IncludedBody, StreamUsageLayer};
+use tower_quota::openai::stream_usage::{BufferedBody, StreamUsageLayer};
 
 use super::scene::{CHANGED, STREAMED, Script, Upstream, chat, passed, text, trailers};
 
@@ -147,7 +147,7 @@ async fn a_body_that_fails_has_no_length_that_it_would_fit() {
     // `Limited` says that nothing is left once it has failed.
     let body = Limited::new(Script::of([STREAMED.as_bytes(), b"x"]), STREAMED.len());
     let seen = Arc::new(Mutex::new(None));
-    let upstream = service_fn(|request: Request<IncludedBody<Limited<Script>>>| {
+    let upstream = service_fn(|request: Request<BufferedBody<Limited<Script>>>| {
         *seen.lock().unwrap() = Some(request.into_body());
         std::future::ready(Ok::<_, Infallible>(Response::new(Script::default())))
     });
@@ -190,7 +190,7 @@ async fn a_request_whose_bytes_are_vouched_for_passes_untouched() {
 /// What is held of all bodies together has a limit; a body beyond it passes untouched, whole.
 #[tokio::test]
 async fn a_body_for_which_there_is_no_room_passes_untouched() {
-    let layer = StreamUsageLayer::new().max_held(2 * STREAMED.len());
+    let layer = StreamUsageLayer::new().max_buffered(2 * STREAMED.len());
     let upstream = Upstream::default();
     let service = layer.layer(upstream.clone());
     let next = async || {

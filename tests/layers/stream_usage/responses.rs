@@ -4,7 +4,7 @@ use http::HeaderValue;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
-use tower_quota::openai::stream_usage::{StreamUsageLayer, UsageAsked};
+use tower_quota::openai::stream_usage::{StreamUsageLayer, UsageRequested};
 
 use super::scene::{
     CHANGED, CONTENT, DONE, Script, USAGE, Upstream, chat, hidden, stream, text, trailers,
@@ -43,7 +43,7 @@ async fn what_is_taken_out_has_no_length() {
     response.headers_mut().insert("content-length", events.len().into());
     let seen = hidden(response).await;
     assert!(!seen.headers().contains_key("content-length"));
-    assert!(seen.extensions().get::<UsageAsked>().is_none());
+    assert!(seen.extensions().get::<UsageRequested>().is_none());
     let hint = seen.body().size_hint();
     assert_eq!((hint.lower(), hint.upper()), (0, Some(events.len() as u64)));
     let mut body = seen.into_body();

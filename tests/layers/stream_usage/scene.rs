@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tower::{Layer, Service, ServiceExt};
-use tower_quota::openai::stream_usage::{HiddenBody, IncludedBody, StreamUsageLayer};
+use tower_quota::openai::stream_usage::{BufferedBody, FilteredBody, StreamUsageLayer};
 
 pub(crate) const STREAMED: &str = r#"{"model":"m","stream":true}"#;
 pub(crate) const CHANGED: &str =
@@ -82,7 +82,7 @@ impl Body for Script {
 }
 
 /// A request as it was passed on.
-pub(crate) type Passed = (Parts, IncludedBody<Script>);
+pub(crate) type Passed = (Parts, BufferedBody<Script>);
 
 /// Says these responses, one after another, keeps the latest request, and panics when it is called without
 /// having been readied; its clones are not ready.
@@ -101,7 +101,7 @@ impl Clone for Upstream {
     }
 }
 
-impl Service<Request<IncludedBody<Script>>> for Upstream {
+impl Service<Request<BufferedBody<Script>>> for Upstream {
     type Response = Response<Script>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
@@ -111,7 +111,7 @@ impl Service<Request<IncludedBody<Script>>> for Upstream {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<IncludedBody<Script>>) -> Self::Future {
+    fn call(&mut self, request: Request<BufferedBody<Script>>) -> Self::Future {
         assert!(std::mem::take(&mut self.ready), "called without having been readied");
         *self.seen.lock().unwrap() = Some(request.into_parts());
         self.calls.fetch_add(1, Ordering::SeqCst);
@@ -155,7 +155,7 @@ pub(crate) async fn text(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) 
 /// The response as the client of a request that was changed gets it.
 pub(crate) async fn hidden(
     response: Response<Script>,
-) -> Response<HiddenBody<IncludedBody<Script>>> {
+) -> Response<FilteredBody<BufferedBody<Script>>> {
     let service = StreamUsageLayer::new().layer(Upstream::responding(response));
     service.oneshot(chat(Script::text(STREAMED))).await.unwrap()
 }

@@ -2,6 +2,10 @@ use std::{
     collections::VecDeque,
     fmt, mem,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -11,14 +15,14 @@ use http_body::{Body, Frame, SizeHint};
 use memchr::memmem;
 use pin_project_lite::pin_project;
 
-use super::{edit::Edit, room::HeldRoom};
+use super::edit::Edit;
 
 type BodyFrame<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
 
 pin_project! {
-    /// A body of which a part may have been read before it is handed on: a request's, to make it ask
-    /// for usage, or that of a response that may have refused the question.
-    pub struct IncludedBody<B>
+    /// A body of which a part may have been read before it is passed on: a request's, to make it request
+    /// usage, or that of a response that may reject the option.
+    pub struct BufferedBody<B>
     where
         B: Body,
     {
@@ -33,30 +37,30 @@ pin_project! {
     where
         B: Body,
     {
-        Passed { #[pin] body: B },
-        // Boxed, as few requests need it and it is larger than most bodies.
+        Unread { #[pin] body: B },
+        // Boxed, as it is rare and larger than most bodies.
         Read { read: Box<ReadBody<B>> },
     }
 }
 
-/// A body of which a part was read and is still to be handed on.
+/// A body of which a part was read and is not passed on yet.
 pub(super) struct ReadBody<B: Body> {
     /// Copied, as frames may be tiny and each may keep a whole buffer from being freed.
     read: Vec<u8>,
-    /// The room that it takes, if that is limited.
-    room: Option<HeldRoom>,
-    /// What goes on first.
+    /// Its share of the budget, if it has one.
+    share: Option<BudgetShare>,
+    /// What is passed on first.
     pieces: VecDeque<Bytes>,
-    /// What comes after that: trailers or an error.
+    /// What is passed on after that: trailers or an error.
     next: Option<BodyFrame<B>>,
-    /// What is not read yet, unless all is. A body that was polled stays where it is.
+    /// What is not read yet. Boxed, as a body that was polled must not move.
     rest: Option<Pin<Box<B>>>,
-    /// How many bytes are left to hand on, if that was known before any was read. The rest cannot tell:
-    /// some bodies claim to be empty once they have failed.
+    /// Number of bytes that are left to pass on, if it was known before any was read. The hint of the rest is
+    /// no help: some bodies claim to be empty once they have failed.
     length: Option<u64>,
 }
 
-/// A request's body before it was changed.
+/// A request body before it was changed.
 pub(super) struct OriginalBody {
     data: Bytes,
     trailers: Option<HeaderMap>,
@@ -64,16 +68,16 @@ pub(super) struct OriginalBody {
 }
 
 impl<B: Body> ReadBody<B> {
-    /// A body that is read whatever others are.
+    /// Creates a body that is read without a budget.
     pub(super) fn new(body: B) -> Self {
-        Self::within(body, None)
+        Self::with_share(body, None)
     }
 
-    /// A body that is read as far as there is room.
-    pub(super) fn within(body: B, room: Option<HeldRoom>) -> Self {
+    /// Creates a body that is read within its share of a budget.
+    pub(super) fn with_share(body: B, share: Option<BudgetShare>) -> Self {
         Self {
             read: Vec::new(),
-            room,
+            share,
             pieces: VecDeque::new(),
             next: None,
             length: body.size_hint().exact(),
@@ -81,12 +85,12 @@ impl<B: Body> ReadBody<B> {
         }
     }
 
-    /// The body as it was before the change.
+    /// Creates the body as it was before the change.
     pub(super) fn original(original: OriginalBody) -> Self {
         let OriginalBody { data, trailers, length } = original;
         Self {
             read: Vec::new(),
-            room: None,
+            share: None,
             pieces: VecDeque::from([data]),
             next: trailers.map(|trailers| Ok(Frame::trailers(trailers))),
             length,
@@ -94,21 +98,21 @@ impl<B: Body> ReadBody<B> {
         }
     }
 
-    /// Reads on, to the end, or until more than `most` bytes are there or no room is left. Ready with
-    /// whether all of it is.
-    pub(super) fn poll_whole(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Reads on to the end, or until more than `max` bytes are read or the budget is spent. Ready with
+    /// whether the whole body was read.
+    pub(super) fn poll_whole(&mut self, max: usize, cx: &mut Context<'_>) -> Poll<bool> {
         while let Some(rest) = &mut self.rest
             && !rest.is_end_stream()
         {
             match ready!(rest.as_mut().poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                 None => self.rest = None,
                 Some(Ok(Ok(mut data))) => {
-                    if !self.make_room(data.remaining(), most) {
+                    if !self.reserve(data.remaining(), max) {
                         self.pieces.push_back(data.copy_to_bytes(data.remaining()));
                         return Poll::Ready(false);
                     }
                     self.read.put(data);
-                    if self.read.len() > most {
+                    if self.read.len() > max {
                         return Poll::Ready(false);
                     }
                 }
@@ -125,38 +129,38 @@ impl<B: Body> ReadBody<B> {
         Poll::Ready(self.length.is_none_or(|length| length == self.read.len() as u64))
     }
 
-    /// Makes room for so many bytes more, if there is any. A length that is known is made room for at
-    /// once, as a buffer that grows by itself may take twice that.
-    fn make_room(&mut self, more: usize, most: usize) -> bool {
+    /// Reserves capacity for more bytes within the budget. Returns whether that was possible. A known length
+    /// is reserved at once, as a buffer that grows by itself may take twice that.
+    fn reserve(&mut self, more: usize, max: usize) -> bool {
         let needed = self.read.len() + more;
         if needed <= self.read.capacity() {
             return true;
         }
-        let length = self.length.map_or(2 * needed, |length| length.min(most as u64) as usize);
-        let length = length.min(most).max(needed);
-        let has_room = self.room.as_mut().is_none_or(|room| room.grow_to(length));
-        if has_room {
+        let length = self.length.map_or(2 * needed, |length| length.min(max as u64) as usize);
+        let length = length.min(max).max(needed);
+        let is_granted = self.share.as_mut().is_none_or(|share| share.grow_to(length));
+        if is_granted {
             self.read.reserve_exact(length - self.read.len());
         }
-        has_room
+        is_granted
     }
 
-    /// What was read, in its room until nobody holds it any more.
+    /// Returns what was read, which keeps its share of the budget until it is dropped.
     fn take_read(&mut self) -> Bytes {
         let read = mem::take(&mut self.read);
-        match self.room.take() {
-            Some(room) => room.hold(read),
+        match self.share.take() {
+            Some(share) => share.attach(read),
             None => read.into(),
         }
     }
 
-    /// Whether what was read has this text in it.
+    /// Returns whether what was read contains this text.
     pub(super) fn contains(&self, text: &str) -> bool {
         memmem::find(&self.read, text.as_bytes()).is_some()
     }
 
-    /// Makes a body that was read to its end ask for usage, if it is to. Returns its new length then,
-    /// and the body as it was.
+    /// Makes a body that was read to its end request usage. Returns its new length and the original body;
+    /// `None` if it stays as it is.
     pub(super) fn include_usage(&mut self) -> Option<(usize, OriginalBody)> {
         let Edit { at, text } = Edit::of(&self.read)?;
         let mut before = self.take_read();
@@ -179,7 +183,7 @@ impl<B: Body> ReadBody<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // A length that was unknown stays so, lest the body lose its trailers to a fixed one.
+        // A length that was unknown stays unknown, as a fixed one would drop the trailers.
         self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
@@ -207,9 +211,9 @@ where
     }
 }
 
-impl<B: Body> IncludedBody<B> {
-    pub(super) fn passed(body: B) -> Self {
-        Self { inner: Inner::Passed { body } }
+impl<B: Body> BufferedBody<B> {
+    pub(super) fn unread(body: B) -> Self {
+        Self { inner: Inner::Unread { body } }
     }
 
     pub(super) fn read(mut read: ReadBody<B>) -> Self {
@@ -221,7 +225,7 @@ impl<B: Body> IncludedBody<B> {
     }
 }
 
-impl<B> Body for IncludedBody<B>
+impl<B> Body for BufferedBody<B>
 where
     B: Body,
     B::Data: From<Bytes>,
@@ -234,29 +238,86 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         match self.project().inner.project() {
-            InnerProj::Passed { body } => body.poll_frame(cx),
+            InnerProj::Unread { body } => body.poll_frame(cx),
             InnerProj::Read { read } => read.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
-            Inner::Passed { body } => body.is_end_stream(),
+            Inner::Unread { body } => body.is_end_stream(),
             Inner::Read { read } => read.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
-            Inner::Passed { body } => body.size_hint(),
+            Inner::Unread { body } => body.size_hint(),
             Inner::Read { read } => read.size_hint(),
         }
     }
 }
 
-impl<B: Body> fmt::Debug for IncludedBody<B> {
+impl<B: Body> fmt::Debug for BufferedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("IncludedBody")
+        f.write_str("BufferedBody")
+    }
+}
+
+/// Number of bytes that the request bodies of all clones of a layer may still hold in memory.
+#[derive(Clone, Debug)]
+pub(super) struct BufferBudget(Arc<AtomicUsize>);
+
+/// What one body takes of a [`BufferBudget`].
+#[derive(Debug)]
+pub(super) struct BudgetShare {
+    budget: BufferBudget,
+    bytes: usize,
+}
+
+impl BufferBudget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    /// Returns the share of a body of which nothing is read yet.
+    pub(super) fn share(&self) -> BudgetShare {
+        BudgetShare { budget: self.clone(), bytes: 0 }
+    }
+}
+
+impl BudgetShare {
+    /// Raises the share to this number of bytes. Returns whether that many are left.
+    fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let less = |left: usize| left.checked_sub(more);
+        let taken = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if taken {
+            self.bytes += more;
+        }
+        taken
+    }
+
+    /// Returns the bytes, which keep the share until the last clone of them is dropped.
+    fn attach(self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(SharedBytes { bytes, _share: self })
+    }
+}
+
+impl Drop for BudgetShare {
+    fn drop(&mut self) {
+        self.budget.0.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+struct SharedBytes {
+    bytes: Vec<u8>,
+    _share: BudgetShare,
+}
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -265,17 +326,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upload_of_known_length_is_held_at_its_size() {
+    fn a_body_of_known_length_is_buffered_at_its_size() {
         const LENGTH: usize = 100_000;
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        for (most, pieces) in [(LENGTH, 1000), (1 << 20, 1000), (1 << 20, 7)] {
+        for (max, pieces) in [(LENGTH, 1000), (1 << 20, 1000), (1 << 20, 7)] {
             let mut read = ReadBody::new(Pieces { left: LENGTH, piece: LENGTH / pieces });
-            assert_eq!(read.poll_whole(most, &mut cx), Poll::Ready(true));
+            assert_eq!(read.poll_whole(max, &mut cx), Poll::Ready(true));
             assert_eq!((read.read.len(), read.read.capacity()), (LENGTH, LENGTH), "{pieces}");
         }
     }
 
-    /// A body of zeros, in pieces of one size.
+    /// A body of zeros, in frames of one size.
     struct Pieces {
         left: usize,
         piece: usize,
