@@ -1,27 +1,27 @@
-// Questions to the gateway, and what can go wrong with them.
-const PATIENCE = 15000;
+// Requests to the gateway, and the problems that they can end with.
+const TIMEOUT_MS = 15000;
 
 class Problem extends Error {
-  constructor(name, about = {}) {
+  constructor(name, details = {}) {
     super(name);
-    Object.assign(this, { name, status: 0, requestId: null, detail: "", wait: 0 }, about);
+    Object.assign(this, { name, status: 0, requestId: null, detail: "", wait: 0 }, details);
   }
 
-  words() {
-    const known = text("problems")[this.name];
-    return typeof known === "function" ? known(this) : known;
+  describe() {
+    const message = text("problems")[this.name];
+    return typeof message === "function" ? message(this) : message;
   }
 
-  // What to quote to whoever looks into it.
+  // The request id, to be quoted to the operator.
   reference() {
     return this.requestId ? ` ${text("requestId")(this.requestId)}` : "";
   }
 }
 
-// Sends a request and reads the answer as text; the answer says whether it is a yes.
-async function send(path, { method = "GET", headers = {}, body, patience = PATIENCE } = {}) {
+// Sends a request and reads the response: its head, its body, and the body as JSON or null.
+async function send(path, { method = "GET", headers = {}, body, timeout = TIMEOUT_MS } = {}) {
   let response;
-  let answer;
+  let responseBody;
   try {
     response = await fetch(path, {
       method, body,
@@ -29,36 +29,50 @@ async function send(path, { method = "GET", headers = {}, body, patience = PATIE
       cache: "no-store",
       credentials: "omit",
       redirect: "error",
-      signal: AbortSignal.timeout(patience),
+      signal: AbortSignal.timeout(timeout),
     });
-    answer = await response.text();
+    responseBody = await response.text();
   } catch {
     throw new Problem("unreachable");
   }
-  return { response, answer, told: parsed(answer) };
+  return { response, body: responseBody, json: parseJson(responseBody) };
 }
 
-function parsed(answer) {
+function parseJson(body) {
   try {
-    return JSON.parse(answer);
+    return JSON.parse(body);
   } catch {
     return null;
   }
 }
 
-// What a refusal tells of itself.
-function about({ response, told }) {
+// The details of an error response, for a `Problem`.
+function errorDetails({ response, json }) {
   return {
     status: response.status,
     requestId: response.headers.get("x-request-id"),
-    code: told?.error?.code ?? told?.code ?? null,
-    detail: told?.error?.message ?? told?.detail ?? "",
+    code: json?.error?.code ?? json?.code ?? null,
+    detail: json?.error?.message ?? json?.detail ?? "",
     wait: Number(response.headers.get("retry-after")) || 0,
   };
 }
 
-// A name for one attempt, which a repeat bears, too. `randomUUID` needs https.
-function attemptName() {
+// The problem of an error response: by its code, else by its status, else `fallback`.
+function problemOf(result, codes, statuses, fallback = "odd") {
+  const details = errorDetails(result);
+  return new Problem(codes[details.code] ?? statuses[details.status] ?? fallback, details);
+}
+
+// The credential in a text that was pasted, perhaps with the whole header, or a problem.
+function pastedCredential(pasted, missing, invalid) {
+  const credential = pasted.trim().replace(/^(authorization:\s*)?bearer\s+/i, "");
+  if (!credential) throw new Problem(missing);
+  if (!/^[\x21-\x7e]+$/.test(credential)) throw new Problem(invalid);
+  return credential;
+}
+
+// A random key that a repeated request has in common with the first. `randomUUID` needs https.
+function newIdempotencyKey() {
   return hexadecimal(crypto.getRandomValues(new Uint8Array(16)));
 }
 

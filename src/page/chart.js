@@ -1,14 +1,14 @@
-// Thirty days as a bar chart, and as a table for whoever prefers one.
+// Thirty days as a bar chart and as a table.
 const DAY = 86400000;
 const DAYS = 30;
-const FOOT = 24;
-const HEAD = 12;
+const CHART_MARGIN_TOP = 12;
+const CHART_MARGIN_BOTTOM = 24;
 
-// The days up to `today`, oldest first; those that are not known had no use.
+// The days up to `today`, oldest first. Days that are not in `known` have no requests.
 function daysUpTo(today, known) {
   const last = Date.parse(today);
-  return Array.from({ length: DAYS }, (_, place) => {
-    const name = new Date(last - (DAYS - 1 - place) * DAY).toISOString().slice(0, 10);
+  return Array.from({ length: DAYS }, (_, index) => {
+    const name = new Date(last - (DAYS - 1 - index) * DAY).toISOString().slice(0, 10);
     const { requests = 0, failed = 0, tokens = 0, tokens_unknown = 0 } = known.get(name) ?? {};
     return { name, requests, failed, succeeded: requests - failed, tokens, tokens_unknown };
   });
@@ -17,20 +17,20 @@ function daysUpTo(today, known) {
 class MonthChart {
   #month = [];
   #measure = "requests";
-  // The day that the keyboard is on.
+  // Index of the day that has the keyboard focus.
   #current = DAYS - 1;
   #drawn = "";
 
-  // Fills an empty card, under a heading of this level.
+  // Fills an empty card, with a heading of this level.
   constructor(card, heading) {
     this.sum = make("p", { className: "soft", id: "month-sum" });
     this.legend = make("p", { className: "legend", id: "legend", ariaHidden: "true" },
-      worded("span", "succeeded", { className: "good" }), worded("span", "failed", { className: "failed" }));
+      translated("span", "succeeded", { className: "good" }), translated("span", "failed", { className: "failed" }));
     this.tip = make("div", { className: "tip", id: "tip", ariaHidden: "true", hidden: true });
     this.frame = make("div", { className: "chart", id: "chart" },
-      worded("p", "chartHint", { className: "unseen", id: "chart-hint" }), this.tip);
+      translated("p", "chartHint", { className: "unseen", id: "chart-hint" }), this.tip);
     this.rows = make("tbody", { id: "days" });
-    const title = worded(heading, "month", { id: "chart-title" });
+    const title = translated(heading, "month", { id: "chart-title" });
     card.append(make("div", { className: "head" }, make("div", {}, title, this.sum), this.#choice()),
       this.legend, this.frame, this.#table());
     card.setAttribute("aria-labelledby", title.id);
@@ -38,7 +38,7 @@ class MonthChart {
     this.#listen();
   }
 
-  // The days that `daysUpTo` makes.
+  // Shows the days that `daysUpTo` returns.
   show(month) {
     this.#month = month;
     const sum = (what) => month.reduce((all, one) => all + one[what], 0);
@@ -61,18 +61,18 @@ class MonthChart {
         this.#measure = value;
         this.#draw();
       });
-      return make("label", {}, radio, worded("span", value));
+      return make("label", {}, radio, translated("span", value));
     };
     return make("fieldset", { className: "switch" },
-      worded("legend", "measure", { className: "unseen" }), one("requests"), one("tokens"));
+      translated("legend", "measure", { className: "unseen" }), one("requests"), one("tokens"));
   }
 
   #table() {
-    const heading = (name, className = "") => worded("th", name, { scope: "col", className });
-    const summary = worded("summary", "asTable");
+    const heading = (name, className = "") => translated("th", name, { scope: "col", className });
+    const summary = translated("summary", "asTable");
     summary.dataset.testid = "as-table";
     const table = make("table", {},
-      worded("caption", "month", { className: "unseen" }),
+      translated("caption", "month", { className: "unseen" }),
       make("thead", {}, make("tr", {},
         heading("day"), ...["requests", "failed", "tokens"].map((name) => heading(name, "number")))),
       this.rows);
@@ -80,7 +80,7 @@ class MonthChart {
     return make("details", {}, summary, table);
   }
 
-  // Draws at the size on screen, so that type keeps its size; not anew when nothing has changed.
+  // Draws at the size on screen, so that text keeps its size. Does nothing if nothing has changed.
   #draw() {
     const width = Math.floor(this.frame.clientWidth);
     const signature = JSON.stringify([width, this.#measure, locale(), language, this.#month]);
@@ -103,9 +103,9 @@ class MonthChart {
   #picture(width, height) {
     const ticks = ticksUpTo(Math.max(...this.#month.map((one) => one[this.#measure])));
     const top = ticks.at(-1) || 1;
-    const side = 10 + Math.max(...ticks.map((tick) => widthOf(roughly(tick))));
+    const side = 10 + Math.max(...ticks.map((tick) => widthOf(compactNumber(tick))));
     const column = (width - side) / DAYS;
-    const y = (value) => HEAD + (height - HEAD - FOOT) * (1 - value / top);
+    const y = (value) => CHART_MARGIN_TOP + (height - CHART_MARGIN_TOP - CHART_MARGIN_BOTTOM) * (1 - value / top);
     const base = y(0);
     const svg = draw("svg", {
       viewBox: `0 0 ${width} ${height}`, height, role: "group",
@@ -114,12 +114,12 @@ class MonthChart {
     for (const tick of ticks) {
       svg.append(
         draw("line", { class: "grid", x1: side, x2: width, y1: Math.round(y(tick)), y2: Math.round(y(tick)) }),
-        draw("text", { x: side - 8, y: y(tick) + 4, "text-anchor": "end", "aria-hidden": "true" }, roughly(tick)));
+        draw("text", { x: side - 8, y: y(tick) + 4, "text-anchor": "end", "aria-hidden": "true" }, compactNumber(tick)));
     }
     const thick = Math.max(2, Math.min(22, Math.round(column * 0.7)));
     this.#month.forEach((one, place) => {
       const left = side + place * column;
-      const band = draw("rect", { class: "band", x: left, width: column, y: HEAD, height: base - HEAD, rx: 3 });
+      const band = draw("rect", { class: "band", x: left, width: column, y: CHART_MARGIN_TOP, height: base - CHART_MARGIN_TOP, rx: 3 });
       svg.append(draw("g", {
         role: "img", tabindex: place === this.#current ? 0 : -1, "data-place": place,
         "aria-label": [
@@ -131,8 +131,8 @@ class MonthChart {
     return svg;
   }
 
-  // A day's bar: what failed stands on what succeeded, apart from it, so that it is told by more
-  // than its colour.
+  // A day's bar: failed requests above succeeded ones with a gap, so that colour is not the only
+  // difference.
   #pieces(one, x, width, base, size) {
     const failed = this.#measure === "requests" ? Math.min(one.failed, one.requests) : 0;
     const good = one[this.#measure] - failed;
@@ -147,7 +147,7 @@ class MonthChart {
     ];
   }
 
-  // Names so few days that they never touch; the last is today.
+  // Labels few enough days that the labels never touch. The last one is today.
   #dayNames(side, column, y) {
     const every = [5, 7, 10, 14].find((days) => days * column >= 76) ?? 14;
     const named = [];
@@ -171,7 +171,7 @@ class MonthChart {
       ...(one.tokens_unknown ? [make("span", { textContent: tokensUnknown(one) })] : []));
     this.tip.hidden = false;
     for (const bar of this.#bars()) bar.classList.toggle("shown", Number(bar.dataset.place) === place);
-    // Beside the bar, on the side with more room: neither the bar nor the heading is covered.
+    // Beside the bar, on the wider side, so that it covers neither the bar nor the heading.
     const frame = this.frame.getBoundingClientRect();
     const band = this.#bars()[place].querySelector(".band").getBoundingClientRect();
     const left = place < DAYS / 2
@@ -192,7 +192,7 @@ class MonthChart {
     this.#bars()[this.#current].focus();
   }
 
-  // The whole column is the target, and on a touch screen the finger may slide.
+  // The whole column is the pointer's target; on a touch screen the finger may slide.
   #placeUnder(event) {
     const edges = this.#bars().map((bar) => bar.querySelector(".band").getBoundingClientRect());
     return edges.length && event.clientX >= edges[0].left ? edges.findIndex((edge) => event.clientX < edge.right) : -1;
@@ -224,14 +224,14 @@ class MonthChart {
   }
 }
 
-// Han characters are as wide as they are high.
+// Estimated width in pixels; Han characters are wider.
 const widthOf = (words) => [...words].reduce((width, letter) => width + (letter > "\u2e7f" ? 12.5 : 7.5), 0);
 
-// Round whole numbers from 0 to at least `most`.
-function ticksUpTo(most) {
-  if (!most) return [0];
-  const rough = most / 4;
+// Round numbers from 0 to at least `max`.
+function ticksUpTo(max) {
+  if (!max) return [0];
+  const rough = max / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = Math.max(1, [1, 2, 5, 10].find((factor) => factor * power >= rough) * power);
-  return Array.from({ length: Math.ceil(most / step) + 1 }, (_, place) => place * step);
+  return Array.from({ length: Math.ceil(max / step) + 1 }, (_, index) => index * step);
 }

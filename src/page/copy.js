@@ -1,7 +1,7 @@
 // Copying to the clipboard.
 
-// A text that is to be copied, with its button. `name` says what it is.
-function copyable(tag, name, id, content) {
+// A text with a button that copies it. `name` is the name of the text.
+function copyableText(tag, name, id, content) {
   const source = make(tag, { id: `created-${id}`, textContent: content, translate: false });
   source.dataset.testid = source.id;
   if (tag === "pre") {
@@ -12,21 +12,21 @@ function copyable(tag, name, id, content) {
   return make("div", { className: "copyable" }, source, copyButton(text(name), `copy-${id}`, () => source));
 }
 
-// A button that copies the text of an element: `words` say all, or `name` says what is copied.
+// A button that copies the text of an element. Its caption is `words`; `name` is what it copies.
 function copyButton(name, testid, source, words = text("copy")) {
   const button = make("button", { type: "button", textContent: words, ariaLabel: name && text("copyOf")(name) });
   button.dataset.testid = testid;
   let waiting;
   button.addEventListener("click", async () => {
-    const told = text((await copy(source())) ? "copied" : "selected");
+    const result = text((await copy(source())) ? "copied" : "selected");
     clearTimeout(waiting);
-    Object.assign(button, { textContent: told, ariaLabel: told });
+    Object.assign(button, { textContent: result, ariaLabel: result });
     waiting = setTimeout(() => Object.assign(button, { textContent: words, ariaLabel: name && text("copyOf")(name) }), 2000);
   });
   return button;
 }
 
-// Says whether the text is in the clipboard; else it is selected.
+// Copies the element's text. Resolves to whether it is in the clipboard; if not, it is selected.
 async function copy(source) {
   const range = document.createRange();
   range.selectNodeContents(source);
@@ -36,7 +36,7 @@ async function copy(source) {
     await navigator.clipboard.writeText(source.textContent);
     return true;
   } catch {
-    // There is no clipboard on plain http; the older command works there.
+    // Browsers have no clipboard API on plain http, but the older command.
     return document.execCommand("copy");
   }
 }

@@ -1,8 +1,8 @@
-// What the holder of a key needs: the key, the base URL, and how clients are set up. Shown once.
+// What the holder of a key needs: the key, the base URL and client settings. Shown once.
 const EXAMPLE_MODEL = "deepseek-chat";
 const exampleContent = () => (language === "zh" ? "你好" : "Hello");
 
-const curlLine = (base, key) => [
+const curlCommand = (base, key) => [
   `curl ${base}/chat/completions \\`,
   `  -H "Authorization: Bearer ${key}" \\`,
   `  -H "Content-Type: application/json" \\`,
@@ -15,23 +15,23 @@ const pythonLines = (base, key) => [
   "from openai import OpenAI",
   "",
   `client = OpenAI(base_url="${base}", api_key="${key}")`,
-  "answer = client.chat.completions.create(",
+  "response = client.chat.completions.create(",
   `    model="${EXAMPLE_MODEL}",`,
   `    messages=[{"role": "user", "content": "${exampleContent()}"}],`,
   ")",
-  "print(answer.choices[0].message.content)",
+  "print(response.choices[0].message.content)",
 ].join("\n");
 
-// The key first; the lines for clients are opened by whoever wants them.
+// The key first, client settings behind a disclosure.
 function handout(key, base) {
-  const piece = (name, content) => make("div", { className: "piece" }, worded("p", name, { className: "name" }), content);
-  const clients = make("details", { className: "clients" }, worded("summary", "clients"),
-    piece("inEnvironment", copyable("pre", "inEnvironment", "env", environment(base, key))),
-    piece("inPython", copyable("pre", "inPython", "python", pythonLines(base, key))));
+  const piece = (name, content) => make("div", { className: "piece" }, translated("p", name, { className: "name" }), content);
+  const clients = make("details", { className: "clients" }, translated("summary", "clients"),
+    piece("inEnvironment", copyableText("pre", "inEnvironment", "env", environment(base, key))),
+    piece("inPython", copyableText("pre", "inPython", "python", pythonLines(base, key))));
   return make("div", { className: "handout" },
-    piece("theKey", strong(copyable("code", "theKey", "key", key))),
-    piece("baseUrl", copyable("code", "baseUrl", "base", base)),
-    piece("toTry", copyable("pre", "toTry", "curl", curlLine(base, key))),
+    piece("theKey", strong(copyableText("code", "theKey", "key", key))),
+    piece("baseUrl", copyableText("code", "baseUrl", "base", base)),
+    piece("toTry", copyableText("pre", "toTry", "curl", curlCommand(base, key))),
     clients);
 }
 
@@ -40,5 +40,5 @@ function strong(part) {
   return part;
 }
 
-// What clients are to ask, if the page's server is not reached by the address of the page.
+// The base URL for clients: as configured, or on the page's own server.
 const baseUrl = () => document.body.dataset.baseUrl || `${location.origin}/v1`;

@@ -1,17 +1,19 @@
-// What was used of each model, and why a request failed.
+// Usage by model, and why a request failed.
 function modelName(model, className) {
   return model
     ? make("span", { className, dir: "auto", textContent: model })
     : make("span", { className: `${className} unknown`, textContent: text("unknown") });
 }
 
-// Rows of a table: the model with its share of the most used, requests and tokens.
-function modelRows(models) {
-  const most = Math.max(1, ...models.map((model) => model.requests));
-  return models.map((model) =>
+// Fills the table of models: each with its share of the most used, requests and tokens.
+function showModels(models, shown = models) {
+  $("no-models").hidden = models.length > 0;
+  $("models-table").hidden = models.length === 0;
+  const max = Math.max(1, ...shown.map((model) => model.requests));
+  $("models").replaceChildren(...shown.map((model) =>
     make("tr", {},
-      make("th", { scope: "row" }, modelName(model.model, "model"), track(model.requests / most)),
-      numberCell(model.requests), tokensCell(model)));
+      make("th", { scope: "row" }, modelName(model.model, "model"), track(model.requests / max)),
+      numberCell(model.requests), tokensCell(model))));
 }
 
 function tokensCell({ tokens, tokens_unknown: unknown = 0 }) {

@@ -1,4 +1,4 @@
-// Pieces of a page. Whatever comes from the gateway is set as text, never as markup.
+// Elements of a page. Data from the gateway is set as text, never as markup.
 const $ = (id) => document.getElementById(id);
 
 function make(tag, properties = {}, ...children) {
@@ -7,8 +7,8 @@ function make(tag, properties = {}, ...children) {
   return made;
 }
 
-// An element whose words follow the language.
-function worded(tag, name, properties = {}) {
+// An element whose text follows the language.
+function translated(tag, name, properties = {}) {
   const made = make(tag, { textContent: text(name), ...properties });
   made.dataset.text = name;
   return made;
@@ -21,41 +21,41 @@ function draw(tag, attributes = {}, ...children) {
   return made;
 }
 
-// Shows a text, or hides the element when there is none. What is unchanged is left alone: it
-// would be read out again.
-function say(element, words) {
+// Shows a text, or hides the element if there is none. An unchanged text is not set again, as screen
+// readers would repeat it.
+function setText(element, words) {
   element.hidden = !words;
   if (element.textContent !== (words ?? "")) element.textContent = words ?? "";
 }
 
-// A column on a phone has no room for more digits than these.
-const WIDE = 1e7;
+// Numbers from here on are abbreviated in tables, as they do not fit on a phone.
+const ABBREVIATED_FROM = 1e7;
 const numberCell = (value) =>
-  make("td", { className: "number", textContent: value < WIDE ? number(value) : roughly(value, 4) });
+  make("td", { className: "number", textContent: value < ABBREVIATED_FROM ? number(value) : compactNumber(value, 4) });
 
-// How many of these requests told no tokens; null if all have.
+// The number of requests whose responses reported no tokens, as text; null if all did.
 const tokensUnknown = ({ tokens_unknown: unknown = 0, succeeded }) =>
   (unknown > 0 ? text("tokensUnknown")(number(unknown), number(succeeded)) : null);
 
-// A bar that is filled up to `share`, for the eye only.
+// A bar that is filled up to `share`, hidden from screen readers.
 function track(share) {
   const fill = make("span", { hidden: share === 0 });
   fill.style.width = `${Math.min(1, share) * 100}%`;
   return make("span", { className: "track", ariaHidden: "true" }, fill);
 }
 
-// Puts the words of the language into these pieces of the page.
-function speak(root) {
+// Sets all texts below `root` in the current language.
+function translateIn(root) {
   for (const node of root.querySelectorAll("[data-text]")) node.textContent = text(node.dataset.text);
   for (const node of root.querySelectorAll("[data-label]")) node.ariaLabel = text(node.dataset.label);
   for (const node of root.querySelectorAll("[data-placeholder]")) node.placeholder = text(node.dataset.placeholder);
 }
 
-// The whole page in the language, and the button that changes it.
-function speakAll() {
+// Sets all texts of the page and the language button.
+function translatePage() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   document.title = text("title");
-  speak(document);
+  translateIn(document);
   $("language").textContent = text("other");
   $("language").lang = text("otherLang");
 }
@@ -67,7 +67,7 @@ function startLanguage(changed) {
   });
 }
 
-// A field for a secret, which its button shows and hides.
+// A field for a secret, with a button that shows and hides it.
 function startSecretField(field, button) {
   const show = () => {
     const concealed = field.type === "password";

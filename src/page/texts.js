@@ -1,7 +1,7 @@
-// What pages say, in English and Chinese. Values that are put in are text already.
+// Texts of the pages in English and Chinese. Inserted values are already formatted.
 const TEXTS = { en: {}, zh: {} };
 
-// Adds a page's own words. Those on problems stand beside the common ones.
+// Adds a page's own texts. Its problems are added to the common ones.
 function addTexts(added) {
   for (const [name, own] of Object.entries(added)) {
     const problems = { ...TEXTS[name].problems, ...own.problems };
@@ -15,36 +15,38 @@ addTexts({
     reveal: "Show", conceal: "Hide", loading: "Loading…", refresh: "Refresh",
     today: "Today", requests: "Requests", tokens: "Tokens",
     succeeded: "Succeeded", failed: "Failed", refunded: "Refunded",
+    leftOf: (limit) => `of ${limit} requests left`, usedFree: "used today, no daily limit",
+    usedOf: (used, limit) => `${used} of ${limit} requests used`, usedSum: (used) => `${used} used`,
     moment: (day, clock, zone) => `${day}, ${clock} ${zone}`,
     days: (n) => (n === 1 ? "1\u00a0day" : `${n}\u00a0days`), hours: (n) => `${n}\u00a0h`, minutes: (n) => `${n}\u00a0min`, seconds: (n) => `${n}\u00a0s`,
 
     month: "Last 30 days", measure: "Show in the chart", day: "Day", dayToday: "Today",
     chartHint: "One bar a day. The arrow keys, Home and End move from day to day.",
     chartName: (what) => `${what}, last 30 days`, asTable: "Show as a table",
-    monthSum: (requests, tokens) => `Requests: ${requests}, tokens: ${tokens}`, nothing: "Nothing was used yet.",
+    monthSum: (requests, tokens) => `Requests: ${requests}, tokens: ${tokens}`, nothing: "No usage yet.",
     bar: (day, requests, failed, tokens) => `${day}. Requests: ${requests}, failed: ${failed}, tokens: ${tokens}`,
 
     tokensUnknown: (unknown, all) => `${unknown} of ${all} without figures`, someUnknown: (unknown) => `${unknown} without figures`,
 
-    models: "By model", model: "Model", unknown: "not known", noModels: "No model was used in these days.",
-    status: (status) => `Answered with status ${status}`, someError: "Failed",
+    models: "By model", model: "Model", unknown: "not known", noModels: "No model was used in this period.",
+    status: (status) => `Response status ${status}`, someError: "Failed",
     causes: {
-      client_gone: "Broken off before the end",
+      client_gone: "Cancelled before the end",
       insufficient_quota: "The day's requests were used up",
       rate_limit_exceeded: "Too many requests at once",
-      key_disabled: "The key was switched off",
+      key_disabled: "The key was disabled",
       key_expired: "The key had expired",
       store_unavailable: "The gateway could not count the request",
       upstream_unreachable: "The model service could not be reached",
       upstream_protocol: "The model service broke the connection",
       upstream_timeout: "The model service took too long",
       upstream_failed: "The model service failed",
-      upstream_credentials: "The model service refused the gateway",
+      upstream_credentials: "The model service rejected the gateway's credentials",
       upstream_rate_limited: "The model service is busy",
       upstream_redirect: "The model service has moved",
-      upstream_refused: "The model service refused the request",
+      upstream_refused: "The model service rejected the request",
       request_too_large: "The request was too large",
-      request_body_broken: "The request broke off",
+      request_body_broken: "The request ended early",
     },
 
     theKey: "Key", baseUrl: "Base URL", toTry: "To try it", clients: "Settings for OpenAI clients",
@@ -53,7 +55,7 @@ addTexts({
     requestId: (id) => `Request id: ${id}`,
     problems: {
       unreachable: "The gateway cannot be reached. Are you online?",
-      odd: ({ status }) => `The gateway gave an unexpected answer (status ${status}).`,
+      odd: ({ status }) => `The gateway sent an unexpected response (status ${status}).`,
     },
   },
   zh: {
@@ -61,6 +63,8 @@ addTexts({
     reveal: "显示", conceal: "隐藏", loading: "正在查询…", refresh: "刷新",
     today: "今日", requests: "请求", tokens: "Token",
     succeeded: "成功", failed: "失败", refunded: "已退还",
+    leftOf: (limit) => `次剩余，共 ${limit} 次`, usedFree: "次请求，无每日限制",
+    usedOf: (used, limit) => `已用 ${used} 次，共 ${limit} 次`, usedSum: (used) => `已用 ${used} 次`,
     moment: (day, clock, zone) => `${day} ${clock} ${zone}`,
     days: (n) => `${n}\u00a0天`, hours: (n) => `${n}\u00a0小时`, minutes: (n) => `${n}\u00a0分钟`, seconds: (n) => `${n}\u00a0秒`,
 

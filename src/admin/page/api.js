@@ -1,8 +1,8 @@
-// Calls of the admin API. The token lives in `token` and nowhere else.
+// Calls of the admin API. The token is kept in `token` only.
 const PREFIX = document.body.dataset.prefix;
 
 let token = "";
-// Answers to what an earlier session asked are not shown.
+// Number of the current session. Responses to requests of earlier sessions are not shown.
 let session = 0;
 
 const CODES = {
@@ -13,54 +13,52 @@ const CODES = {
 };
 const STATUSES = { 404: "unknownCall", 412: "changed", 413: "tooLarge", 429: "tooMany", 502: "between", 503: "unavailable", 504: "between" };
 
-// `version` is the state of a key that the change is meant for.
-async function api(method, path, { body, version, headers = {}, patience } = {}) {
+// Calls the API. `version` is the version of the key that the change applies to.
+async function api(method, path, { body, version, headers = {}, timeout } = {}) {
   const mine = session;
-  const asked = token;
-  const all = { authorization: `Bearer ${asked}`, ...headers };
-  if (body !== undefined && !all["content-type"]) all["content-type"] = "application/json";
-  if (version) all["if-match"] = `"${version}"`;
-  const sent = typeof body === "string" || body === undefined || body instanceof ArrayBuffer ? body : JSON.stringify(body);
-  const answer = await send(PREFIX + path, { method, headers: all, body: sent, patience }).catch((error) => {
-    // It may have been done, and its answer lost.
+  const requestHeaders = { authorization: `Bearer ${token}`, ...headers };
+  if (body !== undefined && !requestHeaders["content-type"]) requestHeaders["content-type"] = "application/json";
+  if (version) requestHeaders["if-match"] = `"${version}"`;
+  const requestBody = typeof body === "string" || body === undefined || body instanceof ArrayBuffer ? body : JSON.stringify(body);
+  const result = await send(PREFIX + path, { method, headers: requestHeaders, body: requestBody, timeout }).catch((error) => {
+    // The call may have succeeded although its response was lost.
     throw method !== "GET" && error.name === "unreachable" ? new Problem("unsure") : error;
   });
   if (mine !== session) throw new Problem("signedOut");
-  const refused = about(answer);
-  if (answer.response.ok) {
-    // A page of somebody else's, such as a proxy's, is no answer.
-    if (answer.told === null && headers.accept !== "text/csv") throw new Problem("odd", refused);
-    return answer.told ?? answer.answer;
+  if (result.response.ok) {
+    // A page from a proxy in between is not a response of the API.
+    if (result.json === null && headers.accept !== "text/csv") throw new Problem("odd", errorDetails(result));
+    return result.json ?? result.body;
   }
-  if (answer.response.status === 401) {
+  if (result.response.status === 401) {
     endSession();
-    throw new Problem("wrongToken", refused);
+    throw new Problem("wrongToken", errorDetails(result));
   }
-  const name = CODES[refused.code] ?? STATUSES[answer.response.status] ?? "refused";
-  throw new Problem(name === "between" && method === "GET" ? "betweenRead" : name, refused);
+  const problem = problemOf(result, CODES, STATUSES, "rejected");
+  throw problem.name === "between" && method === "GET" ? new Problem("betweenRead", errorDetails(result)) : problem;
 }
 
-// What a part of a view shows when it alone cannot be read: the problem.
-async function orProblem(asked) {
+// Resolves to the problem if only one part of a view cannot be loaded.
+async function catchProblem(pending) {
   try {
-    return await asked;
+    return await pending;
   } catch (error) {
     if (!(error instanceof Problem) || ["signedOut", "wrongToken"].includes(error.name)) throw error;
     return error;
   }
 }
 
-// A change of which it is not known whether it was made: what is shown is read anew.
-async function orLook(work) {
+// Makes a change, and reloads the view if it is not known whether the change was made.
+async function reloadIfUnsure(work) {
   try {
     return await work();
   } catch (error) {
-    if (error instanceof Problem && error.name === "unsure") await lookAgain(view).catch(() => {});
+    if (error instanceof Problem && error.name === "unsure") await reload(view).catch(() => {});
     throw error;
   }
 }
 
-async function lookAgain(mine) {
+async function reload(mine) {
   await mine.load();
   if (mine === view) mine.show();
 }

@@ -14,16 +14,16 @@ $("logout").addEventListener("click", () => {
   signOut();
   $("token").focus();
 });
-// The skip link must not change the view's address.
+// The skip link must not change the fragment, which names the view.
 $("skip").addEventListener("click", (event) => {
   event.preventDefault();
   $("content").focus();
 });
 addEventListener("hashchange", openView);
-// A page that is kept for the Back button must not keep the token.
+// The browser may keep the page for the Back button, but not the token.
 addEventListener("pagehide", signOut);
 startLanguage(translate);
 startDialogs();
 translate();
-showDesk();
+showSession();
 $("token").focus();

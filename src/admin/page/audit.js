@@ -1,12 +1,12 @@
-// The audit trail: who did what to which key, and what it was before.
+// The audit trail: who did what to which key, with the values before and after.
 const FIELDS = ["label", "daily_limit", "expires_at", "disabled", "key", "used", "grace_until"];
 
 class AuditView {
-  #list = new AuditList({ list: $("entries"), more: $("more"), wanted: () => this.#wanted(), isOfOneKey: false });
+  #list = new AuditList({ list: $("entries"), more: $("more"), parameters: () => this.#parameters(), isOfOneKey: false });
 
   constructor() {
     this.#showActions();
-    whenTyped($("filters"), () => load());
+    onFilterChange($("filters"), () => load());
   }
 
   load() {
@@ -17,10 +17,10 @@ class AuditView {
     this.#showActions();
     if (!this.isLoaded) return;
     this.#list.show();
-    say($("empty"), this.#list.entries.length ? null : text("noEntries"));
+    setText($("empty"), this.#list.entries.length ? null : text("noEntries"));
   }
 
-  #wanted() {
+  #parameters() {
     const value = (id) => $(id).value.trim();
     return { key: value("key"), action: value("action"), token_id: value("token-id").toLowerCase(), from: value("from"), to: value("to"), limit: 50 };
   }
@@ -38,7 +38,7 @@ class AuditList {
   entries = [];
   #next = null;
   #parts;
-  #asked = 0;
+  #latestRequest = 0;
 
   constructor(parts) {
     this.#parts = parts;
@@ -55,9 +55,9 @@ class AuditList {
   }
 
   async #read(before) {
-    const mine = ++this.#asked;
-    const page = await api("GET", `/audit?${query({ ...this.#parts.wanted(), before })}`);
-    if (mine !== this.#asked) return;
+    const mine = ++this.#latestRequest;
+    const page = await api("GET", `/audit?${query({ ...this.#parts.parameters(), before })}`);
+    if (mine !== this.#latestRequest) return;
     this.entries = before ? [...this.entries, ...page.entries] : page.entries;
     this.#next = page.next;
   }
@@ -80,19 +80,19 @@ function auditEntry(entry, isOfOneKey) {
   return make("li", {},
     make("div", { className: "what" },
       make("span", { className: entry.action === "admin.refused" ? "lamp bad" : "" }, known, ...(key.length ? [" ", ...key] : [])),
-      timeMark(entry.at, shortMoment)),
+      timeElement(entry.at, shortMoment)),
     ...(details.length ? [make("ul", { className: "changes" }, ...details.map((words) => make("li", { dir: "auto", textContent: words })))] : []),
     make("div", { className: "about" }, ...by.map((words) => make("span", { textContent: words }))));
 }
 
-// What an entry says of each field: before and after, or the value alone.
+// One text per field of an entry: before and after, or the value alone.
 function detailWords({ action, detail }) {
   if (!detail) return [];
-  const told = (value) => value !== null && value !== undefined && value !== "" && value !== false;
+  const isSet = (value) => value !== null && value !== undefined && value !== "" && value !== false;
   return Object.entries(detail).flatMap(([field, value]) => {
     if (value && typeof value === "object" && "before" in value) return [changeWords(field, value.before, value.after)];
     if (field === "label" && action !== "key.delete") return [];
-    return told(value) ? [text("fieldIs")(fieldName(field), valueWords(field, value))] : [];
+    return isSet(value) ? [text("fieldIs")(fieldName(field), valueWords(field, value))] : [];
   });
 }
 
@@ -109,7 +109,7 @@ function valueWords(field, value) {
   return typeof value === "string" ? `“${value}”` : JSON.stringify(value);
 }
 
-// What is different about a key now, in words.
+// The differences between two versions of a key, as text.
 function differences(before, after) {
   const changed = FIELDS.filter((field) => field in after && before[field] !== after[field]);
   return changed.map((field) => changeWords(field, before[field], after[field])).join(text("and")) || text("otherwise");

@@ -1,7 +1,7 @@
-// Creating keys, one or many, and showing them once.
+// Creates one key or several, and shows them once.
 let created = null;
 
-function forgetCreated() {
+function discardCreated() {
   created = null;
 }
 
@@ -15,22 +15,22 @@ class CreateView {
   }
 }
 
-// The form stands short above the list of keys, and whole in its own view.
+// The form is short above the list of keys and complete in its own view.
 class CreateForm {
   #isShort;
   #done;
   #markPreset;
-  // The attempt's name and body: an attempt that is sent again bears its name again.
-  #attempt = { name: "", body: "" };
+  // Idempotency key and body of the last attempt. A retry with the same body has the same key.
+  #attempt = { key: "", body: "" };
 
   constructor(place, { isShort, done }) {
     place.replaceWith($("create-form-part").content.cloneNode(true));
-    speak($("create-card"));
+    translateIn($("create-card"));
     this.#isShort = isShort;
     this.#done = done;
     for (const id of ["how-many", "expiry-part"]) $(id).hidden = isShort;
     $("more-options").hidden = !isShort;
-    this.#markPreset = startPresets($("limit"), $("create-form"));
+    this.#markPreset = addPresets($("limit"), $("create-form"));
     $("how-many").addEventListener("change", () => this.#showFields());
     $("created-done").addEventListener("click", () => this.#close());
     $("create-form").addEventListener("submit", (event) => {
@@ -50,7 +50,7 @@ class CreateForm {
     $("created").hidden = !created;
     $("created-title").textContent = text(isClaimed ? "claimedTitle" : "createdTitle")(count, number(count));
     $("created-hint").textContent = isClaimed ? text("claimHint")(date(claimRows(created)[0].more), count) : text("createdHint")(count);
-    $("created-what").replaceChildren(...this.#result(), ...(created?.earlier.length ? [earlierPart(created.earlier)] : []));
+    $("created-what").replaceChildren(...this.#result(), ...(created?.earlier.length ? [earlierSecrets(created.earlier)] : []));
   }
 
   #showFields() {
@@ -58,18 +58,18 @@ class CreateForm {
     $("count-part").hidden = !isMany;
     $("label-name").textContent = text(isMany ? "patternField" : "labelField");
     $("label").placeholder = text(isMany ? "patternExample" : "labelExample");
-    say($("label-hint"), isMany ? text("patternHint") : null);
+    setText($("label-hint"), isMany ? text("patternHint") : null);
     if (isMany) $("label").setAttribute("aria-describedby", "label-hint");
     else $("label").removeAttribute("aria-describedby");
   }
 
   #result() {
-    // Until then an empty one stands there, hidden, for whoever drives the page by its parts.
+    // A hidden empty handout, so that scripts find the elements before a key is created.
     if (!created) return [handout("", baseUrl())];
     const { keys, isMany } = created;
     if (hasClaims()) {
-      if (isMany) return [manyPart(claimRows(created), { testid: "created-link", file: "claim-links.csv", columns: "id,label,claim_link,expires_at" })];
-      return [strong(copyable("code", "claimLink", "claim", claimRows(created)[0].secret))];
+      if (isMany) return [secretList(claimRows(created), { testid: "created-link", file: "claim-links.csv", columns: "id,label,claim_link,expires_at" })];
+      return [strong(copyableText("code", "claimLink", "claim", claimRows(created)[0].secret))];
     }
     const button = make("button", { type: "button", textContent: text("claimInstead")(keys.length) });
     button.dataset.testid = "claim-instead";
@@ -78,71 +78,71 @@ class CreateForm {
       make("p", { id: "claim-progress", className: "hint", role: "status" }));
     if (!isMany) return [handout(keys[0].key, baseUrl()), instead];
     const rows = keys.map(({ id, label, key }) => ({ id, label, secret: key, more: baseUrl() }));
-    return [manyPart(rows, { testid: "created-key", file: "new-keys.csv", columns: "id,label,key,base_url" }), clientPart(keys[0].key), instead];
+    return [secretList(rows, { testid: "created-key", file: "new-keys.csv", columns: "id,label,key,base_url" }), clientSettings(keys[0].key), instead];
   }
 
   async #create() {
     const mine = view;
-    const body = JSON.stringify(this.#wanted());
-    if (body !== this.#attempt.body) this.#attempt = { name: attemptName(), body };
-    let made;
+    const body = JSON.stringify(this.#request());
+    if (body !== this.#attempt.body) this.#attempt = { key: newIdempotencyKey(), body };
+    let response;
     try {
-      made = await api("POST", "/keys", { body, headers: { "idempotency-key": this.#attempt.name } });
+      response = await api("POST", "/keys", { body, headers: { "idempotency-key": this.#attempt.key } });
     } catch (error) {
-      // A refused attempt is over; only one without an answer is to be repeated as the same.
-      if (!["unsure", "unavailable", "between", "odd"].includes(error.name)) this.#attempt = { name: "", body: "" };
+      // A rejected attempt is over. Only one without a response is retried with the same key.
+      if (!["unsure", "unavailable", "between", "odd"].includes(error.name)) this.#attempt = { key: "", body: "" };
       throw error;
     }
-    this.#attempt = { name: "", body: "" };
-    // What was shown before may not have been copied yet.
+    this.#attempt = { key: "", body: "" };
+    // Earlier secrets may not have been copied yet.
     const earlier = created ? [...secretsOf(created), ...created.earlier] : [];
-    created = { keys: made.keys ?? [made], claims: new Map(), claiming: null, isMany: Boolean(made.keys), earlier };
-    // The form has gone with its view; what it has made waits where keys are created.
+    created = { keys: response.keys ?? [response], claims: new Map(), claiming: null, isMany: Boolean(response.keys), earlier };
+    // The view was left meanwhile; the created keys are shown in the view for creation.
     if (view !== mine) {
       notify("status", text("createdElsewhere"));
       return;
     }
     for (const id of ["label", "limit", "expires"]) $(id).value = "";
     this.#markPreset();
-    await this.#told();
+    await this.#showCreated();
   }
 
-  async #told() {
+  async #showCreated() {
     this.show();
     $("created").focus();
     await this.#done();
   }
 
-  #wanted() {
-    const wanted = { label: $("label").value.trim() || undefined };
-    if (this.#isMany) wanted.count = wholeNumber($("count"), COUNT);
-    wanted.daily_limit = limitIn($("limit"));
-    wanted.expires_at = (!this.#isShort && futureIn($("expires"))) || undefined;
-    return wanted;
+  #request() {
+    const request = { label: $("label").value.trim() || undefined };
+    if (this.#isMany) request.count = wholeNumber($("count"), COUNT);
+    request.daily_limit = limitIn($("limit"));
+    request.expires_at = (!this.#isShort && futureIn($("expires"))) || undefined;
+    return request;
   }
 
   async #claim() {
     const mine = view;
-    const wanted = created;
-    wanted.claiming ??= claimAll(wanted).finally(() => { wanted.claiming = null; });
-    await wanted.claiming;
-    if (view === mine && created === wanted) await this.#told();
+    const batch = created;
+    batch.claiming ??= claimAll(batch).finally(() => { batch.claiming = null; });
+    await batch.claiming;
+    if (view === mine && created === batch) await this.#showCreated();
   }
 
   #close() {
-    forgetCreated();
+    discardCreated();
     this.show();
     $("label").focus();
   }
 }
 
-// Label and secret of each key, be it a link that gives one.
+// Label and secret of each key, or its claim link.
 function secretsOf(batch) {
-  return batch.keys.map(({ id, label, key }) => ({ label, secret: batch.claims.has(id) ? wholeUrl(batch.claims.get(id).url) : key }));
+  return batch.keys.map(({ id, label, key }) => ({ label, secret: batch.claims.has(id) ? absoluteUrl(batch.claims.get(id).url) : key }));
 }
 
-// What was created before it, until it is hidden.
-function earlierPart(rows) {
+// Secrets of earlier batches, until they are hidden.
+function earlierSecrets(rows) {
   return make("div", { className: "piece" },
     make("p", { className: "name", textContent: text("createdEarlier") }),
     make("ol", { className: "many" }, ...rows.map((row) => secretLine(row, "earlier-secret", "copy-earlier"))));
@@ -158,19 +158,19 @@ function secretLine({ label, secret }, testid, copyId) {
 
 const hasClaims = () => Boolean(created) && created.claims.size === created.keys.length;
 
-const claimRows = ({ keys, claims }) => keys.map(({ id, label }) => ({ id, label, secret: wholeUrl(claims.get(id).url), more: claims.get(id).expires_at }));
+const claimRows = ({ keys, claims }) => keys.map(({ id, label }) => ({ id, label, secret: absoluteUrl(claims.get(id).url), more: claims.get(id).expires_at }));
 
-// One link after the other; when one fails, those that were made are kept for the next attempt.
-async function claimAll(wanted) {
-  for (const { id } of wanted.keys.filter((key) => !wanted.claims.has(key.id))) {
-    if (created !== wanted) return;
-    wanted.claims.set(id, await api("POST", `${keyPath(id)}/claim`, { body: {} }));
-    if (wanted.isMany && $("claim-progress")) $("claim-progress").textContent = text("claimProgress")(number(wanted.claims.size), number(wanted.keys.length));
+// Creates one claim link after the other. If one fails, the next attempt continues from there.
+async function claimAll(batch) {
+  for (const { id } of batch.keys.filter((key) => !batch.claims.has(key.id))) {
+    if (created !== batch) return;
+    batch.claims.set(id, await api("POST", `${keyPath(id)}/claim`, { body: {} }));
+    if (batch.isMany && $("claim-progress")) $("claim-progress").textContent = text("claimProgress")(number(batch.claims.size), number(batch.keys.length));
   }
 }
 
-// Many secrets: one line each, and all of them at once as text or as a file.
-function manyPart(rows, { testid, file, columns }) {
+// Several secrets: one line each, and all of them as text or as a file.
+function secretList(rows, { testid, file, columns }) {
   const all = make("pre", { id: "created-all", className: "unseen", ariaHidden: "true", textContent: rows.map(({ label, secret }) => (label ? `${label}\t${secret}` : secret)).join("\n") });
   const copyAll = copyButton(null, "copy-all", () => all, text("copyAll"));
   const save = make("button", { type: "button", textContent: text("saveCsv") });
@@ -182,16 +182,16 @@ function manyPart(rows, { testid, file, columns }) {
     make("ol", { className: "many" }, ...lines));
 }
 
-// What holders of many keys need besides these.
-function clientPart(key) {
+// What all holders of these keys need.
+function clientSettings(key) {
   return make("div", { className: "handout" },
     make("div", { className: "piece" },
-      make("p", { className: "name", textContent: text("baseUrl") }), copyable("code", "baseUrl", "base", baseUrl())),
+      make("p", { className: "name", textContent: text("baseUrl") }), copyableText("code", "baseUrl", "base", baseUrl())),
     make("div", { className: "piece" },
-      make("p", { className: "name", textContent: text("toTry") }), copyable("pre", "toTry", "curl", curlLine(baseUrl(), key))));
+      make("p", { className: "name", textContent: text("toTry") }), copyableText("pre", "toTry", "curl", curlCommand(baseUrl(), key))));
 }
 
-// A cell that a spreadsheet would run gets a `'` before it.
+// A cell that a spreadsheet would run as a formula gets an apostrophe in front of it.
 const csvCell = (value) => `"${(/^[=+\-@\t\r]/.test(value) ? `'${value}` : value).replaceAll('"', '""')}"`;
 
 function csvOf(columns, rows) {

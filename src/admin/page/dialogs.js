@@ -1,10 +1,10 @@
-// Dialogs: one that asks before a change, and one that shows a secret once.
+// Dialogs: one to confirm a change, and one that shows a secret once.
 
-// Asks, and resolves to whether the answer was yes. `more` stands between question and buttons.
-function confirmed({ title, subject = "", words, yes, danger = false, more = null }) {
+// Resolves to whether the change was confirmed. `more` is shown above the buttons.
+function confirmDialog({ title, subject = "", words, yes, danger = false, more = null }) {
   const dialog = $("confirm");
   $("confirm-title").textContent = title;
-  say($("confirm-subject"), subject);
+  setText($("confirm-subject"), subject);
   $("confirm-text").textContent = words;
   $("confirm-more").replaceChildren(...(more ? [more] : []));
   $("confirm-yes").textContent = yes;
@@ -16,7 +16,7 @@ function confirmed({ title, subject = "", words, yes, danger = false, more = nul
   });
 }
 
-// One choice of several, as radio buttons; `read` tells the value.
+// A group of radio buttons. `read` returns the chosen value.
 function choice(name, legend, options, chosen) {
   const one = ([value, words]) => {
     const radio = make("input", { type: "radio", name, value, checked: value === chosen });
@@ -27,25 +27,25 @@ function choice(name, legend, options, chosen) {
   return { part, read: () => Number(part.querySelector(":checked").value) };
 }
 
-// Shows what is shown once. It is forgotten when the dialog closes.
+// Shows a secret once. It is discarded when the dialog closes.
 function showSecret({ title, subject, hint, content }) {
   $("secret-title").textContent = title;
-  say($("secret-subject"), subject);
+  setText($("secret-subject"), subject);
   $("secret-hint").textContent = hint;
   $("secret-what").replaceChildren(content);
   $("secret").showModal();
   $("secret-title").focus();
 }
 
-// What was asked belongs to a view that was left.
-function closeQuestions() {
+// Closes the dialogs of the view that is left.
+function closeConfirmations() {
   for (const id of ["confirm", "import-dialog"]) if ($(id).open) $(id).close("no");
 }
 
 function startDialogs() {
   $("secret-done").addEventListener("click", () => $("secret").close());
   $("secret").addEventListener("close", () => $("secret-what").replaceChildren());
-  // Escape would lose a secret that nobody has copied yet.
+  // Escape would discard a secret that may not have been copied.
   $("secret").addEventListener("cancel", (event) => event.preventDefault());
   $("secret").addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.preventDefault();

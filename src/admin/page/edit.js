@@ -1,15 +1,15 @@
-// The form in which a key's label, limit and expiry are changed.
+// The form that changes a key's label, limit and expiry.
 class EditForm {
   #key = null;
-  // The fields as they were filled in.
+  // The values of the fields when they were filled in.
   #filled = "";
   #saved;
   #markPreset;
 
-  // `saved` is called with the key as it is then.
+  // `saved` is called with the changed key.
   constructor(saved) {
     this.#saved = saved;
-    this.#markPreset = startPresets($("limit"), $("edit-form"));
+    this.#markPreset = addPresets($("limit"), $("edit-form"));
     $("undo").addEventListener("click", () => this.fill(this.#key));
     $("edit-form").addEventListener("input", () => this.#showButtons());
     $("edit-form").addEventListener("submit", (event) => {
@@ -18,7 +18,7 @@ class EditForm {
     });
   }
 
-  // What was typed and not yet saved is kept.
+  // Shows the key, but keeps unsaved changes.
   show(key) {
     if (this.#key && this.#isChanged()) this.#key = key;
     else this.fill(key);
@@ -30,7 +30,7 @@ class EditForm {
     $("limit").value = String(key.daily_limit);
     writeExpiry($("expires"), key.expires_at);
     $("disabled").checked = key.disabled;
-    for (const id of ["limit", "expires"]) markBad($(id), false);
+    for (const id of ["limit", "expires"]) setInvalid($(id), false);
     this.#markPreset();
     this.#filled = this.#typed();
     this.#showButtons();
@@ -66,34 +66,34 @@ class EditForm {
       return;
     }
     const shown = view;
-    if (!(await this.#isMeant(changes))) return;
-    const key = await this.#sendOrAsk(changes);
+    if (!(await this.#isConfirmed(changes))) return;
+    const key = await this.#sendOrConfirm(changes);
     if (view !== shown || !key) return;
     this.fill(key);
     this.#saved(key);
   }
 
-  // A key that is to stop is asked for once.
-  async #isMeant({ disabled, expires_at: at }) {
-    if (disabled) return confirmed({ title: text("disableTitle"), subject: subjectOf(this.#key), words: text("disableText"), yes: text("disable"), danger: true });
-    if (at && Date.parse(at) <= Date.now()) return confirmed({ title: text("expireTitle"), subject: subjectOf(this.#key), words: text("expireText"), yes: text("save"), danger: true });
+  // A change that stops the key needs a confirmation.
+  async #isConfirmed({ disabled, expires_at: at }) {
+    if (disabled) return confirmDialog({ title: text("disableTitle"), subject: subjectOf(this.#key), words: text("disableText"), yes: text("disable"), danger: true });
+    if (at && Date.parse(at) <= Date.now()) return confirmDialog({ title: text("expireTitle"), subject: subjectOf(this.#key), words: text("expireText"), yes: text("save"), danger: true });
     return true;
   }
 
-  async #sendOrAsk(changes) {
-    const change = (version) => orLook(() => api("PATCH", keyPath(this.#key.id), { body: changes, version }));
+  async #sendOrConfirm(changes) {
+    const change = (version) => reloadIfUnsure(() => api("PATCH", keyPath(this.#key.id), { body: changes, version }));
     try {
       await change(this.#key.version);
     } catch (error) {
       if (!(error instanceof Problem) || error.name !== "changed") throw error;
       const present = await fetchKey(this.#key.id);
-      const isWanted = await confirmed({
+      const isConfirmed = await confirmDialog({
         title: text("changedTitle"), subject: subjectOf(present),
         words: text("changedEdit")(differences(this.#key, present)), yes: text("changedSave"),
       });
-      if (!isWanted) {
-        // What was typed stays, on top of the key as it is.
-        await lookAgain(view).catch(() => {});
+      if (!isConfirmed) {
+        // The unsaved changes stay, on top of the current key.
+        await reload(view).catch(() => {});
         return null;
       }
       await change(present.version);

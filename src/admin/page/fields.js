@@ -1,41 +1,41 @@
 // Fields of the forms that create and edit keys.
-const LIMIT = { least: 0, most: 1e9, problem: "badLimit" };
-const COUNT = { least: 1, most: 1000, problem: "badCount" };
+const LIMIT = { min: 0, max: 1e9, problem: "badLimit" };
+const COUNT = { min: 1, max: 1000, problem: "badCount" };
 
-// The page's message is about this field, until something else is typed.
-function markBad(field, isBad) {
+// Marks the field as invalid, until its next input.
+function setInvalid(field, isBad) {
   field.ariaInvalid = isBad ? "true" : null;
   if (!isBad) {
     field.removeAttribute("aria-errormessage");
     return;
   }
   field.setAttribute("aria-errormessage", "error");
-  field.addEventListener("input", () => markBad(field, false), { once: true });
+  field.addEventListener("input", () => setInvalid(field, false), { once: true });
 }
 
-function wholeNumber(field, { least, most, problem }) {
+function wholeNumber(field, { min, max, problem }) {
   const typed = field.value.trim().replaceAll(/[,_\s]/g, "");
   const value = /^[0-9]{1,10}$/.test(typed) ? Number(typed) : Number.NaN;
-  const fits = value >= least && value <= most;
-  markBad(field, !fits);
+  const fits = value >= min && value <= max;
+  setInvalid(field, !fits);
   if (fits) return value;
   field.focus();
   throw new Problem(problem);
 }
 
-// The daily limit, or nothing where the field is empty.
+// The daily limit, or undefined if the field is empty.
 function limitIn(field) {
   if (!field.value.trim()) {
-    markBad(field, false);
+    setInvalid(field, false);
     return undefined;
   }
   return wholeNumber(field, LIMIT);
 }
 
-// The expiry as an instant, or null where the field is empty. It is typed in the reader's zone.
+// The expiry in UTC, or null if the field is empty. The field is in the browser's time zone.
 function expiryIn(field) {
   const bad = field.validity.badInput;
-  markBad(field, bad);
+  setInvalid(field, bad);
   if (bad) {
     field.focus();
     throw new Problem("badExpiry");
@@ -43,11 +43,11 @@ function expiryIn(field) {
   return field.value ? new Date(field.value).toISOString().replace(/\.\d+Z$/, "Z") : null;
 }
 
-// The same for a key that is to work.
+// The expiry, which must be in the future.
 function futureIn(field) {
   const at = expiryIn(field);
   if (!at || Date.parse(at) > Date.now()) return at;
-  markBad(field, true);
+  setInvalid(field, true);
   field.focus();
   throw new Problem("pastExpiry");
 }
@@ -62,8 +62,8 @@ function writeExpiry(field, at) {
   field.value = local.toISOString().slice(0, 16);
 }
 
-// Buttons that fill in a usual limit; the one that is filled in is marked.
-function startPresets(field, root) {
+// Buttons that fill in a common limit. The current one is marked.
+function addPresets(field, root) {
   const presets = [...root.querySelectorAll("[data-limit]")];
   const mark = () => {
     for (const preset of presets) preset.ariaPressed = String(preset.dataset.limit === field.value.trim());
@@ -79,8 +79,8 @@ function startPresets(field, root) {
   return mark;
 }
 
-// Calls `done` a moment after the last keystroke, and at once when the field is left.
-function whenTyped(form, done) {
+// Calls `done` shortly after the last keystroke in a search field, and at once for other changes.
+function onFilterChange(form, done) {
   let waiting;
   const now = () => {
     clearTimeout(waiting);

@@ -1,38 +1,38 @@
-// Bringing keys in from a file: first what would happen, then the import itself.
+// Imports keys from a file, after a dry run.
 const ROWS_SHOWN = 200;
-const LARGEST_FILE = 32 * 1024 * 1024;
+const MAX_FILE_LEN = 32 * 1024 * 1024;
 
-// As it is: the gateway says so if it is no UTF-8.
+// The bytes of the file. The gateway checks their encoding.
 let importBytes = null;
 
 function openImport() {
   $("import-file").value = "";
-  forgetImport();
+  discardImport();
   $("import-dialog").showModal();
 }
 
-function forgetImport() {
+function discardImport() {
   importBytes = null;
-  say($("import-problem"), null);
+  setText($("import-problem"), null);
   $("import-plan").hidden = true;
   $("import-yes").hidden = true;
   $("import-rows").replaceChildren();
 }
 
 const sendImport = (isDry) =>
-  api("POST", `/keys/import?${query({ dry_run: isDry })}`, { body: importBytes, headers: { "content-type": "text/csv" }, patience: 120000 });
+  api("POST", `/keys/import?${query({ dry_run: isDry })}`, { body: importBytes, headers: { "content-type": "text/csv" }, timeout: 120000 });
 
-const refuseImport = (words) => say($("import-problem"), words);
+const showImportProblem = (words) => setText($("import-problem"), words);
 
 function readImport() {
-  forgetImport();
+  discardImport();
   const file = $("import-file").files[0];
   if (!file) return undefined;
   return run(async () => {
-    if (file.size > LARGEST_FILE) throw new Problem("tooLarge");
+    if (file.size > MAX_FILE_LEN) throw new Problem("tooLarge");
     importBytes = await file.arrayBuffer();
     showPlan(await sendImport(true));
-  }, $("import-yes"), refuseImport);
+  }, $("import-yes"), showImportProblem);
 }
 
 function showPlan(plan) {
@@ -44,7 +44,7 @@ function showPlan(plan) {
       make("td", { className: "number", textContent: number(row.line) }),
       make("td", { className: "free", dir: "auto", textContent: row.label || text("noLabel") }),
       make("td", {}, outcomeWords(row)))));
-  say($("import-more"), plan.rows.length > ROWS_SHOWN ? text("importMore")(number(plan.rows.length - ROWS_SHOWN)) : null);
+  setText($("import-more"), plan.rows.length > ROWS_SHOWN ? text("importMore")(number(plan.rows.length - ROWS_SHOWN)) : null);
   $("import-yes").textContent = text("importYes")(number(fresh));
   $("import-yes").hidden = fresh === 0;
   $("import-plan").hidden = false;
@@ -62,17 +62,17 @@ function commitImport() {
     $("import-dialog").close();
     await load();
     notify("status", text("importDone")(number(done.new), number(done.unchanged), number(done.conflicts)));
-  }, $("import-yes"), refuseImport);
+  }, $("import-yes"), showImportProblem);
 }
 
 function startImport() {
   $("import-file").addEventListener("change", readImport);
   $("import-yes").addEventListener("click", commitImport);
   $("import-close").addEventListener("click", () => $("import-dialog").close());
-  $("import-dialog").addEventListener("close", forgetImport);
+  $("import-dialog").addEventListener("close", discardImport);
 }
 
-// Hands a text to the reader as a file, with the mark by which spreadsheets know UTF-8.
+// Downloads a text as a file, with the byte order mark by which spreadsheets recognise UTF-8.
 function download(name, content) {
   const address = URL.createObjectURL(new Blob(["\ufeff", content], { type: "text/csv;charset=utf-8" }));
   const link = make("a", { href: address, download: name });

@@ -1,4 +1,4 @@
-// One key: its figures, its last requests, what was done with it, and what can be done.
+// One key: its usage, its last requests, its audit trail, and changes to it.
 class KeyView {
   #id;
   #chart = new MonthChart($("month"), "h3");
@@ -10,7 +10,7 @@ class KeyView {
     this.#id = id;
     $("title").textContent = text("key");
     this.#requests = new RequestList(id);
-    this.#audit = new AuditList({ list: $("audit"), more: $("audit-more"), wanted: () => ({ key: id, limit: 20 }), isOfOneKey: true });
+    this.#audit = new AuditList({ list: $("audit"), more: $("audit-more"), parameters: () => ({ key: id, limit: 20 }), isOfOneKey: true });
     for (const [button, work, done] of [["reset", resetKey, "resetDone"], ["rotate", rotateKey, "rotateDone"], ["claim", claimKey, "claimDone"], ["remove", removeKey, "removeDone"]]) {
       $(button).addEventListener("click", (event) => this.#change(work, done, event.currentTarget));
     }
@@ -20,7 +20,7 @@ class KeyView {
     try {
       this.key = await fetchKey(this.#id);
     } catch (error) {
-      // What was done with a key that is gone can still be read.
+      // The audit trail of a deleted key can still be read.
       if (!(error instanceof Problem) || error.name !== "gone") throw error;
       this.key = null;
       this.isGone = true;
@@ -41,9 +41,7 @@ class KeyView {
     this.#showToday();
     this.#edit.show(this.key);
     this.#chart.show(daysUpTo(this.day, this.month));
-    $("no-models").hidden = this.models.length > 0;
-    $("models-table").hidden = this.models.length === 0;
-    $("models").replaceChildren(...modelRows(this.models));
+    showModels(this.models);
     this.#showClaim();
     this.#requests.show();
     this.#showAudit();
@@ -80,20 +78,7 @@ class KeyView {
 
   #showToday() {
     const { key } = this;
-    const limited = isLimited(key);
-    const share = Math.min(1, shareOf(key));
-    const full = limited && key.remaining === 0;
-    $("today").className = `card today${full ? " full" : share >= NEAR ? " near" : ""}`;
-    $("figure").textContent = number(limited ? key.remaining : key.used_today);
-    $("figure-unit").textContent = limited ? text("leftOf")(number(key.daily_limit)) : text("usedFree");
-    for (const id of ["meter", "scale"]) $(id).hidden = !limited;
-    $("fill").style.width = `${share * 100}%`;
-    $("meter").ariaValueMax = key.daily_limit;
-    $("meter").ariaValueNow = Math.min(key.used_today, key.daily_limit);
-    $("meter").ariaLabel = text("today");
-    $("meter").ariaValueText = text("usedOf")(number(key.used_today), number(key.daily_limit));
-    $("used").textContent = text("usedSum")(number(key.used_today));
-    $("share").textContent = percent(shareOf(key));
+    showMeter({ used: key.used_today, limit: key.daily_limit, remaining: key.remaining });
     const today = this.month.get(this.day) ?? { succeeded: 0, failed: 0, refunded: 0, rejected: 0, tokens: 0 };
     $("today-sums").replaceChildren(...pairs([
       ["succeeded", number(today.succeeded)], ["failed", number(today.failed)], ["refunded", number(today.refunded)],
@@ -110,10 +95,10 @@ class KeyView {
     $("claim").textContent = text(state === "claimOpen" ? "claimAgain" : "claimNew");
   }
 
-  // Does something with the key, and shows it as it is then.
+  // Changes the key, and shows the result.
   #change(work, done, button) {
     return run(async () => {
-      const changed = await onPresentKey(this.key, work);
+      const changed = await changeKey(this.key, work);
       if (changed === undefined || view !== this) return;
       if (changed === null) {
         goTo("#/keys", text(done));

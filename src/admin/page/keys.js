@@ -1,18 +1,18 @@
-// The list of keys: searched, filtered, sorted, page by page, with what can be done with each.
-const PAGE = 100;
-// What the list was narrowed to when it was left. Not in the address: somebody may search for a key.
-const NOT_NARROWED = { search: "", state: "", sort: "issued" };
-let narrowed = { ...NOT_NARROWED };
+// The list of keys, with search, filters, order and pages, and changes to each key.
+const PAGE_LEN = 100;
+// The filters, kept while other views are open. They are not in the URL, as a search may be for a key.
+const DEFAULT_FILTERS = { search: "", state: "", sort: "issued" };
+let filters = { ...DEFAULT_FILTERS };
 
 class KeysView {
   keys = [];
   next = null;
-  #asked = 0;
+  #latestRequest = 0;
   #form = new CreateForm($("create-here"), { isShort: true, done: () => this.#afterCreation() });
 
   constructor() {
-    for (const [id, value] of Object.entries(narrowed)) $(id).value = value;
-    whenTyped($("filters"), () => load());
+    for (const [id, value] of Object.entries(filters)) $(id).value = value;
+    onFilterChange($("filters"), () => load());
     $("more").addEventListener("click", () => this.#more());
     $("export").addEventListener("click", (event) => run(exportKeys, event.currentTarget));
     $("import").addEventListener("click", openImport);
@@ -32,11 +32,11 @@ class KeysView {
   }
 
   async #page(after) {
-    const mine = ++this.#asked;
-    narrowed = { search: $("search").value.trim(), state: $("state").value, sort: $("sort").value };
-    const search = await searched(narrowed.search);
-    const page = await api("GET", `/keys?${query({ limit: PAGE, after, ...narrowed, search })}`);
-    return mine === this.#asked ? page : null;
+    const mine = ++this.#latestRequest;
+    filters = { search: $("search").value.trim(), state: $("state").value, sort: $("sort").value };
+    const search = await searchParameter(filters.search);
+    const page = await api("GET", `/keys?${query({ limit: PAGE_LEN, after, ...filters, search })}`);
+    return mine === this.#latestRequest ? page : null;
   }
 
   #more() {
@@ -56,7 +56,7 @@ class KeysView {
     const isNarrowed = $("search").value.trim() || $("state").value;
     $("more").hidden = this.next === null;
     $("shown").textContent = this.keys.length ? text(this.next === null ? "shownAll" : "shownSome")(number(this.keys.length)) : "";
-    say($("empty"), this.keys.length ? null : text(isNarrowed ? "noMatch" : "noKeys"));
+    setText($("empty"), this.keys.length ? null : text(isNarrowed ? "noMatch" : "noKeys"));
     document.querySelector("table.keys").hidden = this.keys.length === 0;
   }
 
@@ -68,9 +68,9 @@ class KeysView {
     };
     const row = make("tr", {},
       cell(null, "whose", keyLink(key.id, named(key)), make("code", { textContent: key.key })),
-      cell("columnUsed", "", usedMark(key)),
+      cell("columnUsed", "", usageBar(key)),
       cell("columnLeft", "number", isLimited(key) ? number(key.remaining) : text("unlimited")),
-      cell("columnLast", "soft", key.last_used_at ? timeMark(key.last_used_at, shortDate) : text("never")),
+      cell("columnLast", "soft", key.last_used_at ? timeElement(key.last_used_at, shortDate) : text("never")),
       cell("state", "chips", ...chips(key)),
       cell(null, "actions", ...this.#actions(key)));
     row.dataset.testid = `row-${key.id}`;
@@ -89,11 +89,11 @@ class KeysView {
     return [action("resetShort", "reset", resetKey), action(key.disabled ? "enable" : "disable", "switch", switchKey), remove];
   }
 
-  // Does something with a key, and shows it as it is then.
+  // Changes a key, and shows the result.
   #change(key, what, work, pressed) {
     const done = { reset: "resetDone", switch: key.disabled ? "enableDone" : "disableDone", delete: "removeDone" }[what];
     return run(async () => {
-      const changed = await onPresentKey(key, work);
+      const changed = await changeKey(key, work);
       if (changed === undefined || view !== this) return;
       this.keys = this.keys.flatMap((other) => (other.id !== key.id ? [other] : changed ? [changed] : []));
       this.show();
@@ -109,29 +109,28 @@ class KeysView {
   }
 }
 
-// A whole key is looked for by its hash, so that no address on the way to the gateway holds it.
-async function searched(typed) {
+// The search parameter. A whole key is replaced by its hash, so that it is in no URL.
+async function searchParameter(typed) {
   if (!/^trial-[A-Za-z0-9]+-[0-9]{8}-[A-Za-z0-9]{16,}$/.test(typed) || !globalThis.crypto.subtle) return typed;
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(typed));
   return hexadecimal(new Uint8Array(digest));
 }
 
-// Does something with a key. When somebody has changed it meanwhile nothing is done: what is different is
-// said and shown.
-async function onPresentKey(key, work) {
+// Changes a key. If it has been changed in the meantime, nothing is done and the differences are shown.
+async function changeKey(key, work) {
   try {
-    return await orLook(() => work(key));
+    return await reloadIfUnsure(() => work(key));
   } catch (error) {
     if (!(error instanceof Problem) || !["changed", "gone"].includes(error.name)) throw error;
     const present = error.name === "changed" ? await fetchKey(key.id) : null;
-    await lookAgain(view).catch(() => {});
+    await reload(view).catch(() => {});
     $("title").focus({ preventScroll: true });
     throw present ? new Problem("changedTo", { detail: differences(key, present) }) : error;
   }
 }
 
 async function exportKeys() {
-  const csv = await api("GET", "/keys/export?format=csv", { headers: { accept: "text/csv" }, patience: 120000 });
+  const csv = await api("GET", "/keys/export?format=csv", { headers: { accept: "text/csv" }, timeout: 120000 });
   download(`keys-${new Date().toISOString().slice(0, 10)}.csv`, csv);
   notify("status", text("exportDone"));
 }

@@ -1,8 +1,6 @@
-// How a key, its state and its figures look wherever they appear.
-const NEAR = 0.8;
-
+// How a key, its state and its usage are shown.
 const named = (key) => key.label || text("noLabel");
-// A label that turns its neighbours around turns itself only.
+// Isolated, so that a right-to-left label does not reorder the text around it.
 const subjectOf = (key) => (key.label ? `\u2068${key.label}\u2069 · ${key.key}` : key.key);
 const limitWords = (limit) => (limit === 0 ? text("unlimited") : number(limit));
 const isLimited = (key) => key.daily_limit > 0;
@@ -12,7 +10,7 @@ function chip(name, kind) {
   return make("span", { className: `chip ${kind}`, textContent: text(name) });
 }
 
-// The state, and beside it that of the claim link.
+// The state of the key, and that of its claim link.
 function chips(key) {
   const kinds = { active: "good", exhausted: "bad", expired: "off", disabled: "off" };
   const claim = claimState(key.claim);
@@ -28,22 +26,22 @@ function claimState(claim) {
   return Date.parse(claim.expires_at) <= Date.now() ? "claimExpired" : "claimOpen";
 }
 
-// `3 / 200` over its bar.
-function usedMark(key) {
+// `3 / 200` above a bar.
+function usageBar(key) {
   const used = `${number(key.used_today)} / ${isLimited(key) ? number(key.daily_limit) : "∞"}`;
-  const near = key.remaining === 0 && isLimited(key) ? "full" : shareOf(key) >= NEAR ? "near" : "";
-  return make("span", { className: `used ${near}` }, used, ...(isLimited(key) ? [track(shareOf(key))] : []));
+  const state = meterState(shareOf(key), isLimited(key) && key.remaining === 0);
+  return make("span", { className: `used ${state}` }, used, ...(isLimited(key) ? [track(shareOf(key))] : []));
 }
 
 function keyLink(id, words) {
   return make("a", { href: `#/keys/${encodeURIComponent(id)}`, textContent: words, dir: "auto" });
 }
 
-function timeMark(at, write = date) {
+function timeElement(at, write = date) {
   return make("time", { dateTime: at, textContent: write(at) });
 }
 
-// Rows of a definition list; what is not known is left out.
+// Rows of a definition list. Unknown values are left out.
 function pairs(rows) {
   return rows.filter(([, value]) => value !== null && value !== undefined).map(([name, value, className = ""]) =>
     make("div", { className }, make("dt", { textContent: text(name) }), make("dd", {}, value)));

@@ -38,6 +38,7 @@ const JS: &str = concat!(
     include_str!("../../page/ask.js"),
     include_str!("../../page/copy.js"),
     include_str!("../../page/handout.js"),
+    include_str!("../../page/meter.js"),
     include_str!("../../page/chart.js"),
     include_str!("../../page/models.js"),
     include_str!("api.js"),

@@ -1,11 +1,11 @@
-// The last requests of one key, where single requests are kept.
+// The last requests of one key, if single requests are kept.
 class RequestList {
   #id;
   #requests = [];
   #next = null;
   #retention = 0;
   #problem = null;
-  #asked = 0;
+  #latestRequest = 0;
 
   constructor(id) {
     this.#id = id;
@@ -23,10 +23,10 @@ class RequestList {
   }
 
   async #read(before) {
-    const mine = ++this.#asked;
-    const wanted = { key: this.#id, limit: 20, before, failed: $("failed-only").checked || "" };
-    const page = await orProblem(api("GET", `/requests?${query(wanted)}`));
-    if (mine !== this.#asked) return;
+    const mine = ++this.#latestRequest;
+    const parameters = { key: this.#id, limit: 20, before, failed: $("failed-only").checked || "" };
+    const page = await catchProblem(api("GET", `/requests?${query(parameters)}`));
+    if (mine !== this.#latestRequest) return;
     this.#problem = page instanceof Problem ? page : null;
     if (this.#problem) return;
     this.#requests = before ? [...this.#requests, ...page.requests] : page.requests;
@@ -38,7 +38,7 @@ class RequestList {
     if (!$("requests")) return;
     const none = $("failed-only").checked ? "noFailed" : "noRequests";
     const kept = text("requestsKept")(this.#retention);
-    say($("requests-hint"), this.#problem ? this.#problem.words() : this.#retention === 0 ? text("requestsNotKept") : this.#requests.length ? kept : text(none));
+    setText($("requests-hint"), this.#problem ? this.#problem.describe() : this.#retention === 0 ? text("requestsNotKept") : this.#requests.length ? kept : text(none));
     $("failed-only").closest("label").hidden = this.#retention === 0;
     $("requests").replaceChildren(...this.#requests.map(requestEntry));
     $("requests-more").hidden = this.#next === null;
@@ -59,7 +59,7 @@ function requestEntry(request) {
     make("div", { className: "what" },
       make("span", {}, make("span", { className: `lamp ${isGood ? "good" : "bad"}`, textContent: isGood ? text("succeeded") : cause(request) }),
         ...(request.refunded ? [" ", make("span", { className: "tag", textContent: text("refunded") })] : [])),
-      timeMark(request.at, shortMoment)),
+      timeElement(request.at, shortMoment)),
     make("div", { className: "about" }, ...about));
 }
 

@@ -1,4 +1,4 @@
-// The settings as the process has read them, and how it is.
+// Settings and health of the process.
 class SettingsView {
   async load() {
     this.status = await api("GET", "/status");
@@ -10,7 +10,7 @@ class SettingsView {
     $("health").replaceChildren(...pairs([
       ["store", make("span", { className: `lamp ${store.ok ? "good" : "bad"}`, textContent: text(store.ok ? "storeOk" : "storeBad") })],
       ["version", version],
-      ["started", text("startedAt")(date(started), span(Date.now() - Date.parse(started)))],
+      ["started", text("startedAt")(date(started), formatDuration(Date.now() - Date.parse(started)))],
       ["clockName", date(now)],
       ["dayName", `${longDay(day)} (${timezone})`],
       ["resetsName", date(resets)],

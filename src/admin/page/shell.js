@@ -1,11 +1,11 @@
-// Signing in and out, and which view is shown. The address holds the view's name and no secret.
+// Signing in and out, and the current view. The URL contains the view's name and no secret.
 let view = null;
-let shownAt = null;
-// What was done, to be said once the next view is open.
-let parting = null;
+let shownHash = null;
+// The status message for the next view.
+let pendingStatus = null;
 
 // `#/keys/<id>` is one key's view.
-function addressed() {
+function currentRoute() {
   const [, name = "keys", parameter] = location.hash.match(/^#\/([a-z]+)(?:\/(.+))?$/) ?? [];
   if (name === "keys" && parameter) return { name: "key", parameter: decoded(parameter) };
   return { name: Object.hasOwn(VIEWS, name) && name !== "key" ? name : "keys", parameter: null };
@@ -19,15 +19,15 @@ function decoded(text) {
   }
 }
 
-// Puts the addressed view's markup in place and lets it load.
+// Opens the view that the URL names.
 async function openView() {
   if (!token) return;
-  const { name, parameter } = addressed();
+  const { name, parameter } = currentRoute();
   notify(null);
-  closeQuestions();
-  shownAt = location.hash;
+  closeConfirmations();
+  shownHash = location.hash;
   $("view").replaceChildren($(`${name}-view`).content.cloneNode(true));
-  speak($("view"));
+  translateIn($("view"));
   for (const link of $("nav").querySelectorAll("a")) {
     if (link.dataset.view === (name === "key" ? "keys" : name)) link.ariaCurrent = name === "key" ? "true" : "page";
     else link.ariaCurrent = null;
@@ -37,13 +37,13 @@ async function openView() {
   showTitle();
   scrollTo(0, 0);
   $("title").focus({ preventScroll: true });
-  const said = parting;
-  parting = null;
+  const said = pendingStatus;
+  pendingStatus = null;
   if ((await load()) && said) notify("status", said);
 }
 
 function goTo(hash, words) {
-  parting = words;
+  pendingStatus = words;
   location.hash = hash;
 }
 
@@ -53,8 +53,8 @@ function showTitle() {
 
 let loads = 0;
 
-// Lets the view ask for what it shows, also while it is loaded: what is wanted may have changed since.
-// An answer for a view that was left is dropped.
+// Loads the view, even while it is loading, as its filters may have changed. Responses for a view that
+// was left are dropped.
 async function load() {
   const mine = view;
   const turn = ++loads;
@@ -78,8 +78,8 @@ async function refresh() {
   if (await load()) notify("status", text("refreshed"));
 }
 
-// Does some work with its button busy, and tells what went wrong. Says whether all went well.
-async function run(work, button = null, refused = (words) => notify("error", words)) {
+// Runs `work` while its button is busy, and shows its problem. Resolves to whether there was none.
+async function run(work, button = null, showProblem = (message) => notify("error", message)) {
   if (button?.ariaDisabled === "true") return false;
   if (button) button.ariaDisabled = "true";
   notify(null);
@@ -89,96 +89,90 @@ async function run(work, button = null, refused = (words) => notify("error", wor
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.name === "signedOut" || error.name === "wrongToken") return false;
-    refused(error.words() + error.reference());
+    showProblem(error.describe() + error.reference());
     return false;
   } finally {
     if (button) button.ariaDisabled = null;
   }
 }
 
-// The page's one message: what went wrong, or what was done.
+// Shows the page's only message, a problem or a status.
 function notify(id, words) {
-  for (const notice of [$("error"), $("status")]) say(notice, notice.id === id ? words : null);
+  for (const notice of [$("error"), $("status")]) setText(notice, notice.id === id ? words : null);
 }
 
-function showDesk() {
+function showSession() {
   const open = Boolean(token);
   $("token-form").hidden = open;
   for (const id of ["view", "nav"]) $(id).hidden = !open;
-  // What a session has left behind can be forgotten.
+  // Signing out also clears the view of a session that has ended.
   $("logout").hidden = !open && !view;
 }
 
 async function signIn() {
-  token = $("token").value.trim().replace(/^(authorization:\s*)?bearer\s+/i, "");
   session += 1;
-  if (!/^[\x21-\x7e]+$/.test(token)) {
-    const name = token ? "badToken" : "needToken";
-    token = "";
-    refuseToken(new Problem(name));
-    return;
-  }
   try {
+    token = pastedCredential($("token").value, "needToken", "badToken");
     await api("GET", "/keys?limit=1");
   } catch (error) {
     token = "";
     if (!(error instanceof Problem)) throw error;
-    refuseToken(error);
+    rejectToken(error);
     return;
   }
   $("token").value = "";
   tokenField.conceal();
-  markBad($("token"), false);
+  setInvalid($("token"), false);
   notify(null);
-  showDesk();
-  if (view && shownAt === location.hash) {
+  showSession();
+  if (view && shownHash === location.hash) {
     $("title").focus({ preventScroll: true });
     await load();
   } else await openView();
 }
 
-function refuseToken(problem) {
-  notify("error", problem.words() + (problem.name === "wrongToken" ? "" : problem.reference()));
-  markBad($("token"), ["needToken", "badToken", "wrongToken"].includes(problem.name));
+function rejectToken(problem) {
+  notify("error", problem.describe() + (problem.name === "wrongToken" ? "" : problem.reference()));
+  setInvalid($("token"), ["needToken", "badToken", "wrongToken"].includes(problem.name));
   $("token").focus();
 }
 
-// The API knows the token no more: the view stays, for whoever signs in again.
+// The API no longer accepts the token. The view stays for the next sign-in.
 function endSession() {
-  const wasIn = !$("view").hidden;
+  const wasOpen = !$("view").hidden;
   token = "";
   session += 1;
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  showDesk();
-  if (!wasIn) return;
+  showSession();
+  if (!wasOpen) return;
   notify("error", text("sessionEnded"));
   $("token").focus();
 }
 
-// Forgets the token and all that was shown with it.
+// Discards the token and everything that was shown with it.
 function signOut() {
   token = "";
   session += 1;
-  view = shownAt = null;
-  forgetCreated();
-  narrowed = { ...NOT_NARROWED };
+  view = shownHash = null;
+  discardCreated();
+  filters = { ...DEFAULT_FILTERS };
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   $("secret-what").replaceChildren();
   $("view").replaceChildren();
   $("token").value = "";
   tokenField.conceal();
   notify(null);
-  showDesk();
+  showSession();
   document.title = text("title");
 }
 
-// The language has changed: what is static follows by itself, the rest is written anew.
+// Shows the page in the current language.
 function translate() {
-  speakAll();
+  translatePage();
   tokenField.show();
   notify(null);
   if (!view) return;
-  speak($("view"));
+  translateIn($("view"));
   view.show();
   showTitle();
 }

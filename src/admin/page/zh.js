@@ -1,4 +1,4 @@
-// What the operator's page says in Chinese.
+// Texts of the operators' page in Chinese.
 addTexts({
   zh: {
     title: "试用密钥管理", brand: "试用密钥", logout: "退出", skip: "跳到正文", nav: "页面导航",
@@ -10,7 +10,7 @@ addTexts({
     tokenHint: "令牌只保存在当前页面的内存中，离开页面即清除。",
     sessionEnded: "网关不再接受此令牌。请重新登录，即可从刚才的位置继续。",
 
-    activeKeys: "活跃密钥", errors: "错误", andRefused: (count) => `另有 ${count} 次被拒绝`,
+    activeKeys: "活跃密钥", errors: "错误", andRejected: (count) => `另有 ${count} 次被拒绝`,
     ofKeys: (count) => `今日使用过，共 ${count} 个`, ofRequests: (share) => `占请求的 ${share}`,
     nearest: "最接近上限的密钥", nearestHint: "今日，仅限可用且有上限的密钥", todayIs: (day) => `今日 ${day}`,
     noNearest: "今日没有用过有上限的密钥。",
@@ -79,8 +79,7 @@ addTexts({
     backToKeys: "全部密钥", createdAt: (at) => `创建于 ${at}`, usedAt: (at) => `最近使用 ${at}`, neverUsed: "从未使用",
     expiresAt: (at) => `有效期至 ${at}`, totalUsed: (count) => `累计使用 ${count} 次`,
     addresses: (count) => `24 小时内 ${count} 个地址`,
-    leftOf: (limit) => `次剩余，共 ${limit} 次`, usedFree: "次请求，无每日限制",
-    usedOf: (used, limit) => `已用 ${used} 次，共 ${limit} 次`, usedSum: (used) => `已用 ${used} 次`, rejected: "被拒绝",
+    rejected: "被拒绝",
     edit: "编辑", disabledField: "停用：拒绝所有请求", save: "保存", undo: "撤销",
     saved: "已保存，从下一个请求起生效。", nothingChanged: "没有改动。",
     handover: "交付与吊销",
@@ -131,7 +130,7 @@ addTexts({
       notActive: "这个密钥已停用或已过期，无法领取。请先启用它或修改有效期。",
       inProgress: "正在处理，请稍候再试。",
       tooLarge: "内容太大，网关无法接收。",
-      refused: ({ status, detail }) => `网关拒绝了此操作（状态码 ${status}）。${detail}`,
+      rejected: ({ status, detail }) => `网关拒绝了此操作（状态码 ${status}）。${detail}`,
       badLimit: "请求限制必须是 0（无限制）到 1000000000 的整数。",
       badCount: "密钥数量必须是 1 到 1000 的整数。",
       badExpiry: "有效期不完整，请填写日期和时间。",

@@ -1,62 +1,62 @@
-// The page's state. The key lives in `key` and nowhere else, and goes when the page does.
-const PERIOD = 30000;
-// How soon after the day has turned the new one is asked for.
-const TURN = 5000;
+// State of the page. The key is kept in `key` only, and is gone when the page is left.
+const REFRESH_INTERVAL_MS = 30000;
+// Time between requests after the day has ended, until the response has the new day.
+const DAY_END_INTERVAL_MS = 5000;
 
 let key = "";
 let usage = null;
 let updatedAt = 0;
-let askedAt = 0;
-// How far the gateway's clock is ahead of the reader's.
+let requestedAt = 0;
+// How far the gateway's clock is ahead of the browser's, in milliseconds.
 let ahead = 0;
 let problem = null;
-// Answers to an earlier key, or to an earlier question, are not shown.
-let turn = 0;
-let asking = false;
+// Number of the latest request. Responses to earlier ones are not shown.
+let latestRequest = 0;
+let isLoading = false;
 
 const now = () => Date.now() + ahead;
 const secret = startSecretField($("key"), $("reveal"));
 const month = new MonthChart($("month"), "h2");
 
-async function load(wanted) {
-  const mine = ++turn;
-  asking = true;
-  askedAt = Date.now();
+async function load(newKey) {
+  const mine = ++latestRequest;
+  isLoading = true;
+  requestedAt = Date.now();
   showBusy();
   try {
-    const answer = await ask(wanted);
-    if (mine !== turn) return false;
-    ({ usage, ahead } = answer);
-    key = wanted;
+    const result = await fetchUsage(newKey);
+    if (mine !== latestRequest) return false;
+    ({ usage, ahead } = result);
+    key = newKey;
     updatedAt = Date.now();
     problem = null;
   } catch (error) {
-    if (mine !== turn) return false;
+    if (mine !== latestRequest) return false;
     problem = error;
     if (FINAL.has(error.name)) leave();
   } finally {
-    if (mine === turn) asking = false;
+    if (mine === latestRequest) isLoading = false;
   }
   show();
   return !problem;
 }
 
-// Forgets the key and all that it told.
+// Discards the key and its usage.
 function leave() {
   key = "";
   usage = null;
-  turn += 1;
-  asking = false;
+  latestRequest += 1;
+  isLoading = false;
 }
 
 function show() {
   $("key-form").hidden = Boolean(usage);
   $("usage").hidden = !usage;
   const final = FINAL.has(problem?.name);
-  // Quoted to the operator, when the key is not the cause.
-  say($("problem"), usage || !problem ? null : problem.words() + (final ? "" : problem.reference()));
+  // The request id helps the operator if the key is not the cause.
+  setText($("problem"), usage || !problem ? null : problem.describe() + (final ? "" : problem.reference()));
   $("key").ariaInvalid = !usage && final;
-  say($("stale"), usage && problem ? text("stale")(problem.words(), clock(updatedAt)) : null);
+  setText($("stale"), usage && problem ? text("stale")(problem.describe(), clock(updatedAt)) : null);
   showBusy();
   if (!usage) return;
   showKey(usage, now());
@@ -69,11 +69,11 @@ function show() {
 }
 
 function showBusy() {
-  for (const id of ["submit", "refresh"]) $(id).ariaDisabled = asking;
-  $("submit").textContent = text(asking ? "loading" : "submit");
+  for (const id of ["submit", "refresh"]) $(id).ariaDisabled = isLoading;
+  $("submit").textContent = text(isLoading ? "loading" : "submit");
 }
 
-// The days that the gateway tells of, and today.
+// The days of the history, and today.
 function monthOf({ day, history, requests, tokens }) {
   const known = new Map(history.map((past) => [past.day, past]));
   const { succeeded, failed, tokens_unknown } = requests;
@@ -82,24 +82,24 @@ function monthOf({ day, history, requests, tokens }) {
 }
 
 function translate() {
-  speakAll();
+  translatePage();
   $("said").textContent = "";
   secret.show();
   show();
 }
 
 async function submit() {
-  if (asking) return;
-  let wanted;
+  if (isLoading) return;
+  let typedKey;
   try {
-    wanted = keyIn($("key").value);
+    typedKey = pastedCredential($("key").value, "noKey", "badKey");
   } catch (error) {
     problem = error;
     show();
     $("key").focus();
     return;
   }
-  if (!(await load(wanted))) {
+  if (!(await load(typedKey))) {
     if (!usage) $("key").focus();
     return;
   }
@@ -109,7 +109,7 @@ async function submit() {
 }
 
 async function refresh() {
-  if (asking || !key) return;
+  if (isLoading || !key) return;
   $("said").textContent = "";
   if (await load(key)) $("said").textContent = `${text("said")} ${usage.unlimited ? "" : text("leftNow")(number(usage.remaining))}`;
   else if (!usage) $("key").focus();
@@ -123,13 +123,13 @@ function forget() {
   show();
 }
 
-// Once a second: the time that is left, and new figures when they are due.
+// Once a second: updates the countdown, and refreshes the usage when it is due.
 function tick() {
   if (!usage || document.visibilityState !== "visible") return;
   showTime(usage, now());
-  if (asking || !$("auto").checked) return;
-  const period = now() >= Date.parse(usage.resets_at) ? TURN : PERIOD;
-  if (Date.now() - askedAt >= period) load(key);
+  if (isLoading || !$("auto").checked) return;
+  const interval = now() >= Date.parse(usage.resets_at) ? DAY_END_INTERVAL_MS : REFRESH_INTERVAL_MS;
+  if (Date.now() - requestedAt >= interval) load(key);
 }
 
 $("key-form").addEventListener("submit", (event) => {
@@ -142,7 +142,7 @@ $("forget").addEventListener("click", () => {
   $("key").focus();
 });
 document.addEventListener("visibilitychange", tick);
-// A page that is kept for the Back button must not keep the key.
+// The browser may keep the page for the Back button, but not the key.
 addEventListener("pagehide", forget);
 setInterval(tick, 1000);
 startLanguage(translate);

@@ -1,5 +1,5 @@
-// The models that were used, and the last errors: each is shown if the gateway tells of it.
-const FEW = 6;
+// Models and last errors. Each list is shown if the response contains it.
+const MODELS_SHOWN = 6;
 let showsAll = false;
 
 function showLists(usage) {
@@ -9,18 +9,15 @@ function showLists(usage) {
   $("errors-card").hidden = !hasErrors;
   $("lists").hidden = !hasModels && !hasErrors;
   $("lists").classList.toggle("single", hasModels !== hasErrors);
-  if (hasModels) showModels(usage.models);
+  if (hasModels) showModelList(usage.models);
   if (hasErrors) showErrors(usage.errors);
 }
 
-function showModels(models) {
-  const shown = showsAll ? models : models.slice(0, FEW);
-  $("no-models").hidden = models.length > 0;
-  $("models-table").hidden = models.length === 0;
-  $("all-models").hidden = models.length <= FEW;
+function showModelList(models) {
+  showModels(models, showsAll ? models : models.slice(0, MODELS_SHOWN));
+  $("all-models").hidden = models.length <= MODELS_SHOWN;
   $("all-models").textContent = showsAll ? text("fewModels") : text("allModels")(number(models.length));
   $("all-models").ariaExpanded = showsAll;
-  $("models").replaceChildren(...modelRows(shown));
 }
 
 function showErrors(errors) {
@@ -42,9 +39,9 @@ function circumstances({ at, status, code, model }) {
   return parts;
 }
 
-function startLists(again) {
+function startLists(onChange) {
   $("all-models").addEventListener("click", () => {
     showsAll = !showsAll;
-    again();
+    onChange();
   });
 }

@@ -24,6 +24,7 @@ const JS: &str = concat!(
     include_str!("../../page/words.js"),
     include_str!("../../page/parts.js"),
     include_str!("../../page/ask.js"),
+    include_str!("../../page/meter.js"),
     include_str!("../../page/chart.js"),
     include_str!("../../page/models.js"),
     include_str!("ask.js"),

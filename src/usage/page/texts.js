@@ -1,26 +1,24 @@
-// What the holder's page says.
+// Texts of the holders' page.
 addTexts({
   en: {
     title: "Usage",
-    formTitle: "See how much you have left", formIntro: "Enter the key that you were given. Looking costs no request.",
+    formTitle: "See how much you have left", formIntro: "Enter the key that you were given. This does not use up a request.",
     key: "Your key", revealSecret: "Show the key", concealSecret: "Hide the key",
     hint: "It is kept in this page's memory only and forgotten when you leave.",
     submit: "Show usage", forget: "Use another key", noLabel: "Your key",
     expires: (at) => `Valid until ${at}`, expiresSoon: (at, left) => `Valid until ${at} (${left} left)`, expired: (at) => `Expired on ${at}`,
 
-    left: (limit) => `of ${limit} requests left`, free: "used today, no daily limit",
-    used: (used) => `${used} used`, meter: (used, limit) => `${used} of ${limit} requests used`,
     full: "Today's requests are used up. ", fullUntil: (left) => `You can use this key again in ${left}.`,
-    fullExpires: "The key expires before the count starts again. Ask whoever gave it to you for a new one.",
+    fullExpires: "The key expires before the count starts again. Ask the person who gave it to you for a new one.",
     fullNow: "You can use this key again in a moment.",
     resetsIn: "Starts again in", resetsAt: "In your time zone", now: "a moment",
     detail: "Today in detail",
     prompt: "Prompt", completion: "Completion", total: "Total", cached: "from cache", reasoning: "reasoning",
-    detailHint: "Failed includes answers that you broke off. Refunded requests do not count as used. Tokens are counted where the model told them.",
+    detailHint: "Failed includes responses that you cancelled. Refunded requests do not count as used. Tokens are counted where the model reported them.",
 
     allModels: (count) => `Show all ${count} models`, fewModels: "Show fewer",
-    errors: "Last errors", errorsHint: "Requests that failed or were refused, newest first",
-    noErrors: "No request has failed or was refused.",
+    errors: "Last errors", errorsHint: "Requests that failed or were rejected, newest first",
+    noErrors: "No request has failed or was rejected.",
 
     updated: (at) => `Updated at ${at}`, zone: (zone) => `Days are counted in ${zone}`,
     auto: "Refresh every 30 seconds", said: "The figures are up to date.",
@@ -28,11 +26,11 @@ addTexts({
 
     problems: {
       noKey: "Enter your key.",
-      badKey: "This is not a key: it holds a space or a character that no key has.",
+      badKey: "This is not a key: it contains a space or a character that no key has.",
       wrong: "This key is not known. Was it copied completely, and has it not been replaced?",
-      disabled: "This key is switched off. Ask whoever gave it to you.",
-      expired: "This key has expired. Ask whoever gave it to you for a new one.",
-      misconfigured: "This key is not set up correctly. Tell whoever gave it to you.",
+      disabled: "This key is disabled. Ask the person who gave it to you.",
+      expired: "This key has expired. Ask the person who gave it to you for a new one.",
+      misconfigured: "This key is not set up correctly. Contact the person who gave it to you.",
       unavailable: "Usage cannot be read at the moment. Your key is not the cause; please try again soon.",
       busy: "Too many requests at once. Please try again in a few seconds.",
     },
@@ -46,8 +44,6 @@ addTexts({
     submit: "查看用量", forget: "换一个密钥", noLabel: "我的密钥",
     expires: (at) => `有效期至 ${at}`, expiresSoon: (at, left) => `有效期至 ${at}（还剩 ${left}）`, expired: (at) => `已于 ${at} 过期`,
 
-    left: (limit) => `次剩余，共 ${limit} 次`, free: "次请求，无每日限制",
-    used: (used) => `已用 ${used} 次`, meter: (used, limit) => `已用 ${used} 次，共 ${limit} 次`,
     full: "今日次数已用完。", fullUntil: (left) => `${left}后可再次使用。`,
     fullExpires: "密钥将在重新计数之前过期，请联系发放者获取新密钥。",
     fullNow: "马上即可再次使用。",

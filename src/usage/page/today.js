@@ -1,6 +1,5 @@
-// The key, what is left of its day, and what was done with it.
-const NEAR = 0.8;
-const SOON = 7 * 86400000;
+// The key, and its requests and tokens of today.
+const EXPIRES_SOON_MS = 7 * 86400000;
 
 function showKey(usage, now) {
   $("name").textContent = usage.label || text("noLabel");
@@ -8,26 +7,14 @@ function showKey(usage, now) {
   $("masked").textContent = usage.key;
   const end = usage.expires_at;
   const left = Date.parse(end) - now;
-  const name = left <= 0 ? "expired" : left < SOON ? "expiresSoon" : "expires";
-  say($("expires"), end && text(name)(date(end), span(left)));
-  $("expires").className = end && left < SOON ? "soft late" : "soft";
+  const name = left <= 0 ? "expired" : left < EXPIRES_SOON_MS ? "expiresSoon" : "expires";
+  setText($("expires"), end && text(name)(date(end), formatDuration(left)));
+  $("expires").className = end && left < EXPIRES_SOON_MS ? "soft late" : "soft";
 }
 
 function showToday(usage) {
   const { unlimited, daily_limit: limit, used, remaining } = usage;
-  const share = unlimited ? 0 : used / limit;
-  const full = !unlimited && remaining === 0;
-  $("today").className = `card today${full ? " full" : share >= NEAR ? " near" : ""}`;
-  $("figure").textContent = number(unlimited ? used : remaining);
-  $("figure-unit").textContent = unlimited ? text("free") : text("left")(number(limit));
-  for (const id of ["meter", "scale"]) $(id).hidden = unlimited;
-  $("fill").style.width = `${share * 100}%`;
-  $("meter").ariaValueMax = limit;
-  $("meter").ariaValueNow = used;
-  $("meter").ariaLabel = text("today");
-  $("meter").ariaValueText = text("meter")(number(used), number(limit));
-  $("used").textContent = text("used")(number(used));
-  $("share").textContent = percent(share);
+  showMeter({ used, limit: unlimited ? 0 : limit, remaining });
   $("countdown-name").textContent = text("resetsIn");
   $("resets-name").textContent = text("resetsAt");
   $("resets").dateTime = usage.resets_at;
@@ -35,10 +22,10 @@ function showToday(usage) {
   showSums("requests", usage.requests, [["succeeded"], ["failed"], ["refunded"]]);
   showSums("tokens", usage.tokens,
     [["prompt"], ["cached", "part"], ["completion"], ["reasoning", "part"], ["total", "whole"]]);
-  say($("tokens-unknown"), tokensUnknown(usage.requests));
+  setText($("tokens-unknown"), tokensUnknown(usage.requests));
 }
 
-// What is not known is left out, not shown as none.
+// Unknown figures are left out rather than shown as 0.
 function showSums(id, figures, rows) {
   const known = rows.filter(([name]) => typeof figures[name] === "number");
   $(id).replaceChildren(...known.map(([name, className = ""]) =>
@@ -47,17 +34,17 @@ function showSums(id, figures, rows) {
       make("dd", { textContent: number(figures[name]) }))));
 }
 
-// What depends on the time; called every second.
+// Updates what depends on the time. Called every second.
 function showTime(usage, now) {
   const left = Date.parse(usage.resets_at) - now;
-  const words = left > 0 ? span(left) : text("now");
+  const words = left > 0 ? formatDuration(left) : text("now");
   if ($("countdown").textContent !== words) $("countdown").textContent = words;
   const full = !usage.unlimited && usage.remaining === 0;
-  $("verdict").className = "notice bad";
-  say($("verdict"), full ? `${text("full")}${whenAgain(usage, left)}` : null);
+  $("exhausted").className = "notice bad";
+  setText($("exhausted"), full ? `${text("full")}${whenAgain(usage, left)}` : null);
 }
 
 function whenAgain(usage, left) {
   if (usage.expires_at && Date.parse(usage.expires_at) <= Date.parse(usage.resets_at)) return text("fullExpires");
-  return left > 0 ? text("fullUntil")(span(left)) : text("fullNow");
+  return left > 0 ? text("fullUntil")(formatDuration(left)) : text("fullNow");
 }

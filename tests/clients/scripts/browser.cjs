@@ -1,5 +1,5 @@
-// What the tests of pages share: Chromium, what a page does behind its reader's back, and what
-// must hold of everything that is shown.
+// Helpers of the tests of pages: Chromium, a record of what a page does, and rules that hold for every
+// page.
 
 const assert = require("node:assert/strict");
 const { mkdirSync } = require("node:fs");
@@ -31,17 +31,17 @@ function runScene(scenes) {
   });
 }
 
-// A new page at `url`; `seen` gathers what it asks for and what goes wrong. Requests to addresses
-// that do not begin with `home` are outside.
+// Opens a page at `url`. `seen` records its requests and problems; requests to URLs that do not begin
+// with `home` are outside.
 async function open(browser, url, home, { language = "en-US", scheme = "light", size = { width: 1280, height: 900 }, zone = "Asia/Shanghai", ...more } = {}) {
   const context = await browser.newContext({ locale: language, colorScheme: scheme, viewport: size, timezoneId: zone, ...more });
   const page = await context.newPage();
-  const seen = { outside: [], problems: [], asked: [] };
+  const seen = { outside: [], problems: [], requests: [] };
   page.on("request", (request) => {
-    const asked = request.url();
-    if (asked.startsWith("data:") || asked.startsWith("blob:")) return;
-    if (!asked.startsWith(home)) seen.outside.push(asked);
-    else if (!request.isNavigationRequest()) seen.asked.push({ url: asked, headers: request.headers() });
+    const requestUrl = request.url();
+    if (requestUrl.startsWith("data:") || requestUrl.startsWith("blob:")) return;
+    if (!requestUrl.startsWith(home)) seen.outside.push(requestUrl);
+    else if (!request.isNavigationRequest()) seen.requests.push({ url: requestUrl, headers: request.headers() });
   });
   page.on("pageerror", (error) => seen.problems.push(String(error)));
   page.on("console", (message) => {
@@ -56,8 +56,8 @@ async function open(browser, url, home, { language = "en-US", scheme = "light", 
   return { context, page, seen, id: (name) => page.getByTestId(name) };
 }
 
-// What holds of every page, whatever was done on it: nothing is kept, nothing was run, nobody else
-// was asked.
+// Rules for every page after any actions: nothing is stored, no injected script has run, and no other
+// server was contacted.
 async function clean({ page, context, seen }, url) {
   const kept = await page.evaluate(async () => ({
     storages: [localStorage.length, sessionStorage.length], cookie: document.cookie, url: location.href,
@@ -72,7 +72,7 @@ async function clean({ page, context, seen }, url) {
   assert.deepEqual(seen.problems, []);
 }
 
-// No accessibility rule is broken, no word is missing, and nothing sticks out or is cut off.
+// Rules for every state: no accessibility violation, no missing text, no overflow.
 async function inspect(page, name) {
   const where = `${name} (${page.viewportSize().width}px)`;
   const { violations } = await page.evaluate((rules) => axe.run(document, { runOnly: { type: "tag", values: rules } }), RULES);
@@ -95,14 +95,14 @@ async function inspect(page, name) {
     }
     const texts = [...document.querySelectorAll("#chart svg text")].map((node) => node.getBoundingClientRect());
     const touches = (a, b) => a.left < b.right + 2 && b.left < a.right + 2 && a.top < b.bottom && b.top < a.bottom;
-    texts.forEach((a, place) => texts.slice(place + 1).forEach((b) => touches(a, b) && bad.push("names of the chart touch")));
+    texts.forEach((a, place) => texts.slice(place + 1).forEach((b) => touches(a, b) && bad.push("labels of the chart touch")));
     return bad;
   });
   assert.deepEqual(cut, [], where);
 }
 
-// Calls `work` for both languages, light and dark, on a desktop and a phone. `look` inspects the
-// page, and keeps a picture of it where `SHOTS` names a directory.
+// Calls `work` for both languages, light and dark, on a desktop and a phone. `look` inspects the page,
+// and writes a screenshot into the directory `SHOTS`, if it is set.
 async function everyLook(work) {
   for (const language of ["en-US", "zh-CN"]) {
     for (const scheme of ["light", "dark"]) {

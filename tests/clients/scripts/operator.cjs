@@ -1,4 +1,4 @@
-// What the tests of the operator's page share: calls of the API, and a page that is signed in.
+// Helpers of the tests of the operators' page: calls of the API, and a page that is signed in.
 
 const assert = require("node:assert/strict");
 const { setTimeout: sleep } = require("node:timers/promises");
@@ -7,14 +7,14 @@ const { open } = require("./browser.cjs");
 const BASE = process.env.BASE_URL;
 const TOKEN = process.env.TOKEN;
 
-async function ask(method, path, body) {
-  const answer = await fetch(`${BASE}/admin${path}`, {
+async function call(method, path, body) {
+  const response = await fetch(`${BASE}/admin${path}`, {
     method, body: body && JSON.stringify(body),
     headers: { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" },
   });
-  const told = await answer.text();
-  assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${told}`);
-  return told && JSON.parse(told);
+  const text = await response.text();
+  assert.ok(response.ok, `${method} ${path}: ${response.status} ${text}`);
+  return text && JSON.parse(text);
 }
 
 const chat = (key) => fetch(`${BASE}/v1/chat/completions`, {
@@ -23,24 +23,24 @@ const chat = (key) => fetch(`${BASE}/v1/chat/completions`, {
   body: JSON.stringify({ model: "deepseek-chat", messages: [{ role: "user", content: "你好" }] }),
 });
 
-async function signedIn(browser, wishes) {
-  const view = await open(browser, `${BASE}/admin`, `${BASE}/admin`, wishes);
+async function signedIn(browser, options) {
+  const view = await open(browser, `${BASE}/admin`, `${BASE}/admin`, options);
   await view.id("token-input").fill(TOKEN);
   await view.id("token-submit").click();
   await view.id("shown").waitFor({ state: "attached" });
   return view;
 }
 
-// Waits until what is read is as wanted: a pattern of its text, or a test of it.
-async function until({ page }, read, wanted) {
-  const fits = typeof wanted === "function" ? wanted : (found) => wanted.test(String(found));
-  let found;
+// Reads a value until it is as expected: a pattern of its text, or a predicate.
+async function until({ page }, read, expected) {
+  const matches = typeof expected === "function" ? expected : (value) => expected.test(String(value));
+  let value;
   for (let tries = 0; tries < 200; tries += 1) {
-    found = await read().catch(String);
-    if (fits(found)) return found;
+    value = await read().catch(String);
+    if (matches(value)) return value;
     await sleep(25);
   }
-  throw new Error(`${wanted} never came: ${found}\n${await page.locator("main").innerText()}`);
+  throw new Error(`${expected} never came: ${value}\n${await page.locator("main").innerText()}`);
 }
 
-module.exports = { BASE, TOKEN, ask, chat, signedIn, until };
+module.exports = { BASE, TOKEN, call, chat, signedIn, until };

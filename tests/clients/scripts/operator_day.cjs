@@ -5,10 +5,10 @@ const { readFileSync } = require("node:fs");
 const { clean, open, runScene } = require("./browser.cjs");
 const { HOSTILE } = require("./hostile.cjs");
 const { looks } = require("./operator_looks.cjs");
-const { BASE, TOKEN, ask, chat, signedIn, until } = require("./operator.cjs");
+const { BASE, TOKEN, call, chat, signedIn, until } = require("./operator.cjs");
 
-// Mints thirty keys, and returns them as the page shows them.
-async function mint(view) {
+// Creates thirty keys, and returns them as the page shows them.
+async function createWorkshop(view) {
   const { page, id, context } = view;
   await page.goto(`${BASE}/admin#/create`);
   await id("create-many").check();
@@ -29,17 +29,17 @@ async function mint(view) {
   assert.equal(rows.length, 31);
   assert.match(rows[7], /"workshop-07","trial-[^"]+","http:\/\/[^"]+\/v1"$/);
 
-  // Looking at something else meanwhile does not lose them.
+  // Opening another view does not lose them.
   await page.getByRole("link", { name: "Audit" }).click();
   await id("audit-entries").waitFor();
   await page.getByRole("link", { name: "Create" }).click();
   await until(view, () => id("created-key").count(), /^30$/);
   await id("created-done").click();
-  assert.equal((await page.content()).includes(keys[6]), false, "what was hidden is forgotten");
+  assert.equal((await page.content()).includes(keys[6]), false, "hidden keys are discarded");
   return keys;
 }
 
-// Opens one key's view by searching for its label.
+// Opens a key's view by searching for its label.
 async function find({ page, id }, label) {
   await page.getByRole("link", { name: "Keys", exact: true }).click();
   await id("search-input").fill(label);
@@ -47,7 +47,7 @@ async function find({ page, id }, label) {
   await id("today").waitFor();
 }
 
-// The holder's side: the link shows the key once, and only when it is asked for.
+// The holder's side: the link shows the key once, and only after the button is pressed.
 async function claim(browser, url, old) {
   const view = await open(browser, url, `${BASE}/claim`);
   const { page, id } = view;
@@ -55,8 +55,8 @@ async function claim(browser, url, old) {
   assert.match(await id("facts").innerText(), /workshop-07[\s\S]*5/);
   await page.reload();
   await id("show-key").waitFor();
-  assert.equal((await chat(old)).status, 200, "looking at the link opens nothing");
-  // The first answer is lost on its way.
+  assert.equal((await chat(old)).status, 200, "loading the page does not open the link");
+  // The first response is lost.
   await page.route("**/claim", async (route) => {
     await route.fetch();
     await route.abort();
@@ -84,7 +84,7 @@ async function day(browser) {
   const view = await signedIn(browser);
   const { page, id } = view;
   const done = (words) => until(view, () => id("status-message").innerText(), words);
-  const keys = await mint(view);
+  const keys = await createWorkshop(view);
 
   await find(view, "workshop-07");
   await id("claim").click();
@@ -95,7 +95,7 @@ async function day(browser) {
   await id("refresh").click();
   await until(view, () => id("claim-state").innerText(), /opened on/);
 
-  // It hits its limit and is seen near the top; the limit is raised, the count reset.
+  // The key reaches its limit and is listed in the overview; the limit is raised, the count reset.
   for (let request = 2; request < 5; request += 1) assert.equal((await chat(key)).status, 200);
   assert.equal((await chat(key)).status, 429);
   await page.getByRole("link", { name: "Overview" }).click();
@@ -113,15 +113,15 @@ async function day(browser) {
   await done(/reset/);
   assert.match(await id("today").innerText(), /1,000[\s\S]*of 1,000 requests left/);
 
-  // Somebody else changes it meanwhile: the page says so before it writes over that.
+  // The page warns before it overwrites a concurrent change.
   const ref = decodeURIComponent(new URL(page.url()).hash.slice("#/keys/".length));
-  await ask("PATCH", `/keys/${ref}`, { daily_limit: 70 });
+  await call("PATCH", `/keys/${ref}`, { daily_limit: 70 });
   await id("label-input").fill("workshop-07 (Ada)");
   await id("save").click();
   await until(view, () => page.locator("#confirm-text").innerText(), /1,000 → 70/);
   await id("confirm-yes").click();
   await done(/Saved/);
-  const saved = await ask("GET", `/keys/${ref}`);
+  const saved = await call("GET", `/keys/${ref}`);
   assert.deepEqual([saved.label, saved.daily_limit], ["workshop-07 (Ada)", 70]);
 
   await id("rotate").click();
@@ -153,19 +153,19 @@ async function day(browser) {
   await id(`row-${ref}`).waitFor({ state: "detached" });
   assert.equal((await chat(key)).status, 401);
 
-  // The trail tells all of it, and no secret.
+  // The audit trail has all changes and no secret.
   await page.goto(`${BASE}/admin#/keys/${ref}`);
   await id("key-audit").waitFor();
   await until(view, () => id("key-audit").locator(".what").count(), /^11$/);
   const trail = await id("key-audit").locator(".entries > li").allInnerTexts();
-  const told = [
+  const expected = [
     ["Key deleted", /requests a day: 70/], ["Key changed", /disabled: yes → no/], ["Key changed", /disabled: no → yes/],
     ["Key rotated", /key: “trial-.*” → “trial-.*”/], ["Key changed", /label: “workshop-07” → “workshop-07 \(Ada\)”/],
     ["Key changed", /requests a day: 1,000 → 70/], ["Count reset", /used today: 6 → 0/], ["Key changed", /requests a day: 5 → 1,000/],
     ["Claim link opened", /from 127.0.0.1/], ["Claim link made", /link works until/], ["Key created", /requests a day: 5/],
   ];
-  told.forEach(([action, words], place) => {
-    assert.ok(trail[place].startsWith(action) && words.test(trail[place]), `${action}, ${words} is not\n${trail[place]}`);
+  expected.forEach(([action, words], index) => {
+    assert.ok(trail[index].startsWith(action) && words.test(trail[index]), `${action}, ${words} is not\n${trail[index]}`);
   });
   for (const secret of [...keys, rotated, TOKEN, new URL(link).hash.slice(1)]) assert.equal(trail.join("").includes(secret), false);
 
@@ -175,14 +175,14 @@ async function day(browser) {
   await id("audit-action").selectOption("admin.refused");
   await id("empty").waitFor();
   await page.getByRole("link", { name: "Settings" }).click();
-  await until(view, () => id("health").innerText(), /The store answers/);
+  await until(view, () => id("health").innerText(), /The store is available/);
   const settings = await id("settings").innerText();
   assert.match(settings, /USAGE_RETENTION_DAYS\s+7/);
   assert.equal(settings.includes(TOKEN), false, "secrets are masked");
   await clean(view, page.url());
 }
 
-// A session that ends returns to the same view; the token goes when the page is left.
+// After a session has ended, signing in returns to the same view. Leaving the page discards the token.
 async function session(browser) {
   const view = await signedIn(browser);
   const { page, id } = view;
@@ -201,17 +201,17 @@ async function session(browser) {
   assert.equal(await id("label-input").inputValue(), "half typed");
   assert.equal(new URL(page.url()).hash, "#/create");
 
-  // The answer is lost: sending the form again creates nothing twice.
+  // The response is lost: sending the form again creates no second key.
   await page.route("**/admin/keys", async (route) => {
     await route.fetch();
     await route.abort();
   }, { times: 1 });
   await id("create-submit").click();
   await until(view, () => id("error-message").innerText(), /cannot be reached/);
-  assert.equal((await ask("GET", "/keys")).count, 1);
+  assert.equal((await call("GET", "/keys")).count, 1);
   await id("create-submit").click();
   await id("created").waitFor();
-  assert.equal((await ask("GET", "/keys")).count, 1);
+  assert.equal((await call("GET", "/keys")).count, 1);
   assert.equal((await chat(await id("created-key").innerText())).status, 200);
 
   await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true })));
@@ -220,7 +220,7 @@ async function session(browser) {
 
   for (const [status, code, headers, words] of [
     [429, "too_many_attempts", { "retry-after": "42" }, /wait 42 seconds/],
-    [503, "store_unavailable", { "x-request-id": "r-1" }, /cannot answer.+r-1/],
+    [503, "store_unavailable", { "x-request-id": "r-1" }, /not available.+r-1/],
     [403, "address_not_allowed", {}, /not open to your address/],
   ]) {
     await page.route("**/admin/keys*", (route) => route.fulfill({ status, headers: { "content-type": "application/json", ...headers }, body: JSON.stringify({ error: { code } }) }));
@@ -235,12 +235,12 @@ async function session(browser) {
   await clean(view, page.url());
 }
 
-// Labels that would like to run, to hide, or to be something else: all are text.
+// Labels with markup, control characters and the like are shown as text.
 async function hostile(browser) {
-  for (const label of HOSTILE) await ask("POST", "/keys", { label });
+  for (const label of HOSTILE) await call("POST", "/keys", { label });
   const view = await signedIn(browser);
   const { page, id } = view;
-  const keys = (await ask("GET", "/keys?limit=100")).keys;
+  const keys = (await call("GET", "/keys?limit=100")).keys;
   assert.equal(keys.length, HOSTILE.length);
   const shown = async (where) => {
     const texts = await page.locator(where).evaluateAll((nodes) => nodes.map((node) => node.textContent));
@@ -264,14 +264,14 @@ async function hostile(browser) {
   await clean(view, page.url());
 }
 
-// Answers that come late, that contradict, or that are none: nothing is said to be done that was not.
+// Late, conflicting and invalid responses: the page reports nothing as done that was not.
 async function order(browser) {
-  const other = await ask("POST", "/keys", { label: "other" });
+  const other = await call("POST", "/keys", { label: "other" });
   const view = await signedIn(browser);
   const { page, id } = view;
-  const refused = (words) => until(view, () => id("error-message").innerText(), words);
+  const problem = (words) => until(view, () => id("error-message").innerText(), words);
 
-  // A list that takes its time is seen to be under way.
+  // A slow list shows that it is loading.
   let list;
   const late = new Promise((resolve) => { list = resolve; });
   await page.route("**/admin/keys?*", async (route) => {
@@ -284,19 +284,19 @@ async function order(browser) {
   list();
   await until(view, busy, /^,none$/);
 
-  // A field that is wrong says so, and no longer once it is typed in again.
+  // An invalid field is marked until its next input.
   const limit = id("limit-input");
   const states = () => limit.evaluate((node) => [node.ariaInvalid, node.getAttribute("aria-errormessage"), document.activeElement === node].join());
   await limit.fill("many");
   await id("create-submit").click();
-  await refused(/whole number/);
+  await problem(/whole number/);
   assert.equal(await states(), "true,error,true");
   await limit.fill("");
   assert.equal(await states(), ",,true");
 
-  // The view is left before the answer is there.
-  let answer;
-  const held = new Promise((resolve) => { answer = resolve; });
+  // The view is left before the response arrives.
+  let respond;
+  const held = new Promise((resolve) => { respond = resolve; });
   await page.route("**/admin/keys", async (route) => {
     await held;
     await route.continue();
@@ -305,12 +305,12 @@ async function order(browser) {
   await id("create-submit").click();
   await page.goto(`${BASE}/admin#/keys/${other.id}`);
   await until(view, () => id("label-input").inputValue(), /^other$/);
-  answer();
+  respond();
   await until(view, () => id("status-message").innerText(), /Created/);
   assert.equal(await id("label-input").inputValue(), "other");
   await page.goto(`${BASE}/admin#/create`);
   await id("created-key").waitFor();
-  // What was not hidden yet is not lost by creating another.
+  // Creating another key keeps one that was not hidden yet.
   const first = await id("created-key").innerText();
   await id("create-submit").click();
   await id("earlier-secret").waitFor();
@@ -318,31 +318,31 @@ async function order(browser) {
   assert.notEqual(await id("created-key").innerText(), first);
   await id("created-done").click();
 
-  // Somebody else was faster.
+  // The key was changed concurrently.
   await page.goto(`${BASE}/admin#/keys/${other.id}`);
   await id("today").waitFor();
-  await ask("PATCH", `/keys/${other.id}`, { daily_limit: 7 });
+  await call("PATCH", `/keys/${other.id}`, { daily_limit: 7 });
   await id("rotate").click();
   await id("confirm-yes").click();
-  await refused(/changed this key meanwhile: .*200 → 7.*Nothing was done/);
+  await problem(/changed in the meantime: .*200 → 7.*Nothing was done/);
   assert.equal(await id("limit-input").inputValue(), "7");
   assert.equal((await chat(other.key)).status, 200);
-  await ask("PATCH", `/keys/${other.id}`, { daily_limit: 8 });
+  await call("PATCH", `/keys/${other.id}`, { daily_limit: 8 });
   await id("label-input").fill("mine");
   await id("save").click();
   await id("confirm-no").click();
   await until(view, () => id("status-message").isVisible(), /false/);
-  assert.equal(await id("label-input").inputValue(), "mine", "what was typed stays");
-  assert.equal((await ask("GET", `/keys/${other.id}`)).label, "other");
+  assert.equal(await id("label-input").inputValue(), "mine", "unsaved changes stay");
+  assert.equal((await call("GET", `/keys/${other.id}`)).label, "other");
 
-  // The answer to a rotation is lost: what is shown is read anew.
+  // The response to a rotation is lost: the view is reloaded.
   await page.route("**/rotate", async (route) => {
     await route.fetch();
     await route.abort();
   }, { times: 1 });
   await id("rotate").click();
   await id("confirm-yes").click();
-  await refused(/not known whether this was done/);
+  await problem(/not known whether this was done/);
   assert.equal((await chat(other.key)).status, 401);
   await id("rotate").click();
   await id("confirm-yes").click();
@@ -351,17 +351,17 @@ async function order(browser) {
   assert.equal(await id("secret").isVisible(), true);
   await id("secret-done").click();
 
-  // A question goes with its view, and a proxy's page is no answer.
+  // A confirmation closes with its view, and a page from a proxy is not a response of the API.
   await id("delete").click();
   await page.goBack();
   await until(view, () => page.locator("#confirm").isVisible(), /false/);
   await page.route("**/admin/usage*", (route) => route.fulfill({ status: 200, contentType: "text/html", body: "<p>Sign in</p>" }));
   await page.goto(`${BASE}/admin#/overview`);
-  await refused(/unexpected answer/);
+  await problem(/unexpected response/);
   await clean(view, page.url());
 }
 
-// Links for all who come to a workshop: no key was ever in a list that goes around.
+// Claim links for all keys of a workshop.
 async function workshop(browser) {
   const view = await signedIn(browser);
   const { page, id } = view;
@@ -374,7 +374,7 @@ async function workshop(browser) {
   await id("claim-instead").waitFor();
   const old = await id("created-key").allInnerTexts();
 
-  // The answer to one of them is lost: those that were made stay, the others follow.
+  // The response to one of them is lost: existing links stay, the others follow.
   let calls = 0;
   await page.route("**/claim", (route) => (++calls === 5 ? route.abort() : route.continue()));
   await id("claim-instead").click();
@@ -393,13 +393,13 @@ async function workshop(browser) {
   assert.equal(rows[0], "id,label,claim_link,expires_at");
   assert.ok(rows[7].includes(`"workshop-07","${links[6]}","20`), rows[7]);
   await claim(browser, links[6], old[6]);
-  assert.equal((await chat(old[7])).status, 200, "a link that nobody has opened takes nothing");
+  assert.equal((await chat(old[7])).status, 200, "an unopened link leaves the old secret valid");
   await clean(view, page.url());
 }
 
-// Out as a file and in again: what would happen is shown before it does.
+// Export and import: a dry run is shown before the import.
 async function transfer(browser) {
-  await ask("POST", "/keys", { label: "=1+1", count: 3 });
+  await call("POST", "/keys", { label: "=1+1", count: 3 });
   const view = await signedIn(browser);
   const { page, id } = view;
   const download = page.waitForEvent("download");
@@ -416,7 +416,7 @@ async function transfer(browser) {
   await until(view, () => page.locator("#import-rows").innerText(), /GBK/);
   await id("import-file").setInputFiles(file);
   await until(view, () => id("import-sum").innerText(), /New: 1/);
-  assert.equal((await ask("GET", "/keys")).count, 3, "so far nothing was changed");
+  assert.equal((await call("GET", "/keys")).count, 3, "nothing has changed yet");
   await id("import-yes").click();
   await until(view, () => id("status-message").innerText(), /New: 1/);
   assert.equal((await chat("trial-imported-0123456789abcdef")).status, 200);

@@ -1,14 +1,14 @@
-// Every view of the operator's page in both languages, light and dark, on a desktop and a phone.
+// Every view of the operators' page in both languages, light and dark, on a desktop and a phone.
 
 const { clean, everyLook, open } = require("./browser.cjs");
-const { BASE, ask, signedIn, until } = require("./operator.cjs");
+const { BASE, call, signedIn, until } = require("./operator.cjs");
 
 const looks = async (browser) => {
-  const keys = await furnish();
-  await everyLook(async (wishes, look) => {
-    const claim = await ask("POST", `/keys/${keys.idle.id}/claim`, {});
-    await claimPage(browser, wishes, look, claim.url);
-    const view = await signIn(browser, wishes, look);
+  const keys = await createKeys();
+  await everyLook(async (options, look) => {
+    const claim = await call("POST", `/keys/${keys.idle.id}/claim`, {});
+    await claimPage(browser, options, look, claim.url);
+    const view = await signIn(browser, options, look);
     await everyView(view, keys, (state) => look(view.page, state));
     await clean(view, view.page.url());
     await view.context.close();
@@ -16,27 +16,27 @@ const looks = async (browser) => {
 };
 
 // Keys in every state, the longest label and the largest numbers included.
-async function furnish() {
-  const add = (body) => ask("POST", "/keys", body);
+async function createKeys() {
+  const add = (body) => call("POST", "/keys", body);
   const keys = {
     idle: await add({ label: "Ada" }),
     long: await add({ label: "An evaluation of the new summariser with long documents ".repeat(4).slice(0, 199), daily_limit: 1000000000 }),
     free: await add({ label: "用户A-2026-11-22", daily_limit: 0, expires_at: "2999-01-01T00:00:00Z" }),
     off: await add({}),
   };
-  await ask("PATCH", `/keys/${keys.off.id}`, { disabled: true });
-  await ask("POST", `/keys/${keys.free.id}/claim`, {});
+  await call("PATCH", `/keys/${keys.off.id}`, { disabled: true });
+  await call("POST", `/keys/${keys.free.id}/claim`, {});
   return keys;
 }
 
-async function signIn(browser, wishes, look) {
-  const view = await open(browser, `${BASE}/admin`, `${BASE}/admin`, wishes);
+async function signIn(browser, options, look) {
+  const view = await open(browser, `${BASE}/admin`, `${BASE}/admin`, options);
   await look(view.page, "sign-in");
   await view.id("token-submit").click();
   await view.id("error-message").waitFor();
-  await look(view.page, "sign-in-refused");
+  await look(view.page, "sign-in-rejected");
   await view.context.close();
-  return signedIn(browser, wishes);
+  return signedIn(browser, options);
 }
 
 async function everyView(view, keys, look) {
@@ -67,7 +67,7 @@ async function everyView(view, keys, look) {
   await look("rotate");
   await id("confirm-no").click();
   await id("claim").click();
-  await look("claim-ask");
+  await look("claim-confirm");
   await id("confirm-no").click();
   await go("#/keys/key_none", id("key-audit"));
   await look("key-gone");
@@ -97,9 +97,9 @@ async function everyView(view, keys, look) {
   await look("settings");
 }
 
-async function claimPage(browser, wishes, look, url) {
+async function claimPage(browser, options, look, url) {
   const whole = new URL(url, BASE).href;
-  const view = await open(browser, whole, `${BASE}/claim`, wishes);
+  const view = await open(browser, whole, `${BASE}/claim`, options);
   await view.id("show-key").waitFor();
   await look(view.page, "claim");
   await view.id("show-key").click();

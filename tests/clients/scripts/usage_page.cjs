@@ -9,7 +9,7 @@ const KEYS = JSON.parse(process.env.KEYS);
 const HOSTILE = process.env.HOSTILE;
 const UNKNOWN = "trial-nobody-20260101-AAAAAAAAAAAAAAAAAAAAAA";
 
-// What the gateway could tell of a key with a long life; `at` is the gateway's time.
+// A usage report of a key with a long history; `AT` is the gateway's time.
 const AT = "2026-11-22T15:19:10Z";
 const RICH = {
   object: "usage", id: "key_1", key: "trial-alice-…x7Qp", day: "2026-11-22", timezone: "UTC",
@@ -46,8 +46,8 @@ const PLAIN = {
   errors: [],
 };
 
-// Answers the page's next questions in the gateway's place.
-async function answerWith(page, status, body, headers = {}) {
+// Responds to the page's next requests in place of the gateway.
+async function respondWith(page, status, body, headers = {}) {
   await page.unroute("**/usage");
   await page.route("**/usage", (route) => {
     if (route.request().isNavigationRequest()) return route.continue();
@@ -60,8 +60,8 @@ async function answerWith(page, status, body, headers = {}) {
 
 const unavailable = { error: { message: "", type: "server_error", param: null, code: "store_unavailable" } };
 
-async function open(chromium, wishes) {
-  const view = await browser.open(chromium, `${BASE}/usage`, `${BASE}/usage`, wishes);
+async function open(chromium, options) {
+  const view = await browser.open(chromium, `${BASE}/usage`, `${BASE}/usage`, options);
   const { id } = view;
   const enter = async (key) => {
     await id("key-input").fill(key);
@@ -76,8 +76,8 @@ async function open(chromium, wishes) {
 
 const clean = (view) => browser.clean(view, `${BASE}/usage`);
 
-const looks = (chromium) => browser.everyLook(async (wishes, look) => {
-  const view = await open(chromium, wishes);
+const looks = (chromium) => browser.everyLook(async (options, look) => {
+  const view = await open(chromium, options);
   await everyState(view, (state) => look(view.page, state));
   await clean(view);
   await view.context.close();
@@ -110,7 +110,7 @@ async function everyState(view, look) {
     await again();
   }
 
-  await answerWith(page, 503, unavailable, { "x-request-id": "7f9c24e8-3b12-4fef-91f3-5b3d9b0c6a11" });
+  await respondWith(page, 503, unavailable, { "x-request-id": "7f9c24e8-3b12-4fef-91f3-5b3d9b0c6a11" });
   await enter(KEYS.busy);
   await problem("unavailable");
   await page.unroute("**/usage");
@@ -118,16 +118,16 @@ async function everyState(view, look) {
   await enter(KEYS.busy);
   await problem("unreachable");
 
-  await answerWith(page, 200, PLAIN);
+  await respondWith(page, 200, PLAIN);
   await shown(KEYS.busy);
   await look("near");
-  await answerWith(page, 503, unavailable);
+  await respondWith(page, 503, unavailable);
   await id("refresh").click();
   await id("stale").waitFor({ state: "visible" });
   await look("stale");
   await again();
 
-  await answerWith(page, 200, RICH);
+  await respondWith(page, 200, RICH);
   await shown(KEYS.busy);
   await look("rich");
   await id("all-models").click();
@@ -156,8 +156,8 @@ async function works(chromium) {
   assert.match(await id("problem").innerText(), /Enter your key/);
   await enter("two words");
   assert.match(await id("problem").innerText(), /not a key/);
-  assert.deepEqual(seen.asked, [], "what can be no key is not sent");
-  for (const [key, words] of [[UNKNOWN, /not known/], [KEYS.off, /switched off/], [KEYS.over, /has expired/]]) {
+  assert.deepEqual(seen.requests, [], "an invalid key is not sent");
+  for (const [key, words] of [[UNKNOWN, /not known/], [KEYS.off, /is disabled/], [KEYS.over, /has expired/]]) {
     await enter(key);
     await page.waitForFunction((source) => new RegExp(source).test(document.getElementById("problem").textContent), words.source);
     assert.equal(await page.evaluate(() => document.activeElement.id), "key");
@@ -167,7 +167,7 @@ async function works(chromium) {
   await id("reveal").press("Enter");
   assert.equal(await id("key-input").getAttribute("type"), "text");
   await shown(`  Bearer ${KEYS.busy}\n`);
-  assert.equal(seen.asked.at(-1).headers.authorization, `Bearer ${KEYS.busy}`);
+  assert.equal(seen.requests.at(-1).headers.authorization, `Bearer ${KEYS.busy}`);
   assert.equal(await page.evaluate(() => document.activeElement.id), "name");
   assert.equal(await id("label").innerText(), HOSTILE, "a hostile label is text");
   assert.match(await id("masked").innerText(), /^trial-.*….{4}$/);
@@ -175,7 +175,7 @@ async function works(chromium) {
   assert.equal(await id("key-input").inputValue(), "");
   assert.equal(await id("key-input").getAttribute("type"), "password");
 
-  // One of five was given back: the upstream failed.
+  // One of five was refunded, as the upstream failed.
   assert.equal(await id("figure").innerText(), "196");
   assert.equal(await id("figure-unit").innerText(), "of 200 requests left");
   assert.equal(await id("meter").getAttribute("aria-valuetext"), "4 of 200 requests used");
@@ -190,7 +190,7 @@ async function works(chromium) {
   assert.match(await id("resets").innerText(), /GMT\+8/);
   assert.match(await id("countdown").innerText(), /^\d+\s(h|min|s)/);
 
-  // The chart: 30 days, today and the oldest included; the table tells the same.
+  // The chart: 30 days, today and the oldest included; the table has the same figures.
   const bars = page.locator("#chart [data-place]");
   assert.equal(await bars.count(), 30);
   const names = await bars.evaluateAll((all) => all.map((bar) => bar.getAttribute("aria-label")));
@@ -235,31 +235,31 @@ async function works(chromium) {
   assert.equal(await page.locator("#chart .failed").count(), 0);
   await id("measure-requests").check();
 
-  // Both languages, and back, with no new question.
-  const before = seen.asked.length;
+  // Switching the language sends no request.
+  const before = seen.requests.length;
   await id("language").click();
   assert.equal(await page.evaluate(() => document.documentElement.lang), "zh-CN");
   assert.match(await page.locator("main").innerText(), /今日明细[\s\S]*最近 30 天[\s\S]*按模型统计/);
   assert.doesNotMatch((await page.locator("main").innerText()).replaceAll(HOSTILE, ""), /Today|Requests|Refresh|Failed/);
   await id("language").click();
   assert.equal(await page.evaluate(() => document.documentElement.lang), "en");
-  assert.equal(seen.asked.length, before);
+  assert.equal(seen.requests.length, before);
 
-  // An exhausted key still answers, and tells when it can be used again.
+  // The page of an exhausted key says when it can be used again.
   await id("forget").click();
   assert.equal(await id("usage").isVisible(), false);
   await shown(KEYS.full);
   assert.equal(await id("figure").innerText(), "0");
-  assert.match(await id("verdict").innerText(), /used up\. You can use this key again in \d/);
+  assert.match(await id("exhausted").innerText(), /used up\. You can use this key again in \d/);
   assert.match(await id("resets").innerText(), /GMT\+8/);
-  assert.equal(await id("errors").isVisible(), false, "nothing is shown of what the gateway does not tell");
+  assert.equal(await id("errors").isVisible(), false, "no list without data from the gateway");
   await id("forget").click();
   await shown(KEYS.free);
   assert.match(await id("today").innerText(), /1\s+used today, no daily limit/);
   assert.equal(await id("meter").isVisible(), false);
 
-  // A store that cannot be read, and no network: the last figures stay, and say from when.
-  await answerWith(page, 503, unavailable, { "x-request-id": "r-1" });
+  // Without a store or a network, the last figures stay, with their time.
+  await respondWith(page, 503, unavailable, { "x-request-id": "r-1" });
   await id("refresh").click();
   await id("stale").waitFor({ state: "visible" });
   assert.match(await id("stale").innerText(), /cannot be read.+from/);
@@ -274,19 +274,19 @@ async function works(chromium) {
   await page.waitForFunction(() => document.getElementById("problem").textContent.includes("cannot be reached"));
   await context.setOffline(false);
   for (const body of ["<html>", "null", "{}"]) {
-    await answerWith(page, 200, body);
+    await respondWith(page, 200, body);
     await enter(KEYS.free);
-    await page.waitForFunction(() => document.getElementById("problem").textContent.includes("unexpected answer"));
+    await page.waitForFunction(() => document.getElementById("problem").textContent.includes("unexpected response"));
   }
 
-  // The errors, when the gateway tells of them.
-  await answerWith(page, 200, RICH);
+  // The errors, if the gateway sends them.
+  await respondWith(page, 200, RICH);
   await shown(KEYS.free);
   const errors = await id("errors").locator("li").allInnerTexts();
   assert.equal(errors.length, 7);
   assert.match(errors[0], /could not be reached[\s\S]*Refunded[\s\S]*502 upstream_unreachable/);
-  assert.match(errors[2], /Broken off before the end/);
-  assert.ok(errors[3].includes(HOSTILE) && errors[3].startsWith("Answered with status 418"));
+  assert.match(errors[2], /Cancelled before the end/);
+  assert.ok(errors[3].includes(HOSTILE) && errors[3].startsWith("Response status 418"));
   assert.match(errors[4], /^The day's requests were used up/);
   assert.match(errors[6], /^Failed/);
   assert.match(await id("tokens").innerText(), /from cache\s+65,432,100,000[\s\S]*reasoning\s+2,345,678,900/);
@@ -299,14 +299,14 @@ async function works(chromium) {
   await id("all-models").click();
   assert.equal(await id("models").locator("tbody tr").count(), 8);
 
-  // A key that was switched off meanwhile takes its figures along.
-  await answerWith(page, 403, { error: { code: "key_disabled" } });
+  // When the key is disabled, its figures disappear.
+  await respondWith(page, 403, { error: { code: "key_disabled" } });
   await id("refresh").click();
   await id("problem").waitFor({ state: "visible" });
   assert.equal(await id("usage").isVisible(), false);
   await clean(view);
 
-  // Leaving forgets the key, whatever the browser keeps of the page.
+  // Leaving the page discards the key, even if the browser keeps the page.
   await page.unroute("**/usage");
   await id("key-input").fill(KEYS.busy);
   await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true })));
@@ -319,23 +319,23 @@ async function time(chromium) {
   await page.clock.install({ time: new Date("2031-01-01T00:00:00Z") });
   await page.reload();
   await page.clock.pauseAt(new Date("2031-01-01T01:00:00Z"));
-  await answerWith(page, 200, PLAIN);
+  await respondWith(page, 200, PLAIN);
   await shown(KEYS.busy);
-  assert.equal(seen.asked.length, 1);
-  // The reader's clock is years off; the gateway's counts.
+  assert.equal(seen.requests.length, 1);
+  // The browser's clock is years off; the page uses the gateway's.
   assert.equal(await id("countdown").innerText(), "8\u00a0h 41\u00a0min");
-  // Runs a step in which the page asks so many questions, and waits for their answers.
-  const asks = async (questions, what, step) => {
-    const before = seen.asked.length;
+  // Runs a step in which the page sends this number of requests, and waits for the responses.
+  const requests = async (count, what, step) => {
+    const before = seen.requests.length;
     await step();
-    for (let waits = 0; seen.asked.length - before < questions && waits < 200; waits += 1) await sleep(25);
+    for (let waits = 0; seen.requests.length - before < count && waits < 200; waits += 1) await sleep(25);
     await sleep(100);
     await page.waitForFunction(() => document.getElementById("refresh").ariaDisabled === "false");
-    assert.equal(seen.asked.length - before, questions, what);
+    assert.equal(seen.requests.length - before, count, what);
   };
-  const past = (milliseconds, questions, what) => asks(questions, what, () => page.clock.runFor(milliseconds));
+  const past = (milliseconds, count, what) => requests(count, what, () => page.clock.runFor(milliseconds));
   await past(29000, 0, "not yet");
-  await answerWith(page, 200, { ...PLAIN, used: 171, remaining: 29 });
+  await respondWith(page, 200, { ...PLAIN, used: 171, remaining: 29 });
   await past(2000, 1, "after 30 s");
   await page.waitForFunction(() => document.getElementById("figure").textContent === "29");
   const hide = (state) => page.evaluate((to) => {
@@ -343,8 +343,8 @@ async function time(chromium) {
     document.dispatchEvent(new Event("visibilitychange"));
   }, state);
   await hide("hidden");
-  await past(120000, 0, "nobody looks");
-  await asks(1, "at once when somebody looks again", () => hide("visible"));
+  await past(120000, 0, "the page is hidden");
+  await requests(1, "at once when the page is visible again", () => hide("visible"));
   await id("auto").uncheck();
   await past(120000, 0, "switched off");
   await id("auto").check();
@@ -354,23 +354,23 @@ async function time(chromium) {
   await id("measure-requests").focus();
   await page.keyboard.press("Tab");
   await page.keyboard.press("ArrowLeft");
-  await answerWith(page, 200, { ...PLAIN, requests: { succeeded: 180, failed: 2, refunded: 0 } });
+  await respondWith(page, 200, { ...PLAIN, requests: { succeeded: 180, failed: 2, refunded: 0 } });
   await past(31000, 1, "again after 30 s");
   await page.waitForFunction(() => document.querySelector("[data-place='29']").getAttribute("aria-label").includes("Requests: 182"));
   assert.equal(await page.evaluate(() => document.activeElement.dataset.place), "28");
 
-  // The last minutes are counted in seconds; when the day has turned, the new one is asked for.
-  await answerWith(page, 200, { ...PLAIN, remaining: 0, used: 200 }, { date: "Sun, 22 Nov 2026 23:59:50 GMT" });
+  // The last minutes are counted in seconds; when the day has ended, the new one is requested.
+  await respondWith(page, 200, { ...PLAIN, remaining: 0, used: 200 }, { date: "Sun, 22 Nov 2026 23:59:50 GMT" });
   await id("refresh").click();
   await page.waitForFunction(() => document.getElementById("countdown").textContent === "10\u00a0s");
-  assert.match(await id("verdict").innerText(), /again in 10\ss/);
+  assert.match(await id("exhausted").innerText(), /again in 10\ss/);
   const tomorrow = { ...PLAIN, day: "2026-11-23", resets_at: "2026-11-24T00:00:00Z", used: 0, remaining: 200 };
-  await answerWith(page, 200, tomorrow, { date: "Mon, 23 Nov 2026 00:00:10 GMT" });
-  await past(9000, 0, "before the day turns");
+  await respondWith(page, 200, tomorrow, { date: "Mon, 23 Nov 2026 00:00:10 GMT" });
+  await past(9000, 0, "before the day ends");
   assert.equal(await id("countdown").innerText(), "1\u00a0s");
   await past(3000, 1, "after it");
   await page.waitForFunction(() => document.getElementById("figure").textContent === "200");
-  assert.equal(await id("verdict").isVisible(), false);
+  assert.equal(await id("exhausted").isVisible(), false);
   await clean(view);
 }
 

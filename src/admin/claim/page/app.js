@@ -1,45 +1,45 @@
-// Looks the link up, and shows the key when its holder asks for it. Nothing is opened before.
+// Looks up the link, and opens it when its holder presses the button.
 const CODES = { claim_opened: "opened", claim_expired: "expired", claim_withdrawn: "withdrawn", claim_not_found: "notFound", store_unavailable: "unavailable", too_many_attempts: "busy", request_in_progress: "busy" };
 const STATUSES = { 400: "notFound", 404: "notFound", 410: "expired", 429: "busy", 502: "unavailable", 503: "unavailable", 504: "unavailable" };
-// Trying again may help.
-const PASSING = new Set(["unreachable", "unsure", "unavailable", "busy", "odd"]);
+// Problems that may pass.
+const TRANSIENT = new Set(["unreachable", "unsure", "unavailable", "busy", "odd"]);
 
-let found = null;
-let given = null;
+// The open claim, and the key once it is claimed.
+let claim = null;
+let claimedKey = null;
 let problem = null;
-let isAsking = false;
-// Names the opening: whoever lost the answer asks again under this name, and gets the same key.
-let attempt = attemptName();
+let isLoading = false;
+// If the response is lost, a retry with the same idempotency key gets the same key.
+let idempotencyKey = newIdempotencyKey();
 
-const tokenHere = () => location.hash.slice(1);
+const tokenInUrl = () => location.hash.slice(1);
 
-async function claim(open) {
-  const token = tokenHere();
+async function postClaim(open) {
+  const token = tokenInUrl();
   if (!token) throw new Problem("noToken");
   const body = JSON.stringify({ token, open });
-  const headers = { "content-type": "application/json", ...(open && { "idempotency-key": attempt }) };
-  const answer = await send(location.pathname, { method: "POST", body, headers });
-  const refused = about(answer);
-  if (answer.response.ok && answer.told) return answer.told;
-  throw new Problem(CODES[refused.code] ?? STATUSES[answer.response.status] ?? "odd", refused);
+  const headers = { "content-type": "application/json", ...(open && { "idempotency-key": idempotencyKey }) };
+  const result = await send(location.pathname, { method: "POST", body, headers });
+  if (result.response.ok && result.json) return result.json;
+  throw problemOf(result, CODES, STATUSES);
 }
 
-// One question at a time; what it answers is shown.
-async function ask(open) {
-  if (isAsking) return;
-  isAsking = true;
+// Looks up or opens the link, one request at a time, and shows the result.
+async function load(open) {
+  if (isLoading) return;
+  isLoading = true;
   $("show-key").ariaDisabled = $("again").ariaDisabled = "true";
   try {
-    const told = await claim(open);
+    const response = await postClaim(open);
     problem = null;
-    if (open) given = told;
-    else found = told;
+    if (open) claimedKey = response;
+    else claim = response;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     problem = open && error.name === "unreachable" ? new Problem("unsure") : error;
-    if (!PASSING.has(problem.name)) found = null;
+    if (!TRANSIENT.has(problem.name)) claim = null;
   } finally {
-    isAsking = false;
+    isLoading = false;
     $("show-key").ariaDisabled = $("again").ariaDisabled = null;
   }
   show();
@@ -47,55 +47,55 @@ async function ask(open) {
 }
 
 function show() {
-  const state = given ? "given" : found ? "hello" : problem ? "refused" : "waiting";
-  $("claim-title").textContent = text(state === "refused" ? "refusedTitle" : state);
-  say($("intro"), state === "refused" ? null : text(`${state}Intro`));
-  $("facts").hidden = !given && !found;
+  const state = claimedKey ? "claimed" : claim ? "hello" : problem ? "failed" : "waiting";
+  $("claim-title").textContent = text(state === "failed" ? "failedTitle" : state);
+  setText($("intro"), state === "failed" ? null : text(`${state}Intro`));
+  $("facts").hidden = !claimedKey && !claim;
   $("facts").replaceChildren(...facts());
-  say($("once"), given ? text("onceAfter") : found ? text("onceBefore") : null);
-  $("show-key").hidden = !found || Boolean(given);
-  say($("problem"), problem && !given ? problem.words() + (PASSING.has(problem.name) ? problem.reference() : "") : null);
-  $("again").hidden = Boolean(found || given) || !problem || !PASSING.has(problem.name);
-  $("given").hidden = !given;
-  $("given").replaceChildren(...(given ? [handout(given.key, given.base_url ?? baseUrl())] : []));
-  $("after").hidden = !given;
+  setText($("once"), claimedKey ? text("onceAfter") : claim ? text("onceBefore") : null);
+  $("show-key").hidden = !claim || Boolean(claimedKey);
+  setText($("problem"), problem && !claimedKey ? problem.describe() + (TRANSIENT.has(problem.name) ? problem.reference() : "") : null);
+  $("again").hidden = Boolean(claim || claimedKey) || !problem || !TRANSIENT.has(problem.name);
+  $("given").hidden = !claimedKey;
+  $("given").replaceChildren(...(claimedKey ? [handout(claimedKey.key, claimedKey.base_url ?? baseUrl())] : []));
+  $("after").hidden = !claimedKey;
 }
 
 function facts() {
-  const known = given ?? found;
+  const known = claimedKey ?? claim;
   if (!known) return [];
   const { label, daily_limit: limit } = known;
-  const keyUntil = given ? given.expires_at : found.key_expires_at;
+  const keyUntil = claimedKey ? claimedKey.expires_at : claim.key_expires_at;
   const rows = [
     ["label", label], ["limit", limit === 0 ? text("unlimited") : number(limit)],
-    ["keyUntil", keyUntil && date(keyUntil)], ["linkUntil", !given && date(found.expires_at)],
+    ["keyUntil", keyUntil && date(keyUntil)], ["linkUntil", !claimedKey && date(claim.expires_at)],
   ];
   return rows.filter(([, value]) => value).map(([name, value]) =>
     make("div", {}, make("dt", { textContent: text(name) }), make("dd", { textContent: value, dir: "auto" })));
 }
 
 function translate() {
-  speakAll();
+  translatePage();
   show();
 }
 
-// A page that is kept for the Back button must not keep the key.
+// The browser may keep the page for the Back button, but not the key.
 addEventListener("pagehide", () => {
-  given = found = null;
-  attempt = attemptName();
+  claimedKey = claim = null;
+  idempotencyKey = newIdempotencyKey();
   show();
 });
 addEventListener("pageshow", (event) => {
-  if (event.persisted) ask(false);
+  if (event.persisted) load(false);
 });
 addEventListener("hashchange", () => {
-  given = found = problem = null;
-  attempt = attemptName();
+  claimedKey = claim = problem = null;
+  idempotencyKey = newIdempotencyKey();
   show();
-  ask(false);
+  load(false);
 });
-$("show-key").addEventListener("click", () => ask(true));
-$("again").addEventListener("click", () => ask(false));
+$("show-key").addEventListener("click", () => load(true));
+$("again").addEventListener("click", () => load(false));
 startLanguage(translate);
 translate();
-ask(false);
+load(false);
