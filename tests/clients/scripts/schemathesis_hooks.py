@@ -1,7 +1,7 @@
-"""What schemathesis is to know of the admin API beside its OpenAPI document.
+"""What schemathesis needs to know of the admin API beside its OpenAPI document.
 
-Every request stays as valid, or as wrong, as it was made. What JSON Schema cannot say is put right, as
-a check would else expect the API to accept what only another field makes wrong.
+Every request stays as valid or invalid as schemathesis generated it. What JSON Schema cannot express is
+corrected: a check would expect the API to accept a value that only another field makes invalid.
 """
 
 import datetime
@@ -10,78 +10,89 @@ import re
 
 import schemathesis
 
-_LATEST_MILLISECOND = 221_845_391_999_999
+_MAX_MILLISECONDS = 221_845_391_999_999
 _CURSOR = re.compile(r"n?[0-9]{1,18}|l[0-9]{1,18}\.([0-9a-f]{2})*|s[0-9]{1,18}\.[0-6][0-9a-f]{15}")
 _TAG = r'(W/)?"[0-9a-f]{32}"'
 _TAGS = re.compile(rf"\*|{_TAG}( *, *{_TAG})*")
+# Keys that one request creates: the store stays small enough for lists to be fast.
+_MAX_KEYS = 20
 _sources = itertools.count(1)
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    # Each request comes from a source of its own, as a source has few attempts with a wrong token.
+    # Each request comes from a different address, as an address has few attempts with a wrong token.
     number = next(_sources)
     case.headers["X-Forwarded-For"] = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
     if isinstance(case.body, dict):
-        case.body = {name: _in_digits(value) for name, value in case.body.items()}
+        case.body = {name: _as_integer(value) for name, value in case.body.items()}
         if case.operation.label == "POST /admin/keys":
-            _expires_later(case.body)
+            _set_future_expiry(case.body)
+            _limit_count(case.body)
             if case.meta is not None and case.meta.phase.name.value == "stateful":
-                _issue_one(case.body)
+                _create_one(case.body)
     if _TAGS.fullmatch(str(case.headers.get("If-Match"))):
-        # Nobody can guess in which state a key is.
+        # The current version of a key cannot be guessed.
         case.headers["If-Match"] = "*"
     if case.operation.label == "POST /admin/keys/import" and isinstance(case.body, str):
-        # What a file of keys is no schema can say.
+        # No schema describes a file of keys.
         case.body = f"key,label,daily_limit\ntrial-key-imported-{number},Alice,5\n"
     if case.operation.label == "POST /admin/keys":
-        _name_once(case.headers, number)
+        _set_unique_idempotency_key(case.headers, number)
     if case.operation.label == "GET /admin/usage" and isinstance(case.query, dict):
-        _ask_for_one_range(case.query)
-        _ask_for_all_of_csv(case.query)
+        _limit_to_one_range(case.query)
+        _remove_paging_of_csv(case.query)
     if case.operation.label == "GET /admin/keys" and isinstance(case.query, dict):
-        _begin_other_orders(case.query)
+        _remove_cursor_of_other_order(case.query)
 
 
-def _in_digits(value):
-    """JSON Schema takes 5.0 for an integer; the API wants its digits."""
+def _as_integer(value):
+    """JSON Schema accepts 5.0 as an integer; the API requires digits."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _issue_one(body):
-    """The links go on with a key that is issued alone."""
-    count = body.get("count")
-    if type(count) is int and 1 <= count <= 1000:
+def _create_one(body):
+    """The links continue with a key that is created alone."""
+    if _is_valid_count(body.get("count")):
         del body["count"]
 
 
-def _name_once(headers, number):
-    """A name is of one request."""
+def _limit_count(body):
+    if _is_valid_count(body.get("count")):
+        body["count"] = min(body["count"], _MAX_KEYS)
+
+
+def _is_valid_count(count):
+    return type(count) is int and 1 <= count <= 1000
+
+
+def _set_unique_idempotency_key(headers, number):
+    """An idempotency key belongs to one request."""
     if re.fullmatch(r'"?[A-Za-z0-9_.:-]{1,200}"?', str(headers.get("Idempotency-Key", "")).strip()):
         headers["Idempotency-Key"] = f"request-{number}"
 
 
-def _begin_other_orders(query):
-    """A cursor of one order is none of another."""
+def _remove_cursor_of_other_order(query):
+    """A cursor is valid for the order that it comes from."""
     after = str(query.get("after"))
     fits = {"label": "l.*", "nearest_limit": "[ns].*"}.get(str(query.get("sort")), "[0-9]+")
     if _CURSOR.fullmatch(after) and not re.fullmatch(fits, after):
         del query["after"]
 
 
-def _ask_for_all_of_csv(query):
-    """CSV tells all rows."""
+def _remove_paging_of_csv(query):
+    """CSV contains all rows."""
     if query.get("format") == "csv":
         for name in ("limit", "after"):
             if re.fullmatch("[0-9]{1,19}", str(query.get(name))):
                 del query[name]
 
 
-def _expires_later(body):
+def _set_future_expiry(body):
     """A new key expires in the future."""
     expires_at = body.get("expires_at")
-    in_milliseconds = type(expires_at) is int and 0 <= expires_at <= _LATEST_MILLISECOND
+    in_milliseconds = type(expires_at) is int and 0 <= expires_at <= _MAX_MILLISECONDS
     if in_milliseconds or _is_time(expires_at):
         body["expires_at"] = "2999-12-31T00:00:00Z"
 
@@ -95,7 +106,7 @@ def _is_time(text):
         return False
 
 
-def _ask_for_one_range(query):
+def _limit_to_one_range(query):
     """One day, or a range of at most 365 more."""
     days = {name: _day(query.get(name)) for name in ("day", "from", "to")}
     if days["day"] and ("from" in query or "to" in query):
