@@ -7,6 +7,7 @@ mod common;
 mod data;
 mod document;
 mod error_codes;
+mod guarantees;
 mod links;
 mod names;
 mod package;

@@ -274,7 +274,7 @@ async fn cycles(durability: &str) {
         let cycles = CYCLES.min(all - done);
         let seen = run(durability, cycles, &mut random).await;
         (done, charged, sent) = (done + cycles, charged + seen.0, sent + seen.1);
-        println!("{durability}: {done} cycles, {charged} charged answers of {sent} sent");
+        println!("{durability}: {done} cycles, {charged} charged responses of {sent} sent");
     }
 }
 

@@ -148,7 +148,7 @@ async fn assert_reported(gateway: &Gateway, row: usize, coding: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_read_in_the_places_in_which_upstreams_tell_them() {
+async fn tokens_are_read_in_the_members_in_which_upstreams_report_them() {
     let upstream = Upstream::start(respond).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     for row in 0..ROWS.len() {
