@@ -1,27 +1,26 @@
 //! Limits attempts without a valid token, by source.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use crate::limit::Slots;
+
 /// Maximum number of attempts of a source within a [`WINDOW`].
 const MAX_ATTEMPTS: usize = 10;
 /// Length of the sliding window in which attempts are counted.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Number of buckets, whatever the number of sources. Sources with the same bucket share its attempts.
-const BUCKETS: usize = 4096;
+/// Number of slots, whatever the number of sources.
+const SLOTS: usize = 4096;
 
-/// A table of fixed size. It is seeded, so that a client cannot aim at another source's bucket.
-pub(super) struct Attempts {
-    seed: RandomState,
-    buckets: Mutex<Box<[Bucket]>>,
-}
+/// A sliding window for each source, which is exact at any time. [`Gcra`](crate::limit::Gcra) would
+/// admit two bursts within one window.
+pub(super) struct Attempts(Slots<Mutex<LastAttempts>>);
 
 /// Times of the last attempts in Unix milliseconds, oldest first.
-type Bucket = [u64; MAX_ATTEMPTS];
+type LastAttempts = [u64; MAX_ATTEMPTS];
 
 /// What attempts are counted by: an IPv4 address, an IPv6 /64 (the least that RFC 6177 assigns to a
 /// site), or all clients without a known address together.
@@ -34,8 +33,7 @@ enum Source {
 
 impl Attempts {
     pub(super) fn new() -> Self {
-        let buckets = vec![[0; MAX_ATTEMPTS]; BUCKETS].into_boxed_slice();
-        Self { seed: RandomState::new(), buckets: Mutex::new(buckets) }
+        Self(Slots::new(SLOTS))
     }
 
     /// Counts an attempt.
@@ -46,16 +44,15 @@ impl Attempts {
     pub(super) fn count(&self, ip: Option<IpAddr>, now: SystemTime) -> Result<(), Duration> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let index = self.seed.hash_one(Source::of(ip)) as usize % BUCKETS;
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = &mut buckets[index];
+        let last = self.0.of(&Source::of(ip));
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back must not reject a source for longer than the window.
-        let age = Duration::from_millis(now.abs_diff(bucket[0]));
+        let age = Duration::from_millis(now.abs_diff(last[0]));
         if age < WINDOW {
             return Err(WINDOW - age);
         }
-        bucket.rotate_left(1);
-        bucket[MAX_ATTEMPTS - 1] = now;
+        last.rotate_left(1);
+        last[MAX_ATTEMPTS - 1] = now;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-use std::{net::IpAddr, time::Instant};
+use std::net::IpAddr;
 
 use http::{Method, request::Parts};
 
@@ -21,7 +21,7 @@ impl<S: AdminStore, R> Shared<S, R> {
 
     /// Writes a rejected attempt to the audit trail, within the budget.
     pub(super) async fn audit_rejection(&self, code: &'static str, ip: Option<IpAddr>) {
-        if !self.audit_budget.spend(Instant::now()) {
+        if !self.audit_budget.admit(&()) {
             return;
         }
         tracing::warn!(?ip, code, "admin call rejected");

@@ -62,7 +62,6 @@
 
 mod attempts;
 mod audit;
-mod audit_budget;
 mod auth;
 mod backup;
 mod call;

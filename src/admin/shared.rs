@@ -3,21 +3,26 @@
 use std::{
     net::IpAddr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
 
 use super::{
-    attempts::Attempts, audit_budget::AuditBudget, call::Call, client_addrs::ClientAddrs,
-    page::AdminPage, process::ProcessInfo, rejections::RejectionLog, replay::ReplayCache,
-    tokens::AdminTokens,
+    attempts::Attempts, call::Call, client_addrs::ClientAddrs, page::AdminPage,
+    process::ProcessInfo, rejections::RejectionLog, replay::ReplayCache, tokens::AdminTokens,
 };
 use crate::{
     error::{ProblemJson, Rejection},
     key::DailyLimit,
+    limit::Gcra,
 };
 
 const DEFAULT_DAILY_LIMIT: u32 = 200;
+/// Maximum number of rejected attempts that are audited in a burst, over all sources.
+const AUDIT_BURST: u64 = 100;
+/// Time after which one more rejected attempt is audited.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Shared<S, R> {
@@ -43,7 +48,7 @@ pub(super) struct Shared<S, R> {
     pub(super) client_addrs: Option<ClientAddrs>,
     /// Whether reads are audited, too.
     pub(super) audit_reads: bool,
-    pub(super) audit_budget: Arc<AuditBudget>,
+    pub(super) audit_budget: Arc<Gcra>,
     /// Rejections by layers around the service, for the OpenAPI document.
     pub(super) outer_rejections: Vec<Rejection>,
     pub(super) api: Arc<OnceLock<Api<Self>>>,
@@ -75,7 +80,7 @@ impl<S> Shared<S, ProblemJson> {
             rejections: RejectionLog::new(),
             client_addrs: None,
             audit_reads: false,
-            audit_budget: Arc::new(AuditBudget::new()),
+            audit_budget: Arc::new(Gcra::new(1, AUDIT_BURST, AUDIT_INTERVAL)),
             outer_rejections: Vec::new(),
             api: Arc::default(),
         }

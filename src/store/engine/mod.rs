@@ -16,7 +16,6 @@
 
 mod admission;
 #[cfg(feature = "sqlite")]
-mod allowance;
 pub(crate) mod counter;
 #[cfg(feature = "sqlite")]
 mod damage;

@@ -9,7 +9,6 @@ use std::{
 use super::meter::Meter;
 use super::{
     Ledger,
-    allowance::Allowance,
     counter::{Count, DayCounter},
     damage::Damage,
     journal::{Journal, Record, UsageEntry},
@@ -22,8 +21,16 @@ use crate::{
     clock::{Calendar, Clock, Day},
     error::StoreError,
     key::KeyId,
+    limit::Gcra,
     store::{Admission, RequestOutcome, UsageEvent},
 };
+
+/// Number of slots that limit rejected requests, whatever the number of keys.
+const ROW_SLOTS: usize = 4096;
+/// Maximum number of rejected requests of a key that are kept one by one in a burst.
+const ROW_BURST: u64 = 20;
+/// Time after which one more rejected request of a key is kept.
+const ROW_INTERVAL: Duration = Duration::from_secs(3);
 
 /// A subject's count, and its lease.
 pub(crate) type Counter = DayCounter<Lease>;
@@ -58,7 +65,7 @@ pub(crate) struct Engine {
     pub(super) durability: Durability,
     retention: Option<Duration>,
     /// Limits how many rejected requests of a key are kept one by one.
-    rejected_rows: Allowance,
+    rejected_rows: Gcra,
     pub(crate) journal: Arc<Journal>,
     /// Whether the ledger can be written. Closed and opened by the queue.
     open: Arc<AtomicBool>,
@@ -76,7 +83,7 @@ impl Engine {
             clock,
             durability,
             retention,
-            rejected_rows: Allowance::new(),
+            rejected_rows: Gcra::new(ROW_SLOTS, ROW_BURST, ROW_INTERVAL),
             journal: Arc::new(journal),
             open: Arc::new(AtomicBool::new(true)),
             counters: SharedMap::default(),
@@ -145,7 +152,7 @@ impl Engine {
         // While there are no checkpoints neither the journal nor memory may grow by rejected requests.
         let only_summed = is_rejected && self.is_open().is_err();
         let keeps_row = self.retention.is_some()
-            && (!is_rejected || !only_summed && self.rejected_rows.spend(id));
+            && (!is_rejected || !only_summed && self.rejected_rows.admit(id));
         let entry = UsageEntry::new(event, self.calendar.window(event.at).day, closes);
         let entry = if keeps_row { entry.with_details(event) } else { entry };
         let record = Record::Usage { key: id, entry };
