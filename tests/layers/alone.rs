@@ -95,7 +95,7 @@ impl<B> Service<Request<B>> for ReadinessProbe {
 }
 
 #[tokio::test]
-async fn auth_alone_hands_the_record_on_and_hides_the_key() {
+async fn auth_alone_shares_the_record_and_hides_the_key() {
     let echo = service_fn(|request: Request<Body>| async move {
         assert!(request.headers().is_empty(), "the credential is scrubbed");
         let key = request.extensions().get().and_then(RequestContext::key).unwrap();
@@ -104,13 +104,13 @@ async fn auth_alone_hands_the_record_on_and_hides_the_key() {
     let service = TrialKeyAuthLayer::new(store(0)).layer(echo);
     let mut request = request();
     let context = RequestContext::of(request.extensions_mut());
-    let answer = service.oneshot(request).await.unwrap();
+    let response = service.oneshot(request).await.unwrap();
     assert_eq!(context.key().unwrap().id.as_str(), "alice", "a layer outside knows it, too");
-    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "alice");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "alice");
 }
 
 #[tokio::test]
-async fn quota_alone_counts_on_a_subject_of_ones_own() {
+async fn quota_alone_counts_on_the_subject_that_it_is_given() {
     let by_tenant = |request: &Parts| {
         let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
         Some(QuotaSubject::new(KeyId::from(tenant), DailyLimit::new(2).ok()?))
@@ -132,35 +132,35 @@ async fn quota_alone_counts_on_a_subject_of_ones_own() {
 async fn quota_without_a_subject_serves_nothing() {
     let probe = ReadinessProbe::default();
     let service = DailyQuotaLayer::new(store(0)).layer(probe.clone());
-    let answer = service.oneshot(request()).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let response = service.oneshot(request()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(probe.calls.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
-async fn usage_alone_tells_of_each_request_once() {
+async fn usage_alone_records_each_request_once() {
     let events = Events::default();
     let service = UsageRecorderLayer::new(events.clone()).layer(ReadinessProbe::default());
-    let answer = service.oneshot(request()).await.unwrap();
+    let response = service.oneshot(request()).await.unwrap();
     assert!(events.outcomes().is_empty(), "the body has not ended yet");
-    answer.into_body().collect().await.unwrap();
+    response.into_body().collect().await.unwrap();
     assert_eq!(events.outcomes(), [RequestOutcome::Succeeded]);
 }
 
 #[tokio::test]
 async fn usage_reports_the_requested_model_and_the_bytes_that_were_read() {
-    const ANSWER: &str = r#"{"model":"m-2026","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
+    const RESPONSE: &str = r#"{"model":"m-2026","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
     let events = Events::default();
     let inner = service_fn(|request: Request<RequestBody<Body>>| async {
         request.into_body().collect().await.unwrap();
-        Ok::<_, Infallible>(Response::new(Body::from(ANSWER)))
+        Ok::<_, Infallible>(Response::new(Body::from(RESPONSE)))
     });
     let service = UsageRecorderLayer::new(events.clone()).layer(inner);
-    let asked = r#"{"messages":[{"model":"no"}],"model":"m"}"#;
-    let answer = service.oneshot(Request::post("/").body(asked.into()).unwrap()).await.unwrap();
-    answer.into_body().collect().await.unwrap();
+    let body = r#"{"messages":[{"model":"no"}],"model":"m"}"#;
+    let response = service.oneshot(Request::post("/").body(body.into()).unwrap()).await.unwrap();
+    response.into_body().collect().await.unwrap();
     let event = events.0.lock().unwrap().pop().unwrap();
-    assert_eq!((event.bytes_in, event.bytes_out), (asked.len() as u64, ANSWER.len() as u64));
+    assert_eq!((event.bytes_in, event.bytes_out), (body.len() as u64, RESPONSE.len() as u64));
     assert_eq!(
         (event.requested_model.as_deref(), event.model.as_deref()),
         (Some("m"), Some("m-2026"))
@@ -171,24 +171,25 @@ async fn usage_reports_the_requested_model_and_the_bytes_that_were_read() {
 
 #[tokio::test]
 async fn a_stored_response_that_is_fetched_again_reports_no_tokens() {
-    const ANSWER: &str = r#"{"id":"resp_1","model":"m","usage":{"input_tokens":1000,
+    const RESPONSE: &str = r#"{"id":"resp_1","model":"m","usage":{"input_tokens":1000,
         "output_tokens":200,"total_tokens":1200}}"#;
     let events = Events::default();
     let inner = service_fn(|_: Request<RequestBody<Body>>| async {
-        Ok::<_, Infallible>(Response::new(Body::from(ANSWER)))
+        Ok::<_, Infallible>(Response::new(Body::from(RESPONSE)))
     });
     let service = UsageRecorderLayer::new(events.clone()).layer(inner);
     for (method, total) in [("POST", Some(1200)), ("GET", None), ("GET", None), ("DELETE", None)] {
         let request = Request::builder().method(method).uri("/v1/responses/resp_1");
-        let answer = service.clone().oneshot(request.body(Body::default()).unwrap()).await.unwrap();
-        answer.into_body().collect().await.unwrap();
+        let response =
+            service.clone().oneshot(request.body(Body::default()).unwrap()).await.unwrap();
+        response.into_body().collect().await.unwrap();
         let event = events.0.lock().unwrap().pop().unwrap();
         assert_eq!(event.tokens.map(|tokens| tokens.total), total, "{method}");
     }
 }
 
 #[tokio::test]
-async fn partial_figures_of_a_stream_whose_client_has_left_are_no_facts() {
+async fn partial_figures_are_not_recorded_if_the_client_has_disconnected() {
     const PARTIAL: &str = "data: {\"choices\":[{}],\"usage\":{\"prompt_tokens\":3,\
         \"completion_tokens\":1,\"total_tokens\":4}}\n\n";
     let events = Events::default();
@@ -256,14 +257,14 @@ async fn a_rejection_is_reported_as_one_whatever_renders_it() {
         .layer(UsageRecorderLayer::new(events.clone()))
         .layer(TrialKeyAuthLayer::new(store).reject(bare))
         .service(ReadinessProbe::default());
-    let answer = service.oneshot(Request::new(Body::default())).await.unwrap();
-    assert_eq!(answer.status(), 418);
+    let response = service.oneshot(Request::new(Body::default())).await.unwrap();
+    assert_eq!(response.status(), 418);
     assert_eq!(events.outcomes(), [RequestOutcome::Rejected]);
     assert_eq!(events.codes(), ["missing_api_key"]);
 }
 
 #[tokio::test]
-async fn usage_inside_the_quota_tells_the_same_of_what_it_sees() {
+async fn usage_inside_the_quota_records_only_admitted_requests() {
     let (events, store) = (Events::default(), store(1));
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(store.clone()))
@@ -279,6 +280,45 @@ async fn usage_inside_the_quota_tells_the_same_of_what_it_sees() {
 }
 
 #[tokio::test]
+async fn a_service_that_replaces_the_extensions_starts_a_new_context() {
+    let (events, store) = (Events::default(), store(1));
+    let service = ServiceBuilder::new()
+        .layer(UsageRecorderLayer::new(events.clone()))
+        .map_request(|mut request: Request<RequestBody<Body>>| {
+            request.extensions_mut().clear();
+            request
+        })
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(ReadinessProbe::default());
+    for status in [200, 429] {
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), status);
+        response.into_body().collect().await.unwrap();
+    }
+    let events = events.0.lock().unwrap();
+    assert!(events.iter().all(|event| (event.units, &event.key_id) == (0, &None)), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_listener_is_called_once_where_recorders_are_stacked() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let service = ServiceBuilder::new()
+        .layer(UsageRecorderLayer::new(Events::default()))
+        .layer(UsageRecorderLayer::new(Events::default()))
+        .service(ReadinessProbe::default());
+    let mut request = request();
+    let listener = calls.clone();
+    RequestContext::of(request.extensions_mut()).on_event(move |event| {
+        assert_eq!(event.outcome, RequestOutcome::Succeeded);
+        listener.fetch_add(1, Ordering::SeqCst);
+    });
+    let response = service.oneshot(request).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn a_failed_response_refunds_its_unit_and_says_so() {
     let (events, store) = (Events::default(), store(1));
     let failing = service_fn(|_: Request<RequestBody<Body>>| async {
@@ -289,9 +329,9 @@ async fn a_failed_response_refunds_its_unit_and_says_so() {
         .layer(UsageRecorderLayer::new(events.clone()))
         .layer(DailyQuotaLayer::new(store).commit(CommitPoint::BeforeForward))
         .service(failing);
-    let answer = service.clone().oneshot(request()).await.unwrap();
-    assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "1");
-    answer.into_body().collect().await.unwrap();
+    let response = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(response.headers()["x-ratelimit-remaining-requests"], "1");
+    response.into_body().collect().await.unwrap();
     let event = events.0.lock().unwrap()[0].clone();
     assert_eq!((event.outcome, event.units, event.refunded), (RequestOutcome::Failed, 0, true));
 }
@@ -307,8 +347,8 @@ async fn a_layer_that_makes_empty_responses_fits_around_each() {
         let service = CorsLayer::permissive().layer(layer.layer(ReadinessProbe::default()));
         let mut request = Request::new(Body::default());
         *request.method_mut() = Method::OPTIONS;
-        let Ok(answer) = service.oneshot(request).await;
-        assert!(answer.headers().contains_key("access-control-allow-origin"));
+        let Ok(response) = service.oneshot(request).await;
+        assert!(response.headers().contains_key("access-control-allow-origin"));
     }
     preflight(TrialKeyAuthLayer::new(store(5))).await;
     preflight(DailyQuotaLayer::new(store(5))).await;
