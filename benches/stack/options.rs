@@ -101,7 +101,7 @@ impl Runtime {
 /// What is measured.
 #[derive(Clone, Args)]
 pub(crate) struct Setup {
-    /// Variants to measure beside `raw`; all that are installed if none is given.
+    /// Variants to measure in addition to `raw`; all that are installed if none is given.
     #[arg(long, global = true, value_delimiter = ',')]
     variants: Vec<Variant>,
     /// The proxy's runtime; of HAProxy and nginx, the number of threads or workers.

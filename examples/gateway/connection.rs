@@ -14,10 +14,9 @@ use crate::{
     client_body::{ClientBody, UnreadBody, share_body},
     client_socket::ClientSocket,
     connection_limit::ConnectionPermit,
-    executor::StreamExecutor,
     http1::ValidatedIo,
     min_rate::MinRateTimeout,
-    server::{Draining, PeerAddr},
+    server::{Draining, PeerAddr, StreamExecutor},
 };
 
 /// Idle timeout of a connection during a graceful shutdown.

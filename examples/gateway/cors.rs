@@ -17,7 +17,7 @@ use crate::route::allows_cors;
 /// Time for which browsers cache the response to a preflight.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 
-/// Response headers that pages may read, beside the CORS-safelisted ones.
+/// Response headers that pages may read, in addition to the CORS-safelisted ones.
 const EXPOSED_HEADERS: [HeaderName; 8] = [
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("ratelimit-policy"),

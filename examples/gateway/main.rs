@@ -18,7 +18,6 @@ mod connector;
 mod cors;
 mod demo;
 mod edge;
-mod executor;
 mod holder_errors;
 mod home;
 mod http1;
@@ -107,8 +106,8 @@ fn start(
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
     open_files::raise_limit();
-    let mut given = Given::load()?;
-    if let Some(command) = given.take_command() {
+    let (given, command) = Given::load()?;
+    if let Some(command) = command {
         return commands::run(command, &given, stderr);
     }
     let settings = Settings::check(&given)?;

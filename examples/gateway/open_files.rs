@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Number of files beside connections: the database, the journal, the readers, the log.
+/// Number of files other than connections: the database, the journal, the readers, the log.
 const RESERVED_FILES: u64 = 64;
 /// Number of files that are assumed where there is no limit.
 const MAX_FILES: u64 = 100_000;

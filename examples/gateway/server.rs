@@ -1,6 +1,7 @@
 //! The server: HTTP/1 and HTTP/2 on one port, with timeouts against slow peers and a graceful shutdown.
 
 use std::{
+    future::Future,
     io,
     net::IpAddr,
     sync::{
@@ -12,6 +13,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
+use hyper::rt::Executor;
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use ipnet::IpNet;
 use tokio::{
@@ -20,13 +22,13 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{BoxError, Service};
 
 use crate::{
     client_body::ClientBody,
     connection::{Connection, Timeouts},
     connection_limit::{ConnectionLimit, PendingConnections},
-    executor::StreamExecutor,
     systemd::ServiceManager,
     telemetry,
 };
@@ -163,6 +165,33 @@ where
     tasks.shutdown().await;
     streams.shutdown().await;
     Ok(limits.shutdown_grace.saturating_sub(drain_start.elapsed()))
+}
+
+/// Spawns a task for each HTTP/2 stream and can end them all: they outlive their connections.
+#[derive(Clone, Default)]
+pub(crate) struct StreamExecutor {
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl StreamExecutor {
+    /// Cancels all streams and returns when their tasks have ended.
+    pub(crate) async fn shutdown(&self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl<F> Executor<F> for StreamExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move { drop(shutdown.run_until_cancelled_owned(stream).await) });
+    }
 }
 
 /// The signals that shut down the process.

@@ -1,4 +1,4 @@
-//! Whom the gateway takes a client for behind trusted proxies, and what its sources may try.
+//! The client's address behind trusted proxies, and the attempts that a source has.
 
 use crate::common::{ADMIN_TOKEN, Client, CollectedResponse, Gateway, GatewayCommand};
 use http::Method;
@@ -14,7 +14,7 @@ async fn ask(gateway: &Gateway, headers: &[(&str, &str)]) -> CollectedResponse {
     Client::http1().send(Method::GET, &gateway.url("/admin/keys"), &all, "").await
 }
 
-/// The newest entry of the audit trail.
+/// Returns the newest entry of the audit trail.
 async fn newest(gateway: &Gateway) -> Value {
     let token = format!("Bearer {ADMIN_TOKEN}");
     let headers = [("authorization", token.as_str()), ("x-forwarded-for", "127.0.0.7")];
@@ -23,7 +23,7 @@ async fn newest(gateway: &Gateway) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_a_trusted_proxy_names_by_no_address_is_on_no_allow_list() {
+async fn a_client_without_a_valid_address_is_on_no_allow_list() {
     let gateway = GatewayCommand::new()
         .arg("--demo")
         .env("TRUSTED_PROXIES", "127.0.0.0/8")
@@ -61,7 +61,7 @@ async fn a_client_that_a_trusted_proxy_names_by_no_address_is_on_no_allow_list()
     for headers in [
         vec![],
         vec![("x-forwarded-for", "127.0.0.1:4711")],
-        // These two are not read, whoever sends them.
+        // These two are always ignored.
         vec![("x_forwarded_for", "198.51.100.7")],
         vec![("forwarded", "for=198.51.100.7")],
     ] {
@@ -74,7 +74,7 @@ async fn a_client_that_a_trusted_proxy_names_by_no_address_is_on_no_allow_list()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_allow_list_an_unknown_client_with_a_token_is_let_in() {
+async fn without_an_allow_list_an_unknown_client_with_a_token_is_accepted() {
     let gateway = GatewayCommand::new().arg("--demo").env("TRUSTED_PROXIES", "127.0.0.0/8").start();
     assert_eq!(ask(&gateway, &[("x-forwarded-for", "unknown")]).await.status, 200);
 }
@@ -108,7 +108,7 @@ async fn wrong_tokens_for_metrics_count_with_those_for_the_admin_api() {
     let codes: Vec<&str> =
         entries.iter().map(|entry| entry["detail"]["code"].as_str().unwrap()).collect();
     assert_eq!(&codes[..2], ["invalid_admin_token", "invalid_token"]);
-    // A right token opens, whatever its source has tried.
+    // A valid token is accepted, whatever its source has tried.
     for token in [METRICS_TOKEN, ADMIN_TOKEN] {
         assert_eq!(from("/metrics", token, "198.51.100.7").await.status, 200);
     }

@@ -1,4 +1,4 @@
-//! What `gateway` does beside serving: each command's lines, exit codes and promises.
+//! The subcommands: their output, exit codes and promises.
 
 use std::{
     fs::{self, File},
@@ -49,8 +49,8 @@ fn assert_healthcheck(output: &Output, code: i32, line: &str) {
     assert!(output.stderr.is_empty(), "{output:?}");
 }
 
-/// A server that answers `status` and `body` to everything, and its URL.
-async fn answers(status: u16, body: &'static str) -> (Upstream, String) {
+/// Starts a server that responds with `status` and `body` to every request, and returns its URL.
+async fn server(status: u16, body: &'static str) -> (Upstream, String) {
     let upstream = Upstream::start(move |_| {
         let mut response = http::Response::new(full(body));
         *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
@@ -85,7 +85,7 @@ async fn a_healthcheck_finds_the_gateway_by_the_settings_that_started_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_healthcheck_looks_at_no_setting_but_the_address() {
+async fn a_healthcheck_ignores_all_settings_but_the_address() {
     let gateway = Gateway::demo();
     let port = gateway.address().port().to_string();
     let settings = GatewayCommand::bare()
@@ -111,10 +111,10 @@ async fn a_healthcheck_says_what_is_wrong() {
 
     let check = |url: &str| run(&settings, &format!("healthcheck --timeout 1 --url {url}"));
     let dead = r#"{"ok":false,"reason":"a thread of the store has ended: restart the gateway"}"#;
-    let (_upstream, url) = answers(503, dead).await;
+    let (_upstream, url) = server(503, dead).await;
     assert_healthcheck(&check(&url), 1, "a thread of the store has ended: restart the gateway");
     for (status, body) in [(200, "<html>"), (404, "{}"), (200, "{}"), (302, "")] {
-        let (_upstream, url) = answers(status, body).await;
+        let (_upstream, url) = server(status, body).await;
         assert_healthcheck(&check(&url), 1, &format!("returns {status}: not a gateway"));
     }
 
@@ -128,7 +128,7 @@ async fn a_healthcheck_says_what_is_wrong() {
     assert_healthcheck(&run(&settings, "healthcheck --host x.example"), 1, "HOST: expected an IP");
 }
 
-/// A database of a gateway with so many rows.
+/// Creates a database with this many rows.
 async fn database(path: &Path, rows: u32) {
     let store = SqliteStore::open(SqliteOptions::new(path)).unwrap();
     store.close().await.unwrap();
@@ -144,7 +144,7 @@ async fn database(path: &Path, rows: u32) {
         .unwrap();
 }
 
-/// How many rows a database has that is whole.
+/// Returns the number of rows of an intact database.
 fn rows(path: &Path) -> u32 {
     let connection = Connection::open(path).unwrap();
     let verdict: String =
@@ -153,7 +153,7 @@ fn rows(path: &Path) -> u32 {
     connection.query_row("SELECT count(*) FROM daily_usage", [], |row| row.get(0)).unwrap()
 }
 
-/// The names in a directory that end so.
+/// Returns the names in a directory with this ending.
 fn ending(dir: &Path, end: &str) -> Vec<String> {
     let names = dir.read_dir().unwrap().map(|file| file.unwrap().file_name());
     names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(end)).collect()
@@ -237,7 +237,7 @@ async fn a_restore_that_is_stopped_leaves_the_database_as_it_was() {
     assert_eq!(rows(&dir.join("quota.db")), MANY_ROWS);
 }
 
-/// Stops at this step, and fails if work goes on after that.
+/// Stops at this step, and fails if another one follows.
 fn stopping_at(step: ProgressStep) -> impl OnProgress + Send + 'static {
     let mut stopped = false;
     move |progress: &Progress| {
@@ -256,9 +256,9 @@ async fn an_observer_can_stop_a_copy_at_each_step_and_nothing_has_changed() {
     let copy = directory.path().join("copy.db");
     database(&old, 10).await;
     database(&new, 20).await;
-    let nobody = directory.path().join("nobody.db");
-    restore(&SqliteOptions::new(&nobody), &old, stopping_at(Copy)).unwrap_err();
-    assert!(!nobody.exists());
+    let missing = directory.path().join("missing.db");
+    restore(&SqliteOptions::new(&missing), &old, stopping_at(Copy)).unwrap_err();
+    assert!(!missing.exists());
     for step in [Copy, Checkpoint, Check, Sync, Publish] {
         let options = SqliteOptions::new(&old);
         let error = backup(&options, &copy, IfExists::Fail, stopping_at(step)).unwrap_err();
@@ -315,7 +315,7 @@ async fn whenever_a_signal_comes_a_restore_leaves_the_old_database_or_the_new_on
         let output = end(child);
         let after = match output.status.code() {
             Some(0) => rows_of_it,
-            // Before it has begun to catch signals.
+            // The signal came before the command has started to catch signals.
             Some(130) | None => before,
             _ => panic!("round {round}: {output:?}"),
         };
@@ -364,7 +364,7 @@ async fn a_second_signal_ends_a_command_that_cannot_stop_yet() {
     let settings = GatewayCommand::bare();
     let dir = settings.dir();
     database(&dir.join("quota.db"), 1).await;
-    // Opening this waits for a writer, for ever.
+    // Opening a FIFO blocks until there is a writer.
     nix::unistd::mkfifo(&dir.join("pipe.db"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut child = with(&settings, "restore pipe.db").spawn();
     let until = Instant::now() + crate::common::DEADLINE;
@@ -407,7 +407,7 @@ async fn progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() {
     for child in [&on_terminal, &elsewhere] {
         send(child, Signal::STOP);
     }
-    // What they do takes long.
+    // Both commands take more than a second.
     thread::sleep(Duration::from_millis(3100));
     for child in [&on_terminal, &elsewhere] {
         send(child, Signal::CONT);
@@ -421,7 +421,7 @@ async fn progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() {
     let drawn = String::from_utf8(drawn).unwrap();
     assert!(drawn.starts_with("\r"), "{drawn:?}");
     assert!(drawn.ends_with("\r\x1b[K"), "{drawn:?}");
-    // On a fast disk all of it is copied by the time that the line is drawn.
+    // On a fast disk everything is copied before the line is drawn.
     let steps =
         [" MiB of ", "applying the journal, ", "checking the copy, ", "writing to the disk, "];
     assert!(steps.iter().any(|step| drawn.contains(step)) && !drawn.contains('\n'), "{drawn:?}");
@@ -430,7 +430,7 @@ async fn progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() {
     assert!((1..=1 + seconds / 3).contains(&printed.lines().count()), "{printed:?}");
 }
 
-/// The lines of `gateway check` that are about this, without the mark and the name.
+/// Returns the findings of `gateway check` with this mark and subject.
 fn found(output: &Output, mark: &str, what: &str) -> String {
     let printed = stdout(output);
     let lines = printed.lines().filter(|line| {
@@ -446,7 +446,7 @@ fn assert_found(output: &Output, mark: &str, what: &str, text: &str) {
     assert!(lines.contains(text), "{text:?} is not in {mark} {what}\n{}", stdout(output));
 }
 
-/// Settings with which nothing is warned of but what a test does.
+/// Settings without any warning or failure.
 fn sound(upstream: &str) -> GatewayCommand {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     GatewayCommand::new()
@@ -455,7 +455,7 @@ fn sound(upstream: &str) -> GatewayCommand {
         .env("UPSTREAM_API_KEY", "sk-sponsor-secret")
 }
 
-/// An upstream that knows one credential, and has its models below `/v1`.
+/// An upstream that accepts one credential, with its models below `/v1`.
 async fn upstream() -> Upstream {
     Upstream::start(|request| {
         let mut response = http::Response::new(full(r#"{"object":"list","data":[{"id":"m"}]}"#));
@@ -531,8 +531,9 @@ async fn a_check_says_what_is_wrong_with_the_upstream() {
     );
     let tls = format!("https://{}/v1", upstream.address());
     failed(good.clone().env("UPSTREAM_BASE_URL", tls), "may have to begin with http://");
-    let nobody = sound("http://127.0.0.1:1/v1").env("UPSTREAM_BASE_URL", "http://127.0.0.1:1/v1");
-    failed(nobody, "nothing listens there");
+    let unreachable =
+        sound("http://127.0.0.1:1/v1").env("UPSTREAM_BASE_URL", "http://127.0.0.1:1/v1");
+    failed(unreachable, "nothing listens there");
     let no_host = "http://upstream.invalid/v1";
     failed(good.clone().env("UPSTREAM_BASE_URL", no_host), "its name does not resolve");
     let proxy = good.clone().env("UPSTREAM_PROXY", "http://127.0.0.1:1");
@@ -544,10 +545,10 @@ async fn a_check_says_what_is_wrong_with_the_upstream() {
         (500, "", "it currently fails (500)"),
         (418, "", "returns 418"),
     ] {
-        let (_upstream, url) = answers(status, body).await;
+        let (_upstream, url) = server(status, body).await;
         failed(good.clone().env("UPSTREAM_BASE_URL", url), text);
     }
-    let (_upstream, url) = answers(429, "").await;
+    let (_upstream, url) = server(429, "").await;
     let output = run(&good.clone().env("UPSTREAM_BASE_URL", url), "check");
     assert_found(&output, "warning", "upstream", "it currently limits the sponsor's rate");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -587,7 +588,7 @@ async fn a_check_says_what_is_wrong_here() {
     warned(&settings.clone().env("HOST", "0.0.0.0"), "settings", "TRUSTED_PROXIES is not set");
     warned(&GatewayCommand::bare().env("PORT", "0"), "settings", "ADMIN_TOKEN is not set");
     failed(&settings.clone().env("HOST", "192.0.2.1"), "address", "cannot listen on 192.0.2.1");
-    let (_other, url) = answers(200, "hello").await;
+    let (_other, url) = server(200, "hello").await;
     let port = url.rsplit_once(':').unwrap().1;
     failed(&settings.clone().env("PORT", port), "address", "not a gateway");
     warned(&settings.clone().env("MAX_CONNECTIONS", "1000000"), "files", "allows");
@@ -638,7 +639,7 @@ async fn a_check_warns_of_a_database_in_memory() {
 }
 
 #[tokio::test]
-async fn print_config_says_where_each_setting_comes_from_and_shows_no_secret() {
+async fn print_config_names_the_source_of_each_setting_and_shows_no_secret() {
     let settings = GatewayCommand::bare()
         .env("ADMIN_TOKEN", "test-admin-token-0123456789")
         .env("METRICS_TOKEN", "test-metrics-token-0123456789")
@@ -714,7 +715,8 @@ async fn bash_completes_commands_and_flags() {
     }
 }
 
-/// The one block of `docs/gateway.md` that begins so, which `docs/gateway.zh.md` has, too, but for comments.
+/// Returns the block of `docs/gateway.md` with this beginning; that of `docs/gateway.zh.md` is the same
+/// except for comments.
 fn documented(begin: &str) -> String {
     let documents =
         [include_str!("../../docs/gateway.md"), include_str!("../../docs/gateway.zh.md")];
@@ -740,7 +742,7 @@ fn what_is_documented_completes_commands() {
         gateway_binary().parent().unwrap().display(),
         std::env::var("PATH").unwrap()
     );
-    // zsh's own array of folders.
+    // zsh's array of completion directories.
     let script = format!("fpath=(. .)\n{}", documented("source <(gateway completions"));
     let status = std::process::Command::new("bash")
         .args(["--norc", "-euc", &script])
@@ -757,7 +759,7 @@ fn what_is_documented_completes_commands() {
 fn cargo_installs_the_gateway_and_it_starts_in_an_empty_directory() {
     let command = documented("cargo install");
     let mut words = command.split_whitespace().skip(1);
-    // Beside what is built already, and with nothing from the network.
+    // Reuses what is built already, and does not use the network.
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().unwrap().parent().unwrap();
     let root = tempfile::tempdir().unwrap();

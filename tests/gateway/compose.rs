@@ -60,7 +60,7 @@ fn env_example() -> String {
 #
 # Copy it to .env and take the # off the lines that you change. A line that stays as it is here says the
 # default; one without a value has none. The environment wins over .env. A value with a space, a # or a $
-# in it stands in single quotes.
+# in it must be in single quotes.
 #
 # In containers, compose.yaml sets HOST, PORT and DATABASE_URL itself, and reads PUBLISH, DOMAIN and
 # GRAFANA_PASSWORD here, too.
@@ -125,7 +125,7 @@ async fn env_example_starts_a_gateway_as_it_is_and_with_its_defaults_uncommented
     }
 }
 
-/// Who takes the `#` off a secret and forgets its value, or fills in what documents show, is told so.
+/// Detects a secret that was uncommented without a value, or that is a placeholder of the documents.
 #[test]
 fn no_placeholder_is_taken_for_a_token() {
     for (name, text) in [
@@ -140,7 +140,7 @@ fn no_placeholder_is_taken_for_a_token() {
         assert_eq!(output.status.code(), Some(2), "{name}={text}: {reported}");
         assert!(reported.starts_with(name), "{reported}");
     }
-    // What compose.yaml reads is no setting that is spelt wrong.
+    // The variables of compose.yaml itself are not misspelt settings.
     let others: String = COMPOSE_ONLY.map(|name| format!("{name}=x\n")).concat();
     with_env_file(&others).start();
 }
@@ -370,7 +370,7 @@ fn compose_up_without_any_setting_prints_a_token_in_the_log() {
 
 #[test]
 #[ignore = "needs root, ip, caddy, git, jq and Python's ruamel.yaml"]
-fn with_caddy_the_gateway_believes_nobody_else_and_no_key_is_in_caddys_log() {
+fn with_caddy_the_gateway_trusts_only_caddy_and_no_key_is_in_caddys_log() {
     let printed = Machine::new().run(
         r#"
         export ADMIN_TOKEN=compose-test-token-0123456789 DOMAIN=keys.localhost
@@ -420,7 +420,7 @@ fn prometheus_scrapes_the_gateway_with_its_token_and_knows_the_alerts() {
     assert!(printed.contains("GatewayDown\n"), "{printed}");
 }
 
-/// Who starts a profile without what it needs is told so in that container's log, and the gateway runs.
+/// A profile without its setting reports that in its container's log, and the gateway runs.
 #[test]
 #[ignore = "needs root, ip, caddy, prometheus, git and Python's ruamel.yaml"]
 fn a_profile_without_its_setting_says_what_is_missing() {

@@ -1,5 +1,5 @@
-//! `/` leads holders who open the gateway's address in a browser to their figures, and what the
-//! operator has set for people reaches them.
+//! `/` links to `/usage` for holders who open the gateway's address in a browser, and shows the operator's
+//! texts.
 
 use crate::common::{Client, CollectedResponse, Gateway, GatewayCommand};
 use http::Method;
@@ -12,7 +12,7 @@ async fn open(gateway: &Gateway, accept: &str) -> CollectedResponse {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_is_led_to_usage_and_all_else_gets_404() {
+async fn a_browser_gets_a_link_to_usage_and_other_clients_get_404() {
     let gateway = GatewayCommand::new()
         .arg("--demo")
         .env("GATEWAY_NAME", "小明's <Lab> & friends")

@@ -72,7 +72,7 @@ fn seconds(text: &str) -> i64 {
 }
 
 #[test]
-fn the_manifests_name_each_other_and_settings_that_there_are() {
+fn the_manifests_name_each_other_and_existing_settings() {
     let kustomization = manifest("kustomization.yaml");
     let listed = strings(&kustomization["resources"]);
     let files = fs::read_dir(deployed("kubernetes")).unwrap();
@@ -116,7 +116,7 @@ fn the_manifests_name_each_other_and_settings_that_there_are() {
         assert_eq!(container[probe]["httpGet"]["port"], port["name"], "{probe}");
     }
 
-    // Volumes are there, and the database lies on the claim.
+    // The volumes exist, and the database is on the claim.
     let claim = manifest("volume.yaml")["metadata"]["name"].clone();
     let restore = manifest("restore.yaml");
     for pod in [pod, &restore["spec"]] {
@@ -157,7 +157,7 @@ fn the_manifests_name_each_other_and_settings_that_there_are() {
 }
 
 #[test]
-fn pods_run_confined_and_as_nobody_in_particular() {
+fn pods_run_confined_and_as_an_unprivileged_user() {
     let deployment = manifest("deployment.yaml");
     let restore = manifest("restore.yaml");
     for pod in [&deployment["spec"]["template"]["spec"], &restore["spec"]] {

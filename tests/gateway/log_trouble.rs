@@ -1,5 +1,4 @@
-//! Whatever becomes of standard error and output, requests are served as if nothing were, counts are
-//! kept, and SIGTERM ends the process.
+//! Failures of standard error and output do not affect requests, counts, or the shutdown at SIGTERM.
 
 use std::{
     fs,
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::common::volume::Volume;
 
-/// What standard error is.
+/// The state of standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stderr {
     Closed,
@@ -26,7 +25,7 @@ enum Stderr {
     Full,
     /// A pipe whose reader has ended: every write fails with EPIPE.
     DeadPipe,
-    /// A pipe that is full and that nobody reads: a write blocks.
+    /// A full pipe without an active reader: a write blocks.
     StalledPipe,
 }
 
@@ -234,7 +233,7 @@ async fn a_locked_store_is_served_again_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_moved_away_is_noticed_and_served_again_once_it_is_back() {
+async fn a_database_that_is_moved_away_is_detected_and_used_again_once_it_is_back() {
     for filter in ["error", "warn"] {
         in_each(async |stderr| {
             let mut scene = Scene::with(stderr, filter, |command| command).await;

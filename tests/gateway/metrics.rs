@@ -1,4 +1,4 @@
-//! What `/metrics` tells is what was sent, and names nobody.
+//! `/metrics` reports exactly what was sent, and identifies no key or client.
 
 use std::{collections::BTreeMap, fs, sync::Mutex, time::Duration};
 
@@ -169,7 +169,7 @@ async fn every_outcome_is_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rejections_are_counted_by_reason_and_nobody_is_named() {
+async fn rejections_are_counted_by_reason_without_identifying_anyone() {
     let upstream = Upstream::start(respond).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let mut sent = Sent::default();

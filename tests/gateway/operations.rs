@@ -1,4 +1,4 @@
-//! What docs/operations holds fits what the gateway tells.
+//! The rules, dashboard and pages in docs/operations match the gateway's metrics.
 
 use std::{fs, path::Path, process::Command};
 
@@ -19,7 +19,7 @@ fn promtool(arguments: &[&str], input: Option<&Path>) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs promtool"]
-async fn promtool_finds_no_fault() {
+async fn promtool_finds_no_error() {
     let gateway = Gateway::demo();
     let key = gateway.create_key(json!({})).await;
     for stream in [false, true] {
@@ -54,12 +54,12 @@ fn each_page_says_what_to_do_on_every_alert() {
 }
 
 #[test]
-fn each_page_tells_of_every_metric() {
-    tells_of_every_metric(include_str!("../../docs/operations/metrics.md"));
-    tells_of_every_metric(include_str!("../../docs/operations/metrics.zh.md"));
+fn each_page_describes_every_metric() {
+    describes_every_metric(include_str!("../../docs/operations/metrics.md"));
+    describes_every_metric(include_str!("../../docs/operations/metrics.zh.md"));
 }
 
-fn tells_of_every_metric(page: &str) {
+fn describes_every_metric(page: &str) {
     for metric in tower_quota::metrics::ALL {
         assert!(page.contains(&format!("`{}`", metric.name())), "{metric:?}");
     }

@@ -19,7 +19,7 @@ async fn found(gateway: &Gateway, id: &str) -> Value {
     found.remove(0)
 }
 
-/// Sends a request and returns the id that its response tells.
+/// Sends a request and returns the id in its response.
 async fn send(gateway: &Gateway, method: Method, path: &str, headers: &[(&str, &str)]) -> String {
     let body = if method == Method::POST { "{}" } else { "" };
     let response = Client::http1().send(method, &gateway.url(path), headers, body).await;
@@ -141,7 +141,7 @@ async fn a_rejection_in_anthropics_form_is_one_in_the_ledger() {
     assert_eq!(report().await["items"][0]["requests"], 1);
 }
 
-/// A gateway that believes its peer, which is this test.
+/// A gateway that trusts its peer, which is this test.
 fn behind_a_proxy() -> GatewayCommand {
     GatewayCommand::new()
         .arg("--demo")
@@ -178,7 +178,7 @@ async fn the_addresses_that_use_a_key_are_counted_and_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_address_is_kept_or_logged_if_it_is_off() {
+async fn no_address_is_recorded_or_logged_if_that_is_off() {
     let gateway = behind_a_proxy().env("LOG_CLIENT_ADDR", "off").start();
     let made = gateway.admin(Method::POST, "/admin/keys", &json!({})).await;
     let (key, id) = (made["key"].as_str().unwrap(), made["id"].as_str().unwrap());

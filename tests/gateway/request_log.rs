@@ -1,4 +1,4 @@
-//! One line a request, at its true end, with what an operator looks for and nothing secret.
+//! One log line per request, at its true end, with what an operator needs and no secrets.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
-/// The lines of the request with this id.
+/// Returns the lines of the request with this id.
 fn lines(gateway: &Gateway, id: &str) -> Vec<Value> {
     let printed = gateway.printed();
     let reported = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     reported.filter(|line| line["message"] == "request" && line["id"] == id).collect()
 }
 
-/// The one line of the request with this id.
+/// Returns the only line of the request with this id.
 async fn line(gateway: &Gateway, id: &str) -> Value {
     eventually(id, || async { !lines(gateway, id).is_empty() }).await;
     let mut lines = lines(gateway, id);
@@ -74,7 +74,7 @@ async fn each_request_is_one_line_at_its_end() {
     );
     assert!(chat["time_to_head_ms"].as_f64().unwrap() <= chat["duration_ms"].as_f64().unwrap());
 
-    // A stream is told when its last byte has gone, not when its head has.
+    // A stream is logged when its last byte is sent, not when its head is.
     let authorization = format!("Bearer {key}");
     let credential = ("authorization", authorization.as_str());
     let client = Client::http1();
@@ -137,7 +137,7 @@ async fn each_request_is_one_line_at_its_end() {
     send(&gateway, "health", Method::GET, "/healthz", key, "").await;
     send(&gateway, "last", Method::GET, "/usage", key, "").await;
     line(&gateway, "last").await;
-    assert_eq!(lines(&gateway, "health"), [] as [Value; 0], "routine is told at debug");
+    assert_eq!(lines(&gateway, "health"), [] as [Value; 0], "routine requests are logged at debug");
     let printed = gateway.printed();
     for secret in [key, "secret-label", "secret-body", ADMIN_TOKEN, "trial-nobody"] {
         assert!(!printed.contains(secret), "{secret}");
@@ -145,7 +145,7 @@ async fn each_request_is_one_line_at_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_read_on_for_a_client_that_left_is_still_one_line() {
+async fn a_response_that_is_drained_for_a_disconnected_client_is_still_one_line() {
     let (feeders, mut fed) = unbounded_channel();
     let upstream = Upstream::start(move |_| {
         let (feeder, body) = streaming();

@@ -1,10 +1,10 @@
-//! Every bad value stops the start with one line that names the variable and what it takes, and a
-//! good start prints what the operator needs.
+//! An invalid value stops the start with one line that names the variable and the accepted values, and a
+//! successful start prints what the operator needs.
 
 use crate::common::{ADMIN_TOKEN, Client, Gateway, GatewayCommand};
 use serde_json::json;
 
-/// Variables, a value each that is rejected, and what the line says.
+/// Variables, an invalid value of each, and part of the error.
 const BAD: &[(&str, &str, &str)] = &[
     ("HOST", "example.com", "an IP address or localhost"),
     ("HOST", "999.1.1.1", "an IP address or localhost"),
@@ -94,7 +94,7 @@ const BAD: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn a_bad_value_stops_the_start_with_one_line_that_names_it() {
+fn an_invalid_value_stops_the_start_with_one_line_that_names_it() {
     for (name, value, says) in BAD {
         let mut command = GatewayCommand::bare().env("PORT", "0");
         if !name.starts_with("ADMIN_TOKEN") {
@@ -127,7 +127,7 @@ fn a_rejected_secret_is_not_shown() {
 }
 
 #[test]
-fn a_bad_flag_is_rejected_like_its_variable() {
+fn an_invalid_flag_is_rejected_like_its_variable() {
     let output = GatewayCommand::new().arg("--port=abc").output();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -135,7 +135,7 @@ fn a_bad_flag_is_rejected_like_its_variable() {
 }
 
 #[test]
-fn a_secret_stands_in_its_variable_or_in_a_file_not_in_both() {
+fn a_secret_is_in_its_variable_or_in_a_file_but_not_in_both() {
     let command = GatewayCommand::new();
     let file = command.dir().join("token");
     std::fs::write(&file, "another-long-token-123\n").unwrap();
@@ -176,7 +176,7 @@ fn a_malformed_dot_env_is_rejected_without_showing_it() {
 }
 
 #[test]
-fn a_broken_line_of_dot_env_is_named_by_its_number() {
+fn an_invalid_line_of_dot_env_is_named_by_its_number() {
     for (text, number) in [
         ("GATEWAY_NAME=two words\n", 1),
         ("# first\r\n\r\nPORT=0\r\nGATEWAY_NAME=two words # s3cr3t\r\n", 4),
@@ -230,7 +230,7 @@ fn a_misspelled_name_in_dot_env_is_rejected_with_the_setting() {
 }
 
 #[test]
-fn names_of_other_programs_in_dot_env_are_left_alone() {
+fn names_of_other_programs_in_dot_env_are_ignored() {
     let command = GatewayCommand::new().arg("--demo");
     let lines = "COMPOSE_PROJECT_NAME=keys\nOPENAI_API_KEY=sk\nREDIS_URL=redis://x\nPATH_TO=1\n";
     std::fs::write(command.dir().join(".env"), lines).unwrap();
@@ -250,7 +250,7 @@ fn time_zones_are_known_on_a_machine_without_a_database_of_them() {
 }
 
 #[tokio::test]
-async fn an_address_that_others_reach_without_tls_is_pointed_out() {
+async fn a_start_warns_of_an_address_that_others_reach_without_tls() {
     let warning = "no TLS";
     let command = || GatewayCommand::new().arg("--demo").env("HOST", "0.0.0.0");
     let exposed = command().start();
@@ -306,7 +306,7 @@ fn help_lists_every_variable_and_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn a_start_with_no_setting_prints_all_that_is_needed() {
+async fn a_start_without_settings_prints_all_that_is_needed() {
     let gateway = GatewayCommand::bare().env("PORT", "0").start();
     let address = gateway.url("");
     let printed = settled(&gateway, "daily_limit").await;
@@ -360,7 +360,7 @@ async fn a_start_with_settings_prints_them_and_no_secret() {
     assert_eq!(created["daily_limit"], 7);
 }
 
-/// What is printed once it holds `text`.
+/// Returns the output once it contains `text`.
 async fn settled(gateway: &Gateway, text: &str) -> String {
     crate::common::eventually(text, || async { gateway.printed().contains(text) }).await;
     gateway.printed()

@@ -1,5 +1,5 @@
-//! SIGHUP reads token and key files anew and never ends the process; SIGTERM lets a balancer see that
-//! the process is about to end before it does.
+//! SIGHUP reads token and key files again and never ends the process; SIGTERM lets a load balancer notice
+//! the shutdown before the listener closes.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 const NEW_TOKEN: &str = "another-admin-token-of-the-test";
 
-/// A gateway whose secrets stand in files.
+/// A gateway whose secrets are in files.
 fn with_files(upstream: &Upstream) -> GatewayCommand {
     let command = GatewayCommand::bare()
         .env("PORT", "0")
@@ -39,7 +39,7 @@ async fn hang_up(gateway: &Gateway, says: &str) {
 }
 
 #[tokio::test]
-async fn a_hangup_puts_the_tokens_and_the_key_of_files_in_force() {
+async fn sighup_reloads_the_tokens_and_the_key_in_files() {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let gateway = with_files(&upstream).start();
     let key = gateway.create_key(json!({})).await;
@@ -63,7 +63,7 @@ async fn a_hangup_puts_the_tokens_and_the_key_of_files_in_force() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_missing_or_invalid_leaves_the_old_values_in_force() {
+async fn a_missing_or_invalid_file_keeps_the_old_value() {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway = with_files(&upstream).start();
     let key = gateway.create_key(json!({})).await;
@@ -76,7 +76,7 @@ async fn a_file_that_is_missing_or_invalid_leaves_the_old_values_in_force() {
     assert_eq!(Client::http1().post_as(&key, &url, &json!({})).await.status, 200);
     assert_eq!(upstream.last().headers["authorization"], "Bearer sk-old-0123456789");
 
-    // One bad file keeps no other from being read.
+    // An invalid file does not prevent others from being read.
     fs::write(gateway.dir().join("key"), "sk-new-0123456789\n").unwrap();
     hang_up(&gateway, "UPSTREAM_API_KEY_FILE").await;
     assert_eq!(Client::http1().post_as(&key, &url, &json!({})).await.status, 200);
@@ -86,7 +86,7 @@ async fn a_file_that_is_missing_or_invalid_leaves_the_old_values_in_force() {
 }
 
 #[tokio::test]
-async fn a_file_that_would_be_waited_for_is_not_read_again() {
+async fn a_pipe_is_not_read_again() {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway = with_files(&upstream).start();
     let key = gateway.dir().join("key");
@@ -101,7 +101,7 @@ async fn a_file_that_would_be_waited_for_is_not_read_again() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_at_a_hangup_goes_on_and_hides_the_key_that_it_was_sent_with() {
+async fn a_request_in_flight_at_sighup_continues_and_still_hides_its_key() {
     let upstream = Upstream::holding(|request| {
         let echo = request.headers()["authorization"].clone();
         let body = full(echo.as_bytes().to_vec());
@@ -127,7 +127,7 @@ async fn what_is_under_way_at_a_hangup_goes_on_and_hides_the_key_that_it_was_sen
 }
 
 #[tokio::test]
-async fn a_hangup_without_such_files_changes_nothing() {
+async fn sighup_without_such_files_changes_nothing() {
     let command = GatewayCommand::new().arg("--demo");
     let mut gateway = command.start();
     let key = gateway.create_key(json!({})).await;
@@ -142,7 +142,7 @@ async fn a_hangup_without_such_files_changes_nothing() {
     assert!(gateway.wait().success());
 }
 
-/// Whether the gateway takes a new connection, and what it says to whoever asks for its readiness.
+/// Returns the status of `/readyz`, or `None` if the gateway accepts no connections.
 async fn ready(gateway: &Gateway) -> Option<u16> {
     TcpStream::connect(gateway.address()).await.ok()?;
     Some(Client::http1().get(&gateway.url("/readyz")).await.status.as_u16())
@@ -156,7 +156,7 @@ async fn the_listener_closes_only_after_readiness_has_been_503_for_the_delay() {
     let key = gateway.create_key(json!({})).await;
     gateway.terminate();
     eventually("readiness to end", || async { ready(&gateway).await == Some(503) }).await;
-    // What the balancer still sends on new connections is served.
+    // Requests on new connections are still served.
     let url = gateway.url("/v1/chat/completions");
     assert_eq!(Client::http1().post_as(&key, &url, &json!({})).await.status, 200);
     assert_eq!(Client::http1().get(&gateway.url("/healthz")).await.status, 200);
@@ -165,7 +165,7 @@ async fn the_listener_closes_only_after_readiness_has_been_503_for_the_delay() {
 }
 
 #[tokio::test]
-async fn responses_close_their_connections_while_the_process_is_about_to_end() {
+async fn responses_close_their_connections_while_the_process_shuts_down() {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "1h").start();
@@ -192,7 +192,7 @@ async fn responses_close_their_connections_while_the_process_is_about_to_end() {
 }
 
 #[tokio::test]
-async fn a_second_signal_cuts_the_delay_short_and_a_third_one_the_responses() {
+async fn a_second_signal_ends_the_delay_and_a_third_one_aborts_the_responses() {
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url())
         .env("SHUTDOWN_DELAY", "1h")
@@ -207,7 +207,7 @@ async fn a_second_signal_cuts_the_delay_short_and_a_third_one_the_responses() {
     gateway.terminate();
     eventually("the listener", || async { TcpStream::connect(gateway.address()).await.is_err() })
         .await;
-    // The response that runs is still waited for.
+    // The response in flight may still finish.
     upstream.release(1);
     assert_eq!(wire.head().await.unwrap().status, 200);
     assert!(gateway.wait().success());
@@ -226,7 +226,7 @@ async fn a_second_signal_cuts_the_delay_short_and_a_third_one_the_responses() {
 }
 
 #[tokio::test]
-async fn a_hangup_while_it_drains_ends_nothing() {
+async fn sighup_while_draining_ends_nothing() {
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let mut gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "200ms").start();

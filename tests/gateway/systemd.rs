@@ -1,4 +1,4 @@
-//! systemd: the unit files, a socket that stays open across restarts, and what a service manager is told.
+//! systemd: the unit files, a socket that stays open across restarts, and notifications.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ use rustix::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// A service manager that reads what it is told.
+/// A service manager that receives notifications.
 struct Manager {
     socket: UnixDatagram,
     _dir: tempfile::TempDir,
@@ -45,7 +45,7 @@ impl Manager {
         (Self { socket, _dir: dir }, command)
     }
 
-    /// The next message's lines.
+    /// Returns the lines of the next message.
     fn next(&self) -> Vec<String> {
         let mut buffer = [0; 4096];
         let length = self.socket.recv(&mut buffer).expect("a message");
@@ -53,7 +53,7 @@ impl Manager {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Those of the next message, which says `word`.
+    /// Returns the lines of the next message, which must contain `word`.
     fn expect(&self, word: &str) -> Vec<String> {
         let lines = self.next();
         assert!(lines.iter().any(|line| line == word), "{word}: {lines:?}");
@@ -74,13 +74,13 @@ fn value<'a>(lines: &'a [String], name: &str) -> &'a str {
     found.unwrap_or_else(|| panic!("no {name} in {lines:?}"))
 }
 
-/// The same started with this socket, as a service manager hands it over.
+/// Starts the command with this socket, as a service manager passes it.
 fn with_socket(command: GatewayCommand, socket: BorrowedFd<'_>) -> GatewayCommand {
     fcntl_setfd(socket, FdFlags::empty()).unwrap();
     command
         .env("LISTEN_FDS", "1")
         .env("LISTEN_FDS_FIRST_FD", socket.as_raw_fd().to_string())
-        // What is not used is no error either.
+        // HOST and PORT are ignored, even if they are unusable.
         .env("PORT", "1")
 }
 
@@ -120,7 +120,7 @@ async fn a_service_manager_is_notified_of_readiness_reloads_and_the_end() {
 }
 
 #[tokio::test]
-async fn a_reload_that_leaves_an_old_value_in_force_says_so() {
+async fn a_reload_that_keeps_an_old_value_reports_it() {
     let command = GatewayCommand::bare().env("PORT", "0").env("ADMIN_TOKEN_FILE", "token");
     fs::write(command.dir().join("token"), "an-admin-token-of-the-test\n").unwrap();
     let (manager, command) = Manager::of(command.arg("--demo"));
@@ -135,7 +135,7 @@ async fn a_reload_that_leaves_an_old_value_in_force_says_so() {
 }
 
 #[tokio::test]
-async fn a_start_is_over_only_when_the_store_is_open() {
+async fn a_start_is_complete_only_when_the_store_is_open() {
     let upstream = upstream().await;
     let (manager, command) = Manager::of(GatewayCommand::at_noon(upstream.base_url()));
     let mut gateway = command.start();
@@ -155,7 +155,7 @@ async fn a_start_is_over_only_when_the_store_is_open() {
 }
 
 #[tokio::test]
-async fn a_watchdog_hears_of_a_gateway_that_works() {
+async fn a_healthy_gateway_feeds_the_watchdog() {
     let (manager, command) = Manager::of(GatewayCommand::new().arg("--demo"));
     let gateway = command.clone().env("WATCHDOG_USEC", "90000").start();
     let mut pings = 0;
@@ -171,7 +171,7 @@ async fn a_watchdog_hears_of_a_gateway_that_works() {
 }
 
 #[tokio::test]
-async fn a_service_manager_that_does_not_read_holds_nothing_up() {
+async fn a_service_manager_that_does_not_read_delays_nothing() {
     let (manager, command) = Manager::of(GatewayCommand::new().arg("--demo"));
     let path = manager.socket.local_addr().unwrap().as_pathname().unwrap().to_owned();
     let other = UnixDatagram::unbound().unwrap();
@@ -187,7 +187,7 @@ async fn a_service_manager_that_does_not_read_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn an_inherited_socket_takes_the_place_of_host_and_port() {
+async fn an_inherited_socket_replaces_host_and_port() {
     let upstream = upstream().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let gateway =
@@ -203,7 +203,7 @@ async fn an_inherited_socket_takes_the_place_of_host_and_port() {
 }
 
 #[test]
-fn what_is_no_single_tcp_listener_is_rejected() {
+fn anything_but_a_single_tcp_listener_is_rejected() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let stream = rustix::net::socket(
         rustix::net::AddressFamily::INET,
@@ -220,7 +220,7 @@ fn what_is_no_single_tcp_listener_is_rejected() {
         rejected(&with_socket(GatewayCommand::new(), socket), problem);
     }
     rejected(&GatewayCommand::new().env("LISTEN_FDS", "2"), "got 2 sockets");
-    // Those of another process are none.
+    // Sockets for another process are ignored.
     let (udp, id) = (udp.as_fd(), std::process::id().to_string());
     with_socket(GatewayCommand::new(), udp).env("LISTEN_PID", id).env("PORT", "0").start();
 }
@@ -262,7 +262,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_restart_rejects_nobody() {
+async fn a_restart_loses_no_request() {
     const CLIENTS: usize = 4;
     const RESTARTS: usize = 4;
     let mut scene = Scene::start().await;
@@ -274,7 +274,7 @@ async fn a_restart_rejects_nobody() {
         let (key, is_over, completed) = (scene.key.clone(), is_over.clone(), completed.clone());
         clients.spawn(async move {
             while !is_over.load(Ordering::Relaxed) {
-                // Each on a connection of its own, whose request comes when it likes.
+                // Each on a new connection.
                 let mut wire = Wire::connect(address).await.expect("a connection");
                 tokio::task::yield_now().await;
                 wire.write(&key, "{}").await.expect("a request");
@@ -300,7 +300,7 @@ async fn a_restart_rejects_nobody() {
     assert_eq!(scene.gateway.used(&scene.key).await, completed as u64);
 }
 
-/// Waits until it takes no connections any more, as its log says: the socket stays open.
+/// Waits until it accepts no more connections, according to its log: the socket stays open.
 async fn listener_closed(gateway: &Gateway) {
     eventually("its end", || async { gateway.printed().contains("listener closed") }).await;
 }
@@ -314,7 +314,7 @@ async fn a_connection_that_was_accepted_before_the_end_gets_its_first_response()
         wire.send(begun).await.unwrap();
         wires.push((wire, begun));
     }
-    // Connections are accepted in turn, so those are.
+    // Connections are accepted in order, so the previous ones are, too.
     let mut last = Wire::connect(scene.gateway.address()).await.unwrap();
     assert_eq!(last.post(&scene.key, "{}").await.unwrap().0, 200);
     scene.gateway.terminate();
@@ -331,7 +331,7 @@ async fn a_connection_that_was_accepted_before_the_end_gets_its_first_response()
     }
 }
 
-/// How many connections wait to be accepted on this port, as the system knows.
+/// Returns the length of the accept queue of this port.
 fn waiting(port: &str) -> Option<u32> {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     table.lines().find_map(|line| {
@@ -343,7 +343,7 @@ fn waiting(port: &str) -> Option<u32> {
 }
 
 #[tokio::test]
-async fn a_connection_that_waits_for_a_place_at_the_end_is_served_when_there_is_one() {
+async fn a_connection_that_is_pending_at_the_shutdown_is_served() {
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let command = GatewayCommand::at_noon(upstream.base_url())
@@ -376,7 +376,7 @@ fn unit(name: &str) -> Unit {
     Unit::parse(&fs::read_to_string(deployed("systemd").join(name)).unwrap())
 }
 
-/// The blocks of a document that this test runs.
+/// Returns the blocks of a document that this test runs.
 fn blocks(document: &str) -> Vec<String> {
     let text = fs::read_to_string(deployed(document)).unwrap();
     let mut blocks = text.split("<!-- docs: run by tests/gateway/systemd.rs -->\n```sh\n");
@@ -384,7 +384,7 @@ fn blocks(document: &str) -> Vec<String> {
     blocks.map(|block| block.split_once("```\n").unwrap().0.to_owned()).collect()
 }
 
-/// The page is followed on a machine whose `systemctl` runs what the units say.
+/// Runs the page's commands on a machine whose `systemctl` runs the units.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs bash, curl and openssl"]
 async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
@@ -464,7 +464,7 @@ async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
 }
 
 #[test]
-fn the_units_name_settings_that_there_are_and_each_other() {
+fn the_units_name_existing_settings_and_each_other() {
     let help = Command::new(gateway_binary()).arg("--help").output().unwrap().stdout;
     let help = String::from_utf8(help).unwrap();
     for file in ["quota-proxy.service", "quota-proxy-check.service", "quota-proxy-backup.service"] {
@@ -494,7 +494,7 @@ fn the_units_name_settings_that_there_are_and_each_other() {
 
 #[test]
 #[ignore = "needs systemd"]
-fn systemd_takes_the_units_without_a_word_and_finds_them_safe() {
+fn systemd_accepts_the_units_without_warnings_and_finds_them_safe() {
     let dir = tempfile::tempdir().unwrap();
     let mut units = Vec::new();
     for file in fs::read_dir(deployed("systemd")).unwrap() {
@@ -525,7 +525,7 @@ fn systemd_takes_the_units_without_a_word_and_finds_them_safe() {
     }
 }
 
-/// The system calls that the gateway makes in its life are all among those that the unit allows.
+/// All system calls of the gateway are among those that the unit allows.
 #[test]
 #[ignore = "needs systemd and strace"]
 fn the_unit_allows_every_system_call_that_the_gateway_makes() {
@@ -584,7 +584,7 @@ fn the_unit_allows_every_system_call_that_the_gateway_makes() {
     assert!(forbidden.is_empty(), "{forbidden:?}");
 }
 
-/// The system calls of a set, and of the sets in it.
+/// Returns the system calls of a set, including nested sets.
 fn system_calls(set: &str) -> Vec<String> {
     let output = Command::new("systemd-analyze").args(["syscall-filter", set]).output().unwrap();
     assert!(output.status.success(), "{set}");
@@ -601,7 +601,7 @@ fn system_calls(set: &str) -> Vec<String> {
 
 #[tokio::test]
 #[ignore = "needs systemd"]
-async fn systemd_hands_over_its_socket() {
+async fn systemd_passes_its_socket() {
     let upstream = upstream().await;
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let command = GatewayCommand::at_noon(upstream.base_url());

@@ -1,4 +1,4 @@
-//! Keys and days come over from the files of other trial-key proxies, once, after a dry run.
+//! Importing keys and days from the files of other trial-key proxies.
 
 use std::path::{Path, PathBuf};
 
@@ -164,7 +164,7 @@ async fn limits_switches_and_sums_of_several_rows_come_over() {
 }
 
 #[tokio::test]
-async fn keys_with_a_quota_for_all_time_get_the_daily_one() {
+async fn keys_with_a_total_quota_get_the_default_daily_limit() {
     let scene = Scene::new();
     let old = scene.file(
         "old.db",
@@ -242,10 +242,10 @@ async fn a_file_without_such_keys_is_rejected_and_left_as_it_is() {
     refused(&old, "DATABASE_URL");
     drop(gateway);
 
-    // Somebody names the old file as the new one.
+    // The old file is used as the gateway's database.
     let command = scene.gateway.clone().env("SQLITE_PATH", old.to_str().unwrap());
-    let told = command.try_start().err().unwrap();
-    assert!(told.contains("import keys from this one"), "{told}");
+    let error = command.try_start().err().unwrap();
+    assert!(error.contains("import keys from this one"), "{error}");
     let tables = "SELECT group_concat(name) FROM sqlite_master";
     let tables: String =
         Connection::open(&old).unwrap().query_row(tables, [], |row| row.get(0)).unwrap();
@@ -295,7 +295,7 @@ async fn what_was_revoked_here_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn columns_in_any_case_and_times_in_any_form_are_understood() {
+async fn columns_in_any_case_and_times_in_any_format_are_accepted() {
     let scene = Scene::new();
     let old = scene.file(
         "old.db",

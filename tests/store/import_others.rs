@@ -1,4 +1,4 @@
-//! Keys of one-api, new-api and LiteLLM go on working here, and no limit of theirs is lost unsaid.
+//! Importing keys of one-api, new-api and LiteLLM: they continue to work, and no limit is lost silently.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// The tables of one-api, as it makes them.
+/// The tables of one-api.
 const ONE_API: &str = "
     CREATE TABLE `users` (`id` integer PRIMARY KEY AUTOINCREMENT, `username` text UNIQUE,
         `password` text NOT NULL, `display_name` text, `role` int DEFAULT 1, `status` int DEFAULT 1,
@@ -34,7 +34,7 @@ const ONE_API: &str = "
         (3, 'eve', 'x', 1, 2, 500000), (4, 'poor', 'x', 1, 1, 0);
     INSERT INTO channels (key, status) VALUES ('sk-sponsor-secret', 1);";
 
-/// Those of new-api.
+/// The tables of new-api.
 const NEW_API: &str = "
     CREATE TABLE `users` (`id` integer PRIMARY KEY AUTOINCREMENT, `username` text UNIQUE,
         `password` text NOT NULL, `role` int DEFAULT 1, `status` int DEFAULT 1, `quota` int DEFAULT 0,
@@ -114,7 +114,7 @@ impl Scene {
     }
 }
 
-/// A key of 48 characters that begins so.
+/// Returns a key of 48 characters with this beginning.
 fn key48(begins: &str) -> String {
     format!("{begins:a<48}")
 }
@@ -150,16 +150,16 @@ fn last(printed: &str) -> &str {
     printed.lines().last().unwrap_or_default()
 }
 
-/// The line of the report that has this in it.
+/// Returns the line of the report that contains `part`.
 fn line<'a>(printed: &'a str, part: &str) -> &'a str {
     let mut lines = printed.lines().filter(|line| line.contains(part));
     let line = lines.next().unwrap_or_else(|| panic!("no line with {part}:\n{printed}"));
-    assert_eq!(lines.next(), None, "{part} stands in one line");
+    assert_eq!(lines.next(), None, "{part} is in one line");
     line
 }
 
 #[tokio::test]
-async fn keys_of_one_api_go_on_as_their_holders_present_them() {
+async fn keys_of_one_api_continue_to_work() {
     let scene = Scene::new();
     let tokens = scene.sqlite("one-api.db", ONE_API);
     add_token(&tokens, 1, "Works", "小明", "remain_quota = 500000");
@@ -198,8 +198,8 @@ async fn keys_of_one_api_go_on_as_their_holders_present_them() {
         ("id 9 ", "disabled: its owner's quota was used up there"),
         ("id 10 ", "disabled: its owner does not exist there"),
     ] {
-        let told = line(&done, part);
-        assert!(told.contains(said), "{told}");
+        let line = line(&done, part);
+        assert!(line.contains(said), "{line}");
     }
     let (code, again) = scene.import("one-api.db", &["--from", "new-api"]);
     assert_eq!((code, last(&again)), (0, "0 new, 11 unchanged, 0 conflicts"), "{again}");
@@ -221,7 +221,7 @@ async fn keys_of_one_api_go_on_as_their_holders_present_them() {
         let key = format!("sk-{}", key48(begins));
         assert_eq!(outcome(&gateway, &key).await, (status, rejection.to_owned()), "{begins}");
     }
-    // Here are no channels: what asks for one is not served by another.
+    // There are no channels here: a request for one must not be served by another.
     let key = format!("sk-{}-3", key48("Works"));
     assert_eq!(outcome(&gateway, &key).await.0, 401);
     assert_eq!(outcome(&gateway, &key48("Works")).await.0, 401, "holders have it with sk-");
@@ -237,7 +237,7 @@ async fn keys_of_one_api_go_on_as_their_holders_present_them() {
 }
 
 #[tokio::test]
-async fn lists_that_confine_a_key_of_new_api_are_dropped_only_by_name() {
+async fn access_lists_of_new_api_are_dropped_only_with_the_flag() {
     let scene = Scene::new();
     let tokens = scene.sqlite("new-api.db", NEW_API);
     let unlimited = |more: &str| format!("unlimited_quota = 1{more}");
@@ -276,8 +276,8 @@ async fn lists_that_confine_a_key_of_new_api_are_dropped_only_by_name() {
         ("id 3 ", "is restricted to model_limits (none), "),
         ("id 4 ", "is restricted to allow_ips 10.0.0.1\\n::1, "),
     ] {
-        let told = line(&done, part);
-        assert!(told.contains(said) && told.ends_with(hint), "{told}");
+        let line = line(&done, part);
+        assert!(line.contains(said) && line.ends_with(hint), "{line}");
     }
     assert!(line(&done, "id 5 ").ends_with("was deleted there"), "{done}");
     assert!(line(&done, "id 6 ").contains("disabled: its owner was deleted there"), "{done}");
@@ -304,7 +304,7 @@ fn hash(key: impl AsRef<[u8]>) -> String {
     Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A row as LiteLLM makes it for this key.
+/// A row of LiteLLM for this key.
 fn litellm_row<'a>(number: usize, fields: &[(&'a str, &str)]) -> Fields<'a> {
     let key = litellm_key(number);
     let mut row = Fields::from([
@@ -339,7 +339,7 @@ fn psql(rows: &[Fields<'_>]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn keys_of_litellm_go_on_by_their_hashes() {
+async fn keys_of_litellm_continue_to_work_by_their_hashes() {
     let rows = [
         litellm_row(1, &[("key_alias", "用户A"), ("metadata", r#"{"tags": ["a", "b"]}"#)]),
         litellm_row(2, &[("expires", "2025-02-10 15:20:00"), ("rpm_limit", "60")]),
@@ -405,8 +405,8 @@ async fn keys_of_litellm_go_on_by_their_hashes() {
             ("row 15 ", "  …  \"key 15\"  200 a day"),
             ("belong to teams", "note: keys that belong to teams: 1; "),
         ] {
-            let told = line(&done, part);
-            assert!(told.contains(said), "{told}");
+            let line = line(&done, part);
+            assert!(line.contains(said), "{line}");
         }
         let (code, done) = scene.import("keys.csv", &["--drop-access-lists", "--from", "litellm"]);
         let summary = "2 new, 8 unchanged, 4 conflicts, 1 skipped";
@@ -504,7 +504,7 @@ async fn a_file_of_another_format_is_rejected_with_what_was_found() {
     scene.text("long.csv", "x".repeat(200_000));
     refused("long.csv", &[], &["first line is too long"]);
 
-    // A CSV file that is cut off within a row: what was whole comes over.
+    // A CSV file that is truncated within a row: complete rows are imported.
     let rows: Vec<_> = (1..=3).map(|number| litellm_row(number, &[])).collect();
     let whole = psql(&rows);
     scene.text("cut.csv", &whole[..whole.len() - 60]);
@@ -561,7 +561,7 @@ fn the_source_is_read_while_its_program_runs_and_stays_as_it_is() {
 }
 
 #[test]
-fn what_another_program_holds_in_other_ways_is_read_all_the_same() {
+fn views_unusual_names_and_links_are_read_like_tables_and_files() {
     let scene = Scene::new();
     // A view of its own tables; a name that URIs have other meanings for; a closed log.
     let name = "a %41?b#c.db";
@@ -607,7 +607,7 @@ fn what_another_program_holds_in_other_ways_is_read_all_the_same() {
 }
 
 #[test]
-fn reading_a_file_that_takes_for_ever_can_be_stopped() {
+fn reading_an_endless_view_can_be_stopped() {
     let scene = Scene::new();
     let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
     let columns =
@@ -619,7 +619,7 @@ fn reading_a_file_that_takes_for_ever_can_be_stopped() {
     let mut child = command.stderr(report.reopen().unwrap()).spawn();
     let printed = || fs::read_to_string(report.path()).unwrap();
     let until = Instant::now() + crate::common::DEADLINE;
-    // It says so once it has caught the signals.
+    // The first line of progress comes after the signals are caught.
     while !printed().contains("reading the file") {
         assert!(child.try_wait().unwrap().is_none() && Instant::now() < until, "{}", printed());
         thread::sleep(Duration::from_millis(10));
@@ -628,7 +628,7 @@ fn reading_a_file_that_takes_for_ever_can_be_stopped() {
     while child.try_wait().unwrap().is_none() && Instant::now() < until {
         thread::sleep(Duration::from_millis(10));
     }
-    // One that goes on is not left behind.
+    // The process has ended.
     let _ = child.kill();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(printed().ends_with("stopped: nothing was changed\n"), "{}", printed());
@@ -660,7 +660,7 @@ async fn a_key_counts_once_however_often_it_comes() {
     {
         assert_eq!(outcome(&gateway, key).await.0, status);
     }
-    // What is done here is not undone by another import.
+    // Another import does not undo changes made here.
     for (number, method, path) in [(5, Method::DELETE, ""), (6, Method::POST, "/rotate")] {
         let path = format!("/admin/keys/{}{path}", litellm_key(number));
         gateway.admin(method, &path, &Value::Null).await;
@@ -703,7 +703,7 @@ fn hostile_values_are_conflicts_of_one_short_line() {
         let sql = format!("UPDATE tokens SET key = {key}{rest} WHERE id = last_insert_rowid()");
         tokens.execute(&sql, []).unwrap();
     }
-    // Not a conflict: what is only told is cut short.
+    // Not a conflict: texts in the report are only shortened.
     add_token(&tokens, 1, "Wide", "wide", &format!("unlimited_quota = 1, models = '{huge}'"));
     let (code, done) = scene.import("one-api.db", &["--drop-access-lists"]);
     assert_eq!((code, last(&done)), (1, "1 new, 0 unchanged, 14 conflicts"), "{done:.3000}");
@@ -812,7 +812,7 @@ async fn the_commands_of_the_documents_move_the_keys() {
     }
 }
 
-/// What the documents take for granted: the other programs' files, and stand-ins of their tools.
+/// Creates what the documents assume: the other programs' files, and stand-ins for their tools.
 fn prepare(scene: &Scene) {
     let bin = scene.path("bin");
     fs::create_dir_all(&bin).unwrap();

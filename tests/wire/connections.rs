@@ -1,4 +1,4 @@
-//! How long a connection is kept, and who gives way when there are too many.
+//! How long idle connections are kept, and which ones are evicted at the limit.
 
 use std::{
     io::ErrorKind,
@@ -22,7 +22,7 @@ use tokio::{
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 const HALF: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: a\r\n";
 
-/// The time for a head runs from its first byte, not from when the connection came or was last used.
+/// The timeout of a head runs from its first byte, not from the start or last use of the connection.
 #[tokio::test]
 async fn an_idle_connection_is_kept_longer_than_a_head_may_take() {
     let gateway = Gateway::demo();
@@ -87,7 +87,7 @@ async fn a_request_at_the_end_of_an_idle_connection_is_completed_or_not_sent() {
         });
     }
     let sent = clients.join_all().await;
-    // Between the last look of either side and what it does then there is always some time.
+    // There is always some time between the last check of either side and its action.
     let crossed = sent.iter().filter(|sent| matches!(sent, Sent::Crossed)).count();
     assert!(crossed <= 10, "{crossed} requests of {}", sent.len());
 }
@@ -118,7 +118,7 @@ async fn half_head(gateway: SocketAddr) -> TcpStream {
     socket
 }
 
-/// Whether the gateway has closed it, as far as its system has told so far.
+/// Returns whether the gateway has closed the connection, as far as this machine knows.
 fn is_closed(socket: &TcpStream) -> bool {
     let seen = recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
     seen != Err(rustix::io::Errno::AGAIN)
@@ -137,7 +137,7 @@ async fn is_served(gateway: SocketAddr) {
 }
 
 #[tokio::test]
-async fn unfinished_heads_give_way_and_then_idle_connections() {
+async fn unfinished_heads_are_evicted_and_then_idle_connections() {
     const PLACES: usize = 20;
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let gateway = gateway(&upstream, PLACES).start();
@@ -188,7 +188,7 @@ fn remote_address() -> Option<IpAddr> {
 }
 
 #[tokio::test]
-async fn a_source_holds_half_of_the_places_and_loopback_clients_always_find_one() {
+async fn a_source_holds_half_of_the_connections_and_some_are_reserved_for_loopback_clients() {
     const PLACES: usize = 40;
     let Some(address) = remote_address() else {
         println!("skipped: this machine has no other address");
@@ -210,7 +210,7 @@ async fn a_source_holds_half_of_the_places_and_loopback_clients_always_find_one(
         is_served(gateway.address()).await;
         let share = if is_trusted { PLACES - 8 } else { PLACES / 2 };
         eventually("its share", || async { open(&halves).len() == share }).await;
-        // With requests, it may not get what is kept.
+        // Even requests do not get the reserved connections.
         drop(halves);
         let requests = Mutex::new(Vec::new());
         let request = async || {

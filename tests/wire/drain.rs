@@ -1,4 +1,4 @@
-//! `ON_CLIENT_GONE`: whether an upstream is read on when a client has left.
+//! `ON_CLIENT_GONE`: whether a response is drained when its client has disconnected.
 
 use std::{
     sync::{Arc, Mutex},
@@ -110,7 +110,7 @@ async fn a_client_that_leaves_at_the_last_event_has_had_the_whole_response() {
             read.extend(wire.piece().await.unwrap());
         }
         drop(wire);
-        // Only then does the body end, where anybody still reads it.
+        // The body ends only now, if it is still read.
         let stream = Some(stream).filter(|_| action == "abort");
         let usage = scene.usage_once("its tokens", |usage| tokens(usage) == 7).await;
         drop(stream);
@@ -121,7 +121,7 @@ async fn a_client_that_leaves_at_the_last_event_has_had_the_whole_response() {
 }
 
 #[tokio::test]
-async fn so_is_that_of_one_whose_head_nobody_waited_for() {
+async fn the_usage_of_a_stream_whose_client_left_before_the_head_is_recorded() {
     let scene = Scene::start("drain", true).await;
     let wire = scene.ask().await;
     scene.upstream.reached_by(1).await;
@@ -219,7 +219,7 @@ async fn clients_that_leave_during_their_request_bodies_are_charged_whether_or_n
 }
 
 #[tokio::test]
-async fn without_it_the_upstream_is_left_at_once() {
+async fn without_it_the_upstream_connection_is_closed_at_once() {
     let scene = Scene::start("abort", false).await;
     let mut wire = scene.ask().await;
     assert_eq!(wire.head().await.unwrap().status, 200);

@@ -1,5 +1,5 @@
-//! A response that is ready before the request's body has come leaves the connection usable, or says
-//! that it closes: nobody meets a connection that has closed without a word.
+//! A response that is ready before the request's body has come leaves the connection usable or has
+//! `Connection: close`: no connection closes unannounced.
 
 use std::{
     io,
@@ -24,10 +24,10 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// Between a head and its body, so that they come apart.
+/// Pause between a head and its body, so that they arrive separately.
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// Limits of the server for a body that nobody reads.
+/// The server's limits for an unread body.
 const MAX_UNREAD: usize = 256 * 1024;
 
 struct Rejections {
@@ -136,9 +136,9 @@ async fn a_kept_http_1_0_connection_goes_on() {
     }
 }
 
-/// What is too long to be read, comes too late or is not sent before it is asked for.
+/// Bodies that are too long or too late, and those that wait for `100 Continue`.
 #[tokio::test]
-async fn a_body_that_is_not_waited_for_closes_the_connection_by_name() {
+async fn a_body_that_is_not_awaited_closes_the_connection_with_a_header() {
     let rejections = Rejections::start().await;
     let long = format!("Content-Length: {}", MAX_UNREAD + 1);
     let mut responses = JoinSet::new();
@@ -172,9 +172,9 @@ async fn a_body_that_is_not_waited_for_closes_the_connection_by_name() {
     }
 }
 
-/// An endless body is not read on for its client's sake, and its response arrives.
+/// An endless body is not read to its end, and its response arrives.
 #[tokio::test]
-async fn a_body_that_turns_out_too_long_closes_the_connection_by_name() {
+async fn a_body_that_turns_out_too_long_closes_the_connection_with_a_header() {
     let rejections = Rejections::start().await;
     for (name, request, status) in &rejections.requests {
         let mut wire = rejections.connect().await;

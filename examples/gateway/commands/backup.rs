@@ -22,7 +22,7 @@ use crate::{
 /// Write an exact copy of the database of DATABASE_URL into a file, and end
 ///
 /// The gateway may be running: the copy contains every request and change that was complete before. It is
-/// checked and needs no journal beside it. DATABASE_URL must be the same as for the gateway.
+/// checked and needs no journal next to it. DATABASE_URL must be the same as for the gateway.
 #[derive(Args, Clone)]
 #[command(after_help = "\
 Exit code: 0; 2 if there was an error; 130 if Ctrl-C stopped it. Then there is no copy.

@@ -1,4 +1,4 @@
-//! Stricter HTTP/1 than hyper's, which accepts a `Content-Length` beside a `Transfer-Encoding` and
+//! Stricter HTTP/1 than hyper's, which accepts a `Content-Length` next to a `Transfer-Encoding` and
 //! rejects other heads with an empty body.
 //!
 //! [`ValidatedIo`] sits between the socket and hyper and validates each request's head. It replaces an

@@ -160,7 +160,7 @@ async fn import_into(
     Ok(imported.ok_or_else(|| progress.stopped("nothing was imported"))?)
 }
 
-/// A copy of the database for a dry run, which works beside a running gateway. Removed on drop.
+/// A copy of the database for a dry run, which works while a gateway is running. Removed on drop.
 struct DatabaseCopy {
     database: DatabaseSettings,
     _dir: TempDir,

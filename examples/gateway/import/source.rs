@@ -58,7 +58,7 @@ pub(super) struct SourceRow {
     pub(super) report: RowReport,
 }
 
-/// What the report says of a key beside its own fields.
+/// What the report says of a key in addition to its fields.
 #[derive(Default)]
 pub(super) struct RowReport {
     pub(super) label: String,
@@ -240,9 +240,9 @@ fn is_wal(head: &[u8]) -> bool {
     head.get(18) == Some(&2)
 }
 
-/// Opens the file so that neither it nor the files beside it change.
+/// Opens the file so that neither it nor the files next to it change.
 fn open(file: &Path, is_wal: bool) -> rusqlite::Result<Connection> {
-    // The WAL is beside the target of a symbolic link.
+    // The WAL is next to the target of a symbolic link.
     let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let mut wal = target.clone().into_os_string();
     wal.push("-wal");

@@ -46,7 +46,6 @@ pub(crate) fn command() -> clap::Command {
 /// The settings as they were given: flags over the environment over `.env`. They are not parsed yet, so
 /// that commands work with invalid ones.
 pub(crate) struct Given {
-    command: Option<Command>,
     demo: bool,
     texts: Vec<GivenText>,
     shown: Vec<ShownSetting>,
@@ -62,8 +61,9 @@ pub(super) struct GivenText {
 }
 
 impl Given {
-    /// Reads all sources. Exits if the command line is invalid, or after printing help.
-    pub(crate) fn load() -> Result<Self, BadSetting> {
+    /// Reads all sources, and the subcommand if there is one. Exits if the command line is invalid, or
+    /// after printing help.
+    pub(crate) fn load() -> Result<(Self, Option<Command>), BadSetting> {
         let command = command();
         let names: Vec<String> = command.get_arguments().filter_map(variable).collect();
         let (from_env_file, mut checked) = env_file::load(&names);
@@ -73,7 +73,7 @@ impl Given {
             }
         }
         // Built again, as an argument reads its variable when it is built.
-        let mut matches = self::command().get_matches();
+        let matches = self::command().get_matches();
         let texts: Vec<GivenText> = command
             .get_arguments()
             .filter_map(|argument| GivenText::of(argument, &matches, &from_env_file))
@@ -81,30 +81,19 @@ impl Given {
         for GivenText { variable, text, .. } in &texts {
             checked = checked.and_then(|()| check_text(variable, text));
         }
-        let mut given = Self {
-            demo: matches.get_flag("demo"),
-            command: matches
-                .subcommand_name()
-                .is_some()
-                .then(|| Command::from_arg_matches_mut(&mut matches))
-                .transpose()
-                .unwrap_or_else(|error| error.exit()),
-            texts,
-            shown: Vec::new(),
-            checked,
-        };
+        let demo = matches.get_flag("demo");
+        let mut given = Self { demo, texts, shown: Vec::new(), checked };
         given.shown = shown(&command, |name| given.text(name));
-        Ok(given)
+        let command = match matches.subcommand_name() {
+            Some(_) => Command::from_arg_matches(&matches).map(Some),
+            None => Ok(None),
+        };
+        Ok((given, command.unwrap_or_else(|error| error.exit())))
     }
 
     /// Returns all settings as operators may see them.
     pub(crate) fn shown(&self) -> &[ShownSetting] {
         &self.shown
-    }
-
-    /// Returns the subcommand, the first time.
-    pub(crate) fn take_command(&mut self) -> Option<Command> {
-        self.command.take()
     }
 
     /// Parses the settings of `T`, with defaults for those that are not given.

@@ -97,7 +97,7 @@ pub(crate) struct Settings {
     /// Failures after which counts are still exact: process (kill -9), or power (power loss, too)
     #[arg(long, env = "DURABILITY", value_name = "LEVEL", default_value = "process", value_parser = shown(values::durability))]
     pub(crate) durability: Durability,
-    /// Days for which single requests are kept beside the daily sums, about 250 bytes each; 0 keeps none
+    /// Days for which single requests are kept in addition to the daily sums, about 250 bytes each; 0 keeps none
     #[arg(long, env = "USAGE_RETENTION_DAYS", value_name = "DAYS", default_value = "7", value_parser = shown(values::days))]
     pub(crate) usage_retention_days: u32,
     /// What happens when a client disconnects during a response: abort it, or drain it for its usage

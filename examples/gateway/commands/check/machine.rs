@@ -60,7 +60,7 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
             return findings;
         }
     }
-    // The WAL, the journal and the lock are created beside it.
+    // The WAL, the journal and the lock are created next to it.
     if let Err(error) = access(&directory, Access::WRITE_OK | Access::EXEC_OK) {
         findings.push(Failure(format!(
             "the directory {} cannot be written: {error}; it must belong to the gateway's user",
