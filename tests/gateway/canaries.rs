@@ -183,7 +183,7 @@ async fn no_secret_gets_into_a_response_a_log_or_a_file() {
             let reported = String::from_utf8_lossy(&response);
             assert!(
                 !has(&response, secret),
-                "the {name} in the answer to\n{attempt}\n\n{reported}"
+                "the {name} in the response to\n{attempt}\n\n{reported}"
             );
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 const METRICS_TOKEN: &str = "metrics-token-0123456789";
 
-/// Asks with the admin token, through a proxy on this machine that sends these headers.
+/// Sends a request with the admin token, through a proxy on this machine that sends these headers.
 async fn ask(gateway: &Gateway, headers: &[(&str, &str)]) -> CollectedResponse {
     let token = format!("Bearer {ADMIN_TOKEN}");
     let mut all = vec![("authorization", token.as_str())];

@@ -147,9 +147,9 @@ async fn database(path: &Path, rows: u32) {
 /// Returns the number of rows of an intact database.
 fn rows(path: &Path) -> u32 {
     let connection = Connection::open(path).unwrap();
-    let verdict: String =
+    let result: String =
         connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(verdict, "ok", "{}", path.display());
+    assert_eq!(result, "ok", "{}", path.display());
     connection.query_row("SELECT count(*) FROM daily_usage", [], |row| row.get(0)).unwrap()
 }
 
@@ -674,8 +674,8 @@ async fn print_config_names_the_source_of_each_setting_and_shows_no_secret() {
     assert_eq!(port.unwrap()["source"], "default");
     assert_eq!(json["problem"], serde_json::Value::Null);
 
-    let refused = settings.env("DATABASE_URL", "postgres://user:secret@host/db");
-    let output = run(&refused, "print-config");
+    let invalid = settings.env("DATABASE_URL", "postgres://user:secret@host/db");
+    let output = run(&invalid, "print-config");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let printed = stdout(&output);
     assert!(printed.contains("postgres://••••@host/db"), "{printed}");

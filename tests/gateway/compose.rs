@@ -182,7 +182,7 @@ fn commands(document: &str) -> Vec<(&str, Option<&str>)> {
     found
 }
 
-/// Whether these lines are printed one after another, `…` standing for anything.
+/// Returns whether these lines are printed in this order; `…` matches anything.
 fn is_printed(expected: &str, printed: &str) -> bool {
     let expected: Vec<&str> = expected.lines().collect();
     let printed: Vec<&str> = printed.lines().collect();

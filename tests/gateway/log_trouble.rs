@@ -87,12 +87,12 @@ impl Scene {
         Self { gateway, upstream, key, completed: 0, rejected: 0, _stalled: stalled }
     }
 
-    /// Sends so many requests over eight connections, which must all be answered by 200.
+    /// Sends this many requests over eight connections, which must all get 200.
     async fn serve(&mut self, requests: usize) {
         let connection = || async {
             let mut wire = Wire::connect(self.gateway.address()).await.unwrap();
             for _ in 0..requests / 8 {
-                let (status, _) = wire.post(&self.key, "{}").await.expect("an answer");
+                let (status, _) = wire.post(&self.key, "{}").await.expect("a response");
                 assert_eq!(status, 200);
             }
         };
@@ -105,7 +105,7 @@ impl Scene {
         Client::http1().get(&self.gateway.url(path)).await.status.as_u16()
     }
 
-    /// Sends a request, which is answered by 200 or rejected by 503.
+    /// Sends a request, which must get 200 or 503.
     async fn ask(&mut self) -> u16 {
         let url = self.gateway.url("/v1/chat/completions");
         let response = Client::http1().post_as(&self.key, &url, &json!({})).await;
@@ -117,7 +117,7 @@ impl Scene {
         response.status.as_u16()
     }
 
-    /// Asks until this status is the response.
+    /// Sends requests until one gets this status.
     async fn until(&mut self, status: u16) {
         let until = std::time::Instant::now() + crate::common::DEADLINE;
         while self.ask().await != status {
@@ -126,7 +126,7 @@ impl Scene {
         }
     }
 
-    /// Service is back, SIGTERM ends the process, and all that was answered was counted.
+    /// Service is back, SIGTERM ends the process, and all completed requests were counted.
     async fn finish(mut self) {
         self.until(200).await;
         self.serve(40).await;

@@ -43,11 +43,11 @@ fn respond(request: Request<Bytes>) -> Response<StubBody> {
         "/v1/stream" => stream(STREAM, false),
         "/v1/open" => stream("data: {}\n\n", true),
         "/v1/silent" => Response::new(full("no tokens")),
-        // As servers do that name the model by what they were asked for.
+        // Some servers report the model of the request.
         "/v1/echo" => {
-            let asked: Value = serde_json::from_slice(request.body()).unwrap();
+            let request: Value = serde_json::from_slice(request.body()).unwrap();
             let mut reported = chat_json();
-            reported["model"] = asked["model"].clone();
+            reported["model"] = request["model"].clone();
             json_response(reported.to_string())
         }
         path => match path.strip_prefix("/v1/status/") {
@@ -160,7 +160,7 @@ async fn every_outcome_is_counted_once() {
     let ended = figures.sum("tower_quota_request_duration_seconds_count", &[]);
     assert_eq!(ended, sent.0.values().sum::<f64>());
     let heads = figures.sum("tower_quota_time_to_head_seconds_count", &[]);
-    assert_eq!(heads, ended - 1.0, "all but the refusal");
+    assert_eq!(heads, ended - 1.0, "all but the rejection");
     assert!(figures.sum("tower_quota_store_commit_duration_seconds_count", &[]) > 0.0);
     assert!(figures.sum("tower_quota_store_sync_duration_seconds_count", &[]) > 0.0);
     let upstreams = [("route", "upstream")];

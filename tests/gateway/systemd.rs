@@ -163,7 +163,7 @@ async fn a_healthy_gateway_feeds_the_watchdog() {
         pings += usize::from(manager.next() == ["WATCHDOG=1"]);
     }
     drop(gateway);
-    // One that is meant for another process is not answered.
+    // A watchdog for another process is ignored.
     let gateway = command.env("WATCHDOG_USEC", "1000").env("WATCHDOG_PID", "1").start();
     while manager.next()[0] != "READY=1" {}
     gateway.signal(Signal::HUP);
@@ -278,7 +278,7 @@ async fn a_restart_loses_no_request() {
                 let mut wire = Wire::connect(address).await.expect("a connection");
                 tokio::task::yield_now().await;
                 wire.write(&key, "{}").await.expect("a request");
-                let head = wire.head().await.expect("an answer");
+                let head = wire.head().await.expect("a response");
                 assert_eq!(head.status, 200);
                 completed.fetch_add(1, Ordering::Relaxed);
             }
@@ -287,8 +287,8 @@ async fn a_restart_loses_no_request() {
     for restart in 1..=RESTARTS {
         let before = completed.load(Ordering::Relaxed);
         let more = || async { completed.load(Ordering::Relaxed) >= before + 50 };
-        eventually("50 answers", more).await;
-        println!("restart {restart} after {} answers", completed.load(Ordering::Relaxed));
+        eventually("50 responses", more).await;
+        println!("restart {restart} after {} responses", completed.load(Ordering::Relaxed));
         scene.restart().await;
     }
     let before = completed.load(Ordering::Relaxed);

@@ -54,9 +54,9 @@ async fn chat(gateway: &Gateway, key: &str) -> u16 {
     let bearer = format!("Bearer {key}");
     let url = gateway.url("/v1/chat/completions");
     let body = r#"{"model":"deepseek-chat","messages":[]}"#;
-    let answer =
+    let response =
         Client::http1().send(Method::POST, &url, &[("authorization", &bearer)], body).await;
-    answer.status.as_u16()
+    response.status.as_u16()
 }
 
 async fn keys(gateway: &Gateway) -> Vec<Value> {
@@ -217,29 +217,29 @@ async fn keys_that_were_kept_as_hashes_work() {
 #[tokio::test]
 async fn a_file_without_such_keys_is_rejected_and_left_as_it_is() {
     let scene = Scene::new();
-    let refused = |file: &Path, word: &str| {
+    let rejected = |file: &Path, word: &str| {
         let (code, printed) = scene.import(file, &[]);
         assert_eq!((code, printed.lines().count()), (2, 1), "{printed}");
         assert!(printed.contains(word), "{printed}");
     };
-    refused(&scene.path("missing.db"), "missing.db cannot be read");
-    refused(
+    rejected(&scene.path("missing.db"), "missing.db cannot be read");
+    rejected(
         &scene.file("empty.db", "CREATE TABLE licenses (key TEXT)"),
         "neither trial_keys nor api_keys",
     );
     let text = scene.path("text.db");
     std::fs::write(&text, "no database, but longer than a header of one has to be; ".repeat(9))
         .unwrap();
-    refused(&text, "text.db cannot be read");
+    rejected(&text, "text.db cannot be read");
 
     let gateway = scene.start();
     let own = scene.path("quota.db");
-    refused(&own, "this gateway's own");
+    rejected(&own, "this gateway's own");
     let old = scene.file(
         "old.db",
         "CREATE TABLE trial_keys (key TEXT PRIMARY KEY, label TEXT, created_at INTEGER)",
     );
-    refused(&old, "DATABASE_URL");
+    rejected(&old, "DATABASE_URL");
     drop(gateway);
 
     // The old file is used as the gateway's database.

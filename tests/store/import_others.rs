@@ -136,9 +136,9 @@ async fn chat(gateway: &Gateway, key: &str) -> CollectedResponse {
 
 /// The status of a chat with this key, and the code of its rejection.
 async fn outcome(gateway: &Gateway, key: &str) -> (u16, String) {
-    let answer = chat(gateway, key).await;
-    let code = answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned();
-    (answer.status.as_u16(), code)
+    let response = chat(gateway, key).await;
+    let code = response.json()["error"]["code"].as_str().unwrap_or_default().to_owned();
+    (response.status.as_u16(), code)
 }
 
 async fn keys(gateway: &Gateway) -> Vec<Value> {
@@ -446,7 +446,7 @@ async fn keys_of_litellm_continue_to_work_by_their_hashes() {
 #[tokio::test]
 async fn a_file_of_another_format_is_rejected_with_what_was_found() {
     let scene = Scene::new();
-    let refused = |name: &str, args: &[&str], parts: &[&str]| {
+    let rejected = |name: &str, args: &[&str], parts: &[&str]| {
         let (code, printed) = scene.import(name, args);
         assert_eq!((code, printed.lines().count()), (2, 1), "{name}: {printed}");
         for part in parts {
@@ -454,21 +454,21 @@ async fn a_file_of_another_format_is_rejected_with_what_was_found() {
         }
         assert!(!printed.contains("sk-"), "{printed}");
     };
-    refused("missing.db", &[], &["missing.db cannot be read"]);
-    refused(".", &[], &["not a regular file"]);
+    rejected("missing.db", &[], &["missing.db cannot be read"]);
+    rejected(".", &[], &["not a regular file"]);
     scene.text("empty.db", "");
-    refused("empty.db", &[], &["empty.db is empty"]);
+    rejected("empty.db", &[], &["empty.db is empty"]);
 
     scene.sqlite("tokens.db", "CREATE TABLE tokens (id, token, user); CREATE TABLE sessions (id)");
     let lacks = "it has no key, status, expired_time, remain_quota, unlimited_quota";
-    refused("tokens.db", &[], &["neither trial_keys nor api_keys", lacks, "tokens, sessions"]);
-    refused("tokens.db", &["--from", "one-api"], &[lacks, "found: tokens, sessions"]);
-    refused("tokens.db", &["--from", "litellm"], &["--from litellm requires CSV"]);
+    rejected("tokens.db", &[], &["neither trial_keys nor api_keys", lacks, "tokens, sessions"]);
+    rejected("tokens.db", &["--from", "one-api"], &[lacks, "found: tokens, sessions"]);
+    rejected("tokens.db", &["--from", "litellm"], &["--from litellm requires CSV"]);
     let both = format!("{ONE_API} CREATE TABLE trial_keys (key TEXT, label TEXT);");
     scene.sqlite("both.db", &both);
-    refused("both.db", &[], &["trial_keys and tokens", "--from trial-keys or --from one-api"]);
+    rejected("both.db", &[], &["trial_keys and tokens", "--from trial-keys or --from one-api"]);
     assert_eq!(scene.import("both.db", &["--from", "one-api", "--dry-run"]).0, 0);
-    refused("both.db", &["--from", "litellm"], &["CSV"]);
+    rejected("both.db", &["--from", "litellm"], &["CSV"]);
 
     let whole = scene.sqlite("whole.db", ONE_API);
     for at in 0..400 {
@@ -478,31 +478,31 @@ async fn a_file_of_another_format_is_rejected_with_what_was_found() {
     let bytes = fs::read(scene.path("whole.db")).unwrap();
     for length in [20, 100, 4096, bytes.len() / 2, bytes.len() - 1] {
         scene.text("cut.db", &bytes[..length]);
-        refused("cut.db", &[], &["cut.db cannot be read", "damaged or truncated"]);
+        rejected("cut.db", &[], &["cut.db cannot be read", "damaged or truncated"]);
     }
     let mut damaged = bytes.clone();
     damaged[4096..].fill(0xa5);
     scene.text("damaged.db", damaged);
-    refused("damaged.db", &[], &["damaged or truncated"]);
+    rejected("damaged.db", &[], &["damaged or truncated"]);
 
     scene.text("keys.txt", "sk-0123456789abcdef\nsk-fedcba9876543210\n");
-    refused("keys.txt", &[], &["no LiteLLM header", "LiteLLM_VerificationToken as CSV"]);
-    refused("keys.txt", &["--from", "one-api"], &["not an SQLite database"]);
+    rejected("keys.txt", &[], &["no LiteLLM header", "LiteLLM_VerificationToken as CSV"]);
+    rejected("keys.txt", &["--from", "one-api"], &["not an SQLite database"]);
     scene.text("own.csv", "key,label,daily_limit\ntrial-a-b-c,Alice,5\n");
-    refused("own.csv", &[], &["operator's page"]);
+    rejected("own.csv", &[], &["operator's page"]);
     scene.text("some.csv", "token,key_alias,models,blocked\n");
-    refused("some.csv", &[], &["lacks the columns expires, spend, max_budget", "key_alias"]);
+    rejected("some.csv", &[], &["lacks the columns expires, spend, max_budget", "key_alias"]);
     scene.text("twice.csv", format!("{LITELLM},token\n"));
-    refused("twice.csv", &[], &["the column token twice"]);
+    rejected("twice.csv", &[], &["the column token twice"]);
     let wide: Vec<u8> = LITELLM.encode_utf16().flat_map(u16::to_le_bytes).collect();
     scene.text("wide.csv", [&[0xff, 0xfe], &*wide].concat());
-    refused("wide.csv", &[], &["UTF-16"]);
+    rejected("wide.csv", &[], &["UTF-16"]);
     scene.text("noise.bin", (0..=255).cycle().take(5000).collect::<Vec<u8>>());
-    refused("noise.bin", &[], &["neither an SQLite database nor text"]);
+    rejected("noise.bin", &[], &["neither an SQLite database nor text"]);
     assert!(!scene.path("quota.db").exists(), "nothing was begun");
 
     scene.text("long.csv", "x".repeat(200_000));
-    refused("long.csv", &[], &["first line is too long"]);
+    rejected("long.csv", &[], &["first line is too long"]);
 
     // A CSV file that is truncated within a row: complete rows are imported.
     let rows: Vec<_> = (1..=3).map(|number| litellm_row(number, &[])).collect();
@@ -736,8 +736,8 @@ async fn a_running_gateway_is_not_disturbed() {
     let token = format!("Bearer {}", crate::common::ADMIN_TOKEN);
     let headers = [("authorization", &*token), ("content-type", "text/csv")];
     let url = gateway.url("/admin/keys/import");
-    let answer = Client::http1().send(Method::POST, &url, &headers, rows).await;
-    assert_eq!(answer.json()["new"], 1, "{answer:?}");
+    let response = Client::http1().send(Method::POST, &url, &headers, rows).await;
+    assert_eq!(response.json()["new"], 1, "{response:?}");
     add_token(&tokens, 1, "Known", "known", "unlimited_quota = 1");
     let before = scene.files();
     let load = async {

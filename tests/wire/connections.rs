@@ -67,7 +67,7 @@ async fn send(socket: &mut TcpStream) -> Sent {
     Sent::Completed
 }
 
-/// What comes when an idle connection ends is answered, or meets an end that could be seen before.
+/// A request at the end of an idle connection gets a response, or the client could see the end before.
 #[tokio::test]
 async fn a_request_at_the_end_of_an_idle_connection_is_completed_or_not_sent() {
     const IDLE: Duration = Duration::from_secs(1);
@@ -132,7 +132,7 @@ fn open(sockets: &[TcpStream]) -> Vec<usize> {
 async fn is_served(gateway: SocketAddr) {
     let mut wire = Wire::connect(gateway).await.unwrap();
     wire.send(HEALTH).await.unwrap();
-    let response = timeout(crate::common::DEADLINE, wire.head()).await.expect("an answer in time");
+    let response = timeout(crate::common::DEADLINE, wire.head()).await.expect("a response in time");
     assert_eq!(response.unwrap().status, 200);
 }
 
