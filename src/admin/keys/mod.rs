@@ -25,8 +25,8 @@ use crate::{
     error::{Reject, catalog},
     key::{DailyLimit, KeyId, SecretKey, user_from_label},
     store::{
-        AdminStore, ChangeOutcome, KeyChange, KeyEdit, KeyPageQuery, KeyPatch, KeyRef, KeySort,
-        KeySummary, PageCursor, Rotation,
+        AdminStore, ChangeOutcome, KeyChange, KeyEdit, KeyPageQuery, KeyRef, KeySort, KeySummary,
+        PageCursor, Rotation,
     },
 };
 
@@ -114,12 +114,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         self: Arc<Self>,
         request: CallRequest<KeyRef, NoQuery, Json<KeyChanges>, IfMatch>,
     ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
-        let patch = KeyPatch::from(request.body.0);
-        if patch == KeyPatch::default() {
-            return Err(AdminError::missing_field(
-                "label`, `daily_limit`, `expires_at` or `disabled",
-            ));
-        }
+        let patch = request.body.0.into_patch()?;
         let edit = KeyEdit::new(request.path, KeyChange::Update(patch), request.by);
         let changed = self.change(edit, request.header).await?;
         Ok(self.listed(changed))

@@ -114,15 +114,22 @@ pub(in crate::admin) struct KeyChanges {
     pub(super) disabled: Option<Flag>,
 }
 
-impl From<KeyChanges> for KeyPatch {
-    fn from(changes: KeyChanges) -> Self {
-        let KeyChanges { label, daily_limit, expires_at, disabled } = changes;
-        Self {
+impl KeyChanges {
+    /// Returns the patch, which must set at least one field.
+    pub(super) fn into_patch(self) -> Result<KeyPatch, AdminError> {
+        let Self { label, daily_limit, expires_at, disabled } = self;
+        let patch = KeyPatch {
             label: label.map(|Label(label)| label),
             daily_limit: daily_limit.map(|Limit(limit)| limit),
             expires_at: expires_at.map(|at| at.map(|Expiry(at)| at)),
             disabled: disabled.map(|Flag(disabled)| disabled),
+        };
+        if patch == KeyPatch::default() {
+            return Err(AdminError::missing_field(
+                "label`, `daily_limit`, `expires_at` or `disabled",
+            ));
         }
+        Ok(patch)
     }
 }
 
