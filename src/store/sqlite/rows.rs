@@ -1,12 +1,8 @@
 //! Reading of rows whose columns may contain anything that people type.
 
-use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
+use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
-use crate::{
-    clock::Day,
-    key::KeyId,
-    store::{ClaimSummary, engine::counter::Count, engine::journal::from_unix_millis},
-};
+use crate::{clock::Day, key::KeyId, store::engine::counter::Count};
 
 /// Returns a number of units for display, or 0 if the value is not a valid one.
 pub(super) fn units(value: ValueRef<'_>) -> u64 {
@@ -51,25 +47,4 @@ pub(super) fn read_count(connection: &Connection, id: &KeyId, day: Day) -> rusql
         || Count::new(day),
         |count| if count.day < day { count.on(day) } else { count },
     ))
-}
-
-/// Column with the number of the latest claim of the key `k`, unless it was withdrawn.
-pub(super) const LATEST_CLAIM: &str = "
-    (SELECT number FROM claims c WHERE c.key_id = k.id AND NOT c.withdrawn
-     ORDER BY number DESC LIMIT 1)";
-
-/// Reads the claim with this number.
-pub(super) fn read_claim(connection: &Connection, number: i64) -> rusqlite::Result<ClaimSummary> {
-    connection
-        .prepare_cached("SELECT created_at, expires_at, opened_at FROM claims WHERE number = ?1")?
-        .query_row([number], claim)
-}
-
-/// Reads the claim of a row that starts with `created_at`, `expires_at` and `opened_at`.
-pub(super) fn claim(row: &Row<'_>) -> rusqlite::Result<ClaimSummary> {
-    Ok(ClaimSummary {
-        created_at: from_unix_millis(row.get(0)?),
-        expires_at: from_unix_millis(row.get(1)?),
-        opened_at: row.get::<_, Option<i64>>(2)?.map(from_unix_millis),
-    })
 }

@@ -1,17 +1,18 @@
 //! The table `claims`.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    super::{SqliteStore, core::Core, keys::list::summary, rows, unavailable},
+    super::{SqliteStore, core::Core, keys::list::summary, unavailable},
     audit, changes,
 };
 use crate::{
     key::{ClaimToken, SecretKey},
     store::{
         Actor, CLAIM_OFFERED, CLAIM_OPENED, Claim, ClaimOffer, ClaimOutcome, ClaimState,
-        ClaimStore, KeyChange, KeyRef, KeySummary, OnOpened, Rotation, StoreFuture,
-        engine::journal::unix_millis, offer_detail,
+        ClaimStore, ClaimSummary, KeyChange, KeyRef, KeySummary, OnOpened, Rotation, StoreFuture,
+        engine::journal::{from_unix_millis, unix_millis},
+        offer_detail,
     },
 };
 
@@ -107,7 +108,7 @@ fn find(
         )?
         .query_row([token.hash().to_hex()], |row| {
             let (number, id, withdrawn) = (row.get(3)?, row.get::<_, String>(4)?, row.get(5)?);
-            Ok((rows::claim(row)?, number, id, withdrawn))
+            Ok((read_row(row)?, number, id, withdrawn))
         })
         .optional()?;
     let Some((claim, number, id, withdrawn)) = row else { return Ok(None) };
@@ -115,4 +116,25 @@ fn find(
     let state = ClaimState::of(&claim, withdrawn, key.as_ref(), core.now());
     let claim = Claim::of(state, &claim, key.as_ref());
     Ok(Some(Found { number, claim, key }))
+}
+
+/// Column with the number of the latest claim of the key `k`, unless it was withdrawn.
+pub(crate) const LATEST_CLAIM: &str = "
+    (SELECT number FROM claims c WHERE c.key_id = k.id AND NOT c.withdrawn
+     ORDER BY number DESC LIMIT 1)";
+
+/// Reads the claim with this number.
+pub(crate) fn read(connection: &Connection, number: i64) -> rusqlite::Result<ClaimSummary> {
+    connection
+        .prepare_cached("SELECT created_at, expires_at, opened_at FROM claims WHERE number = ?1")?
+        .query_row([number], read_row)
+}
+
+/// Reads the claim of a row that starts with `created_at`, `expires_at` and `opened_at`.
+fn read_row(row: &Row<'_>) -> rusqlite::Result<ClaimSummary> {
+    Ok(ClaimSummary {
+        created_at: from_unix_millis(row.get(0)?),
+        expires_at: from_unix_millis(row.get(1)?),
+        opened_at: row.get::<_, Option<i64>>(2)?.map(from_unix_millis),
+    })
 }

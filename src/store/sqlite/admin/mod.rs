@@ -2,7 +2,7 @@
 
 pub(super) mod audit;
 pub(super) mod changes;
-mod claims;
+pub(super) mod claims;
 mod create;
 mod import;
 

@@ -6,7 +6,7 @@ use rusqlite::{
 };
 
 use super::{
-    super::{core::Core, rows},
+    super::{admin::claims, core::Core, rows},
     columns::{self, RECORD},
 };
 use crate::{
@@ -56,7 +56,7 @@ fn summary_by_number(
 }
 
 fn select(condition: &str) -> String {
-    let latest_claim = rows::LATEST_CLAIM;
+    let latest_claim = claims::LATEST_CLAIM;
     format!("SELECT {RECORD}, {USAGE}, {latest_claim} AS claim FROM api_keys k WHERE {condition}")
 }
 
@@ -79,7 +79,7 @@ fn read_summary(
         used_today: used,
         total_used: (total + used).saturating_sub(stored),
         last_used_at: last_used_at.map(from_unix_millis),
-        claim: claim.map(|number| rows::read_claim(connection, number)).transpose()?,
+        claim: claim.map(|number| claims::read(connection, number)).transpose()?,
     })
 }
 

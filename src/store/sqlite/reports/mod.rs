@@ -118,11 +118,12 @@ fn of_all_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<
     let mut report = ReportRows::new(query.clone());
     let days = params![query.from.to_string(), query.to.to_string()];
     let sql = format!("SELECT {FIGURES}, day, model FROM model_totals WHERE day BETWEEN ?1 AND ?2");
-    let nobody = KeyId::from("");
+    // The report is not grouped by key.
+    let any_key = KeyId::from("");
     each(connection, &sql, days, |row| {
         let (day, model): (String, String) = (row.get(NEXT)?, row.get(NEXT + 1)?);
         if let Ok(day) = day.parse() {
-            report.add_figures(day, &nobody, &model, figures(row)?);
+            report.add_figures(day, &any_key, &model, figures(row)?);
         }
         Ok(())
     })?;
