@@ -611,10 +611,10 @@ async fn a_check_says_what_is_wrong_here() {
     failed(&nowhere, "database", "must name a file in an existing directory");
     let path = settings.dir().join("quota.db");
     fs::write(&path, "no database, but some text of more than a few bytes").unwrap();
-    failed(&settings, "database", "is no SQLite database");
+    failed(&settings, "database", "is not an SQLite database");
     fs::remove_file(&path).unwrap();
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE other (x)").unwrap();
-    failed(&settings, "database", "is no database of this program");
+    failed(&settings, "database", "is not a database of this program");
     fs::remove_file(&path).unwrap();
     database(&path, 50_000).await;
     fs::set_permissions(&path, readable).unwrap();

@@ -352,9 +352,9 @@ async fn what_is_no_whole_backup_is_not_restored() {
     fs::write(path("damaged.db"), &bytes).unwrap();
     fs::write(path("cut.db"), &fs::read(&good).unwrap()[..middle]).unwrap();
     for (name, reason) in [
-        ("text.db", "is no SQLite database"),
-        ("empty.db", "is no database of this program"),
-        ("foreign.db", "is no database of this program"),
+        ("text.db", "is not an SQLite database"),
+        ("empty.db", "is not a database of this program"),
+        ("foreign.db", "is not a database of this program"),
         ("newer.db", "was written by a newer version (schema 99)"),
         ("damaged.db", "is damaged"),
         ("cut.db", "is damaged"),
@@ -398,7 +398,7 @@ async fn a_file_that_exists_is_left_alone() {
     let listener = UnixListener::bind(&socket).unwrap();
     let (code, printed) = run(&command, &["backup", "--replace", socket.to_str().unwrap()]);
     assert_eq!(code, 2, "{printed}");
-    assert!(printed.contains("is no regular file"), "{printed}");
+    assert!(printed.contains("is not a regular file"), "{printed}");
     drop(listener);
     fs::remove_file(socket).unwrap();
     assert_eq!(gateway.used(&key).await, 1);

@@ -150,7 +150,7 @@ async fn limits_switches_and_sums_of_several_rows_come_over() {
     );
     let (code, done) = scene.import(&old, &[]);
     assert_eq!((code, last(&done)), (1, "4 new, 0 unchanged, 2 conflicts"), "{done}");
-    for why in ["trial_keys row 5: `daily_limit` must be", "trial_keys row 6: `key` is no key"] {
+    for why in ["trial_keys row 5: `daily_limit` must be", "trial_keys row 6: `key` is not a key"] {
         assert!(done.contains(why), "{done}");
     }
 

@@ -79,14 +79,13 @@ impl ImportedKey {
             None => {
                 let secret = SecretKey::parse(column("key").unwrap_or_default());
                 let secret = secret
-                    .map_err(|error| InvalidColumn::new("key", format!("is no key: {error}")))?;
+                    .map_err(|error| InvalidColumn::new("key", format!("is not a key: {error}")))?;
                 (secret.hash(), secret.masked())
             }
         };
         let id = match column("id") {
             Some(id) if !is_id(id) => {
-                let expected =
-                    "must be 1 to 128 ASCII letters, digits, `-`, `_` or `.`, and no word of paths";
+                let expected = "must be 1 to 128 ASCII letters, digits, `-`, `_` or `.`, other than `.`, `..`, `export` and `import`";
                 return Err(InvalidColumn::new("id", expected));
             }
             id => id.map(KeyId::from),

@@ -139,7 +139,7 @@ impl BackupError {
     pub(crate) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         let shown = path.display();
         let message = match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => format!("{shown} is no SQLite database"),
+            Some(ErrorCode::NotADatabase) => format!("{shown} is not an SQLite database"),
             Some(ErrorCode::DatabaseCorrupt) => format!("{shown} is damaged"),
             Some(ErrorCode::OperationInterrupted) => return Self::stopped(),
             _ => format!("{shown} cannot be copied"),
@@ -218,7 +218,7 @@ pub fn backup(
         }
         // A rename would replace /dev/null.
         if !(existing.is_file() || existing.is_symlink()) {
-            return Err(BackupError::new(format!("{shown} is no regular file")));
+            return Err(BackupError::new(format!("{shown} is not a regular file")));
         }
     }
     let part = Part::create(with_suffix(file, &format!(".{}.part", process::id())))?;
@@ -337,7 +337,7 @@ impl Source {
             file::open_read_only(path).map_err(|error| BackupError::sqlite(path, error))?;
         let is_current = schema::is_current(&connection).map_err(|error| match error {
             schema::MigrateError::Foreign => {
-                BackupError::new(format!("{shown} is no database of this program"))
+                BackupError::new(format!("{shown} is not a database of this program"))
             }
             schema::MigrateError::Sqlite(error) => BackupError::sqlite(path, error),
             newer => file::cannot_migrate(path, newer).into(),
