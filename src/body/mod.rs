@@ -21,7 +21,7 @@ pub(crate) fn with_read(rest: &SizeHint, read: usize) -> SizeHint {
 }
 
 /// The functions of `Body` for a pinned body type that only wraps its field `inner`.
-#[cfg(any(feature = "auth", feature = "quota", feature = "usage"))]
+#[cfg(any(feature = "auth", feature = "proxy", feature = "quota", feature = "usage"))]
 macro_rules! delegate_body {
     () => {
         fn poll_frame(
@@ -40,5 +40,5 @@ macro_rules! delegate_body {
         }
     };
 }
-#[cfg(any(feature = "auth", feature = "quota", feature = "usage"))]
+#[cfg(any(feature = "auth", feature = "proxy", feature = "quota", feature = "usage"))]
 pub(crate) use delegate_body;

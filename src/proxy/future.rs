@@ -41,7 +41,7 @@ pin_project! {
             #[pin]
             call: F,
             #[pin]
-            head_timer: Option<Sleep>,
+            timer: Option<Sleep>,
             end: Option<Instant>,
             progress: RequestProgress,
             decision: Decision,
@@ -69,8 +69,8 @@ impl<F, B, R> ResponseFuture<F, B, R> {
         let timeouts = config.timeouts;
         let called_at = progress.called_at();
         let end = timeouts.total.and_then(|total| called_at.checked_add(total));
-        let head_timer = timeouts.head_deadline(called_at, end).map(sleep_until);
-        let state = State::Calling { call, head_timer, end, progress, decision };
+        let timer = timeouts.head_deadline(called_at, end).map(sleep_until);
+        let state = State::Calling { call, timer, end, progress, decision };
         Self { state, method, config, secret }
     }
 
@@ -91,20 +91,19 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let secret = this.secret.as_ref();
+        let (config, secret) = (&**this.config, this.secret.as_ref());
         loop {
             let response = match this.state.as_mut().project() {
-                StateProj::Calling { call, head_timer, end, progress, decision } => {
+                StateProj::Calling { call, timer, end, progress, decision } => {
                     match call.poll(cx) {
                         Poll::Ready(Ok(response)) => {
                             let (head, body) = response.into_parts();
-                            let replaced = this.config.replaced(&head);
+                            let replaced = config.replaced(&head);
                             let fault = replaced.as_ref().map(|replaced| replaced.fault);
-                            this.config.record(*decision, fault);
+                            config.record(*decision, fault);
                             let Some(replaced) = replaced else {
-                                return Poll::Ready(Ok(this
-                                    .config
-                                    .forward_response(head, body, *end, secret)));
+                                let response = config.forward_response(head, body, *end, secret);
+                                return Poll::Ready(Ok(response));
                             };
                             this.state.set(State::Replacing {
                                 excerpt: Excerpt::new(body),
@@ -113,26 +112,22 @@ where
                             continue;
                         }
                         Poll::Ready(Err(error)) => {
-                            this.config.record(*decision, None);
-                            this.config.transport_error(&*error.into(), progress, secret)
+                            config.record(*decision, None);
+                            config.transport_error(&*error.into(), progress, secret)
                         }
                         Poll::Pending => {
-                            let fault = ready!(poll_head_timeout(
-                                head_timer,
-                                *end,
-                                progress,
-                                &this.config.timeouts,
-                                cx
-                            ));
-                            this.config.record(*decision, Some(fault));
-                            this.config.fault(fault)
+                            let timeouts = &config.timeouts;
+                            let fault =
+                                ready!(poll_head_timeout(timer, *end, progress, timeouts, cx));
+                            config.record(*decision, Some(fault));
+                            config.fault(fault)
                         }
                     }
                 }
                 StateProj::Replacing { excerpt, replaced } => {
                     let text = ready!(excerpt.poll(cx));
                     let replaced = replaced.take().expect("polled after completion");
-                    this.config.replacement(replaced, &text, secret)
+                    config.replacement(replaced, &text, secret)
                 }
                 StateProj::Ready { response } => response.take().expect("polled after completion"),
             };

@@ -134,7 +134,8 @@ impl HeaderRules {
     }
 
     /// Creates rules that remove headers that describe the client, unless the request comes from a
-    /// [trusted peer](crate::request::RequestContext::trusted_peer): `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `Via` and similar ones.
+    /// [trusted peer](crate::request::RequestContext::trusted_peer): `Forwarded`, `X-Forwarded-*`,
+    /// `X-Real-IP`, `Via` and similar ones.
     pub fn without_forwarding() -> Self {
         Self { removed_if_untrusted: NameSet::forwarding(), ..Self::default() }
     }
