@@ -85,7 +85,7 @@ fn requests(scene: &Scene, path: &str, chunks: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_chunk_ends_the_connection_and_what_stands_behind_it_is_no_request() {
+async fn an_invalid_chunk_closes_the_connection_and_hides_no_request() {
     let scene = Scene::start().await;
     let mut exchanges = JoinSet::new();
     for (number, (name, chunks)) in BAD_CHUNKS.into_iter().enumerate() {

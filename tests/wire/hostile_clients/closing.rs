@@ -62,7 +62,7 @@ async fn a_rejection_reaches_a_client_that_sends_first_and_reads_then() {
 
 /// In HTTP/1.0 a response ends with its connection, so one that broke off must not end like that.
 #[tokio::test]
-async fn a_broken_stream_is_no_whole_one_for_an_http_1_0_client() {
+async fn a_stream_that_breaks_off_is_reset_for_an_http_1_0_client() {
     let upstream = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let base_url = format!("http://{}/v1", upstream.local_addr().unwrap());
     let gateway = GatewayCommand::new().env("UPSTREAM_BASE_URL", base_url).start();
@@ -93,7 +93,7 @@ async fn a_broken_stream_is_no_whole_one_for_an_http_1_0_client() {
 
 /// As many headers as are allowed are taken, although the gateway adds one of its own.
 #[tokio::test]
-async fn a_hundred_headers_are_taken() {
+async fn a_hundred_headers_are_accepted() {
     let scene = Scene::start().await;
     let authorization = format!("Bearer {}", scene.key);
     let names: Vec<String> = (0..98).map(|number| format!("x-{number}")).collect();

@@ -170,7 +170,7 @@ async fn bodies_for_nobody() {
 
 /// One small header, put into the compression table and named a thousand times over.
 #[tokio::test]
-async fn heads_that_grow_when_they_are_unpacked() {
+async fn heads_that_grow_when_decompressed() {
     survives("HPACK bomb", &[], true, |scene| {
         let mut block = frames::block(&frames::fields("GET", "/v1/bomb", &scene.key));
         block.extend_from_slice(b"\x40\x01a\x7f\xa1\x1e");

@@ -62,7 +62,7 @@ async fn http_1_0_has_no_chunks() {
 }
 
 #[tokio::test]
-async fn first_lines_that_are_none_are_rejected() {
+async fn invalid_first_lines_are_rejected() {
     let requests = BAD_FIRST_LINES.map(|(name, line)| {
         let line = line.replace('@', "/v1/x");
         (name.to_owned(), post("").replace("POST /v1/x HTTP/1.1\r\n", &line))
@@ -71,7 +71,7 @@ async fn first_lines_that_are_none_are_rejected() {
 }
 
 #[tokio::test]
-async fn targets_that_are_no_path_are_rejected() {
+async fn targets_that_are_not_a_path_are_rejected() {
     let requests =
         BAD_TARGETS.map(|(name, target)| (name.to_owned(), post("").replace("/v1/x", target)));
     assert_all_are_rejected(requests.into()).await;

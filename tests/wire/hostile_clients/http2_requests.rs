@@ -144,7 +144,7 @@ async fn fields_that_mean_something_else_in_http_1_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_body_of_another_length_than_declared_is_never_passed_on_as_whole() {
+async fn a_body_of_another_length_than_declared_is_never_forwarded_as_complete() {
     let scene = Scene::start().await;
     let mut streams = JoinSet::new();
     for method in ["POST", "GET"] {
@@ -173,7 +173,7 @@ async fn a_body_of_another_length_than_declared_is_never_passed_on_as_whole() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_reset_is_never_passed_on_as_whole() {
+async fn a_body_that_is_reset_is_never_forwarded_as_complete() {
     const NO_ERROR: u32 = 0;
     const CANCEL: u32 = 8;
     let scene = Scene::start().await;

@@ -103,7 +103,7 @@ async fn good_requests_in_a_row_are_served_once_each() {
 /// A client that leaves is noticed while another request of its own waits, so that nothing is read
 /// from it.
 #[tokio::test]
-async fn a_client_that_leaves_behind_a_request_frees_the_upstream() {
+async fn a_client_that_disconnects_after_its_request_releases_the_upstream() {
     let upstream = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let base_url = format!("http://{}/v1", upstream.local_addr().unwrap());
     let gateway = GatewayCommand::new().env("UPSTREAM_BASE_URL", base_url).start();

@@ -17,7 +17,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn bodies_pass_byte_for_byte_and_uncompressed_only_if_they_were() {
+async fn bodies_are_forwarded_byte_for_byte_in_their_coding() {
     let bytes: Vec<u8> =
         (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for (client, server) in PAIRS {
@@ -90,7 +90,7 @@ async fn interim_responses_are_not_forwarded() {
 }
 
 #[tokio::test]
-async fn expect_ends_here() {
+async fn expect_is_not_forwarded() {
     for (client, server) in PAIRS {
         let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;

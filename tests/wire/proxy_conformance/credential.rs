@@ -34,7 +34,7 @@ async fn an_echoed_credential_is_masked() {
 }
 
 #[tokio::test]
-async fn an_error_in_which_it_cannot_be_looked_for_is_withheld() {
+async fn an_error_that_cannot_be_searched_for_it_is_replaced() {
     for (client, server) in PAIRS {
         let echo = Message::new("400").header("content-encoding", "br").body("whatever");
         let upstream = Upstream::responding(server, echo).await;

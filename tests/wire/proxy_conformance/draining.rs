@@ -41,7 +41,7 @@ async fn streaming_gateway(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_stream_finishes() {
+async fn a_stream_in_flight_finishes() {
     for client in [Client::http1(), Client::http2()] {
         let (_upstream, mut gateway, _, feed, body) = streaming_gateway(client, "20s").await;
         gateway.terminate();
@@ -57,7 +57,7 @@ async fn a_running_stream_finishes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_outlasts_the_grace_is_cut_and_recorded() {
+async fn a_stream_that_outlasts_the_grace_period_is_cut_and_recorded() {
     for client in [Client::http1(), Client::http2()] {
         let (_upstream, mut gateway, key, _feed, body) = streaming_gateway(client, "100ms").await;
         gateway.terminate();

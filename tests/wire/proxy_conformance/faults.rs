@@ -71,7 +71,7 @@ async fn statuses_that_are_replaced_say_why() {
 }
 
 #[tokio::test]
-async fn every_other_status_passes_with_its_text() {
+async fn every_other_status_is_forwarded_with_its_text() {
     for (client, server) in PAIRS {
         for status in ["200", "201", "299", "400", "404", "409", "418", "422", "451"] {
             let upstream = Upstream::responding(server, Message::new(status).body("text")).await;
@@ -85,7 +85,7 @@ async fn every_other_status_passes_with_its_text() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_upstreams_address() {
+async fn an_upstream_that_does_not_listen() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);

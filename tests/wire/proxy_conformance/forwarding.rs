@@ -25,7 +25,7 @@ const FORWARDING: [(&str, &str); 8] = [
 ];
 
 #[tokio::test]
-async fn an_untrusted_peers_word_is_dropped() {
+async fn forwarding_headers_of_an_untrusted_peer_are_removed() {
     for (client, server) in PAIRS {
         let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
@@ -36,7 +36,7 @@ async fn an_untrusted_peers_word_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_trusted_peers_word_is_kept_and_the_peer_is_named() {
+async fn forwarding_headers_of_a_trusted_peer_are_kept_and_extended() {
     for (client, server) in PAIRS {
         let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let trusting = proxy(&upstream.url).map_request(|mut request: Request<Incoming>| {

@@ -11,7 +11,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn what_any_connection_line_of_a_request_nominates_ends_here() {
+async fn headers_that_any_connection_line_of_a_request_nominates_are_removed() {
     for server in [Http1, Http2] {
         let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
@@ -60,7 +60,7 @@ async fn headers_that_any_connection_line_of_a_response_nominates_are_removed() 
 }
 
 #[tokio::test]
-async fn te_trailers_travels_on_and_no_other_te() {
+async fn only_te_trailers_is_forwarded() {
     for (client, server) in PAIRS {
         let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
@@ -74,7 +74,7 @@ async fn te_trailers_travels_on_and_no_other_te() {
 }
 
 #[tokio::test]
-async fn trailers_pass_both_ways() {
+async fn trailers_are_forwarded_both_ways() {
     for (client, server) in PAIRS {
         let response = Message::new("200").header("trailer", "x-end").body("down");
         let mut upstream = Upstream::responding(server, response.trailer("x-end", "1")).await;
@@ -94,7 +94,7 @@ async fn trailers_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn trailers_carry_nothing_that_a_head_may_not() {
+async fn fields_that_are_not_allowed_in_trailers_are_removed() {
     let own = [("x-forwarded-for", "203.0.113.7"), ("authorization", "Bearer trial")];
     let echo = format!("it was {SPONSOR}");
     let sponsors = [("set-cookie", "a=b"), ("server", "x"), ("x-echo", &echo)];

@@ -39,7 +39,7 @@ async fn more_requests_than_a_connection_takes_open_another_one() {
 }
 
 #[tokio::test]
-async fn a_request_that_waits_for_a_place_was_never_sent() {
+async fn a_request_that_waits_for_a_stream_was_never_sent() {
     let mut upstream = Upstream::holding_at_most(1).await;
     let patient: Proxy<Full<Bytes>> = proxy(&upstream.url);
     let hasty = patient.clone().timeouts(Timeouts::new().head(Duration::from_millis(300)));

@@ -7,7 +7,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn identity_never_travels_upstream() {
+async fn identity_headers_are_not_forwarded() {
     let identity = [
         ("authorization", "Bearer trial-secret"),
         ("x-trial-key", "trial-secret"),

@@ -53,7 +53,7 @@ fn assert_closing(response: &str, status: &str, code: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_with_no_two_or_a_malformed_host_is_the_last_of_its_connection() {
+async fn a_missing_repeated_or_malformed_host_closes_the_connection() {
     let mut scene = Scene::new().await;
     for hosts in ["", "Host: a\r\nHost: a\r\n", "Host: a b\r\n", "Host: u@a\r\n", "Host: \r\n"] {
         let response = scene.raw(&format!("GET /v1/x HTTP/1.1\r\n{hosts}")).await;
@@ -113,7 +113,7 @@ async fn websockets_are_not_supported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_in_the_address_is_no_credential() {
+async fn a_key_in_the_url_is_no_credential() {
     let mut scene = Scene::new().await;
     for protocol in PROTOCOLS {
         for name in ["api_key", "key", "access_token"] {
@@ -126,7 +126,7 @@ async fn a_key_in_the_address_is_no_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn targets_and_heads_have_a_size() {
+async fn targets_and_heads_are_limited_in_size() {
     let mut scene = Scene::new().await;
     let url = scene.gateway.url("");
     let target = format!("GET /v1/{} HTTP/1.1\r\nHost: a\r\n", "x".repeat(9_000));
@@ -150,7 +150,7 @@ async fn targets_and_heads_have_a_size() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_gateway_itself_says_is_not_stored_and_has_an_id() {
+async fn rejections_are_not_cached_and_have_a_request_id() {
     let scene = Scene::new().await;
     for protocol in PROTOCOLS {
         for (start, status) in [

@@ -79,7 +79,7 @@ async fn after_another(
 }
 
 #[tokio::test]
-async fn what_changes_nothing_and_has_no_body_is_sent_again_over_another_connection() {
+async fn a_safe_request_without_a_body_is_retried_over_another_connection() {
     for method in ["GET", "HEAD", "OPTIONS"] {
         let request = Message::new(&format!("{method} /v1/2"));
         let (response, seen) = after_another(&[&[Respond, Close], &[Respond]], request).await;
@@ -90,7 +90,7 @@ async fn what_changes_nothing_and_has_no_body_is_sent_again_over_another_connect
 }
 
 #[tokio::test]
-async fn it_is_sent_again_once() {
+async fn a_request_is_retried_once() {
     let request = Message::new("GET /v1/2");
     let connections: &[&[Then]] = &[&[Respond, Close], &[Close], &[Respond]];
     let (response, seen) = after_another(connections, request).await;
@@ -106,7 +106,7 @@ async fn an_upstream_that_may_have_seen_a_request_does_not_count_as_unreached() 
 }
 
 #[tokio::test]
-async fn a_request_that_may_change_something_or_has_a_body_is_not() {
+async fn unsafe_requests_and_requests_with_a_body_are_not_retried() {
     for request in ["POST /v1/2", "PATCH /v1/2", "PUT /v1/2", "DELETE /v1/2"] {
         let (response, seen) =
             after_another(&[&[Respond, Close], &[Respond]], Message::new(request)).await;

@@ -35,7 +35,7 @@ async fn paths_join_where_a_segment_ends_and_queries_are_kept_to_the_byte() {
 }
 
 #[tokio::test]
-async fn a_target_that_others_could_read_otherwise_never_leaves() {
+async fn an_ambiguous_target_is_never_forwarded() {
     for (client, server) in PAIRS {
         let mut upstream = Upstream::responding(server, Message::new("200")).await;
         let gateway = gateway(&upstream.url).await;
@@ -62,7 +62,7 @@ async fn a_target_that_others_could_read_otherwise_never_leaves() {
 }
 
 #[tokio::test]
-async fn only_the_origin_form_is_taken() {
+async fn only_the_origin_form_is_accepted() {
     let mut upstream = Upstream::responding(Protocol::Http1, Message::new("200")).await;
     let gateway = gateway(&upstream.url).await;
     for line in ["GET http://a/v1/x", "OPTIONS *", "GET a:80", "CONNECT a:80"] {

@@ -25,7 +25,7 @@ use super::{
 const SHORT: Duration = Duration::from_millis(100);
 
 #[tokio::test]
-async fn connecting_is_over_when_tls_is() {
+async fn the_connect_timeout_includes_tls() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("https://{}", silent.local_addr().unwrap());
     let options = ClientOptions::default().connect_timeout(SHORT);
@@ -38,7 +38,7 @@ async fn connecting_is_over_when_tls_is() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_is_given_up() {
+async fn a_missing_response_head_times_out() {
     for limit in [Timeouts::new().head(SHORT), Timeouts::new().total(SHORT)] {
         for (client, server) in PAIRS {
             let mut upstream = Upstream::holding(server, None).await;
@@ -78,7 +78,7 @@ async fn expect_broken(client: Protocol, gateway: &str) {
 }
 
 #[tokio::test]
-async fn a_stream_that_falls_silent_is_cut_on_both_sides() {
+async fn a_stream_that_stalls_is_cut_on_both_sides() {
     for (client, server) in PAIRS {
         let beginning = Message::new("200").body("data: 1\n\n");
         let mut upstream = Upstream::holding(server, Some(beginning)).await;
@@ -92,7 +92,7 @@ async fn a_stream_that_falls_silent_is_cut_on_both_sides() {
 
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "one task for the upstream")]
-async fn a_stream_that_never_ends_is_cut_where_the_whole_is_limited() {
+async fn an_endless_stream_is_cut_by_the_total_timeout() {
     for client in PROTOCOLS {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -94,7 +94,7 @@ async fn break_request_bodies(ends: &[(End, u16)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chunks_that_are_none_are_refunded_at_most_as_often_as_the_limit() {
+async fn invalid_chunks_are_refunded_at_most_as_often_as_the_limit() {
     break_request_bodies(&[(End::NoChunk, 400)]).await;
 }
 

@@ -63,7 +63,7 @@ async fn is_reachable(gateway: &Gateway) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_where_nobody_listens_until_somebody_does() {
+async fn a_closed_port_that_opens_later() {
     let (nobody, address) = listener().await;
     drop(nobody);
     let gateway = before(&format!("http://{address}/v1"));
@@ -92,7 +92,7 @@ async fn full_queue() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_never_accepted_until_there_is_room() {
+async fn a_connection_that_is_not_accepted_in_time() {
     let (listener, address, waiting) = full_queue().await;
     let gateway = before(&format!("http://{address}/v1"));
     is_unreachable(&gateway).await;
@@ -128,7 +128,7 @@ async fn tls_to_a_port_that_speaks_plain_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_a_certificate_that_nobody_vouches_for() {
+async fn tls_with_a_self_signed_certificate() {
     // Made by `openssl req -x509` for localhost; valid until 2126, and known to nobody.
     let certificate = CertificateDer::from(&include_bytes!("self_signed.der")[..]);
     let key = PrivatePkcs8KeyDer::from(&include_bytes!("self_signed.key.der")[..]);
@@ -156,7 +156,7 @@ async fn tls_that_is_closed_or_reset_before_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_that_never_goes_on() {
+async fn tls_that_stalls() {
     is_unreachable_by_tls(|mut socket| async move {
         while matches!(socket.read(&mut [0; 1024]).await, Ok(1..)) {}
     })

@@ -40,7 +40,7 @@ async fn connections_that_end_before_the_head_does_are_a_protocol_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_http_is_a_protocol_error() {
+async fn invalid_http_is_a_protocol_error() {
     static KINDS: &[Kind] = &[
         kind(
             "a mail server",
@@ -112,7 +112,7 @@ async fn what_is_no_http_is_a_protocol_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn malformed_or_boundless_headers_are_a_protocol_error() {
+async fn malformed_or_unbounded_headers_are_a_protocol_error() {
     static KINDS: &[Kind] = &[
         kind(
             "a NUL in a value",

@@ -71,7 +71,7 @@ async fn interim_responses_are_not_the_final_response() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redirects_are_neither_followed_nor_passed_on() {
+async fn redirects_are_neither_followed_nor_forwarded() {
     macro_rules! redirect {
         ($status:literal) => {
             kind(
@@ -103,7 +103,7 @@ async fn redirects_are_neither_followed_nor_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sponsors_troubles_are_not_the_holders() {
+async fn rejections_of_the_sponsor_do_not_blame_the_holder() {
     macro_rules! rejected {
         ($status:literal, $outcome:expr, $retry_after:literal) => {
             kind(
