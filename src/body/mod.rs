@@ -4,15 +4,14 @@
 mod observed;
 mod response;
 
-use http_body::SizeHint;
-
 pub use observed::{BodyEnd, BodyObserver, ObservedBody, expected_length};
 pub use response::ResponseBody;
 
+#[cfg(feature = "proxy")]
 /// Returns the size hint of a body with `read` bytes in a buffer and `rest` still to come.
-pub(crate) fn with_read(rest: &SizeHint, read: usize) -> SizeHint {
+pub(crate) fn with_read(rest: &http_body::SizeHint, read: usize) -> http_body::SizeHint {
     let read = read as u64;
-    let mut hint = SizeHint::new();
+    let mut hint = http_body::SizeHint::new();
     hint.set_lower(rest.lower().saturating_add(read));
     if let Some(upper) = rest.upper() {
         hint.set_upper(upper.saturating_add(read));

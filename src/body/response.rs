@@ -41,7 +41,7 @@ impl<B> ResponseBody<B> {
     /// Turns a layer's own response to a request with this method into a response of this body. A
     /// response to `HEAD` keeps only the length of its body (RFC 9110, section 9.3.2), as HTTP/2
     /// servers would send the body.
-    pub(crate) fn respond(method: &Method, mut response: Response<Bytes>) -> Response<Self> {
+    pub fn respond(method: &Method, mut response: Response<Bytes>) -> Response<Self> {
         if *method == Method::HEAD {
             let length = mem::take(response.body_mut()).len();
             response.headers_mut().insert(header::CONTENT_LENGTH, length.into());

@@ -1,9 +1,12 @@
 //! Content of messages: what a head says about it, and readers for server-sent events and JSON that
 //! arrive in any chunks.
 
+// Either feature reads a part of them.
 #[cfg(any(feature = "openai", feature = "usage"))]
+#[cfg_attr(not(all(feature = "openai", feature = "usage")), allow(dead_code))]
 pub(crate) mod events;
 #[cfg(any(feature = "openai", feature = "usage"))]
+#[cfg_attr(not(all(feature = "openai", feature = "usage")), allow(dead_code))]
 pub(crate) mod members;
 
 use http::{HeaderMap, header};
@@ -43,6 +46,7 @@ impl Coding {
 }
 
 /// Returns whether the content is not coded.
+#[cfg(any(feature = "openai", feature = "usage"))]
 pub(crate) fn is_plain(headers: &HeaderMap) -> bool {
     Coding::of(headers) == Coding::Identity
 }

@@ -10,6 +10,7 @@ mod rejection;
 mod store;
 mod upstream;
 
+#[cfg(any(feature = "admin", feature = "openai", feature = "usage"))]
 pub(crate) use rejection::json;
 pub use rejection::{ProblemJson, Reject, Rejected, Rejection, Retry};
 pub use store::{StoreError, StoreErrorKind};

@@ -83,6 +83,7 @@ impl KeyRecord {
     }
 
     /// Whether the label, the id or the masked key contains this lower-case text.
+    #[cfg(feature = "memory")]
     pub(crate) fn matches(&self, text: &str) -> bool {
         [&*self.label, self.id.as_str(), &self.masked]
             .iter()
@@ -110,6 +111,7 @@ impl KeyRecord {
 
 impl KeyPatch {
     /// Sets the fields of the record for which the patch has a value.
+    #[cfg(feature = "memory")]
     pub(crate) fn apply(&self, record: &mut KeyRecord) {
         let Self { label, daily_limit, expires_at, disabled } = self;
         if let Some(label) = label {

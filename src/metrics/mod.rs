@@ -22,6 +22,12 @@
 //! }
 //! ```
 
+// Each feature counts by a part of this.
+#![cfg_attr(
+    not(all(feature = "metrics", feature = "sqlite", feature = "usage")),
+    allow(dead_code, unused_imports)
+)]
+
 mod family;
 mod names;
 #[cfg_attr(not(feature = "metrics"), path = "noop.rs")]

@@ -30,13 +30,15 @@
 //! ```
 
 use std::{
-    fmt, mem,
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use http::{Extensions, uri::PathAndQuery};
+use http::Extensions;
+#[cfg(feature = "proxy")]
+use http::uri::PathAndQuery;
 
 use crate::{
     clock::Clock,
@@ -54,6 +56,7 @@ struct Facts {
     request_id: Option<Arc<str>>,
     client_addr: Option<IpAddr>,
     trusted_peer: Option<IpAddr>,
+    #[cfg(feature = "proxy")]
     validated_target: Option<PathAndQuery>,
     key: Option<Arc<KeyRecord>>,
     key_id: Option<KeyId>,
@@ -90,7 +93,7 @@ impl RequestContext {
     }
 
     /// Returns the time at which the request was received, which is now if no layer has needed it yet.
-    pub(crate) fn received_at_by(&self, clock: &dyn Clock) -> SystemTime {
+    pub fn received_at_by(&self, clock: &dyn Clock) -> SystemTime {
         *self.facts().received_at.get_or_insert_with(|| clock.now())
     }
 
@@ -228,7 +231,7 @@ impl RequestContext {
     /// Takes the listeners out, so that only the first caller calls them.
     #[cfg(feature = "usage")]
     pub(crate) fn take_listeners(&self) -> Vec<Listener> {
-        mem::take(&mut self.facts().listeners)
+        std::mem::take(&mut self.facts().listeners)
     }
 }
 

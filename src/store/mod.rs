@@ -12,6 +12,8 @@
 //! All traits are object safe (`Arc<dyn QuotaStore>` is a [`QuotaStore`]), because their methods
 //! return a [`StoreFuture`], which does not allocate if the result is already in memory.
 
+// What only back ends call is unused without one.
+#[cfg_attr(not(any(feature = "memory", feature = "sqlite")), allow(dead_code))]
 mod admin;
 pub(crate) mod engine;
 mod future;
@@ -19,7 +21,9 @@ mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod quota;
+#[cfg(any(feature = "quota", feature = "usage"))]
 pub(crate) mod rate_headers;
+#[cfg_attr(not(any(feature = "memory", feature = "sqlite")), allow(dead_code))]
 mod report;
 mod requests;
 #[cfg(feature = "sqlite")]

@@ -115,10 +115,12 @@ impl ImportedKey {
 }
 
 /// Columns of a key in a CSV file.
+#[cfg_attr(not(feature = "admin"), allow(dead_code))]
 pub(crate) const KEY_COLUMNS: [&str; 8] =
     ["id", "key", "key_sha256", "label", "daily_limit", "created_at", "expires_at", "disabled"];
 
 /// Returns the cells of a key in the order of [`KEY_COLUMNS`].
+#[cfg_attr(not(feature = "admin"), allow(dead_code))]
 pub(crate) fn key_cells(key: &KeySummary) -> [String; KEY_COLUMNS.len()] {
     let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } =
         &key.record;

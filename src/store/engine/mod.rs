@@ -15,7 +15,8 @@
 //! every interleaving of its locks.
 
 mod admission;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg_attr(not(all(feature = "memory", feature = "sqlite")), allow(dead_code))]
 pub(crate) mod counter;
 #[cfg(feature = "sqlite")]
 mod damage;
@@ -41,6 +42,7 @@ mod reservation;
 mod shared;
 #[cfg(all(test, feature = "sqlite", not(model)))]
 pub(crate) mod simulation;
+#[cfg(any(feature = "memory", feature = "sqlite"))]
 pub(crate) mod sync;
 #[cfg(feature = "sqlite")]
 mod watchdog;

@@ -1,11 +1,10 @@
 //! What the counters and the journal synchronise with: the standard library's, or loom's when their
 //! interleavings are checked (`--cfg model`).
 
+#[cfg(all(feature = "sqlite", not(all(test, model))))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[cfg(not(all(test, model)))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+pub(crate) use std::sync::{Mutex, MutexGuard};
 
 #[cfg(all(test, model))]
 pub(crate) use loom::sync::{
