@@ -9,7 +9,7 @@ use flate2::{Compression, write};
 use http::{Request, Response, header};
 use serde_json::{Value, json};
 
-/// What an upstream responses, and the tokens that are to be told of it.
+/// The response of an upstream, and the tokens that are expected of it.
 struct Row {
     what: &'static str,
     kind: &'static str,
@@ -73,7 +73,7 @@ const ROWS: [Row; 8] = [
         tokens: (11, 7, 18, None),
     },
     Row {
-        what: "an answer of /v1/responses",
+        what: "a response of /v1/responses",
         kind: JSON,
         body: r#"{"object":"response","model":"m","usage":{"input_tokens":36,
             "input_tokens_details":{"cached_tokens":30},"output_tokens":87,
@@ -114,8 +114,8 @@ fn respond(request: Request<Bytes>) -> Response<StubBody> {
     response
 }
 
-/// Asks for this row with a new key; returns what its holder is told then.
-async fn ask(gateway: &Gateway, row: usize, coding: &str) -> Value {
+/// Requests this row with a new key; returns the usage report of its holder.
+async fn report_after(gateway: &Gateway, row: usize, coding: &str) -> Value {
     let key = gateway.create_key(json!({})).await;
     let authorization = format!("Bearer {key}");
     let number = row.to_string();
@@ -135,7 +135,7 @@ async fn ask(gateway: &Gateway, row: usize, coding: &str) -> Value {
 }
 
 async fn assert_reported(gateway: &Gateway, row: usize, coding: &str) {
-    let usage = ask(gateway, row, coding).await;
+    let usage = report_after(gateway, row, coding).await;
     let Row { what, tokens: (prompt, completion, total, cached), .. } = ROWS[row];
     let mut expected = json!({"prompt": prompt, "completion": completion, "total": total});
     if let Some(cached) = cached {
@@ -171,7 +171,7 @@ async fn tokens_of_a_response_with_an_unrequested_coding_are_read() {
 async fn tokens_in_a_coding_that_is_not_read_are_unknown() {
     let upstream = Upstream::start(respond).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
-    let usage = ask(&gateway, 6, "br").await;
+    let usage = report_after(&gateway, 6, "br").await;
     assert_eq!(usage["tokens"]["total"], 0, "{usage}");
     assert_eq!(usage["requests"]["succeeded"], 1, "{usage}");
     assert_eq!(usage["requests"]["tokens_unknown"], 1, "{usage}");
@@ -208,10 +208,10 @@ async fn reports_of_holder_and_operator_count_requests_without_tokens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_names_many_models_has_a_row_for_64_a_day() {
-    // It echoes whatever it is asked for.
+    // The upstream echoes the requested model.
     let upstream = Upstream::start(|request| {
-        let asked: Value = serde_json::from_slice(request.body()).unwrap();
-        crate::common::json_response(json!({"model": asked["model"]}).to_string())
+        let request: Value = serde_json::from_slice(request.body()).unwrap();
+        crate::common::json_response(json!({"model": request["model"]}).to_string())
     })
     .await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();

@@ -197,12 +197,12 @@ async fn clients_that_leave_during_their_request_bodies_are_charged_whether_or_n
             let request = Request::post(scene.gateway.url("/v1/x"))
                 .header("authorization", format!("Bearer {}", scene.key));
             let request = request.body(()).unwrap();
-            let (response, mut upload) = requests.send_request(request, false).unwrap();
-            upload.send_data(Bytes::from("{\"model\":"), false).unwrap();
+            let (response, mut body) = requests.send_request(request, false).unwrap();
+            body.send_data(Bytes::from("{\"model\":"), false).unwrap();
             scene.upstream.reached_by(2 * left + 2).await;
             // The socket goes before the stream does.
             drop(connection);
-            drop((response, upload));
+            drop((response, body));
         }
         let reported = |usage: &Value| usage["requests"]["failed"] == 6;
         let usage = scene.usage_once("the events", reported).await;

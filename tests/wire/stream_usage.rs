@@ -38,10 +38,10 @@ fn stream(body: StubBody) -> Response<StubBody> {
     Response::builder().header(CONTENT_TYPE, "text/event-stream; charset=utf-8").body(body).unwrap()
 }
 
-/// Responds as OpenAI does: the usage in an event of its own, if it is asked for.
+/// Responds as OpenAI does: the usage in an event of its own, if it is requested.
 fn openai(request: Request<Bytes>) -> Response<StubBody> {
-    let asked = String::from_utf8_lossy(request.body()).contains(QUESTION);
-    stream(full([CONTENT, if asked { USAGE } else { "" }, DONE].concat()))
+    let is_requested = String::from_utf8_lossy(request.body()).contains(QUESTION);
+    stream(full([CONTENT, if is_requested { USAGE } else { "" }, DONE].concat()))
 }
 
 fn asking(upstream: &Upstream) -> GatewayCommand {
@@ -244,18 +244,18 @@ async fn a_body_of_any_size_passes() {
     let gateway = asking(&upstream).start();
     let key = gateway.create_key(json!({})).await;
     for client in [Client::http1(), Client::http2()] {
-        for (size, asks) in [(1 << 20, true), ((1 << 20) + 1, false), (3 << 20, false)] {
+        for (size, is_changed) in [(1 << 20, true), ((1 << 20) + 1, false), (3 << 20, false)] {
             let body = ODD.to_owned() + &" ".repeat(size - ODD.len());
             let response = post(&client, &gateway, &key, &body).await;
             assert_eq!(response.text(), [CONTENT, DONE].concat());
-            let expected = if asks { body.replace(ODD, &odd_asking()) } else { body };
+            let expected = if is_changed { body.replace(ODD, &odd_asking()) } else { body };
             assert!(upstream.last().body == expected, "{size}");
         }
     }
 }
 
 /// Sends a chunked request body that ends in this way, and returns the status.
-async fn upload(gateway: &Gateway, key: &str, chunks: &str) -> String {
+async fn send_chunks(gateway: &Gateway, key: &str, chunks: &str) -> String {
     let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
     let request = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n\
@@ -281,13 +281,13 @@ async fn broken_request_bodies_are_rejected_as_without_stream_usage() {
     {
         for gateway in [&off, &ask] {
             let key = gateway.create_key(json!({})).await;
-            assert_eq!(upload(gateway, &key, chunks).await, status, "{chunks}");
+            assert_eq!(send_chunks(gateway, &key, chunks).await, status, "{chunks}");
         }
     }
     assert_eq!(upstream.calls().len(), 0, "none came whole");
     let key = ask.create_key(json!({})).await;
     let body = r#"{"stream":true}"#;
-    assert_eq!(upload(&ask, &key, &format!("f\r\n{body}\r\n0\r\n\r\n")).await, "200");
+    assert_eq!(send_chunks(&ask, &key, &format!("f\r\n{body}\r\n0\r\n\r\n")).await, "200");
     let seen = upstream.last();
     assert_eq!(seen.body, format!("{{\"stream\":true{QUESTION}}}"));
     assert_eq!(seen.headers["transfer-encoding"], "chunked");
@@ -342,12 +342,12 @@ async fn an_upstream_that_rejects_the_option_gets_the_original_for_the_same_unit
     for (client, calls) in [(Client::http1(), 2), (Client::http2(), 3), (Client::http1(), 4)] {
         let response = post(&client, &gateway, &key, ODD).await;
         assert_eq!(response.text(), [CONTENT, DONE].concat());
-        assert_eq!(upstream.count(), calls, "it is asked no more");
+        assert_eq!(upstream.count(), calls, "usage is requested no more");
         assert_eq!(upstream.last().body, ODD);
     }
     assert_eq!(gateway.used(&key).await, 3);
     assert_eq!(gateway.usage(&key).await["requests"]["succeeded"], 3);
-    let notes = || gateway.printed().matches("upstream refused stream_options").count();
+    let notes = || gateway.printed().matches("upstream rejected stream_options").count();
     eventually("a line in the log", || async { notes() > 0 }).await;
     assert_eq!(notes(), 1);
 
@@ -356,9 +356,13 @@ async fn an_upstream_that_rejects_the_option_gets_the_original_for_the_same_unit
         "\"stream\" :true,\"stream_options\":{\"include_usage\":true}",
     );
     let rejected = post(&Client::http1(), &gateway, &key, &asking).await;
-    assert_eq!((rejected.status.as_u16(), upstream.count()), (400, 5), "who asks is refused");
+    assert_eq!(
+        (rejected.status.as_u16(), upstream.count()),
+        (400, 5),
+        "a request that has the option itself is rejected"
+    );
 
     gateway.restart();
     post(&Client::http1(), &gateway, &key, ODD).await;
-    assert_eq!(upstream.count(), 7, "it is asked again after a start");
+    assert_eq!(upstream.count(), 7, "usage is requested again after a start");
 }

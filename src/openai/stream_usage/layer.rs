@@ -98,10 +98,10 @@ impl<A> StreamUsageLayer<A> {
     /// # use http::{Request, Response};
     /// # use http_body_util::Full;
     /// # use tower::{ServiceBuilder, ServiceExt, service_fn};
-    /// # use tower_quota::openai::stream_usage::{IncludedBody, StreamUsageLayer};
+    /// # use tower_quota::openai::stream_usage::{BufferedBody, StreamUsageLayer};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let inner = service_fn(|_: Request<IncludedBody<Full<Bytes>>>| async {
+    /// # let inner = service_fn(|_: Request<BufferedBody<Full<Bytes>>>| async {
     /// #     Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
     /// # });
     /// let (hide, include) = StreamUsageLayer::new().split();

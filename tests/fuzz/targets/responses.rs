@@ -1,4 +1,4 @@
-//! What is told of a request and its answer does not depend on the pieces in which they come, and
+//! What is read of a request and its response does not depend on the chunks in which they arrive, and
 //! they pass unchanged.
 #![no_main]
 
@@ -19,32 +19,32 @@ use libfuzzer_sys::fuzz_target;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_quota::usage::{RequestBody, Tokens, UsageEvent, UsageRecorderLayer, UsageSink};
 
-/// An answer and where it is cut.
+/// A response and where it is cut.
 type Input<'a> = (Vec<u8>, &'a [u8]);
 
 fuzz_target!(|input: Input| {
-    let (cuts, answer) = input;
+    let (cuts, response_body) = input;
     let mut pieces = Vec::new();
-    let mut rest = answer;
+    let mut rest = response_body;
     for cut in cuts {
         let (piece, more) = rest.split_at(usize::from(cut).min(rest.len()));
         pieces.push(Bytes::copy_from_slice(piece));
         rest = more;
     }
     pieces.push(Bytes::copy_from_slice(rest));
-    let whole = told(vec![Bytes::copy_from_slice(answer)], answer, "identity");
-    assert_eq!(told(pieces.clone(), answer, "identity"), whole);
-    assert_eq!(told(bytes_of(answer), answer, "identity"), whole);
+    let whole = read(vec![Bytes::copy_from_slice(response_body)], response_body, "identity");
+    assert_eq!(read(pieces.clone(), response_body, "identity"), whole);
+    assert_eq!(read(bytes_of(response_body), response_body, "identity"), whole);
     // As if it were coded.
     for coding in ["gzip", "deflate"] {
-        told(pieces.clone(), answer, coding);
+        read(pieces.clone(), response_body, coding);
     }
-    let coded = gzip(answer);
-    assert_eq!(told(bytes_of(&coded), &coded, "gzip").of_answer(), whole.of_answer());
+    let coded = gzip(response_body);
+    assert_eq!(read(bytes_of(&coded), &coded, "gzip").of_response(), whole.of_response());
 });
 
-fn bytes_of(answer: &[u8]) -> Vec<Bytes> {
-    answer.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect()
+fn bytes_of(response_body: &[u8]) -> Vec<Bytes> {
+    response_body.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect()
 }
 
 fn gzip(text: &[u8]) -> Vec<u8> {
@@ -63,14 +63,14 @@ impl UsageSink for Events {
 }
 
 #[derive(Debug, PartialEq)]
-struct Told {
-    asked: Option<String>,
+struct Seen {
+    requested: Option<String>,
     model: Option<String>,
     tokens: Option<Tokens>,
 }
 
-impl Told {
-    fn of_answer(&self) -> (&Option<String>, &Option<Tokens>) {
+impl Seen {
+    fn of_response(&self) -> (&Option<String>, &Option<Tokens>) {
         (&self.model, &self.tokens)
     }
 }
@@ -89,9 +89,9 @@ impl Body for Pieces {
     }
 }
 
-fn told(pieces: Vec<Bytes>, answer: &[u8], coding: &'static str) -> Told {
+fn read(pieces: Vec<Bytes>, response_body: &[u8], coding: &'static str) -> Seen {
     let events = Events::default();
-    let upload = Pieces(pieces.clone().into_iter());
+    let request_body = Pieces(pieces.clone().into_iter());
     let pieces = Arc::new(Mutex::new(Some(pieces)));
     let mut service = ServiceBuilder::new().layer(UsageRecorderLayer::new(events.clone())).service(
         service_fn(move |request: Request<RequestBody<Pieces>>| {
@@ -107,17 +107,17 @@ fn told(pieces: Vec<Bytes>, answer: &[u8], coding: &'static str) -> Told {
         }),
     );
     let call = async {
-        let response = service.call(Request::post("/").body(upload).unwrap()).await.unwrap();
+        let response = service.call(Request::post("/").body(request_body).unwrap()).await.unwrap();
         response.into_body().collect().await.unwrap().to_bytes()
     };
     // Nothing in it waits.
     let Poll::Ready(passed) = pin!(call).poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("pending");
     };
-    assert_eq!(passed, answer);
+    assert_eq!(passed, response_body);
     let mut events = events.0.lock().unwrap();
     assert_eq!(events.len(), 1);
     let event = events.remove(0);
     assert_eq!(event.bytes_in, event.bytes_out);
-    Told { asked: event.requested_model, model: event.model, tokens: event.tokens }
+    Seen { requested: event.requested_model, model: event.model, tokens: event.tokens }
 }

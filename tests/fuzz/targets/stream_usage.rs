@@ -1,5 +1,5 @@
-//! A request asks for its usage and is the same otherwise; what is left of an answer is part of it.
-//! Neither depends on the pieces in which they come, and a second time changes nothing.
+//! A changed request requests usage and is the same otherwise; what is left of a response is part of it.
+//! Neither depends on the chunks in which they arrive, and a second time changes nothing.
 #![no_main]
 
 use std::{
@@ -18,14 +18,14 @@ use libfuzzer_sys::fuzz_target;
 use tower::{Layer, Service, service_fn};
 use tower_quota::openai::stream_usage::{BufferedBody, StreamUsageLayer};
 
-/// Where it is cut, whether it is a request or an answer, and its bytes.
+/// Where it is cut, whether it is a request or a response, and its bytes.
 type Input<'a> = (Vec<u8>, bool, &'a [u8]);
 
-const ASKS: &[u8] = br#"{"stream":true}"#;
+const STREAMED: &[u8] = br#"{"stream":true}"#;
 
 fuzz_target!(|input: Input| {
     let (cuts, is_request, bytes) = input;
-    let changed = if is_request { asked } else { left };
+    let changed = if is_request { changed_request } else { left };
     let whole = changed(vec![Bytes::copy_from_slice(bytes)]);
     let mut pieces = Vec::new();
     let mut rest = bytes;
@@ -39,7 +39,7 @@ fuzz_target!(|input: Input| {
     assert_eq!(changed(bytes.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect()), whole);
     assert_eq!(changed(vec![whole.clone()]), whole);
     if is_request {
-        // At most a `false` has made way.
+        // At most a `false` was replaced.
         let begin = bytes.iter().zip(&whole).take_while(|(old, new)| old == new).count();
         let end = bytes.iter().rev().zip(whole.iter().rev()).take_while(|(old, new)| old == new);
         assert!(begin + end.count() + "false".len() >= bytes.len());
@@ -49,12 +49,12 @@ fuzz_target!(|input: Input| {
     }
 });
 
-fn asked(request: Vec<Bytes>) -> Bytes {
+fn changed_request(request: Vec<Bytes>) -> Bytes {
     pass(request, Vec::new()).0
 }
 
-fn left(answer: Vec<Bytes>) -> Bytes {
-    pass(vec![Bytes::from_static(ASKS)], answer).1
+fn left(response: Vec<Bytes>) -> Bytes {
+    pass(vec![Bytes::from_static(STREAMED)], response).1
 }
 
 struct Pieces(std::vec::IntoIter<Bytes>);
@@ -71,34 +71,34 @@ impl Body for Pieces {
     }
 }
 
-/// The request as the inner service gets it, and its answer as the client does.
-fn pass(request: Vec<Bytes>, answer: Vec<Bytes>) -> (Bytes, Bytes) {
+/// Returns the request as the inner service gets it, and its response as the client does.
+fn pass(request: Vec<Bytes>, response: Vec<Bytes>) -> (Bytes, Bytes) {
     let seen = Arc::new(Mutex::new(None));
     let keep = seen.clone();
-    let answer = Mutex::new(Some(Pieces(answer.into_iter())));
-    let answer = Arc::new(answer);
+    let response = Mutex::new(Some(Pieces(response.into_iter())));
+    let response = Arc::new(response);
     let mut service = StreamUsageLayer::new().layer(service_fn(move |request| {
         let request: Request<BufferedBody<Pieces>> = request;
         *keep.lock().unwrap() = Some(request.into_body());
-        let answer = Response::builder()
+        let response = Response::builder()
             .header("content-type", "text/event-stream")
-            .body(answer.lock().unwrap().take().unwrap());
-        ready(Ok::<_, Infallible>(answer.unwrap()))
+            .body(response.lock().unwrap().take().unwrap());
+        ready(Ok::<_, Infallible>(response.unwrap()))
     }));
     let request = Request::post("/v1/chat/completions")
         .header("content-type", "application/json")
         .body(Pieces(request.into_iter()))
         .unwrap();
-    at_once(async {
-        let answer = service.call(request).await.unwrap().into_body();
-        let answer = answer.collect().await.unwrap().to_bytes();
+    now_or_panic(async {
+        let response = service.call(request).await.unwrap().into_body();
+        let response = response.collect().await.unwrap().to_bytes();
         let request = seen.lock().unwrap().take().unwrap();
-        (request.collect().await.unwrap().to_bytes(), answer)
+        (request.collect().await.unwrap().to_bytes(), response)
     })
 }
 
-/// What comes of a future in which nothing waits.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
+/// Returns the output of a future in which nothing waits.
+fn now_or_panic<T>(future: impl Future<Output = T>) -> T {
     let Poll::Ready(value) = pin!(future).poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("pending");
     };

@@ -21,8 +21,8 @@ async fn halves_work_apart_with_a_layer_between() {
     let seen_between = between.clone();
     let inner = include.layer(Upstream::responding(stream(Script::text(&events))));
     let inner = inner.map_response(move |response: Response<BufferedBody<Script>>| {
-        let asked = response.extensions().get::<UsageRequested>().copied();
-        *seen_between.lock().unwrap() = asked;
+        let marker = response.extensions().get::<UsageRequested>().copied();
+        *seen_between.lock().unwrap() = marker;
         response
     });
     let seen = hide.layer(inner).oneshot(chat(Script::text(STREAMED))).await.unwrap();

@@ -16,7 +16,7 @@ const NAMED: &str = r#"{"error":{"message":"Unrecognized request argument: strea
 fn rejection(status: u16, body: Script) -> Response<Script> {
     let mut rejection = Response::new(body);
     *rejection.status_mut() = StatusCode::from_u16(status).unwrap();
-    rejection.headers_mut().insert("x-refused", HeaderValue::from_static("yes"));
+    rejection.headers_mut().insert("x-rejected", HeaderValue::from_static("yes"));
     rejection
 }
 
@@ -43,9 +43,13 @@ async fn a_rejected_option_is_removed_and_not_sent_again() {
             let response = layer.layer(upstream.clone()).oneshot(request).await.unwrap();
             assert_eq!(upstream.calls.load(SeqCst), 2);
             assert_eq!(response.status(), 200);
-            assert!(!response.headers().contains_key("x-refused"));
+            assert!(!response.headers().contains_key("x-rejected"));
             assert!(response.extensions().get::<UsageRequested>().is_none());
-            assert_eq!(text(response.into_body()).await, events, "what was not asked for stays");
+            assert_eq!(
+                text(response.into_body()).await,
+                events,
+                "usage that was not requested stays"
+            );
             let (head, body) = upstream.seen.lock().unwrap().take().unwrap();
             assert_eq!((head.headers, head.extensions.get()), (reported, Some(&7_u8)));
             let body = body.collect().await.unwrap();
@@ -79,7 +83,7 @@ async fn other_rejections_pass_unchanged() {
             let response =
                 StreamUsageLayer::new().layer(upstream.clone()).oneshot(request).await.unwrap();
             assert_eq!((response.status().as_u16(), upstream.calls.load(SeqCst)), (status, 1));
-            assert_eq!(response.headers()["x-refused"], "yes");
+            assert_eq!(response.headers()["x-rejected"], "yes");
             let response = response.into_body().collect().await.unwrap();
             assert_eq!(response.trailers(), Some(&trailers()));
             assert_eq!(response.to_bytes(), body);
@@ -111,7 +115,7 @@ async fn a_request_that_is_rejected_anyway_changes_nothing_for_others() {
     assert_eq!(text(response.into_body()).await, NAMED);
     layer.layer(upstream.clone()).oneshot(chat(Script::text(STREAMED))).await.unwrap();
     let (_, body) = upstream.seen.lock().unwrap().take().unwrap();
-    assert_eq!(text(body).await, CHANGED, "others are still asked");
+    assert_eq!(text(body).await, CHANGED, "others are still changed");
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn the_head_of_a_changed_request_fits_its_body() {
         assert_eq!(text(body).await, expected);
     }
     let (head, _) = passed(chat(Script::of([STREAMED.as_bytes()]))).await;
-    assert!(!head.headers.contains_key("content-length"), "it told none");
+    assert!(!head.headers.contains_key("content-length"), "there was none");
 }
 
 #[tokio::test]

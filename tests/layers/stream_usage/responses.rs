@@ -18,7 +18,7 @@ async fn responses_to_others_pass_untouched() {
         response.headers_mut().insert("content-length", events.len().into());
         response
     };
-    // Its client has asked.
+    // Its client has requested usage.
     let service = StreamUsageLayer::new().layer(Upstream::responding(response()));
     let seen = service.oneshot(chat(Script::text(CHANGED))).await.unwrap();
     assert_eq!(seen.headers()["content-length"], events.len().to_string());
