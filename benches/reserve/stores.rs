@@ -12,7 +12,7 @@ use tower::BoxError;
 use tower_quota::{
     key::{DailyLimit, KeyId},
     store::{
-        QuotaStore, QuotaSubject, ReserveOutcome,
+        Demand, QuotaStore, QuotaSubject, ReserveOutcome,
         memory::MemoryStore,
         sqlite::{Durability, SqliteOptions, SqliteStore},
     },
@@ -64,7 +64,7 @@ impl Store {
         let subject = |number| QuotaSubject::new(KeyId::new(format!("key_{number:016x}")), limit);
         let subjects: Arc<[QuotaSubject]> = (0..keys).map(subject).collect();
         for subject in &*subjects {
-            quota.reserve(subject, SystemTime::now()).await?;
+            quota.reserve(&demand(subject)).await?;
         }
         let store = Self { quota, subjects, sqlite, _directory: directory };
         store.flush().await?;
@@ -88,9 +88,13 @@ impl Store {
     }
 }
 
+fn demand(subject: &QuotaSubject) -> Demand {
+    Demand::new(subject.id.clone(), subject.daily_limit, SystemTime::now())
+}
+
 /// Takes one unit and waits until it is durable.
 pub(crate) async fn take(quota: &dyn QuotaStore, subject: &QuotaSubject) -> Result<(), BoxError> {
-    match quota.reserve(subject, SystemTime::now()).await? {
+    match quota.reserve(&demand(subject)).await? {
         ReserveOutcome::Admitted { mut reservation, .. } => {
             Ok(std::future::poll_fn(|cx| reservation.poll_committed(cx)).await?)
         }

@@ -14,7 +14,9 @@ use crate::{
     error::StoreError,
     limit::InFlightGuard,
     request::RequestContext,
-    store::{QuotaStatus, QuotaStore, Reservation, ReserveOutcome, StoreFuture, rate_headers},
+    store::{
+        Demand, QuotaStatus, QuotaStore, Reservation, ReserveOutcome, StoreFuture, rate_headers,
+    },
 };
 
 impl<Q, P, F, R> DailyQuotaLayer<Q, P, F, R>
@@ -36,7 +38,8 @@ where
             }
             None => None,
         };
-        let outcome = self.store.reserve(&subject, at);
+        let demand = Demand::new(subject.id, subject.daily_limit, at);
+        let outcome = self.store.reserve(&demand);
         Ok(PendingReservation { outcome, context, at, in_flight })
     }
 }

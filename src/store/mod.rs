@@ -54,7 +54,10 @@ pub(crate) use admin::{
 pub use engine::Admission;
 pub use future::StoreFuture;
 pub use keys::KeyStore;
-pub use quota::{QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome};
+pub use quota::{
+    Demand, InvalidQuotaName, QuotaName, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
+    ReserveOutcome,
+};
 pub use report::{GroupBy, ReportPage, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRecord, plain_path};
 #[cfg(any(feature = "usage", feature = "admin"))]

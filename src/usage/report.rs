@@ -24,7 +24,7 @@ use crate::{
     key::{KeyId, KeyRecord},
     request::RequestContext,
     store::{
-        QuotaStatus, QuotaStore, QuotaSubject, RequestQuery, RequestRecord, TokenSums, Tokens,
+        Demand, QuotaStatus, QuotaStore, RequestQuery, RequestRecord, TokenSums, Tokens,
         UsageFigures, UsageQuery, UsageReader, UsageRow, rate_headers,
     },
 };
@@ -106,8 +106,8 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
         record: &KeyRecord,
         at: SystemTime,
     ) -> Result<Response<Bytes>, StoreError> {
-        let subject = QuotaSubject::from(record);
-        let status = self.store.status(&subject, at).await?;
+        let demand = Demand::new(record.id.clone(), record.daily_limit, at);
+        let status = self.store.status(&demand).await?;
         let from = status.day.minus(HISTORY_DAYS);
         let mut query = UsageQuery::days(from, status.day).key(record.id.clone());
         query.group_by.model = true;

@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tower_quota::{
     key::SecretKey,
-    store::{KeyStore, QuotaStore, QuotaSubject, ReserveOutcome},
+    store::{Demand, KeyStore, QuotaStore, ReserveOutcome},
 };
 
 async fn import(admin: &Admin, file: &str, dry_run: bool) -> CollectedResponse {
@@ -115,7 +115,11 @@ async fn an_imported_key_counts_from_its_first_request() {
     let record = admin.store.find(&key).await.unwrap().unwrap();
     let now = std::time::SystemTime::now();
     for admitted in [true, false] {
-        let outcome = admin.store.reserve(&QuotaSubject::from(&*record), now).await.unwrap();
+        let outcome = admin
+            .store
+            .reserve(&Demand::new(record.id.clone(), record.daily_limit, now))
+            .await
+            .unwrap();
         assert_eq!(matches!(outcome, ReserveOutcome::Admitted { .. }), admitted);
     }
 }

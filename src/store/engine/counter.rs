@@ -5,15 +5,39 @@ use std::time::SystemTime;
 use super::sync::{Mutex, MutexGuard, lock};
 use crate::{
     clock::{Calendar, Day, Window},
-    store::{QuotaStatus, QuotaSubject, Refund},
+    key::{DailyLimit, KeyId},
+    store::{Demand, QuotaName, QuotaStatus, Refund},
 };
 
-/// Counts the units of one subject, one day at a time.
+/// Counts the units of one subject in one quota, one day at a time.
 ///
-/// A unit is taken under a lock that is held for a few instructions, never across an `.await`. `A`
+/// Units are taken under a lock that is held for a few instructions, never across an `.await`. `A`
 /// is what a back end keeps beside the count of one [`Origin`]; it begins anew with each.
 #[derive(Debug)]
-pub(crate) struct DayCounter<A = ()>(Mutex<(Count, A)>);
+pub(crate) struct DayCounter<A = ()> {
+    key: CounterKey,
+    state: Mutex<(Count, A)>,
+}
+
+/// Which counter it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CounterKey {
+    pub(crate) quota: QuotaName,
+    pub(crate) subject: KeyId,
+}
+
+impl CounterKey {
+    /// The subject's counter of the daily quota.
+    pub(crate) fn daily(subject: KeyId) -> Self {
+        Self { quota: QuotaName::DAILY, subject }
+    }
+}
+
+impl From<&Demand> for CounterKey {
+    fn from(demand: &Demand) -> Self {
+        Self { quota: demand.quota, subject: demand.subject.clone() }
+    }
+}
 
 /// What is counted of one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,21 +79,20 @@ impl Count {
     pub(crate) fn after_reset(&self, day: Day) -> Origin {
         Origin { day, epoch: self.epoch + 1 }
     }
-
-    /// `window` is the day by the clock, which may have stepped back behind the one counted.
-    fn status(&self, subject: &QuotaSubject, calendar: &Calendar, window: &Window) -> QuotaStatus {
-        let counted = if self.day == window.day { *window } else { calendar.window_of(self.day) };
-        QuotaStatus::new(self.day, subject.daily_limit, self.used, counted.end)
-    }
 }
 
 impl<A: Default> DayCounter<A> {
-    pub(crate) fn new(count: Count) -> Self {
-        Self(Mutex::new((count, A::default())))
+    pub(crate) fn new(key: CounterKey, count: Count) -> Self {
+        Self { key, state: Mutex::new((count, A::default())) }
+    }
+
+    /// Which counter it is.
+    pub(crate) fn key(&self) -> &CounterKey {
+        &self.key
     }
 
     fn lock(&self) -> MutexGuard<'_, (Count, A)> {
-        lock(&self.0)
+        lock(&self.state)
     }
 
     /// The count on this day. A clock that steps back never reopens a day: the later one goes on.
@@ -81,65 +104,93 @@ impl<A: Default> DayCounter<A> {
         state
     }
 
-    /// Takes one unit if one is left. `keep` learns what was counted before it, and the unit is
+    /// `window` is the day by the clock, which may have stepped back behind the one counted.
+    fn status_of(
+        &self,
+        count: &Count,
+        limit: DailyLimit,
+        calendar: &Calendar,
+        window: &Window,
+    ) -> QuotaStatus {
+        let counted = if count.day == window.day { *window } else { calendar.window_of(count.day) };
+        QuotaStatus::new(count.day, limit, count.used, counted.end).quota(self.key.quota)
+    }
+
+    /// Takes the units if as many are left. `keep` gets what was counted before them, and they are
     /// taken only if it succeeds; no other unit is taken and no day reset meanwhile.
     pub(crate) fn reserve<T, E>(
         &self,
-        subject: &QuotaSubject,
+        demand: &Demand,
         calendar: &Calendar,
-        at: SystemTime,
         keep: impl FnOnce(&Count, &mut A) -> Result<T, E>,
     ) -> Result<(Option<T>, QuotaStatus), E> {
-        let window = calendar.window(at);
+        let window = calendar.window(demand.at);
         let mut state = self.on(window.day);
         let (count, beside) = &mut *state;
-        let full = subject.daily_limit.limited().is_some_and(|limit| count.used >= limit);
-        let kept = if full { None } else { Some(keep(count, beside)?) };
-        count.used += u64::from(kept.is_some());
-        Ok((kept, count.status(subject, calendar, &window)))
+        let used = count.used.checked_add(demand.amount);
+        let limit = demand.limit.limited().unwrap_or(u64::MAX);
+        let kept = match used.filter(|used| *used <= limit) {
+            None => None,
+            Some(used) => {
+                let kept = keep(count, beside)?;
+                count.used = used;
+                Some(kept)
+            }
+        };
+        Ok((kept, self.status_of(count, demand.limit, calendar, &window)))
     }
 
     /// Where the subject stands.
     pub(crate) fn status(
         &self,
-        subject: &QuotaSubject,
+        limit: DailyLimit,
         calendar: &Calendar,
         at: SystemTime,
     ) -> QuotaStatus {
         let window = calendar.window(at);
-        self.on(window.day).0.status(subject, calendar, &window)
+        self.status_of(&self.on(window.day).0, limit, calendar, &window)
     }
 
-    /// Gives a unit back if its day and reset are still the current ones, the condition holds and
-    /// `keep` succeeds, which learns how many stay used. Returns whether it was given back.
+    /// Gives units back if their day and reset are still the current ones, the condition holds and
+    /// `keep` succeeds, which gets how many stay used. Returns whether they were given back.
     pub(crate) fn refund(
         &self,
         origin: Origin,
-        subject: &QuotaSubject,
+        amount: u64,
+        limit: DailyLimit,
         refund: Refund,
         keep: impl FnOnce(u64, &mut A) -> bool,
     ) -> bool {
         let mut state = self.lock();
         let (count, beside) = &mut *state;
-        let capped = refund == Refund::UpToLimit;
-        let limit = subject.daily_limit.limited().unwrap_or(u64::MAX);
-        let current = count.origin() == origin && count.used > 0;
-        if !current || (capped && count.refunded >= limit) || !keep(count.used - 1, beside) {
+        let provoked = if refund == Refund::UpToLimit { amount } else { 0 };
+        let refunded = count.refunded.saturating_add(provoked);
+        let limit = limit.limited().unwrap_or(u64::MAX);
+        if count.origin() != origin || (provoked > 0 && refunded > limit) {
             return false;
         }
-        count.refunded += u64::from(capped);
-        count.used -= 1;
+        let Some(left) = count.used.checked_sub(amount) else { return false };
+        if !keep(left, beside) {
+            return false;
+        }
+        (count.used, count.refunded) = (left, refunded);
         true
     }
 
-    /// Gives a unit back that was not counted after all. If its day and reset are still the current
-    /// ones, `keep` learns how many stay used; returns whether they are.
-    pub(crate) fn undo(&self, origin: Origin, keep: impl FnOnce(u64, &mut A)) -> bool {
+    /// Counts `actual` units instead of `reserved` ones, also beyond the limit. If their day and reset
+    /// are still the current ones, `keep` gets how many are used then; returns whether they are.
+    pub(crate) fn settle(
+        &self,
+        origin: Origin,
+        reserved: u64,
+        actual: u64,
+        keep: impl FnOnce(u64, &mut A),
+    ) -> bool {
         let mut state = self.lock();
         let (count, beside) = &mut *state;
         let is_current = count.origin() == origin;
         if is_current {
-            count.used = count.used.saturating_sub(1);
+            count.used = count.used.saturating_sub(reserved).saturating_add(actual);
             keep(count.used, beside);
         }
         is_current
@@ -166,51 +217,79 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::key::DailyLimit;
-
-    fn subject(limit: u32) -> QuotaSubject {
-        QuotaSubject::new("s".into(), DailyLimit::new(limit).unwrap())
-    }
 
     fn noon(day: &str) -> SystemTime {
         Calendar::utc().window_of(day.parse().unwrap()).start + Duration::from_secs(12 * 3600)
     }
 
-    fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
+    fn counter(day: &str) -> DayCounter {
+        DayCounter::new(CounterKey::daily("s".into()), Count::new(day.parse().unwrap()))
+    }
+
+    fn limit(limit: u32) -> DailyLimit {
+        DailyLimit::new(limit).unwrap()
+    }
+
+    fn take_some(counter: &DayCounter, amount: u64, of: u32, day: &str) -> Option<Origin> {
         let keep = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
-        counter.reserve(&subject(limit), &Calendar::utc(), noon(day), keep).unwrap().0
+        let demand = Demand::new("s".into(), limit(of), noon(day)).amount(amount);
+        counter.reserve(&demand, &Calendar::utc(), keep).unwrap().0
+    }
+
+    fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
+        take_some(counter, 1, limit, day)
+    }
+
+    fn give_back(counter: &DayCounter, origin: Origin, of: u32, refund: Refund) -> bool {
+        counter.refund(origin, 1, limit(of), refund, |_, ()| true)
     }
 
     #[test]
     fn a_late_refund_of_yesterday_or_of_before_a_reset_never_touches_today() {
-        let counter: DayCounter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
+        let counter = counter("2026-11-22");
         let yesterday = take(&counter, 1, "2026-11-22").unwrap();
         let today = take(&counter, 1, "2026-11-23").unwrap();
-        assert!(!counter.refund(yesterday, &subject(1), Refund::Always, |_, ()| true));
+        assert!(!give_back(&counter, yesterday, 1, Refund::Always));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
         counter.reset(|count| count.after_reset(today.day));
         take(&counter, 1, "2026-11-23").unwrap();
-        assert!(!counter.refund(today, &subject(1), Refund::Always, |_, ()| true));
+        assert!(!give_back(&counter, today, 1, Refund::Always));
         assert_eq!(take(&counter, 1, "2026-11-23"), None);
     }
 
     #[test]
     fn a_clock_that_steps_back_never_reopens_a_day() {
-        let counter: DayCounter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
+        let counter = counter("2026-11-22");
         take(&counter, 1, "2026-11-23").unwrap();
         assert_eq!(take(&counter, 1, "2026-11-22"), None);
-        let status = counter.status(&subject(1), &Calendar::utc(), noon("2026-11-22"));
+        let status = counter.status(limit(1), &Calendar::utc(), noon("2026-11-22"));
         assert_eq!(status.resets_at, noon("2026-11-23") + Duration::from_secs(12 * 3600));
     }
 
     #[test]
     fn provoked_refunds_are_at_most_the_limit() {
-        let counter: DayCounter = DayCounter::new(Count::new("2026-11-22".parse().unwrap()));
+        let counter = counter("2026-11-22");
         let mut admitted = 0;
         while let Some(origin) = take(&counter, 5, "2026-11-22") {
             admitted += 1;
-            counter.refund(origin, &subject(5), Refund::UpToLimit, |_, ()| true);
+            give_back(&counter, origin, 5, Refund::UpToLimit);
         }
         assert_eq!(admitted, 10);
+    }
+
+    #[test]
+    fn amounts_are_taken_whole_and_settled_beyond_the_limit() {
+        let (counter, day) = (counter("2026-11-22"), "2026-11-22");
+        let first = take_some(&counter, 4, 10, day).unwrap();
+        take_some(&counter, 4, 10, day).unwrap();
+        assert_eq!(take_some(&counter, 4, 10, day), None, "2 are left");
+        assert!(counter.settle(first, 4, 1, |used, ()| assert_eq!(used, 5)));
+        let third = take_some(&counter, 4, 10, day).unwrap();
+        assert!(counter.settle(third, 4, 40, |used, ()| assert_eq!(used, 45)));
+        assert_eq!(take_some(&counter, 1, 10, day), None);
+        assert!(!counter.refund(third, 40, limit(10), Refund::UpToLimit, |_, ()| true));
+        assert!(counter.refund(third, 40, limit(10), Refund::Always, |left, ()| left == 5));
+        assert!(take_some(&counter, 5, 10, day).is_some());
+        assert!(take_some(&counter, 0, 10, day).is_some(), "nothing is needed");
     }
 }

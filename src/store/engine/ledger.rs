@@ -2,12 +2,12 @@ use std::error::Error;
 
 use super::{
     Engine,
-    counter::Count,
+    counter::{Count, CounterKey},
     journal::{Commit, DatabaseId, ReplayFrom},
     pending::PendingBatch,
     queue::Queue,
 };
-use crate::{clock::Day, key::KeyId};
+use crate::clock::Day;
 
 /// What the engine needs of a durable back end: tables that take a batch of the journal together
 /// with the batch's position in it.
@@ -56,14 +56,14 @@ pub(crate) trait Ledger: Sized + Send + 'static {
     /// Whose tables they are, and how far the journal was read into them.
     fn state(tables: &Self::Tables) -> Result<LedgerState, Self::Error>;
 
-    /// The count of the subject's day, or of a later one that it has reached already.
-    fn load(tables: &Self::Tables, subject: &KeyId, day: Day) -> Result<Count, Self::Error>;
+    /// The count of this day, or of a later one that the counter has reached already.
+    fn load(tables: &Self::Tables, key: &CounterKey, day: Day) -> Result<Count, Self::Error>;
 
     /// Applies a batch, and stores its position.
     fn checkpoint(tables: &Self::Tables, batch: &PendingBatch) -> Result<(), Self::Error>;
 
-    /// Resets the subject on this day. Returns the number of the reset.
-    fn reset(tables: &Self::Tables, subject: &KeyId, day: Day) -> Result<u32, Self::Error>;
+    /// Resets the counter on this day. Returns the number of the reset.
+    fn reset(tables: &Self::Tables, key: &CounterKey, day: Day) -> Result<u32, Self::Error>;
 
     /// Ends all leases: what they grant and was not used counts as used, or not.
     fn end_leases(tables: &Self::Tables, unused: UnusedUnits) -> Result<(), Self::Error>;

@@ -16,14 +16,14 @@ use loom::{
 };
 
 use super::{
-    counter::{Count, DayCounter, Origin},
+    counter::{Count, CounterKey, DayCounter, Origin},
     journal::{Commit, CountChange, DatabaseId, Disk, Journal, Lsn, Record, Segment},
     pending::PendingBatch,
 };
 use crate::{
     clock::Calendar,
     key::DailyLimit,
-    store::{QuotaSubject, Refund},
+    store::{Demand, Refund},
 };
 
 fn noon() -> SystemTime {
@@ -34,21 +34,28 @@ fn origin() -> Origin {
     Origin { day: "1970-01-01".parse().unwrap(), epoch: 0 }
 }
 
-fn subject(limit: u32) -> QuotaSubject {
-    QuotaSubject::new("alice".into(), DailyLimit::new(limit).unwrap())
+fn key() -> CounterKey {
+    CounterKey::daily("alice".into())
 }
 
 fn counter() -> Arc<DayCounter> {
-    Arc::new(DayCounter::new(Count::new(origin().day)))
+    Arc::new(DayCounter::new(key(), Count::new(origin().day)))
+}
+
+fn take_some(counter: &DayCounter, amount: u64, limit: u32) -> Option<Origin> {
+    let keep = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
+    let limit = DailyLimit::new(limit).unwrap();
+    let demand = Demand::new("alice".into(), limit, noon()).amount(amount);
+    counter.reserve(&demand, &Calendar::utc(), keep).unwrap().0
 }
 
 fn take(counter: &DayCounter, limit: u32) -> Option<Origin> {
-    let keep = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
-    counter.reserve(&subject(limit), &Calendar::utc(), noon(), keep).unwrap().0
+    take_some(counter, 1, limit)
 }
 
 fn give_back(counter: &DayCounter, limit: u32, taken: Origin) -> bool {
-    counter.refund(taken, &subject(limit), Refund::UpToLimit, |_, ()| true)
+    let limit = DailyLimit::new(limit).unwrap();
+    counter.refund(taken, 1, limit, Refund::UpToLimit, |_, ()| true)
 }
 
 #[test]
@@ -63,6 +70,35 @@ fn model_of_concurrent_reservations_admits_exactly_the_limit() {
             .collect();
         let admitted = threads.into_iter().map(|thread| thread.join().unwrap());
         assert_eq!(admitted.filter(|admitted| *admitted).count(), 2);
+    });
+}
+
+#[test]
+fn model_of_amounts_admits_as_many_as_fit() {
+    model(|| {
+        let counter = counter();
+        let threads: Vec<_> = [3, 3]
+            .map(|amount| {
+                let counter = counter.clone();
+                thread::spawn(move || take_some(&counter, amount, 5).is_some())
+            })
+            .into();
+        let admitted = threads.into_iter().map(|thread| thread.join().unwrap());
+        assert_eq!(admitted.filter(|admitted| *admitted).count(), 1);
+        assert_eq!(counter.count().used, 3);
+    });
+}
+
+#[test]
+fn model_of_settling_beside_a_reservation_loses_no_unit() {
+    model(|| {
+        let counter = counter();
+        let taken = take_some(&counter, 3, 5).unwrap();
+        let settling = counter.clone();
+        let settle = thread::spawn(move || settling.settle(taken, 3, 1, |_, ()| ()));
+        let admitted = take_some(&counter, 3, 5).is_some();
+        assert!(settle.join().unwrap());
+        assert_eq!(counter.count().used, if admitted { 4 } else { 1 });
     });
 }
 
@@ -151,7 +187,7 @@ fn journal(fails: bool) -> Arc<Journal> {
 
 fn append(journal: &Journal) -> Lsn {
     let change = CountChange { used: 1, ..CountChange::of(origin()) };
-    journal.append(&Record::daily(&"alice".into(), change)).unwrap()
+    journal.append(&Record::Count { key: &key(), change }).unwrap()
 }
 
 /// Whoever waits for a sync that comes meanwhile is answered or woken.
@@ -207,7 +243,7 @@ fn model_of_a_new_segment_loses_no_record() {
         let append = thread::spawn(move || append(&appending));
         let used = |pending: &PendingBatch| {
             let counts = pending.subjects().flat_map(|(_, subject)| &subject.counts);
-            counts.map(|(_, delta)| delta.used).sum::<i64>()
+            counts.map(|(.., delta)| delta.used).sum::<i64>()
         };
         let before = used(&journal.take());
         journal.rotate().unwrap();

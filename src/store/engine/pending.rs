@@ -4,10 +4,12 @@ use super::journal::{CountChange, Position, Record};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{MAX_MODELS, OTHER_MODELS, RequestRecord, UsageFigures, engine::counter::Origin},
+    store::{
+        MAX_MODELS, OTHER_MODELS, QuotaName, RequestRecord, UsageFigures, engine::counter::Origin,
+    },
 };
 
-/// What the journal holds and the database does not yet, summed up.
+/// What the journal holds and the ledger does not yet, summed up.
 #[derive(Default)]
 pub(crate) struct PendingBatch {
     subjects: HashMap<KeyId, Subject, foldhash::fast::RandomState>,
@@ -15,14 +17,14 @@ pub(crate) struct PendingBatch {
     pub(crate) requests: Vec<RequestRecord>,
     /// How many records this sums up.
     pub(crate) records: usize,
-    /// How far the journal is folded once this is.
+    /// How far the journal is read once this is applied.
     pub(crate) position: Option<Position>,
 }
 
-/// What is not folded of one subject.
+/// What waits of one subject.
 #[derive(Default)]
 pub(crate) struct Subject {
-    pub(crate) counts: Vec<(Origin, Delta)>,
+    pub(crate) counts: Vec<(QuotaName, Origin, Delta)>,
     pub(crate) figures: Vec<Figures>,
     /// How many requests began, less those that ended.
     pub(crate) open: i64,
@@ -48,10 +50,9 @@ impl PendingBatch {
     /// Adds a record that comes after those that are there.
     pub(crate) fn add(&mut self, record: &Record<'_>) {
         match record {
-            // There is no other quota than the daily one yet.
-            Record::Count { quota: _, subject, change } => {
-                let subject = self.subject(subject);
-                subject.count(change.origin).add(&change.into());
+            Record::Count { key, change } => {
+                let subject = self.subject(&key.subject);
+                subject.count(key.quota, change.origin).add(&change.into());
                 subject.open += i64::from(change.open);
             }
             Record::Usage { key, entry } => {
@@ -74,8 +75,8 @@ impl PendingBatch {
         self.records += later.records;
         for (id, added) in later.subjects {
             let subject = self.subjects.entry(id).or_default();
-            for (origin, delta) in &added.counts {
-                subject.count(*origin).add(delta);
+            for (quota, origin, delta) in &added.counts {
+                subject.count(*quota, *origin).add(delta);
             }
             for Figures { day, model, figures } in added.figures {
                 *subject.figures(day, &model) += figures;
@@ -97,12 +98,13 @@ impl PendingBatch {
 
 // A subject has few days and models at once, and the last one is nearly always meant.
 impl Subject {
-    fn count(&mut self, origin: Origin) -> &mut Delta {
-        let at = self.counts.iter().rposition(|(other, _)| *other == origin).unwrap_or_else(|| {
-            self.counts.push((origin, Delta::default()));
+    fn count(&mut self, quota: QuotaName, origin: Origin) -> &mut Delta {
+        let is_same = |count: &(QuotaName, Origin, Delta)| count.1 == origin && count.0 == quota;
+        let at = self.counts.iter().rposition(is_same).unwrap_or_else(|| {
+            self.counts.push((quota, origin, Delta::default()));
             self.counts.len() - 1
         });
-        &mut self.counts[at].1
+        &mut self.counts[at].2
     }
 
     fn figures(&mut self, day: Day, model: &str) -> &mut UsageFigures {

@@ -4,7 +4,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use super::{
@@ -15,41 +15,41 @@ use super::{
 };
 use crate::{
     error::StoreError,
-    key::KeyId,
-    store::{Admission, QuotaSubject, Refund, Reservation, ReserveOutcome},
+    key::{DailyLimit, KeyId},
+    store::{Admission, Demand, Refund, Reservation, ReserveOutcome},
 };
 
 /// How long the sync of a lease may wait that is not needed yet, so that those of many keys share one.
 const LEASE_LINGER: Duration = Duration::from_millis(20);
-/// How long a unit that is synced itself waits for others: most upstreams take longer.
+/// How long units that are synced themselves wait for others: most upstreams take longer.
 const UNIT_LINGER: Duration = Duration::from_millis(2);
 
 impl Engine {
-    /// Takes a unit of a counter that was loaded.
+    /// Takes units of a counter that was loaded.
     pub(crate) fn reserve(
         self: &Arc<Self>,
         counter: Arc<Counter>,
-        subject: &QuotaSubject,
-        at: SystemTime,
+        demand: &Demand,
     ) -> Result<ReserveOutcome, StoreError> {
         self.is_open()?;
         self.damage.check()?;
-        let (taken, status) = counter.reserve(subject, &self.calendar, at, |count, lease| {
-            self.charge(subject, at, count, lease)
+        let (taken, status) = counter.reserve(demand, &self.calendar, |count, lease| {
+            self.charge(&counter, demand, count, lease)
         })?;
         let Some((origin, gate)) = taken else {
             return Ok(ReserveOutcome::Exhausted(status));
         };
         let open = OpenRequest {
             engine: self.clone(),
-            id: subject.id.clone(),
+            counter: counter.clone(),
             origin,
             ended: false.into(),
         };
         let reservation = EngineReservation {
             engine: self.clone(),
             counter,
-            subject: subject.clone(),
+            limit: demand.limit,
+            amount: demand.amount,
             origin,
             gate,
             state: State::Spent,
@@ -58,30 +58,30 @@ impl Engine {
         Ok(ReserveOutcome::Admitted { reservation: Box::new(reservation), status })
     }
 
-    /// Writes the next unit down before its request is forwarded. Returns what its response must wait for.
+    /// Appends the next units before their request is forwarded. Returns what its response must wait
+    /// for.
     fn charge(
         &self,
-        subject: &QuotaSubject,
-        at: SystemTime,
+        counter: &Counter,
+        demand: &Demand,
         count: &Count,
         lease: &mut Lease,
     ) -> Result<(Origin, Lsn), StoreError> {
-        let origin = count.origin();
-        // Where each unit is synced itself, or no limit could be exceeded, none is granted ahead.
-        let limit = subject.daily_limit.limited();
+        let (origin, amount, at) = (count.origin(), demand.amount, demand.at);
+        // Where units are synced themselves, or no limit could be exceeded, none is granted ahead.
+        let limit = demand.limit.limited();
         let limit = limit.filter(|_| self.durability == Durability::Process);
         let is_durable = |end| self.journal.is_durable(end);
-        let extension = limit.and_then(|limit| lease.extension(count.used, limit, at, is_durable));
-        let end = self.journal.append(&Record::daily(
-            &subject.id,
-            CountChange {
-                used: 1,
-                used_at: Some(unix_millis(at)),
-                granted: extension.as_ref().map(|extension| extension.granted),
-                open: 1,
-                ..CountChange::of(origin)
-            },
-        ))?;
+        let extension =
+            limit.and_then(|limit| lease.extension(count.used, amount, limit, at, is_durable));
+        let change = CountChange {
+            used: change(0, amount),
+            used_at: Some(unix_millis(at)),
+            granted: extension.as_ref().map(|extension| extension.granted),
+            open: 1,
+            ..CountChange::of(origin)
+        };
+        let end = self.journal.append(&Record::Count { key: counter.key(), change })?;
         if let Some(extension) = extension {
             lease.extend(&extension, end);
             if !extension.is_urgent {
@@ -90,18 +90,26 @@ impl Engine {
         }
         let gate = match self.durability {
             Durability::Power => end,
-            Durability::Process if limit.is_some() => lease.gate(count.used + 1),
+            Durability::Process if limit.is_some() => lease.gate(count.used + amount),
             Durability::Process => Lsn::default(),
         };
         Ok((origin, gate))
     }
 }
 
-/// A unit that was taken.
+/// The change of a count when `to` units are charged instead of `from`.
+fn change(from: u64, to: u64) -> i64 {
+    let difference = i64::try_from(from.abs_diff(to)).unwrap_or(i64::MAX);
+    if to < from { -difference } else { difference }
+}
+
+/// Units that were taken.
 struct EngineReservation {
     engine: Arc<Engine>,
     counter: Arc<Counter>,
-    subject: QuotaSubject,
+    limit: DailyLimit,
+    /// Number of units that are charged.
+    amount: u64,
     origin: Origin,
     /// What must be synced before the response.
     gate: Lsn,
@@ -109,14 +117,15 @@ struct EngineReservation {
     open: Arc<OpenRequest>,
 }
 
-/// What became of a unit.
+/// What became of units.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It is granted.
+    /// They are charged.
     Spent,
-    /// It was given back.
+    /// They were given back.
     Returned,
-    /// What was done with it could not be made durable: it is not granted, and its request is refused.
+    /// What was done with them could not be made durable: they are not charged, and their request is
+    /// rejected.
     Lost,
 }
 
@@ -130,25 +139,43 @@ impl Reservation for EngineReservation {
             return Poll::Ready(Err(lost()));
         }
         self.commit();
-        let synced = ready!(self.engine.journal.poll_durable(self.gate, cx));
-        Poll::Ready(synced.inspect_err(|_| self.lose()))
+        let durable = ready!(self.engine.journal.poll_durable(self.gate, cx));
+        Poll::Ready(durable.inspect_err(|_| self.lose()))
+    }
+
+    fn settle(&mut self, actual: u64) {
+        if self.state != State::Spent || actual == self.amount {
+            return;
+        }
+        let used = change(self.amount, actual);
+        let mut written = None;
+        let is_current = self.counter.settle(self.origin, self.amount, actual, |left, lease| {
+            written = self.append(CountChange { used, ..self.return_surplus(left, lease) });
+        });
+        if !is_current {
+            written = self.append(CountChange { used, ..CountChange::of(self.origin) });
+        }
+        self.amount = actual;
+        if self.engine.durability == Durability::Power {
+            self.gate = written.unwrap_or(self.gate);
+        }
     }
 
     fn refund(&mut self, refund: Refund) -> bool {
         if self.state != State::Spent {
             return false;
         }
-        let mut written = None;
-        let given_back = self.counter.refund(self.origin, &self.subject, refund, |left, lease| {
-            let change = CountChange {
-                used: -1,
-                refunded: (refund == Refund::UpToLimit).into(),
-                ..self.return_surplus(left, lease)
-            };
-            written = self.engine.journal.append_or_hold(&Record::daily(&self.subject.id, change));
-            true
-        });
-        if given_back {
+        let (amount, mut written) = (self.amount, None);
+        let refunded =
+            self.counter.refund(self.origin, amount, self.limit, refund, |left, lease| {
+                written = self.append(CountChange {
+                    used: change(amount, 0),
+                    refunded: if refund == Refund::UpToLimit { amount } else { 0 },
+                    ..self.return_surplus(left, lease)
+                });
+                true
+            });
+        if refunded {
             self.state = State::Returned;
             if self.engine.durability == Durability::Power {
                 match written {
@@ -157,7 +184,7 @@ impl Reservation for EngineReservation {
                 }
             }
         }
-        given_back
+        refunded
     }
 
     fn admission(&self) -> Option<Admission> {
@@ -166,7 +193,7 @@ impl Reservation for EngineReservation {
 }
 
 impl EngineReservation {
-    /// How long the sync that the unit needs may wait for others.
+    /// How long the sync that the units need may wait for others.
     fn linger(&self) -> Duration {
         match self.engine.durability {
             Durability::Power => UNIT_LINGER,
@@ -174,25 +201,31 @@ impl EngineReservation {
         }
     }
 
-    /// A change by which the day stays granted ahead no further than it may be when `left` units are
-    /// used. Without a limit that is what was granted before the limit was lifted.
+    fn append(&self, change: CountChange) -> Option<Lsn> {
+        let record = Record::Count { key: self.counter.key(), change };
+        self.engine.journal.append_or_hold(&record)
+    }
+
+    /// A change by which the day stays granted no further than it may be when `left` units are used.
+    /// Without a limit that is what was granted before the limit was lifted.
     fn return_surplus(&self, left: u64, lease: &mut Lease) -> CountChange {
-        let granted = lease.surplus(left, self.subject.daily_limit.limited().unwrap_or_default());
+        let granted = lease.surplus(left, self.limit.limited().unwrap_or_default());
         granted.into_iter().for_each(|granted| lease.lower(granted));
         CountChange { granted, ..CountChange::of(self.origin) }
     }
 
-    /// The unit could not be made durable: it is not granted.
+    /// The units could not be made durable: they are not charged.
     fn lose(&mut self) {
         if self.state == State::Spent {
+            let used = change(self.amount, 0);
             let hold = |change: CountChange| {
-                let change = CountChange { used: -1, ..change };
-                self.engine.journal.hold(&Record::daily(&self.subject.id, change));
+                let change = CountChange { used, ..change };
+                self.engine.journal.hold(&Record::Count { key: self.counter.key(), change });
             };
-            let undone = self
-                .counter
-                .undo(self.origin, |left, lease| hold(self.return_surplus(left, lease)));
-            if !undone {
+            let is_current = self.counter.settle(self.origin, self.amount, 0, |left, lease| {
+                hold(self.return_surplus(left, lease));
+            });
+            if !is_current {
                 hold(CountChange::of(self.origin));
             }
         }
@@ -204,7 +237,7 @@ impl EngineReservation {
 /// dropped. What the end of the process leaves open has failed.
 pub(super) struct OpenRequest {
     engine: Arc<Engine>,
-    id: KeyId,
+    counter: Arc<Counter>,
     origin: Origin,
     ended: AtomicBool,
 }
@@ -213,7 +246,7 @@ impl OpenRequest {
     /// Whether the request ends with a usage entry of this key in this store: once.
     pub(super) fn close(&self, engine: &Arc<Engine>, id: &KeyId) -> bool {
         Arc::ptr_eq(&self.engine, engine)
-            && self.id == *id
+            && self.counter.key().subject == *id
             && !self.ended.swap(true, Ordering::Relaxed)
     }
 }
@@ -222,11 +255,12 @@ impl Drop for OpenRequest {
     fn drop(&mut self) {
         if !*self.ended.get_mut() {
             let change = CountChange { open: -1, ..CountChange::of(self.origin) };
-            self.engine.journal.append_or_hold(&Record::daily(&self.id, change));
+            let record = Record::Count { key: self.counter.key(), change };
+            self.engine.journal.append_or_hold(&record);
         }
     }
 }
 
 fn lost() -> StoreError {
-    StoreError::unavailable("the unit could not be made durable")
+    StoreError::unavailable("the units could not be made durable")
 }

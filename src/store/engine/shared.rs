@@ -9,7 +9,7 @@ use std::{
 use super::meter::Meter;
 use super::{
     Ledger,
-    counter::{Count, DayCounter},
+    counter::{Count, CounterKey, DayCounter},
     damage::Damage,
     journal::{Journal, Record, UsageEntry},
     lease::Lease,
@@ -20,7 +20,6 @@ use super::{
 use crate::{
     clock::{Calendar, Clock, Day},
     error::StoreError,
-    key::KeyId,
     limit::Gcra,
     store::{Admission, RequestOutcome, UsageEvent},
 };
@@ -69,7 +68,7 @@ pub(crate) struct Engine {
     pub(crate) journal: Arc<Journal>,
     /// Whether the ledger can be written. Closed and opened by the queue.
     open: Arc<AtomicBool>,
-    counters: SharedMap<KeyId, Arc<Counter>>,
+    counters: SharedMap<CounterKey, Arc<Counter>>,
     last_commit: Mutex<Option<Instant>>,
     pub(crate) damage: Damage,
     pub(super) meter: Meter,
@@ -163,16 +162,16 @@ impl Engine {
         }
     }
 
-    /// The subject's counter, if it was loaded.
-    pub(crate) fn counter(&self, id: &KeyId) -> Option<Arc<Counter>> {
-        self.counters.get(id).map(|counter| counter.clone())
+    /// The counter, if it was loaded.
+    pub(crate) fn counter(&self, key: &CounterKey) -> Option<Arc<Counter>> {
+        self.counters.get(key).map(|counter| counter.clone())
     }
 
     /// Keeps a count that was loaded. It stays as long as it is in use, so nothing can have been
     /// counted since unless a counter is there already, which wins.
-    pub(crate) fn insert_counter(&self, id: &KeyId, count: Count) -> Arc<Counter> {
-        let new = || Arc::new(Counter::new(count));
-        self.counters.entry(id.clone()).or_insert_with(new).clone()
+    pub(crate) fn insert_counter(&self, key: CounterKey, count: Count) -> Arc<Counter> {
+        let new = || Arc::new(Counter::new(key.clone(), count));
+        self.counters.entry(key.clone()).or_insert_with(new).clone()
     }
 
     /// Removes counters that were last used before yesterday: their units were checkpointed long ago.

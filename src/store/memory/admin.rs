@@ -13,7 +13,8 @@ use crate::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
         KEY_IMPORTED, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey,
-        OnIssued, PageCursor, PagePosition, StoreFuture, withdraws_claims,
+        OnIssued, PageCursor, PagePosition, StoreFuture, engine::counter::CounterKey,
+        withdraws_claims,
     },
 };
 
@@ -98,9 +99,8 @@ impl Inner {
                 keys.rotate(key, &rotation.secret, rotation.old_until(self.clock.now()));
             }
             KeyChange::ResetUsage => {
-                let at = self.clock.now();
-                let day = self.calendar.window(at).day;
-                self.counter(id, at).reset(|count| {
+                let day = self.calendar.window(self.clock.now()).day;
+                self.counter(CounterKey::daily(id.clone()), day).reset(|count| {
                     let origin = count.after_reset(day);
                     lock(&self.totals).used(id, origin.day, |_| 0);
                     origin

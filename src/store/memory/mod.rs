@@ -12,13 +12,10 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use self::{admin::IdempotentCreation, claims::ClaimRow, keys::KeyTable, usage::Totals};
 use super::{
     AuditEntry,
-    engine::counter::DayCounter,
+    engine::counter::{CounterKey, DayCounter},
     engine::sync::{Mutex, SharedMap, lock},
 };
-use crate::{
-    clock::{Calendar, Clock, SystemClock},
-    key::KeyId,
-};
+use crate::clock::{Calendar, Clock, SystemClock};
 
 /// Store without durability. Clones share their content.
 ///
@@ -40,7 +37,7 @@ struct Inner {
     calendar: Calendar,
     clock: Arc<dyn Clock>,
     keys: Mutex<KeyTable>,
-    counters: SharedMap<KeyId, Arc<DayCounter>>,
+    counters: SharedMap<CounterKey, Arc<DayCounter>>,
     totals: Mutex<Totals>,
     audit: Mutex<Vec<AuditEntry>>,
     claims: Mutex<Vec<ClaimRow>>,

@@ -1,56 +1,73 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
 };
 
 use super::{Inner, MemoryStore, lock};
 use crate::{
+    clock::Day,
     error::StoreError,
-    key::KeyId,
+    key::DailyLimit,
     store::{
-        QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome, StoreFuture,
-        engine::counter::{Count, DayCounter, Origin},
+        Demand, QuotaName, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome,
+        StoreFuture,
+        engine::counter::{Count, CounterKey, DayCounter, Origin},
     },
 };
 
 struct MemoryReservation {
     store: Arc<Inner>,
     counter: Arc<DayCounter>,
-    subject: QuotaSubject,
+    limit: DailyLimit,
+    amount: u64,
+    /// `None` after a refund.
     origin: Option<Origin>,
 }
 
 impl Inner {
-    pub(super) fn counter(&self, id: &KeyId, at: SystemTime) -> Arc<DayCounter> {
-        if let Some(counter) = self.counters.get(id) {
+    pub(super) fn counter(&self, key: CounterKey, day: Day) -> Arc<DayCounter> {
+        if let Some(counter) = self.counters.get(&key) {
             return counter.clone();
         }
-        let day = self.calendar.window(at).day;
         // An imported key may have used units elsewhere on this day.
-        let used = lock(&self.totals).used_on(id, day);
-        let new = || Arc::new(DayCounter::new(Count { used, ..Count::new(day) }));
-        self.counters.entry(id.clone()).or_insert_with(new).clone()
+        let used = match key.quota {
+            QuotaName::DAILY => lock(&self.totals).used_on(&key.subject, day),
+            _ => 0,
+        };
+        let new = || Arc::new(DayCounter::new(key.clone(), Count { used, ..Count::new(day) }));
+        self.counters.entry(key.clone()).or_insert_with(new).clone()
+    }
+
+    fn counter_of(&self, demand: &Demand) -> Arc<DayCounter> {
+        self.counter(demand.into(), self.calendar.window(demand.at).day)
+    }
+
+    /// Keeps what the reports show of the daily quota.
+    fn add_used(&self, key: &CounterKey, day: Day, change: impl FnOnce(u64) -> u64) {
+        if key.quota == QuotaName::DAILY {
+            lock(&self.totals).used(&key.subject, day, change);
+        }
     }
 }
 
 impl QuotaStore for MemoryStore {
-    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<ReserveOutcome> {
-        let counter = self.0.counter(&subject.id, at);
-        let taken = counter.reserve(subject, &self.0.calendar, at, |count, ()| {
+    fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
+        let (store, amount) = (&self.0, demand.amount);
+        let counter = store.counter_of(demand);
+        let taken = counter.reserve(demand, &store.calendar, |count, ()| {
             let origin = count.origin();
-            let mut totals = lock(&self.0.totals);
-            totals.used(&subject.id, origin.day, |used| used.saturating_add(1));
-            totals.last_used(&subject.id, at);
+            store.add_used(counter.key(), origin.day, |used| used.saturating_add(amount));
+            lock(&store.totals).last_used(&demand.subject, demand.at);
             Ok(origin)
         });
         StoreFuture::ready(taken.map(|(origin, status)| match origin {
             None => ReserveOutcome::Exhausted(status),
             Some(origin) => ReserveOutcome::Admitted {
                 reservation: Box::new(MemoryReservation {
-                    store: self.0.clone(),
+                    store: store.clone(),
                     counter,
-                    subject: subject.clone(),
+                    limit: demand.limit,
+                    amount,
                     origin: Some(origin),
                 }),
                 status,
@@ -58,9 +75,9 @@ impl QuotaStore for MemoryStore {
         }))
     }
 
-    fn status(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<QuotaStatus> {
-        let counter = self.0.counter(&subject.id, at);
-        StoreFuture::ready(Ok(counter.status(subject, &self.0.calendar, at)))
+    fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
+        let counter = self.0.counter_of(demand);
+        StoreFuture::ready(Ok(counter.status(demand.limit, &self.0.calendar, demand.at)))
     }
 }
 
@@ -69,13 +86,23 @@ impl Reservation for MemoryReservation {
         Poll::Ready(Ok(()))
     }
 
+    fn settle(&mut self, actual: u64) {
+        let Some(origin) = self.origin else { return };
+        let reserved = std::mem::replace(&mut self.amount, actual);
+        self.counter.settle(origin, reserved, actual, |_, ()| {
+            self.store.add_used(self.counter.key(), origin.day, |used| {
+                used.saturating_sub(reserved).saturating_add(actual)
+            });
+        });
+    }
+
     fn refund(&mut self, refund: Refund) -> bool {
         let Some(origin) = self.origin.take() else {
             return false;
         };
-        self.counter.refund(origin, &self.subject, refund, |_, ()| {
-            let mut totals = lock(&self.store.totals);
-            totals.used(&self.subject.id, origin.day, |used| used.saturating_sub(1));
+        let (key, amount) = (self.counter.key(), self.amount);
+        self.counter.refund(origin, amount, self.limit, refund, |_, ()| {
+            self.store.add_used(key, origin.day, |used| used.saturating_sub(amount));
             true
         })
     }

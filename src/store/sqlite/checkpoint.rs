@@ -10,6 +10,7 @@ use crate::{
     key::KeyId,
     store::{
         MAX_MODELS, OTHER_MODELS, UsageFigures,
+        engine::counter::CounterKey,
         engine::journal::{DatabaseId, Position, ReplayFrom},
         engine::pending::{Delta, Figures, PendingBatch},
     },
@@ -35,9 +36,9 @@ pub(super) fn write(connection: &Connection, pending: &PendingBatch) -> rusqlite
 fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
     // Units of before a reset are kept apart, like those that were reset.
     let mut count = connection.prepare_cached(
-        "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at)
-         VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6)
-         ON CONFLICT (key_id, day) DO UPDATE SET
+        "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at, quota)
+         VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6, ?7)
+         ON CONFLICT (key_id, quota, day) DO UPDATE SET
              used = CASE WHEN epoch = ?3 THEN max(0, used + ?4) WHEN epoch < ?3 THEN max(0, ?4)
                  ELSE used END,
              refunded = CASE WHEN epoch = ?3 THEN refunded + ?5 WHEN epoch < ?3 THEN ?5
@@ -48,20 +49,21 @@ fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Re
              last_used_at = max(coalesce(last_used_at, ?6), coalesce(?6, last_used_at))",
     )?;
     let mut lease = connection.prepare_cached(
-        "INSERT INTO blocks (key_id, day, epoch, charged) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (key_id) DO UPDATE SET day = ?2, epoch = ?3, charged = ?4
+        "INSERT INTO blocks (key_id, day, epoch, charged, quota) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (key_id, quota) DO UPDATE SET day = ?2, epoch = ?3, charged = ?4
          WHERE (epoch, day) <= (?3, ?2)",
     )?;
     for (id, subject) in pending.subjects() {
-        for (origin, delta) in &subject.counts {
-            let (id, day) = (id.as_str(), origin.day.to_string());
+        for (quota, origin, delta) in &subject.counts {
+            let (id, day, quota) = (id.as_str(), origin.day.to_string(), quota.as_str());
             let Delta { used, refunded, last_used_at, granted } = delta;
             // The end of a request changes no count.
             if *used != 0 || *refunded != 0 || last_used_at.is_some() {
-                count.execute(params![id, day, origin.epoch, used, refunded, last_used_at])?;
+                let values = params![id, day, origin.epoch, used, refunded, last_used_at, quota];
+                count.execute(values)?;
             }
             if let Some(granted) = granted {
-                lease.execute(params![id, day, origin.epoch, granted])?;
+                lease.execute(params![id, day, origin.epoch, granted, quota])?;
             }
         }
     }
@@ -74,7 +76,7 @@ fn write_open(connection: &Connection, pending: &PendingBatch) -> rusqlite::Resu
          ON CONFLICT (key_id) DO UPDATE SET events = events + ?3, day = max(day, ?2)",
     )?;
     for (id, subject) in pending.subjects().filter(|(_, subject)| subject.open != 0) {
-        let days = subject.counts.iter().map(|(origin, _)| origin.day);
+        let days = subject.counts.iter().map(|(_, origin, _)| origin.day);
         let day = days.chain(subject.figures.iter().map(|figures| figures.day)).max();
         let day = day.map(|day| day.to_string());
         open.execute(params![id.as_str(), day, subject.open])?;
@@ -235,9 +237,9 @@ pub(super) fn write_commit(connection: &Connection, number: u64) -> rusqlite::Re
 /// of them were.
 pub(super) fn spend_leases(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
-        "INSERT INTO daily_usage (key_id, day, epoch, used)
-         SELECT key_id, day, epoch, charged FROM blocks WHERE true
-         ON CONFLICT (key_id, day) DO UPDATE SET used = max(used, excluded.used)
+        "INSERT INTO daily_usage (key_id, quota, day, epoch, used)
+         SELECT key_id, quota, day, epoch, charged FROM blocks WHERE true
+         ON CONFLICT (key_id, quota, day) DO UPDATE SET used = max(used, excluded.used)
          WHERE epoch = excluded.epoch;
          DELETE FROM blocks",
     )
@@ -258,23 +260,28 @@ pub(super) fn write_boot(connection: &Connection, boot: Option<&str>) -> rusqlit
     connection.execute("INSERT INTO boot (boot) SELECT ?1 WHERE ?1 IS NOT NULL", [boot]).map(drop)
 }
 
-/// A day begins anew: what was used before is kept apart, also that of later days, on which a clock
-/// has put the key that was ahead. Returns the number of the reset.
-pub(super) fn write_reset(connection: &Connection, id: &KeyId, day: Day) -> rusqlite::Result<u32> {
-    let (id, day) = (id.as_str(), day.to_string());
+/// Resets a day, and later ones on which a clock that was ahead has put the key: `reset_used` keeps what
+/// was used before. Returns the number of the reset.
+pub(super) fn write_reset(
+    connection: &Connection,
+    key: &CounterKey,
+    day: Day,
+) -> rusqlite::Result<u32> {
+    let (id, quota, day) = (key.subject.as_str(), key.quota.as_str(), day.to_string());
     connection
         .prepare_cached(
             "UPDATE daily_usage SET reset_used = reset_used + used, used = 0, refunded = 0
-             WHERE key_id = ?1 AND day > ?2",
+             WHERE key_id = ?1 AND quota = ?3 AND day > ?2",
         )?
-        .execute(params![id, day])?;
+        .execute(params![id, day, quota])?;
     connection
         .prepare_cached(
-            "INSERT INTO daily_usage (key_id, day, epoch)
-             SELECT ?1, ?2, coalesce(max(epoch), 0) + 1 FROM daily_usage WHERE key_id = ?1
-             ON CONFLICT (key_id, day) DO UPDATE SET
+            "INSERT INTO daily_usage (key_id, day, epoch, quota)
+             SELECT ?1, ?2, coalesce(max(epoch), 0) + 1, ?3 FROM daily_usage
+             WHERE key_id = ?1 AND quota = ?3
+             ON CONFLICT (key_id, quota, day) DO UPDATE SET
                  reset_used = reset_used + used, used = 0, refunded = 0, epoch = excluded.epoch
              RETURNING epoch",
         )?
-        .query_row(params![id, day], |row| row.get(0))
+        .query_row(params![id, day, quota], |row| row.get(0))
 }

@@ -18,10 +18,12 @@ use super::{
 };
 use crate::{
     clock::Day,
-    key::KeyId,
     store::engine::{
-        Engine, Ledger, LedgerState, UnusedUnits, counter::Count, journal::Commit,
-        pending::PendingBatch, queue::Queue,
+        Engine, Ledger, LedgerState, UnusedUnits,
+        counter::{Count, CounterKey},
+        journal::Commit,
+        pending::PendingBatch,
+        queue::Queue,
     },
 };
 
@@ -188,16 +190,16 @@ impl Ledger for SqliteLedger {
         })
     }
 
-    fn load(connection: &Connection, subject: &KeyId, day: Day) -> rusqlite::Result<Count> {
-        rows::read_count(connection, subject, day)
+    fn load(connection: &Connection, key: &CounterKey, day: Day) -> rusqlite::Result<Count> {
+        rows::read_count(connection, key, day)
     }
 
     fn checkpoint(connection: &Connection, batch: &PendingBatch) -> rusqlite::Result<()> {
         checkpoint::write(connection, batch)
     }
 
-    fn reset(connection: &Connection, subject: &KeyId, day: Day) -> rusqlite::Result<u32> {
-        checkpoint::write_reset(connection, subject, day)
+    fn reset(connection: &Connection, key: &CounterKey, day: Day) -> rusqlite::Result<u32> {
+        checkpoint::write_reset(connection, key, day)
     }
 
     fn end_leases(connection: &Connection, unused: UnusedUnits) -> rusqlite::Result<()> {
@@ -294,9 +296,12 @@ fn is_of_the_store(error: &rusqlite::Error) -> bool {
 #[cfg(all(test, not(model)))]
 mod simulation {
     use super::*;
-    use crate::store::{
-        engine::simulation::{SimLedger, run_seeds},
-        sqlite::schema,
+    use crate::{
+        key::KeyId,
+        store::{
+            engine::simulation::{SimLedger, run_seeds},
+            sqlite::schema,
+        },
     };
 
     impl SimLedger for SqliteLedger {
@@ -304,7 +309,7 @@ mod simulation {
             let connection = Connection::open_in_memory().unwrap();
             assert!(schema::migrate(&connection).is_ok());
             for key in keys {
-                let sql = "INSERT INTO api_keys (id, key, key_hash) VALUES (?1, ?1, ?1)";
+                let sql = "INSERT OR IGNORE INTO api_keys (id, key, key_hash) VALUES (?1, ?1, ?1)";
                 connection.execute(sql, [key.as_str()]).unwrap();
             }
             connection.commit_hook(Some(move || !commits())).unwrap();

@@ -75,7 +75,8 @@ fn keys(connection: &Connection, core: &Core) -> rusqlite::Result<Keys> {
                 coalesce(sum(used * 100 >= daily_limit * :second), 0),
                 coalesce(sum(used * 100 >= daily_limit * :third), 0)
          FROM (SELECT u.used, coalesce(k.daily_limit, :default) AS daily_limit
-               FROM daily_usage u JOIN api_keys k ON k.id = u.key_id WHERE u.day = :day)
+               FROM daily_usage u JOIN api_keys k ON k.id = u.key_id
+               WHERE u.quota = 'daily' AND u.day = :day)
          WHERE typeof(daily_limit) = 'integer' AND daily_limit > 0",
     )?;
     let [first, second, third] = PERCENT.map(|(percent, _)| percent);

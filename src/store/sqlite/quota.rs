@@ -1,56 +1,59 @@
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::{SqliteStore, ledger::SqliteLedger, unavailable};
 use crate::{
+    clock::Day,
     error::StoreError,
-    key::KeyId,
     store::{
-        QuotaStatus, QuotaStore, QuotaSubject, ReserveOutcome, StoreFuture,
-        engine::{Counter, Ledger},
+        Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture,
+        engine::{Counter, Ledger, counter::CounterKey},
     },
 };
 
 impl QuotaStore for SqliteStore {
-    fn reserve(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<ReserveOutcome> {
-        let engine = &self.0.core.engine;
-        if let Some(counter) = engine.counter(&subject.id) {
-            return StoreFuture::ready(engine.reserve(counter, subject, at));
+    fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
+        let (engine, key) = (&self.0.core.engine, demand.into());
+        if let Some(counter) = engine.counter(&key) {
+            return StoreFuture::ready(engine.reserve(counter, demand));
         }
-        let (store, subject) = (self.clone(), subject.clone());
+        let (store, demand) = (self.clone(), demand.clone());
         StoreFuture::pending(async move {
-            let counter = store.load_counter(&subject.id, at).await?;
-            store.0.core.engine.reserve(counter, &subject, at)
+            let engine = &store.0.core.engine;
+            let counter = store.load_counter(key, engine.calendar.window(demand.at).day).await?;
+            engine.reserve(counter, &demand)
         })
     }
 
-    fn status(&self, subject: &QuotaSubject, at: SystemTime) -> StoreFuture<QuotaStatus> {
-        let (store, subject) = (self.clone(), subject.clone());
+    fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
+        let (store, key) = (self.clone(), demand.into());
+        let (limit, at) = (demand.limit, demand.at);
         StoreFuture::pending(async move {
-            let counter = store.load_counter(&subject.id, at).await?;
-            Ok(counter.status(&subject, &store.0.core.engine.calendar, at))
+            let calendar = &store.0.core.engine.calendar;
+            let counter = store.load_counter(key, calendar.window(at).day).await?;
+            Ok(counter.status(limit, calendar, at))
         })
     }
 }
 
 impl SqliteStore {
-    /// The subject's counter, read from the file the first time.
+    /// Returns the counter, which is read from the file the first time.
     pub(super) async fn load_counter(
         &self,
-        id: &KeyId,
-        at: SystemTime,
+        key: CounterKey,
+        day: Day,
     ) -> Result<Arc<Counter>, StoreError> {
         let engine = &self.0.core.engine;
-        if let Some(counter) = engine.counter(id) {
+        if let Some(counter) = engine.counter(&key) {
             return Ok(counter);
         }
-        let (key_id, day) = (id.clone(), engine.calendar.window(at).day);
-        let known = || engine.counter(id).map(|counter| counter.count());
+        let known = || engine.counter(&key).map(|counter| counter.count());
+        let query_key = key.clone();
         let load = move |connection: &Connection| {
-            SqliteLedger::load(connection, &key_id, day).map_err(unavailable)
+            SqliteLedger::load(connection, &query_key, day).map_err(unavailable)
         };
         let count = self.look_up(known, load).await?;
-        Ok(engine.insert_counter(id, count))
+        Ok(engine.insert_counter(key, count))
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn job(
     id: KeyId,
     edit: KeyEdit,
 ) -> (Job<SqliteLedger>, impl Future<Output = Result<ChangeOutcome, StoreError>> + Send + 'static) {
+    let counter_key = counter.key().clone();
     let work = move |connection: &Connection| {
         let key = KeyRef::new(id.as_str());
         let Some(before) = summary(connection, &core, &key)? else {
@@ -35,9 +36,8 @@ pub(super) fn job(
             return Ok(Err(ChangeOutcome::VersionMismatch));
         }
         let KeyEdit { change, by, .. } = edit;
-        let now = core.now();
-        let day = core.engine.calendar.window(now).day;
-        let epoch = SqliteLedger::reset(connection, &id, day)?;
+        let (now, day) = (core.now(), core.today());
+        let epoch = SqliteLedger::reset(connection, &counter_key, day)?;
         let after = KeySummary { used_today: 0, ..before.clone() };
         let detail = change.audit_detail(&before, &after);
         audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;

@@ -2,7 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
-use crate::{clock::Day, key::KeyId, store::engine::counter::Count};
+use crate::{
+    clock::Day,
+    store::engine::counter::{Count, CounterKey},
+};
 
 /// Returns a number of units for display, or 0 if the value is not a valid one.
 pub(super) fn units(value: ValueRef<'_>) -> u64 {
@@ -28,13 +31,17 @@ pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
 
 /// Returns the count of a subject on this day, or on a later day if there is one: setting the clock
 /// back does not return to an earlier day, but a reset does.
-pub(super) fn read_count(connection: &Connection, id: &KeyId, day: Day) -> rusqlite::Result<Count> {
+pub(super) fn read_count(
+    connection: &Connection,
+    key: &CounterKey,
+    day: Day,
+) -> rusqlite::Result<Count> {
     let count = connection
         .prepare_cached(
             "SELECT day, epoch, used, refunded FROM daily_usage
-             WHERE key_id = ?1 ORDER BY epoch DESC, day DESC LIMIT 1",
+             WHERE key_id = ?1 AND quota = ?2 ORDER BY epoch DESC, day DESC LIMIT 1",
         )?
-        .query_row([id.as_str()], |row| {
+        .query_row([key.subject.as_str(), key.quota.as_str()], |row| {
             Ok(Count {
                 day: row.get::<_, String>(0)?.parse().unwrap_or(day),
                 epoch: row.get(1)?,

@@ -39,8 +39,8 @@ use tower_quota::{
     store::memory::MemoryStore,
     store::sqlite::{SqliteOptions, SqliteStore},
     store::{
-        Actor, AdminStore, ClaimStore, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey, QuotaStore,
-        QuotaSubject, Reservation, ReserveOutcome, UsageSink,
+        Actor, AdminStore, ClaimStore, Demand, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey,
+        QuotaStore, QuotaSubject, Reservation, ReserveOutcome, UsageSink,
     },
 };
 
@@ -88,12 +88,16 @@ async fn issue(store: &impl Store, text: &str) -> KeyRecord {
     store.create(vec![new_key(text, "label")], Actor::default()).await.unwrap().remove(0)
 }
 
+fn demand(subject: &QuotaSubject, at: SystemTime) -> Demand {
+    Demand::new(subject.id.clone(), subject.daily_limit, at)
+}
+
 async fn take(
     store: &impl Store,
     subject: &QuotaSubject,
     at: SystemTime,
 ) -> Option<Box<dyn Reservation>> {
-    match store.reserve(subject, at).await.unwrap() {
+    match store.reserve(&demand(subject, at)).await.unwrap() {
         ReserveOutcome::Admitted { mut reservation, .. } => {
             poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
             // It may be polled again.

@@ -2,9 +2,11 @@
 
 use std::{future::poll_fn, time::Duration};
 
-use tower_quota::store::{KeyChange, QuotaSubject, Refund};
+use tower_quota::store::{
+    Demand, KeyChange, QuotaName, QuotaSubject, Refund, Reservation, ReserveOutcome,
+};
 
-use super::{Store, change, issue, limit, noon, subject, take};
+use super::{Store, change, demand, issue, limit, noon, subject, take};
 
 promises! {
     concurrent_reservations_admit_exactly_the_limit,
@@ -15,6 +17,9 @@ promises! {
     a_day_can_be_reset_repeatedly_also_after_the_clock_was_set_back,
     the_next_day_begins_at_zero,
     a_changed_limit_applies_to_the_next_reservation,
+    concurrent_reservations_of_an_amount_admit_as_many_as_fit,
+    what_was_really_used_is_charged_even_beyond_the_limit,
+    each_quota_of_a_subject_counts_for_itself,
 }
 
 async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
@@ -25,14 +30,14 @@ async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
     }
     let admitted = tasks.join_all().await.into_iter().filter(|admitted| *admitted).count();
     assert_eq!(admitted, 50);
-    assert_eq!(store.status(&subject(50), noon()).await.unwrap().used, 50);
+    assert_eq!(store.status(&demand(&subject(50), noon())).await.unwrap().used, 50);
 }
 
 async fn an_unlimited_subject_is_always_admitted(store: impl Store) {
     for _ in 0..100 {
         assert!(take(&store, &subject(0), noon()).await.is_some());
     }
-    let status = store.status(&subject(0), noon()).await.unwrap();
+    let status = store.status(&demand(&subject(0), noon())).await.unwrap();
     assert_eq!((status.used, status.remaining()), (100, None));
 }
 
@@ -61,11 +66,11 @@ async fn a_refund_after_midnight_does_not_change_the_new_day(store: impl Store) 
     let mut early = take(&store, &subject, noon()).await.unwrap();
     let mut late = take(&store, &subject, noon()).await.unwrap();
     // Before the first unit of the new day is taken, and after it.
-    assert_eq!(store.status(&subject, tomorrow).await.unwrap().used, 0);
+    assert_eq!(store.status(&demand(&subject, tomorrow)).await.unwrap().used, 0);
     assert!(!early.refund(Refund::Always));
     assert!(take(&store, &subject, tomorrow).await.is_some());
     assert!(!late.refund(Refund::Always));
-    assert_eq!(store.status(&subject, tomorrow).await.unwrap().used, 1);
+    assert_eq!(store.status(&demand(&subject, tomorrow)).await.unwrap().used, 1);
     assert!(take(&store, &subject, tomorrow).await.is_some());
     assert!(take(&store, &subject, tomorrow).await.is_none());
 }
@@ -79,7 +84,7 @@ async fn a_day_can_be_reset_repeatedly_also_after_the_clock_was_set_back(store: 
         take(&store, &subject, at).await.unwrap();
         assert!(take(&store, &subject, noon()).await.is_none());
         change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
-        assert_eq!(store.status(&subject, noon()).await.unwrap().used, 0);
+        assert_eq!(store.status(&demand(&subject, noon())).await.unwrap().used, 0);
     }
     assert!(take(&store, &subject, noon()).await.is_some());
     assert!(take(&store, &subject, noon()).await.is_none());
@@ -101,4 +106,56 @@ async fn a_changed_limit_applies_to_the_next_reservation(store: impl Store) {
     assert!(take(&store, &subject(1), noon()).await.is_none());
     assert!(take(&store, &subject(2), noon()).await.is_some());
     assert!(take(&store, &subject(1), noon()).await.is_none());
+}
+
+async fn take_amount(store: &impl Store, demand: &Demand) -> Option<Box<dyn Reservation>> {
+    match store.reserve(demand).await.unwrap() {
+        ReserveOutcome::Admitted { mut reservation, .. } => {
+            poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
+            Some(reservation)
+        }
+        _ => None,
+    }
+}
+
+async fn concurrent_reservations_of_an_amount_admit_as_many_as_fit(store: impl Store) {
+    let demand = demand(&subject(50), noon());
+    take_amount(&store, &demand.clone().amount(3)).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (store, demand) = (store.clone(), demand.clone().amount(4));
+        tasks.spawn(async move { take_amount(&store, &demand).await.is_some() });
+    }
+    let admitted = tasks.join_all().await.into_iter().filter(|admitted| *admitted).count();
+    assert_eq!(admitted, 47 / 4);
+    assert_eq!(store.status(&demand).await.unwrap().remaining(), Some(3));
+    assert!(take_amount(&store, &demand.clone().amount(4)).await.is_none());
+    assert!(take_amount(&store, &demand.amount(3)).await.is_some());
+}
+
+async fn what_was_really_used_is_charged_even_beyond_the_limit(store: impl Store) {
+    let demand = demand(&subject(10), noon()).amount(5);
+    let mut less = take_amount(&store, &demand).await.unwrap();
+    less.settle(2);
+    assert_eq!(store.status(&demand).await.unwrap().used, 2);
+    let mut more = take_amount(&store, &demand).await.unwrap();
+    more.settle(50);
+    let status = store.status(&demand).await.unwrap();
+    assert_eq!((status.used, status.remaining()), (52, Some(0)));
+    assert!(take_amount(&store, &demand.clone().amount(1)).await.is_none());
+    // What is settled can be given back, once.
+    assert!(more.refund(Refund::Always));
+    more.settle(7);
+    assert_eq!(store.status(&demand).await.unwrap().used, 2);
+}
+
+async fn each_quota_of_a_subject_counts_for_itself(store: impl Store) {
+    let daily = demand(&subject(1), noon());
+    let tokens = daily.clone().quota(QuotaName::new("tokens").unwrap());
+    assert!(take_amount(&store, &daily).await.is_some());
+    assert!(take_amount(&store, &tokens).await.is_some());
+    assert!(take_amount(&store, &daily).await.is_none());
+    assert!(take_amount(&store, &tokens).await.is_none());
+    let status = store.status(&tokens).await.unwrap();
+    assert_eq!((status.quota, status.used), (tokens.quota, 1));
 }

@@ -365,7 +365,10 @@ fn failure() -> StoreError {
 #[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
-    use crate::store::engine::{counter::Origin, journal::CountChange};
+    use crate::store::engine::{
+        counter::{CounterKey, Origin},
+        journal::CountChange,
+    };
 
     /// Every sync fails.
     struct Broken;
@@ -405,7 +408,8 @@ mod tests {
     fn append(journal: &Journal) -> Lsn {
         let origin = Origin { day: "2026-11-23".parse().unwrap(), epoch: 0 };
         let change = CountChange { used: 1, ..CountChange::of(origin) };
-        journal.append(&Record::daily(&"alice".into(), change)).unwrap()
+        let key = CounterKey::daily("alice".into());
+        journal.append(&Record::Count { key: &key, change }).unwrap()
     }
 
     #[test]

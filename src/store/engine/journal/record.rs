@@ -6,16 +6,16 @@ use super::{
     usage_entry::UsageEntry,
     wire::{flag, get_day, get_text, put_day, put_text},
 };
-use crate::{key::KeyId, store::engine::counter::Origin};
-
-/// The name of the quota that counts the requests of a day.
-pub(crate) const DAILY: &str = "daily";
+use crate::{
+    key::KeyId,
+    store::engine::counter::{CounterKey, Origin},
+};
 
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record<'a> {
-    /// What changes about the count of one quota and subject.
-    Count { quota: &'a str, subject: &'a KeyId, change: CountChange },
+    /// What changes about a count.
+    Count { key: &'a CounterKey, change: CountChange },
     /// What the ledger keeps of one request.
     Usage { key: &'a KeyId, entry: UsageEntry<'a> },
     /// A commit that the database has made durable.
@@ -65,11 +65,6 @@ const USED_AT: u8 = 1;
 const GRANTED: u8 = 1 << 1;
 
 impl<'a> Record<'a> {
-    /// A change of a subject's daily count.
-    pub(crate) fn daily(subject: &'a KeyId, change: CountChange) -> Self {
-        Self::Count { quota: DAILY, subject, change }
-    }
-
     /// Which kind of record it is, for the frame around it.
     pub(super) fn kind(&self) -> u8 {
         match self {
@@ -83,11 +78,11 @@ impl<'a> Record<'a> {
     /// Appends the record's payload.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Count { quota, subject, change } => {
+            Self::Count { key, change } => {
                 let CountChange { origin, used_at, used, refunded, granted, open } = change;
                 out.put_u8(flag(used_at.is_some(), USED_AT) | flag(granted.is_some(), GRANTED));
-                put_text(out, quota);
-                put_text(out, subject.as_str());
+                put_text(out, key.quota.as_str());
+                put_text(out, key.subject.as_str());
                 put_day(out, origin.day);
                 out.put_u32_le(origin.epoch);
                 out.put_i64_le(*used);
@@ -118,8 +113,8 @@ impl<'a> Record<'a> {
         match kind {
             COUNT => {
                 let flags = bytes.try_get_u8().ok()?;
-                let quota = get_text(bytes)?;
-                let subject = KeyId::new(get_text(bytes)?);
+                let quota = get_text(bytes)?.parse().ok()?;
+                let key = CounterKey { quota, subject: KeyId::new(get_text(bytes)?) };
                 let origin = Origin { day: get_day(bytes)?, epoch: bytes.try_get_u32_le().ok()? };
                 let change = CountChange {
                     origin,
@@ -135,7 +130,7 @@ impl<'a> Record<'a> {
                         _ => Some(bytes.try_get_u64_le().ok()?),
                     },
                 };
-                let record = Record::Count { quota, subject: &subject, change };
+                let record = Record::Count { key: &key, change };
                 bytes.is_empty().then(|| each(record))
             }
             USAGE => {
@@ -165,7 +160,7 @@ pub(super) mod tests {
     use crate::store::{RequestOutcome, Tokens};
 
     /// A record of each kind, with all that it can hold.
-    pub(in super::super) fn full(id: &KeyId) -> [Record<'_>; 4] {
+    pub(in super::super) fn full(key: &CounterKey) -> [Record<'_>; 4] {
         let day = "2026-11-22".parse().unwrap();
         let change = CountChange {
             used_at: Some(1_795_348_800_123),
@@ -200,8 +195,8 @@ pub(super) mod tests {
             }),
         };
         [
-            Record::daily(id, change),
-            Record::Usage { key: id, entry },
+            Record::Count { key, change },
+            Record::Usage { key: &key.subject, entry },
             Record::Commit(Commit { number: 1 << 40, checkpointed: 7 }),
             Record::Rotated,
         ]
@@ -215,9 +210,10 @@ pub(super) mod tests {
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        let id = KeyId::from("key_0123456789abcdef");
+        let id = CounterKey::daily(KeyId::from("key_0123456789abcdef"));
         let day = "2026-11-22".parse().unwrap();
-        let bare = Record::daily(&id, CountChange::of(Origin { day, epoch: 0 }));
+        let change = CountChange::of(Origin { day, epoch: 0 });
+        let bare = Record::Count { key: &id, change };
         for record in full(&id).into_iter().chain([bare]) {
             let mut read = 0;
             Record::decode(record.kind(), &encoded(&record), &mut |found| {
@@ -230,7 +226,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_part_of_a_record_is_none() {
-        let id = KeyId::from("key_0123456789abcdef");
+        let id = CounterKey::daily(KeyId::from("key_0123456789abcdef"));
         for record in full(&id) {
             let bytes = encoded(&record);
             let is_record =

@@ -372,7 +372,7 @@ fn replay_v1(
 #[cfg(test)]
 mod tests {
     use super::{super::record::tests::full, *};
-    use crate::key::KeyId;
+    use crate::{key::KeyId, store::engine::counter::CounterKey};
 
     const ID: SegmentId = SegmentId { database: DatabaseId([7; 16]), number: 3 };
     const LENGTH: u64 = 4096;
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_a_flaw_unless_it_lies_behind_the_records() {
-        let id = KeyId::from("alice");
+        let id = CounterKey::daily(KeyId::from("alice"));
         let [count, usage, ..] = full(&id);
         let records = [count.clone(), usage, count];
         let (bytes, offsets) = segment(&records);
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_write_that_did_not_get_far_is_told_from_damage() {
-        let id = KeyId::from("alice");
+        let id = CounterKey::daily(KeyId::from("alice"));
         let [count, ..] = full(&id);
         let (whole, offsets) = segment(&[count.clone(), count]);
         for cut in offsets[1]..offsets[2] {
@@ -437,7 +437,7 @@ mod tests {
 
     #[test]
     fn what_is_written_behind_the_range_is_neither_read_nor_judged() {
-        let id = KeyId::from("alice");
+        let id = CounterKey::daily(KeyId::from("alice"));
         let [count, ..] = full(&id);
         let (mut bytes, offsets) = segment(&[count.clone(), count.clone(), count]);
         // Damage in the third one.
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_record_is_valid_in_its_place_only_and_a_file_in_its_length() {
-        let id = KeyId::from("alice");
+        let id = CounterKey::daily(KeyId::from("alice"));
         let [count, ..] = full(&id);
         let (mut bytes, offsets) = segment(&[count.clone(), count]);
         let (_, found) = read(&bytes[..offsets[2]]);

@@ -8,7 +8,10 @@ use super::{
     usage_entry::UsageEntry,
     wire::{get_day, get_text},
 };
-use crate::{key::KeyId, store::engine::counter::Origin};
+use crate::{
+    key::KeyId,
+    store::engine::counter::{CounterKey, Origin},
+};
 
 pub(super) const MAGIC: &[u8; 8] = b"tq-log-1";
 /// The segment's head: magic and number.
@@ -90,8 +93,9 @@ fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'_>)) -> Option<()> {
     }
     let entry = if has(USAGE) { Some(UsageEntry::decode(&mut bytes)?) } else { None };
     bytes.is_empty().then_some(())?;
-    change.into_iter().for_each(|change| each(Record::daily(&id, change)));
-    entry.into_iter().for_each(|entry| each(Record::Usage { key: &id, entry }));
+    let key = CounterKey::daily(id);
+    change.into_iter().for_each(|change| each(Record::Count { key: &key, change }));
+    entry.into_iter().for_each(|entry| each(Record::Usage { key: &key.subject, entry }));
     Some(())
 }
 
@@ -135,7 +139,8 @@ mod tests {
                     open: 1,
                     ..CountChange::of(Origin { day, epoch: 7 })
                 };
-                assert_eq!(found, Record::daily(&KeyId::from("alice"), change));
+                let key = CounterKey::daily("alice".into());
+                assert_eq!(found, Record::Count { key: &key, change });
                 read += 1;
             });
             assert_eq!((ends, read), ((record.len(), true), 1), "{torn}");

@@ -8,7 +8,7 @@ use crate::{
     key::KeyId,
     store::engine::{
         Ledger, LedgerState, UnusedUnits,
-        counter::{Count, Origin},
+        counter::{Count, CounterKey, Origin},
         journal::{Commit, DatabaseId, Position, ReplayFrom},
         pending::{Delta, PendingBatch},
     },
@@ -29,8 +29,8 @@ struct State {
     position: Option<Position>,
     is_closed: bool,
     boot: Option<String>,
-    days: BTreeMap<(KeyId, Day), Count>,
-    leases: BTreeMap<KeyId, (Origin, u64)>,
+    days: BTreeMap<(CounterKey, Day), Count>,
+    leases: BTreeMap<CounterKey, (Origin, u64)>,
     open_requests: i64,
     requests: u64,
 }
@@ -47,10 +47,10 @@ impl fmt::Display for CommitFailed {
 impl Error for CommitFailed {}
 
 impl State {
-    fn add(&mut self, subject: &KeyId, origin: Origin, delta: &Delta) {
+    fn add(&mut self, key: &CounterKey, origin: Origin, delta: &Delta) {
         let Origin { day, epoch } = origin;
         let new = Count { epoch, ..Count::new(day) };
-        let count = self.days.entry((subject.clone(), day)).or_insert(new);
+        let count = self.days.entry((key.clone(), day)).or_insert(new);
         match count.epoch.cmp(&epoch) {
             Ordering::Less => *count = new,
             Ordering::Equal => {}
@@ -61,9 +61,9 @@ impl State {
         count.refunded = count.refunded.saturating_add_signed(delta.refunded);
     }
 
-    fn lease(&mut self, subject: &KeyId, origin: Origin, granted: u64) {
+    fn lease(&mut self, key: &CounterKey, origin: Origin, granted: u64) {
         let order = |origin: Origin| (origin.epoch, origin.day);
-        let lease = self.leases.entry(subject.clone()).or_insert((origin, granted));
+        let lease = self.leases.entry(key.clone()).or_insert((origin, granted));
         if order(lease.0) <= order(origin) {
             *lease = (origin, granted);
         }
@@ -130,10 +130,10 @@ impl Ledger for MemoryLedger {
         Ok(LedgerState { database, commits: state.commits, replay_from, boot })
     }
 
-    fn load(tables: &Tables, subject: &KeyId, day: Day) -> Result<Count, CommitFailed> {
+    fn load(tables: &Tables, key: &CounterKey, day: Day) -> Result<Count, CommitFailed> {
         let state = tables.0.borrow();
         let counts =
-            state.days.iter().filter(|((id, _), _)| id == subject).map(|(_, count)| *count);
+            state.days.iter().filter(|((other, _), _)| other == key).map(|(_, count)| *count);
         let count = counts.max_by_key(|count| (count.epoch, count.day)).unwrap_or(Count::new(day));
         Ok(if count.day < day { count.on(day) } else { count })
     }
@@ -141,12 +141,13 @@ impl Ledger for MemoryLedger {
     fn checkpoint(tables: &Tables, batch: &PendingBatch) -> Result<(), CommitFailed> {
         let mut state = tables.0.borrow_mut();
         for (id, subject) in batch.subjects() {
-            for (origin, delta) in &subject.counts {
+            for (quota, origin, delta) in &subject.counts {
+                let key = CounterKey { quota: *quota, subject: id.clone() };
                 if delta.used != 0 || delta.refunded != 0 || delta.last_used_at.is_some() {
-                    state.add(id, *origin, delta);
+                    state.add(&key, *origin, delta);
                 }
                 if let Some(granted) = delta.granted {
-                    state.lease(id, *origin, granted);
+                    state.lease(&key, *origin, granted);
                 }
             }
             state.open_requests += subject.open;
@@ -159,11 +160,11 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    fn reset(tables: &Tables, subject: &KeyId, day: Day) -> Result<u32, CommitFailed> {
+    fn reset(tables: &Tables, key: &CounterKey, day: Day) -> Result<u32, CommitFailed> {
         let mut state = tables.0.borrow_mut();
         let mut epoch = 0;
-        for ((id, on), count) in &mut state.days {
-            if id == subject {
+        for ((other, on), count) in &mut state.days {
+            if other == key {
                 epoch = epoch.max(count.epoch);
                 if *on > day {
                     (count.used, count.refunded) = (0, 0);
@@ -171,7 +172,7 @@ impl Ledger for MemoryLedger {
             }
         }
         let count = Count { epoch: epoch + 1, ..Count::new(day) };
-        state.days.insert((subject.clone(), day), count);
+        state.days.insert((key.clone(), day), count);
         Ok(count.epoch)
     }
 
@@ -179,9 +180,9 @@ impl Ledger for MemoryLedger {
         let mut state = tables.0.borrow_mut();
         let leases = std::mem::take(&mut state.leases);
         if unused == UnusedUnits::Spent {
-            for (subject, (Origin { day, epoch }, granted)) in leases {
+            for (key, (Origin { day, epoch }, granted)) in leases {
                 let new = Count { epoch, ..Count::new(day) };
-                let count = state.days.entry((subject, day)).or_insert(new);
+                let count = state.days.entry((key, day)).or_insert(new);
                 if count.epoch == epoch {
                     count.used = count.used.max(granted);
                 }

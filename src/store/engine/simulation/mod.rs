@@ -25,10 +25,10 @@ use std::{
 };
 
 use self::{memory::MemoryLedger, world::World};
-use super::Ledger;
-use crate::{clock::Clock, key::KeyId};
+use super::{Ledger, counter::CounterKey};
+use crate::{clock::Clock, key::KeyId, store::QuotaName};
 
-const KEYS: usize = 3;
+const COUNTERS: usize = 3;
 const STEPS: usize = 160;
 const THREADS: u64 = 2;
 
@@ -45,8 +45,10 @@ pub(crate) trait SimLedger: Ledger {
     fn requests(tables: &Self::Tables) -> u64;
 }
 
-fn id(key: usize) -> KeyId {
-    KeyId::from(["a", "b", "c"][key])
+/// Two keys, one of which has two quotas.
+fn key(counter: usize) -> CounterKey {
+    let (quota, subject) = [("daily", "a"), ("daily", "b"), ("tokens", "a")][counter];
+    CounterKey { quota: QuotaName::new(quota).unwrap(), subject: KeyId::from(subject) }
 }
 
 /// SplitMix64.

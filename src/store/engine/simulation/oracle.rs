@@ -7,10 +7,10 @@ use crate::{clock::Day, store::QuotaStatus};
 /// What no number of units reaches.
 pub(super) const UNLIMITED: u64 = u64::MAX;
 
-/// One day of one key, until a reset.
+/// One day of one counter, until a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Period {
-    pub(super) key: usize,
+    pub(super) counter: usize,
     pub(super) day: Day,
     pub(super) resets: u32,
 }
@@ -46,12 +46,14 @@ pub(super) struct Seen {
     pub(super) lease_limit: u64,
 }
 
-/// Units given back, or of requests that were refused, while the journal could not be written.
+/// Units given back, or of requests that were rejected, while the journal could not be written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Held {
     pub(super) units: u64,
     /// Of these, those of limited refunds.
     pub(super) provoked: u64,
+    /// Units that a request has used beyond those reserved: charged in memory only.
+    pub(super) more: u64,
 }
 
 #[derive(Debug, Default)]
@@ -81,13 +83,13 @@ impl Oracle {
     }
 
     /// The period that a unit of this day belongs to now.
-    pub(super) fn period(&self, key: usize, day: Day) -> Period {
-        Period { key, day, resets: self.resets.get(&key).copied().unwrap_or_default() }
+    pub(super) fn period(&self, counter: usize, day: Day) -> Period {
+        Period { counter, day, resets: self.resets.get(&counter).copied().unwrap_or_default() }
     }
 
     /// A reset begins the day by the clock, also if it was left behind.
-    pub(super) fn reset(&mut self, key: usize) {
-        *self.resets.entry(key).or_default() += 1;
+    pub(super) fn reset(&mut self, counter: usize) {
+        *self.resets.entry(counter).or_default() += 1;
     }
 
     pub(super) fn seen(&mut self, period: Period) -> &mut Seen {
@@ -110,9 +112,10 @@ impl Oracle {
     /// What was there when the checkpoint began is in the tables.
     pub(super) fn checkpointed(&mut self) {
         for seen in self.seen.values_mut() {
-            let Held { units, provoked } = mem::take(&mut seen.writing);
+            let Held { units, provoked, more } = mem::take(&mut seen.writing);
             seen.held.units -= units;
             seen.held.provoked -= provoked;
+            seen.held.more -= more;
         }
     }
 
@@ -121,7 +124,9 @@ impl Oracle {
     pub(super) fn end_process(&mut self) {
         for seen in self.seen.values_mut() {
             seen.found += seen.under_way + seen.dropped;
-            seen.uncertain += seen.held.units;
+            // After a loss of power some of them are uncertain already.
+            seen.answered = seen.answered.saturating_sub(seen.held.more);
+            seen.uncertain += seen.held.units + seen.held.more;
             seen.provoked -= seen.held.provoked;
             seen.unsynced_provoked = seen.unsynced_provoked.saturating_sub(seen.held.provoked);
             (seen.under_way, seen.dropped) = (0, 0);
@@ -152,7 +157,7 @@ impl Oracle {
     /// The power is lost, and with it what was not synced.
     pub(super) fn lose_power(&mut self) {
         for seen in self.seen.values_mut() {
-            seen.answered -= seen.unsynced;
+            seen.answered = seen.answered.saturating_sub(seen.unsynced);
             seen.uncertain += mem::take(&mut seen.unsynced) + seen.under_way + seen.dropped;
             (seen.under_way, seen.dropped) = (0, 0);
             seen.provoked -= mem::take(&mut seen.unsynced_provoked);
@@ -162,8 +167,8 @@ impl Oracle {
     }
 
     /// What is counted must be what was seen.
-    pub(super) fn check(&mut self, key: usize, status: &QuotaStatus) {
-        let period = self.period(key, status.day);
+    pub(super) fn check(&mut self, counter: usize, status: &QuotaStatus) {
+        let period = self.period(counter, status.day);
         let seen = self.seen(period);
         let (least, used) = (seen.least(), status.used);
         let most = least + seen.uncertain;

@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{
-    KEYS, Random, SimClock,
+    COUNTERS, Random, SimClock,
     disk::Faults,
-    id,
+    key,
     oracle::{Oracle, Period, UNLIMITED},
     world::Death,
 };
@@ -17,12 +17,14 @@ use crate::{
     clock::Clock,
     key::DailyLimit,
     store::{
-        QuotaSubject, Refund, RequestOutcome, Reservation, ReserveOutcome, UsageEvent,
-        engine::{Counter, Durability, Engine},
+        Demand, Refund, RequestOutcome, Reservation, ReserveOutcome, UsageEvent,
+        engine::{Counter, Durability, Engine, counter::CounterKey},
     },
 };
 
 const LARGEST_LIMIT: u64 = 400;
+/// More than any reservation takes.
+const LARGEST_AMOUNT: u64 = 40;
 /// More than several leases of the largest limit.
 const LARGEST_CROWD: u64 = 90;
 
@@ -33,6 +35,8 @@ struct Request {
     /// Whether the upstream has answered.
     is_answered: bool,
     is_returned: bool,
+    /// Number of units that are charged for it.
+    amount: u64,
 }
 
 /// Usage entries that are to be found in the end: so many at least, and at most, and so many survive a
@@ -53,7 +57,7 @@ pub(super) struct Traffic {
     durability: Durability,
     /// Whom requests come to.
     engine: Option<Arc<Engine>>,
-    limits: [u32; KEYS],
+    limits: [u32; COUNTERS],
     requests: Vec<Request>,
     pub(super) oracle: Oracle,
     pub(super) events: Events,
@@ -122,8 +126,8 @@ impl Traffic {
         self.engine.as_ref().unwrap()
     }
 
-    fn counter(&self, key: usize) -> Arc<Counter> {
-        self.engine().counter(&id(key)).unwrap()
+    fn counter(&self, counter: usize) -> Arc<Counter> {
+        self.engine().counter(&key(counter)).unwrap()
     }
 
     fn is_broken(&self) -> bool {
@@ -138,26 +142,34 @@ impl Traffic {
         }
     }
 
-    fn subject(&self, key: usize) -> QuotaSubject {
-        QuotaSubject::new(id(key), DailyLimit::new(self.limits[key]).unwrap())
+    fn limit(&self, counter: usize) -> DailyLimit {
+        DailyLimit::new(self.limits[counter]).unwrap()
+    }
+
+    /// Mostly one unit, sometimes many, rarely none.
+    fn amount(&mut self) -> u64 {
+        match self.random.below(8) {
+            0 => self.random.below(LARGEST_AMOUNT),
+            _ => 1,
+        }
     }
 
     pub(super) fn check_counts(&mut self) {
-        for key in 0..KEYS {
-            let (counter, subject) = (self.counter(key), self.subject(key));
-            let status = counter.status(&subject, &self.engine().calendar, self.clock.now());
+        for key in 0..COUNTERS {
+            let (counter, limit) = (self.counter(key), self.limit(key));
+            let status = counter.status(limit, &self.engine().calendar, self.clock.now());
             self.oracle.check(key, &status);
         }
     }
 
     pub(super) fn reserve(&mut self) {
-        let key = self.random.pick(KEYS);
+        let key = self.random.pick(COUNTERS);
         self.reserve_of(key);
     }
 
     /// Many requests come at once, and perhaps an operator.
     pub(super) fn crowd(&mut self) {
-        let key = self.random.pick(KEYS);
+        let key = self.random.pick(COUNTERS);
         for _ in 0..self.random.below(LARGEST_CROWD) {
             self.reserve_of(key);
             if self.random.below(100) == 0 {
@@ -166,28 +178,32 @@ impl Traffic {
         }
     }
 
-    fn reserve_of(&mut self, key: usize) {
-        let (counter, subject, now) = (self.counter(key), self.subject(key), self.clock.now());
-        let (engine, limit) = (self.engine().clone(), u64::from(self.limits[key]));
+    fn reserve_of(&mut self, counter: usize) {
+        let (engine, limit) = (self.engine().clone(), u64::from(self.limits[counter]));
         let is_open = engine.is_open().is_ok();
-        match engine.reserve(counter, &subject, now) {
+        let CounterKey { quota, subject } = key(counter);
+        let amount = self.amount();
+        let demand = Demand::new(subject, self.limit(counter), self.clock.now());
+        let demand = demand.quota(quota).amount(amount);
+        match engine.reserve(self.counter(counter), &demand) {
             Ok(ReserveOutcome::Admitted { reservation, status }) => {
                 assert!(is_open, "nothing is admitted once a failure is known");
-                let period = self.oracle.period(key, status.day);
+                let period = self.oracle.period(counter, status.day);
                 let seen = self.oracle.seen(period);
-                seen.under_way += 1;
+                seen.under_way += amount;
                 seen.limit = seen.limit.max(if limit == 0 { UNLIMITED } else { limit });
                 seen.lease_limit = seen.lease_limit.max(limit);
-                self.oracle.check(key, &status);
+                self.oracle.check(counter, &status);
                 assert!(limit == 0 || status.used <= limit, "never one more");
                 let (is_answered, is_returned) = (false, false);
-                self.requests.push(Request { reservation, period, is_answered, is_returned });
+                let request = Request { reservation, period, is_answered, is_returned, amount };
+                self.requests.push(request);
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
-                self.oracle.check(key, &status);
-                assert!(limit > 0 && status.used >= limit, "never one less");
+                self.oracle.check(counter, &status);
+                assert!(limit > 0 && status.used + amount > limit, "never one less");
             }
-            Err(_) => assert!(!is_open || self.is_broken(), "refused without a reason"),
+            Err(_) => assert!(!is_open || self.is_broken(), "rejected without a reason"),
         }
     }
 
@@ -235,22 +251,46 @@ impl Traffic {
     fn refund(&mut self, request: &mut Request, refund: Refund) {
         if request.reservation.refund(refund) {
             request.is_returned = true;
-            let provoked = u64::from(refund == Refund::UpToLimit);
+            let amount = request.amount;
+            let provoked = if refund == Refund::UpToLimit { amount } else { 0 };
             let is_held = u64::from(self.engine().journal.has_failed());
             let seen = self.oracle.seen(request.period);
-            seen.under_way -= 1;
-            seen.came_back += 1;
+            seen.under_way -= amount;
+            seen.came_back += amount;
             seen.provoked += provoked;
             seen.unsynced_provoked += provoked;
-            seen.held.units += is_held;
+            seen.held.units += is_held * amount;
             seen.held.provoked += is_held * provoked;
             assert!(seen.provoked <= seen.limit, "provoked refunds are bounded");
         }
     }
 
-    fn settle(&mut self, request: Request) {
+    /// The end of a response tells how many units the request has really used.
+    fn correct(&mut self, request: &mut Request) {
+        if request.is_returned || self.random.below(4) > 0 {
+            return;
+        }
+        let (reserved, actual) = (request.amount, self.random.below(LARGEST_AMOUNT));
+        let is_held = self.engine().journal.has_failed();
+        request.reservation.settle(actual);
+        request.amount = actual;
+        let seen = self.oracle.seen(request.period);
+        seen.under_way = seen.under_way - reserved + actual;
+        let (less, more) = (reserved.saturating_sub(actual), actual.saturating_sub(reserved));
+        seen.came_back += less;
+        if is_held || self.engine().journal.has_failed() {
+            let held = &mut self.oracle.seen(request.period).held;
+            held.units += less;
+            held.more += more;
+        } else {
+            self.oracle.seen(request.period).unsynced += more;
+        }
+    }
+
+    fn settle(&mut self, mut request: Request) {
+        self.correct(&mut request);
         if self.random.below(2) == 0 {
-            let mut event = self.event(request.period.key);
+            let mut event = self.event(request.period.counter);
             event.admission = request.reservation.admission();
             self.engine().record(&event);
             self.events.least += 1;
@@ -261,20 +301,20 @@ impl Traffic {
         if !request.is_returned {
             let has_leases = self.durability == Durability::Process;
             let seen = self.oracle.seen(request.period);
-            seen.under_way -= 1;
-            seen.answered += 1;
-            // A unit without a limit may take up what was charged for one that is answered later.
-            seen.unsynced += u64::from(has_leases && seen.limit == UNLIMITED);
+            seen.under_way -= request.amount;
+            seen.answered += request.amount;
+            // Units without a limit may take up what was granted for some that are answered later.
+            seen.unsynced += if has_leases && seen.limit == UNLIMITED { request.amount } else { 0 };
         }
     }
 
-    /// The request was refused, as its unit could not be made durable.
+    /// The request was rejected, as its units could not be made durable.
     fn fail(&mut self, request: Request) {
         self.events.without += 1;
         if !request.is_returned {
             let seen = self.oracle.seen(request.period);
-            seen.under_way -= 1;
-            seen.held.units += 1;
+            seen.under_way -= request.amount;
+            seen.held.units += request.amount;
         }
     }
 
@@ -284,21 +324,21 @@ impl Traffic {
             self.events.without += 1;
             if !request.is_returned {
                 let seen = self.oracle.seen(request.period);
-                seen.under_way -= 1;
-                seen.dropped += 1;
+                seen.under_way -= request.amount;
+                seen.dropped += request.amount;
             }
         }
     }
 
-    fn event(&self, key: usize) -> UsageEvent {
+    fn event(&self, counter: usize) -> UsageEvent {
         let mut event = UsageEvent::new(self.clock.now());
-        event.key_id = Some(id(key));
+        event.key_id = Some(key(counter).subject);
         event.outcome = RequestOutcome::Succeeded;
         event
     }
 
     pub(super) fn change_limit(&mut self) {
-        let key = self.random.pick(KEYS);
+        let key = self.random.pick(COUNTERS);
         self.change_limit_of(key);
     }
 

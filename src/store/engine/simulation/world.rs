@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::{KEYS, Random, SimClock, SimLedger, disk::Faults, id, traffic::Traffic};
+use super::{COUNTERS, Random, SimClock, SimLedger, disk::Faults, key, traffic::Traffic};
 use crate::{
     clock::Calendar,
     store::engine::{
@@ -72,7 +72,7 @@ impl<L: SimLedger> World<L> {
     /// Before each of its commits requests come, and the disk may fail.
     fn create_ledger(&self) -> L {
         let (traffic, faults) = (self.traffic.clone(), self.faults.clone());
-        let keys: Vec<_> = (0..KEYS).map(id).collect();
+        let keys: Vec<_> = (0..COUNTERS).map(|counter| key(counter).subject).collect();
         L::create(&keys, move || traffic.lock().unwrap().meanwhile() && !faults.breaks_commits())
     }
 
@@ -92,9 +92,9 @@ impl<L: SimLedger> World<L> {
             retention: None,
         };
         let engine = Arc::new(Engine::new(options, journal));
-        for key in 0..KEYS {
-            let count = L::load(ledger.tables(), &id(key), engine.today()).unwrap();
-            engine.insert_counter(&id(key), count);
+        for key in (0..COUNTERS).map(key) {
+            let count = L::load(ledger.tables(), &key, engine.today()).unwrap();
+            engine.insert_counter(key, count);
         }
         self.traffic().begin(engine.clone());
         let queue = Arc::new(engine.queue());
@@ -145,9 +145,9 @@ impl<L: SimLedger> World<L> {
         self.turn(VecDeque::new());
         let Life { engine, checkpointer, .. } = self.life();
         let tables = checkpointer.ledger().tables();
-        for key in 0..KEYS {
-            let count = engine.counter(&id(key)).unwrap().count();
-            let written = L::load(tables, &id(key), count.day).unwrap();
+        for key in (0..COUNTERS).map(key) {
+            let count = engine.counter(&key).unwrap().count();
+            let written = L::load(tables, &key, count.day).unwrap();
             assert_eq!(written.used, count.used, "the tables hold what memory does");
         }
         let recorded = L::requests(tables);
@@ -190,15 +190,15 @@ impl<L: SimLedger> World<L> {
     }
 
     fn reset(&mut self) {
-        let key = self.random.pick(KEYS);
+        let number = self.random.pick(COUNTERS);
         // A day that has turned is no reset.
         self.traffic().check_counts();
-        let (engine, id) = (self.life().engine.clone(), id(key));
-        let (counter, day) = (engine.counter(&id).unwrap(), engine.today());
+        let (engine, key) = (self.life().engine.clone(), key(number));
+        let (counter, day) = (engine.counter(&key).unwrap(), engine.today());
         let before = counter.count().origin();
         let resetting = counter.clone();
         let (job, reset) = queue::job::<L, _>(
-            move |tables| L::reset(tables, &id, day),
+            move |tables| L::reset(tables, &key, day),
             move |epoch| resetting.reset(|_| Origin { day, epoch: *epoch }),
         );
         self.turn(VecDeque::from([job]));
@@ -214,7 +214,7 @@ impl<L: SimLedger> World<L> {
             "it is reset if and only if the caller learns it"
         );
         if done.is_ok() {
-            self.traffic().oracle.reset(key);
+            self.traffic().oracle.reset(number);
         }
     }
 

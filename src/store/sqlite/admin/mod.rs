@@ -25,7 +25,8 @@ use crate::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage,
         KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, StoreBackup, StoreFuture,
-        engine::Ledger, withdraws_claims,
+        engine::{Ledger, counter::CounterKey},
+        withdraws_claims,
     },
 };
 
@@ -191,7 +192,7 @@ impl SqliteStore {
             return Ok(ChangeOutcome::UnknownKey);
         };
         let (core, id) = (&self.0.core, key.record.id);
-        let counter = self.load_counter(&id, core.now()).await?;
+        let counter = self.load_counter(CounterKey::daily(id.clone()), core.today()).await?;
         let (job, reset) = reset::job(core.clone(), counter, id, edit);
         core.queue.push(job)?;
         reset.await

@@ -13,17 +13,18 @@ use crate::{
     key::SecretKey,
     store::{
         KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, PagePosition,
-        engine::journal::from_unix_millis,
+        engine::counter::CounterKey, engine::journal::from_unix_millis,
     },
 };
 
 /// Columns with the usage of a key.
 const USAGE: &str = "
-    (SELECT used FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day) AS used_today,
-    (SELECT CAST(total(used + reset_used) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id)
-        AS total_used,
-    (SELECT CAST(max(last_used_at) AS INTEGER) FROM daily_usage u WHERE u.key_id = k.id)
-        AS last_used_at";
+    (SELECT used FROM daily_usage u
+     WHERE u.key_id = k.id AND u.quota = 'daily' AND u.day = :day) AS used_today,
+    (SELECT CAST(total(used + reset_used) AS INTEGER) FROM daily_usage u
+     WHERE u.key_id = k.id AND u.quota = 'daily') AS total_used,
+    (SELECT CAST(max(last_used_at) AS INTEGER) FROM daily_usage u
+     WHERE u.key_id = k.id AND u.quota = 'daily') AS last_used_at";
 
 /// Returns the summary of a key.
 pub(crate) fn summary(
@@ -70,7 +71,8 @@ fn read_summary(
     let stored = rows::units(row.get_ref("used_today")?);
     let total = rows::units(row.get_ref("total_used")?);
     // The counter in memory is ahead of the file.
-    let count = core.engine.counter(&record.id).map(|counter| counter.count());
+    let count =
+        core.engine.counter(&CounterKey::daily(record.id.clone())).map(|counter| counter.count());
     let used = count.filter(|count| count.day == core.today()).map_or(stored, |count| count.used);
     let claim: Option<i64> = row.get("claim")?;
     Ok(KeySummary {
@@ -122,7 +124,7 @@ const LABEL: &str = "CAST(coalesce(k.label, '') AS TEXT) COLLATE NOCASE";
 const SHARES: &str = "(
     SELECT u.key_id, u.used * 1.0 / coalesce(k.daily_limit, :default) AS share
     FROM daily_usage u JOIN api_keys k ON k.id = u.key_id
-    WHERE u.day = :day AND u.used > 0 AND typeof(k.daily_limit) IN ('integer', 'null')
+    WHERE u.quota = 'daily' AND u.day = :day AND u.used > 0 AND typeof(k.daily_limit) IN ('integer', 'null')
         AND coalesce(k.daily_limit, :default) > 0)";
 
 /// Returns the positions and sequence numbers of the rows after a position, at most one more than
@@ -270,7 +272,8 @@ fn state_condition(state: Option<KeyState>) -> &'static str {
         Some(KeyState::Expired) => "coalesce(k.expires_at, '') <> ''",
         // A first unit that is not in the file yet has not exhausted a limit.
         Some(KeyState::Exhausted) => {
-            "EXISTS (SELECT 1 FROM daily_usage u WHERE u.key_id = k.id AND u.day = :day
+            "EXISTS (SELECT 1 FROM daily_usage u
+              WHERE u.key_id = k.id AND u.quota = 'daily' AND u.day = :day
               AND u.used > 0)"
         }
     }

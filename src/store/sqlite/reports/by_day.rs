@@ -140,7 +140,8 @@ fn idle_rows(
         .prepare_cached(
             "SELECT id FROM api_keys k
              WHERE NOT EXISTS (SELECT 1 FROM usage_totals WHERE day = ?1 AND key_id = k.id)
-                 AND NOT EXISTS (SELECT 1 FROM daily_usage WHERE key_id = k.id AND day = ?1)
+                 AND NOT EXISTS (SELECT 1 FROM daily_usage
+                     WHERE key_id = k.id AND quota = 'daily' AND day = ?1)
              ORDER BY seq LIMIT ?2 OFFSET ?3",
         )?
         .query_map(params![day.to_string(), sqlite_integer(limit), sqlite_integer(skip)], |row| {
@@ -207,7 +208,7 @@ fn each_key_of_day(
     let mut totals = totals.query(from)?;
     let mut usage = connection.prepare_cached(
         "SELECT used, key_id FROM daily_usage INDEXED BY daily_usage_by_day
-         WHERE day = ?1 AND key_id > ?2 ORDER BY key_id",
+         WHERE quota = 'daily' AND day = ?1 AND key_id > ?2 ORDER BY key_id",
     )?;
     let mut usage = usage.query(from)?;
     let (mut model, mut units) = (totals.next()?, usage.next()?);

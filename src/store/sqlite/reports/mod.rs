@@ -101,7 +101,8 @@ fn by_key(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<Usage
         Ok(())
     })?;
     let sql = format!(
-        "SELECT day, key_id, used FROM daily_usage WHERE day BETWEEN ?1 AND ?2 AND {condition}"
+        "SELECT day, key_id, used FROM daily_usage
+         WHERE quota = 'daily' AND day BETWEEN ?1 AND ?2 AND {condition}"
     );
     each(connection, &sql, parameters, |row| {
         if let Ok(day) = row.get::<_, String>(0)?.parse() {

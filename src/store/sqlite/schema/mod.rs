@@ -21,13 +21,13 @@ impl From<rusqlite::Error> for MigrateError {
 /// | table | contents |
 /// |---|---|
 /// | `api_keys` | Issued keys. `key` is the masked key once `key_hash` (SHA-256, hexadecimal) is set; a row without a hash was typed in by hand and is still to be adopted. The other columns may contain anything that people type. |
-/// | `daily_usage` | Units per key and day. `epoch` counts the resets of a key: its current row is the one with the highest epoch and, of these, the latest day. `reset_used` are the units used before resets. |
+/// | `daily_usage` | Units per key, quota and day; `daily` is the quota of the reports. `epoch` counts the resets of a key in a quota: its current row is the one with the highest epoch and, of these, the latest day. `reset_used` are the units used before resets. |
 /// | `usage_totals` | Sums of usage events per day, key and model. `tokens_unknown` counts successful requests whose response did not report tokens; for rows that are older than this column, it is known only if no response reported any. |
 /// | `model_totals` | Sums of `usage_totals` over all keys, for reports by day and model. |
 /// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
 /// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
 /// | `awaited_events` | Number of unfinished requests, whose units are in `daily_usage` and whose events are still to come. |
-/// | `blocks` | Unit up to which a lease is charged on the subject's day. |
+/// | `blocks` | Leases: unit up to which the day of a key and quota is granted. |
 /// | `journal` | Position up to which the journal has been applied to these tables, and whether the journal was closed properly. |
 /// | `boot` | Boot of the machine on which the file was last opened. |
 /// | `identity` | Random name of the database, which its journal refers to, and the number of transactions that this program has committed. |
@@ -36,7 +36,7 @@ impl From<rusqlite::Error> for MigrateError {
 /// | `issued_once` | Idempotency keys of the last day and the keys that were issued with them. |
 /// | `deleted_keys` | Last values of deleted rows of `api_keys`, for reports of past usage. |
 /// | `revoked_keys` | Hashes of keys that were rotated or deleted, so that they are not imported again. |
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
@@ -45,6 +45,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("6.sql"),
     include_str!("7.sql"),
     include_str!("8.sql"),
+    include_str!("9.sql"),
 ];
 
 pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
@@ -113,6 +114,8 @@ mod tests {
         INSERT INTO daily_usage (key_id, day, used) VALUES ('a', '2026-10-31', 3), ('a', '2026-11-01', 0);
         INSERT INTO usage_totals (key_id, day, model, requests)
         VALUES ('a', '2026-11-08', 'one', 3), ('a', '2026-11-09', 'one', 0), ('a', '2026-11-08', 'two', 1)";
+    const LEASE: &str =
+        "INSERT INTO blocks (key_id, day, epoch, charged) VALUES ('a', '2026-10-31', 0, 4)";
 
     #[test]
     fn files_of_all_earlier_versions_are_migrated() {
@@ -126,7 +129,15 @@ mod tests {
                     "INSERT INTO model_totals (day, model, requests) VALUES ('2026-11-08', '', 4)";
                 file.execute_batch(sums).unwrap();
             }
+            if version >= 2 {
+                file.execute_batch(LEASE).unwrap();
+            }
             migrate(&file).unwrap_or_else(|_| panic!("version {version}"));
+            let sql = "SELECT count(*) FROM daily_usage WHERE quota <> 'daily' OR epoch <> 0";
+            assert_eq!(file.query_row(sql, [], |row| row.get(0)), Ok(0), "version {version}");
+            let leases = "SELECT count(*) FROM blocks WHERE quota = 'daily' AND charged = 4";
+            let leases = file.query_row(leases, [], |row| row.get::<_, usize>(0));
+            assert_eq!(leases, Ok((version >= 2).into()), "version {version}");
             let summary: String = file.query_row(SUMMARY, [], |row| row.get(0)).unwrap();
             assert_eq!(summary, "3 4 2026-10 2147483648 2026-11 256", "version {version}");
         }
