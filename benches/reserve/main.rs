@@ -1,5 +1,5 @@
 //! The quota engine alone: taking a unit and waiting until it is durable, without any HTTP.
-//! `cargo bench --bench reserve -- --help` tells what there is.
+//! `cargo bench --bench reserve -- --help` lists the options.
 
 #[path = "../common/callgrind.rs"]
 mod callgrind;

@@ -66,12 +66,12 @@ async fn window(store: &Store, waiting: usize) -> Result<Window, BoxError> {
         tasks.spawn(async move {
             let mut latencies = Vec::new();
             for subject in subjects_from(task, waiting, &subjects) {
-                let asked = Instant::now();
-                if asked.duration_since(begun) > WINDOW {
+                let began = Instant::now();
+                if began.duration_since(begun) > WINDOW {
                     break;
                 }
                 stores::take(&*quota, subject).await?;
-                latencies.push(asked.elapsed().as_nanos() as u64);
+                latencies.push(began.elapsed().as_nanos() as u64);
                 if latencies.len() % TURN == 0 {
                     yield_now().await;
                 }

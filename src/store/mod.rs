@@ -55,8 +55,8 @@ pub use engine::Admission;
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{
-    Demand, InvalidQuotaName, QuotaName, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
-    ReserveOutcome,
+    Demand, InvalidQuotaName, QuotaName, QuotaStatus, QuotaStore, QuotaSubject, Refund,
+    Reservation, ReserveOutcome,
 };
 pub use report::{GroupBy, ReportPage, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRecord, plain_path};

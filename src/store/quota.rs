@@ -36,7 +36,7 @@ impl From<&KeyRecord> for QuotaSubject {
     }
 }
 
-/// The name of a quota: 1–31 of the characters `a`–`z`, `0`–`9`, `-` and `_`.
+/// The name of a quota: 1–23 of the characters `a`–`z`, `0`–`9`, `-` and `_`.
 ///
 /// A subject has a count of its own for each of them. [`DAILY`](Self::DAILY), the default, counts
 /// requests.
@@ -54,7 +54,7 @@ impl QuotaName {
     /// The quota that reports, pages and the admin API show.
     pub const DAILY: Self = Self::copied_from(b"daily");
     /// Maximum length of a name in bytes.
-    pub const MAX_LENGTH: usize = 31;
+    pub const MAX_LENGTH: usize = 23;
 
     /// Creates a name.
     ///
@@ -111,7 +111,7 @@ impl fmt::Display for QuotaName {
 impl fmt::Display for InvalidQuotaName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(name) = self;
-        write!(f, "invalid quota name {name:?}: 1 to 31 of a-z, 0-9, - and _ are accepted")
+        write!(f, "invalid quota name {name:?}: 1 to 23 of a-z, 0-9, - and _ are accepted")
     }
 }
 

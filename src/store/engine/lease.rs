@@ -11,7 +11,7 @@ const PART: u64 = 16;
 /// A lease that lasts less is doubled; one that lasts four times as long is halved.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// How far a day is granted. After a loss of power all of it counts as used, so no unit is answered for
+/// How far a day is granted. After a loss of power all of it counts as used, so no response is sent
 /// before its grant is synced; after any other end of the process what was not used is free again.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_key_is_charged_one_by_one_and_a_fast_one_in_large_blocks() {
+    fn a_slow_key_is_granted_units_one_by_one_and_a_fast_one_large_leases() {
         assert_eq!(spend(200, Duration::from_secs(10)), (200, 1));
         let (extensions, largest) = spend(1_000_000, Duration::from_micros(50));
         assert_eq!(largest, MAX_SIZE);
@@ -130,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_at_most_a_sixteenth_of_what_is_left() {
+    fn a_lease_is_at_most_a_sixteenth_of_what_is_left() {
         assert_eq!(spend(200, Duration::ZERO).1, 200 / PART);
         assert_eq!(spend(15, Duration::ZERO), (15, 1));
     }
 
     #[test]
-    fn units_that_come_back_leave_no_more_than_a_block_charged() {
+    fn units_that_come_back_leave_no_more_than_a_lease_granted() {
         let mut lease = Lease::default();
         for used in 0..300 {
             if let Some(extension) = lease.extension(used, 1, 400, SystemTime::UNIX_EPOCH, |_| true)
@@ -154,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn a_day_that_was_begun_by_another_process_goes_on() {
+    fn a_day_that_another_process_has_begun_continues() {
         let mut lease = Lease::default();
         let extension = lease.extension(150, 1, 200, SystemTime::UNIX_EPOCH, |_| true).unwrap();
         assert_eq!((extension.granted, extension.is_urgent), (151, true));
     }
 
     #[test]
-    fn a_unit_waits_for_the_block_it_was_taken_from() {
+    fn a_unit_waits_for_the_lease_it_was_taken_from() {
         let mut lease = Lease::default();
         let at = SystemTime::UNIX_EPOCH;
         let extension = lease.extension(0, 1, 1000, at, |_| false).unwrap();

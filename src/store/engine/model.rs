@@ -1,4 +1,4 @@
-//! Every interleaving of a few threads, tried out by loom.
+//! Every interleaving of a few threads, by loom.
 //!
 //! `RUSTFLAGS="--cfg model" cargo test --lib --features full model`
 
@@ -190,8 +190,8 @@ fn append(journal: &Journal) -> Lsn {
     journal.append(&Record::Count { key: &key(), change }).unwrap()
 }
 
-/// Whoever waits for a sync that comes meanwhile is answered or woken.
-fn a_waiter_is_answered_or_woken(fails: bool) {
+/// A task that waits for a sync gets its result or is woken.
+fn a_waiter_is_ready_or_woken(fails: bool) {
     let journal = journal(fails);
     let end = append(&journal);
     let syncing = journal.clone();
@@ -202,25 +202,25 @@ fn a_waiter_is_answered_or_woken(fails: bool) {
     let first = journal.poll_durable(end, &mut cx);
     sync.join().unwrap();
     match first {
-        Poll::Ready(answer) => assert_eq!(answer.is_err(), fails),
+        Poll::Ready(synced) => assert_eq!(synced.is_err(), fails),
         Poll::Pending => {
             assert!(woken.0.load(Ordering::SeqCst), "a lost wake-up");
-            let Poll::Ready(answer) = journal.poll_durable(end, &mut cx) else {
+            let Poll::Ready(synced) = journal.poll_durable(end, &mut cx) else {
                 panic!("woken for nothing");
             };
-            assert_eq!(answer.is_err(), fails);
+            assert_eq!(synced.is_err(), fails);
         }
     }
 }
 
 #[test]
 fn model_of_a_sync_loses_no_waiter() {
-    model(|| a_waiter_is_answered_or_woken(false));
+    model(|| a_waiter_is_ready_or_woken(false));
 }
 
 #[test]
-fn model_of_a_failed_sync_tells_every_waiter() {
-    model(|| a_waiter_is_answered_or_woken(true));
+fn model_of_a_failed_sync_wakes_every_waiter() {
+    model(|| a_waiter_is_ready_or_woken(true));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn model_of_records_appended_beside_a_sync_are_synced_or_due() {
         let append = thread::spawn(move || append(&appending));
         journal.sync();
         let end = append.join().unwrap();
-        assert!(journal.is_durable(end) || journal.is_due(), "nobody will sync it");
+        assert!(journal.is_durable(end) || journal.is_due(), "it is never synced");
     });
 }
 

@@ -105,12 +105,12 @@ impl Recovery {
         self.replay.flaws.iter().filter(|flaw| !self.is_of_power(flaw))
     }
 
-    /// A loss of power leaves pages behind in any order, and what was answered lies before them.
+    /// A loss of power leaves pages behind in any order, and what responses depend on lies before them.
     fn is_of_power(&self, flaw: &Flaw) -> bool {
         flaw.may_be_of_power() && !self.same_boot
     }
 
-    /// Logs the ends of segments that are not read, and hold nothing that was answered.
+    /// Logs the ends of segments that are not read, and on which no response depends.
     pub(crate) fn log_dropped(&self) {
         for (Position { segment, offset }, bytes) in &self.replay.torn {
             tracing::warn!(

@@ -18,7 +18,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest time that a sync may take before the disk counts as failed.
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Suspends the journal while the disk does not answer, and while the database or the journal is no
+/// Suspends the journal while the disk does not respond, and while the database or the journal is no
 /// longer where the next start will look for it.
 pub(crate) struct Watchdog {
     stop: Option<Sender<()>>,
@@ -70,7 +70,7 @@ fn check(journal: &Journal, is_in_place: &dyn Fn() -> bool, known: &mut Option<&
 
 fn problem(journal: &Journal, is_in_place: &dyn Fn() -> bool) -> Option<&'static str> {
     if journal.sync_age().is_some_and(|age| age > SYNC_TIMEOUT) {
-        Some("the disk does not answer")
+        Some("the disk does not respond")
     } else if !is_in_place() {
         Some("the database was removed or replaced; put it back, or restart")
     } else if !journal.is_in_place() {

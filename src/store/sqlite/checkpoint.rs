@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Writes what is not folded yet, and how far the journal is folded with it.
+/// Writes the batch, and how far the journal is read with it.
 pub(super) fn write(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
     write_counts(connection, pending)?;
     // Figures that cannot be written must not keep units from being counted.
@@ -34,7 +34,7 @@ pub(super) fn write(connection: &Connection, pending: &PendingBatch) -> rusqlite
 }
 
 fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
-    // Units of before a reset are kept apart, like those that were reset.
+    // Units from before a reset are summed up in `reset_used`.
     let mut count = connection.prepare_cached(
         "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at, quota)
          VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6, ?7)
@@ -157,8 +157,8 @@ fn summed_as<'a>(
     if model.is_empty() || model == OTHER_MODELS {
         return Ok(model);
     }
-    let wanted = params![day.to_string(), id.as_str(), model, OTHER_MODELS, MAX_MODELS];
-    let has_place = has_place.query_row(wanted, |row| row.get(0))?;
+    let row = params![day.to_string(), id.as_str(), model, OTHER_MODELS, MAX_MODELS];
+    let has_place = has_place.query_row(row, |row| row.get(0))?;
     Ok(if has_place { model } else { OTHER_MODELS })
 }
 
@@ -192,12 +192,12 @@ fn write_position(connection: &Connection, position: Position) -> rusqlite::Resu
     Ok(())
 }
 
-/// All of the journal is folded, and nothing more is written to it: the database is whole without it.
+/// All of the journal is applied, and nothing more is appended: the database is whole without it.
 pub(super) fn close_journal(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE journal SET is_closed = 1", []).map(drop)
 }
 
-/// How far the journal is folded.
+/// How far the journal is applied.
 pub(super) fn read_position(connection: &Connection) -> rusqlite::Result<ReplayFrom> {
     let read = |row: &rusqlite::Row<'_>| {
         let position = Position { segment: row.get(0)?, offset: row.get(1)? };

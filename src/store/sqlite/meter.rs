@@ -45,7 +45,7 @@ struct Keys {
 
 impl SqliteStore {
     /// Sets the gauges that would cost too much to keep up with every request: what waits to be
-    /// written, and how many keys are near their limit, as of the last fold.
+    /// written, and how many keys are near their limit, as of the last checkpoint.
     pub(super) fn gauges(&self) -> StoreFuture<()> {
         let store = self.clone();
         StoreFuture::pending(async move {

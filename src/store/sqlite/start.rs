@@ -111,7 +111,7 @@ impl Rest {
         self.recovery.end()
     }
 
-    /// What of answered requests and changes is not there any more, with the file that shows it.
+    /// What is missing of completed requests and changes, with the file that shows it.
     pub(super) fn losses(&self) -> Vec<String> {
         let mut losses = self.flaws();
         let (name, commits) = (&self.name, self.recovery.last_commit().number);
@@ -151,7 +151,7 @@ impl Rest {
         flaws.collect()
     }
 
-    /// Logs the ends of segments that are not read, and hold nothing that was answered.
+    /// Logs the ends of segments that are not read, and on which no response depends.
     pub(super) fn log_dropped(&self) {
         self.recovery.log_dropped();
     }
@@ -171,7 +171,7 @@ pub(super) fn first_of(losses: &[String]) -> Option<String> {
     })
 }
 
-/// Names this boot of the machine, where the system tells.
+/// Names this boot of the machine, where the system knows it.
 pub(super) fn this_boot() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())

@@ -7,10 +7,8 @@ use std::{
 
 use super::{
     Commit, DatabaseId, Disk, Lsn, Position, Record, Segment,
-    durable::DurableLsn,
     segment::{HEAD, SegmentId},
-    stopwatch::Stopwatch,
-    sync::Bell,
+    sync::{DurableLsn, Stopwatch, SyncTimer},
 };
 use crate::{
     error::StoreError,
@@ -20,8 +18,8 @@ use crate::{
     },
 };
 
-/// The longest that a record waits for its sync.
-const PERIOD: Duration = Duration::from_millis(200);
+/// The longest time that a record waits for its sync.
+const SYNC_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An append-only log of what was counted.
 pub(crate) struct Journal {
@@ -40,7 +38,7 @@ pub(crate) struct Journal {
     oldest: AtomicU64,
     /// Held while the tail is synced or replaced.
     syncing: Mutex<()>,
-    pub(super) bell: Bell,
+    pub(super) timer: SyncTimer,
 }
 
 /// Where the next record goes, and what was not taken yet.
@@ -86,15 +84,15 @@ impl Journal {
             ended: AtomicBool::new(false),
             oldest: AtomicU64::new(0),
             syncing: Mutex::new(()),
-            bell: Bell::default(),
+            timer: SyncTimer::default(),
         })
     }
 
-    /// Writes a record down. When this returns, it survives the end of the process.
+    /// Appends a record. When this returns, it survives the end of the process.
     ///
     /// # Errors
     ///
-    /// It was not written, and nothing more is until [`Journal::rotate`].
+    /// It was not appended, and nothing more is until [`Journal::rotate`].
     pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn, StoreError> {
         let mut tail = lock(&self.tail);
         let end = self.write(&mut tail, record)?;
@@ -104,8 +102,8 @@ impl Journal {
         Ok(end)
     }
 
-    /// Writes a record down, or keeps it in memory if it cannot be written: then it is lost if the
-    /// process ends before the journal recovers.
+    /// Appends a record, or keeps it in memory if that fails: then it is lost if the process ends before
+    /// the journal recovers.
     pub(crate) fn append_or_hold(&self, record: &Record<'_>) -> Option<Lsn> {
         let mut tail = lock(&self.tail);
         let written = self.write(&mut tail, record);
@@ -143,8 +141,8 @@ impl Journal {
         lock(&self.tail).commit.number + 1
     }
 
-    /// This commit of the database is durable, and not answered yet. If that cannot be written down now,
-    /// the next segment begins with it.
+    /// Appends that this commit of the database is durable, before any caller learns of it. If that
+    /// fails, the next segment begins with it.
     pub(crate) fn note_commit(&self, commit: Commit) {
         let mut tail = lock(&self.tail);
         tail.commit = commit;
@@ -154,7 +152,7 @@ impl Journal {
 
     fn mark_dirty(&self) {
         if !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::AcqRel) {
-            self.sync_within(PERIOD);
+            self.sync_within(SYNC_INTERVAL);
         }
     }
 
@@ -163,7 +161,7 @@ impl Journal {
         self.durable.reaches(end)
     }
 
-    /// Ready once all up to `end` survives a loss of power, which somebody must have asked for.
+    /// Ready once all up to `end` survives a loss of power. [`Journal::sync_to`] must have been called.
     ///
     /// # Errors
     ///
@@ -179,7 +177,7 @@ impl Journal {
 
     /// Sees to it that what was appended is synced after at most this time.
     pub(crate) fn sync_within(&self, time: Duration) {
-        self.bell.ring_at(Instant::now() + time);
+        self.timer.set(Instant::now() + time);
     }
 
     #[cfg(all(test, model))]
@@ -212,7 +210,7 @@ impl Journal {
         }
     }
 
-    /// How long the sync has been at work that is.
+    /// How long the current sync has taken so far.
     pub(crate) fn sync_age(&self) -> Option<Duration> {
         self.stopwatch.age()
     }
@@ -259,13 +257,13 @@ impl Journal {
         taken
     }
 
-    /// Goes on in a new segment. What was taken must have been folded. After a failure that must be
+    /// Begins a new segment. What was taken must have been checkpointed. After a failure that must be
     /// all there is, as the old segment can no longer be trusted.
     ///
     /// # Errors
     ///
     /// The new segment could not be made, the old one not be synced, or more than was taken was
-    /// written before a failure: that must be folded first.
+    /// written before a failure: that must be checkpointed first.
     pub(crate) fn rotate(&self) -> io::Result<()> {
         let _syncing = lock(&self.syncing);
         if self.ended.load(Ordering::Acquire) {
@@ -277,12 +275,12 @@ impl Journal {
         };
         let (segment, position) = create(&*self.disk, self.database, number, commit)?;
         // Writes fail under the lock of the tail and syncs under that of `syncing`, so a failure
-        // that is forgotten here is one of before.
+        // that is forgotten here is an earlier one.
         let (old, end, had_failed) = {
             let mut tail = lock(&self.tail);
             let had_failed = self.failed.load(Ordering::Acquire);
             if had_failed && tail.taken < tail.end {
-                return Err(io::Error::other("not all was folded"));
+                return Err(io::Error::other("not all was checkpointed"));
             }
             if !had_failed && self.write(&mut tail, &Record::Rotated).is_err() {
                 return Err(io::Error::other("the old segment could not be ended"));
@@ -304,9 +302,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the segments that are not needed once this was folded.
-    pub(crate) fn truncate(&self, folded: &PendingBatch) -> io::Result<()> {
-        let Some(position) = folded.position else { return Ok(()) };
+    /// Removes the segments that are not needed once this batch was checkpointed.
+    pub(crate) fn truncate(&self, batch: &PendingBatch) -> io::Result<()> {
+        let Some(position) = batch.position else { return Ok(()) };
         if self.oldest.load(Ordering::Relaxed) >= position.segment {
             return Ok(());
         }
@@ -329,7 +327,7 @@ impl Journal {
     /// Takes no more records, for good.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        // Whoever was about to write has done so once the lock is free.
+        // A write that had begun is done once the lock is free.
         drop(lock(&self.tail));
         self.durable.wake_all();
     }
@@ -339,7 +337,7 @@ impl Journal {
         self.durable.wake_all();
         if is_new {
             self.stopwatch.count_failure();
-            tracing::error!(%error, "the journal could not be written");
+            tracing::error!(%error, "journal write or sync failed: rejecting requests until it recovers");
         }
     }
 }
@@ -413,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_not_forgotten_before_all_that_was_written_is_folded() {
+    fn a_failure_is_not_forgotten_before_all_that_was_written_is_checkpointed() {
         let journal =
             Journal::begin(Box::new(Broken), 1, DatabaseId::default(), Commit::default()).unwrap();
         append(&journal);

@@ -24,7 +24,7 @@ pub(super) const HEAD: u64 = 48;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatabaseId(pub(crate) [u8; 16]);
 
-/// From where on the records are wanted.
+/// The first record that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplayFrom {
     /// All that there are: none were read yet.
@@ -35,12 +35,12 @@ pub(crate) enum ReplayFrom {
     After(u64),
 }
 
-/// How far the journal was folded.
+/// A place in the journal, up to which it was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     /// The segment's number.
     pub(crate) segment: u64,
-    /// The offset in it of the first record that was not folded.
+    /// The offset in it of the first record that was not read.
     pub(crate) offset: u64,
 }
 
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_did_not_get_far_is_told_from_damage() {
+    fn a_write_that_did_not_finish_is_distinguished_from_damage() {
         let id = CounterKey::daily(KeyId::from("alice"));
         let [count, ..] = full(&id);
         let (whole, offsets) = segment(&[count.clone(), count]);

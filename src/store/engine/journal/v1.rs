@@ -3,10 +3,8 @@
 use bytes::Buf;
 
 use super::{
-    Record,
-    record::CountChange,
-    usage_entry::UsageEntry,
-    wire::{get_day, get_text},
+    CountChange, Record, UsageEntry,
+    record::{get_day, get_text},
 };
 use crate::{
     key::KeyId,
@@ -104,7 +102,7 @@ mod tests {
     use bytes::BufMut;
 
     use super::{
-        super::wire::{put_day, put_text},
+        super::record::{put_day, put_text},
         *,
     };
 

@@ -147,7 +147,7 @@ impl Segment for SimSegment {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.disk.lock();
         let torn = disk.broken_writes;
-        // A removed file can still be written by whoever has it open.
+        // A removed file can still be written where it is open.
         let Some(file) = disk.files.get_mut(&self.number) else { return Ok(()) };
         let written = torn.map_or(bytes.len(), |torn| torn.min(bytes.len() - 1));
         let (begin, end) = (offset as usize, offset as usize + written);

@@ -1,4 +1,4 @@
-//! A ledger in memory: that the engine runs over it proves that [`Ledger`] asks for enough.
+//! A ledger in memory: that the engine runs over it proves that [`Ledger`] is enough.
 
 use std::{cell::RefCell, cmp::Ordering, collections::BTreeMap, error::Error, fmt};
 
@@ -54,7 +54,7 @@ impl State {
         match count.epoch.cmp(&epoch) {
             Ordering::Less => *count = new,
             Ordering::Equal => {}
-            // Units of before a reset no longer count.
+            // Units from before a reset no longer count.
             Ordering::Greater => return,
         }
         count.used = count.used.saturating_add_signed(delta.used);

@@ -106,7 +106,7 @@ fn run<L: SimLedger>(seed: u64) {
     }
 }
 
-/// Runs the seeds that the environment asks for, or 300.
+/// Runs the seeds that the environment names, or 300.
 pub(crate) fn run_seeds<L: SimLedger>() {
     if let Some(seed) = number("TOWER_QUOTA_SEED") {
         return run::<L>(seed);

@@ -18,8 +18,8 @@ pub(super) struct Period {
 /// What became of a period's units so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    /// Answered and kept: each must be counted.
-    pub(super) answered: u64,
+    /// Responses sent and kept: each must be counted.
+    pub(super) responded: u64,
     /// Of these, those that a loss of power may undo.
     pub(super) unsynced: u64,
     /// Under way: each is counted as long as the process lives.
@@ -34,7 +34,7 @@ pub(super) struct Seen {
     writing: Held,
     /// Counted besides when a process began, for nobody.
     found: u64,
-    /// Each may be counted or not, which the next count tells.
+    /// Each may be counted or not, which the next count shows.
     uncertain: u64,
     /// The highest limit of this day.
     pub(super) limit: u64,
@@ -67,7 +67,7 @@ pub(super) struct Oracle {
 impl Seen {
     /// What this process counts, at least.
     fn least(&self) -> u64 {
-        self.found + self.answered + self.under_way + self.dropped
+        self.found + self.responded + self.under_way + self.dropped
     }
 
     /// How many units may be charged beyond what was used at most.
@@ -119,13 +119,13 @@ impl Oracle {
         }
     }
 
-    /// The process has ended: nobody will answer what was under way, and has reached the upstream. It
+    /// The process has ended: what was under way, and has reached the upstream, gets no response. It
     /// stays counted.
     pub(super) fn end_process(&mut self) {
         for seen in self.seen.values_mut() {
             seen.found += seen.under_way + seen.dropped;
             // After a loss of power some of them are uncertain already.
-            seen.answered = seen.answered.saturating_sub(seen.held.more);
+            seen.responded = seen.responded.saturating_sub(seen.held.more);
             seen.uncertain += seen.held.units + seen.held.more;
             seen.provoked -= seen.held.provoked;
             seen.unsynced_provoked = seen.unsynced_provoked.saturating_sub(seen.held.provoked);
@@ -157,7 +157,7 @@ impl Oracle {
     /// The power is lost, and with it what was not synced.
     pub(super) fn lose_power(&mut self) {
         for seen in self.seen.values_mut() {
-            seen.answered = seen.answered.saturating_sub(seen.unsynced);
+            seen.responded = seen.responded.saturating_sub(seen.unsynced);
             seen.uncertain += mem::take(&mut seen.unsynced) + seen.under_way + seen.dropped;
             (seen.under_way, seen.dropped) = (0, 0);
             seen.provoked -= mem::take(&mut seen.unsynced_provoked);

@@ -32,8 +32,8 @@ const LARGEST_CROWD: u64 = 90;
 struct Request {
     reservation: Box<dyn Reservation>,
     period: Period,
-    /// Whether the upstream has answered.
-    is_answered: bool,
+    /// Whether the upstream has responded.
+    has_response: bool,
     is_returned: bool,
     /// Number of units that are charged for it.
     amount: u64,
@@ -195,8 +195,8 @@ impl Traffic {
                 seen.lease_limit = seen.lease_limit.max(limit);
                 self.oracle.check(counter, &status);
                 assert!(limit == 0 || status.used <= limit, "never one more");
-                let (is_answered, is_returned) = (false, false);
-                let request = Request { reservation, period, is_answered, is_returned, amount };
+                let (has_response, is_returned) = (false, false);
+                let request = Request { reservation, period, has_response, is_returned, amount };
                 self.requests.push(request);
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
@@ -212,10 +212,10 @@ impl Traffic {
         (length > 0).then(|| self.requests.swap_remove(self.random.pick(length)))
     }
 
-    /// The upstream has answered one of the requests.
-    pub(super) fn answer(&mut self) {
+    /// The upstream responds to one of the requests.
+    pub(super) fn respond(&mut self) {
         if let Some(mut request) = self.pick() {
-            if !request.is_answered {
+            if !request.has_response {
                 // As the policy might decide.
                 match self.random.below(6) {
                     0 => self.refund(&mut request, Refund::Always),
@@ -227,11 +227,11 @@ impl Traffic {
         }
     }
 
-    /// The upstream answers all at once, or cannot be reached, so that every unit comes back.
-    pub(super) fn answer_all(&mut self) {
+    /// The upstream responds to all at once, or cannot be reached, so that every unit comes back.
+    pub(super) fn respond_to_all(&mut self) {
         let is_reached = self.random.below(2) == 0;
         for mut request in mem::take(&mut self.requests) {
-            if !request.is_answered && !is_reached {
+            if !request.has_response && !is_reached {
                 self.refund(&mut request, Refund::Always);
             }
             self.pass_on(request);
@@ -239,7 +239,7 @@ impl Traffic {
     }
 
     fn pass_on(&mut self, mut request: Request) {
-        request.is_answered = true;
+        request.has_response = true;
         let mut cx = Context::from_waker(Waker::noop());
         match request.reservation.poll_committed(&mut cx) {
             Poll::Pending => self.requests.push(request),
@@ -265,7 +265,7 @@ impl Traffic {
         }
     }
 
-    /// The end of a response tells how many units the request has really used.
+    /// The end of a response shows how many units the request has really used.
     fn correct(&mut self, request: &mut Request) {
         if request.is_returned || self.random.below(4) > 0 {
             return;
@@ -302,8 +302,8 @@ impl Traffic {
             let has_leases = self.durability == Durability::Process;
             let seen = self.oracle.seen(request.period);
             seen.under_way -= request.amount;
-            seen.answered += request.amount;
-            // Units without a limit may take up what was granted for some that are answered later.
+            seen.responded += request.amount;
+            // Units without a limit may take up what was granted for some whose response comes later.
             seen.unsynced += if has_leases && seen.limit == UNLIMITED { request.amount } else { 0 };
         }
     }
@@ -318,7 +318,7 @@ impl Traffic {
         }
     }
 
-    /// A client leaves before its answer.
+    /// A client leaves before its response.
     pub(super) fn leave(&mut self) {
         if let Some(request) = self.pick() {
             self.events.without += 1;
@@ -354,8 +354,8 @@ impl Traffic {
         for _ in 0..self.random.below(12) {
             match self.random.below(16) {
                 0..3 => self.reserve(),
-                3..10 => self.answer(),
-                10 => self.answer_all(),
+                3..10 => self.respond(),
+                10 => self.respond_to_all(),
                 11 => self.leave(),
                 12 => self.sync(),
                 13..15 => self.fail_once(),
@@ -380,7 +380,7 @@ impl Traffic {
             self.sync();
         } else {
             self.faults.disk.break_writes(self.random.pick(80));
-            self.answer();
+            self.respond();
         }
         self.faults.disk.heal();
     }

@@ -119,8 +119,8 @@ impl<L: SimLedger> World<L> {
         match choice {
             0..34 => self.traffic().reserve(),
             34 => self.traffic().crowd(),
-            35..59 => self.traffic().answer(),
-            59 => self.traffic().answer_all(),
+            35..59 => self.traffic().respond(),
+            59 => self.traffic().respond_to_all(),
             60..63 => self.traffic().leave(),
             63..71 => self.traffic().sync(),
             71..79 => self.turn(VecDeque::new()),
