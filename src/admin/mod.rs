@@ -60,40 +60,21 @@
 //! # }
 //! ```
 
-mod attempts;
-mod audit;
-mod auth;
-mod backup;
-mod call;
+mod access;
 mod calls;
 pub mod claim;
 mod client_addrs;
-mod csv;
-mod error;
-mod future;
-mod guard;
-mod input;
-mod keys;
-mod openapi;
+mod http;
 mod page;
-mod process;
-mod query;
 mod rejections;
-mod replay;
-mod requests;
-mod route;
-mod schema;
 mod service;
 mod shared;
-mod status;
-mod tokens;
-mod usage;
-mod view;
 
-pub use claim::{ClaimBody, ClaimFuture, ClaimService, claim_service};
-pub use client_addrs::ClientAddrs;
-pub use csv::{AdminBody, AdminRows};
-pub use future::ResponseFuture;
-pub use rejections::{RejectedRequest, RejectionLog, masked_prefix};
-pub use service::{AdminService, admin_service};
-pub use tokens::{AdminTokens, InvalidAdminToken};
+pub use self::{
+    access::tokens::{AdminTokens, InvalidAdminToken},
+    claim::{ClaimBody, ClaimFuture, ClaimService, claim_service},
+    client_addrs::ClientAddrs,
+    http::body::AdminBody,
+    rejections::{RejectedRequest, RejectionLog, masked_prefix},
+    service::{AdminService, ResponseFuture, admin_service},
+};

@@ -2,23 +2,30 @@ use std::{
     convert::Infallible,
     error::Error,
     fmt,
+    future::Future,
     net::IpAddr,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{
-    call::RawRequest, client_addrs::ClientAddrs, csv::AdminBody, error::AdminError,
-    future::ResponseFuture, guard::add_security_headers, input::read_body, page::AdminPage,
-    rejections::RejectionLog, route, shared::Shared, tokens::AdminTokens,
-};
 use crate::{
-    body::ResponseBody,
+    admin::{
+        access::tokens::AdminTokens,
+        client_addrs::ClientAddrs,
+        http::{
+            add_security_headers, body::AdminBody, call::RawRequest, error::AdminError,
+            input::read_body, remove_body, route,
+        },
+        page::AdminPage,
+        rejections::RejectionLog,
+        shared::Shared,
+    },
     clock::Calendar,
     error::{ProblemJson, Reject, Rejection, catalog},
     key::DailyLimit,
@@ -183,14 +190,11 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let (head, body) = request.into_parts();
         let response = self.call(&head, body).await;
         let mut response = response.unwrap_or_else(|error| {
-            error.into_rejection().render(&self.reject).map(ResponseBody::full)
+            error.into_rejection().render(&self.reject).map(AdminBody::from)
         });
         add_security_headers(response.headers_mut());
         if head.method == Method::HEAD {
-            if let Some(length) = response.body().size_hint().exact() {
-                response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-            }
-            *response.body_mut() = ResponseBody::full(Bytes::new());
+            remove_body(&mut response);
         }
         response
     }
@@ -213,7 +217,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let path = path.filter(|path| path.is_empty() || path.starts_with('/'));
         let path = path.ok_or(catalog::NOT_FOUND)?;
         if route::is_page(&head.method, path)? {
-            return Ok(self.page.response().map(ResponseBody::full));
+            return Ok(self.page.response().map(AdminBody::from));
         }
         let route = route::find(&self.api().calls, &head.method, path);
         let by = match &route {
@@ -271,5 +275,28 @@ impl<S, R> fmt::Debug for AdminService<S, R> {
             .field("prefix", &self.shared.prefix)
             .field("tokens", &self.shared.tokens)
             .finish_non_exhaustive()
+    }
+}
+
+/// Response future of [`AdminService`](super::AdminService).
+pub struct ResponseFuture(Pin<Box<dyn Future<Output = Response<AdminBody>> + Send>>);
+
+impl ResponseFuture {
+    pub(super) fn new(future: impl Future<Output = Response<AdminBody>> + Send + 'static) -> Self {
+        Self(Box::pin(future))
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<AdminBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseFuture")
     }
 }

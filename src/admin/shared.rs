@@ -3,16 +3,20 @@
 use std::{
     net::IpAddr,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 
-use super::{
-    attempts::Attempts, call::Call, client_addrs::ClientAddrs, page::AdminPage,
-    process::ProcessInfo, rejections::RejectionLog, replay::ReplayCache, tokens::AdminTokens,
-};
 use crate::{
+    admin::{
+        access::{attempts::Attempts, tokens::AdminTokens},
+        client_addrs::ClientAddrs,
+        http::{call::Call, replay::ReplayCache},
+        page::AdminPage,
+        rejections::RejectionLog,
+    },
+    clock::Calendar,
     error::{ProblemJson, Rejection},
     key::DailyLimit,
     limit::Gcra,
@@ -25,43 +29,43 @@ const AUDIT_BURST: u64 = 100;
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
-pub(super) struct Shared<S, R> {
-    pub(super) store: S,
-    pub(super) tokens: AdminTokens,
-    pub(super) reject: R,
-    pub(super) default_daily_limit: DailyLimit,
-    pub(super) prefix: Arc<str>,
-    pub(super) page: AdminPage,
-    pub(super) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
-    pub(super) attempts: Arc<Attempts>,
-    pub(super) replays: Arc<ReplayCache>,
+pub(crate) struct Shared<S, R> {
+    pub(crate) store: S,
+    pub(crate) tokens: AdminTokens,
+    pub(crate) reject: R,
+    pub(crate) default_daily_limit: DailyLimit,
+    pub(crate) prefix: Arc<str>,
+    pub(crate) page: AdminPage,
+    pub(crate) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
+    pub(crate) attempts: Arc<Attempts>,
+    pub(crate) replays: Arc<ReplayCache>,
     /// URL or path of the claim service.
-    pub(super) claim_url: Arc<str>,
+    pub(crate) claim_url: Arc<str>,
     /// Base URL for clients; empty for `/v1` of the page's server.
-    pub(super) base_url: Arc<str>,
-    pub(super) process: ProcessInfo,
+    pub(crate) base_url: Arc<str>,
+    pub(crate) process: ProcessInfo,
     /// Number of days for which single requests are kept.
-    pub(super) retention_days: u32,
+    pub(crate) retention_days: u32,
     /// Rejected requests that the usage ledger does not hold.
-    pub(super) rejections: RejectionLog,
+    pub(crate) rejections: RejectionLog,
     /// Number of client addresses per key, if they are recorded.
-    pub(super) client_addrs: Option<ClientAddrs>,
+    pub(crate) client_addrs: Option<ClientAddrs>,
     /// Whether reads are audited, too.
-    pub(super) audit_reads: bool,
-    pub(super) audit_budget: Arc<Gcra>,
+    pub(crate) audit_reads: bool,
+    pub(crate) audit_budget: Arc<Gcra>,
     /// Rejections by layers around the service, for the OpenAPI document.
-    pub(super) outer_rejections: Vec<Rejection>,
-    pub(super) api: Arc<OnceLock<Api<Self>>>,
+    pub(crate) outer_rejections: Vec<Rejection>,
+    pub(crate) api: Arc<OnceLock<Api<Self>>>,
 }
 
 /// The calls and the OpenAPI document that describes them.
-pub(super) struct Api<T> {
-    pub(super) calls: Vec<Call<T>>,
-    pub(super) document: Bytes,
+pub(crate) struct Api<T> {
+    pub(crate) calls: Vec<Call<T>>,
+    pub(crate) document: Bytes,
 }
 
 impl<S> Shared<S, ProblemJson> {
-    pub(super) fn new(store: S, tokens: AdminTokens) -> Self {
+    pub(crate) fn new(store: S, tokens: AdminTokens) -> Self {
         let default_daily_limit = DailyLimit::new(DEFAULT_DAILY_LIMIT);
         Self {
             store,
@@ -88,7 +92,7 @@ impl<S> Shared<S, ProblemJson> {
 }
 
 impl<S, R> Shared<S, R> {
-    pub(super) fn with_reject<R2>(self, reject: R2) -> Shared<S, R2> {
+    pub(crate) fn with_reject<R2>(self, reject: R2) -> Shared<S, R2> {
         Shared {
             store: self.store,
             tokens: self.tokens,
@@ -110,5 +114,21 @@ impl<S, R> Shared<S, R> {
             outer_rejections: self.outer_rejections,
             api: Arc::default(),
         }
+    }
+}
+
+/// The process as `GET /status` shows it.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessInfo {
+    pub(crate) started_at: SystemTime,
+    pub(crate) calendar: Calendar,
+    /// Names and values; a secret's value is masked, `None` means not set.
+    pub(crate) settings: Vec<(String, Option<String>)>,
+}
+
+impl ProcessInfo {
+    pub(crate) fn new() -> Self {
+        let (started_at, calendar) = (SystemTime::now(), Calendar::utc());
+        Self { started_at, calendar, settings: Vec::new() }
     }
 }

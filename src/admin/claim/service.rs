@@ -10,23 +10,24 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use serde::{Deserialize, Serialize};
 use tower_service::Service;
 
-use super::{
-    super::{
-        error::AdminError,
-        guard::add_security_headers,
-        input::{Flag, FromHeaders, IdempotencyKeyHeader, from_json, read_body},
-        keys::user_of,
-        replay::{Replay, ReplayCache, ReplaySlot},
-        view::{Timestamp, json_response, raw_json_response},
-    },
-    page::claim_page,
-};
 use crate::{
-    body::ResponseBody,
+    admin::{
+        calls::keys::user_of,
+        claim::page::claim_page,
+        http::{
+            add_security_headers,
+            error::AdminError,
+            input::{Flag, FromHeaders, IdempotencyKeyHeader, from_json, read_body},
+            json::{Timestamp, json_response, raw_json_response},
+            remove_body,
+            replay::{Replay, ReplayCache, ReplaySlot},
+        },
+    },
     error::{ProblemJson, Reject, catalog, json},
     key::{ClaimToken, DailyLimit, KeyId, SecretKey},
     request::RequestContext,
@@ -38,8 +39,9 @@ use crate::{
 /// Maximum length of a request body, in bytes.
 const MAX_BODY_LEN: usize = 4096;
 
-/// Response body of the claim service.
-pub type ClaimBody = ResponseBody<String>;
+/// Response body of [`ClaimService`].
+#[derive(Debug)]
+pub struct ClaimBody(Full<Bytes>);
 
 /// Creates the service behind claim links. See the [module](super) for its rules.
 pub fn claim_service<S>(store: S) -> ClaimService<S> {
@@ -205,6 +207,32 @@ impl From<Claim> for OpenClaim {
     }
 }
 
+impl From<Bytes> for ClaimBody {
+    fn from(bytes: Bytes) -> Self {
+        Self(Full::new(bytes))
+    }
+}
+
+impl Body for ClaimBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 /// Response future of [`ClaimService`].
 pub struct ClaimFuture(Pin<Box<dyn Future<Output = Response<ClaimBody>> + Send>>);
 
@@ -239,8 +267,11 @@ where
             let response = shared.respond(request).await;
             let response =
                 response.unwrap_or_else(|error| error.into_rejection().render(&shared.reject));
-            let mut response = ResponseBody::respond(&method, response);
+            let mut response = response.map(ClaimBody::from);
             add_security_headers(response.headers_mut());
+            if method == Method::HEAD {
+                remove_body(&mut response);
+            }
             response
         }))
     }

@@ -1,5 +1,4 @@
 // Starts the page.
-const VIEWS = { overview: OverviewView, keys: KeysView, key: KeyView, create: CreateView, audit: AuditView, settings: SettingsView };
 const tokenField = startSecretField($("token"), $("reveal"));
 
 $("token-form").addEventListener("submit", async (event) => {

@@ -4,6 +4,18 @@ let shownHash = null;
 // The status message for the next view.
 let pendingStatus = null;
 
+// The views by name.
+const VIEWS = {};
+
+// Adds a view, whose markup is the template `<name>-view`, with a link in the navigation.
+function addView(name, View, { inNav = true } = {}) {
+  VIEWS[name] = View;
+  if (!inNav) return;
+  const link = translated("a", name, { href: `#/${name}` });
+  link.dataset.view = name;
+  $("nav").append(link);
+}
+
 // `#/keys/<id>` is one key's view.
 function currentRoute() {
   const [, name = "keys", parameter] = location.hash.match(/^#\/([a-z]+)(?:\/(.+))?$/) ?? [];

@@ -28,7 +28,7 @@ const JS: &str = concat!(
 
 /// Returns the page of a claim link. Its script reads the token from the fragment of the URL, which
 /// browsers do not send to servers, and posts it to the same path.
-pub(in crate::admin) fn claim_page() -> Response<Bytes> {
+pub(crate) fn claim_page() -> Response<Bytes> {
     static PAGE: OnceLock<Page> = OnceLock::new();
     PAGE.get_or_init(|| Page::new(HTML, CSS, JS)).response()
 }

@@ -1,0 +1,70 @@
+//! Download of a backup.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::{
+    admin::{
+        http::{
+            body::{AdminBody, Chunks, NextChunk, attachment},
+            call::{CallRequest, CallResponse},
+            error::AdminError,
+        },
+        shared::Shared,
+    },
+    clock::rfc3339,
+    error::{Reject, StoreErrorKind, catalog},
+    store::{AdminStore, AuditNote, StoreBackup},
+};
+
+const SQLITE: &str = "application/vnd.sqlite3";
+
+/// A backup with its file name.
+pub(crate) struct BackupFile {
+    name: String,
+    backup: StoreBackup,
+}
+
+impl CallResponse for BackupFile {
+    const STATUS: StatusCode = StatusCode::OK;
+    const HEADERS: &'static [(&'static str, &'static str)] =
+        &[("Content-Disposition", "The file name.")];
+
+    fn into_response(self) -> Response<AdminBody> {
+        let body = AdminBody::with_len(self.backup.len(), chunks(self.backup));
+        attachment(&self.name, SQLITE, body)
+    }
+
+    fn content(_: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+        vec![(SQLITE, json_schema!({"type": "string", "format": "binary"}))]
+    }
+}
+
+impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+    /// The audit entry is written first, so that the backup contains it.
+    pub(crate) async fn back_up(
+        self: Arc<Self>,
+        request: CallRequest,
+    ) -> Result<BackupFile, AdminError> {
+        self.store.note(AuditNote::new("store.backup"), request.by).await?;
+        let time = rfc3339(self.store.now()).replace(['-', ':'], "");
+        let backup = self.store.backup().await.map_err(|error| match error.kind() {
+            StoreErrorKind::Busy | StoreErrorKind::NotSupported => AdminError::store(&error),
+            _ => {
+                tracing::error!(source = ?error, "backup failed: no copy was made");
+                catalog::BACKUP_FAILED.into()
+            }
+        })?;
+        Ok(BackupFile { name: format!("quota-{time}.db"), backup })
+    }
+}
+
+fn chunks(mut backup: StoreBackup) -> Chunks {
+    Box::pin(async move {
+        let bytes = backup.next().await?;
+        let next = (!bytes.is_empty()).then(|| NextChunk::new(move || chunks(backup)));
+        Ok((bytes, next))
+    })
+}

@@ -1,0 +1,209 @@
+//! Calls on keys.
+
+mod claim;
+mod create;
+mod export;
+mod file;
+mod import;
+mod requests;
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use self::{
+    requests::{KeyChanges, ListKeysQuery, ResetRequest, RotateRequest},
+    view::{IssuedKey, ListedKey},
+};
+use crate::{
+    admin::{
+        http::{
+            call::{CallRequest, Json, NoQuery, WithEtag},
+            error::AdminError,
+            input::{
+                GracePeriod, IfMatch, KeyCursor, KeyRefField, PageLimit, SearchText, Sort, State,
+            },
+            json::Timestamp,
+        },
+        shared::Shared,
+    },
+    clock::Day,
+    error::{Reject, catalog},
+    key::{DailyLimit, KeyId, SecretKey, user_from_label},
+    store::{
+        AdminStore, ChangeOutcome, KeyChange, KeyEdit, KeyPageQuery, KeyRef, KeySort, KeySummary,
+        PageCursor, Rotation,
+    },
+};
+
+/// One page of keys.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ListedKeys {
+    keys: Vec<ListedKey>,
+    /// Number of keys on this page.
+    count: usize,
+    /// Value of `after` for the next page, `null` on the last one.
+    next: Option<PageCursor>,
+}
+
+/// A key with its new secret.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RotatedKey {
+    #[serde(flatten)]
+    key: IssuedKey,
+    /// The time until which the old key works, `null` if it no longer works.
+    old_key_valid_until: Option<Timestamp>,
+}
+
+/// A deleted key. Its usage history is kept.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Deleted {
+    deleted: bool,
+    id: KeyId,
+    /// The key, masked.
+    key: String,
+    label: String,
+}
+
+/// A key whose count of today was reset.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Reset {
+    success: bool,
+    id: KeyId,
+    /// The key, masked.
+    key: String,
+    label: String,
+    used: u64,
+    daily_limit: DailyLimit,
+    /// Remaining units today, `null` without a limit.
+    remaining: Option<u64>,
+}
+
+impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+    pub(crate) async fn list_keys(
+        self: Arc<Self>,
+        request: CallRequest<(), ListKeysQuery>,
+    ) -> Result<Json<ListedKeys>, AdminError> {
+        let ListKeysQuery { limit, after, search, sort, state } = request.query;
+        let sort = sort.map_or(KeySort::default(), |Sort(sort)| sort);
+        let after = after.map(|KeyCursor(after)| after);
+        if after.as_ref().is_some_and(|after| !after.fits(sort)) {
+            return Err(AdminError::invalid_field(
+                "after",
+                "the `next` of the previous page, in the same order",
+            ));
+        }
+        let query = KeyPageQuery {
+            limit: PageLimit::or_default(limit),
+            after,
+            search: search.map(|SearchText(text)| text).filter(|text| !text.is_empty()),
+            sort,
+            state: state.map(|State(state)| state),
+        };
+        let page = self.store.list(query).await?;
+        let now = self.store.now();
+        let addrs = self.client_addrs.as_ref();
+        let keys: Vec<ListedKey> =
+            page.keys.into_iter().map(|key| ListedKey::new(key, now, addrs)).collect();
+        Ok(Json(ListedKeys { count: keys.len(), keys, next: page.next }))
+    }
+
+    pub(crate) async fn get_key(
+        self: Arc<Self>,
+        request: CallRequest<KeyRef>,
+    ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
+        let summary = self.store.get(request.path).await?.ok_or(catalog::KEY_NOT_FOUND)?;
+        Ok(self.listed(summary))
+    }
+
+    pub(crate) async fn update_key(
+        self: Arc<Self>,
+        request: CallRequest<KeyRef, NoQuery, Json<KeyChanges>, IfMatch>,
+    ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
+        let patch = request.body.0.into_patch()?;
+        let edit = KeyEdit::new(request.path, KeyChange::Update(patch), request.by);
+        let changed = self.change(edit, request.header).await?;
+        Ok(self.listed(changed))
+    }
+
+    pub(crate) async fn rotate_key(
+        self: Arc<Self>,
+        request: CallRequest<KeyRef, NoQuery, Json<RotateRequest>, IfMatch>,
+    ) -> Result<WithEtag<Json<RotatedKey>>, AdminError> {
+        let grace = request.body.0.grace_seconds.map_or(Duration::ZERO, |GracePeriod(grace)| grace);
+        let old = self.store.get(request.path.clone()).await?.ok_or(catalog::KEY_NOT_FOUND)?;
+        let secret = generate(&user_of(&old.record.masked, &old.record.label), self.store.today())?;
+        let rotation = Rotation { secret: secret.clone(), grace };
+        // The edit names the key as the request did: of several concurrent rotations by the same
+        // secret, only the first finds it.
+        let edit = KeyEdit::new(request.path, KeyChange::Rotate(rotation), request.by);
+        let changed = self.change(edit, request.header).await?;
+        let until = (!grace.is_zero()).then(|| Timestamp(self.store.now() + grace));
+        let key = IssuedKey::new(&secret, &changed.record);
+        Ok(WithEtag(key.version(), Json(RotatedKey { key, old_key_valid_until: until })))
+    }
+
+    pub(crate) async fn delete_key(
+        self: Arc<Self>,
+        request: CallRequest<KeyRef, NoQuery, (), IfMatch>,
+    ) -> Result<Json<Deleted>, AdminError> {
+        let edit = KeyEdit::new(request.path, KeyChange::Delete, request.by);
+        let KeySummary { record, .. } = self.change(edit, request.header).await?;
+        let (id, key, label) = (record.id, record.masked, record.label);
+        Ok(Json(Deleted { deleted: true, id, key, label }))
+    }
+
+    pub(crate) async fn reset_usage(
+        self: Arc<Self>,
+        request: CallRequest<(), NoQuery, Json<ResetRequest>, IfMatch>,
+    ) -> Result<Json<Reset>, AdminError> {
+        let Json(ResetRequest { key: KeyRefField(key) }) = request.body;
+        let edit = KeyEdit::new(key, KeyChange::ResetUsage, request.by);
+        let KeySummary { record, .. } = self.change(edit, request.header).await?;
+        Ok(Json(Reset {
+            success: true,
+            id: record.id,
+            key: record.masked,
+            label: record.label,
+            used: 0,
+            daily_limit: record.daily_limit,
+            remaining: record.daily_limit.limited(),
+        }))
+    }
+
+    fn listed(&self, key: KeySummary) -> WithEtag<Json<ListedKey>> {
+        let (now, addrs) = (self.store.now(), self.client_addrs.as_ref());
+        WithEtag(key.version(), Json(ListedKey::new(key, now, addrs)))
+    }
+
+    async fn change(
+        &self,
+        edit: KeyEdit,
+        IfMatch(versions): IfMatch,
+    ) -> Result<KeySummary, AdminError> {
+        let (action, token_id) = (edit.change.action(), edit.by.token_id.clone());
+        let changed = match self.store.change(edit.if_match(versions)).await? {
+            ChangeOutcome::Done(changed) => *changed,
+            ChangeOutcome::VersionMismatch => return Err(catalog::VERSION_CHANGED.into()),
+            ChangeOutcome::UnknownKey => return Err(catalog::KEY_NOT_FOUND.into()),
+        };
+        tracing::info!(action, token_id, key_id = %changed.record.id, "key changed");
+        Ok(changed)
+    }
+}
+
+fn generate(user: &str, day: Day) -> Result<SecretKey, AdminError> {
+    SecretKey::generate(user, day)
+        .map_err(|_| AdminError::invalid_field("user", "1 to 32 ASCII letters and digits"))
+}
+
+/// Returns the `{user}` part of a key, taken from the masked key or else from the label.
+pub(crate) fn user_of(masked: &str, label: &str) -> String {
+    let mut words = masked.split('-');
+    match (words.next(), words.next(), words.next()) {
+        (Some("trial"), Some(user), Some(_)) => user_from_label(user),
+        _ => user_from_label(label),
+    }
+}

@@ -1,0 +1,161 @@
+//! Request bodies and queries of the calls on keys.
+
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{
+    admin::{
+        calls::keys::generate,
+        http::{
+            error::AdminError,
+            input::{
+                ClaimLifetime, Expiry, Flag, GracePeriod, KeyCount, KeyCursor, KeyRefField, Label,
+                LabelPattern, Limit, PageLimit, SearchText, Sort, State, User, non_null, nullable,
+            },
+        },
+    },
+    clock::Day,
+    key::{DailyLimit, user_from_label},
+    store::{KeyPatch, NewKey},
+};
+
+/// One or several keys to issue.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewKeys {
+    /// Label of the key. `{n}` stands for its number: with `count` 30, `workshop-{n}` yields
+    /// `workshop-01` to `workshop-30`, at most 200 characters each.
+    #[schemars(example = &"workshop-{n}")]
+    pub(super) label: Option<LabelPattern>,
+    /// Requests per day, 0 for unlimited. Default: the gateway's default limit.
+    #[schemars(example = 200)]
+    pub(super) daily_limit: Option<Limit>,
+    /// The `{user}` part of the key. Default: derived from the label.
+    #[schemars(example = &"alice")]
+    pub(super) user: Option<User>,
+    /// The time at which the key expires, in the future. A day or Unix seconds are accepted, too.
+    #[schemars(example = &"2999-12-31T00:00:00Z")]
+    pub(super) expires_at: Option<Expiry>,
+    /// Number of keys, all or none of which are issued. Absent: one, and the response is that key.
+    #[schemars(example = 30)]
+    pub(super) count: Option<KeyCount>,
+}
+
+impl NewKeys {
+    /// Returns the keys to issue.
+    pub(super) fn into_keys(
+        self,
+        now: SystemTime,
+        today: Day,
+        default_daily_limit: DailyLimit,
+    ) -> Result<Vec<NewKey>, AdminError> {
+        let Self { label, daily_limit, user, expires_at, count } = self;
+        let expires_at = expires_at.map(|Expiry(at)| at);
+        if expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Err(AdminError::invalid_field("expires_at", "a time in the future"));
+        }
+        let daily_limit = daily_limit.map_or(default_daily_limit, |Limit(limit)| limit);
+        let user = user.map(|User(user)| user);
+        let count = count.map_or(1, |KeyCount(count)| count);
+        let new_key = |n| {
+            let label = label.as_ref().map_or(Some(String::new()), |label| label.label(n, count));
+            let label = label.ok_or_else(|| AdminError::invalid_field("label", Label::EXPECTED))?;
+            let user = user.clone().unwrap_or_else(|| user_from_label(&label));
+            let mut key = NewKey::new(generate(&user, today)?, daily_limit);
+            key.record.label = label;
+            key.record.expires_at = expires_at;
+            Ok(key)
+        };
+        (1..=count).map(new_key).collect()
+    }
+}
+
+/// Filters and order of keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListKeysQuery {
+    /// Maximum number of keys, 100 if absent.
+    pub(super) limit: Option<PageLimit>,
+    /// `next` of the previous page in the same order.
+    pub(super) after: Option<KeyCursor>,
+    /// Only keys with this text in label, id or masked key (case-insensitive), the key that is this
+    /// text, or keys whose SHA-256 begins with these 8 or more hexadecimal digits.
+    pub(super) search: Option<SearchText>,
+    /// Order of keys, `issued` if absent. `nearest_limit` lists first the keys that have used the
+    /// largest part of their limit today.
+    pub(super) sort: Option<Sort>,
+    /// Only keys in this state.
+    pub(super) state: Option<State>,
+}
+
+/// New values for some fields of a key. Absent fields keep their values.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub(crate) struct KeyChanges {
+    /// Label of the key.
+    #[serde(default, deserialize_with = "non_null")]
+    #[schemars(with = "Label", example = &"alice")]
+    pub(super) label: Option<Label>,
+    /// Requests per day, 0 for unlimited.
+    #[serde(default, deserialize_with = "non_null")]
+    #[schemars(with = "Limit", example = 1000)]
+    pub(super) daily_limit: Option<Limit>,
+    /// The time at which the key expires, or `null` for never. A day or Unix seconds are accepted,
+    /// too.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schemars(with = "Option<Expiry>", example = &"2999-12-31T00:00:00Z")]
+    pub(super) expires_at: Option<Option<Expiry>>,
+    /// Whether the key is disabled.
+    #[serde(default, deserialize_with = "non_null")]
+    #[schemars(with = "Flag", example = true)]
+    pub(super) disabled: Option<Flag>,
+}
+
+impl KeyChanges {
+    /// Returns the patch, which must set at least one field.
+    pub(super) fn into_patch(self) -> Result<KeyPatch, AdminError> {
+        let Self { label, daily_limit, expires_at, disabled } = self;
+        let patch = KeyPatch {
+            label: label.map(|Label(label)| label),
+            daily_limit: daily_limit.map(|Limit(limit)| limit),
+            expires_at: expires_at.map(|at| at.map(|Expiry(at)| at)),
+            disabled: disabled.map(|Flag(disabled)| disabled),
+        };
+        if patch == KeyPatch::default() {
+            return Err(AdminError::missing_field(
+                "label`, `daily_limit`, `expires_at` or `disabled",
+            ));
+        }
+        Ok(patch)
+    }
+}
+
+/// Options of a rotation.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotateRequest {
+    /// Number of seconds for which the old key keeps working, 0 if absent.
+    #[schemars(example = 3600)]
+    pub(super) grace_seconds: Option<GracePeriod>,
+}
+
+/// Options of a claim.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClaimRequest {
+    /// Number of seconds for which the link can be opened, seven days if absent.
+    #[schemars(example = 86400)]
+    pub(super) expires_in_seconds: Option<ClaimLifetime>,
+}
+
+/// The key whose count to reset. There is no way to reset all keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResetRequest {
+    /// Id of the key, or the whole key.
+    #[schemars(example = &"key_0123456789abcdef")]
+    pub(super) key: KeyRefField,
+}

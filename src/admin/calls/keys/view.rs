@@ -1,0 +1,126 @@
+//! Keys and claims in responses.
+
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    admin::{client_addrs::ClientAddrs, http::json::Timestamp},
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    store::{ClaimSummary, KeyState, KeySummary, KeyVersion},
+};
+
+/// A key that was just issued, in the only response that shows the whole key.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct IssuedKey {
+    id: KeyId,
+    /// The whole key. It is not shown again.
+    #[schemars(example = &"trial-alice-20261122-…")]
+    key: String,
+    label: String,
+    daily_limit: DailyLimit,
+    created_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    disabled: bool,
+    /// The value for `If-Match`, in quotes.
+    version: KeyVersion,
+}
+
+impl IssuedKey {
+    pub(crate) fn new(secret: &SecretKey, record: &KeyRecord) -> Self {
+        let version = KeyVersion::of(record, Some(secret.hash()));
+        let KeyRecord { id, masked: _, label, daily_limit, created_at, expires_at, disabled } =
+            record.clone();
+        Self {
+            id,
+            key: secret.expose().to_owned(),
+            label,
+            daily_limit,
+            created_at: created_at.map(Timestamp),
+            expires_at: expires_at.map(Timestamp),
+            disabled,
+            version,
+        }
+    }
+
+    pub(crate) fn version(&self) -> KeyVersion {
+        self.version
+    }
+}
+
+/// A key in lists: masked, with its usage.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ListedKey {
+    id: KeyId,
+    /// The key, masked.
+    #[schemars(example = &"trial-alice-…x7Qp")]
+    key: String,
+    label: String,
+    daily_limit: DailyLimit,
+    used_today: u64,
+    /// Remaining units today, `null` without a limit.
+    remaining: Option<u64>,
+    total_used: u64,
+    created_at: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    disabled: bool,
+    state: KeyState,
+    /// Estimated number of client addresses in the last 24 hours, or since the gateway's start; `null`
+    /// if it records no addresses.
+    addresses_24h: Option<u64>,
+    /// Latest claim, `null` if there is none or it was withdrawn.
+    claim: Option<ClaimView>,
+    /// The value for `If-Match`, in quotes.
+    version: KeyVersion,
+}
+
+impl ListedKey {
+    pub(crate) fn new(
+        summary: KeySummary,
+        now: SystemTime,
+        client_addrs: Option<&ClientAddrs>,
+    ) -> Self {
+        let remaining = summary.remaining();
+        let (state, version) = (summary.state(now), summary.version());
+        let KeySummary { record, hash: _, used_today, total_used, last_used_at, claim } = summary;
+        let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } = record;
+        Self {
+            addresses_24h: client_addrs.map(|addrs| addrs.estimate(&id)),
+            id,
+            key: masked,
+            label,
+            daily_limit,
+            used_today,
+            remaining,
+            total_used,
+            created_at: created_at.map(Timestamp),
+            last_used_at: last_used_at.map(Timestamp),
+            expires_at: expires_at.map(Timestamp),
+            disabled,
+            state,
+            claim: claim.map(ClaimView::from),
+            version,
+        }
+    }
+}
+
+/// A claim as operators see it.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ClaimView {
+    created_at: Timestamp,
+    /// The time at which the link expires.
+    expires_at: Timestamp,
+    opened_at: Option<Timestamp>,
+}
+
+impl From<ClaimSummary> for ClaimView {
+    fn from(claim: ClaimSummary) -> Self {
+        Self {
+            created_at: Timestamp(claim.created_at),
+            expires_at: Timestamp(claim.expires_at),
+            opened_at: claim.opened_at.map(Timestamp),
+        }
+    }
+}
