@@ -145,6 +145,8 @@ async function day(browser) {
   assert.equal((await chat(key)).status, 403);
   await page.getByRole("link", { name: "All keys" }).click();
   await id("search-input").fill("Ada");
+  // Loading the result clears the status message.
+  await until(view, () => page.locator("#rows tr").count(), /^1$/);
   await id(`switch-${ref}`).and(page.getByText("Enable")).click();
   await done(/enabled/);
   assert.equal((await chat(key)).status, 200);
