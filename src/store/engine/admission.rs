@@ -1,12 +1,13 @@
 use std::{any::Any, fmt, sync::Arc};
 
-/// A request that a [`QuotaStore`](super::QuotaStore) has on record as admitted and not ended.
+/// A request that a [`QuotaStore`](crate::store::QuotaStore) has on record as admitted and not
+/// ended.
 ///
 /// A store that also keeps usage events hands one out with each unit
-/// ([`Reservation::admission`](super::Reservation::admission)). The usage recorder puts it into the request's
-/// event ([`UsageEvent::admission`](super::UsageEvent::admission)), so that the store which records
-/// the event knows which of its requests has ended with it. A request whose event goes elsewhere, or
-/// has none, ends when the last clone is dropped.
+/// ([`Reservation::admission`](crate::store::Reservation::admission)). The usage recorder puts it
+/// into the request's event ([`UsageEvent::admission`](crate::store::UsageEvent::admission)), so
+/// that the store which records the event knows which of its requests has ended with it. A request
+/// whose event goes elsewhere, or has none, ends when the last clone is dropped.
 ///
 /// What is inside belongs to the store: its `Drop` is the place to put the end on record.
 ///
