@@ -59,7 +59,7 @@ async fn reads_are_audited_if_configured() {
     let (id, key) = admin.create(r#"{"label":"Alice"}"#).await;
     admin.get("/admin/keys").await;
     let trail = admin.get("/admin/audit?action=admin.").await.json();
-    assert_eq!(trail["entries"], json!([]), "off unless it is asked for");
+    assert_eq!(trail["entries"], json!([]), "off unless it is configured");
 
     let admin = Admin { service: admin.service.audit_reads(true), store: admin.store };
     for path in

@@ -1,4 +1,4 @@
-//! A claim's link gives its key once, to whoever opens it.
+//! A claim's link gives its key once, to the first client that opens it.
 
 use crate::common::admin::{Admin, CollectedResponse, text};
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Whoever asks for keys and never gets the response asks again, and gets the same keys.
+//! A client that requests keys and never gets the response gets the same keys when it requests them again.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -51,7 +51,7 @@ async fn keys_whose_response_was_lost_are_shown_when_requested_again() {
     }
     let listed = gateway.admin(Method::GET, "/admin/keys?limit=1000", &Value::Null).await;
     assert_eq!(listed["count"], TRIES, "nothing was issued twice");
-    assert!(replayed > TRIES / 2, "only {replayed} of {TRIES} answers were lost");
+    assert!(replayed > TRIES / 2, "only {replayed} of {TRIES} responses were lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! What operators are told of the process: its settings without their secrets, its health, and single
+//! What operators can see of the process: its settings without their secrets, its health, and single
 //! requests.
 
 use crate::common::{

@@ -1,4 +1,4 @@
-//! The operator's report and the holder's report tell what was used.
+//! The operator's report and the holder's report say what was used.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -23,7 +23,7 @@ async fn spend(admin: &Admin, key: &str) {
     completed(admin, key, 200, RESPONSE).await;
 }
 
-/// One request through the three layers that is answered so.
+/// Sends one request through the three layers, whose inner service responds with this.
 async fn completed(admin: &Admin, key: &str, status: u16, body: &'static str) {
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
@@ -169,7 +169,7 @@ async fn used_and_remaining_always_add_up_for_the_holder() {
     assert_eq!(holder(&admin, "GET", &key).await.json()["used"], 0);
 }
 
-/// What the holder is told so many days from now.
+/// The holder's report, this number of days from now.
 async fn holder_after(admin: &Admin, key: &str, days: u64) -> Value {
     let then = std::time::SystemTime::now() + Duration::from_secs(days * 86_400);
     let mut request =

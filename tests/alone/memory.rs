@@ -92,9 +92,9 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>) {
 async fn respond(socket: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
     let head = read_head(socket).await?;
     seen.requests.fetch_add(1, Ordering::SeqCst);
-    if head.starts_with("POST /v1/upload") {
+    if head.starts_with("POST /v1/send") {
         // Nothing of the body is read.
-        if head.starts_with("POST /v1/upload/answered") {
+        if head.starts_with("POST /v1/send/with_response") {
             socket.write_all(BEGIN.as_bytes()).await?;
         }
         return std::future::pending().await;
@@ -206,7 +206,7 @@ async fn five_thousand_idle_streams_cost_little_and_leave_nothing_when_their_cli
 
 /// Sends a body as long as it is taken. On drop the connection is reset: a close would wait behind
 /// the bytes that nobody takes.
-async fn upload(gateway: SocketAddr, head: String, sent: Arc<AtomicU64>) {
+async fn send_body(gateway: SocketAddr, head: String, sent: Arc<AtomicU64>) {
     let mut socket = TcpStream::connect(gateway).await.unwrap();
     socket.set_zero_linger().unwrap();
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -239,10 +239,10 @@ async fn a_hundred_bodies_each_way_through_slow_peers_wait_outside_of_the_gatewa
     drop(open_streams(&gateway, &key, 50).await);
     let (idle, idle_files) = (rss(&gateway), files(&gateway));
     let sent = Arc::new(AtomicU64::new(0));
-    let (mut uploads, mut downloads) = (JoinSet::new(), Vec::new());
+    let (mut senders, mut downloads) = (JoinSet::new(), Vec::new());
     for number in 0..TRANSFERS {
-        let path = if number % 2 == 0 { "upload" } else { "upload/answered" };
-        uploads.spawn(upload(gateway.address(), request(path, &key, LONG), sent.clone()));
+        let path = if number % 2 == 0 { "send" } else { "send/with_response" };
+        senders.spawn(send_body(gateway.address(), request(path, &key, LONG), sent.clone()));
         let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
         socket.write_all(request("download", &key, 0).as_bytes()).await.unwrap();
         // Nothing of the response is read.
@@ -254,9 +254,9 @@ async fn a_hundred_bodies_each_way_through_slow_peers_wait_outside_of_the_gatewa
     let grown = rss(&gateway).saturating_sub(idle);
     println!("{} KiB for {} transfers", grown / 1024, 2 * TRANSFERS);
     assert!(grown < 64 * MIB, "{grown} bytes more");
-    uploads.shutdown().await;
+    senders.shutdown().await;
     let gone = Instant::now();
-    eventually("uploads left by their clients are given up", || async {
+    eventually("request bodies left by their clients are given up", || async {
         files(&gateway) <= idle_files + 2 * TRANSFERS
     })
     .await;

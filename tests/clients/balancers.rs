@@ -360,9 +360,9 @@ async fn arrives_piece_by_piece(kind: ReverseProxy, content_type: &'static str) 
 async fn a_request_body_of_10_mib_streams_and_arrives_whole(kind: ReverseProxy) {
     let upstream = Upstream::start(|_| json_response("{}")).await;
     let scene = Scene::start(kind, &upstream).await;
-    let upload = Bytes::from(Random::seeded("upload").bytes(10 * MIB));
+    let sent = Bytes::from(Random::seeded("request body").bytes(10 * MIB));
     let authorization = format!("Bearer {}", scene.key);
-    let length = upload.len().to_string();
+    let length = sent.len().to_string();
     let headers = [
         ("authorization", &*authorization),
         ("content-type", "application/octet-stream"),
@@ -374,17 +374,17 @@ async fn a_request_body_of_10_mib_streams_and_arrives_whole(kind: ReverseProxy) 
             let (sender, body) = streaming();
             let mut client = scene.connect(version).await;
             let response = client.open(Method::POST, "/v1/audio/transcriptions", headers, body);
-            let upload = &upload;
+            let sent = &sent;
             let feed = async {
-                sender.send(Ok(upload.slice(..MIB))).unwrap();
+                sender.send(Ok(sent.slice(..MIB))).unwrap();
                 // The rest is not sent before the upstream has the beginning.
                 upstream.reached_by(2 * number + again + 1).await;
-                sender.send(Ok(upload.slice(MIB..))).unwrap();
+                sender.send(Ok(sent.slice(MIB..))).unwrap();
                 drop(sender);
             };
             let (response, ()) = tokio::join!(response, feed);
             assert_eq!(read(response.unwrap()).await.status, 200);
-            assert!(upstream.last().body == upload, "the upload has changed: {version:?}");
+            assert!(upstream.last().body == sent, "the request body has changed: {version:?}");
         }
     }
 }

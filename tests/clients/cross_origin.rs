@@ -172,7 +172,7 @@ async fn a_page_of_another_origin_in_chromium_streams_a_response_and_reads_what_
             let page = Response::builder().header("content-type", "text/html");
             page.body(full("<!doctype html><title>app</title>")).unwrap()
         }
-        // The page asks for the second event when it has read the first.
+        // The page requests the second event when it has read the first.
         "/next" => {
             let (sender, event) = held.lock().unwrap().take().unwrap();
             let sender: tokio::sync::mpsc::UnboundedSender<_> = sender;

@@ -19,7 +19,7 @@ enum Language {
     Node,
 }
 
-/// A running client and the lines that it tells.
+/// A running client and the lines that it prints.
 struct Call {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -150,7 +150,7 @@ async fn a_stream_that_breaks_off_is_an_error(language: Language) {
     feed.send(Ok(chunk("你").into())).unwrap();
     assert_eq!(call.next(), json!({"content": "你"}));
     feed.send(Err("the upstream breaks off".into())).unwrap();
-    assert!(call.next()["error"].is_string(), "it is never told that it is done");
+    assert!(call.next()["error"].is_string(), "it never learns of the end");
 }
 
 /// An upstream that begins a response of this type and closes the connection.
@@ -192,10 +192,10 @@ async fn a_stream_that_falls_silent_is_an_error(language: Language) {
     let mut call = Call::start(language, &gateway, &key, "stream");
     feed.send(Ok(chunk("你").into())).unwrap();
     assert_eq!(call.next(), json!({"content": "你"}));
-    assert!(call.next()["error"].is_string(), "it is never told that it is done");
+    assert!(call.next()["error"].is_string(), "it never learns of the end");
 }
 
-/// Two contents, and the usage in an event of its own if it is asked for.
+/// Two contents, and the usage in an event of its own if it is requested.
 fn respond_as_openai(request: http::Request<bytes::Bytes>) -> Response<StubBody> {
     let question: Value = serde_json::from_slice(request.body()).unwrap();
     let usage = json!({
@@ -223,8 +223,8 @@ async fn only_clients_that_request_usage_see_it(language: Language) {
             assert_eq!(call.next(), json!({"choices": 0, "tokens": 5}));
         }
         assert_eq!(call.next(), json!({"done": true}));
-        let asked: Value = serde_json::from_slice(&upstream.last().body).unwrap();
-        assert_eq!(asked["stream_options"], json!({"include_usage": true}));
+        let sent: Value = serde_json::from_slice(&upstream.last().body).unwrap();
+        assert_eq!(sent["stream_options"], json!({"include_usage": true}));
     }
     assert_eq!(gateway.usage(&key).await["tokens"]["total"], 10, "of both");
 }

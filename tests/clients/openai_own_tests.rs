@@ -10,12 +10,12 @@ use serde_json::json;
 
 /// Gives the response that the request names.
 fn as_requested(request: Request<Bytes>) -> Response<StubBody> {
-    let asked = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let content_type = asked("x-test-type").unwrap_or("application/json");
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let content_type = header("x-test-type").unwrap_or("application/json");
     let body = match content_type {
         "text/event-stream" => "data: [DONE]\n\n",
-        // The gateway asks for the list of models itself.
-        _ => asked("x-test-answer").unwrap_or(r#"{"object":"list","data":[]}"#),
+        // The gateway requests the list of models itself.
+        _ => header("x-test-response").unwrap_or(r#"{"object":"list","data":[]}"#),
     };
     Response::builder().header(CONTENT_TYPE, content_type).body(full(body.to_owned())).unwrap()
 }
@@ -25,7 +25,7 @@ fn run(tests: &Path, base_url: &str, key: &str) -> Vec<String> {
     let python = crate::common::installed("python/bin/python").expect("what .ci/nightly installs");
     let plugins = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/scripts");
     let output = Command::new(python)
-        .args(["-m", "pytest", "-q", "-rA", "--tb=line", "-p", "answer_by_type"])
+        .args(["-m", "pytest", "-q", "-rA", "--tb=line", "-p", "respond_by_type"])
         .args(["-p", "no:cacheprovider", "-o", "addopts=", "--show-capture=no", "-n", "2"])
         // Others mock the wire.
         .args(["-m", "not respx"])

@@ -1,5 +1,5 @@
 //! The operator's day in Chromium, before a real gateway: from minting keys to the audit trail that
-//! tells of it all; and again over a store in memory. With `SHOTS` set to a directory, pictures of
+//! records all of it; and again over a store in memory. With `SHOTS` set to a directory, pictures of
 //! every view are put there.
 
 use crate::common::memory_gateway::MemoryGateway;
@@ -27,7 +27,7 @@ fn play_at(base_url: &str, scene: &str) -> Result<(), String> {
 
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-fn an_operator_mints_hands_out_watches_and_revokes_keys_and_the_trail_tells_it() {
+fn an_operator_mints_hands_out_watches_and_revokes_keys_and_the_trail_records_it() {
     play("day");
 }
 

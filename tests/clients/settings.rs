@@ -1,4 +1,4 @@
-//! What docs/guides/clients.md and docs/guides/clients.zh.md tell holders to set works as it stands there, and
+//! What docs/guides/clients.md and docs/guides/clients.zh.md have holders set works as it stands there, and
 //! each client shows what the tables there say.
 
 use std::{
@@ -155,8 +155,8 @@ async fn holds_what_the_guide_says(section: &str, language: Language, client: &s
         let [guide, _] = Guide::all(&gateway.url(""), key);
         let text = printed(&language.run(blocks(guide.named(section), language.fence())[0]).await);
         assert!(text.contains(shown.as_str()), "{client} shows no {shown}:\n{text}");
-        let asked = rejected(&gateway).await - before;
-        assert_eq!(asked, 1, "requests of {client}");
+        let requests = rejected(&gateway).await - before;
+        assert_eq!(requests, 1, "requests of {client}");
     }
 }
 
@@ -552,15 +552,15 @@ mod nightly {
             let [guide, _] = filled_in("");
             let (row, shown) = (guide.measured(name), guide.row(name));
             let [guide, _] = filled_in(&keys.used_up);
-            let (text, ended, asked) = run(guide).await;
-            check(&row[column], asked, ended, &text);
+            let (text, ended, requests) = run(guide).await;
+            check(&row[column], requests, ended, &text);
             if column == ON_402 {
                 continue;
             }
             assert!(!ended || text.contains(&shown[3]), "{text}");
             let [guide, _] = filled_in(&keys.wrong);
-            let (text, ended, asked) = run(guide).await;
-            check(&row[ON_WRONG_KEY], asked, ended, &text);
+            let (text, ended, requests) = run(guide).await;
+            check(&row[ON_WRONG_KEY], requests, ended, &text);
             assert!(text.contains(&shown[1]), "{text}");
             let [guide, _] = filled_in(&keys.disabled);
             let (text, ..) = run(guide).await;

@@ -1,4 +1,4 @@
-//! The holder's page in Chromium, before a real gateway: it tells what it should, and gives nothing
+//! The holder's page in Chromium, before a real gateway: it shows what it should, and gives nothing
 //! away. With `SHOTS` set to a directory, pictures of every state are put there.
 
 use crate::common::{Gateway, GatewayCommand, Upstream, chat_json, full, json_response};

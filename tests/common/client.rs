@@ -47,7 +47,7 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        tokio::time::timeout(DEADLINE, self.0.request(request)).await.expect("an answer in time")
+        tokio::time::timeout(DEADLINE, self.0.request(request)).await.expect("a response in time")
     }
 
     /// Sends a request and reads the whole response.

@@ -1,4 +1,4 @@
-//! A store that fails as it is told to.
+//! A store that fails as configured.
 
 use std::time::SystemTime;
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ADMIN_TOKEN, Client, Gateway};
 
-/// What `/metrics` tells at one time.
+/// The samples of `/metrics` at one time.
 #[derive(Debug)]
 pub(crate) struct Figures {
     samples: Vec<Sample>,
@@ -49,9 +49,9 @@ impl Figures {
 
     /// The sum of all samples of this name with these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let mut found = self.samples.iter().filter(|sample| sample.is(name, labels)).peekable();
-        assert!(found.peek().is_some(), "no {name} {labels:?}");
-        found.map(|sample| sample.value).sum()
+        let mut samples = self.samples.iter().filter(|sample| sample.is(name, labels)).peekable();
+        assert!(samples.peek().is_some(), "no {name} {labels:?}");
+        samples.map(|sample| sample.value).sum()
     }
 
     /// The samples of this name that are not 0, by the values of these labels.

@@ -25,7 +25,7 @@ use super::{Client, DEADLINE, zone::noon_zone};
 /// The admin token of every gateway that is started with no other.
 pub(crate) const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
 
-/// How a gateway is to be started: in a directory of its own, with no setting but these.
+/// Starts gateways in a directory of its own, with no settings but these.
 #[derive(Clone)]
 pub(crate) struct GatewayCommand {
     dir: Arc<TempDir>,
@@ -154,7 +154,7 @@ impl GatewayCommand {
                 let printed = output.lock().unwrap().clone();
                 assert!(
                     error == RecvTimeoutError::Disconnected,
-                    "it neither ran nor ended: {printed}"
+                    "it neither listens nor has ended: {printed}"
                 );
                 Err(printed)
             }
@@ -236,7 +236,7 @@ impl Gateway {
         response["key"].as_str().unwrap().to_owned()
     }
 
-    /// Asks the admin API, which must say yes, and returns its response.
+    /// Calls the admin API, which must succeed, and returns its response.
     pub(crate) async fn admin(&self, method: Method, path: &str, body: &Value) -> Value {
         let token = format!("Bearer {ADMIN_TOKEN}");
         let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
@@ -251,7 +251,7 @@ impl Gateway {
         Client::http1().get_as(key, &self.url("/usage")).await.json()
     }
 
-    /// Units used today, as the holder and the operator are told, who are told the same.
+    /// Units used today; the reports of holder and operator must agree.
     pub(crate) async fn used(&self, key: &str) -> u64 {
         let usage = self.usage(key).await;
         let path = format!("/admin/keys/{key}");
@@ -261,7 +261,7 @@ impl Gateway {
         usage["used"].as_u64().unwrap()
     }
 
-    /// Kills it with no warning.
+    /// Sends SIGKILL and waits for the end.
     pub(crate) fn kill9(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -324,8 +324,8 @@ fn build() -> PathBuf {
     profile.join("examples").join("gateway")
 }
 
-/// Whether cargo has set it for a test: another cargo that has it builds dependencies anew, and so does
-/// the next one that has it not.
+/// Whether cargo sets this variable for tests. A cargo that inherits it builds all dependencies again, and so
+/// does the next one without it.
 pub(crate) fn set_for_tests(variable: &str) -> bool {
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"]
         .iter()
@@ -336,7 +336,7 @@ fn to(file: &Option<Arc<OwnedFd>>) -> Stdio {
     file.as_ref().map_or_else(Stdio::piped, |file| file.try_clone().unwrap().into())
 }
 
-/// Waits for the end of a gateway's command, and reads what it has printed.
+/// Waits for the end of a gateway's command and reads its output.
 pub(crate) fn end(mut child: Child) -> Output {
     // It may print more than a pipe holds.
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());

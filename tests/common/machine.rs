@@ -36,9 +36,9 @@ class Names(socketserver.BaseRequestHandler):
         end = query.index(b"\0", 12) + 5
         is_ipv4 = query[end - 4:end - 2] == b"\0\1"
         bridge = bytes(map(int, self.client_address[0].split(".")[:3])) + b"\1"
-        answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + bridge if is_ipv4 else b""
+        record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + bridge if is_ipv4 else b""
         head = query[:2] + b"\x81\x80\0\1\0" + bytes([is_ipv4]) + b"\0\0\0\0"
-        socket.sendto(head + query[12:end] + answer, self.client_address)
+        socket.sendto(head + query[12:end] + record, self.client_address)
 names = socketserver.ThreadingUDPServer(("0.0.0.0", 53), Names)
 threading.Thread(target=names.serve_forever, daemon=True).start()
 http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Upstream).serve_forever()

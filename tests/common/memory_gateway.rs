@@ -1,5 +1,4 @@
-//! The services over a store in memory, in somebody's axum app: what the pages and the API do, they
-//! do through the traits of stores alone.
+//! The services over a store in memory, in an axum application: pages and API need only the traits of stores.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -69,10 +68,10 @@ fn app() -> Router {
 }
 
 async fn chat(body: Bytes) -> impl IntoResponse {
-    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let response = json!({
         "object": "chat.completion",
-        "model": asked["model"],
+        "model": request["model"],
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}}],
         "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
     });

@@ -63,21 +63,21 @@ pub(crate) fn python(script: &str) -> Command {
     python
 }
 
-/// How long anything in a test may take.
+/// Time limit for each step of a test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
 ///
-/// When it does not within [`DEADLINE`].
+/// If it does not hold within [`DEADLINE`].
 pub(crate) async fn eventually<F>(what: &str, mut condition: impl FnMut() -> F)
 where
     F: Future<Output = bool>,
 {
     let until = Instant::now() + DEADLINE;
     while !condition().await {
-        assert!(Instant::now() < until, "in vain: {what}");
+        assert!(Instant::now() < until, "timed out: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -22,7 +22,7 @@ use super::eventually;
 /// |---|---|
 /// | `<status>` | responds with it |
 /// | `held <status>` | the same once it is released |
-/// | `hang` | never responses |
+/// | `hang` | never responds |
 /// | `close` | closes with no response |
 /// | `nonsense` | responds with something that is no HTTP |
 /// | `stream` | begins a body, and never goes on |
@@ -50,7 +50,7 @@ impl Rogue {
         Self { address, shared, server }
     }
 
-    /// What the gateway's `UPSTREAM_BASE_URL` is to be.
+    /// The value for the gateway's `UPSTREAM_BASE_URL`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
@@ -60,17 +60,17 @@ impl Rogue {
         self.shared.arrived.load(Ordering::SeqCst)
     }
 
-    /// Lets so many held responses go.
+    /// Releases this number of held responses.
     pub(crate) fn release(&self, responses: usize) {
         self.shared.gate.add_permits(responses);
     }
 
-    /// Waits until so many requests have reached it.
+    /// Waits until this number of requests has reached it.
     pub(crate) async fn reached_by(&self, requests: usize) {
         eventually("requests at the upstream", || async { self.count() >= requests }).await;
     }
 
-    /// Waits until the gateway has given up so many requests that hang or stream.
+    /// Waits until the gateway has given up this number of requests that hang or stream.
     pub(crate) async fn left_by(&self, requests: usize) {
         let left = &self.shared.left;
         eventually("abandoned requests", || async { left.load(Ordering::SeqCst) >= requests })

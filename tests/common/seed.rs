@@ -3,7 +3,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Random numbers (SplitMix64) that can be had again: by `TOWER_QUOTA_SEED`, which every test prints.
+/// Random numbers (SplitMix64). `TOWER_QUOTA_SEED` repeats those of a run; every test prints its seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -34,7 +34,7 @@ impl Random {
         self.next() % end
     }
 
-    /// So many bytes.
+    /// This number of bytes.
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.next().to_be_bytes()[0]).collect()
     }

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Programs that stand before all others on the `PATH` of scripts: what they do, this test decides.
+/// Fake programs that come first on the `PATH` of scripts.
 pub(crate) struct StandIns {
     dir: TempDir,
 }
@@ -20,7 +20,7 @@ impl StandIns {
         Self { dir: TempDir::new().unwrap() }
     }
 
-    /// Adds one that is a bash script.
+    /// Adds a bash script.
     pub(crate) fn add(&self, name: &str, script: &str) {
         let path = self.dir.path().join(name);
         fs::write(&path, format!("#!/bin/bash\nset -eu\n{script}\n")).unwrap();
@@ -64,7 +64,7 @@ impl StandIns {
         let stderr = lines_of(bash.stderr.take().unwrap());
         let printed = thread::spawn(move || {
             let printed = stdout.join().unwrap();
-            // Whoever waits for a call learns that there is none any more.
+            // Ends the loop that waits for calls.
             drop(TcpStream::connect(address));
             printed
         });

@@ -209,7 +209,7 @@ impl Machine {
             return Ok(());
         }
         let mut service = Service::new(self.root(), name, &unit);
-        // A command that asks the gateway finds it there.
+        // Commands that call the gateway read its port from here.
         service.command.env("PORT", self.address().port().to_string());
         for socket in unit.all("Unit", "Requires") {
             self.start(socket)?;

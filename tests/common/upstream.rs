@@ -55,10 +55,10 @@ struct Script {
 }
 
 impl Upstream {
-    /// More responses than a test has, to be released.
+    /// More responses than a test holds.
     pub(crate) const ALL: usize = 1 << 20;
 
-    /// Responds every request by `response`, at once.
+    /// Responds to every request with `response`, at once.
     pub(crate) async fn start(
         response: impl Fn(Request<Bytes>) -> Response<StubBody> + Send + Sync + 'static,
     ) -> Self {
@@ -91,7 +91,7 @@ impl Upstream {
         }
     }
 
-    /// What the gateway's `UPSTREAM_BASE_URL` is to be.
+    /// The value for the gateway's `UPSTREAM_BASE_URL`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
@@ -116,12 +116,12 @@ impl Upstream {
         self.calls().pop().expect("the upstream was called")
     }
 
-    /// Lets so many held responses go.
+    /// Releases this number of held responses.
     pub(crate) fn release(&self, responses: usize) {
         self.script.gate.add_permits(responses);
     }
 
-    /// Waits until so many requests have reached it.
+    /// Waits until this number of requests has reached it.
     pub(crate) async fn reached_by(&self, requests: usize) {
         eventually("requests at the upstream", || async { self.count() >= requests }).await;
     }

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::DEADLINE;
 
-/// One kept-alive HTTP/1.1 connection: light, and it tells each step of a request apart.
+/// One kept-alive HTTP/1.1 connection: light, with one method for each step of a request.
 pub(crate) struct Wire(BufReader<TcpStream>);
 
 /// The head of a response, and how its body is framed.

@@ -63,9 +63,9 @@ async fn prepared(log: &Log, directory: &Path) -> (Key, Key) {
 }
 
 async fn ask(log: &Log, gateway: &Gateway, key: &Key) -> Outcome {
-    let asked = Instant::now();
+    let sent_at = Instant::now();
     let outcome = log.request(&Client::http1(), &gateway.url(""), key).await;
-    assert!(asked.elapsed() < TIME_LIMIT, "{outcome:?} after {:?}", asked.elapsed());
+    assert!(sent_at.elapsed() < TIME_LIMIT, "{outcome:?} after {:?}", sent_at.elapsed());
     outcome
 }
 
@@ -112,11 +112,11 @@ async fn each_damaged_page_at_the_start_is_a_rejection_never_an_unknown_key_or_a
             assert_eq!(health.status, 200);
             let ready = Client::http1().get(&gateway.url("/readyz")).await;
             if unavailable > before && ready.status != 503 {
-                wrong.push(format!("page {page}, {harm:?}: ready, but refuses"));
+                wrong.push(format!("page {page}, {harm:?}: ready, but rejects requests"));
             }
         }
     }
-    println!("{rejected} starts refused; of the answers {unavailable} were 503, {harmless} right");
+    println!("{rejected} failed starts; of the responses {unavailable} were 503, {harmless} right");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(rejected + unavailable > 0, "nothing was shown");
 }
@@ -129,7 +129,7 @@ async fn a_file_that_is_no_database_is_rejected_with_one_line_that_names_it() {
     let mut file = File::options().write(true).open(&database).unwrap();
     file.write_all(b"not what it was").unwrap();
     let upstream = log.upstream().await;
-    let printed = command(&upstream, &database).try_start().err().expect("a refusal");
+    let printed = command(&upstream, &database).try_start().err().expect("a failed start");
     assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
     assert!(printed.contains("quota.db"), "{printed}");
 }

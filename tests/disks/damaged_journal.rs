@@ -1,6 +1,6 @@
 //! A byte of the journal is overwritten while the gateway is down.
 //!
-//! What was answered and is not in the database yet lies there. If the machine did not reboot since,
+//! Completed requests that are not in the database yet are there. If the machine did not reboot since,
 //! every byte is as it was written, so a start that finds another one is rejected. After another boot
 //! the end of the journal may not have survived: what lies before the damage counts.
 
@@ -60,7 +60,7 @@ impl Remains {
         let mut gateway = command(&upstream, &dir.path().join("quota.db")).start();
         let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
         assert_eq!(gateway.used(&key).await, 0);
-        // While the file is locked from outside nothing is folded into it.
+        // While the file is locked from outside no checkpoint is written to it.
         let other = Connection::open(dir.path().join("quota.db")).unwrap();
         other.busy_timeout(TIME_LIMIT).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -69,7 +69,7 @@ impl Remains {
             ends.push(end(dir.path()));
         }
         gateway.kill9();
-        assert!(ends.len() > 2, "too few answers: {}", gateway.printed());
+        assert!(ends.len() > 2, "too few responses: {}", gateway.printed());
         let copied = tempfile::tempdir().unwrap();
         copy(dir.path(), copied.path());
         let copied = Connection::open(copied.path().join("quota.db")).unwrap();
@@ -124,7 +124,7 @@ async fn a_damaged_byte_prevents_the_start_until_the_journal_is_put_back() {
         let name = file.file_name().unwrap().to_str().unwrap();
         // A rejection makes nothing better: the next start is rejected as well.
         for _ in 0..2 {
-            let printed = command.try_start().err().expect("a refusal");
+            let printed = command.try_start().err().expect("a failed start");
             assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
             assert!(printed.contains(name), "{printed}");
             let named = printed.split_once("damaged at byte ").expect("the place").1;
@@ -148,7 +148,7 @@ async fn a_segment_that_is_gone_empty_or_cut_at_a_record_s_end_prevents_the_star
     let file = journal(dir.path());
     let command = command(&remains.upstream, &dir.path().join("quota.db"));
     let rejected = |expected: &str| {
-        let printed = command.try_start().err().expect("a refusal");
+        let printed = command.try_start().err().expect("a failed start");
         assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(printed.contains(name) && printed.contains(expected), "{printed}");
@@ -176,7 +176,7 @@ async fn a_duplicated_record_prevents_the_start() {
     bytes.copy_within(before as usize..end as usize, end as usize);
     fs::write(&file, bytes).unwrap();
     let command = command(&remains.upstream, &dir.path().join("quota.db"));
-    let printed = command.try_start().err().expect("a refusal");
+    let printed = command.try_start().err().expect("a failed start");
     assert!(printed.contains(&format!("damaged at byte {end}")), "{printed}");
 }
 
@@ -185,7 +185,7 @@ async fn a_damaged_head_prevents_the_start() {
     let remains = Remains::new().await;
     let mut random = Random::seeded("a damaged head");
     let (_dir, command) = remains.damaged(random.below(HEAD), &mut random);
-    let printed = command.try_start().err().expect("a refusal");
+    let printed = command.try_start().err().expect("a failed start");
     assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
     assert!(printed.contains("the journal ") && printed.contains("quota.db"), "{printed}");
 }

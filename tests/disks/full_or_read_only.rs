@@ -28,7 +28,7 @@ async fn a_full_disk_costs_no_count_and_service_returns_when_it_is_freed() {
         let rejected =
             || load.sent().iter().filter(|sent| sent.outcome == Outcome::Rejected).count();
         // What an engine frees by itself is taken, too.
-        eventually("refusals for want of room", || async {
+        eventually("rejections on a full disk", || async {
             volume.fill();
             rejected() >= 30
         })

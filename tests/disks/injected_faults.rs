@@ -13,7 +13,7 @@ use crate::{
 };
 
 const MOST: u32 = 200;
-/// Every so many-th n is tried, unless all are asked for.
+/// Interval of the tested n, unless `TOWER_QUOTA_ALL_FAULTS` is set.
 const STEP: usize = 5;
 /// How long requests may take to bring about the n-th call. An engine that seldom syncs does not
 /// get to 200 in that time; then the last n that it got to says enough.
@@ -52,7 +52,7 @@ async fn all_calls_fail_after_n_responses(fault: Fault, durability: &'static str
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start_with(dir.path().join("quota.db"), durability).await;
     for n in numbers(most) {
-        println!("{fault:?} from the {n}th answer on");
+        println!("{fault:?} from the {n}th response on");
         let load = Load::start(&scene);
         load.serve(n as usize).await;
         // strace counts calls in each thread, and all of them are to fail.
@@ -82,7 +82,7 @@ async fn all_calls_fail_after_n_responses(fault: Fault, durability: &'static str
     scene.check_after_kill().await;
 }
 
-/// Waits for the failure, as long as it takes or patience lasts.
+/// Waits for the failure, at most for [`TIMEOUT`].
 async fn struck(tracer: &Tracer) -> bool {
     let begun = Instant::now();
     eventually("a failed call", || async { tracer.has_struck() || begun.elapsed() > TIMEOUT })
@@ -166,7 +166,7 @@ async fn a_start_with_a_failed_call(fault: Fault, persistent: bool) {
         gateway.terminate();
         assert!(gateway.wait().success());
         if !std::fs::read_to_string(seen).unwrap().contains("(INJECTED)") {
-            println!("{rejected} of {n} starts were refused: {fault:?}, persistent: {persistent}");
+            println!("{rejected} of {n} starts failed: {fault:?}, persistent: {persistent}");
             assert!(rejected > 0, "nothing was shown");
             return;
         }

@@ -30,7 +30,7 @@ pub(crate) struct Load<'a> {
 #[derive(Default)]
 struct Shared {
     over: AtomicBool,
-    /// When `/readyz` was asked, when it answered, and what.
+    /// When `/readyz` was requested, when the response came, and whether it was 200.
     ready: Mutex<Vec<(Instant, Instant, bool)>>,
 }
 
@@ -58,18 +58,18 @@ impl<'a> Load<'a> {
         self.scene.log.sent_since(self.before)
     }
 
-    /// Waits until so many more requests were answered.
+    /// Waits until this number of further requests was completed.
     pub(crate) async fn serve(&self, responses: usize) {
         let count = || count(&self.sent(), |sent| sent.outcome == Outcome::Completed);
         let enough = count() + responses;
-        eventually("answers", || async { count() >= enough }).await;
+        eventually("responses", || async { count() >= enough }).await;
     }
 
     /// Waits until the failure shows, both to holders and at `/readyz`, and then for a while longer.
     /// Returns when it was first known.
     pub(crate) async fn until_rejected(&self, struck: Instant) -> Instant {
         let rejected = |sent: &Sent| sent.outcome == Outcome::Rejected && sent.ended >= struck;
-        eventually("refusals", || async {
+        eventually("rejections", || async {
             count(&self.sent(), rejected) >= 20 && self.unready(struck).len() >= 3
         })
         .await;
@@ -79,16 +79,16 @@ impl<'a> Load<'a> {
         known
     }
 
-    /// While nothing can be written, nothing that is asked is answered.
+    /// While nothing can be written, no request is completed.
     pub(crate) fn none_was_completed_since(&self, struck: Instant) {
         let new = |sent: &Sent| sent.begun > struck && sent.outcome == Outcome::Completed;
-        assert_eq!(count(&self.sent(), new), 0, "answers that were not written down");
+        assert_eq!(count(&self.sent(), new), 0, "responses that were not recorded");
     }
 
     /// When `/readyz` has said that requests cannot be served.
     fn unready(&self, since: Instant) -> Vec<Instant> {
         let ready = lock(&self.shared.ready);
-        let unready = ready.iter().filter(|(asked, _, ready)| !ready && *asked >= since);
+        let unready = ready.iter().filter(|(begun, _, ready)| !ready && *begun >= since);
         unready.map(|(_, completed, _)| *completed).collect()
     }
 
@@ -151,9 +151,9 @@ impl<'a> Load<'a> {
                 sent.begun - known
             );
         }
-        for (asked, completed, ready) in &*lock(&self.shared.ready) {
-            let meanwhile = *asked > known && *completed < healed;
-            assert!(!(meanwhile && *ready), "ready {:?} after the failure", *asked - known);
+        for (begun, completed, ready) in &*lock(&self.shared.ready) {
+            let meanwhile = *begun > known && *completed < healed;
+            assert!(!(meanwhile && *ready), "ready {:?} after the failure", *begun - known);
         }
     }
 }
@@ -191,16 +191,16 @@ async fn issue(shared: Arc<Shared>, log: Arc<Log>, url: String) {
 async fn probe(shared: Arc<Shared>, url: String) {
     let client = Client::http1();
     while !shared.over.load(Ordering::Relaxed) {
-        let asked = Instant::now();
+        let begun = Instant::now();
         let health = client.get(&format!("{url}/healthz")).await;
         assert_eq!(health.status, 200);
-        assert!(asked.elapsed() < TIME_LIMIT, "health after {:?}", asked.elapsed());
-        let asked = Instant::now();
+        assert!(begun.elapsed() < TIME_LIMIT, "health after {:?}", begun.elapsed());
+        let begun = Instant::now();
         let ready = client.get(&format!("{url}/readyz")).await;
-        assert!(asked.elapsed() < TIME_LIMIT, "readiness after {:?}", asked.elapsed());
+        assert!(begun.elapsed() < TIME_LIMIT, "readiness after {:?}", begun.elapsed());
         let expected = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE];
         assert!(expected.contains(&ready.status), "{ready:?}");
-        lock(&shared.ready).push((asked, Instant::now(), ready.status == StatusCode::OK));
+        lock(&shared.ready).push((begun, Instant::now(), ready.status == StatusCode::OK));
         breathe().await;
     }
 }

@@ -1,6 +1,6 @@
 //! Files that a killed gateway has left are damaged, cut, or replaced by older ones.
 //!
-//! Whatever was answered is there at the next start, or that start is rejected, or the log names the
+//! Completed requests are there at the next start, or that start fails, or the log names the
 //! bytes that were dropped. `TOWER_QUOTA_FLIPS` sets how many times that is tried (40), and
 //! `TOWER_QUOTA_SEED` repeats a run's choices.
 
@@ -20,7 +20,7 @@ use crate::{
     scene::command,
 };
 
-/// What a killed gateway has left, and what it has answered.
+/// What a killed gateway has left, and what it has completed.
 struct Remains {
     dir: TempDir,
     upstream: Upstream,
@@ -96,7 +96,7 @@ impl Remains {
     }
 
     async fn rejection(&self, dir: &Path) -> String {
-        let printed = self.start(dir).await.err().expect("a refusal");
+        let printed = self.start(dir).await.err().expect("a failed start");
         assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
         assert!(printed.contains("quota.db"), "{printed}");
         printed
@@ -132,7 +132,7 @@ async fn no_flipped_bit_and_no_cut_silently_loses_a_completed_request() {
             Err(_) => rejected += 1,
         }
     }
-    println!("{rejected} starts refused, {whole} with all that was answered");
+    println!("{rejected} failed starts, {whole} with all completed requests");
     assert!(rejected > 0 && whole > 0);
 }
 
@@ -199,7 +199,7 @@ async fn after_an_end_in_order_the_database_may_be_copied_alone() {
         gateway.terminate();
         assert!(gateway.wait().success());
     }
-    // A copy of before is older than the journal that has gone on.
+    // An earlier copy is older than the journal that has gone on.
     remains.start(copied.path()).await.unwrap().kill9();
     fs::copy(database(remains.dir.path()), database(copied.path())).unwrap();
     let _ = fs::remove_file(wal(copied.path()));

@@ -85,7 +85,7 @@ async fn a_wal_that_was_cut_ends_service_and_prevents_the_next_start() {
         let (_dir, mut scene) = with_lost_commits(cut).await;
         scene.gateway.kill9();
         let printed = command(&scene.upstream, scene.database()).try_start().err();
-        let printed = printed.expect("a refusal");
+        let printed = printed.expect("a failed start");
         assert!(printed.contains("is older than its journal"), "{printed}");
     }
 }

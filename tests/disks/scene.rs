@@ -18,7 +18,7 @@ use crate::common::{
 /// The longest that any response may take, whatever the disk does.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(3);
 
-/// A gateway on a disk that is going to fail, and all that was ever asked of it.
+/// A gateway on a disk that is going to fail, and all that was ever sent to it.
 pub(crate) struct Scene {
     pub(crate) gateway: Gateway,
     pub(crate) upstream: Upstream,
@@ -90,7 +90,7 @@ impl Scene {
         self.log.keys()[0].clone()
     }
 
-    /// What is on the disk agrees with what was answered, now and after a `kill -9`.
+    /// What is on the disk agrees with what was completed, now and after a `kill -9`.
     pub(crate) async fn check_after_kill(mut self) {
         self.check_counts().await;
         self.gateway.kill9();
@@ -105,7 +105,7 @@ impl Scene {
         assert_eq!(outcome, "ok");
     }
 
-    /// No answered request is uncounted; what is counted beyond was admitted, but never answered;
+    /// No completed request is uncounted; what is counted beyond was admitted, but never completed;
     /// no key had more responses than its limit, and no issued key is lost.
     pub(crate) async fn check_counts(&self) {
         let (mut completed, mut reached) = (HashMap::new(), HashMap::new());
@@ -119,15 +119,15 @@ impl Scene {
             }
         }
         let keys = self.log.keys();
-        // All that is long settled need not be asked for again.
+        // What is settled is not compared again.
         for key in keys[..1].iter().chain(keys[1..].iter().rev().take(20)) {
             let usage = Client::http1().get_as(&key.text, &self.gateway.url("/usage")).await;
             assert_eq!(usage.status, 200, "an issued key: {usage:?}");
             let used = usage.json()["used"].as_u64().unwrap();
             let completed = completed.get(&key.text).copied().unwrap_or(0);
             let reached = reached.get(&key.text).copied().unwrap_or(0);
-            let figures = format!("answered {completed}, used {used}, at the upstream {reached}");
-            assert!(completed <= used, "an answered request is not counted: {figures}");
+            let figures = format!("completed {completed}, used {used}, at the upstream {reached}");
+            assert!(completed <= used, "a completed request is not counted: {figures}");
             assert!(used <= reached, "what never reached the upstream is counted: {figures}");
             assert!(completed <= key.limit, "more than the limit of {}: {figures}", key.limit);
         }

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/pictures");
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/pictures");
 const MAX_BYTES: u64 = 150_000;
 
 /// The pictures in a folder by their names.
@@ -46,7 +46,7 @@ fn documents() -> Vec<(PathBuf, String)> {
 #[test]
 fn each_picture_is_small_and_shown_in_a_document_of_its_language() {
     let documents = documents();
-    for (name, path) in pictures(Path::new(FOLDER)) {
+    for (name, path) in pictures(Path::new(DIRECTORY)) {
         let bytes = fs::metadata(path).unwrap().len();
         assert!(bytes < MAX_BYTES, "{name} has {bytes} bytes");
         let is_shown =
@@ -59,13 +59,13 @@ fn each_picture_is_small_and_shown_in_a_document_of_its_language() {
 #[ignore = "needs Chromium, Node with playwright-core, faketime, pngquant and a Chinese font"]
 fn nightly_the_script_makes_each_picture_again_in_the_same_size() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(format!("{FOLDER}/make"))
+    let output = Command::new(format!("{DIRECTORY}/make"))
         .env("GATEWAY", crate::common::gateway_binary())
         .env("PICTURES", folder.path())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let (kept, made) = (pictures(Path::new(FOLDER)), pictures(folder.path()));
+    let (kept, made) = (pictures(Path::new(DIRECTORY)), pictures(folder.path()));
     let sizes = |pictures: &BTreeMap<String, PathBuf>| {
         pictures.iter().map(|(name, path)| (name.clone(), size(path))).collect::<BTreeMap<_, _>>()
     };

@@ -42,12 +42,12 @@ pub(crate) fn differences(chinese: &Document, english: &Document) -> Vec<String>
     }
     let (ours, theirs) = (names(chinese), names(english));
     for name in theirs.difference(&ours) {
-        faults.push(format!("{}: its twin tells of `{name}`, too", chinese.path));
+        faults.push(format!("{}: its twin mentions `{name}`, too", chinese.path));
     }
     faults
 }
 
-/// The settings, codes, metrics and fields that a document tells of.
+/// The settings, codes, metrics and fields that a document mentions.
 fn names(document: &Document) -> BTreeSet<&str> {
     let is_word = |name: &&str| {
         name.contains('_') && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

@@ -28,9 +28,9 @@ use tokio::{sync::Notify, task::JoinSet};
 /// Cycles on one file.
 const CYCLES: u64 = 25;
 const CLIENTS: usize = 24;
-/// What is asked for: see [`response`].
+/// What requests ask the upstream for: see [`responder`].
 const WISHES: [&str; 6] = ["json", "json", "json", "stream", "stream", "bad"];
-/// Given back each time, so asked for only where the limit of refunds is far.
+/// Refunded each time, so requested only where the limit of refunds is far.
 const FAIL: &str = "fail";
 
 /// What the clients know of one key.
@@ -88,7 +88,7 @@ fn respond(body: &[u8], open: &Mutex<VecDeque<Feed>>) -> Response<StubBody> {
             let mut open = open.lock().unwrap();
             open.push_back(feed);
             while open.len() > 5 {
-                // Whoever read it may be gone.
+                // Its reader may be gone.
                 let _ = open.pop_front().unwrap().send(Ok("data: [DONE]\n\n".into()));
             }
             Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
@@ -99,7 +99,7 @@ fn respond(body: &[u8], open: &Mutex<VecDeque<Feed>>) -> Response<StubBody> {
     }
 }
 
-/// Asks until the gateway is gone. `heads` is told of every response.
+/// Sends requests until the gateway is gone. `heads` is notified of every response.
 async fn load(
     gateway: std::net::SocketAddr,
     keys: Vec<Arc<Key>>,
@@ -124,7 +124,7 @@ async fn load(
             seen.charged += u64::from(matches!(head.status, 200 | 400));
         });
         let (charged, limit) = (key.seen().charged, key.limit);
-        assert!(charged <= limit || limit == 0, "{charged} answered of {limit}");
+        assert!(charged <= limit || limit == 0, "{charged} completed of {limit}");
         heads.one_more();
         if wire.body(head).await.is_err() {
             return;
@@ -231,10 +231,10 @@ async fn run(durability: &str, cycles: u64, random: &mut Random) -> (u64, u64) {
             let counted = used.checked_sub(used_before);
             let what = format!("cycle {cycle}, limit {}: {used_before} → {used}", key.limit);
             let counted = counted.unwrap_or_else(|| panic!("{what}: less than before"));
-            assert!(charged <= counted, "{what}: {charged} answered, {counted} counted");
+            assert!(charged <= counted, "{what}: {charged} completed, {counted} counted");
             assert!(
                 counted <= charged + under_way,
-                "{what}: {charged} answered and {under_way} under way, {counted} counted"
+                "{what}: {charged} completed and {under_way} under way, {counted} counted"
             );
             assert!(used <= key.limit || key.limit == 0, "{what}");
             counted_of_all += counted;

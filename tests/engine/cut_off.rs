@@ -1,4 +1,4 @@
-//! Nothing that was answered or charged is missing in the ledger, whatever cuts the gateway off.
+//! Nothing that was completed or charged is missing in the ledger, whatever cuts the gateway off.
 
 use std::sync::{
     Arc, Mutex,
@@ -22,7 +22,7 @@ const FIRST: &str = "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\"
 const LAST: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\
                     \"total_tokens\":7}}\n\ndata: [DONE]\n\n";
 
-/// A gateway whose upstream begins streams and ends them when it is told to.
+/// A gateway whose upstream begins streams and ends them when it is signalled.
 struct Scene {
     gateway: Gateway,
     streams: Arc<Mutex<Vec<Sender>>>,
@@ -121,7 +121,7 @@ async fn requests_with_the_upstream_at_kill_9_stay_counted_and_have_failed() {
         }
         let are_decided =
             || async { upstream.count() - called_before + rejected.load(Ordering::SeqCst) == 8 };
-        eventually("each request is with the upstream or refused", are_decided).await;
+        eventually("each request is with the upstream or rejected", are_decided).await;
         gateway.kill9();
         clients.join_all().await;
         gateway.restart();

@@ -432,7 +432,7 @@ async fn another_time_zone_gives_no_day_more_than_its_limit() {
 }
 
 /// In St. John's clocks went back from 00:01 to 23:01 until 2011: one minute of the next day came
-/// first. (In the hour that comes again, the reset that is told is the midnight that is over.)
+/// first. (In the hour that comes again, the reset that is reported is the midnight that is over.)
 #[tokio::test]
 async fn a_midnight_that_is_undone_gives_no_day_twice() {
     for minute_between in [false, true] {

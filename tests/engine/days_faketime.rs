@@ -134,7 +134,7 @@ struct Load {
 struct Tally {
     over: AtomicBool,
     sent: AtomicUsize,
-    /// Answered on the day that is about to end, and on the next.
+    /// Completed on the day that is about to end, and on the next.
     completed: Mutex<[usize; 2]>,
 }
 
@@ -200,11 +200,11 @@ async fn midnight_under_load_gives_each_day_its_limit_and_counts_every_response(
     let small = house.gateway.create_key(json!({"daily_limit": LIMIT})).await;
     let (steady, scarce) = (Load::start(&house, &house.key), Load::start(&house, &small));
     // It is 23:00 for some requests, then all at once 23:59:59.9.
-    eventually("answers at 23:00", || async { scarce.completed() == [0, LIMIT] }).await;
+    eventually("responses at 23:00", || async { scarce.completed() == [0, LIMIT] }).await;
     clock.set(midnight - TENTH);
-    eventually("answers before midnight", || async { steady.completed()[0] > 0 }).await;
+    eventually("responses before midnight", || async { steady.completed()[0] > 0 }).await;
     let before = steady.completed()[1];
-    eventually("answers after midnight", || async { steady.completed()[1] >= before + 50 }).await;
+    eventually("responses after midnight", || async { steady.completed()[1] >= before + 50 }).await;
     eventually("the new day", || async { scarce.completed()[1] >= 2 * LIMIT }).await;
     assert_eq!(scarce.end().await.0, [0, 2 * LIMIT]);
     let completed = steady.end().await.0.iter().sum::<usize>();
@@ -234,7 +234,7 @@ async fn days_of_any_length_have_the_limit_each() {
         let house = House::start(&clock, zone, LIMIT).await;
         assert_eq!(house.take_all().await, LIMIT, "the day before");
         clock.set(start - TENTH);
-        // Nothing is left of the day before: whoever is admitted is so after midnight.
+        // Nothing is left of the day before: what is admitted is so after midnight.
         eventually("the day", || async { house.take().await.status == 200 }).await;
         assert_eq!(house.take_all().await, LIMIT - 1, "one was taken");
         for passed in [HOUR, end.duration_since(start).unwrap() - HOUR] {
@@ -292,14 +292,14 @@ async fn kill_9_at_midnight_loses_no_response_of_either_day() {
         clock.set(midnight - TENTH);
         let load = Load::start(&house, &house.key);
         let until = 1 + random.below(200) as usize;
-        eventually("answers", || async { load.completed().iter().sum::<usize>() >= until }).await;
+        eventually("responses", || async { load.completed().iter().sum::<usize>() >= until }).await;
         house.gateway.kill9();
         let ([before, after], sent) = load.end().await;
         let today = cycle as usize;
         completed[today - 1] += before;
         completed[today] += after;
         sent_before += sent;
-        println!("killed after {before} answers before midnight and {after} after it");
+        println!("killed after {before} responses before midnight and {after} after it");
         // The clock may have gone back before midnight when it starts again.
         clock.set(if cycle % 2 == 0 { midnight + HOUR } else { midnight - HOUR });
         house.gateway.restart();
@@ -308,7 +308,7 @@ async fn kill_9_at_midnight_loses_no_response_of_either_day() {
             counted.push(house.counted(&id, day).await);
         }
         for (completed, counted) in completed.iter().zip(&counted) {
-            assert!(completed <= counted, "answered and not counted: {completed:?}, {counted:?}");
+            assert!(completed <= counted, "completed and not counted: {completed:?}, {counted:?}");
         }
         let all = counted.iter().sum::<usize>();
         assert!(all <= sent_before, "{all} counted, {sent_before} sent");

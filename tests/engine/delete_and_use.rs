@@ -45,17 +45,17 @@ trait Service: Clone + Send + Sync + 'static {
 async fn no_deleted_key_is_accepted(service: impl Service) {
     let keys = service.create(PAIRS).await;
     assert_eq!(keys.len(), PAIRS);
-    let mut lanes = JoinSet::new();
-    for lane in keys.chunks(PAIRS.div_ceil(AT_ONCE)).map(<[String]>::to_vec) {
+    let mut workers = JoinSet::new();
+    for share in keys.chunks(PAIRS.div_ceil(AT_ONCE)).map(<[String]>::to_vec) {
         let service = service.clone();
-        lanes.spawn(async move {
-            for key in &lane {
+        workers.spawn(async move {
+            for key in &share {
                 delete_during_use(&service, key).await;
                 assert_eq!(service.ask(key).await, 401);
             }
         });
     }
-    lanes.join_all().await;
+    workers.join_all().await;
 }
 
 /// Deletes a key while somebody goes on asking with it.

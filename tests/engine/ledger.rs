@@ -44,7 +44,7 @@ struct Upstream {
 struct Account {
     requests: AtomicU64,
     tokens: AtomicU64,
-    /// Uploads of which only the begin has come.
+    /// Request bodies of which only the beginning has come.
     begun: Mutex<HashSet<String>>,
     /// Requests that wait until their clients have left.
     waiting: Mutex<HashMap<u64, oneshot::Sender<()>>>,
@@ -119,7 +119,7 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, BoxError> {
     account.requests.fetch_add(1, Ordering::SeqCst);
-    if let Some(number) = request.headers().get("x-upload") {
+    if let Some(number) = request.headers().get("x-body") {
         account.begun.lock().unwrap().insert(number.to_str()?.to_owned());
     }
     let body = request.into_body().collect().await?.to_bytes();
@@ -202,7 +202,7 @@ impl Sums {
     }
 }
 
-/// Sends one request of a kind that chance chooses, and says what must be told of it.
+/// Sends one request of a kind that chance chooses, and returns what must be recorded of it.
 async fn act(
     upstream: &Upstream,
     gateway: SocketAddr,
@@ -257,10 +257,10 @@ async fn act(
             let head = format!(
                 // A chat would be read whole first.
                 "POST /v1/files HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\
-                 X-Upload: {number}\r\nContent-Length: 1000\r\n\r\n{{\"wish\""
+                 X-Body: {number}\r\nContent-Length: 1000\r\n\r\n{{\"wish\""
             );
             socket.write_all(head.as_bytes()).await.unwrap();
-            eventually("the begin of an upload", || async {
+            eventually("the beginning of a request body", || async {
                 upstream.account.begun.lock().unwrap().contains(&number.to_string())
             })
             .await;
@@ -341,7 +341,7 @@ async fn twenty_thousand_requests_have_an_entry_each_over_kills_and_restarts() {
             };
             expected.entry(limited.clone()).or_default().add(reported);
         }
-        // What clients have left is told when it is over; from then on, and by every later life, too.
+        // What clients have left is recorded when it is over; from then on, and by every later life, too.
         for (key, sums) in &expected {
             eventually(&format!("{sums:?}"), || async {
                 sums.is_met_by(&row(&gateway, key).await)

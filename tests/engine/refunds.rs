@@ -33,8 +33,8 @@ use Holder::{LeavesBeforeHead, LeavesMidStream, Reads, ReadsHalf, SendsRaw};
 type Row = (&'static str, &'static str, Holder, u64);
 
 const TABLE: &[Row] = &[
-    ("a good answer", "200", Reads(200), 1),
-    ("a good answer without a body", "204", Reads(204), 1),
+    ("a good response", "200", Reads(200), 1),
+    ("a good response without a body", "204", Reads(204), 1),
     ("5xx: the upstream failed", "500", Reads(500), 0),
     ("5xx: a gateway on its way failed", "502", Reads(502), 0),
     ("5xx: overloaded", "503", Reads(503), 0),
@@ -49,15 +49,15 @@ const TABLE: &[Row] = &[
     ("3xx: moved", "301", Reads(502), 0),
     ("3xx: found", "302", Reads(502), 0),
     ("3xx: temporary", "307", Reads(502), 0),
-    ("the upstream closes with no answer", "close", Reads(502), 1),
+    ("the upstream closes with no response", "close", Reads(502), 1),
     ("the upstream talks nonsense", "nonsense", Reads(502), 1),
     ("the upstream resets a body of known length", "cut length", ReadsHalf, 1),
     ("the upstream resets a body of chunks", "cut chunks", ReadsHalf, 1),
     ("the client leaves before the head", "hang", LeavesBeforeHead, 1),
     ("the client leaves mid-stream", "stream", LeavesMidStream, 1),
-    ("refused: no key", "", SendsRaw(401, "POST /v1/x HTTP/1.1\r\nHost: g\r\n\r\n"), 0),
+    ("rejected: no key", "", SendsRaw(401, "POST /v1/x HTTP/1.1\r\nHost: g\r\n\r\n"), 0),
     (
-        "refused: two keys",
+        "rejected: two keys",
         "",
         SendsRaw(
             400,
@@ -66,7 +66,7 @@ const TABLE: &[Row] = &[
         0,
     ),
     (
-        "refused: an odd target",
+        "rejected: an odd target",
         "",
         SendsRaw(
             400,
@@ -76,7 +76,7 @@ const TABLE: &[Row] = &[
         0,
     ),
     (
-        "refused: a broken body",
+        "rejected: a broken body",
         "",
         SendsRaw(
             400,
@@ -86,7 +86,7 @@ const TABLE: &[Row] = &[
         0,
     ),
     (
-        "refused: too large by its own account",
+        "rejected: too large by its own account",
         "",
         SendsRaw(
             413,
@@ -96,7 +96,7 @@ const TABLE: &[Row] = &[
         0,
     ),
     (
-        "refused: too large as it turns out",
+        "rejected: too large as it turns out",
         "",
         SendsRaw(
             413,
@@ -200,9 +200,9 @@ async fn a_rejected_sponsor_key_costs_nothing_however_often() {
         let mut gateway = command(upstream.base_url()).start();
         let key = gateway.create_key(json!({"daily_limit": 1})).await;
         let mut wire = Wire::connect(gateway.address()).await.unwrap();
-        for asked in 1..=4 {
+        for sent in 1..=4 {
             assert_eq!(wire.post(&key, "{}").await.unwrap().0, 502, "{why}");
-            assert_eq!(gateway.used(&key).await, 0, "{why}, {asked}");
+            assert_eq!(gateway.used(&key).await, 0, "{why}, {sent}");
         }
         gateway.restart();
         assert_eq!(gateway.used(&key).await, 0, "{why}, after a restart");
@@ -233,7 +233,7 @@ async fn an_upstream_that_is_never_reached_costs_nothing_however_often() {
     // Speaks no TLS: each handshake fails.
     let plain = Upstream::start(|_| Response::new(full(""))).await;
     for (outcome, base_url) in [
-        ("a refused port", format!("http://{closed}/v1")),
+        ("a closed port", format!("http://{closed}/v1")),
         ("an unknown name", "http://no-such-host.invalid/v1".to_owned()),
         ("no TLS", format!("https://{}/v1", plain.address())),
     ] {

@@ -19,7 +19,7 @@ const CLIENTS: usize = 32;
 const RESETS: usize = 10;
 const LIMIT: usize = 100;
 
-/// From just before something was asked for until just after it was answered.
+/// From just before a request until just after its response.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     from: Instant,
@@ -64,7 +64,7 @@ impl Seen {
         for first in 0..epochs {
             let begun = self.epoch(first);
             for last in first..epochs {
-                // Surely of these epochs: asked for after the first began, answered before the
+                // Surely of these epochs: sent after the first began, completed before the
                 // reset that ends the last was called.
                 let ending = self.resets.get(last);
                 let surely = |span: &&Span| {
@@ -83,7 +83,7 @@ impl Seen {
                         begun.is_none_or(|begun| begun.from < span.to) && span.from < rejected.to
                     };
                     let taken = self.served.iter().filter(possible).count();
-                    assert!(taken >= LIMIT, "refused in epoch {first} after {taken}");
+                    assert!(taken >= LIMIT, "rejected in epoch {first} after {taken}");
                 }
             }
         }
@@ -122,7 +122,7 @@ async fn load(gateway: &Gateway, key: &str, random: &mut Random) -> Seen {
         let next = completed.load(Ordering::SeqCst) + 1 + random.below(2 * LIMIT as u64);
         while completed.load(Ordering::SeqCst) < next {
             let waited = tokio::time::timeout(crate::common::DEADLINE, changed.notified()).await;
-            assert!(waited.is_ok(), "the clients are answered");
+            assert!(waited.is_ok(), "the clients get responses");
         }
         let from = Instant::now();
         reset(gateway, key).await;
@@ -152,7 +152,11 @@ async fn each_reset_happens_at_one_instant_while_32_clients_ask() {
         let seen = load(&gateway, &key, &mut random).await;
         seen.check();
         let total = seen.served.len();
-        assert_eq!(total, upstream.count() - before, "what is served, and nothing else, is asked");
+        assert_eq!(
+            total,
+            upstream.count() - before,
+            "what is served, and nothing else, reaches the upstream"
+        );
         assert!(total <= LIMIT * (RESETS + 1));
         let record = gateway.admin(Method::GET, &format!("/admin/keys/{key}"), &Value::Null).await;
         assert_eq!(record["total_used"], total, "what was reset stays in the history");

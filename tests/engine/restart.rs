@@ -14,7 +14,7 @@ enum End {
     Terminate,
 }
 
-/// Asks so often by each client; returns how many were served.
+/// Sends `each` requests from each client; returns how many were served.
 async fn load(gateway: &Gateway, key: &str, each: u64) -> u64 {
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {

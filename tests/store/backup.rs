@@ -94,7 +94,7 @@ fn strangers(dir: &Path, known: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// One key's requests: how many were sent, and how many of them answered.
+/// One key's requests: how many were sent, and how many of them completed.
 #[derive(Default)]
 struct Traffic {
     key: String,
@@ -303,7 +303,7 @@ async fn a_restored_backup_beside_old_segments_prevents_the_start() {
     // By hand, with no regard to the journal.
     fs::rename(&file, &database).unwrap();
     fs::remove_file(command.dir().join("quota.db-wal")).unwrap();
-    let printed = command.try_start().err().expect("a refusal");
+    let printed = command.try_start().err().expect("a failed start");
     assert!(printed.contains("belongs to another database"), "{printed}");
     let (code, printed) = run(&command, &["restore", "--accept-loss"]);
     assert_eq!(code, 0, "{printed}");
@@ -449,7 +449,7 @@ async fn what_is_lost_is_accepted_by_one_command_that_says_what_it_was() {
     relabel(&gateway, &key, "lost").await;
     gateway.kill9();
     fs::remove_file(command.dir().join("quota.db-wal")).unwrap();
-    let rejection = command.try_start().err().expect("a refusal");
+    let rejection = command.try_start().err().expect("a failed start");
     assert_eq!(rejection.lines().count(), 1, "{rejection}");
     assert!(rejection.contains("gateway restore --accept-loss"), "{rejection}");
     let (code, printed) = run(&command, &["backup", "copy.db"]);

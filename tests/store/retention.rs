@@ -1,4 +1,4 @@
-//! Single requests are kept for as many days as wanted; their sums stay.
+//! Single requests are kept for the configured number of days; their sums stay.
 
 use std::time::{Duration, SystemTime};
 

@@ -363,7 +363,7 @@ impl Connection {
                 }
             }
         };
-        timeout(DEADLINE, sent).await.expect("an answer in time")
+        timeout(DEADLINE, sent).await.expect("a response in time")
     }
 
     /// Sends a request and reads the whole response.

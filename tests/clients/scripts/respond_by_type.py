@@ -71,7 +71,7 @@ def expecting(cast_to, options, stream):
     elif cast_to is str:
         headers["x-test-type"] = "text/plain"
     answer = "text" if cast_to is str else json.dumps(example(cast_to))
-    return options.model_copy(update={"headers": {**headers, "x-test-answer": answer}})
+    return options.model_copy(update={"headers": {**headers, "x-test-response": answer}})
 
 
 def wrapped(request):
