@@ -9,6 +9,7 @@ mod backup;
 mod conformance;
 mod import_original;
 mod import_others;
+mod journal_formats;
 mod late_store;
 mod one_process;
 mod retention;
