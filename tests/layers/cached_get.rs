@@ -1,4 +1,4 @@
-//! The response of one `GET` is asked for once, serves many, and outlives the upstream's failures.
+//! The response of one `GET` is fetched once, serves many, and outlives the upstream's failures.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -11,10 +11,10 @@ use tower_quota::proxy::CachedGet;
 
 #[tokio::test]
 async fn one_get_serves_many() {
-    let (ask, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<u16>>();
+    let (requests, mut received) = mpsc::unbounded_channel::<oneshot::Sender<u16>>();
     let models = service_fn(move |_: Request<Full<Bytes>>| {
         let (response, status) = oneshot::channel();
-        ask.send(response).unwrap();
+        requests.send(response).unwrap();
         async move {
             let status = status.await.unwrap();
             let body = Full::<Bytes>::from(format!("models {status}"));
@@ -30,7 +30,7 @@ async fn one_get_serves_many() {
     let first = tokio::select! {
         biased;
         _ = &mut leaver => unreachable!(),
-        response = asked.recv() => response.unwrap(),
+        response = received.recv() => response.unwrap(),
     };
     let mut others = Box::pin(others);
     tokio::select! {
@@ -42,10 +42,10 @@ async fn one_get_serves_many() {
     responding(first, 500);
     let failed = others.await;
     assert!(failed.iter().all(|response| response.status() == 500));
-    assert!(asked.try_recv().is_err());
+    assert!(received.try_recv().is_err());
 
     let fetch = async |status| {
-        let response = async { responding(asked.recv().await.unwrap(), status) };
+        let response = async { responding(received.recv().await.unwrap(), status) };
         tokio::join!(cached.get(), response).0
     };
     let mut fetch = fetch;
@@ -54,7 +54,7 @@ async fn one_get_serves_many() {
     assert_eq!((stale.status().as_u16(), &stale.body()[..]), (200, &b"models 200"[..]));
 
     let cached = cached.time_to_live(Duration::from_secs(600));
-    let response = async { responding(asked.recv().await.unwrap(), 200) };
+    let response = async { responding(received.recv().await.unwrap(), 200) };
     tokio::join!(cached.get(), response);
     assert_eq!(cached.get().await.body(), "models 200");
 }
