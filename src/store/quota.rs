@@ -117,7 +117,7 @@ impl fmt::Display for InvalidQuotaName {
 
 impl std::error::Error for InvalidQuotaName {}
 
-/// What a request asks of a quota.
+/// Demand of a request on a quota.
 ///
 /// ```
 /// use std::time::SystemTime;
