@@ -87,7 +87,7 @@ async fn reads_are_audited_if_configured() {
 }
 
 #[tokio::test]
-async fn the_audit_trail_tells_who_did_what_and_no_secret() {
+async fn the_audit_trail_names_the_actor_and_the_change_and_no_secret() {
     let admin = Admin::new();
     let (id, key) = admin.create(r#"{"label":"a"}"#).await;
     let (_, other) = admin.create("").await;

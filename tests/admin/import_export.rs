@@ -214,7 +214,7 @@ async fn what_was_revoked_or_cannot_be_named_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_dry_run_of_a_large_file_tells_what_happens_then() {
+async fn a_dry_run_of_a_large_file_reports_what_the_import_does() {
     let mut file = "id,key,daily_limit\n".to_owned();
     for n in 0..1200 {
         file += &format!("k{},trial-key-number-{:05},5\n", n % 1100, n % 700);
