@@ -3,7 +3,7 @@ set -eEuo pipefail
 trap 'printf "%s: %s\n" "$LINENO" "$BASH_COMMAND" >>"$DOCS_STATE/failed"' ERR
 docs_servers=(${DOCS_GATEWAY:-})
 
-# Waits until the server that was just started, as process $1, answers at port $2.
+# Waits until the server that was just started, as process $1, responds at port $2.
 docs_started() {
     docs_servers+=("$1")
     until curl -fs -o "$DOCS_STATE/healthz" "http://127.0.0.1:$2/healthz" 2>/dev/null; do

@@ -1,4 +1,4 @@
-//! A key that is deleted stops at once: whatever asks after the response is rejected, whoever asks at
+//! A key that is deleted stops at once: a request after the response is rejected, one at
 //! the same time.
 
 use std::{

@@ -91,7 +91,7 @@ async fn a_day_that_is_used_up() {
     assert!(rejected.header("ratelimit").starts_with("\"daily\";r=0;t="), "{rejected:?}");
     assert_eq!(rejected.header("x-ratelimit-limit-requests"), "1");
     assert!(!rejected.header("x-ratelimit-reset-requests").is_empty());
-    assert_eq!(used(&gateway, &key).await, 1, "a refusal costs nothing");
+    assert_eq!(used(&gateway, &key).await, 1, "a rejection costs nothing");
     let usage = Client::http1().get_as(&key, &gateway.url("/usage")).await;
     assert_eq!(usage.header("x-ratelimit-remaining-requests"), "0", "here too");
 }
@@ -113,7 +113,7 @@ async fn too_many_requests_of_one_key_at_once() {
     let rejected = post(&gateway, &key).await;
     assert_error(&rejected, 429, "rate_limit_error", "rate_limit_exceeded");
     assert_eq!(rejected.header("retry-after"), "1");
-    assert_eq!(used(&gateway, &key).await, 2, "a refusal costs nothing");
+    assert_eq!(used(&gateway, &key).await, 2, "a rejection costs nothing");
 
     // Clients that leave give their places back.
     running.shutdown().await;
@@ -234,7 +234,7 @@ async fn a_store_that_is_locked_is_503_and_recovers_alone() {
 
     let other = rusqlite::Connection::open(gateway.dir().join("quota.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // What the journal holds is counted, until it is known that it cannot be folded.
+    // What the journal holds is counted, until it is known that it cannot be checkpointed.
     eventually("the lock is noticed", || async { post(&gateway, &key).await.status != 200 }).await;
     let rejected = post(&gateway, &key).await;
     assert_error(&rejected, 503, "server_error", "store_unavailable");
@@ -247,7 +247,7 @@ async fn a_store_that_is_locked_is_503_and_recovers_alone() {
 
     other.execute_batch("ROLLBACK").unwrap();
     eventually("service again", || async { post(&gateway, &key).await.status == 200 }).await;
-    assert_eq!(used(&gateway, &key).await, upstream.count(), "answered requests are counted");
+    assert_eq!(used(&gateway, &key).await, upstream.count(), "completed requests are counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

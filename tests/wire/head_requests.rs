@@ -1,4 +1,4 @@
-//! A response to `HEAD` has no body, whoever makes it: over HTTP/2 its head is its end.
+//! A response to `HEAD` has no body, rejections included: over HTTP/2 its head is its end.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 

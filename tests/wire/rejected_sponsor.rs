@@ -51,14 +51,14 @@ async fn thirty_requests_after_a_rejection_do_not_reach_the_upstream() {
                 assert_eq!(response.header("retry-after"), "");
             }
         }
-        // On a machine that is slow beyond measure it is asked anew after 5 s.
+        // On a machine that is slow beyond measure it is called again after 5 s.
         let requested_again = began.elapsed().as_secs() / COOLDOWN.as_secs();
         assert!(upstream.count() as u64 <= 1 + requested_again, "{} calls", upstream.count());
         assert_eq!(gateway.used(&key).await, 0);
     }
 }
 
-/// A path that no credential opens is no rejected sponsor, and what is free is asked by keys that have
+/// A path that no credential opens is no rejected sponsor, and free requests are made with keys that have
 /// nothing left, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_on_a_free_path_keeps_nobody_away_from_the_upstream() {
@@ -94,17 +94,17 @@ async fn a_sponsor_that_has_paid_is_served_again() {
     eventually("service", || async { client.post_as(&key, &url, &json!({})).await.status == 200 })
         .await;
     assert_eq!(client.post_as(&key, &url, &json!({})).await.status, 200);
-    assert_eq!(upstream.count(), 3, "one asked whether it still refuses");
+    assert_eq!(upstream.count(), 3, "one request found out that it still rejects");
 }
 
-/// An upstream of this status, and how often it was asked.
+/// An upstream of this status, and how often it was called.
 #[derive(Clone, Default)]
-struct Asked {
+struct CountedUpstream {
     status: Arc<AtomicU16>,
     times: Arc<AtomicUsize>,
 }
 
-impl Asked {
+impl CountedUpstream {
     fn proxy(
         &self,
     ) -> impl tower::Service<
@@ -113,15 +113,15 @@ impl Asked {
         Error = Infallible,
         Future: Send,
     > + Clone {
-        let asked = self.clone();
+        let upstream = self.clone();
         let transport = service_fn(move |_: Request<RequestBody<Full<Bytes>>>| {
-            let asked = asked.clone();
+            let upstream = upstream.clone();
             async move {
-                asked.times.fetch_add(1, Ordering::SeqCst);
+                upstream.times.fetch_add(1, Ordering::SeqCst);
                 // Those that come meanwhile come before the response.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 let mut response = Response::new(Full::<Bytes>::default());
-                let status = asked.status.load(Ordering::SeqCst);
+                let status = upstream.status.load(Ordering::SeqCst);
                 *response.status_mut() = StatusCode::from_u16(status).unwrap();
                 Ok::<_, Infallible>(response)
             }
@@ -168,36 +168,36 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn one_request_tries_again_after_five_seconds() {
-    let asked = Asked::default();
-    let proxy = asked.proxy();
-    asked.status.store(402, Ordering::SeqCst);
-    assert_eq!(asked.five(&proxy).await, [502; 5]);
-    assert_eq!(asked.times(), 5, "nothing was known when they were sent");
-    assert_eq!(asked.five(&proxy).await, [502; 5]);
+    let upstream = CountedUpstream::default();
+    let proxy = upstream.proxy();
+    upstream.status.store(402, Ordering::SeqCst);
+    assert_eq!(upstream.five(&proxy).await, [502; 5]);
+    assert_eq!(upstream.times(), 5, "nothing was known when they were sent");
+    assert_eq!(upstream.five(&proxy).await, [502; 5]);
     advance(COOLDOWN - Duration::from_millis(20)).await;
-    assert_eq!(asked.five(&proxy).await, [502; 5]);
-    assert_eq!(asked.times(), 0);
+    assert_eq!(upstream.five(&proxy).await, [502; 5]);
+    assert_eq!(upstream.times(), 0);
 
     advance(COOLDOWN).await;
-    assert_eq!(asked.five(&proxy).await, [502; 5]);
-    assert_eq!(asked.times(), 1, "one of five");
-    assert_eq!(asked.five(&proxy).await, [502; 5]);
-    assert_eq!(asked.times(), 0, "it was refused again");
+    assert_eq!(upstream.five(&proxy).await, [502; 5]);
+    assert_eq!(upstream.times(), 1, "one of five");
+    assert_eq!(upstream.five(&proxy).await, [502; 5]);
+    assert_eq!(upstream.times(), 0, "it was rejected again");
 
     advance(COOLDOWN).await;
-    asked.status.store(200, Ordering::SeqCst);
-    assert_eq!(asked.five(&proxy).await, [200, 502, 502, 502, 502]);
-    assert_eq!(asked.five(&proxy).await, [200; 5]);
-    assert_eq!(asked.times(), 6);
+    upstream.status.store(200, Ordering::SeqCst);
+    assert_eq!(upstream.five(&proxy).await, [200, 502, 502, 502, 502]);
+    assert_eq!(upstream.five(&proxy).await, [200; 5]);
+    assert_eq!(upstream.times(), 6);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_403_alone_is_no_rejection_of_the_sponsor() {
-    let asked = Asked::default();
-    let proxy = asked.proxy();
-    asked.status.store(403, Ordering::SeqCst);
+    let upstream = CountedUpstream::default();
+    let proxy = upstream.proxy();
+    upstream.status.store(403, Ordering::SeqCst);
     for _ in 0..2 {
-        assert_eq!(asked.five(&proxy).await, [502; 5]);
+        assert_eq!(upstream.five(&proxy).await, [502; 5]);
     }
-    assert_eq!(asked.times(), 10);
+    assert_eq!(upstream.times(), 10);
 }

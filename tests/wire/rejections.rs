@@ -288,7 +288,8 @@ async fn of_the_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_upstream() {
     let (_upstream, gateway, key) = scene().await;
-    let rejected = |status| row("the sponsor is refused", status, UPSTREAM, "upstream_credentials");
+    let rejected =
+        |status| row("the sponsor is rejected", status, UPSTREAM, "upstream_credentials");
     let limited = row("the sponsor is limited", 503, UPSTREAM, "upstream_rate_limited");
     let redirect = row("a redirect", 502, UPSTREAM, "upstream_redirect");
     let failed = |status| row("a failure", status, UPSTREAM, "upstream_failed");
@@ -310,7 +311,7 @@ async fn of_the_upstream() {
         ("504/-/-", failed(504).passes("")),
         ("529/-/gzip", failed(529).passes("")),
         ("503/3600/-", failed(503).after("60")),
-        ("400/-/br", row("a coded refusal", 400, UPSTREAM, "upstream_refused")),
+        ("400/-/br", row("a coded rejection", 400, UPSTREAM, "upstream_refused")),
     ] {
         let path = format!("/v1/x/{}", path.replace(' ', "%20"));
         let provoked = Provoked::of(&gateway, &path, &key);

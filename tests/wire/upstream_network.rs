@@ -17,7 +17,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer},
 };
 
-/// What the gateway is told to forward to. Only the proxy of these tests knows where it is.
+/// The upstream in the settings of the gateway. Only the proxy of these tests knows where it is.
 const UPSTREAM: &str = "https://upstream.test/v1";
 
 /// A proxy that takes CONNECT and leads every tunnel to one address.

@@ -120,7 +120,7 @@ impl Rest {
             let number = noted.number;
             losses.push(format!(
                 "{name} is older than its journal: it ends with commit {commits}, and \
-                 {name}.journal.* says that commit {number} was answered; changes of keys and counts \
+                 {name}.journal.* says that commit {number} was confirmed; changes of keys and counts \
                  are missing from it"
             ));
         } else if let Some(in_file) = self.in_file.filter(|in_file| *in_file < noted.checkpointed) {

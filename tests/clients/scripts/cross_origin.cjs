@@ -5,7 +5,7 @@ const { runScene } = require("./browser.cjs");
 
 const { APP_URL, OPEN_URL, CLOSED_URL, KEY, ADMIN_TOKEN } = process.env;
 
-// Runs in the page: asks, and tells what of the answer may be read.
+// Runs in the page: sends a request, and returns what of the response may be read.
 async function ask({ url, method = "GET", token, stream = false }) {
   const headers = {
     authorization: `Bearer ${token}`, "content-type": "application/json", "x-stainless-lang": "js",
@@ -14,15 +14,15 @@ async function ask({ url, method = "GET", token, stream = false }) {
   try {
     const body = method === "POST" ? JSON.stringify({ model: "m", messages: [], stream }) : undefined;
     const response = await fetch(url, { method, headers, body });
-    const told = { status: response.status };
-    for (const name of ["ratelimit", "x-ratelimit-remaining-requests", "x-request-id"]) told[name] = response.headers.get(name);
-    if (!stream) return { ...told, json: await response.json() };
+    const readable = { status: response.status };
+    for (const name of ["ratelimit", "x-ratelimit-remaining-requests", "x-request-id"]) readable[name] = response.headers.get(name);
+    if (!stream) return { ...readable, json: await response.json() };
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    told.first = (await reader.read()).value;
+    readable.first = (await reader.read()).value;
     await fetch("/next");
-    told.second = (await reader.read()).value;
-    told.done = (await reader.read()).done;
-    return told;
+    readable.second = (await reader.read()).value;
+    readable.done = (await reader.read()).done;
+    return readable;
   } catch (error) {
     return { error: error.name };
   }

@@ -326,11 +326,11 @@ def containers():
     return [load(path) for path in sorted((STATE / "containers").glob("*.json"))]
 
 
-def attach(container, network, wanted):
+def attach(container, network, endpoint):
     """Puts a container on a network, at its address or the next that is free."""
     networks = load(STATE / "networks.json", {})
     if network not in networks:
-        networks[network] = wanted["subnet"] or f"172.{18 + len(networks)}.0.0/16"
+        networks[network] = endpoint["subnet"] or f"172.{18 + len(networks)}.0.0/16"
         save(STATE / "networks.json", networks)
         subnet = ipaddress.ip_network(networks[network])
         run("ip", "link", "add", bridge(network), "type", "bridge")
@@ -338,10 +338,10 @@ def attach(container, network, wanted):
         run("ip", "link", "set", bridge(network), "up")
     subnet = ipaddress.ip_network(networks[network])
     taken = {other["networks"][network]["ip"] for other in containers() if network in other["networks"] and is_alive(other)}
-    address = wanted["address"] or next(str(ip) for ip in list(subnet.hosts())[1:] if str(ip) not in taken)
+    address = endpoint["address"] or next(str(ip) for ip in list(subnet.hosts())[1:] if str(ip) not in taken)
     if address in taken:
         fail(f"{container['name']}: address already in use: {address}")
-    wanted["ip"] = address
+    endpoint["ip"] = address
     number = load(STATE / "links.json", 0) + 1
     save(STATE / "links.json", number)
     inside, outside = f"e{number}", f"veth{number}"
@@ -353,7 +353,7 @@ def attach(container, network, wanted):
 
 
 def write_hosts():
-    """What Docker's name server would answer: each container knows those on its networks."""
+    """The names that Docker's name server would resolve: each container knows those on its networks."""
     running = [container for container in containers() if is_alive(container)]
     for container in running:
         lines = ["127.0.0.1 localhost"]
@@ -412,7 +412,7 @@ def find(name, project=None):
 
 
 def start(container, foreground=False):
-    """Starts it, in the background unless told otherwise; then returns its exit code."""
+    """Starts it, in the background unless it is attached; then returns its exit code."""
     name = container["name"]
     directory = STATE / "run" / name
     container |= {"netns": name, "hosts": str(directory / "hosts"), "log": str(directory / "log"), "pid": STARTING}
@@ -421,8 +421,8 @@ def start(container, foreground=False):
     subprocess.run(["ip", "netns", "del", name], capture_output=True)
     run("ip", "netns", "add", name)
     run("ip", "-n", name, "link", "set", "lo", "up")
-    for network, wanted in container["networks"].items():
-        attach(container, network, wanted)
+    for network, endpoint in container["networks"].items():
+        attach(container, network, endpoint)
     save(STATE / "containers" / f"{name}.json", container)
     write_hosts()
 
@@ -437,7 +437,7 @@ def start(container, foreground=False):
         layers = f"lowerdir=/,upperdir={directory}/upper,workdir={directory}/work"
         script.append(f"mount -t overlay overlay -o {quoted(layers)} $ROOT")
     script += ["mount --rbind /dev $ROOT/dev", "mount -t proc proc $ROOT/proc"]
-    # Whoever answers names on the machine: Docker asks its name servers, too.
+    # The machine's own resolver: Docker forwards to its name servers, too.
     first = ipaddress.ip_network(load(STATE / "networks.json")[next(iter(container["networks"]))])
     (directory / "resolv.conf").write_text(f"nameserver {first[1]}\n")
     for file in ["hosts", "resolv.conf"]:
@@ -585,16 +585,16 @@ def up(project, words):
             bring(other)
             if settings["condition"] == "service_healthy":
                 wait_healthy(find(other, project))
-        wanted = project.container(name)
-        wanted["config"] = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-        there = next((old for old in containers() if old["name"] == wanted["name"]), None)
-        if there and there["config"] == wanted["config"] and is_alive(there):
-            print(f" Container {wanted['name']}  Running", file=sys.stderr)
+        container = project.container(name)
+        container["config"] = hashlib.sha256(json.dumps(container, sort_keys=True).encode()).hexdigest()
+        there = next((old for old in containers() if old["name"] == container["name"]), None)
+        if there and there["config"] == container["config"] and is_alive(there):
+            print(f" Container {container['name']}  Running", file=sys.stderr)
             return
         if there:
             stop(there, is_removed=True)
-        start(wanted)
-        print(f" Container {wanted['name']}  {'Recreated' if there else 'Started'}", file=sys.stderr)
+        start(container)
+        print(f" Container {container['name']}  {'Recreated' if there else 'Started'}", file=sys.stderr)
 
     for name in names:
         bring(name)

@@ -1,9 +1,9 @@
-// One call of the OpenAI client, told in lines of JSON. See tests/clients/openai.rs.
+// One call of the OpenAI client, reported in lines of JSON. See tests/clients/openai.rs.
 
 const OpenAI = require("openai");
 
 let attempts = 0;
-const tell = (what) => console.log(JSON.stringify(what));
+const report = (what) => console.log(JSON.stringify(what));
 
 const client = new OpenAI.OpenAI({
   baseURL: process.env.BASE_URL,
@@ -19,19 +19,19 @@ const model = "deepseek-chat";
 const chunks = async (options) => {
   const stream = await client.chat.completions.create({ model, messages, stream: true, ...options });
   for await (const chunk of stream) {
-    tell({ choices: chunk.choices.length, tokens: chunk.usage?.total_tokens ?? null });
+    report({ choices: chunk.choices.length, tokens: chunk.usage?.total_tokens ?? null });
   }
 };
 
 const calls = {
   async chat() {
-    const answer = await client.chat.completions.create({ model, messages });
-    tell({ content: answer.choices[0].message.content, tokens: answer.usage.total_tokens });
+    const response = await client.chat.completions.create({ model, messages });
+    report({ content: response.choices[0].message.content, tokens: response.usage.total_tokens });
   },
   async stream() {
     const stream = await client.chat.completions.create({ model, messages, stream: true });
     for await (const chunk of stream) {
-      tell({ content: chunk.choices[0]?.delta.content ?? null });
+      report({ content: chunk.choices[0]?.delta.content ?? null });
     }
   },
   chunks: () => chunks({}),
@@ -39,15 +39,15 @@ const calls = {
   async models() {
     const models = [];
     for await (const listed of client.models.list()) models.push(listed.id);
-    tell({ models });
+    report({ models });
   },
 };
 
 const started = performance.now();
 calls[process.argv[2]]().then(
-  () => tell({ done: true }),
+  () => report({ done: true }),
   (error) =>
-    tell({
+    report({
       error: error.constructor.name,
       code: error.code ?? null,
       attempts,

@@ -1,4 +1,4 @@
-"""One call of the OpenAI client, told in lines of JSON. See tests/clients/openai.rs."""
+"""One call of the OpenAI client, reported in lines of JSON. See tests/clients/openai.rs."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def count(_request):
     attempts += 1
 
 
-def tell(**what):
+def report(**what):
     print(json.dumps(what), flush=True)
 
 
@@ -29,7 +29,7 @@ def chunks(**options):
     for chunk in client.chat.completions.create(
         model="deepseek-chat", messages=messages, stream=True, **options
     ):
-        tell(choices=len(chunk.choices), tokens=chunk.usage.total_tokens if chunk.usage else None)
+        report(choices=len(chunk.choices), tokens=chunk.usage.total_tokens if chunk.usage else None)
 
 
 messages = [{"role": "user", "content": "你好"}]
@@ -37,23 +37,23 @@ started = time.monotonic()
 try:
     match sys.argv[1]:
         case "chat":
-            answer = client.chat.completions.create(model="deepseek-chat", messages=messages)
-            tell(content=answer.choices[0].message.content, tokens=answer.usage.total_tokens)
+            response = client.chat.completions.create(model="deepseek-chat", messages=messages)
+            report(content=response.choices[0].message.content, tokens=response.usage.total_tokens)
         case "stream":
             for chunk in client.chat.completions.create(
                 model="deepseek-chat", messages=messages, stream=True
             ):
-                tell(content=chunk.choices[0].delta.content if chunk.choices else None)
+                report(content=chunk.choices[0].delta.content if chunk.choices else None)
         case "chunks":
             chunks()
         case "chunks_with_usage":
             chunks(stream_options={"include_usage": True})
         case "models":
-            tell(models=[model.id for model in client.models.list()])
-    tell(done=True)
+            report(models=[model.id for model in client.models.list()])
+    report(done=True)
 # Where a stream breaks off, the client lets its HTTP library's error through.
 except (openai.APIError, httpx.TransportError) as error:
-    tell(
+    report(
         error=type(error).__name__,
         code=getattr(error, "code", None),
         attempts=attempts,

@@ -1,4 +1,4 @@
-"""A pytest plugin for openai-python's own API tests: each request says, in a header, which answer its
+"""A pytest plugin for openai-python's own API tests: each request says, in a header, which response its
 type makes the test expect, so that an upstream that knows no API can give it. See
 tests/clients/openai_own_tests.rs."""
 
@@ -20,42 +20,42 @@ from pydantic import BaseModel
 KEY = os.environ["KEY"]
 
 
-def example(wanted):
+def example(expected):
     """The least JSON value of this type."""
-    if type(wanted).__name__ == "TypeAliasType":
-        return example(wanted.__value__)
-    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is typing.Annotated or type(wanted).__name__ == "_AnnotatedAlias":
+    if type(expected).__name__ == "TypeAliasType":
+        return example(expected.__value__)
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if origin is typing.Annotated or type(expected).__name__ == "_AnnotatedAlias":
         return example(args[0])
     if origin in (typing.Union, types.UnionType):
         return example(next(arg for arg in args if arg is not NoneType))
     if origin is typing.Literal or str(origin) == "typing_extensions.Literal":
         return args[0]
-    if origin in (list, tuple, set) or wanted in (list, tuple):
+    if origin in (list, tuple, set) or expected in (list, tuple):
         return []
-    if origin is dict or wanted is dict:
+    if origin is dict or expected is dict:
         return {}
-    if wanted is bool:
+    if expected is bool:
         return True
-    if wanted is int:
+    if expected is int:
         return 1
-    if wanted is float:
+    if expected is float:
         return 1.5
-    if wanted is str:
+    if expected is str:
         return "x"
-    if wanted is datetime.datetime:
+    if expected is datetime.datetime:
         return "2026-11-22T00:00:00Z"
-    if wanted is datetime.date:
+    if expected is datetime.date:
         return "2026-11-22"
-    if wanted in (None, NoneType):
+    if expected in (None, NoneType):
         return None
-    if wanted is CreateEmbeddingResponse:
+    if expected is CreateEmbeddingResponse:
         # The one list that its client does not take when it is empty.
         return {"object": "list", "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1},
                 "data": [example(Embedding)]}
-    model = origin or wanted
+    model = origin or expected
     if inspect.isclass(model) and issubclass(model, BaseModel):
-        fields = wanted.model_fields if hasattr(wanted, "model_fields") else model.model_fields
+        fields = expected.model_fields if hasattr(expected, "model_fields") else model.model_fields
         return {
             field.alias or name: example(field.annotation)
             for name, field in fields.items()
@@ -70,8 +70,8 @@ def expecting(cast_to, options, stream):
         headers["x-test-type"] = "text/event-stream"
     elif cast_to is str:
         headers["x-test-type"] = "text/plain"
-    answer = "text" if cast_to is str else json.dumps(example(cast_to))
-    return options.model_copy(update={"headers": {**headers, "x-test-response": answer}})
+    response = "text" if cast_to is str else json.dumps(example(cast_to))
+    return options.model_copy(update={"headers": {**headers, "x-test-response": response}})
 
 
 def wrapped(request):

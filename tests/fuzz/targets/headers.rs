@@ -51,13 +51,13 @@ fuzz_target!(|data: (&str, bool, u16, &[u8], &[u8], &[u8])| {
     };
     *sent.version_mut() = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     *sent.headers_mut() = headers(request);
-    let answer = headers(response);
+    let headers_of_response = headers(response);
     let body = Bytes::copy_from_slice(body);
     let transport = service_fn(move |request: Request<RequestBody<Full<Bytes>>>| {
         assert_upstream_may_see(&request);
         let mut response = Response::new(Full::new(body.clone()));
         *response.status_mut() = status;
-        *response.headers_mut() = answer.clone();
+        *response.headers_mut() = headers_of_response.clone();
         async { Ok::<_, Infallible>(response) }
     });
     let proxy = UpstreamProxyService::new(transport, "http://upstream/base/v1".parse().unwrap())

@@ -1,4 +1,4 @@
-//! A key opens by its exact text only, whatever is wrapped around it, and its mask does not tell it.
+//! A key opens by its exact text only, and its mask does not disclose it.
 #![no_main]
 
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! A path that is taken means the same to whoever reads it, however often it is decoded.
+//! A path that is accepted means the same however often it is decoded.
 #![no_main]
 
 use http::Request;
