@@ -1,15 +1,14 @@
 use std::{any::Any, fmt, sync::Arc};
 
-/// A request that a [`QuotaStore`](crate::store::QuotaStore) has on record as admitted and not
-/// ended.
+/// An open request: admitted by a [`QuotaStore`](crate::store::QuotaStore) and not ended yet.
 ///
-/// A store that also keeps usage events hands one out with each unit
-/// ([`Reservation::admission`](crate::store::Reservation::admission)). The usage recorder puts it
-/// into the request's event ([`UsageEvent::admission`](crate::store::UsageEvent::admission)), so
-/// that the store which records the event knows which of its requests has ended with it. A request
-/// whose event goes elsewhere, or has none, ends when the last clone is dropped.
+/// A store that also keeps usage events returns one with each reservation
+/// ([`Reservation::admission`](crate::store::Reservation::admission)). The usage recorder adds it
+/// to the request's event ([`UsageEvent::admission`](crate::store::UsageEvent::admission)), so
+/// that the store which records the event knows which of its requests has ended. A request
+/// without an event in this store ends when the last clone of its admission is dropped.
 ///
-/// What is inside belongs to the store: its `Drop` is the place to put the end on record.
+/// The value inside is the store's own; its `Drop` can record the end of the request.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -25,18 +24,18 @@ use std::{any::Any, fmt, sync::Arc};
 pub struct Admission(Arc<dyn Any + Send + Sync>);
 
 impl Admission {
-    /// An admission that the store knows by `open`.
+    /// Creates an admission around the store's own record of the request.
     pub fn new<T: Any + Send + Sync>(open: Arc<T>) -> Self {
         Self(open)
     }
 
-    /// What the store has put in, if it is a `T`.
+    /// Returns the store's record of the request, if it is a `T`.
     pub fn downcast_ref<T: Any + Send + Sync>(&self) -> Option<&T> {
         self.0.downcast_ref()
     }
 }
 
-/// Two are equal if they are clones of the same one.
+/// Two admissions are equal if they are clones of the same one.
 impl PartialEq for Admission {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

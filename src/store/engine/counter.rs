@@ -1,4 +1,4 @@
-//! The in-memory counter of one subject's day, which every back end shares.
+//! In-memory counter of one subject's day, used by every back end.
 
 use std::time::SystemTime;
 
@@ -11,15 +11,15 @@ use crate::{
 
 /// Counts the units of one subject in one quota, one day at a time.
 ///
-/// Units are taken under a lock that is held for a few instructions, never across an `.await`. `A`
-/// is what a back end keeps beside the count of one [`Origin`]; it begins anew with each.
+/// Units are reserved under a lock that is held for a few instructions, never across an `.await`. `A`
+/// is additional state of a back end for one [`Origin`]; it is reset to its default with each new origin.
 #[derive(Debug)]
 pub(crate) struct DayCounter<A = ()> {
     key: CounterKey,
     state: Mutex<(Count, A)>,
 }
 
-/// Which counter it is.
+/// Key of a counter: quota and subject.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CounterKey {
     pub(crate) quota: QuotaName,
@@ -27,7 +27,7 @@ pub(crate) struct CounterKey {
 }
 
 impl CounterKey {
-    /// The subject's counter of the daily quota.
+    /// Returns the key of the subject's counter of the daily quota.
     pub(crate) fn daily(subject: KeyId) -> Self {
         Self { quota: QuotaName::DAILY, subject }
     }
@@ -39,20 +39,20 @@ impl From<&Demand> for CounterKey {
     }
 }
 
-/// What is counted of one day.
+/// Count of one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// The day.
+    /// Day that is counted.
     pub(crate) day: Day,
-    /// How often the subject's days were reset.
+    /// Number of resets of the counter so far.
     pub(crate) epoch: u32,
-    /// Units used since the last reset.
+    /// Number of units used since the last reset.
     pub(crate) used: u64,
-    /// Units given back under [`Refund::UpToLimit`].
+    /// Number of units refunded under [`Refund::UpToLimit`].
     pub(crate) refunded: u64,
 }
 
-/// The day and reset that a unit was taken from.
+/// Day and number of resets at the time at which a unit was reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     pub(crate) day: Day,
@@ -60,7 +60,7 @@ pub(crate) struct Origin {
 }
 
 impl Count {
-    /// An unused day.
+    /// Returns the count of an unused day.
     pub(crate) fn new(day: Day) -> Self {
         Self { day, epoch: 0, used: 0, refunded: 0 }
     }
@@ -69,13 +69,13 @@ impl Count {
         Origin { day: self.day, epoch: self.epoch }
     }
 
-    /// Another day, unused.
+    /// Returns the count of another, unused day.
     pub(crate) fn on(&self, day: Day) -> Self {
         Self { epoch: self.epoch, ..Self::new(day) }
     }
 
-    /// The origin that a reset begins when it is this day by the clock. Only a reset leads back from a day
-    /// on which a clock that was ahead has put the subject.
+    /// Returns the origin after a reset on this day, which may be earlier than the counted day if the clock
+    /// was ahead.
     pub(crate) fn after_reset(&self, day: Day) -> Origin {
         Origin { day, epoch: self.epoch + 1 }
     }
@@ -86,7 +86,7 @@ impl<A: Default> DayCounter<A> {
         Self { key, state: Mutex::new((count, A::default())) }
     }
 
-    /// Which counter it is.
+    /// Returns the key of the counter.
     pub(crate) fn key(&self) -> &CounterKey {
         &self.key
     }
@@ -95,7 +95,7 @@ impl<A: Default> DayCounter<A> {
         lock(&self.state)
     }
 
-    /// The count on this day. A clock that steps back never reopens a day: the later one goes on.
+    /// Returns the count on this day. If the clock has stepped back, the later day stays current.
     fn on(&self, day: Day) -> MutexGuard<'_, (Count, A)> {
         let mut state = self.lock();
         if day > state.0.day {
@@ -104,7 +104,8 @@ impl<A: Default> DayCounter<A> {
         state
     }
 
-    /// `window` is the day by the clock, which may have stepped back behind the one counted.
+    /// Returns the status of `count`. `window` is the current day, which may be before the counted one if the
+    /// clock has stepped back.
     fn status_of(
         &self,
         count: &Count,
@@ -116,31 +117,31 @@ impl<A: Default> DayCounter<A> {
         QuotaStatus::new(count.day, limit, count.used, counted.end).quota(self.key.quota)
     }
 
-    /// Takes the units if as many are left. `keep` gets what was counted before them, and they are
-    /// taken only if it succeeds; no other unit is taken and no day reset meanwhile.
+    /// Reserves the units if enough are left. Calls `record` with the count before them, under the lock,
+    /// and reserves them only if it succeeds.
     pub(crate) fn reserve<T, E>(
         &self,
         demand: &Demand,
         calendar: &Calendar,
-        keep: impl FnOnce(&Count, &mut A) -> Result<T, E>,
+        record: impl FnOnce(&Count, &mut A) -> Result<T, E>,
     ) -> Result<(Option<T>, QuotaStatus), E> {
         let window = calendar.window(demand.at);
         let mut state = self.on(window.day);
-        let (count, beside) = &mut *state;
+        let (count, extra) = &mut *state;
         let used = count.used.checked_add(demand.amount);
         let limit = demand.limit.limited().unwrap_or(u64::MAX);
-        let kept = match used.filter(|used| *used <= limit) {
+        let recorded = match used.filter(|used| *used <= limit) {
             None => None,
             Some(used) => {
-                let kept = keep(count, beside)?;
+                let recorded = record(count, extra)?;
                 count.used = used;
-                Some(kept)
+                Some(recorded)
             }
         };
-        Ok((kept, self.status_of(count, demand.limit, calendar, &window)))
+        Ok((recorded, self.status_of(count, demand.limit, calendar, &window)))
     }
 
-    /// Where the subject stands.
+    /// Returns the subject's status.
     pub(crate) fn status(
         &self,
         limit: DailyLimit,
@@ -151,18 +152,19 @@ impl<A: Default> DayCounter<A> {
         self.status_of(&self.on(window.day).0, limit, calendar, &window)
     }
 
-    /// Gives units back if their day and reset are still the current ones, the condition holds and
-    /// `keep` succeeds, which gets how many stay used. Returns whether they were given back.
+    /// Refunds units if their origin is the current one and `refund` allows it. Calls `record` with the
+    /// number of units that stay used, and refunds only if it returns `true`. Returns whether the units
+    /// were refunded.
     pub(crate) fn refund(
         &self,
         origin: Origin,
         amount: u64,
         limit: DailyLimit,
         refund: Refund,
-        keep: impl FnOnce(u64, &mut A) -> bool,
+        record: impl FnOnce(u64, &mut A) -> bool,
     ) -> bool {
         let mut state = self.lock();
-        let (count, beside) = &mut *state;
+        let (count, extra) = &mut *state;
         let provoked = if refund == Refund::UpToLimit { amount } else { 0 };
         let refunded = count.refunded.saturating_add(provoked);
         let limit = limit.limited().unwrap_or(u64::MAX);
@@ -170,43 +172,43 @@ impl<A: Default> DayCounter<A> {
             return false;
         }
         let Some(left) = count.used.checked_sub(amount) else { return false };
-        if !keep(left, beside) {
+        if !record(left, extra) {
             return false;
         }
         (count.used, count.refunded) = (left, refunded);
         true
     }
 
-    /// Counts `actual` units instead of `reserved` ones, also beyond the limit. If their day and reset
-    /// are still the current ones, `keep` gets how many are used then; returns whether they are.
+    /// Counts `actual` units instead of `reserved` ones, also beyond the limit, if their origin is the
+    /// current one. Then calls `record` with the number of units used. Returns whether it was current.
     pub(crate) fn settle(
         &self,
         origin: Origin,
         reserved: u64,
         actual: u64,
-        keep: impl FnOnce(u64, &mut A),
+        record: impl FnOnce(u64, &mut A),
     ) -> bool {
         let mut state = self.lock();
-        let (count, beside) = &mut *state;
+        let (count, extra) = &mut *state;
         let is_current = count.origin() == origin;
         if is_current {
             count.used = count.used.saturating_sub(reserved).saturating_add(actual);
-            keep(count.used, beside);
+            record(count.used, extra);
         }
         is_current
     }
 
-    /// The day begins anew with the origin that `anew` makes of the present count, if that is a
-    /// later one. No unit is taken meanwhile.
-    pub(crate) fn reset(&self, anew: impl FnOnce(&Count) -> Origin) {
+    /// Resets the day to the origin that `new_origin` returns for the current count, if it has a higher
+    /// epoch. Holds the lock meanwhile.
+    pub(crate) fn reset(&self, new_origin: impl FnOnce(&Count) -> Origin) {
         let mut state = self.lock();
-        let origin = anew(&state.0);
+        let origin = new_origin(&state.0);
         if origin.epoch > state.0.epoch {
             *state = (Count { epoch: origin.epoch, ..Count::new(origin.day) }, A::default());
         }
     }
 
-    /// What is counted.
+    /// Returns the count.
     pub(crate) fn count(&self) -> Count {
         self.lock().0
     }
@@ -231,9 +233,9 @@ mod tests {
     }
 
     fn take_some(counter: &DayCounter, amount: u64, of: u32, day: &str) -> Option<Origin> {
-        let keep = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
+        let record = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
         let demand = Demand::new("s".into(), limit(of), noon(day)).amount(amount);
-        counter.reserve(&demand, &Calendar::utc(), keep).unwrap().0
+        counter.reserve(&demand, &Calendar::utc(), record).unwrap().0
     }
 
     fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_refund_of_yesterday_or_of_before_a_reset_never_touches_today() {
+    fn late_refund_from_yesterday_or_an_earlier_reset_never_changes_today() {
         let counter = counter("2026-11-22");
         let yesterday = take(&counter, 1, "2026-11-22").unwrap();
         let today = take(&counter, 1, "2026-11-23").unwrap();
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_never_reopens_a_day() {
+    fn clock_that_steps_back_never_reopens_a_day() {
         let counter = counter("2026-11-22");
         take(&counter, 1, "2026-11-23").unwrap();
         assert_eq!(take(&counter, 1, "2026-11-22"), None);
@@ -278,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_taken_whole_and_settled_beyond_the_limit() {
+    fn amounts_are_reserved_completely_and_settled_beyond_the_limit() {
         let (counter, day) = (counter("2026-11-22"), "2026-11-22");
         let first = take_some(&counter, 4, 10, day).unwrap();
         take_some(&counter, 4, 10, day).unwrap();

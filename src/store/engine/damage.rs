@@ -1,4 +1,4 @@
-//! A ledger that cannot be read any more.
+//! Detection of a ledger that cannot be read any more.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,33 +7,36 @@ use std::{
 
 use crate::error::StoreError;
 
-/// The time for which nothing is admitted once a key or a count could not be read.
-const PAUSE: Duration = Duration::from_secs(10);
+/// Time for which nothing is admitted after a key or a count could not be read.
+const DAMAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether the ledger was found damaged lately. What it holds of other keys may be wrong as well.
+/// Detects damage of the ledger: after a corrupt read, nothing is admitted for a while, as the data of
+/// other keys may be wrong as well.
 pub(crate) struct Damage {
-    begun: Instant,
-    /// In milliseconds since `begun`; 0 if there is none.
+    created: Instant,
+    /// End of the rejections, in milliseconds since `created`; 0 if no damage is known.
     until: AtomicU64,
 }
 
 impl Damage {
     pub(crate) fn new() -> Self {
-        Self { begun: Instant::now(), until: AtomicU64::new(0) }
+        Self { created: Instant::now(), until: AtomicU64::new(0) }
     }
 
-    /// A key or a count could not be read, as the ledger is damaged.
+    /// Notes that a key or a count could not be read because the ledger is damaged.
     pub(crate) fn note(&self, error: &StoreError) {
         crate::metrics::STORE_FAILURES.counter(&[("part", "look_up")]).increment(1);
-        let until = self.now() + PAUSE.as_millis() as u64;
+        let until = self.now() + DAMAGE_TIMEOUT.as_millis() as u64;
         if self.until.swap(until, Ordering::Relaxed) == 0 {
-            tracing::error!(source = ?error, "read failed: the file is damaged, rejecting requests");
+            tracing::error!(source = ?error, "read failed, the file is damaged: rejecting requests");
         }
     }
 
+    /// Checks whether requests may be admitted.
+    ///
     /// # Errors
     ///
-    /// The ledger was found damaged lately.
+    /// The ledger was found damaged recently.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let until = self.until.load(Ordering::Relaxed);
         if until == 0 {
@@ -47,6 +50,6 @@ impl Damage {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+        u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
     }
 }

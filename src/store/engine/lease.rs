@@ -1,43 +1,46 @@
-//! Units that a process may spend without waiting for the disk.
+//! Leases: units that a process may use without waiting for the disk.
 
 use std::time::{Duration, SystemTime};
 
 use super::journal::Lsn;
 
-/// Maximum number of units that a lease grants ahead, which a loss of power may cost a key.
+/// Maximum number of units that a lease grants, which a power failure may cost a key.
 const MAX_SIZE: u64 = 512;
-/// A lease grants at most this part of what is left of the day.
+/// Divisor for the size of a lease: at most 1/16 of the units left of the day.
 const PART: u64 = 16;
-/// A lease that lasts less is doubled; one that lasts four times as long is halved.
+/// Time below which the size of the next lease is doubled; it is halved after four times as long.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// How far a day is granted. After a loss of power all of it counts as used, so no response is sent
-/// before its grant is synced; after any other end of the process what was not used is free again.
+/// Lease: number of the day's units that may be used without another sync. After a power failure all of
+/// them count as used, so no response is sent before its lease is durable. After any other end of the
+/// process, unused units are returned.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
-    /// The day is granted up to this unit.
+    /// Number of units granted for the day.
     granted: u64,
-    /// The grant survives a loss of power once this is synced.
+    /// LSN from which `granted` is durable.
     end: Lsn,
-    /// The part of the grant that survives one already.
+    /// Part of the lease that is durable.
     durable: u64,
+    /// Number of units of the last extension.
     size: u64,
+    /// Time of the last extension.
     begun: Option<SystemTime>,
 }
 
-/// A grant that is to be written.
+/// Extension of a lease that must be appended to the journal.
 pub(super) struct Extension {
-    /// The day is granted up to this unit.
+    /// Number of units granted for the day.
     pub(super) granted: u64,
-    /// Whether the next reservation waits for it.
+    /// Whether the next reservation must wait for the extension.
     pub(super) is_urgent: bool,
     size: u64,
     at: SystemTime,
 }
 
 impl Lease {
-    /// Returns the extension that is due before the next `amount` units of a day with this limit are
-    /// taken, when `used` are.
+    /// Returns the extension that is due before the next `amount` units are reserved, when `used` units of
+    /// a day with this limit are used.
     pub(super) fn extension(
         &mut self,
         used: u64,
@@ -60,26 +63,25 @@ impl Lease {
         (granted > self.granted).then_some(Extension { granted, is_urgent, size, at })
     }
 
-    /// The extension was appended, and survives a loss of power once `end` is synced.
+    /// Applies an extension that was appended and is durable from `end` on.
     pub(super) fn extend(&mut self, extension: &Extension, end: Lsn) {
         (self.granted, self.end) = (extension.granted, end);
         (self.size, self.begun) = (extension.size, Some(extension.at));
     }
 
-    /// Returns how far the day may stay granted when only `used` are used any more, if that is less
-    /// than it is.
+    /// Returns the smaller lease that suffices for `used` units, if there is one.
     pub(super) fn surplus(&self, used: u64, limit: u64) -> Option<u64> {
         let granted = used + max_size(used, limit);
         (granted < self.granted).then_some(granted)
     }
 
-    /// The surplus was returned. If that is lost with the power, more counts as used, not less.
+    /// Reduces the lease. If a power failure undoes this, more units count as used, never fewer.
     pub(super) fn lower(&mut self, granted: u64) {
         self.granted = granted;
         self.durable = self.durable.min(granted);
     }
 
-    /// Returns what a reservation waits for that takes the day's units up to this one.
+    /// Returns the LSN that must be durable before unit `unit` is used.
     pub(super) fn gate(&self, unit: u64) -> Lsn {
         if unit <= self.durable { Lsn::default() } else { self.end }
     }
@@ -94,7 +96,7 @@ impl Lease {
     }
 }
 
-/// The largest lease when `used` units are used.
+/// Returns the maximum size of a lease when `used` units are used.
 fn max_size(used: u64, limit: u64) -> u64 {
     (limit.saturating_sub(used) / PART).clamp(1, MAX_SIZE)
 }
@@ -103,8 +105,8 @@ fn max_size(used: u64, limit: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Takes units as fast as this until the day is used up; returns how many extensions there
-    /// were, and the largest.
+    /// Uses all units of a day, one each `pause`. Returns the number of extensions and the size of the
+    /// largest.
     fn spend(limit: u64, pause: Duration) -> (usize, u64) {
         let (mut lease, mut at) = (Lease::default(), SystemTime::UNIX_EPOCH);
         let (mut extensions, mut largest) = (0, 0);
@@ -115,14 +117,14 @@ mod tests {
                 extensions += 1;
                 lease.extend(&extension, Lsn(extensions as u64));
             }
-            assert!(used < lease.granted, "every unit is granted ahead");
+            assert!(used < lease.granted, "every unit is granted before its use");
             at += pause;
         }
         (extensions, largest)
     }
 
     #[test]
-    fn a_slow_key_is_granted_units_one_by_one_and_a_fast_one_large_leases() {
+    fn slow_key_gets_single_units_and_fast_key_gets_large_leases() {
         assert_eq!(spend(200, Duration::from_secs(10)), (200, 1));
         let (extensions, largest) = spend(1_000_000, Duration::from_micros(50));
         assert_eq!(largest, MAX_SIZE);
@@ -130,13 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_at_most_a_sixteenth_of_what_is_left() {
+    fn lease_is_at_most_a_sixteenth_of_the_units_left() {
         assert_eq!(spend(200, Duration::ZERO).1, 200 / PART);
         assert_eq!(spend(15, Duration::ZERO), (15, 1));
     }
 
     #[test]
-    fn units_that_come_back_leave_no_more_than_a_lease_granted() {
+    fn refunded_units_reduce_the_lease_to_its_maximum() {
         let mut lease = Lease::default();
         for used in 0..300 {
             if let Some(extension) = lease.extension(used, 1, 400, SystemTime::UNIX_EPOCH, |_| true)
@@ -154,33 +156,33 @@ mod tests {
     }
 
     #[test]
-    fn a_day_that_another_process_has_begun_continues() {
+    fn lease_starts_at_the_units_used_by_an_earlier_process() {
         let mut lease = Lease::default();
         let extension = lease.extension(150, 1, 200, SystemTime::UNIX_EPOCH, |_| true).unwrap();
         assert_eq!((extension.granted, extension.is_urgent), (151, true));
     }
 
     #[test]
-    fn a_unit_waits_for_the_lease_it_was_taken_from() {
+    fn unit_waits_for_its_lease() {
         let mut lease = Lease::default();
         let at = SystemTime::UNIX_EPOCH;
         let extension = lease.extension(0, 1, 1000, at, |_| false).unwrap();
         lease.extend(&extension, Lsn(7));
         assert_eq!(lease.gate(1), Lsn(7));
         assert!(lease.extension(1, 1, 1000, at, |end| end == Lsn(7)).is_some());
-        assert_eq!(lease.gate(1), Lsn(0), "what is synced need not be waited for");
+        assert_eq!(lease.gate(1), Lsn(0), "a durable lease is not waited for");
         assert_eq!(lease.gate(2), Lsn(7), "until it is extended");
     }
 
     #[test]
-    fn a_large_amount_is_granted_at_once_and_nothing_beside_it() {
+    fn large_amount_is_granted_exactly() {
         let mut lease = Lease::default();
         let at = SystemTime::UNIX_EPOCH;
         let extension = lease.extension(0, 900, 1000, at, |_| true).unwrap();
         assert_eq!((extension.granted, extension.is_urgent), (900, true));
         lease.extend(&extension, Lsn(7));
         assert_eq!(lease.gate(900), Lsn(7));
-        // All of it came back.
+        // All units were refunded.
         assert_eq!(lease.surplus(0, 1000), Some(1000 / PART));
     }
 }

@@ -10,7 +10,7 @@ pub(super) struct Meter {
     pub(super) failures: Counter,
 }
 
-/// Records how long it lived.
+/// Records the time from its creation until it is dropped.
 pub(super) struct Timer {
     began: Instant,
     duration: Histogram,
@@ -25,12 +25,12 @@ impl Meter {
         }
     }
 
-    /// Times a transaction.
+    /// Starts measuring a transaction.
     pub(super) fn time(&self) -> Timer {
         Timer { began: Instant::now(), duration: self.duration.clone() }
     }
 
-    /// Records how many records one checkpoint has applied.
+    /// Records the number of journal records that a checkpoint has applied.
     pub(super) fn checkpointed(&self, records: usize) {
         if records > 0 {
             self.batch.record(records as f64);

@@ -2,16 +2,16 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | `counter` | counts the units of a subject's day in memory, under a lock of a few instructions |
-//! | `lease` | how far a day is granted ahead, so that a loss of power never exceeds a limit |
+//! | `counter` | counts the units of a subject's day in memory, under a lock held for a few instructions |
+//! | `lease` | units that may be used without another sync, so that limits hold after a power failure |
 //! | `journal` | appends each change before it takes effect, and syncs it |
-//! | `reservation` | a unit from its admission until its request ends |
-//! | `pending`, `writer` | sum up the journal, and checkpoint it into the ledger |
+//! | `reservation` | units of a request from its admission until its end |
+//! | `pending`, `writer` | sum up the records of the journal, and checkpoint them into the ledger |
 //! | `ledger` | the trait that a back end implements: [`Ledger`] |
-//! | `recovery` | what a start makes of the journal that an earlier process has left |
-//! | `watchdog`, `damage` | what no write would notice |
+//! | `recovery` | applies the records of an earlier process at the start |
+//! | `watchdog`, `damage` | detect stalled syncs, moved files and corrupt reads |
 //!
-//! Nothing here knows a database. `simulation` runs all of it against failing disks, `model` tries out
+//! The engine is independent of the database. `simulation` runs it against failing disks, `model` checks
 //! every interleaving of its locks.
 
 mod admission;

@@ -1,4 +1,4 @@
-//! Every interleaving of a few threads, by loom.
+//! Tests of every interleaving of a few threads, with loom.
 //!
 //! `RUSTFLAGS="--cfg model" cargo test --lib --features full model`
 
@@ -43,10 +43,10 @@ fn counter() -> Arc<DayCounter> {
 }
 
 fn take_some(counter: &DayCounter, amount: u64, limit: u32) -> Option<Origin> {
-    let keep = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
+    let record = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
     let limit = DailyLimit::new(limit).unwrap();
     let demand = Demand::new("alice".into(), limit, noon()).amount(amount);
-    counter.reserve(&demand, &Calendar::utc(), keep).unwrap().0
+    counter.reserve(&demand, &Calendar::utc(), record).unwrap().0
 }
 
 fn take(counter: &DayCounter, limit: u32) -> Option<Origin> {
@@ -90,7 +90,7 @@ fn model_of_amounts_admits_as_many_as_fit() {
 }
 
 #[test]
-fn model_of_settling_beside_a_reservation_loses_no_unit() {
+fn model_of_settling_during_a_reservation_loses_no_unit() {
     model(|| {
         let counter = counter();
         let taken = take_some(&counter, 3, 5).unwrap();
@@ -103,7 +103,7 @@ fn model_of_settling_beside_a_reservation_loses_no_unit() {
 }
 
 #[test]
-fn model_of_refunds_admits_exactly_as_many_more() {
+fn model_refunded_units_are_admitted_exactly_once() {
     model(|| {
         let counter = counter();
         let other = counter.clone();
@@ -136,7 +136,7 @@ fn model_of_a_reset_keeps_late_refunds_away_from_the_new_count() {
     });
 }
 
-/// A disk that fails its syncs, or does not.
+/// Disk whose syncs fail if `fails` is set.
 #[derive(Clone, Copy)]
 struct TestDisk {
     fails: bool,
@@ -190,7 +190,7 @@ fn append(journal: &Journal) -> Lsn {
     journal.append(&Record::Count { key: &key(), change }).unwrap()
 }
 
-/// A task that waits for a sync gets its result or is woken.
+/// Checks that a task that waits for a sync gets the result or is woken.
 fn a_waiter_is_ready_or_woken(fails: bool) {
     let journal = journal(fails);
     let end = append(&journal);
@@ -224,7 +224,7 @@ fn model_of_a_failed_sync_wakes_every_waiter() {
 }
 
 #[test]
-fn model_of_records_appended_beside_a_sync_are_synced_or_due() {
+fn model_of_records_appended_during_a_sync_are_synced_or_due() {
     model(|| {
         let journal = journal(false);
         let appending = journal.clone();

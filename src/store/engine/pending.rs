@@ -9,28 +9,28 @@ use crate::{
     },
 };
 
-/// What the journal holds and the ledger does not yet, summed up.
+/// Journal records that are not checkpointed yet, summed up.
 #[derive(Default)]
 pub(crate) struct PendingBatch {
     subjects: HashMap<KeyId, Subject, foldhash::fast::RandomState>,
-    /// Single requests that are kept.
+    /// Rows of single requests that are kept.
     pub(crate) requests: Vec<RequestRecord>,
-    /// How many records this sums up.
+    /// Number of records in this batch.
     pub(crate) records: usize,
-    /// How far the journal is read once this is applied.
+    /// Position in the journal after this batch.
     pub(crate) position: Option<Position>,
 }
 
-/// What waits of one subject.
+/// Pending changes of one subject.
 #[derive(Default)]
 pub(crate) struct Subject {
     pub(crate) counts: Vec<(QuotaName, Origin, Delta)>,
     pub(crate) figures: Vec<Figures>,
-    /// How many requests began, less those that ended.
+    /// Number of requests that began minus the number of those that ended.
     pub(crate) open: i64,
 }
 
-/// What several records change about one count.
+/// Sum of the changes of one counter.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Delta {
     pub(crate) used: i64,
@@ -39,7 +39,7 @@ pub(crate) struct Delta {
     pub(crate) granted: Option<u64>,
 }
 
-/// The figures of one day and model.
+/// Usage figures of one day and model.
 pub(crate) struct Figures {
     pub(crate) day: Day,
     pub(crate) model: String,
@@ -47,7 +47,7 @@ pub(crate) struct Figures {
 }
 
 impl PendingBatch {
-    /// Adds a record that comes after those that are there.
+    /// Adds a record, which must be later than those added before.
     pub(crate) fn add(&mut self, record: &Record<'_>) {
         match record {
             Record::Count { key, change } => {
@@ -70,7 +70,7 @@ impl PendingBatch {
         self.subjects.entry(id.clone()).or_default()
     }
 
-    /// Adds what came after.
+    /// Adds a later batch.
     pub(crate) fn append(&mut self, later: Self) {
         self.records += later.records;
         for (id, added) in later.subjects {
@@ -96,7 +96,7 @@ impl PendingBatch {
     }
 }
 
-// A subject has few days and models at once, and the last one is nearly always meant.
+// Linear search from the end: a subject has few days and models, and nearly always the last one matches.
 impl Subject {
     fn count(&mut self, quota: QuotaName, origin: Origin) -> &mut Delta {
         let is_same = |count: &(QuotaName, Origin, Delta)| count.1 == origin && count.0 == quota;

@@ -1,4 +1,4 @@
-//! Jobs that wait for the writer, and run in its transactions.
+//! Queue of jobs that the writer runs in its transactions.
 
 use std::{
     collections::VecDeque,
@@ -17,15 +17,15 @@ use tokio::sync::oneshot;
 use super::Ledger;
 use crate::{error::StoreError, store::StoreFuture};
 
-/// Work within a transaction, and what is to be done once that is committed.
+/// Work within a transaction. Returns its result and the callback for the commit.
 pub(crate) type Job<L> =
     Box<dyn FnOnce(&<L as Ledger>::Tables) -> (Result<(), <L as Ledger>::Error>, OnCommit) + Send>;
 
-/// Called when the transaction is committed; dropped if it is not.
+/// Callback that runs after the commit, and is dropped if the transaction fails.
 pub(crate) type OnCommit = Box<dyn FnOnce() + Send>;
 
-/// Makes a job of `work`, and the future of its result, which is ready once the transaction is
-/// committed and `after` has run with it.
+/// Creates a job from `work`, and a future of its result, which is ready once the transaction is
+/// committed and `after` has run with the result.
 pub(crate) fn job<L: Ledger, T: Send + 'static>(
     work: impl FnOnce(&L::Tables) -> Result<T, L::Error> + Send + 'static,
     after: impl FnOnce(&T) + Send + 'static,
@@ -35,7 +35,7 @@ pub(crate) fn job<L: Ledger, T: Send + 'static>(
         Ok(result) => {
             let on_commit: OnCommit = Box::new(move || {
                 after(&result);
-                // The caller may have left.
+                // The caller may have dropped the future.
                 let _ = sender.send(result);
             });
             (Ok(()), on_commit)
@@ -48,9 +48,9 @@ pub(crate) fn job<L: Ledger, T: Send + 'static>(
     (job, result)
 }
 
-/// Runs the jobs in their order, and leaves in `on_commit` what follows the commit. A job that fails
-/// or panics on its own account is undone alone. If the ledger fails, no caller learns of it before
-/// `jobs` and `on_commit` are dropped.
+/// Runs the jobs in order, and adds their callbacks to `on_commit`. A job that fails or panics is rolled
+/// back to its savepoint. If the ledger fails, no caller is notified before `jobs` and `on_commit` are
+/// dropped.
 pub(super) fn run<L: Ledger>(
     tables: &L::Tables,
     jobs: &mut VecDeque<Job<L>>,
@@ -79,9 +79,9 @@ pub(super) fn run<L: Ledger>(
     Ok(())
 }
 
-/// The jobs that wait for the writer.
+/// Jobs that wait for the writer.
 pub(crate) struct Queue<L: Ledger> {
-    /// Set while jobs and reservations are accepted: not after a failed write, nor after the end.
+    /// Whether jobs and reservations are accepted. Cleared by a failed write and at shutdown.
     open: Arc<AtomicBool>,
     state: Mutex<State<L>>,
     wake: Condvar,
@@ -90,17 +90,17 @@ pub(crate) struct Queue<L: Ledger> {
 struct State<L: Ledger> {
     jobs: VecDeque<Job<L>>,
     stopped: bool,
-    /// Whether the writer sleeps and must be woken.
+    /// Whether the writer is waiting and must be woken.
     asleep: bool,
 }
 
-/// What the writer finds when it wakes up.
+/// Jobs for the writer, and whether it should stop after them.
 pub(super) struct Work<L: Ledger> {
     pub(super) jobs: VecDeque<Job<L>>,
     pub(super) stopped: bool,
 }
 
-/// The reason why nothing is accepted.
+/// Returns the error of requests while nothing is accepted.
 pub(super) fn closed() -> StoreError {
     StoreError::unavailable("the last write failed, or the store is closed")
 }
@@ -115,12 +115,12 @@ impl<L: Ledger> Queue<L> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the last write succeeded, and the writer runs.
+    /// Returns whether the last write succeeded and the writer is running.
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Runs a job in the next transaction.
+    /// Queues a job for the next transaction.
     ///
     /// # Errors
     ///
@@ -135,8 +135,8 @@ impl<L: Ledger> Queue<L> {
         Ok(())
     }
 
-    /// Runs `work` in the next transaction; ready with its result once that is committed and
-    /// `after` has run.
+    /// Runs `work` in the next transaction. The future is ready with the result once the transaction is
+    /// committed and `after` has run.
     pub(crate) fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&L::Tables) -> Result<T, L::Error> + Send + 'static,
@@ -156,7 +156,7 @@ impl<L: Ledger> Queue<L> {
         }
     }
 
-    /// Waits until a job is queued, for `timeout` at most, and takes all that are.
+    /// Waits at most `timeout` until a job is queued, and takes all queued jobs.
     pub(super) fn take(&self, timeout: Duration) -> Work<L> {
         let mut state = self.lock();
         if state.jobs.is_empty() && !state.stopped {
@@ -169,7 +169,7 @@ impl<L: Ledger> Queue<L> {
         Work { jobs: mem::take(&mut state.jobs), stopped: state.stopped }
     }
 
-    /// Accepts no more jobs, and drops those that wait.
+    /// Rejects further jobs, and drops the queued ones.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         self.open.store(false, Ordering::Release);
@@ -181,13 +181,13 @@ impl<L: Ledger> Queue<L> {
         self.open.store(!state.stopped, Ordering::Release);
     }
 
-    /// Whether no job waits.
+    /// Returns whether no job is queued and the writer should not stop.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         state.jobs.is_empty() && !state.stopped
     }
 
-    /// Number of jobs that wait.
+    /// Returns the number of queued jobs.
     pub(crate) fn depth(&self) -> usize {
         self.lock().jobs.len()
     }
@@ -196,7 +196,7 @@ impl<L: Ledger> Queue<L> {
         self.lock().stopped
     }
 
-    /// Lets the writer end after what is queued.
+    /// Shuts the writer down once the queue is empty.
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
         self.open.store(false, Ordering::Release);

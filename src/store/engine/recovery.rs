@@ -1,4 +1,4 @@
-//! What a start, or a copy, makes of what an earlier process has left in the journal.
+//! Recovery of the records of an earlier process, at a start or for a copy of the database.
 
 use std::io;
 
@@ -8,16 +8,16 @@ use super::{
     pending::PendingBatch,
 };
 
-/// What the journal holds and its ledger does not.
+/// Journal records that are missing from the ledger.
 pub(crate) struct Recovery {
     batch: PendingBatch,
     replay: Replay,
     state: LedgerState,
-    /// Whether the machine has run since without a break: then every byte is as it was written.
+    /// Whether the machine has not been restarted since: then no written byte is lost.
     same_boot: bool,
 }
 
-/// Why a journal could not be read into its ledger.
+/// Reason why the journal could not be applied to its ledger.
 pub(crate) enum RecoveryError<E> {
     /// The ledger could not be read or written.
     Ledger(E),
@@ -28,7 +28,7 @@ pub(crate) enum RecoveryError<E> {
 }
 
 impl Recovery {
-    /// Reads the journal from the ledger's position on, up to `until`.
+    /// Reads the journal from the ledger's position up to `until`.
     pub(crate) fn read<L: Ledger>(
         tables: &L::Tables,
         disk: &dyn Disk,
@@ -44,11 +44,11 @@ impl Recovery {
         Ok(Self { batch, replay, state, same_boot })
     }
 
-    /// Applies the rest of the journal to the ledger, and begins a new segment.
+    /// Applies the rest of the journal to the ledger and starts a new segment.
     ///
-    /// On the same boot of the machine every record of the last process is there, so the units that
-    /// its leases grant and nobody has used are free again. After another boot records may be missing,
-    /// and those units count as used. Requests that never ended have failed.
+    /// On the same boot of the machine no record of the last process is missing, so the unused units of
+    /// its leases are returned. After another boot records may be missing, and those units count as used.
+    /// Requests that never ended count as failed.
     pub(crate) fn start<L: Ledger>(
         mut self,
         ledger: &mut L,
@@ -56,7 +56,7 @@ impl Recovery {
         boot: Option<&str>,
     ) -> Result<Journal, RecoveryError<L::Error>> {
         let known = match self.state.replay_from {
-            ReplayFrom::Begin => 0,
+            ReplayFrom::Start => 0,
             ReplayFrom::Position(Position { segment, .. }) | ReplayFrom::After(segment) => segment,
         };
         let segments = disk.segments().map_err(RecoveryError::Read)?;
@@ -76,7 +76,7 @@ impl Recovery {
         Ok(journal)
     }
 
-    /// Applies the batch to the tables, as what a process has left that has ended.
+    /// Applies the batch to the tables, then ends the leases and open requests of the earlier process.
     pub(crate) fn apply<L: Ledger>(&self, tables: &L::Tables) -> Result<(), L::Error> {
         L::checkpoint(tables, &self.batch)?;
         let unused = if self.same_boot { UnusedUnits::Returned } else { UnusedUnits::Spent };
@@ -84,45 +84,46 @@ impl Recovery {
         L::fail_open_requests(tables)
     }
 
-    /// The ledger's last commit, and what its file is known to hold of them.
+    /// Returns the ledger's last commit, and the last one that is known to be in the database file.
     pub(crate) fn last_commit(&self) -> Commit {
         let Commit { checkpointed, .. } = self.replay.commit;
         Commit { number: self.state.commits, checkpointed: checkpointed.min(self.state.commits) }
     }
 
-    /// The last commit that the journal knows of.
+    /// Returns the last commit that the journal has recorded.
     pub(crate) fn noted_commit(&self) -> Commit {
         self.replay.commit
     }
 
-    /// The end of the journal's last good record; before all if there is none to be read.
+    /// Returns the end of the last valid record, or the start of the journal.
     pub(crate) fn end(&self) -> Position {
         self.replay.end.unwrap_or_default()
     }
 
-    /// What is wrong with the journal, and no loss of power explains.
+    /// Returns the flaws that a power failure cannot cause.
     pub(crate) fn flaws(&self) -> impl Iterator<Item = &Flaw> {
-        self.replay.flaws.iter().filter(|flaw| !self.is_of_power(flaw))
+        self.replay.flaws.iter().filter(|flaw| !self.is_power_loss(flaw))
     }
 
-    /// A loss of power leaves pages behind in any order, and what responses depend on lies before them.
-    fn is_of_power(&self, flaw: &Flaw) -> bool {
-        flaw.may_be_of_power() && !self.same_boot
+    /// Returns whether the flaw is the result of a power failure, which may lose unsynced pages in any order.
+    /// No response depends on those.
+    fn is_power_loss(&self, flaw: &Flaw) -> bool {
+        flaw.may_be_power_loss() && !self.same_boot
     }
 
-    /// Logs the ends of segments that are not read, and on which no response depends.
+    /// Logs the dropped tails of segments, on which no response depends.
     pub(crate) fn log_dropped(&self) {
         for (Position { segment, offset }, bytes) in &self.replay.torn {
             tracing::warn!(
                 segment,
                 offset,
                 bytes,
-                "journal tail dropped: its write did not finish"
+                "incomplete record at the end of a segment: journal tail dropped"
             );
         }
-        for flaw in self.replay.flaws.iter().filter(|flaw| self.is_of_power(flaw)) {
+        for flaw in self.replay.flaws.iter().filter(|flaw| self.is_power_loss(flaw)) {
             let segment = flaw.segment();
-            tracing::warn!(segment, %flaw, "journal tail dropped: its end did not survive");
+            tracing::warn!(segment, %flaw, "journal segment is incomplete, its end did not survive: journal tail dropped");
         }
     }
 }

@@ -19,13 +19,13 @@ use crate::{
     store::{Admission, Demand, Refund, Reservation, ReserveOutcome},
 };
 
-/// How long the sync of a lease may wait that is not needed yet, so that those of many keys share one.
-const LEASE_LINGER: Duration = Duration::from_millis(20);
-/// How long units that are synced themselves wait for others: most upstreams take longer.
-const UNIT_LINGER: Duration = Duration::from_millis(2);
+/// Maximum delay of the sync of a lease that is not urgent, so that the leases of many keys share one sync.
+const MAX_LEASE_SYNC_DELAY: Duration = Duration::from_millis(20);
+/// Maximum delay of the sync of a unit with [`Durability::Power`]; most upstreams take longer to respond.
+const MAX_UNIT_SYNC_DELAY: Duration = Duration::from_millis(2);
 
 impl Engine {
-    /// Takes units of a counter that was loaded.
+    /// Reserves units of a loaded counter.
     pub(crate) fn reserve(
         self: &Arc<Self>,
         counter: Arc<Counter>,
@@ -58,8 +58,8 @@ impl Engine {
         Ok(ReserveOutcome::Admitted { reservation: Box::new(reservation), status })
     }
 
-    /// Appends the next units before their request is forwarded. Returns what its response must wait
-    /// for.
+    /// Appends the use of the units before their request is forwarded. Returns their origin and the LSN
+    /// that must be durable before the response.
     fn charge(
         &self,
         counter: &Counter,
@@ -68,7 +68,7 @@ impl Engine {
         lease: &mut Lease,
     ) -> Result<(Origin, Lsn), StoreError> {
         let (origin, amount, at) = (count.origin(), demand.amount, demand.at);
-        // Where units are synced themselves, or no limit could be exceeded, none is granted ahead.
+        // A lease is not needed if each unit is synced, or without a limit.
         let limit = demand.limit.limited();
         let limit = limit.filter(|_| self.durability == Durability::Process);
         let is_durable = |end| self.journal.is_durable(end);
@@ -85,7 +85,7 @@ impl Engine {
         if let Some(extension) = extension {
             lease.extend(&extension, end);
             if !extension.is_urgent {
-                self.journal.sync_within(LEASE_LINGER);
+                self.journal.sync_within(MAX_LEASE_SYNC_DELAY);
             }
         }
         let gate = match self.durability {
@@ -97,50 +97,49 @@ impl Engine {
     }
 }
 
-/// The change of a count when `to` units are charged instead of `from`.
+/// Returns the change of the count when `to` units are charged instead of `from`.
 fn change(from: u64, to: u64) -> i64 {
     let difference = i64::try_from(from.abs_diff(to)).unwrap_or(i64::MAX);
     if to < from { -difference } else { difference }
 }
 
-/// Units that were taken.
+/// Reserved units of one request.
 struct EngineReservation {
     engine: Arc<Engine>,
     counter: Arc<Counter>,
     limit: DailyLimit,
-    /// Number of units that are charged.
+    /// Number of charged units.
     amount: u64,
     origin: Origin,
-    /// What must be synced before the response.
+    /// LSN that must be durable before the response.
     gate: Lsn,
     state: State,
     open: Arc<OpenRequest>,
 }
 
-/// What became of units.
+/// State of a reservation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// They are charged.
+    /// The units are charged.
     Spent,
-    /// They were given back.
+    /// The units were refunded.
     Returned,
-    /// What was done with them could not be made durable: they are not charged, and their request is
-    /// rejected.
-    Lost,
+    /// The reservation could not be made durable: the units are not charged, and the request is rejected.
+    Discarded,
 }
 
 impl Reservation for EngineReservation {
     fn commit(&mut self) {
-        self.engine.journal.sync_to(self.gate, self.linger());
+        self.engine.journal.sync_to(self.gate, self.max_sync_delay());
     }
 
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        if self.state == State::Lost {
-            return Poll::Ready(Err(lost()));
+        if self.state == State::Discarded {
+            return Poll::Ready(Err(not_durable()));
         }
         self.commit();
         let durable = ready!(self.engine.journal.poll_durable(self.gate, cx));
-        Poll::Ready(durable.inspect_err(|_| self.lose()))
+        Poll::Ready(durable.inspect_err(|_| self.discard()))
     }
 
     fn settle(&mut self, actual: u64) {
@@ -180,7 +179,7 @@ impl Reservation for EngineReservation {
             if self.engine.durability == Durability::Power {
                 match written {
                     Some(end) => self.gate = end,
-                    None => self.state = State::Lost,
+                    None => self.state = State::Discarded,
                 }
             }
         }
@@ -193,10 +192,10 @@ impl Reservation for EngineReservation {
 }
 
 impl EngineReservation {
-    /// How long the sync that the units need may wait for others.
-    fn linger(&self) -> Duration {
+    /// Returns the maximum delay of the sync that the units need.
+    fn max_sync_delay(&self) -> Duration {
         match self.engine.durability {
-            Durability::Power => UNIT_LINGER,
+            Durability::Power => MAX_UNIT_SYNC_DELAY,
             Durability::Process => Duration::ZERO,
         }
     }
@@ -206,16 +205,16 @@ impl EngineReservation {
         self.engine.journal.append_or_hold(&record)
     }
 
-    /// A change by which the day stays granted no further than it may be when `left` units are used.
-    /// Without a limit that is what was granted before the limit was lifted.
+    /// Returns the change that shrinks the lease to what `left` used units need. Without a limit, it ends a
+    /// lease from before the limit was removed.
     fn return_surplus(&self, left: u64, lease: &mut Lease) -> CountChange {
         let granted = lease.surplus(left, self.limit.limited().unwrap_or_default());
         granted.into_iter().for_each(|granted| lease.lower(granted));
         CountChange { granted, ..CountChange::of(self.origin) }
     }
 
-    /// The units could not be made durable: they are not charged.
-    fn lose(&mut self) {
+    /// Removes the charge of units that could not be made durable.
+    fn discard(&mut self) {
         if self.state == State::Spent {
             let used = change(self.amount, 0);
             let hold = |change: CountChange| {
@@ -229,12 +228,12 @@ impl EngineReservation {
                 hold(CountChange::of(self.origin));
             }
         }
-        self.state = State::Lost;
+        self.state = State::Discarded;
     }
 }
 
-/// A request that is on record as admitted, until its usage entry or, if there is none, this is
-/// dropped. What the end of the process leaves open has failed.
+/// An admitted request in the journal. It ends with its usage entry or, without one, when this is
+/// dropped. Requests still open at the end of the process count as failed.
 pub(super) struct OpenRequest {
     engine: Arc<Engine>,
     counter: Arc<Counter>,
@@ -243,7 +242,8 @@ pub(super) struct OpenRequest {
 }
 
 impl OpenRequest {
-    /// Whether the request ends with a usage entry of this key in this store: once.
+    /// Ends the request with a usage entry. Returns `true` once, if the engine and the key are those of the
+    /// request.
     pub(super) fn close(&self, engine: &Arc<Engine>, id: &KeyId) -> bool {
         Arc::ptr_eq(&self.engine, engine)
             && self.counter.key().subject == *id
@@ -261,6 +261,6 @@ impl Drop for OpenRequest {
     }
 }
 
-fn lost() -> StoreError {
+fn not_durable() -> StoreError {
     StoreError::unavailable("the units could not be made durable")
 }

@@ -24,14 +24,14 @@ use crate::{
     store::{Admission, RequestOutcome, UsageEvent},
 };
 
-/// Number of slots that limit rejected requests, whatever the number of keys.
+/// Number of slots of the rate limit for rows of rejected requests, independent of the number of keys.
 const ROW_SLOTS: usize = 4096;
-/// Maximum number of rejected requests of a key that are kept one by one in a burst.
+/// Maximum number of rejected requests of a key that are kept as rows in a burst.
 const ROW_BURST: u64 = 20;
-/// Time after which one more rejected request of a key is kept.
+/// Interval after which one more rejected request of a key is kept as a row.
 const ROW_INTERVAL: Duration = Duration::from_secs(3);
 
-/// A subject's count, and its lease.
+/// Counter of a subject with its lease.
 pub(crate) type Counter = DayCounter<Lease>;
 
 /// Durability of a unit at the time at which the response of its request is sent.
@@ -48,25 +48,25 @@ pub enum Durability {
     Power,
 }
 
-/// How an engine counts.
+/// Options of an engine.
 pub(crate) struct EngineOptions {
     pub(crate) calendar: Calendar,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) durability: Durability,
-    /// How long single requests are kept beside the sums, if they are.
+    /// Time for which rows of single requests are kept; `None` keeps none.
     pub(crate) retention: Option<Duration>,
 }
 
-/// What callers, the writer and the other threads share.
+/// State shared by callers, the writer and the other threads.
 pub(crate) struct Engine {
     pub(crate) calendar: Calendar,
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) durability: Durability,
     retention: Option<Duration>,
-    /// Limits how many rejected requests of a key are kept one by one.
+    /// Rate limit of the rejected requests of a key that are kept as rows.
     rejected_rows: Gcra,
     pub(crate) journal: Arc<Journal>,
-    /// Whether the ledger can be written. Closed and opened by the queue.
+    /// Whether the ledger can be written. Set and cleared by the queue.
     open: Arc<AtomicBool>,
     counters: SharedMap<CounterKey, Arc<Counter>>,
     last_commit: Mutex<Option<Instant>>,
@@ -92,12 +92,12 @@ impl Engine {
         }
     }
 
-    /// A queue for the ledger's jobs, which opens and closes the engine.
+    /// Creates the queue for the ledger's jobs, which opens and closes the engine.
     pub(crate) fn queue<L: Ledger>(&self) -> Queue<L> {
         Queue::new(self.open.clone())
     }
 
-    /// Returns an error if nothing is admitted, as the journal or the ledger cannot be written.
+    /// Returns an error if nothing is admitted because the journal or the ledger cannot be written.
     pub(crate) fn is_open(&self) -> Result<(), StoreError> {
         if self.open.load(Ordering::Acquire) && !self.journal.has_failed() {
             return Ok(());
@@ -105,8 +105,8 @@ impl Engine {
         Err(queue::closed())
     }
 
-    /// Runs `work` in one transaction of the ledger, with the next number, and notes in the journal
-    /// that it was committed.
+    /// Runs `work` in one transaction of the ledger, with the next commit number, and records the commit in
+    /// the journal.
     pub(crate) fn transaction<L: Ledger, T>(
         &self,
         ledger: &mut L,
@@ -122,33 +122,33 @@ impl Engine {
         *lock(&self.last_commit) = Some(Instant::now());
     }
 
-    /// Whether something was committed within this time.
+    /// Returns whether a checkpoint was committed within this time.
     pub(crate) fn was_written_within(&self, time: Duration) -> bool {
         lock(&self.last_commit).is_some_and(|at| at.elapsed() < time)
     }
 
-    /// The day by the clock.
+    /// Returns the current day.
     pub(crate) fn today(&self) -> Day {
         self.calendar.window(self.clock.now()).day
     }
 
-    /// The time before which single requests are deleted; all of them if none are kept.
+    /// Returns the time before which rows of single requests are deleted; if none are kept, all are.
     pub(crate) fn retention_cutoff(&self) -> Option<SystemTime> {
         let now = self.clock.now();
         match self.retention {
             Some(time) => now.checked_sub(time),
-            // Also those of a clock that was ahead.
+            // A time in the future also covers rows that were written while the clock was ahead.
             None => now.checked_add(Duration::from_secs(u32::MAX.into())),
         }
     }
 
-    /// Appends an event to the journal, if it is a key's.
+    /// Appends an event to the journal, if it belongs to a key.
     pub(crate) fn record(self: &Arc<Self>, event: &UsageEvent) {
         let Some(id) = &event.key_id else { return };
         let open = event.admission.as_ref().and_then(Admission::downcast_ref::<OpenRequest>);
         let closes = open.is_some_and(|open| open.close(self, id));
         let is_rejected = matches!(event.outcome, RequestOutcome::Rejected);
-        // While there are no checkpoints neither the journal nor memory may grow by rejected requests.
+        // Without checkpoints, rejected requests must not let the journal or the memory grow.
         let only_summed = is_rejected && self.is_open().is_err();
         let keeps_row = self.retention.is_some()
             && (!is_rejected || !only_summed && self.rejected_rows.admit(id));
@@ -162,19 +162,19 @@ impl Engine {
         }
     }
 
-    /// The counter, if it was loaded.
+    /// Returns the counter, if it is loaded.
     pub(crate) fn counter(&self, key: &CounterKey) -> Option<Arc<Counter>> {
         self.counters.get(key).map(|counter| counter.clone())
     }
 
-    /// Keeps a count that was loaded. It stays as long as it is in use, so nothing can have been
-    /// counted since unless a counter is there already, which wins.
+    /// Inserts a loaded count, unless the counter exists. A counter in use is never evicted, so an existing
+    /// one is newer than `count`.
     pub(crate) fn insert_counter(&self, key: CounterKey, count: Count) -> Arc<Counter> {
         let new = || Arc::new(Counter::new(key.clone(), count));
         self.counters.entry(key.clone()).or_insert_with(new).clone()
     }
 
-    /// Removes counters that were last used before yesterday: their units were checkpointed long ago.
+    /// Removes unused counters of days before yesterday, whose units were checkpointed long ago.
     pub(super) fn evict_idle_counters(&self) {
         let yesterday = self.today().minus(1);
         self.counters.retain(|_, counter| {

@@ -1,5 +1,5 @@
-//! What the counters and the journal synchronise with: the standard library's, or loom's when their
-//! interleavings are checked (`--cfg model`).
+//! Synchronisation primitives of the counters and the journal: those of the standard library, or loom's
+//! for checking interleavings (`--cfg model`).
 
 #[cfg(all(feature = "sqlite", not(all(test, model))))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +12,10 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-/// A map that every request reads.
+/// Concurrent map that every request reads.
 pub(crate) type SharedMap<K, V> = dashmap::DashMap<K, V, foldhash::fast::RandomState>;
 
-/// Locks plain data that is whole between any two statements, so a panic leaves it whole.
+/// Locks a mutex and ignores poisoning: its data is consistent after each statement, also after a panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The thread that looks for what no write would notice.
+//! Watchdog thread: detects stalled syncs and moved files.
 
 use std::{
     io, mem,
@@ -13,20 +13,20 @@ use std::{
 
 use super::journal::Journal;
 
-/// The time between two checks.
+/// Interval between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// The longest time that a sync may take before the disk counts as failed.
+/// Maximum duration of a sync before the disk counts as failed.
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Suspends the journal while the disk does not respond, and while the database or the journal is no
-/// longer where the next start will look for it.
+/// Suspends the journal while the disk does not respond, or while the database or the journal is missing
+/// at its path.
 pub(crate) struct Watchdog {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
-    /// Starts the thread. `is_in_place` says whether the database is.
+    /// Starts the thread. `is_in_place` returns whether the database is still at its path.
     pub(crate) fn start(
         journal: Arc<Journal>,
         is_in_place: impl Fn() -> bool + Send + 'static,
@@ -35,7 +35,7 @@ impl Watchdog {
         let run = move || {
             let mut known = None;
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(CHECK_INTERVAL) {
-                // A subscriber of `tracing` that panics must not end the thread.
+                // A panic in a subscriber of `tracing` must not end the thread.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     check(&journal, &is_in_place, &mut known);
                 }));
@@ -45,13 +45,13 @@ impl Watchdog {
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Whether the thread runs.
+    /// Returns whether the thread is running.
     pub(crate) fn is_alive(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 
-/// Acts on what has changed since the last check, then logs it.
+/// Suspends or resumes the journal if the state has changed since the last check, then logs it.
 fn check(journal: &Journal, is_in_place: &dyn Fn() -> bool, known: &mut Option<&'static str>) {
     journal.check_length();
     let problem = problem(journal, is_in_place);
@@ -86,7 +86,9 @@ impl Drop for Watchdog {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("watchdog thread panicked");
+            tracing::error!(
+                "watchdog thread panicked: stalled syncs and moved files are not detected until restart"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one thread that writes to the ledger.
+//! Writer thread, the only one that writes to the ledger.
 
 use std::{
     collections::VecDeque,
@@ -16,12 +16,12 @@ use super::{
     queue::{self, Job, Queue, Work},
 };
 
-/// The longest time between two checkpoints.
+/// Maximum time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
-/// The time between two searches for counters of past days.
+/// Interval between two evictions of counters of past days.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The writer's thread.
+/// Handle of the writer thread.
 pub(crate) struct Writer<L: Ledger> {
     queue: Arc<Queue<L>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -30,7 +30,7 @@ pub(crate) struct Writer<L: Ledger> {
 impl<L: Ledger> Writer<L> {
     pub(crate) fn start(engine: Arc<Engine>, queue: Arc<Queue<L>>, ledger: L) -> io::Result<Self> {
         let mut checkpointer = Checkpointer::new(engine, queue.clone(), ledger);
-        // Before the store is open for others: a `sqlite3` shell does not wait for the write lock.
+        // Runs before the store is open for others, as a `sqlite3` shell does not wait for the write lock.
         checkpointer.maintain();
         let run = move || {
             let _end = StopOnDrop(checkpointer.queue.clone());
@@ -40,20 +40,20 @@ impl<L: Ledger> Writer<L> {
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Whether the thread runs, or was stopped by [`stop`](Self::stop).
+    /// Returns whether the thread is running, or was stopped by [`stop`](Self::stop).
     pub(crate) fn is_alive(&self) -> bool {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         thread.as_ref().is_none_or(|thread| !thread.is_finished())
     }
 
-    /// Writes what is queued and ends the thread.
+    /// Runs the queued jobs and ends the thread.
     pub(crate) fn stop(&self) {
         self.queue.stop();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
-            tracing::error!("writer thread panicked");
+            tracing::error!("writer thread panicked: rejecting requests until restart");
         }
     }
 }
@@ -64,7 +64,7 @@ impl<L: Ledger> Drop for Writer<L> {
     }
 }
 
-/// Nothing is admitted once the writer has ended, also by a panic.
+/// Closes the queue when the writer ends or panics, so that nothing is admitted any more.
 struct StopOnDrop<L: Ledger>(Arc<Queue<L>>);
 
 impl<L: Ledger> Drop for StopOnDrop<L> {
@@ -74,7 +74,7 @@ impl<L: Ledger> Drop for StopOnDrop<L> {
     }
 }
 
-/// What the writer's thread does, step by step.
+/// State and steps of the writer thread.
 pub(super) struct Checkpointer<L: Ledger> {
     engine: Arc<Engine>,
     queue: Arc<Queue<L>>,
@@ -103,7 +103,7 @@ impl<L: Ledger> Checkpointer<L> {
         loop {
             let work = self.queue.take(CHECKPOINT_INTERVAL);
             let is_last = work.stopped;
-            // A subscriber of `tracing` that panics must not end the thread.
+            // A panic in a subscriber of `tracing` must not end the thread.
             if catch_unwind(AssertUnwindSafe(|| self.round(work))).is_err() {
                 self.clean_up();
             }
@@ -126,14 +126,14 @@ impl<L: Ledger> Checkpointer<L> {
         self.ledger.maintain(&self.engine, &self.queue);
     }
 
-    /// Cleans up after a panic. What it has left uncommitted has failed like a write that fails.
+    /// Rolls back after a panic. An uncommitted transaction is treated as a failed write.
     fn clean_up(&mut self) {
         if self.ledger.roll_back() {
             self.queue.close();
         }
     }
 
-    /// Applies what waits in the journal and runs these jobs, in one transaction.
+    /// Applies the pending records and runs these jobs, in one transaction.
     pub(super) fn turn(&mut self, mut jobs: VecDeque<Job<L>>) {
         if self.engine.is_open().is_err() && !self.queue.is_stopped() {
             if !self.engine.journal.is_suspended() {
@@ -156,12 +156,12 @@ impl<L: Ledger> Checkpointer<L> {
                 self.checkpointed();
                 on_commit.into_iter().for_each(|on_commit| on_commit());
             }
-            // Admission is closed before a caller learns of it, when `jobs` and `on_commit` are dropped.
+            // Closes admission before `jobs` and `on_commit` are dropped, which notifies the callers.
             Err(error) => self.fail(&error),
         }
     }
 
-    /// Drops what was checkpointed from memory and from the journal.
+    /// Removes the checkpointed records from memory and from the journal.
     fn checkpointed(&mut self) {
         self.engine.note_checkpoint();
         let written = mem::take(&mut self.pending);
@@ -187,7 +187,7 @@ impl<L: Ledger> Checkpointer<L> {
         tracing::error!(%error, "checkpoint failed: rejecting requests until one succeeds");
     }
 
-    /// Applies what the journal holds. If that succeeds, both can be written again.
+    /// Applies the pending records after a failure. If that succeeds, admits requests again.
     fn recover(&mut self) {
         self.pending.append(self.engine.journal.take());
         let pending = &self.pending;
@@ -197,14 +197,14 @@ impl<L: Ledger> Checkpointer<L> {
         });
         if let Err(error) = written {
             self.queue.close();
-            tracing::debug!(%error, "checkpoint still fails");
+            tracing::debug!(%error, "checkpoint failed again: still rejecting requests");
             return;
         }
         self.checkpointed();
         if self.engine.journal.has_failed()
             && let Err(error) = self.engine.journal.rotate()
         {
-            tracing::debug!(%error, "journal rotation still fails");
+            tracing::debug!(%error, "journal rotation failed again: still rejecting requests");
             return;
         }
         self.ledger.recovered();
@@ -212,7 +212,7 @@ impl<L: Ledger> Checkpointer<L> {
         tracing::info!("journal and database can be written again: admitting requests");
     }
 
-    /// Applies the rest at the end of the process. What leases grant and was not used is free again.
+    /// Applies the rest of the journal at shutdown, and returns the unused units of leases.
     pub(super) fn finish(&mut self) {
         self.engine.journal.end();
         self.pending.append(self.engine.journal.take());
@@ -225,7 +225,7 @@ impl<L: Ledger> Checkpointer<L> {
         match written {
             Ok(()) => self.checkpointed(),
             Err(error) => {
-                tracing::error!(%error, "last checkpoint failed: the next start reads the journal");
+                tracing::error!(%error, "last checkpoint failed: the next start will apply the journal");
             }
         }
     }

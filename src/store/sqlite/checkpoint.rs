@@ -1,4 +1,4 @@
-//! Checkpoints: what the journal holds, written to the tables.
+//! Checkpoints: apply the records of the journal to the tables.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ use crate::{
     },
 };
 
-/// Writes the batch, and how far the journal is read with it.
+/// Writes the batch and its position in the journal.
 pub(super) fn write(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
     write_counts(connection, pending)?;
-    // Figures that cannot be written must not keep units from being counted.
+    // A failure to write figures must not prevent the units from being counted.
     let figures = |connection: &Connection| {
         write_figures(connection, pending)?;
         requests::write(connection, &pending.requests).map(Some)
     };
     if in_savepoint(connection, figures)?.is_none() {
-        tracing::error!("usage figures lost: they could not be written");
+        tracing::error!("writing usage figures failed: they are lost");
     }
     match pending.position {
         Some(position) => write_position(connection, position),
@@ -34,7 +34,7 @@ pub(super) fn write(connection: &Connection, pending: &PendingBatch) -> rusqlite
 }
 
 fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
-    // Units from before a reset are summed up in `reset_used`.
+    // `reset_used` sums up the units from before a reset.
     let mut count = connection.prepare_cached(
         "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at, quota)
          VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6, ?7)
@@ -57,7 +57,7 @@ fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Re
         for (quota, origin, delta) in &subject.counts {
             let (id, day, quota) = (id.as_str(), origin.day.to_string(), quota.as_str());
             let Delta { used, refunded, last_used_at, granted } = delta;
-            // The end of a request changes no count.
+            // The end of a request does not change the count.
             if *used != 0 || *refunded != 0 || last_used_at.is_some() {
                 let values = params![id, day, origin.epoch, used, refunded, last_used_at, quota];
                 count.execute(values)?;
@@ -84,8 +84,8 @@ fn write_open(connection: &Connection, pending: &PendingBatch) -> rusqlite::Resu
     Ok(())
 }
 
-/// Counts the requests that the end of the process has cut off as failed, on the last day on which
-/// their key was used.
+/// Counts the requests that were open at the end of the process as failed, on the last day on which their
+/// key was used.
 pub(super) fn fail_open_requests(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "INSERT INTO usage_totals (day, key_id, model, requests, failed)
@@ -128,7 +128,7 @@ fn write_figures(connection: &Connection, pending: &PendingBatch) -> rusqlite::R
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
          ON CONFLICT (day, model) {SUMS}"
     ))?;
-    let mut has_place = connection.prepare_cached(
+    let mut has_row = connection.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM usage_totals WHERE day = ?1 AND key_id = ?2 AND model = ?3)
              OR (SELECT count(*) FROM usage_totals
                  WHERE day = ?1 AND key_id = ?2 AND model NOT IN ('', ?4)) < ?5",
@@ -136,7 +136,7 @@ fn write_figures(connection: &Connection, pending: &PendingBatch) -> rusqlite::R
     let mut sums: BTreeMap<(Day, &str), UsageFigures> = BTreeMap::new();
     for (id, subject) in pending.subjects() {
         for Figures { day, model, figures } in &subject.figures {
-            let model = summed_as(&mut has_place, *day, id, model)?;
+            let model = summed_as(&mut has_row, *day, id, model)?;
             add(&mut of_key, *day, model, figures, Some(id))?;
             *sums.entry((*day, model)).or_default() += *figures;
         }
@@ -147,9 +147,10 @@ fn write_figures(connection: &Connection, pending: &PendingBatch) -> rusqlite::R
     Ok(())
 }
 
-/// The model under which figures are summed up: this one, if it has a row or there is room for one.
+/// Returns the model under which figures are summed up: `model`, if it has or can get a row, or
+/// [`OTHER_MODELS`].
 fn summed_as<'a>(
-    has_place: &mut Statement<'_>,
+    has_row: &mut Statement<'_>,
     day: Day,
     id: &KeyId,
     model: &'a str,
@@ -158,11 +159,11 @@ fn summed_as<'a>(
         return Ok(model);
     }
     let row = params![day.to_string(), id.as_str(), model, OTHER_MODELS, MAX_MODELS];
-    let has_place = has_place.query_row(row, |row| row.get(0))?;
-    Ok(if has_place { model } else { OTHER_MODELS })
+    let has_row = has_row.query_row(row, |row| row.get(0))?;
+    Ok(if has_row { model } else { OTHER_MODELS })
 }
 
-/// Binds these figures, and the key's id where there is one, and runs the statement.
+/// Runs the statement with these figures, and the key's id if there is one.
 fn add(
     statement: &mut Statement<'_>,
     day: Day,
@@ -192,12 +193,12 @@ fn write_position(connection: &Connection, position: Position) -> rusqlite::Resu
     Ok(())
 }
 
-/// All of the journal is applied, and nothing more is appended: the database is whole without it.
+/// Marks the journal as fully applied.
 pub(super) fn close_journal(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE journal SET is_closed = 1", []).map(drop)
 }
 
-/// How far the journal is applied.
+/// Returns the position from which the journal was not applied yet.
 pub(super) fn read_position(connection: &Connection) -> rusqlite::Result<ReplayFrom> {
     let read = |row: &rusqlite::Row<'_>| {
         let position = Position { segment: row.get(0)?, offset: row.get(1)? };
@@ -209,17 +210,17 @@ pub(super) fn read_position(connection: &Connection) -> rusqlite::Result<ReplayF
         })
     };
     let sql = "SELECT segment, offset, is_closed FROM journal";
-    Ok(connection.query_row(sql, [], read).optional()?.unwrap_or(ReplayFrom::Begin))
+    Ok(connection.query_row(sql, [], read).optional()?.unwrap_or(ReplayFrom::Start))
 }
 
-/// The database's name, and the number of its last commit.
+/// Returns the identity of the database and the number of its last commit.
 pub(super) fn read_identity(connection: &Connection) -> rusqlite::Result<(DatabaseId, u64)> {
     connection.query_row("SELECT name, commits FROM identity", [], |row| {
         Ok((DatabaseId(row.get(0)?), row.get(1)?))
     })
 }
 
-/// Makes another database of it, which no journal belongs to yet.
+/// Gives the database a new identity, without a journal.
 pub(super) fn detach_journal(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "DELETE FROM journal;
@@ -228,13 +229,12 @@ pub(super) fn detach_journal(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Numbers the commit of the present transaction.
+/// Stores the number of the commit of the current transaction.
 pub(super) fn write_commit(connection: &Connection, number: u64) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE identity SET commits = ?1")?.execute([number]).map(drop)
 }
 
-/// Counts the units that were charged ahead as used: after a loss of power, nobody knows how many
-/// of them were.
+/// Counts leased units as used: after a power failure, records of their use may be lost.
 pub(super) fn spend_leases(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "INSERT INTO daily_usage (key_id, quota, day, epoch, used)
@@ -245,12 +245,12 @@ pub(super) fn spend_leases(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Gives the units that were charged ahead and not used back.
+/// Releases unused leases.
 pub(super) fn return_leases(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM blocks", []).map(drop)
 }
 
-/// The boot of the machine on which the file was last opened.
+/// Returns the boot of the machine on which the file was last opened.
 pub(super) fn read_boot(connection: &Connection) -> rusqlite::Result<Option<String>> {
     connection.query_row("SELECT boot FROM boot", [], |row| row.get(0)).optional()
 }
@@ -260,8 +260,8 @@ pub(super) fn write_boot(connection: &Connection, boot: Option<&str>) -> rusqlit
     connection.execute("INSERT INTO boot (boot) SELECT ?1 WHERE ?1 IS NOT NULL", [boot]).map(drop)
 }
 
-/// Resets a day, and later ones on which a clock that was ahead has put the key: `reset_used` keeps what
-/// was used before. Returns the number of the reset.
+/// Resets a day, and later ones that were counted while the clock was ahead. `reset_used` keeps the units
+/// used before. Returns the new epoch.
 pub(super) fn write_reset(
     connection: &Connection,
     key: &CounterKey,

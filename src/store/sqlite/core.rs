@@ -13,7 +13,7 @@ use crate::{
     store::engine::{Engine, queue::Queue, sync::SharedMap},
 };
 
-/// What the callers and the writer share.
+/// State shared by callers and the writer.
 pub(super) struct Core {
     pub(super) engine: Arc<Engine>,
     pub(super) queue: Arc<Queue<SqliteLedger>>,
@@ -33,28 +33,28 @@ impl Core {
         }
     }
 
-    /// The time by the clock.
+    /// Returns the current time.
     pub(super) fn now(&self) -> SystemTime {
         self.engine.clock.now()
     }
 
-    /// The day by the clock.
+    /// Returns the current day.
     pub(super) fn today(&self) -> Day {
         self.engine.today()
     }
 
-    /// The number of the present state of `api_keys`, to be read before the table is.
+    /// Returns the generation of `api_keys`; read it before the table.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// `api_keys` has changed: what was read before is no longer valid.
+    /// Starts a new generation of `api_keys`, and clears the cache.
     pub(super) fn forget_keys(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.keys.clear();
     }
 
-    /// A record that was read from the present state of `api_keys`.
+    /// Returns the cached record, if it is of the current generation of `api_keys`.
     pub(super) fn cached(&self, hash: &KeyHash) -> Option<CachedKey> {
         let found = self.keys.get(hash)?;
         (found.generation == self.generation()).then(|| found.clone())

@@ -1,4 +1,4 @@
-//! The engine's ledger in SQLite: the writer's connection, and what it does beside checkpoints.
+//! The engine's ledger in SQLite: transactions, savepoints and maintenance on the writer's connection.
 
 use std::{
     sync::Arc,
@@ -27,20 +27,21 @@ use crate::{
     },
 };
 
-/// The time between two looks at `api_keys` for edits by other programs.
+/// Interval between two checks of `api_keys` for edits by other programs.
 const EDIT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The writer's connection.
+/// Ledger on the writer's connection.
 pub(super) struct SqliteLedger {
     connection: Connection,
-    /// The WAL of a database in a file.
+    /// WAL of a database in a file.
     wal: Option<Wal>,
-    /// The store that is served from the database.
+    /// State of the store that uses this ledger.
     core: Option<Arc<Core>>,
+    /// `PRAGMA data_version` at the last check.
     data_version: Option<i64>,
     edits_checked_at: Option<Instant>,
     retention: Retention,
-    /// Whether clear text may be left in the WAL.
+    /// Whether the WAL may contain keys in clear text.
     scrub: bool,
 }
 
@@ -57,7 +58,7 @@ impl SqliteLedger {
         }
     }
 
-    /// The same for a database in a file, from which `core` is served.
+    /// Sets the WAL of the database file and the store that uses the ledger.
     pub(super) fn serving(self, core: Arc<Core>, wal: Wal) -> Self {
         Self { core: Some(core), wal: Some(wal), ..self }
     }
@@ -66,8 +67,7 @@ impl SqliteLedger {
         &self.connection
     }
 
-    /// Deletes single requests that are kept no longer, a few at a time so that no other write waits
-    /// for it.
+    /// Deletes expired rows of single requests, in small batches so that no other write has to wait.
     fn delete_expired_requests(&mut self, engine: &Engine, queue: &Queue<Self>) {
         let Some(cutoff) = engine.retention_cutoff() else { return };
         if !queue.is_open() || !self.retention.is_due() {
@@ -80,7 +80,7 @@ impl SqliteLedger {
         {}
     }
 
-    /// Returns whether there may be more.
+    /// Deletes one batch. Returns whether there may be more expired rows.
     fn delete_some_requests(&mut self, engine: &Engine, cutoff: SystemTime) -> bool {
         let (after, now) = (self.retention.after(), engine.clock.now());
         let deleted = engine.transaction(self, |connection| {
@@ -94,7 +94,7 @@ impl SqliteLedger {
         after.is_some()
     }
 
-    /// Looks for what another process has changed, and adopts keys typed in clear.
+    /// Checks for changes by other processes, and adopts keys that were entered in clear text.
     fn check_edits(&mut self, core: &Core, queue: &Queue<Self>) {
         let is_due = self.edits_checked_at.is_none_or(|at| at.elapsed() >= EDIT_CHECK_INTERVAL);
         if !is_due || !queue.is_open() {
@@ -102,7 +102,7 @@ impl SqliteLedger {
         }
         self.edits_checked_at = Some(Instant::now());
         if let Err(error) = self.try_check_edits(core) {
-            tracing::warn!(%error, "check for edited keys failed: trying again");
+            tracing::warn!(%error, "check for edited keys failed: trying again later");
         }
     }
 
@@ -114,7 +114,7 @@ impl SqliteLedger {
                 let default = core.default_daily_limit;
                 let adopted =
                     core.engine.transaction(self, |connection| adopt::all(connection, default))?;
-                tracing::info!(adopted, "keys typed in clear were hashed");
+                tracing::info!(adopted, "keys in clear text found: replaced them by hashes");
                 core.forget_keys();
             }
             self.scrub = true;
@@ -123,8 +123,8 @@ impl SqliteLedger {
         self.scrub_wal()
     }
 
-    /// Empties the WAL, where clear text may be left. Never waits for a reader that keeps it: the
-    /// next check tries again.
+    /// Truncates the WAL, which may contain keys in clear text. Does not wait for readers that still use
+    /// it; the next check tries again.
     fn scrub_wal(&mut self) -> rusqlite::Result<()> {
         if self.scrub {
             self.connection.busy_timeout(Duration::ZERO)?;
@@ -168,7 +168,7 @@ impl Ledger for SqliteLedger {
         if self.connection.is_autocommit() {
             return false;
         }
-        // Where it fails the next transaction does, too, and nothing is admitted.
+        // If this fails, the next transaction fails as well, and nothing is admitted.
         let _ = self.connection.execute_batch("ROLLBACK");
         true
     }
@@ -231,8 +231,8 @@ impl Ledger for SqliteLedger {
         self.delete_expired_requests(engine, queue);
     }
 
-    /// Moves what was committed to a WAL that has lost its name into the database. It is still open
-    /// here, and nowhere else.
+    /// Checkpoints a removed or replaced WAL into the database. Its commits can only be read
+    /// through this connection.
     fn failed(&mut self) {
         if self.wal.as_ref().is_some_and(|wal| !wal.is_in_place()) {
             let moved = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
@@ -260,13 +260,13 @@ pub(super) fn transaction<T>(
         Ok(done)
     });
     if done.is_err() && !connection.is_autocommit() {
-        // Its own failure adds nothing: the transaction is void either way.
+        // A failure of the rollback can be ignored: the transaction is not committed either way.
         let _ = connection.execute_batch("ROLLBACK");
     }
     done
 }
 
-/// Runs a part of a transaction that can be undone alone, and is if it returns `None` or violates a
+/// Runs a part of a transaction in a savepoint, and rolls it back if `work` returns `None` or violates a
 /// constraint.
 pub(super) fn in_savepoint<T>(
     connection: &Connection,
@@ -275,9 +275,9 @@ pub(super) fn in_savepoint<T>(
     connection.execute_batch("SAVEPOINT part")?;
     let done = match work(connection) {
         Ok(done) => done,
-        Err(error) if is_of_the_store(&error) => return Err(error),
+        Err(error) if is_database_failure(&error) => return Err(error),
         Err(error) => {
-            tracing::error!(%error, "part of a transaction failed: it was undone alone");
+            tracing::error!(%error, "part of a transaction failed: rolled back to its savepoint");
             None
         }
     };
@@ -288,8 +288,8 @@ pub(super) fn in_savepoint<T>(
     Ok(done)
 }
 
-/// Whether the store has failed, rather than a row not been as the job needs it.
-fn is_of_the_store(error: &rusqlite::Error) -> bool {
+/// Returns whether the error is one of the database, not a violated constraint of the job.
+fn is_database_failure(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code().is_some_and(|code| code != rusqlite::ErrorCode::ConstraintViolation)
 }
 

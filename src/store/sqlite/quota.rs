@@ -38,7 +38,7 @@ impl QuotaStore for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Returns the counter, which is read from the file the first time.
+    /// Returns the counter, and loads it from the database if it is not in memory.
     pub(super) async fn load_counter(
         &self,
         key: CounterKey,

@@ -1,4 +1,4 @@
-//! Resetting a key's day while its requests run.
+//! Reset of a key's day while its requests are in flight.
 
 use std::{future::Future, sync::Arc};
 
@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// Resets the row, then the counter, before the caller learns of it. A unit that is appended in
-/// between carries the number of the reset before, and counts to that.
+/// Creates a job that resets the row, then the counter, before the caller is notified. A unit appended in
+/// between has the previous epoch, and is counted for that.
 pub(super) fn job(
     core: Arc<Core>,
     counter: Arc<Counter>,

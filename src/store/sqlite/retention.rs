@@ -1,21 +1,22 @@
-//! When expired requests are deleted, some at a time.
+//! Schedule of the deletion of expired requests, in batches.
 
 use std::time::{Duration, Instant};
 
-/// Number of rows that one transaction looks at.
+/// Maximum number of rows that one transaction reads.
 pub(super) const BATCH_SIZE: usize = 1000;
-/// The longest time for which one transaction follows the other.
+/// Maximum duration of a run of consecutive transactions.
 pub(super) const MAX_BUSY_TIME: Duration = Duration::from_millis(50);
-/// The time between two runs while rows are left that have expired.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The time between two runs while none is left.
+/// Interval between two runs while expired rows are left.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval between two runs while no expired row is left.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How far expired requests are deleted, and when the next ones are.
+/// Progress of the deletion of expired requests.
 #[derive(Default)]
 pub(super) struct Retention {
-    /// The row behind which the next run begins.
+    /// Number of the last row that was read.
     after: i64,
+    /// Time of the next run.
     next: Option<Instant>,
 }
 
@@ -24,14 +25,14 @@ impl Retention {
         self.next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// The row behind which the next run begins.
+    /// Returns the number of the row after which the next run begins.
     pub(super) fn after(&self) -> i64 {
         self.after
     }
 
-    /// The next run begins behind this row, soon; without one, from the first row after a while.
+    /// Schedules the next run: after this row, or from the start if `None`.
     pub(super) fn continue_after(&mut self, after: Option<i64>) {
-        let pause = if after.is_some() { PAUSE } else { IDLE_INTERVAL };
+        let pause = if after.is_some() { BUSY_INTERVAL } else { IDLE_INTERVAL };
         (self.after, self.next) = (after.unwrap_or_default(), Some(Instant::now() + pause));
     }
 }

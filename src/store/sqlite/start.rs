@@ -1,4 +1,4 @@
-//! What a start, or a copy, looks at before it reads the journal into the tables.
+//! Checks before the journal is replayed, at a start or for a copy of the database.
 
 use rusqlite::Connection;
 
@@ -8,26 +8,26 @@ use crate::store::engine::{
     journal::{Disk, Journal, Position},
 };
 
-/// What the journal holds and the database does not, and what is missing from both.
+/// Result of comparing journal and database.
 pub(super) struct Rest {
     recovery: Recovery,
-    /// The database's path as it is shown.
+    /// Path of the database, for messages.
     name: String,
-    /// The last commit that the database's file holds without its WAL, if that was looked at.
+    /// Last commit in the database file without its WAL, if that was read.
     in_file: Option<u64>,
 }
 
-/// A journal that continues where the last process has ended.
+/// Result of a start.
 pub(super) struct Started {
     pub(super) journal: Journal,
-    /// What was lost, and accepted as lost.
+    /// Descriptions of the losses that were accepted.
     pub(super) losses: Vec<String>,
-    /// The commits up to this one are in the database's file itself.
+    /// Number of the last commit that is in the database file itself.
     pub(super) checkpointed: u64,
 }
 
-/// Looks at a database that is there before anything is written to it or its WAL, as a start that is
-/// rejected changes no file. `None` if it is new, or of another version: then its tables come first.
+/// Checks an existing database before anything is written to it or its WAL, so that a rejected start
+/// changes no file. Returns `None` if it is new or of another version, and needs a migration first.
 pub(super) fn examine(disk: &dyn Disk, options: &SqliteOptions) -> Result<Option<Rest>, OpenError> {
     let shown = options.path.display();
     let failed = |error| OpenError::because(format!("{shown} cannot be opened"), error);
@@ -43,7 +43,7 @@ pub(super) fn examine(disk: &dyn Disk, options: &SqliteOptions) -> Result<Option
     rest.accepted(options).map(Some)
 }
 
-/// Reads the rest of the journal into the tables and begins a new segment.
+/// Applies the rest of the journal to the tables and starts a new segment.
 pub(super) fn start(
     ledger: &mut SqliteLedger,
     disk: Box<dyn Disk>,
@@ -56,7 +56,7 @@ pub(super) fn start(
     };
     rest.log_dropped();
     let losses = rest.losses();
-    losses.iter().for_each(|loss| tracing::warn!(loss, "accepted as lost"));
+    losses.iter().for_each(|loss| tracing::warn!(loss, "changes are missing: accepted as lost"));
     let Rest { recovery, name, .. } = rest;
     let checkpointed = recovery.last_commit().checkpointed;
     let journal = recovery
@@ -80,7 +80,7 @@ fn open_error(name: &str, error: RecoveryError<rusqlite::Error>) -> OpenError {
 }
 
 impl Rest {
-    /// Reads the journal behind the database's position, up to `until`.
+    /// Reads the journal from the database's position up to `until`.
     pub(super) fn read(
         connection: &Connection,
         disk: &dyn Disk,
@@ -98,7 +98,7 @@ impl Rest {
         }
     }
 
-    /// The same, unless something is missing and that was not accepted.
+    /// Fails if something is missing, unless losses are accepted.
     fn accepted(self, options: &SqliteOptions) -> Result<Self, OpenError> {
         match first_of(&self.losses()).filter(|_| !options.accept_loss) {
             Some(loss) => Err(OpenError::loss(loss)),
@@ -106,12 +106,12 @@ impl Rest {
         }
     }
 
-    /// The end of the journal's last good record; before all if there is none to be read.
+    /// Returns the end of the last valid record, or the start of the journal.
     pub(super) fn end(&self) -> Position {
         self.recovery.end()
     }
 
-    /// What is missing of completed requests and changes, with the file that shows it.
+    /// Returns descriptions of missing requests and changes, each with the file that shows the loss.
     pub(super) fn losses(&self) -> Vec<String> {
         let mut losses = self.flaws();
         let (name, commits) = (&self.name, self.recovery.last_commit().number);
@@ -139,7 +139,7 @@ impl Rest {
         losses
     }
 
-    /// What is wrong with the journal itself.
+    /// Returns descriptions of the flaws of the journal itself.
     pub(super) fn flaws(&self) -> Vec<String> {
         let name = &self.name;
         let flaws = self.recovery.flaws().map(|flaw| {
@@ -151,18 +151,18 @@ impl Rest {
         flaws.collect()
     }
 
-    /// Logs the ends of segments that are not read, and on which no response depends.
+    /// Logs the dropped tails of segments, on which no response depends.
     pub(super) fn log_dropped(&self) {
         self.recovery.log_dropped();
     }
 
-    /// Writes it into the tables, as what a process has left that has ended.
+    /// Applies the rest of the journal.
     pub(super) fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
         self.recovery.apply::<SqliteLedger>(connection)
     }
 }
 
-/// The first loss, and how many more there are.
+/// Returns the first loss, and the number of further ones.
 pub(super) fn first_of(losses: &[String]) -> Option<String> {
     let (first, more) = losses.split_first()?;
     Some(match more.len() {
@@ -171,7 +171,7 @@ pub(super) fn first_of(losses: &[String]) -> Option<String> {
     })
 }
 
-/// Names this boot of the machine, where the system knows it.
+/// Returns the identifier of the current boot of the machine, if the system has one.
 pub(super) fn this_boot() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())

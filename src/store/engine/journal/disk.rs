@@ -1,4 +1,4 @@
-//! Where segments lie.
+//! Storage of segments: the trait [`Disk`], and its implementation in files.
 
 use std::{
     fs::{self, File},
@@ -7,19 +7,19 @@ use std::{
     sync::Arc,
 };
 
-/// Numbered files that are written at the end only.
+/// Storage of numbered, append-only segments.
 pub(crate) trait Disk: Send + Sync + 'static {
-    /// The numbers of the segments that are there, in any order.
+    /// Returns the numbers of the existing segments, in any order.
     fn segments(&self) -> io::Result<Vec<u64>>;
 
-    /// What a segment holds.
+    /// Returns the content of a segment.
     fn read(&self, number: u64) -> io::Result<Vec<u8>>;
 
-    /// How long segments are from their creation on.
+    /// Returns the length of a new segment, in bytes.
     fn segment_length(&self) -> u64;
 
-    /// A new segment that begins with these bytes, and holds zeros behind them. Its name, its length and
-    /// the bytes survive a loss of power, and it is never there without them.
+    /// Creates a segment of these bytes followed by zeros. It appears atomically and durably: name, length
+    /// and bytes together.
     fn create(&self, number: u64, begin: &[u8]) -> io::Result<Arc<dyn Segment>>;
 
     /// Removes a segment.
@@ -28,24 +28,25 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
 /// An open segment.
 pub(crate) trait Segment: Send + Sync {
-    /// Writes all of `bytes` at `offset`. They survive the end of the process.
+    /// Writes all of `bytes` at `offset`. They survive the end of the process, and
+    /// a power failure once they are synced.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// All that was written before survives a loss of power.
+    /// Syncs all earlier writes to the disk.
     fn sync(&self) -> io::Result<()>;
 
-    /// Whether it is as long as it was when it was created, or longer.
+    /// Returns whether the segment is at least as long as when it was created.
     fn is_whole(&self) -> bool {
         true
     }
 
-    /// Whether it is still found under its name.
+    /// Returns whether the segment is still found under its name.
     fn is_in_place(&self) -> bool {
         true
     }
 }
 
-/// Whether this path leads to this open file: not if it was removed or replaced.
+/// Returns whether the path still refers to this open file.
 pub(crate) fn is_in_place(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -54,7 +55,7 @@ pub(crate) fn is_in_place(file: &File, path: &Path) -> bool {
         let (open, named) = (file.metadata().map(id), fs::metadata(path).map(id));
         matches!((open, named), (Ok(open), Ok(named)) if open == named)
     }
-    // Other systems do not let go of the name of an open file.
+    // Other systems do not allow an open file to be removed or replaced.
     #[cfg(not(unix))]
     {
         let _ = (file, path);
@@ -62,23 +63,23 @@ pub(crate) fn is_in_place(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Makes the names of new files in it survive a loss of power.
+/// Syncs a directory, so that the names of its new files survive a power failure.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
-    // Other systems cannot open a directory, and keep names safe by themselves.
+    // Other systems cannot open a directory, and make names durable by themselves.
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-/// A segment that has grown beyond this is followed by another one.
+/// Length in bytes from which a segment is followed by a new one.
 pub(crate) const SEGMENT_LENGTH: u64 = 16 << 20;
 
-/// Files beside a database: `quota.db` → `quota.db.journal.1`.
+/// Segments as files in the directory of the database: `quota.db` → `quota.db.journal.1`.
 pub(crate) struct FileDisk {
     directory: PathBuf,
     prefix: String,
 }
 
 impl FileDisk {
-    /// The segments that belong to the database at this path.
+    /// Returns the storage of the segments of the database at this path.
     pub(crate) fn beside(database: &Path) -> Self {
         let name = database.file_name().unwrap_or_default().to_string_lossy();
         let directory = match database.parent() {
@@ -88,7 +89,7 @@ impl FileDisk {
         Self { directory, prefix: format!("{name}.journal.") }
     }
 
-    /// The file of the segment with this number.
+    /// Returns the path of the segment with this number.
     pub(crate) fn path(&self, number: u64) -> PathBuf {
         self.named(&number.to_string())
     }
@@ -122,7 +123,7 @@ impl Disk for FileDisk {
         options.create(true).truncate(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        // Under its own name it is whole. What is there under this one did not get far.
+        // Renamed only when it is complete. A file left under the temporary name is overwritten.
         let new = self.named("new");
         let segment = FileSegment { file: options.open(&new)?, path: self.path(number) };
         segment.file.set_len(SEGMENT_LENGTH)?;

@@ -18,44 +18,44 @@ use crate::{
     },
 };
 
-/// The longest time that a record waits for its sync.
+/// Maximum time until a record is synced.
 const SYNC_INTERVAL: Duration = Duration::from_millis(200);
 
-/// An append-only log of what was counted.
+/// Append-only log of counter changes and usage events.
 pub(crate) struct Journal {
     disk: Box<dyn Disk>,
     database: DatabaseId,
     tail: Mutex<Tail>,
     durable: DurableLsn,
-    /// Whether something may lie behind `synced`, and a sync is due.
+    /// Whether there may be records that are not synced yet.
     dirty: AtomicBool,
     failed: AtomicBool,
-    /// While this is set nothing is written, though it could be.
+    /// Set by the watchdog: rejects writes although the disk accepts them.
     suspended: AtomicBool,
     stopwatch: Stopwatch,
     ended: AtomicBool,
-    /// There is no older segment than this.
+    /// Number of the oldest segment, as far as known.
     oldest: AtomicU64,
-    /// Held while the tail is synced or replaced.
+    /// Held while the current segment is synced or replaced.
     syncing: Mutex<()>,
     pub(super) timer: SyncTimer,
 }
 
-/// Where the next record goes, and what was not taken yet.
+/// End of the journal and the records that wait for a checkpoint.
 struct Tail {
     segment: Arc<dyn Segment>,
     position: Position,
     end: Lsn,
-    /// What lies before this was taken.
+    /// Records before this LSN were taken by the writer.
     taken: Lsn,
-    /// The database's last commit.
+    /// Last commit of the database.
     commit: Commit,
     pending: PendingBatch,
     buffer: Vec<u8>,
 }
 
 impl Journal {
-    /// A journal of this database that begins with the segment of this number.
+    /// Creates a journal of this database, with the segment of this number as its first.
     pub(crate) fn begin(
         disk: Box<dyn Disk>,
         number: u64,
@@ -88,11 +88,11 @@ impl Journal {
         })
     }
 
-    /// Appends a record. When this returns, it survives the end of the process.
+    /// Appends a record. When this returns, the record survives the end of the process.
     ///
     /// # Errors
     ///
-    /// It was not appended, and nothing more is until [`Journal::rotate`].
+    /// The record was not appended. No other is appended until [`Journal::rotate`].
     pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn, StoreError> {
         let mut tail = lock(&self.tail);
         let end = self.write(&mut tail, record)?;
@@ -102,8 +102,8 @@ impl Journal {
         Ok(end)
     }
 
-    /// Appends a record, or keeps it in memory if that fails: then it is lost if the process ends before
-    /// the journal recovers.
+    /// Appends a record. If the write fails, the record is kept in memory and is lost if the process ends
+    /// first.
     pub(crate) fn append_or_hold(&self, record: &Record<'_>) -> Option<Lsn> {
         let mut tail = lock(&self.tail);
         let written = self.write(&mut tail, record);
@@ -115,7 +115,7 @@ impl Journal {
         written.ok()
     }
 
-    /// Keeps a record in memory only, until it is taken.
+    /// Keeps a record in memory only, for the next checkpoint.
     pub(crate) fn hold(&self, record: &Record<'_>) {
         lock(&self.tail).pending.add(record);
     }
@@ -136,17 +136,17 @@ impl Journal {
         Ok(tail.end)
     }
 
-    /// The number that the database's next commit is to have.
+    /// Returns the number of the database's next commit.
     pub(crate) fn next_commit(&self) -> u64 {
         lock(&self.tail).commit.number + 1
     }
 
-    /// Appends that this commit of the database is durable, before any caller learns of it. If that
-    /// fails, the next segment begins with it.
+    /// Records that this commit of the database is durable, before any caller is notified. If the write
+    /// fails, the next segment begins with this record.
     pub(crate) fn note_commit(&self, commit: Commit) {
         let mut tail = lock(&self.tail);
         tail.commit = commit;
-        // Its own failure closes admission; the commit stands.
+        // A failure here stops admission but does not undo the commit.
         let _ = self.write(&mut tail, &Record::Commit(commit));
     }
 
@@ -156,12 +156,12 @@ impl Journal {
         }
     }
 
-    /// Whether all up to `end` survives a loss of power.
+    /// Returns whether all records up to `end` are durable.
     pub(crate) fn is_durable(&self, end: Lsn) -> bool {
         self.durable.reaches(end)
     }
 
-    /// Ready once all up to `end` survives a loss of power. [`Journal::sync_to`] must have been called.
+    /// Completes once all records up to `end` are durable. [`Journal::sync_to`] must have been called.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl Journal {
         Poll::Ready(if is_durable { Ok(()) } else { Err(failure()) })
     }
 
-    /// Sees to it that what was appended is synced after at most this time.
+    /// Schedules a sync within `time`.
     pub(crate) fn sync_within(&self, time: Duration) {
         self.timer.set(Instant::now() + time);
     }
@@ -185,14 +185,14 @@ impl Journal {
         self.dirty.load(Ordering::Acquire)
     }
 
-    /// Sees to it that all up to `end` is synced after at most this time.
+    /// Schedules a sync within `within`, unless all records up to `end` are durable.
     pub(crate) fn sync_to(&self, end: Lsn, within: Duration) {
         if !self.is_durable(end) {
             self.sync_within(within);
         }
     }
 
-    /// Makes what was appended survive a loss of power.
+    /// Syncs all appended records.
     pub(crate) fn sync(&self) {
         let _syncing = lock(&self.syncing);
         self.dirty.store(false, Ordering::Release);
@@ -210,26 +210,27 @@ impl Journal {
         }
     }
 
-    /// How long the current sync has taken so far.
+    /// Returns how long the current sync has been running, if there is one.
     pub(crate) fn sync_age(&self) -> Option<Duration> {
         self.stopwatch.age()
     }
 
-    /// Whether the segment that is written lies where the next start will look for it.
+    /// Returns whether the current segment is still at its path.
     pub(crate) fn is_in_place(&self) -> bool {
         let segment = lock(&self.tail).segment.clone();
         segment.is_in_place()
     }
 
-    /// Fails if the segment that is written was cut. What it held is in memory, and goes on in the next one.
+    /// Fails the journal if the current segment was truncated. Its records are in memory and go to the next
+    /// segment.
     pub(crate) fn check_length(&self) {
         let segment = lock(&self.tail).segment.clone();
         if !segment.is_whole() {
-            self.fail(&io::Error::other("the segment was cut"));
+            self.fail(&io::Error::other("the segment was truncated"));
         }
     }
 
-    /// Takes no more records until [`Journal::resume`], and lets nobody wait.
+    /// Rejects records until [`Journal::resume`], and fails all waiters.
     pub(crate) fn suspend(&self) {
         self.suspended.store(true, Ordering::Release);
         self.durable.wake_all();
@@ -243,12 +244,12 @@ impl Journal {
         self.suspended.load(Ordering::Acquire)
     }
 
-    /// How many records were appended since the last time.
+    /// Returns the number of records that wait for a checkpoint.
     pub(crate) fn pending(&self) -> usize {
         lock(&self.tail).pending.records
     }
 
-    /// What was appended since the last time.
+    /// Takes the records that wait for a checkpoint.
     pub(crate) fn take(&self) -> PendingBatch {
         let mut tail = lock(&self.tail);
         let mut taken = mem::take(&mut tail.pending);
@@ -257,13 +258,13 @@ impl Journal {
         taken
     }
 
-    /// Begins a new segment. What was taken must have been checkpointed. After a failure that must be
-    /// all there is, as the old segment can no longer be trusted.
+    /// Starts a new segment. All taken records must be checkpointed; after a failure, all records, as the
+    /// old segment can no longer be trusted.
     ///
     /// # Errors
     ///
-    /// The new segment could not be made, the old one not be synced, or more than was taken was
-    /// written before a failure: that must be checkpointed first.
+    /// The new segment cannot be created, the old one cannot be synced, or records written before a
+    /// failure are not checkpointed yet.
     pub(crate) fn rotate(&self) -> io::Result<()> {
         let _syncing = lock(&self.syncing);
         if self.ended.load(Ordering::Acquire) {
@@ -274,16 +275,16 @@ impl Journal {
             (tail.position.segment + 1, tail.commit)
         };
         let (segment, position) = create(&*self.disk, self.database, number, commit)?;
-        // Writes fail under the lock of the tail and syncs under that of `syncing`, so a failure
-        // that is forgotten here is an earlier one.
+        // Writes fail while `tail` is locked and syncs while `syncing` is, so only an earlier failure can
+        // be cleared here.
         let (old, end, had_failed) = {
             let mut tail = lock(&self.tail);
             let had_failed = self.failed.load(Ordering::Acquire);
             if had_failed && tail.taken < tail.end {
-                return Err(io::Error::other("not all was checkpointed"));
+                return Err(io::Error::other("records are not checkpointed yet"));
             }
             if !had_failed && self.write(&mut tail, &Record::Rotated).is_err() {
-                return Err(io::Error::other("the old segment could not be ended"));
+                return Err(io::Error::other("the old segment could not be closed"));
             }
             tail.position = position;
             let old = mem::replace(&mut tail.segment, segment);
@@ -302,7 +303,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the segments that are not needed once this batch was checkpointed.
+    /// Removes the segments that are not needed any more after the checkpoint of this batch.
     pub(crate) fn truncate(&self, batch: &PendingBatch) -> io::Result<()> {
         let Some(position) = batch.position else { return Ok(()) };
         if self.oldest.load(Ordering::Relaxed) >= position.segment {
@@ -317,17 +318,17 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether nothing is written: a write or sync has failed since the last segment was begun, or
-    /// the journal is suspended or has ended.
+    /// Returns whether the journal rejects records: a write or sync has failed since the current segment
+    /// was created, or the journal is suspended or closed.
     pub(crate) fn has_failed(&self) -> bool {
         let set = |flag: &AtomicBool| flag.load(Ordering::Acquire);
         set(&self.failed) || set(&self.suspended) || set(&self.ended)
     }
 
-    /// Takes no more records, for good.
+    /// Closes the journal.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        // A write that had begun is done once the lock is free.
+        // Waits for a write that is in progress.
         drop(lock(&self.tail));
         self.durable.wake_all();
     }
@@ -342,7 +343,7 @@ impl Journal {
     }
 }
 
-/// A new segment, which begins with the number of the last commit, and where its next record goes.
+/// Creates a segment that begins with the last commit. Returns it and the position of its next record.
 fn create(
     disk: &dyn Disk,
     database: DatabaseId,
@@ -368,7 +369,7 @@ mod tests {
         journal::CountChange,
     };
 
-    /// Every sync fails.
+    /// Disk on which every sync fails.
     struct Broken;
 
     impl Disk for Broken {
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_not_forgotten_before_all_that_was_written_is_checkpointed() {
+    fn failure_persists_until_all_written_records_are_checkpointed() {
         let journal =
             Journal::begin(Box::new(Broken), 1, DatabaseId::default(), Commit::default()).unwrap();
         append(&journal);

@@ -1,16 +1,17 @@
-//! The journal: what is counted, appended one record at a time beside the database.
+//! Append-only journal of counter changes and usage events, in files next to the database.
 //!
 //! [`Journal::append`] is one `write` of a few checksummed bytes. When it returns, the record
-//! survives the end of the process; once [`Journal::poll_durable`] is ready, it survives a loss of
-//! power. The writer takes the records from memory ([`Journal::take`]), and stores the [`Position`]
-//! behind them in the transaction that applies them; after a restart [`replay`] reads what lies behind
-//! that position.
+//! survives the end of the process; once [`Journal::poll_durable`] is ready, it survives a power
+//! failure. The writer takes the records from memory ([`Journal::take`]), and stores the [`Position`]
+//! at which they end in the transaction that applies them. After a restart, [`replay`] reads the records
+//! from that position on.
 //!
-//! Records lie in numbered segments (docs/journal-format.md). A new one begins when the last has
-//! grown long, after a failed write, and at every start; one that was applied is removed.
+//! The journal consists of numbered segments (docs/journal-format.md). A new segment is started at every
+//! start of the process, after a failed write, and when the current one is full. Segments that were
+//! applied are removed.
 //!
 //! The database's commits are numbered, and each number is appended once the commit is durable
-//! ([`Journal::note_commit`]): so a start can detect that the database is older than its journal.
+//! ([`Journal::note_commit`]), so a start can detect that the database is older than its journal.
 
 mod disk;
 mod log;
@@ -27,6 +28,6 @@ pub(crate) use self::{
     sync::Syncer,
 };
 
-/// A point in everything that was appended since the start, in bytes.
+/// Log sequence number: number of bytes appended since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lsn(pub(crate) u64);

@@ -1,4 +1,4 @@
-//! Records, and how they are written (docs/journal-format.md).
+//! Records and their encoding (docs/journal-format.md).
 
 use std::{
     borrow::Cow,
@@ -23,43 +23,43 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one at a time is on the stack")]
 pub(crate) enum Record<'a> {
-    /// What changes about a count.
+    /// Change of a counter.
     Count { key: &'a CounterKey, change: CountChange },
-    /// What the ledger keeps of one request.
+    /// Usage entry of a request.
     Usage { key: &'a KeyId, entry: UsageEntry<'a> },
-    /// A commit that the database has made durable.
+    /// Durable commit of the database.
     Commit(Commit),
-    /// The last record of a segment that the next one follows.
+    /// Last record of a segment that is followed by another segment.
     Rotated,
 }
 
-/// What is known of the database's commits once one of them is durable.
+/// State of the database's commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Commit {
-    /// Its number.
+    /// Number of the last durable commit.
     pub(crate) number: u64,
-    /// The commits up to this one are in the database's file itself: its WAL was begun behind them.
+    /// Number of the last commit that was in the database file when the current WAL started.
     pub(crate) checkpointed: u64,
 }
 
-/// A change of one day's count.
+/// Change of the counter of one day.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CountChange {
     pub(crate) origin: Origin,
-    /// When units were used, in Unix milliseconds.
+    /// Time of the use, in Unix milliseconds, if units were used.
     pub(crate) used_at: Option<i64>,
-    /// Units used, or given back if it is negative.
+    /// Number of units used; negative if units were refunded.
     pub(crate) used: i64,
-    /// Units given back that count against the most that may be.
+    /// Refunded units under `Refund::UpToLimit`.
     pub(crate) refunded: u64,
-    /// Up to which number of units the day is granted ahead from now on.
+    /// New end of the lease: number of units granted for the day.
     pub(crate) granted: Option<u64>,
-    /// Whether a request begins with it (1), ends without a usage entry (-1), or neither.
+    /// Change of the number of open requests: 1 if one begins, -1 if one ends without a usage entry, or 0.
     pub(crate) open: i8,
 }
 
 impl CountChange {
-    /// A change of this day that changes nothing yet.
+    /// Returns an empty change of this day.
     pub(crate) fn of(origin: Origin) -> Self {
         Self { origin, used_at: None, used: 0, refunded: 0, granted: None, open: 0 }
     }
@@ -74,7 +74,7 @@ const USED_AT: u8 = 1;
 const GRANTED: u8 = 1 << 1;
 
 impl<'a> Record<'a> {
-    /// Which kind of record it is, for the frame around it.
+    /// Returns the kind of the record, for its frame.
     pub(super) fn kind(&self) -> u8 {
         match self {
             Self::Count { .. } => COUNT,
@@ -84,7 +84,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Appends the record's payload.
+    /// Appends the record's payload to `out`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Count { key, change } => {
@@ -112,7 +112,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Reads a record of this kind from all of `bytes` and hands it on; `None` if they are none.
+    /// Decodes a record of this kind and passes it to `each`. Returns `None` if `bytes` are not exactly one
+    /// record.
     pub(super) fn decode(
         kind: u8,
         mut bytes: &[u8],
@@ -158,23 +159,24 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What the ledger keeps of one request.
+/// Usage entry of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct UsageEntry<'a> {
-    /// When it was received, and the day by the calendar of that time.
+    /// Time at which the request was received, in Unix milliseconds.
     pub(crate) at: i64,
+    /// Day of `at` in the calendar that was configured then.
     pub(crate) day: Day,
     pub(crate) class: Class,
     pub(crate) refunded: bool,
     pub(crate) tokens: Option<Tokens>,
     pub(crate) model: Option<&'a str>,
-    /// Whether an open request ends with it.
+    /// Whether this entry ends an open request.
     pub(crate) closes: bool,
-    /// What is kept of it beside the sums.
+    /// Fields of the single request, if it is kept.
     pub(crate) details: Option<Details<'a>>,
 }
 
-/// How a request ended, as far as it is counted.
+/// Outcome of a request for the usage figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     Succeeded = 1,
@@ -210,12 +212,12 @@ impl<'a> UsageEntry<'a> {
         }
     }
 
-    /// The same with what is kept of the single request.
+    /// Adds the fields of the single request.
     pub(crate) fn with_details(self, event: &'a UsageEvent) -> Self {
         Self { details: Some(Details::new(event)), ..self }
     }
 
-    /// The record of the single request, if it is to be kept.
+    /// Returns the row of the single request, if it is kept.
     pub(crate) fn record(&self, id: &KeyId) -> Option<RequestRecord> {
         let details = self.details.as_ref()?;
         let mut event = UsageEvent::new(from_unix_millis(self.at));
@@ -306,7 +308,7 @@ impl<'a> UsageEntry<'a> {
     }
 }
 
-/// What is kept of a single request.
+/// Fields of a request in the table `requests`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Details<'a> {
     pub(super) method: Method,
@@ -448,7 +450,7 @@ pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
 pub(super) mod tests {
     use super::*;
 
-    /// A record of each kind, with all that it can hold.
+    /// Returns a record of each kind, with all optional fields set.
     pub(in super::super) fn full(key: &CounterKey) -> [Record<'_>; 4] {
         let day = "2026-11-22".parse().unwrap();
         let change = CountChange {
@@ -498,7 +500,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn record_round_trips() {
         let id = CounterKey::daily(KeyId::from("key_0123456789abcdef"));
         let day = "2026-11-22".parse().unwrap();
         let change = CountChange::of(Origin { day, epoch: 0 });
@@ -514,7 +516,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_part_of_a_record_is_none() {
+    fn truncated_record_is_rejected() {
         let id = CounterKey::daily(KeyId::from("key_0123456789abcdef"));
         for record in full(&id) {
             let bytes = encoded(&record);

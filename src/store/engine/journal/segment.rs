@@ -1,4 +1,4 @@
-//! What lies in a segment: a head, then framed records, then zeros (docs/journal-format.md).
+//! Format of a segment: a head, framed records, then zeros (docs/journal-format.md).
 
 use std::{fmt, io};
 
@@ -6,45 +6,45 @@ use bytes::{Buf, BufMut};
 
 use super::{Commit, Disk, Record, v1};
 
-/// Names the format; another one will have another name.
+/// Identifies the format and its version.
 const MAGIC: &[u8; 8] = b"tq-log-2";
-/// The version of a record's payload.
+/// Version of a record's payload.
 const VERSION: u8 = 1;
-/// What stands before a record's payload.
+/// Length in bytes of the frame before a record's payload.
 const FRAME: usize = 16;
-/// The byte behind a record's payload. A write that did not get far leaves a zero in its place.
+/// Byte that terminates a record. It is zero if the write was cut short.
 const END: u8 = 0xff;
-/// Longer than any record.
+/// Maximum length of a payload, in bytes; no record reaches it.
 const MAX_RECORD: usize = 1 << 26;
 
-/// Where the first record begins.
+/// Length in bytes of the head, and offset of the first record.
 pub(super) const HEAD: u64 = 48;
 
-/// A random name of a database, by which its journal knows it.
+/// Random identifier that links a database and its journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatabaseId(pub(crate) [u8; 16]);
 
-/// The first record that is read.
+/// Where a replay starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplayFrom {
-    /// All that there are: none were read yet.
-    Begin,
-    /// From this place on, which must be there.
+    /// At the first record.
+    Start,
+    /// At this position, which must exist.
     Position(Position),
-    /// Of later segments than this, if there are any: all others were read.
+    /// After this segment, which was applied completely.
     After(u64),
 }
 
-/// A place in the journal, up to which it was read.
+/// Position in the journal: all records before it are applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
-    /// The segment's number.
+    /// Number of the segment.
     pub(crate) segment: u64,
-    /// The offset in it of the first record that was not read.
+    /// Offset in the segment, in bytes.
     pub(crate) offset: u64,
 }
 
-/// Which segment it is: its bytes are valid in no other one, and nowhere else in it.
+/// Identity of a segment. Checksums cover it, so records copied to another segment or offset are invalid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SegmentId {
     pub(super) database: DatabaseId,
@@ -52,7 +52,7 @@ pub(super) struct SegmentId {
 }
 
 impl SegmentId {
-    /// The head of the segment, which has this length from its creation.
+    /// Returns the head of the segment, which is created with this length.
     pub(super) fn head(self, length: u64) -> Vec<u8> {
         let mut head = MAGIC.to_vec();
         head.put_u64_le(self.number);
@@ -63,7 +63,7 @@ impl SegmentId {
         head
     }
 
-    /// Appends a record that is to lie at `offset`.
+    /// Appends a record to `out`, framed for this offset in the segment.
     pub(super) fn frame(self, record: &Record<'_>, offset: u64, out: &mut Vec<u8>) {
         let begin = out.len();
         out.put_bytes(0, FRAME);
@@ -88,7 +88,7 @@ impl SegmentId {
         hasher.finalize()
     }
 
-    /// The frame at this offset of a segment: kind, length and checksum of its payload.
+    /// Returns kind, length and checksum of the payload from the frame at this offset, if the frame is valid.
     fn read_frame(self, bytes: &[u8], at: usize) -> Option<(u8, usize, u32)> {
         let frame = bytes.get(at..at + FRAME)?;
         let mut fields = frame;
@@ -101,7 +101,7 @@ impl SegmentId {
         is_good.then_some((kind, length, payload))
     }
 
-    /// Hands on the record at this offset; where the next one begins.
+    /// Passes the record at this offset to `each` and returns the offset of the next one.
     fn read_record(
         self,
         bytes: &[u8],
@@ -115,9 +115,9 @@ impl SegmentId {
         is_whole.then(|| Record::decode(kind, payload, each)).flatten().map(|()| end + 1)
     }
 
-    /// What follows at `at`, where no record is. A write that did not get far has left the beginning of
-    /// a record, and zeros from there on to the end of the file.
-    fn tail(self, bytes: &[u8], at: usize) -> Tail {
+    /// Classifies the bytes at `at`, which are not a valid record: end, torn write or damage. A torn write
+    /// is the beginning of a record with only zeros after it.
+    fn classify_tail(self, bytes: &[u8], at: usize) -> Tail {
         let Some(last) = last_written(&bytes[at..]) else { return Tail::End };
         let whole = self.read_frame(bytes, at).map_or(FRAME, |(_, length, _)| FRAME + length);
         let bytes = last as u64 + 1;
@@ -125,7 +125,7 @@ impl SegmentId {
     }
 }
 
-/// Where the last byte is that is not zero. Most of a segment is zeros, so they are compared in blocks.
+/// Returns the index of the last byte that is not zero. Compares blocks, as most of a segment is zeros.
 fn last_written(bytes: &[u8]) -> Option<usize> {
     const BLOCK: usize = 4096;
     let mut end = bytes.len();
@@ -139,40 +139,43 @@ fn last_written(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// What lies behind the last good record, up to the last byte that is not zero.
+/// Bytes after the last valid record, up to the last one that is not zero.
 enum Tail {
+    /// There are none.
     End,
+    /// Beginning of a record whose write was cut short.
     Torn { bytes: u64 },
+    /// Any other bytes.
     Damaged { bytes: u64 },
 }
 
-/// What is wrong with a journal.
+/// Flaw of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// A segment is not there.
+    /// A segment is missing.
     Missing { segment: u64 },
-    /// A segment is not one of this program, or its head is damaged.
+    /// A segment has another format, or its head is damaged.
     BadHead { segment: u64 },
     /// A segment belongs to another database.
     Foreign { segment: u64 },
     /// A segment is shorter than it was when it was created.
     Short { segment: u64, length: u64, created: u64 },
-    /// A segment does not hold what the database says has been read from it.
+    /// A segment has no record that ends where the database has read up to.
     Lacks { segment: u64, offset: u64 },
-    /// What lies at this place is not what was written.
+    /// The bytes at this position are damaged.
     Damaged { segment: u64, offset: u64, bytes: u64 },
 }
 
 impl Flaw {
-    /// Whether a loss of power may leave it behind: what was not synced.
-    pub(crate) fn may_be_of_power(&self) -> bool {
+    /// Returns whether a power failure can cause this flaw in bytes that were not synced.
+    pub(crate) fn may_be_power_loss(&self) -> bool {
         match self {
             Self::Short { .. } | Self::Lacks { .. } | Self::Damaged { .. } => true,
             Self::Missing { .. } | Self::BadHead { .. } | Self::Foreign { .. } => false,
         }
     }
 
-    /// The segment that has it.
+    /// Returns the number of the segment with the flaw.
     pub(crate) fn segment(&self) -> u64 {
         match self {
             Self::Missing { segment }
@@ -204,28 +207,28 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// What a replay has found beside records.
+/// Result of a replay, apart from the records.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     pub(crate) flaws: Vec<Flaw>,
-    /// Where a write did not get far, and how many bytes of it are there.
+    /// Positions of torn writes and their lengths in bytes.
     pub(crate) torn: Vec<(Position, u64)>,
-    /// The last commit.
+    /// Last commit that the journal has recorded.
     pub(crate) commit: Commit,
-    /// Where the last good record ends.
+    /// End of the last valid record.
     pub(crate) end: Option<Position>,
 }
 
-/// Which records are read.
+/// Range of records to replay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplayRange {
     pub(crate) from: ReplayFrom,
-    /// Where the last of them ends, if it is not the last that there is.
+    /// End of the range; `None` for the end of the journal.
     pub(crate) until: Option<Position>,
 }
 
 impl ReplayRange {
-    /// The offset in this segment before which records are read.
+    /// Returns the offset at which the range ends in this segment.
     fn end_in(&self, segment: u64) -> u64 {
         match self.until {
             Some(until) if until.segment == segment => until.offset,
@@ -235,7 +238,7 @@ impl ReplayRange {
     }
 }
 
-/// Hands on the records of the range, in the order of their writing, each segment up to its first flaw.
+/// Replays the records of the range in order, each segment up to its first flaw.
 pub(crate) fn replay(
     disk: &dyn Disk,
     range: ReplayRange,
@@ -244,7 +247,7 @@ pub(crate) fn replay(
 ) -> io::Result<Replay> {
     let mut found = Replay::default();
     let (from, first) = match range.from {
-        ReplayFrom::Begin => (None, 0),
+        ReplayFrom::Start => (None, 0),
         ReplayFrom::Position(position) => (Some(position), position.segment),
         ReplayFrom::After(segment) => (None, segment + 1),
     };
@@ -274,7 +277,7 @@ pub(crate) fn replay(
     Ok(found)
 }
 
-/// Returns whether the segment says that another one follows.
+/// Replays one segment. Returns whether its last record says that another segment follows.
 fn replay_segment(
     id: SegmentId,
     bytes: &[u8],
@@ -317,7 +320,7 @@ fn replay_segment(
         return false;
     }
     found.end = Some(Position { segment, offset });
-    match id.tail(bytes, at) {
+    match id.classify_tail(bytes, at) {
         Tail::End => {}
         Tail::Torn { bytes } => found.torn.push((Position { segment, offset }, bytes)),
         Tail::Damaged { bytes } => found.flaws.push(Flaw::Damaged { segment, offset, bytes }),
@@ -325,7 +328,7 @@ fn replay_segment(
     is_rotated
 }
 
-/// The length that the segment has been created with.
+/// Validates the head. Returns the length that the segment was created with.
 fn read_head(id: SegmentId, bytes: &[u8]) -> Result<u64, Flaw> {
     let segment = id.number;
     let mut fields = bytes.get(..HEAD as usize).ok_or(Flaw::BadHead { segment })?;
@@ -377,7 +380,7 @@ mod tests {
     const ID: SegmentId = SegmentId { database: DatabaseId([7; 16]), number: 3 };
     const LENGTH: u64 = 4096;
 
-    /// A segment of these records, and where each begins and the last one ends.
+    /// Returns a segment of these records, the offset of each, and the end of the last one.
     fn segment(records: &[Record<'_>]) -> (Vec<u8>, Vec<usize>) {
         let mut bytes = ID.head(LENGTH);
         let mut offsets = vec![bytes.len()];
@@ -402,25 +405,25 @@ mod tests {
         let [count, usage, ..] = full(&id);
         let records = [count.clone(), usage, count];
         let (bytes, offsets) = segment(&records);
-        for place in 0..offsets[records.len()] * 8 {
+        for bit in 0..offsets[records.len()] * 8 {
             let mut bytes = bytes.clone();
-            bytes[place / 8] ^= 1 << (place % 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
             let (_, found) = read(&bytes);
-            assert!(found.torn.is_empty(), "bit {place}: {found:?}");
-            let [flaw] = &*found.flaws else { panic!("bit {place}: {found:?}") };
-            let before = offsets.iter().rfind(|offset| **offset <= place / 8);
+            assert!(found.torn.is_empty(), "bit {bit}: {found:?}");
+            let [flaw] = &*found.flaws else { panic!("bit {bit}: {found:?}") };
+            let before = offsets.iter().rfind(|offset| **offset <= bit / 8);
             match (flaw, before) {
                 (Flaw::Damaged { offset, .. }, Some(before)) => {
-                    assert_eq!(*offset, *before as u64, "bit {place}");
+                    assert_eq!(*offset, *before as u64, "bit {bit}");
                 }
                 (Flaw::BadHead { .. } | Flaw::Foreign { .. }, None) => {}
-                _ => panic!("bit {place}: {flaw:?}"),
+                _ => panic!("bit {bit}: {flaw:?}"),
             }
         }
     }
 
     #[test]
-    fn a_write_that_did_not_finish_is_distinguished_from_damage() {
+    fn torn_write_is_distinguished_from_damage() {
         let id = CounterKey::daily(KeyId::from("alice"));
         let [count, ..] = full(&id);
         let (whole, offsets) = segment(&[count.clone(), count]);
@@ -429,18 +432,18 @@ mod tests {
             bytes[cut..].fill(0);
             let (records, found) = read(&bytes);
             assert_eq!((records, found.flaws), (1, vec![]), "{cut}");
-            // Bytes at the cut may be zeros themselves.
+            // Bytes before the cut may be zeros themselves.
             assert!(found.torn.iter().all(|(_, torn)| *torn <= (cut - offsets[1]) as u64));
             assert!(cut == offsets[1] || !found.torn.is_empty(), "{cut}");
         }
     }
 
     #[test]
-    fn what_is_written_behind_the_range_is_neither_read_nor_judged() {
+    fn records_after_the_range_are_ignored() {
         let id = CounterKey::daily(KeyId::from("alice"));
         let [count, ..] = full(&id);
         let (mut bytes, offsets) = segment(&[count.clone(), count.clone(), count]);
-        // Damage in the third one.
+        // Damages the third record.
         bytes[offsets[2] + 20] ^= 1;
         for (until, records, flaws) in [(offsets[1], 1, 0), (offsets[2], 2, 0), (offsets[3], 2, 1)]
         {
@@ -454,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_valid_in_its_place_only_and_a_file_in_its_length() {
+    fn copied_record_and_shortened_file_are_flaws() {
         let id = CounterKey::daily(KeyId::from("alice"));
         let [count, ..] = full(&id);
         let (mut bytes, offsets) = segment(&[count.clone(), count]);

@@ -1,4 +1,4 @@
-//! Syncing: the thread that does it, how much survives a loss of power, and who waits for more.
+//! The sync thread, the durable LSN, and its waiters.
 
 use std::{
     io, mem,
@@ -15,7 +15,7 @@ use crate::{
     store::engine::sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
-/// The time at which the next sync is due.
+/// Time at which the next sync is due.
 #[derive(Default)]
 pub(super) struct SyncTimer {
     state: StdMutex<State>,
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl SyncTimer {
-    /// A sync is due at this time, or before.
+    /// Schedules a sync at this time, unless an earlier one is scheduled.
     pub(super) fn set(&self, at: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.due.is_none_or(|due| at < due) {
@@ -44,7 +44,7 @@ impl SyncTimer {
         self.wake.notify_one();
     }
 
-    /// Waits until a sync is due; `false` when there will be no more.
+    /// Waits until a sync is due. Returns `false` once the timer is stopped.
     fn wait(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while !state.stopped {
@@ -65,7 +65,7 @@ impl SyncTimer {
     }
 }
 
-/// Syncs a journal whenever it is due, on a thread of its own, until it is dropped.
+/// Thread that syncs a journal whenever a sync is due. Dropping this stops it.
 pub(crate) struct Syncer {
     journal: Arc<Journal>,
     thread: Option<JoinHandle<()>>,
@@ -75,11 +75,11 @@ impl Syncer {
     pub(crate) fn start(journal: Arc<Journal>) -> io::Result<Self> {
         let syncing = journal.clone();
         let run = move || {
-            let _end = EndJournal(syncing.clone());
+            let _end = CloseOnDrop(syncing.clone());
             while syncing.timer.wait() {
                 let synced = catch_unwind(AssertUnwindSafe(|| syncing.sync()));
-                // A subscriber of `tracing` that panics must not end the thread. A failure was noted
-                // before it was logged.
+                // A panic in a subscriber of `tracing` must not end the thread. The journal is marked as
+                // failed before a failure is logged.
                 if synced.is_err() && !syncing.has_failed() {
                     return;
                 }
@@ -90,16 +90,17 @@ impl Syncer {
         Ok(Self { journal, thread: Some(thread) })
     }
 
-    /// Whether the thread runs.
+    /// Returns whether the thread is running.
     pub(crate) fn is_alive(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 
-/// Nothing is appended that is never synced, also after a panic.
-struct EndJournal(Arc<Journal>);
+/// Closes the journal when the thread ends or panics, so that no record is accepted that would never be
+/// synced.
+struct CloseOnDrop(Arc<Journal>);
 
-impl Drop for EndJournal {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.end();
     }
@@ -111,12 +112,12 @@ impl Drop for Syncer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("journal thread panicked");
+            tracing::error!("journal thread panicked: rejecting requests until restart");
         }
     }
 }
 
-/// How much of the journal survives a loss of power, and who waits for more.
+/// LSN up to which the journal is durable, and the tasks that wait for a higher one.
 pub(super) struct DurableLsn {
     up_to: AtomicU64,
     waiters: Mutex<Vec<(Lsn, Waker)>>,
@@ -127,12 +128,12 @@ impl DurableLsn {
         Self { up_to: AtomicU64::new(0), waiters: Mutex::new(Vec::new()) }
     }
 
-    /// Whether all up to `end` survives.
+    /// Returns whether all records up to `end` are durable.
     pub(super) fn reaches(&self, end: Lsn) -> bool {
         self.up_to.load(Ordering::Acquire) >= end.0
     }
 
-    /// Ready with `true` once all up to `end` survives, with `false` if that cannot be waited for.
+    /// Completes with `true` once all records up to `end` are durable, or with `false` if the journal has failed.
     pub(super) fn poll(
         &self,
         end: Lsn,
@@ -143,7 +144,7 @@ impl DurableLsn {
             return Poll::Ready(true);
         }
         let mut waiters = lock(&self.waiters);
-        // Looked at again under the lock, which the sync takes before it wakes.
+        // Checked again under the lock, which the sync takes before it wakes the waiters.
         if self.reaches(end) {
             return Poll::Ready(true);
         }
@@ -154,7 +155,7 @@ impl DurableLsn {
         Poll::Pending
     }
 
-    /// All up to `end` survives now.
+    /// Advances the durable LSN to `end`.
     pub(super) fn advance(&self, end: Lsn) {
         self.up_to.store(end.0, Ordering::Release);
         let mut waiters = lock(&self.waiters);
@@ -163,17 +164,17 @@ impl DurableLsn {
         ready.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Lets everybody look whether there is anything left to wait for.
+    /// Wakes all waiters.
     pub(super) fn wake_all(&self) {
         let waiters = mem::take(&mut *lock(&self.waiters));
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
     }
 }
 
-/// Measures syncs.
+/// Measures the duration of syncs, and counts failures.
 pub(super) struct Stopwatch {
-    begun: Instant,
-    /// The time at which the current sync began, in milliseconds since `begun`, and 1; or 0.
+    created: Instant,
+    /// Start of the current sync in milliseconds since `created`, plus 1; 0 if no sync is running.
     sync_began: AtomicU64,
     duration: Histogram,
     failures: Counter,
@@ -182,7 +183,7 @@ pub(super) struct Stopwatch {
 impl Stopwatch {
     pub(super) fn new() -> Self {
         Self {
-            begun: Instant::now(),
+            created: Instant::now(),
             sync_began: AtomicU64::new(0),
             duration: metrics::SYNC_DURATION.histogram(&[]),
             failures: metrics::STORE_FAILURES.counter(&[("part", "journal")]),
@@ -190,22 +191,22 @@ impl Stopwatch {
     }
 
     pub(super) fn sync(&self, segment: &dyn Segment) -> io::Result<()> {
-        let began = self.begun.elapsed();
+        let began = self.created.elapsed();
         let millis = u64::try_from(began.as_millis()).unwrap_or(u64::MAX - 1);
         self.sync_began.store(millis + 1, Ordering::Release);
         let synced = segment.sync();
         self.sync_began.store(0, Ordering::Release);
-        self.duration.record(self.begun.elapsed().saturating_sub(began));
+        self.duration.record(self.created.elapsed().saturating_sub(began));
         synced
     }
 
-    /// How long the current sync has taken so far.
+    /// Returns how long the current sync has been running, if there is one.
     pub(super) fn age(&self) -> Option<Duration> {
         let began = self.sync_began.load(Ordering::Acquire).checked_sub(1)?;
-        Some(self.begun.elapsed().saturating_sub(Duration::from_millis(began)))
+        Some(self.created.elapsed().saturating_sub(Duration::from_millis(began)))
     }
 
-    /// The journal has failed.
+    /// Counts a failure of the journal.
     pub(super) fn count_failure(&self) {
         self.failures.increment(1);
     }

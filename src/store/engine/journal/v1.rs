@@ -1,4 +1,4 @@
-//! Segments that versions up to 0.1 have left behind: read, never written.
+//! Segment format of versions up to 0.1, which is only read.
 
 use bytes::Buf;
 
@@ -12,11 +12,11 @@ use crate::{
 };
 
 pub(super) const MAGIC: &[u8; 8] = b"tq-log-1";
-/// The segment's head: magic and number.
+/// Length in bytes of the head: magic and number.
 pub(super) const HEAD: u64 = 16;
-/// The length and the checksum of a record.
+/// Length in bytes of the frame of a record: length and checksum.
 const FRAME: usize = 8;
-/// Longer than any record, so that a torn length is not taken for one.
+/// Maximum length of a record, in bytes. A torn length field is rejected by it.
 const MAX_RECORD: usize = 1 << 26;
 
 const COUNT: u8 = 1;
@@ -26,21 +26,20 @@ const GRANTED: u8 = 1 << 3;
 const USAGE: u8 = 1 << 4;
 const AWAITS_EVENT: u8 = 1 << 5;
 
-/// Whether these bytes begin with the head of the segment of this number, or would.
+/// Returns whether these bytes begin with the head of the segment of this number.
 pub(super) fn is_head(bytes: &[u8], number: u64) -> bool {
     bytes.starts_with(&[MAGIC.as_slice(), &number.to_le_bytes()].concat())
 }
 
-/// Hands on the records that `bytes` begin with; how many bytes they are, and whether what follows may
-/// be what a write that did not get far has left.
+/// Reads the leading records. Returns their length in bytes and whether the rest may be a torn write.
 pub(super) fn read_records(
     bytes: &[u8],
     number: u64,
     each: &mut dyn FnMut(Record<'_>),
 ) -> (usize, bool) {
     let mut rest = bytes;
-    while let Some(behind) = read_record(rest, number, each) {
-        rest = behind;
+    while let Some(next) = read_record(rest, number, each) {
+        rest = next;
     }
     (bytes.len() - rest.len(), is_torn(rest, number))
 }
@@ -64,14 +63,14 @@ fn read_record<'a>(
     whole.then(|| decode(payload, each)).flatten().map(|()| rest)
 }
 
-/// Whether nothing follows, or a record that ends too early and has none behind it.
+/// Returns whether `bytes` are empty, or an incomplete record with no valid record after it.
 fn is_torn(bytes: &[u8], number: u64) -> bool {
     let length = bytes.get(..4).map_or(usize::MAX, |mut length| length.get_u32_le() as usize);
     bytes.len() < FRAME.saturating_add(length)
         && (1..bytes.len()).all(|at| read_record(&bytes[at..], number, &mut |_| ()).is_none())
 }
 
-/// A record held a change of a count, a usage entry, or both.
+/// Decodes a payload, which has a change of a counter, a usage entry, or both.
 fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'_>)) -> Option<()> {
     let flags = bytes.try_get_u8().ok()?;
     let has = |flag| flags & flag != 0;
@@ -106,7 +105,7 @@ mod tests {
         *,
     };
 
-    /// A unit that was used, and the beginning of one that was not written whole.
+    /// Returns one record, of a unit that was used.
     fn segment() -> Vec<u8> {
         let mut payload = vec![COUNT | USED_AT | GRANTED | AWAITS_EVENT];
         put_text(&mut payload, "alice");
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_of_an_older_version_counts() {
+    fn records_of_an_older_version_are_read() {
         let record = segment();
         for torn in 0..record.len() {
             let bytes = [&record[..], &record[..torn]].concat();

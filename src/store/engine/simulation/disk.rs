@@ -1,4 +1,4 @@
-//! What goes wrong: a disk that fails on demand and loses what was not synced, and commits that fail.
+//! Simulated faults: a disk that fails on demand and loses unsynced bytes, and commits that fail.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use std::{
 use super::Random;
 use crate::store::engine::journal::{Disk, Segment};
 
-/// Long enough for most segments, so that some grow beyond it.
+/// Length in bytes that most segments do not reach, and some exceed.
 const SEGMENT_LENGTH: u64 = 2048;
 
-/// The journal's disk and the database's commits. Clones share them.
+/// Faults of the journal's disk and of the database's commits. Clones share their state.
 #[derive(Clone, Default)]
 pub(super) struct Faults {
     pub(super) disk: SimDisk,
@@ -54,7 +54,7 @@ pub(super) struct SimDisk(Arc<Mutex<Files>>);
 #[derive(Default)]
 struct Files {
     files: BTreeMap<u64, File>,
-    /// Set while writes fail: the number of bytes of each that are written before.
+    /// Number of bytes after which each write fails, while writes fail.
     broken_writes: Option<usize>,
     broken_syncs: bool,
 }
@@ -62,8 +62,9 @@ struct Files {
 #[derive(Clone, Default)]
 struct File {
     bytes: Vec<u8>,
-    /// How many of the bytes were written, and synced; zeros are behind them.
+    /// Number of written bytes, which are followed by zeros.
     written: usize,
+    /// Number of synced bytes.
     synced: usize,
 }
 
@@ -81,7 +82,7 @@ impl SimDisk {
         self.0.lock().unwrap()
     }
 
-    /// From now on writes fail, each after `torn` bytes.
+    /// Makes all further writes fail, each after `torn` bytes.
     pub(super) fn break_writes(&self, torn: usize) {
         self.lock().broken_writes = Some(torn);
     }
@@ -100,7 +101,7 @@ impl SimDisk {
         disk.broken_writes.is_some() || disk.broken_syncs
     }
 
-    /// What was not synced is lost from a place on that `pick` chooses, and garbled from another.
+    /// Loses the unsynced bytes from one offset on and garbles those before it from another, as `pick` chooses.
     pub(super) fn lose_power(&self, mut pick: impl FnMut(usize) -> usize) {
         let mut disk = self.lock();
         for file in disk.files.values_mut() {
@@ -147,7 +148,7 @@ impl Segment for SimSegment {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.disk.lock();
         let torn = disk.broken_writes;
-        // A removed file can still be written where it is open.
+        // A removed file can still be written through an open handle.
         let Some(file) = disk.files.get_mut(&self.number) else { return Ok(()) };
         let written = torn.map_or(bytes.len(), |torn| torn.min(bytes.len() - 1));
         let (begin, end) = (offset as usize, offset as usize + written);

@@ -1,4 +1,4 @@
-//! A ledger in memory: that the engine runs over it proves that [`Ledger`] is enough.
+//! Ledger in memory, which shows that the engine needs no more than [`Ledger`].
 
 use std::{cell::RefCell, cmp::Ordering, collections::BTreeMap, error::Error, fmt};
 
@@ -19,7 +19,7 @@ pub(super) struct MemoryLedger {
     commits: Box<dyn FnMut() -> bool + Send>,
 }
 
-/// The tables, which a transaction copies.
+/// Tables in memory. A transaction works on a copy.
 #[derive(Clone, Default)]
 pub(super) struct Tables(RefCell<State>);
 
@@ -122,7 +122,7 @@ impl Ledger for MemoryLedger {
     fn state(tables: &Tables) -> Result<LedgerState, CommitFailed> {
         let state = tables.0.borrow();
         let replay_from = match state.position {
-            None => ReplayFrom::Begin,
+            None => ReplayFrom::Start,
             Some(position) if state.is_closed => ReplayFrom::After(position.segment),
             Some(position) => ReplayFrom::Position(position),
         };

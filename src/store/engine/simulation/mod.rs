@@ -1,8 +1,8 @@
-//! The whole engine, driven step by step in an order that a seed chooses: requests, syncs, checkpoints,
-//! clock steps, resets, failing disks, ends of the process and losses of power, some of them while
-//! the writer is about to commit. What clients and operators have seen is compared with what is counted.
+//! Simulation of the whole engine, step by step in an order that a seed determines: requests, syncs,
+//! checkpoints, clock steps, resets, failing disks, ends of the process and power failures, some of them
+//! while the writer is about to commit. The counts are compared with what clients and operators have seen.
 //!
-//! It runs over any [`Ledger`]: here over one in memory, and in each back end over the back end's own.
+//! It runs with any [`Ledger`]: here with one in memory, and in each back end with its own.
 //!
 //! `TOWER_QUOTA_SEEDS=10000 cargo test --lib simulation` runs that many seeds;
 //! `TOWER_QUOTA_SEED=17` runs that one.
@@ -34,24 +34,24 @@ const THREADS: u64 = 2;
 
 /// A ledger that can be simulated.
 pub(crate) trait SimLedger: Ledger {
-    /// A new ledger that knows these keys. `commits` is called before each commit, which fails where
-    /// it returns `false`.
+    /// Creates a ledger with these keys. `commits` is called before each commit, which fails if it returns
+    /// `false`.
     fn create(keys: &[KeyId], commits: impl FnMut() -> bool + Send + 'static) -> Self;
 
-    /// Its tables, to be read.
+    /// Returns the tables, for reading.
     fn tables(&self) -> &Self::Tables;
 
-    /// Number of requests in its sums.
+    /// Returns the number of requests in the sums.
     fn requests(tables: &Self::Tables) -> u64;
 }
 
-/// Two keys, one of which has two quotas.
+/// Returns the key of a counter: there are two subjects, one of which has two quotas.
 fn key(counter: usize) -> CounterKey {
     let (quota, subject) = [("daily", "a"), ("daily", "b"), ("tokens", "a")][counter];
     CounterKey { quota: QuotaName::new(quota).unwrap(), subject: KeyId::from(subject) }
 }
 
-/// SplitMix64.
+/// Random number generator: SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -76,7 +76,7 @@ impl Random {
 struct SimClock(Arc<AtomicU64>);
 
 impl SimClock {
-    /// A clock that stands at this time, in Unix milliseconds.
+    /// Creates a clock that is stopped at this time, in Unix milliseconds.
     fn at(millis: u64) -> Self {
         Self(Arc::new(AtomicU64::new(millis)))
     }
@@ -106,7 +106,7 @@ fn run<L: SimLedger>(seed: u64) {
     }
 }
 
-/// Runs the seeds that the environment names, or 300.
+/// Runs the seeds that the environment variables select, by default 300.
 pub(crate) fn run_seeds<L: SimLedger>() {
     if let Some(seed) = number("TOWER_QUOTA_SEED") {
         return run::<L>(seed);

@@ -1,10 +1,10 @@
-//! What clients and operators have seen, and what may be counted in consequence.
+//! Records what clients and operators have seen, and checks the counts against it.
 
 use std::{collections::HashMap, mem};
 
 use crate::{clock::Day, store::QuotaStatus};
 
-/// What no number of units reaches.
+/// Limit that no number of units reaches.
 pub(super) const UNLIMITED: u64 = u64::MAX;
 
 /// One day of one counter, until a reset.
@@ -15,44 +15,44 @@ pub(super) struct Period {
     pub(super) resets: u32,
 }
 
-/// What became of a period's units so far.
+/// States of the units of a period.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    /// Responses sent and kept: each must be counted.
+    /// Units of responses that were sent and not refunded: each must be counted.
     pub(super) responded: u64,
-    /// Of these, those that a loss of power may undo.
+    /// Part of `responded` that a power failure may undo.
     pub(super) unsynced: u64,
-    /// Under way: each is counted as long as the process lives.
+    /// Units of requests in flight: each is counted until the process ends.
     pub(super) under_way: u64,
-    /// Left by their clients, and counted in this process.
+    /// Units of requests that their clients have cancelled: each is counted until the process ends.
     pub(super) dropped: u64,
-    /// Given back, which a loss of power may undo.
+    /// Refunded units, whose refund a power failure may undo.
     pub(super) came_back: u64,
-    /// Not charged in memory, of which neither the journal nor the file may know yet.
+    /// Units that may not be in the journal or the tables yet as they are counted in memory.
     pub(super) held: Held,
-    /// Of these, those in the checkpoint that is at work.
+    /// Part of `held` that is in the current checkpoint.
     writing: Held,
-    /// Counted besides when a process began, for nobody.
+    /// Further units that were counted when the process started.
     found: u64,
-    /// Each may be counted or not, which the next count shows.
+    /// Units that may be counted or not, until the next count shows it.
     uncertain: u64,
-    /// The highest limit of this day.
+    /// Highest limit of this day.
     pub(super) limit: u64,
-    /// Given back, of those that are limited: at most as many.
+    /// Units refunded under `Refund::UpToLimit`: at most `limit`.
     pub(super) provoked: u64,
-    /// Of those given back, those that a loss of power may have forgotten.
+    /// Part of `provoked` that a power failure may undo.
     pub(super) unsynced_provoked: u64,
-    /// The highest limit under which this process may have charged units ahead.
+    /// Highest limit under which this process may have extended a lease.
     pub(super) lease_limit: u64,
 }
 
-/// Units given back, or of requests that were rejected, while the journal could not be written.
+/// Units refunded, or of rejected requests, while the journal could not be written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Held {
     pub(super) units: u64,
-    /// Of these, those of limited refunds.
+    /// Part of `units` refunded under `Refund::UpToLimit`.
     pub(super) provoked: u64,
-    /// Units that a request has used beyond those reserved: charged in memory only.
+    /// Units that requests have used beyond those reserved, charged in memory only.
     pub(super) more: u64,
 }
 
@@ -60,17 +60,17 @@ pub(super) struct Held {
 pub(super) struct Oracle {
     seen: HashMap<Period, Seen>,
     resets: HashMap<usize, u32>,
-    /// Whether units are charged ahead, in leases. Otherwise each is written down itself.
+    /// Whether the engine uses leases. Otherwise each unit is synced.
     has_leases: bool,
 }
 
 impl Seen {
-    /// What this process counts, at least.
+    /// Returns the minimum number of units that this process counts.
     fn least(&self) -> u64 {
         self.found + self.responded + self.under_way + self.dropped
     }
 
-    /// How many units may be charged beyond what was used at most.
+    /// Returns the maximum number of unused units in a lease.
     fn ahead(&self, used: u64) -> u64 {
         let left = self.lease_limit.saturating_sub(used);
         (left / 16).clamp(1, 512).min(left)
@@ -82,12 +82,12 @@ impl Oracle {
         Self { has_leases, ..Self::default() }
     }
 
-    /// The period that a unit of this day belongs to now.
+    /// Returns the current period of a unit of this day.
     pub(super) fn period(&self, counter: usize, day: Day) -> Period {
         Period { counter, day, resets: self.resets.get(&counter).copied().unwrap_or_default() }
     }
 
-    /// A reset begins the day by the clock, also if it was left behind.
+    /// Starts a new period after a reset of the current day, which may be before the counted one.
     pub(super) fn reset(&mut self, counter: usize) {
         *self.resets.entry(counter).or_default() += 1;
     }
@@ -96,11 +96,11 @@ impl Oracle {
         self.seen.entry(period).or_default()
     }
 
-    /// All that was written so far survives a loss of power.
+    /// Notes that all written records are durable.
     pub(super) fn synced(&mut self) {
         for seen in self.seen.values_mut() {
             (seen.unsynced, seen.unsynced_provoked) = (0, 0);
-            // Until a held unit is checkpointed the journal charges for it, and for those after it.
+            // Until a held unit is checkpointed, the journal counts it and those after it.
             seen.came_back = if seen.held.units == 0 { 0 } else { seen.came_back };
         }
     }
@@ -109,7 +109,7 @@ impl Oracle {
         self.seen.values_mut().for_each(|seen| seen.writing = seen.held);
     }
 
-    /// What was there when the checkpoint began is in the tables.
+    /// Notes that the units from the start of the checkpoint are in the tables.
     pub(super) fn checkpointed(&mut self) {
         for seen in self.seen.values_mut() {
             let Held { units, provoked, more } = mem::take(&mut seen.writing);
@@ -119,12 +119,12 @@ impl Oracle {
         }
     }
 
-    /// The process has ended: what was under way, and has reached the upstream, gets no response. It
-    /// stays counted.
+    /// Ends the process: requests in flight, which have reached the upstream, get no response and stay
+    /// counted.
     pub(super) fn end_process(&mut self) {
         for seen in self.seen.values_mut() {
             seen.found += seen.under_way + seen.dropped;
-            // After a loss of power some of them are uncertain already.
+            // After a power failure, some of them are already uncertain.
             seen.responded = seen.responded.saturating_sub(seen.held.more);
             seen.uncertain += seen.held.units + seen.held.more;
             seen.provoked -= seen.held.provoked;
@@ -135,7 +135,7 @@ impl Oracle {
         }
     }
 
-    /// The process has written all that it counted.
+    /// Ends the process after it has written all counts.
     pub(super) fn end_in_order(&mut self) {
         for seen in self.seen.values_mut() {
             seen.held = Held::default();
@@ -143,7 +143,7 @@ impl Oracle {
         self.end_process();
     }
 
-    /// The process has ended, and the next one is of another boot: what was charged ahead counts.
+    /// Ends the process and reboots the machine: leases count as used.
     pub(super) fn end_boot(&mut self) {
         for seen in self.seen.values_mut() {
             let held = seen.held.units;
@@ -154,7 +154,7 @@ impl Oracle {
         self.end_process();
     }
 
-    /// The power is lost, and with it what was not synced.
+    /// Cuts the power, which loses unsynced records.
     pub(super) fn lose_power(&mut self) {
         for seen in self.seen.values_mut() {
             seen.responded = seen.responded.saturating_sub(seen.unsynced);
@@ -166,7 +166,7 @@ impl Oracle {
         self.end_boot();
     }
 
-    /// What is counted must be what was seen.
+    /// Checks that the count agrees with what was seen.
     pub(super) fn check(&mut self, counter: usize, status: &QuotaStatus) {
         let period = self.period(counter, status.day);
         let seen = self.seen(period);

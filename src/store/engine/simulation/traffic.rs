@@ -1,4 +1,4 @@
-//! What holders do and see.
+//! Requests of the holders of keys, and their outcomes.
 
 use std::{
     mem,
@@ -23,30 +23,29 @@ use crate::{
 };
 
 const LARGEST_LIMIT: u64 = 400;
-/// More than any reservation takes.
+/// Exclusive upper bound for the units of a reservation.
 const LARGEST_AMOUNT: u64 = 40;
-/// More than several leases of the largest limit.
+/// Exclusive upper bound for the requests of a crowd: more than several leases of the largest limit.
 const LARGEST_CROWD: u64 = 90;
 
-/// A request that reached the upstream.
+/// Request that has reached the upstream.
 struct Request {
     reservation: Box<dyn Reservation>,
     period: Period,
     /// Whether the upstream has responded.
     has_response: bool,
     is_returned: bool,
-    /// Number of units that are charged for it.
+    /// Number of charged units.
     amount: u64,
 }
 
-/// Usage entries that are to be found in the end: so many at least, and at most, and so many survive a
-/// loss of power.
+/// Expected numbers of usage entries at the end: minimum, maximum, and those that survive a power failure.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Events {
     pub(super) least: u64,
     pub(super) most: u64,
     pub(super) synced: u64,
-    /// Requests that ended without an entry: whose end is lost has failed.
+    /// Requests that ended without an entry. If their end is lost, they count as failed.
     without: u64,
 }
 
@@ -55,23 +54,23 @@ pub(super) struct Traffic {
     clock: SimClock,
     pub(super) faults: Faults,
     durability: Durability,
-    /// Whom requests come to.
+    /// Engine of the current process.
     engine: Option<Arc<Engine>>,
     limits: [u32; COUNTERS],
     requests: Vec<Request>,
     pub(super) oracle: Oracle,
     pub(super) events: Events,
-    /// The process ends instead of a commit.
+    /// How the process ends instead of its next commit, if it does.
     pub(super) death: Option<Death>,
 }
 
-/// One in six is without a limit.
+/// Returns a random limit; one in six is unlimited.
 fn large_limit(random: &mut Random) -> u32 {
     if random.below(6) == 0 { 0 } else { 1 + random.below(LARGEST_LIMIT) as u32 }
 }
 
 impl Events {
-    /// The process has ended, and the ends of requests that are not on record with it.
+    /// Ends the process, which may lose the ends of requests without an entry.
     pub(super) fn lose_ends(&mut self) {
         self.most += mem::take(&mut self.without);
     }
@@ -104,7 +103,7 @@ impl Traffic {
         self.check_counts();
     }
 
-    /// No more requests come. Those that are under way are left by their clients.
+    /// Stops the traffic. Clients cancel the requests in flight.
     pub(super) fn cease(&mut self) {
         while !self.requests.is_empty() {
             self.leave();
@@ -112,7 +111,7 @@ impl Traffic {
         self.engine = None;
     }
 
-    /// The process ends at once; what it was about to do is not done, and what was under way has failed.
+    /// Kills the process: nothing more is written, and requests in flight count as failed.
     pub(super) fn break_off(&mut self) {
         let cut_off = self.requests.len() as u64;
         self.requests.drain(..).for_each(|request| mem::forget(request.reservation));
@@ -146,7 +145,7 @@ impl Traffic {
         DailyLimit::new(self.limits[counter]).unwrap()
     }
 
-    /// Mostly one unit, sometimes many, rarely none.
+    /// Returns a random amount: mostly one unit, sometimes many, rarely none.
     fn amount(&mut self) -> u64 {
         match self.random.below(8) {
             0 => self.random.below(LARGEST_AMOUNT),
@@ -167,7 +166,7 @@ impl Traffic {
         self.reserve_of(key);
     }
 
-    /// Many requests come at once, and perhaps an operator.
+    /// Sends many requests at once, during which an operator may change the limit.
     pub(super) fn crowd(&mut self) {
         let key = self.random.pick(COUNTERS);
         for _ in 0..self.random.below(LARGEST_CROWD) {
@@ -212,11 +211,11 @@ impl Traffic {
         (length > 0).then(|| self.requests.swap_remove(self.random.pick(length)))
     }
 
-    /// The upstream responds to one of the requests.
+    /// Responds to one of the requests.
     pub(super) fn respond(&mut self) {
         if let Some(mut request) = self.pick() {
             if !request.has_response {
-                // As the policy might decide.
+                // The policy may refund the units.
                 match self.random.below(6) {
                     0 => self.refund(&mut request, Refund::Always),
                     1 => self.refund(&mut request, Refund::UpToLimit),
@@ -227,7 +226,7 @@ impl Traffic {
         }
     }
 
-    /// The upstream responds to all at once, or cannot be reached, so that every unit comes back.
+    /// Responds to all requests at once, or fails to reach the upstream and refunds all units.
     pub(super) fn respond_to_all(&mut self) {
         let is_reached = self.random.below(2) == 0;
         for mut request in mem::take(&mut self.requests) {
@@ -265,7 +264,7 @@ impl Traffic {
         }
     }
 
-    /// The end of a response shows how many units the request has really used.
+    /// Corrects the amount at the end of a response, which shows the actual use.
     fn correct(&mut self, request: &mut Request) {
         if request.is_returned || self.random.below(4) > 0 {
             return;
@@ -303,12 +302,12 @@ impl Traffic {
             let seen = self.oracle.seen(request.period);
             seen.under_way -= request.amount;
             seen.responded += request.amount;
-            // Units without a limit may take up what was granted for some whose response comes later.
+            // Units without a limit may use up a lease of units whose response comes later.
             seen.unsynced += if has_leases && seen.limit == UNLIMITED { request.amount } else { 0 };
         }
     }
 
-    /// The request was rejected, as its units could not be made durable.
+    /// Rejects the request, as its units could not be made durable.
     fn fail(&mut self, request: Request) {
         self.events.without += 1;
         if !request.is_returned {
@@ -318,7 +317,7 @@ impl Traffic {
         }
     }
 
-    /// A client leaves before its response.
+    /// Cancels a request before its response.
     pub(super) fn leave(&mut self) {
         if let Some(request) = self.pick() {
             self.events.without += 1;
@@ -346,7 +345,7 @@ impl Traffic {
         self.limits[key] = large_limit(&mut self.random);
     }
 
-    /// What happens between a checkpoint's beginning and its commit. Returns whether that is reached.
+    /// Runs steps between the start of a checkpoint and its commit. Returns whether the commit is reached.
     pub(super) fn meanwhile(&mut self) -> bool {
         if self.engine.is_none() || self.random.below(2) == 0 {
             return true;
@@ -370,7 +369,7 @@ impl Traffic {
         self.death.is_none()
     }
 
-    /// A sync or a write fails, and the next one would not.
+    /// Fails one sync or write; the next one succeeds.
     fn fail_once(&mut self) {
         if self.faults.is_set() {
             return;

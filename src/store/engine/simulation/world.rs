@@ -1,4 +1,4 @@
-//! One process after another, on one disk.
+//! Sequence of processes on one disk.
 
 use std::{
     collections::VecDeque,
@@ -21,14 +21,14 @@ use crate::{
 const NOON: u64 = 1_795_348_800;
 const DAY: u64 = 86_400_000;
 
-/// How the process ends.
+/// End of the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Death {
     Kill,
     LossOfPower,
 }
 
-/// One process.
+/// State of one process.
 struct Life<L: SimLedger> {
     engine: Arc<Engine>,
     queue: Arc<Queue<L>>,
@@ -42,7 +42,7 @@ pub(super) struct World<L: SimLedger> {
     durability: Durability,
     boot: u32,
     life: Option<Life<L>>,
-    /// Not held while the writer is at work, as requests come meanwhile.
+    /// Not locked while the writer runs, as requests arrive meanwhile.
     traffic: Arc<Mutex<Traffic>>,
     traced: bool,
 }
@@ -69,7 +69,7 @@ impl<L: SimLedger> World<L> {
         world
     }
 
-    /// Before each of its commits requests come, and the disk may fail.
+    /// Creates the ledger. Before each of its commits, requests arrive and the disk may fail.
     fn create_ledger(&self) -> L {
         let (traffic, faults) = (self.traffic.clone(), self.faults.clone());
         let keys: Vec<_> = (0..COUNTERS).map(|counter| key(counter).subject).collect();
@@ -136,7 +136,7 @@ impl<L: SimLedger> World<L> {
         }
     }
 
-    /// Everything works again, and all is counted as it was seen, in memory and in the file.
+    /// Repairs all faults, and checks the counts in memory and in the tables.
     pub(super) fn end(&mut self) {
         self.traffic().check_counts();
         self.traffic().cease();
@@ -171,7 +171,7 @@ impl<L: SimLedger> World<L> {
     }
 
     fn rotate(&mut self) {
-        // A failure is known to the journal itself.
+        // A failure is recorded by the journal itself.
         if !self.life().engine.journal.has_failed() {
             let _ = self.life().engine.journal.rotate();
         }
@@ -191,7 +191,7 @@ impl<L: SimLedger> World<L> {
 
     fn reset(&mut self) {
         let number = self.random.pick(COUNTERS);
-        // A day that has turned is no reset.
+        // A new day must not be taken for a reset.
         self.traffic().check_counts();
         let (engine, key) = (self.life().engine.clone(), key(number));
         let (counter, day) = (engine.counter(&key).unwrap(), engine.today());
@@ -253,7 +253,7 @@ impl<L: SimLedger> World<L> {
         self.start(ledger);
     }
 
-    /// The process ends in order, if the disk lets it.
+    /// Shuts the process down, orderly unless the disk fails.
     fn close(&mut self) {
         self.traffic().cease();
         let in_order = !self.is_broken();
