@@ -115,7 +115,7 @@ impl Shared {
                 tracing::warn!(
                     stream = name,
                     dropped,
-                    "lines dropped: the stream failed or was too slow"
+                    "writing log lines failed: some were dropped"
                 );
             }
         }

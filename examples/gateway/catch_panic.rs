@@ -78,7 +78,10 @@ where
 }
 
 fn log_panic(panic: &Box<dyn Any + Send>) {
-    tracing::error!(message = panic_message(&**panic), "a handler panicked");
+    tracing::error!(
+        message = panic_message(&**panic),
+        "handler panicked: responding with an error"
+    );
 }
 
 /// Returns the message of a panic.

@@ -69,7 +69,7 @@ impl ClientSocket {
         let peeked = recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
         let is_silent = !matches!(peeked, Ok((1.., _)));
         if is_silent && let Err(error) = shutdown(&self.socket, Shutdown::Write) {
-            tracing::debug!(%error, "shutdown of an idle connection failed");
+            tracing::debug!(%error, "shutdown of an idle connection failed: closing it anyway");
         }
         is_silent
     }
@@ -161,7 +161,7 @@ impl Drop for ClientSocket {
         if self.reset_on_drop.0.load(Ordering::Relaxed)
             && let Err(error) = self.socket.set_zero_linger()
         {
-            tracing::debug!(%error, "SO_LINGER not set: the connection ends without a reset");
+            tracing::debug!(%error, "setting SO_LINGER failed: closing without a reset");
         }
     }
 }

@@ -93,7 +93,7 @@ impl Connection {
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(%error, "connection failed");
+                        tracing::debug!(%error, "connection failed: closing it");
                     }
                     return;
                 }
@@ -113,7 +113,7 @@ impl Connection {
                         idle_timeout = idle_timeout.min(DRAIN_IDLE_TIMEOUT);
                     }
                     _ => {
-                        tracing::debug!(?reason, "connection closed");
+                        tracing::debug!(?reason, "connection timed out: closing it");
                         return;
                     }
                 },
@@ -132,7 +132,7 @@ impl Connection {
 
 fn nodelay(socket: TcpStream) -> TcpStream {
     if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY not set");
+        tracing::debug!(%error, "setting TCP_NODELAY failed: small writes may be delayed");
     }
     socket
 }

@@ -90,7 +90,7 @@ async fn retry(options: &SqliteOptions) -> Result<SqliteStore, BoxError> {
                 return Ok(store);
             }
             Err(error) if error.kind() == OpenErrorKind::Temporary => {
-                tracing::debug!(%error, "opening the store failed again")
+                tracing::debug!(%error, "opening the store failed again: retrying")
             }
             Err(error) => return Err(cannot_open(error).into()),
         }

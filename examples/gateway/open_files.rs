@@ -12,7 +12,7 @@ pub(crate) fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "raising the limit of open files failed");
+        tracing::debug!(%error, "raising the limit of open files failed: keeping the current one");
     }
 }
 

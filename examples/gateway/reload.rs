@@ -64,7 +64,7 @@ async fn read<T: Clone + Send + 'static>(
     match spawn_blocking(move || file.read_again()).await {
         Ok(Ok(new)) => {
             replace(new);
-            tracing::info!(file = name, "read again");
+            tracing::info!(file = name, "file read again: using the new value");
             None
         }
         Ok(Err(error)) => {

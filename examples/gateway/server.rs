@@ -130,7 +130,7 @@ where
                 Ok((socket, peer)) => {
                     let peer = peer.ip().to_canonical();
                     if !pending.push(peer, socket) {
-                        tracing::debug!(%peer, "connection dropped: too many are pending");
+                        tracing::debug!(%peer, "too many pending connections: dropping one");
                     }
                 }
                 Err(error) => back_off(&error).await,

@@ -149,9 +149,16 @@ impl ServiceManager {
         match timeout(NOTIFY_TIMEOUT, sent).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, message, "notifying the service manager failed")
+                tracing::warn!(
+                    %error,
+                    message,
+                    "notifying the service manager failed: its status is out of date"
+                )
             }
-            Err(_) => tracing::warn!(message, "notifying the service manager timed out"),
+            Err(_) => tracing::warn!(
+                message,
+                "notifying the service manager timed out: its status may be out of date"
+            ),
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn proxy_rules() -> ProxyRules {
         .request_headers(request_headers())
         .response_headers(response_headers())
         .identity_only()
-        .replace(judge)
+        .replace(classify)
 }
 
 fn request_headers() -> HeaderRules {
@@ -107,7 +107,7 @@ fn response_headers() -> HeaderRules {
         .without_prefix("ratelimit")
 }
 
-fn judge(head: &Parts) -> Option<UpstreamFault> {
+fn classify(head: &Parts) -> Option<UpstreamFault> {
     match head.status.as_u16() {
         300..=399 => Some(UpstreamFault::Redirect),
         401 | 402 => Some(UpstreamFault::Credentials),

@@ -212,14 +212,14 @@ where
     let Ok(response) = service.call(request).await;
     let (mut head, body) = response.into_parts();
     let body = Limited::new(body, accepted.max_bytes).collect().await.map_err(|error| {
-        tracing::warn!(error = %Chain(&*error), "the response could not be read: it is not cached");
+        tracing::warn!(error = %Chain(&*error), "reading the response failed: not caching it");
         UpstreamFault::Protocol
     })?;
     head.headers.remove(header::CONTENT_LENGTH);
     head.headers.remove(header::DATE);
     let body = body.to_bytes();
     if accepted.json_only && !is_json(&head.headers, &body) {
-        tracing::warn!(status = head.status.as_u16(), "the response is not JSON: it is not cached");
+        tracing::warn!(status = head.status.as_u16(), "response is not JSON: not caching it");
         return Err(UpstreamFault::Protocol);
     }
     Ok(Response::from_parts(head, body))

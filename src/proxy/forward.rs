@@ -173,7 +173,7 @@ impl<R: Reject> Config<R> {
     fn unreadable_response(&self, mut head: Parts) -> Response<Bytes> {
         tracing::warn!(
             status = head.status.as_u16(),
-            "the upstream's 4xx response has an unsupported coding: its body is replaced",
+            "upstream 4xx response has an unsupported coding: replacing its body",
         );
         let rejection = rejection(UpstreamFault::Unreadable, Some(head.status));
         let mut response = fault_response(&self.reject, UpstreamFault::Unreadable, rejection);
@@ -195,7 +195,7 @@ impl<R: Reject> Config<R> {
             fault = replaced.fault.code(),
             status = replaced.status.as_u16(),
             text = ?masked(if replaced.is_coded { b"" } else { text }, secret),
-            "the upstream's response reports a failure: it is replaced",
+            "upstream response reports a failure: replacing it",
         );
         let mut rejection = rejection(replaced.fault, Some(replaced.status));
         if rejection.retry == Retry::Later
@@ -228,7 +228,11 @@ impl<R: Reject> Config<R> {
         }
         let fault = transport_fault(error);
         let text = masked(Chain(error).to_string().as_bytes(), secret);
-        tracing::warn!(fault = fault.code(), error = text, "request to the upstream failed");
+        tracing::warn!(
+            fault = fault.code(),
+            error = text,
+            "upstream request failed: responding with an error"
+        );
         self.fault(fault)
     }
 }

@@ -149,7 +149,7 @@ fn poll_head_timeout(
     loop {
         ready!(timer.as_mut().poll(cx));
         let Some(last_progress) = progress.last_progress() else {
-            tracing::warn!("the request could not be sent within the head timeout: it is given up");
+            tracing::warn!("sending the request timed out: aborting it");
             return Poll::Ready(UpstreamFault::Unreached);
         };
         match timeouts.head_deadline(last_progress, end) {
@@ -157,9 +157,7 @@ fn poll_head_timeout(
             _ => break,
         }
     }
-    tracing::warn!(
-        "the upstream sent no response head within the timeout: the request is given up"
-    );
+    tracing::warn!("upstream response head timed out: aborting the request");
     Poll::Ready(UpstreamFault::Timeout)
 }
 

@@ -203,7 +203,7 @@ where
         };
         let decision = config.decide();
         if decision == Decision::Reject {
-            tracing::debug!("the upstream has rejected the credential lately: no request is sent");
+            tracing::debug!("credential was rejected recently: not sending the request");
             let response = config.fault(UpstreamFault::Credentials);
             return ResponseFuture::ready(response, head.method, config);
         }

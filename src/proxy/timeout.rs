@@ -156,7 +156,7 @@ where
 
 fn body_error(error: impl Into<BoxError>) -> BoxError {
     let error = error.into();
-    tracing::warn!(error = %Chain(&*error), "the upstream's response broke off");
+    tracing::warn!(error = %Chain(&*error), "upstream response ended early: aborting the response");
     error
 }
 

@@ -106,7 +106,7 @@ where
                 tracing::warn!(source = ?error, "quota reservation failed: rejecting the request");
             }
             QuotaRejection::NoSubject => {
-                tracing::error!("request without a quota subject: rejecting it");
+                tracing::error!("request has no quota subject: rejecting it");
             }
             QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
         }

@@ -78,7 +78,7 @@ impl<U: UsageSink> Recorder<U> {
         ResponseObserver(Box::new(Observation {
             scanner: ResponseScanner::new(self.method(), head),
             complete: outcome_of_complete(head),
-            // A rejection says all with its head; an outer layer may replace its body.
+            // The head of a rejection is enough to record it: an outer layer may replace the body.
             has_all: head.extensions.get::<Rejected>().is_some(),
             recording: self.0,
         }))

@@ -119,7 +119,7 @@ impl Scene {
             }
         }
         let keys = self.log.keys();
-        // What is settled is not compared again.
+        // Only the first and the latest 20 keys can have changed since the last comparison.
         for key in keys[..1].iter().chain(keys[1..].iter().rev().take(20)) {
             let usage = Client::http1().get_as(&key.text, &self.gateway.url("/usage")).await;
             assert_eq!(usage.status, 200, "an issued key: {usage:?}");

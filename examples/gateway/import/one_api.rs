@@ -96,7 +96,7 @@ fn token(
     key.record.created_at = row.number("created_time").ok().filter(|at| *at > 0).and_then(time);
     key.record.expires_at = match row.number("expired_time")? {
         -1 => None,
-        // Other negative values are in the past.
+        // Any other negative value means that the key has expired.
         seconds => time(seconds.max(0)),
     };
     let is_expired = key.record.expires_at.is_some_and(|at| at <= now);

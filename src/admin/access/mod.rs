@@ -32,12 +32,12 @@ impl<S: AdminStore, R> Shared<S, R> {
         if !self.audit_budget.admit(&()) {
             return;
         }
-        tracing::warn!(?ip, code, "admin call rejected");
+        tracing::warn!(?ip, code, "admin access denied: rejecting the call");
         let detail = format!(r#"{{"code":"{code}"}}"#);
         let note = AuditNote { detail, ..AuditNote::new("admin.refused") };
         let by = Actor { token_id: String::new(), ip };
         if let Err(error) = self.store.note(note, by).await {
-            tracing::warn!(%error, "audit of a rejected admin call failed: the entry is missing");
+            tracing::warn!(%error, "audit of a rejected admin call failed: its entry is missing");
         }
     }
 

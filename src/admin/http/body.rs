@@ -70,7 +70,7 @@ impl Body for AdminBody {
             let chunk = ready!(chunks.as_mut().poll(cx));
             this.chunks = None;
             let (read, next) = chunk.inspect_err(|error| {
-                tracing::warn!(%error, source = ?error, "response body aborted: store error");
+                tracing::warn!(%error, source = ?error, "store read failed: aborting the response");
             })?;
             this.chunks = next.map(|NextChunk(read)| read());
             bytes = read;

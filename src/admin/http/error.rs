@@ -121,7 +121,7 @@ impl From<ErrorCode> for AdminError {
 
 impl From<StoreError> for AdminError {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(%error, source = ?error, "admin call failed: store error");
+        tracing::warn!(%error, source = ?error, "store call failed: responding with an error");
         Self::store(&error)
     }
 }

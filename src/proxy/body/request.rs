@@ -125,7 +125,11 @@ where
             Err(error) => {
                 let error = error.into();
                 let fault = request_body_fault(&*error);
-                tracing::debug!(fault = fault.code(), error = %Chain(&*error), "request body failed");
+                tracing::debug!(
+                    fault = fault.code(),
+                    error = %Chain(&*error),
+                    "request body failed: aborting the request"
+                );
                 this.progress.0.fault.get_or_init(|| fault);
                 Err(error)
             }

@@ -188,7 +188,7 @@ where
             match self.retry.take() {
                 Some(retry) if was_stale(&error) => {
                     let (head, pool) = *retry;
-                    tracing::debug!("the connection was stale: the request is retried");
+                    tracing::debug!("pooled connection was closed: retrying the request");
                     self.call = pool.request(head.into_request());
                     self.first_error = Some(error);
                 }

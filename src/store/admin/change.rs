@@ -112,7 +112,7 @@ impl KeyChange {
 /// Replacement of a key's secret.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    /// New secret.
+    /// Secret that replaces the current one.
     pub secret: SecretKey,
     /// Time for which the old secret remains valid.
     pub grace: Duration,

@@ -50,7 +50,7 @@ const SELECTION: Selection = Selection {
         // Anthropic's `message_start`.
         Inner::Object(b"\"message\""),
         Inner::Object(b"\"x_groq\""),
-        // Kimi.
+        // Kimi reports usage in the first choice.
         Inner::FirstItem(b"\"choices\""),
     ],
 };
