@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_byte_now_and_then_does_not_buy_time() {
+    async fn slow_trickle_does_not_extend_the_timeout() {
         let second = Duration::from_secs(1);
         assert_eq!(expires_after(0, 60 * second).await.map(|time| time.as_secs()), Some(10));
         assert_eq!(expires_after(1, second).await.map(|time| time.as_secs()), Some(10));

@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn members_of_the_named_objects_are_found_and_none_that_are_deeper() {
+    fn only_direct_members_of_the_named_objects_are_found() {
         check(
             r#"{"type":"t","response":{"tools":[{"model":1,"usage":{}}],"metadata":{"usage":1},
             "response":{"usage":2},"message":{"model":3},"model":"a"},"x":{"response":{"usage":4}},
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_taken_for_a_member() {
+    fn text_that_looks_like_a_member_is_ignored() {
         for text in [
             "",
             "{}",
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_costs_no_memory() {
+    fn nesting_depth_uses_no_memory() {
         let deep = "[{\"usage\":".repeat(100_000);
         let text = format!("{{\"a\":{deep}1{},\"model\":\"m\"}}", "}]".repeat(100_000));
         assert_eq!(found([text.as_bytes()]), ["model=\"m\""]);

@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_code_stands_in_the_catalogue_once() {
+    fn codes_are_unique() {
         let mut codes = HashSet::new();
         for entry in ALL.iter().copied().flatten() {
             assert!(codes.insert(entry.code), "{}", entry.code);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_never_taken_for_a_part_of_the_text() {
+    fn placeholders_in_values_are_not_replaced() {
         let rejection = INVALID_FIELD.with(&[("name", &"{expected}"), ("expected", &"`*`")]);
         assert_eq!(rejection.message, "`{expected}` must be `*`.");
     }

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_anthropics() {
+    fn error_types_are_those_of_anthropic() {
         let kinds = [400, 402, 405, 431, 500, 529].map(|code| {
             let status = StatusCode::from_u16(code).unwrap();
             kind(status)

@@ -286,7 +286,7 @@ mod tests {
     use super::{super::headers::map_of, *};
 
     #[test]
-    fn an_excerpt_that_ends_within_the_credential_does_not_show_its_beginning() {
+    fn excerpt_cut_inside_credential_shows_no_part_of_it() {
         let secret =
             Secret::from_authorization(&HeaderValue::from_static("Bearer sk-sponsor-0123"));
         let text = masked(b"bad sk-sponsor-0123, sk-sponsor-012", secret.as_ref());

@@ -117,7 +117,7 @@ async fn the_audit_trail_names_the_actor_and_the_change_and_no_secret() {
 }
 
 #[tokio::test]
-async fn wrong_paths_and_methods_say_so() {
+async fn wrong_paths_are_404_and_wrong_methods_405() {
     let admin = Admin::new();
     for path in ["/admin/", "/admin"] {
         let page = admin.send(Request::get(path).body(Full::default()).unwrap()).await;
@@ -149,7 +149,7 @@ async fn wrong_paths_and_methods_say_so() {
 }
 
 #[tokio::test]
-async fn prefix_and_address_filter_hold() {
+async fn custom_prefix_and_address_filter_are_enforced() {
     let mut admin = Admin::new();
     admin.service = admin.service.prefix("/ops/").allow(|ip: IpAddr| ip.is_loopback());
     assert_eq!(admin.get("/ops/keys").await.status(), 403);

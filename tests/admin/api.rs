@@ -10,7 +10,7 @@ async fn works(admin: &Admin, key: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_created_key_is_shown_whole_once() {
+async fn a_secret_is_shown_only_at_creation() {
     let admin = Admin::new();
     let body = r#"{"label":"用户A的试用密钥","daily_limit":200}"#;
     let made = admin.call("POST", "/admin/keys", body).await;
@@ -122,7 +122,7 @@ async fn every_bad_field_is_400_and_named() {
 }
 
 #[tokio::test]
-async fn many_keys_come_at_once_and_page_by_page() {
+async fn many_keys_are_listed_at_once_and_in_pages() {
     let admin = Admin::new();
     let made = admin.call("POST", "/admin/keys", r#"{"count":250,"label":"workshop"}"#).await;
     let made = made.json();
@@ -218,7 +218,7 @@ async fn a_rotated_key_keeps_its_record_and_its_user() {
 }
 
 #[tokio::test]
-async fn a_change_of_what_somebody_else_has_changed_is_rejected() {
+async fn a_change_to_an_outdated_version_is_rejected() {
     let admin = Admin::new();
     let (id, _) = admin.create(r#"{"label":"shared"}"#).await;
     let path = format!("/admin/keys/{id}");
@@ -286,7 +286,7 @@ async fn a_repeated_creation_gets_the_same_response() {
 }
 
 #[tokio::test]
-async fn the_audit_trail_is_looked_through_by_action_token_and_day() {
+async fn audit_filters_by_action_token_and_day() {
     let admin = Admin::new();
     let (id, _) = admin.create(r#"{"label":"one"}"#).await;
     let path = format!("/admin/keys/{id}");

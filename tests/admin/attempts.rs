@@ -63,25 +63,25 @@ fn v4(last: u8) -> Option<IpAddr> {
 }
 
 #[tokio::test]
-async fn of_a_thousand_wrong_tokens_in_a_minute_ten_are_judged_and_a_right_one_works() {
+async fn only_ten_failed_attempts_a_minute_are_checked() {
     let clock = SetClock::new();
     let admin = admin(&clock);
-    let mut judged = 0;
+    let mut checked = 0;
     for _ in 0..1000 {
         clock.pass(Duration::from_millis(59));
         match wrong(&admin, v4(1)).await {
-            401 => judged += 1,
+            401 => checked += 1,
             other => assert_eq!(other, 429),
         }
         assert_eq!(ask(&admin, TOKEN, v4(1)).await.status(), 200);
     }
-    assert_eq!(judged, 10);
+    assert_eq!(checked, 10);
     let query = AuditQuery { limit: 1000, ..AuditQuery::default() };
     assert_eq!(admin.store.audit(query).await.unwrap().len(), 10, "and no more is noted");
 }
 
 #[tokio::test]
-async fn retry_after_says_when_the_next_is_judged() {
+async fn retry_after_says_when_the_next_attempt_is_checked() {
     let clock = SetClock::new();
     let admin = admin(&clock);
     for _ in 0..10 {
@@ -117,17 +117,17 @@ async fn a_source_is_an_address_or_a_network_of_addresses() {
         }
         assert_eq!(wrong(&admin, same).await, 429);
         // One of them may share its bucket by chance.
-        let mut judged = 0;
+        let mut checked = 0;
         for other in others {
-            judged += usize::from(wrong(&admin, other).await == 401);
+            checked += usize::from(wrong(&admin, other).await == 401);
         }
-        assert!(judged >= 2, "{first:?}");
+        assert!(checked >= 2, "{first:?}");
     }
 }
 
 #[tokio::test]
 #[ignore = "takes half a minute"]
-async fn a_million_forged_sources_take_no_memory() {
+async fn a_million_forged_sources_use_no_memory() {
     let admin = admin(&SetClock::new());
     let forge = async |numbers: std::ops::Range<u32>| {
         for number in numbers {

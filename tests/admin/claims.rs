@@ -38,7 +38,7 @@ async fn claim(admin: &Admin, id: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_link_shows_what_it_gives_and_gives_it_once() {
+async fn a_claim_link_describes_its_key_and_reveals_it_once() {
     let admin = Admin::new();
     let (id, first) = admin.create(r#"{"label":"Alice","daily_limit":5}"#).await;
     let token = claim(&admin, &id, "").await;
@@ -70,7 +70,7 @@ async fn a_link_shows_what_it_gives_and_gives_it_once() {
 }
 
 #[tokio::test]
-async fn a_link_of_which_nothing_is_to_be_had_says_why() {
+async fn an_unusable_claim_link_says_why() {
     let admin = Admin::new();
     let (id, key) = admin.create("").await;
     let replaced = claim(&admin, &id, "").await;
@@ -102,7 +102,7 @@ async fn a_link_of_which_nothing_is_to_be_had_says_why() {
 }
 
 #[tokio::test]
-async fn a_link_that_was_withdrawn_stays_so() {
+async fn a_withdrawn_claim_link_stays_withdrawn() {
     let admin = Admin::new();
     for (off, on) in [
         (r#"{"disabled":true}"#, r#"{"disabled":false}"#),

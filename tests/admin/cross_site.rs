@@ -13,7 +13,7 @@ async fn issue(gateway: &Gateway, headers: &[(&str, &str)]) -> CollectedResponse
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_form_of_another_site_is_rejected_whatever_it_carries() {
+async fn cross_site_forms_are_rejected() {
     let gateway = Gateway::demo();
     const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
     for from in [
@@ -43,7 +43,7 @@ async fn a_form_of_another_site_is_rejected_whatever_it_carries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_itself_and_what_is_no_browser_pass() {
+async fn same_origin_and_non_browser_requests_are_accepted() {
     let gateway = Gateway::demo();
     let own = gateway.url("");
     for from in [

@@ -23,7 +23,7 @@ async fn find(admin: &Admin, key: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn what_one_gateway_exports_another_imports_once() {
+async fn exported_keys_are_imported_once() {
     let (from, to) = (Admin::new(), Admin::new());
     let (_, plain) = from.create(r#"{"label":"Alice","daily_limit":5}"#).await;
     let (odd, _) = from.create(r#"{"label":"=1+1, \"quoted\" 密","daily_limit":0}"#).await;
@@ -58,7 +58,7 @@ async fn what_one_gateway_exports_another_imports_once() {
 }
 
 #[tokio::test]
-async fn lines_that_are_wrong_say_why_and_keep_no_other_from_coming_in() {
+async fn invalid_lines_are_reported_and_all_others_imported() {
     let admin = Admin::new();
     let (id, _) = admin.create("").await;
     let file = format!(
@@ -125,7 +125,7 @@ async fn an_imported_key_counts_from_its_first_request() {
 }
 
 #[tokio::test]
-async fn what_a_spreadsheet_or_an_editor_makes_of_a_file_comes_in() {
+async fn files_saved_by_spreadsheets_and_editors_are_imported() {
     let admin = Admin::new();
     let file = [
         &b"\xef\xbb\xbfkey, Label ,daily_limit,disabled\r\n"[..],
@@ -166,7 +166,7 @@ async fn what_a_spreadsheet_or_an_editor_makes_of_a_file_comes_in() {
 }
 
 #[tokio::test]
-async fn every_label_goes_out_and_comes_in_as_it_was() {
+async fn labels_survive_export_and_import() {
     let (from, to) = (Admin::new(), Admin::new());
     let labels = [
         " lead",
@@ -195,7 +195,7 @@ async fn every_label_goes_out_and_comes_in_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_was_revoked_or_cannot_be_named_is_a_conflict() {
+async fn revoked_keys_and_invalid_ids_are_conflicts() {
     let admin = Admin::new();
     let (rotated, key) = admin.create("").await;
     let (deleted, other) = admin.create("").await;
@@ -231,7 +231,7 @@ async fn a_dry_run_of_a_large_file_reports_what_the_import_does() {
 }
 
 #[tokio::test]
-async fn files_of_spreadsheets_come_in_however_they_are_separated() {
+async fn every_separator_of_spreadsheets_is_accepted() {
     for (file, labels) in [
         ("sep=,\r\nkey,label,daily_limit\r\ntrial-key-sep-000001,A,5\r\n", vec!["A"]),
         ("\u{feff}sep=;\nkey;label;daily_limit\ntrial-key-sep-000001;A, B;5\n", vec!["A, B"]),
@@ -294,7 +294,7 @@ async fn a_key_without_a_limit_gets_the_default_one() {
 }
 
 #[tokio::test]
-async fn a_file_in_gbk_is_named() {
+async fn a_file_that_is_not_utf_8_is_reported() {
     let admin = Admin::new();
     for (file, status) in [
         (&b"key,label\ntrial-key-gbk-000001,\xd3\xc3\xbb\xa7\n"[..], 200),

@@ -55,8 +55,7 @@ async fn keys_whose_response_was_lost_are_shown_when_requested_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claimed_key_whose_response_was_lost_is_shown_to_the_same_client_again_and_to_nobody_else()
- {
+async fn a_lost_claim_response_is_repeated_for_the_same_client_only() {
     let gateway = GatewayCommand::new().arg("--demo").env("RUST_LOG", "warn").start();
     let (client, url) = (Client::http1(), gateway.url("/claim"));
     for n in 0..TRIES {

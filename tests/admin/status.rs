@@ -12,7 +12,7 @@ async fn get(gateway: &Gateway, path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn settings_are_shown_as_they_were_read_and_secrets_are_not() {
+async fn settings_are_shown_without_secrets() {
     let gateway = GatewayCommand::new()
         .env("UPSTREAM_BASE_URL", "http://127.0.0.1:9/v1")
         .env("UPSTREAM_API_KEY", "sk-canary-0123456789")

@@ -183,7 +183,7 @@ fn described(document: &Value) -> Vec<(&str, &str, &str, &Value)> {
 }
 
 #[tokio::test]
-async fn the_table_provokes_what_the_document_says_and_nothing_else() {
+async fn the_table_provokes_exactly_the_documented_statuses() {
     let document = document().await;
     let reported: BTreeSet<(&str, u16)> = described(&document)
         .into_iter()
@@ -230,7 +230,7 @@ async fn every_documented_status_is_returned_as_documented() {
 }
 
 #[tokio::test]
-async fn a_store_without_copies_says_so() {
+async fn a_store_without_backups_responds_501() {
     let admin = Admin::new();
     let response = admin.call("POST", "/admin/backup", "").await;
     assert_eq!(

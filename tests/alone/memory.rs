@@ -231,7 +231,7 @@ async fn settled(moved: impl Fn() -> u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_bodies_each_way_through_slow_peers_wait_outside_of_the_gateway() {
+async fn bodies_for_slow_peers_are_not_buffered() {
     const TRANSFERS: usize = 100;
     let upstream = Upstream::start().await;
     let gateway = upstream.gateway().start();
@@ -267,7 +267,7 @@ async fn a_hundred_bodies_each_way_through_slow_peers_wait_outside_of_the_gatewa
 
 /// Chats are held back to be made to ask for usage, all of them together within a limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_held_back_have_a_limit_together() {
+async fn buffered_request_bodies_share_one_limit() {
     const CHATS: usize = 300;
     const CHAT: usize = 1_000_000;
     let upstream = Upstream::start().await;

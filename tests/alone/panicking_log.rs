@@ -53,7 +53,7 @@ async fn until(store: &SqliteStore, is_up: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_store_recovers_and_goes_on_looking_for_trouble() {
+async fn the_store_recovers_and_its_checks_go_on_despite_a_panicking_log() {
     tracing::subscriber::set_global_default(PanickingLog).unwrap();
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -162,7 +162,7 @@ async fn nginx_loses_no_rejection_on_kept_connections() {
 }
 
 #[tokio::test]
-async fn event_streams_are_not_to_be_buffered() {
+async fn event_streams_disable_proxy_buffering() {
     for (content_type, expected) in [
         ("text/event-stream", "no"),
         ("Text/Event-Stream; charset=utf-8", "no"),
@@ -948,7 +948,7 @@ async fn haproxy_takes_a_gateway_out_while_it_drains() {
 
 #[tokio::test]
 #[ignore = "needs nginx"]
-async fn nginx_behind_cloudflare_believes_cloudflare_only() {
+async fn nginx_behind_cloudflare_trusts_cloudflare_only() {
     let upstream = Upstream::start(|_| json_response("{}")).await;
     const NETWORK: &str = "173.245.48.0/20";
     for guide in GUIDES {
@@ -984,7 +984,7 @@ async fn nginx_serves_what_certbot_writes() {
 
 #[tokio::test]
 #[ignore = "needs haproxy"]
-async fn haproxy_leads_to_certbot() {
+async fn haproxy_forwards_acme_challenges_to_certbot() {
     let upstream = Upstream::start(|_| json_response("{}")).await;
     let certbot = Upstream::start(|request| {
         assert_eq!(request.uri(), "/.well-known/acme-challenge/token");

@@ -146,7 +146,7 @@ async fn every_response_of_the_api_may_be_read_and_none_of_the_admin_api() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_setting_a_preflight_is_204_and_lets_nobody_in() {
+async fn without_the_setting_a_preflight_is_204_and_allows_no_origin() {
     let upstream = upstream().await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;

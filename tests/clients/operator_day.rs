@@ -45,7 +45,7 @@ fn forty_hostile_labels_are_text_on_every_view() {
 
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-fn keys_go_out_as_a_file_and_come_in_after_a_dry_run() {
+fn keys_are_exported_and_imported_after_a_dry_run() {
     play("transfer");
 }
 
@@ -57,7 +57,7 @@ fn every_view_is_readable_in_both_languages_light_and_dark_on_phone_and_desktop(
 
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-fn nothing_is_said_to_be_done_that_was_not() {
+fn failed_actions_are_not_reported_as_done() {
     play("order");
 }
 
@@ -69,7 +69,7 @@ fn many_claim_links_are_made_at_once() {
 
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-fn all_of_it_works_over_a_store_in_memory() {
+fn the_admin_page_works_with_a_memory_store() {
     for scene in ["day", "session", "order", "hostile", "transfer", "workshop"] {
         play_at(&MemoryGateway::start().url(""), scene).unwrap();
     }

@@ -260,43 +260,43 @@ async fn programs_of_the_sdk_read_the_two_variables() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs curl"]
-async fn curl() {
+async fn curl_works_as_the_guide_says() {
     holds_what_the_guide_says("curl", Language::Shell, "curl").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Python with openai"]
-async fn openai_sdk_of_python() {
+async fn openai_sdk_for_python_works_as_the_guide_says() {
     holds_what_the_guide_says("OpenAI SDK", Language::Python, "OpenAI SDK, Python").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Node with openai"]
-async fn openai_sdk_of_node() {
+async fn openai_sdk_for_node_works_as_the_guide_says() {
     holds_what_the_guide_says("OpenAI SDK", Language::Node, "OpenAI SDK, Node").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Python with anthropic"]
-async fn anthropic_sdk_of_python() {
+async fn anthropic_sdk_for_python_works_as_the_guide_says() {
     holds_what_the_guide_says("Anthropic SDK", Language::Python, "Anthropic SDK, Python").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Node with @anthropic-ai/sdk"]
-async fn anthropic_sdk_of_node() {
+async fn anthropic_sdk_for_node_works_as_the_guide_says() {
     holds_what_the_guide_says("Anthropic SDK", Language::Node, "Anthropic SDK, Node").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Python with langchain-openai"]
-async fn langchain_of_python() {
+async fn langchain_for_python_works_as_the_guide_says() {
     holds_what_the_guide_says("LangChain", Language::Python, "LangChain, Python").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Node with @langchain/openai"]
-async fn langchain_of_node() {
+async fn langchain_for_node_works_as_the_guide_says() {
     holds_what_the_guide_says("LangChain", Language::Node, "LangChain, Node").await;
 }
 

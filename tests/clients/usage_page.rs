@@ -121,12 +121,12 @@ async fn every_state_is_readable_in_both_languages_light_and_dark_on_phone_and_d
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-async fn a_holder_sees_the_figures_and_the_key_stays_in_the_page() {
+async fn usage_page_shows_figures_and_never_exposes_the_key() {
     House::build().await.browse("works");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-async fn it_keeps_itself_up_to_date() {
+async fn usage_page_refreshes_itself() {
     House::build().await.browse("time");
 }

@@ -191,7 +191,7 @@ async fn a_damaged_head_prevents_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_another_boot_the_loss_is_logged_and_all_that_lies_before_it_counts() {
+async fn after_a_reboot_the_loss_is_logged_and_earlier_records_count() {
     let remains = Remains::new().await;
     let mut random = Random::seeded("another boot");
     for _ in 0..4 {

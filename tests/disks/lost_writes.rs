@@ -185,7 +185,7 @@ async fn a_backup_beside_a_newer_journal_prevents_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_an_end_in_order_the_database_may_be_copied_alone() {
+async fn after_a_clean_shutdown_the_database_may_be_copied_alone() {
     let mut remains = Remains::new().await;
     let mut gateway = remains.start(remains.dir.path()).await.unwrap();
     gateway.terminate();

@@ -9,7 +9,7 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace"]
-async fn it_and_its_name_are_synced_before_the_first_record() {
+async fn new_segment_and_name_are_synced_before_the_first_record() {
     let dir = tempfile::tempdir().unwrap();
     // Without links in it, as strace shows it.
     let data = dir.path().canonicalize().unwrap();

@@ -72,7 +72,7 @@ mod faults {
     }
 
     #[test]
-    fn of_form_are_found() {
+    fn form_faults_are_found() {
         for (text, fault) in [
             ("```\nls\n```", "docs/page.md:1: a block without a language"),
             ("text\n\n    ls\n", "docs/page.md:3: a block by indentation"),
@@ -100,7 +100,7 @@ mod faults {
     }
 
     #[test]
-    fn of_links_are_found() {
+    fn dead_links_are_found() {
         let text = "# A `b`, C!\n[1](#a-b-c) [2](guarantees.md#the-ledger) [3](../README.md) <a href=\"gone\">4</a>\n\
                     [5](#a-b) [6](gone.md) [7](guarantees.md#gone) [8](../../x) [9](ftp://x) ![10](gone.png)";
         assert_eq!(of(text, links::dead_links).len(), 7);
@@ -108,7 +108,7 @@ mod faults {
     }
 
     #[test]
-    fn of_names_are_found() {
+    fn unknown_names_are_found() {
         let text = "`tests/docs` `tests/docs/gone.rs` `tests/{a,b}.rs` `PORT` `PORT_X=1` `QUOTA_TIMEZONE=UTC`";
         let unknown = of(text, |page| names::unknown_names(page, "QUOTA_TIMEZONE"));
         assert_eq!(unknown.len(), 2, "{unknown:?}");
@@ -118,7 +118,7 @@ mod faults {
     }
 
     #[test]
-    fn of_twins_are_found() {
+    fn differing_twins_are_found() {
         let english = Document::parse("docs/page.md", "# A\n```sh\ncurl 'a' # x\nls\n```");
         let setting = Document::parse("docs/page.md", "`MAX_BODY`");
         for (chinese, same) in [("`MAX_BODY`、`MAX_TIME`", true), ("`MAX_TIME`", false)] {
@@ -139,7 +139,7 @@ mod faults {
     }
 
     #[test]
-    fn of_output_are_found() {
+    fn wrong_output_is_found() {
         assert!(matches("a … c", "a b\nb c\n", false));
         assert!(!matches("a … c", "a b", false));
         assert!(!matches("a", "a b", false));
@@ -148,7 +148,7 @@ mod faults {
 
     #[test]
     #[ignore = "needs bash, curl, jq, sqlite3 and git"]
-    fn of_commands_are_found() {
+    fn failing_commands_are_found() {
         let shell = Shell::start();
         for (text, fault) in [
             ("text\n```sh\ntrue\nfalse\n```", "docs/page.md:4: failed (exit status: 1): false"),

@@ -78,7 +78,7 @@ async fn finish(mut wire: Wire) {
 }
 
 #[tokio::test]
-async fn streams_that_kill_9_cuts_off_have_failed() {
+async fn streams_cut_off_by_kill_9_are_recorded_as_failed() {
     let mut scene = Scene::start(900).await;
     let whole = scene.begin().await;
     scene.end();
@@ -99,7 +99,7 @@ async fn streams_that_kill_9_cuts_off_have_failed() {
 }
 
 #[tokio::test]
-async fn requests_with_the_upstream_at_kill_9_stay_counted_and_have_failed() {
+async fn requests_in_flight_at_kill_9_stay_counted_and_are_recorded_as_failed() {
     const LIMIT: usize = 5;
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();

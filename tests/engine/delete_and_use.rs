@@ -179,19 +179,19 @@ fn texts(created: &Value) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn in_memory() {
+async fn deleted_keys_are_rejected_in_memory() {
     no_deleted_key_is_accepted(Layers(MemoryStore::new())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn in_sqlite() {
+async fn deleted_keys_are_rejected_in_sqlite() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(SqliteOptions::new(dir.path().join("quota.db"))).unwrap();
     no_deleted_key_is_accepted(Layers(store)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn over_sockets() {
+async fn deleted_keys_are_rejected_over_http() {
     let gateway = GatewayCommand::new().arg("--demo").env("RUST_LOG", "error").start();
     let client = Client::http1();
     no_deleted_key_is_accepted(Served { client, url: gateway.url("") }).await;

@@ -101,12 +101,12 @@ async fn of_10_000_requests_exactly_the_limit_is_served(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_10_000_requests_on_256_connections_exactly_the_limit_is_served_over_http1() {
+async fn exactly_the_limit_of_10_000_requests_is_served_over_http1() {
     of_10_000_requests_exactly_the_limit_is_served(crowd_over_http1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_10_000_requests_on_256_connections_exactly_the_limit_is_served_over_http2() {
+async fn exactly_the_limit_of_10_000_requests_is_served_over_http2() {
     of_10_000_requests_exactly_the_limit_is_served(crowd_over_http2).await;
 }
 
@@ -133,11 +133,11 @@ async fn exactly_the_limit_is_under_way(client: Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exactly_the_limit_is_under_way_at_once_over_http1() {
+async fn exactly_the_limit_is_in_flight_over_http1() {
     exactly_the_limit_is_under_way(Client::http1()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exactly_the_limit_is_under_way_at_once_over_one_http2_connection() {
+async fn exactly_the_limit_is_in_flight_over_one_http2_connection() {
     exactly_the_limit_is_under_way(Client::http2()).await;
 }

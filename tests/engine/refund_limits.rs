@@ -24,7 +24,7 @@ async fn provoke_until_rejected(gateway: &Gateway, key: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_10_000_provoked_errors_at_most_twice_the_limit_reach_the_upstream() {
+async fn at_most_twice_the_limit_of_10_000_provoked_errors_reach_the_upstream() {
     const LIMIT: usize = 150;
     let failing = |_| Response::builder().status(500).body(full("")).unwrap();
     let upstream = Upstream::start(failing).await;
@@ -56,7 +56,7 @@ async fn of_10_000_provoked_errors_at_most_twice_the_limit_reach_the_upstream() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_holder_may_provoke_is_given_back_as_often_as_the_limit() {
+async fn provoked_errors_are_refunded_as_often_as_the_limit() {
     for (status, shown) in [(302, 502), (403, 502), (429, 503), (500, 500)] {
         let response = move |_| Response::builder().status(status).body(full("")).unwrap();
         let upstream = Upstream::start(response).await;
@@ -95,12 +95,12 @@ async fn refunds_are_remembered_after(end: impl Fn(&mut Gateway)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_does_not_forget_how_many_refunds_there_were() {
+async fn the_number_of_refunds_survives_kill_9() {
     refunds_are_remembered_after(Gateway::kill9).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clean_end_does_not_forget_how_many_refunds_there_were() {
+async fn the_number_of_refunds_survives_a_clean_shutdown() {
     let terminate = |gateway: &mut Gateway| {
         gateway.terminate();
         assert!(gateway.wait().success());
@@ -109,7 +109,7 @@ async fn a_clean_end_does_not_forget_how_many_refunds_there_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refund_after_a_reset_does_not_touch_what_is_used_since() {
+async fn a_refund_after_a_reset_does_not_change_the_new_count() {
     let rogue = Rogue::start().await;
     let mut gateway = command(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 2})).await;

@@ -141,7 +141,7 @@ async fn load(gateway: &Gateway, key: &str, random: &mut Random) -> Seen {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_reset_happens_at_one_instant_while_32_clients_ask() {
+async fn a_reset_is_atomic_under_32_clients() {
     let mut random = Random::seeded("reset");
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
@@ -178,7 +178,7 @@ async fn each_reset_happens_at_one_instant_while_32_clients_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unit_taken_before_a_reset_and_completed_after_it_belongs_to_before() {
+async fn a_unit_reserved_before_a_reset_belongs_to_the_old_count() {
     let rogue = Rogue::start().await;
     let mut gateway = GatewayCommand::at_noon(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;

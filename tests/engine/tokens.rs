@@ -168,7 +168,7 @@ async fn tokens_of_a_response_with_an_unrequested_coding_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_in_a_coding_that_is_not_read_are_unknown() {
+async fn unsupported_content_coding_leaves_tokens_unknown() {
     let upstream = Upstream::start(respond).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let usage = report_after(&gateway, 6, "br").await;

@@ -294,7 +294,7 @@ async fn an_observer_can_stop_an_import_until_it_is_committed() {
 }
 
 #[tokio::test]
-async fn whenever_a_signal_comes_a_restore_leaves_the_old_database_or_the_new_one() {
+async fn an_interrupted_restore_leaves_the_old_or_the_new_database() {
     const OLD: u32 = 1000;
     const NEW: u32 = 5000;
     let settings = GatewayCommand::bare();
@@ -505,7 +505,7 @@ async fn a_check_finds_everything_in_order_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_check_says_what_is_wrong_with_the_upstream() {
+async fn a_check_reports_faults_of_the_upstream() {
     let upstream = upstream().await;
     let good = sound(&upstream.base_url());
     let failed = |settings: GatewayCommand, text: &str| {
@@ -565,7 +565,7 @@ async fn a_check_says_what_is_wrong_with_the_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_check_says_what_is_wrong_here() {
+async fn a_check_reports_faults_of_the_machine() {
     use std::os::unix::fs::PermissionsExt;
 
     let settings = sound("http://127.0.0.1:1/v1");
@@ -733,7 +733,7 @@ fn documented(begin: &str) -> String {
 
 #[test]
 #[ignore = "needs bash"]
-fn what_is_documented_completes_commands() {
+fn the_documented_setup_completes_commands() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path();
     fs::create_dir_all(home.join(".config/fish/completions")).unwrap();

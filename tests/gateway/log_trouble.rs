@@ -165,7 +165,7 @@ async fn no_request_is_lost_and_sigterm_ends_the_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_dropped_is_counted() {
+async fn dropped_log_lines_are_counted() {
     in_each(async |stderr| {
         let mut scene = Scene::start(stderr).await;
         scene.serve(40).await;

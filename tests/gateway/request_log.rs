@@ -178,7 +178,7 @@ async fn a_response_that_is_drained_for_a_disconnected_client_is_still_one_line(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn text_has_the_same_fields() {
+async fn the_text_format_has_the_fields_of_json() {
     let gateway = GatewayCommand::new().arg("--demo").env("RUST_LOG", "debug").start();
     let key = gateway.create_key(json!({"label": "secret-label"})).await;
     send(&gateway, "text-id", Method::POST, "/v1/chat/completions", &key, "{\"a\":1}").await;

@@ -221,7 +221,7 @@ async fn a_body_that_is_dropped_early_is_a_client_that_left() {
 }
 
 #[tokio::test]
-async fn a_response_without_body_is_complete_although_nobody_polls_it() {
+async fn a_response_without_body_is_complete_without_being_polled() {
     let events = Events::default();
     let no_content = service_fn(|_: Request<RequestBody<Body>>| async {
         Response::builder().status(204).body(Empty::<Bytes>::new())

@@ -10,7 +10,7 @@ use tower::service_fn;
 use tower_quota::proxy::CachedGet;
 
 #[tokio::test]
-async fn one_get_serves_many() {
+async fn one_response_is_shared_by_concurrent_callers() {
     let (requests, mut received) = mpsc::unbounded_channel::<oneshot::Sender<u16>>();
     let models = service_fn(move |_: Request<Full<Bytes>>| {
         let (response, status) = oneshot::channel();

@@ -187,7 +187,7 @@ async fn a_copy_holds_what_was_completed_before_it_and_no_more_than_was_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::disallowed_methods, reason = "one task for each client")]
-async fn a_copy_of_what_a_killed_gateway_has_left_is_exact() {
+async fn a_copy_after_kill_9_is_exact() {
     let responses = upstream().await;
     let command = GatewayCommand::at_noon(responses.base_url());
     let mut gateway = command.start();
@@ -253,7 +253,7 @@ fn contents(dir: &Path) -> Vec<(String, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_backup_goes_on_exactly_and_counts_no_old_segment() {
+async fn a_restored_backup_continues_its_counts_and_ignores_old_segments() {
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url());
     let mut gateway = command.start();
@@ -311,7 +311,7 @@ async fn a_restored_backup_beside_old_segments_prevents_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_is_restored_where_nothing_was() {
+async fn a_backup_is_restored_without_an_existing_database() {
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url());
     let gateway = command.start();
@@ -326,7 +326,7 @@ async fn a_backup_is_restored_where_nothing_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_whole_backup_is_not_restored() {
+async fn an_incomplete_backup_is_not_restored() {
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url());
     let mut gateway = command.start();
@@ -369,7 +369,7 @@ async fn what_is_no_whole_backup_is_not_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_exists_is_left_alone() {
+async fn existing_files_are_not_overwritten() {
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url());
     let gateway = command.start();
@@ -431,7 +431,7 @@ async fn a_damaged_journal_is_no_backup() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_is_accepted_by_one_command_that_says_what_it_was() {
+async fn one_command_accepts_losses_and_lists_them() {
     let upstream = upstream().await;
     let command = GatewayCommand::at_noon(upstream.base_url());
     let mut gateway = command.start();
@@ -466,7 +466,7 @@ async fn what_is_lost_is_accepted_by_one_command_that_says_what_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_download_needs_a_token_and_is_in_the_audit_trail_of_its_own_copy() {
+async fn backup_requires_a_token_and_contains_its_own_audit_entry() {
     let upstream = upstream().await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
     let url = gateway.url("/admin/backup");

@@ -69,7 +69,7 @@ fn last(printed: &str) -> &str {
 }
 
 #[tokio::test]
-async fn keys_of_trial_keys_go_on_counting_where_they_were() {
+async fn counts_of_trial_keys_are_continued() {
     let scene = Scene::new();
     let (today, before) = (scene.today, scene.today.minus(1));
     let old = scene.file(
@@ -125,7 +125,7 @@ async fn keys_of_trial_keys_go_on_counting_where_they_were() {
 }
 
 #[tokio::test]
-async fn limits_switches_and_sums_of_several_rows_come_over() {
+async fn limits_switches_and_sums_of_several_rows_are_imported() {
     let scene = Scene::new();
     let today = scene.today;
     let old = scene.file(
@@ -187,7 +187,7 @@ async fn keys_with_a_total_quota_get_the_default_daily_limit() {
 }
 
 #[tokio::test]
-async fn keys_that_were_kept_as_hashes_work() {
+async fn keys_stored_as_hashes_work() {
     let scene = Scene::new();
     let key = "trial_kept_as_a_hash_1";
     let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -253,7 +253,7 @@ async fn a_file_without_such_keys_is_rejected_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_was_revoked_here_does_not_come_back() {
+async fn revoked_keys_are_not_imported_again() {
     let scene = Scene::new();
     let old = scene.file(
         "old.db",

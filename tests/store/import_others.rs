@@ -636,7 +636,7 @@ fn reading_an_endless_view_can_be_stopped() {
 }
 
 #[tokio::test]
-async fn a_key_counts_once_however_often_it_comes() {
+async fn a_repeated_key_is_imported_once() {
     let scene = Scene::new();
     // The same key in one-api and LiteLLM, and twice in a file.
     let key = format!("sk-{}", key48("Both"));

@@ -80,7 +80,7 @@ async fn a_start_that_never_gets_its_store_ends_on_sigterm() {
 }
 
 #[tokio::test]
-async fn what_trying_again_does_not_help_ends_it_later_as_it_does_at_once() {
+async fn a_permanent_error_ends_a_start_that_is_retrying() {
     let command = GatewayCommand::new().arg("--demo");
     let other = lock(&command.dir().join("quota.db"));
     let mut gateway = command.start();

@@ -41,7 +41,7 @@ fn a_second_gateway_on_the_same_file_does_not_start_however_it_names_it() {
 }
 
 #[test]
-fn the_lock_is_its_owners_also_where_an_earlier_version_has_left_it_to_others() {
+fn the_lock_file_is_readable_by_its_owner_only() {
     let mode = |gateway: &Gateway| {
         let lock = fs::metadata(gateway.dir().join("quota.db.lock")).unwrap();
         lock.permissions().mode() & 0o777

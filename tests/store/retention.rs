@@ -30,7 +30,7 @@ fn event(at: SystemTime) -> UsageEvent {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_requests_are_forgotten_in_batches_and_the_sums_stay() {
+async fn expired_requests_are_deleted_in_batches_and_the_sums_stay() {
     const OLD: u64 = 2500;
     const AHEAD: u64 = 1500;
     let directory = tempfile::tempdir().unwrap();

@@ -55,7 +55,7 @@ async fn a_key_typed_in_clear_works_at_once_and_is_hashed_with_its_count_kept() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_typed_in_clear_is_hashed_even_if_nobody_uses_it() {
+async fn a_key_typed_in_clear_is_hashed_even_if_unused() {
     let gateway = Gateway::demo();
     insert(&gateway, 3);
     eventually("no clear text on disk", || async { !is_on_disk(&gateway, KEY) }).await;
@@ -63,7 +63,7 @@ async fn a_key_typed_in_clear_is_hashed_even_if_nobody_uses_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_typed_as_a_key_the_gateway_goes_on() {
+async fn unusual_keys_do_not_stop_the_gateway() {
     let gateway = Gateway::demo();
     let good = gateway.create_key(json!({})).await;
     for odd in ["'chinese-密钥-x1-密钥-密钥'", "x'fffe'", "''", "' spaced key '", "42", "'短'"]
@@ -189,7 +189,7 @@ async fn another_key_in_the_place_of_one_withdraws_its_claim() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_odd_ids_and_numbers_take_nothing_from_the_others() {
+async fn rows_with_invalid_ids_and_numbers_do_not_affect_others() {
     let gateway = Gateway::demo();
     gateway.create_key(json!({"label": "a"})).await;
     file(&gateway)
@@ -215,7 +215,7 @@ async fn rows_of_odd_ids_and_numbers_take_nothing_from_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_figures_of_one_key_take_no_list_away() {
+async fn invalid_counts_of_one_key_do_not_break_lists() {
     let gateway = Gateway::demo();
     let fine = gateway.create_key(json!({"label": "fine"})).await;
     gateway.create_key(json!({"label": "odd"})).await;

@@ -202,7 +202,7 @@ async fn the_list_of_models_is_json_or_502() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_browser_guesses_what_passes_and_no_other_site_holds_the_admin_page() {
+async fn responses_forbid_sniffing_and_the_admin_page_framing() {
     let upstream = Upstream::start(|_| {
         Response::builder().header("content-type", "text/plain").body(full("<script>")).unwrap()
     })

@@ -135,7 +135,7 @@ async fn the_usage_of_a_stream_whose_client_left_before_the_head_is_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_waits_for_it() {
+async fn a_shutdown_waits_for_draining_responses() {
     let mut scene = Scene::start("drain", false).await;
     let mut wire = scene.ask().await;
     assert_eq!(wire.head().await.unwrap().status, 200);
@@ -177,7 +177,7 @@ async fn streams_that_share_a_connection_all_end_with_an_error_when_a_shutdown_c
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_leave_during_their_request_bodies_are_charged_whether_or_not_it_is_on() {
+async fn clients_that_leave_during_their_request_bodies_are_charged_with_and_without_draining() {
     for action in ["drain", "abort"] {
         let scene = Scene::start(action, false).await;
         for left in 0..3 {
@@ -219,7 +219,7 @@ async fn clients_that_leave_during_their_request_bodies_are_charged_whether_or_n
 }
 
 #[tokio::test]
-async fn without_it_the_upstream_connection_is_closed_at_once() {
+async fn without_draining_the_upstream_connection_is_closed_at_once() {
     let scene = Scene::start("abort", false).await;
     let mut wire = scene.ask().await;
     assert_eq!(wire.head().await.unwrap().status, 200);

@@ -99,7 +99,7 @@ fn bodies(length: usize) -> [(String, Vec<u8>); 2] {
 }
 
 #[tokio::test]
-async fn a_short_body_is_read_and_the_connection_goes_on() {
+async fn a_short_body_is_read_and_the_connection_kept() {
     let rejections = Rejections::start().await;
     for (name, request, status) in &rejections.requests {
         let mut wire = rejections.connect().await;
@@ -120,7 +120,7 @@ async fn a_short_body_is_read_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn a_kept_http_1_0_connection_goes_on() {
+async fn a_kept_http_1_0_connection_serves_the_next_request() {
     let rejections = Rejections::start().await;
     for (name, request, status) in &rejections.requests {
         let mut wire = rejections.connect().await;
@@ -277,7 +277,7 @@ fn assert_exact(mut statuses: Vec<u16>) {
 }
 
 #[tokio::test]
-async fn a_burst_on_kept_connections_loses_none() {
+async fn a_burst_on_kept_connections_loses_no_response() {
     const CONNECTIONS: usize = 64;
     let (upstream, gateway, key) = burst().await;
     let mut connections = JoinSet::new();

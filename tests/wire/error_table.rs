@@ -42,7 +42,7 @@ async fn before(status: u16, header: (&'static str, &'static str)) -> (Upstream,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_are_missing_unknown_deleted_disabled_or_expired() {
+async fn missing_unknown_deleted_disabled_and_expired_keys_are_rejected() {
     let gateway = Gateway::demo();
     let missing =
         Client::http1().send(Method::POST, &gateway.url("/v1/chat/completions"), &[], "{}").await;
@@ -75,7 +75,7 @@ async fn keys_that_are_missing_unknown_deleted_disabled_or_expired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_day_that_is_used_up() {
+async fn an_exhausted_quota_is_reported_with_its_reset() {
     let gateway = Gateway::demo();
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
     let first = post(&gateway, &key).await;
@@ -97,7 +97,7 @@ async fn a_day_that_is_used_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_requests_of_one_key_at_once() {
+async fn too_many_concurrent_requests_of_one_key_are_rejected() {
     let upstream = Upstream::holding(|_| crate::common::json_response("{}")).await;
     let gateway = GatewayCommand::new()
         .env("UPSTREAM_BASE_URL", upstream.base_url())
@@ -122,7 +122,7 @@ async fn too_many_requests_of_one_key_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_different_credentials() {
+async fn two_different_credentials_are_rejected() {
     let gateway = Gateway::demo();
     let key = gateway.create_key(json!({})).await;
     let authorization = format!("Bearer {key}");
@@ -192,7 +192,7 @@ async fn a_request_body_that_is_malformed_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_in_a_response_does_not_stop_the_gateway() {
+async fn invalid_usage_in_a_response_does_not_stop_the_gateway() {
     let huge = r#"{"model":"m","usage":{"prompt_tokens":1,"total_tokens":18446744073709551615}}"#;
     let upstream = Upstream::start(move |_| crate::common::json_response(huge)).await;
     let gateway = Gateway::before(&upstream.base_url());
@@ -276,7 +276,7 @@ async fn an_upstream_that_cannot_be_reached_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_speaks_no_http() {
+async fn an_upstream_that_speaks_no_http_is_a_protocol_error() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = Gateway::before(&format!("http://{}/v1", listener.local_addr().unwrap()));
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
@@ -290,7 +290,7 @@ async fn an_upstream_that_speaks_no_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_rejects_the_sponsor() {
+async fn an_upstream_that_rejects_the_sponsor_costs_nothing() {
     for status in [401, 402, 403] {
         let (_upstream, gateway, key) = before(status, ("www-authenticate", "Bearer")).await;
         let response = post(&gateway, &key).await;
@@ -302,7 +302,7 @@ async fn an_upstream_that_rejects_the_sponsor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_limits_the_sponsor() {
+async fn an_upstream_that_limits_the_sponsor_costs_nothing() {
     let (_upstream, gateway, key) = before(429, ("retry-after", "17")).await;
     let response = post(&gateway, &key).await;
     assert_error(&response, 503, "upstream_error", "upstream_rate_limited");
@@ -322,7 +322,7 @@ async fn an_upstream_that_redirects_is_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_switches_protocols() {
+async fn an_upstream_that_switches_protocols_is_a_protocol_error() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = Gateway::before(&format!("http://{}/v1", listener.local_addr().unwrap()));
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
@@ -357,7 +357,7 @@ async fn an_upstream_that_fails_gives_the_unit_back_up_to_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_is_too_slow() {
+async fn an_upstream_that_is_too_slow_times_out_and_is_charged() {
     let upstream = Upstream::holding(|_| crate::common::json_response("{}")).await;
     let gateway = GatewayCommand::new()
         .env("UPSTREAM_BASE_URL", upstream.base_url())
@@ -370,7 +370,7 @@ async fn an_upstream_that_is_too_slow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_response_of_4xx_passes_through_with_the_sponsors_key_masked() {
+async fn a_4xx_response_is_forwarded_with_the_sponsors_key_masked() {
     let (_upstream, gateway, key) = before(422, ("x-upstream", "yes")).await;
     let response = post(&gateway, &key).await;
     assert_eq!((response.status.as_u16(), response.header("x-upstream")), (422, "yes"));
@@ -380,7 +380,7 @@ async fn a_response_of_4xx_passes_through_with_the_sponsors_key_masked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn paths_and_methods_that_are_not_served() {
+async fn unknown_paths_are_404_and_wrong_methods_405() {
     let gateway = Gateway::demo();
     let client = Client::http1();
     let unknown = client.get(&gateway.url("/nothing/here")).await;

@@ -61,7 +61,7 @@ async fn thirty_requests_after_a_rejection_do_not_reach_the_upstream() {
 /// A path that no credential opens is no rejected sponsor, and free requests are made with keys that have
 /// nothing left, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rejection_on_a_free_path_keeps_nobody_away_from_the_upstream() {
+async fn a_rejection_on_a_free_path_does_not_pause_requests() {
     let upstream = Upstream::start(|request| {
         let is_free = request.uri().path().starts_with("/v1/models/");
         Response::builder().status(if is_free { 401 } else { 200 }).body(full("{}")).unwrap()

@@ -163,7 +163,7 @@ async fn scene() -> (Upstream, Gateway, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_key() {
+async fn key_codes_are_sent_over_http1_and_http2() {
     let (upstream, gateway, key) = scene().await;
     let path = "/v1/chat/completions";
     let missing = Provoked { key: None, ..Provoked::of(&gateway, path, "") };
@@ -192,7 +192,7 @@ async fn of_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_days_quota() {
+async fn quota_codes_are_sent_over_http1_and_http2() {
     for (setting, status) in [("", 429), ("429", 429), ("402", 402)] {
         let upstream = Upstream::start(|_| crate::common::json_response("{}")).await;
         let gateway = GatewayCommand::at_noon(upstream.base_url())
@@ -212,7 +212,7 @@ async fn of_the_days_quota() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_too_many_requests_at_once() {
+async fn concurrency_codes_are_sent_over_http1_and_http2() {
     let upstream = Upstream::holding(|_| crate::common::json_response("{}")).await;
     let gateway =
         GatewayCommand::at_noon(upstream.base_url()).env("MAX_IN_FLIGHT_PER_KEY", "1").start();
@@ -229,7 +229,7 @@ async fn of_too_many_requests_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_request() {
+async fn request_codes_are_sent_over_http1_and_http2() {
     let upstream = Upstream::start(scripted).await;
     let gateway = GatewayCommand::at_noon(upstream.base_url()).env("MAX_BODY_BYTES", "100").start();
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
@@ -266,7 +266,7 @@ async fn of_the_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_store() {
+async fn store_codes_are_sent_over_http1_and_http2() {
     let (upstream, gateway, key) = scene().await;
     let limited = gateway.create_key(json!({"daily_limit": 100_000})).await;
     let path = "/v1/x/200/-/-";
@@ -286,7 +286,7 @@ async fn of_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_upstream() {
+async fn upstream_codes_are_sent_over_http1_and_http2() {
     let (_upstream, gateway, key) = scene().await;
     let rejected =
         |status| row("the sponsor is rejected", status, UPSTREAM, "upstream_credentials");
@@ -334,7 +334,7 @@ async fn of_the_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_an_upstream_that_gives_no_response() {
+async fn missing_response_codes_are_sent_over_http1_and_http2() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gateway = GatewayCommand::at_noon(format!("http://{closed}/v1")).start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
@@ -356,7 +356,7 @@ async fn of_an_upstream_that_gives_no_response() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_of_anthropics_api_is_enough_for_its_form() {
+async fn anthropic_paths_get_anthropic_errors() {
     let gateway = Gateway::demo();
     for path in ["/v1/messages", "/messages", "/v1/messages/batches?limit=2"] {
         let response = Client::http1().get_as("trial-nobody", &gateway.url(path)).await;
@@ -372,7 +372,7 @@ async fn a_path_of_anthropics_api_is_enough_for_its_form() {
 
 /// The admin API and the pages for holders say it, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn beside_the_forwarded_paths() {
+async fn the_gateways_own_paths_forbid_retries() {
     let gateway = Gateway::demo();
     for (method, path, status) in [
         (Method::GET, "/admin/keys", 401),

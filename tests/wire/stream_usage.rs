@@ -105,7 +105,7 @@ async fn usage_on_the_last_content_frame_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_changed_if_it_is_off() {
+async fn nothing_is_changed_if_disabled() {
     let events = [CONTENT, USAGE, DONE].concat();
     let sent = events.clone();
     let upstream = Upstream::start(move |_| stream(full(sent.clone()))).await;
@@ -180,7 +180,7 @@ async fn a_broken_stream_stays_broken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_its_client_has_left_is_read_on_for_its_usage() {
+async fn a_stream_is_drained_for_its_usage_after_its_client_left() {
     let (feed, body) = streaming();
     let body = Mutex::new(Some(body));
     let upstream = Upstream::start(move |_| stream(body.lock().unwrap().take().unwrap())).await;

@@ -129,7 +129,7 @@ async fn a_response_that_breaks_off_never_ends_as_if_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn identity_stays_here_and_the_sponsors_account_too() {
+async fn identities_of_holder_and_sponsor_are_not_forwarded() {
     let upstream = Upstream::start(|_| {
         let mut response = json_response("{}");
         for (name, value) in [

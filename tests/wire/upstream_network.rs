@@ -137,7 +137,7 @@ async fn an_upstream_is_reached_through_a_proxy_and_its_own_authority_is_trusted
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_that_nobody_has_named_is_not_trusted() {
+async fn an_unconfigured_authority_is_not_trusted() {
     let upstream = upstream().await;
     let tls = tls_before(&upstream).await;
     let proxy = Proxy::start(tls.address, None).await;

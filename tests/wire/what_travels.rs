@@ -25,7 +25,7 @@ async fn seen_upstream(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_presented_key_does_not_travel_whatever_it_is_called() {
+async fn a_presented_key_is_never_forwarded() {
     let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({})).await;
@@ -51,7 +51,7 @@ async fn a_presented_key_does_not_travel_whatever_it_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_presented_admin_token_does_not_travel_either() {
+async fn a_presented_admin_token_is_never_forwarded() {
     let upstream = Upstream::start(|_| json_response("{}")).await;
     let gateway = Gateway::before(&upstream.base_url());
     let key = gateway.create_key(json!({})).await;
@@ -89,7 +89,7 @@ async fn an_underscore_disguises_no_header() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_acts_on_the_upstreams_site_does_not_act_on_the_gateways() {
+async fn headers_that_act_on_the_upstreams_site_are_removed() {
     const SITE: [&str; 16] = [
         "accept-ch",
         "access-control-allow-origin",

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_streamed_or_ambiguous_stays() {
+    fn unstreamed_and_ambiguous_requests_are_unchanged() {
         for request in [
             "",
             "{}",
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_costs_no_stack() {
+    fn nesting_depth_uses_no_stack() {
         let deep = |depth| ["[".repeat(depth), "]".repeat(depth)].concat();
         let request = format!(r#"{{"stream":true,"messages":{}}}"#, deep(100_000));
         assert!(Edit::of(request.as_bytes()).is_some());

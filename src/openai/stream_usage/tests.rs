@@ -211,7 +211,7 @@ fn splitmix(seed: u64) -> u64 {
 }
 
 #[test]
-fn what_cannot_be_a_usage_event_passes_at_once() {
+fn other_events_are_forwarded_at_once() {
     for (chunk, passes_at_once) in [
         (": keep", true),
         ("\n", true),

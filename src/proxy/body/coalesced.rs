@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trailers_and_errors_stay_behind_the_data() {
+    async fn trailers_and_errors_follow_the_data() {
         let trailers = Some(Ok(Frame::trailers(HeaderMap::new())));
         assert_eq!(frames(vec![data("a"), data("b"), trailers]).await, ["ab", "trailers"]);
         let error = Some(Err("broken".into()));

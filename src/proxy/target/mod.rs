@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn methods() {
+    fn trace_connect_and_long_methods_are_rejected() {
         for (method, status) in [("TRACE", 405), ("CONNECT", 400), ("PRI", 400)] {
             let request = Request::builder().method(method).uri("/").header("host", "a");
             let rejection = Rejection::from(check(request).unwrap_err());
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn http2_authority() {
+    fn http2_authority_is_valid_and_matches_host() {
         let request = || Request::get("https://a.example/v1/x?y").version(Version::HTTP_2);
         assert_eq!(check(request()).unwrap().path_and_query().as_str(), "/v1/x?y");
         assert!(check(request().header("host", "A.example")).is_ok());
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_and_framing() {
+    fn other_target_forms_and_ambiguous_framing_are_rejected() {
         for uri in ["http://a/x", "a:80", "*"] {
             let error = check(Request::get(uri).header("host", "a")).unwrap_err();
             assert_eq!(Rejection::from(error).status, 400, "{uri}");
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn invalid_hosts_are_rejected() {
         assert_eq!(host_error(Request::get("/")), HostError::Missing);
         let old = Request::get("/").version(Version::HTTP_10).body(()).unwrap();
         assert_eq!(check_host(&old.into_parts().0), Ok(()));

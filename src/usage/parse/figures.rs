@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detail_that_cannot_be_is_unknown_by_itself() {
+    fn an_invalid_detail_is_unknown_by_itself() {
         for detail in [
             r#""prompt_tokens_details":{"cached_tokens":-1}"#,
             r#""prompt_tokens_details":{"cached_tokens":10}"#,
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_that_cannot_be_makes_the_tokens_unknown() {
+    fn an_invalid_count_makes_the_tokens_unknown() {
         for usage in [
             "{}",
             "[]",
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_total_is_as_reported_if_it_holds_the_parts_and_their_sum_if_it_is_not_reported() {
+    fn the_total_is_as_reported_or_the_sum_of_its_parts() {
         let reported_total = r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#;
         assert_eq!(tokens(&[reported_total]), Some(Tokens::new(3, 4, 9)));
         for usage in [
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn later_figures_count_and_those_reported_only_before_stay() {
+    fn later_counts_replace_earlier_ones() {
         let start = r#"{"input_tokens":25,"output_tokens":1}"#;
         let delta = r#"{"output_tokens":150}"#;
         assert_eq!(tokens(&[start, "null", delta]), Some(Tokens::new(25, 150, 175)));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn kimi_reports_cached_tokens_beside_its_figures() {
+    fn cached_tokens_of_kimi_are_read() {
         let usage =
             r#"{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11,"cached_tokens":4}"#;
         let cached = Some(Tokens { cached: Some(4), ..Tokens::new(9, 2, 11) });

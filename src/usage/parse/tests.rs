@@ -78,7 +78,7 @@ fn a_stream_is_read_the_same_at_every_split_into_three() {
 }
 
 #[test]
-fn usage_counts_at_the_top_and_in_the_objects_of_events() {
+fn usage_is_read_at_the_top_level_and_in_event_objects() {
     for text in [
         r#"{"model":"m","choices":[{}],"usage":USAGE}"#,
         "\u{feff}\n {\"usage\":USAGE,\"choices\":[],\"model\":\"m\"}",
@@ -151,7 +151,7 @@ fn an_event_over_several_data_lines_is_read_as_one() {
 }
 
 #[test]
-fn figures_in_parts_are_put_together() {
+fn partial_usage_reports_are_merged() {
     let stream = concat!(
         "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",",
         "\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n",
@@ -167,7 +167,7 @@ fn figures_in_parts_are_put_together() {
 }
 
 #[test]
-fn figures_beside_the_usual_place_count_if_there_are_no_others() {
+fn usage_in_other_places_is_a_fallback() {
     let kimi = with_figures("data: {\"choices\":[{\"delta\":{},\"usage\":USAGE}]}\n\n");
     let usual = r#"{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}"#;
     let usual = format!("data: {{\"choices\":[],\"usage\":{usual}}}\n\n");
@@ -198,14 +198,14 @@ fn usage_that_cannot_be_read_makes_the_tokens_unknown() {
 }
 
 #[test]
-fn of_two_usages_the_last_counts() {
+fn the_last_of_two_usages_counts() {
     let twice =
         r#"{"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18},"usage":USAGE}"#;
     assert_eq!(tokens(&with_figures(twice)), usage());
 }
 
 #[test]
-fn partial_figures_of_a_stream_that_broke_off_do_not_count() {
+fn partial_usage_of_an_aborted_stream_is_ignored() {
     let partial = format!("data: {{\"choices\":[{{}}],\"usage\":{USAGE}}}\n\n");
     assert_eq!(tokens_of_part(&partial), None);
     assert_eq!(tokens(&partial), usage());
@@ -285,7 +285,7 @@ fn random_responses_are_read_the_same_in_any_chunks() {
 }
 
 #[test]
-fn nothing_is_read_of_responses_that_cannot_be_read() {
+fn unreadable_responses_have_no_usage() {
     let body = format!(r#"{{"model":"m","usage":{USAGE}}}"#);
     let read = |method: Method, head: http::response::Builder| {
         let head = head.body(()).unwrap().into_parts().0;

@@ -14,7 +14,7 @@ use tower_quota::openai::stream_usage::{BufferedBody, StreamUsageLayer, UsageReq
 use self::scene::{CONTENT, DONE, STREAMED, Script, USAGE, Upstream, chat, stream, text};
 
 #[tokio::test]
-async fn halves_work_apart_with_a_layer_between() {
+async fn both_layers_work_with_another_layer_between() {
     let (hide, include) = StreamUsageLayer::new().split();
     let events = [CONTENT, USAGE, DONE].concat();
     let between = Arc::new(Mutex::new(None));
@@ -31,7 +31,7 @@ async fn halves_work_apart_with_a_layer_between() {
 }
 
 #[test]
-fn futures_and_bodies_can_be_sent() {
+fn futures_and_bodies_are_send() {
     fn sent<T: Send>(_: T) {}
     let service = StreamUsageLayer::new().layer(Upstream::default());
     sent(service.oneshot(chat(Script::text(STREAMED))));

@@ -92,7 +92,7 @@ async fn other_rejections_pass_unchanged() {
 }
 
 #[tokio::test]
-async fn a_rejection_that_breaks_off_arrives_as_far_as_it_came() {
+async fn a_truncated_rejection_is_forwarded_as_received() {
     let upstream =
         Upstream::responding(rejection(400, Script::text("{\"err").then(Some(Err("gone")))));
     let request = chat(Script::text(STREAMED));
@@ -103,7 +103,7 @@ async fn a_rejection_that_breaks_off_arrives_as_far_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_rejected_anyway_changes_nothing_for_others() {
+async fn an_unrelated_rejection_does_not_affect_other_requests() {
     // Its model is called so.
     let upstream = Upstream::responding(rejection(404, Script::text(NAMED)))
         .then(rejection(404, Script::text(NAMED)))

@@ -106,7 +106,7 @@ async fn json_is_changed_whatever_its_content_type_says() {
 }
 
 #[tokio::test]
-async fn a_long_body_passes_on_as_it_comes() {
+async fn a_long_body_is_forwarded_as_it_arrives() {
     let padded = |length: usize| format!("{STREAMED}{}", " ".repeat(length - STREAMED.len()));
     for (length, is_changed) in [(64, true), (65, false), (200, false)] {
         for size in [1, 10, 64, 200] {
@@ -133,7 +133,7 @@ async fn a_long_body_passes_on_as_it_comes() {
 }
 
 #[tokio::test]
-async fn a_request_body_that_breaks_off_arrives_as_far_as_it_came() {
+async fn a_truncated_request_body_is_forwarded_as_received() {
     let body = Script::of([STREAMED.as_bytes(), b" "]).then(Some(Err("gone")));
     let (_, mut body) = passed(chat(body)).await;
     let read = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -143,7 +143,7 @@ async fn a_request_body_that_breaks_off_arrives_as_far_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_body_that_fails_has_no_length_that_it_would_fit() {
+async fn a_failing_body_has_no_exact_length() {
     // `Limited` says that nothing is left once it has failed.
     let body = Limited::new(Script::of([STREAMED.as_bytes(), b"x"]), STREAMED.len());
     let seen = Arc::new(Mutex::new(None));
@@ -161,7 +161,7 @@ async fn a_body_that_fails_has_no_length_that_it_would_fit() {
 }
 
 #[tokio::test]
-async fn it_applies_to_what_one_says() {
+async fn custom_filter_selects_requests() {
     let layer = StreamUsageLayer::new().applies_to(|head: &Parts| head.uri.path() == "/ask");
     for (path, expected) in [("/ask", CHANGED), ("/v1/chat/completions", STREAMED)] {
         let upstream = Upstream::default();
@@ -174,7 +174,7 @@ async fn it_applies_to_what_one_says() {
 }
 
 #[tokio::test]
-async fn a_request_whose_bytes_are_vouched_for_passes_untouched() {
+async fn requests_with_a_digest_or_signature_are_unchanged() {
     for name in
         ["content-digest", "repr-digest", "digest", "content-md5", "signature", "signature-input"]
     {
@@ -189,7 +189,7 @@ async fn a_request_whose_bytes_are_vouched_for_passes_untouched() {
 
 /// What is held of all bodies together has a limit; a body beyond it passes untouched, whole.
 #[tokio::test]
-async fn a_body_for_which_there_is_no_room_passes_untouched() {
+async fn a_body_beyond_the_buffer_limit_is_unchanged() {
     let layer = StreamUsageLayer::new().max_buffered(2 * STREAMED.len());
     let upstream = Upstream::default();
     let service = layer.layer(upstream.clone());

@@ -37,7 +37,7 @@ async fn responses_to_others_pass_untouched() {
 }
 
 #[tokio::test]
-async fn what_is_taken_out_has_no_length() {
+async fn a_filtered_response_has_no_content_length() {
     let events = [CONTENT, USAGE, DONE].concat();
     let mut response = stream(Script::text(&events));
     response.headers_mut().insert("content-length", events.len().into());
@@ -73,7 +73,7 @@ async fn frames_trailers_and_ends_pass_at_every_split() {
 }
 
 #[tokio::test]
-async fn what_is_held_goes_on_before_an_error_and_at_the_end() {
+async fn held_bytes_are_sent_before_an_error_and_at_the_end() {
     for end in 1..USAGE.len() {
         let pieces = [CONTENT.as_bytes(), &USAGE.as_bytes()[..end]];
         let mut body =
@@ -89,7 +89,7 @@ async fn what_is_held_goes_on_before_an_error_and_at_the_end() {
 }
 
 #[tokio::test]
-async fn nothing_vouches_for_bytes_that_may_be_taken_out() {
+async fn a_filtered_response_has_no_etag_or_digest() {
     let mut response = stream(Script::text(&[CONTENT, USAGE, DONE].concat()));
     for name in ["etag", "content-digest", "repr-digest", "digest", "content-md5", "x-kept"] {
         response.headers_mut().insert(name, HeaderValue::from_static("x"));

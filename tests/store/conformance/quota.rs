@@ -18,8 +18,8 @@ promises! {
     the_next_day_begins_at_zero,
     a_changed_limit_applies_to_the_next_reservation,
     concurrent_reservations_of_an_amount_admit_as_many_as_fit,
-    what_was_really_used_is_charged_even_beyond_the_limit,
-    each_quota_of_a_subject_counts_for_itself,
+    actual_use_is_charged_even_beyond_the_limit,
+    quotas_of_a_subject_are_independent,
 }
 
 async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
@@ -133,7 +133,7 @@ async fn concurrent_reservations_of_an_amount_admit_as_many_as_fit(store: impl S
     assert!(take_amount(&store, &demand.amount(3)).await.is_some());
 }
 
-async fn what_was_really_used_is_charged_even_beyond_the_limit(store: impl Store) {
+async fn actual_use_is_charged_even_beyond_the_limit(store: impl Store) {
     let demand = demand(&subject(10), noon()).amount(5);
     let mut less = take_amount(&store, &demand).await.unwrap();
     less.settle(2);
@@ -149,7 +149,7 @@ async fn what_was_really_used_is_charged_even_beyond_the_limit(store: impl Store
     assert_eq!(store.status(&demand).await.unwrap().used, 2);
 }
 
-async fn each_quota_of_a_subject_counts_for_itself(store: impl Store) {
+async fn quotas_of_a_subject_are_independent(store: impl Store) {
     let daily = demand(&subject(1), noon());
     let tokens = daily.clone().quota(QuotaName::new("tokens").unwrap());
     assert!(take_amount(&store, &daily).await.is_some());

@@ -95,7 +95,7 @@ fn streams() -> impl Iterator<Item = u32> {
 }
 
 #[tokio::test]
-async fn requests_that_are_reset_at_once() {
+async fn rapid_resets_are_survived() {
     survives("rapid reset", &[], true, |scene| {
         let reset = |stream| frames::frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
         streams()
@@ -106,7 +106,7 @@ async fn requests_that_are_reset_at_once() {
 }
 
 #[tokio::test]
-async fn requests_that_the_gateway_must_reset() {
+async fn provoked_resets_are_survived() {
     survives("made resets", &[], true, |scene| {
         let wrong = |stream| frames::frame(WINDOW_UPDATE, 0, stream, &0_u32.to_be_bytes());
         streams()
@@ -117,7 +117,7 @@ async fn requests_that_the_gateway_must_reset() {
 }
 
 #[tokio::test]
-async fn pings_whose_acknowledgements_are_read_or_not() {
+async fn ping_floods_are_survived() {
     for reads in [true, false] {
         survives("PING", &[], reads, |_| vec![frames::frame(PING, 0, 0, &[7; 8]).repeat(1000)])
             .await;
@@ -125,7 +125,7 @@ async fn pings_whose_acknowledgements_are_read_or_not() {
 }
 
 #[tokio::test]
-async fn settings_whose_acknowledgements_are_read_or_not() {
+async fn settings_floods_are_survived() {
     for reads in [true, false] {
         survives("SETTINGS", &[], reads, |_| {
             let settings: Vec<u8> =
@@ -137,7 +137,7 @@ async fn settings_whose_acknowledgements_are_read_or_not() {
 }
 
 #[tokio::test]
-async fn heads_that_never_end() {
+async fn continuation_floods_are_survived() {
     for piece in [&b""[..], b"\0\x01a\x01b", &[0; 16_000]] {
         survives("CONTINUATION", &[], true, |scene| {
             let block = frames::block(&frames::fields("GET", "/v1/endless", &scene.key));
@@ -150,7 +150,7 @@ async fn heads_that_never_end() {
 }
 
 #[tokio::test]
-async fn empty_pieces_of_bodies() {
+async fn empty_data_frames_are_survived() {
     survives("empty DATA", &[], true, |scene| {
         let pieces = frames::frame(DATA, 0, 1, b"").repeat(1000);
         [vec![headers(1, scene, "/v1/empty")], vec![pieces; 100]].concat()
@@ -159,7 +159,7 @@ async fn empty_pieces_of_bodies() {
 }
 
 #[tokio::test]
-async fn bodies_for_nobody() {
+async fn data_on_closed_streams_is_survived() {
     survives("DATA on closed streams", &[], true, |scene| {
         let end = frames::frame(DATA, END_STREAM, 1, b"{}");
         let more = frames::frame(DATA, 0, 1, &[b' '; 16_000]);
@@ -170,7 +170,7 @@ async fn bodies_for_nobody() {
 
 /// One small header, put into the compression table and named a thousand times over.
 #[tokio::test]
-async fn heads_that_grow_when_decompressed() {
+async fn hpack_bombs_are_survived() {
     survives("HPACK bomb", &[], true, |scene| {
         let mut block = frames::block(&frames::fields("GET", "/v1/bomb", &scene.key));
         block.extend_from_slice(b"\x40\x01a\x7f\xa1\x1e");
@@ -184,7 +184,7 @@ async fn heads_that_grow_when_decompressed() {
 }
 
 #[tokio::test]
-async fn windows_that_change_all_the_time() {
+async fn window_update_floods_are_survived() {
     survives("windows", &[(INITIAL_WINDOW, 0)], true, |scene| {
         let long = frames::request(1, &frames::fields("GET", "/v1/windows/long", &scene.key));
         let initial =

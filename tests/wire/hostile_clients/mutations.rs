@@ -200,9 +200,9 @@ async fn damaged_frames_are_rejected_or_served_once() {
 }
 
 #[tokio::test]
-async fn noise_is_rejected() {
+async fn random_bytes_are_rejected() {
     let scene = Scene::start().await;
-    let mut random = Random::seeded("noise_is_rejected");
+    let mut random = Random::seeded("random_bytes_are_rejected");
     let jobs = (0..500).map(|_| {
         let length = random.below(4000) as usize + 30;
         random.bytes(length)

@@ -177,7 +177,7 @@ async fn no_spelling_leads_out_of_the_base_path_or_to_the_admin_api() {
 }
 
 #[tokio::test]
-async fn no_spelling_does_so_in_http_2() {
+async fn no_http2_spelling_leads_out_of_the_base_path_or_to_the_admin_api() {
     let scene = Scene::start().await;
     let mut clients = JoinSet::new();
     for some in spellings().chunks(30) {

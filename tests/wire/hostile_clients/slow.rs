@@ -24,7 +24,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 /// Five hundred connections that go on by a byte at a time, in every way there is, are closed when
 /// their time is over, and nobody else has to wait.
 #[tokio::test]
-async fn slow_clients_are_closed_in_time_and_slow_nobody_down() {
+async fn slow_clients_are_closed_in_time_and_delay_no_others() {
     let scene = Scene::start().await;
     let (gateway, key) = (scene.gateway.address(), scene.key.as_str());
     let mut clients = JoinSet::new();

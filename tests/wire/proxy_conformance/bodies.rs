@@ -136,7 +136,7 @@ async fn continue_is_sent_only_when_the_request_is_admitted() {
 }
 
 #[tokio::test]
-async fn a_body_arrives_whatever_the_method_and_the_framing() {
+async fn bodies_are_forwarded_for_every_method_and_framing() {
     for (client, server) in PAIRS {
         for method in ["GET", "DELETE", "OPTIONS", "POST"] {
             let mut upstream = Upstream::responding(server, Message::new("200")).await;

@@ -34,7 +34,7 @@ async fn an_echoed_credential_is_masked() {
 }
 
 #[tokio::test]
-async fn an_error_that_cannot_be_searched_for_it_is_replaced() {
+async fn an_error_that_cannot_be_searched_is_replaced() {
     for (client, server) in PAIRS {
         let echo = Message::new("400").header("content-encoding", "br").body("whatever");
         let upstream = Upstream::responding(server, echo).await;
@@ -45,7 +45,7 @@ async fn an_error_that_cannot_be_searched_for_it_is_replaced() {
 }
 
 #[tokio::test]
-async fn no_header_of_any_response_contains_it() {
+async fn no_response_header_contains_the_credential() {
     for (client, server) in PAIRS {
         for status in ["200", "404", "429", "500"] {
             let response = Message::new(status)
@@ -60,7 +60,7 @@ async fn no_header_of_any_response_contains_it() {
 }
 
 #[tokio::test]
-async fn a_connection_header_does_not_hide_how_it_is_coded() {
+async fn a_connection_header_does_not_hide_the_content_coding() {
     let echo = Message::new("422")
         .headers(&[("content-encoding", "gzip"), ("connection", "content-encoding")])
         .body(gzip(format!("bad key {SPONSOR}").as_bytes()));

@@ -85,7 +85,7 @@ async fn every_other_status_is_forwarded_with_its_text() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_listen() {
+async fn an_upstream_that_does_not_listen_is_unreached() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -94,7 +94,7 @@ async fn an_upstream_that_does_not_listen() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted() {
+async fn an_upstream_with_an_untrusted_certificate_is_unreached() {
     let upstream = Upstream::responding(Protocol::Http2, Message::new("200")).await;
     let client = tower_quota::proxy::upstream_client(Default::default()).unwrap();
     let proxy = UpstreamProxyService::new(client, upstream.url.parse().unwrap());

@@ -59,7 +59,7 @@ async fn leave_after(
 }
 
 #[tokio::test]
-async fn before_the_head() {
+async fn leaving_before_the_head_frees_the_upstream() {
     for (client, server) in PAIRS {
         let upstream = Upstream::holding(server, None).await;
         leave_after(client, upstream, &Message::new("GET /v1/x"), None).await;
@@ -69,7 +69,7 @@ async fn before_the_head() {
 }
 
 #[tokio::test]
-async fn in_the_middle_of_a_stream() {
+async fn leaving_a_stream_frees_the_upstream() {
     for (client, server) in PAIRS {
         let beginning = Message::new("200").body("data: 1\n\n");
         let upstream = Upstream::holding(server, Some(beginning)).await;
@@ -78,7 +78,7 @@ async fn in_the_middle_of_a_stream() {
 }
 
 #[tokio::test]
-async fn during_the_request_body() {
+async fn leaving_during_the_request_body_frees_the_upstream() {
     for (client, server) in PAIRS {
         let upstream = Upstream::holding(server, None).await;
         let request = Message::new("POST /v1/x").header("content-length", "1000").body("begun");
@@ -88,7 +88,7 @@ async fn during_the_request_body() {
 
 // Over HTTP/1 the end comes after the bytes that are not read, so only the time limits see it.
 #[tokio::test]
-async fn during_a_request_body_over_http2_that_the_upstream_does_not_read() {
+async fn leaving_an_unread_http2_request_body_frees_the_upstream() {
     let upstream = Upstream::holding(Http2, None).await;
     let length = (4 << 20).to_string();
     let request = Message::new("POST /v1/x").header("content-length", &length);

@@ -71,7 +71,7 @@ async fn a_missing_repeated_or_malformed_host_closes_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_an_ambiguous_request_is_not_read() {
+async fn bytes_after_an_ambiguous_request_are_not_read() {
     let mut scene = Scene::new().await;
     let smuggled = "GET /v1/smuggled HTTP/1.1\r\nHost: a\r\n";
     for framing in [

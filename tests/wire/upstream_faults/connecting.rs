@@ -63,7 +63,7 @@ async fn is_reachable(gateway: &Gateway) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_port_that_opens_later() {
+async fn a_closed_port_is_unreachable_until_it_opens() {
     let (nobody, address) = listener().await;
     drop(nobody);
     let gateway = before(&format!("http://{address}/v1"));
@@ -73,7 +73,7 @@ async fn a_closed_port_that_opens_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_does_not_resolve() {
+async fn a_name_that_does_not_resolve_is_unreachable() {
     is_unreachable(&before("http://no-such-host.invalid/v1")).await;
 }
 
@@ -92,7 +92,7 @@ async fn full_queue() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_not_accepted_in_time() {
+async fn a_connect_timeout_is_unreachable() {
     let (listener, address, waiting) = full_queue().await;
     let gateway = before(&format!("http://{address}/v1"));
     is_unreachable(&gateway).await;
@@ -118,7 +118,7 @@ async fn is_unreachable_by_tls<F: Future<Output = ()>>(does: impl Fn(TcpStream) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_to_a_port_that_speaks_plain_http() {
+async fn tls_to_a_plain_http_port_is_unreachable() {
     is_unreachable_by_tls(|mut socket| async move {
         let _ = socket.read(&mut [0; 1024]).await;
         let response = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 10\r\n\r\nbetween-us";
@@ -128,7 +128,7 @@ async fn tls_to_a_port_that_speaks_plain_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_a_self_signed_certificate() {
+async fn a_self_signed_certificate_is_unreachable() {
     // Made by `openssl req -x509` for localhost; valid until 2126, and known to nobody.
     let certificate = CertificateDer::from(&include_bytes!("self_signed.der")[..]);
     let key = PrivatePkcs8KeyDer::from(&include_bytes!("self_signed.key.der")[..]);
@@ -146,7 +146,7 @@ async fn tls_with_a_self_signed_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_that_is_closed_or_reset_before_its_end() {
+async fn an_aborted_tls_handshake_is_unreachable() {
     is_unreachable_by_tls(|socket| async move { drop(socket) }).await;
     is_unreachable_by_tls(|mut socket| async move {
         let _ = socket.read(&mut [0; 1024]).await;
@@ -156,7 +156,7 @@ async fn tls_that_is_closed_or_reset_before_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_that_stalls() {
+async fn a_stalled_tls_handshake_is_unreachable() {
     is_unreachable_by_tls(|mut socket| async move {
         while matches!(socket.read(&mut [0; 1024]).await, Ok(1..)) {}
     })

@@ -37,7 +37,7 @@ fn peak(gateway: &Gateway) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gigabyte_is_read_no_faster_than_the_client_does_and_left_with_it() {
+async fn a_gigabyte_is_read_only_as_fast_and_as_long_as_the_client_reads() {
     static KINDS: &[Kind] = &[
         kind(
             "of known length",
@@ -102,7 +102,7 @@ async fn a_gigabyte_is_read_no_faster_than_the_client_does_and_left_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_without_end_is_not_read_to_its_end() {
+async fn an_endless_failure_is_not_read_to_its_end() {
     static KINDS: &[Kind] = &[
         kind(
             "a gigabyte",
