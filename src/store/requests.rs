@@ -117,6 +117,13 @@ mod tests {
     };
 
     #[test]
+    fn debug_output_of_an_event_has_no_key_of_its_path() {
+        let mut event = UsageEvent::new(std::time::SystemTime::UNIX_EPOCH);
+        event.path = "/v1/trial-alice-20261122-x7Qp".to_owned();
+        assert!(!format!("{event:?}").contains("alice"));
+    }
+
+    #[test]
     fn no_key_is_in_a_plain_path() {
         for (path, plain) in [
             ("/v1/chat/completions", "/v1/chat/completions"),

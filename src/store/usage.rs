@@ -1,5 +1,6 @@
 use std::{
     borrow::Cow,
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -7,7 +8,7 @@ use std::{
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::Admission;
+use super::{Admission, plain_path};
 use crate::key::KeyId;
 
 /// Reasons for a failure that no layer inside of the recorder has given.
@@ -20,7 +21,7 @@ pub(crate) const STATUS_5XX: &str = "status_5xx";
 ///
 /// The recorder writes it, and stores, reports and the admin API take it as it is. In JSON it has the
 /// members of a request in the admin API; other formats hold times in full.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UsageEvent {
@@ -123,6 +124,54 @@ impl UsageEvent {
                 Some(_) => BODY_BROKEN,
             })),
         }
+    }
+}
+
+/// Shows the path as it is serialised: it may hold a key.
+impl fmt::Debug for UsageEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            key_id,
+            at,
+            request_id,
+            method,
+            path,
+            status,
+            outcome,
+            code,
+            units,
+            refunded,
+            requested_model,
+            model,
+            tokens,
+            bytes_in,
+            bytes_out,
+            time_to_head,
+            time_to_first_byte,
+            duration,
+            admission,
+        } = self;
+        f.debug_struct("UsageEvent")
+            .field("key_id", key_id)
+            .field("at", at)
+            .field("request_id", request_id)
+            .field("method", method)
+            .field("path", &plain_path(path))
+            .field("status", status)
+            .field("outcome", outcome)
+            .field("code", code)
+            .field("units", units)
+            .field("refunded", refunded)
+            .field("requested_model", requested_model)
+            .field("model", model)
+            .field("tokens", tokens)
+            .field("bytes_in", bytes_in)
+            .field("bytes_out", bytes_out)
+            .field("time_to_head", time_to_head)
+            .field("time_to_first_byte", time_to_first_byte)
+            .field("duration", duration)
+            .field("admission", admission)
+            .finish()
     }
 }
 
@@ -292,7 +341,7 @@ impl From<&UsageEvent> for UsageFigures {
 }
 
 fn serialize_path<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&super::plain_path(path))
+    serializer.serialize_str(&plain_path(path))
 }
 
 /// A method by its name.

@@ -15,6 +15,7 @@ use crate::{
         catalog::{self, ErrorCode},
     },
     request::RequestContext,
+    store::plain_path,
 };
 
 pub use base::{InvalidBase, UpstreamBase};
@@ -41,8 +42,15 @@ const MAX_METHOD_LENGTH: usize = 32;
 /// assert_eq!(check("/v1/models/a%2Fb?x=1").unwrap().path(), "/v1/models/a%2Fb");
 /// assert!(check("/v1/%252e%252e/admin").is_err());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RequestTarget(PathAndQuery);
+
+/// Shows the path as it may be logged: path and query may hold a key.
+impl fmt::Debug for RequestTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RequestTarget").field(&plain_path(self.path())).finish()
+    }
+}
 
 /// The error of an invalid request target.
 ///
@@ -334,6 +342,13 @@ mod tests {
 
     fn reason(request: http::request::Builder) -> Reason {
         check(request).unwrap_err().reason
+    }
+
+    #[test]
+    fn debug_output_has_no_key_of_path_or_query() {
+        let target = Request::get("https://h/v1/trial-alice-20261122-x7Qp?key=trial-alice");
+        let target = check(target.version(Version::HTTP_2)).unwrap();
+        assert!(!format!("{target:?}").contains("alice"));
     }
 
     #[test]
