@@ -8,6 +8,7 @@ mod figures;
 mod gateway;
 mod machine;
 pub(crate) mod memory_gateway;
+mod port;
 mod provider;
 mod rogue;
 mod seed;
@@ -31,6 +32,7 @@ pub(crate) use gateway::{
     ADMIN_TOKEN, Gateway, GatewayCommand, end, gateway_binary, set_for_tests,
 };
 pub(crate) use machine::Machine;
+pub(crate) use port::free_port;
 pub(crate) use provider::PROVIDER_SAYS;
 pub(crate) use rogue::Rogue;
 pub(crate) use seed::Random;

@@ -45,7 +45,7 @@ impl StandIns {
         let calls = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = calls.local_addr().unwrap();
         let ask = format!(
-            "{locally}\nexec 3<>/dev/tcp/127.0.0.1/{}\nprintf '%s\\n' \"$*\" >&3\nanswer=$(cat <&3)\n\
+            "{locally}\nexec 3<>/dev/tcp/127.0.0.1/{}\nprintf '%s\\n' \"$*\" >&3\nresponse=$(cat <&3)\n\
              [ -z \"${{response:1}}\" ] || printf '%s\\n' \"${{response:1}}\"\nexit \"${{response:0:1}}\"",
             address.port()
         );

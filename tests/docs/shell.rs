@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     env, fs,
-    net::TcpListener,
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -16,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use super::{
-    common::{ADMIN_TOKEN, Gateway, GatewayCommand, gateway_binary},
+    common::{ADMIN_TOKEN, Gateway, GatewayCommand, free_port, gateway_binary},
     document::{Block, Directive, Document, ROOT},
     transcript::{self, matches},
 };
@@ -138,7 +137,7 @@ impl Session {
         let _one_at_a_time =
             self.in_clone.then(|| CLONE.lock().unwrap_or_else(PoisonError::into_inner));
         let state = TempDir::new().unwrap();
-        let ports = free_ports();
+        let ports = [(); 3].map(|()| free_port());
         let starts_one = self.steps.iter().any(|step| step.background);
         let requests_one = self.steps.iter().any(|step| requests_gateway(&step.commands));
         let gateway = (requests_one && !starts_one).then(|| {
@@ -341,26 +340,6 @@ fn in_background(block: &str) -> String {
     let (before, last) = block.rsplit_once('\n').unwrap_or(("", block));
     let last = last.split(" #").next().unwrap().trim_end();
     format!("{before}\n{last} &\n")
-}
-
-/// Ports at which nobody listens, outside of those that the system gives to others.
-fn free_ports() -> [u16; 3] {
-    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    let mut given = GIVEN.lock().unwrap();
-    [(); 3].map(|()| {
-        loop {
-            let port = 12_000 + u16::try_from(random() % 18_000).unwrap();
-            if !given.contains(&port) && TcpListener::bind(("0.0.0.0", port)).is_ok() {
-                given.push(port);
-                break port;
-            }
-        }
-    })
-}
-
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }
 
 /// The address of the built-in upstream of a gateway.

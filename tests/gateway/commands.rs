@@ -105,7 +105,7 @@ async fn a_healthcheck_ignores_all_settings_but_the_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_healthcheck_says_what_is_wrong() {
     let settings = GatewayCommand::bare();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let free = crate::common::free_port().to_string();
     let output = run(&settings, &format!("healthcheck --port {free}"));
     assert_healthcheck(&output, 1, &format!("nothing listens on 127.0.0.1:{free}"));
 
@@ -448,7 +448,7 @@ fn assert_found(output: &Output, mark: &str, what: &str, text: &str) {
 
 /// Settings without any warning or failure.
 fn sound(upstream: &str) -> GatewayCommand {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = crate::common::free_port();
     GatewayCommand::new()
         .env("PORT", free.to_string())
         .env("UPSTREAM_BASE_URL", upstream)

@@ -603,7 +603,7 @@ fn system_calls(set: &str) -> Vec<String> {
 #[ignore = "needs systemd"]
 async fn systemd_passes_its_socket() {
     let upstream = upstream().await;
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::SocketAddr::from(([127, 0, 0, 1], crate::common::free_port()));
     let command = GatewayCommand::at_noon(upstream.base_url());
     let address = free.to_string();
     let mut activate = Command::new("systemd-socket-activate");

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::Arc,
@@ -29,7 +29,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer},
 };
 
-use crate::common::{CollectedResponse, DEADLINE, StubBody, Wire, eventually, full};
+use crate::common::{CollectedResponse, DEADLINE, StubBody, Wire, eventually, free_port, full};
 
 /// The name in the files.
 pub(crate) const HOST: &str = "api.yourdomain.com";
@@ -63,7 +63,7 @@ pub(crate) struct RunningProxy {
 
 /// An address that nobody listens on.
 pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 pub(crate) async fn listens(address: SocketAddr) {
