@@ -74,7 +74,7 @@ pub(crate) fn back_up(
     let state = format!("{} {state}", file.display());
     sqlite::backup(&options, file, if_exists, progress.clone())
         .map_err(|error| failed(error, &progress, &state))?;
-    progress.finish();
+    progress.complete(0);
     let length = size(file.metadata()?.len());
     print(&format!("{} → {}: {length}, checked\n", database.display(), file.display()));
     Ok(ExitCode::SUCCESS)
@@ -100,7 +100,7 @@ pub(crate) async fn restore(
             let state = format!("{} {state}", database.display());
             let restored = sqlite::restore(&options, file, progress.clone())
                 .map_err(|error| failed(error, &progress, &state))?;
-            progress.finish();
+            progress.complete(0);
             let mut report = format!("{} → {}\n", file.display(), database.display());
             if restored.lacks_journal {
                 report += "note: this was a plain copy of a database, not a backup; what was only in \

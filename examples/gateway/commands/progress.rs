@@ -74,6 +74,8 @@ struct State {
     is_publishing: bool,
     /// Whether nothing more may be printed.
     is_finished: bool,
+    /// Exit code of the completed work.
+    exit_code: Option<u8>,
     /// Whether there is an unterminated line on the terminal.
     is_drawn: bool,
 }
@@ -131,6 +133,7 @@ impl Progress {
                 stop: None,
                 is_publishing: false,
                 is_finished: false,
+                exit_code: None,
                 is_drawn: false,
             }),
         }));
@@ -185,6 +188,13 @@ impl Progress {
         let mut state = self.0.lock();
         state.is_finished = true;
         self.0.erase(&mut state);
+    }
+
+    /// Finishes a command whose work is done. From now on a signal ends the process with this exit
+    /// code, as the work is not undone.
+    pub(crate) fn complete(&self, code: u8) {
+        self.0.lock().exit_code = Some(code);
+        self.finish();
     }
 }
 
@@ -259,7 +269,7 @@ impl Shared {
                 self.stderr.push(format!("stopped: {outcome}\n").as_bytes());
             }
             self.stderr.flush(OUTPUT_TIMEOUT);
-            process::exit(code.into());
+            process::exit(state.exit_code.unwrap_or(code).into());
         } else {
             state.stop = Some(code);
             if self.is_terminal {

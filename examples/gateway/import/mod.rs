@@ -100,13 +100,14 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, BoxError> {
     let progress = Progress::start(stderr)?;
     let imported = import_file(settings, import, &progress).await;
-    progress.finish();
-    let (source, outcomes) = imported?;
+    let (source, outcomes) = imported.inspect_err(|_| progress.finish())?;
     let mut summary = Summary::default();
     outcomes.iter().for_each(|outcome| summary.add(outcome));
+    let code = u8::from(summary.conflicts > 0);
+    progress.complete(code);
     // The work is done even if standard output is closed.
     let _ = print(&source, &outcomes, &summary, import.dry_run);
-    Ok(ExitCode::from(u8::from(summary.conflicts > 0)))
+    Ok(ExitCode::from(code))
 }
 
 /// Reads the file, imports its keys, and returns the outcome of each row.
