@@ -109,15 +109,14 @@ impl Default for Sample {
 
 impl Sample {
     fn record(&mut self, hash: u64, now: u32) {
-        if let Some(known) = self.addrs.iter_mut().find(|addr| addr.hash == hash) {
-            known.last_seen = now;
-            return;
-        }
+        let known = self.addrs.iter_mut().find(|addr| addr.hash == hash);
+        let is_known = known.map(|addr| addr.last_seen = now).is_some();
         self.addrs.retain(|addr| addr.is_live(now));
+        // Also if the address is known: a few known ones would otherwise keep a low bound, and be counted too often.
         if self.addrs.len() < MIN_ADDRS {
             self.bound = self.bound.saturating_mul(2);
         }
-        if hash > self.bound {
+        if is_known || hash > self.bound {
             return;
         }
         self.addrs.push(Addr { hash, last_seen: now });
