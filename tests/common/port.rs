@@ -1,20 +1,22 @@
-use std::{net::TcpListener, sync::Mutex};
+use std::{
+    net::TcpListener,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-/// Returns a port of 127.0.0.1 on which nothing listens. It is given out once in this process, and
-/// never by the system, whose ports are higher: so it stays free until the program under test binds it.
+/// Number of ports, below those that the system assigns to others.
+const PORTS: u32 = 18_000;
+
+/// Returns a port on which nothing listens. A process gets each port once, and processes start at
+/// different ones, so it stays free until the program under test binds it.
 pub(crate) fn free_port() -> u16 {
-    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    let mut given = GIVEN.lock().unwrap();
+    static RETURNED: AtomicU32 = AtomicU32::new(0);
     loop {
-        let port = 12_000 + u16::try_from(random() % 18_000).unwrap();
-        if !given.contains(&port) && TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            given.push(port);
+        let number = RETURNED.fetch_add(1, Ordering::Relaxed);
+        let offset = process::id().wrapping_mul(97).wrapping_add(number) % PORTS;
+        let port = 12_000 + u16::try_from(offset).unwrap();
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
             return port;
         }
     }
-}
-
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }
