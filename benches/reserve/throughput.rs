@@ -1,4 +1,4 @@
-//! Units a second, CPU and latency, for so many tasks that wait for their unit at once.
+//! Units per second, CPU and latency by the number of tasks that wait for a unit at the same time.
 
 use std::{
     sync::Arc,
@@ -26,7 +26,7 @@ struct Window {
     latencies: Vec<u64>,
 }
 
-/// Measures a store with so many keys; prints a row for each number of waiting tasks.
+/// Measures a store with `keys` keys; prints a row for each number of waiting tasks.
 pub(crate) async fn measure(
     kind: Kind,
     keys: usize,

@@ -112,7 +112,7 @@ impl Sample {
         let known = self.addrs.iter_mut().find(|addr| addr.hash == hash);
         let is_known = known.map(|addr| addr.last_seen = now).is_some();
         self.addrs.retain(|addr| addr.is_live(now));
-        // Also if the address is known: a few known ones would otherwise keep a low bound, and be counted too often.
+        // Also for a known address: otherwise a few known ones keep a low bound, and are overestimated.
         if self.addrs.len() < MIN_ADDRS {
             self.bound = self.bound.saturating_mul(2);
         }

@@ -158,7 +158,7 @@ async fn open_stream(gateway: SocketAddr, request: String) -> TcpStream {
     socket
 }
 
-/// Opens so many streams, some at once.
+/// Opens `count` streams, up to `AT_ONCE` of them concurrently.
 async fn open_streams(gateway: &Gateway, key: &str, count: usize) -> Vec<TcpStream> {
     const AT_ONCE: usize = 200;
     let (mut streams, mut opening) = (Vec::new(), JoinSet::new());

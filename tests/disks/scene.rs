@@ -156,7 +156,7 @@ impl Log {
         lock(&self.keys).clone()
     }
 
-    /// The requests that have ended since there were so many.
+    /// The requests that have ended after the first `count`.
     pub(crate) fn sent_since(&self, count: usize) -> Vec<Sent> {
         lock(&self.sent)[count..].to_vec()
     }

@@ -132,7 +132,7 @@ async fn load(
     }
 }
 
-/// Says when so many responses have been read.
+/// Counts the responses that have been read, and wakes who waits for a number of them.
 #[derive(Clone)]
 struct Heads(Arc<(AtomicU64, Notify)>);
 

@@ -29,7 +29,7 @@ use tower_quota::{
 };
 
 const PAIRS: usize = 1000;
-/// So many keys are used and deleted at once.
+/// Number of keys that are used and deleted concurrently.
 const AT_ONCE: usize = 8;
 
 /// What uses keys and deletes them.

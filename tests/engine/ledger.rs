@@ -270,7 +270,7 @@ async fn act(
     }
 }
 
-/// So many requests with one key by each of the workers.
+/// Sends requests with one key by each of the workers.
 async fn life(
     upstream: &Arc<Upstream>,
     gateway: &Gateway,

@@ -159,7 +159,7 @@ async fn a_request_that_is_too_large_costs_nothing() {
     assert_eq!(whole.status, 200);
 }
 
-/// Sends a chunked body of so many bytes and returns the start of the response.
+/// Sends a chunked body with this number of bytes and returns the start of the response.
 async fn chunked_request(gateway: &Gateway, key: &str, bytes: usize) -> String {
     let mut socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
     let request = format!(

@@ -16,9 +16,9 @@ use crate::{
 /// Percent of a day's limit at and above which keys are counted.
 const PERCENT: [(i64, &str); 3] = [(80, "80"), (95, "95"), (100, "100")];
 
-/// Counting keys rests so many times as long as it took, so that it takes a hundredth of a core at
-/// most: of 100,000 keys in use a day it takes half a second.
-const REST: u32 = 100;
+/// Pause after counting keys, as a multiple of the time that it took: it uses at most a hundredth of a
+/// core. Counting 100,000 keys in use a day takes half a second.
+const PAUSE_FACTOR: u32 = 100;
 
 /// When the keys are to be counted again.
 pub(super) struct NextCount(Mutex<Option<Instant>>);
@@ -33,7 +33,7 @@ impl NextCount {
     }
 
     fn rest_after(&self, began: Instant) {
-        *lock(&self.0) = Some(Instant::now() + REST * began.elapsed());
+        *lock(&self.0) = Some(Instant::now() + PAUSE_FACTOR * began.elapsed());
     }
 }
 

@@ -89,7 +89,7 @@ fn headers(stream: u32, scene: &Scene, path: &str) -> Vec<u8> {
     frames::open(stream, &frames::fields("POST", path, &scene.key))
 }
 
-/// So many streams as one connection may have.
+/// As many streams as one connection may have.
 fn streams() -> impl Iterator<Item = u32> {
     (0..20_000).map(|number| 2 * number + 1)
 }

@@ -198,7 +198,7 @@ impl Reader {
         }
     }
 
-    /// Moves so many bytes to the body, or as many as come.
+    /// Moves `length` bytes to the body, or fewer if the connection ends.
     async fn whole(&mut self, length: usize, seen: &mut Seen) {
         while self.read.len() < length && self.more().await {}
         seen.whole = self.read.len() >= length;

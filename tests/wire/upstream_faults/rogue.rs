@@ -27,7 +27,7 @@ pub(crate) enum Step {
     Trickle(&'static str),
     /// Sends these bytes as they are.
     Bytes(&'static [u8]),
-    /// Sends a text so many times.
+    /// Sends a text repeatedly, this number of times.
     Repeat(&'static str, usize),
     /// Sends nothing more, until the gateway has left.
     Hang,
