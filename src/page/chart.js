@@ -1,4 +1,20 @@
 // Thirty days as a bar chart and as a table.
+addTexts({
+  month: ["Last 30 days", "最近 30 天"],
+  measure: ["Show in the chart", "图表内容"],
+  day: ["Day", "日期"],
+  dayToday: ["Today", "今天"],
+  chartHint: ["One bar a day. The arrow keys, Home and End move from day to day.", "每天一根柱，可用方向键、Home 和 End 键切换日期。"],
+  chartName: [(what) => `${what}, last 30 days`, (what) => `最近 30 天：${what}`],
+  asTable: ["Show as a table", "以表格显示"],
+  monthSum: [(requests, tokens) => `Requests: ${requests}, tokens: ${tokens}`, (requests, tokens) => `${requests} 次请求，${tokens} 个 Token`],
+  nothing: ["No usage yet.", "尚无用量。"],
+  bar: [
+    (day, requests, failed, tokens) => `${day}. Requests: ${requests}, failed: ${failed}, tokens: ${tokens}`,
+    (day, requests, failed, tokens) => `${day}：请求 ${requests} 次，失败 ${failed} 次，Token ${tokens} 个`,
+  ],
+});
+
 const DAY = 86400000;
 const DAYS = 30;
 const CHART_MARGIN_TOP = 12;

@@ -1,16 +1,58 @@
-//! Shared parts of the pages: style, script, and the response. A page is one embedded file that loads
-//! nothing else. It holds no data, so it needs no credential.
+//! Shared parts of the pages, their frame, and the response. A page is one file that loads nothing
+//! else. It holds no data, so it needs no credential.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use sha2::{Digest, Sha256};
 
-/// Placeholder for the style in a page's HTML.
-const STYLE: &str = "{{style}}";
-/// Placeholder for the script in a page's HTML.
-const SCRIPT: &str = "{{script}}";
-
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+const FRAME: &str = include_str!("frame.html");
+const NOSCRIPT: &str = "<noscript><p class=\"notice bad\">This page needs JavaScript. \
+    <span lang=\"zh-CN\">此页面需要 JavaScript。</span></p></noscript>";
+
+/// Markup, style and script of one subject, with the texts that it shows. A page is a list of parts,
+/// whose scripts share a scope.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) html: &'static str,
+    pub(crate) style: &'static str,
+    pub(crate) script: &'static str,
+}
+
+impl Part {
+    pub(crate) const EMPTY: Self = Self { html: "", style: "", script: "" };
+
+    /// What every page needs: layout and controls, texts, elements, requests.
+    pub(crate) const BASE: Self = Self {
+        style: include_str!("base.css"),
+        script: concat!(
+            include_str!("texts.js"),
+            include_str!("elements.js"),
+            include_str!("request.js"),
+        ),
+        ..Self::EMPTY
+    };
+
+    /// The form in which a secret is entered.
+    pub(crate) const ENTRY: Self =
+        Self { style: include_str!("entry.css"), script: include_str!("entry.js"), ..Self::EMPTY };
+
+    /// Usage of one key or all: a chart of 30 days, today's meter, models, causes of failures.
+    pub(crate) const USAGE: Self = Self {
+        style: include_str!("usage.css"),
+        script: concat!(include_str!("usage.js"), include_str!("chart.js")),
+        ..Self::EMPTY
+    };
+
+    /// A new key and client settings, to be copied.
+    #[cfg(feature = "admin")]
+    pub(crate) const HANDOUT: Self = Self {
+        style: include_str!("handout.css"),
+        script: include_str!("handout.js"),
+        ..Self::EMPTY
+    };
+}
 
 /// A page and its content security policy.
 #[derive(Clone, Debug)]
@@ -20,18 +62,30 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Inserts style and script into the page. The policy lets nothing else run. The script's files
-    /// share a scope, and the last one starts the page.
-    pub(crate) fn new(html: &str, style: &str, script: &str) -> Self {
+    /// Puts the parts into the frame; the first one with markup opens the body. `{{name}}` in their
+    /// markup is replaced by its value. The policy lets nothing run but the page's style and script.
+    pub(crate) fn new(title: &str, parts: &[Part], values: &[(&str, &str)]) -> Self {
+        let join = |of: fn(&Part) -> &str| parts.iter().map(of).collect::<String>();
+        let (style, script) = (join(|part| part.style), join(|part| part.script));
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; \
              img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
              require-trusted-types-for 'script'; trusted-types 'none'",
-            source_hash(script),
-            source_hash(style)
+            source_hash(&script),
+            source_hash(&style)
         );
+        let body = join(|part| part.html);
+        let values = values.iter().copied();
+        // Style and script come last, as they are not markup to replace in.
+        let html = [("title", title), ("body", &body), ("noscript", NOSCRIPT)]
+            .into_iter()
+            .chain(values)
+            .chain([("style", &*style), ("script", &*script)])
+            .fold(FRAME.to_owned(), |html, (name, value)| {
+                html.replace(&format!("{{{{{name}}}}}"), value)
+            });
         Self {
-            html: html.replace(STYLE, style).replace(SCRIPT, script).into(),
+            html: html.into(),
             // The hashes are base64, which any header may hold.
             policy: HeaderValue::try_from(policy)
                 .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'")),
@@ -73,22 +127,5 @@ fn source_hash(text: &str) -> String {
     hash
 }
 
-/// Panics unless the page contains its style and script unchanged. If one contained a closing tag,
-/// the element would end early and not match its hash.
 #[cfg(test)]
-pub(crate) fn assert_complete(page: &Page, style: &str, script: &str) {
-    let html = std::str::from_utf8(&page.html).unwrap();
-    assert!(!html.contains("{{"));
-    assert!(html.contains(script) && html.contains(style));
-    assert_eq!((script.find("</"), style.find("</")), (None, None));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_hash_is_base64_of_sha_256() {
-        assert_eq!(source_hash(""), "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
-    }
-}
+pub(crate) mod tests;

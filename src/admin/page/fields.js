@@ -1,4 +1,18 @@
 // Fields of the forms that create and edit keys.
+addTexts({
+  labelField: ["Label (optional)", "标签（可选）"],
+  limitField: ["Requests a day", "请求限制（次/日）"],
+  presets: ["Usual limits", "常用限制"],
+  expiryField: ["Expires (optional)", "有效期至（可选）"],
+});
+
+addProblems({
+  badLimit: ["Requests a day must be a whole number from 0 (unlimited) to 1,000,000,000.", "请求限制必须是 0（无限制）到 1000000000 的整数。"],
+  badCount: ["The number of keys must be a whole number from 1 to 1,000.", "密钥数量必须是 1 到 1000 的整数。"],
+  badExpiry: ["The expiry is not complete: it needs day and time.", "有效期不完整，请填写日期和时间。"],
+  pastExpiry: ["The expiry must lie in the future.", "有效期必须晚于现在。"],
+});
+
 const LIMIT = { min: 0, max: 1e9, problem: "badLimit" };
 const COUNT = { min: 1, max: 1000, problem: "badCount" };
 

@@ -1,4 +1,17 @@
 // How a key, its state and its usage are shown.
+addTexts({
+  active: ["Active", "正常"],
+  exhausted: ["Used up", "已用完"],
+  expired: ["Expired", "已过期"],
+  disabled: ["Disabled", "已停用"],
+  claimOpen: ["Link not opened", "链接未打开"],
+  claimOpened: ["Link opened", "链接已打开"],
+  unlimited: ["Unlimited", "无限制"],
+  noLabel: ["No label", "无标签"],
+  storeOk: ["The store is available", "存储正常"],
+  storeBad: ["The store is not available", "存储无响应"],
+});
+
 const named = (key) => key.label || text("noLabel");
 // Isolated, so that a right-to-left label does not reorder the text around it.
 const subjectOf = (key) => (key.label ? `\u2068${key.label}\u2069 · ${key.key}` : key.key);

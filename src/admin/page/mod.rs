@@ -3,58 +3,45 @@
 use bytes::Bytes;
 use http::Response;
 
-use crate::page::Page;
+use crate::page::{Page, Part};
 
-const HTML: &str = include_str!("index.html");
-/// The markup of the views, each a template.
-const VIEWS: &str = concat!(
-    include_str!("views/overview.html"),
-    include_str!("views/keys.html"),
-    include_str!("views/key.html"),
-    include_str!("views/create.html"),
-    include_str!("views/audit.html"),
-    include_str!("views/settings.html"),
-    include_str!("views/dialogs.html"),
-);
-const CSS: &str = concat!(
-    include_str!("../../page/base.css"),
-    include_str!("../../page/frame.css"),
-    include_str!("../../page/entry.css"),
-    include_str!("../../page/chart.css"),
-    include_str!("../../page/table.css"),
-    include_str!("../../page/today.css"),
-    include_str!("../../page/handout.css"),
-    include_str!("shell.css"),
-    include_str!("forms.css"),
-    include_str!("lists.css"),
-    include_str!("dialogs.css"),
-);
-const JS: &str = concat!(
-    include_str!("../../page/texts.js"),
-    include_str!("en.js"),
-    include_str!("zh.js"),
-    include_str!("../../page/words.js"),
-    include_str!("../../page/parts.js"),
-    include_str!("../../page/ask.js"),
-    include_str!("../../page/copy.js"),
-    include_str!("../../page/handout.js"),
-    include_str!("../../page/meter.js"),
-    include_str!("../../page/chart.js"),
-    include_str!("../../page/models.js"),
-    include_str!("api.js"),
-    include_str!("shell.js"),
-    include_str!("marks.js"),
-    include_str!("fields.js"),
-    include_str!("actions.js"),
-    include_str!("views/dialogs.js"),
-    include_str!("views/overview.js"),
-    include_str!("views/keys.js"),
-    include_str!("views/create.js"),
-    include_str!("views/key.js"),
-    include_str!("views/audit.js"),
-    include_str!("views/settings.js"),
-    include_str!("app.js"),
-);
+/// A view: its markup, and its script with its texts, which registers it.
+macro_rules! view {
+    ($name:literal) => {
+        Part {
+            html: include_str!(concat!("views/", $name, ".html")),
+            script: include_str!(concat!("views/", $name, ".js")),
+            ..Part::EMPTY
+        }
+    };
+}
+
+const PARTS: &[Part] = &[
+    Part::BASE,
+    Part::ENTRY,
+    Part::USAGE,
+    Part::HANDOUT,
+    Part {
+        html: concat!(include_str!("body.html"), include_str!("dialogs.html")),
+        style: include_str!("page.css"),
+        script: concat!(
+            include_str!("api.js"),
+            include_str!("shell.js"),
+            include_str!("marks.js"),
+            include_str!("fields.js"),
+            include_str!("actions.js"),
+            include_str!("dialogs.js"),
+        ),
+    },
+    // In the order of the navigation.
+    view!("overview"),
+    view!("keys"),
+    view!("create"),
+    view!("key"),
+    view!("audit"),
+    view!("settings"),
+    Part { script: include_str!("app.js"), ..Part::EMPTY },
+];
 
 /// The page of an admin service.
 #[derive(Clone)]
@@ -64,11 +51,9 @@ impl AdminPage {
     /// Creates the page of a service at this prefix. An empty base URL stands for `/v1` of the page's
     /// own server.
     pub(super) fn new(prefix: &str, base_url: &str) -> Self {
-        let html = HTML
-            .replace("{{prefix}}", &escape_attribute(prefix))
-            .replace("{{base_url}}", &escape_attribute(base_url))
-            .replace("{{views}}", VIEWS);
-        Self(Page::new(&html, CSS, JS))
+        let (prefix, base_url) = (escape_attribute(prefix), escape_attribute(base_url));
+        let values = [("prefix", &*prefix), ("base_url", &*base_url)];
+        Self(Page::new("Trial keys", PARTS, &values))
     }
 
     pub(super) fn response(&self) -> Response<Bytes> {
@@ -85,10 +70,44 @@ fn escape_attribute(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::assert_complete;
+    use crate::{
+        error::catalog::{self, ErrorCode},
+        page::tests::{Texts, assert_page},
+    };
+
+    /// Codes that the page shows by the gateway's own message, as its forms let nothing else happen.
+    const SHOWN_BY_MESSAGE: &[ErrorCode] = &[
+        catalog::INVALID_JSON,
+        catalog::INVALID_CSV,
+        catalog::INVALID_FIELD,
+        catalog::MISSING_FIELD,
+        catalog::UNKNOWN_FIELD,
+        catalog::KEY_EXISTS,
+        catalog::IDEMPOTENCY_KEY_REUSED,
+    ];
+    /// Codes of calls that the page does not make, and those of its sign-in.
+    const NOT_SHOWN: &[ErrorCode] = &[
+        catalog::MISSING_ADMIN_TOKEN,
+        catalog::INVALID_ADMIN_TOKEN,
+        catalog::INVALID_METRICS_TOKEN,
+        catalog::IN_PROGRESS,
+        catalog::BACKUP_FAILED,
+        catalog::NOT_SUPPORTED,
+    ];
 
     #[test]
-    fn the_page_contains_style_and_script_unchanged() {
-        assert_complete(&AdminPage::new("/admin", "https://keys.example/v1").0, CSS, JS);
+    fn the_page_is_complete_and_in_both_languages() {
+        assert_page(&AdminPage::new("/admin", "https://keys.example/v1").0, PARTS);
+    }
+
+    #[test]
+    fn every_code_of_the_admin_api_has_words() {
+        let has_words = |code: &&ErrorCode| {
+            !SHOWN_BY_MESSAGE.contains(code)
+                && !NOT_SHOWN.contains(code)
+                && !code.code().starts_with("claim_")
+        };
+        let codes: Vec<ErrorCode> = catalog::ADMIN.iter().filter(has_words).copied().collect();
+        Texts::of(PARTS).assert_words("problems", &[&codes, &[catalog::STORE_UNAVAILABLE]]);
     }
 }

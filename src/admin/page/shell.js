@@ -1,4 +1,27 @@
 // Signing in and out, and the current view. The URL contains the view's name and no secret.
+addTexts({
+  title: ["Trial keys", "试用密钥管理"],
+  brand: ["Trial keys", "试用密钥"],
+  skip: ["Skip to the content", "跳到正文"],
+  nav: ["Views", "页面导航"],
+  logout: ["Sign out", "退出"],
+  signIn: ["Sign in", "管理登录"],
+  signInIntro: ["For operators of this gateway.", "仅供网关管理员使用。"],
+  token: ["Admin token", "管理员令牌"],
+  tokenHint: ["It is kept in this page's memory only and forgotten when you leave.", "令牌只保存在当前页面的内存中，离开页面即清除。"],
+  revealSecret: ["Show the token", "显示令牌"],
+  concealSecret: ["Hide the token", "隐藏令牌"],
+  enter: ["Continue", "进入"],
+  sessionEnded: ["The gateway no longer accepts this token. Sign in again to go on where you were.", "网关不再接受此令牌。请重新登录，即可从刚才的位置继续。"],
+  refreshed: ["The figures are up to date.", "数据已是最新。"],
+  more: ["Show more", "显示更多"],
+});
+
+addProblems({
+  needToken: ["Enter the admin token.", "请输入管理员令牌。"],
+  badToken: ["This is not a token: it contains a space or a character that no token has.", "这不是有效的令牌：其中含有空格或令牌不会使用的字符。"],
+});
+
 let view = null;
 let shownHash = null;
 // The status message for the next view.

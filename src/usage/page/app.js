@@ -3,6 +3,13 @@ const REFRESH_INTERVAL_MS = 30000;
 // Time between requests after the day has ended, until the response has the new day.
 const DAY_END_INTERVAL_MS = 5000;
 
+const STATUSES = {
+  400: "invalid_api_key", 401: "invalid_api_key", 403: "key_disabled", 429: "rate_limit_exceeded",
+  502: "store_unavailable", 503: "store_unavailable", 504: "store_unavailable",
+};
+// Problems that remain until the key is another one.
+const FINAL = new Set(["noKey", "badKey", "invalid_api_key", "key_disabled", "key_expired"]);
+
 let key = "";
 let usage = null;
 let updatedAt = 0;
@@ -17,6 +24,16 @@ let isLoading = false;
 const now = () => Date.now() + ahead;
 const secret = startSecretField($("key"), $("reveal"));
 const month = new MonthChart($("month"), "h2");
+
+async function fetchUsage(key) {
+  const result = await send(location.pathname, { headers: { authorization: `Bearer ${key}` } });
+  const { response, json } = result;
+  if (!response.ok) throw problemOf(result, STATUSES);
+  if (json?.object !== "usage") throw new Problem("odd", errorDetails(result));
+  // Countdowns follow the gateway's clock, as the browser's may be wrong.
+  const sent = Date.parse(response.headers.get("date"));
+  return { usage: json, ahead: Number.isNaN(sent) ? 0 : sent - Date.now() };
+}
 
 async function load(newKey) {
   const mine = ++latestRequest;

@@ -5,33 +5,23 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 
-use crate::page::Page;
+use crate::page::{Page, Part};
 
-const HTML: &str = include_str!("index.html");
-const CSS: &str = concat!(
-    include_str!("../../page/base.css"),
-    include_str!("../../page/frame.css"),
-    include_str!("../../page/entry.css"),
-    include_str!("../../page/chart.css"),
-    include_str!("../../page/table.css"),
-    include_str!("holder.css"),
-    include_str!("../../page/today.css"),
-    include_str!("lists.css"),
-);
-const JS: &str = concat!(
-    include_str!("../../page/texts.js"),
-    include_str!("texts.js"),
-    include_str!("../../page/words.js"),
-    include_str!("../../page/parts.js"),
-    include_str!("../../page/ask.js"),
-    include_str!("../../page/meter.js"),
-    include_str!("../../page/chart.js"),
-    include_str!("../../page/models.js"),
-    include_str!("ask.js"),
-    include_str!("today.js"),
-    include_str!("lists.js"),
-    include_str!("app.js"),
-);
+const PARTS: &[Part] = &[
+    Part::BASE,
+    Part::ENTRY,
+    Part::USAGE,
+    Part {
+        html: include_str!("body.html"),
+        style: include_str!("page.css"),
+        script: concat!(
+            include_str!("texts.js"),
+            include_str!("today.js"),
+            include_str!("lists.js"),
+            include_str!("app.js"),
+        ),
+    },
+];
 
 /// Returns whether a client prefers a page to JSON: its `Accept` names `text/html` with at least the
 /// quality of `application/json`. `*/*` alone does not count.
@@ -59,7 +49,7 @@ pub fn prefers_html(headers: &HeaderMap) -> bool {
 /// no credential; its script requests JSON from the same path with the key.
 pub fn usage_page() -> Response<Bytes> {
     static PAGE: OnceLock<Page> = OnceLock::new();
-    let mut response = PAGE.get_or_init(|| Page::new(HTML, CSS, JS)).response();
+    let mut response = PAGE.get_or_init(|| Page::new("Usage", PARTS, &[])).response();
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }
@@ -67,7 +57,10 @@ pub fn usage_page() -> Response<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::assert_complete;
+    use crate::{
+        error::catalog,
+        page::tests::{Texts, assert_page},
+    };
 
     #[test]
     fn browsers_prefer_the_page_and_scripts_do_not() {
@@ -87,7 +80,31 @@ mod tests {
     }
 
     #[test]
-    fn the_page_contains_style_and_script_unchanged() {
-        assert_complete(&Page::new(HTML, CSS, JS), CSS, JS);
+    fn the_page_is_complete_and_in_both_languages() {
+        assert_page(&Page::new("Usage", PARTS, &[]), PARTS);
+    }
+
+    #[test]
+    fn every_code_of_a_key_has_words() {
+        let texts = Texts::of(PARTS);
+        let of_authentication = [
+            catalog::INVALID_API_KEY,
+            catalog::KEY_DISABLED,
+            catalog::KEY_EXPIRED,
+            catalog::KEY_MISCONFIGURED,
+            catalog::RATE_LIMIT_EXCEEDED,
+            catalog::STORE_UNAVAILABLE,
+        ];
+        texts.assert_words("problems", &[&of_authentication]);
+        // The ledger has no requests without a key.
+        let keyless = [
+            catalog::MISSING_API_KEY,
+            catalog::CONFLICTING_API_KEYS,
+            catalog::INVALID_API_KEY,
+            catalog::QUOTA_SUBJECT_MISSING,
+        ];
+        let has_key = |code: &&catalog::ErrorCode| !keyless.contains(code);
+        let of_layers: Vec<_> = catalog::LAYERS.iter().filter(has_key).copied().collect();
+        texts.assert_words("causes", &[&of_layers, catalog::UPSTREAM]);
     }
 }

@@ -1,8 +1,10 @@
 // Looks up the link, and opens it when its holder presses the button.
-const CODES = { claim_opened: "opened", claim_expired: "expired", claim_withdrawn: "withdrawn", claim_not_found: "notFound", store_unavailable: "unavailable", too_many_attempts: "busy", request_in_progress: "busy" };
-const STATUSES = { 400: "notFound", 404: "notFound", 410: "expired", 429: "busy", 502: "unavailable", 503: "unavailable", 504: "unavailable" };
+const STATUSES = {
+  400: "claim_not_found", 404: "claim_not_found", 409: "too_many_attempts", 410: "claim_expired",
+  429: "too_many_attempts", 502: "store_unavailable", 503: "store_unavailable", 504: "store_unavailable",
+};
 // Problems that may pass.
-const TRANSIENT = new Set(["unreachable", "unsure", "unavailable", "busy", "odd"]);
+const TRANSIENT = new Set(["unreachable", "unsure", "store_unavailable", "too_many_attempts", "odd"]);
 
 // The open claim, and the key once it is claimed.
 let claim = null;
@@ -21,7 +23,7 @@ async function postClaim(open) {
   const headers = { "content-type": "application/json", ...(open && { "idempotency-key": idempotencyKey }) };
   const result = await send(location.pathname, { method: "POST", body, headers });
   if (result.response.ok && result.json) return result.json;
-  throw problemOf(result, CODES, STATUSES);
+  throw problemOf(result, STATUSES);
 }
 
 // Looks up or opens the link, one request at a time, and shows the result.

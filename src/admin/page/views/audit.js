@@ -1,4 +1,54 @@
 // The audit trail: who did what to which key, with the values before and after.
+addTexts({
+  audit: ["Audit", "审计"],
+  auditHint: ["Every change and every rejected attempt, newest first", "所有改动和被拒绝的尝试，最新的在前"],
+  auditKey: ["Key", "密钥"],
+  auditKeyHint: ["Id or whole key", "编号或完整密钥"],
+  auditTokenHint: ["Its id", "令牌编号"],
+  auditAction: ["Action", "操作"],
+  auditToken: ["Token", "令牌"],
+  auditDays: ["Days are the gateway's, in the time zone that Settings shows.", "日期以网关的时区为准（见“设置”）。"],
+  from: ["From", "从"],
+  to: ["To", "到"],
+  anyAction: ["All actions", "全部操作"],
+  noEntries: ["No entry matches.", "没有匹配的记录。"],
+  byToken: [(id) => `by token ${id}`, (id) => `令牌 ${id}`],
+  fromAddress: [(ip) => `from ${ip}`, (ip) => `来自 ${ip}`],
+  actions: {
+    "key.create": ["Key created", "创建密钥"],
+    "key.update": ["Key changed", "修改密钥"],
+    "key.rotate": ["Key rotated", "更换密钥"],
+    "key.reset_usage": ["Count reset", "重置用量"],
+    "key.delete": ["Key deleted", "删除密钥"],
+    "key.claim.offer": ["Claim link made", "生成领取链接"],
+    "key.claim.open": ["Claim link opened", "领取链接被打开"],
+    "key.import": ["Key imported", "导入密钥"],
+    "admin.refused": ["Attempt rejected", "拒绝访问"],
+    "admin.read": ["Read", "查看"],
+    "store.backup": ["Backup downloaded", "下载备份"],
+  },
+  fields: {
+    label: ["label", "标签"],
+    daily_limit: ["requests a day", "请求限制（次/日）"],
+    expires_at: ["expiry", "有效期"],
+    disabled: ["disabled", "停用"],
+    key: ["key", "密钥"],
+    used: ["used today", "今日已用"],
+    used_today: ["used today", "今日已用"],
+    grace_until: ["old secret works until", "旧密钥可用至"],
+    claim_expires_at: ["link works until", "链接有效期至"],
+    call: ["call", "接口"],
+    code: ["reason", "原因"],
+  },
+  fieldIs: [(field, value) => `${field}: ${value}`, (field, value) => `${field}：${value}`],
+  fieldChanged: [(field, before, after) => `${field}: ${before} → ${after}`, (field, before, after) => `${field}：${before} → ${after}`],
+  yes: ["yes", "是"],
+  no: ["no", "否"],
+  none: ["none", "无"],
+  and: ["; ", "；"],
+  otherwise: ["something that is not shown here", "此处未显示的内容"],
+});
+
 const FIELDS = ["label", "daily_limit", "expires_at", "disabled", "key", "used", "grace_until"];
 
 class AuditView {
@@ -27,7 +77,7 @@ class AuditView {
 
   #showActions() {
     const chosen = $("action").value;
-    const options = [["", text("anyAction")], ...Object.entries(text("actions"))];
+    const options = [["", text("anyAction")], ...Object.keys(TEXTS.actions).map((name) => [name, textIn("actions", name)])];
     $("action").replaceChildren(...options.map(([value, textContent]) => make("option", { value, textContent })));
     $("action").value = chosen;
   }
@@ -76,7 +126,7 @@ function auditEntry(entry, isOfOneKey) {
     entry.ip ? text("fromAddress")(entry.ip) : null,
   ].filter(Boolean);
   const key = !isOfOneKey && entry.key_id ? [keyLink(entry.key_id, entry.label || entry.key_id)] : [];
-  const known = Object.hasOwn(text("actions"), entry.action) ? text("actions")[entry.action] : entry.action;
+  const known = textIn("actions", entry.action) ?? entry.action;
   return make("li", {},
     make("div", { className: "what" },
       make("span", { className: entry.action === "admin.refused" ? "lamp bad" : "" }, known, ...(key.length ? [" ", ...key] : [])),
@@ -98,7 +148,7 @@ function detailWords({ action, detail }) {
 
 const changeWords = (field, before, after) => text("fieldChanged")(fieldName(field), valueWords(field, before), valueWords(field, after));
 
-const fieldName = (field) => (Object.hasOwn(text("fields"), field) ? text("fields")[field] : field);
+const fieldName = (field) => textIn("fields", field) ?? field;
 
 function valueWords(field, value) {
   if (field === "daily_limit" && typeof value === "number") return limitWords(value);

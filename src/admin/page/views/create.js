@@ -1,4 +1,37 @@
 // Creates one key or several, and shows them once.
+addTexts({
+  create: ["Create", "创建"],
+  createTitle: ["Create keys", "创建密钥"],
+  createOne: ["Create a key", "创建新密钥"],
+  moreOptions: ["Several keys or an expiry", "批量创建或设置有效期"],
+  howMany: ["How many", "数量"],
+  one: ["One key", "一个密钥"],
+  many: ["Many keys", "多个密钥"],
+  labelExample: ["Alice, 2026-11-22", "用户A-2026-11-22"],
+  patternField: ["Label pattern (optional)", "标签模板（可选）"],
+  patternExample: ["workshop-{n}", "workshop-{n}"],
+  patternHint: ["{n} becomes 1, 2, 3 …, and 01, 02, 03 … from ten keys on", "{n} 会变成 1、2、3 …；十个及以上为 01、02、03 …"],
+  count: ["Number of keys", "密钥数量"],
+  limitDefault: ["default", "默认值"],
+  generate: ["Generate key", "生成密钥"],
+  createdTitle: [(count, said) => (count === 1 ? "The new key" : `${said} new keys`), (count, said) => (count === 1 ? "新密钥" : `${said} 个新密钥`)],
+  createdDone: ["Done, hide", "完成并隐藏"],
+  createdHint: [
+    (count) => (count === 1 ? "Shown only this once. Copy it now and hand it over in a safe way." : "Shown only this once. Copy them now and hand them over in a safe way."),
+    () => "密钥只显示这一次，请立即复制，并通过安全的渠道发送给用户。",
+  ],
+  createdEarlier: ["Created before", "之前创建的"],
+  createdElsewhere: ["Created. Open “Create” to copy what is shown only once.", "已创建。请打开“创建”页面复制只显示一次的内容。"],
+  claimProgress: [(done, all) => `${done} of ${all} links`, (done, all) => `已生成 ${done} / ${all} 个链接`],
+  claimInstead: [(count) => (count === 1 ? "Make a claim link instead" : "Make claim links instead"), () => "改用领取链接"],
+  claimInsteadHint: [
+    (count) => (count === 1 ? "Send a link that shows the secret once. The secret above then stops working." : "Send links that each show a secret once. The secret above that it belongs to then stops working."),
+    (count) => (count === 1 ? "发送一个只显示一次密钥的链接；上面的密钥届时失效。" : "为每个密钥发送一个只显示一次密钥的链接；链接打开后，上面对应的密钥失效。"),
+  ],
+  copyAll: ["Copy all", "全部复制"],
+  saveCsv: ["Download CSV", "下载 CSV"],
+});
+
 let created = null;
 
 function discardCreated() {
@@ -90,7 +123,7 @@ class CreateForm {
       response = await api("POST", "/keys", { body, headers: { "idempotency-key": this.#attempt.key } });
     } catch (error) {
       // A rejected attempt is over. Only one without a response is retried with the same key.
-      if (!["unsure", "unavailable", "between", "odd"].includes(error.name)) this.#attempt = { key: "", body: "" };
+      if (!["unsure", "store_unavailable", "between", "odd"].includes(error.name)) this.#attempt = { key: "", body: "" };
       throw error;
     }
     this.#attempt = { key: "", body: "" };

@@ -1,4 +1,62 @@
 // One key: its usage, its last requests, its audit trail, and changes to it.
+addTexts({
+  key: ["Key", "密钥"],
+  backToKeys: ["All keys", "全部密钥"],
+  createdAt: [(at) => `Created ${at}`, (at) => `创建于 ${at}`],
+  usedAt: [(at) => `Last used ${at}`, (at) => `最近使用 ${at}`],
+  neverUsed: ["Never used", "从未使用"],
+  expiresAt: [(at) => `Expires ${at}`, (at) => `有效期至 ${at}`],
+  totalUsed: [(count) => `${count} used in all`, (count) => `累计使用 ${count} 次`],
+  addresses: [(count, exact) => `${count} ${exact === 1 ? "address" : "addresses"} in 24 hours`, (count) => `24 小时内 ${count} 个地址`],
+  rejected: ["Rejected", "被拒绝"],
+  edit: ["Edit", "编辑"],
+  disabledField: ["Disabled: requests are rejected", "停用：拒绝所有请求"],
+  save: ["Save", "保存"],
+  undo: ["Undo", "撤销"],
+  saved: ["Saved. It is in effect from the next request on.", "已保存，从下一个请求起生效。"],
+  nothingChanged: ["Nothing was changed.", "没有改动。"],
+  changedTitle: ["This key has been changed in the meantime", "这个密钥刚被别人修改过"],
+  changedEdit: [
+    (what) => `What is different now: ${what}. Save your changes on top of it, or cancel and look at the key first?`,
+    (what) => `现在的不同之处：${what}。在此基础上保存你的修改，还是取消并先查看？`,
+  ],
+  changedSave: ["Save mine", "保存我的修改"],
+  expireTitle: ["Let this key expire at once?", "让这个密钥立即过期？"],
+  expireText: ["The expiry lies in the past, so its next request is rejected.", "有效期早于现在，它的下一个请求就会被拒绝。"],
+  handover: ["Hand over and revoke", "交付与吊销"],
+  removeName: ["Delete", "删除"],
+  removeHint: ["The key stops for good. Its history and audit trail stay.", "密钥永久失效；用量历史和审计记录保留。"],
+  rotateName: ["New secret", "更换密钥"],
+  rotateHint: ["Gives the key a new text; label, limit and today's count stay.", "换成新的密钥文本；标签、上限和今日用量不变。"],
+  rotateDone: ["The key was rotated.", "密钥已更换。"],
+  claimNew: ["Make a claim link", "生成领取链接"],
+  claimAgain: ["Replace the link", "更换链接"],
+  claimDone: ["The claim link was made.", "领取链接已生成。"],
+  claimNoneText: ["Shows the secret once to the person who opens it, so that no secret stays in a chat or a mail.", "向打开链接的人显示一次密钥，聊天记录和邮件中都不会留下密钥。"],
+  claimOpenText: [
+    (made, expires) => `Made on ${made}; not opened yet. Works until ${expires}.`,
+    (made, expires) => `生成于 ${made}，尚未打开，有效期至 ${expires}。`,
+  ],
+  claimOpenedText: [(made, opened) => `Made on ${made}; opened on ${opened}.`, (made, opened) => `生成于 ${made}，已于 ${opened} 打开。`],
+  claimExpiredText: [
+    (made, expires) => `Made on ${made}; expired on ${expires} without being opened.`,
+    (made, expires) => `生成于 ${made}，未被打开，已于 ${expires} 过期。`,
+  ],
+  lastRequests: ["Last requests", "最近的请求"],
+  failedOnly: ["Failed only", "只看失败"],
+  requestsKept: [(days) => (days === 1 ? "Kept for 1 day, newest first" : `Kept for ${days} days, newest first`), (days) => `保留 ${days} 天，最新的在前`],
+  noRequests: ["No request yet.", "还没有请求。"],
+  noFailed: ["No request has failed.", "没有失败的请求。"],
+  requestsNotKept: ["Single requests are not kept. Set USAGE_RETENTION_DAYS to keep them.", "没有保留单个请求。设置 USAGE_RETENTION_DAYS 即可保留。"],
+  tokensSum: [(count) => `${count} tokens`, (count) => `${count} 个 Token`],
+  milliseconds: [(count) => `${count} ms`, (count) => `${count} 毫秒`],
+  secondsOf: [(count) => `${count} s`, (count) => `${count} 秒`],
+  keyAudit: ["Audit trail of this key", "这个密钥的操作记录"],
+  noAudit: ["No entries yet.", "还没有记录。"],
+  goneTitle: ["This key does not exist", "密钥不存在"],
+  goneText: ["There is no such key, or it was deleted. Its audit trail is kept.", "没有这个密钥，或已被删除。操作记录仍然保留。"],
+});
+
 class KeyView {
   #id;
   #chart = new MonthChart($("month"), "h3");
@@ -21,7 +79,7 @@ class KeyView {
       this.key = await fetchKey(this.#id);
     } catch (error) {
       // The audit trail of a deleted key can still be read.
-      if (!(error instanceof Problem) || error.name !== "gone") throw error;
+      if (!(error instanceof Problem) || error.name !== "key_not_found") throw error;
       this.key = null;
       this.isGone = true;
     }
@@ -209,7 +267,7 @@ class EditForm {
     try {
       await change(this.#key.version);
     } catch (error) {
-      if (!(error instanceof Problem) || error.name !== "changed") throw error;
+      if (!(error instanceof Problem) || error.name !== "version_changed") throw error;
       const present = await fetchKey(this.#key.id);
       const isConfirmed = await confirmDialog({
         title: text("changedTitle"), subject: subjectOf(present),

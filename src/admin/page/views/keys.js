@@ -1,4 +1,69 @@
 // The list of keys, with search, filters, order and pages, and changes to each key.
+addTexts({
+  keys: ["Keys", "密钥"],
+  keyList: ["List of keys", "密钥列表"],
+  search: ["Search", "搜索"],
+  searchHint: ["Label, id, key or its hash", "标签、编号、密钥或其哈希"],
+  state: ["State", "状态"],
+  sort: ["Order", "排序"],
+  anyState: ["All states", "全部状态"],
+  sortIssued: ["Oldest first", "最早的在前"],
+  sortNewest: ["Newest first", "最新的在前"],
+  sortLabel: ["By label", "按标签"],
+  sortNearest: ["Nearest to limit", "最接近上限"],
+  columnKey: ["Key", "密钥"],
+  columnUsed: ["Used today", "今日已用"],
+  columnLeft: ["Left", "剩余"],
+  columnLast: ["Last used", "最近使用"],
+  columnActions: ["Actions", "操作"],
+  never: ["Never", "从未"],
+  noKeys: ["There are no keys yet. Create the first one above.", "还没有密钥，请在上方创建。"],
+  noMatch: ["No key matches. Try another word or state.", "没有匹配的密钥，请换个关键词或状态。"],
+  shownAll: [(count) => `All ${count} shown`, (count) => `已显示全部 ${count} 个`],
+  shownSome: [(count) => `The first ${count} shown`, (count) => `已显示前 ${count} 个`],
+  of: [(what, whose) => `${what}: ${whose}`, (what, whose) => `${what}：${whose}`],
+  resetShort: ["Reset", "重置"],
+  enable: ["Enable", "启用"],
+  disableDone: ["The key was disabled.", "密钥已停用。"],
+  enableDone: ["The key was enabled.", "密钥已启用。"],
+  export: ["Export CSV", "导出 CSV"],
+  exportDone: ["The keys were exported: hashes and settings, no secrets.", "密钥已导出：只含哈希和设置，不含密钥本身。"],
+  import: ["Import CSV", "导入 CSV"],
+  importTitle: ["Import keys", "导入密钥"],
+  importFile: ["CSV file", "CSV 文件"],
+  importRows: ["Preview", "将会发生什么"],
+  importHint: [
+    "You see a preview first; nothing is changed until you confirm. Columns: key or key_sha256, and optionally label, daily_limit, expires_at, disabled.",
+    "先预览结果，确认之前不会有任何改动。列：key 或 key_sha256，可选 label、daily_limit、expires_at、disabled。",
+  ],
+  importSum: [
+    (fresh, same, conflicts) => `New: ${fresh}. Known already: ${same}. In conflict: ${conflicts}. Nothing has been changed yet.`,
+    (fresh, same, conflicts) => `新增 ${fresh} 个，已存在 ${same} 个，冲突 ${conflicts} 个。尚未作任何改动。`,
+  ],
+  importYes: [(count) => `Import (${count} new)`, (count) => `导入（新增 ${count} 个）`],
+  importMore: [(count) => `And ${count} more lines.`, (count) => `还有 ${count} 行。`],
+  importDone: [
+    (fresh, same, conflicts) => `Imported. New: ${fresh}, known already: ${same}, left out as conflicts: ${conflicts}.`,
+    (fresh, same, conflicts) => `导入完成：新增 ${fresh} 个，已存在 ${same} 个，因冲突略过 ${conflicts} 个。`,
+  ],
+  line: ["Line", "行"],
+  labelName: ["Label", "标签"],
+  outcome: ["Outcome", "结果"],
+  outcomes: {
+    new: ["New", "新增"],
+    unchanged: ["Known already", "已存在"],
+    conflict: ["Conflict", "冲突"],
+    invalid: ["Not valid", "无效"],
+  },
+});
+
+addProblems({
+  changedTo: [
+    ({ detail }) => `This key has been changed in the meantime: ${detail}. Nothing was done; try again if you still want to.`,
+    ({ detail }) => `这个密钥刚被别人修改过：${detail}。操作没有执行，如仍需要请重试。`,
+  ],
+});
+
 const PAGE_LEN = 100;
 // The filters, kept while other views are open. They are not in the URL, as a search may be for a key.
 const DEFAULT_FILTERS = { search: "", state: "", sort: "issued" };
@@ -121,8 +186,8 @@ async function changeKey(key, work) {
   try {
     return await reloadIfUnsure(() => work(key));
   } catch (error) {
-    if (!(error instanceof Problem) || !["changed", "gone"].includes(error.name)) throw error;
-    const present = error.name === "changed" ? await fetchKey(key.id) : null;
+    if (!(error instanceof Problem) || !["version_changed", "key_not_found"].includes(error.name)) throw error;
+    const present = error.name === "version_changed" ? await fetchKey(key.id) : null;
     await reload(view).catch(() => {});
     $("title").focus({ preventScroll: true });
     throw present ? new Problem("changedTo", { detail: differences(key, present) }) : error;
@@ -166,7 +231,7 @@ function readImport() {
   const file = $("import-file").files[0];
   if (!file) return undefined;
   return run(async () => {
-    if (file.size > MAX_FILE_LEN) throw new Problem("tooLarge");
+    if (file.size > MAX_FILE_LEN) throw new Problem("request_too_large");
     importBytes = await file.arrayBuffer();
     showPlan(await sendImport(true));
   }, $("import-yes"), showImportProblem);
@@ -189,7 +254,7 @@ function showPlan(plan) {
 }
 
 function outcomeWords({ outcome, reason }) {
-  const known = Object.hasOwn(text("outcomes"), outcome) ? text("outcomes")[outcome] : outcome;
+  const known = textIn("outcomes", outcome) ?? outcome;
   return reason ? `${known}: ${reason}` : known;
 }
 
@@ -218,3 +283,4 @@ function download(name, content) {
 }
 
 addView("keys", KeysView);
+startImport();

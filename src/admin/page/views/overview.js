@@ -1,4 +1,20 @@
 // Usage of today and of the last 30 days, and the keys nearest to their limit.
+addTexts({
+  overview: ["Overview", "概览"],
+  activeKeys: ["Active keys", "活跃密钥"],
+  errors: ["Errors", "错误"],
+  andRejected: [(count) => `and ${count} rejected`, (count) => `另有 ${count} 次被拒绝`],
+  ofKeys: [(count) => `used today, of ${count}`, (count) => `今日使用过，共 ${count} 个`],
+  ofRequests: [(share) => `${share} of requests`, (share) => `占请求的 ${share}`],
+  nearest: ["Nearest to their limit", "最接近上限的密钥"],
+  nearestHint: ["Today, of the keys that work and have a limit", "今日，仅限可用且有上限的密钥"],
+  todayIs: [(day) => `Today, ${day}`, (day) => `今日 ${day}`],
+  noNearest: ["No key with a limit was used today.", "今日没有用过有上限的密钥。"],
+  versionIs: [(version) => `Version ${version}`, (version) => `版本 ${version}`],
+  runningFor: [(time) => `Running for ${time}`, (time) => `已运行 ${time}`],
+  resetsIn: [(time, zone) => `The day ends in ${time} (${zone})`, (time, zone) => `${time}后进入新的一天（${zone}）`],
+});
+
 const NEAREST_KEYS = 8;
 
 class OverviewView {

@@ -1,4 +1,13 @@
 // Requests to the gateway, and the problems that they can end with.
+addTexts({
+  requestId: [(id) => `Request id: ${id}`, (id) => `请求编号：${id}`],
+});
+
+addProblems({
+  unreachable: ["The gateway cannot be reached. Are you online?", "无法连接网关，请检查网络。"],
+  odd: [({ status }) => `The gateway sent an unexpected response (status ${status}).`, ({ status }) => `网关返回了意外的结果（状态码 ${status}）。`],
+});
+
 const TIMEOUT_MS = 15000;
 
 class Problem extends Error {
@@ -8,7 +17,7 @@ class Problem extends Error {
   }
 
   describe() {
-    const message = text("problems")[this.name];
+    const message = textIn("problems", this.name);
     return typeof message === "function" ? message(this) : message;
   }
 
@@ -57,18 +66,12 @@ function errorDetails({ response, json }) {
   };
 }
 
-// The problem of an error response: by its code, else by its status, else `fallback`.
-function problemOf(result, codes, statuses, fallback = "odd") {
+// The problem of an error response: its code if there are words for it, else the one of its status,
+// else `fallback`.
+function problemOf(result, statuses, fallback = "odd") {
   const details = errorDetails(result);
-  return new Problem(codes[details.code] ?? statuses[details.status] ?? fallback, details);
-}
-
-// The credential in a text that was pasted, perhaps with the whole header, or a problem.
-function pastedCredential(pasted, missing, invalid) {
-  const credential = pasted.trim().replace(/^(authorization:\s*)?bearer\s+/i, "");
-  if (!credential) throw new Problem(missing);
-  if (!/^[\x21-\x7e]+$/.test(credential)) throw new Problem(invalid);
-  return credential;
+  const name = textIn("problems", details.code) ? details.code : statuses[details.status] ?? fallback;
+  return new Problem(name, details);
 }
 
 // A random key that a repeated request has in common with the first. `randomUUID` needs https.

@@ -1,4 +1,10 @@
 // Dialogs: one to confirm a change, and one that shows a secret once.
+addTexts({
+  cancel: ["Cancel", "取消"],
+  close: ["Close", "关闭"],
+  secretDone: ["I have copied it", "我已复制"],
+});
+
 
 // Resolves to whether the change was confirmed. `more` is shown above the buttons.
 function confirmDialog({ title, subject = "", words, yes, danger = false, more = null }) {
@@ -50,5 +56,4 @@ function startDialogs() {
   $("secret").addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.preventDefault();
   });
-  startImport();
 }

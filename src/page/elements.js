@@ -66,21 +66,3 @@ function startLanguage(changed) {
     changed();
   });
 }
-
-// A field for a secret, with a button that shows and hides it.
-function startSecretField(field, button) {
-  const show = () => {
-    const concealed = field.type === "password";
-    button.textContent = text(concealed ? "reveal" : "conceal");
-    button.ariaLabel = text(concealed ? "revealSecret" : "concealSecret");
-  };
-  button.addEventListener("click", () => {
-    field.type = field.type === "password" ? "text" : "password";
-    show();
-  });
-  const conceal = () => {
-    field.type = "password";
-    show();
-  };
-  return { show, conceal };
-}
