@@ -15,6 +15,11 @@
 // What only back ends call is unused without one.
 #[cfg_attr(not(any(feature = "memory", feature = "sqlite")), allow(dead_code))]
 mod admin;
+mod admission;
+#[cfg(any(feature = "memory", feature = "engine"))]
+#[cfg_attr(not(all(feature = "memory", feature = "engine")), allow(dead_code))]
+pub(crate) mod counter;
+#[cfg(feature = "engine")]
 pub(crate) mod engine;
 mod future;
 mod keys;
@@ -28,6 +33,8 @@ mod report;
 mod requests;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "memory", feature = "engine"))]
+pub(crate) mod sync;
 mod usage;
 
 #[doc(no_inline)]
@@ -51,7 +58,7 @@ pub(crate) use admin::{
     import::KEY_IMPORTED,
     list::PagePosition,
 };
-pub use engine::Admission;
+pub use admission::Admission;
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{

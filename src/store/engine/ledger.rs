@@ -2,12 +2,14 @@ use std::error::Error;
 
 use super::{
     Engine,
-    counter::{Count, CounterKey},
     journal::{Commit, DatabaseId, ReplayFrom},
     pending::PendingBatch,
     queue::Queue,
 };
-use crate::clock::Day;
+use crate::{
+    clock::Day,
+    store::counter::{Count, CounterKey},
+};
 
 /// A durable back end of the engine: tables that store a batch of the journal together with the position
 /// at which it ends.

@@ -16,14 +16,16 @@ use loom::{
 };
 
 use super::{
-    counter::{Count, CounterKey, DayCounter, Origin},
     journal::{Commit, CountChange, DatabaseId, Disk, Journal, Lsn, Record, Segment},
     pending::PendingBatch,
 };
 use crate::{
     clock::Calendar,
     key::DailyLimit,
-    store::{Demand, Refund},
+    store::{
+        Demand, Refund,
+        counter::{Count, CounterKey, DayCounter, Origin},
+    },
 };
 
 fn noon() -> SystemTime {

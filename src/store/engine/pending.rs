@@ -4,9 +4,7 @@ use super::journal::{CountChange, Position, Record};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{
-        MAX_MODELS, OTHER_MODELS, QuotaName, RequestRecord, UsageFigures, engine::counter::Origin,
-    },
+    store::{MAX_MODELS, OTHER_MODELS, QuotaName, RequestRecord, UsageFigures, counter::Origin},
 };
 
 /// Journal records that are not checkpointed yet, summed up.

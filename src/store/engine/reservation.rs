@@ -9,14 +9,16 @@ use std::{
 
 use super::{
     Counter, Durability, Engine,
-    counter::{Count, Origin},
     journal::{CountChange, Lsn, Record, unix_millis},
     lease::Lease,
 };
 use crate::{
     error::StoreError,
     key::{DailyLimit, KeyId},
-    store::{Admission, Demand, Refund, Reservation, ReserveOutcome},
+    store::{
+        Admission, Demand, Refund, Reservation, ReserveOutcome,
+        counter::{Count, Origin},
+    },
 };
 
 /// Maximum delay of the sync of a lease that is not urgent, so that the leases of many keys share one sync.

@@ -6,22 +6,24 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::meter::Meter;
 use super::{
     Ledger,
-    counter::{Count, CounterKey, DayCounter},
     damage::Damage,
     journal::{Journal, Record, UsageEntry},
     lease::Lease,
+    meter::Meter,
     queue::{self, Queue},
     reservation::OpenRequest,
-    sync::{Mutex, SharedMap, lock},
 };
 use crate::{
     clock::{Calendar, Clock, Day},
     error::StoreError,
     limit::Gcra,
-    store::{Admission, RequestOutcome, UsageEvent},
+    store::{
+        Admission, RequestOutcome, UsageEvent,
+        counter::{Count, CounterKey, DayCounter},
+        sync::{Mutex, SharedMap, lock},
+    },
 };
 
 /// Number of slots of the rate limit for rows of rejected requests, independent of the number of keys.

@@ -13,8 +13,7 @@ use crate::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
         KEY_IMPORTED, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey,
-        OnIssued, PageCursor, PagePosition, StoreFuture, engine::counter::CounterKey,
-        withdraws_claims,
+        OnIssued, PageCursor, PagePosition, StoreFuture, counter::CounterKey, withdraws_claims,
     },
 };
 

@@ -12,8 +12,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use self::{admin::IdempotentCreation, claims::ClaimRow, keys::KeyTable, usage::Totals};
 use super::{
     AuditEntry,
-    engine::counter::{CounterKey, DayCounter},
-    engine::sync::{Mutex, SharedMap, lock},
+    counter::{CounterKey, DayCounter},
+    sync::{Mutex, SharedMap, lock},
 };
 use crate::clock::{Calendar, Clock, SystemClock};
 

@@ -11,7 +11,7 @@ use crate::{
     store::{
         Demand, QuotaName, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome,
         StoreFuture,
-        engine::counter::{Count, CounterKey, DayCounter, Origin},
+        counter::{Count, CounterKey, DayCounter, Origin},
     },
 };
 

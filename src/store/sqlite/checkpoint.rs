@@ -10,7 +10,7 @@ use crate::{
     key::KeyId,
     store::{
         MAX_MODELS, OTHER_MODELS, UsageFigures,
-        engine::counter::CounterKey,
+        counter::CounterKey,
         engine::journal::{DatabaseId, Position, ReplayFrom},
         engine::pending::{Delta, Figures, PendingBatch},
     },

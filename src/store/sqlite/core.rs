@@ -10,7 +10,10 @@ use super::{SqliteOptions, keys::CachedKey, ledger::SqliteLedger};
 use crate::{
     clock::Day,
     key::{DailyLimit, KeyHash},
-    store::engine::{Engine, queue::Queue, sync::SharedMap},
+    store::{
+        engine::{Engine, queue::Queue},
+        sync::SharedMap,
+    },
 };
 
 /// State shared by callers and the writer.

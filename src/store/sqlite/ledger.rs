@@ -18,12 +18,12 @@ use super::{
 };
 use crate::{
     clock::Day,
-    store::engine::{
-        Engine, Ledger, LedgerState, UnusedUnits,
+    store::{
         counter::{Count, CounterKey},
-        journal::Commit,
-        pending::PendingBatch,
-        queue::Queue,
+        engine::{
+            Engine, Ledger, LedgerState, UnusedUnits, journal::Commit, pending::PendingBatch,
+            queue::Queue,
+        },
     },
 };
 

@@ -9,7 +9,7 @@ use crate::{
     metrics,
     store::{
         StoreFuture,
-        engine::sync::{Mutex, lock},
+        sync::{Mutex, lock},
     },
 };
 

@@ -8,7 +8,8 @@ use crate::{
     error::StoreError,
     store::{
         Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture,
-        engine::{Counter, Ledger, counter::CounterKey},
+        counter::CounterKey,
+        engine::{Counter, Ledger},
     },
 };
 

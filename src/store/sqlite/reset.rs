@@ -10,9 +10,9 @@ use crate::{
     key::KeyId,
     store::{
         ChangeOutcome, KeyEdit, KeyRef, KeySummary,
+        counter::Origin,
         engine::{
             Counter, Ledger,
-            counter::Origin,
             queue::{self, Job},
         },
     },

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
 use crate::{
     clock::Day,
-    store::engine::counter::{Count, CounterKey},
+    store::counter::{Count, CounterKey},
 };
 
 /// Returns a number of units for display, or 0 if the value is not a valid one.

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     error::StoreError,
-    store::engine::{
-        pending::PendingBatch,
+    store::{
+        engine::pending::PendingBatch,
         sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock},
     },
 };
@@ -364,9 +364,9 @@ fn failure() -> StoreError {
 #[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
-    use crate::store::engine::{
+    use crate::store::{
         counter::{CounterKey, Origin},
-        journal::CountChange,
+        engine::journal::CountChange,
     };
 
     /// Disk on which every sync fails.

@@ -14,7 +14,7 @@ use crate::{
     key::KeyId,
     store::{
         RequestOutcome, RequestRecord, Tokens, UsageEvent, UsageFigures,
-        engine::counter::{CounterKey, Origin},
+        counter::{CounterKey, Origin},
         plain_path,
     },
 };

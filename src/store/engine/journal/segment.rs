@@ -375,7 +375,7 @@ fn replay_v1(
 #[cfg(test)]
 mod tests {
     use super::{super::record::tests::full, *};
-    use crate::{key::KeyId, store::engine::counter::CounterKey};
+    use crate::{key::KeyId, store::counter::CounterKey};
 
     const ID: SegmentId = SegmentId { database: DatabaseId([7; 16]), number: 3 };
     const LENGTH: u64 = 4096;

@@ -12,7 +12,7 @@ use std::{
 use super::{Journal, Lsn, Segment};
 use crate::{
     metrics::{self, Counter, Histogram},
-    store::engine::sync::{AtomicU64, Mutex, Ordering, lock},
+    store::sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
 /// Time at which the next sync is due.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     key::KeyId,
-    store::engine::counter::{CounterKey, Origin},
+    store::counter::{CounterKey, Origin},
 };
 
 pub(super) const MAGIC: &[u8; 8] = b"tq-log-1";

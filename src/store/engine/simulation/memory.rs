@@ -6,11 +6,13 @@ use super::SimLedger;
 use crate::{
     clock::Day,
     key::KeyId,
-    store::engine::{
-        Ledger, LedgerState, UnusedUnits,
+    store::{
         counter::{Count, CounterKey, Origin},
-        journal::{Commit, DatabaseId, Position, ReplayFrom},
-        pending::{Delta, PendingBatch},
+        engine::{
+            Ledger, LedgerState, UnusedUnits,
+            journal::{Commit, DatabaseId, Position, ReplayFrom},
+            pending::{Delta, PendingBatch},
+        },
     },
 };
 

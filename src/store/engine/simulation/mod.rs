@@ -25,8 +25,12 @@ use std::{
 };
 
 use self::{memory::MemoryLedger, world::World};
-use super::{Ledger, counter::CounterKey};
-use crate::{clock::Clock, key::KeyId, store::QuotaName};
+use super::Ledger;
+use crate::{
+    clock::Clock,
+    key::KeyId,
+    store::{QuotaName, counter::CounterKey},
+};
 
 const COUNTERS: usize = 3;
 const STEPS: usize = 160;

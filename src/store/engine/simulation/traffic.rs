@@ -18,7 +18,8 @@ use crate::{
     key::DailyLimit,
     store::{
         Demand, Refund, RequestOutcome, Reservation, ReserveOutcome, UsageEvent,
-        engine::{Counter, Durability, Engine, counter::CounterKey},
+        counter::CounterKey,
+        engine::{Counter, Durability, Engine},
     },
 };
 

@@ -9,11 +9,13 @@ use std::{
 use super::{COUNTERS, Random, SimClock, SimLedger, disk::Faults, key, traffic::Traffic};
 use crate::{
     clock::Calendar,
-    store::engine::{
-        Durability, Engine, EngineOptions, Recovery,
+    store::{
         counter::Origin,
-        queue::{self, Job, Queue},
-        writer::Checkpointer,
+        engine::{
+            Durability, Engine, EngineOptions, Recovery,
+            queue::{self, Job, Queue},
+            writer::Checkpointer,
+        },
     },
 };
 

@@ -25,8 +25,7 @@ use crate::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage,
         KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, StoreBackup, StoreFuture,
-        engine::{Ledger, counter::CounterKey},
-        withdraws_claims,
+        counter::CounterKey, engine::Ledger, withdraws_claims,
     },
 };
 

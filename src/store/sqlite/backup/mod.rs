@@ -51,7 +51,7 @@ use crate::{
     store::{
         StoreBackup, StoreFuture,
         engine::journal::{Disk, FileDisk, Position, ReplayFrom, sync_directory},
-        engine::sync::{Mutex, lock},
+        sync::{Mutex, lock},
     },
 };
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::store::engine::sync::{Mutex, lock};
+use crate::store::sync::{Mutex, lock};
 
 /// Progress of a copy or an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

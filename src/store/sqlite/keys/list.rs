@@ -13,7 +13,7 @@ use crate::{
     key::SecretKey,
     store::{
         KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, PagePosition,
-        engine::counter::CounterKey, engine::journal::from_unix_millis,
+        counter::CounterKey, engine::journal::from_unix_millis,
     },
 };
 

@@ -1,7 +1,7 @@
 //! Synchronisation primitives of the counters and the journal: those of the standard library, or loom's
 //! for checking interleavings (`--cfg model`).
 
-#[cfg(all(feature = "sqlite", not(all(test, model))))]
+#[cfg(all(feature = "engine", not(all(test, model))))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[cfg(not(all(test, model)))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
