@@ -37,8 +37,6 @@ pub mod sqlite;
 pub(crate) mod sync;
 mod usage;
 
-#[doc(no_inline)]
-pub use crate::key::{InvalidKeyVersion, KeyPatch, KeyVersion};
 #[cfg(feature = "admin")]
 pub(crate) use admin::import::{KEY_COLUMNS, key_cells};
 pub use admin::{

@@ -17,7 +17,8 @@ use crate::{
         query::decode,
     },
     error::catalog,
-    store::{Actor, KeyRef, KeyVersion},
+    key::KeyVersion,
+    store::{Actor, KeyRef},
 };
 
 /// The request of a call, for its handler: the caller, and the parts of the request that the call

@@ -10,8 +10,8 @@ use serde::{Serialize, Serializer};
 use crate::{
     clock::{Day, rfc3339},
     error::json,
-    key::{DailyLimit, KeyId},
-    store::{KeyState, KeyVersion, PageCursor},
+    key::{DailyLimit, KeyId, KeyVersion},
+    store::{KeyState, PageCursor},
 };
 
 /// A JSON response of a value that cannot fail to serialise (plain structs).

@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use tower_quota::{
-    key::{ClaimToken, SecretKey},
-    store::{
-        Actor, AuditQuery, ClaimOffer, ClaimOutcome, ClaimState, KeyChange, KeyPatch, KeyRef,
-        Rotation,
-    },
+    key::{ClaimToken, KeyPatch, SecretKey},
+    store::{Actor, AuditQuery, ClaimOffer, ClaimOutcome, ClaimState, KeyChange, KeyRef, Rotation},
 };
 
 use super::{Store, change_record, issue, noon};

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tower_quota::{
     error::StoreErrorKind,
-    key::SecretKey,
+    key::{KeyPatch, SecretKey},
     store::{
         Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, KeyChange, KeyEdit,
-        KeyPageQuery, KeyPatch, KeyRef, QuotaSubject, Rotation, UsageQuery,
+        KeyPageQuery, KeyRef, QuotaSubject, Rotation, UsageQuery,
     },
 };
 

@@ -3,11 +3,8 @@
 use std::collections::HashSet;
 
 use tower_quota::{
-    key::{DailyLimit, SecretKey},
-    store::{
-        Actor, KeyChange, KeyPageQuery, KeyPatch, KeyRef, KeySort, KeyState, KeySummary,
-        QuotaSubject,
-    },
+    key::{DailyLimit, KeyPatch, SecretKey},
+    store::{Actor, KeyChange, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, QuotaSubject},
 };
 
 use super::{Store, change_record, new_key, noon, take};

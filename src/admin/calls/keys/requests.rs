@@ -17,8 +17,8 @@ use crate::{
         },
     },
     clock::Day,
-    key::{DailyLimit, user_from_label},
-    store::{KeyPatch, NewKey},
+    key::{DailyLimit, KeyPatch, user_from_label},
+    store::NewKey,
 };
 
 /// One or several keys to issue.

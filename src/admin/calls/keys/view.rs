@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::{
     admin::{client_addrs::ClientAddrs, http::json::Timestamp},
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
-    store::{ClaimSummary, KeyState, KeySummary, KeyVersion},
+    key::{DailyLimit, KeyId, KeyRecord, KeyVersion, SecretKey},
+    store::{ClaimSummary, KeyState, KeySummary},
 };
 
 /// A key that was just issued, in the only response that shows the whole key.

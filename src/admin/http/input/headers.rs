@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 use schemars::{Schema, json_schema};
 
-use crate::{admin::http::error::AdminError, store::KeyVersion};
+use crate::{admin::http::error::AdminError, key::KeyVersion};
 
 /// Parses a request header.
 pub(crate) trait FromHeaders: Sized {
