@@ -31,7 +31,7 @@ pub(crate) async fn serve(database: &Path, retention_days: u32) -> Result<Infall
     let store = SqliteStore::open(SqliteOptions::new(database).retention_days(retention_days))?;
     let admin = admin_service(store.clone(), AdminTokens::parse(TOKEN)?);
     let stack = ServiceBuilder::new()
-        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()).watch_requests())
         .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
         .service(service_fn(complete));

@@ -19,7 +19,10 @@ use http::{Request, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, Service, service_fn};
-use tower_quota::usage::{RequestBody, UsageEvent, UsageRecorderLayer, UsageSink};
+use tower_quota::{
+    store::{UsageEvent, UsageSink},
+    usage::{RequestBody, UsageRecorderLayer},
+};
 
 const ROUNDS: usize = 60;
 const REQUESTS: usize = 2000;
@@ -72,7 +75,7 @@ fn time(case: &Case, parses_request: bool, parses_response: bool) -> f64 {
             Ok::<_, Infallible>(response.expect("a valid head"))
         }
     });
-    let mut service = UsageRecorderLayer::new(NullSink).layer(inner);
+    let mut service = UsageRecorderLayer::new(NullSink).watch_requests().layer(inner);
     let start = Instant::now();
     for _ in 0..REQUESTS {
         let content_type = if parses_request { "application/json" } else { other };

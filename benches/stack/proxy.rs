@@ -167,7 +167,7 @@ where
 {
     let store = with_keys(store).await?;
     let service = ServiceBuilder::new()
-        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()).watch_requests())
         .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
         .service(Forward::<usage::RequestBody<Incoming>>::new(upstream)?);

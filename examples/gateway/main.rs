@@ -221,7 +221,7 @@ async fn run(
                 .layer(hide_usage)
                 .layer(settings.on_client_gone.clone())
                 // Outside of auth, so that its rejections are recorded, too.
-                .layer(UsageRecorderLayer::new(store.clone()))
+                .layer(UsageRecorderLayer::new(store.clone()).watch_requests())
                 .layer(auth.clone())
                 .layer(quota)
                 .layer(include_usage)

@@ -26,8 +26,7 @@ use crate::{
 pub(crate) const CREDENTIAL_COOLDOWN: Duration = Duration::from_secs(5);
 
 /// The proxy over hyper-util's pool, for request bodies of type `B`.
-type Proxy<B> =
-    UpstreamProxyService<UpstreamClient<RequestBody<B>, UpstreamConnector>, HolderErrors>;
+type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>, UpstreamConnector>>;
 
 /// Builds the services that call the upstream.
 pub(crate) struct Upstream<'a> {

@@ -3,18 +3,18 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::TrialKeyAuthLayer;
+use super::{AuthRejection, service::admit};
 use crate::{
-    body::{self, delegate_body},
-    error::Reject,
+    body::{self, opaque_body},
+    error::{Reject, Rejection},
     key::{KeyRecord, SecretKey},
     request::RequestContext,
     store::StoreFuture,
@@ -22,64 +22,65 @@ use crate::{
 
 pin_project! {
     /// Response future of [`TrialKeyAuth`](super::TrialKeyAuth).
-    pub struct ResponseFuture<S, K, R, ReqBody, ResBody>
-    where
-        S: Service<Request<ReqBody>>,
-    {
+    pub struct ResponseFuture<S, F, ReqBody> {
         #[pin]
-        state: State<S, S::Future, K, R, ReqBody, ResBody>,
+        state: State<S, F, ReqBody>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, F, K, R, ReqBody, ResBody> {
-        Rejected { response: Option<Response<ResponseBody<ResBody>>> },
+    enum State<S, F, ReqBody> {
+        Rejected { method: Method, response: Option<Response<Bytes>> },
         // Boxed: rare, and larger than the others.
-        LookingUp { lookup: Option<Box<Lookup<S, K, R, ReqBody>>> },
+        LookingUp { lookup: Option<Box<Lookup<S, ReqBody>>> },
         Calling { #[pin] future: F },
     }
 }
 
 /// A key whose record is not in memory, and the request that waits for it.
-struct Lookup<S, K, R, ReqBody> {
-    layer: Arc<TrialKeyAuthLayer<K, R>>,
-    found: StoreFuture<Option<Arc<KeyRecord>>>,
-    context: RequestContext,
-    key: SecretKey,
-    inner: S,
-    request: Request<ReqBody>,
+pub(super) struct Lookup<S, ReqBody> {
+    pub(super) found: StoreFuture<Option<Arc<KeyRecord>>>,
+    pub(super) context: RequestContext,
+    pub(super) key: SecretKey,
+    pub(super) at: SystemTime,
+    pub(super) reject: Arc<dyn Reject>,
+    pub(super) inner: S,
+    pub(super) request: Request<ReqBody>,
 }
 
-impl<S, K, R, ReqBody, ResBody> ResponseFuture<S, K, R, ReqBody, ResBody>
-where
-    S: Service<Request<ReqBody>>,
-{
-    pub(super) fn rejected(response: Response<ResponseBody<ResBody>>) -> Self {
-        Self { state: State::Rejected { response: Some(response) } }
+impl<S, F, ReqBody> ResponseFuture<S, F, ReqBody> {
+    pub(super) fn rejected(
+        request: &Request<ReqBody>,
+        reject: &dyn Reject,
+        rejection: &AuthRejection,
+    ) -> Self {
+        Self { state: State::rejected(request, reject, rejection) }
     }
 
-    pub(super) fn calling(future: S::Future) -> Self {
+    pub(super) fn calling(future: F) -> Self {
         Self { state: State::Calling { future } }
     }
 
-    pub(super) fn looking_up(
-        layer: Arc<TrialKeyAuthLayer<K, R>>,
-        found: StoreFuture<Option<Arc<KeyRecord>>>,
-        context: RequestContext,
-        key: SecretKey,
-        inner: S,
-        request: Request<ReqBody>,
-    ) -> Self {
-        let lookup = Lookup { layer, found, context, key, inner, request };
+    pub(super) fn looking_up(lookup: Lookup<S, ReqBody>) -> Self {
         Self { state: State::LookingUp { lookup: Some(Box::new(lookup)) } }
     }
 }
 
-impl<S, K, R, ReqBody, ResBody> Future for ResponseFuture<S, K, R, ReqBody, ResBody>
+impl<S, F, ReqBody> State<S, F, ReqBody> {
+    fn rejected(
+        request: &Request<ReqBody>,
+        reject: &dyn Reject,
+        rejection: &AuthRejection,
+    ) -> Self {
+        let response = Some(Rejection::from(rejection).render(reject));
+        Self::Rejected { method: request.method().clone(), response }
+    }
+}
+
+impl<S, ReqBody, ResBody> Future for ResponseFuture<S, S::Future, ReqBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    R: Reject,
 {
     type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
 
@@ -91,64 +92,38 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProj::Rejected { response } => {
-                    return Poll::Ready(Ok(response.take().expect(COMPLETED)));
+                StateProj::Rejected { method, response } => {
+                    let response = response.take().expect(COMPLETED);
+                    let response = body::ResponseBody::respond(method, response);
+                    return Poll::Ready(Ok(response.map(|inner| ResponseBody { inner })));
                 }
                 StateProj::LookingUp { lookup } => {
                     let pending = lookup.as_mut().expect(COMPLETED);
                     let found = ready!(Pin::new(&mut pending.found).poll(cx));
-                    let Lookup { layer, context, key, mut inner, request, .. } =
+                    let Lookup { found: _, context, key, at, reject, mut inner, request } =
                         *lookup.take().expect(COMPLETED);
-                    let at = context.received_at_by(&*layer.clock);
-                    let next = match layer.admit(&context, &key, found, at) {
+                    state.set(match admit(&context, &key, found, at) {
                         Ok(()) => State::Calling { future: inner.call(request) },
-                        Err(rejection) => {
-                            let response = layer.respond(request.method(), &rejection);
-                            State::Rejected { response: Some(response) }
-                        }
-                    };
-                    state.set(next);
+                        Err(rejection) => State::rejected(&request, &*reject, &rejection),
+                    });
                 }
                 StateProj::Calling { future } => {
-                    return future.poll(cx).map_ok(|response| response.map(ResponseBody::inner));
+                    let inner = |body| ResponseBody { inner: body::ResponseBody::inner(body) };
+                    return future.poll(cx).map_ok(|response| response.map(inner));
                 }
             }
         }
     }
 }
 
-pin_project! {
+opaque_body! {
     /// Response body of [`TrialKeyAuth`](super::TrialKeyAuth): the inner service's, or a rejection's.
-    #[derive(Debug)]
-    pub struct ResponseBody<B> {
-        #[pin]
-        inner: body::ResponseBody<B>,
-    }
+    pub struct ResponseBody<B>(body::ResponseBody<B>) where B::Data: From<Bytes>;
 }
 
-impl<B> ResponseBody<B> {
-    fn inner(body: B) -> Self {
-        Self { inner: body::ResponseBody::inner(body) }
-    }
-
-    pub(super) fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
-        body::ResponseBody::respond(method, response).map(|inner| Self { inner })
-    }
-}
-
+/// Returns an empty body.
 impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
         Self { inner: body::ResponseBody::default() }
     }
-}
-
-impl<B> Body for ResponseBody<B>
-where
-    B: Body,
-    B::Data: From<Bytes>,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    delegate_body!();
 }

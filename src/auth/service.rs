@@ -2,14 +2,18 @@ use std::{
     fmt, mem,
     sync::Arc,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{ResponseBody, ResponseFuture, TrialKeyAuthLayer, credential};
+use super::{
+    AuthRejection, ResponseBody, ResponseFuture, TrialKeyAuthLayer, credential, future::Lookup,
+};
 use crate::{
-    error::{ProblemJson, Reject},
+    error::StoreError,
+    key::{Checksum, KeyRecord, SecretKey},
     request::RequestContext,
     store::KeyStore,
 };
@@ -17,19 +21,18 @@ use crate::{
 /// Middleware that passes only requests with an issued key to its inner service.
 ///
 /// See the [module](super) for its rules.
-pub struct TrialKeyAuth<S, K, R = ProblemJson> {
+#[derive(Clone)]
+pub struct TrialKeyAuth<S> {
     pub(super) inner: S,
-    pub(super) layer: Arc<TrialKeyAuthLayer<K, R>>,
+    pub(super) layer: Arc<TrialKeyAuthLayer>,
 }
 
-impl<S, K> TrialKeyAuth<S, K> {
+impl<S> TrialKeyAuth<S> {
     /// Creates the middleware around `inner`, which looks keys up in `store`.
-    pub fn new(inner: S, store: K) -> Self {
+    pub fn new(inner: S, store: impl KeyStore) -> Self {
         Self { inner, layer: Arc::new(TrialKeyAuthLayer::new(store)) }
     }
-}
 
-impl<S, K, R> TrialKeyAuth<S, K, R> {
     /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -46,54 +49,79 @@ impl<S, K, R> TrialKeyAuth<S, K, R> {
     }
 }
 
-impl<S, K, R, ReqBody, ResBody> Service<Request<ReqBody>> for TrialKeyAuth<S, K, R>
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for TrialKeyAuth<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-    K: KeyStore,
-    R: Reject,
 {
     type Response = Response<ResponseBody<ResBody>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, K, R, ReqBody, ResBody>;
+    type Future = ResponseFuture<S, S::Future, ReqBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let layer = &self.layer;
+        let TrialKeyAuthLayer { store, reject, clock } = &*self.layer;
         let context = RequestContext::of(request.extensions_mut());
-        let at = context.received_at_by(&*layer.clock);
+        let at = context.received_at_by(&**clock);
         let key = match credential::take(&mut request) {
             Ok(key) => key,
-            Err(rejection) => {
-                let response = layer.respond(request.method(), &rejection);
-                return ResponseFuture::rejected(response);
-            }
+            Err(rejection) => return ResponseFuture::rejected(&request, &**reject, &rejection),
         };
-        match layer.store.find(&key).now_or_never() {
-            Ok(found) => match layer.admit(&context, &key, found, at) {
+        match store.find(&key).now_or_never() {
+            Ok(found) => match admit(&context, &key, found, at) {
                 Ok(()) => ResponseFuture::calling(self.inner.call(request)),
-                Err(rejection) => {
-                    ResponseFuture::rejected(layer.respond(request.method(), &rejection))
-                }
+                Err(rejection) => ResponseFuture::rejected(&request, &**reject, &rejection),
             },
-            Err(lookup) => {
+            Err(found) => {
+                let reject = reject.clone();
                 let clone = self.inner.clone();
                 let inner = mem::replace(&mut self.inner, clone);
-                ResponseFuture::looking_up(layer.clone(), lookup, context, key, inner, request)
+                ResponseFuture::looking_up(Lookup {
+                    found,
+                    context,
+                    key,
+                    at,
+                    reject,
+                    inner,
+                    request,
+                })
             }
         }
     }
 }
 
-impl<S: Clone, K, R> Clone for TrialKeyAuth<S, K, R> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), layer: self.layer.clone() }
+/// Admits the request with the record that was found, or returns the rejection.
+pub(super) fn admit(
+    context: &RequestContext,
+    key: &SecretKey,
+    found: Result<Option<Arc<KeyRecord>>, StoreError>,
+    at: SystemTime,
+) -> Result<(), AuthRejection> {
+    match found {
+        Ok(Some(record)) if record.disabled => {
+            context.set_key_id(record.id.clone());
+            Err(AuthRejection::DisabledKey)
+        }
+        Ok(Some(record)) if record.is_expired(at) => {
+            context.set_key_id(record.id.clone());
+            Err(AuthRejection::ExpiredKey)
+        }
+        Ok(Some(record)) => {
+            context.set_key(record);
+            Ok(())
+        }
+        Ok(None) if key.checksum() == Checksum::Mistyped => Err(AuthRejection::MistypedKey),
+        Ok(None) => Err(AuthRejection::InvalidKey),
+        Err(error) => {
+            tracing::warn!(source = ?error, "key lookup failed: rejecting the request");
+            Err(AuthRejection::Store(error))
+        }
     }
 }
 
-impl<S: fmt::Debug, K, R> fmt::Debug for TrialKeyAuth<S, K, R> {
+impl<S: fmt::Debug> fmt::Debug for TrialKeyAuth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrialKeyAuth").field("inner", &self.inner).finish_non_exhaustive()
     }

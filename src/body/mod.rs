@@ -1,5 +1,5 @@
-//! Response bodies: [`ResponseBody`] is the inner service's or the layer's own, and [`ObservedBody`]
-//! is the one place that knows how a body ended.
+//! Building blocks of response bodies: [`ResponseBody`] is the inner service's or the layer's own, and
+//! [`ObservedBody`] is the one place that knows how a body ended.
 
 mod observed;
 mod response;
@@ -20,7 +20,13 @@ pub(crate) fn with_read(rest: &http_body::SizeHint, read: usize) -> http_body::S
 }
 
 /// The functions of `Body` for a pinned body type that only wraps its field `inner`.
-#[cfg(any(feature = "auth", feature = "proxy", feature = "quota", feature = "usage"))]
+#[cfg(any(
+    feature = "auth",
+    feature = "openai",
+    feature = "proxy",
+    feature = "quota",
+    feature = "usage"
+))]
 macro_rules! delegate_body {
     () => {
         fn poll_frame(
@@ -39,5 +45,45 @@ macro_rules! delegate_body {
         }
     };
 }
-#[cfg(any(feature = "auth", feature = "proxy", feature = "quota", feature = "usage"))]
+#[cfg(any(
+    feature = "auth",
+    feature = "openai",
+    feature = "proxy",
+    feature = "quota",
+    feature = "usage"
+))]
 pub(crate) use delegate_body;
+
+/// Declares the body of a middleware: an opaque wrapper of another body with the same data, errors, frames
+/// and size hint.
+#[cfg(any(feature = "auth", feature = "openai", feature = "quota", feature = "usage"))]
+macro_rules! opaque_body {
+    ($(#[$doc:meta])* pub struct $name:ident<B>($inner:ty) $(where $data:ty: $bound:path)?;) => {
+        pin_project_lite::pin_project! {
+            $(#[$doc])*
+            pub struct $name<B> {
+                #[pin]
+                inner: $inner,
+            }
+        }
+
+        impl<B> http_body::Body for $name<B>
+        where
+            B: http_body::Body,
+            $($data: $bound,)?
+        {
+            type Data = B::Data;
+            type Error = B::Error;
+
+            $crate::body::delegate_body!();
+        }
+
+        impl<B> std::fmt::Debug for $name<B> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+#[cfg(any(feature = "auth", feature = "openai", feature = "quota", feature = "usage"))]
+pub(crate) use opaque_body;

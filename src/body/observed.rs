@@ -20,9 +20,9 @@ pub enum BodyEnd {
 }
 
 /// Observes the frames of a body and, exactly once, how the body ended.
-pub trait BodyObserver<D> {
-    /// Called with each data frame before the frame is returned to the reader.
-    fn data(&mut self, data: &D) {
+pub trait BodyObserver {
+    /// Called with the data of each frame before the frame is returned to the reader.
+    fn data(&mut self, data: &impl Buf) {
         let _ = data;
     }
 
@@ -37,11 +37,11 @@ pin_project! {
     /// hyper's HTTP/1 server drops a body as soon as the declared `Content-Length` is written, and
     /// never polls one for `HEAD`, 204 or 304. A drop alone does not prove that the client
     /// disconnected: a body that has returned at least the [`expected_length`] is complete.
+    // The bound is that of the drop.
     #[derive(Debug)]
     pub struct ObservedBody<B, O>
     where
-        B: Body,
-        O: BodyObserver<B::Data>,
+        O: BodyObserver,
     {
         #[pin]
         inner: B,
@@ -52,8 +52,7 @@ pin_project! {
 
     impl<B, O> PinnedDrop for ObservedBody<B, O>
     where
-        B: Body,
-        O: BodyObserver<B::Data>,
+        O: BodyObserver,
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
@@ -64,13 +63,12 @@ pin_project! {
     }
 }
 
-impl<B, O> ObservedBody<B, O>
-where
-    B: Body,
-    O: BodyObserver<B::Data>,
-{
+impl<B, O: BodyObserver> ObservedBody<B, O> {
     /// Observes `inner`, which is complete after `expected` bytes if its length is known.
-    pub fn new(inner: B, observer: O, expected: Option<u64>) -> Self {
+    pub fn new(inner: B, observer: O, expected: Option<u64>) -> Self
+    where
+        B: Body,
+    {
         let is_complete = inner.is_end_stream() || expected == Some(0);
         let mut body = Self { inner, observer: Some(observer), expected, read: 0 };
         if is_complete && let Some(observer) = body.observer.take() {
@@ -85,11 +83,7 @@ where
     }
 }
 
-impl<B, O> Default for ObservedBody<B, O>
-where
-    B: Body + Default,
-    O: BodyObserver<B::Data>,
-{
+impl<B: Default, O: BodyObserver> Default for ObservedBody<B, O> {
     fn default() -> Self {
         Self::unobserved(B::default())
     }
@@ -108,7 +102,7 @@ pub fn expected_length(method: &Method, head: &Parts) -> Option<u64> {
 impl<B, O> Body for ObservedBody<B, O>
 where
     B: Body,
-    O: BodyObserver<B::Data>,
+    O: BodyObserver,
 {
     type Data = B::Data;
     type Error = B::Error;

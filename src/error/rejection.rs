@@ -129,14 +129,14 @@ pub struct Rejected {
 /// let rejection = Rejection::permanent(status, "auth", "no_key", "No key was sent.");
 /// assert_eq!(plain.reject(rejection).status(), 401);
 /// ```
-pub trait Reject {
+pub trait Reject: Send + Sync + 'static {
     /// Returns the response for this rejection.
     fn reject(&self, rejection: Rejection) -> Response<Bytes>;
 }
 
 impl<F> Reject for F
 where
-    F: Fn(Rejection) -> Response<Bytes>,
+    F: Fn(Rejection) -> Response<Bytes> + Send + Sync + 'static,
 {
     fn reject(&self, rejection: Rejection) -> Response<Bytes> {
         self(rejection)

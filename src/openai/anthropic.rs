@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    body::ResponseBody,
+    body::{self, opaque_body},
     error::{Rejected, json},
 };
 
@@ -111,7 +111,7 @@ impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for AnthropicErrors<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<AnthropicErrorsBody<ResBody>>;
     type Error = S::Error;
     type Future = AnthropicErrorsFuture<S::Future>;
 
@@ -156,7 +156,7 @@ impl<F, B, E> Future for AnthropicErrorsFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<ResponseBody<B>>, E>;
+    type Output = Result<Response<AnthropicErrorsBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -164,13 +164,29 @@ where
         let rejected = response.extensions().get::<Rejected>();
         let body = match (&*this.rejection, rejected) {
             (Some(rejection), Some(rejected)) => rejection.render(response.status(), rejected),
-            _ => return Poll::Ready(Ok(response.map(ResponseBody::inner))),
+            _ => {
+                let inner = |body| AnthropicErrorsBody { inner: body::ResponseBody::inner(body) };
+                return Poll::Ready(Ok(response.map(inner)));
+            }
         };
-        let mut response = response.map(|_| ResponseBody::full(body));
+        let mut response =
+            response.map(|_| AnthropicErrorsBody { inner: body::ResponseBody::full(body) });
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Poll::Ready(Ok(response))
+    }
+}
+
+opaque_body! {
+    /// Response body of [`AnthropicErrors`]: the inner service's, or a rejection's.
+    pub struct AnthropicErrorsBody<B>(body::ResponseBody<B>) where B::Data: From<Bytes>;
+}
+
+/// Returns an empty body.
+impl<B> Default for AnthropicErrorsBody<B> {
+    fn default() -> Self {
+        Self { inner: body::ResponseBody::default() }
     }
 }
 

@@ -8,7 +8,9 @@ mod errors;
 mod rules;
 pub mod stream_usage;
 
-pub use anthropic::{AnthropicErrors, AnthropicErrorsFuture, AnthropicErrorsLayer};
+pub use anthropic::{
+    AnthropicErrors, AnthropicErrorsBody, AnthropicErrorsFuture, AnthropicErrorsLayer,
+};
 pub use errors::OpenAiErrors;
 #[cfg(feature = "proxy")]
 pub use rules::proxy_rules;

@@ -65,7 +65,7 @@ type FetchFuture = BoxFuture<'static, FetchResult>;
 #[derive(Clone)]
 pub struct CachedGet {
     fetch: Arc<dyn Fn(Accepted) -> FetchFuture + Send + Sync>,
-    reject: Arc<dyn Reject + Send + Sync>,
+    reject: Arc<dyn Reject>,
     time_to_live: Duration,
     accepted: Accepted,
     state: Arc<Mutex<State>>,
@@ -140,7 +140,7 @@ impl CachedGet {
     /// Sets the renderer of the response when the service's broke off, was too long, or was not the
     /// JSON that is required.
     #[must_use]
-    pub fn reject(self, reject: impl Reject + Send + Sync + 'static) -> Self {
+    pub fn reject(self, reject: impl Reject) -> Self {
         Self { reject: Arc::new(reject), ..self }
     }
 

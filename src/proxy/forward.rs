@@ -1,6 +1,7 @@
 use std::{
     error::Error,
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -31,14 +32,14 @@ use crate::{
 
 /// The configuration of a proxy, shared by all clones of the service.
 #[derive(Clone)]
-pub(super) struct Config<R> {
+pub(super) struct Config {
     pub(super) base: UpstreamBase,
     pub(super) mount: Box<str>,
     pub(super) credential: Option<UpstreamCredential>,
     pub(super) rules: ProxyRules,
     pub(super) timeouts: Timeouts,
     pub(super) cooldown: Option<CredentialCooldown>,
-    pub(super) reject: R,
+    pub(super) reject: Arc<dyn Reject>,
 }
 
 /// Maximum `Retry-After` that is forwarded: some clients sleep for it, however long it is.
@@ -52,7 +53,7 @@ pub(super) struct ReplacedResponse {
     is_coded: bool,
 }
 
-impl<R: Reject> Config<R> {
+impl Config {
     /// Turns a request's head into the upstream's. Returns the secret that must not appear in the
     /// response, or the rejection of an invalid request.
     ///
@@ -176,7 +177,7 @@ impl<R: Reject> Config<R> {
             "upstream 4xx response has an unsupported coding: replacing its body",
         );
         let rejection = rejection(UpstreamFault::Unreadable, Some(head.status));
-        let mut response = fault_response(&self.reject, UpstreamFault::Unreadable, rejection);
+        let mut response = fault_response(&*self.reject, UpstreamFault::Unreadable, rejection);
         remove_content_fields(&mut head.headers);
         head.headers.remove(header::CONTENT_LANGUAGE);
         head.headers.extend(std::mem::take(response.headers_mut()));
@@ -207,12 +208,12 @@ impl<R: Reject> Config<R> {
             let seconds = delay.min(MAX_RETRY_AFTER).as_secs();
             rejection = rejection.header(header::RETRY_AFTER, seconds.into());
         }
-        fault_response(&self.reject, replaced.fault, rejection)
+        fault_response(&*self.reject, replaced.fault, rejection)
     }
 
     /// Returns the response for a fault without a response of the upstream.
     pub(super) fn fault(&self, fault: UpstreamFault) -> Response<Bytes> {
-        fault_response(&self.reject, fault, rejection(fault, None))
+        fault_response(&*self.reject, fault, rejection(fault, None))
     }
 
     /// Returns the response for an error of the transport. If the request body failed before, that is
@@ -269,7 +270,7 @@ fn http_date(text: &str) -> Option<SystemTime> {
     Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
 }
 
-impl<R> fmt::Debug for Config<R> {
+impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("base", &self.base)

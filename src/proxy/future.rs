@@ -19,16 +19,16 @@ use super::{
     credential::{Decision, Secret},
     forward::{Config, ReplacedResponse},
 };
-use crate::error::{Reject, UpstreamFault};
+use crate::error::UpstreamFault;
 
 pin_project! {
     /// The response future of an [`UpstreamProxyService`](super::UpstreamProxyService).
     #[derive(Debug)]
-    pub struct ResponseFuture<F, B, R> {
+    pub struct ResponseFuture<F, B> {
         #[pin]
         state: State<F, B>,
         method: Method,
-        config: Arc<Config<R>>,
+        config: Arc<Config>,
         // Must not appear in the response.
         secret: Option<Secret>,
     }
@@ -57,13 +57,13 @@ pin_project! {
     }
 }
 
-impl<F, B, R> ResponseFuture<F, B, R> {
+impl<F, B> ResponseFuture<F, B> {
     pub(super) fn calling(
         call: F,
         method: Method,
         progress: RequestProgress,
         decision: Decision,
-        config: Arc<Config<R>>,
+        config: Arc<Config>,
         secret: Option<Secret>,
     ) -> Self {
         let timeouts = config.timeouts;
@@ -74,18 +74,17 @@ impl<F, B, R> ResponseFuture<F, B, R> {
         Self { state, method, config, secret }
     }
 
-    pub(super) fn ready(response: Response<Bytes>, method: Method, config: Arc<Config<R>>) -> Self {
+    pub(super) fn ready(response: Response<Bytes>, method: Method, config: Arc<Config>) -> Self {
         let state = State::Ready { response: Some(response) };
         Self { state, method, config, secret: None }
     }
 }
 
-impl<F, E, B, R> Future for ResponseFuture<F, B, R>
+impl<F, E, B> Future for ResponseFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
     B: Body,
-    R: Reject,
 {
     type Output = Result<Response<ResponseBody<B>>, Infallible>;
 

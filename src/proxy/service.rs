@@ -24,7 +24,7 @@ use crate::error::{ProblemJson, Reject, UpstreamFault};
 ///
 /// The transport is any `Service<Request<RequestBody<B>>>` that accepts absolute URLs, for example
 /// `UpstreamClient`. It is called once for each request. The service never fails: failures become
-/// responses, rendered by `R`, with an [`UpstreamFault`] and a [`Rejected`](crate::error::Rejected)
+/// responses with an [`UpstreamFault`] and a [`Rejected`](crate::error::Rejected)
 /// in their extensions.
 ///
 /// ```
@@ -55,10 +55,10 @@ use crate::error::{ProblemJson, Reject, UpstreamFault};
 /// # Ok(())
 /// # }
 /// ```
-pub struct UpstreamProxyService<T, R = ProblemJson> {
+pub struct UpstreamProxyService<T> {
     transport: T,
     not_ready: Option<BoxError>,
-    config: Arc<Config<R>>,
+    config: Arc<Config>,
 }
 
 impl<T> UpstreamProxyService<T> {
@@ -75,13 +75,11 @@ impl<T> UpstreamProxyService<T> {
                 rules: ProxyRules::new(),
                 timeouts: Timeouts::new(),
                 cooldown: None,
-                reject: ProblemJson,
+                reject: Arc::new(ProblemJson),
             }),
         }
     }
-}
 
-impl<T, R> UpstreamProxyService<T, R> {
     /// Returns a reference to the transport.
     pub fn get_ref(&self) -> &T {
         &self.transport
@@ -96,9 +94,7 @@ impl<T, R> UpstreamProxyService<T, R> {
     pub fn into_inner(self) -> T {
         self.transport
     }
-}
 
-impl<T, R: Clone> UpstreamProxyService<T, R> {
     /// Sets the path prefix that the upstream's base path replaces, for example `/v1`. It must end where
     /// a segment ends; requests without it keep their whole path.
     #[must_use]
@@ -140,40 +136,26 @@ impl<T, R: Clone> UpstreamProxyService<T, R> {
 
     /// Sets the renderer of rejections.
     #[must_use]
-    pub fn reject<R2>(self, reject: R2) -> UpstreamProxyService<T, R2> {
-        let config = Arc::unwrap_or_clone(self.config);
-        UpstreamProxyService {
-            transport: self.transport,
-            not_ready: None,
-            config: Arc::new(Config {
-                base: config.base,
-                mount: config.mount,
-                credential: config.credential,
-                rules: config.rules,
-                timeouts: config.timeouts,
-                cooldown: config.cooldown,
-                reject,
-            }),
-        }
+    pub fn reject(self, reject: impl Reject) -> Self {
+        self.with(|config| config.reject = Arc::new(reject))
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Config<R>)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(Arc::make_mut(&mut self.config));
         self
     }
 }
 
-impl<T, R, B, RB> Service<Request<B>> for UpstreamProxyService<T, R>
+impl<T, B, RB> Service<Request<B>> for UpstreamProxyService<T>
 where
     T: Service<Request<RequestBody<B>>, Response = Response<RB>>,
     T::Error: Into<Box<dyn Error + Send + Sync>>,
     B: Body,
     RB: Body,
-    R: Reject,
 {
     type Response = Response<ResponseBody<RB>>;
     type Error = Infallible;
-    type Future = ResponseFuture<T::Future, RB, R>;
+    type Future = ResponseFuture<T::Future, RB>;
 
     /// Waits for the transport. If the transport fails here, the next request is rejected with 502, as
     /// it was never sent.
@@ -197,7 +179,7 @@ where
         let secret = match config.prepare_request(&mut head, &body) {
             Ok(secret) => secret,
             Err(rejection) => {
-                let response = rejection.render(&config.reject);
+                let response = rejection.render(&*config.reject);
                 return ResponseFuture::ready(response, head.method, config);
             }
         };
@@ -214,7 +196,7 @@ where
     }
 }
 
-impl<T: Clone, R> Clone for UpstreamProxyService<T, R> {
+impl<T: Clone> Clone for UpstreamProxyService<T> {
     fn clone(&self) -> Self {
         Self {
             transport: self.transport.clone(),
@@ -224,7 +206,7 @@ impl<T: Clone, R> Clone for UpstreamProxyService<T, R> {
     }
 }
 
-impl<T, R> fmt::Debug for UpstreamProxyService<T, R> {
+impl<T> fmt::Debug for UpstreamProxyService<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UpstreamProxyService").field("config", &self.config).finish_non_exhaustive()
     }

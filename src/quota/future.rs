@@ -1,5 +1,4 @@
 use std::{
-    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -13,31 +12,28 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuotaLayer, QuotaRejection,
+    CommitPoint, DailyQuotaLayer, QuotaRejection,
     reservation::{HeldReservation, PendingReservation, SettleAtEnd},
 };
 use crate::{
-    body::{self, ObservedBody, delegate_body, expected_length},
-    error::{Reject, StoreError},
+    body::{self, ObservedBody, expected_length, opaque_body},
+    error::StoreError,
 };
 
 pin_project! {
     /// Response future of [`DailyQuota`](super::DailyQuota).
-    pub struct ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
-    where
-        S: Service<Request<ReqBody>>,
-    {
-        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+    pub struct ResponseFuture<S, F, ReqBody, ResBody> {
+        layer: Arc<DailyQuotaLayer>,
         method: Method,
         reservation: Option<HeldReservation>,
         #[pin]
-        state: State<S, S::Future, ReqBody, ResBody>,
+        state: State<S, F, ReqBody, ResBody>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, Fut, ReqBody, ResBody> {
+    enum State<S, F, ReqBody, ResBody> {
         // Nothing is reserved.
         Rejected { rejection: QuotaRejection },
         // The store decides on the reservation.
@@ -45,7 +41,7 @@ pin_project! {
         // The reservation becomes durable before the inner service is called.
         Committing { call: Option<Box<Call<S, ReqBody>>> },
         // The inner service was called; the reservation becomes durable meanwhile.
-        Forwarding { #[pin] future: Fut },
+        Forwarding { #[pin] future: F },
         // The response waits until the reservation is durable.
         Holding { response: Option<InnerResponse<ResBody>> },
     }
@@ -64,12 +60,9 @@ struct InnerResponse<B> {
     expected: Option<u64>,
 }
 
-impl<S, Q, P, F, R, ReqBody, ResBody> ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
-where
-    S: Service<Request<ReqBody>>,
-{
+impl<S, F, ReqBody, ResBody> ResponseFuture<S, F, ReqBody, ResBody> {
     pub(super) fn rejected(
-        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+        layer: Arc<DailyQuotaLayer>,
         method: Method,
         rejection: QuotaRejection,
     ) -> Self {
@@ -77,7 +70,7 @@ where
     }
 
     pub(super) fn reserving(
-        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+        layer: Arc<DailyQuotaLayer>,
         pending: PendingReservation,
         inner: S,
         request: Request<ReqBody>,
@@ -88,7 +81,7 @@ where
     }
 
     pub(super) fn committing(
-        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+        layer: Arc<DailyQuotaLayer>,
         reservation: HeldReservation,
         inner: S,
         request: Request<ReqBody>,
@@ -99,10 +92,10 @@ where
     }
 
     pub(super) fn forwarding(
-        layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+        layer: Arc<DailyQuotaLayer>,
         method: Method,
         reservation: HeldReservation,
-        future: S::Future,
+        future: F,
     ) -> Self {
         Self { layer, method, reservation: Some(reservation), state: State::Forwarding { future } }
     }
@@ -110,15 +103,13 @@ where
 
 const COMPLETED: &str = "`ResponseFuture` polled after completion";
 
-impl<S, Q, P, F, R, ReqBody, ResBody> Future for ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>
+impl<S, ReqBody, ResBody> Future for ResponseFuture<S, S::Future, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    P: ChargePolicy + Clone,
-    R: Reject,
     ResBody: Body,
     ResBody::Data: From<Bytes>,
 {
-    type Output = Result<Response<ResponseBody<ResBody, P>>, S::Error>;
+    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
 
     /// # Panics
     ///
@@ -172,8 +163,8 @@ where
                     }
                     let response = response.take().expect(COMPLETED);
                     let reservation = this.reservation.take().expect(COMPLETED);
-                    let policy = this.layer.policy.clone();
-                    return Poll::Ready(Ok(release(response, reservation, policy)));
+                    let observer = SettleAtEnd { reservation, layer: this.layer.clone() };
+                    return Poll::Ready(Ok(release(response, observer)));
                 }
             }
         }
@@ -191,18 +182,12 @@ where
 }
 
 /// Responds to a request whose reservation could not be made durable.
-fn fail<Q, P, F, R, B>(
-    layer: &DailyQuotaLayer<Q, P, F, R>,
+fn fail<B>(
+    layer: &DailyQuotaLayer,
     method: &Method,
     reservation: Option<HeldReservation>,
     error: StoreError,
-) -> Response<ResponseBody<B, P>>
-where
-    P: ChargePolicy,
-    R: Reject,
-    B: Body,
-    B::Data: From<Bytes>,
-{
+) -> Response<ResponseBody<B>> {
     if let Some(reservation) = reservation {
         reservation.discard();
     }
@@ -210,79 +195,33 @@ where
 }
 
 /// Returns the inner service's response, whose body settles the reservation.
-fn release<B, P>(
-    response: InnerResponse<B>,
-    reservation: HeldReservation,
-    policy: P,
-) -> Response<ResponseBody<B, P>>
+fn release<B>(response: InnerResponse<B>, observer: SettleAtEnd) -> Response<ResponseBody<B>>
 where
     B: Body,
     B::Data: From<Bytes>,
-    P: ChargePolicy,
 {
     let InnerResponse { mut head, body, expected } = response;
-    reservation.insert_headers(&mut head);
-    let observer = SettleAtEnd { reservation, policy };
-    let body = ObservedBody::new(body::ResponseBody::inner(body), observer, expected);
-    Response::from_parts(head, ResponseBody { inner: body })
+    observer.reservation.insert_headers(&mut head);
+    let inner = ObservedBody::new(body::ResponseBody::inner(body), observer, expected);
+    Response::from_parts(head, ResponseBody { inner })
 }
 
-pin_project! {
+opaque_body! {
     /// Response body of [`DailyQuota`](super::DailyQuota): the inner service's, at whose end the
     /// reservation is settled, or a rejection's.
-    pub struct ResponseBody<B, P = ChargeUnlessUndone>
-    where
-        B: Body,
-        B::Data: From<Bytes>,
-        P: ChargePolicy,
-    {
-        #[pin]
-        inner: ObservedBody<body::ResponseBody<B>, SettleAtEnd<P>>,
-    }
+    pub struct ResponseBody<B>(ObservedBody<body::ResponseBody<B>, SettleAtEnd>) where B::Data: From<Bytes>;
 }
 
-impl<B, P> ResponseBody<B, P>
-where
-    B: Body,
-    B::Data: From<Bytes>,
-    P: ChargePolicy,
-{
+impl<B> ResponseBody<B> {
     pub(super) fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
         body::ResponseBody::respond(method, response)
             .map(|body| Self { inner: ObservedBody::unobserved(body) })
     }
 }
 
-impl<B, P> Default for ResponseBody<B, P>
-where
-    B: Body,
-    B::Data: From<Bytes>,
-    P: ChargePolicy,
-{
+/// Returns an empty body.
+impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
         Self { inner: ObservedBody::default() }
-    }
-}
-
-impl<B, P> Body for ResponseBody<B, P>
-where
-    B: Body,
-    B::Data: From<Bytes>,
-    P: ChargePolicy,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    delegate_body!();
-}
-
-impl<B, P> fmt::Debug for ResponseBody<B, P>
-where
-    B: Body,
-    B::Data: From<Bytes>,
-    P: ChargePolicy,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }

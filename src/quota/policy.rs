@@ -21,14 +21,14 @@ pub enum CommitPoint {
 
 /// Returns the subject on whose quota a request counts. Implemented for closures
 /// `Fn(&Parts) -> Option<QuotaSubject>`.
-pub trait SubjectSource {
+pub trait SubjectSource: Send + Sync + 'static {
     /// Returns the request's subject. With `None` the request is rejected.
     fn subject(&self, request: &request::Parts) -> Option<QuotaSubject>;
 }
 
 impl<F> SubjectSource for F
 where
-    F: Fn(&request::Parts) -> Option<QuotaSubject>,
+    F: Fn(&request::Parts) -> Option<QuotaSubject> + Send + Sync + 'static,
 {
     fn subject(&self, request: &request::Parts) -> Option<QuotaSubject> {
         self(request)
@@ -50,7 +50,7 @@ impl SubjectSource for KeySubject {
 ///
 /// A reservation is kept where the policy is not called: if the request is dropped before its
 /// response head, or the inner service returns an error.
-pub trait ChargePolicy {
+pub trait ChargePolicy: Send + Sync + 'static {
     /// Called with the head of the inner service's response.
     fn at_head(&self, head: &response::Parts) -> ChargeDecision;
 

@@ -1,29 +1,23 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::SystemTime,
 };
 
 use http::{request, response};
 
-use super::{ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, SubjectSource};
+use super::{ChargeDecision, DailyQuotaLayer, QuotaRejection};
 use crate::{
     body::{BodyEnd, BodyObserver},
     error::StoreError,
     limit::InFlightGuard,
     request::RequestContext,
-    store::{
-        Demand, QuotaStatus, QuotaStore, Reservation, ReserveOutcome, StoreFuture, rate_headers,
-    },
+    store::{Demand, QuotaStatus, Reservation, ReserveOutcome, StoreFuture, rate_headers},
 };
 
-impl<Q, P, F, R> DailyQuotaLayer<Q, P, F, R>
-where
-    Q: QuotaStore,
-    F: SubjectSource,
-{
+impl DailyQuotaLayer {
     /// Starts the reservation of a unit for this request's subject.
     pub(super) fn reserve(
         &self,
@@ -140,13 +134,13 @@ impl HeldReservation {
 }
 
 /// Settles a reservation at the end of the response body.
-pub(super) struct SettleAtEnd<P> {
+pub(super) struct SettleAtEnd {
     pub(super) reservation: HeldReservation,
-    pub(super) policy: P,
+    pub(super) layer: Arc<DailyQuotaLayer>,
 }
 
-impl<D, P: ChargePolicy> BodyObserver<D> for SettleAtEnd<P> {
+impl BodyObserver for SettleAtEnd {
     fn end(mut self, end: BodyEnd) {
-        self.reservation.settle(self.policy.at_end(end));
+        self.reservation.settle(self.layer.policy.at_end(end));
     }
 }

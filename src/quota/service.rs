@@ -10,32 +10,26 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuotaLayer, KeySubject, ResponseBody,
-    ResponseFuture, SubjectSource, reservation::PendingReservation,
+    CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture, reservation::PendingReservation,
 };
-use crate::{
-    error::{ProblemJson, Reject},
-    request::RequestContext,
-    store::QuotaStore,
-};
+use crate::{request::RequestContext, store::QuotaStore};
 
 /// Middleware that passes each subject's requests to its inner service until the subject's quota of
 /// the day is used up.
 ///
 /// See the [module](super) for its rules.
-pub struct DailyQuota<S, Q, P = ChargeUnlessUndone, F = KeySubject, R = ProblemJson> {
+#[derive(Clone)]
+pub struct DailyQuota<S> {
     pub(super) inner: S,
-    pub(super) layer: Arc<DailyQuotaLayer<Q, P, F, R>>,
+    pub(super) layer: Arc<DailyQuotaLayer>,
 }
 
-impl<S, Q> DailyQuota<S, Q> {
+impl<S> DailyQuota<S> {
     /// Creates the middleware around `inner`, which counts in `store`.
-    pub fn new(inner: S, store: Q) -> Self {
+    pub fn new(inner: S, store: impl QuotaStore) -> Self {
         Self { inner, layer: Arc::new(DailyQuotaLayer::new(store)) }
     }
-}
 
-impl<S, Q, P, F, R> DailyQuota<S, Q, P, F, R> {
     /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -52,19 +46,15 @@ impl<S, Q, P, F, R> DailyQuota<S, Q, P, F, R> {
     }
 }
 
-impl<S, Q, P, F, R, ReqBody, ResBody> Service<Request<ReqBody>> for DailyQuota<S, Q, P, F, R>
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for DailyQuota<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-    Q: QuotaStore,
-    P: ChargePolicy + Clone,
-    F: SubjectSource,
-    R: Reject,
     ResBody: Body,
     ResBody::Data: From<Bytes>,
 {
-    type Response = Response<ResponseBody<ResBody, P>>;
+    type Response = Response<ResponseBody<ResBody>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Q, P, F, R, ReqBody, ResBody>;
+    type Future = ResponseFuture<S, S::Future, ReqBody, ResBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -97,13 +87,7 @@ where
     }
 }
 
-impl<S: Clone, Q, P, F, R> Clone for DailyQuota<S, Q, P, F, R> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), layer: self.layer.clone() }
-    }
-}
-
-impl<S: fmt::Debug, Q, P, F, R> fmt::Debug for DailyQuota<S, Q, P, F, R> {
+impl<S: fmt::Debug> fmt::Debug for DailyQuota<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DailyQuota").field("inner", &self.inner).finish_non_exhaustive()
     }

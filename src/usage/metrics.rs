@@ -2,12 +2,11 @@
 
 use std::array;
 
-use super::{RequestOutcome, UsageEvent};
 use crate::{
     error::catalog,
     key::looks_like_key,
     metrics::{self, Counter, Family, Gauge, Histogram},
-    store::{BODY_BROKEN, NO_RESPONSE, STATUS_4XX, STATUS_5XX},
+    store::{BODY_BROKEN, NO_RESPONSE, RequestOutcome, STATUS_4XX, STATUS_5XX, UsageEvent},
 };
 
 /// Maximum number of models with a label of their own.

@@ -2,11 +2,13 @@
 //!
 //! # Rules
 //!
-//! - There is one [`UsageEvent`] for each request, rejected ones included: when the last frame of the
+//! - There is one [`UsageEvent`](crate::store::UsageEvent) for each request, rejected ones included: when the last frame of the
 //!   response body was sent, when the body failed, or when the client left.
 //! - Bodies are observed, never changed, copied or re-serialised. Tokens and model are those that the
-//!   response reports, as [below](#tokens). The requested model is the first `model` of the object that a
-//!   JSON request is.
+//!   response reports, as [below](#tokens).
+//! - Requests are passed on as they are, so their length and model are unknown, unless
+//!   [`UsageRecorderLayer::watch_requests`] wraps their bodies. The requested model is the first `model` of
+//!   the object that a JSON request is.
 //! - The recorder may stand outside or inside of the auth and quota layers; it records the requests that a
 //!   layer rejects only if it stands outside of that layer. Key and units are read from the request's
 //!   [`RequestContext`](crate::request::RequestContext).
@@ -45,7 +47,7 @@
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_quota::{store::{RequestOutcome, UsageEvent, UsageSink}, usage::{RequestBody, UsageRecorderLayer}};
+//! use tower_quota::{store::{RequestOutcome, UsageEvent, UsageSink}, usage::UsageRecorderLayer};
 //!
 //! #[derive(Clone, Default)]
 //! struct Events(Arc<Mutex<Vec<UsageEvent>>>);
@@ -62,7 +64,7 @@
 //! let events = Events::default();
 //! let service = ServiceBuilder::new()
 //!     .layer(UsageRecorderLayer::new(events.clone()))
-//!     .service(service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
+//!     .service(service_fn(|_: Request<Full<Bytes>>| async {
 //!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(RESPONSE)))
 //!     }));
 //!
@@ -86,11 +88,10 @@ mod report;
 mod request_body;
 mod service;
 
-pub use crate::store::{RequestOutcome, Tokens, UsageEvent, UsageSink};
 #[cfg(feature = "drain")]
 pub use drain::{DrainLayer, DrainLimits};
-pub use layer::UsageRecorderLayer;
+pub use layer::{UsageRecorderLayer, WatchRequests};
 pub use page::{prefers_html, usage_page};
 pub use report::{UsageBody, UsageFuture, UsageService, usage_service};
-pub use request_body::{RequestBody, RequestBodyObserver};
+pub use request_body::RequestBody;
 pub use service::{ResponseBody, ResponseFuture, UsageRecorder};

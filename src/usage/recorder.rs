@@ -1,29 +1,33 @@
 //! Builds the event of one request.
 
-use std::{borrow::Cow, fmt, io::IoSlice, sync::Arc, time::Instant};
+use std::{borrow::Cow, io::IoSlice, sync::Arc, time::Instant};
 
 use bytes::Buf;
 use http::{HeaderMap, Method, Request, response::Parts};
 use http_body::Body;
 
 use super::{
-    RequestBody, RequestBodyObserver, RequestOutcome, UsageEvent, UsageRecorderLayer, UsageSink,
-    metrics::InFlightGuard, parse::ResponseScanner, request_body::RequestBodyHandle,
+    RequestBody, UsageRecorderLayer,
+    metrics::{InFlightGuard, Metrics},
+    parse::ResponseScanner,
+    request_body::RequestBodyHandle,
 };
 use crate::{
-    body::{BodyEnd, BodyObserver, ObservedBody},
+    body::{BodyEnd, BodyObserver},
     error::{Rejected, UpstreamFault},
     key::looks_like_key,
     request::{Listener, RequestContext},
+    store::{RequestOutcome, UsageEvent, UsageSink},
 };
 
 /// The event of a request without a response yet.
-pub(super) struct Recorder<U>(Box<Recording<U>>);
+pub(super) struct Recorder(Box<Recording>);
 
 /// The event of one request until it is recorded.
 // Always boxed, as futures and bodies are moved often.
-struct Recording<U> {
-    layer: Arc<UsageRecorderLayer<U>>,
+struct Recording {
+    sink: Arc<dyn UsageSink>,
+    metrics: Arc<Metrics>,
     listeners: Vec<Listener>,
     _in_flight: InFlightGuard,
     context: RequestContext,
@@ -31,41 +35,41 @@ struct Recording<U> {
     started: Instant,
     /// The code with which a layer inside rejected the request.
     rejection: Option<&'static str>,
-    /// What is read of the request body, if there is one.
+    /// What is read of the request body, if it is watched.
     request_body: Option<RequestBodyHandle>,
     /// Whether the response had said that it is complete before the client left.
     is_delivered: bool,
 }
 
-impl<U: UsageSink> Recorder<U> {
-    /// Begins the event of a request. Its body is observed from now on.
-    pub(super) fn start<B: Body>(
-        layer: Arc<UsageRecorderLayer<U>>,
-        mut request: Request<B>,
-    ) -> (Self, Request<RequestBody<B>>) {
+impl Recorder {
+    /// Begins the event of a request.
+    pub(super) fn start<W, B>(layer: &UsageRecorderLayer<W>, request: &mut Request<B>) -> Self {
         let context = RequestContext::of(request.extensions_mut());
         let mut event = UsageEvent::new(context.received_at_by(&*layer.clock));
         event.method = request.method().clone();
         event.path = request.uri().path().to_owned();
         set_request_id(&context, request.headers());
-        let observer =
-            (!request.body().is_end_stream()).then(|| RequestBodyObserver::new(request.headers()));
-        let recording = Recording {
+        let UsageRecorderLayer { sink, metrics, .. } = layer;
+        Self(Box::new(Recording {
+            sink: sink.clone(),
             listeners: context.take_listeners(),
-            _in_flight: layer.metrics.enter(),
-            layer,
+            _in_flight: metrics.enter(),
+            metrics: metrics.clone(),
             context,
             event,
             started: Instant::now(),
             rejection: None,
-            request_body: observer.as_ref().map(RequestBodyObserver::handle),
+            request_body: None,
             is_delivered: false,
-        };
-        let request = request.map(|body| match observer {
-            Some(observer) => ObservedBody::new(body, observer, None),
-            None => ObservedBody::unobserved(body),
-        });
-        (Self(Box::new(recording)), request)
+        }))
+    }
+
+    /// Watches the request's body, too.
+    pub(super) fn watch<B: Body>(&mut self, request: Request<B>) -> Request<RequestBody<B>> {
+        let (head, body) = request.into_parts();
+        let (body, handle) = RequestBody::watch(body, &head.headers);
+        self.0.request_body = handle;
+        Request::from_parts(head, body)
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -73,7 +77,7 @@ impl<U: UsageSink> Recorder<U> {
     }
 
     /// Returns an observer for the body of the response with this head.
-    pub(super) fn observe(mut self, head: &Parts) -> ResponseObserver<U> {
+    pub(super) fn observe(mut self, head: &Parts) -> ResponseObserver {
         self.0.read_head(head);
         ResponseObserver(Box::new(Observation {
             scanner: ResponseScanner::new(self.method(), head),
@@ -90,7 +94,7 @@ impl<U: UsageSink> Recorder<U> {
     }
 }
 
-impl<U: UsageSink> Recording<U> {
+impl Recording {
     fn read_head(&mut self, head: &Parts) {
         let event = &mut self.event;
         event.status = Some(head.status.as_u16());
@@ -132,11 +136,11 @@ impl<U: UsageSink> Recording<U> {
         event.refunded = context.is_refunded();
         event.admission = context.admission();
         event.duration = Some(self.started.elapsed());
-        self.layer.metrics.record(event);
+        self.metrics.record(event);
         for listener in self.listeners {
             listener(event);
         }
-        self.layer.sink.record(self.event);
+        self.sink.record(self.event);
     }
 }
 
@@ -148,10 +152,10 @@ fn set_request_id(context: &RequestContext, headers: &HeaderMap) {
 }
 
 /// Observes a response body for the recorder.
-pub(super) struct ResponseObserver<U>(Box<Observation<U>>);
+pub(super) struct ResponseObserver(Box<Observation>);
 
-struct Observation<U> {
-    recording: Box<Recording<U>>,
+struct Observation {
+    recording: Box<Recording>,
     /// The outcome if the whole response is sent.
     complete: RequestOutcome,
     scanner: ResponseScanner,
@@ -178,8 +182,8 @@ fn outcome_of_complete(head: &Parts) -> RequestOutcome {
     }
 }
 
-impl<D: Buf, U: UsageSink> BodyObserver<D> for ResponseObserver<U> {
-    fn data(&mut self, data: &D) {
+impl BodyObserver for ResponseObserver {
+    fn data(&mut self, data: &impl Buf) {
         let Observation { recording, scanner, has_all, .. } = &mut *self.0;
         recording.event.bytes_out += data.remaining() as u64;
         let started = recording.started;
@@ -206,11 +210,5 @@ impl<D: Buf, U: UsageSink> BodyObserver<D> for ResponseObserver<U> {
             BodyEnd::Abandoned if has_all => complete,
             BodyEnd::Abandoned => RequestOutcome::ClientGone,
         });
-    }
-}
-
-impl<U> fmt::Debug for ResponseObserver<U> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ResponseObserver")
     }
 }

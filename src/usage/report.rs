@@ -14,11 +14,13 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
+use http_body::Body;
+use pin_project_lite::pin_project;
 use serde::Serialize;
 use tower_service::Service;
 
 use crate::{
-    body::ResponseBody,
+    body::{ResponseBody, delegate_body},
     clock::{Calendar, Clock, Day, SystemClock, rfc3339},
     error::{ProblemJson, Reject, Rejection, StoreError, catalog, json},
     key::{KeyId, KeyRecord},
@@ -36,9 +38,6 @@ const MAX_MODELS: usize = 100;
 /// Maximum number of failed requests in a report.
 const MAX_FAILED: usize = 10;
 
-/// Response body of [`UsageService`].
-pub type UsageBody = ResponseBody<String>;
-
 /// Responds with the usage of the key that a request carries, for requests that `TrialKeyAuthLayer` has
 /// admitted.
 ///
@@ -50,57 +49,60 @@ pub type UsageBody = ResponseBody<String>;
 ///
 /// `calendar` must be the store's own: it names the time zone of `day`.
 pub fn usage_service<S>(store: S, calendar: Calendar) -> UsageService<S> {
-    UsageService::from_shared(Shared {
-        store,
-        calendar,
-        clock: Arc::new(SystemClock),
-        reject: ProblemJson,
-    })
+    let (clock, reject) = (Arc::new(SystemClock), Arc::new(ProblemJson));
+    UsageService { shared: Arc::new(Shared { store, calendar, clock, reject }) }
 }
 
 /// Service that responds with the usage of a key, see [`usage_service`].
-pub struct UsageService<S, R = ProblemJson> {
-    shared: Arc<Shared<S, R>>,
+#[derive(Clone)]
+pub struct UsageService<S> {
+    shared: Arc<Shared<S>>,
 }
 
 #[derive(Clone)]
-struct Shared<S, R> {
+struct Shared<S> {
     store: S,
     calendar: Calendar,
     clock: Arc<dyn Clock>,
-    reject: R,
+    reject: Arc<dyn Reject>,
+}
+
+pin_project! {
+    /// Response body of [`UsageService`].
+    #[derive(Debug)]
+    pub struct UsageBody {
+        #[pin]
+        inner: ResponseBody<String>,
+    }
+}
+
+impl Body for UsageBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    delegate_body!();
 }
 
 /// Response future of [`UsageService`].
 pub struct UsageFuture(Pin<Box<dyn Future<Output = Response<UsageBody>> + Send>>);
 
-impl<S, R> UsageService<S, R> {
-    fn from_shared(shared: Shared<S, R>) -> Self {
-        Self { shared: Arc::new(shared) }
+impl<S: Clone> UsageService<S> {
+    /// Renders rejections with `reject`, which is [`ProblemJson`] by default.
+    #[must_use]
+    pub fn reject(mut self, reject: impl Reject) -> Self {
+        Arc::make_mut(&mut self.shared).reject = Arc::new(reject);
+        self
+    }
+
+    /// Takes the time from `clock`, which is [`SystemClock`] by default.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        Arc::make_mut(&mut self.shared).clock = Arc::new(clock);
+        self
     }
 }
 
-impl<S: Clone, R: Clone> UsageService<S, R> {
-    /// Renders rejections in another form.
-    #[must_use]
-    pub fn reject<R2>(self, reject: R2) -> UsageService<S, R2> {
-        let shared = Arc::unwrap_or_clone(self.shared);
-        UsageService::from_shared(Shared {
-            store: shared.store,
-            calendar: shared.calendar,
-            clock: shared.clock,
-            reject,
-        })
-    }
-
-    /// Takes the time from another clock.
-    #[must_use]
-    pub fn clock(self, clock: impl Clock) -> Self {
-        Self::from_shared(Shared { clock: Arc::new(clock), ..Arc::unwrap_or_clone(self.shared) })
-    }
-}
-
-impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
+impl<S: QuotaStore + UsageReader> Shared<S> {
     async fn usage(
         &self,
         record: &KeyRecord,
@@ -120,9 +122,7 @@ impl<S: QuotaStore + UsageReader, R> Shared<S, R> {
         rate_headers::insert(response.headers_mut(), &status, at);
         Ok(response)
     }
-}
 
-impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
     async fn respond(
         &self,
         method: Method,
@@ -137,8 +137,8 @@ impl<S: QuotaStore + UsageReader, R: Reject> Shared<S, R> {
             ("GET" | "HEAD", None) => Err(no_key()),
             _ => Err(Rejection::method_not_allowed(HeaderValue::from_static("GET, HEAD"))),
         };
-        let response = response.unwrap_or_else(|rejection| rejection.render(&self.reject));
-        ResponseBody::respond(&method, response)
+        let response = response.unwrap_or_else(|rejection| rejection.render(&*self.reject));
+        ResponseBody::respond(&method, response).map(|inner| UsageBody { inner })
     }
 }
 
@@ -161,10 +161,9 @@ fn no_key() -> Rejection {
     catalog::MISSING_API_KEY.rejection().header(header::WWW_AUTHENTICATE, challenge)
 }
 
-impl<S, R, B> Service<Request<B>> for UsageService<S, R>
+impl<S, B> Service<Request<B>> for UsageService<S>
 where
     S: QuotaStore + UsageReader,
-    R: Reject + Send + Sync + 'static,
 {
     type Response = Response<UsageBody>;
     type Error = Infallible;
@@ -191,13 +190,7 @@ impl Future for UsageFuture {
     }
 }
 
-impl<S, R> Clone for UsageService<S, R> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
-    }
-}
-
-impl<S, R> fmt::Debug for UsageService<S, R> {
+impl<S> fmt::Debug for UsageService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UsageService")
             .field("calendar", &self.shared.calendar)

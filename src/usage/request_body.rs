@@ -8,9 +8,10 @@ use std::{
 
 use bytes::Buf;
 use http::HeaderMap;
+use http_body::Body;
 
 use crate::{
-    body::{BodyEnd, BodyObserver, ObservedBody},
+    body::{BodyEnd, BodyObserver, ObservedBody, opaque_body},
     content::{
         is_plain,
         members::{Member, MemberScanner, Selection},
@@ -18,20 +19,40 @@ use crate::{
     store::UsageEvent,
 };
 
-/// Request body that [`UsageRecorder`](super::UsageRecorder) passes to its inner service: the same,
-/// observed.
-pub type RequestBody<B> = ObservedBody<B, RequestBodyObserver>;
+opaque_body! {
+    /// Request body that [`UsageRecorder`](super::UsageRecorder) passes to its inner service if it
+    /// [watches requests](super::UsageRecorderLayer::watch_requests).
+    pub struct RequestBody<B>(ObservedBody<B, RequestBodyObserver>);
+}
+
+impl<B: Body> RequestBody<B> {
+    /// Watches the body of a request with these headers. Returns a handle if there is a body.
+    pub(super) fn watch(body: B, headers: &HeaderMap) -> (Self, Option<RequestBodyHandle>) {
+        if body.is_end_stream() {
+            return (Self { inner: ObservedBody::unobserved(body) }, None);
+        }
+        // The content type does not matter: the scanner stops at the first byte of what is no object.
+        let scanner = is_plain(headers).then(|| MemberScanner::new(&MODEL));
+        let usage = Arc::new(Mutex::new(RequestUsage { bytes: 0, model: None, scanner }));
+        let inner = ObservedBody::new(body, RequestBodyObserver(usage.clone()), None);
+        (Self { inner }, Some(RequestBodyHandle(usage)))
+    }
+}
+
+impl<B: Default> Default for RequestBody<B> {
+    fn default() -> Self {
+        Self { inner: ObservedBody::default() }
+    }
+}
 
 const MODEL: Selection =
     Selection { members: &[Member { name: b"\"model\"", max_len: 256 }], inner: &[] };
 
 /// Observes a request body for the recorder.
 // One pointer, as requests are moved often.
-#[derive(Debug)]
-pub struct RequestBodyObserver(Arc<Mutex<RequestUsage>>);
+struct RequestBodyObserver(Arc<Mutex<RequestUsage>>);
 
 /// What is known of a request body so far.
-#[derive(Debug)]
 struct RequestUsage {
     bytes: u64,
     model: Option<String>,
@@ -39,21 +60,8 @@ struct RequestUsage {
     scanner: Option<MemberScanner>,
 }
 
-impl RequestBodyObserver {
-    pub(super) fn new(headers: &HeaderMap) -> Self {
-        // The content type does not matter: the scanner stops at the first byte of what is no object.
-        let scanner = is_plain(headers).then(|| MemberScanner::new(&MODEL));
-        Self(Arc::new(Mutex::new(RequestUsage { bytes: 0, model: None, scanner })))
-    }
-
-    /// Returns a handle that knows what the observer knows, now and later.
-    pub(super) fn handle(&self) -> RequestBodyHandle {
-        RequestBodyHandle(self.0.clone())
-    }
-}
-
-impl<D: Buf> BodyObserver<D> for RequestBodyObserver {
-    fn data(&mut self, data: &D) {
+impl BodyObserver for RequestBodyObserver {
+    fn data(&mut self, data: &impl Buf) {
         let usage = &mut *lock(&self.0);
         usage.bytes += data.remaining() as u64;
         let Some(scanner) = &mut usage.scanner else { return };

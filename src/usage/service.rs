@@ -12,25 +12,30 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    RequestBody, RequestOutcome, UsageRecorderLayer, UsageSink,
+    RequestBody, UsageRecorderLayer, WatchRequests,
     recorder::{Recorder, ResponseObserver},
 };
-use crate::body::{ObservedBody, delegate_body, expected_length};
+use crate::{
+    body::{ObservedBody, expected_length, opaque_body},
+    store::{RequestOutcome, UsageSink},
+};
 
 /// Middleware that records one event for each request, at the end of its response.
 ///
 /// See the [module](super) for its rules.
-pub struct UsageRecorder<S, U> {
+pub struct UsageRecorder<S, W = ()> {
     pub(super) inner: S,
-    pub(super) layer: Arc<UsageRecorderLayer<U>>,
+    pub(super) layer: Arc<UsageRecorderLayer<W>>,
 }
 
-impl<S, U> UsageRecorder<S, U> {
+impl<S> UsageRecorder<S> {
     /// Creates the middleware around `inner`, which records events in `sink`.
-    pub fn new(inner: S, sink: U) -> Self {
+    pub fn new(inner: S, sink: impl UsageSink) -> Self {
         Self { inner, layer: Arc::new(UsageRecorderLayer::new(sink)) }
     }
+}
 
+impl<S, W> UsageRecorder<S, W> {
     /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -47,34 +52,53 @@ impl<S, U> UsageRecorder<S, U> {
     }
 }
 
-impl<S, U, ReqBody, ResBody> Service<Request<ReqBody>> for UsageRecorder<S, U>
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for UsageRecorder<S>
 where
-    S: Service<Request<RequestBody<ReqBody>>, Response = Response<ResBody>>,
-    U: UsageSink,
-    ReqBody: Body,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     ResBody: Body,
 {
-    type Response = Response<ResponseBody<ResBody, U>>;
+    type Response = Response<ResponseBody<ResBody>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, U>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let (recorder, request) = Recorder::start(self.layer.clone(), request);
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let recorder = Recorder::start(&self.layer, &mut request);
         ResponseFuture { inner: self.inner.call(request), recorder: Some(recorder) }
     }
 }
 
-impl<S: Clone, U> Clone for UsageRecorder<S, U> {
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for UsageRecorder<S, WatchRequests>
+where
+    S: Service<Request<RequestBody<ReqBody>>, Response = Response<ResBody>>,
+    ReqBody: Body,
+    ResBody: Body,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let mut recorder = Recorder::start(&self.layer, &mut request);
+        let request = recorder.watch(request);
+        ResponseFuture { inner: self.inner.call(request), recorder: Some(recorder) }
+    }
+}
+
+impl<S: Clone, W> Clone for UsageRecorder<S, W> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), layer: self.layer.clone() }
     }
 }
 
-impl<S: fmt::Debug, U> fmt::Debug for UsageRecorder<S, U> {
+impl<S: fmt::Debug, W> fmt::Debug for UsageRecorder<S, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UsageRecorder").field("inner", &self.inner).finish_non_exhaustive()
     }
@@ -83,19 +107,13 @@ impl<S: fmt::Debug, U> fmt::Debug for UsageRecorder<S, U> {
 pin_project! {
     /// Response future of [`UsageRecorder`]. If it is dropped before it completes, the event says that
     /// the client left.
-    pub struct ResponseFuture<F, U>
-    where
-        U: UsageSink,
-    {
+    pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        recorder: Option<Recorder<U>>,
+        recorder: Option<Recorder>,
     }
 
-    impl<F, U> PinnedDrop for ResponseFuture<F, U>
-    where
-        U: UsageSink,
-    {
+    impl<F> PinnedDrop for ResponseFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             if let Some(recorder) = this.project().recorder.take() {
                 recorder.finish(RequestOutcome::ClientGone);
@@ -104,13 +122,12 @@ pin_project! {
     }
 }
 
-impl<F, U, B, E> Future for ResponseFuture<F, U>
+impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    U: UsageSink,
     B: Body,
 {
-    type Output = Result<Response<ResponseBody<B, U>>, E>;
+    type Output = Result<Response<ResponseBody<B>>, E>;
 
     /// # Panics
     ///
@@ -134,51 +151,19 @@ where
     }
 }
 
-impl<F, U: UsageSink> fmt::Debug for ResponseFuture<F, U> {
+impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResponseFuture")
     }
 }
 
-pin_project! {
+opaque_body! {
     /// Response body of [`UsageRecorder`]: the inner service's, at whose end the event is recorded.
-    pub struct ResponseBody<B, U>
-    where
-        B: Body,
-        U: UsageSink,
-    {
-        #[pin]
-        inner: ObservedBody<B, ResponseObserver<U>>,
-    }
+    pub struct ResponseBody<B>(ObservedBody<B, ResponseObserver>);
 }
 
-impl<B, U> Body for ResponseBody<B, U>
-where
-    B: Body,
-    U: UsageSink,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    delegate_body!();
-}
-
-impl<B, U> Default for ResponseBody<B, U>
-where
-    B: Body + Default,
-    U: UsageSink,
-{
+impl<B: Default> Default for ResponseBody<B> {
     fn default() -> Self {
         Self { inner: ObservedBody::default() }
-    }
-}
-
-impl<B, U> fmt::Debug for ResponseBody<B, U>
-where
-    B: Body + fmt::Debug,
-    U: UsageSink,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ResponseBody").field(&self.inner).finish()
     }
 }

@@ -12,7 +12,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     clock::Calendar,
     quota::DailyQuotaLayer,
-    usage::{RequestBody, UsageRecorderLayer, usage_service},
+    usage::{UsageRecorderLayer, usage_service},
 };
 
 const RESPONSE: &str =
@@ -29,7 +29,7 @@ async fn completed(admin: &Admin, key: &str, status: u16, body: &'static str) {
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
         .layer(UsageRecorderLayer::new(admin.store.clone()))
         .layer(DailyQuotaLayer::new(admin.store.clone()))
-        .service(service_fn(move |_: Request<RequestBody<Full<Bytes>>>| async move {
+        .service(service_fn(move |_: Request<Full<Bytes>>| async move {
             let response = Response::builder().status(status).body(Full::<Bytes>::from(body));
             Ok::<_, Infallible>(response.unwrap())
         }));

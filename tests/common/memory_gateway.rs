@@ -54,7 +54,7 @@ fn app() -> Router {
         .settings([("USAGE_RETENTION_DAYS".to_owned(), Some("7".to_owned()))]);
     let auth = TrialKeyAuthLayer::new(store.clone());
     let trial = ServiceBuilder::new()
-        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()).watch_requests())
         .layer(auth.clone())
         .layer(DailyQuotaLayer::new(store.clone()));
     Router::new()

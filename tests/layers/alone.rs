@@ -155,7 +155,7 @@ async fn usage_reports_the_requested_model_and_the_bytes_that_were_read() {
         request.into_body().collect().await.unwrap();
         Ok::<_, Infallible>(Response::new(Body::from(RESPONSE)))
     });
-    let service = UsageRecorderLayer::new(events.clone()).layer(inner);
+    let service = UsageRecorderLayer::new(events.clone()).watch_requests().layer(inner);
     let body = r#"{"messages":[{"model":"no"}],"model":"m"}"#;
     let response = service.oneshot(Request::post("/").body(body.into()).unwrap()).await.unwrap();
     response.into_body().collect().await.unwrap();
@@ -174,7 +174,7 @@ async fn a_stored_response_that_is_fetched_again_reports_no_tokens() {
     const RESPONSE: &str = r#"{"id":"resp_1","model":"m","usage":{"input_tokens":1000,
         "output_tokens":200,"total_tokens":1200}}"#;
     let events = Events::default();
-    let inner = service_fn(|_: Request<RequestBody<Body>>| async {
+    let inner = service_fn(|_: Request<Body>| async {
         Ok::<_, Infallible>(Response::new(Body::from(RESPONSE)))
     });
     let service = UsageRecorderLayer::new(events.clone()).layer(inner);
@@ -196,7 +196,7 @@ async fn partial_figures_are_not_recorded_if_the_client_has_disconnected() {
     let (gone, whole) = (RequestOutcome::ClientGone, RequestOutcome::Succeeded);
     for (last, outcome, total) in [("", gone, None), ("data: [DONE]\n\n", whole, Some(4))] {
         let stream = [PARTIAL, last].concat();
-        let inner = service_fn(move |_: Request<RequestBody<Body>>| {
+        let inner = service_fn(move |_: Request<Body>| {
             let trailers = std::future::pending::<Option<Result<HeaderMap, Infallible>>>();
             let body = Body::from(stream.clone()).with_trailers(trailers);
             async { Ok::<_, Infallible>(Response::new(body)) }
@@ -223,7 +223,7 @@ async fn a_body_that_is_dropped_early_is_a_client_that_left() {
 #[tokio::test]
 async fn a_response_without_body_is_complete_without_being_polled() {
     let events = Events::default();
-    let no_content = service_fn(|_: Request<RequestBody<Body>>| async {
+    let no_content = service_fn(|_: Request<Body>| async {
         Response::builder().status(204).body(Empty::<Bytes>::new())
     });
     let service = UsageRecorderLayer::new(events.clone()).layer(no_content);
@@ -284,7 +284,7 @@ async fn a_service_that_replaces_the_extensions_starts_a_new_context() {
     let (events, store) = (Events::default(), store(1));
     let service = ServiceBuilder::new()
         .layer(UsageRecorderLayer::new(events.clone()))
-        .map_request(|mut request: Request<RequestBody<Body>>| {
+        .map_request(|mut request: Request<Body>| {
             request.extensions_mut().clear();
             request
         })
@@ -321,7 +321,7 @@ async fn a_listener_is_called_once_where_recorders_are_stacked() {
 #[tokio::test]
 async fn a_failed_response_refunds_its_unit_and_says_so() {
     let (events, store) = (Events::default(), store(1));
-    let failing = service_fn(|_: Request<RequestBody<Body>>| async {
+    let failing = service_fn(|_: Request<Body>| async {
         Response::builder().status(500).body(Body::from("broken"))
     });
     let service = ServiceBuilder::new()

@@ -114,8 +114,8 @@ pub(crate) struct LogObserver {
     bytes: u64,
 }
 
-impl<D: Buf> BodyObserver<D> for LogObserver {
-    fn data(&mut self, data: &D) {
+impl BodyObserver for LogObserver {
+    fn data(&mut self, data: &impl Buf) {
         self.bytes += data.remaining() as u64;
     }
 

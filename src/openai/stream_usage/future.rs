@@ -24,14 +24,13 @@ const MAX_ERROR_LEN: usize = 16 * 1024;
 
 pin_project! {
     /// Response future of [`IncludeUsage`](super::IncludeUsage).
-    pub struct IncludeUsageFuture<S, ReqBody, ResBody>
+    pub struct IncludeUsageFuture<S, F, ReqBody, ResBody>
     where
-        S: Service<Request<BufferedBody<ReqBody>>>,
         ReqBody: Body,
         ResBody: Body,
     {
         #[pin]
-        state: State<S, S::Future, ReqBody, ResBody>,
+        state: State<S, F, ReqBody, ResBody>,
     }
 }
 
@@ -85,13 +84,12 @@ struct ClientError<S, B: Body> {
     original: Box<Original<S>>,
 }
 
-impl<S, ReqBody, ResBody> IncludeUsageFuture<S, ReqBody, ResBody>
+impl<S, F, ReqBody, ResBody> IncludeUsageFuture<S, F, ReqBody, ResBody>
 where
-    S: Service<Request<BufferedBody<ReqBody>>>,
     ReqBody: Body,
     ResBody: Body,
 {
-    pub(super) fn calling(future: S::Future) -> Self {
+    pub(super) fn calling(future: F) -> Self {
         Self { state: State::Calling { future, sent: Sent::Untouched } }
     }
 
@@ -130,7 +128,7 @@ impl<S: Clone, B: Body> Reading<S, B> {
     }
 }
 
-impl<S, ReqBody, ResBody> Future for IncludeUsageFuture<S, ReqBody, ResBody>
+impl<S, ReqBody, ResBody> Future for IncludeUsageFuture<S, S::Future, ReqBody, ResBody>
 where
     S: Service<Request<BufferedBody<ReqBody>>, Response = Response<ResBody>> + Clone,
     ReqBody: Body,

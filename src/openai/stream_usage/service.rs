@@ -113,7 +113,7 @@ where
 {
     type Response = Response<BufferedBody<ResBody>>;
     type Error = S::Error;
-    type Future = IncludeUsageFuture<S, ReqBody, ResBody>;
+    type Future = IncludeUsageFuture<S, S::Future, ReqBody, ResBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)

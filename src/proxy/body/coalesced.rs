@@ -27,30 +27,30 @@ pin_project! {
     ///
     /// It never waits for a frame: once it has yielded and no further frame is ready, it returns what
     /// is buffered. A single frame is returned as it is.
-    pub(super) struct CoalescedBody<B, D> {
+    pub(super) struct CoalescedBody<B> {
         #[pin]
         inner: B,
-        buffer: Buffer<D>,
+        buffer: Buffer,
         yields_left: u8,
-        next: Next<D>,
+        next: Next,
         error_delay: Option<Pin<Box<Sleep>>>,
     }
 }
 
 /// Data that has not been returned yet.
-enum Buffer<D> {
+enum Buffer {
     Empty,
-    Single(D),
+    Single(Bytes),
     Merged(BytesMut),
 }
 
 /// The result that follows the buffered data.
-enum Next<D> {
+enum Next {
     Unknown,
-    Known(Option<Result<Frame<D>, BoxError>>),
+    Known(Option<Result<Frame<Bytes>, BoxError>>),
 }
 
-impl<B, D> CoalescedBody<B, D> {
+impl<B> CoalescedBody<B> {
     pub(super) fn new(inner: B) -> Self {
         Self {
             inner,
@@ -62,24 +62,24 @@ impl<B, D> CoalescedBody<B, D> {
     }
 }
 
-impl<D: Buf> Buffer<D> {
+impl Buffer {
     fn len(&self) -> usize {
         match self {
             Self::Empty => 0,
-            Self::Single(data) => data.remaining(),
+            Self::Single(data) => data.len(),
             Self::Merged(data) => data.len(),
         }
     }
 
-    fn can_merge(&self, data: &D) -> bool {
-        matches!(self, Self::Empty) || self.len() + data.remaining() <= MAX_MERGED
+    fn can_merge(&self, data: &Bytes) -> bool {
+        matches!(self, Self::Empty) || self.len() + data.len() <= MAX_MERGED
     }
 
-    fn push(&mut self, data: D) {
+    fn push(&mut self, data: Bytes) {
         *self = match mem::replace(self, Self::Empty) {
             Self::Empty => Self::Single(data),
             Self::Single(first) => {
-                let mut merged = BytesMut::with_capacity(first.remaining() + data.remaining());
+                let mut merged = BytesMut::with_capacity(first.len() + data.len());
                 merged.put(first);
                 merged.put(data);
                 Self::Merged(merged)
@@ -90,34 +90,25 @@ impl<D: Buf> Buffer<D> {
             }
         };
     }
-}
 
-impl<D: Buf + From<Bytes>> Buffer<D> {
-    fn take(&mut self) -> Option<D> {
+    fn take(&mut self) -> Option<Bytes> {
         match mem::replace(self, Self::Empty) {
             Self::Empty => None,
             Self::Single(data) => Some(data),
-            Self::Merged(data) => Some(data.freeze().into()),
+            Self::Merged(data) => Some(data.freeze()),
         }
     }
 }
 
-impl<B, D> Body for CoalescedBody<B, D>
-where
-    B: Body<Data = D, Error = BoxError>,
-    D: Buf + From<Bytes>,
-{
-    type Data = D;
-    type Error = BoxError;
-
-    fn poll_frame(
+impl<B: Body<Error = BoxError>> CoalescedBody<B> {
+    fn poll_merged(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<D>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
         while let Next::Unknown = this.next {
             match this.inner.as_mut().poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Poll::Ready(Some(Ok(frame))) => match frame.map_data(into_bytes).into_data() {
                     Ok(data) if this.buffer.can_merge(&data) => {
                         this.buffer.push(data);
                         *this.yields_left = YIELDS;
@@ -151,6 +142,27 @@ where
             Next::Known(next) => Poll::Ready(next),
             Next::Unknown => Poll::Pending,
         }
+    }
+}
+
+/// Copies nothing if the data is [`Bytes`].
+fn into_bytes(mut data: impl Buf) -> Bytes {
+    data.copy_to_bytes(data.remaining())
+}
+
+impl<B> Body for CoalescedBody<B>
+where
+    B: Body<Error = BoxError>,
+    B::Data: From<Bytes>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        self.poll_merged(cx).map_ok(|frame| frame.map_data(Into::into))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -41,17 +41,14 @@ pin_project! {
     /// The upstream's bytes are forwarded as they are, and frames that are ready together are merged.
     /// The body fails when the upstream sends nothing for too long. Trailers follow the rules for
     /// headers. In a 4xx response the upstream's credential is masked with asterisks.
-    pub struct ResponseBody<B>
-    where
-        B: Body,
-    {
+    pub struct ResponseBody<B> {
         #[pin]
-        inner: body::ResponseBody<ForwardedBody<B, B::Data>>,
+        inner: body::ResponseBody<ForwardedBody<B>>,
     }
 }
 
-impl<B: Body> ResponseBody<B> {
-    pub(super) fn forwarded(body: ForwardedBody<B, B::Data>) -> Self {
+impl<B> ResponseBody<B> {
+    pub(super) fn forwarded(body: ForwardedBody<B>) -> Self {
         Self { inner: body::ResponseBody::inner(body) }
     }
 
@@ -66,7 +63,7 @@ impl<B: Body> ResponseBody<B> {
 }
 
 /// Returns an empty body.
-impl<B: Body> Default for ResponseBody<B> {
+impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
         Self::full(Bytes::new())
     }
@@ -84,7 +81,7 @@ where
     body::delegate_body!();
 }
 
-impl<B: Body> fmt::Debug for ResponseBody<B> {
+impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
@@ -92,9 +89,9 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
 
 pin_project! {
     /// The upstream's body on its way to the client.
-    pub(super) struct ForwardedBody<B, D> {
+    pub(super) struct ForwardedBody<B> {
         #[pin]
-        inner: CoalescedBody<MaskedBody<TimeoutBody<B>>, D>,
+        inner: CoalescedBody<MaskedBody<TimeoutBody<B>>>,
         trailers: TrailerRules,
     }
 }
@@ -115,13 +112,13 @@ impl TrailerRules {
     }
 }
 
-impl<B, D> ForwardedBody<B, D> {
+impl<B> ForwardedBody<B> {
     pub(super) fn new(inner: TimeoutBody<B>, mask: Option<Mask>, trailers: TrailerRules) -> Self {
         Self { inner: CoalescedBody::new(MaskedBody::new(inner, mask)), trailers }
     }
 }
 
-impl<B> Body for ForwardedBody<B, B::Data>
+impl<B> Body for ForwardedBody<B>
 where
     B: Body,
     B::Data: From<Bytes>,

@@ -1,7 +1,6 @@
 use std::{
     fmt,
     future::Future,
-    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -23,6 +22,7 @@ use crate::{body::expected_length, request::RequestContext};
 /// Middleware that reads responses to their end when their clients have left.
 ///
 /// See the [module](super) for its rules.
+#[derive(Clone)]
 pub struct Drain<S> {
     pub(super) inner: S,
     pub(super) tasks: Option<Arc<DrainTasks>>,
@@ -61,7 +61,7 @@ where
 {
     type Response = Response<DrainBody<RB>>;
     type Error = S::Error;
-    type Future = DrainFuture<S::Future, RB, S::Error>;
+    type Future = DrainFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -77,12 +77,6 @@ where
     }
 }
 
-impl<S: Clone> Clone for Drain<S> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), tasks: self.tasks.clone() }
-    }
-}
-
 impl<S: fmt::Debug> fmt::Debug for Drain<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drain").field("inner", &self.inner).finish_non_exhaustive()
@@ -91,82 +85,76 @@ impl<S: fmt::Debug> fmt::Debug for Drain<S> {
 
 pin_project! {
     /// Response future of [`Drain`]. If it is dropped before it completes, a task goes on with it.
-    pub struct DrainFuture<F, B, E>
-    where
-        F: Future<Output = Result<Response<B>, E>>,
-        F: Send,
-        F: 'static,
-        B: Body,
-        B: Send,
-        B: 'static,
-        B::Data: Send,
-        B::Error: Send,
-        E: Send,
-        E: 'static,
-    {
+    pub struct DrainFuture<F> {
         #[pin]
         plain: Option<F>,
         drained: Option<Drained<F>>,
-        output: PhantomData<fn() -> Result<B, E>>,
-    }
-
-    impl<F, B, E> PinnedDrop for DrainFuture<F, B, E>
-    where
-        F: Future<Output = Result<Response<B>, E>>,
-        F: Send,
-        F: 'static,
-        B: Body,
-        B: Send,
-        B: 'static,
-        B::Data: Send,
-        B::Error: Send,
-        E: Send,
-        E: 'static,
-    {
-        fn drop(this: Pin<&mut Self>) {
-            let Some(Drained { call, context, tasks, .. }) = this.project().drained.take() else {
-                return;
-            };
-            context.set_abandoned();
-            let max_bytes = tasks.limits.max_bytes;
-            tasks.spawn(async move {
-                if let Ok(response) = call.await {
-                    drain(Box::pin(response.into_body()), max_bytes).await;
-                }
-            });
-        }
     }
 }
 
-/// A call that goes on when its client has left.
+/// A call that goes on when it is dropped, as its client has left.
 struct Drained<F> {
-    call: Pin<Box<F>>,
+    call: Option<Call<F>>,
+    /// Captured where the bounds of a task are known, so that the struct needs none.
+    drain: fn(Call<F>),
+}
+
+struct Call<F> {
+    future: Pin<Box<F>>,
     method: Method,
     context: RequestContext,
     tasks: Arc<DrainTasks>,
 }
 
-impl<F, B, E> DrainFuture<F, B, E>
+impl<F> Drop for Drained<F> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            (self.drain)(call);
+        }
+    }
+}
+
+fn spawn_drain<F, B, E>(call: Call<F>)
 where
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
     B: Body<Data: Send, Error: Send> + Send + 'static,
     E: Send + 'static,
 {
+    let Call { future, context, tasks, .. } = call;
+    context.set_abandoned();
+    let max_bytes = tasks.limits.max_bytes;
+    tasks.spawn(async move {
+        if let Ok(response) = future.await {
+            drain(Box::pin(response.into_body()), max_bytes).await;
+        }
+    });
+}
+
+impl<F> DrainFuture<F> {
     fn plain(call: F) -> Self {
-        Self { plain: Some(call), drained: None, output: PhantomData }
+        Self { plain: Some(call), drained: None }
     }
 
-    fn drained(call: F, method: Method, context: RequestContext, tasks: Arc<DrainTasks>) -> Self {
-        let drained = Drained { call: Box::pin(call), method, context, tasks };
-        Self { plain: None, drained: Some(drained), output: PhantomData }
+    fn drained<B, E>(
+        future: F,
+        method: Method,
+        context: RequestContext,
+        tasks: Arc<DrainTasks>,
+    ) -> Self
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Data: Send, Error: Send> + Send + 'static,
+        E: Send + 'static,
+    {
+        let call = Some(Call { future: Box::pin(future), method, context, tasks });
+        Self { plain: None, drained: Some(Drained { call, drain: spawn_drain }) }
     }
 }
 
-impl<F, B, E> Future for DrainFuture<F, B, E>
+impl<F, B, E> Future for DrainFuture<F>
 where
-    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    F: Future<Output = Result<Response<B>, E>>,
     B: Body<Data: Send, Error: Send> + Send + 'static,
-    E: Send + 'static,
 {
     type Output = Result<Response<DrainBody<B>>, E>;
 
@@ -178,26 +166,24 @@ where
         if let Some(plain) = this.plain.as_pin_mut() {
             return plain.poll(cx).map_ok(|response| response.map(DrainBody::plain));
         }
-        let drained = this.drained.as_mut().expect("`DrainFuture` polled after completion");
-        let result = ready!(drained.call.as_mut().poll(cx));
-        let Some(Drained { method, context, tasks, .. }) = this.drained.take() else {
-            unreachable!("it was just polled");
-        };
-        Poll::Ready(result.map(|response| {
+        let call = this.drained.as_mut().and_then(|drained| drained.call.as_mut());
+        let call = call.expect("`DrainFuture` polled after completion");
+        let result = ready!(call.future.as_mut().poll(cx));
+        let Call { method, context, tasks, .. } = call;
+        let response = result.map(|response| {
             let (head, body) = response.into_parts();
-            let expected = expected_length(&method, &head);
-            let unread = Unread { context, tasks, expected };
+            let expected = expected_length(method, &head);
+            let unread = Unread { context: context.clone(), tasks: tasks.clone(), expected };
             Response::from_parts(head, DrainBody::drained(body, unread))
-        }))
+        });
+        if let Some(drained) = this.drained {
+            drained.call = None;
+        }
+        Poll::Ready(response)
     }
 }
 
-impl<F, B, E> fmt::Debug for DrainFuture<F, B, E>
-where
-    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-    B: Body<Data: Send, Error: Send> + Send + 'static,
-    E: Send + 'static,
-{
+impl<F> fmt::Debug for DrainFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DrainFuture")
     }

@@ -15,13 +15,13 @@ use std::{
 use http::{Method, response::Parts};
 
 use self::{inflate::Inflate, openai::OpenAiUsage};
-use super::Tokens;
 use crate::content::{
     Coding,
     events::{BYTE_ORDER_MARK, EventPart, EventReader},
     media_type,
     members::{FoundMember, MemberScanner, Selection},
 };
+use crate::store::Tokens;
 
 /// Maximum length of a coded response that is decoded. A longer one is not text that a model writes, and
 /// would let an upstream spend our time.

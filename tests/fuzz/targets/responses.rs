@@ -17,7 +17,10 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use tower::{Service, ServiceBuilder, service_fn};
-use tower_quota::usage::{RequestBody, Tokens, UsageEvent, UsageRecorderLayer, UsageSink};
+use tower_quota::{
+    store::{Tokens, UsageEvent, UsageSink},
+    usage::{RequestBody, UsageRecorderLayer},
+};
 
 /// A response and where it is cut.
 type Input<'a> = (Vec<u8>, &'a [u8]);
@@ -93,7 +96,7 @@ fn read(pieces: Vec<Bytes>, response_body: &[u8], coding: &'static str) -> Seen 
     let events = Events::default();
     let request_body = Pieces(pieces.clone().into_iter());
     let pieces = Arc::new(Mutex::new(Some(pieces)));
-    let mut service = ServiceBuilder::new().layer(UsageRecorderLayer::new(events.clone())).service(
+    let mut service = ServiceBuilder::new().layer(UsageRecorderLayer::new(events.clone()).watch_requests()).service(
         service_fn(move |request: Request<RequestBody<Pieces>>| {
             let pieces = pieces.lock().unwrap().take().unwrap();
             async move {

@@ -28,7 +28,7 @@ pub(crate) const SPONSOR: &str = "sk-sponsor-0123456789";
 
 type Transport<B> = UpstreamClient<RequestBody<B>, HttpsConnector<HttpConnector>>;
 
-pub(crate) type Proxy<B = Incoming> = UpstreamProxyService<Transport<B>, OpenAiErrors>;
+pub(crate) type Proxy<B = Incoming> = UpstreamProxyService<Transport<B>>;
 
 /// The proxy to this upstream's `/api`, mounted at `/v1`.
 pub(crate) fn proxy<B>(upstream: &str) -> Proxy<B>
