@@ -6,6 +6,8 @@ use tower_quota::store::{
     Demand, KeyChange, QuotaName, QuotaSubject, Refund, Reservation, ReserveOutcome,
 };
 
+use crate::common::Random;
+
 use super::{Store, change, demand, issue, limit, noon, subject, take};
 
 promises! {
@@ -19,6 +21,7 @@ promises! {
     a_changed_limit_applies_to_the_next_reservation,
     concurrent_reservations_of_an_amount_admit_as_many_as_fit,
     actual_use_is_charged_even_beyond_the_limit,
+    random_amounts_are_counted_exactly,
     quotas_of_a_subject_are_independent,
 }
 
@@ -147,6 +150,40 @@ async fn actual_use_is_charged_even_beyond_the_limit(store: impl Store) {
     assert!(more.refund(Refund::Always));
     more.settle(7);
     assert_eq!(store.status(&demand).await.unwrap().used, 2);
+}
+
+/// Reservations, corrections and refunds of random amounts, in random order. The engine's simulation adds
+/// kills and losses of power.
+async fn random_amounts_are_counted_exactly(store: impl Store) {
+    const LIMIT: u32 = 60;
+    let mut random = Random::seeded("random amounts");
+    let demand = demand(&subject(LIMIT), noon());
+    let (mut used, mut open) = (0, Vec::new());
+    for _ in 0..500 {
+        let amount = random.below(20);
+        let picked = (!open.is_empty()).then(|| random.below(open.len() as u64) as usize);
+        match (random.below(4), picked) {
+            (0, Some(picked)) => {
+                let (mut reservation, held): (Box<dyn Reservation>, u64) = open.swap_remove(picked);
+                assert!(reservation.refund(Refund::Always));
+                used -= held;
+            }
+            (1, Some(picked)) => {
+                let (reservation, held) = &mut open[picked];
+                reservation.settle(amount);
+                used = used - std::mem::replace(held, amount) + amount;
+            }
+            _ => {
+                let taken = take_amount(&store, &demand.clone().amount(amount)).await;
+                assert_eq!(taken.is_some(), used + amount <= u64::from(LIMIT), "{used} + {amount}");
+                if let Some(reservation) = taken {
+                    open.push((reservation, amount));
+                    used += amount;
+                }
+            }
+        }
+        assert_eq!(store.status(&demand).await.unwrap().used, used);
+    }
 }
 
 async fn quotas_of_a_subject_are_independent(store: impl Store) {
