@@ -83,7 +83,7 @@ impl Given {
         }
         let demo = matches.get_flag("demo");
         let mut given = Self { demo, texts, shown: Vec::new(), checked };
-        given.shown = shown(&command, |name| given.text(name));
+        given.shown = shown(|name| given.text(name));
         let command = match matches.subcommand_name() {
             Some(_) => Command::from_arg_matches(&matches).map(Some),
             None => Ok(None),

@@ -1,7 +1,8 @@
 //! The settings: flags, environment variables and lines of `.env`.
 //!
-//! A setting is declared once, as a field with its flag, variable, default, parser and help. An invalid
-//! value stops the start with one line that names the variable and the values it accepts.
+//! A setting is declared once, as a field with its flag, variable, default, parser and help, and with
+//! `hide_env_values` if it is a secret. An invalid value stops the start with one line that names the
+//! variable and the values it accepts.
 
 mod env_file;
 mod given;
@@ -49,7 +50,7 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) listen: ListenSettings,
     /// Token for /admin; several, comma-separated, during a rotation [default: a random one, printed]
-    #[arg(long, env = "ADMIN_TOKEN", value_name = "TOKEN", value_parser = values::tokens)]
+    #[arg(long, env = "ADMIN_TOKEN", value_name = "TOKEN", value_parser = values::tokens, hide_env_values = true)]
     pub(crate) admin_token: Option<AdminTokens>,
     /// File with ADMIN_TOKEN, one token per line; read again on SIGHUP
     #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "PATH", value_parser = secret_file(values::tokens))]
@@ -67,7 +68,7 @@ pub(crate) struct Settings {
     #[arg(long, env = "LOG_CLIENT_ADDR", value_name = "WHETHER", default_value = "on", value_parser = shown(values::on_or_off), action = ArgAction::Set)]
     pub(crate) log_client_addr: bool,
     /// Token for /metrics only
-    #[arg(long, env = "METRICS_TOKEN", value_name = "TOKEN", value_parser = values::tokens)]
+    #[arg(long, env = "METRICS_TOKEN", value_name = "TOKEN", value_parser = values::tokens, hide_env_values = true)]
     pub(crate) metrics_token: Option<AdminTokens>,
     /// URL at which users reach this gateway, such as https://keys.example.com; used in links of claims
     #[arg(long, env = "PUBLIC_URL", value_name = "URL", value_parser = shown(values::public_url))]
@@ -157,7 +158,7 @@ pub(crate) struct UpstreamSettings {
     #[arg(long = "upstream-base-url", env = "UPSTREAM_BASE_URL", value_name = "URL", default_value = "https://api.deepseek.com/v1", value_parser = values::base_url)]
     pub(crate) base_url: UpstreamBase,
     /// The sponsor's key for the upstream; also DEEPSEEK_API_KEY
-    #[arg(long = "upstream-api-key", env = "UPSTREAM_API_KEY", value_name = "KEY", value_parser = values::upstream_api_key)]
+    #[arg(long = "upstream-api-key", env = "UPSTREAM_API_KEY", value_name = "KEY", value_parser = values::upstream_api_key, hide_env_values = true)]
     pub(crate) api_key: Option<HeaderValue>,
     /// File with UPSTREAM_API_KEY, read again on SIGHUP; also DEEPSEEK_API_KEY_FILE
     #[arg(long = "upstream-api-key-file", env = "UPSTREAM_API_KEY_FILE", value_name = "PATH", value_parser = secret_file(values::upstream_api_key))]
@@ -166,7 +167,7 @@ pub(crate) struct UpstreamSettings {
     #[arg(long = "upstream-ca-file", env = "UPSTREAM_CA_FILE", value_name = "PATH", value_parser = values::authorities)]
     authorities: Option<values::Authorities>,
     /// Proxy to the upstream, such as http://proxy:3128; also HTTPS_PROXY with NO_PROXY [default: none]
-    #[arg(long = "upstream-proxy", env = "UPSTREAM_PROXY", value_name = "URL", value_parser = values::proxy)]
+    #[arg(long = "upstream-proxy", env = "UPSTREAM_PROXY", value_name = "URL", value_parser = values::proxy, hide_env_values = true)]
     pub(crate) proxy: Option<Intercept>,
     #[arg(long, env = "HTTPS_PROXY", hide = true)]
     https_proxy: Option<String>,

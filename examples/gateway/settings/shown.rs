@@ -1,11 +1,14 @@
 //! The settings as operators may see them, on the admin page and from `gateway print-config`.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use clap::Arg;
+use clap::{Arg, CommandFactory};
 use tower_quota::admin::AdminTokens;
 
-use super::given::{GivenText, variable};
+use super::{
+    Settings,
+    given::{GivenText, variable},
+};
 
 /// Replaces a secret.
 const MASK: &str = "••••";
@@ -67,22 +70,22 @@ impl ShownSetting {
     }
 }
 
-/// Returns the settings of `command`, with the defaults that their help names.
-pub(super) fn shown<'a>(
-    command: &clap::Command,
-    given: impl Fn(&str) -> Option<&'a GivenText>,
-) -> Vec<ShownSetting> {
+/// Returns all settings, with the defaults that their help names. Those that are declared with
+/// `hide_env_values` are secrets.
+pub(super) fn shown<'a>(given: impl Fn(&str) -> Option<&'a GivenText>) -> Vec<ShownSetting> {
     let given = |name: &str| given(name).filter(|given| !given.text.is_empty());
-    let visible = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let declared = Settings::command();
+    let visible = declared.get_arguments().filter(|argument| !argument.is_hide_set());
     visible
         .filter_map(|argument| {
             let name = variable(argument)?;
+            let is_secret = argument.is_hide_env_values_set();
             let (value, source) = match given(&name) {
-                Some(given) => {
-                    (Some(masked(&name, &given.text).into_owned()), given.source.clone())
+                Some(given) if is_secret => (Some(MASK.to_owned()), given.source.clone()),
+                Some(given) => (Some(without_password(&given.text)), given.source.clone()),
+                None if is_secret && given(&format!("{name}_FILE")).is_some() => {
+                    (None, SettingSource::Default)
                 }
-                // The secret is in a file.
-                None if given(&format!("{name}_FILE")).is_some() => (None, SettingSource::Default),
                 None => (default(argument), SettingSource::Default),
             };
             Some(ShownSetting { name, value, source })
@@ -109,20 +112,46 @@ pub(crate) fn in_use(
     shown
 }
 
-/// Returns the default that the help names.
+/// Returns the default value, or what the help says of it.
 fn default(argument: &Arg) -> Option<String> {
+    let value = argument.get_default_values().first().and_then(|value| value.to_str());
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        return Some(value.to_owned());
+    }
     let help = argument.get_help()?.to_string();
     let (_, default) = help.rsplit_once("[default: ")?;
     default.strip_suffix(']').map(str::to_owned)
 }
 
-/// Masks a secret, and the user and password in a URL.
-fn masked<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
-    if ["TOKEN", "API_KEY", "PROXY"].iter().any(|end| name.ends_with(end)) {
-        return MASK.into();
-    }
+/// Masks the user and password in a URL.
+fn without_password(value: &str) -> String {
     match value.split_once("://").zip(value.rsplit_once('@')) {
-        Some(((scheme, _), (_, host))) => format!("{scheme}://{MASK}@{host}").into(),
-        None => value.into(),
+        Some(((scheme, _), (_, host))) => format!("{scheme}://{MASK}@{host}"),
+        None => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_whose_errors_hide_its_value_is_declared_secret() {
+        // They may hold a password, which is masked.
+        const URLS: [&str; 2] = ["UPSTREAM_BASE_URL", "DATABASE_URL"];
+        let command = Settings::command();
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let Some(name) = variable(argument) else { continue };
+            let value = format!("--{}=canary\u{7f}?", argument.get_long().unwrap());
+            let error = command.clone().try_get_matches_from(["gateway", &value]).unwrap_err();
+            let is_shown = error.source().unwrap().to_string().contains("canary");
+            assert_ne!(
+                is_shown,
+                argument.is_hide_env_values_set() || URLS.contains(&&*name),
+                "{name}"
+            );
+        }
     }
 }
