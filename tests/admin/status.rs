@@ -52,7 +52,7 @@ async fn single_requests_are_reported_where_they_are_kept() {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     for (days, kept) in [("0", 0), ("7", 3)] {
         let gateway =
-            GatewayCommand::at_noon(upstream.base_url()).env("USAGE_RETENTION_DAYS", days).start();
+            GatewayCommand::before(upstream.base_url()).env("USAGE_RETENTION_DAYS", days).start();
         let key = gateway.create_key(json!({"daily_limit": 2})).await;
         let mut wire = Wire::connect(gateway.address()).await.unwrap();
         for status in [200, 200, 429] {

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use crate::common::admin::{Admin, CollectedResponse, text};
+use crate::common::{
+    admin::{Admin, CollectedResponse, text},
+    noon_calendar, noon_zone,
+};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -10,7 +13,6 @@ use serde_json::{Value, json};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
-    clock::Calendar,
     quota::DailyQuotaLayer,
     usage::{UsageRecorderLayer, usage_service},
 };
@@ -42,7 +44,7 @@ async fn completed(admin: &Admin, key: &str, status: u16, body: &'static str) {
 async fn holder(admin: &Admin, method: &str, key: &str) -> CollectedResponse {
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
-        .service(usage_service(admin.store.clone(), Calendar::utc()));
+        .service(usage_service(admin.store.clone(), noon_calendar()));
     let request = Request::builder().method(method).uri("/usage").header("x-api-key", key);
     let response = service.oneshot(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
     let (head, body) = response.into_parts();
@@ -136,7 +138,7 @@ async fn used_and_remaining_always_add_up_for_the_holder() {
         ("object", json!("usage")),
         ("id", json!(id)),
         ("label", json!("alice")),
-        ("timezone", json!("UTC")),
+        ("timezone", json!(noon_zone())),
         ("daily_limit", json!(10)),
         ("used", json!(4)),
         ("remaining", json!(6)),
@@ -148,7 +150,7 @@ async fn used_and_remaining_always_add_up_for_the_holder() {
     ] {
         assert_eq!(usage[field], value, "{field}");
     }
-    assert!(text(&usage["resets_at"]).ends_with("T00:00:00Z"));
+    assert!(text(&usage["resets_at"]).ends_with(":00:00Z"));
 
     let path = format!("/admin/keys/{id}");
     admin.call("PATCH", &path, r#"{"daily_limit":3}"#).await;
@@ -177,7 +179,7 @@ async fn holder_after(admin: &Admin, key: &str, days: u64) -> Value {
     tower_quota::request::RequestContext::of(request.extensions_mut()).set_received_at(then);
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
-        .service(usage_service(admin.store.clone(), Calendar::utc()));
+        .service(usage_service(admin.store.clone(), noon_calendar()));
     let response = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
     serde_json::from_slice(&response.to_bytes()).unwrap()
 }
@@ -229,7 +231,7 @@ async fn the_holders_report_is_read_only_and_needs_a_key() {
     let response = holder(&admin, "POST", &key).await;
     assert_eq!((response.status().as_u16(), response.header("allow")), (405, "GET, HEAD"));
     assert_eq!(holder(&admin, "HEAD", &key).await.text, "");
-    let alone = usage_service(admin.store.clone(), Calendar::utc());
+    let alone = usage_service(admin.store.clone(), noon_calendar());
     let response = alone.oneshot(Request::new(Full::<Bytes>::default())).await.unwrap();
     assert_eq!(response.status(), 401);
 }

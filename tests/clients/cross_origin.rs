@@ -60,7 +60,7 @@ async fn upstream() -> Upstream {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preflight_of_an_allowed_origin_succeeds_before_auth_and_costs_nothing() {
     let upstream = upstream().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url())
+    let gateway = GatewayCommand::before(upstream.base_url())
         .env("CORS_ALLOW_ORIGINS", "https://App.Example.com:443/, app://obsidian.md")
         .start();
     for path in ["/v1/chat/completions", "/chat/completions", "/usage", "/v1/models", "/v1/none"] {
@@ -96,7 +96,7 @@ async fn a_preflight_of_an_allowed_origin_succeeds_before_auth_and_costs_nothing
 async fn every_response_of_the_api_may_be_read_and_none_of_the_admin_api() {
     let upstream = upstream().await;
     for (origins, shown) in [(APP, APP), ("*", "*")] {
-        let gateway = GatewayCommand::at_noon(upstream.base_url())
+        let gateway = GatewayCommand::before(upstream.base_url())
             .env("CORS_ALLOW_ORIGINS", origins)
             .env("MAX_BODY_BYTES", "1KiB")
             .start();
@@ -148,7 +148,7 @@ async fn every_response_of_the_api_may_be_read_and_none_of_the_admin_api() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_setting_a_preflight_is_204_and_allows_no_origin() {
     let upstream = upstream().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     for path in ["/v1/chat/completions", "/chat/completions", "/usage"] {
         let response = preflight(&gateway, path, APP).await;
@@ -188,8 +188,8 @@ async fn a_page_of_another_origin_in_chromium_streams_a_response_and_reads_what_
     })
     .await;
     let app = format!("http://{}", upstream.address());
-    let open = GatewayCommand::at_noon(upstream.base_url()).env("CORS_ALLOW_ORIGINS", &app).start();
-    let closed = GatewayCommand::at_noon(upstream.base_url()).start();
+    let open = GatewayCommand::before(upstream.base_url()).env("CORS_ALLOW_ORIGINS", &app).start();
+    let closed = GatewayCommand::before(upstream.base_url()).start();
     let key = open.create_key(json!({"daily_limit": 1})).await;
     let output = tokio::task::spawn_blocking({
         let mut node = crate::common::node("cross_origin.cjs");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// Runs a script to its end: how often each status came.
 async fn statuses(mut script: Command, client: &str) -> Value {
     let upstream = Upstream::start(|_| json_response("{}")).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = used_up(&gateway).await;
     script.arg(client).env("BASE_URL", gateway.url("/v1")).env("KEY", key);
     let output = tokio::task::spawn_blocking(move || script.output().unwrap()).await.unwrap();

@@ -212,7 +212,7 @@ fn respond_as_openai(request: http::Request<bytes::Bytes>) -> Response<StubBody>
 
 async fn only_clients_that_request_usage_see_it(language: Language) {
     let upstream = Upstream::start(respond_as_openai).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "ask").start();
+    let gateway = GatewayCommand::before(upstream.base_url()).env("STREAM_USAGE", "ask").start();
     let key = gateway.create_key(json!({})).await;
     for (call, sees_usage) in [("chunks", false), ("chunks_with_usage", true)] {
         let mut call = Call::start(language, &gateway, &key, call);

@@ -62,7 +62,7 @@ fn seen(call: &Call) -> (String, Bytes) {
 async fn nightly_pythons_api_tests_pass_through_the_gateway_as_without_it() {
     let tests = crate::common::installed("openai-python").expect("what .ci/nightly installs");
     let upstream = Upstream::start(as_requested).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "off").start();
+    let gateway = GatewayCommand::before(upstream.base_url()).env("STREAM_USAGE", "off").start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     let through = run(&tests, &gateway.url("/v1"), &key);
     let through_calls = upstream.calls();

@@ -142,7 +142,7 @@ fn printed(output: &Output) -> String {
 /// table says of this client.
 async fn holds_what_the_guide_says(section: &str, language: Language, client: &str) {
     let upstream = Upstream::provider().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).env("RUST_LOG", "info").start();
+    let gateway = GatewayCommand::before(upstream.base_url()).env("RUST_LOG", "info").start();
     let keys = Keys::of(&gateway).await;
     for guide in Guide::all(&gateway.url(""), &keys.good) {
         let text = printed(&language.run(blocks(guide.named(section), language.fence())[0]).await);
@@ -205,7 +205,7 @@ fn is_as_said(response: &CollectedResponse, row: &[String]) -> bool {
 #[tokio::test]
 async fn base_urls_work_or_are_rejected_as_the_guide_says() {
     let upstream = Upstream::provider().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({})).await;
     let body = json!({"model": "deepseek-chat", "messages": []});
     for guide in Guide::all(&gateway.url(""), &key) {
@@ -226,7 +226,7 @@ async fn base_urls_work_or_are_rejected_as_the_guide_says() {
 #[ignore = "needs Python with openai"]
 async fn base_urls_work_or_are_rejected_by_the_sdk_as_the_guide_says() {
     let upstream = Upstream::provider().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({})).await;
     let [guide, _] = Guide::all(&gateway.url(""), &key);
     let rows = base_urls(&guide);
@@ -247,7 +247,7 @@ async fn base_urls_work_or_are_rejected_by_the_sdk_as_the_guide_says() {
 #[ignore = "needs Python with openai"]
 async fn programs_of_the_sdk_read_the_two_variables() {
     let upstream = Upstream::provider().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({})).await;
     let python = crate::common::installed("python/bin/python").unwrap_or_else(|| "python3".into());
     for guide in Guide::all(&gateway.url(""), &key) {
@@ -303,7 +303,7 @@ async fn langchain_for_node_works_as_the_guide_says() {
 #[tokio::test]
 async fn yaml_of_the_users_own_procedure_works() {
     let upstream = Upstream::provider().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({})).await;
     let procedure = include_str!("../../docs/trial-key-process.zh.md");
     let [_, as_it_stands] = Guide::all(GUIDES[1].1, GUIDES[1].2);
@@ -345,7 +345,7 @@ fn requested_by_cherry_studio(entered: &str) -> String {
 #[tokio::test]
 async fn addresses_of_cherry_studio_lead_where_the_guide_says() {
     let upstream = Upstream::provider().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({})).await;
     let authorization = format!("Bearer {key}");
     let headers = [
@@ -377,7 +377,7 @@ async fn addresses_of_cherry_studio_lead_where_the_guide_says() {
 #[tokio::test]
 async fn requests_of_open_webui_with_the_variables_of_the_guide_work() {
     let upstream = Upstream::provider().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({})).await;
     for guide in Guide::all(&gateway.url(""), &key) {
         let variables = blocks(guide.named("Open WebUI"), "env")[0];
@@ -539,7 +539,7 @@ mod nightly {
         };
         let upstream = Upstream::provider().await;
         for (status, column) in [("429", ON_429), ("402", ON_402)] {
-            let command = GatewayCommand::at_noon(upstream.base_url()).env("RUST_LOG", "info");
+            let command = GatewayCommand::before(upstream.base_url()).env("RUST_LOG", "info");
             let gateway = command.env("QUOTA_EXHAUSTED_STATUS", status).start();
             let keys = Keys::of(&gateway).await;
             let filled_in = |key: &str| Guide::all(&gateway.url(""), key);

@@ -18,7 +18,7 @@ struct House {
 impl House {
     async fn build() -> Self {
         let upstream = Upstream::start(respond).await;
-        let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+        let gateway = GatewayCommand::before(upstream.base_url()).start();
         let mut house = Self { gateway, _upstream: upstream, keys: json!({}) };
         let busy = house.key("busy", json!({"label": HOSTILE, "daily_limit": 200})).await;
         house.key("full", json!({"label": "用户A", "daily_limit": 2})).await;

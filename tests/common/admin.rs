@@ -10,6 +10,8 @@ use tower_quota::{
     store::memory::MemoryStore,
 };
 
+use super::memory_store;
+
 pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
 
 pub(crate) struct Admin {
@@ -24,7 +26,7 @@ pub(crate) struct CollectedResponse {
 
 impl Admin {
     pub(crate) fn new() -> Self {
-        let store = MemoryStore::new();
+        let store = memory_store();
         let tokens = AdminTokens::parse(TOKEN).unwrap();
         Self { service: admin_service(store.clone(), tokens), store }
     }

@@ -47,17 +47,21 @@ pub(crate) struct Gateway {
 }
 
 impl GatewayCommand {
-    /// Port 0, [`ADMIN_TOKEN`], and threads among which requests race on any machine.
+    /// Port 0, [`ADMIN_TOKEN`], threads among which requests race on any machine, and a zone in which no day
+    /// turns while a test runs.
     pub(crate) fn new() -> Self {
-        Self::bare().env("PORT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN).env("WORKER_THREADS", "4")
+        Self::bare()
+            .env("PORT", "0")
+            .env("ADMIN_TOKEN", ADMIN_TOKEN)
+            .env("WORKER_THREADS", "4")
+            .env("QUOTA_TIMEZONE", noon_zone())
     }
 
-    /// One in front of this upstream, at noon: no day turns while a test runs.
-    pub(crate) fn at_noon(upstream_base_url: impl Into<String>) -> Self {
+    /// The same in front of this upstream, with warnings only in its log.
+    pub(crate) fn before(upstream_base_url: impl Into<String>) -> Self {
         Self::new()
             .env("UPSTREAM_BASE_URL", upstream_base_url)
             .env("UPSTREAM_API_KEY", "sk-sponsor-secret")
-            .env("QUOTA_TIMEZONE", noon_zone())
             .env("RUST_LOG", "warn")
     }
 

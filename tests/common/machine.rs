@@ -2,11 +2,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
-use super::{gateway_binary, installed};
+use super::{gateway_binary, installed, wait_past_midnight};
 
 /// A machine with nothing on it but a checkout and a `docker`: its network, processes and mounts are its
 /// own, and end with it.
@@ -88,6 +89,7 @@ impl Machine {
 
     /// What a script prints, both streams in order, and whether it has succeeded.
     pub(crate) fn try_run(&self, script: &str) -> (bool, String) {
+        wait_past_midnight(Duration::from_secs(180));
         let home = self.dir.path();
         let path = format!("{}:{}", home.join("bin").display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("timeout");

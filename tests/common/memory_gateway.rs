@@ -17,14 +17,12 @@ use tower::{Layer, ServiceBuilder};
 use tower_quota::{
     admin::{AdminTokens, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
-    clock::Calendar,
     quota::DailyQuotaLayer,
     request::RequestContext,
-    store::memory::MemoryStore,
     usage::{UsageRecorderLayer, usage_service},
 };
 
-use crate::common::ADMIN_TOKEN;
+use crate::common::{ADMIN_TOKEN, memory_store, noon_calendar};
 
 /// A server that ends with this.
 pub(crate) struct MemoryGateway {
@@ -48,7 +46,7 @@ impl MemoryGateway {
 }
 
 fn app() -> Router {
-    let store = MemoryStore::new();
+    let store = memory_store();
     let admin = admin_service(store.clone(), AdminTokens::parse(ADMIN_TOKEN).unwrap())
         .retention_days(7)
         .settings([("USAGE_RETENTION_DAYS".to_owned(), Some("7".to_owned()))]);
@@ -60,7 +58,7 @@ fn app() -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .layer(trial)
-        .route_service("/usage", auth.layer(usage_service(store.clone(), Calendar::utc())))
+        .route_service("/usage", auth.layer(usage_service(store.clone(), noon_calendar())))
         .route_service("/claim", claim_service(store))
         .route_service("/admin", admin.clone())
         .route_service("/admin/{*call}", admin)

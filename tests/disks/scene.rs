@@ -136,7 +136,7 @@ impl Scene {
 
 /// The gateway before this upstream, on this file.
 pub(crate) fn command(upstream: &Upstream, database: &Path) -> GatewayCommand {
-    GatewayCommand::at_noon(upstream.base_url()).env("DATABASE_URL", database.to_str().unwrap())
+    GatewayCommand::before(upstream.base_url()).env("DATABASE_URL", database.to_str().unwrap())
 }
 
 impl Log {

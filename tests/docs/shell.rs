@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use super::{
-    common::{ADMIN_TOKEN, Gateway, GatewayCommand, free_port, gateway_binary},
+    common::{ADMIN_TOKEN, Gateway, GatewayCommand, free_port, gateway_binary, wait_past_midnight},
     document::{Block, Directive, Document, ROOT},
     transcript::{self, matches},
 };
@@ -136,6 +136,8 @@ impl Session {
     fn run(&self, document: &str, shell: &Shell) -> Result<(), String> {
         let _one_at_a_time =
             self.in_clone.then(|| CLONE.lock().unwrap_or_else(PoisonError::into_inner));
+        // What a document counts is of one day.
+        wait_past_midnight(SESSION_TIMEOUT);
         let state = TempDir::new().unwrap();
         let ports = [(); 3].map(|()| free_port());
         let starts_one = self.steps.iter().any(|step| step.background);
@@ -143,6 +145,7 @@ impl Session {
         let gateway = (requests_one && !starts_one).then(|| {
             GatewayCommand::new()
                 .env("PORT", ports[0].to_string())
+                .env("QUOTA_TIMEZONE", "UTC")
                 .env("RUST_LOG", "off")
                 .arg("--demo")
                 .start()

@@ -196,7 +196,7 @@ async fn exhaust(gateway: &Gateway, key: Arc<Key>) -> u64 {
 async fn run(durability: &str, cycles: u64, random: &mut Random) -> (u64, u64) {
     let calls = Arc::new(AtomicU64::new(0));
     let upstream = Upstream::start(responder(calls.clone())).await;
-    let command = GatewayCommand::at_noon(upstream.base_url()).env("DURABILITY", durability);
+    let command = GatewayCommand::before(upstream.base_url()).env("DURABILITY", durability);
     let mut gateway = command.start();
     let mut keys = Vec::new();
     for limit in [0, 3_000, 300] {

@@ -42,7 +42,7 @@ impl Scene {
         })
         .await;
         let gateway =
-            GatewayCommand::at_noon(upstream.base_url()).env("USAGE_RETENTION_DAYS", "1").start();
+            GatewayCommand::before(upstream.base_url()).env("USAGE_RETENTION_DAYS", "1").start();
         let key = gateway.create_key(json!({ "daily_limit": daily_limit })).await;
         Self { gateway, streams, key, _upstream: upstream }
     }
@@ -102,7 +102,7 @@ async fn streams_cut_off_by_kill_9_are_recorded_as_failed() {
 async fn requests_in_flight_at_kill_9_stay_counted_and_are_recorded_as_failed() {
     const LIMIT: usize = 5;
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
-    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let mut gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({ "daily_limit": LIMIT })).await;
     for _ in 0..10 {
         let called_before = upstream.count();

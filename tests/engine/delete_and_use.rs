@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::common::admin::TOKEN;
-use crate::common::{ADMIN_TOKEN, Client, GatewayCommand};
+use crate::common::{ADMIN_TOKEN, Client, GatewayCommand, memory_store};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -23,7 +23,6 @@ use tower_quota::{
     quota::DailyQuotaLayer,
     store::{
         AdminStore, KeyStore, QuotaStore,
-        memory::MemoryStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
@@ -180,7 +179,7 @@ fn texts(created: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn deleted_keys_are_rejected_in_memory() {
-    no_deleted_key_is_accepted(Layers(MemoryStore::new())).await;
+    no_deleted_key_is_accepted(Layers(memory_store())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

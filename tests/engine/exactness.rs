@@ -85,7 +85,7 @@ async fn of_10_000_requests_exactly_the_limit_is_served(
     crowd: impl AsyncFn(&Gateway, Arc<str>) -> Vec<u16>,
 ) {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let mut reached = 0;
     for limit in LIMITS {
         let key: Arc<str> = gateway.create_key(json!({"daily_limit": limit})).await.into();
@@ -113,7 +113,7 @@ async fn exactly_the_limit_of_10_000_requests_is_served_over_http2() {
 /// No response is there yet when the limit is reached.
 async fn exactly_the_limit_is_under_way(client: Client) {
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": HELD})).await;
     let mut requests = tokio::task::JoinSet::new();
     for _ in 0..HELD + MORE {

@@ -312,7 +312,7 @@ async fn row(gateway: &Gateway, key: &str) -> Value {
 async fn twenty_thousand_requests_have_an_entry_each_over_kills_and_restarts() {
     let mut seeds = Random::seeded("twenty_thousand_requests_have_an_entry_each");
     let upstream = Arc::new(Upstream::start().await);
-    let mut gateway = GatewayCommand::at_noon(format!("http://{}/v1", upstream.address))
+    let mut gateway = GatewayCommand::before(format!("http://{}/v1", upstream.address))
         .env("ON_CLIENT_GONE", "drain")
         .env("USAGE_RETENTION_DAYS", "1")
         .env("RUST_LOG", "error")

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 fn command(upstream_base_url: String) -> GatewayCommand {
-    GatewayCommand::at_noon(upstream_base_url).env("RUST_LOG", "error")
+    GatewayCommand::before(upstream_base_url).env("RUST_LOG", "error")
 }
 
 /// Provokes errors until the key is used up; returns how many of them the upstream made.

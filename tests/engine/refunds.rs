@@ -1,15 +1,15 @@
 //! What each outcome of a request costs, with an upstream that misbehaves on its socket.
 
-use crate::common::{Client, Gateway, GatewayCommand, Rogue, Upstream, Wire, full};
+use crate::common::{Client, Gateway, GatewayCommand, Rogue, Upstream, Wire, free_port, full};
 use http::{Method, Response};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
 fn command(upstream_base_url: impl Into<String>) -> GatewayCommand {
-    GatewayCommand::at_noon(upstream_base_url).env("RUST_LOG", "error")
+    GatewayCommand::before(upstream_base_url).env("RUST_LOG", "error")
 }
 
 /// How a client sends the request of a row, and how far it stays.
@@ -229,11 +229,11 @@ async fn an_upstream_that_is_too_slow_keeps_the_charge() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_never_reached_costs_nothing_however_often() {
-    let closed = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let closed = free_port();
     // Speaks no TLS: each handshake fails.
     let plain = Upstream::start(|_| Response::new(full(""))).await;
     for (outcome, base_url) in [
-        ("a closed port", format!("http://{closed}/v1")),
+        ("a closed port", format!("http://127.0.0.1:{closed}/v1")),
         ("an unknown name", "http://no-such-host.invalid/v1".to_owned()),
         ("no TLS", format!("https://{}/v1", plain.address())),
     ] {

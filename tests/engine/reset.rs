@@ -144,7 +144,7 @@ async fn load(gateway: &Gateway, key: &str, random: &mut Random) -> Seen {
 async fn a_reset_is_atomic_under_32_clients() {
     let mut random = Random::seeded("reset");
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
-    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let mut gateway = GatewayCommand::before(upstream.base_url()).start();
     for round in 0..3 {
         let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
         assert_eq!(gateway.used(&key).await, 0);
@@ -180,7 +180,7 @@ async fn a_reset_is_atomic_under_32_clients() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unit_reserved_before_a_reset_belongs_to_the_old_count() {
     let rogue = Rogue::start().await;
-    let mut gateway = GatewayCommand::at_noon(rogue.base_url()).start();
+    let mut gateway = GatewayCommand::before(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     let mut wires = Vec::new();
     for taken in 1..=3 {
@@ -205,7 +205,7 @@ async fn a_unit_reserved_before_a_reset_belongs_to_the_old_count() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmed_reset_holds_after_kill_9() {
     let rogue = Rogue::start().await;
-    let mut gateway = GatewayCommand::at_noon(rogue.base_url()).start();
+    let mut gateway = GatewayCommand::before(rogue.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 20})).await;
     for _ in 0..3 {
         assert_eq!(rest(&gateway, &key).await, 20);

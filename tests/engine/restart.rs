@@ -38,7 +38,7 @@ async fn load(gateway: &Gateway, key: &str, each: u64) -> u64 {
 async fn every_figure_is_exact_after(end: End, durability: &str) {
     let mut random = Random::seeded(durability);
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
-    let command = GatewayCommand::at_noon(upstream.base_url()).env("DURABILITY", durability);
+    let command = GatewayCommand::before(upstream.base_url()).env("DURABILITY", durability);
     let mut gateway = command.start();
     let mut keys = Vec::new();
     for limit in LIMITS {

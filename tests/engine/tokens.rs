@@ -150,7 +150,7 @@ async fn assert_reported(gateway: &Gateway, row: usize, coding: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_read_in_the_members_in_which_upstreams_report_them() {
     let upstream = Upstream::start(respond).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     for row in 0..ROWS.len() {
         assert_reported(&gateway, row, "none").await;
     }
@@ -159,7 +159,7 @@ async fn tokens_are_read_in_the_members_in_which_upstreams_report_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_a_response_with_an_unrequested_coding_are_read() {
     let upstream = Upstream::start(respond).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     for row in [2, 6, 7] {
         for coding in ["gzip", "deflate"] {
             assert_reported(&gateway, row, coding).await;
@@ -170,7 +170,7 @@ async fn tokens_of_a_response_with_an_unrequested_coding_are_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unsupported_content_coding_leaves_tokens_unknown() {
     let upstream = Upstream::start(respond).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let usage = report_after(&gateway, 6, "br").await;
     assert_eq!(usage["tokens"]["total"], 0, "{usage}");
     assert_eq!(usage["requests"]["succeeded"], 1, "{usage}");
@@ -186,7 +186,7 @@ async fn reports_of_holder_and_operator_count_requests_without_tokens() {
         response
     })
     .await;
-    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let mut gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({})).await;
     for _ in 0..3 {
         let url = gateway.url("/v1/chat/completions");
@@ -214,7 +214,7 @@ async fn a_key_that_names_many_models_has_a_row_for_64_a_day() {
         crate::common::json_response(json!({"model": request["model"]}).to_string())
     })
     .await;
-    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let mut gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     let client = Client::http1();
     for begin in [0, 50] {

@@ -478,7 +478,7 @@ async fn a_check_finds_everything_in_order_and_changes_nothing() {
     let settings = sound(&upstream.base_url());
     let output = run(&settings, "check");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_found(&output, "ok", "settings", "5 of ");
+    assert_found(&output, "ok", "settings", "6 of ");
     assert_found(&output, "ok", "address", "is free");
     assert_found(&output, "ok", "database", "quota.db does not exist; the first start creates it");
     assert_found(&output, "ok", "upstream", "the credential is accepted, 1 model");

@@ -80,7 +80,7 @@ impl Scene {
         change: impl FnOnce(GatewayCommand) -> GatewayCommand,
     ) -> Self {
         let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
-        let command = GatewayCommand::at_noon(upstream.base_url()).env("RUST_LOG", filter);
+        let command = GatewayCommand::before(upstream.base_url()).env("RUST_LOG", filter);
         let (command, stalled) = stderr.of(change(command));
         let gateway = command.start();
         let key = gateway.create_key(json!({"daily_limit": 100_000})).await;
@@ -185,7 +185,7 @@ async fn dropped_log_lines_are_counted() {
 async fn a_reader_that_comes_back_finds_whole_lines_and_the_number_of_those_that_are_missing() {
     let (mut reader, stderr) = pipe().unwrap();
     let command = |upstream: &Upstream| {
-        let command = GatewayCommand::at_noon(upstream.base_url()).env("LOG_FORMAT", "json");
+        let command = GatewayCommand::before(upstream.base_url()).env("LOG_FORMAT", "json");
         command.env("RUST_LOG", "trace").stderr(stderr)
     };
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
@@ -257,7 +257,7 @@ async fn a_database_that_is_moved_away_is_detected_and_used_again_once_it_is_bac
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_that_cannot_be_written_does_not_fail_the_start() {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
-    let command = || GatewayCommand::at_noon(upstream.base_url());
+    let command = || GatewayCommand::before(upstream.base_url());
     let (_reader, stalled) = stalled_pipe();
     for mut gateway in [
         command().stdout(full()).start(),
@@ -285,7 +285,7 @@ async fn on_a_full_disk(volume: &Volume, stderr: PathBuf) {
     let log = File::options().create(true).append(true).open(stderr).unwrap();
     let database = volume.path("quota.db");
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
-    let command = GatewayCommand::at_noon(upstream.base_url())
+    let command = GatewayCommand::before(upstream.base_url())
         .env("RUST_LOG", "debug")
         .env("DATABASE_URL", database.to_str().unwrap())
         .stderr(log);

@@ -86,7 +86,7 @@ async fn a_request_is_found_by_the_id_that_the_upstream_has_given_it() {
     })
     .await;
     let gateway =
-        GatewayCommand::at_noon(upstream.base_url()).env("USAGE_RETENTION_DAYS", "7").start();
+        GatewayCommand::before(upstream.base_url()).env("USAGE_RETENTION_DAYS", "7").start();
     let made = gateway.admin(Method::POST, "/admin/keys", &json!({})).await;
     let key = format!("Bearer {}", made["key"].as_str().unwrap());
     let headers = [("authorization", key.as_str())];

@@ -152,7 +152,7 @@ async fn ready(gateway: &Gateway) -> Option<u16> {
 async fn the_listener_closes_only_after_readiness_has_been_503_for_the_delay() {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway =
-        GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "1500ms").start();
+        GatewayCommand::before(upstream.base_url()).env("SHUTDOWN_DELAY", "5s").start();
     let key = gateway.create_key(json!({})).await;
     gateway.terminate();
     eventually("readiness to end", || async { ready(&gateway).await == Some(503) }).await;
@@ -168,7 +168,7 @@ async fn the_listener_closes_only_after_readiness_has_been_503_for_the_delay() {
 async fn responses_close_their_connections_while_the_process_shuts_down() {
     let upstream = Upstream::start(|_| json_response(chat_json().to_string())).await;
     let mut gateway =
-        GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "1h").start();
+        GatewayCommand::before(upstream.base_url()).env("SHUTDOWN_DELAY", "1h").start();
     let key = gateway.create_key(json!({})).await;
     let mut wires = Vec::new();
     for _ in 0..2 {
@@ -194,7 +194,7 @@ async fn responses_close_their_connections_while_the_process_shuts_down() {
 #[tokio::test]
 async fn a_second_signal_ends_the_delay_and_a_third_one_aborts_the_responses() {
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
-    let mut gateway = GatewayCommand::at_noon(upstream.base_url())
+    let mut gateway = GatewayCommand::before(upstream.base_url())
         .env("SHUTDOWN_DELAY", "1h")
         .env("SHUTDOWN_GRACE", "1h")
         .start();
@@ -213,7 +213,7 @@ async fn a_second_signal_ends_the_delay_and_a_third_one_aborts_the_responses() {
     assert!(gateway.wait().success());
 
     let mut gateway =
-        GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_GRACE", "1h").start();
+        GatewayCommand::before(upstream.base_url()).env("SHUTDOWN_GRACE", "1h").start();
     let key = gateway.create_key(json!({})).await;
     let mut wire = Wire::connect(gateway.address()).await.unwrap();
     wire.write(&key, "{}").await.unwrap();
@@ -229,7 +229,7 @@ async fn a_second_signal_ends_the_delay_and_a_third_one_aborts_the_responses() {
 async fn sighup_while_draining_ends_nothing() {
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let mut gateway =
-        GatewayCommand::at_noon(upstream.base_url()).env("SHUTDOWN_DELAY", "200ms").start();
+        GatewayCommand::before(upstream.base_url()).env("SHUTDOWN_DELAY", "200ms").start();
     let key = gateway.create_key(json!({})).await;
     let mut wire = Wire::connect(gateway.address()).await.unwrap();
     wire.write(&key, "{}").await.unwrap();

@@ -91,7 +91,7 @@ async fn upstream() -> Upstream {
 #[tokio::test]
 async fn a_service_manager_is_notified_of_readiness_reloads_and_the_end() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url())
+    let command = GatewayCommand::before(upstream.base_url())
         .env("SHUTDOWN_DELAY", "5s")
         .env("SHUTDOWN_GRACE", "20s");
     let (manager, command) = Manager::of(command);
@@ -137,7 +137,7 @@ async fn a_reload_that_keeps_an_old_value_reports_it() {
 #[tokio::test]
 async fn a_start_is_complete_only_when_the_store_is_open() {
     let upstream = upstream().await;
-    let (manager, command) = Manager::of(GatewayCommand::at_noon(upstream.base_url()));
+    let (manager, command) = Manager::of(GatewayCommand::before(upstream.base_url()));
     let mut gateway = command.start();
     manager.expect("READY=1");
     gateway.kill9();
@@ -191,7 +191,7 @@ async fn an_inherited_socket_replaces_host_and_port() {
     let upstream = upstream().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let gateway =
-        with_socket(GatewayCommand::at_noon(upstream.base_url()), listener.as_fd()).start();
+        with_socket(GatewayCommand::before(upstream.base_url()), listener.as_fd()).start();
     assert_eq!(gateway.address(), listener.local_addr().unwrap());
     let printed = gateway.printed();
     eventually("its source", || async {
@@ -246,7 +246,7 @@ impl Scene {
     async fn start() -> Self {
         let upstream = upstream().await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let command = GatewayCommand::at_noon(upstream.base_url());
+        let command = GatewayCommand::before(upstream.base_url());
         let command = with_socket(command.env("RUST_LOG", "info"), listener.as_fd());
         let gateway = command.start();
         let key = gateway.create_key(json!({"daily_limit": 0})).await;
@@ -346,7 +346,7 @@ fn waiting(port: &str) -> Option<u32> {
 async fn a_connection_that_is_pending_at_the_shutdown_is_served() {
     let upstream = Upstream::holding(|_| json_response(chat_json().to_string())).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let command = GatewayCommand::at_noon(upstream.base_url())
+    let command = GatewayCommand::before(upstream.base_url())
         .env("RUST_LOG", "info")
         .env("MAX_CONNECTIONS", "1");
     let mut gateway = with_socket(command, listener.as_fd()).start();
@@ -604,7 +604,7 @@ fn system_calls(set: &str) -> Vec<String> {
 async fn systemd_passes_its_socket() {
     let upstream = upstream().await;
     let free = std::net::SocketAddr::from(([127, 0, 0, 1], crate::common::free_port()));
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let address = free.to_string();
     let mut activate = Command::new("systemd-socket-activate");
     activate.args(["-l", &address, "-E", "PORT=1"]).current_dir(command.dir()).env_clear();

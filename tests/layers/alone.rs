@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::zone::memory_store;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Empty, Full};
@@ -30,7 +31,7 @@ type Body = Full<Bytes>;
 const KEY: &str = "trial-key-manual-123";
 
 fn store(limit: u32) -> MemoryStore {
-    let store = MemoryStore::new();
+    let store = memory_store();
     let record = KeyRecord::new(KeyId::from("alice"), DailyLimit::new(limit).unwrap());
     store.insert(&SecretKey::parse(KEY).unwrap(), record).unwrap();
     store
@@ -116,7 +117,7 @@ async fn quota_alone_counts_on_the_subject_that_it_is_given() {
         Some(QuotaSubject::new(KeyId::from(tenant), DailyLimit::new(2).ok()?))
     };
     let probe = ReadinessProbe::default();
-    let service = DailyQuotaLayer::new(MemoryStore::new()).subject(by_tenant).layer(probe.clone());
+    let service = DailyQuotaLayer::new(memory_store()).subject(by_tenant).layer(probe.clone());
     let send = |tenant: &str| {
         let request = Request::get("/").header("x-tenant", tenant).body(Body::default()).unwrap();
         service.clone().oneshot(request)

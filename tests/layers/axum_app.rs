@@ -9,7 +9,9 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
-use tower_quota::{admin::AdminTokens, store::memory::MemoryStore};
+use tower_quota::admin::AdminTokens;
+
+use crate::zone::memory_store;
 
 async fn ask(app: &Router, method: &str, path: &str, key: &str, body: &str) -> Response<String> {
     let request = Request::builder().method(method).uri(path);
@@ -23,7 +25,7 @@ async fn ask(app: &Router, method: &str, path: &str, key: &str, body: &str) -> R
 #[tokio::test]
 async fn operators_issue_keys_beside_the_apps_own_routes() {
     let (tokens, token) = AdminTokens::generate();
-    let app = example::app(MemoryStore::new(), tokens);
+    let app = example::app(memory_store(), tokens);
     let made = ask(&app, "POST", "/operators/keys", &token, r#"{"daily_limit":2}"#).await;
     assert_eq!(made.status(), 201, "{}", made.body());
     let made: Value = serde_json::from_str(made.body()).unwrap();

@@ -1,5 +1,9 @@
 //! The layers in other stacks than the gateway: each alone, in any order, and as the examples use them.
 
+#[path = "../common/zone.rs"]
+#[allow(dead_code, reason = "each test uses its part")]
+mod zone;
+
 mod alone;
 mod axum_app;
 mod cached_get;

@@ -64,7 +64,7 @@ async fn download(gateway: &Gateway, file: &Path) {
 
 /// A gateway in a directory of its own, on a copy of this file.
 fn start_on(upstream: &Upstream, file: &Path) -> Gateway {
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     fs::copy(file, command.dir().join("quota.db")).unwrap();
     command.start()
 }
@@ -107,7 +107,7 @@ struct Traffic {
 async fn a_copy_holds_what_was_completed_before_it_and_no_more_than_was_sent() {
     const LIMIT: u64 = 100;
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let mut gateway = command.start();
     let mut traffic = Vec::new();
     for limit in [LIMIT, 1_000_000, 0] {
@@ -189,7 +189,7 @@ async fn a_copy_holds_what_was_completed_before_it_and_no_more_than_was_sent() {
 #[expect(clippy::disallowed_methods, reason = "one task for each client")]
 async fn a_copy_after_kill_9_is_exact() {
     let responses = upstream().await;
-    let command = GatewayCommand::at_noon(responses.base_url());
+    let command = GatewayCommand::before(responses.base_url());
     let mut gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 50})).await;
     post_many(&gateway, &key, 7).await;
@@ -255,7 +255,7 @@ fn contents(dir: &Path) -> Vec<(String, u64)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_backup_continues_its_counts_and_ignores_old_segments() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let mut gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 50})).await;
     post_many(&gateway, &key, 20).await;
@@ -291,7 +291,7 @@ async fn a_restored_backup_continues_its_counts_and_ignores_old_segments() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_backup_beside_old_segments_prevents_the_start() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let mut gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 50})).await;
     post_many(&gateway, &key, 2).await;
@@ -313,13 +313,13 @@ async fn a_restored_backup_beside_old_segments_prevents_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_restored_without_an_existing_database() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 50})).await;
     post_many(&gateway, &key, 3).await;
     let file = command.dir().join("copy.db");
     back_up(&command, &file);
-    let elsewhere = GatewayCommand::at_noon(upstream.base_url());
+    let elsewhere = GatewayCommand::before(upstream.base_url());
     let (code, printed) = run(&elsewhere, &["restore", file.to_str().unwrap()]);
     assert_eq!((code, printed.lines().count()), (0, 1), "{printed}");
     assert_eq!(elsewhere.start().used(&key).await, 3);
@@ -328,7 +328,7 @@ async fn a_backup_is_restored_without_an_existing_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incomplete_backup_is_not_restored() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let mut gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 50})).await;
     post_many(&gateway, &key, 3).await;
@@ -371,7 +371,7 @@ async fn an_incomplete_backup_is_not_restored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn existing_files_are_not_overwritten() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let gateway = command.start();
     let key = gateway.create_key(json!({})).await;
     post_many(&gateway, &key, 1).await;
@@ -412,7 +412,7 @@ async fn existing_files_are_not_overwritten() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_journal_is_no_backup() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let mut gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 50})).await;
     post_many(&gateway, &key, 5).await;
@@ -433,7 +433,7 @@ async fn a_damaged_journal_is_no_backup() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_command_accepts_losses_and_lists_them() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let mut gateway = command.start();
     let (code, printed) = run(&command, &["restore", "--accept-loss"]);
     assert_eq!(code, 2, "while one runs: {printed}");
@@ -468,7 +468,7 @@ async fn one_command_accepts_losses_and_lists_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_requires_a_token_and_contains_its_own_audit_entry() {
     let upstream = upstream().await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let url = gateway.url("/admin/backup");
     let rejected = Client::http1().send(Method::POST, &url, &[], "").await;
     assert_eq!((rejected.status.as_u16(), rejected.code()), (401, "missing_admin_token".into()));
@@ -518,7 +518,7 @@ async fn one_copy_is_read_at_a_time_and_leaves_nothing_behind() {
 #[ignore = "needs root, to mount"]
 async fn a_full_disk_leaves_nothing_of_a_copy() {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let gateway = command.start();
     let key = gateway.create_key(json!({})).await;
     post_many(&gateway, &key, 1).await;
@@ -548,7 +548,7 @@ async fn a_damaged_database_is_recovered_with_its_journal() {
 /// Follows the page's steps for a database that is damaged.
 async fn recovers_by(page: &str) {
     let upstream = upstream().await;
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     let mut gateway = command.start();
     let key = gateway.create_key(json!({"daily_limit": 500})).await;
     post_many(&gateway, &key, 10).await;

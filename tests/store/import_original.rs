@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::{Client, Gateway, GatewayCommand, noon_zone};
+use crate::common::{Client, Gateway, GatewayCommand, noon_calendar};
 use http::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tower_quota::clock::{Calendar, Day};
+use tower_quota::clock::Day;
 
 /// A gateway before the demo upstream, and other proxies' files beside it.
 struct Scene {
@@ -17,9 +17,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let zone = noon_zone();
-        let today = Calendar::new(&zone).unwrap().window(std::time::SystemTime::now()).day;
-        let gateway = GatewayCommand::new().env("QUOTA_TIMEZONE", zone).env("RUST_LOG", "warn");
+        let today = noon_calendar().window(std::time::SystemTime::now()).day;
+        let gateway = GatewayCommand::new().env("RUST_LOG", "warn");
         Self { gateway, today }
     }
 

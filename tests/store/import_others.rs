@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Client, CollectedResponse, Gateway, GatewayCommand, noon_zone};
+use crate::common::{Client, CollectedResponse, Gateway, GatewayCommand};
 use http::Method;
 use rusqlite::{Connection, params};
 use rustix::process::{Pid, Signal, kill_process};
@@ -65,8 +65,7 @@ type Fields<'a> = BTreeMap<&'a str, String>;
 
 impl Scene {
     fn new() -> Self {
-        let gateway =
-            GatewayCommand::new().env("QUOTA_TIMEZONE", noon_zone()).env("RUST_LOG", "warn");
+        let gateway = GatewayCommand::new().env("RUST_LOG", "warn");
         Self { gateway }
     }
 

@@ -48,7 +48,7 @@ async fn is_served(gateway: &Gateway, key: &str) {
 #[tokio::test]
 async fn a_start_while_the_write_lock_is_held_serves_once_it_is_free() {
     let upstream = upstream().await;
-    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let mut gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({})).await;
     is_served(&gateway, &key).await;
     let file = gateway.dir().join("quota.db");
@@ -123,8 +123,8 @@ async fn a_start_on_a_full_disk_serves_once_there_is_room() {
     let upstream = upstream().await;
     let volume = Volume::tmpfs(4);
     let database = volume.path("quota.db");
-    let command = GatewayCommand::at_noon(upstream.base_url())
-        .env("DATABASE_URL", database.to_str().unwrap());
+    let command =
+        GatewayCommand::before(upstream.base_url()).env("DATABASE_URL", database.to_str().unwrap());
     // The first start has no database, the second one has.
     let mut key = None;
     for used in 0..2 {

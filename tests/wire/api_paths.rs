@@ -7,7 +7,7 @@ use http::{Method, Response};
 use serde_json::json;
 
 async fn gateway(upstream: &Upstream) -> Gateway {
-    GatewayCommand::at_noon(upstream.base_url()).start()
+    GatewayCommand::before(upstream.base_url()).start()
 }
 
 async fn send(gateway: &Gateway, key: &str, method: Method, path: &str) -> CollectedResponse {

@@ -31,10 +31,11 @@ async fn an_idle_connection_is_kept_longer_than_a_head_may_take() {
     used.send(HEALTH).await.unwrap();
     let response = used.head().await.unwrap();
     used.body(response).await.unwrap();
+    sleep(Duration::from_secs(6)).await;
     for wire in [&mut fresh, &mut used] {
-        sleep(Duration::from_secs(3)).await;
         wire.send(HALF).await.unwrap();
     }
+    // Twelve seconds since the start, six since the first byte of a head that may take ten.
     sleep(Duration::from_secs(6)).await;
     for (name, wire) in [("fresh", &mut fresh), ("used", &mut used)] {
         wire.send(b"\r\n").await.expect(name);
@@ -108,7 +109,7 @@ async fn an_idle_connection_ends_without_a_reset() {
 }
 
 fn gateway(upstream: &Upstream, connections: usize) -> GatewayCommand {
-    let command = GatewayCommand::at_noon(upstream.base_url());
+    let command = GatewayCommand::before(upstream.base_url());
     command.env("MAX_CONNECTIONS", connections.to_string())
 }
 

@@ -1,11 +1,10 @@
 //! `ON_CLIENT_GONE`: whether a response is drained when its client has disconnected.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
-use crate::common::{Client, Gateway, GatewayCommand, Upstream, Wire, eventually, streaming};
+use crate::common::{
+    Client, DEADLINE, Gateway, GatewayCommand, Upstream, Wire, eventually, streaming,
+};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, Request, Response};
@@ -48,7 +47,7 @@ impl Scene {
             true => Upstream::holding(response).await,
             false => Upstream::start(response).await,
         };
-        let gateway = GatewayCommand::at_noon(upstream.base_url())
+        let gateway = GatewayCommand::before(upstream.base_url())
             .env("ON_CLIENT_GONE", action)
             .env("USAGE_RETENTION_DAYS", "1")
             .env("SHUTDOWN_GRACE", grace)
@@ -226,7 +225,7 @@ async fn without_draining_the_upstream_connection_is_closed_at_once() {
     assert_eq!(wire.piece().await.unwrap(), FIRST.as_bytes());
     drop(wire);
     let stream = scene.stream().await;
-    timeout(Duration::from_secs(8), stream.closed()).await.expect("the upstream is left");
+    timeout(DEADLINE, stream.closed()).await.expect("the upstream is left");
     let reported = |usage: &Value| usage["requests"]["failed"] == 1;
     let usage = scene.usage_once("the event", reported).await;
     assert_eq!(tokens(&usage), 0);

@@ -41,7 +41,7 @@ impl Rejections {
     async fn start() -> Self {
         let upstream = Upstream::start(|_| json_response("{}")).await;
         let gateway =
-            GatewayCommand::at_noon(upstream.base_url()).env("MAX_BODY_BYTES", "1MiB").start();
+            GatewayCommand::before(upstream.base_url()).env("MAX_BODY_BYTES", "1MiB").start();
         let key = gateway.create_key(json!({"daily_limit": 1})).await;
         let used_up = gateway.create_key(json!({"daily_limit": 1})).await;
         let mut wire = Wire::connect(gateway.address()).await.unwrap();
@@ -239,7 +239,7 @@ async fn an_early_response_of_the_upstream_leaves_the_connection_usable() {
     for reads_on in [true, false] {
         let upstream = EarlyUpstream::start(reads_on).await;
         let base_url = format!("http://{}/v1", upstream.address);
-        let gateway = GatewayCommand::at_noon(base_url).start();
+        let gateway = GatewayCommand::before(base_url).start();
         let key = gateway.create_key(json!({"daily_limit": 0})).await;
         let request = format!("POST /v1/audio @\r\nAuthorization: Bearer {key}");
         for (reported, status) in [(200, 200), (400, 400), (413, 413), (429, 503), (500, 500)] {
@@ -265,7 +265,7 @@ const LIMIT: usize = 50;
 
 async fn burst() -> (Upstream, Gateway, String) {
     let upstream = Upstream::start(|_| json_response("{}")).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
     (upstream, gateway, key)
 }

@@ -1,7 +1,8 @@
 //! Every row of the error table: status, type, code, headers, and what it costs.
 
 use crate::common::{
-    ADMIN_TOKEN, Client, CollectedResponse, Gateway, GatewayCommand, Upstream, eventually, full,
+    ADMIN_TOKEN, Client, CollectedResponse, Gateway, GatewayCommand, Upstream, eventually,
+    free_port, full,
 };
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -264,10 +265,7 @@ async fn a_row_with_a_bad_limit_is_never_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_cannot_be_reached_costs_nothing() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = listener.local_addr().unwrap();
-    drop(listener);
-    let gateway = Gateway::before(&format!("http://{closed}/v1"));
+    let gateway = Gateway::before(&format!("http://127.0.0.1:{}/v1", free_port()));
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     let response = post(&gateway, &key).await;
     assert_error(&response, 502, "upstream_error", "upstream_unreachable");

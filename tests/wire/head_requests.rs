@@ -2,7 +2,9 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
-use crate::common::{ADMIN_TOKEN, GatewayCommand, Upstream, Wire, full, json_response};
+use crate::common::{
+    ADMIN_TOKEN, GatewayCommand, Upstream, Wire, full, json_response, memory_store, noon_calendar,
+};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
@@ -13,13 +15,11 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     admin::{AdminTokens, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
-    clock::Calendar,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     openai::{AnthropicErrorsLayer, proxy_rules},
     proxy::{RequestBody, UpstreamProxyService},
     quota::DailyQuotaLayer,
     request::RequestContext,
-    store::memory::MemoryStore,
     usage::usage_service,
 };
 
@@ -61,7 +61,7 @@ async fn no_response_of_the_gateway_to_head_has_a_body() {
         response
     })
     .await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     let used_up = gateway.create_key(json!({"daily_limit": 1})).await;
     let mut wire = Wire::connect(gateway.address()).await.unwrap();
@@ -129,7 +129,7 @@ fn assert_bodiless<B: Body>(name: &str, response: &Response<B>) {
 
 #[tokio::test]
 async fn no_layers_own_response_to_head_has_a_body() {
-    let store = MemoryStore::new();
+    let store = memory_store();
     let key = SecretKey::parse("trial-key-manual-123").unwrap();
     let record = KeyRecord::new(KeyId::from("alice"), DailyLimit::new(1).unwrap());
     store.insert(&key, record.clone()).unwrap();
@@ -174,7 +174,7 @@ async fn no_layers_own_response_to_head_has_a_body() {
     let proxy = UpstreamProxyService::new(failing, base()).rules(proxy_rules());
     assert_bodiless("proxy, 500", &proxy.oneshot(request("/")).await.unwrap());
 
-    let usage = usage_service(store.clone(), Calendar::utc());
+    let usage = usage_service(store.clone(), noon_calendar());
     assert_bodiless("usage", &usage.oneshot(request("/usage")).await.unwrap());
     let claim = claim_service(store.clone());
     assert_bodiless("claim", &claim.oneshot(request("/claim")).await.unwrap());

@@ -30,7 +30,7 @@ async fn thirty_requests_after_a_rejection_do_not_reach_the_upstream() {
     for status in [401, 402] {
         let rejecting = move |_| Response::builder().status(status).body(full("no")).unwrap();
         let upstream = Upstream::start(rejecting).await;
-        let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+        let gateway = GatewayCommand::before(upstream.base_url()).start();
         let key = gateway.create_key(json!({"daily_limit": 2})).await;
         let (client, url) = (Client::http1(), gateway.url("/v1/chat/completions"));
         let began = Instant::now();
@@ -67,7 +67,7 @@ async fn a_rejection_on_a_free_path_does_not_pause_requests() {
         Response::builder().status(if is_free { 401 } else { 200 }).body(full("{}")).unwrap()
     })
     .await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 5})).await;
     let (client, url) = (Client::http1(), gateway.url("/v1/chat/completions"));
     for _ in 0..3 {
@@ -86,7 +86,7 @@ async fn a_sponsor_that_has_paid_is_served_again() {
         Response::builder().status(status).body(full("{}")).unwrap()
     })
     .await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 100_000})).await;
     let (client, url) = (Client::http1(), gateway.url("/v1/chat/completions"));
     assert_eq!(client.post_as(&key, &url, &json!({})).await.status, 502);

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use crate::common::{
-    Client, CollectedResponse, Gateway, GatewayCommand, Rogue, Upstream, eventually, full,
+    Client, CollectedResponse, Gateway, GatewayCommand, Rogue, Upstream, eventually, free_port,
+    full,
 };
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -157,7 +158,7 @@ fn check(way: &str, row: &Row, response: &CollectedResponse, method: &Method, an
 /// A gateway before the scripted upstream, and a key without limit.
 async fn scene() -> (Upstream, Gateway, String) {
     let upstream = Upstream::start(scripted).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     (upstream, gateway, key)
 }
@@ -195,7 +196,7 @@ async fn key_codes_are_sent_over_http1_and_http2() {
 async fn quota_codes_are_sent_over_http1_and_http2() {
     for (setting, status) in [("", 429), ("429", 429), ("402", 402)] {
         let upstream = Upstream::start(|_| crate::common::json_response("{}")).await;
-        let gateway = GatewayCommand::at_noon(upstream.base_url())
+        let gateway = GatewayCommand::before(upstream.base_url())
             .env("QUOTA_EXHAUSTED_STATUS", setting)
             .start();
         let key = gateway.create_key(json!({"daily_limit": 1})).await;
@@ -215,7 +216,7 @@ async fn quota_codes_are_sent_over_http1_and_http2() {
 async fn concurrency_codes_are_sent_over_http1_and_http2() {
     let upstream = Upstream::holding(|_| crate::common::json_response("{}")).await;
     let gateway =
-        GatewayCommand::at_noon(upstream.base_url()).env("MAX_IN_FLIGHT_PER_KEY", "1").start();
+        GatewayCommand::before(upstream.base_url()).env("MAX_IN_FLIGHT_PER_KEY", "1").start();
     let key = gateway.create_key(json!({})).await;
     let path = "/v1/chat/completions";
     let (url, holder) = (gateway.url(path), key.clone());
@@ -231,7 +232,7 @@ async fn concurrency_codes_are_sent_over_http1_and_http2() {
 #[tokio::test(flavor = "multi_thread")]
 async fn request_codes_are_sent_over_http1_and_http2() {
     let upstream = Upstream::start(scripted).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).env("MAX_BODY_BYTES", "100").start();
+    let gateway = GatewayCommand::before(upstream.base_url()).env("MAX_BODY_BYTES", "100").start();
     let key = gateway.create_key(json!({"daily_limit": 1})).await;
     let large = Provoked { body: &[b'x'; 101], ..Provoked::of(&gateway, "/v1/x", &key) };
     large.is(row("too large", 413, INVALID, "request_too_large")).await;
@@ -335,15 +336,15 @@ async fn upstream_codes_are_sent_over_http1_and_http2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_response_codes_are_sent_over_http1_and_http2() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gateway = GatewayCommand::at_noon(format!("http://{closed}/v1")).start();
+    let closed = format!("http://127.0.0.1:{}/v1", free_port());
+    let gateway = GatewayCommand::before(closed).start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     let unreachable = row("nobody is there", 502, UPSTREAM, "upstream_unreachable");
     Provoked::of(&gateway, "/v1/x", &key).is(unreachable.passes("")).await;
 
     let rogue = Rogue::start().await;
     let gateway =
-        GatewayCommand::at_noon(rogue.base_url()).env("UPSTREAM_HEAD_TIMEOUT", "300ms").start();
+        GatewayCommand::before(rogue.base_url()).env("UPSTREAM_HEAD_TIMEOUT", "1s").start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     let nonsense = row("nonsense", 502, UPSTREAM, "upstream_protocol").passes("");
     let nonsense_sent = Provoked { body: b"nonsense", ..Provoked::of(&gateway, "/v1/x", &key) };

@@ -45,7 +45,7 @@ fn openai(request: Request<Bytes>) -> Response<StubBody> {
 }
 
 fn asking(upstream: &Upstream) -> GatewayCommand {
-    GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "ask")
+    GatewayCommand::before(upstream.base_url()).env("STREAM_USAGE", "ask")
 }
 
 async fn post(client: &Client, gateway: &Gateway, key: &str, body: &str) -> CollectedResponse {
@@ -109,7 +109,7 @@ async fn nothing_is_changed_if_disabled() {
     let events = [CONTENT, USAGE, DONE].concat();
     let sent = events.clone();
     let upstream = Upstream::start(move |_| stream(full(sent.clone()))).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "off").start();
+    let gateway = GatewayCommand::before(upstream.base_url()).env("STREAM_USAGE", "off").start();
     let key = gateway.create_key(json!({})).await;
     for client in [Client::http1(), Client::http2()] {
         let response = post(&client, &gateway, &key, ODD).await;
@@ -308,7 +308,7 @@ async fn post_like_curl(gateway: &Gateway, key: &str) -> CollectedResponse {
 async fn usage_is_requested_by_default_whatever_the_content_type() {
     let upstream = Upstream::start(openai).await;
     let gateway =
-        GatewayCommand::at_noon(upstream.base_url()).env("USAGE_RETENTION_DAYS", "1").start();
+        GatewayCommand::before(upstream.base_url()).env("USAGE_RETENTION_DAYS", "1").start();
     let key = gateway.create_key(json!({})).await;
     for _ in 0..3 {
         assert_eq!(post_like_curl(&gateway, &key).await.text(), [CONTENT, DONE].concat());
@@ -337,7 +337,7 @@ fn strict(request: Request<Bytes>) -> Response<StubBody> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_rejects_the_option_gets_the_original_for_the_same_unit() {
     let upstream = Upstream::start(strict).await;
-    let mut gateway = GatewayCommand::at_noon(upstream.base_url()).start();
+    let mut gateway = GatewayCommand::before(upstream.base_url()).start();
     let key = gateway.create_key(json!({"daily_limit": 10})).await;
     for (client, calls) in [(Client::http1(), 2), (Client::http2(), 3), (Client::http1(), 4)] {
         let response = post(&client, &gateway, &key, ODD).await;

@@ -89,7 +89,7 @@ async fn few_connections_are_kept_after_a_burst_and_used_again() {
     const MAX_IDLE: usize = 64;
     let upstream = Upstream::start().await;
     let seen = &*upstream.seen;
-    let gateway = GatewayCommand::at_noon(format!("http://{}/v1", upstream.address)).start();
+    let gateway = GatewayCommand::before(format!("http://{}/v1", upstream.address)).start();
     let key = gateway.create_key(json!({"daily_limit": 0})).await;
     let mut burst = JoinSet::new();
     for _ in 0..BURST {

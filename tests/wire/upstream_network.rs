@@ -125,7 +125,7 @@ async fn an_upstream_is_reached_through_a_proxy_and_its_own_authority_is_trusted
     for variable in ["UPSTREAM_PROXY", "HTTPS_PROXY"] {
         let proxy = Proxy::start(tls.address, None).await;
         let command =
-            GatewayCommand::at_noon(UPSTREAM).env(variable, format!("http://{}", proxy.address));
+            GatewayCommand::before(UPSTREAM).env(variable, format!("http://{}", proxy.address));
         let gateway = with_authority(command, &tls.authority).start();
         let before = upstream.count();
         assert_eq!(chat(&gateway).await, 200, "{}", gateway.printed());
@@ -141,7 +141,7 @@ async fn an_unconfigured_authority_is_not_trusted() {
     let upstream = upstream().await;
     let tls = tls_before(&upstream).await;
     let proxy = Proxy::start(tls.address, None).await;
-    let gateway = GatewayCommand::at_noon(UPSTREAM)
+    let gateway = GatewayCommand::before(UPSTREAM)
         .env("UPSTREAM_PROXY", format!("http://{}", proxy.address))
         .start();
     assert_eq!(chat(&gateway).await, 502);
@@ -155,7 +155,7 @@ async fn a_proxy_gets_its_password_and_a_rejection_of_it_costs_nothing() {
     // user:s3cr3t
     let proxy = Proxy::start(tls.address, Some("Basic dXNlcjpzM2NyM3Q=")).await;
     for (user, status) in [("user:s3cr3t@", 200), ("user:wrong@", 502), ("", 502)] {
-        let command = GatewayCommand::at_noon(UPSTREAM)
+        let command = GatewayCommand::before(UPSTREAM)
             .env("UPSTREAM_PROXY", format!("http://{user}{}", proxy.address));
         let gateway = with_authority(command, &tls.authority).start();
         let key = gateway.create_key(json!({})).await;
@@ -173,16 +173,16 @@ async fn the_environments_proxy_is_for_https_and_for_hosts_that_no_proxy_does_no
     let upstream = upstream().await;
     let proxy = Proxy::start(upstream.address(), None).await;
     let proxy_url = format!("http://{}", proxy.address);
-    let plain = GatewayCommand::at_noon(upstream.base_url()).env("HTTPS_PROXY", &proxy_url).start();
+    let plain = GatewayCommand::before(upstream.base_url()).env("HTTPS_PROXY", &proxy_url).start();
     assert_eq!(chat(&plain).await, 200);
-    let excepted = GatewayCommand::at_noon("https://upstream.test/v1")
+    let excepted = GatewayCommand::before("https://upstream.test/v1")
         .env("HTTPS_PROXY", &proxy_url)
         .env("NO_PROXY", "localhost,.test")
         .start();
     assert_eq!(chat(&excepted).await, 502);
     assert!(proxy.heads().is_empty());
     // One that is named for the upstream is taken for it, whatever it is.
-    let named = GatewayCommand::at_noon("http://upstream.test/v1")
+    let named = GatewayCommand::before("http://upstream.test/v1")
         .env("UPSTREAM_PROXY", &proxy_url)
         .env("NO_PROXY", "*")
         .start();

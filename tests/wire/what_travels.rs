@@ -130,7 +130,7 @@ async fn headers_that_act_on_the_upstreams_site_are_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_to_the_upstream_accept_no_coding() {
     let upstream = Upstream::start(|_| json_response("{}")).await;
-    let gateway = GatewayCommand::at_noon(upstream.base_url()).env("STREAM_USAGE", "off").start();
+    let gateway = GatewayCommand::before(upstream.base_url()).env("STREAM_USAGE", "off").start();
     let key = gateway.create_key(json!({})).await;
     for client in [Client::http1(), Client::http2()] {
         for accepted in ["", "gzip, deflate, br, zstd"] {

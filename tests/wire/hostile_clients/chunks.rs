@@ -1,10 +1,6 @@
-use std::time::Duration;
-
 use tokio::task::JoinSet;
 
-use super::{scene::Scene, socket::exchange, upstream::BASE};
-
-const SOON: Duration = Duration::from_secs(8);
+use super::{common::DEADLINE, scene::Scene, socket::exchange, upstream::BASE};
 
 /// Chunked bodies that are none. Behind each of them stands a whole request.
 const BAD_CHUNKS: [(&str, &str); 48] = [
@@ -92,7 +88,7 @@ async fn an_invalid_chunk_closes_the_connection_and_hides_no_request() {
         let requests = requests(&scene, &format!("bad/{number}"), chunks);
         let gateway = scene.gateway.address();
         exchanges.spawn(async move {
-            (number, name, exchange(gateway, requests.as_bytes(), SOON).await)
+            (number, name, exchange(gateway, requests.as_bytes(), DEADLINE).await)
         });
     }
     for (number, name, outcome) in exchanges.join_all().await {
@@ -120,7 +116,7 @@ async fn chunks_are_taken_by_their_sizes_and_trailers_change_nothing() {
     for (number, (name, chunks)) in GOOD_CHUNKS.into_iter().enumerate() {
         let path = format!("good/{number}");
         let requests = requests(&scene, &path, chunks);
-        let outcome = exchange(scene.gateway.address(), requests.as_bytes(), SOON).await;
+        let outcome = exchange(scene.gateway.address(), requests.as_bytes(), DEADLINE).await;
         let statuses: Vec<u16> = outcome.responses.iter().map(|response| response.status).collect();
         assert_eq!(statuses, [200, 200], "{name}: {outcome:?}");
         let seen = scene.upstream.requests_to(&path);

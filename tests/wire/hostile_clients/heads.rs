@@ -1,14 +1,11 @@
-use std::time::Duration;
-
 use tokio::task::JoinSet;
 
 use super::{
+    common::DEADLINE,
     scene::Scene,
     socket::{Exchange, exchange},
     vectors::{BAD_FIRST_LINES, BAD_LINES, BAD_TARGETS, GOOD_LINES},
 };
-
-const SOON: Duration = Duration::from_secs(5);
 
 /// What every request of a table has for a body: nothing to one reader, and the begin of another
 /// request to the next.
@@ -30,7 +27,8 @@ async fn assert_all_are_rejected(requests: Vec<(String, String)>) {
     for (name, request) in requests {
         let request = request.replace("KEY", &scene.key) + BODY + &smuggled(&scene);
         let gateway = scene.gateway.address();
-        exchanges.spawn(async move { (name, exchange(gateway, request.as_bytes(), SOON).await) });
+        exchanges
+            .spawn(async move { (name, exchange(gateway, request.as_bytes(), DEADLINE).await) });
     }
     for (name, outcome) in exchanges.join_all().await {
         outcome.assert_rejected(&name);
@@ -110,7 +108,7 @@ async fn lines_that_only_look_dangerous_pass_with_one_meaning() {
         let requests = head(&scene, &first, lines) + &body + &next;
         let gateway = scene.gateway.address();
         exchanges.spawn(async move {
-            (number, name, exchange(gateway, requests.as_bytes(), SOON).await)
+            (number, name, exchange(gateway, requests.as_bytes(), DEADLINE).await)
         });
     }
     for (number, name, outcome) in exchanges.join_all().await {

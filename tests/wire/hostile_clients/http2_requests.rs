@@ -1,14 +1,11 @@
-use std::time::Duration;
-
 use tokio::task::JoinSet;
 
 use super::{
-    common::eventually,
+    common::{DEADLINE, eventually},
     frames::{self, DATA, END_STREAM, Field, Frames, RST_STREAM},
     scene::Scene,
 };
 
-const SOON: Duration = Duration::from_secs(8);
 const INJECTED: &str = "x HTTP/1.1\r\nHost: gateway\r\n\r\nPOST /v1/smuggled HTTP/1.1\r\nA: ";
 
 /// Fields that a request must not have. A pseudo-header takes the place of the good one; what
@@ -132,7 +129,7 @@ async fn fields_that_mean_something_else_in_http_1_are_rejected() {
             let body = frames::frame(DATA, END_STREAM, 1, b"0\r\n\r\nG");
             // The gateway may have given up on the head already.
             let _ = connection.send(&[frames::open(1, &fields), body].concat()).await;
-            (name, connection.outcome(1, SOON).await)
+            (name, connection.outcome(1, DEADLINE).await)
         });
     }
     for (name, outcome) in streams.join_all().await {
@@ -159,7 +156,7 @@ async fn a_body_of_another_length_than_declared_is_never_forwarded_as_complete()
                 let first = frames::frame(DATA, first.0, 1, first.1);
                 let last = frames::frame(DATA, last.0, 1, last.1);
                 let _ = connection.send(&[frames::open(1, &fields), first, last].concat()).await;
-                (format!("{method}, {name}"), connection.outcome(1, SOON).await)
+                (format!("{method}, {name}"), connection.outcome(1, DEADLINE).await)
             });
         }
     }
@@ -208,7 +205,7 @@ async fn a_body_without_a_declared_length_arrives_whole() {
         let fields = frames::fields(method, &format!("/v1/undeclared/{method}"), &scene.key);
         let body = frames::frame(DATA, END_STREAM, 1, b"0\r\n\r\nG");
         connection.send(&[frames::open(1, &fields), body].concat()).await.unwrap();
-        let outcome = connection.outcome(1, SOON).await;
+        let outcome = connection.outcome(1, DEADLINE).await;
         assert_eq!(outcome.status, Some(200), "{method}: {outcome:?}");
         let seen = scene.upstream.requests_to(&format!("undeclared/{method}"));
         assert_eq!(seen.len(), 1, "{method}: {seen:?}");

@@ -1,16 +1,12 @@
-use std::time::Duration;
-
 use tokio::task::JoinSet;
 
 use super::{
-    common::ADMIN_TOKEN,
+    common::{ADMIN_TOKEN, DEADLINE},
     frames::{self, Frames},
     scene::Scene,
     socket::exchange,
     upstream::BASE,
 };
-
-const SOON: Duration = Duration::from_secs(15);
 
 /// Ways to say `..`, or what somebody may take for it.
 const UPS: [&str; 26] = [
@@ -164,7 +160,7 @@ async fn no_spelling_leads_out_of_the_base_path_or_to_the_admin_api() {
                     "GET {path} HTTP/1.1\r\nHost: gateway\r\nX-Trial-Key: {key}\r\n\
                      X-Admin-Token: {ADMIN_TOKEN}\r\nConnection: close\r\n\r\n"
                 );
-                let outcome = exchange(gateway, request.as_bytes(), SOON).await;
+                let outcome = exchange(gateway, request.as_bytes(), DEADLINE).await;
                 assert!(outcome.closed && outcome.responses.len() == 1, "{path}: {outcome:?}");
                 let response = &outcome.responses[0];
                 assert!(is_fine(response.status, &response.body), "{path}: {outcome:?}");
@@ -191,7 +187,7 @@ async fn no_http2_spelling_leads_out_of_the_base_path_or_to_the_admin_api() {
                 fields.push(("x-trial-key".into(), key.clone().into()));
                 fields.push(("x-admin-token".into(), ADMIN_TOKEN.into()));
                 connection.send(&frames::request(stream, &fields)).await.unwrap();
-                let outcome = connection.outcome(stream, SOON).await;
+                let outcome = connection.outcome(stream, DEADLINE).await;
                 let fine = match outcome.status {
                     Some(status) => is_fine(status, &outcome.body),
                     None => outcome.cut,

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -8,12 +6,10 @@ use tokio::{
 };
 
 use super::{
-    common::{GatewayCommand, eventually},
+    common::{DEADLINE, GatewayCommand, eventually},
     scene::Scene,
     socket::exchange,
 };
-
-const SOON: Duration = Duration::from_secs(8);
 
 /// Requests that are rejected, and whether what stands behind them may still be served. `KEY` is the
 /// key, `BODY` a whole request that is only a body, with its length before it.
@@ -62,7 +58,7 @@ async fn the_body_of_a_rejected_request_is_no_request() {
             let bytes = first + &behind.replace("Host", "Connection: close\r\nHost");
             let gateway = scene.gateway.address();
             exchanges.spawn(async move {
-                let outcome = exchange(gateway, bytes.as_bytes(), SOON).await;
+                let outcome = exchange(gateway, bytes.as_bytes(), DEADLINE).await;
                 (format!("{name}, {kind}"), format!("behind/{number}/{kind}"), goes_on, outcome)
             });
         }
@@ -92,7 +88,7 @@ async fn good_requests_in_a_row_are_served_once_each() {
             scene.key
         );
     }
-    let outcome = exchange(scene.gateway.address(), bytes.as_bytes(), SOON).await;
+    let outcome = exchange(scene.gateway.address(), bytes.as_bytes(), DEADLINE).await;
     assert_eq!(outcome.responses.len(), 200, "{:?}", outcome.responses.last());
     let seen = scene.upstream.requests_to("/row/");
     let in_order = (0..200).map(|number| format!("/base/v1/row/{number}"));
@@ -115,7 +111,7 @@ async fn a_client_that_disconnects_after_its_request_releases_the_upstream() {
     assert_ne!(served.read(&mut [0; 1]).await.unwrap(), 0);
     drop(client);
     let left = async { while served.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
-    timeout(SOON, left).await.expect("the upstream is freed");
+    timeout(DEADLINE, left).await.expect("the upstream is freed");
     eventually("the charge of the one request that was sent", || async {
         gateway.used(&key).await == 1
     })

@@ -25,7 +25,7 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) async fn start() -> Self {
         let upstream = Recording::start().await;
-        let gateway = GatewayCommand::at_noon(upstream.base_url())
+        let gateway = GatewayCommand::before(upstream.base_url())
             .env("UPSTREAM_API_KEY", SPONSOR_KEY)
             .env("CLIENT_TIMEOUT", "2s")
             .env("CLIENT_IDLE_TIMEOUT", "2s")

@@ -14,7 +14,8 @@ use super::{
     upstream::Upstream,
 };
 
-const SOON: Duration = Duration::from_secs(1);
+/// A second, and what a busy machine may add.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Sends the request and leaves once the upstream has it and, if there is a response, its begin has
 /// come. Over HTTP/2 only the stream is left.

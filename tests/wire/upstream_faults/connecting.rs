@@ -18,7 +18,7 @@ use tokio_rustls::{
 };
 
 use super::{
-    common::{Client, Gateway},
+    common::{Client, Gateway, free_port},
     holder::{Holder, Mode},
     rogue::Rogue,
     trial::{HUSH, SPONSOR, check_own_error, command, equal, judge, serves, used},
@@ -64,8 +64,7 @@ async fn is_reachable(gateway: &Gateway) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_port_is_unreachable_until_it_opens() {
-    let (nobody, address) = listener().await;
-    drop(nobody);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let gateway = before(&format!("http://{address}/v1"));
     is_unreachable(&gateway).await;
     let _rogue = Rogue::on(TcpListener::bind(address).await.unwrap(), &[]);
