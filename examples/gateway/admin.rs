@@ -5,9 +5,7 @@ use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::csrf::{ConfigError, CsrfLayer, ProtectionError};
-use tower_quota::{
-    admin::AdminService, openai::OpenAiErrors, request::RequestContext, store::AdminStore,
-};
+use tower_quota::{admin::AdminService, request::RequestContext, store::AdminStore};
 
 use crate::{
     rejections,
@@ -20,7 +18,7 @@ type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
 /// The check uses `Sec-Fetch-Site`, `Origin` and `Host`, so a proxy must forward these unchanged, or
 /// `public_url` must be the page's origin. Clients that are not browsers send none of them and pass.
 pub(crate) fn guarded<S: AdminStore + Clone>(
-    admin: AdminService<S, OpenAiErrors>,
+    admin: AdminService<S>,
     max_body_bytes: usize,
     public_url: Option<&str>,
 ) -> Result<impl Handler<AdminBody>, ConfigError> {

@@ -10,7 +10,6 @@ use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_quota::{
     admin::{AdminService, AdminTokens},
     body::ResponseBody,
-    openai::OpenAiErrors,
     proxy::RequestTarget,
     request::RequestContext,
     store::AdminStore,
@@ -53,7 +52,7 @@ pub(crate) struct Router<F, N, U, A, C, M, S> {
     /// Tokens that open `/metrics`.
     pub(crate) metrics_tokens: Vec<AdminTokens>,
     /// Rate limits and audits wrong tokens on `/metrics` together with those on the admin API.
-    pub(crate) attempts: AdminService<S, OpenAiErrors>,
+    pub(crate) attempts: AdminService<S>,
     /// Maximum length of a request body.
     pub(crate) max_body_bytes: usize,
 }

@@ -15,25 +15,11 @@
 //!
 //! # Calls
 //!
-//! | call | response |
-//! |---|---|
-//! | `POST /admin/keys` | 201, the whole key; with `count`: `count` and `keys` |
-//! | `GET /admin/keys?limit=&after=&search=&sort=&state=` | `keys`, `count` (on this page) and `next` |
-//! | `GET` · `PATCH` · `DELETE /admin/keys/{ref}` | the key · the changed key · the deleted key |
-//! | `POST /admin/keys/{ref}/rotate` | the key with its new secret |
-//! | `POST /admin/keys/{ref}/claim` | 201, a link that reveals the key once, see [`claim`] |
-//! | `GET /admin/keys/export` | all keys as CSV, by their hashes |
-//! | `POST /admin/keys/import?dry_run=` | the outcome for each line of a CSV file |
-//! | `POST /admin/reset-usage` | the key, whose count of today is 0 |
-//! | `GET /admin/usage?day=&from=&to=&key=&group_by=&format=` | a report, JSON or CSV |
-//! | `GET /admin/requests?limit=&before=&key=&failed=&request_id=` | single requests, latest first |
-//! | `GET /admin/audit?limit=&before=&key=&action=&token_id=&from=&to=` | `entries`, newest first, and `next` |
-//! | `GET /admin/status` | version, day, health and settings |
-//! | `POST /admin/backup` | a copy of the store as an SQLite file, one at a time, if the store supports it |
-//! | `GET /admin/openapi.json` | the OpenAPI 3.1 document; needs no token |
-//! | `GET /admin` | the page |
-//!
-//! `{ref}` is the key's id or the whole key, percent-encoded.
+//! Keys are issued, listed, changed, rotated, offered by a [`claim`] link, deleted, exported and imported
+//! below `/admin/keys`. `/admin/usage`, `/admin/requests`, `/admin/audit` and `/admin/status` report;
+//! `/admin/reset-usage` resets the count of a key, and `/admin/backup` copies the store.
+//! `/admin/openapi.json` describes each call (OpenAPI 3.1), and `docs/admin-api.md` explains them.
+//! `/admin` is the page.
 //!
 //! # Example
 //!
@@ -72,7 +58,7 @@ mod shared;
 
 pub use self::{
     access::tokens::{AdminTokens, InvalidAdminToken},
-    claim::{ClaimBody, ClaimFuture, ClaimService, claim_service},
+    claim::{ClaimBody, ClaimService, claim_service},
     client_addrs::ClientAddrs,
     http::body::AdminBody,
     rejections::{RejectedRequest, RejectionLog, masked_prefix},

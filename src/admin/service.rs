@@ -27,7 +27,7 @@ use crate::{
         shared::Shared,
     },
     clock::Calendar,
-    error::{ProblemJson, Reject, Rejection, catalog},
+    error::{Reject, Rejection, catalog},
     key::DailyLimit,
     request::RequestContext,
     store::{Actor, AdminStore},
@@ -36,32 +36,33 @@ use crate::{
 /// Creates the admin API and page over `store`, for holders of one of these tokens. See the
 /// [module](super) for its calls.
 pub fn admin_service<S>(store: S, tokens: AdminTokens) -> AdminService<S> {
-    AdminService::from_shared(Shared::new(store, tokens))
+    AdminService { shared: Arc::new(Shared::new(store, tokens)) }
 }
 
 /// The service that [`admin_service`] makes.
-pub struct AdminService<S, R = ProblemJson> {
-    shared: Arc<Shared<S, R>>,
+pub struct AdminService<S> {
+    shared: Arc<Shared<S>>,
 }
 
-impl<S, R> AdminService<S, R> {
-    /// Discards the generated OpenAPI document, as options change it.
-    fn from_shared(shared: Shared<S, R>) -> Self {
-        Self { shared: Arc::new(Shared { api: Arc::default(), ..shared }) }
+impl<S: Clone> AdminService<S> {
+    /// Sets an option, and discards the OpenAPI document, which depends on them.
+    fn with(mut self, set: impl FnOnce(&mut Shared<S>)) -> Self {
+        let shared = Arc::make_mut(&mut self.shared);
+        shared.api = Arc::default();
+        set(shared);
+        self
     }
-}
 
-impl<S: Clone, R: Clone> AdminService<S, R> {
     /// Sets the renderer of rejections.
     #[must_use]
-    pub fn reject<R2>(self, reject: R2) -> AdminService<S, R2> {
-        AdminService::from_shared(Arc::unwrap_or_clone(self.shared).with_reject(reject))
+    pub fn reject(self, reject: impl Reject) -> Self {
+        self.with(|shared| shared.reject = Arc::new(reject))
     }
 
     /// Sets the daily limit of keys that are issued without one. The default is 200.
     #[must_use]
     pub fn default_daily_limit(self, default_daily_limit: DailyLimit) -> Self {
-        Self::from_shared(Shared { default_daily_limit, ..Arc::unwrap_or_clone(self.shared) })
+        self.with(|shared| shared.default_daily_limit = default_daily_limit)
     }
 
     /// Sets the path at which the service is mounted, as request paths contain it. The default is
@@ -69,10 +70,9 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     #[must_use]
     pub fn prefix(self, prefix: &str) -> Self {
         let prefix = prefix.trim_end_matches('/');
-        Self::from_shared(Shared {
-            page: AdminPage::new(prefix, &self.shared.base_url),
-            prefix: prefix.into(),
-            ..Arc::unwrap_or_clone(self.shared)
+        self.with(|shared| {
+            shared.page = AdminPage::new(prefix, &shared.base_url);
+            shared.prefix = prefix.into();
         })
     }
 
@@ -80,10 +80,9 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     /// The default is `/v1` of the page's own server.
     #[must_use]
     pub fn base_url(self, base_url: &str) -> Self {
-        Self::from_shared(Shared {
-            page: AdminPage::new(&self.shared.prefix, base_url),
-            base_url: base_url.into(),
-            ..Arc::unwrap_or_clone(self.shared)
+        self.with(|shared| {
+            shared.page = AdminPage::new(&shared.prefix, base_url);
+            shared.base_url = base_url.into();
         })
     }
 
@@ -91,74 +90,64 @@ impl<S: Clone, R: Clone> AdminService<S, R> {
     /// server or an absolute URL. The default is `/claim`.
     #[must_use]
     pub fn claim_url(self, url: &str) -> Self {
-        Self::from_shared(Shared { claim_url: url.into(), ..Arc::unwrap_or_clone(self.shared) })
+        self.with(|shared| shared.claim_url = url.into())
     }
 
     /// Sets the store's calendar, for the time zone and the next reset in reports. The default is UTC.
     #[must_use]
     pub fn calendar(self, calendar: Calendar) -> Self {
-        let mut shared = Arc::unwrap_or_clone(self.shared);
-        shared.process.calendar = calendar;
-        Self::from_shared(shared)
+        self.with(|shared| shared.process.calendar = calendar)
     }
 
     /// Sets the number of days for which the store keeps single requests, shown with them. The default
     /// is 0.
     #[must_use]
     pub fn retention_days(self, days: u32) -> Self {
-        Self::from_shared(Shared { retention_days: days, ..Arc::unwrap_or_clone(self.shared) })
+        self.with(|shared| shared.retention_days = days)
     }
 
     /// Also searches this log for rejected requests without a known key.
     #[must_use]
     pub fn rejections(self, rejections: RejectionLog) -> Self {
-        Self::from_shared(Shared { rejections, ..Arc::unwrap_or_clone(self.shared) })
+        self.with(|shared| shared.rejections = rejections)
     }
 
     /// Shows the number of addresses from which each key was used. The default is not to show it.
     #[must_use]
     pub fn client_addrs(self, client_addrs: ClientAddrs) -> Self {
-        let client_addrs = Some(client_addrs);
-        Self::from_shared(Shared { client_addrs, ..Arc::unwrap_or_clone(self.shared) })
+        self.with(|shared| shared.client_addrs = Some(client_addrs))
     }
 
     /// Sets whether reads are audited, too (`admin.read`). A read that cannot be audited is rejected.
     /// The default is `false`.
     #[must_use]
     pub fn audit_reads(self, audit_reads: bool) -> Self {
-        Self::from_shared(Shared { audit_reads, ..Arc::unwrap_or_clone(self.shared) })
+        self.with(|shared| shared.audit_reads = audit_reads)
     }
 
     /// Adds settings that operators may see: names with values, `None` for those that are not set.
     /// Secrets must be masked.
     #[must_use]
     pub fn settings(self, settings: impl IntoIterator<Item = (String, Option<String>)>) -> Self {
-        let mut shared = Arc::unwrap_or_clone(self.shared);
-        shared.process.settings.extend(settings);
-        Self::from_shared(shared)
+        self.with(|shared| shared.process.settings.extend(settings))
     }
 
     /// Adds a rejection to the description of every call in `openapi.json`: one that a layer around
     /// this service responds with.
     #[must_use]
     pub fn describe_rejection(self, rejection: Rejection) -> Self {
-        let mut shared = Arc::unwrap_or_clone(self.shared);
-        shared.outer_rejections.push(rejection);
-        Self::from_shared(shared)
+        self.with(|shared| shared.outer_rejections.push(rejection))
     }
 
     /// Rejects, with 403, every client whose address is unknown or does not pass the filter. The
     /// server sets it with [`RequestContext::set_client_addr`].
     #[must_use]
     pub fn allow(self, filter: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
-        Self::from_shared(Shared {
-            allow: Some(Arc::new(filter)),
-            ..Arc::unwrap_or_clone(self.shared)
-        })
+        self.with(|shared| shared.allow = Some(Arc::new(filter)))
     }
 }
 
-impl<S: AdminStore, R> AdminService<S, R> {
+impl<S: AdminStore> AdminService<S> {
     /// Writes to the audit trail that a layer around this service has rejected an attempt of this
     /// source. These entries share the budget of those that the service itself writes.
     pub async fn audit_rejection(&self, code: &'static str, source: Option<IpAddr>) {
@@ -181,7 +170,7 @@ impl<S: AdminStore, R> AdminService<S, R> {
     }
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+impl<S: AdminStore> Shared<S> {
     async fn respond<B>(self: &Arc<Self>, request: Request<B>) -> Response<AdminBody>
     where
         B: Body,
@@ -190,7 +179,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         let (head, body) = request.into_parts();
         let response = self.call(&head, body).await;
         let mut response = response.unwrap_or_else(|error| {
-            error.into_rejection().render(&self.reject).map(AdminBody::from)
+            error.into_rejection().render(&*self.reject).map(AdminBody::from)
         });
         add_security_headers(response.headers_mut());
         if head.method == Method::HEAD {
@@ -241,10 +230,9 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     }
 }
 
-impl<S, R, B> Service<Request<B>> for AdminService<S, R>
+impl<S, B> Service<Request<B>> for AdminService<S>
 where
     S: AdminStore,
-    R: Reject + Send + Sync + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -263,13 +251,13 @@ where
     }
 }
 
-impl<S, R> Clone for AdminService<S, R> {
+impl<S> Clone for AdminService<S> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
 }
 
-impl<S, R> fmt::Debug for AdminService<S, R> {
+impl<S> fmt::Debug for AdminService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdminService")
             .field("prefix", &self.shared.prefix)
@@ -278,24 +266,24 @@ impl<S, R> fmt::Debug for AdminService<S, R> {
     }
 }
 
-/// Response future of [`AdminService`](super::AdminService).
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Response<AdminBody>> + Send>>);
+/// Response future of [`AdminService`] and of [`ClaimService`](super::ClaimService).
+pub struct ResponseFuture<B = AdminBody>(Pin<Box<dyn Future<Output = Response<B>> + Send>>);
 
-impl ResponseFuture {
-    pub(super) fn new(future: impl Future<Output = Response<AdminBody>> + Send + 'static) -> Self {
+impl<B> ResponseFuture<B> {
+    pub(super) fn new(future: impl Future<Output = Response<B>> + Send + 'static) -> Self {
         Self(Box::pin(future))
     }
 }
 
-impl Future for ResponseFuture {
-    type Output = Result<Response<AdminBody>, Infallible>;
+impl<B> Future for ResponseFuture<B> {
+    type Output = Result<Response<B>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx).map(Ok)
     }
 }
 
-impl fmt::Debug for ResponseFuture {
+impl<B> fmt::Debug for ResponseFuture<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResponseFuture")
     }

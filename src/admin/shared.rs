@@ -17,7 +17,7 @@ use crate::{
         rejections::RejectionLog,
     },
     clock::Calendar,
-    error::{ProblemJson, Rejection},
+    error::{ProblemJson, Reject, Rejection},
     key::DailyLimit,
     limit::Gcra,
 };
@@ -29,10 +29,10 @@ const AUDIT_BURST: u64 = 100;
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
-pub(crate) struct Shared<S, R> {
+pub(crate) struct Shared<S> {
     pub(crate) store: S,
     pub(crate) tokens: AdminTokens,
-    pub(crate) reject: R,
+    pub(crate) reject: Arc<dyn Reject>,
     pub(crate) default_daily_limit: DailyLimit,
     pub(crate) prefix: Arc<str>,
     pub(crate) page: AdminPage,
@@ -64,13 +64,13 @@ pub(crate) struct Api<T> {
     pub(crate) document: Bytes,
 }
 
-impl<S> Shared<S, ProblemJson> {
+impl<S> Shared<S> {
     pub(crate) fn new(store: S, tokens: AdminTokens) -> Self {
         let default_daily_limit = DailyLimit::new(DEFAULT_DAILY_LIMIT);
         Self {
             store,
             tokens,
-            reject: ProblemJson,
+            reject: Arc::new(ProblemJson),
             default_daily_limit: default_daily_limit.unwrap_or(DailyLimit::UNLIMITED),
             page: AdminPage::new("/admin", ""),
             prefix: "/admin".into(),
@@ -86,32 +86,6 @@ impl<S> Shared<S, ProblemJson> {
             audit_reads: false,
             audit_budget: Arc::new(Gcra::new(1, AUDIT_BURST, AUDIT_INTERVAL)),
             outer_rejections: Vec::new(),
-            api: Arc::default(),
-        }
-    }
-}
-
-impl<S, R> Shared<S, R> {
-    pub(crate) fn with_reject<R2>(self, reject: R2) -> Shared<S, R2> {
-        Shared {
-            store: self.store,
-            tokens: self.tokens,
-            reject,
-            default_daily_limit: self.default_daily_limit,
-            prefix: self.prefix,
-            page: self.page,
-            allow: self.allow,
-            attempts: self.attempts,
-            replays: self.replays,
-            claim_url: self.claim_url,
-            base_url: self.base_url,
-            process: self.process,
-            retention_days: self.retention_days,
-            rejections: self.rejections,
-            client_addrs: self.client_addrs,
-            audit_reads: self.audit_reads,
-            audit_budget: self.audit_budget,
-            outer_rejections: self.outer_rejections,
             api: Arc::default(),
         }
     }

@@ -5,7 +5,7 @@ pub(crate) mod tokens;
 
 use std::net::IpAddr;
 
-use http::{Method, request::Parts};
+use http::request::Parts;
 
 use crate::{
     admin::{
@@ -16,7 +16,7 @@ use crate::{
     store::{Actor, AdminStore, AuditNote, KeyRef},
 };
 
-impl<S: AdminStore, R> Shared<S, R> {
+impl<S: AdminStore> Shared<S> {
     /// Checks the address against the allow list.
     pub(crate) fn check_address(&self, ip: Option<IpAddr>) -> Result<(), AdminError> {
         match &self.allow {
@@ -81,7 +81,7 @@ impl<S: AdminStore, R> Shared<S, R> {
         key: Option<&str>,
         by: &Actor,
     ) -> Result<(), AdminError> {
-        if !self.audit_reads || call.method != Method::GET || call.is_public {
+        if !self.audit_reads || call.method != "GET" || call.is_public {
             return Ok(());
         }
         let audit = async {

@@ -9,14 +9,13 @@ use serde_json::value::RawValue;
 use crate::{
     admin::{
         http::{
-            call::{CallRequest, Json},
+            call::{Call, CallRequest, Json},
             error::AdminError,
             input::{DayParam, KeyRefField, NamePrefix, PageLimit, RowNumber},
             json::Timestamp,
         },
         shared::Shared,
     },
-    error::Reject,
     key::KeyId,
     store::{AdminStore, AuditEntry, AuditQuery, KeyRef},
 };
@@ -84,8 +83,12 @@ impl From<AuditEntry> for Entry {
     }
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(crate) async fn audit(
+impl<S: AdminStore> Shared<S> {
+    pub(super) fn audit_calls() -> Vec<Call<Self>> {
+        vec![Call::new("GET /audit", "getAudit", "The audit trail", Self::audit)]
+    }
+
+    async fn audit(
         self: Arc<Self>,
         request: CallRequest<(), AuditTrailQuery>,
     ) -> Result<Json<Trail>, AdminError> {

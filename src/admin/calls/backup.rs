@@ -9,13 +9,13 @@ use crate::{
     admin::{
         http::{
             body::{AdminBody, Chunks, NextChunk, attachment},
-            call::{CallRequest, CallResponse},
+            call::{Call, CallRequest, CallResponse},
             error::AdminError,
         },
         shared::Shared,
     },
     clock::rfc3339,
-    error::{Reject, StoreErrorKind, catalog},
+    error::{StoreErrorKind, catalog},
     store::{AdminStore, AuditNote, StoreBackup},
 };
 
@@ -42,12 +42,18 @@ impl CallResponse for BackupFile {
     }
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
+impl<S: AdminStore> Shared<S> {
+    pub(super) fn backup_calls() -> Vec<Call<Self>> {
+        vec![
+            Call::new("POST /backup", "backUp", "Download a copy of the store", Self::back_up)
+                .fails_with(catalog::IN_PROGRESS)
+                .fails_with(catalog::NOT_SUPPORTED)
+                .fails_with(catalog::BACKUP_FAILED),
+        ]
+    }
+
     /// The audit entry is written first, so that the backup contains it.
-    pub(crate) async fn back_up(
-        self: Arc<Self>,
-        request: CallRequest,
-    ) -> Result<BackupFile, AdminError> {
+    async fn back_up(self: Arc<Self>, request: CallRequest) -> Result<BackupFile, AdminError> {
         self.store.note(AuditNote::new("store.backup"), request.by).await?;
         let time = rfc3339(self.store.now()).replace(['-', ':'], "");
         let backup = self.store.backup().await.map_err(|error| match error.kind() {

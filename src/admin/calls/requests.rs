@@ -8,14 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     admin::{
         http::{
-            call::{CallRequest, Json},
+            call::{Call, CallRequest, Json},
             error::AdminError,
             input::{BoolParam, KeyRefField, PageLimit, RequestId, RowNumber},
         },
         rejections::RejectedRequest,
         shared::Shared,
     },
-    error::Reject,
     store::{AdminStore, RequestOutcome, RequestQuery, RequestRecord, UsageEvent},
 };
 
@@ -60,8 +59,12 @@ struct Request {
     client_addr: Option<IpAddr>,
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(crate) async fn requests(
+impl<S: AdminStore> Shared<S> {
+    pub(super) fn request_calls() -> Vec<Call<Self>> {
+        vec![Call::new("GET /requests", "getRequests", "Single requests", Self::requests)]
+    }
+
+    async fn requests(
         self: Arc<Self>,
         request: CallRequest<(), RequestsQuery>,
     ) -> Result<Json<Requests>, AdminError> {

@@ -8,14 +8,13 @@ use serde::Serialize;
 use crate::{
     admin::{
         http::{
-            call::{CallRequest, Json},
+            call::{Call, CallRequest, Json},
             error::AdminError,
             json::Timestamp,
         },
         shared::Shared,
     },
     clock::Day,
-    error::Reject,
     store::AdminStore,
 };
 
@@ -48,11 +47,20 @@ struct Setting {
     value: Option<String>,
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(crate) async fn status(
-        self: Arc<Self>,
-        _: CallRequest,
-    ) -> Result<Json<Status>, AdminError> {
+impl<S: AdminStore> Shared<S> {
+    pub(super) fn status_calls() -> Vec<Call<Self>> {
+        vec![
+            Call::new(
+                "GET /status",
+                "getStatus",
+                "Status and settings of the process",
+                Self::status,
+            )
+            .works_without_store(),
+        ]
+    }
+
+    async fn status(self: Arc<Self>, _: CallRequest) -> Result<Json<Status>, AdminError> {
         let (process, now) = (&self.process, self.store.now());
         let ok = self.store.probe().await.is_ok();
         let settings = process.settings.iter();

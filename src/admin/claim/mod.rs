@@ -55,4 +55,4 @@
 mod page;
 mod service;
 
-pub use service::{ClaimBody, ClaimFuture, ClaimService, claim_service};
+pub use service::{ClaimBody, ClaimService, claim_service};

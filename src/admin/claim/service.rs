@@ -2,7 +2,6 @@ use std::{
     convert::Infallible,
     error::Error,
     fmt,
-    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -27,6 +26,7 @@ use crate::{
             remove_body,
             replay::{Replay, ReplayCache, ReplaySlot},
         },
+        service::ResponseFuture,
     },
     error::{ProblemJson, Reject, catalog, json},
     key::{ClaimToken, DailyLimit, KeyId, SecretKey},
@@ -45,43 +45,37 @@ pub struct ClaimBody(Full<Bytes>);
 
 /// Creates the service behind claim links. See the [module](super) for its rules.
 pub fn claim_service<S>(store: S) -> ClaimService<S> {
-    let replays = Arc::default();
-    ClaimService::from_shared(Shared { store, reject: ProblemJson, base_url: None, replays })
+    let (reject, replays) = (Arc::new(ProblemJson), Arc::default());
+    ClaimService { shared: Arc::new(Shared { store, reject, base_url: None, replays }) }
 }
 
 /// The service that [`claim_service`] makes.
-pub struct ClaimService<S, R = ProblemJson> {
-    shared: Arc<Shared<S, R>>,
+pub struct ClaimService<S> {
+    shared: Arc<Shared<S>>,
 }
 
 #[derive(Clone)]
-struct Shared<S, R> {
+struct Shared<S> {
     store: S,
-    reject: R,
+    reject: Arc<dyn Reject>,
     base_url: Option<Arc<str>>,
     replays: Arc<ReplayCache>,
 }
 
-impl<S, R> ClaimService<S, R> {
-    fn from_shared(shared: Shared<S, R>) -> Self {
-        Self { shared: Arc::new(shared) }
-    }
-}
-
-impl<S: Clone, R: Clone> ClaimService<S, R> {
+impl<S: Clone> ClaimService<S> {
     /// Sets the renderer of rejections.
     #[must_use]
-    pub fn reject<R2>(self, reject: R2) -> ClaimService<S, R2> {
-        let Shared { store, base_url, replays, .. } = Arc::unwrap_or_clone(self.shared);
-        ClaimService::from_shared(Shared { store, reject, base_url, replays })
+    pub fn reject(mut self, reject: impl Reject) -> Self {
+        Arc::make_mut(&mut self.shared).reject = Arc::new(reject);
+        self
     }
 
     /// Sets the base URL that is returned with a key, for example `https://gateway.example/v1`. The
     /// page shows `/v1` of its own server by default.
     #[must_use]
-    pub fn base_url(self, base_url: &str) -> Self {
-        let base_url = Some(base_url.into());
-        Self::from_shared(Shared { base_url, ..Arc::unwrap_or_clone(self.shared) })
+    pub fn base_url(mut self, base_url: &str) -> Self {
+        Arc::make_mut(&mut self.shared).base_url = Some(base_url.into());
+        self
     }
 }
 
@@ -114,7 +108,7 @@ struct ClaimedKey<'a> {
     base_url: Option<&'a str>,
 }
 
-impl<S: ClaimStore + AdminStore, R> Shared<S, R> {
+impl<S: ClaimStore + AdminStore> Shared<S> {
     async fn respond<B>(&self, request: Request<B>) -> Result<Response<Bytes>, AdminError>
     where
         B: Body,
@@ -233,64 +227,46 @@ impl Body for ClaimBody {
     }
 }
 
-/// Response future of [`ClaimService`].
-pub struct ClaimFuture(Pin<Box<dyn Future<Output = Response<ClaimBody>> + Send>>);
-
-impl Future for ClaimFuture {
-    type Output = Result<Response<ClaimBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
-    }
-}
-
-impl<S, R, B> Service<Request<B>> for ClaimService<S, R>
+impl<S, B> Service<Request<B>> for ClaimService<S>
 where
     S: ClaimStore + AdminStore,
-    R: Reject + Send + Sync + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     type Response = Response<ClaimBody>;
     type Error = Infallible;
-    type Future = ClaimFuture;
+    type Future = ResponseFuture<ClaimBody>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> ClaimFuture {
+    fn call(&mut self, request: Request<B>) -> ResponseFuture<ClaimBody> {
         let shared = self.shared.clone();
-        ClaimFuture(Box::pin(async move {
+        ResponseFuture::new(async move {
             let method = request.method().clone();
             let response = shared.respond(request).await;
             let response =
-                response.unwrap_or_else(|error| error.into_rejection().render(&shared.reject));
+                response.unwrap_or_else(|error| error.into_rejection().render(&*shared.reject));
             let mut response = response.map(ClaimBody::from);
             add_security_headers(response.headers_mut());
             if method == Method::HEAD {
                 remove_body(&mut response);
             }
             response
-        }))
+        })
     }
 }
 
-impl<S, R> Clone for ClaimService<S, R> {
+impl<S> Clone for ClaimService<S> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
 }
 
-impl<S, R> fmt::Debug for ClaimService<S, R> {
+impl<S> fmt::Debug for ClaimService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClaimService").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ClaimFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClaimFuture")
     }
 }

@@ -4,7 +4,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -45,7 +45,7 @@ pub(crate) struct RawRequest {
 
 /// A call, whose handler is a method of `T`.
 pub(crate) struct Call<T> {
-    pub(crate) method: Method,
+    pub(crate) method: &'static str,
     /// Path below the prefix, with `{ref}` for a key.
     pub(crate) path: &'static str,
     pub(crate) id: &'static str,
@@ -82,9 +82,9 @@ pub(crate) struct CallSchema {
 }
 
 impl<T> Call<T> {
+    /// Creates the call of a method and path, such as `GET /keys/{ref}`.
     pub(crate) fn new<P, Q, B, H, A, F, Fut>(
-        method: Method,
-        path: &'static str,
+        route: &'static str,
         id: &'static str,
         summary: &'static str,
         handler: F,
@@ -106,6 +106,7 @@ impl<T> Call<T> {
             let response = handler(shared, request);
             Box::pin(async move { response.await.map(A::into_response) })
         };
+        let (method, path) = route.split_once(' ').unwrap_or(("GET", route));
         Self {
             method,
             path,

@@ -25,9 +25,9 @@ pub(crate) fn find<'a, 'p, T>(
     // A literal path goes before one with a key in it.
     let matching = calls.iter().filter_map(|call| Some((call, key_in(path, call.path)?)));
     let (first, key) = matching.min_by_key(|(_, key)| key.is_some()).ok_or(catalog::NOT_FOUND)?;
-    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
     let mut siblings = calls.iter().filter(|call| call.path == first.path);
-    let call = siblings.clone().find(|call| call.method == *method);
+    let call = siblings.clone().find(|call| call.method == method);
     let call = call.ok_or_else(|| AdminError::method_not_allowed(&allowed(&mut siblings)))?;
     Ok((call, key))
 }
@@ -50,8 +50,8 @@ fn key_in<'p>(path: &'p str, template: &str) -> Option<Option<&'p str>> {
 /// The methods of these calls, as listed in `Allow`.
 fn allowed<'a, T: 'a>(calls: &mut dyn Iterator<Item = &'a Call<T>>) -> String {
     let methods = calls.flat_map(|call| match call.method {
-        Method::GET => vec!["GET", "HEAD"],
-        ref method => vec![method.as_str()],
+        "GET" => vec!["GET", "HEAD"],
+        method => vec![method],
     });
     methods.collect::<Vec<_>>().join(", ")
 }

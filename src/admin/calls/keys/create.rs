@@ -12,7 +12,7 @@ use crate::{
         calls::keys::{requests::NewKeys, view::IssuedKey},
         http::{
             body::AdminBody,
-            call::{CallRequest, CallResponse, Json, NoQuery},
+            call::{Call, CallRequest, CallResponse, Json, NoQuery},
             error::AdminError,
             input::IdempotencyKeyHeader,
             json::raw_json_response,
@@ -20,7 +20,7 @@ use crate::{
         },
         shared::Shared,
     },
-    error::{Reject, catalog, json},
+    error::{catalog, json},
     key::{KeyRecord, SecretKey},
     store::{AdminStore, CreateOutcome, IdempotencyKey},
 };
@@ -87,8 +87,16 @@ pub(crate) struct IssuedKeys {
     keys: Vec<IssuedKey>,
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(crate) async fn create_keys(
+impl<S: AdminStore> Shared<S> {
+    pub(super) fn create_call() -> Call<Self> {
+        Call::new("POST /keys", "createKeys", "Issue one key or several", Self::create_keys)
+            .fails_with(catalog::KEY_EXISTS)
+            .fails_with(catalog::REQUEST_IN_PROGRESS)
+            .fails_with(AdminError::already_issued(&["key_0123456789abcdef".into()]))
+            .fails_with(catalog::IDEMPOTENCY_KEY_REUSED)
+    }
+
+    async fn create_keys(
         self: Arc<Self>,
         request: CallRequest<(), NoQuery, Json<NewKeys>, IdempotencyKeyHeader>,
     ) -> Result<IssuedResponse, AdminError> {

@@ -9,14 +9,13 @@ use crate::{
     admin::{
         http::{
             body::{AdminBody, Chunks, NextChunk, attachment},
-            call::{CallRequest, CallResponse},
+            call::{Call, CallRequest, CallResponse},
             csv::{self, CSV, CsvWriter},
             error::AdminError,
             input::CsvOnly,
         },
         shared::Shared,
     },
-    error::Reject,
     store::{AdminStore, KEY_COLUMNS, KeyPageQuery, PageCursor, key_cells},
 };
 
@@ -49,8 +48,18 @@ impl CallResponse for Exported {
     const STATUS: http::StatusCode = http::StatusCode::OK;
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(crate) async fn export_keys(
+impl<S: AdminStore> Shared<S> {
+    pub(super) fn export_call() -> Call<Self> {
+        Call::new(
+            "GET /keys/export",
+            "exportKeys",
+            "Export all keys with their hashes",
+            Self::export_keys,
+        )
+        .works_without_store()
+    }
+
+    async fn export_keys(
         self: Arc<Self>,
         request: CallRequest<(), ExportQuery>,
     ) -> Result<Exported, AdminError> {
@@ -60,10 +69,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
     }
 }
 
-fn chunks<S: AdminStore, R: Reject + Send + Sync + 'static>(
-    shared: Arc<Shared<S, R>>,
-    after: Option<PageCursor>,
-) -> Chunks {
+fn chunks<S: AdminStore>(shared: Arc<Shared<S>>, after: Option<PageCursor>) -> Chunks {
     Box::pin(async move {
         let query = KeyPageQuery { limit: PAGE_LEN, after, ..KeyPageQuery::default() };
         let page = shared.store.list(query).await?;

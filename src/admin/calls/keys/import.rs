@@ -12,13 +12,12 @@ use crate::{
     admin::{
         calls::keys::file::{KeyFile, KeyLine},
         http::{
-            call::{CallRequest, Json},
+            call::{Call, CallRequest, Json},
             error::AdminError,
             input::BoolParam,
         },
         shared::Shared,
     },
-    error::Reject,
     key::{KeyHash, KeyId},
     store::{Actor, AdminStore, ImportOutcome, ImportedKey},
 };
@@ -71,8 +70,17 @@ struct PlannedKeys {
     ids: HashSet<KeyId>,
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(crate) async fn import_keys(
+impl<S: AdminStore> Shared<S> {
+    pub(super) fn import_call() -> Call<Self> {
+        Call::new(
+            "POST /keys/import",
+            "importKeys",
+            "Import keys from a CSV file",
+            Self::import_keys,
+        )
+    }
+
+    async fn import_keys(
         self: Arc<Self>,
         request: CallRequest<(), ImportQuery, KeyFile>,
     ) -> Result<Json<ImportReport>, AdminError> {

@@ -1,6 +1,5 @@
 //! Calls on keys.
 
-mod claim;
 mod create;
 mod export;
 mod file;
@@ -11,32 +10,81 @@ mod view;
 use std::{sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::{
-    requests::{KeyChanges, ListKeysQuery, ResetRequest, RotateRequest},
+    requests::KeyChanges,
     view::{IssuedKey, ListedKey},
 };
 use crate::{
     admin::{
         http::{
-            call::{CallRequest, Json, NoQuery, WithEtag},
+            call::{Call, CallRequest, Created, Json, NoQuery, WithEtag},
             error::AdminError,
             input::{
-                GracePeriod, IfMatch, KeyCursor, KeyRefField, PageLimit, SearchText, Sort, State,
+                ClaimLifetime, GracePeriod, IfMatch, KeyCursor, KeyRefField, PageLimit, SearchText,
+                Sort, State,
             },
             json::Timestamp,
         },
         shared::Shared,
     },
     clock::Day,
-    error::{Reject, catalog},
-    key::{DailyLimit, KeyId, SecretKey, user_from_label},
+    error::catalog,
+    key::{ClaimToken, DailyLimit, KeyId, SecretKey, user_from_label},
     store::{
-        AdminStore, ChangeOutcome, KeyChange, KeyEdit, KeyPageQuery, KeyRef, KeySort, KeySummary,
-        PageCursor, Rotation,
+        AdminStore, ChangeOutcome, ClaimOffer, KeyChange, KeyEdit, KeyPageQuery, KeyRef, KeySort,
+        KeySummary, PageCursor, Rotation,
     },
 };
+
+/// Lifetime of a claim link without `expires_in_seconds`.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Filters and order of keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListKeysQuery {
+    /// Maximum number of keys, 100 if absent.
+    limit: Option<PageLimit>,
+    /// `next` of the previous page in the same order.
+    after: Option<KeyCursor>,
+    /// Only keys with this text in label, id or masked key (case-insensitive), the key that is this
+    /// text, or keys whose SHA-256 begins with these 8 or more hexadecimal digits.
+    search: Option<SearchText>,
+    /// Order of keys, `issued` if absent. `nearest_limit` lists first the keys that have used the
+    /// largest part of their limit today.
+    sort: Option<Sort>,
+    /// Only keys in this state.
+    state: Option<State>,
+}
+
+/// Options of a rotation.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotateRequest {
+    /// Number of seconds for which the old key keeps working, 0 if absent.
+    #[schemars(example = 3600)]
+    grace_seconds: Option<GracePeriod>,
+}
+
+/// Options of a claim.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClaimRequest {
+    /// Number of seconds for which the link can be opened, seven days if absent.
+    #[schemars(example = 86400)]
+    expires_in_seconds: Option<ClaimLifetime>,
+}
+
+/// The key whose count to reset. There is no way to reset all keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResetRequest {
+    /// Id of the key, or the whole key.
+    #[schemars(example = &"key_0123456789abcdef")]
+    key: KeyRefField,
+}
 
 /// One page of keys.
 #[derive(Serialize, JsonSchema)]
@@ -81,8 +129,57 @@ pub(crate) struct Reset {
     remaining: Option<u64>,
 }
 
-impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
-    pub(crate) async fn list_keys(
+/// A new claim, in the only response that shows its link.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ClaimLink {
+    /// The key's id.
+    id: KeyId,
+    /// The first to open the link gets the key, with a new secret, once. The part after `#` is not sent
+    /// to servers, so it appears in no log. A path without a host is a path on this server.
+    #[schemars(example = &"https://gateway.example/claim#2cDjH5k9sQwErTyUiOpAsD")]
+    url: String,
+    /// The time at which the link expires.
+    expires_at: Timestamp,
+}
+
+impl<S: AdminStore> Shared<S> {
+    pub(crate) fn key_calls() -> Vec<Call<Self>> {
+        let mut calls = vec![
+            Call::new("GET /keys", "listKeys", "List keys, in pages", Self::list_keys),
+            Call::new("GET /keys/{ref}", "getKey", "Get a key", Self::get_key),
+            Call::new("PATCH /keys/{ref}", "updateKey", "Change a key", Self::update_key)
+                .fails_with(catalog::VERSION_CHANGED),
+            Call::new("DELETE /keys/{ref}", "deleteKey", "Delete a key", Self::delete_key)
+                .fails_with(catalog::VERSION_CHANGED),
+            Call::new(
+                "POST /keys/{ref}/rotate",
+                "rotateKey",
+                "Give a key a new secret",
+                Self::rotate_key,
+            )
+            .fails_with(catalog::KEY_EXISTS)
+            .fails_with(catalog::VERSION_CHANGED),
+            Call::new(
+                "POST /keys/{ref}/claim",
+                "claimKey",
+                "Create a link that reveals the key once",
+                Self::claim_key,
+            )
+            .fails_with(catalog::KEY_NOT_ACTIVE),
+            Call::new(
+                "POST /reset-usage",
+                "resetUsage",
+                "Reset today's count of one key",
+                Self::reset_usage,
+            )
+            .fails_with(catalog::KEY_NOT_FOUND)
+            .fails_with(catalog::VERSION_CHANGED),
+        ];
+        calls.extend([Self::create_call(), Self::export_call(), Self::import_call()]);
+        calls
+    }
+
+    async fn list_keys(
         self: Arc<Self>,
         request: CallRequest<(), ListKeysQuery>,
     ) -> Result<Json<ListedKeys>, AdminError> {
@@ -110,7 +207,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         Ok(Json(ListedKeys { count: keys.len(), keys, next: page.next }))
     }
 
-    pub(crate) async fn get_key(
+    async fn get_key(
         self: Arc<Self>,
         request: CallRequest<KeyRef>,
     ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
@@ -118,7 +215,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         Ok(self.listed(summary))
     }
 
-    pub(crate) async fn update_key(
+    async fn update_key(
         self: Arc<Self>,
         request: CallRequest<KeyRef, NoQuery, Json<KeyChanges>, IfMatch>,
     ) -> Result<WithEtag<Json<ListedKey>>, AdminError> {
@@ -128,7 +225,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         Ok(self.listed(changed))
     }
 
-    pub(crate) async fn rotate_key(
+    async fn rotate_key(
         self: Arc<Self>,
         request: CallRequest<KeyRef, NoQuery, Json<RotateRequest>, IfMatch>,
     ) -> Result<WithEtag<Json<RotatedKey>>, AdminError> {
@@ -145,7 +242,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         Ok(WithEtag(key.version(), Json(RotatedKey { key, old_key_valid_until: until })))
     }
 
-    pub(crate) async fn delete_key(
+    async fn delete_key(
         self: Arc<Self>,
         request: CallRequest<KeyRef, NoQuery, (), IfMatch>,
     ) -> Result<Json<Deleted>, AdminError> {
@@ -155,7 +252,7 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
         Ok(Json(Deleted { deleted: true, id, key, label }))
     }
 
-    pub(crate) async fn reset_usage(
+    async fn reset_usage(
         self: Arc<Self>,
         request: CallRequest<(), NoQuery, Json<ResetRequest>, IfMatch>,
     ) -> Result<Json<Reset>, AdminError> {
@@ -171,6 +268,29 @@ impl<S: AdminStore, R: Reject + Send + Sync + 'static> Shared<S, R> {
             daily_limit: record.daily_limit,
             remaining: record.daily_limit.limited(),
         }))
+    }
+
+    async fn claim_key(
+        self: Arc<Self>,
+        request: CallRequest<KeyRef, NoQuery, Json<ClaimRequest>>,
+    ) -> Result<Created<Json<ClaimLink>>, AdminError> {
+        let key = self.store.get(request.path).await?.ok_or(catalog::KEY_NOT_FOUND)?.record;
+        if !key.is_usable(self.store.now()) {
+            return Err(catalog::KEY_NOT_ACTIVE.into());
+        }
+        let lifetime = request
+            .body
+            .0
+            .expires_in_seconds
+            .map_or(DEFAULT_LIFETIME, |ClaimLifetime(lifetime)| lifetime);
+        let (token, expires_at) = (ClaimToken::generate(), self.store.now() + lifetime);
+        let offer = ClaimOffer::new(KeyRef::new(key.id.as_str()), token.clone(), expires_at);
+        let token_id = request.by.token_id.clone();
+        let key = self.store.offer_claim(offer, request.by).await?;
+        let id = key.ok_or(catalog::KEY_NOT_FOUND)?.record.id;
+        tracing::info!(token_id, key_id = %id, "claim link created");
+        let url = format!("{}#{}", self.claim_url, token.expose());
+        Ok(Created(Json(ClaimLink { id, url, expires_at: Timestamp(expires_at) })))
     }
 
     fn listed(&self, key: KeySummary) -> WithEtag<Json<ListedKey>> {

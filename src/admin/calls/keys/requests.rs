@@ -1,4 +1,4 @@
-//! Request bodies and queries of the calls on keys.
+//! The fields of a key in requests.
 
 use std::time::SystemTime;
 
@@ -10,10 +10,7 @@ use crate::{
         calls::keys::generate,
         http::{
             error::AdminError,
-            input::{
-                ClaimLifetime, Expiry, Flag, GracePeriod, KeyCount, KeyCursor, KeyRefField, Label,
-                LabelPattern, Limit, PageLimit, SearchText, Sort, State, User, non_null, nullable,
-            },
+            input::{Expiry, Flag, KeyCount, Label, LabelPattern, Limit, User, non_null, nullable},
         },
     },
     clock::Day,
@@ -72,24 +69,6 @@ impl NewKeys {
     }
 }
 
-/// Filters and order of keys.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ListKeysQuery {
-    /// Maximum number of keys, 100 if absent.
-    pub(super) limit: Option<PageLimit>,
-    /// `next` of the previous page in the same order.
-    pub(super) after: Option<KeyCursor>,
-    /// Only keys with this text in label, id or masked key (case-insensitive), the key that is this
-    /// text, or keys whose SHA-256 begins with these 8 or more hexadecimal digits.
-    pub(super) search: Option<SearchText>,
-    /// Order of keys, `issued` if absent. `nearest_limit` lists first the keys that have used the
-    /// largest part of their limit today.
-    pub(super) sort: Option<Sort>,
-    /// Only keys in this state.
-    pub(super) state: Option<State>,
-}
-
 /// New values for some fields of a key. Absent fields keep their values.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -131,31 +110,4 @@ impl KeyChanges {
         }
         Ok(patch)
     }
-}
-
-/// Options of a rotation.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RotateRequest {
-    /// Number of seconds for which the old key keeps working, 0 if absent.
-    #[schemars(example = 3600)]
-    pub(super) grace_seconds: Option<GracePeriod>,
-}
-
-/// Options of a claim.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ClaimRequest {
-    /// Number of seconds for which the link can be opened, seven days if absent.
-    #[schemars(example = 86400)]
-    pub(super) expires_in_seconds: Option<ClaimLifetime>,
-}
-
-/// The key whose count to reset. There is no way to reset all keys.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ResetRequest {
-    /// Id of the key, or the whole key.
-    #[schemars(example = &"key_0123456789abcdef")]
-    pub(super) key: KeyRefField,
 }

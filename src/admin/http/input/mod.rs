@@ -26,8 +26,8 @@ pub(crate) use self::{
     },
     headers::{FromHeaders, IdempotencyKeyHeader, IfMatch},
     params::{
-        BoolParam, CsvOnly, DayParam, Format, GroupByParam, KeyCursor, NamePrefix, Offset,
-        PageLimit, RequestId, RowNumber, SearchText, Sort, State,
+        BoolParam, CsvOnly, DayParam, Format, GroupByParam, KeyCursor, NamePrefix, PageLimit,
+        RequestId, RowNumber, SearchText, Sort, State,
     },
 };
 

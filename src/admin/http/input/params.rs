@@ -29,18 +29,10 @@ impl PageLimit {
 }
 
 field!(
-    /// Number of the last row of the previous page.
+    /// Number of the last row of the previous page, or of rows on all previous pages.
     RowNumber(u64),
     "the `next` of the previous page",
     |value| whole_number(value).filter(|number| *number <= MAX_ROW_NUMBER),
-    {"type": "integer", "minimum": 0, "maximum": MAX_ROW_NUMBER}
-);
-
-field!(
-    /// Number of rows on all previous pages.
-    Offset(u64),
-    "the `next` of the previous page",
-    |value| whole_number(value).filter(|offset| *offset <= MAX_ROW_NUMBER),
     {"type": "integer", "minimum": 0, "maximum": MAX_ROW_NUMBER}
 );
 

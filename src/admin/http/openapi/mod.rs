@@ -16,7 +16,7 @@ use crate::{
         },
         shared::Shared,
     },
-    error::{Reject, json},
+    error::json,
 };
 
 const JSON: &str = "application/json";
@@ -44,7 +44,7 @@ impl CallResponse for Document {
 }
 
 /// Generates the document for these calls and the options of the service.
-pub(crate) fn document<S, R: Reject>(calls: &[Call<Shared<S, R>>], shared: &Shared<S, R>) -> Bytes {
+pub(crate) fn document<S>(calls: &[Call<Shared<S>>], shared: &Shared<S>) -> Bytes {
     let settings = || {
         SchemaSettings::draft2020_12().with(|settings| {
             settings.definitions_path = "/components/schemas".into();
@@ -58,7 +58,7 @@ pub(crate) fn document<S, R: Reject>(calls: &[Call<Shared<S, R>>], shared: &Shar
     for call in calls {
         let call_schema = (call.describe)(&mut input, &mut output);
         let path = paths.entry(format!("{}{}", shared.prefix, call.path)).or_insert(json!({}));
-        path[call.method.as_str().to_lowercase()] = operation(call, call_schema, &links, shared);
+        path[call.method.to_lowercase()] = operation(call, call_schema, &links, shared);
     }
     let mut schemas = input.take_definitions(true);
     schemas.append(&mut output.take_definitions(true));
@@ -83,11 +83,11 @@ pub(crate) fn document<S, R: Reject>(calls: &[Call<Shared<S, R>>], shared: &Shar
     }))
 }
 
-fn operation<S, R: Reject>(
-    call: &Call<Shared<S, R>>,
+fn operation<S>(
+    call: &Call<Shared<S>>,
     call_schema: CallSchema,
     links: &Value,
-    shared: &Shared<S, R>,
+    shared: &Shared<S>,
 ) -> Value {
     let mut parameters = parameters(&call_schema.query);
     if call.takes_key() {
@@ -110,7 +110,7 @@ fn operation<S, R: Reject>(
         false => json!([{"bearer": []}, {"adminToken": []}]),
     };
     let errors = rejections::errors(call, &call_schema, shared.allow.is_some());
-    let mut responses = rejections::responses(&errors, &shared.outer_rejections, &shared.reject);
+    let mut responses = rejections::responses(&errors, &shared.outer_rejections, &*shared.reject);
     let mut response = response(&call_schema);
     if call_schema.status == StatusCode::CREATED {
         response["links"] = links.clone();

@@ -73,7 +73,7 @@ struct Sample {
 pub(super) fn responses(
     errors: &[AdminError],
     outer: &[Rejection],
-    reject: &impl Reject,
+    reject: &dyn Reject,
 ) -> Map<String, Value> {
     let mut by_status: BTreeMap<StatusCode, Vec<Sample>> = BTreeMap::new();
     let own = errors.iter().map(|error| (error.clone().into_rejection(), true));
