@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_head_is_evicted_then_the_longest_idle_connection_and_never_a_request() {
+    fn the_oldest_head_and_then_the_longest_idle_connection_is_evicted() {
         let mut listener = Listener::new(4);
         let [request, idle, old, young] = [(); 4].map(|()| listener.accept("127.0.0.1").unwrap());
         request.set_active();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_during_an_eviction_keeps_its_connection_and_another_one_is_evicted() {
+    fn a_request_during_an_eviction_keeps_its_connection() {
         let mut listener = Listener::new(2);
         let [first, second] = [(); 2].map(|()| listener.accept("127.0.0.1").unwrap());
         assert!(listener.accept("127.0.0.1").is_none());

@@ -173,7 +173,7 @@ async fn open_streams(gateway: &Gateway, key: &str, count: usize) -> Vec<TcpStre
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_thousand_idle_streams_cost_little_and_leave_nothing_when_their_clients_go() {
+async fn five_thousand_idle_streams_use_little_memory_and_leak_none() {
     const STREAMS: usize = 5_000;
     const WAVES: usize = 4;
     /// hyper's two connections alone take 33 KiB, most of it buffers.

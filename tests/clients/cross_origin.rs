@@ -165,7 +165,7 @@ async fn without_the_setting_a_preflight_is_204_and_allows_no_origin() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-async fn a_page_of_another_origin_in_chromium_streams_a_response_and_reads_what_is_left() {
+async fn a_page_of_another_origin_streams_a_response_and_reads_the_quota() {
     let held = Mutex::new(None);
     let upstream = Upstream::start(move |request| match request.uri().path() {
         "/" => {

@@ -27,13 +27,13 @@ fn play_at(base_url: &str, scene: &str) -> Result<(), String> {
 
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-fn an_operator_mints_hands_out_watches_and_revokes_keys_and_the_trail_records_it() {
+fn the_audit_trail_records_an_operators_day() {
     play("day");
 }
 
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-fn a_session_that_ends_returns_to_its_view_and_the_token_goes_with_the_page() {
+fn an_ended_session_returns_to_its_view_and_discards_the_token() {
     play("session");
 }
 
@@ -51,7 +51,7 @@ fn keys_are_exported_and_imported_after_a_dry_run() {
 
 #[test]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-fn every_view_is_readable_in_both_languages_light_and_dark_on_phone_and_desktop() {
+fn every_view_is_readable_in_each_language_scheme_and_size() {
     play("looks");
 }
 

@@ -115,7 +115,7 @@ fn respond(request: Request<bytes::Bytes>) -> Response<crate::common::StubBody> 
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
-async fn every_state_is_readable_in_both_languages_light_and_dark_on_phone_and_desktop() {
+async fn every_state_is_readable_in_each_language_scheme_and_size() {
     House::build().await.browse("looks");
 }
 

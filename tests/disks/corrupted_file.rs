@@ -70,7 +70,7 @@ async fn ask(log: &Log, gateway: &Gateway, key: &Key) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_damaged_page_at_the_start_is_a_rejection_never_an_unknown_key_or_a_new_day() {
+async fn a_damaged_page_at_the_start_rejects_requests_and_resets_no_count() {
     let (log, whole) = (Log::default(), tempfile::tempdir().unwrap());
     let (spent, fresh) = prepared(&log, whole.path()).await;
     let upstream = log.upstream().await;
@@ -185,11 +185,11 @@ async fn under_load(harm: Damage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_zeroed_under_load_ends_service_until_a_copy_is_put_back() {
+async fn a_file_zeroed_under_load_ends_service_until_it_is_restored() {
     under_load(Damage::Zeros).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_overwritten_with_noise_under_load_ends_service_until_a_copy_is_put_back() {
+async fn a_file_overwritten_under_load_ends_service_until_it_is_restored() {
     under_load(Damage::Noise(Random::seeded("noise").below(u64::MAX))).await;
 }

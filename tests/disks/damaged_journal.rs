@@ -141,7 +141,7 @@ async fn a_damaged_byte_prevents_the_start_until_the_journal_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_gone_empty_or_cut_at_a_record_s_end_prevents_the_start() {
+async fn a_missing_empty_or_cut_segment_prevents_the_start() {
     let remains = Remains::new().await;
     let dir = tempfile::tempdir().unwrap();
     copy(remains.dir.path(), dir.path());

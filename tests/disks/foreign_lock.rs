@@ -40,7 +40,7 @@ async fn a_lock_held_for_ten_seconds_costs_no_count_and_service_returns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_not_loaded_while_the_lock_is_held_is_counted_or_rejected_in_time() {
+async fn a_key_that_is_not_loaded_during_a_lock_is_counted_or_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path().join("quota.db")).await;
     let mut keys = Vec::new();

@@ -279,11 +279,11 @@ async fn cycles(durability: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn completed_requests_and_nothing_more_are_counted_after_each_kill_9() {
+async fn completed_requests_are_counted_exactly_after_each_kill_9() {
     cycles("process").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn completed_requests_and_nothing_more_are_counted_after_each_kill_9_with_power() {
+async fn completed_requests_are_counted_exactly_after_each_kill_9_with_power() {
     cycles("power").await;
 }

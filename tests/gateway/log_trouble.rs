@@ -182,7 +182,7 @@ async fn dropped_log_lines_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_comes_back_finds_whole_lines_and_the_number_of_those_that_are_missing() {
+async fn a_late_reader_finds_whole_lines_and_the_number_of_dropped_ones() {
     let (mut reader, stderr) = pipe().unwrap();
     let command = |upstream: &Upstream| {
         let command = GatewayCommand::before(upstream.base_url()).env("LOG_FORMAT", "json");
@@ -233,7 +233,7 @@ async fn a_locked_store_is_served_again_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_moved_away_is_detected_and_used_again_once_it_is_back() {
+async fn a_database_that_was_moved_away_is_used_again_once_it_is_back() {
     for filter in ["error", "warn"] {
         in_each(async |stderr| {
             let mut scene = Scene::with(stderr, filter, |command| command).await;
@@ -273,7 +273,7 @@ async fn an_output_that_cannot_be_written_does_not_fail_the_start() {
 }
 
 #[test]
-fn a_failed_start_has_its_exit_status_even_if_its_message_cannot_be_written() {
+fn a_failed_start_keeps_its_exit_status_without_an_output() {
     for stderr in ALL {
         let (command, _stalled) = stderr.of(GatewayCommand::new().env("PORT", "none"));
         assert_eq!(command.output().status.code(), Some(2), "{stderr:?}");
@@ -313,7 +313,7 @@ async fn on_a_full_disk(volume: &Volume, stderr: PathBuf) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, to mount"]
-async fn service_with_log_and_database_on_one_full_disk_stops_and_returns_by_itself() {
+async fn log_and_database_on_one_full_disk_recover_by_themselves() {
     let volume = Volume::tmpfs(8);
     on_a_full_disk(&volume, volume.path("gateway.log")).await;
 }

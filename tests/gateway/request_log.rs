@@ -145,7 +145,7 @@ async fn each_request_is_one_line_at_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_response_that_is_drained_for_a_disconnected_client_is_still_one_line() {
+async fn a_drained_response_is_one_line() {
     let (feeders, mut fed) = unbounded_channel();
     let upstream = Upstream::start(move |_| {
         let (feeder, body) = streaming();

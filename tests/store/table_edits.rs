@@ -97,7 +97,7 @@ async fn a_changed_limit_and_a_deleted_row_are_honoured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_without_a_limit_gets_the_default_and_dates_are_read_as_people_type_them() {
+async fn typed_rows_get_the_default_limit_and_may_have_any_date_format() {
     let gateway = Gateway::demo();
     for (number, date) in
         ["'2025-02-10T15:20:00Z'", "'2025-02-10 15:20:00'", "1739200800", "1739200800000", "NULL"]

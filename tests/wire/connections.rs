@@ -189,7 +189,7 @@ fn remote_address() -> Option<IpAddr> {
 }
 
 #[tokio::test]
-async fn a_source_holds_half_of_the_connections_and_some_are_reserved_for_loopback_clients() {
+async fn a_source_holds_half_of_the_connections_beside_those_for_loopback() {
     const PLACES: usize = 40;
     let Some(address) = remote_address() else {
         println!("skipped: this machine has no other address");

@@ -152,7 +152,7 @@ async fn a_shutdown_waits_for_draining_responses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_share_a_connection_all_end_with_an_error_when_a_shutdown_cuts_them() {
+async fn a_shutdown_ends_all_streams_of_a_connection_with_an_error() {
     const STREAMS: usize = 80;
     for action in ["drain", "abort"] {
         let mut scene = Scene::with(action, false, "100ms").await;
@@ -176,7 +176,7 @@ async fn streams_that_share_a_connection_all_end_with_an_error_when_a_shutdown_c
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_leave_during_their_request_bodies_are_charged_with_and_without_draining() {
+async fn clients_that_leave_during_the_request_body_are_charged() {
     for action in ["drain", "abort"] {
         let scene = Scene::start(action, false).await;
         for left in 0..3 {

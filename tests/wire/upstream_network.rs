@@ -169,7 +169,7 @@ async fn a_proxy_gets_its_password_and_a_rejection_of_it_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_environments_proxy_is_for_https_and_for_hosts_that_no_proxy_does_not_name() {
+async fn https_proxy_applies_to_https_hosts_that_no_proxy_does_not_name() {
     let upstream = upstream().await;
     let proxy = Proxy::start(upstream.address(), None).await;
     let proxy_url = format!("http://{}", proxy.address);

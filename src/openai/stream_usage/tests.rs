@@ -142,7 +142,7 @@ fn only_the_usage_event_is_removed() {
 }
 
 #[test]
-fn a_usage_event_right_after_a_byte_order_mark_is_removed_and_the_mark_stays() {
+fn a_usage_event_after_a_byte_order_mark_is_removed() {
     let usage = "data: {\"choices\":[],\"usage\":{}}\n\n";
     let stream = [MARK, usage, MARK, usage].concat();
     let left = [MARK, MARK, usage].concat();

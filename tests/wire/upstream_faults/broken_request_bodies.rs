@@ -94,12 +94,12 @@ async fn break_request_bodies(ends: &[(End, u16)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_chunks_are_refunded_at_most_as_often_as_the_limit() {
+async fn invalid_chunks_are_refunded_up_to_the_limit() {
     break_request_bodies(&[(End::NoChunk, 400)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn request_bodies_that_grow_too_large_are_refunded_at_most_as_often_as_the_limit() {
+async fn request_bodies_that_are_too_large_are_refunded_up_to_the_limit() {
     break_request_bodies(&[(End::TooLarge, 413)]).await;
 }
 
