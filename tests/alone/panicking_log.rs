@@ -47,7 +47,7 @@ impl Subscriber for PanickingLog {
 async fn until(store: &SqliteStore, is_up: bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while store.probe().await.is_ok() != is_up {
-        assert!(Instant::now() < until, "in vain: is_up = {is_up}");
+        assert!(Instant::now() < until, "timed out: is_up = {is_up}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

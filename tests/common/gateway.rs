@@ -304,8 +304,8 @@ impl Drop for Gateway {
     }
 }
 
-/// The program of `TOWER_QUOTA_GATEWAY`, or the example beside this test, built anew if it is older
-/// than its sources.
+/// The program of `TOWER_QUOTA_GATEWAY`, or the example beside this test, built again if it is
+/// older than its sources.
 pub(crate) fn gateway_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| env::var_os("TOWER_QUOTA_GATEWAY").map_or_else(build, PathBuf::from))

@@ -104,7 +104,7 @@ impl Remains {
     }
 }
 
-/// The machine has been started anew since.
+/// The machine has been rebooted since.
 fn reboot(directory: &Path) {
     let file = Connection::open(directory.join("quota.db")).unwrap();
     assert_eq!(file.execute("UPDATE boot SET boot = 'another'", []).unwrap(), 1);

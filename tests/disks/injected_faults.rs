@@ -60,7 +60,7 @@ async fn all_calls_fail_after_n_responses(fault: Fault, durability: &'static str
         let attached = Instant::now();
         let outage = if struck(&tracer).await {
             let known = load.until_rejected(Instant::now()).await;
-            // What was charged ahead may be spent without another sync; else each response needs one.
+            // A lease may be spent without another sync; else each response needs one.
             if durability == "power" || fault != SYNCS {
                 load.none_was_completed_since(attached);
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::document::{Block, Document, all};
 
 /// Twins whose names do not show it: the user's procedure links the Chinese ones by these names.
-const NAMED_APART: [(&str, &str); 2] = [
+const OTHER_NAMES: [(&str, &str); 2] = [
     ("docs/QUICKSTART.md", "docs/guides/quick-start.md"),
     ("docs/ADMIN-INTERFACE.md", "docs/guides/admin-page.md"),
 ];
@@ -20,8 +20,8 @@ pub(crate) fn differences(chinese: &Document, english: &Document) -> Vec<String>
         |document: &Document| document.headings.iter().map(|h| h.level).collect::<Vec<_>>();
     if levels(chinese) != levels(english) {
         let pairs = chinese.headings.iter().zip(&english.headings);
-        let apart = pairs.clone().find(|(ours, theirs)| ours.level != theirs.level);
-        let (line, twin) = apart.map_or((0, 0), |(ours, theirs)| (ours.line, theirs.line));
+        let differing = pairs.clone().find(|(ours, theirs)| ours.level != theirs.level);
+        let (line, twin) = differing.map_or((0, 0), |(ours, theirs)| (ours.line, theirs.line));
         let (ours, theirs) = (chinese.headings.len(), english.headings.len());
         fault(line, twin, &format!("other sections ({ours} and {theirs} headings)"));
     }
@@ -122,8 +122,8 @@ fn has_twin(path: &str) -> bool {
     let folders = ["docs/guides/", "docs/deploy/", "docs/operations/"];
     let is_needed =
         LOOKED_UP.contains(&path) || folders.iter().any(|folder| path.starts_with(folder));
-    let named_apart = NAMED_APART.iter().any(|(_, english)| *english == path);
-    is_needed && !path.ends_with(".zh.md") && !named_apart
+    let has_other_name = OTHER_NAMES.iter().any(|(_, english)| *english == path);
+    is_needed && !path.ends_with(".zh.md") && !has_other_name
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn twins_have_the_same_sections_and_commands() {
             faults.push(format!("{}: no Chinese twin beside it", english.path));
         }
     }
-    for (chinese, english) in NAMED_APART {
+    for (chinese, english) in OTHER_NAMES {
         if let (Some(chinese), Some(english)) = (find(chinese), find(english)) {
             faults.extend(differences(chinese, english));
         }

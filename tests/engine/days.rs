@@ -375,7 +375,7 @@ async fn a_reset_leads_back_to_the_day_of_the_clock_over_restarts() {
     .await;
 }
 
-/// Requests from many tasks while the clock goes to and fro over midnight.
+/// Requests from many tasks while the clock is set back and forth over midnight.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_requests_at_midnight_have_the_limit_of_each_day() {
     for _ in 0..20 {

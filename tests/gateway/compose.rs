@@ -91,7 +91,7 @@ fn env_example_is_the_help_written_out() {
     }
     assert!(
         repository(".env.example") == expected,
-        "the settings have changed; write .env.example anew with\n  \
+        "the settings have changed; write .env.example again with\n  \
          WRITE_ENV_EXAMPLE=1 cargo test --test compose env_example"
     );
 }

@@ -121,7 +121,7 @@ impl Scene {
     async fn until(&mut self, status: u16) {
         let until = std::time::Instant::now() + crate::common::DEADLINE;
         while self.ask().await != status {
-            assert!(std::time::Instant::now() < until, "in vain: {status}");
+            assert!(std::time::Instant::now() < until, "timed out: {status}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

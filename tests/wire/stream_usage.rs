@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Text that any parsing and writing anew would change.
+/// Text that would change if it were parsed and serialized.
 const ODD: &str = "{ \"z\":1, \"a\" : 12345678901234567890, \"x\":{\"x\":1e400,\"x\":2},\r\n\
     \"text\":\"\\u4f60\\/好\",\"model\":\"m\" ,\"stream\" :true ,\"stream\\u005f\":[] }\n";
 const QUESTION: &str = ",\"stream_options\":{\"include_usage\":true}";

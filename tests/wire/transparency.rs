@@ -11,7 +11,7 @@ use http::{
 use http_body_util::BodyExt;
 use serde_json::json;
 
-/// Text that any parsing and writing anew would change.
+/// Text that would change if it were parsed and serialized.
 const ODD_JSON: &str = "{ \"z\":1, \"a\" : 12345678901234567890, \"unknown\":{\"x\":1e400,\"x\":2},\
     \"text\":\"\\u4f60\\/好\",\"model\":\"m\" }\n";
 

@@ -205,7 +205,7 @@ async fn a_body_beyond_the_buffer_limit_is_unchanged() {
     let third = third.collect().await.unwrap();
     assert_eq!(third.trailers(), Some(&trailers()));
     assert_eq!(third.to_bytes(), STREAMED);
-    // What was handed on has its room as long as somebody has the bytes.
+    // A forwarded body keeps its room in the buffer until its bytes are dropped.
     let held = first.collect().await.unwrap().to_bytes();
     assert_eq!(held, CHANGED);
     drop(held);

@@ -8,7 +8,7 @@ pub(crate) const BAD_LINES: [(&str, &str); 83] = [
     ("CL.TE, length 0", "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"),
     ("CL.TE, other case", "cONTENT-lENGTH: 6\r\ntRANSFER-eNCODING: CHUNKED\r\n"),
     ("CL.TE, tab", "Content-Length: 6\r\nTransfer-Encoding:\tchunked\r\n"),
-    ("CL.TE, far apart", "Content-Length: 6\r\nA: b\r\nC: d\r\nTransfer-Encoding: chunked\r\n"),
+    ("CL.TE, not adjacent", "Content-Length: 6\r\nA: b\r\nC: d\r\nTransfer-Encoding: chunked\r\n"),
     (
         "CL.TE, expecting",
         "Expect: 100-continue\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n",

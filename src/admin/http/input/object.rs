@@ -95,7 +95,7 @@ impl<'de> Deserializer<'de> for Member {
     }
 }
 
-/// Why input could not be deserialised. Serde's kinds of errors stay apart, so no message is parsed.
+/// Why input could not be deserialised. Serde's kinds of errors stay separate, so no message is parsed.
 #[derive(Debug)]
 pub(super) enum InputError {
     /// A value is not what was expected.
