@@ -14,7 +14,7 @@ use crate::{
         },
     },
     clock::Day,
-    key::{DailyLimit, KeyPatch, user_from_label},
+    key::{DailyLimit, KeyId, KeyPatch, KeyRecord, user_from_label},
     store::NewKey,
 };
 
@@ -60,10 +60,17 @@ impl NewKeys {
             let label = label.as_ref().map_or(Some(String::new()), |label| label.label(n, count));
             let label = label.ok_or_else(|| AdminError::invalid_field("label", Label::EXPECTED))?;
             let user = user.clone().unwrap_or_else(|| user_from_label(&label));
-            let mut key = NewKey::new(generate(&user, today)?, daily_limit);
-            key.record.label = label;
-            key.record.expires_at = expires_at;
-            Ok(key)
+            let secret = generate(&user, today)?;
+            let record = KeyRecord {
+                id: KeyId::generate(),
+                masked: secret.masked(),
+                label,
+                daily_limit,
+                created_at: None,
+                expires_at,
+                disabled: false,
+            };
+            Ok(NewKey { secret, record })
         };
         (1..=count).map(new_key).collect()
     }

@@ -5,7 +5,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{admin::changes, rows};
+use super::super::{
+    admin::{find_id, withdraw_claims},
+    rows,
+};
 use crate::key::{DailyLimit, KeyId, SecretKey};
 
 /// Whether there is a row to adopt.
@@ -52,7 +55,7 @@ fn adopt_row(
 ) -> rusqlite::Result<()> {
     let key = SecretKey::new_unchecked(clear);
     let hash = key.hash().to_hex();
-    let (stored_hash, is_duplicate) = match changes::find_id(connection, &hash)? {
+    let (stored_hash, is_duplicate) = match find_id(connection, &hash)? {
         None => (hash, false),
         // This is not a valid hash, so the row never matches a presented key.
         Some(id) => {
@@ -71,7 +74,7 @@ fn adopt_row(
         )?
         .execute(params![seq, key.masked(), stored_hash, default.get(), is_duplicate])?;
     // The row may have replaced the key that a claim was created for.
-    changes::withdraw_claims(connection, &ensure_id(connection, seq)?)?;
+    withdraw_claims(connection, &ensure_id(connection, seq)?)?;
     ensure_positive_number(connection, seq)
 }
 

@@ -1,8 +1,11 @@
-//! The columns of `api_keys` that hold a [`KeyRecord`]. This is the only place that lists them.
+//! The columns of `api_keys` that hold a [`KeyRecord`]. This is the only place that names them.
 
 use std::time::SystemTime;
 
-use rusqlite::{Connection, Row, named_params, types::ValueRef};
+use rusqlite::{
+    Connection, Row, ToSql, params,
+    types::{Value, ValueRef},
+};
 
 use super::super::rows::text;
 use crate::{
@@ -11,14 +14,11 @@ use crate::{
     key::{DailyLimit, KeyHash, KeyId, KeyPatch, KeyRecord},
 };
 
-/// Columns of `api_keys` that [`record`] reads.
-pub(crate) const RECORD: &str =
-    "id, key, label, daily_limit, created_at, expires_at, disabled, key_hash";
-/// Columns of `deleted_keys` under the names of [`RECORD`].
-pub(crate) const DELETED_RECORD: &str = "id, key, label, daily_limit, NULL AS created_at,
-    NULL AS expires_at, 1 AS disabled, '' AS key_hash";
+/// Columns of `deleted_keys`, and those of `api_keys` that it lacks.
+pub(crate) const DELETED: &str =
+    "*, NULL AS created_at, NULL AS expires_at, 1 AS disabled, '' AS key_hash";
 
-/// Reads the record of a row with the columns of [`RECORD`].
+/// Reads the record of a row of `api_keys`.
 ///
 /// # Errors
 ///
@@ -82,22 +82,23 @@ pub(crate) fn insert(
     hash: KeyHash,
 ) -> rusqlite::Result<()> {
     let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } = record;
-    connection
-        .prepare_cached(
-            "INSERT INTO api_keys (id, key, label, daily_limit, created_at, expires_at, disabled,
-                 key_hash)
-             VALUES (:id, :key, :label, :daily_limit, :created_at, :expires_at, :disabled, :key_hash)",
-        )?
-        .execute(named_params! {
-            ":id": id.as_str(),
-            ":key": masked,
-            ":label": label,
-            ":daily_limit": daily_limit.get(),
-            ":created_at": created_at.map(rfc3339),
-            ":expires_at": expires_at.map(rfc3339),
-            ":disabled": disabled,
-            ":key_hash": hash.to_hex(),
-        })?;
+    let columns: [(&str, &dyn ToSql); 8] = [
+        ("id", &id.as_str()),
+        ("key", masked),
+        ("label", label),
+        ("daily_limit", &daily_limit.get()),
+        ("created_at", &created_at.map(rfc3339)),
+        ("expires_at", &expires_at.map(rfc3339)),
+        ("disabled", disabled),
+        ("key_hash", &hash.to_hex()),
+    ];
+    let (names, values) = (columns.map(|(name, _)| name), columns.map(|(_, value)| value));
+    let sql = format!(
+        "INSERT INTO api_keys ({}) VALUES ({})",
+        names.join(", "),
+        names.map(|_| "?").join(", ")
+    );
+    connection.prepare_cached(&sql)?.execute(&values[..])?;
     Ok(())
 }
 
@@ -108,23 +109,17 @@ pub(crate) fn update(
     patch: &KeyPatch,
 ) -> rusqlite::Result<()> {
     let KeyPatch { label, daily_limit, expires_at, disabled } = patch;
-    connection
-        .prepare_cached(
-            "UPDATE api_keys SET
-                 label = coalesce(:label, label),
-                 daily_limit = coalesce(:daily_limit, daily_limit),
-                 expires_at = CASE WHEN :sets_expiry THEN :expires_at ELSE expires_at END,
-                 disabled = coalesce(:disabled, disabled)
-             WHERE id = :id",
-        )?
-        .execute(named_params! {
-            ":id": id.as_str(),
-            ":label": label,
-            ":daily_limit": daily_limit.map(DailyLimit::get),
-            ":sets_expiry": expires_at.is_some(),
-            ":expires_at": expires_at.flatten().map(rfc3339),
-            ":disabled": disabled,
-        })?;
+    let columns: [(&str, Option<Value>); 4] = [
+        ("label", label.clone().map(Value::from)),
+        ("daily_limit", daily_limit.map(|limit| limit.get().into())),
+        ("expires_at", expires_at.map(|at| at.map(rfc3339).into())),
+        ("disabled", disabled.map(Value::from)),
+    ];
+    for (name, value) in columns {
+        let Some(value) = value else { continue };
+        let sql = format!("UPDATE api_keys SET {name} = ?2 WHERE id = ?1");
+        connection.prepare_cached(&sql)?.execute(params![id.as_str(), value])?;
+    }
     Ok(())
 }
 

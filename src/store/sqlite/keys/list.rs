@@ -1,13 +1,13 @@
 //! Pages and summaries of keys.
 
 use rusqlite::{
-    Connection, Row, ToSql, named_params,
+    Connection, ToSql, named_params,
     types::{ToSqlOutput, ValueRef},
 };
 
 use super::{
     super::{admin::claims, core::Core, rows},
-    columns::{self, RECORD},
+    columns,
 };
 use crate::{
     key::SecretKey,
@@ -34,38 +34,28 @@ pub(crate) fn summary(
 ) -> rusqlite::Result<Option<KeySummary>> {
     let condition = "k.id = :id OR k.key_hash = :hash OR k.old_key_hash = :hash
         OR (k.key = :clear AND k.key_hash IS NULL)";
-    let mut statement = connection.prepare_cached(&select(condition))?;
-    let mut rows = statement.query(named_params! {
+    let id = key.id();
+    let values = named_params! {
         ":day": core.today().to_string(),
-        ":id": key.id().as_str(),
+        ":id": id.as_str(),
         ":hash": key.secret().map(|secret| secret.hash().to_hex()),
         ":clear": key.secret().map(|secret| secret.expose()),
-    })?;
-    rows.next()?.map(|row| read_summary(connection, row, core)).transpose()
+    };
+    summary_where(connection, core, condition, values)
 }
 
-/// Returns the summary of the key with this sequence number.
-fn summary_by_number(
+fn summary_where(
     connection: &Connection,
     core: &Core,
-    number: u64,
+    condition: &str,
+    values: &[(&str, &dyn ToSql)],
 ) -> rusqlite::Result<Option<KeySummary>> {
-    let mut statement = connection.prepare_cached(&select("k.seq = :number"))?;
-    let day = core.today().to_string();
-    let mut rows = statement.query(named_params! {":day": day, ":number": number})?;
-    rows.next()?.map(|row| read_summary(connection, row, core)).transpose()
-}
-
-fn select(condition: &str) -> String {
     let latest_claim = claims::LATEST_CLAIM;
-    format!("SELECT {RECORD}, {USAGE}, {latest_claim} AS claim FROM api_keys k WHERE {condition}")
-}
-
-fn read_summary(
-    connection: &Connection,
-    row: &Row<'_>,
-    core: &Core,
-) -> rusqlite::Result<KeySummary> {
+    let sql =
+        format!("SELECT {USAGE}, {latest_claim} AS claim, k.* FROM api_keys k WHERE {condition}");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(values)?;
+    let Some(row) = rows.next()? else { return Ok(None) };
     let last_used_at: Option<i64> = row.get("last_used_at")?;
     let record = columns::record_for_display(row, core.default_daily_limit)?;
     let stored = rows::units(row.get_ref("used_today")?);
@@ -75,14 +65,14 @@ fn read_summary(
         core.engine.counter(&CounterKey::daily(record.id.clone())).map(|counter| counter.count());
     let used = count.filter(|count| count.day == core.today()).map_or(stored, |count| count.used);
     let claim: Option<i64> = row.get("claim")?;
-    Ok(KeySummary {
+    Ok(Some(KeySummary {
         hash: columns::hash(row)?,
         record,
         used_today: used,
         total_used: (total + used).saturating_sub(stored),
         last_used_at: last_used_at.map(from_unix_millis),
         claim: claim.map(|number| claims::read(connection, number)).transpose()?,
-    })
+    }))
 }
 
 /// Returns one page of keys. The query for their order returns only sequence numbers; the summaries
@@ -99,7 +89,8 @@ pub(crate) fn page(
         let candidates = rows_after(connection, core, query, position.as_ref())?;
         let is_last = candidates.len() <= query.limit;
         for (next, number) in candidates {
-            let key = summary_by_number(connection, core, number)?;
+            let values = named_params! {":day": core.today().to_string(), ":number": number};
+            let key = summary_where(connection, core, "k.seq = :number", values)?;
             let key = key.filter(|key| query.state.is_none_or(|state| key.state(now) == state));
             if key.is_some() && keys.len() == query.limit {
                 return Ok(KeyPage { keys, next: position.map(PageCursor) });
@@ -157,14 +148,39 @@ fn rows_after(
             "k.seq".to_owned(),
         ),
     };
-    let share = if query.sort == KeySort::NearestLimit { "s.share" } else { "NULL" };
+    let share_column = if query.sort == KeySort::NearestLimit { "s.share" } else { "NULL" };
     let (search, state) = (search_condition(query.search.as_deref()), state_condition(query.state));
     let sql = format!(
-        "SELECT k.seq, {LABEL}, {share} FROM api_keys k {join}
+        "SELECT k.seq, {LABEL}, {share_column} FROM api_keys k {join}
          WHERE {condition} AND {search} AND {state} ORDER BY {order} LIMIT :limit"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    Parameters::new(core, query, after).bind(&mut statement)?;
+    let (mut number, mut label, mut share) = (0, &[][..], f64::MAX);
+    match after {
+        None => {}
+        Some(PagePosition::Number(last) | PagePosition::NoShare(last)) => number = *last,
+        Some(PagePosition::Label(text, last)) => (label, number) = (text, *last),
+        Some(PagePosition::Share(of_last, last)) => (share, number) = (*of_last, *last),
+    }
+    let text = query.search.as_deref().unwrap_or_default();
+    let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    let values: [(&str, &dyn ToSql); 9] = [
+        (":day", &core.today().to_string()),
+        (":default", &core.default_daily_limit.get()),
+        (":number", &number),
+        (":label", &RawText(label)),
+        (":share", &share),
+        (":like", &format!("%{escaped}%")),
+        (":hash", &SecretKey::parse(text).ok().map(|key| key.hash().to_hex())),
+        (":digits", &format!("{}*", text.to_lowercase())),
+        (":limit", &query.limit.saturating_add(1)),
+    ];
+    for (name, value) in values {
+        // A statement has only some of the parameters.
+        if let Some(at) = statement.parameter_index(name)? {
+            statement.raw_bind_parameter(at, value)?;
+        }
+    }
     let mut rows = statement.raw_query();
     let mut candidates = Vec::new();
     while let Some(row) = rows.next()? {
@@ -180,72 +196,12 @@ fn rows_after(
     Ok(candidates)
 }
 
-/// Values of the statement's parameters.
-struct Parameters {
-    day: String,
-    default: u32,
-    number: u64,
-    label: RawText,
-    share: f64,
-    like: String,
-    hash: Option<String>,
-    digits: String,
-    limit: usize,
-}
-
-impl Parameters {
-    fn new(core: &Core, query: &KeyPageQuery, after: Option<&PagePosition>) -> Self {
-        let (number, label, share) = match after {
-            None => (0, &[][..], f64::MAX),
-            Some(PagePosition::Number(number) | PagePosition::NoShare(number)) => {
-                (*number, &[][..], f64::MAX)
-            }
-            Some(PagePosition::Label(label, number)) => (*number, &label[..], f64::MAX),
-            Some(PagePosition::Share(share, number)) => (*number, &[][..], *share),
-        };
-        let text = query.search.as_deref().unwrap_or_default();
-        let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        Self {
-            day: core.today().to_string(),
-            default: core.default_daily_limit.get(),
-            number,
-            label: RawText(label.to_vec()),
-            share,
-            like: format!("%{escaped}%"),
-            hash: SecretKey::parse(text).ok().map(|key| key.hash().to_hex()),
-            digits: format!("{}*", text.to_lowercase()),
-            limit: query.limit.saturating_add(1),
-        }
-    }
-
-    /// Binds those parameters that the statement has.
-    fn bind(&self, statement: &mut rusqlite::Statement<'_>) -> rusqlite::Result<()> {
-        let values: [(&str, &dyn ToSql); 9] = [
-            (":day", &self.day),
-            (":default", &self.default),
-            (":number", &self.number),
-            (":label", &self.label),
-            (":share", &self.share),
-            (":like", &self.like),
-            (":hash", &self.hash),
-            (":digits", &self.digits),
-            (":limit", &self.limit),
-        ];
-        for (name, value) in values {
-            if let Some(at) = statement.parameter_index(name)? {
-                statement.raw_bind_parameter(at, value)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Text that need not be UTF-8.
-struct RawText(Vec<u8>);
+struct RawText<'a>(&'a [u8]);
 
-impl ToSql for RawText {
+impl ToSql for RawText<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
     }
 }
 

@@ -11,7 +11,6 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension};
 
-use self::columns::RECORD;
 use super::{SqliteStore, core::Core, unavailable};
 use crate::{
     clock::parse_timestamp,
@@ -108,12 +107,12 @@ fn find(
     default: DailyLimit,
 ) -> Result<Found, StoreError> {
     let hash = hash.to_hex();
-    let sql = format!(
-        "SELECT {RECORD}, old_key_until, key_hash = ?1 AS is_current FROM api_keys
-         WHERE key_hash = ?1 OR old_key_hash = ?1"
-    );
-    let mut statement = connection.prepare_cached(&sql).map_err(unavailable)?;
-    let row = statement
+    let row = connection
+        .prepare_cached(
+            "SELECT key_hash = ?1 AS is_current, * FROM api_keys
+             WHERE key_hash = ?1 OR old_key_hash = ?1",
+        )
+        .map_err(unavailable)?
         .query_row([&hash], |row| {
             let until: Option<String> = row.get("old_key_until")?;
             let is_current: bool = row.get("is_current")?;

@@ -234,12 +234,10 @@ fn records(
     usage: &[UsageRow],
     default: DailyLimit,
 ) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
-    let sql = format!("SELECT {} FROM api_keys WHERE id = ?1", columns::RECORD);
-    let mut present = connection.prepare_cached(&sql)?;
-    let sql = format!(
-        "SELECT {} FROM deleted_keys WHERE id = ?1 AND key IS NOT NULL",
-        columns::DELETED_RECORD
-    );
+    let sql = "SELECT * FROM api_keys WHERE id = ?1";
+    let mut present = connection.prepare_cached(sql)?;
+    let sql =
+        format!("SELECT {} FROM deleted_keys WHERE id = ?1 AND key IS NOT NULL", columns::DELETED);
     let mut deleted = connection.prepare_cached(&sql)?;
     let record = |row: &Row<'_>| columns::record_for_display(row, default);
     let mut records = HashMap::new();
