@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use rusqlite::Connection;
 
-use super::{admin::audit, core::Core, keys::list::summary, ledger::SqliteLedger};
+use super::{admin::write_audit, core::Core, keys::list::summary, ledger::SqliteLedger};
 use crate::{
     error::StoreError,
     key::KeyId,
@@ -40,7 +40,7 @@ pub(super) fn job(
         let epoch = SqliteLedger::reset(connection, &counter_key, day)?;
         let after = KeySummary { used_today: 0, ..before.clone() };
         let detail = change.audit_detail(&before, &after);
-        audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
+        write_audit(connection, now, &by, change.action(), Some(&id), &detail)?;
         Ok(Ok((Origin { day, epoch }, after)))
     };
     let reset = move |done: &Result<(Origin, KeySummary), ChangeOutcome>| {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     super::{SqliteStore, core::Core, keys::list::summary, unavailable},
-    audit, changes,
+    apply, withdraw_claims, write_audit,
 };
 use crate::{
     key::{ClaimToken, SecretKey},
@@ -22,7 +22,7 @@ impl SqliteStore {
         let work = move |connection: &Connection| {
             let Some(key) = summary(connection, &core, &offer.key)? else { return Ok(None) };
             let (id, now) = (key.record.id, core.now());
-            changes::withdraw_claims(connection, &id)?;
+            withdraw_claims(connection, &id)?;
             connection
                 .prepare_cached(
                     "INSERT INTO claims (token_hash, key_id, created_at, expires_at)
@@ -35,7 +35,7 @@ impl SqliteStore {
                     unix_millis(offer.expires_at),
                 ])?;
             let detail = offer_detail(&offer);
-            audit::write(connection, now, &by, CLAIM_OFFERED, Some(&id), &detail)?;
+            write_audit(connection, now, &by, CLAIM_OFFERED, Some(&id), &detail)?;
             summary(connection, &core, &KeyRef::new(id.as_str()))
         };
         self.0.core.queue.call(work, |_| ())
@@ -73,11 +73,11 @@ impl ClaimStore for SqliteStore {
                 .prepare_cached("UPDATE claims SET opened_at = ?2 WHERE number = ?1")?
                 .execute(params![number, unix_millis(now)])?;
             let change = KeyChange::Rotate(Rotation { secret, grace: std::time::Duration::ZERO });
-            changes::apply(connection, &id, &change, now)?;
+            apply(connection, &id, &change, now)?;
             let after =
                 summary(connection, &core, &KeyRef::new(id.as_str()))?.unwrap_or(before.clone());
             let detail = change.audit_detail(&before, &after);
-            audit::write(connection, now, &by, CLAIM_OPENED, Some(&id), &detail)?;
+            write_audit(connection, now, &by, CLAIM_OPENED, Some(&id), &detail)?;
             Ok(ClaimOutcome::Opened(after.into()))
         };
         self.0.core.queue.call(work, move |outcome| {

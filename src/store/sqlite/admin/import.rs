@@ -10,7 +10,7 @@ use super::{
         backup::progress::{Observer, OnProgress, ProgressStep},
         keys::columns,
     },
-    audit, changes,
+    find_id, write_audit,
 };
 use crate::{
     key::KeyId,
@@ -65,7 +65,7 @@ fn import_key(
     by: &Actor,
     now: SystemTime,
 ) -> rusqlite::Result<ImportOutcome> {
-    if let Some(id) = changes::find_id(connection, &key.hash.to_hex())?.map(KeyId::new) {
+    if let Some(id) = find_id(connection, &key.hash.to_hex())?.map(KeyId::new) {
         fill_days(connection, key, &id)?;
         return Ok(ImportOutcome::Unchanged(id));
     }
@@ -86,7 +86,7 @@ fn import_key(
     columns::insert(connection, record, key.hash)?;
     fill_days(connection, key, &record.id)?;
     let detail = record.audit_detail();
-    audit::write(connection, now, by, KEY_IMPORTED, Some(&record.id), &detail)?;
+    write_audit(connection, now, by, KEY_IMPORTED, Some(&record.id), &detail)?;
     Ok(ImportOutcome::New(record.id.clone()))
 }
 

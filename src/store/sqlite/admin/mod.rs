@@ -1,31 +1,38 @@
-//! Administration of keys.
+//! Administration of keys, and the tables `audit_log` and `issued_once`.
 
-pub(super) mod audit;
-pub(super) mod changes;
 pub(super) mod claims;
-mod create;
 mod import;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Inner, SqliteStore,
     core::Core,
-    keys::list::{self, summary},
+    keys::{
+        columns,
+        list::{self, summary},
+    },
     ledger::SqliteLedger,
-    reset, unavailable,
+    reset, rows, unavailable,
 };
 use crate::{
-    clock::Day,
+    clock::{Day, parse_timestamp, rfc3339},
     error::{StoreError, StoreErrorKind},
-    key::KeyRecord,
+    key::{KeyId, KeyRecord, hex},
     store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
-        CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage,
-        KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, StoreBackup, StoreFuture,
-        counter::CounterKey, engine::Ledger, withdraws_claims,
+        CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
+        KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, Rotation,
+        StoreBackup, StoreFuture,
+        counter::CounterKey,
+        engine::{Ledger, journal::unix_millis},
+        withdraws_claims,
     },
 };
 
@@ -39,7 +46,7 @@ impl AdminStore for SqliteStore {
             .0
             .core
             .queue
-            .call(move |connection| changes::insert(connection, &keys, &by, now), |_| ());
+            .call(move |connection| insert_keys(connection, &keys, &by, now), |_| ());
         StoreFuture::pending(async move { created.await?.ok_or_else(conflict) })
     }
 
@@ -52,7 +59,7 @@ impl AdminStore for SqliteStore {
     ) -> StoreFuture<CreateOutcome> {
         let now = self.0.core.now();
         let work = move |connection: &Connection| {
-            create::insert(connection, &keys, idempotency_key, &by, now)
+            insert_once(connection, &keys, idempotency_key, &by, now)
         };
         let created = self.0.core.queue.call(work, |outcome: &Option<CreateOutcome>| {
             if let Some(CreateOutcome::Issued(records)) = outcome {
@@ -98,13 +105,13 @@ impl AdminStore for SqliteStore {
         let now = self.0.core.now();
         let write = move |connection: &Connection| {
             let AuditNote { action, key_id, detail } = note;
-            audit::write(connection, now, &by, action, key_id.as_ref(), &detail)
+            write_audit(connection, now, &by, action, key_id.as_ref(), &detail)
         };
         self.0.core.queue.call(write, |()| ())
     }
 
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
-        self.read_now(move |connection, _| audit::read(connection, &query))
+        self.read_now(move |connection, _| read_audit(connection, &query))
     }
 
     fn today(&self) -> Day {
@@ -171,16 +178,16 @@ impl SqliteStore {
             let KeyEdit { change, by, .. } = edit;
             let id = before.record.id.clone();
             let now = core.now();
-            changes::apply(connection, &id, &change, now)?;
+            apply(connection, &id, &change, now)?;
             let after = summary(connection, &core, &KeyRef::new(id.as_str()))?;
             let mut after = after.unwrap_or_else(|| before.clone());
             if withdraws_claims(&change, &before.record, &after.record, now) {
-                changes::withdraw_claims(connection, &id)?;
+                withdraw_claims(connection, &id)?;
                 let key = summary(connection, &core, &KeyRef::new(id.as_str()))?;
                 after.claim = key.and_then(|key| key.claim);
             }
             let detail = change.audit_detail(&before, &after);
-            audit::write(connection, now, &by, change.action(), Some(&id), &detail)?;
+            write_audit(connection, now, &by, change.action(), Some(&id), &detail)?;
             Ok(ChangeOutcome::Done(after.into()))
         };
         self.0.core.queue.call(work, move |_| after.forget_keys()).await
@@ -196,4 +203,195 @@ impl SqliteStore {
         core.queue.push(job)?;
         reset.await
     }
+}
+
+/// Inserts the rows of new keys with their audit entries, or returns `None` and inserts nothing if
+/// one of the keys already exists.
+fn insert_keys(
+    connection: &Connection,
+    keys: &[NewKey],
+    by: &Actor,
+    now: SystemTime,
+) -> rusqlite::Result<Option<Vec<KeyRecord>>> {
+    let mut batch = HashSet::new();
+    for key in keys {
+        let hash = key.secret.hash();
+        if !batch.insert(hash) || find_id(connection, &hash.to_hex())?.is_some() {
+            return Ok(None);
+        }
+    }
+    let records: Vec<KeyRecord> = keys.iter().map(|key| key.issued_at(now)).collect();
+    for (key, record) in keys.iter().zip(&records) {
+        columns::insert(connection, record, key.secret.hash())?;
+        let detail = record.audit_detail();
+        write_audit(connection, now, by, "key.create", Some(&record.id), &detail)?;
+    }
+    Ok(Some(records))
+}
+
+/// Returns the id of the row with this hash, or with this hash before its last rotation.
+pub(crate) fn find_id(connection: &Connection, hash: &str) -> rusqlite::Result<Option<String>> {
+    connection
+        .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
+        .query_row([hash], |row| row.get(0))
+        .optional()
+}
+
+/// Applies a change to one row. A reset changes only the counter.
+fn apply(
+    connection: &Connection,
+    id: &KeyId,
+    change: &KeyChange,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    match change {
+        KeyChange::Update(patch) => columns::update(connection, id, patch),
+        KeyChange::Rotate(rotation) => rotate(connection, id, rotation, now),
+        KeyChange::Delete => {
+            let sql = "DELETE FROM api_keys WHERE id = ?1";
+            connection.prepare_cached(sql)?.execute([id.as_str()]).map(drop)
+        }
+        KeyChange::ResetUsage => Ok(()),
+    }
+}
+
+fn rotate(
+    connection: &Connection,
+    id: &KeyId,
+    rotation: &Rotation,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE api_keys SET
+                 old_key_hash = CASE WHEN ?2 IS NULL THEN NULL ELSE key_hash END,
+                 old_key_until = ?2, key_hash = ?3, key = ?4
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            id.as_str(),
+            rotation.old_until(now).map(rfc3339),
+            rotation.hash().to_hex(),
+            rotation.secret.masked(),
+        ])?;
+    Ok(())
+}
+
+/// Withdraws the unopened claims of a key.
+pub(crate) fn withdraw_claims(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE claims SET withdrawn = 1 WHERE key_id = ?1 AND opened_at IS NULL")?
+        .execute([id.as_str()])?;
+    Ok(())
+}
+
+/// Inserts the rows of new keys, unless a request with the same idempotency key has done so.
+/// Returns `None` and inserts nothing if one of the keys already exists.
+fn insert_once(
+    connection: &Connection,
+    keys: &[NewKey],
+    idempotency_key: IdempotencyKey,
+    by: &Actor,
+    now: SystemTime,
+) -> rusqlite::Result<Option<CreateOutcome>> {
+    delete_expired_creations(connection, now)?;
+    let (name, request) = (hex(&idempotency_key.name()), hex(&idempotency_key.request()));
+    if let Some((first_request, ids)) = find_creation(connection, &name)? {
+        return Ok(Some(if first_request == request {
+            CreateOutcome::Replayed(ids)
+        } else {
+            CreateOutcome::OtherRequest
+        }));
+    }
+    let Some(records) = insert_keys(connection, keys, by, now)? else { return Ok(None) };
+    let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
+    connection
+        .prepare_cached(
+            "INSERT INTO issued_once (name, request, key_ids, at) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![name, request, ids.join(" "), unix_millis(now)])?;
+    Ok(Some(CreateOutcome::Issued(records)))
+}
+
+fn find_creation(
+    connection: &Connection,
+    name: &str,
+) -> rusqlite::Result<Option<(String, Vec<KeyId>)>> {
+    connection
+        .prepare_cached("SELECT request, key_ids FROM issued_once WHERE name = ?1")?
+        .query_row([name], |row| {
+            let ids: String = row.get(1)?;
+            Ok((row.get(0)?, ids.split(' ').map(KeyId::from).collect()))
+        })
+        .optional()
+}
+
+fn delete_expired_creations(connection: &Connection, now: SystemTime) -> rusqlite::Result<()> {
+    let since = now.checked_sub(IDEMPOTENCY_RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
+    connection
+        .prepare_cached("DELETE FROM issued_once WHERE at < ?1")?
+        .execute([unix_millis(since)])?;
+    Ok(())
+}
+
+/// Adds an entry to the audit trail.
+pub(crate) fn write_audit(
+    connection: &Connection,
+    at: SystemTime,
+    by: &Actor,
+    action: &str,
+    key_id: Option<&KeyId>,
+    detail: &str,
+) -> rusqlite::Result<()> {
+    let ip = by.ip.map(|ip| ip.to_string());
+    connection
+        .prepare_cached(
+            "INSERT INTO audit_log (at, token_id, ip, action, key_id, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            rfc3339(at),
+            by.token_id,
+            ip,
+            action,
+            key_id.map(KeyId::as_str),
+            detail
+        ])?;
+    Ok(())
+}
+
+fn read_audit(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<Vec<AuditEntry>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT number, at, token_id, ip, action, key_id, detail,
+             coalesce((SELECT label FROM api_keys WHERE id = key_id),
+                 (SELECT label FROM deleted_keys WHERE id = key_id))
+         FROM audit_log
+         WHERE (?1 IS NULL OR number < ?1) AND (?2 IS NULL OR key_id = ?2)
+             AND (?4 IS NULL OR substr(action, 1, length(?4)) = ?4)
+             AND (?5 IS NULL OR token_id = ?5)
+             AND (?6 IS NULL OR at >= ?6) AND (?7 IS NULL OR at < ?7)
+         ORDER BY number DESC LIMIT ?3",
+    )?;
+    let key_id = query.key_id.as_ref().map(KeyId::as_str);
+    let (from, until) = (query.from.map(rfc3339), query.until.map(rfc3339));
+    let (action, token_id) = (&query.action, &query.token_id);
+    let values = params![query.before, key_id, query.limit, action, token_id, from, until];
+    let entries = statement.query_map(values, audit_entry)?;
+    entries.collect()
+}
+
+/// Reads an entry. Invalid values are read as far as possible, as no row can be deleted from the
+/// trail.
+fn audit_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
+    let text = |column| row.get_ref(column).map(rows::text);
+    let ip = text(3)?.and_then(|ip| ip.parse::<IpAddr>().ok());
+    Ok(AuditEntry {
+        number: row.get(0)?,
+        at: text(1)?.and_then(|at| parse_timestamp(&at)).unwrap_or(UNIX_EPOCH),
+        actor: Actor { token_id: text(2)?.unwrap_or_default(), ip },
+        action: text(4)?.unwrap_or_default(),
+        key_id: text(5)?.map(KeyId::new),
+        detail: text(6)?.unwrap_or_default(),
+        label: text(7)?,
+    })
 }
