@@ -2,7 +2,7 @@ use std::{cell::RefCell, fmt, sync::Arc, time::SystemTime};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::Day;
+use super::{Day, Period};
 
 /// Calendar of one IANA time zone, which determines when a day begins and ends.
 ///
@@ -25,20 +25,24 @@ pub struct Calendar {
     name: Arc<str>,
 }
 
+/// A window, and the zone for which it was computed.
+type CachedWindow = Option<(Arc<str>, Window)>;
+
 thread_local! {
-    /// The window that this thread computed last, and its zone. Most requests fall into the same
-    /// day as the previous one, and a thread-local needs no synchronisation.
-    static LATEST: RefCell<Option<(Arc<str>, Window)>> = const { RefCell::new(None) };
+    /// The window of each period that this thread computed last. Most requests fall into the same window as
+    /// the previous one, and a thread-local needs no synchronisation.
+    static LATEST: RefCell<[CachedWindow; Period::ALL.len()]> =
+        const { RefCell::new([const { None }; Period::ALL.len()]) };
 }
 
-/// Time span of one day, from `start` (inclusive) to `end` (exclusive).
+/// Time span of a day or a longer [`Period`], from `start` (inclusive) to `end` (exclusive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// The day.
+    /// First day of the period.
     pub day: Day,
-    /// The day's first instant.
+    /// First instant of that day.
     pub start: SystemTime,
-    /// The first instant of the next day, at which the quota resets.
+    /// First instant of the next period, at which the quota resets.
     pub end: SystemTime,
 }
 
@@ -69,32 +73,43 @@ impl Calendar {
 
     /// Returns the window of the day that contains the instant `at`.
     pub fn window(&self, at: SystemTime) -> Window {
-        LATEST.with_borrow_mut(|latest| match latest {
+        self.window_in(Period::Day, at)
+    }
+
+    /// Returns the window of `day`.
+    pub fn window_of(&self, day: Day) -> Window {
+        self.window_from(Period::Day, day)
+    }
+
+    /// Returns the window of the period that contains the instant `at`.
+    pub fn window_in(&self, period: Period, at: SystemTime) -> Window {
+        LATEST.with_borrow_mut(|latest| match &mut latest[period as usize] {
             Some((zone, window))
                 if Arc::ptr_eq(zone, &self.name) && window.start <= at && at < window.end =>
             {
                 *window
             }
-            _ => {
-                let window = self.compute(at);
+            latest => {
+                let window = self.compute(period, at);
                 *latest = Some((self.name.clone(), window));
                 window
             }
         })
     }
 
-    /// Returns the window of `day`.
-    pub fn window_of(&self, day: Day) -> Window {
+    /// Returns the window of the period that begins on `first`.
+    pub(crate) fn window_from(&self, period: Period, first: Day) -> Window {
         Window {
-            day,
-            start: self.first_instant(day.date()),
-            end: self.first_instant(day.date().saturating_add(jiff::Span::new().days(1))),
+            day: first,
+            start: self.first_instant(first.date()),
+            end: self.first_instant(period.next_date(first.date())),
         }
     }
 
-    fn compute(&self, at: SystemTime) -> Window {
+    fn compute(&self, period: Period, at: SystemTime) -> Window {
         let timestamp = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
-        self.window_of(Day::from_date(self.zone.to_datetime(timestamp).date()))
+        let date = self.zone.to_datetime(timestamp).date();
+        self.window_from(period, Day::from_date(period.first_date(date)))
     }
 
     fn first_instant(&self, date: jiff::civil::Date) -> SystemTime {

@@ -9,7 +9,7 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum QuotaRejection {
-    /// The subject has used its quota of the day.
+    /// The subject has used its quota of the current period.
     Exhausted {
         /// The subject's status.
         status: QuotaStatus,
@@ -36,11 +36,12 @@ impl From<&QuotaRejection> for Rejection {
 }
 
 fn exhausted(status: &QuotaStatus, at: SystemTime) -> Rejection {
-    let limit = status.daily_limit.get();
-    let resets_at = crate::clock::rfc3339(status.resets_at);
     // No `Retry-After`: clients would sleep until the reset, which may be hours away.
-    let mut rejection =
-        catalog::INSUFFICIENT_QUOTA.with(&[("limit", &limit), ("resets_at", &resets_at)]);
+    let mut rejection = catalog::INSUFFICIENT_QUOTA.with(&[
+        ("quota", &status.quota.period().current_quota()),
+        ("limit", &status.daily_limit.get()),
+        ("resets_at", &crate::clock::rfc3339(status.resets_at)),
+    ]);
     rate_headers::insert(&mut rejection.headers, status, at);
     rejection
 }

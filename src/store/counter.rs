@@ -1,35 +1,50 @@
-//! In-memory counter of one subject's day, used by every back end.
+//! In-memory counter of a subject's units, used by every back end.
 
-use std::time::SystemTime;
+use std::{
+    hash::{Hash, Hasher},
+    time::SystemTime,
+};
 
 use super::sync::{Mutex, MutexGuard, lock};
 use crate::{
     clock::{Calendar, Day, Window},
     key::{DailyLimit, KeyId},
-    store::{Demand, QuotaName, QuotaStatus, Refund},
+    store::{Demand, Quota, QuotaStatus, Refund},
 };
 
-/// Counts the units of one subject in one quota, one day at a time.
+/// Counts the units of one subject in one quota, one period at a time.
 ///
 /// Units are reserved under a lock that is held for a few instructions, never across an `.await`. `A`
 /// is additional state of a back end for one [`Origin`]; it is reset to its default with each new origin.
 #[derive(Debug)]
-pub(crate) struct DayCounter<A = ()> {
+pub(crate) struct PeriodCounter<A = ()> {
     key: CounterKey,
     state: Mutex<(Count, A)>,
 }
 
-/// Key of a counter: quota and subject.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Key of a counter: quota, with its period, and subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CounterKey {
-    pub(crate) quota: QuotaName,
+    pub(crate) quota: Quota,
     pub(crate) subject: KeyId,
 }
 
 impl CounterKey {
     /// Returns the key of the subject's counter of the daily quota.
     pub(crate) fn daily(subject: KeyId) -> Self {
-        Self { quota: QuotaName::DAILY, subject }
+        Self { quota: Quota::DAILY, subject }
+    }
+
+    /// Returns the first day of the current period.
+    pub(crate) fn first_day(&self, calendar: &Calendar, now: SystemTime) -> Day {
+        calendar.window_in(self.quota.period(), now).day
+    }
+}
+
+/// Hashes the subject only, as it has few quotas.
+impl Hash for CounterKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.subject.hash(state);
     }
 }
 
@@ -39,10 +54,10 @@ impl From<&Demand> for CounterKey {
     }
 }
 
-/// Count of one day.
+/// Count of one period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// Day that is counted.
+    /// First day of the period that is counted.
     pub(crate) day: Day,
     /// Number of resets of the counter so far.
     pub(crate) epoch: u32,
@@ -52,7 +67,7 @@ pub(crate) struct Count {
     pub(crate) refunded: u64,
 }
 
-/// Day and number of resets at the time at which a unit was reserved.
+/// First day of the period, and number of resets, at the time at which a unit was reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     pub(crate) day: Day,
@@ -60,7 +75,7 @@ pub(crate) struct Origin {
 }
 
 impl Count {
-    /// Returns the count of an unused day.
+    /// Returns the count of an unused period that begins on this day.
     pub(crate) fn new(day: Day) -> Self {
         Self { day, epoch: 0, used: 0, refunded: 0 }
     }
@@ -69,19 +84,19 @@ impl Count {
         Origin { day: self.day, epoch: self.epoch }
     }
 
-    /// Returns the count of another, unused day.
+    /// Returns the count of another, unused period.
     pub(crate) fn on(&self, day: Day) -> Self {
         Self { epoch: self.epoch, ..Self::new(day) }
     }
 
-    /// Returns the origin after a reset on this day, which may be earlier than the counted day if the clock
-    /// was ahead.
+    /// Returns the origin after a reset in the period that begins on `day`, which may be earlier than the
+    /// counted one if the clock was ahead.
     pub(crate) fn after_reset(&self, day: Day) -> Origin {
         Origin { day, epoch: self.epoch + 1 }
     }
 }
 
-impl<A: Default> DayCounter<A> {
+impl<A: Default> PeriodCounter<A> {
     pub(crate) fn new(key: CounterKey, count: Count) -> Self {
         Self { key, state: Mutex::new((count, A::default())) }
     }
@@ -95,7 +110,8 @@ impl<A: Default> DayCounter<A> {
         lock(&self.state)
     }
 
-    /// Returns the count on this day. If the clock has stepped back, the later day stays current.
+    /// Returns the count of the period that begins on this day. If the clock has stepped back, the later
+    /// period stays current.
     fn on(&self, day: Day) -> MutexGuard<'_, (Count, A)> {
         let mut state = self.lock();
         if day > state.0.day {
@@ -104,8 +120,8 @@ impl<A: Default> DayCounter<A> {
         state
     }
 
-    /// Returns the status of `count`. `window` is the current day, which may be before the counted one if the
-    /// clock has stepped back.
+    /// Returns the status of `count`. `window` is the current period, which may be before the counted one if
+    /// the clock has stepped back.
     fn status_of(
         &self,
         count: &Count,
@@ -113,8 +129,13 @@ impl<A: Default> DayCounter<A> {
         calendar: &Calendar,
         window: &Window,
     ) -> QuotaStatus {
-        let counted = if count.day == window.day { *window } else { calendar.window_of(count.day) };
-        QuotaStatus::new(count.day, limit, count.used, counted.end).quota(self.key.quota)
+        let quota = self.key.quota;
+        let resets_at = if count.day == window.day {
+            window.end
+        } else {
+            calendar.window_from(quota.period(), count.day).end
+        };
+        QuotaStatus { quota, day: count.day, daily_limit: limit, used: count.used, resets_at }
     }
 
     /// Reserves the units if enough are left. Calls `record` with the count before them, under the lock,
@@ -125,7 +146,7 @@ impl<A: Default> DayCounter<A> {
         calendar: &Calendar,
         record: impl FnOnce(&Count, &mut A) -> Result<T, E>,
     ) -> Result<(Option<T>, QuotaStatus), E> {
-        let window = calendar.window(demand.at);
+        let window = demand.window(calendar);
         let mut state = self.on(window.day);
         let (count, extra) = &mut *state;
         let used = count.used.checked_add(demand.amount);
@@ -142,14 +163,9 @@ impl<A: Default> DayCounter<A> {
     }
 
     /// Returns the subject's status.
-    pub(crate) fn status(
-        &self,
-        limit: DailyLimit,
-        calendar: &Calendar,
-        at: SystemTime,
-    ) -> QuotaStatus {
-        let window = calendar.window(at);
-        self.status_of(&self.on(window.day).0, limit, calendar, &window)
+    pub(crate) fn status(&self, demand: &Demand, calendar: &Calendar) -> QuotaStatus {
+        let window = demand.window(calendar);
+        self.status_of(&self.on(window.day).0, demand.limit, calendar, &window)
     }
 
     /// Refunds units if their origin is the current one and `refund` allows it. Calls `record` with the
@@ -198,7 +214,7 @@ impl<A: Default> DayCounter<A> {
         is_current
     }
 
-    /// Resets the day to the origin that `new_origin` returns for the current count, if it has a higher
+    /// Resets the count to the origin that `new_origin` returns for the current count, if it has a higher
     /// epoch. Holds the lock meanwhile.
     pub(crate) fn reset(&self, new_origin: impl FnOnce(&Count) -> Origin) {
         let mut state = self.lock();
@@ -224,25 +240,25 @@ mod tests {
         Calendar::utc().window_of(day.parse().unwrap()).start + Duration::from_secs(12 * 3600)
     }
 
-    fn counter(day: &str) -> DayCounter {
-        DayCounter::new(CounterKey::daily("s".into()), Count::new(day.parse().unwrap()))
+    fn counter(day: &str) -> PeriodCounter {
+        PeriodCounter::new(CounterKey::daily("s".into()), Count::new(day.parse().unwrap()))
     }
 
     fn limit(limit: u32) -> DailyLimit {
         DailyLimit::new(limit).unwrap()
     }
 
-    fn take_some(counter: &DayCounter, amount: u64, of: u32, day: &str) -> Option<Origin> {
+    fn take_some(counter: &PeriodCounter, amount: u64, of: u32, day: &str) -> Option<Origin> {
         let record = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
         let demand = Demand::new("s".into(), limit(of), noon(day)).amount(amount);
         counter.reserve(&demand, &Calendar::utc(), record).unwrap().0
     }
 
-    fn take(counter: &DayCounter, limit: u32, day: &str) -> Option<Origin> {
+    fn take(counter: &PeriodCounter, limit: u32, day: &str) -> Option<Origin> {
         take_some(counter, 1, limit, day)
     }
 
-    fn give_back(counter: &DayCounter, origin: Origin, of: u32, refund: Refund) -> bool {
+    fn give_back(counter: &PeriodCounter, origin: Origin, of: u32, refund: Refund) -> bool {
         counter.refund(origin, 1, limit(of), refund, |_, ()| true)
     }
 
@@ -264,7 +280,8 @@ mod tests {
         let counter = counter("2026-11-22");
         take(&counter, 1, "2026-11-23").unwrap();
         assert_eq!(take(&counter, 1, "2026-11-22"), None);
-        let status = counter.status(limit(1), &Calendar::utc(), noon("2026-11-22"));
+        let demand = Demand::new("s".into(), limit(1), noon("2026-11-22"));
+        let status = counter.status(&demand, &Calendar::utc());
         assert_eq!(status.resets_at, noon("2026-11-23") + Duration::from_secs(12 * 3600));
     }
 

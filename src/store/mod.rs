@@ -3,7 +3,7 @@
 //! | trait | used by | to |
 //! |---|---|---|
 //! | [`KeyStore`] | `TrialKeyAuthLayer` | find the record of a presented key |
-//! | [`QuotaStore`] | `DailyQuotaLayer` | reserve units of a subject's day |
+//! | [`QuotaStore`] | `DailyQuotaLayer` | reserve units of a subject's quota |
 //! | [`UsageSink`] | `UsageRecorderLayer` | record the event of a finished request |
 //! | [`UsageReader`] | the reports of key holders and of the operator | read past usage |
 //! | [`AdminStore`] | `admin_service()` | issue and change keys, read the audit trail |
@@ -60,8 +60,8 @@ pub use admission::Admission;
 pub use future::StoreFuture;
 pub use keys::KeyStore;
 pub use quota::{
-    Demand, InvalidQuotaName, QuotaName, QuotaStatus, QuotaStore, QuotaSubject, Refund,
-    Reservation, ReserveOutcome,
+    Demand, InvalidQuota, Quota, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
+    ReserveOutcome,
 };
 pub use report::{GroupBy, ReportPage, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRecord, plain_path};

@@ -1,14 +1,16 @@
 use std::{
     fmt,
+    hash::{Hash, Hasher},
+    ptr,
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::SystemTime,
 };
 
 use super::{Admission, StoreFuture};
 use crate::{
-    clock::Day,
+    clock::{Calendar, Day, Period, Window},
     error::StoreError,
     key::{DailyLimit, KeyId, KeyRecord},
 };
@@ -36,161 +38,209 @@ impl From<&KeyRecord> for QuotaSubject {
     }
 }
 
-/// The name of a quota: 1–23 of the characters `a`–`z`, `0`–`9`, `-` and `_`.
+/// Quota: its name, and the period in which its units are counted.
 ///
-/// A subject has a count of its own for each of them. [`DAILY`](Self::DAILY), the default, counts
-/// requests.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QuotaName {
-    length: u8,
-    text: [u8; Self::MAX_LENGTH],
+/// A subject has a count of its own for each. [`DAILY`](Self::DAILY), the default, counts requests.
+/// A process has few quotas: each is kept in memory until the process ends.
+#[derive(Clone, Copy)]
+pub struct Quota(&'static Definition);
+
+struct Definition {
+    name: &'static str,
+    period: Period,
+    /// Name and, unless it is the default, period, as the back ends store them.
+    text: &'static str,
 }
 
-/// A text that is not the name of a quota.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidQuotaName(String);
+static DAILY: Definition = Definition { name: "daily", period: Period::Day, text: "daily" };
+/// Every other quota, once each: so quotas are equal if they are in the same place.
+static OTHERS: Mutex<Vec<&Definition>> = Mutex::new(Vec::new());
 
-impl QuotaName {
+/// A text that is not a quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidQuota(String);
+
+impl Quota {
     /// The quota that reports, pages and the admin API show.
-    pub const DAILY: Self = Self::copied_from(b"daily");
+    pub const DAILY: Self = Self(&DAILY);
     /// Maximum length of a name in bytes.
     pub const MAX_LENGTH: usize = 23;
 
-    /// Creates a name.
+    /// Creates a quota with a name of 1–23 of the characters `a`–`z`, `0`–`9`, `-` and `_`.
     ///
     /// # Errors
     ///
     /// The name is empty, too long, or has other characters.
-    pub fn new(name: &str) -> Result<Self, InvalidQuotaName> {
+    pub fn new(name: &str, period: Period) -> Result<Self, InvalidQuota> {
         let is_valid = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
-        if (1..=Self::MAX_LENGTH).contains(&name.len()) && name.bytes().all(is_valid) {
-            Ok(Self::copied_from(name.as_bytes()))
-        } else {
-            Err(InvalidQuotaName(name.to_owned()))
+        if !(1..=Self::MAX_LENGTH).contains(&name.len()) || !name.bytes().all(is_valid) {
+            return Err(InvalidQuota(name.to_owned()));
         }
+        let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = [&DAILY].into_iter().chain(others.iter().copied());
+        let mut found = known.filter(|known| (known.name, known.period) == (name, period));
+        if let Some(found) = found.next() {
+            return Ok(Self(found));
+        }
+        let name: &str = name.to_owned().leak();
+        let text = if period == Period::DEFAULT {
+            name
+        } else {
+            format!("{name}/{}", period.as_str()).leak()
+        };
+        let new = Box::leak(Box::new(Definition { name, period, text }));
+        others.push(new);
+        Ok(Self(new))
     }
 
-    const fn copied_from(name: &[u8]) -> Self {
-        let mut text = [0; Self::MAX_LENGTH];
-        text.split_at_mut(name.len()).0.copy_from_slice(name);
-        Self { length: name.len() as u8, text }
+    /// Returns the name.
+    pub fn name(self) -> &'static str {
+        self.0.name
     }
 
-    /// Returns the name as text.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.text[..self.length.into()]).unwrap_or_default()
+    /// Returns the period in which units are counted.
+    pub fn period(self) -> Period {
+        self.0.period
+    }
+
+    /// Returns name and period as text: `tokens` for a daily quota.
+    pub fn as_str(self) -> &'static str {
+        self.0.text
     }
 }
 
-impl Default for QuotaName {
+impl Default for Quota {
     fn default() -> Self {
         Self::DAILY
     }
 }
 
-impl FromStr for QuotaName {
-    type Err = InvalidQuotaName;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::new(name)
+impl PartialEq for Quota {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
     }
 }
 
-impl fmt::Debug for QuotaName {
+impl Eq for Quota {}
+
+impl Hash for Quota {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl FromStr for Quota {
+    type Err = InvalidQuota;
+
+    /// Parses what [`as_str`](Self::as_str) returns.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, period) = text.split_once('/').unwrap_or((text, Period::DEFAULT.as_str()));
+        let period = Period::ALL.into_iter().find(|known| known.as_str() == period);
+        Self::new(name, period.ok_or_else(|| InvalidQuota(text.to_owned()))?)
+    }
+}
+
+impl fmt::Debug for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
-impl fmt::Display for QuotaName {
+impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-impl fmt::Display for InvalidQuotaName {
+impl fmt::Display for InvalidQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(name) = self;
-        write!(f, "invalid quota name {name:?}: 1 to 23 of a-z, 0-9, - and _ are accepted")
+        write!(f, "invalid quota {name:?}: 1 to 23 of a-z, 0-9, - and _ are accepted")
     }
 }
 
-impl std::error::Error for InvalidQuotaName {}
+impl std::error::Error for InvalidQuota {}
 
 /// Demand of a request on a quota.
 ///
 /// ```
 /// use std::time::SystemTime;
 /// use tower_quota::{
+///     clock::Period,
 ///     key::{DailyLimit, KeyId},
-///     store::{Demand, QuotaName},
+///     store::{Demand, Quota},
 /// };
 ///
 /// let limit = DailyLimit::new(100_000)?;
-/// let tokens = QuotaName::new("tokens")?;
+/// let tokens = Quota::new("tokens", Period::Day)?;
 /// let demand = Demand::new(KeyId::from("alice"), limit, SystemTime::now()).quota(tokens).amount(800);
-/// assert_eq!((demand.quota.as_str(), demand.amount), ("tokens", 800));
+/// assert_eq!((demand.quota.name(), demand.amount), ("tokens", 800));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Demand {
-    /// The quota; [`QuotaName::DAILY`] by default.
-    pub quota: QuotaName,
-    /// Whose units are counted.
+    /// The quota; [`Quota::DAILY`] by default.
+    pub quota: Quota,
+    /// Subject whose units are counted.
     pub subject: KeyId,
-    /// Units a day.
+    /// Maximum number of units per period.
     pub limit: DailyLimit,
-    /// Units that the request needs; 1 by default.
+    /// Number of units that the request needs; 1 by default.
     pub amount: u64,
-    /// Time of the request, which says the day.
+    /// Time of the request, which determines the period.
     pub at: SystemTime,
 }
 
 impl Demand {
     /// Creates a demand for one unit of the daily quota.
     pub fn new(subject: KeyId, limit: DailyLimit, at: SystemTime) -> Self {
-        Self { quota: QuotaName::DAILY, subject, limit, amount: 1, at }
+        Self { quota: Quota::DAILY, subject, limit, amount: 1, at }
     }
 
     /// Sets the quota.
     #[must_use]
-    pub fn quota(self, quota: QuotaName) -> Self {
+    pub fn quota(self, quota: Quota) -> Self {
         Self { quota, ..self }
     }
 
-    /// Sets how many units the request needs.
+    /// Sets the number of units that the request needs.
     #[must_use]
     pub fn amount(self, amount: u64) -> Self {
         Self { amount, ..self }
     }
+
+    /// Returns the quota's period that contains the time of the request.
+    pub fn window(&self, calendar: &Calendar) -> Window {
+        calendar.window_in(self.quota.period(), self.at)
+    }
 }
 
-/// Usage of a subject's quota on one day.
+/// Usage of a subject's quota in one period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaStatus {
     /// The quota.
-    pub quota: QuotaName,
-    /// The current day.
+    pub quota: Quota,
+    /// First day of the period: the current day of a daily quota.
     pub day: Day,
-    /// Maximum number of units per day.
+    /// Maximum number of units per period.
     pub daily_limit: DailyLimit,
-    /// Units used on this day.
+    /// Number of units used in this period.
     pub used: u64,
-    /// Time at which the next day begins.
+    /// Time at which the next period begins.
     pub resets_at: SystemTime,
 }
 
 impl QuotaStatus {
-    /// Creates a status of the quota [`QuotaName::DAILY`].
+    /// Creates a status of the quota [`Quota::DAILY`].
     pub fn new(day: Day, daily_limit: DailyLimit, used: u64, resets_at: SystemTime) -> Self {
-        Self { quota: QuotaName::DAILY, day, daily_limit, used, resets_at }
+        Self { quota: Quota::DAILY, day, daily_limit, used, resets_at }
     }
 
     /// Sets the quota.
     #[must_use]
-    pub fn quota(self, quota: QuotaName) -> Self {
+    pub fn quota(self, quota: Quota) -> Self {
         Self { quota, ..self }
     }
 
@@ -211,7 +261,7 @@ pub enum ReserveOutcome {
         /// Status that includes the reserved units.
         status: QuotaStatus,
     },
-    /// Fewer units are left on this day than the request needs.
+    /// Fewer units are left in this period than the request needs.
     Exhausted(QuotaStatus),
 }
 
@@ -234,13 +284,13 @@ pub trait Reservation: Send {
     /// The units could not be made durable. They are not charged, and the response must not be sent.
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>>;
 
-    /// Charges `actual` units instead of the reserved ones, on the day from which those were taken. Unused
+    /// Charges `actual` units instead of the reserved ones, to the period from which those were taken. Unused
     /// units are returned; more than were reserved are charged even beyond the limit, as they were
     /// used. It has no effect after a refund.
     fn settle(&mut self, actual: u64);
 
-    /// Returns the units to the day from which they were taken, at most once and not across a reset of
-    /// that day. Returns whether the units were returned.
+    /// Returns the units to the period from which they were taken, at most once and not across a reset.
+    /// Returns whether the units were returned.
     fn refund(&mut self, refund: Refund) -> bool;
 
     /// Returns the store's record of the unfinished request, if the store also records usage
@@ -256,16 +306,16 @@ pub trait Reservation: Send {
 pub enum Refund {
     /// Refunds unconditionally.
     Always,
-    /// Refunds only if the number of units refunded under this condition on that day stays within the
-    /// daily limit, so that a client gains nothing by provoking errors.
+    /// Refunds only if the number of units refunded under this condition in that period stays within the
+    /// limit, so that a client gains nothing by provoking errors.
     UpToLimit,
 }
 
-/// Counts the units of each subject and day.
+/// Counts the units of each subject and period.
 ///
 /// Of N concurrent reservations of A units each with R units left, exactly min(N, ⌊R / A⌋) are admitted.
 pub trait QuotaStore: Send + Sync + 'static {
-    /// Reserves units of the day that contains [`Demand::at`]. Once the future is ready, they are on
+    /// Reserves units of the period that contains [`Demand::at`]. Once the future is ready, they are on
     /// record and survive the end of the process.
     ///
     /// # Errors
@@ -293,13 +343,15 @@ mod tests {
 
     #[test]
     fn a_quota_has_a_short_name_of_plain_characters() {
-        let longest = "a".repeat(QuotaName::MAX_LENGTH);
+        let longest = "a".repeat(Quota::MAX_LENGTH);
         for name in ["daily", "tokens-2_b", &longest] {
-            assert_eq!(QuotaName::new(name).unwrap().as_str(), name);
+            let quota = Quota::new(name, Period::Day).unwrap();
+            assert_eq!((quota.name(), quota.as_str(), name.parse()), (name, name, Ok(quota)));
         }
-        for name in ["", "Daily", "to kens", "ü", &"a".repeat(QuotaName::MAX_LENGTH + 1)] {
-            assert_eq!(QuotaName::new(name), Err(InvalidQuotaName(name.to_owned())));
+        for name in ["", "Daily", "to kens", "ü", "a/day", &"a".repeat(Quota::MAX_LENGTH + 1)] {
+            assert_eq!(Quota::new(name, Period::Day), Err(InvalidQuota(name.to_owned())));
         }
-        assert_eq!(QuotaName::DAILY, "daily".parse().unwrap());
+        assert_eq!(Quota::DAILY, "daily".parse().unwrap());
+        assert!("tokens/second".parse::<Quota>().is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::{ops::Range, time::SystemTime};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::QuotaStatus;
+use super::{Quota, QuotaStatus};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -27,12 +27,15 @@ pub(crate) fn insert(headers: &mut HeaderMap, status: &QuotaStatus, at: SystemTi
     let seconds = seconds_to_reset(status, at);
     let mut texts = Texts::new();
     let policy = texts.write(|text| {
-        text.put("\"daily\";q=");
+        text.put_name(status.quota);
+        text.put(";q=");
         text.put_number(limit);
-        text.put(";w=86400");
+        text.put(";w=");
+        text.put_number(status.quota.period().seconds());
     });
     let rate_limit = texts.write(|text| {
-        text.put("\"daily\";r=");
+        text.put_name(status.quota);
+        text.put(";r=");
         text.put_number(remaining);
         text.put(";t=");
         text.put_number(seconds);
@@ -74,6 +77,12 @@ impl Texts {
 
     fn put(&mut self, text: &str) {
         self.bytes.put_slice(text.as_bytes());
+    }
+
+    fn put_name(&mut self, quota: Quota) {
+        self.put("\"");
+        self.put(quota.name());
+        self.put("\"");
     }
 
     fn put_number(&mut self, number: u64) {

@@ -24,7 +24,7 @@ use crate::{
     key::DailyLimit,
     store::{
         Demand, Refund,
-        counter::{Count, CounterKey, DayCounter, Origin},
+        counter::{Count, CounterKey, Origin, PeriodCounter},
     },
 };
 
@@ -40,22 +40,22 @@ fn key() -> CounterKey {
     CounterKey::daily("alice".into())
 }
 
-fn counter() -> Arc<DayCounter> {
-    Arc::new(DayCounter::new(key(), Count::new(origin().day)))
+fn counter() -> Arc<PeriodCounter> {
+    Arc::new(PeriodCounter::new(key(), Count::new(origin().day)))
 }
 
-fn take_some(counter: &DayCounter, amount: u64, limit: u32) -> Option<Origin> {
+fn take_some(counter: &PeriodCounter, amount: u64, limit: u32) -> Option<Origin> {
     let record = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
     let limit = DailyLimit::new(limit).unwrap();
     let demand = Demand::new("alice".into(), limit, noon()).amount(amount);
     counter.reserve(&demand, &Calendar::utc(), record).unwrap().0
 }
 
-fn take(counter: &DayCounter, limit: u32) -> Option<Origin> {
+fn take(counter: &PeriodCounter, limit: u32) -> Option<Origin> {
     take_some(counter, 1, limit)
 }
 
-fn give_back(counter: &DayCounter, limit: u32, taken: Origin) -> bool {
+fn give_back(counter: &PeriodCounter, limit: u32, taken: Origin) -> bool {
     let limit = DailyLimit::new(limit).unwrap();
     counter.refund(taken, 1, limit, Refund::UpToLimit, |_, ()| true)
 }

@@ -4,7 +4,7 @@ use super::journal::{CountChange, Position, Record};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{MAX_MODELS, OTHER_MODELS, QuotaName, RequestRecord, UsageFigures, counter::Origin},
+    store::{MAX_MODELS, OTHER_MODELS, Quota, RequestRecord, UsageFigures, counter::Origin},
 };
 
 /// Journal records that are not checkpointed yet, summed up.
@@ -22,7 +22,7 @@ pub(crate) struct PendingBatch {
 /// Pending changes of one subject.
 #[derive(Default)]
 pub(crate) struct Subject {
-    pub(crate) counts: Vec<(QuotaName, Origin, Delta)>,
+    pub(crate) counts: Vec<(Quota, Origin, Delta)>,
     pub(crate) figures: Vec<Figures>,
     /// Number of requests that began minus the number of those that ended.
     pub(crate) open: i64,
@@ -96,8 +96,8 @@ impl PendingBatch {
 
 // Linear search from the end: a subject has few days and models, and nearly always the last one matches.
 impl Subject {
-    fn count(&mut self, quota: QuotaName, origin: Origin) -> &mut Delta {
-        let is_same = |count: &(QuotaName, Origin, Delta)| count.1 == origin && count.0 == quota;
+    fn count(&mut self, quota: Quota, origin: Origin) -> &mut Delta {
+        let is_same = |count: &(Quota, Origin, Delta)| count.1 == origin && count.0 == quota;
         let at = self.counts.iter().rposition(is_same).unwrap_or_else(|| {
             self.counts.push((quota, origin, Delta::default()));
             self.counts.len() - 1

@@ -21,7 +21,7 @@ use crate::{
     limit::Gcra,
     store::{
         Admission, RequestOutcome, UsageEvent,
-        counter::{Count, CounterKey, DayCounter},
+        counter::{Count, CounterKey, PeriodCounter},
         sync::{Mutex, SharedMap, lock},
     },
 };
@@ -34,7 +34,7 @@ const ROW_BURST: u64 = 20;
 const ROW_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Counter of a subject with its lease.
-pub(crate) type Counter = DayCounter<Lease>;
+pub(crate) type Counter = PeriodCounter<Lease>;
 
 /// Durability of a unit at the time at which the response of its request is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

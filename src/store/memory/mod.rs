@@ -12,7 +12,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use self::{admin::IdempotentCreation, claims::ClaimRow, keys::KeyTable, usage::Totals};
 use super::{
     AuditEntry,
-    counter::{CounterKey, DayCounter},
+    counter::{CounterKey, PeriodCounter},
     sync::{Mutex, SharedMap, lock},
 };
 use crate::clock::{Calendar, Clock, SystemClock};
@@ -37,7 +37,7 @@ struct Inner {
     calendar: Calendar,
     clock: Arc<dyn Clock>,
     keys: Mutex<KeyTable>,
-    counters: SharedMap<CounterKey, Arc<DayCounter>>,
+    counters: SharedMap<CounterKey, Arc<PeriodCounter>>,
     totals: Mutex<Totals>,
     audit: Mutex<Vec<AuditEntry>>,
     claims: Mutex<Vec<ClaimRow>>,

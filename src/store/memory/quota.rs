@@ -1,6 +1,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use super::{Inner, MemoryStore, lock};
@@ -9,15 +10,14 @@ use crate::{
     error::StoreError,
     key::DailyLimit,
     store::{
-        Demand, QuotaName, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome,
-        StoreFuture,
-        counter::{Count, CounterKey, DayCounter, Origin},
+        Demand, Quota, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome, StoreFuture,
+        counter::{Count, CounterKey, Origin, PeriodCounter},
     },
 };
 
 struct MemoryReservation {
     store: Arc<Inner>,
-    counter: Arc<DayCounter>,
+    counter: Arc<PeriodCounter>,
     limit: DailyLimit,
     amount: u64,
     /// `None` after a refund.
@@ -25,26 +25,21 @@ struct MemoryReservation {
 }
 
 impl Inner {
-    pub(super) fn counter(&self, key: CounterKey, day: Day) -> Arc<DayCounter> {
+    pub(super) fn counter(&self, key: CounterKey, at: SystemTime) -> Arc<PeriodCounter> {
         if let Some(counter) = self.counters.get(&key) {
             return counter.clone();
         }
+        let day = key.first_day(&self.calendar, at);
         // An imported key may have used units elsewhere on this day.
-        let used = match key.quota {
-            QuotaName::DAILY => lock(&self.totals).used_on(&key.subject, day),
-            _ => 0,
-        };
-        let new = || Arc::new(DayCounter::new(key.clone(), Count { used, ..Count::new(day) }));
+        let is_daily = key.quota == Quota::DAILY;
+        let used = if is_daily { lock(&self.totals).used_on(&key.subject, day) } else { 0 };
+        let new = || Arc::new(PeriodCounter::new(key.clone(), Count { used, ..Count::new(day) }));
         self.counters.entry(key.clone()).or_insert_with(new).clone()
     }
 
-    fn counter_of(&self, demand: &Demand) -> Arc<DayCounter> {
-        self.counter(demand.into(), self.calendar.window(demand.at).day)
-    }
-
     /// Keeps what the reports show of the daily quota.
-    fn add_used(&self, key: &CounterKey, day: Day, change: impl FnOnce(u64) -> u64) {
-        if key.quota == QuotaName::DAILY {
+    pub(super) fn add_used(&self, key: &CounterKey, day: Day, change: impl FnOnce(u64) -> u64) {
+        if key.quota == Quota::DAILY {
             lock(&self.totals).used(&key.subject, day, change);
         }
     }
@@ -53,7 +48,7 @@ impl Inner {
 impl QuotaStore for MemoryStore {
     fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
         let (store, amount) = (&self.0, demand.amount);
-        let counter = store.counter_of(demand);
+        let counter = store.counter(demand.into(), demand.at);
         let taken = counter.reserve(demand, &store.calendar, |count, ()| {
             let origin = count.origin();
             store.add_used(counter.key(), origin.day, |used| used.saturating_add(amount));
@@ -76,8 +71,8 @@ impl QuotaStore for MemoryStore {
     }
 
     fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
-        let counter = self.0.counter_of(demand);
-        StoreFuture::ready(Ok(counter.status(demand.limit, &self.0.calendar, demand.at)))
+        let counter = self.0.counter(demand.into(), demand.at);
+        StoreFuture::ready(Ok(counter.status(demand, &self.0.calendar)))
     }
 }
 

@@ -3,6 +3,8 @@ use std::{
     time::SystemTime,
 };
 
+use foldhash::fast::RandomState;
+
 use super::{MemoryStore, lock};
 use crate::{
     clock::Day,
@@ -19,7 +21,7 @@ use crate::{
 pub(super) struct Totals {
     figures: BTreeMap<(Day, KeyId, String), UsageFigures>,
     used: BTreeMap<(KeyId, Day), u64>,
-    last_used: HashMap<KeyId, SystemTime>,
+    last_used: HashMap<KeyId, SystemTime, RandomState>,
     requests: VecDeque<RequestRecord>,
     /// Number of the last recorded request.
     last_number: u64,

@@ -1,10 +1,9 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use rusqlite::Connection;
 
 use super::{SqliteStore, ledger::SqliteLedger, unavailable};
 use crate::{
-    clock::Day,
     error::StoreError,
     store::{
         Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture,
@@ -21,19 +20,16 @@ impl QuotaStore for SqliteStore {
         }
         let (store, demand) = (self.clone(), demand.clone());
         StoreFuture::pending(async move {
-            let engine = &store.0.core.engine;
-            let counter = store.load_counter(key, engine.calendar.window(demand.at).day).await?;
-            engine.reserve(counter, &demand)
+            let counter = store.load_counter(key, demand.at).await?;
+            store.0.core.engine.reserve(counter, &demand)
         })
     }
 
     fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
-        let (store, key) = (self.clone(), demand.into());
-        let (limit, at) = (demand.limit, demand.at);
+        let (store, demand) = (self.clone(), demand.clone());
         StoreFuture::pending(async move {
-            let calendar = &store.0.core.engine.calendar;
-            let counter = store.load_counter(key, calendar.window(at).day).await?;
-            Ok(counter.status(limit, calendar, at))
+            let counter = store.load_counter((&demand).into(), demand.at).await?;
+            Ok(counter.status(&demand, &store.0.core.engine.calendar))
         })
     }
 }
@@ -43,14 +39,14 @@ impl SqliteStore {
     pub(super) async fn load_counter(
         &self,
         key: CounterKey,
-        day: Day,
+        at: SystemTime,
     ) -> Result<Arc<Counter>, StoreError> {
         let engine = &self.0.core.engine;
         if let Some(counter) = engine.counter(&key) {
             return Ok(counter);
         }
         let known = || engine.counter(&key).map(|counter| counter.count());
-        let query_key = key.clone();
+        let (query_key, day) = (key.clone(), key.first_day(&engine.calendar, at));
         let load = move |connection: &Connection| {
             SqliteLedger::load(connection, &query_key, day).map_err(unavailable)
         };

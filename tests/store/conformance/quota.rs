@@ -3,7 +3,7 @@
 use std::{future::poll_fn, time::Duration};
 
 use tower_quota::store::{
-    Demand, KeyChange, QuotaName, QuotaSubject, Refund, Reservation, ReserveOutcome,
+    Demand, KeyChange, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome,
 };
 
 use crate::common::Random;
@@ -188,7 +188,7 @@ async fn random_amounts_are_counted_exactly(store: impl Store) {
 
 async fn quotas_of_a_subject_are_independent(store: impl Store) {
     let daily = demand(&subject(1), noon());
-    let tokens = daily.clone().quota(QuotaName::new("tokens").unwrap());
+    let tokens = daily.clone().quota(Quota::new("tokens", tower_quota::clock::Period::Day).unwrap());
     assert!(take_amount(&store, &daily).await.is_some());
     assert!(take_amount(&store, &tokens).await.is_some());
     assert!(take_amount(&store, &daily).await.is_none());

@@ -1,6 +1,6 @@
 //! Ledger in memory, which shows that the engine needs no more than [`Ledger`].
 
-use std::{cell::RefCell, cmp::Ordering, collections::BTreeMap, error::Error, fmt};
+use std::{cell::RefCell, cmp::Ordering, collections::HashMap, error::Error, fmt};
 
 use super::SimLedger;
 use crate::{
@@ -31,8 +31,8 @@ struct State {
     position: Option<Position>,
     is_closed: bool,
     boot: Option<String>,
-    days: BTreeMap<(CounterKey, Day), Count>,
-    leases: BTreeMap<CounterKey, (Origin, u64)>,
+    days: HashMap<(CounterKey, Day), Count>,
+    leases: HashMap<CounterKey, (Origin, u64)>,
     open_requests: i64,
     requests: u64,
 }

@@ -26,11 +26,7 @@ use std::{
 
 use self::{memory::MemoryLedger, world::World};
 use super::Ledger;
-use crate::{
-    clock::Clock,
-    key::KeyId,
-    store::{QuotaName, counter::CounterKey},
-};
+use crate::{clock::Clock, key::KeyId, store::counter::CounterKey};
 
 const COUNTERS: usize = 3;
 const STEPS: usize = 160;
@@ -52,7 +48,7 @@ pub(crate) trait SimLedger: Ledger {
 /// Returns the key of a counter: there are two subjects, one of which has two quotas.
 fn key(counter: usize) -> CounterKey {
     let (quota, subject) = [("daily", "a"), ("daily", "b"), ("tokens", "a")][counter];
-    CounterKey { quota: QuotaName::new(quota).unwrap(), subject: KeyId::from(subject) }
+    CounterKey { quota: quota.parse().unwrap(), subject: KeyId::from(subject) }
 }
 
 /// Random number generator: SplitMix64.

@@ -154,10 +154,14 @@ impl Traffic {
         }
     }
 
+    fn demand(&self, counter: usize) -> Demand {
+        let CounterKey { quota, subject } = key(counter);
+        Demand::new(subject, self.limit(counter), self.clock.now()).quota(quota)
+    }
+
     pub(super) fn check_counts(&mut self) {
         for key in 0..COUNTERS {
-            let (counter, limit) = (self.counter(key), self.limit(key));
-            let status = counter.status(limit, &self.engine().calendar, self.clock.now());
+            let status = self.counter(key).status(&self.demand(key), &self.engine().calendar);
             self.oracle.check(key, &status);
         }
     }
@@ -181,10 +185,8 @@ impl Traffic {
     fn reserve_of(&mut self, counter: usize) {
         let (engine, limit) = (self.engine().clone(), u64::from(self.limits[counter]));
         let is_open = engine.is_open().is_ok();
-        let CounterKey { quota, subject } = key(counter);
         let amount = self.amount();
-        let demand = Demand::new(subject, self.limit(counter), self.clock.now());
-        let demand = demand.quota(quota).amount(amount);
+        let demand = self.demand(counter).amount(amount);
         match engine.reserve(self.counter(counter), &demand) {
             Ok(ReserveOutcome::Admitted { reservation, status }) => {
                 assert!(is_open, "nothing is admitted once a failure is known");

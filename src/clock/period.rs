@@ -1,0 +1,52 @@
+use jiff::{ToSpan, civil::Date};
+
+/// Period in which the units of a quota are counted, by the calendar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Period {
+    /// One day.
+    #[default]
+    Day,
+}
+
+impl Period {
+    /// The default.
+    pub(crate) const DEFAULT: Self = Self::Day;
+    /// All periods.
+    pub const ALL: [Self; 1] = [Self::Day];
+
+    /// Returns the name of the period, for example `day`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+        }
+    }
+
+    /// Returns the usual length of the period in seconds, as in the header `RateLimit-Policy`.
+    pub const fn seconds(self) -> u64 {
+        match self {
+            Self::Day => 86_400,
+        }
+    }
+
+    /// Returns what the quota of the current period is called at the beginning of a sentence.
+    pub(crate) const fn current_quota(self) -> &'static str {
+        match self {
+            Self::Day => "Today's quota",
+        }
+    }
+
+    /// Returns the first date of the period that contains `date`.
+    pub(super) fn first_date(self, date: Date) -> Date {
+        match self {
+            Self::Day => date,
+        }
+    }
+
+    /// Returns the date after the period that begins on `first`.
+    pub(super) fn next_date(self, first: Date) -> Date {
+        match self {
+            Self::Day => first.saturating_add(1.day()),
+        }
+    }
+}
