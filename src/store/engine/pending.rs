@@ -85,6 +85,11 @@ impl PendingBatch {
         self.position = later.position.or(self.position);
     }
 
+    /// Returns whether there are changes of this subject.
+    pub(crate) fn has(&self, id: &KeyId) -> bool {
+        self.subjects.contains_key(id)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.subjects.is_empty()
     }

@@ -33,6 +33,9 @@ const ROW_BURST: u64 = 20;
 /// Interval after which one more rejected request of a key is kept as a row.
 const ROW_INTERVAL: Duration = Duration::from_secs(3);
 
+/// Time after the end of its period for which a counter stays in memory.
+const EVICTION_DELAY: Duration = Duration::from_secs(24 * 3600);
+
 /// Counter of a subject with its lease.
 pub(crate) type Counter = PeriodCounter<Lease>;
 
@@ -176,11 +179,14 @@ impl Engine {
         self.counters.entry(key.clone()).or_insert_with(new).clone()
     }
 
-    /// Removes unused counters of days before yesterday, whose units were checkpointed long ago.
+    /// Removes unused counters of past periods, unless units wait for a checkpoint: a counter that is loaded
+    /// again must find them in the ledger. Called after a checkpoint.
     pub(super) fn evict_idle_counters(&self) {
-        let yesterday = self.today().minus(1);
-        self.counters.retain(|_, counter| {
-            Arc::strong_count(counter) > 1 || counter.count().day >= yesterday
+        let at = self.clock.now().checked_sub(EVICTION_DELAY).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.counters.retain(|key, counter| {
+            Arc::strong_count(counter) > 1
+                || counter.count().day >= key.first_day(&self.calendar, at)
+                || self.journal.is_pending(&key.subject)
         });
     }
 }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::StoreError,
+    key::KeyId,
     store::{
         engine::pending::PendingBatch,
         sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock},
@@ -247,6 +248,11 @@ impl Journal {
     /// Returns the number of records that wait for a checkpoint.
     pub(crate) fn pending(&self) -> usize {
         lock(&self.tail).pending.records
+    }
+
+    /// Returns whether records of this subject wait for a checkpoint.
+    pub(crate) fn is_pending(&self, subject: &KeyId) -> bool {
+        lock(&self.tail).pending.has(subject)
     }
 
     /// Takes the records that wait for a checkpoint.

@@ -94,10 +94,7 @@ impl<L: SimLedger> World<L> {
             retention: None,
         };
         let engine = Arc::new(Engine::new(options, journal));
-        for key in (0..COUNTERS).map(key) {
-            let count = L::load(ledger.tables(), &key, engine.today()).unwrap();
-            engine.insert_counter(key, count);
-        }
+        load_counters(&engine, &ledger);
         self.traffic().begin(engine.clone());
         let queue = Arc::new(engine.queue());
         let checkpointer = Checkpointer::new(engine.clone(), queue.clone(), ledger);
@@ -130,7 +127,8 @@ impl<L: SimLedger> World<L> {
             85..87 => self.reset(),
             87..89 => self.traffic().change_limit(),
             89..91 => self.traffic().check_counts(),
-            91..93 => self.rotate(),
+            91 => self.rotate(),
+            92 => self.evict(),
             93..96 => self.faults.break_something(&mut self.random),
             96..98 => self.kill(),
             98 => self.lose_power(),
@@ -177,6 +175,19 @@ impl<L: SimLedger> World<L> {
         if !self.life().engine.journal.has_failed() {
             let _ = self.life().engine.journal.rotate();
         }
+    }
+
+    /// Evicts idle counters while the clock is ahead, and loads them again once it is not.
+    fn evict(&mut self) {
+        self.turn(VecDeque::new());
+        if self.is_broken() {
+            return;
+        }
+        let now = self.clock.0.fetch_add(3 * DAY, Ordering::Relaxed);
+        let Life { engine, checkpointer, .. } = self.life();
+        engine.evict_idle_counters();
+        self.clock.0.store(now, Ordering::Relaxed);
+        load_counters(engine, checkpointer.ledger());
     }
 
     fn pass_time(&mut self) {
@@ -275,5 +286,13 @@ impl<L: SimLedger> World<L> {
         }
         drop(traffic);
         self.start(life.checkpointer.into_ledger());
+    }
+}
+
+/// Loads the counters that are not in memory.
+fn load_counters<L: SimLedger>(engine: &Engine, ledger: &L) {
+    for key in (0..COUNTERS).map(key).filter(|key| engine.counter(key).is_none()) {
+        let count = L::load(ledger.tables(), &key, engine.today()).unwrap();
+        engine.insert_counter(key, count);
     }
 }
