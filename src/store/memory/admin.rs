@@ -98,12 +98,16 @@ impl Inner {
                 keys.rotate(key, &rotation.secret, rotation.old_until(self.clock.now()));
             }
             KeyChange::ResetUsage => {
-                let day = self.calendar.window(self.clock.now()).day;
-                self.counter(CounterKey::daily(id.clone()), day).reset(|count| {
-                    let origin = count.after_reset(day);
-                    lock(&self.totals).used(id, origin.day, |_| 0);
-                    origin
-                });
+                let now = self.clock.now();
+                // The counter of an imported key may not be in memory yet.
+                self.counter(CounterKey::daily(id.clone()), now);
+                for counter in self.counters.iter().filter(|counter| counter.key().subject == *id) {
+                    counter.reset(|count| {
+                        let day = counter.key().first_day(&self.calendar, now);
+                        self.add_used(counter.key(), day, |_| 0);
+                        count.after_reset(day)
+                    });
+                }
             }
             KeyChange::Delete => keys.remove(key),
         }

@@ -1,4 +1,4 @@
-//! Reset of a key's day while its requests are in flight.
+//! Reset of a key's counters while its requests are in flight.
 
 use std::{future::Future, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::{
     key::KeyId,
     store::{
         ChangeOutcome, KeyEdit, KeyRef, KeySummary,
-        counter::Origin,
+        counter::{CounterKey, Origin},
         engine::{
             Counter, Ledger,
             queue::{self, Job},
@@ -18,15 +18,15 @@ use crate::{
     },
 };
 
-/// Creates a job that resets the row, then the counter, before the caller is notified. A unit appended in
+/// Creates a job that resets the rows, then the counters, before the caller is notified. A unit appended in
 /// between has the previous epoch, and is counted for that.
 pub(super) fn job(
     core: Arc<Core>,
-    counter: Arc<Counter>,
+    counters: Vec<Arc<Counter>>,
     id: KeyId,
     edit: KeyEdit,
 ) -> (Job<SqliteLedger>, impl Future<Output = Result<ChangeOutcome, StoreError>> + Send + 'static) {
-    let counter_key = counter.key().clone();
+    let keys: Vec<CounterKey> = counters.iter().map(|counter| counter.key().clone()).collect();
     let work = move |connection: &Connection| {
         let key = KeyRef::new(id.as_str());
         let Some(before) = summary(connection, &core, &key)? else {
@@ -36,15 +36,21 @@ pub(super) fn job(
             return Ok(Err(ChangeOutcome::VersionMismatch));
         }
         let KeyEdit { change, by, .. } = edit;
-        let (now, day) = (core.now(), core.today());
-        let epoch = SqliteLedger::reset(connection, &counter_key, day)?;
+        let now = core.now();
+        let reset = |key: &CounterKey| {
+            let day = key.first_day(&core.engine.calendar, now);
+            Ok(Origin { day, epoch: SqliteLedger::reset(connection, key, day)? })
+        };
+        let origins = keys.iter().map(reset).collect::<rusqlite::Result<Vec<_>>>()?;
         let after = KeySummary { used_today: 0, ..before.clone() };
         let detail = change.audit_detail(&before, &after);
         write_audit(connection, now, &by, change.action(), Some(&id), &detail)?;
-        Ok(Ok((Origin { day, epoch }, after)))
+        Ok(Ok((origins, after)))
     };
-    let reset = move |done: &Result<(Origin, KeySummary), ChangeOutcome>| {
-        done.iter().for_each(|(origin, _)| counter.reset(|_| *origin));
+    let reset = move |done: &Result<(Vec<Origin>, KeySummary), ChangeOutcome>| {
+        for (counter, origin) in done.iter().flat_map(|(origins, _)| counters.iter().zip(origins)) {
+            counter.reset(|_| *origin);
+        }
     };
     let (job, done) = queue::job::<SqliteLedger, _>(work, reset);
     (job, async move {

@@ -4,7 +4,11 @@ use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
 use crate::{
     clock::Day,
-    store::counter::{Count, CounterKey},
+    key::KeyId,
+    store::{
+        Quota,
+        counter::{Count, CounterKey},
+    },
 };
 
 /// Returns a number of units for display, or 0 if the value is not a valid one.
@@ -29,8 +33,8 @@ pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
     }
 }
 
-/// Returns the count of a subject on this day, or on a later day if there is one: setting the clock
-/// back does not return to an earlier day, but a reset does.
+/// Returns the count of the period that begins on this day, or of a later one if there is one: setting
+/// the clock back does not return to an earlier period, but a reset does.
 pub(super) fn read_count(
     connection: &Connection,
     key: &CounterKey,
@@ -54,4 +58,14 @@ pub(super) fn read_count(
         || Count::new(day),
         |count| if count.day < day { count.on(day) } else { count },
     ))
+}
+
+/// Returns the quotas of which a subject has used units, and the daily one.
+pub(super) fn read_quotas(connection: &Connection, id: &KeyId) -> rusqlite::Result<Vec<Quota>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT quota FROM daily_usage WHERE key_id = ?1 UNION SELECT 'daily' ORDER BY quota",
+    )?;
+    let quotas = statement.query_map([id.as_str()], |row| row.get::<_, String>(0))?;
+    // A later version may know other periods.
+    quotas.filter_map(|quota| quota.map(|quota| quota.parse().ok()).transpose()).collect()
 }

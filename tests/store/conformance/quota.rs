@@ -2,8 +2,9 @@
 
 use std::{future::poll_fn, time::Duration};
 
-use tower_quota::store::{
-    Demand, KeyChange, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome,
+use tower_quota::{
+    clock::Period,
+    store::{Demand, KeyChange, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome},
 };
 
 use crate::common::Random;
@@ -23,6 +24,7 @@ promises! {
     actual_use_is_charged_even_beyond_the_limit,
     random_amounts_are_counted_exactly,
     quotas_of_a_subject_are_independent,
+    a_reset_applies_to_every_quota_of_a_key,
 }
 
 async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
@@ -188,11 +190,26 @@ async fn random_amounts_are_counted_exactly(store: impl Store) {
 
 async fn quotas_of_a_subject_are_independent(store: impl Store) {
     let daily = demand(&subject(1), noon());
-    let tokens = daily.clone().quota(Quota::new("tokens", tower_quota::clock::Period::Day).unwrap());
+    let tokens = daily.clone().quota(Quota::new("tokens", Period::Day).unwrap());
     assert!(take_amount(&store, &daily).await.is_some());
     assert!(take_amount(&store, &tokens).await.is_some());
     assert!(take_amount(&store, &daily).await.is_none());
     assert!(take_amount(&store, &tokens).await.is_none());
     let status = store.status(&tokens).await.unwrap();
     assert_eq!((status.quota, status.used), (tokens.quota, 1));
+}
+
+async fn a_reset_applies_to_every_quota_of_a_key(store: impl Store) {
+    let record = issue(&store, "trial-key-manual-123").await;
+    let daily = demand(&QuotaSubject::new(record.id.clone(), limit(1)), noon());
+    let tokens = daily.clone().quota(Quota::new("tokens", Period::Day).unwrap());
+    for demand in [&daily, &tokens] {
+        take_amount(&store, demand).await.unwrap();
+    }
+    change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
+    for demand in [&daily, &tokens] {
+        assert_eq!(store.status(demand).await.unwrap().used, 0);
+        assert!(take_amount(&store, demand).await.is_some());
+        assert!(take_amount(&store, demand).await.is_none());
+    }
 }

@@ -194,12 +194,21 @@ impl SqliteStore {
     }
 
     async fn reset(&self, edit: KeyEdit) -> Result<ChangeOutcome, StoreError> {
-        let Some(key) = self.get(edit.key.clone()).await? else {
+        let key = edit.key.clone();
+        let find = move |connection: &Connection, core: &Core| {
+            let Some(key) = summary(connection, core, &key)? else { return Ok(None) };
+            let quotas = rows::read_quotas(connection, &key.record.id)?;
+            Ok(Some((key.record.id, quotas)))
+        };
+        let Some((id, quotas)) = self.read_now(find).await? else {
             return Ok(ChangeOutcome::UnknownKey);
         };
-        let (core, id) = (&self.0.core, key.record.id);
-        let counter = self.load_counter(CounterKey::daily(id.clone()), core.today()).await?;
-        let (job, reset) = reset::job(core.clone(), counter, id, edit);
+        let (core, mut counters) = (&self.0.core, Vec::new());
+        for quota in quotas {
+            let key = CounterKey { quota, subject: id.clone() };
+            counters.push(self.load_counter(key, core.now()).await?);
+        }
+        let (job, reset) = reset::job(core.clone(), counters, id, edit);
         core.queue.push(job)?;
         reset.await
     }
