@@ -35,7 +35,7 @@ async function signedIn(browser, options) {
 async function until({ page }, read, expected) {
   const matches = typeof expected === "function" ? expected : (value) => expected.test(String(value));
   let value;
-  for (let tries = 0; tries < 200; tries += 1) {
+  for (const end = Date.now() + 60_000; Date.now() < end;) {
     value = await read().catch(String);
     if (matches(value)) return value;
     await sleep(25);

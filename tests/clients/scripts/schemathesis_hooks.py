@@ -114,7 +114,8 @@ def _limit_to_one_range(query):
     wrong_to = "to" in query and not days["to"]
     if days["from"] and not wrong_to:
         to = days["to"] or datetime.date.today()
-        if not 0 <= (to - days["from"]).days <= 365:
+        # The gateway's day may be another one.
+        if not 1 <= (to - days["from"]).days <= 364:
             query["to"] = query["from"]
 
 
