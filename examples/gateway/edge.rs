@@ -21,6 +21,7 @@ use crate::{
     client_body::ClientBody,
     cors::ApiCorsLayer,
     request_log::{Observers, RequestLog},
+    router::Handler,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,9 +57,7 @@ pub(crate) fn edge<S, B>(
 + Send
 + 'static
 where
-    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
+    S: Handler<B, ClientBody>,
     B: Body<Data = Bytes> + Default + Send + 'static,
     B::Error: std::fmt::Display + Send,
 {

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::task::spawn_blocking;
-use tower::{BoxError, Service, service_fn};
+use tower::{BoxError, service_fn};
 use tower_quota::{
     error::{Rejection, StoreError, StoreErrorKind},
     store::sqlite::{OpenError, OpenErrorKind, SqliteOptions, SqliteStore},
@@ -22,7 +22,7 @@ use crate::{
     client_body::ClientBody,
     ops, rejections,
     route::Route,
-    router::{self, GatewayBody},
+    router::{self, GatewayBody, Handler},
     server::Draining,
     settings::BadSetting,
     systemd::ServiceManager,
@@ -108,20 +108,9 @@ impl<S> LateService<S> {
         Self { service: Arc::default(), draining }
     }
 
-    pub(crate) fn into_service<B>(
-        self,
-    ) -> impl Service<
-        Request<ClientBody>,
-        Response = Response<GatewayBody<B>>,
-        Error = Infallible,
-        Future: Send,
-    > + Clone
-    + Send
-    + 'static
+    pub(crate) fn into_service<B>(self) -> impl Handler<GatewayBody<B>, ClientBody>
     where
-        S: Service<Request<ClientBody>, Response = Response<GatewayBody<B>>, Error = Infallible>,
-        S: Clone + Send + Sync + 'static,
-        S::Future: Send,
+        S: Handler<GatewayBody<B>, ClientBody>,
         B: Send + 'static,
     {
         service_fn(move |request: Request<ClientBody>| {

@@ -61,14 +61,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     /// Converts the router into one service.
     pub(crate) fn into_service<FB, NB, UB, AB, CB, MB>(
         self,
-    ) -> impl Service<
-        Request<ClientBody>,
-        Response = Response<GatewayBody<FB>>,
-        Error = Infallible,
-        Future: Send,
-    > + Clone
-    + Send
-    + 'static
+    ) -> impl Handler<GatewayBody<FB>, ClientBody>
     where
         F: Handler<FB>,
         N: Handler<NB>,
@@ -179,16 +172,16 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     }
 }
 
-/// A service for the gateway's requests. Implemented for every such service.
-pub(crate) trait Handler<B>: Clone + Send + Sync + 'static
+/// A service for requests with the body `R`. Implemented for every such service.
+pub(crate) trait Handler<B, R = Limited<ClientBody>>: Clone + Send + Sync + 'static
 where
-    Self: Service<GatewayRequest, Response = Response<B>, Error = Infallible, Future: Send>,
+    Self: Service<Request<R>, Response = Response<B>, Error = Infallible, Future: Send>,
 {
 }
 
-impl<H, B> Handler<B> for H
+impl<H, B, R> Handler<B, R> for H
 where
-    H: Service<GatewayRequest, Response = Response<B>, Error = Infallible, Future: Send>,
+    H: Service<Request<R>, Response = Response<B>, Error = Infallible, Future: Send>,
     H: Clone + Send + Sync + 'static,
 {
 }

@@ -206,11 +206,7 @@ pub(super) fn daily_limit(text: &str) -> Value<DailyLimit> {
 }
 
 pub(super) fn exhausted_status(text: &str) -> Value<StatusCode> {
-    match text {
-        "429" => Ok(StatusCode::TOO_MANY_REQUESTS),
-        "402" => Ok(StatusCode::PAYMENT_REQUIRED),
-        _ => Err("expected 429 or 402".to_owned()),
-    }
+    one_of([("429", StatusCode::TOO_MANY_REQUESTS), ("402", StatusCode::PAYMENT_REQUIRED)], text)
 }
 
 pub(super) fn max_in_flight(text: &str) -> Value<MaxInFlight> {
@@ -254,43 +250,23 @@ pub(super) fn days(text: &str) -> Value<u32> {
 }
 
 pub(super) fn drain(text: &str) -> Value<DrainLayer> {
-    match text {
-        "abort" => Ok(DrainLayer::off()),
-        "drain" => Ok(DrainLayer::new(DrainLimits::new())),
-        _ => Err("expected abort or drain".to_owned()),
-    }
+    one_of([("abort", DrainLayer::off()), ("drain", DrainLayer::new(DrainLimits::new()))], text)
 }
 
 pub(super) fn durability(text: &str) -> Value<Durability> {
-    match text {
-        "process" => Ok(Durability::Process),
-        "power" => Ok(Durability::Power),
-        _ => Err("expected process or power".to_owned()),
-    }
+    one_of([("process", Durability::Process), ("power", Durability::Power)], text)
 }
 
 pub(super) fn stream_usage(text: &str) -> Value<bool> {
-    match text {
-        "off" => Ok(false),
-        "ask" => Ok(true),
-        _ => Err("expected off or ask".to_owned()),
-    }
+    one_of([("off", false), ("ask", true)], text)
 }
 
 pub(super) fn on_or_off(text: &str) -> Value<bool> {
-    match text {
-        "off" => Ok(false),
-        "on" => Ok(true),
-        _ => Err("expected off or on".to_owned()),
-    }
+    one_of([("off", false), ("on", true)], text)
 }
 
 pub(super) fn log_format(text: &str) -> Value<bool> {
-    match text {
-        "text" => Ok(false),
-        "json" => Ok(true),
-        _ => Err("expected text or json".to_owned()),
-    }
+    one_of([("text", false), ("json", true)], text)
 }
 
 pub(super) fn log_filter(text: &str) -> Value<String> {
@@ -338,6 +314,12 @@ pub(super) fn size(text: &str) -> Value<usize> {
         .and_then(|bytes| usize::try_from(bytes).ok())
         .filter(|bytes| *bytes > 0)
         .ok_or_else(|| "expected a size above 0 such as 32MiB or 33554432".to_owned())
+}
+
+/// Returns the value of one of two words.
+fn one_of<T>(choices: [(&str, T); 2], text: &str) -> Value<T> {
+    let expected = format!("expected {} or {}", choices[0].0, choices[1].0);
+    choices.into_iter().find(|(word, _)| *word == text).map(|(_, value)| value).ok_or(expected)
 }
 
 /// Splits `10MiB` into 10 and `MiB`.
