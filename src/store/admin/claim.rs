@@ -1,6 +1,6 @@
 //! Claims: links that hand out a key once.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use crate::{
     clock::rfc3339,
@@ -106,21 +106,15 @@ pub trait ClaimStore: Send + Sync + 'static {
     ) -> StoreFuture<ClaimOutcome>;
 }
 
-impl<T: ClaimStore + ?Sized> ClaimStore for Arc<T> {
-    fn claim(&self, token: ClaimToken) -> StoreFuture<Option<Claim>> {
-        (**self).claim(token)
-    }
-
+forward_to_arc!(ClaimStore {
+    fn claim(token: ClaimToken) -> StoreFuture<Option<Claim>>;
     fn open_claim(
-        &self,
         token: ClaimToken,
         secret: SecretKey,
         by: Actor,
-        on_opened: OnOpened,
-    ) -> StoreFuture<ClaimOutcome> {
-        (**self).open_claim(token, secret, by, on_opened)
-    }
-}
+        on_opened: OnOpened
+    ) -> StoreFuture<ClaimOutcome>;
+});
 
 /// Audit action of a new claim.
 pub(crate) const CLAIM_OFFERED: &str = "key.claim.offer";

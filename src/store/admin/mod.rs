@@ -1,6 +1,21 @@
 //! Administration of keys: the traits [`AdminStore`] and [`ClaimStore`](super::ClaimStore), and
 //! their types.
 
+/// Implements a store trait for `Arc<T>`, whose methods call those of `T`. Lints miss a method that is
+/// not listed although it has a default.
+macro_rules! forward_to_arc {
+    ($trait:ident {
+        $(fn $name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*
+    }) => {
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: $trait + ?Sized> $trait for std::sync::Arc<T> {
+            $(fn $name(&self, $($argument: $type),*) -> $output {
+                (**self).$name($($argument),*)
+            })*
+        }
+    };
+}
+
 pub(super) mod audit;
 pub(super) mod backup;
 pub(super) mod change;
@@ -9,7 +24,7 @@ pub(super) mod create;
 pub(super) mod import;
 pub(super) mod list;
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
 use super::{
     Actor, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer, CreateOutcome,
@@ -139,75 +154,25 @@ impl fmt::Debug for KeyRef {
     }
 }
 
-impl<T: AdminStore + ?Sized> AdminStore for Arc<T> {
-    fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
-        (**self).create(keys, by)
-    }
-
+forward_to_arc!(AdminStore {
+    fn create(keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>>;
     fn create_once(
-        &self,
         keys: Vec<NewKey>,
         idempotency_key: IdempotencyKey,
         by: Actor,
-        on_issued: OnIssued,
-    ) -> StoreFuture<CreateOutcome> {
-        (**self).create_once(keys, idempotency_key, by, on_issued)
-    }
-
-    fn import(
-        &self,
-        keys: Vec<ImportedKey>,
-        dry_run: bool,
-        by: Actor,
-    ) -> StoreFuture<Vec<ImportOutcome>> {
-        (**self).import(keys, dry_run, by)
-    }
-
-    fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
-        (**self).list(query)
-    }
-
-    fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {
-        (**self).get(key)
-    }
-
-    fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
-        (**self).change(edit)
-    }
-
-    fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
-        (**self).offer_claim(offer, by)
-    }
-
-    fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
-        (**self).note(note, by)
-    }
-
-    fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
-        (**self).audit(query)
-    }
-
-    fn today(&self) -> Day {
-        (**self).today()
-    }
-
-    fn now(&self) -> SystemTime {
-        (**self).now()
-    }
-
-    fn probe(&self) -> StoreFuture<()> {
-        (**self).probe()
-    }
-
-    fn is_alive(&self) -> bool {
-        (**self).is_alive()
-    }
-
-    fn backup(&self) -> StoreFuture<StoreBackup> {
-        (**self).backup()
-    }
-
-    fn set_gauges(&self) -> StoreFuture<()> {
-        (**self).set_gauges()
-    }
-}
+        on_issued: OnIssued
+    ) -> StoreFuture<CreateOutcome>;
+    fn import(keys: Vec<ImportedKey>, dry_run: bool, by: Actor) -> StoreFuture<Vec<ImportOutcome>>;
+    fn list(query: KeyPageQuery) -> StoreFuture<KeyPage>;
+    fn get(key: KeyRef) -> StoreFuture<Option<KeySummary>>;
+    fn change(edit: KeyEdit) -> StoreFuture<ChangeOutcome>;
+    fn offer_claim(offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>>;
+    fn note(note: AuditNote, by: Actor) -> StoreFuture<()>;
+    fn audit(query: AuditQuery) -> StoreFuture<Vec<AuditEntry>>;
+    fn today() -> Day;
+    fn now() -> SystemTime;
+    fn probe() -> StoreFuture<()>;
+    fn is_alive() -> bool;
+    fn backup() -> StoreFuture<StoreBackup>;
+    fn set_gauges() -> StoreFuture<()>;
+});

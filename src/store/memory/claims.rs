@@ -1,6 +1,6 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::{Inner, MemoryStore, lock};
+use super::{Inner, MemoryStore, keys::KeyTable, lock};
 use crate::{
     key::{ClaimToken, KeyHash, KeyId, SecretKey},
     store::{
@@ -34,25 +34,20 @@ impl Inner {
     pub(super) fn offer_claim(&self, offer: ClaimOffer, by: &Actor) -> Option<KeySummary> {
         let keys = lock(&self.keys);
         let row = keys.get(&offer.key)?;
-        let (key_id, created_at) = (row.record.id.clone(), self.clock.now());
-        self.withdraw_claims(&key_id);
+        let (id, created_at) = (row.record.id.clone(), self.clock.now());
+        self.withdraw_claims(&id);
         let claim = ClaimSummary { created_at, expires_at: offer.expires_at, opened_at: None };
-        let token = offer.token.hash();
-        lock(&self.claims).push(ClaimRow {
-            token,
-            key_id: key_id.clone(),
-            claim,
-            withdrawn: false,
-        });
-        self.write_audit(CLAIM_OFFERED, Some(key_id), offer_detail(&offer), by);
+        let (token, key_id) = (offer.token.hash(), row.record.id.clone());
+        lock(&self.claims).push(ClaimRow { token, key_id, claim, withdrawn: false });
+        self.write_audit(CLAIM_OFFERED, Some(id), offer_detail(&offer), by);
         Some(self.summary(row))
     }
 
     /// Returns the claim with this token and its key.
     fn find_claim(
         &self,
+        keys: &KeyTable,
         token: &ClaimToken,
-        key: impl Fn(&KeyRef) -> Option<KeySummary>,
     ) -> Option<(Claim, Option<KeySummary>)> {
         let hash = token.hash();
         let claims = lock(&self.claims);
@@ -60,19 +55,20 @@ impl Inner {
         let (claim, withdrawn) = (row.claim, row.withdrawn);
         let by_id = KeyRef::new(row.key_id.as_str());
         drop(claims);
-        let key = key(&by_id);
+        let key = keys.get(&by_id).map(|row| self.summary(row));
         let state = ClaimState::of(&claim, withdrawn, key.as_ref(), self.clock.now());
         Some((Claim::of(state, &claim, key.as_ref()), key))
     }
 
     fn open_claim(&self, token: &ClaimToken, secret: SecretKey, by: &Actor) -> ClaimOutcome {
         let mut keys = lock(&self.keys);
-        let found = self.find_claim(token, |key| keys.get(key).map(|row| self.summary(row)));
-        let Some((claim, key)) = found else { return ClaimOutcome::Unknown };
+        let Some((claim, key)) = self.find_claim(&keys, token) else {
+            return ClaimOutcome::Unknown;
+        };
         let (ClaimState::Open, Some(before)) = (claim.state, key) else {
             return ClaimOutcome::NotOpen(claim.state);
         };
-        let (hash, now): (_, SystemTime) = (token.hash(), self.clock.now());
+        let (hash, now) = (token.hash(), self.clock.now());
         if let Some(row) = lock(&self.claims).iter_mut().find(|row| row.token == hash) {
             row.claim.opened_at = Some(now);
         }
@@ -89,8 +85,7 @@ impl Inner {
 impl ClaimStore for MemoryStore {
     fn claim(&self, token: ClaimToken) -> StoreFuture<Option<Claim>> {
         let keys = lock(&self.0.keys);
-        let found = self.0.find_claim(&token, |key| keys.get(key).map(|row| self.0.summary(row)));
-        StoreFuture::ready(Ok(found.map(|(claim, _)| claim)))
+        StoreFuture::ready(Ok(self.0.find_claim(&keys, &token).map(|(claim, _)| claim)))
     }
 
     fn open_claim(

@@ -100,37 +100,32 @@ impl KeyTable {
         secret: &SecretKey,
         old_until: Option<SystemTime>,
     ) {
-        let Some(number) = self.number(key) else {
-            return;
-        };
-        let Some(row) = self.rows.get_mut(&number) else {
-            return;
-        };
+        let Some(number) = self.number(key) else { return };
+        let Some(row) = self.rows.get_mut(&number) else { return };
         let mut revoked: Vec<KeyHash> = row.old.take().map(|(hash, _)| hash).into_iter().collect();
         match old_until {
             Some(until) => row.old = Some((row.hash, until)),
             None => revoked.push(row.hash),
         }
-        for hash in revoked {
-            self.by_hash.remove(&hash);
-            self.revoked.insert(hash, row.record.id.clone());
-        }
         row.hash = secret.hash();
         Arc::make_mut(&mut row.record).masked = secret.masked();
-        self.by_hash.insert(row.hash, number);
+        let (id, hash) = (row.record.id.clone(), row.hash);
+        self.revoke(&id, revoked);
+        self.by_hash.insert(hash, number);
     }
 
     pub(super) fn remove(&mut self, key: &KeyRef) {
-        let Some(number) = self.number(key) else {
-            return;
-        };
-        if let Some(row) = self.rows.remove(&number) {
-            self.by_id.remove(&row.record.id);
-            for hash in [Some(row.hash), row.old.map(|(old, _)| old)].into_iter().flatten() {
-                self.by_hash.remove(&hash);
-                self.revoked.insert(hash, row.record.id.clone());
-            }
-            self.deleted.insert(row.record.id.clone(), row.record);
+        let row = self.number(key).and_then(|number| self.rows.remove(&number));
+        let Some(Row { record, hash, old }) = row else { return };
+        self.by_id.remove(&record.id);
+        self.revoke(&record.id, old.map(|(old, _)| old).into_iter().chain([hash]));
+        self.deleted.insert(record.id.clone(), record);
+    }
+
+    fn revoke(&mut self, id: &KeyId, hashes: impl IntoIterator<Item = KeyHash>) {
+        for hash in hashes {
+            self.by_hash.remove(&hash);
+            self.revoked.insert(hash, id.clone());
         }
     }
 
