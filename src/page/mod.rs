@@ -21,37 +21,27 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) const EMPTY: Self = Self { html: "", style: "", script: "" };
-
     /// What every page needs: layout and controls, texts, elements, requests.
-    pub(crate) const BASE: Self = Self {
-        style: include_str!("base.css"),
-        script: concat!(
-            include_str!("texts.js"),
-            include_str!("elements.js"),
-            include_str!("request.js"),
-        ),
-        ..Self::EMPTY
-    };
-
+    pub(crate) const BASE: Self = Self::shared(
+        include_str!("base.css"),
+        concat!(include_str!("texts.js"), include_str!("elements.js"), include_str!("request.js")),
+    );
     /// The form in which a secret is entered.
     pub(crate) const ENTRY: Self =
-        Self { style: include_str!("entry.css"), script: include_str!("entry.js"), ..Self::EMPTY };
-
+        Self::shared(include_str!("entry.css"), include_str!("entry.js"));
     /// Usage of one key or all: a chart of 30 days, today's meter, models, causes of failures.
-    pub(crate) const USAGE: Self = Self {
-        style: include_str!("usage.css"),
-        script: concat!(include_str!("usage.js"), include_str!("chart.js")),
-        ..Self::EMPTY
-    };
-
+    pub(crate) const USAGE: Self = Self::shared(
+        include_str!("usage.css"),
+        concat!(include_str!("usage.js"), include_str!("chart.js")),
+    );
     /// A new key and client settings, to be copied.
     #[cfg(feature = "admin")]
-    pub(crate) const HANDOUT: Self = Self {
-        style: include_str!("handout.css"),
-        script: include_str!("handout.js"),
-        ..Self::EMPTY
-    };
+    pub(crate) const HANDOUT: Self =
+        Self::shared(include_str!("handout.css"), include_str!("handout.js"));
+
+    const fn shared(style: &'static str, script: &'static str) -> Self {
+        Self { html: "", style, script }
+    }
 }
 
 /// A page and its content security policy.

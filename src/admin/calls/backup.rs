@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::Response;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::{
@@ -28,7 +28,6 @@ pub(crate) struct BackupFile {
 }
 
 impl CallResponse for BackupFile {
-    const STATUS: StatusCode = StatusCode::OK;
     const HEADERS: &'static [(&'static str, &'static str)] =
         &[("Content-Disposition", "The file name.")];
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{Response, StatusCode};
+use http::Response;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -276,7 +276,6 @@ pub(crate) enum ReportResponse {
 }
 
 impl CallResponse for ReportResponse {
-    const STATUS: StatusCode = StatusCode::OK;
     const HEADERS: &'static [(&'static str, &'static str)] =
         &[("Content-Disposition", "The file name of a CSV report.")];
 

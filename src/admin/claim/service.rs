@@ -139,7 +139,16 @@ impl<S: ClaimStore + AdminStore> Shared<S> {
             return Err(AdminError::claim_not_open(claim.state));
         }
         if !opens {
-            return Ok(json_response(StatusCode::OK, &OpenClaim::from(claim)));
+            return Ok(json_response(
+                StatusCode::OK,
+                &OpenClaim {
+                    state: "open",
+                    label: claim.label,
+                    daily_limit: claim.daily_limit,
+                    key_expires_at: claim.key_expires_at.map(Timestamp),
+                    expires_at: Timestamp(claim.expires_at),
+                },
+            ));
         }
         self.open(token, &claim, Actor { token_id: String::new(), ip }, slot).await
     }
@@ -185,18 +194,6 @@ impl<'a> ClaimedKey<'a> {
             daily_limit: key.record.daily_limit,
             expires_at: key.record.expires_at.map(Timestamp),
             base_url,
-        }
-    }
-}
-
-impl From<Claim> for OpenClaim {
-    fn from(claim: Claim) -> Self {
-        Self {
-            state: "open",
-            label: claim.label,
-            daily_limit: claim.daily_limit,
-            key_expires_at: claim.key_expires_at.map(Timestamp),
-            expires_at: Timestamp(claim.expires_at),
         }
     }
 }

@@ -201,7 +201,7 @@ pub(crate) trait FromPath: Sized {
 /// Parses the request body.
 pub(crate) trait FromBody: Sized {
     /// Whether the body is read at all.
-    const READ: bool;
+    const READ: bool = true;
     /// Content type in the OpenAPI document.
     const CONTENT_TYPE: &'static str = "application/json";
     /// Maximum length in bytes.
@@ -209,15 +209,19 @@ pub(crate) trait FromBody: Sized {
 
     fn from_body(body: &[u8]) -> Result<Self, AdminError>;
 
-    fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
 
     /// Returns whether an empty body is an error.
-    fn is_required() -> bool;
+    fn is_required() -> bool {
+        false
+    }
 }
 
 /// The response of a call that succeeds.
 pub(crate) trait CallResponse {
-    const STATUS: StatusCode;
+    const STATUS: StatusCode = StatusCode::OK;
     /// Names and descriptions of headers that some of these responses have.
     const HEADERS: &'static [(&'static str, &'static str)] = &[];
 
@@ -246,19 +250,9 @@ impl FromBody for () {
     fn from_body(_: &[u8]) -> Result<Self, AdminError> {
         Ok(())
     }
-
-    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
-        None
-    }
-
-    fn is_required() -> bool {
-        false
-    }
 }
 
 impl<T: DeserializeOwned + JsonSchema> FromBody for Json<T> {
-    const READ: bool = true;
-
     fn from_body(body: &[u8]) -> Result<Self, AdminError> {
         from_json(body).map(Self)
     }
@@ -274,8 +268,6 @@ impl<T: DeserializeOwned + JsonSchema> FromBody for Json<T> {
 }
 
 impl<T: Serialize + JsonSchema> CallResponse for Json<T> {
-    const STATUS: StatusCode = StatusCode::OK;
-
     fn into_response(self) -> Response<AdminBody> {
         json_response(Self::STATUS, &self.0).map(AdminBody::from)
     }

@@ -10,8 +10,8 @@ macro_rules! view {
     ($name:literal) => {
         Part {
             html: include_str!(concat!("views/", $name, ".html")),
+            style: "",
             script: include_str!(concat!("views/", $name, ".js")),
-            ..Part::EMPTY
         }
     };
 }
@@ -40,7 +40,7 @@ const PARTS: &[Part] = &[
     view!("key"),
     view!("audit"),
     view!("settings"),
-    Part { script: include_str!("app.js"), ..Part::EMPTY },
+    Part { html: "", style: "", script: include_str!("app.js") },
 ];
 
 /// The page of an admin service.

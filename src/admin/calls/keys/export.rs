@@ -44,8 +44,6 @@ impl CallResponse for Exported {
     fn content(_: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
         vec![(CSV, json_schema!({"type": "string"}))]
     }
-
-    const STATUS: http::StatusCode = http::StatusCode::OK;
 }
 
 impl<S: AdminStore> Shared<S> {

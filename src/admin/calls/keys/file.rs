@@ -98,7 +98,6 @@ fn user_and_key_columns(first: &StringRecord) -> Option<HashMap<String, usize>> 
 }
 
 impl FromBody for KeyFile {
-    const READ: bool = true;
     const CONTENT_TYPE: &'static str = "text/csv";
     const MAX_LEN: usize = 8 * 1024 * 1024;
 

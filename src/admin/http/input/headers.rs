@@ -10,16 +10,14 @@ pub(crate) trait FromHeaders: Sized {
     fn from_headers(headers: &HeaderMap) -> Result<Self, AdminError>;
 
     /// Returns name, description and schema of the header, if there is one.
-    fn describe() -> Option<(&'static str, &'static str, Schema)>;
+    fn describe() -> Option<(&'static str, &'static str, Schema)> {
+        None
+    }
 }
 
 impl FromHeaders for () {
     fn from_headers(_: &HeaderMap) -> Result<Self, AdminError> {
         Ok(())
-    }
-
-    fn describe() -> Option<(&'static str, &'static str, Schema)> {
-        None
     }
 }
 

@@ -29,8 +29,6 @@ const DESCRIPTION: &str = "Issues and changes keys, and reports their usage and 
 pub(crate) struct Document(pub(crate) Bytes);
 
 impl CallResponse for Document {
-    const STATUS: StatusCode = StatusCode::OK;
-
     fn into_response(self) -> Response<AdminBody> {
         let mut response = Response::new(AdminBody::from(self.0));
         let json = HeaderValue::from_static(JSON);
