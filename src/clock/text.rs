@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 
@@ -6,6 +6,17 @@ use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 pub(crate) fn rfc3339(at: SystemTime) -> String {
     let seconds = Timestamp::try_from(at).map_or(0, |timestamp| timestamp.as_second());
     Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}
+
+/// Returns the Unix time in milliseconds, 0 before 1970.
+pub(crate) fn unix_millis(at: SystemTime) -> i64 {
+    let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
+/// Returns the time of a Unix time in milliseconds.
+pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
 }
 
 /// Parses a time in any of the forms that people type and programs write.

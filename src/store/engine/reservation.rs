@@ -9,10 +9,11 @@ use std::{
 
 use super::{
     Counter, Durability, Engine,
-    journal::{CountChange, Lsn, Record, unix_millis},
+    journal::{CountChange, Lsn, Record},
     lease::Lease,
 };
 use crate::{
+    clock::unix_millis,
     error::StoreError,
     key::{DailyLimit, KeyId},
     store::{

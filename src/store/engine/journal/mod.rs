@@ -23,7 +23,7 @@ mod v1;
 pub(crate) use self::{
     disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place, sync_directory},
     log::Journal,
-    record::{Commit, CountChange, Record, UsageEntry, from_unix_millis, unix_millis},
+    record::{Commit, CountChange, Record, UsageEntry},
     segment::{DatabaseId, Flaw, Position, Replay, ReplayFrom, ReplayRange, replay},
     sync::Syncer,
 };

@@ -1,16 +1,13 @@
 //! Records and their encoding (docs/journal-format.md).
 
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, time::Duration};
 
 use bytes::{Buf, BufMut};
 use http::Method;
 use jiff::civil::Date;
 
 use crate::{
-    clock::Day,
+    clock::{Day, from_unix_millis, unix_millis},
     key::KeyId,
     store::{
         RequestOutcome, RequestRecord, Tokens, UsageEvent, UsageFigures,
@@ -435,15 +432,6 @@ pub(super) fn put_time(out: &mut Vec<u8>, time: Duration) {
 
 pub(super) fn get_time(bytes: &mut &[u8]) -> Option<Duration> {
     bytes.try_get_u64_le().ok().map(Duration::from_micros)
-}
-
-pub(crate) fn unix_millis(at: SystemTime) -> i64 {
-    let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    i64::try_from(millis).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use super::{
     apply, withdraw_claims, write_audit,
 };
 use crate::{
+    clock::{from_unix_millis, unix_millis},
     key::{ClaimToken, SecretKey},
     store::{
         Actor, CLAIM_OFFERED, CLAIM_OPENED, Claim, ClaimOffer, ClaimOutcome, ClaimState,
         ClaimStore, ClaimSummary, KeyChange, KeyRef, KeySummary, OnOpened, Rotation, StoreFuture,
-        engine::journal::{from_unix_millis, unix_millis},
         offer_detail,
     },
 };

@@ -22,17 +22,14 @@ use super::{
     reset, rows, unavailable,
 };
 use crate::{
-    clock::{Day, parse_timestamp, rfc3339},
+    clock::{Day, parse_timestamp, rfc3339, unix_millis},
     error::{StoreError, StoreErrorKind},
     key::{KeyId, KeyRecord, hex},
     store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
         KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, Rotation,
-        StoreBackup, StoreFuture,
-        counter::CounterKey,
-        engine::{Ledger, journal::unix_millis},
-        withdraws_claims,
+        StoreBackup, StoreFuture, counter::CounterKey, engine::Ledger, withdraws_claims,
     },
 };
 

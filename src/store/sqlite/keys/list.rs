@@ -10,10 +10,11 @@ use super::{
     columns,
 };
 use crate::{
+    clock::from_unix_millis,
     key::SecretKey,
     store::{
         KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, PagePosition,
-        counter::CounterKey, engine::journal::from_unix_millis,
+        counter::CounterKey,
     },
 };
 

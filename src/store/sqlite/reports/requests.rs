@@ -8,11 +8,9 @@ use std::{
 use rusqlite::{Connection, Row, params, types::Type};
 
 use crate::{
+    clock::{from_unix_millis, unix_millis},
     key::KeyId,
-    store::{
-        RequestOutcome, RequestQuery, RequestRecord, Tokens, UsageEvent,
-        engine::journal::{from_unix_millis, unix_millis},
-    },
+    store::{RequestOutcome, RequestQuery, RequestRecord, Tokens, UsageEvent},
 };
 
 pub(crate) fn write(connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
