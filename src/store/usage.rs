@@ -127,51 +127,11 @@ impl UsageEvent {
     }
 }
 
-/// Shows the path as it is serialised: it may hold a key.
+/// Shows the members of the JSON, as the path may hold a key.
 impl fmt::Debug for UsageEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            key_id,
-            at,
-            request_id,
-            method,
-            path,
-            status,
-            outcome,
-            code,
-            units,
-            refunded,
-            requested_model,
-            model,
-            tokens,
-            bytes_in,
-            bytes_out,
-            time_to_head,
-            time_to_first_byte,
-            duration,
-            admission,
-        } = self;
-        f.debug_struct("UsageEvent")
-            .field("key_id", key_id)
-            .field("at", at)
-            .field("request_id", request_id)
-            .field("method", method)
-            .field("path", &plain_path(path))
-            .field("status", status)
-            .field("outcome", outcome)
-            .field("code", code)
-            .field("units", units)
-            .field("refunded", refunded)
-            .field("requested_model", requested_model)
-            .field("model", model)
-            .field("tokens", tokens)
-            .field("bytes_in", bytes_in)
-            .field("bytes_out", bytes_out)
-            .field("time_to_head", time_to_head)
-            .field("time_to_first_byte", time_to_first_byte)
-            .field("duration", duration)
-            .field("admission", admission)
-            .finish()
+        let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
+        write!(f, "UsageEvent {json}")
     }
 }
 
