@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rusqlite::{Connection, Row, params, types::Type};
+use rusqlite::{Connection, Row, ToSql, params, params_from_iter, types::Type};
 
 use crate::{
     clock::{from_unix_millis, unix_millis},
@@ -13,43 +13,61 @@ use crate::{
     store::{RequestOutcome, RequestQuery, RequestRecord, Tokens, UsageEvent},
 };
 
+/// Inserts the rows of these requests.
 pub(crate) fn write(connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO requests (key_id, at, method, path, status, outcome, code, units, refunded,
-             model_asked, model, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
-             reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration,
-             request_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-             ?19, ?20, ?21, ?22)",
-    )?;
-    for RequestRecord { event, .. } in records {
-        statement.execute(params![
-            event.key_id.as_ref().map(KeyId::as_str),
-            unix_millis(event.at),
-            event.method.as_str(),
-            event.path,
-            event.status,
-            event.outcome.as_str(),
-            event.code,
-            event.units,
-            event.refunded,
-            event.requested_model,
-            event.model,
-            event.tokens.map(|tokens| tokens.prompt),
-            event.tokens.map(|tokens| tokens.completion),
-            event.tokens.map(|tokens| tokens.total),
-            event.tokens.and_then(|tokens| tokens.cached),
-            event.tokens.and_then(|tokens| tokens.reasoning),
-            event.bytes_in,
-            event.bytes_out,
-            event.time_to_head.map(micros),
-            event.time_to_first_byte.map(micros),
-            micros(event.duration.unwrap_or_default()),
-            event.request_id,
-        ])?;
+    let mut sql = None;
+    for RequestRecord { number: _, event } in records {
+        let UsageEvent {
+            key_id,
+            at,
+            request_id,
+            method,
+            path,
+            status,
+            outcome,
+            code,
+            units,
+            refunded,
+            requested_model,
+            model,
+            tokens,
+            bytes_in,
+            bytes_out,
+            time_to_head,
+            time_to_first_byte,
+            duration,
+            admission: _,
+        } = event;
+        let cells: [(&str, &dyn ToSql); 22] = [
+            ("key_id", &key_id.as_ref().map(KeyId::as_str)),
+            ("at", &unix_millis(*at)),
+            ("request_id", request_id),
+            ("method", &method.as_str()),
+            ("path", path),
+            ("status", status),
+            ("outcome", &outcome.as_str()),
+            ("code", code),
+            ("units", units),
+            ("refunded", refunded),
+            ("model_asked", requested_model),
+            ("model", model),
+            ("prompt_tokens", &tokens.map(|tokens| tokens.prompt)),
+            ("completion_tokens", &tokens.map(|tokens| tokens.completion)),
+            ("total_tokens", &tokens.map(|tokens| tokens.total)),
+            ("cached_tokens", &tokens.and_then(|tokens| tokens.cached)),
+            ("reasoning_tokens", &tokens.and_then(|tokens| tokens.reasoning)),
+            ("bytes_in", bytes_in),
+            ("bytes_out", bytes_out),
+            ("time_to_head", &time_to_head.map(micros)),
+            ("time_to_first_byte", &time_to_first_byte.map(micros)),
+            ("duration", &duration.map_or(0, micros)),
+        ];
+        let sql = sql.get_or_insert_with(|| {
+            let (columns, values) = (cells.map(|(column, _)| column), cells.map(|_| "?"));
+            format!("INSERT INTO requests ({}) VALUES ({})", columns.join(", "), values.join(", "))
+        });
+        let values = cells.map(|(_, value)| value);
+        connection.prepare_cached(sql)?.execute(params_from_iter(values))?;
     }
     Ok(())
 }
@@ -64,11 +82,7 @@ pub(crate) fn read(
     // Same expression as in the index `requests_not_succeeded`.
     let failed = if query.failed_only { "AND outcome <> 'succeeded'" } else { "" };
     let sql = format!(
-        "SELECT number, key_id, at, method, path, status, outcome, code, units, refunded,
-             model_asked, model, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
-             reasoning_tokens, bytes_in, bytes_out, time_to_head, time_to_first_byte, duration,
-             request_id
-         FROM requests
+        "SELECT * FROM requests
          WHERE number < coalesce(?1, 9223372036854775807) {of_key} {of_id} {failed}
          ORDER BY number DESC LIMIT ?2"
     );
@@ -77,47 +91,52 @@ pub(crate) fn read(
     connection.prepare_cached(&sql)?.query_map(arguments, row)?.collect()
 }
 
+/// Returns the record of a row with all columns.
 fn row(row: &Row<'_>) -> rusqlite::Result<RequestRecord> {
-    let tokens = match (row.get(12)?, row.get(13)?, row.get(14)?) {
+    let sums = (row.get("prompt_tokens")?, row.get("completion_tokens")?, row.get("total_tokens")?);
+    let tokens = match sums {
         (Some(prompt), Some(completion), Some(total)) => Some(Tokens {
-            cached: row.get(15)?,
-            reasoning: row.get(16)?,
+            cached: row.get("cached_tokens")?,
+            reasoning: row.get("reasoning_tokens")?,
             ..Tokens::new(prompt, completion, total)
         }),
         _ => None,
     };
     let time = |column| row.get(column).map(|time: Option<u64>| time.map(Duration::from_micros));
-    let mut event = UsageEvent::new(from_unix_millis(row.get(2)?));
-    event.key_id = Some(KeyId::new(row.get::<_, String>(1)?));
-    event.method = parsed(row, 3, |method| method.parse().ok())?;
-    event.path = row.get(4)?;
-    event.status = row.get(5)?;
-    event.outcome = parsed(row, 6, RequestOutcome::from_name)?;
-    event.code = row.get::<_, Option<String>>(7)?.map(Cow::Owned);
-    event.units = row.get(8)?;
-    event.refunded = row.get(9)?;
-    event.requested_model = row.get(10)?;
-    event.model = row.get(11)?;
-    event.tokens = tokens;
-    event.bytes_in = row.get(17)?;
-    event.bytes_out = row.get(18)?;
-    event.time_to_head = time(19)?;
-    event.time_to_first_byte = time(20)?;
-    event.duration = time(21)?;
-    event.request_id = row.get(22)?;
-    Ok(RequestRecord { number: row.get(0)?, event })
+    let event = UsageEvent {
+        key_id: Some(KeyId::new(row.get::<_, String>("key_id")?)),
+        at: from_unix_millis(row.get("at")?),
+        request_id: row.get("request_id")?,
+        method: parsed(row, "method", |method| method.parse().ok())?,
+        path: row.get("path")?,
+        status: row.get("status")?,
+        outcome: parsed(row, "outcome", RequestOutcome::from_name)?,
+        code: row.get::<_, Option<String>>("code")?.map(Cow::Owned),
+        units: row.get("units")?,
+        refunded: row.get("refunded")?,
+        requested_model: row.get("model_asked")?,
+        model: row.get("model")?,
+        tokens,
+        bytes_in: row.get("bytes_in")?,
+        bytes_out: row.get("bytes_out")?,
+        time_to_head: time("time_to_head")?,
+        time_to_first_byte: time("time_to_first_byte")?,
+        duration: time("duration")?,
+        admission: None,
+    };
+    Ok(RequestRecord { number: row.get("number")?, event })
 }
 
 /// Parses the text of a column.
 fn parsed<T>(
     row: &Row<'_>,
-    column: usize,
+    column: &str,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     parse(&text).ok_or_else(|| {
-        let error = format!("unknown value {text:?}").into();
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error)
+        let error = format!("unknown {column} {text:?}").into();
+        rusqlite::Error::FromSqlConversionFailure(0, Type::Text, error)
     })
 }
 
