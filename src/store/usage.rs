@@ -19,8 +19,10 @@ pub(crate) const STATUS_5XX: &str = "status_5xx";
 
 /// One request, recorded at the end of its response.
 ///
-/// The recorder writes it, and stores, reports and the admin API take it as it is. In JSON it has the
-/// members of a request in the admin API; other formats hold times in full.
+/// The recorder writes it, and journal, stores, reports and the admin API take it as it is. In JSON it has
+/// the members of a request in the admin API. Binary formats have times in Unix milliseconds, durations in
+/// microseconds, and the fields in this order: journals that were written before a field was appended at
+/// the end read it as zero or `None`.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -320,21 +322,25 @@ mod method {
     }
 }
 
-/// A time in RFC 3339 where people read it.
+/// A time in RFC 3339 where people read it, in Unix milliseconds otherwise.
 mod time {
     use std::{borrow::Cow, time::SystemTime};
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    use crate::clock::{parse_timestamp, rfc3339};
+    use crate::clock::{from_unix_millis, parse_timestamp, rfc3339, unix_millis};
 
     pub(super) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-        if to.is_human_readable() { to.serialize_str(&rfc3339(*at)) } else { at.serialize(to) }
+        if to.is_human_readable() {
+            to.serialize_str(&rfc3339(*at))
+        } else {
+            unix_millis(*at).serialize(to)
+        }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
         if !from.is_human_readable() {
-            return SystemTime::deserialize(from);
+            return i64::deserialize(from).map(from_unix_millis);
         }
         let text = Cow::<str>::deserialize(from)?;
         parse_timestamp(&text).ok_or_else(|| Error::custom("not a time in RFC 3339"))
@@ -350,7 +356,7 @@ mod time {
     }
 }
 
-/// A duration in milliseconds, to the microsecond, where people read it.
+/// A duration in milliseconds, to the microsecond, where people read it, in microseconds otherwise.
 mod milliseconds {
     use std::time::Duration;
 
@@ -360,17 +366,19 @@ mod milliseconds {
         time: &Option<Duration>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        if !to.is_human_readable() {
-            return time.serialize(to);
+        let micros = time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        if to.is_human_readable() {
+            micros.map(|micros| micros as f64 / 1000.0).serialize(to)
+        } else {
+            micros.serialize(to)
         }
-        time.map(|time| time.as_micros() as f64 / 1000.0).serialize(to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Duration>, D::Error> {
         if !from.is_human_readable() {
-            return Option::deserialize(from);
+            return Ok(Option::deserialize(from)?.map(Duration::from_micros));
         }
         let millis: Option<f64> = Option::deserialize(from)?;
         let time = millis.map(|millis| Duration::try_from_secs_f64(millis / 1000.0));

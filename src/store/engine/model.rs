@@ -189,7 +189,7 @@ fn journal(fails: bool) -> Arc<Journal> {
 
 fn append(journal: &Journal) -> Lsn {
     let change = CountChange { used: 1, ..CountChange::of(origin()) };
-    journal.append(&Record::Count { key: &key(), change }).unwrap()
+    journal.append(Record::count(&key(), change)).unwrap()
 }
 
 /// Checks that a task that waits for a sync gets the result or is woken.

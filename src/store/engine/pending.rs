@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::journal::{CountChange, Position, Record};
+use super::journal::{CountChange, Position, Record, UsageEntry};
 use crate::{
     clock::Day,
     key::KeyId,
@@ -46,18 +46,23 @@ pub(crate) struct Figures {
 
 impl PendingBatch {
     /// Adds a record, which must be later than those added before.
-    pub(crate) fn add(&mut self, record: &Record<'_>) {
+    pub(crate) fn add(&mut self, record: Record<'_>) {
         match record {
             Record::Count { key, change } => {
                 let subject = self.subject(&key.subject);
-                subject.count(key.quota, change.origin).add(&change.into());
+                subject.count(key.quota, change.origin).add(&(&change).into());
                 subject.open += i64::from(change.open);
             }
-            Record::Usage { key, entry } => {
+            Record::Usage(entry) => {
+                let UsageEntry { day, closes, keeps_row, event } = *entry;
+                let Some(key) = &event.key_id else { return };
                 let subject = self.subject(key);
-                subject.open -= i64::from(entry.closes);
-                *subject.figures(entry.day, entry.model.unwrap_or_default()) += entry.figures();
-                self.requests.extend(entry.record(key));
+                subject.open -= i64::from(closes);
+                let model = event.model.as_deref().unwrap_or_default();
+                *subject.figures(day, model) += UsageFigures::from(&event);
+                if keeps_row {
+                    self.requests.extend(RequestRecord::new(0, event));
+                }
             }
             Record::Commit(_) | Record::Rotated => return,
         }

@@ -38,7 +38,7 @@ impl Recovery {
         let state = L::state(tables).map_err(RecoveryError::Ledger)?;
         let mut batch = PendingBatch::default();
         let range = ReplayRange { from: state.replay_from, until };
-        let replay = replay(disk, range, state.database, |record| batch.add(&record));
+        let replay = replay(disk, range, state.database, |record| batch.add(record));
         let replay = replay.map_err(RecoveryError::Read)?;
         let same_boot = boot.is_some() && state.boot.as_deref() == boot;
         Ok(Self { batch, replay, state, same_boot })

@@ -84,7 +84,7 @@ impl Engine {
             open: 1,
             ..CountChange::of(origin)
         };
-        let end = self.journal.append(&Record::Count { key: counter.key(), change })?;
+        let end = self.journal.append(Record::count(counter.key(), change))?;
         if let Some(extension) = extension {
             lease.extend(&extension, end);
             if !extension.is_urgent {
@@ -204,8 +204,7 @@ impl EngineReservation {
     }
 
     fn append(&self, change: CountChange) -> Option<Lsn> {
-        let record = Record::Count { key: self.counter.key(), change };
-        self.engine.journal.append_or_hold(&record)
+        self.engine.journal.append_or_hold(Record::count(self.counter.key(), change))
     }
 
     /// Returns the change that shrinks the lease to what `left` used units need. Without a limit, it ends a
@@ -222,7 +221,7 @@ impl EngineReservation {
             let used = change(self.amount, 0);
             let hold = |change: CountChange| {
                 let change = CountChange { used, ..change };
-                self.engine.journal.hold(&Record::Count { key: self.counter.key(), change });
+                self.engine.journal.hold(Record::count(self.counter.key(), change));
             };
             let is_current = self.counter.settle(self.origin, self.amount, 0, |left, lease| {
                 hold(self.return_surplus(left, lease));
@@ -258,8 +257,7 @@ impl Drop for OpenRequest {
     fn drop(&mut self) {
         if !*self.ended.get_mut() {
             let change = CountChange { open: -1, ..CountChange::of(self.origin) };
-            let record = Record::Count { key: self.counter.key(), change };
-            self.engine.journal.append_or_hold(&record);
+            self.engine.journal.append_or_hold(Record::count(self.counter.key(), change));
         }
     }
 }

@@ -148,22 +148,23 @@ impl Engine {
     }
 
     /// Appends an event to the journal, if it belongs to a key.
-    pub(crate) fn record(self: &Arc<Self>, event: &UsageEvent) {
+    pub(crate) fn record(self: &Arc<Self>, mut event: UsageEvent) {
+        // Dropped at the end, as that may append a record.
+        let admission = event.admission.take();
         let Some(id) = &event.key_id else { return };
-        let open = event.admission.as_ref().and_then(Admission::downcast_ref::<OpenRequest>);
+        let open = admission.as_ref().and_then(Admission::downcast_ref::<OpenRequest>);
         let closes = open.is_some_and(|open| open.close(self, id));
         let is_rejected = matches!(event.outcome, RequestOutcome::Rejected);
         // Without checkpoints, rejected requests must not let the journal or the memory grow.
         let only_summed = is_rejected && self.is_open().is_err();
         let keeps_row = self.retention.is_some()
             && (!is_rejected || !only_summed && self.rejected_rows.admit(id));
-        let entry = UsageEntry::new(event, self.calendar.window(event.at).day, closes);
-        let entry = if keeps_row { entry.with_details(event) } else { entry };
-        let record = Record::Usage { key: id, entry };
+        let day = self.calendar.window(event.at).day;
+        let record = Record::Usage(Box::new(UsageEntry::new(event, day, closes, keeps_row)));
         if only_summed {
-            self.journal.hold(&record);
+            self.journal.hold(record);
         } else {
-            self.journal.append_or_hold(&record);
+            self.journal.append_or_hold(record);
         }
     }
 

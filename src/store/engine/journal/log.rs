@@ -94,9 +94,9 @@ impl Journal {
     /// # Errors
     ///
     /// The record was not appended. No other is appended until [`Journal::rotate`].
-    pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn, StoreError> {
+    pub(crate) fn append(&self, record: Record<'_>) -> Result<Lsn, StoreError> {
         let mut tail = lock(&self.tail);
-        let end = self.write(&mut tail, record)?;
+        let end = self.write(&mut tail, &record)?;
         tail.pending.add(record);
         drop(tail);
         self.mark_dirty();
@@ -105,9 +105,9 @@ impl Journal {
 
     /// Appends a record. If the write fails, the record is kept in memory and is lost if the process ends
     /// first.
-    pub(crate) fn append_or_hold(&self, record: &Record<'_>) -> Option<Lsn> {
+    pub(crate) fn append_or_hold(&self, record: Record<'_>) -> Option<Lsn> {
         let mut tail = lock(&self.tail);
-        let written = self.write(&mut tail, record);
+        let written = self.write(&mut tail, &record);
         tail.pending.add(record);
         drop(tail);
         if written.is_ok() {
@@ -117,7 +117,7 @@ impl Journal {
     }
 
     /// Keeps a record in memory only, for the next checkpoint.
-    pub(crate) fn hold(&self, record: &Record<'_>) {
+    pub(crate) fn hold(&self, record: Record<'_>) {
         lock(&self.tail).pending.add(record);
     }
 
@@ -127,8 +127,9 @@ impl Journal {
         }
         tail.buffer.clear();
         let id = SegmentId { database: self.database, number: tail.position.segment };
-        id.frame(record, tail.position.offset, &mut tail.buffer);
-        if let Err(error) = tail.segment.write_at(&tail.buffer, tail.position.offset) {
+        let offset = tail.position.offset;
+        let framed = id.frame(record, offset, &mut tail.buffer);
+        if let Err(error) = framed.and_then(|()| tail.segment.write_at(&tail.buffer, offset)) {
             self.fail(&error);
             return Err(failure());
         }
@@ -358,7 +359,7 @@ fn create(
 ) -> io::Result<(Arc<dyn Segment>, Position)> {
     let id = SegmentId { database, number };
     let mut begin = id.head(disk.segment_length());
-    id.frame(&Record::Commit(commit), HEAD, &mut begin);
+    id.frame(&Record::Commit(commit), HEAD, &mut begin)?;
     let position = Position { segment: number, offset: begin.len() as u64 };
     Ok((disk.create(number, &begin)?, position))
 }
@@ -414,7 +415,7 @@ mod tests {
         let origin = Origin { day: "2026-11-23".parse().unwrap(), epoch: 0 };
         let change = CountChange { used: 1, ..CountChange::of(origin) };
         let key = CounterKey::daily("alice".into());
-        journal.append(&Record::Count { key: &key, change }).unwrap()
+        journal.append(Record::count(&key, change)).unwrap()
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod record;
 mod segment;
 mod sync;
 mod v1;
+mod v2;
 
 pub(crate) use self::{
     disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place, sync_directory},

@@ -4,12 +4,17 @@ use std::{fmt, io};
 
 use bytes::{Buf, BufMut};
 
-use super::{Commit, Disk, Record, v1};
+use super::{Commit, Disk, Record, v1, v2};
 
-/// Identifies the format and its version.
-const MAGIC: &[u8; 8] = b"tq-log-2";
-/// Version of a record's payload.
-const VERSION: u8 = 1;
+/// Identifies the format and its version. An older program rejects a segment whose payloads it cannot read.
+const MAGIC: &[u8; 8] = b"tq-log-3";
+/// Magic of segments with payloads of [`v2`].
+const MAGIC_V2: &[u8; 8] = b"tq-log-2";
+/// Version of a record's payload, and of those of [`v2`].
+const VERSION: u8 = 2;
+const VERSION_V2: u8 = 1;
+/// First byte of a record, where `tq-log-2` has the kind of its payload.
+const BEGIN: u8 = 0xff;
 /// Length in bytes of the frame before a record's payload.
 const FRAME: usize = 16;
 /// Byte that terminates a record. It is zero if the write was cut short.
@@ -64,19 +69,25 @@ impl SegmentId {
     }
 
     /// Appends a record to `out`, framed for this offset in the segment.
-    pub(super) fn frame(self, record: &Record<'_>, offset: u64, out: &mut Vec<u8>) {
+    pub(super) fn frame(
+        self,
+        record: &Record<'_>,
+        offset: u64,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         let begin = out.len();
         out.put_bytes(0, FRAME);
-        record.encode(out);
+        record.encode(out)?;
         let (frame, payload) = out[begin..].split_at_mut(FRAME);
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        frame[0] = record.kind();
+        frame[0] = BEGIN;
         frame[1] = VERSION;
         frame[4..8].copy_from_slice(&length.to_le_bytes());
         frame[8..12].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
         let checksum = self.checksum(&frame[..12], offset);
         frame[12..].copy_from_slice(&checksum.to_le_bytes());
         out.put_u8(END);
+        Ok(())
     }
 
     fn checksum(self, frame: &[u8], offset: u64) -> u32 {
@@ -90,31 +101,30 @@ impl SegmentId {
         crc32fast::hash(&bytes)
     }
 
-    /// Returns kind, length and checksum of the payload from the frame at this offset, if the frame is valid.
-    fn read_frame(self, bytes: &[u8], at: usize) -> Option<(u8, usize, u32)> {
+    /// Returns the first two bytes of the frame at this offset, and length and checksum of its payload, if the
+    /// frame is valid.
+    fn read_frame(self, bytes: &[u8], at: usize) -> Option<([u8; 2], usize, u32)> {
         let frame = bytes.get(at..at + FRAME)?;
-        let mut fields = frame;
-        let (kind, version) = (fields.get_u8(), fields.get_u8());
-        fields.advance(2);
+        let mut fields = &frame[4..];
         let (length, payload) = (fields.get_u32_le() as usize, fields.get_u32_le());
         let is_good = self.checksum(&frame[..12], at as u64) == fields.get_u32_le()
-            && version == VERSION
+            && [VERSION, VERSION_V2].contains(&frame[1])
             && length <= MAX_RECORD;
-        is_good.then_some((kind, length, payload))
+        is_good.then_some(([frame[0], frame[1]], length, payload))
     }
 
-    /// Passes the record at this offset to `each` and returns the offset of the next one.
-    fn read_record(
-        self,
-        bytes: &[u8],
-        at: usize,
-        each: &mut dyn FnMut(Record<'_>),
-    ) -> Option<usize> {
-        let (kind, length, checksum) = self.read_frame(bytes, at)?;
+    /// Returns the record at this offset and the offset of the next one.
+    fn read_record(self, bytes: &[u8], at: usize) -> Option<(Record<'static>, usize)> {
+        let ([kind, version], length, checksum) = self.read_frame(bytes, at)?;
         let end = at + FRAME + length;
         let payload = bytes.get(at + FRAME..end)?;
         let is_whole = bytes.get(end) == Some(&END) && crc32fast::hash(payload) == checksum;
-        is_whole.then(|| Record::decode(kind, payload, each)).flatten().map(|()| end + 1)
+        let record = match version {
+            _ if !is_whole => None,
+            VERSION_V2 => v2::decode(kind, payload),
+            _ => Record::decode(payload),
+        };
+        record.map(|record| (record, end + 1))
     }
 
     /// Classifies the bytes at `at`, which are not a valid record: end, torn write or damage. A torn write
@@ -245,7 +255,7 @@ pub(crate) fn replay(
     disk: &dyn Disk,
     range: ReplayRange,
     database: DatabaseId,
-    mut each: impl FnMut(Record<'_>),
+    mut each: impl FnMut(Record<'static>),
 ) -> io::Result<Replay> {
     let mut found = Replay::default();
     let (from, first) = match range.from {
@@ -285,7 +295,7 @@ fn replay_segment(
     bytes: &[u8],
     (from, until): (Option<u64>, u64),
     found: &mut Replay,
-    each: &mut dyn FnMut(Record<'_>),
+    each: &mut dyn FnMut(Record<'static>),
 ) -> bool {
     let segment = id.number;
     let created = match read_head(id, bytes) {
@@ -306,15 +316,15 @@ fn replay_segment(
         return false;
     }
     let mut is_rotated = false;
-    let mut take = |record: Record<'_>| match record {
-        Record::Commit(commit) if commit.number >= found.commit.number => found.commit = commit,
-        Record::Commit(_) => {}
-        Record::Rotated => is_rotated = true,
-        record => each(record),
-    };
     while (at as u64) < until
-        && let Some(next) = id.read_record(bytes, at, &mut take)
+        && let Some((record, next)) = id.read_record(bytes, at)
     {
+        match record {
+            Record::Commit(commit) if commit.number >= found.commit.number => found.commit = commit,
+            Record::Commit(_) => {}
+            Record::Rotated => is_rotated = true,
+            record => each(record),
+        }
         at = next;
     }
     let offset = at as u64;
@@ -335,7 +345,7 @@ fn read_head(id: SegmentId, bytes: &[u8]) -> Result<u64, Flaw> {
     let segment = id.number;
     let mut fields = bytes.get(..HEAD as usize).ok_or(Flaw::BadHead { segment })?;
     let checksum = crc32fast::hash(&fields[..40]);
-    let is_ours = fields.starts_with(MAGIC);
+    let is_ours = fields.starts_with(MAGIC) || fields.starts_with(MAGIC_V2);
     fields.advance(MAGIC.len());
     let number = fields.get_u64_le();
     let mut database = DatabaseId::default();
@@ -356,7 +366,7 @@ fn replay_v1(
     segment: u64,
     from: Option<u64>,
     found: &mut Replay,
-    each: &mut dyn FnMut(Record<'_>),
+    each: &mut dyn FnMut(Record<'static>),
 ) {
     if !v1::is_head(bytes, segment) {
         found.flaws.push(Flaw::BadHead { segment });
@@ -376,8 +386,19 @@ fn replay_v1(
 
 #[cfg(test)]
 mod tests {
-    use super::{super::record::tests::full, *};
-    use crate::{key::KeyId, store::counter::CounterKey};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::{
+        super::{CountChange, UsageEntry, record::tests::full},
+        *,
+    };
+    use crate::{
+        key::KeyId,
+        store::{
+            RequestOutcome, Tokens, UsageEvent,
+            counter::{CounterKey, Origin},
+        },
+    };
 
     const ID: SegmentId = SegmentId { database: DatabaseId([7; 16]), number: 3 };
     const LENGTH: u64 = 4096;
@@ -388,7 +409,7 @@ mod tests {
         let mut offsets = vec![bytes.len()];
         for record in records {
             let offset = bytes.len() as u64;
-            ID.frame(record, offset, &mut bytes);
+            ID.frame(record, offset, &mut bytes).unwrap();
             offsets.push(bytes.len());
         }
         bytes.resize(LENGTH as usize, 0);
@@ -470,5 +491,76 @@ mod tests {
         let (records, found) = read(&bytes);
         assert_eq!(records, 2);
         assert!(matches!(*found.flaws, [Flaw::Damaged { offset, .. }] if offset == length));
+    }
+
+    #[test]
+    fn truncated_record_is_rejected() {
+        let id = CounterKey::daily(KeyId::from("alice"));
+        for record in full(&id) {
+            let mut bytes = Vec::new();
+            ID.frame(&record, 0, &mut bytes).unwrap();
+            assert_eq!(ID.read_record(&bytes, 0), Some((record, bytes.len())));
+            for length in 0..bytes.len() {
+                assert_eq!(ID.read_record(&bytes[..length], 0), None, "{length} bytes");
+            }
+        }
+    }
+
+    /// The program that wrote `tq-log-2` has written this segment of every kind of record.
+    #[test]
+    fn records_of_tq_log_2_are_read() {
+        let mut bytes =
+            include_bytes!("../../../../tests/store/journals/tq-log-2.journal").to_vec();
+        let end = bytes.len() as u64;
+        bytes.resize(LENGTH as usize, 0);
+        let (mut found, mut records) = (Replay::default(), Vec::new());
+        let mut each = |record| records.push(record);
+        let is_rotated = replay_segment(ID, &bytes, (None, u64::MAX), &mut found, &mut each);
+        assert!(is_rotated && found.flaws.is_empty(), "{found:?}");
+        assert_eq!(found.end, Some(Position { segment: 3, offset: end }));
+        let key = CounterKey {
+            quota: "tokens".parse().unwrap(),
+            subject: KeyId::from("key_0123456789abcdef"),
+        };
+        let [count, usage, Record::Commit(commit), _] = full(&key) else { unreachable!() };
+        assert_eq!(found.commit, commit);
+        let alice = CounterKey::daily(KeyId::from("alice"));
+        let day = "2026-11-22".parse().unwrap();
+        let change =
+            CountChange { used: 4_000_000_000, ..CountChange::of(Origin { day, epoch: 0 }) };
+        let at = UNIX_EPOCH + Duration::from_millis(1_795_348_800_456);
+        let event = |outcome, path: &str| UsageEvent {
+            key_id: Some(alice.subject.clone()),
+            outcome,
+            path: path.to_owned(),
+            ..UsageEvent::new(at)
+        };
+        let gone = UsageEvent {
+            duration: Some(Duration::ZERO),
+            ..event(RequestOutcome::ClientGone, "/v1/models/…")
+        };
+        let good = UsageEvent {
+            tokens: Some(Tokens::new(1, 2, 3)),
+            model: Some("m".to_owned()),
+            ..event(RequestOutcome::Succeeded, "")
+        };
+        let entry = |event, closes, keeps_row| {
+            Record::Usage(Box::new(UsageEntry { day, closes, keeps_row, event }))
+        };
+        let expected = [
+            count,
+            usage,
+            Record::count(&alice, change),
+            entry(gone, false, true),
+            entry(event(RequestOutcome::Rejected, ""), false, false),
+            entry(good, true, false),
+        ];
+        assert_eq!(records, expected);
+        for cut in HEAD as usize..end as usize {
+            let mut torn = bytes.clone();
+            torn[cut..].fill(0);
+            let (read, found) = read(&torn);
+            assert!(read <= expected.len() && found.flaws.is_empty(), "{cut}: {found:?}");
+        }
     }
 }

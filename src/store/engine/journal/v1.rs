@@ -1,15 +1,11 @@
 //! Segment format of versions up to 0.1, which is only read.
 
+use std::borrow::Cow;
+
 use bytes::Buf;
 
-use super::{
-    CountChange, Record, UsageEntry,
-    record::{get_day, get_text},
-};
-use crate::{
-    key::KeyId,
-    store::counter::{CounterKey, Origin},
-};
+use super::{CountChange, Record, v2};
+use crate::{key::KeyId, store::counter::CounterKey};
 
 pub(super) const MAGIC: &[u8; 8] = b"tq-log-1";
 /// Length in bytes of the head: magic and number.
@@ -35,7 +31,7 @@ pub(super) fn is_head(bytes: &[u8], number: u64) -> bool {
 pub(super) fn read_records(
     bytes: &[u8],
     number: u64,
-    each: &mut dyn FnMut(Record<'_>),
+    each: &mut dyn FnMut(Record<'static>),
 ) -> (usize, bool) {
     let mut rest = bytes;
     while let Some(next) = read_record(rest, number, each) {
@@ -54,7 +50,7 @@ fn checksum(payload: &[u8], number: u64) -> u32 {
 fn read_record<'a>(
     mut bytes: &'a [u8],
     number: u64,
-    each: &mut dyn FnMut(Record<'_>),
+    each: &mut dyn FnMut(Record<'static>),
 ) -> Option<&'a [u8]> {
     let length = bytes.try_get_u32_le().ok()? as usize;
     let expected = bytes.try_get_u32_le().ok()?;
@@ -71,13 +67,13 @@ fn is_torn(bytes: &[u8], number: u64) -> bool {
 }
 
 /// Decodes a payload, which has a change of a counter, a usage entry, or both.
-fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'_>)) -> Option<()> {
+fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'static>)) -> Option<()> {
     let flags = bytes.try_get_u8().ok()?;
     let has = |flag| flags & flag != 0;
-    let id = KeyId::new(get_text(&mut bytes)?);
+    let id = KeyId::new(v2::text(&mut bytes)?);
     let mut change = None;
     if has(COUNT) {
-        let origin = Origin { day: get_day(&mut bytes)?, epoch: bytes.try_get_u32_le().ok()? };
+        let origin = v2::origin(&mut bytes)?;
         let used = bytes.try_get_i8().ok()?;
         change = Some(CountChange {
             origin,
@@ -88,32 +84,41 @@ fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'_>)) -> Option<()> {
             open: if has(AWAITS_EVENT) { used } else { 0 },
         });
     }
-    let entry = if has(USAGE) { Some(UsageEntry::decode(&mut bytes)?) } else { None };
+    let entry = if has(USAGE) { Some(v2::usage(id.clone(), &mut bytes)?) } else { None };
     bytes.is_empty().then_some(())?;
-    let key = CounterKey::daily(id);
-    change.into_iter().for_each(|change| each(Record::Count { key: &key, change }));
-    entry.into_iter().for_each(|entry| each(Record::Usage { key: &key.subject, entry }));
+    let key = || Cow::Owned(CounterKey::daily(id.clone()));
+    change.into_iter().for_each(|change| each(Record::Count { key: key(), change }));
+    entry.into_iter().for_each(|entry| each(Record::Usage(Box::new(entry))));
     Some(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use bytes::BufMut;
 
-    use super::{
-        super::record::{put_day, put_text},
-        *,
-    };
+    use super::*;
+    use crate::store::{RequestOutcome, UsageEvent, counter::Origin, engine::journal::UsageEntry};
 
-    /// Returns one record, of a unit that was used.
+    /// Returns one record, of a unit that was used and of a request that ended.
     fn segment() -> Vec<u8> {
-        let mut payload = vec![COUNT | USED_AT | GRANTED | AWAITS_EVENT];
-        put_text(&mut payload, "alice");
-        put_day(&mut payload, "2026-11-22".parse().unwrap());
+        let day = |payload: &mut Vec<u8>| {
+            payload.put_i16_le(2026);
+            payload.extend([11, 22]);
+        };
+        let mut payload = vec![COUNT | USED_AT | GRANTED | AWAITS_EVENT | USAGE];
+        payload.put_u64_le(5);
+        payload.extend(b"alice");
+        day(&mut payload);
         payload.put_u32_le(7);
         payload.put_i8(1);
         payload.put_i64_le(1_795_348_800_123);
         payload.put_u64_le(12);
+        // Refunded, and succeeded.
+        payload.extend([1, 1]);
+        payload.put_i64_le(1_795_348_800_123);
+        day(&mut payload);
         let mut bytes = Vec::new();
         bytes.put_u32_le(payload.len() as u32);
         bytes.put_u32_le(checksum(&payload, 3));
@@ -123,24 +128,30 @@ mod tests {
 
     #[test]
     fn records_of_an_older_version_are_read() {
+        let day = "2026-11-22".parse().unwrap();
+        let change = CountChange {
+            used_at: Some(1_795_348_800_123),
+            used: 1,
+            granted: Some(12),
+            open: 1,
+            ..CountChange::of(Origin { day, epoch: 7 })
+        };
+        let event = UsageEvent {
+            key_id: Some("alice".into()),
+            outcome: RequestOutcome::Succeeded,
+            refunded: true,
+            ..UsageEvent::new(UNIX_EPOCH + Duration::from_millis(1_795_348_800_123))
+        };
+        let entry = UsageEntry::new(event, day, false, false);
+        let key = Cow::Owned(CounterKey::daily("alice".into()));
+        let expected = [Record::Count { key, change }, Record::Usage(Box::new(entry))];
         let record = segment();
         for torn in 0..record.len() {
             let bytes = [&record[..], &record[..torn]].concat();
-            let mut read = 0;
-            let ends = read_records(&bytes, 3, &mut |found| {
-                let day = "2026-11-22".parse().unwrap();
-                let change = CountChange {
-                    used_at: Some(1_795_348_800_123),
-                    used: 1,
-                    granted: Some(12),
-                    open: 1,
-                    ..CountChange::of(Origin { day, epoch: 7 })
-                };
-                let key = CounterKey::daily("alice".into());
-                assert_eq!(found, Record::Count { key: &key, change });
-                read += 1;
-            });
-            assert_eq!((ends, read), ((record.len(), true), 1), "{torn}");
+            let mut read = Vec::new();
+            let mut each = |record| read.push(record);
+            assert_eq!(read_records(&bytes, 3, &mut each), (record.len(), true), "{torn}");
+            assert_eq!(read, expected, "{torn}");
         }
         let mut damaged = [&record[..], &record[..]].concat();
         damaged[record.len() + 9] ^= 1;

@@ -294,7 +294,7 @@ impl Traffic {
         if self.random.below(2) == 0 {
             let mut event = self.event(request.period.counter);
             event.admission = request.reservation.admission();
-            self.engine().record(&event);
+            self.engine().record(event);
             self.events.least += 1;
             self.events.most += 1;
         } else {

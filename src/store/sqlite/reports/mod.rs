@@ -31,7 +31,7 @@ const NEXT: usize = 11;
 
 impl UsageSink for SqliteStore {
     fn record(&self, event: UsageEvent) {
-        self.0.core.engine.record(&event);
+        self.0.core.engine.record(event);
     }
 }
 
