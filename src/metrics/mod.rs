@@ -22,19 +22,27 @@
 //! }
 //! ```
 
-// Each feature counts by a part of this.
-#![cfg_attr(
-    not(all(feature = "metrics", feature = "sqlite", feature = "usage")),
-    allow(dead_code, unused_imports)
-)]
-
+#[cfg(any(feature = "usage", test))]
 mod family;
-mod names;
+pub(crate) mod names;
+#[cfg(any(feature = "sqlite", feature = "usage"))]
 #[cfg_attr(not(feature = "metrics"), path = "noop.rs")]
 mod recorded;
 
+#[cfg(feature = "usage")]
 pub(crate) use family::Family;
-pub(crate) use names::*;
 pub use names::{ALL, Metric};
-pub use recorded::describe;
-pub(crate) use recorded::{Counter, Gauge, Histogram, Unit};
+#[cfg(any(feature = "sqlite", feature = "usage"))]
+pub(crate) use recorded::*;
+
+/// Describes each metric and its unit to the recorder; does nothing without the feature `metrics`.
+pub fn describe() {
+    #[cfg(feature = "metrics")]
+    for &Metric { name, kind, unit, help } in ALL {
+        match kind {
+            names::Kind::Counter => ::metrics::describe_counter!(name, unit, help),
+            names::Kind::Gauge => ::metrics::describe_gauge!(name, unit, help),
+            names::Kind::Histogram(_) => ::metrics::describe_histogram!(name, unit, help),
+        }
+    }
+}

@@ -2,7 +2,17 @@
 
 use std::fmt;
 
-use super::Unit;
+#[cfg(feature = "metrics")]
+use ::metrics::Unit;
+
+/// The unit of a metric, which nothing reads without the feature `metrics`.
+#[cfg(not(feature = "metrics"))]
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unit {
+    Bytes,
+    Count,
+    Seconds,
+}
 
 /// A metric: its name, type, unit and help text.
 #[derive(Clone, Copy)]
@@ -60,7 +70,7 @@ impl Metric {
 
 impl fmt::Debug for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+        f.debug_struct("Metric").field("name", &self.name).field("unit", &self.unit).finish()
     }
 }
 

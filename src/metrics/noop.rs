@@ -2,9 +2,6 @@
 
 use super::Metric;
 
-/// Describes each metric and its unit to the recorder; does nothing without the feature `metrics`.
-pub fn describe() {}
-
 #[derive(Clone)]
 pub(crate) struct Counter;
 
@@ -14,22 +11,18 @@ pub(crate) struct Gauge;
 #[derive(Clone)]
 pub(crate) struct Histogram;
 
-#[derive(Clone, Copy)]
-pub(crate) enum Unit {
-    Bytes,
-    Count,
-    Seconds,
-}
-
 impl Counter {
     pub(crate) fn increment(&self, _: u64) {}
 }
 
 impl Gauge {
+    #[cfg(feature = "usage")]
     pub(crate) fn increment(&self, _: f64) {}
 
+    #[cfg(feature = "usage")]
     pub(crate) fn decrement(&self, _: f64) {}
 
+    #[cfg(feature = "sqlite")]
     pub(crate) fn set(&self, _: f64) {}
 }
 

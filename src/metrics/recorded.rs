@@ -1,20 +1,9 @@
 //! The handles of the `metrics` facade.
 
-pub(crate) use ::metrics::{Counter, Gauge, Histogram, Unit};
-use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+pub(crate) use ::metrics::{Counter, Gauge, Histogram};
+use ::metrics::{counter, gauge, histogram};
 
-use super::{ALL, Metric, names::Kind};
-
-/// Describes each metric and its unit to the recorder.
-pub fn describe() {
-    for &Metric { name, kind, unit, help } in ALL {
-        match kind {
-            Kind::Counter => describe_counter!(name, unit, help),
-            Kind::Gauge => describe_gauge!(name, unit, help),
-            Kind::Histogram(_) => describe_histogram!(name, unit, help),
-        }
-    }
-}
+use super::Metric;
 
 impl Metric {
     /// Returns the counter with these labels, which is exported as 0 from now on.

@@ -5,7 +5,7 @@ use std::array;
 use crate::{
     error::catalog,
     key::looks_like_key,
-    metrics::{self, Counter, Family, Gauge, Histogram},
+    metrics::{Counter, Family, Gauge, Histogram, Metric, names},
     store::{BODY_BROKEN, NO_RESPONSE, RequestOutcome, STATUS_4XX, STATUS_5XX, UsageEvent},
 };
 
@@ -66,26 +66,26 @@ impl Metrics {
             rejected.get(code.code());
         }
         let gone = |phase| requests(RequestOutcome::ClientGone, phase);
-        let by_outcome = |metric: metrics::Metric, outcome: RequestOutcome| {
+        let by_outcome = |metric: Metric, outcome: RequestOutcome| {
             metric.histogram(&[("outcome", outcome.as_str())])
         };
         Self {
-            in_flight: metrics::IN_FLIGHT.gauge(&[]),
+            in_flight: names::IN_FLIGHT.gauge(&[]),
             succeeded: requests(RequestOutcome::Succeeded, "none"),
             failed,
             client_gone: [gone("before_head"), gone("in_body")],
             rejected,
-            charged: metrics::UNITS_CHARGED.counter(&[]),
-            refunded: metrics::UNITS_REFUNDED.counter(&[]),
+            charged: names::UNITS_CHARGED.counter(&[]),
+            refunded: names::UNITS_REFUNDED.counter(&[]),
             tokens: Family::new(MAX_MODELS, TokenCounters::of),
-            tokens_unknown: metrics::TOKENS_UNKNOWN.counter(&[]),
-            bytes_in: metrics::BYTES_IN.counter(&[]),
-            bytes_out: metrics::BYTES_OUT.counter(&[]),
-            duration: array::from_fn(|at| by_outcome(metrics::DURATION, RequestOutcome::ALL[at])),
+            tokens_unknown: names::TOKENS_UNKNOWN.counter(&[]),
+            bytes_in: names::BYTES_IN.counter(&[]),
+            bytes_out: names::BYTES_OUT.counter(&[]),
+            duration: array::from_fn(|at| by_outcome(names::DURATION, RequestOutcome::ALL[at])),
             time_to_head: array::from_fn(|at| {
-                by_outcome(metrics::TIME_TO_HEAD, RequestOutcome::ALL[at])
+                by_outcome(names::TIME_TO_HEAD, RequestOutcome::ALL[at])
             }),
-            time_to_first_byte: metrics::TIME_TO_FIRST_BYTE.histogram(&[]),
+            time_to_first_byte: names::TIME_TO_FIRST_BYTE.histogram(&[]),
         }
     }
 
@@ -148,18 +148,18 @@ impl Metrics {
 
 impl TokenCounters {
     fn of(model: &str) -> Self {
-        let tokens = |kind| metrics::TOKENS.counter(&[("type", kind), ("model", model)]);
+        let tokens = |kind| names::TOKENS.counter(&[("type", kind), ("model", model)]);
         Self {
             prompt: tokens("prompt"),
             completion: tokens("completion"),
-            cached: metrics::TOKENS_CACHED.counter(&[("model", model)]),
-            reasoning: metrics::TOKENS_REASONING.counter(&[("model", model)]),
+            cached: names::TOKENS_CACHED.counter(&[("model", model)]),
+            reasoning: names::TOKENS_REASONING.counter(&[("model", model)]),
         }
     }
 }
 
 fn requests(outcome: RequestOutcome, reason: &str) -> Counter {
-    metrics::REQUESTS.counter(&[("outcome", outcome.as_str()), ("reason", reason)])
+    names::REQUESTS.counter(&[("outcome", outcome.as_str()), ("reason", reason)])
 }
 
 /// Returns whether a model's name may be used as a label. Some upstreams repeat any name that the client

@@ -25,7 +25,7 @@ impl Damage {
 
     /// Notes that a key or a count could not be read because the ledger is damaged.
     pub(crate) fn note(&self, error: &StoreError) {
-        crate::metrics::STORE_FAILURES.counter(&[("part", "look_up")]).increment(1);
+        crate::metrics::names::STORE_FAILURES.counter(&[("part", "look_up")]).increment(1);
         let until = self.now() + DAMAGE_TIMEOUT.as_millis() as u64;
         if self.until.swap(until, Ordering::Relaxed) == 0 {
             tracing::error!(source = ?error, "read failed, the file is damaged: rejecting requests");

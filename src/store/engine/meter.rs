@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::metrics::{self, Counter, Histogram};
+use crate::metrics::{Counter, Histogram, names};
 
 pub(super) struct Meter {
     duration: Histogram,
@@ -19,9 +19,9 @@ pub(super) struct Timer {
 impl Meter {
     pub(super) fn new() -> Self {
         Self {
-            duration: metrics::COMMIT_DURATION.histogram(&[]),
-            batch: metrics::BATCH.histogram(&[]),
-            failures: metrics::STORE_FAILURES.counter(&[("part", "database")]),
+            duration: names::COMMIT_DURATION.histogram(&[]),
+            batch: names::BATCH.histogram(&[]),
+            failures: names::STORE_FAILURES.counter(&[("part", "database")]),
         }
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, named_params};
 
 use super::{SqliteStore, core::Core, unavailable};
 use crate::{
-    metrics,
+    metrics::names,
     store::{
         StoreFuture,
         sync::{Mutex, lock},
@@ -50,8 +50,8 @@ impl SqliteStore {
         let store = self.clone();
         StoreFuture::pending(async move {
             let core = store.0.core.clone();
-            metrics::PENDING_RECORDS.gauge(&[]).set(core.engine.journal.pending() as f64);
-            metrics::QUEUE.gauge(&[]).set(core.queue.depth() as f64);
+            names::PENDING_RECORDS.gauge(&[]).set(core.engine.journal.pending() as f64);
+            names::QUEUE.gauge(&[]).set(core.queue.depth() as f64);
             if !store.0.next_count.is_due() {
                 return Ok(());
             }
@@ -59,9 +59,9 @@ impl SqliteStore {
             let keys = store.read(move |connection| keys(connection, &core).map_err(unavailable));
             let Keys { all, near } = keys.await?;
             store.0.next_count.rest_after(began);
-            metrics::KEYS.gauge(&[]).set(all as f64);
+            names::KEYS.gauge(&[]).set(all as f64);
             for ((_, percent), keys) in PERCENT.into_iter().zip(near) {
-                metrics::KEYS_NEAR_LIMIT.gauge(&[("percent", percent)]).set(keys as f64);
+                names::KEYS_NEAR_LIMIT.gauge(&[("percent", percent)]).set(keys as f64);
             }
             Ok(())
         })

@@ -11,7 +11,7 @@ use std::{
 
 use super::{Journal, Lsn, Segment};
 use crate::{
-    metrics::{self, Counter, Histogram},
+    metrics::{Counter, Histogram, names},
     store::sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
@@ -185,8 +185,8 @@ impl Stopwatch {
         Self {
             created: Instant::now(),
             sync_began: AtomicU64::new(0),
-            duration: metrics::SYNC_DURATION.histogram(&[]),
-            failures: metrics::STORE_FAILURES.counter(&[("part", "journal")]),
+            duration: names::SYNC_DURATION.histogram(&[]),
+            failures: names::STORE_FAILURES.counter(&[("part", "journal")]),
         }
     }
 
