@@ -67,9 +67,9 @@ async fn main() -> Result<(), BoxError> {
     }
 
     println!("one request a day for each address");
-    let subject = move |request: &Parts| client(request, limit);
+    let quota = DailyQuotaLayer::new(MemoryStore::new());
     let by_address = ServiceBuilder::new()
-        .layer(DailyQuotaLayer::new(MemoryStore::new()).subject(subject))
+        .layer(quota.subject(move |request| client(request, limit)))
         .service(service_fn(hello));
     for (tenant, from) in requests {
         send(by_address.clone(), tenant, from).await?;

@@ -40,7 +40,8 @@ pin_project! {
         Reserving { pending: PendingReservation, call: Option<Box<Call<S, ReqBody>>> },
         // The reservation becomes durable before the inner service is called.
         Committing { call: Option<Box<Call<S, ReqBody>>> },
-        // The inner service was called; the reservation becomes durable meanwhile.
+        // The inner service was called; the reservation, unless the request is exempt, becomes durable
+        // meanwhile.
         Forwarding { #[pin] future: F },
         // The response waits until the reservation is durable.
         Holding { response: Option<InnerResponse<ResBody>> },
@@ -94,10 +95,10 @@ impl<S, F, ReqBody, ResBody> ResponseFuture<S, F, ReqBody, ResBody> {
     pub(super) fn forwarding(
         layer: Arc<DailyQuotaLayer>,
         method: Method,
-        reservation: HeldReservation,
+        reservation: Option<HeldReservation>,
         future: F,
     ) -> Self {
-        Self { layer, method, reservation: Some(reservation), state: State::Forwarding { future } }
+        Self { layer, method, reservation, state: State::Forwarding { future } }
     }
 }
 
@@ -144,7 +145,10 @@ where
                     this.state.set(forward(call));
                 }
                 StateProj::Forwarding { future } => {
-                    let reservation = this.reservation.as_mut().expect(COMPLETED);
+                    let Some(reservation) = this.reservation else {
+                        let inner = |body| ResponseBody::uncounted(body::ResponseBody::inner(body));
+                        return future.poll(cx).map_ok(|response| response.map(inner));
+                    };
                     let Poll::Ready(response) = future.poll(cx) else {
                         reservation.commit();
                         return Poll::Pending;
@@ -214,8 +218,11 @@ opaque_body! {
 
 impl<B> ResponseBody<B> {
     pub(super) fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
-        body::ResponseBody::respond(method, response)
-            .map(|body| Self { inner: ObservedBody::unobserved(body) })
+        body::ResponseBody::respond(method, response).map(Self::uncounted)
+    }
+
+    fn uncounted(body: body::ResponseBody<B>) -> Self {
+        Self { inner: ObservedBody::unobserved(body) }
     }
 }
 

@@ -1,17 +1,17 @@
 use std::{fmt, num::NonZeroU32, sync::Arc};
 
-use http::{Method, Response};
+use http::{Method, Response, request};
 use tower_layer::Layer;
 
 use super::{
-    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, KeySubject, QuotaRejection,
-    ResponseBody, SubjectSource,
+    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, QuotaRejection, ResponseBody,
+    Subject,
 };
 use crate::{
     clock::{Clock, SystemClock},
     error::{ProblemJson, Reject, Rejection},
     limit::InFlight,
-    store::QuotaStore,
+    store::{Quota, QuotaStore},
 };
 
 /// Layer that applies [`DailyQuota`]: each subject has a number of requests a day.
@@ -20,21 +20,28 @@ use crate::{
 #[derive(Clone)]
 pub struct DailyQuotaLayer {
     pub(super) store: Arc<dyn QuotaStore>,
+    pub(super) quota: Quota,
     pub(super) policy: Arc<dyn ChargePolicy>,
-    pub(super) subject: Arc<dyn SubjectSource>,
+    pub(super) subject: FromRequest<Subject>,
+    pub(super) cost: FromRequest<u64>,
     reject: Arc<dyn Reject>,
     pub(super) commit: CommitPoint,
     pub(super) in_flight: Option<Arc<InFlight>>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
+/// A function of a request's head.
+type FromRequest<T> = Arc<dyn Fn(&request::Parts) -> T + Send + Sync>;
+
 impl DailyQuotaLayer {
     /// Creates a layer that counts in `store`.
     pub fn new(store: impl QuotaStore) -> Self {
         Self {
             store: Arc::new(store),
+            quota: Quota::DAILY,
             policy: Arc::new(ChargeUnlessUndone),
-            subject: Arc::new(KeySubject),
+            subject: Arc::new(Subject::of_key),
+            cost: Arc::new(|_| 1),
             reject: Arc::new(ProblemJson),
             commit: CommitPoint::BeforeResponse,
             in_flight: None,
@@ -48,10 +55,32 @@ impl DailyQuotaLayer {
         Self { policy: Arc::new(policy), ..self }
     }
 
-    /// Sets what a request's subject is. [`KeySubject`] by default.
+    /// Sets under which quota units are counted. [`Quota::DAILY`] by default. Several layers of one store
+    /// need different quotas; reports show the units of the default one.
     #[must_use]
-    pub fn subject(self, subject: impl SubjectSource) -> Self {
-        Self { subject: Arc::new(subject), ..self }
+    pub fn quota(self, quota: Quota) -> Self {
+        Self { quota, ..self }
+    }
+
+    /// Sets whose quota a request counts on. The key that the request was admitted with
+    /// ([`Subject::of_key`]) by default.
+    #[must_use]
+    pub fn subject<F, T>(self, subject: F) -> Self
+    where
+        F: Fn(&request::Parts) -> T + Send + Sync + 'static,
+        T: Into<Subject>,
+    {
+        Self { subject: Arc::new(move |request| subject(request).into()), ..self }
+    }
+
+    /// Sets how many units a request costs. 1 by default; a request of 0 is not counted, and its response
+    /// shows the subject's status.
+    #[must_use]
+    pub fn cost<F>(self, cost: F) -> Self
+    where
+        F: Fn(&request::Parts) -> u64 + Send + Sync + 'static,
+    {
+        Self { cost: Arc::new(cost), ..self }
     }
 
     /// Renders rejections with `reject`, which is [`ProblemJson`] by default.

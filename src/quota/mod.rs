@@ -12,17 +12,20 @@
 //! - A unit is refunded only where the [`ChargePolicy`] says so, and only to the day that it was
 //!   reserved on.
 //! - The subject is the key in the request's [`RequestContext`](crate::request::RequestContext),
-//!   which `TrialKeyAuthLayer` puts there, or the result of [`DailyQuotaLayer::subject`]. A request without a subject is rejected with 500 and logged.
+//!   which `TrialKeyAuthLayer` puts there, or the result of [`DailyQuotaLayer::subject`]. A request without a
+//!   subject is rejected with 500 and logged; one that is [`Subject::Exempt`] passes uncounted.
+//! - A request costs one unit, or the result of [`DailyQuotaLayer::cost`].
 //! - Responses to a limited subject have the rate headers: `RateLimit-Policy` and `RateLimit`
 //!   (draft-ietf-httpapi-ratelimit-headers) and the `x-ratelimit-*-requests` that OpenAI's clients
-//!   read.
+//!   read. Of several [quotas](DailyQuotaLayer::quota), the first two list all, the others
+//!   show the most constrained.
 //!
 //! # Example
 //!
 //! ```
 //! use std::convert::Infallible;
 //! use bytes::Bytes;
-//! use http::{Request, Response, request::Parts};
+//! use http::{Request, Response};
 //! use http_body_util::Full;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_quota::{
@@ -34,12 +37,12 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let limit = DailyLimit::new(1)?;
-//! let by_tenant = move |request: &Parts| {
+//! let quota = DailyQuotaLayer::new(MemoryStore::new()).subject(move |request| {
 //!     let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
 //!     Some(QuotaSubject::new(KeyId::from(tenant), limit))
-//! };
+//! });
 //! let service = ServiceBuilder::new()
-//!     .layer(DailyQuotaLayer::new(MemoryStore::new()).subject(by_tenant))
+//!     .layer(quota)
 //!     .service(service_fn(|_: Request<Full<Bytes>>| async {
 //!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
 //!     }));
@@ -61,8 +64,6 @@ mod service;
 
 pub use future::{ResponseBody, ResponseFuture};
 pub use layer::DailyQuotaLayer;
-pub use policy::{
-    ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, KeySubject, SubjectSource,
-};
+pub use policy::{ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, Subject};
 pub use rejection::QuotaRejection;
 pub use service::DailyQuota;

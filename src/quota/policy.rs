@@ -19,30 +19,36 @@ pub enum CommitPoint {
     BeforeForward,
 }
 
-/// Returns the subject on whose quota a request counts. Implemented for closures
-/// `Fn(&Parts) -> Option<QuotaSubject>`.
-pub trait SubjectSource: Send + Sync + 'static {
-    /// Returns the request's subject. With `None` the request is rejected.
-    fn subject(&self, request: &request::Parts) -> Option<QuotaSubject>;
+/// Whose quota a request counts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Subject {
+    /// The request counts on this subject.
+    Counted(QuotaSubject),
+    /// The request passes uncounted.
+    Exempt,
+    /// The request should have a subject and has none: it is rejected with 500.
+    Unknown,
 }
 
-impl<F> SubjectSource for F
-where
-    F: Fn(&request::Parts) -> Option<QuotaSubject> + Send + Sync + 'static,
-{
-    fn subject(&self, request: &request::Parts) -> Option<QuotaSubject> {
-        self(request)
+impl Subject {
+    /// Returns the key in the request's [`RequestContext`], the default subject of a quota.
+    pub fn of_key(request: &request::Parts) -> Self {
+        let context = request.extensions.get::<RequestContext>();
+        context.and_then(RequestContext::key).map(|key| QuotaSubject::from(&*key)).into()
     }
 }
 
-/// The default [`SubjectSource`]: the key in the [`RequestContext`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KeySubject;
+impl From<QuotaSubject> for Subject {
+    fn from(subject: QuotaSubject) -> Self {
+        Self::Counted(subject)
+    }
+}
 
-impl SubjectSource for KeySubject {
-    fn subject(&self, request: &request::Parts) -> Option<QuotaSubject> {
-        let key = request.extensions.get::<RequestContext>()?.key()?;
-        Some(QuotaSubject::from(&*key))
+/// `None` is [`Subject::Unknown`].
+impl From<Option<QuotaSubject>> for Subject {
+    fn from(subject: Option<QuotaSubject>) -> Self {
+        subject.map_or(Self::Unknown, Self::Counted)
     }
 }
 

@@ -42,6 +42,6 @@ fn exhausted(status: &QuotaStatus, at: SystemTime) -> Rejection {
         ("limit", &status.daily_limit.get()),
         ("resets_at", &crate::clock::rfc3339(status.resets_at)),
     ]);
-    rate_headers::insert(&mut rejection.headers, status, at);
+    rate_headers::insert(&mut rejection.headers, &[*status], at);
     rejection
 }

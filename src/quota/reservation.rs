@@ -8,52 +8,82 @@ use std::{
 
 use http::{request, response};
 
-use super::{ChargeDecision, DailyQuotaLayer, QuotaRejection};
+use super::{ChargeDecision, DailyQuotaLayer, QuotaRejection, Subject};
 use crate::{
     body::{BodyEnd, BodyObserver},
     error::StoreError,
     limit::InFlightGuard,
     request::RequestContext,
-    store::{Demand, QuotaStatus, Reservation, ReserveOutcome, StoreFuture, rate_headers},
+    store::{Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture, rate_headers},
 };
 
 impl DailyQuotaLayer {
-    /// Starts the reservation of a unit for this request's subject.
+    /// Starts the reservation of this request's units. Returns `None` if the request is exempt.
     pub(super) fn reserve(
         &self,
         head: &request::Parts,
         context: RequestContext,
-    ) -> Result<PendingReservation, QuotaRejection> {
+    ) -> Result<Option<PendingReservation>, QuotaRejection> {
         let at = context.received_at_by(&*self.clock);
-        let subject = self.subject.subject(head).ok_or(QuotaRejection::NoSubject)?;
+        let subject = match (self.subject)(head) {
+            Subject::Counted(subject) => subject,
+            Subject::Exempt => return Ok(None),
+            Subject::Unknown => return Err(QuotaRejection::NoSubject),
+        };
         let in_flight = match &self.in_flight {
             Some(in_flight) => {
                 Some(in_flight.enter(&subject.id).ok_or(QuotaRejection::TooManyInFlight)?)
             }
             None => None,
         };
-        let demand = Demand::new(subject.id, subject.daily_limit, at);
-        let outcome = self.store.reserve(&demand);
-        Ok(PendingReservation { outcome, context, at, in_flight })
+        let amount = (self.cost)(head);
+        let demand =
+            Demand::new(subject.id, subject.daily_limit, at).quota(self.quota).amount(amount);
+        let outcome = match amount {
+            0 => self
+                .store
+                .status(&demand)
+                .map(|status| ReserveOutcome::Admitted { reservation: Box::new(NoUnits), status }),
+            _ => self.store.reserve(&demand),
+        };
+        Ok(Some(PendingReservation { outcome, claim: Claim { context, amount, at, in_flight } }))
+    }
+}
+
+/// The reservation of a request that costs nothing.
+struct NoUnits;
+
+impl Reservation for NoUnits {
+    fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn settle(&mut self, _: u64) {}
+
+    fn refund(&mut self, _: Refund) -> bool {
+        false
     }
 }
 
 /// A reservation that the store has not decided yet.
 pub(super) struct PendingReservation {
     outcome: StoreFuture<ReserveOutcome>,
+    claim: Claim,
+}
+
+/// What becomes a [`HeldReservation`] if the store admits it.
+struct Claim {
     context: RequestContext,
+    amount: u64,
     at: SystemTime,
     in_flight: Option<InFlightGuard>,
 }
 
 impl PendingReservation {
     /// Returns the reservation or its rejection if the store has decided already.
-    pub(super) fn now_or_never(self) -> Result<Result<HeldReservation, QuotaRejection>, Self> {
-        let Self { outcome, context, at, mut in_flight } = self;
-        match outcome.now_or_never() {
-            Ok(outcome) => Ok(hold(outcome, &context, at, &mut in_flight)),
-            Err(outcome) => Err(Self { outcome, context, at, in_flight }),
-        }
+    pub(super) fn take_ready(&mut self) -> Option<Result<HeldReservation, QuotaRejection>> {
+        let outcome = self.outcome.take_ready()?;
+        Some(self.claim.hold(outcome))
     }
 
     pub(super) fn poll(
@@ -61,29 +91,34 @@ impl PendingReservation {
         cx: &mut Context<'_>,
     ) -> Poll<Result<HeldReservation, QuotaRejection>> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
-        Poll::Ready(hold(outcome, &self.context, self.at, &mut self.in_flight))
+        Poll::Ready(self.claim.hold(outcome))
     }
 }
 
-fn hold(
-    outcome: Result<ReserveOutcome, StoreError>,
-    context: &RequestContext,
-    at: SystemTime,
-    in_flight: &mut Option<InFlightGuard>,
-) -> Result<HeldReservation, QuotaRejection> {
-    match outcome {
-        Ok(ReserveOutcome::Admitted { reservation, status }) => {
-            context.note_reserved(status, reservation.admission());
-            Ok(HeldReservation {
-                reservation: Mutex::new(reservation),
-                status,
-                context: context.clone(),
-                at,
-                _in_flight: in_flight.take(),
-            })
+impl Claim {
+    fn hold(
+        &mut self,
+        outcome: Result<ReserveOutcome, StoreError>,
+    ) -> Result<HeldReservation, QuotaRejection> {
+        let Self { context, amount, at, in_flight } = self;
+        match outcome {
+            Ok(ReserveOutcome::Admitted { reservation, status }) => {
+                context.note_reserved(status, *amount, reservation.admission());
+                Ok(HeldReservation {
+                    reservation: Mutex::new(reservation),
+                    amount: *amount,
+                    status,
+                    context: context.clone(),
+                    at: *at,
+                    _in_flight: in_flight.take(),
+                })
+            }
+            Ok(ReserveOutcome::Exhausted(status)) => {
+                context.note_exhausted(status);
+                Err(QuotaRejection::Exhausted { status, at: *at })
+            }
+            Err(error) => Err(QuotaRejection::Store(error)),
         }
-        Ok(ReserveOutcome::Exhausted(status)) => Err(QuotaRejection::Exhausted { status, at }),
-        Err(error) => Err(QuotaRejection::Store(error)),
     }
 }
 
@@ -91,6 +126,7 @@ fn hold(
 pub(super) struct HeldReservation {
     /// Never locked: the mutex only makes futures and bodies `Sync`.
     reservation: Mutex<Box<dyn Reservation>>,
+    amount: u64,
     status: QuotaStatus,
     context: RequestContext,
     at: SystemTime,
@@ -118,18 +154,19 @@ impl HeldReservation {
             ChargeDecision::Keep => false,
         };
         if is_refunded {
-            self.status.used = self.status.used.saturating_sub(1);
+            self.status.used = self.status.used.saturating_sub(self.amount);
             self.context.note_refunded(self.status);
         }
     }
 
     /// Drops a reservation that could not be made durable and so is not charged.
     pub(super) fn discard(self) {
-        self.context.note_discarded();
+        self.context.note_discarded(self.status.quota);
     }
 
     pub(super) fn insert_headers(&self, head: &mut response::Parts) {
-        rate_headers::insert(&mut head.headers, &self.status, self.at);
+        let headers = &mut head.headers;
+        self.context.with_quota_statuses(|all| rate_headers::insert(headers, all, self.at));
     }
 }
 

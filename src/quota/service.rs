@@ -9,9 +9,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{
-    CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture, reservation::PendingReservation,
-};
+use super::{CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture};
 use crate::{request::RequestContext, store::QuotaStore};
 
 /// Middleware that passes each subject's requests to its inner service until the subject's quota of
@@ -65,24 +63,28 @@ where
         let context = RequestContext::of(request.extensions_mut());
         let method = request.method().clone();
         let (head, body) = request.into_parts();
-        let outcome = layer.reserve(&head, context).map(PendingReservation::now_or_never);
+        let pending = layer.reserve(&head, context);
         let request = Request::from_parts(head, body);
-        let reservation = match outcome {
-            Err(rejection) | Ok(Ok(Err(rejection))) => {
-                return ResponseFuture::rejected(layer, method, rejection);
+        let mut pending = match pending {
+            Ok(Some(pending)) => pending,
+            Ok(None) => {
+                return ResponseFuture::forwarding(layer, method, None, self.inner.call(request));
             }
-            Ok(Ok(Ok(reservation))) if layer.commit == CommitPoint::BeforeResponse => {
+            Err(rejection) => return ResponseFuture::rejected(layer, method, rejection),
+        };
+        let reservation = match pending.take_ready().transpose() {
+            Ok(Some(reservation)) if layer.commit == CommitPoint::BeforeResponse => {
                 let future = self.inner.call(request);
-                return ResponseFuture::forwarding(layer, method, reservation, future);
+                return ResponseFuture::forwarding(layer, method, Some(reservation), future);
             }
-            Ok(Ok(Ok(reservation))) => Ok(reservation),
-            Ok(Err(pending)) => Err(pending),
+            Ok(reservation) => reservation,
+            Err(rejection) => return ResponseFuture::rejected(layer, method, rejection),
         };
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
         match reservation {
-            Ok(reservation) => ResponseFuture::committing(layer, reservation, inner, request),
-            Err(pending) => ResponseFuture::reserving(layer, pending, inner, request),
+            Some(reservation) => ResponseFuture::committing(layer, reservation, inner, request),
+            None => ResponseFuture::reserving(layer, pending, inner, request),
         }
     }
 }

@@ -43,7 +43,7 @@ use http::uri::PathAndQuery;
 use crate::{
     clock::Clock,
     key::{KeyId, KeyRecord},
-    store::{Admission, QuotaStatus, UsageEvent},
+    store::{Admission, QuotaStatus, UsageEvent, most_constrained},
 };
 
 /// Facts about one request, in its extensions. Clones share them.
@@ -60,12 +60,29 @@ struct Facts {
     validated_target: Option<PathAndQuery>,
     key: Option<Arc<KeyRecord>>,
     key_id: Option<KeyId>,
-    quota_status: Option<QuotaStatus>,
+    quota_statuses: Vec<QuotaStatus>,
     units: u32,
     is_refunded: bool,
     admission: Option<Admission>,
     is_abandoned: bool,
     listeners: Vec<Listener>,
+}
+
+#[cfg(feature = "quota")]
+impl Facts {
+    fn set_status(&mut self, status: QuotaStatus) {
+        match self.quota_statuses.iter_mut().find(|known| known.quota == status.quota) {
+            Some(known) => *known = status,
+            None => self.quota_statuses.push(status),
+        }
+    }
+
+    /// Sets the charged units, if this quota is the outermost one.
+    fn set_units(&mut self, quota: crate::store::Quota, units: u32, is_refunded: bool) {
+        if self.quota_statuses.first().is_some_and(|status| status.quota == quota) {
+            (self.units, self.is_refunded) = (units, is_refunded);
+        }
+    }
 }
 
 /// Called once with the event of the request.
@@ -165,12 +182,20 @@ impl RequestContext {
         self.facts().key_id = Some(id);
     }
 
-    /// Returns the subject's status after this request's reservation.
+    /// Returns the status of the most constrained of the request's quotas, after this request's
+    /// reservation.
     pub fn quota_status(&self) -> Option<QuotaStatus> {
-        self.facts().quota_status
+        most_constrained(&self.facts().quota_statuses).copied()
     }
 
-    /// Returns the number of units charged for the request, without refunded ones.
+    /// Calls `read` with the statuses of all of the request's quotas, the outermost first.
+    #[cfg(feature = "quota")]
+    pub(crate) fn with_quota_statuses<T>(&self, read: impl FnOnce(&[QuotaStatus]) -> T) -> T {
+        read(&self.facts().quota_statuses)
+    }
+
+    /// Returns the number of units charged for the request, without refunded ones; of several quotas, those
+    /// of the outermost one.
     pub fn units(&self) -> u32 {
         self.facts().units
     }
@@ -180,31 +205,42 @@ impl RequestContext {
         self.facts().is_refunded
     }
 
-    /// Notes that a unit was reserved. Of several quotas, the admission of the outermost one is kept.
+    /// Notes that units of a quota were reserved.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_reserved(&self, status: QuotaStatus, admission: Option<Admission>) {
+    pub(crate) fn note_reserved(
+        &self,
+        status: QuotaStatus,
+        amount: u64,
+        admission: Option<Admission>,
+    ) {
         let mut facts = self.facts();
-        facts.quota_status = Some(status);
-        (facts.units, facts.is_refunded) = (1, false);
+        facts.set_status(status);
+        facts.set_units(status.quota, u32::try_from(amount).unwrap_or(u32::MAX), false);
         if facts.admission.is_none() {
             facts.admission = admission;
         }
     }
 
-    /// Notes that the unit was refunded.
+    /// Notes that units of a quota were refunded.
     #[cfg(feature = "quota")]
     pub(crate) fn note_refunded(&self, status: QuotaStatus) {
         let mut facts = self.facts();
-        facts.quota_status = Some(status);
-        (facts.units, facts.is_refunded) = (0, true);
+        facts.set_status(status);
+        facts.set_units(status.quota, 0, true);
     }
 
-    /// Notes that the reservation could not be made durable, so nothing is charged.
+    /// Notes that a quota is exhausted.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_discarded(&self) {
+    pub(crate) fn note_exhausted(&self, status: QuotaStatus) {
+        self.facts().set_status(status);
+    }
+
+    /// Notes that a reservation could not be made durable, so nothing is charged.
+    #[cfg(feature = "quota")]
+    pub(crate) fn note_discarded(&self, quota: crate::store::Quota) {
         let mut facts = self.facts();
-        facts.quota_status = None;
-        (facts.units, facts.is_refunded) = (0, false);
+        facts.set_units(quota, 0, false);
+        facts.quota_statuses.retain(|status| status.quota != quota);
     }
 
     /// Returns the entry of the request in its quota store's ledger, if the store keeps one.
@@ -243,7 +279,7 @@ impl fmt::Debug for RequestContext {
             .field("received_at", &facts.received_at)
             .field("request_id", &facts.request_id)
             .field("key_id", &facts.key_id)
-            .field("quota_status", &facts.quota_status)
+            .field("quota_statuses", &facts.quota_statuses)
             .field("units", &facts.units)
             .finish_non_exhaustive()
     }

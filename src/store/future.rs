@@ -29,6 +29,26 @@ impl<T> StoreFuture<T> {
         Self(State::Pending(Box::pin(future)))
     }
 
+    /// Applies a function to the value once it is ready.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U + Send + 'static) -> StoreFuture<U>
+    where
+        T: Send + 'static,
+    {
+        match self.now_or_never() {
+            Ok(result) => StoreFuture::ready(result.map(f)),
+            Err(future) => StoreFuture::pending(async move { future.await.map(f) }),
+        }
+    }
+
+    /// Returns the result if it was ready from the start, once.
+    #[cfg(feature = "quota")]
+    pub(crate) fn take_ready(&mut self) -> Option<Result<T, StoreError>> {
+        match &mut self.0 {
+            State::Ready(result) => result.take(),
+            State::Pending(_) => None,
+        }
+    }
+
     /// Returns the result if it was ready from the start, or else the future itself.
     pub fn now_or_never(self) -> Result<Result<T, StoreError>, Self> {
         match self.0 {

@@ -59,6 +59,7 @@ pub(crate) use admin::{
 pub use admission::Admission;
 pub use future::StoreFuture;
 pub use keys::KeyStore;
+pub(crate) use quota::most_constrained;
 pub use quota::{
     Demand, InvalidQuota, Quota, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
     ReserveOutcome,

@@ -251,6 +251,12 @@ impl QuotaStatus {
     }
 }
 
+/// Returns the status with the fewest units left, the first of several. Unlimited ones have no part in it.
+pub(crate) fn most_constrained(statuses: &[QuotaStatus]) -> Option<&QuotaStatus> {
+    let limited = statuses.iter().filter(|status| status.daily_limit.limited().is_some());
+    limited.min_by_key(|status| status.remaining()).or(statuses.first())
+}
+
 /// Outcome of a reservation.
 #[non_exhaustive]
 pub enum ReserveOutcome {

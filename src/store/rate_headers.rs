@@ -5,7 +5,7 @@ use std::{ops::Range, time::SystemTime};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Quota, QuotaStatus};
+use super::{QuotaStatus, most_constrained};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -19,26 +19,26 @@ pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// Inserts the rate limit headers of a status, unless the subject is unlimited.
-pub(crate) fn insert(headers: &mut HeaderMap, status: &QuotaStatus, at: SystemTime) {
+/// Inserts the rate limit headers of a request's quotas: the lists have an item for each of them, the single
+/// values are those of the most constrained. Unlimited quotas have none.
+pub(crate) fn insert(headers: &mut HeaderMap, statuses: &[QuotaStatus], at: SystemTime) {
+    let Some(status) = most_constrained(statuses) else { return };
     let (Some(limit), Some(remaining)) = (status.daily_limit.limited(), status.remaining()) else {
         return;
     };
     let seconds = seconds_to_reset(status, at);
     let mut texts = Texts::new();
-    let policy = texts.write(|text| {
-        text.put_name(status.quota);
+    let policy = texts.write_items(statuses, |text, status, limit| {
         text.put(";q=");
         text.put_number(limit);
         text.put(";w=");
         text.put_number(status.quota.period().seconds());
     });
-    let rate_limit = texts.write(|text| {
-        text.put_name(status.quota);
+    let rate_limit = texts.write_items(statuses, |text, status, limit| {
         text.put(";r=");
-        text.put_number(remaining);
+        text.put_number(limit.saturating_sub(status.used));
         text.put(";t=");
-        text.put_number(seconds);
+        text.put_number(seconds_to_reset(status, at));
     });
     let limit = texts.write(|text| text.put_number(limit));
     let remaining = texts.write(|text| text.put_number(remaining));
@@ -75,14 +75,26 @@ impl Texts {
         start..self.bytes.len()
     }
 
-    fn put(&mut self, text: &str) {
-        self.bytes.put_slice(text.as_bytes());
+    /// Writes a list with an item for each limited quota, which begins with the quota's name.
+    fn write_items(
+        &mut self,
+        statuses: &[QuotaStatus],
+        parameters: impl Fn(&mut Self, &QuotaStatus, u64),
+    ) -> Range<usize> {
+        self.write(|text| {
+            let start = text.bytes.len();
+            for status in statuses {
+                let Some(limit) = status.daily_limit.limited() else { continue };
+                text.put(if text.bytes.len() > start { ", \"" } else { "\"" });
+                text.put(status.quota.name());
+                text.put("\"");
+                parameters(text, status, limit);
+            }
+        })
     }
 
-    fn put_name(&mut self, quota: Quota) {
-        self.put("\"");
-        self.put(quota.name());
-        self.put("\"");
+    fn put(&mut self, text: &str) {
+        self.bytes.put_slice(text.as_bytes());
     }
 
     fn put_number(&mut self, number: u64) {
@@ -108,7 +120,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::key::DailyLimit;
+    use crate::{clock::Period, key::DailyLimit, store::Quota};
 
     #[test]
     fn the_headers_have_the_documented_format() {
@@ -117,7 +129,7 @@ mod tests {
         let limit = DailyLimit::new(200).unwrap();
         let status = QuotaStatus::new("1970-01-01".parse().unwrap(), limit, 143, resets_at);
         let mut headers = HeaderMap::new();
-        insert(&mut headers, &status, at);
+        insert(&mut headers, &[status], at);
         assert_eq!(headers["ratelimit-policy"], "\"daily\";q=200;w=86400");
         assert_eq!(headers["ratelimit"], "\"daily\";r=57;t=31250");
         assert_eq!(headers["x-ratelimit-limit-requests"], "200");
@@ -126,11 +138,28 @@ mod tests {
     }
 
     #[test]
+    fn the_most_constrained_of_several_quotas_speaks() {
+        let day = "1970-01-01".parse().unwrap();
+        let status = |name, limit, used| {
+            let limit = DailyLimit::new(limit).unwrap();
+            let status = QuotaStatus::new(day, limit, used, UNIX_EPOCH);
+            status.quota(Quota::new(name, Period::Day).unwrap())
+        };
+        let statuses = [status("daily", 100, 2), status("free", 0, 5), status("images", 10, 9)];
+        let mut headers = HeaderMap::new();
+        insert(&mut headers, &statuses, UNIX_EPOCH);
+        assert_eq!(headers["ratelimit-policy"], r#""daily";q=100;w=86400, "images";q=10;w=86400"#);
+        assert_eq!(headers["ratelimit"], r#""daily";r=98;t=1, "images";r=1;t=1"#);
+        assert_eq!(headers["x-ratelimit-limit-requests"], "10");
+        assert_eq!(headers["x-ratelimit-remaining-requests"], "1");
+    }
+
+    #[test]
     fn an_unlimited_subject_has_no_rate_headers() {
         let day = "1970-01-01".parse().unwrap();
         let status = QuotaStatus::new(day, DailyLimit::UNLIMITED, 143, UNIX_EPOCH);
         let mut headers = HeaderMap::new();
-        insert(&mut headers, &status, UNIX_EPOCH);
+        insert(&mut headers, &[status], UNIX_EPOCH);
         assert!(headers.is_empty());
     }
 }

@@ -119,7 +119,7 @@ impl<S: QuotaStore + UsageReader> Shared<S> {
         let time_zone = self.calendar.time_zone();
         let usage = Usage::of(record, &status, time_zone, report.rows, &failed);
         let mut response = json_response(json(&usage));
-        rate_headers::insert(response.headers_mut(), &status, at);
+        rate_headers::insert(response.headers_mut(), &[status], at);
         Ok(response)
     }
 
