@@ -1,0 +1,34 @@
+//! An application that uses the crate: what composes with it, as its users write it.
+#![cfg(test)]
+
+mod bodies;
+mod quotas;
+mod requests;
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use http::{Request, Response};
+use tower_quota::{
+    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    store::memory::MemoryStore,
+};
+
+const KEY: &str = "trial-key-manual-123";
+
+/// A store with one key that has this limit.
+fn store(limit: u32) -> MemoryStore {
+    let store = MemoryStore::new();
+    let record = KeyRecord::new(KeyId::from("alice"), DailyLimit::new(limit).unwrap());
+    store.insert(&SecretKey::parse(KEY).unwrap(), record).unwrap();
+    store
+}
+
+fn request(path: &str) -> Request<Body> {
+    let request = Request::get(path).header("authorization", format!("Bearer {KEY}"));
+    request.body(Body::empty()).unwrap()
+}
+
+async fn hello(_: Request<Body>) -> Result<Response<Body>, Infallible> {
+    Ok(Response::new(Body::from("hello")))
+}
