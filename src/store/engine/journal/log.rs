@@ -45,6 +45,7 @@ pub(crate) struct Journal {
 /// End of the journal and the records that wait for a checkpoint.
 struct Tail {
     segment: Arc<dyn Segment>,
+    id: SegmentId,
     position: Position,
     end: Lsn,
     /// Records before this LSN were taken by the writer.
@@ -63,9 +64,10 @@ impl Journal {
         database: DatabaseId,
         commit: Commit,
     ) -> io::Result<Self> {
-        let (segment, position) = create(&*disk, database, number, commit)?;
+        let (segment, id, position) = create(&*disk, database, number, commit)?;
         let tail = Tail {
             segment,
+            id,
             position,
             end: Lsn::default(),
             taken: Lsn::default(),
@@ -126,9 +128,8 @@ impl Journal {
             return Err(failure());
         }
         tail.buffer.clear();
-        let id = SegmentId { database: self.database, number: tail.position.segment };
         let offset = tail.position.offset;
-        let framed = id.frame(record, offset, &mut tail.buffer);
+        let framed = tail.id.frame(record, offset, &mut tail.buffer);
         if let Err(error) = framed.and_then(|()| tail.segment.write_at(&tail.buffer, offset)) {
             self.fail(&error);
             return Err(failure());
@@ -281,7 +282,7 @@ impl Journal {
             let tail = lock(&self.tail);
             (tail.position.segment + 1, tail.commit)
         };
-        let (segment, position) = create(&*self.disk, self.database, number, commit)?;
+        let (segment, id, position) = create(&*self.disk, self.database, number, commit)?;
         // Writes fail while `tail` is locked and syncs while `syncing` is, so only an earlier failure can
         // be cleared here.
         let (old, end, had_failed) = {
@@ -293,7 +294,7 @@ impl Journal {
             if !had_failed && self.write(&mut tail, &Record::Rotated).is_err() {
                 return Err(io::Error::other("the old segment could not be closed"));
             }
-            tail.position = position;
+            (tail.id, tail.position) = (id, position);
             let old = mem::replace(&mut tail.segment, segment);
             self.failed.store(false, Ordering::Release);
             let commit_since = tail.commit;
@@ -350,18 +351,18 @@ impl Journal {
     }
 }
 
-/// Creates a segment that begins with the last commit. Returns it and the position of its next record.
+/// Creates a segment that begins with the last commit. Returns it, its identity and the position of its next record.
 fn create(
     disk: &dyn Disk,
     database: DatabaseId,
     number: u64,
     commit: Commit,
-) -> io::Result<(Arc<dyn Segment>, Position)> {
-    let id = SegmentId { database, number };
+) -> io::Result<(Arc<dyn Segment>, SegmentId, Position)> {
+    let id = SegmentId::new(database, number);
     let mut begin = id.head(disk.segment_length());
     id.frame(&Record::Commit(commit), HEAD, &mut begin)?;
     let position = Position { segment: number, offset: begin.len() as u64 };
-    Ok((disk.create(number, &begin)?, position))
+    Ok((disk.create(number, &begin)?, id, position))
 }
 
 fn failure() -> StoreError {
