@@ -105,7 +105,7 @@ pub struct GroupBy {
 }
 
 /// Row of a report. Fields by which the report is not grouped are `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UsageRow {
     /// Id of the key.

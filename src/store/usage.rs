@@ -252,6 +252,7 @@ pub(crate) const OTHER_MODELS: &str = "other";
 
 /// Sums over requests, by key, day or model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UsageFigures {
     /// Requests that were admitted.

@@ -21,8 +21,8 @@ use crate::{
     error::catalog,
     key::{DailyLimit, KeyId},
     store::{
-        AdminStore, GroupBy, KeyRef, KeySummary, ReportPage, StoreFuture, TokenSums, Tokens,
-        UsageFigures, UsageQuery, UsageReport, UsageRow,
+        AdminStore, GroupBy, KeyRef, KeySummary, ReportPage, StoreFuture, UsageFigures, UsageQuery,
+        UsageReport, UsageRow,
     },
 };
 
@@ -126,21 +126,14 @@ struct Item {
     day: Option<Day>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
-    requests: u64,
+    #[serde(flatten)]
+    figures: UsageFigures,
     #[serde(skip_serializing_if = "Option::is_none")]
     used_today: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     used: Option<u64>,
     #[serde(flatten)]
     limit: Option<LimitPart>,
-    #[serde(with = "TokenSums")]
-    tokens: Tokens,
-    succeeded: u64,
-    failed: u64,
-    refunded: u64,
-    rejected: u64,
-    /// Number of succeeded requests whose responses did not report tokens.
-    tokens_unknown: u64,
 }
 
 /// The key of a row. A deleted key has the masked key and label that it had last.
@@ -164,15 +157,6 @@ impl Item {
     /// Creates an item. `used_today` and `remaining` belong to the row's day; a row over several days
     /// has `used`.
     fn new(row: UsageRow, one_day: bool) -> Self {
-        let UsageFigures {
-            requests,
-            succeeded,
-            failed,
-            refunded,
-            rejected,
-            tokens_unknown,
-            tokens,
-        } = row.figures;
         let one_day = one_day || row.day.is_some();
         let remaining = row.used.filter(|_| one_day).and_then(|used| {
             let limit = row.daily_limit?;
@@ -186,34 +170,24 @@ impl Item {
             key: row.key_id.map(|id| KeyPart { id, key: row.masked, label: row.label }),
             day: row.day,
             model: row.model,
-            requests,
+            figures: row.figures,
             used_today: row.used.filter(|_| one_day),
             used: row.used.filter(|_| !one_day),
-            tokens,
-            succeeded,
-            failed,
-            refunded,
-            rejected,
-            tokens_unknown,
         }
     }
 
     /// Creates the item of a key without requests on this day.
     fn idle(key: KeySummary, day: Day) -> Self {
-        Self {
-            limit: Some(LimitPart {
-                daily_limit: Some(key.record.daily_limit),
-                remaining: Some(key.record.daily_limit.limited()),
-            }),
-            key: Some(KeyPart {
-                id: key.record.id,
-                key: Some(key.record.masked),
-                label: Some(key.record.label),
-            }),
+        let row = UsageRow {
+            key_id: Some(key.record.id),
+            masked: Some(key.record.masked),
+            label: Some(key.record.label),
+            daily_limit: Some(key.record.daily_limit),
             day: Some(day),
-            used_today: Some(0),
-            ..Self::default()
-        }
+            used: Some(0),
+            ..UsageRow::default()
+        };
+        Self::new(row, true)
     }
 
     fn header() -> [&'static str; 17] {
@@ -229,6 +203,7 @@ impl Item {
         let key = self.key.as_ref();
         let limit = self.limit.as_ref();
         let daily_limit = limit.and_then(|limit| limit.daily_limit).map(DailyLimit::get);
+        let figures = &self.figures;
         let remaining = limit.and_then(|limit| limit.remaining).flatten();
         [
             ("day", csv::value(self.day)),
@@ -236,18 +211,18 @@ impl Item {
             ("key", csv::text(key.and_then(|key| key.key.as_deref()))),
             ("label", csv::text(key.and_then(|key| key.label.as_deref()))),
             ("model", csv::text(self.model.as_deref())),
-            ("requests", csv::value(Some(self.requests))),
+            ("requests", csv::value(Some(figures.requests))),
             ("used", csv::value(self.used_today.or(self.used))),
             ("daily_limit", csv::value(daily_limit)),
             ("remaining", csv::value(remaining)),
-            ("prompt_tokens", csv::value(Some(self.tokens.prompt))),
-            ("completion_tokens", csv::value(Some(self.tokens.completion))),
-            ("total_tokens", csv::value(Some(self.tokens.total))),
-            ("succeeded", csv::value(Some(self.succeeded))),
-            ("failed", csv::value(Some(self.failed))),
-            ("refunded", csv::value(Some(self.refunded))),
-            ("rejected", csv::value(Some(self.rejected))),
-            ("tokens_unknown", csv::value(Some(self.tokens_unknown))),
+            ("prompt_tokens", csv::value(Some(figures.tokens.prompt))),
+            ("completion_tokens", csv::value(Some(figures.tokens.completion))),
+            ("total_tokens", csv::value(Some(figures.tokens.total))),
+            ("succeeded", csv::value(Some(figures.succeeded))),
+            ("failed", csv::value(Some(figures.failed))),
+            ("refunded", csv::value(Some(figures.refunded))),
+            ("rejected", csv::value(Some(figures.rejected))),
+            ("tokens_unknown", csv::value(Some(figures.tokens_unknown))),
         ]
     }
 }
