@@ -2,14 +2,17 @@
 //! start again with each restart.
 
 mod admin;
-mod claims;
 mod keys;
 mod quota;
 mod usage;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use self::{admin::IdempotentCreation, claims::ClaimRow, keys::KeyTable, usage::Totals};
+use self::{
+    admin::{ClaimRow, IdempotentCreation},
+    keys::KeyTable,
+    usage::Totals,
+};
 use super::{
     AuditEntry,
     counter::{CounterKey, PeriodCounter},
