@@ -2,7 +2,6 @@
 
 mod create;
 mod export;
-mod file;
 mod import;
 mod requests;
 mod view;
