@@ -38,7 +38,7 @@ pub(crate) mod sync;
 mod usage;
 
 #[cfg(feature = "admin")]
-pub(crate) use admin::import::{KEY_COLUMNS, key_cells};
+pub(crate) use admin::import::{KEY_COLUMNS, is_label, key_cells};
 pub use admin::{
     AdminStore, KeyRef,
     audit::{Actor, AuditEntry, AuditNote, AuditQuery},

@@ -145,7 +145,7 @@ fn is_id(text: &str) -> bool {
 }
 
 /// Whether the text is valid as a label: a single line of at most 200 characters.
-fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     text.chars().count() <= 200 && !text.chars().any(char::is_control)
 }
 

@@ -8,7 +8,11 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::{clock::parse_timestamp, key::DailyLimit, store::KeyRef};
+use crate::{
+    clock::parse_timestamp,
+    key::DailyLimit,
+    store::{KeyRef, is_label},
+};
 
 /// Defines a type that is deserialised from one JSON value, with the text that completes "must be …"
 /// in the error for an invalid value, and with its schema.
@@ -47,8 +51,6 @@ macro_rules! field {
 }
 pub(super) use field;
 
-/// Maximum number of characters of a label.
-const MAX_LABEL_CHARS: usize = 200;
 /// The end of the year 8999, in Unix milliseconds. Later times do not fit every format.
 const MAX_UNIX_MILLIS: u64 = 221_845_391_999_999;
 /// Maximum time for which a rotated key keeps working, in seconds.
@@ -175,10 +177,6 @@ where
     T: Deserialize<'de>,
 {
     Option::deserialize(deserializer).map(Some)
-}
-
-fn is_label(text: &str) -> bool {
-    text.chars().count() <= MAX_LABEL_CHARS && !text.chars().any(char::is_control)
 }
 
 fn is_user(text: &str) -> bool {
