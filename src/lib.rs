@@ -15,7 +15,7 @@
 //! | [`key`], [`clock`], [`error`], [`body`] | what the others share |
 //!
 //! Each layer can be used alone, in any order, around any inner service: the layers meet in
-//! the request's [`RequestContext`](request::RequestContext) only. Each module and each store is a feature; all are on by default.
+//! the request's [`RequestContext`](request::RequestContext) only. Each layer and each store is a feature; all are on by default.
 //!
 //! # The whole stack
 //!

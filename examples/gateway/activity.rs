@@ -48,7 +48,7 @@ struct UnpolledBodies {
     since: HashMap<u64, Instant>,
 }
 
-/// Why a connection is closed.
+/// Reason for closing a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     /// The client did not read a response body.
@@ -99,7 +99,7 @@ impl Activity {
         self.0.is_http2.store(true, Ordering::Relaxed);
     }
 
-    /// Records that a request has come.
+    /// Records the start of a request.
     pub(crate) fn begin_request(&self) -> InFlightGuard {
         let mut requests = self.requests();
         requests.in_flight += 1;

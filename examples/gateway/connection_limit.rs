@@ -93,7 +93,7 @@ struct Class {
     source: Option<IpAddr>,
 }
 
-/// What a connection without a request in flight waits for.
+/// Next event of a connection without a request in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inactivity {
     /// The first request, or the rest of a head.

@@ -12,8 +12,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Transfer rate below which a peer times out eventually.
 const MIN_BYTES_PER_SECOND: u32 = 1024;
 
-/// A time budget that waiting spends and transferred bytes earn back, so that a peer cannot keep a
-/// connection by moving a byte now and then.
+/// Time budget of a peer: waiting consumes it and transferred bytes restore it. A peer that moves a byte
+/// now and then runs out of it.
 pub(crate) struct MinRateTimeout {
     budget: Duration,
     left: Duration,

@@ -97,8 +97,7 @@ fn is_within(path: &str, resource: &str) -> bool {
     }
 }
 
-/// Returns the end of the client's base URL if the path contains it twice, as the client appended it to a
-/// base URL that already had it.
+/// Returns the path that is repeated, as when a client appends `/v1` to a base URL that ends in `/v1`.
 pub(crate) fn doubled_base(path: &str) -> Option<&str> {
     let versioned = path.strip_prefix("/v1/");
     if versioned.is_some_and(|rest| is_within(rest, "v1")) {

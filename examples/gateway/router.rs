@@ -41,7 +41,7 @@ pub(crate) struct Router<F, N, U, A, C, M, S> {
     pub(crate) usage: U,
     /// The admin API and page.
     pub(crate) admin: A,
-    /// Issues keys to those who have a claim's link.
+    /// Issues keys to holders of claim links.
     pub(crate) claim: C,
     /// The cached list of the upstream's models.
     pub(crate) models: M,

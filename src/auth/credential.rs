@@ -94,7 +94,7 @@ fn slice(text: Cow<'_, str>, part: impl for<'a> Fn(&'a str) -> &'a str) -> Cow<'
     }
 }
 
-/// Returns the text without the white space, quotes and brackets around it.
+/// Trims white space, quotes and brackets.
 fn trim(text: &str) -> &str {
     let text = text.trim();
     let inside = DELIMITERS

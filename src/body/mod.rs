@@ -1,5 +1,5 @@
 //! Building blocks of response bodies: [`ResponseBody`] is the inner service's or the layer's own, and
-//! [`ObservedBody`] is the one place that knows how a body ended.
+//! [`ObservedBody`] detects how a body ended.
 
 mod observed;
 mod response;

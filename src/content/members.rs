@@ -62,7 +62,7 @@ pub(crate) struct MemberScanner {
     /// The inner object that is being read.
     inner: Option<u8>,
     state: State,
-    /// What the latest name stands for.
+    /// Meaning of the last name.
     name: Name,
     /// Whether a name was escaped or longer than any of the selection, so that it was not compared.
     has_unread_name: bool,
@@ -310,7 +310,7 @@ impl MemberScanner {
         Some(&self.buffer)
     }
 
-    /// Copies these bytes of a name or value that goes on in the next chunk.
+    /// Copies these bytes of a name or value that continues in the next chunk.
     fn copy(&mut self, bytes: &[u8]) {
         let Some(capacity) = self.capacity else { return };
         let length = u16::try_from(bytes.len()).ok();

@@ -168,7 +168,7 @@ impl Reject for ProblemJson {
     }
 }
 
-/// Serializes a value that cannot fail to serialize, such as a plain struct of strings and numbers.
+/// Serialises a value that cannot fail to serialise, such as a plain struct of strings and numbers.
 pub(crate) fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).unwrap_or_default().into()
 }

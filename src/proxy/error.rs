@@ -50,7 +50,7 @@ fn sources<'a>(
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// Returns the fault that a transport's error stands for.
+/// Returns the fault of an error of the transport.
 pub(super) fn transport_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
     if sources(error).any(is_connect) {
         UpstreamFault::Unreached
@@ -61,7 +61,7 @@ pub(super) fn transport_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
     }
 }
 
-/// Returns the fault that an error of the client's request body stands for.
+/// Returns the fault of an error of the client's request body.
 pub(super) fn request_body_fault(error: &(dyn Error + 'static)) -> UpstreamFault {
     if exceeds_limit(error) {
         UpstreamFault::RequestTooLarge

@@ -74,7 +74,7 @@ pin_project! {
     /// A body that fails when its reader waits for a frame longer than the idle timeout, or when it
     /// has not ended by the end of the total timeout.
     ///
-    /// A slow reader is no slow upstream: the idle time runs only while a frame is polled for and none
+    /// A slow reader is not a slow upstream: the idle time runs only while a frame is polled for and none
     /// is ready. One timer serves the whole body; it is reset only when it fires early.
     #[derive(Debug)]
     pub(super) struct TimeoutBody<B> {

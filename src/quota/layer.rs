@@ -14,7 +14,7 @@ use crate::{
     store::{Quota, QuotaStore},
 };
 
-/// Layer that applies [`DailyQuota`]: each subject has a number of requests a day.
+/// Layer that applies [`DailyQuota`]: each subject has a number of units per period.
 ///
 /// See the [module](super) for its rules.
 #[derive(Clone)]
@@ -102,7 +102,7 @@ impl DailyQuotaLayer {
         Self { commit, ..self }
     }
 
-    /// Takes the day from `clock`, which is [`SystemClock`] by default.
+    /// Takes the time from `clock`, which is [`SystemClock`] by default.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         Self { clock: Arc::new(clock), ..self }

@@ -142,7 +142,7 @@ impl fmt::Debug for UsageEvent {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RequestOutcome {
-    /// The whole response was sent, and its status is no error.
+    /// The whole response was sent, and its status is not an error.
     Succeeded,
     /// The upstream failed before or within its response, or responded with an error status.
     Failed,

@@ -159,7 +159,7 @@ struct Observation {
     /// The outcome if the whole response is sent.
     complete: RequestOutcome,
     scanner: ResponseScanner,
-    /// Whether the client was sent all that the response says.
+    /// Whether everything that the response reports was sent.
     has_all: bool,
 }
 

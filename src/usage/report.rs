@@ -329,7 +329,7 @@ impl<'a> Usage<'a> {
     }
 }
 
-/// Newest first, without the days on which nothing was used.
+/// Returns the days with requests, newest first.
 fn history(days: HashMap<Day, UsageFigures>) -> Vec<PastDay> {
     let mut history: Vec<PastDay> = days
         .into_iter()

@@ -31,7 +31,7 @@ impl<B: Body> RequestBody<B> {
         if body.is_end_stream() {
             return (Self { inner: ObservedBody::unobserved(body) }, None);
         }
-        // The content type does not matter: the scanner stops at the first byte of what is no object.
+        // The content type does not matter: the scanner stops at the first byte of what is not an object.
         let scanner = is_plain(headers).then(|| MemberScanner::new(&MODEL));
         let usage = Arc::new(Mutex::new(RequestUsage { bytes: 0, model: None, scanner }));
         let inner = ObservedBody::new(body, RequestBodyObserver(usage.clone()), None);
@@ -84,7 +84,7 @@ impl BodyObserver for RequestBodyObserver {
     fn end(self, _: BodyEnd) {}
 }
 
-/// Shares what a [`RequestBodyObserver`] knows.
+/// Handle to the state of a [`RequestBodyObserver`].
 pub(super) struct RequestBodyHandle(Arc<Mutex<RequestUsage>>);
 
 impl RequestBodyHandle {

@@ -29,7 +29,7 @@ static CREDENTIALS: [HeaderName; 4] = [
     HeaderName::from_static("x-admin-token"),
 ];
 
-/// What is known of a request. Logged when it is dropped.
+/// Facts about a request, logged on drop.
 pub(super) struct LogLine {
     observers: Observers,
     start: Instant,

@@ -65,7 +65,7 @@ impl AdminTokens {
         Self(Arc::new(ArcSwap::from_pointee(hashes)))
     }
 
-    /// Replaces these tokens by those of `others`, in all clones.
+    /// Replaces these tokens with those of `others`, in all clones.
     pub fn replace(&self, others: &Self) {
         self.0.store(others.0.load_full());
     }

@@ -58,7 +58,7 @@ impl<S: AdminStore> Shared<S> {
         let backup = self.store.backup().await.map_err(|error| match error.kind() {
             StoreErrorKind::Busy | StoreErrorKind::NotSupported => AdminError::store(&error),
             _ => {
-                tracing::error!(source = ?error, "backup failed: no copy was made");
+                tracing::error!(source = ?error, "backup failed: responding with an error");
                 catalog::BACKUP_FAILED.into()
             }
         })?;

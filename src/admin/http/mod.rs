@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::Body;
 
-/// No response is cached, framed, sniffed or visible to another site.
+/// Headers that forbid caching, framing, sniffing and access by other sites.
 pub(crate) const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -230,7 +230,7 @@ impl fmt::Display for PageCursor {
     }
 }
 
-/// Serializes the cursor as a number if it is one, else as a string.
+/// Serialises the cursor as a number if it is one, else as a string.
 impl Serialize for PageCursor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {

@@ -48,7 +48,7 @@ struct Inner {
 }
 
 impl MemoryStore {
-    /// Creates an empty store with the days of UTC.
+    /// Creates an empty store whose days are UTC's.
     pub fn new() -> Self {
         Self::with_time(Calendar::utc(), SystemClock)
     }

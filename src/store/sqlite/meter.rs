@@ -69,7 +69,7 @@ impl SqliteStore {
 }
 
 fn keys(connection: &Connection, core: &Core) -> rusqlite::Result<Keys> {
-    // A limit that is no number is one of a key that is not served.
+    // A key whose limit is not a number is not served.
     let mut statement = connection.prepare_cached(
         "SELECT coalesce(sum(used * 100 >= daily_limit * :first), 0),
                 coalesce(sum(used * 100 >= daily_limit * :second), 0),

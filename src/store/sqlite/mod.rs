@@ -1,9 +1,9 @@
 //! [`SqliteStore`], which keeps everything in one SQLite file for one process.
 //!
-//! Counters are kept in memory. Each reservation is written to a journal beside the file before the
-//! response is sent, by one short `write`, which survives the end of the process. To survive a
-//! power failure without exceeding a limit, units are leased from the file in advance, and a lease
-//! is synced before any of its units is used; with [`Durability::Power`], each unit is synced. A
+//! Counters are kept in memory. Each reservation is appended to a journal beside the file before the
+//! request is forwarded, by one short `write`, which survives the end of the process. To survive a
+//! power failure without exceeding a limit, units are leased from the file in advance, and no
+//! response is sent before its lease is synced; with [`Durability::Power`], each unit is synced. A
 //! single thread checkpoints the journal into the tables, in one transaction for everything that is
 //! pending. Queries use small pools of readers.
 //!
@@ -191,15 +191,15 @@ impl SqliteStore {
         flushed
     }
 
-    /// Flushes the store before a read. If that fails, the read goes on with what is in the file.
+    /// Flushes the store before a read. If that fails, the read sees what is in the file.
     async fn flush_for_read(&self) {
         if let Err(error) = self.flush().await {
             tracing::debug!(source = ?error, "flush failed: reading the file without the latest changes");
         }
     }
 
-    /// Runs a query for a request that is to be admitted, unless `cached` returns a value, read by
-    /// a concurrent request, by the time a reader is available.
+    /// Runs a query once a reader is available, unless `cached` then returns the value that a concurrent
+    /// request has read.
     async fn look_up<T: Send + 'static>(
         &self,
         cached: impl FnOnce() -> Option<T>,

@@ -15,7 +15,7 @@ use crate::request::RequestContext;
 
 pin_project! {
     /// Response body of [`Drain`](super::Drain): the inner service's. If it is dropped before its end, a
-    /// task reads it on.
+    /// task reads the rest.
     pub struct DrainBody<B> {
         #[pin]
         plain: Option<B>,
@@ -24,7 +24,7 @@ pin_project! {
     }
 }
 
-/// A body that is read on when it is dropped.
+/// A body whose rest a task reads when it is dropped.
 struct Drained<B> {
     body: Option<Pin<Box<B>>>,
     unread: Option<Unread>,

@@ -4,7 +4,7 @@
 //! # Rules
 //!
 //! - [`DrainLayer`] stands outside of the usage recorder. When a response, or its future, is dropped before
-//!   its end, a task reads it on within [`DrainLimits`]. Beyond those, and if too many responses are being
+//!   its end, a task reads the rest within [`DrainLimits`]. Beyond those, and if too many responses are being
 //!   drained already, it is dropped as without the layer.
 //! - The layer calls [`RequestContext::set_abandoned`](crate::request::RequestContext::set_abandoned),
 //!   so the event says nevertheless that the client left.

@@ -84,7 +84,7 @@ impl<S: fmt::Debug> fmt::Debug for Drain<S> {
 }
 
 pin_project! {
-    /// Response future of [`Drain`]. If it is dropped before it completes, a task goes on with it.
+    /// Response future of [`Drain`]. If it is dropped before it completes, a task completes it.
     pub struct DrainFuture<F> {
         #[pin]
         plain: Option<F>,
@@ -92,7 +92,7 @@ pin_project! {
     }
 }
 
-/// A call that goes on when it is dropped, as its client has left.
+/// A call that a task completes if it is dropped, because its client has disconnected.
 struct Drained<F> {
     call: Option<Call<F>>,
     /// Captured where the bounds of a task are known, so that the struct needs none.

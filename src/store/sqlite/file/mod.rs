@@ -84,7 +84,7 @@ fn restrict(file: &File, name: &Path) -> io::Result<()> {
     if permissions.mode() & 0o077 != 0 {
         permissions.set_mode(0o600);
         if let Err(error) = file.set_permissions(permissions) {
-            tracing::warn!(%error, file = %name.display(), "file mode not changed: others may hold the lock");
+            tracing::warn!(%error, file = %name.display(), "setting the mode of the lock file failed: other users may hold the lock");
         }
     }
     Ok(())
