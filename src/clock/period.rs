@@ -1,9 +1,23 @@
 use jiff::{ToSpan, civil::Date};
 
-/// Period in which the units of a quota are counted, by the calendar.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Period {
+/// Declares the periods and the list of them.
+macro_rules! periods {
+    ($($(#[$attribute:meta])* $name:ident,)*) => {
+        /// Period in which the units of a quota are counted, by the calendar.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Period {
+            $($(#[$attribute])* $name,)*
+        }
+
+        impl Period {
+            /// All periods.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+periods! {
     /// One day.
     #[default]
     Day,
@@ -12,8 +26,6 @@ pub enum Period {
 impl Period {
     /// The default.
     pub(crate) const DEFAULT: Self = Self::Day;
-    /// All periods.
-    pub const ALL: [Self; 1] = [Self::Day];
 
     /// Returns the name of the period, for example `day`.
     pub const fn as_str(self) -> &'static str {

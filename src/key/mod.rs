@@ -7,7 +7,7 @@ mod generate;
 mod id;
 mod limit;
 // What only back ends call is unused without one.
-#[cfg_attr(not(any(feature = "memory", feature = "sqlite")), allow(dead_code))]
+#[cfg_attr(not(any(feature = "engine", feature = "memory")), allow(dead_code))]
 mod record;
 mod secret;
 

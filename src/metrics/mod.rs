@@ -25,14 +25,14 @@
 #[cfg(any(feature = "usage", test))]
 mod family;
 pub(crate) mod names;
-#[cfg(any(feature = "sqlite", feature = "usage"))]
+#[cfg(any(feature = "engine", feature = "usage"))]
 #[cfg_attr(not(feature = "metrics"), path = "noop.rs")]
 mod recorded;
 
 #[cfg(feature = "usage")]
 pub(crate) use family::Family;
 pub use names::{ALL, Metric};
-#[cfg(any(feature = "sqlite", feature = "usage"))]
+#[cfg(any(feature = "engine", feature = "usage"))]
 pub(crate) use recorded::*;
 
 /// Describes each metric and its unit to the recorder; does nothing without the feature `metrics`.

@@ -22,7 +22,7 @@ impl Gauge {
     #[cfg(feature = "usage")]
     pub(crate) fn decrement(&self, _: f64) {}
 
-    #[cfg(feature = "sqlite")]
+    #[cfg(feature = "engine")]
     pub(crate) fn set(&self, _: f64) {}
 }
 

@@ -13,7 +13,7 @@
 //! return a [`StoreFuture`], which does not allocate if the result is already in memory.
 
 // What only back ends call is unused without one.
-#[cfg_attr(not(any(feature = "memory", feature = "sqlite")), allow(dead_code))]
+#[cfg_attr(not(any(feature = "engine", feature = "memory")), allow(dead_code))]
 mod admin;
 mod admission;
 #[cfg(any(feature = "memory", feature = "engine"))]
@@ -28,7 +28,7 @@ pub mod memory;
 mod quota;
 #[cfg(any(feature = "quota", feature = "usage"))]
 pub(crate) mod rate_headers;
-#[cfg_attr(not(any(feature = "memory", feature = "sqlite")), allow(dead_code))]
+#[cfg_attr(not(any(feature = "engine", feature = "memory")), allow(dead_code))]
 mod report;
 mod requests;
 #[cfg(feature = "sqlite")]
@@ -49,7 +49,7 @@ pub use admin::{
     import::{ImportOutcome, ImportedKey, InvalidColumn},
     list::{InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, KeyState, KeySummary, PageCursor},
 };
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(any(feature = "engine", feature = "memory"))]
 pub(crate) use admin::{
     claim::{CLAIM_OFFERED, CLAIM_OPENED, offer_detail, withdraws_claims},
     create::IDEMPOTENCY_RETENTION,
@@ -70,6 +70,6 @@ pub use requests::{RequestQuery, RequestRecord, plain_path};
 pub(crate) use usage::TokenSums;
 #[cfg(feature = "usage")]
 pub(crate) use usage::{BODY_BROKEN, NO_RESPONSE, STATUS_4XX, STATUS_5XX};
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(any(feature = "engine", feature = "memory"))]
 pub(crate) use usage::{MAX_MODELS, OTHER_MODELS};
 pub use usage::{RequestOutcome, Tokens, UsageEvent, UsageFigures, UsageSink};

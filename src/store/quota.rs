@@ -135,7 +135,7 @@ impl FromStr for Quota {
     /// Parses what [`as_str`](Self::as_str) returns.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, period) = text.split_once('/').unwrap_or((text, Period::DEFAULT.as_str()));
-        let period = Period::ALL.into_iter().find(|known| known.as_str() == period);
+        let period = Period::ALL.iter().copied().find(|known| known.as_str() == period);
         Self::new(name, period.ok_or_else(|| InvalidQuota(text.to_owned()))?)
     }
 }
