@@ -42,6 +42,7 @@ impl Period {
     }
 
     /// Returns what the quota of the current period is called at the beginning of a sentence.
+    #[cfg(feature = "quota")]
     pub(crate) const fn current_quota(self) -> &'static str {
         match self {
             Self::Day => "Today's quota",
