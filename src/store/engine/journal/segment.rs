@@ -518,11 +518,20 @@ mod tests {
         }
     }
 
-    /// The program that wrote `tq-log-2` has written this segment of every kind of record.
+    /// The last programs that wrote a format have written these segments of every kind of record.
     #[test]
     fn records_of_tq_log_2_are_read() {
-        let mut bytes =
-            include_bytes!("../../../../tests/store/journals/tq-log-2.journal").to_vec();
+        read_every_kind(include_bytes!("../../../../tests/store/journals/tq-log-2.journal"));
+    }
+
+    /// Without the fields that were appended to an event since.
+    #[test]
+    fn records_of_tq_log_3_are_read() {
+        read_every_kind(include_bytes!("../../../../tests/store/journals/tq-log-3.journal"));
+    }
+
+    fn read_every_kind(segment: &[u8]) {
+        let mut bytes = segment.to_vec();
         let end = bytes.len() as u64;
         bytes.resize(LENGTH as usize, 0);
         let (mut found, mut records) = (Replay::default(), Vec::new());
