@@ -1,4 +1,4 @@
-//! Instructions a unit, by callgrind: this program runs itself under it.
+//! Instructions per unit, counted by callgrind, under which this program runs itself.
 
 use std::path::Path;
 
@@ -15,16 +15,16 @@ use crate::{
     stores::{self, Kind, Store},
 };
 
-/// What is done over and over.
+/// Operation that is repeated.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Work {
     /// Finding a key's record in memory.
     Find,
-    /// Taking a unit in memory.
+    /// Reserving a unit in memory.
     Memory,
-    /// Taking a unit in SQLite, durability `process`, one at a time.
+    /// Reserving a unit in SQLite, durability `process`, one at a time.
     Process,
-    /// Taking a unit in SQLite, durability `power`, one at a time.
+    /// Reserving a unit in SQLite, durability `power`, one at a time.
     Power,
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn count() -> Result<(), BoxError> {
     println!("| work | instructions |\n|---|--:|");
     for work in Work::value_variants() {
         let value = work.to_possible_value().ok_or("work without a name")?;
-        // What starting and ending cost is the same in both and goes out.
+        // The cost of start and end is the same in both and cancels out.
         let (few, many) = (1_000, 6_000);
         let each = (run(value.get_name(), many)? - run(value.get_name(), few)?) / (many - few);
         println!("| {} | {each} |", value.get_help().map(ToString::to_string).unwrap_or_default());
@@ -52,7 +52,7 @@ fn run(work: &str, times: u64) -> Result<u64, BoxError> {
     Ok(callgrind::collected(log.path())?)
 }
 
-/// Does the work so often.
+/// Repeats the operation this number of times.
 pub(crate) async fn repeat(work: Work, times: u64) -> Result<(), BoxError> {
     let kind = match work {
         Work::Find => return find(times).await,

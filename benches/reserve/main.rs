@@ -1,4 +1,4 @@
-//! The quota engine alone: taking a unit and waiting until it is durable, without any HTTP.
+//! The quota engine alone: reserving a unit and waiting until it is durable, without any HTTP.
 //! `cargo bench --bench reserve -- --help` lists the options.
 
 #[path = "../common/callgrind.rs"]
@@ -17,7 +17,7 @@ use tower::BoxError;
 
 use crate::{instructions::Work, stores::Kind};
 
-/// The quota engine alone: units a second, CPU and latency.
+/// The quota engine alone: units per second, CPU time and latency.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench reserve --")]
 struct Options {
@@ -26,23 +26,23 @@ struct Options {
     /// Stores; all if none is given.
     #[arg(long, value_delimiter = ',')]
     stores: Vec<Kind>,
-    /// Tasks that wait for a unit at once.
+    /// Numbers of tasks that wait for a unit at the same time.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 512])]
     waiting: Vec<usize>,
-    /// Keys that the units are taken of.
+    /// Numbers of keys whose units are reserved.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10_000])]
     keys: Vec<usize>,
-    /// Windows of 300 ms each.
+    /// Number of windows of 300 ms each.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// What cargo passes.
+    /// Passed by cargo.
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }
 
 #[derive(Subcommand)]
 enum Task {
-    /// Instructions a unit (callgrind).
+    /// Instructions per unit (callgrind).
     Instructions,
     #[command(hide = true)]
     Repeat { work: Work, times: u64 },
@@ -51,7 +51,7 @@ enum Task {
 fn main() -> Result<(), BoxError> {
     let options = Options::parse();
     match options.task {
-        // `cargo test --all-targets` comes this way.
+        // `cargo test --all-targets` runs benches without `--bench`.
         None if !options.bench => {
             println!("nothing is measured without --bench");
             Ok(())

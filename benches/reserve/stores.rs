@@ -34,7 +34,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// An open store and the subjects whose units are taken.
+/// An open store and the subjects whose units are reserved.
 pub(crate) struct Store {
     pub(crate) quota: Arc<dyn QuotaStore>,
     pub(crate) subjects: Arc<[QuotaSubject]>,
@@ -43,9 +43,9 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens it and takes a unit of each subject, so that their counters are in memory.
+    /// Opens a store and reserves a unit of each subject, so that their counters are in memory.
     pub(crate) async fn open(kind: Kind, keys: usize) -> Result<Self, BoxError> {
-        // In the target directory: the usual place for temporary files may be no disk at all.
+        // In the target directory, as the usual directory for temporary files may be in memory.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let open = |durability| {
             let path = directory.path().join("quota.db");
@@ -71,7 +71,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Waits until nothing is put off any more.
+    /// Waits until all units are checkpointed.
     pub(crate) async fn flush(&self) -> Result<(), BoxError> {
         if let Some(store) = &self.sqlite {
             store.flush().await?;
@@ -92,7 +92,7 @@ fn demand(subject: &QuotaSubject) -> Demand {
     Demand::new(subject.id.clone(), subject.daily_limit, SystemTime::now())
 }
 
-/// Takes one unit and waits until it is durable.
+/// Reserves one unit and waits until it is durable.
 pub(crate) async fn take(quota: &dyn QuotaStore, subject: &QuotaSubject) -> Result<(), BoxError> {
     match quota.reserve(&demand(subject)).await? {
         ReserveOutcome::Admitted { mut reservation, .. } => {
@@ -102,5 +102,5 @@ pub(crate) async fn take(quota: &dyn QuotaStore, subject: &QuotaSubject) -> Resu
     }
 }
 
-/// The length of one window.
+/// Duration of one window.
 pub(crate) const WINDOW: Duration = Duration::from_millis(300);

@@ -15,10 +15,10 @@ use crate::{
     stores::{self, Kind, Store, WINDOW},
 };
 
-/// Takes turns, so that tasks which never have to wait let others run.
+/// Number of units after which a task yields, as a task that never waits would let no other run.
 const TURN: usize = 64;
 
-/// What one window came to.
+/// Result of one window.
 struct Window {
     units: usize,
     elapsed: Duration,
@@ -26,7 +26,7 @@ struct Window {
     latencies: Vec<u64>,
 }
 
-/// Measures a store with `keys` keys; prints a row for each number of waiting tasks.
+/// Measures a store with `keys` keys, and prints a row for each number of waiting tasks.
 pub(crate) async fn measure(
     kind: Kind,
     keys: usize,
@@ -84,13 +84,13 @@ async fn window(store: &Store, waiting: usize) -> Result<Window, BoxError> {
         latencies.extend(taken??);
     }
     let elapsed = begun.elapsed();
-    // Work that was put off belongs to the units, too.
+    // Checkpoints belong to the cost of the units.
     store.flush().await?;
     let cpu = cpu::of_process(Pid::this())? - cpu_before;
     Ok(Window { units: latencies.len(), elapsed, cpu, latencies })
 }
 
-/// All subjects over and over, each task beginning at another.
+/// Returns all subjects, repeatedly; each task begins at a different one.
 fn subjects_from(
     task: usize,
     tasks: usize,

@@ -41,7 +41,7 @@ impl Period {
         }
     }
 
-    /// Returns what the quota of the current period is called at the beginning of a sentence.
+    /// Returns the subject of a sentence about the quota of the current period.
     #[cfg(feature = "quota")]
     pub(crate) const fn current_quota(self) -> &'static str {
         match self {

@@ -47,7 +47,7 @@ pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     Some(datetime.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
 }
 
-/// Unix seconds with a fraction, as Python's `time.time()` returns them.
+/// Parses Unix seconds with a fraction, as Python's `time.time()` returns them.
 fn fractional_seconds(text: &str) -> Option<f64> {
     let (whole, fraction) = text.split_once('.')?;
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

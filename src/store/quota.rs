@@ -132,7 +132,7 @@ impl Hash for Quota {
 impl FromStr for Quota {
     type Err = InvalidQuota;
 
-    /// Parses what [`as_str`](Self::as_str) returns.
+    /// Parses the text that [`as_str`](Self::as_str) returns.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, period) = text.split_once('/').unwrap_or((text, Period::DEFAULT.as_str()));
         let period = Period::ALL.iter().copied().find(|known| known.as_str() == period);
@@ -282,7 +282,7 @@ pub trait Reservation: Send {
     /// does not delay the request. [`poll_committed`](Self::poll_committed) does it otherwise.
     fn commit(&mut self) {}
 
-    /// Ready once the reservation, and the refund if there was one, are as durable as the store
+    /// Completes once the reservation, and the refund if there was one, are as durable as the store
     /// guarantees.
     ///
     /// # Errors

@@ -6,17 +6,17 @@ use super::journal::Lsn;
 
 /// Maximum number of units that a lease grants, which a power failure may cost a key.
 const MAX_SIZE: u64 = 512;
-/// Divisor for the size of a lease: at most 1/16 of the units left of the day.
+/// Divisor for the size of a lease: at most 1/16 of the units left in the period.
 const PART: u64 = 16;
 /// Time below which the size of the next lease is doubled; it is halved after four times as long.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// Lease: number of the day's units that may be used without another sync. After a power failure all of
+/// Lease: number of the period's units that may be used without another sync. After a power failure all of
 /// them count as used, so no response is sent before its lease is durable. After any other end of the
 /// process, unused units are returned.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
-    /// Number of units granted for the day.
+    /// Number of units granted in the period.
     granted: u64,
     /// LSN from which `granted` is durable.
     end: Lsn,
@@ -30,7 +30,7 @@ pub(crate) struct Lease {
 
 /// Extension of a lease that must be appended to the journal.
 pub(super) struct Extension {
-    /// Number of units granted for the day.
+    /// Number of units granted in the period.
     pub(super) granted: u64,
     /// Whether the next reservation must wait for the extension.
     pub(super) is_urgent: bool,
@@ -40,7 +40,7 @@ pub(super) struct Extension {
 
 impl Lease {
     /// Returns the extension that is due before the next `amount` units are reserved, when `used` units of
-    /// a day with this limit are used.
+    /// this limit are used.
     pub(super) fn extension(
         &mut self,
         used: u64,
@@ -69,7 +69,7 @@ impl Lease {
         (self.size, self.begun) = (extension.size, Some(extension.at));
     }
 
-    /// Returns the smaller lease that suffices for `used` units, if there is one.
+    /// Returns the smaller lease that suffices for `used` units, or `None` if this one is not larger.
     pub(super) fn surplus(&self, used: u64, limit: u64) -> Option<u64> {
         let granted = used + max_size(used, limit);
         (granted < self.granted).then_some(granted)
@@ -105,7 +105,7 @@ fn max_size(used: u64, limit: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Uses all units of a day, one each `pause`. Returns the number of extensions and the size of the
+    /// Uses all units of a period, one each `pause`. Returns the number of extensions and the size of the
     /// largest.
     fn spend(limit: u64, pause: Duration) -> (usize, u64) {
         let (mut lease, mut at) = (Lease::default(), SystemTime::UNIX_EPOCH);

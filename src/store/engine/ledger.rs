@@ -59,13 +59,14 @@ pub(crate) trait Ledger: Sized + Send + 'static {
     /// Returns the identity of the tables, and the position up to which the journal was applied.
     fn state(tables: &Self::Tables) -> Result<LedgerState, Self::Error>;
 
-    /// Returns the count of this day, or of a later day that the counter has already reached.
+    /// Returns the count of the period that begins on `day`, or of a later one that the counter has already
+    /// reached.
     fn load(tables: &Self::Tables, key: &CounterKey, day: Day) -> Result<Count, Self::Error>;
 
     /// Applies a batch and stores its position.
     fn checkpoint(tables: &Self::Tables, batch: &PendingBatch) -> Result<(), Self::Error>;
 
-    /// Resets the counter on this day. Returns the new epoch.
+    /// Resets the count of the period that begins on `day`. Returns the new epoch.
     fn reset(tables: &Self::Tables, key: &CounterKey, day: Day) -> Result<u32, Self::Error>;
 
     /// Ends all leases. `unused` says whether their unused units count as used.

@@ -42,21 +42,13 @@ impl Engine {
         let Some((origin, gate)) = taken else {
             return Ok(ReserveOutcome::Exhausted(status));
         };
-        let open = OpenRequest {
-            engine: self.clone(),
-            counter: counter.clone(),
-            origin,
-            ended: false.into(),
-        };
+        let open = OpenRequest { engine: self.clone(), counter, origin, ended: false.into() };
         let reservation = EngineReservation {
-            engine: self.clone(),
-            counter,
+            open: Arc::new(open),
             limit: demand.limit,
             amount: demand.amount,
-            origin,
             gate,
             state: State::Spent,
-            open: Arc::new(open),
         };
         Ok(ReserveOutcome::Admitted { reservation: Box::new(reservation), status })
     }
@@ -108,16 +100,13 @@ fn change(from: u64, to: u64) -> i64 {
 
 /// Reserved units of one request.
 struct EngineReservation {
-    engine: Arc<Engine>,
-    counter: Arc<Counter>,
+    open: Arc<OpenRequest>,
     limit: DailyLimit,
     /// Number of charged units.
     amount: u64,
-    origin: Origin,
     /// LSN that must be durable before the response.
     gate: Lsn,
     state: State,
-    open: Arc<OpenRequest>,
 }
 
 /// State of a reservation.
@@ -133,7 +122,7 @@ enum State {
 
 impl Reservation for EngineReservation {
     fn commit(&mut self) {
-        self.engine.journal.sync_to(self.gate, self.max_sync_delay());
+        self.open.engine.journal.sync_to(self.gate, self.max_sync_delay());
     }
 
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
@@ -141,7 +130,7 @@ impl Reservation for EngineReservation {
             return Poll::Ready(Err(not_durable()));
         }
         self.commit();
-        let durable = ready!(self.engine.journal.poll_durable(self.gate, cx));
+        let durable = ready!(self.open.engine.journal.poll_durable(self.gate, cx));
         Poll::Ready(durable.inspect_err(|_| self.discard()))
     }
 
@@ -149,16 +138,15 @@ impl Reservation for EngineReservation {
         if self.state != State::Spent || actual == self.amount {
             return;
         }
-        let used = change(self.amount, actual);
-        let mut written = None;
-        let is_current = self.counter.settle(self.origin, self.amount, actual, |left, lease| {
-            written = self.append(CountChange { used, ..self.return_surplus(left, lease) });
+        let (open, used, mut written) = (&*self.open, change(self.amount, actual), None);
+        let is_current = open.counter.settle(open.origin, self.amount, actual, |left, lease| {
+            written = open.append(CountChange { used, ..self.return_surplus(left, lease) });
         });
         if !is_current {
-            written = self.append(CountChange { used, ..CountChange::of(self.origin) });
+            written = open.append(CountChange { used, ..CountChange::of(open.origin) });
         }
         self.amount = actual;
-        if self.engine.durability == Durability::Power {
+        if open.engine.durability == Durability::Power {
             self.gate = written.unwrap_or(self.gate);
         }
     }
@@ -167,10 +155,10 @@ impl Reservation for EngineReservation {
         if self.state != State::Spent {
             return false;
         }
-        let (amount, mut written) = (self.amount, None);
+        let (open, amount, mut written) = (&*self.open, self.amount, None);
         let refunded =
-            self.counter.refund(self.origin, amount, self.limit, refund, |left, lease| {
-                written = self.append(CountChange {
+            open.counter.refund(open.origin, amount, self.limit, refund, |left, lease| {
+                written = open.append(CountChange {
                     used: change(amount, 0),
                     refunded: if refund == Refund::UpToLimit { amount } else { 0 },
                     ..self.return_surplus(left, lease)
@@ -179,7 +167,7 @@ impl Reservation for EngineReservation {
             });
         if refunded {
             self.state = State::Returned;
-            if self.engine.durability == Durability::Power {
+            if open.engine.durability == Durability::Power {
                 match written {
                     Some(end) => self.gate = end,
                     None => self.state = State::Discarded,
@@ -197,14 +185,10 @@ impl Reservation for EngineReservation {
 impl EngineReservation {
     /// Returns the maximum delay of the sync that the units need.
     fn max_sync_delay(&self) -> Duration {
-        match self.engine.durability {
+        match self.open.engine.durability {
             Durability::Power => MAX_UNIT_SYNC_DELAY,
             Durability::Process => Duration::ZERO,
         }
-    }
-
-    fn append(&self, change: CountChange) -> Option<Lsn> {
-        self.engine.journal.append_or_hold(Record::count(self.counter.key(), change))
     }
 
     /// Returns the change that shrinks the lease to what `left` used units need. Without a limit, it ends a
@@ -212,22 +196,19 @@ impl EngineReservation {
     fn return_surplus(&self, left: u64, lease: &mut Lease) -> CountChange {
         let granted = lease.surplus(left, self.limit.limited().unwrap_or_default());
         granted.into_iter().for_each(|granted| lease.lower(granted));
-        CountChange { granted, ..CountChange::of(self.origin) }
+        CountChange { granted, ..CountChange::of(self.open.origin) }
     }
 
     /// Removes the charge of units that could not be made durable.
     fn discard(&mut self) {
         if self.state == State::Spent {
-            let used = change(self.amount, 0);
-            let hold = |change: CountChange| {
-                let change = CountChange { used, ..change };
-                self.engine.journal.hold(Record::count(self.counter.key(), change));
-            };
-            let is_current = self.counter.settle(self.origin, self.amount, 0, |left, lease| {
+            let (open, used) = (&*self.open, change(self.amount, 0));
+            let hold = |change| open.hold(CountChange { used, ..change });
+            let is_current = open.counter.settle(open.origin, self.amount, 0, |left, lease| {
                 hold(self.return_surplus(left, lease));
             });
             if !is_current {
-                hold(CountChange::of(self.origin));
+                hold(CountChange::of(open.origin));
             }
         }
         self.state = State::Discarded;
@@ -244,6 +225,14 @@ pub(super) struct OpenRequest {
 }
 
 impl OpenRequest {
+    fn hold(&self, change: CountChange) {
+        self.engine.journal.hold(Record::count(self.counter.key(), change));
+    }
+
+    fn append(&self, change: CountChange) -> Option<Lsn> {
+        self.engine.journal.append_or_hold(Record::count(self.counter.key(), change))
+    }
+
     /// Ends the request with a usage entry. Returns `true` once, if the engine and the key are those of the
     /// request.
     pub(super) fn close(&self, engine: &Arc<Engine>, id: &KeyId) -> bool {
@@ -256,8 +245,7 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         if !*self.ended.get_mut() {
-            let change = CountChange { open: -1, ..CountChange::of(self.origin) };
-            self.engine.journal.append_or_hold(Record::count(self.counter.key(), change));
+            self.append(CountChange { open: -1, ..CountChange::of(self.origin) });
         }
     }
 }

@@ -44,8 +44,8 @@ pub(crate) type Counter = PeriodCounter<Lease>;
 #[non_exhaustive]
 pub enum Durability {
     /// Counts are exact after the end of the process, including `kill -9`. After a power failure
-    /// they never exceed the limit, but up to 512 units per key (and a sixteenth of those left on
-    /// its day) may count as used that were not.
+    /// they never exceed the limit, but up to 512 units of each counter (and a sixteenth of those left in
+    /// its period) may count as used that were not.
     #[default]
     Process,
     /// Counts are exact after the end of the process and after a power failure, because each unit

@@ -18,7 +18,7 @@ use super::{
 
 /// Maximum time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
-/// Interval between two evictions of counters of past days.
+/// Interval between two evictions of idle counters.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Handle of the writer thread.

@@ -37,7 +37,7 @@ impl Inner {
         self.counters.entry(key.clone()).or_insert_with(new).clone()
     }
 
-    /// Keeps what the reports show of the daily quota.
+    /// Changes the units that reports show, if the counter is one of the daily quota.
     pub(super) fn add_used(&self, key: &CounterKey, day: Day, change: impl FnOnce(u64) -> u64) {
         if key.quota == Quota::DAILY {
             lock(&self.totals).used(&key.subject, day, change);

@@ -20,7 +20,7 @@ const PERCENT: [(i64, &str); 3] = [(80, "80"), (95, "95"), (100, "100")];
 /// core. Counting 100,000 keys in use a day takes half a second.
 const PAUSE_FACTOR: u32 = 100;
 
-/// When the keys are to be counted again.
+/// Time at which the keys are counted again.
 pub(super) struct NextCount(Mutex<Option<Instant>>);
 
 impl NextCount {
@@ -32,20 +32,20 @@ impl NextCount {
         lock(&self.0).is_none_or(|due| due <= Instant::now())
     }
 
-    fn rest_after(&self, began: Instant) {
+    fn pause_after(&self, began: Instant) {
         *lock(&self.0) = Some(Instant::now() + PAUSE_FACTOR * began.elapsed());
     }
 }
 
-/// How many keys there are, and how many are at or above each of [`PERCENT`].
+/// Number of keys, and of those at or above each of [`PERCENT`].
 struct Keys {
     all: i64,
     near: [i64; PERCENT.len()],
 }
 
 impl SqliteStore {
-    /// Sets the gauges that would cost too much to keep up with every request: what waits to be
-    /// written, and how many keys are near their limit, as of the last checkpoint.
+    /// Sets the gauges that would cost too much to update with each request: records that wait for a
+    /// checkpoint, and keys near their limit as of the last one.
     pub(super) fn gauges(&self) -> StoreFuture<()> {
         let store = self.clone();
         StoreFuture::pending(async move {
@@ -58,7 +58,7 @@ impl SqliteStore {
             let began = Instant::now();
             let keys = store.read(move |connection| keys(connection, &core).map_err(unavailable));
             let Keys { all, near } = keys.await?;
-            store.0.next_count.rest_after(began);
+            store.0.next_count.pause_after(began);
             names::KEYS.gauge(&[]).set(all as f64);
             for ((_, percent), keys) in PERCENT.into_iter().zip(near) {
                 names::KEYS_NEAR_LIMIT.gauge(&[("percent", percent)]).set(keys as f64);

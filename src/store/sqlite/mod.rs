@@ -165,9 +165,8 @@ impl SqliteStore {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Returns descriptions of what was missing when the file was opened, one sentence each. Empty
-    /// unless
-    /// [`SqliteOptions::accept_loss`] was set.
+    /// Returns descriptions of the losses that were accepted when the file was opened, one sentence each.
+    /// Empty unless [`SqliteOptions::accept_loss`] was set.
     pub fn losses(&self) -> &[String] {
         &self.0.losses
     }
@@ -264,7 +263,7 @@ fn unavailable(error: rusqlite::Error) -> StoreError {
     StoreError::unavailable(error)
 }
 
-/// Whether a read has failed because the file is damaged.
+/// Returns whether a read has failed because the file is damaged.
 fn is_damage(error: &StoreError) -> bool {
     use ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
     let source = error.source().and_then(|source| source.downcast_ref::<rusqlite::Error>());
