@@ -52,6 +52,12 @@ impl Texts {
         }
     }
 
+    /// Panics unless this group has a text for each of these names, and no other.
+    #[cfg(feature = "admin")]
+    pub(crate) fn assert_group(&self, group: &str, names: &[&str]) {
+        assert!(self.groups[group].iter().eq(&BTreeSet::from_iter(names.iter().copied())));
+    }
+
     /// Panics unless each of these codes has words in the group, and each code there exists.
     pub(crate) fn assert_words(&self, group: &str, codes: &[&[ErrorCode]]) {
         let words = &self.groups[group];

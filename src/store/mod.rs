@@ -38,6 +38,7 @@ pub(crate) mod sync;
 mod usage;
 
 #[cfg(feature = "admin")]
+pub(crate) use admin::audit::action;
 pub(crate) use admin::import::{KEY_COLUMNS, is_label, key_cells};
 pub use admin::{
     AdminStore, KeyRef,
@@ -51,9 +52,8 @@ pub use admin::{
 };
 #[cfg(any(feature = "engine", feature = "memory"))]
 pub(crate) use admin::{
-    claim::{CLAIM_OFFERED, CLAIM_OPENED, offer_detail, withdraws_claims},
+    claim::{offer_detail, withdraws_claims},
     create::IDEMPOTENCY_RETENTION,
-    import::KEY_IMPORTED,
     list::PagePosition,
 };
 pub use admission::Admission;
@@ -71,5 +71,5 @@ pub(crate) use usage::TokenSums;
 #[cfg(feature = "usage")]
 pub(crate) use usage::{BODY_BROKEN, NO_RESPONSE, STATUS_4XX, STATUS_5XX};
 #[cfg(any(feature = "engine", feature = "memory"))]
-pub(crate) use usage::{MAX_MODELS, OTHER_MODELS};
+pub(crate) use usage::{MAX_MODELS_PER_DAY, OTHER_MODELS};
 pub use usage::{RequestOutcome, Tokens, UsageEvent, UsageFigures, UsageSink};

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Maximum number of models with a label of their own.
-const MAX_MODELS: usize = 50;
+const MAX_MODEL_LABELS: usize = 50;
 /// Maximum length of a model's name that is used as a label.
 const MAX_MODEL_LEN: usize = 64;
 /// Maximum number of reasons. They are constants of programs, so there are never more.
@@ -77,7 +77,7 @@ impl Metrics {
             rejected,
             charged: names::UNITS_CHARGED.counter(&[]),
             refunded: names::UNITS_REFUNDED.counter(&[]),
-            tokens: Family::new(MAX_MODELS, TokenCounters::of),
+            tokens: Family::new(MAX_MODEL_LABELS, TokenCounters::of),
             tokens_unknown: names::TOKENS_UNKNOWN.counter(&[]),
             bytes_in: names::BYTES_IN.counter(&[]),
             bytes_out: names::BYTES_OUT.counter(&[]),

@@ -34,7 +34,7 @@ use crate::{
 /// Number of past days in `history`.
 const HISTORY_DAYS: u32 = 30;
 /// Maximum number of models. An upstream may echo any name that a request gives.
-const MAX_MODELS: usize = 100;
+const MAX_REPORTED_MODELS: usize = 100;
 /// Maximum number of failed requests in a report.
 const MAX_FAILED: usize = 10;
 
@@ -362,7 +362,7 @@ fn busiest(models: HashMap<Option<String>, UsageFigures>) -> Vec<Model> {
         let order = |model: &Model| Reverse((model.requests, model.tokens));
         order(a).cmp(&order(b)).then_with(|| a.model.cmp(&b.model))
     });
-    models.truncate(MAX_MODELS);
+    models.truncate(MAX_REPORTED_MODELS);
     models
 }
 

@@ -4,6 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::common::{Client, Figures, Gateway};
 use serde_json::{Value, json};
+use tower_quota::error::catalog;
 
 fn promtool(arguments: &[&str], input: Option<&Path>) {
     let mut promtool = Command::new("promtool");
@@ -62,6 +63,9 @@ fn each_page_describes_every_metric() {
 fn describes_every_metric(page: &str) {
     for metric in tower_quota::metrics::ALL {
         assert!(page.contains(&format!("`{}`", metric.name())), "{metric:?}");
+    }
+    for code in [catalog::LAYERS, catalog::UPSTREAM].into_iter().flatten() {
+        assert!(page.contains(&format!("`{}`", code.code())), "{code:?}");
     }
     let dashboard: Value =
         serde_json::from_str(include_str!("../../docs/operations/dashboard.json")).unwrap();

@@ -13,7 +13,7 @@ use crate::{
         shared::Shared,
     },
     error::catalog,
-    store::{Actor, AdminStore, AuditNote, KeyRef},
+    store::{Actor, AdminStore, AuditNote, KeyRef, action},
 };
 
 impl<S: AdminStore> Shared<S> {
@@ -34,7 +34,7 @@ impl<S: AdminStore> Shared<S> {
         }
         tracing::warn!(?ip, code, "admin access denied: rejecting the call");
         let detail = format!(r#"{{"code":"{code}"}}"#);
-        let note = AuditNote { detail, ..AuditNote::new("admin.refused") };
+        let note = AuditNote { detail, ..AuditNote::new(action::ADMIN_REJECTED) };
         let by = Actor { token_id: String::new(), ip };
         if let Err(error) = self.store.note(note, by).await {
             tracing::warn!(%error, "audit of a rejected admin call failed: its entry is missing");
@@ -92,7 +92,10 @@ impl<S: AdminStore> Shared<S> {
             };
             let detail = format!(r#"{{"call":"{}"}}"#, call.id);
             self.store
-                .note(AuditNote { key_id, detail, ..AuditNote::new("admin.read") }, by.clone())
+                .note(
+                    AuditNote { key_id, detail, ..AuditNote::new(action::ADMIN_READ) },
+                    by.clone(),
+                )
                 .await
         };
         match audit.await {

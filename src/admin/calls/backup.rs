@@ -16,7 +16,7 @@ use crate::{
     },
     clock::rfc3339,
     error::{StoreErrorKind, catalog},
-    store::{AdminStore, AuditNote, StoreBackup},
+    store::{AdminStore, AuditNote, StoreBackup, action},
 };
 
 const SQLITE: &str = "application/vnd.sqlite3";
@@ -53,7 +53,7 @@ impl<S: AdminStore> Shared<S> {
 
     /// The audit entry is written first, so that the backup contains it.
     async fn back_up(self: Arc<Self>, request: CallRequest) -> Result<BackupFile, AdminError> {
-        self.store.note(AuditNote::new("store.backup"), request.by).await?;
+        self.store.note(AuditNote::new(action::STORE_BACKUP), request.by).await?;
         let time = rfc3339(self.store.now()).replace(['-', ':'], "");
         let backup = self.store.backup().await.map_err(|error| match error.kind() {
             StoreErrorKind::Busy | StoreErrorKind::NotSupported => AdminError::store(&error),

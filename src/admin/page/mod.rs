@@ -101,6 +101,11 @@ mod tests {
     }
 
     #[test]
+    fn every_action_of_the_audit_trail_has_words() {
+        Texts::of(PARTS).assert_group("actions", crate::store::action::ALL);
+    }
+
+    #[test]
     fn every_code_of_the_admin_api_has_words() {
         let has_words = |code: &&ErrorCode| {
             !SHOWN_BY_MESSAGE.contains(code)

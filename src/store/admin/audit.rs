@@ -4,6 +4,37 @@ use std::{net::IpAddr, time::SystemTime};
 
 use crate::key::KeyId;
 
+/// Declares a constant for each action, and the list of them.
+macro_rules! actions {
+    ($($(#[$attribute:meta])* $name:ident = $action:literal;)*) => {
+        $($(#[$attribute])* pub(crate) const $name: &str = $action;)*
+
+        /// All actions.
+        #[cfg(all(test, feature = "admin"))]
+        pub(crate) const ALL: &[&str] = &[$($action),*];
+    };
+}
+
+/// What entries of the audit trail record.
+pub(crate) mod action {
+    actions! {
+        KEY_CREATED = "key.create";
+        KEY_UPDATED = "key.update";
+        KEY_ROTATED = "key.rotate";
+        KEY_RESET = "key.reset_usage";
+        KEY_DELETED = "key.delete";
+        KEY_IMPORTED = "key.import";
+        CLAIM_OFFERED = "key.claim.offer";
+        CLAIM_OPENED = "key.claim.open";
+        #[cfg(feature = "admin")]
+        ADMIN_READ = "admin.read";
+        #[cfg(feature = "admin")]
+        ADMIN_REJECTED = "admin.refused";
+        #[cfg(feature = "admin")]
+        STORE_BACKUP = "store.backup";
+    }
+}
+
 /// The originator of a change, as recorded in the audit trail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Actor {

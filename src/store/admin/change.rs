@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     key::{KeyHash, KeyPatch, KeyVersion, SecretKey},
-    store::{Actor, KeyRef, KeySummary},
+    store::{Actor, KeyRef, KeySummary, action},
 };
 
 /// Conditional change to one key.
@@ -82,10 +82,10 @@ impl KeyChange {
     /// Returns the name of the change in the audit trail.
     pub fn action(&self) -> &'static str {
         match self {
-            Self::Update(_) => "key.update",
-            Self::Rotate(_) => "key.rotate",
-            Self::ResetUsage => "key.reset_usage",
-            Self::Delete => "key.delete",
+            Self::Update(_) => action::KEY_UPDATED,
+            Self::Rotate(_) => action::KEY_ROTATED,
+            Self::ResetUsage => action::KEY_RESET,
+            Self::Delete => action::KEY_DELETED,
         }
     }
 

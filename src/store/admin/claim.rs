@@ -116,11 +116,6 @@ forward_to_arc!(ClaimStore {
     ) -> StoreFuture<ClaimOutcome>;
 });
 
-/// Audit action of a new claim.
-pub(crate) const CLAIM_OFFERED: &str = "key.claim.offer";
-/// Audit action of an opened claim.
-pub(crate) const CLAIM_OPENED: &str = "key.claim.open";
-
 /// Whether a change withdraws the key's unopened claims, because the key gets another secret or is
 /// not usable before or after the change.
 pub(crate) fn withdraws_claims(

@@ -169,6 +169,3 @@ impl fmt::Display for InvalidColumn {
 }
 
 impl Error for InvalidColumn {}
-
-/// Audit action of an imported key.
-pub(crate) const KEY_IMPORTED: &str = "key.import";

@@ -4,7 +4,9 @@ use super::journal::{CountChange, Position, Record, UsageEntry};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{MAX_MODELS, OTHER_MODELS, Quota, RequestRecord, UsageFigures, counter::Origin},
+    store::{
+        MAX_MODELS_PER_DAY, OTHER_MODELS, Quota, RequestRecord, UsageFigures, counter::Origin,
+    },
 };
 
 /// Journal records that are not checkpointed yet, summed up.
@@ -121,7 +123,7 @@ impl Subject {
         };
         let mut model = model;
         let mut at = find(&self.figures, model);
-        if at.is_none() && !model.is_empty() && self.models_of(day) >= MAX_MODELS {
+        if at.is_none() && !model.is_empty() && self.models_of(day) >= MAX_MODELS_PER_DAY {
             model = OTHER_MODELS;
             at = find(&self.figures, model);
         }

@@ -10,12 +10,11 @@ use crate::{
     error::StoreError,
     key::{ClaimToken, KeyHash, KeyId, KeyRecord, SecretKey},
     store::{
-        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, CLAIM_OFFERED, CLAIM_OPENED,
-        ChangeOutcome, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary,
-        CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
-        KEY_IMPORTED, KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey,
-        OnIssued, OnOpened, PageCursor, PagePosition, Rotation, StoreFuture, counter::CounterKey,
-        offer_detail, withdraws_claims,
+        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, Claim, ClaimOffer,
+        ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, CreateOutcome, IDEMPOTENCY_RETENTION,
+        IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery,
+        KeyRef, KeySummary, NewKey, OnIssued, OnOpened, PageCursor, PagePosition, Rotation,
+        StoreFuture, action, counter::CounterKey, offer_detail, withdraws_claims,
     },
 };
 
@@ -40,7 +39,12 @@ impl Inner {
             }
         }
         for record in &records {
-            self.write_audit("key.create", Some(record.id.clone()), record.audit_detail(), by);
+            self.write_audit(
+                action::KEY_CREATED,
+                Some(record.id.clone()),
+                record.audit_detail(),
+                by,
+            );
         }
         Ok(records)
     }
@@ -73,7 +77,7 @@ impl Inner {
             }
             if let ImportOutcome::New(id) = &imported {
                 let detail = table.by_id(id).map(KeyRecord::audit_detail).unwrap_or_default();
-                self.write_audit(KEY_IMPORTED, Some(id.clone()), detail, by);
+                self.write_audit(action::KEY_IMPORTED, Some(id.clone()), detail, by);
             }
             imported
         };
@@ -277,7 +281,7 @@ impl Inner {
         let claim = ClaimSummary { created_at, expires_at: offer.expires_at, opened_at: None };
         let (token, key_id) = (offer.token.hash(), row.record.id.clone());
         lock(&self.claims).push(ClaimRow { token, key_id, claim, withdrawn: false });
-        self.write_audit(CLAIM_OFFERED, Some(id), offer_detail(&offer), by);
+        self.write_audit(action::CLAIM_OFFERED, Some(id), offer_detail(&offer), by);
         Some(self.summary(row))
     }
 
@@ -315,7 +319,7 @@ impl Inner {
         let change = KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO });
         self.apply(&mut keys, &by_id, &id, &change);
         let after = keys.get(&by_id).map_or(before.clone(), |row| self.summary(row));
-        self.write_audit(CLAIM_OPENED, Some(id), change.audit_detail(&before, &after), by);
+        self.write_audit(action::CLAIM_OPENED, Some(id), change.audit_detail(&before, &after), by);
         ClaimOutcome::Opened(after.into())
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        MAX_MODELS, OTHER_MODELS, RequestQuery, RequestRecord, StoreFuture, UsageEvent,
+        MAX_MODELS_PER_DAY, OTHER_MODELS, RequestQuery, RequestRecord, StoreFuture, UsageEvent,
         UsageFigures, UsageQuery, UsageReader, UsageReport, UsageSink,
         report::{ReportRows, name_keys},
     },
@@ -71,7 +71,7 @@ impl Totals {
             }
             count += 1;
         }
-        let has_own_row = model.is_empty() || count < MAX_MODELS;
+        let has_own_row = model.is_empty() || count < MAX_MODELS_PER_DAY;
         if has_own_row { model } else { OTHER_MODELS }.to_owned()
     }
 

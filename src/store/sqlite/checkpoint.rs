@@ -9,7 +9,7 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        MAX_MODELS, OTHER_MODELS, UsageFigures,
+        MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures,
         counter::CounterKey,
         engine::journal::{DatabaseId, Position, ReplayFrom},
         engine::pending::{Delta, Figures, PendingBatch},
@@ -158,7 +158,7 @@ fn summed_as<'a>(
     if model.is_empty() || model == OTHER_MODELS {
         return Ok(model);
     }
-    let row = params![day.to_string(), id.as_str(), model, OTHER_MODELS, MAX_MODELS];
+    let row = params![day.to_string(), id.as_str(), model, OTHER_MODELS, MAX_MODELS_PER_DAY];
     let has_row = has_row.query_row(row, |row| row.get(0))?;
     Ok(if has_row { model } else { OTHER_MODELS })
 }

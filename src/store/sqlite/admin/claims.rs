@@ -10,9 +10,8 @@ use crate::{
     clock::{from_unix_millis, unix_millis},
     key::{ClaimToken, SecretKey},
     store::{
-        Actor, CLAIM_OFFERED, CLAIM_OPENED, Claim, ClaimOffer, ClaimOutcome, ClaimState,
-        ClaimStore, ClaimSummary, KeyChange, KeyRef, KeySummary, OnOpened, Rotation, StoreFuture,
-        offer_detail,
+        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, KeyChange,
+        KeyRef, KeySummary, OnOpened, Rotation, StoreFuture, action, offer_detail,
     },
 };
 
@@ -35,7 +34,7 @@ impl SqliteStore {
                     unix_millis(offer.expires_at),
                 ])?;
             let detail = offer_detail(&offer);
-            write_audit(connection, now, &by, CLAIM_OFFERED, Some(&id), &detail)?;
+            write_audit(connection, now, &by, action::CLAIM_OFFERED, Some(&id), &detail)?;
             summary(connection, &core, &KeyRef::new(id.as_str()))
         };
         self.0.core.queue.call(work, |_| ())
@@ -77,7 +76,7 @@ impl ClaimStore for SqliteStore {
             let after =
                 summary(connection, &core, &KeyRef::new(id.as_str()))?.unwrap_or(before.clone());
             let detail = change.audit_detail(&before, &after);
-            write_audit(connection, now, &by, CLAIM_OPENED, Some(&id), &detail)?;
+            write_audit(connection, now, &by, action::CLAIM_OPENED, Some(&id), &detail)?;
             Ok(ClaimOutcome::Opened(after.into()))
         };
         self.0.core.queue.call(work, move |outcome| {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     key::KeyId,
-    store::{Actor, ImportOutcome, ImportedKey, KEY_IMPORTED, StoreFuture},
+    store::{Actor, ImportOutcome, ImportedKey, StoreFuture, action},
 };
 
 impl SqliteStore {
@@ -86,7 +86,7 @@ fn import_key(
     columns::insert(connection, record, key.hash)?;
     fill_days(connection, key, &record.id)?;
     let detail = record.audit_detail();
-    write_audit(connection, now, by, KEY_IMPORTED, Some(&record.id), &detail)?;
+    write_audit(connection, now, by, action::KEY_IMPORTED, Some(&record.id), &detail)?;
     Ok(ImportOutcome::New(record.id.clone()))
 }
 

@@ -29,7 +29,7 @@ use crate::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
         KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, Rotation,
-        StoreBackup, StoreFuture, counter::CounterKey, engine::Ledger, withdraws_claims,
+        StoreBackup, StoreFuture, action, counter::CounterKey, engine::Ledger, withdraws_claims,
     },
 };
 
@@ -230,7 +230,7 @@ fn insert_keys(
     for (key, record) in keys.iter().zip(&records) {
         columns::insert(connection, record, key.secret.hash())?;
         let detail = record.audit_detail();
-        write_audit(connection, now, by, "key.create", Some(&record.id), &detail)?;
+        write_audit(connection, now, by, action::KEY_CREATED, Some(&record.id), &detail)?;
     }
     Ok(Some(records))
 }
