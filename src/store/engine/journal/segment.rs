@@ -10,8 +10,9 @@ use super::{Commit, Disk, Record, v1, v2};
 const MAGIC: &[u8; 8] = b"tq-log-3";
 /// Magic of segments with payloads of [`v2`].
 const MAGIC_V2: &[u8; 8] = b"tq-log-2";
-/// Version of a record's payload, and of those of [`v2`].
+/// Version of a record's payload.
 const VERSION: u8 = 2;
+/// Version of the payloads of [`v2`].
 const VERSION_V2: u8 = 1;
 /// First byte of a record, where `tq-log-2` has the kind of its payload.
 const BEGIN: u8 = 0xff;
@@ -54,7 +55,7 @@ pub(crate) struct Position {
 pub(super) struct SegmentId {
     database: DatabaseId,
     number: u64,
-    /// Has hashed the two, as the checksum of each record begins with them.
+    /// Has the hash of both, with which the checksum of each record begins.
     hasher: crc32fast::Hasher,
 }
 
