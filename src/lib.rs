@@ -8,7 +8,7 @@
 //! | [`usage`] | `UsageRecorderLayer`: one event for each request, when its body has ended; the key holder's report |
 //! | [`proxy`] | `UpstreamProxyService`: forwards to one upstream and streams the response back |
 //! | [`admin`] | `admin_service()`: issues and changes keys; reports, audit trail, web page |
-//! | [`openai`] | presets for OpenAI-compatible APIs, and `StreamUsageLayer`: requests the usage of streams and hides it from clients that did not request it |
+//! | [`openai`] | presets for OpenAI-compatible APIs: errors, header rules, the format of usage; and `StreamUsageLayer`: requests the usage of streams and hides it from clients that did not request it |
 //! | [`store`] | the store traits, `MemoryStore`, `SqliteStore` |
 //! | [`metrics`] | names and descriptions of what is counted through the `metrics` facade |
 //! | [`request`] | `RequestContext`: what the layers and your services know of one request |
@@ -28,7 +28,7 @@
 //! use tower_quota::{
 //!     auth::TrialKeyAuthLayer,
 //!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
-//!     openai::{self, OpenAiErrors},
+//!     openai::{self, OpenAiErrors, OpenAiUsage},
 //!     proxy::UpstreamProxyService,
 //!     quota::DailyQuotaLayer,
 //!     store::memory::MemoryStore,
@@ -54,7 +54,7 @@
 //!     .reject(OpenAiErrors);
 //! let gateway = ServiceBuilder::new()
 //!     .layer(TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors))
-//!     .layer(UsageRecorderLayer::new(store.clone()))
+//!     .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage))
 //!     .layer(DailyQuotaLayer::new(store).reject(OpenAiErrors))
 //!     .service(upstream);
 //!

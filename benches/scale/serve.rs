@@ -15,6 +15,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     admin::{AdminTokens, admin_service},
     auth::TrialKeyAuthLayer,
+    openai::OpenAiUsage,
     quota::DailyQuotaLayer,
     store::sqlite::{SqliteOptions, SqliteStore},
     usage::{RequestBody, UsageRecorderLayer},
@@ -31,7 +32,7 @@ pub(crate) async fn serve(database: &Path, retention_days: u32) -> Result<Infall
     let store = SqliteStore::open(SqliteOptions::new(database).retention_days(retention_days))?;
     let admin = admin_service(store.clone(), AdminTokens::parse(TOKEN)?);
     let stack = ServiceBuilder::new()
-        .layer(UsageRecorderLayer::new(store.clone()).watch_requests())
+        .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage).watch_requests())
         .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
         .service(service_fn(complete));

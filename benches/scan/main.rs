@@ -20,6 +20,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, Service, service_fn};
 use tower_quota::{
+    openai::OpenAiUsage,
     store::{UsageEvent, UsageSink},
     usage::{RequestBody, UsageRecorderLayer},
 };
@@ -75,7 +76,8 @@ fn time(case: &Case, parses_request: bool, parses_response: bool) -> f64 {
             Ok::<_, Infallible>(response.expect("a valid head"))
         }
     });
-    let mut service = UsageRecorderLayer::new(NullSink).watch_requests().layer(inner);
+    let mut service =
+        UsageRecorderLayer::new(NullSink).format(OpenAiUsage).watch_requests().layer(inner);
     let start = Instant::now();
     for _ in 0..REQUESTS {
         let content_type = if parses_request { "application/json" } else { other };

@@ -23,7 +23,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
     key::{DailyLimit, SecretKey},
-    openai::proxy_rules,
+    openai::{OpenAiUsage, proxy_rules},
     proxy::{ClientOptions, RequestBody, UpstreamClient, UpstreamProxyService, upstream_client},
     quota::DailyQuotaLayer,
     store::{
@@ -167,7 +167,7 @@ where
 {
     let store = with_keys(store).await?;
     let service = ServiceBuilder::new()
-        .layer(UsageRecorderLayer::new(store.clone()).watch_requests())
+        .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage).watch_requests())
         .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
         .service(Forward::<usage::RequestBody<Incoming>>::new(upstream)?);

@@ -52,7 +52,7 @@ use tower_quota::{
     admin::{AdminTokens, ClientAddrs, RejectionLog, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
     openai::{
-        OpenAiErrors,
+        OpenAiErrors, OpenAiUsage,
         stream_usage::{AppliesTo, ChatCompletions, StreamUsageLayer},
     },
     proxy::{CredentialCooldown, UpstreamCredential},
@@ -221,7 +221,7 @@ async fn run(
                 .layer(hide_usage)
                 .layer(settings.on_client_gone.clone())
                 // Outside of auth, so that its rejections are recorded, too.
-                .layer(UsageRecorderLayer::new(store.clone()).watch_requests())
+                .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage).watch_requests())
                 .layer(auth.clone())
                 .layer(quota)
                 .layer(include_usage)

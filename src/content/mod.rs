@@ -2,8 +2,8 @@
 //! arrive in any chunks.
 
 // Either feature reads a part of them.
-#[cfg(any(feature = "openai", feature = "usage"))]
-#[cfg_attr(not(all(feature = "openai", feature = "usage")), allow(dead_code))]
+#[cfg(feature = "openai")]
+#[cfg_attr(not(feature = "usage"), allow(dead_code))]
 pub(crate) mod events;
 #[cfg(any(feature = "openai", feature = "usage"))]
 #[cfg_attr(not(all(feature = "openai", feature = "usage")), allow(dead_code))]

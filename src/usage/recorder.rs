@@ -7,17 +7,15 @@ use http::{HeaderMap, Method, Request, response::Parts};
 use http_body::Body;
 
 use super::{
-    RequestBody, UsageRecorderLayer,
-    metrics::{InFlightGuard, Metrics},
-    parse::ResponseScanner,
-    request_body::RequestBodyHandle,
+    ReportedUsage, RequestBody, layer::Config, metrics::InFlightGuard,
+    request_body::RequestBodyHandle, scanner::ResponseScanner,
 };
 use crate::{
     body::{BodyEnd, BodyObserver},
     error::{Rejected, UpstreamFault},
     key::looks_like_key,
     request::{Listener, RequestContext},
-    store::{RequestOutcome, UsageEvent, UsageSink},
+    store::{RequestOutcome, UsageEvent},
 };
 
 /// The event of a request without a response yet.
@@ -26,8 +24,7 @@ pub(super) struct Recorder(Box<Recording>);
 /// The event of one request until it is recorded.
 // Always boxed, as futures and bodies are moved often.
 struct Recording {
-    sink: Arc<dyn UsageSink>,
-    metrics: Arc<Metrics>,
+    config: Arc<Config>,
     listeners: Vec<Listener>,
     _in_flight: InFlightGuard,
     context: RequestContext,
@@ -43,18 +40,16 @@ struct Recording {
 
 impl Recorder {
     /// Begins the event of a request.
-    pub(super) fn start<W, B>(layer: &UsageRecorderLayer<W>, request: &mut Request<B>) -> Self {
+    pub(super) fn start<B>(config: Arc<Config>, request: &mut Request<B>) -> Self {
         let context = RequestContext::of(request.extensions_mut());
-        let mut event = UsageEvent::new(context.received_at_by(&*layer.clock));
+        let mut event = UsageEvent::new(context.received_at_by(&*config.clock));
         event.method = request.method().clone();
         event.path = request.uri().path().to_owned();
         set_request_id(&context, request.headers());
-        let UsageRecorderLayer { sink, metrics, .. } = layer;
         Self(Box::new(Recording {
-            sink: sink.clone(),
             listeners: context.take_listeners(),
-            _in_flight: metrics.enter(),
-            metrics: metrics.clone(),
+            _in_flight: config.metrics.enter(),
+            config,
             context,
             event,
             started: Instant::now(),
@@ -80,7 +75,7 @@ impl Recorder {
     pub(super) fn observe(mut self, head: &Parts) -> ResponseObserver {
         self.0.read_head(head);
         ResponseObserver(Box::new(Observation {
-            scanner: ResponseScanner::new(self.method(), head),
+            scanner: ResponseScanner::new(self.0.config.format.as_deref(), self.method(), head),
             complete: outcome_of_complete(head),
             // The head of a rejection is enough to record it: an outer layer may replace the body.
             has_all: head.extensions.get::<Rejected>().is_some(),
@@ -136,11 +131,11 @@ impl Recording {
         event.refunded = context.is_refunded();
         event.admission = context.admission();
         event.duration = Some(self.started.elapsed());
-        self.metrics.record(event);
+        self.config.metrics.record(event);
         for listener in self.listeners {
             listener(event);
         }
-        self.sink.record(self.event);
+        self.config.sink.record(self.event);
     }
 }
 
@@ -203,7 +198,8 @@ impl BodyObserver for ResponseObserver {
     fn end(self, end: BodyEnd) {
         let Observation { mut recording, complete, mut scanner, has_all } = *self.0;
         let event = &mut recording.event;
-        (event.model, event.tokens) = scanner.finish(end == BodyEnd::Complete);
+        let ReportedUsage { model, tokens } = scanner.finish(end == BodyEnd::Complete);
+        (event.model, event.tokens) = (model, tokens);
         recording.record(match end {
             BodyEnd::Complete => complete,
             BodyEnd::Failed => RequestOutcome::Failed,

@@ -9,10 +9,12 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
     RequestBody, UsageRecorderLayer, WatchRequests,
+    layer::Config,
     recorder::{Recorder, ResponseObserver},
 };
 use crate::{
@@ -23,15 +25,17 @@ use crate::{
 /// Middleware that records one event for each request, at the end of its response.
 ///
 /// See the [module](super) for its rules.
+#[derive(Clone)]
 pub struct UsageRecorder<S, W = ()> {
     pub(super) inner: S,
-    pub(super) layer: Arc<UsageRecorderLayer<W>>,
+    pub(super) config: Arc<Config>,
+    pub(super) _watch: W,
 }
 
 impl<S> UsageRecorder<S> {
     /// Creates the middleware around `inner`, which records events in `sink`.
     pub fn new(inner: S, sink: impl UsageSink) -> Self {
-        Self { inner, layer: Arc::new(UsageRecorderLayer::new(sink)) }
+        UsageRecorderLayer::new(sink).layer(inner)
     }
 }
 
@@ -66,7 +70,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let recorder = Recorder::start(&self.layer, &mut request);
+        let recorder = Recorder::start(self.config.clone(), &mut request);
         ResponseFuture { inner: self.inner.call(request), recorder: Some(recorder) }
     }
 }
@@ -86,15 +90,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let mut recorder = Recorder::start(&self.layer, &mut request);
+        let mut recorder = Recorder::start(self.config.clone(), &mut request);
         let request = recorder.watch(request);
         ResponseFuture { inner: self.inner.call(request), recorder: Some(recorder) }
-    }
-}
-
-impl<S: Clone, W> Clone for UsageRecorder<S, W> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), layer: self.layer.clone() }
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
+    openai::OpenAiUsage,
     quota::DailyQuotaLayer,
     usage::{UsageRecorderLayer, usage_service},
 };
@@ -29,7 +30,7 @@ async fn spend(admin: &Admin, key: &str) {
 async fn completed(admin: &Admin, key: &str, status: u16, body: &'static str) {
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(admin.store.clone()))
-        .layer(UsageRecorderLayer::new(admin.store.clone()))
+        .layer(UsageRecorderLayer::new(admin.store.clone()).format(OpenAiUsage))
         .layer(DailyQuotaLayer::new(admin.store.clone()))
         .service(service_fn(move |_: Request<Full<Bytes>>| async move {
             let response = Response::builder().status(status).body(Full::<Bytes>::from(body));

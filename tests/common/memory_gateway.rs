@@ -17,6 +17,7 @@ use tower::{Layer, ServiceBuilder};
 use tower_quota::{
     admin::{AdminTokens, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
+    openai::OpenAiUsage,
     quota::DailyQuotaLayer,
     request::RequestContext,
     usage::{UsageRecorderLayer, usage_service},
@@ -52,7 +53,7 @@ fn app() -> Router {
         .settings([("USAGE_RETENTION_DAYS".to_owned(), Some("7".to_owned()))]);
     let auth = TrialKeyAuthLayer::new(store.clone());
     let trial = ServiceBuilder::new()
-        .layer(UsageRecorderLayer::new(store.clone()).watch_requests())
+        .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage).watch_requests())
         .layer(auth.clone())
         .layer(DailyQuotaLayer::new(store.clone()));
     Router::new()

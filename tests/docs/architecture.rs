@@ -22,7 +22,7 @@ const LEVELS: &[&[&str]] = &[
 
 /// Imports that the levels allow and that nothing may have: a proxy forwards without knowing what is
 /// counted, and layers know the traits of stores only.
-const FORBIDDEN: &[(&str, &str)] = &[("proxy", "store"), ("openai", "store")];
+const FORBIDDEN: &[(&str, &str)] = &[("proxy", "store")];
 
 /// Imports that the levels do not allow, and why they are there.
 const EXCEPTIONS: &[(&str, &str)] = &[

@@ -19,7 +19,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     error::Rejection,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
-    openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
+    openai::{AnthropicErrorsLayer, OpenAiUsage, stream_usage::StreamUsageLayer},
     quota::{CommitPoint, DailyQuotaLayer},
     request::RequestContext,
     store::{QuotaSubject, RequestOutcome, UsageEvent, UsageSink, memory::MemoryStore},
@@ -156,7 +156,8 @@ async fn usage_reports_the_requested_model_and_the_bytes_that_were_read() {
         request.into_body().collect().await.unwrap();
         Ok::<_, Infallible>(Response::new(Body::from(RESPONSE)))
     });
-    let service = UsageRecorderLayer::new(events.clone()).watch_requests().layer(inner);
+    let service =
+        UsageRecorderLayer::new(events.clone()).format(OpenAiUsage).watch_requests().layer(inner);
     let body = r#"{"messages":[{"model":"no"}],"model":"m"}"#;
     let response = service.oneshot(Request::post("/").body(body.into()).unwrap()).await.unwrap();
     response.into_body().collect().await.unwrap();
@@ -178,7 +179,7 @@ async fn a_stored_response_that_is_fetched_again_reports_no_tokens() {
     let inner = service_fn(|_: Request<Body>| async {
         Ok::<_, Infallible>(Response::new(Body::from(RESPONSE)))
     });
-    let service = UsageRecorderLayer::new(events.clone()).layer(inner);
+    let service = UsageRecorderLayer::new(events.clone()).format(OpenAiUsage).layer(inner);
     for (method, total) in [("POST", Some(1200)), ("GET", None), ("GET", None), ("DELETE", None)] {
         let request = Request::builder().method(method).uri("/v1/responses/resp_1");
         let response =
@@ -202,7 +203,7 @@ async fn partial_figures_are_not_recorded_if_the_client_has_disconnected() {
             let body = Body::from(stream.clone()).with_trailers(trailers);
             async { Ok::<_, Infallible>(Response::new(body)) }
         });
-        let service = UsageRecorderLayer::new(events.clone()).layer(inner);
+        let service = UsageRecorderLayer::new(events.clone()).format(OpenAiUsage).layer(inner);
         let request = Request::post("/").body(Body::default()).unwrap();
         let mut body = service.oneshot(request).await.unwrap().into_body();
         body.frame().await.unwrap().unwrap();

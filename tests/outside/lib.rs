@@ -2,19 +2,33 @@
 #![cfg(test)]
 
 mod bodies;
+mod formats;
 mod quotas;
 mod requests;
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use axum::body::Body;
 use http::{Request, Response};
 use tower_quota::{
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
-    store::memory::MemoryStore,
+    store::{UsageEvent, UsageSink, memory::MemoryStore},
 };
 
 const KEY: &str = "trial-key-manual-123";
+
+/// The events of the requests that have ended.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<UsageEvent>>>);
+
+impl UsageSink for Events {
+    fn record(&self, event: UsageEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
 
 /// A store with one key that has this limit.
 fn store(limit: u32) -> MemoryStore {

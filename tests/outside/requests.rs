@@ -1,28 +1,15 @@
 //! Request bodies, which pass as they are.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex},
-};
+use std::convert::Infallible;
 
 use axum::{Router, body::Body, extract::Request, middleware::from_fn, routing::post};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_quota::{
-    store::{UsageEvent, UsageSink},
-    usage::{RequestBody, UsageRecorderLayer},
-};
+use tower_quota::usage::{RequestBody, UsageRecorderLayer};
 
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<UsageEvent>>>);
-
-impl UsageSink for Events {
-    fn record(&self, event: UsageEvent) {
-        self.0.lock().unwrap().push(event);
-    }
-}
+use super::Events;
 
 #[tokio::test]
 async fn functions_and_handlers_of_axum_work_inside_the_recorder() {

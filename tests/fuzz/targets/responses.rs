@@ -18,6 +18,7 @@ use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_quota::{
+    openai::OpenAiUsage,
     store::{Tokens, UsageEvent, UsageSink},
     usage::{RequestBody, UsageRecorderLayer},
 };
@@ -96,7 +97,7 @@ fn read(pieces: Vec<Bytes>, response_body: &[u8], coding: &'static str) -> Seen 
     let events = Events::default();
     let request_body = Pieces(pieces.clone().into_iter());
     let pieces = Arc::new(Mutex::new(Some(pieces)));
-    let mut service = ServiceBuilder::new().layer(UsageRecorderLayer::new(events.clone()).watch_requests()).service(
+    let mut service = ServiceBuilder::new().layer(UsageRecorderLayer::new(events.clone()).format(OpenAiUsage).watch_requests()).service(
         service_fn(move |request: Request<RequestBody<Pieces>>| {
             let pieces = pieces.lock().unwrap().take().unwrap();
             async move {

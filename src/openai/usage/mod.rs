@@ -1,18 +1,73 @@
 //! Usage of OpenAI-compatible APIs and of Anthropic's.
 
+mod figures;
+mod reader;
+#[cfg(test)]
+mod tests;
+
 use std::{mem, sync::OnceLock};
 
+use http::{Method, response::Parts};
 use memchr::memmem::Finder;
 
-use super::{UsageFormat, figures::Figures};
+use self::{
+    figures::Figures,
+    reader::{Reader, UsageMembers},
+};
 use crate::{
-    content::members::{FoundMember, Inner, Member, MemberScanner, Selection},
-    store::Tokens,
+    content::{
+        media_type,
+        members::{FoundMember, Inner, Member, MemberScanner, Selection},
+    },
+    usage::{ReportedUsage, UsageFormat, UsageParser},
 };
 
+/// [`UsageFormat`] of OpenAI-compatible APIs and of Anthropic's.
+///
+/// # Rules
+///
+/// - Usage is read of 2xx responses to `POST` in JSON or in server-sent events. A response to another
+///   method repeats what was billed before. A response in gzip or deflate is read through a decoded copy of
+///   at most 16 MiB; of one that is longer, or in another coding, nothing is known. The client gets the
+///   response as it came.
+/// - Read are `usage` and `model` of the object that the response or an event's data is, and of its
+///   members `response` (the events of `/v1/responses`) and `message` (Anthropic's `message_start`).
+///   If none of these has a `usage`, that of `x_groq` or of the first of `choices` (Kimi) is read.
+///   Anything else may be the client's own words. The first model that is reported counts.
+/// - The last report of a figure counts. One that is missing or zero in a later report stays, except for the
+///   total. Of two sets of names, `prompt_tokens` and `completion_tokens` win, unless they are zero. A figure
+///   may be written as `11`, `11.0` or `1.1e1`.
+/// - The prompt is all input that was billed: where Anthropic's names count cached input beside
+///   `input_tokens`, their sum. Cached tokens are those that were read from a cache.
+/// - A total that is missing, or 0, is the sum. One that is reported may be more than prompt and completion
+///   together, as some include reasoning besides, but not less.
+/// - Tokens are unknown if there is no figure for prompt or completion (embeddings need none for the
+///   completion if the total is the prompt), if the figures are impossible, or if any `usage` cannot be
+///   read. Cached and reasoning tokens that are impossible are unknown by themselves.
+/// - Of a stream that broke off or whose client has left, tokens are known if it had reported the last of
+///   them: in an event with empty `choices`, in `response` or `x_groq`, or before `[DONE]` or
+///   `message_stop`. JSON reports them once, so they count however it ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenAiUsage;
+
+impl UsageFormat for OpenAiUsage {
+    fn parser(&self, method: &Method, head: &Parts) -> Option<Box<dyn UsageParser>> {
+        let is_read = method == Method::POST && head.status.is_success() && is_text(head);
+        is_read.then(|| Box::new(Reader::<Reported>::default()) as _)
+    }
+}
+
+/// Returns whether a response is JSON or server-sent events, or does not say what it is.
+fn is_text(head: &Parts) -> bool {
+    media_type(&head.headers).is_none_or(|kind| {
+        kind.eq_ignore_ascii_case(b"application/json")
+            || kind.eq_ignore_ascii_case(b"text/event-stream")
+    })
+}
+
 /// What a response has reported so far.
-#[derive(Debug, Default)]
-pub(super) struct OpenAiUsage {
+#[derive(Default)]
+struct Reported {
     model: Option<String>,
     figures: Figures,
     /// Figures of [`GROQ`] and [`CHOICE`], which count if there are no others.
@@ -28,7 +83,7 @@ pub(super) struct OpenAiUsage {
 }
 
 /// What the current event has reported.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct EventUsage {
     has_usage: bool,
     is_stop: bool,
@@ -65,7 +120,7 @@ const USAGE_NAME: &[u8] = b"\"usage\"";
 const STOP: &[u8] = b"\"message_stop\"";
 const DONE: &[u8] = b"[DONE]";
 
-impl UsageFormat for OpenAiUsage {
+impl UsageMembers for Reported {
     const SELECTION: &'static Selection = &SELECTION;
 
     fn read_member(&mut self, found: &FoundMember<'_>) {
@@ -110,13 +165,14 @@ impl UsageFormat for OpenAiUsage {
         self.is_over
     }
 
-    fn finish(self, is_complete: bool) -> (Option<String>, Option<Tokens>) {
+    fn finish(self, is_complete: bool) -> ReportedUsage {
         let tokens = self.figures.or(self.fallback_figures).tokens();
-        (self.model, tokens.filter(|_| is_complete || self.is_final))
+        let tokens = tokens.filter(|_| is_complete || self.is_final);
+        ReportedUsage { model: self.model, tokens }
     }
 }
 
-impl OpenAiUsage {
+impl Reported {
     fn read_usage(&mut self, found: &FoundMember<'_>) {
         if found.value == Some(b"null") {
             return;

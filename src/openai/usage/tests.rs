@@ -1,16 +1,24 @@
 //! What is read of responses, in any chunks.
 
+use std::io::Write;
+
 use http::Response;
 
 use super::*;
+use crate::{store::Tokens, usage::scanner::ResponseScanner};
 
 type Seen = (Option<String>, Option<Tokens>);
 
 fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, is_whole: bool) -> Seen {
     let head = Response::new(()).into_parts().0;
-    let mut scanner = ResponseScanner::new(&Method::POST, &head);
+    let mut scanner = ResponseScanner::new(Some(&OpenAiUsage), &Method::POST, &head);
     chunks.into_iter().for_each(|chunk| scanner.scan(chunk));
-    scanner.finish(is_whole)
+    finish(&mut scanner, is_whole)
+}
+
+fn finish(scanner: &mut ResponseScanner, is_whole: bool) -> Seen {
+    let ReportedUsage { model, tokens } = scanner.finish(is_whole);
+    (model, tokens)
 }
 
 /// Reads a text at every split into two, in many chunks and byte by byte, with the same result.
@@ -289,9 +297,9 @@ fn unreadable_responses_have_no_usage() {
     let body = format!(r#"{{"model":"m","usage":{USAGE}}}"#);
     let read = |method: Method, head: http::response::Builder| {
         let head = head.body(()).unwrap().into_parts().0;
-        let mut scanner = ResponseScanner::new(&method, &head);
+        let mut scanner = ResponseScanner::new(Some(&OpenAiUsage), &method, &head);
         scanner.scan(body.as_bytes());
-        scanner.finish(true)
+        finish(&mut scanner, true)
     };
     let expected = (Some("m".into()), usage());
     let build = Response::builder;
@@ -332,7 +340,7 @@ fn coded(coding: &str, text: &[u8]) -> Vec<u8> {
 /// A scanner of a response in this coding.
 fn scanner(coding: &str) -> ResponseScanner {
     let head = Response::builder().header("content-encoding", coding).body(()).unwrap();
-    ResponseScanner::new(&Method::POST, &head.into_parts().0)
+    ResponseScanner::new(Some(&OpenAiUsage), &Method::POST, &head.into_parts().0)
 }
 
 const CODINGS: [(&str, &str); 4] =
@@ -350,14 +358,14 @@ fn a_coded_response_is_read_the_same_in_any_chunks() {
                 let mut scanner = scanner(named);
                 bytes.chunks(size).for_each(|chunk| scanner.scan(chunk));
                 assert_eq!(scanner.is_over(), text == STREAM, "{named} by {size}");
-                assert_eq!(scanner.finish(true), expected, "{named} by {size}");
+                assert_eq!(finish(&mut scanner, true), expected, "{named} by {size}");
             }
         }
     }
     let twice = [coded("gzip", &json.as_bytes()[..20]), coded("gzip", &json.as_bytes()[20..])];
     let mut members = scanner("gzip");
     members.scan(&twice.concat());
-    assert_eq!(members.finish(true), read_all(&json, true));
+    assert_eq!(finish(&mut members, true), read_all(&json, true));
 }
 
 #[test]
@@ -367,32 +375,32 @@ fn a_coded_response_that_cannot_be_decoded_has_no_figures() {
         let whole = coded(coding, stream.as_bytes());
         let mut other = scanner(named);
         other.scan(stream.as_bytes());
-        assert_eq!(other.finish(true).1, None, "{named}: not coded at all");
+        assert_eq!(finish(&mut other, true).1, None, "{named}: not coded at all");
         for length in 0..whole.len() {
             let mut cut_off = scanner(named);
             cut_off.scan(&whole[..length]);
-            assert_eq!(cut_off.finish(true).1, None, "{named}: {length} bytes of it");
+            assert_eq!(finish(&mut cut_off, true).1, None, "{named}: {length} bytes of it");
         }
     }
     for coding in ["br", "zstd", "gzip, gzip", "gzip, br", "x"] {
         let mut other = scanner(coding);
         other.scan(&coded("gzip", stream.as_bytes()));
-        assert_eq!(other.finish(true), (None, None), "{coding}");
+        assert_eq!(finish(&mut other, true), (None, None), "{coding}");
     }
 }
 
 #[test]
 fn a_decompression_bomb_is_not_decoded() {
     let begin = with_figures("data: {\"model\":\"m\",\"usage\":USAGE,\"choices\":[]}\n\n: ");
-    let text = [begin.as_bytes(), &vec![b' '; 2 * MAX_DECODED_LEN]].concat();
+    let text = [begin.as_bytes(), &vec![b' '; 2 * (16 << 20)]].concat();
     for (named, coding) in CODINGS {
         let bomb = coded(coding, &text);
         assert!(bomb.len() < text.len() / 500);
         let mut scanner = scanner(named);
         scanner.scan(&bomb);
-        assert!(matches!(scanner.0, Source::Broken(_)), "{named}");
+        assert!(matches!(scanner, ResponseScanner::Broken(_)), "{named}");
         scanner.scan(&bomb);
-        assert_eq!(scanner.finish(true), (Some("m".into()), None), "{named}");
+        assert_eq!(finish(&mut scanner, true), (Some("m".into()), None), "{named}");
     }
     let mut plain = read([&*text], true);
     assert_eq!(plain.1.take(), usage(), "as long without a coding");

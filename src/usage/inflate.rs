@@ -5,8 +5,7 @@ use std::io::{self, Write};
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 /// Decodes gzip or deflate into `W`. It takes about 80 KiB of memory, whatever it is given.
-#[derive(Debug)]
-pub(super) enum Inflate<W: Write> {
+pub(crate) enum Inflate<W: Write> {
     Gzip(MultiGzDecoder<W>),
     /// Deflate of which nothing has arrived yet.
     Unknown(W),
