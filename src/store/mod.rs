@@ -37,8 +37,8 @@ pub mod sqlite;
 pub(crate) mod sync;
 mod usage;
 
-#[cfg(feature = "admin")]
 pub(crate) use admin::audit::action;
+#[cfg(feature = "admin")]
 pub(crate) use admin::import::{KEY_COLUMNS, is_label, key_cells};
 pub use admin::{
     AdminStore, KeyRef,
@@ -66,10 +66,8 @@ pub use quota::{
 };
 pub use report::{GroupBy, ReportPage, UsageQuery, UsageReader, UsageReport, UsageRow};
 pub use requests::{RequestQuery, RequestRecord, plain_path};
-#[cfg(any(feature = "usage", feature = "admin"))]
-pub(crate) use usage::TokenSums;
 #[cfg(feature = "usage")]
-pub(crate) use usage::{BODY_BROKEN, NO_RESPONSE, STATUS_4XX, STATUS_5XX};
+pub(crate) use usage::{BODY_BROKEN, NO_RESPONSE, STATUS_4XX, STATUS_5XX, TokenSums};
 #[cfg(any(feature = "engine", feature = "memory"))]
 pub(crate) use usage::{MAX_MODELS_PER_DAY, OTHER_MODELS};
 pub use usage::{RequestOutcome, Tokens, UsageEvent, UsageFigures, UsageSink};
