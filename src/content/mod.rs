@@ -52,6 +52,7 @@ pub(crate) fn is_plain(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the media type without its parameters, if there is one.
+#[cfg(any(feature = "openai", feature = "proxy"))]
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
     let content_type = headers.get(header::CONTENT_TYPE)?.as_bytes();
     Some(content_type.split(|&byte| byte == b';').next()?.trim_ascii())
