@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, io};
 
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -80,7 +81,7 @@ impl<'a> Record<'a> {
 
     /// Appends the record's payload to `out`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        postcard::to_io(self, out).map(drop).map_err(io::Error::other)
+        postcard::serialize_with_flavor(self, Appended(out)).map_err(io::Error::other)
     }
 
     /// Decodes a payload, or returns `None` if it is not exactly one record.
@@ -89,6 +90,27 @@ impl<'a> Record<'a> {
         let padded = [payload, &[0; MAX_MISSING]].concat();
         let (record, rest) = postcard::take_from_bytes(&padded).ok()?;
         (rest.len() <= MAX_MISSING).then_some(record)
+    }
+}
+
+/// Appends a payload to a buffer, without the `write_all` per byte of [`postcard::to_io`].
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
