@@ -74,6 +74,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+#[macro_use]
+mod macros;
+
 #[cfg(feature = "admin")]
 pub mod admin;
 #[cfg(feature = "auth")]
