@@ -93,7 +93,11 @@ impl SegmentId {
         frame[0] = BEGIN;
         frame[1] = VERSION;
         frame[4..8].copy_from_slice(&length.to_le_bytes());
-        frame[8..12].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+        // Saves the look at the CPU's features that a new hasher begins with.
+        let mut hasher = self.hasher.clone();
+        hasher.reset();
+        hasher.update(payload);
+        frame[8..12].copy_from_slice(&hasher.finalize().to_le_bytes());
         let checksum = self.checksum(&frame[..12], offset);
         frame[12..].copy_from_slice(&checksum.to_le_bytes());
         out.put_u8(END);
