@@ -89,12 +89,12 @@ impl<L: Ledger> Checkpointer<L> {
         Self { engine, queue, ledger, pending, evicted_at }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(model)))]
     pub(super) fn ledger(&self) -> &L {
         &self.ledger
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(model)))]
     pub(super) fn into_ledger(self) -> L {
         self.ledger
     }
