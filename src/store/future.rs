@@ -2,6 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::{Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -11,7 +12,10 @@ use crate::error::StoreError;
 ///
 /// It is a named type, so that the store traits are object safe and the futures of the layers can
 /// be named. Only a result that is not ready at once is boxed.
-pub struct StoreFuture<T>(State<T>);
+pub struct StoreFuture<T> {
+    /// Never locked: the mutex only makes the future `Sync`.
+    state: Mutex<State<T>>,
+}
 
 enum State<T> {
     Ready(Option<Result<T, StoreError>>),
@@ -19,14 +23,22 @@ enum State<T> {
 }
 
 impl<T> StoreFuture<T> {
+    fn new(state: State<T>) -> Self {
+        Self { state: Mutex::new(state) }
+    }
+
+    fn state(&mut self) -> &mut State<T> {
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Creates a future that is ready with this result.
     pub fn ready(result: Result<T, StoreError>) -> Self {
-        Self(State::Ready(Some(result)))
+        Self::new(State::Ready(Some(result)))
     }
 
     /// Creates a future that boxes and polls another one.
     pub fn pending(future: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Self {
-        Self(State::Pending(Box::pin(future)))
+        Self::new(State::Pending(Box::pin(future)))
     }
 
     /// Applies a function to the value once it is ready.
@@ -43,7 +55,7 @@ impl<T> StoreFuture<T> {
     /// Returns the result if it was ready from the start, once.
     #[cfg(feature = "quota")]
     pub(crate) fn take_ready(&mut self) -> Option<Result<T, StoreError>> {
-        match &mut self.0 {
+        match self.state() {
             State::Ready(result) => result.take(),
             State::Pending(_) => None,
         }
@@ -51,9 +63,9 @@ impl<T> StoreFuture<T> {
 
     /// Returns the result if it was ready from the start, or else the future itself.
     pub fn now_or_never(self) -> Result<Result<T, StoreError>, Self> {
-        match self.0 {
+        match self.state.into_inner().unwrap_or_else(PoisonError::into_inner) {
             State::Ready(Some(result)) => Ok(result),
-            state => Err(Self(state)),
+            state => Err(Self::new(state)),
         }
     }
 }
@@ -67,7 +79,7 @@ impl<T> Future for StoreFuture<T> {
     ///
     /// If it is polled after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
+        match self.state() {
             State::Ready(result) => {
                 Poll::Ready(result.take().expect("`StoreFuture` polled after it was ready"))
             }
