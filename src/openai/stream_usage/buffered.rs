@@ -225,6 +225,12 @@ impl<B: Body> BufferedBody<B> {
     }
 }
 
+impl<B: Body + Default> Default for BufferedBody<B> {
+    fn default() -> Self {
+        Self::unread(B::default())
+    }
+}
+
 impl<B> Body for BufferedBody<B>
 where
     B: Body,
