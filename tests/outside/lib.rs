@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod bodies;
+mod contract;
 mod formats;
 mod quotas;
 mod requests;
