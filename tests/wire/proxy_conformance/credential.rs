@@ -69,3 +69,26 @@ async fn a_connection_header_does_not_hide_the_content_coding() {
     let response = exchange(Http1, &gateway, &Message::new("POST /v1/x")).await;
     assert_eq!(response.text(), format!("bad key {}", "*".repeat(SPONSOR.len())));
 }
+
+#[tokio::test]
+async fn a_list_of_codings_does_not_hide_the_credential() {
+    let masked = format!("bad key {}", "*".repeat(SPONSOR.len()));
+    for (codings, is_read) in [
+        ("gzip, identity", true),
+        ("identity, gzip", true),
+        ("gzip,", true),
+        ("gzip, gzip", false),
+        ("br, gzip", false),
+    ] {
+        let body = gzip(format!("bad key {SPONSOR}").as_bytes());
+        let echo = Message::new("422").header("content-encoding", codings).body(body);
+        let upstream = Upstream::responding(Http1, echo).await;
+        let gateway = gateway(&upstream.url).await;
+        let response = exchange(Http1, &gateway, &Message::new("POST /v1/x")).await;
+        if is_read {
+            assert_eq!(response.text(), masked, "{codings}");
+        } else {
+            assert_eq!(response.code(), "upstream_refused", "{codings}");
+        }
+    }
+}
