@@ -53,7 +53,6 @@ impl<T> StoreFuture<T> {
     }
 
     /// Returns the result if it was ready from the start, once.
-    #[cfg(feature = "quota")]
     pub(crate) fn take_ready(&mut self) -> Option<Result<T, StoreError>> {
         match self.state() {
             State::Ready(result) => result.take(),
@@ -62,11 +61,8 @@ impl<T> StoreFuture<T> {
     }
 
     /// Returns the result if it was ready from the start, or else the future itself.
-    pub fn now_or_never(self) -> Result<Result<T, StoreError>, Self> {
-        match self.state.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            State::Ready(Some(result)) => Ok(result),
-            state => Err(Self::new(state)),
-        }
+    pub fn now_or_never(mut self) -> Result<Result<T, StoreError>, Self> {
+        self.take_ready().ok_or(self)
     }
 }
 
