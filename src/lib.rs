@@ -15,7 +15,24 @@
 //! | [`key`], [`clock`], [`error`], [`body`] | what the others share |
 //!
 //! Each layer can be used alone, in any order, around any inner service: the layers meet in
-//! the request's [`RequestContext`](request::RequestContext) only. Each layer and each store is a feature; all are on by default.
+//! the request's [`RequestContext`](request::RequestContext) only.
+//!
+//! # Features
+//!
+//! | feature | adds | default |
+//! |---|---|---|
+//! | `auth` | [`auth`] | yes |
+//! | `quota` | [`quota`] | yes |
+//! | `memory` | [`MemoryStore`](store::memory::MemoryStore): counts are lost when the process ends | yes |
+//! | `sqlite` | [`SqliteStore`](store::sqlite::SqliteStore): exact after `kill -9`; compiles SQLite, needs a C compiler | |
+//! | `usage` | [`usage`]; decodes gzip and deflate by flate2 | |
+//! | `drain` | [`DrainLayer`](usage::DrainLayer): reads responses to their end after the client has left, in a Tokio task | |
+//! | `proxy` | [`proxy`]; needs Tokio's timers | |
+//! | `client` | [`upstream_client`](proxy::upstream_client): the transport of [`proxy`] over hyper and rustls | |
+//! | `admin` | [`admin`]; the web page and OpenAPI are compiled in | |
+//! | `openai` | [`openai`] | |
+//! | `metrics` | counts through the `metrics` facade; next to no cost without a recorder | |
+//! | `full` | all of them | |
 //!
 //! # The whole stack
 //!
