@@ -12,12 +12,13 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    CommitPoint, DailyQuotaLayer, QuotaRejection,
-    reservation::{HeldReservation, PendingReservation, SettleAtEnd},
+    CommitPoint, DailyQuotaLayer, QuotaRejection, Subject,
+    reservation::{HeldReservation, Need, PendingReservation, SettleAtEnd},
 };
 use crate::{
     body::{self, ObservedBody, expected_length, opaque_body},
     error::StoreError,
+    store::StoreFuture,
 };
 
 pin_project! {
@@ -36,6 +37,12 @@ pin_project! {
     enum State<S, F, ReqBody, ResBody> {
         // Nothing is reserved.
         Rejected { rejection: QuotaRejection },
+        // The subject is looked up.
+        Identifying {
+            subject: StoreFuture<Subject>,
+            need: Option<Need>,
+            call: Option<Box<Call<S, ReqBody>>>,
+        },
         // The store decides on the reservation.
         Reserving { pending: PendingReservation, call: Option<Box<Call<S, ReqBody>>> },
         // The reservation becomes durable before the inner service is called.
@@ -68,6 +75,18 @@ impl<S, F, ReqBody, ResBody> ResponseFuture<S, F, ReqBody, ResBody> {
         rejection: QuotaRejection,
     ) -> Self {
         Self { layer, method, reservation: None, state: State::Rejected { rejection } }
+    }
+
+    pub(super) fn identifying(
+        layer: Arc<DailyQuotaLayer>,
+        subject: StoreFuture<Subject>,
+        need: Need,
+        inner: S,
+        request: Request<ReqBody>,
+    ) -> Self {
+        let method = request.method().clone();
+        let (need, call) = (Some(need), Some(Box::new(Call { inner, request })));
+        Self { layer, method, reservation: None, state: State::Identifying { subject, need, call } }
     }
 
     pub(super) fn reserving(
@@ -121,6 +140,22 @@ where
             match this.state.as_mut().project() {
                 StateProj::Rejected { rejection } => {
                     return Poll::Ready(Ok(this.layer.respond(this.method, rejection)));
+                }
+                StateProj::Identifying { subject, need, call } => {
+                    let subject = ready!(Pin::new(subject).poll(cx)).map_err(QuotaRejection::Store);
+                    let need = need.take().expect(COMPLETED);
+                    match subject.and_then(|subject| this.layer.reserve(subject, need)) {
+                        Ok(pending) => {
+                            let call = call.take();
+                            this.state.set(match pending {
+                                Some(pending) => State::Reserving { pending, call },
+                                None => forward(call),
+                            });
+                        }
+                        Err(rejection) => {
+                            return Poll::Ready(Ok(this.layer.respond(this.method, &rejection)));
+                        }
+                    }
                 }
                 StateProj::Reserving { pending, call } => {
                     match ready!(pending.poll(cx)) {

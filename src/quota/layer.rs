@@ -1,4 +1,4 @@
-use std::{fmt, num::NonZeroU32, sync::Arc};
+use std::{fmt, future::Future, num::NonZeroU32, sync::Arc};
 
 use http::{Method, Response, request};
 use tower_layer::Layer;
@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    error::{ProblemJson, Reject, Rejection},
+    error::{ProblemJson, Reject, Rejection, StoreError},
     limit::InFlight,
-    store::{Quota, QuotaStore},
+    store::{Quota, QuotaStore, StoreFuture},
 };
 
 /// Layer that applies [`DailyQuota`]: each subject has a number of units per period.
@@ -22,7 +22,7 @@ pub struct DailyQuotaLayer {
     pub(super) store: Arc<dyn QuotaStore>,
     pub(super) quota: Quota,
     pub(super) policy: Arc<dyn ChargePolicy>,
-    pub(super) subject: FromRequest<Subject>,
+    pub(super) subject: SubjectSource,
     pub(super) cost: FromRequest<u64>,
     reject: Arc<dyn Reject>,
     pub(super) commit: CommitPoint,
@@ -33,6 +33,15 @@ pub struct DailyQuotaLayer {
 /// A function of a request's head.
 type FromRequest<T> = Arc<dyn Fn(&request::Parts) -> T + Send + Sync>;
 
+/// Where the subject of a request comes from.
+#[derive(Clone)]
+pub(super) enum SubjectSource {
+    /// The request says it.
+    Request(FromRequest<Subject>),
+    /// It is looked up.
+    Lookup(FromRequest<StoreFuture<Subject>>),
+}
+
 impl DailyQuotaLayer {
     /// Creates a layer that counts in `store`.
     pub fn new(store: impl QuotaStore) -> Self {
@@ -40,7 +49,7 @@ impl DailyQuotaLayer {
             store: Arc::new(store),
             quota: Quota::DAILY,
             policy: Arc::new(ChargeUnlessUndone),
-            subject: Arc::new(Subject::of_key),
+            subject: SubjectSource::Request(Arc::new(Subject::of_key)),
             cost: Arc::new(|_| 1),
             reject: Arc::new(ProblemJson),
             commit: CommitPoint::BeforeResponse,
@@ -70,7 +79,54 @@ impl DailyQuotaLayer {
         F: Fn(&request::Parts) -> T + Send + Sync + 'static,
         T: Into<Subject>,
     {
-        Self { subject: Arc::new(move |request| subject(request).into()), ..self }
+        let subject = move |request: &request::Parts| subject(request).into();
+        Self { subject: SubjectSource::Request(Arc::new(subject)), ..self }
+    }
+
+    /// Looks up whose quota a request counts on, such as the tenant of a session in a database. The inner
+    /// service is called once the subject is known and its units are reserved. A request whose lookup fails
+    /// is rejected with 503. The future takes what it needs out of the request's head.
+    ///
+    /// ```
+    /// use tower_quota::{
+    ///     error::StoreError,
+    ///     key::{DailyLimit, KeyId},
+    ///     quota::DailyQuotaLayer,
+    ///     store::{QuotaSubject, memory::MemoryStore},
+    /// };
+    ///
+    /// # #[derive(Clone)]
+    /// # struct Tenants;
+    /// # impl Tenants {
+    /// #     async fn of_host(&self, _: &str) -> Result<Option<(String, u32)>, std::io::Error> { Ok(None) }
+    /// # }
+    /// # let tenants = Tenants;
+    /// let quota = DailyQuotaLayer::new(MemoryStore::new()).subject_async(move |request| {
+    ///     let (tenants, host) = (tenants.clone(), request.headers.get("host").cloned());
+    ///     async move {
+    ///         let Some(host) = host.as_ref().and_then(|host| host.to_str().ok()) else {
+    ///             return Ok(None);
+    ///         };
+    ///         let tenant = tenants.of_host(host).await.map_err(StoreError::unavailable)?;
+    ///         let Some((name, limit)) = tenant else { return Ok(None) };
+    ///         let limit = DailyLimit::new(limit).map_err(StoreError::misconfigured)?;
+    ///         Ok(Some(QuotaSubject::new(KeyId::new(name), limit)))
+    ///     }
+    /// });
+    /// # let _ = quota;
+    /// ```
+    #[must_use]
+    pub fn subject_async<F, Fut, T>(self, subject: F) -> Self
+    where
+        F: Fn(&request::Parts) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
+        T: Into<Subject>,
+    {
+        let subject = move |request: &request::Parts| {
+            let subject = subject(request);
+            StoreFuture::pending(async move { subject.await.map(Into::into) })
+        };
+        Self { subject: SubjectSource::Lookup(Arc::new(subject)), ..self }
     }
 
     /// Sets how many units a request costs. 1 by default; a request of 0 is not counted, and its response

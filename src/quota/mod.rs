@@ -12,8 +12,9 @@
 //! - A unit is refunded only where the [`ChargePolicy`] says so, and only to the day that it was
 //!   reserved on.
 //! - The subject is the key in the request's [`RequestContext`](crate::request::RequestContext),
-//!   which `TrialKeyAuthLayer` puts there, or the result of [`DailyQuotaLayer::subject`]. A request without a
-//!   subject is rejected with 500 and logged; one that is [`Subject::Exempt`] passes uncounted.
+//!   which `TrialKeyAuthLayer` puts there, or the result of [`DailyQuotaLayer::subject`] or
+//!   [`subject_async`](DailyQuotaLayer::subject_async). A request without a subject is rejected with 500 and
+//!   logged; one that is [`Subject::Exempt`] passes uncounted.
 //! - A request costs one unit, or the result of [`DailyQuotaLayer::cost`].
 //! - Responses to a limited subject have the rate headers: `RateLimit-Policy` and `RateLimit`
 //!   (draft-ietf-httpapi-ratelimit-headers) and the `x-ratelimit-*-requests` that OpenAI's clients

@@ -18,14 +18,20 @@ use crate::{
 };
 
 impl DailyQuotaLayer {
-    /// Starts the reservation of this request's units. Returns `None` if the request is exempt.
+    /// Returns what the request with this head needs of its subject's quota.
+    pub(super) fn need(&self, head: &request::Parts, context: RequestContext) -> Need {
+        let at = context.received_at_by(&*self.clock);
+        Need { context, amount: (self.cost)(head), at }
+    }
+
+    /// Starts the reservation of a request's units. Returns `None` if the request is exempt.
     pub(super) fn reserve(
         &self,
-        head: &request::Parts,
-        context: RequestContext,
+        subject: Subject,
+        need: Need,
     ) -> Result<Option<PendingReservation>, QuotaRejection> {
-        let at = context.received_at_by(&*self.clock);
-        let subject = match (self.subject)(head) {
+        let Need { context, amount, at } = need;
+        let subject = match subject {
             Subject::Counted(subject) => subject,
             Subject::Exempt => return Ok(None),
             Subject::Unknown => return Err(QuotaRejection::NoSubject),
@@ -36,7 +42,6 @@ impl DailyQuotaLayer {
             }
             None => None,
         };
-        let amount = (self.cost)(head);
         let demand =
             Demand::new(subject.id, subject.daily_limit, at).quota(self.quota).amount(amount);
         let outcome = match amount {
@@ -48,6 +53,13 @@ impl DailyQuotaLayer {
         };
         Ok(Some(PendingReservation { outcome, claim: Claim { context, amount, at, in_flight } }))
     }
+}
+
+/// What a request needs of its subject's quota.
+pub(super) struct Need {
+    context: RequestContext,
+    amount: u64,
+    at: SystemTime,
 }
 
 /// The reservation of a request that costs nothing.

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture};
+use super::{CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture, layer::SubjectSource};
 use crate::{request::RequestContext, store::QuotaStore};
 
 /// Middleware that passes each subject's requests to its inner service until the subject's quota of
@@ -29,6 +29,15 @@ impl<S> DailyQuota<S> {
     }
 
     inner_accessors!(S);
+
+    /// Takes the readied inner service, and leaves a clone that is not ready.
+    fn take_inner(&mut self) -> S
+    where
+        S: Clone,
+    {
+        let clone = self.inner.clone();
+        mem::replace(&mut self.inner, clone)
+    }
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for DailyQuota<S>
@@ -50,9 +59,18 @@ where
         let context = RequestContext::of(request.extensions_mut());
         let method = request.method().clone();
         let (head, body) = request.into_parts();
-        let pending = layer.reserve(&head, context);
+        let need = layer.need(&head, context);
+        let subject = match &layer.subject {
+            SubjectSource::Request(subject) => subject(&head),
+            SubjectSource::Lookup(subject) => {
+                let subject = subject(&head);
+                let inner = self.take_inner();
+                let request = Request::from_parts(head, body);
+                return ResponseFuture::identifying(layer, subject, need, inner, request);
+            }
+        };
         let request = Request::from_parts(head, body);
-        let mut pending = match pending {
+        let mut pending = match layer.reserve(subject, need) {
             Ok(Some(pending)) => pending,
             Ok(None) => {
                 return ResponseFuture::forwarding(layer, method, None, self.inner.call(request));
@@ -67,8 +85,7 @@ where
             Ok(reservation) => reservation,
             Err(rejection) => return ResponseFuture::rejected(layer, method, rejection),
         };
-        let clone = self.inner.clone();
-        let inner = mem::replace(&mut self.inner, clone);
+        let inner = self.take_inner();
         match reservation {
             Some(reservation) => ResponseFuture::committing(layer, reservation, inner, request),
             None => ResponseFuture::reserving(layer, pending, inner, request),

@@ -1,18 +1,28 @@
 //! Subjects, costs and several quotas, written as closures without annotations.
 
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tokio::sync::Semaphore;
+use tower::{Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
     clock::Period,
+    error::StoreError,
     key::{DailyLimit, KeyId},
     quota::{DailyQuotaLayer, Subject},
     request::RequestContext,
     store::{Quota, QuotaSubject, memory::MemoryStore},
+    usage::UsageRecorderLayer,
 };
 
-use super::{hello, request, store};
+use super::{Events, hello, request, store};
 
 fn tenant(name: &str, limit: u32) -> QuotaSubject {
     QuotaSubject::new(KeyId::from(name), DailyLimit::new(limit).unwrap())
@@ -39,6 +49,74 @@ async fn a_subject_is_counted_exempt_or_unknown() {
     {
         assert_eq!(status(&service, request(path)).await, expected, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_subject_is_looked_up_asynchronously() {
+    let (store, events) = (MemoryStore::new(), Events::default());
+    let quota = DailyQuotaLayer::new(store).subject_async(|request| {
+        let tenant = request.uri.path().trim_start_matches('/').to_owned();
+        async move {
+            tokio::task::yield_now().await;
+            match &*tenant {
+                "" => Ok(Subject::Unknown),
+                "health" => Ok(Subject::Exempt),
+                "down" => Err(StoreError::unavailable("the tenants' database is down")),
+                _ => Ok(tenant_of(&tenant).await?.into()),
+            }
+        }
+    });
+    let service = ServiceBuilder::new()
+        .layer(UsageRecorderLayer::new(events.clone()))
+        .layer(quota)
+        .layer(ConcurrencyLimitLayer::new(1))
+        .service(service_fn(hello));
+    for (path, expected) in [
+        ("/acme", 200),
+        ("/acme", 429),
+        ("/globex", 200),
+        ("/health", 200),
+        ("/health", 200),
+        ("/down", 503),
+        ("/", 500),
+    ] {
+        assert_eq!(status(&service, request(path)).await, expected, "{path}");
+    }
+    let events = events.0.lock().unwrap();
+    let units: Vec<_> = events.iter().map(|event| event.units).collect();
+    assert_eq!(units, [1, 0, 1, 0, 0, 0, 0]);
+    let codes: Vec<_> = events.iter().filter_map(|event| event.code.as_deref()).collect();
+    assert_eq!(codes, ["insufficient_quota", "store_unavailable", "quota_subject_missing"]);
+}
+
+async fn tenant_of(name: &str) -> Result<QuotaSubject, StoreError> {
+    Ok(tenant(name, 1))
+}
+
+#[tokio::test]
+async fn a_request_dropped_while_its_subject_is_looked_up_costs_nothing() {
+    let store = MemoryStore::new();
+    let lookups = Arc::new(Semaphore::new(0));
+    let waits = lookups.clone();
+    let quota = DailyQuotaLayer::new(store.clone()).subject_async(move |_| {
+        let lookups = waits.clone();
+        async move {
+            lookups.acquire().await.map_err(StoreError::unavailable)?.forget();
+            Ok(tenant("acme", 1))
+        }
+    });
+    let service = ServiceBuilder::new().layer(quota).service(service_fn(hello));
+    let mut dropped = Box::pin(service.clone().oneshot(request("/")));
+    assert!(poll_once(dropped.as_mut()).is_pending());
+    drop(dropped);
+    lookups.add_permits(2);
+    for expected in [200, 429] {
+        assert_eq!(status(&service, request("/")).await, expected);
+    }
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test]

@@ -74,6 +74,17 @@ pub(super) const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
+        name: "DailyQuota whose subject is looked up",
+        wrap: |scene| {
+            scene.wrap(scene.quota().subject_async(|_| async {
+                yield_now().await;
+                Ok(subject())
+            }))
+        },
+        counts: true,
+        ..PLAIN
+    },
+    Row {
         name: "DailyQuota with one request in flight",
         wrap: |scene| scene.wrap(scene.quota().max_in_flight(NonZeroU32::MIN)),
         counts: true,
@@ -122,6 +133,10 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
+fn subject() -> QuotaSubject {
+    QuotaSubject::new(KeyId::from("alice"), DailyLimit::new(LIMIT).unwrap())
+}
+
 /// Kinds of scenes: their store responds at once or not, and their inner service supports the option that
 /// requests usage or not.
 pub(super) const SCENES: [fn() -> Scene; 3] =
@@ -166,7 +181,7 @@ impl Scene {
     fn quota(&self) -> DailyQuotaLayer {
         DailyQuotaLayer::new(self.store.clone())
             .clock(Noon)
-            .subject(|_| QuotaSubject::new(KeyId::from("alice"), DailyLimit::new(LIMIT).unwrap()))
+            .subject(|_| subject())
             .cost(|request| match request.headers.contains_key("x-rejected") {
                 true => u64::from(LIMIT) + 1,
                 false => 1,
