@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use tower_quota::{
     error::{
-        Reject, Rejection,
+        Reject, RejectedRequest, Rejection,
         catalog::{self, ErrorCode},
     },
     openai::OpenAiErrors,
@@ -36,7 +36,7 @@ impl HolderErrors {
 }
 
 impl Reject for HolderErrors {
-    fn reject(&self, mut rejection: Rejection) -> Response<Bytes> {
+    fn reject(&self, mut rejection: Rejection, request: RejectedRequest<'_>) -> Response<Bytes> {
         if rejection.code == catalog::INSUFFICIENT_QUOTA.code() {
             rejection.status = self.exhausted_status;
         }
@@ -45,6 +45,6 @@ impl Reject for HolderErrors {
         {
             rejection.message = format!("{} Contact: {contact}", rejection.message).into();
         }
-        rejection.render(&OpenAiErrors)
+        rejection.render(&OpenAiErrors, request)
     }
 }

@@ -1,7 +1,7 @@
 //! Rejections of the gateway itself, before any layer is called.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use tower_quota::{
     error::{Rejection, catalog},
     openai::OpenAiErrors,
@@ -68,5 +68,6 @@ pub(crate) fn closing(rejection: impl Into<Rejection>) -> Response<Bytes> {
 }
 
 pub(crate) fn render(rejection: Rejection) -> Response<Bytes> {
-    rejection.render(&OpenAiErrors)
+    // `OpenAiErrors` reads nothing of the request.
+    rejection.render(&OpenAiErrors, &Request::new(()))
 }

@@ -179,7 +179,7 @@ impl<S: AdminStore> Shared<S> {
         let (head, body) = request.into_parts();
         let response = self.call(&head, body).await;
         let mut response = response.unwrap_or_else(|error| {
-            error.into_rejection().render(&*self.reject).map(AdminBody::from)
+            error.into_rejection().render(&*self.reject, &head).map(AdminBody::from)
         });
         add_security_headers(response.headers_mut());
         if head.method == Method::HEAD {

@@ -73,7 +73,7 @@ impl<S, F, ReqBody> State<S, F, ReqBody> {
         reject: &dyn Reject,
         rejection: &AuthRejection,
     ) -> Self {
-        let response = Some(Rejection::from(rejection).render(reject));
+        let response = Some(Rejection::from(rejection).render(reject, request));
         Self::Rejected { method: request.method().clone(), response }
     }
 }

@@ -51,8 +51,8 @@ pub enum MalformedCredential {
 }
 
 impl From<&AuthRejection> for Rejection {
-    fn from(rejection: &AuthRejection) -> Self {
-        match rejection {
+    fn from(reason: &AuthRejection) -> Self {
+        let rejection = match reason {
             AuthRejection::MissingKey => challenged(catalog::MISSING_API_KEY.rejection()),
             AuthRejection::Malformed(malformed) => malformed.into(),
             AuthRejection::ConflictingKeys => catalog::CONFLICTING_API_KEYS.rejection(),
@@ -63,7 +63,8 @@ impl From<&AuthRejection> for Rejection {
             AuthRejection::DisabledKey => catalog::KEY_DISABLED.rejection(),
             AuthRejection::ExpiredKey => catalog::KEY_EXPIRED.rejection(),
             AuthRejection::Store(error) => Rejection::from(error),
-        }
+        };
+        rejection.with_reason(reason.clone())
     }
 }
 

@@ -1,7 +1,10 @@
-use std::borrow::Cow;
+use std::{any::Any, borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header, header::HeaderName};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    header::HeaderName, request,
+};
 use serde::Serialize;
 
 use super::catalog;
@@ -25,6 +28,7 @@ pub struct Rejection {
     pub retry: Retry,
     /// Additional headers of the response, for example `WWW-Authenticate`.
     pub headers: HeaderMap,
+    pub(super) reason: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Whether a rejected request may succeed when it is sent again unchanged.
@@ -45,7 +49,7 @@ impl Rejection {
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
         let (message, headers) = (message.into(), HeaderMap::new());
-        Self { status, kind, code, message, retry: Retry::Never, headers }
+        Self { status, kind, code, message, retry: Retry::Never, headers, reason: None }
     }
 
     /// Creates a rejection whose cause passes by itself: a busy store, a limit on requests in flight.
@@ -72,11 +76,34 @@ impl Rejection {
         self
     }
 
-    /// Renders the response, which is marked with [`Rejected`] whatever the renderer does.
-    pub fn render(self, renderer: &(impl Reject + ?Sized)) -> Response<Bytes> {
+    /// Sets the typed reason, which a renderer reads with [`reason`](Self::reason).
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Any + Send + Sync) -> Self {
+        self.reason = Some(Arc::new(reason));
+        self
+    }
+
+    /// Returns the typed reason, if it has this type.
+    ///
+    /// | rejected by | type |
+    /// |---|---|
+    /// | `TrialKeyAuthLayer` | `auth::AuthRejection` |
+    /// | `DailyQuotaLayer` | `quota::QuotaRejection` |
+    /// | `UpstreamProxyService`, if the upstream gave no response to forward | [`UpstreamFault`](super::UpstreamFault) |
+    /// | a service, because its store failed | [`StoreError`](super::StoreError) |
+    pub fn reason<T: Any>(&self) -> Option<&T> {
+        self.reason.as_deref()?.downcast_ref()
+    }
+
+    /// Renders the response to `request`, which is marked with [`Rejected`] whatever the renderer does.
+    pub fn render<'a>(
+        self,
+        renderer: &(impl Reject + ?Sized),
+        request: impl Into<RejectedRequest<'a>>,
+    ) -> Response<Bytes> {
         let Self { kind, code, ref message, .. } = self;
         let rejected = Rejected { kind, code, message: message.clone() };
-        let mut response = renderer.reject(self);
+        let mut response = renderer.reject(self, request.into());
         // A renderer that passes a rejection with another message to the next renderer has marked it.
         response.extensions_mut().get_or_insert(rejected);
         response
@@ -110,36 +137,138 @@ pub struct Rejected {
     pub message: Cow<'static, str>,
 }
 
+/// The request that is rejected, as far as it is still there.
+///
+/// It is made from a [`Request`] or its [`Parts`](request::Parts). A credential that a layer has read
+/// is no longer in it.
+#[derive(Clone, Copy)]
+pub struct RejectedRequest<'a> {
+    method: &'a Method,
+    target: Option<(&'a Uri, &'a HeaderMap)>,
+    extensions: &'a Extensions,
+}
+
+impl<'a> RejectedRequest<'a> {
+    /// Creates the value for a request that was passed to the inner service, with its URI and its headers.
+    pub fn forwarded(method: &'a Method, extensions: &'a Extensions) -> Self {
+        Self { method, target: None, extensions }
+    }
+
+    /// Returns the method.
+    pub fn method(&self) -> &'a Method {
+        self.method
+    }
+
+    /// Returns the URI. `None` if the request was passed to the inner service before it was rejected,
+    /// because a store or an upstream failed.
+    pub fn uri(&self) -> Option<&'a Uri> {
+        self.target.map(|(uri, _)| uri)
+    }
+
+    /// Returns the headers. `None` if there is no [`uri`](Self::uri), either.
+    pub fn headers(&self) -> Option<&'a HeaderMap> {
+        self.target.map(|(_, headers)| headers)
+    }
+
+    /// Returns the extensions, with the request's [`RequestContext`](crate::request::RequestContext). If
+    /// the request was passed to the inner service, the others may be missing.
+    pub fn extensions(&self) -> &'a Extensions {
+        self.extensions
+    }
+}
+
+impl<'a, B> From<&'a Request<B>> for RejectedRequest<'a> {
+    fn from(request: &'a Request<B>) -> Self {
+        let target = Some((request.uri(), request.headers()));
+        Self { method: request.method(), target, extensions: request.extensions() }
+    }
+}
+
+impl<'a> From<&'a request::Parts> for RejectedRequest<'a> {
+    fn from(head: &'a request::Parts) -> Self {
+        let target = Some((&head.uri, &head.headers));
+        Self { method: &head.method, target, extensions: &head.extensions }
+    }
+}
+
+/// Shows the method alone: URI and headers may hold secrets.
+impl fmt::Debug for RejectedRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RejectedRequest").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
 /// Renders a [`Rejection`] as a response.
 ///
 /// The default is [`ProblemJson`]; `openai::OpenAiErrors` writes the error object that OpenAI
-/// clients read. Closures `Fn(Rejection) -> Response<Bytes>` implement it, too.
+/// clients read, and [`reject_fn`] makes a renderer of a closure.
 ///
 /// ```
 /// use bytes::Bytes;
-/// use http::{Response, StatusCode};
-/// use tower_quota::error::{Reject, Rejection};
+/// use http::{Response, header};
+/// use tower_quota::error::{ProblemJson, Reject, RejectedRequest, Rejection};
 ///
-/// let plain = |rejection: Rejection| {
-///     let mut response = Response::new(Bytes::from(rejection.message.into_owned()));
-///     *response.status_mut() = rejection.status;
-///     response
-/// };
-/// let status = StatusCode::UNAUTHORIZED;
-/// let rejection = Rejection::permanent(status, "auth", "no_key", "No key was sent.");
-/// assert_eq!(plain.reject(rejection).status(), 401);
+/// /// Sends browsers to the sign-in page, and responds to all others with a problem.
+/// struct SignIn;
+///
+/// impl Reject for SignIn {
+///     fn reject(&self, rejection: Rejection, request: RejectedRequest<'_>) -> Response<Bytes> {
+///         let accept = request.headers().and_then(|headers| headers.get(header::ACCEPT));
+///         let is_browser = accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+///         if rejection.status != 401 || !is_browser {
+///             return rejection.render(&ProblemJson, request);
+///         }
+///         let mut response = Response::new(Bytes::new());
+///         *response.status_mut() = http::StatusCode::SEE_OTHER;
+///         response.headers_mut().insert(header::LOCATION, http::HeaderValue::from_static("/sign-in"));
+///         response
+///     }
+/// }
 /// ```
 pub trait Reject: Send + Sync + 'static {
-    /// Returns the response for this rejection.
-    fn reject(&self, rejection: Rejection) -> Response<Bytes>;
+    /// Returns the response for this rejection of `request`.
+    fn reject(&self, rejection: Rejection, request: RejectedRequest<'_>) -> Response<Bytes>;
 }
 
-impl<F> Reject for F
+/// Returns a renderer that calls `f`.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response, StatusCode};
+/// use tower_quota::error::{catalog, reject_fn};
+///
+/// let plain = reject_fn(|rejection, request| {
+///     let mut response = Response::new(Bytes::from(format!("{}: {}", request.method(), rejection.message)));
+///     *response.status_mut() = rejection.status;
+///     response
+/// });
+/// let response = catalog::KEY_DISABLED.rejection().render(&plain, &Request::new(()));
+/// assert_eq!(response.status(), StatusCode::FORBIDDEN);
+/// assert_eq!(response.body(), "GET: This API key is disabled.");
+/// ```
+pub fn reject_fn<F>(f: F) -> RejectFn<F>
 where
-    F: Fn(Rejection) -> Response<Bytes> + Send + Sync + 'static,
+    F: Fn(Rejection, RejectedRequest<'_>) -> Response<Bytes> + Send + Sync + 'static,
 {
-    fn reject(&self, rejection: Rejection) -> Response<Bytes> {
-        self(rejection)
+    RejectFn(f)
+}
+
+/// Renderer that [`reject_fn`] returns.
+#[derive(Clone, Copy)]
+pub struct RejectFn<F>(F);
+
+impl<F> Reject for RejectFn<F>
+where
+    F: Fn(Rejection, RejectedRequest<'_>) -> Response<Bytes> + Send + Sync + 'static,
+{
+    fn reject(&self, rejection: Rejection, request: RejectedRequest<'_>) -> Response<Bytes> {
+        (self.0)(rejection, request)
+    }
+}
+
+impl<F> fmt::Debug for RejectFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RejectFn")
     }
 }
 
@@ -156,7 +285,7 @@ struct Problem<'a> {
 }
 
 impl Reject for ProblemJson {
-    fn reject(&self, rejection: Rejection) -> Response<Bytes> {
+    fn reject(&self, rejection: Rejection, _: RejectedRequest<'_>) -> Response<Bytes> {
         let problem = Problem {
             title: rejection.status.canonical_reason().unwrap_or(rejection.kind),
             status: rejection.status.as_u16(),

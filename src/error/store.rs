@@ -59,7 +59,7 @@ impl From<&StoreError> for Rejection {
             StoreErrorKind::Busy => catalog::IN_PROGRESS,
             StoreErrorKind::NotSupported => catalog::NOT_SUPPORTED,
         };
-        code.rejection()
+        code.rejection().with_reason(error.clone())
     }
 }
 

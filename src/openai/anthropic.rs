@@ -45,10 +45,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let exhausted = service_fn(|_: Request<()>| async {
+/// let exhausted = service_fn(|request: Request<()>| async move {
 ///     let status = StatusCode::TOO_MANY_REQUESTS;
 ///     let rejection = Rejection::permanent(status, "quota", "insufficient_quota", "Used up.");
-///     Ok::<_, Infallible>(rejection.render(&OpenAiErrors).map(Full::new))
+///     Ok::<_, Infallible>(rejection.render(&OpenAiErrors, &request).map(Full::new))
 /// });
 /// let service = AnthropicErrorsLayer::new().layer(exhausted);
 /// let request = Request::post("/v1/messages").header("x-request-id", "r1").body(()).unwrap();

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 use serde::Serialize;
 
-use crate::error::{Reject, Rejection, Retry, json};
+use crate::error::{Reject, RejectedRequest, Rejection, Retry, json};
 
 /// Header with which OpenAI's and Anthropic's clients do not retry 408, 409, 429 and 5xx, if it is
 /// `false`.
@@ -13,8 +13,8 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// Those for which a retry is pointless ([`Retry::Never`]) have `x-should-retry: false`.
 ///
 /// ```
-/// use http::StatusCode;
-/// use tower_quota::{error::{Reject, Rejection}, openai::OpenAiErrors};
+/// use http::{Request, StatusCode};
+/// use tower_quota::{error::Rejection, openai::OpenAiErrors};
 ///
 /// let rejection = Rejection::permanent(
 ///     StatusCode::UNAUTHORIZED,
@@ -22,7 +22,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 ///     "invalid_api_key",
 ///     "This key is unknown.",
 /// );
-/// let response = OpenAiErrors.reject(rejection);
+/// let response = rejection.render(&OpenAiErrors, &Request::new(()));
 /// assert_eq!(response.status(), 401);
 /// assert_eq!(
 ///     response.body(),
@@ -46,7 +46,7 @@ struct ErrorFields<'a> {
 }
 
 impl Reject for OpenAiErrors {
-    fn reject(&self, rejection: Rejection) -> Response<Bytes> {
+    fn reject(&self, rejection: Rejection, _: RejectedRequest<'_>) -> Response<Bytes> {
         let object = ErrorObject {
             error: ErrorFields {
                 message: &rejection.message,

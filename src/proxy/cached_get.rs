@@ -12,7 +12,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared, WeakShared},
 };
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::error::{Chain, fault_response, rejection};
 use crate::{
     content::media_type,
-    error::{ProblemJson, Reject, UpstreamFault},
+    error::{ProblemJson, Reject, RejectedRequest, UpstreamFault},
 };
 
 /// Default time to live of a cached response.
@@ -150,7 +150,11 @@ impl CachedGet {
             Ok(cached) => cached,
             Err(fetch) => fetch.await,
         };
-        result.unwrap_or_else(|fault| fault_response(&*self.reject, fault, rejection(fault, None)))
+        result.unwrap_or_else(|fault| {
+            let extensions = Extensions::new();
+            let request = RejectedRequest::forwarded(&Method::GET, &extensions);
+            fault_response(&*self.reject, fault, rejection(fault, None), request)
+        })
     }
 
     fn cached_or_fetch(&self) -> Result<FetchResult, Shared<FetchFuture>> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::LengthLimitError;
 
-use crate::error::{Reject, Rejection, UpstreamFault};
+use crate::error::{Reject, RejectedRequest, Rejection, UpstreamFault};
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -107,7 +107,7 @@ fn is_connect(error: &(dyn Error + 'static)) -> bool {
 /// Returns the rejection for a fault. It keeps the status of the response that it replaces, if the
 /// upstream itself reported the failure.
 pub(super) fn rejection(fault: UpstreamFault, upstream_status: Option<StatusCode>) -> Rejection {
-    let mut rejection = fault.error_code().rejection();
+    let mut rejection = fault.error_code().rejection().with_reason(fault);
     if let UpstreamFault::Failed | UpstreamFault::Unreadable = fault {
         rejection.status = upstream_status.unwrap_or(rejection.status);
     }
@@ -119,8 +119,9 @@ pub(super) fn fault_response(
     reject: &(impl Reject + ?Sized),
     fault: UpstreamFault,
     rejection: Rejection,
+    request: RejectedRequest<'_>,
 ) -> Response<Bytes> {
-    let mut response = rejection.render(reject);
+    let mut response = rejection.render(reject, request);
     response.extensions_mut().insert(fault);
     response
 }

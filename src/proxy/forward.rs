@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     content::Coding,
-    error::{Reject, Rejection, Retry, UpstreamFault, catalog},
+    error::{Reject, RejectedRequest, Rejection, Retry, UpstreamFault, catalog},
     request::RequestContext,
 };
 
@@ -59,8 +59,7 @@ impl Config {
     ///
     /// The version is always HTTP/1.1: a client changes it to HTTP/2 where ALPN has negotiated that,
     /// but rejects an HTTP/2 request on an HTTP/1 connection. The client's `Host` is removed; unless it
-    /// is replaced, the transport derives it from the URL. The extensions are removed, as they belong
-    /// to the layers of this server and may hold secrets.
+    /// is replaced, the transport derives it from the URL.
     pub(super) fn prepare_request(
         &self,
         head: &mut request::Parts,
@@ -76,8 +75,7 @@ impl Config {
         let uri = self.base.join(&self.mount, target.path_and_query());
         head.uri = uri.map_err(|_| boxed(TargetError::too_long()))?;
         head.version = Version::HTTP_11;
-        let extensions = std::mem::take(&mut head.extensions);
-        let peer = extensions.get().and_then(RequestContext::trusted_peer);
+        let peer = head.extensions.get().and_then(RequestContext::trusted_peer);
         head.headers.remove(header::EXPECT);
         self.rules.request.apply_to_request(head, peer);
         match self.base.host() {
@@ -134,6 +132,7 @@ impl Config {
         body: B,
         end: Option<Instant>,
         secret: Option<&Secret>,
+        request: RejectedRequest<'_>,
     ) -> Response<ResponseBody<B>> {
         head.version = Version::HTTP_11;
         head.extensions = Extensions::new();
@@ -152,7 +151,7 @@ impl Config {
                     Some(Mask::new(secret.clone(), coding == Coding::Gzip))
                 }
                 Coding::Deflate | Coding::Other => {
-                    return self.unreadable_response(head).map(ResponseBody::full);
+                    return self.unreadable_response(head, request).map(ResponseBody::full);
                 }
             },
             _ => None,
@@ -171,13 +170,18 @@ impl Config {
 
     /// Replaces a 4xx response in a coding that cannot be searched for the credential. Its headers are
     /// kept, except those that describe the body.
-    fn unreadable_response(&self, mut head: Parts) -> Response<Bytes> {
+    fn unreadable_response(
+        &self,
+        mut head: Parts,
+        request: RejectedRequest<'_>,
+    ) -> Response<Bytes> {
         tracing::warn!(
             status = head.status.as_u16(),
             "upstream 4xx response has an unsupported coding: replacing its body",
         );
         let rejection = rejection(UpstreamFault::Unreadable, Some(head.status));
-        let mut response = fault_response(&*self.reject, UpstreamFault::Unreadable, rejection);
+        let mut response =
+            fault_response(&*self.reject, UpstreamFault::Unreadable, rejection, request);
         remove_content_fields(&mut head.headers);
         head.headers.remove(header::CONTENT_LANGUAGE);
         head.headers.extend(std::mem::take(response.headers_mut()));
@@ -191,6 +195,7 @@ impl Config {
         replaced: ReplacedResponse,
         text: &[u8],
         secret: Option<&Secret>,
+        request: RejectedRequest<'_>,
     ) -> Response<Bytes> {
         tracing::warn!(
             fault = replaced.fault.code(),
@@ -208,12 +213,16 @@ impl Config {
             let seconds = delay.min(MAX_RETRY_AFTER).as_secs();
             rejection = rejection.header(header::RETRY_AFTER, seconds.into());
         }
-        fault_response(&*self.reject, replaced.fault, rejection)
+        fault_response(&*self.reject, replaced.fault, rejection, request)
     }
 
     /// Returns the response for a fault without a response of the upstream.
-    pub(super) fn fault(&self, fault: UpstreamFault) -> Response<Bytes> {
-        fault_response(&*self.reject, fault, rejection(fault, None))
+    pub(super) fn fault(
+        &self,
+        fault: UpstreamFault,
+        request: RejectedRequest<'_>,
+    ) -> Response<Bytes> {
+        fault_response(&*self.reject, fault, rejection(fault, None), request)
     }
 
     /// Returns the response for an error of the transport. If the request body failed before, that is
@@ -223,9 +232,10 @@ impl Config {
         error: &(dyn Error + 'static),
         progress: &RequestProgress,
         secret: Option<&Secret>,
+        request: RejectedRequest<'_>,
     ) -> Response<Bytes> {
         if let Some(fault) = progress.fault() {
-            return self.fault(fault);
+            return self.fault(fault, request);
         }
         let fault = transport_fault(error);
         let text = masked(Chain(error).to_string().as_bytes(), secret);
@@ -234,7 +244,7 @@ impl Config {
             error = text,
             "upstream request failed: responding with an error"
         );
-        self.fault(fault)
+        self.fault(fault, request)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Response};
+use http::{Extensions, Method, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -19,7 +19,7 @@ use super::{
     credential::{Decision, Secret},
     forward::{Config, ReplacedResponse},
 };
-use crate::error::UpstreamFault;
+use crate::error::{RejectedRequest, UpstreamFault};
 
 pin_project! {
     /// The response future of an [`UpstreamProxyService`](super::UpstreamProxyService).
@@ -27,7 +27,7 @@ pin_project! {
     pub struct ResponseFuture<F, B> {
         #[pin]
         state: State<F, B>,
-        method: Method,
+        request: ForwardedRequest,
         config: Arc<Config>,
         // Must not appear in the response.
         secret: Option<Secret>,
@@ -57,10 +57,17 @@ pin_project! {
     }
 }
 
+/// What is left of a request that was passed to the transport.
+#[derive(Debug)]
+pub(super) struct ForwardedRequest {
+    pub(super) method: Method,
+    pub(super) extensions: Extensions,
+}
+
 impl<F, B> ResponseFuture<F, B> {
     pub(super) fn calling(
         call: F,
-        method: Method,
+        request: ForwardedRequest,
         progress: RequestProgress,
         decision: Decision,
         config: Arc<Config>,
@@ -71,12 +78,13 @@ impl<F, B> ResponseFuture<F, B> {
         let end = timeouts.total.and_then(|total| called_at.checked_add(total));
         let timer = timeouts.head_deadline(called_at, end).map(sleep_until);
         let state = State::Calling { call, timer, end, progress, decision };
-        Self { state, method, config, secret }
+        Self { state, request, config, secret }
     }
 
     pub(super) fn ready(response: Response<Bytes>, method: Method, config: Arc<Config>) -> Self {
         let state = State::Ready { response: Some(response) };
-        Self { state, method, config, secret: None }
+        let request = ForwardedRequest { method, extensions: Extensions::new() };
+        Self { state, request, config, secret: None }
     }
 }
 
@@ -91,6 +99,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let (config, secret) = (&**this.config, this.secret.as_ref());
+        let ForwardedRequest { method, extensions } = this.request;
+        let request = RejectedRequest::forwarded(method, extensions);
         loop {
             let response = match this.state.as_mut().project() {
                 StateProj::Calling { call, timer, end, progress, decision } => {
@@ -101,7 +111,8 @@ where
                             let fault = replaced.as_ref().map(|replaced| replaced.fault);
                             config.record(*decision, fault);
                             let Some(replaced) = replaced else {
-                                let response = config.forward_response(head, body, *end, secret);
+                                let response =
+                                    config.forward_response(head, body, *end, secret, request);
                                 return Poll::Ready(Ok(response));
                             };
                             this.state.set(State::Replacing {
@@ -112,26 +123,26 @@ where
                         }
                         Poll::Ready(Err(error)) => {
                             config.record(*decision, None);
-                            config.transport_error(&*error.into(), progress, secret)
+                            config.transport_error(&*error.into(), progress, secret, request)
                         }
                         Poll::Pending => {
                             let timeouts = &config.timeouts;
                             let fault =
                                 ready!(poll_head_timeout(timer, *end, progress, timeouts, cx));
                             config.record(*decision, Some(fault));
-                            config.fault(fault)
+                            config.fault(fault, request)
                         }
                     }
                 }
                 StateProj::Replacing { excerpt, replaced } => {
                     let text = ready!(excerpt.poll(cx));
                     let replaced = replaced.take().expect("polled after completion");
-                    config.replacement(replaced, &text, secret)
+                    config.replacement(replaced, &text, secret, request)
                 }
                 StateProj::Ready { response } => response.take().expect("polled after completion"),
             };
             this.state.set(State::Ready { response: None });
-            return Poll::Ready(Ok(ResponseBody::respond(this.method, response)));
+            return Poll::Ready(Ok(ResponseBody::respond(method, response)));
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::{
     convert::Infallible,
     error::Error,
-    fmt,
+    fmt, mem,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -17,8 +17,9 @@ use super::{
     credential::{CredentialCooldown, Decision},
     error::{BoxError, ConnectError},
     forward::Config,
+    future::ForwardedRequest,
 };
-use crate::error::{ProblemJson, Reject, UpstreamFault};
+use crate::error::{ProblemJson, Reject, RejectedRequest, UpstreamFault};
 
 /// Forwards each request to the upstream over a transport and streams the response back.
 ///
@@ -172,27 +173,32 @@ where
         if let Some(error) = self.not_ready.take() {
             let error = ConnectError::new(error);
             let secret = config.credential.as_ref().and_then(|credential| credential.get().1);
-            let response = config.transport_error(&error, &RequestProgress::new(), secret.as_ref());
+            let progress = RequestProgress::new();
+            let rejected = RejectedRequest::from(&request);
+            let response = config.transport_error(&error, &progress, secret.as_ref(), rejected);
             return ResponseFuture::ready(response, request.method().clone(), config);
         }
         let (mut head, body) = request.into_parts();
         let secret = match config.prepare_request(&mut head, &body) {
             Ok(secret) => secret,
             Err(rejection) => {
-                let response = rejection.render(&*config.reject);
+                let response = rejection.render(&*config.reject, &head);
                 return ResponseFuture::ready(response, head.method, config);
             }
         };
+        // They belong to the layers of this server and may hold secrets.
+        let extensions = mem::take(&mut head.extensions);
         let decision = config.decide();
         if decision == Decision::Reject {
             tracing::debug!("credential was rejected recently: not sending the request");
-            let response = config.fault(UpstreamFault::Credentials);
+            let rejected = RejectedRequest::forwarded(&head.method, &extensions);
+            let response = config.fault(UpstreamFault::Credentials, rejected);
             return ResponseFuture::ready(response, head.method, config);
         }
         let (body, progress) = RequestBody::new(body, &config.rules.request);
-        let method = head.method.clone();
+        let forwarded = ForwardedRequest { method: head.method.clone(), extensions };
         let call = self.transport.call(Request::from_parts(head, body));
-        ResponseFuture::calling(call, method, progress, decision, config, secret)
+        ResponseFuture::calling(call, forwarded, progress, decision, config, secret)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, response::Parts};
+use http::{Extensions, Method, Request, Response, response::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     body::{self, ObservedBody, expected_length, opaque_body},
-    error::StoreError,
+    error::RejectedRequest,
     store::StoreFuture,
 };
 
@@ -36,7 +36,7 @@ pin_project! {
     #[project = StateProj]
     enum State<S, F, ReqBody, ResBody> {
         // Nothing is reserved.
-        Rejected { rejection: QuotaRejection },
+        Rejected { response: Option<Response<Bytes>> },
         // The subject is looked up.
         Identifying {
             subject: StoreFuture<Subject>,
@@ -71,10 +71,12 @@ struct InnerResponse<B> {
 impl<S, F, ReqBody, ResBody> ResponseFuture<S, F, ReqBody, ResBody> {
     pub(super) fn rejected(
         layer: Arc<DailyQuotaLayer>,
-        method: Method,
-        rejection: QuotaRejection,
+        request: &Request<ReqBody>,
+        rejection: &QuotaRejection,
     ) -> Self {
-        Self { layer, method, reservation: None, state: State::Rejected { rejection } }
+        let (method, state) =
+            (request.method().clone(), State::rejected(&layer, request, rejection));
+        Self { layer, method, reservation: None, state }
     }
 
     pub(super) fn identifying(
@@ -121,6 +123,16 @@ impl<S, F, ReqBody, ResBody> ResponseFuture<S, F, ReqBody, ResBody> {
     }
 }
 
+impl<S, F, ReqBody, ResBody> State<S, F, ReqBody, ResBody> {
+    fn rejected<'a>(
+        layer: &DailyQuotaLayer,
+        request: impl Into<RejectedRequest<'a>>,
+        rejection: &QuotaRejection,
+    ) -> Self {
+        Self::Rejected { response: Some(layer.render(rejection, request)) }
+    }
+}
+
 const COMPLETED: &str = "`ResponseFuture` polled after completion";
 
 impl<S, ReqBody, ResBody> Future for ResponseFuture<S, S::Future, ReqBody, ResBody>
@@ -138,46 +150,48 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Rejected { rejection } => {
-                    return Poll::Ready(Ok(this.layer.respond(this.method, rejection)));
+                StateProj::Rejected { response } => {
+                    let response = response.take().expect(COMPLETED);
+                    return Poll::Ready(Ok(ResponseBody::respond(this.method, response)));
                 }
                 StateProj::Identifying { subject, need, call } => {
                     let subject = ready!(Pin::new(subject).poll(cx)).map_err(QuotaRejection::Store);
                     let need = need.take().expect(COMPLETED);
-                    match subject.and_then(|subject| this.layer.reserve(subject, need)) {
-                        Ok(pending) => {
-                            let call = call.take();
-                            this.state.set(match pending {
-                                Some(pending) => State::Reserving { pending, call },
-                                None => forward(call),
-                            });
-                        }
-                        Err(rejection) => {
-                            return Poll::Ready(Ok(this.layer.respond(this.method, &rejection)));
-                        }
-                    }
+                    let pending = subject.and_then(|subject| this.layer.reserve(subject, need));
+                    let call = call.take().expect(COMPLETED);
+                    this.state.set(match pending {
+                        Ok(Some(pending)) => State::Reserving { pending, call: Some(call) },
+                        Ok(None) => call.forward(),
+                        Err(rejection) => call.reject(this.layer, &rejection),
+                    });
                 }
                 StateProj::Reserving { pending, call } => {
-                    match ready!(pending.poll(cx)) {
-                        Ok(reservation) => *this.reservation = Some(reservation),
-                        Err(rejection) => {
-                            return Poll::Ready(Ok(this.layer.respond(this.method, &rejection)));
+                    let reservation = ready!(pending.poll(cx));
+                    let call = call.take().expect(COMPLETED);
+                    this.state.set(match reservation {
+                        Ok(reservation) => {
+                            *this.reservation = Some(reservation);
+                            match this.layer.commit {
+                                CommitPoint::BeforeForward => {
+                                    State::Committing { call: Some(call) }
+                                }
+                                CommitPoint::BeforeResponse => call.forward(),
+                            }
                         }
-                    }
-                    let call = call.take();
-                    this.state.set(match this.layer.commit {
-                        CommitPoint::BeforeForward => State::Committing { call },
-                        CommitPoint::BeforeResponse => forward(call),
+                        Err(rejection) => call.reject(this.layer, &rejection),
                     });
                 }
                 StateProj::Committing { call } => {
                     let reservation = this.reservation.as_mut().expect(COMPLETED);
-                    if let Err(error) = ready!(reservation.poll_committed(cx)) {
-                        let reservation = this.reservation.take();
-                        return Poll::Ready(Ok(fail(this.layer, this.method, reservation, error)));
-                    }
-                    let call = call.take();
-                    this.state.set(forward(call));
+                    let committed = ready!(reservation.poll_committed(cx));
+                    let call = call.take().expect(COMPLETED);
+                    this.state.set(match committed {
+                        Ok(()) => call.forward(),
+                        Err(error) => {
+                            this.reservation.take().expect(COMPLETED).discard();
+                            call.reject(this.layer, &QuotaRejection::Store(error))
+                        }
+                    });
                 }
                 StateProj::Forwarding { future } => {
                     let Some(reservation) = this.reservation else {
@@ -197,8 +211,13 @@ where
                 StateProj::Holding { response } => {
                     let reservation = this.reservation.as_mut().expect(COMPLETED);
                     if let Err(error) = ready!(reservation.poll_committed(cx)) {
-                        let reservation = this.reservation.take();
-                        return Poll::Ready(Ok(fail(this.layer, this.method, reservation, error)));
+                        let mut extensions = Extensions::new();
+                        extensions.insert(this.reservation.take().expect(COMPLETED).discard());
+                        let request = RejectedRequest::forwarded(this.method, &extensions);
+                        let rejection = QuotaRejection::Store(error);
+                        let rejected = State::rejected(this.layer, request, &rejection);
+                        this.state.set(rejected);
+                        continue;
                     }
                     let response = response.take().expect(COMPLETED);
                     let reservation = this.reservation.take().expect(COMPLETED);
@@ -210,27 +229,21 @@ where
     }
 }
 
-fn forward<S, ReqBody, ResBody>(
-    call: Option<Box<Call<S, ReqBody>>>,
-) -> State<S, S::Future, ReqBody, ResBody>
+impl<S, ReqBody> Call<S, ReqBody>
 where
     S: Service<Request<ReqBody>>,
 {
-    let Call { mut inner, request } = *call.expect(COMPLETED);
-    State::Forwarding { future: inner.call(request) }
-}
-
-/// Responds to a request whose reservation could not be made durable.
-fn fail<B>(
-    layer: &DailyQuotaLayer,
-    method: &Method,
-    reservation: Option<HeldReservation>,
-    error: StoreError,
-) -> Response<ResponseBody<B>> {
-    if let Some(reservation) = reservation {
-        reservation.discard();
+    fn forward<ResBody>(mut self) -> State<S, S::Future, ReqBody, ResBody> {
+        State::Forwarding { future: self.inner.call(self.request) }
     }
-    layer.respond(method, &QuotaRejection::Store(error))
+
+    fn reject<ResBody>(
+        self,
+        layer: &DailyQuotaLayer,
+        rejection: &QuotaRejection,
+    ) -> State<S, S::Future, ReqBody, ResBody> {
+        State::rejected(layer, &self.request, rejection)
+    }
 }
 
 /// Returns the inner service's response, whose body settles the reservation.
@@ -252,7 +265,7 @@ opaque_body! {
 }
 
 impl<B> ResponseBody<B> {
-    pub(super) fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
+    fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
         body::ResponseBody::respond(method, response).map(Self::uncounted)
     }
 

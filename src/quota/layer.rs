@@ -1,15 +1,13 @@
 use std::{fmt, future::Future, num::NonZeroU32, sync::Arc};
 
-use http::{Method, Response, request};
+use bytes::Bytes;
+use http::{Response, request};
 use tower_layer::Layer;
 
-use super::{
-    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, QuotaRejection, ResponseBody,
-    Subject,
-};
+use super::{ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, QuotaRejection, Subject};
 use crate::{
     clock::{Clock, SystemClock},
-    error::{ProblemJson, Reject, Rejection, StoreError},
+    error::{ProblemJson, Reject, RejectedRequest, Rejection, StoreError},
     limit::InFlight,
     store::{Quota, QuotaStore, StoreFuture},
 };
@@ -164,12 +162,12 @@ impl DailyQuotaLayer {
         Self { clock: Arc::new(clock), ..self }
     }
 
-    /// Renders a rejection of a request with this method.
-    pub(super) fn respond<B>(
+    /// Renders a rejection of this request.
+    pub(super) fn render<'a>(
         &self,
-        method: &Method,
         rejection: &QuotaRejection,
-    ) -> Response<ResponseBody<B>> {
+        request: impl Into<RejectedRequest<'a>>,
+    ) -> Response<Bytes> {
         match rejection {
             QuotaRejection::Store(error) => {
                 tracing::warn!(source = ?error, "quota reservation failed: rejecting the request");
@@ -179,7 +177,7 @@ impl DailyQuotaLayer {
             }
             QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
         }
-        ResponseBody::respond(method, Rejection::from(rejection).render(&*self.reject))
+        Rejection::from(rejection).render(&*self.reject, request)
     }
 }
 

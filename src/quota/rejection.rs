@@ -25,13 +25,14 @@ pub enum QuotaRejection {
 }
 
 impl From<&QuotaRejection> for Rejection {
-    fn from(rejection: &QuotaRejection) -> Self {
-        match rejection {
+    fn from(reason: &QuotaRejection) -> Self {
+        let rejection = match reason {
             QuotaRejection::Exhausted { status, at } => exhausted(status, *at),
             QuotaRejection::TooManyInFlight => catalog::RATE_LIMIT_EXCEEDED.rejection(),
             QuotaRejection::Store(error) => Rejection::from(error),
             QuotaRejection::NoSubject => catalog::QUOTA_SUBJECT_MISSING.rejection(),
-        }
+        };
+        rejection.with_reason(reason.clone())
     }
 }
 

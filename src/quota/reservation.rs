@@ -171,9 +171,11 @@ impl HeldReservation {
         }
     }
 
-    /// Drops a reservation that could not be made durable and so is not charged.
-    pub(super) fn discard(self) {
+    /// Drops a reservation that could not be made durable and so is not charged. Returns the context of
+    /// its request.
+    pub(super) fn discard(self) -> RequestContext {
         self.context.note_discarded(self.status.quota);
+        self.context
     }
 
     pub(super) fn insert_headers(&self, head: &mut response::Parts) {

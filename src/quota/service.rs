@@ -75,7 +75,7 @@ where
             Ok(None) => {
                 return ResponseFuture::forwarding(layer, method, None, self.inner.call(request));
             }
-            Err(rejection) => return ResponseFuture::rejected(layer, method, rejection),
+            Err(rejection) => return ResponseFuture::rejected(layer, &request, &rejection),
         };
         let reservation = match pending.take_ready().transpose() {
             Ok(Some(reservation)) if layer.commit == CommitPoint::BeforeResponse => {
@@ -83,7 +83,7 @@ where
                 return ResponseFuture::forwarding(layer, method, Some(reservation), future);
             }
             Ok(reservation) => reservation,
-            Err(rejection) => return ResponseFuture::rejected(layer, method, rejection),
+            Err(rejection) => return ResponseFuture::rejected(layer, &request, &rejection),
         };
         let inner = self.take_inner();
         match reservation {

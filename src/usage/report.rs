@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Request, Response, header, request};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use serde::Serialize;
@@ -125,11 +125,11 @@ impl<S: QuotaStore + UsageReader> Shared<S> {
 
     async fn respond(
         &self,
-        method: Method,
+        request: &request::Parts,
         record: Option<Arc<KeyRecord>>,
         at: SystemTime,
     ) -> Response<UsageBody> {
-        let response = match (method.as_str(), record) {
+        let response = match (request.method.as_str(), record) {
             ("GET" | "HEAD", Some(record)) => self.usage(&record, at).await.map_err(|error| {
                 tracing::warn!(%error, source = ?error, "usage report failed: responding with an error");
                 Rejection::from(&error)
@@ -137,8 +137,9 @@ impl<S: QuotaStore + UsageReader> Shared<S> {
             ("GET" | "HEAD", None) => Err(no_key()),
             _ => Err(Rejection::method_not_allowed(HeaderValue::from_static("GET, HEAD"))),
         };
-        let response = response.unwrap_or_else(|rejection| rejection.render(&*self.reject));
-        ResponseBody::respond(&method, response).map(|inner| UsageBody { inner })
+        let response =
+            response.unwrap_or_else(|rejection| rejection.render(&*self.reject, request));
+        ResponseBody::respond(&request.method, response).map(|inner| UsageBody { inner })
     }
 }
 
@@ -175,10 +176,10 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> UsageFuture {
         let shared = self.shared.clone();
-        let method = request.method().clone();
         let context = RequestContext::of(request.extensions_mut());
         let (key, at) = (context.key(), context.received_at_by(&*shared.clock));
-        UsageFuture(Box::pin(async move { shared.respond(method, key, at).await }))
+        let (head, _) = request.into_parts();
+        UsageFuture(Box::pin(async move { shared.respond(&head, key, at).await }))
     }
 }
 

@@ -17,7 +17,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::cors::CorsLayer;
 use tower_quota::{
     auth::TrialKeyAuthLayer,
-    error::Rejection,
+    error::reject_fn,
     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
     openai::{AnthropicErrorsLayer, OpenAiUsage, stream_usage::StreamUsageLayer},
     quota::{CommitPoint, DailyQuotaLayer},
@@ -254,7 +254,7 @@ async fn usage_outside_the_quota_reports_rejections_and_units() {
 #[tokio::test]
 async fn a_rejection_is_reported_as_one_whatever_renders_it() {
     let (events, store) = (Events::default(), store(0));
-    let bare = |_: Rejection| Response::builder().status(418).body(Bytes::new()).unwrap();
+    let bare = reject_fn(|_, _| Response::builder().status(418).body(Bytes::new()).unwrap());
     let service = ServiceBuilder::new()
         .layer(UsageRecorderLayer::new(events.clone()))
         .layer(TrialKeyAuthLayer::new(store).reject(bare))

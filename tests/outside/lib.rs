@@ -5,6 +5,7 @@ mod bodies;
 mod contract;
 mod formats;
 mod quotas;
+mod rejections;
 mod requests;
 
 use std::{

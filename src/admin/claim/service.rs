@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
@@ -109,19 +109,19 @@ struct ClaimedKey<'a> {
 }
 
 impl<S: ClaimStore + AdminStore> Shared<S> {
-    async fn respond<B>(&self, request: Request<B>) -> Result<Response<Bytes>, AdminError>
+    async fn respond<B>(&self, head: &Parts, body: B) -> Result<Response<Bytes>, AdminError>
     where
         B: Body,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        match *request.method() {
+        match head.method {
             Method::GET | Method::HEAD => return Ok(claim_page()),
             Method::POST => {}
             _ => return Err(AdminError::method_not_allowed("GET, HEAD, POST")),
         }
-        let ip = request.extensions().get().and_then(RequestContext::client_addr);
-        let IdempotencyKeyHeader(name) = IdempotencyKeyHeader::from_headers(request.headers())?;
-        let body = read_body(request.into_body(), MAX_BODY_LEN).await?;
+        let ip = head.extensions.get().and_then(RequestContext::client_addr);
+        let IdempotencyKeyHeader(name) = IdempotencyKeyHeader::from_headers(&head.headers)?;
+        let body = read_body(body, MAX_BODY_LEN).await?;
         let ClaimRequest { token: token_text, open } = from_json(&body)?;
         let token = ClaimToken::parse(&token_text).map_err(|_| catalog::CLAIM_NOT_FOUND)?;
         let opens = open.is_some_and(|Flag(open)| open);
@@ -242,13 +242,13 @@ where
     fn call(&mut self, request: Request<B>) -> ResponseFuture<ClaimBody> {
         let shared = self.shared.clone();
         ResponseFuture::new(async move {
-            let method = request.method().clone();
-            let response = shared.respond(request).await;
-            let response =
-                response.unwrap_or_else(|error| error.into_rejection().render(&*shared.reject));
+            let (head, body) = request.into_parts();
+            let response = shared.respond(&head, body).await;
+            let response = response
+                .unwrap_or_else(|error| error.into_rejection().render(&*shared.reject, &head));
             let mut response = response.map(ClaimBody::from);
             add_security_headers(response.headers_mut());
-            if method == Method::HEAD {
+            if head.method == Method::HEAD {
                 remove_body(&mut response);
             }
             response

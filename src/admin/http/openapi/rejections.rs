@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -80,7 +80,7 @@ pub(super) fn responses(
     let outer = outer.iter().map(|rejection| (rejection.clone(), false));
     for (rejection, is_own) in own.chain(outer) {
         let (status, code) = (rejection.status, rejection.code);
-        let (head, body) = reject.reject(rejection).into_parts();
+        let (head, body) = rejection.render(reject, &Request::new(())).into_parts();
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let sample = Sample {
             code,
