@@ -45,7 +45,7 @@
 //! use tower_quota::{
 //!     auth::TrialKeyAuthLayer,
 //!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
-//!     openai::{self, OpenAiErrors, OpenAiUsage},
+//!     openai::{self, OpenAiErrors, OpenAiRateHeaders, OpenAiUsage},
 //!     proxy::UpstreamProxyService,
 //!     quota::DailyQuotaLayer,
 //!     store::memory::MemoryStore,
@@ -72,7 +72,7 @@
 //! let gateway = ServiceBuilder::new()
 //!     .layer(TrialKeyAuthLayer::new(store.clone()).reject(OpenAiErrors))
 //!     .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage))
-//!     .layer(DailyQuotaLayer::new(store).reject(OpenAiErrors))
+//!     .layer(DailyQuotaLayer::new(store).headers(OpenAiRateHeaders).reject(OpenAiErrors))
 //!     .service(upstream);
 //!
 //! let request = || {

@@ -52,7 +52,7 @@ use tower_quota::{
     admin::{AdminTokens, ClientAddrs, RejectionLog, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
     openai::{
-        OpenAiErrors, OpenAiUsage,
+        OpenAiErrors, OpenAiRateHeaders, OpenAiUsage,
         stream_usage::{AppliesTo, ChatCompletions, StreamUsageLayer},
     },
     proxy::{CredentialCooldown, UpstreamCredential},
@@ -179,7 +179,9 @@ async fn run(
         };
 
         let auth = TrialKeyAuthLayer::new(store.clone()).reject(errors.clone());
-        let usage = usage_service(store.clone(), calendar.clone()).reject(errors.clone());
+        let usage = usage_service(store.clone(), calendar.clone())
+            .headers(OpenAiRateHeaders)
+            .reject(errors.clone());
         let claim = claim_service(store.clone()).reject(errors.clone());
         let shown = in_use(settings.shown, Some(&admin_tokens), &base_url.to_string());
         let admin = admin_service(store.clone(), admin_tokens.clone())
@@ -208,6 +210,7 @@ async fn run(
         };
         let quota = DailyQuotaLayer::new(store.clone())
             .max_in_flight(settings.max_in_flight_per_key)
+            .headers(OpenAiRateHeaders)
             .reject(errors);
         let includes_usage = settings.stream_usage;
         // Split, as the recorder must see the usage, and the bodies of rejected requests are not read.

@@ -253,7 +253,9 @@ where
     B::Data: From<Bytes>,
 {
     let InnerResponse { mut head, body, expected } = response;
-    observer.reservation.insert_headers(&mut head);
+    if let Some(headers) = &observer.layer.headers {
+        observer.reservation.insert_headers(&**headers, &mut head);
+    }
     let inner = ObservedBody::new(body::ResponseBody::inner(body), observer, expected);
     Response::from_parts(head, ResponseBody { inner })
 }

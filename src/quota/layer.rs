@@ -1,4 +1,4 @@
-use std::{fmt, future::Future, num::NonZeroU32, sync::Arc};
+use std::{fmt, future::Future, num::NonZeroU32, slice, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -9,7 +9,10 @@ use crate::{
     clock::{Clock, SystemClock},
     error::{ProblemJson, Reject, RejectedRequest, Rejection, StoreError},
     limit::InFlight,
-    store::{Quota, QuotaStore, StoreFuture},
+    store::{
+        Quota, QuotaStore, StoreFuture,
+        rate_headers::{IetfRateHeaders, RateHeaders},
+    },
 };
 
 /// Layer that applies [`DailyQuota`]: each subject has a number of units per period.
@@ -22,6 +25,7 @@ pub struct DailyQuotaLayer {
     pub(super) policy: Arc<dyn ChargePolicy>,
     pub(super) subject: SubjectSource,
     pub(super) cost: FromRequest<u64>,
+    pub(super) headers: Option<Arc<dyn RateHeaders>>,
     reject: Arc<dyn Reject>,
     pub(super) commit: CommitPoint,
     pub(super) in_flight: Option<Arc<InFlight>>,
@@ -49,6 +53,7 @@ impl DailyQuotaLayer {
             policy: Arc::new(ChargeUnlessUndone),
             subject: SubjectSource::Request(Arc::new(Subject::of_key)),
             cost: Arc::new(|_| 1),
+            headers: Some(Arc::new(IetfRateHeaders)),
             reject: Arc::new(ProblemJson),
             commit: CommitPoint::BeforeResponse,
             in_flight: None,
@@ -137,6 +142,18 @@ impl DailyQuotaLayer {
         Self { cost: Arc::new(cost), ..self }
     }
 
+    /// Writes the rate limit headers of responses with `headers`, which are [`IetfRateHeaders`] by default.
+    #[must_use]
+    pub fn headers(self, headers: impl RateHeaders) -> Self {
+        Self { headers: Some(Arc::new(headers)), ..self }
+    }
+
+    /// Writes no rate limit headers, and hides the quota from those of other layers.
+    #[must_use]
+    pub fn without_headers(self) -> Self {
+        Self { headers: None, ..self }
+    }
+
     /// Renders rejections with `reject`, which is [`ProblemJson`] by default.
     #[must_use]
     pub fn reject(self, reject: impl Reject) -> Self {
@@ -177,7 +194,12 @@ impl DailyQuotaLayer {
             }
             QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
         }
-        Rejection::from(rejection).render(&*self.reject, request)
+        let reason = rejection;
+        let mut rejection = Rejection::from(reason);
+        if let (QuotaRejection::Exhausted { status, at }, Some(headers)) = (reason, &self.headers) {
+            headers.insert(slice::from_ref(status), *at, &mut rejection.headers);
+        }
+        rejection.render(&*self.reject, request)
     }
 }
 

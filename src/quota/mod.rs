@@ -16,10 +16,10 @@
 //!   [`subject_async`](DailyQuotaLayer::subject_async). A request without a subject is rejected with 500 and
 //!   logged; one that is [`Subject::Exempt`] passes uncounted.
 //! - A request costs one unit, or the result of [`DailyQuotaLayer::cost`].
-//! - Responses to a limited subject have the rate headers: `RateLimit-Policy` and `RateLimit`
-//!   (draft-ietf-httpapi-ratelimit-headers) and the `x-ratelimit-*-requests` that OpenAI's clients
-//!   read. Of several [quotas](DailyQuotaLayer::quota), the first two list all, the others
-//!   show the most constrained.
+//! - Responses to a limited subject have the rate limit headers `RateLimit-Policy` and `RateLimit`
+//!   (draft-ietf-httpapi-ratelimit-headers), or those of [`DailyQuotaLayer::headers`]. Of several
+//!   [quotas](DailyQuotaLayer::quota) these list all. A rejection shows the exhausted quota alone, also through the
+//!   quotas outside of it.
 //!
 //! # Example
 //!
@@ -50,7 +50,7 @@
 //!
 //! let request = || Request::get("/").header("x-tenant", "acme").body(Full::default());
 //! let first = service.clone().oneshot(request()?).await?;
-//! assert_eq!(first.headers()["x-ratelimit-remaining-requests"], "0");
+//! assert_eq!(first.headers()["ratelimit-policy"], "\"daily\";q=1;w=86400");
 //! assert_eq!(service.oneshot(request()?).await?.status(), 429);
 //! # Ok(())
 //! # }

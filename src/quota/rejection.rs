@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use crate::{
     error::{Rejection, StoreError, catalog},
-    store::{QuotaStatus, rate_headers},
+    store::QuotaStatus,
 };
 
 /// Why a request was rejected.
@@ -27,7 +27,7 @@ pub enum QuotaRejection {
 impl From<&QuotaRejection> for Rejection {
     fn from(reason: &QuotaRejection) -> Self {
         let rejection = match reason {
-            QuotaRejection::Exhausted { status, at } => exhausted(status, *at),
+            QuotaRejection::Exhausted { status, .. } => exhausted(status),
             QuotaRejection::TooManyInFlight => catalog::RATE_LIMIT_EXCEEDED.rejection(),
             QuotaRejection::Store(error) => Rejection::from(error),
             QuotaRejection::NoSubject => catalog::QUOTA_SUBJECT_MISSING.rejection(),
@@ -36,13 +36,11 @@ impl From<&QuotaRejection> for Rejection {
     }
 }
 
-fn exhausted(status: &QuotaStatus, at: SystemTime) -> Rejection {
+fn exhausted(status: &QuotaStatus) -> Rejection {
     // No `Retry-After`: clients would sleep until the reset, which may be hours away.
-    let mut rejection = catalog::INSUFFICIENT_QUOTA.with(&[
+    catalog::INSUFFICIENT_QUOTA.with(&[
         ("quota", &status.quota.period().current_quota()),
         ("limit", &status.daily_limit.get()),
         ("resets_at", &crate::clock::rfc3339(status.resets_at)),
-    ]);
-    rate_headers::insert(&mut rejection.headers, &[*status], at);
-    rejection
+    ])
 }

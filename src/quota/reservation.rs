@@ -11,10 +11,13 @@ use http::{request, response};
 use super::{ChargeDecision, DailyQuotaLayer, QuotaRejection, Subject};
 use crate::{
     body::{BodyEnd, BodyObserver},
-    error::StoreError,
+    error::{Rejected, StoreError},
     limit::InFlightGuard,
-    request::RequestContext,
-    store::{Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture, rate_headers},
+    request::{QuotaEntry, RequestContext},
+    store::{
+        Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture,
+        rate_headers::RateHeaders,
+    },
 };
 
 impl DailyQuotaLayer {
@@ -51,7 +54,9 @@ impl DailyQuotaLayer {
                 .map(|status| ReserveOutcome::Admitted { reservation: Box::new(NoUnits), status }),
             _ => self.store.reserve(&demand),
         };
-        Ok(Some(PendingReservation { outcome, claim: Claim { context, amount, at, in_flight } }))
+        let is_shown = self.headers.is_some();
+        let claim = Claim { context, amount, at, is_shown, in_flight };
+        Ok(Some(PendingReservation { outcome, claim }))
     }
 }
 
@@ -88,6 +93,7 @@ struct Claim {
     context: RequestContext,
     amount: u64,
     at: SystemTime,
+    is_shown: bool,
     in_flight: Option<InFlightGuard>,
 }
 
@@ -112,21 +118,20 @@ impl Claim {
         &mut self,
         outcome: Result<ReserveOutcome, StoreError>,
     ) -> Result<HeldReservation, QuotaRejection> {
-        let Self { context, amount, at, in_flight } = self;
+        let Self { context, amount, at, is_shown, in_flight } = self;
         match outcome {
             Ok(ReserveOutcome::Admitted { reservation, status }) => {
-                context.note_reserved(status, *amount, reservation.admission());
+                let entry = QuotaEntry::new(status, *amount, *is_shown);
                 Ok(HeldReservation {
+                    entry: context.note_reserved(entry, reservation.admission()),
                     reservation: Mutex::new(reservation),
-                    amount: *amount,
-                    status,
                     context: context.clone(),
                     at: *at,
                     _in_flight: in_flight.take(),
                 })
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
-                context.note_exhausted(status);
+                context.note_exhausted(QuotaEntry::new(status, 0, *is_shown));
                 Err(QuotaRejection::Exhausted { status, at: *at })
             }
             Err(error) => Err(QuotaRejection::Store(error)),
@@ -138,9 +143,9 @@ impl Claim {
 pub(super) struct HeldReservation {
     /// Never locked: the mutex only makes futures and bodies `Sync`.
     reservation: Mutex<Box<dyn Reservation>>,
-    amount: u64,
-    status: QuotaStatus,
     context: RequestContext,
+    /// Index of the quota's entry in the context.
+    entry: usize,
     at: SystemTime,
     _in_flight: Option<InFlightGuard>,
 }
@@ -166,21 +171,30 @@ impl HeldReservation {
             ChargeDecision::Keep => false,
         };
         if is_refunded {
-            self.status.used = self.status.used.saturating_sub(self.amount);
-            self.context.note_refunded(self.status);
+            self.context.note_refunded(self.entry);
         }
     }
 
     /// Drops a reservation that could not be made durable and so is not charged. Returns the context of
     /// its request.
     pub(super) fn discard(self) -> RequestContext {
-        self.context.note_discarded(self.status.quota);
+        self.context.note_discarded(self.entry);
         self.context
     }
 
-    pub(super) fn insert_headers(&self, head: &mut response::Parts) {
-        let headers = &mut head.headers;
-        self.context.with_quota_statuses(|all| rate_headers::insert(headers, all, self.at));
+    /// Inserts the rate limit headers, unless a quota inside has rejected the request and shows its own.
+    pub(super) fn insert_headers(
+        &self,
+        rate_headers: &dyn RateHeaders,
+        head: &mut response::Parts,
+    ) {
+        if head.extensions.get::<Rejected>().is_some() && self.context.is_exhausted() {
+            return;
+        }
+        let insert = |statuses: &[QuotaStatus]| {
+            rate_headers.insert(statuses, self.at, &mut head.headers);
+        };
+        self.context.with_shown_quotas(insert);
     }
 }
 

@@ -29,6 +29,8 @@
 //! # }
 //! ```
 
+mod quotas;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -40,10 +42,13 @@ use http::Extensions;
 #[cfg(feature = "proxy")]
 use http::uri::PathAndQuery;
 
+#[cfg(feature = "quota")]
+pub(crate) use self::quotas::QuotaEntry;
+use self::quotas::Quotas;
 use crate::{
     clock::Clock,
     key::{KeyId, KeyRecord},
-    store::{Admission, QuotaStatus, UsageEvent, most_constrained},
+    store::{Admission, QuotaStatus, UsageEvent},
 };
 
 /// Facts about one request, in its extensions. Clones share them.
@@ -60,29 +65,9 @@ struct Facts {
     validated_target: Option<PathAndQuery>,
     key: Option<Arc<KeyRecord>>,
     key_id: Option<KeyId>,
-    quota_statuses: Vec<QuotaStatus>,
-    units: u32,
-    is_refunded: bool,
-    admission: Option<Admission>,
+    quotas: Quotas,
     is_abandoned: bool,
     listeners: Vec<Listener>,
-}
-
-#[cfg(feature = "quota")]
-impl Facts {
-    fn set_status(&mut self, status: QuotaStatus) {
-        match self.quota_statuses.iter_mut().find(|known| known.quota == status.quota) {
-            Some(known) => *known = status,
-            None => self.quota_statuses.push(status),
-        }
-    }
-
-    /// Sets the charged units, if this quota is the outermost one.
-    fn set_units(&mut self, quota: crate::store::Quota, units: u32, is_refunded: bool) {
-        if self.quota_statuses.first().is_some_and(|status| status.quota == quota) {
-            (self.units, self.is_refunded) = (units, is_refunded);
-        }
-    }
 }
 
 /// Called once with the event of the request.
@@ -185,67 +170,72 @@ impl RequestContext {
     /// Returns the status of the most constrained of the request's quotas, after this request's
     /// reservation.
     pub fn quota_status(&self) -> Option<QuotaStatus> {
-        most_constrained(&self.facts().quota_statuses).copied()
+        QuotaStatus::most_constrained(&self.quota_statuses()).copied()
     }
 
-    /// Calls `read` with the statuses of all of the request's quotas, the outermost first.
-    #[cfg(feature = "quota")]
-    pub(crate) fn with_quota_statuses<T>(&self, read: impl FnOnce(&[QuotaStatus]) -> T) -> T {
-        read(&self.facts().quota_statuses)
+    /// Returns the status of each of the request's quotas, the outermost first, after this request's
+    /// reservation.
+    pub fn quota_statuses(&self) -> Vec<QuotaStatus> {
+        self.facts().quotas.statuses()
     }
 
     /// Returns the number of units charged for the request, without refunded ones; of several quotas, those
     /// of the outermost one.
     pub fn units(&self) -> u32 {
-        self.facts().units
+        self.facts().quotas.units()
     }
 
     /// Returns whether the request was refunded.
     pub fn is_refunded(&self) -> bool {
-        self.facts().is_refunded
+        self.facts().quotas.is_refunded()
     }
 
-    /// Notes that units of a quota were reserved.
+    /// Notes that units of a quota were reserved, and returns the index of the quota's entry.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_reserved(
-        &self,
-        status: QuotaStatus,
-        amount: u64,
-        admission: Option<Admission>,
-    ) {
-        let mut facts = self.facts();
-        facts.set_status(status);
-        facts.set_units(status.quota, u32::try_from(amount).unwrap_or(u32::MAX), false);
-        if facts.admission.is_none() {
-            facts.admission = admission;
+    pub(crate) fn note_reserved(&self, entry: QuotaEntry, admission: Option<Admission>) -> usize {
+        let quotas = &mut self.facts().quotas;
+        quotas.is_exhausted = false;
+        if quotas.admission.is_none() {
+            quotas.admission = admission;
         }
+        quotas.push(entry)
     }
 
-    /// Notes that units of a quota were refunded.
+    /// Notes that the units of an entry were refunded.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_refunded(&self, status: QuotaStatus) {
-        let mut facts = self.facts();
-        facts.set_status(status);
-        facts.set_units(status.quota, 0, true);
+    pub(crate) fn note_refunded(&self, index: usize) {
+        self.facts().quotas.refund(index);
     }
 
     /// Notes that a quota is exhausted.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_exhausted(&self, status: QuotaStatus) {
-        self.facts().set_status(status);
+    pub(crate) fn note_exhausted(&self, entry: QuotaEntry) {
+        let quotas = &mut self.facts().quotas;
+        quotas.is_exhausted = true;
+        quotas.push(entry);
+    }
+
+    /// Returns whether the quota that has seen the request last was exhausted.
+    #[cfg(feature = "quota")]
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.facts().quotas.is_exhausted
     }
 
     /// Notes that a reservation could not be made durable, so nothing is charged.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_discarded(&self, quota: crate::store::Quota) {
-        let mut facts = self.facts();
-        facts.set_units(quota, 0, false);
-        facts.quota_statuses.retain(|status| status.quota != quota);
+    pub(crate) fn note_discarded(&self, index: usize) {
+        self.facts().quotas.discard(index);
+    }
+
+    /// Calls `read` with the statuses that the rate limit headers show, the outermost first.
+    #[cfg(feature = "quota")]
+    pub(crate) fn with_shown_quotas(&self, read: impl FnOnce(&[QuotaStatus])) {
+        self.facts().quotas.with_shown(read);
     }
 
     /// Returns the entry of the request in its quota store's ledger, if the store keeps one.
     pub fn admission(&self) -> Option<Admission> {
-        self.facts().admission.clone()
+        self.facts().quotas.admission.clone()
     }
 
     /// Returns whether the client has disconnected while the response is still being read.
@@ -279,8 +269,8 @@ impl fmt::Debug for RequestContext {
             .field("received_at", &facts.received_at)
             .field("request_id", &facts.request_id)
             .field("key_id", &facts.key_id)
-            .field("quota_statuses", &facts.quota_statuses)
-            .field("units", &facts.units)
+            .field("quota_statuses", &facts.quotas.statuses())
+            .field("units", &facts.quotas.units())
             .finish_non_exhaustive()
     }
 }

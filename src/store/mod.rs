@@ -26,8 +26,7 @@ mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod quota;
-#[cfg(any(feature = "quota", feature = "usage"))]
-pub(crate) mod rate_headers;
+pub mod rate_headers;
 #[cfg_attr(not(any(feature = "engine", feature = "memory")), allow(dead_code))]
 mod report;
 mod requests;
@@ -59,7 +58,6 @@ pub(crate) use admin::{
 pub use admission::Admission;
 pub use future::StoreFuture;
 pub use keys::KeyStore;
-pub(crate) use quota::most_constrained;
 pub use quota::{
     Demand, InvalidQuota, Quota, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
     ReserveOutcome,

@@ -249,12 +249,13 @@ impl QuotaStatus {
     pub fn remaining(&self) -> Option<u64> {
         self.daily_limit.limited().map(|limit| limit.saturating_sub(self.used))
     }
-}
 
-/// Returns the status with the fewest units left, the first of several. Unlimited ones have no part in it.
-pub(crate) fn most_constrained(statuses: &[QuotaStatus]) -> Option<&QuotaStatus> {
-    let limited = statuses.iter().filter(|status| status.daily_limit.limited().is_some());
-    limited.min_by_key(|status| status.remaining()).or(statuses.first())
+    /// Returns the status with the fewest units left, the first of several. An unlimited one is returned only if
+    /// all are unlimited.
+    pub fn most_constrained(statuses: &[Self]) -> Option<&Self> {
+        let limited = statuses.iter().filter(|status| status.daily_limit.limited().is_some());
+        limited.min_by_key(|status| status.remaining()).or(statuses.first())
+    }
 }
 
 /// Outcome of a reservation.

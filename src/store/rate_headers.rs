@@ -1,17 +1,57 @@
-//! Rate limit headers of a response.
+//! Rate limit headers: which of them responses have, and their texts.
 
 use std::{ops::Range, time::SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{QuotaStatus, most_constrained};
+use super::QuotaStatus;
+
+/// Writes the rate limit headers of responses.
+///
+/// [`IetfRateHeaders`] is the default; `openai::OpenAiRateHeaders` adds those that OpenAI's clients read.
+/// Others take a few lines:
+///
+/// ```
+/// use std::time::SystemTime;
+/// use http::HeaderMap;
+/// use tower_quota::store::{QuotaStatus, rate_headers::RateHeaders};
+///
+/// /// `X-RateLimit-Remaining`, as GitHub has it.
+/// struct Remaining;
+///
+/// impl RateHeaders for Remaining {
+///     fn insert(&self, statuses: &[QuotaStatus], _: SystemTime, headers: &mut HeaderMap) {
+///         let status = QuotaStatus::most_constrained(statuses);
+///         if let Some(remaining) = status.and_then(QuotaStatus::remaining) {
+///             headers.insert("x-ratelimit-remaining", remaining.into());
+///         }
+///     }
+/// }
+/// ```
+pub trait RateHeaders: Send + Sync + 'static {
+    /// Inserts the headers of the response to a request that was received at `at`. `statuses` are those of the
+    /// request's quotas, the outermost first; of a rejected request, that of the exhausted quota. Unlimited ones
+    /// are among them.
+    fn insert(&self, statuses: &[QuotaStatus], at: SystemTime, headers: &mut HeaderMap);
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), lists with an item for each limited
+/// quota. Without a limited quota there are none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IetfRateHeaders;
+
+impl RateHeaders for IetfRateHeaders {
+    fn insert(&self, statuses: &[QuotaStatus], at: SystemTime, headers: &mut HeaderMap) {
+        let mut texts = HeaderTexts::new();
+        let values = texts.write_ietf(statuses, at);
+        headers.reserve(2);
+        texts.insert(values.into_iter().flatten(), headers);
+    }
+}
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
-const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
 
 /// Returns the seconds until the quota resets, rounded up and at least 1.
 pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
@@ -19,60 +59,56 @@ pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// Inserts the rate limit headers of a request's quotas: the lists have an item for each of them, the single
-/// values are those of the most constrained. Unlimited quotas have none.
-pub(crate) fn insert(headers: &mut HeaderMap, statuses: &[QuotaStatus], at: SystemTime) {
-    let Some(status) = most_constrained(statuses) else { return };
-    let (Some(limit), Some(remaining)) = (status.daily_limit.limited(), status.remaining()) else {
-        return;
-    };
-    let seconds = seconds_to_reset(status, at);
-    let mut texts = Texts::new();
-    let policy = texts.write_items(statuses, |text, status, limit| {
-        text.put(";q=");
-        text.put_number(limit);
-        text.put(";w=");
-        text.put_number(status.quota.period().seconds());
-    });
-    let rate_limit = texts.write_items(statuses, |text, status, limit| {
-        text.put(";r=");
-        text.put_number(limit.saturating_sub(status.used));
-        text.put(";t=");
-        text.put_number(seconds_to_reset(status, at));
-    });
-    let limit = texts.write(|text| text.put_number(limit));
-    let remaining = texts.write(|text| text.put_number(remaining));
-    let reset = texts.write(|text| put_duration(text, seconds));
-    let texts = texts.bytes.freeze();
-    headers.reserve(5);
-    for (name, range) in [
-        (POLICY, policy),
-        (RATE_LIMIT, rate_limit),
-        (LIMIT, limit),
-        (REMAINING, remaining),
-        (RESET, reset),
-    ] {
-        if let Ok(value) = HeaderValue::from_maybe_shared(texts.slice(range)) {
-            headers.insert(name, value);
-        }
-    }
-}
-
 /// Texts of several header values in one allocation.
-struct Texts {
+pub(crate) struct HeaderTexts {
     bytes: BytesMut,
 }
 
-impl Texts {
-    fn new() -> Self {
+impl HeaderTexts {
+    pub(crate) fn new() -> Self {
         Self { bytes: BytesMut::with_capacity(160) }
     }
 
     /// Writes a value and returns its range.
-    fn write(&mut self, write: impl FnOnce(&mut Self)) -> Range<usize> {
+    pub(crate) fn write(&mut self, write: impl FnOnce(&mut Self)) -> Range<usize> {
         let start = self.bytes.len();
         write(self);
         start..self.bytes.len()
+    }
+
+    /// Writes the lists of [`IetfRateHeaders`], if a quota is limited.
+    pub(crate) fn write_ietf(
+        &mut self,
+        statuses: &[QuotaStatus],
+        at: SystemTime,
+    ) -> Option<[(HeaderName, Range<usize>); 2]> {
+        let policy = self.write_items(statuses, |text, status, limit| {
+            text.put(";q=");
+            text.put_number(limit);
+            text.put(";w=");
+            text.put_number(status.quota.period().seconds());
+        });
+        let rate_limit = self.write_items(statuses, |text, status, limit| {
+            text.put(";r=");
+            text.put_number(limit.saturating_sub(status.used));
+            text.put(";t=");
+            text.put_number(seconds_to_reset(status, at));
+        });
+        (!policy.is_empty()).then_some([(POLICY, policy), (RATE_LIMIT, rate_limit)])
+    }
+
+    /// Inserts headers whose values are these ranges of the written texts.
+    pub(crate) fn insert(
+        self,
+        values: impl Iterator<Item = (HeaderName, Range<usize>)>,
+        headers: &mut HeaderMap,
+    ) {
+        let texts = self.bytes.freeze();
+        for (name, range) in values {
+            if let Ok(value) = HeaderValue::from_maybe_shared(texts.slice(range)) {
+                headers.insert(name, value);
+            }
+        }
     }
 
     /// Writes a list with an item for each limited quota, which begins with the quota's name.
@@ -93,26 +129,13 @@ impl Texts {
         })
     }
 
-    fn put(&mut self, text: &str) {
+    pub(crate) fn put(&mut self, text: &str) {
         self.bytes.put_slice(text.as_bytes());
     }
 
-    fn put_number(&mut self, number: u64) {
+    pub(crate) fn put_number(&mut self, number: u64) {
         self.put(itoa::Buffer::new().format(number));
     }
-}
-
-/// Writes a duration in OpenAI's format: `8h40m50s`, `40m50s`, `50s`.
-fn put_duration(text: &mut Texts, seconds: u64) {
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    for (number, unit) in [(hours, "h"), (minutes, "m")] {
-        if number > 0 || (unit == "m" && hours > 0) {
-            text.put_number(number);
-            text.put(unit);
-        }
-    }
-    text.put_number(seconds % 60);
-    text.put("s");
 }
 
 #[cfg(test)]
@@ -122,23 +145,26 @@ mod tests {
     use super::*;
     use crate::{clock::Period, key::DailyLimit, store::Quota};
 
+    fn headers(statuses: &[QuotaStatus], at: SystemTime) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        IetfRateHeaders.insert(statuses, at, &mut headers);
+        headers
+    }
+
     #[test]
     fn the_headers_have_the_documented_format() {
         let at = UNIX_EPOCH + Duration::from_secs(100);
         let resets_at = at + Duration::from_millis(31_249_500);
         let limit = DailyLimit::new(200).unwrap();
         let status = QuotaStatus::new("1970-01-01".parse().unwrap(), limit, 143, resets_at);
-        let mut headers = HeaderMap::new();
-        insert(&mut headers, &[status], at);
+        let headers = headers(&[status], at);
         assert_eq!(headers["ratelimit-policy"], "\"daily\";q=200;w=86400");
         assert_eq!(headers["ratelimit"], "\"daily\";r=57;t=31250");
-        assert_eq!(headers["x-ratelimit-limit-requests"], "200");
-        assert_eq!(headers["x-ratelimit-remaining-requests"], "57");
-        assert_eq!(headers["x-ratelimit-reset-requests"], "8h40m50s");
+        assert_eq!(headers.len(), 2);
     }
 
     #[test]
-    fn the_most_constrained_of_several_quotas_speaks() {
+    fn each_limited_quota_has_an_item() {
         let day = "1970-01-01".parse().unwrap();
         let status = |name, limit, used| {
             let limit = DailyLimit::new(limit).unwrap();
@@ -146,20 +172,15 @@ mod tests {
             status.quota(Quota::new(name, Period::Day).unwrap())
         };
         let statuses = [status("daily", 100, 2), status("free", 0, 5), status("images", 10, 9)];
-        let mut headers = HeaderMap::new();
-        insert(&mut headers, &statuses, UNIX_EPOCH);
+        let headers = headers(&statuses, UNIX_EPOCH);
         assert_eq!(headers["ratelimit-policy"], r#""daily";q=100;w=86400, "images";q=10;w=86400"#);
         assert_eq!(headers["ratelimit"], r#""daily";r=98;t=1, "images";r=1;t=1"#);
-        assert_eq!(headers["x-ratelimit-limit-requests"], "10");
-        assert_eq!(headers["x-ratelimit-remaining-requests"], "1");
     }
 
     #[test]
     fn an_unlimited_subject_has_no_rate_headers() {
         let day = "1970-01-01".parse().unwrap();
         let status = QuotaStatus::new(day, DailyLimit::UNLIMITED, 143, UNIX_EPOCH);
-        let mut headers = HeaderMap::new();
-        insert(&mut headers, &[status], UNIX_EPOCH);
-        assert!(headers.is_empty());
+        assert!(headers(&[status], UNIX_EPOCH).is_empty());
     }
 }

@@ -27,7 +27,8 @@ use crate::{
     request::RequestContext,
     store::{
         Demand, QuotaStatus, QuotaStore, RequestQuery, RequestRecord, TokenSums, Tokens,
-        UsageFigures, UsageQuery, UsageReader, UsageRow, rate_headers,
+        UsageFigures, UsageQuery, UsageReader, UsageRow,
+        rate_headers::{IetfRateHeaders, RateHeaders},
     },
 };
 
@@ -49,8 +50,15 @@ const MAX_FAILED: usize = 10;
 ///
 /// `calendar` must be the store's own: it names the time zone of `day`.
 pub fn usage_service<S>(store: S, calendar: Calendar) -> UsageService<S> {
-    let (clock, reject) = (Arc::new(SystemClock), Arc::new(ProblemJson));
-    UsageService { shared: Arc::new(Shared { store, calendar, clock, reject }) }
+    UsageService {
+        shared: Arc::new(Shared {
+            store,
+            calendar,
+            clock: Arc::new(SystemClock),
+            headers: Arc::new(IetfRateHeaders),
+            reject: Arc::new(ProblemJson),
+        }),
+    }
 }
 
 /// Service that responds with the usage of a key, see [`usage_service`].
@@ -64,6 +72,7 @@ struct Shared<S> {
     store: S,
     calendar: Calendar,
     clock: Arc<dyn Clock>,
+    headers: Arc<dyn RateHeaders>,
     reject: Arc<dyn Reject>,
 }
 
@@ -94,6 +103,13 @@ impl<S: Clone> UsageService<S> {
         self
     }
 
+    /// Writes the rate limit headers with `headers`, which are [`IetfRateHeaders`] by default.
+    #[must_use]
+    pub fn headers(mut self, headers: impl RateHeaders) -> Self {
+        Arc::make_mut(&mut self.shared).headers = Arc::new(headers);
+        self
+    }
+
     /// Takes the time from `clock`, which is [`SystemClock`] by default.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
@@ -119,7 +135,7 @@ impl<S: QuotaStore + UsageReader> Shared<S> {
         let time_zone = self.calendar.time_zone();
         let usage = Usage::of(record, &status, time_zone, report.rows, &failed);
         let mut response = json_response(json(&usage));
-        rate_headers::insert(response.headers_mut(), &[status], at);
+        self.headers.insert(&[status], at, response.headers_mut());
         Ok(response)
     }
 

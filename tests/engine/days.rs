@@ -19,6 +19,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     clock::{Calendar, Clock},
     key::{DailyLimit, SecretKey},
+    openai::OpenAiRateHeaders,
     quota::DailyQuotaLayer,
     store::{
         Actor, AdminStore, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey, QuotaStore, UsageReader,
@@ -136,7 +137,11 @@ impl<S: Store> House<S> {
         });
         let service = ServiceBuilder::new()
             .layer(TrialKeyAuthLayer::new(self.store.clone()).clock(self.time.clone()))
-            .layer(DailyQuotaLayer::new(self.store.clone()).clock(self.time.clone()))
+            .layer(
+                DailyQuotaLayer::new(self.store.clone())
+                    .headers(OpenAiRateHeaders)
+                    .clock(self.time.clone()),
+            )
             .service(inner);
         let response = service.oneshot(Self::request()).await.unwrap();
         let admitted = response.status() == 200;

@@ -1,14 +1,17 @@
 //! Subjects, costs and several quotas, written as closures without annotations.
 
 use std::{
+    convert::Infallible,
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::SystemTime,
 };
 
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_quota::{
@@ -16,9 +19,10 @@ use tower_quota::{
     clock::Period,
     error::StoreError,
     key::{DailyLimit, KeyId},
+    openai::OpenAiRateHeaders,
     quota::{DailyQuotaLayer, Subject},
     request::RequestContext,
-    store::{Quota, QuotaSubject, memory::MemoryStore},
+    store::{Quota, QuotaStatus, QuotaSubject, memory::MemoryStore, rate_headers::RateHeaders},
     usage::UsageRecorderLayer,
 };
 
@@ -122,6 +126,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 #[tokio::test]
 async fn a_request_costs_what_the_application_says() {
     let quota = DailyQuotaLayer::new(MemoryStore::new())
+        .headers(OpenAiRateHeaders)
         .subject(|_| tenant("acme", 10))
         .cost(|request| if request.uri.path() == "/images" { 4 } else { 0 });
     let service = ServiceBuilder::new().layer(quota).service(service_fn(hello));
@@ -138,27 +143,101 @@ async fn a_request_costs_what_the_application_says() {
     }
 }
 
+/// The values of the rate limit headers, without the seconds to the reset.
+fn rate_headers<B>(response: &Response<B>) -> Vec<String> {
+    let names = ["ratelimit-policy", "ratelimit", "x-ratelimit-limit-requests", "x-left"];
+    let values = names.iter().filter_map(|name| response.headers().get(*name));
+    let without_reset = |value: &str| value.split(";t=").next().unwrap_or_default().to_owned();
+    values.map(|value| without_reset(value.to_str().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn the_application_chooses_the_rate_limit_headers() {
+    struct Left;
+
+    impl RateHeaders for Left {
+        fn insert(&self, statuses: &[QuotaStatus], _: SystemTime, headers: &mut HeaderMap) {
+            let left = QuotaStatus::most_constrained(statuses).and_then(QuotaStatus::remaining);
+            headers.extend(left.map(|left| (HeaderName::from_static("x-left"), left.into())));
+        }
+    }
+
+    let policy = "\"daily\";q=1;w=86400";
+    let quota = || DailyQuotaLayer::new(MemoryStore::new()).subject(|_| tenant("acme", 1));
+    for (quota, expected) in [
+        (quota(), &[policy, "\"daily\";r=0"][..]),
+        (quota().headers(OpenAiRateHeaders), &[policy, "\"daily\";r=0", "1"]),
+        (quota().headers(Left), &["0"]),
+        (quota().without_headers(), &[]),
+    ] {
+        let service = ServiceBuilder::new().layer(quota).service(service_fn(hello));
+        for status in [200, 429] {
+            let response = service.clone().oneshot(request("/")).await.unwrap();
+            assert_eq!(response.status(), status);
+            assert_eq!(rate_headers(&response), expected);
+        }
+    }
+}
+
 #[tokio::test]
 async fn of_several_quotas_the_most_constrained_speaks() {
     let store = store(100);
-    let images = Quota::new("images", Period::Day).unwrap();
+    let named = |name, limit| {
+        let quota = Quota::new(name, Period::Day).unwrap();
+        DailyQuotaLayer::new(store.clone()).quota(quota).subject(move |request| {
+            let key = request.extensions.get().and_then(RequestContext::key)?;
+            Some(QuotaSubject::new(key.id.clone(), DailyLimit::new(limit).ok()?))
+        })
+    };
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(store.clone()))
-        .layer(DailyQuotaLayer::new(store.clone()))
-        .layer(DailyQuotaLayer::new(store).quota(images).subject(|request| {
-            let key = request.extensions.get().and_then(RequestContext::key)?;
-            Some(QuotaSubject::new(key.id.clone(), DailyLimit::new(1).ok()?))
-        }))
+        .layer(DailyQuotaLayer::new(store.clone()).headers(OpenAiRateHeaders))
+        .layer(named("hidden", 2).without_headers())
+        .layer(named("images", 1).headers(OpenAiRateHeaders))
+        .service(service_fn(async |request: Request<Body>| {
+            let context = request.extensions().get::<RequestContext>().unwrap();
+            let statuses = context.quota_statuses();
+            let used = |status: &QuotaStatus| format!("{} {}", status.quota, status.used);
+            let text = statuses.iter().map(used).collect::<Vec<_>>().join(", ");
+            Ok::<_, Infallible>(Response::new(Body::from(text)))
+        }));
+    let response = service.clone().oneshot(request("/")).await.unwrap();
+    assert_eq!(
+        response.headers()["ratelimit-policy"],
+        r#""daily";q=100;w=86400, "images";q=1;w=86400"#
+    );
+    let list = response.headers()["ratelimit"].to_str().unwrap();
+    assert!(
+        list.starts_with(r#""daily";r=99;t="#) && list.contains(r#""images";r=0;t="#),
+        "{list}"
+    );
+    assert_eq!(response.headers()["x-ratelimit-limit-requests"], "1");
+    assert_eq!(response.headers()["x-ratelimit-remaining-requests"], "0");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "daily 1, hidden 1, images 1");
+
+    // A rejection shows the exhausted quota, whatever is outside of it.
+    let images = ["\"images\";q=1;w=86400", "\"images\";r=0", "1"];
+    let response = service.clone().oneshot(request("/")).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), rate_headers(&response)),
+        (429, images.map(String::from).to_vec())
+    );
+}
+
+#[tokio::test]
+async fn the_headers_of_a_rejection_are_those_of_its_quota() {
+    // Fewer units are left of the outer quota than of the exhausted one.
+    let inner = Quota::new("images", Period::Day).unwrap();
+    let store = MemoryStore::new();
+    let service = ServiceBuilder::new()
+        .layer(
+            DailyQuotaLayer::new(store.clone())
+                .headers(OpenAiRateHeaders)
+                .subject(|_| tenant("acme", 1)),
+        )
+        .layer(DailyQuotaLayer::new(store).quota(inner).cost(|_| 6).subject(|_| tenant("acme", 5)))
         .service(service_fn(hello));
-    for (expected, daily) in [(200, 99), (429, 99)] {
-        let response = service.clone().oneshot(request("/")).await.unwrap();
-        assert_eq!(response.status(), expected);
-        let headers = response.headers();
-        assert_eq!(headers["ratelimit-policy"], r#""daily";q=100;w=86400, "images";q=1;w=86400"#);
-        let list = headers["ratelimit"].to_str().unwrap();
-        assert!(list.starts_with(&format!(r#""daily";r={daily};t="#)), "{list}");
-        assert!(list.contains(r#""images";r=0;t="#), "{list}");
-        assert_eq!(headers["x-ratelimit-limit-requests"], "1");
-        assert_eq!(headers["x-ratelimit-remaining-requests"], "0");
-    }
+    let response = service.oneshot(request("/")).await.unwrap();
+    assert_eq!(rate_headers(&response), ["\"images\";q=5;w=86400", "\"images\";r=5"]);
 }
