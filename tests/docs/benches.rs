@@ -24,5 +24,6 @@ fn the_benches_and_options_of_the_performance_page_exist() {
 fn sources(bench: &str) -> String {
     let folder = Path::new(ROOT).join("benches").join(bench);
     let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{bench}: {error}"));
-    files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+    let files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
+    files.map(|path| fs::read_to_string(path).unwrap()).collect()
 }
