@@ -37,6 +37,9 @@ pin_project! {
     /// hyper's HTTP/1 server drops a body as soon as the declared `Content-Length` is written, and
     /// never polls one for `HEAD`, 204 or 304. A drop alone does not prove that the client
     /// disconnected: a body that has returned at least the [`expected_length`] is complete.
+    ///
+    /// If the body is dropped before its end, the inner body is dropped first: what its observers do is done
+    /// when this one's is called.
     // The bound is that of the drop.
     #[derive(Debug)]
     pub struct ObservedBody<B, O>
@@ -45,19 +48,61 @@ pin_project! {
     {
         #[pin]
         inner: B,
-        observer: Option<O>,
-        expected: Option<u64>,
-        read: u64,
+        // Dropped after the inner body, which may have an observer of its own.
+        observer: Observer<O>,
+        detector: EndDetector,
+    }
+}
+
+/// The observer of a body that has not ended yet.
+#[derive(Debug)]
+struct Observer<O: BodyObserver>(Option<O>);
+
+impl<O: BodyObserver> Observer<O> {
+    fn end(&mut self, end: BodyEnd) {
+        if let Some(observer) = self.0.take() {
+            observer.end(end);
+        }
+    }
+}
+
+impl<O: BodyObserver> Drop for Observer<O> {
+    fn drop(&mut self) {
+        self.end(BodyEnd::Abandoned);
+    }
+}
+
+/// Detects the end of a body by its frames.
+#[derive(Debug)]
+pub(crate) struct EndDetector {
+    expected: Option<u64>,
+    read: u64,
+}
+
+impl EndDetector {
+    /// Creates a detector for a body that is complete after `expected` bytes, if its length is known.
+    pub(crate) fn new(expected: Option<u64>) -> Self {
+        Self { expected, read: 0 }
     }
 
-    impl<B, O> PinnedDrop for ObservedBody<B, O>
-    where
-        O: BodyObserver,
-    {
-        fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            if let Some(observer) = this.observer.take() {
-                observer.end(BodyEnd::Abandoned);
+    /// Returns whether nothing more is expected of `body`.
+    pub(crate) fn is_complete(&self, body: &impl Body) -> bool {
+        body.is_end_stream() || self.expected.is_some_and(|expected| self.read >= expected)
+    }
+
+    /// Returns how `body` has ended, if this is its last frame.
+    pub(crate) fn end<B: Body>(
+        &mut self,
+        frame: &Option<Result<Frame<B::Data>, B::Error>>,
+        body: &B,
+    ) -> Option<BodyEnd> {
+        match frame {
+            None => Some(BodyEnd::Complete),
+            Some(Err(_)) => Some(BodyEnd::Failed),
+            Some(Ok(frame)) => {
+                self.read += frame.data_ref().map_or(0, |data| data.remaining() as u64);
+                let is_complete = frame.is_trailers() || self.is_complete(body);
+                is_complete.then_some(BodyEnd::Complete)
             }
         }
     }
@@ -69,17 +114,18 @@ impl<B, O: BodyObserver> ObservedBody<B, O> {
     where
         B: Body,
     {
-        let is_complete = inner.is_end_stream() || expected == Some(0);
-        let mut body = Self { inner, observer: Some(observer), expected, read: 0 };
-        if is_complete && let Some(observer) = body.observer.take() {
-            observer.end(BodyEnd::Complete);
+        let detector = EndDetector::new(expected);
+        let is_complete = detector.is_complete(&inner);
+        let mut body = Self { inner, observer: Observer(Some(observer)), detector };
+        if is_complete {
+            body.observer.end(BodyEnd::Complete);
         }
         body
     }
 
     /// Wraps `inner` without an observer.
     pub fn unobserved(inner: B) -> Self {
-        Self { inner, observer: None, expected: None, read: 0 }
+        Self { inner, observer: Observer(None), detector: EndDetector::new(None) }
     }
 }
 
@@ -113,24 +159,13 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.inner.as_mut().poll_frame(cx));
-        let end = match &frame {
-            None => Some(BodyEnd::Complete),
-            Some(Err(_)) => Some(BodyEnd::Failed),
-            Some(Ok(frame)) => {
-                if let (Some(data), Some(observer)) = (frame.data_ref(), this.observer.as_mut()) {
-                    *this.read += data.remaining() as u64;
-                    observer.data(data);
-                }
-                let is_complete = frame.is_trailers()
-                    || this.inner.is_end_stream()
-                    || this.expected.is_some_and(|expected| *this.read >= expected);
-                is_complete.then_some(BodyEnd::Complete)
-            }
-        };
-        if let Some(end) = end
-            && let Some(observer) = this.observer.take()
+        if let Some(Ok(frame)) = &frame
+            && let (Some(data), Some(observer)) = (frame.data_ref(), &mut this.observer.0)
         {
-            observer.end(end);
+            observer.data(data);
+        }
+        if let Some(end) = this.detector.end(&frame, &*this.inner) {
+            this.observer.end(end);
         }
         Poll::Ready(frame)
     }

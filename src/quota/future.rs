@@ -12,11 +12,11 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    CommitPoint, DailyQuotaLayer, QuotaRejection, Subject,
+    CommitPoint, DailyQuotaLayer, QuotaRejection, ResponseBody, Subject,
     reservation::{HeldReservation, Need, PendingReservation, SettleAtEnd},
 };
 use crate::{
-    body::{self, ObservedBody, expected_length, opaque_body},
+    body::{BodyEnd, EndDetector, expected_length},
     error::RejectedRequest,
     store::StoreFuture,
 };
@@ -50,7 +50,7 @@ pin_project! {
         // The inner service was called; the reservation, unless the request is exempt, becomes durable
         // meanwhile.
         Forwarding { #[pin] future: F },
-        // The response waits until the reservation is durable.
+        // The response waits until the reservation, or its refund, is durable.
         Holding { response: Option<InnerResponse<ResBody>> },
     }
 }
@@ -65,7 +65,14 @@ struct Call<S, ReqBody> {
 struct InnerResponse<B> {
     head: Parts,
     body: B,
-    expected: Option<u64>,
+    detector: EndDetector,
+}
+
+impl<B: Body> InnerResponse<B> {
+    /// Returns whether the response has no body.
+    fn is_complete(&self) -> bool {
+        self.detector.is_complete(&self.body)
+    }
 }
 
 impl<S, F, ReqBody, ResBody> ResponseFuture<S, F, ReqBody, ResBody> {
@@ -195,8 +202,9 @@ where
                 }
                 StateProj::Forwarding { future } => {
                     let Some(reservation) = this.reservation else {
-                        let inner = |body| ResponseBody::uncounted(body::ResponseBody::inner(body));
-                        return future.poll(cx).map_ok(|response| response.map(inner));
+                        let uncounted =
+                            |response: Response<_>| response.map(ResponseBody::uncounted);
+                        return future.poll(cx).map_ok(uncounted);
                     };
                     let Poll::Ready(response) = future.poll(cx) else {
                         reservation.commit();
@@ -204,12 +212,17 @@ where
                     };
                     let (head, body) = response?.into_parts();
                     reservation.settle(this.layer.policy.at_head(&head));
-                    let expected = expected_length(this.method, &head);
-                    let response = Some(InnerResponse { head, body, expected });
+                    let detector = EndDetector::new(expected_length(this.method, &head));
+                    let response = Some(InnerResponse { head, body, detector });
                     this.state.set(State::Holding { response });
                 }
                 StateProj::Holding { response } => {
                     let reservation = this.reservation.as_mut().expect(COMPLETED);
+                    ready!(reservation.poll_settled(cx));
+                    if response.as_ref().is_some_and(InnerResponse::is_complete) {
+                        reservation.end(&*this.layer.policy, BodyEnd::Complete);
+                        ready!(reservation.poll_settled(cx));
+                    }
                     if let Err(error) = ready!(reservation.poll_committed(cx)) {
                         let mut extensions = Extensions::new();
                         extensions.insert(this.reservation.take().expect(COMPLETED).discard());
@@ -221,8 +234,7 @@ where
                     }
                     let response = response.take().expect(COMPLETED);
                     let reservation = this.reservation.take().expect(COMPLETED);
-                    let observer = SettleAtEnd { reservation, layer: this.layer.clone() };
-                    return Poll::Ready(Ok(release(response, observer)));
+                    return Poll::Ready(Ok(release(response, reservation, this.layer)));
                 }
             }
         }
@@ -246,39 +258,21 @@ where
     }
 }
 
-/// Returns the inner service's response, whose body settles the reservation.
-fn release<B>(response: InnerResponse<B>, observer: SettleAtEnd) -> Response<ResponseBody<B>>
-where
-    B: Body,
-    B::Data: From<Bytes>,
-{
-    let InnerResponse { mut head, body, expected } = response;
-    if let Some(headers) = &observer.layer.headers {
-        observer.reservation.insert_headers(&**headers, &mut head);
+/// Returns the inner service's response, whose body settles the reservation if that is still open.
+fn release<B: Body>(
+    response: InnerResponse<B>,
+    reservation: HeldReservation,
+    layer: &Arc<DailyQuotaLayer>,
+) -> Response<ResponseBody<B>> {
+    let InnerResponse { mut head, body, detector } = response;
+    if let Some(headers) = &layer.headers {
+        reservation.insert_headers(&**headers, &mut head);
     }
-    let inner = ObservedBody::new(body::ResponseBody::inner(body), observer, expected);
-    Response::from_parts(head, ResponseBody { inner })
-}
-
-opaque_body! {
-    /// Response body of [`DailyQuota`](super::DailyQuota): the inner service's, at whose end the
-    /// reservation is settled, or a rejection's.
-    pub struct ResponseBody<B>(ObservedBody<body::ResponseBody<B>, SettleAtEnd>) where B::Data: From<Bytes>;
-}
-
-impl<B> ResponseBody<B> {
-    fn respond(method: &Method, response: Response<Bytes>) -> Response<Self> {
-        body::ResponseBody::respond(method, response).map(Self::uncounted)
-    }
-
-    fn uncounted(body: body::ResponseBody<B>) -> Self {
-        Self { inner: ObservedBody::unobserved(body) }
-    }
-}
-
-/// Returns an empty body.
-impl<B> Default for ResponseBody<B> {
-    fn default() -> Self {
-        Self { inner: ObservedBody::default() }
-    }
+    let body = if reservation.has_ended() {
+        ResponseBody::uncounted(body)
+    } else {
+        let reservation = SettleAtEnd { reservation, layer: layer.clone() };
+        ResponseBody::counted(body, detector, reservation)
+    };
+    Response::from_parts(head, body)
 }

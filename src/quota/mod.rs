@@ -56,6 +56,7 @@
 //! # }
 //! ```
 
+mod body;
 mod future;
 mod layer;
 mod policy;
@@ -63,7 +64,8 @@ mod rejection;
 mod reservation;
 mod service;
 
-pub use future::{ResponseBody, ResponseFuture};
+pub use body::ResponseBody;
+pub use future::ResponseFuture;
 pub use layer::DailyQuotaLayer;
 pub use policy::{ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, Subject};
 pub use rejection::QuotaRejection;

@@ -8,9 +8,9 @@ use std::{
 
 use http::{request, response};
 
-use super::{ChargeDecision, DailyQuotaLayer, QuotaRejection, Subject};
+use super::{ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, Subject};
 use crate::{
-    body::{BodyEnd, BodyObserver},
+    body::BodyEnd,
     error::{Rejected, StoreError},
     limit::InFlightGuard,
     request::{QuotaEntry, RequestContext},
@@ -75,10 +75,12 @@ impl Reservation for NoUnits {
         Poll::Ready(Ok(()))
     }
 
-    fn settle(&mut self, _: u64) {}
+    fn settle(&mut self, _: u64) -> StoreFuture<()> {
+        StoreFuture::ready(Ok(()))
+    }
 
-    fn refund(&mut self, _: Refund) -> bool {
-        false
+    fn refund(&mut self, _: Refund) -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(false))
     }
 }
 
@@ -125,6 +127,9 @@ impl Claim {
                 Ok(HeldReservation {
                     entry: context.note_reserved(entry, reservation.admission()),
                     reservation: Mutex::new(reservation),
+                    refund: None,
+                    is_refunded: false,
+                    has_ended: false,
                     context: context.clone(),
                     at: *at,
                     _in_flight: in_flight.take(),
@@ -143,6 +148,11 @@ impl Claim {
 pub(super) struct HeldReservation {
     /// Never locked: the mutex only makes futures and bodies `Sync`.
     reservation: Mutex<Box<dyn Reservation>>,
+    /// A refund that the store has not made yet.
+    refund: Option<StoreFuture<bool>>,
+    is_refunded: bool,
+    /// Whether the policy has decided at the end of the response.
+    has_ended: bool,
     context: RequestContext,
     /// Index of the quota's entry in the context.
     entry: usize,
@@ -164,14 +174,49 @@ impl HeldReservation {
         self.reservation().poll_committed(cx)
     }
 
-    /// Keeps or refunds the reservation.
+    /// Keeps or refunds the reservation. [`poll_settled`](Self::poll_settled) waits for the refund.
     pub(super) fn settle(&mut self, decision: ChargeDecision) {
-        let is_refunded = match decision {
-            ChargeDecision::Refund(refund) => self.reservation().refund(refund),
-            ChargeDecision::Keep => false,
-        };
-        if is_refunded {
-            self.context.note_refunded(self.entry);
+        if let ChargeDecision::Refund(refund) = decision {
+            match self.reservation().refund(refund).now_or_never() {
+                Ok(refunded) => self.note_refund(refunded),
+                Err(pending) => self.refund = Some(pending),
+            }
+        }
+    }
+
+    /// Settles the reservation, unless it is refunded, at the end of the response.
+    pub(super) fn end(&mut self, policy: &dyn ChargePolicy, end: BodyEnd) {
+        let had_ended = std::mem::replace(&mut self.has_ended, true);
+        if !had_ended && !self.is_refunded {
+            self.settle(policy.at_end(end));
+        }
+    }
+
+    /// Returns whether the response has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Waits until the store has refunded what it has to.
+    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(refund) = &mut self.refund {
+            let refunded = ready!(Pin::new(refund).poll(cx));
+            self.refund = None;
+            self.note_refund(refunded);
+        }
+        Poll::Ready(())
+    }
+
+    fn note_refund(&mut self, refunded: Result<bool, StoreError>) {
+        match refunded {
+            Ok(true) => {
+                self.is_refunded = true;
+                self.context.note_refunded(self.entry);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(source = ?error, "refund failed: the units may stay charged");
+            }
         }
     }
 
@@ -204,8 +249,20 @@ pub(super) struct SettleAtEnd {
     pub(super) layer: Arc<DailyQuotaLayer>,
 }
 
-impl BodyObserver for SettleAtEnd {
-    fn end(mut self, end: BodyEnd) {
-        self.reservation.settle(self.layer.policy.at_end(end));
+impl SettleAtEnd {
+    /// Settles the reservation of a body that has ended.
+    pub(super) fn end(&mut self, end: BodyEnd) {
+        self.reservation.end(&*self.layer.policy, end);
+    }
+
+    /// Waits until the store has refunded what it has to.
+    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reservation.poll_settled(cx)
+    }
+}
+
+impl Drop for SettleAtEnd {
+    fn drop(&mut self) {
+        self.end(BodyEnd::Abandoned);
     }
 }

@@ -278,6 +278,54 @@ pub enum ReserveOutcome {
 /// [`refund`](Self::refund) if the policy says so, and [`poll_committed`](Self::poll_committed) must
 /// be ready before the response is sent. If the amount was an estimate, [`settle`](Self::settle)
 /// corrects it once it is known.
+///
+/// The layer waits for the futures of [`settle`](Self::settle) and [`refund`](Self::refund) before it returns
+/// the response, or at its end the last frame. It cannot wait when the client has left: then the future is
+/// dropped, most often before its first poll. **Dropping it must not cancel the change.** A store that needs
+/// the network hands the change over when it is called, to a task or a queue of its own, and returns a future
+/// of the result:
+///
+/// ```
+/// # use std::{io, sync::Arc, task::{Context, Poll}};
+/// use tower_quota::{error::StoreError, store::{Refund, Reservation, StoreFuture}};
+/// # struct Client;
+/// # impl Client {
+/// #     async fn refund(&self, _: u64, _: Refund) -> io::Result<bool> { Ok(true) }
+/// #     async fn settle(&self, _: u64, _: u64) -> io::Result<()> { Ok(()) }
+/// # }
+///
+/// struct Reserved {
+///     client: Arc<Client>,
+///     id: u64,
+/// }
+///
+/// impl Reserved {
+///     fn hand_over<T: Send + 'static>(
+///         change: impl Future<Output = io::Result<T>> + Send + 'static,
+///     ) -> StoreFuture<T> {
+///         let task = tokio::spawn(change);
+///         StoreFuture::pending(async {
+///             task.await.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)
+///         })
+///     }
+/// }
+///
+/// impl Reservation for Reserved {
+///     fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+///         Poll::Ready(Ok(()))
+///     }
+///
+///     fn settle(&mut self, actual: u64) -> StoreFuture<()> {
+///         let (client, id) = (self.client.clone(), self.id);
+///         Self::hand_over(async move { client.settle(id, actual).await })
+///     }
+///
+///     fn refund(&mut self, refund: Refund) -> StoreFuture<bool> {
+///         let (client, id) = (self.client.clone(), self.id);
+///         Self::hand_over(async move { client.refund(id, refund).await })
+///     }
+/// }
+/// ```
 pub trait Reservation: Send {
     /// Starts to make the units durable. It is called once the inner service is running, so that it
     /// does not delay the request. [`poll_committed`](Self::poll_committed) does it otherwise.
@@ -294,11 +342,19 @@ pub trait Reservation: Send {
     /// Charges `actual` units instead of the reserved ones, to the period from which those were taken. Unused
     /// units are returned; more than were reserved are charged even beyond the limit, as they were
     /// used. It has no effect after a refund.
-    fn settle(&mut self, actual: u64);
+    ///
+    /// # Errors
+    ///
+    /// The store could not change the charge, or does not know whether it has.
+    fn settle(&mut self, actual: u64) -> StoreFuture<()>;
 
     /// Returns the units to the period from which they were taken, at most once and not across a reset.
-    /// Returns whether the units were returned.
-    fn refund(&mut self, refund: Refund) -> bool;
+    /// The result is whether the units were returned.
+    ///
+    /// # Errors
+    ///
+    /// The store could not return the units, or does not know whether it has.
+    fn refund(&mut self, refund: Refund) -> StoreFuture<bool>;
 
     /// Returns the store's record of the unfinished request, if the store also records usage
     /// events.

@@ -1,6 +1,7 @@
 //! An application that uses the crate: what composes with it, as its users write it.
 #![cfg(test)]
 
+mod async_store;
 mod bodies;
 mod contract;
 mod formats;

@@ -104,10 +104,12 @@ impl Reservation for Lost {
         Poll::Ready(Err(StoreError::new(StoreErrorKind::Unavailable)))
     }
 
-    fn settle(&mut self, _: u64) {}
+    fn settle(&mut self, _: u64) -> StoreFuture<()> {
+        StoreFuture::ready(Ok(()))
+    }
 
-    fn refund(&mut self, _: Refund) -> bool {
-        false
+    fn refund(&mut self, _: Refund) -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(false))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     error::StoreError,
     key::{DailyLimit, KeyId},
     store::{
-        Admission, Demand, Refund, Reservation, ReserveOutcome,
+        Admission, Demand, Refund, Reservation, ReserveOutcome, StoreFuture,
         counter::{Count, Origin},
     },
 };
@@ -134,7 +134,22 @@ impl Reservation for EngineReservation {
         Poll::Ready(durable.inspect_err(|_| self.discard()))
     }
 
-    fn settle(&mut self, actual: u64) {
+    fn settle(&mut self, actual: u64) -> StoreFuture<()> {
+        self.charge_actual(actual);
+        StoreFuture::ready(Ok(()))
+    }
+
+    fn refund(&mut self, refund: Refund) -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(self.return_units(refund)))
+    }
+
+    fn admission(&self) -> Option<Admission> {
+        Some(Admission::new(self.open.clone()))
+    }
+}
+
+impl EngineReservation {
+    fn charge_actual(&mut self, actual: u64) {
         if self.state != State::Spent || actual == self.amount {
             return;
         }
@@ -151,7 +166,7 @@ impl Reservation for EngineReservation {
         }
     }
 
-    fn refund(&mut self, refund: Refund) -> bool {
+    fn return_units(&mut self, refund: Refund) -> bool {
         if self.state != State::Spent {
             return false;
         }
@@ -177,12 +192,6 @@ impl Reservation for EngineReservation {
         refunded
     }
 
-    fn admission(&self) -> Option<Admission> {
-        Some(Admission::new(self.open.clone()))
-    }
-}
-
-impl EngineReservation {
     /// Returns the maximum delay of the sync that the units need.
     fn max_sync_delay(&self) -> Duration {
         match self.open.engine.durability {

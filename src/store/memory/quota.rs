@@ -81,24 +81,26 @@ impl Reservation for MemoryReservation {
         Poll::Ready(Ok(()))
     }
 
-    fn settle(&mut self, actual: u64) {
-        let Some(origin) = self.origin else { return };
-        let reserved = std::mem::replace(&mut self.amount, actual);
-        self.counter.settle(origin, reserved, actual, |_, ()| {
-            self.store.add_used(self.counter.key(), origin.day, |used| {
-                used.saturating_sub(reserved).saturating_add(actual)
+    fn settle(&mut self, actual: u64) -> StoreFuture<()> {
+        if let Some(origin) = self.origin {
+            let reserved = std::mem::replace(&mut self.amount, actual);
+            self.counter.settle(origin, reserved, actual, |_, ()| {
+                self.store.add_used(self.counter.key(), origin.day, |used| {
+                    used.saturating_sub(reserved).saturating_add(actual)
+                });
             });
-        });
+        }
+        StoreFuture::ready(Ok(()))
     }
 
-    fn refund(&mut self, refund: Refund) -> bool {
-        let Some(origin) = self.origin.take() else {
-            return false;
-        };
+    fn refund(&mut self, refund: Refund) -> StoreFuture<bool> {
         let (key, amount) = (self.counter.key(), self.amount);
-        self.counter.refund(origin, amount, self.limit, refund, |_, ()| {
-            self.store.add_used(key, origin.day, |used| used.saturating_sub(amount));
-            true
-        })
+        let is_refunded = self.origin.take().is_some_and(|origin| {
+            self.counter.refund(origin, amount, self.limit, refund, |_, ()| {
+                self.store.add_used(key, origin.day, |used| used.saturating_sub(amount));
+                true
+            })
+        });
+        StoreFuture::ready(Ok(is_refunded))
     }
 }

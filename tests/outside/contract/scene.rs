@@ -565,11 +565,11 @@ impl Reservation for Reserved {
         self.reservation.poll_committed(cx)
     }
 
-    fn settle(&mut self, actual: u64) {
-        self.reservation.settle(actual);
+    fn settle(&mut self, actual: u64) -> StoreFuture<()> {
+        self.reservation.settle(actual)
     }
 
-    fn refund(&mut self, refund: Refund) -> bool {
+    fn refund(&mut self, refund: Refund) -> StoreFuture<bool> {
         self.reservation.refund(refund)
     }
 }

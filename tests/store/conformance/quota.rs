@@ -48,8 +48,8 @@ async fn an_unlimited_subject_is_always_admitted(store: impl Store) {
 
 async fn a_refunded_unit_can_be_used_again_once(store: impl Store) {
     let mut reservation = take(&store, &subject(1), noon()).await.unwrap();
-    assert!(reservation.refund(Refund::Always));
-    assert!(!reservation.refund(Refund::Always), "a unit is refunded only once");
+    assert!(reservation.refund(Refund::Always).await.unwrap());
+    assert!(!reservation.refund(Refund::Always).await.unwrap(), "a unit is refunded only once");
     poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
     assert!(take(&store, &subject(1), noon()).await.is_some());
     assert!(take(&store, &subject(1), noon()).await.is_none());
@@ -61,7 +61,7 @@ async fn a_refund_does_not_change_a_day_that_was_reset(store: impl Store) {
     let mut before = take(&store, &subject, noon()).await.unwrap();
     change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
     assert!(take(&store, &subject, noon()).await.is_some());
-    assert!(!before.refund(Refund::Always));
+    assert!(!before.refund(Refund::Always).await.unwrap());
     assert!(take(&store, &subject, noon()).await.is_none());
 }
 
@@ -72,9 +72,9 @@ async fn a_refund_after_midnight_does_not_change_the_new_day(store: impl Store) 
     let mut late = take(&store, &subject, noon()).await.unwrap();
     // Before the first unit of the new day is taken, and after it.
     assert_eq!(store.status(&demand(&subject, tomorrow)).await.unwrap().used, 0);
-    assert!(!early.refund(Refund::Always));
+    assert!(!early.refund(Refund::Always).await.unwrap());
     assert!(take(&store, &subject, tomorrow).await.is_some());
-    assert!(!late.refund(Refund::Always));
+    assert!(!late.refund(Refund::Always).await.unwrap());
     assert_eq!(store.status(&demand(&subject, tomorrow)).await.unwrap().used, 1);
     assert!(take(&store, &subject, tomorrow).await.is_some());
     assert!(take(&store, &subject, tomorrow).await.is_none());
@@ -141,16 +141,16 @@ async fn concurrent_reservations_of_an_amount_admit_as_many_as_fit(store: impl S
 async fn actual_use_is_charged_even_beyond_the_limit(store: impl Store) {
     let demand = demand(&subject(10), noon()).amount(5);
     let mut less = take_amount(&store, &demand).await.unwrap();
-    less.settle(2);
+    less.settle(2).await.unwrap();
     assert_eq!(store.status(&demand).await.unwrap().used, 2);
     let mut more = take_amount(&store, &demand).await.unwrap();
-    more.settle(50);
+    more.settle(50).await.unwrap();
     let status = store.status(&demand).await.unwrap();
     assert_eq!((status.used, status.remaining()), (52, Some(0)));
     assert!(take_amount(&store, &demand.clone().amount(1)).await.is_none());
     // What is settled can be given back, once.
-    assert!(more.refund(Refund::Always));
-    more.settle(7);
+    assert!(more.refund(Refund::Always).await.unwrap());
+    more.settle(7).await.unwrap();
     assert_eq!(store.status(&demand).await.unwrap().used, 2);
 }
 
@@ -167,12 +167,12 @@ async fn random_amounts_are_counted_exactly(store: impl Store) {
         match (random.below(4), picked) {
             (0, Some(picked)) => {
                 let (mut reservation, held): (Box<dyn Reservation>, u64) = open.swap_remove(picked);
-                assert!(reservation.refund(Refund::Always));
+                assert!(reservation.refund(Refund::Always).await.unwrap());
                 used -= held;
             }
             (1, Some(picked)) => {
                 let (reservation, held) = &mut open[picked];
-                reservation.settle(amount);
+                reservation.settle(amount).await.unwrap();
                 used = used - std::mem::replace(held, amount) + amount;
             }
             _ => {

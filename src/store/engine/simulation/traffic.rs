@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     key::DailyLimit,
     store::{
-        Demand, Refund, RequestOutcome, Reservation, ReserveOutcome, UsageEvent,
+        Demand, Refund, RequestOutcome, Reservation, ReserveOutcome, StoreFuture, UsageEvent,
         counter::CounterKey,
         engine::{Counter, Durability, Engine},
     },
@@ -251,7 +251,7 @@ impl Traffic {
     }
 
     fn refund(&mut self, request: &mut Request, refund: Refund) {
-        if request.reservation.refund(refund) {
+        if at_once(request.reservation.refund(refund)) {
             request.is_returned = true;
             let amount = request.amount;
             let provoked = if refund == Refund::UpToLimit { amount } else { 0 };
@@ -274,7 +274,7 @@ impl Traffic {
         }
         let (reserved, actual) = (request.amount, self.random.below(LARGEST_AMOUNT));
         let is_held = self.engine().journal.has_failed();
-        request.reservation.settle(actual);
+        at_once(request.reservation.settle(actual));
         request.amount = actual;
         let seen = self.oracle.seen(request.period);
         seen.under_way = seen.under_way - reserved + actual;
@@ -386,4 +386,9 @@ impl Traffic {
         }
         self.faults.disk.heal();
     }
+}
+
+/// Returns the result of a future of the engine, which is ready from the start.
+fn at_once<T>(future: StoreFuture<T>) -> T {
+    future.now_or_never().ok().and_then(Result::ok).expect("ready, and no error")
 }
