@@ -9,7 +9,7 @@ use tower::ServiceBuilder;
 use tower_quota::{
     admin::{AdminTokens, admin_service},
     auth::TrialKeyAuthLayer,
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     quota::DailyQuotaLayer,
     request::RequestContext,
     store::memory::MemoryStore,
@@ -40,7 +40,7 @@ pub fn app(store: MemoryStore, tokens: AdminTokens) -> Router {
 async fn main() -> Result<(), Box<dyn Error>> {
     let store = MemoryStore::new();
     let key = SecretKey::parse("trial-alice-key-123")?;
-    store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?))?;
+    store.insert(&key, KeyRecord::new(KeyId::from("alice"), Limit::Units(3)))?;
     let (tokens, token) = AdminTokens::generate();
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

@@ -9,7 +9,7 @@ use http::{Request, Response, request::Parts};
 use http_body_util::Full;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
-    key::{DailyLimit, KeyId, KeyRecord},
+    key::{KeyId, KeyRecord, Limit},
     quota::DailyQuotaLayer,
     request::RequestContext,
     store::{QuotaSubject, memory::MemoryStore},
@@ -23,7 +23,7 @@ async fn hello<B>(_: Request<B>) -> Result<Response<Body>, Infallible> {
 
 /// Puts the tenant in the place of a key, which the layers inside count on. A real service
 /// authenticates it first.
-fn identify<B>(mut request: Request<B>, limit: DailyLimit) -> Request<B> {
+fn identify<B>(mut request: Request<B>, limit: Limit) -> Request<B> {
     let tenant = request.headers().get("x-tenant").and_then(|tenant| tenant.to_str().ok());
     if let Some(tenant) = tenant.map(KeyId::from) {
         let context = RequestContext::of(request.extensions_mut());
@@ -34,7 +34,7 @@ fn identify<B>(mut request: Request<B>, limit: DailyLimit) -> Request<B> {
 
 /// Returns the client's address as the subject of a request. A real server sets the address when it
 /// accepts the connection.
-fn client(request: &Parts, limit: DailyLimit) -> Option<QuotaSubject> {
+fn client(request: &Parts, limit: Limit) -> Option<QuotaSubject> {
     let client = request.extensions.get().and_then(RequestContext::client_addr)?;
     Some(QuotaSubject::new(KeyId::from(&*client.to_string()), limit))
 }
@@ -53,7 +53,7 @@ where
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
-    let limit = DailyLimit::new(1)?;
+    let limit = Limit::Units(1);
     let (here, there) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
     let requests = [("acme", here), ("acme", there), ("globex", here)];
 

@@ -15,7 +15,7 @@ use hyper_util::{
 use tower::{ServiceBuilder, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     quota::DailyQuotaLayer,
     store::memory::MemoryStore,
     usage::UsageRecorderLayer,
@@ -30,7 +30,7 @@ async fn hello<B>(_: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let store = MemoryStore::new();
     let key = SecretKey::parse("trial-alice-key-123")?;
-    store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(3)?))?;
+    store.insert(&key, KeyRecord::new(KeyId::from("alice"), Limit::Units(3)))?;
 
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(store.clone()))

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     quota::DailyQuotaLayer,
     store::{UsageEvent, UsageSink, memory::MemoryStore},
     usage::UsageRecorderLayer,
@@ -35,7 +35,7 @@ async fn hello<B>(_: Request<B>) -> Result<Response<Body>, Infallible> {
 /// Returns a store with one key that has one request a day.
 fn store(key: &SecretKey) -> Result<MemoryStore, BoxError> {
     let store = MemoryStore::new();
-    store.insert(key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(1)?))?;
+    store.insert(key, KeyRecord::new(KeyId::from("alice"), Limit::Units(1)))?;
     Ok(store)
 }
 

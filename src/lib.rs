@@ -44,7 +44,7 @@
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_quota::{
 //!     auth::TrialKeyAuthLayer,
-//!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+//!     key::{Limit, KeyId, KeyRecord, SecretKey},
 //!     openai::{self, OpenAiErrors, OpenAiRateHeaders, OpenAiUsage},
 //!     proxy::UpstreamProxyService,
 //!     quota::DailyQuotaLayer,
@@ -56,7 +56,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let store = MemoryStore::new();
 //! let key = SecretKey::generate("alice", "2026-11-22".parse()?)?;
-//! store.insert(&key, KeyRecord::new(KeyId::generate(), DailyLimit::new(1)?))?;
+//! store.insert(&key, KeyRecord::new(KeyId::generate(), Limit::Units(1)))?;
 //!
 //! // Any service that sends a request to the upstream; `proxy::upstream_client` returns a real one.
 //! async fn transport<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tower::{BoxError, ServiceBuilder};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
-    key::{DailyLimit, SecretKey},
+    key::{Limit, SecretKey},
     quota::DailyQuotaLayer,
     store::{
         Actor, AdminStore, KeyStore, NewKey, QuotaStore,
@@ -63,7 +63,7 @@ where
 {
     let keys = (0..KEYS).map(|number| {
         let secret = SecretKey::parse(&key(number))?;
-        Ok(NewKey::new(secret, DailyLimit::new(DailyLimit::MAX)?))
+        Ok(NewKey::new(secret, Limit::Units(Limit::MAX_STORED)))
     });
     store.create(keys.collect::<Result<_, BoxError>>()?, Actor::default()).await?;
     let quota = ServiceBuilder::new()

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use tempfile::NamedTempFile;
 use tower::BoxError;
 use tower_quota::{
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     store::{KeyStore, memory::MemoryStore},
 };
 
@@ -70,7 +70,7 @@ pub(crate) async fn repeat(work: Work, times: u64) -> Result<(), BoxError> {
 async fn find(times: u64) -> Result<(), BoxError> {
     let store = MemoryStore::new();
     let key = SecretKey::parse("trial-bench-20261122-0123456789012345678901")?;
-    let limit = DailyLimit::new(DailyLimit::MAX)?;
+    let limit = Limit::Units(Limit::MAX_STORED);
     store.insert(&key, KeyRecord::new(KeyId::generate(), limit))?;
     for _ in 0..times {
         store.find(&key).await?.ok_or("the key is not found")?;

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use tempfile::TempDir;
 use tower::BoxError;
 use tower_quota::{
-    key::{DailyLimit, KeyId},
+    key::{KeyId, Limit},
     store::{
         Demand, QuotaStore, QuotaSubject, ReserveOutcome,
         memory::MemoryStore,
@@ -60,7 +60,7 @@ impl Store {
             Some(store) => Arc::new(store.clone()),
             None => Arc::new(MemoryStore::new()),
         };
-        let limit = DailyLimit::new(DailyLimit::MAX)?;
+        let limit = Limit::Units(Limit::MAX_STORED);
         let subject = |number| QuotaSubject::new(KeyId::new(format!("key_{number:016x}")), limit);
         let subjects: Arc<[QuotaSubject]> = (0..keys).map(subject).collect();
         for subject in &*subjects {
@@ -89,7 +89,7 @@ impl Store {
 }
 
 fn demand(subject: &QuotaSubject) -> Demand {
-    Demand::new(subject.id.clone(), subject.daily_limit, SystemTime::now())
+    Demand::new(subject.id.clone(), subject.limit, SystemTime::now())
 }
 
 /// Reserves one unit and waits until it is durable.

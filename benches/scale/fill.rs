@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use tower::BoxError;
 use tower_quota::{
-    key::{DailyLimit, SecretKey},
+    key::{Limit, SecretKey},
     store::{
         Actor, AdminStore, NewKey,
         sqlite::{SqliteOptions, SqliteStore},
@@ -28,7 +28,7 @@ pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxE
     for first in (0..keys).step_by(1000) {
         let some = (first..keys.min(first + 1000)).map(|number| {
             let secret = SecretKey::parse(&key(number))?;
-            let mut key = NewKey::new(secret, DailyLimit::new(100_000)?);
+            let mut key = NewKey::new(secret, Limit::Units(100_000));
             key.record.label = format!("participant {number}");
             Ok(key)
         });

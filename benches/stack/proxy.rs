@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
-    key::{DailyLimit, SecretKey},
+    key::{Limit, SecretKey},
     openai::{OpenAiUsage, proxy_rules},
     proxy::{ClientOptions, RequestBody, UpstreamClient, UpstreamProxyService, upstream_client},
     quota::DailyQuotaLayer,
@@ -83,7 +83,7 @@ impl Variant {
 /// Number of keys.
 pub(crate) const KEYS: usize = 16;
 /// Daily limit of the keys: there is one, so that responses have rate headers, but it is never reached.
-pub(crate) const LIMIT: u32 = DailyLimit::MAX;
+pub(crate) const LIMIT: u64 = Limit::MAX_STORED;
 
 /// Returns the text of a key.
 pub(crate) fn key(number: usize) -> String {
@@ -204,7 +204,7 @@ async fn with_keys<S: AdminStore>(store: S) -> Result<S, BoxError> {
     if store.list(query).await?.keys.is_empty() {
         let keys = (0..KEYS).map(|number| {
             let secret = SecretKey::parse(&key(number))?;
-            let mut key = NewKey::new(secret, DailyLimit::new(LIMIT)?);
+            let mut key = NewKey::new(secret, Limit::Units(LIMIT));
             key.record.label = format!("bench {number}");
             Ok(key)
         });

@@ -28,7 +28,7 @@ use crate::{
     },
     clock::Calendar,
     error::{Reject, Rejection, catalog},
-    key::DailyLimit,
+    key::Limit,
     request::RequestContext,
     store::{Actor, AdminStore},
 };
@@ -61,7 +61,7 @@ impl<S: Clone> AdminService<S> {
 
     /// Sets the daily limit of keys that are issued without one. The default is 200.
     #[must_use]
-    pub fn default_daily_limit(self, default_daily_limit: DailyLimit) -> Self {
+    pub fn default_daily_limit(self, default_daily_limit: Limit) -> Self {
         self.with(|shared| shared.default_daily_limit = default_daily_limit)
     }
 

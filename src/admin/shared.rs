@@ -18,11 +18,11 @@ use crate::{
     },
     clock::Calendar,
     error::{ProblemJson, Reject, Rejection},
-    key::DailyLimit,
+    key::Limit,
     limit::Gcra,
 };
 
-const DEFAULT_DAILY_LIMIT: u32 = 200;
+const DEFAULT_DAILY_LIMIT: Limit = Limit::Units(200);
 /// Maximum number of rejected attempts that are audited in a burst, over all sources.
 const AUDIT_BURST: u64 = 100;
 /// Time after which one more rejected attempt is audited.
@@ -33,7 +33,7 @@ pub(crate) struct Shared<S> {
     pub(crate) store: S,
     pub(crate) tokens: AdminTokens,
     pub(crate) reject: Arc<dyn Reject>,
-    pub(crate) default_daily_limit: DailyLimit,
+    pub(crate) default_daily_limit: Limit,
     pub(crate) prefix: Arc<str>,
     pub(crate) page: AdminPage,
     pub(crate) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
@@ -66,12 +66,11 @@ pub(crate) struct Api<T> {
 
 impl<S> Shared<S> {
     pub(crate) fn new(store: S, tokens: AdminTokens) -> Self {
-        let default_daily_limit = DailyLimit::new(DEFAULT_DAILY_LIMIT);
         Self {
             store,
             tokens,
             reject: Arc::new(ProblemJson),
-            default_daily_limit: default_daily_limit.unwrap_or(DailyLimit::UNLIMITED),
+            default_daily_limit: DEFAULT_DAILY_LIMIT,
             page: AdminPage::new("/admin", ""),
             prefix: "/admin".into(),
             allow: None,

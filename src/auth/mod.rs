@@ -23,7 +23,7 @@
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_quota::{
 //!     auth::TrialKeyAuthLayer,
-//!     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+//!     key::{Limit, KeyId, KeyRecord, SecretKey},
 //!     request::RequestContext,
 //!     store::memory::MemoryStore,
 //! };
@@ -32,7 +32,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = MemoryStore::new();
 //! let key = SecretKey::parse("trial-key-manual-123")?;
-//! store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::UNLIMITED))?;
+//! store.insert(&key, KeyRecord::new(KeyId::from("alice"), Limit::Unlimited))?;
 //!
 //! let hello = service_fn(|request: Request<Full<Bytes>>| async move {
 //!     let key = request.extensions().get::<RequestContext>().and_then(RequestContext::key);

@@ -1,55 +1,73 @@
 use std::fmt;
 
-use serde::{Serialize, Serializer};
-
-/// Maximum number of requests per day, 0–1,000,000,000, where 0 means unlimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DailyLimit(u32);
-
-/// Error for a daily limit that is not a whole number from 0 (unlimited) to 1,000,000,000.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidDailyLimit;
-
-impl DailyLimit {
+/// Maximum number of units per period.
+///
+/// ```
+/// use tower_quota::key::Limit;
+///
+/// assert_eq!(Limit::Units(200).units(), Some(200));
+/// assert_eq!(Limit::Unlimited.units(), None);
+/// // In files and in the admin API 0 means unlimited.
+/// assert_eq!(Limit::from_stored(0), Ok(Limit::Unlimited));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
     /// No limit.
-    pub const UNLIMITED: Self = Self(0);
-    /// Maximum number of requests per day that a limit can have.
-    pub const MAX: u32 = 1_000_000_000;
+    Unlimited,
+    /// At most this number of units, where 0 admits nothing.
+    Units(u64),
+}
 
-    /// Creates a limit of `requests` per day, 0 for unlimited.
-    pub fn new(requests: u32) -> Result<Self, InvalidDailyLimit> {
-        if requests <= Self::MAX { Ok(Self(requests)) } else { Err(InvalidDailyLimit) }
+/// Error for a key's limit that is not a whole number from 0 (unlimited) to 1,000,000,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidLimit;
+
+impl Limit {
+    /// Maximum number of units that the limit of a key's record can have.
+    pub const MAX_STORED: u64 = 1_000_000_000;
+
+    /// Reads the limit of a key as files and the admin API have it: 0 for unlimited, or 1–1,000,000,000
+    /// units.
+    pub fn from_stored(number: i64) -> Result<Self, InvalidLimit> {
+        match u64::try_from(number) {
+            Ok(0) => Ok(Self::Unlimited),
+            Ok(units) if units <= Self::MAX_STORED => Ok(Self::Units(units)),
+            _ => Err(InvalidLimit),
+        }
     }
 
-    /// Returns the limit as a number, 0 for unlimited.
-    pub fn get(self) -> u32 {
-        self.0
+    /// Returns the number that [`from_stored`](Self::from_stored) reads.
+    ///
+    /// # Errors
+    ///
+    /// The limit has 0 units or more than 1,000,000,000, which have no such number. To issue a key without
+    /// units, disable it.
+    pub fn to_stored(self) -> Result<u32, InvalidLimit> {
+        match self {
+            Self::Unlimited => Ok(0),
+            Self::Units(units @ 1..=Self::MAX_STORED) => Ok(units as u32),
+            Self::Units(_) => Err(InvalidLimit),
+        }
     }
 
-    /// Returns the limit, or `None` if it is unlimited.
-    pub fn limited(self) -> Option<u64> {
-        (self.0 > 0).then_some(u64::from(self.0))
+    /// Returns the number that files, reports and the admin API show: 0 for unlimited.
+    pub fn number(self) -> u64 {
+        self.units().unwrap_or(0)
+    }
+
+    /// Returns the number of units, or `None` if it is unlimited.
+    pub fn units(self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::Units(units) => Some(units),
+        }
     }
 }
 
-impl TryFrom<i64> for DailyLimit {
-    type Error = InvalidDailyLimit;
-
-    fn try_from(requests: i64) -> Result<Self, InvalidDailyLimit> {
-        u32::try_from(requests).map_err(|_| InvalidDailyLimit).and_then(Self::new)
-    }
-}
-
-impl Serialize for DailyLimit {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(self.0)
-    }
-}
-
-impl fmt::Display for InvalidDailyLimit {
+impl fmt::Display for InvalidLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a daily limit is a whole number from 0 (unlimited) to 1000000000")
+        f.write_str("a key's limit is a whole number from 0 (unlimited) to 1000000000")
     }
 }
 
-impl std::error::Error for InvalidDailyLimit {}
+impl std::error::Error for InvalidLimit {}

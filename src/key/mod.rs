@@ -14,7 +14,7 @@ mod secret;
 pub use claim::ClaimToken;
 pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use id::KeyId;
-pub use limit::{DailyLimit, InvalidDailyLimit};
+pub use limit::{InvalidLimit, Limit};
 pub use record::{InvalidKeyVersion, KeyPatch, KeyRecord, KeyVersion};
 #[cfg(feature = "admin")]
 pub(crate) use secret::bearer;

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{DailyLimit, KeyHash, KeyId, hex, unhex};
+use super::{InvalidLimit, KeyHash, KeyId, Limit, hex, unhex};
 use crate::clock::rfc3339;
 
 /// Record of an issued key. `TrialKeyAuthLayer` puts it into the request's
@@ -24,7 +24,7 @@ pub struct KeyRecord {
     /// Label that the operator gives the key.
     pub label: String,
     /// Maximum number of requests per day.
-    pub daily_limit: DailyLimit,
+    pub daily_limit: Limit,
     /// Time at which the key was issued, if known.
     pub created_at: Option<SystemTime>,
     /// Time from which the key is rejected.
@@ -40,7 +40,7 @@ pub struct KeyPatch {
     /// New label.
     pub label: Option<String>,
     /// New maximum number of requests per day.
-    pub daily_limit: Option<DailyLimit>,
+    pub daily_limit: Option<Limit>,
     /// New time from which the key is rejected, where `Some(None)` removes it.
     pub expires_at: Option<Option<SystemTime>>,
     /// Whether the key is disabled from now on.
@@ -60,7 +60,7 @@ pub struct InvalidKeyVersion;
 
 impl KeyRecord {
     /// Creates the record of an enabled key without label, masked key, or dates.
-    pub fn new(id: KeyId, daily_limit: DailyLimit) -> Self {
+    pub fn new(id: KeyId, daily_limit: Limit) -> Self {
         Self {
             id,
             masked: String::new(),
@@ -70,6 +70,12 @@ impl KeyRecord {
             expires_at: None,
             disabled: false,
         }
+    }
+
+    /// Returns an error if the record has a value that files and the admin API have no form for.
+    #[cfg(any(feature = "engine", feature = "memory"))]
+    pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
+        self.daily_limit.to_stored().map(|_| ())
     }
 
     /// Whether the key is neither disabled nor expired at this time.
@@ -96,7 +102,7 @@ impl KeyRecord {
         let fields = [
             ("key", json!(masked)),
             ("label", json!(label)),
-            ("daily_limit", json!(daily_limit)),
+            ("daily_limit", json!(daily_limit.number())),
             ("expires_at", json!(expires_at.map(rfc3339))),
             ("disabled", json!(disabled)),
         ];
@@ -110,6 +116,12 @@ impl KeyRecord {
 }
 
 impl KeyPatch {
+    /// Returns an error if the patch has a value that files and the admin API have no form for.
+    #[cfg(any(feature = "engine", feature = "memory"))]
+    pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
+        self.daily_limit.map(Limit::to_stored).transpose().map(|_| ())
+    }
+
     /// Sets the fields of the record for which the patch has a value.
     #[cfg(feature = "memory")]
     pub(crate) fn apply(&self, record: &mut KeyRecord) {
@@ -141,7 +153,7 @@ impl KeyVersion {
             hash.update(text);
         }
         hash.update(key.map_or([0; 32], |hash| *hash.as_bytes()));
-        hash.update(daily_limit.get().to_le_bytes());
+        hash.update(daily_limit.units().map_or([0xff; 8], u64::to_le_bytes));
         hash.update(
             time.and_then(Result::ok).map_or([0xff; 16], |at| at.as_millis().to_le_bytes()),
         );

@@ -27,8 +27,7 @@ pub struct OpenAiRateHeaders;
 impl RateHeaders for OpenAiRateHeaders {
     fn insert(&self, statuses: &[QuotaStatus], at: SystemTime, headers: &mut HeaderMap) {
         let Some(status) = QuotaStatus::most_constrained(statuses) else { return };
-        let (Some(limit), Some(remaining)) = (status.daily_limit.limited(), status.remaining())
-        else {
+        let (Some(limit), Some(remaining)) = (status.limit.units(), status.remaining()) else {
             return;
         };
         let mut texts = HeaderTexts::new();
@@ -61,11 +60,10 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::{clock::Period, key::DailyLimit, store::Quota};
+    use crate::{clock::Period, key::Limit, store::Quota};
 
-    fn status(limit: u32, used: u64, resets_at: SystemTime) -> QuotaStatus {
-        let limit = DailyLimit::new(limit).unwrap();
-        QuotaStatus::new("1970-01-01".parse().unwrap(), limit, used, resets_at)
+    fn status(limit: u64, used: u64, resets_at: SystemTime) -> QuotaStatus {
+        QuotaStatus::new("1970-01-01".parse().unwrap(), Limit::Units(limit), used, resets_at)
     }
 
     fn headers(statuses: &[QuotaStatus], at: SystemTime) -> HeaderMap {
@@ -96,6 +94,7 @@ mod tests {
 
     #[test]
     fn an_unlimited_subject_has_no_rate_headers() {
-        assert!(headers(&[status(0, 143, UNIX_EPOCH)], UNIX_EPOCH).is_empty());
+        let unlimited = QuotaStatus { limit: Limit::Unlimited, ..status(1, 143, UNIX_EPOCH) };
+        assert!(headers(&[unlimited], UNIX_EPOCH).is_empty());
     }
 }

@@ -93,7 +93,7 @@ impl DailyQuotaLayer {
     /// ```
     /// use tower_quota::{
     ///     error::StoreError,
-    ///     key::{DailyLimit, KeyId},
+    ///     key::{KeyId, Limit},
     ///     quota::DailyQuotaLayer,
     ///     store::{QuotaSubject, memory::MemoryStore},
     /// };
@@ -101,7 +101,7 @@ impl DailyQuotaLayer {
     /// # #[derive(Clone)]
     /// # struct Tenants;
     /// # impl Tenants {
-    /// #     async fn of_host(&self, _: &str) -> Result<Option<(String, u32)>, std::io::Error> { Ok(None) }
+    /// #     async fn of_host(&self, _: &str) -> Result<Option<(String, u64)>, std::io::Error> { Ok(None) }
     /// # }
     /// # let tenants = Tenants;
     /// let quota = DailyQuotaLayer::new(MemoryStore::new()).subject_async(move |request| {
@@ -112,8 +112,7 @@ impl DailyQuotaLayer {
     ///         };
     ///         let tenant = tenants.of_host(host).await.map_err(StoreError::unavailable)?;
     ///         let Some((name, limit)) = tenant else { return Ok(None) };
-    ///         let limit = DailyLimit::new(limit).map_err(StoreError::misconfigured)?;
-    ///         Ok(Some(QuotaSubject::new(KeyId::new(name), limit)))
+    ///         Ok(Some(QuotaSubject::new(KeyId::new(name), Limit::Units(limit))))
     ///     }
     /// });
     /// # let _ = quota;

@@ -30,14 +30,14 @@
 //! use http_body_util::Full;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_quota::{
-//!     key::{DailyLimit, KeyId},
+//!     key::{Limit, KeyId},
 //!     quota::DailyQuotaLayer,
 //!     store::{QuotaSubject, memory::MemoryStore},
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let limit = DailyLimit::new(1)?;
+//! let limit = Limit::Units(1);
 //! let quota = DailyQuotaLayer::new(MemoryStore::new()).subject(move |request| {
 //!     let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
 //!     Some(QuotaSubject::new(KeyId::from(tenant), limit))

@@ -40,7 +40,7 @@ fn exhausted(status: &QuotaStatus) -> Rejection {
     // No `Retry-After`: clients would sleep until the reset, which may be hours away.
     catalog::INSUFFICIENT_QUOTA.with(&[
         ("quota", &status.quota.period().current_quota()),
-        ("limit", &status.daily_limit.get()),
+        ("limit", &status.limit.units().unwrap_or_default()),
         ("resets_at", &crate::clock::rfc3339(status.resets_at)),
     ])
 }

@@ -45,8 +45,7 @@ impl DailyQuotaLayer {
             }
             None => None,
         };
-        let demand =
-            Demand::new(subject.id, subject.daily_limit, at).quota(self.quota).amount(amount);
+        let demand = Demand::new(subject.id, subject.limit, at).quota(self.quota).amount(amount);
         let outcome = match amount {
             0 => self
                 .store

@@ -11,7 +11,7 @@
 //! use std::sync::Arc;
 //! use http::Request;
 //! use tower_quota::{
-//!     key::{DailyLimit, KeyId, KeyRecord},
+//!     key::{Limit, KeyId, KeyRecord},
 //!     request::RequestContext,
 //! };
 //!
@@ -19,7 +19,7 @@
 //! let mut request = Request::get("/").body(())?;
 //!
 //! // In place of `TrialKeyAuthLayer`: the layers inside count on this key.
-//! let tenant = KeyRecord::new(KeyId::from("acme"), DailyLimit::new(1000)?);
+//! let tenant = KeyRecord::new(KeyId::from("acme"), Limit::Units(1000));
 //! RequestContext::of(request.extensions_mut()).set_key(Arc::new(tenant));
 //!
 //! // In the handler.
@@ -278,10 +278,10 @@ impl fmt::Debug for RequestContext {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::DailyLimit;
+    use crate::key::Limit;
 
     fn record() -> Arc<KeyRecord> {
-        let mut record = KeyRecord::new(KeyId::from("alice"), DailyLimit::UNLIMITED);
+        let mut record = KeyRecord::new(KeyId::from("alice"), Limit::Unlimited);
         record.label = "alice@example.com".into();
         Arc::new(record)
     }

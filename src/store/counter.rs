@@ -8,7 +8,7 @@ use std::{
 use super::sync::{Mutex, MutexGuard, lock};
 use crate::{
     clock::{Calendar, Day, Window},
-    key::{DailyLimit, KeyId},
+    key::{KeyId, Limit},
     store::{Demand, Quota, QuotaStatus, Refund},
 };
 
@@ -125,7 +125,7 @@ impl<A: Default> PeriodCounter<A> {
     fn status_of(
         &self,
         count: &Count,
-        limit: DailyLimit,
+        limit: Limit,
         calendar: &Calendar,
         window: &Window,
     ) -> QuotaStatus {
@@ -135,7 +135,7 @@ impl<A: Default> PeriodCounter<A> {
         } else {
             calendar.window_from(quota.period(), count.day).end
         };
-        QuotaStatus { quota, day: count.day, daily_limit: limit, used: count.used, resets_at }
+        QuotaStatus { quota, day: count.day, limit, used: count.used, resets_at }
     }
 
     /// Reserves the units if enough are left. Calls `record` with the count before them, under the lock,
@@ -150,7 +150,7 @@ impl<A: Default> PeriodCounter<A> {
         let mut state = self.on(window.day);
         let (count, extra) = &mut *state;
         let used = count.used.checked_add(demand.amount);
-        let limit = demand.limit.limited().unwrap_or(u64::MAX);
+        let limit = demand.limit.units().unwrap_or(u64::MAX);
         let recorded = match used.filter(|used| *used <= limit) {
             None => None,
             Some(used) => {
@@ -175,7 +175,7 @@ impl<A: Default> PeriodCounter<A> {
         &self,
         origin: Origin,
         amount: u64,
-        limit: DailyLimit,
+        limit: Limit,
         refund: Refund,
         record: impl FnOnce(u64, &mut A) -> bool,
     ) -> bool {
@@ -183,7 +183,7 @@ impl<A: Default> PeriodCounter<A> {
         let (count, extra) = &mut *state;
         let provoked = if refund == Refund::UpToLimit { amount } else { 0 };
         let refunded = count.refunded.saturating_add(provoked);
-        let limit = limit.limited().unwrap_or(u64::MAX);
+        let limit = limit.units().unwrap_or(u64::MAX);
         if count.origin() != origin || (provoked > 0 && refunded > limit) {
             return false;
         }
@@ -244,8 +244,8 @@ mod tests {
         PeriodCounter::new(CounterKey::daily("s".into()), Count::new(day.parse().unwrap()))
     }
 
-    fn limit(limit: u32) -> DailyLimit {
-        DailyLimit::new(limit).unwrap()
+    fn limit(limit: u32) -> Limit {
+        Limit::Units(limit.into())
     }
 
     fn take_some(counter: &PeriodCounter, amount: u64, of: u32, day: &str) -> Option<Origin> {

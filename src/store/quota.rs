@@ -12,23 +12,23 @@ use super::{Admission, StoreFuture};
 use crate::{
     clock::{Calendar, Day, Period, Window},
     error::StoreError,
-    key::{DailyLimit, KeyId, KeyRecord},
+    key::{KeyId, KeyRecord, Limit},
 };
 
-/// Subject of a quota and its daily limit.
+/// Subject of a quota and its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaSubject {
     /// Id under which units are counted.
     pub id: KeyId,
-    /// Maximum number of units per day.
-    pub daily_limit: DailyLimit,
+    /// Maximum number of units per period.
+    pub limit: Limit,
 }
 
 impl QuotaSubject {
     /// Creates a subject with this id and limit.
-    pub fn new(id: KeyId, daily_limit: DailyLimit) -> Self {
-        Self { id, daily_limit }
+    pub fn new(id: KeyId, limit: Limit) -> Self {
+        Self { id, limit }
     }
 }
 
@@ -167,11 +167,11 @@ impl std::error::Error for InvalidQuota {}
 /// use std::time::SystemTime;
 /// use tower_quota::{
 ///     clock::Period,
-///     key::{DailyLimit, KeyId},
+///     key::{Limit, KeyId},
 ///     store::{Demand, Quota},
 /// };
 ///
-/// let limit = DailyLimit::new(100_000)?;
+/// let limit = Limit::Units(100_000);
 /// let tokens = Quota::new("tokens", Period::Day)?;
 /// let demand = Demand::new(KeyId::from("alice"), limit, SystemTime::now()).quota(tokens).amount(800);
 /// assert_eq!((demand.quota.name(), demand.amount), ("tokens", 800));
@@ -185,7 +185,7 @@ pub struct Demand {
     /// Subject whose units are counted.
     pub subject: KeyId,
     /// Maximum number of units per period.
-    pub limit: DailyLimit,
+    pub limit: Limit,
     /// Number of units that the request needs; 1 by default.
     pub amount: u64,
     /// Time of the request, which determines the period.
@@ -194,7 +194,7 @@ pub struct Demand {
 
 impl Demand {
     /// Creates a demand for one unit of the daily quota.
-    pub fn new(subject: KeyId, limit: DailyLimit, at: SystemTime) -> Self {
+    pub fn new(subject: KeyId, limit: Limit, at: SystemTime) -> Self {
         Self { quota: Quota::DAILY, subject, limit, amount: 1, at }
     }
 
@@ -225,7 +225,7 @@ pub struct QuotaStatus {
     /// First day of the period: the current day of a daily quota.
     pub day: Day,
     /// Maximum number of units per period.
-    pub daily_limit: DailyLimit,
+    pub limit: Limit,
     /// Number of units used in this period.
     pub used: u64,
     /// Time at which the next period begins.
@@ -234,8 +234,8 @@ pub struct QuotaStatus {
 
 impl QuotaStatus {
     /// Creates a status of the quota [`Quota::DAILY`].
-    pub fn new(day: Day, daily_limit: DailyLimit, used: u64, resets_at: SystemTime) -> Self {
-        Self { quota: Quota::DAILY, day, daily_limit, used, resets_at }
+    pub fn new(day: Day, limit: Limit, used: u64, resets_at: SystemTime) -> Self {
+        Self { quota: Quota::DAILY, day, limit, used, resets_at }
     }
 
     /// Sets the quota.
@@ -247,13 +247,13 @@ impl QuotaStatus {
     /// Returns the number of units left, or `None` if there is no limit. It is 0 if the limit was
     /// lowered below the number of used units.
     pub fn remaining(&self) -> Option<u64> {
-        self.daily_limit.limited().map(|limit| limit.saturating_sub(self.used))
+        self.limit.units().map(|limit| limit.saturating_sub(self.used))
     }
 
     /// Returns the status with the fewest units left, the first of several. An unlimited one is returned only if
     /// all are unlimited.
     pub fn most_constrained(statuses: &[Self]) -> Option<&Self> {
-        let limited = statuses.iter().filter(|status| status.daily_limit.limited().is_some());
+        let limited = statuses.iter().filter(|status| status.limit.units().is_some());
         limited.min_by_key(|status| status.remaining()).or(statuses.first())
     }
 }

@@ -120,7 +120,7 @@ impl HeaderTexts {
         self.write(|text| {
             let start = text.bytes.len();
             for status in statuses {
-                let Some(limit) = status.daily_limit.limited() else { continue };
+                let Some(limit) = status.limit.units() else { continue };
                 text.put(if text.bytes.len() > start { ", \"" } else { "\"" });
                 text.put(status.quota.name());
                 text.put("\"");
@@ -143,7 +143,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::{clock::Period, key::DailyLimit, store::Quota};
+    use crate::{clock::Period, key::Limit, store::Quota};
 
     fn headers(statuses: &[QuotaStatus], at: SystemTime) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -155,7 +155,7 @@ mod tests {
     fn the_headers_have_the_documented_format() {
         let at = UNIX_EPOCH + Duration::from_secs(100);
         let resets_at = at + Duration::from_millis(31_249_500);
-        let limit = DailyLimit::new(200).unwrap();
+        let limit = Limit::Units(200);
         let status = QuotaStatus::new("1970-01-01".parse().unwrap(), limit, 143, resets_at);
         let headers = headers(&[status], at);
         assert_eq!(headers["ratelimit-policy"], "\"daily\";q=200;w=86400");
@@ -167,11 +167,14 @@ mod tests {
     fn each_limited_quota_has_an_item() {
         let day = "1970-01-01".parse().unwrap();
         let status = |name, limit, used| {
-            let limit = DailyLimit::new(limit).unwrap();
             let status = QuotaStatus::new(day, limit, used, UNIX_EPOCH);
             status.quota(Quota::new(name, Period::Day).unwrap())
         };
-        let statuses = [status("daily", 100, 2), status("free", 0, 5), status("images", 10, 9)];
+        let statuses = [
+            status("daily", Limit::Units(100), 2),
+            status("free", Limit::Unlimited, 5),
+            status("images", Limit::Units(10), 9),
+        ];
         let headers = headers(&statuses, UNIX_EPOCH);
         assert_eq!(headers["ratelimit-policy"], r#""daily";q=100;w=86400, "images";q=10;w=86400"#);
         assert_eq!(headers["ratelimit"], r#""daily";r=98;t=1, "images";r=1;t=1"#);
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn an_unlimited_subject_has_no_rate_headers() {
         let day = "1970-01-01".parse().unwrap();
-        let status = QuotaStatus::new(day, DailyLimit::UNLIMITED, 143, UNIX_EPOCH);
+        let status = QuotaStatus::new(day, Limit::Unlimited, 143, UNIX_EPOCH);
         assert!(headers(&[status], UNIX_EPOCH).is_empty());
     }
 }

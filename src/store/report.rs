@@ -9,7 +9,7 @@ use std::{
 use super::{RequestQuery, RequestRecord, StoreFuture, UsageFigures};
 use crate::{
     clock::Day,
-    key::{DailyLimit, KeyId, KeyRecord},
+    key::{KeyId, KeyRecord, Limit},
 };
 
 /// Selection and grouping of a usage report.
@@ -115,7 +115,7 @@ pub struct UsageRow {
     /// Label of the key; the last one if the key was deleted.
     pub label: Option<String>,
     /// Present daily limit of the key; the last one if the key was deleted.
-    pub daily_limit: Option<DailyLimit>,
+    pub daily_limit: Option<Limit>,
     /// The day.
     pub day: Option<Day>,
     /// The model.

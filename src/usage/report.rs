@@ -230,7 +230,7 @@ struct Usage<'a> {
     label: &'a str,
     day: Day,
     timezone: &'a str,
-    daily_limit: u32,
+    daily_limit: u64,
     used: u64,
     remaining: Option<u64>,
     unlimited: bool,
@@ -306,7 +306,7 @@ impl<'a> Usage<'a> {
         rows: Vec<UsageRow>,
         failed: &'a [RequestRecord],
     ) -> Self {
-        let limit = status.daily_limit.limited();
+        let limit = status.limit.units();
         let mut days = HashMap::<Day, UsageFigures>::new();
         let mut models = HashMap::<Option<String>, UsageFigures>::new();
         for row in rows {
@@ -326,7 +326,7 @@ impl<'a> Usage<'a> {
             label: &record.label,
             day: status.day,
             timezone,
-            daily_limit: status.daily_limit.get(),
+            daily_limit: status.limit.number(),
             used: status.used.min(limit.unwrap_or(u64::MAX)),
             remaining: status.remaining(),
             unlimited: limit.is_none(),

@@ -18,7 +18,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
     clock::{Calendar, Clock},
-    key::{DailyLimit, SecretKey},
+    key::{Limit, SecretKey},
     openai::OpenAiRateHeaders,
     quota::DailyQuotaLayer,
     store::{
@@ -120,7 +120,7 @@ impl House<SqliteStore> {
 
 impl<S: Store> House<S> {
     async fn with_key(self) -> Self {
-        let limit = DailyLimit::new(u32::try_from(LIMIT).unwrap()).unwrap();
+        let limit = Limit::Units(LIMIT as u64);
         let key = NewKey::new(SecretKey::parse(KEY).unwrap(), limit);
         self.store.create(vec![key], Actor::default()).await.unwrap();
         self

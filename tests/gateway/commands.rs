@@ -17,7 +17,7 @@ use crate::common::{
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use tower_quota::{
-    key::{DailyLimit, SecretKey},
+    key::{Limit, SecretKey},
     store::{
         Actor, AdminStore, ImportedKey, KeyPageQuery,
         sqlite::{
@@ -277,7 +277,7 @@ async fn an_observer_can_stop_an_import_until_it_is_committed() {
     let store = SqliteStore::open(SqliteOptions::new(directory.path().join("quota.db"))).unwrap();
     let keys: Vec<ImportedKey> = (0..3)
         .map(|number| SecretKey::parse(&format!("trial-of-old-{number}")).unwrap())
-        .map(|key| ImportedKey::from_secret(&key, DailyLimit::UNLIMITED))
+        .map(|key| ImportedKey::from_secret(&key, Limit::Unlimited))
         .collect();
     let all = || KeyPageQuery { limit: 10, ..KeyPageQuery::default() };
     let operator = || Actor { token_id: "test".to_owned(), ip: None };

@@ -18,7 +18,7 @@ use tower_http::cors::CorsLayer;
 use tower_quota::{
     auth::TrialKeyAuthLayer,
     error::reject_fn,
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, OpenAiUsage, stream_usage::StreamUsageLayer},
     quota::{CommitPoint, DailyQuotaLayer},
     request::RequestContext,
@@ -30,9 +30,9 @@ type Body = Full<Bytes>;
 
 const KEY: &str = "trial-key-manual-123";
 
-fn store(limit: u32) -> MemoryStore {
+fn store(limit: i64) -> MemoryStore {
     let store = memory_store();
-    let record = KeyRecord::new(KeyId::from("alice"), DailyLimit::new(limit).unwrap());
+    let record = KeyRecord::new(KeyId::from("alice"), Limit::from_stored(limit).unwrap());
     store.insert(&SecretKey::parse(KEY).unwrap(), record).unwrap();
     store
 }
@@ -114,7 +114,7 @@ async fn auth_alone_shares_the_record_and_hides_the_key() {
 async fn quota_alone_counts_on_the_subject_that_it_is_given() {
     let by_tenant = |request: &Parts| {
         let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
-        Some(QuotaSubject::new(KeyId::from(tenant), DailyLimit::new(2).ok()?))
+        Some(QuotaSubject::new(KeyId::from(tenant), Limit::Units(2)))
     };
     let probe = ReadinessProbe::default();
     let service = DailyQuotaLayer::new(memory_store()).subject(by_tenant).layer(probe.clone());
@@ -373,6 +373,6 @@ async fn a_response_body_is_sync_where_the_inner_one_is() {
         assert_eq!(response.status(), 200);
     }
     check(TrialKeyAuthLayer::new(store(5))).await;
-    let subject = |_: &Parts| Some(QuotaSubject::new(KeyId::from("alice"), DailyLimit::UNLIMITED));
+    let subject = |_: &Parts| Some(QuotaSubject::new(KeyId::from("alice"), Limit::Unlimited));
     check(DailyQuotaLayer::new(store(5)).subject(subject)).await;
 }

@@ -17,7 +17,7 @@ use std::{
 use axum::body::Body;
 use http::{Request, Response};
 use tower_quota::{
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{Limit, KeyId, KeyRecord, SecretKey},
     store::{UsageEvent, UsageSink, memory::MemoryStore},
 };
 
@@ -34,9 +34,9 @@ impl UsageSink for Events {
 }
 
 /// A store with one key that has this limit.
-fn store(limit: u32) -> MemoryStore {
+fn store(limit: u64) -> MemoryStore {
     let store = MemoryStore::new();
-    let record = KeyRecord::new(KeyId::from("alice"), DailyLimit::new(limit).unwrap());
+    let record = KeyRecord::new(KeyId::from("alice"), Limit::Units(limit));
     store.insert(&SecretKey::parse(KEY).unwrap(), record).unwrap();
     store
 }

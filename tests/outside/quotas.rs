@@ -18,7 +18,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     clock::Period,
     error::StoreError,
-    key::{DailyLimit, KeyId},
+    key::{Limit, KeyId},
     openai::OpenAiRateHeaders,
     quota::{DailyQuotaLayer, Subject},
     request::RequestContext,
@@ -28,8 +28,8 @@ use tower_quota::{
 
 use super::{Events, hello, request, store};
 
-fn tenant(name: &str, limit: u32) -> QuotaSubject {
-    QuotaSubject::new(KeyId::from(name), DailyLimit::new(limit).unwrap())
+fn tenant(name: &str, limit: u64) -> QuotaSubject {
+    QuotaSubject::new(KeyId::from(name), Limit::Units(limit))
 }
 
 async fn status<S, B>(service: &S, request: Request<Body>) -> StatusCode
@@ -186,7 +186,7 @@ async fn of_several_quotas_the_most_constrained_speaks() {
         let quota = Quota::new(name, Period::Day).unwrap();
         DailyQuotaLayer::new(store.clone()).quota(quota).subject(move |request| {
             let key = request.extensions.get().and_then(RequestContext::key)?;
-            Some(QuotaSubject::new(key.id.clone(), DailyLimit::new(limit).ok()?))
+            Some(QuotaSubject::new(key.id.clone(), Limit::Units(limit)))
         })
     };
     let service = ServiceBuilder::new()

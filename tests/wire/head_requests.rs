@@ -15,7 +15,7 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     admin::{AdminTokens, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, proxy_rules},
     proxy::{RequestBody, UpstreamProxyService},
     quota::DailyQuotaLayer,
@@ -131,7 +131,7 @@ fn assert_bodiless<B: Body>(name: &str, response: &Response<B>) {
 async fn no_layers_own_response_to_head_has_a_body() {
     let store = memory_store();
     let key = SecretKey::parse("trial-key-manual-123").unwrap();
-    let record = KeyRecord::new(KeyId::from("alice"), DailyLimit::new(1).unwrap());
+    let record = KeyRecord::new(KeyId::from("alice"), Limit::Units(1));
     store.insert(&key, record.clone()).unwrap();
     let request = |path: &str| {
         let request = Request::head(path).header("host", "a");

@@ -181,7 +181,7 @@ fn key(
         return Err(RowProblem::Skipped("was deleted there".into()));
     }
     let token = row.get("token").unwrap_or_default().trim();
-    let limit = options.daily_limit.get().to_string();
+    let limit = options.daily_limit.number().to_string();
     let (secret, hash, masked);
     let column: (&str, &str) = if KeyHash::from_hex(token).is_some() {
         (hash, masked) = (token, masked_name(row.get("key_name")));

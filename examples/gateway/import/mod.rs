@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tower::BoxError;
 use tower_quota::{
-    key::{DailyLimit, InvalidDailyLimit, KeyHash},
+    key::{InvalidLimit, KeyHash, Limit},
     store::{
         Actor, AdminStore, ImportOutcome, ImportedKey,
         memory::MemoryStore,
@@ -63,14 +63,14 @@ pub(crate) struct Import {
     /// Daily limit of keys that have none of their own; 0 is unlimited
     /// [default: DAILY_REQ_LIMIT]
     #[arg(long, value_name = "NUMBER", value_parser = daily_limit)]
-    pub(crate) daily_limit: Option<DailyLimit>,
+    pub(crate) daily_limit: Option<Limit>,
     /// Import keys that are restricted to models, addresses or routes, too, without these restrictions
     #[arg(long)]
     pub(crate) drop_access_lists: bool,
 }
 
-fn daily_limit(text: &str) -> Result<DailyLimit, InvalidDailyLimit> {
-    text.parse::<i64>().map_err(|_| InvalidDailyLimit).and_then(DailyLimit::try_from)
+fn daily_limit(text: &str) -> Result<Limit, InvalidLimit> {
+    text.parse::<i64>().map_err(|_| InvalidLimit).and_then(Limit::from_stored)
 }
 
 /// The outcome of a row.
@@ -279,7 +279,7 @@ impl fmt::Display for SourceRow {
         let Ok(key) = &self.key else {
             return Ok(());
         };
-        match key.record.daily_limit.get() {
+        match key.record.daily_limit.number() {
             0 => write!(f, "  unlimited")?,
             limit => write!(f, "  {limit} a day")?,
         }

@@ -84,7 +84,7 @@ fn token(
     };
     let secret = SecretKey::parse(&secret)
         .map_err(|error| RowProblem::wrong("key", &format!("is not a key: {error}")))?;
-    let limit = options.daily_limit.get().to_string();
+    let limit = options.daily_limit.number().to_string();
     let mut key = ImportedKey::from_columns(|name| match name {
         "key" => Some(secret.expose()),
         "label" => Some(&label),

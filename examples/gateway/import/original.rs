@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use tower::BoxError;
 use tower_quota::{
     clock::parse_timestamp,
-    key::DailyLimit,
+    key::Limit,
     store::{ImportedKey, InvalidColumn},
 };
 
@@ -58,7 +58,7 @@ pub(super) fn read(
         })?;
     }
     if totals > 0 {
-        let limit = default.get();
+        let limit = default.number();
         source.notes.push(format!(
             "{totals} keys had a total quota, which is not kept here: without a daily limit they get \
              {limit} a day, and those that had used it up are disabled"
@@ -68,14 +68,14 @@ pub(super) fn read(
     Ok(source)
 }
 
-fn key(row: &Row<'_>, default: DailyLimit, days: &mut Days) -> Result<ImportedKey, InvalidColumn> {
+fn key(row: &Row<'_>, default: Limit, days: &mut Days) -> Result<ImportedKey, InvalidColumn> {
     let column = |name: &str| row.get(name);
     // An invalid creation time is no reason not to import a key.
     let created_at = column("created_at").filter(|text| parse_timestamp(text).is_some());
     let number = |name: &str| column(name)?.parse::<i64>().ok();
     let is_disabled = !matches!(column("is_active"), None | Some("1" | "true"))
         || number("total_quota").is_some_and(|total| number("used_quota") >= Some(total));
-    let default = default.get().to_string();
+    let default = default.number().to_string();
     let mut key = ImportedKey::from_columns(|name| match name {
         // A row number; this gateway's ids have another format.
         "id" => None,

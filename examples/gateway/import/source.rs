@@ -11,7 +11,7 @@ use std::{
 use clap::ValueEnum;
 use rusqlite::{Connection, ErrorCode, OpenFlags, types::ValueRef};
 use tower::BoxError;
-use tower_quota::{clock::Calendar, key::DailyLimit, store::ImportedKey};
+use tower_quota::{clock::Calendar, key::Limit, store::ImportedKey};
 
 use super::{litellm, one_api, original};
 use crate::commands::progress::{Amount, Progress, Stopped};
@@ -35,7 +35,7 @@ pub(super) struct ReadOptions<'a> {
     /// The program that wrote the file; detected by its content if `None`.
     pub(super) from: Option<SourceKind>,
     /// Daily limit of keys that have none of their own.
-    pub(super) daily_limit: DailyLimit,
+    pub(super) daily_limit: Limit,
     /// Whether keys are imported without their lists of models, addresses or routes.
     pub(super) drop_access_lists: bool,
     pub(super) calendar: &'a Calendar,
@@ -86,7 +86,7 @@ pub(super) struct Row<'a> {
 impl ReadOptions<'_> {
     /// Returns the note about quotas of another unit. `there` describes them.
     pub(super) fn limit_note(&self, there: &str) -> String {
-        let limit = match self.daily_limit.get() {
+        let limit = match self.daily_limit.number() {
             0 => "are unlimited".to_owned(),
             limit => format!("get {limit} requests a day"),
         };

@@ -27,7 +27,7 @@ use tower_http::cors::AllowOrigin;
 use tower_quota::{
     admin::AdminTokens,
     clock::Calendar,
-    key::DailyLimit,
+    key::Limit,
     proxy::UpstreamBase,
     store::sqlite::{Durability, SqliteOptions},
     usage::DrainLayer,
@@ -192,7 +192,7 @@ pub(crate) struct DatabaseSettings {
     pub(crate) path: PathBuf,
     /// Daily limit of keys that are issued without daily_limit; 0 is unlimited
     #[arg(long = "daily-req-limit", env = "DAILY_REQ_LIMIT", value_name = "NUMBER", default_value = "200", value_parser = shown(values::daily_limit))]
-    pub(crate) default_daily_limit: DailyLimit,
+    pub(crate) default_daily_limit: Limit,
     /// IANA time zone of the quota's days
     #[arg(long = "quota-timezone", env = "QUOTA_TIMEZONE", value_name = "ZONE", default_value = "UTC", value_parser = shown(values::time_zone))]
     pub(crate) calendar: Calendar,

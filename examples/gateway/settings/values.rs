@@ -20,7 +20,7 @@ use tower_http::cors::AllowOrigin;
 use tower_quota::{
     admin::AdminTokens,
     clock::Calendar,
-    key::DailyLimit,
+    key::Limit,
     proxy::UpstreamBase,
     store::sqlite::Durability,
     usage::{DrainLayer, DrainLimits},
@@ -198,10 +198,10 @@ pub(super) fn database(text: &str) -> Value<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
-pub(super) fn daily_limit(text: &str) -> Value<DailyLimit> {
+pub(super) fn daily_limit(text: &str) -> Value<Limit> {
     number(text)
         .and_then(|number| i64::try_from(number).ok())
-        .and_then(|number| DailyLimit::try_from(number).ok())
+        .and_then(|number| Limit::from_stored(number).ok())
         .ok_or_else(|| "expected a number from 0 (unlimited) to 1000000000".to_owned())
 }
 

@@ -14,12 +14,13 @@ use crate::{
             csv::{self, CSV, CsvWriter},
             error::AdminError,
             input::{DayParam, Format, GroupByParam, KeyRefField, PageLimit, RowNumber},
+            json::LimitNumber,
         },
         shared::Shared,
     },
     clock::Day,
     error::catalog,
-    key::{DailyLimit, KeyId},
+    key::KeyId,
     store::{
         AdminStore, GroupBy, KeyRef, KeySummary, ReportPage, StoreFuture, UsageFigures, UsageQuery,
         UsageReport, UsageRow,
@@ -147,7 +148,7 @@ struct KeyPart {
 
 #[derive(Serialize, JsonSchema)]
 struct LimitPart {
-    daily_limit: Option<DailyLimit>,
+    daily_limit: Option<LimitNumber>,
     /// Remaining units on the row's day, `null` without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<Option<u64>>,
@@ -160,13 +161,13 @@ impl Item {
         let one_day = one_day || row.day.is_some();
         let remaining = row.used.filter(|_| one_day).and_then(|used| {
             let limit = row.daily_limit?;
-            Some(limit.limited().map(|limit| limit.saturating_sub(used)))
+            Some(limit.units().map(|limit| limit.saturating_sub(used)))
         });
         Self {
             limit: row
                 .key_id
                 .is_some()
-                .then_some(LimitPart { daily_limit: row.daily_limit, remaining }),
+                .then_some(LimitPart { daily_limit: row.daily_limit.map(LimitNumber), remaining }),
             key: row.key_id.map(|id| KeyPart { id, key: row.masked, label: row.label }),
             day: row.day,
             model: row.model,
@@ -202,7 +203,8 @@ impl Item {
     fn columns(&self) -> [(&'static str, Cow<'static, str>); 17] {
         let key = self.key.as_ref();
         let limit = self.limit.as_ref();
-        let daily_limit = limit.and_then(|limit| limit.daily_limit).map(DailyLimit::get);
+        let daily_limit =
+            limit.and_then(|limit| limit.daily_limit).map(|LimitNumber(limit)| limit.number());
         let figures = &self.figures;
         let remaining = limit.and_then(|limit| limit.remaining).flatten();
         [

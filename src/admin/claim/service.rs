@@ -22,14 +22,14 @@ use crate::{
             add_security_headers,
             error::AdminError,
             input::{Flag, FromHeaders, IdempotencyKeyHeader, from_json, read_body},
-            json::{Timestamp, json_response, raw_json_response},
+            json::{LimitNumber, Timestamp, json_response, raw_json_response},
             remove_body,
             replay::{Replay, ReplayCache, ReplaySlot},
         },
         service::ResponseFuture,
     },
     error::{ProblemJson, Reject, catalog, json},
-    key::{ClaimToken, DailyLimit, KeyId, SecretKey},
+    key::{ClaimToken, KeyId, SecretKey},
     request::RequestContext,
     store::{
         Actor, AdminStore, Claim, ClaimOutcome, ClaimState, ClaimStore, IdempotencyKey, KeySummary,
@@ -92,7 +92,7 @@ struct ClaimRequest {
 struct OpenClaim {
     state: &'static str,
     label: String,
-    daily_limit: DailyLimit,
+    daily_limit: LimitNumber,
     key_expires_at: Option<Timestamp>,
     expires_at: Timestamp,
 }
@@ -103,7 +103,7 @@ struct ClaimedKey<'a> {
     id: &'a KeyId,
     key: &'a str,
     label: &'a str,
-    daily_limit: DailyLimit,
+    daily_limit: LimitNumber,
     expires_at: Option<Timestamp>,
     base_url: Option<&'a str>,
 }
@@ -144,7 +144,7 @@ impl<S: ClaimStore + AdminStore> Shared<S> {
                 &OpenClaim {
                     state: "open",
                     label: claim.label,
-                    daily_limit: claim.daily_limit,
+                    daily_limit: LimitNumber(claim.daily_limit),
                     key_expires_at: claim.key_expires_at.map(Timestamp),
                     expires_at: Timestamp(claim.expires_at),
                 },
@@ -191,7 +191,7 @@ impl<'a> ClaimedKey<'a> {
             id: &key.record.id,
             key: secret.expose(),
             label: &key.record.label,
-            daily_limit: key.record.daily_limit,
+            daily_limit: LimitNumber(key.record.daily_limit),
             expires_at: key.record.expires_at.map(Timestamp),
             base_url,
         }

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     clock::{Day, rfc3339},
     error::json,
-    key::{DailyLimit, KeyId, KeyVersion},
+    key::{KeyId, KeyVersion, Limit},
     store::{KeyState, PageCursor},
 };
 
@@ -38,6 +38,16 @@ impl Serialize for Timestamp {
     }
 }
 
+/// A limit, serialised as a number with 0 for unlimited.
+#[derive(Clone, Copy)]
+pub(crate) struct LimitNumber(pub(crate) Limit);
+
+impl Serialize for LimitNumber {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0.number())
+    }
+}
+
 macro_rules! schema {
     ($type:ident, $schema:tt) => {
         impl JsonSchema for $type {
@@ -57,7 +67,7 @@ macro_rules! schema {
 }
 
 schema!(KeyId, {"type": "string", "examples": ["key_0123456789abcdef"]});
-schema!(DailyLimit, {"type": "integer", "minimum": 0, "maximum": DailyLimit::MAX});
+schema!(LimitNumber, {"type": "integer", "minimum": 0, "maximum": Limit::MAX_STORED});
 schema!(PageCursor, {"anyOf": [{"type": "integer"}, {"type": "string"}]});
 schema!(KeyVersion, {"type": "string", "pattern": "^[0-9a-f]{32}$"});
 schema!(KeyState, {"type": "string", "enum": KeyState::ALL.map(KeyState::as_str)});

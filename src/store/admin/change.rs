@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    error::StoreError,
     key::{KeyHash, KeyPatch, KeyVersion, SecretKey},
     store::{Actor, KeyRef, KeySummary, action},
 };
@@ -79,6 +80,14 @@ pub enum KeyChange {
 }
 
 impl KeyChange {
+    /// Returns an error if the change sets a value that no store can keep.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Update(patch) => patch.check().map_err(StoreError::misconfigured),
+            Self::Rotate(_) | Self::ResetUsage | Self::Delete => Ok(()),
+        }
+    }
+
     /// Returns the name of the change in the audit trail.
     pub fn action(&self) -> &'static str {
         match self {

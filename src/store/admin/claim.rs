@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::{
     clock::rfc3339,
-    key::{ClaimToken, DailyLimit, KeyRecord, SecretKey},
+    key::{ClaimToken, KeyRecord, Limit, SecretKey},
     store::{Actor, KeyChange, KeyRef, KeySummary, StoreFuture},
 };
 
@@ -50,7 +50,7 @@ pub struct Claim {
     /// The key with its secret part left out.
     pub masked: String,
     /// Maximum number of requests per day.
-    pub daily_limit: DailyLimit,
+    pub daily_limit: Limit,
     /// Time from which the key is rejected.
     pub key_expires_at: Option<SystemTime>,
     /// Time from which the claim can no longer be opened.
@@ -157,7 +157,7 @@ impl Claim {
             state,
             label: record.map(|record| record.label.clone()).unwrap_or_default(),
             masked: record.map(|record| record.masked.clone()).unwrap_or_default(),
-            daily_limit: record.map_or(DailyLimit::UNLIMITED, |record| record.daily_limit),
+            daily_limit: record.map_or(Limit::Unlimited, |record| record.daily_limit),
             key_expires_at: record.and_then(|record| record.expires_at),
             expires_at: claim.expires_at,
         }

@@ -7,7 +7,10 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::key::{DailyLimit, KeyId, KeyRecord, SecretKey};
+use crate::{
+    error::StoreError,
+    key::{KeyId, KeyRecord, Limit, SecretKey},
+};
 
 /// Key to be issued.
 #[derive(Clone, Debug)]
@@ -21,10 +24,16 @@ pub struct NewKey {
 
 impl NewKey {
     /// Creates a key whose record has a new id and no label or expiry.
-    pub fn new(secret: SecretKey, daily_limit: DailyLimit) -> Self {
+    pub fn new(secret: SecretKey, daily_limit: Limit) -> Self {
         let mut record = KeyRecord::new(KeyId::generate(), daily_limit);
         record.masked = secret.masked();
         Self { secret, record }
+    }
+
+    /// Returns an error if the record has a value that no store can keep.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.record.check().map_err(StoreError::misconfigured)
     }
 
     /// Returns the record of the key if it is issued at `now`.

@@ -4,7 +4,8 @@ use std::{error::Error, fmt, time::SystemTime};
 
 use crate::{
     clock::{Day, parse_timestamp, rfc3339},
-    key::{DailyLimit, KeyHash, KeyId, KeyRecord, SecretKey},
+    error::StoreError,
+    key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
     store::KeySummary,
 };
 
@@ -36,13 +37,18 @@ pub enum ImportOutcome {
 }
 
 impl ImportedKey {
+    /// Returns an error if the record has a value that no store can keep.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.record.check().map_err(StoreError::misconfigured)
+    }
+
     /// Creates an import from a key in clear.
-    pub fn from_secret(key: &SecretKey, daily_limit: DailyLimit) -> Self {
+    pub fn from_secret(key: &SecretKey, daily_limit: Limit) -> Self {
         Self::from_hash(key.hash(), key.masked(), daily_limit)
     }
 
     /// Creates an import from the hash of a key, with a new id.
-    pub fn from_hash(hash: KeyHash, masked: String, daily_limit: DailyLimit) -> Self {
+    pub fn from_hash(hash: KeyHash, masked: String, daily_limit: Limit) -> Self {
         let record = KeyRecord { masked, ..KeyRecord::new(KeyId::generate(), daily_limit) };
         Self { hash, record, used: Vec::new() }
     }
@@ -63,7 +69,7 @@ impl ImportedKey {
         let daily_limit = column("daily_limit")
             .ok_or_else(|| InvalidColumn::new("daily_limit", "must be given"))?;
         let daily_limit =
-            daily_limit.parse().ok().and_then(|limit: i64| DailyLimit::try_from(limit).ok());
+            daily_limit.parse().ok().and_then(|limit: i64| Limit::from_stored(limit).ok());
         let daily_limit = daily_limit.ok_or_else(|| {
             let expected = "must be a whole number from 0 (unlimited) to 1000000000";
             InvalidColumn::new("daily_limit", expected)
@@ -130,7 +136,7 @@ pub(crate) fn key_cells(key: &KeySummary) -> [String; KEY_COLUMNS.len()] {
         masked.clone(),
         key.hash.map(|hash| hash.to_hex()).unwrap_or_default(),
         label.clone(),
-        daily_limit.get().to_string(),
+        daily_limit.number().to_string(),
         time(created_at),
         time(expires_at),
         disabled.to_string(),

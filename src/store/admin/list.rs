@@ -51,7 +51,7 @@ impl KeySummary {
 
     /// Returns the number of units left today, or `None` if there is no limit.
     pub fn remaining(&self) -> Option<u64> {
-        self.record.daily_limit.limited().map(|limit| limit.saturating_sub(self.used_today))
+        self.record.daily_limit.units().map(|limit| limit.saturating_sub(self.used_today))
     }
 }
 
@@ -169,12 +169,12 @@ pub(crate) enum PagePosition {
 impl KeySummary {
     /// Returns the position of the key with this sequence number.
     pub(crate) fn position(&self, sort: KeySort, number: u64) -> PagePosition {
-        let limit = self.record.daily_limit.get();
+        let limit = self.record.daily_limit.units().unwrap_or(0);
         match sort {
             KeySort::Issued | KeySort::Newest => PagePosition::Number(number),
             KeySort::Label => PagePosition::Label(self.record.label.clone().into(), number),
             KeySort::NearestLimit if limit > 0 && self.used_today > 0 => {
-                PagePosition::Share(self.used_today as f64 / f64::from(limit), number)
+                PagePosition::Share(self.used_today as f64 / limit as f64, number)
             }
             KeySort::NearestLimit => PagePosition::NoShare(number),
         }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::Calendar,
-    key::DailyLimit,
+    key::Limit,
     store::{
         Demand, Refund,
         counter::{Count, CounterKey, Origin, PeriodCounter},
@@ -46,7 +46,7 @@ fn counter() -> Arc<PeriodCounter> {
 
 fn take_some(counter: &PeriodCounter, amount: u64, limit: u32) -> Option<Origin> {
     let record = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
-    let limit = DailyLimit::new(limit).unwrap();
+    let limit = Limit::Units(limit);
     let demand = Demand::new("alice".into(), limit, noon()).amount(amount);
     counter.reserve(&demand, &Calendar::utc(), record).unwrap().0
 }
@@ -56,7 +56,7 @@ fn take(counter: &PeriodCounter, limit: u32) -> Option<Origin> {
 }
 
 fn give_back(counter: &PeriodCounter, limit: u32, taken: Origin) -> bool {
-    let limit = DailyLimit::new(limit).unwrap();
+    let limit = Limit::Units(limit);
     counter.refund(taken, 1, limit, Refund::UpToLimit, |_, ()| true)
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::unix_millis,
     error::StoreError,
-    key::{DailyLimit, KeyId},
+    key::{KeyId, Limit},
     store::{
         Admission, Demand, Refund, Reservation, ReserveOutcome, StoreFuture,
         counter::{Count, Origin},
@@ -64,7 +64,7 @@ impl Engine {
     ) -> Result<(Origin, Lsn), StoreError> {
         let (origin, amount, at) = (count.origin(), demand.amount, demand.at);
         // A lease is not needed if each unit is synced, or without a limit.
-        let limit = demand.limit.limited();
+        let limit = demand.limit.units();
         let limit = limit.filter(|_| self.durability == Durability::Process);
         let is_durable = |end| self.journal.is_durable(end);
         let extension =
@@ -101,7 +101,7 @@ fn change(from: u64, to: u64) -> i64 {
 /// Reserved units of one request.
 struct EngineReservation {
     open: Arc<OpenRequest>,
-    limit: DailyLimit,
+    limit: Limit,
     /// Number of charged units.
     amount: u64,
     /// LSN that must be durable before the response.
@@ -203,7 +203,7 @@ impl EngineReservation {
     /// Returns the change that shrinks the lease to what `left` used units need. Without a limit, it ends a
     /// lease from before the limit was removed.
     fn return_surplus(&self, left: u64, lease: &mut Lease) -> CountChange {
-        let granted = lease.surplus(left, self.limit.limited().unwrap_or_default());
+        let granted = lease.surplus(left, self.limit.units().unwrap_or_default());
         granted.into_iter().for_each(|granted| lease.lower(granted));
         CountChange { granted, ..CountChange::of(self.open.origin) }
     }

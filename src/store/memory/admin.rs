@@ -160,6 +160,9 @@ impl AdminStore for MemoryStore {
         dry_run: bool,
         by: Actor,
     ) -> StoreFuture<Vec<ImportOutcome>> {
+        if let Err(error) = keys.iter().try_for_each(ImportedKey::check) {
+            return StoreFuture::ready(Err(error));
+        }
         StoreFuture::ready(Ok(self.0.import(&keys, dry_run, &by)))
     }
 
@@ -195,6 +198,9 @@ impl AdminStore for MemoryStore {
     }
 
     fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
+        if let Err(error) = edit.change.check() {
+            return StoreFuture::ready(Err(error));
+        }
         let mut keys = lock(&self.0.keys);
         let Some(row) = keys.get(&edit.key) else {
             return StoreFuture::ready(Ok(ChangeOutcome::UnknownKey));

@@ -44,6 +44,7 @@ impl Row {
 
 impl KeyTable {
     pub(super) fn insert(&mut self, hash: KeyHash, record: KeyRecord) -> Result<(), StoreError> {
+        record.check().map_err(StoreError::misconfigured)?;
         if self.by_id.contains_key(&record.id) || self.by_hash.contains_key(&hash) {
             return Err(StoreError::new(StoreErrorKind::Conflict));
         }
@@ -149,7 +150,8 @@ impl MemoryStore {
     ///
     /// # Errors
     ///
-    /// `Conflict` if the key or the record's id already exists.
+    /// `Conflict` if the key or the record's id already exists; `KeyMisconfigured` if the record's limit
+    /// has no [stored](crate::key::Limit::to_stored) form.
     pub fn insert(&self, key: &SecretKey, mut record: KeyRecord) -> Result<(), StoreError> {
         if record.masked.is_empty() {
             record.masked = key.masked();

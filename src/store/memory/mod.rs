@@ -24,13 +24,13 @@ use crate::clock::{Calendar, Clock, SystemClock};
 ///
 /// ```
 /// use tower_quota::{
-///     key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+///     key::{Limit, KeyId, KeyRecord, SecretKey},
 ///     store::memory::MemoryStore,
 /// };
 ///
 /// let store = MemoryStore::new();
 /// let key = SecretKey::parse("trial-key-manual-123")?;
-/// store.insert(&key, KeyRecord::new(KeyId::from("alice"), DailyLimit::new(200)?))?;
+/// store.insert(&key, KeyRecord::new(KeyId::from("alice"), Limit::Units(200)))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]

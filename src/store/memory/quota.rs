@@ -8,7 +8,7 @@ use super::{Inner, MemoryStore, lock};
 use crate::{
     clock::Day,
     error::StoreError,
-    key::DailyLimit,
+    key::Limit,
     store::{
         Demand, Quota, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome, StoreFuture,
         counter::{Count, CounterKey, Origin, PeriodCounter},
@@ -18,7 +18,7 @@ use crate::{
 struct MemoryReservation {
     store: Arc<Inner>,
     counter: Arc<PeriodCounter>,
-    limit: DailyLimit,
+    limit: Limit,
     amount: u64,
     /// `None` after a refund.
     origin: Option<Origin>,

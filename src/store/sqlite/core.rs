@@ -9,7 +9,7 @@ use std::{
 use super::{SqliteOptions, keys::CachedKey, ledger::SqliteLedger};
 use crate::{
     clock::Day,
-    key::{DailyLimit, KeyHash},
+    key::{KeyHash, Limit},
     store::{
         engine::{Engine, queue::Queue},
         sync::SharedMap,
@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct Core {
     pub(super) engine: Arc<Engine>,
     pub(super) queue: Arc<Queue<SqliteLedger>>,
-    pub(super) default_daily_limit: DailyLimit,
+    pub(super) default_daily_limit: Limit,
     keys: SharedMap<KeyHash, CachedKey>,
     generation: AtomicU64,
 }

@@ -84,7 +84,7 @@ fn keys(connection: &Connection, core: &Core) -> rusqlite::Result<Keys> {
         ":first": first,
         ":second": second,
         ":third": third,
-        ":default": core.default_daily_limit.get(),
+        ":default": core.default_daily_limit.number(),
         ":day": core.today().to_string(),
     };
     let read = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);

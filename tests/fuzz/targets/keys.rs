@@ -9,7 +9,7 @@ use tower::{ServiceExt, service_fn};
 use tower_layer::Layer;
 use tower_quota::{
     auth::TrialKeyAuthLayer,
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{Limit, KeyId, KeyRecord, SecretKey},
     store::memory::MemoryStore,
 };
 
@@ -87,7 +87,7 @@ fn bare(text: &str) -> &str {
 
 fn present(request: Request<()>) -> StatusCode {
     let store = MemoryStore::new();
-    let record = KeyRecord::new(KeyId::from("id"), DailyLimit::UNLIMITED);
+    let record = KeyRecord::new(KeyId::from("id"), Limit::Unlimited);
     store.insert(&SecretKey::parse(ISSUED).unwrap(), record).unwrap();
     let inner = service_fn(|request: Request<()>| async move {
         assert!(NAMES.iter().all(|name| !request.headers().contains_key(*name)));

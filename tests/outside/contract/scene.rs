@@ -28,7 +28,7 @@ use tower_quota::{
     body::BodyEnd,
     clock::{Calendar, Clock},
     error::StoreError,
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{Limit, KeyId, KeyRecord, SecretKey},
     openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
     quota::{ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer},
     store::{
@@ -40,7 +40,7 @@ use tower_quota::{
 
 use super::super::{Events, KEY};
 
-const LIMIT: u32 = 1_000;
+const LIMIT: u64 = 1_000;
 const CONTENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"total_tokens\":1}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
@@ -134,7 +134,7 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 fn subject() -> QuotaSubject {
-    QuotaSubject::new(KeyId::from("alice"), DailyLimit::new(LIMIT).unwrap())
+    QuotaSubject::new(KeyId::from("alice"), Limit::Units(LIMIT))
 }
 
 /// Kinds of scenes: their store responds at once or not, and their inner service supports the option that
@@ -157,7 +157,7 @@ impl Scene {
     /// option that requests usage or rejects it.
     fn new(is_slow: bool, supports_option: bool) -> Self {
         let memory = MemoryStore::with_time(Calendar::utc(), Noon);
-        let record = KeyRecord::new(KeyId::from("alice"), DailyLimit::UNLIMITED);
+        let record = KeyRecord::new(KeyId::from("alice"), Limit::Unlimited);
         memory.insert(&SecretKey::parse(KEY).unwrap(), record).unwrap();
         Self {
             permits: Arc::new(Semaphore::new(1)),
@@ -183,7 +183,7 @@ impl Scene {
             .clock(Noon)
             .subject(|_| subject())
             .cost(|request| match request.headers.contains_key("x-rejected") {
-                true => u64::from(LIMIT) + 1,
+                true => LIMIT + 1,
                 false => 1,
             })
             .policy(RefundAbandoned(self.ends.clone()))
@@ -233,7 +233,7 @@ impl Scene {
 
     /// Returns the number of units that are left of those, after refunds.
     pub(super) fn used(&self) -> u64 {
-        let limit = DailyLimit::new(LIMIT).unwrap();
+        let limit = Limit::Units(LIMIT);
         let demand = Demand::new(KeyId::from("alice"), limit, Noon.now());
         self.store.memory.status(&demand).now_or_never().unwrap().unwrap().used
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tower_quota::{
     error::StoreErrorKind,
-    key::{KeyPatch, SecretKey},
+    key::{KeyPatch, Limit, SecretKey},
     store::{
-        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, KeyChange, KeyEdit,
-        KeyPageQuery, KeyRef, QuotaSubject, Rotation, UsageQuery,
+        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, ImportedKey, KeyChange,
+        KeyEdit, KeyPageQuery, KeyRef, QuotaSubject, Rotation, UsageQuery,
     },
 };
 
@@ -21,7 +21,35 @@ promises! {
     a_change_to_another_version_of_a_key_is_rejected,
     a_batch_with_an_existing_key_issues_no_keys,
     a_retried_request_issues_no_keys,
+    a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited,
     every_change_is_in_the_audit_trail_without_a_secret,
+}
+
+async fn a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited(store: impl Store) {
+    let no_units = || {
+        let mut key = new_key("trial-key-manual-456", "label");
+        key.record.daily_limit = Limit::Units(0);
+        vec![key]
+    };
+    let imported = ImportedKey::from_secret(&no_units()[0].secret, Limit::Units(0));
+    let retry = IdempotencyKey::new("token", "name", b"request");
+    let misconfigured = StoreErrorKind::KeyMisconfigured;
+    let by = Actor::default;
+    assert_eq!(store.create(no_units(), by()).await.unwrap_err().kind(), misconfigured);
+    let once = store.create_once(no_units(), retry, by(), Box::new(|_| ())).await;
+    assert_eq!(once.unwrap_err().kind(), misconfigured);
+    for dry_run in [true, false] {
+        let import = store.import(vec![imported.clone()], dry_run, by()).await;
+        assert_eq!(import.unwrap_err().kind(), misconfigured);
+    }
+    let record = issue(&store, "trial-key-manual-123").await;
+    let mut patch = KeyPatch::default();
+    patch.daily_limit = Some(Limit::Units(0));
+    let edit = KeyEdit::new(KeyRef::new(record.id.as_str()), KeyChange::Update(patch), by());
+    assert_eq!(store.change(edit).await.unwrap_err().kind(), misconfigured);
+    let keys = store.list(KeyPageQuery { limit: 10, ..Default::default() }).await.unwrap().keys;
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0].record, record);
 }
 
 async fn an_issued_key_is_found_and_shown_masked(store: impl Store) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use tower_quota::{
-    key::{DailyLimit, KeyPatch, SecretKey},
+    key::{KeyPatch, Limit, SecretKey},
     store::{Actor, KeyChange, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, QuotaSubject},
 };
 
@@ -36,7 +36,7 @@ async fn pages_in_every_order_contain_every_key_once(store: impl Store) {
     let new = |n: usize| {
         let label = ["b", "A", "", "密", "a"][n % 5];
         let mut key = new_key(&format!("trial-key-number-{n}"), label);
-        key.record.daily_limit = DailyLimit::new([0, 10, 20, 40][n % 4]).unwrap();
+        key.record.daily_limit = Limit::from_stored([0, 10, 20, 40][n % 4]).unwrap();
         key
     };
     let keys = store.create((0..25).map(new).collect(), Actor::default()).await.unwrap();
@@ -58,9 +58,9 @@ async fn pages_in_every_order_contain_every_key_once(store: impl Store) {
         let ids: HashSet<_> = seen.iter().map(|key| key.record.id.clone()).collect();
         assert_eq!((seen.len(), ids.len()), (25, 25), "{sort:?}");
         let label = |key: &KeySummary| key.record.label.to_ascii_lowercase();
-        let share = |key: &KeySummary| match key.record.daily_limit.get() {
+        let share = |key: &KeySummary| match key.record.daily_limit.number() {
             0 => 0.0,
-            limit => key.used_today as f64 / f64::from(limit),
+            limit => key.used_today as f64 / limit as f64,
         };
         let place = |key: &KeySummary| keys.iter().position(|other| other.id == key.record.id);
         assert!(
@@ -91,7 +91,7 @@ async fn keys_are_filtered_by_state(store: impl Store) {
     for at in [5, 29, 30] {
         patch(at, |patch| patch.expires_at = Some(Some(noon()))).await;
     }
-    patch(8, |patch| patch.daily_limit = DailyLimit::new(1).ok()).await;
+    patch(8, |patch| patch.daily_limit = Some(Limit::Units(1))).await;
     let one = store.get(KeyRef::new(records[8].id.as_str())).await.unwrap().unwrap().record;
     take(&store, &QuotaSubject::from(&one), noon()).await.unwrap();
     for (state, expected) in [

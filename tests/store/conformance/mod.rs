@@ -35,7 +35,7 @@ use std::{
 
 use tower_quota::{
     clock::{Calendar, Clock},
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     store::memory::MemoryStore,
     store::sqlite::{SqliteOptions, SqliteStore},
     store::{
@@ -70,8 +70,8 @@ fn in_sqlite(directory: &Path) -> SqliteStore {
     SqliteStore::open(options.clock(Fixed(noon()))).unwrap()
 }
 
-fn limit(requests: u32) -> DailyLimit {
-    DailyLimit::new(requests).unwrap()
+fn limit(requests: u32) -> Limit {
+    Limit::Units(requests.into())
 }
 
 fn subject(requests: u32) -> QuotaSubject {
@@ -89,7 +89,7 @@ async fn issue(store: &impl Store, text: &str) -> KeyRecord {
 }
 
 fn demand(subject: &QuotaSubject, at: SystemTime) -> Demand {
-    Demand::new(subject.id.clone(), subject.daily_limit, at)
+    Demand::new(subject.id.clone(), subject.limit, at)
 }
 
 async fn take(

@@ -4,6 +4,7 @@ use std::{future::poll_fn, time::Duration};
 
 use tower_quota::{
     clock::Period,
+    key::Limit,
     store::{Demand, KeyChange, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome},
 };
 
@@ -14,6 +15,7 @@ use super::{Store, change, demand, issue, limit, noon, subject, take};
 promises! {
     concurrent_reservations_admit_exactly_the_limit,
     an_unlimited_subject_is_always_admitted,
+    a_limit_of_no_units_admits_nothing,
     a_refunded_unit_can_be_used_again_once,
     a_refund_does_not_change_a_day_that_was_reset,
     a_refund_after_midnight_does_not_change_the_new_day,
@@ -38,11 +40,16 @@ async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
     assert_eq!(store.status(&demand(&subject(50), noon())).await.unwrap().used, 50);
 }
 
+async fn a_limit_of_no_units_admits_nothing(store: impl Store) {
+    assert!(take(&store, &subject(0), noon()).await.is_none());
+}
+
 async fn an_unlimited_subject_is_always_admitted(store: impl Store) {
+    let unlimited = QuotaSubject::new("alice".into(), Limit::Unlimited);
     for _ in 0..100 {
-        assert!(take(&store, &subject(0), noon()).await.is_some());
+        assert!(take(&store, &unlimited, noon()).await.is_some());
     }
-    let status = store.status(&demand(&subject(0), noon())).await.unwrap();
+    let status = store.status(&demand(&unlimited, noon())).await.unwrap();
     assert_eq!((status.used, status.remaining()), (100, None));
 }
 

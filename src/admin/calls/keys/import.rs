@@ -19,7 +19,7 @@ use crate::{
         },
         shared::Shared,
     },
-    key::{DailyLimit, KeyHash, KeyId, SecretKey},
+    key::{KeyHash, KeyId, Limit, SecretKey},
     store::{Actor, AdminStore, ImportOutcome, ImportedKey, KEY_COLUMNS},
 };
 
@@ -304,11 +304,11 @@ fn normalize(name: &str) -> String {
 
 impl KeyFile {
     /// Returns the lines of the file's body. A key without a limit of its own gets the default.
-    fn lines(self, body: &[u8], default_daily_limit: DailyLimit) -> KeyLines<'_> {
+    fn lines(self, body: &[u8], default_daily_limit: Limit) -> KeyLines<'_> {
         let Self { layout, columns } = self;
         let numbers =
             LineNumbers { body: &body[layout.begin..], offset: 0, number: layout.first_line };
-        let default_daily_limit = default_daily_limit.get().to_string();
+        let default_daily_limit = default_daily_limit.number().to_string();
         KeyLines { reader: layout.reader(body), columns, default_daily_limit, numbers }
     }
 }

@@ -24,13 +24,13 @@ use crate::{
                 ClaimLifetime, GracePeriod, IfMatch, KeyCursor, KeyRefField, PageLimit, SearchText,
                 Sort, State,
             },
-            json::Timestamp,
+            json::{LimitNumber, Timestamp},
         },
         shared::Shared,
     },
     clock::Day,
     error::catalog,
-    key::{ClaimToken, DailyLimit, KeyId, SecretKey, user_from_label},
+    key::{ClaimToken, KeyId, SecretKey, user_from_label},
     store::{
         AdminStore, ChangeOutcome, ClaimOffer, KeyChange, KeyEdit, KeyPageQuery, KeyRef, KeySort,
         KeySummary, PageCursor, Rotation,
@@ -123,7 +123,7 @@ pub(crate) struct Reset {
     key: String,
     label: String,
     used: u64,
-    daily_limit: DailyLimit,
+    daily_limit: LimitNumber,
     /// Remaining units today, `null` without a limit.
     remaining: Option<u64>,
 }
@@ -264,8 +264,8 @@ impl<S: AdminStore> Shared<S> {
             key: record.masked,
             label: record.label,
             used: 0,
-            daily_limit: record.daily_limit,
-            remaining: record.daily_limit.limited(),
+            daily_limit: LimitNumber(record.daily_limit),
+            remaining: record.daily_limit.units(),
         }))
     }
 

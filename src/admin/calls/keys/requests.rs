@@ -10,11 +10,13 @@ use crate::{
         calls::keys::generate,
         http::{
             error::AdminError,
-            input::{Expiry, Flag, KeyCount, Label, LabelPattern, Limit, User, non_null, nullable},
+            input::{
+                DailyLimit, Expiry, Flag, KeyCount, Label, LabelPattern, User, non_null, nullable,
+            },
         },
     },
     clock::Day,
-    key::{DailyLimit, KeyId, KeyPatch, KeyRecord, user_from_label},
+    key::{KeyId, KeyPatch, KeyRecord, Limit, user_from_label},
     store::NewKey,
 };
 
@@ -28,7 +30,7 @@ pub(crate) struct NewKeys {
     pub(super) label: Option<LabelPattern>,
     /// Requests per day, 0 for unlimited. Default: the gateway's default limit.
     #[schemars(example = 200)]
-    pub(super) daily_limit: Option<Limit>,
+    pub(super) daily_limit: Option<DailyLimit>,
     /// The `{user}` part of the key. Default: derived from the label.
     #[schemars(example = &"alice")]
     pub(super) user: Option<User>,
@@ -46,14 +48,14 @@ impl NewKeys {
         self,
         now: SystemTime,
         today: Day,
-        default_daily_limit: DailyLimit,
+        default_daily_limit: Limit,
     ) -> Result<Vec<NewKey>, AdminError> {
         let Self { label, daily_limit, user, expires_at, count } = self;
         let expires_at = expires_at.map(|Expiry(at)| at);
         if expires_at.is_some_and(|expires_at| expires_at <= now) {
             return Err(AdminError::invalid_field("expires_at", "a time in the future"));
         }
-        let daily_limit = daily_limit.map_or(default_daily_limit, |Limit(limit)| limit);
+        let daily_limit = daily_limit.map_or(default_daily_limit, |DailyLimit(limit)| limit);
         let user = user.map(|User(user)| user);
         let count = count.map_or(1, |KeyCount(count)| count);
         let new_key = |n| {
@@ -87,8 +89,8 @@ pub(crate) struct KeyChanges {
     pub(super) label: Option<Label>,
     /// Requests per day, 0 for unlimited.
     #[serde(default, deserialize_with = "non_null")]
-    #[schemars(with = "Limit", example = 1000)]
-    pub(super) daily_limit: Option<Limit>,
+    #[schemars(with = "DailyLimit", example = 1000)]
+    pub(super) daily_limit: Option<DailyLimit>,
     /// The time at which the key expires, or `null` for never. A day or Unix seconds are accepted,
     /// too.
     #[serde(default, deserialize_with = "nullable")]
@@ -106,7 +108,7 @@ impl KeyChanges {
         let Self { label, daily_limit, expires_at, disabled } = self;
         let patch = KeyPatch {
             label: label.map(|Label(label)| label),
-            daily_limit: daily_limit.map(|Limit(limit)| limit),
+            daily_limit: daily_limit.map(|DailyLimit(limit)| limit),
             expires_at: expires_at.map(|at| at.map(|Expiry(at)| at)),
             disabled: disabled.map(|Flag(disabled)| disabled),
         };

@@ -6,8 +6,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    admin::{client_addrs::ClientAddrs, http::json::Timestamp},
-    key::{DailyLimit, KeyId, KeyRecord, KeyVersion, SecretKey},
+    admin::{
+        client_addrs::ClientAddrs,
+        http::json::{LimitNumber, Timestamp},
+    },
+    key::{KeyId, KeyRecord, KeyVersion, SecretKey},
     store::{ClaimSummary, KeyState, KeySummary},
 };
 
@@ -19,7 +22,7 @@ pub(crate) struct IssuedKey {
     #[schemars(example = &"trial-alice-20261122-…")]
     key: String,
     label: String,
-    daily_limit: DailyLimit,
+    daily_limit: LimitNumber,
     created_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     disabled: bool,
@@ -36,7 +39,7 @@ impl IssuedKey {
             id,
             key: secret.expose().to_owned(),
             label,
-            daily_limit,
+            daily_limit: LimitNumber(daily_limit),
             created_at: created_at.map(Timestamp),
             expires_at: expires_at.map(Timestamp),
             disabled,
@@ -57,7 +60,7 @@ pub(crate) struct ListedKey {
     #[schemars(example = &"trial-alice-…x7Qp")]
     key: String,
     label: String,
-    daily_limit: DailyLimit,
+    daily_limit: LimitNumber,
     used_today: u64,
     /// Remaining units today, `null` without a limit.
     remaining: Option<u64>,
@@ -91,7 +94,7 @@ impl ListedKey {
             id,
             key: masked,
             label,
-            daily_limit,
+            daily_limit: LimitNumber(daily_limit),
             used_today,
             remaining,
             total_used,

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     clock::parse_timestamp,
-    key::DailyLimit,
+    key::Limit,
     store::{KeyRef, is_label},
 };
 
@@ -76,10 +76,10 @@ field!(
 
 field!(
     /// Number of requests per day.
-    Limit(DailyLimit),
+    DailyLimit(Limit),
     "a whole number from 0 (unlimited) to 1000000000",
-    |value| value.as_i64().and_then(|number| DailyLimit::try_from(number).ok()),
-    {"type": "integer", "minimum": 0, "maximum": DailyLimit::MAX}
+    |value| value.as_i64().and_then(|number| Limit::from_stored(number).ok()),
+    {"type": "integer", "minimum": 0, "maximum": Limit::MAX_STORED}
 );
 
 field!(

@@ -21,8 +21,8 @@ use crate::{
 
 pub(crate) use self::{
     fields::{
-        ClaimLifetime, Expiry, Flag, GracePeriod, KeyCount, KeyRefField, Label, LabelPattern,
-        Limit, User, non_null, nullable,
+        ClaimLifetime, DailyLimit, Expiry, Flag, GracePeriod, KeyCount, KeyRefField, Label,
+        LabelPattern, User, non_null, nullable,
     },
     headers::{FromHeaders, IdempotencyKeyHeader, IfMatch},
     params::{
@@ -91,7 +91,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Fields {
         label: Option<Label>,
-        daily_limit: Option<Limit>,
+        daily_limit: Option<DailyLimit>,
     }
 
     fn fields(body: &str) -> Result<Fields, AdminError> {
@@ -106,7 +106,7 @@ mod tests {
     fn a_daily_limit_is_a_whole_number_in_range() {
         for (good, value) in [("0", 0), ("200", 200), ("1000000000", 1_000_000_000)] {
             let parsed = fields(&format!(r#"{{"daily_limit":{good}}}"#)).unwrap();
-            assert_eq!(parsed.daily_limit.unwrap().0.get(), value);
+            assert_eq!(parsed.daily_limit.unwrap().0.number(), value);
         }
         for absent in ["{}", "", r#"{"daily_limit":null}"#] {
             assert!(fields(absent).unwrap().daily_limit.is_none());

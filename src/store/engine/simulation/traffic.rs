@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    key::DailyLimit,
+    key::Limit,
     store::{
         Demand, Refund, RequestOutcome, Reservation, ReserveOutcome, StoreFuture, UsageEvent,
         counter::CounterKey,
@@ -57,7 +57,7 @@ pub(super) struct Traffic {
     durability: Durability,
     /// Engine of the current process.
     engine: Option<Arc<Engine>>,
-    limits: [u32; COUNTERS],
+    limits: [Limit; COUNTERS],
     requests: Vec<Request>,
     pub(super) oracle: Oracle,
     pub(super) events: Events,
@@ -66,8 +66,11 @@ pub(super) struct Traffic {
 }
 
 /// Returns a random limit; one in six is unlimited.
-fn large_limit(random: &mut Random) -> u32 {
-    if random.below(6) == 0 { 0 } else { 1 + random.below(LARGEST_LIMIT) as u32 }
+fn large_limit(random: &mut Random) -> Limit {
+    match random.below(6) {
+        0 => Limit::Unlimited,
+        _ => Limit::Units(1 + random.below(LARGEST_LIMIT)),
+    }
 }
 
 impl Events {
@@ -84,7 +87,8 @@ impl Traffic {
         faults: Faults,
         durability: Durability,
     ) -> Self {
-        let limits = [1, 1 + random.below(7) as u32, large_limit(&mut random)];
+        let small_limit = Limit::Units(1 + random.below(7));
+        let limits = [Limit::Units(1), small_limit, large_limit(&mut random)];
         Self {
             random,
             clock,
@@ -142,8 +146,8 @@ impl Traffic {
         }
     }
 
-    fn limit(&self, counter: usize) -> DailyLimit {
-        DailyLimit::new(self.limits[counter]).unwrap()
+    fn limit(&self, counter: usize) -> Limit {
+        self.limits[counter]
     }
 
     /// Returns a random amount: mostly one unit, sometimes many, rarely none.
@@ -183,7 +187,7 @@ impl Traffic {
     }
 
     fn reserve_of(&mut self, counter: usize) {
-        let (engine, limit) = (self.engine().clone(), u64::from(self.limits[counter]));
+        let (engine, limit) = (self.engine().clone(), self.limits[counter].units());
         let is_open = engine.is_open().is_ok();
         let amount = self.amount();
         let demand = self.demand(counter).amount(amount);
@@ -193,17 +197,18 @@ impl Traffic {
                 let period = self.oracle.period(counter, status.day);
                 let seen = self.oracle.seen(period);
                 seen.under_way += amount;
-                seen.limit = seen.limit.max(if limit == 0 { UNLIMITED } else { limit });
-                seen.lease_limit = seen.lease_limit.max(limit);
+                seen.limit = seen.limit.max(limit.unwrap_or(UNLIMITED));
+                seen.lease_limit = seen.lease_limit.max(limit.unwrap_or_default());
                 self.oracle.check(counter, &status);
-                assert!(limit == 0 || status.used <= limit, "never one more");
+                assert!(limit.is_none_or(|limit| status.used <= limit), "never one more");
                 let (has_response, is_returned) = (false, false);
                 let request = Request { reservation, period, has_response, is_returned, amount };
                 self.requests.push(request);
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
                 self.oracle.check(counter, &status);
-                assert!(limit > 0 && status.used + amount > limit, "never one less");
+                let is_over = |limit| status.used + amount > limit;
+                assert!(limit.is_some_and(is_over), "never one less");
             }
             Err(_) => assert!(!is_open || self.is_broken(), "rejected without a reason"),
         }

@@ -38,6 +38,9 @@ const MAX_PROBE_AGE: Duration = Duration::from_secs(1);
 
 impl AdminStore for SqliteStore {
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
+        if let Err(error) = keys.iter().try_for_each(NewKey::check) {
+            return StoreFuture::ready(Err(error));
+        }
         let now = self.0.core.now();
         let created = self
             .0
@@ -54,6 +57,9 @@ impl AdminStore for SqliteStore {
         by: Actor,
         on_issued: OnIssued,
     ) -> StoreFuture<CreateOutcome> {
+        if let Err(error) = keys.iter().try_for_each(NewKey::check) {
+            return StoreFuture::ready(Err(error));
+        }
         let now = self.0.core.now();
         let work = move |connection: &Connection| {
             insert_once(connection, &keys, idempotency_key, &by, now)
@@ -72,6 +78,9 @@ impl AdminStore for SqliteStore {
         dry_run: bool,
         by: Actor,
     ) -> StoreFuture<Vec<ImportOutcome>> {
+        if let Err(error) = keys.iter().try_for_each(ImportedKey::check) {
+            return StoreFuture::ready(Err(error));
+        }
         let imported = self.import_with_progress(keys, dry_run, by, ());
         StoreFuture::pending(async move { Ok(imported.await?.unwrap_or_default()) })
     }
@@ -85,6 +94,9 @@ impl AdminStore for SqliteStore {
     }
 
     fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
+        if let Err(error) = edit.change.check() {
+            return StoreFuture::ready(Err(error));
+        }
         let store = self.clone();
         StoreFuture::pending(async move {
             match edit.change {

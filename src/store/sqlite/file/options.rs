@@ -9,7 +9,7 @@ use std::{
 use super::super::start;
 use crate::{
     clock::{Calendar, Clock, SystemClock},
-    key::DailyLimit,
+    key::Limit,
     store::engine::{Durability, EngineOptions},
 };
 
@@ -20,7 +20,7 @@ pub struct SqliteOptions {
     pub(crate) calendar: Calendar,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) durability: Durability,
-    pub(crate) default_daily_limit: DailyLimit,
+    pub(crate) default_daily_limit: Limit,
     pub(crate) retention_days: u32,
     pub(crate) boot: Option<String>,
     pub(crate) accept_loss: bool,
@@ -36,7 +36,7 @@ impl SqliteOptions {
             calendar: Calendar::utc(),
             clock: Arc::new(SystemClock),
             durability: Durability::default(),
-            default_daily_limit: DailyLimit::new(200).unwrap_or(DailyLimit::UNLIMITED),
+            default_daily_limit: Limit::Units(200),
             retention_days: 0,
             boot: start::this_boot(),
             accept_loss: false,
@@ -63,7 +63,7 @@ impl SqliteOptions {
 
     /// Sets the limit of rows that were typed into `api_keys` without one.
     #[must_use]
-    pub fn default_daily_limit(self, default_daily_limit: DailyLimit) -> Self {
+    pub fn default_daily_limit(self, default_daily_limit: Limit) -> Self {
         Self { default_daily_limit, ..self }
     }
 

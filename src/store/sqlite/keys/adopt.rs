@@ -9,7 +9,7 @@ use super::super::{
     admin::{find_id, withdraw_claims},
     rows,
 };
-use crate::key::{DailyLimit, KeyId, SecretKey};
+use crate::key::{KeyId, Limit, SecretKey};
 
 /// Whether there is a row to adopt.
 pub(crate) fn is_needed(connection: &Connection) -> rusqlite::Result<bool> {
@@ -19,7 +19,7 @@ pub(crate) fn is_needed(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Adopts all rows with keys in clear, and returns their number.
-pub(crate) fn all(connection: &Connection, default: DailyLimit) -> rusqlite::Result<usize> {
+pub(crate) fn all(connection: &Connection, default: Limit) -> rusqlite::Result<usize> {
     let rows: Vec<(i64, String)> = connection
         .prepare_cached("SELECT seq, key FROM api_keys WHERE key_hash IS NULL")?
         .query_map([], |row| {
@@ -37,7 +37,7 @@ pub(crate) fn all(connection: &Connection, default: DailyLimit) -> rusqlite::Res
 pub(crate) fn presented(
     connection: &Connection,
     clear: &str,
-    default: DailyLimit,
+    default: Limit,
 ) -> rusqlite::Result<()> {
     let seq = connection
         .prepare_cached("SELECT seq FROM api_keys WHERE key = ?1 AND key_hash IS NULL")?
@@ -51,7 +51,7 @@ fn adopt_row(
     connection: &Connection,
     seq: i64,
     clear: &str,
-    default: DailyLimit,
+    default: Limit,
 ) -> rusqlite::Result<()> {
     let key = SecretKey::new_unchecked(clear);
     let hash = key.hash().to_hex();
@@ -72,7 +72,7 @@ fn adopt_row(
                  disabled = CASE WHEN ?5 THEN 1 ELSE coalesce(disabled, 0) END
              WHERE seq = ?1",
         )?
-        .execute(params![seq, key.masked(), stored_hash, default.get(), is_duplicate])?;
+        .execute(params![seq, key.masked(), stored_hash, default.number(), is_duplicate])?;
     // The row may have replaced the key that a claim was created for.
     withdraw_claims(connection, &ensure_id(connection, seq)?)?;
     ensure_positive_number(connection, seq)

@@ -11,7 +11,7 @@ use super::super::rows::text;
 use crate::{
     clock::{parse_timestamp, rfc3339},
     error::StoreError,
-    key::{DailyLimit, KeyHash, KeyId, KeyPatch, KeyRecord},
+    key::{KeyHash, KeyId, KeyPatch, KeyRecord, Limit},
 };
 
 /// Columns of `deleted_keys`, and those of `api_keys` that it lacks.
@@ -25,7 +25,7 @@ pub(crate) const DELETED: &str =
 /// The outer error is SQLite's. The inner one means that the row contains an invalid value.
 pub(crate) fn record(
     row: &Row<'_>,
-    default: DailyLimit,
+    default: Limit,
 ) -> rusqlite::Result<Result<KeyRecord, StoreError>> {
     let (record, invalid_column) = read(row, default)?;
     Ok(match invalid_column {
@@ -38,16 +38,13 @@ pub(crate) fn record(
 }
 
 /// Reads a record for display. A row with an invalid value is shown as disabled.
-pub(crate) fn record_for_display(
-    row: &Row<'_>,
-    default: DailyLimit,
-) -> rusqlite::Result<KeyRecord> {
+pub(crate) fn record_for_display(row: &Row<'_>, default: Limit) -> rusqlite::Result<KeyRecord> {
     read(row, default).map(|(record, _)| record)
 }
 
 /// Reads a record, and returns the first column with an invalid value, if there is one. The columns
 /// may contain anything that people type.
-fn read(row: &Row<'_>, default: DailyLimit) -> rusqlite::Result<(KeyRecord, Option<&'static str>)> {
+fn read(row: &Row<'_>, default: Limit) -> rusqlite::Result<(KeyRecord, Option<&'static str>)> {
     let limit = daily_limit(row.get_ref("daily_limit")?, default);
     let expiry = optional_time(row.get_ref("expires_at")?);
     let (daily_limit, expires_at, invalid_column) = match (limit, expiry) {
@@ -86,7 +83,7 @@ pub(crate) fn insert(
         ("id", &id.as_str()),
         ("key", masked),
         ("label", label),
-        ("daily_limit", &daily_limit.get()),
+        ("daily_limit", &stored(*daily_limit)?),
         ("created_at", &created_at.map(rfc3339)),
         ("expires_at", &expires_at.map(rfc3339)),
         ("disabled", disabled),
@@ -111,7 +108,7 @@ pub(crate) fn update(
     let KeyPatch { label, daily_limit, expires_at, disabled } = patch;
     let columns: [(&str, Option<Value>); 4] = [
         ("label", label.clone().map(Value::from)),
-        ("daily_limit", daily_limit.map(|limit| limit.get().into())),
+        ("daily_limit", daily_limit.map(stored).transpose()?.map(Value::from)),
         ("expires_at", expires_at.map(|at| at.map(rfc3339).into())),
         ("disabled", disabled.map(Value::from)),
     ];
@@ -123,10 +120,15 @@ pub(crate) fn update(
     Ok(())
 }
 
-fn daily_limit(value: ValueRef<'_>, default: DailyLimit) -> Option<DailyLimit> {
+/// Returns the number of a limit; stores have checked before that it has one.
+fn stored(limit: Limit) -> rusqlite::Result<u32> {
+    limit.to_stored().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+fn daily_limit(value: ValueRef<'_>, default: Limit) -> Option<Limit> {
     match value {
         ValueRef::Null => Some(default),
-        ValueRef::Integer(number) => DailyLimit::try_from(number).ok(),
+        ValueRef::Integer(number) => Limit::from_stored(number).ok(),
         _ => None,
     }
 }

@@ -167,7 +167,7 @@ fn rows_after(
     let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     let values: [(&str, &dyn ToSql); 9] = [
         (":day", &core.today().to_string()),
-        (":default", &core.default_daily_limit.get()),
+        (":default", &core.default_daily_limit.number()),
         (":number", &number),
         (":label", &RawText(label)),
         (":share", &share),

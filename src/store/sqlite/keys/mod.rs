@@ -15,7 +15,7 @@ use super::{SqliteStore, core::Core, unavailable};
 use crate::{
     clock::parse_timestamp,
     error::StoreError,
-    key::{DailyLimit, KeyHash, KeyRecord, SecretKey},
+    key::{KeyHash, KeyRecord, Limit, SecretKey},
     store::{KeyStore, StoreFuture},
 };
 
@@ -104,7 +104,7 @@ fn find(
     connection: &Connection,
     hash: KeyHash,
     clear: &str,
-    default: DailyLimit,
+    default: Limit,
 ) -> Result<Found, StoreError> {
     let hash = hash.to_hex();
     let row = connection

@@ -15,7 +15,7 @@ use self::by_day::by_key_and_day;
 use super::{SqliteStore, keys::columns, rows, unavailable};
 use crate::{
     clock::Day,
-    key::{DailyLimit, KeyId, KeyRecord},
+    key::{KeyId, KeyRecord, Limit},
     store::{
         ReportPage, RequestQuery, RequestRecord, StoreFuture, Tokens, UsageEvent, UsageFigures,
         UsageQuery, UsageReader, UsageReport, UsageRow, UsageSink,
@@ -65,7 +65,7 @@ impl UsageReader for SqliteStore {
 fn read(
     connection: &Connection,
     query: &UsageQuery,
-    default: DailyLimit,
+    default: Limit,
 ) -> rusqlite::Result<UsageReport> {
     let mut report = match &query.key_id {
         Some(_) => by_key(connection, query)?,
@@ -232,7 +232,7 @@ fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
 fn records(
     connection: &Connection,
     usage: &[UsageRow],
-    default: DailyLimit,
+    default: Limit,
 ) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
     let sql = "SELECT * FROM api_keys WHERE id = ?1";
     let mut present = connection.prepare_cached(sql)?;
