@@ -7,11 +7,12 @@ use clap::ValueEnum;
 use sha2::{Digest, Sha256};
 use tower::{BoxError, ServiceBuilder};
 use tower_quota::{
+    admin::store::{Actor, AdminStore, NewKey},
     auth::TrialKeyAuthLayer,
     key::{Limit, SecretKey},
     quota::DailyQuotaLayer,
     store::{
-        Actor, AdminStore, KeyStore, NewKey, QuotaStore,
+        KeyStore, QuotaStore,
         memory::MemoryStore,
         sqlite::{SqliteOptions, SqliteStore},
     },

@@ -5,11 +5,9 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use tower::BoxError;
 use tower_quota::{
+    admin::store::{Actor, AdminStore, NewKey},
     key::{Limit, SecretKey},
-    store::{
-        Actor, AdminStore, NewKey,
-        sqlite::{SqliteOptions, SqliteStore},
-    },
+    store::sqlite::{SqliteOptions, SqliteStore},
 };
 
 /// Returns the text of a key.

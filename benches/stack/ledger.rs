@@ -3,7 +3,10 @@
 use std::{path::Path, thread::sleep, time::Duration};
 
 use tower::BoxError;
-use tower_quota::store::{AdminStore, KeyPageQuery, sqlite::Durability};
+use tower_quota::{
+    admin::store::{AdminStore, KeyPageQuery},
+    store::sqlite::Durability,
+};
 
 use crate::{
     compare::RunningSubject,

@@ -21,13 +21,14 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_quota::{
+    admin::store::{Actor, AdminStore, KeyPageQuery, NewKey},
     auth::TrialKeyAuthLayer,
     key::{Limit, SecretKey},
     openai::{OpenAiUsage, proxy_rules},
     proxy::{ClientOptions, RequestBody, UpstreamClient, UpstreamProxyService, upstream_client},
     quota::DailyQuotaLayer,
     store::{
-        Actor, AdminStore, KeyPageQuery, KeyStore, NewKey, QuotaStore, UsageSink,
+        KeyStore, QuotaStore, UsageSink,
         memory::MemoryStore,
         sqlite::{Durability, SqliteOptions, SqliteStore},
     },

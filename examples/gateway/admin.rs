@@ -5,7 +5,10 @@ use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::csrf::{ConfigError, CsrfLayer, ProtectionError};
-use tower_quota::{admin::AdminService, request::RequestContext, store::AdminStore};
+use tower_quota::{
+    admin::{AdminService, store::AdminStore},
+    request::RequestContext,
+};
 
 use crate::{
     rejections,

@@ -49,7 +49,9 @@ use tokio::{
 };
 use tower::{BoxError, Layer, ServiceBuilder};
 use tower_quota::{
-    admin::{AdminTokens, ClientAddrs, RejectionLog, admin_service, claim_service},
+    admin::{
+        AdminTokens, ClientAddrs, RejectionLog, admin_service, claim_service, store::AdminStore,
+    },
     auth::TrialKeyAuthLayer,
     openai::{
         OpenAiErrors, OpenAiRateHeaders, OpenAiUsage,
@@ -57,7 +59,7 @@ use tower_quota::{
     },
     proxy::{CredentialCooldown, UpstreamCredential},
     quota::DailyQuotaLayer,
-    store::{AdminStore, sqlite::SqliteStore},
+    store::sqlite::SqliteStore,
     usage::{UsageRecorderLayer, usage_service},
 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tower_quota::store::AdminStore;
+use tower_quota::admin::store::AdminStore;
 
 use crate::{
     background_writer::BackgroundWriter,

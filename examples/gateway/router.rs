@@ -8,11 +8,10 @@ use http_body::Body;
 use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
 use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_quota::{
-    admin::{AdminService, AdminTokens},
+    admin::{AdminService, AdminTokens, store::AdminStore},
     body::ResponseBody,
     proxy::RequestTarget,
     request::RequestContext,
-    store::AdminStore,
     usage::{prefers_html, usage_page},
 };
 

@@ -25,12 +25,12 @@ use crate::{
         page::AdminPage,
         rejections::RejectionLog,
         shared::Shared,
+        store::{Actor, AdminStore},
     },
     clock::Calendar,
     error::{Reject, Rejection, catalog},
     key::Limit,
     request::RequestContext,
-    store::{Actor, AdminStore},
 };
 
 /// Creates the admin API and page over `store`, for holders of one of these tokens. See the

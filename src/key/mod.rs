@@ -6,8 +6,6 @@ mod claim;
 mod generate;
 mod id;
 mod limit;
-// What only back ends call is unused without one.
-#[cfg_attr(not(any(feature = "engine", feature = "memory")), allow(dead_code))]
 mod record;
 mod secret;
 

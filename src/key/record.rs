@@ -6,10 +6,12 @@
 use std::{fmt, str::FromStr, time::SystemTime};
 
 use serde::{Serialize, Serializer};
+#[cfg(feature = "admin")]
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{InvalidLimit, KeyHash, KeyId, Limit, hex, unhex};
+#[cfg(feature = "admin")]
 use crate::clock::rfc3339;
 
 /// Record of an issued key. `TrialKeyAuthLayer` puts it into the request's
@@ -73,13 +75,12 @@ impl KeyRecord {
     }
 
     /// Returns an error if the record has a value that files and the admin API have no form for.
-    #[cfg(any(feature = "engine", feature = "memory"))]
-    pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
+    pub fn check(&self) -> Result<(), InvalidLimit> {
         self.daily_limit.to_stored().map(|_| ())
     }
 
     /// Whether the key is neither disabled nor expired at this time.
-    pub(crate) fn is_usable(&self, at: SystemTime) -> bool {
+    pub fn is_usable(&self, at: SystemTime) -> bool {
         !self.disabled && !self.is_expired(at)
     }
 
@@ -89,7 +90,7 @@ impl KeyRecord {
     }
 
     /// Whether the label, the id or the masked key contains this lower-case text.
-    #[cfg(feature = "memory")]
+    #[cfg(all(feature = "admin", feature = "memory"))]
     pub(crate) fn matches(&self, text: &str) -> bool {
         [&*self.label, self.id.as_str(), &self.masked]
             .iter()
@@ -97,6 +98,7 @@ impl KeyRecord {
     }
 
     /// Returns the fields that the audit trail records, as a JSON object.
+    #[cfg(feature = "admin")]
     pub(crate) fn audit_fields(&self) -> Map<String, Value> {
         let Self { id: _, masked, label, daily_limit, created_at: _, expires_at, disabled } = self;
         let fields = [
@@ -110,6 +112,7 @@ impl KeyRecord {
     }
 
     /// Returns the fields of a new key as a JSON object.
+    #[cfg(feature = "admin")]
     pub(crate) fn audit_detail(&self) -> String {
         Value::Object(self.audit_fields()).to_string()
     }
@@ -117,14 +120,12 @@ impl KeyRecord {
 
 impl KeyPatch {
     /// Returns an error if the patch has a value that files and the admin API have no form for.
-    #[cfg(any(feature = "engine", feature = "memory"))]
-    pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
+    pub fn check(&self) -> Result<(), InvalidLimit> {
         self.daily_limit.map(Limit::to_stored).transpose().map(|_| ())
     }
 
     /// Sets the fields of the record for which the patch has a value.
-    #[cfg(feature = "memory")]
-    pub(crate) fn apply(&self, record: &mut KeyRecord) {
+    pub fn apply(&self, record: &mut KeyRecord) {
         let Self { label, daily_limit, expires_at, disabled } = self;
         if let Some(label) = label {
             record.label.clone_from(label);
@@ -143,7 +144,7 @@ impl KeyPatch {
 
 impl KeyVersion {
     /// Computes the version of the record of a key with this hash.
-    pub(crate) fn of(record: &KeyRecord, key: Option<KeyHash>) -> Self {
+    pub fn of(record: &KeyRecord, key: Option<KeyHash>) -> Self {
         let KeyRecord { id, masked: _, label, daily_limit, created_at: _, expires_at, disabled } =
             record;
         let time = expires_at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH));

@@ -31,6 +31,7 @@ pub(crate) struct CounterKey {
 
 impl CounterKey {
     /// Returns the key of the subject's counter of the daily quota.
+    #[cfg(any(feature = "admin", feature = "engine", test))]
     pub(crate) fn daily(subject: KeyId) -> Self {
         Self { quota: Quota::DAILY, subject }
     }
@@ -91,6 +92,7 @@ impl Count {
 
     /// Returns the origin after a reset in the period that begins on `day`, which may be earlier than the
     /// counted one if the clock was ahead.
+    #[cfg(any(all(feature = "admin", feature = "memory"), test))]
     pub(crate) fn after_reset(&self, day: Day) -> Origin {
         Origin { day, epoch: self.epoch + 1 }
     }
@@ -216,6 +218,7 @@ impl<A: Default> PeriodCounter<A> {
 
     /// Resets the count to the origin that `new_origin` returns for the current count, if it has a higher
     /// epoch. Holds the lock meanwhile.
+    #[cfg(any(feature = "admin", test))]
     pub(crate) fn reset(&self, new_origin: impl FnOnce(&Count) -> Origin) {
         let mut state = self.lock();
         let origin = new_origin(&state.0);
@@ -225,6 +228,7 @@ impl<A: Default> PeriodCounter<A> {
     }
 
     /// Returns the count.
+    #[cfg(any(feature = "engine", test))]
     pub(crate) fn count(&self) -> Count {
         self.lock().0
     }

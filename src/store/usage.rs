@@ -8,7 +8,7 @@ use std::{
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{Admission, plain_path};
+use super::Admission;
 use crate::key::KeyId;
 
 /// Reasons for a failure that no layer inside of the recorder has given.
@@ -213,22 +213,6 @@ fn add_known(sum: &mut Option<u64>, more: Option<u64>) {
     }
 }
 
-/// Serialises the sum of several responses' [`Tokens`], without what none of them reports.
-#[derive(Serialize)]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
-#[serde(remote = "Tokens")]
-pub(crate) struct TokenSums {
-    prompt: u64,
-    completion: u64,
-    total: u64,
-    /// Prompt tokens that were read from the upstream's cache.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cached: Option<u64>,
-    /// Completion tokens spent on reasoning.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reasoning: Option<u64>,
-}
-
 /// Keeps usage events.
 pub trait UsageSink: Send + Sync + 'static {
     /// Records the event of a request that has ended. Called at the end of the response body, also
@@ -242,65 +226,29 @@ impl<T: UsageSink + ?Sized> UsageSink for Arc<T> {
     }
 }
 
-/// Maximum number of models with figures of their own for a key and day. An upstream may echo any name
-/// that a request gives.
-#[cfg(any(feature = "memory", feature = "engine"))]
-pub(crate) const MAX_MODELS_PER_DAY: usize = 64;
-/// The model under which all others of a key and day are summed up.
-#[cfg(any(feature = "memory", feature = "engine"))]
-pub(crate) const OTHER_MODELS: &str = "other";
-
-/// Sums over requests, by key, day or model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
-#[non_exhaustive]
-pub struct UsageFigures {
-    /// Requests that were admitted.
-    pub requests: u64,
-    /// Admitted requests that succeeded.
-    pub succeeded: u64,
-    /// Admitted requests that failed or whose client left.
-    pub failed: u64,
-    /// Admitted requests whose unit was refunded.
-    pub refunded: u64,
-    /// Requests that were rejected; not included in `requests`.
-    pub rejected: u64,
-    /// Requests that succeeded and whose response reported no tokens.
-    pub tokens_unknown: u64,
-    /// Tokens that the responses reported.
-    #[serde(with = "TokenSums")]
-    pub tokens: Tokens,
-}
-
-impl std::ops::AddAssign for UsageFigures {
-    fn add_assign(&mut self, other: Self) {
-        self.requests = self.requests.saturating_add(other.requests);
-        self.succeeded = self.succeeded.saturating_add(other.succeeded);
-        self.failed = self.failed.saturating_add(other.failed);
-        self.refunded = self.refunded.saturating_add(other.refunded);
-        self.rejected = self.rejected.saturating_add(other.rejected);
-        self.tokens_unknown = self.tokens_unknown.saturating_add(other.tokens_unknown);
-        self.tokens += other.tokens;
-    }
-}
-
-impl From<&UsageEvent> for UsageFigures {
-    fn from(event: &UsageEvent) -> Self {
-        let (admitted, succeeded, failed) = match event.outcome {
-            RequestOutcome::Succeeded => (true, true, false),
-            RequestOutcome::Failed | RequestOutcome::ClientGone => (true, false, true),
-            RequestOutcome::Rejected => (false, false, false),
-        };
-        Self {
-            requests: admitted.into(),
-            succeeded: succeeded.into(),
-            failed: failed.into(),
-            refunded: (admitted && event.refunded).into(),
-            rejected: (!admitted).into(),
-            tokens_unknown: (succeeded && event.tokens.is_none()).into(),
-            tokens: event.tokens.unwrap_or_default(),
+/// Returns a path for logs and tables: `…` replaces every segment that is not a plain word, since a path
+/// may hold a key by design or by mistake, and what comes after the first 200 bytes. A path that was
+/// reduced already stays as it is.
+pub fn plain_path(path: &str) -> String {
+    let is_plain = |segment: &str| {
+        // The end of a path that was cut.
+        let word = segment.trim_end_matches('…');
+        segment == "v1"
+            || word.len() <= 16
+                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let mut plain = String::with_capacity(path.len().min(256));
+    for (number, segment) in path.split('/').enumerate() {
+        if plain.len() > 200 {
+            plain.push('…');
+            break;
         }
+        if number > 0 {
+            plain.push('/');
+        }
+        plain.push_str(if is_plain(segment) { segment } else { "…" });
     }
+    plain
 }
 
 fn serialize_path<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
@@ -384,5 +332,39 @@ mod milliseconds {
         let millis: Option<f64> = Option::deserialize(from)?;
         let time = millis.map(|millis| Duration::try_from_secs_f64(millis / 1000.0));
         time.transpose().map_err(Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_of_an_event_has_no_key_of_its_path() {
+        let mut event = UsageEvent::new(SystemTime::UNIX_EPOCH);
+        event.path = "/v1/trial-alice-20261122-x7Qp".to_owned();
+        assert!(!format!("{event:?}").contains("alice"));
+    }
+
+    #[test]
+    fn no_key_is_in_a_plain_path() {
+        for (path, plain) in [
+            ("/v1/chat/completions", "/v1/chat/completions"),
+            ("/v1/models/gpt-4.1", "/v1/models/…"),
+            ("/v1/trial-alice-20261122-x7Qp", "/v1/…"),
+            ("/", "/"),
+            ("", ""),
+        ] {
+            assert_eq!(plain_path(path), plain);
+        }
+    }
+
+    #[test]
+    fn a_reduced_path_is_short_and_stays_as_it_is() {
+        for path in ["/v1/models/gpt-4.1", &"/a".repeat(10_000), &"/abcdef/G".repeat(99), "/v1"] {
+            let plain = plain_path(path);
+            assert!(plain.len() < 220, "{plain}");
+            assert_eq!(plain_path(&plain), plain);
+        }
     }
 }

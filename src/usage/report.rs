@@ -26,9 +26,11 @@ use crate::{
     key::{KeyId, KeyRecord},
     request::RequestContext,
     store::{
-        Demand, QuotaStatus, QuotaStore, RequestQuery, RequestRecord, TokenSums, Tokens,
-        UsageFigures, UsageQuery, UsageReader, UsageRow,
+        Demand, QuotaStatus, QuotaStore, Tokens,
         rate_headers::{IetfRateHeaders, RateHeaders},
+        report::{
+            RequestQuery, RequestRecord, TokenSums, UsageFigures, UsageQuery, UsageReader, UsageRow,
+        },
     },
 };
 

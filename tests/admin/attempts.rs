@@ -10,10 +10,13 @@ use crate::common::admin::{Admin, CollectedResponse, TOKEN};
 use http::Request;
 use http_body_util::Full;
 use tower_quota::{
-    admin::{AdminTokens, admin_service},
+    admin::{
+        AdminTokens, admin_service,
+        store::{AdminStore, AuditQuery},
+    },
     clock::{Calendar, Clock},
     request::RequestContext,
-    store::{AdminStore, AuditQuery, memory::MemoryStore},
+    store::memory::MemoryStore,
 };
 
 #[derive(Clone)]

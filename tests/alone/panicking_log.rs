@@ -6,10 +6,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tower_quota::store::{
-    AdminStore,
-    sqlite::{SqliteOptions, SqliteStore},
-};
+use tower_quota::store::sqlite::{SqliteOptions, SqliteStore};
 use tracing::{
     Event, Metadata, Subscriber,
     span::{Attributes, Id, Record},

@@ -4,14 +4,18 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use tower_quota::{
+    admin::store::{
+        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
+        CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
+        KeyRef, KeySummary, NewKey, OnIssued, StoreBackup,
+    },
     clock::Day,
     error::{StoreError, StoreErrorKind},
     key::KeyRecord,
     store::{
-        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
-        CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
-        KeyRef, KeySummary, NewKey, OnIssued, RequestQuery, RequestRecord, StoreBackup,
-        StoreFuture, UsageQuery, UsageReader, UsageReport, memory::MemoryStore,
+        StoreFuture,
+        memory::MemoryStore,
+        report::{RequestQuery, RequestRecord, UsageQuery, UsageReader, UsageReport},
     },
 };
 

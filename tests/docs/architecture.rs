@@ -14,7 +14,7 @@ const LEVELS: &[&[&str]] = &[
     &["body", "clock", "content", "copies", "error", "key", "limit", "metrics", "page"],
     &["request"],
     &["store"],
-    &["store::engine"],
+    &["admin::store", "store::engine"],
     &["store::memory", "store::sqlite"],
     &["admin", "auth", "proxy", "quota", "usage"],
     &["openai"],
@@ -92,6 +92,7 @@ fn level_name(module: &[&str]) -> String {
     let of_store = ["engine", "memory", "sqlite"];
     match module {
         ["store", part, ..] if of_store.contains(part) => format!("store::{part}"),
+        ["admin", "store", ..] => "admin::store".to_owned(),
         [first, ..] => (*first).to_owned(),
         [] => String::new(),
     }

@@ -16,14 +16,16 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
+    admin::store::{Actor, AdminStore, KeyChange, KeyEdit, KeyRef, NewKey},
     auth::TrialKeyAuthLayer,
     clock::{Calendar, Clock},
     key::{Limit, SecretKey},
     openai::OpenAiRateHeaders,
     quota::DailyQuotaLayer,
     store::{
-        Actor, AdminStore, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey, QuotaStore, UsageReader,
+        KeyStore, QuotaStore,
         memory::MemoryStore,
+        report::UsageReader,
         sqlite::{SqliteOptions, SqliteStore},
     },
     usage::usage_service,

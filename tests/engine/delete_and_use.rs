@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinSet};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
-    admin::{AdminTokens, admin_service},
+    admin::{AdminTokens, admin_service, store::AdminStore},
     auth::TrialKeyAuthLayer,
     quota::DailyQuotaLayer,
     store::{
-        AdminStore, KeyStore, QuotaStore,
+        KeyStore, QuotaStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };

@@ -17,13 +17,11 @@ use crate::common::{
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use tower_quota::{
+    admin::store::{Actor, AdminStore, ImportedKey, KeyPageQuery},
     key::{Limit, SecretKey},
-    store::{
-        Actor, AdminStore, ImportedKey, KeyPageQuery,
-        sqlite::{
-            BackupErrorKind, IfExists, OnProgress, Progress, ProgressStep, SqliteOptions,
-            SqliteStore, backup, restore,
-        },
+    store::sqlite::{
+        BackupErrorKind, IfExists, OnProgress, Progress, ProgressStep, SqliteOptions, SqliteStore,
+        backup, restore,
     },
 };
 

@@ -21,11 +21,9 @@ use http::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tower_quota::{
+    admin::store::AdminStore,
     error::StoreErrorKind,
-    store::{
-        AdminStore,
-        sqlite::{SqliteOptions, SqliteStore},
-    },
+    store::sqlite::{SqliteOptions, SqliteStore},
 };
 
 const CHAT: &str = "/v1/chat/completions";

@@ -4,7 +4,8 @@ use std::{fs, time::Duration};
 
 use rusqlite::Connection;
 use tower_quota::store::{
-    RequestOutcome, RequestQuery, UsageQuery, UsageReader,
+    RequestOutcome,
+    report::{RequestQuery, UsageQuery, UsageReader},
     sqlite::{SqliteOptions, SqliteStore},
 };
 

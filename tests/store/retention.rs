@@ -7,7 +7,8 @@ use tower_quota::{
     clock::Clock,
     key::KeyId,
     store::{
-        RequestOutcome, RequestQuery, UsageEvent, UsageQuery, UsageReader, UsageSink,
+        RequestOutcome, UsageEvent, UsageSink,
+        report::{RequestQuery, UsageQuery, UsageReader},
         sqlite::{SqliteOptions, SqliteStore},
     },
 };

@@ -5,9 +5,9 @@ use std::{fs::File, time::SystemTime};
 use csv::{ByteRecord, ReaderBuilder};
 use tower::BoxError;
 use tower_quota::{
+    admin::store::ImportedKey,
     clock::parse_timestamp,
     key::{KeyHash, SecretKey},
-    store::ImportedKey,
 };
 
 use super::source::{

@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tower::BoxError;
 use tower_quota::{
+    admin::store::{Actor, AdminStore, ImportOutcome, ImportedKey},
     key::{InvalidLimit, KeyHash, Limit},
     store::{
-        Actor, AdminStore, ImportOutcome, ImportedKey,
         memory::MemoryStore,
         sqlite::{self, IfExists, SqliteStore},
     },

@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::Connection;
 use tower::BoxError;
-use tower_quota::{key::SecretKey, store::ImportedKey};
+use tower_quota::{admin::store::ImportedKey, key::SecretKey};
 
 use super::source::{
     ReadOptions, Row, RowProblem, RowReport, Source, SourceRow, columns, for_each_row, shown,

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use rusqlite::Connection;
 use tower::BoxError;
 use tower_quota::{
+    admin::store::{ImportedKey, InvalidColumn},
     clock::parse_timestamp,
     key::Limit,
-    store::{ImportedKey, InvalidColumn},
 };
 
 use super::{

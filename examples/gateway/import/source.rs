@@ -11,7 +11,7 @@ use std::{
 use clap::ValueEnum;
 use rusqlite::{Connection, ErrorCode, OpenFlags, types::ValueRef};
 use tower::BoxError;
-use tower_quota::{clock::Calendar, key::Limit, store::ImportedKey};
+use tower_quota::{admin::store::ImportedKey, clock::Calendar, key::Limit};
 
 use super::{litellm, one_api, original};
 use crate::commands::progress::{Amount, Progress, Stopped};

@@ -11,9 +11,9 @@ use crate::{
     admin::{
         http::{call::Call, error::AdminError, query::decode},
         shared::Shared,
+        store::{Actor, AdminStore, AuditNote, KeyRef, action},
     },
     error::catalog,
-    store::{Actor, AdminStore, AuditNote, KeyRef, action},
 };
 
 impl<S: AdminStore> Shared<S> {

@@ -15,9 +15,9 @@ use crate::{
             json::Timestamp,
         },
         shared::Shared,
+        store::{AdminStore, AuditEntry, AuditQuery, KeyRef},
     },
     key::KeyId,
-    store::{AdminStore, AuditEntry, AuditQuery, KeyRef},
 };
 
 /// Filters of the audit trail.

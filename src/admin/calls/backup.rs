@@ -13,10 +13,10 @@ use crate::{
             error::AdminError,
         },
         shared::Shared,
+        store::{AdminStore, AuditNote, StoreBackup, action},
     },
     clock::rfc3339,
     error::{StoreErrorKind, catalog},
-    store::{AdminStore, AuditNote, StoreBackup, action},
 };
 
 const SQLITE: &str = "application/vnd.sqlite3";

@@ -10,15 +10,13 @@ mod usage;
 
 use std::sync::Arc;
 
-use crate::{
-    admin::{
-        http::{
-            call::{Call, CallRequest},
-            error::AdminError,
-            openapi::{self, Document},
-        },
-        shared::{Api, Shared},
+use crate::admin::{
+    http::{
+        call::{Call, CallRequest},
+        error::AdminError,
+        openapi::{self, Document},
     },
+    shared::{Api, Shared},
     store::AdminStore,
 };
 

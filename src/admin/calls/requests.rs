@@ -14,8 +14,12 @@ use crate::{
         },
         rejections::RejectedRequest,
         shared::Shared,
+        store::AdminStore,
     },
-    store::{AdminStore, RequestOutcome, RequestQuery, RequestRecord, UsageEvent},
+    store::{
+        RequestOutcome, UsageEvent,
+        report::{RequestQuery, RequestRecord},
+    },
 };
 
 /// Filters of single requests.

@@ -13,9 +13,9 @@ use crate::{
             json::Timestamp,
         },
         shared::Shared,
+        store::AdminStore,
     },
     clock::Day,
-    store::AdminStore,
 };
 
 /// Status of the process.

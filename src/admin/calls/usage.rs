@@ -17,13 +17,14 @@ use crate::{
             json::LimitNumber,
         },
         shared::Shared,
+        store::{AdminStore, KeyRef, KeySummary},
     },
     clock::Day,
     error::catalog,
     key::KeyId,
     store::{
-        AdminStore, GroupBy, KeyRef, KeySummary, ReportPage, StoreFuture, UsageFigures, UsageQuery,
-        UsageReport, UsageRow,
+        StoreFuture,
+        report::{GroupBy, ReportPage, UsageFigures, UsageQuery, UsageReport, UsageRow},
     },
 };
 

@@ -27,13 +27,14 @@ use crate::{
             replay::{Replay, ReplayCache, ReplaySlot},
         },
         service::ResponseFuture,
+        store::{
+            Actor, AdminStore, Claim, ClaimOutcome, ClaimState, ClaimStore, IdempotencyKey,
+            KeySummary,
+        },
     },
     error::{ProblemJson, Reject, catalog, json},
     key::{ClaimToken, KeyId, SecretKey},
     request::RequestContext,
-    store::{
-        Actor, AdminStore, Claim, ClaimOutcome, ClaimState, ClaimStore, IdempotencyKey, KeySummary,
-    },
 };
 
 /// Maximum length of a request body, in bytes.

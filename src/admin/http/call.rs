@@ -9,16 +9,18 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    admin::http::{
-        body::AdminBody,
-        error::AdminError,
-        input::{FromHeaders, from_json, from_query},
-        json::json_response,
-        query::decode,
+    admin::{
+        http::{
+            body::AdminBody,
+            error::AdminError,
+            input::{FromHeaders, from_json, from_query},
+            json::json_response,
+            query::decode,
+        },
+        store::{Actor, KeyRef},
     },
     error::catalog,
     key::KeyVersion,
-    store::{Actor, KeyRef},
 };
 
 /// The request of a call, for its handler: the caller, and the parts of the request that the call

@@ -3,13 +3,13 @@ use std::time::Duration;
 use http::{HeaderValue, header};
 
 use crate::{
+    admin::store::ClaimState,
     clock::rfc3339,
     error::{
         Rejection, StoreError,
         catalog::{self, ErrorCode},
     },
     key::KeyId,
-    store::ClaimState,
 };
 
 /// Why a call failed: a rejection, boxed so that results stay small.

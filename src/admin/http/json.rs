@@ -8,10 +8,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use crate::{
+    admin::store::{KeyState, PageCursor},
     clock::{Day, rfc3339},
     error::json,
     key::{KeyId, KeyVersion, Limit},
-    store::{KeyState, PageCursor},
 };
 
 /// A JSON response of a value that cannot fail to serialise (plain structs).

@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{admin::http::error::AdminError, error::catalog, store::IdempotencyKey};
+use crate::{
+    admin::{http::error::AdminError, store::IdempotencyKey},
+    error::catalog,
+};
 
 /// Time for which a response is kept after its request arrived.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn every_action_of_the_audit_trail_has_words() {
-        Texts::of(PARTS).assert_group("actions", crate::store::action::ALL);
+        Texts::of(PARTS).assert_group("actions", crate::admin::store::action::ALL);
     }
 
     #[test]

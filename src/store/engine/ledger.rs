@@ -67,6 +67,7 @@ pub(crate) trait Ledger: Sized + Send + 'static {
     fn checkpoint(tables: &Self::Tables, batch: &PendingBatch) -> Result<(), Self::Error>;
 
     /// Resets the count of the period that begins on `day`. Returns the new epoch.
+    #[cfg(any(feature = "admin", test))]
     fn reset(tables: &Self::Tables, key: &CounterKey, day: Day) -> Result<u32, Self::Error>;
 
     /// Ends all leases. `unused` says whether their unused units count as used.

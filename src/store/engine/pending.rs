@@ -5,7 +5,9 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        MAX_MODELS_PER_DAY, OTHER_MODELS, Quota, RequestRecord, UsageFigures, counter::Origin,
+        Quota,
+        counter::Origin,
+        report::{MAX_MODELS_PER_DAY, OTHER_MODELS, RequestRecord, UsageFigures},
     },
 };
 

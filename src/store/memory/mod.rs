@@ -1,20 +1,16 @@
 //! [`MemoryStore`], which keeps everything in memory. For tests, and for services whose quotas may
 //! start again with each restart.
 
+#[cfg(feature = "admin")]
 mod admin;
 mod keys;
 mod quota;
 mod usage;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use self::{
-    admin::{ClaimRow, IdempotentCreation},
-    keys::KeyTable,
-    usage::Totals,
-};
+use self::{keys::KeyTable, usage::Totals};
 use super::{
-    AuditEntry,
     counter::{CounterKey, PeriodCounter},
     sync::{Mutex, SharedMap, lock},
 };
@@ -42,9 +38,8 @@ struct Inner {
     keys: Mutex<KeyTable>,
     counters: SharedMap<CounterKey, Arc<PeriodCounter>>,
     totals: Mutex<Totals>,
-    audit: Mutex<Vec<AuditEntry>>,
-    claims: Mutex<Vec<ClaimRow>>,
-    creations: Mutex<HashMap<[u8; 32], IdempotentCreation>>,
+    #[cfg(feature = "admin")]
+    admin: admin::Records,
 }
 
 impl MemoryStore {
@@ -61,9 +56,8 @@ impl MemoryStore {
             keys: Mutex::default(),
             counters: SharedMap::default(),
             totals: Mutex::default(),
-            audit: Mutex::default(),
-            claims: Mutex::default(),
-            creations: Mutex::default(),
+            #[cfg(feature = "admin")]
+            admin: admin::Records::default(),
         }))
     }
 }

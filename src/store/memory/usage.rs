@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::SystemTime,
 };
 
@@ -10,9 +10,12 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        MAX_MODELS_PER_DAY, OTHER_MODELS, RequestQuery, RequestRecord, StoreFuture, UsageEvent,
-        UsageFigures, UsageQuery, UsageReader, UsageReport, UsageSink,
-        report::{ReportRows, name_keys},
+        StoreFuture, UsageEvent, UsageSink,
+        report::{
+            MAX_MODELS_PER_DAY, OTHER_MODELS, RequestQuery, RequestRecord, UsageFigures,
+            UsageQuery, UsageReader, UsageReport,
+        },
+        support::ReportBuilder,
     },
 };
 
@@ -37,8 +40,10 @@ impl Totals {
     }
 
     /// Adds imported units for a day without known usage. The outcomes of its requests are unknown.
+    #[cfg(feature = "admin")]
     pub(super) fn fill(&mut self, id: &KeyId, day: Day, requests: u64) {
-        if let Entry::Vacant(used) = self.used.entry((id.clone(), day)) {
+        if let std::collections::btree_map::Entry::Vacant(used) = self.used.entry((id.clone(), day))
+        {
             used.insert(requests);
             let figures = self.figures.entry((day, id.clone(), String::new())).or_default();
             figures.requests += requests;
@@ -49,6 +54,7 @@ impl Totals {
         self.last_used.insert(id.clone(), at);
     }
 
+    #[cfg(feature = "admin")]
     pub(super) fn last_used_at(&self, id: &KeyId) -> Option<SystemTime> {
         self.last_used.get(id).copied()
     }
@@ -83,6 +89,7 @@ impl Totals {
         }
     }
 
+    #[cfg(feature = "admin")]
     pub(super) fn used_in_all(&self, id: &KeyId) -> u64 {
         self.used.iter().filter(|((key, _), _)| key == id).map(|(_, used)| used).sum()
     }
@@ -104,7 +111,7 @@ impl UsageReader for MemoryStore {
         let keys = lock(&self.0.keys);
         let totals = lock(&self.0.totals);
         let includes_idle = query.idle;
-        let mut rows = ReportRows::new(query);
+        let mut rows = ReportBuilder::new(query);
         for ((day, id, model), figures) in &totals.figures {
             rows.add_figures(*day, id, model, *figures);
         }
@@ -116,7 +123,7 @@ impl UsageReader for MemoryStore {
         }
         let mut report = rows.into_report();
         report.total_keys = keys.len() as u64;
-        name_keys(&mut report, |id| keys.by_id_or_deleted(id));
+        report.name_keys(|id| keys.by_id_or_deleted(id));
         StoreFuture::ready(Ok(report))
     }
 

@@ -9,10 +9,11 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures,
-        counter::CounterKey,
-        engine::journal::{DatabaseId, Position, ReplayFrom},
-        engine::pending::{Delta, Figures, PendingBatch},
+        engine::{
+            journal::{DatabaseId, Position, ReplayFrom},
+            pending::{Delta, Figures, PendingBatch},
+        },
+        report::{MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
     },
 };
 
@@ -262,9 +263,10 @@ pub(super) fn write_boot(connection: &Connection, boot: Option<&str>) -> rusqlit
 
 /// Resets a day, and later ones that were counted while the clock was ahead. `reset_used` keeps the units
 /// used before. Returns the new epoch.
+#[cfg(any(feature = "admin", test))]
 pub(super) fn write_reset(
     connection: &Connection,
-    key: &CounterKey,
+    key: &crate::store::counter::CounterKey,
     day: Day,
 ) -> rusqlite::Result<u32> {
     let (id, quota, day) = (key.subject.as_str(), key.quota.as_str(), day.to_string());

@@ -198,6 +198,7 @@ impl Ledger for SqliteLedger {
         checkpoint::write(connection, batch)
     }
 
+    #[cfg(any(feature = "admin", test))]
     fn reset(connection: &Connection, key: &CounterKey, day: Day) -> rusqlite::Result<u32> {
         checkpoint::write_reset(connection, key, day)
     }

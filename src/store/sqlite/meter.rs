@@ -44,9 +44,10 @@ struct Keys {
 }
 
 impl SqliteStore {
-    /// Sets the gauges that would cost too much to update with each request: records that wait for a
-    /// checkpoint, and keys near their limit as of the last one.
-    pub(super) fn gauges(&self) -> StoreFuture<()> {
+    /// Sets the gauges of [`metrics`](crate::metrics) that would cost too much to update with each
+    /// request: records that wait for a checkpoint, and keys near their limit as of the last one. Call
+    /// it before the gauges are read.
+    pub fn set_gauges(&self) -> StoreFuture<()> {
         let store = self.clone();
         StoreFuture::pending(async move {
             let core = store.0.core.clone();

@@ -13,6 +13,7 @@
 //! If the journal or the file cannot be written, no requests are admitted until both are writable
 //! again. The file and its journal (`quota.db.journal.1`, …) belong together: copy both or neither.
 
+#[cfg(feature = "admin")]
 mod admin;
 mod backup;
 mod checkpoint;
@@ -24,7 +25,6 @@ mod meter;
 mod quota;
 mod reading;
 mod reports;
-mod reset;
 mod retention;
 mod rows;
 mod schema;
@@ -56,12 +56,14 @@ pub use super::engine::Durability;
 use super::{
     StoreFuture,
     engine::{
-        Engine, Watchdog, Writer,
+        Engine, Ledger, Watchdog, Writer,
         journal::{Disk, FileDisk, Syncer},
     },
 };
 use crate::error::StoreError;
 
+/// Age up to which a successful write counts as a probe.
+const MAX_PROBE_AGE: Duration = Duration::from_secs(1);
 /// Maximum number of concurrent reports of all keys, which leaves readers for lists.
 const MAX_REPORTS: usize = 2;
 /// Time for which further reports of all keys wait for a permit.
@@ -101,9 +103,8 @@ struct Inner {
     syncer: Syncer,
     watchdog: Watchdog,
     losses: Vec<String>,
-    options: SqliteOptions,
-    /// Permit for making a temporary copy.
-    backup_permit: Arc<Semaphore>,
+    #[cfg(feature = "admin")]
+    copies: admin::Copies,
     next_count: meter::NextCount,
 }
 
@@ -158,8 +159,8 @@ impl SqliteStore {
             syncer,
             watchdog,
             losses,
-            options,
-            backup_permit: Arc::new(Semaphore::new(1)),
+            #[cfg(feature = "admin")]
+            copies: admin::Copies::new(options),
             next_count: meter::NextCount::new(),
         };
         Ok(Self(Arc::new(inner)))
@@ -188,6 +189,30 @@ impl SqliteStore {
         let stopped = tokio::task::spawn_blocking(move || store.writer.stop()).await;
         stopped.map_err(StoreError::unavailable)?;
         flushed
+    }
+
+    /// Whether all threads of the store are still running. `false` means that only a restart of the
+    /// process helps; a store that recovers by itself is alive.
+    pub fn is_alive(&self) -> bool {
+        let Inner { writer, syncer, watchdog, .. } = &*self.0;
+        writer.is_alive() && syncer.is_alive() && watchdog.is_alive()
+    }
+
+    /// Performs a write to check that the file is writable, unless one has succeeded within the last
+    /// second.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the file or its journal cannot be written.
+    pub fn probe(&self) -> StoreFuture<()> {
+        let core = &self.0.core;
+        if let Err(error) = core.engine.damage.check() {
+            return StoreFuture::ready(Err(error));
+        }
+        if core.engine.is_open().is_ok() && core.engine.was_written_within(MAX_PROBE_AGE) {
+            return StoreFuture::ready(Ok(()));
+        }
+        core.queue.call(SqliteLedger::probe, |()| ())
     }
 
     /// Flushes the store before a read. If that fails, the read sees what is in the file.
@@ -274,7 +299,6 @@ fn is_damage(error: &StoreError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::AdminStore;
 
     #[tokio::test]
     async fn a_store_whose_writer_has_ended_is_not_alive() {

@@ -4,11 +4,7 @@ use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
 use crate::{
     clock::Day,
-    key::KeyId,
-    store::{
-        Quota,
-        counter::{Count, CounterKey},
-    },
+    store::counter::{Count, CounterKey},
 };
 
 /// Returns a number of units for display, or 0 if the value is not a valid one.
@@ -58,14 +54,4 @@ pub(super) fn read_count(
         || Count::new(day),
         |count| if count.day < day { count.on(day) } else { count },
     ))
-}
-
-/// Returns the quotas of which a subject has used units, and the daily one.
-pub(super) fn read_quotas(connection: &Connection, id: &KeyId) -> rusqlite::Result<Vec<Quota>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT quota FROM daily_usage WHERE key_id = ?1 UNION SELECT 'daily' ORDER BY quota",
-    )?;
-    let quotas = statement.query_map([id.as_str()], |row| row.get::<_, String>(0))?;
-    // A later version may know other periods.
-    quotas.filter_map(|quota| quota.map(|quota| quota.parse().ok()).transpose()).collect()
 }

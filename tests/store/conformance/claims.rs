@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tower_quota::{
+    admin::store::{
+        Actor, AuditQuery, ClaimOffer, ClaimOutcome, ClaimState, KeyChange, KeyRef, Rotation,
+    },
     key::{ClaimToken, KeyPatch, SecretKey},
-    store::{Actor, AuditQuery, ClaimOffer, ClaimOutcome, ClaimState, KeyChange, KeyRef, Rotation},
 };
 
 use super::{Store, change_record, issue, noon};

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tower_quota::{
+    admin::store::{
+        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, ImportedKey, KeyChange,
+        KeyEdit, KeyPageQuery, KeyRef, Rotation,
+    },
     error::StoreErrorKind,
     key::{KeyPatch, Limit, SecretKey},
-    store::{
-        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, ImportedKey, KeyChange,
-        KeyEdit, KeyPageQuery, KeyRef, QuotaSubject, Rotation, UsageQuery,
-    },
+    store::{QuotaSubject, report::UsageQuery},
 };
 
 use super::{Store, change, issue, limit, new_key, noon, take};

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use tower_quota::{
+    admin::store::{Actor, KeyChange, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary},
     key::{KeyPatch, Limit, SecretKey},
-    store::{Actor, KeyChange, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, QuotaSubject},
+    store::QuotaSubject,
 };
 
 use super::{Store, change_record, new_key, noon, take};

@@ -34,13 +34,13 @@ use std::{
 };
 
 use tower_quota::{
+    admin::store::{Actor, AdminStore, ClaimStore, KeyChange, KeyEdit, KeyRef, NewKey},
     clock::{Calendar, Clock},
     key::{KeyId, KeyRecord, Limit, SecretKey},
-    store::memory::MemoryStore,
-    store::sqlite::{SqliteOptions, SqliteStore},
     store::{
-        Actor, AdminStore, ClaimStore, Demand, KeyChange, KeyEdit, KeyRef, KeyStore, NewKey,
-        QuotaStore, QuotaSubject, Reservation, ReserveOutcome, UsageSink,
+        Demand, KeyStore, QuotaStore, QuotaSubject, Reservation, ReserveOutcome, UsageSink,
+        memory::MemoryStore,
+        sqlite::{SqliteOptions, SqliteStore},
     },
 };
 

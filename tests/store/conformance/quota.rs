@@ -3,9 +3,10 @@
 use std::{future::poll_fn, time::Duration};
 
 use tower_quota::{
+    admin::store::KeyChange,
     clock::Period,
     key::Limit,
-    store::{Demand, KeyChange, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome},
+    store::{Demand, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome},
 };
 
 use crate::common::Random;

@@ -3,10 +3,11 @@
 use std::{cmp::Reverse, time::Duration};
 
 use tower_quota::{
+    admin::store::Actor,
     key::KeyId,
     store::{
-        Actor, GroupBy, QuotaSubject, ReportPage, RequestOutcome, RequestQuery, RequestRecord,
-        Tokens, UsageEvent, UsageQuery,
+        QuotaSubject, RequestOutcome, Tokens, UsageEvent,
+        report::{GroupBy, ReportPage, RequestQuery, RequestRecord, UsageQuery},
     },
 };
 

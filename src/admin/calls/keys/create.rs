@@ -19,10 +19,10 @@ use crate::{
             replay::Replay,
         },
         shared::Shared,
+        store::{AdminStore, CreateOutcome, IdempotencyKey},
     },
     error::{catalog, json},
     key::{KeyRecord, SecretKey},
-    store::{AdminStore, CreateOutcome, IdempotencyKey},
 };
 
 /// The issued key, or all of them if the request has a `count`.

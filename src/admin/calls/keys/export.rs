@@ -5,17 +5,15 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use crate::{
-    admin::{
-        http::{
-            body::{AdminBody, Chunks, NextChunk, attachment},
-            call::{Call, CallRequest, CallResponse},
-            csv::{self, CSV, CsvWriter},
-            error::AdminError,
-            input::CsvOnly,
-        },
-        shared::Shared,
+use crate::admin::{
+    http::{
+        body::{AdminBody, Chunks, NextChunk, attachment},
+        call::{Call, CallRequest, CallResponse},
+        csv::{self, CSV, CsvWriter},
+        error::AdminError,
+        input::CsvOnly,
     },
+    shared::Shared,
     store::{AdminStore, KEY_COLUMNS, KeyPageQuery, PageCursor, key_cells},
 };
 

@@ -18,9 +18,9 @@ use crate::{
             input::BoolParam,
         },
         shared::Shared,
+        store::{Actor, AdminStore, ImportOutcome, ImportedKey, KEY_COLUMNS},
     },
     key::{KeyHash, KeyId, Limit, SecretKey},
-    store::{Actor, AdminStore, ImportOutcome, ImportedKey, KEY_COLUMNS},
 };
 
 /// Number of lines per transaction, so that a large file does not block other writers.

@@ -27,14 +27,14 @@ use crate::{
             json::{LimitNumber, Timestamp},
         },
         shared::Shared,
+        store::{
+            AdminStore, ChangeOutcome, ClaimOffer, KeyChange, KeyEdit, KeyPageQuery, KeyRef,
+            KeySort, KeySummary, PageCursor, Rotation,
+        },
     },
     clock::Day,
     error::catalog,
     key::{ClaimToken, KeyId, SecretKey, user_from_label},
-    store::{
-        AdminStore, ChangeOutcome, ClaimOffer, KeyChange, KeyEdit, KeyPageQuery, KeyRef, KeySort,
-        KeySummary, PageCursor, Rotation,
-    },
 };
 
 /// Lifetime of a claim link without `expires_in_seconds`.

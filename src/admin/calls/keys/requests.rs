@@ -14,10 +14,10 @@ use crate::{
                 DailyLimit, Expiry, Flag, KeyCount, Label, LabelPattern, User, non_null, nullable,
             },
         },
+        store::NewKey,
     },
     clock::Day,
     key::{KeyId, KeyPatch, KeyRecord, Limit, user_from_label},
-    store::NewKey,
 };
 
 /// One or several keys to issue.

@@ -9,9 +9,9 @@ use crate::{
     admin::{
         client_addrs::ClientAddrs,
         http::json::{LimitNumber, Timestamp},
+        store::{ClaimSummary, KeyState, KeySummary},
     },
     key::{KeyId, KeyRecord, KeyVersion, SecretKey},
-    store::{ClaimSummary, KeyState, KeySummary},
 };
 
 /// A key that was just issued, in the only response that shows the whole key.

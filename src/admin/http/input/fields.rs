@@ -9,9 +9,9 @@ use serde::{
 use serde_json::Value;
 
 use crate::{
+    admin::store::{KeyRef, is_label},
     clock::parse_timestamp,
     key::Limit,
-    store::{KeyRef, is_label},
 };
 
 /// Defines a type that is deserialised from one JSON value, with the text that completes "must be …"

@@ -5,9 +5,12 @@ use std::str::FromStr;
 use serde_json::Value;
 
 use crate::{
-    admin::http::input::fields::field,
+    admin::{
+        http::input::fields::field,
+        store::{KeySort, KeyState, PageCursor},
+    },
     clock::Day,
-    store::{GroupBy, KeySort, KeyState, PageCursor},
+    store::report::GroupBy,
 };
 
 /// Maximum number of a row. Stores number rows with signed integers.

@@ -3,16 +3,19 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    super::{SqliteStore, core::Core, keys::list::summary, unavailable},
-    apply, withdraw_claims, write_audit,
+    super::{SqliteStore, core::Core, keys::withdraw_claims, unavailable},
+    apply,
+    list::summary,
+    write_audit,
 };
 use crate::{
+    admin::store::{
+        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, KeyChange,
+        KeyRef, KeySummary, OnOpened, Rotation, action, offer_detail,
+    },
     clock::{from_unix_millis, unix_millis},
     key::{ClaimToken, SecretKey},
-    store::{
-        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, KeyChange,
-        KeyRef, KeySummary, OnOpened, Rotation, StoreFuture, action, offer_detail,
-    },
+    store::StoreFuture,
 };
 
 impl SqliteStore {

@@ -8,17 +8,18 @@ use super::{
     super::{
         SqliteStore,
         backup::progress::{Observer, OnProgress, ProgressStep},
-        keys::columns,
+        keys::{columns, find_id, has_id},
     },
-    find_id, write_audit,
+    write_audit,
 };
 use crate::{
+    admin::store::{Actor, ImportOutcome, ImportedKey, action},
     key::KeyId,
-    store::{Actor, ImportOutcome, ImportedKey, StoreFuture, action},
+    store::StoreFuture,
 };
 
 impl SqliteStore {
-    /// Same as [`AdminStore::import`](crate::store::AdminStore::import), but reports its progress.
+    /// Same as [`AdminStore::import`](crate::admin::store::AdminStore::import), but reports its progress.
     /// Returns `None`, with nothing imported, if `on_progress` has stopped it.
     pub fn import_with_progress(
         &self,
@@ -77,10 +78,7 @@ fn import_key(
         return Ok(ImportOutcome::Revoked(id));
     }
     let record = &key.record;
-    let is_taken = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ?1)")?
-        .query_row([record.id.as_str()], |row| row.get(0))?;
-    if is_taken {
+    if has_id(connection, &record.id)? {
         return Ok(ImportOutcome::IdTaken);
     }
     columns::insert(connection, record, key.hash)?;

@@ -1,40 +1,39 @@
 //! Administration of keys, and the tables `audit_log` and `issued_once`.
 
-pub(super) mod claims;
+mod claims;
+mod copy;
 mod import;
+mod list;
+mod reset;
 
 use std::{
     collections::HashSet,
     net::IpAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+pub(super) use self::copy::Copies;
+use self::list::summary;
 use super::{
-    Inner, SqliteStore,
+    SqliteStore,
     core::Core,
-    keys::{
-        columns,
-        list::{self, summary},
-    },
-    ledger::SqliteLedger,
-    reset, rows, unavailable,
+    keys::{columns, find_id, withdraw_claims},
+    rows, unavailable,
 };
 use crate::{
-    clock::{Day, parse_timestamp, rfc3339, unix_millis},
-    error::{StoreError, StoreErrorKind},
-    key::{KeyId, KeyRecord, hex},
-    store::{
+    admin::store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
         KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, Rotation,
-        StoreBackup, StoreFuture, action, counter::CounterKey, engine::Ledger, withdraws_claims,
+        StoreBackup, action, withdraws_claims,
     },
+    clock::{Day, parse_timestamp, rfc3339, unix_millis},
+    error::{StoreError, StoreErrorKind},
+    key::{KeyId, KeyRecord, hex},
+    store::{Quota, StoreFuture, counter::CounterKey},
 };
-
-/// Age up to which a successful write counts as a probe.
-const MAX_PROBE_AGE: Duration = Duration::from_secs(1);
 
 impl AdminStore for SqliteStore {
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
@@ -132,19 +131,11 @@ impl AdminStore for SqliteStore {
     }
 
     fn is_alive(&self) -> bool {
-        let Inner { writer, syncer, watchdog, .. } = &*self.0;
-        writer.is_alive() && syncer.is_alive() && watchdog.is_alive()
+        self.is_alive()
     }
 
     fn probe(&self) -> StoreFuture<()> {
-        let core = &self.0.core;
-        if let Err(error) = core.engine.damage.check() {
-            return StoreFuture::ready(Err(error));
-        }
-        if core.engine.is_open().is_ok() && core.engine.was_written_within(MAX_PROBE_AGE) {
-            return StoreFuture::ready(Ok(()));
-        }
-        core.queue.call(SqliteLedger::probe, |()| ())
+        self.probe()
     }
 
     fn backup(&self) -> StoreFuture<StoreBackup> {
@@ -153,7 +144,7 @@ impl AdminStore for SqliteStore {
     }
 
     fn set_gauges(&self) -> StoreFuture<()> {
-        self.gauges()
+        self.set_gauges()
     }
 }
 
@@ -206,7 +197,7 @@ impl SqliteStore {
         let key = edit.key.clone();
         let find = move |connection: &Connection, core: &Core| {
             let Some(key) = summary(connection, core, &key)? else { return Ok(None) };
-            let quotas = rows::read_quotas(connection, &key.record.id)?;
+            let quotas = read_quotas(connection, &key.record.id)?;
             Ok(Some((key.record.id, quotas)))
         };
         let Some((id, quotas)) = self.read_now(find).await? else {
@@ -221,6 +212,16 @@ impl SqliteStore {
         core.queue.push(job)?;
         reset.await
     }
+}
+
+/// Returns the quotas of which a subject has used units, and the daily one.
+fn read_quotas(connection: &Connection, id: &KeyId) -> rusqlite::Result<Vec<Quota>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT quota FROM daily_usage WHERE key_id = ?1 UNION SELECT 'daily' ORDER BY quota",
+    )?;
+    let quotas = statement.query_map([id.as_str()], |row| row.get::<_, String>(0))?;
+    // A later version may know other periods.
+    quotas.filter_map(|quota| quota.map(|quota| quota.parse().ok()).transpose()).collect()
 }
 
 /// Inserts the rows of new keys with their audit entries, or returns `None` and inserts nothing if
@@ -245,14 +246,6 @@ fn insert_keys(
         write_audit(connection, now, by, action::KEY_CREATED, Some(&record.id), &detail)?;
     }
     Ok(Some(records))
-}
-
-/// Returns the id of the row with this hash, or with this hash before its last rotation.
-pub(crate) fn find_id(connection: &Connection, hash: &str) -> rusqlite::Result<Option<String>> {
-    connection
-        .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
-        .query_row([hash], |row| row.get(0))
-        .optional()
 }
 
 /// Applies a change to one row. A reset changes only the counter.
@@ -292,14 +285,6 @@ fn rotate(
             rotation.hash().to_hex(),
             rotation.secret.masked(),
         ])?;
-    Ok(())
-}
-
-/// Withdraws the unopened claims of a key.
-pub(crate) fn withdraw_claims(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("UPDATE claims SET withdrawn = 1 WHERE key_id = ?1 AND opened_at IS NULL")?
-        .execute([id.as_str()])?;
     Ok(())
 }
 

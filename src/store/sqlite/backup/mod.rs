@@ -19,40 +19,30 @@ use std::{
     error::Error,
     fmt,
     fs::{self, File},
-    io::{self, Read},
-    ops::ControlFlow,
+    io,
     path::{Path, PathBuf},
-    process,
-    sync::{Arc, atomic::Ordering},
-    thread,
+    process, thread,
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags,
     backup::{Backup, StepResult},
 };
-use tokio::sync::OwnedSemaphorePermit;
 
-use self::progress::{Observer, OnProgress, Progress, ProgressStep};
+use self::progress::{Observer, OnProgress, ProgressStep};
 use super::{
-    OpenError, OpenErrorKind, SqliteOptions, SqliteStore, checkpoint,
+    OpenError, OpenErrorKind, SqliteOptions, checkpoint,
     file::{self, FileLock, with_suffix},
     keys::adopt,
     ledger::transaction,
-    reading::{CancelOnDrop, PROGRESS_INTERVAL},
+    reading::PROGRESS_INTERVAL,
     schema,
     start::{self, Rest},
 };
 use crate::{
     clock::rfc3339,
-    error::{StoreError, StoreErrorKind},
-    store::{
-        StoreBackup, StoreFuture,
-        engine::journal::{Disk, FileDisk, Position, ReplayFrom, sync_directory},
-        sync::{Mutex, lock},
-    },
+    store::engine::journal::{Disk, FileDisk, Position, ReplayFrom, sync_directory},
 };
 
 /// Number of attempts after which a failure counts as damage.
@@ -61,8 +51,6 @@ const MAX_ATTEMPTS: u32 = 5;
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Number of pages that are copied between two reports of the progress.
 const PAGES_PER_STEP: i32 = 1024;
-/// Length of the chunks in which a copy is read, in bytes.
-const CHUNK_LENGTH: u64 = 256 * 1024;
 
 /// Behaviour of [`backup`] if the file already exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,7 +334,7 @@ impl Source {
     }
 }
 
-fn copy_with_journal(
+pub(super) fn copy_with_journal(
     options: &SqliteOptions,
     part: &Part,
     observer: &Observer,
@@ -508,19 +496,19 @@ pub(crate) fn check_integrity(
 }
 
 /// File under a temporary name. It is removed on drop, together with SQLite's files beside it.
-struct Part {
-    path: PathBuf,
+pub(super) struct Part {
+    pub(super) path: PathBuf,
 }
 
 impl Part {
     /// Creates the file for its owner only, after removing a leftover one.
-    fn create(path: PathBuf) -> Result<Self, BackupError> {
+    pub(super) fn create(path: PathBuf) -> Result<Self, BackupError> {
         let part = Self { path };
         part.empty()?;
         Ok(part)
     }
 
-    fn failed(&self, error: io::Error) -> BackupError {
+    pub(super) fn failed(&self, error: io::Error) -> BackupError {
         BackupError::because(format!("{} cannot be written", self.path.display()), error)
     }
 
@@ -534,7 +522,7 @@ impl Part {
         options.open(&self.path).map(drop).map_err(|error| self.failed(error))
     }
 
-    fn remove(&self) {
+    pub(super) fn remove(&self) {
         for suffix in ["", "-journal", "-wal", "-shm"] {
             let _ = fs::remove_file(with_suffix(&self.path, suffix));
         }
@@ -626,7 +614,7 @@ fn set_aside(database: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Returns the path of the copy that is made for a download.
-fn unfinished(database: &Path) -> PathBuf {
+pub(super) fn unfinished(database: &Path) -> PathBuf {
     with_suffix(database, ".backup.part")
 }
 
@@ -634,70 +622,5 @@ fn unfinished(database: &Path) -> PathBuf {
 pub(crate) fn remove_unfinished(database: &Path) {
     for path in [unfinished(database), with_suffix(database, ".restore.part")] {
         drop(Part { path });
-    }
-}
-
-/// Temporary copy that is read in chunks.
-struct TemporaryCopy {
-    file: File,
-    _part: Part,
-    /// Dropped last, because the next copy has the same name.
-    _permit: OwnedSemaphorePermit,
-}
-
-impl TemporaryCopy {
-    /// Makes the copy. Returns it with its length.
-    fn make(
-        options: &SqliteOptions,
-        permit: OwnedSemaphorePermit,
-        observer: &Observer,
-    ) -> Result<(Self, u64), BackupError> {
-        let part = Part::create(unfinished(&options.path))?;
-        copy_with_journal(options, &part, observer)?;
-        let open = || {
-            let file = File::open(&part.path)?;
-            let length = file.metadata()?.len();
-            Ok((file, length))
-        };
-        let (file, length) = open().map_err(|error| part.failed(error))?;
-        // On Unix, an open file remains readable after it was removed.
-        if cfg!(unix) {
-            part.remove();
-        }
-        Ok((Self { file, _part: part, _permit: permit }, length))
-    }
-
-    fn read_chunk(&self) -> io::Result<Bytes> {
-        let mut chunk = Vec::with_capacity(CHUNK_LENGTH as usize);
-        (&self.file).take(CHUNK_LENGTH).read_to_end(&mut chunk)?;
-        Ok(chunk.into())
-    }
-}
-
-impl SqliteStore {
-    /// Makes a temporary copy beside the database, which is removed when the backup is dropped.
-    pub(crate) async fn temporary_copy(&self) -> Result<StoreBackup, StoreError> {
-        let permit = self.0.backup_permit.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| StoreError::new(StoreErrorKind::Busy))?;
-        // Some counts, such as those of rejections, are not in the journal.
-        self.flush_for_read().await;
-        let (_guard, is_cancelled) = CancelOnDrop::new();
-        let observer =
-            Observer::new(move |_: &Progress| match is_cancelled.load(Ordering::Relaxed) {
-                false => ControlFlow::Continue(()),
-                true => ControlFlow::Break(()),
-            });
-        let store = self.clone();
-        let make = move || TemporaryCopy::make(&store.0.options, permit, &observer);
-        let copy = tokio::task::spawn_blocking(make).await.map_err(StoreError::unavailable)?;
-        let (copy, length) = copy.map_err(StoreError::unavailable)?;
-        let copy = Arc::new(Mutex::new(copy));
-        Ok(StoreBackup::new(length, move || {
-            let copy = copy.clone();
-            StoreFuture::pending(async move {
-                let chunk = tokio::task::spawn_blocking(move || lock(&copy).read_chunk()).await;
-                chunk.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)
-            })
-        }))
     }
 }

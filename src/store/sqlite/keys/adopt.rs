@@ -5,10 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{
-    admin::{find_id, withdraw_claims},
-    rows,
-};
+use super::{super::rows, find_id, withdraw_claims};
 use crate::key::{KeyId, Limit, SecretKey};
 
 /// Whether there is a row to adopt.

@@ -2,16 +2,13 @@
 
 use std::time::SystemTime;
 
-use rusqlite::{
-    Connection, Row, ToSql, params,
-    types::{Value, ValueRef},
-};
+use rusqlite::{Connection, Row, ToSql, types::ValueRef};
 
 use super::super::rows::text;
 use crate::{
     clock::{parse_timestamp, rfc3339},
     error::StoreError,
-    key::{KeyHash, KeyId, KeyPatch, KeyRecord, Limit},
+    key::{KeyHash, KeyId, KeyRecord, Limit},
 };
 
 /// Columns of `deleted_keys`, and those of `api_keys` that it lacks.
@@ -68,6 +65,7 @@ fn read(row: &Row<'_>, default: Limit) -> rusqlite::Result<(KeyRecord, Option<&'
 }
 
 /// Returns the hash of a key, or `None` if the key is still in clear.
+#[cfg(feature = "admin")]
 pub(crate) fn hash(row: &Row<'_>) -> rusqlite::Result<Option<KeyHash>> {
     Ok(row.get_ref("key_hash")?.as_str().ok().and_then(KeyHash::from_hex))
 }
@@ -100,12 +98,15 @@ pub(crate) fn insert(
 }
 
 /// Sets the columns for which the patch has a value.
+#[cfg(feature = "admin")]
 pub(crate) fn update(
     connection: &Connection,
     id: &KeyId,
-    patch: &KeyPatch,
+    patch: &crate::key::KeyPatch,
 ) -> rusqlite::Result<()> {
-    let KeyPatch { label, daily_limit, expires_at, disabled } = patch;
+    use rusqlite::{params, types::Value};
+
+    let crate::key::KeyPatch { label, daily_limit, expires_at, disabled } = patch;
     let columns: [(&str, Option<Value>); 4] = [
         ("label", label.clone().map(Value::from)),
         ("daily_limit", daily_limit.map(stored).transpose()?.map(Value::from)),

@@ -2,7 +2,6 @@
 
 pub(super) mod adopt;
 pub(super) mod columns;
-pub(super) mod list;
 
 use std::{
     sync::Arc,
@@ -14,8 +13,8 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{SqliteStore, core::Core, unavailable};
 use crate::{
     clock::parse_timestamp,
-    error::StoreError,
-    key::{KeyHash, KeyRecord, Limit, SecretKey},
+    error::{StoreError, StoreErrorKind},
+    key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
     store::{KeyStore, StoreFuture},
 };
 
@@ -58,6 +57,36 @@ impl KeyStore for SqliteStore {
 }
 
 impl SqliteStore {
+    /// Inserts `key` with this record, without an entry in the audit trail.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the key or the record's id already exists, `KeyMisconfigured` if the limit has no
+    /// stored form ([`Limit::to_stored`]).
+    pub fn insert(&self, key: &SecretKey, mut record: KeyRecord) -> StoreFuture<()> {
+        if let Err(error) = record.check() {
+            return StoreFuture::ready(Err(StoreError::misconfigured(error)));
+        }
+        let hash = key.hash();
+        if record.masked.is_empty() {
+            record.masked = key.masked();
+        }
+        let insert = move |connection: &Connection| {
+            let is_known =
+                find_id(connection, &hash.to_hex())?.is_some() || has_id(connection, &record.id)?;
+            if is_known {
+                Ok(false)
+            } else {
+                columns::insert(connection, &record, hash).map(|()| true)
+            }
+        };
+        let inserted = self.0.core.queue.call(insert, |_| ());
+        StoreFuture::pending(async move {
+            let conflict = || StoreError::new(StoreErrorKind::Conflict);
+            inserted.await?.then_some(()).ok_or_else(conflict)
+        })
+    }
+
     async fn find_in_file(
         self,
         key: SecretKey,
@@ -132,4 +161,27 @@ fn find(
         .and_then(|mut statement| statement.query_row([clear], |row| row.get(0)))
         .map_err(unavailable)?;
     Ok(if is_in_clear { Found::InClear } else { Found::Nothing })
+}
+
+/// Returns the id of the row with this hash, or with this hash before its last rotation.
+pub(crate) fn find_id(connection: &Connection, hash: &str) -> rusqlite::Result<Option<String>> {
+    connection
+        .prepare_cached("SELECT id FROM api_keys WHERE key_hash = ?1 OR old_key_hash = ?1")?
+        .query_row([hash], |row| row.get(0))
+        .optional()
+}
+
+/// Whether there is a row with this id.
+pub(crate) fn has_id(connection: &Connection, id: &KeyId) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ?1)")?
+        .query_row([id.as_str()], |row| row.get(0))
+}
+
+/// Withdraws the unopened claims of a key.
+pub(crate) fn withdraw_claims(connection: &Connection, id: &KeyId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE claims SET withdrawn = 1 WHERE key_id = ?1 AND opened_at IS NULL")?
+        .execute([id.as_str()])?;
+    Ok(())
 }

@@ -11,7 +11,10 @@ use super::{FIGURES, NEXT, active_keys, figures, rows, total_requests};
 use crate::{
     clock::Day,
     key::KeyId,
-    store::{ReportPage, UsageQuery, UsageReport, UsageRow, report::busiest_first},
+    store::{
+        report::{ReportPage, UsageQuery, UsageReport, UsageRow},
+        support::busiest_first,
+    },
 };
 
 pub(super) fn by_key_and_day(
@@ -145,7 +148,7 @@ fn idle_rows(
              ORDER BY seq LIMIT ?2 OFFSET ?3",
         )?
         .query_map(params![day.to_string(), sqlite_integer(limit), sqlite_integer(skip)], |row| {
-            Ok(UsageRow::empty(day, KeyId::new(row.get::<_, String>(0)?)))
+            Ok(UsageRow::idle(day, KeyId::new(row.get::<_, String>(0)?)))
         })?
         .collect()
 }
@@ -185,7 +188,7 @@ fn each_model_of_day(
             model: Some(row.get(NEXT + 1)?),
             used: None,
             figures: figures(row)?,
-            ..UsageRow::empty(day, KeyId::from(row.get_ref(NEXT)?.as_str()?))
+            ..UsageRow::idle(day, KeyId::from(row.get_ref(NEXT)?.as_str()?))
         };
         if !visit(model_row) {
             break;
@@ -218,7 +221,7 @@ fn each_key_of_day(
             (Some(id), None) | (None, Some(id)) => KeyId::from(id),
             (Some(a), Some(b)) => KeyId::from(a.min(b)),
         };
-        let mut row = UsageRow::empty(day, id.clone());
+        let mut row = UsageRow::idle(day, id.clone());
         while let Some(next) = model
             && text(model, NEXT)? == Some(id.as_str())
         {

@@ -17,9 +17,12 @@ use crate::{
     clock::Day,
     key::{KeyId, KeyRecord, Limit},
     store::{
-        ReportPage, RequestQuery, RequestRecord, StoreFuture, Tokens, UsageEvent, UsageFigures,
-        UsageQuery, UsageReader, UsageReport, UsageRow, UsageSink,
-        report::{ReportRows, name_keys},
+        StoreFuture, Tokens, UsageEvent, UsageSink,
+        report::{
+            ReportPage, RequestQuery, RequestRecord, UsageFigures, UsageQuery, UsageReader,
+            UsageReport, UsageRow,
+        },
+        support::ReportBuilder,
     },
 };
 
@@ -77,7 +80,7 @@ fn read(
         None => of_all_keys(connection, query)?,
     };
     let records = records(connection, &report.rows, default)?;
-    name_keys(&mut report, |id| records.get(id));
+    report.name_keys(|id| records.get(id));
     let count = "SELECT count(*) FROM api_keys";
     report.total_keys = connection.prepare_cached(count)?.query_row([], |row| row.get(0))?;
     Ok(report)
@@ -85,7 +88,7 @@ fn read(
 
 /// Groups the rows of the query's key, or of each key.
 fn by_key(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
-    let mut report = ReportRows::new(query.clone());
+    let mut report = ReportBuilder::new(query.clone());
     let key_id = query.key_id.as_ref().map(KeyId::as_str);
     let condition = if key_id.is_some() { "key_id = ?3" } else { "?3 IS NULL" };
     let parameters = params![query.from.to_string(), query.to.to_string(), key_id];
@@ -116,7 +119,7 @@ fn by_key(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<Usage
 
 /// Returns the rows of all keys together.
 fn of_all_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
-    let mut report = ReportRows::new(query.clone());
+    let mut report = ReportBuilder::new(query.clone());
     let days = params![query.from.to_string(), query.to.to_string()];
     let sql = format!("SELECT {FIGURES}, day, model FROM model_totals WHERE day BETWEEN ?1 AND ?2");
     // The report is not grouped by key.

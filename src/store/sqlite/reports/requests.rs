@@ -10,7 +10,10 @@ use rusqlite::{Connection, Row, ToSql, params, params_from_iter, types::Type};
 use crate::{
     clock::{from_unix_millis, unix_millis},
     key::KeyId,
-    store::{RequestOutcome, RequestQuery, RequestRecord, Tokens, UsageEvent},
+    store::{
+        RequestOutcome, Tokens, UsageEvent,
+        report::{RequestQuery, RequestRecord},
+    },
 };
 
 /// Inserts the rows of these requests.

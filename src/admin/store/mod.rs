@@ -1,5 +1,12 @@
-//! Administration of keys: the traits [`AdminStore`] and [`ClaimStore`](super::ClaimStore), and
+//! The stores of the admin and claim services: the traits [`AdminStore`] and [`ClaimStore`], and
 //! their types.
+//!
+//! | trait | used by | to |
+//! |---|---|---|
+//! | [`AdminStore`] | [`admin_service()`](crate::admin::admin_service) | issue and change keys, read the audit trail |
+//! | [`ClaimStore`] | [`claim_service()`](crate::admin::claim_service) | hand out a key by its claim link |
+//!
+//! An [`AdminStore`] is also a [`UsageReader`]. The stores of this crate implement both traits.
 
 /// Implements a store trait for `Arc<T>`, whose methods call those of `T`. Lints miss a method that is
 /// not listed although it has a default.
@@ -16,25 +23,40 @@ macro_rules! forward_to_arc {
     };
 }
 
-pub(super) mod audit;
-pub(super) mod backup;
-pub(super) mod change;
-pub(super) mod claim;
-pub(super) mod create;
-pub(super) mod import;
-pub(super) mod list;
+mod audit;
+mod backup;
+mod change;
+mod claim;
+mod create;
+mod import;
+mod list;
 
 use std::{fmt, time::SystemTime};
 
-use super::{
-    Actor, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer, CreateOutcome,
-    IdempotencyKey, ImportOutcome, ImportedKey, KeyEdit, KeyPage, KeyPageQuery, KeySummary, NewKey,
-    OnIssued, StoreBackup, StoreFuture, UsageReader,
+pub(crate) use self::{
+    audit::action,
+    import::{KEY_COLUMNS, is_label, key_cells},
+};
+pub use self::{
+    audit::{Actor, AuditEntry, AuditNote, AuditQuery},
+    backup::StoreBackup,
+    change::{ChangeOutcome, KeyChange, KeyEdit, Rotation},
+    claim::{Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, OnOpened},
+    create::{CreateOutcome, IdempotencyKey, NewKey, OnIssued},
+    import::{ImportOutcome, ImportedKey, InvalidColumn},
+    list::{InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, KeyState, KeySummary, PageCursor},
+};
+#[cfg(any(feature = "engine", feature = "memory"))]
+pub(crate) use self::{
+    claim::{offer_detail, withdraws_claims},
+    create::IDEMPOTENCY_RETENTION,
+    list::PagePosition,
 };
 use crate::{
     clock::Day,
     error::{StoreError, StoreErrorKind},
     key::{KeyId, KeyRecord, SecretKey},
+    store::{StoreFuture, report::UsageReader},
 };
 
 /// Issues and changes keys, and keeps the audit trail.

@@ -6,16 +6,16 @@ use rusqlite::{
 };
 
 use super::{
-    super::{admin::claims, core::Core, rows},
-    columns,
+    super::{core::Core, keys::columns, rows},
+    claims,
 };
 use crate::{
+    admin::store::{
+        KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, PagePosition,
+    },
     clock::from_unix_millis,
     key::SecretKey,
-    store::{
-        KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, PagePosition,
-        counter::CounterKey,
-    },
+    store::counter::CounterKey,
 };
 
 /// Columns with the usage of a key.

@@ -7,8 +7,8 @@ use std::{fmt, str::FromStr, time::SystemTime};
 use serde::{Serialize, Serializer};
 
 use crate::{
+    admin::store::ClaimSummary,
     key::{KeyHash, KeyRecord, KeyVersion, hex, unhex},
-    store::ClaimSummary,
 };
 
 /// Record of a key together with its usage.

@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use crate::{
+    admin::store::{Actor, KeyChange, KeyRef, KeySummary},
     clock::rfc3339,
     key::{ClaimToken, KeyRecord, Limit, SecretKey},
-    store::{Actor, KeyChange, KeyRef, KeySummary, StoreFuture},
+    store::StoreFuture,
 };
 
 /// New claim for a key.

@@ -3,10 +3,10 @@
 use std::{error::Error, fmt, time::SystemTime};
 
 use crate::{
+    admin::store::KeySummary,
     clock::{Day, parse_timestamp, rfc3339},
     error::StoreError,
     key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
-    store::KeySummary,
 };
 
 /// Key that was issued elsewhere and is to be imported.
@@ -37,8 +37,12 @@ pub enum ImportOutcome {
 }
 
 impl ImportedKey {
-    /// Returns an error if the record has a value that no store can keep.
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
+    /// Checks that a store can keep the record or the change.
+    ///
+    /// # Errors
+    ///
+    /// `KeyMisconfigured` if it has a limit without a stored form ([`Limit::to_stored`](crate::key::Limit::to_stored)).
+    pub fn check(&self) -> Result<(), StoreError> {
         self.record.check().map_err(StoreError::misconfigured)
     }
 

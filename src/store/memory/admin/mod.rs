@@ -1,25 +1,39 @@
-use std::time::{Duration, SystemTime};
+//! Administration of keys.
 
+mod claims;
+mod keys;
+
+use std::{collections::HashMap, time::SystemTime};
+
+use self::claims::ClaimRow;
 use super::{
     Inner, MemoryStore,
     keys::{KeyTable, Row},
     lock,
 };
 use crate::{
+    admin::store::{
+        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
+        CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
+        KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued,
+        PageCursor, PagePosition, action, withdraws_claims,
+    },
     clock::Day,
     error::StoreError,
-    key::{ClaimToken, KeyHash, KeyId, KeyRecord, SecretKey},
-    store::{
-        Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, Claim, ClaimOffer,
-        ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, CreateOutcome, IDEMPOTENCY_RETENTION,
-        IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage, KeyPageQuery,
-        KeyRef, KeySummary, NewKey, OnIssued, OnOpened, PageCursor, PagePosition, Rotation,
-        StoreFuture, action, counter::CounterKey, offer_detail, withdraws_claims,
-    },
+    key::{KeyId, KeyRecord, SecretKey},
+    store::{StoreFuture, counter::CounterKey, sync::Mutex},
 };
 
+/// What only the administration needs.
+#[derive(Default)]
+pub(super) struct Records {
+    audit: Mutex<Vec<AuditEntry>>,
+    claims: Mutex<Vec<ClaimRow>>,
+    creations: Mutex<HashMap<[u8; 32], IdempotentCreation>>,
+}
+
 /// Keys that were issued with an idempotency key.
-pub(super) struct IdempotentCreation {
+struct IdempotentCreation {
     request: [u8; 32],
     ids: Vec<KeyId>,
     at: SystemTime,
@@ -49,7 +63,7 @@ impl Inner {
         Ok(records)
     }
 
-    pub(super) fn summary(&self, row: &Row) -> KeySummary {
+    fn summary(&self, row: &Row) -> KeySummary {
         let record = &row.record;
         let totals = lock(&self.totals);
         let today = self.calendar.window(self.clock.now()).day;
@@ -84,20 +98,14 @@ impl Inner {
         keys.iter().map(import).collect()
     }
 
-    pub(super) fn write_audit(
-        &self,
-        action: &str,
-        key_id: Option<KeyId>,
-        detail: String,
-        by: &Actor,
-    ) {
-        let mut audit = lock(&self.audit);
+    fn write_audit(&self, action: &str, key_id: Option<KeyId>, detail: String, by: &Actor) {
+        let mut audit = lock(&self.admin.audit);
         let number = audit.len() as u64 + 1;
         let (at, actor, action) = (self.clock.now(), by.clone(), action.to_owned());
         audit.push(AuditEntry { number, at, actor, action, key_id, label: None, detail });
     }
 
-    pub(super) fn apply(&self, keys: &mut KeyTable, key: &KeyRef, id: &KeyId, change: &KeyChange) {
+    fn apply(&self, keys: &mut KeyTable, key: &KeyRef, id: &KeyId, change: &KeyChange) {
         match change {
             KeyChange::Update(patch) => keys.update(key, |record| patch.apply(record)),
             KeyChange::Rotate(rotation) => {
@@ -134,7 +142,7 @@ impl AdminStore for MemoryStore {
     ) -> StoreFuture<CreateOutcome> {
         let (name, request) = (idempotency_key.name(), idempotency_key.request());
         let now = self.0.clock.now();
-        let mut creations = lock(&self.0.creations);
+        let mut creations = lock(&self.0.admin.creations);
         creations.retain(|_, creation| {
             now.duration_since(creation.at).is_ok_and(|age| age < IDEMPOTENCY_RETENTION)
         });
@@ -235,7 +243,7 @@ impl AdminStore for MemoryStore {
 
     fn audit(&self, query: AuditQuery) -> StoreFuture<Vec<AuditEntry>> {
         let keys = lock(&self.0.keys);
-        let audit = lock(&self.0.audit);
+        let audit = lock(&self.0.admin.audit);
         let label = |id: &KeyId| Some(keys.by_id_or_deleted(id)?.label.clone());
         let with_label = |entry: &AuditEntry| AuditEntry {
             label: entry.key_id.as_ref().and_then(label),
@@ -255,98 +263,5 @@ impl AdminStore for MemoryStore {
 
     fn probe(&self) -> StoreFuture<()> {
         StoreFuture::ready(Ok(()))
-    }
-}
-
-pub(super) struct ClaimRow {
-    token: KeyHash,
-    key_id: KeyId,
-    claim: ClaimSummary,
-    withdrawn: bool,
-}
-
-impl Inner {
-    pub(super) fn latest_claim(&self, id: &KeyId) -> Option<ClaimSummary> {
-        let claims = lock(&self.claims);
-        let latest = claims.iter().rev().find(|row| row.key_id == *id && !row.withdrawn);
-        latest.map(|row| row.claim)
-    }
-
-    pub(super) fn withdraw_claims(&self, id: &KeyId) {
-        let mut claims = lock(&self.claims);
-        let unopened =
-            claims.iter_mut().filter(|row| row.key_id == *id && row.claim.opened_at.is_none());
-        unopened.for_each(|row| row.withdrawn = true);
-    }
-
-    pub(super) fn offer_claim(&self, offer: ClaimOffer, by: &Actor) -> Option<KeySummary> {
-        let keys = lock(&self.keys);
-        let row = keys.get(&offer.key)?;
-        let (id, created_at) = (row.record.id.clone(), self.clock.now());
-        self.withdraw_claims(&id);
-        let claim = ClaimSummary { created_at, expires_at: offer.expires_at, opened_at: None };
-        let (token, key_id) = (offer.token.hash(), row.record.id.clone());
-        lock(&self.claims).push(ClaimRow { token, key_id, claim, withdrawn: false });
-        self.write_audit(action::CLAIM_OFFERED, Some(id), offer_detail(&offer), by);
-        Some(self.summary(row))
-    }
-
-    /// Returns the claim with this token and its key.
-    fn find_claim(
-        &self,
-        keys: &KeyTable,
-        token: &ClaimToken,
-    ) -> Option<(Claim, Option<KeySummary>)> {
-        let hash = token.hash();
-        let claims = lock(&self.claims);
-        let row = claims.iter().find(|row| row.token == hash)?;
-        let (claim, withdrawn) = (row.claim, row.withdrawn);
-        let by_id = KeyRef::new(row.key_id.as_str());
-        drop(claims);
-        let key = keys.get(&by_id).map(|row| self.summary(row));
-        let state = ClaimState::of(&claim, withdrawn, key.as_ref(), self.clock.now());
-        Some((Claim::of(state, &claim, key.as_ref()), key))
-    }
-
-    fn open_claim(&self, token: &ClaimToken, secret: SecretKey, by: &Actor) -> ClaimOutcome {
-        let mut keys = lock(&self.keys);
-        let Some((claim, key)) = self.find_claim(&keys, token) else {
-            return ClaimOutcome::Unknown;
-        };
-        let (ClaimState::Open, Some(before)) = (claim.state, key) else {
-            return ClaimOutcome::NotOpen(claim.state);
-        };
-        let (hash, now) = (token.hash(), self.clock.now());
-        if let Some(row) = lock(&self.claims).iter_mut().find(|row| row.token == hash) {
-            row.claim.opened_at = Some(now);
-        }
-        let id = before.record.id.clone();
-        let by_id = KeyRef::new(id.as_str());
-        let change = KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO });
-        self.apply(&mut keys, &by_id, &id, &change);
-        let after = keys.get(&by_id).map_or(before.clone(), |row| self.summary(row));
-        self.write_audit(action::CLAIM_OPENED, Some(id), change.audit_detail(&before, &after), by);
-        ClaimOutcome::Opened(after.into())
-    }
-}
-
-impl ClaimStore for MemoryStore {
-    fn claim(&self, token: ClaimToken) -> StoreFuture<Option<Claim>> {
-        let keys = lock(&self.0.keys);
-        StoreFuture::ready(Ok(self.0.find_claim(&keys, &token).map(|(claim, _)| claim)))
-    }
-
-    fn open_claim(
-        &self,
-        token: ClaimToken,
-        secret: SecretKey,
-        by: Actor,
-        on_opened: OnOpened,
-    ) -> StoreFuture<ClaimOutcome> {
-        let outcome = self.0.open_claim(&token, secret, &by);
-        if let ClaimOutcome::Opened(key) = &outcome {
-            on_opened(key);
-        }
-        StoreFuture::ready(Ok(outcome))
     }
 }

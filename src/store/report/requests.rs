@@ -1,7 +1,11 @@
+//! Single requests, as a store keeps them.
+
 use serde::{Deserialize, Serialize};
 
-use super::UsageEvent;
-use crate::key::KeyId;
+use crate::{
+    key::KeyId,
+    store::{RequestOutcome, UsageEvent, plain_path},
+};
 
 /// The event of a request of a known key, as a store keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,39 +73,14 @@ impl RequestQuery {
         Self { before: Some(number), ..self }
     }
 
-    #[cfg(feature = "memory")]
-    pub(super) fn matches(&self, record: &RequestRecord) -> bool {
+    /// Whether the query selects this record, regardless of its limit.
+    pub fn matches(&self, record: &RequestRecord) -> bool {
         let RequestRecord { number, event } = record;
         (self.key_id.is_none() || self.key_id == event.key_id)
             && (self.request_id.is_none() || self.request_id == event.request_id)
             && self.before.is_none_or(|before| *number < before)
-            && !(self.failed_only && event.outcome == super::RequestOutcome::Succeeded)
+            && !(self.failed_only && event.outcome == RequestOutcome::Succeeded)
     }
-}
-
-/// Returns a path for logs and tables: `…` replaces every segment that is not a plain word, since a path
-/// may hold a key by design or by mistake, and what comes after the first 200 bytes. A path that was
-/// reduced already stays as it is.
-pub fn plain_path(path: &str) -> String {
-    let is_plain = |segment: &str| {
-        // The end of a path that was cut.
-        let word = segment.trim_end_matches('…');
-        segment == "v1"
-            || word.len() <= 16
-                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    };
-    let mut plain = String::with_capacity(path.len().min(256));
-    for (number, segment) in path.split('/').enumerate() {
-        if plain.len() > 200 {
-            plain.push('…');
-            break;
-        }
-        if number > 0 {
-            plain.push('/');
-        }
-        plain.push_str(if is_plain(segment) { segment } else { "…" });
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -111,39 +90,8 @@ mod tests {
     use http::Method;
     use serde_json::{Value, json};
 
-    use super::{
-        super::{RequestOutcome, Tokens},
-        *,
-    };
-
-    #[test]
-    fn debug_output_of_an_event_has_no_key_of_its_path() {
-        let mut event = UsageEvent::new(std::time::SystemTime::UNIX_EPOCH);
-        event.path = "/v1/trial-alice-20261122-x7Qp".to_owned();
-        assert!(!format!("{event:?}").contains("alice"));
-    }
-
-    #[test]
-    fn no_key_is_in_a_plain_path() {
-        for (path, plain) in [
-            ("/v1/chat/completions", "/v1/chat/completions"),
-            ("/v1/models/gpt-4.1", "/v1/models/…"),
-            ("/v1/trial-alice-20261122-x7Qp", "/v1/…"),
-            ("/", "/"),
-            ("", ""),
-        ] {
-            assert_eq!(plain_path(path), plain);
-        }
-    }
-
-    #[test]
-    fn a_reduced_path_is_short_and_stays_as_it_is() {
-        for path in ["/v1/models/gpt-4.1", &"/a".repeat(10_000), &"/abcdef/G".repeat(99), "/v1"] {
-            let plain = plain_path(path);
-            assert!(plain.len() < 220, "{plain}");
-            assert_eq!(plain_path(&plain), plain);
-        }
-    }
+    use super::*;
+    use crate::store::Tokens;
 
     #[test]
     fn a_record_has_the_members_of_the_admin_api() {

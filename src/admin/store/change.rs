@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    admin::store::{Actor, KeyRef, KeySummary, action},
     error::StoreError,
     key::{KeyHash, KeyPatch, KeyVersion, SecretKey},
-    store::{Actor, KeyRef, KeySummary, action},
 };
 
 /// Conditional change to one key.
@@ -80,8 +80,12 @@ pub enum KeyChange {
 }
 
 impl KeyChange {
-    /// Returns an error if the change sets a value that no store can keep.
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
+    /// Checks that a store can keep the record or the change.
+    ///
+    /// # Errors
+    ///
+    /// `KeyMisconfigured` if it has a limit without a stored form ([`Limit::to_stored`](crate::key::Limit::to_stored)).
+    pub fn check(&self) -> Result<(), StoreError> {
         match self {
             Self::Update(patch) => patch.check().map_err(StoreError::misconfigured),
             Self::Rotate(_) | Self::ResetUsage | Self::Delete => Ok(()),

@@ -4,12 +4,16 @@ use std::{future::Future, sync::Arc};
 
 use rusqlite::Connection;
 
-use super::{admin::write_audit, core::Core, keys::list::summary, ledger::SqliteLedger};
+use super::{
+    super::{core::Core, ledger::SqliteLedger},
+    list::summary,
+    write_audit,
+};
 use crate::{
+    admin::store::{ChangeOutcome, KeyEdit, KeyRef, KeySummary},
     error::StoreError,
     key::KeyId,
     store::{
-        ChangeOutcome, KeyEdit, KeyRef, KeySummary,
         counter::{CounterKey, Origin},
         engine::{
             Counter, Ledger,

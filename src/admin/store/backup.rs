@@ -8,7 +8,7 @@ use crate::{error::StoreError, store::StoreFuture};
 ///
 /// ```
 /// use bytes::Bytes;
-/// use tower_quota::store::{StoreBackup, StoreFuture};
+/// use tower_quota::{admin::store::StoreBackup, store::StoreFuture};
 ///
 /// let mut chunks = vec![Bytes::from_static(b"the copy")].into_iter();
 /// let backup = StoreBackup::new(8, move || StoreFuture::ready(Ok(chunks.next().unwrap_or_default())));

@@ -30,9 +30,12 @@ impl NewKey {
         Self { secret, record }
     }
 
-    /// Returns an error if the record has a value that no store can keep.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
+    /// Checks that a store can keep the record or the change.
+    ///
+    /// # Errors
+    ///
+    /// `KeyMisconfigured` if it has a limit without a stored form ([`Limit::to_stored`](crate::key::Limit::to_stored)).
+    pub fn check(&self) -> Result<(), StoreError> {
         self.record.check().map_err(StoreError::misconfigured)
     }
 
