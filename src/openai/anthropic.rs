@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    body::{self, opaque_body},
+    body,
     error::{Rejected, json},
 };
 

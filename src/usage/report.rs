@@ -20,7 +20,7 @@ use serde::Serialize;
 use tower_service::Service;
 
 use crate::{
-    body::{ResponseBody, delegate_body},
+    body::ResponseBody,
     clock::{Calendar, Clock, Day, SystemClock, rfc3339},
     error::{ProblemJson, Reject, Rejection, StoreError, catalog, json},
     key::{KeyId, KeyRecord},

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::Body;
 
 use crate::{
-    body::{BodyEnd, BodyObserver, ObservedBody, opaque_body},
+    body::{BodyEnd, BodyObserver, ObservedBody},
     content::{
         is_plain,
         members::{Member, MemberScanner, Selection},

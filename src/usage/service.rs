@@ -18,7 +18,7 @@ use super::{
     recorder::{Recorder, ResponseObserver},
 };
 use crate::{
-    body::{ObservedBody, expected_length, opaque_body},
+    body::{ObservedBody, expected_length},
     store::{RequestOutcome, UsageSink},
 };
 

@@ -78,7 +78,7 @@ where
     type Data = B::Data;
     type Error = BoxError;
 
-    body::delegate_body!();
+    delegate_body!();
 }
 
 impl<B> fmt::Debug for ResponseBody<B> {
