@@ -1,16 +1,17 @@
-use std::borrow::Cow;
+//! Where a request carries its key.
+
+use std::fmt;
 
 use http::{
     HeaderMap, HeaderValue, Request,
-    header::{AUTHORIZATION, HeaderName},
+    header::{AUTHORIZATION, AsHeaderName, COOKIE, HeaderName},
 };
 
 use super::{AuthRejection, MalformedCredential};
 use crate::{copies, key::SecretKey};
 
-/// The headers that carry a key besides `Authorization`.
-static KEY_HEADERS: [HeaderName; 2] =
-    [HeaderName::from_static("x-trial-key"), HeaderName::from_static("x-api-key")];
+const X_TRIAL_KEY: HeaderName = HeaderName::from_static("x-trial-key");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Quotes and brackets that people copy along with a key, or that shells leave around it.
 const DELIMITERS: [(char, char); 9] = [
@@ -25,73 +26,247 @@ const DELIMITERS: [(char, char); 9] = [
     ('‘', '’'),
 ];
 
-/// Removes the credential from the request, with every copy of it in other headers and in the query,
-/// and returns it.
-pub(super) fn take<B>(request: &mut Request<B>) -> Result<SecretKey, AuthRejection> {
-    let headers = request.headers_mut();
-    let key = find(headers);
-    headers.remove(AUTHORIZATION);
-    for name in &KEY_HEADERS {
-        headers.remove(name);
+/// Reads the credential of a request.
+///
+/// [`Bearer`], [`Header`] and [`Cookie`] are sources, and so are several of them, combined with
+/// [`or`](Self::or):
+///
+/// ```
+/// use tower_quota::{
+///     auth::{Bearer, Cookie, CredentialSource, Header, TrialKeyAuthLayer},
+///     store::memory::MemoryStore,
+/// };
+///
+/// let source = Bearer.or(Header("x-api-key")).or(Cookie("key"));
+/// let auth = TrialKeyAuthLayer::new(MemoryStore::new()).credential(source);
+/// ```
+///
+/// Your own takes what it reads out of the headers:
+///
+/// ```
+/// use http::{HeaderMap, header::AUTHORIZATION};
+/// use tower_quota::auth::{AuthRejection, Credential, CredentialSource};
+///
+/// /// `Authorization: Key <key>`; other schemes are left to the application.
+/// struct KeyScheme;
+///
+/// impl CredentialSource for KeyScheme {
+///     fn take(&self, headers: &mut HeaderMap) -> Result<Option<Credential>, AuthRejection> {
+///         let value = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Key "));
+///         let Some(credential) = value.map(Credential::new) else { return Ok(None) };
+///         headers.remove(AUTHORIZATION);
+///         Ok(Some(credential))
+///     }
+/// }
+/// # let mut headers = HeaderMap::new();
+/// # headers.insert(AUTHORIZATION, "Basic dXNlcg==".parse().unwrap());
+/// # assert!(KeyScheme.take(&mut headers).unwrap().is_none() && headers.len() == 1);
+/// # headers.insert(AUTHORIZATION, "Key k".parse().unwrap());
+/// # assert!(KeyScheme.take(&mut headers).unwrap().is_some() && headers.is_empty());
+/// ```
+pub trait CredentialSource: Send + Sync + 'static {
+    /// Removes the credential from the headers and returns it, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The reason why what is there is no credential. It counts if no other source has a credential.
+    fn take(&self, headers: &mut HeaderMap) -> Result<Option<Credential>, AuthRejection>;
+
+    /// Returns how a client sends the credential, for the message to one that has not, for example
+    /// ``as `x-api-key: <key>` ``. `None` by default.
+    fn hint(&self) -> Option<String> {
+        None
     }
-    if let Ok(key) = &key {
-        let credential = key.expose().as_bytes();
-        copies::remove_from_headers(headers, credential);
-        if let Some(uri) = copies::without_pairs(request.uri(), credential) {
-            *request.uri_mut() = uri;
-        }
+
+    /// Also reads `other`. A request with different credentials in both is rejected with 400. The
+    /// [hint](Self::hint) is the first source's.
+    fn or<S>(self, other: S) -> Or<Self, S>
+    where
+        Self: Sized,
+        S: CredentialSource,
+    {
+        Or(self, other)
     }
-    key
 }
 
-/// Returns the one credential of the request. An `Authorization` with another scheme is ignored if a
-/// key is sent in another header.
-fn find(headers: &HeaderMap) -> Result<SecretKey, AuthRejection> {
-    let authorization = headers.get_all(AUTHORIZATION).iter().map(from_authorization);
-    let key_headers = KEY_HEADERS.iter().flat_map(|name| headers.get_all(name));
-    let key_headers = key_headers.map(|value| Ok(slice(text(value), trim)));
-    let mut key: Option<Cow<'_, str>> = None;
-    let mut rejection = AuthRejection::MissingKey;
-    for credential in authorization.chain(key_headers) {
-        match credential {
-            Ok(text) if text.is_empty() => {}
-            Ok(text) if key.as_ref().is_some_and(|key| *key != text) => {
-                return Err(AuthRejection::ConflictingKeys);
+/// Text that a request carries as its key, without white space, quotes and brackets around it. `Debug`
+/// does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential(Box<str>);
+
+impl Credential {
+    /// Creates a credential from the value of a header or a part of it.
+    pub fn new(value: &[u8]) -> Self {
+        Self(trim(&String::from_utf8_lossy(value)).into())
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+/// `Authorization: Bearer <key>` (RFC 6750, section 2.1), with the scheme in any case.
+///
+/// The whole `Authorization` is removed, also if it has another scheme.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bearer;
+
+/// A header with this name that holds the key alone.
+///
+/// The name is a string, or a [`HeaderName`], which need not be parsed for each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header<N>(pub N);
+
+/// A cookie with this name (RFC 6265). Other cookies stay in the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie<N>(pub N);
+
+/// Two sources, see [`CredentialSource::or`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Or<A, B>(A, B);
+
+type Taken = Result<Option<Credential>, AuthRejection>;
+
+impl CredentialSource for Bearer {
+    fn take(&self, headers: &mut HeaderMap) -> Taken {
+        take_header(headers, &AUTHORIZATION, from_authorization)
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("as `Authorization: Bearer <key>`".to_owned())
+    }
+}
+
+impl<N> CredentialSource for Header<N>
+where
+    N: AsHeaderName + AsRef<str> + Clone + Send + Sync + 'static,
+{
+    fn take(&self, headers: &mut HeaderMap) -> Taken {
+        take_header(headers, self.0.clone(), |value| Ok(non_empty(value.as_bytes())))
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(format!("as `{}: <key>`", self.0.as_ref()))
+    }
+}
+
+impl<N> CredentialSource for Cookie<N>
+where
+    N: AsRef<str> + Send + Sync + 'static,
+{
+    fn take(&self, headers: &mut HeaderMap) -> Taken {
+        let value_of = |pair: &[u8]| {
+            let value = pair.strip_prefix(self.0.as_ref().as_bytes())?.trim_ascii_start();
+            value.strip_prefix(b"=").and_then(non_empty)
+        };
+        let is_own = |pair: &&[u8]| value_of(pair).is_some();
+        if !headers.get_all(COOKIE).iter().flat_map(pairs).any(|pair| is_own(&pair)) {
+            return Ok(None);
+        }
+        let values: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+        headers.remove(COOKIE);
+        for value in &values {
+            let kept: Vec<&[u8]> = pairs(value).filter(|pair| !is_own(pair)).collect();
+            if !kept.is_empty()
+                && let Ok(mut rest) = HeaderValue::from_bytes(&kept.join(&b"; "[..]))
+            {
+                rest.set_sensitive(value.is_sensitive());
+                headers.append(COOKIE, rest);
             }
-            Ok(text) => key = Some(text),
-            Err(malformed) => rejection = malformed.into(),
         }
+        values.iter().flat_map(pairs).map(|pair| Ok(value_of(pair))).fold(Ok(None), merge)
     }
-    let key = key.ok_or(rejection)?;
-    SecretKey::parse(&key).map_err(|_| MalformedCredential::of_key(&key).into())
-}
 
-/// Returns what follows `Bearer` in an `Authorization` header (RFC 6750, section 2.1; the scheme in any
-/// case).
-fn from_authorization(value: &HeaderValue) -> Result<Cow<'_, str>, MalformedCredential> {
-    let value = slice(text(value), trim);
-    let scheme_end = value.find(char::is_whitespace).unwrap_or(value.len());
-    if value[..scheme_end].eq_ignore_ascii_case("bearer") {
-        let key = slice(value, |value| trim(&value[scheme_end..]));
-        return if key.is_empty() { Err(MalformedCredential::NoKey) } else { Ok(key) };
-    }
-    match value.len() {
-        0 => Ok(value),
-        length if length == scheme_end => Err(MalformedCredential::NoScheme),
-        _ => Err(MalformedCredential::OtherScheme),
+    fn hint(&self) -> Option<String> {
+        Some(format!("in the cookie `{}`", self.0.as_ref()))
     }
 }
 
-fn text(value: &HeaderValue) -> Cow<'_, str> {
-    String::from_utf8_lossy(value.as_bytes())
+impl<A: CredentialSource, B: CredentialSource> CredentialSource for Or<A, B> {
+    fn take(&self, headers: &mut HeaderMap) -> Taken {
+        merge(self.0.take(headers), self.1.take(headers))
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.0.hint()
+    }
 }
 
-/// Applies a function that returns a part of its text, without a copy of borrowed text.
-fn slice(text: Cow<'_, str>, part: impl for<'a> Fn(&'a str) -> &'a str) -> Cow<'_, str> {
-    match text {
-        Cow::Borrowed(text) => Cow::Borrowed(part(text)),
-        Cow::Owned(text) => Cow::Owned(part(&text).to_owned()),
+/// Returns the default source.
+pub(super) fn default_source() -> impl CredentialSource {
+    Bearer.or(Header(X_TRIAL_KEY)).or(Header(X_API_KEY))
+}
+
+/// Takes the key out of the request, with every copy of it in other headers and in the query.
+pub(super) fn take_key<B>(
+    source: &dyn CredentialSource,
+    request: &mut Request<B>,
+) -> Result<Option<SecretKey>, AuthRejection> {
+    let headers = request.headers_mut();
+    let Some(Credential(text)) = source.take(headers)? else { return Ok(None) };
+    let key = SecretKey::from_text(text).map_err(|text| MalformedCredential::of_key(&text))?;
+    let credential = key.expose().as_bytes();
+    copies::remove_from_headers(headers, credential);
+    if let Some(uri) = copies::without_pairs(request.uri(), credential) {
+        *request.uri_mut() = uri;
     }
+    Ok(Some(key))
+}
+
+/// Removes a header and returns the one credential in its values.
+fn take_header(
+    headers: &mut HeaderMap,
+    name: impl AsHeaderName + Clone,
+    read: impl Fn(&HeaderValue) -> Taken,
+) -> Taken {
+    let taken = headers.get_all(name.clone()).iter().map(read).reduce(merge);
+    let Some(taken) = taken else { return Ok(None) };
+    headers.remove(name);
+    taken
+}
+
+/// Returns the one credential of two places in a request.
+fn merge(one: Taken, other: Taken) -> Taken {
+    match (one, other) {
+        (Err(AuthRejection::ConflictingKeys), _) | (_, Err(AuthRejection::ConflictingKeys)) => {
+            Err(AuthRejection::ConflictingKeys)
+        }
+        (Ok(Some(one)), Ok(Some(other))) if one != other => Err(AuthRejection::ConflictingKeys),
+        (Ok(Some(one)), _) | (_, Ok(Some(one))) => Ok(Some(one)),
+        (one, Ok(None)) => one,
+        (_, other) => other,
+    }
+}
+
+/// Returns what follows `Bearer`.
+fn from_authorization(value: &HeaderValue) -> Taken {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let text = trim(&text);
+    let (scheme, key) = text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()));
+    let malformed = if scheme.eq_ignore_ascii_case("bearer") {
+        match trim(key) {
+            "" => MalformedCredential::NoKey,
+            key => return Ok(Some(Credential(key.into()))),
+        }
+    } else if text.is_empty() {
+        return Ok(None);
+    } else if key.is_empty() {
+        MalformedCredential::NoScheme
+    } else {
+        MalformedCredential::OtherScheme
+    };
+    Err(malformed.into())
+}
+
+fn non_empty(value: &[u8]) -> Option<Credential> {
+    Some(Credential::new(value)).filter(|credential| !credential.0.is_empty())
+}
+
+/// The pairs of names and values in a `Cookie` header.
+fn pairs(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
 }
 
 /// Trims white space, quotes and brackets.

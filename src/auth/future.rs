@@ -11,10 +11,9 @@ use http::{Method, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{AuthRejection, service::admit};
+use super::{AuthRejection, TrialKeyAuthLayer, service::admit};
 use crate::{
-    body::{self, opaque_body},
-    error::{Reject, Rejection},
+    body,
     key::{KeyRecord, SecretKey},
     request::RequestContext,
     store::StoreFuture,
@@ -44,18 +43,18 @@ pub(super) struct Lookup<S, ReqBody> {
     pub(super) context: RequestContext,
     pub(super) key: SecretKey,
     pub(super) at: SystemTime,
-    pub(super) reject: Arc<dyn Reject>,
+    pub(super) layer: Arc<TrialKeyAuthLayer>,
     pub(super) inner: S,
     pub(super) request: Request<ReqBody>,
 }
 
 impl<S, F, ReqBody> ResponseFuture<S, F, ReqBody> {
     pub(super) fn rejected(
+        layer: &TrialKeyAuthLayer,
         request: &Request<ReqBody>,
-        reject: &dyn Reject,
         rejection: &AuthRejection,
     ) -> Self {
-        Self { state: State::rejected(request, reject, rejection) }
+        Self { state: State::rejected(layer, request, rejection) }
     }
 
     pub(super) fn calling(future: F) -> Self {
@@ -69,11 +68,11 @@ impl<S, F, ReqBody> ResponseFuture<S, F, ReqBody> {
 
 impl<S, F, ReqBody> State<S, F, ReqBody> {
     fn rejected(
+        layer: &TrialKeyAuthLayer,
         request: &Request<ReqBody>,
-        reject: &dyn Reject,
         rejection: &AuthRejection,
     ) -> Self {
-        let response = Some(Rejection::from(rejection).render(reject, request));
+        let response = Some(layer.render(rejection, request));
         Self::Rejected { method: request.method().clone(), response }
     }
 }
@@ -100,11 +99,11 @@ where
                 StateProj::LookingUp { lookup } => {
                     let pending = lookup.as_mut().expect(COMPLETED);
                     let found = ready!(Pin::new(&mut pending.found).poll(cx));
-                    let Lookup { found: _, context, key, at, reject, mut inner, request } =
+                    let Lookup { found: _, context, key, at, layer, mut inner, request } =
                         *lookup.take().expect(COMPLETED);
                     state.set(match admit(&context, &key, found, at) {
                         Ok(()) => State::Calling { future: inner.call(request) },
-                        Err(rejection) => State::rejected(&request, &*reject, &rejection),
+                        Err(rejection) => State::rejected(&layer, &request, &rejection),
                     });
                 }
                 StateProj::Calling { future } => {

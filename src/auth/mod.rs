@@ -2,12 +2,16 @@
 //!
 //! # Rules
 //!
-//! - The key is read from `Authorization: Bearer <key>` (RFC 6750; the scheme in any case),
-//!   `x-trial-key` or `x-api-key`. Two different credentials in one request are rejected with 400.
+//! - The key is read where the [`CredentialSource`] says: `Authorization: Bearer <key>` (RFC 6750; the
+//!   scheme in any case), `x-trial-key` or `x-api-key` by default. Two different credentials in one
+//!   request are rejected with 400.
 //! - White space, quotes and brackets around the key are ignored. A value that cannot be a key is
 //!   rejected with 401 and a message that says what is wrong with it ([`MalformedCredential`]).
-//! - The credential headers are removed, and so is every other header and every query pair that
-//!   holds the key: the inner service does not see it there.
+//! - What the source reads is removed, and so is every other header and every query pair that holds
+//!   the key: the inner service does not see it there. All other headers pass unchanged, `Authorization`
+//!   too if the source does not read it.
+//! - A request without a credential is rejected with 401, unless the key is
+//!   [optional](TrialKeyAuthLayer::optional).
 //! - The key's record is put into the request's
 //!   [`RequestContext`](crate::request::RequestContext), for the inner service and for layers
 //!   outside. Of a rejected key only the id is put there.
@@ -55,6 +59,7 @@ mod layer;
 mod rejection;
 mod service;
 
+pub use credential::{Bearer, Cookie, Credential, CredentialSource, Header, Or};
 pub use future::{ResponseBody, ResponseFuture};
 pub use layer::TrialKeyAuthLayer;
 pub use rejection::{AuthRejection, MalformedCredential};

@@ -1,5 +1,6 @@
 use http::{HeaderValue, header::WWW_AUTHENTICATE};
 
+use super::CredentialSource;
 use crate::error::{Rejection, StoreError, catalog};
 
 /// Why a request was rejected.
@@ -22,6 +23,22 @@ pub enum AuthRejection {
     ExpiredKey,
     /// The store could not look the key up.
     Store(StoreError),
+}
+
+impl AuthRejection {
+    /// Returns the rejection, whose message says how the source expects a credential.
+    pub(super) fn with_hint(&self, source: &dyn CredentialSource) -> Rejection {
+        let mut rejection = Rejection::from(self);
+        let sentence = match self {
+            Self::MissingKey => "No API key was sent. Send it",
+            Self::ConflictingKeys => "Two different credentials were sent. Send one,",
+            _ => return rejection,
+        };
+        if let Some(hint) = source.hint() {
+            rejection.message = format!("{sentence} {hint}.").into();
+        }
+        rejection
+    }
 }
 
 /// What is wrong with a malformed credential. Holds no part of the credential.

@@ -9,7 +9,8 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{
-    AuthRejection, ResponseBody, ResponseFuture, TrialKeyAuthLayer, credential, future::Lookup,
+    AuthRejection, ResponseBody, ResponseFuture, TrialKeyAuthLayer, credential::take_key,
+    future::Lookup,
 };
 use crate::{
     error::StoreError,
@@ -49,20 +50,26 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let TrialKeyAuthLayer { store, reject, clock } = &*self.layer;
+        let layer = &self.layer;
         let context = RequestContext::of(request.extensions_mut());
-        let at = context.received_at_by(&**clock);
-        let key = match credential::take(&mut request) {
-            Ok(key) => key,
-            Err(rejection) => return ResponseFuture::rejected(&request, &**reject, &rejection),
+        let at = context.received_at_by(&*layer.clock);
+        let key = match take_key(&*layer.source, &mut request) {
+            Ok(Some(key)) => key,
+            Ok(None) if layer.is_optional => {
+                return ResponseFuture::calling(self.inner.call(request));
+            }
+            Ok(None) => {
+                return ResponseFuture::rejected(layer, &request, &AuthRejection::MissingKey);
+            }
+            Err(rejection) => return ResponseFuture::rejected(layer, &request, &rejection),
         };
-        match store.find(&key).now_or_never() {
+        match layer.store.find(&key).now_or_never() {
             Ok(found) => match admit(&context, &key, found, at) {
                 Ok(()) => ResponseFuture::calling(self.inner.call(request)),
-                Err(rejection) => ResponseFuture::rejected(&request, &**reject, &rejection),
+                Err(rejection) => ResponseFuture::rejected(layer, &request, &rejection),
             },
             Err(found) => {
-                let reject = reject.clone();
+                let layer = layer.clone();
                 let clone = self.inner.clone();
                 let inner = mem::replace(&mut self.inner, clone);
                 ResponseFuture::looking_up(Lookup {
@@ -70,7 +77,7 @@ where
                     context,
                     key,
                     at,
-                    reject,
+                    layer,
                     inner,
                     request,
                 })

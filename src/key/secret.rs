@@ -29,11 +29,16 @@ const MAX_LENGTH: usize = 256;
 impl SecretKey {
     /// Parses a key: 1 to 256 bytes of visible ASCII. Keys that were chosen by hand are valid, too.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
+        Self::from_text(text.into()).map_err(|_| InvalidKey)
+    }
+
+    /// Makes a text a key, or returns it if it cannot be one.
+    pub(crate) fn from_text(text: Box<str>) -> Result<Self, Box<str>> {
         let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if text.is_empty() || text.len() > MAX_LENGTH || !is_visible {
-            return Err(InvalidKey);
+        match (1..=MAX_LENGTH).contains(&text.len()) && is_visible {
+            true => Ok(Self(text)),
+            false => Err(text),
         }
-        Ok(Self::new_unchecked(text))
     }
 
     /// Creates a key from any text, such as one that was typed into a table by hand. A text that

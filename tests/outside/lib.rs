@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod async_store;
+mod auth;
 mod bodies;
 mod contract;
 mod formats;
