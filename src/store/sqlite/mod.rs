@@ -72,13 +72,13 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Store in a single SQLite file. Clones share it. It must be opened within a Tokio runtime.
 ///
 /// ```
-/// use tower_quota::store::sqlite::{SqliteOptions, SqliteStore};
+/// use tower_quota::store::sqlite::SqliteStore;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("quota.db");
-/// let store = SqliteStore::open(SqliteOptions::new(path))?;
+/// let store = SqliteStore::open(path)?;
 /// // … serve …
 /// store.close().await?;
 /// # Ok(())
@@ -109,13 +109,15 @@ struct Inner {
 }
 
 impl SqliteStore {
-    /// Opens the file, creates or migrates its tables, and starts the writer thread.
+    /// Opens the file, creates or migrates its tables, and starts the writer thread. A path stands for
+    /// [`SqliteOptions`] with their defaults.
     ///
     /// # Errors
     ///
     /// The file is in use by another process, cannot be read or written, or belongs to another
     /// program. After [`OpenErrorKind::Temporary`], another attempt may succeed.
-    pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+    pub fn open(options: impl Into<SqliteOptions>) -> Result<Self, OpenError> {
+        let options = options.into();
         let path = options.path.clone();
         Self::try_open(options).map_err(|error| error.classify(|| file::disk_is_full(&path)))
     }

@@ -102,6 +102,13 @@ impl SqliteOptions {
     }
 }
 
+/// Creates options with the defaults for the file at this path.
+impl<P: Into<PathBuf>> From<P> for SqliteOptions {
+    fn from(path: P) -> Self {
+        Self::new(path)
+    }
+}
+
 impl fmt::Debug for SqliteOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteOptions")
