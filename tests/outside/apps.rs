@@ -1,0 +1,101 @@
+//! Applications that get a quota for each key, CORS and a timeout: how little it takes, and that it holds.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+const KEY: &str = "trial-key-manual-123";
+
+/// An application as a process, killed at the end.
+struct App {
+    process: Child,
+    address: String,
+}
+
+impl App {
+    fn start(program: &str, directory: &Path) -> Self {
+        let mut command = Command::new(program);
+        let mut process = command.current_dir(directory).stdout(Stdio::piped()).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        Self { process, address: address.trim().to_owned() }
+    }
+
+    /// Sends a request and returns the response.
+    fn send(&self, method: &str, path: &str, headers: &str) -> String {
+        let mut socket = TcpStream::connect(&self.address).unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: app\r\nconnection: close\r\n");
+        write!(socket, "{head}{headers}\r\n").unwrap();
+        let mut response = String::new();
+        socket.read_to_string(&mut response).unwrap();
+        response
+    }
+
+    /// Sends a request with the key and returns the status.
+    fn status(&self, path: &str) -> u16 {
+        let response = self.send("GET", path, &format!("authorization: Bearer {KEY}\r\n"));
+        response["HTTP/1.1 ".len()..][..3].parse().unwrap()
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Starts the application in this directory, uses the quota over a `kill -9`, and leaves it exhausted.
+fn use_up(program: &str, directory: &TempDir) -> App {
+    let app = App::start(program, directory.path());
+    let insert = "INSERT INTO api_keys (key, label, daily_limit, created_at)
+                  VALUES (?1, 'Alice', 3, datetime('now'))";
+    Connection::open(directory.path().join("quota.db")).unwrap().execute(insert, [KEY]).unwrap();
+    assert_eq!([app.status("/hello"), app.status("/hello")], [200, 200]);
+    drop(app);
+    let app = App::start(program, directory.path());
+    assert_eq!([app.status("/hello"), app.status("/hello")], [200, 429]);
+    let preflight = "origin: https://a.example\r\naccess-control-request-method: GET\r\n";
+    assert!(app.send("OPTIONS", "/hello", preflight).starts_with("HTTP/1.1 200"));
+    let rejected = app.send("GET", "/hello", "origin: https://a.example\r\n");
+    assert!(rejected.starts_with("HTTP/1.1 401"), "{rejected}");
+    assert!(rejected.contains("access-control-allow-origin: *\r\n"), "{rejected}");
+    app
+}
+
+/// Returns how many lines `after` has that `before` has not.
+fn added_lines(before: &str, after: &str) -> usize {
+    let mut before: Vec<&str> = before.lines().collect();
+    let is_new = |line: &&str| match before.iter().position(|known| known == line) {
+        Some(position) => {
+            before.swap_remove(position);
+            false
+        }
+        None => true,
+    };
+    after.lines().filter(is_new).count()
+}
+
+#[test]
+fn an_axum_application_gets_a_persistent_quota_in_12_lines() {
+    let files = (include_str!("apps/axum_before.rs"), include_str!("apps/axum.rs"));
+    let directory = tempfile::tempdir().unwrap();
+    assert!(added_lines(files.0, files.1) <= 12);
+    let app = use_up(env!("CARGO_BIN_EXE_axum"), &directory);
+    // `route_layer`: a path that is no route needs no key and costs nothing.
+    assert_eq!(app.status("/nothing"), 404);
+}
+
+#[test]
+fn a_hyper_service_gets_a_persistent_quota_in_12_lines() {
+    let files = (include_str!("apps/hyper_before.rs"), include_str!("apps/hyper.rs"));
+    let directory = tempfile::tempdir().unwrap();
+    assert!(added_lines(files.0, files.1) <= 12);
+    use_up(env!("CARGO_BIN_EXE_hyper"), &directory);
+}
