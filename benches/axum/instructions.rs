@@ -28,6 +28,8 @@ pub(crate) fn count(profiles: Option<&Path>) -> Result<(), BoxError> {
     let axum = run(Variant::Axum)?;
     println!("| instructions per request | all | over axum | without SHA-256 |\n|---|--:|--:|--:|");
     println!("| axum | {axum} | | |");
+    let identity = run(Variant::Identity)?;
+    println!("| axum, a layer that does nothing | {identity} | {} | |", identity - axum);
     for (variant, name) in [
         (Variant::Memory, "axum, auth and quota (memory)"),
         (Variant::Sqlite, "axum, auth and quota (SQLite)"),

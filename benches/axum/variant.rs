@@ -5,7 +5,7 @@ use std::hint::black_box;
 use axum::Router;
 use clap::ValueEnum;
 use sha2::{Digest, Sha256};
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, layer::util::Identity};
 use tower_quota::{
     admin::store::{Actor, AdminStore, NewKey},
     auth::TrialKeyAuthLayer,
@@ -24,6 +24,8 @@ use crate::calls::{self, KEYS, application, key};
 pub(crate) enum Variant {
     /// axum alone.
     Axum,
+    /// axum with a layer that does nothing: axum boxes each layer's service, future and body.
+    Identity,
     /// axum, auth and quota in memory.
     Memory,
     /// axum, auth and quota in SQLite.
@@ -37,6 +39,9 @@ impl Variant {
     pub(crate) async fn repeat(self, calls: usize) -> Result<(), BoxError> {
         match self {
             Self::Axum => calls::repeat(application(), calls).await,
+            Self::Identity => {
+                calls::repeat(application().route_layer(Identity::new()), calls).await
+            }
             Self::Memory => calls::repeat(limited(MemoryStore::new()).await?, calls).await,
             Self::Sqlite => {
                 // In the target directory, as the usual directory for temporary files may be in memory.
