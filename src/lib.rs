@@ -32,6 +32,7 @@
 //! | `admin` | [`admin`]; the web page and OpenAPI are compiled in | |
 //! | `openai` | [`openai`] | |
 //! | `metrics` | counts through the `metrics` facade; next to no cost without a recorder | |
+//! | `serde` | `Serialize` of ids, days, usage events and figures | |
 //! | `full` | all of them | |
 //!
 //! # The whole stack

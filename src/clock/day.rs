@@ -1,6 +1,7 @@
 use std::{fmt, str::FromStr};
 
 use jiff::civil::Date;
+#[cfg(feature = "serde")]
 use serde::{Serialize, Serializer};
 
 /// Calendar day in the quota's time zone, formatted and parsed as `2026-11-22`.
@@ -56,6 +57,7 @@ impl FromStr for Day {
     }
 }
 
+#[cfg(feature = "serde")]
 impl Serialize for Day {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

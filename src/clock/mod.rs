@@ -12,4 +12,7 @@ pub use day::{Day, InvalidDay};
 pub use period::Period;
 pub use source::{Clock, SystemClock};
 pub use text::parse_timestamp;
-pub(crate) use text::{from_unix_millis, rfc3339, unix_millis};
+#[cfg(any(feature = "quota", feature = "serde"))]
+pub(crate) use text::rfc3339;
+#[cfg(feature = "serde")]
+pub(crate) use text::{from_unix_millis, unix_millis};

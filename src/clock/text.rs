@@ -1,20 +1,25 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
+#[cfg(feature = "serde")]
+use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 
 /// Formats a time according to RFC 3339, in UTC (`Z`) and whole seconds.
+#[cfg(any(feature = "quota", feature = "serde"))]
 pub(crate) fn rfc3339(at: SystemTime) -> String {
     let seconds = Timestamp::try_from(at).map_or(0, |timestamp| timestamp.as_second());
     Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }
 
 /// Returns the Unix time in milliseconds, 0 before 1970.
+#[cfg(feature = "serde")]
 pub(crate) fn unix_millis(at: SystemTime) -> i64 {
     let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 /// Returns the time of a Unix time in milliseconds.
+#[cfg(feature = "serde")]
 pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
 }

@@ -7,12 +7,13 @@
 //! [`Rejected`], and the reason why an upstream gave no response as [`UpstreamFault`].
 
 pub mod catalog;
+mod json;
 mod rejection;
 mod store;
 mod upstream;
 
 #[cfg(any(feature = "admin", feature = "openai", feature = "usage"))]
-pub(crate) use rejection::json;
+pub(crate) use json::json;
 pub use rejection::{
     ProblemJson, Reject, RejectFn, Rejected, RejectedRequest, Rejection, Retry, reject_fn,
 };

@@ -5,9 +5,8 @@ use http::{
     Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
     header::HeaderName, request,
 };
-use serde::Serialize;
 
-use super::catalog;
+use super::{catalog, json::JsonString};
 
 /// A rejected request, before a [`Reject`] renderer gives the response its form.
 ///
@@ -276,28 +275,14 @@ impl<F> fmt::Debug for RejectFn<F> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProblemJson;
 
-#[derive(Serialize)]
-struct Problem<'a> {
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    code: &'a str,
-}
-
 impl Reject for ProblemJson {
     fn reject(&self, rejection: Rejection, _: RejectedRequest<'_>) -> Response<Bytes> {
-        let problem = Problem {
-            title: rejection.status.canonical_reason().unwrap_or(rejection.kind),
-            status: rejection.status.as_u16(),
-            detail: &rejection.message,
-            code: rejection.code,
-        };
-        let body = json(&problem);
-        rejection.into_response(body, HeaderValue::from_static("application/problem+json"))
+        let Rejection { status, kind, code, ref message, .. } = rejection;
+        let title = JsonString(status.canonical_reason().unwrap_or(kind));
+        let (status, detail, code) = (status.as_u16(), JsonString(message), JsonString(code));
+        let body =
+            format!(r#"{{"title":{title},"status":{status},"detail":{detail},"code":{code}}}"#);
+        let content_type = HeaderValue::from_static("application/problem+json");
+        rejection.into_response(body.into(), content_type)
     }
-}
-
-/// Serialises a value that cannot fail to serialise, such as a plain struct of strings and numbers.
-pub(crate) fn json(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).unwrap_or_default().into()
 }

@@ -1,5 +1,6 @@
 use std::{fmt, sync::Arc};
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Identifier of a key's record. It is not secret: logs, usage events and responses contain it.
@@ -38,12 +39,14 @@ impl fmt::Debug for KeyId {
     }
 }
 
+#[cfg(feature = "serde")]
 impl Serialize for KeyId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
 }
 
+#[cfg(feature = "serde")]
 impl<'de> Deserialize<'de> for KeyId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::new)

@@ -5,6 +5,7 @@
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
+#[cfg(feature = "serde")]
 use serde::{Serialize, Serializer};
 #[cfg(feature = "admin")]
 use serde_json::{Map, Value, json};
@@ -171,6 +172,7 @@ impl fmt::Display for KeyVersion {
     }
 }
 
+#[cfg(feature = "serde")]
 impl Serialize for KeyVersion {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::Method;
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 use super::Admission;
@@ -23,26 +24,27 @@ pub(crate) const STATUS_5XX: &str = "status_5xx";
 /// the members of a request in the admin API. Binary formats have times in Unix milliseconds, durations in
 /// microseconds, and the fields in this order: journals that were written before a field was appended at
 /// the end read it as zero or `None`.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UsageEvent {
     /// Id of the key that the request was made with; `null` if the key is not known.
-    #[serde(rename = "id")]
+    #[cfg_attr(feature = "serde", serde(rename = "id"))]
     pub key_id: Option<KeyId>,
     /// Time of receipt.
-    #[serde(with = "time")]
+    #[cfg_attr(feature = "serde", serde(with = "time"))]
     #[cfg_attr(feature = "admin", schemars(schema_with = "time::schema"))]
     pub at: SystemTime,
     /// The `x-request-id` of the response, or else of the request, if it is 1 to 128 visible characters.
     pub request_id: Option<String>,
     /// Method of the request.
-    #[serde(with = "method")]
+    #[cfg_attr(feature = "serde", serde(with = "method"))]
     #[cfg_attr(feature = "admin", schemars(with = "String"))]
     pub method: Method,
     /// Path of the request, without its query. Serialised and stored, it keeps only the segments that
     /// are plain words, as any other may be a key.
-    #[serde(serialize_with = "serialize_path")]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_path"))]
     pub path: String,
     /// Status of the response; `null` if there was none.
     pub status: Option<u16>,
@@ -56,7 +58,7 @@ pub struct UsageEvent {
     /// Whether a unit was refunded.
     pub refunded: bool,
     /// Model named in the request.
-    #[serde(rename = "model_asked")]
+    #[cfg_attr(feature = "serde", serde(rename = "model_asked"))]
     pub requested_model: Option<String>,
     /// Model named in the response.
     pub model: Option<String>,
@@ -67,20 +69,20 @@ pub struct UsageEvent {
     /// Bytes of the response body that were sent.
     pub bytes_out: u64,
     /// Time from receipt to the head of the response.
-    #[serde(rename = "time_to_head_ms", with = "milliseconds")]
+    #[cfg_attr(feature = "serde", serde(rename = "time_to_head_ms", with = "milliseconds"))]
     #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
     pub time_to_head: Option<Duration>,
     /// Time from receipt to the first bytes of the response body.
-    #[serde(rename = "time_to_first_byte_ms", with = "milliseconds")]
+    #[cfg_attr(feature = "serde", serde(rename = "time_to_first_byte_ms", with = "milliseconds"))]
     #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
     pub time_to_first_byte: Option<Duration>,
     /// Time from receipt to the end of the response body; `null` if it is not known.
-    #[serde(rename = "duration_ms", with = "milliseconds")]
+    #[cfg_attr(feature = "serde", serde(rename = "duration_ms", with = "milliseconds"))]
     #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
     pub duration: Option<Duration>,
     /// The request on record in the quota's store, if a quota admitted it and its store keeps such a
     /// record. Not serialised.
-    #[serde(skip)]
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub admission: Option<Admission>,
 }
 
@@ -129,17 +131,57 @@ impl UsageEvent {
     }
 }
 
-/// Shows the members of the JSON, as the path may hold a key.
+/// Shows the path as it is serialised, as it may hold a key.
 impl fmt::Debug for UsageEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
-        write!(f, "UsageEvent {json}")
+        let Self {
+            key_id,
+            at,
+            request_id,
+            method,
+            path,
+            status,
+            outcome,
+            code,
+            units,
+            refunded,
+            requested_model,
+            model,
+            tokens,
+            bytes_in,
+            bytes_out,
+            time_to_head,
+            time_to_first_byte,
+            duration,
+            admission: _,
+        } = self;
+        f.debug_struct("UsageEvent")
+            .field("key_id", key_id)
+            .field("at", at)
+            .field("request_id", request_id)
+            .field("method", method)
+            .field("path", &plain_path(path))
+            .field("status", status)
+            .field("outcome", outcome)
+            .field("code", code)
+            .field("units", units)
+            .field("refunded", refunded)
+            .field("requested_model", requested_model)
+            .field("model", model)
+            .field("tokens", tokens)
+            .field("bytes_in", bytes_in)
+            .field("bytes_out", bytes_out)
+            .field("time_to_head", time_to_head)
+            .field("time_to_first_byte", time_to_first_byte)
+            .field("duration", duration)
+            .finish_non_exhaustive()
     }
 }
 
 /// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum RequestOutcome {
     /// The whole response was sent, and its status is not an error.
@@ -174,7 +216,8 @@ impl RequestOutcome {
 }
 
 /// Number of tokens that a response reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Tokens {
@@ -251,11 +294,13 @@ pub fn plain_path(path: &str) -> String {
     plain
 }
 
+#[cfg(feature = "serde")]
 fn serialize_path<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&plain_path(path))
 }
 
 /// A method by its name.
+#[cfg(feature = "serde")]
 mod method {
     use std::borrow::Cow;
 
@@ -272,6 +317,7 @@ mod method {
 }
 
 /// A time in RFC 3339 where people read it, in Unix milliseconds otherwise.
+#[cfg(feature = "serde")]
 mod time {
     use std::{borrow::Cow, time::SystemTime};
 
@@ -306,6 +352,7 @@ mod time {
 }
 
 /// A duration in milliseconds, to the microsecond, where people read it, in microseconds otherwise.
+#[cfg(feature = "serde")]
 mod milliseconds {
     use std::time::Duration;
 

@@ -2,11 +2,13 @@
 
 use std::ops::AddAssign;
 
+#[cfg(feature = "serde")]
 use serde::Serialize;
 
 use crate::store::{RequestOutcome, Tokens, UsageEvent};
 
 /// Serialises the sum of several responses' [`Tokens`], without what none of them reports.
+#[cfg(feature = "serde")]
 #[derive(Serialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[serde(remote = "Tokens")]
@@ -31,7 +33,8 @@ pub(crate) const MAX_MODELS_PER_DAY: usize = 64;
 pub(crate) const OTHER_MODELS: &str = "other";
 
 /// Sums over requests, by key, day or model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize))]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UsageFigures {
@@ -48,7 +51,7 @@ pub struct UsageFigures {
     /// Requests that succeeded and whose response reported no tokens.
     pub tokens_unknown: u64,
     /// Tokens that the responses reported.
-    #[serde(with = "TokenSums")]
+    #[cfg_attr(feature = "serde", serde(with = "TokenSums"))]
     pub tokens: Tokens,
 }
 

@@ -1,5 +1,6 @@
 //! Single requests, as a store keeps them.
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -8,13 +9,14 @@ use crate::{
 };
 
 /// The event of a request of a known key, as a store keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct RequestRecord {
     /// Number of the record; later ones have larger numbers.
     pub number: u64,
     /// The event, its path reduced by [`plain_path`] and without its admission.
-    #[serde(flatten)]
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub event: UsageEvent,
 }
 
