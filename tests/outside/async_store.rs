@@ -25,7 +25,7 @@ use tower_quota::{
     body::BodyEnd,
     clock::Calendar,
     error::StoreError,
-    key::{DailyLimit, KeyId},
+    key::{KeyId, Limit},
     quota::{ChargeDecision, ChargePolicy, DailyQuotaLayer},
     store::{
         Demand, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome,
@@ -198,7 +198,7 @@ fn service(
     Events,
 ) {
     let (events, frames) = (Events::default(), Frames(frames.into()));
-    let limit = DailyLimit::new(LIMIT as u32).unwrap();
+    let limit = Limit::Units(LIMIT as u64);
     let quota = DailyQuotaLayer::new(remote.clone())
         .subject(move |_| QuotaSubject::new(KeyId::from("acme"), limit))
         .policy(refund);

@@ -10,7 +10,7 @@ use tower_quota::{
     auth::{
         AuthRejection, Bearer, Cookie, Credential, CredentialSource, Header, TrialKeyAuthLayer,
     },
-    key::{DailyLimit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     quota::{DailyQuotaLayer, Subject},
     request::RequestContext,
 };
@@ -144,7 +144,7 @@ async fn a_rejection_says_how_a_key_is_sent() {
 #[tokio::test]
 async fn an_optional_key_may_be_missing_but_not_wrong() {
     let store = store(1);
-    let mut disabled = KeyRecord::new(KeyId::from("bob"), DailyLimit::UNLIMITED);
+    let mut disabled = KeyRecord::new(KeyId::from("bob"), Limit::Unlimited);
     disabled.disabled = true;
     store.insert(&SecretKey::parse("trial-key-disabled").unwrap(), disabled).unwrap();
     let service = ServiceBuilder::new()

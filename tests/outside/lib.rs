@@ -18,7 +18,7 @@ use std::{
 use axum::body::Body;
 use http::{Request, Response};
 use tower_quota::{
-    key::{Limit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     store::{UsageEvent, UsageSink, memory::MemoryStore},
 };
 

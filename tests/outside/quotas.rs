@@ -18,7 +18,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     clock::Period,
     error::StoreError,
-    key::{Limit, KeyId},
+    key::{KeyId, Limit},
     openai::OpenAiRateHeaders,
     quota::{DailyQuotaLayer, Subject},
     request::RequestContext,

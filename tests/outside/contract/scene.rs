@@ -28,7 +28,7 @@ use tower_quota::{
     body::BodyEnd,
     clock::{Calendar, Clock},
     error::StoreError,
-    key::{Limit, KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
     quota::{ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer},
     store::{
