@@ -80,6 +80,11 @@ pub(crate) struct EndDetector {
 }
 
 impl EndDetector {
+    /// Returns the number of bytes that were read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.read
+    }
+
     /// Creates a detector for a body that is complete after `expected` bytes, if its length is known.
     pub(crate) fn new(expected: Option<u64>) -> Self {
         Self { expected, read: 0 }

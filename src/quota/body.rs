@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::reservation::SettleAtEnd;
-use crate::body::{self, EndDetector};
+use crate::body;
 
 pin_project! {
     /// Response body of [`DailyQuota`](super::DailyQuota): the inner service's, at whose end the
@@ -23,7 +23,6 @@ pin_project! {
     {
         #[pin]
         inner: body::ResponseBody<B>,
-        detector: EndDetector,
         // `None` once it is settled.
         reservation: Option<SettleAtEnd>,
         // Boxed, as most stores refund at once.
@@ -33,9 +32,9 @@ pin_project! {
 
 impl<B: Body> ResponseBody<B> {
     /// Wraps a body at whose end the reservation is settled.
-    pub(super) fn counted(body: B, detector: EndDetector, reservation: SettleAtEnd) -> Self {
+    pub(super) fn counted(body: B, reservation: SettleAtEnd) -> Self {
         let inner = body::ResponseBody::inner(body);
-        Self { inner, detector, reservation: Some(reservation), held: None }
+        Self { inner, reservation: Some(reservation), held: None }
     }
 
     /// Wraps a body of a request without a reservation, or whose reservation is settled.
@@ -48,7 +47,7 @@ impl<B: Body> ResponseBody<B> {
     }
 
     fn plain(inner: body::ResponseBody<B>) -> Self {
-        Self { inner, detector: EndDetector::new(None), reservation: None, held: None }
+        Self { inner, reservation: None, held: None }
     }
 }
 
@@ -75,10 +74,9 @@ where
         if this.held.is_none() {
             let frame = ready!(this.inner.as_mut().poll_frame(cx));
             let Some(reservation) = this.reservation else { return Poll::Ready(frame) };
-            let Some(end) = this.detector.end(&frame, &*this.inner) else {
+            if !reservation.read(&frame, &*this.inner) {
                 return Poll::Ready(frame);
-            };
-            reservation.end(end);
+            }
             if reservation.poll_settled(cx).is_ready() {
                 *this.reservation = None;
                 return Poll::Ready(frame);

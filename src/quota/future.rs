@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    CommitPoint, DailyQuotaLayer, QuotaRejection, ResponseBody, Subject,
+    CommitPoint, DailyQuotaLayer, InnerError, QuotaRejection, ResponseBody, ResponseEnd, Subject,
     reservation::{HeldReservation, Need, PendingReservation, SettleAtEnd},
 };
 use crate::{
@@ -23,18 +23,24 @@ use crate::{
 
 pin_project! {
     /// Response future of [`DailyQuota`](super::DailyQuota).
-    pub struct ResponseFuture<S, F, ReqBody, ResBody> {
+    pub struct ResponseFuture<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
         layer: Arc<DailyQuotaLayer>,
         method: Method,
         reservation: Option<HeldReservation>,
         #[pin]
-        state: State<S, F, ReqBody, ResBody>,
+        state: State<S, ReqBody, ResBody>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, F, ReqBody, ResBody> {
+    enum State<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
         // Nothing is reserved.
         Rejected { response: Option<Response<Bytes>> },
         // The subject is looked up.
@@ -49,9 +55,11 @@ pin_project! {
         Committing { call: Option<Box<Call<S, ReqBody>>> },
         // The inner service was called; the reservation, unless the request is exempt, becomes durable
         // meanwhile.
-        Forwarding { #[pin] future: F },
+        Forwarding { #[pin] future: S::Future },
         // The response waits until the reservation, or its refund, is durable.
         Holding { response: Option<InnerResponse<ResBody>> },
+        // The inner service has failed: its error waits for the refund.
+        Failing { error: Option<S::Error> },
     }
 }
 
@@ -75,7 +83,10 @@ impl<B: Body> InnerResponse<B> {
     }
 }
 
-impl<S, F, ReqBody, ResBody> ResponseFuture<S, F, ReqBody, ResBody> {
+impl<S, ReqBody, ResBody> ResponseFuture<S, ReqBody, ResBody>
+where
+    S: Service<Request<ReqBody>>,
+{
     pub(super) fn rejected(
         layer: Arc<DailyQuotaLayer>,
         request: &Request<ReqBody>,
@@ -124,13 +135,16 @@ impl<S, F, ReqBody, ResBody> ResponseFuture<S, F, ReqBody, ResBody> {
         layer: Arc<DailyQuotaLayer>,
         method: Method,
         reservation: Option<HeldReservation>,
-        future: F,
+        future: S::Future,
     ) -> Self {
         Self { layer, method, reservation, state: State::Forwarding { future } }
     }
 }
 
-impl<S, F, ReqBody, ResBody> State<S, F, ReqBody, ResBody> {
+impl<S, ReqBody, ResBody> State<S, ReqBody, ResBody>
+where
+    S: Service<Request<ReqBody>>,
+{
     fn rejected<'a>(
         layer: &DailyQuotaLayer,
         request: impl Into<RejectedRequest<'a>>,
@@ -142,9 +156,10 @@ impl<S, F, ReqBody, ResBody> State<S, F, ReqBody, ResBody> {
 
 const COMPLETED: &str = "`ResponseFuture` polled after completion";
 
-impl<S, ReqBody, ResBody> Future for ResponseFuture<S, S::Future, ReqBody, ResBody>
+impl<S, ReqBody, ResBody> Future for ResponseFuture<S, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S::Error: 'static,
     ResBody: Body,
     ResBody::Data: From<Bytes>,
 {
@@ -206,21 +221,35 @@ where
                             |response: Response<_>| response.map(ResponseBody::uncounted);
                         return future.poll(cx).map_ok(uncounted);
                     };
-                    let Poll::Ready(response) = future.poll(cx) else {
+                    let Poll::Ready(result) = future.poll(cx) else {
                         reservation.commit();
                         return Poll::Pending;
                     };
-                    let (head, body) = response?.into_parts();
-                    reservation.settle(this.layer.policy.at_head(&head));
-                    let detector = EndDetector::new(expected_length(this.method, &head));
-                    let response = Some(InnerResponse { head, body, detector });
-                    this.state.set(State::Holding { response });
+                    let policy = &*this.layer.policy;
+                    this.state.set(match result {
+                        Ok(response) => {
+                            let (head, body) = response.into_parts();
+                            reservation.settle(policy.at_head(&head));
+                            let detector = EndDetector::new(expected_length(this.method, &head));
+                            let response = Some(InnerResponse { head, body, detector });
+                            State::Holding { response }
+                        }
+                        Err(error) => {
+                            reservation.settle(policy.at_error(InnerError::new(&error)));
+                            State::Failing { error: Some(error) }
+                        }
+                    });
+                }
+                StateProj::Failing { error } => {
+                    ready!(this.reservation.as_mut().expect(COMPLETED).poll_settled(cx));
+                    *this.reservation = None;
+                    return Poll::Ready(Err(error.take().expect(COMPLETED)));
                 }
                 StateProj::Holding { response } => {
                     let reservation = this.reservation.as_mut().expect(COMPLETED);
                     ready!(reservation.poll_settled(cx));
                     if response.as_ref().is_some_and(InnerResponse::is_complete) {
-                        reservation.end(&*this.layer.policy, BodyEnd::Complete);
+                        reservation.end(&*this.layer.policy, &ResponseEnd::new(BodyEnd::Complete));
                         ready!(reservation.poll_settled(cx));
                     }
                     if let Err(error) = ready!(reservation.poll_committed(cx)) {
@@ -245,7 +274,7 @@ impl<S, ReqBody> Call<S, ReqBody>
 where
     S: Service<Request<ReqBody>>,
 {
-    fn forward<ResBody>(mut self) -> State<S, S::Future, ReqBody, ResBody> {
+    fn forward<ResBody>(mut self) -> State<S, ReqBody, ResBody> {
         State::Forwarding { future: self.inner.call(self.request) }
     }
 
@@ -253,7 +282,7 @@ where
         self,
         layer: &DailyQuotaLayer,
         rejection: &QuotaRejection,
-    ) -> State<S, S::Future, ReqBody, ResBody> {
+    ) -> State<S, ReqBody, ResBody> {
         State::rejected(layer, &self.request, rejection)
     }
 }
@@ -271,8 +300,8 @@ fn release<B: Body>(
     let body = if reservation.has_ended() {
         ResponseBody::uncounted(body)
     } else {
-        let reservation = SettleAtEnd { reservation, layer: layer.clone() };
-        ResponseBody::counted(body, detector, reservation)
+        let layer = layer.clone();
+        ResponseBody::counted(body, SettleAtEnd { reservation, layer, detector })
     };
     Response::from_parts(head, body)
 }

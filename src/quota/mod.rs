@@ -67,6 +67,8 @@ mod service;
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
 pub use layer::DailyQuotaLayer;
-pub use policy::{ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, Subject};
+pub use policy::{
+    ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, InnerError, ResponseEnd, Subject,
+};
 pub use rejection::QuotaRejection;
 pub use service::DailyQuota;

@@ -6,11 +6,12 @@ use std::{
     time::SystemTime,
 };
 
-use http::{request, response};
+use http::{HeaderMap, request, response};
+use http_body::{Body, Frame};
 
-use super::{ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, Subject};
+use super::{ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, ResponseEnd, Subject};
 use crate::{
-    body::BodyEnd,
+    body::{BodyEnd, EndDetector},
     error::{Rejected, StoreError},
     limit::InFlightGuard,
     request::{QuotaEntry, RequestContext},
@@ -184,7 +185,7 @@ impl HeldReservation {
     }
 
     /// Settles the reservation, unless it is refunded, at the end of the response.
-    pub(super) fn end(&mut self, policy: &dyn ChargePolicy, end: BodyEnd) {
+    pub(super) fn end(&mut self, policy: &dyn ChargePolicy, end: &ResponseEnd<'_>) {
         let had_ended = std::mem::replace(&mut self.has_ended, true);
         if !had_ended && !self.is_refunded {
             self.settle(policy.at_end(end));
@@ -246,12 +247,25 @@ impl HeldReservation {
 pub(super) struct SettleAtEnd {
     pub(super) reservation: HeldReservation,
     pub(super) layer: Arc<DailyQuotaLayer>,
+    pub(super) detector: EndDetector,
 }
 
 impl SettleAtEnd {
-    /// Settles the reservation of a body that has ended.
-    pub(super) fn end(&mut self, end: BodyEnd) {
-        self.reservation.end(&*self.layer.policy, end);
+    /// Settles the reservation if this is the last frame of `body`. Returns whether it is.
+    pub(super) fn read<B: Body>(
+        &mut self,
+        frame: &Option<Result<Frame<B::Data>, B::Error>>,
+        body: &B,
+    ) -> bool {
+        let Some(end) = self.detector.end(frame, body) else { return false };
+        let frame = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+        self.end(end, frame.and_then(Frame::trailers_ref));
+        true
+    }
+
+    fn end(&mut self, body: BodyEnd, trailers: Option<&HeaderMap>) {
+        let end = ResponseEnd { body, bytes: self.detector.bytes(), trailers };
+        self.reservation.end(&*self.layer.policy, &end);
     }
 
     /// Waits until the store has refunded what it has to.
@@ -262,6 +276,6 @@ impl SettleAtEnd {
 
 impl Drop for SettleAtEnd {
     fn drop(&mut self) {
-        self.end(BodyEnd::Abandoned);
+        self.end(BodyEnd::Abandoned, None);
     }
 }

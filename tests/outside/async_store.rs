@@ -20,13 +20,13 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::yield_now,
 };
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     body::BodyEnd,
     clock::Calendar,
     error::StoreError,
     key::{KeyId, Limit},
-    quota::{ChargeDecision, ChargePolicy, DailyQuotaLayer},
+    quota::{ChargeDecision, ChargePolicy, DailyQuotaLayer, ResponseEnd},
     store::{
         Demand, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation, ReserveOutcome,
         StoreFuture,
@@ -147,8 +147,8 @@ impl ChargePolicy for RefundAt {
         self.at(None)
     }
 
-    fn at_end(&self, end: BodyEnd) -> ChargeDecision {
-        self.at(Some(end))
+    fn at_end(&self, end: &ResponseEnd<'_>) -> ChargeDecision {
+        self.at(Some(end.body))
     }
 }
 
@@ -198,9 +198,8 @@ fn service(
     Events,
 ) {
     let (events, frames) = (Events::default(), Frames(frames.into()));
-    let limit = Limit::Units(LIMIT as u64);
     let quota = DailyQuotaLayer::new(remote.clone())
-        .subject(move |_| QuotaSubject::new(KeyId::from("acme"), limit))
+        .subject(|_| QuotaSubject::new(KeyId::from("acme"), Limit::Units(LIMIT)))
         .policy(refund);
     let service = ServiceBuilder::new()
         .layer(UsageRecorderLayer::new(events.clone()))
@@ -226,6 +225,16 @@ async fn a_response_waits_for_its_refund() {
         assert!(response.into_body().collect().await.is_ok());
         assert!(is_refunded(&events));
     }
+}
+
+#[tokio::test]
+async fn an_error_waits_for_its_refund() {
+    let remote = Remote::start();
+    let service = DailyQuotaLayer::new(remote.clone())
+        .subject(|_| QuotaSubject::new(KeyId::from("acme"), Limit::Units(LIMIT)))
+        .layer(service_fn(async |_: Request<()>| Err::<Response<Frames>, _>("failed")));
+    assert_eq!(service.oneshot(Request::new(())).await.err(), Some("failed"));
+    assert_eq!((remote.used(), remote.queued.load(Ordering::SeqCst)), (0, 2));
 }
 
 #[tokio::test]

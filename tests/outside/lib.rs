@@ -5,6 +5,7 @@ mod async_store;
 mod auth;
 mod bodies;
 mod contract;
+mod errors;
 mod formats;
 mod quotas;
 mod rejections;

@@ -30,7 +30,7 @@ use tower_quota::{
     error::StoreError,
     key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
-    quota::{ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer},
+    quota::{ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer, ResponseEnd},
     store::{
         Demand, KeyStore, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
         ReserveOutcome, StoreFuture, memory::MemoryStore,
@@ -582,9 +582,9 @@ impl ChargePolicy for RefundAbandoned {
         ChargeDecision::Keep
     }
 
-    fn at_end(&self, end: BodyEnd) -> ChargeDecision {
+    fn at_end(&self, end: &ResponseEnd<'_>) -> ChargeDecision {
         self.0.fetch_add(1, Ordering::SeqCst);
-        match end {
+        match end.body {
             BodyEnd::Abandoned => ChargeDecision::Refund(Refund::Always),
             BodyEnd::Complete | BodyEnd::Failed => ChargeDecision::Keep,
         }
