@@ -4,7 +4,7 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{Method, header, response::Parts};
+use http::{HeaderMap, Method, header, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -24,6 +24,11 @@ pub trait BodyObserver {
     /// Called with the data of each frame before the frame is returned to the reader.
     fn data(&mut self, data: &impl Buf) {
         let _ = data;
+    }
+
+    /// Called with the trailers, the last frame of a body that has some, before [`end`](Self::end).
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        let _ = trailers;
     }
 
     /// Called once, on the last frame or on drop. Must not block.
@@ -164,10 +169,12 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.inner.as_mut().poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let (Some(data), Some(observer)) = (frame.data_ref(), &mut this.observer.0)
-        {
-            observer.data(data);
+        if let (Some(Ok(frame)), Some(observer)) = (&frame, &mut this.observer.0) {
+            if let Some(data) = frame.data_ref() {
+                observer.data(data);
+            } else if let Some(trailers) = frame.trailers_ref() {
+                observer.trailers(trailers);
+            }
         }
         if let Some(end) = this.detector.end(&frame, &*this.inner) {
             this.observer.end(end);

@@ -7,11 +7,13 @@
 //! [`Rejected`], and the reason why an upstream gave no response as [`UpstreamFault`].
 
 pub mod catalog;
+pub(crate) mod grpc;
 mod json;
 mod rejection;
 mod store;
 mod upstream;
 
+pub use grpc::GrpcStatus;
 #[cfg(any(feature = "admin", feature = "openai", feature = "usage"))]
 pub(crate) use json::json;
 pub use rejection::{

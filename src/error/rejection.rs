@@ -199,8 +199,9 @@ impl fmt::Debug for RejectedRequest<'_> {
 
 /// Renders a [`Rejection`] as a response.
 ///
-/// The default is [`ProblemJson`]; `openai::OpenAiErrors` writes the error object that OpenAI
-/// clients read, and [`reject_fn`] makes a renderer of a closure.
+/// The default is [`ProblemJson`]; [`GrpcStatus`](super::GrpcStatus) is for servers of gRPC,
+/// `openai::OpenAiErrors` writes the error object that OpenAI clients read, and [`reject_fn`] makes a
+/// renderer of a closure.
 ///
 /// ```
 /// use bytes::Bytes;

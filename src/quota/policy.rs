@@ -4,7 +4,7 @@ use http::{HeaderMap, request, response};
 
 use crate::{
     body::BodyEnd,
-    error::{Rejected, UpstreamFault},
+    error::{Rejected, UpstreamFault, grpc},
     request::RequestContext,
     store::{QuotaSubject, Refund},
 };
@@ -176,7 +176,8 @@ pub enum ChargeDecision {
 /// | the upstream rejected the sponsor's credential or balance (401, 402), which no key holder can provoke | refunded |
 /// | the upstream forbade or rate-limited the sponsor (403, 429), redirected, or failed (5xx); a 5xx of the handler's own; a request body that is malformed or grows too large on its way to the upstream | refunded, at most as many times a day as the limit |
 /// | the inner service returned an error and no response, as one that sheds load does; a timeout of tower's is an error, too | refunded, at most as many times a day as the limit |
-/// | anything else: 2xx–4xx, a timeout of the upstream, a broken connection, a client that disconnects, also during its request body | kept |
+/// | a call of gRPC that the server failed (`UNKNOWN`, `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`) before its first message | refunded, at most as many times a day as the limit |
+/// | anything else: 2xx–4xx, another status of gRPC, a timeout of the upstream, a broken connection, a client that disconnects, also during its request body | kept |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChargeUnlessUndone;
 
@@ -203,8 +204,19 @@ impl ChargePolicy for ChargeUnlessUndone {
             None if head.extensions.get::<Rejected>().is_some() => {
                 ChargeDecision::Refund(Refund::Always)
             }
-            None if head.status.is_server_error() => ChargeDecision::Refund(Refund::UpToLimit),
+            None if head.status.is_server_error() || grpc::is_server_failure(&head.headers) => {
+                ChargeDecision::Refund(Refund::UpToLimit)
+            }
             None => ChargeDecision::Keep,
+        }
+    }
+
+    fn at_end(&self, end: &ResponseEnd<'_>) -> ChargeDecision {
+        match end.trailers {
+            Some(trailers) if end.bytes == 0 && grpc::is_server_failure(trailers) => {
+                ChargeDecision::Refund(Refund::UpToLimit)
+            }
+            _ => ChargeDecision::Keep,
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     body::{BodyEnd, BodyObserver},
-    error::{Rejected, UpstreamFault},
+    error::{Rejected, UpstreamFault, grpc},
     key::looks_like_key,
     request::{Listener, RequestContext},
     store::{RequestOutcome, UsageEvent},
@@ -96,8 +96,20 @@ impl Recording {
         event.time_to_head = Some(self.started.elapsed());
         event.code = head.extensions.get().map(|fault: &UpstreamFault| fault.code().into());
         self.rejection = head.extensions.get().map(|rejected: &Rejected| rejected.code);
+        if self.rejection.is_none() {
+            self.read_call(&head.headers);
+        }
         // The client knows the request by the id in the response.
         set_request_id(&self.context, &head.headers);
+    }
+
+    /// Reads the status of a call of gRPC. Returns whether it says that the call has failed.
+    fn read_call(&mut self, trailers: &HeaderMap) -> bool {
+        let reason = grpc::failure_reason(trailers);
+        if let Some(reason) = reason {
+            self.event.code.get_or_insert(Cow::Borrowed(reason));
+        }
+        reason.is_some()
     }
 
     fn client_has_left(&self) -> bool {
@@ -170,7 +182,10 @@ fn outcome_of_complete(head: &Parts) -> RequestOutcome {
     }
     match head.extensions.get::<Rejected>() {
         Some(_) => RequestOutcome::Rejected,
-        None if head.status.is_client_error() || head.status.is_server_error() => {
+        None if head.status.is_client_error()
+            || head.status.is_server_error()
+            || grpc::failure_reason(&head.headers).is_some() =>
+        {
             RequestOutcome::Failed
         }
         None => RequestOutcome::Succeeded,
@@ -192,6 +207,13 @@ impl BodyObserver for ResponseObserver {
         if scanner.is_over() && !recording.client_has_left() {
             recording.is_delivered = true;
             *has_all = true;
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        let Observation { recording, complete, .. } = &mut *self.0;
+        if *complete == RequestOutcome::Succeeded && recording.read_call(trailers) {
+            *complete = RequestOutcome::Failed;
         }
     }
 

@@ -7,6 +7,7 @@ mod bodies;
 mod contract;
 mod errors;
 mod formats;
+mod grpc;
 mod quotas;
 mod rejections;
 mod requests;
