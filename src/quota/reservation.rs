@@ -40,6 +40,7 @@ impl DailyQuotaLayer {
             Subject::Exempt => return Ok(None),
             Subject::Unknown => return Err(QuotaRejection::NoSubject),
         };
+        context.note_subject(&subject.id);
         let in_flight = match &self.in_flight {
             Some(in_flight) => {
                 Some(in_flight.enter(&subject.id).ok_or(QuotaRejection::TooManyInFlight)?)

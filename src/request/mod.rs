@@ -65,6 +65,7 @@ struct Facts {
     validated_target: Option<PathAndQuery>,
     key: Option<Arc<KeyRecord>>,
     key_id: Option<KeyId>,
+    subject: Option<KeyId>,
     quotas: Quotas,
     is_abandoned: bool,
     listeners: Vec<Listener>,
@@ -165,6 +166,18 @@ impl RequestContext {
     /// Sets the id of a key with which the request is not admitted.
     pub fn set_key_id(&self, id: KeyId) {
         self.facts().key_id = Some(id);
+    }
+
+    /// Returns the id of the subject on whose quota the request counts; of several quotas, that of the
+    /// outermost one. Without a key, the request's event has this id.
+    pub fn subject(&self) -> Option<KeyId> {
+        self.facts().subject.clone()
+    }
+
+    /// Notes the subject of a quota.
+    #[cfg(feature = "quota")]
+    pub(crate) fn note_subject(&self, id: &KeyId) {
+        self.facts().subject.get_or_insert_with(|| id.clone());
     }
 
     /// Returns the status of the most constrained of the request's quotas, after this request's

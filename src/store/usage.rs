@@ -29,7 +29,8 @@ pub(crate) const STATUS_5XX: &str = "status_5xx";
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UsageEvent {
-    /// Id of the key that the request was made with; `null` if the key is not known.
+    /// Id of the key that the request was made with, or else of the subject of its quota; `null` if neither is
+    /// known.
     #[cfg_attr(feature = "serde", serde(rename = "id"))]
     pub key_id: Option<KeyId>,
     /// Time of receipt.

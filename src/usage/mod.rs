@@ -14,7 +14,8 @@
 //!   the object that a JSON request is.
 //! - The recorder may stand outside or inside of the auth and quota layers; it records the requests that a
 //!   layer rejects only if it stands outside of that layer. Key and units are read from the request's
-//!   [`RequestContext`](crate::request::RequestContext).
+//!   [`RequestContext`](crate::request::RequestContext); without a key, the event has the id of the quota's
+//!   [subject](crate::request::RequestContext::subject).
 //! - A call of gRPC has failed if the response's `grpc-status` says so, in its trailers or its head. The
 //!   event's code is the status: `grpc_internal`.
 //! - [`RequestContext::on_event`](crate::request::RequestContext::on_event) reports the event of one

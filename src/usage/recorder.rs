@@ -137,7 +137,7 @@ impl Recording {
         // Models are stored and shown as they are.
         event.requested_model = event.requested_model.take().filter(|model| !looks_like_key(model));
         event.model = event.model.take().filter(|model| !looks_like_key(model));
-        event.key_id = context.key_id();
+        event.key_id = context.key_id().or_else(|| context.subject());
         event.request_id = context.request_id().map(|id| id.to_string());
         event.units = context.units();
         event.refunded = context.is_refunded();

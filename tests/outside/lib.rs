@@ -11,6 +11,7 @@ mod grpc;
 mod quotas;
 mod rejections;
 mod requests;
+mod subjects;
 
 use std::{
     convert::Infallible,
