@@ -86,6 +86,7 @@ pub(crate) struct EndDetector {
 
 impl EndDetector {
     /// Returns the number of bytes that were read.
+    #[cfg(feature = "quota")]
     pub(crate) fn bytes(&self) -> u64 {
         self.read
     }

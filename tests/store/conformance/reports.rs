@@ -4,7 +4,7 @@ use std::{cmp::Reverse, time::Duration};
 
 use tower_quota::{
     admin::store::Actor,
-    key::KeyId,
+    key::{KeyId, Limit},
     store::{
         QuotaSubject, RequestOutcome, Tokens, UsageEvent,
         report::{GroupBy, ReportPage, RequestQuery, RequestRecord, UsageQuery},
@@ -20,6 +20,7 @@ promises! {
     models_beyond_the_sixty_fourth_of_a_key_and_day_are_counted_together,
     requests_without_reported_tokens_are_counted,
     active_keys_are_those_that_were_used_on_the_days_of_the_report,
+    requests_of_a_subject_that_is_no_key_are_reported,
 }
 
 async fn single_requests_are_listed_latest_first(store: impl Store) {
@@ -219,4 +220,22 @@ async fn active_keys_are_those_that_were_used_on_the_days_of_the_report(store: i
             assert_eq!(report.active_keys, active.count() as u64, "{days:?}");
         }
     }
+}
+
+async fn requests_of_a_subject_that_is_no_key_are_reported(store: impl Store) {
+    let subject = QuotaSubject::new(KeyId::from("tenant/acme"), Limit::Units(5));
+    let reservation = take(&store, &subject, noon()).await.unwrap();
+    let mut event = UsageEvent::new(noon());
+    event.key_id = Some(subject.id.clone());
+    event.outcome = RequestOutcome::Succeeded;
+    event.units = 1;
+    event.admission = reservation.admission();
+    store.record(event);
+    drop(reservation);
+    let report = store.report(UsageQuery::days(store.today(), store.today())).await.unwrap();
+    let [row] = &report.rows[..] else { panic!("{report:?}") };
+    assert_eq!((row.key_id.as_ref(), row.used), (Some(&subject.id), Some(1)));
+    assert_eq!((row.figures.requests, row.figures.succeeded, row.figures.failed), (1, 1, 0));
+    let requests = store.requests(RequestQuery::latest(10).key(subject.id)).await.unwrap();
+    assert_eq!(requests.len(), 1);
 }
