@@ -24,7 +24,9 @@ pub(crate) fn application() -> Router {
 }
 
 /// Calls the application this number of times, with each key in turn, and reads each response to its end.
-pub(crate) async fn repeat(mut application: Router, calls: usize) -> Result<(), BoxError> {
+pub(crate) async fn repeat(application: Router, calls: usize) -> Result<(), BoxError> {
+    // As `axum::serve` does: the layers are applied once, and not at each call.
+    let mut application = application.with_state(());
     for number in 0..calls {
         let credential = format!("Bearer {}", key(number));
         let request = Request::get("/hello")
