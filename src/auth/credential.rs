@@ -1,6 +1,6 @@
 //! Where a request carries its key.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use http::{
     HeaderMap, HeaderValue, Request,
@@ -97,7 +97,7 @@ pub struct Credential(Box<str>);
 impl Credential {
     /// Creates a credential from the value of a header or a part of it.
     pub fn new(value: &[u8]) -> Self {
-        Self(trim(&String::from_utf8_lossy(value)).into())
+        Self(trim(&decode(value)).into())
     }
 }
 
@@ -242,7 +242,7 @@ fn merge(one: Taken, other: Taken) -> Taken {
 
 /// Returns what follows `Bearer`.
 fn from_authorization(value: &HeaderValue) -> Taken {
-    let text = String::from_utf8_lossy(value.as_bytes());
+    let text = decode(value.as_bytes());
     let text = trim(&text);
     let (scheme, key) = text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()));
     let malformed = if scheme.eq_ignore_ascii_case("bearer") {
@@ -269,9 +269,19 @@ fn pairs(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
 }
 
+/// Decodes a text, in which U+FFFD stands for what is not UTF-8.
+fn decode(value: &[u8]) -> Cow<'_, str> {
+    // Much faster than the loop of `from_utf8_lossy`, and nearly always enough.
+    str::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed)
+}
+
 /// Trims white space, quotes and brackets.
 fn trim(text: &str) -> &str {
     let text = text.trim();
+    // No delimiter begins so, and nearly all keys do.
+    if text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        return text;
+    }
     let inside = DELIMITERS
         .iter()
         .find_map(|(opening, closing)| text.strip_prefix(*opening)?.strip_suffix(*closing));

@@ -34,7 +34,8 @@ impl SecretKey {
 
     /// Makes a text a key, or returns it if it cannot be one.
     pub(crate) fn from_text(text: Box<str>) -> Result<Self, Box<str>> {
-        let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        // Without an early exit the compiler compares many bytes at once.
+        let is_visible = text.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic());
         match (1..=MAX_LENGTH).contains(&text.len()) && is_visible {
             true => Ok(Self(text)),
             false => Err(text),
