@@ -1,10 +1,72 @@
-//! Tower middleware for issued keys, exact daily quotas and a usage ledger, a streaming upstream
-//! proxy and an admin service.
+//! Exact quotas for Tower services: issued keys, a number of requests a day for each, a ledger of
+//! what was used, and a streaming gateway made of these.
+//!
+//! - **Exact**: with R units left and any number of concurrent requests, exactly R are admitted.
+//! - **Durable** with [`SqliteStore`](store::sqlite::SqliteStore): a request that got a response is counted
+//!   after a `kill -9`.
+//! - **Composable**: each layer works alone and around any inner service, body and error, under hyper, axum,
+//!   tonic or anything else that is a Tower service.
+//!
+//! # From an empty project to a 429
+//!
+//! ```sh
+//! cargo new app && cd app
+//! cargo add axum tower tower-quota
+//! cargo add tokio --features full
+//! ```
+//!
+//! In `src/main.rs`, for a key with two requests a day:
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use tokio::net::TcpListener;
+//! use tower::ServiceBuilder;
+//! use tower_quota::{
+//!     auth::TrialKeyAuthLayer,
+//!     key::{KeyId, KeyRecord, Limit, SecretKey},
+//!     quota::DailyQuotaLayer,
+//!     store::memory::MemoryStore,
+//! };
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let store = MemoryStore::new();
+//!     let key = SecretKey::parse("trial-alice-key-123")?;
+//!     store.insert(&key, KeyRecord::new(KeyId::from("alice"), Limit::Units(2)))?;
+//!
+//!     let quota = ServiceBuilder::new()
+//!         .layer(TrialKeyAuthLayer::new(store.clone()))
+//!         .layer(DailyQuotaLayer::new(store));
+//!     let app = Router::new().route("/", get(|| async { "hello\n" })).route_layer(quota);
+//!
+//!     let listener = TcpListener::bind("127.0.0.1:0").await?;
+//!     let address = listener.local_addr()?;
+//!     println!("curl -i -H 'Authorization: Bearer {}' http://{address}", key.expose());
+//!     Ok(axum::serve(listener, app).await?)
+//! }
+//! ```
+//!
+//! `cargo run` prints a command. Its first two responses are 200 with the headers of the quota, the third is
+//! 429:
+//!
+//! ```text
+//! HTTP/1.1 200 OK
+//! ratelimit-policy: "daily";q=2;w=86400
+//! ratelimit: "daily";r=1;t=31250
+//!
+//! hello
+//! ```
+//!
+//! For counts that outlast the process, `cargo add tower-quota --features sqlite` and
+//! `SqliteStore::open("quota.db")?` in place of `MemoryStore`. Keys are then rows of the table `api_keys`, which
+//! [`admin_service()`](admin::admin_service) or your own SQL inserts.
+//!
+//! # Modules
 //!
 //! | module | provides |
 //! |---|---|
 //! | [`auth`] | `TrialKeyAuthLayer`: passes only requests with an issued key |
-//! | [`quota`] | `DailyQuotaLayer`: an exact number of requests a day for each key |
+//! | [`quota`] | `DailyQuotaLayer`: an exact number of requests a day for each key, tenant or address |
 //! | [`usage`] | `UsageRecorderLayer`: one event for each request, when its body has ended; the key holder's report |
 //! | [`proxy`] | `UpstreamProxyService`: forwards to one upstream and streams the response back |
 //! | [`admin`] | `admin_service()`: issues and changes keys; reports, audit trail, web page |
@@ -14,8 +76,31 @@
 //! | [`request`] | `RequestContext`: what the layers and your services know of one request |
 //! | [`key`], [`clock`], [`error`], [`body`] | what the others share |
 //!
-//! Each layer can be used alone, in any order, around any inner service: the layers meet in
-//! the request's [`RequestContext`](request::RequestContext) only.
+//! # Which store
+//!
+//! | store | keeps counts over | for |
+//! |---|---|---|
+//! | [`MemoryStore`](store::memory::MemoryStore) | nothing: they end with the process | tests; quotas that may start again with a restart |
+//! | [`SqliteStore`](store::sqlite::SqliteStore) | `kill -9`; after a loss of power no more than the limit is admitted | one machine |
+//! | your own [`QuotaStore`](store::QuotaStore) and [`KeyStore`](store::KeyStore) | what it keeps them over | keys and counts that live elsewhere |
+//!
+//! # Order of layers
+//!
+//! A `ServiceBuilder` runs its first layer first; axum's `Router::layer` and `route_layer`, called several times,
+//! run the last one first. So put them into one `ServiceBuilder`:
+//!
+//! | order | effect |
+//! |---|---|
+//! | `CorsLayer`, then auth | preflights need no key, and rejections can be read by browsers |
+//! | auth, then quota | the quota counts on the key. The other way around it has no subject and responds 500 |
+//! | usage, auth, quota | events of all requests, also of rejected ones |
+//! | auth, usage, quota | events of requests with a valid key |
+//! | auth, quota, usage | events of admitted requests |
+//! | `TimeoutLayer`, then quota | a request that times out stays counted |
+//!
+//! In axum, `route_layer` leaves requests to unknown paths out, which would cost a unit before they get their 404.
+//!
+//! The layers meet in the request's [`RequestContext`](request::RequestContext) only.
 //!
 //! # Features
 //!
@@ -35,7 +120,7 @@
 //! | `serde` | `Serialize` of ids, days, usage events and figures | |
 //! | `full` | all of them | |
 //!
-//! # The whole stack
+//! # The gateway
 //!
 //! ```
 //! use std::convert::Infallible;

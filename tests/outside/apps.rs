@@ -22,9 +22,10 @@ impl App {
     fn start(program: &str, directory: &Path) -> Self {
         let mut command = Command::new(program);
         let mut process = command.current_dir(directory).stdout(Stdio::piped()).spawn().unwrap();
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { process, address: address.trim().to_owned() }
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(['/', ' ']).next().unwrap().to_owned();
+        Self { process, address }
     }
 
     /// Sends a request and returns the response.
@@ -39,7 +40,11 @@ impl App {
 
     /// Sends a request with the key and returns the status.
     fn status(&self, path: &str) -> u16 {
-        let response = self.send("GET", path, &format!("authorization: Bearer {KEY}\r\n"));
+        self.status_of(path, KEY)
+    }
+
+    fn status_of(&self, path: &str, key: &str) -> u16 {
+        let response = self.send("GET", path, &format!("authorization: Bearer {key}\r\n"));
         response["HTTP/1.1 ".len()..][..3].parse().unwrap()
     }
 }
@@ -98,4 +103,18 @@ fn a_hyper_service_gets_a_persistent_quota_in_12_lines() {
     let directory = tempfile::tempdir().unwrap();
     assert!(added_lines(files.0, files.1) <= 12);
     use_up(env!("CARGO_BIN_EXE_hyper"), &directory);
+}
+
+#[test]
+fn the_front_page_leads_from_an_empty_project_to_a_429() {
+    let program = include_str!("apps/front_page.rs");
+    let page = include_str!("../../src/lib.rs").lines().filter_map(|line| line.strip_prefix("//!"));
+    let page: Vec<&str> = page.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    let page = page.join("\n");
+    let (_, code) = page.split_once("```no_run\n").unwrap();
+    assert_eq!(code.split_once("```").unwrap().0, program);
+    let directory = tempfile::tempdir().unwrap();
+    let app = App::start(env!("CARGO_BIN_EXE_front-page"), directory.path());
+    let statuses = [(); 3].map(|()| app.status_of("/", "trial-alice-key-123"));
+    assert_eq!(statuses, [200, 200, 429]);
 }
