@@ -42,6 +42,8 @@ impl PartialEq for Admission {
     }
 }
 
+impl Eq for Admission {}
+
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Admission")

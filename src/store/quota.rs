@@ -190,12 +190,15 @@ pub struct Demand {
     pub amount: u64,
     /// Time of the request, which determines the period.
     pub at: SystemTime,
+    /// The open request that the units belong to, if a store has admitted it already: under another quota, or
+    /// with fewer units. A store that keeps a record of open requests then adds none.
+    pub admission: Option<Admission>,
 }
 
 impl Demand {
     /// Creates a demand for one unit of the daily quota.
     pub fn new(subject: KeyId, limit: Limit, at: SystemTime) -> Self {
-        Self { quota: Quota::DAILY, subject, limit, amount: 1, at }
+        Self { quota: Quota::DAILY, subject, limit, amount: 1, at, admission: None }
     }
 
     /// Sets the quota.
@@ -208,6 +211,12 @@ impl Demand {
     #[must_use]
     pub fn amount(self, amount: u64) -> Self {
         Self { amount, ..self }
+    }
+
+    /// Sets the open request that the units belong to.
+    #[must_use]
+    pub fn admission(self, admission: impl Into<Option<Admission>>) -> Self {
+        Self { admission: admission.into(), ..self }
     }
 
     /// Returns the quota's period that contains the time of the request.

@@ -1,4 +1,5 @@
 use std::{
+    ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,13 +37,15 @@ impl Engine {
     ) -> Result<ReserveOutcome, StoreError> {
         self.is_open()?;
         self.damage.check()?;
+        // Units of a request that is open already end with it.
+        let is_open = self.is_open_request(demand);
         let (taken, status) = counter.reserve(demand, &self.calendar, |count, lease| {
-            self.charge(&counter, demand, count, lease)
+            self.charge(&counter, demand, !is_open, count, lease)
         })?;
         let Some((origin, gate)) = taken else {
             return Ok(ReserveOutcome::Exhausted(status));
         };
-        let open = OpenRequest { engine: self.clone(), counter, origin, ended: false.into() };
+        let open = OpenRequest { engine: self.clone(), counter, origin, ended: is_open.into() };
         let reservation = EngineReservation {
             open: Arc::new(open),
             limit: demand.limit,
@@ -53,12 +56,22 @@ impl Engine {
         Ok(ReserveOutcome::Admitted { reservation: Box::new(reservation), status })
     }
 
-    /// Appends the use of the units before their request is forwarded. Returns their origin and the LSN
+    /// Returns whether the units are needed by a request of the same subject that is on record.
+    fn is_open_request(&self, demand: &Demand) -> bool {
+        let admission = demand.admission.as_ref();
+        let open = admission.and_then(|admission| admission.downcast_ref::<OpenRequest>());
+        open.is_some_and(|open| {
+            ptr::eq(&*open.engine, self) && open.counter.key().subject == demand.subject
+        })
+    }
+
+    /// Appends the use of the units before their request is forwarded, which they may open. Returns their origin and the LSN
     /// that must be durable before the response.
     fn charge(
         &self,
         counter: &Counter,
         demand: &Demand,
+        opens: bool,
         count: &Count,
         lease: &mut Lease,
     ) -> Result<(Origin, Lsn), StoreError> {
@@ -73,7 +86,7 @@ impl Engine {
             used: change(0, amount),
             used_at: Some(unix_millis(at)),
             granted: extension.as_ref().map(|extension| extension.granted),
-            open: 1,
+            open: opens.into(),
             ..CountChange::of(origin)
         };
         let end = self.journal.append(Record::count(counter.key(), change))?;
@@ -230,6 +243,7 @@ pub(super) struct OpenRequest {
     engine: Arc<Engine>,
     counter: Arc<Counter>,
     origin: Origin,
+    /// Whether it has ended, or these are further units of a request with a record of its own.
     ended: AtomicBool,
 }
 

@@ -17,7 +17,8 @@ use crate::{
     clock::Clock,
     key::Limit,
     store::{
-        Demand, Refund, RequestOutcome, Reservation, ReserveOutcome, StoreFuture, UsageEvent,
+        Admission, Demand, Refund, RequestOutcome, Reservation, ReserveOutcome, StoreFuture,
+        UsageEvent,
         counter::CounterKey,
         engine::{Counter, Durability, Engine},
     },
@@ -36,6 +37,8 @@ struct Request {
     /// Whether the upstream has responded.
     has_response: bool,
     is_returned: bool,
+    /// Whether these are further units of a request.
+    is_more: bool,
     /// Number of charged units.
     amount: u64,
 }
@@ -118,7 +121,7 @@ impl Traffic {
 
     /// Kills the process: nothing more is written, and requests in flight count as failed.
     pub(super) fn break_off(&mut self) {
-        let cut_off = self.requests.len() as u64;
+        let cut_off = self.requests.iter().filter(|request| !request.is_more).count() as u64;
         self.requests.drain(..).for_each(|request| mem::forget(request.reservation));
         self.engine = None;
         self.events.least += cut_off;
@@ -158,6 +161,16 @@ impl Traffic {
         }
     }
 
+    /// Returns an open request of the counter's subject that needs more units, which one in eight does.
+    fn open_request(&mut self, counter: usize) -> Option<Admission> {
+        if self.requests.is_empty() || self.random.below(8) > 0 {
+            return None;
+        }
+        let request = &self.requests[self.random.pick(self.requests.len())];
+        let is_same = key(request.period.counter).subject == key(counter).subject;
+        is_same.then(|| request.reservation.admission()).flatten()
+    }
+
     fn demand(&self, counter: usize) -> Demand {
         let CounterKey { quota, subject } = key(counter);
         Demand::new(subject, self.limit(counter), self.clock.now()).quota(quota)
@@ -189,8 +202,9 @@ impl Traffic {
     fn reserve_of(&mut self, counter: usize) {
         let (engine, limit) = (self.engine().clone(), self.limits[counter].units());
         let is_open = engine.is_open().is_ok();
-        let amount = self.amount();
-        let demand = self.demand(counter).amount(amount);
+        let (amount, admission) = (self.amount(), self.open_request(counter));
+        let is_more = admission.is_some();
+        let demand = self.demand(counter).amount(amount).admission(admission);
         match engine.reserve(self.counter(counter), &demand) {
             Ok(ReserveOutcome::Admitted { reservation, status }) => {
                 assert!(is_open, "nothing is admitted once a failure is known");
@@ -201,9 +215,14 @@ impl Traffic {
                 seen.lease_limit = seen.lease_limit.max(limit.unwrap_or_default());
                 self.oracle.check(counter, &status);
                 assert!(limit.is_none_or(|limit| status.used <= limit), "never one more");
-                let (has_response, is_returned) = (false, false);
-                let request = Request { reservation, period, has_response, is_returned, amount };
-                self.requests.push(request);
+                self.requests.push(Request {
+                    reservation,
+                    period,
+                    has_response: false,
+                    is_returned: false,
+                    is_more,
+                    amount,
+                });
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
                 self.oracle.check(counter, &status);
@@ -296,7 +315,9 @@ impl Traffic {
 
     fn settle(&mut self, mut request: Request) {
         self.correct(&mut request);
-        if self.random.below(2) == 0 {
+        if request.is_more {
+            // Their request has the event.
+        } else if self.random.below(2) == 0 {
             let mut event = self.event(request.period.counter);
             event.admission = request.reservation.admission();
             self.engine().record(event);
@@ -317,7 +338,7 @@ impl Traffic {
 
     /// Rejects the request, as its units could not be made durable.
     fn fail(&mut self, request: Request) {
-        self.events.without += 1;
+        self.events.without += u64::from(!request.is_more);
         if !request.is_returned {
             let seen = self.oracle.seen(request.period);
             seen.under_way -= request.amount;
@@ -328,7 +349,7 @@ impl Traffic {
     /// Cancels a request before its response.
     pub(super) fn leave(&mut self) {
         if let Some(request) = self.pick() {
-            self.events.without += 1;
+            self.events.without += u64::from(!request.is_more);
             if !request.is_returned {
                 let seen = self.oracle.seen(request.period);
                 seen.under_way -= request.amount;
