@@ -15,7 +15,8 @@
 //!   which `TrialKeyAuthLayer` puts there, or the result of [`DailyQuotaLayer::subject`] or
 //!   [`subject_async`](DailyQuotaLayer::subject_async). A request without a subject is rejected with 500 and
 //!   logged; one that is [`Subject::Exempt`] passes uncounted.
-//! - A request costs one unit, or the result of [`DailyQuotaLayer::cost`].
+//! - A request costs one unit, or the result of [`DailyQuotaLayer::cost`]. Its handler may take more or charge less
+//!   through its [`RequestReservation`].
 //! - Responses to a limited subject have the rate limit headers `RateLimit-Policy` and `RateLimit`
 //!   (draft-ietf-httpapi-ratelimit-headers), or those of [`DailyQuotaLayer::headers`]. Of several
 //!   [quotas](DailyQuotaLayer::quota) these list all. A rejection shows the exhausted quota alone, also through the
@@ -61,8 +62,10 @@ mod future;
 mod layer;
 mod policy;
 mod rejection;
+mod request_reservation;
 mod reservation;
 mod service;
+mod units;
 
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
@@ -71,4 +74,5 @@ pub use policy::{
     ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, InnerError, ResponseEnd, Subject,
 };
 pub use rejection::QuotaRejection;
+pub use request_reservation::RequestReservation;
 pub use service::DailyQuota;

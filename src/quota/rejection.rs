@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{error::Error, fmt, time::SystemTime};
 
 use crate::{
     error::{Rejection, StoreError, catalog},
@@ -22,6 +22,26 @@ pub enum QuotaRejection {
     Store(StoreError),
     /// The request has no subject: the layer that would identify it is missing outside this one.
     NoSubject,
+}
+
+impl fmt::Display for QuotaRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exhausted { .. } => "quota exhausted",
+            Self::TooManyInFlight => "too many requests in flight",
+            Self::Store(_) => "quota store failed",
+            Self::NoSubject => "no quota subject",
+        })
+    }
+}
+
+impl Error for QuotaRejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::Exhausted { .. } | Self::TooManyInFlight | Self::NoSubject => None,
+        }
+    }
 }
 
 impl From<&QuotaRejection> for Rejection {

@@ -1,5 +1,6 @@
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -9,23 +10,26 @@ use std::{
 use http::{HeaderMap, request, response};
 use http_body::{Body, Frame};
 
-use super::{ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, ResponseEnd, Subject};
+use super::{
+    ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, ResponseEnd, Subject,
+    units::{Units, both},
+};
 use crate::{
     body::{BodyEnd, EndDetector},
     error::{Rejected, StoreError},
     limit::InFlightGuard,
     request::{QuotaEntry, RequestContext},
     store::{
-        Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture,
-        rate_headers::RateHeaders,
+        Admission, Demand, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome,
+        StoreFuture, rate_headers::RateHeaders,
     },
 };
 
 impl DailyQuotaLayer {
     /// Returns what the request with this head needs of its subject's quota.
     pub(super) fn need(&self, head: &request::Parts, context: RequestContext) -> Need {
-        let at = context.received_at_by(&*self.clock);
-        Need { context, amount: (self.cost)(head), at }
+        let (at, admission) = context.start_reservation(&*self.clock);
+        Need { context, amount: (self.cost)(head), at, admission }
     }
 
     /// Starts the reservation of a request's units. Returns `None` if the request is exempt.
@@ -34,7 +38,7 @@ impl DailyQuotaLayer {
         subject: Subject,
         need: Need,
     ) -> Result<Option<PendingReservation>, QuotaRejection> {
-        let Need { context, amount, at } = need;
+        let Need { context, amount, at, admission } = need;
         let subject = match subject {
             Subject::Counted(subject) => subject,
             Subject::Exempt => return Ok(None),
@@ -47,7 +51,10 @@ impl DailyQuotaLayer {
             }
             None => None,
         };
-        let demand = Demand::new(subject.id, subject.limit, at).quota(self.quota).amount(amount);
+        let demand = Demand::new(subject.id, subject.limit, at)
+            .quota(self.quota)
+            .amount(amount)
+            .admission(admission);
         let outcome = match amount {
             0 => self
                 .store
@@ -55,8 +62,8 @@ impl DailyQuotaLayer {
                 .map(|status| ReserveOutcome::Admitted { reservation: Box::new(NoUnits), status }),
             _ => self.store.reserve(&demand),
         };
-        let is_shown = self.headers.is_some();
-        let claim = Claim { context, amount, at, is_shown, in_flight };
+        let (store, is_shown) = (self.store.clone(), self.headers.is_some());
+        let claim = Some(Claim { context, store, demand, is_shown, in_flight });
         Ok(Some(PendingReservation { outcome, claim }))
     }
 }
@@ -66,6 +73,7 @@ pub(super) struct Need {
     context: RequestContext,
     amount: u64,
     at: SystemTime,
+    admission: Option<Admission>,
 }
 
 /// The reservation of a request that costs nothing.
@@ -88,14 +96,14 @@ impl Reservation for NoUnits {
 /// A reservation that the store has not decided yet.
 pub(super) struct PendingReservation {
     outcome: StoreFuture<ReserveOutcome>,
-    claim: Claim,
+    claim: Option<Claim>,
 }
 
 /// What becomes a [`HeldReservation`] if the store admits it.
 struct Claim {
     context: RequestContext,
-    amount: u64,
-    at: SystemTime,
+    store: Arc<dyn QuotaStore>,
+    demand: Demand,
     is_shown: bool,
     in_flight: Option<InFlightGuard>,
 }
@@ -104,41 +112,47 @@ impl PendingReservation {
     /// Returns the reservation or its rejection if the store has decided already.
     pub(super) fn take_ready(&mut self) -> Option<Result<HeldReservation, QuotaRejection>> {
         let outcome = self.outcome.take_ready()?;
-        Some(self.claim.hold(outcome))
+        Some(self.claim.take()?.hold(outcome))
     }
 
+    /// # Panics
+    ///
+    /// When polled again after completion.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<HeldReservation, QuotaRejection>> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
-        Poll::Ready(self.claim.hold(outcome))
+        let claim = self.claim.take().expect("`PendingReservation` polled after completion");
+        Poll::Ready(claim.hold(outcome))
     }
 }
 
 impl Claim {
     fn hold(
-        &mut self,
+        self,
         outcome: Result<ReserveOutcome, StoreError>,
     ) -> Result<HeldReservation, QuotaRejection> {
-        let Self { context, amount, at, is_shown, in_flight } = self;
+        let Self { context, store, demand, is_shown, in_flight } = self;
+        let (at, amount) = (demand.at, demand.amount);
         match outcome {
             Ok(ReserveOutcome::Admitted { reservation, status }) => {
-                let entry = QuotaEntry::new(status, *amount, *is_shown);
+                let admission = reservation.admission();
+                let entry = QuotaEntry::reserved(store, demand, status, admission, is_shown);
                 Ok(HeldReservation {
-                    entry: context.note_reserved(entry, reservation.admission()),
-                    reservation: Mutex::new(reservation),
-                    refund: None,
+                    units: Mutex::new(Units::new(reservation, amount)),
+                    change: None,
                     is_refunded: false,
                     has_ended: false,
-                    context: context.clone(),
-                    at: *at,
-                    _in_flight: in_flight.take(),
+                    entry: context.note_reserved(entry),
+                    context,
+                    at,
+                    _in_flight: in_flight,
                 })
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
-                context.note_exhausted(QuotaEntry::new(status, 0, *is_shown));
-                Err(QuotaRejection::Exhausted { status, at: *at })
+                context.note_exhausted(QuotaEntry::exhausted(status, is_shown));
+                Err(QuotaRejection::Exhausted { status, at })
             }
             Err(error) => Err(QuotaRejection::Store(error)),
         }
@@ -148,9 +162,9 @@ impl Claim {
 /// The reservation of one request, kept in its future and then in its response body.
 pub(super) struct HeldReservation {
     /// Never locked: the mutex only makes futures and bodies `Sync`.
-    reservation: Mutex<Box<dyn Reservation>>,
-    /// A refund that the store has not made yet.
-    refund: Option<StoreFuture<bool>>,
+    units: Mutex<Units>,
+    /// A change that the store has not made yet.
+    change: Option<StoreFuture<Change>>,
     is_refunded: bool,
     /// Whether the policy has decided at the end of the response.
     has_ended: bool,
@@ -161,35 +175,59 @@ pub(super) struct HeldReservation {
     _in_flight: Option<InFlightGuard>,
 }
 
+/// Change of the units that are charged.
+#[derive(Clone, Copy)]
+struct Change {
+    /// Number of units that are charged in all, if the handler has changed it.
+    charged: Option<u64>,
+    /// Number of units refunded of them.
+    refunded: u64,
+}
+
 impl HeldReservation {
-    fn reservation(&mut self) -> &mut dyn Reservation {
-        &mut **self.reservation.get_mut().unwrap_or_else(PoisonError::into_inner)
+    fn units(&mut self) -> &mut Units {
+        self.units.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts to make the reservation durable.
     pub(super) fn commit(&mut self) {
-        self.reservation().commit();
+        self.units().commit();
     }
 
     pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        self.reservation().poll_committed(cx)
+        self.units().poll_committed(cx)
     }
 
-    /// Keeps or refunds the reservation. [`poll_settled`](Self::poll_settled) waits for the refund.
+    /// Charges what the handler says, and keeps or refunds it. [`poll_settled`](Self::poll_settled) waits for the
+    /// store.
     pub(super) fn settle(&mut self, decision: ChargeDecision) {
-        if let ChargeDecision::Refund(refund) = decision {
-            match self.reservation().refund(refund).now_or_never() {
-                Ok(refunded) => self.note_refund(refunded),
-                Err(pending) => self.refund = Some(pending),
+        let (taken, actual) = self.context.quotas(|quotas| quotas.take_changes(self.entry));
+        let units = self.units();
+        units.add(taken);
+        let change = match (actual, decision) {
+            (None, ChargeDecision::Keep) => return,
+            (None, ChargeDecision::Refund(refund)) => {
+                units.refund(refund).map(|refunded| Change { charged: None, refunded })
             }
+            (Some(actual), ChargeDecision::Keep) => {
+                units.settle(actual).map(|charged| Change { charged: Some(charged), refunded: 0 })
+            }
+            (Some(actual), ChargeDecision::Refund(refund)) => {
+                let settled = units.settle(actual);
+                both(settled, units.refund(refund))
+                    .map(|(charged, refunded)| Change { charged: Some(charged), refunded })
+            }
+        };
+        match change.now_or_never() {
+            Ok(change) => self.note_change(change),
+            Err(pending) => self.change = Some(pending),
         }
     }
 
-    /// Settles the reservation, unless it is refunded, at the end of the response.
+    /// Settles the reservation at the end of the response. The policy decides unless it is refunded already.
     pub(super) fn end(&mut self, policy: &dyn ChargePolicy, end: &ResponseEnd<'_>) {
-        let had_ended = std::mem::replace(&mut self.has_ended, true);
-        if !had_ended && !self.is_refunded {
-            self.settle(policy.at_end(end));
+        if !mem::replace(&mut self.has_ended, true) {
+            self.settle(if self.is_refunded { ChargeDecision::Keep } else { policy.at_end(end) });
         }
     }
 
@@ -198,34 +236,42 @@ impl HeldReservation {
         self.has_ended
     }
 
-    /// Waits until the store has refunded what it has to.
+    /// Waits until the store has changed what it has to.
     pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(refund) = &mut self.refund {
-            let refunded = ready!(Pin::new(refund).poll(cx));
-            self.refund = None;
-            self.note_refund(refunded);
+        if let Some(change) = &mut self.change {
+            let change = ready!(Pin::new(change).poll(cx));
+            self.change = None;
+            self.note_change(change);
         }
         Poll::Ready(())
     }
 
-    fn note_refund(&mut self, refunded: Result<bool, StoreError>) {
-        match refunded {
-            Ok(true) => {
-                self.is_refunded = true;
-                self.context.note_refunded(self.entry);
+    fn note_change(&mut self, change: Result<Change, StoreError>) {
+        match change {
+            Ok(Change { charged, refunded }) => {
+                self.is_refunded |= refunded > 0;
+                self.context.quotas(|quotas| {
+                    if let Some(charged) = charged {
+                        quotas.settle(self.entry, charged);
+                    }
+                    if refunded > 0 {
+                        quotas.refund(self.entry, refunded);
+                    }
+                });
             }
-            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(source = ?error, "refund failed: the units may stay charged");
             }
         }
     }
 
-    /// Drops a reservation that could not be made durable and so is not charged. Returns the context of
-    /// its request.
-    pub(super) fn discard(self) -> RequestContext {
-        self.context.note_discarded(self.entry);
-        self.context
+    /// Drops a reservation that could not be made durable and so is not charged, with the further units of its
+    /// request. Returns the context of the request.
+    pub(super) fn discard(mut self) -> RequestContext {
+        self.settle(ChargeDecision::Refund(Refund::Always));
+        self.has_ended = true;
+        self.context.quotas(|quotas| quotas.discard(self.entry));
+        self.context.clone()
     }
 
     /// Inserts the rate limit headers, unless a quota inside has rejected the request and shows its own.
@@ -240,7 +286,16 @@ impl HeldReservation {
         let insert = |statuses: &[QuotaStatus]| {
             rate_headers.insert(statuses, self.at, &mut head.headers);
         };
-        self.context.with_shown_quotas(insert);
+        self.context.quotas(|quotas| quotas.with_shown(insert));
+    }
+}
+
+/// Charges what the handler of a request that was dropped has said.
+impl Drop for HeldReservation {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.settle(ChargeDecision::Keep);
+        }
     }
 }
 

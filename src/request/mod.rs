@@ -203,21 +203,20 @@ impl RequestContext {
         self.facts().quotas.is_refunded()
     }
 
-    /// Notes that units of a quota were reserved, and returns the index of the quota's entry.
+    /// Returns the time at which the request was received, and its entry in a quota store's ledger.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_reserved(&self, entry: QuotaEntry, admission: Option<Admission>) -> usize {
-        let quotas = &mut self.facts().quotas;
-        quotas.is_exhausted = false;
-        if quotas.admission.is_none() {
-            quotas.admission = admission;
-        }
-        quotas.push(entry)
+    pub(crate) fn start_reservation(&self, clock: &dyn Clock) -> (SystemTime, Option<Admission>) {
+        let facts = &mut *self.facts();
+        let at = *facts.received_at.get_or_insert_with(|| clock.now());
+        (at, facts.quotas.admission().cloned())
     }
 
-    /// Notes that the units of an entry were refunded.
+    /// Notes that units of a quota were reserved, and returns the index of the quota's entry.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_refunded(&self, index: usize) {
-        self.facts().quotas.refund(index);
+    pub(crate) fn note_reserved(&self, entry: QuotaEntry) -> usize {
+        let quotas = &mut self.facts().quotas;
+        quotas.is_exhausted = false;
+        quotas.push(entry)
     }
 
     /// Notes that a quota is exhausted.
@@ -234,21 +233,15 @@ impl RequestContext {
         self.facts().quotas.is_exhausted
     }
 
-    /// Notes that a reservation could not be made durable, so nothing is charged.
+    /// Calls `change` with what is known of the request's quotas.
     #[cfg(feature = "quota")]
-    pub(crate) fn note_discarded(&self, index: usize) {
-        self.facts().quotas.discard(index);
-    }
-
-    /// Calls `read` with the statuses that the rate limit headers show, the outermost first.
-    #[cfg(feature = "quota")]
-    pub(crate) fn with_shown_quotas(&self, read: impl FnOnce(&[QuotaStatus])) {
-        self.facts().quotas.with_shown(read);
+    pub(crate) fn quotas<T>(&self, change: impl FnOnce(&mut Quotas) -> T) -> T {
+        change(&mut self.facts().quotas)
     }
 
     /// Returns the entry of the request in its quota store's ledger, if the store keeps one.
     pub fn admission(&self) -> Option<Admission> {
-        self.facts().quotas.admission.clone()
+        self.facts().quotas.admission().cloned()
     }
 
     /// Returns whether the client has disconnected while the response is still being read.

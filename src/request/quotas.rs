@@ -1,38 +1,57 @@
 //! What is known of the quotas of one request.
 
 #[cfg(feature = "quota")]
-use std::slice;
+use std::{mem, slice, sync::Arc};
 
 use crate::store::{Admission, QuotaStatus};
+#[cfg(feature = "quota")]
+use crate::store::{Demand, Quota, QuotaStore, Reservation};
 
 /// Quotas of one request, the outermost first.
 #[derive(Default)]
-pub(super) struct Quotas {
+pub(crate) struct Quotas {
     entries: Vec<QuotaEntry>,
-    /// Entry of the request in a store's ledger.
-    pub(super) admission: Option<Admission>,
     /// Whether the quota that has seen the request last was exhausted.
     #[cfg(feature = "quota")]
-    pub(super) is_exhausted: bool,
+    pub(crate) is_exhausted: bool,
 }
 
 /// One quota of a request.
 pub(crate) struct QuotaEntry {
     /// Status after the request's reservation.
-    pub(crate) status: QuotaStatus,
+    status: QuotaStatus,
     /// Number of units charged.
-    pub(crate) units: u64,
+    units: u64,
+    /// Number of units to charge in the end, if the handler has said it since.
+    actual: Option<u64>,
     /// Whether the rate limit headers of all layers show the quota.
     #[cfg(feature = "quota")]
-    pub(crate) is_shown: bool,
+    is_shown: bool,
     is_refunded: bool,
     /// Whether the status is the last one known of the quota.
     is_current: bool,
+    /// Entry of the request in the store's ledger.
+    admission: Option<Admission>,
+    #[cfg(feature = "quota")]
+    held: Option<Held>,
 }
+
+/// What the handler of a request changes of the units that are reserved for it.
+#[cfg(feature = "quota")]
+struct Held {
+    store: Arc<dyn QuotaStore>,
+    demand: Demand,
+    /// Reservations that the layer has not taken over yet.
+    taken: Vec<Taken>,
+}
+
+/// A reservation of further units, and their number.
+#[cfg(feature = "quota")]
+type Taken = (Box<dyn Reservation>, u64);
 
 impl Quotas {
     /// Returns the last known status of each quota.
-    pub(super) fn statuses(&self) -> Vec<QuotaStatus> {
+    pub(crate) fn statuses(&self) -> Vec<QuotaStatus> {
         let current = self.entries.iter().filter(|entry| entry.is_current);
         current.map(|entry| entry.status).collect()
     }
@@ -44,29 +63,68 @@ impl Quotas {
     }
 
     /// Returns the number of units charged by the outermost quota.
-    pub(super) fn units(&self) -> u32 {
-        let units = self.outermost().fold(0, |sum: u64, entry| sum.saturating_add(entry.units));
+    pub(crate) fn units(&self) -> u32 {
+        let units = self.outermost().fold(0, |sum: u64, entry| sum.saturating_add(entry.actual()));
         u32::try_from(units).unwrap_or(u32::MAX)
     }
 
     /// Returns whether the outermost quota has refunded units.
-    pub(super) fn is_refunded(&self) -> bool {
+    pub(crate) fn is_refunded(&self) -> bool {
         self.outermost().any(|entry| entry.is_refunded)
+    }
+
+    /// Returns the entry of the request in a store's ledger.
+    pub(crate) fn admission(&self) -> Option<&Admission> {
+        self.entries.iter().find_map(|entry| entry.admission.as_ref())
+    }
+}
+
+impl QuotaEntry {
+    /// Returns the number of units that are charged in the end.
+    fn actual(&self) -> u64 {
+        self.actual.unwrap_or(self.units)
     }
 }
 
 #[cfg(feature = "quota")]
 impl QuotaEntry {
-    /// Creates the entry of a quota with this status, which includes the units.
-    pub(crate) fn new(status: QuotaStatus, units: u64, is_shown: bool) -> Self {
-        Self { status, units, is_shown, is_refunded: false, is_current: true }
+    /// Creates the entry of a quota of which nothing is reserved.
+    pub(crate) fn exhausted(status: QuotaStatus, is_shown: bool) -> Self {
+        Self {
+            status,
+            units: 0,
+            actual: None,
+            is_shown,
+            is_refunded: false,
+            is_current: true,
+            admission: None,
+            held: None,
+        }
+    }
+
+    /// Creates the entry of a quota of which the units of `demand` are reserved, which are in `status`.
+    pub(crate) fn reserved(
+        store: Arc<dyn QuotaStore>,
+        demand: Demand,
+        status: QuotaStatus,
+        admission: Option<Admission>,
+        is_shown: bool,
+    ) -> Self {
+        let units = demand.amount;
+        let held = Some(Held { store, demand, taken: Vec::new() });
+        Self { units, admission, held, ..Self::exhausted(status, is_shown) }
+    }
+
+    fn change_units(&mut self, units: u64) {
+        self.status.used = self.status.used.saturating_sub(self.units).saturating_add(units);
+        self.units = units;
     }
 }
 
 #[cfg(feature = "quota")]
 impl Quotas {
     /// Adds an entry, which replaces an earlier one of the same quota, and returns its index.
-    pub(super) fn push(&mut self, entry: QuotaEntry) -> usize {
+    pub(crate) fn push(&mut self, entry: QuotaEntry) -> usize {
         for known in &mut self.entries {
             known.is_current &= known.status.quota != entry.status.quota;
         }
@@ -76,20 +134,25 @@ impl Quotas {
         self.entries.len() - 1
     }
 
-    pub(super) fn refund(&mut self, index: usize) {
+    pub(crate) fn refund(&mut self, index: usize, refunded: u64) {
         let entry = &mut self.entries[index];
-        entry.status.used = entry.status.used.saturating_sub(entry.units);
-        (entry.units, entry.is_refunded) = (0, true);
+        entry.change_units(entry.units.saturating_sub(refunded));
+        entry.is_refunded |= refunded > 0;
+    }
+
+    /// Sets the number of charged units.
+    pub(crate) fn settle(&mut self, index: usize, charged: u64) {
+        self.entries[index].change_units(charged);
     }
 
     /// Forgets a reservation that is not charged.
-    pub(super) fn discard(&mut self, index: usize) {
+    pub(crate) fn discard(&mut self, index: usize) {
         let entry = &mut self.entries[index];
-        (entry.units, entry.is_current) = (0, false);
+        (entry.units, entry.is_current, entry.held) = (0, false, None);
     }
 
     /// Calls `read` with the statuses that headers show, if there are any.
-    pub(super) fn with_shown(&self, read: impl FnOnce(&[QuotaStatus])) {
+    pub(crate) fn with_shown(&self, read: impl FnOnce(&[QuotaStatus])) {
         let is_shown = |entry: &&QuotaEntry| entry.is_shown && entry.is_current;
         match &self.entries[..] {
             [entry] if is_shown(&entry) => read(slice::from_ref(&entry.status)),
@@ -101,5 +164,58 @@ impl Quotas {
                 }
             }
         }
+    }
+
+    /// Returns the index of the innermost entry with reserved units, of `quota` if one is given.
+    pub(crate) fn reserved(&self, quota: Option<Quota>) -> Option<usize> {
+        self.entries.iter().rposition(|entry| {
+            let is_same = quota.is_none_or(|quota| entry.status.quota == quota);
+            is_same && entry.is_current && entry.held.is_some()
+        })
+    }
+
+    /// Returns the store of an entry and the demand of further units, unless its reservation was discarded.
+    pub(crate) fn demand(&self, index: usize, units: u64) -> Option<(Arc<dyn QuotaStore>, Demand)> {
+        let entry = &self.entries[index];
+        let Held { store, demand, .. } = entry.held.as_ref()?;
+        let admission = entry.admission.as_ref().or(self.admission()).cloned();
+        Some((store.clone(), demand.clone().amount(units).admission(admission)))
+    }
+
+    /// Adds further units, which are in `status`.
+    pub(crate) fn take(&mut self, index: usize, taken: Taken, status: QuotaStatus) {
+        let entry = &mut self.entries[index];
+        entry.admission = entry.admission.take().or_else(|| taken.0.admission());
+        (entry.units, entry.status) = (entry.units.saturating_add(taken.1), status);
+        entry.actual = entry.actual.map(|actual| actual.saturating_add(taken.1));
+        if let Some(held) = &mut entry.held {
+            held.taken.push(taken);
+        }
+    }
+
+    pub(crate) fn set_status(&mut self, index: usize, status: QuotaStatus) {
+        self.entries[index].status = status;
+    }
+
+    /// Returns the status of an entry and the number of its charged units, as if it was settled already.
+    pub(crate) fn settled(&self, index: usize) -> (QuotaStatus, u64) {
+        let entry = &self.entries[index];
+        let (mut status, actual) = (entry.status, entry.actual());
+        status.used = status.used.saturating_sub(entry.units).saturating_add(actual);
+        (status, actual)
+    }
+
+    /// Sets the number of units that are charged in the end to the result of `actual`, which is called with the
+    /// present number.
+    pub(crate) fn set_actual(&mut self, index: usize, actual: impl FnOnce(u64) -> u64) {
+        let entry = &mut self.entries[index];
+        entry.actual = Some(actual(entry.actual()));
+    }
+
+    /// Takes what the handler has changed since the last time.
+    pub(crate) fn take_changes(&mut self, index: usize) -> (Vec<Taken>, Option<u64>) {
+        let entry = &mut self.entries[index];
+        let taken = entry.held.as_mut().map(|held| mem::take(&mut held.taken));
+        (taken.unwrap_or_default(), entry.actual.take())
     }
 }

@@ -11,6 +11,7 @@ mod grpc;
 mod quotas;
 mod rejections;
 mod requests;
+mod reservations;
 mod subjects;
 
 use std::{
