@@ -65,7 +65,7 @@ impl RequestContext {
 }
 
 impl RequestReservation {
-    /// Returns the subject's status when the store was last asked for this request.
+    /// Returns the last known status of the subject, with what the handler has said since.
     pub fn status(&self) -> QuotaStatus {
         self.context.quotas(|quotas| quotas.settled(self.entry)).0
     }
