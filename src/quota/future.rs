@@ -177,7 +177,10 @@ where
                     return Poll::Ready(Ok(ResponseBody::respond(this.method, response)));
                 }
                 StateProj::Identifying { subject, need, call } => {
-                    let subject = ready!(Pin::new(subject).poll(cx)).map_err(QuotaRejection::Store);
+                    let subject = ready!(Pin::new(subject).poll(cx)).or_else(|error| {
+                        let rejection = QuotaRejection::Store(error);
+                        this.layer.unless_shadow(rejection).map(|()| Subject::Exempt)
+                    });
                     let need = need.take().expect(COMPLETED);
                     let pending = subject.and_then(|subject| this.layer.reserve(subject, need));
                     let call = call.take().expect(COMPLETED);
@@ -188,16 +191,16 @@ where
                     });
                 }
                 StateProj::Reserving { pending, call } => {
-                    let reservation = ready!(pending.poll(cx));
+                    let reservation = ready!(pending.poll(this.layer, cx));
                     let call = call.take().expect(COMPLETED);
                     this.state.set(match reservation {
                         Ok(reservation) => {
-                            *this.reservation = Some(reservation);
-                            match this.layer.commit {
-                                CommitPoint::BeforeForward => {
+                            *this.reservation = reservation;
+                            match this.layer.commit_point() {
+                                CommitPoint::BeforeForward if this.reservation.is_some() => {
                                     State::Committing { call: Some(call) }
                                 }
-                                CommitPoint::BeforeResponse => call.forward(),
+                                _ => call.forward(),
                             }
                         }
                         Err(rejection) => call.reject(this.layer, &rejection),
@@ -252,7 +255,9 @@ where
                         reservation.end(&*this.layer.policy, &ResponseEnd::new(BodyEnd::Complete));
                         ready!(reservation.poll_settled(cx));
                     }
-                    if let Err(error) = ready!(reservation.poll_committed(cx)) {
+                    if !this.layer.is_shadow
+                        && let Err(error) = ready!(reservation.poll_committed(cx))
+                    {
                         let mut extensions = Extensions::new();
                         extensions.insert(this.reservation.take().expect(COMPLETED).discard());
                         let request = RejectedRequest::forwarded(this.method, &extensions);
@@ -294,8 +299,8 @@ fn release<B: Body>(
     layer: &Arc<DailyQuotaLayer>,
 ) -> Response<ResponseBody<B>> {
     let InnerResponse { mut head, body, detector } = response;
-    if let Some(headers) = &layer.headers {
-        reservation.insert_headers(&**headers, &mut head);
+    if let Some(headers) = layer.rate_headers() {
+        reservation.insert_headers(headers, &mut head);
     }
     let body = if reservation.has_ended() {
         ResponseBody::uncounted(body)

@@ -25,9 +25,10 @@ pub struct DailyQuotaLayer {
     pub(super) policy: Arc<dyn ChargePolicy>,
     pub(super) subject: SubjectSource,
     pub(super) cost: FromRequest<u64>,
-    pub(super) headers: Option<Arc<dyn RateHeaders>>,
+    headers: Headers,
+    pub(super) is_shadow: bool,
     reject: Arc<dyn Reject>,
-    pub(super) commit: CommitPoint,
+    commit: CommitPoint,
     pub(super) in_flight: Option<Arc<InFlight>>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -44,6 +45,15 @@ pub(super) enum SubjectSource {
     Lookup(FromRequest<StoreFuture<Subject>>),
 }
 
+/// Which rate limit headers responses have.
+#[derive(Clone)]
+enum Headers {
+    /// [`IetfRateHeaders`], or none of a shadow quota.
+    Default,
+    Chosen(Arc<dyn RateHeaders>),
+    None,
+}
+
 impl DailyQuotaLayer {
     /// Creates a layer that counts in `store`.
     pub fn new(store: impl QuotaStore) -> Self {
@@ -53,7 +63,8 @@ impl DailyQuotaLayer {
             policy: Arc::new(ChargeUnlessUndone),
             subject: SubjectSource::Request(Arc::new(Subject::of_key)),
             cost: Arc::new(|_| 1),
-            headers: Some(Arc::new(IetfRateHeaders)),
+            headers: Headers::Default,
+            is_shadow: false,
             reject: Arc::new(ProblemJson),
             commit: CommitPoint::BeforeResponse,
             in_flight: None,
@@ -144,13 +155,26 @@ impl DailyQuotaLayer {
     /// Writes the rate limit headers of responses with `headers`, which are [`IetfRateHeaders`] by default.
     #[must_use]
     pub fn headers(self, headers: impl RateHeaders) -> Self {
-        Self { headers: Some(Arc::new(headers)), ..self }
+        Self { headers: Headers::Chosen(Arc::new(headers)), ..self }
     }
 
     /// Writes no rate limit headers, and hides the quota from those of other layers.
     #[must_use]
     pub fn without_headers(self) -> Self {
-        Self { headers: None, ..self }
+        Self { headers: Headers::None, ..self }
+    }
+
+    /// Sets whether the quota is a shadow: it counts, and rejects no request, so that a limit can be tried on
+    /// real traffic.
+    ///
+    /// - A request that would be rejected passes and is logged. Its units are counted, too, beyond the limit, so
+    ///   that reports show what the subjects would need; refunds are not bounded.
+    /// - While the store fails, requests pass uncounted. No response waits until its units are durable.
+    /// - Its status is in no rate limit headers, its own or those of other layers, unless
+    ///   [`headers`](Self::headers) chooses some.
+    #[must_use]
+    pub fn shadow(self, is_shadow: bool) -> Self {
+        Self { is_shadow, ..self }
     }
 
     /// Renders rejections with `reject`, which is [`ProblemJson`] by default.
@@ -178,6 +202,29 @@ impl DailyQuotaLayer {
         Self { clock: Arc::new(clock), ..self }
     }
 
+    /// Returns when a reservation must be durable.
+    pub(super) fn commit_point(&self) -> CommitPoint {
+        if self.is_shadow { CommitPoint::BeforeResponse } else { self.commit }
+    }
+
+    /// Returns the writer of the rate limit headers, if there are any.
+    pub(super) fn rate_headers(&self) -> Option<&dyn RateHeaders> {
+        match &self.headers {
+            Headers::Chosen(headers) => Some(&**headers),
+            Headers::Default if !self.is_shadow => Some(&IetfRateHeaders),
+            Headers::Default | Headers::None => None,
+        }
+    }
+
+    /// Returns the rejection, unless the quota is a shadow: then the request passes.
+    pub(super) fn unless_shadow(&self, rejection: QuotaRejection) -> Result<(), QuotaRejection> {
+        if !self.is_shadow {
+            return Err(rejection);
+        }
+        log_shadow(self.quota, &rejection);
+        Ok(())
+    }
+
     /// Renders a rejection of this request.
     pub(super) fn render<'a>(
         &self,
@@ -189,16 +236,39 @@ impl DailyQuotaLayer {
                 tracing::warn!(source = ?error, "quota reservation failed: rejecting the request");
             }
             QuotaRejection::NoSubject => {
-                tracing::error!("request has no quota subject: rejecting it");
+                tracing::error!(
+                    quota = self.quota.name(),
+                    "request has no quota subject: rejecting it; put the layer that identifies the \
+                     client (TrialKeyAuthLayer) outside of the quota: before it in a ServiceBuilder, \
+                     after it with Router::layer"
+                );
             }
             QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
         }
         let reason = rejection;
         let mut rejection = Rejection::from(reason);
-        if let (QuotaRejection::Exhausted { status, at }, Some(headers)) = (reason, &self.headers) {
+        if let QuotaRejection::Exhausted { status, at } = reason
+            && let Some(headers) = self.rate_headers()
+        {
             headers.insert(slice::from_ref(status), *at, &mut rejection.headers);
         }
         rejection.render(&*self.reject, request)
+    }
+}
+
+/// Logs that a shadow quota passes a request that it would reject.
+pub(super) fn log_shadow(quota: Quota, rejection: &QuotaRejection) {
+    let quota = quota.name();
+    match rejection {
+        QuotaRejection::Store(error) => {
+            tracing::warn!(quota, source = ?error, "shadow quota failed: passing the request uncounted");
+        }
+        QuotaRejection::NoSubject => {
+            tracing::warn!(quota, "request has no quota subject: passing it uncounted");
+        }
+        QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {
+            tracing::info!(quota, reason = %rejection, "request would be rejected: passing it");
+        }
     }
 }
 

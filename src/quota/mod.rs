@@ -17,10 +17,17 @@
 //!   logged; one that is [`Subject::Exempt`] passes uncounted.
 //! - A request costs one unit, or the result of [`DailyQuotaLayer::cost`]. Its handler may take more or charge less
 //!   through its [`RequestReservation`].
+//! - A [shadow](DailyQuotaLayer::shadow) counts and rejects nothing.
 //! - Responses to a limited subject have the rate limit headers `RateLimit-Policy` and `RateLimit`
 //!   (draft-ietf-httpapi-ratelimit-headers), or those of [`DailyQuotaLayer::headers`]. Of several
 //!   [quotas](DailyQuotaLayer::quota) these list all. A rejection shows the exhausted quota alone, also through the
 //!   quotas outside of it.
+//!
+//! # Order
+//!
+//! The layer that identifies the subject is outside of the quota. In a `ServiceBuilder` that is the one before it; each
+//! `layer` of an axum `Router` is outside of those before it, so that it comes after. Use `Router::route_layer`:
+//! `Router::layer` also stands around the fallback, and a 404 of the router costs a unit.
 //!
 //! # Example
 //!

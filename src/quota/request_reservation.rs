@@ -1,10 +1,10 @@
 use std::{fmt, future::poll_fn};
 
-use super::QuotaRejection;
+use super::{QuotaRejection, layer::log_shadow};
 use crate::{
     error::StoreError,
     request::RequestContext,
-    store::{Quota, QuotaStatus, Reservation, ReserveOutcome},
+    store::{Demand, Quota, QuotaStatus, Reservation, ReserveOutcome},
 };
 
 /// The units of one request in one quota, which its handler changes as it learns what the request costs.
@@ -94,9 +94,32 @@ impl RequestReservation {
                 StoreError::unavailable("the units of the request could not be made durable");
             return Err(QuotaRejection::Store(error));
         };
-        match store.reserve(&demand).await.map_err(QuotaRejection::Store)? {
+        let reserved = store.reserve(&demand).await;
+        let result = self.hold(reserved, &demand).await;
+        if !self.context.quotas(|quotas| quotas.is_shadow(self.entry)) {
+            return result;
+        }
+        let (quota, at, status) = (demand.quota, demand.at, self.status());
+        match result {
+            Err(rejection) => log_shadow(quota, &rejection),
+            Ok(_) if status.limit.units().is_some_and(|limit| status.used > limit) => {
+                log_shadow(quota, &QuotaRejection::Exhausted { status, at });
+            }
+            Ok(_) => {}
+        }
+        Ok(status)
+    }
+
+    /// Adds the units to the request's once they are durable.
+    async fn hold(
+        &self,
+        reserved: Result<ReserveOutcome, StoreError>,
+        demand: &Demand,
+    ) -> Result<QuotaStatus, QuotaRejection> {
+        match reserved.map_err(QuotaRejection::Store)? {
             ReserveOutcome::Admitted { reservation, status } => {
-                let mut taken = Taken { of: self, reservation: Some(reservation), units, status };
+                let (reservation, units) = (Some(reservation), demand.amount);
+                let mut taken = Taken { of: self, reservation, units, status };
                 taken.commit().await.map_err(QuotaRejection::Store)?;
                 Ok(status)
             }

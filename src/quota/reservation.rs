@@ -12,16 +12,18 @@ use http_body::{Body, Frame};
 
 use super::{
     ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, ResponseEnd, Subject,
+    layer::log_shadow,
     units::{Units, both},
 };
 use crate::{
     body::{BodyEnd, EndDetector},
     error::{Rejected, StoreError},
+    key::Limit,
     limit::InFlightGuard,
-    request::{QuotaEntry, RequestContext},
+    request::{QuotaEntry, RequestContext, Visibility},
     store::{
-        Admission, Demand, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome,
-        StoreFuture, rate_headers::RateHeaders,
+        Admission, Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture,
+        rate_headers::RateHeaders,
     },
 };
 
@@ -42,19 +44,27 @@ impl DailyQuotaLayer {
         let subject = match subject {
             Subject::Counted(subject) => subject,
             Subject::Exempt => return Ok(None),
-            Subject::Unknown => return Err(QuotaRejection::NoSubject),
+            Subject::Unknown => {
+                return self.unless_shadow(QuotaRejection::NoSubject).map(|()| None);
+            }
         };
         context.note_subject(&subject.id);
         let in_flight = match &self.in_flight {
             Some(in_flight) => {
-                Some(in_flight.enter(&subject.id).ok_or(QuotaRejection::TooManyInFlight)?)
+                let guard = in_flight.enter(&subject.id);
+                if guard.is_none() {
+                    self.unless_shadow(QuotaRejection::TooManyInFlight)?;
+                }
+                guard
             }
             None => None,
         };
-        let demand = Demand::new(subject.id, subject.limit, at)
-            .quota(self.quota)
-            .amount(amount)
-            .admission(admission);
+        let limit = subject.limit;
+        let demand =
+            Demand::new(subject.id, if self.is_shadow { Limit::Unlimited } else { limit }, at)
+                .quota(self.quota)
+                .amount(amount)
+                .admission(admission);
         let outcome = match amount {
             0 => self
                 .store
@@ -62,8 +72,7 @@ impl DailyQuotaLayer {
                 .map(|status| ReserveOutcome::Admitted { reservation: Box::new(NoUnits), status }),
             _ => self.store.reserve(&demand),
         };
-        let (store, is_shown) = (self.store.clone(), self.headers.is_some());
-        let claim = Some(Claim { context, store, demand, is_shown, in_flight });
+        let claim = Some(Claim { context, demand, limit, in_flight });
         Ok(Some(PendingReservation { outcome, claim }))
     }
 }
@@ -102,17 +111,21 @@ pub(super) struct PendingReservation {
 /// What becomes a [`HeldReservation`] if the store admits it.
 struct Claim {
     context: RequestContext,
-    store: Arc<dyn QuotaStore>,
     demand: Demand,
-    is_shown: bool,
+    /// Limit of the subject, which a shadow quota does not demand.
+    limit: Limit,
     in_flight: Option<InFlightGuard>,
 }
 
 impl PendingReservation {
-    /// Returns the reservation or its rejection if the store has decided already.
-    pub(super) fn take_ready(&mut self) -> Option<Result<HeldReservation, QuotaRejection>> {
+    /// Returns the reservation or its rejection if the store has decided already. There is no reservation if a
+    /// shadow quota passes the request uncounted.
+    pub(super) fn take_ready(
+        &mut self,
+        layer: &DailyQuotaLayer,
+    ) -> Option<Result<Option<HeldReservation>, QuotaRejection>> {
         let outcome = self.outcome.take_ready()?;
-        Some(self.claim.take()?.hold(outcome))
+        Some(self.claim.take()?.hold(layer, outcome))
     }
 
     /// # Panics
@@ -120,26 +133,36 @@ impl PendingReservation {
     /// When polled again after completion.
     pub(super) fn poll(
         &mut self,
+        layer: &DailyQuotaLayer,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<HeldReservation, QuotaRejection>> {
+    ) -> Poll<Result<Option<HeldReservation>, QuotaRejection>> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
         let claim = self.claim.take().expect("`PendingReservation` polled after completion");
-        Poll::Ready(claim.hold(outcome))
+        Poll::Ready(claim.hold(layer, outcome))
     }
 }
 
 impl Claim {
     fn hold(
         self,
+        layer: &DailyQuotaLayer,
         outcome: Result<ReserveOutcome, StoreError>,
-    ) -> Result<HeldReservation, QuotaRejection> {
-        let Self { context, store, demand, is_shown, in_flight } = self;
+    ) -> Result<Option<HeldReservation>, QuotaRejection> {
+        let Self { context, demand, limit, in_flight } = self;
         let (at, amount) = (demand.at, demand.amount);
+        let visibility =
+            Visibility { is_shown: layer.rate_headers().is_some(), is_shadow: layer.is_shadow };
         match outcome {
-            Ok(ReserveOutcome::Admitted { reservation, status }) => {
-                let admission = reservation.admission();
-                let entry = QuotaEntry::reserved(store, demand, status, admission, is_shown);
-                Ok(HeldReservation {
+            Ok(ReserveOutcome::Admitted { reservation, mut status }) => {
+                if layer.is_shadow {
+                    status.limit = limit;
+                    if amount > 0 && limit.units().is_some_and(|limit| status.used > limit) {
+                        log_shadow(status.quota, &QuotaRejection::Exhausted { status, at });
+                    }
+                }
+                let (store, admission) = (layer.store.clone(), reservation.admission());
+                let entry = QuotaEntry::reserved(store, demand, status, admission, visibility);
+                Ok(Some(HeldReservation {
                     units: Mutex::new(Units::new(reservation, amount)),
                     change: None,
                     is_refunded: false,
@@ -148,13 +171,13 @@ impl Claim {
                     context,
                     at,
                     _in_flight: in_flight,
-                })
+                }))
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
-                context.note_exhausted(QuotaEntry::exhausted(status, is_shown));
-                Err(QuotaRejection::Exhausted { status, at })
+                context.note_exhausted(QuotaEntry::exhausted(status, visibility));
+                layer.unless_shadow(QuotaRejection::Exhausted { status, at }).map(|()| None)
             }
-            Err(error) => Err(QuotaRejection::Store(error)),
+            Err(error) => layer.unless_shadow(QuotaRejection::Store(error)).map(|()| None),
         }
     }
 }

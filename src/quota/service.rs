@@ -78,18 +78,20 @@ where
             }
             Err(rejection) => return ResponseFuture::rejected(layer, &request, &rejection),
         };
-        let reservation = match pending.take_ready().transpose() {
-            Ok(Some(reservation)) if layer.commit == CommitPoint::BeforeResponse => {
-                let future = self.inner.call(request);
-                return ResponseFuture::forwarding(layer, method, Some(reservation), future);
+        match pending.take_ready(&layer) {
+            Some(Ok(Some(reservation))) if layer.commit_point() == CommitPoint::BeforeForward => {
+                let inner = self.take_inner();
+                ResponseFuture::committing(layer, reservation, inner, request)
             }
-            Ok(reservation) => reservation,
-            Err(rejection) => return ResponseFuture::rejected(layer, &request, &rejection),
-        };
-        let inner = self.take_inner();
-        match reservation {
-            Some(reservation) => ResponseFuture::committing(layer, reservation, inner, request),
-            None => ResponseFuture::reserving(layer, pending, inner, request),
+            Some(Ok(reservation)) => {
+                let future = self.inner.call(request);
+                ResponseFuture::forwarding(layer, method, reservation, future)
+            }
+            Some(Err(rejection)) => ResponseFuture::rejected(layer, &request, &rejection),
+            None => {
+                let inner = self.take_inner();
+                ResponseFuture::reserving(layer, pending, inner, request)
+            }
         }
     }
 }

@@ -42,9 +42,9 @@ use http::Extensions;
 #[cfg(feature = "proxy")]
 use http::uri::PathAndQuery;
 
-#[cfg(feature = "quota")]
-pub(crate) use self::quotas::QuotaEntry;
 use self::quotas::Quotas;
+#[cfg(feature = "quota")]
+pub(crate) use self::quotas::{QuotaEntry, Visibility};
 use crate::{
     clock::Clock,
     key::{KeyId, KeyRecord},
@@ -181,9 +181,9 @@ impl RequestContext {
     }
 
     /// Returns the status of the most constrained of the request's quotas, after this request's
-    /// reservation.
+    /// reservation. Those that reject nothing have no part in it.
     pub fn quota_status(&self) -> Option<QuotaStatus> {
-        QuotaStatus::most_constrained(&self.quota_statuses()).copied()
+        self.facts().quotas.most_constrained()
     }
 
     /// Returns the status of each of the request's quotas, the outermost first, after this request's
@@ -193,7 +193,7 @@ impl RequestContext {
     }
 
     /// Returns the number of units charged for the request, without refunded ones; of several quotas, those
-    /// of the outermost one.
+    /// of the outermost one that rejects requests, if there is one.
     pub fn units(&self) -> u32 {
         self.facts().quotas.units()
     }

@@ -24,9 +24,7 @@ pub(crate) struct QuotaEntry {
     units: u64,
     /// Number of units to charge in the end, if the handler has said it since.
     actual: Option<u64>,
-    /// Whether the rate limit headers of all layers show the quota.
-    #[cfg(feature = "quota")]
-    is_shown: bool,
+    visibility: Visibility,
     is_refunded: bool,
     /// Whether the status is the last one known of the quota.
     is_current: bool,
@@ -34,6 +32,16 @@ pub(crate) struct QuotaEntry {
     admission: Option<Admission>,
     #[cfg(feature = "quota")]
     held: Option<Held>,
+}
+
+/// Where the status of a quota counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Visibility {
+    /// Whether the rate limit headers of all layers show it.
+    #[cfg(feature = "quota")]
+    pub(crate) is_shown: bool,
+    /// Whether the quota rejects no request.
+    pub(crate) is_shadow: bool,
 }
 
 /// What the handler of a request changes of the units that are reserved for it.
@@ -56,9 +64,18 @@ impl Quotas {
         current.map(|entry| entry.status).collect()
     }
 
-    /// Returns the entries of the outermost quota, which are several if the request was sent again.
+    /// Returns the status of the most constrained quota that is no shadow.
+    pub(crate) fn most_constrained(&self) -> Option<QuotaStatus> {
+        let is_real = |entry: &&QuotaEntry| entry.is_current && !entry.visibility.is_shadow;
+        let real: Vec<_> = self.entries.iter().filter(is_real).map(|entry| entry.status).collect();
+        QuotaStatus::most_constrained(&real).copied()
+    }
+
+    /// Returns the entries of the outermost quota, or of the outermost one that is no shadow. They are several if
+    /// the request was sent again.
     fn outermost(&self) -> impl Iterator<Item = &QuotaEntry> {
-        let outermost = self.entries.first().map(|entry| entry.status.quota);
+        let real = self.entries.iter().find(|entry| !entry.visibility.is_shadow);
+        let outermost = real.or(self.entries.first()).map(|entry| entry.status.quota);
         self.entries.iter().filter(move |entry| Some(entry.status.quota) == outermost)
     }
 
@@ -89,12 +106,12 @@ impl QuotaEntry {
 #[cfg(feature = "quota")]
 impl QuotaEntry {
     /// Creates the entry of a quota of which nothing is reserved.
-    pub(crate) fn exhausted(status: QuotaStatus, is_shown: bool) -> Self {
+    pub(crate) fn exhausted(status: QuotaStatus, visibility: Visibility) -> Self {
         Self {
             status,
             units: 0,
             actual: None,
-            is_shown,
+            visibility,
             is_refunded: false,
             is_current: true,
             admission: None,
@@ -108,11 +125,11 @@ impl QuotaEntry {
         demand: Demand,
         status: QuotaStatus,
         admission: Option<Admission>,
-        is_shown: bool,
+        visibility: Visibility,
     ) -> Self {
         let units = demand.amount;
         let held = Some(Held { store, demand, taken: Vec::new() });
-        Self { units, admission, held, ..Self::exhausted(status, is_shown) }
+        Self { units, admission, held, ..Self::exhausted(status, visibility) }
     }
 
     fn change_units(&mut self, units: u64) {
@@ -153,7 +170,7 @@ impl Quotas {
 
     /// Calls `read` with the statuses that headers show, if there are any.
     pub(crate) fn with_shown(&self, read: impl FnOnce(&[QuotaStatus])) {
-        let is_shown = |entry: &&QuotaEntry| entry.is_shown && entry.is_current;
+        let is_shown = |entry: &&QuotaEntry| entry.visibility.is_shown && entry.is_current;
         match &self.entries[..] {
             [entry] if is_shown(&entry) => read(slice::from_ref(&entry.status)),
             entries => {
@@ -185,12 +202,18 @@ impl Quotas {
     /// Adds further units, which are in `status`.
     pub(crate) fn take(&mut self, index: usize, taken: Taken, status: QuotaStatus) {
         let entry = &mut self.entries[index];
+        let status = QuotaStatus { limit: entry.status.limit, ..status };
         entry.admission = entry.admission.take().or_else(|| taken.0.admission());
         (entry.units, entry.status) = (entry.units.saturating_add(taken.1), status);
         entry.actual = entry.actual.map(|actual| actual.saturating_add(taken.1));
         if let Some(held) = &mut entry.held {
             held.taken.push(taken);
         }
+    }
+
+    /// Returns whether the quota of an entry is a shadow.
+    pub(crate) fn is_shadow(&self, index: usize) -> bool {
+        self.entries[index].visibility.is_shadow
     }
 
     pub(crate) fn set_status(&mut self, index: usize, status: QuotaStatus) {

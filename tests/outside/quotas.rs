@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    num::NonZeroU32,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -20,9 +21,13 @@ use tower_quota::{
     error::StoreError,
     key::{KeyId, Limit},
     openai::OpenAiRateHeaders,
-    quota::{DailyQuotaLayer, Subject},
+    quota::{CommitPoint, DailyQuotaLayer, Subject},
     request::RequestContext,
-    store::{Quota, QuotaStatus, QuotaSubject, memory::MemoryStore, rate_headers::RateHeaders},
+    store::{
+        Demand, Quota, QuotaStatus, QuotaStore, QuotaSubject, ReserveOutcome, StoreFuture,
+        memory::MemoryStore,
+        rate_headers::{IetfRateHeaders, RateHeaders},
+    },
     usage::UsageRecorderLayer,
 };
 
@@ -240,4 +245,94 @@ async fn the_headers_of_a_rejection_are_those_of_its_quota() {
         .service(service_fn(hello));
     let response = service.oneshot(request("/")).await.unwrap();
     assert_eq!(rate_headers(&response), ["\"images\";q=5;w=86400", "\"images\";r=5"]);
+}
+
+/// A store that has failed.
+struct Failed;
+
+impl QuotaStore for Failed {
+    fn reserve(&self, _: &Demand) -> StoreFuture<ReserveOutcome> {
+        StoreFuture::pending(async { Err(StoreError::unavailable("the disk is full")) })
+    }
+
+    fn status(&self, _: &Demand) -> StoreFuture<QuotaStatus> {
+        StoreFuture::ready(Err(StoreError::unavailable("the disk is full")))
+    }
+}
+
+#[tokio::test]
+async fn a_shadow_counts_and_rejects_nobody() {
+    let (store, events) = (MemoryStore::new(), Events::default());
+    let shadow = || DailyQuotaLayer::new(store.clone()).shadow(true).max_in_flight(NonZeroU32::MIN);
+    let service = |layer: DailyQuotaLayer| {
+        ServiceBuilder::new()
+            .layer(UsageRecorderLayer::new(events.clone()))
+            .layer(layer.subject(|_| tenant("acme", 2)))
+            .service(service_fn(async |request: Request<Body>| {
+                let context = request.extensions().get::<RequestContext>().unwrap();
+                assert!(context.quota_status().is_none(), "no quota rejects requests");
+                let status = context.quota_statuses()[0];
+                let reservation = context.reservation().unwrap();
+                assert_eq!(reservation.take(1).await.unwrap().limit, Limit::Units(2));
+                Ok::<_, Infallible>(Response::new(Body::from(status.used.to_string())))
+            }))
+    };
+    let mut bodies = Vec::new();
+    for used in ["1", "3", "5"] {
+        let response = service(shadow()).oneshot(request("/")).await.unwrap();
+        assert_eq!((response.status(), rate_headers(&response).len()), (StatusCode::OK, 0));
+        let mut body = response.into_body();
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), used);
+        bodies.push(body);
+    }
+    let response = service(shadow().headers(IetfRateHeaders)).oneshot(request("/")).await.unwrap();
+    assert_eq!(rate_headers(&response), ["\"daily\";q=2;w=86400", "\"daily\";r=0"]);
+    drop((bodies, response));
+    let units: Vec<_> = events.0.lock().unwrap().iter().map(|event| event.units).collect();
+    assert_eq!(units, [2; 4]);
+}
+
+#[tokio::test]
+async fn a_shadow_that_cannot_count_passes_requests() {
+    let down = || Err::<Subject, _>(StoreError::unavailable("the tenants' database is down"));
+    let failed = || DailyQuotaLayer::new(Failed).shadow(true);
+    for quota in [
+        failed().subject(|_| tenant("acme", 1)),
+        failed().subject(|_| tenant("acme", 1)).commit(CommitPoint::BeforeForward),
+        failed().subject(|_| tenant("acme", 1)).cost(|_| 0),
+        failed().subject(|_| Subject::Unknown),
+        failed().subject_async(move |_| async move { down() }),
+    ] {
+        let service = ServiceBuilder::new().layer(quota).service(service_fn(hello));
+        assert_eq!(status(&service, request("/")).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_shadow_changes_nothing_of_another_quota() {
+    let (store, events) = (store(2), Events::default());
+    let trial = Quota::new("trial", Period::Day).unwrap();
+    let service = ServiceBuilder::new()
+        .layer(UsageRecorderLayer::new(events.clone()))
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(
+            DailyQuotaLayer::new(store.clone())
+                .quota(trial)
+                .shadow(true)
+                .cost(|_| 5)
+                .subject(|_| tenant("acme", 1)),
+        )
+        .layer(DailyQuotaLayer::new(store.clone()))
+        .service(service_fn(hello));
+    let daily = "\"daily\";q=2;w=86400";
+    for (expected, left, units) in [(200, 1, 1), (200, 0, 1), (429, 0, 0)] {
+        let response = service.clone().oneshot(request("/")).await.unwrap();
+        assert_eq!(response.status(), expected);
+        assert_eq!(rate_headers(&response), [daily, &format!("\"daily\";r={left}")]);
+        drop(response);
+        assert_eq!(events.0.lock().unwrap().last().unwrap().units, units);
+    }
+    let demand = Demand::new(KeyId::from("acme"), Limit::Units(1), SystemTime::now()).quota(trial);
+    assert_eq!(store.status(&demand).await.unwrap().used, 10, "the rejected request is refunded");
 }
