@@ -9,10 +9,13 @@
 //! | `AdminStore` in `admin::store` | `admin_service()` | issue and change keys, read the audit trail |
 //! | `ClaimStore` in `admin::store` | `claim_service()` | hand out a key by its claim link |
 //!
+//! [`CachedKeys`] is a cache of a [`KeyStore`] on another machine.
+//!
 //! All traits are object safe (`Arc<dyn QuotaStore>` is a [`QuotaStore`]), because their methods
 //! return a [`StoreFuture`], which does not allocate if the result is already in memory.
 
 mod admission;
+mod cached_keys;
 #[cfg(any(feature = "memory", feature = "engine"))]
 pub(crate) mod counter;
 #[cfg(feature = "engine")]
@@ -33,6 +36,7 @@ mod usage;
 
 pub use self::{
     admission::Admission,
+    cached_keys::CachedKeys,
     future::StoreFuture,
     keys::KeyStore,
     quota::{

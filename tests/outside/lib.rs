@@ -4,6 +4,7 @@
 mod async_store;
 mod auth;
 mod bodies;
+mod cached_keys;
 mod contract;
 mod errors;
 mod formats;
