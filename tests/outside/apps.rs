@@ -9,6 +9,8 @@ use std::{
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tonic::{Code, Request, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 const KEY: &str = "trial-key-manual-123";
 
@@ -56,12 +58,17 @@ impl Drop for App {
     }
 }
 
-/// Starts the application in this directory, uses the quota over a `kill -9`, and leaves it exhausted.
-fn use_up(program: &str, directory: &TempDir) -> App {
-    let app = App::start(program, directory.path());
+/// Puts the key into the database of a running application.
+fn insert_key(directory: &TempDir) {
     let insert = "INSERT INTO api_keys (key, label, daily_limit, created_at)
                   VALUES (?1, 'Alice', 3, datetime('now'))";
     Connection::open(directory.path().join("quota.db")).unwrap().execute(insert, [KEY]).unwrap();
+}
+
+/// Starts the application in this directory, uses the quota over a `kill -9`, and leaves it exhausted.
+fn use_up(program: &str, directory: &TempDir) -> App {
+    let app = App::start(program, directory.path());
+    insert_key(directory);
     assert_eq!([app.status("/hello"), app.status("/hello")], [200, 200]);
     drop(app);
     let app = App::start(program, directory.path());
@@ -117,4 +124,36 @@ fn the_front_page_leads_from_an_empty_project_to_a_429() {
     let app = App::start(env!("CARGO_BIN_EXE_front-page"), directory.path());
     let statuses = [(); 3].map(|()| app.status_of("/", "trial-alice-key-123"));
     assert_eq!(statuses, [200, 200, 429]);
+}
+
+/// Calls the health service of a gRPC application and returns how the call has ended.
+async fn call(app: &App, key: Option<&str>) -> Code {
+    let channel = Channel::from_shared(format!("http://{}", app.address)).unwrap();
+    let mut client = HealthClient::new(channel.connect().await.unwrap());
+    let mut request = Request::new(HealthCheckRequest::default());
+    if let Some(key) = key {
+        request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+    }
+    let (metadata, code) = match client.check(request).await {
+        Ok(response) => (response.metadata().clone(), Code::Ok),
+        Err(status) => (status.metadata().clone(), status.code()),
+    };
+    assert_eq!(metadata.get("access-control-allow-origin").unwrap(), "*");
+    code
+}
+
+#[tokio::test]
+async fn a_tonic_server_gets_a_persistent_quota_in_12_lines() {
+    let files = (include_str!("apps/tonic_before.rs"), include_str!("apps/tonic.rs"));
+    let directory = tempfile::tempdir().unwrap();
+    assert!(added_lines(files.0, files.1) <= 12);
+    let program = env!("CARGO_BIN_EXE_tonic");
+    let app = App::start(program, directory.path());
+    insert_key(&directory);
+    assert_eq!([call(&app, Some(KEY)).await, call(&app, Some(KEY)).await], [Code::Ok; 2]);
+    drop(app);
+    let app = App::start(program, directory.path());
+    assert_eq!(call(&app, None).await, Code::Unauthenticated);
+    assert_eq!(call(&app, Some(KEY)).await, Code::Ok);
+    assert_eq!(call(&app, Some(KEY)).await, Code::ResourceExhausted);
 }
