@@ -2,8 +2,11 @@
 
 use std::{
     convert::Infallible,
+    env,
     future::Future,
+    path::Path,
     pin::Pin,
+    process::{self, Command},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::SystemTime,
@@ -20,7 +23,7 @@ use tokio::{
 };
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_quota::{
-    clock::Period,
+    clock::{Calendar, Period},
     error::{ProblemJson, Rejection, StoreError},
     key::{KeyId, Limit},
     quota::{DailyQuotaLayer, QuotaRejection, RequestReservation},
@@ -28,6 +31,8 @@ use tower_quota::{
     store::{
         Demand, Quota, QuotaStatus, QuotaStore, QuotaSubject, ReserveOutcome, StoreFuture,
         memory::MemoryStore,
+        report::{UsageQuery, UsageReader},
+        sqlite::SqliteStore,
     },
     usage::UsageRecorderLayer,
 };
@@ -359,4 +364,40 @@ async fn each_quota_of_a_request_has_a_reservation() {
     assert!(lists.starts_with("\"daily\";r=8;") && lists.contains("\"tokens\";r=650;"), "{lists}");
     response.into_body().collect().await.unwrap();
     assert_eq!(events.0.lock().unwrap()[0].units, 2);
+}
+
+#[tokio::test]
+async fn a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its_units() {
+    const DATABASE: &str = "OUTSIDE_DATABASE";
+    let open = |path: &Path| SqliteStore::open(path).unwrap();
+    if let Some(path) = env::var_os(DATABASE) {
+        let store = open(Path::new(&path));
+        let images = Quota::new("images", Period::Day).unwrap();
+        let service = ServiceBuilder::new()
+            .layer(UsageRecorderLayer::new(store.clone()))
+            .layer(DailyQuotaLayer::new(store.clone()).subject(|_| subject(10)))
+            .layer(DailyQuotaLayer::new(store).quota(images).subject(|_| subject(10)))
+            .service(service_fn(
+                async |request: Request<Body>| -> Result<Response<Body>, Infallible> {
+                    let context: &RequestContext = request.extensions().get().unwrap();
+                    context.reservation_of(Quota::DAILY).unwrap().take(4).await.unwrap();
+                    process::abort()
+                },
+            ));
+        service.oneshot(request("/")).await.unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("quota.db");
+    let name = "a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its_units";
+    let ended = Command::new(env::current_exe().unwrap())
+        .args(["--exact", &format!("reservations::{name}")])
+        .env(DATABASE, &path)
+        .output()
+        .unwrap();
+    assert!(!ended.status.success());
+    let store = open(&path);
+    let today = Calendar::utc().window(SystemTime::now()).day;
+    let report = store.report(UsageQuery::days(today.minus(1), today)).await.unwrap();
+    let [row] = &report.rows[..] else { panic!("{report:?} {ended:?}") };
+    assert_eq!((row.used, row.figures.requests, row.figures.failed), (Some(5), 1, 1));
 }
