@@ -55,8 +55,6 @@ mod page;
 mod rejections;
 mod service;
 mod shared;
-// What only back ends call is unused without one.
-#[cfg_attr(not(any(feature = "engine", feature = "memory")), allow(dead_code))]
 pub mod store;
 
 pub use self::{

@@ -90,14 +90,6 @@ impl KeyRecord {
         self.expires_at.is_some_and(|expires_at| expires_at <= at)
     }
 
-    /// Whether the label, the id or the masked key contains this lower-case text.
-    #[cfg(all(feature = "admin", feature = "memory"))]
-    pub(crate) fn matches(&self, text: &str) -> bool {
-        [&*self.label, self.id.as_str(), &self.masked]
-            .iter()
-            .any(|field| field.to_lowercase().contains(text))
-    }
-
     /// Returns the fields that the audit trail records, as a JSON object.
     #[cfg(feature = "admin")]
     pub(crate) fn audit_fields(&self) -> Map<String, Value> {

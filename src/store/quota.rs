@@ -11,7 +11,7 @@ use std::{
 use super::{Admission, StoreFuture};
 use crate::{
     clock::{Calendar, Day, Period, Window},
-    error::StoreError,
+    error::{StoreError, StoreErrorKind},
     key::{KeyId, KeyRecord, Limit},
 };
 
@@ -281,6 +281,91 @@ pub enum ReserveOutcome {
     Exhausted(QuotaStatus),
 }
 
+impl ReserveOutcome {
+    /// Admits a request in a store that is done with it once the units are counted, unless they are refunded:
+    /// then `on_refund` returns them, at most once, and returns whether it has ([`Reservation::refund`]).
+    ///
+    /// The amount cannot be corrected: [`settle`](Reservation::settle) fails with `NotSupported`. A store whose
+    /// amounts are estimates implements [`Reservation`].
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use tower_quota::{
+    ///     clock::Calendar,
+    ///     key::{KeyId, Limit},
+    ///     store::{Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture},
+    /// };
+    ///
+    /// /// Counts all requests of the process together, for ever.
+    /// #[derive(Clone, Default)]
+    /// struct Total(Arc<Mutex<u64>>);
+    ///
+    /// impl QuotaStore for Total {
+    ///     fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
+    ///         let (mut used, amount) = (self.0.lock().expect("no panic while locked"), demand.amount);
+    ///         let fits = demand.limit.units().is_none_or(|limit| *used + amount <= limit);
+    ///         *used += if fits { amount } else { 0 };
+    ///         let (total, status) = (self.clone(), status(demand, *used));
+    ///         StoreFuture::ready(Ok(match fits {
+    ///             false => ReserveOutcome::Exhausted(status),
+    ///             true => ReserveOutcome::admitted(status, move |_| {
+    ///                 *total.0.lock().expect("no panic while locked") -= amount;
+    ///                 StoreFuture::ready(Ok(true))
+    ///             }),
+    ///         }))
+    ///     }
+    ///
+    ///     fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
+    ///         StoreFuture::ready(Ok(status(demand, *self.0.lock().expect("no panic while locked"))))
+    ///     }
+    /// }
+    ///
+    /// fn status(demand: &Demand, used: u64) -> QuotaStatus {
+    ///     let window = demand.window(&Calendar::utc());
+    ///     QuotaStatus::new(window.day, demand.limit, used, window.end).quota(demand.quota)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let store = Total::default();
+    /// let demand = Demand::new(KeyId::from("alice"), Limit::Units(1), std::time::SystemTime::now());
+    /// let Ok(ReserveOutcome::Admitted { mut reservation, status }) = store.reserve(&demand).await else { panic!() };
+    /// assert_eq!(status.remaining(), Some(0));
+    /// assert!(matches!(store.reserve(&demand).await, Ok(ReserveOutcome::Exhausted(_))));
+    /// assert!(reservation.refund(tower_quota::store::Refund::Always).await.unwrap());
+    /// assert!(matches!(store.reserve(&demand).await, Ok(ReserveOutcome::Admitted { .. })));
+    /// # }
+    /// ```
+    pub fn admitted(
+        status: QuotaStatus,
+        on_refund: impl FnOnce(Refund) -> StoreFuture<bool> + Send + 'static,
+    ) -> Self {
+        Self::Admitted { reservation: Box::new(Counted(Some(on_refund))), status }
+    }
+}
+
+/// Reservation of [`ReserveOutcome::admitted`], with the function that is called at a refund.
+struct Counted<F>(Option<F>);
+
+impl<F> Reservation for Counted<F>
+where
+    F: FnOnce(Refund) -> StoreFuture<bool> + Send,
+{
+    fn settle(&mut self, _: u64) -> StoreFuture<()> {
+        match self.0 {
+            Some(_) => StoreFuture::ready(Err(StoreError::new(StoreErrorKind::NotSupported))),
+            // It was refunded.
+            None => StoreFuture::ready(Ok(())),
+        }
+    }
+
+    fn refund(&mut self, refund: Refund) -> StoreFuture<bool> {
+        match self.0.take() {
+            Some(on_refund) => on_refund(refund),
+            None => StoreFuture::ready(Ok(false)),
+        }
+    }
+}
+
 /// Units that are reserved and on record. Dropping the reservation keeps them charged.
 ///
 /// For each request, [`commit`](Self::commit) is called once the inner service is running, then
@@ -295,7 +380,7 @@ pub enum ReserveOutcome {
 /// of the result:
 ///
 /// ```
-/// # use std::{io, sync::Arc, task::{Context, Poll}};
+/// # use std::{io, sync::Arc};
 /// use tower_quota::{error::StoreError, store::{Refund, Reservation, StoreFuture}};
 /// # struct Client;
 /// # impl Client {
@@ -320,10 +405,6 @@ pub enum ReserveOutcome {
 /// }
 ///
 /// impl Reservation for Reserved {
-///     fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-///         Poll::Ready(Ok(()))
-///     }
-///
 ///     fn settle(&mut self, actual: u64) -> StoreFuture<()> {
 ///         let (client, id) = (self.client.clone(), self.id);
 ///         Self::hand_over(async move { client.settle(id, actual).await })
@@ -341,12 +422,15 @@ pub trait Reservation: Send {
     fn commit(&mut self) {}
 
     /// Completes once the reservation, and the refund if there was one, are as durable as the store
-    /// guarantees.
+    /// guarantees. By default they are when [`QuotaStore::reserve`] returns.
     ///
     /// # Errors
     ///
     /// The units could not be made durable. They are not charged, and the response must not be sent.
-    fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>>;
+    fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        let _ = cx;
+        Poll::Ready(Ok(()))
+    }
 
     /// Charges `actual` units instead of the reserved ones, to the period from which those were taken. Unused
     /// units are returned; more than were reserved are charged even beyond the limit, as they were

@@ -1,8 +1,14 @@
 //! The audit trail.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{borrow::Cow, net::IpAddr, time::SystemTime};
 
-use crate::key::KeyId;
+use serde_json::json;
+
+use super::{ClaimOffer, KeyChange, KeySummary};
+use crate::{
+    clock::rfc3339,
+    key::{KeyId, KeyRecord},
+};
 
 /// Declares a constant for each action, and the list of them.
 macro_rules! actions {
@@ -10,7 +16,7 @@ macro_rules! actions {
         $($(#[$attribute])* pub(crate) const $name: &str = $action;)*
 
         /// All actions.
-        #[cfg(all(test, feature = "admin"))]
+        #[cfg(test)]
         pub(crate) const ALL: &[&str] = &[$($action),*];
     };
 }
@@ -26,11 +32,8 @@ pub(crate) mod action {
         KEY_IMPORTED = "key.import";
         CLAIM_OFFERED = "key.claim.offer";
         CLAIM_OPENED = "key.claim.open";
-        #[cfg(feature = "admin")]
         ADMIN_READ = "admin.read";
-        #[cfg(feature = "admin")]
         ADMIN_REJECTED = "admin.refused";
-        #[cfg(feature = "admin")]
         STORE_BACKUP = "store.backup";
     }
 }
@@ -44,11 +47,11 @@ pub struct Actor {
     pub ip: Option<IpAddr>,
 }
 
-/// Event that does not change a key, to be recorded in the audit trail.
+/// What an entry of the audit trail says: a change of a key, or another event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditNote {
     /// Name of the event, for example `store.backup`.
-    pub action: &'static str,
+    pub action: Cow<'static, str>,
     /// Key that the event concerns, if any.
     pub key_id: Option<KeyId>,
     /// Further details as a JSON object. Must not contain a secret.
@@ -57,8 +60,39 @@ pub struct AuditNote {
 
 impl AuditNote {
     /// Creates a note without a key or details.
-    pub fn new(action: &'static str) -> Self {
-        Self { action, key_id: None, detail: "{}".to_owned() }
+    pub fn new(action: impl Into<Cow<'static, str>>) -> Self {
+        Self { action: action.into(), key_id: None, detail: "{}".to_owned() }
+    }
+
+    fn of(action: &'static str, key_id: &KeyId, detail: String) -> Self {
+        Self { action: action.into(), key_id: Some(key_id.clone()), detail }
+    }
+
+    /// Creates the note of an issued key.
+    pub fn created(key: &KeyRecord) -> Self {
+        Self::of(action::KEY_CREATED, &key.id, key.audit_detail())
+    }
+
+    /// Creates the note of an imported key.
+    pub fn imported(key: &KeyRecord) -> Self {
+        Self::of(action::KEY_IMPORTED, &key.id, key.audit_detail())
+    }
+
+    /// Creates the note of a change, with the fields that differ.
+    pub fn changed(change: &KeyChange, before: &KeySummary, after: &KeySummary) -> Self {
+        Self::of(change.action(), &before.record.id, change.audit_detail(before, after))
+    }
+
+    /// Creates the note of a new claim for the key with this id.
+    pub fn claim_offered(key_id: &KeyId, offer: &ClaimOffer) -> Self {
+        let detail = json!({"claim_expires_at": rfc3339(offer.expires_at)}).to_string();
+        Self::of(action::CLAIM_OFFERED, key_id, detail)
+    }
+
+    /// Creates the note of an opened claim, which has made this change.
+    pub fn claim_opened(change: &KeyChange, before: &KeySummary, after: &KeySummary) -> Self {
+        let detail = change.audit_detail(before, after);
+        Self::of(action::CLAIM_OPENED, &before.record.id, detail)
     }
 }
 
@@ -83,8 +117,7 @@ pub struct AuditQuery {
 
 impl AuditQuery {
     /// Whether the query selects this entry, regardless of its limit.
-    #[cfg(feature = "memory")]
-    pub(crate) fn matches(&self, entry: &AuditEntry) -> bool {
+    pub fn matches(&self, entry: &AuditEntry) -> bool {
         self.before.is_none_or(|before| entry.number < before)
             && self.key_id.as_ref().is_none_or(|id| entry.key_id.as_ref() == Some(id))
             && self.action.as_ref().is_none_or(|action| entry.action.starts_with(action))
@@ -96,6 +129,7 @@ impl AuditQuery {
 
 /// Entry of the audit trail. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditEntry {
     /// Sequence number. Later entries have larger numbers.
     pub number: u64,
@@ -111,4 +145,12 @@ pub struct AuditEntry {
     pub label: Option<String>,
     /// Changed fields as a JSON object.
     pub detail: String,
+}
+
+impl AuditEntry {
+    /// Creates the entry of a note, without the key's label.
+    pub fn new(number: u64, at: SystemTime, actor: Actor, note: AuditNote) -> Self {
+        let AuditNote { action, key_id, detail } = note;
+        Self { number, at, actor, action: action.into_owned(), key_id, label: None, detail }
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     admin::store::{Actor, KeyRef, KeySummary, action},
     error::StoreError,
-    key::{KeyHash, KeyPatch, KeyVersion, SecretKey},
+    key::{KeyHash, KeyPatch, KeyRecord, KeyVersion, SecretKey},
 };
 
 /// Conditional change to one key.
@@ -38,7 +38,7 @@ impl KeyEdit {
     }
 
     /// Whether the change applies to the present version of the key.
-    pub(crate) fn applies_to(&self, key: &KeySummary) -> bool {
+    pub fn applies_to(&self, key: &KeySummary) -> bool {
         self.if_match.as_ref().is_none_or(|versions| versions.contains(&key.version()))
     }
 }
@@ -102,8 +102,18 @@ impl KeyChange {
         }
     }
 
+    /// Whether the change withdraws the key's unopened claims, because the key gets another secret or is not
+    /// usable before or after the change.
+    pub fn withdraws_claims(&self, before: &KeyRecord, after: &KeyRecord, now: SystemTime) -> bool {
+        match self {
+            Self::Rotate(_) | Self::Delete => true,
+            Self::Update(_) => !before.is_usable(now) || !after.is_usable(now),
+            Self::ResetUsage => false,
+        }
+    }
+
     /// Returns the changed fields, each as `{"before":…,"after":…}`, as a JSON object.
-    pub(crate) fn audit_detail(&self, before: &KeySummary, after: &KeySummary) -> String {
+    pub(super) fn audit_detail(&self, before: &KeySummary, after: &KeySummary) -> String {
         match self {
             Self::Delete => return before.record.audit_detail(),
             Self::ResetUsage => {
@@ -134,7 +144,7 @@ pub struct Rotation {
 impl Rotation {
     /// Returns the time until which the old secret is valid after a rotation at `now`, or `None` if
     /// it is no longer valid.
-    pub(crate) fn old_until(&self, now: SystemTime) -> Option<SystemTime> {
+    pub fn old_until(&self, now: SystemTime) -> Option<SystemTime> {
         let grace = self.grace.min(Duration::from_secs(u32::MAX.into()));
         (!grace.is_zero()).then(|| now + grace)
     }

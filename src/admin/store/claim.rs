@@ -3,8 +3,7 @@
 use std::time::SystemTime;
 
 use crate::{
-    admin::store::{Actor, KeyChange, KeyRef, KeySummary},
-    clock::rfc3339,
+    admin::store::{Actor, KeyRef, KeySummary},
     key::{ClaimToken, KeyRecord, Limit, SecretKey},
     store::StoreFuture,
 };
@@ -117,55 +116,35 @@ forward_to_arc!(ClaimStore {
     ) -> StoreFuture<ClaimOutcome>;
 });
 
-/// Whether a change withdraws the key's unopened claims, because the key gets another secret or is
-/// not usable before or after the change.
-pub(crate) fn withdraws_claims(
-    change: &KeyChange,
-    before: &KeyRecord,
-    after: &KeyRecord,
-    now: SystemTime,
-) -> bool {
-    match change {
-        KeyChange::Rotate(_) | KeyChange::Delete => true,
-        KeyChange::Update(_) => !before.is_usable(now) || !after.is_usable(now),
-        KeyChange::ResetUsage => false,
+impl ClaimSummary {
+    /// Creates a claim that was not opened yet.
+    pub fn new(created_at: SystemTime, expires_at: SystemTime) -> Self {
+        Self { created_at, expires_at, opened_at: None }
     }
-}
 
-impl ClaimState {
-    /// Returns the state of a claim for `key`, which is `None` if the key was deleted.
-    pub(crate) fn of(
-        claim: &ClaimSummary,
-        withdrawn: bool,
-        key: Option<&KeySummary>,
-        now: SystemTime,
-    ) -> Self {
-        let is_usable = key.is_some_and(|key| key.record.is_usable(now));
-        match claim.opened_at {
-            Some(at) => Self::Opened(at),
-            None if withdrawn || !is_usable => Self::Withdrawn,
-            None if claim.expires_at <= now => Self::Expired,
-            None => Self::Open,
+    /// Returns the state of the claim. `key` is the record of its key, or `None` if the key was deleted.
+    pub fn state(&self, withdrawn: bool, key: Option<&KeyRecord>, now: SystemTime) -> ClaimState {
+        let is_usable = key.is_some_and(|key| key.is_usable(now));
+        match self.opened_at {
+            Some(at) => ClaimState::Opened(at),
+            None if withdrawn || !is_usable => ClaimState::Withdrawn,
+            None if self.expires_at <= now => ClaimState::Expired,
+            None => ClaimState::Open,
         }
     }
 }
 
 impl Claim {
-    /// Creates the holder's view of a claim for `key`, which is `None` if the key was deleted.
-    pub(crate) fn of(state: ClaimState, claim: &ClaimSummary, key: Option<&KeySummary>) -> Self {
-        let record = key.map(|key| &key.record);
+    /// Creates the holder's view of a claim in this state. `key` is the record of its key, or `None` if the
+    /// key was deleted.
+    pub fn new(claim: &ClaimSummary, state: ClaimState, key: Option<&KeyRecord>) -> Self {
         Self {
             state,
-            label: record.map(|record| record.label.clone()).unwrap_or_default(),
-            masked: record.map(|record| record.masked.clone()).unwrap_or_default(),
-            daily_limit: record.map_or(Limit::Unlimited, |record| record.daily_limit),
-            key_expires_at: record.and_then(|record| record.expires_at),
+            label: key.map(|key| key.label.clone()).unwrap_or_default(),
+            masked: key.map(|key| key.masked.clone()).unwrap_or_default(),
+            daily_limit: key.map_or(Limit::Unlimited, |key| key.daily_limit),
+            key_expires_at: key.and_then(|key| key.expires_at),
             expires_at: claim.expires_at,
         }
     }
-}
-
-/// Returns the audit details of a new claim.
-pub(crate) fn offer_detail(offer: &ClaimOffer) -> String {
-    serde_json::json!({"claim_expires_at": rfc3339(offer.expires_at)}).to_string()
 }

@@ -40,7 +40,7 @@ impl NewKey {
     }
 
     /// Returns the record of the key if it is issued at `now`.
-    pub(crate) fn issued_at(&self, now: SystemTime) -> KeyRecord {
+    pub fn issued_at(&self, now: SystemTime) -> KeyRecord {
         KeyRecord { created_at: Some(now), ..self.record.clone() }
     }
 }
@@ -52,9 +52,6 @@ pub struct IdempotencyKey {
     name: [u8; 32],
     request: [u8; 32],
 }
-
-/// Time for which a store remembers the idempotency keys of issued keys.
-pub(crate) const IDEMPOTENCY_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Outcome of an idempotent creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +69,9 @@ pub enum CreateOutcome {
 pub type OnIssued = Box<dyn FnOnce(&[KeyRecord]) + Send>;
 
 impl IdempotencyKey {
+    /// Time for which a store remembers the key of a request: 24 hours.
+    pub const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
     /// Creates the key of a request from the id of the token that authenticates it, the value of
     /// its `Idempotency-Key` header, and its content.
     pub fn new(token_id: &str, name: &str, request: &[u8]) -> Self {

@@ -1,6 +1,5 @@
 //! Summaries, states and pages of keys.
 
-#[cfg(feature = "memory")]
 use std::cmp::Ordering;
 use std::{fmt, str::FromStr, time::SystemTime};
 
@@ -8,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     admin::store::ClaimSummary,
-    key::{KeyHash, KeyRecord, KeyVersion, hex, unhex},
+    key::{KeyHash, KeyRecord, KeyVersion, SecretKey, hex, unhex},
 };
 
 /// Record of a key together with its usage.
@@ -31,6 +30,11 @@ pub struct KeySummary {
 }
 
 impl KeySummary {
+    /// Creates the summary of an unused key without a claim. Set the other fields afterwards.
+    pub fn new(record: KeyRecord, hash: Option<KeyHash>) -> Self {
+        Self { record, hash, used_today: 0, total_used: 0, last_used_at: None, claim: None }
+    }
+
     /// Returns the version of the record, which does not depend on usage.
     pub fn version(&self) -> KeyVersion {
         KeyVersion::of(&self.record, self.hash)
@@ -138,8 +142,50 @@ impl KeySort {
     }
 }
 
+impl KeyPageQuery {
+    /// Whether the search finds this key. `old_hash` is the hash of a rotated secret that is still valid.
+    pub fn finds(&self, key: &KeySummary, old_hash: Option<KeyHash>) -> bool {
+        let Some(search) = &self.search else { return true };
+        let text = search.to_ascii_lowercase();
+        let KeyRecord { id, label, masked, .. } = &key.record;
+        let has_text = |field: &str| field.to_ascii_lowercase().contains(&text);
+        let presented = SecretKey::parse(search).ok().map(|secret| secret.hash());
+        has_text(label)
+            || has_text(id.as_str())
+            || has_text(masked)
+            || presented.is_some() && [key.hash, old_hash].contains(&presented)
+            || text.len() >= 8 && key.hash.is_some_and(|hash| hash.to_hex().starts_with(&text))
+    }
+
+    /// Returns the page of these keys and their sequence numbers, in any order. Selects those in the query's
+    /// state; the caller has selected those that the search [finds](Self::finds).
+    pub fn page(
+        &self,
+        keys: impl IntoIterator<Item = (u64, KeySummary)>,
+        now: SystemTime,
+    ) -> KeyPage {
+        let is_after = |position: &PagePosition| {
+            let after = self.after.as_ref();
+            after.is_none_or(|after| position.compare(&after.0, self.sort).is_gt())
+        };
+        let mut keys: Vec<(PagePosition, KeySummary)> = keys
+            .into_iter()
+            .filter(|(_, key)| self.state.is_none_or(|state| key.state(now) == state))
+            .map(|(number, key)| (key.position(self.sort, number), key))
+            .filter(|(position, _)| is_after(position))
+            .collect();
+        keys.sort_by(|(a, _), (b, _)| a.compare(b, self.sort));
+        let has_more = keys.len() > self.limit;
+        keys.truncate(self.limit);
+        let last = keys.last().filter(|_| has_more);
+        let next = last.map(|(position, _)| PageCursor::from(position.clone()));
+        KeyPage { keys: keys.into_iter().map(|(_, key)| key).collect(), next }
+    }
+}
+
 /// Page of keys.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct KeyPage {
     /// Keys of the page.
     pub keys: Vec<KeySummary>,
@@ -147,14 +193,23 @@ pub struct KeyPage {
     pub next: Option<PageCursor>,
 }
 
+impl KeyPage {
+    /// Creates a page. `next` is the position of its last key, if other keys follow.
+    pub fn new(keys: Vec<KeySummary>, next: Option<PagePosition>) -> Self {
+        Self { keys, next: next.map(PageCursor) }
+    }
+}
+
 /// End of a page, after which the next page begins. Its text form consists of letters, digits and
 /// dots.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PageCursor(pub(crate) PagePosition);
+pub struct PageCursor(PagePosition);
 
-/// Position of a key in one of the orders. Each ends with the sequence number of the key.
+/// Position of a key in one of the orders, for stores that page by a query of their own. Each ends with the
+/// sequence number of the key, which is larger for keys that were issued later.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum PagePosition {
+#[non_exhaustive]
+pub enum PagePosition {
     /// Position in [`KeySort::Issued`] and [`KeySort::Newest`].
     Number(u64),
     /// Position in [`KeySort::Label`], with the label's bytes as they are stored.
@@ -165,10 +220,9 @@ pub(crate) enum PagePosition {
     NoShare(u64),
 }
 
-#[cfg(feature = "memory")]
 impl KeySummary {
     /// Returns the position of the key with this sequence number.
-    pub(crate) fn position(&self, sort: KeySort, number: u64) -> PagePosition {
+    pub fn position(&self, sort: KeySort, number: u64) -> PagePosition {
         let limit = self.record.daily_limit.units().unwrap_or(0);
         match sort {
             KeySort::Issued | KeySort::Newest => PagePosition::Number(number),
@@ -181,10 +235,9 @@ impl KeySummary {
     }
 }
 
-#[cfg(feature = "memory")]
 impl PagePosition {
     /// Compares two positions in the same order.
-    pub(crate) fn compare(&self, other: &Self, sort: KeySort) -> Ordering {
+    fn compare(&self, other: &Self, sort: KeySort) -> Ordering {
         match (self, other) {
             (Self::Number(a), Self::Number(b)) if sort == KeySort::Newest => b.cmp(a),
             (Self::Number(a), Self::Number(b)) => a.cmp(b),
@@ -208,7 +261,18 @@ impl PagePosition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPageCursor;
 
+impl From<PagePosition> for PageCursor {
+    fn from(position: PagePosition) -> Self {
+        Self(position)
+    }
+}
+
 impl PageCursor {
+    /// Returns the position of the last key of the page.
+    pub fn position(&self) -> &PagePosition {
+        &self.0
+    }
+
     /// Whether the cursor belongs to a page in this order.
     pub fn fits(&self, sort: KeySort) -> bool {
         match self.0 {

@@ -6,7 +6,17 @@
 //! | [`AdminStore`] | [`admin_service()`](crate::admin::admin_service) | issue and change keys, read the audit trail |
 //! | [`ClaimStore`] | [`claim_service()`](crate::admin::claim_service) | hand out a key by its claim link |
 //!
-//! An [`AdminStore`] is also a [`UsageReader`]. The stores of this crate implement both traits.
+//! An [`AdminStore`] is also a [`UsageReader`]. The stores of this crate implement both traits. Who writes
+//! a store finds what they have in common:
+//!
+//! | a store needs | and finds |
+//! |---|---|
+//! | the record of a new key | [`NewKey::check`], [`NewKey::issued_at`] |
+//! | what a change does | [`KeyEdit::applies_to`], [`KeyChange::check`], [`KeyPatch::apply`](crate::key::KeyPatch::apply), [`Rotation::old_until`], [`KeyChange::withdraws_claims`] |
+//! | entries of the audit trail | [`AuditNote::created`] and others, [`AuditEntry::new`], [`AuditQuery::matches`] |
+//! | pages of keys | [`KeyPageQuery::finds`] and [`KeyPageQuery::page`], or [`PageCursor::position`] and [`KeyPage::new`] |
+//! | the state of a claim | [`ClaimSummary::state`], [`Claim::new`] |
+//! | reports | [`store::support`](crate::store::support) |
 
 /// Implements a store trait for `Arc<T>`, whose methods call those of `T`. Lints miss a method that is
 /// not listed although it has a default.
@@ -44,13 +54,10 @@ pub use self::{
     claim::{Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, OnOpened},
     create::{CreateOutcome, IdempotencyKey, NewKey, OnIssued},
     import::{ImportOutcome, ImportedKey, InvalidColumn},
-    list::{InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, KeyState, KeySummary, PageCursor},
-};
-#[cfg(any(feature = "engine", feature = "memory"))]
-pub(crate) use self::{
-    claim::{offer_detail, withdraws_claims},
-    create::IDEMPOTENCY_RETENTION,
-    list::PagePosition,
+    list::{
+        InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, KeyState, KeySummary, PageCursor,
+        PagePosition,
+    },
 };
 use crate::{
     clock::Day,

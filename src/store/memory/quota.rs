@@ -1,13 +1,8 @@
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use super::{Inner, MemoryStore, lock};
 use crate::{
     clock::Day,
-    error::StoreError,
     key::Limit,
     store::{
         Demand, Quota, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome, StoreFuture,
@@ -77,10 +72,6 @@ impl QuotaStore for MemoryStore {
 }
 
 impl Reservation for MemoryReservation {
-    fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        Poll::Ready(Ok(()))
-    }
-
     fn settle(&mut self, actual: u64) -> StoreFuture<()> {
         if let Some(origin) = self.origin {
             let reserved = std::mem::replace(&mut self.amount, actual);

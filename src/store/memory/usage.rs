@@ -11,11 +11,8 @@ use crate::{
     key::KeyId,
     store::{
         StoreFuture, UsageEvent, UsageSink,
-        report::{
-            MAX_MODELS_PER_DAY, OTHER_MODELS, RequestQuery, RequestRecord, UsageFigures,
-            UsageQuery, UsageReader, UsageReport,
-        },
-        support::ReportBuilder,
+        report::{RequestQuery, RequestRecord, UsageFigures, UsageQuery, UsageReader, UsageReport},
+        support::{ReportBuilder, model_name},
     },
 };
 
@@ -67,18 +64,8 @@ impl Totals {
     fn model(&self, day: Day, id: &KeyId, model: &str) -> String {
         let from_key = (day, id.clone(), String::new())..;
         let models = self.figures.range(from_key).map(|(group, _)| group);
-        let models = models
-            .take_while(|(on, key_id, _)| *on == day && key_id == id)
-            .filter(|(.., name)| !["", OTHER_MODELS].contains(&name.as_str()));
-        let mut count = 0;
-        for (.., name) in models {
-            if name == model {
-                return model.to_owned();
-            }
-            count += 1;
-        }
-        let has_own_row = model.is_empty() || count < MAX_MODELS_PER_DAY;
-        if has_own_row { model } else { OTHER_MODELS }.to_owned()
+        let models = models.take_while(|(on, key_id, _)| *on == day && key_id == id);
+        model_name(model, models.map(|(.., name)| name.as_str())).to_owned()
     }
 
     fn push_request(&mut self, event: UsageEvent) {

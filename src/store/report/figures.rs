@@ -26,11 +26,9 @@ pub(crate) struct TokenSums {
 
 /// Maximum number of models with figures of their own for a key and day. An upstream may echo any name
 /// that a request gives.
-#[cfg(any(feature = "memory", feature = "engine"))]
-pub(crate) const MAX_MODELS_PER_DAY: usize = 64;
+pub const MAX_MODELS_PER_DAY: usize = 64;
 /// The model under which all others of a key and day are summed up.
-#[cfg(any(feature = "memory", feature = "engine"))]
-pub(crate) const OTHER_MODELS: &str = "other";
+pub const OTHER_MODELS: &str = "other";
 
 /// Sums over requests, by key, day or model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "usage")]
 pub(crate) use self::figures::TokenSums;
-#[cfg(any(feature = "engine", feature = "memory"))]
-pub(crate) use self::figures::{MAX_MODELS_PER_DAY, OTHER_MODELS};
 pub use self::{
-    figures::UsageFigures,
+    figures::{MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
     requests::{RequestQuery, RequestRecord},
 };
 use crate::{

@@ -1,5 +1,14 @@
-//! What stores have in common, for those who write one: grouping and paging of reports.
+//! What stores have in common, for those who write one. `MemoryStore` uses it, too.
+//!
+//! | a store needs | and finds |
+//! |---|---|
+//! | to count units of a request, and return them | [`ReserveOutcome::admitted`](super::ReserveOutcome::admitted), or a [`Reservation`](super::Reservation); [`Demand::window`](super::Demand::window) |
+//! | to keep single requests, and select them | [`RequestRecord::new`](super::report::RequestRecord::new), [`RequestQuery::matches`](super::report::RequestQuery::matches) |
+//! | to sum up events, group, order and page them | [`UsageFigures::from`](super::report::UsageFigures), [`model_name`], [`ReportBuilder`], [`UsageReport::name_keys`](super::report::UsageReport::name_keys) |
+//!
+//! For the traits of the administration, `admin::store` lists more.
+//! The example `custom_store` is a complete store over a `HashMap`.
 
 mod report;
 
-pub use self::report::{ReportBuilder, busiest_first};
+pub use self::report::{ReportBuilder, busiest_first, model_name};

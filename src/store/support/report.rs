@@ -6,7 +6,10 @@ use std::{
 use crate::{
     clock::Day,
     key::KeyId,
-    store::report::{ReportPage, UsageFigures, UsageQuery, UsageReport, UsageRow},
+    store::report::{
+        MAX_MODELS_PER_DAY, OTHER_MODELS, ReportPage, UsageFigures, UsageQuery, UsageReport,
+        UsageRow,
+    },
 };
 
 /// Builds a report from the figures and the units of days and keys, grouped and paged as its query says.
@@ -168,4 +171,17 @@ pub fn busiest_first(a: &UsageRow, b: &UsageRow) -> Ordering {
         .cmp(&order(b))
         .then_with(|| a.key_id.cmp(&b.key_id))
         .then_with(|| a.model.cmp(&b.model))
+}
+
+/// Returns the name under which the figures of a model are counted, if those of `counted` are of the same
+/// key and day: [`OTHER_MODELS`] beyond the first [`MAX_MODELS_PER_DAY`].
+pub fn model_name<'a>(model: &'a str, counted: impl IntoIterator<Item = &'a str>) -> &'a str {
+    let mut names = 0;
+    for name in counted.into_iter().filter(|name| !["", OTHER_MODELS].contains(name)) {
+        if name == model {
+            return model;
+        }
+        names += 1;
+    }
+    if model.is_empty() || names < MAX_MODELS_PER_DAY { model } else { OTHER_MODELS }
 }

@@ -9,6 +9,12 @@ macro_rules! promises {
                 super::$promise($crate::conformance::in_memory()).await;
             })*
         }
+        mod custom {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise($crate::conformance::in_hash_maps()).await;
+            })*
+        }
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
@@ -22,6 +28,8 @@ macro_rules! promises {
 }
 
 mod claims;
+#[path = "../../../examples/custom_store.rs"]
+mod custom_store;
 mod keys;
 mod lists;
 mod quota;
@@ -63,6 +71,15 @@ impl<T: KeyStore + QuotaStore + AdminStore + ClaimStore + UsageSink + Clone> Sto
 
 fn in_memory() -> MemoryStore {
     MemoryStore::with_time(Calendar::utc(), Fixed(noon()))
+}
+
+fn in_hash_maps() -> custom_store::HashStore {
+    custom_store::HashStore::new(Calendar::utc(), Fixed(noon()))
+}
+
+#[test]
+fn the_example_issues_a_key_and_uses_it_up() {
+    custom_store::main().unwrap();
 }
 
 fn in_sqlite(directory: &Path) -> SqliteStore {

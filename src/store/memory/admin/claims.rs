@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::super::{Inner, MemoryStore, keys::KeyTable, lock};
 use crate::{
     admin::store::{
-        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, KeyChange,
-        KeyRef, KeySummary, OnOpened, Rotation, action, offer_detail,
+        Actor, AuditNote, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary,
+        KeyChange, KeyRef, KeySummary, OnOpened, Rotation,
     },
     key::{ClaimToken, KeyHash, KeyId, SecretKey},
     store::StoreFuture,
@@ -38,10 +38,10 @@ impl Inner {
         let row = keys.get(&offer.key)?;
         let (id, created_at) = (row.record.id.clone(), self.clock.now());
         self.withdraw_claims(&id);
-        let claim = ClaimSummary { created_at, expires_at: offer.expires_at, opened_at: None };
+        let claim = ClaimSummary::new(created_at, offer.expires_at);
         let (token, key_id) = (offer.token.hash(), row.record.id.clone());
         lock(&self.admin.claims).push(ClaimRow { token, key_id, claim, withdrawn: false });
-        self.write_audit(action::CLAIM_OFFERED, Some(id), offer_detail(&offer), by);
+        self.write_audit(AuditNote::claim_offered(&id, &offer), by);
         Some(self.summary(row))
     }
 
@@ -58,8 +58,9 @@ impl Inner {
         let by_id = KeyRef::new(row.key_id.as_str());
         drop(claims);
         let key = keys.get(&by_id).map(|row| self.summary(row));
-        let state = ClaimState::of(&claim, withdrawn, key.as_ref(), self.clock.now());
-        Some((Claim::of(state, &claim, key.as_ref()), key))
+        let record = key.as_ref().map(|key| &key.record);
+        let state = claim.state(withdrawn, record, self.clock.now());
+        Some((Claim::new(&claim, state, record), key))
     }
 
     fn open_claim(&self, token: &ClaimToken, secret: SecretKey, by: &Actor) -> ClaimOutcome {
@@ -79,7 +80,7 @@ impl Inner {
         let change = KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO });
         self.apply(&mut keys, &by_id, &id, &change);
         let after = keys.get(&by_id).map_or(before.clone(), |row| self.summary(row));
-        self.write_audit(action::CLAIM_OPENED, Some(id), change.audit_detail(&before, &after), by);
+        self.write_audit(AuditNote::claim_opened(&change, &before, &after), by);
         ClaimOutcome::Opened(after.into())
     }
 }

@@ -8,17 +8,6 @@ use crate::{
     key::{KeyHash, KeyId, KeyRecord, SecretKey},
 };
 
-impl Row {
-    /// Whether the label, id or masked key contains this lower-case text, the key has this hash, or
-    /// its hash starts with these digits.
-    pub(super) fn matches(&self, text: &str, hash: Option<KeyHash>) -> bool {
-        self.record.matches(text)
-            || hash == Some(self.hash)
-            || self.old.is_some_and(|(old, _)| hash == Some(old))
-            || text.len() >= 8 && self.hash.to_hex().starts_with(text)
-    }
-}
-
 impl KeyTable {
     fn number(&self, key: &KeyRef) -> Option<u64> {
         let by_id = self.by_id.get(&key.id());

@@ -14,13 +14,12 @@ use super::{
 use crate::{
     admin::store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
-        CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
-        KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued,
-        PageCursor, PagePosition, action, withdraws_claims,
+        CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage,
+        KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued,
     },
     clock::Day,
     error::StoreError,
-    key::{KeyId, KeyRecord, SecretKey},
+    key::{KeyId, KeyRecord},
     store::{StoreFuture, counter::CounterKey, sync::Mutex},
 };
 
@@ -53,12 +52,7 @@ impl Inner {
             }
         }
         for record in &records {
-            self.write_audit(
-                action::KEY_CREATED,
-                Some(record.id.clone()),
-                record.audit_detail(),
-                by,
-            );
+            self.write_audit(AuditNote::created(record), by);
         }
         Ok(records)
     }
@@ -90,19 +84,20 @@ impl Inner {
                 key.used.iter().for_each(|(day, used)| totals.fill(id, *day, *used));
             }
             if let ImportOutcome::New(id) = &imported {
-                let detail = table.by_id(id).map(KeyRecord::audit_detail).unwrap_or_default();
-                self.write_audit(action::KEY_IMPORTED, Some(id.clone()), detail, by);
+                self.write_audit(
+                    AuditNote::imported(&KeyRecord { id: id.clone(), ..key.record.clone() }),
+                    by,
+                );
             }
             imported
         };
         keys.iter().map(import).collect()
     }
 
-    fn write_audit(&self, action: &str, key_id: Option<KeyId>, detail: String, by: &Actor) {
+    fn write_audit(&self, note: AuditNote, by: &Actor) {
         let mut audit = lock(&self.admin.audit);
         let number = audit.len() as u64 + 1;
-        let (at, actor, action) = (self.clock.now(), by.clone(), action.to_owned());
-        audit.push(AuditEntry { number, at, actor, action, key_id, label: None, detail });
+        audit.push(AuditEntry::new(number, self.clock.now(), by.clone(), note));
     }
 
     fn apply(&self, keys: &mut KeyTable, key: &KeyRef, id: &KeyId, change: &KeyChange) {
@@ -144,7 +139,7 @@ impl AdminStore for MemoryStore {
         let now = self.0.clock.now();
         let mut creations = lock(&self.0.admin.creations);
         creations.retain(|_, creation| {
-            now.duration_since(creation.at).is_ok_and(|age| age < IDEMPOTENCY_RETENTION)
+            now.duration_since(creation.at).is_ok_and(|age| age < IdempotencyKey::RETENTION)
         });
         if let Some(creation) = creations.get(&name) {
             return StoreFuture::ready(Ok(if creation.request == request {
@@ -176,28 +171,10 @@ impl AdminStore for MemoryStore {
 
     fn list(&self, query: KeyPageQuery) -> StoreFuture<KeyPage> {
         let keys = lock(&self.0.keys);
-        let (now, search) = (self.0.clock.now(), query.search.as_deref().map(str::to_lowercase));
-        let hash = query.search.as_deref().and_then(|text| SecretKey::parse(text).ok());
-        let hash = hash.map(|key| key.hash());
-        let mut matches: Vec<(PagePosition, KeySummary)> = keys
-            .rows()
-            .filter(|(_, row)| search.as_deref().is_none_or(|text| row.matches(text, hash)))
-            .map(|(number, row)| (number, self.0.summary(row)))
-            .filter(|(_, key)| query.state.is_none_or(|state| key.state(now) == state))
-            .map(|(number, key)| (key.position(query.sort, number), key))
-            .collect();
-        matches.sort_by(|(a, _), (b, _)| a.compare(b, query.sort));
-        let is_after = |position: &PagePosition| {
-            let after = query.after.as_ref();
-            after.is_none_or(|after| position.compare(&after.0, query.sort).is_gt())
-        };
-        let mut rest = matches.into_iter().filter(|(position, _)| is_after(position));
-        let page: Vec<_> = rest.by_ref().take(query.limit).collect();
-        let has_more = rest.next().is_some();
-        let last = page.last().filter(|_| has_more);
-        let next = last.map(|(position, _)| PageCursor(position.clone()));
-        let keys = page.into_iter().map(|(_, key)| key).collect();
-        StoreFuture::ready(Ok(KeyPage { keys, next }))
+        let summaries = keys.rows().map(|(number, row)| (number, row, self.0.summary(row)));
+        let found = summaries.filter(|(_, row, key)| query.finds(key, row.old.map(|(old, _)| old)));
+        let found = found.map(|(number, _, key)| (number, key));
+        StoreFuture::ready(Ok(query.page(found, self.0.clock.now())))
     }
 
     fn get(&self, key: KeyRef) -> StoreFuture<Option<KeySummary>> {
@@ -223,12 +200,11 @@ impl AdminStore for MemoryStore {
         let by_id = KeyRef::new(id.as_str());
         self.0.apply(&mut keys, &by_id, &id, &change);
         let mut after = keys.get(&by_id).map_or(before.clone(), |row| self.0.summary(row));
-        if withdraws_claims(&change, &before.record, &after.record, self.0.clock.now()) {
+        if change.withdraws_claims(&before.record, &after.record, self.0.clock.now()) {
             self.0.withdraw_claims(&id);
             after.claim = self.0.latest_claim(&id);
         }
-        let detail = change.audit_detail(&before, &after);
-        self.0.write_audit(change.action(), Some(id), detail, &by);
+        self.0.write_audit(AuditNote::changed(&change, &before, &after), &by);
         StoreFuture::ready(Ok(ChangeOutcome::Done(after.into())))
     }
 
@@ -237,7 +213,7 @@ impl AdminStore for MemoryStore {
     }
 
     fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
-        self.0.write_audit(note.action, note.key_id, note.detail, &by);
+        self.0.write_audit(note, &by);
         StoreFuture::ready(Ok(()))
     }
 

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     admin::store::{
-        Actor, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary, KeyChange,
-        KeyRef, KeySummary, OnOpened, Rotation, action, offer_detail,
+        Actor, AuditNote, Claim, ClaimOffer, ClaimOutcome, ClaimState, ClaimStore, ClaimSummary,
+        KeyChange, KeyRef, KeySummary, OnOpened, Rotation,
     },
     clock::{from_unix_millis, unix_millis},
     key::{ClaimToken, SecretKey},
@@ -36,8 +36,7 @@ impl SqliteStore {
                     unix_millis(now),
                     unix_millis(offer.expires_at),
                 ])?;
-            let detail = offer_detail(&offer);
-            write_audit(connection, now, &by, action::CLAIM_OFFERED, Some(&id), &detail)?;
+            write_audit(connection, now, &by, &AuditNote::claim_offered(&id, &offer))?;
             summary(connection, &core, &KeyRef::new(id.as_str()))
         };
         self.0.core.queue.call(work, |_| ())
@@ -78,8 +77,7 @@ impl ClaimStore for SqliteStore {
             apply(connection, &id, &change, now)?;
             let after =
                 summary(connection, &core, &KeyRef::new(id.as_str()))?.unwrap_or(before.clone());
-            let detail = change.audit_detail(&before, &after);
-            write_audit(connection, now, &by, action::CLAIM_OPENED, Some(&id), &detail)?;
+            write_audit(connection, now, &by, &AuditNote::claim_opened(&change, &before, &after))?;
             Ok(ClaimOutcome::Opened(after.into()))
         };
         self.0.core.queue.call(work, move |outcome| {
@@ -115,8 +113,8 @@ fn find(
         .optional()?;
     let Some((claim, number, id, withdrawn)) = row else { return Ok(None) };
     let key = summary(connection, core, &KeyRef::new(id))?;
-    let state = ClaimState::of(&claim, withdrawn, key.as_ref(), core.now());
-    let claim = Claim::of(state, &claim, key.as_ref());
+    let record = key.as_ref().map(|key| &key.record);
+    let claim = Claim::new(&claim, claim.state(withdrawn, record, core.now()), record);
     Ok(Some(Found { number, claim, key }))
 }
 

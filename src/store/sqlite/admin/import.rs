@@ -13,7 +13,7 @@ use super::{
     write_audit,
 };
 use crate::{
-    admin::store::{Actor, ImportOutcome, ImportedKey, action},
+    admin::store::{Actor, AuditNote, ImportOutcome, ImportedKey},
     key::KeyId,
     store::StoreFuture,
 };
@@ -83,8 +83,7 @@ fn import_key(
     }
     columns::insert(connection, record, key.hash)?;
     fill_days(connection, key, &record.id)?;
-    let detail = record.audit_detail();
-    write_audit(connection, now, by, action::KEY_IMPORTED, Some(&record.id), &detail)?;
+    write_audit(connection, now, by, &AuditNote::imported(record))?;
     Ok(ImportOutcome::New(record.id.clone()))
 }
 

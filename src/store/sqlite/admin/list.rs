@@ -10,9 +10,7 @@ use super::{
     claims,
 };
 use crate::{
-    admin::store::{
-        KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PageCursor, PagePosition,
-    },
+    admin::store::{KeyPage, KeyPageQuery, KeyRef, KeySort, KeyState, KeySummary, PagePosition},
     clock::from_unix_millis,
     key::SecretKey,
     store::counter::CounterKey,
@@ -85,7 +83,7 @@ pub(crate) fn page(
 ) -> rusqlite::Result<KeyPage> {
     let now = core.now();
     let mut keys = Vec::new();
-    let mut position = query.after.as_ref().map(|cursor| cursor.0.clone());
+    let mut position = query.after.as_ref().map(|cursor| cursor.position().clone());
     loop {
         let candidates = rows_after(connection, core, query, position.as_ref())?;
         let is_last = candidates.len() <= query.limit;
@@ -94,7 +92,7 @@ pub(crate) fn page(
             let key = summary_where(connection, core, "k.seq = :number", values)?;
             let key = key.filter(|key| query.state.is_none_or(|state| key.state(now) == state));
             if key.is_some() && keys.len() == query.limit {
-                return Ok(KeyPage { keys, next: position.map(PageCursor) });
+                return Ok(KeyPage::new(keys, position));
             }
             keys.extend(key);
             position = Some(next);
@@ -103,7 +101,7 @@ pub(crate) fn page(
             let only_unused_follow = query.sort == KeySort::NearestLimit
                 && !matches!(position, Some(PagePosition::NoShare(_)));
             if !only_unused_follow {
-                return Ok(KeyPage { keys, next: None });
+                return Ok(KeyPage::new(keys, None));
             }
             position = Some(PagePosition::NoShare(0));
         }

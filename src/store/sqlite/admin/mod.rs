@@ -25,9 +25,8 @@ use super::{
 use crate::{
     admin::store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
-        CreateOutcome, IDEMPOTENCY_RETENTION, IdempotencyKey, ImportOutcome, ImportedKey,
-        KeyChange, KeyEdit, KeyPage, KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, Rotation,
-        StoreBackup, action, withdraws_claims,
+        CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage,
+        KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, Rotation, StoreBackup,
     },
     clock::{Day, parse_timestamp, rfc3339, unix_millis},
     error::{StoreError, StoreErrorKind},
@@ -111,10 +110,7 @@ impl AdminStore for SqliteStore {
 
     fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
         let now = self.0.core.now();
-        let write = move |connection: &Connection| {
-            let AuditNote { action, key_id, detail } = note;
-            write_audit(connection, now, &by, action, key_id.as_ref(), &detail)
-        };
+        let write = move |connection: &Connection| write_audit(connection, now, &by, &note);
         self.0.core.queue.call(write, |()| ())
     }
 
@@ -181,13 +177,12 @@ impl SqliteStore {
             apply(connection, &id, &change, now)?;
             let after = summary(connection, &core, &KeyRef::new(id.as_str()))?;
             let mut after = after.unwrap_or_else(|| before.clone());
-            if withdraws_claims(&change, &before.record, &after.record, now) {
+            if change.withdraws_claims(&before.record, &after.record, now) {
                 withdraw_claims(connection, &id)?;
                 let key = summary(connection, &core, &KeyRef::new(id.as_str()))?;
                 after.claim = key.and_then(|key| key.claim);
             }
-            let detail = change.audit_detail(&before, &after);
-            write_audit(connection, now, &by, change.action(), Some(&id), &detail)?;
+            write_audit(connection, now, &by, &AuditNote::changed(&change, &before, &after))?;
             Ok(ChangeOutcome::Done(after.into()))
         };
         self.0.core.queue.call(work, move |_| after.forget_keys()).await
@@ -242,8 +237,7 @@ fn insert_keys(
     let records: Vec<KeyRecord> = keys.iter().map(|key| key.issued_at(now)).collect();
     for (key, record) in keys.iter().zip(&records) {
         columns::insert(connection, record, key.secret.hash())?;
-        let detail = record.audit_detail();
-        write_audit(connection, now, by, action::KEY_CREATED, Some(&record.id), &detail)?;
+        write_audit(connection, now, by, &AuditNote::created(record))?;
     }
     Ok(Some(records))
 }
@@ -330,7 +324,7 @@ fn find_creation(
 }
 
 fn delete_expired_creations(connection: &Connection, now: SystemTime) -> rusqlite::Result<()> {
-    let since = now.checked_sub(IDEMPOTENCY_RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
+    let since = now.checked_sub(IdempotencyKey::RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
     connection
         .prepare_cached("DELETE FROM issued_once WHERE at < ?1")?
         .execute([unix_millis(since)])?;
@@ -342,10 +336,9 @@ pub(crate) fn write_audit(
     connection: &Connection,
     at: SystemTime,
     by: &Actor,
-    action: &str,
-    key_id: Option<&KeyId>,
-    detail: &str,
+    note: &AuditNote,
 ) -> rusqlite::Result<()> {
+    let AuditNote { action, key_id, detail } = note;
     let ip = by.ip.map(|ip| ip.to_string());
     connection
         .prepare_cached(
@@ -357,7 +350,7 @@ pub(crate) fn write_audit(
             by.token_id,
             ip,
             action,
-            key_id.map(KeyId::as_str),
+            key_id.as_ref().map(KeyId::as_str),
             detail
         ])?;
     Ok(())
@@ -387,14 +380,15 @@ fn read_audit(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<V
 /// trail.
 fn audit_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
     let text = |column| row.get_ref(column).map(rows::text);
+    let at = text(1)?.and_then(|at| parse_timestamp(&at)).unwrap_or(UNIX_EPOCH);
     let ip = text(3)?.and_then(|ip| ip.parse::<IpAddr>().ok());
-    Ok(AuditEntry {
-        number: row.get(0)?,
-        at: text(1)?.and_then(|at| parse_timestamp(&at)).unwrap_or(UNIX_EPOCH),
-        actor: Actor { token_id: text(2)?.unwrap_or_default(), ip },
-        action: text(4)?.unwrap_or_default(),
+    let actor = Actor { token_id: text(2)?.unwrap_or_default(), ip };
+    let note = AuditNote {
+        action: text(4)?.unwrap_or_default().into(),
         key_id: text(5)?.map(KeyId::new),
         detail: text(6)?.unwrap_or_default(),
-        label: text(7)?,
-    })
+    };
+    let mut entry = AuditEntry::new(row.get(0)?, at, actor, note);
+    entry.label = text(7)?;
+    Ok(entry)
 }

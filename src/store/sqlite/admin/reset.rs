@@ -10,7 +10,7 @@ use super::{
     write_audit,
 };
 use crate::{
-    admin::store::{ChangeOutcome, KeyEdit, KeyRef, KeySummary},
+    admin::store::{AuditNote, ChangeOutcome, KeyEdit, KeyRef, KeySummary},
     error::StoreError,
     key::KeyId,
     store::{
@@ -47,8 +47,7 @@ pub(super) fn job(
         };
         let origins = keys.iter().map(reset).collect::<rusqlite::Result<Vec<_>>>()?;
         let after = KeySummary { used_today: 0, ..before.clone() };
-        let detail = change.audit_detail(&before, &after);
-        write_audit(connection, now, &by, change.action(), Some(&id), &detail)?;
+        write_audit(connection, now, &by, &AuditNote::changed(&change, &before, &after))?;
         Ok(Ok((origins, after)))
     };
     let reset = move |done: &Result<(Vec<Origin>, KeySummary), ChangeOutcome>| {
