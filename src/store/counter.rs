@@ -108,6 +108,12 @@ impl<A: Default> PeriodCounter<A> {
         &self.key
     }
 
+    /// Returns the first day of the period that is counted.
+    #[cfg(feature = "memory")]
+    pub(crate) fn day(&self) -> Day {
+        self.lock().0.day
+    }
+
     fn lock(&self) -> MutexGuard<'_, (Count, A)> {
         lock(&self.state)
     }

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use super::{Inner, MemoryStore, lock};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     key::Limit,
     store::{
         Demand, Quota, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome, StoreFuture,
-        counter::{Count, CounterKey, Origin, PeriodCounter},
+        counter::{CounterKey, Origin, PeriodCounter},
     },
 };
 
@@ -20,18 +20,6 @@ struct MemoryReservation {
 }
 
 impl Inner {
-    pub(super) fn counter(&self, key: CounterKey, at: SystemTime) -> Arc<PeriodCounter> {
-        if let Some(counter) = self.counters.get(&key) {
-            return counter.clone();
-        }
-        let day = key.first_day(&self.calendar, at);
-        // An imported key may have used units elsewhere on this day.
-        let is_daily = key.quota == Quota::DAILY;
-        let used = if is_daily { lock(&self.totals).used_on(&key.subject, day) } else { 0 };
-        let new = || Arc::new(PeriodCounter::new(key.clone(), Count { used, ..Count::new(day) }));
-        self.counters.entry(key.clone()).or_insert_with(new).clone()
-    }
-
     /// Changes the units that reports show, if the counter is one of the daily quota.
     pub(super) fn add_used(&self, key: &CounterKey, day: Day, change: impl FnOnce(u64) -> u64) {
         if key.quota == Quota::DAILY {
@@ -43,7 +31,10 @@ impl Inner {
 impl QuotaStore for MemoryStore {
     fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
         let (store, amount) = (&self.0, demand.amount);
-        let counter = store.counter(demand.into(), demand.at);
+        let counter = match store.counter(demand.into(), demand.at) {
+            Ok(counter) => counter,
+            Err(error) => return StoreFuture::ready(Err(error)),
+        };
         let taken = counter.reserve(demand, &store.calendar, |count, ()| {
             let origin = count.origin();
             store.add_used(counter.key(), origin.day, |used| used.saturating_add(amount));
@@ -66,8 +57,12 @@ impl QuotaStore for MemoryStore {
     }
 
     fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
-        let counter = self.0.counter(demand.into(), demand.at);
-        StoreFuture::ready(Ok(counter.status(demand, &self.0.calendar)))
+        let (store, key) = (&self.0, demand.into());
+        let status = match store.known_counter(&key) {
+            Some(counter) => counter.status(demand, &store.calendar),
+            None => store.new_counter(key, demand.at).status(demand, &store.calendar),
+        };
+        StoreFuture::ready(Ok(status))
     }
 }
 

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::{MemoryStore, lock};
 use crate::{
-    clock::Day,
+    clock::{Calendar, Day},
     key::KeyId,
     store::{
         StoreFuture, UsageEvent, UsageSink,
@@ -25,7 +25,13 @@ pub(super) struct Totals {
     requests: VecDeque<RequestRecord>,
     /// Number of the last recorded request.
     last_number: u64,
+    /// Units of keys on days that are no longer kept.
+    earlier: HashMap<KeyId, u64>,
+    forgotten_on: Option<Day>,
 }
+
+/// Number of days of which the units and figures of issued keys are kept, today included.
+pub(super) const KEPT_DAYS: u32 = 31;
 
 /// Maximum number of single requests that are kept.
 const MAX_REQUESTS: usize = 1000;
@@ -68,6 +74,40 @@ impl Totals {
         model_name(model, models.map(|(.., name)| name.as_str())).to_owned()
     }
 
+    /// Whether [`forget`](Self::forget) was called on this day or later.
+    pub(super) fn were_forgotten_on(&self, today: Day) -> bool {
+        self.forgotten_on >= Some(today)
+    }
+
+    /// Drops what is no longer kept. `is_key` is true for issued keys.
+    pub(super) fn forget(
+        &mut self,
+        today: Day,
+        calendar: &Calendar,
+        is_key: impl Fn(&KeyId) -> bool,
+    ) {
+        let (first, yesterday) = (today.minus(KEPT_DAYS - 1), today.minus(1));
+        let is_kept = |id: &KeyId, day: Day| day >= yesterday || day >= first && is_key(id);
+        self.figures.retain(|(day, id, _), _| is_kept(id, *day));
+        let earlier = &mut self.earlier;
+        self.used.retain(|(id, day), used| {
+            let is_kept = is_kept(id, *day);
+            if !is_kept && is_key(id) {
+                *earlier.entry(id.clone()).or_default() += *used;
+            }
+            is_kept
+        });
+        let since = calendar.window_of(yesterday).start;
+        self.last_used.retain(|id, at| *at >= since || is_key(id));
+        self.forgotten_on = Some(today);
+    }
+
+    /// Returns the number of entries whose number depends on that of subjects.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> usize {
+        self.figures.len() + self.used.len() + self.last_used.len() + self.earlier.len()
+    }
+
     fn push_request(&mut self, event: UsageEvent) {
         self.last_number += 1;
         self.requests.truncate(MAX_REQUESTS - 1);
@@ -78,7 +118,8 @@ impl Totals {
 
     #[cfg(feature = "admin")]
     pub(super) fn used_in_all(&self, id: &KeyId) -> u64 {
-        self.used.iter().filter(|((key, _), _)| key == id).map(|(_, used)| used).sum()
+        let kept = self.used.iter().filter(|((key, _), _)| key == id).map(|(_, used)| used);
+        kept.chain(self.earlier.get(id)).sum()
     }
 }
 
@@ -90,6 +131,8 @@ impl UsageSink for MemoryStore {
         let model = totals.model(day, id, event.model.as_deref().unwrap_or_default());
         *totals.figures.entry((day, id.clone(), model)).or_default() += UsageFigures::from(&event);
         totals.push_request(event);
+        drop(totals);
+        self.0.forget_past_days();
     }
 }
 

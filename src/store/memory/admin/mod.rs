@@ -108,8 +108,10 @@ impl Inner {
             }
             KeyChange::ResetUsage => {
                 let now = self.clock.now();
-                // The counter of an imported key may not be in memory yet.
-                self.counter(CounterKey::daily(id.clone()), now);
+                // No counter is added meanwhile.
+                let _eviction = lock(&self.eviction);
+                let daily = CounterKey::daily(id.clone());
+                self.add_used(&daily, daily.first_day(&self.calendar, now), |_| 0);
                 for counter in self.counters.iter().filter(|counter| counter.key().subject == *id) {
                     counter.reset(|count| {
                         let day = counter.key().first_day(&self.calendar, now);
