@@ -15,11 +15,16 @@ fn tests() -> BTreeSet<String> {
     collect(&Path::new(ROOT).join("src"), "lib", &mut tests);
     for binary in fs::read_dir(Path::new(ROOT).join("tests")).unwrap() {
         let folder = binary.unwrap().path();
-        if folder.join("main.rs").exists() {
+        if is_crate(&folder) {
             collect(&folder, folder.file_name().unwrap().to_str().unwrap(), &mut tests);
         }
     }
     tests
+}
+
+/// Whether the folder is a test binary, or the crate of an application.
+fn is_crate(folder: &Path) -> bool {
+    ["main.rs", "lib.rs"].iter().any(|root| folder.join(root).exists())
 }
 
 fn collect(folder: &Path, module: &str, tests: &mut BTreeSet<String>) {
@@ -73,8 +78,8 @@ fn exists(name: &str, tests: &BTreeSet<String>) -> bool {
 /// The names of tests in a document, with the numbers of their lines.
 fn named(document: &Document) -> impl Iterator<Item = &(usize, String)> {
     let is_binary = |name: &str| {
-        let main: PathBuf = [ROOT, "tests", name, "main.rs"].iter().collect();
-        name == "lib" || main.exists()
+        let folder: PathBuf = [ROOT, "tests", name].iter().collect();
+        name == "lib" || is_crate(&folder)
     };
     document.names.iter().filter(move |(_, name)| {
         let mut parts = name.split("::");
