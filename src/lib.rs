@@ -96,7 +96,7 @@
 //! | usage, auth, quota | events of all requests, also of rejected ones |
 //! | auth, usage, quota | events of requests with a valid key |
 //! | auth, quota, usage | events of admitted requests |
-//! | `TimeoutLayer`, then quota | a request that times out stays counted |
+//! | `TimeoutLayer`, then quota | a request that times out stays counted; the other way around, it is refunded if the timeout is an error or a 5xx |
 //!
 //! In axum, `route_layer` leaves requests to unknown paths out, which would cost a unit before they get their 404.
 //!

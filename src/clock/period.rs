@@ -4,6 +4,10 @@ use jiff::{ToSpan, civil::Date};
 macro_rules! periods {
     ($($(#[$attribute:meta])* $name:ident,)*) => {
         /// Period in which the units of a quota are counted, by the calendar.
+        ///
+        /// There are no longer ones than a day so far. A [`QuotaStore`](crate::store::QuotaStore) of your own may
+        /// count by the month all the same: a quota resets when the status that the store returns says so. Headers
+        /// and texts of your own should then replace the default ones, which speak of a day.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Period {

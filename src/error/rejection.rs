@@ -95,6 +95,7 @@ impl Rejection {
     }
 
     /// Renders the response to `request`, which is marked with [`Rejected`] whatever the renderer does.
+    /// A handler of axum returns it with `.map(axum::body::Body::from)`.
     pub fn render<'a>(
         self,
         renderer: &(impl Reject + ?Sized),

@@ -79,7 +79,33 @@ impl DailyQuotaLayer {
     }
 
     /// Sets under which quota units are counted. [`Quota::DAILY`] by default. Several layers of one store
-    /// need different quotas; reports show the units of the default one.
+    /// need different quotas; reports show the units of the default one. The text of a rejection does not name the
+    /// quota; [`QuotaRejection::Exhausted`] does.
+    ///
+    /// ```
+    /// use tower::ServiceBuilder;
+    /// use tower_quota::{
+    ///     clock::Period,
+    ///     key::{KeyId, Limit},
+    ///     quota::DailyQuotaLayer,
+    ///     store::{Quota, QuotaSubject, memory::MemoryStore},
+    /// };
+    ///
+    /// # fn main() -> Result<(), tower_quota::store::InvalidQuota> {
+    /// let store = MemoryStore::new();
+    /// let acme = |limit| QuotaSubject::new(KeyId::from("acme"), Limit::Units(limit));
+    /// let requests = DailyQuotaLayer::new(store.clone()).subject(move |_| acme(100));
+    /// // Counted beside the requests: rows to export, as many as the query says.
+    /// let rows = DailyQuotaLayer::new(store)
+    ///     .quota(Quota::new("rows", Period::Day)?)
+    ///     .subject(move |_| acme(5000))
+    ///     .cost(|request| request.uri.query().and_then(|rows| rows.parse().ok()).unwrap_or(1));
+    /// // A request for which too few rows are left costs no request.
+    /// let quotas = ServiceBuilder::new().layer(requests).layer(rows);
+    /// # let _ = quotas;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn quota(self, quota: Quota) -> Self {
         Self { quota, ..self }
@@ -87,6 +113,33 @@ impl DailyQuotaLayer {
 
     /// Sets whose quota a request counts on. The key that the request was admitted with
     /// ([`Subject::of_key`]) by default.
+    ///
+    /// With an authentication of your own, the subject is what that has put into the request's extensions:
+    ///
+    /// ```
+    /// use tower_quota::{
+    ///     key::{KeyId, Limit},
+    ///     quota::{DailyQuotaLayer, Subject},
+    ///     store::{QuotaSubject, memory::MemoryStore},
+    /// };
+    ///
+    /// /// The verified claims of a JWT, from a middleware outside of the quota.
+    /// #[derive(Clone)]
+    /// struct Claims {
+    ///     tenant: String,
+    ///     is_paying: bool,
+    /// }
+    ///
+    /// let quota = DailyQuotaLayer::new(MemoryStore::new()).subject(|request| {
+    ///     if request.uri.path() == "/health" {
+    ///         return Subject::Exempt;
+    ///     }
+    ///     let Some(claims) = request.extensions.get::<Claims>() else { return Subject::Unknown };
+    ///     let limit = Limit::Units(if claims.is_paying { 10_000 } else { 100 });
+    ///     QuotaSubject::new(KeyId::from(&*claims.tenant), limit).into()
+    /// });
+    /// # let _ = quota;
+    /// ```
     #[must_use]
     pub fn subject<F, T>(self, subject: F) -> Self
     where

@@ -21,13 +21,15 @@
 //! - Responses to a limited subject have the rate limit headers `RateLimit-Policy` and `RateLimit`
 //!   (draft-ietf-httpapi-ratelimit-headers), or those of [`DailyQuotaLayer::headers`]. Of several
 //!   [quotas](DailyQuotaLayer::quota) these list all. A rejection shows the exhausted quota alone, also through the
-//!   quotas outside of it.
+//!   quotas outside of it, which refund their units. It has no `Retry-After`, by which clients would sleep for hours.
 //!
 //! # Order
 //!
 //! The layer that identifies the subject is outside of the quota. In a `ServiceBuilder` that is the one before it; each
 //! `layer` of an axum `Router` is outside of those before it, so that it comes after. Use `Router::route_layer`:
-//! `Router::layer` also stands around the fallback, and a 404 of the router costs a unit.
+//! `Router::layer` also stands around the fallback, and a 404 of the router costs a unit. A 405 costs one with
+//! both, and none with `MethodRouter::route_layer`. For scripts of other origins, `CorsLayer::expose_headers` names
+//! the rate limit headers.
 //!
 //! # Example
 //!

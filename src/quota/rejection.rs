@@ -9,7 +9,8 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum QuotaRejection {
-    /// The subject has used its quota of the current period.
+    /// The subject has fewer units left in the current period than the request needs. The response has no
+    /// `Retry-After`; a renderer may set one: the time from `at` to the status's `resets_at`.
     Exhausted {
         /// The subject's status.
         status: QuotaStatus,

@@ -16,6 +16,11 @@ use crate::{
 ///   head if they are called by then, otherwise at the end of the body, or when the request is dropped.
 /// - A request that costs 0 has a reservation, too, of no units.
 /// - What was taken is refunded with the rest if the [`ChargePolicy`](super::ChargePolicy) says so.
+/// - A store may be unable to charge less or more at the end, as with
+///   [`ReserveOutcome::admitted`]: then a warning is logged, and what was reserved and taken stays charged.
+///
+/// The response of a handler that rejects its request has the rate limit headers of all quotas, after the refund. In
+/// axum, where `Bytes` are no body, it ends with `.map(axum::body::Body::from)`.
 ///
 /// ```
 /// use bytes::Bytes;

@@ -303,7 +303,7 @@ impl ReserveOutcome {
     /// impl QuotaStore for Total {
     ///     fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
     ///         let (mut used, amount) = (self.0.lock().expect("no panic while locked"), demand.amount);
-    ///         let fits = demand.limit.units().is_none_or(|limit| *used + amount <= limit);
+    ///         let fits = demand.limit.units().is_none_or(|limit| amount <= limit.saturating_sub(*used));
     ///         *used += if fits { amount } else { 0 };
     ///         let (total, status) = (self.clone(), status(demand, *used));
     ///         StoreFuture::ready(Ok(match fits {

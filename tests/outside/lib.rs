@@ -14,6 +14,7 @@ mod rejections;
 mod requests;
 mod reservations;
 mod subjects;
+mod tenants;
 
 use std::{
     convert::Infallible,
