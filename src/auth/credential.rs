@@ -144,7 +144,7 @@ where
     N: AsHeaderName + AsRef<str> + Clone + Send + Sync + 'static,
 {
     fn take(&self, headers: &mut HeaderMap) -> Taken {
-        take_header(headers, self.0.clone(), |value| Ok(non_empty(value.as_bytes())))
+        take_header(headers, &self.0, |value| Ok(non_empty(value.as_bytes())))
     }
 
     fn hint(&self) -> Option<String> {
@@ -218,24 +218,24 @@ pub(super) fn take_key<B>(
 /// Removes a header and returns the one credential in its values.
 fn take_header(
     headers: &mut HeaderMap,
-    name: impl AsHeaderName + Clone,
+    name: &(impl AsHeaderName + Clone),
     read: impl Fn(&HeaderValue) -> Taken,
 ) -> Taken {
     let taken = headers.get_all(name.clone()).iter().map(read).reduce(merge);
     let Some(taken) = taken else { return Ok(None) };
-    headers.remove(name);
+    headers.remove(name.clone());
     taken
 }
 
 /// Returns the one credential of two places in a request.
 fn merge(one: Taken, other: Taken) -> Taken {
     match (one, other) {
+        (one, Ok(None)) => one,
         (Err(AuthRejection::ConflictingKeys), _) | (_, Err(AuthRejection::ConflictingKeys)) => {
             Err(AuthRejection::ConflictingKeys)
         }
         (Ok(Some(one)), Ok(Some(other))) if one != other => Err(AuthRejection::ConflictingKeys),
         (Ok(Some(one)), _) | (_, Ok(Some(one))) => Ok(Some(one)),
-        (one, Ok(None)) => one,
         (_, other) => other,
     }
 }
@@ -244,7 +244,7 @@ fn merge(one: Taken, other: Taken) -> Taken {
 fn from_authorization(value: &HeaderValue) -> Taken {
     let text = decode(value.as_bytes());
     let text = trim(&text);
-    let (scheme, key) = text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()));
+    let (scheme, key) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let malformed = if scheme.eq_ignore_ascii_case("bearer") {
         match trim(key) {
             "" => MalformedCredential::NoKey,
@@ -277,11 +277,13 @@ fn decode(value: &[u8]) -> Cow<'_, str> {
 
 /// Trims white space, quotes and brackets.
 fn trim(text: &str) -> &str {
-    let text = text.trim();
     // No delimiter begins so, and nearly all keys do.
-    if text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+    if text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && !text.ends_with(char::is_whitespace)
+    {
         return text;
     }
+    let text = text.trim();
     let inside = DELIMITERS
         .iter()
         .find_map(|(opening, closing)| text.strip_prefix(*opening)?.strip_suffix(*closing));
