@@ -31,14 +31,14 @@ impl RateHeaders for OpenAiRateHeaders {
             return;
         };
         let mut texts = HeaderTexts::new();
-        let lists = texts.write_ietf(statuses, at);
+        let Some(lists) = texts.write_ietf(statuses, at) else { return };
         let values = [
             (LIMIT, texts.write(|text| text.put_number(limit))),
             (REMAINING, texts.write(|text| text.put_number(remaining))),
             (RESET, texts.write(|text| put_duration(text, seconds_to_reset(status, at)))),
         ];
         headers.reserve(5);
-        texts.insert(lists.into_iter().flatten().chain(values), headers);
+        texts.insert(lists.into_iter().chain(values), headers);
     }
 }
 

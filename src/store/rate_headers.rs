@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::SystemTime};
 
-use bytes::{BufMut, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::QuotaStatus;
@@ -44,9 +44,9 @@ pub struct IetfRateHeaders;
 impl RateHeaders for IetfRateHeaders {
     fn insert(&self, statuses: &[QuotaStatus], at: SystemTime, headers: &mut HeaderMap) {
         let mut texts = HeaderTexts::new();
-        let values = texts.write_ietf(statuses, at);
+        let Some(lists) = texts.write_ietf(statuses, at) else { return };
         headers.reserve(2);
-        texts.insert(values.into_iter().flatten(), headers);
+        texts.insert(lists, headers);
     }
 }
 
@@ -61,12 +61,12 @@ pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
 
 /// Texts of several header values in one allocation.
 pub(crate) struct HeaderTexts {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
 }
 
 impl HeaderTexts {
     pub(crate) fn new() -> Self {
-        Self { bytes: BytesMut::with_capacity(160) }
+        Self { bytes: Vec::with_capacity(160) }
     }
 
     /// Writes a value and returns its range.
@@ -100,10 +100,10 @@ impl HeaderTexts {
     /// Inserts headers whose values are these ranges of the written texts.
     pub(crate) fn insert(
         self,
-        values: impl Iterator<Item = (HeaderName, Range<usize>)>,
+        values: impl IntoIterator<Item = (HeaderName, Range<usize>)>,
         headers: &mut HeaderMap,
     ) {
-        let texts = self.bytes.freeze();
+        let texts = Bytes::from(self.bytes);
         for (name, range) in values {
             if let Ok(value) = HeaderValue::from_maybe_shared(texts.slice(range)) {
                 headers.insert(name, value);
@@ -130,7 +130,7 @@ impl HeaderTexts {
     }
 
     pub(crate) fn put(&mut self, text: &str) {
-        self.bytes.put_slice(text.as_bytes());
+        self.bytes.extend_from_slice(text.as_bytes());
     }
 
     pub(crate) fn put_number(&mut self, number: u64) {
