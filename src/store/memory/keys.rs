@@ -4,6 +4,8 @@ use std::{
     time::SystemTime,
 };
 
+use foldhash::fast::RandomState;
+
 use super::{MemoryStore, lock};
 use crate::{
     error::{StoreError, StoreErrorKind},
@@ -16,7 +18,7 @@ use crate::{
 pub(super) struct KeyTable {
     pub(super) rows: BTreeMap<u64, Row>,
     pub(super) by_id: HashMap<KeyId, u64>,
-    pub(super) by_hash: HashMap<KeyHash, u64>,
+    pub(super) by_hash: HashMap<KeyHash, u64, RandomState>,
     last_number: u64,
     /// Records of deleted keys, which reports of past usage need.
     pub(super) deleted: HashMap<KeyId, Arc<KeyRecord>>,
@@ -45,9 +47,9 @@ impl KeyTable {
         Ok(())
     }
 
-    fn find(&self, hash: &KeyHash, at: SystemTime) -> Option<Arc<KeyRecord>> {
+    fn find(&self, hash: &KeyHash, now: impl FnOnce() -> SystemTime) -> Option<Arc<KeyRecord>> {
         let row = &self.rows[self.by_hash.get(hash)?];
-        let is_valid = row.hash == *hash || row.old.is_some_and(|(_, until)| at < until);
+        let is_valid = row.hash == *hash || row.old.is_some_and(|(_, until)| now() < until);
         is_valid.then(|| row.record.clone())
     }
 
@@ -87,7 +89,8 @@ impl MemoryStore {
 
 impl KeyStore for MemoryStore {
     fn find(&self, key: &SecretKey) -> StoreFuture<Option<Arc<KeyRecord>>> {
-        let record = lock(&self.0.keys).find(&key.hash(), self.0.clock.now());
+        let hash = key.hash();
+        let record = lock(&self.0.keys).find(&hash, || self.0.clock.now());
         StoreFuture::ready(Ok(record))
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Totals {
     figures: BTreeMap<(Day, KeyId, String), UsageFigures>,
-    used: BTreeMap<(KeyId, Day), u64>,
+    used: HashMap<(KeyId, Day), u64, RandomState>,
     last_used: HashMap<KeyId, SystemTime, RandomState>,
     requests: VecDeque<RequestRecord>,
     /// Number of the last recorded request.
@@ -45,7 +45,7 @@ impl Totals {
     /// Adds imported units for a day without known usage. The outcomes of its requests are unknown.
     #[cfg(feature = "admin")]
     pub(super) fn fill(&mut self, id: &KeyId, day: Day, requests: u64) {
-        if let std::collections::btree_map::Entry::Vacant(used) = self.used.entry((id.clone(), day))
+        if let std::collections::hash_map::Entry::Vacant(used) = self.used.entry((id.clone(), day))
         {
             used.insert(requests);
             let figures = self.figures.entry((day, id.clone(), String::new())).or_default();
