@@ -26,7 +26,6 @@ pub(crate) const STATUS_5XX: &str = "status_5xx";
 /// the end read it as zero or `None`.
 #[derive(Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UsageEvent {
     /// Id of the key that the request was made with, or else of the subject of its quota; `null` if neither is
@@ -35,13 +34,11 @@ pub struct UsageEvent {
     pub key_id: Option<KeyId>,
     /// Time of receipt.
     #[cfg_attr(feature = "serde", serde(with = "time"))]
-    #[cfg_attr(feature = "admin", schemars(schema_with = "time::schema"))]
     pub at: SystemTime,
     /// The `x-request-id` of the response, or else of the request, if it is 1 to 128 visible characters.
     pub request_id: Option<String>,
     /// Method of the request.
     #[cfg_attr(feature = "serde", serde(with = "method"))]
-    #[cfg_attr(feature = "admin", schemars(with = "String"))]
     pub method: Method,
     /// Path of the request, without its query. Serialised and stored, it keeps only the segments that
     /// are plain words, as any other may be a key.
@@ -50,7 +47,6 @@ pub struct UsageEvent {
     /// Status of the response; `null` if there was none.
     pub status: Option<u16>,
     /// How the request ended.
-    #[cfg_attr(feature = "admin", schemars(with = "String"))]
     pub outcome: RequestOutcome,
     /// The code of the rejection, or of what went wrong upstream.
     pub code: Option<Cow<'static, str>>,
@@ -71,15 +67,12 @@ pub struct UsageEvent {
     pub bytes_out: u64,
     /// Time from receipt to the head of the response.
     #[cfg_attr(feature = "serde", serde(rename = "time_to_head_ms", with = "milliseconds"))]
-    #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
     pub time_to_head: Option<Duration>,
     /// Time from receipt to the first bytes of the response body.
     #[cfg_attr(feature = "serde", serde(rename = "time_to_first_byte_ms", with = "milliseconds"))]
-    #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
     pub time_to_first_byte: Option<Duration>,
     /// Time from receipt to the end of the response body; `null` if it is not known.
     #[cfg_attr(feature = "serde", serde(rename = "duration_ms", with = "milliseconds"))]
-    #[cfg_attr(feature = "admin", schemars(with = "Option<f64>"))]
     pub duration: Option<Duration>,
     /// The request on record in the quota's store, if a quota admitted it and its store keeps such a
     /// record. Not serialised.
@@ -219,7 +212,6 @@ impl RequestOutcome {
 /// Number of tokens that a response reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Tokens {
     /// Tokens of the prompt.
@@ -340,15 +332,6 @@ mod time {
         }
         let text = Cow::<str>::deserialize(from)?;
         parse_timestamp(&text).ok_or_else(|| Error::custom("not a time in RFC 3339"))
-    }
-
-    #[cfg(feature = "admin")]
-    pub(super) fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "format": "date-time",
-            "examples": ["2026-11-22T08:30:00Z"],
-        })
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
             error::AdminError,
             input::{DayParam, KeyRefField, NamePrefix, PageLimit, RowNumber},
             json::Timestamp,
+            schema,
         },
         shared::Shared,
         store::{AdminStore, AuditEntry, AuditQuery, KeyRef},
@@ -59,6 +60,7 @@ struct Entry {
     ip: Option<IpAddr>,
     #[schemars(example = &"key.update")]
     action: String,
+    #[schemars(with = "Option<schema::KeyId>")]
     key_id: Option<KeyId>,
     /// The key's current label, or its last one if the key was deleted.
     label: Option<String>,

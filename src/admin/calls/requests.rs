@@ -11,6 +11,7 @@ use crate::{
             call::{Call, CallRequest, Json},
             error::AdminError,
             input::{BoolParam, KeyRefField, PageLimit, RequestId, RowNumber},
+            schema,
         },
         rejections::RejectedRequest,
         shared::Shared,
@@ -54,6 +55,7 @@ struct Request {
     /// `null` if the key is not known.
     number: Option<u64>,
     #[serde(flatten)]
+    #[schemars(with = "schema::UsageEvent")]
     event: UsageEvent,
     /// The beginning of an unknown credential.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ use crate::{
             call::{Call, CallRequest, Json},
             error::AdminError,
             json::Timestamp,
+            schema,
         },
         shared::Shared,
         store::AdminStore,
@@ -25,6 +26,7 @@ pub(crate) struct Status {
     started_at: Timestamp,
     now: Timestamp,
     /// The current quota day.
+    #[schemars(with = "schema::Day")]
     day: Day,
     timezone: String,
     resets_at: Timestamp,

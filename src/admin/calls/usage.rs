@@ -15,6 +15,7 @@ use crate::{
             error::AdminError,
             input::{DayParam, Format, GroupByParam, KeyRefField, PageLimit, RowNumber},
             json::LimitNumber,
+            schema,
         },
         shared::Shared,
         store::{AdminStore, KeyRef, KeySummary},
@@ -125,10 +126,12 @@ struct Item {
     #[serde(flatten)]
     key: Option<KeyPart>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Day>")]
     day: Option<Day>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
     #[serde(flatten)]
+    #[schemars(with = "schema::UsageFigures")]
     figures: UsageFigures,
     #[serde(skip_serializing_if = "Option::is_none")]
     used_today: Option<u64>,
@@ -141,6 +144,7 @@ struct Item {
 /// The key of a row. A deleted key has the masked key and label that it had last.
 #[derive(Serialize, JsonSchema)]
 struct KeyPart {
+    #[schemars(with = "schema::KeyId")]
     id: KeyId,
     /// The key, masked.
     key: Option<String>,
@@ -234,8 +238,11 @@ impl Item {
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Report {
     /// The day, if the report is about one day.
+    #[schemars(with = "Option<schema::Day>")]
     day: Option<Day>,
+    #[schemars(with = "schema::Day")]
     from: Day,
+    #[schemars(with = "schema::Day")]
     to: Day,
     /// Number of requests in all rows, including those on other pages.
     total_requests: u64,

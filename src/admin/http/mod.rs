@@ -10,6 +10,7 @@ pub(crate) mod openapi;
 pub(crate) mod query;
 pub(crate) mod replay;
 pub(crate) mod route;
+pub(crate) mod schema;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};

@@ -10,7 +10,6 @@ use crate::store::{RequestOutcome, Tokens, UsageEvent};
 /// Serialises the sum of several responses' [`Tokens`], without what none of them reports.
 #[cfg(feature = "serde")]
 #[derive(Serialize)]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[serde(remote = "Tokens")]
 pub(crate) struct TokenSums {
     prompt: u64,
@@ -33,7 +32,6 @@ pub const OTHER_MODELS: &str = "other";
 /// Sums over requests, by key, day or model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize))]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UsageFigures {
     /// Requests that were admitted.

@@ -16,6 +16,7 @@ use crate::{
             csv::{BYTE_ORDER_MARK, unescape},
             error::AdminError,
             input::BoolParam,
+            schema,
         },
         shared::Shared,
         store::{Actor, AdminStore, ImportOutcome, ImportedKey, KEY_COLUMNS},
@@ -50,6 +51,7 @@ struct Row {
     /// Number of the line at which the row begins. The header is line 1.
     line: u64,
     outcome: Outcome,
+    #[schemars(with = "Option<schema::KeyId>")]
     id: Option<KeyId>,
     label: String,
     /// Why the row is a conflict.

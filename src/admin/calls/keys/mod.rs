@@ -25,6 +25,7 @@ use crate::{
                 Sort, State,
             },
             json::{LimitNumber, Timestamp},
+            schema,
         },
         shared::Shared,
         store::{
@@ -92,6 +93,7 @@ pub(crate) struct ListedKeys {
     /// Number of keys on this page.
     count: usize,
     /// Value of `after` for the next page, `null` on the last one.
+    #[schemars(with = "Option<schema::PageCursor>")]
     next: Option<PageCursor>,
 }
 
@@ -108,6 +110,7 @@ pub(crate) struct RotatedKey {
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Deleted {
     deleted: bool,
+    #[schemars(with = "schema::KeyId")]
     id: KeyId,
     /// The key, masked.
     key: String,
@@ -118,6 +121,7 @@ pub(crate) struct Deleted {
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Reset {
     success: bool,
+    #[schemars(with = "schema::KeyId")]
     id: KeyId,
     /// The key, masked.
     key: String,
@@ -132,6 +136,7 @@ pub(crate) struct Reset {
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ClaimLink {
     /// The key's id.
+    #[schemars(with = "schema::KeyId")]
     id: KeyId,
     /// The first to open the link gets the key, with a new secret, once. The part after `#` is not sent
     /// to servers, so it appears in no log. A path without a host is a path on this server.

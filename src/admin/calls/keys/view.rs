@@ -8,7 +8,10 @@ use serde::Serialize;
 use crate::{
     admin::{
         client_addrs::ClientAddrs,
-        http::json::{LimitNumber, Timestamp},
+        http::{
+            json::{LimitNumber, Timestamp},
+            schema,
+        },
         store::{ClaimSummary, KeyState, KeySummary},
     },
     key::{KeyId, KeyRecord, KeyVersion, SecretKey},
@@ -17,6 +20,7 @@ use crate::{
 /// A key that was just issued, in the only response that shows the whole key.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct IssuedKey {
+    #[schemars(with = "schema::KeyId")]
     id: KeyId,
     /// The whole key. It is not shown again.
     #[schemars(example = &"trial-alice-20261122-…")]
@@ -27,6 +31,7 @@ pub(crate) struct IssuedKey {
     expires_at: Option<Timestamp>,
     disabled: bool,
     /// The value for `If-Match`, in quotes.
+    #[schemars(with = "schema::KeyVersion")]
     version: KeyVersion,
 }
 
@@ -55,6 +60,7 @@ impl IssuedKey {
 /// A key in lists: masked, with its usage.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ListedKey {
+    #[schemars(with = "schema::KeyId")]
     id: KeyId,
     /// The key, masked.
     #[schemars(example = &"trial-alice-…x7Qp")]
@@ -69,6 +75,7 @@ pub(crate) struct ListedKey {
     last_used_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     disabled: bool,
+    #[schemars(with = "schema::KeyState")]
     state: KeyState,
     /// Estimated number of client addresses in the last 24 hours, or since the gateway's start; `null`
     /// if it records no addresses.
@@ -76,6 +83,7 @@ pub(crate) struct ListedKey {
     /// Latest claim, `null` if there is none or it was withdrawn.
     claim: Option<ClaimView>,
     /// The value for `If-Match`, in quotes.
+    #[schemars(with = "schema::KeyVersion")]
     version: KeyVersion,
 }
 
