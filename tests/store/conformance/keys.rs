@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_quota::{
     admin::store::{
-        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, ImportedKey, KeyChange,
-        KeyEdit, KeyPageQuery, KeyRef, Rotation,
+        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, ImportOutcome,
+        ImportedKey, KeyChange, KeyEdit, KeyPageQuery, KeyRef, Rotation,
     },
     error::StoreErrorKind,
     key::{KeyPatch, Limit, SecretKey},
@@ -21,6 +21,7 @@ promises! {
     a_rotated_secret_is_valid_during_its_grace_period,
     a_change_to_another_version_of_a_key_is_rejected,
     a_batch_with_an_existing_key_issues_no_keys,
+    a_key_of_a_failed_batch_can_be_imported,
     a_retried_request_issues_no_keys,
     a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited,
     every_change_is_in_the_audit_trail_without_a_secret,
@@ -153,6 +154,17 @@ async fn a_batch_with_an_existing_key_issues_no_keys(store: impl Store) {
     let page = store.list(KeyPageQuery { limit: 10, ..Default::default() }).await.unwrap();
     assert_eq!(page.keys.len(), 1);
     issue(&store, "trial-key-second-123").await;
+}
+
+async fn a_key_of_a_failed_batch_can_be_imported(store: impl Store) {
+    issue(&store, "trial-key-first-123").await;
+    let batch = vec![new_key("trial-key-second-123", ""), new_key("trial-key-first-123", "")];
+    assert!(store.create(batch, Actor::default()).await.is_err());
+    let key = SecretKey::parse("trial-key-second-123").unwrap();
+    let imported = vec![ImportedKey::from_secret(&key, limit(9))];
+    let outcomes = store.import(imported, false, Actor::default()).await.unwrap();
+    assert!(matches!(outcomes[..], [ImportOutcome::New(_)]), "{outcomes:?}");
+    assert!(store.find(&key).await.unwrap().is_some());
 }
 
 async fn a_retried_request_issues_no_keys(store: impl Store) {

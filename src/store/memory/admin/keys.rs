@@ -67,6 +67,14 @@ impl KeyTable {
         self.deleted.insert(record.id.clone(), record);
     }
 
+    /// Undoes the insertion of a key, which may be inserted or imported again.
+    pub(super) fn undo_insert(&mut self, id: &KeyId) {
+        let row = self.by_id.remove(id).and_then(|number| self.rows.remove(&number));
+        if let Some(row) = row {
+            self.by_hash.remove(&row.hash);
+        }
+    }
+
     fn revoke(&mut self, id: &KeyId, hashes: impl IntoIterator<Item = KeyHash>) {
         for hash in hashes {
             self.by_hash.remove(&hash);

@@ -46,7 +46,7 @@ impl Inner {
         for (n, (key, record)) in keys.iter().zip(&records).enumerate() {
             if let Err(error) = table.insert(key.secret.hash(), record.clone()) {
                 for record in &records[..n] {
-                    table.remove(&KeyRef::new(record.id.as_str()));
+                    table.undo_insert(&record.id);
                 }
                 return Err(error);
             }
