@@ -44,18 +44,18 @@ fn counter() -> Arc<PeriodCounter> {
     Arc::new(PeriodCounter::new(key(), Count::new(origin().day)))
 }
 
-fn take_some(counter: &PeriodCounter, amount: u64, limit: u32) -> Option<Origin> {
+fn take_some(counter: &PeriodCounter, amount: u64, limit: u64) -> Option<Origin> {
     let record = |count: &Count, (): &mut ()| Ok::<_, ()>(count.origin());
     let limit = Limit::Units(limit);
     let demand = Demand::new("alice".into(), limit, noon()).amount(amount);
     counter.reserve(&demand, &Calendar::utc(), record).unwrap().0
 }
 
-fn take(counter: &PeriodCounter, limit: u32) -> Option<Origin> {
+fn take(counter: &PeriodCounter, limit: u64) -> Option<Origin> {
     take_some(counter, 1, limit)
 }
 
-fn give_back(counter: &PeriodCounter, limit: u32, taken: Origin) -> bool {
+fn give_back(counter: &PeriodCounter, limit: u64, taken: Origin) -> bool {
     let limit = Limit::Units(limit);
     counter.refund(taken, 1, limit, Refund::UpToLimit, |_, ()| true)
 }
