@@ -1,4 +1,4 @@
-use std::{fmt, future::Future, num::NonZeroU32, slice, sync::Arc};
+use std::{fmt, future::Future, num::NonZeroU32, slice, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -10,7 +10,7 @@ use crate::{
     error::{ProblemJson, Reject, RejectedRequest, Rejection, StoreError},
     limit::InFlight,
     store::{
-        Quota, QuotaStore, StoreFuture,
+        Quota, QuotaStatus, QuotaStore, StoreFuture,
         rate_headers::{IetfRateHeaders, RateHeaders},
     },
 };
@@ -306,6 +306,13 @@ impl DailyQuotaLayer {
             headers.insert(slice::from_ref(status), *at, &mut rejection.headers);
         }
         rejection.render(&*self.reject, request)
+    }
+}
+
+/// Logs that a shadow quota passes a request that it would reject, if the units of the request exceed the limit.
+pub(super) fn log_shadow_excess(status: QuotaStatus, at: SystemTime) {
+    if status.limit.units().is_some_and(|limit| status.used > limit) {
+        log_shadow(status.quota, &QuotaRejection::Exhausted { status, at });
     }
 }
 

@@ -1,6 +1,9 @@
 use std::{fmt, future::poll_fn};
 
-use super::{QuotaRejection, layer::log_shadow};
+use super::{
+    QuotaRejection,
+    layer::{log_shadow, log_shadow_excess},
+};
 use crate::{
     error::StoreError,
     request::RequestContext,
@@ -107,10 +110,7 @@ impl RequestReservation {
         let (quota, at, status) = (demand.quota, demand.at, self.status());
         match result {
             Err(rejection) => log_shadow(quota, &rejection),
-            Ok(_) if status.limit.units().is_some_and(|limit| status.used > limit) => {
-                log_shadow(quota, &QuotaRejection::Exhausted { status, at });
-            }
-            Ok(_) => {}
+            Ok(_) => log_shadow_excess(status, at),
         }
         Ok(status)
     }

@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 
 use super::{
     ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, ResponseEnd, Subject,
-    layer::log_shadow,
+    layer::log_shadow_excess,
     units::{Units, both},
 };
 use crate::{
@@ -156,8 +156,8 @@ impl Claim {
             Ok(ReserveOutcome::Admitted { reservation, mut status }) => {
                 if layer.is_shadow {
                     status.limit = limit;
-                    if amount > 0 && limit.units().is_some_and(|limit| status.used > limit) {
-                        log_shadow(status.quota, &QuotaRejection::Exhausted { status, at });
+                    if amount > 0 {
+                        log_shadow_excess(status, at);
                     }
                 }
                 let (store, admission) = (layer.store.clone(), reservation.admission());
