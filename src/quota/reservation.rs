@@ -283,7 +283,7 @@ impl HeldReservation {
                 });
             }
             Err(error) => {
-                tracing::warn!(source = ?error, "refund failed: the units may stay charged");
+                tracing::warn!(source = ?error, "change of the charged units failed: the reserved ones may stay charged");
             }
         }
     }
