@@ -108,9 +108,13 @@ pub(crate) mod counter;
 #[cfg(feature = "engine")]
 pub(crate) mod engine;
 mod future;
+#[cfg(feature = "engine")]
+pub(crate) mod key_cache;
 mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "engine")]
+mod open_error;
 mod quota;
 pub mod rate_headers;
 pub mod report;

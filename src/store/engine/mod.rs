@@ -33,7 +33,7 @@ mod writer;
 pub use self::shared::Durability;
 pub(crate) use self::{
     ledger::{Ledger, LedgerState, UnusedUnits},
-    recovery::{Recovery, RecoveryError},
+    recovery::{Recovery, RecoveryError, this_boot},
     shared::{Counter, Engine, EngineOptions},
     watchdog::Watchdog,
     writer::Writer,

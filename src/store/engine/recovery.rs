@@ -127,3 +127,9 @@ impl Recovery {
         }
     }
 }
+
+/// Returns the identifier of the current boot of the machine, if the system has one.
+pub(crate) fn this_boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}

@@ -109,13 +109,13 @@ impl SqliteLedger {
     fn try_check_edits(&mut self, core: &Core) -> rusqlite::Result<()> {
         let version = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
         if self.data_version != Some(version) {
-            core.forget_keys();
+            core.keys.forget();
             if adopt::is_needed(&self.connection)? {
                 let default = core.default_daily_limit;
                 let adopted =
                     core.engine.transaction(self, |connection| adopt::all(connection, default))?;
                 tracing::info!(adopted, "keys in clear text found: replaced them by hashes");
-                core.forget_keys();
+                core.keys.forget();
             }
             self.scrub = true;
             self.data_version = Some(version);
@@ -245,7 +245,7 @@ impl Ledger for SqliteLedger {
 
     fn recovered(&mut self) {
         if let Some(core) = &self.core {
-            core.forget_keys();
+            core.keys.forget();
         }
     }
 }

@@ -43,22 +43,25 @@ pub use self::{
         progress::{OnProgress, Progress, ProgressStep},
         restore,
     },
-    file::options::{OpenError, OpenErrorKind, SqliteOptions},
+    file::options::SqliteOptions,
 };
 use self::{
     core::Core,
-    file::{FileLock, wal::Wal},
+    file::{FileLock, options::classify, wal::Wal},
     ledger::SqliteLedger,
     reading::read,
     start::Started,
 };
-pub use super::engine::Durability;
 use super::{
     StoreFuture,
     engine::{
         Engine, Ledger, Watchdog, Writer,
         journal::{Disk, FileDisk, Syncer},
     },
+};
+pub use super::{
+    engine::Durability,
+    open_error::{OpenError, OpenErrorKind},
 };
 use crate::error::StoreError;
 
@@ -119,7 +122,8 @@ impl SqliteStore {
     pub fn open(options: impl Into<SqliteOptions>) -> Result<Self, OpenError> {
         let options = options.into();
         let path = options.path.clone();
-        Self::try_open(options).map_err(|error| error.classify(|| file::disk_is_full(&path)))
+        let classified = |error| classify(error, || file::disk_is_full(&path));
+        Self::try_open(options).map_err(classified)
     }
 
     fn try_open(mut options: SqliteOptions) -> Result<Self, OpenError> {
@@ -139,7 +143,8 @@ impl SqliteStore {
         let lookup_readers = file::open_readers(&options)?;
         let Started { journal, losses, checkpointed } =
             start::start(&mut ledger, disk, &options, examined)?;
-        file::keep_wal(ledger.connection(), false).map_err(OpenError::sqlite)?;
+        file::keep_wal(ledger.connection(), false)
+            .map_err(|error| OpenError::because("SQLite could not be set up", error))?;
         let wal = Wal::open(&options.path, checkpointed)
             .map_err(|error| OpenError::because("the WAL cannot be opened", error))?;
         let core = Arc::new(Core::new(&options, Engine::new(options.engine(), journal)));

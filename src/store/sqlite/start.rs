@@ -170,9 +170,3 @@ pub(super) fn first_of(losses: &[String]) -> Option<String> {
         more => format!("{first} (and {more} more)"),
     })
 }
-
-/// Returns the identifier of the current boot of the machine, if the system has one.
-pub(super) fn this_boot() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
-}

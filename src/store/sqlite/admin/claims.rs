@@ -81,7 +81,7 @@ impl ClaimStore for SqliteStore {
             Ok(ClaimOutcome::Opened(after.into()))
         };
         self.0.core.queue.call(work, move |outcome| {
-            after.forget_keys();
+            after.keys.forget();
             if let ClaimOutcome::Opened(key) = outcome {
                 on_opened(key);
             }

@@ -32,7 +32,7 @@ impl SqliteStore {
         let observer = Observer::new(on_progress);
         let work =
             move |connection: &Connection| import(connection, &keys, dry_run, &by, now, &observer);
-        self.0.core.queue.call(work, move |_| core.forget_keys())
+        self.0.core.queue.call(work, move |_| core.keys.forget())
     }
 }
 

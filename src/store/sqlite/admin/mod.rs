@@ -185,7 +185,7 @@ impl SqliteStore {
             write_audit(connection, now, &by, &AuditNote::changed(&change, &before, &after))?;
             Ok(ChangeOutcome::Done(after.into()))
         };
-        self.0.core.queue.call(work, move |_| after.forget_keys()).await
+        self.0.core.queue.call(work, move |_| after.keys.forget()).await
     }
 
     async fn reset(&self, edit: KeyEdit) -> Result<ChangeOutcome, StoreError> {

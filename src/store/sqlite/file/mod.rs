@@ -13,12 +13,12 @@ use std::{
 use deadpool_sqlite::{Config, Hook, HookError, Pool, PoolConfig, Runtime};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use self::options::{OpenError, SqliteOptions, is_full};
+use self::options::{SqliteOptions, is_full};
 use super::{
     checkpoint,
     schema::{self, MigrateError},
 };
-use crate::store::engine::journal::is_in_place;
+use crate::store::{engine::journal::is_in_place, open_error::OpenError};
 
 /// Time for which a write waits for the write lock of another process.
 pub(crate) const WRITE_BUSY_TIMEOUT: Duration = Duration::from_secs(1);

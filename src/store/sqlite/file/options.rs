@@ -1,16 +1,12 @@
-use std::{
-    error::Error,
-    fmt, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use super::super::start;
 use crate::{
     clock::{Calendar, Clock, SystemClock},
     key::Limit,
-    store::engine::{Durability, EngineOptions},
+    store::{
+        engine::{Durability, EngineOptions, this_boot},
+        open_error::OpenError,
+    },
 };
 
 /// Options for opening a [`SqliteStore`](crate::store::sqlite::SqliteStore).
@@ -38,7 +34,7 @@ impl SqliteOptions {
             durability: Durability::default(),
             default_daily_limit: Limit::Units(200),
             retention_days: 0,
-            boot: start::this_boot(),
+            boot: this_boot(),
             accept_loss: false,
         }
     }
@@ -121,71 +117,14 @@ impl fmt::Debug for SqliteOptions {
     }
 }
 
-/// Error for a file that cannot be opened.
-#[derive(Debug)]
-pub struct OpenError {
-    kind: OpenErrorKind,
-    message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-/// Kind of an [`OpenError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OpenErrorKind {
-    /// Requests or changes are provably missing, because a file was damaged or replaced by an older
-    /// one. Put the right one back, or open the file without them by
-    /// [`SqliteOptions::accept_loss`].
-    Loss,
-    /// The disk is full, or another process holds SQLite's write lock. Opening may succeed later
-    /// without intervention.
-    Temporary,
-    /// Any other failure.
-    Other,
-}
-
-impl OpenError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { kind: OpenErrorKind::Other, message: message.into(), source: None }
-    }
-
-    pub(crate) fn loss(message: String) -> Self {
-        Self { kind: OpenErrorKind::Loss, ..Self::new(message) }
-    }
-
-    /// Returns the kind of the error.
-    pub fn kind(&self) -> OpenErrorKind {
-        self.kind
-    }
-
-    pub(crate) fn because(
-        message: impl Into<String>,
-        source: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Self {
-        Self { source: Some(source.into()), ..Self::new(message) }
-    }
-
-    /// The file at `path` cannot be opened, locked, …
-    pub(crate) fn cannot(
-        what: &str,
-        path: &Path,
-        source: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Self {
-        Self::because(format!("{} cannot be {what}", path.display()), source)
-    }
-
-    pub(crate) fn sqlite(source: rusqlite::Error) -> Self {
-        Self::because("SQLite could not be set up", source)
-    }
-
-    /// Changes the kind to [`OpenErrorKind::Temporary`] if the source is temporary. `disk_is_full`
-    /// is called if SQLite's error code does not say why a write failed.
-    pub(crate) fn classify(self, disk_is_full: impl FnOnce() -> bool) -> Self {
-        use rusqlite::ErrorCode::{
-            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
-        };
-        let Some(source) = &self.source else { return self };
-        let is_temporary = if let Some(error) = source.downcast_ref::<rusqlite::Error>() {
+/// Changes the kind of an error to [`OpenErrorKind::Temporary`] if its source is temporary. `disk_is_full` is
+/// called if SQLite's error code does not say why a write failed.
+pub(crate) fn classify(error: OpenError, disk_is_full: impl FnOnce() -> bool) -> OpenError {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
+    };
+    error.temporary_if(|source| {
+        if let Some(error) = source.downcast_ref::<rusqlite::Error>() {
             match error.sqlite_error_code() {
                 Some(DiskFull | DatabaseBusy | DatabaseLocked) => true,
                 Some(CannotOpen | SystemIoFailure) => disk_is_full(),
@@ -193,13 +132,8 @@ impl OpenError {
             }
         } else {
             source.downcast_ref::<io::Error>().is_some_and(is_full)
-        };
-        if is_temporary { Self { kind: OpenErrorKind::Temporary, ..self } } else { self }
-    }
-
-    pub(crate) fn thread(source: io::Error) -> Self {
-        Self::because("the writer thread could not be started", source)
-    }
+        }
+    })
 }
 
 /// Whether the disk or the user's disk quota is full.
@@ -207,27 +141,12 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        match &self.source {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rusqlite::ffi;
 
     use super::*;
+    use crate::store::open_error::OpenErrorKind;
 
     fn sqlite(code: i32) -> OpenError {
         OpenError::because("it", rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
@@ -236,7 +155,7 @@ mod tests {
     #[test]
     fn only_a_full_disk_and_a_held_lock_are_temporary() {
         let is_temporary =
-            |error: OpenError, full| error.classify(|| full).kind() == OpenErrorKind::Temporary;
+            |error: OpenError, full| classify(error, || full).kind() == OpenErrorKind::Temporary;
         for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED] {
             assert!(is_temporary(sqlite(code), false));
         }

@@ -15,24 +15,8 @@ use crate::{
     clock::parse_timestamp,
     error::{StoreError, StoreErrorKind},
     key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
-    store::{KeyStore, StoreFuture},
+    store::{KeyStore, StoreFuture, key_cache::CachedKey},
 };
-
-/// Record of a presented key, valid for one generation of `api_keys`.
-#[derive(Clone)]
-pub(crate) struct CachedKey {
-    pub(crate) generation: u64,
-    pub(crate) record: Arc<KeyRecord>,
-    /// Time until which a rotated secret remains valid.
-    pub(crate) valid_until: Option<SystemTime>,
-}
-
-impl CachedKey {
-    pub(crate) fn record(&self, now: impl FnOnce() -> SystemTime) -> Option<Arc<KeyRecord>> {
-        let is_valid = self.valid_until.is_none_or(|until| now() < until);
-        is_valid.then(|| self.record.clone())
-    }
-}
 
 /// Result of looking up a presented key in the table.
 enum Found {
@@ -49,7 +33,7 @@ impl KeyStore for SqliteStore {
     fn find(&self, key: &SecretKey) -> StoreFuture<Option<Arc<KeyRecord>>> {
         let hash = key.hash();
         let core = &self.0.core;
-        match core.cached(&hash) {
+        match core.keys.get(&hash) {
             Some(cached) => StoreFuture::ready(Ok(cached.record(|| core.now()))),
             None => StoreFuture::pending(self.clone().find_in_file(key.clone(), hash)),
         }
@@ -102,8 +86,8 @@ impl SqliteStore {
             (_, Found::InClear | Found::Nothing) => return Ok(None),
             (_, Found::Cached(cached)) => cached,
             (generation, Found::Record(record, valid_until)) => {
-                let cached = CachedKey { generation, record: Arc::new(record), valid_until };
-                core.cache(hash, cached.clone());
+                let cached = CachedKey::new(generation, record, valid_until);
+                core.keys.insert(hash, cached.clone());
                 cached
             }
         };
@@ -112,10 +96,10 @@ impl SqliteStore {
 
     /// Reads the row of the key, and the generation of the table before the read.
     async fn read_key(&self, key: &SecretKey, hash: KeyHash) -> Result<(u64, Found), StoreError> {
-        let generation = self.0.core.generation();
+        let generation = self.0.core.keys.generation();
         let default = self.0.core.default_daily_limit;
         let clear = key.expose().to_owned();
-        let cached = || self.0.core.cached(&hash).map(Found::Cached);
+        let cached = || self.0.core.keys.get(&hash).map(Found::Cached);
         let read = move |connection: &Connection| find(connection, hash, &clear, default);
         Ok((generation, self.look_up(cached, read).await?))
     }
@@ -125,7 +109,7 @@ impl SqliteStore {
         let default = core.default_daily_limit;
         let adopt =
             move |connection: &Connection| adopt::presented(connection, key.expose(), default);
-        self.0.core.queue.call(adopt, move |()| core.forget_keys()).await
+        self.0.core.queue.call(adopt, move |()| core.keys.forget()).await
     }
 }
 
