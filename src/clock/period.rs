@@ -45,14 +45,6 @@ impl Period {
         }
     }
 
-    /// Returns the subject of a sentence about the quota of the current period.
-    #[cfg(feature = "quota")]
-    pub(crate) const fn current_quota(self) -> &'static str {
-        match self {
-            Self::Day => "Today's quota",
-        }
-    }
-
     /// Returns the first date of the period that contains `date`.
     pub(super) fn first_date(self, date: Date) -> Date {
         match self {

@@ -7,9 +7,7 @@
 //! ```
 //! use tower_quota::error::catalog;
 //!
-//! let values: [(&str, &dyn std::fmt::Display); 3] =
-//!     [("quota", &"Today's quota"), ("limit", &5), ("resets_at", &"midnight")];
-//! let rejection = catalog::INSUFFICIENT_QUOTA.with(&values);
+//! let rejection = catalog::INSUFFICIENT_QUOTA.with(&[("limit", &5), ("resets_at", &"midnight")]);
 //! assert_eq!(rejection.message, "Today's quota of 5 requests is used up. It resets at midnight.");
 //! assert_eq!(rejection.code, catalog::INSUFFICIENT_QUOTA.code());
 //! ```
@@ -152,7 +150,7 @@ catalog! {
         KEY_MISCONFIGURED: SERVICE_UNAVAILABLE, SERVER, "key_misconfigured", RETRY,
             "This key's record is misconfigured; please ask the person who gave you the key to correct it.";
         INSUFFICIENT_QUOTA: TOO_MANY_REQUESTS, INSUFFICIENT, "insufficient_quota", FINAL,
-            "{quota} of {limit} requests is used up. It resets at {resets_at}.";
+            "Today's quota of {limit} requests is used up. It resets at {resets_at}.";
         RATE_LIMIT_EXCEEDED: TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", retry_after(1),
             "Too many requests of this key are in flight; wait for one to end.";
         QUOTA_SUBJECT_MISSING: INTERNAL_SERVER_ERROR, SERVER, "quota_subject_missing", FINAL,

@@ -79,8 +79,8 @@ impl DailyQuotaLayer {
     }
 
     /// Sets under which quota units are counted. [`Quota::DAILY`] by default. Several layers of one store
-    /// need different quotas; reports show the units of the default one. The text of a rejection does not name the
-    /// quota; [`QuotaRejection::Exhausted`] does.
+    /// need different quotas; reports show the units of the default one. The text of a rejection names any other
+    /// quota; that of the default one speaks of today's requests.
     ///
     /// ```
     /// use tower::ServiceBuilder;

@@ -2,7 +2,7 @@ use std::{error::Error, fmt, time::SystemTime};
 
 use crate::{
     error::{Rejection, StoreError, catalog},
-    store::QuotaStatus,
+    store::{Quota, QuotaStatus},
 };
 
 /// Why a request was rejected.
@@ -59,9 +59,14 @@ impl From<&QuotaRejection> for Rejection {
 
 fn exhausted(status: &QuotaStatus) -> Rejection {
     // No `Retry-After`: clients would sleep until the reset, which may be hours away.
-    catalog::INSUFFICIENT_QUOTA.with(&[
-        ("quota", &status.quota.period().current_quota()),
-        ("limit", &status.limit.units().unwrap_or_default()),
-        ("resets_at", &crate::clock::rfc3339(status.resets_at)),
-    ])
+    let code = catalog::INSUFFICIENT_QUOTA;
+    let limit = status.limit.units().unwrap_or_default();
+    let resets_at = crate::clock::rfc3339(status.resets_at);
+    if status.quota == Quota::DAILY {
+        return code.with(&[("limit", &limit), ("resets_at", &resets_at)]);
+    }
+    let (name, left) = (status.quota.name(), status.remaining().unwrap_or_default());
+    code.with_message(format!(
+        "The quota `{name}` has {left} of {limit} units left, fewer than this request needs. It resets at {resets_at}."
+    ))
 }

@@ -247,6 +247,27 @@ async fn the_headers_of_a_rejection_are_those_of_its_quota() {
     assert_eq!(rate_headers(&response), ["\"images\";q=5;w=86400", "\"images\";r=5"]);
 }
 
+#[tokio::test]
+async fn a_rejection_names_a_quota_that_is_not_the_daily_one() {
+    let store = MemoryStore::new();
+    let layer = || DailyQuotaLayer::new(store.clone()).cost(|_| 6).subject(|_| tenant("acme", 5));
+    let rows = Quota::new("rows", Period::Day).unwrap();
+    for (layer, expected) in [
+        (layer(), "Today's quota of 5 requests is used up. It resets at "),
+        (
+            layer().quota(rows),
+            "The quota `rows` has 5 of 5 units left, fewer than this request needs. It resets at ",
+        ),
+    ] {
+        let service = ServiceBuilder::new().layer(layer).service(service_fn(hello));
+        let response = service.oneshot(request("/")).await.unwrap();
+        assert_eq!(response.status(), 429);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains(&format!(r#""detail":"{expected}2"#)), "{body}");
+    }
+}
+
 /// A store that has failed.
 struct Failed;
 
