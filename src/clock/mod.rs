@@ -11,8 +11,6 @@ pub use calendar::{Calendar, UnknownTimeZone, Window};
 pub use day::{Day, InvalidDay};
 pub use period::Period;
 pub use source::{Clock, SystemClock};
-pub use text::parse_timestamp;
-#[cfg(any(feature = "quota", feature = "serde"))]
-pub(crate) use text::rfc3339;
 #[cfg(feature = "serde")]
 pub(crate) use text::{from_unix_millis, unix_millis};
+pub use text::{parse_timestamp, rfc3339};

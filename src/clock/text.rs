@@ -1,14 +1,32 @@
 use std::time::SystemTime;
-#[cfg(feature = "serde")]
+#[cfg(any(feature = "serde", test))]
 use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 
-/// Formats a time according to RFC 3339, in UTC (`Z`) and whole seconds.
-#[cfg(any(feature = "quota", feature = "serde"))]
-pub(crate) fn rfc3339(at: SystemTime) -> String {
-    let seconds = Timestamp::try_from(at).map_or(0, |timestamp| timestamp.as_second());
-    Timestamp::from_second(seconds).unwrap_or_default().to_string()
+/// Formats a time according to RFC 3339, in UTC (`Z`) and whole seconds, as it is in all texts of this crate.
+/// Times that are later than 9999-12-30T22:00:00Z are formatted as that one.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Response;
+/// use tower_quota::{clock::rfc3339, error::reject_fn, quota::QuotaRejection};
+///
+/// let own_format = reject_fn(|rejection, _| {
+///     let text = match rejection.reason() {
+///         Some(QuotaRejection::Exhausted { status, .. }) => format!("come back at {}", rfc3339(status.resets_at)),
+///         _ => rejection.message.to_string(),
+///     };
+///     let mut response = Response::new(Bytes::from(text));
+///     *response.status_mut() = rejection.status;
+///     response
+/// });
+/// # let _ = own_format;
+/// assert_eq!(rfc3339(std::time::UNIX_EPOCH), "1970-01-01T00:00:00Z");
+/// ```
+pub fn rfc3339(at: SystemTime) -> String {
+    let seconds = Timestamp::try_from(at).unwrap_or(Timestamp::MAX).as_second();
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
 }
 
 /// Returns the Unix time in milliseconds, 0 before 1970.
@@ -92,5 +110,12 @@ mod tests {
         }
         assert_eq!(parse_timestamp("2025-02-10").map(rfc3339).unwrap(), "2025-02-10T00:00:00Z");
         assert_eq!(parse_timestamp("yesterday"), None);
+    }
+
+    #[test]
+    fn a_formatted_time_has_whole_seconds_and_at_most_year_9999() {
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 999);
+        assert_eq!(rfc3339(at(1_739_200_800)), "2025-02-10T15:20:00Z");
+        assert_eq!(rfc3339(at(1 << 40)), "9999-12-30T22:00:00Z");
     }
 }

@@ -22,7 +22,7 @@ use tower_http::{
     timeout::TimeoutLayer,
 };
 use tower_quota::{
-    clock::{Calendar, Clock, Day, Period, Window},
+    clock::{Calendar, Clock, Day, Period, Window, rfc3339},
     error::{RejectedRequest, Rejection, reject_fn},
     key::{KeyId, Limit},
     quota::{DailyQuotaLayer, QuotaRejection, Subject},
@@ -158,18 +158,18 @@ impl RateHeaders for Left {
 /// Renders a rejection as JSON:API has it, or as text.
 fn json_api(rejection: Rejection, request: RejectedRequest<'_>) -> Response<Bytes> {
     let accept = request.headers().and_then(|headers| headers.get(header::ACCEPT));
-    let (title, seconds) = match rejection.reason() {
-        Some(QuotaRejection::Exhausted { status, at }) => {
-            (format!("no {} left", status.quota), status.resets_at.duration_since(*at).unwrap())
+    let (title, resets_at) = match rejection.reason() {
+        Some(QuotaRejection::Exhausted { status, .. }) => {
+            (format!("no {} left", status.quota.name()), rfc3339(status.resets_at))
         }
-        _ => (rejection.message.to_string(), Duration::ZERO),
+        _ => (rejection.message.to_string(), String::new()),
     };
     if accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/")) {
         return rejection.into_response(title.into(), HeaderValue::from_static("text/plain"));
     }
-    let (status, code, seconds) = (rejection.status.as_str(), rejection.code, seconds.as_secs());
+    let (status, code) = (rejection.status.as_str(), rejection.code);
     let body = format!(
-        r#"{{"errors":[{{"status":"{status}","code":"{code}","title":"{title}","meta":{{"seconds":{seconds}}}}}]}}"#
+        r#"{{"errors":[{{"status":"{status}","code":"{code}","title":"{title}","meta":{{"resets_at":"{resets_at}"}}}}]}}"#
     );
     rejection.into_response(body.into(), HeaderValue::from_static("application/vnd.api+json"))
 }
@@ -274,7 +274,7 @@ async fn exports_are_counted_by_the_month_and_cost_their_size() {
     let exported = send(&app, "POST /exports?4", jwt, "*/*").await;
     assert_eq!(exported, (200, ["3".into(), "3".into()], "3 left".into()));
     // The layer rejects it, and the quota outside refunds its unit.
-    let body = r#"{"errors":[{"status":"429","code":"insufficient_quota","title":"no exports left","meta":{"seconds":129600}}]}"#;
+    let body = r#"{"errors":[{"status":"429","code":"insufficient_quota","title":"no exports left","meta":{"resets_at":"2026-12-01T00:00:00Z"}}]}"#;
     let rejected = send(&app, "POST /exports?4", jwt, "*/*").await;
     assert_eq!(rejected, (429, ["".into(), "3".into()], body.into()));
     // The handler rejects it, and both quotas refund their units.
