@@ -96,6 +96,8 @@ metrics! {
         "Quota units charged, less those refunded.";
     UNITS_REFUNDED: Counter, Count, "tower_quota_units_refunded_total",
         "Quota units refunded.";
+    SHADOW_REJECTIONS: Counter, Count, "tower_quota_shadow_rejections_total",
+        "Requests that a shadow quota passed and would have rejected, by quota and reason.";
     TOKENS: Counter, Count, "tower_quota_tokens_total",
         "Tokens that responses reported, by type and served model.";
     TOKENS_CACHED: Counter, Count, "tower_quota_tokens_cached_total",

@@ -7,8 +7,9 @@ use tower_layer::Layer;
 use super::{ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, QuotaRejection, Subject};
 use crate::{
     clock::{Clock, SystemClock},
-    error::{ProblemJson, Reject, RejectedRequest, Rejection, StoreError},
+    error::{ProblemJson, Reject, RejectedRequest, Rejection, StoreError, catalog},
     limit::InFlight,
+    metrics::{Counter, names},
     store::{
         Quota, QuotaStatus, QuotaStore, StoreFuture,
         rate_headers::{IetfRateHeaders, RateHeaders},
@@ -220,7 +221,8 @@ impl DailyQuotaLayer {
     /// Sets whether the quota is a shadow: it counts, and rejects no request, so that a limit can be tried on
     /// real traffic.
     ///
-    /// - A request that would be rejected passes and is logged. Its units are counted, too, beyond the limit, so
+    /// - A request that would be rejected passes, is logged and counted in the metric
+    ///   `tower_quota_shadow_rejections_total` (feature `metrics`), by quota and reason. Its units are counted, too, beyond the limit, so
     ///   that reports show what the subjects would need; refunds are not bounded.
     /// - While the store fails, requests pass uncounted. No response waits until its units are durable.
     /// - Its status is in no rate limit headers, its own or those of other layers, unless
@@ -274,7 +276,7 @@ impl DailyQuotaLayer {
         if !self.is_shadow {
             return Err(rejection);
         }
-        log_shadow(self.quota, &rejection);
+        note_shadow_rejection(self.quota, &rejection);
         Ok(())
     }
 
@@ -309,15 +311,17 @@ impl DailyQuotaLayer {
     }
 }
 
-/// Logs that a shadow quota passes a request that it would reject, if the units of the request exceed the limit.
-pub(super) fn log_shadow_excess(status: QuotaStatus, at: SystemTime) {
+/// Logs and counts that a shadow quota passes a request that it would reject, if the units of the request exceed the
+/// limit.
+pub(super) fn note_shadow_excess(status: QuotaStatus, at: SystemTime) {
     if status.limit.units().is_some_and(|limit| status.used > limit) {
-        log_shadow(status.quota, &QuotaRejection::Exhausted { status, at });
+        note_shadow_rejection(status.quota, &QuotaRejection::Exhausted { status, at });
     }
 }
 
-/// Logs that a shadow quota passes a request that it would reject.
-pub(super) fn log_shadow(quota: Quota, rejection: &QuotaRejection) {
+/// Logs and counts that a shadow quota passes a request that it would reject.
+pub(super) fn note_shadow_rejection(quota: Quota, rejection: &QuotaRejection) {
+    shadow_rejections(quota, Rejection::from(rejection).code).increment(1);
     let quota = quota.name();
     match rejection {
         QuotaRejection::Store(error) => {
@@ -332,10 +336,25 @@ pub(super) fn log_shadow(quota: Quota, rejection: &QuotaRejection) {
     }
 }
 
+fn shadow_rejections(quota: Quota, reason: &'static str) -> Counter {
+    names::SHADOW_REJECTIONS.counter(&[("quota", quota.name()), ("reason", reason)])
+}
+
 impl<S> Layer<S> for DailyQuotaLayer {
     type Service = DailyQuota<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        if self.is_shadow {
+            // Exported as 0 before the first of them.
+            for code in [
+                catalog::INSUFFICIENT_QUOTA,
+                catalog::RATE_LIMIT_EXCEEDED,
+                catalog::STORE_UNAVAILABLE,
+                catalog::QUOTA_SUBJECT_MISSING,
+            ] {
+                let _ = shadow_rejections(self.quota, code.code());
+            }
+        }
         DailyQuota { inner, layer: Arc::new(self.clone()) }
     }
 }

@@ -2,7 +2,7 @@ use std::{fmt, future::poll_fn};
 
 use super::{
     QuotaRejection,
-    layer::{log_shadow, log_shadow_excess},
+    layer::{note_shadow_rejection, note_shadow_excess},
 };
 use crate::{
     error::StoreError,
@@ -109,8 +109,8 @@ impl RequestReservation {
         }
         let (quota, at, status) = (demand.quota, demand.at, self.status());
         match result {
-            Err(rejection) => log_shadow(quota, &rejection),
-            Ok(_) => log_shadow_excess(status, at),
+            Err(rejection) => note_shadow_rejection(quota, &rejection),
+            Ok(_) => note_shadow_excess(status, at),
         }
         Ok(status)
     }

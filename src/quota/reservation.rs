@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 
 use super::{
     ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, ResponseEnd, Subject,
-    layer::log_shadow_excess,
+    layer::note_shadow_excess,
     units::{Units, both},
 };
 use crate::{
@@ -157,7 +157,7 @@ impl Claim {
                 if layer.is_shadow {
                     status.limit = limit;
                     if amount > 0 {
-                        log_shadow_excess(status, at);
+                        note_shadow_excess(status, at);
                     }
                 }
                 let (store, admission) = (layer.store.clone(), reservation.admission());

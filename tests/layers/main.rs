@@ -8,4 +8,5 @@ mod alone;
 mod axum_app;
 mod cached_get;
 mod custom_upstream;
+mod shadow_metric;
 mod stream_usage;
