@@ -21,7 +21,8 @@
 //! - Responses to a limited subject have the rate limit headers `RateLimit-Policy` and `RateLimit`
 //!   (draft-ietf-httpapi-ratelimit-headers), or those of [`DailyQuotaLayer::headers`]. Of several
 //!   [quotas](DailyQuotaLayer::quota) these list all. A rejection shows the exhausted quota alone, also through the
-//!   quotas outside of it, which refund their units. It has no `Retry-After`, by which clients would sleep for hours.
+//!   quotas outside of it, which refund their units, and also if a handler rejects the request because it could not
+//!   take further units. It has no `Retry-After`, by which clients would sleep for hours.
 //!
 //! # Order
 //!

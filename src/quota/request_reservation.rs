@@ -2,7 +2,7 @@ use std::{fmt, future::poll_fn};
 
 use super::{
     QuotaRejection,
-    layer::{note_shadow_rejection, note_shadow_excess},
+    layer::{note_shadow_excess, note_shadow_rejection},
 };
 use crate::{
     error::StoreError,
@@ -22,8 +22,10 @@ use crate::{
 /// - A store may be unable to charge less or more at the end, as with
 ///   [`ReserveOutcome::admitted`]: then a warning is logged, and what was reserved and taken stays charged.
 ///
-/// The response of a handler that rejects its request has the rate limit headers of all quotas, after the refund. In
-/// axum, where `Bytes` are no body, it ends with `.map(axum::body::Body::from)`.
+/// A handler that could not take units rejects its request as in the example. Its response has the rate limit headers
+/// of the exhausted quota alone, with the units that are left after the refund, as if the layer had rejected it; a
+/// rejection for another reason has those of all quotas. In axum, where `Bytes` are no body, it ends with
+/// `.map(axum::body::Body::from)`.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -129,7 +131,7 @@ impl RequestReservation {
                 Ok(status)
             }
             ReserveOutcome::Exhausted(status) => {
-                self.context.quotas(|quotas| quotas.set_status(self.entry, status));
+                self.context.quotas(|quotas| quotas.set_exhausted(self.entry, status));
                 Err(QuotaRejection::Exhausted { status, at: demand.at })
             }
         }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     body::{BodyEnd, EndDetector},
-    error::{Rejected, StoreError},
+    error::{Rejected, StoreError, catalog},
     key::Limit,
     limit::InFlightGuard,
     request::{QuotaEntry, RequestContext, Visibility},
@@ -303,13 +303,16 @@ impl HeldReservation {
         rate_headers: &dyn RateHeaders,
         head: &mut response::Parts,
     ) {
-        if head.extensions.get::<Rejected>().is_some() && self.context.is_exhausted() {
+        let rejected = head.extensions.get::<Rejected>();
+        if rejected.is_some() && self.context.is_exhausted() {
             return;
         }
+        let is_exhausted =
+            rejected.is_some_and(|rejected| rejected.code == catalog::INSUFFICIENT_QUOTA.code());
         let insert = |statuses: &[QuotaStatus]| {
             rate_headers.insert(statuses, self.at, &mut head.headers);
         };
-        self.context.quotas(|quotas| quotas.with_shown(insert));
+        self.context.quotas(|quotas| quotas.with_shown(is_exhausted, insert));
     }
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct QuotaEntry {
     is_refunded: bool,
     /// Whether the status is the last one known of the quota.
     is_current: bool,
+    /// Whether fewer units were left than the layer or the handler has requested last.
+    #[cfg(feature = "quota")]
+    is_exhausted: bool,
     /// Entry of the request in the store's ledger.
     admission: Option<Admission>,
     #[cfg(feature = "quota")]
@@ -114,6 +117,7 @@ impl QuotaEntry {
             visibility,
             is_refunded: false,
             is_current: true,
+            is_exhausted: true,
             admission: None,
             held: None,
         }
@@ -129,7 +133,7 @@ impl QuotaEntry {
     ) -> Self {
         let units = demand.amount;
         let held = Some(Held { store, demand, taken: Vec::new() });
-        Self { units, admission, held, ..Self::exhausted(status, visibility) }
+        Self { units, admission, held, is_exhausted: false, ..Self::exhausted(status, visibility) }
     }
 
     fn change_units(&mut self, units: u64) {
@@ -168,9 +172,15 @@ impl Quotas {
         (entry.units, entry.is_current, entry.held) = (0, false, None);
     }
 
-    /// Calls `read` with the statuses that headers show, if there are any.
-    pub(crate) fn with_shown(&self, read: impl FnOnce(&[QuotaStatus])) {
-        let is_shown = |entry: &&QuotaEntry| entry.visibility.is_shown && entry.is_current;
+    /// Calls `read` with the statuses that headers show, if there are any: those of the exhausted quotas if the
+    /// request was rejected for them.
+    pub(crate) fn with_shown(&self, is_exhausted: bool, read: impl FnOnce(&[QuotaStatus])) {
+        let only_exhausted =
+            is_exhausted && self.entries.iter().any(|entry| entry.is_current && entry.is_exhausted);
+        let is_shown = |entry: &&QuotaEntry| {
+            let is_meant = entry.is_exhausted || !only_exhausted;
+            entry.visibility.is_shown && entry.is_current && is_meant
+        };
         match &self.entries[..] {
             [entry] if is_shown(&entry) => read(slice::from_ref(&entry.status)),
             entries => {
@@ -205,6 +215,7 @@ impl Quotas {
         let status = QuotaStatus { limit: entry.status.limit, ..status };
         entry.admission = entry.admission.take().or_else(|| taken.0.admission());
         (entry.units, entry.status) = (entry.units.saturating_add(taken.1), status);
+        entry.is_exhausted = false;
         entry.actual = entry.actual.map(|actual| actual.saturating_add(taken.1));
         if let Some(held) = &mut entry.held {
             held.taken.push(taken);
@@ -216,8 +227,10 @@ impl Quotas {
         self.entries[index].visibility.is_shadow
     }
 
-    pub(crate) fn set_status(&mut self, index: usize, status: QuotaStatus) {
-        self.entries[index].status = status;
+    /// Notes that fewer units are left of a quota than the handler has requested.
+    pub(crate) fn set_exhausted(&mut self, index: usize, status: QuotaStatus) {
+        let entry = &mut self.entries[index];
+        (entry.status, entry.is_exhausted) = (status, true);
     }
 
     /// Returns the status of an entry and the number of its charged units, as if it was settled already.

@@ -24,8 +24,9 @@ use tokio::{
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_quota::{
     clock::{Calendar, Period},
-    error::{ProblemJson, Rejection, StoreError},
+    error::{ProblemJson, Rejection, StoreError, catalog},
     key::{KeyId, Limit},
+    openai::OpenAiRateHeaders,
     quota::{DailyQuotaLayer, QuotaRejection, RequestReservation},
     request::RequestContext,
     store::{
@@ -364,6 +365,38 @@ async fn each_quota_of_a_request_has_a_reservation() {
     assert!(lists.starts_with("\"daily\";r=8;") && lists.contains("\"tokens\";r=650;"), "{lists}");
     response.into_body().collect().await.unwrap();
     assert_eq!(events.0.lock().unwrap()[0].units, 2);
+}
+
+#[tokio::test]
+async fn a_handler_that_could_take_no_units_shows_the_exhausted_quota_as_the_layer_would() {
+    let store = MemoryStore::new();
+    let tokens = Quota::new("tokens", Period::Day).unwrap();
+    let layer = |limit| DailyQuotaLayer::new(store.clone()).subject(move |_| subject(limit));
+    let service = ServiceBuilder::new()
+        .layer(layer(10).headers(OpenAiRateHeaders))
+        .layer(layer(1_000).quota(tokens).cost(|_| 100).headers(OpenAiRateHeaders))
+        .service(service_fn(async |request: Request<Body>| match request.uri().path() {
+            "/forbidden" => {
+                assert!(reservation(&request).take(5_000).await.is_err());
+                let forbidden = catalog::KEY_DISABLED.rejection().render(&ProblemJson, &request);
+                Ok(forbidden.map(Body::from))
+            }
+            _ => take(request).await,
+        }));
+    for (path, status, lists, left) in [
+        ("/901", 429, ["\"tokens\";r=1000"].as_slice(), "1000"),
+        // Not rejected because units were missing.
+        ("/forbidden", 403, &["\"daily\";r=10", "\"tokens\";r=1000"], "10"),
+        ("/900", 200, &["\"daily\";r=9", "\"tokens\";r=0"], "0"),
+    ] {
+        let response = service.clone().oneshot(request(path)).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        let header = response.headers()["ratelimit"].to_str().unwrap();
+        let items: Vec<_> = header.split(", ").map(|item| item.split(";t=").next().unwrap()).collect();
+        assert_eq!(items, lists, "{path}");
+        // Fewer requests than tokens are left, but the tokens were too few.
+        assert_eq!(response.headers()["x-ratelimit-remaining-requests"], left, "{path}");
+    }
 }
 
 #[tokio::test]
