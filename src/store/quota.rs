@@ -285,8 +285,11 @@ impl ReserveOutcome {
     /// Admits a request in a store that is done with it once the units are counted, unless they are refunded:
     /// then `on_refund` returns them, at most once, and returns whether it has ([`Reservation::refund`]).
     ///
-    /// The amount cannot be corrected: [`settle`](Reservation::settle) fails with `NotSupported`. A store whose
-    /// amounts are estimates implements [`Reservation`].
+    /// The amount cannot be corrected, as a refund returns what the corrections before it have left: a second closure
+    /// would have to share that number with this one. [`settle`](Reservation::settle) fails with `NotSupported`, so
+    /// that a request whose handler charges less or more keeps what was reserved, with a warning in the log. A store
+    /// that corrects amounts implements [`Reservation`] on a type that has the number, as the example `custom_store`
+    /// does.
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};

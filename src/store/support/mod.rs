@@ -2,7 +2,8 @@
 //!
 //! | a store needs | and finds |
 //! |---|---|
-//! | to count units of a request, and return them | [`ReserveOutcome::admitted`](super::ReserveOutcome::admitted), or a [`Reservation`](super::Reservation); [`Demand::window`](super::Demand::window) |
+//! | to count units of a request, and return them | [`ReserveOutcome::admitted`](super::ReserveOutcome::admitted); [`Demand::window`](super::Demand::window) |
+//! | to correct them, too | a [`Reservation`](super::Reservation) |
 //! | to keep single requests, and select them | [`RequestRecord::new`](super::report::RequestRecord::new), [`RequestQuery::matches`](super::report::RequestQuery::matches) |
 //! | to sum up events, group, order and page them | [`UsageFigures::from`](super::report::UsageFigures), [`model_name`], [`ReportBuilder`], [`UsageReport::name_keys`](super::report::UsageReport::name_keys) |
 //!
