@@ -6,6 +6,7 @@ use tonic::{
     Code, Request, Response, Status,
     codec::CompressionEncoding::Gzip,
     metadata::MetadataMap,
+    service::LayerExt,
     transport::{Channel, Server, server::TcpIncoming},
 };
 use tonic_health::pb::{
@@ -19,6 +20,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     error::{GrpcStatus, Rejected, Rejection},
     quota::DailyQuotaLayer,
+    request::RequestContext,
     store::{RequestOutcome, UsageEvent},
     usage::UsageRecorderLayer,
 };
@@ -45,6 +47,11 @@ impl Health for Named {
         match request.get_ref().service.as_str() {
             "internal" => Err(Status::internal("broken")),
             "not found" => Err(Status::not_found("no such service")),
+            "free" => {
+                let context = request.extensions().get::<RequestContext>().unwrap();
+                context.reservation().unwrap().settle(0);
+                Err(Status::resource_exhausted("busy"))
+            }
             _ => Ok(Response::new(message())),
         }
     }
@@ -87,8 +94,7 @@ impl Scene {
     }
 
     async fn client(&self) -> HealthClient<Channel> {
-        let channel = Channel::from_shared(self.url.clone()).unwrap();
-        HealthClient::new(channel.connect().await.unwrap())
+        client(&self.url).await
     }
 
     /// Calls a stream, and returns the number of messages and how it ended.
@@ -113,6 +119,11 @@ impl Scene {
         let outcome = |event: UsageEvent| (event.outcome, event.code.map(Into::into), event.units);
         self.events().into_iter().map(outcome).collect()
     }
+}
+
+async fn client(url: &str) -> HealthClient<Channel> {
+    let channel = Channel::from_shared(url.to_owned()).unwrap();
+    HealthClient::new(channel.connect().await.unwrap())
 }
 
 /// A call with the key.
@@ -187,6 +198,36 @@ async fn a_failed_call_has_failed_and_costs_nothing_if_that_is_the_servers_fault
     }
     let failed = |reason: &str, units| (Failed, Some(reason.to_owned()), units);
     assert_eq!(scene.outcomes(), [failed("grpc_internal", 0), failed("grpc_not_found", 1)]);
+}
+
+#[tokio::test]
+async fn a_service_rejects_a_call_for_nothing() {
+    let scene = Scene::start(5);
+    let status = scene.client().await.check(call("free")).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "busy"));
+    assert!(text(status.metadata(), "ratelimit").contains("r=5"));
+    assert_eq!(scene.outcomes(), [(Failed, Some("grpc_resource_exhausted".to_owned()), 0)]);
+}
+
+#[tokio::test]
+async fn the_layers_fit_around_one_service_of_a_server() {
+    let store = store(1);
+    let layers = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()).reject(GrpcStatus))
+        .layer(DailyQuotaLayer::new(store).reject(GrpcStatus));
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", incoming.local_addr().unwrap());
+    let server = Server::builder().add_service(layers.named_layer(HealthServer::new(Named)));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    let mut client = client(&url).await;
+    for (request, expected) in [
+        (call_without_key(""), Code::Unauthenticated),
+        (call(""), Code::Ok),
+        (call(""), Code::ResourceExhausted),
+    ] {
+        let ended = client.check(request).await.map_or_else(|status| status.code(), |_| Code::Ok);
+        assert_eq!(ended, expected);
+    }
 }
 
 #[tokio::test]
