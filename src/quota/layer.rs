@@ -96,9 +96,9 @@ impl DailyQuotaLayer {
     /// let store = MemoryStore::new();
     /// let acme = |limit| QuotaSubject::new(KeyId::from("acme"), Limit::Units(limit));
     /// let requests = DailyQuotaLayer::new(store.clone()).subject(move |_| acme(100));
-    /// // Counted beside the requests: rows to export, as many as the query says.
+    /// // Counted beside the requests, by the month: rows to export, as many as the query says.
     /// let rows = DailyQuotaLayer::new(store)
-    ///     .quota(Quota::new("rows", Period::Day)?)
+    ///     .quota(Quota::new("rows", Period::Month)?)
     ///     .subject(move |_| acme(5000))
     ///     .cost(|request| request.uri.query().and_then(|rows| rows.parse().ok()).unwrap_or(1));
     /// // A request for which too few rows are left costs no request.

@@ -11,6 +11,8 @@
 //!   until their bodies have ended; further ones are rejected with 429 and cost nothing.
 //! - A unit is refunded only where the [`ChargePolicy`] says so, and only to the day that it was
 //!   reserved on.
+//! - Days are those of the store's calendar. A [quota](DailyQuotaLayer::quota) of its own may be counted by another
+//!   [`Period`](crate::clock::Period), such as the calendar month: what is said of days holds of that.
 //! - The subject is the key in the request's [`RequestContext`](crate::request::RequestContext),
 //!   which `TrialKeyAuthLayer` puts there, or the result of [`DailyQuotaLayer::subject`] or
 //!   [`subject_async`](DailyQuotaLayer::subject_async). A request without a subject is rejected with 500 and

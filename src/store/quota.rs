@@ -103,7 +103,7 @@ impl Quota {
         self.0.period
     }
 
-    /// Returns name and period as text: `tokens` for a daily quota.
+    /// Returns name and period as text: `tokens` for a daily quota, `exports/month` for a monthly one.
     pub fn as_str(self) -> &'static str {
         self.0.text
     }
@@ -511,6 +511,9 @@ mod tests {
             assert_eq!(Quota::new(name, Period::Day), Err(InvalidQuota(name.to_owned())));
         }
         assert_eq!(Quota::DAILY, "daily".parse().unwrap());
+        let monthly = Quota::new("daily", Period::Month).unwrap();
+        assert_eq!((monthly.as_str(), "daily/month".parse()), ("daily/month", Ok(monthly)));
+        assert_ne!(monthly, Quota::DAILY);
         assert!("tokens/second".parse::<Quota>().is_err());
     }
 }

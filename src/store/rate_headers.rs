@@ -86,7 +86,7 @@ impl HeaderTexts {
             text.put(";q=");
             text.put_number(limit);
             text.put(";w=");
-            text.put_number(status.quota.period().seconds());
+            text.put_number(status.quota.period().seconds(status.day));
         });
         let rate_limit = self.write_items(statuses, |text, status, limit| {
             text.put(";r=");
@@ -178,6 +178,16 @@ mod tests {
         let headers = headers(&statuses, UNIX_EPOCH);
         assert_eq!(headers["ratelimit-policy"], r#""daily";q=100;w=86400, "images";q=10;w=86400"#);
         assert_eq!(headers["ratelimit"], r#""daily";r=98;t=1, "images";r=1;t=1"#);
+    }
+
+    #[test]
+    fn the_window_of_a_month_is_that_of_the_current_one() {
+        let quota = Quota::new("exports", Period::Month).unwrap();
+        for (first, seconds) in [("2026-02-01", 2_419_200), ("2026-03-01", 2_678_400)] {
+            let status = QuotaStatus::new(first.parse().unwrap(), Limit::Units(5), 0, UNIX_EPOCH);
+            let headers = headers(&[status.quota(quota)], UNIX_EPOCH);
+            assert_eq!(headers["ratelimit-policy"], *format!("\"exports\";q=5;w={seconds}"));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod days_faketime;
 mod delete_and_use;
 mod exactness;
 mod ledger;
+mod months;
 mod refund_limits;
 mod refunds;
 mod reset;

@@ -22,7 +22,7 @@ use tower_http::{
     timeout::TimeoutLayer,
 };
 use tower_quota::{
-    clock::{Calendar, Clock, Day, Period, Window, rfc3339},
+    clock::{Calendar, Clock, Day, Period, rfc3339},
     error::{RejectedRequest, Rejection, reject_fn},
     key::{KeyId, Limit},
     quota::{DailyQuotaLayer, QuotaRejection, Subject},
@@ -85,29 +85,13 @@ struct Counts(Arc<Mutex<HashMap<(Quota, KeyId, Day), Count>>>);
 
 impl Counts {
     fn with<T>(&self, demand: &Demand, change: impl FnOnce(&mut Count) -> T) -> T {
-        let place = (demand.quota, demand.subject.clone(), window(demand).day);
+        let place = (demand.quota, demand.subject.clone(), demand.window(&Calendar::utc()).day);
         change(self.0.lock().unwrap().entry(place).or_default())
     }
 }
 
-/// The day of the request, or its month: exports are counted by the month.
-fn window(demand: &Demand) -> Window {
-    let utc = Calendar::utc();
-    let day = demand.window(&utc);
-    if demand.quota == Quota::DAILY {
-        return day;
-    }
-    let month = day.day.to_string()[..7].to_owned();
-    let first = utc.window_of(format!("{month}-01").parse().unwrap());
-    let mut end = day.end;
-    while utc.window(end).day.to_string().starts_with(&month) {
-        end = utc.window(end).end;
-    }
-    Window { end, ..first }
-}
-
 fn status(demand: &Demand, used: u64) -> QuotaStatus {
-    let window = window(demand);
+    let window = demand.window(&Calendar::utc());
     QuotaStatus::new(window.day, demand.limit, used, window.end).quota(demand.quota)
 }
 
@@ -143,7 +127,7 @@ impl QuotaStore for Counts {
     }
 }
 
-/// A header for each quota, as `RateLimit-Policy` would show exports as daily.
+/// A header for each quota.
 struct Left;
 
 impl RateHeaders for Left {
@@ -206,7 +190,7 @@ fn app() -> Router {
         request.uri.query().and_then(|size| size.parse().ok()).unwrap_or(1)
     };
     let exports = layer(store)
-        .quota(Quota::new("exports", Period::Day).unwrap())
+        .quota(Quota::new("exports", Period::Month).unwrap())
         .subject(|request| {
             let claims = request.extensions.get::<Claims>();
             claims.map_or(Subject::Unknown, |claims| claims.quota(claims.exports))

@@ -4,7 +4,7 @@ use std::{future::poll_fn, time::Duration};
 
 use tower_quota::{
     admin::store::KeyChange,
-    clock::Period,
+    clock::{Calendar, Period},
     key::Limit,
     store::{Demand, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome},
 };
@@ -27,6 +27,7 @@ promises! {
     actual_use_is_charged_even_beyond_the_limit,
     random_amounts_are_counted_exactly,
     quotas_of_a_subject_are_independent,
+    a_month_has_one_limit_and_resets_with_the_next,
     a_reset_applies_to_every_quota_of_a_key,
 }
 
@@ -207,15 +208,39 @@ async fn quotas_of_a_subject_are_independent(store: impl Store) {
     assert_eq!((status.quota, status.used), (tokens.quota, 1));
 }
 
+async fn a_month_has_one_limit_and_resets_with_the_next(store: impl Store) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let exports = Quota::new("exports", Period::Month).unwrap();
+    let on = |days: u32| demand(&subject(2), noon() + days * DAY).quota(exports);
+    // From the 22nd to the 30th.
+    let mut first = take_amount(&store, &on(0)).await.unwrap();
+    assert!(take_amount(&store, &on(8)).await.is_some());
+    assert!(take_amount(&store, &on(8)).await.is_none());
+    let status = store.status(&on(8)).await.unwrap();
+    let ends = Calendar::utc().window_of("2026-11-30".parse().unwrap()).end;
+    assert_eq!((status.day.to_string().as_str(), status.used), ("2026-11-01", 2));
+    assert_eq!((status.resets_at, status.quota), (ends, exports));
+    assert!(first.refund(Refund::Always).await.unwrap(), "eight days later");
+    assert!(take_amount(&store, &on(8)).await.is_some());
+    let mut november = take_amount(&store, &on(0).quota(Quota::DAILY)).await.unwrap();
+
+    let december = store.status(&on(9)).await.unwrap();
+    assert_eq!((december.day.to_string().as_str(), december.used), ("2026-12-01", 0));
+    assert!(take_amount(&store, &on(9).amount(2)).await.is_some());
+    assert!(!first.refund(Refund::Always).await.unwrap());
+    assert!(november.refund(Refund::Always).await.unwrap(), "the daily quota is another one");
+}
+
 async fn a_reset_applies_to_every_quota_of_a_key(store: impl Store) {
     let record = issue(&store, "trial-key-manual-123").await;
     let daily = demand(&QuotaSubject::new(record.id.clone(), limit(1)), noon());
     let tokens = daily.clone().quota(Quota::new("tokens", Period::Day).unwrap());
-    for demand in [&daily, &tokens] {
+    let exports = daily.clone().quota(Quota::new("exports", Period::Month).unwrap());
+    for demand in [&daily, &tokens, &exports] {
         take_amount(&store, demand).await.unwrap();
     }
     change(&store, record.id.as_str(), KeyChange::ResetUsage).await;
-    for demand in [&daily, &tokens] {
+    for demand in [&daily, &tokens, &exports] {
         assert_eq!(store.status(demand).await.unwrap().used, 0);
         assert!(take_amount(&store, demand).await.is_some());
         assert!(take_amount(&store, demand).await.is_none());

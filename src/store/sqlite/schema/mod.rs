@@ -21,13 +21,13 @@ impl From<rusqlite::Error> for MigrateError {
 /// | table | contents |
 /// |---|---|
 /// | `api_keys` | Issued keys. `key` is the masked key once `key_hash` (SHA-256, hexadecimal) is set; a row without a hash was typed in by hand and is still to be adopted. The other columns may contain anything that people type. |
-/// | `daily_usage` | Units per key, quota and day; `daily` is the quota of the reports. `epoch` counts the resets of a key in a quota: its current row is the one with the highest epoch and, of these, the latest day. `reset_used` are the units used before resets. |
+/// | `daily_usage` | Units per key, quota and period, of which `day` is the first day; `daily` is the quota of the reports. `epoch` counts the resets of a key in a quota: its current row is the one with the highest epoch and, of these, the latest day. `reset_used` are the units used before resets. |
 /// | `usage_totals` | Sums of usage events per day, key and model. `tokens_unknown` counts successful requests whose response did not report tokens; for rows that are older than this column, it is known only if no response reported any. |
 /// | `model_totals` | Sums of `usage_totals` over all keys, for reports by day and model. |
 /// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
 /// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
 /// | `awaited_events` | Number of unfinished requests, whose units are in `daily_usage` and whose events are still to come. |
-/// | `blocks` | Leases: unit up to which the day of a key and quota is granted. |
+/// | `blocks` | Leases: unit up to which the period of a key and quota is granted. |
 /// | `journal` | Position up to which the journal has been applied to these tables, and whether the journal was closed properly. |
 /// | `boot` | Boot of the machine on which the file was last opened. |
 /// | `identity` | Random name of the database, which its journal refers to, and the number of transactions that this program has committed. |
