@@ -23,7 +23,7 @@ use tokio::{
 };
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_quota::{
-    clock::{Calendar, Period},
+    clock::{Calendar, Clock, Period, parse_timestamp},
     error::{ProblemJson, Rejection, StoreError, catalog},
     key::{KeyId, Limit},
     openai::OpenAiRateHeaders,
@@ -33,7 +33,7 @@ use tower_quota::{
         Demand, Quota, QuotaStatus, QuotaStore, QuotaSubject, ReserveOutcome, StoreFuture,
         memory::MemoryStore,
         report::{UsageQuery, UsageReader},
-        sqlite::SqliteStore,
+        sqlite::{SqliteOptions, SqliteStore},
     },
     usage::UsageRecorderLayer,
 };
@@ -68,6 +68,15 @@ fn subject(limit: u64) -> QuotaSubject {
 fn reservation(request: &Request<Body>) -> RequestReservation {
     let context = request.extensions().get::<RequestContext>().unwrap();
     context.reservation().unwrap()
+}
+
+/// A clock that stands.
+struct At(SystemTime);
+
+impl Clock for At {
+    fn now(&self) -> SystemTime {
+        self.0
+    }
 }
 
 /// A service behind a quota, what it counts and what is recorded of it.
@@ -392,16 +401,29 @@ async fn a_handler_that_could_take_no_units_shows_the_exhausted_quota_as_the_lay
         let response = service.clone().oneshot(request(path)).await.unwrap();
         assert_eq!(response.status(), status, "{path}");
         let header = response.headers()["ratelimit"].to_str().unwrap();
-        let items: Vec<_> = header.split(", ").map(|item| item.split(";t=").next().unwrap()).collect();
+        let items: Vec<_> =
+            header.split(", ").map(|item| item.split(";t=").next().unwrap()).collect();
         assert_eq!(items, lists, "{path}");
         // Fewer requests than tokens are left, but the tokens were too few.
         assert_eq!(response.headers()["x-ratelimit-remaining-requests"], left, "{path}");
     }
 }
 
+/// Runs this test in a process of its own, with the path of a database, and waits until it has aborted.
+fn abort_in_process(test: &str, path: &Path) {
+    let ended = Command::new(env::current_exe().unwrap())
+        .args(["--exact", &format!("reservations::{test}")])
+        .env(DATABASE, path)
+        .output()
+        .unwrap();
+    assert!(!ended.status.success());
+}
+
+/// Variable with the path of the database in a process that aborts.
+const DATABASE: &str = "OUTSIDE_DATABASE";
+
 #[tokio::test]
 async fn a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its_units() {
-    const DATABASE: &str = "OUTSIDE_DATABASE";
     let open = |path: &Path| SqliteStore::open(path).unwrap();
     if let Some(path) = env::var_os(DATABASE) {
         let store = open(Path::new(&path));
@@ -422,15 +444,39 @@ async fn a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("quota.db");
     let name = "a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its_units";
-    let ended = Command::new(env::current_exe().unwrap())
-        .args(["--exact", &format!("reservations::{name}")])
-        .env(DATABASE, &path)
-        .output()
-        .unwrap();
-    assert!(!ended.status.success());
+    abort_in_process(name, &path);
     let store = open(&path);
     let today = Calendar::utc().window(SystemTime::now()).day;
     let report = store.report(UsageQuery::days(today.minus(1), today)).await.unwrap();
-    let [row] = &report.rows[..] else { panic!("{report:?} {ended:?}") };
+    let [row] = &report.rows[..] else { panic!("{report:?}") };
     assert_eq!((row.used, row.figures.requests, row.figures.failed), (Some(5), 1, 1));
+}
+
+#[tokio::test]
+async fn a_request_that_a_kill_cuts_off_has_failed_on_its_day_also_if_its_quota_is_monthly() {
+    let noon = parse_timestamp("2026-11-22T12:00:00Z").unwrap();
+    let open = |path: &Path| SqliteStore::open(SqliteOptions::new(path).clock(At(noon))).unwrap();
+    if let Some(path) = env::var_os(DATABASE) {
+        let store = open(Path::new(&path));
+        let exports = Quota::new("exports", Period::Month).unwrap();
+        let service = ServiceBuilder::new()
+            .layer(UsageRecorderLayer::new(store.clone()))
+            .layer(DailyQuotaLayer::new(store).quota(exports).subject(|_| subject(10)))
+            .service(service_fn(async |_: Request<Body>| -> Result<Response<Body>, Infallible> {
+                process::abort()
+            }));
+        let mut request = request("/");
+        RequestContext::of(request.extensions_mut()).set_received_at(noon);
+        service.oneshot(request).await.unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("quota.db");
+    abort_in_process(
+        "a_request_that_a_kill_cuts_off_has_failed_on_its_day_also_if_its_quota_is_monthly",
+        &path,
+    );
+    let (first, day) = ("2026-11-01".parse().unwrap(), Calendar::utc().window(noon).day);
+    let report = open(&path).report(UsageQuery::days(first, day)).await.unwrap();
+    let [row] = &report.rows[..] else { panic!("{report:?}") };
+    assert_eq!((row.day, row.figures.requests, row.figures.failed), (Some(day), 1, 1));
 }

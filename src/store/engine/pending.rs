@@ -30,6 +30,8 @@ pub(crate) struct Subject {
     pub(crate) figures: Vec<Figures>,
     /// Number of requests that began minus the number of those that ended.
     pub(crate) open: i64,
+    /// Last day on which a request began under a quota whose period is longer than a day.
+    opened_on: Option<Day>,
 }
 
 /// Sum of the changes of one counter.
@@ -56,6 +58,7 @@ impl PendingBatch {
                 let subject = self.subject(&key.subject);
                 subject.count(key.quota, change.origin).add(&(&change).into());
                 subject.open += i64::from(change.open);
+                subject.opened_on = subject.opened_on.max(change.opened_on);
             }
             Record::Usage(entry) => {
                 let UsageEntry { day, closes, keeps_row, event } = *entry;
@@ -89,6 +92,7 @@ impl PendingBatch {
                 *subject.figures(day, &model) += figures;
             }
             subject.open += added.open;
+            subject.opened_on = subject.opened_on.max(added.opened_on);
         }
         self.requests.extend(later.requests);
         self.position = later.position.or(self.position);
@@ -105,6 +109,15 @@ impl PendingBatch {
 
     pub(crate) fn subjects(&self) -> impl Iterator<Item = (&KeyId, &Subject)> {
         self.subjects.iter()
+    }
+}
+
+impl Subject {
+    /// Returns the last day on which the subject was used. That of a period longer than a day is its first one, unless
+    /// a request began in it.
+    pub(crate) fn last_day(&self) -> Option<Day> {
+        let counts = self.counts.iter().map(|(_, origin, _)| origin.day);
+        counts.chain(self.figures.iter().map(|figures| figures.day)).chain(self.opened_on).max()
     }
 }
 

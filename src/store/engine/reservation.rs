@@ -14,7 +14,7 @@ use super::{
     lease::Lease,
 };
 use crate::{
-    clock::unix_millis,
+    clock::{Period, unix_millis},
     error::StoreError,
     key::{KeyId, Limit},
     store::{
@@ -87,6 +87,8 @@ impl Engine {
             used_at: Some(unix_millis(at)),
             granted: extension.as_ref().map(|extension| extension.granted),
             open: opens.into(),
+            opened_on: (opens && demand.quota.period() != Period::Day)
+                .then(|| self.calendar.window(at).day),
             ..CountChange::of(origin)
         };
         let end = self.journal.append(Record::count(counter.key(), change))?;

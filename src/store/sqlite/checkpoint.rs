@@ -77,9 +77,7 @@ fn write_open(connection: &Connection, pending: &PendingBatch) -> rusqlite::Resu
          ON CONFLICT (key_id) DO UPDATE SET events = events + ?3, day = max(day, ?2)",
     )?;
     for (id, subject) in pending.subjects().filter(|(_, subject)| subject.open != 0) {
-        let days = subject.counts.iter().map(|(_, origin, _)| origin.day);
-        let day = days.chain(subject.figures.iter().map(|figures| figures.day)).max();
-        let day = day.map(|day| day.to_string());
+        let day = subject.last_day().map(|day| day.to_string());
         open.execute(params![id.as_str(), day, subject.open])?;
     }
     Ok(())

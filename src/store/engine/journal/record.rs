@@ -42,7 +42,7 @@ pub(crate) struct Commit {
     pub(crate) checkpointed: u64,
 }
 
-/// Change of the counter of one day.
+/// Change of the counter of one period.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CountChange {
     #[serde(with = "origin")]
@@ -53,10 +53,14 @@ pub(crate) struct CountChange {
     pub(crate) used: i64,
     /// Refunded units under `Refund::UpToLimit`.
     pub(crate) refunded: u64,
-    /// New end of the lease: number of units granted for the day.
+    /// New end of the lease: number of units granted for the period.
     pub(crate) granted: Option<u64>,
     /// Change of the number of open requests: 1 if one begins, -1 if one ends without a usage entry, or 0.
     pub(crate) open: i8,
+    /// Day on which the request begins, if the counted period is longer than a day.
+    // Absent if `None`, as before it was there.
+    #[serde(with = "optional_day", skip_serializing_if = "Option::is_none")]
+    pub(crate) opened_on: Option<Day>,
 }
 
 /// Usage of a request that has ended.
@@ -119,9 +123,17 @@ impl Flavor for Appended<'_> {
 }
 
 impl CountChange {
-    /// Returns an empty change of this day.
+    /// Returns an empty change of this period.
     pub(crate) fn of(origin: Origin) -> Self {
-        Self { origin, used_at: None, used: 0, refunded: 0, granted: None, open: 0 }
+        Self {
+            origin,
+            used_at: None,
+            used: 0,
+            refunded: 0,
+            granted: None,
+            open: 0,
+            opened_on: None,
+        }
     }
 }
 
@@ -192,6 +204,23 @@ mod day {
     }
 }
 
+mod optional_day {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Day, day};
+
+    #[derive(Serialize, Deserialize)]
+    struct Field(#[serde(with = "day")] Day);
+
+    pub(super) fn serialize<S: Serializer>(day: &Option<Day>, to: S) -> Result<S::Ok, S::Error> {
+        day.map(Field).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Day>, D::Error> {
+        Ok(Option::deserialize(from)?.map(|Field(day)| day))
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -210,7 +239,7 @@ pub(super) mod tests {
         event
     }
 
-    /// Returns a record of each kind, with all optional fields set.
+    /// Returns a record of each kind, with all optional fields set that `tq-log-2` has.
     pub(in super::super) fn full(key: &CounterKey) -> [Record<'_>; 4] {
         let day = "2026-11-22".parse().unwrap();
         let change = CountChange {
@@ -219,6 +248,7 @@ pub(super) mod tests {
             refunded: 1,
             granted: Some(12),
             open: -1,
+            opened_on: None,
             origin: Origin { day, epoch: 7 },
         };
         let event = UsageEvent {
@@ -264,7 +294,13 @@ pub(super) mod tests {
             let entry = move |keeps_row| UsageEntry::new(event.clone(), day, false, keeps_row);
             [true, false].map(|keeps_row| Record::Usage(Box::new(entry(keeps_row))))
         });
-        let bare = [Record::count(&id, change), Record::Commit(Commit::default())];
+        let opened_on = Some("2026-11-23".parse().unwrap());
+        let of_month = CountChange { open: 1, opened_on, ..change.clone() };
+        let bare = [
+            Record::count(&id, change),
+            Record::count(&id, of_month),
+            Record::Commit(Commit::default()),
+        ];
         for record in full(&id).into_iter().chain(bare).chain(entries) {
             assert_eq!(Record::decode(&encoded(&record)), Some(record));
         }
@@ -291,6 +327,17 @@ pub(super) mod tests {
         let mut bytes = encoded(&Record::Usage(entry.clone()));
         assert_eq!(bytes.pop(), Some(0));
         assert_eq!(Record::decode(&bytes), Some(Record::Usage(entry)));
+    }
+
+    #[test]
+    fn change_of_a_daily_quota_has_the_bytes_that_it_had_before_there_were_months() {
+        let id = CounterKey::daily(KeyId::from("a"));
+        let day = "2026-11-22".parse().unwrap();
+        let change = CountChange { used: 1, open: 1, ..CountChange::of(Origin { day, epoch: 0 }) };
+        let bytes = encoded(&Record::count(&id, change));
+        let (key, change): (&[u8], &[u8]) =
+            (b"\x05daily\x01a", b"\xd4\x1f\x0b\x16\x00\x00\x02\x00\x00\x01");
+        assert_eq!(bytes, [&[0][..], key, change].concat());
     }
 
     #[test]

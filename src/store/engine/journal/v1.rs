@@ -82,6 +82,7 @@ fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'static>)) -> Option<()>
             refunded: has(REFUNDED).into(),
             granted: if has(GRANTED) { Some(bytes.try_get_u64_le().ok()?) } else { None },
             open: if has(AWAITS_EVENT) { used } else { 0 },
+            opened_on: None,
         });
     }
     let entry = if has(USAGE) { Some(v2::usage(id.clone(), &mut bytes)?) } else { None };
