@@ -8,7 +8,10 @@ use http::{
 };
 
 use super::{AuthRejection, MalformedCredential};
-use crate::{copies, key::SecretKey};
+use crate::{
+    copies,
+    key::{SecretKey, bearer},
+};
 
 const X_TRIAL_KEY: HeaderName = HeaderName::from_static("x-trial-key");
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -221,6 +224,10 @@ fn take_header(
     name: &(impl AsHeaderName + Clone),
     read: impl Fn(&HeaderValue) -> Taken,
 ) -> Taken {
+    // Without a look-up for their number: nearly always each header has one value.
+    if headers.len() == headers.keys_len() {
+        return headers.remove(name.clone()).map_or(Ok(None), |value| read(&value));
+    }
     let taken = headers.get_all(name.clone()).iter().map(read).reduce(merge);
     let Some(taken) = taken else { return Ok(None) };
     headers.remove(name.clone());
@@ -242,6 +249,10 @@ fn merge(one: Taken, other: Taken) -> Taken {
 
 /// Returns what follows `Bearer`.
 fn from_authorization(value: &HeaderValue) -> Taken {
+    // Nearly all requests need no more.
+    if let Some(credential) = bearer(value.as_bytes()).and_then(non_empty) {
+        return Ok(Some(credential));
+    }
     let text = decode(value.as_bytes());
     let text = trim(&text);
     let (scheme, key) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
@@ -277,9 +288,10 @@ fn decode(value: &[u8]) -> Cow<'_, str> {
 
 /// Trims white space, quotes and brackets.
 fn trim(text: &str) -> &str {
-    // No delimiter begins so, and nearly all keys do.
-    if text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && !text.ends_with(char::is_whitespace)
+    // Nearly all keys need no more: no delimiter begins so.
+    if let [first, .., last] = text.as_bytes()
+        && first.is_ascii_alphanumeric()
+        && last.is_ascii_graphic()
     {
         return text;
     }

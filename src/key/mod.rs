@@ -14,7 +14,7 @@ pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use id::KeyId;
 pub use limit::{InvalidLimit, Limit};
 pub use record::{InvalidKeyVersion, KeyPatch, KeyRecord, KeyVersion};
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "auth"))]
 pub(crate) use secret::bearer;
 #[cfg(feature = "usage")]
 pub(crate) use secret::looks_like_key;
