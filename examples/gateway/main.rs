@@ -41,7 +41,6 @@ mod upstream;
 
 use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode, sync::OnceLock, time::Duration};
 
-use http::request::Parts;
 use mimalloc::MiMalloc;
 use tokio::{
     net::TcpListener,
@@ -53,10 +52,7 @@ use tower_quota::{
         AdminTokens, ClientAddrs, RejectionLog, admin_service, claim_service, store::AdminStore,
     },
     auth::TrialKeyAuthLayer,
-    openai::{
-        OpenAiErrors, OpenAiRateHeaders, OpenAiUsage,
-        stream_usage::{AppliesTo, ChatCompletions, StreamUsageLayer},
-    },
+    openai::{OpenAiErrors, OpenAiRateHeaders, OpenAiUsage, stream_usage::StreamUsageLayer},
     proxy::{CredentialCooldown, UpstreamCredential},
     quota::DailyQuotaLayer,
     store::sqlite::SqliteStore,
@@ -214,13 +210,12 @@ async fn run(
             .max_in_flight(settings.max_in_flight_per_key)
             .headers(OpenAiRateHeaders)
             .reject(errors);
-        let includes_usage = settings.stream_usage;
+        let stream_usage = match settings.stream_usage {
+            true => StreamUsageLayer::new(),
+            false => StreamUsageLayer::new().applies_to(|_| false),
+        };
         // Split, as the recorder must see the usage, and the bodies of rejected requests are not read.
-        let (hide_usage, include_usage) = StreamUsageLayer::new()
-            .applies_to(move |request: &Parts| {
-                includes_usage && ChatCompletions.applies_to(request)
-            })
-            .split();
+        let (hide_usage, include_usage) = stream_usage.split();
         Ok(Router {
             upstream: ServiceBuilder::new()
                 .layer(hide_usage)

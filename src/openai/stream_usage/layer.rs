@@ -14,17 +14,17 @@ const MAX_BUFFERED: usize = 64 << 20;
 /// clients that did not request it.
 ///
 /// See the [module](super) for its rules.
-#[derive(Clone)]
-pub struct StreamUsageLayer<A = ChatCompletions> {
-    include: IncludeUsageLayer<A>,
+#[derive(Clone, Debug)]
+pub struct StreamUsageLayer {
+    include: IncludeUsageLayer,
 }
 
 /// Layer that applies [`IncludeUsage`]: the half of [`StreamUsageLayer`] that changes requests.
 ///
 /// Clones share the maximum of all bodies, and what is known of the upstream.
 #[derive(Clone)]
-pub struct IncludeUsageLayer<A = ChatCompletions> {
-    pub(super) applies: A,
+pub struct IncludeUsageLayer {
+    pub(super) applies_to: Arc<AppliesTo>,
     pub(super) max_body: usize,
     pub(super) budget: BufferBudget,
     pub(super) support: OptionSupport,
@@ -34,29 +34,12 @@ pub struct IncludeUsageLayer<A = ChatCompletions> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HideUsageLayer(());
 
-/// Decides which requests may be changed. Implemented for closures `Fn(&Parts) -> bool`.
-pub trait AppliesTo {
-    /// Returns whether this request is a chat. Its method, content coding and JSON are checked besides.
-    fn applies_to(&self, request: &Parts) -> bool;
-}
+/// Decides which requests may be changed.
+type AppliesTo = dyn Fn(&Parts) -> bool + Send + Sync;
 
-impl<F> AppliesTo for F
-where
-    F: Fn(&Parts) -> bool,
-{
-    fn applies_to(&self, request: &Parts) -> bool {
-        self(request)
-    }
-}
-
-/// Applies to paths that end with `/chat/completions`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ChatCompletions;
-
-impl AppliesTo for ChatCompletions {
-    fn applies_to(&self, request: &Parts) -> bool {
-        request.uri.path().ends_with("/chat/completions")
-    }
+/// Returns whether the request is for chat completions.
+fn is_chat(request: &Parts) -> bool {
+    request.uri.path().ends_with("/chat/completions")
 }
 
 impl StreamUsageLayer {
@@ -65,14 +48,12 @@ impl StreamUsageLayer {
     pub fn new() -> Self {
         Self { include: IncludeUsageLayer::new() }
     }
-}
 
-impl<A> StreamUsageLayer<A> {
-    /// Sets which requests may be changed. [`ChatCompletions`] by default.
+    /// Sets which requests may be changed, besides what the rules say of their method, content coding and
+    /// JSON. Those with a path that ends with `/chat/completions` by default.
     #[must_use]
-    pub fn applies_to<A2>(self, applies: A2) -> StreamUsageLayer<A2> {
-        let IncludeUsageLayer { applies: _, max_body, budget, support } = self.include;
-        StreamUsageLayer { include: IncludeUsageLayer { applies, max_body, budget, support } }
+    pub fn applies_to(self, applies: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        Self { include: IncludeUsageLayer { applies_to: Arc::new(applies), ..self.include } }
     }
 
     /// Sets the maximum length of a request body that is changed. Longer ones pass untouched.
@@ -116,7 +97,7 @@ impl<A> StreamUsageLayer<A> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn split(self) -> (HideUsageLayer, IncludeUsageLayer<A>) {
+    pub fn split(self) -> (HideUsageLayer, IncludeUsageLayer) {
         (HideUsageLayer(()), self.include)
     }
 }
@@ -124,7 +105,7 @@ impl<A> StreamUsageLayer<A> {
 impl IncludeUsageLayer {
     pub(super) fn new() -> Self {
         Self {
-            applies: ChatCompletions,
+            applies_to: Arc::new(is_chat),
             max_body: MAX_BODY,
             budget: BufferBudget::new(MAX_BUFFERED),
             support: OptionSupport::default(),
@@ -138,13 +119,7 @@ impl Default for StreamUsageLayer {
     }
 }
 
-impl<A> fmt::Debug for StreamUsageLayer<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamUsageLayer").field("include", &self.include).finish()
-    }
-}
-
-impl<A> fmt::Debug for IncludeUsageLayer<A> {
+impl fmt::Debug for IncludeUsageLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IncludeUsageLayer")
             .field("max_body", &self.max_body)
@@ -152,16 +127,16 @@ impl<A> fmt::Debug for IncludeUsageLayer<A> {
     }
 }
 
-impl<S, A: Clone> Layer<S> for StreamUsageLayer<A> {
-    type Service = HideUsage<IncludeUsage<S, A>>;
+impl<S> Layer<S> for StreamUsageLayer {
+    type Service = HideUsage<IncludeUsage<S>>;
 
     fn layer(&self, inner: S) -> Self::Service {
         HideUsage { inner: self.include.layer(inner) }
     }
 }
 
-impl<S, A: Clone> Layer<S> for IncludeUsageLayer<A> {
-    type Service = IncludeUsage<S, A>;
+impl<S> Layer<S> for IncludeUsageLayer {
+    type Service = IncludeUsage<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         IncludeUsage { inner, layer: Arc::new(self.clone()) }

@@ -5,8 +5,8 @@
 //!
 //! # Rules for the request
 //!
-//! - Changed is a `POST` with JSON (of any content type, without a content coding) that [`AppliesTo`]
-//!   selects, by default chat completions, whose top-level object has `"stream":true` and does not
+//! - Changed is a `POST` with JSON (of any content type, without a content coding) that
+//!   [`StreamUsageLayer::applies_to`] selects, by default chat completions, whose top-level object has `"stream":true` and does not
 //!   request usage: `stream_options` is missing, null, or an object in which `include_usage` is missing,
 //!   null or false.
 //! - Only that member is inserted. Every other byte stays, and so does the framing: `Content-Length` is
@@ -93,7 +93,7 @@ mod tests;
 pub use buffered::BufferedBody;
 pub use filtered::FilteredBody;
 pub use future::{HideUsageFuture, IncludeUsageFuture};
-pub use layer::{AppliesTo, ChatCompletions, HideUsageLayer, IncludeUsageLayer, StreamUsageLayer};
+pub use layer::{HideUsageLayer, IncludeUsageLayer, StreamUsageLayer};
 pub use service::{HideUsage, IncludeUsage};
 
 /// Extension of a response whose request was changed to request usage.

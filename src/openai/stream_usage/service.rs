@@ -13,16 +13,17 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    AppliesTo, BufferedBody, ChatCompletions, FilteredBody, HideUsageFuture, IncludeUsageFuture,
-    IncludeUsageLayer, buffered::ReadBody, head::may_be_changed,
+    BufferedBody, FilteredBody, HideUsageFuture, IncludeUsageFuture, IncludeUsageLayer,
+    buffered::ReadBody, head::may_be_changed,
 };
 
 /// Middleware that makes requests for streamed chats request usage.
 ///
 /// See the [module](super) for its rules.
-pub struct IncludeUsage<S, A = ChatCompletions> {
+#[derive(Clone)]
+pub struct IncludeUsage<S> {
     pub(super) inner: S,
-    pub(super) layer: Arc<IncludeUsageLayer<A>>,
+    pub(super) layer: Arc<IncludeUsageLayer>,
 }
 
 /// Middleware that hides usage events which only [`IncludeUsage`] has requested.
@@ -61,9 +62,7 @@ impl<S> IncludeUsage<S> {
     pub fn new(inner: S) -> Self {
         Self { inner, layer: Arc::new(IncludeUsageLayer::new()) }
     }
-}
 
-impl<S, A> IncludeUsage<S, A> {
     inner_accessors!(S);
 }
 
@@ -76,10 +75,9 @@ impl<S> HideUsage<S> {
     inner_accessors!(S);
 }
 
-impl<S, A, ReqBody, ResBody> Service<Request<ReqBody>> for IncludeUsage<S, A>
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for IncludeUsage<S>
 where
     S: Service<Request<BufferedBody<ReqBody>>, Response = Response<ResBody>> + Clone,
-    A: AppliesTo,
     ReqBody: Body,
     ReqBody::Data: From<Bytes>,
     ResBody: Body,
@@ -95,9 +93,9 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let IncludeUsageLayer { applies, max_body, budget, support } = &*self.layer;
+        let IncludeUsageLayer { applies_to, max_body, budget, support } = &*self.layer;
         let is_read = !support.is_rejected()
-            && applies.applies_to(&head)
+            && applies_to(&head)
             && may_be_changed(&head)
             && body.size_hint().lower() <= *max_body as u64;
         if !is_read {
@@ -130,13 +128,7 @@ where
     }
 }
 
-impl<S: Clone, A> Clone for IncludeUsage<S, A> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), layer: self.layer.clone() }
-    }
-}
-
-impl<S: fmt::Debug, A> fmt::Debug for IncludeUsage<S, A> {
+impl<S: fmt::Debug> fmt::Debug for IncludeUsage<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IncludeUsage").field("inner", &self.inner).finish_non_exhaustive()
     }
