@@ -15,7 +15,7 @@
 //!
 //! # Calls
 //!
-//! Keys are issued, listed, changed, rotated, offered by a [`claim`] link, deleted, exported and imported
+//! Keys are issued, listed, changed, rotated, offered by a [claim link](ClaimService), deleted, exported and imported
 //! below `/admin/keys`. `/admin/usage`, `/admin/requests`, `/admin/audit` and `/admin/status` report;
 //! `/admin/reset-usage` resets the count of a key, and `/admin/backup` copies the store.
 //! `/admin/openapi.json` describes each call (OpenAPI 3.1), and `docs/admin-api.md` explains them.
@@ -48,7 +48,7 @@
 
 mod access;
 mod calls;
-pub mod claim;
+mod claim;
 mod client_addrs;
 mod http;
 mod page;

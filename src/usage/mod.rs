@@ -64,7 +64,7 @@
 //! ```
 
 #[cfg(feature = "drain")]
-pub mod drain;
+mod drain;
 mod format;
 mod inflate;
 mod layer;
@@ -77,7 +77,7 @@ pub(crate) mod scanner;
 mod service;
 
 #[cfg(feature = "drain")]
-pub use drain::{DrainLayer, DrainLimits};
+pub use drain::{Drain, DrainBody, DrainFuture, DrainLayer, DrainLimits};
 pub use format::{ReportedUsage, UsageFormat, UsageParser};
 pub use layer::{UsageRecorderLayer, WatchRequests};
 pub use page::{prefers_html, usage_page};

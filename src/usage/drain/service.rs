@@ -21,7 +21,7 @@ use crate::{body::expected_length, request::RequestContext};
 
 /// Middleware that reads responses to their end when their clients have left.
 ///
-/// See the [module](super) for its rules.
+/// See [`DrainLayer`] for its rules.
 #[derive(Clone)]
 pub struct Drain<S> {
     pub(super) inner: S,
