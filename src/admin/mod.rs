@@ -62,6 +62,6 @@ pub use self::{
     claim::{ClaimBody, ClaimService, claim_service},
     client_addrs::ClientAddrs,
     http::body::AdminBody,
-    rejections::{RejectedRequest, RejectionLog, masked_prefix},
+    rejections::{RejectionEntry, RejectionLog},
     service::{AdminService, ResponseFuture, admin_service},
 };

@@ -9,7 +9,9 @@ use std::{
     time::SystemTime,
 };
 
-use http::Method;
+use http::{HeaderValue, Method};
+
+use crate::store::plain_path;
 
 /// Maximum number of requests in the log.
 const MAX_REJECTIONS: usize = 1000;
@@ -24,27 +26,88 @@ const MIN_HIDDEN: usize = 8;
 /// [`AdminService::rejections`](super::AdminService::rejections) lets operators find them by the
 /// request id of the response.
 #[derive(Clone, Default)]
-pub struct RejectionLog(Arc<Mutex<VecDeque<RejectedRequest>>>);
+pub struct RejectionLog(Arc<Mutex<VecDeque<RejectionEntry>>>);
 
-/// A request that was rejected and whose key is not known.
+/// A request that was rejected and whose key is not known. It holds no secret: of its path the plain words are
+/// kept, and of its credential the beginning.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use http::{HeaderValue, Method};
+/// use tower_quota::admin::{RejectionEntry, RejectionLog};
+///
+/// let credential = HeaderValue::from_static("Bearer trial-alice-20261122-x7QpFt3mZk");
+/// let entry = RejectionEntry::new(SystemTime::now(), "5b1c", 401)
+///     .request(Method::POST, "/v1/chat/completions")
+///     .code("invalid_api_key")
+///     .credential(&credential);
+/// RejectionLog::new().record(entry);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RejectedRequest {
+pub struct RejectionEntry {
     /// Time of receipt.
-    pub at: SystemTime,
+    pub(super) at: SystemTime,
     /// `x-request-id` of the response.
-    pub request_id: String,
+    pub(super) request_id: String,
     /// The request's method.
-    pub method: Method,
-    /// The request's path, escaped for logs.
-    pub path: String,
+    pub(super) method: Method,
+    /// The plain words of the request's path.
+    pub(super) path: String,
     /// The response's status.
-    pub status: u16,
+    pub(super) status: u16,
     /// The rejection's code.
-    pub code: Cow<'static, str>,
-    /// The beginning of the credential that was presented, see [`masked_prefix`].
-    pub key: Option<String>,
+    pub(super) code: Cow<'static, str>,
+    /// The beginning of the credential that was presented.
+    pub(super) key: Option<String>,
     /// The client's address, if it is known and may be stored.
-    pub client_addr: Option<IpAddr>,
+    pub(super) client_addr: Option<IpAddr>,
+}
+
+impl RejectionEntry {
+    /// Creates the entry of a request that was received at `at`, with the `x-request-id` and the status of its
+    /// response.
+    pub fn new(at: SystemTime, request_id: impl Into<String>, status: u16) -> Self {
+        Self {
+            at,
+            request_id: request_id.into(),
+            method: Method::default(),
+            path: String::new(),
+            status,
+            code: Cow::default(),
+            key: None,
+            client_addr: None,
+        }
+    }
+
+    /// Sets method and path of the request.
+    #[must_use]
+    pub fn request(self, method: Method, path: &str) -> Self {
+        Self { method, path: plain_path(path), ..self }
+    }
+
+    /// Sets the code of the rejection.
+    #[must_use]
+    pub fn code(self, code: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: code.into(), ..self }
+    }
+
+    /// Sets the header with the credential that was presented, with or without a scheme. At most the first 10
+    /// characters of the credential are kept, and few enough that at least 8, and as many as are kept, stay
+    /// hidden.
+    #[must_use]
+    pub fn credential<'a>(self, header: impl Into<Option<&'a HeaderValue>>) -> Self {
+        let credential = header.into().map(|header| {
+            let mut words = header.as_bytes().trim_ascii().rsplit(u8::is_ascii_whitespace);
+            masked_prefix(words.next().unwrap_or_default())
+        });
+        Self { key: credential, ..self }
+    }
+
+    /// Sets the client's address, if it may be stored.
+    #[must_use]
+    pub fn client_addr(self, addr: impl Into<Option<IpAddr>>) -> Self {
+        Self { client_addr: addr.into(), ..self }
+    }
 }
 
 impl RejectionLog {
@@ -54,19 +117,19 @@ impl RejectionLog {
     }
 
     /// Adds a request. A full log drops its oldest one.
-    pub fn record(&self, request: RejectedRequest) {
+    pub fn record(&self, request: RejectionEntry) {
         let mut requests = self.requests();
         requests.truncate(MAX_REJECTIONS - 1);
         requests.push_front(request);
     }
 
     /// Returns the requests with this id, latest first.
-    pub(super) fn find(&self, request_id: &str) -> Vec<RejectedRequest> {
+    pub(super) fn find(&self, request_id: &str) -> Vec<RejectionEntry> {
         let requests = self.requests();
         requests.iter().filter(|request| request.request_id == request_id).cloned().collect()
     }
 
-    fn requests(&self) -> MutexGuard<'_, VecDeque<RejectedRequest>> {
+    fn requests(&self) -> MutexGuard<'_, VecDeque<RejectionEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,16 +140,8 @@ impl fmt::Debug for RejectionLog {
     }
 }
 
-/// Returns the part of an unknown credential that may be shown: at most its first 10 characters, and
-/// few enough that at least 8, and as many as are shown, stay hidden.
-///
-/// ```
-/// use tower_quota::admin::masked_prefix;
-///
-/// assert_eq!(masked_prefix(b"trial-alice-20261122-x7QpFt3mZk"), "trial-alic…");
-/// assert_eq!(masked_prefix(b"12345678"), "…");
-/// ```
-pub fn masked_prefix(credential: &[u8]) -> String {
+/// Returns the part of an unknown credential that may be shown.
+fn masked_prefix(credential: &[u8]) -> String {
     let shown = (credential.len().saturating_sub(MIN_HIDDEN) / 2).min(MAX_SHOWN);
     let plain = credential[..shown].iter().take_while(|byte| byte.is_ascii_graphic());
     plain.map(|byte| char::from(*byte)).chain(['…']).collect()
@@ -96,17 +151,8 @@ pub fn masked_prefix(credential: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn request(id: &str) -> RejectedRequest {
-        RejectedRequest {
-            at: SystemTime::UNIX_EPOCH,
-            request_id: id.to_owned(),
-            method: Method::GET,
-            path: "/".into(),
-            status: 404,
-            code: "not_found".into(),
-            key: None,
-            client_addr: None,
-        }
+    fn request(id: &str) -> RejectionEntry {
+        RejectionEntry::new(SystemTime::UNIX_EPOCH, id, 404)
     }
 
     #[test]
@@ -116,23 +162,30 @@ mod tests {
         assert_eq!(log.requests().len(), 1000);
         assert!(log.find("499").is_empty());
         assert_eq!(log.find("500"), [request("500")]);
-        let later = RejectedRequest { status: 401, ..request("500") };
+        let later = RejectionEntry { status: 401, ..request("500") };
         log.record(later.clone());
         assert_eq!(log.find("500"), [later], "the earlier one was the oldest and was dropped");
     }
 
     #[test]
-    fn most_of_a_credential_stays_hidden() {
+    fn most_of_a_credential_stays_hidden_and_no_key_is_in_the_path() {
         for (credential, shown) in [
             ("", "…"),
             ("123456789", "…"),
             ("1234567890", "1…"),
             ("correct-horse", "co…"),
             ("sk-proj-0123456789abcdef0123456789", "sk-proj-01…"),
-            ("ab cd\u{7f}efghijklmnop", "ab…"),
+            ("Bearer  correct-horse ", "co…"),
             ("密密密密密密密密密密", "…"),
         ] {
-            assert_eq!(masked_prefix(credential.as_bytes()), shown, "{credential}");
+            let header = HeaderValue::from_str(credential).unwrap();
+            assert_eq!(
+                request("1").credential(&header).key.as_deref(),
+                Some(shown),
+                "{credential}"
+            );
         }
+        let path = request("1").request(Method::GET, "/v1/trial-alice-20261122-x7Qp").path;
+        assert_eq!(path, "/v1/…");
     }
 }

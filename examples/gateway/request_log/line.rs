@@ -10,7 +10,7 @@ use std::{
 use http::{HeaderName, HeaderValue, Method, Request, header::AUTHORIZATION, response::Parts};
 use tower_http::request_id::RequestId;
 use tower_quota::{
-    admin::{RejectedRequest, masked_prefix},
+    admin::RejectionEntry,
     body::BodyEnd,
     error::{Rejected, UpstreamFault},
     key::KeyId,
@@ -112,16 +112,13 @@ impl LogLine {
                     client_addrs.record(key_id, client);
                 }
             }
-            (None, Some(status), RequestOutcome::Rejected) => rejections.record(RejectedRequest {
-                at: self.start_time,
-                request_id: self.id().unwrap_or_default().to_owned(),
-                method: self.method.clone(),
-                path: self.path.clone(),
-                status,
-                code: facts.reason.clone().unwrap_or_default(),
-                key: self.credential.as_ref().map(masked),
-                client_addr: self.client,
-            }),
+            (None, Some(status), RequestOutcome::Rejected) => rejections.record(
+                RejectionEntry::new(self.start_time, self.id().unwrap_or_default(), status)
+                    .request(self.method.clone(), &self.path)
+                    .code(facts.reason.clone().unwrap_or_default())
+                    .credential(&self.credential)
+                    .client_addr(self.client),
+            ),
             _ => {}
         }
     }
@@ -226,12 +223,6 @@ impl Drop for LogLine {
             "request"
         );
     }
-}
-
-/// Returns the masked prefix of the key, without the scheme before it.
-fn masked(credential: &HeaderValue) -> String {
-    let words = credential.as_bytes().trim_ascii();
-    masked_prefix(words.rsplit(u8::is_ascii_whitespace).next().unwrap_or_default())
 }
 
 fn milliseconds(time: Duration) -> f64 {

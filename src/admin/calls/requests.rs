@@ -13,7 +13,7 @@ use crate::{
             input::{BoolParam, KeyRefField, PageLimit, RequestId, RowNumber},
             schema,
         },
-        rejections::RejectedRequest,
+        rejections::RejectionEntry,
         shared::Shared,
         store::AdminStore,
     },
@@ -105,9 +105,9 @@ impl From<RequestRecord> for Request {
     }
 }
 
-impl From<RejectedRequest> for Request {
-    fn from(request: RejectedRequest) -> Self {
-        let RejectedRequest { at, request_id, method, path, status, code, key, client_addr } =
+impl From<RejectionEntry> for Request {
+    fn from(request: RejectionEntry) -> Self {
+        let RejectionEntry { at, request_id, method, path, status, code, key, client_addr } =
             request;
         let mut event = UsageEvent::new(at);
         event.request_id = Some(request_id);
