@@ -1,3 +1,5 @@
+use std::{error::Error, fmt};
+
 use http::{HeaderValue, header::WWW_AUTHENTICATE};
 
 use super::CredentialSource;
@@ -41,6 +43,36 @@ impl AuthRejection {
     }
 }
 
+impl fmt::Display for AuthRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MissingKey => "no key",
+            Self::Malformed(_) => "malformed credential",
+            Self::ConflictingKeys => "different credentials",
+            Self::InvalidKey => "unknown key",
+            Self::MistypedKey => "mistyped key",
+            Self::DisabledKey => "disabled key",
+            Self::ExpiredKey => "expired key",
+            Self::Store(_) => "key store failed",
+        })
+    }
+}
+
+impl Error for AuthRejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Malformed(malformed) => Some(malformed),
+            Self::Store(error) => Some(error),
+            Self::MissingKey
+            | Self::ConflictingKeys
+            | Self::InvalidKey
+            | Self::MistypedKey
+            | Self::DisabledKey
+            | Self::ExpiredKey => None,
+        }
+    }
+}
+
 /// What is wrong with a malformed credential. Holds no part of the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -66,6 +98,14 @@ pub enum MalformedCredential {
     /// The key has more than 256 characters.
     TooLong,
 }
+
+impl fmt::Display for MalformedCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Rejection::from(self).message)
+    }
+}
+
+impl Error for MalformedCredential {}
 
 impl From<&AuthRejection> for Rejection {
     fn from(reason: &AuthRejection) -> Self {

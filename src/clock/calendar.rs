@@ -52,6 +52,10 @@ pub struct UnknownTimeZone(String);
 
 impl Calendar {
     /// Creates the calendar of an IANA time zone such as `Europe/Berlin`.
+    ///
+    /// # Errors
+    ///
+    /// The time zone is not in the machine's database of them.
     pub fn new(name: &str) -> Result<Self, UnknownTimeZone> {
         let zone = TimeZone::get(name).map_err(|_| UnknownTimeZone(name.to_owned()))?;
         Ok(Self::from_zone(zone, name))

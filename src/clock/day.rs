@@ -10,6 +10,7 @@ pub struct Day(Date);
 
 /// Error for a text that is not a calendar day of the form `2026-11-22`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InvalidDay;
 
 impl Day {
@@ -28,7 +29,7 @@ impl Day {
     }
 
     /// Formats the day as eight digits, for example `20261122`.
-    pub fn compact(self) -> String {
+    pub(crate) fn compact(self) -> String {
         self.0.strftime("%Y%m%d").to_string()
     }
 }

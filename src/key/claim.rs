@@ -20,6 +20,10 @@ impl ClaimToken {
     }
 
     /// Parses a token: 22 ASCII letters and digits.
+    ///
+    /// # Errors
+    ///
+    /// The text has another form.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
         let is_valid =
             text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric());

@@ -26,11 +26,20 @@ pub enum Checksum {
 
 /// Error for a `{user}` part that is not 1 to 32 ASCII letters and digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InvalidUser;
 
 impl SecretKey {
     /// Generates a key `trial-{user}-{yyyymmdd}-{random}` with 130 bits of randomness and a
     /// checksum in its last four characters.
+    ///
+    /// # Errors
+    ///
+    /// `user` is not 1–32 ASCII letters and digits.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system provides no random bytes.
     pub fn generate(user: &str, day: Day) -> Result<Self, InvalidUser> {
         let is_alphanumeric = user.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if user.is_empty() || user.len() > MAX_USER_LENGTH || !is_alphanumeric {

@@ -20,6 +20,7 @@ pub enum Limit {
 
 /// Error for a key's limit that is not a whole number from 0 (unlimited) to 1,000,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InvalidLimit;
 
 impl Limit {
@@ -28,6 +29,10 @@ impl Limit {
 
     /// Reads the limit of a key as files and the admin API have it: 0 for unlimited, or 1–1,000,000,000
     /// units.
+    ///
+    /// # Errors
+    ///
+    /// The number is negative or larger.
     pub fn from_stored(number: i64) -> Result<Self, InvalidLimit> {
         match u64::try_from(number) {
             Ok(0) => Ok(Self::Unlimited),

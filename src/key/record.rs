@@ -59,6 +59,7 @@ pub struct KeyVersion([u8; 16]);
 
 /// Error for a text that is not a [`KeyVersion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InvalidKeyVersion;
 
 impl KeyRecord {
@@ -75,7 +76,11 @@ impl KeyRecord {
         }
     }
 
-    /// Returns an error if the record has a value that files and the admin API have no form for.
+    /// Checks that files and the admin API have a form for each value of the record.
+    ///
+    /// # Errors
+    ///
+    /// The limit has none ([`Limit::to_stored`]).
     pub fn check(&self) -> Result<(), InvalidLimit> {
         self.daily_limit.to_stored().map(|_| ())
     }
@@ -112,7 +117,11 @@ impl KeyRecord {
 }
 
 impl KeyPatch {
-    /// Returns an error if the patch has a value that files and the admin API have no form for.
+    /// Checks that files and the admin API have a form for each value of the patch.
+    ///
+    /// # Errors
+    ///
+    /// The limit has none ([`Limit::to_stored`]).
     pub fn check(&self) -> Result<(), InvalidLimit> {
         self.daily_limit.map(Limit::to_stored).transpose().map(|_| ())
     }

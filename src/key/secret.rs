@@ -24,6 +24,7 @@ pub struct KeyHash([u8; 32]);
 
 /// Error for a text that cannot be a key: it is empty, longer than 256 bytes, or not visible ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InvalidKey;
 
 /// Maximum length of a key, in bytes.
@@ -31,6 +32,10 @@ const MAX_LENGTH: usize = 256;
 
 impl SecretKey {
     /// Parses a key: 1 to 256 bytes of visible ASCII. Keys that were chosen by hand are valid, too.
+    ///
+    /// # Errors
+    ///
+    /// The text is empty, longer, or has other characters.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
         Self::from_text(text.into()).map_err(|_| InvalidKey)
     }

@@ -159,6 +159,7 @@ impl CredentialCooldown {
 
     /// Returns a clone that pauses as this one does but records no outcomes, for requests whose
     /// rejection says nothing about others.
+    #[must_use]
     pub fn observing(&self) -> Self {
         Self { records: false, ..self.clone() }
     }

@@ -346,6 +346,17 @@ impl ReserveOutcome {
     }
 }
 
+impl fmt::Debug for ReserveOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admitted { reservation: _, status } => {
+                f.debug_struct("Admitted").field("status", status).finish_non_exhaustive()
+            }
+            Self::Exhausted(status) => f.debug_tuple("Exhausted").field(status).finish(),
+        }
+    }
+}
+
 /// Reservation of [`ReserveOutcome::admitted`], with the function that is called at a refund.
 struct Counted<F>(Option<F>);
 

@@ -1,6 +1,7 @@
 //! Renderers of rejections, which see the request and the typed reason.
 
 use std::{
+    error::Error,
     sync::{Arc, Mutex},
     task::{Context, Poll},
 };
@@ -147,4 +148,18 @@ fn debug_shows_neither_the_request_nor_the_reason() {
     let request = Request::get(format!("/?key={KEY}")).header("x-api-key", KEY).body(()).unwrap();
     let shown = format!("{rejection:?} {:?}", RejectedRequest::from(&request));
     assert!(!shown.contains(KEY), "{shown}");
+}
+
+#[test]
+fn the_typed_reasons_are_errors_with_sources() {
+    let failure = || StoreError::new(StoreErrorKind::Unavailable);
+    let auth: Box<dyn Error> = Box::new(AuthRejection::Store(failure()));
+    let quota: Box<dyn Error> = Box::new(QuotaRejection::Store(failure()));
+    for (reason, text) in [(auth, "key store failed"), (quota, "quota store failed")] {
+        assert_eq!(reason.to_string(), text);
+        assert!(reason.source().is_some_and(|source| source.is::<StoreError>()), "{reason}");
+    }
+    let malformed = AuthRejection::Malformed(MalformedCredential::OtherScheme);
+    let source = malformed.source().map(ToString::to_string);
+    assert!(source.is_some_and(|text| text.contains("another scheme than `Bearer`")));
 }

@@ -70,7 +70,8 @@ pub(crate) struct Import {
 }
 
 fn daily_limit(text: &str) -> Result<Limit, InvalidLimit> {
-    text.parse::<i64>().map_err(|_| InvalidLimit).and_then(Limit::from_stored)
+    // What is no number is no limit, as a negative one.
+    Limit::from_stored(text.parse().unwrap_or(-1))
 }
 
 /// The outcome of a row.
@@ -126,7 +127,7 @@ async fn import_file(
         progress,
     })?;
     let (keys, mut outcomes) = distinct_keys(&source);
-    let by = Actor { token_id: "command_line".to_owned(), ip: None };
+    let by = Actor::new("command_line", None);
     let database = &settings.database;
     let has_database = database.path.metadata().is_ok_and(|file| file.len() > 0);
     let imported = match (import.dry_run, has_database) {

@@ -50,6 +50,11 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
+    /// Creates the default options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Sets the timeout for name resolution, TCP and TLS together.
     #[must_use]
     pub fn connect_timeout(self, connect_timeout: Duration) -> Self {

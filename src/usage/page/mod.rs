@@ -47,6 +47,18 @@ pub fn prefers_html(headers: &HeaderMap) -> bool {
 
 /// Returns the page on which a holder enters the key and sees its usage. It holds no data, so it needs
 /// no credential; its script requests JSON from the same path with the key.
+///
+/// ```
+/// use http::Request;
+/// use tower_quota::usage::{prefers_html, usage_page};
+///
+/// let request = Request::get("/usage").header("accept", "text/html,*/*;q=0.8").body(())?;
+/// // Before authentication; everything else goes to the holder's report.
+/// if prefers_html(request.headers()) {
+///     assert_eq!(usage_page().headers()["content-type"], "text/html; charset=utf-8");
+/// }
+/// # Ok::<(), http::Error>(())
+/// ```
 pub fn usage_page() -> Response<Bytes> {
     static PAGE: OnceLock<Page> = OnceLock::new();
     let mut response = PAGE.get_or_init(|| Page::new("Usage", PARTS, &[])).response();
