@@ -585,7 +585,7 @@ impl ClaimStore for HashStore {
             return ready(ClaimOutcome::NotOpen(claim.state));
         };
         tables.claims[at].claim.opened_at = Some(self.now());
-        let change = KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO });
+        let change = KeyChange::Rotate(Rotation::new(secret, Duration::ZERO));
         self.apply(&mut tables, &id, &change);
         let after = self.summary(&tables, &id).unwrap_or_else(|| before.clone());
         let note = AuditNote::claim_opened(&change, &before, &after);

@@ -53,7 +53,7 @@ pub(crate) fn check(
 fn total(database: &Path, durability: Durability) -> Result<u64, BoxError> {
     Runtime::Current.build()?.block_on(async {
         let store = open(database, durability)?;
-        let query = KeyPageQuery { limit: KEYS, ..KeyPageQuery::default() };
+        let query = KeyPageQuery::first(KEYS);
         let page = store.list(query).await?;
         store.close().await?;
         Ok(page.keys.iter().map(|key| key.total_used).sum())

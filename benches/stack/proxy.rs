@@ -201,7 +201,7 @@ pub(crate) fn open(path: &Path, durability: Durability) -> Result<SqliteStore, B
 
 /// Issues the keys if the store has none.
 async fn with_keys<S: AdminStore>(store: S) -> Result<S, BoxError> {
-    let query = KeyPageQuery { limit: 1, ..KeyPageQuery::default() };
+    let query = KeyPageQuery::first(1);
     if store.list(query).await?.keys.is_empty() {
         let keys = (0..KEYS).map(|number| {
             let secret = SecretKey::parse(&key(number))?;

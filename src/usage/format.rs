@@ -26,8 +26,9 @@ pub trait UsageParser: Send + Sync {
     fn finish(self: Box<Self>, is_whole: bool) -> ReportedUsage;
 }
 
-/// What a response has reported.
+/// What a response has reported; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReportedUsage {
     /// Model that served the request.
     pub model: Option<String>,

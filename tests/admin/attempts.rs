@@ -79,7 +79,7 @@ async fn only_ten_failed_attempts_a_minute_are_checked() {
         assert_eq!(ask(&admin, TOKEN, v4(1)).await.status(), 200);
     }
     assert_eq!(checked, 10);
-    let query = AuditQuery { limit: 1000, ..AuditQuery::default() };
+    let query = AuditQuery::latest(1000);
     assert_eq!(admin.store.audit(query).await.unwrap().len(), 10, "and no more is noted");
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
-    admin::store::{Actor, AdminStore, KeyChange, KeyEdit, KeyRef, NewKey},
+    admin::store::{Actor, AdminStore, ChangeOutcome, KeyChange, KeyEdit, KeyRef, NewKey},
     auth::TrialKeyAuthLayer,
     clock::{Calendar, Clock},
     key::{Limit, SecretKey},
@@ -165,7 +165,8 @@ impl<S: Store> House<S> {
     async fn reset(&self) {
         let (key, by) = (KeyRef::new(KEY), Actor::default());
         let edit = KeyEdit::new(key, KeyChange::ResetUsage, by);
-        self.store.change(edit).await.unwrap().done().expect("a known key");
+        let outcome = self.store.change(edit).await.unwrap();
+        assert!(matches!(outcome, ChangeOutcome::Done(_)), "{outcome:?}");
     }
 
     async fn usage(&self) -> Value {

@@ -277,8 +277,8 @@ async fn an_observer_can_stop_an_import_until_it_is_committed() {
         .map(|number| SecretKey::parse(&format!("trial-of-old-{number}")).unwrap())
         .map(|key| ImportedKey::from_secret(&key, Limit::Unlimited))
         .collect();
-    let all = || KeyPageQuery { limit: 10, ..KeyPageQuery::default() };
-    let operator = || Actor { token_id: "test".to_owned(), ip: None };
+    let all = || KeyPageQuery::first(10);
+    let operator = || Actor::new("test", None);
     for step in [ProgressStep::Import, ProgressStep::Publish] {
         let keys = keys.clone();
         let stopped = store.import_with_progress(keys, false, operator(), stopping_at(step)).await;

@@ -37,7 +37,9 @@ impl UsageParser for LastLineParser {
             let (prompt, completion) = (prompt.parse().ok()?, completion.parse().ok()?);
             Some(Tokens::new(prompt, completion, prompt + completion))
         };
-        ReportedUsage { tokens: tokens().filter(|_| is_whole), ..Default::default() }
+        let mut usage = ReportedUsage::default();
+        usage.tokens = tokens().filter(|_| is_whole);
+        usage
     }
 }
 

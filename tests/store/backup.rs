@@ -486,7 +486,7 @@ async fn one_copy_is_read_at_a_time_and_leaves_nothing_behind() {
     let store = SqliteStore::open(SqliteOptions::new(dir.path().join("quota.db"))).unwrap();
     let mut first = store.backup().await.unwrap();
     let part = first.next().await.unwrap();
-    assert!(!part.is_empty() && part.len() as u64 <= first.len());
+    assert!(!part.is_empty() && part.len() as u64 <= first.length());
     let busy = store.backup().await.unwrap_err();
     assert_eq!(busy.kind(), StoreErrorKind::Busy);
     drop(first);
@@ -498,7 +498,7 @@ async fn one_copy_is_read_at_a_time_and_leaves_nothing_behind() {
             bytes => length += bytes.len() as u64,
         }
     }
-    assert_eq!(length, second.len());
+    assert_eq!(length, second.length());
     drop(second);
     // One that nobody waits for.
     drop(tokio::time::timeout(std::time::Duration::ZERO, store.backup()).await);

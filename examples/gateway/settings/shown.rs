@@ -102,8 +102,7 @@ pub(crate) fn in_use(
     for ShownSetting { name, value, .. } in &mut shown {
         match (&**name, tokens) {
             ("ADMIN_TOKEN", Some(tokens)) => {
-                let ids: Vec<String> = tokens.ids().collect();
-                *value = Some(format!("{MASK} ({})", ids.join(", ")));
+                *value = Some(format!("{MASK} ({})", tokens.ids().join(", ")));
             }
             ("UPSTREAM_BASE_URL", _) => *value = Some(base_url.to_owned()),
             _ => {}

@@ -71,6 +71,10 @@ impl AdminTokens {
     }
 
     /// Generates a random token of 256 bits, and returns it with the text to show to the operator.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system provides no random bytes.
     pub fn generate() -> (Self, String) {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
@@ -80,9 +84,8 @@ impl AdminTokens {
 
     /// Returns the ids of the tokens, as the audit trail shows them: the first 8 hex digits of each
     /// one's SHA-256.
-    pub fn ids(&self) -> impl Iterator<Item = String> {
-        let ids: Vec<_> = self.0.load().iter().map(id).collect();
-        ids.into_iter()
+    pub fn ids(&self) -> Vec<String> {
+        self.0.load().iter().map(id).collect()
     }
 
     /// Returns the id of the token in these headers (`Authorization: Bearer` or `x-admin-token`), if

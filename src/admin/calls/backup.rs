@@ -32,7 +32,7 @@ impl CallResponse for BackupFile {
         &[("Content-Disposition", "The file name.")];
 
     fn into_response(self) -> Response<AdminBody> {
-        let body = AdminBody::with_len(self.backup.len(), chunks(self.backup));
+        let body = AdminBody::with_len(self.backup.length(), chunks(self.backup));
         attachment(&self.name, SQLITE, body)
     }
 

@@ -307,7 +307,7 @@ impl<S: AdminStore> Shared<S> {
         let includes_idle =
             scope.day() == Some(today) && scope.group_by == BY_KEY_AND_DAY && !scope.csv;
         let query = scope.query(key_id.clone());
-        let query = if includes_idle && key_id.is_none() { query.with_idle() } else { query };
+        let query = if includes_idle && key_id.is_none() { query.idle() } else { query };
         let report = self.store.report(query).await?;
         if key_id.is_some() && key.is_none() && report.rows.is_empty() {
             return Err(catalog::KEY_NOT_FOUND.into());

@@ -40,6 +40,7 @@ pub(crate) mod action {
 
 /// The originator of a change, as recorded in the audit trail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Actor {
     /// Short fingerprint of the admin token, never the token itself.
     pub token_id: String,
@@ -47,8 +48,16 @@ pub struct Actor {
     pub ip: Option<IpAddr>,
 }
 
+impl Actor {
+    /// Creates an originator.
+    pub fn new(token_id: impl Into<String>, ip: Option<IpAddr>) -> Self {
+        Self { token_id: token_id.into(), ip }
+    }
+}
+
 /// What an entry of the audit trail says: a change of a key, or another event.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditNote {
     /// Name of the event, for example `store.backup`.
     pub action: Cow<'static, str>,
@@ -97,7 +106,8 @@ impl AuditNote {
 }
 
 /// Selection of audit entries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditQuery {
     /// Maximum number of entries.
     pub limit: usize,
@@ -116,6 +126,19 @@ pub struct AuditQuery {
 }
 
 impl AuditQuery {
+    /// Creates a query for the latest `limit` entries. Set the other fields afterwards.
+    pub fn latest(limit: usize) -> Self {
+        Self {
+            limit,
+            before: None,
+            key_id: None,
+            action: None,
+            token_id: None,
+            from: None,
+            until: None,
+        }
+    }
+
     /// Whether the query selects this entry, regardless of its limit.
     pub fn matches(&self, entry: &AuditEntry) -> bool {
         self.before.is_none_or(|before| entry.number < before)

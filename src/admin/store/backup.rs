@@ -12,7 +12,7 @@ use crate::{error::StoreError, store::StoreFuture};
 ///
 /// let mut chunks = vec![Bytes::from_static(b"the copy")].into_iter();
 /// let backup = StoreBackup::new(8, move || StoreFuture::ready(Ok(chunks.next().unwrap_or_default())));
-/// assert_eq!(backup.len(), 8);
+/// assert_eq!(backup.length(), 8);
 /// ```
 pub struct StoreBackup {
     length: u64,
@@ -29,13 +29,8 @@ impl StoreBackup {
     }
 
     /// Returns the length of the whole copy, in bytes.
-    pub fn len(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         self.length
-    }
-
-    /// Whether the copy has a length of 0 bytes.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
     }
 
     /// Returns the next chunk, or an empty one once the whole copy was read.

@@ -55,16 +55,6 @@ pub enum ChangeOutcome {
     VersionMismatch,
 }
 
-impl ChangeOutcome {
-    /// Returns the key, if the change was made.
-    pub fn done(self) -> Option<KeySummary> {
-        match self {
-            Self::Done(key) => Some(*key),
-            Self::UnknownKey | Self::VersionMismatch => None,
-        }
-    }
-}
-
 /// Change to one key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -93,7 +83,7 @@ impl KeyChange {
     }
 
     /// Returns the name of the change in the audit trail.
-    pub fn action(&self) -> &'static str {
+    pub(crate) fn action(&self) -> &'static str {
         match self {
             Self::Update(_) => action::KEY_UPDATED,
             Self::Rotate(_) => action::KEY_ROTATED,
@@ -134,6 +124,7 @@ impl KeyChange {
 
 /// Replacement of a key's secret.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Rotation {
     /// Secret that replaces the current one.
     pub secret: SecretKey,
@@ -142,6 +133,12 @@ pub struct Rotation {
 }
 
 impl Rotation {
+    /// Creates a rotation to `secret`. The old secret remains valid for `grace`, of whole seconds up to
+    /// 4,294,967,295.
+    pub fn new(secret: SecretKey, grace: Duration) -> Self {
+        Self { secret, grace }
+    }
+
     /// Returns the time until which the old secret is valid after a rotation at `now`, or `None` if
     /// it is no longer valid.
     pub fn old_until(&self, now: SystemTime) -> Option<SystemTime> {

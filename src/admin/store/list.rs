@@ -95,7 +95,8 @@ impl Serialize for KeyState {
 }
 
 /// Selection of a page of keys.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct KeyPageQuery {
     /// Maximum number of keys.
     pub limit: usize,
@@ -143,6 +144,12 @@ impl KeySort {
 }
 
 impl KeyPageQuery {
+    /// Creates a query for the first `limit` keys in the order in which they were issued. Set the other fields
+    /// afterwards.
+    pub fn first(limit: usize) -> Self {
+        Self { limit, after: None, search: None, sort: KeySort::Issued, state: None }
+    }
+
     /// Whether the search finds this key. `old_hash` is the hash of a rotated secret that is still valid.
     pub fn finds(&self, key: &KeySummary, old_hash: Option<KeyHash>) -> bool {
         let Some(search) = &self.search else { return true };
@@ -178,7 +185,7 @@ impl KeyPageQuery {
         let has_more = keys.len() > self.limit;
         keys.truncate(self.limit);
         let last = keys.last().filter(|_| has_more);
-        let next = last.map(|(position, _)| PageCursor::from(position.clone()));
+        let next = last.map(|(position, _)| PageCursor(position.clone()));
         KeyPage { keys: keys.into_iter().map(|(_, key)| key).collect(), next }
     }
 }
@@ -259,13 +266,8 @@ impl PagePosition {
 
 /// Error for a text that is not a [`PageCursor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InvalidPageCursor;
-
-impl From<PagePosition> for PageCursor {
-    fn from(position: PagePosition) -> Self {
-        Self(position)
-    }
-}
 
 impl PageCursor {
     /// Returns the position of the last key of the page.
@@ -274,7 +276,7 @@ impl PageCursor {
     }
 
     /// Whether the cursor belongs to a page in this order.
-    pub fn fits(&self, sort: KeySort) -> bool {
+    pub(crate) fn fits(&self, sort: KeySort) -> bool {
         match self.0 {
             PagePosition::Number(_) => matches!(sort, KeySort::Issued | KeySort::Newest),
             PagePosition::Label(..) => sort == KeySort::Label,

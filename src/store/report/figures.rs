@@ -25,9 +25,9 @@ pub(crate) struct TokenSums {
 
 /// Maximum number of models with figures of their own for a key and day. An upstream may echo any name
 /// that a request gives.
-pub const MAX_MODELS_PER_DAY: usize = 64;
+pub(crate) const MAX_MODELS_PER_DAY: usize = 64;
 /// The model under which all others of a key and day are summed up.
-pub const OTHER_MODELS: &str = "other";
+pub(crate) const OTHER_MODELS: &str = "other";
 
 /// Sums over requests, by key, day or model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 #[cfg(feature = "usage")]
 pub(crate) use self::figures::TokenSums;
+pub(crate) use self::figures::{MAX_MODELS_PER_DAY, OTHER_MODELS};
 pub use self::{
-    figures::{MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
+    figures::UsageFigures,
     requests::{RequestQuery, RequestRecord},
 };
 use crate::{
@@ -74,7 +75,7 @@ impl UsageQuery {
 
     /// Includes rows of unused keys.
     #[must_use]
-    pub fn with_idle(self) -> Self {
+    pub fn idle(self) -> Self {
         Self { idle: true, ..self }
     }
 
@@ -98,8 +99,9 @@ impl UsageQuery {
     }
 }
 
-/// Grouping of a report's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Grouping of a report's rows; the default is a single row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GroupBy {
     /// One row per key.
     pub key: bool,
@@ -123,7 +125,7 @@ pub struct UsageRow {
     pub daily_limit: Option<Limit>,
     /// The day.
     pub day: Option<Day>,
-    /// The model.
+    /// The model; `other` stands for those that have no figures of their own on a day of a key.
     pub model: Option<String>,
     /// Units used, after refunds and resets. `None` if rows are grouped by model or not grouped by
     /// key.

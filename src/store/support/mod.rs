@@ -12,4 +12,6 @@
 
 mod report;
 
-pub use self::report::{ReportBuilder, busiest_first, model_name};
+#[cfg(feature = "sqlite")]
+pub(crate) use self::report::busiest_first;
+pub use self::report::{ReportBuilder, model_name};

@@ -165,7 +165,7 @@ fn paged(mut rows: Vec<UsageRow>, idle: Vec<UsageRow>, page: &ReportPage) -> (Ve
 }
 
 /// Compares rows in the order of [`ReportPage::Busiest`].
-pub fn busiest_first(a: &UsageRow, b: &UsageRow) -> Ordering {
+pub(crate) fn busiest_first(a: &UsageRow, b: &UsageRow) -> Ordering {
     let order = |row: &UsageRow| Reverse((row.day, row.used, row.figures.requests));
     order(a)
         .cmp(&order(b))
@@ -174,7 +174,7 @@ pub fn busiest_first(a: &UsageRow, b: &UsageRow) -> Ordering {
 }
 
 /// Returns the name under which the figures of a model are counted, if those of `counted` are of the same
-/// key and day: [`OTHER_MODELS`] beyond the first [`MAX_MODELS_PER_DAY`].
+/// key and day: `other` beyond the first 64.
 pub fn model_name<'a>(model: &'a str, counted: impl IntoIterator<Item = &'a str>) -> &'a str {
     let mut names = 0;
     for name in counted.into_iter().filter(|name| !["", OTHER_MODELS].contains(name)) {

@@ -46,7 +46,7 @@ async fn a_claim_hands_out_its_key_once(store: impl Store) {
     assert!(store.find(&secret("trial-key-first-123")).await.unwrap().is_none());
     let shown = store.get(KeyRef::new(record.id.as_str())).await.unwrap().unwrap();
     assert_eq!(shown.claim.unwrap().opened_at, Some(noon()));
-    let trail = store.audit(AuditQuery { limit: 9, ..Default::default() }).await.unwrap();
+    let trail = store.audit(AuditQuery::latest(9)).await.unwrap();
     let actions: Vec<_> = trail.iter().map(|entry| &*entry.action).collect();
     assert_eq!(actions, ["key.claim.open", "key.claim.offer", "key.create"]);
     assert!(trail.iter().all(|entry| !entry.detail.contains(token.expose())));
@@ -68,7 +68,7 @@ async fn a_withdrawn_or_expired_claim_cannot_be_opened(store: impl Store) {
             "another" => offer(&ClaimToken::generate(), until).await,
             "rotation" => {
                 let secret = SecretKey::parse("trial-key-rotated-123").unwrap();
-                let rotation = Rotation { secret, grace: Duration::ZERO };
+                let rotation = Rotation::new(secret, Duration::ZERO);
                 change_record(&store, &record, KeyChange::Rotate(rotation)).await;
             }
             "deletion" => change_record(&store, &record, KeyChange::Delete).await,

@@ -49,7 +49,7 @@ async fn a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited(store: im
     patch.daily_limit = Some(Limit::Units(0));
     let edit = KeyEdit::new(KeyRef::new(record.id.as_str()), KeyChange::Update(patch), by());
     assert_eq!(store.change(edit).await.unwrap_err().kind(), misconfigured);
-    let keys = store.list(KeyPageQuery { limit: 10, ..Default::default() }).await.unwrap().keys;
+    let keys = store.list(KeyPageQuery::first(10)).await.unwrap().keys;
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0].record, record);
 }
@@ -84,7 +84,7 @@ async fn a_rotated_key_keeps_its_record_and_its_count(store: impl Store) {
     take(&store, &QuotaSubject::from(&record), noon()).await.unwrap();
     let (old, new) = ("trial-key-first-123", "trial-key-second-123");
     let secret = SecretKey::parse(new).unwrap();
-    change(&store, old, KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO })).await;
+    change(&store, old, KeyChange::Rotate(Rotation::new(secret, Duration::ZERO))).await;
     assert!(store.find(&SecretKey::parse(old).unwrap()).await.unwrap().is_none());
     let found = store.find(&SecretKey::parse(new).unwrap()).await.unwrap().unwrap();
     assert_eq!(found.id, record.id);
@@ -95,7 +95,7 @@ async fn a_rotated_secret_is_valid_during_its_grace_period(store: impl Store) {
     let record = issue(&store, "trial-key-first-123").await;
     let secret = SecretKey::parse("trial-key-second-123").unwrap();
     let grace = Duration::from_secs(60);
-    change(&store, record.id.as_str(), KeyChange::Rotate(Rotation { secret, grace })).await;
+    change(&store, record.id.as_str(), KeyChange::Rotate(Rotation::new(secret, grace))).await;
     for key in ["trial-key-first-123", "trial-key-second-123"] {
         let found = store.find(&SecretKey::parse(key).unwrap()).await.unwrap();
         assert_eq!(found.unwrap().id, record.id, "{key}");
@@ -122,7 +122,7 @@ async fn a_change_to_another_version_of_a_key_is_rejected(store: impl Store) {
     let changes = [
         patch("one"),
         patch("two"),
-        KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO }),
+        KeyChange::Rotate(Rotation::new(secret, Duration::ZERO)),
         KeyChange::ResetUsage,
         KeyChange::Delete,
     ];
@@ -137,7 +137,8 @@ async fn a_change_to_another_version_of_a_key_is_rejected(store: impl Store) {
             assert_eq!(read().await.version(), present);
         }
         let both = [passed.clone(), vec![present]].concat();
-        assert!(store.change(edit(Some(both))).await.unwrap().done().is_some(), "{change:?}");
+        let outcome = store.change(edit(Some(both))).await.unwrap();
+        assert!(matches!(outcome, ChangeOutcome::Done(_)), "{change:?}: {outcome:?}");
         if !matches!(change, KeyChange::ResetUsage) {
             passed.push(present);
         }
@@ -151,7 +152,7 @@ async fn a_batch_with_an_existing_key_issues_no_keys(store: impl Store) {
     let batch = vec![new_key("trial-key-second-123", ""), new_key("trial-key-first-123", "")];
     let error = store.create(batch, Actor::default()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
-    let page = store.list(KeyPageQuery { limit: 10, ..Default::default() }).await.unwrap();
+    let page = store.list(KeyPageQuery::first(10)).await.unwrap();
     assert_eq!(page.keys.len(), 1);
     issue(&store, "trial-key-second-123").await;
 }
@@ -201,10 +202,11 @@ async fn every_change_is_in_the_audit_trail_without_a_secret(store: impl Store) 
     patch.daily_limit = Some(limit(9));
     change(&store, id, KeyChange::Update(patch)).await;
     let secret = SecretKey::parse("trial-key-second-123").unwrap();
-    change(&store, id, KeyChange::Rotate(Rotation { secret, grace: Duration::ZERO })).await;
+    change(&store, id, KeyChange::Rotate(Rotation::new(secret, Duration::ZERO))).await;
     change(&store, id, KeyChange::ResetUsage).await;
     change(&store, id, KeyChange::Delete).await;
-    let query = AuditQuery { limit: 10, key_id: Some(record.id.clone()), ..Default::default() };
+    let mut query = AuditQuery::latest(10);
+    query.key_id = Some(record.id.clone());
     let entries = store.audit(query).await.unwrap();
     let actions: Vec<_> = entries.iter().rev().map(|entry| entry.action.as_str()).collect();
     assert_eq!(

@@ -42,7 +42,9 @@ use std::{
 };
 
 use tower_quota::{
-    admin::store::{Actor, AdminStore, ClaimStore, KeyChange, KeyEdit, KeyRef, NewKey},
+    admin::store::{
+        Actor, AdminStore, ChangeOutcome, ClaimStore, KeyChange, KeyEdit, KeyRef, NewKey,
+    },
     clock::{Calendar, Clock},
     key::{KeyId, KeyRecord, Limit, SecretKey},
     store::{
@@ -131,7 +133,8 @@ async fn take(
 
 async fn change(store: &impl Store, key: &str, change: KeyChange) {
     let edit = KeyEdit::new(KeyRef::new(key), change, Actor::default());
-    store.change(edit).await.unwrap().done().expect("a known key");
+    let outcome = store.change(edit).await.unwrap();
+    assert!(matches!(outcome, ChangeOutcome::Done(_)), "{outcome:?}");
 }
 
 async fn change_record(store: &impl Store, record: &KeyRecord, what: KeyChange) {

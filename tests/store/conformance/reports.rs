@@ -23,6 +23,12 @@ promises! {
     requests_of_a_subject_that_is_no_key_are_reported,
 }
 
+fn grouped(key: bool, day: bool, model: bool) -> GroupBy {
+    let mut group_by = GroupBy::default();
+    (group_by.key, group_by.day, group_by.model) = (key, day, model);
+    group_by
+}
+
 async fn single_requests_are_listed_latest_first(store: impl Store) {
     let mut events = Vec::new();
     for number in 0..6_u64 {
@@ -85,7 +91,7 @@ async fn the_pages_of_a_report_contain_the_rows_of_the_whole_report(store: impl 
     let bools = [false, true];
     let groupings = bools.into_iter().flat_map(|day| bools.map(|model| (day, model)));
     for (day, model) in groupings {
-        let query = UsageQuery::days(from, to).group_by(GroupBy { key: true, day, model });
+        let query = UsageQuery::days(from, to).group_by(grouped(true, day, model));
         let report = async |page| store.report(query.clone().page(page)).await.unwrap();
         let all = report(ReportPage::all()).await;
         assert_eq!((all.active_keys, all.total_requests), (5, 90), "{query:?}");
@@ -112,7 +118,7 @@ async fn the_pages_of_a_report_contain_the_rows_of_the_whole_report(store: impl 
             assert_eq!(by_id, sorted, "{query:?} {limit}");
         }
     }
-    let today = store.report(UsageQuery::days(to, to).with_idle()).await.unwrap();
+    let today = store.report(UsageQuery::days(to, to).idle()).await.unwrap();
     let last = today.rows.last().unwrap();
     assert_eq!((today.rows.len(), today.active_keys), (6, 5));
     assert_eq!((last.key_id.as_ref(), last.used), (Some(&records[5].id), Some(0)));
@@ -145,8 +151,8 @@ async fn models_beyond_the_sixty_fourth_of_a_key_and_day_are_counted_together(st
         event.model = model.map(str::to_owned);
         store.record(event);
     };
-    let by_model = GroupBy { key: true, day: true, model: true };
-    let (today, all) = (store.today(), GroupBy { key: false, ..by_model });
+    let (by_model, all) = (grouped(true, true, true), grouped(false, true, true));
+    let today = store.today();
     let requests_by_model = async |key: Option<&str>, group_by| {
         let query = UsageQuery::days(today, today).group_by(group_by);
         let query = key.into_iter().fold(query, |query, key| query.key(KeyId::from(key)));
@@ -186,7 +192,7 @@ async fn requests_without_reported_tokens_are_counted(store: impl Store) {
     }
     let bools = [false, true];
     for (key, model) in bools.into_iter().flat_map(|key| bools.map(|model| (key, model))) {
-        let group_by = GroupBy { key, day: true, model };
+        let group_by = grouped(key, true, model);
         let query = UsageQuery::days(store.today(), store.today()).group_by(group_by);
         let figures = store.report(query).await.unwrap().rows[0].figures;
         assert_eq!((figures.succeeded, figures.tokens_unknown, figures.tokens.total), (3, 2, 3));
@@ -210,7 +216,7 @@ async fn active_keys_are_those_that_were_used_on_the_days_of_the_report(store: i
             store.record(event);
         }
     }
-    let by_model = GroupBy { key: false, day: false, model: true };
+    let by_model = grouped(false, false, true);
     for first in (0..=365).step_by(5) {
         for last in [0, 1, 9, 21, 22, 52, 300].into_iter().filter(|last| *last <= first) {
             let days = UsageQuery::days(today.minus(first), today.minus(last));

@@ -67,7 +67,7 @@ impl<S: AdminStore> Shared<S> {
 
 fn chunks<S: AdminStore>(shared: Arc<Shared<S>>, after: Option<PageCursor>) -> Chunks {
     Box::pin(async move {
-        let query = KeyPageQuery { limit: PAGE_LEN, after, ..KeyPageQuery::default() };
+        let query = KeyPageQuery { after, ..KeyPageQuery::first(PAGE_LEN) };
         let page = shared.store.list(query).await?;
         let mut csv = CsvWriter::new();
         for key in &page.keys {

@@ -152,7 +152,7 @@ fn whole_number<T: FromStr>(value: &Value) -> Option<T> {
 }
 
 fn parse_group_by(text: &str) -> Option<GroupBy> {
-    let mut group_by = GroupBy { key: false, day: false, model: false };
+    let mut group_by = GroupBy::default();
     for part in text.split(',') {
         match part.trim() {
             "key" => group_by.key = true,
