@@ -1,6 +1,7 @@
 //! The documents keep what they say: each block runs or is validated, each link leads somewhere, twins
 //! say the same. CONTRIBUTING.md has the convention.
 
+mod api_review;
 mod architecture;
 mod benches;
 #[path = "../common/mod.rs"]
