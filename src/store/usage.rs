@@ -254,11 +254,21 @@ pub trait UsageSink: Send + Sync + 'static {
     /// Records the event of a request that has ended. Called at the end of the response body, also
     /// from `drop`: it must not block.
     fn record(&self, event: UsageEvent);
+
+    /// Called by each recorder when it is created, before any request.
+    ///
+    /// A store that also admits requests then counts those as failed that have no event yet when the process
+    /// ends. A sink that passes events on to another one passes on this call, too.
+    fn expect_events(&self) {}
 }
 
 impl<T: UsageSink + ?Sized> UsageSink for Arc<T> {
     fn record(&self, event: UsageEvent) {
         (**self).record(event)
+    }
+
+    fn expect_events(&self) {
+        (**self).expect_events()
     }
 }
 

@@ -33,6 +33,7 @@ pub struct WatchRequests(());
 impl UsageRecorderLayer {
     /// Creates a layer that records events in `sink`.
     pub fn new(sink: impl UsageSink) -> Self {
+        sink.expect_events();
         let config = Config {
             sink: Arc::new(sink),
             format: None,

@@ -35,7 +35,7 @@ use tower_quota::{
         report::{UsageQuery, UsageReader},
         sqlite::{SqliteOptions, SqliteStore},
     },
-    usage::UsageRecorderLayer,
+    usage::{UsageRecorder, UsageRecorderLayer},
 };
 
 use super::{Events, request};
@@ -424,14 +424,28 @@ const DATABASE: &str = "OUTSIDE_DATABASE";
 
 #[tokio::test]
 async fn a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its_units() {
+    let name = "a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its_units";
+    let [used, requests, failed] = left_by_a_process_that_ends_in_a_handler(name, true).await;
+    assert_eq!((used, requests, failed), (5, 1, 1));
+}
+
+#[tokio::test]
+async fn a_process_that_ends_in_a_handler_leaves_only_units_if_nobody_records_requests() {
+    let name = "a_process_that_ends_in_a_handler_leaves_only_units_if_nobody_records_requests";
+    let [used, requests, failed] = left_by_a_process_that_ends_in_a_handler(name, false).await;
+    assert_eq!((used, requests, failed), (5, 0, 0));
+}
+
+/// Runs the test of this name once more, in a process that ends in its handler. Returns the numbers of units used,
+/// of requests, and of failed ones.
+async fn left_by_a_process_that_ends_in_a_handler(name: &str, is_recorded: bool) -> [u64; 3] {
     let open = |path: &Path| SqliteStore::open(path).unwrap();
     if let Some(path) = env::var_os(DATABASE) {
         let store = open(Path::new(&path));
         let images = Quota::new("images", Period::Day).unwrap();
         let service = ServiceBuilder::new()
-            .layer(UsageRecorderLayer::new(store.clone()))
             .layer(DailyQuotaLayer::new(store.clone()).subject(|_| subject(10)))
-            .layer(DailyQuotaLayer::new(store).quota(images).subject(|_| subject(10)))
+            .layer(DailyQuotaLayer::new(store.clone()).quota(images).subject(|_| subject(10)))
             .service(service_fn(
                 async |request: Request<Body>| -> Result<Response<Body>, Infallible> {
                     let context: &RequestContext = request.extensions().get().unwrap();
@@ -439,17 +453,20 @@ async fn a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its
                     process::abort()
                 },
             ));
-        service.oneshot(request("/")).await.unwrap();
+        if is_recorded {
+            UsageRecorder::new(service, store).oneshot(request("/")).await.unwrap();
+        } else {
+            service.oneshot(request("/")).await.unwrap();
+        }
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("quota.db");
-    let name = "a_process_that_ends_in_a_handler_leaves_one_failed_request_with_all_its_units";
     abort_in_process(name, &path);
     let store = open(&path);
     let today = Calendar::utc().window(SystemTime::now()).day;
     let report = store.report(UsageQuery::days(today.minus(1), today)).await.unwrap();
     let [row] = &report.rows[..] else { panic!("{report:?}") };
-    assert_eq!((row.used, row.figures.requests, row.figures.failed), (Some(5), 1, 1));
+    [row.used.unwrap_or_default(), row.figures.requests, row.figures.failed]
 }
 
 #[tokio::test]

@@ -38,16 +38,22 @@ impl Engine {
         self.is_open()?;
         self.damage.check()?;
         // Units of a request that is open already end with it.
-        let is_open = self.is_open_request(demand);
+        let opens = self.expects_events() && !self.is_open_request(demand);
         let (taken, status) = counter.reserve(demand, &self.calendar, |count, lease| {
-            self.charge(&counter, demand, !is_open, count, lease)
+            self.charge(&counter, demand, opens, count, lease)
         })?;
         let Some((origin, gate)) = taken else {
             return Ok(ReserveOutcome::Exhausted(status));
         };
-        let open = OpenRequest { engine: self.clone(), counter, origin, ended: is_open.into() };
+        let open = opens.then(|| {
+            let (engine, counter) = (self.clone(), counter.clone());
+            Arc::new(OpenRequest { engine, counter, origin, ended: false.into() })
+        });
         let reservation = EngineReservation {
-            open: Arc::new(open),
+            engine: self.clone(),
+            counter,
+            origin,
+            open,
             limit: demand.limit,
             amount: demand.amount,
             gate,
@@ -115,7 +121,12 @@ fn change(from: u64, to: u64) -> i64 {
 
 /// Reserved units of one request.
 struct EngineReservation {
-    open: Arc<OpenRequest>,
+    engine: Arc<Engine>,
+    counter: Arc<Counter>,
+    /// Period from which the units were taken.
+    origin: Origin,
+    /// Record of the request that the units have opened.
+    open: Option<Arc<OpenRequest>>,
     limit: Limit,
     /// Number of charged units.
     amount: u64,
@@ -137,7 +148,7 @@ enum State {
 
 impl Reservation for EngineReservation {
     fn commit(&mut self) {
-        self.open.engine.journal.sync_to(self.gate, self.max_sync_delay());
+        self.engine.journal.sync_to(self.gate, self.max_sync_delay());
     }
 
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
@@ -145,7 +156,7 @@ impl Reservation for EngineReservation {
             return Poll::Ready(Err(not_durable()));
         }
         self.commit();
-        let durable = ready!(self.open.engine.journal.poll_durable(self.gate, cx));
+        let durable = ready!(self.engine.journal.poll_durable(self.gate, cx));
         Poll::Ready(durable.inspect_err(|_| self.discard()))
     }
 
@@ -159,24 +170,28 @@ impl Reservation for EngineReservation {
     }
 
     fn admission(&self) -> Option<Admission> {
-        Some(Admission::new(self.open.clone()))
+        self.open.clone().map(Admission::new)
     }
 }
 
 impl EngineReservation {
+    fn append(&self, change: CountChange) -> Option<Lsn> {
+        self.engine.journal.append_or_hold(Record::count(self.counter.key(), change))
+    }
+
     fn charge_actual(&mut self, actual: u64) {
         if self.state != State::Spent || actual == self.amount {
             return;
         }
-        let (open, used, mut written) = (&*self.open, change(self.amount, actual), None);
-        let is_current = open.counter.settle(open.origin, self.amount, actual, |left, lease| {
-            written = open.append(CountChange { used, ..self.return_surplus(left, lease) });
+        let (used, mut written) = (change(self.amount, actual), None);
+        let is_current = self.counter.settle(self.origin, self.amount, actual, |left, lease| {
+            written = self.append(CountChange { used, ..self.return_surplus(left, lease) });
         });
         if !is_current {
-            written = open.append(CountChange { used, ..CountChange::of(open.origin) });
+            written = self.append(CountChange { used, ..CountChange::of(self.origin) });
         }
         self.amount = actual;
-        if open.engine.durability == Durability::Power {
+        if self.engine.durability == Durability::Power {
             self.gate = written.unwrap_or(self.gate);
         }
     }
@@ -185,10 +200,10 @@ impl EngineReservation {
         if self.state != State::Spent {
             return false;
         }
-        let (open, amount, mut written) = (&*self.open, self.amount, None);
+        let (amount, mut written) = (self.amount, None);
         let refunded =
-            open.counter.refund(open.origin, amount, self.limit, refund, |left, lease| {
-                written = open.append(CountChange {
+            self.counter.refund(self.origin, amount, self.limit, refund, |left, lease| {
+                written = self.append(CountChange {
                     used: change(amount, 0),
                     refunded: if refund == Refund::UpToLimit { amount } else { 0 },
                     ..self.return_surplus(left, lease)
@@ -197,7 +212,7 @@ impl EngineReservation {
             });
         if refunded {
             self.state = State::Returned;
-            if open.engine.durability == Durability::Power {
+            if self.engine.durability == Durability::Power {
                 match written {
                     Some(end) => self.gate = end,
                     None => self.state = State::Discarded,
@@ -209,7 +224,7 @@ impl EngineReservation {
 
     /// Returns the maximum delay of the sync that the units need.
     fn max_sync_delay(&self) -> Duration {
-        match self.open.engine.durability {
+        match self.engine.durability {
             Durability::Power => MAX_UNIT_SYNC_DELAY,
             Durability::Process => Duration::ZERO,
         }
@@ -220,19 +235,22 @@ impl EngineReservation {
     fn return_surplus(&self, left: u64, lease: &mut Lease) -> CountChange {
         let granted = lease.surplus(left, self.limit.units().unwrap_or_default());
         granted.into_iter().for_each(|granted| lease.lower(granted));
-        CountChange { granted, ..CountChange::of(self.open.origin) }
+        CountChange { granted, ..CountChange::of(self.origin) }
     }
 
     /// Removes the charge of units that could not be made durable.
     fn discard(&mut self) {
         if self.state == State::Spent {
-            let (open, used) = (&*self.open, change(self.amount, 0));
-            let hold = |change| open.hold(CountChange { used, ..change });
-            let is_current = open.counter.settle(open.origin, self.amount, 0, |left, lease| {
+            let used = change(self.amount, 0);
+            let hold = |change| {
+                let change = CountChange { used, ..change };
+                self.engine.journal.hold(Record::count(self.counter.key(), change));
+            };
+            let is_current = self.counter.settle(self.origin, self.amount, 0, |left, lease| {
                 hold(self.return_surplus(left, lease));
             });
             if !is_current {
-                hold(CountChange::of(open.origin));
+                hold(CountChange::of(self.origin));
             }
         }
         self.state = State::Discarded;
@@ -245,19 +263,10 @@ pub(super) struct OpenRequest {
     engine: Arc<Engine>,
     counter: Arc<Counter>,
     origin: Origin,
-    /// Whether it has ended, or these are further units of a request with a record of its own.
     ended: AtomicBool,
 }
 
 impl OpenRequest {
-    fn hold(&self, change: CountChange) {
-        self.engine.journal.hold(Record::count(self.counter.key(), change));
-    }
-
-    fn append(&self, change: CountChange) -> Option<Lsn> {
-        self.engine.journal.append_or_hold(Record::count(self.counter.key(), change))
-    }
-
     /// Ends the request with a usage entry. Returns `true` once, if the engine and the key are those of the
     /// request.
     pub(super) fn close(&self, engine: &Arc<Engine>, id: &KeyId) -> bool {
@@ -270,7 +279,8 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         if !*self.ended.get_mut() {
-            self.append(CountChange { open: -1, ..CountChange::of(self.origin) });
+            let change = CountChange { open: -1, ..CountChange::of(self.origin) };
+            self.engine.journal.append_or_hold(Record::count(self.counter.key(), change));
         }
     }
 }

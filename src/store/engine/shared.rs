@@ -68,6 +68,8 @@ pub(crate) struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) durability: Durability,
     retention: Option<Duration>,
+    /// Whether usage events end the requests. If not, none is on record as open.
+    expects_events: AtomicBool,
     /// Rate limit of the rejected requests of a key that are kept as rows.
     rejected_rows: Gcra,
     pub(crate) journal: Arc<Journal>,
@@ -87,6 +89,7 @@ impl Engine {
             clock,
             durability,
             retention,
+            expects_events: AtomicBool::new(false),
             rejected_rows: Gcra::new(ROW_SLOTS, ROW_BURST, ROW_INTERVAL),
             journal: Arc::new(journal),
             open: Arc::new(AtomicBool::new(true)),
@@ -147,8 +150,18 @@ impl Engine {
         }
     }
 
+    /// Keeps a record of each request from now on until its event.
+    pub(crate) fn expect_events(&self) {
+        self.expects_events.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn expects_events(&self) -> bool {
+        self.expects_events.load(Ordering::Relaxed)
+    }
+
     /// Appends an event to the journal, if it belongs to a key.
     pub(crate) fn record(self: &Arc<Self>, mut event: UsageEvent) {
+        self.expect_events();
         // Dropped at the end, as that may append a record.
         let admission = event.admission.take();
         let Some(id) = &event.key_id else { return };

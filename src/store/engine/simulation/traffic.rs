@@ -60,6 +60,8 @@ pub(super) struct Traffic {
     durability: Durability,
     /// Engine of the current process.
     engine: Option<Arc<Engine>>,
+    /// Whether usage events are recorded. If not, no request is in the sums.
+    pub(super) has_recorder: bool,
     limits: [Limit; COUNTERS],
     requests: Vec<Request>,
     pub(super) oracle: Oracle,
@@ -92,12 +94,14 @@ impl Traffic {
     ) -> Self {
         let small_limit = Limit::Units(1 + random.below(7));
         let limits = [Limit::Units(1), small_limit, large_limit(&mut random)];
+        let has_recorder = random.below(8) > 0;
         Self {
             random,
             clock,
             faults,
             durability,
             engine: None,
+            has_recorder,
             limits,
             requests: Vec::new(),
             oracle: Oracle::new(durability == Durability::Process),
@@ -107,6 +111,9 @@ impl Traffic {
     }
 
     pub(super) fn begin(&mut self, engine: Arc<Engine>) {
+        if self.has_recorder {
+            engine.expect_events();
+        }
         self.engine = Some(engine);
         self.check_counts();
     }
@@ -317,7 +324,7 @@ impl Traffic {
         self.correct(&mut request);
         if request.is_more {
             // Their request has the event.
-        } else if self.random.below(2) == 0 {
+        } else if self.has_recorder && self.random.below(2) == 0 {
             let mut event = self.event(request.period.counter);
             event.admission = request.reservation.admission();
             self.engine().record(event);

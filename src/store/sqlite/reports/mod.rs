@@ -36,6 +36,10 @@ impl UsageSink for SqliteStore {
     fn record(&self, event: UsageEvent) {
         self.0.core.engine.record(event);
     }
+
+    fn expect_events(&self) {
+        self.0.core.engine.expect_events();
+    }
 }
 
 impl UsageReader for SqliteStore {
