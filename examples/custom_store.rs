@@ -342,15 +342,14 @@ impl HashStore {
         let mut tables = self.tables();
         let mut batch = HashSet::new();
         for key in keys {
-            key.check()?;
-            let hash = key.secret.hash();
-            if !batch.insert(hash) || tables.is_taken(&hash, &key.record.id) {
+            let hash = key.secret().hash();
+            if !batch.insert(hash) || tables.is_taken(&hash, &key.record().id) {
                 return Err(StoreError::new(StoreErrorKind::Conflict));
             }
         }
         let issue = |key: &NewKey| {
             let record = key.issued_at(self.now());
-            tables.insert(key.secret.hash(), record.clone());
+            tables.insert(key.secret().hash(), record.clone());
             self.write_audit(&mut tables, AuditNote::created(&record), by);
             record
         };
@@ -396,28 +395,28 @@ impl HashStore {
     }
 
     fn import_key(&self, tables: &mut Tables, key: &ImportedKey, dry_run: bool) -> ImportOutcome {
-        let id = match (tables.owner(&key.hash), tables.hashes.get(&key.hash)) {
+        let id = match (tables.owner(&key.hash()), tables.hashes.get(&key.hash())) {
             (Some(id), _) => id.clone(),
             (None, Some(id)) => return ImportOutcome::Revoked(id.clone()),
-            (None, None) if tables.keys.contains_key(&key.record.id) => {
+            (None, None) if tables.keys.contains_key(&key.record().id) => {
                 return ImportOutcome::IdTaken;
             }
-            (None, None) => key.record.id.clone(),
+            (None, None) => key.record().id.clone(),
         };
         let is_new = !tables.keys.contains_key(&id);
         if !dry_run {
             if is_new {
-                tables.insert(key.hash, key.record.clone());
+                tables.insert(key.hash(), key.record().clone());
             }
             // Days without known usage get the imported units.
             let days = tables.counts.entry((Quota::DAILY, id.clone())).or_default();
             for (day, used) in
-                key.used.iter().filter(|(day, used)| *used > 0 && !days.contains_key(day))
+                key.used().iter().filter(|(day, used)| *used > 0 && !days.contains_key(day))
             {
                 let models = tables.figures.entry((*day, id.clone())).or_default();
                 models.entry(String::new()).or_default().requests += used;
             }
-            for (day, used) in key.used.iter().filter(|(_, used)| *used > 0) {
+            for (day, used) in key.used().iter().filter(|(_, used)| *used > 0) {
                 let (epoch, window) = (tables.resets, self.0.calendar.window_of(*day));
                 days.entry(*day).or_insert(Count { epoch, window, used: *used, refunded: 0 });
             }
@@ -463,14 +462,11 @@ impl AdminStore for HashStore {
         dry_run: bool,
         by: Actor,
     ) -> StoreFuture<Vec<ImportOutcome>> {
-        if let Err(error) = keys.iter().try_for_each(ImportedKey::check) {
-            return StoreFuture::ready(Err(error));
-        }
         let mut tables = self.tables();
         let import = |key: &ImportedKey| {
             let outcome = self.import_key(&mut tables, key, dry_run);
             if matches!(outcome, ImportOutcome::New(_)) && !dry_run {
-                self.write_audit(&mut tables, AuditNote::imported(&key.record), &by);
+                self.write_audit(&mut tables, AuditNote::imported(key.record()), &by);
             }
             outcome
         };

@@ -9,7 +9,7 @@ use tower::{BoxError, ServiceBuilder, layer::util::Identity};
 use tower_quota::{
     admin::store::{Actor, AdminStore, NewKey},
     auth::TrialKeyAuthLayer,
-    key::{Limit, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     quota::DailyQuotaLayer,
     store::{
         KeyStore, QuotaStore,
@@ -69,7 +69,8 @@ where
 {
     let keys = (0..KEYS).map(|number| {
         let secret = SecretKey::parse(&key(number))?;
-        Ok(NewKey::new(secret, Limit::Units(Limit::MAX_STORED)))
+        let record = KeyRecord::new(KeyId::generate(), Limit::Units(Limit::MAX_STORED));
+        Ok(NewKey::new(secret, record)?)
     });
     store.create(keys.collect::<Result<_, BoxError>>()?, Actor::default()).await?;
     let quota = ServiceBuilder::new()

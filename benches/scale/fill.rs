@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use tower::BoxError;
 use tower_quota::{
     admin::store::{Actor, AdminStore, NewKey},
-    key::{Limit, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     store::sqlite::{SqliteOptions, SqliteStore},
 };
 
@@ -26,9 +26,9 @@ pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxE
     for first in (0..keys).step_by(1000) {
         let some = (first..keys.min(first + 1000)).map(|number| {
             let secret = SecretKey::parse(&key(number))?;
-            let mut key = NewKey::new(secret, Limit::Units(100_000));
-            key.record.label = format!("participant {number}");
-            Ok(key)
+            let mut record = KeyRecord::new(KeyId::generate(), Limit::Units(100_000));
+            record.label = format!("participant {number}");
+            Ok(NewKey::new(secret, record)?)
         });
         store.create(some.collect::<Result<_, BoxError>>()?, Actor::default()).await?;
     }

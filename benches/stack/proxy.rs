@@ -23,7 +23,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 use tower_quota::{
     admin::store::{Actor, AdminStore, KeyPageQuery, NewKey},
     auth::TrialKeyAuthLayer,
-    key::{Limit, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{OpenAiUsage, proxy_rules},
     proxy::{ClientOptions, RequestBody, UpstreamClient, UpstreamProxyService, upstream_client},
     quota::DailyQuotaLayer,
@@ -205,9 +205,9 @@ async fn with_keys<S: AdminStore>(store: S) -> Result<S, BoxError> {
     if store.list(query).await?.keys.is_empty() {
         let keys = (0..KEYS).map(|number| {
             let secret = SecretKey::parse(&key(number))?;
-            let mut key = NewKey::new(secret, Limit::Units(LIMIT));
-            key.record.label = format!("bench {number}");
-            Ok(key)
+            let mut record = KeyRecord::new(KeyId::generate(), Limit::Units(LIMIT));
+            record.label = format!("bench {number}");
+            Ok(NewKey::new(secret, record)?)
         });
         let keys = keys.collect::<Result<Vec<_>, BoxError>>()?;
         store.create(keys, Actor::default()).await?;

@@ -81,7 +81,7 @@ impl KeyRecord {
     /// # Errors
     ///
     /// The limit has none ([`Limit::to_stored`]).
-    pub fn check(&self) -> Result<(), InvalidLimit> {
+    pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
         self.daily_limit.to_stored().map(|_| ())
     }
 

@@ -19,7 +19,7 @@ use tower_quota::{
     admin::store::{Actor, AdminStore, ChangeOutcome, KeyChange, KeyEdit, KeyRef, NewKey},
     auth::TrialKeyAuthLayer,
     clock::{Calendar, Clock},
-    key::{Limit, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::OpenAiRateHeaders,
     quota::DailyQuotaLayer,
     store::{
@@ -123,7 +123,8 @@ impl House<SqliteStore> {
 impl<S: Store> House<S> {
     async fn with_key(self) -> Self {
         let limit = Limit::Units(LIMIT as u64);
-        let key = NewKey::new(SecretKey::parse(KEY).unwrap(), limit);
+        let record = KeyRecord::new(KeyId::generate(), limit);
+        let key = NewKey::new(SecretKey::parse(KEY).unwrap(), record).unwrap();
         self.store.create(vec![key], Actor::default()).await.unwrap();
         self
     }

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use tower_quota::{
     admin::store::{Actor, AdminStore, ImportedKey, KeyPageQuery},
-    key::{Limit, SecretKey},
+    key::{KeyId, KeyRecord, Limit, SecretKey},
     store::sqlite::{
         BackupErrorKind, IfExists, OnProgress, Progress, ProgressStep, SqliteOptions, SqliteStore,
         backup, restore,
@@ -275,7 +275,10 @@ async fn an_observer_can_stop_an_import_until_it_is_committed() {
     let store = SqliteStore::open(SqliteOptions::new(directory.path().join("quota.db"))).unwrap();
     let keys: Vec<ImportedKey> = (0..3)
         .map(|number| SecretKey::parse(&format!("trial-of-old-{number}")).unwrap())
-        .map(|key| ImportedKey::from_secret(&key, Limit::Unlimited))
+        .map(|key| {
+            ImportedKey::new(key.hash(), KeyRecord::new(KeyId::generate(), Limit::Unlimited))
+        })
+        .map(Result::unwrap)
         .collect();
     let all = || KeyPageQuery::first(10);
     let operator = || Actor::new("test", None);

@@ -194,7 +194,7 @@ fn key(
             })?;
         ("key", secret.expose())
     };
-    let mut key = ImportedKey::from_columns(|name| match name {
+    let key = ImportedKey::from_columns(|name| match name {
         name if name == column.0 => Some(column.1),
         "key" => Some(&*masked),
         "label" => Some(label),
@@ -202,8 +202,9 @@ fn key(
         _ => None,
     })
     .map_err(|error| RowProblem::Conflict(error.to_string()))?;
-    key.record.created_at = row.get("created_at").and_then(time);
-    key.record.expires_at = match row.get("expires").map(str::trim) {
+    let mut record = key.record().clone();
+    record.created_at = row.get("created_at").and_then(time);
+    record.expires_at = match row.get("expires").map(str::trim) {
         None | Some("infinity") => None,
         Some(text) => {
             let wrong =
@@ -219,7 +220,7 @@ fn key(
     } else {
         None
     };
-    key.record.disabled = disabled.is_some();
+    record.disabled = disabled.is_some();
     report.disabled = disabled;
     let with_value =
         SHOWN.into_iter().filter_map(|name| Some(format!("{name} {}", shown(row.get(name)?))));
@@ -233,7 +234,7 @@ fn key(
     } else if !lists.is_empty() {
         return Err(RowProblem::restricted(&lists));
     }
-    Ok(key)
+    ImportedKey::new(key.hash(), record).map_err(|error| RowProblem::Conflict(error.to_string()))
 }
 
 /// Returns the access list in this column, unless it restricts nothing.

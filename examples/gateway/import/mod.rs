@@ -189,10 +189,10 @@ fn distinct_keys(source: &Source) -> (Vec<ImportedKey>, Vec<Outcome>) {
     let outcomes = source.rows.iter().map(|row| match &row.key {
         Err(RowProblem::Conflict(why)) => Outcome::Conflict(why.clone()),
         Err(RowProblem::Skipped(why)) => Outcome::Skipped(why.clone()),
-        Ok(key) => match first.get(&key.hash) {
+        Ok(key) => match first.get(&key.hash()) {
             Some(first) => Outcome::Unchanged(Some(format!(": the key of {}", first.place))),
             None => {
-                first.insert(key.hash, row);
+                first.insert(key.hash(), row);
                 keys.push(key.clone());
                 Outcome::Pending
             }
@@ -265,7 +265,7 @@ impl SourceRow {
     fn name(&self) -> String {
         let mut name = self.place.clone();
         if let Ok(key) = &self.key {
-            name += &format!("  {}", key.record.masked);
+            name += &format!("  {}", key.record().masked);
         }
         if self.key.is_ok() || !self.report.label.is_empty() {
             name += &format!("  \"{}\"", shown(&self.report.label));
@@ -280,20 +280,20 @@ impl fmt::Display for SourceRow {
         let Ok(key) = &self.key else {
             return Ok(());
         };
-        match key.record.daily_limit.number() {
+        match key.record().daily_limit.number() {
             0 => write!(f, "  unlimited")?,
             limit => write!(f, "  {limit} a day")?,
         }
-        if !key.used.is_empty() {
-            write!(f, "  used on {} days", key.used.len())?;
+        if !key.used().is_empty() {
+            write!(f, "  used on {} days", key.used().len())?;
         }
-        if let Some(at) = key.record.expires_at.and_then(|at| Timestamp::try_from(at).ok()) {
+        if let Some(at) = key.record().expires_at.and_then(|at| Timestamp::try_from(at).ok()) {
             let word = if at <= Timestamp::now() { "expired" } else { "expires" };
             write!(f, "  {word} {}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
         }
         match &self.report.disabled {
             Some(why) => write!(f, "  disabled: {why}")?,
-            None if key.record.disabled => write!(f, "  disabled")?,
+            None if key.record().disabled => write!(f, "  disabled")?,
             None => {}
         }
         match &*self.report.not_kept {

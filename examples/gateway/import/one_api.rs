@@ -85,7 +85,7 @@ fn token(
     let secret = SecretKey::parse(&secret)
         .map_err(|error| RowProblem::wrong("key", &format!("is not a key: {error}")))?;
     let limit = options.daily_limit.number().to_string();
-    let mut key = ImportedKey::from_columns(|name| match name {
+    let key = ImportedKey::from_columns(|name| match name {
         "key" => Some(secret.expose()),
         "label" => Some(&label),
         "daily_limit" => Some(&limit),
@@ -93,13 +93,14 @@ fn token(
     })
     .map_err(|error| RowProblem::Conflict(error.to_string()))?;
     let now = SystemTime::now();
-    key.record.created_at = row.number("created_time").ok().filter(|at| *at > 0).and_then(time);
-    key.record.expires_at = match row.number("expired_time")? {
+    let mut record = key.record().clone();
+    record.created_at = row.number("created_time").ok().filter(|at| *at > 0).and_then(time);
+    record.expires_at = match row.number("expired_time")? {
         -1 => None,
         // Any other negative value means that the key has expired.
         seconds => time(seconds.max(0)),
     };
-    let is_expired = key.record.expires_at.is_some_and(|at| at <= now);
+    let is_expired = record.expires_at.is_some_and(|at| at <= now);
     let (remaining, unlimited) = (row.number("remain_quota")?, row.switch("unlimited_quota")?);
     let status = row.get("status").unwrap_or_default().trim();
     let disabled = match status {
@@ -116,7 +117,7 @@ fn token(
         None => owners.map(|_| "its owner does not exist there"),
     };
     let disabled = disabled.or(owner_disabled.map(str::to_owned));
-    key.record.disabled = disabled.is_some();
+    record.disabled = disabled.is_some();
     report.disabled = disabled;
     if !unlimited {
         report.not_kept.push(format!("remain_quota {remaining}"));
@@ -130,7 +131,7 @@ fn token(
     } else if !lists.is_empty() {
         return Err(RowProblem::restricted(&lists));
     }
-    Ok(key)
+    ImportedKey::new(key.hash(), record).map_err(|error| RowProblem::Conflict(error.to_string()))
 }
 
 /// Returns the access lists of the token.

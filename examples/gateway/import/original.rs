@@ -49,7 +49,7 @@ pub(super) fn read(
         for_each_row(connection, table, options.progress, |number, row| {
             totals += usize::from(row.get("total_quota").is_some());
             let key = key(&row, default, &mut days);
-            let label = key.as_ref().map(|key| key.record.label.clone()).unwrap_or_default();
+            let label = key.as_ref().map(|key| key.record().label.clone()).unwrap_or_default();
             source.rows.push(SourceRow {
                 place: format!("{table} row {number}"),
                 key: key.map_err(|error| RowProblem::Conflict(error.to_string())),
@@ -76,7 +76,7 @@ fn key(row: &Row<'_>, default: Limit, days: &mut Days) -> Result<ImportedKey, In
     let is_disabled = !matches!(column("is_active"), None | Some("1" | "true"))
         || number("total_quota").is_some_and(|total| number("used_quota") >= Some(total));
     let default = default.number().to_string();
-    let mut key = ImportedKey::from_columns(|name| match name {
+    let key = ImportedKey::from_columns(|name| match name {
         // A row number; this gateway's ids have another format.
         "id" => None,
         "key_sha256" => column("key_hash"),
@@ -86,6 +86,6 @@ fn key(row: &Row<'_>, default: Limit, days: &mut Days) -> Result<ImportedKey, In
         "created_at" => created_at,
         name => column(name),
     })?;
-    key.used = days.take(key.hash).into_iter().collect();
-    Ok(key)
+    let used = days.take(key.hash()).into_iter().collect();
+    Ok(key.with_used(used))
 }

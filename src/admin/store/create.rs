@@ -7,36 +7,53 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::{
-    error::StoreError,
-    key::{KeyId, KeyRecord, Limit, SecretKey},
-};
+use crate::key::{InvalidLimit, KeyId, KeyRecord, SecretKey};
 
-/// Key to be issued.
+/// Key to be issued. Every store can keep its record.
+///
+/// ```
+/// use tower_quota::{
+///     admin::store::NewKey,
+///     key::{KeyId, KeyRecord, Limit, SecretKey},
+/// };
+///
+/// let secret = SecretKey::parse("trial-key-manual-123")?;
+/// let mut record = KeyRecord::new(KeyId::generate(), Limit::Units(200));
+/// record.label = "Alice".to_owned();
+/// let key = NewKey::new(secret.clone(), record)?;
+/// assert_eq!(key.record().masked, "trial-key-…");
+///
+/// let record = KeyRecord::new(KeyId::generate(), Limit::Units(0));
+/// assert!(NewKey::new(secret, record).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct NewKey {
-    /// The key in clear. Only its hash and its masked form are stored.
-    pub secret: SecretKey,
-    /// Record of the key. The store sets the time at which the key is issued.
-    pub record: KeyRecord,
+    secret: SecretKey,
+    record: KeyRecord,
 }
 
 impl NewKey {
-    /// Creates a key whose record has a new id and no label or expiry.
-    pub fn new(secret: SecretKey, daily_limit: Limit) -> Self {
-        let mut record = KeyRecord::new(KeyId::generate(), daily_limit);
-        record.masked = secret.masked();
-        Self { secret, record }
-    }
-
-    /// Checks that a store can keep the record or the change.
+    /// Creates a key with this record, whose `masked` it sets. The store sets the time at which the key is
+    /// issued.
     ///
     /// # Errors
     ///
-    /// `KeyMisconfigured` if it has a limit without a stored form ([`Limit::to_stored`](crate::key::Limit::to_stored)).
-    pub fn check(&self) -> Result<(), StoreError> {
-        self.record.check().map_err(StoreError::misconfigured)
+    /// The record's limit has no stored form ([`Limit::to_stored`](crate::key::Limit::to_stored)).
+    pub fn new(secret: SecretKey, mut record: KeyRecord) -> Result<Self, InvalidLimit> {
+        record.check()?;
+        record.masked = secret.masked();
+        Ok(Self { secret, record })
+    }
+
+    /// Returns the key in clear. Only its hash and its masked form are stored.
+    pub fn secret(&self) -> &SecretKey {
+        &self.secret
+    }
+
+    /// Returns the record of the key.
+    pub fn record(&self) -> &KeyRecord {
+        &self.record
     }
 
     /// Returns the record of the key if it is issued at `now`.

@@ -5,20 +5,15 @@ use std::{error::Error, fmt, time::SystemTime};
 use crate::{
     admin::store::KeySummary,
     clock::{Day, parse_timestamp, rfc3339},
-    error::StoreError,
-    key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
+    key::{InvalidLimit, KeyHash, KeyId, KeyRecord, Limit, SecretKey},
 };
 
-/// Key that was issued elsewhere and is to be imported.
+/// Key that was issued elsewhere and is to be imported. Every store can keep its record.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct ImportedKey {
-    /// Hash of the key.
-    pub hash: KeyHash,
-    /// Record of the key.
-    pub record: KeyRecord,
-    /// Units that were used on past days.
-    pub used: Vec<(Day, u64)>,
+    hash: KeyHash,
+    record: KeyRecord,
+    used: Vec<(Day, u64)>,
 }
 
 /// Outcome of importing a key.
@@ -37,24 +32,35 @@ pub enum ImportOutcome {
 }
 
 impl ImportedKey {
-    /// Checks that a store can keep the record or the change.
+    /// Creates an import of the key with this hash.
     ///
     /// # Errors
     ///
-    /// `KeyMisconfigured` if it has a limit without a stored form ([`Limit::to_stored`](crate::key::Limit::to_stored)).
-    pub fn check(&self) -> Result<(), StoreError> {
-        self.record.check().map_err(StoreError::misconfigured)
+    /// The record's limit has no stored form ([`Limit::to_stored`]).
+    pub fn new(hash: KeyHash, record: KeyRecord) -> Result<Self, InvalidLimit> {
+        record.check()?;
+        Ok(Self { hash, record, used: Vec::new() })
     }
 
-    /// Creates an import from a key in clear.
-    pub fn from_secret(key: &SecretKey, daily_limit: Limit) -> Self {
-        Self::from_hash(key.hash(), key.masked(), daily_limit)
+    /// Sets the units that were used on past days.
+    #[must_use]
+    pub fn with_used(self, used: Vec<(Day, u64)>) -> Self {
+        Self { used, ..self }
     }
 
-    /// Creates an import from the hash of a key, with a new id.
-    pub fn from_hash(hash: KeyHash, masked: String, daily_limit: Limit) -> Self {
-        let record = KeyRecord { masked, ..KeyRecord::new(KeyId::generate(), daily_limit) };
-        Self { hash, record, used: Vec::new() }
+    /// Returns the hash of the key.
+    pub fn hash(&self) -> KeyHash {
+        self.hash
+    }
+
+    /// Returns the record of the key.
+    pub fn record(&self) -> &KeyRecord {
+        &self.record
+    }
+
+    /// Returns the units that were used on past days.
+    pub fn used(&self) -> &[(Day, u64)] {
+        &self.used
     }
 
     /// Reads a key from the text columns of a file or table.

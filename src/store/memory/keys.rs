@@ -36,7 +36,6 @@ pub(super) struct Row {
 
 impl KeyTable {
     pub(super) fn insert(&mut self, hash: KeyHash, record: KeyRecord) -> Result<(), StoreError> {
-        record.check().map_err(StoreError::misconfigured)?;
         if self.by_id.contains_key(&record.id) || self.by_hash.contains_key(&hash) {
             return Err(StoreError::new(StoreErrorKind::Conflict));
         }
@@ -80,6 +79,7 @@ impl MemoryStore {
     /// `Conflict` if the key or the record's id already exists; `KeyMisconfigured` if the record's limit
     /// has no [stored](crate::key::Limit::to_stored) form.
     pub fn insert(&self, key: &SecretKey, mut record: KeyRecord) -> Result<(), StoreError> {
+        record.check().map_err(StoreError::misconfigured)?;
         if record.masked.is_empty() {
             record.masked = key.masked();
         }

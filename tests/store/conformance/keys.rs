@@ -5,10 +5,10 @@ use std::time::Duration;
 use tower_quota::{
     admin::store::{
         Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, ImportOutcome,
-        ImportedKey, KeyChange, KeyEdit, KeyPageQuery, KeyRef, Rotation,
+        ImportedKey, KeyChange, KeyEdit, KeyPageQuery, KeyRef, NewKey, Rotation,
     },
     error::StoreErrorKind,
-    key::{KeyPatch, Limit, SecretKey},
+    key::{KeyId, KeyPatch, KeyRecord, Limit, SecretKey},
     store::{QuotaSubject, report::UsageQuery},
 };
 
@@ -28,27 +28,19 @@ promises! {
 }
 
 async fn a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited(store: impl Store) {
-    let no_units = || {
-        let mut key = new_key("trial-key-manual-456", "label");
-        key.record.daily_limit = Limit::Units(0);
-        vec![key]
-    };
-    let imported = ImportedKey::from_secret(&no_units()[0].secret, Limit::Units(0));
-    let retry = IdempotencyKey::new("token", "name", b"request");
-    let misconfigured = StoreErrorKind::KeyMisconfigured;
-    let by = Actor::default;
-    assert_eq!(store.create(no_units(), by()).await.unwrap_err().kind(), misconfigured);
-    let once = store.create_once(no_units(), retry, by(), Box::new(|_| ())).await;
-    assert_eq!(once.unwrap_err().kind(), misconfigured);
-    for dry_run in [true, false] {
-        let import = store.import(vec![imported.clone()], dry_run, by()).await;
-        assert_eq!(import.unwrap_err().kind(), misconfigured);
+    let secret = SecretKey::parse("trial-key-manual-456").unwrap();
+    for units in [0, Limit::MAX_STORED + 1] {
+        let record = KeyRecord::new(KeyId::generate(), Limit::Units(units));
+        assert!(ImportedKey::new(secret.hash(), record.clone()).is_err());
+        assert!(NewKey::new(secret.clone(), record).is_err());
     }
     let record = issue(&store, "trial-key-manual-123").await;
     let mut patch = KeyPatch::default();
     patch.daily_limit = Some(Limit::Units(0));
-    let edit = KeyEdit::new(KeyRef::new(record.id.as_str()), KeyChange::Update(patch), by());
-    assert_eq!(store.change(edit).await.unwrap_err().kind(), misconfigured);
+    let edit =
+        KeyEdit::new(KeyRef::new(record.id.as_str()), KeyChange::Update(patch), Actor::default());
+    let rejected = store.change(edit).await.unwrap_err();
+    assert_eq!(rejected.kind(), StoreErrorKind::KeyMisconfigured);
     let keys = store.list(KeyPageQuery::first(10)).await.unwrap().keys;
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0].record, record);
@@ -162,8 +154,9 @@ async fn a_key_of_a_failed_batch_can_be_imported(store: impl Store) {
     let batch = vec![new_key("trial-key-second-123", ""), new_key("trial-key-first-123", "")];
     assert!(store.create(batch, Actor::default()).await.is_err());
     let key = SecretKey::parse("trial-key-second-123").unwrap();
-    let imported = vec![ImportedKey::from_secret(&key, limit(9))];
-    let outcomes = store.import(imported, false, Actor::default()).await.unwrap();
+    let record = KeyRecord::new(KeyId::generate(), limit(9));
+    let imported = ImportedKey::new(key.hash(), record).unwrap();
+    let outcomes = store.import(vec![imported], false, Actor::default()).await.unwrap();
     assert!(matches!(outcomes[..], [ImportOutcome::New(_)]), "{outcomes:?}");
     assert!(store.find(&key).await.unwrap().is_some());
 }

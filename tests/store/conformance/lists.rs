@@ -8,7 +8,7 @@ use tower_quota::{
     store::QuotaSubject,
 };
 
-use super::{Store, change_record, new_key, noon, take};
+use super::{Store, change_record, limited_key, new_key, noon, take};
 
 promises! {
     pages_contain_every_key_once,
@@ -37,9 +37,8 @@ async fn pages_contain_every_key_once(store: impl Store) {
 async fn pages_in_every_order_contain_every_key_once(store: impl Store) {
     let new = |n: usize| {
         let label = ["b", "A", "", "密", "a"][n % 5];
-        let mut key = new_key(&format!("trial-key-number-{n}"), label);
-        key.record.daily_limit = Limit::from_stored([0, 10, 20, 40][n % 4]).unwrap();
-        key
+        let limit = Limit::from_stored([0, 10, 20, 40][n % 4]).unwrap();
+        limited_key(&format!("trial-key-number-{n}"), label, limit)
     };
     let keys = store.create((0..25).map(new).collect(), Actor::default()).await.unwrap();
     for (n, record) in keys.iter().enumerate() {

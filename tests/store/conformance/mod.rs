@@ -98,9 +98,13 @@ fn subject(requests: u32) -> QuotaSubject {
 }
 
 fn new_key(text: &str, label: &str) -> NewKey {
-    let mut key = NewKey::new(SecretKey::parse(text).unwrap(), limit(5));
-    key.record.label = label.to_owned();
-    key
+    limited_key(text, label, limit(5))
+}
+
+fn limited_key(text: &str, label: &str, limit: Limit) -> NewKey {
+    let mut record = KeyRecord::new(KeyId::generate(), limit);
+    record.label = label.to_owned();
+    NewKey::new(SecretKey::parse(text).unwrap(), record).unwrap()
 }
 
 async fn issue(store: &impl Store, text: &str) -> KeyRecord {

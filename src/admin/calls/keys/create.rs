@@ -104,7 +104,7 @@ impl<S: AdminStore> Shared<S> {
         let (now, today) = (self.store.now(), self.store.today());
         let is_many = body.count.is_some();
         let new_keys = body.into_keys(now, today, self.default_daily_limit)?;
-        let secrets: Vec<SecretKey> = new_keys.iter().map(|key| key.secret.clone()).collect();
+        let secrets: Vec<SecretKey> = new_keys.iter().map(|key| key.secret().clone()).collect();
         let IdempotencyKeyHeader(Some(name)) = request.header else {
             let records = self.store.create(new_keys, request.by).await?;
             return Ok(IssuedResponse::new(&secrets, &records, is_many));

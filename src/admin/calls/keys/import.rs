@@ -131,13 +131,13 @@ impl PlannedKeys {
     /// earlier lines.
     fn outcome(&mut self, key: &ImportedKey, imported: ImportOutcome) -> ImportOutcome {
         let ImportOutcome::New(id) = imported else { return imported };
-        if let Some(known) = self.keys.get(&key.hash) {
+        if let Some(known) = self.keys.get(&key.hash()) {
             return ImportOutcome::Unchanged(known.clone());
         }
         if !self.ids.insert(id.clone()) {
             return ImportOutcome::IdTaken;
         }
-        self.keys.insert(key.hash, id.clone());
+        self.keys.insert(key.hash(), id.clone());
         ImportOutcome::New(id)
     }
 }

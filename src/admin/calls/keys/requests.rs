@@ -17,6 +17,7 @@ use crate::{
         store::NewKey,
     },
     clock::Day,
+    error::StoreError,
     key::{KeyId, KeyPatch, KeyRecord, Limit, user_from_label},
 };
 
@@ -65,14 +66,14 @@ impl NewKeys {
             let secret = generate(&user, today)?;
             let record = KeyRecord {
                 id: KeyId::generate(),
-                masked: secret.masked(),
+                masked: String::new(),
                 label,
                 daily_limit,
                 created_at: None,
                 expires_at,
                 disabled: false,
             };
-            Ok(NewKey { secret, record })
+            Ok(NewKey::new(secret, record).map_err(StoreError::misconfigured)?)
         };
         (1..=count).map(new_key).collect()
     }

@@ -20,14 +20,14 @@ impl KeyTable {
 
     /// Inserts a key that was issued elsewhere, unless it is known.
     pub(super) fn import(&mut self, key: &ImportedKey) -> ImportOutcome {
-        if let Some(number) = self.by_hash.get(&key.hash) {
+        if let Some(number) = self.by_hash.get(&key.hash()) {
             return ImportOutcome::Unchanged(self.rows[number].record.id.clone());
         }
-        if let Some(id) = self.revoked.get(&key.hash) {
+        if let Some(id) = self.revoked.get(&key.hash()) {
             return ImportOutcome::Revoked(id.clone());
         }
-        let id = key.record.id.clone();
-        match self.insert(key.hash, key.record.clone()) {
+        let id = key.record().id.clone();
+        match self.insert(key.hash(), key.record().clone()) {
             Ok(()) => ImportOutcome::New(id),
             Err(_) => ImportOutcome::IdTaken,
         }

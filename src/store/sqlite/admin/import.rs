@@ -66,22 +66,22 @@ fn import_key(
     by: &Actor,
     now: SystemTime,
 ) -> rusqlite::Result<ImportOutcome> {
-    if let Some(id) = find_id(connection, &key.hash.to_hex())?.map(KeyId::new) {
+    if let Some(id) = find_id(connection, &key.hash().to_hex())?.map(KeyId::new) {
         fill_days(connection, key, &id)?;
         return Ok(ImportOutcome::Unchanged(id));
     }
     let revoked: Option<String> = connection
         .prepare_cached("SELECT key_id FROM revoked_keys WHERE key_hash = ?1")?
-        .query_row([key.hash.to_hex()], |row| row.get(0))
+        .query_row([key.hash().to_hex()], |row| row.get(0))
         .optional()?;
     if let Some(id) = revoked.map(KeyId::new) {
         return Ok(ImportOutcome::Revoked(id));
     }
-    let record = &key.record;
+    let record = key.record();
     if has_id(connection, &record.id)? {
         return Ok(ImportOutcome::IdTaken);
     }
-    columns::insert(connection, record, key.hash)?;
+    columns::insert(connection, record, key.hash())?;
     fill_days(connection, key, &record.id)?;
     write_audit(connection, now, by, &AuditNote::imported(record))?;
     Ok(ImportOutcome::New(record.id.clone()))
@@ -100,7 +100,7 @@ fn fill_days(connection: &Connection, key: &ImportedKey, id: &KeyId) -> rusqlite
         "INSERT INTO model_totals (day, requests, model) VALUES (?1, ?2, '')
          ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
     )?;
-    for (day, used) in key.used.iter().filter(|(_, used)| *used > 0) {
+    for (day, used) in key.used().iter().filter(|(_, used)| *used > 0) {
         let day = day.to_string();
         if units.execute(params![id.as_str(), day, used])? > 0 {
             of_key.execute(params![id.as_str(), day, used])?;

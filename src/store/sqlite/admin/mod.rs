@@ -36,9 +36,6 @@ use crate::{
 
 impl AdminStore for SqliteStore {
     fn create(&self, keys: Vec<NewKey>, by: Actor) -> StoreFuture<Vec<KeyRecord>> {
-        if let Err(error) = keys.iter().try_for_each(NewKey::check) {
-            return StoreFuture::ready(Err(error));
-        }
         let now = self.0.core.now();
         let created = self
             .0
@@ -55,9 +52,6 @@ impl AdminStore for SqliteStore {
         by: Actor,
         on_issued: OnIssued,
     ) -> StoreFuture<CreateOutcome> {
-        if let Err(error) = keys.iter().try_for_each(NewKey::check) {
-            return StoreFuture::ready(Err(error));
-        }
         let now = self.0.core.now();
         let work = move |connection: &Connection| {
             insert_once(connection, &keys, idempotency_key, &by, now)
@@ -76,9 +70,6 @@ impl AdminStore for SqliteStore {
         dry_run: bool,
         by: Actor,
     ) -> StoreFuture<Vec<ImportOutcome>> {
-        if let Err(error) = keys.iter().try_for_each(ImportedKey::check) {
-            return StoreFuture::ready(Err(error));
-        }
         let imported = self.import_with_progress(keys, dry_run, by, ());
         StoreFuture::pending(async move { Ok(imported.await?.unwrap_or_default()) })
     }
@@ -229,14 +220,14 @@ fn insert_keys(
 ) -> rusqlite::Result<Option<Vec<KeyRecord>>> {
     let mut batch = HashSet::new();
     for key in keys {
-        let hash = key.secret.hash();
+        let hash = key.secret().hash();
         if !batch.insert(hash) || find_id(connection, &hash.to_hex())?.is_some() {
             return Ok(None);
         }
     }
     let records: Vec<KeyRecord> = keys.iter().map(|key| key.issued_at(now)).collect();
     for (key, record) in keys.iter().zip(&records) {
-        columns::insert(connection, record, key.secret.hash())?;
+        columns::insert(connection, record, key.secret().hash())?;
         write_audit(connection, now, by, &AuditNote::created(record))?;
     }
     Ok(Some(records))
