@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::store::{
     QuotaStatus,
-    rate_headers::{HeaderTexts, RateHeaders, seconds_to_reset},
+    rate_headers::{HeaderText, IetfRateHeaders, RateHeaders, seconds_to_reset},
 };
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
@@ -30,20 +30,26 @@ impl RateHeaders for OpenAiRateHeaders {
         let (Some(limit), Some(remaining)) = (status.limit.units(), status.remaining()) else {
             return;
         };
-        let mut texts = HeaderTexts::new();
-        let Some(lists) = texts.write_ietf(statuses, at) else { return };
-        let values = [
-            (LIMIT, texts.write(|text| text.put_number(limit))),
-            (REMAINING, texts.write(|text| text.put_number(remaining))),
-            (RESET, texts.write(|text| put_duration(text, seconds_to_reset(status, at)))),
-        ];
-        headers.reserve(5);
-        texts.insert(lists.into_iter().chain(values), headers);
+        IetfRateHeaders.insert(statuses, at, headers);
+        let text = |put: &dyn Fn(&mut HeaderText)| {
+            let mut text = HeaderText::new();
+            put(&mut text);
+            text
+        };
+        for (name, text) in [
+            (LIMIT, text(&|text| text.put_number(limit))),
+            (REMAINING, text(&|text| text.put_number(remaining))),
+            (RESET, text(&|text| put_duration(text, seconds_to_reset(status, at)))),
+        ] {
+            if let Some(value) = text.value() {
+                headers.insert(name, value);
+            }
+        }
     }
 }
 
 /// Writes a duration in OpenAI's format: `8h40m50s`, `40m50s`, `50s`.
-fn put_duration(text: &mut HeaderTexts, seconds: u64) {
+fn put_duration(text: &mut HeaderText, seconds: u64) {
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     for (number, unit) in [(hours, "h"), (minutes, "m")] {
         if number > 0 || (unit == "m" && hours > 0) {

@@ -1,11 +1,11 @@
 //! Rate limit headers: which of them responses have, and their texts.
 
-use std::{ops::Range, time::SystemTime};
+use std::{cell::RefCell, time::SystemTime};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::QuotaStatus;
+use super::{Quota, QuotaStatus};
+use crate::clock::Day;
 
 /// Writes the rate limit headers of responses.
 ///
@@ -43,15 +43,83 @@ pub struct IetfRateHeaders;
 
 impl RateHeaders for IetfRateHeaders {
     fn insert(&self, statuses: &[QuotaStatus], at: SystemTime, headers: &mut HeaderMap) {
-        let mut texts = HeaderTexts::new();
-        let Some(lists) = texts.write_ietf(statuses, at) else { return };
-        headers.reserve(2);
-        texts.insert(lists, headers);
+        let (Some(policy), Some(rate_limit)) = (policy(statuses), rate_limit(statuses, at)) else {
+            return;
+        };
+        headers.insert(POLICY, policy);
+        headers.insert(RATE_LIMIT, rate_limit);
     }
 }
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// Maximum number of policies that a thread keeps, a prime, as limits are most often multiples of ten.
+const KEPT_POLICIES: usize = 7;
+
+thread_local! {
+    /// Policies of one limited quota that this thread has written, each with its quota, period and limit. An application has
+    /// few of them.
+    static POLICIES: RefCell<[Option<(Quota, Day, u64, HeaderValue)>; KEPT_POLICIES]> =
+        const { RefCell::new([const { None }; KEPT_POLICIES]) };
+}
+
+/// Returns the value of `RateLimit-Policy`, if a quota is limited.
+fn policy(statuses: &[QuotaStatus]) -> Option<HeaderValue> {
+    let [status] = statuses else { return list(statuses, policy_item) };
+    let (quota, day, limit) = (status.quota, status.day, status.limit.units()?);
+    let slot = (limit % KEPT_POLICIES as u64) as usize;
+    POLICIES.with_borrow_mut(|policies| {
+        let kept = &mut policies[slot];
+        match kept {
+            Some((of_quota, of_day, of_limit, policy))
+                if (*of_quota, *of_day, *of_limit) == (quota, day, limit) =>
+            {
+                Some(policy.clone())
+            }
+            _ => {
+                let policy = policy_item(status, limit).value()?;
+                *kept = Some((quota, day, limit, policy.clone()));
+                Some(policy)
+            }
+        }
+    })
+}
+
+fn policy_item(status: &QuotaStatus, limit: u64) -> HeaderText {
+    let mut item = HeaderText::of_quota(status.quota);
+    item.put(";q=");
+    item.put_number(limit);
+    item.put(";w=");
+    item.put_number(status.quota.period().seconds(status.day));
+    item
+}
+
+/// Returns the value of `RateLimit`, if a quota is limited.
+fn rate_limit(statuses: &[QuotaStatus], at: SystemTime) -> Option<HeaderValue> {
+    list(statuses, |status, limit| {
+        let mut item = HeaderText::of_quota(status.quota);
+        item.put(";r=");
+        item.put_number(limit.saturating_sub(status.used));
+        item.put(";t=");
+        item.put_number(seconds_to_reset(status, at));
+        item
+    })
+}
+
+/// Returns a list with an item for each limited quota, if there is one.
+fn list(
+    statuses: &[QuotaStatus],
+    item: impl Fn(&QuotaStatus, u64) -> HeaderText,
+) -> Option<HeaderValue> {
+    let mut items =
+        statuses.iter().filter_map(|status| Some(item(status, status.limit.units()?)));
+    let first = items.next()?;
+    let Some(second) = items.next() else { return first.value() };
+    let items = [first, second].into_iter().chain(items);
+    let texts: Vec<_> = items.map(|item| item.as_bytes().to_vec()).collect();
+    HeaderValue::try_from(texts.join(&b", "[..])).ok()
+}
 
 /// Returns the seconds until the quota resets, rounded up and at least 1.
 pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
@@ -59,78 +127,41 @@ pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// Texts of several header values in one allocation.
-pub(crate) struct HeaderTexts {
-    bytes: Vec<u8>,
+/// Short text of a header's value, which is allocated with its exact length.
+pub(crate) struct HeaderText {
+    bytes: [u8; Self::MAX_LENGTH],
+    length: usize,
 }
 
-impl HeaderTexts {
+impl HeaderText {
+    /// Length of the name of a quota in quotes and of two parameters with numbers.
+    const MAX_LENGTH: usize = Quota::MAX_LENGTH + 2 + 2 * (3 + 20);
+
     pub(crate) fn new() -> Self {
-        Self { bytes: Vec::with_capacity(160) }
+        Self { bytes: [0; Self::MAX_LENGTH], length: 0 }
     }
 
-    /// Writes a value and returns its range.
-    pub(crate) fn write(&mut self, write: impl FnOnce(&mut Self)) -> Range<usize> {
-        let start = self.bytes.len();
-        write(self);
-        start..self.bytes.len()
+    /// Begins an item of a list, the name of the quota.
+    fn of_quota(quota: Quota) -> Self {
+        let mut item = Self::new();
+        item.put("\"");
+        item.put(quota.name());
+        item.put("\"");
+        item
     }
 
-    /// Writes the lists of [`IetfRateHeaders`], if a quota is limited.
-    pub(crate) fn write_ietf(
-        &mut self,
-        statuses: &[QuotaStatus],
-        at: SystemTime,
-    ) -> Option<[(HeaderName, Range<usize>); 2]> {
-        let policy = self.write_items(statuses, |text, status, limit| {
-            text.put(";q=");
-            text.put_number(limit);
-            text.put(";w=");
-            text.put_number(status.quota.period().seconds(status.day));
-        });
-        let rate_limit = self.write_items(statuses, |text, status, limit| {
-            text.put(";r=");
-            text.put_number(limit.saturating_sub(status.used));
-            text.put(";t=");
-            text.put_number(seconds_to_reset(status, at));
-        });
-        (!policy.is_empty()).then_some([(POLICY, policy), (RATE_LIMIT, rate_limit)])
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 
-    /// Inserts headers whose values are these ranges of the written texts.
-    pub(crate) fn insert(
-        self,
-        values: impl IntoIterator<Item = (HeaderName, Range<usize>)>,
-        headers: &mut HeaderMap,
-    ) {
-        let texts = Bytes::from(self.bytes);
-        for (name, range) in values {
-            if let Ok(value) = HeaderValue::from_maybe_shared(texts.slice(range)) {
-                headers.insert(name, value);
-            }
-        }
-    }
-
-    /// Writes a list with an item for each limited quota, which begins with the quota's name.
-    fn write_items(
-        &mut self,
-        statuses: &[QuotaStatus],
-        parameters: impl Fn(&mut Self, &QuotaStatus, u64),
-    ) -> Range<usize> {
-        self.write(|text| {
-            let start = text.bytes.len();
-            for status in statuses {
-                let Some(limit) = status.limit.units() else { continue };
-                text.put(if text.bytes.len() > start { ", \"" } else { "\"" });
-                text.put(status.quota.name());
-                text.put("\"");
-                parameters(text, status, limit);
-            }
-        })
+    pub(crate) fn value(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(self.as_bytes()).ok()
     }
 
     pub(crate) fn put(&mut self, text: &str) {
-        self.bytes.extend_from_slice(text.as_bytes());
+        let end = self.length + text.len();
+        self.bytes[self.length..end].copy_from_slice(text.as_bytes());
+        self.length = end;
     }
 
     pub(crate) fn put_number(&mut self, number: u64) {
