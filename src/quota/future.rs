@@ -13,11 +13,11 @@ use tower_service::Service;
 
 use super::{
     CommitPoint, DailyQuotaLayer, InnerError, QuotaRejection, ResponseBody, ResponseEnd, Subject,
-    reservation::{HeldReservation, Need, PendingReservation, SettleAtEnd},
+    reservation::{HeldReservation, Need, PendingReservation, Reserving, SettleAtEnd},
 };
 use crate::{
     body::{BodyEnd, EndDetector, expected_length},
-    error::RejectedRequest,
+    error::{RejectedRequest, StoreError},
     store::StoreFuture,
 };
 
@@ -29,7 +29,7 @@ pin_project! {
     {
         layer: Arc<DailyQuotaLayer>,
         method: Method,
-        reservation: Option<HeldReservation>,
+        reservation: Option<Box<HeldReservation>>,
         #[pin]
         state: State<S, ReqBody, ResBody>,
     }
@@ -50,7 +50,7 @@ pin_project! {
             call: Option<Box<Call<S, ReqBody>>>,
         },
         // The store decides on the reservation.
-        Reserving { pending: PendingReservation, call: Option<Box<Call<S, ReqBody>>> },
+        Reserving { pending: Box<PendingReservation>, call: Option<Box<Call<S, ReqBody>>> },
         // The reservation becomes durable before the inner service is called.
         Committing { call: Option<Box<Call<S, ReqBody>>> },
         // The inner service was called; the reservation, unless the request is exempt, becomes durable
@@ -77,9 +77,19 @@ struct InnerResponse<B> {
 }
 
 impl<B: Body> InnerResponse<B> {
-    /// Returns whether the response has no body.
-    fn is_complete(&self) -> bool {
-        self.detector.is_complete(&self.body)
+    /// Waits until the reservation, or its refund, is durable. Ends it if the response has no body.
+    fn poll_durable(
+        &self,
+        reservation: &mut HeldReservation,
+        layer: &DailyQuotaLayer,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StoreError>> {
+        ready!(reservation.poll_settled(cx));
+        if self.detector.is_complete(&self.body) {
+            reservation.end(&*layer.policy, &ResponseEnd::new(BodyEnd::Complete));
+            ready!(reservation.poll_settled(cx));
+        }
+        if layer.is_shadow { Poll::Ready(Ok(())) } else { reservation.poll_committed(cx) }
     }
 }
 
@@ -111,7 +121,7 @@ where
 
     pub(super) fn reserving(
         layer: Arc<DailyQuotaLayer>,
-        pending: PendingReservation,
+        pending: Box<PendingReservation>,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
@@ -122,7 +132,7 @@ where
 
     pub(super) fn committing(
         layer: Arc<DailyQuotaLayer>,
-        reservation: HeldReservation,
+        reservation: Box<HeldReservation>,
         inner: S,
         request: Request<ReqBody>,
     ) -> Self {
@@ -134,7 +144,7 @@ where
     pub(super) fn forwarding(
         layer: Arc<DailyQuotaLayer>,
         method: Method,
-        reservation: Option<HeldReservation>,
+        reservation: Option<Box<HeldReservation>>,
         future: S::Future,
     ) -> Self {
         Self { layer, method, reservation, state: State::Forwarding { future } }
@@ -151,6 +161,19 @@ where
         rejection: &QuotaRejection,
     ) -> Self {
         Self::Rejected { response: Some(layer.render(rejection, request)) }
+    }
+
+    /// Rejects a request whose reservation could not be made durable after it was forwarded.
+    fn discarded(
+        layer: &DailyQuotaLayer,
+        method: &Method,
+        reservation: Box<HeldReservation>,
+        error: StoreError,
+    ) -> Self {
+        let mut extensions = Extensions::new();
+        extensions.insert(reservation.discard());
+        let request = RejectedRequest::forwarded(method, &extensions);
+        Self::rejected(layer, request, &QuotaRejection::Store(error))
     }
 }
 
@@ -182,29 +205,31 @@ where
                         this.layer.unless_shadow(rejection).map(|()| Subject::Exempt)
                     });
                     let need = need.take().expect(COMPLETED);
-                    let pending = subject.and_then(|subject| this.layer.reserve(subject, need));
+                    let reserving = subject.and_then(|subject| this.layer.reserve(subject, need));
                     let call = call.take().expect(COMPLETED);
-                    this.state.set(match pending {
-                        Ok(Some(pending)) => State::Reserving { pending, call: Some(call) },
-                        Ok(None) => call.forward(),
+                    let state = match reserving {
+                        Ok(Reserving::Pending(pending)) => {
+                            State::Reserving { pending, call: Some(call) }
+                        }
+                        Ok(Reserving::Decided(reservation)) => {
+                            *this.reservation = reservation;
+                            call.admit(this.layer, this.reservation)
+                        }
                         Err(rejection) => call.reject(this.layer, &rejection),
-                    });
+                    };
+                    this.state.set(state);
                 }
                 StateProj::Reserving { pending, call } => {
                     let reservation = ready!(pending.poll(this.layer, cx));
                     let call = call.take().expect(COMPLETED);
-                    this.state.set(match reservation {
+                    let state = match reservation {
                         Ok(reservation) => {
                             *this.reservation = reservation;
-                            match this.layer.commit_point() {
-                                CommitPoint::BeforeForward if this.reservation.is_some() => {
-                                    State::Committing { call: Some(call) }
-                                }
-                                _ => call.forward(),
-                            }
+                            call.admit(this.layer, this.reservation)
                         }
                         Err(rejection) => call.reject(this.layer, &rejection),
-                    });
+                    };
+                    this.state.set(state);
                 }
                 StateProj::Committing { call } => {
                     let reservation = this.reservation.as_mut().expect(COMPLETED);
@@ -229,19 +254,34 @@ where
                         return Poll::Pending;
                     };
                     let policy = &*this.layer.policy;
-                    this.state.set(match result {
-                        Ok(response) => {
-                            let (head, body) = response.into_parts();
-                            reservation.settle(policy.at_head(&head));
-                            let detector = EndDetector::new(expected_length(this.method, &head));
-                            let response = Some(InnerResponse { head, body, detector });
-                            State::Holding { response }
-                        }
+                    let response = match result {
+                        Ok(response) => response,
                         Err(error) => {
                             reservation.settle(policy.at_error(InnerError::new(&error)));
-                            State::Failing { error: Some(error) }
+                            this.state.set(State::Failing { error: Some(error) });
+                            continue;
                         }
-                    });
+                    };
+                    let (head, body) = response.into_parts();
+                    reservation.settle(policy.at_head(&head));
+                    let detector = EndDetector::new(expected_length(this.method, &head));
+                    let response = InnerResponse { head, body, detector };
+                    match response.poll_durable(reservation, this.layer, cx) {
+                        Poll::Pending => {
+                            this.state.set(State::Holding { response: Some(response) });
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Ok(())) => {
+                            let reservation = this.reservation.take().expect(COMPLETED);
+                            return Poll::Ready(Ok(release(response, reservation, this.layer)));
+                        }
+                        Poll::Ready(Err(error)) => {
+                            let reservation = this.reservation.take().expect(COMPLETED);
+                            let rejected =
+                                State::discarded(this.layer, this.method, reservation, error);
+                            this.state.set(rejected);
+                        }
+                    }
                 }
                 StateProj::Failing { error } => {
                     ready!(this.reservation.as_mut().expect(COMPLETED).poll_settled(cx));
@@ -249,26 +289,21 @@ where
                     return Poll::Ready(Err(error.take().expect(COMPLETED)));
                 }
                 StateProj::Holding { response } => {
+                    let waiting = response.as_ref().expect(COMPLETED);
                     let reservation = this.reservation.as_mut().expect(COMPLETED);
-                    ready!(reservation.poll_settled(cx));
-                    if response.as_ref().is_some_and(InnerResponse::is_complete) {
-                        reservation.end(&*this.layer.policy, &ResponseEnd::new(BodyEnd::Complete));
-                        ready!(reservation.poll_settled(cx));
-                    }
-                    if !this.layer.is_shadow
-                        && let Err(error) = ready!(reservation.poll_committed(cx))
-                    {
-                        let mut extensions = Extensions::new();
-                        extensions.insert(this.reservation.take().expect(COMPLETED).discard());
-                        let request = RejectedRequest::forwarded(this.method, &extensions);
-                        let rejection = QuotaRejection::Store(error);
-                        let rejected = State::rejected(this.layer, request, &rejection);
-                        this.state.set(rejected);
-                        continue;
-                    }
-                    let response = response.take().expect(COMPLETED);
+                    let durable = ready!(waiting.poll_durable(reservation, this.layer, cx));
                     let reservation = this.reservation.take().expect(COMPLETED);
-                    return Poll::Ready(Ok(release(response, reservation, this.layer)));
+                    match durable {
+                        Ok(()) => {
+                            let response = response.take().expect(COMPLETED);
+                            return Poll::Ready(Ok(release(response, reservation, this.layer)));
+                        }
+                        Err(error) => {
+                            let rejected =
+                                State::discarded(this.layer, this.method, reservation, error);
+                            this.state.set(rejected);
+                        }
+                    }
                 }
             }
         }
@@ -279,6 +314,20 @@ impl<S, ReqBody> Call<S, ReqBody>
 where
     S: Service<Request<ReqBody>>,
 {
+    /// Calls the inner service, once the reservation is durable if the layer says so.
+    fn admit<ResBody>(
+        self: Box<Self>,
+        layer: &DailyQuotaLayer,
+        reservation: &Option<Box<HeldReservation>>,
+    ) -> State<S, ReqBody, ResBody> {
+        match layer.commit_point() {
+            CommitPoint::BeforeForward if reservation.is_some() => {
+                State::Committing { call: Some(self) }
+            }
+            _ => self.forward(),
+        }
+    }
+
     fn forward<ResBody>(mut self) -> State<S, ReqBody, ResBody> {
         State::Forwarding { future: self.inner.call(self.request) }
     }
@@ -295,7 +344,7 @@ where
 /// Returns the inner service's response, whose body settles the reservation if that is still open.
 fn release<B: Body>(
     response: InnerResponse<B>,
-    reservation: HeldReservation,
+    reservation: Box<HeldReservation>,
     layer: &Arc<DailyQuotaLayer>,
 ) -> Response<ResponseBody<B>> {
     let InnerResponse { mut head, body, detector } = response;

@@ -10,6 +10,7 @@ use crate::{
     error::{ProblemJson, Reject, RejectedRequest, Rejection, StoreError, catalog},
     limit::InFlight,
     metrics::{Counter, names},
+    request::RequestContext,
     store::{
         Quota, QuotaStatus, QuotaStore, StoreFuture,
         rate_headers::{IetfRateHeaders, RateHeaders},
@@ -24,8 +25,9 @@ pub struct DailyQuotaLayer {
     pub(super) store: Arc<dyn QuotaStore>,
     pub(super) quota: Quota,
     pub(super) policy: Arc<dyn ChargePolicy>,
-    pub(super) subject: SubjectSource,
-    pub(super) cost: FromRequest<u64>,
+    subject: SubjectSource,
+    /// `None` is one unit.
+    cost: Option<FromRequest<u64>>,
     headers: Headers,
     pub(super) is_shadow: bool,
     reject: Arc<dyn Reject>,
@@ -39,11 +41,19 @@ type FromRequest<T> = Arc<dyn Fn(&request::Parts) -> T + Send + Sync>;
 
 /// Where the subject of a request comes from.
 #[derive(Clone)]
-pub(super) enum SubjectSource {
+enum SubjectSource {
+    /// It is the key of the request's context.
+    Key,
     /// The request says it.
     Request(FromRequest<Subject>),
     /// It is looked up.
     Lookup(FromRequest<StoreFuture<Subject>>),
+}
+
+/// The subject of a request.
+pub(super) enum Identity {
+    Known(Subject),
+    Pending(StoreFuture<Subject>),
 }
 
 /// Which rate limit headers responses have.
@@ -62,8 +72,8 @@ impl DailyQuotaLayer {
             store: Arc::new(store),
             quota: Quota::DAILY,
             policy: Arc::new(ChargeUnlessUndone),
-            subject: SubjectSource::Request(Arc::new(Subject::of_key)),
-            cost: Arc::new(|_| 1),
+            subject: SubjectSource::Key,
+            cost: None,
             headers: Headers::Default,
             is_shadow: false,
             reject: Arc::new(ProblemJson),
@@ -203,7 +213,7 @@ impl DailyQuotaLayer {
     where
         F: Fn(&request::Parts) -> u64 + Send + Sync + 'static,
     {
-        Self { cost: Arc::new(cost), ..self }
+        Self { cost: Some(Arc::new(cost)), ..self }
     }
 
     /// Writes the rate limit headers of responses with `headers`, which are [`IetfRateHeaders`] by default.
@@ -255,6 +265,25 @@ impl DailyQuotaLayer {
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         Self { clock: Arc::new(clock), ..self }
+    }
+
+    /// Returns the subject and the cost of a request, if they do not depend on its head.
+    pub(super) fn without_head(&self, context: &RequestContext) -> Option<(Identity, u64)> {
+        match (&self.subject, &self.cost) {
+            (SubjectSource::Key, None) => Some((Identity::Known(context.key_subject().into()), 1)),
+            _ => None,
+        }
+    }
+
+    /// Returns the subject and the cost of the request with this head.
+    pub(super) fn of_head(&self, head: &request::Parts) -> (Identity, u64) {
+        let cost = self.cost.as_ref().map_or(1, |cost| cost(head));
+        let subject = match &self.subject {
+            SubjectSource::Key => Identity::Known(Subject::of_key(head)),
+            SubjectSource::Request(subject) => Identity::Known(subject(head)),
+            SubjectSource::Lookup(subject) => Identity::Pending(subject(head)),
+        };
+        (subject, cost)
     }
 
     /// Returns when a reservation must be durable.

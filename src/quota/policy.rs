@@ -37,7 +37,7 @@ impl Subject {
     /// Returns the key in the request's [`RequestContext`], the default subject of a quota.
     pub fn of_key(request: &request::Parts) -> Self {
         let context = request.extensions.get::<RequestContext>();
-        context.and_then(RequestContext::key).map(|key| QuotaSubject::from(&*key)).into()
+        context.and_then(RequestContext::key_subject).into()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use http::{HeaderMap, request, response};
+use http::{HeaderMap, response};
 use http_body::{Body, Frame};
 
 use super::{
@@ -28,24 +28,19 @@ use crate::{
 };
 
 impl DailyQuotaLayer {
-    /// Returns what the request with this head needs of its subject's quota.
-    pub(super) fn need(&self, head: &request::Parts, context: RequestContext) -> Need {
-        let (at, admission) = context.start_reservation(&*self.clock);
-        Need { context, amount: (self.cost)(head), at, admission }
-    }
-
-    /// Starts the reservation of a request's units. Returns `None` if the request is exempt.
+    /// Starts the reservation of a request's units.
     pub(super) fn reserve(
         &self,
         subject: Subject,
         need: Need,
-    ) -> Result<Option<PendingReservation>, QuotaRejection> {
+    ) -> Result<Reserving, QuotaRejection> {
         let Need { context, amount, at, admission } = need;
         let subject = match subject {
             Subject::Counted(subject) => subject,
-            Subject::Exempt => return Ok(None),
+            Subject::Exempt => return Ok(Reserving::Decided(None)),
             Subject::Unknown => {
-                return self.unless_shadow(QuotaRejection::NoSubject).map(|()| None);
+                let passed = self.unless_shadow(QuotaRejection::NoSubject);
+                return passed.map(|()| Reserving::Decided(None));
             }
         };
         context.note_subject(&subject.id);
@@ -65,24 +60,38 @@ impl DailyQuotaLayer {
                 .quota(self.quota)
                 .amount(amount)
                 .admission(admission);
-        let outcome = match amount {
+        let mut outcome = match amount {
             0 => self
                 .store
                 .status(&demand)
                 .map(|status| ReserveOutcome::Admitted { reservation: Box::new(NoUnits), status }),
             _ => self.store.reserve(&demand),
         };
-        let claim = Some(Claim { context, demand, limit, in_flight });
-        Ok(Some(PendingReservation { outcome, claim }))
+        let claim = Claim { context, demand, limit, in_flight };
+        match outcome.take_ready() {
+            Some(outcome) => claim.hold(self, outcome).map(Reserving::Decided),
+            None => {
+                let pending = PendingReservation { outcome, claim: Some(claim) };
+                Ok(Reserving::Pending(Box::new(pending)))
+            }
+        }
     }
 }
 
 /// What a request needs of its subject's quota.
 pub(super) struct Need {
-    context: RequestContext,
-    amount: u64,
-    at: SystemTime,
-    admission: Option<Admission>,
+    pub(super) context: RequestContext,
+    pub(super) amount: u64,
+    pub(super) at: SystemTime,
+    pub(super) admission: Option<Admission>,
+}
+
+/// A reservation that has been started.
+pub(super) enum Reserving {
+    /// The store has decided. There is no reservation if the request passes uncounted.
+    Decided(Option<Box<HeldReservation>>),
+    // Boxed, as most stores decide at once.
+    Pending(Box<PendingReservation>),
 }
 
 /// The reservation of a request that costs nothing.
@@ -118,16 +127,8 @@ struct Claim {
 }
 
 impl PendingReservation {
-    /// Returns the reservation or its rejection if the store has decided already. There is no reservation if a
-    /// shadow quota passes the request uncounted.
-    pub(super) fn take_ready(
-        &mut self,
-        layer: &DailyQuotaLayer,
-    ) -> Option<Result<Option<HeldReservation>, QuotaRejection>> {
-        let outcome = self.outcome.take_ready()?;
-        Some(self.claim.take()?.hold(layer, outcome))
-    }
-
+    /// Returns the reservation or its rejection once the store has decided.
+    ///
     /// # Panics
     ///
     /// When polled again after completion.
@@ -135,7 +136,7 @@ impl PendingReservation {
         &mut self,
         layer: &DailyQuotaLayer,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<HeldReservation>, QuotaRejection>> {
+    ) -> Poll<Result<Option<Box<HeldReservation>>, QuotaRejection>> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
         let claim = self.claim.take().expect("`PendingReservation` polled after completion");
         Poll::Ready(claim.hold(layer, outcome))
@@ -147,7 +148,7 @@ impl Claim {
         self,
         layer: &DailyQuotaLayer,
         outcome: Result<ReserveOutcome, StoreError>,
-    ) -> Result<Option<HeldReservation>, QuotaRejection> {
+    ) -> Result<Option<Box<HeldReservation>>, QuotaRejection> {
         let Self { context, demand, limit, in_flight } = self;
         let (at, amount) = (demand.at, demand.amount);
         let visibility =
@@ -162,7 +163,7 @@ impl Claim {
                 }
                 let (store, admission) = (layer.store.clone(), reservation.admission());
                 let entry = QuotaEntry::reserved(store, demand, status, admission, visibility);
-                Ok(Some(HeldReservation {
+                Ok(Some(Box::new(HeldReservation {
                     units: Mutex::new(Units::new(reservation, amount)),
                     change: None,
                     is_refunded: false,
@@ -171,7 +172,7 @@ impl Claim {
                     context,
                     at,
                     _in_flight: in_flight,
-                }))
+                })))
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
                 context.note_exhausted(QuotaEntry::exhausted(status, visibility));
@@ -182,7 +183,7 @@ impl Claim {
     }
 }
 
-/// The reservation of one request, kept in its future and then in its response body.
+/// The reservation of one request, kept in its future and then in its response body. Boxed, as it is moved often.
 pub(super) struct HeldReservation {
     /// Never locked: the mutex only makes futures and bodies `Sync`.
     units: Mutex<Units>,
@@ -327,7 +328,7 @@ impl Drop for HeldReservation {
 
 /// Settles a reservation at the end of the response body.
 pub(super) struct SettleAtEnd {
-    pub(super) reservation: HeldReservation,
+    pub(super) reservation: Box<HeldReservation>,
     pub(super) layer: Arc<DailyQuotaLayer>,
     pub(super) detector: EndDetector,
 }

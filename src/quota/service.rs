@@ -9,7 +9,11 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture, layer::SubjectSource};
+use super::{
+    CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture,
+    layer::Identity,
+    reservation::{Need, Reserving},
+};
 use crate::{request::RequestContext, store::QuotaStore};
 
 /// Middleware that passes each subject's requests to its inner service until the subject's quota of
@@ -59,39 +63,41 @@ where
         let layer = self.layer.clone();
         let context = RequestContext::of(request.extensions_mut());
         let method = request.method().clone();
-        let (head, body) = request.into_parts();
-        let need = layer.need(&head, context);
-        let subject = match &layer.subject {
-            SubjectSource::Request(subject) => subject(&head),
-            SubjectSource::Lookup(subject) => {
-                let subject = subject(&head);
+        let (at, admission) = context.start_reservation(&*layer.clock);
+        // Taking a request apart and putting it together again moves it twice.
+        let (subject, amount) = match layer.without_head(&context) {
+            Some(without_head) => without_head,
+            None => {
+                let (head, body) = request.into_parts();
+                let of_head = layer.of_head(&head);
+                request = Request::from_parts(head, body);
+                of_head
+            }
+        };
+        let need = Need { context, amount, at, admission };
+        let subject = match subject {
+            Identity::Known(subject) => subject,
+            Identity::Pending(subject) => {
                 let inner = self.take_inner();
-                let request = Request::from_parts(head, body);
                 return ResponseFuture::identifying(layer, subject, need, inner, request);
             }
         };
-        let request = Request::from_parts(head, body);
-        let mut pending = match layer.reserve(subject, need) {
-            Ok(Some(pending)) => pending,
-            Ok(None) => {
-                return ResponseFuture::forwarding(layer, method, None, self.inner.call(request));
-            }
-            Err(rejection) => return ResponseFuture::rejected(layer, &request, &rejection),
-        };
-        match pending.take_ready(&layer) {
-            Some(Ok(Some(reservation))) if layer.commit_point() == CommitPoint::BeforeForward => {
+        match layer.reserve(subject, need) {
+            Ok(Reserving::Decided(Some(reservation)))
+                if layer.commit_point() == CommitPoint::BeforeForward =>
+            {
                 let inner = self.take_inner();
                 ResponseFuture::committing(layer, reservation, inner, request)
             }
-            Some(Ok(reservation)) => {
+            Ok(Reserving::Decided(reservation)) => {
                 let future = self.inner.call(request);
                 ResponseFuture::forwarding(layer, method, reservation, future)
             }
-            Some(Err(rejection)) => ResponseFuture::rejected(layer, &request, &rejection),
-            None => {
+            Ok(Reserving::Pending(pending)) => {
                 let inner = self.take_inner();
                 ResponseFuture::reserving(layer, pending, inner, request)
             }
+            Err(rejection) => ResponseFuture::rejected(layer, &request, &rejection),
         }
     }
 }

@@ -45,6 +45,8 @@ use http::uri::PathAndQuery;
 use self::quotas::Quotas;
 #[cfg(feature = "quota")]
 pub(crate) use self::quotas::{QuotaEntry, Visibility};
+#[cfg(feature = "quota")]
+use crate::store::QuotaSubject;
 use crate::{
     clock::Clock,
     key::{KeyId, KeyRecord},
@@ -161,6 +163,12 @@ impl RequestContext {
     /// Returns the id of the request's key, also of a disabled or expired one.
     pub fn key_id(&self) -> Option<KeyId> {
         self.facts().key_id.clone()
+    }
+
+    /// Returns the subject that the request's key is.
+    #[cfg(feature = "quota")]
+    pub(crate) fn key_subject(&self) -> Option<QuotaSubject> {
+        self.facts().key.as_deref().map(QuotaSubject::from)
     }
 
     /// Sets the id of a key with which the request is not admitted.

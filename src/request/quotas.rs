@@ -3,6 +3,8 @@
 #[cfg(feature = "quota")]
 use std::{mem, slice, sync::Arc};
 
+use smallvec::SmallVec;
+
 use crate::store::{Admission, QuotaStatus};
 #[cfg(feature = "quota")]
 use crate::store::{Demand, Quota, QuotaStore, Reservation};
@@ -10,7 +12,7 @@ use crate::store::{Demand, Quota, QuotaStore, Reservation};
 /// Quotas of one request, the outermost first.
 #[derive(Default)]
 pub(crate) struct Quotas {
-    entries: Vec<QuotaEntry>,
+    entries: SmallVec<[QuotaEntry; 1]>,
     /// Whether the quota that has seen the request last was exhausted.
     #[cfg(feature = "quota")]
     pub(crate) is_exhausted: bool,
@@ -149,8 +151,6 @@ impl Quotas {
         for known in &mut self.entries {
             known.is_current &= known.status.quota != entry.status.quota;
         }
-        // Nearly all requests have one.
-        self.entries.reserve_exact(1);
         self.entries.push(entry);
         self.entries.len() - 1
     }
