@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::store::{
     QuotaStatus,
-    rate_headers::{HeaderText, IetfRateHeaders, RateHeaders, seconds_to_reset},
+    rate_headers::{IetfRateHeaders, RateHeaders, put, put_number, seconds_to_reset, value},
 };
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
@@ -31,17 +31,12 @@ impl RateHeaders for OpenAiRateHeaders {
             return;
         };
         IetfRateHeaders.insert(statuses, at, headers);
-        let text = |put: &dyn Fn(&mut HeaderText)| {
-            let mut text = HeaderText::new();
-            put(&mut text);
-            text
-        };
-        for (name, text) in [
-            (LIMIT, text(&|text| text.put_number(limit))),
-            (REMAINING, text(&|text| text.put_number(remaining))),
-            (RESET, text(&|text| put_duration(text, seconds_to_reset(status, at)))),
+        for (name, value) in [
+            (LIMIT, value(|text| put_number(text, limit))),
+            (REMAINING, value(|text| put_number(text, remaining))),
+            (RESET, value(|text| put_duration(text, seconds_to_reset(status, at)))),
         ] {
-            if let Some(value) = text.value() {
+            if let Some(value) = value {
                 headers.insert(name, value);
             }
         }
@@ -49,16 +44,16 @@ impl RateHeaders for OpenAiRateHeaders {
 }
 
 /// Writes a duration in OpenAI's format: `8h40m50s`, `40m50s`, `50s`.
-fn put_duration(text: &mut HeaderText, seconds: u64) {
+fn put_duration(text: &mut Vec<u8>, seconds: u64) {
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     for (number, unit) in [(hours, "h"), (minutes, "m")] {
         if number > 0 || (unit == "m" && hours > 0) {
-            text.put_number(number);
-            text.put(unit);
+            put_number(text, number);
+            put(text, unit);
         }
     }
-    text.put_number(seconds % 60);
-    text.put("s");
+    put_number(text, seconds % 60);
+    put(text, "s");
 }
 
 #[cfg(test)]

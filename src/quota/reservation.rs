@@ -225,7 +225,11 @@ impl HeldReservation {
     /// Charges what the handler says, and keeps or refunds it. [`poll_settled`](Self::poll_settled) waits for the
     /// store.
     pub(super) fn settle(&mut self, decision: ChargeDecision) {
-        let (taken, actual) = self.context.quotas(|quotas| quotas.take_changes(self.entry));
+        let changes = self.context.quotas(|quotas| quotas.take_changes(self.entry));
+        if changes.is_none() && decision == ChargeDecision::Keep {
+            return;
+        }
+        let (taken, actual) = changes.unwrap_or_default();
         let units = self.units();
         units.add(taken);
         let change = match (actual, decision) {

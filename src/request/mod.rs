@@ -221,6 +221,7 @@ impl RequestContext {
 
     /// Notes that units of a quota were reserved, and returns the index of the quota's entry.
     #[cfg(feature = "quota")]
+    #[inline]
     pub(crate) fn note_reserved(&self, entry: QuotaEntry) -> usize {
         let quotas = &mut self.facts().quotas;
         quotas.is_exhausted = false;

@@ -126,6 +126,7 @@ impl QuotaEntry {
     }
 
     /// Creates the entry of a quota of which the units of `demand` are reserved, which are in `status`.
+    #[inline]
     pub(crate) fn reserved(
         store: Arc<dyn QuotaStore>,
         demand: Demand,
@@ -147,6 +148,7 @@ impl QuotaEntry {
 #[cfg(feature = "quota")]
 impl Quotas {
     /// Adds an entry, which replaces an earlier one of the same quota, and returns its index.
+    #[inline]
     pub(crate) fn push(&mut self, entry: QuotaEntry) -> usize {
         for known in &mut self.entries {
             known.is_current &= known.status.quota != entry.status.quota;
@@ -248,10 +250,14 @@ impl Quotas {
         entry.actual = Some(actual(entry.actual()));
     }
 
-    /// Takes what the handler has changed since the last time.
-    pub(crate) fn take_changes(&mut self, index: usize) -> (Vec<Taken>, Option<u64>) {
+    /// Takes what the handler has changed since the last time, if anything.
+    pub(crate) fn take_changes(&mut self, index: usize) -> Option<(Vec<Taken>, Option<u64>)> {
         let entry = &mut self.entries[index];
-        let taken = entry.held.as_mut().map(|held| mem::take(&mut held.taken));
-        (taken.unwrap_or_default(), entry.actual.take())
+        let taken = entry.held.as_mut().map(|held| &mut held.taken);
+        let taken = taken.filter(|taken| !taken.is_empty());
+        if taken.is_none() && entry.actual.is_none() {
+            return None;
+        }
+        Some((taken.map(mem::take).unwrap_or_default(), entry.actual.take()))
     }
 }

@@ -57,68 +57,69 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// Maximum number of policies that a thread keeps, a prime, as limits are most often multiples of ten.
 const KEPT_POLICIES: usize = 7;
 
+/// A policy of one limited quota, with all that it depends on.
+type KeptPolicy = Option<((Quota, Day, u64), HeaderValue)>;
+
 thread_local! {
-    /// Policies of one limited quota that this thread has written, each with its quota, period and limit. An application has
-    /// few of them.
-    static POLICIES: RefCell<[Option<(Quota, Day, u64, HeaderValue)>; KEPT_POLICIES]> =
+    /// The policies that this thread has written last. An application has few of them.
+    static POLICIES: RefCell<[KeptPolicy; KEPT_POLICIES]> =
         const { RefCell::new([const { None }; KEPT_POLICIES]) };
+
+    /// Where this thread writes the text of a value, so that the value is allocated once, with its exact length.
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Returns the value of `RateLimit-Policy`, if a quota is limited.
 fn policy(statuses: &[QuotaStatus]) -> Option<HeaderValue> {
-    let [status] = statuses else { return list(statuses, policy_item) };
-    let (quota, day, limit) = (status.quota, status.day, status.limit.units()?);
-    let slot = (limit % KEPT_POLICIES as u64) as usize;
+    let [status] = statuses else { return written_policy(statuses) };
+    let limit = status.limit.units()?;
+    let key = (status.quota, status.day, limit);
     POLICIES.with_borrow_mut(|policies| {
-        let kept = &mut policies[slot];
-        match kept {
-            Some((of_quota, of_day, of_limit, policy))
-                if (*of_quota, *of_day, *of_limit) == (quota, day, limit) =>
-            {
-                Some(policy.clone())
-            }
-            _ => {
-                let policy = policy_item(status, limit).value()?;
-                *kept = Some((quota, day, limit, policy.clone()));
+        match &mut policies[(limit % KEPT_POLICIES as u64) as usize] {
+            Some((of, policy)) if *of == key => Some(policy.clone()),
+            kept => {
+                let policy = written_policy(statuses)?;
+                *kept = Some((key, policy.clone()));
                 Some(policy)
             }
         }
     })
 }
 
-fn policy_item(status: &QuotaStatus, limit: u64) -> HeaderText {
-    let mut item = HeaderText::of_quota(status.quota);
-    item.put(";q=");
-    item.put_number(limit);
-    item.put(";w=");
-    item.put_number(status.quota.period().seconds(status.day));
-    item
+fn written_policy(statuses: &[QuotaStatus]) -> Option<HeaderValue> {
+    list(statuses, |text, status, limit| {
+        put(text, ";q=");
+        put_number(text, limit);
+        put(text, ";w=");
+        put_number(text, status.quota.period().seconds(status.day));
+    })
 }
 
 /// Returns the value of `RateLimit`, if a quota is limited.
 fn rate_limit(statuses: &[QuotaStatus], at: SystemTime) -> Option<HeaderValue> {
-    list(statuses, |status, limit| {
-        let mut item = HeaderText::of_quota(status.quota);
-        item.put(";r=");
-        item.put_number(limit.saturating_sub(status.used));
-        item.put(";t=");
-        item.put_number(seconds_to_reset(status, at));
-        item
+    list(statuses, |text, status, limit| {
+        put(text, ";r=");
+        put_number(text, limit.saturating_sub(status.used));
+        put(text, ";t=");
+        put_number(text, seconds_to_reset(status, at));
     })
 }
 
-/// Returns a list with an item for each limited quota, if there is one.
+/// Returns a list with an item for each limited quota, which begins with the quota's name, if there is one.
 fn list(
     statuses: &[QuotaStatus],
-    item: impl Fn(&QuotaStatus, u64) -> HeaderText,
+    put_parameters: impl Fn(&mut Vec<u8>, &QuotaStatus, u64),
 ) -> Option<HeaderValue> {
-    let mut items =
-        statuses.iter().filter_map(|status| Some(item(status, status.limit.units()?)));
-    let first = items.next()?;
-    let Some(second) = items.next() else { return first.value() };
-    let items = [first, second].into_iter().chain(items);
-    let texts: Vec<_> = items.map(|item| item.as_bytes().to_vec()).collect();
-    HeaderValue::try_from(texts.join(&b", "[..])).ok()
+    let list = value(|text| {
+        for status in statuses {
+            let Some(limit) = status.limit.units() else { continue };
+            put(text, if text.is_empty() { "\"" } else { ", \"" });
+            put(text, status.quota.name());
+            put(text, "\"");
+            put_parameters(text, status, limit);
+        }
+    });
+    list.filter(|list| !list.is_empty())
 }
 
 /// Returns the seconds until the quota resets, rounded up and at least 1.
@@ -127,46 +128,21 @@ pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// Short text of a header's value, which is allocated with its exact length.
-pub(crate) struct HeaderText {
-    bytes: [u8; Self::MAX_LENGTH],
-    length: usize,
+/// Returns the value with the text that `write` writes.
+pub(crate) fn value(write: impl FnOnce(&mut Vec<u8>)) -> Option<HeaderValue> {
+    TEXT.with_borrow_mut(|text| {
+        text.clear();
+        write(text);
+        HeaderValue::from_bytes(text).ok()
+    })
 }
 
-impl HeaderText {
-    /// Length of the name of a quota in quotes and of two parameters with numbers.
-    const MAX_LENGTH: usize = Quota::MAX_LENGTH + 2 + 2 * (3 + 20);
+pub(crate) fn put(text: &mut Vec<u8>, part: &str) {
+    text.extend_from_slice(part.as_bytes());
+}
 
-    pub(crate) fn new() -> Self {
-        Self { bytes: [0; Self::MAX_LENGTH], length: 0 }
-    }
-
-    /// Begins an item of a list, the name of the quota.
-    fn of_quota(quota: Quota) -> Self {
-        let mut item = Self::new();
-        item.put("\"");
-        item.put(quota.name());
-        item.put("\"");
-        item
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-
-    pub(crate) fn value(&self) -> Option<HeaderValue> {
-        HeaderValue::from_bytes(self.as_bytes()).ok()
-    }
-
-    pub(crate) fn put(&mut self, text: &str) {
-        let end = self.length + text.len();
-        self.bytes[self.length..end].copy_from_slice(text.as_bytes());
-        self.length = end;
-    }
-
-    pub(crate) fn put_number(&mut self, number: u64) {
-        self.put(itoa::Buffer::new().format(number));
-    }
+pub(crate) fn put_number(text: &mut Vec<u8>, number: u64) {
+    put(text, itoa::Buffer::new().format(number));
 }
 
 #[cfg(test)]
