@@ -153,7 +153,9 @@ pub fn expected_length(method: &Method, head: &Parts) -> Option<u64> {
     if method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
         return Some(0);
     }
-    head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    // Few headers are compared faster than the name is hashed.
+    let (_, length) = head.headers.iter().find(|(name, _)| *name == header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 impl<B, O> Body for ObservedBody<B, O>

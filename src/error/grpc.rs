@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use super::{Reject, RejectedRequest, Rejection};
 
 /// Header or trailer with the status of a remote procedure call.
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Header or trailer with the message of a failed remote procedure call.
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -55,7 +55,7 @@ impl Reject for GrpcStatus {
         let headers = response.headers_mut();
         *headers = rejection.headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, code_of(rejection.status).into());
+        headers.insert(&GRPC_STATUS, code_of(rejection.status).into());
         if let Ok(message) = percent_encoded(&rejection.message).try_into() {
             headers.insert(GRPC_MESSAGE, message);
         }
@@ -99,7 +99,9 @@ const UNKNOWN: usize = 2;
 /// Returns the number of the `grpc-status` in trailers, or in the head of a response that is trailers only.
 #[cfg(any(feature = "quota", feature = "usage"))]
 fn status_of(headers: &HeaderMap) -> Option<usize> {
-    let status = headers.get(GRPC_STATUS)?.to_str().ok();
+    // Few headers are compared faster than the name is hashed, and most responses have no status.
+    let (_, status) = headers.iter().find(|(name, _)| *name == GRPC_STATUS)?;
+    let status = status.to_str().ok();
     let known = status.and_then(|status| status.parse().ok()).filter(|code| *code <= 16);
     Some(known.unwrap_or(UNKNOWN))
 }

@@ -144,6 +144,7 @@ impl PendingReservation {
 }
 
 impl Claim {
+    #[inline]
     fn hold(
         self,
         layer: &DailyQuotaLayer,

@@ -134,9 +134,17 @@ impl QuotaEntry {
         admission: Option<Admission>,
         visibility: Visibility,
     ) -> Self {
-        let units = demand.amount;
-        let held = Some(Held { store, demand, taken: Vec::new() });
-        Self { units, admission, held, is_exhausted: false, ..Self::exhausted(status, visibility) }
+        Self {
+            status,
+            units: demand.amount,
+            actual: None,
+            visibility,
+            is_refunded: false,
+            is_current: true,
+            is_exhausted: false,
+            admission,
+            held: Some(Held { store, demand, taken: Vec::new() }),
+        }
     }
 
     fn change_units(&mut self, units: u64) {

@@ -113,7 +113,10 @@ fn list(
     let list = value(|text| {
         for status in statuses {
             let Some(limit) = status.limit.units() else { continue };
-            put(text, if text.is_empty() { "\"" } else { ", \"" });
+            if !text.is_empty() {
+                put(text, ", ");
+            }
+            put(text, "\"");
             put(text, status.quota.name());
             put(text, "\"");
             put_parameters(text, status, limit);
