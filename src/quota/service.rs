@@ -64,7 +64,7 @@ where
         let context = RequestContext::of(request.extensions_mut());
         let method = request.method().clone();
         let (at, admission) = context.start_reservation(&*layer.clock);
-        // Taking a request apart and putting it together again moves it twice.
+        // To take the head out and put it back moves the request twice.
         let (subject, amount) = match layer.without_head(&context) {
             Some(without_head) => without_head,
             None => {
