@@ -167,7 +167,7 @@ where
     fn discarded(
         layer: &DailyQuotaLayer,
         method: &Method,
-        reservation: Box<HeldReservation>,
+        reservation: HeldReservation,
         error: StoreError,
     ) -> Self {
         let mut extensions = Extensions::new();
@@ -278,7 +278,7 @@ where
                         Poll::Ready(Err(error)) => {
                             let reservation = this.reservation.take().expect(COMPLETED);
                             let rejected =
-                                State::discarded(this.layer, this.method, reservation, error);
+                                State::discarded(this.layer, this.method, *reservation, error);
                             this.state.set(rejected);
                         }
                     }
@@ -300,7 +300,7 @@ where
                         }
                         Err(error) => {
                             let rejected =
-                                State::discarded(this.layer, this.method, reservation, error);
+                                State::discarded(this.layer, this.method, *reservation, error);
                             this.state.set(rejected);
                         }
                     }
