@@ -7,6 +7,7 @@ mod zone;
 mod alone;
 mod axum_app;
 mod cached_get;
+mod custom_store;
 mod custom_upstream;
 mod shadow_metric;
 mod stream_usage;

@@ -8,7 +8,7 @@
 //! | to sum up events, group, order and page them | [`UsageFigures::from`](super::report::UsageFigures), [`model_name`], [`ReportBuilder`], [`UsageReport::name_keys`](super::report::UsageReport::name_keys) |
 //!
 //! For the traits of the administration, `admin::store` lists more.
-//! The example `custom_store` is a complete store over a `HashMap`.
+//! The example `custom_store` is a store for keys and quotas over `HashMap`s, `custom_admin_store` one with every trait.
 
 mod report;
 

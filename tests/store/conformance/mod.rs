@@ -28,8 +28,8 @@ macro_rules! promises {
 }
 
 mod claims;
-#[path = "../../../examples/custom_store.rs"]
-mod custom_store;
+#[path = "../../../examples/custom_admin_store.rs"]
+mod custom_admin_store;
 mod keys;
 mod lists;
 mod quota;
@@ -75,13 +75,13 @@ fn in_memory() -> MemoryStore {
     MemoryStore::with_time(Calendar::utc(), Fixed(noon()))
 }
 
-fn in_hash_maps() -> custom_store::HashStore {
-    custom_store::HashStore::new(Calendar::utc(), Fixed(noon()))
+fn in_hash_maps() -> custom_admin_store::HashStore {
+    custom_admin_store::HashStore::new(Calendar::utc(), Fixed(noon()))
 }
 
 #[test]
 fn the_example_issues_a_key_and_uses_it_up() {
-    custom_store::main().unwrap();
+    custom_admin_store::main().unwrap();
 }
 
 fn in_sqlite(directory: &Path) -> SqliteStore {
