@@ -21,9 +21,11 @@ struct MemoryReservation {
 
 impl Inner {
     /// Changes the units that reports show, if the counter is one of the daily quota.
-    pub(super) fn add_used(&self, key: &CounterKey, day: Day, change: impl FnOnce(u64) -> u64) {
+    pub(super) fn change_used(&self, key: &CounterKey, day: Day, change: impl FnOnce(u64) -> u64) {
         if key.quota == Quota::DAILY {
-            lock(&self.totals).used(&key.subject, day, change);
+            let mut totals = lock(&self.totals);
+            let used = totals.units(&key.subject).used_on(day);
+            *used = change(*used);
         }
     }
 }
@@ -37,8 +39,13 @@ impl QuotaStore for MemoryStore {
         };
         let taken = counter.reserve(demand, &store.calendar, |count, ()| {
             let origin = count.origin();
-            store.add_used(counter.key(), origin.day, |used| used.saturating_add(amount));
-            lock(&store.totals).last_used(&demand.subject, demand.at);
+            let mut totals = lock(&store.totals);
+            let units = totals.units(&demand.subject);
+            units.last_used_at = Some(demand.at);
+            if demand.quota == Quota::DAILY {
+                let used = units.used_on(origin.day);
+                *used = used.saturating_add(amount);
+            }
             Ok(origin)
         });
         StoreFuture::ready(taken.map(|(origin, status)| match origin {
@@ -71,7 +78,7 @@ impl Reservation for MemoryReservation {
         if let Some(origin) = self.origin {
             let reserved = std::mem::replace(&mut self.amount, actual);
             self.counter.settle(origin, reserved, actual, |_, ()| {
-                self.store.add_used(self.counter.key(), origin.day, |used| {
+                self.store.change_used(self.counter.key(), origin.day, |used| {
                     used.saturating_sub(reserved).saturating_add(actual)
                 });
             });
@@ -83,7 +90,7 @@ impl Reservation for MemoryReservation {
         let (key, amount) = (self.counter.key(), self.amount);
         let is_refunded = self.origin.take().is_some_and(|origin| {
             self.counter.refund(origin, amount, self.limit, refund, |_, ()| {
-                self.store.add_used(key, origin.day, |used| used.saturating_sub(amount));
+                self.store.change_used(key, origin.day, |used| used.saturating_sub(amount));
                 true
             })
         });

@@ -16,18 +16,26 @@ use crate::{
     },
 };
 
-/// Figures per day, key and model, and units per day and key.
+/// Figures per day, key and model, and units of subjects.
 #[derive(Default)]
 pub(super) struct Totals {
     figures: BTreeMap<(Day, KeyId, String), UsageFigures>,
-    used: HashMap<(KeyId, Day), u64, RandomState>,
-    last_used: HashMap<KeyId, SystemTime, RandomState>,
+    units: HashMap<KeyId, Units, RandomState>,
     requests: VecDeque<RequestRecord>,
     /// Number of the last recorded request.
     last_number: u64,
-    /// Units of keys on days that are no longer kept.
-    earlier: HashMap<KeyId, u64>,
     forgotten_on: Option<Day>,
+}
+
+/// Units of one subject.
+#[derive(Default)]
+pub(super) struct Units {
+    /// Numbers of units used on the days that are kept.
+    used: Vec<(Day, u64)>,
+    /// Units of a key on days that are no longer kept.
+    earlier: u64,
+    /// Time of the last reservation, under any quota.
+    pub(super) last_used_at: Option<SystemTime>,
 }
 
 /// Number of days of which the units and figures of issued keys are kept, today included.
@@ -36,34 +44,48 @@ pub(super) const KEPT_DAYS: u32 = 31;
 /// Maximum number of single requests that are kept.
 const MAX_REQUESTS: usize = 1000;
 
+impl Units {
+    /// Returns the number of units used on this day.
+    pub(super) fn used_on(&mut self, day: Day) -> &mut u64 {
+        // From the end, as nearly always the last day matches.
+        let at = self.used.iter().rposition(|(on, _)| *on == day).unwrap_or_else(|| {
+            self.used.push((day, 0));
+            self.used.len() - 1
+        });
+        &mut self.used[at].1
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self { used, earlier, last_used_at } = self;
+        used.is_empty() && *earlier == 0 && last_used_at.is_none()
+    }
+}
+
 impl Totals {
-    pub(super) fn used(&mut self, id: &KeyId, day: Day, change: impl FnOnce(u64) -> u64) {
-        let used = self.used.entry((id.clone(), day)).or_default();
-        *used = change(*used);
+    /// Returns the units of a subject.
+    pub(super) fn units(&mut self, id: &KeyId) -> &mut Units {
+        self.units.entry(id.clone()).or_default()
     }
 
     /// Adds imported units for a day without known usage. The outcomes of its requests are unknown.
     #[cfg(feature = "admin")]
     pub(super) fn fill(&mut self, id: &KeyId, day: Day, requests: u64) {
-        if let std::collections::hash_map::Entry::Vacant(used) = self.used.entry((id.clone(), day))
-        {
-            used.insert(requests);
+        let units = self.units(id);
+        if units.used.iter().all(|(on, _)| *on != day) {
+            units.used.push((day, requests));
             let figures = self.figures.entry((day, id.clone(), String::new())).or_default();
             figures.requests += requests;
         }
     }
 
-    pub(super) fn last_used(&mut self, id: &KeyId, at: SystemTime) {
-        self.last_used.insert(id.clone(), at);
-    }
-
     #[cfg(feature = "admin")]
     pub(super) fn last_used_at(&self, id: &KeyId) -> Option<SystemTime> {
-        self.last_used.get(id).copied()
+        self.units.get(id)?.last_used_at
     }
 
     pub(super) fn used_on(&self, id: &KeyId, day: Day) -> u64 {
-        self.used.get(&(id.clone(), day)).copied().unwrap_or_default()
+        let days = self.units.get(id).map(|units| &*units.used).unwrap_or_default();
+        days.iter().find(|(on, _)| *on == day).map_or(0, |(_, used)| *used)
     }
 
     /// Returns the name under which the figures of a model are counted.
@@ -89,23 +111,27 @@ impl Totals {
         let (first, yesterday) = (today.minus(KEPT_DAYS - 1), today.minus(1));
         let is_kept = |id: &KeyId, day: Day| day >= yesterday || day >= first && is_key(id);
         self.figures.retain(|(day, id, _), _| is_kept(id, *day));
-        let earlier = &mut self.earlier;
-        self.used.retain(|(id, day), used| {
-            let is_kept = is_kept(id, *day);
-            if !is_kept && is_key(id) {
-                *earlier.entry(id.clone()).or_default() += *used;
-            }
-            is_kept
-        });
         let since = calendar.window_of(yesterday).start;
-        self.last_used.retain(|id, at| *at >= since || is_key(id));
+        self.units.retain(|id, units| {
+            let Units { used, earlier, last_used_at } = units;
+            used.retain(|(day, used)| {
+                let is_kept = is_kept(id, *day);
+                if !is_kept && is_key(id) {
+                    *earlier += used;
+                }
+                is_kept
+            });
+            *last_used_at = last_used_at.filter(|at| *at >= since || is_key(id));
+            !units.is_empty()
+        });
         self.forgotten_on = Some(today);
     }
 
     /// Returns the number of entries whose number depends on that of subjects.
     #[cfg(test)]
     pub(super) fn rows(&self) -> usize {
-        self.figures.len() + self.used.len() + self.last_used.len() + self.earlier.len()
+        let days = self.units.values().map(|units| units.used.len());
+        self.figures.len() + self.units.len() + days.sum::<usize>()
     }
 
     fn push_request(&mut self, event: UsageEvent) {
@@ -118,8 +144,9 @@ impl Totals {
 
     #[cfg(feature = "admin")]
     pub(super) fn used_in_all(&self, id: &KeyId) -> u64 {
-        let kept = self.used.iter().filter(|((key, _), _)| key == id).map(|(_, used)| used);
-        kept.chain(self.earlier.get(id)).sum()
+        let in_all =
+            |units: &Units| units.earlier + units.used.iter().map(|(_, used)| used).sum::<u64>();
+        self.units.get(id).map_or(0, in_all)
     }
 }
 
@@ -145,8 +172,8 @@ impl UsageReader for MemoryStore {
         for ((day, id, model), figures) in &totals.figures {
             rows.add_figures(*day, id, model, *figures);
         }
-        for ((id, day), used) in &totals.used {
-            rows.add_used(*day, id, *used);
+        for (id, units) in &totals.units {
+            units.used.iter().for_each(|(day, used)| rows.add_used(*day, id, *used));
         }
         if includes_idle {
             rows.add_idle(keys.rows().map(|(_, row)| &row.record.id));

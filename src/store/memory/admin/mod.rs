@@ -111,11 +111,11 @@ impl Inner {
                 // No counter is added meanwhile.
                 let _eviction = lock(&self.eviction);
                 let daily = CounterKey::daily(id.clone());
-                self.add_used(&daily, daily.first_day(&self.calendar, now), |_| 0);
+                self.change_used(&daily, daily.first_day(&self.calendar, now), |_| 0);
                 for counter in self.counters.iter().filter(|counter| counter.key().subject == *id) {
                     counter.reset(|count| {
                         let day = counter.key().first_day(&self.calendar, now);
-                        self.add_used(counter.key(), day, |_| 0);
+                        self.change_used(counter.key(), day, |_| 0);
                         count.after_reset(day)
                     });
                 }
