@@ -56,9 +56,7 @@ impl Service<Uri> for UnixConnector {
 }
 
 /// Returns a proxy to the upstream behind this socket.
-pub fn over_unix_socket(
-    path: &Path,
-) -> UpstreamProxyService<UpstreamClient<RequestBody<Body>, UnixConnector>> {
+pub fn over_unix_socket(path: &Path) -> UpstreamProxyService<UpstreamClient<RequestBody<Body>>> {
     let client = upstream_client_over(UnixConnector(path.into()), ClientOptions::default());
     let base = "http://upstream.internal".parse().expect("a base address");
     UpstreamProxyService::new(client, base)

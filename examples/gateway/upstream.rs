@@ -16,9 +16,7 @@ use tower_quota::{
 };
 
 use crate::{
-    connector::{UpstreamConnector, connector},
-    holder_errors::HolderErrors,
-    router::GatewayRequest,
+    connector::connector, holder_errors::HolderErrors, router::GatewayRequest,
     settings::UpstreamSettings,
 };
 
@@ -26,7 +24,7 @@ use crate::{
 pub(crate) const CREDENTIAL_COOLDOWN: Duration = Duration::from_secs(5);
 
 /// The proxy over hyper-util's pool, for request bodies of type `B`.
-type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>, UpstreamConnector>>;
+type Proxy<B> = UpstreamProxyService<UpstreamClient<RequestBody<B>>>;
 
 /// Builds the services that call the upstream.
 pub(crate) struct Upstream<'a> {

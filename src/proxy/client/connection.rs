@@ -2,7 +2,7 @@
 //! write is aborted.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io::{self, IoSlice},
     pin::Pin,
     sync::{
@@ -29,39 +29,55 @@ use tower_service::Service;
 use super::{OutgoingBody, pool::UpstreamProtocol};
 use crate::proxy::error::{BoxError, ConnectError};
 
-/// A connector with a timeout over everything it does, TLS handshake included.
+/// A connector of any type, with a timeout over everything it does, TLS handshake included.
 #[derive(Clone)]
-pub(super) struct Connector<C> {
-    inner: C,
+pub(super) struct Connector {
+    connect: Arc<dyn Fn(Uri) -> Connecting<Box<dyn Socket>> + Send + Sync>,
     timeout: Duration,
     protocol: UpstreamProtocol,
 }
 
-impl<C> Connector<C> {
+type Connecting<S> = Pin<Box<dyn Future<Output = Result<S, BoxError>> + Send>>;
+
+/// A connection of any type.
+pub(super) trait Socket: rt::Read + rt::Write + Connection + Unpin + Send {}
+
+impl<S> Socket for S where S: rt::Read + rt::Write + Connection + Unpin + Send {}
+
+impl Connector {
     /// Creates a connector that records the protocol of each connection in `protocol`.
-    pub(super) fn new(inner: C, timeout: Duration, protocol: UpstreamProtocol) -> Self {
-        Self { inner, timeout, protocol }
+    pub(super) fn new<C, S>(inner: C, timeout: Duration, protocol: UpstreamProtocol) -> Self
+    where
+        C: Service<Uri, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
+        C: Clone + Send + Sync + 'static,
+        S: Socket + 'static,
+    {
+        let connect = move |uri| -> Connecting<Box<dyn Socket>> {
+            let mut connector = inner.clone();
+            Box::pin(async move {
+                poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
+                let socket = connector.call(uri).await.map_err(Into::into)?;
+                Ok(Box::new(socket) as Box<dyn Socket>)
+            })
+        };
+        Self { connect: Arc::new(connect), timeout, protocol }
     }
 }
 
-impl<C, S> Service<Uri> for Connector<C>
-where
-    C: Service<Uri, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
-    S: rt::Read + rt::Write + Connection + Unpin + Send + 'static,
-{
-    type Response = TokioIo<TrackedIo<S>>;
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TrackedIo>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+    type Future = Connecting<Self::Response>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connect = tokio::time::timeout(self.timeout, self.inner.call(uri));
+        let connect = tokio::time::timeout(self.timeout, (self.connect)(uri));
         let protocol = self.protocol.clone();
         Box::pin(async move {
-            let socket = connect.await.map_err(ConnectError::new)?.map_err(Into::into)?;
+            let socket = connect.await.map_err(ConnectError::new)??;
             protocol.set(socket.connected().is_negotiated_h2());
             Ok(TokioIo::new(TrackedIo::new(socket)))
         })
@@ -184,8 +200,8 @@ impl Drop for AbortGuard {
 }
 
 /// A connection that updates its [`ConnectionHandle`] and obeys it.
-pub(super) struct TrackedIo<S> {
-    inner: TokioIo<S>,
+pub(super) struct TrackedIo {
+    inner: TokioIo<Box<dyn Socket>>,
     handle: ConnectionHandle,
     is_blocked: bool,
     /// Whether the peer has closed its receiving side, so that writes are discarded. What it sent before
@@ -193,8 +209,8 @@ pub(super) struct TrackedIo<S> {
     discards_writes: bool,
 }
 
-impl<S> TrackedIo<S> {
-    pub(super) fn new(socket: S) -> Self {
+impl TrackedIo {
+    fn new(socket: Box<dyn Socket>) -> Self {
         Self {
             inner: TokioIo::new(socket),
             handle: ConnectionHandle::default(),
@@ -243,13 +259,13 @@ impl<S> TrackedIo<S> {
     }
 }
 
-impl<S: Connection> Connection for TrackedIo<S> {
+impl Connection for TrackedIo {
     fn connected(&self) -> Connected {
         self.inner.inner().connected().extra(self.handle.clone())
     }
 }
 
-impl<S: rt::Read + Unpin> AsyncRead for TrackedIo<S> {
+impl AsyncRead for TrackedIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -264,7 +280,7 @@ impl<S: rt::Read + Unpin> AsyncRead for TrackedIo<S> {
     }
 }
 
-impl<S: rt::Write + Unpin> AsyncWrite for TrackedIo<S> {
+impl AsyncWrite for TrackedIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -18,7 +18,7 @@ use hyper::{
     body::Incoming,
     rt::{Read, Write},
 };
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
     client::legacy::{
         self, Client,
@@ -74,7 +74,7 @@ impl ClientOptions {
 /// moves to another connection. A request on a connection that the upstream had closed since its last
 /// response is retried once, if its method is safe (RFC 9110, section 9.2.1) and it has no body. Nothing
 /// else is retried.
-pub struct UpstreamClient<B, C = HttpsConnector<HttpConnector>>(PoolShards<B, C>);
+pub struct UpstreamClient<B>(PoolShards<B>);
 
 /// Creates the transport for an [`UpstreamProxyService`](super::UpstreamProxyService): rustls with ring
 /// and Mozilla's root certificates; `http` URLs work, too. It must be used within a Tokio runtime.
@@ -101,7 +101,7 @@ where
 
 /// Creates a client over another connector: other certificates, a Unix socket, a tunnel. It must be used
 /// within a Tokio runtime.
-pub fn upstream_client_over<B, C, S>(connector: C, options: ClientOptions) -> UpstreamClient<B, C>
+pub fn upstream_client_over<B, C, S>(connector: C, options: ClientOptions) -> UpstreamClient<B>
 where
     B: Body + Send,
     B::Data: Send,
@@ -125,24 +125,21 @@ where
     UpstreamClient(PoolShards::new(protocol, move || builder.build(connector.clone())))
 }
 
-impl<B, C, S> Service<Request<B>> for UpstreamClient<B, C>
+impl<B> Service<Request<B>> for UpstreamClient<B>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
-    C: Service<Uri, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
-    C: Clone + Send + Sync + 'static,
-    S: Read + Write + Connection + Unpin + Send + 'static,
 {
     type Response = Response<UpstreamBody>;
     type Error = ClientError;
-    type Future = UpstreamCall<B, C>;
+    type Future = UpstreamCall<B>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> UpstreamCall<B, C> {
+    fn call(&mut self, request: Request<B>) -> UpstreamCall<B> {
         let (mut request, retry) = OutgoingBody::first_attempt(request);
         let abort = AbortGuard::new(&mut request);
         let (pool, in_flight) = self.0.enter();
@@ -153,11 +150,11 @@ where
 }
 
 /// The response future of an [`UpstreamClient`].
-pub struct UpstreamCall<B, C = HttpsConnector<HttpConnector>> {
+pub struct UpstreamCall<B> {
     /// Must be dropped before the call, which may return the connection to the pool.
     abort: Option<Box<AbortGuard>>,
     call: legacy::ResponseFuture,
-    retry: Option<Box<(RetryableHead, Pool<B, C>)>>,
+    retry: Option<Box<(RetryableHead, Pool<B>)>>,
     /// The error of the first attempt. It is returned if the second fails, too, as the upstream may have
     /// seen the first.
     first_error: Option<legacy::Error>,
@@ -165,16 +162,13 @@ pub struct UpstreamCall<B, C = HttpsConnector<HttpConnector>> {
 }
 
 /// No field is structurally pinned.
-impl<B, C> Unpin for UpstreamCall<B, C> {}
+impl<B> Unpin for UpstreamCall<B> {}
 
-impl<B, C, S> Future for UpstreamCall<B, C>
+impl<B> Future for UpstreamCall<B>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
-    C: Service<Uri, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
-    C: Clone + Send + Sync + 'static,
-    S: Read + Write + Connection + Unpin + Send + 'static,
 {
     type Output = Result<Response<UpstreamBody>, ClientError>;
 
@@ -334,13 +328,13 @@ impl Error for ClientError {
     }
 }
 
-impl<B, C: Clone> Clone for UpstreamClient<B, C> {
+impl<B> Clone for UpstreamClient<B> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<B, C> fmt::Debug for UpstreamClient<B, C> {
+impl<B> fmt::Debug for UpstreamClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UpstreamClient")
     }
@@ -352,7 +346,7 @@ impl fmt::Debug for UpstreamBody {
     }
 }
 
-impl<B, C> fmt::Debug for UpstreamCall<B, C> {
+impl<B> fmt::Debug for UpstreamCall<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UpstreamCall")
     }

@@ -10,7 +10,7 @@ use hyper_util::client::legacy::Client;
 
 use super::{OutgoingBody, connection::Connector};
 
-pub(super) type Pool<B, C> = Client<Connector<C>, OutgoingBody<B>>;
+pub(super) type Pool<B> = Client<Connector, OutgoingBody<B>>;
 
 /// Maximum number of requests on an HTTP/2 connection: upstreams commonly allow 100 streams, and hyper lets
 /// further requests wait. Their windows together fit into the connection's, so that a stalled reader does
@@ -38,18 +38,18 @@ impl UpstreamProtocol {
 
 /// The connection pool in shards of at most [`MAX_STREAMS`] requests, as a hyper client keeps one HTTP/2
 /// connection. Shards are created on demand; HTTP/1 needs the first only.
-pub(super) struct PoolShards<B, C>(Arc<Shared<B, C>>);
+pub(super) struct PoolShards<B>(Arc<Shared<B>>);
 
-struct Shared<B, C> {
-    new_pool: Box<dyn Fn() -> Pool<B, C> + Send + Sync>,
+struct Shared<B> {
+    new_pool: Box<dyn Fn() -> Pool<B> + Send + Sync>,
     protocol: UpstreamProtocol,
-    first: PoolShard<B, C>,
+    first: PoolShard<B>,
     has_more: AtomicBool,
-    more: Mutex<Vec<PoolShard<B, C>>>,
+    more: Mutex<Vec<PoolShard<B>>>,
 }
 
-struct PoolShard<B, C> {
-    pool: Pool<B, C>,
+struct PoolShard<B> {
+    pool: Pool<B>,
     in_flight: Arc<AtomicUsize>,
 }
 
@@ -57,10 +57,10 @@ struct PoolShard<B, C> {
 #[derive(Debug)]
 pub(super) struct InFlightGuard(Arc<AtomicUsize>);
 
-impl<B, C: Clone> PoolShards<B, C> {
+impl<B> PoolShards<B> {
     pub(super) fn new(
         protocol: UpstreamProtocol,
-        new_pool: impl Fn() -> Pool<B, C> + Send + Sync + 'static,
+        new_pool: impl Fn() -> Pool<B> + Send + Sync + 'static,
     ) -> Self {
         let first = PoolShard::new(new_pool());
         let (has_more, more) = (AtomicBool::new(false), Mutex::default());
@@ -68,7 +68,7 @@ impl<B, C: Clone> PoolShards<B, C> {
     }
 
     /// Returns the pool for another request, and the guard that counts it there.
-    pub(super) fn enter(&self) -> (Cow<'_, Pool<B, C>>, InFlightGuard) {
+    pub(super) fn enter(&self) -> (Cow<'_, Pool<B>>, InFlightGuard) {
         let shared = &*self.0;
         let is_http1 = shared.protocol.is_http1();
         if is_http1 && shared.has_more.load(Ordering::Relaxed) {
@@ -92,14 +92,14 @@ impl<B, C: Clone> PoolShards<B, C> {
     }
 }
 
-impl<B, C> Shared<B, C> {
-    fn more(&self) -> MutexGuard<'_, Vec<PoolShard<B, C>>> {
+impl<B> Shared<B> {
+    fn more(&self) -> MutexGuard<'_, Vec<PoolShard<B>>> {
         self.more.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B, C> PoolShard<B, C> {
-    fn new(pool: Pool<B, C>) -> Self {
+impl<B> PoolShard<B> {
+    fn new(pool: Pool<B>) -> Self {
         Self { pool, in_flight: Arc::default() }
     }
 
@@ -123,7 +123,7 @@ impl Drop for InFlightGuard {
     }
 }
 
-impl<B, C> Clone for PoolShards<B, C> {
+impl<B> Clone for PoolShards<B> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }

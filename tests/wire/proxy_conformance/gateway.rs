@@ -4,9 +4,7 @@ use std::{convert::Infallible, error::Error};
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper_rustls::HttpsConnector;
 use hyper_util::{
-    client::legacy::connect::HttpConnector,
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
     service::TowerToHyperService,
@@ -26,9 +24,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 pub(crate) const SPONSOR: &str = "sk-sponsor-0123456789";
 
-type Transport<B> = UpstreamClient<RequestBody<B>, HttpsConnector<HttpConnector>>;
-
-pub(crate) type Proxy<B = Incoming> = UpstreamProxyService<Transport<B>>;
+pub(crate) type Proxy<B = Incoming> = UpstreamProxyService<UpstreamClient<RequestBody<B>>>;
 
 /// The proxy to this upstream's `/api`, mounted at `/v1`.
 pub(crate) fn proxy<B>(upstream: &str) -> Proxy<B>
