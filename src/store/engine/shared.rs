@@ -152,7 +152,10 @@ impl Engine {
 
     /// Keeps a record of each request from now on until its event.
     pub(crate) fn expect_events(&self) {
-        self.expects_events.store(true, Ordering::Relaxed);
+        // Not stored with each event, as every request reads what is beside it.
+        if !self.expects_events() {
+            self.expects_events.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn expects_events(&self) -> bool {
