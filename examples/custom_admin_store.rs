@@ -486,9 +486,6 @@ impl AdminStore for HashStore {
     }
 
     fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
-        if let Err(error) = edit.change.check() {
-            return StoreFuture::ready(Err(error));
-        }
         let mut tables = self.tables();
         let found = tables.id(&edit.key).and_then(|id| Some((self.summary(&tables, &id)?, id)));
         let Some((before, id)) = found else { return ready(ChangeOutcome::UnknownKey) };

@@ -36,18 +36,26 @@ pub struct KeyRecord {
     pub disabled: bool,
 }
 
-/// New values for fields of a record. A field that is `None` is left unchanged.
+/// New values for fields of a record, which every store can keep. Fields that are not set are left
+/// unchanged.
+///
+/// ```
+/// use tower_quota::key::{KeyId, KeyPatch, KeyRecord, Limit};
+///
+/// let patch = KeyPatch::default().daily_limit(Limit::Units(50))?.disabled(true);
+/// let mut record = KeyRecord::new(KeyId::from("alice"), Limit::Units(200));
+/// patch.apply(&mut record);
+/// assert_eq!((record.daily_limit, record.disabled), (Limit::Units(50), true));
+///
+/// assert!(patch.daily_limit(Limit::Units(0)).is_err());
+/// # Ok::<(), tower_quota::key::InvalidLimit>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct KeyPatch {
-    /// New label.
-    pub label: Option<String>,
-    /// New maximum number of requests per day.
-    pub daily_limit: Option<Limit>,
-    /// New time from which the key is rejected, where `Some(None)` removes it.
-    pub expires_at: Option<Option<SystemTime>>,
-    /// Whether the key is disabled from now on.
-    pub disabled: Option<bool>,
+    pub(crate) label: Option<String>,
+    pub(crate) daily_limit: Option<Limit>,
+    pub(crate) expires_at: Option<Option<SystemTime>>,
+    pub(crate) disabled: Option<bool>,
 }
 
 /// Version of a key's record, used as an entity tag (RFC 9110, section 8.8.3).
@@ -117,13 +125,32 @@ impl KeyRecord {
 }
 
 impl KeyPatch {
-    /// Checks that files and the admin API have a form for each value of the patch.
+    /// Sets the label.
+    #[must_use]
+    pub fn label(self, label: impl Into<String>) -> Self {
+        Self { label: Some(label.into()), ..self }
+    }
+
+    /// Sets the maximum number of requests per day.
     ///
     /// # Errors
     ///
-    /// The limit has none ([`Limit::to_stored`]).
-    pub fn check(&self) -> Result<(), InvalidLimit> {
-        self.daily_limit.map(Limit::to_stored).transpose().map(|_| ())
+    /// The limit has no stored form ([`Limit::to_stored`]).
+    pub fn daily_limit(self, limit: Limit) -> Result<Self, InvalidLimit> {
+        limit.to_stored()?;
+        Ok(Self { daily_limit: Some(limit), ..self })
+    }
+
+    /// Sets the time from which the key is rejected, or removes it.
+    #[must_use]
+    pub fn expires_at(self, at: Option<SystemTime>) -> Self {
+        Self { expires_at: Some(at), ..self }
+    }
+
+    /// Sets whether the key is disabled from now on.
+    #[must_use]
+    pub fn disabled(self, disabled: bool) -> Self {
+        Self { disabled: Some(disabled), ..self }
     }
 
     /// Sets the fields of the record for which the patch has a value.

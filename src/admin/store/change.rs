@@ -6,7 +6,6 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     admin::store::{Actor, KeyRef, KeySummary, action},
-    error::StoreError,
     key::{KeyHash, KeyPatch, KeyRecord, KeyVersion, SecretKey},
 };
 
@@ -70,18 +69,6 @@ pub enum KeyChange {
 }
 
 impl KeyChange {
-    /// Checks that a store can keep the record or the change.
-    ///
-    /// # Errors
-    ///
-    /// `KeyMisconfigured` if it has a limit without a stored form ([`Limit::to_stored`](crate::key::Limit::to_stored)).
-    pub fn check(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Update(patch) => patch.check().map_err(StoreError::misconfigured),
-            Self::Rotate(_) | Self::ResetUsage | Self::Delete => Ok(()),
-        }
-    }
-
     /// Returns the name of the change in the audit trail.
     pub(crate) fn action(&self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@
 //! | a store needs | and finds |
 //! |---|---|
 //! | the record of a new key | [`NewKey::issued_at`] |
-//! | what a change does | [`KeyEdit::applies_to`], [`KeyChange::check`], [`KeyPatch::apply`](crate::key::KeyPatch::apply), [`Rotation::old_until`], [`KeyChange::withdraws_claims`] |
+//! | what a change does | [`KeyEdit::applies_to`], [`KeyPatch::apply`](crate::key::KeyPatch::apply), [`Rotation::old_until`], [`KeyChange::withdraws_claims`] |
 //! | entries of the audit trail | [`AuditNote::created`] and others, [`AuditEntry::new`], [`AuditQuery::matches`] |
 //! | pages of keys | [`KeyPageQuery::finds`] and [`KeyPageQuery::page`], or [`PageCursor::position`] and [`KeyPage::new`] |
 //! | the state of a claim | [`ClaimSummary::state`], [`Claim::new`] |

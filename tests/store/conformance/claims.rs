@@ -73,8 +73,7 @@ async fn a_withdrawn_or_expired_claim_cannot_be_opened(store: impl Store) {
             }
             "deletion" => change_record(&store, &record, KeyChange::Delete).await,
             "disabled" => {
-                let mut patch = KeyPatch::default();
-                patch.disabled = Some(true);
+                let patch = KeyPatch::default().disabled(true);
                 change_record(&store, &record, KeyChange::Update(patch)).await;
             }
             _ => {}

@@ -9,10 +9,10 @@ use tower_quota::{
     },
     error::StoreErrorKind,
     key::{KeyId, KeyPatch, KeyRecord, Limit, SecretKey},
-    store::{QuotaSubject, report::UsageQuery},
+    store::{QuotaSubject, memory::MemoryStore, report::UsageQuery},
 };
 
-use super::{Store, change, issue, limit, new_key, noon, take};
+use super::{Store, change, in_sqlite, issue, limit, new_key, noon, take};
 
 promises! {
     an_issued_key_is_found_and_shown_masked,
@@ -23,27 +23,23 @@ promises! {
     a_batch_with_an_existing_key_issues_no_keys,
     a_key_of_a_failed_batch_can_be_imported,
     a_retried_request_issues_no_keys,
-    a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited,
     every_change_is_in_the_audit_trail_without_a_secret,
 }
 
-async fn a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited(store: impl Store) {
+#[tokio::test]
+async fn a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited() {
+    let directory = tempfile::tempdir().unwrap();
+    let (memory, sqlite) = (MemoryStore::new(), in_sqlite(directory.path()));
     let secret = SecretKey::parse("trial-key-manual-456").unwrap();
-    for units in [0, Limit::MAX_STORED + 1] {
-        let record = KeyRecord::new(KeyId::generate(), Limit::Units(units));
-        assert!(ImportedKey::new(secret.hash(), record.clone()).is_err());
-        assert!(NewKey::new(secret.clone(), record).is_err());
+    for limit in [Limit::Units(0), Limit::Units(Limit::MAX_STORED + 1)] {
+        let record = || KeyRecord::new(KeyId::generate(), limit);
+        assert!(NewKey::new(secret.clone(), record()).is_err());
+        assert!(ImportedKey::new(secret.hash(), record()).is_err());
+        assert!(KeyPatch::default().daily_limit(limit).is_err());
+        let misconfigured = StoreErrorKind::KeyMisconfigured;
+        assert_eq!(memory.insert(&secret, record()).unwrap_err().kind(), misconfigured);
+        assert_eq!(sqlite.insert(&secret, record()).await.unwrap_err().kind(), misconfigured);
     }
-    let record = issue(&store, "trial-key-manual-123").await;
-    let mut patch = KeyPatch::default();
-    patch.daily_limit = Some(Limit::Units(0));
-    let edit =
-        KeyEdit::new(KeyRef::new(record.id.as_str()), KeyChange::Update(patch), Actor::default());
-    let rejected = store.change(edit).await.unwrap_err();
-    assert_eq!(rejected.kind(), StoreErrorKind::KeyMisconfigured);
-    let keys = store.list(KeyPageQuery::first(10)).await.unwrap().keys;
-    assert_eq!(keys.len(), 1);
-    assert_eq!(keys[0].record, record);
 }
 
 async fn an_issued_key_is_found_and_shown_masked(store: impl Store) {
@@ -106,11 +102,7 @@ async fn a_change_to_another_version_of_a_key_is_rejected(store: impl Store) {
     assert_eq!(first.version().to_string().parse(), Ok(first.version()));
 
     let secret = SecretKey::parse("trial-key-second-123").unwrap();
-    let patch = |label: &str| {
-        let mut patch = KeyPatch::default();
-        patch.label = Some(label.to_owned());
-        KeyChange::Update(patch)
-    };
+    let patch = |label: &str| KeyChange::Update(KeyPatch::default().label(label));
     let changes = [
         patch("one"),
         patch("two"),
@@ -191,8 +183,7 @@ async fn a_retried_request_issues_no_keys(store: impl Store) {
 async fn every_change_is_in_the_audit_trail_without_a_secret(store: impl Store) {
     let record = issue(&store, "trial-key-first-123").await;
     let id = record.id.as_str();
-    let mut patch = KeyPatch::default();
-    patch.daily_limit = Some(limit(9));
+    let patch = KeyPatch::default().daily_limit(limit(9)).unwrap();
     change(&store, id, KeyChange::Update(patch)).await;
     let secret = SecretKey::parse("trial-key-second-123").unwrap();
     change(&store, id, KeyChange::Rotate(Rotation::new(secret, Duration::ZERO))).await;

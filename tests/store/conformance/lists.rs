@@ -81,18 +81,16 @@ async fn keys_are_filtered_by_state(store: impl Store) {
         let new = |n: usize| new_key(&format!("trial-key-number-{n}"), &n.to_string());
         store.create((0..40).map(new).collect(), Actor::default()).await.unwrap()
     };
-    let patch = async |at: usize, change: fn(&mut KeyPatch)| {
-        let mut patch = KeyPatch::default();
-        change(&mut patch);
+    let patch = async |at: usize, patch: KeyPatch| {
         change_record(&store, &records[at], KeyChange::Update(patch)).await;
     };
     for at in [3, 17] {
-        patch(at, |patch| patch.disabled = Some(true)).await;
+        patch(at, KeyPatch::default().disabled(true)).await;
     }
     for at in [5, 29, 30] {
-        patch(at, |patch| patch.expires_at = Some(Some(noon()))).await;
+        patch(at, KeyPatch::default().expires_at(Some(noon()))).await;
     }
-    patch(8, |patch| patch.daily_limit = Some(Limit::Units(1))).await;
+    patch(8, KeyPatch::default().daily_limit(Limit::Units(1)).unwrap()).await;
     let one = store.get(KeyRef::new(records[8].id.as_str())).await.unwrap().unwrap().record;
     take(&store, &QuotaSubject::from(&one), noon()).await.unwrap();
     for (state, expected) in [

@@ -182,9 +182,6 @@ impl AdminStore for MemoryStore {
     }
 
     fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
-        if let Err(error) = edit.change.check() {
-            return StoreFuture::ready(Err(error));
-        }
         let mut keys = lock(&self.0.keys);
         let Some(row) = keys.get(&edit.key) else {
             return StoreFuture::ready(Ok(ChangeOutcome::UnknownKey));

@@ -83,9 +83,6 @@ impl AdminStore for SqliteStore {
     }
 
     fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
-        if let Err(error) = edit.change.check() {
-            return StoreFuture::ready(Err(error));
-        }
         let store = self.clone();
         StoreFuture::pending(async move {
             match edit.change {

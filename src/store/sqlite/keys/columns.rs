@@ -121,7 +121,7 @@ pub(crate) fn update(
     Ok(())
 }
 
-/// Returns the number of a limit; stores have checked before that it has one.
+/// Returns the number of a limit. What is stored has one by construction.
 fn stored(limit: Limit) -> rusqlite::Result<u32> {
     limit.to_stored().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
