@@ -4,7 +4,9 @@ use http::{HeaderMap, HeaderName};
 
 use crate::store::{
     QuotaStatus,
-    rate_headers::{IetfRateHeaders, RateHeaders, put, put_number, seconds_to_reset, value},
+    rate_headers::{
+        HeaderText, IetfRateHeaders, RateHeaders, insert_texts, put, put_number, seconds_to_reset,
+    },
 };
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
@@ -31,15 +33,12 @@ impl RateHeaders for OpenAiRateHeaders {
             return;
         };
         IetfRateHeaders.insert(statuses, at, headers);
-        for (name, value) in [
-            (LIMIT, value(|text| put_number(text, limit))),
-            (REMAINING, value(|text| put_number(text, remaining))),
-            (RESET, value(|text| put_duration(text, seconds_to_reset(status, at)))),
-        ] {
-            if let Some(value) = value {
-                headers.insert(name, value);
-            }
-        }
+        let texts: [HeaderText<'_>; 3] = [
+            (LIMIT, &|text| put_number(text, limit)),
+            (REMAINING, &|text| put_number(text, remaining)),
+            (RESET, &|text| put_duration(text, seconds_to_reset(status, at))),
+        ];
+        insert_texts(texts, headers);
     }
 }
 

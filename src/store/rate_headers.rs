@@ -54,35 +54,34 @@ impl RateHeaders for IetfRateHeaders {
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Maximum number of policies that a thread keeps, a prime, as limits are most often multiples of ten.
-const KEPT_POLICIES: usize = 7;
+/// Maximum number of policies that a thread keeps. An application has few of them.
+const MAX_POLICIES: usize = 8;
 
-/// A policy of one limited quota, with all that it depends on.
-type KeptPolicy = Option<((Quota, Day, u64), HeaderValue)>;
+/// The policy of one limited quota, with all that it depends on.
+type KeptPolicy = ((Quota, Day, u64), HeaderValue);
 
 thread_local! {
-    /// The policies that this thread has written last. An application has few of them.
-    static POLICIES: RefCell<[KeptPolicy; KEPT_POLICIES]> =
-        const { RefCell::new([const { None }; KEPT_POLICIES]) };
+    /// Policies that this thread has written, the oldest first.
+    static POLICIES: RefCell<Vec<KeptPolicy>> = const { RefCell::new(Vec::new()) };
 
-    /// Where this thread writes the text of a value, so that the value is allocated once, with its exact length.
+    /// Where this thread writes the texts of values, so that they are allocated once, with their exact length.
     static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Returns the value of `RateLimit-Policy`, if a quota is limited.
 fn policy(statuses: &[QuotaStatus]) -> Option<HeaderValue> {
     let [status] = statuses else { return written_policy(statuses) };
-    let limit = status.limit.units()?;
-    let key = (status.quota, status.day, limit);
+    let key = (status.quota, status.day, status.limit.units()?);
     POLICIES.with_borrow_mut(|policies| {
-        match &mut policies[(limit % KEPT_POLICIES as u64) as usize] {
-            Some((of, policy)) if *of == key => Some(policy.clone()),
-            kept => {
-                let policy = written_policy(statuses)?;
-                *kept = Some((key, policy.clone()));
-                Some(policy)
-            }
+        if let Some((_, policy)) = policies.iter().find(|(known, _)| *known == key) {
+            return Some(policy.clone());
         }
+        if policies.len() == MAX_POLICIES {
+            policies.remove(0);
+        }
+        let policy = written_policy(statuses)?;
+        policies.push((key, policy.clone()));
+        Some(policy)
     })
 }
 
@@ -132,12 +131,35 @@ pub(crate) fn seconds_to_reset(status: &QuotaStatus, at: SystemTime) -> u64 {
 }
 
 /// Returns the value with the text that `write` writes.
-pub(crate) fn value(write: impl FnOnce(&mut Vec<u8>)) -> Option<HeaderValue> {
+fn value(write: impl FnOnce(&mut Vec<u8>)) -> Option<HeaderValue> {
     TEXT.with_borrow_mut(|text| {
         text.clear();
         write(text);
         HeaderValue::from_bytes(text).ok()
     })
+}
+
+/// A header, and the function that writes the text of its value.
+#[cfg(feature = "openai")]
+pub(crate) type HeaderText<'a> = (HeaderName, &'a dyn Fn(&mut Vec<u8>));
+
+/// Inserts headers whose values are in one allocation.
+#[cfg(feature = "openai")]
+pub(crate) fn insert_texts<const N: usize>(texts: [HeaderText<'_>; N], headers: &mut HeaderMap) {
+    TEXT.with_borrow_mut(|text| {
+        text.clear();
+        let lengths = texts.each_ref().map(|(_, write)| {
+            let start = text.len();
+            write(text);
+            text.len() - start
+        });
+        let mut values = bytes::Bytes::copy_from_slice(text);
+        for ((name, _), length) in texts.into_iter().zip(lengths) {
+            if let Ok(value) = HeaderValue::from_maybe_shared(values.split_to(length)) {
+                headers.insert(name, value);
+            }
+        }
+    });
 }
 
 pub(crate) fn put(text: &mut Vec<u8>, part: &str) {
@@ -188,6 +210,19 @@ mod tests {
         let headers = headers(&statuses, UNIX_EPOCH);
         assert_eq!(headers["ratelimit-policy"], r#""daily";q=100;w=86400, "images";q=10;w=86400"#);
         assert_eq!(headers["ratelimit"], r#""daily";r=98;t=1, "images";r=1;t=1"#);
+    }
+
+    #[test]
+    fn a_policy_is_that_of_its_quota_and_limit_whatever_was_written_before() {
+        let day = "1970-01-01".parse().unwrap();
+        for limit in (1..=20).chain(1..=20) {
+            for name in ["images", "rows"] {
+                let status = QuotaStatus::new(day, Limit::Units(limit), 0, UNIX_EPOCH);
+                let status = status.quota(Quota::new(name, Period::Day).unwrap());
+                let headers = headers(&[status], UNIX_EPOCH);
+                assert_eq!(headers["ratelimit-policy"], *format!("\"{name}\";q={limit};w=86400"));
+            }
+        }
     }
 
     #[test]
