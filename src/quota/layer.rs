@@ -208,6 +208,9 @@ impl DailyQuotaLayer {
 
     /// Sets how many units a request costs. 1 by default; a request of 0 is not counted, and its response
     /// shows the subject's status.
+    ///
+    /// A client that can choose the number may use up a subject's period with one request. The stores of this crate
+    /// count up to 2⁵³ units in a period, then also the quota of a subject without a limit is exhausted.
     #[must_use]
     pub fn cost<F>(self, cost: F) -> Self
     where

@@ -12,6 +12,9 @@ use crate::{
     store::{Demand, Quota, QuotaStatus, Refund},
 };
 
+/// Maximum number of units of a period: the largest integer that JSON numbers represent exactly.
+pub(crate) const MAX_UNITS: u64 = 1 << 53;
+
 /// Counts the units of one subject in one quota, one period at a time.
 ///
 /// Units are reserved under a lock that is held for a few instructions, never across an `.await`. `A`
@@ -158,7 +161,7 @@ impl<A: Default> PeriodCounter<A> {
         let mut state = self.on(window.day);
         let (count, extra) = &mut *state;
         let used = count.used.checked_add(demand.amount);
-        let limit = demand.limit.units().unwrap_or(u64::MAX);
+        let limit = demand.limit.units().unwrap_or(MAX_UNITS).min(MAX_UNITS);
         let recorded = match used.filter(|used| *used <= limit) {
             None => None,
             Some(used) => {
@@ -216,7 +219,8 @@ impl<A: Default> PeriodCounter<A> {
         let (count, extra) = &mut *state;
         let is_current = count.origin() == origin;
         if is_current {
-            count.used = count.used.saturating_sub(reserved).saturating_add(actual);
+            let used = count.used.saturating_sub(reserved).saturating_add(actual);
+            count.used = used.min(MAX_UNITS);
             record(count.used, extra);
         }
         is_current

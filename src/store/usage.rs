@@ -227,9 +227,27 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// Maximum number of tokens of one response. A larger figure is not one that anybody was billed for.
+    #[cfg(any(feature = "engine", all(feature = "openai", feature = "usage")))]
+    pub(crate) const MAX: u64 = 1_000_000_000_000;
+
     /// Creates a count without cached and reasoning tokens.
     pub fn new(prompt: u64, completion: u64, total: u64) -> Self {
         Self { prompt, completion, total, cached: None, reasoning: None }
+    }
+
+    /// Reduces figures that are larger than the maximum to it, so that a store can sum them up.
+    #[cfg(feature = "engine")]
+    pub(crate) fn bounded(self) -> Self {
+        let Self { prompt, completion, total, cached, reasoning } = self;
+        let bounded = |figure: u64| figure.min(Self::MAX);
+        Self {
+            prompt: bounded(prompt),
+            completion: bounded(completion),
+            total: bounded(total),
+            cached: cached.map(bounded),
+            reasoning: reasoning.map(bounded),
+        }
     }
 }
 

@@ -8,9 +8,6 @@ use serde_json::value::RawValue;
 
 use crate::store::Tokens;
 
-/// Maximum number of tokens of one response. A larger figure is not one that anybody was billed for.
-const MAX_TOKENS: u64 = 1_000_000_000_000;
-
 /// The figures that a response has reported so far. The last report of a figure counts, but a zero does
 /// not replace another number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,9 +68,9 @@ struct Count(u64);
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = serde_json::Number::deserialize(deserializer)?;
-        // Up to `MAX_TOKENS` a float is exact.
+        // Up to `Tokens::MAX` a float is exact.
         let integral = |float: f64| {
-            let is_count = (0.0..=MAX_TOKENS as f64).contains(&float) && float.fract() == 0.0;
+            let is_count = (0.0..=Tokens::MAX as f64).contains(&float) && float.fract() == 0.0;
             is_count.then_some(float as u64)
         };
         let count = number.as_u64().or_else(|| number.as_f64().and_then(integral));
@@ -148,7 +145,7 @@ impl Figures {
         let sum = prompt.checked_add(completion)?;
         // Some totals hold more than these two, such as reasoning that is reported nowhere else.
         let total = self.total.filter(|total| *total > 0).unwrap_or(sum);
-        if total < sum || total > MAX_TOKENS {
+        if total < sum || total > Tokens::MAX {
             return None;
         }
         // A part is no more than the whole.

@@ -160,8 +160,8 @@ impl Subject {
 
 impl Delta {
     fn add(&mut self, later: &Self) {
-        self.used += later.used;
-        self.refunded += later.refunded;
+        self.used = self.used.saturating_add(later.used);
+        self.refunded = self.refunded.saturating_add(later.refunded);
         self.last_used_at = self.last_used_at.max(later.last_used_at);
         self.granted = later.granted.or(self.granted);
     }

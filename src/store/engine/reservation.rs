@@ -19,7 +19,7 @@ use crate::{
     key::{KeyId, Limit},
     store::{
         Admission, Demand, Refund, Reservation, ReserveOutcome, StoreFuture,
-        counter::{Count, Origin},
+        counter::{Count, MAX_UNITS, Origin},
     },
 };
 
@@ -83,7 +83,7 @@ impl Engine {
     ) -> Result<(Origin, Lsn), StoreError> {
         let (origin, amount, at) = (count.origin(), demand.amount, demand.at);
         // A lease is not needed if each unit is synced, or without a limit.
-        let limit = demand.limit.units();
+        let limit = demand.limit.units().map(|limit| limit.min(MAX_UNITS));
         let limit = limit.filter(|_| self.durability == Durability::Process);
         let is_durable = |end| self.journal.is_durable(end);
         let extension =
@@ -180,6 +180,7 @@ impl EngineReservation {
     }
 
     fn charge_actual(&mut self, actual: u64) {
+        let actual = actual.min(MAX_UNITS);
         if self.state != State::Spent || actual == self.amount {
             return;
         }

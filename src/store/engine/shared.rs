@@ -20,7 +20,7 @@ use crate::{
     error::StoreError,
     limit::Gcra,
     store::{
-        Admission, RequestOutcome, UsageEvent,
+        Admission, RequestOutcome, Tokens, UsageEvent,
         counter::{Count, CounterKey, PeriodCounter},
         sync::{Mutex, SharedMap, lock},
     },
@@ -167,6 +167,7 @@ impl Engine {
         self.expect_events();
         // Dropped at the end, as that may append a record.
         let admission = event.admission.take();
+        event.tokens = event.tokens.map(Tokens::bounded);
         let Some(id) = &event.key_id else { return };
         let open = admission.as_ref().and_then(Admission::downcast_ref::<OpenRequest>);
         let closes = open.is_some_and(|open| open.close(self, id));

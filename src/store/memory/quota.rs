@@ -6,7 +6,7 @@ use crate::{
     key::Limit,
     store::{
         Demand, Quota, QuotaStatus, QuotaStore, Refund, Reservation, ReserveOutcome, StoreFuture,
-        counter::{CounterKey, Origin, PeriodCounter},
+        counter::{CounterKey, MAX_UNITS, Origin, PeriodCounter},
     },
 };
 
@@ -25,7 +25,7 @@ impl Inner {
         if key.quota == Quota::DAILY {
             let mut totals = lock(&self.totals);
             let used = totals.units(&key.subject).used_on(day);
-            *used = change(*used);
+            *used = change(*used).min(MAX_UNITS);
         }
     }
 }
@@ -44,7 +44,7 @@ impl QuotaStore for MemoryStore {
             units.last_used_at = Some(demand.at);
             if demand.quota == Quota::DAILY {
                 let used = units.used_on(origin.day);
-                *used = used.saturating_add(amount);
+                *used = used.saturating_add(amount).min(MAX_UNITS);
             }
             Ok(origin)
         });

@@ -9,6 +9,7 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
+        counter::MAX_UNITS,
         engine::{
             journal::{DatabaseId, Position, ReplayFrom},
             pending::{Delta, Figures, PendingBatch},
@@ -38,14 +39,15 @@ fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Re
     // `reset_used` sums up the units from before a reset.
     let mut count = connection.prepare_cached(
         "INSERT INTO daily_usage (key_id, day, epoch, used, refunded, last_used_at, quota)
-         VALUES (?1, ?2, ?3, max(0, ?4), ?5, ?6, ?7)
+         VALUES (?1, ?2, ?3, min(?8, max(0, ?4)), min(?8, ?5), ?6, ?7)
          ON CONFLICT (key_id, quota, day) DO UPDATE SET
-             used = CASE WHEN epoch = ?3 THEN max(0, used + ?4) WHEN epoch < ?3 THEN max(0, ?4)
-                 ELSE used END,
-             refunded = CASE WHEN epoch = ?3 THEN refunded + ?5 WHEN epoch < ?3 THEN ?5
-                 ELSE refunded END,
-             reset_used = CASE WHEN epoch = ?3 THEN reset_used WHEN epoch < ?3 THEN reset_used + used
-                 ELSE max(0, reset_used + ?4) END,
+             used = CASE WHEN epoch = ?3 THEN min(?8, max(0, used + ?4))
+                 WHEN epoch < ?3 THEN excluded.used ELSE used END,
+             refunded = CASE WHEN epoch = ?3 THEN min(?8, refunded + ?5)
+                 WHEN epoch < ?3 THEN excluded.refunded ELSE refunded END,
+             reset_used = CASE WHEN epoch = ?3 THEN reset_used
+                 WHEN epoch < ?3 THEN min(?8, reset_used + used)
+                 ELSE min(?8, max(0, reset_used + ?4)) END,
              epoch = max(epoch, ?3),
              last_used_at = max(coalesce(last_used_at, ?6), coalesce(?6, last_used_at))",
     )?;
@@ -60,8 +62,17 @@ fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Re
             let Delta { used, refunded, last_used_at, granted } = delta;
             // The end of a request does not change the count.
             if *used != 0 || *refunded != 0 || last_used_at.is_some() {
-                let values = params![id, day, origin.epoch, used, refunded, last_used_at, quota];
-                count.execute(values)?;
+                let epoch = origin.epoch;
+                count.execute(params![
+                    id,
+                    day,
+                    epoch,
+                    used,
+                    refunded,
+                    last_used_at,
+                    quota,
+                    MAX_UNITS
+                ])?;
             }
             if let Some(granted) = granted {
                 lease.execute(params![id, day, origin.epoch, granted, quota])?;

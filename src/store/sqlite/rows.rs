@@ -4,17 +4,21 @@ use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
 use crate::{
     clock::Day,
-    store::counter::{Count, CounterKey},
+    store::counter::{Count, CounterKey, MAX_UNITS},
 };
 
 /// Returns a number of units for display, or 0 if the value is not a valid one.
 pub(super) fn units(value: ValueRef<'_>) -> u64 {
-    /// Largest integer that JSON numbers represent exactly.
-    const MAX_UNITS: i64 = 1 << 53;
+    const MAX: i64 = MAX_UNITS as i64;
     match value {
-        ValueRef::Integer(count @ 0..=MAX_UNITS) => count.unsigned_abs(),
+        ValueRef::Integer(count @ 0..=MAX) => count.unsigned_abs(),
         _ => 0,
     }
+}
+
+/// Converts a number to SQLite's integers, the largest of which stands for larger numbers.
+pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// Converts a value of any type to text.

@@ -6,7 +6,7 @@ use tower_quota::{
     admin::store::KeyChange,
     clock::{Calendar, Period},
     key::Limit,
-    store::{Demand, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome},
+    store::{Demand, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome, report::UsageQuery},
 };
 
 use crate::common::Random;
@@ -29,6 +29,7 @@ promises! {
     quotas_of_a_subject_are_independent,
     a_month_has_one_limit_and_resets_with_the_next,
     a_reset_applies_to_every_quota_of_a_key,
+    amounts_of_any_size_are_counted_or_exhaust_the_quota,
 }
 
 async fn concurrent_reservations_admit_exactly_the_limit(store: impl Store) {
@@ -245,4 +246,26 @@ async fn a_reset_applies_to_every_quota_of_a_key(store: impl Store) {
         assert!(take_amount(&store, demand).await.is_some());
         assert!(take_amount(&store, demand).await.is_none());
     }
+}
+
+async fn amounts_of_any_size_are_counted_or_exhaust_the_quota(store: impl Store) {
+    const HALF: u64 = 1 << 52;
+    const LARGE: u64 = i64::MAX as u64;
+    for (name, limit) in [("unlimited", Limit::Unlimited), ("large", Limit::Units(u64::MAX))] {
+        let subject = QuotaSubject::new(name.into(), limit);
+        for amount in [HALF, HALF, LARGE, LARGE, 1, u64::MAX, LARGE + 1] {
+            take_amount(&store, &demand(&subject, noon()).amount(amount)).await;
+        }
+        let settled = demand(&subject, noon()).quota(Quota::new("settled", Period::Day).unwrap());
+        for _ in 0..3 {
+            if let Some(mut reservation) = take_amount(&store, &settled).await {
+                reservation.settle(u64::MAX).await.unwrap();
+            }
+        }
+        let status = store.status(&demand(&subject, noon())).await.unwrap();
+        assert!(status.used >= 2 * HALF, "{status:?}");
+    }
+    let today = store.today();
+    store.report(UsageQuery::days(today, today)).await.unwrap();
+    assert!(take(&store, &subject(1), noon()).await.is_some());
 }

@@ -21,6 +21,7 @@ promises! {
     requests_without_reported_tokens_are_counted,
     active_keys_are_those_that_were_used_on_the_days_of_the_report,
     requests_of_a_subject_that_is_no_key_are_reported,
+    figures_of_any_size_are_kept,
 }
 
 fn grouped(key: bool, day: bool, model: bool) -> GroupBy {
@@ -244,4 +245,23 @@ async fn requests_of_a_subject_that_is_no_key_are_reported(store: impl Store) {
     assert_eq!((row.figures.requests, row.figures.succeeded, row.figures.failed), (1, 1, 0));
     let requests = store.requests(RequestQuery::latest(10).key(subject.id)).await.unwrap();
     assert_eq!(requests.len(), 1);
+}
+
+async fn figures_of_any_size_are_kept(store: impl Store) {
+    let mut event = UsageEvent::new(noon());
+    event.key_id = Some(KeyId::from("alice"));
+    event.outcome = RequestOutcome::Succeeded;
+    event.model = Some("m".to_owned());
+    let mut tokens = Tokens::new(u64::MAX, i64::MAX as u64, u64::MAX);
+    (tokens.cached, tokens.reasoning) = (Some(u64::MAX), Some(i64::MAX as u64));
+    (event.tokens, event.bytes_in, event.bytes_out) = (Some(tokens), u64::MAX, u64::MAX);
+    event.duration = Some(Duration::MAX);
+    for _ in 0..3 {
+        store.record(event.clone());
+    }
+    let report = store.report(UsageQuery::days(store.today(), store.today())).await.unwrap();
+    let figures = report.rows[0].figures;
+    assert_eq!((figures.requests, figures.succeeded), (3, 3));
+    assert!(figures.tokens.total >= 1_000_000_000_000, "{figures:?}");
+    assert_eq!(store.requests(RequestQuery::latest(usize::MAX)).await.unwrap().len(), 3);
 }

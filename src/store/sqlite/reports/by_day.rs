@@ -147,14 +147,10 @@ fn idle_rows(
                      WHERE key_id = k.id AND quota = 'daily' AND day = ?1)
              ORDER BY seq LIMIT ?2 OFFSET ?3",
         )?
-        .query_map(params![day.to_string(), sqlite_integer(limit), sqlite_integer(skip)], |row| {
+        .query_map(params![day.to_string(), rows::integer(limit), rows::integer(skip)], |row| {
             Ok(UsageRow::idle(day, KeyId::new(row.get::<_, String>(0)?)))
         })?
         .collect()
-}
-
-fn sqlite_integer(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Calls `visit` with the rows of one day and of the keys after this one, until it returns `false`.

@@ -7,6 +7,7 @@ use std::{
 
 use rusqlite::{Connection, Row, ToSql, params, params_from_iter, types::Type};
 
+use super::rows::integer;
 use crate::{
     clock::{from_unix_millis, unix_millis},
     key::KeyId,
@@ -59,8 +60,8 @@ pub(crate) fn write(connection: &Connection, records: &[RequestRecord]) -> rusql
             ("total_tokens", &tokens.map(|tokens| tokens.total)),
             ("cached_tokens", &tokens.and_then(|tokens| tokens.cached)),
             ("reasoning_tokens", &tokens.and_then(|tokens| tokens.reasoning)),
-            ("bytes_in", bytes_in),
-            ("bytes_out", bytes_out),
+            ("bytes_in", &integer(*bytes_in)),
+            ("bytes_out", &integer(*bytes_out)),
             ("time_to_head", &time_to_head.map(micros)),
             ("time_to_first_byte", &time_to_first_byte.map(micros)),
             ("duration", &duration.map_or(0, micros)),
@@ -90,7 +91,8 @@ pub(crate) fn read(
          ORDER BY number DESC LIMIT ?2"
     );
     let key_id = query.key_id.as_ref().map(KeyId::as_str);
-    let arguments = params![query.before, query.limit, key_id, query.request_id];
+    let (before, limit) = (query.before.map(integer), integer(query.limit));
+    let arguments = params![before, limit, key_id, query.request_id];
     connection.prepare_cached(&sql)?.query_map(arguments, row)?.collect()
 }
 
@@ -169,5 +171,5 @@ pub(crate) fn delete_expired(
 }
 
 fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+    integer(time.as_micros())
 }
