@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use super::{
     ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, ResponseEnd, Subject,
     layer::note_shadow_excess,
-    units::{Units, both},
+    units::{Units, both, or_unchanged, warn_unchanged},
 };
 use crate::{
     body::{BodyEnd, EndDetector},
@@ -242,9 +242,10 @@ impl HeldReservation {
                 units.settle(actual).map(|charged| Change { charged: Some(charged), refunded: 0 })
             }
             (Some(actual), ChargeDecision::Refund(refund)) => {
-                let settled = units.settle(actual);
+                // A store that cannot correct the amount may refund it.
+                let settled = or_unchanged(units.settle(actual));
                 both(settled, units.refund(refund))
-                    .map(|(charged, refunded)| Change { charged: Some(charged), refunded })
+                    .map(|(charged, refunded)| Change { charged, refunded })
             }
         };
         match change.now_or_never() {
@@ -288,9 +289,7 @@ impl HeldReservation {
                     }
                 });
             }
-            Err(error) => {
-                tracing::warn!(source = ?error, "change of the charged units failed: the reserved ones may stay charged");
-            }
+            Err(error) => warn_unchanged(&error),
         }
     }
 

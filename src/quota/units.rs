@@ -100,8 +100,11 @@ impl Reserved {
     }
 
     fn settle(&mut self, actual: u64) -> StoreFuture<()> {
-        self.amount = actual;
-        self.reservation.settle(actual)
+        let settled = self.reservation.settle(actual).now_or_never();
+        if !matches!(settled, Ok(Err(_))) {
+            self.amount = actual;
+        }
+        into_future(settled)
     }
 
     /// The result is the number of refunded units.
@@ -111,12 +114,22 @@ impl Reserved {
         if !matches!(refunded, Ok(Ok(false))) {
             (self.amount, self.is_refunded) = (0, true);
         }
-        match refunded {
-            Ok(refunded) => StoreFuture::ready(refunded),
-            Err(pending) => pending,
-        }
-        .map(move |is_refunded| if is_refunded { amount } else { 0 })
+        into_future(refunded).map(move |is_refunded| if is_refunded { amount } else { 0 })
     }
+}
+
+/// Makes a failed change `None`, with a warning.
+pub(super) fn or_unchanged<T: Send + 'static>(change: StoreFuture<T>) -> StoreFuture<Option<T>> {
+    let changed = |change: Result<T, StoreError>| change.inspect_err(warn_unchanged).ok();
+    match change.now_or_never() {
+        Ok(change) => StoreFuture::ready(Ok(changed(change))),
+        Err(pending) => StoreFuture::pending(async move { Ok(changed(pending.await)) }),
+    }
+}
+
+/// Logs that the store has not changed the charged units.
+pub(super) fn warn_unchanged(error: &StoreError) {
+    tracing::warn!(source = ?error, "change of the charged units failed: the reserved ones may stay charged");
 }
 
 /// Waits for both of two changes, which the store makes whether they are waited for or not.
@@ -129,19 +142,17 @@ where
         (Ok(first), Ok(second)) => {
             StoreFuture::ready(first.and_then(|first| second.map(|second| (first, second))))
         }
-        (first, second) => {
-            StoreFuture::pending(async move { Ok((value(first).await?, value(second).await?)) })
-        }
+        (first, second) => StoreFuture::pending(async move {
+            Ok((into_future(first).await?, into_future(second).await?))
+        }),
     }
+}
+
+/// Returns the future of what [`StoreFuture::now_or_never`] has returned.
+fn into_future<T>(result: Result<Result<T, StoreError>, StoreFuture<T>>) -> StoreFuture<T> {
+    result.map_or_else(|pending| pending, StoreFuture::ready)
 }
 
 fn then(first: StoreFuture<()>, second: StoreFuture<()>) -> StoreFuture<()> {
     both(first, second).map(|_| ())
-}
-
-async fn value<T>(result: Result<Result<T, StoreError>, StoreFuture<T>>) -> Result<T, StoreError> {
-    match result {
-        Ok(result) => result,
-        Err(pending) => pending.await,
-    }
 }

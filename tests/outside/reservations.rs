@@ -61,6 +61,24 @@ impl QuotaStore for Slow {
     }
 }
 
+/// A store that refunds, and cannot correct amounts.
+struct Uncorrected(MemoryStore);
+
+impl QuotaStore for Uncorrected {
+    fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
+        self.0.reserve(demand).map(|outcome| match outcome {
+            ReserveOutcome::Admitted { mut reservation, status } => {
+                ReserveOutcome::admitted(status, move |refund| reservation.refund(refund))
+            }
+            exhausted => exhausted,
+        })
+    }
+
+    fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
+        self.0.status(demand)
+    }
+}
+
 fn subject(limit: u64) -> QuotaSubject {
     QuotaSubject::new(KeyId::from("acme"), Limit::Units(limit))
 }
@@ -97,8 +115,23 @@ impl Scene {
         F: Fn(Request<Body>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
     {
+        Self::with(Slow, limit, change, handler)
+    }
+
+    /// The scene with what `wrap` makes of the store.
+    fn with<Store, F, Fut>(
+        wrap: impl FnOnce(MemoryStore) -> Store,
+        limit: u64,
+        change: impl FnOnce(DailyQuotaLayer) -> DailyQuotaLayer,
+        handler: F,
+    ) -> Self
+    where
+        Store: QuotaStore,
+        F: Fn(Request<Body>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+    {
         let (store, events) = (MemoryStore::new(), Events::default());
-        let quota = DailyQuotaLayer::new(Slow(store.clone())).subject(move |_| subject(limit));
+        let quota = DailyQuotaLayer::new(wrap(store.clone())).subject(move |_| subject(limit));
         let service = ServiceBuilder::new()
             .map_response(|response: Response<_>| response.map(Body::new))
             .layer(UsageRecorderLayer::new(events.clone()))
@@ -293,6 +326,24 @@ async fn what_was_taken_is_refunded_with_the_rest() {
     assert_eq!(scene.send("/").await, (500, 10, 0));
     assert_eq!(scene.send("/").await, (500, 5, 5));
     assert_eq!(scene.used().await, 5);
+}
+
+#[tokio::test]
+async fn a_refund_counts_although_the_store_cannot_correct_the_amount() {
+    let scene = Scene::with(
+        Uncorrected,
+        100,
+        |quota| quota.cost(|_| 10),
+        async |request| {
+            reservation(&request).settle(3);
+            let status = if request.uri().path() == "/fails" { 500 } else { 200 };
+            Ok(Response::builder().status(status).body(Body::empty()).unwrap())
+        },
+    );
+    assert_eq!(scene.send("/fails").await, (500, 100, 0));
+    assert_eq!(scene.used().await, 0);
+    assert_eq!(scene.send("/").await, (200, 90, 10));
+    assert_eq!(scene.used().await, 10);
 }
 
 #[tokio::test]
