@@ -118,6 +118,8 @@ mod open_error;
 mod quota;
 pub mod rate_headers;
 pub mod report;
+#[cfg(feature = "engine")]
+mod retention;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod support;

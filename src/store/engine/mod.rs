@@ -14,6 +14,7 @@
 //! every interleaving of its locks.
 
 mod damage;
+pub(crate) mod gauges;
 pub(crate) mod journal;
 mod lease;
 mod ledger;

@@ -13,7 +13,6 @@ use super::{
     file::{WRITE_BUSY_TIMEOUT, wal::Wal},
     keys::adopt,
     reports::requests,
-    retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
     rows,
 };
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
             Engine, Ledger, LedgerState, UnusedUnits, journal::Commit, pending::PendingBatch,
             queue::Queue,
         },
+        retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
     },
 };
 

@@ -25,7 +25,6 @@ mod meter;
 mod quota;
 mod reading;
 mod reports;
-mod retention;
 mod rows;
 mod schema;
 mod start;
@@ -56,6 +55,7 @@ use super::{
     StoreFuture,
     engine::{
         Engine, Ledger, Watchdog, Writer,
+        gauges::NextCount,
         journal::{Disk, FileDisk, Syncer},
     },
 };
@@ -108,7 +108,7 @@ struct Inner {
     losses: Vec<String>,
     #[cfg(feature = "admin")]
     copies: admin::Copies,
-    next_count: meter::NextCount,
+    next_count: NextCount,
 }
 
 impl SqliteStore {
@@ -168,7 +168,7 @@ impl SqliteStore {
             losses,
             #[cfg(feature = "admin")]
             copies: admin::Copies::new(options),
-            next_count: meter::NextCount::new(),
+            next_count: NextCount::new(),
         };
         Ok(Self(Arc::new(inner)))
     }
