@@ -38,7 +38,8 @@ pub(crate) trait Ledger: Sized + Send + 'static {
     type Error: Error + Send + Sync + 'static;
 
     /// Runs `work` in one transaction, as the commit of this number. Returns the state of the commits once
-    /// this one is durable. If it fails, nothing has changed.
+    /// this one is durable. If it fails, nothing has changed, unless it
+    /// [may be committed](Self::may_be_committed).
     fn transaction<T>(
         &mut self,
         number: u64,
@@ -47,6 +48,17 @@ pub(crate) trait Ledger: Sized + Send + 'static {
 
     /// Rolls back a transaction that a panic has left open. Returns whether one was open.
     fn roll_back(&mut self) -> bool;
+
+    /// Returns whether the transaction that has failed with this error may be committed nevertheless, as a connection
+    /// that breaks during a commit leaves open.
+    fn may_be_committed(error: &Self::Error) -> bool {
+        let _ = error;
+        false
+    }
+
+    /// Called after a transaction has failed, before the next one: returns the state of the tables once it is certain
+    /// that no earlier transaction is committed any more.
+    fn resume(&mut self) -> Result<LedgerState, Self::Error>;
 
     /// Runs a part of a transaction in a savepoint. If `work` returns `None`, or fails because of its own
     /// rows, it is rolled back to the savepoint and the result is `None`. Any other error fails the

@@ -13,7 +13,7 @@ use super::{
     Engine, Ledger, UnusedUnits,
     journal::SEGMENT_LENGTH,
     pending::PendingBatch,
-    queue::{self, Job, Queue, Work},
+    queue::{self, Job, OnCommit, Queue, Work},
 };
 
 /// Maximum time between two checkpoints.
@@ -80,13 +80,23 @@ pub(super) struct Checkpointer<L: Ledger> {
     queue: Arc<Queue<L>>,
     ledger: L,
     pending: PendingBatch,
+    /// Transaction with the pending records that has failed, and may be committed nevertheless.
+    in_doubt: Option<InDoubt>,
     evicted_at: Instant,
+}
+
+/// Transaction whose outcome is not known yet.
+struct InDoubt {
+    /// Number of its commit.
+    number: u64,
+    /// Callbacks of its jobs, whose callers wait for the outcome.
+    on_commit: Vec<OnCommit>,
 }
 
 impl<L: Ledger> Checkpointer<L> {
     pub(super) fn new(engine: Arc<Engine>, queue: Arc<Queue<L>>, ledger: L) -> Self {
         let (pending, evicted_at) = (PendingBatch::default(), Instant::now());
-        Self { engine, queue, ledger, pending, evicted_at }
+        Self { engine, queue, ledger, pending, in_doubt: None, evicted_at }
     }
 
     #[cfg(all(test, not(model)))]
@@ -141,6 +151,10 @@ impl<L: Ledger> Checkpointer<L> {
             }
             return;
         }
+        // At shutdown nothing is recovered.
+        if self.in_doubt.is_some() && self.resolve().is_err() {
+            return;
+        }
         self.pending.append(self.engine.journal.take());
         if self.pending.is_empty() && jobs.is_empty() {
             return;
@@ -157,7 +171,10 @@ impl<L: Ledger> Checkpointer<L> {
                 on_commit.into_iter().for_each(|on_commit| on_commit());
             }
             // Closes admission before `jobs` and `on_commit` are dropped, which notifies the callers.
-            Err(error) => self.fail(&error),
+            Err(error) => {
+                self.fail(&error);
+                self.doubt(&error, on_commit);
+            }
         }
     }
 
@@ -189,6 +206,11 @@ impl<L: Ledger> Checkpointer<L> {
 
     /// Applies the pending records after a failure. If that succeeds, admits requests again.
     fn recover(&mut self) {
+        if let Err(error) = self.resolve() {
+            self.queue.close();
+            tracing::debug!(%error, "state of the database is unknown: still rejecting requests");
+            return;
+        }
         self.pending.append(self.engine.journal.take());
         let pending = &self.pending;
         let written = self.engine.transaction(&mut self.ledger, |tables| {
@@ -197,6 +219,7 @@ impl<L: Ledger> Checkpointer<L> {
         });
         if let Err(error) = written {
             self.queue.close();
+            self.doubt(&error, Vec::new());
             tracing::debug!(%error, "checkpoint failed again: still rejecting requests");
             return;
         }
@@ -212,9 +235,33 @@ impl<L: Ledger> Checkpointer<L> {
         tracing::info!("journal and database can be written again: admitting requests");
     }
 
+    /// Remembers that the pending records may be committed.
+    fn doubt(&mut self, error: &L::Error, on_commit: Vec<OnCommit>) {
+        if L::may_be_committed(error) {
+            let number = self.engine.journal.next_commit();
+            self.in_doubt = Some(InDoubt { number, on_commit });
+        }
+    }
+
+    /// Learns whether the transaction in doubt was committed. If so, completes it.
+    fn resolve(&mut self) -> Result<(), L::Error> {
+        let state = self.ledger.resume()?;
+        self.engine.journal.note_commits(state.commits);
+        let Some(InDoubt { number, on_commit }) = self.in_doubt.take() else { return Ok(()) };
+        if state.commits >= number {
+            self.checkpointed();
+            on_commit.into_iter().for_each(|on_commit| on_commit());
+        }
+        Ok(())
+    }
+
     /// Applies the rest of the journal at shutdown, and returns the unused units of leases.
     pub(super) fn finish(&mut self) {
         self.engine.journal.end();
+        if let Err(error) = self.resolve() {
+            tracing::error!(%error, "last checkpoint failed: the next start will apply the journal");
+            return;
+        }
         self.pending.append(self.engine.journal.take());
         let pending = &self.pending;
         let written = self.engine.transaction(&mut self.ledger, |tables| {

@@ -173,6 +173,10 @@ impl Ledger for SqliteLedger {
         true
     }
 
+    fn resume(&mut self) -> rusqlite::Result<LedgerState> {
+        Self::state(&self.connection)
+    }
+
     fn in_savepoint<T>(
         connection: &Connection,
         work: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,

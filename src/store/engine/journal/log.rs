@@ -153,6 +153,14 @@ impl Journal {
         let _ = self.write(&mut tail, &Record::Commit(commit));
     }
 
+    /// Records that the database has made commits up to this number, if that is not known yet.
+    pub(crate) fn note_commits(&self, number: u64) {
+        let Commit { number: known, checkpointed } = lock(&self.tail).commit;
+        if number > known {
+            self.note_commit(Commit { number, checkpointed });
+        }
+    }
+
     fn mark_dirty(&self) {
         if !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::AcqRel) {
             self.sync_within(SYNC_INTERVAL);

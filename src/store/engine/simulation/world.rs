@@ -49,6 +49,8 @@ pub(super) struct World<L: SimLedger> {
     durability: Durability,
     boot: u32,
     life: Option<Life<L>>,
+    /// Counter that is being reset, and its epoch before.
+    resetting: Option<(usize, u32)>,
     /// Not locked while the writer runs, as requests arrive meanwhile.
     traffic: Arc<Mutex<Traffic>>,
     traced: bool,
@@ -68,6 +70,7 @@ impl<L: SimLedger> World<L> {
             durability,
             boot: 1,
             life: None,
+            resetting: None,
             traffic: Arc::new(Mutex::new(traffic)),
             traced: std::env::var_os("TOWER_QUOTA_SEED").is_some(),
         };
@@ -100,6 +103,12 @@ impl<L: SimLedger> World<L> {
         };
         let engine = Arc::new(Engine::new(options, journal));
         load_counters(&engine, &ledger);
+        // The process may have ended between the commit of a reset and its result.
+        if let Some((number, epoch)) = self.resetting.take()
+            && engine.counter(&key(number)).unwrap().count().epoch > epoch
+        {
+            self.traffic().oracle.reset(number);
+        }
         self.traffic().begin(engine.clone());
         let queue = Arc::new(engine.queue());
         let checkpointer = Checkpointer::new(engine.clone(), queue.clone(), ledger);
@@ -212,20 +221,30 @@ impl<L: SimLedger> World<L> {
         let number = self.random.pick(COUNTERS);
         // A new day must not be taken for a reset.
         self.traffic().check_counts();
-        let (engine, key) = (self.life().engine.clone(), key(number));
-        let (counter, day) = (engine.counter(&key).unwrap(), engine.today());
+        let engine = self.life().engine.clone();
+        let (counter, day) = (engine.counter(&key(number)).unwrap(), engine.today());
         let before = counter.count().origin();
+        self.resetting = Some((number, before.epoch));
         let resetting = counter.clone();
         let (job, reset) = queue::job::<L, _>(
-            move |tables| L::reset(tables, &key, day),
+            move |tables| L::reset(tables, &key(number), day),
             move |epoch| resetting.reset(|_| Origin { day, epoch: *epoch }),
         );
         self.turn(VecDeque::from([job]));
         let mut reset = std::pin::pin!(reset);
         let mut cx = Context::from_waker(Waker::noop());
-        let Poll::Ready(done) = reset.as_mut().poll(&mut cx) else {
-            unreachable!("the turn has run or dropped the job");
-        };
+        let mut done = reset.as_mut().poll(&mut cx);
+        while done.is_pending() {
+            // Its commit is in doubt.
+            self.faults.heal();
+            self.turn(VecDeque::new());
+            done = reset.as_mut().poll(&mut cx);
+        }
+        let Poll::Ready(done) = done else { unreachable!("it is not pending") };
+        if self.resetting.take().is_none() {
+            // The process has ended meanwhile.
+            return;
+        }
         let after = counter.count().origin();
         assert_eq!(
             done.is_ok(),
