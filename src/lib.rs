@@ -82,6 +82,7 @@
 //! |---|---|---|
 //! | [`MemoryStore`](store::memory::MemoryStore) | nothing: they end with the process | tests; quotas that may start again with a restart |
 //! | [`SqliteStore`](store::sqlite::SqliteStore) | `kill -9`; after a loss of power no more than the limit is admitted | one machine |
+//! | [`PostgresStore`](store::postgres::PostgresStore) | the same, with a journal on the machine that counts | keys and reports in a database that others look after |
 //! | your own [`QuotaStore`](store::QuotaStore) and [`KeyStore`](store::KeyStore) | what it keeps them over | keys and counts that live elsewhere |
 //!
 //! # Order of layers
@@ -110,6 +111,7 @@
 //! | `quota` | [`quota`] | yes |
 //! | `memory` | [`MemoryStore`](store::memory::MemoryStore): counts are lost when the process ends | yes |
 //! | `sqlite` | [`SqliteStore`](store::sqlite::SqliteStore): exact after `kill -9`; compiles SQLite, needs a C compiler | |
+//! | `postgres` | [`PostgresStore`](store::postgres::PostgresStore): the same over PostgreSQL 13 or later, with TLS by rustls | |
 //! | `usage` | [`usage`]; decodes gzip and deflate by flate2 | |
 //! | `drain` | [`DrainLayer`](usage::DrainLayer): reads responses to their end after the client has left, in a Tokio task | |
 //! | `proxy` | [`proxy`]; needs Tokio's timers | |

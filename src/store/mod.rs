@@ -115,6 +115,8 @@ mod keys;
 pub mod memory;
 #[cfg(feature = "engine")]
 mod open_error;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod quota;
 pub mod rate_headers;
 pub mod report;

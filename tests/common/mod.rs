@@ -9,6 +9,8 @@ mod gateway;
 mod machine;
 pub(crate) mod memory_gateway;
 mod port;
+#[cfg(unix)]
+pub(crate) mod postgres;
 mod provider;
 mod rogue;
 mod seed;

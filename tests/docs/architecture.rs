@@ -15,7 +15,7 @@ const LEVELS: &[&[&str]] = &[
     &["request"],
     &["store"],
     &["admin::store", "store::engine"],
-    &["store::memory", "store::sqlite"],
+    &["store::memory", "store::sqlite", "store::postgres"],
     &["admin", "auth", "proxy", "quota", "usage"],
     &["openai"],
 ];
@@ -89,7 +89,7 @@ fn is_for_tests(attribute: &str) -> bool {
 
 /// The name of [`LEVELS`] that a module belongs to.
 fn level_name(module: &[&str]) -> String {
-    let of_store = ["engine", "memory", "sqlite"];
+    let of_store = ["engine", "memory", "sqlite", "postgres"];
     match module {
         ["store", part, ..] if of_store.contains(part) => format!("store::{part}"),
         ["admin", "store", ..] => "admin::store".to_owned(),
@@ -189,7 +189,9 @@ fn the_engine_does_not_know_its_back_ends() {
                 folders.push(path);
             } else {
                 let source = fs::read_to_string(&path).unwrap();
-                assert!(!code(&source).contains("rusqlite"), "{}", path.display());
+                for driver in ["rusqlite", "tokio_postgres"] {
+                    assert!(!code(&source).contains(driver), "{}", path.display());
+                }
             }
         }
     }

@@ -12,5 +12,7 @@ mod import_others;
 mod journal_formats;
 mod late_store;
 mod one_process;
+#[cfg(unix)]
+mod postgres;
 mod retention;
 mod table_edits;

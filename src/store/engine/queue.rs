@@ -170,7 +170,7 @@ impl<L: Ledger> Queue<L> {
     }
 
     /// Rejects further jobs, and drops the queued ones.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
         self.open.store(false, Ordering::Release);
         state.jobs.clear();

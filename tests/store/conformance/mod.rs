@@ -24,6 +24,16 @@ macro_rules! promises {
                 store.close().await.unwrap();
             })*
         }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            #[ignore = "needs PostgreSQL"]
+            async fn $promise() {
+                let directory = tempfile::tempdir().unwrap();
+                let store = $crate::conformance::in_postgres(directory.path()).await;
+                super::$promise(store.clone()).await;
+                store.close().await.unwrap();
+            })*
+        }
     };
 }
 
@@ -50,9 +60,12 @@ use tower_quota::{
     store::{
         Demand, KeyStore, QuotaStore, QuotaSubject, Reservation, ReserveOutcome, UsageSink,
         memory::MemoryStore,
+        postgres::{PostgresOptions, PostgresStore},
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
+
+use crate::common::postgres::Postgres;
 
 /// 2026-11-22T12:00:00Z.
 fn noon() -> SystemTime {
@@ -87,6 +100,12 @@ fn the_example_issues_a_key_and_uses_it_up() {
 fn in_sqlite(directory: &Path) -> SqliteStore {
     let options = SqliteOptions::new(directory.join("quota.db")).retention_days(1);
     SqliteStore::open(options.clock(Fixed(noon()))).unwrap()
+}
+
+async fn in_postgres(directory: &Path) -> PostgresStore {
+    let url = Postgres::shared().create_database();
+    let options = PostgresOptions::new(&url, directory.join("quota")).unwrap().retention_days(1);
+    PostgresStore::open(options.connections(2).clock(Fixed(noon()))).await.unwrap()
 }
 
 fn limit(requests: u32) -> Limit {

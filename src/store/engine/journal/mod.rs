@@ -21,6 +21,8 @@ mod sync;
 mod v1;
 mod v2;
 
+#[cfg(feature = "postgres")]
+pub(crate) use self::segment::owner;
 pub(crate) use self::{
     disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place, sync_directory},
     log::Journal,

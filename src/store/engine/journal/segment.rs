@@ -264,6 +264,19 @@ impl ReplayRange {
     }
 }
 
+/// Returns the identity of the journal, from the head of its newest segment that has a valid one.
+#[cfg(feature = "postgres")]
+pub(crate) fn owner(disk: &dyn Disk) -> io::Result<Option<DatabaseId>> {
+    let mut numbers = disk.segments()?;
+    numbers.sort_unstable();
+    for number in numbers.into_iter().rev() {
+        if let Ok(head) = Head::read(number, &disk.read(number)?) {
+            return Ok(Some(head.database));
+        }
+    }
+    Ok(None)
+}
+
 /// Replays the records of the range in order, each segment up to its first flaw.
 pub(crate) fn replay(
     disk: &dyn Disk,
@@ -312,8 +325,11 @@ fn replay_segment(
     each: &mut dyn FnMut(Record<'static>),
 ) -> bool {
     let segment = id.number;
-    let created = match read_head(id, bytes) {
-        Ok(created) => created,
+    let head = Head::read(segment, bytes).and_then(|head| {
+        if head.database == id.database { Ok(head) } else { Err(Flaw::Foreign { segment }) }
+    });
+    let created = match head {
+        Ok(head) => head.length,
         Err(flaw) => {
             found.flaws.push(flaw);
             return false;
@@ -354,25 +370,31 @@ fn replay_segment(
     is_rotated
 }
 
-/// Validates the head. Returns the length that the segment was created with.
-fn read_head(id: &SegmentId, bytes: &[u8]) -> Result<u64, Flaw> {
-    let segment = id.number;
-    let mut fields = bytes.get(..HEAD as usize).ok_or(Flaw::BadHead { segment })?;
-    let checksum = crc32fast::hash(&fields[..40]);
-    let is_ours = fields.starts_with(MAGIC) || fields.starts_with(MAGIC_V2);
-    fields.advance(MAGIC.len());
-    let number = fields.get_u64_le();
-    let mut database = DatabaseId::default();
-    fields.copy_to_slice(&mut database.0);
-    let length = fields.get_u64_le();
-    let is_whole = fields.get_u32_le() == checksum && fields == [0; 4];
-    if !is_ours || !is_whole || number != segment {
-        return Err(Flaw::BadHead { segment });
+/// Head of a segment.
+struct Head {
+    database: DatabaseId,
+    /// Length in bytes with which the segment was created.
+    length: u64,
+}
+
+impl Head {
+    /// Reads the head of the segment with this number.
+    fn read(segment: u64, bytes: &[u8]) -> Result<Self, Flaw> {
+        let mut fields = bytes.get(..HEAD as usize).ok_or(Flaw::BadHead { segment })?;
+        let checksum = crc32fast::hash(&fields[..40]);
+        let is_ours = fields.starts_with(MAGIC) || fields.starts_with(MAGIC_V2);
+        fields.advance(MAGIC.len());
+        let number = fields.get_u64_le();
+        let mut database = DatabaseId::default();
+        fields.copy_to_slice(&mut database.0);
+        let length = fields.get_u64_le();
+        let is_whole = fields.get_u32_le() == checksum && fields == [0; 4];
+        if is_ours && is_whole && number == segment {
+            Ok(Self { database, length })
+        } else {
+            Err(Flaw::BadHead { segment })
+        }
     }
-    if database != id.database {
-        return Err(Flaw::Foreign { segment });
-    }
-    Ok(length)
 }
 
 fn replay_v1(

@@ -1,0 +1,443 @@
+//! Checkpoints: apply the records of the journal to the tables.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tokio_postgres::Client;
+
+use super::{
+    ledger::Tables,
+    reports::requests,
+    session::Error,
+    sql::{self, bigint, bytes, int, ints, text, texts},
+};
+use crate::{
+    clock::Day,
+    key::KeyId,
+    store::{
+        counter::{Count, CounterKey},
+        engine::{
+            UnusedUnits,
+            journal::{DatabaseId, Position},
+            pending::{Delta, Figures, PendingBatch, Subject},
+        },
+        report::{MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
+    },
+};
+
+/// Writes the batch and its position in the journal.
+pub(super) fn write(tables: &Tables, batch: &PendingBatch) -> Result<(), Error> {
+    let node = tables.node.id;
+    tables.run(|client| write_counts(client, node, batch))?;
+    // A failure to write figures must not prevent the units from being counted.
+    let figures = |tables: &Tables| {
+        tables.run(|client| write_figures(client, batch))?;
+        tables.run(|client| requests::write(client, &batch.requests)).map(Some)
+    };
+    if !batch.is_empty() && tables.session.in_savepoint(|_| figures(tables))?.is_none() {
+        tracing::error!("writing usage figures failed: they are lost");
+    }
+    match batch.position {
+        Some(position) => tables.run(|client| write_position(client, node, position)),
+        None => Ok(()),
+    }
+}
+
+/// Changes of counters, in the order of their keys, in which every transaction locks their rows.
+#[derive(Default)]
+struct Counts<'a> {
+    keys: Vec<&'a str>,
+    quotas: Vec<&'a str>,
+    days: Vec<String>,
+    epochs: Vec<i64>,
+    used: Vec<i64>,
+    refunded: Vec<i64>,
+    last_used_at: Vec<Option<i64>>,
+}
+
+async fn write_counts(client: &Client, node: DatabaseId, batch: &PendingBatch) -> sql::Result<()> {
+    let mut subjects: Vec<_> = batch.subjects().collect();
+    subjects.sort_unstable_by_key(|(id, _)| id.as_str());
+    // A statement changes each row once, and a row may change in several epochs.
+    let mut rounds: Vec<Counts<'_>> = Vec::new();
+    let mut leases = Leases::default();
+    for (id, subject) in &subjects {
+        let mut counts: Vec<_> = subject.counts.iter().collect();
+        counts.sort_by_key(|(quota, origin, _)| (quota.as_str(), origin.day));
+        let mut round = 0;
+        let mut last = None;
+        for (quota, origin, delta) in counts {
+            let Delta { used, refunded, last_used_at, granted } = delta;
+            if let Some(granted) = granted {
+                leases.push(id, quota.as_str(), origin.day, origin.epoch, *granted);
+            }
+            // The end of a request does not change the count.
+            if *used == 0 && *refunded == 0 && last_used_at.is_none() {
+                continue;
+            }
+            let row = Some((quota, origin.day));
+            round = if last == row { round + 1 } else { 0 };
+            last = row;
+            if rounds.len() <= round {
+                rounds.push(Counts::default());
+            }
+            let counts = &mut rounds[round];
+            counts.keys.push(id.as_str());
+            counts.quotas.push(quota.as_str());
+            counts.days.push(origin.day.to_string());
+            counts.epochs.push(origin.epoch.into());
+            counts.used.push(*used);
+            counts.refunded.push(*refunded);
+            counts.last_used_at.push(*last_used_at);
+        }
+    }
+    for counts in &rounds {
+        counts.write(client).await?;
+    }
+    leases.write(client, node).await?;
+    write_open(client, node, &subjects).await
+}
+
+impl Counts<'_> {
+    async fn write(&self, client: &Client) -> sql::Result<()> {
+        let sql = "INSERT INTO daily_usage (key_id, quota, day, epoch)
+            SELECT * FROM unnest($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+        let (keys, quotas) = (texts(&self.keys), texts(&self.quotas));
+        let (days, epochs) = (texts(&self.days), ints(&self.epochs));
+        let values = [keys.clone(), quotas.clone(), days.clone(), epochs.clone()];
+        sql::execute(client, sql, &values).await?;
+        // `reset_used` sums up the units from before a reset. One statement locks the rows and changes them, in the order
+        // of their keys, so that two checkpoints never wait for each other.
+        let sql = "WITH c AS (
+                SELECT c.* FROM unnest($1, $2, $3, $4, $5, $6, $7)
+                    AS c (key_id, quota, day, epoch, used, refunded, last_used_at)
+                JOIN daily_usage d ON (d.key_id, d.quota, d.day) = (c.key_id, c.quota, c.day)
+                ORDER BY d.key_id, d.quota, d.day FOR NO KEY UPDATE OF d
+            )
+            UPDATE daily_usage d SET
+                used = CASE WHEN d.epoch = c.epoch THEN greatest(0, d.used + c.used)
+                    WHEN d.epoch < c.epoch THEN greatest(0, c.used) ELSE d.used END,
+                refunded = CASE WHEN d.epoch = c.epoch THEN d.refunded + c.refunded
+                    WHEN d.epoch < c.epoch THEN c.refunded ELSE d.refunded END,
+                reset_used = CASE WHEN d.epoch = c.epoch THEN d.reset_used
+                    WHEN d.epoch < c.epoch THEN d.reset_used + d.used
+                    ELSE greatest(0, d.reset_used + c.used) END,
+                epoch = greatest(d.epoch, c.epoch),
+                last_used_at = greatest(d.last_used_at, c.last_used_at)
+            FROM c WHERE (d.key_id, d.quota, d.day) = (c.key_id, c.quota, c.day)";
+        let (used, refunded) = (ints(&self.used), ints(&self.refunded));
+        let values = [keys, quotas, days, epochs, used, refunded, ints(&self.last_used_at)];
+        sql::execute(client, sql, &values).await.map(drop)
+    }
+}
+
+/// Leases, in the order of their keys.
+#[derive(Default)]
+struct Leases<'a> {
+    keys: Vec<&'a str>,
+    quotas: Vec<&'a str>,
+    days: Vec<String>,
+    epochs: Vec<i64>,
+    granted: Vec<i64>,
+}
+
+impl<'a> Leases<'a> {
+    fn push(&mut self, id: &'a KeyId, quota: &'a str, day: Day, epoch: u32, granted: u64) {
+        if (self.keys.last(), self.quotas.last()) == (Some(&id.as_str()), Some(&quota)) {
+            // Of several days and epochs of a counter, the last one counts.
+            let (epochs, days) = (&mut self.epochs, &mut self.days);
+            if let (Some(last_epoch), Some(last_day), Some(last)) =
+                (epochs.last_mut(), days.last_mut(), self.granted.last_mut())
+                && (*last_epoch, &**last_day) <= (epoch.into(), &*day.to_string())
+            {
+                (*last_epoch, *last_day, *last) = (epoch.into(), day.to_string(), bigint(granted));
+            }
+            return;
+        }
+        self.keys.push(id.as_str());
+        self.quotas.push(quota);
+        self.days.push(day.to_string());
+        self.epochs.push(epoch.into());
+        self.granted.push(bigint(granted));
+    }
+
+    async fn write(&self, client: &Client, node: DatabaseId) -> sql::Result<()> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let node = &node.0[..];
+        let sql = "INSERT INTO leases AS l (key_id, quota, day, epoch, granted, node)
+            SELECT *, $6 FROM unnest($1, $2, $3, $4, $5)
+            ON CONFLICT (key_id, quota, node) DO UPDATE
+            SET day = excluded.day, epoch = excluded.epoch, granted = excluded.granted
+            WHERE (l.epoch, l.day) <= (excluded.epoch, excluded.day)";
+        let values = [
+            texts(&self.keys),
+            texts(&self.quotas),
+            texts(&self.days),
+            ints(&self.epochs),
+            ints(&self.granted),
+            bytes(&node),
+        ];
+        sql::execute(client, sql, &values).await.map(drop)
+    }
+}
+
+async fn write_open(
+    client: &Client,
+    node: DatabaseId,
+    subjects: &[(&KeyId, &Subject)],
+) -> sql::Result<()> {
+    let (mut keys, mut days, mut events) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, subject) in subjects.iter().filter(|(_, subject)| subject.open != 0) {
+        keys.push(id.as_str());
+        days.push(subject.last_day().map(|day| day.to_string()));
+        events.push(subject.open);
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let node = &node.0[..];
+    let sql = "INSERT INTO awaited_events AS a (node, key_id, day, events)
+        SELECT $1, * FROM unnest($2, $3, $4)
+        ON CONFLICT (node, key_id) DO UPDATE
+        SET events = a.events + excluded.events, day = greatest(a.day, excluded.day)";
+    let values = [bytes(&node), texts(&keys), texts(&days), ints(&events)];
+    sql::execute(client, sql, &values).await.map(drop)
+}
+
+/// Counts the requests that were open at the end of the process as failed, on the last day on which their
+/// key was used.
+pub(super) async fn fail_open_requests(client: &Client, node: DatabaseId) -> sql::Result<()> {
+    let node = &node.0[..];
+    let sql = "WITH awaited AS (
+            DELETE FROM awaited_events WHERE node = $1 RETURNING key_id, day, events
+        ), of_models AS (
+            INSERT INTO model_totals AS m (day, model, requests, failed)
+            SELECT day, '', sum(events)::bigint, sum(events)::bigint FROM awaited WHERE events > 0
+            GROUP BY day ORDER BY day
+            ON CONFLICT (day, model) DO UPDATE SET
+                requests = m.requests + excluded.requests, failed = m.failed + excluded.failed
+        )
+        INSERT INTO usage_totals AS u (day, key_id, model, requests, failed)
+        SELECT day, key_id, '', events, events FROM awaited WHERE events > 0
+        ORDER BY day, key_id
+        ON CONFLICT (day, key_id, model) DO UPDATE SET
+            requests = u.requests + excluded.requests, failed = u.failed + excluded.failed";
+    sql::execute(client, sql, &[bytes(&node)]).await.map(drop)
+}
+
+/// Sums of usage events, as columns.
+#[derive(Default)]
+struct Sums<'a> {
+    days: Vec<String>,
+    keys: Vec<&'a str>,
+    models: Vec<&'a str>,
+    /// Columns in the order of [`Sums::COLUMNS`].
+    numbers: [Vec<Option<i64>>; 11],
+}
+
+impl<'a> Sums<'a> {
+    const COLUMNS: [&'static str; 11] = [
+        "requests",
+        "succeeded",
+        "failed",
+        "refunded",
+        "rejected",
+        "tokens_unknown",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "cached_tokens",
+        "reasoning_tokens",
+    ];
+
+    fn push(&mut self, day: Day, key: &'a str, model: &'a str, figures: &UsageFigures) {
+        let UsageFigures {
+            requests,
+            succeeded,
+            failed,
+            refunded,
+            rejected,
+            tokens_unknown,
+            tokens,
+        } = figures;
+        self.days.push(day.to_string());
+        self.keys.push(key);
+        self.models.push(model);
+        let known = [
+            requests,
+            succeeded,
+            failed,
+            refunded,
+            rejected,
+            tokens_unknown,
+            &tokens.prompt,
+            &tokens.completion,
+            &tokens.total,
+        ];
+        let known = known.map(|number| Some(bigint(*number)));
+        let optional = [tokens.cached, tokens.reasoning].map(|number| number.map(bigint));
+        for (column, number) in self.numbers.iter_mut().zip(known.into_iter().chain(optional)) {
+            column.push(number);
+        }
+    }
+
+    /// Adds the sums to the rows of `table`, which is `usage_totals` or `model_totals`.
+    async fn add_to(&self, client: &Client, table: &str) -> sql::Result<()> {
+        if self.days.is_empty() {
+            return Ok(());
+        }
+        let columns = Self::COLUMNS.join(", ");
+        let sums = Self::COLUMNS.map(|column| match column {
+            "cached_tokens" | "reasoning_tokens" => format!(
+                "{column} = coalesce(t.{column} + excluded.{column}, t.{column}, excluded.{column})"
+            ),
+            _ => format!("{column} = t.{column} + excluded.{column}"),
+        });
+        let of_key = if table == "usage_totals" { "key_id, " } else { "" };
+        let sql = format!(
+            "INSERT INTO {table} AS t (day, {of_key}model, {columns})
+             SELECT day, {of_key}model, {columns}
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                 AS added (day, key_id, model, {columns})
+             ON CONFLICT (day, {of_key}model) DO UPDATE SET {}",
+            sums.join(", ")
+        );
+        let mut values = vec![texts(&self.days), texts(&self.keys), texts(&self.models)];
+        values.extend(self.numbers.iter().map(ints));
+        sql::execute(client, &sql, &values).await.map(drop)
+    }
+}
+
+async fn write_figures(client: &Client, batch: &PendingBatch) -> sql::Result<()> {
+    let figures = || {
+        batch.subjects().flat_map(|(id, subject)| subject.figures.iter().map(move |of| (id, of)))
+    };
+    // The response of an upstream may name a model in any way.
+    let models: Vec<_> = figures().map(|(_, of)| sql::storable(&of.model)).collect();
+    let figures: Vec<(Day, &KeyId, &str, UsageFigures)> = figures()
+        .zip(&models)
+        .map(|((id, Figures { day, figures, .. }), model)| (*day, id, &**model, *figures))
+        .collect();
+    let others = models_without_row(client, &figures).await?;
+    let mut of_keys: BTreeMap<(Day, &str, &str), UsageFigures> = BTreeMap::new();
+    let mut of_models: BTreeMap<(Day, &str), UsageFigures> = BTreeMap::new();
+    for (day, id, model, sums) in figures {
+        let is_other = others.contains(&(day, id.as_str(), model));
+        let model = if is_other { OTHER_MODELS } else { model };
+        *of_keys.entry((day, id.as_str(), model)).or_default() += sums;
+        *of_models.entry((day, model)).or_default() += sums;
+    }
+    let mut sums = Sums::default();
+    of_keys.iter().for_each(|((day, id, model), figures)| sums.push(*day, id, model, figures));
+    sums.add_to(client, "usage_totals").await?;
+    let mut sums = Sums::default();
+    of_models.iter().for_each(|((day, model), figures)| sums.push(*day, "", model, figures));
+    sums.add_to(client, "model_totals").await
+}
+
+/// Returns the models that neither have nor can get a row of their key and day.
+async fn models_without_row<'a>(
+    client: &Client,
+    figures: &[(Day, &'a KeyId, &'a str, UsageFigures)],
+) -> sql::Result<BTreeSet<(Day, &'a str, &'a str)>> {
+    let is_named = |model: &str| !model.is_empty() && model != OTHER_MODELS;
+    let named: Vec<_> = figures.iter().filter(|(_, _, model, _)| is_named(model)).collect();
+    let mut others = BTreeSet::new();
+    if named.is_empty() {
+        return Ok(others);
+    }
+    let days: Vec<String> = named.iter().map(|(day, ..)| day.to_string()).collect();
+    let keys: Vec<&str> = named.iter().map(|(_, id, ..)| id.as_str()).collect();
+    let models: Vec<&str> = named.iter().map(|(_, _, model, _)| *model).collect();
+    let sql = "SELECT
+            EXISTS (SELECT 1 FROM usage_totals t
+                WHERE (t.day, t.key_id, t.model) = (named.day, named.key_id, named.model)),
+            (SELECT count(*) FROM usage_totals t
+                WHERE (t.day, t.key_id) = (named.day, named.key_id) AND t.model NOT IN ('', $4))
+        FROM unnest($1, $2, $3) WITH ORDINALITY AS named (day, key_id, model, number)
+        ORDER BY number";
+    let values = [texts(&days), texts(&keys), texts(&models), text(&OTHER_MODELS)];
+    let rows = sql::query(client, sql, &values).await?;
+    // Rows that this batch adds.
+    let mut added: HashMap<(Day, &str), i64> = HashMap::new();
+    for ((day, id, model, _), row) in named.into_iter().zip(rows) {
+        let (has_row, models): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let added = added.entry((*day, id.as_str())).or_default();
+        if has_row {
+            continue;
+        }
+        if models + *added < bigint(MAX_MODELS_PER_DAY) {
+            *added += 1;
+        } else {
+            others.insert((*day, id.as_str(), *model));
+        }
+    }
+    Ok(others)
+}
+
+async fn write_position(client: &Client, node: DatabaseId, position: Position) -> sql::Result<()> {
+    let node = &node.0[..];
+    let (segment, offset) = (bigint(position.segment), bigint(position.offset));
+    let sql = r#"UPDATE nodes SET segment = $2, "offset" = $3, is_closed = false WHERE id = $1"#;
+    sql::execute(client, sql, &[bytes(&node), int(&segment), int(&offset)]).await.map(drop)
+}
+
+/// Ends all leases of the node. `unused` says whether their unused units count as used.
+pub(super) async fn end_leases(
+    client: &Client,
+    node: DatabaseId,
+    unused: UnusedUnits,
+) -> sql::Result<()> {
+    let node = &node.0[..];
+    let sql = match unused {
+        UnusedUnits::Returned => "DELETE FROM leases WHERE node = $1",
+        UnusedUnits::Spent => {
+            "WITH ended AS (
+                DELETE FROM leases WHERE node = $1 RETURNING key_id, quota, day, epoch, granted
+            )
+            INSERT INTO daily_usage AS d (key_id, quota, day, epoch, used)
+            SELECT * FROM ended ORDER BY key_id, quota, day
+            ON CONFLICT (key_id, quota, day) DO UPDATE SET used = greatest(d.used, excluded.used)
+            WHERE d.epoch = excluded.epoch"
+        }
+    };
+    sql::execute(client, sql, &[bytes(&node)]).await.map(drop)
+}
+
+/// Returns the count of the period that begins on this day, or of a later one if there is one: setting
+/// the clock back does not return to an earlier period, but a reset does.
+pub(super) async fn read_count(client: &Client, key: &CounterKey, day: Day) -> sql::Result<Count> {
+    let sql = "SELECT day, epoch, used, refunded FROM daily_usage
+        WHERE key_id = $1 AND quota = $2 ORDER BY epoch DESC, day DESC LIMIT 1";
+    let (id, quota) = (key.subject.as_str(), key.quota.as_str());
+    let Some(row) = sql::optional(client, sql, &[text(&id), text(&quota)]).await? else {
+        return Ok(Count::new(day));
+    };
+    let count = Count {
+        day: row.try_get::<_, &str>(0)?.parse().unwrap_or(day),
+        epoch: u32::try_from(row.try_get::<_, i64>(1)?).unwrap_or(u32::MAX),
+        used: sql::count(row.try_get(2)?),
+        refunded: sql::count(row.try_get(3)?),
+    };
+    Ok(if count.day < day { count.on(day) } else { count })
+}
+
+/// Resets a day, and later ones that were counted while the clock was ahead. `reset_used` keeps the units
+/// used before. Returns the new epoch.
+#[cfg(any(feature = "admin", test))]
+pub(super) async fn write_reset(client: &Client, key: &CounterKey, day: Day) -> sql::Result<u32> {
+    let (id, quota, day) = (key.subject.as_str(), key.quota.as_str(), day.to_string());
+    let values = [text(&id), text(&quota), text(&day)];
+    let sql = "UPDATE daily_usage SET reset_used = reset_used + used, used = 0, refunded = 0
+        WHERE key_id = $1 AND quota = $2 AND day > $3";
+    sql::execute(client, sql, &values).await?;
+    let sql = "INSERT INTO daily_usage AS d (key_id, quota, day, epoch)
+        SELECT $1, $2, $3, coalesce(max(epoch), 0) + 1 FROM daily_usage
+        WHERE key_id = $1 AND quota = $2
+        ON CONFLICT (key_id, quota, day) DO UPDATE SET
+            reset_used = d.reset_used + d.used, used = 0, refunded = 0, epoch = excluded.epoch
+        RETURNING epoch";
+    let epoch: i64 = sql::one(client, sql, &values).await?.try_get(0)?;
+    Ok(u32::try_from(epoch).unwrap_or(u32::MAX))
+}

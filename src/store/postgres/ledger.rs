@@ -1,0 +1,253 @@
+//! The engine's ledger in PostgreSQL: transactions, savepoints and maintenance on the writer's connection.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use tokio::runtime::Handle;
+
+use super::{
+    address::Address,
+    checkpoint,
+    core::Core,
+    reports::requests,
+    session::{Error, Node, Session},
+    sql::{self, bytes, int, text},
+};
+use crate::{
+    clock::Day,
+    store::{
+        counter::{Count, CounterKey},
+        engine::{
+            Engine, Ledger, LedgerState, UnusedUnits,
+            journal::{Commit, DatabaseId, Position, ReplayFrom},
+            pending::PendingBatch,
+            queue::Queue,
+        },
+        retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
+    },
+};
+
+/// Tables of the database, on the writer's connection, with the row of this node.
+pub(crate) struct Tables {
+    pub(super) session: Session,
+    pub(super) node: Node,
+}
+
+/// Ledger on the writer's connection.
+pub(crate) struct PostgresLedger {
+    runtime: Handle,
+    address: Address,
+    tables: Tables,
+    /// Whether the connection is not used any more, as the end of its last transaction is not known.
+    is_in_doubt: bool,
+    /// State of the store that uses this ledger.
+    core: Option<Arc<Core>>,
+    retention: Retention,
+}
+
+impl PostgresLedger {
+    /// Creates the ledger of the node with this id.
+    pub(super) fn open(
+        runtime: &Handle,
+        address: &Address,
+        session: Session,
+        id: DatabaseId,
+    ) -> Result<Self, Error> {
+        let node = Node::enter(&session, id)?;
+        Ok(Self {
+            runtime: runtime.clone(),
+            address: address.clone(),
+            tables: Tables { session, node },
+            is_in_doubt: false,
+            core: None,
+            retention: Retention::default(),
+        })
+    }
+
+    /// Sets the store that uses the ledger.
+    pub(super) fn serving(mut self, core: Arc<Core>) -> Self {
+        self.core = Some(core);
+        self.watch_connection();
+        self
+    }
+
+    /// Closes admission as soon as the connection has ended: another process may count from then on.
+    fn watch_connection(&mut self) {
+        let Some(core) = self.core.as_ref().map(Arc::downgrade) else { return };
+        self.tables.session.on_end(move || {
+            if let Some(core) = core.upgrade() {
+                core.queue.close();
+            }
+        });
+    }
+
+    pub(super) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Deletes expired rows of single requests, in small batches so that no other write has to wait.
+    fn delete_expired_requests(&mut self, engine: &Engine, queue: &Queue<Self>) {
+        let Some(cutoff) = engine.retention_cutoff() else { return };
+        if !queue.is_open() || !self.retention.is_due() {
+            return;
+        }
+        let began = Instant::now();
+        while self.delete_some_requests(engine, cutoff)
+            && began.elapsed() < MAX_BUSY_TIME
+            && queue.is_idle()
+        {}
+    }
+
+    /// Deletes one batch. Returns whether there may be more expired rows.
+    fn delete_some_requests(&mut self, engine: &Engine, cutoff: SystemTime) -> bool {
+        let (after, now) = (self.retention.after(), engine.clock.now());
+        let deleted = engine.transaction(self, |tables| {
+            tables.run(|client| requests::delete_expired(client, after, cutoff, now, BATCH_SIZE))
+        });
+        let after = deleted.unwrap_or_else(|error| {
+            tracing::warn!(%error, "deletion of expired requests failed: trying again later");
+            None
+        });
+        self.retention.continue_after(after);
+        after.is_some()
+    }
+}
+
+impl Tables {
+    /// Runs statements, and waits for them.
+    pub(super) fn run<'a, T, F: Future<Output = sql::Result<T>>>(
+        &'a self,
+        statements: impl FnOnce(&'a tokio_postgres::Client) -> F,
+    ) -> Result<T, Error> {
+        self.session.run(statements(&self.session.client))
+    }
+}
+
+impl Ledger for PostgresLedger {
+    type Tables = Tables;
+    type Error = Error;
+
+    fn transaction<T>(
+        &mut self,
+        number: u64,
+        work: impl FnOnce(&Tables) -> Result<T, Error>,
+    ) -> Result<(T, Commit), Error> {
+        if self.is_in_doubt || self.tables.session.is_closed() {
+            self.is_in_doubt = true;
+            return Err(Error::Disconnected);
+        }
+        let tables = &self.tables;
+        let done = tables.session.transaction(|| {
+            tables.node.note_commit(&tables.session, number)?;
+            work(tables)
+        });
+        self.is_in_doubt = done.as_ref().err().is_some_and(|error| !error.is_response());
+        Ok((done?, Commit { number, checkpointed: 0 }))
+    }
+
+    fn may_be_committed(error: &Error) -> bool {
+        matches!(error, Error::CommitLost)
+    }
+
+    fn roll_back(&mut self) -> bool {
+        self.tables.session.roll_back()
+    }
+
+    fn resume(&mut self) -> Result<LedgerState, Error> {
+        if self.is_in_doubt || self.tables.session.is_closed() {
+            let earlier = Some(self.tables.session.backend());
+            let session = Session::open(&self.runtime, &self.address, earlier)?;
+            let node = Node::enter(&session, self.tables.node.id)?;
+            // Another process has entered with this journal meanwhile, and may have counted.
+            if node.session != self.tables.node.session + 1 {
+                return Err(Error::Displaced);
+            }
+            self.tables = Tables { session, node };
+            self.is_in_doubt = false;
+            self.watch_connection();
+        }
+        Self::state(&self.tables)
+    }
+
+    fn in_savepoint<T>(
+        tables: &Tables,
+        work: impl FnOnce(&Tables) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        tables.session.in_savepoint(|_| work(tables))
+    }
+
+    fn state(tables: &Tables) -> Result<LedgerState, Error> {
+        let id = &tables.node.id.0[..];
+        let sql = r#"SELECT commits, segment, "offset", is_closed, boot FROM nodes WHERE id = $1"#;
+        let row = tables.run(|client| async move { sql::one(client, sql, &[bytes(&id)]).await })?;
+        let (segment, offset): (Option<i64>, Option<i64>) = (row.try_get(1)?, row.try_get(2)?);
+        let is_closed = row.try_get(3)?;
+        let replay_from = match (segment, offset) {
+            (Some(segment), _) if is_closed => ReplayFrom::After(sql::count(segment)),
+            (Some(segment), Some(offset)) => ReplayFrom::Position(Position {
+                segment: sql::count(segment),
+                offset: sql::count(offset),
+            }),
+            _ => ReplayFrom::Start,
+        };
+        Ok(LedgerState {
+            database: tables.node.id,
+            commits: sql::count(row.try_get(0)?),
+            replay_from,
+            boot: row.try_get(4)?,
+        })
+    }
+
+    fn load(tables: &Tables, key: &CounterKey, day: Day) -> Result<Count, Error> {
+        tables.run(|client| checkpoint::read_count(client, key, day))
+    }
+
+    fn checkpoint(tables: &Tables, batch: &PendingBatch) -> Result<(), Error> {
+        checkpoint::write(tables, batch)
+    }
+
+    #[cfg(any(feature = "admin", test))]
+    fn reset(tables: &Tables, key: &CounterKey, day: Day) -> Result<u32, Error> {
+        tables.run(|client| checkpoint::write_reset(client, key, day))
+    }
+
+    fn end_leases(tables: &Tables, unused: UnusedUnits) -> Result<(), Error> {
+        tables.run(|client| checkpoint::end_leases(client, tables.node.id, unused))
+    }
+
+    fn fail_open_requests(tables: &Tables) -> Result<(), Error> {
+        tables.run(|client| checkpoint::fail_open_requests(client, tables.node.id))
+    }
+
+    fn set_boot(tables: &Tables, boot: Option<&str>) -> Result<(), Error> {
+        let id = &tables.node.id.0[..];
+        let sql = "UPDATE nodes SET boot = $2 WHERE id = $1";
+        let values = [bytes(&id), text(&boot)];
+        tables.session.run(sql::execute(&tables.session.client, sql, &values)).map(drop)
+    }
+
+    fn close_journal(tables: &Tables) -> Result<(), Error> {
+        let id = &tables.node.id.0[..];
+        let sql = "UPDATE nodes SET is_closed = true WHERE id = $1";
+        tables.session.run(sql::execute(&tables.session.client, sql, &[bytes(&id)])).map(drop)
+    }
+
+    fn probe(tables: &Tables) -> Result<(), Error> {
+        // The transaction has written the number of the commit.
+        let one = 1_i64;
+        let sql = "SELECT $1";
+        tables.session.run(sql::execute(&tables.session.client, sql, &[int(&one)])).map(drop)
+    }
+
+    fn maintain(&mut self, engine: &Engine, queue: &Queue<Self>) {
+        self.delete_expired_requests(engine, queue);
+    }
+
+    fn recovered(&mut self) {
+        if let Some(core) = &self.core {
+            core.keys.forget();
+        }
+    }
+}

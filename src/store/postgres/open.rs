@@ -1,0 +1,324 @@
+//! Opening of the database: the process lock, the writer's connection, the journal and the pool of readers.
+
+use std::{
+    error::Error as _,
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use deadpool_postgres::{Hook, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
+
+use super::{
+    Inner, OpenError, PostgresOptions, PostgresStore, checkpoint,
+    core::Core,
+    ledger::{PostgresLedger, Tables},
+    listen::Listener,
+    reports,
+    schema::{self, MigrateError},
+    session::{Error, Session},
+    sql::{self, bytes},
+};
+use crate::store::engine::{
+    Engine, Recovery, RecoveryError, UnusedUnits, Watchdog, Writer,
+    gauges::NextCount,
+    journal::{DatabaseId, FileDisk, Journal, Syncer, is_in_place, owner},
+};
+
+/// Oldest supported version of the server.
+const MIN_VERSION: i32 = 13;
+/// Time for which a read waits for a connection.
+const READER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Settings of a reader's connection.
+const READER: &str = "SET statement_timeout = '30s'; SET jit = off";
+
+pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, OpenError> {
+    let runtime = Handle::current();
+    let opened = tokio::task::spawn_blocking(move || {
+        let opened = Opened::new(&runtime, options)?;
+        opened.serve()
+    });
+    opened.await.map_err(|error| OpenError::because("the database could not be opened", error))?
+}
+
+/// What is opened by statements whose results are waited for.
+struct Opened {
+    options: PostgresOptions,
+    ledger: PostgresLedger,
+    journal: Journal,
+    lock: JournalLock,
+    /// Descriptions of the losses that were accepted.
+    losses: Vec<String>,
+}
+
+impl Opened {
+    fn new(runtime: &Handle, options: PostgresOptions) -> Result<Self, OpenError> {
+        let lock = JournalLock::take(options.journal())?;
+        let disk = FileDisk::beside(options.journal());
+        let failed = |error| cannot_open(&options, error);
+        let session = Session::open(runtime, &options.address, None).map_err(failed)?;
+        check_server(&session, &options)?;
+        let migrated = runtime.block_on(schema::migrate(&session.client));
+        migrated.map_err(|error| cannot_migrate(&options, error))?;
+        let unreadable = |error| {
+            OpenError::because(format!("the journal of {} cannot be read", options.address), error)
+        };
+        let id = owner(&disk).map_err(unreadable)?;
+        let id = match id {
+            Some(id) => id,
+            None => new_id(&session).map_err(failed)?,
+        };
+        let mut ledger =
+            PostgresLedger::open(runtime, &options.address, session, id).map_err(failed)?;
+        let boot = options.boot.as_deref();
+        let recovery = Recovery::read::<PostgresLedger>(ledger.tables(), &disk, None, boot)
+            .map_err(|error| cannot_recover(&options, error))?;
+        let mut losses = losses(&recovery, &options);
+        let absent = absent_nodes(ledger.tables(), &options).map_err(failed)?;
+        losses.extend(absent);
+        match losses.first() {
+            Some(first) if !options.accept_loss => {
+                let more = losses.len() - 1;
+                let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+                return Err(OpenError::loss(format!("{first}{more}")));
+            }
+            _ => {}
+        }
+        recovery.log_dropped();
+        losses
+            .iter()
+            .for_each(|loss| tracing::warn!(loss, "changes are missing: accepted as lost"));
+        let journal = recovery
+            .start(&mut ledger, Box::new(disk), boot)
+            .map_err(|error| cannot_recover(&options, error))?;
+        // Their journals are accepted as lost.
+        let tables = ledger.tables();
+        tables.run(|client| release_absent_nodes(client, id)).map_err(failed)?;
+        Ok(Self { ledger, journal, lock, losses, options })
+    }
+
+    /// Starts the threads and the listener.
+    fn serve(self) -> Result<PostgresStore, OpenError> {
+        let Self { options, ledger, journal, lock, losses } = self;
+        let readers = readers(&options)?;
+        let core = Arc::new(Core::new(&options, Engine::new(options.engine(), journal)));
+        let (engine, queue) = (core.engine.clone(), core.queue.clone());
+        let journal = engine.journal.clone();
+        let syncer = Syncer::start(journal.clone()).map_err(OpenError::thread)?;
+        let writer = Writer::start(engine, queue, ledger.serving(core.clone()));
+        let writer = writer.map_err(OpenError::thread)?;
+        let watchdog = Watchdog::start(journal, move || lock.is_in_place());
+        let watchdog = watchdog.map_err(OpenError::thread)?;
+        let listener = Listener::start(&core, options.address.clone());
+        let inner = Inner {
+            core,
+            readers,
+            tls: options.address.tls,
+            report_permits: reports::permits(options.connections),
+            writer,
+            syncer,
+            watchdog,
+            _listener: listener,
+            losses,
+            next_count: NextCount::new(),
+        };
+        Ok(PostgresStore(Arc::new(inner)))
+    }
+}
+
+/// Checks that the server can hold the tables.
+fn check_server(session: &Session, options: &PostgresOptions) -> Result<(), OpenError> {
+    let failed = |error| cannot_open(options, error);
+    let query =
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+        current_setting('server_encoding'), pg_is_in_recovery()
+            OR current_setting('transaction_read_only')::bool";
+    let row = session.run(sql::one(&session.client, query, &[])).map_err(failed)?;
+    let facts = (row.try_get(0), row.try_get(1), row.try_get(2), row.try_get(3));
+    let (Ok(number), Ok(version), Ok(encoding), Ok(is_read_only)) = facts else {
+        return Err(OpenError::new(format!("{} does not say its version", options.address)));
+    };
+    let (number, version, encoding, is_read_only): (i32, String, String, bool) =
+        (number, version, encoding, is_read_only);
+    let shown = &options.address;
+    if number < MIN_VERSION * 10_000 {
+        return Err(OpenError::new(format!(
+            "{shown} is PostgreSQL {version}; {MIN_VERSION} or later is needed"
+        )));
+    }
+    if encoding != "UTF8" {
+        return Err(OpenError::new(format!(
+            "{shown} has the encoding {encoding}; create a database with ENCODING 'UTF8'"
+        )));
+    }
+    if is_read_only {
+        return Err(OpenError::new(format!("{shown} is read-only: it may be a replica")));
+    }
+    Ok(())
+}
+
+/// Returns the id of a node whose journal is new.
+fn new_id(session: &Session) -> Result<DatabaseId, Error> {
+    let query = "SELECT uuid_send(gen_random_uuid())";
+    let id: Vec<u8> =
+        session.run(async { sql::one(&session.client, query, &[]).await?.try_get(0) })?;
+    Ok(DatabaseId(id.try_into().unwrap_or_default()))
+}
+
+/// Returns descriptions of missing requests and changes.
+fn losses(recovery: &Recovery, options: &PostgresOptions) -> Vec<String> {
+    let journal = options.journal().display();
+    let flaws = recovery.flaws().map(|flaw| {
+        let segment = flaw.segment();
+        format!(
+            "the journal {journal}.journal.{segment} {flaw}, so what was counted may be missing"
+        )
+    });
+    let mut losses: Vec<String> = flaws.collect();
+    let (commits, noted) = (recovery.last_commit().number, recovery.noted_commit().number);
+    if noted > commits {
+        losses.push(format!(
+            "{} is older than the journal {journal}.journal.*: it ends with commit {commits} of it, and the \
+             journal says that commit {noted} was confirmed; changes of keys and counts are missing from \
+             it",
+            options.address
+        ));
+    }
+    losses
+}
+
+/// Returns descriptions of what is missing because other journals have not been applied.
+fn absent_nodes(tables: &Tables, options: &PostgresOptions) -> Result<Vec<String>, Error> {
+    let query =
+        "SELECT encode(id, 'hex'), to_char(seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+        FROM nodes WHERE id <> $1 AND NOT is_closed ORDER BY seen_at";
+    let id = &tables.node.id.0[..];
+    let rows =
+        tables.run(|client| async move { sql::query(client, query, &[bytes(&id)]).await })?;
+    let journal = options.journal().display();
+    let absent = rows.iter().map(|row| {
+        let (id, seen_at): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(format!(
+            "{} was last written at {seen_at} (UTC) with another journal than {journal}.journal.*, which has not been \
+             closed (node {id}), so what was counted may be missing; start once with that journal",
+            options.address
+        ))
+    });
+    absent.collect::<sql::Result<_>>().map_err(Error::Sql)
+}
+
+/// Counts the leased units of other nodes as used, and their open requests as failed.
+async fn release_absent_nodes(client: &Client, id: DatabaseId) -> sql::Result<()> {
+    let query = "SELECT id FROM nodes WHERE id <> $1 AND NOT is_closed";
+    for row in sql::query(client, query, &[bytes(&&id.0[..])]).await? {
+        let node = DatabaseId(row.try_get::<_, &[u8]>(0)?.try_into().unwrap_or_default());
+        client.batch_execute("BEGIN").await?;
+        checkpoint::end_leases(client, node, UnusedUnits::Spent).await?;
+        checkpoint::fail_open_requests(client, node).await?;
+        let close = "UPDATE nodes SET is_closed = true, session = session + 1 WHERE id = $1";
+        sql::execute(client, close, &[bytes(&&node.0[..])]).await?;
+        client.batch_execute("COMMIT").await?;
+    }
+    Ok(())
+}
+
+fn cannot_open(options: &PostgresOptions, error: Error) -> OpenError {
+    let message = format!("{} cannot be used", options.address);
+    OpenError::because(message, error)
+        .temporary_if(|error| error.downcast_ref::<Error>().is_some_and(is_temporary))
+}
+
+/// Returns whether another attempt may succeed: the server is not reachable, is starting, or has too many clients.
+fn is_temporary(error: &Error) -> bool {
+    match error {
+        Error::Timeout | Error::CommitLost | Error::Disconnected | Error::Occupied => true,
+        Error::Sql(error) => match error.code() {
+            Some(code) => ["08", "53", "55", "57"].contains(&&code.code()[..2]),
+            None => error.source().is_some_and(|source| source.is::<io::Error>()),
+        },
+        Error::Displaced | Error::Behind { .. } => false,
+    }
+}
+
+fn cannot_migrate(options: &PostgresOptions, error: MigrateError) -> OpenError {
+    let shown = &options.address;
+    match error {
+        MigrateError::Foreign => OpenError::new(format!(
+            "{shown} has tables of another program; create a database of its own"
+        )),
+        MigrateError::Newer(version) => OpenError::new(format!(
+            "{shown} has schema version {version}, which needs a later version of this program"
+        )),
+        MigrateError::Sql(error) => cannot_open(options, error.into()),
+    }
+}
+
+fn cannot_recover(options: &PostgresOptions, error: RecoveryError<Error>) -> OpenError {
+    let journal = options.journal().display();
+    match error {
+        RecoveryError::Ledger(error) => cannot_open(options, error),
+        RecoveryError::Read(error) => {
+            OpenError::because(format!("the journal {journal}.journal.* cannot be read"), error)
+        }
+        RecoveryError::Write(error) => {
+            OpenError::because(format!("the journal {journal}.journal.* cannot be written"), error)
+        }
+    }
+}
+
+fn readers(options: &PostgresOptions) -> Result<Pool, OpenError> {
+    let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let address = &options.address;
+    let manager = Manager::from_config(address.config.clone(), address.tls.clone(), config);
+    let prepare = Hook::async_fn(|client, _| {
+        Box::pin(async move {
+            client.batch_execute(READER).await.map_err(deadpool_postgres::HookError::Backend)
+        })
+    });
+    Pool::builder(manager)
+        .max_size(options.connections)
+        .wait_timeout(Some(READER_TIMEOUT))
+        .create_timeout(Some(READER_TIMEOUT))
+        .recycle_timeout(Some(READER_TIMEOUT))
+        .post_create(prepare)
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| OpenError::because("the readers could not be set up", error))
+}
+
+/// Lock of the journal, as two processes must not append to it.
+struct JournalLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl JournalLock {
+    fn take(journal: &Path) -> Result<Self, OpenError> {
+        let mut path = journal.as_os_str().to_owned();
+        path.push(".journal.lock");
+        let path = PathBuf::from(path);
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file =
+            options.open(&path).map_err(|error| OpenError::cannot("opened", &path, error))?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::new(format!(
+                "the journal {} is in use by another process",
+                journal.display()
+            )),
+            TryLockError::Error(error) => OpenError::cannot("locked", &path, error),
+        })?;
+        Ok(Self { file, path })
+    }
+
+    /// Returns whether the lock file is still at its path.
+    fn is_in_place(&self) -> bool {
+        is_in_place(&self.file, &self.path)
+    }
+}

@@ -1,0 +1,150 @@
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::address::{Address, InvalidDatabaseUrl};
+use crate::{
+    clock::{Calendar, Clock, SystemClock},
+    key::Limit,
+    store::engine::{Durability, EngineOptions, this_boot},
+};
+
+/// Options for opening a [`PostgresStore`](super::PostgresStore).
+#[derive(Clone)]
+pub struct PostgresOptions {
+    pub(super) address: Address,
+    pub(super) journal: PathBuf,
+    pub(super) calendar: Calendar,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) durability: Durability,
+    pub(super) default_daily_limit: Limit,
+    pub(super) retention_days: u32,
+    pub(super) connections: usize,
+    pub(super) boot: Option<String>,
+    pub(super) accept_loss: bool,
+}
+
+impl PostgresOptions {
+    /// Creates options for the database at this URL, and for a journal whose files begin with this path
+    /// (`quota` → `quota.journal.1`). The journal belongs on a local disk that outlives the process. The
+    /// defaults are the days of UTC, [`Durability::Process`], and 200 requests per day for rows
+    /// without a limit.
+    ///
+    /// The URL is that of [libpq] with these parameters: `sslmode` (`disable`, or `require`, which verifies the
+    /// server's certificate and name), `sslrootcert` (a file of root certificates in place of those of
+    /// Mozilla), `application_name`, `connect_timeout`, `host` for a directory of a Unix socket, and
+    /// the others of `tokio-postgres`. Without `sslmode` TLS is required, but not on a loopback address or a Unix
+    /// socket.
+    ///
+    /// [libpq]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
+    ///
+    /// # Errors
+    ///
+    /// The text is not such a URL, or its certificates cannot be read.
+    pub fn new(url: &str, journal: impl Into<PathBuf>) -> Result<Self, InvalidDatabaseUrl> {
+        Ok(Self {
+            address: Address::parse(url)?,
+            journal: journal.into(),
+            calendar: Calendar::utc(),
+            clock: Arc::new(SystemClock),
+            durability: Durability::default(),
+            default_daily_limit: Limit::Units(200),
+            retention_days: 0,
+            connections: 8,
+            boot: this_boot(),
+            accept_loss: false,
+        })
+    }
+
+    /// Sets the password, if the URL has none.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.address.set_password(password);
+        self
+    }
+
+    /// Sets the calendar of the quota's days.
+    #[must_use]
+    pub fn calendar(self, calendar: Calendar) -> Self {
+        Self { calendar, ..self }
+    }
+
+    /// Sets the clock for reports, expiry and the audit trail.
+    #[must_use]
+    pub fn clock(self, clock: impl Clock) -> Self {
+        Self { clock: Arc::new(clock), ..self }
+    }
+
+    /// Sets the durability of units.
+    #[must_use]
+    pub fn durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// Sets the limit of rows that were typed into `api_keys` without one.
+    #[must_use]
+    pub fn default_daily_limit(self, default_daily_limit: Limit) -> Self {
+        Self { default_daily_limit, ..self }
+    }
+
+    /// Sets the number of days for which single requests are kept, in addition to the daily sums,
+    /// which are kept forever. The default is 0, which keeps none.
+    #[must_use]
+    pub fn retention_days(self, retention_days: u32) -> Self {
+        Self { retention_days, ..self }
+    }
+
+    /// Sets the maximum number of connections for look-ups and reports, 8 by default. Counting has one of its own, as have
+    /// the notifications of changed keys.
+    #[must_use]
+    pub fn connections(self, connections: usize) -> Self {
+        Self { connections: connections.max(1), ..self }
+    }
+
+    /// Opens a database from which requests or changes are provably missing
+    /// ([`OpenErrorKind::Loss`](super::OpenErrorKind::Loss)) anyway.
+    /// [`PostgresStore::losses`](super::PostgresStore::losses) describes what is missing.
+    #[must_use]
+    pub fn accept_loss(self, accept_loss: bool) -> Self {
+        Self { accept_loss, ..self }
+    }
+
+    /// Identifies the current boot of the machine, on systems that do not provide an identifier
+    /// (Linux does). If it differs from the boot on which the journal was last written, there may have
+    /// been a power failure.
+    #[must_use]
+    pub fn boot(self, boot: impl Into<String>) -> Self {
+        Self { boot: Some(boot.into()), ..self }
+    }
+
+    pub(super) fn engine(&self) -> EngineOptions {
+        const DAY: u64 = 24 * 60 * 60;
+        let days = u64::from(self.retention_days);
+        EngineOptions {
+            calendar: self.calendar.clone(),
+            clock: self.clock.clone(),
+            durability: self.durability,
+            retention: (days > 0).then(|| Duration::from_secs(days * DAY)),
+        }
+    }
+
+    pub(super) fn journal(&self) -> &Path {
+        &self.journal
+    }
+}
+
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions")
+            .field("address", &self.address)
+            .field("journal", &self.journal)
+            .field("calendar", &self.calendar)
+            .field("durability", &self.durability)
+            .field("default_daily_limit", &self.default_daily_limit)
+            .field("retention_days", &self.retention_days)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,86 @@
+//! Schema of the database and its migrations, numbered in the table `schema_version`.
+
+use tokio_postgres::Client;
+
+use super::sql::{self, int};
+
+pub(super) enum MigrateError {
+    /// The database has tables of another program.
+    Foreign,
+    /// The database has a newer schema, with this version.
+    Newer(i64),
+    Sql(sql::Error),
+}
+
+impl From<sql::Error> for MigrateError {
+    fn from(error: sql::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// Migrations to each version of the schema. Each only adds, so that gateways of the version before go on
+/// while one of this version starts.
+///
+/// | table | contents |
+/// |---|---|
+/// | `api_keys` | Issued keys. `key` is the masked key; a trigger hashes a key that is inserted in clear. Times may have any form that people type. |
+/// | `daily_usage` | Units per key, quota and day; `daily` is the quota of the reports. `epoch` counts the resets of a key in a quota: its current row is the one with the highest epoch and, of these, the latest day. `reset_used` are the units used before resets. |
+/// | `usage_totals` | Sums of usage events per day, key and model. |
+/// | `model_totals` | Sums of `usage_totals` over all keys, for reports by day and model. |
+/// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
+/// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
+/// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `session` the number of its connections so far, `commits` that of its transactions, `segment` and `offset` the position up to which its journal has been applied. |
+/// | `leases` | Units up to which a node may count without asking. |
+/// | `awaited_events` | Number of a node's unfinished requests, whose units are in `daily_usage` and whose events are still to come. |
+/// | `audit_log` | The audit trail. Triggers prevent it from being changed by mistake. |
+/// | `claims` | Claims and the hashes of their tokens. |
+/// | `issued_once` | Idempotency keys of the last day and the keys that were issued with them. |
+/// | `deleted_keys` | Last values of deleted rows of `api_keys`, for reports of past usage. |
+/// | `revoked_keys` | Hashes of keys that were rotated or deleted, so that they are not imported again. |
+const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
+
+/// Key of the advisory lock under which one process migrates.
+const LOCK: i64 = 0x746f_7765_7271_0001;
+
+pub(super) async fn migrate(client: &Client) -> Result<(), MigrateError> {
+    client.batch_execute("BEGIN").await?;
+    let migrated = migrate_in_transaction(client).await;
+    client.batch_execute(if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    migrated
+}
+
+async fn migrate_in_transaction(client: &Client) -> Result<(), MigrateError> {
+    sql::one(client, "SELECT pg_advisory_xact_lock($1)", &[int(&LOCK)]).await?;
+    let row = sql::one(
+        client,
+        "SELECT to_regclass('schema_version') IS NOT NULL,
+             to_regclass('api_keys') IS NOT NULL OR to_regclass('daily_usage') IS NOT NULL",
+        &[],
+    )
+    .await?;
+    let (is_known, has_tables): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+    if !is_known {
+        if has_tables {
+            return Err(MigrateError::Foreign);
+        }
+        client
+            .batch_execute(
+                "CREATE TABLE schema_version (version bigint NOT NULL);
+                 INSERT INTO schema_version VALUES (0)",
+            )
+            .await?;
+    }
+    let version: i64 =
+        sql::one(client, "SELECT version FROM schema_version", &[]).await?.try_get(0)?;
+    let known = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..));
+    let migrations = known.ok_or(MigrateError::Newer(version))?;
+    if migrations.is_empty() {
+        return Ok(());
+    }
+    for migration in migrations {
+        client.batch_execute(migration).await?;
+    }
+    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    sql::execute(client, "UPDATE schema_version SET version = $1", &[int(&newest)]).await?;
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! The writer's connection.
+
+use std::{cell::Cell, error, fmt, future::Future, time::Duration};
+
+use tokio::{runtime::Handle, sync::oneshot, time::timeout};
+use tokio_postgres::Client;
+
+use super::{
+    address::Address,
+    sql::{self, bytes, int},
+};
+use crate::store::engine::journal::DatabaseId;
+
+/// Time for which a statement of the writer may take.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Makes the server notice within half a minute that the machine is gone, so that another process can take over.
+const KEEPALIVE: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3; SET tcp_user_timeout = 25000";
+/// Begins a transaction whose statements wait for a bounded time.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '8s'; SET LOCAL lock_timeout = '2s'";
+
+/// Error of the writer's connection.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The server has rejected a statement, or the connection is lost.
+    Sql(sql::Error),
+    /// The server does not respond.
+    Timeout,
+    /// The connection was lost, or did not respond, during a commit.
+    CommitLost,
+    /// There is no connection since the last failure.
+    Disconnected,
+    /// Another process counts with the same journal.
+    Displaced,
+    /// The database has forgotten commits that it has confirmed.
+    Behind {
+        /// Number of the last commit that it has.
+        has: u64,
+        /// Number of the last commit that it has confirmed.
+        confirmed: u64,
+    },
+    /// Another process counts in the database.
+    Occupied,
+}
+
+impl Error {
+    /// Returns whether it is a response of the server, after which the connection can be used.
+    pub(super) fn is_response(&self) -> bool {
+        match self {
+            Self::Sql(error) => error.as_db_error().is_some(),
+            Self::Displaced | Self::Behind { .. } | Self::Occupied => true,
+            Self::Timeout | Self::CommitLost | Self::Disconnected => false,
+        }
+    }
+}
+
+impl From<sql::Error> for Error {
+    fn from(error: sql::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sql(error) => match (error.as_db_error(), error::Error::source(error)) {
+                (Some(error), _) => write!(f, "{error}"),
+                (None, Some(source)) => write!(f, "{error}: {source}"),
+                (None, None) => write!(f, "{error}"),
+            },
+            Self::Timeout => f.write_str("the database server does not respond"),
+            Self::CommitLost => {
+                f.write_str("the connection to the database was lost during a commit")
+            }
+            Self::Disconnected => f.write_str("the connection to the database is lost"),
+            Self::Displaced => f.write_str("another process has taken over this journal"),
+            Self::Behind { has, confirmed } => write!(
+                f,
+                "the database ends with commit {has} of this journal, and has confirmed commit {confirmed}: \
+                 it was replaced by an older one, or by a replica that lacks the last commits"
+            ),
+            Self::Occupied => f.write_str("another gateway counts in the database"),
+        }
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Sql(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Connection of the writer, whose thread waits for each statement.
+pub(crate) struct Session {
+    runtime: Handle,
+    pub(super) client: Client,
+    /// Process of the server that serves the connection.
+    backend: i32,
+    /// Completes when the connection has ended.
+    ended: Option<oneshot::Receiver<()>>,
+    is_in_transaction: Cell<bool>,
+}
+
+impl Session {
+    /// Connects. `earlier` is the server's process of the connection before, which is ended: a statement of it may
+    /// still wait there, and would be committed later.
+    pub(super) fn open(
+        runtime: &Handle,
+        address: &Address,
+        earlier: Option<i32>,
+    ) -> Result<Self, Error> {
+        let connect = async {
+            let (client, connection) = address.config.connect(address.tls.clone()).await?;
+            let (is_connected, ended) = oneshot::channel();
+            runtime.spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "writer's connection to the database ended");
+                }
+                drop::<oneshot::Sender<()>>(is_connected);
+            });
+            client.batch_execute(KEEPALIVE).await?;
+            let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE pid = $1 AND usename = current_user AND pid <> pg_backend_pid()";
+            sql::query(&client, sql, &[int(&earlier.map(i64::from))]).await?;
+            let row = sql::one(&client, "SELECT pg_backend_pid()", &[]).await?;
+            let backend = row.try_get(0)?;
+            Ok((client, backend, ended))
+        };
+        let connected = runtime.block_on(async { timeout(STATEMENT_TIMEOUT, connect).await });
+        let (client, backend, ended): (Client, i32, oneshot::Receiver<()>) =
+            connected.map_err(|_| Error::Timeout)?.map_err(Error::Sql)?;
+        let runtime = runtime.clone();
+        Ok(Self {
+            runtime,
+            client,
+            backend,
+            ended: Some(ended),
+            is_in_transaction: Cell::new(false),
+        })
+    }
+
+    /// Runs a few statements, and waits for them.
+    pub(super) fn run<T>(
+        &self,
+        statements: impl Future<Output = sql::Result<T>>,
+    ) -> Result<T, Error> {
+        self.run_within(STATEMENT_TIMEOUT, statements)
+    }
+
+    /// Runs statements, and waits for them within this time.
+    pub(super) fn run_within<T>(
+        &self,
+        time: Duration,
+        statements: impl Future<Output = sql::Result<T>>,
+    ) -> Result<T, Error> {
+        let done = self.runtime.block_on(async { timeout(time, statements).await });
+        Ok(done.map_err(|_| Error::Timeout)??)
+    }
+
+    /// Calls `on_end` as soon as the connection has ended.
+    pub(super) fn on_end(&mut self, on_end: impl FnOnce() + Send + 'static) {
+        if let Some(ended) = self.ended.take() {
+            self.runtime.spawn(async move {
+                let _ = ended.await;
+                on_end();
+            });
+        }
+    }
+
+    pub(super) fn backend(&self) -> i32 {
+        self.backend
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Runs `work` in one transaction.
+    pub(super) fn transaction<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.run(self.client.batch_execute(BEGIN))?;
+        self.is_in_transaction.set(true);
+        let done = work().and_then(|done| {
+            let committed = self.run(self.client.batch_execute("COMMIT"));
+            self.is_in_transaction.set(false);
+            match committed {
+                Ok(()) => Ok(done),
+                Err(error) if error.is_response() => Err(error),
+                Err(_) => Err(Error::CommitLost),
+            }
+        });
+        if done.is_err() {
+            self.roll_back();
+        }
+        done
+    }
+
+    /// Rolls back an open transaction. Returns whether one was open.
+    pub(super) fn roll_back(&self) -> bool {
+        // If this fails, the connection is lost, and so is the transaction.
+        self.is_in_transaction.replace(false) && {
+            let _ = self.run(self.client.batch_execute("ROLLBACK"));
+            true
+        }
+    }
+
+    /// Runs a part of a transaction in a savepoint, and rolls it back if `work` returns `None` or fails because of its
+    /// own rows.
+    pub(super) fn in_savepoint<T>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        self.run(self.client.batch_execute("SAVEPOINT part"))?;
+        let done = match work(self) {
+            Ok(done) => done,
+            Err(Error::Sql(error)) if sql::is_of_rows(&error) => {
+                tracing::error!(%error, "part of a transaction failed: rolled back to its savepoint");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let end = if done.is_none() { "ROLLBACK TO part; RELEASE part" } else { "RELEASE part" };
+        self.run(self.client.batch_execute(end))?;
+        Ok(done)
+    }
+}
+
+/// The row of a node in `nodes`, as this process has left it.
+#[derive(Clone, Copy)]
+pub(super) struct Node {
+    pub(super) id: DatabaseId,
+    /// Number of the node's connections so far, with which all statements of the earlier ones are rejected.
+    pub(super) session: i64,
+}
+
+/// Key of the advisory lock of the process that counts in the database.
+const OCCUPIED: i64 = 0x746f_7765_7271_0002;
+
+impl Node {
+    /// Makes the session the only one that counts in the database.
+    pub(super) fn enter(session: &Session, id: DatabaseId) -> Result<Self, Error> {
+        let client = &session.client;
+        let sql = "SELECT pg_try_advisory_lock($1)";
+        let is_free: bool =
+            session.run(async { sql::one(client, sql, &[int(&OCCUPIED)]).await?.try_get(0) })?;
+        if !is_free {
+            return Err(Error::Occupied);
+        }
+        let sql = "INSERT INTO nodes AS node (id, session) VALUES ($1, 1)
+            ON CONFLICT (id) DO UPDATE
+            SET session = node.session + 1, entered_at = now(), seen_at = now()
+            RETURNING session";
+        let id_bytes = &id.0[..];
+        let session =
+            session.run(async { sql::one(client, sql, &[bytes(&id_bytes)]).await?.try_get(0) })?;
+        Ok(Self { id, session })
+    }
+
+    /// Notes the commit of this number in the open transaction, before anything else, so that a transaction of another
+    /// session waits for its end.
+    pub(super) fn note_commit(&self, session: &Session, number: u64) -> Result<(), Error> {
+        let (id, client) = (&self.id.0[..], &session.client);
+        let (number, known) = (sql::bigint(number), sql::bigint(number.saturating_sub(1)));
+        let sql = "UPDATE nodes SET commits = $3, seen_at = now()
+            WHERE id = $1 AND session = $2 AND commits = $4";
+        let values = [bytes(&id), int(&self.session), int(&number), int(&known)];
+        if session.run(sql::execute(client, sql, &values))? == 1 {
+            return Ok(());
+        }
+        let sql = "SELECT session, commits FROM nodes WHERE id = $1";
+        let row = session.run(sql::optional(client, sql, &[bytes(&id)]))?;
+        let (has_session, has) = match row {
+            Some(row) => (row.try_get(0)?, row.try_get(1)?),
+            None => (self.session, 0),
+        };
+        Err(if has_session == self.session {
+            Error::Behind { has: sql::count(has), confirmed: sql::count(known) }
+        } else {
+            Error::Displaced
+        })
+    }
+}
