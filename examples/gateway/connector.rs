@@ -29,19 +29,28 @@ pub(crate) fn connector(
     authorities: &[CertificateDer<'static>],
     proxy: Option<&Intercept>,
 ) -> Result<UpstreamConnector, BoxError> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut roots = mozilla_roots();
     for authority in authorities {
         roots.add(authority.clone())?;
     }
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     Ok(HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
+        .with_tls_config(tls_config(roots)?)
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(TcpConnector::new(proxy)))
+}
+
+/// Returns Mozilla's certificate authorities.
+pub(crate) fn mozilla_roots() -> RootCertStore {
+    webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
+}
+
+/// Returns the TLS of a client that trusts these certificate authorities.
+pub(crate) fn tls_config(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+    Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 /// Connects directly, or through a tunnel that a proxy opens (`CONNECT`).

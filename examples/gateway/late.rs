@@ -1,5 +1,5 @@
-//! Starts without the store: while its disk is full, or another process holds its write lock, requests
-//! are rejected and opening it is retried.
+//! Starts without the store: while its disk is full, another process holds its write lock or counts in it, or
+//! its server does not respond, requests are rejected and opening it is retried.
 
 use std::{
     convert::Infallible,
@@ -10,21 +10,21 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio::task::spawn_blocking;
 use tower::{BoxError, service_fn};
 use tower_quota::{
     error::{Rejection, StoreError, StoreErrorKind},
-    store::sqlite::{OpenError, OpenErrorKind, SqliteOptions, SqliteStore},
+    store::sqlite::OpenErrorKind,
 };
 
 use crate::{
-    backup::cannot_open,
+    backup::{cannot_open, explained},
     client_body::ClientBody,
     ops, rejections,
     route::Route,
     router::{self, GatewayBody, Handler},
     server::Draining,
     settings::BadSetting,
+    store::{SharedStore, StoreOptions},
     systemd::ServiceManager,
 };
 
@@ -32,8 +32,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A store that is open, or that will be opened when its temporary error is over.
 pub(crate) struct Opening {
-    options: SqliteOptions,
-    opened: Result<SqliteStore, OpenError>,
+    options: StoreOptions,
+    /// The store, or why it is not open yet.
+    opened: Result<SharedStore, String>,
 }
 
 impl Opening {
@@ -42,14 +43,15 @@ impl Opening {
     /// # Errors
     ///
     /// Fails if the store cannot be opened and retrying would not help.
-    pub(crate) fn start(options: SqliteOptions) -> Result<Self, BadSetting> {
-        let opened = match SqliteStore::open(options.clone()) {
+    pub(crate) async fn start(options: StoreOptions) -> Result<Self, BadSetting> {
+        let opened = match options.clone().open().await {
             Ok(store) => Ok(store),
             Err(error) if error.kind() == OpenErrorKind::Temporary => {
+                let error = explained(&error);
                 tracing::error!(%error, "opening the store failed: rejecting requests until it opens");
                 Err(error)
             }
-            Err(error) => return Err(cannot_open(error)),
+            Err(error) => return Err(cannot_open(error, &options)),
         };
         Ok(Self { options, opened })
     }
@@ -63,8 +65,8 @@ impl Opening {
     pub(crate) async fn provide<S>(
         self,
         late: &LateService<S>,
-        store: &OnceLock<SqliteStore>,
-        make: impl FnOnce(SqliteStore) -> Result<S, BoxError>,
+        store: &OnceLock<SharedStore>,
+        make: impl FnOnce(SharedStore) -> Result<S, BoxError>,
         manager: &ServiceManager,
     ) -> Result<Infallible, BoxError> {
         let opened = match self.opened {
@@ -80,19 +82,19 @@ impl Opening {
     }
 }
 
-async fn retry(options: &SqliteOptions) -> Result<SqliteStore, BoxError> {
+async fn retry(options: &StoreOptions) -> Result<SharedStore, BoxError> {
     loop {
         tokio::time::sleep(RETRY_INTERVAL).await;
-        let options = options.clone();
-        match spawn_blocking(|| SqliteStore::open(options)).await? {
+        match options.clone().open().await {
             Ok(store) => {
                 tracing::info!("store opened: serving requests");
                 return Ok(store);
             }
             Err(error) if error.kind() == OpenErrorKind::Temporary => {
-                tracing::debug!(%error, "opening the store failed again: retrying")
+                let error = explained(&error);
+                tracing::debug!(%error, "opening the store failed again: retrying");
             }
-            Err(error) => return Err(cannot_open(error).into()),
+            Err(error) => return Err(cannot_open(error, options).into()),
         }
     }
 }

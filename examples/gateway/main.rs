@@ -18,6 +18,7 @@ mod connector;
 mod cors;
 mod demo;
 mod edge;
+mod file_system;
 mod holder_errors;
 mod home;
 mod http1;
@@ -35,6 +36,7 @@ mod route;
 mod router;
 mod server;
 mod settings;
+mod store;
 mod systemd;
 mod telemetry;
 mod upstream;
@@ -48,14 +50,11 @@ use tokio::{
 };
 use tower::{BoxError, Layer, ServiceBuilder};
 use tower_quota::{
-    admin::{
-        AdminTokens, ClientAddrs, RejectionLog, admin_service, claim_service, store::AdminStore,
-    },
+    admin::{AdminTokens, ClientAddrs, RejectionLog, admin_service, claim_service},
     auth::TrialKeyAuthLayer,
     openai::{OpenAiErrors, OpenAiRateHeaders, OpenAiUsage, stream_usage::StreamUsageLayer},
     proxy::{CredentialCooldown, UpstreamCredential},
     quota::DailyQuotaLayer,
-    store::sqlite::SqliteStore,
     usage::{UsageRecorderLayer, usage_service},
 };
 
@@ -73,6 +72,7 @@ use request_log::Observers;
 use router::Router;
 use server::{Draining, Limits};
 use settings::{BadSetting, DatabaseSettings, Given, Settings, in_use, is_exposed};
+use store::SharedStore;
 use systemd::{InheritedSockets, ServiceManager};
 use upstream::Upstream;
 
@@ -133,11 +133,11 @@ async fn run(
     let metrics = telemetry::start()?;
     let options = settings
         .database
-        .options()
+        .options()?
         .durability(settings.durability)
         .retention_days(settings.usage_retention_days);
-    let opening = Opening::start(options)?;
-    let DatabaseSettings { path: database, default_daily_limit, calendar } = settings.database;
+    let opening = Opening::start(options).await?;
+    let DatabaseSettings { database, default_daily_limit, calendar, .. } = settings.database;
 
     let (admin_tokens, generated_token) = match settings.admin_token {
         Some(tokens) => (tokens, None),
@@ -165,7 +165,7 @@ async fn run(
         client_addrs: settings.log_client_addr.then(ClientAddrs::new),
     };
     let upstream_url = base_url.to_string();
-    let routes = |store: SqliteStore| -> Result<_, BoxError> {
+    let routes = |store: SharedStore| -> Result<_, BoxError> {
         let errors =
             HolderErrors::new(settings.contact.as_deref(), settings.quota_exhausted_status);
         let upstream = Upstream {
@@ -255,7 +255,7 @@ async fn run(
         listen: address,
         is_inherited,
         upstream: &upstream_url,
-        database: &database.display().to_string(),
+        database: &database.to_string(),
         time_zone: calendar.time_zone(),
         admin_token: generated_token.as_deref(),
         has_upstream_key,
@@ -287,7 +287,7 @@ async fn run(
         served = server::serve(listener, service, draining.clone(), limits, &manager) => served?,
         never = telemetry::run_upkeep(metrics.clone()) => match never {},
         never = hangup.reload(reload, &manager) => match never {},
-        never = manager.keep_alive(|| store.get().is_none_or(AdminStore::is_alive)) => match never {},
+        never = manager.keep_alive(|| store.get().is_none_or(|store| store.is_alive())) => match never {},
     };
     settings.on_client_gone.finish(grace_left).await;
     match store.into_inner() {

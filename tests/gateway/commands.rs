@@ -675,11 +675,11 @@ async fn print_config_names_the_source_of_each_setting_and_shows_no_secret() {
     assert_eq!(port.unwrap()["source"], "default");
     assert_eq!(json["problem"], serde_json::Value::Null);
 
-    let invalid = settings.env("DATABASE_URL", "postgres://user:secret@host/db");
+    let invalid = settings.env("DATABASE_URL", "postgres://user:secret@host:port/db");
     let output = run(&invalid, "print-config");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let printed = stdout(&output);
-    assert!(printed.contains("postgres://••••@host/db"), "{printed}");
+    assert!(printed.contains("postgres://••••@host:port/db"), "{printed}");
     assert!(printed.lines().last().unwrap().starts_with("invalid: DATABASE_URL: "), "{printed}");
     assert!(!printed.contains("secret"), "{printed}");
 }

@@ -9,10 +9,11 @@ use crate::common::{GatewayCommand, Machine, eventually, installed};
 use saphyr::{LoadableYamlNode, Yaml};
 
 /// Variables that the container sets itself, and that a shell sets for other programs.
-const NOT_FROM_OUTSIDE: [&str; 6] =
-    ["HOST", "PORT", "DATABASE_URL", "SQLITE_PATH", "HTTPS_PROXY", "NO_PROXY"];
+const NOT_FROM_OUTSIDE: [&str; 7] =
+    ["HOST", "PORT", "SQLITE_PATH", "PGPASSWORD", "JOURNAL_PATH", "HTTPS_PROXY", "NO_PROXY"];
 /// Variables of compose.yaml itself.
-const COMPOSE_ONLY: [&str; 4] = ["PUBLISH", "DOMAIN", "GRAFANA_PASSWORD", "COMPOSE_PROFILES"];
+const COMPOSE_ONLY: [&str; 5] =
+    ["PUBLISH", "DOMAIN", "GRAFANA_PASSWORD", "POSTGRES_URL", "COMPOSE_PROFILES"];
 
 fn repository(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -62,8 +63,8 @@ fn env_example() -> String {
 # default; one without a value has none. The environment wins over .env. A value with a space, a # or a $
 # in it must be in single quotes.
 #
-# In containers, compose.yaml sets HOST, PORT and DATABASE_URL itself, and reads PUBLISH, DOMAIN and
-# GRAFANA_PASSWORD here, too.
+# In containers, compose.yaml sets HOST, PORT and DATABASE_URL itself, and reads PUBLISH, DOMAIN,
+# GRAFANA_PASSWORD and POSTGRES_URL here, too.
 "
     .to_owned();
     for entry in help() {

@@ -13,6 +13,7 @@ mod kubernetes;
 mod log_trouble;
 mod metrics;
 mod operations;
+mod postgres;
 mod request_ids;
 mod request_log;
 mod settings;

@@ -1,6 +1,7 @@
 //! `gateway check`: checks whether a gateway with these settings will work.
 
 mod machine;
+mod postgres;
 mod upstream;
 
 use std::{
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     background_writer::BackgroundWriter,
-    settings::{Given, SettingSource, Settings, is_exposed},
+    settings::{Database, Given, SettingSource, Settings, is_exposed},
 };
 
 /// Check the settings, the database and the upstream, and end
@@ -115,7 +116,16 @@ async fn check(
     report.add("day", day(settings));
     report.add("files", machine::open_files(settings));
     progress.report("reading the database", Amount::Unknown)?;
-    report.add("database", machine::database(settings));
+    match &settings.database.database {
+        Database::Sqlite(path) => {
+            let options = settings.database.sqlite_options(path);
+            report.add("database", machine::database(options, path));
+        }
+        Database::Postgres(url) => {
+            report.add("database", postgres::check(&settings.database, url).await);
+            report.add("journal", machine::journal(settings));
+        }
+    }
     if settings.demo {
         report.add("upstream", [Fine("the built-in one of --demo".to_owned())]);
     } else if command.offline {

@@ -161,6 +161,17 @@ impl Progress {
         Ok(())
     }
 
+    /// Sets the last step, which cannot be stopped.
+    ///
+    /// # Errors
+    ///
+    /// As [`report`](Self::report).
+    pub(crate) fn publish(&self, step: &'static str) -> Result<(), Stopped> {
+        self.report(step, Amount::Unknown)?;
+        self.0.lock().is_publishing = true;
+        Ok(())
+    }
+
     /// Runs `print` with the line of progress erased.
     pub(crate) fn print(&self, print: impl FnOnce()) {
         let mut state = self.0.lock();

@@ -23,7 +23,7 @@ use tower_quota::{
     key::{InvalidLimit, KeyHash, Limit},
     store::{
         memory::MemoryStore,
-        sqlite::{self, IfExists, SqliteStore},
+        sqlite::{self, IfExists, SqliteOptions, SqliteStore},
     },
 };
 
@@ -33,7 +33,8 @@ use crate::{
         backup,
         progress::{Amount, Progress},
     },
-    settings::{DatabaseSettings, Settings},
+    settings::{Database, Settings},
+    store::StoreOptions,
 };
 use source::{ReadOptions, RowProblem, Source, SourceKind, SourceRow, shown};
 
@@ -41,7 +42,7 @@ use source::{ReadOptions, RowProblem, Source, SourceKind, SourceRow, shown};
 ///
 /// Reads the SQLite files of trial-key proxies, one-api and new-api, and LiteLLM's table
 /// LiteLLM_VerificationToken as CSV. The file is only read. Keys that exist already are not changed, so
-/// importing twice changes nothing. Stop the gateway first, except for a dry run.
+/// importing twice changes nothing. Stop the gateway first, except for a dry run with SQLite.
 #[derive(Args, Clone)]
 #[command(after_help = "\
 Exit code: 0 if all keys were imported; 1 if some were not, and the report says why; 2 on an error,
@@ -129,17 +130,26 @@ async fn import_file(
     let (keys, mut outcomes) = distinct_keys(&source);
     let by = Actor::new("command_line", None);
     let database = &settings.database;
-    let has_database = database.path.metadata().is_ok_and(|file| file.len() > 0);
-    let imported = match (import.dry_run, has_database) {
-        (false, _) => import_into(database, keys, false, by, progress).await?,
-        (true, true) => {
-            let copy = DatabaseCopy::new(database, progress)?;
-            import_into(&copy.database, keys, true, by, progress).await?
+    let imported = match &database.database {
+        Database::Sqlite(path) => {
+            let options = database.sqlite_options(path);
+            let has_database = path.metadata().is_ok_and(|file| file.len() > 0);
+            match (import.dry_run, has_database) {
+                (false, _) => import_into_sqlite(options, keys, false, by, progress).await?,
+                (true, true) => {
+                    let (copy, _directory) = copy_for_dry_run(options, path, progress)?;
+                    let options = database.sqlite_options(&copy);
+                    import_into_sqlite(options, keys, true, by, progress).await?
+                }
+                (true, false) => {
+                    let (calendar, clock) =
+                        (database.calendar.clone(), tower_quota::clock::SystemClock);
+                    MemoryStore::with_time(calendar, clock).import(keys, true, by).await?
+                }
+            }
         }
-        (true, false) => {
-            let empty =
-                MemoryStore::with_time(database.calendar.clone(), tower_quota::clock::SystemClock);
-            empty.import(keys, true, by).await?
+        Database::Postgres(_) => {
+            import_into(database.options()?, keys, import.dry_run, by, progress).await?
         }
     };
     let pending = outcomes.iter_mut().filter(|outcome| matches!(outcome, Outcome::Pending));
@@ -149,37 +159,54 @@ async fn import_file(
     Ok((source, outcomes))
 }
 
+/// Imports into a store that reports no progress.
 async fn import_into(
-    database: &DatabaseSettings,
+    options: StoreOptions,
     keys: Vec<ImportedKey>,
     dry_run: bool,
     by: Actor,
     progress: &Progress,
 ) -> Result<Vec<ImportOutcome>, BoxError> {
-    let store = SqliteStore::open(database.options()).map_err(backup::cannot_open)?;
+    progress.report("opening the database", Amount::Unknown)?;
+    let opened = options.clone().open().await;
+    let store = opened.map_err(|error| backup::cannot_open(error, &options))?;
+    progress.publish("importing keys")?;
+    let imported = store.import(keys, dry_run, by).await?;
+    store.close().await?;
+    Ok(imported)
+}
+
+async fn import_into_sqlite(
+    options: SqliteOptions,
+    keys: Vec<ImportedKey>,
+    dry_run: bool,
+    by: Actor,
+    progress: &Progress,
+) -> Result<Vec<ImportOutcome>, BoxError> {
+    let opened = SqliteStore::open(options.clone());
+    let store =
+        opened.map_err(|error| backup::cannot_open(error, &StoreOptions::Sqlite(options)))?;
     let imported = store.import_with_progress(keys, dry_run, by, progress.clone()).await?;
     store.close().await?;
     Ok(imported.ok_or_else(|| progress.stopped("nothing was imported"))?)
 }
 
-/// A copy of the database for a dry run, which works while a gateway is running. Removed on drop.
-struct DatabaseCopy {
-    database: DatabaseSettings,
-    _dir: TempDir,
-}
-
-impl DatabaseCopy {
-    fn new(database: &DatabaseSettings, progress: &Progress) -> Result<Self, BoxError> {
-        // Beside the database, as other directories may be full or read-only.
-        let parent = database.path.parent().filter(|parent| *parent != Path::new(""));
-        let dir = tempfile::Builder::new()
-            .prefix(".dry-run-")
-            .tempdir_in(parent.unwrap_or(Path::new(".")))?;
-        let copy = DatabaseSettings { path: dir.path().join("quota.db"), ..database.clone() };
-        sqlite::backup(&database.options(), &copy.path, IfExists::Fail, progress.clone())
-            .map_err(|error| backup::failed(error, progress, "nothing was changed"))?;
-        Ok(Self { database: copy, _dir: dir })
-    }
+/// Copies the database for a dry run, which works while a gateway is running. The copy is removed with its
+/// directory.
+fn copy_for_dry_run(
+    options: SqliteOptions,
+    path: &Path,
+    progress: &Progress,
+) -> Result<(PathBuf, TempDir), BoxError> {
+    // Beside the database, as other directories may be full or read-only.
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let directory = tempfile::Builder::new()
+        .prefix(".dry-run-")
+        .tempdir_in(parent.unwrap_or(Path::new(".")))?;
+    let copy = directory.path().join("quota.db");
+    sqlite::backup(&options, &copy, IfExists::Fail, progress.clone())
+        .map_err(|error| backup::failed(error, progress, "nothing was changed"))?;
+    Ok((copy, directory))
 }
 
 /// Returns the distinct keys for the store, and the outcome of each row so far.

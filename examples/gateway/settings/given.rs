@@ -15,11 +15,12 @@ use super::{
 use crate::commands::{Command, listed_settings};
 
 /// Other names of settings, with their flags. They apply if the setting itself is not set.
-const ALIASES: [(&str, &str, &str); 4] = [
+const ALIASES: [(&str, &str, &str); 5] = [
     ("UPSTREAM_BASE_URL", "DEEPSEEK_BASE_URL", "deepseek-base-url"),
     ("UPSTREAM_API_KEY", "DEEPSEEK_API_KEY", "deepseek-api-key"),
     ("UPSTREAM_API_KEY_FILE", "DEEPSEEK_API_KEY_FILE", "deepseek-api-key-file"),
     ("DATABASE_URL", "SQLITE_PATH", "sqlite-path"),
+    ("DATABASE_PASSWORD", "PGPASSWORD", "pgpassword"),
 ];
 
 /// A setting for which an empty value is an error: it was meant to be set.

@@ -4,6 +4,7 @@
 //! `hide_env_values` if it is a secret. An invalid value stops the start with one line that names the
 //! variable and the values it accepts.
 
+mod database;
 mod env_file;
 mod given;
 mod secret_file;
@@ -14,7 +15,6 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
-    path::PathBuf,
     time::Duration,
 };
 
@@ -25,18 +25,15 @@ use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tower_http::cors::AllowOrigin;
 use tower_quota::{
-    admin::AdminTokens,
-    clock::Calendar,
-    key::Limit,
-    proxy::UpstreamBase,
-    store::sqlite::{Durability, SqliteOptions},
-    usage::DrainLayer,
+    admin::AdminTokens, proxy::UpstreamBase, store::sqlite::Durability, usage::DrainLayer,
 };
 
+pub(crate) use database::{Database, DatabaseSettings};
 pub(crate) use given::{Given, command};
 pub(crate) use secret_file::SecretFile;
 use secret_file::secret_file;
 pub(crate) use shown::{SettingSource, ShownSetting, in_use};
+pub(crate) use values::authorities;
 use values::shown;
 
 /// The trial-key gateway: serves an OpenAI-compatible API to holders of issued keys, within a daily quota
@@ -184,20 +181,6 @@ pub(crate) struct UpstreamSettings {
     pub(crate) idle_timeout: Duration,
 }
 
-/// The database and what its tables need.
-#[derive(Args, Clone)]
-pub(crate) struct DatabaseSettings {
-    /// SQLite file, as a path or sqlite: URL; also SQLITE_PATH
-    #[arg(long = "database-url", env = "DATABASE_URL", value_name = "PATH", default_value = "quota.db", value_parser = values::database)]
-    pub(crate) path: PathBuf,
-    /// Daily limit of keys that are issued without daily_limit; 0 is unlimited
-    #[arg(long = "daily-req-limit", env = "DAILY_REQ_LIMIT", value_name = "NUMBER", default_value = "200", value_parser = shown(values::daily_limit))]
-    pub(crate) default_daily_limit: Limit,
-    /// IANA time zone of the quota's days
-    #[arg(long = "quota-timezone", env = "QUOTA_TIMEZONE", value_name = "ZONE", default_value = "UTC", value_parser = shown(values::time_zone))]
-    pub(crate) calendar: Calendar,
-}
-
 /// What is logged, and how.
 #[derive(Args)]
 pub(crate) struct LogSettings {
@@ -215,24 +198,21 @@ impl ListenSettings {
     }
 }
 
-impl DatabaseSettings {
-    /// Returns the options with which all commands open the database.
-    pub(crate) fn options(&self) -> SqliteOptions {
-        SqliteOptions::new(&self.path)
-            .calendar(self.calendar.clone())
-            .default_daily_limit(self.default_daily_limit)
-    }
-}
-
 impl Settings {
     /// Parses all settings.
     pub(crate) fn check(given: &Given) -> Result<Self, BadSetting> {
         given.checked.clone()?;
         let mut settings: Self = given.parse()?;
         settings.shown = given.shown().to_vec();
-        let Self { admin_token, admin_token_file, upstream, shown, demo, .. } = &mut settings;
+        let Self { admin_token, admin_token_file, upstream, database, shown, demo, .. } =
+            &mut settings;
         given.read_secret("ADMIN_TOKEN", admin_token, admin_token_file)?;
         given.read_secret("UPSTREAM_API_KEY", &mut upstream.api_key, &mut upstream.api_key_file)?;
+        given.read_secret(
+            "DATABASE_PASSWORD",
+            &mut database.password,
+            &mut database.password_file,
+        )?;
         if *demo {
             upstream.proxy = None;
         } else if !given.is_present("UPSTREAM_PROXY") {

@@ -123,11 +123,17 @@ fn default(argument: &Arg) -> Option<String> {
 }
 
 /// Masks the user and password in a URL.
-fn without_password(value: &str) -> String {
-    match value.split_once("://").zip(value.rsplit_once('@')) {
+pub(super) fn without_password(value: &str) -> String {
+    let masked = match value.split_once("://").zip(value.rsplit_once('@')) {
         Some(((scheme, _), (_, host))) => format!("{scheme}://{MASK}@{host}"),
         None => value.to_owned(),
-    }
+    };
+    let Some((address, parameters)) = masked.split_once("?") else { return masked };
+    let parameters = parameters.split('&').map(|parameter| match parameter.split_once('=') {
+        Some((name @ ("user" | "password"), _)) => format!("{name}={MASK}"),
+        _ => parameter.to_owned(),
+    });
+    format!("{address}?{}", parameters.collect::<Vec<_>>().join("&"))
 }
 
 #[cfg(test)]
@@ -135,6 +141,25 @@ mod tests {
     use std::error::Error;
 
     use super::*;
+
+    #[test]
+    fn user_and_password_of_a_url_are_masked_wherever_they_are() {
+        for (url, shown) in [
+            (
+                "postgres://alice:secret@db/q?sslmode=require",
+                "postgres://••••@db/q?sslmode=require",
+            ),
+            (
+                "postgres://db/q?user=alice&password=secret",
+                "postgres://db/q?user=••••&password=••••",
+            ),
+            ("postgres://alice:sec?ret@db/q", "postgres://••••@db/q"),
+            ("postgres://db/q", "postgres://db/q"),
+            ("quota.db", "quota.db"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
 
     #[test]
     fn a_setting_whose_errors_hide_its_value_is_declared_secret() {
@@ -158,7 +183,7 @@ mod tests {
             );
             rejected.push(name);
         }
-        for secret in ["ADMIN_TOKEN", "METRICS_TOKEN", "UPSTREAM_API_KEY"] {
+        for secret in ["ADMIN_TOKEN", "METRICS_TOKEN", "UPSTREAM_API_KEY", "DATABASE_PASSWORD"] {
             assert!(rejected.iter().any(|name| name == secret), "{rejected:?}");
         }
     }

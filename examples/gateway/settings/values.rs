@@ -4,7 +4,7 @@ use std::{
     fmt, fs,
     net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -22,11 +22,12 @@ use tower_quota::{
     clock::Calendar,
     key::Limit,
     proxy::UpstreamBase,
-    store::sqlite::Durability,
+    store::{postgres::PostgresOptions, sqlite::Durability},
     usage::{DrainLayer, DrainLimits},
 };
 use tracing_subscriber::EnvFilter;
 
+use super::Database;
 use crate::open_files;
 
 // Aliases, as clap reads a field of a type `Vec` or `Option` in its own way.
@@ -147,7 +148,7 @@ pub(super) fn base_url(text: &str) -> Value<UpstreamBase> {
 }
 
 /// Reads the certificates in a PEM file.
-pub(super) fn authorities(path: &str) -> Value<Authorities> {
+pub(crate) fn authorities(path: &str) -> Value<Authorities> {
     let expected = |reason: &dyn fmt::Display| {
         format!("expected a PEM file with certificates of authorities, got {path:?} ({reason})")
     };
@@ -181,11 +182,11 @@ pub(super) fn https_proxy(
     Ok(Matcher::builder().https(text).no(no_proxy).build().intercept(&base))
 }
 
-/// Parses a path or a `sqlite:` URL.
-pub(super) fn database(text: &str) -> Value<PathBuf> {
-    const EXPECTED: &str = "expected the path of a SQLite file or a sqlite: URL";
+/// Parses a path, a `sqlite:` URL or a `postgres:` URL.
+pub(super) fn database(text: &str) -> Value<Database> {
+    const EXPECTED: &str = "expected the path of a SQLite file, a sqlite: URL or a postgres:// URL";
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err(format!("{EXPECTED}, got the URL of a PostgreSQL database"));
+        return postgres(text);
     }
     let path = match text.strip_prefix("sqlite:") {
         Some(path) => path.strip_prefix("//").unwrap_or(path),
@@ -195,7 +196,37 @@ pub(super) fn database(text: &str) -> Value<PathBuf> {
     if path.is_empty() || path.starts_with(':') || path.contains(['?', '\0']) {
         return Err(format!("{EXPECTED}, without parameters"));
     }
-    Ok(PathBuf::from(path))
+    Ok(Database::Sqlite(PathBuf::from(path)))
+}
+
+fn postgres(url: &str) -> Value<Database> {
+    const EXPECTED: &str = "expected postgres://user@host:5432/database";
+    let address = url.split('?').next().unwrap_or_default();
+    if address.matches('@').count() > 1 {
+        return Err(format!("{EXPECTED}; write an @ in a name or password as %40"));
+    }
+    // The journal has no part in this.
+    PostgresOptions::new(url, "").map_err(|error| format!("{EXPECTED}; {error}"))?;
+    Ok(Database::Postgres(url.to_owned()))
+}
+
+/// Parses the password of a database.
+pub(super) fn password(text: &str) -> Value<String> {
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err("expected a password in one line".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Parses the beginning of the journal's file names.
+pub(super) fn journal(text: &str) -> Value<PathBuf> {
+    let path = Path::new(text);
+    if text.ends_with('/') || path.file_name().is_none() || path.is_dir() {
+        return Err("expected a directory and the beginning of file names in it, such as \
+                    /var/lib/quota/quota"
+            .to_owned());
+    }
+    Ok(path.to_owned())
 }
 
 pub(super) fn daily_limit(text: &str) -> Value<Limit> {
@@ -259,6 +290,10 @@ pub(super) fn durability(text: &str) -> Value<Durability> {
 
 pub(super) fn stream_usage(text: &str) -> Value<bool> {
     one_of([("off", false), ("ask", true)], text)
+}
+
+pub(super) fn true_or_false(text: &str) -> Value<bool> {
+    one_of([("false", false), ("true", true)], text)
 }
 
 pub(super) fn on_or_off(text: &str) -> Value<bool> {

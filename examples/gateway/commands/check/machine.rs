@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::fs::{Access, access, statvfs};
-use tower_quota::store::sqlite::{OpenErrorKind, inspect};
+use tower_quota::store::sqlite::{OpenErrorKind, SqliteOptions, inspect};
 
 use super::{
     super::{backup::cannot_open, progress::size},
@@ -15,8 +15,10 @@ use super::{
     count,
 };
 use crate::{
+    file_system::{self, FileSystem},
     open_files,
     settings::{SecretFile, Settings},
+    store::StoreOptions,
 };
 
 /// Free disk space below which a warning is printed.
@@ -26,9 +28,8 @@ const MIN_CONNECTIONS: usize = 1000;
 /// Directory of the system's time zones.
 const ZONES: &str = "/usr/share/zoneinfo";
 
-/// Checks the database without writing to it.
-pub(super) fn database(settings: &Settings) -> Vec<Finding> {
-    let path = &settings.database.path;
+/// Checks a SQLite database without writing to it.
+pub(super) fn database(options: SqliteOptions, path: &Path) -> Vec<Finding> {
     let shown = path.display();
     let directory = match path.canonicalize() {
         Ok(path) => path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned),
@@ -48,7 +49,7 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
             findings.push(Fine(format!("{shown} is empty; the first start creates its tables")));
         }
         Ok(metadata) => {
-            findings.push(existing(settings, metadata.len()));
+            findings.push(existing(options, path, metadata.len()));
             findings.extend(permissions(path, metadata.permissions().mode()));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.is_dir() => {
@@ -61,14 +62,45 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
         }
     }
     // The WAL, the journal and the lock are created next to it.
-    if let Err(error) = access(&directory, Access::WRITE_OK | Access::EXEC_OK) {
+    findings.extend(directory_of_files(&directory));
+    findings.extend(file_system(&directory));
+    findings
+}
+
+/// Checks the directory of a PostgreSQL database's journal.
+pub(super) fn journal(settings: &Settings) -> Vec<Finding> {
+    let settings = &settings.database;
+    let directory = settings.journal_directory();
+    let shown = directory.display();
+    if let Err(error) = settings.check_journal() {
+        return vec![Failure(error.to_string())];
+    }
+    let mut findings: Vec<Finding> = directory_of_files(directory);
+    match file_system::of(directory) {
+        FileSystem::Memory | FileSystem::Overlay => findings.push(Warning(format!(
+            "{shown} is lost with this machine or container, and the latest counts with it; set \
+             JOURNAL_PATH to a disk"
+        ))),
+        FileSystem::Network(_) => findings.extend(file_system(directory)),
+        FileSystem::Local => {}
+    }
+    if findings.is_empty() {
+        let path = settings.journal_path.display();
+        findings.push(Fine(format!("{path}.journal.* can be written")));
+    }
+    findings
+}
+
+/// Checks whether files can be created in a directory.
+fn directory_of_files(directory: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(error) = access(directory, Access::WRITE_OK | Access::EXEC_OK) {
         findings.push(Failure(format!(
             "the directory {} cannot be written: {error}; it must belong to the gateway's user",
             directory.display()
         )));
     }
-    findings.extend(file_system(&directory));
-    if let Ok(volume) = statvfs(&directory) {
+    if let Ok(volume) = statvfs(directory) {
         let free = volume.f_bavail.saturating_mul(volume.f_frsize);
         if free < MIN_FREE_BYTES {
             let free = size(free);
@@ -81,9 +113,9 @@ pub(super) fn database(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-fn existing(settings: &Settings, length: u64) -> Finding {
-    let shown = settings.database.path.display();
-    match inspect(&settings.database.options()) {
+fn existing(options: SqliteOptions, path: &Path, length: u64) -> Finding {
+    let shown = path.display();
+    match inspect(&options) {
         Ok(inspection) => {
             let keys = count(inspection.keys as usize, "key");
             let state = match (inspection.is_in_use, inspection.is_current) {
@@ -94,7 +126,7 @@ fn existing(settings: &Settings, length: u64) -> Finding {
             Fine(format!("{shown}: intact, {keys}, {}, {state}", size(length)))
         }
         Err(error) if error.kind() == OpenErrorKind::Loss => {
-            Failure(cannot_open(error).to_string())
+            Failure(cannot_open(error, &StoreOptions::Sqlite(options)).to_string())
         }
         Err(error) => {
             Failure(format!("{error}; docs/operations/backup.md describes how to restore a copy"))
@@ -122,7 +154,8 @@ fn permissions(path: &Path, mode: u32) -> Vec<Finding> {
 pub(super) fn secrets(settings: &Settings) -> Vec<Finding> {
     let admin_tokens = settings.admin_token_file.iter().map(SecretFile::path);
     let api_key = settings.upstream.api_key_file.iter().map(SecretFile::path);
-    let files = [Path::new(".env")].into_iter().chain(admin_tokens).chain(api_key);
+    let password = settings.database.password_file.iter().map(SecretFile::path);
+    let files = [Path::new(".env")].into_iter().chain(admin_tokens).chain(api_key).chain(password);
     let is_open =
         |path: &&Path| path.metadata().is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
     let findings = files.filter(is_open).map(|path| {
@@ -133,50 +166,23 @@ pub(super) fn secrets(settings: &Settings) -> Vec<Finding> {
 }
 
 /// Checks for file systems on which a database is not safe.
-#[cfg(target_os = "linux")]
 fn file_system(directory: &Path) -> Option<Finding> {
-    use nix::sys::statfs::{
-        FUSE_SUPER_MAGIC, FsType, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, SMB_SUPER_MAGIC,
-        TMPFS_MAGIC, statfs,
-    };
-    const CIFS: FsType = FsType(0xff53_4d42);
-    const SMB2: FsType = FsType(0xfe53_4d42);
-    const CEPH: FsType = FsType(0x00c3_6400);
-    const PLAN9: FsType = FsType(0x0102_1997);
-
     let shown = directory.display();
-    let kind = statfs(directory).ok()?.filesystem_type();
-    let network = [
-        (NFS_SUPER_MAGIC, "NFS"),
-        (SMB_SUPER_MAGIC, "SMB"),
-        (CIFS, "SMB"),
-        (SMB2, "SMB"),
-        (CEPH, "Ceph"),
-        (PLAN9, "9p"),
-        (FUSE_SUPER_MAGIC, "FUSE"),
-    ];
-    if let Some((_, name)) = network.into_iter().find(|(magic, _)| *magic == kind) {
-        return Some(Warning(format!(
+    Some(Warning(match file_system::of(directory) {
+        FileSystem::Local => return None,
+        FileSystem::Network(name) => format!(
             "{shown} is on a network or user-space file system ({name}), whose locks and syncs may \
              not be reliable: keep the database on a local disk"
-        )));
-    }
-    match kind {
-        TMPFS_MAGIC => Some(Warning(format!(
+        ),
+        FileSystem::Memory => format!(
             "{shown} is in memory (tmpfs): keys and counts are lost when the machine or container \
              restarts; keep the database on a disk"
-        ))),
-        OVERLAYFS_SUPER_MAGIC => Some(Warning(format!(
+        ),
+        FileSystem::Overlay => format!(
             "{shown} is in a container's own layer (overlay): keys and counts are lost with the \
              container; mount a volume there"
-        ))),
-        _ => None,
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn file_system(_: &Path) -> Option<Finding> {
-    None
+        ),
+    }))
 }
 
 /// Checks how many connections the limit of open files allows.
