@@ -57,9 +57,27 @@
 //! hello
 //! ```
 //!
-//! For counts that outlast the process, `cargo add tower-quota --features sqlite` and
-//! `SqliteStore::open("quota.db")?` in place of `MemoryStore`. Keys are then rows of the table `api_keys`, which
-//! [`admin_service()`](admin::admin_service) or your own SQL inserts.
+//! Counts and keys outlast the process in a [`SqliteStore`](store::sqlite::SqliteStore): `cargo add tower-quota --features sqlite`,
+//! and in place of the first lines
+//!
+//! ```no_run
+//! use tower_quota::{error::StoreErrorKind, store::sqlite::SqliteStore};
+//!
+//! # use tower_quota::key::{KeyId, KeyRecord, Limit, SecretKey};
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = SqliteStore::open("quota.db")?;
+//! let key = SecretKey::parse("trial-alice-key-123")?;
+//! match store.insert(&key, KeyRecord::new(KeyId::from("alice"), Limit::Units(2))).await {
+//!     // An earlier start has issued it.
+//!     Err(error) if error.kind() == StoreErrorKind::Conflict => {}
+//!     issued => issued?,
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Keys are rows of the table `api_keys`, which [`admin_service()`](admin::admin_service) or your own SQL inserts, too.
 //!
 //! # Modules
 //!
