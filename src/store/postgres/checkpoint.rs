@@ -14,7 +14,7 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        counter::{Count, CounterKey},
+        counter::{Count, CounterKey, MAX_UNITS},
         engine::{
             UnusedUnits,
             journal::{DatabaseId, Position},
@@ -85,8 +85,8 @@ async fn write_counts(client: &Client, node: DatabaseId, batch: &PendingBatch) -
             counts.quotas.push(quota.as_str());
             counts.days.push(origin.day.to_string());
             counts.epochs.push(origin.epoch.into());
-            counts.used.push(*used);
-            counts.refunded.push(*refunded);
+            counts.used.push((*used).clamp(-bigint(MAX_UNITS), bigint(MAX_UNITS)));
+            counts.refunded.push((*refunded).min(bigint(MAX_UNITS)));
             counts.last_used_at.push(*last_used_at);
         }
     }
@@ -114,18 +114,19 @@ impl Counts<'_> {
                 ORDER BY d.key_id, d.quota, d.day FOR NO KEY UPDATE OF d
             )
             UPDATE daily_usage d SET
-                used = CASE WHEN d.epoch = c.epoch THEN greatest(0, d.used + c.used)
-                    WHEN d.epoch < c.epoch THEN greatest(0, c.used) ELSE d.used END,
-                refunded = CASE WHEN d.epoch = c.epoch THEN d.refunded + c.refunded
-                    WHEN d.epoch < c.epoch THEN c.refunded ELSE d.refunded END,
+                used = CASE WHEN d.epoch = c.epoch THEN least($8, greatest(0, d.used + c.used))
+                    WHEN d.epoch < c.epoch THEN least($8, greatest(0, c.used)) ELSE d.used END,
+                refunded = CASE WHEN d.epoch = c.epoch THEN least($8, d.refunded + c.refunded)
+                    WHEN d.epoch < c.epoch THEN least($8, c.refunded) ELSE d.refunded END,
                 reset_used = CASE WHEN d.epoch = c.epoch THEN d.reset_used
-                    WHEN d.epoch < c.epoch THEN d.reset_used + d.used
-                    ELSE greatest(0, d.reset_used + c.used) END,
+                    WHEN d.epoch < c.epoch THEN least($8, d.reset_used + d.used)
+                    ELSE least($8, greatest(0, d.reset_used + c.used)) END,
                 epoch = greatest(d.epoch, c.epoch),
                 last_used_at = greatest(d.last_used_at, c.last_used_at)
             FROM c WHERE (d.key_id, d.quota, d.day) = (c.key_id, c.quota, c.day)";
         let (used, refunded) = (ints(&self.used), ints(&self.refunded));
-        let values = [keys, quotas, days, epochs, used, refunded, ints(&self.last_used_at)];
+        let (last_used_at, max) = (ints(&self.last_used_at), bigint(MAX_UNITS));
+        let values = [keys, quotas, days, epochs, used, refunded, last_used_at, int(&max)];
         sql::execute(client, sql, &values).await.map(drop)
     }
 }
