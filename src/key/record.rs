@@ -89,7 +89,7 @@ impl KeyRecord {
     /// # Errors
     ///
     /// The limit has none ([`Limit::to_stored`]).
-    #[cfg(any(feature = "admin", feature = "memory", feature = "sqlite"))]
+    #[cfg(any(feature = "admin", feature = "memory", feature = "engine"))]
     pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
         self.daily_limit.to_stored().map(|_| ())
     }

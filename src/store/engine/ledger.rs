@@ -6,10 +6,8 @@ use super::{
     pending::PendingBatch,
     queue::Queue,
 };
-use crate::{
-    clock::Day,
-    store::counter::{Count, CounterKey},
-};
+#[cfg(any(feature = "admin", test))]
+use crate::{clock::Day, store::counter::CounterKey};
 
 /// A durable back end of the engine: tables that store a batch of the journal together with the position
 /// at which it ends.
@@ -70,10 +68,6 @@ pub(crate) trait Ledger: Sized + Send + 'static {
 
     /// Returns the identity of the tables, and the position up to which the journal was applied.
     fn state(tables: &Self::Tables) -> Result<LedgerState, Self::Error>;
-
-    /// Returns the count of the period that begins on `day`, or of a later one that the counter has already
-    /// reached.
-    fn load(tables: &Self::Tables, key: &CounterKey, day: Day) -> Result<Count, Self::Error>;
 
     /// Applies a batch and stores its position.
     fn checkpoint(tables: &Self::Tables, batch: &PendingBatch) -> Result<(), Self::Error>;

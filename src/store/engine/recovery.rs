@@ -96,6 +96,7 @@ impl Recovery {
     }
 
     /// Returns the end of the last valid record, or the start of the journal.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn end(&self) -> Position {
         self.replay.end.unwrap_or_default()
     }

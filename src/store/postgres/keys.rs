@@ -7,7 +7,6 @@ use tokio_postgres::Client;
 use super::{
     PostgresStore, columns,
     sql::{self, text},
-    unavailable,
 };
 use crate::{
     clock::parse_timestamp,
@@ -64,7 +63,8 @@ impl PostgresStore {
             return Ok(cached.record(|| core.now()));
         }
         let generation = core.keys.generation();
-        let found = find(&client, hash, core.default_daily_limit).await.map_err(unavailable)?;
+        let found = find(&client, hash, core.default_daily_limit).await;
+        let found = found.map_err(|error| self.look_up_failed(error))?;
         let Some(found) = found else { return Ok(None) };
         let (record, valid_until) = found?;
         let cached = CachedKey::new(generation, record, valid_until);

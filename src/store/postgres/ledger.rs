@@ -15,19 +15,17 @@ use super::{
     session::{Error, Node, Session},
     sql::{self, bytes, int, text},
 };
-use crate::{
-    clock::Day,
-    store::{
-        counter::{Count, CounterKey},
-        engine::{
-            Engine, Ledger, LedgerState, UnusedUnits,
-            journal::{Commit, DatabaseId, Position, ReplayFrom},
-            pending::PendingBatch,
-            queue::Queue,
-        },
-        retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
+use crate::store::{
+    engine::{
+        Engine, Ledger, LedgerState, UnusedUnits,
+        journal::{Commit, DatabaseId, Position, ReplayFrom},
+        pending::PendingBatch,
+        queue::Queue,
     },
+    retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
 };
+#[cfg(any(feature = "admin", test))]
+use crate::{clock::Day, store::counter::CounterKey};
 
 /// Tables of the database, on the writer's connection, with the row of this node.
 pub(crate) struct Tables {
@@ -198,10 +196,6 @@ impl Ledger for PostgresLedger {
             replay_from,
             boot: row.try_get(4)?,
         })
-    }
-
-    fn load(tables: &Tables, key: &CounterKey, day: Day) -> Result<Count, Error> {
-        tables.run(|client| checkpoint::read_count(client, key, day))
     }
 
     fn checkpoint(tables: &Tables, batch: &PendingBatch) -> Result<(), Error> {

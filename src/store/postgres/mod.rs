@@ -159,6 +159,16 @@ impl PostgresStore {
         self.0.readers.get().await.map_err(StoreError::unavailable)
     }
 
+    /// Converts the failure of a look-up. If the database is damaged, nothing is admitted for a while.
+    fn look_up_failed(&self, error: sql::Error) -> StoreError {
+        let is_damage = sql::is_damage(&error);
+        let error = unavailable(error);
+        if is_damage {
+            self.0.core.engine.damage.note(&error);
+        }
+        error
+    }
+
     /// Runs `work` in the next transaction. The future is ready with the result once it is committed.
     fn write<T: Send + 'static>(
         &self,

@@ -53,7 +53,8 @@ impl PostgresStore {
             return Ok(counter);
         }
         let day = key.first_day(&engine.calendar, at);
-        let count = checkpoint::read_count(&client, &key, day).await.map_err(unavailable)?;
+        let count = checkpoint::read_count(&client, &key, day).await;
+        let count = count.map_err(|error| self.look_up_failed(error))?;
         Ok(engine.insert_counter(key, count))
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn bytes(value: &(impl ToSql + Sync)) -> Param<'_> {
     (value, Type::BYTEA)
 }
 
+#[cfg(feature = "admin")]
 pub(super) fn double(value: &(impl ToSql + Sync)) -> Param<'_> {
     (value, Type::FLOAT8)
 }
@@ -75,6 +76,12 @@ pub(super) async fn optional(
     params: &[Param<'_>],
 ) -> Result<Option<Row>> {
     client.query_typed_opt(sql, params).await
+}
+
+/// Returns whether a read has failed because the database is damaged: `XX001`, `XX002` or `58030`.
+pub(super) fn is_damage(error: &Error) -> bool {
+    let damage = [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED, SqlState::IO_ERROR];
+    error.code().is_some_and(|code| damage.contains(code))
 }
 
 /// Returns whether the statement failed because of its own rows, not because of the database.

@@ -13,19 +13,16 @@ use super::{
     file::{WRITE_BUSY_TIMEOUT, wal::Wal},
     keys::adopt,
     reports::requests,
-    rows,
 };
-use crate::{
-    clock::Day,
-    store::{
-        counter::{Count, CounterKey},
-        engine::{
-            Engine, Ledger, LedgerState, UnusedUnits, journal::Commit, pending::PendingBatch,
-            queue::Queue,
-        },
-        retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
+use crate::store::{
+    engine::{
+        Engine, Ledger, LedgerState, UnusedUnits, journal::Commit, pending::PendingBatch,
+        queue::Queue,
     },
+    retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
 };
+#[cfg(any(feature = "admin", test))]
+use crate::{clock::Day, store::counter::CounterKey};
 
 /// Interval between two checks of `api_keys` for edits by other programs.
 const EDIT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -194,10 +191,6 @@ impl Ledger for SqliteLedger {
         })
     }
 
-    fn load(connection: &Connection, key: &CounterKey, day: Day) -> rusqlite::Result<Count> {
-        rows::read_count(connection, key, day)
-    }
-
     fn checkpoint(connection: &Connection, batch: &PendingBatch) -> rusqlite::Result<()> {
         checkpoint::write(connection, batch)
     }
@@ -304,8 +297,9 @@ mod simulation {
     use crate::{
         key::KeyId,
         store::{
+            counter::Count,
             engine::simulation::{SimLedger, run_seeds},
-            sqlite::schema,
+            sqlite::{rows, schema},
         },
     };
 
@@ -323,6 +317,10 @@ mod simulation {
 
         fn tables(&self) -> &Connection {
             &self.connection
+        }
+
+        fn load(connection: &Connection, key: &CounterKey, day: Day) -> Count {
+            rows::read_count(connection, key, day).unwrap()
         }
 
         fn requests(connection: &Connection) -> u64 {

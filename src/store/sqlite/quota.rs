@@ -2,13 +2,12 @@ use std::{sync::Arc, time::SystemTime};
 
 use rusqlite::Connection;
 
-use super::{SqliteStore, ledger::SqliteLedger, unavailable};
+use super::{SqliteStore, rows::read_count, unavailable};
 use crate::{
     error::StoreError,
     store::{
-        Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture,
-        counter::CounterKey,
-        engine::{Counter, Ledger},
+        Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture, counter::CounterKey,
+        engine::Counter,
     },
 };
 
@@ -48,7 +47,7 @@ impl SqliteStore {
         let known = || engine.counter(&key).map(|counter| counter.count());
         let (query_key, day) = (key.clone(), key.first_day(&engine.calendar, at));
         let load = move |connection: &Connection| {
-            SqliteLedger::load(connection, &query_key, day).map_err(unavailable)
+            read_count(connection, &query_key, day).map_err(unavailable)
         };
         let count = self.look_up(known, load).await?;
         Ok(engine.insert_counter(key, count))

@@ -12,6 +12,6 @@
 
 mod report;
 
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "engine")]
 pub(crate) use self::report::busiest_first;
 pub use self::report::{ReportBuilder, model_name};

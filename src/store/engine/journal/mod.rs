@@ -21,10 +21,12 @@ mod sync;
 mod v1;
 mod v2;
 
+#[cfg(feature = "sqlite")]
+pub(crate) use self::disk::sync_directory;
 #[cfg(feature = "postgres")]
 pub(crate) use self::segment::owner;
 pub(crate) use self::{
-    disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place, sync_directory},
+    disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place},
     log::Journal,
     record::{Commit, CountChange, Record, UsageEntry},
     segment::{DatabaseId, Flaw, Position, Replay, ReplayFrom, ReplayRange, replay},

@@ -83,6 +83,14 @@ impl SimLedger for MemoryLedger {
         &self.tables
     }
 
+    fn load(tables: &Tables, key: &CounterKey, day: Day) -> Count {
+        let state = tables.0.borrow();
+        let counts =
+            state.days.iter().filter(|((other, _), _)| other == key).map(|(_, count)| *count);
+        let count = counts.max_by_key(|count| (count.epoch, count.day)).unwrap_or(Count::new(day));
+        if count.day < day { count.on(day) } else { count }
+    }
+
     fn requests(tables: &Tables) -> u64 {
         tables.0.borrow().requests
     }
@@ -144,14 +152,6 @@ impl Ledger for MemoryLedger {
         };
         let (database, boot) = (DatabaseId::default(), state.boot.clone());
         Ok(LedgerState { database, commits: state.commits, replay_from, boot })
-    }
-
-    fn load(tables: &Tables, key: &CounterKey, day: Day) -> Result<Count, CommitFailed> {
-        let state = tables.0.borrow();
-        let counts =
-            state.days.iter().filter(|((other, _), _)| other == key).map(|(_, count)| *count);
-        let count = counts.max_by_key(|count| (count.epoch, count.day)).unwrap_or(Count::new(day));
-        Ok(if count.day < day { count.on(day) } else { count })
     }
 
     fn checkpoint(tables: &Tables, batch: &PendingBatch) -> Result<(), CommitFailed> {

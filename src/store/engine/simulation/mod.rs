@@ -26,7 +26,11 @@ use std::{
 
 use self::{memory::MemoryLedger, world::World};
 use super::Ledger;
-use crate::{clock::Clock, key::KeyId, store::counter::CounterKey};
+use crate::{
+    clock::{Clock, Day},
+    key::KeyId,
+    store::counter::{Count, CounterKey},
+};
 
 const COUNTERS: usize = 3;
 const STEPS: usize = 160;
@@ -40,6 +44,10 @@ pub(crate) trait SimLedger: Ledger {
 
     /// Returns the tables, for reading.
     fn tables(&self) -> &Self::Tables;
+
+    /// Returns the count of the period that begins on `day`, or of a later one that the counter has already
+    /// reached.
+    fn load(tables: &Self::Tables, key: &CounterKey, day: Day) -> Count;
 
     /// Returns the number of requests in the sums.
     fn requests(tables: &Self::Tables) -> u64;
