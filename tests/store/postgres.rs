@@ -80,13 +80,14 @@ fn key() -> NewKey {
     NewKey::new(SecretKey::parse(ALICE).unwrap(), record).unwrap()
 }
 
-/// What the proxy does with the next commit.
+/// What the proxy does with the next commit, or the next entry in `nodes`.
 #[derive(Clone, Default)]
 struct Cut(Arc<AtomicU8>);
 
 impl Cut {
     const BEFORE: u8 = 1;
     const AFTER: u8 = 2;
+    const AFTER_ENTRY: u8 = 3;
 
     fn arm(&self, when: u8) {
         self.0.store(when, Ordering::SeqCst);
@@ -97,7 +98,7 @@ impl Cut {
     }
 }
 
-/// Starts a proxy before the server, which cuts a connection before or after its next commit. Returns the URL.
+/// Starts a proxy before the server, which cuts a connection as it is armed to. Returns the URL.
 #[expect(clippy::disallowed_methods, reason = "one task for the proxy and for each connection")]
 async fn cutting_proxy(url: &str, cut: Cut) -> String {
     let (base, socket) = url.split_once("?host=").unwrap();
@@ -116,12 +117,17 @@ async fn cutting_proxy(url: &str, cut: Cut) -> String {
                         read = client.read(&mut from_client) => match read {
                             Ok(length @ 1..) => {
                                 let bytes = &from_client[..length];
-                                let commits = bytes.windows(6).any(|part| part == b"COMMIT");
+                                let has = |text: &[u8]| {
+                                    bytes.windows(text.len()).any(|part| part == text)
+                                };
+                                let (commits, enters) = (has(b"COMMIT"), has(b"INTO nodes"));
                                 if commits && cut.take(Cut::BEFORE) {
                                     return;
                                 }
                                 server.write_all(bytes).await.unwrap();
-                                if commits && cut.take(Cut::AFTER) {
+                                if commits && cut.take(Cut::AFTER)
+                                    || enters && cut.take(Cut::AFTER_ENTRY)
+                                {
                                     // Its response has come: the commit was made.
                                     let _ = server.read(&mut from_server).await;
                                     return;
@@ -188,6 +194,27 @@ async fn a_checkpoint_counts_once_whether_its_response_arrives_or_not() {
     assert_eq!(use_up(&store, 100).await, 100 - admitted);
     store.close().await.unwrap();
     assert_eq!(psql(&database, "SELECT used FROM daily_usage"), "100");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn a_connection_that_breaks_again_as_it_enters_does_not_displace_its_own_process() {
+    let (directory, cut) = (tempfile::tempdir().unwrap(), Cut::default());
+    let database = Postgres::shared().create_database();
+    let url = cutting_proxy(&database, cut.clone()).await;
+    let store = open(&url, directory.path()).await;
+    for limit in [2, 4] {
+        assert_eq!(use_up(&store, limit).await, 2);
+        cut.arm(Cut::AFTER_ENTRY);
+        end_connections(&database);
+        while cut.0.load(Ordering::SeqCst) != 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let recovers = tokio::time::timeout(Duration::from_secs(20), recovered(&store));
+        recovers.await.expect("the store recovers");
+    }
+    store.close().await.unwrap();
+    assert_eq!(psql(&database, "SELECT used FROM daily_usage"), "4");
 }
 
 #[tokio::test(flavor = "multi_thread")]

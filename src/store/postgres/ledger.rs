@@ -12,7 +12,7 @@ use super::{
     checkpoint,
     core::Core,
     reports::requests,
-    session::{Error, Node, Session},
+    session::{Error, Node, Session, Sessions},
     sql::{self, bytes, int, text},
 };
 use crate::store::{
@@ -38,6 +38,7 @@ pub(crate) struct PostgresLedger {
     runtime: Handle,
     address: Address,
     tables: Tables,
+    sessions: Sessions,
     /// Whether the connection is not used any more, as the end of its last transaction is not known.
     is_in_doubt: bool,
     /// State of the store that uses this ledger.
@@ -53,11 +54,13 @@ impl PostgresLedger {
         session: Session,
         id: DatabaseId,
     ) -> Result<Self, Error> {
-        let node = Node::enter(&session, id)?;
+        let sessions = Sessions::draw(&session)?;
+        let node = sessions.enter(&session, id)?;
         Ok(Self {
             runtime: runtime.clone(),
             address: address.clone(),
             tables: Tables { session, node },
+            sessions,
             is_in_doubt: false,
             core: None,
             retention: Retention::default(),
@@ -157,11 +160,7 @@ impl Ledger for PostgresLedger {
         if self.is_in_doubt || self.tables.session.is_closed() {
             let earlier = Some(self.tables.session.backend());
             let session = Session::open(&self.runtime, &self.address, earlier)?;
-            let node = Node::enter(&session, self.tables.node.id)?;
-            // Another process has entered with this journal meanwhile, and may have counted.
-            if node.session != self.tables.node.session + 1 {
-                return Err(Error::Displaced);
-            }
+            let node = self.sessions.enter_again(&session, self.tables.node.id)?;
             self.tables = Tables { session, node };
             self.is_in_doubt = false;
             self.watch_connection();

@@ -219,7 +219,7 @@ async fn release_absent_nodes(client: &Client, id: DatabaseId) -> sql::Result<()
         client.batch_execute("BEGIN").await?;
         checkpoint::end_leases(client, node, UnusedUnits::Spent).await?;
         checkpoint::fail_open_requests(client, node).await?;
-        let close = "UPDATE nodes SET is_closed = true, session = session + 1 WHERE id = $1";
+        let close = "UPDATE nodes SET is_closed = true, session = 0 WHERE id = $1";
         sql::execute(client, close, &[bytes(&&node.0[..])]).await?;
         client.batch_execute("COMMIT").await?;
     }

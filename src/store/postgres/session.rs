@@ -234,16 +234,55 @@ impl Session {
 #[derive(Clone, Copy)]
 pub(super) struct Node {
     pub(super) id: DatabaseId,
-    /// Number of the node's connections so far, with which all statements of the earlier ones are rejected.
-    pub(super) session: i64,
+    /// Number of the connection, with which all statements of other ones are rejected.
+    session: i64,
+}
+
+/// Numbers of the connections of this process, up to the last one that it has tried. No other process has them, so
+/// that an entry whose response was lost is known as its own.
+pub(super) struct Sessions {
+    first: i64,
+    last: i64,
+}
+
+impl Sessions {
+    /// Draws the numbers of a process.
+    ///
+    /// # Errors
+    ///
+    /// The query fails.
+    pub(super) fn draw(session: &Session) -> Result<Self, Error> {
+        // At least 2^32, and no process has 2^32 connections.
+        let query = "SELECT (1 + floor(random() * 2147483646)::bigint) << 32";
+        let first =
+            session.run(async { sql::one(&session.client, query, &[]).await?.try_get(0) })?;
+        Ok(Self { first, last: first })
+    }
+
+    /// Enters with the first number, whichever process was the last.
+    pub(super) fn enter(&self, session: &Session, id: DatabaseId) -> Result<Node, Error> {
+        Node::enter(session, id, self.first, None)
+    }
+
+    /// Enters with the next number, unless another process has entered with this journal, and may have counted.
+    pub(super) fn enter_again(&mut self, session: &Session, id: DatabaseId) -> Result<Node, Error> {
+        self.last += 1;
+        Node::enter(session, id, self.last, Some(self.first))
+    }
 }
 
 /// Key of the advisory lock of the process that counts in the database.
 const OCCUPIED: i64 = 0x746f_7765_7271_0002;
 
 impl Node {
-    /// Makes the session the only one that counts in the database.
-    pub(super) fn enter(session: &Session, id: DatabaseId) -> Result<Self, Error> {
+    /// Makes the session, of this number, the only one that counts in the database. With `first`, the last one must
+    /// have had a number from there on.
+    fn enter(
+        session: &Session,
+        id: DatabaseId,
+        number: i64,
+        first: Option<i64>,
+    ) -> Result<Self, Error> {
         let client = &session.client;
         let sql = "SELECT pg_try_advisory_lock($1)";
         let is_free: bool =
@@ -251,14 +290,16 @@ impl Node {
         if !is_free {
             return Err(Error::Occupied);
         }
-        let sql = "INSERT INTO nodes AS node (id, session) VALUES ($1, 1)
+        let sql = "INSERT INTO nodes AS node (id, session) VALUES ($1, $2)
             ON CONFLICT (id) DO UPDATE
-            SET session = node.session + 1, entered_at = now(), seen_at = now()
-            RETURNING session";
+            SET session = excluded.session, entered_at = now(), seen_at = now()
+            WHERE $3 IS NULL OR node.session BETWEEN $3 AND $2";
         let id_bytes = &id.0[..];
-        let session =
-            session.run(async { sql::one(client, sql, &[bytes(&id_bytes)]).await?.try_get(0) })?;
-        Ok(Self { id, session })
+        let values = [bytes(&id_bytes), int(&number), int(&first)];
+        match session.run(sql::execute(client, sql, &values))? {
+            0 => Err(Error::Displaced),
+            _ => Ok(Self { id, session: number }),
+        }
     }
 
     /// Notes the commit of this number in the open transaction, before anything else, so that a transaction of another
