@@ -1,8 +1,8 @@
 //! The gateway with its keys and counts in a PostgreSQL database.
 
 use std::{
-    fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command,
-    time::Duration,
+    collections::HashSet, fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path,
+    process::Command, time::Duration,
 };
 
 use http::Method;
@@ -433,6 +433,27 @@ async fn with_tls_the_servers_certificate_is_verified() {
     let says = || async { gateway.printed().contains("certificate") };
     eventually("it says what it waits for", says).await;
     assert_eq!(Client::http1().get(&gateway.url("/readyz")).await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn an_outage_of_the_server_is_in_the_log_once_with_its_reason() {
+    let server = Postgres::start(&["fsync=off"]);
+    let gateway = start(&gateway_on(&server.create_database()).arg("--demo")).await;
+    server.stop("fast");
+    let says = || async {
+        let printed = gateway.printed();
+        printed.contains("connection to the database ended: rejecting requests")
+            && printed.contains("checkpoint failed: rejecting requests")
+            && printed.contains("error connecting to server")
+    };
+    eventually("it says what happened, without any request", says).await;
+    server.resume();
+    is_ready(&gateway).await;
+    let printed = gateway.printed();
+    let reasons: Vec<_> = printed.lines().filter_map(|line| line.split_once("ERROR")).collect();
+    let distinct: HashSet<_> = reasons.iter().map(|(_, reason)| reason).collect();
+    assert_eq!(distinct.len(), reasons.len(), "{printed}");
 }
 
 /// The blocks of the guide that name this test.

@@ -82,6 +82,8 @@ pub(super) struct Checkpointer<L: Ledger> {
     pending: PendingBatch,
     /// Transaction with the pending records that has failed, and may be committed nevertheless.
     in_doubt: Option<InDoubt>,
+    /// Last reason in the log for which requests are rejected.
+    logged: Option<String>,
     evicted_at: Instant,
 }
 
@@ -96,7 +98,7 @@ struct InDoubt {
 impl<L: Ledger> Checkpointer<L> {
     pub(super) fn new(engine: Arc<Engine>, queue: Arc<Queue<L>>, ledger: L) -> Self {
         let (pending, evicted_at) = (PendingBatch::default(), Instant::now());
-        Self { engine, queue, ledger, pending, in_doubt: None, evicted_at }
+        Self { engine, queue, ledger, pending, in_doubt: None, logged: None, evicted_at }
     }
 
     #[cfg(all(test, not(model)))]
@@ -172,8 +174,7 @@ impl<L: Ledger> Checkpointer<L> {
             }
             // Closes admission before `jobs` and `on_commit` are dropped, which notifies the callers.
             Err(error) => {
-                self.fail(&error);
-                self.doubt(&error, on_commit);
+                self.fail(&error, on_commit);
             }
         }
     }
@@ -197,18 +198,28 @@ impl<L: Ledger> Checkpointer<L> {
         }
     }
 
-    fn fail(&mut self, error: &L::Error) {
+    fn fail(&mut self, error: &L::Error, on_commit: Vec<OnCommit>) {
         self.engine.meter.failures.increment(1);
         self.ledger.failed();
         self.queue.close();
-        tracing::error!(%error, "checkpoint failed: rejecting requests until one succeeds");
+        self.doubt(error, on_commit);
+        self.log_failure(error);
+    }
+
+    /// Logs why requests are rejected, once for each reason in a row.
+    fn log_failure(&mut self, error: &L::Error) {
+        let reason = error.to_string();
+        if self.logged.as_ref() != Some(&reason) {
+            self.logged = Some(reason);
+            tracing::error!(%error, "checkpoint failed: rejecting requests until one succeeds");
+        }
     }
 
     /// Applies the pending records after a failure. If that succeeds, admits requests again.
     fn recover(&mut self) {
         if let Err(error) = self.resolve() {
             self.queue.close();
-            tracing::debug!(%error, "state of the database is unknown: still rejecting requests");
+            self.log_failure(&error);
             return;
         }
         self.pending.append(self.engine.journal.take());
@@ -220,7 +231,7 @@ impl<L: Ledger> Checkpointer<L> {
         if let Err(error) = written {
             self.queue.close();
             self.doubt(&error, Vec::new());
-            tracing::debug!(%error, "checkpoint failed again: still rejecting requests");
+            self.log_failure(&error);
             return;
         }
         self.checkpointed();
@@ -232,6 +243,7 @@ impl<L: Ledger> Checkpointer<L> {
         }
         self.ledger.recovered();
         self.queue.reopen();
+        self.logged = None;
         tracing::info!("journal and database can be written again: admitting requests");
     }
 

@@ -78,8 +78,12 @@ impl PostgresLedger {
     fn watch_connection(&mut self) {
         let Some(core) = self.core.as_ref().map(Arc::downgrade) else { return };
         self.tables.session.on_end(move || {
-            if let Some(core) = core.upgrade() {
+            let Some(core) = core.upgrade() else { return };
+            if core.queue.is_open() {
                 core.queue.close();
+                tracing::error!(
+                    "connection to the database ended: rejecting requests until it is back"
+                );
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, error, fmt, future::Future, time::Duration};
 
-use tokio::{runtime::Handle, sync::oneshot, time::timeout};
+use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle, time::timeout};
 use tokio_postgres::Client;
 
 use super::{
@@ -101,6 +101,8 @@ pub(crate) struct Session {
     backend: i32,
     /// Completes when the connection has ended.
     ended: Option<oneshot::Receiver<()>>,
+    /// Task that waits for this.
+    watch: Option<AbortHandle>,
     is_in_transaction: Cell<bool>,
 }
 
@@ -138,6 +140,7 @@ impl Session {
             client,
             backend,
             ended: Some(ended),
+            watch: None,
             is_in_transaction: Cell::new(false),
         })
     }
@@ -160,13 +163,14 @@ impl Session {
         Ok(done.map_err(|_| Error::Timeout)??)
     }
 
-    /// Calls `on_end` as soon as the connection has ended.
+    /// Calls `on_end` as soon as the connection has ended, unless the session is dropped before.
     pub(super) fn on_end(&mut self, on_end: impl FnOnce() + Send + 'static) {
         if let Some(ended) = self.ended.take() {
-            self.runtime.spawn(async move {
+            let watch = self.runtime.spawn(async move {
                 let _ = ended.await;
                 on_end();
             });
+            self.watch = Some(watch.abort_handle());
         }
     }
 
@@ -227,6 +231,15 @@ impl Session {
         let end = if done.is_none() { "ROLLBACK TO part; RELEASE part" } else { "RELEASE part" };
         self.run(self.client.batch_execute(end))?;
         Ok(done)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The end of a connection that has been replaced changes nothing.
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
     }
 }
 
