@@ -219,6 +219,25 @@ async fn a_connection_that_breaks_again_as_it_enters_does_not_displace_its_own_p
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
+async fn a_connection_that_breaks_while_the_store_opens_is_a_temporary_error() {
+    for when in [Cut::BEFORE, Cut::AFTER, Cut::AFTER_ENTRY] {
+        let (directory, cut) = (tempfile::tempdir().unwrap(), Cut::default());
+        let url = cutting_proxy(&Postgres::shared().create_database(), cut.clone()).await;
+        cut.arm(when);
+        let store = loop {
+            match PostgresStore::open(options(&url, directory.path())).await {
+                Ok(store) => break store,
+                Err(error) => assert_eq!(error.kind(), OpenErrorKind::Temporary, "{error}"),
+            }
+        };
+        assert_eq!(cut.0.load(Ordering::SeqCst), 0, "the connection was cut");
+        assert_eq!(use_up(&store, 2).await, 2);
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
 async fn a_second_process_waits_until_the_first_has_ended() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let url = Postgres::shared().create_database();
