@@ -151,7 +151,7 @@ async fn under_load(harm: Damage) {
     let load = Load::start(&scene);
     load.serve(20).await;
     source.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-    drop(source);
+    let version: u32 = source.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     let struck = Instant::now();
     for page in 1..pages(scene.database()) {
         damage(scene.database(), page, harm);
@@ -160,6 +160,10 @@ async fn under_load(harm: Damage) {
     for page in 0..=pages(&log) {
         damage(&log, page, harm);
     }
+    // After a commit of another process the gateway reads again what it has in its caches, which may be all that it
+    // needs. It fails if the page that it writes is damaged in the log, which the gateway then reads, too.
+    let _ = source.pragma_update(None, "user_version", version);
+    drop(source);
     for key in &cold {
         let outcome = ask(&scene.log, &scene.gateway, key).await;
         assert!(matches!(outcome, Outcome::Completed | Outcome::Rejected), "{outcome:?}");
