@@ -70,8 +70,8 @@ impl SqliteOptions {
         Self { retention_days, ..self }
     }
 
-    /// Opens a file from which requests or changes are provably missing ([`OpenErrorKind::Loss`])
-    /// anyway.
+    /// Opens a file from which requests or changes are provably missing
+    /// ([`OpenErrorKind::Loss`](crate::store::sqlite::OpenErrorKind::Loss)) anyway.
     /// [`SqliteStore::losses`](crate::store::sqlite::SqliteStore::losses) describes what is missing.
     #[must_use]
     pub fn accept_loss(self, accept_loss: bool) -> Self {
