@@ -15,7 +15,7 @@ use crate::{clock::Day, store::counter::CounterKey};
 /// The engine owns the counts while it runs. It loads a count once, decides in memory, appends to the
 /// journal, and applies the changes with [`checkpoint`](Self::checkpoint), in a transaction that also
 /// stores the position in the journal. So each record is applied exactly once, whenever the process ends.
-/// One thread owns the ledger; [`load`](Self::load) and [`state`](Self::state) also run on readers.
+/// One thread owns the ledger; [`state`](Self::state) also runs on readers.
 ///
 /// # Several nodes
 ///

@@ -173,9 +173,7 @@ impl<L: Ledger> Checkpointer<L> {
                 on_commit.into_iter().for_each(|on_commit| on_commit());
             }
             // Closes admission before `jobs` and `on_commit` are dropped, which notifies the callers.
-            Err(error) => {
-                self.fail(&error, on_commit);
-            }
+            Err(error) => self.fail(&error, on_commit),
         }
     }
 
