@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::{
     ledger::Tables,
-    reports::requests,
+    reports::{FIGURES, requests},
     session::Error,
     sql::{self, bigint, bytes, int, ints, text, texts},
 };
@@ -33,7 +33,7 @@ pub(super) fn write(tables: &Tables, batch: &PendingBatch) -> Result<(), Error> 
         tables.run(|client| write_figures(client, batch))?;
         tables.run(|client| requests::write(client, &batch.requests)).map(Some)
     };
-    if !batch.is_empty() && tables.session.in_savepoint(|_| figures(tables))?.is_none() {
+    if !batch.is_empty() && tables.session.in_savepoint(|| figures(tables))?.is_none() {
         tracing::error!("writing usage figures failed: they are lost");
     }
     match batch.position {
@@ -233,25 +233,11 @@ struct Sums<'a> {
     days: Vec<String>,
     keys: Vec<&'a str>,
     models: Vec<&'a str>,
-    /// Columns in the order of [`Sums::COLUMNS`].
-    numbers: [Vec<Option<i64>>; 11],
+    /// Columns in the order of [`FIGURES`].
+    numbers: [Vec<Option<i64>>; FIGURES.len()],
 }
 
 impl<'a> Sums<'a> {
-    const COLUMNS: [&'static str; 11] = [
-        "requests",
-        "succeeded",
-        "failed",
-        "refunded",
-        "rejected",
-        "tokens_unknown",
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "cached_tokens",
-        "reasoning_tokens",
-    ];
-
     fn push(&mut self, day: Day, key: &'a str, model: &'a str, figures: &UsageFigures) {
         let UsageFigures {
             requests,
@@ -288,8 +274,8 @@ impl<'a> Sums<'a> {
         if self.days.is_empty() {
             return Ok(());
         }
-        let columns = Self::COLUMNS.join(", ");
-        let sums = Self::COLUMNS.map(|column| match column {
+        let columns = FIGURES.join(", ");
+        let sums = FIGURES.map(|column| match column {
             "cached_tokens" | "reasoning_tokens" => format!(
                 "{column} = coalesce(t.{column} + excluded.{column}, t.{column}, excluded.{column})"
             ),

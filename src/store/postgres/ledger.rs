@@ -176,7 +176,7 @@ impl Ledger for PostgresLedger {
         tables: &Tables,
         work: impl FnOnce(&Tables) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
-        tables.session.in_savepoint(|_| work(tables))
+        tables.session.in_savepoint(|| work(tables))
     }
 
     fn state(tables: &Tables) -> Result<LedgerState, Error> {

@@ -57,8 +57,8 @@ struct Opened {
 
 impl Opened {
     fn new(runtime: &Handle, options: PostgresOptions) -> Result<Self, OpenError> {
-        let lock = JournalLock::take(options.journal())?;
-        let disk = FileDisk::beside(options.journal());
+        let lock = JournalLock::take(&options.journal)?;
+        let disk = FileDisk::beside(&options.journal);
         let failed = |error| cannot_open(&options, error);
         let session = Session::open(runtime, &options.address, None).map_err(failed)?;
         check_server(&session, &options)?;
@@ -171,7 +171,7 @@ fn new_id(session: &Session) -> Result<DatabaseId, Error> {
 
 /// Returns descriptions of missing requests and changes.
 fn losses(recovery: &Recovery, options: &PostgresOptions) -> Vec<String> {
-    let journal = options.journal().display();
+    let journal = options.journal.display();
     let flaws = recovery.flaws().map(|flaw| {
         let segment = flaw.segment();
         format!(
@@ -199,7 +199,7 @@ fn absent_nodes(tables: &Tables, options: &PostgresOptions) -> Result<Vec<String
     let id = &tables.node.id.0[..];
     let rows =
         tables.run(|client| async move { sql::query(client, query, &[bytes(&id)]).await })?;
-    let journal = options.journal().display();
+    let journal = options.journal.display();
     let absent = rows.iter().map(|row| {
         let (id, seen_at): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         Ok(format!(
@@ -261,7 +261,7 @@ fn cannot_migrate(options: &PostgresOptions, error: MigrateError) -> OpenError {
 }
 
 fn cannot_recover(options: &PostgresOptions, error: RecoveryError<Error>) -> OpenError {
-    let journal = options.journal().display();
+    let journal = options.journal.display();
     match error {
         RecoveryError::Ledger(error) => cannot_open(options, error),
         RecoveryError::Read(error) => {

@@ -1,9 +1,4 @@
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use super::address::{Address, InvalidDatabaseUrl};
 use crate::{
@@ -129,10 +124,6 @@ impl PostgresOptions {
             durability: self.durability,
             retention: (days > 0).then(|| Duration::from_secs(days * DAY)),
         }
-    }
-
-    pub(super) fn journal(&self) -> &Path {
-        &self.journal
     }
 }
 

@@ -217,10 +217,10 @@ impl Session {
     /// own rows.
     pub(super) fn in_savepoint<T>(
         &self,
-        work: impl FnOnce(&Self) -> Result<Option<T>, Error>,
+        work: impl FnOnce() -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
         self.run(self.client.batch_execute("SAVEPOINT part"))?;
-        let done = match work(self) {
+        let done = match work() {
             Ok(done) => done,
             Err(Error::Sql(error)) if sql::is_of_rows(&error) => {
                 tracing::error!(%error, "part of a transaction failed: rolled back to its savepoint");

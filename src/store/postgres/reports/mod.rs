@@ -44,8 +44,8 @@ const MAX_REPORTS: usize = 2;
 /// Time for which further reports of all keys wait for a permit.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Columns that [`figures`] reads, in its order.
-const FIGURES: [&str; 11] = [
+/// Columns of the sums of usage events: [`figures`] reads and checkpoints write them in this order.
+pub(super) const FIGURES: [&str; 11] = [
     "requests",
     "succeeded",
     "failed",
