@@ -228,6 +228,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION notify_keys();
 
 CREATE TABLE nodes (
     id bytea PRIMARY KEY,
+    number int NOT NULL GENERATED ALWAYS AS IDENTITY UNIQUE,
     session bigint NOT NULL DEFAULT 0,
     commits bigint NOT NULL DEFAULT 0,
     segment bigint,

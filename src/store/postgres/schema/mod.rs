@@ -29,7 +29,7 @@ impl From<sql::Error> for MigrateError {
 /// | `model_totals` | Sums of `usage_totals` over all keys, for reports by day and model. |
 /// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
 /// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
-/// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `session` the number of the connection with which it counts, `commits` that of its transactions so far, `segment` and `offset` the position up to which its journal has been applied. |
+/// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `number` is its short name, `session` the number of the connection with which it counts, `commits` that of its transactions so far, `segment` and `offset` the position up to which its journal has been applied. |
 /// | `leases` | Units up to which a node may count without asking. |
 /// | `awaited_events` | Number of a node's unfinished requests, whose units are in `daily_usage` and whose events are still to come. |
 /// | `audit_log` | The audit trail. Triggers prevent it from being changed by mistake. |
