@@ -9,6 +9,7 @@ mod attempts;
 mod claims;
 mod cross_site;
 mod import_export;
+mod input;
 mod lost_responses;
 mod status;
 mod statuses;

@@ -315,11 +315,14 @@ impl FromStr for PageCursor {
 }
 
 fn parse_position(text: &str) -> Option<PagePosition> {
-    let number = |digits: &str| {
+    // Each position has one text.
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    let number = |digits: &str| -> Option<u64> {
         let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-        // SQLite's integers are signed.
-        let number: u64 = if is_digits { digits.parse().ok()? } else { return None };
-        i64::try_from(number).is_ok().then_some(number)
+        // A store's integers have a sign, and all of 18 digits fit.
+        if is_digits && digits.len() <= 18 { digits.parse().ok() } else { None }
     };
     if let Some(rest) = text.strip_prefix('n') {
         return number(rest).map(PagePosition::NoShare);
@@ -331,7 +334,8 @@ fn parse_position(text: &str) -> Option<PagePosition> {
     if let Some(rest) = text.strip_prefix('s') {
         let (digits, share) = rest.split_once('.')?;
         let share = f64::from_bits(u64::from_be_bytes(unhex(share)?.try_into().ok()?));
-        return share.is_finite().then_some(PagePosition::Share(share, number(digits)?));
+        let is_share = share.is_finite() && share.is_sign_positive();
+        return is_share.then_some(PagePosition::Share(share, number(digits)?));
     }
     number(text).map(PagePosition::Number)
 }
@@ -373,8 +377,11 @@ mod tests {
             "l1.6",
             "s1.00",
             "s1.7ff0000000000000",
+            "s1.bfc0000000000000",
+            "s1.3FC0000000000000",
+            "l1.6A",
             "n",
-            "9223372036854775808",
+            "1000000000000000000",
         ] {
             assert!(bad.parse::<PageCursor>().is_err(), "{bad}");
         }

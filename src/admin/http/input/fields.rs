@@ -51,6 +51,8 @@ macro_rules! field {
 }
 pub(super) use field;
 
+/// Stands for the number of a key in a [`LabelPattern`].
+const NUMBER: &str = "{n}";
 /// The end of the year 8999, in Unix milliseconds. Later times do not fit every format.
 const MAX_UNIX_MILLIS: u64 = 221_845_391_999_999;
 /// Maximum time for which a rotated key keeps working, in seconds.
@@ -70,8 +72,12 @@ field!(
     /// A label, or a pattern for several keys, in which `{n}` stands for the key's number.
     LabelPattern(String),
     "a text of at most 200 characters without control characters",
-    |value| value.as_str().filter(|text| !text.chars().any(char::is_control)).map(str::to_owned),
-    {"type": "string", "maxLength": 200, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
+    // The number has one character or more.
+    |value| {
+        let text = value.as_str()?;
+        is_label(&text.replace(NUMBER, "1")).then(|| text.to_owned())
+    },
+    {"type": "string", "pattern": "^(\\{n\\}|[^\\u0000-\\u001f\\u007f-\\u009f]){0,200}$"}
 );
 
 field!(
@@ -91,13 +97,16 @@ field!(
 );
 
 field!(
-    /// A time: RFC 3339, a day, or Unix seconds or milliseconds.
+    /// A time: RFC 3339, a day of it, or Unix seconds or milliseconds.
     Expiry(SystemTime),
     "a time such as 2026-12-31T00:00:00Z",
     |value| {
         let at = match value {
-            Value::String(text) => parse_timestamp(text),
-            Value::Number(number) => parse_timestamp(&number.to_string()),
+            Value::String(text) => parse_rfc3339(text),
+            // Larger numbers than the latest time in milliseconds are in another unit.
+            Value::Number(number) if number.as_u64()? <= MAX_UNIX_MILLIS => {
+                parse_timestamp(&number.to_string())
+            }
             _ => None,
         };
         let latest = SystemTime::UNIX_EPOCH + Duration::from_millis(MAX_UNIX_MILLIS);
@@ -183,12 +192,53 @@ fn is_user(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
+/// Parses a `date-time` or `full-date` of RFC 3339. People type more forms into a table.
+fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let form = text.replace(|letter: char| letter.is_ascii_digit(), "0");
+    if form == "0000-00-00" {
+        return parse_timestamp(text);
+    }
+    let is_time =
+        ["0000-00-00T00:00:00", "0000-00-00t00:00:00"].iter().any(|to| form.starts_with(to));
+    let (to_second, rest) = text.split_at_checked(19).filter(|_| is_time)?;
+    let (fraction, offset) = rest.split_at(rest.find(['Z', 'z', '+', '-'])?);
+    let digits = if fraction.is_empty() { "0" } else { fraction.strip_prefix('.')? };
+    let is_fraction = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_offset = match offset.split_at(1) {
+        ("Z" | "z", rest) => rest.is_empty(),
+        (_, hours) => form.ends_with("00:00") && hours.len() == 5 && hours < "24",
+    };
+    // There is no unit below a nanosecond.
+    let fraction = &fraction[..fraction.len().min(10)];
+    let is_rfc3339 = is_fraction && is_offset;
+    is_rfc3339.then(|| parse_timestamp(&format!("{to_second}{fraction}{offset}"))).flatten()
+}
+
 impl LabelPattern {
     /// Returns the label of key `n` of `count`, with the number padded to the width of the last one, so
     /// that labels sort. Returns `None` if the label is too long.
     pub(crate) fn label(&self, n: usize, count: usize) -> Option<String> {
         let width = count.to_string().len();
-        let label = self.0.replace("{n}", &format!("{n:0width$}"));
+        let label = self.0.replace(NUMBER, &format!("{n:0width$}"));
         is_label(&label).then_some(label)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn number_of_a_time_is_within_the_bounds_of_its_schema() {
+        let expiry = |value| serde_json::from_value::<Expiry>(value).ok();
+        for value in [json!(0), json!(1_893_456_000), json!(MAX_UNIX_MILLIS)] {
+            assert!(expiry(value.clone()).is_some(), "{value}");
+        }
+        for value in [json!(-1), json!(MAX_UNIX_MILLIS + 1), json!(20_145_489_850_859_496_u64)] {
+            assert!(expiry(value.clone()).is_none(), "{value}");
+        }
+        assert!(expiry(json!(1_893_456_000.5)).is_none());
     }
 }

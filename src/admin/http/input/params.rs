@@ -46,7 +46,9 @@ field!(
     |value| value.as_str()?.parse().ok(),
     {
         "type": "string",
-        "pattern": "^(n?[0-9]{1,18}|l[0-9]{1,18}\\.([0-9a-f]{2})*|s[0-9]{1,18}\\.[0-6][0-9a-f]{15})$"
+        // The share in hexadecimal digits is a finite number that is not negative.
+        "pattern": "^(n?[0-9]{1,18}|l[0-9]{1,18}\\.([0-9a-f]{2})*|\
+            s[0-9]{1,18}\\.([0-6][0-9a-f]{2}|7[0-9a-e][0-9a-f]|7f[0-9a-e])[0-9a-f]{13})$"
     }
 );
 
@@ -144,17 +146,18 @@ fn is_request_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Parses digits without a sign.
+/// Parses digits without a sign and without zeros in front of them.
 fn whole_number<T: FromStr>(value: &Value) -> Option<T> {
     let digits = value.as_str()?;
-    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (digits == "0" || !digits.starts_with('0'));
     if is_plain { digits.parse().ok() } else { None }
 }
 
 fn parse_group_by(text: &str) -> Option<GroupBy> {
     let mut group_by = GroupBy::default();
     for part in text.split(',') {
-        match part.trim() {
+        match part {
             "key" => group_by.key = true,
             "day" => group_by.day = true,
             "model" => group_by.model = true,
