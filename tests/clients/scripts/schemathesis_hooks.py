@@ -11,9 +11,15 @@ import re
 import schemathesis
 
 _MAX_MILLISECONDS = 221_845_391_999_999
-_CURSOR = re.compile(r"n?[0-9]{1,18}|l[0-9]{1,18}\.([0-9a-f]{2})*|s[0-9]{1,18}\.[0-6][0-9a-f]{15}")
+_CURSOR = re.compile(
+    r"n?[0-9]{1,18}|l[0-9]{1,18}\.([0-9a-f]{2})*|"
+    r"s[0-9]{1,18}\.([0-6][0-9a-f]{2}|7[0-9a-e][0-9a-f]|7f[0-9a-e])[0-9a-f]{13}"
+)
 _TAG = r'(W/)?"[0-9a-f]{32}"'
-_TAGS = re.compile(rf"\*|{_TAG}( *, *{_TAG})*")
+_TAGS = re.compile(rf"\*|{_TAG}([ \t]*,[ \t]*{_TAG})*")
+_NAME = r"[A-Za-z0-9_.:-]{1,200}"
+_NAME_OR_QUOTED = re.compile(rf'{_NAME}|"{_NAME}"')
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt][0-9:]{8}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?")
 # Keys that one request creates: the store stays small enough for lists to be fast.
 _MAX_KEYS = 20
 _sources = itertools.count(1)
@@ -69,7 +75,7 @@ def _is_valid_count(count):
 
 def _set_unique_idempotency_key(headers, number):
     """An idempotency key belongs to one request."""
-    if re.fullmatch(r'"?[A-Za-z0-9_.:-]{1,200}"?', str(headers.get("Idempotency-Key", "")).strip()):
+    if _NAME_OR_QUOTED.fullmatch(str(headers.get("Idempotency-Key"))):
         headers["Idempotency-Key"] = f"request-{number}"
 
 
@@ -84,8 +90,8 @@ def _remove_cursor_of_other_order(query):
 def _remove_paging_of_csv(query):
     """CSV contains all rows."""
     if query.get("format") == "csv":
-        for name in ("limit", "after"):
-            if re.fullmatch("[0-9]{1,19}", str(query.get(name))):
+        for name, minimum, maximum in (("limit", 1, 1000), ("after", 0, 2**63 - 1)):
+            if re.fullmatch("0|[1-9][0-9]{0,18}", str(query.get(name))) and minimum <= int(query[name]) <= maximum:
                 del query[name]
 
 
@@ -98,7 +104,7 @@ def _set_future_expiry(body):
 
 
 def _is_time(text):
-    if not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}($|T)", str(text)):
+    if not _TIME.fullmatch(str(text)):
         return False
     try:
         return 1970 <= datetime.datetime.fromisoformat(text).year < 9000
