@@ -11,6 +11,8 @@ mod import_original;
 mod import_others;
 mod journal_formats;
 mod late_store;
+#[cfg(unix)]
+mod nodes;
 mod one_process;
 #[cfg(unix)]
 mod postgres;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::IpAddr, time::SystemTime};
 
 use serde_json::json;
 
-use super::{ClaimOffer, KeyChange, KeySummary};
+use super::{ClaimOffer, KeyChange, KeySummary, NodeSummary};
 use crate::{
     clock::rfc3339,
     key::{KeyId, KeyRecord},
@@ -35,6 +35,7 @@ pub(crate) mod action {
         ADMIN_READ = "admin.read";
         ADMIN_REJECTED = "admin.refused";
         STORE_BACKUP = "store.backup";
+        NODE_RELEASED = "node.release";
     }
 }
 
@@ -96,6 +97,19 @@ impl AuditNote {
     pub fn claim_offered(key_id: &KeyId, offer: &ClaimOffer) -> Self {
         let detail = json!({"claim_expires_at": rfc3339(offer.expires_at)}).to_string();
         Self::of(action::CLAIM_OFFERED, key_id, detail)
+    }
+
+    /// Creates the note of a released node, with what it held.
+    pub fn node_released(node: &NodeSummary) -> Self {
+        let detail = json!({
+            "node": node.number,
+            "id": node.id,
+            "seen_at": rfc3339(node.seen_at),
+            "leased_units": node.leased_units,
+            "leased_keys": node.leased_keys,
+            "open_requests": node.open_requests,
+        });
+        Self { detail: detail.to_string(), ..Self::new(action::NODE_RELEASED) }
     }
 
     /// Creates the note of an opened claim, which has made this change.

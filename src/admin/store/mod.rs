@@ -15,6 +15,7 @@
 //! | what a change does | [`KeyEdit::applies_to`], [`KeyPatch::apply`](crate::key::KeyPatch::apply), [`Rotation::old_until`], [`KeyChange::withdraws_claims`] |
 //! | entries of the audit trail | [`AuditNote::created`] and others, [`AuditEntry::new`], [`AuditQuery::matches`] |
 //! | pages of keys | [`KeyPageQuery::finds`] and [`KeyPageQuery::page`], or [`PageCursor::position`] and [`KeyPage::new`] |
+//! | the nodes of a database that processes share | [`NodeSummary::new`], [`AuditNote::node_released`] |
 //! | the state of a claim | [`ClaimSummary::state`], [`Claim::new`] |
 //! | reports | [`store::support`](crate::store::support) |
 
@@ -40,6 +41,7 @@ mod claim;
 mod create;
 mod import;
 mod list;
+mod node;
 
 use std::{fmt, time::SystemTime};
 
@@ -58,6 +60,7 @@ pub use self::{
         InvalidPageCursor, KeyPage, KeyPageQuery, KeySort, KeyState, KeySummary, PageCursor,
         PagePosition,
     },
+    node::{NodeState, NodeSummary, ReleaseOutcome},
 };
 use crate::{
     clock::Day,
@@ -144,6 +147,19 @@ pub trait AdminStore: UsageReader {
         StoreFuture::ready(Err(StoreError::new(StoreErrorKind::NotSupported)))
     }
 
+    /// Returns the nodes of the database, by number: the processes that count there, or have counted. Empty, which is
+    /// the default, if the store belongs to one process.
+    fn nodes(&self) -> StoreFuture<Vec<NodeSummary>> {
+        StoreFuture::ready(Ok(Vec::new()))
+    }
+
+    /// Gives up a silent node whose journal is lost for good: units that it may have used count as used, and requests
+    /// that it had not ended as failed. Its journal is not accepted any more. By default no node is known.
+    fn release_node(&self, number: u32, by: Actor) -> StoreFuture<ReleaseOutcome> {
+        let _ = (number, by);
+        StoreFuture::ready(Ok(ReleaseOutcome::UnknownNode))
+    }
+
     /// Sets those gauges of [`metrics`](crate::metrics) that are too expensive to maintain with
     /// every request. Call it before the gauges are read.
     fn set_gauges(&self) -> StoreFuture<()> {
@@ -203,5 +219,7 @@ forward_to_arc!(AdminStore {
     fn probe() -> StoreFuture<()>;
     fn is_alive() -> bool;
     fn backup() -> StoreFuture<StoreBackup>;
+    fn nodes() -> StoreFuture<Vec<NodeSummary>>;
+    fn release_node(number: u32, by: Actor) -> StoreFuture<ReleaseOutcome>;
     fn set_gauges() -> StoreFuture<()>;
 });

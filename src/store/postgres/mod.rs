@@ -26,6 +26,7 @@ mod keys;
 mod ledger;
 mod listen;
 mod meter;
+mod nodes;
 mod open;
 mod options;
 mod quota;
@@ -41,6 +42,8 @@ use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+#[cfg(feature = "admin")]
+pub use self::admin::{nodes, release_node};
 pub use self::{address::InvalidDatabaseUrl, options::PostgresOptions};
 use self::{core::Core, ledger::PostgresLedger, listen::Listener};
 use super::{
@@ -52,6 +55,8 @@ pub use super::{
     open_error::{OpenError, OpenErrorKind},
 };
 use crate::error::StoreError;
+#[cfg(feature = "admin")]
+use crate::store::engine::journal::DatabaseId;
 
 /// Age up to which a successful write counts as a probe.
 const MAX_PROBE_AGE: Duration = Duration::from_secs(1);
@@ -75,6 +80,9 @@ pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {
     core: Arc<Core>,
+    /// Node of this process.
+    #[cfg(feature = "admin")]
+    node: DatabaseId,
     /// Connections for look-ups and reports.
     readers: Pool,
     /// TLS of the connections that cancel queries of readers.

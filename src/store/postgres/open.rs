@@ -14,17 +14,17 @@ use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
 use super::{
-    Inner, OpenError, PostgresOptions, PostgresStore, checkpoint,
+    Inner, OpenError, PostgresOptions, PostgresStore,
     core::Core,
     ledger::{PostgresLedger, Tables},
     listen::Listener,
-    reports,
+    nodes, reports,
     schema::{self, MigrateError},
     session::{Error, Session},
     sql::{self, bytes},
 };
 use crate::store::engine::{
-    Engine, Recovery, RecoveryError, UnusedUnits, Watchdog, Writer,
+    Engine, Recovery, RecoveryError, Watchdog, Writer,
     gauges::NextCount,
     journal::{DatabaseId, FileDisk, Journal, Syncer, is_in_place, owner},
 };
@@ -105,6 +105,8 @@ impl Opened {
     fn serve(self) -> Result<PostgresStore, OpenError> {
         let Self { options, ledger, journal, lock, losses } = self;
         let readers = readers(&options)?;
+        #[cfg(feature = "admin")]
+        let node = ledger.tables().node.id;
         let core = Arc::new(Core::new(&options, Engine::new(options.engine(), journal)));
         let (engine, queue) = (core.engine.clone(), core.queue.clone());
         let journal = engine.journal.clone();
@@ -116,6 +118,8 @@ impl Opened {
         let listener = Listener::start(&core, options.address.clone());
         let inner = Inner {
             core,
+            #[cfg(feature = "admin")]
+            node,
             readers,
             tls: options.address.tls,
             report_permits: reports::permits(options.connections),
@@ -217,16 +221,13 @@ async fn release_absent_nodes(client: &Client, id: DatabaseId) -> sql::Result<()
     for row in sql::query(client, query, &[bytes(&&id.0[..])]).await? {
         let node = DatabaseId(row.try_get::<_, &[u8]>(0)?.try_into().unwrap_or_default());
         client.batch_execute("BEGIN").await?;
-        checkpoint::end_leases(client, node, UnusedUnits::Spent).await?;
-        checkpoint::fail_open_requests(client, node).await?;
-        let close = "UPDATE nodes SET is_closed = true, session = 0 WHERE id = $1";
-        sql::execute(client, close, &[bytes(&&node.0[..])]).await?;
+        nodes::give_up(client, node).await?;
         client.batch_execute("COMMIT").await?;
     }
     Ok(())
 }
 
-fn cannot_open(options: &PostgresOptions, error: Error) -> OpenError {
+pub(super) fn cannot_open(options: &PostgresOptions, error: Error) -> OpenError {
     let message = format!("{} cannot be used", options.address);
     OpenError::because(message, error)
         .temporary_if(|error| error.downcast_ref::<Error>().is_some_and(is_temporary))
@@ -243,11 +244,11 @@ fn is_temporary(error: &Error) -> bool {
                 error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>())
             }
         },
-        Error::Displaced | Error::Behind { .. } => false,
+        Error::Displaced | Error::Behind { .. } | Error::Released { .. } => false,
     }
 }
 
-fn cannot_migrate(options: &PostgresOptions, error: MigrateError) -> OpenError {
+pub(super) fn cannot_migrate(options: &PostgresOptions, error: MigrateError) -> OpenError {
     let shown = &options.address;
     match error {
         MigrateError::Foreign => OpenError::new(format!(
@@ -255,6 +256,10 @@ fn cannot_migrate(options: &PostgresOptions, error: MigrateError) -> OpenError {
         )),
         MigrateError::Newer(version) => OpenError::new(format!(
             "{shown} has schema version {version}, which needs a later version of this program"
+        )),
+        #[cfg(feature = "admin")]
+        MigrateError::Older => OpenError::new(format!(
+            "{shown} does not have the tables of this version; start the gateway once, which creates them"
         )),
         MigrateError::Sql(error) => cannot_open(options, error.into()),
     }

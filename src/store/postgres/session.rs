@@ -41,6 +41,11 @@ pub(crate) enum Error {
     },
     /// Another process counts in the database.
     Occupied,
+    /// The node of the journal was given up.
+    Released {
+        /// Number of the node.
+        node: i32,
+    },
 }
 
 impl Error {
@@ -48,7 +53,7 @@ impl Error {
     pub(super) fn is_response(&self) -> bool {
         match self {
             Self::Sql(error) => error.as_db_error().is_some(),
-            Self::Displaced | Self::Behind { .. } | Self::Occupied => true,
+            Self::Displaced | Self::Behind { .. } | Self::Occupied | Self::Released { .. } => true,
             Self::Timeout | Self::CommitLost | Self::Disconnected => false,
         }
     }
@@ -80,6 +85,12 @@ impl fmt::Display for Error {
                  it was replaced by an older one, or by a replica that lacks the last commits"
             ),
             Self::Occupied => f.write_str("another gateway counts in the database"),
+            Self::Released { node } => write!(
+                f,
+                "this journal belongs to node {node}, which was released: what it held counts as used, and its \
+                 records are not accepted any more; start with a new journal, at another path or with the files \
+                 of this one moved away"
+            ),
         }
     }
 }
@@ -286,6 +297,12 @@ impl Sessions {
 
 /// Key of the advisory lock of the process that counts in the database.
 const OCCUPIED: i64 = 0x746f_7765_7271_0002;
+/// Condition for a row `n` of `nodes`: its process is connected, and holds the lock.
+#[cfg(feature = "admin")]
+pub(super) const IS_CONNECTED: &str = "(n.entered_at = (SELECT max(entered_at) FROM nodes)
+    AND EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND (classid::bigint << 32) | objid::bigint = x'746f776572710002'::bigint))";
 
 impl Node {
     /// Makes the session, of this number, the only one that counts in the database. With `first`, the last one must
@@ -303,16 +320,29 @@ impl Node {
         if !is_free {
             return Err(Error::Occupied);
         }
-        let sql = "INSERT INTO nodes AS node (id, session) VALUES ($1, $2)
-            ON CONFLICT (id) DO UPDATE
-            SET session = excluded.session, entered_at = now(), seen_at = now()
-            WHERE $3 IS NULL OR node.session BETWEEN $3 AND $2";
+        // Not `ON CONFLICT`, which takes a new number for a node that has one.
+        let sql = "WITH known AS (
+                UPDATE nodes SET session = $2, entered_at = now(), seen_at = now()
+                WHERE id = $1 AND released_at IS NULL AND ($3 IS NULL OR session BETWEEN $3 AND $2)
+                RETURNING id
+            ), new AS (
+                INSERT INTO nodes (id, session)
+                SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM nodes WHERE id = $1) RETURNING id
+            )
+            SELECT (SELECT count(*) FROM known) + (SELECT count(*) FROM new)";
         let id_bytes = &id.0[..];
         let values = [bytes(&id_bytes), int(&number), int(&first)];
-        match session.run(sql::execute(client, sql, &values))? {
-            0 => Err(Error::Displaced),
+        match session.run(async { sql::one(client, sql, &values).await?.try_get::<_, i64>(0) })? {
+            0 => Err(Self::released(session, id)?.unwrap_or(Error::Displaced)),
             _ => Ok(Self { id, session: number }),
         }
+    }
+
+    /// Returns the error for a node that was given up.
+    fn released(session: &Session, id: DatabaseId) -> Result<Option<Error>, Error> {
+        let sql = "SELECT number FROM nodes WHERE id = $1 AND released_at IS NOT NULL";
+        let row = session.run(sql::optional(&session.client, sql, &[bytes(&&id.0[..])]))?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?.map(|node| Error::Released { node }))
     }
 
     /// Notes the commit of this number in the open transaction, before anything else, so that a transaction of another
@@ -325,6 +355,9 @@ impl Node {
         let values = [bytes(&id), int(&self.session), int(&number), int(&known)];
         if session.run(sql::execute(client, sql, &values))? == 1 {
             return Ok(());
+        }
+        if let Some(error) = Self::released(session, self.id)? {
+            return Err(error);
         }
         let sql = "SELECT session, commits FROM nodes WHERE id = $1";
         let row = session.run(sql::optional(client, sql, &[bytes(&id)]))?;

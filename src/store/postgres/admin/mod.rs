@@ -3,6 +3,7 @@
 mod claims;
 mod import;
 mod list;
+mod nodes;
 mod reset;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 use tokio_postgres::{Client, Row};
 
 use self::list::summary;
+pub use self::nodes::{nodes, release_node};
 use super::{
     PostgresStore, columns,
     keys::{find_id, withdraw_claims},
@@ -25,7 +27,7 @@ use crate::{
     admin::store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyChange, KeyEdit, KeyPage,
-        KeyPageQuery, KeyRef, KeySummary, NewKey, OnIssued, Rotation,
+        KeyPageQuery, KeyRef, KeySummary, NewKey, NodeSummary, OnIssued, ReleaseOutcome, Rotation,
     },
     clock::{Day, parse_timestamp, rfc3339, unix_millis},
     error::{StoreError, StoreErrorKind},
@@ -137,6 +139,16 @@ impl AdminStore for PostgresStore {
 
     fn probe(&self) -> StoreFuture<()> {
         self.probe()
+    }
+
+    fn nodes(&self) -> StoreFuture<Vec<NodeSummary>> {
+        let store = self.clone();
+        StoreFuture::pending(async move { store.list_nodes().await })
+    }
+
+    fn release_node(&self, number: u32, by: Actor) -> StoreFuture<ReleaseOutcome> {
+        let store = self.clone();
+        StoreFuture::pending(async move { store.release(number, &by).await })
     }
 
     fn set_gauges(&self) -> StoreFuture<()> {

@@ -236,7 +236,8 @@ CREATE TABLE nodes (
     is_closed boolean NOT NULL DEFAULT true,
     boot text,
     entered_at timestamptz NOT NULL DEFAULT now(),
-    seen_at timestamptz NOT NULL DEFAULT now()
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    released_at timestamptz
 );
 CREATE TABLE leases (
     key_id text COLLATE "C" NOT NULL,

@@ -9,6 +9,9 @@ pub(super) enum MigrateError {
     Foreign,
     /// The database has a newer schema, with this version.
     Newer(i64),
+    /// The database has no tables, or those of an earlier version.
+    #[cfg(feature = "admin")]
+    Older,
     Sql(sql::Error),
 }
 
@@ -29,7 +32,7 @@ impl From<sql::Error> for MigrateError {
 /// | `model_totals` | Sums of `usage_totals` over all keys, for reports by day and model. |
 /// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
 /// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
-/// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `number` is its short name, `session` the number of the connection with which it counts, `commits` that of its transactions so far, `segment` and `offset` the position up to which its journal has been applied. |
+/// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `number` is its short name, `session` the number of the connection with which it counts, `commits` that of its transactions so far, `segment` and `offset` the position up to which its journal has been applied. A node that was given up has `released_at`. |
 /// | `leases` | Units up to which a node may count without asking. |
 /// | `awaited_events` | Number of a node's unfinished requests, whose units are in `daily_usage` and whose events are still to come. |
 /// | `audit_log` | The audit trail. Triggers prevent it from being changed by mistake. |
@@ -41,6 +44,21 @@ const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
 
 /// Key of the advisory lock under which one process migrates.
 const LOCK: i64 = 0x746f_7765_7271_0001;
+
+/// Checks that the database has the tables of this version.
+#[cfg(feature = "admin")]
+pub(super) async fn check(client: &Client) -> Result<(), MigrateError> {
+    let is_there = "SELECT to_regclass('schema_version') IS NOT NULL";
+    if !sql::one(client, is_there, &[]).await?.try_get::<_, bool>(0)? {
+        return Err(MigrateError::Older);
+    }
+    let version = sql::one(client, "SELECT version FROM schema_version", &[]).await?.try_get(0)?;
+    match usize::try_from(version) {
+        Ok(known) if known == MIGRATIONS.len() => Ok(()),
+        Ok(known) if known < MIGRATIONS.len() => Err(MigrateError::Older),
+        _ => Err(MigrateError::Newer(version)),
+    }
+}
 
 pub(super) async fn migrate(client: &Client) -> Result<(), MigrateError> {
     client.batch_execute("BEGIN").await?;
