@@ -213,11 +213,11 @@ impl<S: AdminStore> Shared<S> {
             Ok((call, _)) if call.is_public => Actor { token_id: String::new(), ip },
             _ => self.authenticate(head, ip).await?,
         };
-        let (call, key) = route?;
-        self.audit_read(call, key, &by).await?;
+        let (call, segment) = route?;
+        self.audit_read(call, segment.filter(|_| call.takes_key()), &by).await?;
         let raw = RawRequest {
             by,
-            key: key.map(str::to_owned),
+            segment: segment.map(str::to_owned),
             query: head.uri.query().map(str::to_owned),
             body: if call.reads_body {
                 read_body(body, call.max_body_len).await?

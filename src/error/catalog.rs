@@ -265,6 +265,13 @@ catalog! {
              again: rotate a key to get a new one.";
         IDEMPOTENCY_KEY_REUSED: UNPROCESSABLE_ENTITY, INVALID_REQUEST, "idempotency_key_reused", FINAL,
             "This `Idempotency-Key` belongs to another request.";
+        NODE_NOT_FOUND: NOT_FOUND, INVALID_REQUEST, "node_not_found", FINAL,
+            "No such node.";
+        NODE_IN_USE: CONFLICT, INVALID_REQUEST, "node_in_use", FINAL,
+            "Node {number} is connected, or was a few seconds ago. Stop its process first: if it ends by itself, \
+             nothing is missing.";
+        NODE_CLOSED: CONFLICT, INVALID_REQUEST, "node_closed", FINAL,
+            "Node {number} holds nothing: its journal was closed, or it was released before.";
         IN_PROGRESS: CONFLICT, INVALID_REQUEST, "in_progress", retry_after(5),
             "This is in progress already; please try again once it is over.";
         BACKUP_FAILED: SERVICE_UNAVAILABLE, SERVER, "backup_failed", retry_after(5),

@@ -16,7 +16,7 @@ use tower_quota::{
     request::RequestContext,
 };
 
-/// A call that succeeds, with `{ref}` for a key, and the statuses that it can be made to response.
+/// A call that succeeds, with `{ref}` for a key and `{number}` for a node, and the statuses that it can be made to response.
 struct Row {
     id: &'static str,
     method: &'static str,
@@ -35,7 +35,7 @@ const fn row(
     Row { id, method, path, body, statuses }
 }
 
-const TABLE: [Row; 16] = [
+const TABLE: [Row; 18] = [
     row("listKeys", "GET", "/keys", "", &[200, 400, 401, 403, 429, 503]),
     row("createKeys", "POST", "/keys", "{}", &[201, 400, 401, 403, 409, 413, 422, 429, 503]),
     row("exportKeys", "GET", "/keys/export", "", &[200, 400, 401, 403, 429]),
@@ -80,6 +80,14 @@ const TABLE: [Row; 16] = [
     row("getAudit", "GET", "/audit", "", &[200, 400, 401, 403, 429, 503]),
     row("getRequests", "GET", "/requests", "", &[200, 400, 401, 403, 429, 503]),
     row("getStatus", "GET", "/status", "", &[200, 400, 401, 403, 429]),
+    row("listNodes", "GET", "/nodes", "", &[200, 400, 401, 403, 429, 503]),
+    row(
+        "releaseNode",
+        "POST",
+        "/nodes/{number}/release",
+        r#"{"accept_loss":true}"#,
+        &[200, 400, 401, 403, 404, 409, 413, 429, 503],
+    ),
     row("backUp", "POST", "/backup", "", &[200, 400, 401, 403, 409, 429, 501, 503]),
     row("getDescription", "GET", "/openapi.json", "", &[200, 400, 403]),
 ];
@@ -111,17 +119,23 @@ async fn send(
 
 /// Makes a call response this status.
 async fn provoke(row: &Row, status: u16) -> CollectedResponse {
-    let is_claim = row.id == "claimKey";
+    let (is_claim, is_release) = (row.id == "claimKey", row.id == "releaseNode");
     let fails = match status {
         409 if row.id == "backUp" => Some(StoreErrorKind::Busy),
-        409 if !is_claim => Some(StoreErrorKind::Conflict),
+        409 if !is_claim && !is_release => Some(StoreErrorKind::Conflict),
         501 => Some(StoreErrorKind::NotSupported),
         503 => Some(StoreErrorKind::Unavailable),
         _ => None,
     };
     let (service, id) = service(fails).await;
     let id = if status == 404 { "key_that_nobody_has" } else { &id };
-    let (mut path, mut body) = (row.path.replace("{ref}", id), row.body.replace("{ref}", id));
+    let node = match status {
+        404 => "4",
+        409 => "2",
+        _ => "1",
+    };
+    let (path, mut body) = (row.path.replace("{ref}", id), row.body.replace("{ref}", id));
+    let mut path = path.replace("{number}", node);
     let mut token = Some(TOKEN);
     let mut from = LET_IN;
     match status {
@@ -248,4 +262,58 @@ async fn a_csv_report_is_described() {
     let described = &document["paths"]["/admin/usage"]["get"]["responses"]["200"];
     assert!(described["content"][response.header("content-type")].is_object());
     assert!(described["headers"]["Content-Disposition"].is_object());
+}
+
+#[tokio::test]
+async fn a_node_is_released_only_where_its_loss_is_accepted() {
+    let (service, _) = service(None).await;
+    let release = async |number: &str, body: &str| {
+        let request = Request::post(format!("/admin/nodes/{number}/release"));
+        let response = send(&service, request.header("x-admin-token", TOKEN), body.into(), LET_IN);
+        let response = response.await;
+        (response.status().as_u16(), response.json())
+    };
+    for (body, code) in [
+        ("", "missing_field"),
+        ("{}", "missing_field"),
+        (r#"{"accept_loss":false}"#, "invalid_field"),
+        (r#"{"accept_loss":1}"#, "invalid_field"),
+        (r#"{"accept_loss":"true"}"#, "invalid_field"),
+    ] {
+        let (status, response) = release("1", body).await;
+        assert_eq!((status, response["code"].as_str().unwrap()), (400, code), "{body}");
+    }
+    let accepted = r#"{"accept_loss":true}"#;
+    for (number, status, code) in [
+        ("2", 409, "node_in_use"),
+        ("3", 409, "node_closed"),
+        ("4", 404, "node_not_found"),
+        ("0", 404, "node_not_found"),
+        ("01", 404, "node_not_found"),
+        ("+1", 404, "node_not_found"),
+        ("2147483648", 404, "node_not_found"),
+        ("a", 404, "node_not_found"),
+    ] {
+        let (found, response) = release(number, accepted).await;
+        assert_eq!((found, response["code"].as_str().unwrap()), (status, code), "{number}");
+    }
+    let (status, response) = release("1", accepted).await;
+    assert_eq!(
+        (status, &response["released"], &response["node"]["number"]),
+        (200, &true.into(), &1.into())
+    );
+    let audit = Request::get("/admin/audit?action=node.release").header("x-admin-token", TOKEN);
+    let audit = send(&service, audit, String::new(), LET_IN).await.json();
+    assert_eq!(audit["entries"].as_array().unwrap().len(), 1, "{audit}");
+}
+
+#[tokio::test]
+async fn a_store_of_one_process_has_no_nodes() {
+    let admin = Admin::new();
+    assert_eq!(
+        admin.call("GET", "/admin/nodes", "").await.json(),
+        serde_json::json!({"nodes": []})
+    );
+    let response = admin.call("POST", "/admin/nodes/1/release", r#"{"accept_loss":true}"#).await;
+    assert_eq!(response.status(), 404);
 }

@@ -7,7 +7,7 @@ use tower_quota::{
     admin::store::{
         Actor, AdminStore, AuditEntry, AuditNote, AuditQuery, ChangeOutcome, ClaimOffer,
         CreateOutcome, IdempotencyKey, ImportOutcome, ImportedKey, KeyEdit, KeyPage, KeyPageQuery,
-        KeyRef, KeySummary, NewKey, OnIssued, StoreBackup,
+        KeyRef, KeySummary, NewKey, NodeState, NodeSummary, OnIssued, ReleaseOutcome, StoreBackup,
     },
     clock::Day,
     error::{StoreError, StoreErrorKind},
@@ -115,6 +115,29 @@ impl AdminStore for FailingStore {
         let mut read = vec![Bytes::from_static(b"a copy")].into_iter();
         let next = move || StoreFuture::ready(Ok(read.next().unwrap_or_default()));
         self.writes(|_| StoreFuture::ready(Ok(StoreBackup::new(6, next))))
+    }
+
+    /// Node 1 is silent, node 2 in use and node 3 closed.
+    fn nodes(&self) -> StoreFuture<Vec<NodeSummary>> {
+        let states = [NodeState::Silent, NodeState::InUse, NodeState::Closed];
+        let node = |(number, state)| NodeSummary::new(number, "0a1b", state, self.now());
+        self.reads(|_| StoreFuture::ready(Ok((1..).zip(states).map(node).collect())))
+    }
+
+    fn release_node(&self, number: u32, by: Actor) -> StoreFuture<ReleaseOutcome> {
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            let nodes = store.nodes().await?;
+            let Some(node) = nodes.into_iter().find(|node| node.number == number) else {
+                return Ok(ReleaseOutcome::UnknownNode);
+            };
+            let node = Box::new(node);
+            if node.state != NodeState::Silent {
+                return Ok(ReleaseOutcome::NotSilent(node));
+            }
+            store.note(AuditNote::node_released(&node), by).await?;
+            Ok(ReleaseOutcome::Released(node))
+        })
     }
 
     fn probe(&self) -> StoreFuture<()> {

@@ -4,6 +4,7 @@
 mod audit;
 mod backup;
 pub(crate) mod keys;
+mod nodes;
 mod requests;
 mod status;
 mod usage;
@@ -30,7 +31,7 @@ impl<S: AdminStore> Shared<S> {
         })
     }
 
-    fn calls() -> [Vec<Call<Self>>; 7] {
+    fn calls() -> [Vec<Call<Self>>; 8] {
         [
             Self::key_calls(),
             Self::usage_calls(),
@@ -38,6 +39,7 @@ impl<S: AdminStore> Shared<S> {
             Self::audit_calls(),
             Self::status_calls(),
             Self::backup_calls(),
+            Self::node_calls(),
             vec![
                 Call::new("GET /openapi.json", "getDescription", "This document", Self::openapi)
                     .public(),

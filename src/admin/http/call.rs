@@ -5,8 +5,9 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{
     admin::{
@@ -23,6 +24,11 @@ use crate::{
     key::KeyVersion,
 };
 
+/// Keys and ids that no server on the way rewrites. The service accepts others, too.
+const KEY_IN_PATH: &str = "^[A-Za-z0-9_~:+@=-][A-Za-z0-9._~:+@=-]*$";
+/// Maximum number of a node, which PostgreSQL stores as a signed integer.
+const MAX_NODE_NUMBER: u32 = i32::MAX.unsigned_abs();
+
 /// The request of a call, for its handler: the caller, and the parts of the request that the call
 /// reads.
 pub(crate) struct CallRequest<P = (), Q = NoQuery, B = (), H = ()> {
@@ -38,8 +44,8 @@ pub(crate) struct CallRequest<P = (), Q = NoQuery, B = (), H = ()> {
 /// A request whose parts are not parsed yet.
 pub(crate) struct RawRequest {
     pub(crate) by: Actor,
-    /// The segment for `{ref}` in the path.
-    pub(crate) key: Option<String>,
+    /// The segment for the parameter in the path.
+    pub(crate) segment: Option<String>,
     pub(crate) query: Option<String>,
     pub(crate) body: Bytes,
     pub(crate) headers: HeaderMap,
@@ -48,7 +54,7 @@ pub(crate) struct RawRequest {
 /// A call, whose handler is a method of `T`.
 pub(crate) struct Call<T> {
     pub(crate) method: &'static str,
-    /// Path below the prefix, with `{ref}` for a key.
+    /// Path below the prefix, with `{ref}` for a key or the name of another parameter in braces.
     pub(crate) path: &'static str,
     pub(crate) id: &'static str,
     pub(crate) summary: &'static str,
@@ -72,6 +78,7 @@ type CallFuture = Pin<Box<dyn Future<Output = Result<Response<AdminBody>, AdminE
 
 /// The schemas of a call's request and response.
 pub(crate) struct CallSchema {
+    pub(crate) path: Option<PathParameter>,
     pub(crate) query: Schema,
     pub(crate) body: Option<Schema>,
     /// Name, description and schema of the header that the call reads.
@@ -120,7 +127,7 @@ impl<T> Call<T> {
             max_body_len: B::MAX_LEN,
             works_without_store: false,
             errors: Vec::new(),
-            describe: describe::<Q, B, H, A>,
+            describe: describe::<P, Q, B, H, A>,
             handle: Box::new(handle),
         }
     }
@@ -157,7 +164,7 @@ fn parse<P: FromPath, Q: DeserializeOwned, B: FromBody, H: FromHeaders>(
     raw: RawRequest,
 ) -> Result<CallRequest<P, Q, B, H>, AdminError> {
     Ok(CallRequest {
-        path: P::from_path(raw.key.as_deref())?,
+        path: P::from_path(raw.segment.as_deref())?,
         query: from_query(raw.query.as_deref())?,
         header: H::from_headers(&raw.headers)?,
         body: B::from_body(&raw.body)?,
@@ -166,11 +173,12 @@ fn parse<P: FromPath, Q: DeserializeOwned, B: FromBody, H: FromHeaders>(
     })
 }
 
-fn describe<Q: JsonSchema, B: FromBody, H: FromHeaders, A: CallResponse>(
+fn describe<P: FromPath, Q: JsonSchema, B: FromBody, H: FromHeaders, A: CallResponse>(
     input: &mut SchemaGenerator,
     output: &mut SchemaGenerator,
 ) -> CallSchema {
     CallSchema {
+        path: P::describe(),
         query: Q::json_schema(input),
         body: B::schema(input),
         header: H::describe(),
@@ -195,9 +203,23 @@ pub(crate) struct Created<T>(pub(crate) T);
 /// A response about one key, with the key's version as its `ETag`.
 pub(crate) struct WithEtag<A>(pub(crate) KeyVersion, pub(crate) A);
 
-/// Parses the path segment for `{ref}`.
+/// The parameter in a path.
+pub(crate) struct PathParameter {
+    pub(crate) name: &'static str,
+    pub(crate) description: &'static str,
+    pub(crate) schema: Schema,
+    pub(crate) example: Value,
+    /// Error for a value that names nothing.
+    pub(crate) not_found: AdminError,
+}
+
+/// Parses the path segment for the parameter in the path.
 pub(crate) trait FromPath: Sized {
-    fn from_path(key: Option<&str>) -> Result<Self, AdminError>;
+    fn from_path(segment: Option<&str>) -> Result<Self, AdminError>;
+
+    fn describe() -> Option<PathParameter> {
+        None
+    }
 }
 
 /// Parses the request body.
@@ -240,10 +262,48 @@ impl FromPath for () {
 }
 
 impl FromPath for KeyRef {
-    fn from_path(key: Option<&str>) -> Result<Self, AdminError> {
-        let text = key.and_then(|key| decode(key, false)).filter(|text| !text.is_empty());
+    fn from_path(segment: Option<&str>) -> Result<Self, AdminError> {
+        let text = segment.and_then(|key| decode(key, false)).filter(|text| !text.is_empty());
         text.map(KeyRef::new).ok_or(catalog::KEY_NOT_FOUND.into())
     }
+
+    fn describe() -> Option<PathParameter> {
+        Some(PathParameter {
+            name: "ref",
+            description: "A key's id, or the whole key.",
+            schema: json_schema!({"type": "string", "pattern": KEY_IN_PATH, "maxLength": 256}),
+            example: "key_0123456789abcdef".into(),
+            not_found: catalog::KEY_NOT_FOUND.into(),
+        })
+    }
+}
+
+/// Number of a node in a path.
+pub(crate) struct NodeNumber(pub(crate) u32);
+
+impl FromPath for NodeNumber {
+    fn from_path(segment: Option<&str>) -> Result<Self, AdminError> {
+        let digits = segment.and_then(|number| decode(number, false));
+        let digits = digits.filter(|digits| is_plain_number(digits));
+        let number = digits.and_then(|digits| digits.parse().ok());
+        let number = number.filter(|number| (1..=MAX_NODE_NUMBER).contains(number));
+        number.map(Self).ok_or(catalog::NODE_NOT_FOUND.into())
+    }
+
+    fn describe() -> Option<PathParameter> {
+        Some(PathParameter {
+            name: "number",
+            description: "Number of a node.",
+            schema: json_schema!({"type": "integer", "minimum": 1, "maximum": MAX_NODE_NUMBER}),
+            example: 1.into(),
+            not_found: catalog::NODE_NOT_FOUND.into(),
+        })
+    }
+}
+
+/// Returns whether a number is written with digits only, and without a zero in front.
+fn is_plain_number(text: &str) -> bool {
+    !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl FromBody for () {

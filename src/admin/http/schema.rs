@@ -42,6 +42,7 @@ schema!(enum Day, {"type": "string", "format": "date", "examples": ["2026-11-22"
 schema!(enum KeyId, {"type": "string", "examples": ["key_0123456789abcdef"]});
 schema!(enum KeyState, {"type": "string", "enum": store::KeyState::ALL.map(store::KeyState::as_str)});
 schema!(enum KeyVersion, {"type": "string", "pattern": "^[0-9a-f]{32}$"});
+schema!(enum NodeState, {"type": "string", "enum": store::NodeState::ALL.map(store::NodeState::as_str)});
 schema!(enum PageCursor, {"anyOf": [{"type": "integer"}, {"type": "string"}]});
 
 /// Schema of a [`UsageEvent`](crate::store::UsageEvent), which is serialised as it is.

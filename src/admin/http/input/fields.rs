@@ -128,6 +128,14 @@ field!(
 );
 
 field!(
+    /// Consent to the loss of what only a lost journal has.
+    AcceptLoss(()),
+    "true",
+    |value| (*value == true).then_some(()),
+    {"type": "boolean", "const": true}
+);
+
+field!(
     /// Number of keys.
     KeyCount(usize),
     "a whole number from 1 to 1000",

@@ -21,8 +21,8 @@ use crate::{
 
 pub(crate) use self::{
     fields::{
-        ClaimLifetime, DailyLimit, Expiry, Flag, GracePeriod, KeyCount, KeyRefField, Label,
-        LabelPattern, User, non_null, nullable,
+        AcceptLoss, ClaimLifetime, DailyLimit, Expiry, Flag, GracePeriod, KeyCount, KeyRefField,
+        Label, LabelPattern, User, non_null, nullable,
     },
     headers::{FromHeaders, IdempotencyKeyHeader, IfMatch},
     params::{

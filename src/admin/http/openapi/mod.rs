@@ -12,7 +12,7 @@ use crate::{
         http::{
             SECURITY_HEADERS,
             body::AdminBody,
-            call::{Call, CallResponse, CallSchema},
+            call::{Call, CallResponse, CallSchema, PathParameter},
         },
         shared::Shared,
     },
@@ -20,8 +20,6 @@ use crate::{
 };
 
 const JSON: &str = "application/json";
-/// Keys and ids that no server on the way rewrites. The service accepts others, too.
-const KEY_IN_PATH: &str = "^[A-Za-z0-9_~:+@=-][A-Za-z0-9._~:+@=-]*$";
 const DESCRIPTION: &str = "Issues and changes keys, and reports their usage and all changes. \
     Every response is `Cache-Control: no-store`. `HEAD` works wherever `GET` does.";
 
@@ -88,14 +86,14 @@ fn operation<S>(
     shared: &Shared<S>,
 ) -> Value {
     let mut parameters = parameters(&call_schema.query);
-    if call.takes_key() {
+    if let Some(PathParameter { name, description, schema, example, .. }) = &call_schema.path {
         parameters.push(json!({
-            "name": "ref",
+            "name": name,
             "in": "path",
             "required": true,
-            "description": "A key's id, or the whole key.",
-            "schema": {"type": "string", "pattern": KEY_IN_PATH, "maxLength": 256},
-            "example": "key_0123456789abcdef",
+            "description": description,
+            "schema": schema,
+            "example": example,
         }));
     }
     if let Some((name, description, schema)) = &call_schema.header {

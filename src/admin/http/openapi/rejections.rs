@@ -48,8 +48,8 @@ pub(super) fn errors<T>(call: &Call<T>, schema: &CallSchema, has_filter: bool) -
     if schema.needs_body {
         errors.push(AdminError::missing_field("key"));
     }
-    if call.takes_key() {
-        errors.push(catalog::KEY_NOT_FOUND.into());
+    if let Some(parameter) = &schema.path {
+        errors.push(parameter.not_found.clone());
     }
     if schema.header.is_some() {
         errors.push(AdminError::invalid_field("If-Match", "`*`"));
