@@ -2,8 +2,11 @@
 //! records all of it; and again over a store in memory. With `SHOTS` set to a directory, pictures of
 //! every view are put there.
 
-use crate::common::memory_gateway::MemoryGateway;
-use crate::common::{ADMIN_TOKEN, GatewayCommand};
+use crate::common::{
+    ADMIN_TOKEN, Client, GatewayCommand, eventually,
+    memory_gateway::MemoryGateway,
+    postgres::{Postgres, psql},
+};
 
 fn play(scene: &str) {
     let gateway = GatewayCommand::new().arg("--demo").env("USAGE_RETENTION_DAYS", "7").start();
@@ -65,6 +68,28 @@ fn failed_actions_are_not_reported_as_done() {
 #[ignore = "needs Chromium and Node with playwright-core and axe-core"]
 fn many_claim_links_are_made_at_once() {
     play("workshop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium and Node with playwright-core and axe-core, and PostgreSQL"]
+async fn a_silent_node_is_listed_and_released_on_the_page() {
+    let url = Postgres::shared().create_database();
+    let gateway = GatewayCommand::new()
+        .arg("--demo")
+        .env("DATABASE_URL", &url)
+        .env("JOURNAL_ACCEPT_VOLATILE", "true")
+        .start();
+    let is_ready = || async { Client::http1().get(&gateway.url("/readyz")).await.status == 200 };
+    eventually("the gateway is ready", is_ready).await;
+    psql(
+        &url,
+        "INSERT INTO nodes (id, is_closed, entered_at, seen_at)
+             SELECT uuid_send(gen_random_uuid()), false, at, at FROM (SELECT now() - interval '1 hour') AS gone (at);
+         INSERT INTO awaited_events (node, key_id, day, events)
+             SELECT id, 'key_of_nobody', '2026-11-01', 2 FROM nodes WHERE number = 2",
+    );
+    let played = play_at(&gateway.url(""), "nodes");
+    assert!(played.is_ok(), "{}\n{}", played.unwrap_err(), gateway.printed());
 }
 
 #[test]

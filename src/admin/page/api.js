@@ -16,6 +16,12 @@ addProblems({
   ],
   request_in_progress: ["This is being done right now. Please wait a moment and try again.", "正在处理，请稍候再试。"],
   key_not_active: ["This key is disabled or expired, so it cannot be claimed. Enable it or move its expiry first.", "这个密钥已停用或已过期，无法领取。请先启用它或修改有效期。"],
+  node_not_found: ["There is no such node any more.", "没有这个节点了。"],
+  node_in_use: [
+    "This node is connected, or was a few seconds ago. Stop its process first: if it ends by itself, nothing is missing.",
+    "这个节点还在连接，或几秒前还在。请先停止它的进程：它自己结束的话，什么都不会少。",
+  ],
+  node_closed: ["This node holds nothing: its journal was closed, or it was released before.", "这个节点没有占用任何东西：它的 journal 已关闭，或它已被释放。"],
   wrongToken: ["The admin token is wrong.", "管理员令牌不正确。"],
   unknownCall: ["The gateway does not know this call. Is it an older version?", "网关没有这个接口，版本是否过旧？"],
   between: [

@@ -2,7 +2,7 @@
 
 const assert = require("node:assert/strict");
 const { readFileSync } = require("node:fs");
-const { clean, open, runScene } = require("./browser.cjs");
+const { clean, everyLook, open, runScene } = require("./browser.cjs");
 const { HOSTILE } = require("./hostile.cjs");
 const { looks } = require("./operator_looks.cjs");
 const { BASE, TOKEN, call, chat, signedIn, until } = require("./operator.cjs");
@@ -430,4 +430,34 @@ async function transfer(browser) {
   await clean(view, page.url());
 }
 
-runScene({ day, session, order, hostile, workshop, transfer, looks });
+// The nodes of a database that several processes may share: node 2 is silent.
+async function nodes(browser) {
+  const view = await signedIn(browser);
+  const { page, id } = view;
+  await page.getByRole("link", { name: "Settings" }).click();
+  await until(view, () => id("nodes").innerText(), /Node 1 \(this process\)[\s\S]*In use[\s\S]*Node 2[\s\S]*Silent[\s\S]*Requests not ended: 2/);
+  assert.equal(await id("release-node").count(), 1, "only a silent node can be released");
+  await id("release-node").click();
+  assert.match(await page.locator("#confirm-text").innerText(), /journal is lost for good[\s\S]*\(2\) as failed/);
+  await id("confirm-no").click();
+  assert.equal((await call("GET", "/nodes")).nodes[1].state, "silent", "cancelled: nothing was done");
+  await everyLook(async (options, look) => {
+    const other = await signedIn(browser, options);
+    await other.page.goto(`${BASE}/admin#/settings`);
+    await other.id("release-node").waitFor();
+    await look(other.page, "nodes");
+    await other.id("release-node").click();
+    await look(other.page, "nodes-release");
+    await other.context.close();
+  });
+  await id("release-node").click();
+  await id("confirm-yes").click();
+  await until(view, () => id("status-message").innerText(), /released/);
+  assert.match(await id("nodes").innerText(), /Node 2[\s\S]*Released[\s\S]*not accepted any more/);
+  assert.equal(await id("release-node").count(), 0);
+  await page.getByRole("link", { name: "Audit" }).click();
+  await until(view, () => id("audit-entries").innerText(), /Node released[\s\S]*node: 2[\s\S]*counted as failed: 2/);
+  await clean(view, page.url());
+}
+
+runScene({ day, session, order, hostile, workshop, transfer, looks, nodes });
