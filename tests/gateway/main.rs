@@ -12,6 +12,7 @@ mod image;
 mod kubernetes;
 mod log_trouble;
 mod metrics;
+mod nodes;
 mod operations;
 mod postgres;
 mod request_ids;

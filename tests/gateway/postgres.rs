@@ -16,7 +16,7 @@ use crate::common::{
 };
 
 /// Settings of a gateway with this database, and a journal wherever the tests' files are.
-fn gateway_on(url: &str) -> GatewayCommand {
+pub(super) fn gateway_on(url: &str) -> GatewayCommand {
     GatewayCommand::new()
         .env("DATABASE_URL", url)
         .env("JOURNAL_ACCEPT_VOLATILE", "true")
@@ -31,19 +31,19 @@ fn demo() -> (String, GatewayCommand) {
 }
 
 /// Starts a gateway, and waits until it serves requests.
-async fn start(command: &GatewayCommand) -> Gateway {
+pub(super) async fn start(command: &GatewayCommand) -> Gateway {
     let gateway = command.start();
     is_ready(&gateway).await;
     gateway
 }
 
-async fn is_ready(gateway: &Gateway) {
+pub(super) async fn is_ready(gateway: &Gateway) {
     let url = gateway.url("/readyz");
     let is_ready = || async { Client::http1().get(&url).await.status == 200 };
     within_a_second("the gateway is ready", is_ready).await;
 }
 
-async fn chat(gateway: &Gateway, key: &str) -> CollectedResponse {
+pub(super) async fn chat(gateway: &Gateway, key: &str) -> CollectedResponse {
     let body = json!({"model": "deepseek-chat", "messages": [{"role": "user", "content": "hi"}]});
     Client::http1().post_as(key, &gateway.url("/v1/chat/completions"), &body).await
 }
@@ -148,7 +148,10 @@ async fn rows_that_are_typed_in_with_psql_work_within_a_second() {
 }
 
 /// Waits for a condition that holds within a second, or a few on a busy machine.
-async fn within_a_second<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+pub(super) async fn within_a_second<F: Future<Output = bool>>(
+    what: &str,
+    condition: impl FnMut() -> F,
+) {
     let waited = tokio::time::timeout(Duration::from_secs(5), eventually(what, condition)).await;
     assert!(waited.is_ok(), "{what}");
 }

@@ -7,6 +7,7 @@ mod completions;
 mod healthcheck;
 mod print_config;
 pub(crate) mod progress;
+mod release_node;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ use check::Check;
 use completions::Completions;
 use healthcheck::Healthcheck;
 use print_config::PrintConfig;
+use release_node::ReleaseNode;
 
 #[derive(Subcommand, Clone)]
 pub(crate) enum Command {
@@ -33,6 +35,7 @@ pub(crate) enum Command {
     Backup(Backup),
     Restore(Restore),
     Import(Import),
+    ReleaseNode(ReleaseNode),
     Completions(Completions),
 }
 
@@ -41,7 +44,7 @@ pub(crate) fn listed_settings(command: &str) -> clap::Command {
     let none = clap::Command::new("settings");
     match command {
         "healthcheck" => ListenSettings::augment_args(none),
-        "backup" | "import" | "restore" => DatabaseSettings::augment_args(none),
+        "backup" | "import" | "release-node" | "restore" => DatabaseSettings::augment_args(none),
         _ => none,
     }
 }
@@ -66,6 +69,10 @@ pub(crate) fn run(
         Command::Import(command) => {
             let settings = Settings::check(given)?;
             runtime()?.block_on(import::run(&settings, &command, stderr))
+        }
+        Command::ReleaseNode(command) => {
+            let settings = Settings::check(given)?;
+            runtime()?.block_on(release_node::run(settings, &command, stderr))
         }
     }
 }

@@ -81,7 +81,12 @@ impl DatabaseSettings {
             .default_daily_limit(self.default_daily_limit)
     }
 
-    fn postgres_options(&self, url: &str) -> Result<PostgresOptions, BadSetting> {
+    /// Returns the options for the PostgreSQL database at this URL.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is not such a URL.
+    pub(crate) fn postgres_options(&self, url: &str) -> Result<PostgresOptions, BadSetting> {
         let options = PostgresOptions::new(url, &self.journal_path)
             .map_err(|error| BadSetting::new("DATABASE_URL", error))?
             .calendar(self.calendar.clone())
