@@ -330,11 +330,14 @@ impl DailyQuotaLayer {
                      after it with Router::layer"
                 );
             }
-            QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {}
+            QuotaRejection::Exhausted { .. }
+            | QuotaRejection::Elsewhere { .. }
+            | QuotaRejection::TooManyInFlight => {}
         }
         let reason = rejection;
         let mut rejection = Rejection::from(reason);
-        if let QuotaRejection::Exhausted { status, at } = reason
+        if let QuotaRejection::Exhausted { status, at } | QuotaRejection::Elsewhere { status, at } =
+            reason
             && let Some(headers) = self.rate_headers()
         {
             headers.insert(slice::from_ref(status), *at, &mut rejection.headers);
@@ -362,7 +365,9 @@ pub(super) fn note_shadow_rejection(quota: Quota, rejection: &QuotaRejection) {
         QuotaRejection::NoSubject => {
             tracing::warn!(quota, "request has no quota subject: passing it uncounted");
         }
-        QuotaRejection::Exhausted { .. } | QuotaRejection::TooManyInFlight => {
+        QuotaRejection::Exhausted { .. }
+        | QuotaRejection::Elsewhere { .. }
+        | QuotaRejection::TooManyInFlight => {
             tracing::info!(quota, reason = %rejection, "request would be rejected: passing it");
         }
     }

@@ -17,6 +17,13 @@ pub enum QuotaRejection {
         /// The time at which the request was received.
         at: SystemTime,
     },
+    /// Other nodes hold the units that are left, and another attempt may succeed after a second.
+    Elsewhere {
+        /// The subject's status.
+        status: QuotaStatus,
+        /// The time at which the request was received.
+        at: SystemTime,
+    },
     /// The maximum number of requests of this subject is in flight.
     TooManyInFlight,
     /// The store could not count the request.
@@ -29,6 +36,7 @@ impl fmt::Display for QuotaRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Exhausted { .. } => "quota exhausted",
+            Self::Elsewhere { .. } => "other nodes hold what is left of the quota",
             Self::TooManyInFlight => "too many requests in flight",
             Self::Store(_) => "quota store failed",
             Self::NoSubject => "no quota subject",
@@ -40,7 +48,10 @@ impl Error for QuotaRejection {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Store(error) => Some(error),
-            Self::Exhausted { .. } | Self::TooManyInFlight | Self::NoSubject => None,
+            Self::Exhausted { .. }
+            | Self::Elsewhere { .. }
+            | Self::TooManyInFlight
+            | Self::NoSubject => None,
         }
     }
 }
@@ -49,7 +60,9 @@ impl From<&QuotaRejection> for Rejection {
     fn from(reason: &QuotaRejection) -> Self {
         let rejection = match reason {
             QuotaRejection::Exhausted { status, .. } => exhausted(status),
-            QuotaRejection::TooManyInFlight => catalog::RATE_LIMIT_EXCEEDED.rejection(),
+            QuotaRejection::Elsewhere { .. } | QuotaRejection::TooManyInFlight => {
+                catalog::RATE_LIMIT_EXCEEDED.rejection()
+            }
             QuotaRejection::Store(error) => Rejection::from(error),
             QuotaRejection::NoSubject => catalog::QUOTA_SUBJECT_MISSING.rejection(),
         };

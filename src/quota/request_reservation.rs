@@ -134,6 +134,9 @@ impl RequestReservation {
                 self.context.quotas(|quotas| quotas.set_exhausted(self.entry, status));
                 Err(QuotaRejection::Exhausted { status, at: demand.at })
             }
+            ReserveOutcome::Elsewhere(status) => {
+                Err(QuotaRejection::Elsewhere { status, at: demand.at })
+            }
         }
     }
 

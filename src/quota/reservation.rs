@@ -179,6 +179,10 @@ impl Claim {
                 context.note_exhausted(QuotaEntry::exhausted(status, visibility));
                 layer.unless_shadow(QuotaRejection::Exhausted { status, at }).map(|()| None)
             }
+            Ok(ReserveOutcome::Elsewhere(status)) => {
+                context.note_exhausted(QuotaEntry::exhausted(status, visibility));
+                layer.unless_shadow(QuotaRejection::Elsewhere { status, at }).map(|()| None)
+            }
             Err(error) => layer.unless_shadow(QuotaRejection::Store(error)).map(|()| None),
         }
     }

@@ -279,6 +279,8 @@ pub enum ReserveOutcome {
     },
     /// Fewer units are left in this period than the request needs.
     Exhausted(QuotaStatus),
+    /// Units are left, but none can be used now, as other nodes hold them. Another attempt may succeed after a second.
+    Elsewhere(QuotaStatus),
 }
 
 impl ReserveOutcome {
@@ -353,6 +355,7 @@ impl fmt::Debug for ReserveOutcome {
                 f.debug_struct("Admitted").field("status", status).finish_non_exhaustive()
             }
             Self::Exhausted(status) => f.debug_tuple("Exhausted").field(status).finish(),
+            Self::Elsewhere(status) => f.debug_tuple("Elsewhere").field(status).finish(),
         }
     }
 }
