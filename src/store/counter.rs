@@ -18,11 +18,26 @@ pub(crate) const MAX_UNITS: u64 = 1 << 53;
 /// Counts the units of one subject in one quota, one period at a time.
 ///
 /// Units are reserved under a lock that is held for a few instructions, never across an `.await`. `A`
-/// is additional state of a back end for one [`Origin`]; it is reset to its default with each new origin.
+/// is additional state of a back end.
 #[derive(Debug)]
 pub(crate) struct PeriodCounter<A = ()> {
     key: CounterKey,
     state: Mutex<(Count, A)>,
+}
+
+/// State of a back end beside a count.
+pub(crate) trait Beside {
+    /// Called when a new period begins.
+    fn begin_period(&mut self);
+
+    /// Called when the count of the current period was reset.
+    fn reset(&mut self);
+}
+
+impl Beside for () {
+    fn begin_period(&mut self) {}
+
+    fn reset(&mut self) {}
 }
 
 /// Key of a counter: quota, with its period, and subject.
@@ -101,9 +116,17 @@ impl Count {
     }
 }
 
-impl<A: Default> PeriodCounter<A> {
+impl PeriodCounter {
+    #[cfg(any(feature = "memory", test))]
     pub(crate) fn new(key: CounterKey, count: Count) -> Self {
-        Self { key, state: Mutex::new((count, A::default())) }
+        Self::beside(key, count, ())
+    }
+}
+
+impl<A: Beside> PeriodCounter<A> {
+    /// Creates a counter with additional state.
+    pub(crate) fn beside(key: CounterKey, count: Count, extra: A) -> Self {
+        Self { key, state: Mutex::new((count, extra)) }
     }
 
     /// Returns the key of the counter.
@@ -126,9 +149,34 @@ impl<A: Default> PeriodCounter<A> {
     fn on(&self, day: Day) -> MutexGuard<'_, (Count, A)> {
         let mut state = self.lock();
         if day > state.0.day {
-            *state = (state.0.on(day), A::default());
+            state.0 = state.0.on(day);
+            state.1.begin_period();
         }
         state
+    }
+
+    /// Runs `work` with the count of the period of this demand, and what is beside it, under the lock.
+    /// Returns its result and the status after it.
+    #[cfg(feature = "engine")]
+    pub(crate) fn with_current<T>(
+        &self,
+        demand: &Demand,
+        calendar: &Calendar,
+        work: impl FnOnce(&mut Count, &mut A) -> T,
+    ) -> (T, QuotaStatus) {
+        let window = demand.window(calendar);
+        let mut state = self.on(window.day);
+        let (count, extra) = &mut *state;
+        let done = work(count, extra);
+        (done, self.status_of(count, demand.limit, calendar, &window))
+    }
+
+    /// Runs `work` with the count and what is beside it, under the lock.
+    #[cfg(feature = "engine")]
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Count, &mut A) -> T) -> T {
+        let mut state = self.lock();
+        let (count, extra) = &mut *state;
+        work(count, extra)
     }
 
     /// Returns the status of `count`. `window` is the current period, which may be before the counted one if
@@ -233,7 +281,9 @@ impl<A: Default> PeriodCounter<A> {
         let mut state = self.lock();
         let origin = new_origin(&state.0);
         if origin.epoch > state.0.epoch {
-            *state = (Count { epoch: origin.epoch, ..Count::new(origin.day) }, A::default());
+            let day = state.0.day;
+            state.0 = Count { epoch: origin.epoch, ..Count::new(origin.day) };
+            if day == origin.day { state.1.reset() } else { state.1.begin_period() }
         }
     }
 

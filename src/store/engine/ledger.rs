@@ -6,8 +6,6 @@ use super::{
     pending::PendingBatch,
     queue::Queue,
 };
-#[cfg(any(feature = "admin", test))]
-use crate::{clock::Day, store::counter::CounterKey};
 
 /// A durable back end of the engine: tables that store a batch of the journal together with the position
 /// at which it ends.
@@ -19,16 +17,9 @@ use crate::{clock::Day, store::counter::CounterKey};
 ///
 /// # Several nodes
 ///
-/// With a single process, which owns all counts, leases are granted in the journal. With a ledger that
-/// several nodes share, the ledger must grant them, which needs two more functions:
-///
-/// - `grant(key, amount)`: extends the lease of this node by at least `amount` units, if the limit allows
-///   it, in a synchronous commit. It compares and increments the sequence number of the lease, since a
-///   statement may outlive its client.
-/// - `recall(key)`: called when no units are left while other nodes hold leases. Those nodes stop using
-///   their leases, then return the unused units.
-///
-/// Counters, reservations, the journal and recovery need no change.
+/// With a single process, which owns all counts, leases are granted in the journal. A ledger that several nodes
+/// share grants them itself, as a [`SharedLedger`](super::trip::SharedLedger), and its checkpoints report what
+/// was used of them.
 pub(crate) trait Ledger: Sized + Send + 'static {
     /// View of the tables by a reader or by the open transaction.
     type Tables;
@@ -71,10 +62,6 @@ pub(crate) trait Ledger: Sized + Send + 'static {
 
     /// Applies a batch and stores its position.
     fn checkpoint(tables: &Self::Tables, batch: &PendingBatch) -> Result<(), Self::Error>;
-
-    /// Resets the count of the period that begins on `day`. Returns the new epoch.
-    #[cfg(any(feature = "admin", test))]
-    fn reset(tables: &Self::Tables, key: &CounterKey, day: Day) -> Result<u32, Self::Error>;
 
     /// Ends all leases. `unused` says whether their unused units count as used.
     fn end_leases(tables: &Self::Tables, unused: UnusedUnits) -> Result<(), Self::Error>;

@@ -25,9 +25,13 @@ pub(crate) mod pending;
 pub(crate) mod queue;
 mod recovery;
 mod reservation;
+#[cfg(feature = "postgres")]
+pub(crate) mod share;
 mod shared;
 #[cfg(all(test, not(model)))]
 pub(crate) mod simulation;
+#[cfg(feature = "postgres")]
+pub(crate) mod trip;
 mod watchdog;
 mod writer;
 

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::journal::{CountChange, Position, Record, UsageEntry};
+use super::journal::{CountChange, Position, Record, ShareUse, UsageEntry};
 use crate::{
     clock::Day,
     key::KeyId,
@@ -41,6 +41,8 @@ pub(crate) struct Delta {
     pub(crate) refunded: i64,
     pub(crate) last_used_at: Option<i64>,
     pub(crate) granted: Option<u64>,
+    /// Use of units that a shared ledger has granted.
+    pub(crate) share: Option<ShareUse>,
 }
 
 /// Usage figures of one day and model.
@@ -58,7 +60,7 @@ impl PendingBatch {
                 let subject = self.subject(&key.subject);
                 subject.count(key.quota, change.origin).add(&(&change).into());
                 subject.open += i64::from(change.open);
-                subject.opened_on = subject.opened_on.max(change.opened_on);
+                subject.opened_on = subject.opened_on.max(change.further.opened_on);
             }
             Record::Usage(entry) => {
                 let UsageEntry { day, closes, keeps_row, event } = *entry;
@@ -164,6 +166,11 @@ impl Delta {
         self.refunded = self.refunded.saturating_add(later.refunded);
         self.last_used_at = self.last_used_at.max(later.last_used_at);
         self.granted = later.granted.or(self.granted);
+        if let Some(ShareUse { spent, returned }) = later.share {
+            let share = self.share.get_or_insert(ShareUse { spent: 0, returned: 0 });
+            share.spent = share.spent.max(spent);
+            share.returned = share.returned.saturating_add(returned);
+        }
     }
 }
 
@@ -174,6 +181,7 @@ impl From<&CountChange> for Delta {
             refunded: i64::try_from(change.refunded).unwrap_or(i64::MAX),
             last_used_at: change.used_at,
             granted: change.granted,
+            share: change.further.share,
         }
     }
 }

@@ -156,6 +156,12 @@ impl<L: Ledger> Queue<L> {
         }
     }
 
+    /// Wakes the writer for a checkpoint.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn hurry(&self) {
+        self.wake(self.lock());
+    }
+
     /// Waits at most `timeout` until a job is queued, and takes all queued jobs.
     pub(super) fn take(&self, timeout: Duration) -> Work<L> {
         let mut state = self.lock();

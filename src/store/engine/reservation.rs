@@ -1,3 +1,5 @@
+#[cfg(feature = "postgres")]
+use std::time::Instant;
 use std::{
     ptr,
     sync::{
@@ -10,15 +12,17 @@ use std::{
 
 use super::{
     Counter, Durability, Engine,
-    journal::{CountChange, Lsn, Record},
-    lease::Lease,
+    journal::{CountChange, Further, Lsn, Record},
+    lease::{Granted, Lease},
 };
+#[cfg(feature = "postgres")]
+use super::{journal::ShareUse, share::Share};
 use crate::{
     clock::{Period, unix_millis},
     error::StoreError,
     key::{KeyId, Limit},
     store::{
-        Admission, Demand, Refund, Reservation, ReserveOutcome, StoreFuture,
+        Admission, Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture,
         counter::{Count, MAX_UNITS, Origin},
     },
 };
@@ -35,16 +39,37 @@ impl Engine {
         counter: Arc<Counter>,
         demand: &Demand,
     ) -> Result<ReserveOutcome, StoreError> {
-        self.is_open()?;
-        self.damage.check()?;
-        // Units of a request that is open already end with it.
-        let opens = self.expects_events() && !self.is_open_request(demand);
-        let (taken, status) = counter.reserve(demand, &self.calendar, |count, lease| {
-            self.charge(&counter, demand, opens, count, lease)
+        self.check_admission()?;
+        let opens = self.opens(demand);
+        let (taken, status) = counter.reserve(demand, &self.calendar, |count, granted| {
+            self.charge(&counter, demand, opens, count, granted)
         })?;
-        let Some((origin, gate)) = taken else {
-            return Ok(ReserveOutcome::Exhausted(status));
-        };
+        Ok(match taken {
+            Some(taken) => self.admit(counter, demand, opens, taken, status),
+            None => ReserveOutcome::Exhausted(status),
+        })
+    }
+
+    /// Returns an error if nothing may be admitted.
+    pub(super) fn check_admission(&self) -> Result<(), StoreError> {
+        self.is_open()?;
+        self.damage.check()
+    }
+
+    /// Returns whether the units open a request. Those of a request that is open already end with it.
+    pub(super) fn opens(&self, demand: &Demand) -> bool {
+        self.expects_events() && !self.is_open_request(demand)
+    }
+
+    /// Returns the reservation of units that were charged.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        counter: Arc<Counter>,
+        demand: &Demand,
+        opens: bool,
+        (origin, gate): (Origin, Lsn),
+        status: QuotaStatus,
+    ) -> ReserveOutcome {
         let open = opens.then(|| {
             let (engine, counter) = (self.clone(), counter.clone());
             Arc::new(OpenRequest { engine, counter, origin, ended: false.into() })
@@ -59,7 +84,7 @@ impl Engine {
             gate,
             state: State::Spent,
         };
-        Ok(ReserveOutcome::Admitted { reservation: Box::new(reservation), status })
+        ReserveOutcome::Admitted { reservation: Box::new(reservation), status }
     }
 
     /// Returns whether the units are needed by a request of the same subject that is on record.
@@ -73,30 +98,65 @@ impl Engine {
 
     /// Appends the use of the units before their request is forwarded, which they may open. Returns their origin and the LSN
     /// that must be durable before the response.
-    fn charge(
+    pub(super) fn charge(
         &self,
         counter: &Counter,
         demand: &Demand,
         opens: bool,
         count: &Count,
-        lease: &mut Lease,
+        granted: &mut Granted,
     ) -> Result<(Origin, Lsn), StoreError> {
-        let (origin, amount, at) = (count.origin(), demand.amount, demand.at);
+        let opened_on = (opens && demand.quota.period() != Period::Day)
+            .then(|| self.calendar.window(demand.at).day);
+        let change = CountChange {
+            used: change(0, demand.amount),
+            used_at: Some(unix_millis(demand.at)),
+            open: opens.into(),
+            further: Further { opened_on, share: None },
+            ..CountChange::of(count.origin())
+        };
+        let gate = match granted {
+            Granted::Journaled(lease) => self.charge_lease(counter, demand, count, lease, change),
+            #[cfg(feature = "postgres")]
+            Granted::Shared(share) => self.charge_share(counter, demand.amount, share, change),
+        };
+        Ok((count.origin(), gate?))
+    }
+
+    /// Appends the use of units that the ledger has granted.
+    #[cfg(feature = "postgres")]
+    fn charge_share(
+        &self,
+        counter: &Counter,
+        amount: u64,
+        share: &mut Share,
+        mut change: CountChange,
+    ) -> Result<Lsn, StoreError> {
+        let spent = share.spent().saturating_add(amount).min(MAX_UNITS);
+        change.further.share = Some(ShareUse { spent, returned: 0 });
+        let end = self.journal.append(Record::count(counter.key(), change))?;
+        share.spend(amount, Instant::now());
+        // After a power failure all units of the share count as used.
+        Ok(if self.durability == Durability::Power { end } else { Lsn::default() })
+    }
+
+    /// Appends the use of units, and the extension of their lease if one is due.
+    fn charge_lease(
+        &self,
+        counter: &Counter,
+        demand: &Demand,
+        count: &Count,
+        lease: &mut Lease,
+        mut change: CountChange,
+    ) -> Result<Lsn, StoreError> {
+        let (amount, at) = (demand.amount, demand.at);
         // A lease is not needed if each unit is synced, or without a limit.
         let limit = demand.limit.units().map(|limit| limit.min(MAX_UNITS));
         let limit = limit.filter(|_| self.durability == Durability::Process);
         let is_durable = |end| self.journal.is_durable(end);
         let extension =
             limit.and_then(|limit| lease.extension(count.used, amount, limit, at, is_durable));
-        let change = CountChange {
-            used: change(0, amount),
-            used_at: Some(unix_millis(at)),
-            granted: extension.as_ref().map(|extension| extension.granted),
-            open: opens.into(),
-            opened_on: (opens && demand.quota.period() != Period::Day)
-                .then(|| self.calendar.window(at).day),
-            ..CountChange::of(origin)
-        };
+        change.granted = extension.as_ref().map(|extension| extension.granted);
         let end = self.journal.append(Record::count(counter.key(), change))?;
         if let Some(extension) = extension {
             lease.extend(&extension, end);
@@ -104,12 +164,11 @@ impl Engine {
                 self.journal.sync_within(MAX_LEASE_SYNC_DELAY);
             }
         }
-        let gate = match self.durability {
+        Ok(match self.durability {
             Durability::Power => end,
             Durability::Process if limit.is_some() => lease.gate(count.used + amount),
             Durability::Process => Lsn::default(),
-        };
-        Ok((origin, gate))
+        })
     }
 }
 
@@ -185,8 +244,10 @@ impl EngineReservation {
             return;
         }
         let (used, mut written) = (change(self.amount, actual), None);
-        let is_current = self.counter.settle(self.origin, self.amount, actual, |left, lease| {
-            written = self.append(CountChange { used, ..self.return_surplus(left, lease) });
+        let from = self.amount;
+        let is_current = self.counter.settle(self.origin, from, actual, |left, granted| {
+            let change = self.regrant(from, actual, left, granted);
+            written = self.append(CountChange { used, ..change });
         });
         if !is_current {
             written = self.append(CountChange { used, ..CountChange::of(self.origin) });
@@ -203,11 +264,11 @@ impl EngineReservation {
         }
         let (amount, mut written) = (self.amount, None);
         let refunded =
-            self.counter.refund(self.origin, amount, self.limit, refund, |left, lease| {
+            self.counter.refund(self.origin, amount, self.limit, refund, |left, granted| {
                 written = self.append(CountChange {
                     used: change(amount, 0),
                     refunded: if refund == Refund::UpToLimit { amount } else { 0 },
-                    ..self.return_surplus(left, lease)
+                    ..self.regrant(amount, 0, left, granted)
                 });
                 true
             });
@@ -231,12 +292,27 @@ impl EngineReservation {
         }
     }
 
-    /// Returns the change that shrinks the lease to what `left` used units need. Without a limit, it ends a
-    /// lease from before the limit was removed.
-    fn return_surplus(&self, left: u64, lease: &mut Lease) -> CountChange {
-        let granted = lease.surplus(left, self.limit.units().unwrap_or_default());
-        granted.into_iter().for_each(|granted| lease.lower(granted));
-        CountChange { granted, ..CountChange::of(self.origin) }
+    /// Returns the change of what is granted when `to` units are charged instead of `from`, and `left` are used in all.
+    fn regrant(&self, from: u64, to: u64, left: u64, granted: &mut Granted) -> CountChange {
+        let mut change = CountChange::of(self.origin);
+        match granted {
+            // Without a limit, this ends a lease from before the limit was removed.
+            Granted::Journaled(lease) => {
+                change.granted = lease.surplus(left, self.limit.units().unwrap_or_default());
+                change.granted.into_iter().for_each(|granted| lease.lower(granted));
+            }
+            #[cfg(feature = "postgres")]
+            Granted::Shared(share) => {
+                let returned = from.saturating_sub(to);
+                if returned == 0 {
+                    share.spend(to - from, Instant::now());
+                } else if share.give_back(returned) {
+                    self.engine.hurry();
+                }
+                change.further.share = Some(ShareUse { spent: share.spent(), returned });
+            }
+        }
+        change
     }
 
     /// Removes the charge of units that could not be made durable.
@@ -247,8 +323,9 @@ impl EngineReservation {
                 let change = CountChange { used, ..change };
                 self.engine.journal.hold(Record::count(self.counter.key(), change));
             };
-            let is_current = self.counter.settle(self.origin, self.amount, 0, |left, lease| {
-                hold(self.return_surplus(left, lease));
+            let amount = self.amount;
+            let is_current = self.counter.settle(self.origin, amount, 0, |left, granted| {
+                hold(self.regrant(amount, 0, left, granted));
             });
             if !is_current {
                 hold(CountChange::of(self.origin));

@@ -6,11 +6,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+#[cfg(feature = "postgres")]
+use super::share::Share;
 use super::{
     Ledger,
     damage::Damage,
     journal::{Journal, Record, UsageEntry},
-    lease::Lease,
+    lease::{Granted, Lease},
     meter::Meter,
     queue::{self, Queue},
     reservation::OpenRequest,
@@ -36,8 +38,8 @@ const ROW_INTERVAL: Duration = Duration::from_secs(3);
 /// Time after the end of its period for which a counter stays in memory.
 const EVICTION_DELAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Counter of a subject with its lease.
-pub(crate) type Counter = PeriodCounter<Lease>;
+/// Counter of a subject with its granted units.
+pub(crate) type Counter = PeriodCounter<Granted>;
 
 /// Durability of a unit at the time at which the response of its request is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +81,9 @@ pub(crate) struct Engine {
     last_commit: Mutex<Option<Instant>>,
     pub(crate) damage: Damage,
     pub(super) meter: Meter,
+    /// Starts a checkpoint at once.
+    #[cfg(feature = "postgres")]
+    hurry: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Engine {
@@ -97,7 +102,20 @@ impl Engine {
             last_commit: Mutex::new(None),
             damage: Damage::new(),
             meter: Meter::new(),
+            #[cfg(feature = "postgres")]
+            hurry: std::sync::OnceLock::new(),
         }
+    }
+
+    /// Sets what starts a checkpoint when other nodes wait for units that are given back here.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn set_hurry(&self, hurry: impl Fn() + Send + Sync + 'static) {
+        let _ = self.hurry.set(Box::new(hurry));
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(super) fn hurry(&self) {
+        self.hurry.get().into_iter().for_each(|hurry| hurry());
     }
 
     /// Creates the queue for the ledger's jobs, which opens and closes the engine.
@@ -190,10 +208,32 @@ impl Engine {
         self.counters.get(key).map(|counter| counter.clone())
     }
 
+    /// Returns the counters of which this is true.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn counters_where(&self, is: impl Fn(&Counter) -> bool) -> Vec<Arc<Counter>> {
+        let counters = self.counters.iter().filter(|counter| is(counter));
+        counters.map(|counter| counter.clone()).collect()
+    }
+
     /// Inserts a loaded count, unless the counter exists. A counter in use is never evicted, so an existing
     /// one is newer than `count`.
     pub(crate) fn insert_counter(&self, key: CounterKey, count: Count) -> Arc<Counter> {
-        let new = || Arc::new(Counter::new(key.clone(), count));
+        self.insert(key, count, Granted::Journaled(Lease::default()))
+    }
+
+    /// Inserts a loaded count and the share of this node, unless the counter exists.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn insert_shared_counter(
+        &self,
+        key: CounterKey,
+        count: Count,
+        share: Share,
+    ) -> Arc<Counter> {
+        self.insert(key, count, Granted::Shared(share))
+    }
+
+    fn insert(&self, key: CounterKey, count: Count, granted: Granted) -> Arc<Counter> {
+        let new = || Arc::new(Counter::beside(key.clone(), count, granted));
         self.counters.entry(key.clone()).or_insert_with(new).clone()
     }
 

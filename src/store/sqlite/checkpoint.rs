@@ -59,7 +59,7 @@ fn write_counts(connection: &Connection, pending: &PendingBatch) -> rusqlite::Re
     for (id, subject) in pending.subjects() {
         for (quota, origin, delta) in &subject.counts {
             let (id, day, quota) = (id.as_str(), origin.day.to_string(), quota.as_str());
-            let Delta { used, refunded, last_used_at, granted } = delta;
+            let Delta { used, refunded, last_used_at, granted, share: _ } = delta;
             // The end of a request does not change the count.
             if *used != 0 || *refunded != 0 || last_used_at.is_some() {
                 let epoch = origin.epoch;

@@ -21,8 +21,6 @@ use crate::store::{
     },
     retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
 };
-#[cfg(any(feature = "admin", test))]
-use crate::{clock::Day, store::counter::CounterKey};
 
 /// Interval between two checks of `api_keys` for edits by other programs.
 const EDIT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -195,11 +193,6 @@ impl Ledger for SqliteLedger {
         checkpoint::write(connection, batch)
     }
 
-    #[cfg(any(feature = "admin", test))]
-    fn reset(connection: &Connection, key: &CounterKey, day: Day) -> rusqlite::Result<u32> {
-        checkpoint::write_reset(connection, key, day)
-    }
-
     fn end_leases(connection: &Connection, unused: UnusedUnits) -> rusqlite::Result<()> {
         match unused {
             UnusedUnits::Returned => checkpoint::return_leases(connection),
@@ -295,9 +288,10 @@ fn is_database_failure(error: &rusqlite::Error) -> bool {
 mod simulation {
     use super::*;
     use crate::{
+        clock::Day,
         key::KeyId,
         store::{
-            counter::Count,
+            counter::{Count, CounterKey},
             engine::simulation::{SimLedger, run_seeds},
             sqlite::{rows, schema},
         },
@@ -321,6 +315,10 @@ mod simulation {
 
         fn load(connection: &Connection, key: &CounterKey, day: Day) -> Count {
             rows::read_count(connection, key, day).unwrap()
+        }
+
+        fn reset(connection: &Connection, key: &CounterKey, day: Day) -> rusqlite::Result<u32> {
+            checkpoint::write_reset(connection, key, day)
         }
 
         fn requests(connection: &Connection) -> u64 {

@@ -57,10 +57,34 @@ pub(crate) struct CountChange {
     pub(crate) granted: Option<u64>,
     /// Change of the number of open requests: 1 if one begins, -1 if one ends without a usage entry, or 0.
     pub(crate) open: i8,
+    // Absent if empty, as before it was there.
+    #[serde(skip_serializing_if = "Further::is_empty")]
+    pub(crate) further: Further,
+}
+
+/// Parts of a change that most changes lack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Further {
     /// Day on which the request begins, if the counted period is longer than a day.
-    // Absent if `None`, as before it was there.
-    #[serde(with = "optional_day", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "optional_day")]
     pub(crate) opened_on: Option<Day>,
+    /// Use of units that a shared ledger has granted.
+    pub(crate) share: Option<ShareUse>,
+}
+
+/// Use of the units of one counter that a shared ledger has granted to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ShareUse {
+    /// Number of units that the node has used in the period, including those that were given back.
+    pub(crate) spent: u64,
+    /// Number of units that this change gives back to all nodes.
+    pub(crate) returned: u64,
+}
+
+impl Further {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Usage of a request that has ended.
@@ -132,7 +156,7 @@ impl CountChange {
             refunded: 0,
             granted: None,
             open: 0,
-            opened_on: None,
+            further: Further::default(),
         }
     }
 }
@@ -248,7 +272,7 @@ pub(super) mod tests {
             refunded: 1,
             granted: Some(12),
             open: -1,
-            opened_on: None,
+            further: Further::default(),
             origin: Origin { day, epoch: 7 },
         };
         let event = UsageEvent {
@@ -295,10 +319,16 @@ pub(super) mod tests {
             [true, false].map(|keeps_row| Record::Usage(Box::new(entry(keeps_row))))
         });
         let opened_on = Some("2026-11-23".parse().unwrap());
-        let of_month = CountChange { open: 1, opened_on, ..change.clone() };
+        let share = Some(ShareUse { spent: 300, returned: 1 });
+        let with = |opened_on, share| CountChange {
+            further: Further { opened_on, share },
+            ..change.clone()
+        };
         let bare = [
-            Record::count(&id, change),
-            Record::count(&id, of_month),
+            Record::count(&id, change.clone()),
+            Record::count(&id, with(opened_on, None)),
+            Record::count(&id, with(None, share)),
+            Record::count(&id, with(opened_on, share)),
             Record::Commit(Commit::default()),
         ];
         for record in full(&id).into_iter().chain(bare).chain(entries) {
@@ -346,7 +376,7 @@ pub(super) mod tests {
         for mut record in full(&id) {
             if let Record::Count { change, .. } = &mut record {
                 // Otherwise one more zero is its `None`.
-                change.opened_on = Some(change.origin.day);
+                change.further.share = Some(ShareUse { spent: 1, returned: 0 });
             }
             assert_eq!(Record::decode(&[encoded(&record), vec![0]].concat()), None);
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Buf;
 
-use super::{CountChange, Record, v2};
+use super::{CountChange, Record, record::Further, v2};
 use crate::{key::KeyId, store::counter::CounterKey};
 
 pub(super) const MAGIC: &[u8; 8] = b"tq-log-1";
@@ -82,7 +82,7 @@ fn decode(mut bytes: &[u8], each: &mut dyn FnMut(Record<'static>)) -> Option<()>
             refunded: has(REFUNDED).into(),
             granted: if has(GRANTED) { Some(bytes.try_get_u64_le().ok()?) } else { None },
             open: if has(AWAITS_EVENT) { used } else { 0 },
-            opened_on: None,
+            further: Further::default(),
         });
     }
     let entry = if has(USAGE) { Some(v2::usage(id.clone(), &mut bytes)?) } else { None };

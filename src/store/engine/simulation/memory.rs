@@ -75,6 +75,22 @@ impl State {
 }
 
 impl SimLedger for MemoryLedger {
+    fn reset(tables: &Tables, key: &CounterKey, day: Day) -> Result<u32, CommitFailed> {
+        let mut state = tables.0.borrow_mut();
+        let mut epoch = 0;
+        for ((other, on), count) in &mut state.days {
+            if other == key {
+                epoch = epoch.max(count.epoch);
+                if *on > day {
+                    (count.used, count.refunded) = (0, 0);
+                }
+            }
+        }
+        let count = Count { epoch: epoch + 1, ..Count::new(day) };
+        state.days.insert((key.clone(), day), count);
+        Ok(count.epoch)
+    }
+
     fn create(_: &[KeyId], commits: impl FnMut() -> bool + Send + 'static) -> Self {
         Self { tables: Tables::default(), commits: Box::new(commits), failed: 0 }
     }
@@ -174,22 +190,6 @@ impl Ledger for MemoryLedger {
             (state.position, state.is_closed) = (batch.position, false);
         }
         Ok(())
-    }
-
-    fn reset(tables: &Tables, key: &CounterKey, day: Day) -> Result<u32, CommitFailed> {
-        let mut state = tables.0.borrow_mut();
-        let mut epoch = 0;
-        for ((other, on), count) in &mut state.days {
-            if other == key {
-                epoch = epoch.max(count.epoch);
-                if *on > day {
-                    (count.used, count.refunded) = (0, 0);
-                }
-            }
-        }
-        let count = Count { epoch: epoch + 1, ..Count::new(day) };
-        state.days.insert((key.clone(), day), count);
-        Ok(count.epoch)
     }
 
     fn end_leases(tables: &Tables, unused: UnusedUnits) -> Result<(), CommitFailed> {

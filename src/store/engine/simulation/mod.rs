@@ -49,6 +49,9 @@ pub(crate) trait SimLedger: Ledger {
     /// reached.
     fn load(tables: &Self::Tables, key: &CounterKey, day: Day) -> Count;
 
+    /// Resets the count of the period that begins on `day`. Returns the new epoch.
+    fn reset(tables: &Self::Tables, key: &CounterKey, day: Day) -> Result<u32, Self::Error>;
+
     /// Returns the number of requests in the sums.
     fn requests(tables: &Self::Tables) -> u64;
 }

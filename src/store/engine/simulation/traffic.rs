@@ -236,6 +236,7 @@ impl Traffic {
                 let is_over = |limit| status.used + amount > limit;
                 assert!(limit.is_some_and(is_over), "never one less");
             }
+            Ok(ReserveOutcome::Elsewhere(_)) => panic!("there is one node"),
             Err(_) => assert!(!is_open || self.is_broken(), "rejected without a reason"),
         }
     }

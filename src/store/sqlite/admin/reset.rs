@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use rusqlite::Connection;
 
 use super::{
-    super::{core::Core, ledger::SqliteLedger},
+    super::{checkpoint::write_reset, core::Core, ledger::SqliteLedger},
     list::summary,
     write_audit,
 };
@@ -16,7 +16,7 @@ use crate::{
     store::{
         counter::{CounterKey, Origin},
         engine::{
-            Counter, Ledger,
+            Counter,
             queue::{self, Job},
         },
     },
@@ -43,7 +43,7 @@ pub(super) fn job(
         let now = core.now();
         let reset = |key: &CounterKey| {
             let day = key.first_day(&core.engine.calendar, now);
-            Ok(Origin { day, epoch: SqliteLedger::reset(connection, key, day)? })
+            Ok(Origin { day, epoch: write_reset(connection, key, day)? })
         };
         let origins = keys.iter().map(reset).collect::<rusqlite::Result<Vec<_>>>()?;
         let after = KeySummary { used_today: 0, ..before.clone() };

@@ -1,0 +1,281 @@
+//! Reservations of units that a ledger shares among nodes, and the trips to it.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{timeout, timeout_at},
+};
+
+use super::{
+    Counter, Engine,
+    lease::Granted,
+    share::{Hearing, ReportedLease, Share, ShareRequest, ShareResponse, Step},
+};
+use crate::{
+    clock::Day,
+    error::StoreError,
+    store::{
+        Demand, ReserveOutcome,
+        counter::{Count, CounterKey, MAX_UNITS},
+    },
+};
+
+/// Time after which a reservation has failed.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Time after which a reservation that waits for the trip of another one looks again.
+const MAX_WAIT: Duration = Duration::from_millis(250);
+
+/// Connection to a ledger that several nodes share.
+pub(crate) trait SharedLedger {
+    /// Returns the number that changes when notifications may have been missed.
+    fn hearing(&self) -> Hearing;
+
+    /// Makes the trip.
+    ///
+    /// # Errors
+    ///
+    /// The ledger was not reached in time, or has rejected the node. It may have granted the units nevertheless.
+    fn make(
+        &self,
+        key: &CounterKey,
+        request: &ShareRequest,
+    ) -> impl Future<Output = Result<ShareResponse, TripError>> + Send;
+}
+
+/// Error of a trip to the ledger.
+#[derive(Debug)]
+pub(crate) enum TripError {
+    /// The period of the count is not the ledger's current one.
+    OtherPeriod,
+    Store(StoreError),
+}
+
+impl From<StoreError> for TripError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A trip that is under way. If this is dropped, its outcome is not known, and the next one learns it.
+struct Trip<'a> {
+    counter: &'a Counter,
+    request: ShareRequest,
+    is_complete: bool,
+}
+
+impl<'a> Trip<'a> {
+    fn new(counter: &'a Counter, request: ShareRequest) -> Self {
+        Self { counter, request, is_complete: false }
+    }
+
+    async fn make(mut self, ledger: &impl SharedLedger) -> Result<(), TripError> {
+        let hearing = ledger.hearing();
+        let response = ledger.make(self.counter.key(), &self.request).await?;
+        self.is_complete = true;
+        self.counter.with(|count, granted| {
+            if let Granted::Shared(share) = granted
+                && count.day == self.request.origin.day
+            {
+                share.complete(count, &self.request, &response, Instant::now(), hearing);
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Trip<'_> {
+    fn drop(&mut self) {
+        self.counter.with(|count, granted| {
+            if let Granted::Shared(share) = granted
+                && count.day == self.request.origin.day
+                && !self.is_complete
+            {
+                share.fail();
+            }
+        });
+    }
+}
+
+/// A request that waits for units.
+struct Waiter<'a> {
+    counter: &'a Counter,
+    amount: u64,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(counter: &'a Counter, amount: u64) -> Self {
+        with_share(counter, |share| share.wait_for(amount));
+        Self { counter, amount }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        with_share(self.counter, |share| share.leave(self.amount));
+    }
+}
+
+fn changes_of(counter: &Counter) -> Arc<Notify> {
+    with_share(counter, |share| share.changed()).unwrap_or_default()
+}
+
+fn with_share<T>(counter: &Counter, work: impl FnOnce(&mut Share) -> T) -> Option<T> {
+    counter.with(|_, granted| match granted {
+        Granted::Shared(share) => Some(work(share)),
+        Granted::Journaled(_) => None,
+    })
+}
+
+impl Counter {
+    /// Takes note of news.
+    pub(crate) fn hear(&self, news: &News, hearing: Hearing) {
+        with_share(self, |share| match *news {
+            News::Free => share.hear_of_free(),
+            News::UsedUp { limit } => share.hear_of_end(limit, hearing),
+        });
+    }
+
+    /// Shows what all nodes have been granted in the period that begins on this day.
+    pub(crate) fn refresh_share(&self, day: Day, lease: ReportedLease) {
+        self.with(|count, granted| {
+            if let Granted::Shared(share) = granted
+                && count.day == day
+            {
+                share.refresh(count, &lease);
+            }
+        });
+    }
+
+    /// Returns whether units of the share have not been used for this time.
+    pub(crate) fn is_share_idle(&self, now: Instant, time: Duration) -> bool {
+        with_share(self, |share| share.is_idle(now, time)).unwrap_or_default()
+    }
+}
+
+/// What a node hears of a counter's units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Some may be free.
+    Free,
+    /// None within this limit is left.
+    UsedUp { limit: u64 },
+}
+
+/// What became of a demand.
+enum Demanded {
+    Decided(ReserveOutcome),
+    /// A trip to the ledger is needed, and under way.
+    Request(ShareRequest),
+    /// Something must change before, at most until then.
+    Wait(Option<Instant>),
+}
+
+impl Engine {
+    /// Reserves units of a share, or returns `None` if the ledger or another node may have some.
+    pub(crate) fn reserve_of_share(
+        self: &Arc<Self>,
+        counter: &Arc<Counter>,
+        demand: &Demand,
+        hearing: Hearing,
+    ) -> Result<Option<ReserveOutcome>, StoreError> {
+        let demanded = self.demand(counter, demand, |count, share, now| {
+            share.known(count, demand, now, hearing).unwrap_or(Step::Wait(None))
+        })?;
+        Ok(match demanded {
+            Demanded::Decided(outcome) => Some(outcome),
+            Demanded::Request(_) | Demanded::Wait(_) => None,
+        })
+    }
+
+    /// Reserves units of a share, and waits for those of the ledger and of other nodes.
+    pub(crate) async fn reserve_shared(
+        self: &Arc<Self>,
+        counter: &Arc<Counter>,
+        demand: &Demand,
+        ledger: &impl SharedLedger,
+    ) -> Result<ReserveOutcome, TripError> {
+        let late = |_| StoreError::unavailable("no units were granted in time");
+        let reserved = timeout(TIMEOUT, self.reserve_in_time(counter, demand, ledger)).await;
+        reserved.map_err(late)?
+    }
+
+    async fn reserve_in_time(
+        self: &Arc<Self>,
+        counter: &Arc<Counter>,
+        demand: &Demand,
+        ledger: &impl SharedLedger,
+    ) -> Result<ReserveOutcome, TripError> {
+        let changed = changes_of(counter);
+        let _waiter = Waiter::new(counter, demand.amount);
+        loop {
+            let mut is_changed = pin!(changed.notified());
+            is_changed.as_mut().enable();
+            let hearing = ledger.hearing();
+            let demanded = self.demand(counter, demand, |count, share, now| {
+                share.next(count, demand, now, hearing)
+            })?;
+            match demanded {
+                Demanded::Decided(outcome) => return Ok(outcome),
+                Demanded::Request(request) => Trip::new(counter, request).make(ledger).await?,
+                Demanded::Wait(until) => {
+                    let until = until.unwrap_or_else(|| Instant::now() + MAX_WAIT);
+                    // Whether there was a change or not: what follows depends on the share.
+                    let _ = timeout_at(until.into(), is_changed).await;
+                }
+            }
+        }
+    }
+
+    /// Reserves units if `next` says so.
+    fn demand(
+        self: &Arc<Self>,
+        counter: &Arc<Counter>,
+        demand: &Demand,
+        next: impl FnOnce(&Count, &mut Share, Instant) -> Step,
+    ) -> Result<Demanded, StoreError> {
+        self.check_admission()?;
+        let opens = self.opens(demand);
+        let (step, status) = counter.with_current(demand, &self.calendar, |count, granted| {
+            let Granted::Shared(share) = granted else { return Ok((Step::UsedUp, None)) };
+            let step = next(count, share, Instant::now());
+            let Step::Take = step else { return Ok((step, None)) };
+            let taken = self.charge(counter, demand, opens, count, granted)?;
+            count.used = count.used.saturating_add(demand.amount).min(MAX_UNITS);
+            Ok::<_, StoreError>((Step::Take, Some(taken)))
+        });
+        Ok(match step? {
+            (_, Some(taken)) => {
+                Demanded::Decided(self.admit(counter.clone(), demand, opens, taken, status))
+            }
+            (Step::Request(request), _) => Demanded::Request(request),
+            (Step::Wait(until), _) => Demanded::Wait(until),
+            (Step::Elsewhere, _) => Demanded::Decided(ReserveOutcome::Elsewhere(status)),
+            (Step::UsedUp | Step::Take, _) => Demanded::Decided(ReserveOutcome::Exhausted(status)),
+        })
+    }
+
+    /// Gives back the units of a share that are not used.
+    pub(crate) async fn give_back(
+        counter: &Counter,
+        ledger: &impl SharedLedger,
+    ) -> Result<(), TripError> {
+        let changed = changes_of(counter);
+        loop {
+            let mut is_changed = pin!(changed.notified());
+            is_changed.as_mut().enable();
+            let request = counter.with(|count, granted| match granted {
+                Granted::Shared(share) => share.give_up_unused(count.origin()),
+                Granted::Journaled(_) => None,
+            });
+            match request {
+                Some(request) => return Trip::new(counter, request).make(ledger).await,
+                None => is_changed.await,
+            }
+        }
+    }
+}
