@@ -12,6 +12,8 @@ mod import_others;
 mod journal_formats;
 mod late_store;
 #[cfg(unix)]
+mod leases;
+#[cfg(unix)]
 mod nodes;
 mod one_process;
 #[cfg(unix)]

@@ -2,7 +2,7 @@
 //!
 //! The ledger keeps what all nodes have been granted within the limit. A node uses its share without
 //! waiting for anything, and makes one trip to the ledger at a time: for more units, or to give back those
-//! that it has not used. The ledger then answers for all nodes: it grants units, or none is left, or other
+//! that it has not used. The ledger then decides for all nodes: it grants units, or none is left, or other
 //! nodes have them and are called upon to give them back.
 //!
 //! Each trip compares and increments the sequence number of the share, as a statement may be executed after
@@ -25,7 +25,7 @@ use crate::store::{
 const RECALL: Duration = Duration::from_millis(50);
 /// Time for which a request waits for units of other nodes.
 const MAX_RECALL: Duration = Duration::from_millis(250);
-/// Time for which no request waits after one has waited in vain.
+/// Time for which no request waits after one has waited for too long.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Units of a counter that a shared ledger has granted to this node in the current period.
@@ -46,7 +46,7 @@ pub(crate) struct Share {
     /// Whether a trip to the ledger is under way.
     is_under_way: bool,
     /// Number of units that requests wait for.
-    wanted: u64,
+    needed: u64,
     /// Units given back whose records the ledger does not have yet.
     returned: u64,
     /// Start of the time for which requests have been waiting for other nodes.
@@ -66,7 +66,7 @@ enum Rest {
     /// Other nodes are giving theirs back.
     Recalled {
         until: Instant,
-        /// Whether the ledger has been asked once more after nothing was heard of.
+        /// Whether this is the last attempt, as nothing was heard of.
         is_last: bool,
     },
     /// Other nodes keep theirs.
@@ -103,7 +103,7 @@ pub(crate) struct ShareRequest {
     pub(crate) spent: u64,
     pub(crate) limit: u64,
     /// Number of units that requests wait for.
-    pub(crate) wanted: u64,
+    pub(crate) needed: u64,
     /// Number of units that were given back in the journal, whose records must be in the ledger before.
     pub(crate) returned: u64,
 }
@@ -138,7 +138,7 @@ pub(crate) enum ShareState {
     Stale,
     /// None is left.
     UsedUp,
-    /// Other nodes have what is left, and were told to give it back.
+    /// Other nodes have what is left, and were called upon to give it back.
     Elsewhere,
 }
 
@@ -153,7 +153,7 @@ impl Share {
             is_outdated: false,
             rest: Rest::Unknown,
             is_under_way: false,
-            wanted: 0,
+            needed: 0,
             returned: 0,
             waiting_since: None,
             used_at: None,
@@ -249,12 +249,12 @@ impl Share {
 
     /// Counts the units of a request that waits for them.
     pub(super) fn wait_for(&mut self, amount: u64) {
-        self.wanted = self.wanted.saturating_add(amount);
+        self.needed = self.needed.saturating_add(amount);
     }
 
     /// Counts the units of a request that waits no longer.
     pub(super) fn leave(&mut self, amount: u64) {
-        self.wanted = self.wanted.saturating_sub(amount);
+        self.needed = self.needed.saturating_sub(amount);
     }
 
     /// Uses units. Without a limit they may be more than were granted.
@@ -285,7 +285,7 @@ impl Share {
             granted: self.granted,
             spent: self.spent,
             limit: self.limit,
-            wanted: self.wanted.min(MAX_UNITS),
+            needed: self.needed.min(MAX_UNITS),
             returned: self.returned,
         }
     }
@@ -296,7 +296,7 @@ impl Share {
             return None;
         }
         self.stop();
-        Some(ShareRequest { wanted: 0, ..self.request(origin) })
+        Some(ShareRequest { needed: 0, ..self.request(origin) })
     }
 
     /// Returns whether units have not been used for this time.

@@ -8,7 +8,7 @@ use super::{
     ledger::Tables,
     reports::{FIGURES, requests},
     session::Error,
-    sql::{self, bigint, bytes, int, ints, text, texts},
+    sql::{self, bigint, bytes, int, int4, ints, text, texts},
 };
 use crate::{
     clock::Day,
@@ -16,9 +16,9 @@ use crate::{
     store::{
         counter::{Count, CounterKey, MAX_UNITS},
         engine::{
-            UnusedUnits,
             journal::{DatabaseId, Position},
             pending::{Delta, Figures, PendingBatch, Subject},
+            share::Share,
         },
         report::{MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
     },
@@ -28,6 +28,7 @@ use crate::{
 pub(super) fn write(tables: &Tables, batch: &PendingBatch) -> Result<(), Error> {
     let node = tables.node.id;
     tables.run(|client| write_counts(client, node, batch))?;
+    tables.leases.borrow_mut().report(batch);
     // A failure to write figures must not prevent the units from being counted.
     let figures = |tables: &Tables| {
         tables.run(|client| write_figures(client, batch))?;
@@ -59,17 +60,13 @@ async fn write_counts(client: &Client, node: DatabaseId, batch: &PendingBatch) -
     subjects.sort_unstable_by_key(|(id, _)| id.as_str());
     // A statement changes each row once, and a row may change in several epochs.
     let mut rounds: Vec<Counts<'_>> = Vec::new();
-    let mut leases = Leases::default();
     for (id, subject) in &subjects {
         let mut counts: Vec<_> = subject.counts.iter().collect();
         counts.sort_by_key(|(quota, origin, _)| (quota.as_str(), origin.day));
         let mut round = 0;
         let mut last = None;
         for (quota, origin, delta) in counts {
-            let Delta { used, refunded, last_used_at, granted } = delta;
-            if let Some(granted) = granted {
-                leases.push(id, quota.as_str(), origin.day, origin.epoch, *granted);
-            }
+            let Delta { used, refunded, last_used_at, granted: _, share: _ } = delta;
             // The end of a request does not change the count.
             if *used == 0 && *refunded == 0 && last_used_at.is_none() {
                 continue;
@@ -93,7 +90,6 @@ async fn write_counts(client: &Client, node: DatabaseId, batch: &PendingBatch) -
     for counts in &rounds {
         counts.write(client).await?;
     }
-    leases.write(client, node).await?;
     write_open(client, node, &subjects).await
 }
 
@@ -127,58 +123,6 @@ impl Counts<'_> {
         let (used, refunded) = (ints(&self.used), ints(&self.refunded));
         let (last_used_at, max) = (ints(&self.last_used_at), bigint(MAX_UNITS));
         let values = [keys, quotas, days, epochs, used, refunded, last_used_at, int(&max)];
-        sql::execute(client, sql, &values).await.map(drop)
-    }
-}
-
-/// Leases, in the order of their keys.
-#[derive(Default)]
-struct Leases<'a> {
-    keys: Vec<&'a str>,
-    quotas: Vec<&'a str>,
-    days: Vec<String>,
-    epochs: Vec<i64>,
-    granted: Vec<i64>,
-}
-
-impl<'a> Leases<'a> {
-    fn push(&mut self, id: &'a KeyId, quota: &'a str, day: Day, epoch: u32, granted: u64) {
-        if (self.keys.last(), self.quotas.last()) == (Some(&id.as_str()), Some(&quota)) {
-            // Of several days and epochs of a counter, the last one counts.
-            let (epochs, days) = (&mut self.epochs, &mut self.days);
-            if let (Some(last_epoch), Some(last_day), Some(last)) =
-                (epochs.last_mut(), days.last_mut(), self.granted.last_mut())
-                && (*last_epoch, &**last_day) <= (epoch.into(), &*day.to_string())
-            {
-                (*last_epoch, *last_day, *last) = (epoch.into(), day.to_string(), bigint(granted));
-            }
-            return;
-        }
-        self.keys.push(id.as_str());
-        self.quotas.push(quota);
-        self.days.push(day.to_string());
-        self.epochs.push(epoch.into());
-        self.granted.push(bigint(granted));
-    }
-
-    async fn write(&self, client: &Client, node: DatabaseId) -> sql::Result<()> {
-        if self.keys.is_empty() {
-            return Ok(());
-        }
-        let node = &node.0[..];
-        let sql = "INSERT INTO leases AS l (key_id, quota, day, epoch, granted, node)
-            SELECT *, $6 FROM unnest($1, $2, $3, $4, $5)
-            ON CONFLICT (key_id, quota, node) DO UPDATE
-            SET day = excluded.day, epoch = excluded.epoch, granted = excluded.granted
-            WHERE (l.epoch, l.day) <= (excluded.epoch, excluded.day)";
-        let values = [
-            texts(&self.keys),
-            texts(&self.quotas),
-            texts(&self.days),
-            ints(&self.epochs),
-            ints(&self.granted),
-            bytes(&node),
-        ];
         sql::execute(client, sql, &values).await.map(drop)
     }
 }
@@ -370,31 +314,30 @@ async fn write_position(client: &Client, node: DatabaseId, position: Position) -
     sql::execute(client, sql, &[bytes(&node), int(&segment), int(&offset)]).await.map(drop)
 }
 
-/// Ends all leases of the node. `unused` says whether their unused units count as used.
-pub(super) async fn end_leases(
+/// Returns the count of the period that begins on this day, or of a later one if there is one: setting
+/// the clock back does not return to an earlier period, but a reset does. With it, the share of the node.
+pub(super) async fn read_count(
     client: &Client,
-    node: DatabaseId,
-    unused: UnusedUnits,
-) -> sql::Result<()> {
-    let node = &node.0[..];
-    let sql = match unused {
-        UnusedUnits::Returned => "DELETE FROM leases WHERE node = $1",
-        UnusedUnits::Spent => {
-            "WITH ended AS (
-                DELETE FROM leases WHERE node = $1 RETURNING key_id, quota, day, epoch, granted
-            )
-            INSERT INTO daily_usage AS d (key_id, quota, day, epoch, used)
-            SELECT * FROM ended ORDER BY key_id, quota, day
-            ON CONFLICT (key_id, quota, day) DO UPDATE SET used = greatest(d.used, excluded.used)
-            WHERE d.epoch = excluded.epoch"
+    node: i32,
+    key: &CounterKey,
+    day: Day,
+) -> sql::Result<(Count, Share)> {
+    let count = read_used(client, key, day).await?;
+    let sql = "SELECT granted, spent, seq FROM leases
+        WHERE (key_id, quota, day, node) = ($1, $2, $3, $4)";
+    let (id, quota, day) = (key.subject.as_str(), key.quota.as_str(), count.day.to_string());
+    let values = [text(&id), text(&quota), text(&day), int4(&node)];
+    let share = match sql::optional(client, sql, &values).await? {
+        None => Share::new(0, 0, 0),
+        Some(row) => {
+            let [granted, spent, seq] = [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
+            Share::new(sql::count(granted), sql::count(spent), sql::count(seq))
         }
     };
-    sql::execute(client, sql, &[bytes(&node)]).await.map(drop)
+    Ok((count, share))
 }
 
-/// Returns the count of the period that begins on this day, or of a later one if there is one: setting
-/// the clock back does not return to an earlier period, but a reset does.
-pub(super) async fn read_count(client: &Client, key: &CounterKey, day: Day) -> sql::Result<Count> {
+async fn read_used(client: &Client, key: &CounterKey, day: Day) -> sql::Result<Count> {
     let sql = "SELECT day, epoch, used, refunded FROM daily_usage
         WHERE key_id = $1 AND quota = $2 ORDER BY epoch DESC, day DESC LIMIT 1";
     let (id, quota) = (key.subject.as_str(), key.quota.as_str());
@@ -408,23 +351,4 @@ pub(super) async fn read_count(client: &Client, key: &CounterKey, day: Day) -> s
         refunded: sql::count(row.try_get(3)?),
     };
     Ok(if count.day < day { count.on(day) } else { count })
-}
-
-/// Resets a day, and later ones that were counted while the clock was ahead. `reset_used` keeps the units
-/// used before. Returns the new epoch.
-#[cfg(any(feature = "admin", test))]
-pub(super) async fn write_reset(client: &Client, key: &CounterKey, day: Day) -> sql::Result<u32> {
-    let (id, quota, day) = (key.subject.as_str(), key.quota.as_str(), day.to_string());
-    let values = [text(&id), text(&quota), text(&day)];
-    let sql = "UPDATE daily_usage SET reset_used = reset_used + used, used = 0, refunded = 0
-        WHERE key_id = $1 AND quota = $2 AND day > $3";
-    sql::execute(client, sql, &values).await?;
-    let sql = "INSERT INTO daily_usage AS d (key_id, quota, day, epoch)
-        SELECT $1, $2, $3, coalesce(max(epoch), 0) + 1 FROM daily_usage
-        WHERE key_id = $1 AND quota = $2
-        ON CONFLICT (key_id, quota, day) DO UPDATE SET
-            reset_used = d.reset_used + d.used, used = 0, refunded = 0, epoch = excluded.epoch
-        RETURNING epoch";
-    let epoch: i64 = sql::one(client, sql, &values).await?.try_get(0)?;
-    Ok(u32::try_from(epoch).unwrap_or(u32::MAX))
 }

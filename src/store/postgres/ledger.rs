@@ -1,6 +1,8 @@
 //! The engine's ledger in PostgreSQL: transactions, savepoints and maintenance on the writer's connection.
 
 use std::{
+    cell::RefCell,
+    mem,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -11,6 +13,7 @@ use super::{
     address::Address,
     checkpoint,
     core::Core,
+    leases::{LeaseChanges, Reported},
     reports::requests,
     session::{Error, Node, Session, Sessions},
     sql::{self, bytes, int, text},
@@ -24,13 +27,13 @@ use crate::store::{
     },
     retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
 };
-#[cfg(any(feature = "admin", test))]
-use crate::{clock::Day, store::counter::CounterKey};
 
 /// Tables of the database, on the writer's connection, with the row of this node.
 pub(crate) struct Tables {
     pub(super) session: Session,
     pub(super) node: Node,
+    /// What the open transaction does to the leases of this node, at its end.
+    pub(super) leases: RefCell<LeaseChanges>,
 }
 
 /// Ledger on the writer's connection.
@@ -39,6 +42,7 @@ pub(crate) struct PostgresLedger {
     address: Address,
     tables: Tables,
     sessions: Sessions,
+    time_zone: String,
     /// Whether the connection is not used any more, as the end of its last transaction is not known.
     is_in_doubt: bool,
     /// State of the store that uses this ledger.
@@ -53,14 +57,16 @@ impl PostgresLedger {
         address: &Address,
         session: Session,
         id: DatabaseId,
+        time_zone: &str,
     ) -> Result<Self, Error> {
         let sessions = Sessions::draw(&session)?;
-        let node = sessions.enter(&session, id)?;
+        let node = sessions.enter(&session, id, time_zone)?;
         Ok(Self {
             runtime: runtime.clone(),
             address: address.clone(),
-            tables: Tables { session, node },
+            tables: Tables::new(session, node),
             sessions,
+            time_zone: time_zone.to_owned(),
             is_in_doubt: false,
             core: None,
             retention: Retention::default(),
@@ -69,6 +75,7 @@ impl PostgresLedger {
 
     /// Sets the store that uses the ledger.
     pub(super) fn serving(mut self, core: Arc<Core>) -> Self {
+        core.set_node(self.tables.node);
         self.core = Some(core);
         self.watch_connection();
         self
@@ -90,6 +97,16 @@ impl PostgresLedger {
 
     pub(super) fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// Shows in the counters what all nodes have been granted.
+    fn note_reported(&self, reported: Vec<Reported>) {
+        let Some(core) = &self.core else { return };
+        for Reported { key, day, lease } in reported {
+            if let Some(counter) = core.engine.counter(&key) {
+                counter.refresh_share(day, lease);
+            }
+        }
     }
 
     /// Deletes expired rows of single requests, in small batches so that no other write has to wait.
@@ -121,6 +138,10 @@ impl PostgresLedger {
 }
 
 impl Tables {
+    fn new(session: Session, node: Node) -> Self {
+        Self { session, node, leases: RefCell::default() }
+    }
+
     /// Runs statements, and waits for them.
     pub(super) fn run<'a, T, F: Future<Output = sql::Result<T>>>(
         &'a self,
@@ -144,12 +165,21 @@ impl Ledger for PostgresLedger {
             return Err(Error::Disconnected);
         }
         let tables = &self.tables;
-        let done = tables.session.transaction(|| {
-            tables.node.note_commit(&tables.session, number)?;
-            work(tables)
-        });
+        tables.leases.take();
+        let done = tables.session.transaction(
+            || {
+                tables.node.note_commit(&tables.session, number)?;
+                work(tables)
+            },
+            async |client| {
+                let changes = mem::take(&mut *tables.leases.borrow_mut());
+                changes.write(client, tables.node.number).await
+            },
+        );
         self.is_in_doubt = done.as_ref().err().is_some_and(|error| !error.is_response());
-        Ok((done?, Commit { number, checkpointed: 0 }))
+        let (done, reported) = done?;
+        self.note_reported(reported);
+        Ok((done, Commit { number, checkpointed: 0 }))
     }
 
     fn may_be_committed(error: &Error) -> bool {
@@ -164,8 +194,12 @@ impl Ledger for PostgresLedger {
         if self.is_in_doubt || self.tables.session.is_closed() {
             let earlier = Some(self.tables.session.backend());
             let session = Session::open(&self.runtime, &self.address, earlier)?;
-            let node = self.sessions.enter_again(&session, self.tables.node.id)?;
-            self.tables = Tables { session, node };
+            let id = self.tables.node.id;
+            let node = self.sessions.enter_again(&session, id, &self.time_zone)?;
+            self.tables = Tables::new(session, node);
+            if let Some(core) = &self.core {
+                core.set_node(node);
+            }
             self.is_in_doubt = false;
             self.watch_connection();
         }
@@ -205,13 +239,9 @@ impl Ledger for PostgresLedger {
         checkpoint::write(tables, batch)
     }
 
-    #[cfg(any(feature = "admin", test))]
-    fn reset(tables: &Tables, key: &CounterKey, day: Day) -> Result<u32, Error> {
-        tables.run(|client| checkpoint::write_reset(client, key, day))
-    }
-
     fn end_leases(tables: &Tables, unused: UnusedUnits) -> Result<(), Error> {
-        tables.run(|client| checkpoint::end_leases(client, tables.node.id, unused))
+        tables.leases.borrow_mut().end(unused);
+        Ok(())
     }
 
     fn fail_open_requests(tables: &Tables) -> Result<(), Error> {

@@ -1,77 +1,112 @@
-//! Notifications of changes of `api_keys`.
+//! Notifications of changes of `api_keys`, and of leases that other nodes need.
 
 use std::{
+    collections::HashMap,
     future::poll_fn,
+    pin::pin,
     sync::{Arc, Weak},
-    time::Duration,
+    task::Poll,
+    time::{Duration, Instant},
 };
 
-use futures_util::future::{self, Either};
+use futures_util::{
+    StreamExt,
+    future::{self, BoxFuture, Either},
+    stream::FuturesUnordered,
+};
 use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_postgres::AsyncMessage;
+use tokio_postgres::{AsyncMessage, Client};
 
-use super::{address::Address, core::Core, sql};
+use super::{
+    address::Address,
+    core::Core,
+    sql::{self, int4},
+};
+use crate::{
+    key::KeyId,
+    store::{
+        counter::CounterKey,
+        engine::{
+            Counter, Engine,
+            trip::{News, SharedLedger, TripError},
+        },
+    },
+};
 
-/// Channel on which a trigger notifies changes.
-const LISTEN: &str = "LISTEN tower_quota_keys";
+/// Channels on which a trigger notifies changes of keys, and functions those of leases.
+const LISTEN: &str = "LISTEN tower_quota_keys; LISTEN tower_quota_leases";
+const LEASES: &str = "tower_quota_leases";
 /// Time after which the connection is tested if nothing was heard.
 const TEST_INTERVAL: Duration = Duration::from_millis(250);
 /// Time for which a test may take before the connection counts as lost.
 const TEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time between two attempts to connect.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// Time after which units that were not used are given back.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+/// Interval of looking for such units.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Task that listens until it is dropped, one of a store.
-pub(super) struct Listener(JoinHandle<()>);
+/// Tasks that run until this is dropped, two of a store: one listens, the other gives units back.
+pub(super) struct Listener([JoinHandle<()>; 2]);
 
 impl Listener {
-    #[expect(clippy::disallowed_methods, reason = "one task of a store")]
+    #[expect(clippy::disallowed_methods, reason = "two tasks of a store")]
     pub(super) fn start(core: &Arc<Core>, address: Address) -> Self {
+        let (recalled, recalls) = unbounded_channel();
+        let giver = tokio::spawn(give_back(Arc::downgrade(core), recalls));
         let core = Arc::downgrade(core);
-        Self(tokio::spawn(async move {
+        let listener = tokio::spawn(async move {
             while core.strong_count() > 0 {
-                let ended = listen(&core, &address).await;
+                let ended = listen(&core, &address, &recalled).await;
                 let Some(core) = core.upgrade() else { return };
                 if core.is_listening() {
                     tracing::warn!(
                         error = ended.err().map(tracing::field::display),
-                        "notifications of changed keys are interrupted: reading keys from the database"
+                        "notifications are interrupted: reading keys from the database"
                     );
                 }
                 core.set_listening(false);
                 drop(core);
                 sleep(RETRY_INTERVAL).await;
             }
-        }))
+        });
+        Self([giver, listener])
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
 /// Listens until the connection ends or does not respond.
-async fn listen(core: &Weak<Core>, address: &Address) -> sql::Result<()> {
+async fn listen(
+    core: &Weak<Core>,
+    address: &Address,
+    recalled: &UnboundedSender<Arc<Counter>>,
+) -> sql::Result<()> {
     let (client, mut connection) = address.config.connect(address.tls.clone()).await?;
-    let changed = {
-        let core = core.clone();
-        move || core.upgrade().map(|core| core.keys.forget()).is_some()
-    };
     // Ends with the connection, or with the store.
-    let messages = poll_fn(move |cx| {
+    let messages = poll_fn(|cx| {
         loop {
             match std::task::ready!(connection.poll_message(cx)) {
-                Some(Ok(AsyncMessage::Notification(_))) if !changed() => {
-                    return std::task::Poll::Ready(Ok(()));
+                Some(Ok(AsyncMessage::Notification(news))) => {
+                    let Some(core) = core.upgrade() else { return Poll::Ready(Ok(())) };
+                    if news.channel() == LEASES {
+                        hear(&core, news.payload(), recalled);
+                    } else {
+                        core.keys.forget();
+                    }
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return std::task::Poll::Ready(Err(error)),
-                None => return std::task::Poll::Ready(Ok(())),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => return Poll::Ready(Ok(())),
             }
         }
     });
@@ -79,17 +114,123 @@ async fn listen(core: &Weak<Core>, address: &Address) -> sql::Result<()> {
         client.batch_execute(LISTEN).await?;
         if let Some(core) = core.upgrade() {
             core.set_listening(true);
+            reconcile(&core, &client, recalled).await?;
         }
+        let mut looked_at = Instant::now();
         loop {
             sleep(TEST_INTERVAL).await;
+            if looked_at.elapsed() >= IDLE_INTERVAL
+                && let Some(core) = core.upgrade()
+            {
+                looked_at = Instant::now();
+                let is_idle = |counter: &Counter| counter.is_share_idle(looked_at, IDLE_TIME);
+                for counter in core.engine.counters_where(is_idle) {
+                    let _ = recalled.send(counter);
+                }
+            }
             match timeout(TEST_TIMEOUT, client.check_connection()).await {
                 Ok(tested) => tested?,
                 Err(_) => return Ok(()),
             }
         }
     };
-    match future::select(std::pin::pin!(messages), std::pin::pin!(tests)).await {
+    match future::select(pin!(messages), pin!(tests)).await {
         Either::Left((ended, _)) => ended,
         Either::Right((ended, _)) => ended,
+    }
+}
+
+/// Takes note of a notification: `free <quota> <day> <key>`, `over <quota> <day> <limit> <key>`, or
+/// `recall <quota> <day> <nodes> <key>`.
+fn hear(core: &Core, text: &str, recalled: &UnboundedSender<Arc<Counter>>) {
+    let counter_of = |quota: &str, day: &str, id: &str| {
+        let key = CounterKey { quota: quota.parse().ok()?, subject: KeyId::from(id) };
+        let counter = core.engine.counter(&key)?;
+        (counter.count().day.to_string() == day).then_some(counter)
+    };
+    let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
+    match kind {
+        "free" => {
+            let mut parts = rest.splitn(3, ' ');
+            let (Some(quota), Some(day), Some(id)) = (parts.next(), parts.next(), parts.next())
+            else {
+                return;
+            };
+            if let Some(counter) = counter_of(quota, day, id) {
+                counter.hear(&News::Free, core.hearing());
+            }
+        }
+        "over" | "recall" => {
+            let mut parts = rest.splitn(4, ' ');
+            let (Some(quota), Some(day), Some(detail), Some(id)) =
+                (parts.next(), parts.next(), parts.next(), parts.next())
+            else {
+                return;
+            };
+            let Some(counter) = counter_of(quota, day, id) else { return };
+            if kind == "over" {
+                let Ok(limit) = detail.parse() else { return };
+                counter.hear(&News::UsedUp { limit }, core.hearing());
+            } else if detail.split(',').any(|node| node.parse() == Ok(core.node().number)) {
+                // Fails at the end of the store only.
+                let _ = recalled.send(counter);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Finds the leases that were recalled while nothing was heard.
+async fn reconcile(
+    core: &Core,
+    client: &Client,
+    recalled: &UnboundedSender<Arc<Counter>>,
+) -> sql::Result<()> {
+    let sql = "SELECT l.key_id, l.quota FROM leases l
+        JOIN counters c ON (c.key_id, c.quota, c.day) = (l.key_id, l.quota, l.day)
+        WHERE l.node = $1 AND l.granted > l.spent AND l.recalls < c.recalls";
+    for row in sql::query(client, sql, &[int4(&core.node().number)]).await? {
+        let (id, quota): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        let Ok(quota) = quota.parse() else { continue };
+        let counter = core.engine.counter(&CounterKey { quota, subject: KeyId::from(id) });
+        if let Some(counter) = counter {
+            let _ = recalled.send(counter);
+        }
+    }
+    Ok(())
+}
+
+/// Gives units back that other nodes need, or that were not used for a while.
+async fn give_back(core: Weak<Core>, mut recalls: UnboundedReceiver<Arc<Counter>>) {
+    let mut given: FuturesUnordered<BoxFuture<'static, Arc<Counter>>> = FuturesUnordered::new();
+    // Whether the counters that are given back have been recalled again meanwhile.
+    let mut under_way: HashMap<CounterKey, bool> = HashMap::new();
+    loop {
+        let counter = if given.is_empty() {
+            recalls.recv().await
+        } else {
+            match future::select(pin!(recalls.recv()), given.next()).await {
+                Either::Left((counter, _)) => counter,
+                Either::Right((ended, _)) => {
+                    let Some(counter) = ended else { continue };
+                    match under_way.remove(counter.key()) {
+                        Some(true) => Some(counter),
+                        _ => continue,
+                    }
+                }
+            }
+        };
+        let (Some(counter), Some(core)) = (counter, core.upgrade()) else { return };
+        if let Some(is_recalled_again) = under_way.get_mut(counter.key()) {
+            *is_recalled_again = true;
+            continue;
+        }
+        under_way.insert(counter.key().clone(), false);
+        given.push(Box::pin(async move {
+            if let Err(TripError::Store(error)) = Engine::give_back(&counter, &*core).await {
+                tracing::debug!(source = ?error, "units could not be given back");
+            }
+            counter
+        }));
     }
 }

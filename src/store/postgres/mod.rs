@@ -1,6 +1,11 @@
 //! [`PostgresStore`], which keeps keys and ledger in a PostgreSQL database.
 //!
-//! Counters are kept in memory, and each reservation is appended to a journal on a local disk before the request is
+//! Any number of processes, on one or several machines, count in one database, each with its own journal. The
+//! database grants each of them units within the limit (a lease), which it uses without a trip to the database; when
+//! none is left there, the others are called upon to give back those that they have not used. So all together admit
+//! exactly the limit.
+//!
+//! Counters are kept in memory, and each reservation is appended to the journal on a local disk before the request is
 //! forwarded, as in [`SqliteStore`](super::sqlite::SqliteStore). A single thread checkpoints the journal into the
 //! tables, in one transaction with the position up to which it was applied, so that each record counts once.
 //! Everything else is in the database: keys, claims, reports and the audit trail.
@@ -9,8 +14,9 @@
 //! clear are replaced by their hashes in the statement that inserts them. Times are texts, and the function
 //! `datetime('now')` is there.
 //!
-//! One process counts in a database at a time; another one that is started meanwhile waits
-//! ([`OpenErrorKind::Temporary`]).
+//! The clock of the database decides the day, for all processes. A process that is stopped keeps its units until it
+//! is back with its journal: the others reject requests that need them with
+//! [`Elsewhere`](super::ReserveOutcome::Elsewhere), for a short time each.
 //!
 //! If the journal or the database cannot be written, no requests are admitted until both are writable again. A
 //! commit whose outcome is lost with its connection is looked up before the next one. PostgreSQL 13 or later is
@@ -20,9 +26,11 @@ mod address;
 #[cfg(feature = "admin")]
 mod admin;
 mod checkpoint;
+mod clock;
 mod columns;
 mod core;
 mod keys;
+mod leases;
 mod ledger;
 mod listen;
 mod meter;

@@ -11,17 +11,18 @@ use std::{
 
 use deadpool_postgres::{Hook, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio::runtime::Handle;
-use tokio_postgres::Client;
 
 use super::{
     Inner, OpenError, PostgresOptions, PostgresStore,
+    clock::DatabaseClock,
     core::Core,
-    ledger::{PostgresLedger, Tables},
+    leases::{TRIPS, Trips},
+    ledger::PostgresLedger,
     listen::Listener,
-    nodes, reports,
+    reports,
     schema::{self, MigrateError},
     session::{Error, Session},
-    sql::{self, bytes},
+    sql,
 };
 use crate::store::engine::{
     Engine, Recovery, RecoveryError, Watchdog, Writer,
@@ -31,8 +32,10 @@ use crate::store::engine::{
 
 /// Oldest supported version of the server.
 const MIN_VERSION: i32 = 13;
-/// Time for which a read waits for a connection.
-const READER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for which a read or a trip waits for a connection.
+const POOL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of connections for trips.
+const TRIP_CONNECTIONS: usize = 8;
 /// Settings of a reader's connection.
 const READER: &str = "SET statement_timeout = '30s'; SET jit = off";
 
@@ -51,6 +54,7 @@ struct Opened {
     ledger: PostgresLedger,
     journal: Journal,
     lock: JournalLock,
+    clock: DatabaseClock,
     /// Descriptions of the losses that were accepted.
     losses: Vec<String>,
 }
@@ -62,6 +66,7 @@ impl Opened {
         let failed = |error| cannot_open(&options, error);
         let session = Session::open(runtime, &options.address, None).map_err(failed)?;
         check_server(&session, &options)?;
+        let clock = read_clock(&session).map_err(failed)?;
         let migrated = runtime.block_on(schema::migrate(&session.client));
         migrated.map_err(|error| cannot_migrate(&options, error))?;
         let unreadable = |error| {
@@ -72,14 +77,13 @@ impl Opened {
             Some(id) => id,
             None => new_id(&session).map_err(failed)?,
         };
-        let mut ledger =
-            PostgresLedger::open(runtime, &options.address, session, id).map_err(failed)?;
+        let time_zone = options.calendar.time_zone();
+        let mut ledger = PostgresLedger::open(runtime, &options.address, session, id, time_zone)
+            .map_err(failed)?;
         let boot = options.boot.as_deref();
         let recovery = Recovery::read::<PostgresLedger>(ledger.tables(), &disk, None, boot)
             .map_err(|error| cannot_recover(&options, error))?;
-        let mut losses = losses(&recovery, &options);
-        let absent = absent_nodes(ledger.tables(), &options).map_err(failed)?;
-        losses.extend(absent);
+        let losses = losses(&recovery, &options);
         match losses.first() {
             Some(first) if !options.accept_loss => {
                 let more = losses.len() - 1;
@@ -95,20 +99,23 @@ impl Opened {
         let journal = recovery
             .start(&mut ledger, Box::new(disk), boot)
             .map_err(|error| cannot_recover(&options, error))?;
-        // Their journals are accepted as lost.
-        let tables = ledger.tables();
-        tables.run(|client| release_absent_nodes(client, id)).map_err(failed)?;
-        Ok(Self { ledger, journal, lock, losses, options })
+        Ok(Self { ledger, journal, lock, losses, clock, options })
     }
 
     /// Starts the threads and the listener.
     fn serve(self) -> Result<PostgresStore, OpenError> {
-        let Self { options, ledger, journal, lock, losses } = self;
-        let readers = readers(&options)?;
+        let Self { options, ledger, journal, lock, losses, clock } = self;
+        let readers = pool(&options, READER, options.connections)?;
+        let trips = Trips::new(pool(&options, TRIPS, TRIP_CONNECTIONS)?);
+        let clock = Arc::new(clock);
+        let engine_clock = options.clock.clone().unwrap_or_else(|| clock.clone());
+        let engine = Engine::new(options.engine(engine_clock), journal);
         #[cfg(feature = "admin")]
         let node = ledger.tables().node.id;
-        let core = Arc::new(Core::new(&options, Engine::new(options.engine(), journal)));
+        let core = Arc::new(Core::new(&options, engine, ledger.tables().node, trips, clock));
         let (engine, queue) = (core.engine.clone(), core.queue.clone());
+        let hurried = Arc::downgrade(&queue);
+        engine.set_hurry(move || hurried.upgrade().into_iter().for_each(|queue| queue.hurry()));
         let journal = engine.journal.clone();
         let syncer = Syncer::start(journal.clone()).map_err(OpenError::thread)?;
         let writer = Writer::start(engine, queue, ledger.serving(core.clone()));
@@ -165,6 +172,12 @@ fn check_server(session: &Session, options: &PostgresOptions) -> Result<(), Open
     Ok(())
 }
 
+fn read_clock(session: &Session) -> Result<DatabaseClock, Error> {
+    let query = "SELECT clock_timestamp()";
+    let now = session.run(async { sql::one(&session.client, query, &[]).await?.try_get(0) })?;
+    Ok(DatabaseClock::new(now))
+}
+
 /// Returns the id of a node whose journal is new.
 fn new_id(session: &Session) -> Result<DatabaseId, Error> {
     let query = "SELECT uuid_send(gen_random_uuid())";
@@ -195,38 +208,6 @@ fn losses(recovery: &Recovery, options: &PostgresOptions) -> Vec<String> {
     losses
 }
 
-/// Returns descriptions of what is missing because other journals have not been applied.
-fn absent_nodes(tables: &Tables, options: &PostgresOptions) -> Result<Vec<String>, Error> {
-    let query =
-        "SELECT encode(id, 'hex'), to_char(seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
-        FROM nodes WHERE id <> $1 AND NOT is_closed ORDER BY seen_at";
-    let id = &tables.node.id.0[..];
-    let rows =
-        tables.run(|client| async move { sql::query(client, query, &[bytes(&id)]).await })?;
-    let journal = options.journal.display();
-    let absent = rows.iter().map(|row| {
-        let (id, seen_at): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(format!(
-            "{} was last written at {seen_at} (UTC) with another journal than {journal}.journal.*, which has not been \
-             closed (node {id}), so what was counted may be missing; start once with that journal",
-            options.address
-        ))
-    });
-    absent.collect::<sql::Result<_>>().map_err(Error::Sql)
-}
-
-/// Counts the leased units of other nodes as used, and their open requests as failed.
-async fn release_absent_nodes(client: &Client, id: DatabaseId) -> sql::Result<()> {
-    let query = "SELECT id FROM nodes WHERE id <> $1 AND NOT is_closed";
-    for row in sql::query(client, query, &[bytes(&&id.0[..])]).await? {
-        let node = DatabaseId(row.try_get::<_, &[u8]>(0)?.try_into().unwrap_or_default());
-        client.batch_execute("BEGIN").await?;
-        nodes::give_up(client, node).await?;
-        client.batch_execute("COMMIT").await?;
-    }
-    Ok(())
-}
-
 pub(super) fn cannot_open(options: &PostgresOptions, error: Error) -> OpenError {
     let message = format!("{} cannot be used", options.address);
     OpenError::because(message, error)
@@ -244,7 +225,10 @@ fn is_temporary(error: &Error) -> bool {
                 error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>())
             }
         },
-        Error::Displaced | Error::Behind { .. } | Error::Released { .. } => false,
+        Error::Displaced
+        | Error::Behind { .. }
+        | Error::Released { .. }
+        | Error::TimeZone { .. } => false,
     }
 }
 
@@ -278,24 +262,28 @@ fn cannot_recover(options: &PostgresOptions, error: RecoveryError<Error>) -> Ope
     }
 }
 
-fn readers(options: &PostgresOptions) -> Result<Pool, OpenError> {
+fn pool(
+    options: &PostgresOptions,
+    settings: &'static str,
+    connections: usize,
+) -> Result<Pool, OpenError> {
     let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let address = &options.address;
     let manager = Manager::from_config(address.config.clone(), address.tls.clone(), config);
-    let prepare = Hook::async_fn(|client, _| {
+    let prepare = Hook::async_fn(move |client, _| {
         Box::pin(async move {
-            client.batch_execute(READER).await.map_err(deadpool_postgres::HookError::Backend)
+            client.batch_execute(settings).await.map_err(deadpool_postgres::HookError::Backend)
         })
     });
     Pool::builder(manager)
-        .max_size(options.connections)
-        .wait_timeout(Some(READER_TIMEOUT))
-        .create_timeout(Some(READER_TIMEOUT))
-        .recycle_timeout(Some(READER_TIMEOUT))
+        .max_size(connections)
+        .wait_timeout(Some(POOL_TIMEOUT))
+        .create_timeout(Some(POOL_TIMEOUT))
+        .recycle_timeout(Some(POOL_TIMEOUT))
         .post_create(prepare)
         .runtime(Runtime::Tokio1)
         .build()
-        .map_err(|error| OpenError::because("the readers could not be set up", error))
+        .map_err(|error| OpenError::because("the connections could not be set up", error))
 }
 
 /// Lock of the journal, as two processes must not append to it.

@@ -2,7 +2,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use super::address::{Address, InvalidDatabaseUrl};
 use crate::{
-    clock::{Calendar, Clock, SystemClock},
+    clock::{Calendar, Clock},
     key::Limit,
     store::engine::{Durability, EngineOptions, this_boot},
 };
@@ -13,7 +13,7 @@ pub struct PostgresOptions {
     pub(super) address: Address,
     pub(super) journal: PathBuf,
     pub(super) calendar: Calendar,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) durability: Durability,
     pub(super) default_daily_limit: Limit,
     pub(super) retention_days: u32,
@@ -44,7 +44,7 @@ impl PostgresOptions {
             address: Address::parse(url)?,
             journal: journal.into(),
             calendar: Calendar::utc(),
-            clock: Arc::new(SystemClock),
+            clock: None,
             durability: Durability::default(),
             default_daily_limit: Limit::Units(200),
             retention_days: 0,
@@ -67,10 +67,11 @@ impl PostgresOptions {
         Self { calendar, ..self }
     }
 
-    /// Sets the clock for reports, expiry and the audit trail.
+    /// Sets a clock that decides the day, for tests: all nodes need the same. By default the clock of the database
+    /// decides it, whatever those of the nodes show.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
-        Self { clock: Arc::new(clock), ..self }
+        Self { clock: Some(Arc::new(clock)), ..self }
     }
 
     /// Sets the durability of units.
@@ -115,12 +116,12 @@ impl PostgresOptions {
         Self { boot: Some(boot.into()), ..self }
     }
 
-    pub(super) fn engine(&self) -> EngineOptions {
+    pub(super) fn engine(&self, clock: Arc<dyn Clock>) -> EngineOptions {
         const DAY: u64 = 24 * 60 * 60;
         let days = u64::from(self.retention_days);
         EngineOptions {
             calendar: self.calendar.clone(),
-            clock: self.clock.clone(),
+            clock,
             durability: self.durability,
             retention: (days > 0).then(|| Duration::from_secs(days * DAY)),
         }

@@ -5,22 +5,31 @@ use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture, counter::CounterKey,
-        engine::Counter,
+        Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture,
+        counter::CounterKey,
+        engine::{
+            Counter,
+            trip::{SharedLedger, TripError},
+        },
     },
 };
 
+/// Maximum number of times that a request finds that its period is over.
+const MAX_PERIODS: usize = 3;
+
 impl QuotaStore for PostgresStore {
     fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
-        let (engine, key) = (&self.0.core.engine, demand.into());
-        if let Some(counter) = engine.counter(&key) {
-            return StoreFuture::ready(engine.reserve(counter, demand));
+        let core = &self.0.core;
+        let mut demand = demand.clone();
+        demand.at = core.time_of(&demand);
+        if let Some(counter) = core.engine.counter(&(&demand).into()) {
+            let reserved = core.engine.reserve_of_share(&counter, &demand, core.hearing());
+            if let Some(reserved) = reserved.transpose() {
+                return StoreFuture::ready(reserved);
+            }
         }
-        let (store, demand) = (self.clone(), demand.clone());
-        StoreFuture::pending(async move {
-            let counter = store.load_counter(key, demand.at).await?;
-            store.0.core.engine.reserve(counter, &demand)
-        })
+        let store = self.clone();
+        StoreFuture::pending(async move { store.reserve_shared(demand).await })
     }
 
     fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
@@ -33,6 +42,20 @@ impl QuotaStore for PostgresStore {
 }
 
 impl PostgresStore {
+    async fn reserve_shared(self, mut demand: Demand) -> Result<ReserveOutcome, StoreError> {
+        let core = &self.0.core;
+        for _ in 0..MAX_PERIODS {
+            let counter = self.load_counter((&demand).into(), demand.at).await?;
+            match core.engine.reserve_shared(&counter, &demand, &**core).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(TripError::Store(error)) => return Err(error),
+                // The trip has set the clock.
+                Err(TripError::OtherPeriod) => demand.at = core.time_of(&demand),
+            }
+        }
+        Err(unavailable("the database counts another period than this node"))
+    }
+
     /// Returns the counter, and loads it from the database if it is not in memory.
     pub(super) async fn load_counter(
         &self,
@@ -53,9 +76,10 @@ impl PostgresStore {
             return Ok(counter);
         }
         let day = key.first_day(&engine.calendar, at);
-        let count = checkpoint::read_count(&client, &key, day).await;
-        let count = count.map_err(|error| self.look_up_failed(error))?;
-        Ok(engine.insert_counter(key, count))
+        let node = self.0.core.node().number;
+        let count = checkpoint::read_count(&client, node, &key, day).await;
+        let (count, share) = count.map_err(|error| self.look_up_failed(error))?;
+        Ok(engine.insert_shared_counter(key, count, share))
     }
 }
 

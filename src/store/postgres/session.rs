@@ -2,12 +2,13 @@
 
 use std::{cell::Cell, error, fmt, future::Future, time::Duration};
 
+use futures_util::future;
 use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle, time::timeout};
 use tokio_postgres::Client;
 
 use super::{
     address::Address,
-    sql::{self, bytes, int},
+    sql::{self, bytes, int, int4, text},
 };
 use crate::store::engine::journal::DatabaseId;
 
@@ -16,8 +17,10 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Makes the server notice within half a minute that the machine is gone, so that another process can take over.
 const KEEPALIVE: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;
     SET tcp_keepalives_count = 3; SET tcp_user_timeout = 25000";
-/// Begins a transaction whose statements wait for a bounded time.
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '8s'; SET LOCAL lock_timeout = '2s'";
+/// Begins a transaction whose statements wait for a bounded time. If the process is stopped within it, others do not wait
+/// for its end.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '8s'; SET LOCAL lock_timeout = '2s';
+    SET LOCAL idle_in_transaction_session_timeout = '1s'";
 
 /// Error of the writer's connection.
 #[derive(Debug)]
@@ -39,12 +42,19 @@ pub(crate) enum Error {
         /// Number of the last commit that it has confirmed.
         confirmed: u64,
     },
-    /// Another process counts in the database.
+    /// Another process counts with the same journal, or with a copy of it.
     Occupied,
     /// The node of the journal was given up.
     Released {
         /// Number of the node.
         node: i32,
+    },
+    /// Other nodes count the days in another time zone.
+    TimeZone {
+        /// Time zone of this node.
+        own: String,
+        /// Time zone of the others.
+        others: String,
     },
 }
 
@@ -53,7 +63,11 @@ impl Error {
     pub(super) fn is_response(&self) -> bool {
         match self {
             Self::Sql(error) => error.as_db_error().is_some(),
-            Self::Displaced | Self::Behind { .. } | Self::Occupied | Self::Released { .. } => true,
+            Self::Displaced
+            | Self::Behind { .. }
+            | Self::Occupied
+            | Self::Released { .. }
+            | Self::TimeZone { .. } => true,
             Self::Timeout | Self::CommitLost | Self::Disconnected => false,
         }
     }
@@ -84,12 +98,19 @@ impl fmt::Display for Error {
                 "the database ends with commit {has} of this journal, and has confirmed commit {confirmed}: \
                  it was replaced by an older one, or by a replica that lacks the last commits"
             ),
-            Self::Occupied => f.write_str("another gateway counts in the database"),
+            Self::Occupied => {
+                f.write_str("another process counts with this journal, or with a copy of it")
+            }
             Self::Released { node } => write!(
                 f,
                 "this journal belongs to node {node}, which was released: what it held counts as used, and its \
                  records are not accepted any more; start with a new journal, at another path or with the files \
                  of this one moved away"
+            ),
+            Self::TimeZone { own, others } => write!(
+                f,
+                "other gateways count the days of {others} in the database, and this one those of {own}: all need \
+                 the same time zone"
             ),
         }
     }
@@ -193,21 +214,31 @@ impl Session {
         self.client.is_closed()
     }
 
-    /// Runs `work` in one transaction.
-    pub(super) fn transaction<T>(
+    /// Runs `work` in one transaction, and its `last` statements together with the commit, so that what they lock does
+    /// not stay locked if the process is stopped.
+    pub(super) fn transaction<T, R>(
         &self,
         work: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, Error> {
+        last: impl AsyncFnOnce(&Client) -> sql::Result<R>,
+    ) -> Result<(T, R), Error> {
         self.run(self.client.batch_execute(BEGIN))?;
         self.is_in_transaction.set(true);
         let done = work().and_then(|done| {
-            let committed = self.run(self.client.batch_execute("COMMIT"));
+            // Both are sent before the first is waited for.
+            let end = async {
+                future::join(last(&self.client), self.client.batch_execute("COMMIT")).await
+            };
+            let ended = self.run(async { Ok(end.await) });
             self.is_in_transaction.set(false);
-            match committed {
-                Ok(()) => Ok(done),
-                Err(error) if error.is_response() => Err(error),
-                Err(_) => Err(Error::CommitLost),
-            }
+            let failed = |error: Error| match error.is_response() {
+                true => error,
+                false => Error::CommitLost,
+            };
+            let (last, committed) = ended.map_err(failed)?;
+            // After a statement that has failed, the commit rolls back.
+            let last = last.map_err(|error| failed(error.into()))?;
+            committed.map_err(|error| failed(error.into()))?;
+            Ok((done, last))
         });
         if done.is_err() {
             self.roll_back();
@@ -258,8 +289,10 @@ impl Drop for Session {
 #[derive(Clone, Copy)]
 pub(super) struct Node {
     pub(super) id: DatabaseId,
+    /// Short number of the node.
+    pub(super) number: i32,
     /// Number of the connection, with which all statements of other ones are rejected.
-    session: i64,
+    pub(super) session: i64,
 }
 
 /// Numbers of the connections of this process, up to the last one that it has tried. No other process has them, so
@@ -284,57 +317,86 @@ impl Sessions {
     }
 
     /// Enters with the first number, whichever process was the last.
-    pub(super) fn enter(&self, session: &Session, id: DatabaseId) -> Result<Node, Error> {
-        Node::enter(session, id, self.first, None)
+    pub(super) fn enter(
+        &self,
+        session: &Session,
+        id: DatabaseId,
+        time_zone: &str,
+    ) -> Result<Node, Error> {
+        Node::enter(session, id, self.first, None, time_zone)
     }
 
     /// Enters with the next number, unless another process has entered with this journal, and may have counted.
-    pub(super) fn enter_again(&mut self, session: &Session, id: DatabaseId) -> Result<Node, Error> {
+    pub(super) fn enter_again(
+        &mut self,
+        session: &Session,
+        id: DatabaseId,
+        time_zone: &str,
+    ) -> Result<Node, Error> {
         self.last += 1;
-        Node::enter(session, id, self.last, Some(self.first))
+        Node::enter(session, id, self.last, Some(self.first), time_zone)
     }
 }
 
-/// Key of the advisory lock of the process that counts in the database.
-const OCCUPIED: i64 = 0x746f_7765_7271_0002;
+/// First part of the advisory lock of a process that counts with a node's journal. The second is the node's number.
+const COUNTS: i32 = 0x7471_0001;
+/// First part of the advisory lock that trips to the ledger share, and that excludes them while a process enters.
+const TRIPS: i32 = 0x7471_0002;
 /// Condition for a row `n` of `nodes`: its process is connected, and holds the lock.
 #[cfg(feature = "admin")]
-pub(super) const IS_CONNECTED: &str = "(n.entered_at = (SELECT max(entered_at) FROM nodes)
-    AND EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+pub(super) const IS_CONNECTED: &str =
+    "EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND (classid::bigint << 32) | objid::bigint = x'746f776572710002'::bigint))";
+        AND classid::bigint = x'74710001'::bigint AND objid::bigint = n.number)";
 
 impl Node {
-    /// Makes the session, of this number, the only one that counts in the database. With `first`, the last one must
+    /// Makes the session, of this number, the only one that counts with this journal. With `first`, the last one must
     /// have had a number from there on.
     fn enter(
         session: &Session,
         id: DatabaseId,
         number: i64,
         first: Option<i64>,
+        time_zone: &str,
     ) -> Result<Self, Error> {
         let client = &session.client;
-        let sql = "SELECT pg_try_advisory_lock($1)";
-        let is_free: bool =
-            session.run(async { sql::one(client, sql, &[int(&OCCUPIED)]).await?.try_get(0) })?;
+        let id_bytes = &id.0[..];
+        let entered = session.run(async {
+            let sql = "INSERT INTO nodes (id)
+                SELECT $1 WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE id = $1) ON CONFLICT DO NOTHING";
+            sql::execute(client, sql, &[bytes(&id_bytes)]).await?;
+            let sql = "SELECT number, pg_try_advisory_lock($2, number) FROM nodes WHERE id = $1";
+            let row = sql::one(client, sql, &[bytes(&id_bytes), int4(&COUNTS)]).await?;
+            let (node, is_free): (i32, bool) = (row.try_get(0)?, row.try_get(1)?);
+            let sql = "SELECT time_zone FROM nodes
+                WHERE number <> $1 AND NOT is_closed AND time_zone <> $2 LIMIT 1";
+            let values = [int4(&node), text(&time_zone)];
+            let others = sql::optional(client, sql, &values).await?;
+            Ok((node, is_free, others.map(|row| row.try_get(0)).transpose()?))
+        });
+        let (node, is_free, others): (i32, bool, Option<String>) = entered?;
         if !is_free {
             return Err(Error::Occupied);
         }
-        // Not `ON CONFLICT`, which takes a new number for a node that has one.
-        let sql = "WITH known AS (
-                UPDATE nodes SET session = $2, entered_at = now(), seen_at = now()
-                WHERE id = $1 AND released_at IS NULL AND ($3 IS NULL OR session BETWEEN $3 AND $2)
-                RETURNING id
-            ), new AS (
-                INSERT INTO nodes (id, session)
-                SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM nodes WHERE id = $1) RETURNING id
-            )
-            SELECT (SELECT count(*) FROM known) + (SELECT count(*) FROM new)";
-        let id_bytes = &id.0[..];
-        let values = [bytes(&id_bytes), int(&number), int(&first)];
-        match session.run(async { sql::one(client, sql, &values).await?.try_get::<_, i64>(0) })? {
+        if let Some(others) = others {
+            return Err(Error::TimeZone { own: time_zone.to_owned(), others });
+        }
+        // Trips of the session before end first, as they change the leases that are read next.
+        let sql = "WITH trips AS MATERIALIZED (SELECT pg_advisory_xact_lock($4, $5))
+            UPDATE nodes SET session = $2, time_zone = $6, entered_at = now(), seen_at = now()
+            FROM trips WHERE id = $1 AND released_at IS NULL
+                AND ($3 IS NULL OR session BETWEEN $3 AND $2)";
+        let values = [
+            bytes(&id_bytes),
+            int(&number),
+            int(&first),
+            int4(&TRIPS),
+            int4(&node),
+            text(&time_zone),
+        ];
+        match session.run(sql::execute(client, sql, &values))? {
             0 => Err(Self::released(session, id)?.unwrap_or(Error::Displaced)),
-            _ => Ok(Self { id, session: number }),
+            _ => Ok(Self { id, number: node, session: number }),
         }
     }
 

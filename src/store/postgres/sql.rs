@@ -24,6 +24,18 @@ pub(super) fn int(value: &(impl ToSql + Sync)) -> Param<'_> {
     (value, Type::INT8)
 }
 
+pub(super) fn int4(value: &(impl ToSql + Sync)) -> Param<'_> {
+    (value, Type::INT4)
+}
+
+pub(super) fn flag(value: &(impl ToSql + Sync)) -> Param<'_> {
+    (value, Type::BOOL)
+}
+
+pub(super) fn time(value: &(impl ToSql + Sync)) -> Param<'_> {
+    (value, Type::TIMESTAMPTZ)
+}
+
 pub(super) fn bytes(value: &(impl ToSql + Sync)) -> Param<'_> {
     (value, Type::BYTEA)
 }

@@ -203,14 +203,9 @@ impl PostgresStore {
             }
         };
         let Some((id, quotas)) = found else { return Ok(ChangeOutcome::UnknownKey) };
-        let (core, mut counters) = (&self.0.core, Vec::new());
-        for quota in quotas {
-            let key = CounterKey { quota, subject: id.clone() };
-            counters.push(self.load_counter(key, core.now()).await?);
-        }
-        let (job, reset) = reset::job(core.clone(), counters, id, edit);
-        core.queue.push(job)?;
-        reset.await
+        let key = |quota| CounterKey { quota, subject: id.clone() };
+        let edit = KeyEdit { key: KeyRef::new(id.as_str()), ..edit };
+        reset::reset(self, quotas.into_iter().map(key).collect(), edit).await
     }
 }
 

@@ -34,13 +34,11 @@ const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Unused units of each lease of the node `n` in a current period: `$2` and `$3` are the periods and their first days.
-const UNUSED: &str = "SELECT l.key_id, l.granted - coalesce(d.used, 0) AS unused
+const UNUSED: &str = "SELECT l.key_id, l.granted - l.spent AS unused
     FROM leases l
-    LEFT JOIN daily_usage d
-        ON (d.key_id, d.quota, d.day, d.epoch) = (l.key_id, l.quota, l.day, l.epoch)
     JOIN unnest($2, $3) AS period (name, first)
         ON period.name = coalesce(nullif(split_part(l.quota, '/', 2), ''), 'day')
-    WHERE l.node = n.id AND l.day >= period.first";
+    WHERE l.node = n.number AND l.granted > l.spent AND l.day >= period.first";
 
 /// Returns the nodes of a database, by number. No store needs to be open on it.
 ///
@@ -49,7 +47,7 @@ const UNUSED: &str = "SELECT l.key_id, l.granted - coalesce(d.used, 0) AS unused
 /// The database cannot be read, or has no tables of this version.
 pub async fn nodes(options: &PostgresOptions) -> Result<Vec<NodeSummary>, OpenError> {
     let client = connect(options).await?;
-    let nodes = Nodes { calendar: &options.calendar, now: options.clock.now(), this: None };
+    let nodes = Nodes { calendar: &options.calendar, now: own_time(options), this: None };
     nodes.read(&client, None).await.map_err(|error| cannot_open(options, error.into()))
 }
 
@@ -65,9 +63,14 @@ pub async fn release_node(
     by: Actor,
 ) -> Result<ReleaseOutcome, OpenError> {
     let client = connect(options).await?;
-    let nodes = Nodes { calendar: &options.calendar, now: options.clock.now(), this: None };
+    let nodes = Nodes { calendar: &options.calendar, now: own_time(options), this: None };
     let released = nodes.release(&client, number, &by).await;
     released.map_err(|error| cannot_open(options, error.into()))
+}
+
+/// Returns the time of the machine, unless there is another clock.
+fn own_time(options: &PostgresOptions) -> SystemTime {
+    options.clock.as_ref().map_or_else(SystemTime::now, |clock| clock.now())
 }
 
 async fn connect(options: &PostgresOptions) -> Result<Client, OpenError> {

@@ -235,19 +235,11 @@ CREATE TABLE nodes (
     "offset" bigint,
     is_closed boolean NOT NULL DEFAULT true,
     boot text,
+    time_zone text,
     entered_at timestamptz NOT NULL DEFAULT now(),
     seen_at timestamptz NOT NULL DEFAULT now(),
     released_at timestamptz
 );
-CREATE TABLE leases (
-    key_id text COLLATE "C" NOT NULL,
-    quota text COLLATE "C" NOT NULL,
-    node bytea NOT NULL REFERENCES nodes,
-    day text COLLATE "C" NOT NULL,
-    epoch bigint NOT NULL,
-    granted bigint NOT NULL,
-    PRIMARY KEY (key_id, quota, node)
-) WITH (fillfactor = 70);
 CREATE TABLE awaited_events (
     node bytea NOT NULL REFERENCES nodes,
     key_id text COLLATE "C" NOT NULL,

@@ -33,14 +33,15 @@ impl From<sql::Error> for MigrateError {
 /// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
 /// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
 /// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `number` is its short name, `session` the number of the connection with which it counts, `commits` that of its transactions so far, `segment` and `offset` the position up to which its journal has been applied. A node that was given up has `released_at`. |
-/// | `leases` | Units up to which a node may count without asking. |
+/// | `counters` | Units of a key, quota and period that were granted to nodes: `earlier` (used before the first lease) and, of each lease, `granted - base`. `cap` is the limit of the last grant, `is_over` whether a node knows that none is left, `recalls` the number of times that they were called upon to give back. |
+/// | `leases` | Units of a counter that a node may use (`granted`) and has used as far as it has reported (`spent`), since the period began. `base` are those of them that count no more, as they were spent before a reset or given back; `seq` counts the changes of `granted`. |
 /// | `awaited_events` | Number of a node's unfinished requests, whose units are in `daily_usage` and whose events are still to come. |
 /// | `audit_log` | The audit trail. Triggers prevent it from being changed by mistake. |
 /// | `claims` | Claims and the hashes of their tokens. |
 /// | `issued_once` | Idempotency keys of the last day and the keys that were issued with them. |
 /// | `deleted_keys` | Last values of deleted rows of `api_keys`, for reports of past usage. |
 /// | `revoked_keys` | Hashes of keys that were rotated or deleted, so that they are not imported again. |
-const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
+const MIGRATIONS: [&str; 1] = [concat!(include_str!("1.sql"), include_str!("1-leases.sql"))];
 
 /// Key of the advisory lock under which one process migrates.
 const LOCK: i64 = 0x746f_7765_7271_0001;

@@ -1,0 +1,281 @@
+//! Leases of this node: what a checkpoint reports of them, and the trips for more units.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::{Object, Pool};
+use futures_util::future;
+use tokio::time::timeout;
+use tokio_postgres::Client;
+
+use super::{
+    core::Core,
+    sql::{self, bigint, flag, int, int4, ints, text, texts, time},
+    unavailable,
+};
+use crate::{
+    clock::Day,
+    error::StoreError,
+    store::{
+        counter::CounterKey,
+        engine::{
+            UnusedUnits,
+            pending::PendingBatch,
+            share::{Hearing, ReportedLease, ShareRequest, ShareResponse, ShareState},
+            trip::{SharedLedger, TripError},
+        },
+        sync::{Mutex, lock},
+    },
+};
+
+/// Maximum number of units of an extension, which a node that is lost may hold.
+const MAX_SIZE: i64 = 512;
+/// Time for which a trip may take, a little longer than its statement.
+const TRIP_TIMEOUT: Duration = Duration::from_millis(400);
+/// Settings of a connection for trips.
+pub(super) const TRIPS: &str = "SET statement_timeout = '250ms'; SET jit = off";
+
+/// What a transaction does to the leases of this node.
+#[derive(Default)]
+pub(super) struct LeaseChanges {
+    keys: Vec<CounterKey>,
+    days: Vec<Day>,
+    epochs: Vec<i64>,
+    spent: Vec<i64>,
+    returned: Vec<i64>,
+    provoked: Vec<i64>,
+    used: Vec<i64>,
+    unused: Option<UnusedUnits>,
+}
+
+/// A lease after a checkpoint.
+pub(super) struct Reported {
+    pub(super) key: CounterKey,
+    pub(super) day: Day,
+    pub(super) lease: ReportedLease,
+}
+
+impl LeaseChanges {
+    /// Adds what a batch says of the leases.
+    pub(super) fn report(&mut self, batch: &PendingBatch) {
+        for (id, subject) in batch.subjects() {
+            for (quota, origin, delta) in &subject.counts {
+                let Some(share) = delta.share else { continue };
+                let key = CounterKey { quota: *quota, subject: id.clone() };
+                let (spent, returned) = (bigint(share.spent), bigint(share.returned));
+                // After a reset, the units of the earlier epoch and of the current one are in one lease.
+                let same =
+                    (0..self.keys.len()).rev().take_while(|at| self.keys[*at].subject == *id);
+                let same = same
+                    .into_iter()
+                    .find(|at| self.keys[*at] == key && self.days[*at] == origin.day);
+                let provoked = delta.refunded.clamp(0, returned);
+                match same {
+                    None => {
+                        self.keys.push(key);
+                        self.days.push(origin.day);
+                        self.epochs.push(origin.epoch.into());
+                        self.spent.push(spent);
+                        self.returned.push(returned);
+                        self.provoked.push(provoked);
+                        self.used.push(delta.used);
+                    }
+                    Some(at) => {
+                        self.spent[at] = self.spent[at].max(spent);
+                        self.used[at] = self.used[at].saturating_add(delta.used);
+                        let epoch = i64::from(origin.epoch);
+                        if epoch > self.epochs[at] {
+                            self.epochs[at] = epoch;
+                            self.returned[at] = returned;
+                            self.provoked[at] = provoked;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends all leases. `unused` says whether their unused units count as used.
+    pub(super) fn end(&mut self, unused: UnusedUnits) {
+        self.unused = Some(unused);
+    }
+
+    /// Makes the changes, in statements that do not wait for each other.
+    pub(super) async fn write(self, client: &Client, node: i32) -> sql::Result<Vec<Reported>> {
+        let (reported, ended) =
+            future::join(self.write_report(client, node), self.write_end(client, node)).await;
+        let rows = reported?;
+        ended?;
+        let reported = rows.iter().map(|row| {
+            let at = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default();
+            let [seq, granted, total] = [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?];
+            let [seq, granted, total] = [seq, granted, total].map(sql::count);
+            let (key, day) = (self.keys[at].clone(), self.days[at]);
+            Ok(Reported { key, day, lease: ReportedLease { seq, granted, total } })
+        });
+        reported.collect()
+    }
+
+    async fn write_report(
+        &self,
+        client: &Client,
+        node: i32,
+    ) -> sql::Result<Vec<tokio_postgres::Row>> {
+        if self.keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<&str> = self.keys.iter().map(|key| key.subject.as_str()).collect();
+        let quotas: Vec<&str> = self.keys.iter().map(|key| key.quota.as_str()).collect();
+        let days: Vec<String> = self.days.iter().map(|day| day.to_string()).collect();
+        let sql = "SELECT * FROM report_leases($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        let values = [
+            int4(&node),
+            texts(&keys),
+            texts(&quotas),
+            texts(&days),
+            ints(&self.epochs),
+            ints(&self.spent),
+            ints(&self.returned),
+            ints(&self.provoked),
+            ints(&self.used),
+        ];
+        sql::query(client, sql, &values).await
+    }
+
+    async fn write_end(&self, client: &Client, node: i32) -> sql::Result<()> {
+        let Some(unused) = self.unused else { return Ok(()) };
+        let counts_as_used = unused == UnusedUnits::Spent;
+        let values = [int4(&node), flag(&counts_as_used)];
+        sql::execute(client, "SELECT end_leases($1, $2)", &values).await.map(drop)
+    }
+}
+
+/// Connections for trips, and what is known of the last ones.
+pub(super) struct Trips {
+    pub(super) pool: Pool,
+    breaker: Breaker,
+}
+
+impl Trips {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool, breaker: Breaker(Mutex::new(None)) }
+    }
+}
+
+/// Lets one trip in an interval pass after one has failed, so that requests do not wait for a server that is not
+/// there, and do not rush to it when it is back.
+struct Breaker(Mutex<Option<Instant>>);
+
+impl Breaker {
+    const INTERVAL: Duration = Duration::from_millis(200);
+
+    fn check(&self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        match &mut *lock(&self.0) {
+            Some(until) if now < *until => {
+                Err(StoreError::unavailable("the last trip to the database has failed"))
+            }
+            Some(until) => {
+                *until = now + Self::INTERVAL;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn note(&self, has_succeeded: bool) {
+        let until = (!has_succeeded).then(|| Instant::now() + Self::INTERVAL);
+        *lock(&self.0) = until;
+    }
+}
+
+impl SharedLedger for Core {
+    fn hearing(&self) -> Hearing {
+        self.hearing.load(Ordering::Acquire)
+    }
+
+    async fn make(
+        &self,
+        key: &CounterKey,
+        request: &ShareRequest,
+    ) -> Result<ShareResponse, TripError> {
+        if request.returned > 0 {
+            self.queue.call(|_| Ok(()), |()| ()).await?;
+        }
+        self.trips.breaker.check()?;
+        let trip = self.extend_lease(key, request).await;
+        self.trips.breaker.note(!matches!(trip, Err(TripError::Store(_))));
+        trip
+    }
+}
+
+impl Core {
+    async fn extend_lease(
+        &self,
+        key: &CounterKey,
+        request: &ShareRequest,
+    ) -> Result<ShareResponse, TripError> {
+        let ShareRequest { origin, seq, granted, spent, limit, needed, .. } = *request;
+        let window = self.engine.calendar.window_from(key.quota.period(), origin.day);
+        // Another clock than the database's has decided already.
+        let own_time = self.has_own_clock().then_some(window.start);
+        let default = self.default_daily_limit.units().map(bigint);
+        let (id, quota, day) = (key.subject.as_str(), key.quota.as_str(), origin.day.to_string());
+        let [seq_known, keeps, spent, needs] = [seq, granted, spent, needed].map(bigint);
+        let limit = bigint(limit);
+        let sql = "SELECT state, granted, spent, seq, total, epoch, at FROM extend_lease(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+        let client = self.trips.pool.get().await.map_err(unavailable)?;
+        let node = self.node();
+        let values = [
+            text(&id),
+            text(&quota),
+            text(&day),
+            int4(&node.number),
+            int(&node.session),
+            time(&window.start),
+            time(&window.end),
+            time(&own_time),
+            int(&seq_known),
+            int(&keeps),
+            int(&spent),
+            int(&needs),
+            int(&MAX_SIZE),
+            int(&limit),
+            int(&default),
+        ];
+        let began = Instant::now();
+        let Ok(row) = timeout(TRIP_TIMEOUT, sql::one(&client, sql, &values)).await else {
+            // The statement may still be executed on the connection.
+            drop(Object::take(client));
+            return Err(unavailable("the database did not respond in time").into());
+        };
+        let row = row.map_err(unavailable)?;
+        let failed = |error: sql::Error| TripError::Store(unavailable(error));
+        self.clock.set(row.try_get(6).map_err(failed)?, began);
+        let state = match row.try_get(0).map_err(failed)? {
+            "done" => ShareState::Done,
+            "stale" => ShareState::Stale,
+            "used up" => ShareState::UsedUp,
+            "elsewhere" => ShareState::Elsewhere,
+            "period" => return Err(TripError::OtherPeriod),
+            "behind" => {
+                return Err(
+                    unavailable("the database has forgotten units that it had granted").into()
+                );
+            }
+            _ => return Err(unavailable("another process counts with this journal").into()),
+        };
+        let number = |at| row.try_get::<_, i64>(at).map(sql::count).map_err(failed);
+        Ok(ShareResponse {
+            state,
+            granted: number(1)?,
+            spent: number(2)?,
+            seq: number(3)?,
+            total: number(4)?,
+            epoch: u32::try_from(number(5)?).unwrap_or(u32::MAX),
+        })
+    }
+}
