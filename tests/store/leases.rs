@@ -7,6 +7,10 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{TcpListener, UnixStream},
+};
 use tower_quota::{
     admin::store::{Actor, AdminStore, KeyChange, KeyEdit, KeyRef, NewKey},
     key::{KeyId, KeyPatch, KeyRecord, Limit, SecretKey},
@@ -30,10 +34,15 @@ struct Nodes {
 impl Nodes {
     async fn start(count: usize) -> Self {
         let url = Postgres::shared().create_database();
+        Self::start_through(url.clone(), &url, count).await
+    }
+
+    /// Starts stores that connect through `proxy` to the database at `url`.
+    async fn start_through(url: String, proxy: &str, count: usize) -> Self {
         let mut nodes = Self { url, directories: Vec::new(), stores: Vec::new() };
         for _ in 0..count {
             let directory = tempfile::tempdir().unwrap();
-            nodes.stores.push(open(&nodes.url, directory.path()).await);
+            nodes.stores.push(open(proxy, directory.path()).await);
             nodes.directories.push(directory);
         }
         nodes
@@ -75,6 +84,37 @@ impl Nodes {
 async fn open(url: &str, directory: &Path) -> PostgresStore {
     let options = PostgresOptions::new(url, directory.join("quota")).unwrap().connections(2);
     PostgresStore::open(options).await.unwrap()
+}
+
+/// Starts a proxy before the server that passes no notifications on, like a pooler. Returns the URL.
+#[expect(clippy::disallowed_methods, reason = "one task for the proxy and for each connection")]
+async fn deaf_proxy(url: &str) -> String {
+    let (base, socket) = url.split_once("?host=").unwrap();
+    let socket = format!("{socket}/.s.PGSQL.5432");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            let server = UnixStream::connect(&socket).await.unwrap();
+            let (mut from_server, mut to_server) = server.into_split();
+            let (mut from_client, mut to_client) = client.into_split();
+            tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                // A message is its kind and its length, which counts itself, then its content.
+                while let Ok(kind) = from_server.read_u8().await {
+                    let length = from_server.read_u32().await.unwrap();
+                    let mut content = vec![0; length as usize - 4];
+                    from_server.read_exact(&mut content).await.unwrap();
+                    let message = [&[kind][..], &length.to_be_bytes(), &content].concat();
+                    if kind != b'A' && to_client.write_all(&message).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    format!("{}@{address}/{}", base.split_once('@').unwrap().0, base.rsplit_once('/').unwrap().1)
 }
 
 fn demand(limit: u64) -> Demand {
@@ -327,5 +367,26 @@ async fn amounts_are_taken_whole_from_what_all_nodes_hold() {
     assert_eq!(admitted, [true, false, true]);
     assert!(matches!(reserve(&nodes.stores[1], 100).await, Outcome::UsedUp));
     nodes.check(100);
+    nodes.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn nodes_that_hear_nothing_of_each_other_admit_exactly_the_limit() {
+    let url = Postgres::shared().create_database();
+    let proxy = deaf_proxy(&url).await;
+    let nodes = Nodes::start_through(url, &proxy, 3).await;
+    for store in &nodes.stores {
+        assert!(matches!(reserve(store, 300).await, Outcome::Admitted(_)));
+    }
+    assert_eq!(use_up(&nodes.stores[0], 300).await, 297);
+    let mut reservation = {
+        psql(&nodes.url, "UPDATE counters SET recalled_at = NULL");
+        reserve_soon(&nodes.stores[1], 301).await
+    };
+    assert!(matches!(reserve(&nodes.stores[2], 301).await, Outcome::UsedUp));
+    assert!(reservation.refund(Refund::Always).await.unwrap());
+    reserve_soon(&nodes.stores[2], 301).await;
+    nodes.check(301);
     nodes.close().await;
 }

@@ -205,9 +205,7 @@ impl SharedLedger for Core {
             self.queue.call(|_| Ok(()), |()| ()).await?;
         }
         self.trips.breaker.check()?;
-        let trip = self.extend_lease(key, request).await;
-        self.trips.breaker.note(!matches!(trip, Err(TripError::Store(_))));
-        trip
+        self.extend_lease(key, request).await
     }
 }
 
@@ -227,7 +225,11 @@ impl Core {
         let limit = bigint(limit);
         let sql = "SELECT state, granted, spent, seq, total, epoch, at FROM extend_lease(
             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
-        let client = self.trips.pool.get().await.map_err(unavailable)?;
+        let breaker = &self.trips.breaker;
+        let client = self.trips.pool.get().await.map_err(|error| {
+            breaker.note(false);
+            unavailable(error)
+        })?;
         let node = self.node();
         let values = [
             text(&id),
@@ -250,8 +252,11 @@ impl Core {
         let Ok(row) = timeout(TRIP_TIMEOUT, sql::one(&client, sql, &values)).await else {
             // The statement may still be executed on the connection.
             drop(Object::take(client));
+            breaker.note(false);
             return Err(unavailable("the database did not respond in time").into());
         };
+        // A lock that was waited for too long says nothing of the server.
+        breaker.note(row.as_ref().err().is_none_or(|error| error.as_db_error().is_some()));
         let row = row.map_err(unavailable)?;
         let failed = |error: sql::Error| TripError::Store(unavailable(error));
         self.clock.set(row.try_get(6).map_err(failed)?, began);

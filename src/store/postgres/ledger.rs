@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     mem,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::runtime::Handle;
@@ -28,6 +28,9 @@ use crate::store::{
     retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
 };
 
+/// Time after which counters of past periods are looked for.
+const DELETION_INTERVAL: Duration = Duration::from_secs(600);
+
 /// Tables of the database, on the writer's connection, with the row of this node.
 pub(crate) struct Tables {
     pub(super) session: Session,
@@ -48,6 +51,8 @@ pub(crate) struct PostgresLedger {
     /// State of the store that uses this ledger.
     core: Option<Arc<Core>>,
     retention: Retention,
+    /// Time at which no counters of past periods were left.
+    deleted_at: Instant,
 }
 
 impl PostgresLedger {
@@ -70,6 +75,7 @@ impl PostgresLedger {
             is_in_doubt: false,
             core: None,
             retention: Retention::default(),
+            deleted_at: Instant::now(),
         })
     }
 
@@ -120,6 +126,32 @@ impl PostgresLedger {
             && began.elapsed() < MAX_BUSY_TIME
             && queue.is_idle()
         {}
+    }
+
+    /// Deletes some counters of past periods, and their leases.
+    fn delete_past_counters(&mut self, engine: &Engine, queue: &Queue<Self>) {
+        if !queue.is_idle() || !queue.is_open() || self.deleted_at.elapsed() < DELETION_INTERVAL {
+            return;
+        }
+        let days_ago = |days: u64| {
+            let at = engine.clock.now().checked_sub(Duration::from_secs(days * 24 * 3600));
+            engine.calendar.window(at.unwrap_or(SystemTime::UNIX_EPOCH)).day.to_string()
+        };
+        let (days, months) = (days_ago(2), days_ago(62));
+        let sql = "SELECT delete_past_counters($1, $2)";
+        let deleted = engine.transaction(self, |tables| {
+            let values = [text(&days), text(&months)];
+            tables.run(|client| async move { sql::one(client, sql, &values).await?.try_get(0) })
+        });
+        match deleted {
+            // There may be more.
+            Ok(1_i64..) => {}
+            Ok(_) => self.deleted_at = Instant::now(),
+            Err(error) => {
+                self.deleted_at = Instant::now();
+                tracing::warn!(%error, "deletion of past counters failed: trying again later");
+            }
+        }
     }
 
     /// Deletes one batch. Returns whether there may be more expired rows.
@@ -270,6 +302,7 @@ impl Ledger for PostgresLedger {
 
     fn maintain(&mut self, engine: &Engine, queue: &Queue<Self>) {
         self.delete_expired_requests(engine, queue);
+        self.delete_past_counters(engine, queue);
     }
 
     fn recovered(&mut self) {

@@ -24,7 +24,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use super::{
     address::Address,
     core::Core,
-    sql::{self, int4},
+    sql::{self, flag, int4, text},
 };
 use crate::{
     key::KeyId,
@@ -40,6 +40,10 @@ use crate::{
 /// Channels on which a trigger notifies changes of keys, and functions those of leases.
 const LISTEN: &str = "LISTEN tower_quota_keys; LISTEN tower_quota_leases";
 const LEASES: &str = "tower_quota_leases";
+/// Interval at which the database is read for recalled leases where nothing is heard, as through a pooler.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Number of times after which what is known of other nodes is not used any more where nothing is heard.
+const POLLS: u32 = 10;
 /// Time after which the connection is tested if nothing was heard.
 const TEST_INTERVAL: Duration = Duration::from_millis(250);
 /// Time for which a test may take before the connection counts as lost.
@@ -112,13 +116,22 @@ async fn listen(
     });
     let tests = async {
         client.batch_execute(LISTEN).await?;
-        if let Some(core) = core.upgrade() {
-            core.set_listening(true);
-            reconcile(&core, &client, recalled).await?;
-        }
-        let mut looked_at = Instant::now();
+        // Listening begins with this notification: a pooler accepts `LISTEN`, and nothing comes.
+        let test = core.upgrade().map(|core| test_of(&core)).unwrap_or_default();
+        let sql = "SELECT pg_notify('tower_quota_leases', $1)";
+        sql::execute(&client, sql, &[text(&test)]).await?;
+        let (mut looked_at, mut polls) = (Instant::now(), 0_u32);
         loop {
-            sleep(TEST_INTERVAL).await;
+            let is_listening = core.upgrade().is_some_and(|core| core.is_listening());
+            sleep(if is_listening { TEST_INTERVAL } else { POLL_INTERVAL }).await;
+            if polls == 0 || !is_listening {
+                let Some(core) = core.upgrade() else { return Ok(()) };
+                reconcile(&core, &client, polls == 0, recalled).await?;
+                polls = polls.wrapping_add(1).max(1);
+                if polls % POLLS == 0 {
+                    core.miss_news();
+                }
+            }
             if looked_at.elapsed() >= IDLE_INTERVAL
                 && let Some(core) = core.upgrade()
             {
@@ -142,13 +155,16 @@ async fn listen(
 
 /// Takes note of a notification: `free <quota> <day> <key>`, `over <quota> <day> <limit> <key>`, or
 /// `recall <quota> <day> <nodes> <key>`.
-fn hear(core: &Core, text: &str, recalled: &UnboundedSender<Arc<Counter>>) {
+fn hear(core: &Core, news: &str, recalled: &UnboundedSender<Arc<Counter>>) {
     let counter_of = |quota: &str, day: &str, id: &str| {
         let key = CounterKey { quota: quota.parse().ok()?, subject: KeyId::from(id) };
         let counter = core.engine.counter(&key)?;
         (counter.count().day.to_string() == day).then_some(counter)
     };
-    let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
+    if news == test_of(core) {
+        return core.set_listening(true);
+    }
+    let (kind, rest) = news.split_once(' ').unwrap_or((news, ""));
     match kind {
         "free" => {
             let mut parts = rest.splitn(3, ' ');
@@ -180,16 +196,25 @@ fn hear(core: &Core, text: &str, recalled: &UnboundedSender<Arc<Counter>>) {
     }
 }
 
-/// Finds the leases that were recalled while nothing was heard.
+/// Returns the notification with which this node tests whether it hears any.
+fn test_of(core: &Core) -> String {
+    format!("test {}", core.node().session)
+}
+
+/// Finds the leases that were recalled while nothing was heard: all of them, or those of the last seconds.
 async fn reconcile(
     core: &Core,
     client: &Client,
+    all: bool,
     recalled: &UnboundedSender<Arc<Counter>>,
 ) -> sql::Result<()> {
     let sql = "SELECT l.key_id, l.quota FROM leases l
         JOIN counters c ON (c.key_id, c.quota, c.day) = (l.key_id, l.quota, l.day)
-        WHERE l.node = $1 AND l.granted > l.spent AND l.recalls < c.recalls";
-    for row in sql::query(client, sql, &[int4(&core.node().number)]).await? {
+        WHERE l.node = $1 AND l.granted > l.spent AND l.recalls < c.recalls
+            AND ($2 OR c.recalled_at > clock_timestamp() - interval '5 seconds')";
+    let node = core.node().number;
+    let values = [int4(&node), flag(&all)];
+    for row in sql::query(client, sql, &values).await? {
         let (id, quota): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
         let Ok(quota) = quota.parse() else { continue };
         let counter = core.engine.counter(&CounterKey { quota, subject: KeyId::from(id) });

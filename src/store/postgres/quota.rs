@@ -1,4 +1,9 @@
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::sleep;
 
 use super::{PostgresStore, checkpoint, unavailable};
 use crate::{
@@ -15,7 +20,9 @@ use crate::{
 };
 
 /// Maximum number of times that a request finds that its period is over.
-const MAX_PERIODS: usize = 3;
+const MAX_PERIODS: usize = 20;
+/// Time after which it looks again.
+const PERIOD_DELAY: Duration = Duration::from_millis(10);
 
 impl QuotaStore for PostgresStore {
     fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
@@ -49,8 +56,11 @@ impl PostgresStore {
             match core.engine.reserve_shared(&counter, &demand, &**core).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(TripError::Store(error)) => return Err(error),
-                // The trip has set the clock.
-                Err(TripError::OtherPeriod) => demand.at = core.time_of(&demand),
+                // The trip has set the clock, which may have been early.
+                Err(TripError::OtherPeriod) => {
+                    sleep(PERIOD_DELAY).await;
+                    demand.at = core.time_of(&demand);
+                }
             }
         }
         Err(unavailable("the database counts another period than this node"))

@@ -53,6 +53,10 @@ BEGIN
         state := 'displaced';
         RETURN;
     END IF;
+    IF coalesce(node_time, at) < begins OR coalesce(node_time, at) >= ends THEN
+        state := 'period';
+        RETURN;
+    END IF;
     SELECT * INTO c FROM counters k WHERE (k.key_id, k.quota, k.day) = (of_key, of_quota, of_day)
     FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -68,7 +72,7 @@ BEGIN
     END IF;
     -- The lock may have been waited for.
     at := clock_timestamp();
-    IF coalesce(node_time, at) < begins OR coalesce(node_time, at) >= ends THEN
+    IF coalesce(node_time, at) >= ends THEN
         state := 'period';
         RETURN;
     END IF;
@@ -279,6 +283,23 @@ BEGIN
     UPDATE counters c SET granted = c.granted - held.unused, is_over = false
     FROM held WHERE (c.key_id, c.quota, c.day) = (held.key_id, held.quota, held.day);
 END $$;
+
+-- Deletes some counters of past periods, and their leases. Returns how many.
+CREATE FUNCTION delete_past_counters(before text, of_months_before text) RETURNS bigint
+LANGUAGE sql AS $$
+    WITH past AS (
+        SELECT c.key_id, c.quota, c.day FROM counters c
+        WHERE c.day < before AND (c.quota NOT LIKE '%/%' OR c.day < of_months_before)
+        LIMIT 1000 FOR UPDATE SKIP LOCKED
+    ), of_nodes AS (
+        DELETE FROM leases l USING past
+        WHERE (l.key_id, l.quota, l.day) = (past.key_id, past.quota, past.day)
+    ), deleted AS (
+        DELETE FROM counters c USING past
+        WHERE (c.key_id, c.quota, c.day) = (past.key_id, past.quota, past.day) RETURNING 1
+    )
+    SELECT count(*) FROM deleted;
+$$;
 
 -- Calls upon all nodes to give back what they have not spent. Nothing is granted for a moment.
 CREATE FUNCTION recall_leases(of_key text, of_quota text, of_day text) RETURNS boolean
