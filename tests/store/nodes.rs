@@ -11,7 +11,10 @@ use tower_quota::{
     },
 };
 
-use crate::common::postgres::{Postgres, psql};
+use crate::common::{
+    eventually,
+    postgres::{Postgres, psql},
+};
 
 const LIMIT: u64 = 100;
 
@@ -204,4 +207,80 @@ async fn what_a_released_node_may_have_used_counts_as_used_and_its_journal_is_re
     assert_eq!((&detail["node"], &detail["leased_units"]), (&1.into(), &lost.leased_units.into()));
     drop(held);
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn while_a_node_is_silent_its_units_are_elsewhere_and_once_it_is_released_used_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Postgres::start(&["fsync=off"]);
+    let (url, _) = with_lost_node(&server, &directory.path().join("lost")).await;
+    let store = open(&url, &directory.path().join("other")).await;
+    let mut held = Vec::new();
+    while let Some(reservation) = reserve(&store, "bob").await {
+        held.push(reservation);
+    }
+    let outcome = store.reserve(&demand("bob")).await.unwrap();
+    assert!(matches!(outcome, ReserveOutcome::Elsewhere(_)), "the lost node may use the others");
+
+    pass_a_minute(&url);
+    let released = store.release_node(1, Actor::default()).await.unwrap();
+    assert!(matches!(released, ReleaseOutcome::Released(_)), "{released:?}");
+    let is_used_up = || async {
+        let outcome = store.reserve(&demand("bob")).await.unwrap();
+        assert!(!matches!(outcome, ReserveOutcome::Admitted { .. }));
+        matches!(outcome, ReserveOutcome::Exhausted(_))
+    };
+    eventually("its units are used up", is_used_up).await;
+    assert_eq!(store.status(&demand("bob")).await.unwrap().used, LIMIT);
+    drop(held);
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn a_grant_that_is_on_its_way_while_its_node_is_released_counts_as_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Postgres::start(&["fsync=off"]);
+    let (url, _) = with_lost_node(&server, &directory.path().join("lost")).await;
+    pass_a_minute(&url);
+    let clients = [connect(&url).await, connect(&url).await];
+    let [blocker, trip] = &clients;
+    blocker.batch_execute("BEGIN; SELECT FROM counters FOR UPDATE").await.unwrap();
+    let grant = trip.query_one(
+        "SELECT e.state, e.granted FROM nodes n JOIN leases l ON l.node = n.number,
+             extend_lease(l.key_id, l.quota, l.day, l.node, n.session, '-infinity', 'infinity', NULL,
+                 l.seq, l.granted, l.spent, 5, 512, 200, 200) AS e
+         WHERE l.key_id = 'bob'",
+        &[],
+    );
+    let released = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waits = |count: &'static str| {
+            let url = &url;
+            move || async move { psql(url, waiting) == count }
+        };
+        eventually("the grant waits", waits("1")).await;
+        let release = release(&url, 1);
+        let unblocked = async {
+            eventually("the release waits for it", waits("2")).await;
+            blocker.batch_execute("COMMIT").await.unwrap();
+        };
+        tokio::join!(release, unblocked).0
+    };
+    let (granted, released) = tokio::join!(grant, released);
+    assert_eq!(granted.unwrap().get::<_, &str>(0), "done");
+    assert!(matches!(released, ReleaseOutcome::Released(_)), "{released:?}");
+    assert_eq!(psql(&url, "SELECT count(*) FROM leases WHERE granted > spent"), "0");
+    let counted = "SELECT count(*) FROM counters c JOIN daily_usage d USING (key_id, quota, day)
+        WHERE c.granted <> d.used";
+    assert_eq!(psql(&url, counted), "0", "what was granted counts as used");
+}
+
+#[expect(clippy::disallowed_methods, reason = "one task for the connection")]
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }

@@ -34,7 +34,6 @@ mod leases;
 mod ledger;
 mod listen;
 mod meter;
-mod nodes;
 mod open;
 mod options;
 mod quota;

@@ -341,7 +341,7 @@ impl Sessions {
 /// First part of the advisory lock of a process that counts with a node's journal. The second is the node's number.
 const COUNTS: i32 = 0x7471_0001;
 /// First part of the advisory lock that trips to the ledger share, and that excludes them while a process enters.
-const TRIPS: i32 = 0x7471_0002;
+pub(super) const TRIPS: i32 = 0x7471_0002;
 /// Condition for a row `n` of `nodes`: its process is connected, and holds the lock.
 #[cfg(feature = "admin")]
 pub(super) const IS_CONNECTED: &str =

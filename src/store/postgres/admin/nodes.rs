@@ -7,12 +7,11 @@ use tokio_postgres::{Client, Row};
 
 use super::{
     super::{
-        OpenError, PostgresOptions, PostgresStore,
-        nodes::give_up,
+        OpenError, PostgresOptions, PostgresStore, checkpoint,
         open::{cannot_migrate, cannot_open},
         schema,
-        session::{Error, IS_CONNECTED},
-        sql::{self, int, texts},
+        session::{Error, IS_CONNECTED, TRIPS},
+        sql::{self, bytes, int, int4, texts},
         unavailable,
     },
     write_audit,
@@ -121,8 +120,12 @@ struct Nodes<'a> {
 }
 
 impl Nodes<'_> {
+    async fn read_one(&self, client: &Client, number: i64) -> sql::Result<Option<NodeSummary>> {
+        Ok(self.read(client, Some(number)).await?.pop())
+    }
+
     /// Reads all nodes, or the one with this number.
-    async fn read(&self, client: &Client, number: Option<u32>) -> sql::Result<Vec<NodeSummary>> {
+    async fn read(&self, client: &Client, number: Option<i64>) -> sql::Result<Vec<NodeSummary>> {
         let select = format!(
             "SELECT n.id, n.number, {IS_CONNECTED} AS is_connected, n.is_closed,
                 n.released_at IS NOT NULL AS is_released,
@@ -138,7 +141,6 @@ impl Nodes<'_> {
             ) AS held
             WHERE $1 IS NULL OR n.number = $1 ORDER BY n.number"
         );
-        let number = number.map(i64::from);
         let periods: Vec<&str> = Period::ALL.iter().map(|period| period.as_str()).collect();
         let first_day = |period: &Period| self.calendar.window_in(*period, self.now).day;
         let first_days: Vec<String> =
@@ -203,19 +205,41 @@ impl Nodes<'_> {
         number: u32,
         by: &Actor,
     ) -> sql::Result<ReleaseOutcome> {
-        // A process that enters with its journal meanwhile waits for this row.
-        let lock = "SELECT id FROM nodes WHERE number = $1 FOR UPDATE";
-        let row = sql::optional(client, lock, &[int(&i64::from(number))]).await?;
-        let summary = self.read(client, Some(number)).await?.pop();
-        let (Some(row), Some(summary)) = (row, summary) else {
-            return Ok(ReleaseOutcome::UnknownNode);
-        };
-        if summary.state != NodeState::Silent {
-            return Ok(ReleaseOutcome::NotSilent(Box::new(summary)));
+        let number = i64::from(number);
+        // The locks would keep a node in use from its leases.
+        match self.read_one(client, number).await? {
+            Some(node) if node.state == NodeState::Silent => {}
+            other => return Ok(not_silent(other)),
         }
+        // A trip of the node that is on its way ends first, as it changes its leases. A process that enters with its
+        // journal waits.
+        let lock = "SELECT pg_advisory_xact_lock($2, number) FROM nodes WHERE number = $1";
+        sql::one(client, lock, &[int(&number), int4(&TRIPS)]).await?;
+        let lock = "SELECT id FROM nodes WHERE number = $1 FOR UPDATE";
+        let row = sql::one(client, lock, &[int(&number)]).await?;
+        let node = match self.read_one(client, number).await? {
+            Some(node) if node.state == NodeState::Silent => node,
+            other => return Ok(not_silent(other)),
+        };
         let id = row.try_get::<_, &[u8]>(0)?.try_into().unwrap_or_default();
         give_up(client, DatabaseId(id)).await?;
-        write_audit(client, self.now, by, &[AuditNote::node_released(&summary)]).await?;
-        Ok(ReleaseOutcome::Released(Box::new(summary)))
+        write_audit(client, self.now, by, &[AuditNote::node_released(&node)]).await?;
+        Ok(ReleaseOutcome::Released(Box::new(node)))
     }
+}
+
+fn not_silent(node: Option<NodeSummary>) -> ReleaseOutcome {
+    node.map_or(ReleaseOutcome::UnknownNode, |node| ReleaseOutcome::NotSilent(Box::new(node)))
+}
+
+/// Gives up a node in the open transaction: the unused units of its leases count as used and its open requests as
+/// failed. Its journal is not accepted any more, as its records would be counted twice.
+async fn give_up(client: &Client, node: DatabaseId) -> sql::Result<()> {
+    let id = &node.0[..];
+    let end = "SELECT end_leases(number, true) FROM nodes WHERE id = $1";
+    sql::execute(client, end, &[bytes(&id)]).await?;
+    checkpoint::fail_open_requests(client, node).await?;
+    // No process has this session.
+    let close = "UPDATE nodes SET is_closed = true, session = 0, released_at = now() WHERE id = $1";
+    sql::execute(client, close, &[bytes(&id)]).await.map(drop)
 }
