@@ -45,8 +45,8 @@ const UNUSED: &str = "SELECT l.key_id, l.granted - l.spent AS unused
 ///
 /// The database cannot be read, or has no tables of this version.
 pub async fn nodes(options: &PostgresOptions) -> Result<Vec<NodeSummary>, OpenError> {
-    let client = connect(options).await?;
-    let nodes = Nodes { calendar: &options.calendar, now: own_time(options), this: None };
+    let (client, now) = connect(options).await?;
+    let nodes = Nodes { calendar: &options.calendar, now, this: None };
     nodes.read(&client, None).await.map_err(|error| cannot_open(options, error.into()))
 }
 
@@ -61,18 +61,14 @@ pub async fn release_node(
     number: u32,
     by: Actor,
 ) -> Result<ReleaseOutcome, OpenError> {
-    let client = connect(options).await?;
-    let nodes = Nodes { calendar: &options.calendar, now: own_time(options), this: None };
+    let (client, now) = connect(options).await?;
+    let nodes = Nodes { calendar: &options.calendar, now, this: None };
     let released = nodes.release(&client, number, &by).await;
     released.map_err(|error| cannot_open(options, error.into()))
 }
 
-/// Returns the time of the machine, unless there is another clock.
-fn own_time(options: &PostgresOptions) -> SystemTime {
-    options.clock.as_ref().map_or_else(SystemTime::now, |clock| clock.now())
-}
-
-async fn connect(options: &PostgresOptions) -> Result<Client, OpenError> {
+/// Connects, and returns the time of the database, which decides the period, unless there is another clock.
+async fn connect(options: &PostgresOptions) -> Result<(Client, SystemTime), OpenError> {
     let address = &options.address;
     let connecting = timeout(CONNECT_TIMEOUT, address.config.connect(address.tls.clone()));
     let connected = connecting.await.map_err(|_| Error::Timeout);
@@ -80,7 +76,15 @@ async fn connect(options: &PostgresOptions) -> Result<Client, OpenError> {
     let (client, connection) = connected.map_err(|error| cannot_open(options, error))?;
     Handle::current().spawn(connection);
     schema::check(&client).await.map_err(|error| cannot_migrate(options, error))?;
-    Ok(client)
+    let now = match &options.clock {
+        Some(clock) => clock.now(),
+        None => {
+            let row = sql::one(&client, "SELECT clock_timestamp()", &[]).await;
+            let now = row.and_then(|row| row.try_get(0));
+            now.map_err(|error| cannot_open(options, error.into()))?
+        }
+    };
+    Ok((client, now))
 }
 
 impl PostgresStore {
