@@ -113,6 +113,8 @@ pub(crate) mod key_cache;
 mod keys;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub mod migration;
 #[cfg(feature = "engine")]
 mod open_error;
 #[cfg(feature = "postgres")]

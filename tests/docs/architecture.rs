@@ -16,6 +16,7 @@ const LEVELS: &[&[&str]] = &[
     &["store"],
     &["admin::store", "store::engine"],
     &["store::memory", "store::sqlite", "store::postgres"],
+    &["store::migration"],
     &["admin", "auth", "proxy", "quota", "usage"],
     &["openai"],
 ];
@@ -89,7 +90,7 @@ fn is_for_tests(attribute: &str) -> bool {
 
 /// The name of [`LEVELS`] that a module belongs to.
 fn level_name(module: &[&str]) -> String {
-    let of_store = ["engine", "memory", "sqlite", "postgres"];
+    let of_store = ["engine", "memory", "migration", "sqlite", "postgres"];
     match module {
         ["store", part, ..] if of_store.contains(part) => format!("store::{part}"),
         ["admin", "store", ..] => "admin::store".to_owned(),

@@ -34,6 +34,7 @@ mod leases;
 mod ledger;
 mod listen;
 mod meter;
+pub(super) mod migration;
 mod open;
 mod options;
 mod quota;

@@ -19,7 +19,7 @@ use super::{
     leases::{TRIPS, Trips},
     ledger::PostgresLedger,
     listen::Listener,
-    reports,
+    migration, reports,
     schema::{self, MigrateError},
     session::{Error, Session},
     sql,
@@ -69,6 +69,7 @@ impl Opened {
         let clock = read_clock(&session).map_err(failed)?;
         let migrated = runtime.block_on(schema::migrate(&session.client));
         migrated.map_err(|error| cannot_migrate(&options, error))?;
+        migration::check_complete(&session, &options)?;
         let unreadable = |error| {
             OpenError::because(format!("the journal of {} cannot be read", options.address), error)
         };
@@ -142,7 +143,7 @@ impl Opened {
 }
 
 /// Checks that the server can hold the tables.
-fn check_server(session: &Session, options: &PostgresOptions) -> Result<(), OpenError> {
+pub(super) fn check_server(session: &Session, options: &PostgresOptions) -> Result<(), OpenError> {
     let failed = |error| cannot_open(options, error);
     let query =
         "SELECT current_setting('server_version_num')::int, current_setting('server_version'),

@@ -44,6 +44,13 @@ pub use self::{
     },
     file::options::SqliteOptions,
 };
+#[cfg(feature = "postgres")]
+pub(crate) use self::{
+    backup::{
+        ExactCopy, MIGRATION_PART, lock_for_migration, progress::Observer, with_canonical_path,
+    },
+    rows::text as text_of,
+};
 use self::{
     core::Core,
     file::{FileLock, options::classify, wal::Wal},

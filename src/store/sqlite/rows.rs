@@ -22,7 +22,7 @@ pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
 }
 
 /// Converts a value of any type to text.
-pub(super) fn text(value: ValueRef<'_>) -> Option<String> {
+pub(crate) fn text(value: ValueRef<'_>) -> Option<String> {
     match value {
         ValueRef::Null => None,
         ValueRef::Integer(number) => Some(number.to_string()),

@@ -247,3 +247,22 @@ CREATE TABLE awaited_events (
     events bigint NOT NULL,
     PRIMARY KEY (node, key_id)
 ) WITH (fillfactor = 70);
+
+CREATE TABLE sqlite_migration (
+    id bigint PRIMARY KEY DEFAULT 1 CHECK (id = 1),
+    source bytea NOT NULL,
+    path text NOT NULL,
+    began_at timestamptz NOT NULL DEFAULT now(),
+    moving text NOT NULL,
+    moved bigint NOT NULL DEFAULT 0,
+    completed_at timestamptz
+);
+CREATE FUNCTION keep_nodes_out() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM sqlite_migration WHERE completed_at IS NULL) THEN
+        RAISE EXCEPTION 'the migration into this database is not complete';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER nodes_enter_after_migration BEFORE INSERT ON nodes FOR EACH ROW
+EXECUTE FUNCTION keep_nodes_out();

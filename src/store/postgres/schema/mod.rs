@@ -41,6 +41,7 @@ impl From<sql::Error> for MigrateError {
 /// | `issued_once` | Idempotency keys of the last day and the keys that were issued with them. |
 /// | `deleted_keys` | Last values of deleted rows of `api_keys`, for reports of past usage. |
 /// | `revoked_keys` | Hashes of keys that were rotated or deleted, so that they are not imported again. |
+/// | `sqlite_migration` | The SQLite database whose rows are moved here: `source` is the hash of its rows, `path` its file, `moving` the table of which `moved` rows are here. Until it is complete, a trigger keeps nodes out. |
 const MIGRATIONS: [&str; 1] = [concat!(include_str!("1.sql"), include_str!("1-leases.sql"))];
 
 /// Key of the advisory lock under which one process migrates.
@@ -68,8 +69,8 @@ pub(super) async fn migrate(client: &Client) -> Result<(), MigrateError> {
     migrated
 }
 
-async fn migrate_in_transaction(client: &Client) -> Result<(), MigrateError> {
-    sql::one(client, "SELECT pg_advisory_xact_lock($1)", &[int(&LOCK)]).await?;
+/// Returns the version of the schema, or `None` if the database has no tables.
+pub(super) async fn version(client: &Client) -> Result<Option<i64>, MigrateError> {
     let row = sql::one(
         client,
         "SELECT to_regclass('schema_version') IS NOT NULL,
@@ -79,9 +80,23 @@ async fn migrate_in_transaction(client: &Client) -> Result<(), MigrateError> {
     .await?;
     let (is_known, has_tables): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
     if !is_known {
-        if has_tables {
-            return Err(MigrateError::Foreign);
-        }
+        return if has_tables { Err(MigrateError::Foreign) } else { Ok(None) };
+    }
+    let version: i64 =
+        sql::one(client, "SELECT version FROM schema_version", &[]).await?.try_get(0)?;
+    newer_than(version).map(|_| Some(version))
+}
+
+/// Returns the migrations from this version on.
+fn newer_than(version: i64) -> Result<&'static [&'static str], MigrateError> {
+    let known = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..));
+    known.ok_or(MigrateError::Newer(version))
+}
+
+async fn migrate_in_transaction(client: &Client) -> Result<(), MigrateError> {
+    sql::one(client, "SELECT pg_advisory_xact_lock($1)", &[int(&LOCK)]).await?;
+    let version = version(client).await?;
+    if version.is_none() {
         client
             .batch_execute(
                 "CREATE TABLE schema_version (version bigint NOT NULL);
@@ -89,10 +104,7 @@ async fn migrate_in_transaction(client: &Client) -> Result<(), MigrateError> {
             )
             .await?;
     }
-    let version: i64 =
-        sql::one(client, "SELECT version FROM schema_version", &[]).await?.try_get(0)?;
-    let known = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..));
-    let migrations = known.ok_or(MigrateError::Newer(version))?;
+    let migrations = newer_than(version.unwrap_or(0))?;
     if migrations.is_empty() {
         return Ok(());
     }

@@ -65,7 +65,7 @@ fn try_inspect(options: &SqliteOptions) -> Result<Inspection, BackupError> {
 
 /// Whether a process holds the lock. The lock file is not created, and is locked only for an
 /// instant.
-fn is_in_use(path: &Path) -> bool {
+pub(super) fn is_in_use(path: &Path) -> bool {
     let lock = File::open(with_suffix(path, ".lock")).map(|file| file.try_lock_shared());
     matches!(lock, Ok(Err(TryLockError::WouldBlock)))
 }

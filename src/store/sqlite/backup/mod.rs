@@ -49,6 +49,8 @@ use crate::{
 const MAX_ATTEMPTS: u32 = 5;
 /// Time between the first two attempts. It grows linearly.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// Suffix of the copy that is made for a migration.
+pub(crate) const MIGRATION_PART: &str = ".migration.part";
 /// Number of pages that are copied between two reports of the progress.
 const PAGES_PER_STEP: i32 = 1024;
 
@@ -332,6 +334,41 @@ impl Source {
         })?;
         Ok(Self { connection, is_current })
     }
+}
+
+/// Exact copy of a database, which is removed when it is dropped.
+#[cfg(feature = "postgres")]
+pub(crate) struct ExactCopy {
+    pub(crate) connection: Connection,
+    _part: Part,
+}
+
+#[cfg(feature = "postgres")]
+impl ExactCopy {
+    /// Copies the database of these options, as [`backup`] does, to a file beside it with this suffix.
+    pub(crate) fn make(
+        options: &SqliteOptions,
+        suffix: &str,
+        observer: &Observer,
+    ) -> Result<Self, BackupError> {
+        let part = Part::create(with_suffix(&options.path, suffix))?;
+        copy_with_journal(options, &part, observer)?;
+        let connection = Source::open(&part.path)?.connection;
+        Ok(Self { connection, _part: part })
+    }
+}
+
+/// Locks a database whose contents are to be moved, so that no process counts in it meanwhile.
+#[cfg(feature = "postgres")]
+pub(crate) fn lock_for_migration(options: &SqliteOptions) -> Result<FileLock, BackupError> {
+    if inspect::is_in_use(&options.path) {
+        return Err(BackupError::new(format!(
+            "{} is in use by another process: stop that gateway first, so that it counts nothing that \
+             would be left behind",
+            options.path.display()
+        )));
+    }
+    Ok(FileLock::take(&options.path)?)
 }
 
 pub(super) fn copy_with_journal(
@@ -620,7 +657,8 @@ pub(super) fn unfinished(database: &Path) -> PathBuf {
 
 /// Removes the incomplete copies of a process that was killed.
 pub(crate) fn remove_unfinished(database: &Path) {
-    for path in [unfinished(database), with_suffix(database, ".restore.part")] {
+    let of = |suffix| with_suffix(database, suffix);
+    for path in [unfinished(database), of(".restore.part"), of(MIGRATION_PART)] {
         drop(Part { path });
     }
 }

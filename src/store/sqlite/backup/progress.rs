@@ -10,7 +10,7 @@ use std::{
 
 use crate::store::sync::{Mutex, lock};
 
-/// Progress of a copy or an import.
+/// Progress of a copy, an import or a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -22,7 +22,7 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
-/// Step of a copy or an import, in the order in which they are done.
+/// Step of a copy, an import or a migration, in the order in which they are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProgressStep {
@@ -34,9 +34,13 @@ pub enum ProgressStep {
     Checkpoint,
     /// Checking the copy for damage.
     Check,
+    /// Writing the rows to PostgreSQL. `done` and `total` are numbers of rows.
+    Move,
+    /// Comparing the rows in PostgreSQL with those that were read.
+    Compare,
     /// Syncing the copy to disk.
     Sync,
-    /// Renaming the complete copy, or committing the import. This is reported once, as the last
+    /// Renaming the complete copy, or committing the import or the migration. This is reported once, as the last
     /// opportunity to stop.
     Publish,
 }
