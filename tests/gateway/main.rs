@@ -12,6 +12,7 @@ mod image;
 mod kubernetes;
 mod log_trouble;
 mod metrics;
+mod migrate;
 mod nodes;
 mod operations;
 mod postgres;

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod completions;
 mod healthcheck;
+mod migrate;
 mod print_config;
 pub(crate) mod progress;
 mod release_node;
@@ -24,6 +25,7 @@ use backup::{Backup, Restore};
 use check::Check;
 use completions::Completions;
 use healthcheck::Healthcheck;
+use migrate::Migrate;
 use print_config::PrintConfig;
 use release_node::ReleaseNode;
 
@@ -35,6 +37,7 @@ pub(crate) enum Command {
     Backup(Backup),
     Restore(Restore),
     Import(Import),
+    Migrate(Migrate),
     ReleaseNode(ReleaseNode),
     Completions(Completions),
 }
@@ -44,7 +47,9 @@ pub(crate) fn listed_settings(command: &str) -> clap::Command {
     let none = clap::Command::new("settings");
     match command {
         "healthcheck" => ListenSettings::augment_args(none),
-        "backup" | "import" | "release-node" | "restore" => DatabaseSettings::augment_args(none),
+        "backup" | "import" | "migrate" | "release-node" | "restore" => {
+            DatabaseSettings::augment_args(none)
+        }
         _ => none,
     }
 }
@@ -69,6 +74,10 @@ pub(crate) fn run(
         Command::Import(command) => {
             let settings = Settings::check(given)?;
             runtime()?.block_on(import::run(&settings, &command, stderr))
+        }
+        Command::Migrate(command) => {
+            let settings = Settings::check(given)?;
+            runtime()?.block_on(migrate::run(settings, &command, stderr))
         }
         Command::ReleaseNode(command) => {
             let settings = Settings::check(given)?;

@@ -217,6 +217,8 @@ impl OnProgress for Progress {
             ProgressStep::Copy => ("copying", Amount::Bytes { done, total }),
             ProgressStep::Checkpoint => ("applying the journal", Amount::Unknown),
             ProgressStep::Check => ("checking the copy", Amount::Unknown),
+            ProgressStep::Move => ("moving rows", Amount::Count { done, total }),
+            ProgressStep::Compare => ("comparing", Amount::Unknown),
             ProgressStep::Sync => ("writing to the disk", Amount::Unknown),
             ProgressStep::Publish => ("finishing", Amount::Unknown),
             _ => ("working", Amount::Unknown),

@@ -33,8 +33,8 @@ pub(crate) use given::{Given, command};
 pub(crate) use secret_file::SecretFile;
 use secret_file::secret_file;
 pub(crate) use shown::{SettingSource, ShownSetting, in_use};
-pub(crate) use values::authorities;
 use values::shown;
+pub(crate) use values::{authorities, database as database_url};
 
 /// The trial-key gateway: serves an OpenAI-compatible API to holders of issued keys, within a daily quota
 /// of requests.

@@ -183,7 +183,7 @@ pub(super) fn https_proxy(
 }
 
 /// Parses a path, a `sqlite:` URL or a `postgres:` URL.
-pub(super) fn database(text: &str) -> Value<Database> {
+pub(crate) fn database(text: &str) -> Value<Database> {
     const EXPECTED: &str = "expected the path of a SQLite file, a sqlite: URL or a postgres:// URL";
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
         return postgres(text);

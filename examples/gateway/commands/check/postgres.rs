@@ -76,6 +76,13 @@ async fn inspect(client: &Client, facts: &Row) -> Result<Result<String, String>,
     } else if !has_schema {
         Ok(format!("PostgreSQL {version}, empty; the first start creates its tables"))
     } else {
+        let migration = "SELECT path FROM sqlite_migration WHERE completed_at IS NULL";
+        if let Some(row) = client.query_opt(migration, &[]).await? {
+            let path: &str = row.try_get(0)?;
+            return Ok(Err(format!(
+                "has only a part of {path}: run the same `gateway migrate` again"
+            )));
+        }
         let keys: i64 = client.query_one("SELECT count(*) FROM api_keys", &[]).await?.try_get(0)?;
         let keys = count(usize::try_from(keys)?, "key");
         let state = if is_in_use { "in use by a gateway" } else { "not in use" };
