@@ -19,13 +19,16 @@ use tower_quota::{
     error::StoreErrorKind,
     key::{KeyId, KeyRecord, Limit, SecretKey},
     store::{
-        Demand, KeyStore, QuotaStore, ReserveOutcome, UsageEvent, UsageSink,
+        Demand, KeyStore, QuotaStore, RequestOutcome, ReserveOutcome, UsageEvent, UsageSink,
         postgres::{OpenErrorKind, PostgresOptions, PostgresStore},
-        report::{RequestQuery, UsageReader},
+        report::{GroupBy, ReportPage, RequestQuery, UsageQuery, UsageReader},
     },
 };
 
-use crate::common::postgres::{Postgres, psql};
+use crate::common::{
+    Random,
+    postgres::{Postgres, psql},
+};
 
 const ALICE: &str = "trial-alice-20261122-abcdef";
 
@@ -402,4 +405,98 @@ async fn a_key_in_clear_is_hashed_and_masked_in_the_statement_that_inserts_it() 
         assert!(found.created_at.is_some() && !found.disabled);
     }
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn the_sums_of_quarters_are_those_of_their_days() {
+    const KEYS: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
+    const DIFFERENCES: &str = "
+        WITH sums AS (
+            SELECT quarter, key_id, '' AS model, true AS is_used, days, sums FROM quarter_units
+            UNION ALL SELECT quarter, key_id, model, false, days, sums FROM quarter_requests
+        ), by_day AS (
+            SELECT quarter, key_id, model, is_used, n AS day,
+                coalesce(sums[least(n, array_upper(sums, 1))], 0)
+                    - coalesce(sums[least(n - 1, array_upper(sums, 1))], 0) AS number,
+                get_bit(days, n - 1) = 1 AS has_row
+            FROM sums CROSS JOIN generate_series(1, 93) AS n
+        ), rows AS (
+            SELECT quarter_of(day) AS quarter, key_id, '' AS model, true AS is_used,
+                day_of_quarter(day) AS day, used AS number
+            FROM daily_usage WHERE quota = 'daily'
+            UNION ALL SELECT quarter_of(day), key_id, model, false, day_of_quarter(day), requests
+            FROM usage_totals
+        )
+        SELECT * FROM by_day FULL JOIN rows USING (quarter, key_id, model, is_used, day)
+        WHERE coalesce(by_day.number, 0) <> coalesce(rows.number, 0)
+            OR coalesce(has_row, false) <> (rows.number IS NOT NULL)";
+    let directory = tempfile::tempdir().unwrap();
+    let url = Postgres::shared().create_database();
+    let store = open(&url, directory.path()).await;
+    let mut random = Random::seeded("sums");
+    let mut by_key = GroupBy::default();
+    by_key.key = true;
+    for _ in 0..30 {
+        // Several checkpoints add to the same rows, in any order of days.
+        for _ in 0..random.below(20) {
+            let day = Duration::from_secs(86_400 * random.below(200));
+            let mut event = UsageEvent::new(std::time::SystemTime::now() - day);
+            event.key_id = Some(KeyId::from(KEYS[random.below(5) as usize]));
+            event.model = Some(["a", "b"][random.below(2) as usize].to_owned());
+            event.outcome =
+                [RequestOutcome::Succeeded, RequestOutcome::Rejected][random.below(2) as usize];
+            store.record(event);
+        }
+        store.flush().await.unwrap();
+        let (first, days) = (random.below(100), random.below(100));
+        let (used, key) = (random.below(9), KEYS[random.below(5) as usize]);
+        psql(
+            &url,
+            &format!(
+                "INSERT INTO daily_usage (key_id, day, used)
+                 SELECT '{key}', to_char(now() AT TIME ZONE 'UTC' - n * interval '1 day', 'YYYY-MM-DD'), n % 7
+                 FROM generate_series({first}::int, {first} + {days}) AS n
+                 ON CONFLICT (key_id, quota, day) DO UPDATE SET used = {used};
+                 INSERT INTO daily_usage (key_id, quota, day, used)
+                 VALUES ('{key}', 'monthly', '2026-11-01', 5) ON CONFLICT DO NOTHING"
+            ),
+        );
+        assert_eq!(psql(&url, DIFFERENCES), "");
+        let today = store.today();
+        let to = today.minus(random.below(200) as u32);
+        let from = to.minus(random.below(150) as u32);
+        let expected = psql(
+            &url,
+            &format!(
+                "SELECT key_id FROM (
+                     SELECT key_id, sum(used) AS used FROM daily_usage
+                     WHERE quota = 'daily' AND day BETWEEN '{from}' AND '{to}' GROUP BY key_id
+                 ) AS units FULL JOIN (
+                     SELECT key_id, sum(requests) AS requests FROM usage_totals
+                     WHERE day BETWEEN '{from}' AND '{to}' GROUP BY key_id
+                 ) AS totals USING (key_id)
+                 ORDER BY coalesce(used, 0) DESC, coalesce(requests, 0) DESC, key_id"
+            ),
+        );
+        let query = UsageQuery::days(from, to).group_by(by_key);
+        for limit in [1, 2, 10] {
+            let mut listed = Vec::new();
+            loop {
+                let page = ReportPage::Busiest { skip: listed.len(), limit };
+                let page = store.report(query.clone().page(page)).await.unwrap();
+                listed.extend(page.rows.into_iter().map(|row| row.key_id.unwrap().to_string()));
+                if !page.has_more {
+                    break;
+                }
+            }
+            assert_eq!(listed, expected.lines().collect::<Vec<_>>(), "{from} to {to}");
+        }
+    }
+    let beyond = ReportPage::Busiest { skip: usize::MAX, limit: 1 };
+    let query = UsageQuery::days(store.today(), store.today()).group_by(by_key);
+    assert_eq!(store.report(query.page(beyond)).await.unwrap().rows, []);
+    store.close().await.unwrap();
+    let is_empty = |table: &str| psql(&url, &format!("SELECT count(*) FROM {table}")) == "0";
+    assert!(!is_empty("quarter_units") && !is_empty("quarter_requests"));
 }

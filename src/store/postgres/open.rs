@@ -36,8 +36,8 @@ const MIN_VERSION: i32 = 13;
 const POOL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of connections for trips.
 const TRIP_CONNECTIONS: usize = 8;
-/// Settings of a reader's connection.
-const READER: &str = "SET statement_timeout = '30s'; SET jit = off";
+/// Settings of a reader's connection. A report groups all keys in memory, and few run at once.
+const READER: &str = "SET statement_timeout = '30s'; SET jit = off; SET work_mem = '64MB'";
 
 pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, OpenError> {
     let runtime = Handle::current();

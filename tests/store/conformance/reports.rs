@@ -20,6 +20,7 @@ promises! {
     models_beyond_the_sixty_fourth_of_a_key_and_day_are_counted_together,
     requests_without_reported_tokens_are_counted,
     active_keys_are_those_that_were_used_on_the_days_of_the_report,
+    busiest_keys_are_those_of_the_days_of_the_report,
     requests_of_a_subject_that_is_no_key_are_reported,
     figures_of_any_size_are_kept,
 }
@@ -225,6 +226,59 @@ async fn active_keys_are_those_that_were_used_on_the_days_of_the_report(store: i
             let active =
                 (0..7).filter(|key| days_of(*key).any(|back| (last..=first).contains(&back)));
             assert_eq!(report.active_keys, active.count() as u64, "{days:?}");
+        }
+    }
+}
+
+async fn busiest_keys_are_those_of_the_days_of_the_report(store: impl Store) {
+    let today = store.today();
+    let models = ["", "a", "b"];
+    // Numbers of requests of a key with a model on a day, for which there is no row if there are none.
+    let requests_of = |key: u32, model: usize, back: u32| {
+        let is_used = (back * 11 + key * 5 + model as u32 * 17).is_multiple_of(13 + key);
+        if is_used { 1 + (back + key) % 3 } else { 0 }
+    };
+    for (key, model) in (0..6).flat_map(|key| (0..3).map(move |model| (key, model))) {
+        for back in 0..=200 {
+            let mut event = UsageEvent::new(noon() - Duration::from_secs(86_400) * back);
+            event.key_id = Some(KeyId::from(&*format!("key-{key}")));
+            event.outcome = RequestOutcome::Succeeded;
+            event.model = Some(models[model].to_owned()).filter(|model| !model.is_empty());
+            (0..requests_of(key, model, back)).for_each(|_| store.record(event.clone()));
+        }
+    }
+    for (first, last) in
+        (0..=200).step_by(9).flat_map(|first| [0, 1, 30, 95].map(|last| (first, last)))
+    {
+        if last > first {
+            continue;
+        }
+        for by_model in [false, true] {
+            let mut expected = Vec::new();
+            for key in 0..6 {
+                let of_models = (0..3).map(|model| -> u64 {
+                    (last..=first).map(|back| u64::from(requests_of(key, model, back))).sum()
+                });
+                let of_models: Vec<u64> = of_models.collect();
+                let rows = match by_model {
+                    true => of_models
+                        .iter()
+                        .zip(models)
+                        .map(|(sum, name)| (*sum, Some(name.to_owned())))
+                        .collect(),
+                    false => vec![(of_models.iter().sum(), None)],
+                };
+                let rows = rows.into_iter().filter(|(sum, _)| *sum > 0);
+                expected
+                    .extend(rows.map(|(sum, model)| (Reverse(sum), format!("key-{key}"), model)));
+            }
+            expected.sort();
+            let days = UsageQuery::days(today.minus(first), today.minus(last));
+            let report = store.report(days.clone().group_by(grouped(true, false, by_model))).await;
+            let rows = report.unwrap().rows.into_iter().map(|row| {
+                (Reverse(row.figures.requests), row.key_id.unwrap().to_string(), row.model)
+            });
+            assert_eq!(rows.collect::<Vec<_>>(), expected, "{days:?}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Reports with rows for each key, of all keys.
 //!
 //! A statement first chooses the keys of a page, and then sums up only those. In a report by day, it reads
-//! one day, which usually fills the page, or more of them at once as long as they have few rows.
+//! one day, which usually fills the page, or more of them at once as long as they have few rows. In another one,
+//! it chooses the busiest keys by the sums of quarters, which have two or three rows of a key where its days have 90.
 
-use std::{cmp::Reverse, iter};
+use std::{cmp::Reverse, iter, ops::Range};
 
 use tokio_postgres::{Client, Row};
 
@@ -25,6 +26,8 @@ use crate::{
 const FEW_ROWS: usize = 1000;
 /// Factor by which the number of days that are read together grows.
 const DAYS_GROWTH: usize = 4;
+/// Number of days of a quarter in tables of sums.
+const QUARTER_DAYS: usize = 93;
 
 pub(super) async fn busiest(
     client: &Client,
@@ -75,10 +78,18 @@ async fn busiest_of(
         period.ranked()
     );
     let of_model = if period.by.model { "AND model = period.model" } else { "" };
-    let (limit, skip) = (bigint(limit.saturating_add(1)), bigint(skip));
-    let mut rows = rows(client, period, &page, of_model, [int(&limit), int(&skip)]).await?;
-    rows.sort_by(busiest_first);
-    Ok(rows)
+    let page_len = limit.saturating_add(1);
+    let (limit, skip) = (bigint(page_len), bigint(skip));
+    let params = || [int(&limit), int(&skip)];
+    let mut busiest = Vec::new();
+    if !period.by.day && !period.by.model {
+        busiest = rows(client, period, &period.most_used(), of_model, params()).await?;
+    }
+    if busiest.len() < page_len {
+        busiest = rows(client, period, &page, of_model, params()).await?;
+    }
+    busiest.sort_by(busiest_first);
+    Ok(busiest)
 }
 
 /// Returns the number of rows of a period.
@@ -224,29 +235,98 @@ impl Period {
 
     /// Selects the keys of a row of the table `period`, with the figures by which they are ordered.
     fn ranked(&self) -> String {
-        let in_period = self.condition();
-        if self.by.model {
-            return format!(
-                "SELECT key_id, model, 0 AS used, sum(requests) AS requests FROM usage_totals
-                 WHERE {in_period} GROUP BY key_id, model"
-            );
+        match (self.by.day, self.by.model) {
+            (true, true) => "SELECT key_id, model, 0 AS used, sum(requests) AS requests
+                FROM usage_totals WHERE day = period.day GROUP BY key_id, model"
+                .to_owned(),
+            // There is one row for each day and key.
+            (true, false) => format!(
+                "SELECT key_id, NULL::text AS model, coalesce(units.used, 0) AS used,
+                     coalesce(totals.requests, 0) AS requests
+                 FROM (
+                     SELECT key_id, sum(requests) AS requests FROM usage_totals
+                     WHERE day = period.day GROUP BY key_id
+                 ) AS totals FULL JOIN (
+                     SELECT key_id, {USED} AS used FROM daily_usage
+                     WHERE quota = 'daily' AND day = period.day
+                 ) AS units USING (key_id)"
+            ),
+            (false, true) => format!(
+                "SELECT key_id, model, 0 AS used, sum(number) AS requests FROM ({}) AS requests
+                 GROUP BY key_id, model",
+                self.of_quarters("quarter_requests", ", model")
+            ),
+            (false, false) => format!(
+                "SELECT key_id, NULL::text AS model, coalesce(sum(number) FILTER (WHERE is_used), 0) AS used,
+                     coalesce(sum(number) FILTER (WHERE NOT is_used), 0) AS requests
+                 FROM ({} UNION ALL {}) AS sums GROUP BY key_id",
+                self.of_quarters("quarter_units", ", true AS is_used"),
+                self.of_quarters("quarter_requests", ", false AS is_used")
+            ),
         }
-        // There is one row for each day and key.
-        let (used, group) = match self.by.day {
-            true => (USED.to_owned(), ""),
-            false => (format!("sum({USED})"), "GROUP BY key_id"),
+    }
+
+    /// Selects the keys of a page of a report without days whose keys all have units, else fewer of them. It
+    /// reads the requests only of those keys whose units do not decide.
+    fn most_used(&self) -> String {
+        let [units, requests] =
+            ["quarter_units", "quarter_requests"].map(|table| self.numbers(table, ""));
+        format!(
+            "WITH units AS (SELECT key_id, sum(number) AS used FROM ({units}) AS sums GROUP BY key_id)
+             SELECT NULL::text AS day, key_id, NULL::text AS model
+             FROM units CROSS JOIN LATERAL (
+                 SELECT coalesce(sum(number), 0) AS requests
+                 FROM ({requests} AND key_id = units.key_id) AS sums
+             ) AS requests
+             WHERE used > 0
+                 AND used >= (SELECT used FROM units ORDER BY used DESC
+                     LIMIT 1 OFFSET $4 + least($3, {} - $4) - 1)
+             ORDER BY used DESC, requests DESC, key_id LIMIT $3 OFFSET $4",
+            i64::MAX
+        )
+    }
+
+    /// Selects the keys that have rows on the days of the report from a table of sums, with their numbers.
+    fn of_quarters(&self, table: &str, columns: &str) -> String {
+        let [first, last] = self.quarter_days();
+        let bits = |from: usize, to: usize| -> String {
+            (1..=QUARTER_DAYS)
+                .map(|day| if (from..=to).contains(&day) { '1' } else { '0' })
+                .collect()
         };
         format!(
-            "SELECT key_id, NULL::text AS model, coalesce(units.used, 0) AS used,
-                 coalesce(totals.requests, 0) AS requests
-             FROM (
-                 SELECT key_id, sum(requests) AS requests FROM usage_totals
-                 WHERE {in_period} GROUP BY key_id
-             ) AS totals FULL JOIN (
-                 SELECT key_id, {used} AS used FROM daily_usage
-                 WHERE quota = 'daily' AND {in_period} {group}
-             ) AS units USING (key_id)"
+            "{numbers} AND days & CASE quarter WHEN '{first}' THEN B'{since}' ELSE B'{all}' END
+                 & CASE quarter WHEN '{last}' THEN B'{until}' ELSE B'{all}' END <> B'{none}'",
+            numbers = self.numbers(table, columns),
+            first = first.quarter,
+            since = bits(first.day, QUARTER_DAYS),
+            last = last.quarter,
+            until = bits(1, last.day),
+            all = bits(1, QUARTER_DAYS),
+            none = bits(1, 0),
         )
+    }
+
+    /// Selects the keys of a table of sums with their numbers on the days of the report, which may be 0.
+    fn numbers(&self, table: &str, columns: &str) -> String {
+        let [first, last] = self.quarter_days();
+        format!(
+            "SELECT key_id,
+                 coalesce(sums[CASE quarter WHEN '{last}' THEN least({to}, array_upper(sums, 1))
+                     ELSE array_upper(sums, 1) END], 0)
+                 - CASE quarter WHEN '{first}'
+                     THEN coalesce(sums[least({from} - 1, array_upper(sums, 1))], 0) ELSE 0 END AS number
+                 {columns}
+             FROM {table} WHERE quarter BETWEEN '{first}' AND '{last}'",
+            first = first.quarter,
+            from = first.day,
+            last = last.quarter,
+            to = last.day,
+        )
+    }
+
+    fn quarter_days(&self) -> [QuarterDay; 2] {
+        self.range.each_ref().map(|day| QuarterDay::of(day))
     }
 
     /// Selects the first `$3` keys of a row of the table `period`, in the first one after the key `$4`.
@@ -268,6 +348,26 @@ impl Period {
         }
         let units = of("daily_usage", "quota = 'daily' AND");
         format!("SELECT key_id FROM ({totals} UNION {units}) AS ids ORDER BY key_id LIMIT $3")
+    }
+}
+
+/// Day as it is stored in tables of sums, whose months have 31 days each.
+struct QuarterDay {
+    quarter: String,
+    /// Number of the day in the quarter, from 1.
+    day: usize,
+}
+
+impl QuarterDay {
+    /// Parses a day such as `2026-11-22`.
+    fn of(day: &str) -> Self {
+        let number = |digits: Range<usize>| -> usize {
+            day.get(digits).and_then(|digits| digits.parse().ok()).unwrap_or(1)
+        };
+        let month = number(5..7).saturating_sub(1);
+        let (quarter, day_of_quarter) = (month / 3 + 1, month % 3 * 31 + number(8..10));
+        let year = day.get(..4).unwrap_or_default();
+        Self { quarter: format!("{year}-Q{quarter}"), day: day_of_quarter }
     }
 }
 

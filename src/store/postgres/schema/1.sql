@@ -90,6 +90,113 @@ WHEN (NEW.requests > 0) EXECUTE FUNCTION note_active_day();
 CREATE TRIGGER day_goes_on_with_request AFTER UPDATE OF requests ON usage_totals FOR EACH ROW
 WHEN (OLD.requests = 0 AND NEW.requests > 0) EXECUTE FUNCTION note_active_day();
 
+CREATE FUNCTION quarter_of(day text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT left(day, 5) || 'Q' || (substr(day, 6, 2)::int + 2) / 3
+$$;
+-- Each month counts for 31 days.
+CREATE FUNCTION day_of_quarter(day text) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (substr(day, 6, 2)::int - 1) % 3 * 31 + substr(day, 9, 2)::int
+$$;
+-- Adds sums up to each day. Before its first element, an array stands for 0, and after its last one for that.
+CREATE FUNCTION add_sums(sums bigint[], added bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    last int := array_upper(sums, 1);
+    last_added int := array_upper(added, 1);
+BEGIN
+    IF array_lower(added, 1) < array_lower(sums, 1) THEN RETURN add_sums(added, sums); END IF;
+    IF last_added > last THEN
+        sums := sums || array_fill(sums[last], ARRAY[last_added - last]);
+    END IF;
+    FOR day IN array_lower(added, 1)..greatest(last, last_added) LOOP
+        sums[day] := sums[day] + added[least(day, last_added)];
+    END LOOP;
+    RETURN sums;
+END $$;
+CREATE AGGREGATE sum_by_day(bigint[]) (SFUNC = add_sums, STYPE = bigint[], PARALLEL = SAFE);
+CREATE FUNCTION countable(units bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN units BETWEEN 0 AND 9007199254740992 THEN units ELSE 0 END
+$$;
+
+-- Of each key and quarter: the days with a row, and the units of `daily_usage` up to each day.
+CREATE TABLE quarter_units (
+    quarter text COLLATE "C" NOT NULL,
+    key_id text COLLATE "C" NOT NULL,
+    days bit(93) NOT NULL,
+    sums bigint[] NOT NULL,
+    PRIMARY KEY (key_id, quarter)
+) WITH (fillfactor = 70);
+CREATE FUNCTION sum_units() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO quarter_units AS s
+    SELECT quarter_of(day), key_id, bit_or(set_bit(0::bit(93), day_of_quarter(day) - 1, 1)),
+        sum_by_day(array_fill(countable(used), ARRAY[1], ARRAY[day_of_quarter(day)]) ORDER BY day)
+    FROM added WHERE quota = 'daily' GROUP BY 1, 2 ORDER BY 2, 1
+    ON CONFLICT (key_id, quarter) DO UPDATE
+    SET days = s.days | excluded.days, sums = add_sums(s.sums, excluded.sums);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION sum_changed_units() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO quarter_units AS s
+    SELECT quarter_of(day), key_id, bit_or(set_bit(0::bit(93), day_of_quarter(day) - 1, 1)),
+        sum_by_day(array_fill(units, ARRAY[1], ARRAY[day_of_quarter(day)]) ORDER BY day)
+    FROM (
+        SELECT key_id, day, sum(units)::bigint AS units FROM (
+            SELECT key_id, day, countable(used) AS units FROM changed WHERE quota = 'daily'
+            UNION ALL SELECT key_id, day, -countable(used) FROM replaced WHERE quota = 'daily'
+        ) AS rows GROUP BY key_id, day HAVING sum(units) <> 0
+    ) AS days GROUP BY 1, 2 ORDER BY 2, 1
+    ON CONFLICT (key_id, quarter) DO UPDATE
+    SET days = s.days | excluded.days, sums = add_sums(s.sums, excluded.sums);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER units_are_summed AFTER INSERT ON daily_usage
+REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION sum_units();
+CREATE TRIGGER changed_units_are_summed AFTER UPDATE ON daily_usage
+REFERENCING OLD TABLE AS replaced NEW TABLE AS changed
+FOR EACH STATEMENT EXECUTE FUNCTION sum_changed_units();
+
+-- The same of each model, with the requests of `usage_totals`.
+CREATE TABLE quarter_requests (
+    quarter text COLLATE "C" NOT NULL,
+    key_id text COLLATE "C" NOT NULL,
+    model text COLLATE "C" NOT NULL,
+    days bit(93) NOT NULL,
+    sums bigint[] NOT NULL,
+    PRIMARY KEY (key_id, quarter, model)
+) WITH (fillfactor = 70);
+CREATE FUNCTION sum_requests() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO quarter_requests AS s
+    SELECT quarter_of(day), key_id, model, bit_or(set_bit(0::bit(93), day_of_quarter(day) - 1, 1)),
+        sum_by_day(array_fill(countable(requests), ARRAY[1], ARRAY[day_of_quarter(day)]) ORDER BY day)
+    FROM added GROUP BY 1, 2, 3 ORDER BY 2, 1, 3
+    ON CONFLICT (key_id, quarter, model) DO UPDATE
+    SET days = s.days | excluded.days, sums = add_sums(s.sums, excluded.sums);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION sum_changed_requests() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO quarter_requests AS s
+    SELECT quarter_of(day), key_id, model, bit_or(set_bit(0::bit(93), day_of_quarter(day) - 1, 1)),
+        sum_by_day(array_fill(requests, ARRAY[1], ARRAY[day_of_quarter(day)]) ORDER BY day)
+    FROM (
+        SELECT key_id, model, day, sum(requests)::bigint AS requests FROM (
+            SELECT key_id, model, day, countable(requests) AS requests FROM changed
+            UNION ALL SELECT key_id, model, day, -countable(requests) FROM replaced
+        ) AS rows GROUP BY key_id, model, day HAVING sum(requests) <> 0
+    ) AS days GROUP BY 1, 2, 3 ORDER BY 2, 1, 3
+    ON CONFLICT (key_id, quarter, model) DO UPDATE
+    SET days = s.days | excluded.days, sums = add_sums(s.sums, excluded.sums);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER requests_are_summed AFTER INSERT ON usage_totals
+REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION sum_requests();
+CREATE TRIGGER changed_requests_are_summed AFTER UPDATE ON usage_totals
+REFERENCING OLD TABLE AS replaced NEW TABLE AS changed
+FOR EACH STATEMENT EXECUTE FUNCTION sum_changed_requests();
+
 CREATE TABLE requests (
     number bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
     key_id text COLLATE "C" NOT NULL,

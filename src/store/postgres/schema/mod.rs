@@ -31,6 +31,7 @@ impl From<sql::Error> for MigrateError {
 /// | `usage_totals` | Sums of usage events per day, key and model. |
 /// | `model_totals` | Sums of `usage_totals` over all keys, for reports by day and model. |
 /// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
+/// | `quarter_units`, `quarter_requests` | Units of `daily_usage` and requests of `usage_totals`, summed up to each day of a quarter whose months have 31 days each, and the days that have a row as bits. Before its first element a row of sums stands for 0, after the last one for that. Triggers maintain them. |
 /// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
 /// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `number` is its short name, `session` the number of the connection with which it counts, `commits` that of its transactions so far, `segment` and `offset` the position up to which its journal has been applied. A node that was given up has `released_at`. |
 /// | `counters` | Units of a key, quota and period that were granted to nodes: `earlier` (used before the first lease) and, of each lease, `granted - base`. `cap` is the limit of the last grant, `is_over` whether a node knows that none is left, `recalls` the number of times that they were called upon to give back. |
