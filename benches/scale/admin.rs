@@ -27,6 +27,17 @@ pub(crate) struct Call {
     is_single: bool,
 }
 
+impl Call {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it reads one page.
+    pub(crate) fn is_report(&self) -> bool {
+        self.method == Method::GET && !self.is_single
+    }
+}
+
 /// Returns the calls, for a database with `days` days.
 pub(crate) async fn calls(client: &Client, days: u32) -> Result<Vec<Call>, BoxError> {
     let today: Value = client.json("/admin/usage?limit=1").await?;
@@ -44,6 +55,13 @@ pub(crate) async fn calls(client: &Client, days: u32) -> Result<Vec<Call>, BoxEr
         get("a past day", format!("/admin/usage?day={month}")),
         get("a key's days", format!("/admin/usage?key={id}&from={all}&to={day}&group_by=day")),
         get("a month by model", format!("/admin/usage?from={month}&to={day}&group_by=model")),
+        get("busiest keys of a month", format!("/admin/usage?from={month}&to={day}&group_by=key")),
+        get("busiest keys of all days", format!("/admin/usage?from={all}&to={day}&group_by=key")),
+        get(
+            "busiest keys and models",
+            format!("/admin/usage?from={all}&to={day}&group_by=key,model"),
+        ),
+        get("all days by key and day", format!("/admin/usage?from={all}&to={day}")),
         Call {
             is_single: true,
             ..get("a month as CSV", format!("/admin/usage?from={month}&to={day}&format=csv"))
@@ -97,8 +115,12 @@ impl Client {
             .body(body.into())?)
     }
 
-    /// Makes a call several times, and returns a row of a table.
-    pub(crate) async fn measure(&self, call: &Call, times: usize) -> Result<String, BoxError> {
+    /// Makes a call several times, and returns a row of a table and the median time in milliseconds.
+    pub(crate) async fn measure(
+        &self,
+        call: &Call,
+        times: usize,
+    ) -> Result<(String, f64), BoxError> {
         let mut measurements = Vec::new();
         for _ in 0..if call.is_single { 1 } else { times } {
             measurements.push(self.measure_once(call).await?);
@@ -110,7 +132,9 @@ impl Client {
         let mut totals = millis(|measurement| measurement.total);
         let total = median(&mut totals);
         let (slowest, bytes) = (totals[totals.len() - 1], measurements[0].bytes);
-        Ok(format!("| {} | {first_byte:.1} | {total:.1} | {slowest:.1} | {bytes} |", call.name))
+        let name = call.name;
+        let row = format!("| {name} | {first_byte:.1} | {total:.1} | {slowest:.1} | {bytes} |");
+        Ok((row, total))
     }
 
     async fn measure_once(&self, call: &Call) -> Result<Measurement, BoxError> {

@@ -1,4 +1,4 @@
-//! Fills a database with many keys and days.
+//! Fills a SQLite file with many keys and days.
 
 use std::path::Path;
 
@@ -20,9 +20,8 @@ const DAYS: &str = "
         SELECT 0, date('now') UNION ALL SELECT n + 1, date(day, '-1 day') FROM days WHERE n + 1 < ?1
     )";
 
-/// Creates keys, each with usage on each day, of two models in turn.
-pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxError> {
-    let store = SqliteStore::open(SqliteOptions::new(path))?;
+/// Creates keys without usage.
+pub(crate) async fn create_keys(store: &impl AdminStore, keys: usize) -> Result<(), BoxError> {
     for first in (0..keys).step_by(1000) {
         let some = (first..keys.min(first + 1000)).map(|number| {
             let secret = SecretKey::parse(&key(number))?;
@@ -32,6 +31,13 @@ pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxE
         });
         store.create(some.collect::<Result<_, BoxError>>()?, Actor::default()).await?;
     }
+    Ok(())
+}
+
+/// Creates keys, each with usage on each day, of two models in turn.
+pub(crate) async fn fill(path: &Path, keys: usize, days: u32) -> Result<(), BoxError> {
+    let store = SqliteStore::open(SqliteOptions::new(path))?;
+    create_keys(&store, keys).await?;
     store.close().await?;
     let file = writable(path)?;
     // Rows are inserted in the order of their primary keys.

@@ -6,7 +6,11 @@
 
 mod admin;
 mod fill;
+mod fill_postgres;
 mod load;
+#[path = "../../tests/common/postgres.rs"]
+#[allow(dead_code)]
+mod postgres;
 mod serve;
 #[path = "../common/stats.rs"]
 #[allow(dead_code)]
@@ -15,7 +19,7 @@ mod stats;
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -23,7 +27,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use tower::BoxError;
 
-use crate::{admin::Client, load::Load};
+use crate::{admin::Client, load::Load, postgres::Postgres};
 
 #[derive(Parser)]
 struct Options {
@@ -41,9 +45,16 @@ struct Options {
     /// Number of times that each call is made.
     #[arg(long, default_value_t = 9)]
     times: usize,
-    /// File to create, and to keep for the next run; a temporary one if not given.
+    /// File to create, and to keep for the next run; a temporary one if not given. With --postgres, the journal.
     #[arg(long)]
     database: Option<PathBuf>,
+    /// PostgreSQL database to measure in place of a SQLite file, filled if the journal is new. Without a URL, one of
+    /// an own server with the default settings.
+    #[arg(long, num_args = 0..=1, default_missing_value = "")]
+    postgres: Option<String>,
+    /// Maximum median time of each report, in milliseconds.
+    #[arg(long)]
+    max_millis: Option<f64>,
     #[arg(long, hide = true)]
     bench: bool,
     #[command(subcommand)]
@@ -54,15 +65,63 @@ struct Options {
 enum Role {
     /// Serves on a free port.
     #[command(hide = true)]
-    Serve { database: PathBuf, retention_days: u32 },
+    Serve {
+        file: PathBuf,
+        retention_days: u32,
+        #[arg(long)]
+        url: Option<String>,
+    },
+}
+
+/// What is filled and measured.
+enum Database {
+    Sqlite(PathBuf),
+    Postgres { url: String, journal: PathBuf },
+}
+
+impl Database {
+    /// A SQLite file, or the PostgreSQL database at the URL with this file as the beginning of its journal's files.
+    fn new(file: PathBuf, url: Option<String>) -> Self {
+        match url {
+            Some(url) => Self::Postgres { url, journal: file },
+            None => Self::Sqlite(file),
+        }
+    }
+
+    async fn fill(&self, keys: usize, days: u32) -> Result<(), BoxError> {
+        match self {
+            Self::Sqlite(file) if file.exists() => Ok(()),
+            Self::Sqlite(file) => fill::fill(file, keys, days).await,
+            Self::Postgres { journal, .. } if journal.with_extension("journal.1").exists() => {
+                Ok(())
+            }
+            Self::Postgres { url, journal } => fill_postgres::fill(url, journal, keys, days).await,
+        }
+    }
+
+    fn old_requests(&self, requests: u64) -> Result<(), BoxError> {
+        match self {
+            Self::Sqlite(file) => fill::old_requests(file, requests)?,
+            Self::Postgres { url, .. } => fill_postgres::old_requests(url, requests),
+        }
+        Ok(())
+    }
+
+    fn has_old_requests(&self) -> Result<bool, BoxError> {
+        match self {
+            Self::Sqlite(file) => fill::has_old_requests(file),
+            Self::Postgres { url, .. } => Ok(fill_postgres::has_old_requests(url)),
+        }
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let options = Options::parse();
     match &options.role {
-        Some(Role::Serve { database, retention_days }) => {
-            match serve::serve(database, *retention_days).await? {}
+        Some(Role::Serve { file, retention_days, url }) => {
+            let database = Database::new(file.clone(), url.clone());
+            match serve::serve(&database, *retention_days).await? {}
         }
         None if options.bench => measure(&options).await,
         // `cargo test --all-targets` runs without --bench.
@@ -76,17 +135,22 @@ async fn main() -> Result<(), BoxError> {
 async fn measure(options: &Options) -> Result<(), BoxError> {
     let temporary = tempfile::tempdir()?;
     let own = temporary.path().join("scale.db");
-    let database = options.database.as_ref().unwrap_or(&own);
-    if !database.exists() {
-        eprintln!("filling {}", database.display());
-        fill::fill(database, options.keys, options.days).await?;
-    }
-    reports(options, database).await?;
-    retention(options, database).await
+    let file = options.database.clone().unwrap_or(own);
+    let is_own_server = options.postgres.as_deref() == Some("");
+    let server = is_own_server.then(|| Postgres::start(&[]));
+    let url = match &server {
+        Some(server) => Some(server.create_database()),
+        None => options.postgres.clone(),
+    };
+    let database = Database::new(file, url);
+    eprintln!("filling the database");
+    database.fill(options.keys, options.days).await?;
+    reports(options, &database).await?;
+    retention(options, &database).await
 }
 
 /// Measures each admin call, and the load beside them.
-async fn reports(options: &Options, database: &Path) -> Result<(), BoxError> {
+async fn reports(options: &Options, database: &Database) -> Result<(), BoxError> {
     let server = Server::start(database, 0)?;
     let client = Client::new(server.address);
     let calls = admin::calls(&client, options.days).await?;
@@ -96,8 +160,13 @@ async fn reports(options: &Options, database: &Path) -> Result<(), BoxError> {
     println!("|---|--:|--:|--:|--:|--:|");
     let before = server.resident()?;
     let load = Load::start(server.address, options.rate);
+    let mut slow = Vec::new();
     for call in &calls {
-        println!("{} {} |", client.measure(call, options.times).await?, server.resident()?);
+        let (row, millis) = client.measure(call, options.times).await?;
+        println!("{row} {} |", server.resident()?);
+        if call.is_report() && options.max_millis.is_some_and(|max| millis > max) {
+            slow.push(call.name());
+        }
     }
     let beside = load.stop().await?;
     println!("\n| load | p50, ms | p99, ms | slowest, ms | failed |");
@@ -106,16 +175,16 @@ async fn reports(options: &Options, database: &Path) -> Result<(), BoxError> {
         "\nThe server: {before} MB resident before, {} MB at most, the load's included.\n",
         server.peak()?
     );
-    Ok(())
+    if slow.is_empty() { Ok(()) } else { Err(format!("too slow: {}", slow.join(", ")).into()) }
 }
 
 /// Measures the load while expired requests are deleted.
-async fn retention(options: &Options, database: &Path) -> Result<(), BoxError> {
-    fill::old_requests(database, options.expired)?;
+async fn retention(options: &Options, database: &Database) -> Result<(), BoxError> {
+    database.old_requests(options.expired)?;
     let server = Server::start(database, 7)?;
     let load = Load::start(server.address, options.rate);
     let start = std::time::Instant::now();
-    while fill::has_old_requests(database)? {
+    while database.has_old_requests()? {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let (took, beside) = (start.elapsed(), load.stop().await?);
@@ -129,13 +198,15 @@ struct Server {
 }
 
 impl Server {
-    fn start(database: &Path, retention_days: u32) -> Result<Self, BoxError> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("serve")
-            .arg(database)
-            .arg(retention_days.to_string())
-            .stdout(Stdio::piped())
-            .spawn()?;
+    fn start(database: &Database, retention_days: u32) -> Result<Self, BoxError> {
+        let mut command = Command::new(std::env::current_exe()?);
+        match database {
+            Database::Sqlite(file) => command.arg("serve").arg(file),
+            Database::Postgres { url, journal } => {
+                command.arg("serve").args(["--url", url]).arg(journal)
+            }
+        };
+        let mut process = command.arg(retention_days.to_string()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
         Ok(Self { process, address: line.trim().parse()? })

@@ -1,6 +1,6 @@
-//! The server: the complete stack and the admin service over one SQLite file.
+//! The server: the complete stack and the admin service over one store.
 
-use std::{convert::Infallible, net::Ipv4Addr, path::Path};
+use std::{convert::Infallible, net::Ipv4Addr};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
@@ -13,13 +13,19 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
-    admin::{AdminTokens, admin_service},
+    admin::{AdminTokens, admin_service, store::AdminStore},
     auth::TrialKeyAuthLayer,
     openai::OpenAiUsage,
     quota::DailyQuotaLayer,
-    store::sqlite::{SqliteOptions, SqliteStore},
+    store::{
+        KeyStore, QuotaStore, UsageSink,
+        postgres::{PostgresOptions, PostgresStore},
+        sqlite::{SqliteOptions, SqliteStore},
+    },
     usage::{RequestBody, UsageRecorderLayer},
 };
+
+use crate::Database;
 
 pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -27,9 +33,27 @@ const COMPLETION: &str = r#"{"model":"deepseek-chat","choices":[{"message":{"con
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
+pub(crate) async fn serve(
+    database: &Database,
+    retention_days: u32,
+) -> Result<Infallible, BoxError> {
+    match database {
+        Database::Sqlite(path) => {
+            let options = SqliteOptions::new(path).retention_days(retention_days);
+            serve_store(SqliteStore::open(options)?).await
+        }
+        Database::Postgres { url, journal } => {
+            let options = PostgresOptions::new(url, journal)?.retention_days(retention_days);
+            serve_store(PostgresStore::open(options).await?).await
+        }
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "one task per connection")]
-pub(crate) async fn serve(database: &Path, retention_days: u32) -> Result<Infallible, BoxError> {
-    let store = SqliteStore::open(SqliteOptions::new(database).retention_days(retention_days))?;
+async fn serve_store<S>(store: S) -> Result<Infallible, BoxError>
+where
+    S: AdminStore + KeyStore + QuotaStore + UsageSink + Clone,
+{
     let admin = admin_service(store.clone(), AdminTokens::parse(TOKEN)?);
     let stack = ServiceBuilder::new()
         .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage).watch_requests())
