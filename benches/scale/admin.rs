@@ -32,9 +32,9 @@ impl Call {
         self.name
     }
 
-    /// Whether it reads one page.
-    pub(crate) fn is_report(&self) -> bool {
-        self.method == Method::GET && !self.is_single
+    /// Whether its time has a limit: it reads one page, without grouping several days of all keys.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.method == Method::GET && !self.is_single && !self.path.contains("group_by=key")
     }
 }
 

@@ -17,9 +17,10 @@ mod serve;
 mod stats;
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -52,7 +53,7 @@ struct Options {
     /// an own server with the default settings.
     #[arg(long, num_args = 0..=1, default_missing_value = "")]
     postgres: Option<String>,
-    /// Maximum median time of each report, in milliseconds.
+    /// Maximum median time of a page, in milliseconds, but for the busiest keys of several days.
     #[arg(long)]
     max_millis: Option<f64>,
     #[arg(long, hide = true)]
@@ -92,9 +93,7 @@ impl Database {
         match self {
             Self::Sqlite(file) if file.exists() => Ok(()),
             Self::Sqlite(file) => fill::fill(file, keys, days).await,
-            Self::Postgres { journal, .. } if journal.with_extension("journal.1").exists() => {
-                Ok(())
-            }
+            Self::Postgres { journal, .. } if is_used(journal)? => Ok(()),
             Self::Postgres { url, journal } => fill_postgres::fill(url, journal, keys, days).await,
         }
     }
@@ -164,7 +163,7 @@ async fn reports(options: &Options, database: &Database) -> Result<(), BoxError>
     for call in &calls {
         let (row, millis) = client.measure(call, options.times).await?;
         println!("{row} {} |", server.resident()?);
-        if call.is_report() && options.max_millis.is_some_and(|max| millis > max) {
+        if call.is_limited() && options.max_millis.is_some_and(|max| millis > max) {
             slow.push(call.name());
         }
     }
@@ -190,6 +189,18 @@ async fn retention(options: &Options, database: &Database) -> Result<(), BoxErro
     let (took, beside) = (start.elapsed(), load.stop().await?);
     println!("| {} requests deleted in {:.0} s {beside}", options.expired, took.as_secs_f64());
     Ok(())
+}
+
+/// Whether files of this journal exist.
+fn is_used(journal: &Path) -> Result<bool, BoxError> {
+    let directory = journal.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let name = journal.file_name().ok_or("--database is no file")?;
+    for file in fs::read_dir(directory.unwrap_or(Path::new(".")))? {
+        if file?.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 struct Server {
