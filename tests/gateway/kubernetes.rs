@@ -325,19 +325,86 @@ fn kubernetes_takes_the_manifests() {
         .unwrap_or_else(|| "kubernetes-validate".into());
     let dir = tempfile::tempdir().unwrap();
     let rendered = dir.path().join("rendered.yaml");
-    fs::write(&rendered, kustomize(&deployed("kubernetes"))).unwrap();
+    let restore = deployed("kubernetes/restore.yaml");
     let page = fs::read_to_string(deployed("kubernetes.md")).unwrap();
-    for version in ["1.25", "1.37"] {
-        assert!(page.contains(version));
-        let output = Command::new(&validate)
-            .args(["--strict", "-k", version])
-            .args([&rendered, &deployed("kubernetes/restore.yaml")])
-            .output()
-            .unwrap();
-        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(output.status.success(), "{printed}");
-        assert_eq!(printed.matches(" passed for resource ").count(), 8, "{printed}");
+    for (manifests, others) in [("kubernetes", &[restore][..]), ("kubernetes-nodes", &[])] {
+        fs::write(&rendered, kustomize(&deployed(manifests))).unwrap();
+        for version in ["1.25", "1.37"] {
+            assert!(page.contains(version));
+            let output = Command::new(&validate)
+                .args(["--strict", "-k", version])
+                .arg(&rendered)
+                .args(others)
+                .output()
+                .unwrap();
+            let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(output.status.success(), "{printed}");
+            assert_eq!(printed.matches(" passed for resource ").count(), 8, "{printed}");
+        }
     }
+}
+
+#[test]
+#[ignore = "needs kubectl"]
+fn several_gateways_have_one_database_and_a_journal_each() {
+    let objects = yaml(&kustomize(&deployed("kubernetes-nodes")));
+    let of_kind = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).collect();
+    let one = |kind: &str| {
+        let found: Vec<&Value> = of_kind(kind);
+        assert_eq!(found.len(), 1, "{kind}");
+        found[0]
+    };
+    for kind in ["Deployment", "PersistentVolumeClaim"] {
+        let found: Vec<&Value> = of_kind(kind);
+        assert!(found.is_empty(), "{kind}");
+    }
+
+    let set = one("StatefulSet");
+    let (spec, pod) = (&set["spec"], &set["spec"]["template"]["spec"]);
+    let labels = &spec["template"]["metadata"]["labels"];
+    assert_eq!(&spec["selector"]["matchLabels"], labels);
+    assert!(spec["replicas"].as_u64().unwrap() > 1);
+    assert!(spec["strategy"].is_null(), "a StatefulSet has none");
+    let services: Vec<&Value> = of_kind("Service");
+    assert!(services.iter().all(|service| &service["spec"]["selector"] == labels));
+    assert!(services.iter().any(|service| service["metadata"]["name"] == spec["serviceName"]));
+
+    // The journal is on the claim of its pod, and the database is that of all.
+    let container = named(&pod["containers"], "gateway");
+    let claims = spec["volumeClaimTemplates"].as_array().unwrap();
+    let claim = &claims[0]["metadata"]["name"];
+    assert_eq!(claims.len(), 1);
+    let mount = named(&container["volumeMounts"], claim.as_str().unwrap());
+    let journal = named(&container["env"], "JOURNAL_PATH")["value"].as_str().unwrap();
+    assert!(journal.starts_with(&format!("{}/", mount["mountPath"].as_str().unwrap())));
+    let volumes = pod["volumes"].as_array().unwrap();
+    assert!(volumes.iter().all(|volume| volume["name"] != *claim), "a claim for all pods");
+    let names = container["env"].as_array().unwrap().iter();
+    assert!(names.clone().all(|variable| variable["name"] != "DATABASE_URL"));
+    let settings = one("ConfigMap");
+    let database = settings["data"]["DATABASE_URL"].as_str().unwrap();
+    assert!(database.starts_with("postgres://") && !database.contains("sslmode=disable"));
+    assert!(one("Secret")["data"]["DATABASE_PASSWORD"].is_string());
+    let help = Command::new(gateway_binary()).arg("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let names = names.map(|variable| variable["name"].as_str().unwrap());
+    for name in names.chain(["DATABASE_URL", "DATABASE_PASSWORD"]) {
+        assert!(help.contains(&format!("[env: {name}]")), "{name} is no setting");
+    }
+
+    // It is reached, and a drained machine takes one pod at a time.
+    let budget = &one("PodDisruptionBudget")["spec"];
+    assert_eq!(
+        (&budget["selector"]["matchLabels"], &budget["maxUnavailable"]),
+        (labels, &json!(1))
+    );
+    let egress = one("NetworkPolicy")["spec"]["egress"].to_string();
+    assert!(egress.contains("5432"), "{egress}");
+    let hash = "nginx.ingress.kubernetes.io/upstream-hash-by";
+    assert_eq!(
+        one("Ingress")["metadata"]["annotations"][hash],
+        "$http_authorization$http_x_api_key"
+    );
 }
 
 /// The blocks of a page that this test runs.
