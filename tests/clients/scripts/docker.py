@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import pwd
 import re
 import shlex
 import shutil
@@ -24,9 +25,34 @@ import time
 from pathlib import Path
 
 STATE = Path(os.environ["DOCKER_STATE"])
+# As the image's entrypoint does.
+POSTGRES = r"""
+PATH=$(echo /usr/lib/postgresql/*/bin | tr ' ' :):$PATH
+: "${POSTGRES_PASSWORD:?superuser password is not specified}"
+cd /var/lib/postgresql/data
+if ! [ -e PG_VERSION ]; then
+    printf '%s\n' "$POSTGRES_PASSWORD" > /tmp/password
+    initdb --no-sync --username="$POSTGRES_USER" --auth-local=trust --auth-host=scram-sha-256 \
+        --pwfile=/tmp/password --encoding=UTF8 --locale=C.UTF-8 -D .
+    echo "host all all all scram-sha-256" >> pg_hba.conf
+    echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D . postgres
+fi
+exec postgres -D . -k /tmp -c listen_addresses='*' -c fsync=off
+"""
 # Stands for the process of a container that is about to start.
 STARTING = -1
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def owner(name):
+    """A user of this machine, if there is one."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return "65534:65534"
+    return f"{entry.pw_uid}:{entry.pw_gid}"
+
+
 # What the images of others say of themselves.
 FOREIGN = {
     "caddy": {
@@ -38,6 +64,8 @@ FOREIGN = {
     },
     "prom/prometheus": {"entrypoint": ["prometheus"], "command": [], "environment": {}, "user": "65534:65534", "workdir": "/"},
     "grafana/grafana": {"entrypoint": ["sh", "-c", "trap exit TERM; while :; do sleep 1 & wait; done"], "command": [], "environment": {}, "user": "0:0", "workdir": "/"},
+    "haproxy": {"entrypoint": [], "command": ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"], "environment": {}, "user": "65534:65534", "workdir": "/"},
+    "postgres": {"entrypoint": ["sh", "-ec", POSTGRES], "command": [], "environment": {"PGHOST": "/tmp"}, "user": owner("postgres"), "workdir": "/"},
     "debian": {"entrypoint": [], "command": ["bash"], "environment": {}, "user": "0:0", "workdir": "/"},
     "curlimages/curl": {"entrypoint": ["curl"], "command": [], "environment": {}, "user": "65534:65534", "workdir": "/"},
 }
@@ -310,8 +338,8 @@ def named_volume(name, image, target):
         path.mkdir(parents=True)
         if image["root"] and (under := Path(image["root"] + target)).exists():
             os.chown(path, under.stat().st_uid, under.stat().st_gid)
-        elif target == "/prometheus":
-            os.chown(path, 65534, 65534)
+        elif target in ["/prometheus", "/var/lib/postgresql/data"]:
+            os.chown(path, *map(int, image["user"].split(":")))
     return str(path)
 
 
