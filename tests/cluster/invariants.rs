@@ -6,10 +6,11 @@ use crate::common::postgres::psql;
 pub(crate) fn hold(url: &str) {
     let faults = [
         (
-            "granted is the sum of the leases",
-            "SELECT c.key_id, c.granted, sum(l.granted - l.base)
+            "granted is the sum of the leases, and of what was used before there were leases",
+            "SELECT c.key_id, c.granted, c.earlier, sum(l.granted - l.base)
              FROM counters c LEFT JOIN leases l USING (key_id, quota, day)
-             GROUP BY c.key_id, c.quota, c.day HAVING c.granted <> coalesce(sum(l.granted - l.base), 0)",
+             GROUP BY c.key_id, c.quota, c.day
+             HAVING c.granted <> c.earlier + coalesce(sum(l.granted - l.base), 0)",
         ),
         (
             "no more is granted than the limit",
