@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod balancer;
 mod exactness;
 mod faults;
 mod invariants;

@@ -1,68 +1,23 @@
 //! Two gateways behind HAProxy are restarted one after the other, and no client notices.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::{
+    balancer::Balancer,
     invariants,
     nodes::{self, Node, Outcome},
     upstream::CountingUpstream,
 };
-use crate::common::{Client, Wire, eventually, free_port, postgres::Postgres};
+use crate::common::{Client, eventually, postgres::Postgres};
 
 const CLIENTS: usize = 16;
 /// More than the clients send meanwhile.
 const LIMIT: u64 = 1_000_000;
-
-/// HAProxy in front of gateways, with the checks that docs/scaling.md gives.
-struct HaProxy {
-    child: Child,
-    _dir: TempDir,
-    address: SocketAddr,
-}
-
-impl HaProxy {
-    async fn start(nodes: &[Node]) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut configuration = format!(
-            "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n timeout check 5s\n\
-             retries 3\n option redispatch 1\n retry-on conn-failure\n\
-             frontend public\n bind {address}\n default_backend gateways\n\
-             backend gateways\n balance hash req.fhdr(authorization)\n hash-type consistent\n\
-             option httpchk\n http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host gateways\n\
-             http-check expect status 200\n default-server check inter 500ms fall 2 rise 1\n"
-        );
-        for (number, node) in nodes.iter().enumerate() {
-            configuration.push_str(&format!(" server node{number} {}\n", node.address()));
-        }
-        let dir = TempDir::new().unwrap();
-        let file = dir.path().join("haproxy.cfg");
-        fs::write(&file, configuration).unwrap();
-        let mut haproxy = Command::new("haproxy");
-        haproxy.arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = haproxy.spawn().unwrap();
-        let listens = || async { Wire::connect(address).await.is_ok() };
-        eventually("HAProxy listens", listens).await;
-        Self { child, _dir: dir, address }
-    }
-}
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and haproxy"]
@@ -73,7 +28,7 @@ async fn a_rolling_restart_behind_haproxy_loses_no_request_and_no_count() {
     for node in &nodes {
         node.is_ready().await;
     }
-    let haproxy = HaProxy::start(&nodes).await;
+    let haproxy = Balancer::haproxy([nodes[0].address(), nodes[1].address()]).await;
     let mut keys = Vec::new();
     for number in 0..CLIENTS {
         let name = format!("client-{number}");

@@ -45,6 +45,11 @@ impl CountingUpstream {
         Self { address, calls, holds, server }
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The value for the gateway's `UPSTREAM_BASE_URL`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
