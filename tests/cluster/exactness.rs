@@ -113,7 +113,7 @@ async fn exactly_the_limit_is_served(
         connections.iter().flat_map(|connection| connection.served.iter().copied()).collect();
     let tries_again: u64 = connections.iter().map(|connection| connection.tries_again).sum();
     let slowest = connections.iter().map(|connection| connection.slowest).max().unwrap();
-    println!("{name}: {} served, {tries_again} told to try again, {slowest:?}", served.len());
+    println!("{name}: {} served, {tries_again} to try again, {slowest:?}", served.len());
     assert_eq!(served.len() as u64, limit, "{name}");
     assert_eq!(upstream.calls(&name), limit, "{name}: rejected requests do not reach the upstream");
     let used_up_at = connections.iter().filter_map(|connection| connection.used_up_at).min();
