@@ -202,7 +202,8 @@ impl Scene {
             };
             eventually("service returns", serves).await;
         }
-        assert!(since.elapsed() < BACK_WITHIN, "{:?}", since.elapsed());
+        let logs = || self.nodes.iter().map(|node| node.gateway().printed()).collect::<String>();
+        assert!(since.elapsed() < BACK_WITHIN, "{:?}\n{}", since.elapsed(), logs());
     }
 
     async fn change(&self, node: usize, method: Method, path: &str, body: &Value) -> bool {
