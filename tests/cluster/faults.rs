@@ -30,8 +30,8 @@ const KEYS: usize = 1000;
 /// Keys that get half of the requests.
 const HOT: usize = 16;
 const CLIENTS: usize = 48;
-/// Time in which service returns, some times what it takes on a machine that does nothing else.
-const BACK_WITHIN: Duration = Duration::from_secs(5);
+/// Time in which service returns where other work takes the processors, and each checkpoint seconds.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 struct Key {
     secret: String,
@@ -89,6 +89,8 @@ struct Scene {
     keys: Arc<Vec<Key>>,
     random: Random,
     faults: Vec<(&'static str, u32)>,
+    /// The longest time in which service has returned.
+    slowest_return: Duration,
 }
 
 impl Scene {
@@ -108,7 +110,16 @@ impl Scene {
             let history = Mutex::default();
             keys.push(Key { secret, name, limit, history });
         }
-        Self { server, url, upstream, nodes, keys: Arc::new(keys), random, faults: Vec::new() }
+        Self {
+            server,
+            url,
+            upstream,
+            nodes,
+            keys: Arc::new(keys),
+            random,
+            faults: Vec::new(),
+            slowest_return: Duration::ZERO,
+        }
     }
 
     /// Clients that send requests until the end, each to any node.
@@ -202,6 +213,7 @@ impl Scene {
             };
             eventually("service returns", serves).await;
         }
+        self.slowest_return = self.slowest_return.max(since.elapsed());
         let logs = || self.nodes.iter().map(|node| node.gateway().printed()).collect::<String>();
         assert!(since.elapsed() < BACK_WITHIN, "{:?}\n{}", since.elapsed(), logs());
     }
@@ -332,7 +344,8 @@ async fn limits_are_exact_while_nodes_connections_and_the_server_fail() {
     is_over.store(true, Ordering::Relaxed);
     clients.join_all().await;
     let served: usize = scene.keys.iter().map(|key| key.history.lock().unwrap().served.len()).sum();
-    println!("{served} served during {:?}", scene.faults);
+    let (faults, slowest) = (&scene.faults, scene.slowest_return);
+    println!("{served} served during {faults:?}; service returned after at most {slowest:?}");
     invariants::hold(&scene.url);
 
     for key in scene.keys.iter() {

@@ -1,13 +1,16 @@
 //! Gateways with one database, and clients that know what became of each request.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::upstream::{CountingUpstream, body};
-use crate::common::{Client, Gateway, GatewayCommand, eventually, free_port};
+use crate::common::{Client, Gateway, GatewayCommand, free_port};
 
 /// Time that a client lets pass before it sends again what was not served.
 pub(crate) const PACE: Duration = Duration::from_millis(20);
@@ -71,10 +74,13 @@ impl Node {
     /// Waits until it serves requests.
     pub(crate) async fn is_ready(&self) {
         let url = self.gateway.url("/readyz");
-        eventually("the gateway is ready", || async {
-            Client::http1().get(&url).await.status == 200
-        })
-        .await;
+        let mut response = None;
+        let is_ready = async || {
+            let current = Client::http1().get(&url).await;
+            response.insert(current).status == 200
+        };
+        let is_ready = holds_in_time(is_ready).await;
+        assert!(is_ready, "{response:?}\n{}", self.gateway.printed());
     }
 
     /// Ends it as a loss of its process does, and starts it again.
@@ -104,9 +110,27 @@ pub(crate) async fn create_key(node: &Node, label: &str, limit: u64) -> String {
 /// Waits until each node reports this number of used units.
 pub(crate) async fn usage_agrees(nodes: &[Node], key: &str, used: u64) {
     for node in nodes {
-        let reports = || async { node.gateway().usage(key).await["used"] == used };
-        eventually("usage is the same on every node", reports).await;
+        let mut last = Value::Null;
+        let reports = async || {
+            last = node.gateway().usage(key).await["used"].take();
+            last == used
+        };
+        let agrees = holds_in_time(reports).await;
+        assert!(agrees, "{used} used, but {last} at {}", node.address());
     }
+}
+
+/// Returns whether a condition holds within some seconds.
+async fn holds_in_time(mut condition: impl AsyncFnMut() -> bool) -> bool {
+    const DEADLINE: Duration = Duration::from_secs(20);
+    let until = Instant::now() + DEADLINE;
+    while Instant::now() < until {
+        if condition().await {
+            return true;
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    false
 }
 
 /// Sends a request, whose call upstream has this name.

@@ -278,6 +278,26 @@ async fn a_lowered_limit_counts_what_every_node_has_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
+async fn every_node_reports_what_all_have_used() {
+    const LIMIT: u64 = 20;
+    let nodes = Nodes::start(3).await;
+    let [first, others @ ..] = &nodes.stores[..] else { panic!("there are three") };
+    for store in others {
+        assert_eq!(store.status(&demand(LIMIT)).await.unwrap().used, 0);
+    }
+    for used in 1..=LIMIT {
+        assert!(matches!(reserve(first, LIMIT).await, Outcome::Admitted(_)));
+        assert_eq!(first.status(&demand(LIMIT)).await.unwrap().used, used);
+        first.flush().await.unwrap();
+        for store in &nodes.stores {
+            assert_eq!(store.status(&demand(LIMIT)).await.unwrap().used, used);
+        }
+    }
+    nodes.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
 async fn a_raised_limit_is_granted_on_every_node() {
     let nodes = Nodes::start(2).await;
     assert_eq!(use_up_at_once(&nodes.stores, 8, 10).await.0, 10);

@@ -11,9 +11,10 @@ use crate::{
     key::KeyId,
     store::{
         Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture,
-        counter::CounterKey,
+        counter::{Count, CounterKey},
         engine::{
             Counter,
+            share::Share,
             trip::{SharedLedger, TripError},
         },
     },
@@ -43,7 +44,16 @@ impl QuotaStore for PostgresStore {
         let (store, demand) = (self.clone(), demand.clone());
         StoreFuture::pending(async move {
             let counter = store.load_counter((&demand).into(), demand.at).await?;
-            Ok(counter.status(&demand, &store.0.core.engine.calendar))
+            let stored = store.read_count(&counter).await;
+            let mut status = counter.status(&demand, &store.0.core.engine.calendar);
+            // Other nodes may have used units since this one has made a trip, which only the database knows.
+            if let Ok((stored, share)) = stored
+                && stored.day == status.day
+                && counter.is_share_reported(&share)
+            {
+                status.used = stored.used;
+            }
+            Ok(status)
         })
     }
 }
@@ -64,6 +74,13 @@ impl PostgresStore {
             }
         }
         Err(unavailable("the database counts another period than this node"))
+    }
+
+    /// Returns the count of all nodes up to their last checkpoints, and the share of this one.
+    async fn read_count(&self, counter: &Counter) -> Result<(Count, Share), StoreError> {
+        let (client, node) = (self.reader().await?, self.0.core.node().number);
+        let count = checkpoint::read_count(&client, node, counter.key(), counter.count().day).await;
+        count.map_err(|error| self.look_up_failed(error))
     }
 
     /// Returns the counter, and loads it from the database if it is not in memory.
