@@ -192,16 +192,20 @@ async fn total_requests(client: &Client, query: &UsageQuery) -> sql::Result<u64>
 
 /// Returns the number of keys that were used on these days.
 async fn active_keys(client: &Client, query: &UsageQuery) -> sql::Result<u64> {
-    let sql = "SELECT count(*) FROM (
+    let (from, to) = (MonthDay::of(query.from), MonthDay::of(query.to));
+    // A month has one row of each key.
+    let group = if from.month == to.month { "" } else { "GROUP BY key_id" };
+    let sql = format!(
+        "SELECT count(*) FROM (
             SELECT FROM active_days WHERE month BETWEEN $1 AND $2
                 AND days & CASE WHEN month = $1 THEN $3 ELSE -1 END
                     & CASE WHEN month = $2 THEN $4 ELSE -1 END <> 0
-            GROUP BY key_id
-        ) AS active";
-    let (from, to) = (MonthDay::of(query.from), MonthDay::of(query.to));
+            {group}
+        ) AS active"
+    );
     let (since, until) = (-from.bit, 2 * to.bit - 1);
     let params = [text(&from.month), text(&to.month), int(&since), int(&until)];
-    Ok(sql::count(sql::one(client, sql, &params).await?.try_get(0)?))
+    Ok(sql::count(sql::one(client, &sql, &params).await?.try_get(0)?))
 }
 
 /// Day as it is stored in `active_days`.
