@@ -231,6 +231,7 @@ mod tests {
         ("sqlite", &["identity", "journal", "boot"], "belong to the file and its journal"),
         ("sqlite", &["blocks", "awaited_events"], "are empty without a journal"),
         ("postgres", &["nodes"], "belong to journals, of which there is none yet"),
+        ("postgres", &["quarter_units", "quarter_requests"], "are filled by triggers"),
         ("postgres", &["counters"], "is filled from daily_usage as keys are used"),
         ("postgres", &["leases", "awaited_events"], "belong to nodes"),
         ("postgres", &["sqlite_migration"], "is about the migration"),
