@@ -119,17 +119,18 @@ BEGIN
             state := CASE WHEN holders IS NULL THEN 'used up' ELSE 'elsewhere' END;
         END IF;
     END IF;
-    IF granted <> coalesce(l.granted, 0) THEN
+    -- Also if as many units are granted as were given back: a late statement must not give them back again.
+    IF size > 0 OR granted <> coalesce(l.granted, 0) THEN
         seq := seq + 1;
     END IF;
-    IF size = 0 THEN
-        -- A loss of this commit gives nothing away.
+    IF seq = known_seq THEN
+        -- A loss of this commit changes nothing that the node knows of.
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
     IF l.seq IS NULL AND granted > 0 THEN
         INSERT INTO leases (key_id, quota, day, node, granted, spent, seq, recalls)
         VALUES (of_key, of_quota, of_day, of_node, granted, spent, seq, c.recalls);
-    ELSIF (granted, spent, c.recalls) <> (l.granted, l.spent, l.recalls) THEN
+    ELSIF (granted, spent, seq, c.recalls) <> (l.granted, l.spent, l.seq, l.recalls) THEN
         UPDATE leases k SET granted = extend_lease.granted, spent = extend_lease.spent,
             seq = extend_lease.seq, recalls = c.recalls
         WHERE (k.key_id, k.quota, k.day, k.node) = (of_key, of_quota, of_day, of_node);
