@@ -106,6 +106,8 @@ async fn listen(
                         hear(&core, news.payload(), recalled);
                     } else {
                         core.keys.forget();
+                        // What was used up may not be so within the limit of a changed key.
+                        core.miss_news();
                     }
                 }
                 Some(Ok(_)) => {}
