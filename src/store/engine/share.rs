@@ -45,6 +45,8 @@ pub(crate) struct Share {
     rest: Rest,
     /// Whether a trip to the ledger is under way.
     is_under_way: bool,
+    /// Whether units may have become free, or the limit has changed, since the last trip began.
+    may_be_free: bool,
     /// Number of units that requests wait for.
     needed: u64,
     /// Units given back whose records the ledger does not have yet.
@@ -153,6 +155,7 @@ impl Share {
             is_outdated: false,
             rest: Rest::Unknown,
             is_under_way: false,
+            may_be_free: false,
             needed: 0,
             returned: 0,
             waiting_since: None,
@@ -237,7 +240,7 @@ impl Share {
             self.stop();
             self.is_outdated = self.is_under_way;
         }
-        (self.limit, self.rest) = (limit, Rest::Unknown);
+        (self.limit, self.rest, self.may_be_free) = (limit, Rest::Unknown, true);
     }
 
     fn give_up(&mut self, now: Instant) -> Step {
@@ -278,7 +281,7 @@ impl Share {
 
     /// Begins a trip for the units that requests wait for.
     fn request(&mut self, origin: Origin) -> ShareRequest {
-        self.is_under_way = true;
+        (self.is_under_way, self.may_be_free) = (true, false);
         ShareRequest {
             origin,
             seq: self.seq,
@@ -331,7 +334,12 @@ impl Share {
             ShareState::Done => {
                 (self.rest, self.waiting_since) = (Rest::Unknown, None);
             }
-            ShareState::Stale => self.rest = Rest::Unknown,
+            ShareState::Stale => {
+                // The limit may have been lowered since these units were granted.
+                self.stop();
+                self.rest = Rest::Unknown;
+            }
+            ShareState::UsedUp if self.may_be_free => self.rest = Rest::Unknown,
             ShareState::UsedUp => {
                 (self.rest, self.waiting_since) = (Rest::UsedUp(hearing), None);
             }
@@ -376,7 +384,7 @@ impl Share {
 
     /// Called when units may have become free.
     pub(super) fn hear_of_free(&mut self) {
-        self.rest = Rest::Unknown;
+        (self.rest, self.may_be_free) = (Rest::Unknown, true);
         self.changed.notify_waiters();
     }
 
