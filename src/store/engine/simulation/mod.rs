@@ -9,6 +9,8 @@
 
 mod disk;
 mod memory;
+#[cfg(feature = "postgres")]
+mod nodes;
 mod oracle;
 mod traffic;
 mod world;
