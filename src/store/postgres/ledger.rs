@@ -289,7 +289,8 @@ impl Ledger for PostgresLedger {
 
     fn close_journal(tables: &Tables) -> Result<(), Error> {
         let id = &tables.node.id.0[..];
-        let sql = "UPDATE nodes SET is_closed = true WHERE id = $1";
+        // A trip that is still on its way to the server is granted nothing any more.
+        let sql = "UPDATE nodes SET is_closed = true, session = 0 WHERE id = $1";
         tables.session.run(sql::execute(&tables.session.client, sql, &[bytes(&id)])).map(drop)
     }
 
