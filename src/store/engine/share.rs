@@ -302,11 +302,6 @@ impl Share {
         Some(ShareRequest { needed: 0, ..self.request(origin) })
     }
 
-    /// Returns whether the share, as it is in the ledger, has all that was used and given back.
-    pub(super) fn is_reported(&self, stored: &Self) -> bool {
-        self.spent == stored.spent && self.returned == 0
-    }
-
     /// Returns whether units have not been used for this time.
     pub(super) fn is_idle(&self, now: Instant, time: Duration) -> bool {
         self.unused() > 0 && self.used_at.is_none_or(|used_at| now >= used_at + time)

@@ -151,11 +151,6 @@ impl Counter {
         });
     }
 
-    /// Returns whether the share, as it is in the ledger, has all that this node has used and given back.
-    pub(crate) fn is_share_reported(&self, stored: &Share) -> bool {
-        with_share(self, |share| share.is_reported(stored)).unwrap_or_default()
-    }
-
     /// Returns whether units of the share have not been used for this time.
     pub(crate) fn is_share_idle(&self, now: Instant, time: Duration) -> bool {
         with_share(self, |share| share.is_idle(now, time)).unwrap_or_default()

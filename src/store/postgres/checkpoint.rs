@@ -314,8 +314,7 @@ async fn write_position(client: &Client, node: DatabaseId, position: Position) -
     sql::execute(client, sql, &[bytes(&node), int(&segment), int(&offset)]).await.map(drop)
 }
 
-/// Returns the count of the period that begins on this day, or of a later one if there is one: setting
-/// the clock back does not return to an earlier period, but a reset does. With it, the share of the node.
+/// Returns the [count](read_used) of a counter, and the share of the node.
 pub(super) async fn read_count(
     client: &Client,
     node: i32,
@@ -337,7 +336,9 @@ pub(super) async fn read_count(
     Ok((count, share))
 }
 
-async fn read_used(client: &Client, key: &CounterKey, day: Day) -> sql::Result<Count> {
+/// Returns the count of the period that begins on this day, or of a later one if there is one: setting
+/// the clock back does not return to an earlier period, but a reset does.
+pub(super) async fn read_used(client: &Client, key: &CounterKey, day: Day) -> sql::Result<Count> {
     let sql = "SELECT day, epoch, used, refunded FROM daily_usage
         WHERE key_id = $1 AND quota = $2 ORDER BY epoch DESC, day DESC LIMIT 1";
     let (id, quota) = (key.subject.as_str(), key.quota.as_str());

@@ -14,7 +14,6 @@ use crate::{
         counter::{Count, CounterKey},
         engine::{
             Counter,
-            share::Share,
             trip::{SharedLedger, TripError},
         },
     },
@@ -44,12 +43,11 @@ impl QuotaStore for PostgresStore {
         let (store, demand) = (self.clone(), demand.clone());
         StoreFuture::pending(async move {
             let counter = store.load_counter((&demand).into(), demand.at).await?;
-            let stored = store.read_count(&counter).await;
             let mut status = counter.status(&demand, &store.0.core.engine.calendar);
             // Other nodes may have used units since this one has made a trip, which only the database knows.
-            if let Ok((stored, share)) = stored
+            store.flush_for_read().await;
+            if let Ok(stored) = store.read_count(&counter).await
                 && stored.day == status.day
-                && counter.is_share_reported(&share)
             {
                 status.used = stored.used;
             }
@@ -76,10 +74,10 @@ impl PostgresStore {
         Err(unavailable("the database counts another period than this node"))
     }
 
-    /// Returns the count of all nodes up to their last checkpoints, and the share of this one.
-    async fn read_count(&self, counter: &Counter) -> Result<(Count, Share), StoreError> {
-        let (client, node) = (self.reader().await?, self.0.core.node().number);
-        let count = checkpoint::read_count(&client, node, counter.key(), counter.count().day).await;
+    /// Returns the count of all nodes up to their last checkpoints.
+    async fn read_count(&self, counter: &Counter) -> Result<Count, StoreError> {
+        let client = self.reader().await?;
+        let count = checkpoint::read_used(&client, counter.key(), counter.count().day).await;
         count.map_err(|error| self.look_up_failed(error))
     }
 
