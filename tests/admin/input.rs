@@ -64,7 +64,7 @@ fn inputs(document: &Value) -> Vec<Input> {
     for (path, calls) in document["paths"].as_object().unwrap() {
         for (method, call) in calls.as_object().unwrap() {
             let mut add = |place, name: &str, schema: &Value| {
-                let path = path.replace("{ref}", "key_0123456789abcdef");
+                let path = path.replace("{ref}", "key_0123456789abcdef").replace("{number}", "1");
                 let (method, name) = (method.to_uppercase(), name.to_owned());
                 inputs.push(Input { method, path, place, name, schema: schema.clone() });
             };
@@ -144,8 +144,8 @@ impl Input {
                 assert!(response.text.contains(&format!("`{UNKNOWN}`")), "{}", response.text);
                 true
             }
-            // A deletion has no body, and there is no key.
-            "key_not_found" => true,
+            // A deletion has no body, and there is no key and no node.
+            "key_not_found" | "node_not_found" => true,
             _ => panic!("{method} {path} {name} {value}: {}", response.text),
         }
     }
@@ -157,6 +157,7 @@ fn allows(schema: &Value, value: &Value, patterns: &Patterns) -> bool {
     schema.as_object().unwrap().iter().all(|(keyword, rule)| match keyword.as_str() {
         "description" | "example" | "examples" | "default" => true,
         "anyOf" => rule.as_array().unwrap().iter().any(|schema| allows(schema, value, patterns)),
+        "const" => value == rule,
         "enum" => rule.as_array().unwrap().contains(value),
         "type" => match rule {
             Value::Array(types) => types.iter().any(|rule| is_type(value, rule)),
