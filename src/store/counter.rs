@@ -31,12 +31,14 @@ pub(crate) trait Beside {
     fn begin_period(&mut self);
 
     /// Called when the count of the current period was reset.
+    #[cfg(any(feature = "admin", test))]
     fn reset(&mut self);
 }
 
 impl Beside for () {
     fn begin_period(&mut self) {}
 
+    #[cfg(any(feature = "admin", test))]
     fn reset(&mut self) {}
 }
 
@@ -157,7 +159,7 @@ impl<A: Beside> PeriodCounter<A> {
 
     /// Runs `work` with the count of the period of this demand, and what is beside it, under the lock.
     /// Returns its result and the status after it.
-    #[cfg(feature = "engine")]
+    #[cfg(feature = "postgres")]
     pub(crate) fn with_current<T>(
         &self,
         demand: &Demand,
@@ -172,7 +174,7 @@ impl<A: Beside> PeriodCounter<A> {
     }
 
     /// Runs `work` with the count and what is beside it, under the lock.
-    #[cfg(feature = "engine")]
+    #[cfg(feature = "postgres")]
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Count, &mut A) -> T) -> T {
         let mut state = self.lock();
         let (count, extra) = &mut *state;
@@ -199,6 +201,7 @@ impl<A: Beside> PeriodCounter<A> {
 
     /// Reserves the units if enough are left. Calls `record` with the count before them, under the lock,
     /// and reserves them only if it succeeds.
+    #[cfg(any(feature = "memory", feature = "sqlite", test))]
     pub(crate) fn reserve<T, E>(
         &self,
         demand: &Demand,

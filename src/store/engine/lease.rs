@@ -3,9 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use super::journal::Lsn;
-#[cfg(feature = "postgres")]
-use super::share::Share;
-use crate::store::counter::Beside;
 
 /// Maximum number of units that a lease grants, which a power failure may cost a key.
 const MAX_SIZE: u64 = 512;
@@ -13,34 +10,6 @@ const MAX_SIZE: u64 = 512;
 const PART: u64 = 16;
 /// Time below which the size of the next lease is doubled; it is halved after four times as long.
 const SHORT: Duration = Duration::from_millis(500);
-
-/// Units that may be used without waiting, and who grants more of them.
-#[derive(Debug)]
-pub(crate) enum Granted {
-    /// The journal of the only process that counts.
-    Journaled(Lease),
-    /// A ledger that several nodes share.
-    #[cfg(feature = "postgres")]
-    Shared(Share),
-}
-
-impl Beside for Granted {
-    fn begin_period(&mut self) {
-        match self {
-            Self::Journaled(lease) => *lease = Lease::default(),
-            #[cfg(feature = "postgres")]
-            Self::Shared(share) => share.begin_period(),
-        }
-    }
-
-    fn reset(&mut self) {
-        match self {
-            Self::Journaled(lease) => *lease = Lease::default(),
-            #[cfg(feature = "postgres")]
-            Self::Shared(share) => share.reset(),
-        }
-    }
-}
 
 /// Lease: number of the period's units that may be used without another sync. After a power failure all of
 /// them count as used, so no response is sent before its lease is durable. After any other end of the

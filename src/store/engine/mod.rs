@@ -15,7 +15,9 @@
 
 mod damage;
 pub(crate) mod gauges;
+mod granted;
 pub(crate) mod journal;
+#[cfg(any(feature = "sqlite", test))]
 mod lease;
 mod ledger;
 mod meter;

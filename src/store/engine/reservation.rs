@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+#[cfg(any(feature = "sqlite", test))]
+use super::lease::Lease;
 use super::{
     Counter, Durability, Engine,
+    granted::Granted,
     journal::{CountChange, Further, Lsn, Record},
-    lease::{Granted, Lease},
 };
 #[cfg(feature = "postgres")]
 use super::{journal::ShareUse, share::Share};
@@ -28,12 +30,14 @@ use crate::{
 };
 
 /// Maximum delay of the sync of a lease that is not urgent, so that the leases of many keys share one sync.
+#[cfg(any(feature = "sqlite", test))]
 const MAX_LEASE_SYNC_DELAY: Duration = Duration::from_millis(20);
 /// Maximum delay of the sync of a unit with [`Durability::Power`]; most upstreams take longer to respond.
 const MAX_UNIT_SYNC_DELAY: Duration = Duration::from_millis(2);
 
 impl Engine {
     /// Reserves units of a loaded counter.
+    #[cfg(any(feature = "sqlite", test))]
     pub(crate) fn reserve(
         self: &Arc<Self>,
         counter: Arc<Counter>,
@@ -116,6 +120,7 @@ impl Engine {
             ..CountChange::of(count.origin())
         };
         let gate = match granted {
+            #[cfg(any(feature = "sqlite", test))]
             Granted::Journaled(lease) => self.charge_lease(counter, demand, count, lease, change),
             #[cfg(feature = "postgres")]
             Granted::Shared(share) => self.charge_share(counter, demand.amount, share, change),
@@ -141,6 +146,7 @@ impl Engine {
     }
 
     /// Appends the use of units, and the extension of their lease if one is due.
+    #[cfg(any(feature = "sqlite", test))]
     fn charge_lease(
         &self,
         counter: &Counter,
@@ -243,13 +249,12 @@ impl EngineReservation {
         if self.state != State::Spent || actual == self.amount {
             return;
         }
-        let (used, mut written) = (change(self.amount, actual), None);
-        let from = self.amount;
+        let (from, mut written) = (self.amount, None);
         let is_current = self.counter.settle(self.origin, from, actual, |left, granted| {
-            let change = self.regrant(from, actual, left, granted);
-            written = self.append(CountChange { used, ..change });
+            written = self.append(self.regrant(from, actual, left, granted));
         });
         if !is_current {
+            let used = change(from, actual);
             written = self.append(CountChange { used, ..CountChange::of(self.origin) });
         }
         self.amount = actual;
@@ -266,7 +271,6 @@ impl EngineReservation {
         let refunded =
             self.counter.refund(self.origin, amount, self.limit, refund, |left, granted| {
                 written = self.append(CountChange {
-                    used: change(amount, 0),
                     refunded: if refund == Refund::UpToLimit { amount } else { 0 },
                     ..self.regrant(amount, 0, left, granted)
                 });
@@ -293,10 +297,15 @@ impl EngineReservation {
     }
 
     /// Returns the change of what is granted when `to` units are charged instead of `from`, and `left` are used in all.
+    #[cfg_attr(
+        not(any(feature = "sqlite", test)),
+        expect(unused_variables, reason = "a share does not depend on the count")
+    )]
     fn regrant(&self, from: u64, to: u64, left: u64, granted: &mut Granted) -> CountChange {
-        let mut change = CountChange::of(self.origin);
+        let mut change = CountChange { used: change(from, to), ..CountChange::of(self.origin) };
         match granted {
             // Without a limit, this ends a lease from before the limit was removed.
+            #[cfg(any(feature = "sqlite", test))]
             Granted::Journaled(lease) => {
                 change.granted = lease.surplus(left, self.limit.units().unwrap_or_default());
                 change.granted.into_iter().for_each(|granted| lease.lower(granted));
@@ -318,9 +327,7 @@ impl EngineReservation {
     /// Removes the charge of units that could not be made durable.
     fn discard(&mut self) {
         if self.state == State::Spent {
-            let used = change(self.amount, 0);
             let hold = |change| {
-                let change = CountChange { used, ..change };
                 self.engine.journal.hold(Record::count(self.counter.key(), change));
             };
             let amount = self.amount;
@@ -328,7 +335,7 @@ impl EngineReservation {
                 hold(self.regrant(amount, 0, left, granted));
             });
             if !is_current {
-                hold(CountChange::of(self.origin));
+                hold(CountChange { used: change(amount, 0), ..CountChange::of(self.origin) });
             }
         }
         self.state = State::Discarded;

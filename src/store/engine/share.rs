@@ -399,6 +399,7 @@ impl Beside for Share {
         *self = Self { changed, ..Self::new(0, 0, 0) };
     }
 
+    #[cfg(any(feature = "admin", test))]
     fn reset(&mut self) {
         self.hear_of_free();
     }

@@ -6,13 +6,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+#[cfg(any(feature = "sqlite", test))]
+use super::lease::Lease;
 #[cfg(feature = "postgres")]
 use super::share::Share;
 use super::{
     Ledger,
     damage::Damage,
+    granted::Granted,
     journal::{Journal, Record, UsageEntry},
-    lease::{Granted, Lease},
     meter::Meter,
     queue::{self, Queue},
     reservation::OpenRequest,
@@ -217,6 +219,7 @@ impl Engine {
 
     /// Inserts a loaded count, unless the counter exists. A counter in use is never evicted, so an existing
     /// one is newer than `count`.
+    #[cfg(any(feature = "sqlite", test))]
     pub(crate) fn insert_counter(&self, key: CounterKey, count: Count) -> Arc<Counter> {
         self.insert(key, count, Granted::Journaled(Lease::default()))
     }

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Counter, Engine,
-    lease::Granted,
+    granted::Granted,
     share::{Hearing, ReportedLease, Share, ShareRequest, ShareResponse, Step},
 };
 use crate::{
@@ -127,6 +127,7 @@ fn changes_of(counter: &Counter) -> Arc<Notify> {
 fn with_share<T>(counter: &Counter, work: impl FnOnce(&mut Share) -> T) -> Option<T> {
     counter.with(|_, granted| match granted {
         Granted::Shared(share) => Some(work(share)),
+        #[cfg(any(feature = "sqlite", test))]
         Granted::Journaled(_) => None,
     })
 }
@@ -241,8 +242,11 @@ impl Engine {
         self.check_admission()?;
         let opens = self.opens(demand);
         let (step, status) = counter.with_current(demand, &self.calendar, |count, granted| {
-            let Granted::Shared(share) = granted else { return Ok((Step::UsedUp, None)) };
-            let step = next(count, share, Instant::now());
+            let step = match granted {
+                Granted::Shared(share) => next(count, share, Instant::now()),
+                #[cfg(any(feature = "sqlite", test))]
+                Granted::Journaled(_) => Step::UsedUp,
+            };
             let Step::Take = step else { return Ok((step, None)) };
             let taken = self.charge(counter, demand, opens, count, granted)?;
             count.used = count.used.saturating_add(demand.amount).min(MAX_UNITS);
@@ -270,6 +274,7 @@ impl Engine {
             is_changed.as_mut().enable();
             let request = counter.with(|count, granted| match granted {
                 Granted::Shared(share) => share.give_up_unused(count.origin()),
+                #[cfg(any(feature = "sqlite", test))]
                 Granted::Journaled(_) => None,
             });
             match request {
