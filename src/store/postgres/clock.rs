@@ -1,11 +1,11 @@
 //! The database's clock, which decides the day for all nodes.
 
-use std::{
-    sync::Mutex,
-    time::{Instant, SystemTime},
-};
+use std::time::{Instant, SystemTime};
 
-use crate::{clock::Clock, store::sync::lock};
+use crate::{
+    clock::Clock,
+    store::sync::{Mutex, lock},
+};
 
 /// Clock that continues from the database's last known time. Changes of the machine's clock have no effect on it.
 pub(super) struct DatabaseClock(Mutex<(SystemTime, Instant)>);

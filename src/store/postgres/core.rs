@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
@@ -16,7 +16,7 @@ use crate::{
         Demand,
         engine::{Engine, queue::Queue},
         key_cache::KeyCache,
-        sync::lock,
+        sync::{Mutex, lock},
     },
 };
 
