@@ -77,12 +77,8 @@ impl<'a> Trip<'a> {
         let hearing = ledger.hearing();
         let response = ledger.make(self.counter.key(), &self.request).await?;
         self.is_complete = true;
-        self.counter.with(|count, granted| {
-            if let Granted::Shared(share) = granted
-                && count.day == self.request.origin.day
-            {
-                share.complete(count, &self.request, &response, Instant::now(), hearing);
-            }
+        with_share_of(self.counter, self.request.origin.day, |count, share| {
+            share.complete(count, &self.request, &response, Instant::now(), hearing);
         });
         Ok(())
     }
@@ -90,14 +86,9 @@ impl<'a> Trip<'a> {
 
 impl Drop for Trip<'_> {
     fn drop(&mut self) {
-        self.counter.with(|count, granted| {
-            if let Granted::Shared(share) = granted
-                && count.day == self.request.origin.day
-                && !self.is_complete
-            {
-                share.fail();
-            }
-        });
+        if !self.is_complete {
+            with_share_of(self.counter, self.request.origin.day, |_, share| share.fail());
+        }
     }
 }
 
@@ -132,6 +123,17 @@ fn with_share<T>(counter: &Counter, work: impl FnOnce(&mut Share) -> T) -> Optio
     })
 }
 
+/// Runs `work` with the share, if the period that begins on this day is still counted.
+fn with_share_of(counter: &Counter, day: Day, work: impl FnOnce(&mut Count, &mut Share)) {
+    counter.with(|count, granted| {
+        if let Granted::Shared(share) = granted
+            && count.day == day
+        {
+            work(count, share);
+        }
+    });
+}
+
 impl Counter {
     /// Takes note of news.
     pub(crate) fn hear(&self, news: &News, hearing: Hearing) {
@@ -143,13 +145,7 @@ impl Counter {
 
     /// Shows what all nodes have been granted in the period that begins on this day.
     pub(crate) fn refresh_share(&self, day: Day, lease: ReportedLease) {
-        self.with(|count, granted| {
-            if let Granted::Shared(share) = granted
-                && count.day == day
-            {
-                share.refresh(count, &lease);
-            }
-        });
+        with_share_of(self, day, |count, share| share.refresh(count, &lease));
     }
 
     /// Returns whether units of the share have not been used for this time.
