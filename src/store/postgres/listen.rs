@@ -122,15 +122,16 @@ async fn listen(
         let test = core.upgrade().map(|core| test_of(&core)).unwrap_or_default();
         let sql = "SELECT pg_notify('tower_quota_leases', $1)";
         sql::execute(&client, sql, &[text(&test)]).await?;
-        let (mut looked_at, mut polls) = (Instant::now(), 0_u32);
+        let (mut looked_at, mut is_first, mut polls) = (Instant::now(), true, 0);
         loop {
             let is_listening = core.upgrade().is_some_and(|core| core.is_listening());
             sleep(if is_listening { TEST_INTERVAL } else { POLL_INTERVAL }).await;
-            if polls == 0 || !is_listening {
+            if is_first || !is_listening {
                 let Some(core) = core.upgrade() else { return Ok(()) };
-                reconcile(&core, &client, polls == 0, recalled).await?;
-                polls = polls.wrapping_add(1).max(1);
-                if polls % POLLS == 0 {
+                reconcile(&core, &client, is_first, recalled).await?;
+                is_first = false;
+                polls = (polls + 1) % POLLS;
+                if polls == 0 {
                     core.miss_news();
                 }
             }
@@ -155,44 +156,33 @@ async fn listen(
     }
 }
 
-/// Takes note of a notification: `free <quota> <day> <key>`, `over <quota> <day> <limit> <key>`, or
-/// `recall <quota> <day> <nodes> <key>`.
+/// Takes note of a notification: `<kind> <detail> <quota> <day> <key>`. The detail of `over` is the limit, that of
+/// `recall` the nodes.
 fn hear(core: &Core, news: &str, recalled: &UnboundedSender<Arc<Counter>>) {
-    let counter_of = |quota: &str, day: &str, id: &str| {
-        let key = CounterKey { quota: quota.parse().ok()?, subject: KeyId::from(id) };
-        let counter = core.engine.counter(&key)?;
-        (counter.count().day.to_string() == day).then_some(counter)
-    };
     if news == test_of(core) {
         return core.set_listening(true);
     }
-    let (kind, rest) = news.split_once(' ').unwrap_or((news, ""));
+    let mut parts = news.splitn(5, ' ');
+    let [Some(kind), Some(detail), Some(quota), Some(day), Some(id)] =
+        std::array::from_fn(|_| parts.next())
+    else {
+        return;
+    };
+    let Ok(quota) = quota.parse() else { return };
+    let counter = core.engine.counter(&CounterKey { quota, subject: KeyId::from(id) });
+    let Some(counter) = counter.filter(|counter| counter.count().day.to_string() == day) else {
+        return;
+    };
     match kind {
-        "free" => {
-            let mut parts = rest.splitn(3, ' ');
-            let (Some(quota), Some(day), Some(id)) = (parts.next(), parts.next(), parts.next())
-            else {
-                return;
-            };
-            if let Some(counter) = counter_of(quota, day, id) {
-                counter.hear(&News::Free, core.hearing());
+        "free" => counter.hear(&News::Free, core.hearing()),
+        "over" => {
+            if let Ok(limit) = detail.parse() {
+                counter.hear(&News::UsedUp { limit }, core.hearing());
             }
         }
-        "over" | "recall" => {
-            let mut parts = rest.splitn(4, ' ');
-            let (Some(quota), Some(day), Some(detail), Some(id)) =
-                (parts.next(), parts.next(), parts.next(), parts.next())
-            else {
-                return;
-            };
-            let Some(counter) = counter_of(quota, day, id) else { return };
-            if kind == "over" {
-                let Ok(limit) = detail.parse() else { return };
-                counter.hear(&News::UsedUp { limit }, core.hearing());
-            } else if detail.split(',').any(|node| node.parse() == Ok(core.node().number)) {
-                // Fails at the end of the store only.
-                let _ = recalled.send(counter);
-            }
+        "recall" if detail.split(',').any(|node| node.parse() == Ok(core.node().number)) => {
+            // Fails at the end of the store only.
+            let _ = recalled.send(counter);
         }
         _ => {}
     }

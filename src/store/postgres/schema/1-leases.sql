@@ -29,6 +29,12 @@ CREATE TABLE leases (
 ) WITH (fillfactor = 70);
 CREATE INDEX leases_by_node ON leases (node, day);
 
+-- Notifies all nodes of what one has found out about a counter.
+CREATE FUNCTION notify_leases(kind text, detail text, of_quota text, of_day text, of_key text)
+RETURNS void LANGUAGE sql AS $$
+    SELECT pg_notify('tower_quota_leases', concat_ws(' ', kind, detail, of_quota, of_day, of_key));
+$$;
+
 -- Reports a lease, and extends it by the units that are needed, or gives back those that are not kept.
 CREATE FUNCTION extend_lease(
     of_key text, of_quota text, of_day text, of_node int, of_session bigint,
@@ -46,7 +52,7 @@ DECLARE
     nodes bigint;
     holders text;
 BEGIN
-    -- Waits for a process that takes over the journal of this node.
+    -- Waits for a process that takes over the journal of this node. The number is TRIPS of session.rs.
     PERFORM pg_advisory_xact_lock_shared(1953562626, of_node);
     at := clock_timestamp();
     IF (SELECT n.session FROM nodes n WHERE n.number = of_node) IS DISTINCT FROM of_session THEN
@@ -137,21 +143,19 @@ BEGIN
     END IF;
     IF (total < c.granted OR needs = 0)
         AND (c.is_over OR c.recalled_at > at - interval '1 second') THEN
-        PERFORM pg_notify('tower_quota_leases', concat_ws(' ', 'free', of_quota, of_day, of_key));
+        PERFORM notify_leases('free', '-', of_quota, of_day, of_key);
         c.is_over := false;
     END IF;
     IF state = 'used up' AND NOT c.is_over THEN
         -- Smaller requests may still use what this node holds.
         IF granted = spent THEN
-            PERFORM pg_notify('tower_quota_leases',
-                concat_ws(' ', 'over', of_quota, of_day, within, of_key));
+            PERFORM notify_leases('over', within::text, of_quota, of_day, of_key);
         END IF;
         c.is_over := true;
     END IF;
     IF holders IS NOT NULL
         AND (c.recalled_at IS NULL OR c.recalled_at < at - interval '40 milliseconds') THEN
-        PERFORM pg_notify('tower_quota_leases',
-            concat_ws(' ', 'recall', of_quota, of_day, holders, of_key));
+        PERFORM notify_leases('recall', holders, of_quota, of_day, of_key);
         c.recalled_at := at;
         c.recalls := c.recalls + 1;
     END IF;
@@ -227,7 +231,7 @@ BEGIN
         ON CONFLICT (key_id, quota, day, node) DO UPDATE SET granted = k.granted + beyond,
             spent = greatest(k.spent, excluded.spent), base = k.base + back;
         IF back > 0 AND (c.is_over OR c.recalled_at > clock_timestamp() - interval '1 second') THEN
-            PERFORM pg_notify('tower_quota_leases', concat_ws(' ', 'free', r.quota, r.day, r.key_id));
+            PERFORM notify_leases('free', '-', r.quota, r.day, r.key_id);
         END IF;
         UPDATE counters k
         SET granted = k.granted + beyond - back, is_over = k.is_over AND back = 0
@@ -269,7 +273,7 @@ BEGIN
     JOIN leases l ON (c.key_id, c.quota, c.day) = (l.key_id, l.quota, l.day)
     WHERE l.node = of_node AND l.granted > l.spent
     ORDER BY c.key_id, c.quota, c.day FOR NO KEY UPDATE OF c;
-    PERFORM pg_notify('tower_quota_leases', concat_ws(' ', 'free', l.quota, l.day, l.key_id))
+    PERFORM notify_leases('free', '-', l.quota, l.day, l.key_id)
     FROM leases l JOIN counters c ON (c.key_id, c.quota, c.day) = (l.key_id, l.quota, l.day)
     WHERE l.node = of_node AND l.granted > l.spent
         AND (c.is_over OR c.recalled_at > clock_timestamp() - interval '1 second');
@@ -314,8 +318,7 @@ BEGIN
     SELECT string_agg(l.node::text, ',') INTO holders FROM leases l
     WHERE (l.key_id, l.quota, l.day) = (of_key, of_quota, of_day) AND l.granted > l.spent;
     IF holders IS NOT NULL THEN
-        PERFORM pg_notify('tower_quota_leases',
-            concat_ws(' ', 'recall', of_quota, of_day, holders, of_key));
+        PERFORM notify_leases('recall', holders, of_quota, of_day, of_key);
     END IF;
     RETURN holders IS NOT NULL;
 END $$;
@@ -350,6 +353,6 @@ BEGIN
         ),
         earlier = 0, epoch = new_epoch, is_over = false, held_until = NULL
     WHERE (c.key_id, c.quota) = (of_key, of_quota) AND c.day >= of_day;
-    PERFORM pg_notify('tower_quota_leases', concat_ws(' ', 'free', of_quota, of_day, of_key));
+    PERFORM notify_leases('free', '-', of_quota, of_day, of_key);
     RETURN new_epoch;
 END $$;
