@@ -35,19 +35,26 @@ const MAX_SIZE: i64 = 512;
 /// Time for which a trip may take, a little longer than its statement.
 const TRIP_TIMEOUT: Duration = Duration::from_millis(400);
 /// Settings of a connection for trips.
-pub(super) const TRIPS: &str = "SET statement_timeout = '250ms'; SET jit = off";
+pub(super) const TRIP_SETTINGS: &str = "SET statement_timeout = '250ms'; SET jit = off";
 
 /// What a transaction does to the leases of this node.
 #[derive(Default)]
 pub(super) struct LeaseChanges {
-    keys: Vec<CounterKey>,
-    days: Vec<Day>,
-    epochs: Vec<i64>,
-    spent: Vec<i64>,
-    returned: Vec<i64>,
-    provoked: Vec<i64>,
-    used: Vec<i64>,
+    changes: Vec<LeaseChange>,
+    /// How all leases end, if they do.
     unused: Option<UnusedUnits>,
+}
+
+/// What a batch says of one lease.
+struct LeaseChange {
+    key: CounterKey,
+    day: Day,
+    epoch: i64,
+    spent: i64,
+    /// Units of the last epoch that are given back, and those of them that a holder can provoke.
+    returned: i64,
+    provoked: i64,
+    used: i64,
 }
 
 /// A lease after a checkpoint.
@@ -61,37 +68,23 @@ impl LeaseChanges {
     /// Adds what a batch says of the leases.
     pub(super) fn report(&mut self, batch: &PendingBatch) {
         for (id, subject) in batch.subjects() {
+            let first = self.changes.len();
             for (quota, origin, delta) in &subject.counts {
                 let Some(share) = delta.share else { continue };
-                let key = CounterKey { quota: *quota, subject: id.clone() };
-                let (spent, returned) = (bigint(share.spent), bigint(share.returned));
-                // After a reset, the units of the earlier epoch and of the current one are in one lease.
-                let same =
-                    (0..self.keys.len()).rev().take_while(|at| self.keys[*at].subject == *id);
-                let same = same
-                    .into_iter()
-                    .find(|at| self.keys[*at] == key && self.days[*at] == origin.day);
-                let provoked = delta.refunded.clamp(0, returned);
-                match same {
-                    None => {
-                        self.keys.push(key);
-                        self.days.push(origin.day);
-                        self.epochs.push(origin.epoch.into());
-                        self.spent.push(spent);
-                        self.returned.push(returned);
-                        self.provoked.push(provoked);
-                        self.used.push(delta.used);
-                    }
-                    Some(at) => {
-                        self.spent[at] = self.spent[at].max(spent);
-                        self.used[at] = self.used[at].saturating_add(delta.used);
-                        let epoch = i64::from(origin.epoch);
-                        if epoch > self.epochs[at] {
-                            self.epochs[at] = epoch;
-                            self.returned[at] = returned;
-                            self.provoked[at] = provoked;
-                        }
-                    }
+                let returned = bigint(share.returned);
+                let change = LeaseChange {
+                    key: CounterKey { quota: *quota, subject: id.clone() },
+                    day: origin.day,
+                    epoch: origin.epoch.into(),
+                    spent: bigint(share.spent),
+                    returned,
+                    provoked: delta.refunded.clamp(0, returned),
+                    used: delta.used,
+                };
+                let of_subject = &mut self.changes[first..];
+                match of_subject.iter_mut().find(|other| other.is_of_lease_of(&change)) {
+                    Some(other) => other.add(&change),
+                    None => self.changes.push(change),
                 }
             }
         }
@@ -112,8 +105,9 @@ impl LeaseChanges {
             let at = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default();
             let [seq, granted, total] = [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?];
             let [seq, granted, total] = [seq, granted, total].map(sql::count);
-            let (key, day) = (self.keys[at].clone(), self.days[at]);
-            Ok(Reported { key, day, lease: ReportedLease { seq, granted, total } })
+            let LeaseChange { key, day, .. } = &self.changes[at];
+            let lease = ReportedLease { seq, granted, total };
+            Ok(Reported { key: key.clone(), day: *day, lease })
         });
         reported.collect()
     }
@@ -123,24 +117,23 @@ impl LeaseChanges {
         client: &Client,
         node: i32,
     ) -> sql::Result<Vec<tokio_postgres::Row>> {
-        if self.keys.is_empty() {
+        if self.changes.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<&str> = self.keys.iter().map(|key| key.subject.as_str()).collect();
-        let quotas: Vec<&str> = self.keys.iter().map(|key| key.quota.as_str()).collect();
-        let days: Vec<String> = self.days.iter().map(|day| day.to_string()).collect();
-        let sql = "SELECT * FROM report_leases($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-        let values = [
-            int4(&node),
-            texts(&keys),
-            texts(&quotas),
-            texts(&days),
-            ints(&self.epochs),
-            ints(&self.spent),
-            ints(&self.returned),
-            ints(&self.provoked),
-            ints(&self.used),
+        let ids: Vec<&str> = self.changes.iter().map(|of| of.key.subject.as_str()).collect();
+        let quotas: Vec<&str> = self.changes.iter().map(|of| of.key.quota.as_str()).collect();
+        let days: Vec<String> = self.changes.iter().map(|of| of.day.to_string()).collect();
+        let column = |of: fn(&LeaseChange) -> i64| self.changes.iter().map(of).collect();
+        let numbers: [Vec<i64>; 5] = [
+            column(|of| of.epoch),
+            column(|of| of.spent),
+            column(|of| of.returned),
+            column(|of| of.provoked),
+            column(|of| of.used),
         ];
+        let sql = "SELECT * FROM report_leases($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        let mut values = vec![int4(&node), texts(&ids), texts(&quotas), texts(&days)];
+        values.extend(numbers.iter().map(ints));
         sql::query(client, sql, &values).await
     }
 
@@ -149,6 +142,23 @@ impl LeaseChanges {
         let counts_as_used = unused == UnusedUnits::Spent;
         let values = [int4(&node), flag(&counts_as_used)];
         sql::execute(client, "SELECT end_leases($1, $2)", &values).await.map(drop)
+    }
+}
+
+impl LeaseChange {
+    fn is_of_lease_of(&self, other: &Self) -> bool {
+        self.day == other.day && self.key == other.key
+    }
+
+    /// Adds a change of the same lease, which has the units of all epochs of its period.
+    fn add(&mut self, other: &Self) {
+        self.spent = self.spent.max(other.spent);
+        self.used = self.used.saturating_add(other.used);
+        if other.epoch > self.epoch {
+            self.epoch = other.epoch;
+            self.returned = other.returned;
+            self.provoked = other.provoked;
+        }
     }
 }
 

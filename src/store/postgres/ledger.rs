@@ -81,7 +81,6 @@ impl PostgresLedger {
 
     /// Sets the store that uses the ledger.
     pub(super) fn serving(mut self, core: Arc<Core>) -> Self {
-        core.set_node(self.tables.node);
         self.core = Some(core);
         self.watch_connection();
         self

@@ -16,7 +16,7 @@ use super::{
     Inner, OpenError, PostgresOptions, PostgresStore,
     clock::DatabaseClock,
     core::Core,
-    leases::{TRIPS, Trips},
+    leases::{TRIP_SETTINGS, Trips},
     ledger::PostgresLedger,
     listen::Listener,
     migration, reports,
@@ -107,7 +107,7 @@ impl Opened {
     fn serve(self) -> Result<PostgresStore, OpenError> {
         let Self { options, ledger, journal, lock, losses, clock } = self;
         let readers = pool(&options, READER, options.connections)?;
-        let trips = Trips::new(pool(&options, TRIPS, TRIP_CONNECTIONS)?);
+        let trips = Trips::new(pool(&options, TRIP_SETTINGS, TRIP_CONNECTIONS)?);
         let clock = Arc::new(clock);
         let engine_clock = options.clock.clone().unwrap_or_else(|| clock.clone());
         let engine = Engine::new(options.engine(engine_clock), journal);
