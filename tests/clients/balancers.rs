@@ -7,7 +7,6 @@ use std::{
     collections::HashSet,
     fs,
     net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,7 +15,7 @@ use std::{
 };
 
 use crate::common::{
-    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Random, Upstream, eventually, full,
+    ADMIN_TOKEN, Client, Gateway, GatewayCommand, Program, Random, Upstream, eventually, full,
     json_response, streaming,
 };
 use bytes::Bytes;
@@ -31,61 +30,25 @@ use tokio::{
     time::timeout,
 };
 
-/// A program that runs in a directory of its own, until it is dropped.
-struct Program {
-    child: Child,
-    _dir: TempDir,
+fn nginx(listen: SocketAddr, gateway: SocketAddr, upstream: &str, location: &str) -> Program {
+    Program::nginx(&format!(
+        "upstream gateway {{ server {gateway}; {upstream} }}
+        server {{
+            listen {listen};
+            location / {{ proxy_pass http://gateway; {location} }}
+        }}"
+    ))
 }
 
-impl Program {
-    /// Starts it with `configuration` in a file behind these arguments.
-    fn start(command: &[&str], configuration: &str) -> Self {
-        let dir = TempDir::new().unwrap();
-        let file = dir.path().join("configuration");
-        fs::write(&file, configuration.replace("DIR", dir.path().to_str().unwrap())).unwrap();
-        let child = Command::new(command[0])
-            .args(&command[1..])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", command[0]));
-        Self { child, _dir: dir }
-    }
-
-    fn nginx(listen: SocketAddr, gateway: SocketAddr, upstream: &str, location: &str) -> Self {
-        let configuration = format!(
-            "daemon off; master_process off; error_log DIR/error.log; pid DIR/pid; events {{}}
-            http {{
-                access_log off;
-                client_body_temp_path DIR/body; proxy_temp_path DIR/proxy;
-                fastcgi_temp_path DIR/fastcgi; uwsgi_temp_path DIR/uwsgi; scgi_temp_path DIR/scgi;
-                upstream gateway {{ server {gateway}; {upstream} }}
-                server {{
-                    listen {listen};
-                    location / {{ proxy_pass http://gateway; {location} }}
-                }}
-            }}"
-        );
-        Self::start(&["nginx", "-c"], &configuration)
-    }
-
-    fn haproxy(listen: SocketAddr, stats: SocketAddr, gateway: SocketAddr) -> Self {
-        let configuration = format!(
-            "defaults\n mode http\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n timeout check 5s\n\
-             frontend public\n bind {listen}\n default_backend gateways\n\
-             backend gateways\n option httpchk GET /healthz\n\
-             server first {gateway} check inter 50ms fall 1\n\
-             listen statistics\n bind {stats}\n stats enable\n stats uri /\n"
-        );
-        Self::start(&["haproxy", "-f"], &configuration)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn haproxy(listen: SocketAddr, stats: SocketAddr, gateway: SocketAddr) -> Program {
+    let configuration = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n timeout check 5s\n\
+         frontend public\n bind {listen}\n default_backend gateways\n\
+         backend gateways\n option httpchk GET /healthz\n\
+         server first {gateway} check inter 50ms fall 1\n\
+         listen statistics\n bind {stats}\n stats enable\n stats uri /\n"
+    );
+    Program::start(&["haproxy", "-f"], &configuration)
 }
 
 async fn gateway(upstream: &Upstream, limit: u32) -> (Gateway, String) {
@@ -100,7 +63,7 @@ async fn haproxy_finds_the_gateway_healthy() {
     let upstream = Upstream::start(|_| json_response("{}")).await;
     let (mut gateway, key) = gateway(&upstream, 0).await;
     let (listen, stats) = (free(), free());
-    let _haproxy = Program::haproxy(listen, stats, gateway.address());
+    let _haproxy = haproxy(listen, stats, gateway.address());
     listens(stats).await;
     let state = async || Client::http1().get(&format!("http://{stats}/;csv")).await.text();
     eventually("a good check", || async { state().await.contains("L7OK") }).await;
@@ -123,7 +86,7 @@ async fn a_bare_proxy_pass_streams() {
     .await;
     let (gateway, key) = gateway(&upstream, 0).await;
     let listen = free();
-    let _nginx = Program::nginx(listen, gateway.address(), "", "");
+    let _nginx = nginx(listen, gateway.address(), "", "");
     listens(listen).await;
     let url = format!("http://{listen}/v1/chat/completions");
     let authorization = format!("Bearer {key}");
@@ -148,7 +111,7 @@ async fn nginx_loses_no_rejection_on_kept_connections() {
     let listen = free();
     let kept = "proxy_http_version 1.1; proxy_set_header Connection \"\"; \
                 proxy_request_buffering off;";
-    let _nginx = Program::nginx(listen, gateway.address(), "keepalive 4;", kept);
+    let _nginx = nginx(listen, gateway.address(), "keepalive 4;", kept);
     listens(listen).await;
     let (client, url) = (Client::http1(), format!("http://{listen}/v1/x"));
     let mut statuses = Vec::new();

@@ -1,26 +1,20 @@
 //! nginx and HAProxy with the blocks of `docs/scaling.md`, of which only addresses are replaced.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-};
+use std::net::SocketAddr;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::{
     nodes::{self, Outcome},
     upstream::CountingUpstream,
 };
-use crate::common::{Client, Wire, eventually, free_port};
+use crate::common::{Client, Program, Wire, eventually, free_port};
 
 const GUIDE: &str = include_str!("../../docs/scaling.md");
 
 /// A balancer that runs, until it is dropped.
 pub(crate) struct Balancer {
-    child: Child,
-    _dir: TempDir,
+    _program: Program,
     pub(crate) address: SocketAddr,
 }
 
@@ -33,43 +27,24 @@ impl Balancer {
              frontend public\n bind {address}\n default_backend gateways\n{}",
             block("haproxy", gateways)
         );
-        Self::start(&["haproxy", "-f"], &configuration, address).await
+        Self::listening(Program::start(&["haproxy", "-f"], &configuration), address).await
     }
 
     /// nginx in front of two gateways.
     async fn nginx(gateways: [SocketAddr; 2]) -> Self {
         let address = free();
-        let configuration = format!(
-            "daemon off; master_process off; error_log DIR/error.log; pid DIR/pid; events {{}}
-            http {{
-                access_log off;
-                client_body_temp_path DIR/body; proxy_temp_path DIR/proxy;
-                fastcgi_temp_path DIR/fastcgi; uwsgi_temp_path DIR/uwsgi; scgi_temp_path DIR/scgi;
-                {}
-                server {{ listen {address}; location / {{ proxy_pass http://gateways; }} }}
-            }}",
+        let program = Program::nginx(&format!(
+            "{}
+            server {{ listen {address}; location / {{ proxy_pass http://gateways; }} }}",
             block("nginx", gateways)
-        );
-        Self::start(&["nginx", "-c"], &configuration, address).await
+        ));
+        Self::listening(program, address).await
     }
 
-    async fn start(command: &[&str], configuration: &str, address: SocketAddr) -> Self {
-        let dir = TempDir::new().unwrap();
-        let file = dir.path().join("configuration");
-        fs::write(&file, configuration.replace("DIR", dir.path().to_str().unwrap())).unwrap();
-        let mut balancer = Command::new(command[0]);
-        balancer.args(&command[1..]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = balancer.spawn().unwrap_or_else(|error| panic!("{}: {error}", command[0]));
+    async fn listening(program: Program, address: SocketAddr) -> Self {
         let listens = || async { Wire::connect(address).await.is_ok() };
         eventually("the balancer listens", listens).await;
-        Self { child, _dir: dir, address }
-    }
-}
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self { _program: program, address }
     }
 }
 

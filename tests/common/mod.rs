@@ -11,6 +11,7 @@ pub(crate) mod memory_gateway;
 mod port;
 #[cfg(unix)]
 pub(crate) mod postgres;
+mod program;
 mod provider;
 mod rogue;
 mod seed;
@@ -35,6 +36,7 @@ pub(crate) use gateway::{
 };
 pub(crate) use machine::Machine;
 pub(crate) use port::free_port;
+pub(crate) use program::Program;
 pub(crate) use provider::PROVIDER_SAYS;
 pub(crate) use rogue::Rogue;
 pub(crate) use seed::Random;
