@@ -2,9 +2,8 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
-use super::postgres::{chat, gateway_on, is_ready, start, within_a_second};
+use super::postgres::{chat, gateway_on, in_flight, is_ready, start, within_a_second};
 use crate::common::{
     Client, Gateway, GatewayCommand, Upstream, chat_json, eventually, json_response,
     postgres::{Postgres, psql},
@@ -65,14 +64,7 @@ async fn release_node_names_what_may_be_missing_and_gives_a_node_up_when_that_is
         .env("UPSTREAM_API_KEY", "sk-sponsor-secret");
     let mut lost = start(&command).await;
     let key = lost.create_key(json!({"daily_limit": LIMIT})).await;
-    let mut clients = JoinSet::new();
-    for _ in 0..IN_FLIGHT {
-        let (url, key) = (lost.url("/v1/chat/completions"), format!("Bearer {key}"));
-        clients.spawn(async move {
-            let headers = [("authorization", key.as_str())];
-            let _ = Client::http1().open(Method::POST, &url, &headers, "{}").await;
-        });
-    }
+    let clients = in_flight(&lost, &key, IN_FLIGHT);
     upstream.reached_by(IN_FLIGHT).await;
     assert_eq!(lost.used(&key).await, IN_FLIGHT as u64);
     let (code, _, errors) = release_node(&command, "1 --accept-loss");

@@ -53,6 +53,20 @@ pub(super) async fn chat(gateway: &Gateway, key: &str) -> CollectedResponse {
     Client::http1().post_as(key, &gateway.url("/v1/chat/completions"), &body).await
 }
 
+/// Sends requests that the end of the gateway leaves without a response.
+pub(super) fn in_flight(gateway: &Gateway, key: &str, requests: usize) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    for _ in 0..requests {
+        let (url, key) = (gateway.url("/v1/chat/completions"), format!("Bearer {key}"));
+        clients.spawn(async move {
+            let headers = [("authorization", key.as_str())];
+            let response = Client::http1().open(Method::POST, &url, &headers, "{}").await;
+            assert!(response.is_err(), "{response:?}");
+        });
+    }
+    clients
+}
+
 /// Ends the gateway as a service manager does.
 fn stop(gateway: &mut Gateway) {
     gateway.terminate();
@@ -106,15 +120,7 @@ async fn requests_in_flight_at_kill_9_stay_counted() {
         .env("UPSTREAM_API_KEY", "sk-sponsor-secret");
     let mut gateway = start(&command).await;
     let key = gateway.create_key(json!({"daily_limit": LIMIT})).await;
-    let mut clients = JoinSet::new();
-    for _ in 0..LIMIT {
-        let (url, key) = (gateway.url("/v1/chat/completions"), format!("Bearer {key}"));
-        clients.spawn(async move {
-            let headers = [("authorization", key.as_str())];
-            let response = Client::http1().open(Method::POST, &url, &headers, "{}").await;
-            assert!(response.is_err(), "{response:?}");
-        });
-    }
+    let clients = in_flight(&gateway, &key, LIMIT);
     upstream.reached_by(LIMIT).await;
     gateway.kill9();
     clients.join_all().await;
