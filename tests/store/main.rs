@@ -6,6 +6,8 @@ mod common;
 
 mod audit_trail;
 mod backup;
+#[cfg(unix)]
+mod checkpoint_locks;
 mod conformance;
 mod import_original;
 mod import_others;

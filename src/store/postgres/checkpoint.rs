@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use futures_util::future;
 use tokio_postgres::Client;
 
 use super::{
+    leases::{LeaseChanges, Reported},
     ledger::Tables,
     reports::{FIGURES, requests},
-    session::Error,
+    session::{Error, Node},
     sql::{self, bigint, bytes, int, int4, ints, text, texts},
 };
 use crate::{
     clock::Day,
     key::KeyId,
     store::{
+        Quota,
         counter::{Count, CounterKey, MAX_UNITS},
         engine::{
             journal::{DatabaseId, Position},
@@ -24,30 +27,82 @@ use crate::{
     },
 };
 
-/// Writes the batch and its position in the journal.
+/// Writes what no other process changes, and notes what the transaction [changes at its end](Ending) of the rows that
+/// all share, with the position in the journal.
 pub(super) fn write(tables: &Tables, batch: &PendingBatch) -> Result<(), Error> {
-    let node = tables.node.id;
-    tables.run(|client| write_counts(client, node, batch))?;
-    tables.leases.borrow_mut().report(batch);
     // A failure to write figures must not prevent the units from being counted.
-    let figures = |tables: &Tables| {
-        tables.run(|client| write_figures(client, batch))?;
-        tables.run(|client| requests::write(client, &batch.requests)).map(Some)
-    };
-    if !batch.is_empty() && tables.session.in_savepoint(|| figures(tables))?.is_none() {
-        tracing::error!("writing usage figures failed: they are lost");
+    if !batch.requests.is_empty() {
+        let requests = |tables: &Tables| {
+            tables.run(|client| requests::write(client, &batch.requests)).map(Some)
+        };
+        if tables.session.in_savepoint(|| requests(tables))?.is_none() {
+            tracing::error!("writing single requests failed: they are lost");
+        }
     }
+    let mut subjects: Vec<_> = batch.subjects().collect();
+    subjects.sort_unstable_by_key(|(id, _)| id.as_str());
+    let mut counts = Counts::rounds(&subjects);
+    let last_counts = counts.pop().unwrap_or_default();
+    for earlier in counts {
+        tables.run(|client| async move { earlier.write(client).await })?;
+    }
+    let figures = tables.run(|client| Sums::of_keys(client, batch))?;
+    let mut ending = tables.ending.borrow_mut();
+    ending.counts = last_counts;
+    ending.open = OpenRequests::of(&subjects);
+    ending.figures = figures;
+    ending.leases.report(batch);
+    drop(ending);
     match batch.position {
-        Some(position) => tables.run(|client| write_position(client, node, position)),
+        Some(position) => tables.run(|client| write_position(client, tables.node.id, position)),
         None => Ok(()),
+    }
+}
+
+/// What the open transaction changes at its end of rows that other nodes change, too, in statements that are sent
+/// together with its commit. So these rows are locked only while the server executes it, even if the process is stopped.
+#[derive(Default)]
+pub(super) struct Ending {
+    counts: Counts,
+    open: OpenRequests,
+    figures: Sums,
+    /// Whether requests are open that have ended with an earlier process.
+    pub(super) fails_open_requests: bool,
+    pub(super) leases: LeaseChanges,
+}
+
+impl Ending {
+    /// Makes the changes, in statements that do not wait for each other.
+    pub(super) async fn write(self, client: &Client, node: Node) -> sql::Result<Vec<Reported>> {
+        // Each sends its statement when it is polled first, in this order.
+        let (counted, opened, added, failed, reported) = future::join5(
+            self.counts.write(client),
+            self.open.write(client, node.id),
+            self.figures.add(client),
+            async {
+                match self.fails_open_requests {
+                    true => fail_open_requests(client, node.id).await,
+                    false => Ok(()),
+                }
+            },
+            self.leases.write(client, node.number),
+        )
+        .await;
+        counted?;
+        opened?;
+        if let Some(error) = added? {
+            tracing::error!(error, "writing usage figures failed: they are lost");
+        }
+        failed?;
+        reported
     }
 }
 
 /// Changes of counters, in the order of their keys, in which every transaction locks their rows.
 #[derive(Default)]
-struct Counts<'a> {
-    keys: Vec<&'a str>,
-    quotas: Vec<&'a str>,
+struct Counts {
+    keys: Vec<KeyId>,
+    quotas: Vec<Quota>,
     days: Vec<String>,
     epochs: Vec<i64>,
     used: Vec<i64>,
@@ -55,55 +110,54 @@ struct Counts<'a> {
     last_used_at: Vec<Option<i64>>,
 }
 
-async fn write_counts(client: &Client, node: DatabaseId, batch: &PendingBatch) -> sql::Result<()> {
-    let mut subjects: Vec<_> = batch.subjects().collect();
-    subjects.sort_unstable_by_key(|(id, _)| id.as_str());
-    // A statement changes each row once, and a row may change in several epochs.
-    let mut rounds: Vec<Counts<'_>> = Vec::new();
-    for (id, subject) in &subjects {
-        let mut counts: Vec<_> = subject.counts.iter().collect();
-        counts.sort_by_key(|(quota, origin, _)| (quota.as_str(), origin.day));
-        let mut round = 0;
-        let mut last = None;
-        for (quota, origin, delta) in counts {
-            let Delta { used, refunded, last_used_at, granted: _, share: _ } = delta;
-            // The end of a request does not change the count.
-            if *used == 0 && *refunded == 0 && last_used_at.is_none() {
-                continue;
+impl Counts {
+    /// Returns the changes in as many rounds as a row has changed in epochs: a statement changes each row once.
+    fn rounds(subjects: &[(&KeyId, &Subject)]) -> Vec<Self> {
+        let mut rounds: Vec<Self> = Vec::new();
+        for (id, subject) in subjects {
+            let mut counts: Vec<_> = subject.counts.iter().collect();
+            counts.sort_by_key(|(quota, origin, _)| (quota.as_str(), origin.day));
+            let mut round = 0;
+            let mut last = None;
+            for (quota, origin, delta) in counts {
+                let Delta { used, refunded, last_used_at, granted: _, share: _ } = delta;
+                // The end of a request does not change the count.
+                if *used == 0 && *refunded == 0 && last_used_at.is_none() {
+                    continue;
+                }
+                let row = Some((quota, origin.day));
+                round = if last == row { round + 1 } else { 0 };
+                last = row;
+                if rounds.len() <= round {
+                    rounds.push(Self::default());
+                }
+                let counts = &mut rounds[round];
+                counts.keys.push((*id).clone());
+                counts.quotas.push(*quota);
+                counts.days.push(origin.day.to_string());
+                counts.epochs.push(origin.epoch.into());
+                counts.used.push((*used).clamp(-bigint(MAX_UNITS), bigint(MAX_UNITS)));
+                counts.refunded.push((*refunded).min(bigint(MAX_UNITS)));
+                counts.last_used_at.push(*last_used_at);
             }
-            let row = Some((quota, origin.day));
-            round = if last == row { round + 1 } else { 0 };
-            last = row;
-            if rounds.len() <= round {
-                rounds.push(Counts::default());
-            }
-            let counts = &mut rounds[round];
-            counts.keys.push(id.as_str());
-            counts.quotas.push(quota.as_str());
-            counts.days.push(origin.day.to_string());
-            counts.epochs.push(origin.epoch.into());
-            counts.used.push((*used).clamp(-bigint(MAX_UNITS), bigint(MAX_UNITS)));
-            counts.refunded.push((*refunded).min(bigint(MAX_UNITS)));
-            counts.last_used_at.push(*last_used_at);
         }
+        rounds
     }
-    for counts in &rounds {
-        counts.write(client).await?;
-    }
-    write_open(client, node, &subjects).await
-}
 
-impl Counts<'_> {
     async fn write(&self, client: &Client) -> sql::Result<()> {
-        let sql = "INSERT INTO daily_usage (key_id, quota, day, epoch)
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<&str> = self.keys.iter().map(KeyId::as_str).collect();
+        let quotas: Vec<&str> = self.quotas.iter().map(|quota| quota.as_str()).collect();
+        let insert = "INSERT INTO daily_usage (key_id, quota, day, epoch)
             SELECT * FROM unnest($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-        let (keys, quotas) = (texts(&self.keys), texts(&self.quotas));
+        let (keys, quotas) = (texts(&keys), texts(&quotas));
         let (days, epochs) = (texts(&self.days), ints(&self.epochs));
-        let values = [keys.clone(), quotas.clone(), days.clone(), epochs.clone()];
-        sql::execute(client, sql, &values).await?;
+        let rows = [keys.clone(), quotas.clone(), days.clone(), epochs.clone()];
         // `reset_used` sums up the units from before a reset. One statement locks the rows and changes them, in the order
         // of their keys, so that two checkpoints never wait for each other.
-        let sql = "WITH c AS (
+        let update = "WITH c AS (
                 SELECT c.* FROM unnest($1, $2, $3, $4, $5, $6, $7)
                     AS c (key_id, quota, day, epoch, used, refunded, last_used_at)
                 JOIN daily_usage d ON (d.key_id, d.quota, d.day) = (c.key_id, c.quota, c.day)
@@ -122,32 +176,48 @@ impl Counts<'_> {
             FROM c WHERE (d.key_id, d.quota, d.day) = (c.key_id, c.quota, c.day)";
         let (used, refunded) = (ints(&self.used), ints(&self.refunded));
         let (last_used_at, max) = (ints(&self.last_used_at), bigint(MAX_UNITS));
-        let values = [keys, quotas, days, epochs, used, refunded, last_used_at, int(&max)];
-        sql::execute(client, sql, &values).await.map(drop)
+        let changes = [keys, quotas, days, epochs, used, refunded, last_used_at, int(&max)];
+        let (inserted, updated) = future::join(
+            sql::execute(client, insert, &rows),
+            sql::execute(client, update, &changes),
+        )
+        .await;
+        inserted?;
+        updated.map(drop)
     }
 }
 
-async fn write_open(
-    client: &Client,
-    node: DatabaseId,
-    subjects: &[(&KeyId, &Subject)],
-) -> sql::Result<()> {
-    let (mut keys, mut days, mut events) = (Vec::new(), Vec::new(), Vec::new());
-    for (id, subject) in subjects.iter().filter(|(_, subject)| subject.open != 0) {
-        keys.push(id.as_str());
-        days.push(subject.last_day().map(|day| day.to_string()));
-        events.push(subject.open);
+/// Changes of the numbers of open requests.
+#[derive(Default)]
+struct OpenRequests {
+    keys: Vec<KeyId>,
+    days: Vec<Option<String>>,
+    events: Vec<i64>,
+}
+
+impl OpenRequests {
+    fn of(subjects: &[(&KeyId, &Subject)]) -> Self {
+        let mut open = Self::default();
+        for (id, subject) in subjects.iter().filter(|(_, subject)| subject.open != 0) {
+            open.keys.push((*id).clone());
+            open.days.push(subject.last_day().map(|day| day.to_string()));
+            open.events.push(subject.open);
+        }
+        open
     }
-    if keys.is_empty() {
-        return Ok(());
+
+    async fn write(&self, client: &Client, node: DatabaseId) -> sql::Result<()> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let (node, keys) = (&node.0[..], self.keys.iter().map(KeyId::as_str).collect::<Vec<_>>());
+        let sql = "INSERT INTO awaited_events AS a (node, key_id, day, events)
+            SELECT $1, * FROM unnest($2, $3, $4)
+            ON CONFLICT (node, key_id) DO UPDATE
+            SET events = a.events + excluded.events, day = greatest(a.day, excluded.day)";
+        let values = [bytes(&node), texts(&keys), texts(&self.days), ints(&self.events)];
+        sql::execute(client, sql, &values).await.map(drop)
     }
-    let node = &node.0[..];
-    let sql = "INSERT INTO awaited_events AS a (node, key_id, day, events)
-        SELECT $1, * FROM unnest($2, $3, $4)
-        ON CONFLICT (node, key_id) DO UPDATE
-        SET events = a.events + excluded.events, day = greatest(a.day, excluded.day)";
-    let values = [bytes(&node), texts(&keys), texts(&days), ints(&events)];
-    sql::execute(client, sql, &values).await.map(drop)
 }
 
 /// Counts the requests that were open at the end of the process as failed, on the last day on which their
@@ -173,16 +243,45 @@ pub(super) async fn fail_open_requests(client: &Client, node: DatabaseId) -> sql
 
 /// Sums of usage events, as columns.
 #[derive(Default)]
-struct Sums<'a> {
+struct Sums {
     days: Vec<String>,
-    keys: Vec<&'a str>,
-    models: Vec<&'a str>,
+    keys: Vec<KeyId>,
+    models: Vec<String>,
     /// Columns in the order of [`FIGURES`].
     numbers: [Vec<Option<i64>>; FIGURES.len()],
 }
 
-impl<'a> Sums<'a> {
-    fn push(&mut self, day: Day, key: &'a str, model: &'a str, figures: &UsageFigures) {
+impl Sums {
+    /// Returns the sums of a batch by day, key and model, in this order.
+    async fn of_keys(client: &Client, batch: &PendingBatch) -> sql::Result<Self> {
+        let figures = || {
+            batch
+                .subjects()
+                .flat_map(|(id, subject)| subject.figures.iter().map(move |of| (id, of)))
+        };
+        // The response of an upstream may name a model in any way.
+        let models: Vec<_> = figures().map(|(_, of)| sql::storable(&of.model)).collect();
+        let figures: Vec<(Day, &KeyId, &str, UsageFigures)> = figures()
+            .zip(&models)
+            .map(|((id, Figures { day, figures, .. }), model)| (*day, id, &**model, *figures))
+            .collect();
+        let others = models_without_row(client, &figures).await?;
+        let mut of_keys: BTreeMap<(Day, &str, &str), (&KeyId, UsageFigures)> = BTreeMap::new();
+        for (day, id, model, figures) in figures {
+            let is_other = others.contains(&(day, id.as_str(), model));
+            let model = if is_other { OTHER_MODELS } else { model };
+            let (_, sums) =
+                of_keys.entry((day, id.as_str(), model)).or_insert((id, UsageFigures::default()));
+            *sums += figures;
+        }
+        let mut sums = Self::default();
+        for ((day, _, model), (id, figures)) in of_keys {
+            sums.push(day, id, model, &figures);
+        }
+        Ok(sums)
+    }
+
+    fn push(&mut self, day: Day, key: &KeyId, model: &str, figures: &UsageFigures) {
         let UsageFigures {
             requests,
             succeeded,
@@ -193,8 +292,8 @@ impl<'a> Sums<'a> {
             tokens,
         } = figures;
         self.days.push(day.to_string());
-        self.keys.push(key);
-        self.models.push(model);
+        self.keys.push(key.clone());
+        self.models.push(model.to_owned());
         let known = [
             requests,
             succeeded,
@@ -213,58 +312,18 @@ impl<'a> Sums<'a> {
         }
     }
 
-    /// Adds the sums to the rows of `table`, which is `usage_totals` or `model_totals`.
-    async fn add_to(&self, client: &Client, table: &str) -> sql::Result<()> {
+    /// Adds the sums to those of the keys and of the models. If that fails because of the rows, nothing has changed, and
+    /// the reason is returned.
+    async fn add(&self, client: &Client) -> sql::Result<Option<String>> {
         if self.days.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let columns = FIGURES.join(", ");
-        let sums = FIGURES.map(|column| match column {
-            "cached_tokens" | "reasoning_tokens" => format!(
-                "{column} = coalesce(t.{column} + excluded.{column}, t.{column}, excluded.{column})"
-            ),
-            _ => format!("{column} = t.{column} + excluded.{column}"),
-        });
-        let of_key = if table == "usage_totals" { "key_id, " } else { "" };
-        let sql = format!(
-            "INSERT INTO {table} AS t (day, {of_key}model, {columns})
-             SELECT day, {of_key}model, {columns}
-             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-                 AS added (day, key_id, model, {columns})
-             ON CONFLICT (day, {of_key}model) DO UPDATE SET {}",
-            sums.join(", ")
-        );
-        let mut values = vec![texts(&self.days), texts(&self.keys), texts(&self.models)];
+        let keys: Vec<&str> = self.keys.iter().map(KeyId::as_str).collect();
+        let sql = "SELECT add_figures($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+        let mut values = vec![texts(&self.days), texts(&keys), texts(&self.models)];
         values.extend(self.numbers.iter().map(ints));
-        sql::execute(client, &sql, &values).await.map(drop)
+        sql::one(client, sql, &values).await?.try_get(0)
     }
-}
-
-async fn write_figures(client: &Client, batch: &PendingBatch) -> sql::Result<()> {
-    let figures = || {
-        batch.subjects().flat_map(|(id, subject)| subject.figures.iter().map(move |of| (id, of)))
-    };
-    // The response of an upstream may name a model in any way.
-    let models: Vec<_> = figures().map(|(_, of)| sql::storable(&of.model)).collect();
-    let figures: Vec<(Day, &KeyId, &str, UsageFigures)> = figures()
-        .zip(&models)
-        .map(|((id, Figures { day, figures, .. }), model)| (*day, id, &**model, *figures))
-        .collect();
-    let others = models_without_row(client, &figures).await?;
-    let mut of_keys: BTreeMap<(Day, &str, &str), UsageFigures> = BTreeMap::new();
-    let mut of_models: BTreeMap<(Day, &str), UsageFigures> = BTreeMap::new();
-    for (day, id, model, sums) in figures {
-        let is_other = others.contains(&(day, id.as_str(), model));
-        let model = if is_other { OTHER_MODELS } else { model };
-        *of_keys.entry((day, id.as_str(), model)).or_default() += sums;
-        *of_models.entry((day, model)).or_default() += sums;
-    }
-    let mut sums = Sums::default();
-    of_keys.iter().for_each(|((day, id, model), figures)| sums.push(*day, id, model, figures));
-    sums.add_to(client, "usage_totals").await?;
-    let mut sums = Sums::default();
-    of_models.iter().for_each(|((day, model), figures)| sums.push(*day, "", model, figures));
-    sums.add_to(client, "model_totals").await
 }
 
 /// Returns the models that neither have nor can get a row of their key and day.

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    mem,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -11,9 +10,9 @@ use tokio::runtime::Handle;
 
 use super::{
     address::Address,
-    checkpoint,
+    checkpoint::{self, Ending},
     core::Core,
-    leases::{LeaseChanges, Reported},
+    leases::Reported,
     reports::requests,
     session::{Error, Node, Session, Sessions},
     sql::{self, bytes, int, text},
@@ -35,8 +34,7 @@ const DELETION_INTERVAL: Duration = Duration::from_secs(600);
 pub(crate) struct Tables {
     pub(super) session: Session,
     pub(super) node: Node,
-    /// What the open transaction does to the leases of this node, at its end.
-    pub(super) leases: RefCell<LeaseChanges>,
+    pub(super) ending: RefCell<Ending>,
 }
 
 /// Ledger on the writer's connection.
@@ -170,7 +168,7 @@ impl PostgresLedger {
 
 impl Tables {
     fn new(session: Session, node: Node) -> Self {
-        Self { session, node, leases: RefCell::default() }
+        Self { session, node, ending: RefCell::default() }
     }
 
     /// Runs statements, and waits for them.
@@ -196,16 +194,13 @@ impl Ledger for PostgresLedger {
             return Err(Error::Disconnected);
         }
         let tables = &self.tables;
-        tables.leases.take();
+        tables.ending.take();
         let done = tables.session.transaction(
             || {
                 tables.node.note_commit(&tables.session, number)?;
                 work(tables)
             },
-            async |client| {
-                let changes = mem::take(&mut *tables.leases.borrow_mut());
-                changes.write(client, tables.node.number).await
-            },
+            async |client| tables.ending.take().write(client, tables.node).await,
         );
         self.is_in_doubt = done.as_ref().err().is_some_and(|error| !error.is_response());
         let (done, reported) = done?;
@@ -271,12 +266,13 @@ impl Ledger for PostgresLedger {
     }
 
     fn end_leases(tables: &Tables, unused: UnusedUnits) -> Result<(), Error> {
-        tables.leases.borrow_mut().end(unused);
+        tables.ending.borrow_mut().leases.end(unused);
         Ok(())
     }
 
     fn fail_open_requests(tables: &Tables) -> Result<(), Error> {
-        tables.run(|client| checkpoint::fail_open_requests(client, tables.node.id))
+        tables.ending.borrow_mut().fails_open_requests = true;
+        Ok(())
     }
 
     fn set_boot(tables: &Tables, boot: Option<&str>) -> Result<(), Error> {

@@ -100,6 +100,8 @@ impl AdminStore for PostgresStore {
     fn change(&self, edit: KeyEdit) -> StoreFuture<ChangeOutcome> {
         let store = self.clone();
         StoreFuture::pending(async move {
+            // A transaction writes what was counted at its end, after it has read the key.
+            store.flush_for_read().await;
             match edit.change {
                 KeyChange::ResetUsage => store.reset(edit).await,
                 _ => store.change_row(edit).await,
@@ -108,7 +110,11 @@ impl AdminStore for PostgresStore {
     }
 
     fn offer_claim(&self, offer: ClaimOffer, by: Actor) -> StoreFuture<Option<KeySummary>> {
-        self.offer(offer, by)
+        let store = self.clone();
+        StoreFuture::pending(async move {
+            store.flush_for_read().await;
+            store.offer(offer, by).await
+        })
     }
 
     fn note(&self, note: AuditNote, by: Actor) -> StoreFuture<()> {
@@ -189,7 +195,6 @@ impl PostgresStore {
     }
 
     async fn reset(&self, edit: KeyEdit) -> Result<ChangeOutcome, StoreError> {
-        self.flush_for_read().await;
         let found = {
             let client = self.reader().await?;
             let key = summary(&client, &self.0.core, &edit.key).await.map_err(unavailable)?;

@@ -68,6 +68,67 @@ CREATE TABLE model_totals (
     PRIMARY KEY (day, model)
 ) WITH (fillfactor = 70);
 
+-- Adds sums of usage events to those of the keys and of the models. If that fails because of these rows, it changes
+-- nothing and returns the reason.
+CREATE FUNCTION add_figures(
+    days text[], key_ids text[], models text[],
+    requests bigint[], succeeded bigint[], failed bigint[], refunded bigint[], rejected bigint[],
+    tokens_unknown bigint[], prompt_tokens bigint[], completion_tokens bigint[],
+    total_tokens bigint[], cached_tokens bigint[], reasoning_tokens bigint[]
+) RETURNS text LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO usage_totals AS t
+    SELECT * FROM unnest(
+        days, key_ids, models,
+        add_figures.requests, add_figures.succeeded, add_figures.failed, add_figures.refunded,
+        add_figures.rejected, add_figures.tokens_unknown, add_figures.prompt_tokens,
+        add_figures.completion_tokens, add_figures.total_tokens, add_figures.cached_tokens,
+        add_figures.reasoning_tokens
+    )
+    ON CONFLICT (day, key_id, model) DO UPDATE SET
+        requests = t.requests + excluded.requests, succeeded = t.succeeded + excluded.succeeded,
+        failed = t.failed + excluded.failed, refunded = t.refunded + excluded.refunded,
+        rejected = t.rejected + excluded.rejected,
+        tokens_unknown = t.tokens_unknown + excluded.tokens_unknown,
+        prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = t.completion_tokens + excluded.completion_tokens,
+        total_tokens = t.total_tokens + excluded.total_tokens,
+        cached_tokens = coalesce(t.cached_tokens + excluded.cached_tokens, t.cached_tokens, excluded.cached_tokens),
+        reasoning_tokens = coalesce(t.reasoning_tokens + excluded.reasoning_tokens, t.reasoning_tokens, excluded.reasoning_tokens);
+    INSERT INTO model_totals AS t
+    SELECT day, model,
+        sum(requests)::bigint, sum(succeeded)::bigint, sum(failed)::bigint, sum(refunded)::bigint,
+        sum(rejected)::bigint, sum(tokens_unknown)::bigint, sum(prompt_tokens)::bigint,
+        sum(completion_tokens)::bigint, sum(total_tokens)::bigint, sum(cached_tokens)::bigint,
+        sum(reasoning_tokens)::bigint
+    FROM unnest(
+        days, models,
+        add_figures.requests, add_figures.succeeded, add_figures.failed, add_figures.refunded,
+        add_figures.rejected, add_figures.tokens_unknown, add_figures.prompt_tokens,
+        add_figures.completion_tokens, add_figures.total_tokens, add_figures.cached_tokens,
+        add_figures.reasoning_tokens
+    ) AS added (
+        day, model,
+        requests, succeeded, failed, refunded, rejected, tokens_unknown, prompt_tokens,
+        completion_tokens, total_tokens, cached_tokens, reasoning_tokens
+    )
+    GROUP BY day, model ORDER BY day, model
+    ON CONFLICT (day, model) DO UPDATE SET
+        requests = t.requests + excluded.requests, succeeded = t.succeeded + excluded.succeeded,
+        failed = t.failed + excluded.failed, refunded = t.refunded + excluded.refunded,
+        rejected = t.rejected + excluded.rejected,
+        tokens_unknown = t.tokens_unknown + excluded.tokens_unknown,
+        prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = t.completion_tokens + excluded.completion_tokens,
+        total_tokens = t.total_tokens + excluded.total_tokens,
+        cached_tokens = coalesce(t.cached_tokens + excluded.cached_tokens, t.cached_tokens, excluded.cached_tokens),
+        reasoning_tokens = coalesce(t.reasoning_tokens + excluded.reasoning_tokens, t.reasoning_tokens, excluded.reasoning_tokens);
+    RETURN NULL;
+EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+    RETURN SQLERRM;
+END $$;
+
 CREATE TABLE active_days (
     month text COLLATE "C" NOT NULL,
     key_id text COLLATE "C" NOT NULL,
