@@ -18,6 +18,8 @@ use super::{
 
 /// Maximum time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two attempts to write again after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval between two evictions of idle counters.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -113,7 +115,8 @@ impl<L: Ledger> Checkpointer<L> {
 
     fn run(&mut self) {
         loop {
-            let work = self.queue.take(CHECKPOINT_INTERVAL);
+            let is_open = self.engine.is_open().is_ok();
+            let work = self.queue.take(if is_open { CHECKPOINT_INTERVAL } else { RETRY_INTERVAL });
             let is_last = work.stopped;
             // A panic in a subscriber of `tracing` must not end the thread.
             if catch_unwind(AssertUnwindSafe(|| self.round(work))).is_err() {
