@@ -354,6 +354,11 @@ def containers():
     return [load(path) for path in sorted((STATE / "containers").glob("*.json"))]
 
 
+def hardware_address(ip):
+    """The same for every container with this address: others keep it in their caches when one is replaced."""
+    return "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.ip_address(ip).packed)
+
+
 def attach(container, network, endpoint):
     """Puts a container on a network, at its address or the next that is free."""
     networks = load(STATE / "networks.json", {})
@@ -361,7 +366,7 @@ def attach(container, network, endpoint):
         networks[network] = endpoint["subnet"] or f"172.{18 + len(networks)}.0.0/16"
         save(STATE / "networks.json", networks)
         subnet = ipaddress.ip_network(networks[network])
-        run("ip", "link", "add", bridge(network), "type", "bridge")
+        run("ip", "link", "add", bridge(network), "address", hardware_address(subnet[1]), "type", "bridge")
         run("ip", "address", "add", f"{subnet[1]}/{subnet.prefixlen}", "dev", bridge(network))
         run("ip", "link", "set", bridge(network), "up")
     subnet = ipaddress.ip_network(networks[network])
@@ -373,7 +378,9 @@ def attach(container, network, endpoint):
     number = load(STATE / "links.json", 0) + 1
     save(STATE / "links.json", number)
     inside, outside = f"e{number}", f"veth{number}"
-    run("ip", "link", "add", outside, "type", "veth", "peer", "name", inside, "netns", container["netns"])
+    endpoint["link"] = outside
+    peer = ["peer", "name", inside, "address", hardware_address(address), "netns", container["netns"]]
+    run("ip", "link", "add", outside, "type", "veth", *peer)
     run("ip", "link", "set", outside, "master", bridge(network), "up")
     in_netns = ["ip", "-n", container["netns"]]
     run(*in_netns, "address", "add", f"{address}/{subnet.prefixlen}", "dev", inside)
@@ -494,7 +501,10 @@ def start(container, foreground=False):
         streams = {"stdin": subprocess.DEVNULL, "stdout": open(container["log"], "a"), "stderr": subprocess.STDOUT}
     clean = {"PATH": DEFAULT_PATH} | container["environment"]
     process = subprocess.Popen([*namespaces, "sh", "-c", "\n".join(script)], env=clean, start_new_session=not foreground, **streams)
+    until = time.monotonic() + 30
     while process.poll() is None:
+        if time.monotonic() > until:
+            fail(f"{name}: its mounts were not ready within 30 s")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         if children and is_set_up(children[0]):
             container["pid"] = int(children[0])
@@ -543,6 +553,9 @@ def stop(container, is_removed=False):
                 os.kill(container["pid"], signal.SIGKILL)
                 fail(f"{container['name']} was killed: it did not end within {container['grace']} s of SIGTERM")
             time.sleep(0.01)
+    # At once: its namespace may end later than its successor begins.
+    for endpoint in container["networks"].values():
+        subprocess.run(["ip", "link", "del", endpoint["link"]], capture_output=True)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_text().split("\0")
