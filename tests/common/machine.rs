@@ -45,9 +45,13 @@ threading.Thread(target=names.serve_forever, daemon=True).start()
 http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Upstream).serve_forever()
 "#;
 
-/// What the machine does before a script.
+/// Seconds after which a script is stopped.
+const SCRIPT_TIMEOUT: &str = "500";
+
+/// What the machine does before a script. It prints the command at which the script stops.
 const PRELUDE: &str = r#"
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "status $?: $BASH_COMMAND" >&2' ERR
 mkdir -p /run/netns
 mount -t tmpfs tmpfs /run/netns
 ip link set lo up
@@ -69,7 +73,10 @@ impl Machine {
         fs::write(dir.path().join("bin/docker"), docker).unwrap();
         // Where curl finds the authority that Caddy makes for names that end in localhost.
         let authority = "state/volumes/quota-proxy_caddy-data/caddy/pki/authorities/local/root.crt";
-        let curlrc = format!("cacert = {}\nsilent\n", dir.path().join(authority).display());
+        let curlrc = format!(
+            "cacert = {}\nsilent\nshow-error\nmax-time = 60\n",
+            dir.path().join(authority).display()
+        );
         fs::write(dir.path().join(".curlrc"), curlrc).unwrap();
         let machine = Self { dir, image: None };
         let made = Command::new("bash")
@@ -94,8 +101,8 @@ impl Machine {
         let path = format!("{}:{}", home.join("bin").display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("timeout");
         command
-            .args(["500", "unshare", "--fork", "--pid", "--mount-proc", "--net", "--mount"])
-            .args(["--kill-child", "bash", "-c"])
+            .args([SCRIPT_TIMEOUT, "unshare", "--fork", "--pid", "--mount-proc", "--net"])
+            .args(["--mount", "--kill-child", "bash", "-c"])
             .arg(format!("exec 2>&1\n{PRELUDE}\n{script}"))
             .env_clear()
             .env("PATH", path)
@@ -108,7 +115,11 @@ impl Machine {
             None => command.env("DOCKER_GATEWAY", gateway_binary()),
         };
         let output = command.output().unwrap();
-        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+        let mut printed = String::from_utf8(output.stdout).unwrap();
+        if output.status.code() == Some(124) {
+            printed += &format!("\nstopped after {SCRIPT_TIMEOUT} s\n");
+        }
+        (output.status.success(), printed)
     }
 
     pub(crate) fn run(&self, script: &str) -> String {

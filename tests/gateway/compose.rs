@@ -430,7 +430,13 @@ fn nightly_several_gateways_count_together_behind_the_balancer_also_while_each_i
             COMPOSE_PROFILES=postgres,nodes 'POSTGRES_URL=postgres://quota@postgres/quota?sslmode=disable' \
             DATABASE_PASSWORD=compose-test-password TRUSTED_PROXIES=10.213.87.6 SHUTDOWN_DELAY=3s > .env
         docker compose up -d
-        ready() { curl -f --retry 30 --retry-all-errors --retry-delay 1 http://$1/readyz; }
+        ready() {
+            curl -f --max-time 2 --retry 60 --retry-all-errors --retry-delay 1 --retry-max-time 60 http://$1/readyz && return
+            echo "$1 was not ready within 60 s"
+            docker compose ps
+            docker compose logs
+            exit 1
+        }
         ready localhost:8788
         ADMIN='Authorization: Bearer compose-test-token-0123456789'
         KEY=$(curl -X POST -H "$ADMIN" -d '{"daily_limit": 9}' http://localhost:8788/admin/keys | jq -r .key)
