@@ -422,7 +422,7 @@ fn prometheus_scrapes_the_gateway_with_its_token_and_knows_the_alerts() {
 
 #[test]
 #[ignore = "needs root, ip, haproxy, PostgreSQL, git, jq and Python's ruamel.yaml"]
-fn nightly_several_gateways_count_together_behind_the_balancer_also_while_each_is_restarted() {
+fn several_gateways_count_together_behind_the_balancer_also_while_each_is_restarted() {
     let printed = Machine::new().run(
         r#"
         printf '%s\n' ADMIN_TOKEN=compose-test-token-0123456789 \
