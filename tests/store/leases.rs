@@ -410,3 +410,55 @@ async fn nodes_that_hear_nothing_of_each_other_admit_exactly_the_limit() {
     nodes.check(301);
     nodes.close().await;
 }
+
+/// A statement that gives back what a node has not spent of its first grant, as it may arrive after later ones.
+const LATE_RETURN: &str = "SELECT (extend_lease(l.key_id, l.quota, l.day, l.node, n.session,
+        '-infinity', 'infinity', NULL, 1, 1, 1, 0, 512, 9, NULL)).state
+    FROM leases l JOIN nodes n ON n.number = l.node";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn a_late_return_takes_no_units_that_were_granted_in_place_of_others() {
+    let nodes = Nodes::start(2).await;
+    let [first, second] = &nodes.stores[..] else { unreachable!() };
+    let granted = || psql(&nodes.url, "SELECT granted FROM leases");
+    assert!(matches!(reserve(first, 10).await, Outcome::Admitted(_)));
+    assert_eq!(granted(), "5");
+    // Gives back four units within the limit of 10, and is granted as many within 9.
+    assert!(matches!(reserve(first, 9).await, Outcome::Admitted(_)));
+    assert_eq!(granted(), "5");
+    assert_eq!(psql(&nodes.url, LATE_RETURN), "stale");
+    assert_eq!(use_up(second, 9).await + use_up(first, 9).await, 7);
+    nodes.check(9);
+    nodes.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn units_are_given_back_for_good_before_the_server_crashes() {
+    // Without a flush of its own, a commit is lost.
+    let server = Postgres::start(&["fsync=off", "wal_writer_delay=10s"]);
+    let url = server.create_database();
+    let nodes = Nodes::start_through(url.clone(), &url, 1).await;
+    let [store] = &nodes.stores[..] else { unreachable!() };
+    assert!(matches!(reserve(store, 10).await, Outcome::Admitted(_)));
+    store.flush().await.unwrap();
+    let unused = || psql(&url, "SELECT granted - spent FROM leases");
+    assert_eq!(unused(), "9");
+    psql(&url, "SELECT notify_leases('recall', node::text, quota, day, key_id) FROM leases");
+    let since = Instant::now();
+    while unused() != "0" {
+        assert!(since.elapsed() < Duration::from_secs(5), "the units are given back");
+    }
+    server.stop("immediate");
+    server.resume();
+    assert_eq!(unused(), "0");
+    let since = Instant::now();
+    while let Err(error) = store.reserve(&demand(10)).await {
+        assert!(since.elapsed() < Duration::from_secs(5), "units are granted again: {error:?}");
+        tokio::task::yield_now().await;
+    }
+    nodes.check(10);
+    assert_eq!(nodes.counted().await.0, 2);
+    nodes.close().await;
+}
