@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    mem,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -24,7 +25,7 @@ use crate::store::{
         pending::PendingBatch,
         queue::Queue,
     },
-    retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
+    retention::Retention,
 };
 
 /// Time after which counters of past periods are looked for.
@@ -112,19 +113,6 @@ impl PostgresLedger {
         }
     }
 
-    /// Deletes expired rows of single requests, in small batches so that no other write has to wait.
-    fn delete_expired_requests(&mut self, engine: &Engine, queue: &Queue<Self>) {
-        let Some(cutoff) = engine.retention_cutoff() else { return };
-        if !queue.is_open() || !self.retention.is_due() {
-            return;
-        }
-        let began = Instant::now();
-        while self.delete_some_requests(engine, cutoff)
-            && began.elapsed() < MAX_BUSY_TIME
-            && queue.is_idle()
-        {}
-    }
-
     /// Deletes some counters of past periods, and their leases.
     fn delete_past_counters(&mut self, engine: &Engine, queue: &Queue<Self>) {
         if !queue.is_idle() || !queue.is_open() || self.deleted_at.elapsed() < DELETION_INTERVAL {
@@ -149,20 +137,6 @@ impl PostgresLedger {
                 tracing::warn!(%error, "deletion of past counters failed: trying again later");
             }
         }
-    }
-
-    /// Deletes one batch. Returns whether there may be more expired rows.
-    fn delete_some_requests(&mut self, engine: &Engine, cutoff: SystemTime) -> bool {
-        let (after, now) = (self.retention.after(), engine.clock.now());
-        let deleted = engine.transaction(self, |tables| {
-            tables.run(|client| requests::delete_expired(client, after, cutoff, now, BATCH_SIZE))
-        });
-        let after = deleted.unwrap_or_else(|error| {
-            tracing::warn!(%error, "deletion of expired requests failed: trying again later");
-            None
-        });
-        self.retention.continue_after(after);
-        after.is_some()
     }
 }
 
@@ -297,7 +271,11 @@ impl Ledger for PostgresLedger {
     }
 
     fn maintain(&mut self, engine: &Engine, queue: &Queue<Self>) {
-        self.delete_expired_requests(engine, queue);
+        let mut retention = mem::take(&mut self.retention);
+        retention.run(self, engine, queue, |tables, batch| {
+            tables.run(|client| requests::delete_expired(client, batch))
+        });
+        self.retention = retention;
         self.delete_past_counters(engine, queue);
     }
 

@@ -1,8 +1,9 @@
 //! The engine's ledger in SQLite: transactions, savepoints and maintenance on the writer's connection.
 
 use std::{
+    mem,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -19,7 +20,7 @@ use crate::store::{
         Engine, Ledger, LedgerState, UnusedUnits, journal::Commit, pending::PendingBatch,
         queue::Queue,
     },
-    retention::{BATCH_SIZE, MAX_BUSY_TIME, Retention},
+    retention::Retention,
 };
 
 /// Interval between two checks of `api_keys` for edits by other programs.
@@ -60,33 +61,6 @@ impl SqliteLedger {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
-    }
-
-    /// Deletes expired rows of single requests, in small batches so that no other write has to wait.
-    fn delete_expired_requests(&mut self, engine: &Engine, queue: &Queue<Self>) {
-        let Some(cutoff) = engine.retention_cutoff() else { return };
-        if !queue.is_open() || !self.retention.is_due() {
-            return;
-        }
-        let began = Instant::now();
-        while self.delete_some_requests(engine, cutoff)
-            && began.elapsed() < MAX_BUSY_TIME
-            && queue.is_idle()
-        {}
-    }
-
-    /// Deletes one batch. Returns whether there may be more expired rows.
-    fn delete_some_requests(&mut self, engine: &Engine, cutoff: SystemTime) -> bool {
-        let (after, now) = (self.retention.after(), engine.clock.now());
-        let deleted = engine.transaction(self, |connection| {
-            requests::delete_expired(connection, after, cutoff, now, BATCH_SIZE)
-        });
-        let after = deleted.unwrap_or_else(|error| {
-            tracing::warn!(%error, "deletion of expired requests failed: trying again later");
-            None
-        });
-        self.retention.continue_after(after);
-        after.is_some()
     }
 
     /// Checks for changes by other processes, and adopts keys that were entered in clear text.
@@ -219,7 +193,9 @@ impl Ledger for SqliteLedger {
     fn maintain(&mut self, engine: &Engine, queue: &Queue<Self>) {
         let Some(core) = self.core.clone() else { return };
         self.check_edits(&core, queue);
-        self.delete_expired_requests(engine, queue);
+        let mut retention = mem::take(&mut self.retention);
+        retention.run(self, engine, queue, requests::delete_expired);
+        self.retention = retention;
     }
 
     /// Checkpoints a removed or replaced WAL into the database. Its commits can only be read

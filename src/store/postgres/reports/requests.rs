@@ -1,10 +1,6 @@
 //! The table `requests`, which keeps single requests for the retention time.
 
-use std::{
-    borrow::Cow,
-    error::Error,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, error::Error, time::Duration};
 
 use bytes::BytesMut;
 use tokio_postgres::{
@@ -19,6 +15,7 @@ use crate::{
     store::{
         RequestOutcome, Tokens, UsageEvent,
         report::{RequestQuery, RequestRecord},
+        retention::ExpiryBatch,
     },
 };
 
@@ -225,16 +222,13 @@ fn parsed<T>(
     parse(text).ok_or_else(|| format!("unknown {column} {text:?}").into())
 }
 
-/// Deletes rows that are older than `cutoff`, among the next `limit` rows after number `after`.
+/// Deletes the rows of the batch that have expired.
 ///
 /// Returns the number after which to continue, or `None` at the first row that must stay. Rows with
 /// a time in the future, from before the clock was set back, are skipped.
 pub(in super::super) async fn delete_expired(
     client: &Client,
-    after: i64,
-    cutoff: SystemTime,
-    now: SystemTime,
-    limit: usize,
+    batch: &ExpiryBatch,
 ) -> sql::Result<Option<i64>> {
     let sql = "WITH batch AS (
             SELECT max(number) AS last, min(number) FILTER (WHERE at BETWEEN $2 AND $3) AS first_kept
@@ -244,6 +238,7 @@ pub(in super::super) async fn delete_expired(
             WHERE number > $1 AND number < coalesce(first_kept, last + 1) AND at < $2
         )
         SELECT last FROM batch WHERE first_kept IS NULL AND last IS NOT NULL";
+    let ExpiryBatch { after, cutoff, now, limit } = *batch;
     let (cutoff, now, limit) = (unix_millis(cutoff), unix_millis(now), bigint(limit));
     let params = [int(&after), int(&cutoff), int(&now), int(&limit)];
     sql::optional(client, sql, &params).await?.map(|row| row.try_get(0)).transpose()

@@ -1,9 +1,6 @@
 //! The table `requests`, which keeps single requests for the retention time.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, time::Duration};
 
 use rusqlite::{Connection, Row, ToSql, params, params_from_iter, types::Type};
 
@@ -14,6 +11,7 @@ use crate::{
     store::{
         RequestOutcome, Tokens, UsageEvent,
         report::{RequestQuery, RequestRecord},
+        retention::ExpiryBatch,
     },
 };
 
@@ -145,17 +143,15 @@ fn parsed<T>(
     })
 }
 
-/// Deletes rows that are older than `cutoff`, among the next `limit` rows after number `after`.
+/// Deletes the rows of the batch that have expired.
 ///
 /// Returns the number after which to continue, or `None` at the first row that must stay. Rows with
 /// a time in the future, from before the clock was set back, are skipped.
 pub(crate) fn delete_expired(
     connection: &Connection,
-    after: i64,
-    cutoff: SystemTime,
-    now: SystemTime,
-    limit: usize,
+    batch: &ExpiryBatch,
 ) -> rusqlite::Result<Option<i64>> {
+    let ExpiryBatch { after, cutoff, now, limit } = *batch;
     let (cutoff, now) = (unix_millis(cutoff), unix_millis(now));
     let (last, first_kept): (Option<i64>, Option<i64>) = connection
         .prepare_cached(
