@@ -46,7 +46,6 @@ mod sql;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Object, Pool};
-use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -57,6 +56,7 @@ use self::{core::Core, ledger::PostgresLedger, listen::Listener};
 use super::{
     StoreFuture,
     engine::{Ledger, Watchdog, Writer, gauges::NextCount, journal::Syncer},
+    report::ReportPermits,
 };
 pub use super::{
     engine::Durability,
@@ -95,8 +95,7 @@ struct Inner {
     readers: Pool,
     /// TLS of the connections that cancel queries of readers.
     tls: MakeRustlsConnect,
-    /// Permits for reports of all keys.
-    report_permits: Semaphore,
+    report_permits: ReportPermits,
     writer: Writer<PostgresLedger>,
     syncer: Syncer,
     watchdog: Watchdog,

@@ -19,15 +19,18 @@ use super::{
     leases::{TRIP_SETTINGS, Trips},
     ledger::PostgresLedger,
     listen::Listener,
-    migration, reports,
+    migration,
     schema::{self, MigrateError},
     session::{Error, Session},
     sql,
 };
-use crate::store::engine::{
-    Engine, Recovery, RecoveryError, Watchdog, Writer,
-    gauges::NextCount,
-    journal::{DatabaseId, FileDisk, Journal, Syncer, is_in_place, owner},
+use crate::store::{
+    engine::{
+        Engine, Recovery, RecoveryError, Watchdog, Writer,
+        gauges::NextCount,
+        journal::{DatabaseId, FileDisk, Journal, Syncer, is_in_place, owner},
+    },
+    report::ReportPermits,
 };
 
 /// Oldest supported version of the server.
@@ -130,7 +133,7 @@ impl Opened {
             node,
             readers,
             tls: options.address.tls,
-            report_permits: reports::permits(options.connections),
+            report_permits: ReportPermits::new(options.connections),
             writer,
             syncer,
             watchdog,

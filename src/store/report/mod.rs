@@ -1,6 +1,8 @@
 //! Reports of past usage: the trait [`UsageReader`] and its types.
 
 mod figures;
+#[cfg(feature = "engine")]
+mod permits;
 mod requests;
 
 use std::sync::Arc;
@@ -8,6 +10,8 @@ use std::sync::Arc;
 #[cfg(feature = "usage")]
 pub(crate) use self::figures::TokenSums;
 pub(crate) use self::figures::{MAX_MODELS_PER_DAY, OTHER_MODELS};
+#[cfg(feature = "engine")]
+pub(crate) use self::permits::ReportPermits;
 pub use self::{
     figures::UsageFigures,
     requests::{RequestQuery, RequestRecord},

@@ -33,7 +33,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use deadpool_sqlite::Pool;
 use rusqlite::{Connection, ErrorCode};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::sync::Semaphore;
 
 pub use self::{
     backup::{
@@ -65,6 +65,7 @@ use super::{
         gauges::NextCount,
         journal::{Disk, FileDisk, Syncer},
     },
+    report::ReportPermits,
 };
 pub use super::{
     engine::Durability,
@@ -74,10 +75,6 @@ use crate::error::StoreError;
 
 /// Age up to which a successful write counts as a probe.
 const MAX_PROBE_AGE: Duration = Duration::from_secs(1);
-/// Maximum number of concurrent reports of all keys, which leaves readers for lists.
-const MAX_REPORTS: usize = 2;
-/// Time for which further reports of all keys wait for a permit.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Store in a single SQLite file. Clones share it. It must be opened within a Tokio runtime.
 ///
@@ -107,8 +104,7 @@ struct Inner {
     lookup_readers: Pool,
     /// One permit for each reader of `lookup_readers`.
     lookup_permits: Semaphore,
-    /// Permits for reports of all keys.
-    report_permits: Semaphore,
+    report_permits: ReportPermits,
     writer: Writer<SqliteLedger>,
     syncer: Syncer,
     watchdog: Watchdog,
@@ -168,7 +164,7 @@ impl SqliteStore {
             key_readers,
             lookup_readers,
             lookup_permits: Semaphore::new(file::READERS),
-            report_permits: Semaphore::new(MAX_REPORTS),
+            report_permits: ReportPermits::new(file::READERS),
             writer,
             syncer,
             watchdog,
@@ -269,13 +265,12 @@ impl SqliteStore {
         read(&reader, query).await
     }
 
-    /// Runs a query for a report of all keys, once one of the [`MAX_REPORTS`] permits is available.
+    /// Runs a query for a report of all keys, once a permit is available.
     async fn read_report<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let permit = timeout(REPORT_TIMEOUT, self.0.report_permits.acquire()).await;
-        let _permit = permit.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)?;
+        let _permit = self.0.report_permits.acquire().await?;
         self.read(query).await
     }
 

@@ -7,15 +7,8 @@ mod all_keys;
 mod cancel;
 pub(super) mod requests;
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
-};
 use tokio_postgres::{Client, Row};
 
 use self::cancel::CancelOnDrop;
@@ -27,7 +20,6 @@ use super::{
 };
 use crate::{
     clock::Day,
-    error::StoreError,
     key::{KeyId, KeyRecord, Limit},
     store::{
         StoreFuture, Tokens, UsageEvent, UsageSink,
@@ -38,11 +30,6 @@ use crate::{
         support::ReportBuilder,
     },
 };
-
-/// Maximum number of concurrent reports of all keys.
-const MAX_REPORTS: usize = 2;
-/// Time for which further reports of all keys wait for a permit.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Columns of the sums of usage events: [`figures`] reads and checkpoints write them in this order.
 pub(super) const FIGURES: [&str; 11] = [
@@ -62,11 +49,6 @@ pub(super) const FIGURES: [&str; 11] = [
 const NEXT: usize = FIGURES.len();
 /// Units of a row of `daily_usage`, or 0 if they are not a number that JSON represents exactly.
 const USED: &str = "CASE WHEN used BETWEEN 0 AND 9007199254740992 THEN used ELSE 0 END";
-
-/// Returns the permits for reports of all keys, which leave one of the connections for look-ups.
-pub(super) fn permits(connections: usize) -> Semaphore {
-    Semaphore::new(connections.saturating_sub(1).clamp(1, MAX_REPORTS))
-}
 
 impl UsageSink for PostgresStore {
     fn record(&self, event: UsageEvent) {
@@ -88,7 +70,7 @@ impl UsageReader for PostgresStore {
             store.flush_for_read().await;
             let _permit = match query.key_id {
                 Some(_) => None,
-                None => Some(store.report_permit().await?),
+                None => Some(store.0.report_permits.acquire().await?),
             };
             let (guard, reader) = CancelOnDrop::new(store.reader().await?, &store.0.tls);
             let report = read(&reader, &query, store.0.core.default_daily_limit).await;
@@ -106,14 +88,6 @@ impl UsageReader for PostgresStore {
             guard.finish();
             requests.map_err(unavailable)
         })
-    }
-}
-
-impl PostgresStore {
-    /// Waits for one of the permits for reports of all keys.
-    async fn report_permit(&self) -> Result<SemaphorePermit<'_>, StoreError> {
-        let permit = timeout(REPORT_TIMEOUT, self.0.report_permits.acquire()).await;
-        permit.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)
     }
 }
 
