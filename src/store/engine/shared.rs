@@ -62,8 +62,8 @@ pub(crate) struct EngineOptions {
     pub(crate) calendar: Calendar,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) durability: Durability,
-    /// Time for which rows of single requests are kept; `None` keeps none.
-    pub(crate) retention: Option<Duration>,
+    /// Number of days for which rows of single requests are kept; 0 keeps none.
+    pub(crate) retention_days: u32,
 }
 
 /// State shared by callers, the writer and the other threads.
@@ -71,6 +71,7 @@ pub(crate) struct Engine {
     pub(crate) calendar: Calendar,
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) durability: Durability,
+    /// Time for which rows of single requests are kept, if any are.
     retention: Option<Duration>,
     /// Whether usage events end the requests. If not, none is on record as open.
     expects_events: AtomicBool,
@@ -90,12 +91,13 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(options: EngineOptions, journal: Journal) -> Self {
-        let EngineOptions { calendar, clock, durability, retention } = options;
+        let EngineOptions { calendar, clock, durability, retention_days } = options;
+        let seconds = u64::from(retention_days) * 24 * 60 * 60;
         Self {
             calendar,
             clock,
             durability,
-            retention,
+            retention: (seconds > 0).then(|| Duration::from_secs(seconds)),
             expects_events: AtomicBool::new(false),
             rejected_rows: Gcra::new(ROW_SLOTS, ROW_BURST, ROW_INTERVAL),
             journal: Arc::new(journal),

@@ -1,4 +1,4 @@
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::address::{Address, InvalidDatabaseUrl};
 use crate::{
@@ -61,36 +61,13 @@ impl PostgresOptions {
         self
     }
 
-    /// Sets the calendar of the quota's days.
-    #[must_use]
-    pub fn calendar(self, calendar: Calendar) -> Self {
-        Self { calendar, ..self }
-    }
+    engine_option_setters!();
 
     /// Sets a clock that decides the day, for tests: all nodes need the same. By default the clock of the database
     /// decides it, whatever those of the nodes show.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         Self { clock: Some(Arc::new(clock)), ..self }
-    }
-
-    /// Sets the durability of units.
-    #[must_use]
-    pub fn durability(self, durability: Durability) -> Self {
-        Self { durability, ..self }
-    }
-
-    /// Sets the limit of rows that were typed into `api_keys` without one.
-    #[must_use]
-    pub fn default_daily_limit(self, default_daily_limit: Limit) -> Self {
-        Self { default_daily_limit, ..self }
-    }
-
-    /// Sets the number of days for which single requests are kept, in addition to the daily sums,
-    /// which are kept forever. The default is 0, which keeps none.
-    #[must_use]
-    pub fn retention_days(self, retention_days: u32) -> Self {
-        Self { retention_days, ..self }
     }
 
     /// Sets the maximum number of connections for look-ups and reports, 8 by default. Counting has one of its own, as have
@@ -117,13 +94,11 @@ impl PostgresOptions {
     }
 
     pub(super) fn engine(&self, clock: Arc<dyn Clock>) -> EngineOptions {
-        const DAY: u64 = 24 * 60 * 60;
-        let days = u64::from(self.retention_days);
         EngineOptions {
             calendar: self.calendar.clone(),
             clock,
             durability: self.durability,
-            retention: (days > 0).then(|| Duration::from_secs(days * DAY)),
+            retention_days: self.retention_days,
         }
     }
 }

@@ -99,7 +99,7 @@ impl<L: SimLedger> World<L> {
             calendar: Calendar::utc(),
             clock: Arc::new(self.clock.clone()),
             durability: self.durability,
-            retention: None,
+            retention_days: 0,
         };
         let engine = Arc::new(Engine::new(options, journal));
         load_counters(&engine, &ledger);

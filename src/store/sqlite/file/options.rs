@@ -1,4 +1,4 @@
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::{
     clock::{Calendar, Clock, SystemClock},
@@ -39,35 +39,12 @@ impl SqliteOptions {
         }
     }
 
-    /// Sets the calendar of the quota's days.
-    #[must_use]
-    pub fn calendar(self, calendar: Calendar) -> Self {
-        Self { calendar, ..self }
-    }
+    engine_option_setters!();
 
     /// Sets the clock for reports, expiry and the audit trail.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
         Self { clock: Arc::new(clock), ..self }
-    }
-
-    /// Sets the durability of units.
-    #[must_use]
-    pub fn durability(self, durability: Durability) -> Self {
-        Self { durability, ..self }
-    }
-
-    /// Sets the limit of rows that were typed into `api_keys` without one.
-    #[must_use]
-    pub fn default_daily_limit(self, default_daily_limit: Limit) -> Self {
-        Self { default_daily_limit, ..self }
-    }
-
-    /// Sets the number of days for which single requests are kept, in addition to the daily sums,
-    /// which are kept forever. The default is 0, which keeps none.
-    #[must_use]
-    pub fn retention_days(self, retention_days: u32) -> Self {
-        Self { retention_days, ..self }
     }
 
     /// Opens a file from which requests or changes are provably missing
@@ -79,13 +56,11 @@ impl SqliteOptions {
     }
 
     pub(crate) fn engine(&self) -> EngineOptions {
-        const DAY: u64 = 24 * 60 * 60;
-        let days = u64::from(self.retention_days);
         EngineOptions {
             calendar: self.calendar.clone(),
             clock: self.clock.clone(),
             durability: self.durability,
-            retention: (days > 0).then(|| Duration::from_secs(days * DAY)),
+            retention_days: self.retention_days,
         }
     }
 
