@@ -2,6 +2,8 @@
 
 use Kind::{Flag, Int, Limit, Switch, Text};
 
+use crate::store::report::FIGURES;
+
 /// Kind of a column, which is what people may have typed into a SQLite column of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -60,6 +62,23 @@ impl Table {
     }
 }
 
+const USAGE_TOTALS: [(&str, Kind); 3 + FIGURES.len()] = with_figures(["day", "key_id", "model"]);
+const MODEL_TOTALS: [(&str, Kind); 2 + FIGURES.len()] = with_figures(["day", "model"]);
+
+/// Returns the columns of a table of sums, which follow these.
+const fn with_figures<const FIRST: usize, const COUNT: usize>(
+    first: [&'static str; FIRST],
+) -> [(&'static str, Kind); COUNT] {
+    assert!(COUNT == FIRST + FIGURES.len());
+    let mut columns = [("", Int); COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        columns[at] = if at < FIRST { (first[at], Text) } else { (FIGURES[at - FIRST], Int) };
+        at += 1;
+    }
+    columns
+}
+
 /// The tables, in the order in which they are moved.
 pub(super) const TABLES: &[Table] = &[
     Table::new(
@@ -95,47 +114,10 @@ pub(super) const TABLES: &[Table] = &[
         ],
     )
     .with_sums(&["used", "refunded", "reset_used"]),
-    Table::new(
-        "usage_totals",
-        "day, key_id, model",
-        &[
-            ("day", Text),
-            ("key_id", Text),
-            ("model", Text),
-            ("requests", Int),
-            ("succeeded", Int),
-            ("failed", Int),
-            ("refunded", Int),
-            ("rejected", Int),
-            ("tokens_unknown", Int),
-            ("prompt_tokens", Int),
-            ("completion_tokens", Int),
-            ("total_tokens", Int),
-            ("cached_tokens", Int),
-            ("reasoning_tokens", Int),
-        ],
-    )
-    .with_sums(&["requests", "total_tokens"]),
-    Table::new(
-        "model_totals",
-        "day, model",
-        &[
-            ("day", Text),
-            ("model", Text),
-            ("requests", Int),
-            ("succeeded", Int),
-            ("failed", Int),
-            ("refunded", Int),
-            ("rejected", Int),
-            ("tokens_unknown", Int),
-            ("prompt_tokens", Int),
-            ("completion_tokens", Int),
-            ("total_tokens", Int),
-            ("cached_tokens", Int),
-            ("reasoning_tokens", Int),
-        ],
-    )
-    .with_sums(&["requests", "total_tokens"]),
+    Table::new("usage_totals", "day, key_id, model", &USAGE_TOTALS)
+        .with_sums(&["requests", "total_tokens"]),
+    Table::new("model_totals", "day, model", &MODEL_TOTALS)
+        .with_sums(&["requests", "total_tokens"]),
     Table {
         is_derived: true,
         ..Table::new(

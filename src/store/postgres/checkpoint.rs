@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use super::{
     leases::{LeaseChanges, Reported},
     ledger::Tables,
-    reports::{FIGURES, requests},
+    reports::requests,
     session::{Error, Node},
     sql::{self, bigint, bytes, int, int4, ints, text, texts},
 };
@@ -23,7 +23,7 @@ use crate::{
             pending::{Delta, Figures, PendingBatch, Subject},
             share::Share,
         },
-        report::{MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
+        report::{FIGURES, MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
     },
 };
 

@@ -1,5 +1,7 @@
 //! Reports of past usage: the trait [`UsageReader`] and its types.
 
+#[cfg(feature = "engine")]
+mod columns;
 mod figures;
 #[cfg(feature = "engine")]
 mod permits;
@@ -11,7 +13,10 @@ use std::sync::Arc;
 pub(crate) use self::figures::TokenSums;
 pub(crate) use self::figures::{MAX_MODELS_PER_DAY, OTHER_MODELS};
 #[cfg(feature = "engine")]
-pub(crate) use self::permits::ReportPermits;
+pub(crate) use self::{
+    columns::{FIGURES, add_figures},
+    permits::ReportPermits,
+};
 pub use self::{
     figures::UsageFigures,
     requests::{RequestQuery, RequestRecord},

@@ -14,7 +14,7 @@ use crate::{
             journal::{DatabaseId, Position, ReplayFrom},
             pending::{Delta, Figures, PendingBatch},
         },
-        report::{MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
+        report::{FIGURES, MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures, add_figures},
     },
 };
 
@@ -112,31 +112,17 @@ pub(super) fn fail_open_requests(connection: &Connection) -> rusqlite::Result<()
 }
 
 fn write_figures(connection: &Connection, pending: &PendingBatch) -> rusqlite::Result<()> {
-    const SUMS: &str = "
-        DO UPDATE SET
-            requests = requests + excluded.requests, succeeded = succeeded + excluded.succeeded,
-            failed = failed + excluded.failed, refunded = refunded + excluded.refunded,
-            rejected = rejected + excluded.rejected,
-            tokens_unknown = tokens_unknown + excluded.tokens_unknown,
-            prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-            completion_tokens = completion_tokens + excluded.completion_tokens,
-            total_tokens = total_tokens + excluded.total_tokens,
-            cached_tokens = coalesce(cached_tokens + excluded.cached_tokens, cached_tokens,
-                excluded.cached_tokens),
-            reasoning_tokens = coalesce(reasoning_tokens + excluded.reasoning_tokens,
-                reasoning_tokens, excluded.reasoning_tokens)";
-    const COLUMNS: &str = "day, model, requests, succeeded, failed, refunded, rejected,
-        tokens_unknown, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
-        reasoning_tokens";
+    let columns = format!("day, model, {}", FIGURES.join(", "));
+    let sums = add_figures();
     let mut of_key = connection.prepare_cached(&format!(
-        "INSERT INTO usage_totals ({COLUMNS}, key_id)
+        "INSERT INTO usage_totals AS t ({columns}, key_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
-         ON CONFLICT (day, key_id, model) {SUMS}"
+         ON CONFLICT (day, key_id, model) DO UPDATE SET {sums}"
     ))?;
     let mut of_all = connection.prepare_cached(&format!(
-        "INSERT INTO model_totals ({COLUMNS})
+        "INSERT INTO model_totals AS t ({columns})
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-         ON CONFLICT (day, model) {SUMS}"
+         ON CONFLICT (day, model) DO UPDATE SET {sums}"
     ))?;
     let mut has_row = connection.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM usage_totals WHERE day = ?1 AND key_id = ?2 AND model = ?3)

@@ -9,7 +9,7 @@ use std::{cmp::Reverse, iter, ops::Range};
 use tokio_postgres::{Client, Row};
 
 use super::{
-    FIGURES, NEXT, USED, active_keys, figures,
+    NEXT, USED, active_keys, figures,
     sql::{self, Param, bigint, int, text, texts},
     total_requests,
 };
@@ -17,7 +17,7 @@ use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        report::{GroupBy, UsageQuery, UsageReport, UsageRow},
+        report::{FIGURES, GroupBy, UsageQuery, UsageReport, UsageRow},
         support::busiest_first,
     },
 };

@@ -24,27 +24,13 @@ use crate::{
     store::{
         StoreFuture, Tokens, UsageEvent, UsageSink,
         report::{
-            ReportPage, RequestQuery, RequestRecord, UsageFigures, UsageQuery, UsageReader,
-            UsageReport, UsageRow,
+            FIGURES, ReportPage, RequestQuery, RequestRecord, UsageFigures, UsageQuery,
+            UsageReader, UsageReport, UsageRow,
         },
         support::ReportBuilder,
     },
 };
 
-/// Columns of the sums of usage events: [`figures`] reads and checkpoints write them in this order.
-pub(super) const FIGURES: [&str; 11] = [
-    "requests",
-    "succeeded",
-    "failed",
-    "refunded",
-    "rejected",
-    "tokens_unknown",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-];
 /// Index of the first column after [`FIGURES`].
 const NEXT: usize = FIGURES.len();
 /// Units of a row of `daily_usage`, or 0 if they are not a number that JSON represents exactly.

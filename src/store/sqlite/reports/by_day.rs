@@ -7,12 +7,12 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use rusqlite::{Connection, Row, params};
 
-use super::{FIGURES, NEXT, active_keys, figures, rows, total_requests};
+use super::{NEXT, active_keys, figures, rows, total_requests};
 use crate::{
     clock::Day,
     key::KeyId,
     store::{
-        report::{ReportPage, UsageQuery, UsageReport, UsageRow},
+        report::{FIGURES, ReportPage, UsageQuery, UsageReport, UsageRow},
         support::busiest_first,
     },
 };
@@ -174,8 +174,9 @@ fn each_model_of_day(
     mut visit: impl FnMut(UsageRow) -> bool,
 ) -> rusqlite::Result<()> {
     let sql = format!(
-        "SELECT {FIGURES}, key_id, model FROM usage_totals
-         WHERE day = ?1 AND key_id > ?2 ORDER BY key_id, model"
+        "SELECT {}, key_id, model FROM usage_totals
+         WHERE day = ?1 AND key_id > ?2 ORDER BY key_id, model",
+        FIGURES.join(", ")
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![day.to_string(), after.map_or("", KeyId::as_str)])?;
@@ -201,7 +202,8 @@ fn each_key_of_day(
 ) -> rusqlite::Result<()> {
     let from = params![day.to_string(), after.map_or("", KeyId::as_str)];
     let sql = format!(
-        "SELECT {FIGURES}, key_id FROM usage_totals WHERE day = ?1 AND key_id > ?2 ORDER BY key_id"
+        "SELECT {}, key_id FROM usage_totals WHERE day = ?1 AND key_id > ?2 ORDER BY key_id",
+        FIGURES.join(", ")
     );
     let mut totals = connection.prepare_cached(&sql)?;
     let mut totals = totals.query(from)?;

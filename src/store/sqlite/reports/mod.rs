@@ -19,18 +19,15 @@ use crate::{
     store::{
         StoreFuture, Tokens, UsageEvent, UsageSink,
         report::{
-            ReportPage, RequestQuery, RequestRecord, UsageFigures, UsageQuery, UsageReader,
-            UsageReport, UsageRow,
+            FIGURES, ReportPage, RequestQuery, RequestRecord, UsageFigures, UsageQuery,
+            UsageReader, UsageReport, UsageRow,
         },
         support::ReportBuilder,
     },
 };
 
-/// Columns that [`figures`] reads, in its order.
-const FIGURES: &str = "requests, succeeded, failed, refunded, rejected, tokens_unknown,
-    prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens";
 /// Index of the first column after [`FIGURES`].
-const NEXT: usize = 11;
+const NEXT: usize = FIGURES.len();
 
 impl UsageSink for SqliteStore {
     fn record(&self, event: UsageEvent) {
@@ -97,8 +94,9 @@ fn by_key(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<Usage
     let condition = if key_id.is_some() { "key_id = ?3" } else { "?3 IS NULL" };
     let parameters = params![query.from.to_string(), query.to.to_string(), key_id];
     let sql = format!(
-        "SELECT {FIGURES}, day, key_id, model FROM usage_totals
-         WHERE day BETWEEN ?1 AND ?2 AND {condition}"
+        "SELECT {}, day, key_id, model FROM usage_totals
+         WHERE day BETWEEN ?1 AND ?2 AND {condition}",
+        FIGURES.join(", ")
     );
     each(connection, &sql, parameters, |row| {
         if let Ok(day) = row.get::<_, String>(NEXT)?.parse() {
@@ -125,7 +123,10 @@ fn by_key(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<Usage
 fn of_all_keys(connection: &Connection, query: &UsageQuery) -> rusqlite::Result<UsageReport> {
     let mut report = ReportBuilder::new(query.clone());
     let days = params![query.from.to_string(), query.to.to_string()];
-    let sql = format!("SELECT {FIGURES}, day, model FROM model_totals WHERE day BETWEEN ?1 AND ?2");
+    let sql = format!(
+        "SELECT {}, day, model FROM model_totals WHERE day BETWEEN ?1 AND ?2",
+        FIGURES.join(", ")
+    );
     // The report is not grouped by key.
     let any_key = KeyId::from("");
     each(connection, &sql, days, |row| {
@@ -219,6 +220,7 @@ fn each(
     Ok(())
 }
 
+/// Reads the columns [`FIGURES`] at the start of a row.
 fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
     Ok(UsageFigures {
         requests: row.get(0)?,
