@@ -13,10 +13,7 @@ use std::sync::Arc;
 pub(crate) use self::figures::TokenSums;
 pub(crate) use self::figures::{MAX_MODELS_PER_DAY, OTHER_MODELS};
 #[cfg(feature = "engine")]
-pub(crate) use self::{
-    columns::{FIGURES, add_figures},
-    permits::ReportPermits,
-};
+pub(crate) use self::{columns::FIGURES, permits::ReportPermits};
 pub use self::{
     figures::UsageFigures,
     requests::{RequestQuery, RequestRecord},

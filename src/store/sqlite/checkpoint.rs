@@ -14,7 +14,7 @@ use crate::{
             journal::{DatabaseId, Position, ReplayFrom},
             pending::{Delta, Figures, PendingBatch},
         },
-        report::{FIGURES, MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures, add_figures},
+        report::{FIGURES, MAX_MODELS_PER_DAY, OTHER_MODELS, UsageFigures},
     },
 };
 
@@ -281,4 +281,16 @@ pub(super) fn write_reset(
              RETURNING epoch",
         )?
         .query_row(params![id, day, quota], |row| row.get(0))
+}
+
+/// Returns the assignments of an `ON CONFLICT` clause that add figures to those of a row of the table `t`.
+fn add_figures() -> String {
+    let sums = FIGURES.map(|column| match column {
+        // Without a value until a response reports one.
+        "cached_tokens" | "reasoning_tokens" => format!(
+            "{column} = coalesce(t.{column} + excluded.{column}, t.{column}, excluded.{column})"
+        ),
+        _ => format!("{column} = t.{column} + excluded.{column}"),
+    });
+    sums.join(", ")
 }
