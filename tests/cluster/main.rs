@@ -11,6 +11,8 @@ mod balancer;
 mod exactness;
 mod faults;
 mod invariants;
+mod journal;
+mod lost_records;
 mod nodes;
 mod paused_node;
 mod rolling_restart;

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -9,7 +10,10 @@ use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::upstream::{CountingUpstream, body};
+use super::{
+    journal::JournalFiles,
+    upstream::{CountingUpstream, body},
+};
 use crate::common::{Client, Gateway, GatewayCommand, free_port};
 
 /// Time that a client lets pass before it sends again what was not served.
@@ -20,6 +24,9 @@ pub(crate) struct Node {
     command: GatewayCommand,
     address: SocketAddr,
     gateway: Gateway,
+    journal: JournalFiles,
+    /// Number of the copies that were made of its journal.
+    copies: u32,
 }
 
 /// What became of a request, as its client knows.
@@ -58,9 +65,10 @@ impl Node {
     /// Starts a gateway with these settings.
     pub(crate) fn start(command: GatewayCommand) -> Self {
         let port = free_port();
-        let command = command.env("PORT", port.to_string());
+        let journal = JournalFiles::new(command.dir().join("journal"));
+        let command = command.env("PORT", port.to_string()).env("JOURNAL_PATH", journal.path());
         let gateway = tokio::task::block_in_place(|| command.start());
-        Self { command, address: ([127, 0, 0, 1], port).into(), gateway }
+        Self { command, address: ([127, 0, 0, 1], port).into(), gateway, journal, copies: 0 }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -69,6 +77,10 @@ impl Node {
 
     pub(crate) fn gateway(&self) -> &Gateway {
         &self.gateway
+    }
+
+    pub(crate) fn journal(&self) -> &JournalFiles {
+        &self.journal
     }
 
     /// Waits until it serves requests.
@@ -83,23 +95,92 @@ impl Node {
         assert!(is_ready, "{response:?}\n{}", self.gateway.printed());
     }
 
+    /// Ends it as a loss of its process does.
+    pub(crate) fn kill(&mut self) {
+        tokio::task::block_in_place(|| self.gateway.kill9());
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.gateway.has_ended()
+    }
+
     /// Ends it as a loss of its process does, and starts it again.
     pub(crate) fn kill_and_start(&mut self) {
-        tokio::task::block_in_place(|| self.gateway.restart());
+        self.kill();
+        self.start_again();
     }
 
     /// Ends it as a service manager does.
     pub(crate) fn stop(&mut self) {
-        self.gateway.terminate();
-        let status = tokio::task::block_in_place(|| self.gateway.wait());
+        let status = self.terminate();
         assert!(status.success(), "{}", self.gateway.printed());
+    }
+
+    /// Ends it as a service manager does, also where it cannot make its last checkpoint.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.gateway.terminate();
+        tokio::task::block_in_place(|| self.gateway.wait())
     }
 
     /// Ends it as a service manager does, and starts it again.
     pub(crate) fn stop_and_start(&mut self) {
         self.stop();
+        self.start_again();
+    }
+
+    /// Starts it after its end.
+    pub(crate) fn start_again(&mut self) {
         self.gateway = tokio::task::block_in_place(|| self.command.start());
     }
+
+    /// Starts it after its end. If it ends again, returns what it has printed.
+    pub(crate) async fn try_start_again(&mut self) -> Result<(), String> {
+        self.gateway = tokio::task::block_in_place(|| self.command.try_start())?;
+        opened(&mut self.gateway).await
+    }
+
+    /// Copies its journal.
+    pub(crate) fn copy_journal(&mut self) -> JournalFiles {
+        self.copies += 1;
+        self.journal.copy_to(self.command.dir().join(format!("copy-{}", self.copies)))
+    }
+
+    /// Returns the settings of a gateway at another address, which counts with a copy of the journal.
+    pub(crate) fn settings_of_copy(&self, copy: &JournalFiles) -> GatewayCommand {
+        self.command.clone().env("PORT", "0").env("JOURNAL_PATH", copy.path())
+    }
+
+    /// Starts it with a copy of its journal after its end, and keeps that one if it is accepted. Otherwise returns what it
+    /// has printed.
+    pub(crate) async fn start_with(&mut self, copy: JournalFiles) -> Result<(), String> {
+        let command = self.command.clone().env("JOURNAL_PATH", copy.path());
+        let mut gateway = tokio::task::block_in_place(|| command.try_start())?;
+        opened(&mut gateway).await?;
+        (self.command, self.gateway, self.journal) = (command, gateway, copy);
+        Ok(())
+    }
+}
+
+/// Checks that a gateway with a copy of a journal does not count while another one counts with the original.
+pub(crate) async fn is_rejected(copy: &Gateway) {
+    let rejected = "another process counts with this journal, or with a copy of it";
+    let is_rejected = holds_in_time(async || copy.printed().contains(rejected)).await;
+    assert!(is_rejected, "{}", copy.printed());
+    assert_eq!(Client::http1().get(&copy.url("/readyz")).await.status, 503);
+}
+
+/// Waits until it has opened its database, or has ended: then returns what it has printed.
+async fn opened(gateway: &mut Gateway) -> Result<(), String> {
+    let url = gateway.url("/readyz");
+    let mut ended = false;
+    let is_decided = async || {
+        ended = gateway.has_ended();
+        let response = Client::http1().open(Method::GET, &url, &[], "").await;
+        ended || response.is_ok_and(|response| response.status() == 200)
+    };
+    let is_decided = holds_in_time(is_decided).await;
+    assert!(is_decided, "it neither opens its database nor ends:\n{}", gateway.printed());
+    if ended { Err(gateway.printed()) } else { Ok(()) }
 }
 
 /// Creates a key, which is named in the calls of its requests by its label.

@@ -105,6 +105,14 @@ pub(crate) fn psql(url: &str, statements: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
+/// Connects, without TLS.
+#[expect(clippy::disallowed_methods, reason = "one task for the connection")]
+pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
 /// Starts the server on its data, and waits until it accepts connections.
 fn serve(data: &Path, settings: &[String]) -> Child {
     let server = program("postgres");

@@ -13,7 +13,7 @@ use tower_quota::{
 
 use crate::common::{
     eventually,
-    postgres::{Postgres, psql},
+    postgres::{Postgres, connect, psql},
 };
 
 const LIMIT: u64 = 100;
@@ -276,11 +276,4 @@ async fn a_grant_that_is_on_its_way_while_its_node_is_released_counts_as_used() 
     let counted = "SELECT count(*) FROM counters c JOIN daily_usage d USING (key_id, quota, day)
         WHERE c.granted <> d.used";
     assert_eq!(psql(&url, counted), "0", "what was granted counts as used");
-}
-
-#[expect(clippy::disallowed_methods, reason = "one task for the connection")]
-async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }

@@ -22,6 +22,7 @@ CREATE TABLE leases (
     node int NOT NULL REFERENCES nodes (number),
     granted bigint NOT NULL,
     spent bigint NOT NULL,
+    checkpointed bigint NOT NULL DEFAULT 0,
     base bigint NOT NULL DEFAULT 0,
     seq bigint NOT NULL DEFAULT 1,
     recalls bigint NOT NULL DEFAULT 0,
@@ -226,10 +227,11 @@ BEGIN
                 WHERE (d.key_id, d.quota, d.day) = (r.key_id, r.quota, r.day);
             END IF;
         END IF;
-        INSERT INTO leases AS k (key_id, quota, day, node, granted, spent, base, seq)
-        VALUES (r.key_id, r.quota, r.day, of_node, r.spent, r.spent, back, 0)
+        INSERT INTO leases AS k (key_id, quota, day, node, granted, spent, checkpointed, base, seq)
+        VALUES (r.key_id, r.quota, r.day, of_node, r.spent, r.spent, r.spent, back, 0)
         ON CONFLICT (key_id, quota, day, node) DO UPDATE SET granted = k.granted + beyond,
-            spent = greatest(k.spent, excluded.spent), base = k.base + back;
+            spent = greatest(k.spent, excluded.spent),
+            checkpointed = greatest(k.checkpointed, excluded.spent), base = k.base + back;
         IF back > 0 AND (c.is_over OR c.recalled_at > clock_timestamp() - interval '1 second') THEN
             PERFORM notify_leases('free', '-', r.quota, r.day, r.key_id);
         END IF;
@@ -241,10 +243,11 @@ BEGIN
         SELECT k.key_id, k.quota, k.day, s.spent FROM leases k
         JOIN unnest(keys, quotas, days, spents) AS s (key_id, quota, day, spent)
             ON (k.key_id, k.quota, k.day) = (s.key_id, s.quota, s.day)
-        WHERE k.node = of_node AND k.spent < s.spent AND s.spent <= k.granted
+        WHERE k.node = of_node AND k.checkpointed < s.spent AND s.spent <= k.granted
         ORDER BY k.key_id, k.quota, k.day FOR NO KEY UPDATE OF k
     )
-    UPDATE leases k SET spent = reported.spent FROM reported
+    UPDATE leases k SET spent = greatest(k.spent, reported.spent), checkpointed = reported.spent
+    FROM reported
     WHERE (k.key_id, k.quota, k.day, k.node)
         = (reported.key_id, reported.quota, reported.day, of_node);
     RETURN QUERY
@@ -258,15 +261,16 @@ END $$;
 CREATE FUNCTION end_leases(of_node int, counts_as_used boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF counts_as_used THEN
+        -- Records of units that trips have reported may be lost, too.
         INSERT INTO daily_usage AS d (key_id, quota, day, epoch, used)
-        SELECT l.key_id, l.quota, l.day, c.epoch, l.granted - l.spent
+        SELECT l.key_id, l.quota, l.day, c.epoch, l.granted - greatest(l.checkpointed, l.base)
         FROM leases l JOIN counters c ON (c.key_id, c.quota, c.day) = (l.key_id, l.quota, l.day)
-        WHERE l.node = of_node AND l.granted > l.spent
+        WHERE l.node = of_node AND l.granted > greatest(l.checkpointed, l.base)
         ORDER BY l.key_id, l.quota, l.day
         ON CONFLICT (key_id, quota, day) DO UPDATE SET used = d.used + excluded.used
         WHERE d.epoch = excluded.epoch;
-        UPDATE leases l SET spent = l.granted, seq = l.seq + 1
-        WHERE l.node = of_node AND l.granted > l.spent;
+        UPDATE leases l SET spent = l.granted, checkpointed = l.granted, seq = l.seq + 1
+        WHERE l.node = of_node AND l.granted > l.checkpointed;
         RETURN;
     END IF;
     PERFORM FROM counters c

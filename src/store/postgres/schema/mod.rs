@@ -35,7 +35,7 @@ impl From<sql::Error> for MigrateError {
 /// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
 /// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `number` is its short name, `session` the number of the connection with which it counts, `commits` that of its transactions so far, `segment` and `offset` the position up to which its journal has been applied. A node that was given up has `released_at`. |
 /// | `counters` | Units of a key, quota and period that were granted to nodes: `earlier` (used before the first lease) and, of each lease, `granted - base`. `cap` is the limit of the last grant, `is_over` whether a node knows that none is left, `recalls` the number of times that they were called upon to give back. |
-/// | `leases` | Units of a counter that a node may use (`granted`) and has used as far as it has reported (`spent`), since the period began. `base` are those of them that count no more, as they were spent before a reset or given back; `seq` counts the changes of `granted`. |
+/// | `leases` | Units of a counter that a node may use (`granted`) and has used as far as it has reported (`spent`), and as far as `daily_usage` has them (`checkpointed`), since the period began. `base` are those of them that count no more, as they were spent before a reset or given back; `seq` counts the changes of `granted`. |
 /// | `awaited_events` | Number of a node's unfinished requests, whose units are in `daily_usage` and whose events are still to come. |
 /// | `audit_log` | The audit trail. Triggers prevent it from being changed by mistake. |
 /// | `claims` | Claims and the hashes of their tokens. |
