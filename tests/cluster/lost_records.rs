@@ -108,6 +108,24 @@ async fn a_copy_that_lacks_what_the_database_has_read_of_the_journal_is_rejected
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
+async fn units_that_a_copied_journal_lacks_are_not_served_again() {
+    let (url, upstream) = (Postgres::shared().create_database(), CountingUpstream::start().await);
+    let mut nodes = nodes::start(1, &url, &upstream).await;
+    let key = nodes::create_key(&nodes[0], "key", LIMIT).await;
+    serves(&nodes[0], &key, 1).await;
+    let copy = nodes[0].copy_journal();
+    // The database does not know what the copy lacks.
+    serves_without_checkpoint(&mut nodes[0], &url, &key, 5).await;
+    nodes[0].start_with(copy).await.unwrap();
+    let served = 6 + use_up(&nodes[0], &key).await;
+    assert!(served <= LIMIT, "{served} of {LIMIT}");
+    nodes::usage_agrees(&nodes, &key, LIMIT).await;
+    nodes[0].stop();
+    invariants::hold_at_rest(&url);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
 async fn units_whose_records_a_loss_of_power_has_taken_count_as_used() {
     let (url, upstream) = (Postgres::shared().create_database(), CountingUpstream::start().await);
     let mut nodes = nodes::start(2, &url, &upstream).await;

@@ -15,6 +15,8 @@ pub(crate) struct Recovery {
     state: LedgerState,
     /// Whether the machine has not been restarted since: then no written byte is lost.
     same_boot: bool,
+    /// Whether the journal has all records that were written, so that what its leases have left was not used.
+    is_complete: bool,
 }
 
 /// Reason why the journal could not be applied to its ledger.
@@ -41,13 +43,19 @@ impl Recovery {
         let replay = replay(disk, range, state.database, |record| batch.add(record));
         let replay = replay.map_err(RecoveryError::Read)?;
         let same_boot = boot.is_some() && state.boot.as_deref() == boot;
-        Ok(Self { batch, replay, state, same_boot })
+        Ok(Self { batch, replay, state, same_boot, is_complete: same_boot })
+    }
+
+    /// Takes the journal for a copy, in which records may be missing.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn take_for_copy(&mut self) {
+        self.is_complete = false;
     }
 
     /// Applies the rest of the journal to the ledger and starts a new segment.
     ///
     /// On the same boot of the machine no record of the last process is missing, so the unused units of
-    /// its leases are returned. After another boot records may be missing, and those units count as used.
+    /// its leases are returned. After another boot, or in a copy, records may be missing, and those units count as used.
     /// Requests that never ended count as failed.
     pub(crate) fn start<L: Ledger>(
         mut self,
@@ -79,7 +87,7 @@ impl Recovery {
     /// Applies the batch to the tables, then ends the leases and open requests of the earlier process.
     pub(crate) fn apply<L: Ledger>(&self, tables: &L::Tables) -> Result<(), L::Error> {
         L::checkpoint(tables, &self.batch)?;
-        let unused = if self.same_boot { UnusedUnits::Returned } else { UnusedUnits::Spent };
+        let unused = if self.is_complete { UnusedUnits::Returned } else { UnusedUnits::Spent };
         L::end_leases(tables, unused)?;
         L::fail_open_requests(tables)
     }

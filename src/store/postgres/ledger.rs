@@ -99,6 +99,22 @@ impl PostgresLedger {
         });
     }
 
+    /// Returns whether the journal was written in other files than these.
+    pub(super) fn has_other_files(&self, files: Option<&str>) -> Result<bool, Error> {
+        let id = &self.tables.node.id.0[..];
+        let sql = "SELECT files IS DISTINCT FROM $2 FROM nodes WHERE id = $1";
+        let values = [bytes(&id), text(&files)];
+        self.tables.run(async |client| sql::one(client, sql, &values).await?.try_get(0))
+    }
+
+    /// Notes the files in which the journal is written.
+    pub(super) fn note_files(&self, files: Option<&str>) -> Result<(), Error> {
+        let id = &self.tables.node.id.0[..];
+        let sql = "UPDATE nodes SET files = $2 WHERE id = $1";
+        let values = [bytes(&id), text(&files)];
+        self.tables.run(async |client| sql::execute(client, sql, &values).await).map(drop)
+    }
+
     pub(super) fn tables(&self) -> &Tables {
         &self.tables
     }

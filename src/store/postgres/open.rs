@@ -85,8 +85,12 @@ impl Opened {
         let mut ledger = PostgresLedger::open(runtime, &options.address, session, id, time_zone)
             .map_err(failed)?;
         let boot = options.boot.as_deref();
-        let recovery = Recovery::read::<PostgresLedger>(ledger.tables(), &disk, None, boot)
+        let mut recovery = Recovery::read::<PostgresLedger>(ledger.tables(), &disk, None, boot)
             .map_err(|error| cannot_recover(&options, error))?;
+        let files = lock.identity();
+        if ledger.has_other_files(files.as_deref()).map_err(failed)? {
+            recovery.take_for_copy();
+        }
         let losses = losses(&recovery, &options);
         match losses.first() {
             Some(first) if !options.accept_loss => {
@@ -103,6 +107,8 @@ impl Opened {
         let journal = recovery
             .start(&mut ledger, Box::new(disk), boot)
             .map_err(|error| cannot_recover(&options, error))?;
+        // After the start, as what a copy lacks must count as used also if this process ends within it.
+        ledger.note_files(files.as_deref()).map_err(failed)?;
         Ok(Self { ledger, journal, lock, losses, clock, options })
     }
 
@@ -315,6 +321,17 @@ impl JournalLock {
             TryLockError::Error(error) => OpenError::cannot("locked", &path, error),
         })?;
         Ok(Self { file, path })
+    }
+
+    /// Identifies the files of the journal, on systems that number them: a copy has other ones.
+    fn identity(&self) -> Option<String> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            self.file.metadata().ok().map(|file| format!("{}:{}", file.dev(), file.ino()))
+        }
+        #[cfg(not(unix))]
+        None
     }
 
     /// Returns whether the lock file is still at its path.

@@ -404,6 +404,7 @@ CREATE TABLE nodes (
     "offset" bigint,
     is_closed boolean NOT NULL DEFAULT true,
     boot text,
+    files text,
     time_zone text,
     entered_at timestamptz NOT NULL DEFAULT now(),
     seen_at timestamptz NOT NULL DEFAULT now(),
