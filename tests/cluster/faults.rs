@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -10,28 +11,37 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
+    connections::Connections,
     invariants,
     nodes::{self, Node, Outcome, PACE},
     upstream::CountingUpstream,
 };
 use crate::common::{
     ADMIN_TOKEN, Client, Random, eventually,
-    postgres::{Postgres, psql},
+    postgres::{Postgres, connect, psql},
 };
 
 const NODES: usize = 4;
+/// Number of keys of a round.
 const KEYS: usize = 1000;
+/// Time of a round, after which most keys are used up.
+const ROUND: Duration = Duration::from_secs(120);
 /// Keys that get half of the requests.
 const HOT: usize = 16;
 const CLIENTS: usize = 48;
 /// Time in which service returns where other work takes the processors, and each checkpoint seconds.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// Time within which a journal is synced.
+const SYNC_INTERVAL: Duration = Duration::from_millis(200);
+/// Number of statements that wait for a lock of another transaction.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
 
 struct Key {
     secret: String,
@@ -51,6 +61,8 @@ struct History {
     resets: Vec<(Instant, Instant)>,
     /// Number of resets without a response, which may happen at any time or never.
     lost_resets: u64,
+    /// Maximum number of units that a node held unused when its journal, or the end of it, was lost. They count as used.
+    forfeited: u64,
     is_lowered: bool,
 }
 
@@ -79,47 +91,82 @@ impl History {
         }
         self.served.iter().filter(|(sent, _)| last.is_none_or(|last| *sent > last)).count() as u64
     }
+
+    /// Number of requests that may have cost a unit since the last reset, and of units that may be forfeited, at most.
+    fn spent_since_reset(&self) -> u64 {
+        let last = self.resets.last().map(|(begin, _)| *begin);
+        let served =
+            self.served.iter().filter(|(_, received)| last.is_none_or(|last| *received > last));
+        served.count() as u64 + self.lost + self.forfeited
+    }
 }
 
 struct Scene {
     server: Postgres,
     url: String,
+    connections: Connections,
     upstream: CountingUpstream,
     nodes: Vec<Node>,
+    /// The keys of this round.
     keys: Arc<Vec<Key>>,
+    /// Those of the rounds before.
+    earlier: Vec<Arc<Vec<Key>>>,
     random: Random,
     faults: Vec<(&'static str, u32)>,
+    /// Number of statements that waited while connections were cut.
+    cut_statements: u64,
+    /// Number of bytes of journals that losses of power have taken.
+    lost_bytes: usize,
     /// The longest time in which service has returned.
     slowest_return: Duration,
 }
 
 impl Scene {
     async fn start() -> Self {
-        let mut random = Random::seeded("faults");
+        let random = Random::seeded("faults");
         let server = Postgres::start(&["fsync=off", "max_connections=300"]);
         let (url, upstream) = (server.create_database(), CountingUpstream::start().await);
-        let nodes = nodes::start(NODES, &url, &upstream).await;
-        let mut keys = Vec::with_capacity(KEYS);
-        for number in 0..KEYS {
-            let limit = match number < HOT {
-                true => [7, 50, 200, 1000][random.below(4) as usize],
-                false => [1, 2, 5, 10][random.below(4) as usize],
-            };
-            let name = format!("key-{number}");
-            let secret = nodes::create_key(&nodes[number % NODES], &name, limit).await;
-            let history = Mutex::default();
-            keys.push(Key { secret, name, limit, history });
+        let connections = Connections::to(&url);
+        let settings = |node| nodes::settings(&connections.url(&client_name(node)), &upstream);
+        let nodes: Vec<_> = (0..NODES).map(|node| Node::start(settings(node))).collect();
+        for node in &nodes {
+            node.is_ready().await;
         }
         Self {
             server,
             url,
+            connections,
             upstream,
             nodes,
-            keys: Arc::new(keys),
+            keys: Arc::default(),
+            earlier: Vec::new(),
             random,
             faults: Vec::new(),
+            cut_statements: 0,
+            lost_bytes: 0,
             slowest_return: Duration::ZERO,
         }
+    }
+
+    /// Creates the keys of a round.
+    async fn create_keys(&mut self) {
+        let round = self.earlier.len();
+        let mut keys = Vec::with_capacity(KEYS);
+        while keys.len() < KEYS {
+            let create = self.nodes.iter().zip(keys.len()..KEYS).map(|(node, number)| {
+                let limit = match number < HOT {
+                    true => [7, 50, 200, 1000][self.random.below(4) as usize],
+                    false => [1, 2, 5, 10][self.random.below(4) as usize],
+                };
+                let name = format!("key-{round}-{number}");
+                async move {
+                    let secret = nodes::create_key(node, &name, limit).await;
+                    Key { secret, name, limit, history: Mutex::default() }
+                }
+            });
+            keys.extend(join_all(create).await);
+        }
+        self.keys = Arc::new(keys);
     }
 
     /// Clients that send requests until the end, each to any node.
@@ -150,7 +197,7 @@ impl Scene {
 
     async fn fault(&mut self) {
         let node = self.random.below(NODES as u64) as usize;
-        let kind = match self.random.below(8) {
+        let kind = match self.random.below(12) {
             0 | 1 => {
                 self.nodes[node].gateway().signal(Signal::STOP);
                 self.for_a_while(Duration::from_millis(1500)).await;
@@ -169,7 +216,8 @@ impl Scene {
                 "kill -9"
             }
             3 => {
-                self.nodes[node].stop_and_start();
+                self.nodes[node].terminate();
+                self.nodes[node].start_again();
                 "orderly restart"
             }
             4 => {
@@ -186,9 +234,22 @@ impl Scene {
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                      WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND random() < 0.5",
                 );
-                "cut connections"
+                "ended connections"
             }
             6 => {
+                self.cut_waiting_statements(node).await;
+                "cut connections with waiting statements"
+            }
+            7 => {
+                self.lose_power(node).await;
+                "loss of power"
+            }
+            8 => {
+                self.start_copy(node).await;
+                "copied journal beside its original"
+            }
+            9 => self.replace_journal(node).await,
+            10 => {
                 self.reset(node).await;
                 "reset"
             }
@@ -200,6 +261,91 @@ impl Scene {
         match self.faults.iter_mut().find(|(name, _)| *name == kind) {
             Some((_, count)) => *count += 1,
             None => self.faults.push((kind, 1)),
+        }
+    }
+
+    /// Cuts connections, or ends a node, while statements wait for a lock: they are executed once it is released.
+    async fn cut_waiting_statements(&mut self, node: usize) {
+        // There are no trips for keys that are used up.
+        self.reset(node).await;
+        let [blocker, observer] = [connect(&self.url).await, connect(&self.url).await];
+        let lock = "BEGIN; SELECT FROM counters ORDER BY key_id, quota, day FOR UPDATE";
+        blocker.batch_execute(lock).await.unwrap();
+        // A trip is cancelled by the server if it waits longer.
+        self.for_a_while(Duration::from_millis(100)).await;
+        let waiting: i64 = observer.query_one(WAITING, &[]).await.unwrap().get(0);
+        match self.random.below(3) {
+            0 => self.nodes[node].kill(),
+            _ => self.connections.cut_half(&mut self.random),
+        }
+        self.cut_statements += waiting as u64;
+        self.for_a_while(Duration::from_millis(100)).await;
+        blocker.batch_execute("COMMIT").await.unwrap();
+        if self.nodes[node].has_ended() {
+            self.nodes[node].start_again();
+        }
+    }
+
+    /// Ends a node as a loss of power does: some of what it has not synced is missing, and it starts on another boot.
+    async fn lose_power(&mut self, node: usize) {
+        let synced = self.nodes[node].journal().written();
+        self.for_a_while(SYNC_INTERVAL).await;
+        self.nodes[node].kill();
+        self.note_forfeited(node).await;
+        let journal = self.nodes[node].journal();
+        self.lost_bytes += journal.lose_some_since(synced, &mut self.random);
+        journal.note_another_boot(&self.url);
+        self.nodes[node].start_again();
+        self.nodes[node].is_ready().await;
+    }
+
+    /// Starts a gateway with a copy of the journal of a running one.
+    async fn start_copy(&mut self, node: usize) {
+        self.nodes[node].is_ready().await;
+        let copy = self.nodes[node].copy_journal();
+        let copy = self.nodes[node].settings_of_copy(&copy);
+        nodes::is_rejected(&tokio::task::block_in_place(|| copy.start())).await;
+    }
+
+    /// Replaces the journal of a node by an older copy.
+    async fn replace_journal(&mut self, node: usize) -> &'static str {
+        let copy = self.nodes[node].copy_journal();
+        self.for_a_while(Duration::from_millis(1500)).await;
+        match self.random.below(3) {
+            0 => {
+                self.nodes[node].terminate();
+            }
+            _ => self.nodes[node].kill(),
+        }
+        self.note_forfeited(node).await;
+        match self.nodes[node].start_with(copy).await {
+            Ok(()) => "accepted copy of a journal",
+            Err(printed) => {
+                assert!(printed.contains("so what was counted may be missing"), "{printed}");
+                self.nodes[node].start_again();
+                self.nodes[node].is_ready().await;
+                "rejected copy of a journal"
+            }
+        }
+    }
+
+    /// Notes what a node that has ended may hold unused.
+    async fn note_forfeited(&self, node: usize) {
+        let name = client_name(node);
+        let open =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+        let have_ended = || async { psql(&self.url, &open) == "0" };
+        eventually("its last statements end", have_ended).await;
+        let id = self.nodes[node].journal().node_id();
+        let leased = format!(
+            "SELECT k.label, l.granted - l.spent
+             FROM leases l JOIN nodes n ON n.number = l.node JOIN api_keys k ON k.id = l.key_id
+             WHERE n.id = '\\x{id}' AND l.granted > l.spent"
+        );
+        let leased = numbers(&psql(&self.url, &leased));
+        for key in self.keys.iter() {
+            let units = leased.get(&key.name).copied().unwrap_or(0);
+            key.history.lock().unwrap().forfeited += units;
         }
     }
 
@@ -216,6 +362,15 @@ impl Scene {
         self.slowest_return = self.slowest_return.max(since.elapsed());
         let logs = || self.nodes.iter().map(|node| node.gateway().printed()).collect::<String>();
         assert!(since.elapsed() < BACK_WITHIN, "{:?}\n{}", since.elapsed(), logs());
+    }
+
+    /// Each node reports that the limits which were not lowered are used up.
+    async fn usage_agrees(&self) {
+        for keys in self.keys.chunks(CLIENTS) {
+            let keys = keys.iter().filter(|key| !key.history.lock().unwrap().is_lowered);
+            let agree = keys.map(|key| nodes::usage_agrees(&self.nodes, &key.secret, key.limit));
+            join_all(agree).await;
+        }
     }
 
     async fn change(&self, node: usize, method: Method, path: &str, body: &Value) -> bool {
@@ -252,15 +407,10 @@ impl Scene {
     /// The database has what was served since the last reset, when all nodes have ended.
     fn everything_served_is_counted(&self) {
         let used = "SELECT k.label, u.used FROM api_keys k JOIN daily_usage u ON u.key_id = k.id";
-        let used = psql(&self.url, used);
-        let used: HashMap<&str, u64> = used
-            .lines()
-            .map(|line| line.split_once('|').unwrap())
-            .map(|(label, used)| (label.trim_start_matches("lowered-"), used.parse().unwrap()))
-            .collect();
-        for key in self.keys.iter() {
+        let used = numbers(&psql(&self.url, used));
+        for key in self.earlier.iter().chain([&self.keys]).flat_map(|keys| keys.iter()) {
             let served = key.history.lock().unwrap().served_since_reset();
-            let used = used.get(&*key.name).copied().unwrap_or(0);
+            let used = used.get(&key.name).copied().unwrap_or(0);
             assert!(served <= used, "{}: {served} served, {used} counted", key.name);
         }
     }
@@ -275,12 +425,14 @@ impl Scene {
             clients.spawn(async move {
                 let client = Client::http1();
                 for number in (first..KEYS).step_by(CLIENTS) {
-                    let mut node = number;
+                    let (mut node, until) = (number, Instant::now() + BACK_WITHIN);
                     loop {
                         node = (node + 1) % NODES;
                         match keys[number].send(&client, addresses[node]).await {
                             Outcome::UsedUp => break,
-                            Outcome::Served | Outcome::TryAgain => {}
+                            Outcome::Served => {}
+                            // On a machine that is busy, a trip may take longer than a request waits.
+                            Outcome::TryAgain | Outcome::Unavailable if Instant::now() < until => {}
                             outcome => panic!("{outcome:?} without a fault"),
                         }
                     }
@@ -289,6 +441,55 @@ impl Scene {
         }
         clients.join_all().await;
     }
+}
+
+impl Scene {
+    /// Faults until then under requests with new keys, of which the rest is spent afterwards.
+    async fn round(&mut self, until: Instant) {
+        self.create_keys().await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let clients = self.clients(&is_over);
+        while Instant::now() < until {
+            self.for_a_while(Duration::from_millis(600)).await;
+            self.fault().await;
+        }
+        self.service_returns().await;
+        is_over.store(true, Ordering::Relaxed);
+        clients.join_all().await;
+        let served = |key: &Key| key.history.lock().unwrap().served.len();
+        let served: usize = self.keys.iter().map(served).sum();
+        println!(
+            "{served} served; so far {:?}, {} statements cut while they waited, {} bytes lost; service returned after at \
+             most {:?}",
+            self.faults, self.cut_statements, self.lost_bytes, self.slowest_return
+        );
+        invariants::hold(&self.url);
+        for key in self.keys.iter() {
+            key.is_exact(self.upstream.calls(&key.name));
+        }
+        self.spend_the_rest().await;
+        for key in self.keys.iter() {
+            key.is_exact(self.upstream.calls(&key.name));
+            key.could_be_spent();
+        }
+        self.usage_agrees().await;
+        self.earlier.push(mem::take(&mut self.keys));
+    }
+}
+
+/// Name of a node to the server.
+fn client_name(node: usize) -> String {
+    format!("node-{node}")
+}
+
+/// Reads lines of labels of keys and numbers, and returns the numbers by the names of the keys.
+fn numbers(lines: &str) -> HashMap<String, u64> {
+    let numbers = lines.lines().map(|line| line.split_once('|').unwrap());
+    numbers
+        .map(|(label, number)| {
+            (label.trim_start_matches("lowered-").to_owned(), number.parse().unwrap())
+        })
+        .collect()
 }
 
 impl Key {
@@ -325,6 +526,16 @@ impl Key {
             "{name}: a rejected request has reached the upstream"
         );
     }
+
+    /// Checks, after its limit was used up, that no unit was lost otherwise than a fault may lose it.
+    fn could_be_spent(&self) {
+        let (name, limit, history) = (&self.name, self.limit, self.history.lock().unwrap());
+        let spent = history.spent_since_reset();
+        assert!(
+            history.is_lowered || limit <= spent,
+            "{name}: of {limit} units only {spent} could be spent"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,31 +544,9 @@ async fn limits_are_exact_while_nodes_connections_and_the_server_fail() {
     let seconds =
         std::env::var("TOWER_QUOTA_CLUSTER_SECONDS").map_or(60, |time| time.parse().unwrap());
     let mut scene = Scene::start().await;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let clients = scene.clients(&is_over);
     let until = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < until {
-        scene.for_a_while(Duration::from_millis(600)).await;
-        scene.fault().await;
-    }
-    scene.service_returns().await;
-    is_over.store(true, Ordering::Relaxed);
-    clients.join_all().await;
-    let served: usize = scene.keys.iter().map(|key| key.history.lock().unwrap().served.len()).sum();
-    let (faults, slowest) = (&scene.faults, scene.slowest_return);
-    println!("{served} served during {faults:?}; service returned after at most {slowest:?}");
-    invariants::hold(&scene.url);
-
-    for key in scene.keys.iter() {
-        key.is_exact(scene.upstream.calls(&key.name));
-    }
-    scene.spend_the_rest().await;
-    for key in scene.keys.iter() {
-        key.is_exact(scene.upstream.calls(&key.name));
-        if !key.history.lock().unwrap().is_lowered {
-            let limit = key.limit;
-            nodes::usage_agrees(&scene.nodes, &key.secret, limit).await;
-        }
+        scene.round(until.min(Instant::now() + ROUND)).await;
     }
     for node in &mut scene.nodes {
         node.stop();

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::postgres::psql;
+use crate::common::{Random, postgres::psql};
 
 /// Size of the parts of a file that reach the disk independently of each other.
 const PAGE: usize = 4096;
@@ -74,6 +74,20 @@ impl JournalFiles {
     pub(crate) fn lose_since(&self, since: Written) -> usize {
         let range = self.written_since(since);
         self.lose(since.segment, range)
+    }
+
+    /// Takes away some of what was written since: all from some byte on, or a page. Returns the number of bytes.
+    pub(crate) fn lose_some_since(&self, since: Written, random: &mut Random) -> usize {
+        let Range { start, end } = self.written_since(since);
+        if start == end {
+            return 0;
+        }
+        let start = start + random.below((end - start) as u64) as usize;
+        let end = match random.below(2) {
+            0 => end,
+            _ => end.min((start / PAGE + 1) * PAGE),
+        };
+        self.lose(since.segment, start..end)
     }
 
     fn written_since(&self, since: Written) -> Range<usize> {

@@ -8,6 +8,7 @@
 mod common;
 
 mod balancer;
+mod connections;
 mod exactness;
 mod faults;
 mod invariants;
