@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use super::{
     invariants,
     nodes::{self, Node, Outcome, PACE},
@@ -9,7 +11,7 @@ use super::{
 };
 use crate::common::{
     Client, eventually,
-    postgres::{Postgres, connect},
+    postgres::{Postgres, connect, psql},
 };
 
 const LIMIT: u64 = 40;
@@ -146,5 +148,44 @@ async fn units_whose_records_a_loss_of_power_has_taken_count_as_used() {
     for node in &mut nodes {
         node.stop();
     }
+    invariants::hold_at_rest(&url);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn a_start_that_ends_leases_locks_rows_in_the_order_of_checkpoints() {
+    let (url, upstream) = (Postgres::shared().create_database(), CountingUpstream::start().await);
+    let mut nodes = nodes::start(1, &url, &upstream).await;
+    let mut node = nodes.remove(0);
+    let mut keys = Vec::new();
+    for label in ["a", "b"] {
+        let key = nodes::create_key(&node, label, LIMIT).await;
+        serves(&node, &key, 1).await;
+        let id = psql(&url, &format!("SELECT id FROM api_keys WHERE label = '{label}'"));
+        keys.push((id, key));
+    }
+    keys.sort();
+    let [(first, _), (last, key)] = &keys[..] else { panic!() };
+    let is_counted = || async { psql(&url, "SELECT count(*) FROM daily_usage") == "2" };
+    eventually("both are counted", is_counted).await;
+    serves_without_checkpoint(&mut node, &url, key, 3).await;
+    node.journal().note_another_boot(&url);
+
+    // The start has a record of the last key, and ends a lease of the first one, too.
+    let checkpoint = connect(&url).await;
+    let lock = |id| format!("SELECT FROM daily_usage WHERE key_id = '{id}' FOR NO KEY UPDATE");
+    checkpoint.batch_execute(&format!("BEGIN; {}", lock(first))).await.unwrap();
+    let mut starting = JoinSet::new();
+    starting.spawn_blocking(move || {
+        node.start_again();
+        node
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the start waits", || async { psql(&url, waiting) == "1" }).await;
+    checkpoint.batch_execute(&format!("{}; COMMIT", lock(last))).await.unwrap();
+    let mut node = starting.join_next().await.unwrap().unwrap();
+    node.is_ready().await;
+    node.stop();
     invariants::hold_at_rest(&url);
 }

@@ -75,19 +75,18 @@ impl Ending {
     /// Makes the changes, in statements that do not wait for each other.
     pub(super) async fn write(self, client: &Client, node: Node) -> sql::Result<Vec<Reported>> {
         // Each sends its statement when it is polled first, in this order.
-        let (counted, opened, added, failed, reported) = future::join5(
-            self.counts.write(client),
-            self.open.write(client, node.id),
-            self.figures.add(client),
-            async {
-                match self.fails_open_requests {
-                    true => fail_open_requests(client, node.id).await,
-                    false => Ok(()),
-                }
-            },
-            self.leases.write(client, node.number),
+        let (locked, (counted, opened, added, failed, reported)) = future::join(
+            self.lock(client, node.number),
+            future::join5(
+                self.counts.write(client),
+                self.open.write(client, node.id),
+                self.figures.add(client),
+                self.fail_open_requests(client, node.id),
+                self.leases.write(client, node.number),
+            ),
         )
         .await;
+        locked?;
         counted?;
         opened?;
         if let Some(error) = added? {
@@ -95,6 +94,24 @@ impl Ending {
         }
         failed?;
         reported
+    }
+
+    /// Locks the rows that change if all leases end, of which the other statements lock only a part each.
+    async fn lock(&self, client: &Client, node: i32) -> sql::Result<()> {
+        if !self.leases.ends_all() {
+            return Ok(());
+        }
+        let (keys, quotas) = self.counts.names();
+        let sql = "SELECT lock_leases($1, $2, $3, $4)";
+        let values = [int4(&node), texts(&keys), texts(&quotas), texts(&self.counts.days)];
+        sql::execute(client, sql, &values).await.map(drop)
+    }
+
+    async fn fail_open_requests(&self, client: &Client, node: DatabaseId) -> sql::Result<()> {
+        match self.fails_open_requests {
+            true => fail_open_requests(client, node).await,
+            false => Ok(()),
+        }
     }
 }
 
@@ -144,12 +161,17 @@ impl Counts {
         rounds
     }
 
+    /// Returns the columns of keys and quotas.
+    fn names(&self) -> (Vec<&str>, Vec<&str>) {
+        let keys = self.keys.iter().map(KeyId::as_str).collect();
+        (keys, self.quotas.iter().map(|quota| quota.as_str()).collect())
+    }
+
     async fn write(&self, client: &Client) -> sql::Result<()> {
         if self.keys.is_empty() {
             return Ok(());
         }
-        let keys: Vec<&str> = self.keys.iter().map(KeyId::as_str).collect();
-        let quotas: Vec<&str> = self.quotas.iter().map(|quota| quota.as_str()).collect();
+        let (keys, quotas) = self.names();
         let insert = "INSERT INTO daily_usage (key_id, quota, day, epoch)
             SELECT * FROM unnest($1, $2, $3, $4) ON CONFLICT DO NOTHING";
         let (keys, quotas) = (texts(&keys), texts(&quotas));

@@ -91,12 +91,17 @@ impl LeaseChanges {
     }
 
     /// Ends all leases. `unused` says whether their unused units count as used.
-    pub(super) fn end(&mut self, unused: UnusedUnits) {
+    pub(super) fn end_all(&mut self, unused: UnusedUnits) {
         self.unused = Some(unused);
     }
 
+    /// Returns whether all leases end.
+    pub(super) fn ends_all(&self) -> bool {
+        self.unused.is_some()
+    }
+
     /// Makes the changes, in statements that do not wait for each other.
-    pub(super) async fn write(self, client: &Client, node: i32) -> sql::Result<Vec<Reported>> {
+    pub(super) async fn write(&self, client: &Client, node: i32) -> sql::Result<Vec<Reported>> {
         let (reported, ended) =
             future::join(self.write_report(client, node), self.write_end(client, node)).await;
         let rows = reported?;

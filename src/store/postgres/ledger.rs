@@ -256,7 +256,7 @@ impl Ledger for PostgresLedger {
     }
 
     fn end_leases(tables: &Tables, unused: UnusedUnits) -> Result<(), Error> {
-        tables.ending.borrow_mut().leases.end(unused);
+        tables.ending.borrow_mut().leases.end_all(unused);
         Ok(())
     }
 

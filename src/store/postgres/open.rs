@@ -224,13 +224,13 @@ pub(super) fn cannot_open(options: &PostgresOptions, error: Error) -> OpenError 
         .temporary_if(|error| error.downcast_ref::<Error>().is_some_and(is_temporary))
 }
 
-/// Returns whether another attempt may succeed: the server is not reachable, is starting or ending, or has too many
-/// clients.
+/// Returns whether another attempt may succeed: the server is not reachable, is starting or ending, has too many
+/// clients, or has rolled back one of two transactions that waited for each other.
 fn is_temporary(error: &Error) -> bool {
     match error {
         Error::Timeout | Error::CommitLost | Error::Disconnected | Error::Occupied => true,
         Error::Sql(error) => match error.code() {
-            Some(code) => ["08", "53", "55", "57"].contains(&&code.code()[..2]),
+            Some(code) => ["08", "40", "53", "55", "57"].contains(&&code.code()[..2]),
             None => {
                 error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>())
             }
