@@ -13,52 +13,10 @@ use super::{
     nodes::{self, Node, Outcome, PACE},
     upstream::CountingUpstream,
 };
-use crate::common::{Client, Random, postgres::Postgres};
+use crate::common::{Client, Random, Spread, postgres::Postgres};
 
 const NODES: usize = 8;
 const CONNECTIONS: usize = 256;
-
-/// How connections are spread over the nodes.
-#[derive(Clone, Copy, Debug)]
-enum Spread {
-    Even,
-    /// The n-th node has `n^-1.5` times the connections of the first one.
-    Zipf,
-    /// 95 % are at one node.
-    OneNode,
-}
-
-impl Spread {
-    /// Weights of the nodes, the heaviest first.
-    fn weights(self) -> [u64; NODES] {
-        const PRECISION: f64 = 1e6;
-        std::array::from_fn(|rank| match self {
-            Self::Even => 1,
-            Self::Zipf => (PRECISION * ((rank + 1) as f64).powf(-1.5)) as u64,
-            Self::OneNode if rank == 0 => 95 * (NODES as u64 - 1),
-            Self::OneNode => 5,
-        })
-    }
-
-    /// The node of each connection.
-    fn nodes(self, random: &mut Random) -> Vec<usize> {
-        let weights = self.weights();
-        let first = random.below(NODES as u64) as usize;
-        let choose = |number: usize, random: &mut Random| {
-            if matches!(self, Self::Even) {
-                return number % NODES;
-            }
-            let mut left = random.below(weights.iter().sum());
-            let rank = weights.iter().position(|&weight| {
-                let is_chosen = left < weight;
-                left = left.saturating_sub(weight);
-                is_chosen
-            });
-            (first + rank.unwrap()) % NODES
-        };
-        (0..CONNECTIONS).map(|number| choose(number, random)).collect()
-    }
-}
 
 /// What one connection has had until its key was used up.
 #[derive(Default)]
@@ -104,7 +62,7 @@ async fn exactly_the_limit_is_served(
     let key = nodes::create_key(&nodes[run % NODES], &name, limit).await;
     let start = Arc::new(Barrier::new(CONNECTIONS));
     let mut clients = JoinSet::new();
-    for node in spread.nodes(random) {
+    for node in spread.nodes(CONNECTIONS, NODES, random) {
         let (node, start) = (nodes[node].address(), start.clone());
         let (key, name) = (key.clone(), name.clone());
         clients.spawn(async move { until_used_up(node, &key, &name, &start).await });
