@@ -1,4 +1,4 @@
-//! Compares every variant with the raw pass-through.
+//! Compares every variant with the base, by default the raw pass-through.
 //!
 //! A machine's speed drifts by more than what is measured here. So both proxies run all the time, they
 //! get load in windows of the order A B B A, and only the ratio within such a group counts.
@@ -82,7 +82,7 @@ pub(crate) struct Row {
     pub(crate) cpu: f64,
     pub(crate) rate: f64,
     pub(crate) latency: Latency,
-    /// The comparison with the raw pass-through; `None` for itself.
+    /// The comparison with the base; `None` for itself.
     pub(crate) against: Option<Comparison>,
 }
 
@@ -104,7 +104,7 @@ impl Latency {
     }
 }
 
-/// Groups of one variant by round: the raw pass-through's side and the variant's.
+/// Groups of one variant by round: the base's side and the variant's.
 type Rounds = Vec<Vec<[Side; 2]>>;
 
 /// Compares all subjects with the first.
@@ -133,9 +133,9 @@ pub(crate) fn compare(
         measured.iter_mut().for_each(|rounds| rounds.push(Vec::new()));
         for group in 1..=groups {
             eprint!("\r{}: round {round} of {rounds}, group {group} of {groups} ", kind.name());
-            let Some((raw, others)) = running.split_first_mut() else { continue };
+            let Some((base, others)) = running.split_first_mut() else { continue };
             for (other, rounds) in others.iter_mut().zip(&mut measured[1..]) {
-                rounds[round - 1].push(measure_group(&mut load, raw, other, load_of_window)?);
+                rounds[round - 1].push(measure_group(&mut load, base, other, load_of_window)?);
             }
         }
     }
@@ -143,7 +143,7 @@ pub(crate) fn compare(
     let names = running.iter().map(|running| &running.subject.name);
     let rows = names.zip(&measured).skip(1).map(|(name, rounds)| row(name, rounds));
     let mut rows: Vec<Row> = rows.collect();
-    // The row of the raw pass-through itself comes from its groups with the control.
+    // The row of the base itself comes from its groups with the control.
     rows.insert(0, side_row(&running[0].subject.name, &measured[1], 0));
     Ok(rows)
 }

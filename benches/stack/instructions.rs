@@ -15,7 +15,7 @@ use crate::{
     subject::Subject,
 };
 
-/// Counts for every variant of this program, and prints the difference to the raw pass-through.
+/// Counts for every variant of this program, and prints the difference to the base.
 pub(crate) fn count(
     setup: &Setup,
     requests: Requests,
@@ -23,9 +23,11 @@ pub(crate) fn count(
 ) -> Result<(), BoxError> {
     let upstream = start_upstream()?;
     let subjects = Subject::all(setup, setup.runtime(Runtime::Current), upstream.address)?;
-    let mut raw = Vec::new();
+    let (mut of_base, name) = (Vec::new(), setup.base.name());
     println!("\n### Instructions per request, one connection\n");
-    println!("| variant | response | instructions | over raw | × raw |\n|---|---|--:|--:|--:|");
+    println!(
+        "| variant | response | instructions | over {name} | × {name} |\n|---|---|--:|--:|--:|"
+    );
     for subject in subjects {
         if matches!(subject.variant, Variant::Haproxy | Variant::Nginx) {
             continue;
@@ -42,9 +44,9 @@ pub(crate) fn count(
             let few = run(&subject, kind, requests / 2, &profile)?;
             let many = run(&subject, kind, requests / 2 + requests, &profile)?;
             let each = (many as f64 - few as f64) / requests as f64;
-            let base = raw.iter().find(|(known, _)| *known == kind).map(|(_, each)| *each);
+            let base = of_base.iter().find(|(known, _)| *known == kind).map(|(_, each)| *each);
             if base.is_none() {
-                raw.push((kind, each));
+                of_base.push((kind, each));
             }
             let base = base.unwrap_or(each);
             let (name, more, ratio) = (&subject.name, each - base, each / base);

@@ -1,31 +1,32 @@
 //! Checks that the stores' counts are exact, also after `kill -9`.
 
-use std::{path::Path, thread::sleep, time::Duration};
+use std::{thread::sleep, time::Duration};
 
 use tower::BoxError;
 use tower_quota::{
     admin::store::{AdminStore, KeyPageQuery},
-    store::sqlite::Durability,
+    error::StoreError,
 };
 
 use crate::{
     compare::RunningSubject,
     load::{Job, Load, Until},
     options::Runtime,
-    proxy::{KEYS, open},
+    proxy::{BackEnd, KEYS, open_postgres, open_sqlite},
     responses::Kind,
+    subject::Subject,
 };
 
 /// Kills the proxy while it is idle, then once more during requests, and compares the counts with the
 /// number of responses. Prints a line, and returns `false` if the counts are wrong.
 pub(crate) fn check(
     running: RunningSubject,
-    durability: Durability,
+    back_end: BackEnd,
     connections: usize,
 ) -> Result<bool, BoxError> {
     let RunningSubject { subject, server, responses } = running;
     server.kill()?;
-    let idle = total(&subject.database(), durability)?;
+    let idle = total(&subject, back_end)?;
 
     let server = subject.start()?;
     let mut load = Load::start()?;
@@ -34,7 +35,7 @@ pub(crate) fn check(
     sleep(Duration::from_millis(500));
     server.kill()?;
     let window = load.outcome()?;
-    let counted = total(&subject.database(), durability)?;
+    let counted = total(&subject, back_end)?;
 
     // A request without a response may be counted or not.
     let completed = responses + window.responses;
@@ -50,12 +51,28 @@ pub(crate) fn check(
 }
 
 /// Returns the units used by all keys.
-fn total(database: &Path, durability: Durability) -> Result<u64, BoxError> {
+fn total(subject: &Subject, back_end: BackEnd) -> Result<u64, BoxError> {
+    let path = subject.database();
     Runtime::Current.build()?.block_on(async {
-        let store = open(database, durability)?;
-        let query = KeyPageQuery::first(KEYS);
-        let page = store.list(query).await?;
-        store.close().await?;
-        Ok(page.keys.iter().map(|key| key.total_used).sum())
+        match back_end {
+            BackEnd::Sqlite(durability) => {
+                let store = open_sqlite(&path, durability)?;
+                let total = total_of(&store).await?;
+                store.close().await?;
+                Ok(total)
+            }
+            BackEnd::Postgres => {
+                let url = subject.url().ok_or("the subject has no server")?;
+                let store = open_postgres(url, &path).await?;
+                let total = total_of(&store).await?;
+                store.close().await?;
+                Ok(total)
+            }
+        }
     })
+}
+
+async fn total_of(store: &impl AdminStore) -> Result<u64, StoreError> {
+    let page = store.list(KeyPageQuery::first(KEYS)).await?;
+    Ok(page.keys.iter().map(|key| key.total_used).sum())
 }

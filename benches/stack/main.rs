@@ -14,6 +14,9 @@ mod instructions;
 mod ledger;
 mod load;
 mod options;
+#[path = "../../tests/common/postgres.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod postgres;
 mod process;
 mod proxy;
 mod report;
@@ -66,11 +69,11 @@ fn main() -> Result<ExitCode, BoxError> {
             println!("{}", listener.local_addr()?);
             upstream::serve(listener).await
         })?,
-        Some(Task::Proxy { variant, upstream, database }) => {
+        Some(Task::Proxy { variant, upstream, database, url }) => {
             let runtime = options.setup.runtime(Runtime::Multi).build()?;
             end_with_stdin();
-            let proxy =
-                Proxy { variant: *variant, upstream: *upstream, database: database.clone() };
+            let (database, url) = (database.clone(), url.clone());
+            let proxy = Proxy { variant: *variant, upstream: *upstream, database, url };
             match runtime.block_on(async { proxy.serve(listen().await?).await })? {}
         }
         Some(Task::Load) => Runtime::Current.build()?.block_on(load::serve())?,
@@ -87,16 +90,16 @@ fn measure(options: &Options) -> Result<ExitCode, BoxError> {
         subjects.into_iter().map(RunningSubject::start).collect::<Result<Vec<_>, _>>()?;
     for kind in options.plan.kinds() {
         let rows = compare::compare(&mut running, kind, &options.plan)?;
-        report::print(kind, options.plan.connections, &rows);
+        report::print(kind, options.plan.connections, &options.setup.base.name(), &rows);
     }
     let mut exact = true;
-    let counts = |running: &RunningSubject| running.subject.variant.durability().is_some();
+    let counts = |running: &RunningSubject| running.subject.variant.back_end().is_some();
     if running.iter().any(counts) {
         println!("\n### Counts\n");
     }
     for running in running {
-        if let Some(durability) = running.subject.variant.durability() {
-            exact &= ledger::check(running, durability, options.plan.connections)?;
+        if let Some(back_end) = running.subject.variant.back_end() {
+            exact &= ledger::check(running, back_end, options.plan.connections)?;
         }
     }
     Ok(if exact { ExitCode::SUCCESS } else { ExitCode::FAILURE })

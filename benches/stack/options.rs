@@ -8,12 +8,17 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{proxy::Variant, responses::Kind, rivals};
+use crate::{
+    postgres,
+    proxy::{BackEnd, Variant},
+    responses::Kind,
+    rivals,
+};
 
 /// Complete requests over real sockets: the cost of each layer compared with a raw pass-through.
 ///
 /// Without a task: CPU, throughput and latency of every variant, each compared with the raw
-/// pass-through while both run, then the exact count of the SQLite variants.
+/// pass-through while both run, then the exact count of the SQLite and PostgreSQL variants.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench stack --")]
 pub(crate) struct Options {
@@ -51,6 +56,8 @@ pub(crate) enum Task {
         upstream: SocketAddr,
         #[arg(long)]
         database: Option<PathBuf>,
+        #[arg(long)]
+        url: Option<String>,
     },
     #[command(hide = true)]
     Load,
@@ -104,6 +111,9 @@ pub(crate) struct Setup {
     /// Variants to measure in addition to `raw`; all that are installed if none is given.
     #[arg(long, global = true, value_delimiter = ',')]
     variants: Vec<Variant>,
+    /// Variant with which the others are compared in the place of `raw`.
+    #[arg(long, global = true, default_value = "raw")]
+    pub(crate) base: Variant,
     /// The proxy's runtime; of HAProxy and nginx, the number of threads or workers.
     #[arg(long, global = true)]
     runtime: Option<Runtime>,
@@ -120,9 +130,12 @@ impl Setup {
         let given = !self.variants.is_empty();
         let all = if given { &*self.variants } else { Variant::value_variants() };
         let is_measured = |variant: &Variant| match variant {
-            Variant::Raw => false,
+            variant if *variant == self.base => false,
             Variant::Haproxy | Variant::Nginx => given || rivals::is_installed(&variant.name()),
-            _ => true,
+            variant => {
+                let needs_server = matches!(variant.back_end(), Some(BackEnd::Postgres));
+                given || !needs_server || postgres::is_installed()
+            }
         };
         all.iter().copied().filter(is_measured).collect()
     }

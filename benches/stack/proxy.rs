@@ -30,6 +30,7 @@ use tower_quota::{
     store::{
         KeyStore, QuotaStore, UsageSink,
         memory::MemoryStore,
+        postgres::{PostgresOptions, PostgresStore},
         sqlite::{Durability, SqliteOptions, SqliteStore},
     },
     usage::{self, UsageRecorderLayer},
@@ -60,6 +61,10 @@ pub(crate) enum Variant {
     ProcessMetrics,
     /// Auth, usage and quota in SQLite, durability `power`.
     PowerUsage,
+    /// Auth and quota in PostgreSQL, durability `process`.
+    Postgres,
+    /// Auth, usage and quota in PostgreSQL, durability `process`.
+    PostgresUsage,
     /// HAProxy with a map of keys and a stick-table that counts their requests.
     Haproxy,
     /// nginx with a map of keys and no counts.
@@ -71,14 +76,30 @@ impl Variant {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Returns the durability of the SQLite file, if the variant has one.
-    pub(crate) fn durability(self) -> Option<Durability> {
+    /// Returns where the variant counts, if that outlives its process.
+    pub(crate) fn back_end(self) -> Option<BackEnd> {
         match self {
-            Self::Process | Self::ProcessUsage | Self::ProcessMetrics => Some(Durability::Process),
-            Self::Power | Self::PowerUsage => Some(Durability::Power),
-            _ => None,
+            Self::Process | Self::ProcessUsage | Self::ProcessMetrics => {
+                Some(BackEnd::Sqlite(Durability::Process))
+            }
+            Self::Power | Self::PowerUsage => Some(BackEnd::Sqlite(Durability::Power)),
+            Self::Postgres | Self::PostgresUsage => Some(BackEnd::Postgres),
+            Self::Raw
+            | Self::Proxy
+            | Self::Auth
+            | Self::QuotaMemory
+            | Self::UsageMemory
+            | Self::Haproxy
+            | Self::Nginx => None,
         }
     }
+}
+
+/// A store whose counts outlive its process.
+#[derive(Clone, Copy)]
+pub(crate) enum BackEnd {
+    Sqlite(Durability),
+    Postgres,
 }
 
 /// Number of keys.
@@ -94,15 +115,20 @@ pub(crate) fn key(number: usize) -> String {
 pub(crate) struct Proxy {
     pub(crate) variant: Variant,
     pub(crate) upstream: SocketAddr,
+    /// SQLite file, or the beginning of the journal's files beside PostgreSQL.
     pub(crate) database: Option<PathBuf>,
+    /// URL of the PostgreSQL database.
+    pub(crate) url: Option<String>,
 }
 
 impl Proxy {
     pub(crate) async fn serve(self, listener: TcpListener) -> Result<Infallible, BoxError> {
         let upstream = self.upstream;
-        let sqlite = || {
-            let path = self.database.as_deref().ok_or("this variant needs a database")?;
-            open(path, self.variant.durability().unwrap_or_default())
+        let path = || self.database.as_deref().ok_or("this variant needs --database");
+        let sqlite = |durability| open_sqlite(path()?, durability);
+        let postgres = async || {
+            let url = self.url.as_deref().ok_or("this variant needs --url")?;
+            open_postgres(url, path()?).await
         };
         match self.variant {
             Variant::Raw => serve(listener, Forward::<Incoming>::new(upstream)?).await,
@@ -115,14 +141,18 @@ impl Proxy {
             }
             Variant::QuotaMemory => counted(listener, MemoryStore::new(), upstream).await,
             Variant::UsageMemory => complete(listener, MemoryStore::new(), upstream).await,
-            Variant::Process | Variant::Power => counted(listener, sqlite()?, upstream).await,
-            Variant::ProcessUsage | Variant::PowerUsage => {
-                complete(listener, sqlite()?, upstream).await
+            Variant::Process => counted(listener, sqlite(Durability::Process)?, upstream).await,
+            Variant::Power => counted(listener, sqlite(Durability::Power)?, upstream).await,
+            Variant::ProcessUsage => {
+                complete(listener, sqlite(Durability::Process)?, upstream).await
             }
+            Variant::PowerUsage => complete(listener, sqlite(Durability::Power)?, upstream).await,
             Variant::ProcessMetrics => {
                 install_recorder()?;
-                complete(listener, sqlite()?, upstream).await
+                complete(listener, sqlite(Durability::Process)?, upstream).await
             }
+            Variant::Postgres => counted(listener, postgres().await?, upstream).await,
+            Variant::PostgresUsage => complete(listener, postgres().await?, upstream).await,
             Variant::Haproxy | Variant::Nginx => Err("not a variant of this program".into()),
         }
     }
@@ -194,9 +224,14 @@ fn install_recorder() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Opens a variant's store.
-pub(crate) fn open(path: &Path, durability: Durability) -> Result<SqliteStore, BoxError> {
+/// Opens a variant's SQLite file.
+pub(crate) fn open_sqlite(path: &Path, durability: Durability) -> Result<SqliteStore, BoxError> {
     Ok(SqliteStore::open(SqliteOptions::new(path).durability(durability))?)
+}
+
+/// Opens a variant's PostgreSQL database.
+pub(crate) async fn open_postgres(url: &str, journal: &Path) -> Result<PostgresStore, BoxError> {
+    Ok(PostgresStore::open(PostgresOptions::new(url, journal)?).await?)
 }
 
 /// Issues the keys if the store has none.

@@ -6,8 +6,8 @@ use crate::{
     responses::Kind,
 };
 
-/// Prints one table, and whether the measurement is valid.
-pub(crate) fn print(kind: Kind, connections: usize, rows: &[Row]) {
+/// Prints one table of what was compared with the variant `base`, and whether the measurement is valid.
+pub(crate) fn print(kind: Kind, connections: usize, base: &str, rows: &[Row]) {
     let title = match kind {
         Kind::Json => format!("JSON responses, {connections} connections"),
         Kind::Stream => format!("Streams of 20 events without delay, {connections} connections"),
@@ -16,7 +16,7 @@ pub(crate) fn print(kind: Kind, connections: usize, rows: &[Row]) {
     };
     println!("\n### {title}\n");
     println!(
-        "| variant | CPU µs | × raw [95 %] | req/s | kept | p50 µs | added | p99 µs | added |"
+        "| variant | CPU µs | × {base} [95 %] | req/s | kept | p50 µs | added | p99 µs | added |"
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
     for Row { name, cpu, rate, latency, against } in rows {
@@ -37,14 +37,14 @@ pub(crate) fn print(kind: Kind, connections: usize, rows: &[Row]) {
             }
         }
     }
-    // The control is in the row after the raw pass-through.
+    // The control is in the second row.
     let control = rows.get(1).and_then(|row| row.against.as_ref());
     if control.is_none_or(|control| !is_valid(kind, control)) {
-        println!("\n**Invalid**: raw and its control differ. Measure again.");
+        println!("\n**Invalid**: {base} and its control differ. Measure again.");
     }
 }
 
-/// Returns whether the raw pass-through and its control are equal: their CPU within 2 % and with a narrow
+/// Returns whether the base and its control are equal: their CPU within 2 % and with a narrow
 /// interval, their latency within a quarter of the 100 µs that must be detected.
 fn is_valid(kind: Kind, control: &Comparison) -> bool {
     let Estimate { median, low, high } = control.cpu;

@@ -26,22 +26,22 @@ use crate::{
 /// Calls per request, by name.
 type Calls = BTreeMap<String, f64>;
 
-/// Counts for every variant, and prints the difference to the raw pass-through.
+/// Counts for every variant, and prints the difference to the base.
 pub(crate) fn count(setup: &Setup, requests: Requests) -> Result<(), BoxError> {
     let upstream = start_upstream()?;
     let subjects = Subject::all(setup, setup.runtime(Runtime::Current), upstream.address)?;
-    let mut raw = Vec::new();
+    let (mut of_base, base_name) = (Vec::new(), setup.base.name());
     println!("\n### System calls per request, one connection\n");
-    println!("| variant | response | calls | over raw | which |\n|---|---|--:|--:|---|");
+    println!("| variant | response | calls | over {base_name} | which |\n|---|---|--:|--:|---|");
     for subject in subjects {
         let name = subject.name.clone();
         let (mut load, mut running) = (Load::start()?, RunningSubject::start(subject)?);
         for (kind, requests) in requests.each() {
             let calls = trace(&mut load, &mut running, kind, requests)?;
-            let base = raw.iter().find(|(known, _)| *known == kind).map(|(_, calls)| calls);
+            let base = of_base.iter().find(|(known, _)| *known == kind).map(|(_, calls)| calls);
             print(&name, kind, &calls, base.unwrap_or(&calls));
             if base.is_none() {
-                raw.push((kind, calls));
+                of_base.push((kind, calls));
             }
         }
     }
@@ -101,14 +101,14 @@ fn parse(summary: &str) -> impl Iterator<Item = (String, u64)> {
     })
 }
 
-fn print(name: &str, kind: Kind, calls: &Calls, raw: &Calls) {
+fn print(name: &str, kind: Kind, calls: &Calls, base: &Calls) {
     let total = |calls: &Calls| calls.values().sum::<f64>();
     let mut differences: Vec<(&str, f64)> = calls
         .keys()
-        .chain(raw.keys().filter(|name| !calls.contains_key(*name)))
+        .chain(base.keys().filter(|name| !calls.contains_key(*name)))
         .map(|name| {
             let of = |calls: &Calls| calls.get(name).copied().unwrap_or_default();
-            (name.as_str(), of(calls) - of(raw))
+            (name.as_str(), of(calls) - of(base))
         })
         .filter(|(_, difference)| difference.abs() >= 0.01)
         .collect();
@@ -119,7 +119,7 @@ fn print(name: &str, kind: Kind, calls: &Calls, raw: &Calls) {
         "| {name} | {} | {:.2} | {:+.2} | {} |",
         kind.name(),
         total(calls),
-        total(calls) - total(raw),
+        total(calls) - total(base),
         which.join(", "),
     );
 }

@@ -162,8 +162,17 @@ fn unprivileged() -> Option<User> {
     Uid::effective().is_root().then(|| named("postgres").or_else(|| named("nobody")).unwrap())
 }
 
-/// Returns the directory of the newest installed version.
+/// Returns whether there is a server to start.
+pub(crate) fn is_installed() -> bool {
+    installed().is_some()
+}
+
 fn binaries() -> PathBuf {
+    installed().expect("PostgreSQL is installed")
+}
+
+/// Returns the directory of the newest installed version.
+fn installed() -> Option<PathBuf> {
     let newest = || {
         let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
         let versions = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
@@ -173,5 +182,5 @@ fn binaries() -> PathBuf {
         let output = Command::new("pg_config").arg("--bindir").output().ok()?;
         Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim_end()))
     };
-    newest().or_else(configured).expect("PostgreSQL is installed")
+    newest().or_else(configured)
 }
