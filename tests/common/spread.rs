@@ -1,10 +1,13 @@
 //! How callers are spread over several nodes.
 
+use clap::ValueEnum;
+
 use super::seed::Random;
 
 /// How callers are spread over nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Spread {
+    /// The same number is at each node.
     Even,
     /// The n-th node has `n^-1.5` times the callers of the first one.
     Zipf,
