@@ -6,6 +6,7 @@
 //! What was admitted is compared with the limit after every step. At the end all faults are over, and every unit that
 //! is left can be used by every node.
 
+mod sweep;
 mod tables;
 
 use std::{
