@@ -114,7 +114,8 @@ BEGIN
             SELECT greatest(1, count(*)) INTO nodes FROM nodes n WHERE NOT n.is_closed;
             size := CASE
                 WHEN l.granted - l.base > 8 AND l.granted * 2 > c.granted THEN (remains + 1) / 2
-                ELSE (remains + nodes - 1) / nodes
+                -- Some units at once, as the last ones would take a trip each.
+                ELSE greatest(4, (remains + nodes - 1) / nodes)
             END;
             size := least(remains, greatest(needs, least(max_size, size)));
             granted := granted + size;

@@ -117,7 +117,7 @@ impl Tables {
                 size = if held > 8 && lease.granted * 2 > self.granted {
                     (remains + 1) / 2
                 } else {
-                    (remains + nodes - 1) / nodes
+                    ((remains + nodes - 1) / nodes).max(4)
                 };
                 size = remains.min(needs.max(self.max_size.min(size)));
                 granted += size;
