@@ -1,4 +1,7 @@
-//! The commands of docs/performance.md run for minutes: their benches and options exist.
+//! The commands of docs/performance.md run for minutes: their benches and options exist, and what they draw is kept.
+
+#[path = "../../benches/leases/picture.rs"]
+mod picture;
 
 use std::{fs, path::Path};
 
@@ -19,6 +22,14 @@ fn the_benches_and_options_of_the_performance_page_exist() {
             assert!(sources.contains(&option.replace('-', "_")), "no --{option} in `{command}`");
         }
     }
+}
+
+#[test]
+fn the_picture_of_leases_shows_its_table() {
+    let read = |path: &str| fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    let picture = picture::draw(&read("docs/scaling.md")).unwrap();
+    let kept = read("docs/pictures/leases.svg");
+    assert!(picture == kept, "run cargo bench --bench leases -- picture");
 }
 
 fn sources(bench: &str) -> String {
