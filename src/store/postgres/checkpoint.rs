@@ -74,37 +74,42 @@ pub(super) struct Ending {
 impl Ending {
     /// Makes the changes, in statements that do not wait for each other.
     pub(super) async fn write(self, client: &Client, node: Node) -> sql::Result<Vec<Reported>> {
-        // Each sends its statement when it is polled first, in this order.
-        let (locked, (counted, opened, added, failed, reported)) = future::join(
-            self.lock(client, node.number),
+        // Each sends its statement when it is polled first, in this order. Trips of other nodes wait for counters only, so
+        // that those are locked last.
+        let (units, (counted, opened, added, failed, (counters, reported))) = future::join(
+            self.lock("lock_ended_units", client, node.number),
             future::join5(
                 self.counts.write(client),
                 self.open.write(client, node.id),
                 self.figures.add(client),
                 self.fail_open_requests(client, node.id),
-                self.leases.write(client, node.number),
+                future::join(
+                    self.lock("lock_ended_counters", client, node.number),
+                    self.leases.write(client, node.number),
+                ),
             ),
         )
         .await;
-        locked?;
+        units?;
         counted?;
         opened?;
         if let Some(error) = added? {
             tracing::error!(error, "writing usage figures failed: they are lost");
         }
         failed?;
+        counters?;
         reported
     }
 
-    /// Locks the rows that change if all leases end, of which the other statements lock only a part each.
-    async fn lock(&self, client: &Client, node: i32) -> sql::Result<()> {
+    /// Locks the rows of a table that change if all leases end, of which the other statements lock only a part each.
+    async fn lock(&self, function: &str, client: &Client, node: i32) -> sql::Result<()> {
         if !self.leases.ends_all() {
             return Ok(());
         }
         let (keys, quotas) = self.counts.names();
-        let sql = "SELECT lock_leases($1, $2, $3, $4)";
+        let sql = format!("SELECT {function}($1, $2, $3, $4)");
         let values = [int4(&node), texts(&keys), texts(&quotas), texts(&self.counts.days)];
-        sql::execute(client, sql, &values).await.map(drop)
+        sql::execute(client, &sql, &values).await.map(drop)
     }
 
     async fn fail_open_requests(&self, client: &Client, node: DatabaseId) -> sql::Result<()> {

@@ -258,22 +258,26 @@ BEGIN
     JOIN counters c ON (c.key_id, c.quota, c.day) = (s.key_id, s.quota, s.day);
 END $$;
 
--- Locks what a checkpoint of these counters changes if it also ends all leases of a node. A transaction that locked rows of
--- a table in two parts, each in the order of its keys, would wait for one that waits for it.
-CREATE FUNCTION lock_leases(of_node int, keys text[], quotas text[], days text[]) RETURNS void
+-- The counters that a checkpoint of these changes if it also ends all leases of a node. A transaction that locked rows of a
+-- table in two parts, each in the order of its keys, would wait for one that waits for it. So these lock the rows at once.
+CREATE FUNCTION ended_counters(of_node int, keys text[], quotas text[], days text[])
+RETURNS TABLE (key_id text, quota text, day text) LANGUAGE sql STABLE AS $$
+    SELECT l.key_id, l.quota, l.day FROM leases l
+    WHERE l.node = of_node AND l.granted > l.checkpointed
+    UNION SELECT * FROM unnest(keys, quotas, days);
+$$;
+CREATE FUNCTION lock_ended_units(of_node int, keys text[], quotas text[], days text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM FROM daily_usage d WHERE (d.key_id, d.quota, d.day) IN (
-        SELECT l.key_id, l.quota, l.day FROM leases l
-        WHERE l.node = of_node AND l.granted > l.checkpointed
-        UNION SELECT * FROM unnest(keys, quotas, days)
-    )
+    PERFORM FROM daily_usage d
+    WHERE (d.key_id, d.quota, d.day) IN (SELECT * FROM ended_counters(of_node, keys, quotas, days))
     ORDER BY d.key_id, d.quota, d.day FOR NO KEY UPDATE;
-    PERFORM FROM counters c WHERE (c.key_id, c.quota, c.day) IN (
-        SELECT l.key_id, l.quota, l.day FROM leases l
-        WHERE l.node = of_node AND l.granted > l.checkpointed
-        UNION SELECT * FROM unnest(keys, quotas, days)
-    )
+END $$;
+CREATE FUNCTION lock_ended_counters(of_node int, keys text[], quotas text[], days text[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM counters c
+    WHERE (c.key_id, c.quota, c.day) IN (SELECT * FROM ended_counters(of_node, keys, quotas, days))
     ORDER BY c.key_id, c.quota, c.day FOR NO KEY UPDATE;
 END $$;
 
