@@ -1,4 +1,4 @@
-//! The three layers around a plain hyper service.
+//! The three layers around a plain service, on the crate's server over hyper.
 //!
 //! Run `cargo run --example hyper`, then the command that it prints.
 
@@ -7,16 +7,12 @@ use std::{convert::Infallible, error::Error};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
 use tower::{ServiceBuilder, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
     key::{KeyId, KeyRecord, Limit, SecretKey},
     quota::DailyQuotaLayer,
+    server::{self, Limits},
     store::memory::MemoryStore,
     usage::UsageRecorderLayer,
 };
@@ -26,17 +22,10 @@ async fn hello<B>(_: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
 }
 
 #[tokio::main]
-#[expect(clippy::disallowed_methods, reason = "one task per connection")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let store = MemoryStore::new();
     let key = SecretKey::parse("trial-alice-key-123")?;
     store.insert(&key, KeyRecord::new(KeyId::from("alice"), Limit::Units(3)))?;
-
-    let service = ServiceBuilder::new()
-        .layer(TrialKeyAuthLayer::new(store.clone()))
-        .layer(UsageRecorderLayer::new(store.clone()))
-        .layer(DailyQuotaLayer::new(store))
-        .service(service_fn(hello));
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -44,12 +33,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "three requests a day: curl -i -H 'Authorization: Bearer {}' http://{address}/",
         key.expose()
     );
-    let mut server = Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new());
-    loop {
-        let (socket, _) = listener.accept().await?;
-        let service = TowerToHyperService::new(service.clone());
-        let connection = server.serve_connection(TokioIo::new(socket), service).into_owned();
-        tokio::spawn(connection);
-    }
+
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store.clone()))
+        .layer(UsageRecorderLayer::new(store.clone()))
+        .layer(DailyQuotaLayer::new(store))
+        .service(service_fn(hello));
+    server::serve(listener, service, Limits::new()).await;
+    Ok(())
 }

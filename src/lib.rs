@@ -89,6 +89,7 @@
 //! | [`proxy`] | `UpstreamProxyService`: forwards to one upstream and streams the response back |
 //! | [`admin`] | `admin_service()`: issues and changes keys; reports, audit trail, web page |
 //! | [`openai`] | presets for OpenAI-compatible APIs: errors, header rules, the format of usage; and `StreamUsageLayer`: requests the usage of streams and hides it from clients that did not request it |
+//! | [`server`] | `serve()`: HTTP/1 and HTTP/2 that holds against slow, broken and hostile clients |
 //! | [`store`] | the store traits, `MemoryStore`, `SqliteStore` |
 //! | [`metrics`] | names and descriptions of what is counted through the `metrics` facade |
 //! | [`request`] | `RequestContext`: what the layers and your services know of one request |
@@ -136,6 +137,7 @@
 //! | `client` | [`upstream_client`](proxy::upstream_client): the transport of [`proxy`] over hyper and rustls | |
 //! | `admin` | [`admin`]; the web page and OpenAPI are compiled in | |
 //! | `openai` | [`openai`] | |
+//! | `server` | [`server`] over hyper and Tokio |
 //! | `metrics` | counts through the `metrics` facade; next to no cost without a recorder | |
 //! | `serde` | `Serialize` of ids, days, usage events and figures | |
 //! | `full` | all of them | |
@@ -223,6 +225,8 @@ pub mod proxy;
 #[cfg(feature = "quota")]
 pub mod quota;
 pub mod request;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod store;
 #[cfg(feature = "usage")]
 pub mod usage;

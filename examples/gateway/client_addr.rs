@@ -2,13 +2,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Request};
 use ipnet::IpNet;
-use tower_quota::request::RequestContext;
-
-use crate::server::PeerAddr;
+use tower_quota::{request::RequestContext, server::PeerAddr};
 
 /// Inserts the client's address, and that of a trusted proxy, into the request's context.
 pub(crate) fn insert_client_addr<B>(request: &mut Request<B>, trusted: &[IpNet]) {
-    let Some(PeerAddr(peer)) = request.extensions().get().copied() else { return };
+    let Some(peer) = request.extensions().get().copied().map(PeerAddr::ip) else { return };
     let context = RequestContext::of(request.extensions_mut());
     if let Some(client) = client_addr(peer, request.headers(), trusted) {
         context.set_client_addr(client);

@@ -12,13 +12,12 @@ use tower_http::{
     sensitive_headers::SetSensitiveRequestHeadersLayer,
     trace::TraceLayer,
 };
-use tower_quota::{openai::AnthropicErrorsLayer, store::plain_path};
+use tower_quota::{openai::AnthropicErrorsLayer, server::RequestBody, store::plain_path};
 use tracing::Span;
 
 use crate::{
     catch_panic::CatchPanic,
     client_addr::insert_client_addr,
-    client_body::ClientBody,
     cors::ApiCorsLayer,
     request_log::{Observers, RequestLog},
     router::Handler,
@@ -49,7 +48,7 @@ pub(crate) fn edge<S, B>(
     options: EdgeOptions,
     on_panic: impl Fn() -> Response<B> + Clone + Send + 'static,
 ) -> impl Service<
-    Request<ClientBody>,
+    Request<RequestBody>,
     Response = Response<impl Body<Data = Bytes, Error = B::Error> + Send + 'static>,
     Error = Infallible,
     Future: Send,
@@ -57,7 +56,7 @@ pub(crate) fn edge<S, B>(
 + Send
 + 'static
 where
-    S: Handler<B, ClientBody>,
+    S: Handler<B, RequestBody>,
     B: Body<Data = Bytes> + Default + Send + 'static,
     B::Error: std::fmt::Display + Send,
 {
@@ -73,7 +72,7 @@ where
     let trusted_proxies: Arc<[IpNet]> = trusted_proxies.into();
     ServiceBuilder::new()
         .map_request(drop_invalid_id)
-        .map_request(move |mut request: Request<ClientBody>| {
+        .map_request(move |mut request: Request<RequestBody>| {
             insert_client_addr(&mut request, &trusted_proxies);
             request
         })

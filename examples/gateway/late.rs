@@ -13,16 +13,15 @@ use http::{Request, Response};
 use tower::{BoxError, service_fn};
 use tower_quota::{
     error::{Rejection, StoreError, StoreErrorKind},
+    server::{RejectedHead, RequestBody, Shutdown},
     store::sqlite::OpenErrorKind,
 };
 
 use crate::{
     backup::{cannot_open, explained},
-    client_body::ClientBody,
     ops, rejections,
     route::Route,
     router::{self, GatewayBody, Handler},
-    server::Draining,
     settings::BadSetting,
     store::{SharedStore, StoreOptions},
     systemd::ServiceManager,
@@ -102,20 +101,20 @@ async fn retry(options: &StoreOptions) -> Result<SharedStore, BoxError> {
 /// A service that is set once the store is open. Until then it rejects requests.
 pub(crate) struct LateService<S> {
     service: Arc<OnceLock<S>>,
-    draining: Draining,
+    shutdown: Shutdown,
 }
 
 impl<S> LateService<S> {
-    pub(crate) fn new(draining: Draining) -> Self {
-        Self { service: Arc::default(), draining }
+    pub(crate) fn new(shutdown: Shutdown) -> Self {
+        Self { service: Arc::default(), shutdown }
     }
 
-    pub(crate) fn into_service<B>(self) -> impl Handler<GatewayBody<B>, ClientBody>
+    pub(crate) fn into_service<B>(self) -> impl Handler<GatewayBody<B>, RequestBody>
     where
-        S: Handler<GatewayBody<B>, ClientBody>,
+        S: Handler<GatewayBody<B>, RequestBody>,
         B: Send + 'static,
     {
-        service_fn(move |request: Request<ClientBody>| {
+        service_fn(move |request: Request<RequestBody>| {
             let late = self.clone();
             async move {
                 match late.service.get() {
@@ -127,12 +126,12 @@ impl<S> LateService<S> {
     }
 
     fn reject<B>(&self, request: &Request<B>) -> Response<Bytes> {
-        if let Some(bad) = request.extensions().get() {
+        if let Some(bad) = request.extensions().get::<RejectedHead>() {
             return rejections::bad_head(*bad);
         }
         match Route::of(request.uri().path()) {
             Some(Route::Health) => ops::health(true),
-            Some(Route::Ready) if self.draining.get() => ops::not_ready("shutting down"),
+            Some(Route::Ready) if self.shutdown.is_draining() => ops::not_ready("shutting down"),
             Some(Route::Ready) => ops::not_ready("the store cannot be opened yet"),
             _ => {
                 let error = StoreError::new(StoreErrorKind::Unavailable);
@@ -144,6 +143,6 @@ impl<S> LateService<S> {
 
 impl<S> Clone for LateService<S> {
     fn clone(&self) -> Self {
-        Self { service: self.service.clone(), draining: self.draining.clone() }
+        Self { service: self.service.clone(), shutdown: self.shutdown.clone() }
     }
 }

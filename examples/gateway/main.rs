@@ -3,17 +3,12 @@
 //!
 //! `cargo run --example gateway -- --demo` needs no account; `--help` lists the settings.
 
-mod activity;
 mod admin;
 mod announce;
 mod background_writer;
 mod catch_panic;
 mod client_addr;
-mod client_body;
-mod client_socket;
 mod commands;
-mod connection;
-mod connection_limit;
 mod connector;
 mod cors;
 mod demo;
@@ -21,12 +16,9 @@ mod edge;
 mod file_system;
 mod holder_errors;
 mod home;
-mod http1;
-mod http2;
 mod import;
 mod late;
 mod logging;
-mod min_rate;
 mod open_files;
 mod ops;
 mod rejections;
@@ -34,8 +26,8 @@ mod reload;
 mod request_log;
 mod route;
 mod router;
-mod server;
 mod settings;
+mod shutdown;
 mod store;
 mod systemd;
 mod telemetry;
@@ -55,6 +47,7 @@ use tower_quota::{
     openai::{OpenAiErrors, OpenAiRateHeaders, OpenAiUsage, stream_usage::StreamUsageLayer},
     proxy::{CredentialCooldown, UpstreamCredential},
     quota::DailyQuotaLayer,
+    server::{self, Limits, Shutdown},
     usage::{UsageRecorderLayer, usage_service},
 };
 
@@ -70,8 +63,8 @@ use ops::Ops;
 use reload::{Hangup, Reload};
 use request_log::Observers;
 use router::Router;
-use server::{Draining, Limits};
 use settings::{BadSetting, DatabaseSettings, Given, Settings, in_use, is_exposed};
+use shutdown::ShutdownTimes;
 use store::SharedStore;
 use systemd::{InheritedSockets, ServiceManager};
 use upstream::Upstream;
@@ -159,7 +152,7 @@ async fn run(
         credential_cooldown: cooldown.clone(),
     };
     let has_upstream_key = settings.demo || credential.is_some();
-    let draining = Draining::default();
+    let shutdown = Shutdown::new();
     let observers = Observers {
         rejections: RejectionLog::new(),
         client_addrs: settings.log_client_addr.then(ClientAddrs::new),
@@ -237,7 +230,7 @@ async fn run(
             admin: admin::guarded(admin, settings.max_body_bytes, settings.public_url.as_deref())?,
             claim,
             models: upstream.models()?,
-            ops: Ops::new(store.clone(), draining.clone(), metrics.clone(), stderr.clone()),
+            ops: Ops::new(store.clone(), shutdown.clone(), metrics.clone(), stderr.clone()),
             metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
             max_body_bytes: settings.max_body_bytes,
         }
@@ -268,23 +261,24 @@ async fn run(
         trusted_proxies: settings.trusted_proxies.clone(),
         observers: observers.clone(),
     };
-    let late = LateService::new(draining.clone());
+    let late = LateService::new(shutdown.clone());
     let service =
         edge(late.clone().into_service(), options, || router::own(rejections::panicked()));
-    let limits = Limits {
-        connections: settings.max_connections,
-        trusted_proxies: settings.trusted_proxies,
-        client_timeout: settings.client_timeout,
-        client_idle_timeout: settings.client_idle_timeout,
-        shutdown_delay: settings.shutdown_delay,
-        shutdown_grace: settings.shutdown_grace,
-    };
+    let proxies = settings.trusted_proxies;
+    let limits = Limits::new()
+        .connections(settings.max_connections)
+        .client_timeout(settings.client_timeout)
+        .idle_timeout(settings.client_idle_timeout)
+        .proxies(move |peer| proxies.iter().any(|network| network.contains(&peer)));
+    let server =
+        server::serve(listener, service, limits).shutdown(shutdown.clone()).pass_rejected_heads();
+    let times = ShutdownTimes { delay: settings.shutdown_delay, grace: settings.shutdown_grace };
     let manager = ServiceManager::from_env(address);
     let store = OnceLock::new();
     let grace_left = tokio::select! {
         biased;
         never = opening.provide(&late, &store, routes, &manager) => match never? {},
-        served = server::serve(listener, service, draining.clone(), limits, &manager) => served?,
+        served = shutdown::serve(server, &shutdown, times, &manager) => served?,
         never = telemetry::run_upkeep(metrics.clone()) => match never {},
         never = hangup.reload(reload, &manager) => match never {},
         never = manager.keep_alive(|| store.get().is_none_or(|store| store.is_alive())) => match never {},

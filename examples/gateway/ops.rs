@@ -5,12 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tower_quota::admin::store::AdminStore;
+use tower_quota::{admin::store::AdminStore, server::Shutdown};
 
 use crate::{
     background_writer::BackgroundWriter,
     route::Route,
-    server::Draining,
     telemetry::{self, Responses},
 };
 
@@ -20,7 +19,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The state of the process, for monitoring.
 pub(crate) struct Ops<S> {
     store: S,
-    draining: Draining,
+    shutdown: Shutdown,
     responses: Responses,
     metrics: PrometheusHandle,
     log: BackgroundWriter,
@@ -29,11 +28,11 @@ pub(crate) struct Ops<S> {
 impl<S: AdminStore> Ops<S> {
     pub(crate) fn new(
         store: S,
-        draining: Draining,
+        shutdown: Shutdown,
         metrics: PrometheusHandle,
         log: BackgroundWriter,
     ) -> Self {
-        Self { store, draining, responses: Responses::new(), metrics, log }
+        Self { store, shutdown, responses: Responses::new(), metrics, log }
     }
 
     /// Counts a response.
@@ -48,7 +47,7 @@ impl<S: AdminStore> Ops<S> {
 
     /// Reports whether requests can be served.
     pub(crate) async fn ready(&self) -> Response<Bytes> {
-        if self.draining.get() {
+        if self.shutdown.is_draining() {
             not_ready("shutting down")
         } else if !self.store_is_up().await {
             not_ready("the store cannot be written")

@@ -5,9 +5,8 @@ use http::{HeaderValue, Request, Response, header};
 use tower_quota::{
     error::{Rejection, catalog},
     openai::OpenAiErrors,
+    server::RejectedHead,
 };
-
-use crate::http1::BadHead;
 
 pub(crate) fn not_found() -> Response<Bytes> {
     let message = "There is nothing at this address. The API is below `/v1`.";
@@ -43,12 +42,12 @@ pub(crate) fn invalid_path() -> Rejection {
 }
 
 /// Rejects a request whose head is invalid.
-pub(crate) fn bad_head(bad: BadHead) -> Response<Bytes> {
+pub(crate) fn bad_head(bad: RejectedHead) -> Response<Bytes> {
     let code = match bad {
-        BadHead::Malformed => catalog::MALFORMED_REQUEST,
-        BadHead::Framing => catalog::AMBIGUOUS_FRAMING,
-        BadHead::TargetTooLong => catalog::URI_TOO_LONG,
-        BadHead::TooLarge => catalog::HEADERS_TOO_LARGE,
+        RejectedHead::Framing => catalog::AMBIGUOUS_FRAMING,
+        RejectedHead::TargetTooLong => catalog::URI_TOO_LONG,
+        RejectedHead::TooLarge => catalog::HEADERS_TOO_LARGE,
+        _ => catalog::MALFORMED_REQUEST,
     };
     closing(code.rejection())
 }

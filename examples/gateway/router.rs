@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
 use tower::{BoxError, Service, ServiceExt, service_fn};
@@ -12,21 +12,19 @@ use tower_quota::{
     body::ResponseBody,
     proxy::RequestTarget,
     request::RequestContext,
+    server::{RejectedHead, RequestBody},
     usage::{prefers_html, usage_page},
 };
 
 use crate::{
-    client_body::ClientBody,
     home::Home,
-    http1::BadHead,
     ops::Ops,
     rejections,
     route::{self, Route, with_version},
-    server::{MAX_HEADERS, MAX_TARGET_BYTES},
 };
 
 /// A request as the layers see it.
-pub(crate) type GatewayRequest = Request<Limited<ClientBody>>;
+pub(crate) type GatewayRequest = Request<Limited<RequestBody>>;
 /// The body of a response. The forwarded body `B` is not boxed; the others are short.
 pub(crate) type GatewayBody<B> = ResponseBody<Either<B, UnsyncBoxBody<Bytes, BoxError>>>;
 
@@ -60,7 +58,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     /// Converts the router into one service.
     pub(crate) fn into_service<FB, NB, UB, AB, CB, MB>(
         self,
-    ) -> impl Handler<GatewayBody<FB>, ClientBody>
+    ) -> impl Handler<GatewayBody<FB>, RequestBody>
     where
         F: Handler<FB>,
         N: Handler<NB>,
@@ -77,7 +75,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let router = Arc::new(self);
-        service_fn(move |request: Request<ClientBody>| {
+        service_fn(move |request: Request<RequestBody>| {
             let router = router.clone();
             async move {
                 let route = Route::of(request.uri().path());
@@ -90,7 +88,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
 
     async fn route<FB, NB, UB, AB, CB, MB>(
         &self,
-        request: Request<ClientBody>,
+        request: Request<RequestBody>,
     ) -> Response<GatewayBody<FB>>
     where
         F: Handler<FB>,
@@ -107,11 +105,8 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let (mut head, body) = request.into_parts();
-        if let Some(bad) = head.extensions.get() {
+        if let Some(bad) = head.extensions.get::<RejectedHead>() {
             return own(rejections::bad_head(*bad));
-        }
-        if let Some(bad) = oversize(&head) {
-            return own(rejections::bad_head(bad));
         }
         if let Err(rejection) = RequestTarget::check_once(&mut head) {
             return own(rejections::closing(rejection));
@@ -172,7 +167,8 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
 }
 
 /// A service for requests with the body `R`. Implemented for every such service.
-pub(crate) trait Handler<B, R = Limited<ClientBody>>: Clone + Send + Sync + 'static
+pub(crate) trait Handler<B, R = Limited<RequestBody>>:
+    Clone + Send + Sync + 'static
 where
     Self: Service<Request<R>, Response = Response<B>, Error = Infallible, Future: Send>,
 {
@@ -203,18 +199,6 @@ where
     S: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     response.map(|body| ResponseBody::inner(Either::Right(body.map_err(Into::into).boxed_unsync())))
-}
-
-/// Checks the limits that hyper does not enforce for HTTP/2. Over HTTP/1 `ValidatedIo` enforces them.
-fn oversize(head: &Parts) -> Option<BadHead> {
-    let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
-    if target.len() > MAX_TARGET_BYTES {
-        Some(BadHead::TargetTooLong)
-    } else if head.headers.len() > MAX_HEADERS + 1 {
-        Some(BadHead::TooLarge)
-    } else {
-        None
-    }
 }
 
 /// Returns the declared length, or 0. hyper has rejected one that is not a number.

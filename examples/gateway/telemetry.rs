@@ -3,7 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use http::StatusCode;
-use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tower::BoxError;
 
@@ -14,7 +14,6 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 const UP: &str = "tower_quota_up";
 const STORE_UP: &str = "tower_quota_store_up";
-const CONNECTIONS: &str = "tower_quota_connections";
 const LOG_LINES_DROPPED: &str = "tower_quota_log_lines_dropped_total";
 const RESPONSES: &str = "tower_quota_http_responses_total";
 
@@ -31,7 +30,6 @@ pub(crate) fn start() -> Result<PrometheusHandle, BoxError> {
     tower_quota::metrics::describe();
     describe_gauge!(UP, Unit::Count, "Whether the process is running; always 1.");
     describe_gauge!(STORE_UP, Unit::Count, "Whether the store accepts writes (1) or not (0).");
-    describe_gauge!(CONNECTIONS, Unit::Count, "Open client connections.");
     describe_counter!(RESPONSES, Unit::Count, "Responses by route and status class.");
     describe_counter!(
         LOG_LINES_DROPPED,
@@ -89,29 +87,5 @@ impl Responses {
         if let Some(counter) = counter {
             counter.increment(1);
         }
-    }
-}
-
-/// The gauge of open connections.
-#[derive(Clone)]
-pub(crate) struct OpenConnections(Gauge);
-
-/// Counts a connection as open until it is dropped.
-pub(crate) struct OpenConnectionGuard(Gauge);
-
-impl OpenConnections {
-    pub(crate) fn new() -> Self {
-        Self(gauge!(CONNECTIONS))
-    }
-
-    pub(crate) fn enter(&self) -> OpenConnectionGuard {
-        self.0.increment(1);
-        OpenConnectionGuard(self.0.clone())
-    }
-}
-
-impl Drop for OpenConnectionGuard {
-    fn drop(&mut self) {
-        self.0.decrement(1);
     }
 }

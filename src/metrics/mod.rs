@@ -25,7 +25,7 @@
 #[cfg(any(feature = "usage", test))]
 mod family;
 pub(crate) mod names;
-#[cfg(any(feature = "engine", feature = "quota", feature = "usage"))]
+#[cfg(any(feature = "engine", feature = "quota", feature = "server", feature = "usage"))]
 #[cfg_attr(not(feature = "metrics"), path = "noop.rs")]
 // A quota alone has counters only.
 #[cfg_attr(not(any(feature = "engine", feature = "usage")), allow(dead_code, unused_imports))]
@@ -34,7 +34,7 @@ mod recorded;
 #[cfg(feature = "usage")]
 pub(crate) use family::Family;
 pub use names::{ALL, Metric};
-#[cfg(any(feature = "engine", feature = "quota", feature = "usage"))]
+#[cfg(any(feature = "engine", feature = "quota", feature = "server", feature = "usage"))]
 pub(crate) use recorded::*;
 
 /// Describes each metric and its unit to the recorder; does nothing without the feature `metrics`.

@@ -128,6 +128,8 @@ metrics! {
         "Journal records waiting for the next checkpoint.";
     QUEUE: Gauge, Count, "tower_quota_store_queue_jobs",
         "Jobs waiting for the store's writer.";
+    CONNECTIONS: Gauge, Count, "tower_quota_connections",
+        "Open client connections of the server.";
     KEYS: Gauge, Count, "tower_quota_keys",
         "Existing keys.";
     KEYS_NEAR_LIMIT: Gauge, Count, "tower_quota_keys_near_limit",

@@ -16,10 +16,10 @@ impl Counter {
 }
 
 impl Gauge {
-    #[cfg(feature = "usage")]
+    #[cfg(any(feature = "server", feature = "usage"))]
     pub(crate) fn increment(&self, _: f64) {}
 
-    #[cfg(feature = "usage")]
+    #[cfg(any(feature = "server", feature = "usage"))]
     pub(crate) fn decrement(&self, _: f64) {}
 
     #[cfg(feature = "engine")]

@@ -12,20 +12,20 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::AsyncReadExt;
 
 use activity::Activity;
-use client_socket::ClientSocket;
+use socket::ClientSocket;
 
-#[path = "../../../examples/gateway/http1/mod.rs"]
+#[path = "../../../src/server/http1/mod.rs"]
 #[allow(dead_code)]
 mod http1;
-#[path = "../../../examples/gateway/http2.rs"]
+#[path = "../../../src/server/http2.rs"]
 #[allow(dead_code)]
 mod http2;
-#[path = "../../../examples/gateway/min_rate.rs"]
+#[path = "../../../src/server/timeout.rs"]
 #[allow(dead_code)]
-mod min_rate;
+mod timeout;
 
 /// Stands in for the socket: pieces that are ready at once, and an end.
-mod client_socket {
+mod socket {
     use std::{
         collections::VecDeque,
         io::Result,
@@ -115,8 +115,8 @@ mod connection_limit {
     }
 }
 
-/// As in the gateway.
-mod server {
+/// As in the server.
+mod limits {
     use std::time::Duration;
 
     pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -171,10 +171,13 @@ fn forwarded(pieces: Vec<Vec<u8>>) -> Forwarded {
         let socket = ClientSocket(pieces);
         let mut io = http1::ValidatedIo::new(socket, Activity, Duration::from_secs(75));
         let mut bytes = Vec::new();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let protocol = io.poll_protocol(cx);
+        assert!(matches!(protocol, Poll::Ready(Ok(_))));
         let read = pin!(io.read_to_end(&mut bytes));
         // The pieces are always there: only behind a rejected request is there nothing to come.
-        let read = read.poll(&mut Context::from_waker(Waker::noop()));
-        let rejected = io.rejected_head().get().is_some();
+        let read = read.poll(cx);
+        let rejected = io.rejection().get().is_some();
         assert!(rejected || read.is_ready());
         Forwarded { bytes, rejected, failed: matches!(read, Poll::Ready(Err(_))) }
     })

@@ -3,6 +3,8 @@
 use std::{
     future::Future,
     io::{self, IoSlice},
+    mem::MaybeUninit,
+    net::Shutdown,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -12,20 +14,20 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
 
-use crate::min_rate::MinRateTimeout;
+use super::timeout::MinRateTimeout;
 
 /// Interval of the checks whether a peer that is not being read from has closed the connection.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A socket with a timeout for writes.
-pub(crate) struct ClientSocket {
+pub(super) struct ClientSocket {
     socket: TcpStream,
     write_timeout: MinRateTimeout,
     /// Whether a read is pending, which would report that the peer has closed.
@@ -37,18 +39,18 @@ pub(crate) struct ClientSocket {
 /// Whether dropping a socket that was not shut down resets the connection. In HTTP/1.0 the end of the
 /// connection ends the response, so a broken response must not end the same way.
 #[derive(Clone, Default)]
-pub(crate) struct ResetOnDrop(Arc<AtomicBool>);
+pub(super) struct ResetOnDrop(Arc<AtomicBool>);
 
 impl ResetOnDrop {
     /// Resets the connection from now on, unless it is shut down first.
-    pub(crate) fn enable(&self) {
+    pub(super) fn enable(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 impl ClientSocket {
     /// Wraps `socket`; writes fail when `write_timeout` expires.
-    pub(crate) fn new(socket: TcpStream, write_timeout: MinRateTimeout) -> Self {
+    pub(super) fn new(socket: TcpStream, write_timeout: MinRateTimeout) -> Self {
         Self {
             socket,
             write_timeout,
@@ -59,16 +61,16 @@ impl ClientSocket {
     }
 
     /// Returns the switch with which the connection's service controls how the connection ends.
-    pub(crate) fn reset_on_drop(&self) -> ResetOnDrop {
+    pub(super) fn reset_on_drop(&self) -> ResetOnDrop {
         self.reset_on_drop.clone()
     }
 
     /// Shuts down the write side, unless there are unread bytes: the last chance for a request to keep
     /// an idle connection open. Returns whether it was shut down.
-    pub(crate) fn close_unless_readable(&self) -> bool {
-        let peeked = recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        let is_silent = !matches!(peeked, Ok((1.., _)));
-        if is_silent && let Err(error) = shutdown(&self.socket, Shutdown::Write) {
+    pub(super) fn close_unless_readable(&self) -> bool {
+        let socket = SockRef::from(&self.socket);
+        let is_silent = !matches!(socket.peek(&mut [MaybeUninit::uninit(); 1]), Ok(1..));
+        if is_silent && let Err(error) = socket.shutdown(Shutdown::Write) {
             tracing::debug!(%error, "shutdown of an idle connection failed: closing it anyway");
         }
         is_silent

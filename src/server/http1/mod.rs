@@ -3,7 +3,7 @@
 //!
 //! [`ValidatedIo`] sits between the socket and hyper and validates each request's head. It replaces an
 //! invalid head with a short valid one, so that the service renders the rejection like any other; the
-//! service finds the reason in [`RejectedHead`].
+//! server finds the reason in [`Rejection`].
 //!
 //! It also implements the timeouts between requests: hyper's header timeout runs while no byte of a head
 //! has come, and the connection that it closes may have a request on its way.
@@ -27,16 +27,16 @@ use tokio::{
 use tokio_util::io::poll_read_buf;
 
 use chunked::ChunkedBody;
-pub(crate) use head::BadHead;
+pub use head::RejectedHead;
 use head::{Framing, validate};
 
-use crate::{
+use super::{
     activity::Activity,
-    client_socket::ClientSocket,
     connection_limit::Inactivity,
     http2::{FrameTimeout, PREFACE},
-    min_rate::DeadlineTimer,
-    server::HEAD_TIMEOUT,
+    limits::HEAD_TIMEOUT,
+    socket::ClientSocket,
+    timeout::DeadlineTimer,
 };
 
 /// Size of a read.
@@ -53,16 +53,16 @@ const PLACEHOLDER_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: rejected\r\nconnection
 
 /// Why the last head of this connection is rejected, if it is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RejectedHead(Arc<OnceLock<BadHead>>);
+pub(super) struct Rejection(Arc<OnceLock<RejectedHead>>);
 
-impl RejectedHead {
-    pub(crate) fn get(&self) -> Option<BadHead> {
+impl Rejection {
+    pub(super) fn get(&self) -> Option<RejectedHead> {
         self.0.get().copied()
     }
 }
 
 /// A socket from which hyper reads only requests with valid heads.
-pub(crate) struct ValidatedIo {
+pub(super) struct ValidatedIo {
     socket: ClientSocket,
     activity: Activity,
     idle_timeout: Duration,
@@ -74,7 +74,7 @@ pub(crate) struct ValidatedIo {
     released: usize,
     /// Number of pending bytes that were searched for the end of a head.
     searched: usize,
-    rejected: RejectedHead,
+    rejection: Rejection,
     /// When the first byte of an incomplete head came.
     head_start: Option<Instant>,
     timer: DeadlineTimer,
@@ -84,9 +84,14 @@ pub(crate) struct ValidatedIo {
     linger_until: Option<Instant>,
 }
 
+/// Protocol of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
 enum State {
-    /// Too few bytes to distinguish HTTP/2 from HTTP/1.
-    Start,
     Http2(FrameTimeout),
     Head,
     Body(u64),
@@ -96,16 +101,16 @@ enum State {
 
 impl ValidatedIo {
     /// Wraps `socket`, and shuts it down when no request comes within `idle_timeout`.
-    pub(crate) fn new(socket: ClientSocket, activity: Activity, idle_timeout: Duration) -> Self {
+    pub(super) fn new(socket: ClientSocket, activity: Activity, idle_timeout: Duration) -> Self {
         Self {
             socket,
             activity,
             idle_timeout,
-            state: State::Start,
+            state: State::Head,
             pending: BytesMut::new(),
             released: 0,
             searched: 0,
-            rejected: RejectedHead::default(),
+            rejection: Rejection::default(),
             head_start: None,
             timer: DeadlineTimer::default(),
             was_idle: false,
@@ -114,8 +119,43 @@ impl ValidatedIo {
     }
 
     /// Returns the rejection that this connection's service must check for.
-    pub(crate) fn rejected_head(&self) -> RejectedHead {
-        self.rejected.clone()
+    pub(super) fn rejection(&self) -> Rejection {
+        self.rejection.clone()
+    }
+
+    /// Becomes ready with the protocol of the connection once so much has come that it is known, or nothing comes any
+    /// more.
+    pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Protocol>> {
+        loop {
+            let length = self.pending.len().min(PREFACE.len());
+            if self.pending[..length] != PREFACE[..length] {
+                break;
+            }
+            if length == PREFACE.len() {
+                self.activity.set_http2();
+                self.state = State::Http2(FrameTimeout::default());
+                return Poll::Ready(Ok(Protocol::Http2));
+            }
+            if !ready!(self.poll_fill(cx))? {
+                break;
+            }
+        }
+        Poll::Ready(Ok(Protocol::Http1))
+    }
+
+    /// Reads more bytes before they are released. Becomes ready with `false` if none will come.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.pending.reserve(READ_BYTES);
+        match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.pending) {
+            Poll::Ready(read) => Poll::Ready(read.map(|length| length > 0)),
+            Poll::Pending => {
+                // Most connections are idle most of the time, and need no buffer then.
+                if self.pending.is_empty() {
+                    self.pending = BytesMut::new();
+                }
+                self.poll_request_timeout(cx).map_ok(|()| false)
+            }
+        }
     }
 
     /// Releases pending bytes to hyper, and returns `false` if more must be read first.
@@ -124,18 +164,6 @@ impl ValidatedIo {
             return Ok(false);
         }
         match &mut self.state {
-            State::Start => {
-                let length = self.pending.len().min(PREFACE.len());
-                if self.pending[..length] != PREFACE[..length] {
-                    self.state = State::Head;
-                } else if length == PREFACE.len() {
-                    self.activity.set_http2();
-                    self.state = State::Http2(FrameTimeout::default());
-                } else {
-                    return Ok(false);
-                }
-                return self.release();
-            }
             State::Http2(watch) => {
                 watch.read(&self.pending);
                 self.released = self.pending.len();
@@ -182,7 +210,7 @@ impl ValidatedIo {
             }
             Err(bad) => {
                 // Nothing is read after a rejected head, so there is only one.
-                let _ = self.rejected.0.set(bad);
+                let _ = self.rejection.0.set(bad);
                 self.pending = BytesMut::from(PLACEHOLDER_HEAD);
                 self.released = PLACEHOLDER_HEAD.len();
                 self.state = State::Rejected;
@@ -239,6 +267,31 @@ impl ValidatedIo {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads a body into hyper's buffer. What follows it is pending.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let start = buf.filled().len();
+        match Pin::new(&mut self.socket).poll_read(cx, buf) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => return self.poll_request_timeout(cx),
+        }
+        let read = &buf.filled()[start..];
+        let (used, is_end) = match &mut self.state {
+            State::Body(left) => {
+                let used = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
+                *left -= used as u64;
+                (used, *left == 0)
+            }
+            State::Chunked(body) => body.advance(read).ok_or_else(malformed_chunk)?,
+            _ => (read.len(), false),
+        };
+        self.pending.extend_from_slice(&read[used..]);
+        buf.set_filled(start + used);
+        if is_end {
+            self.state = State::Head;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Returns whether the peer may still be sending a body.
     fn is_in_body(&self) -> bool {
         matches!(self.state, State::Body(_) | State::Chunked(_) | State::Rejected)
@@ -269,21 +322,11 @@ impl AsyncRead for ValidatedIo {
                 let _ = this.poll_discard(cx);
                 return Poll::Pending;
             }
-            if this.release()? {
-                continue;
+            if this.is_in_body() && this.pending.is_empty() {
+                return this.poll_body(cx, buf);
             }
-            this.pending.reserve(READ_BYTES);
-            match poll_read_buf(Pin::new(&mut this.socket), cx, &mut this.pending) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    // Most connections are idle most of the time, and need no buffer then.
-                    if this.pending.is_empty() {
-                        this.pending = BytesMut::new();
-                    }
-                    return this.poll_request_timeout(cx);
-                }
+            if !this.release()? && !ready!(this.poll_fill(cx))? {
+                return Poll::Ready(Ok(()));
             }
         }
         this.head_start = None;

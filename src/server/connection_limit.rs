@@ -5,21 +5,23 @@
 //!   evicted, the connection that has been idle longest. A connection with a request in flight is never
 //!   evicted: new connections wait.
 //! - A remote source (an IPv4 address, an IPv6 /64) holds at most half of the connections; beyond that
-//!   its own connections are evicted. Trusted proxies stand for many clients and may hold more.
+//!   its own connections are evicted. Proxies stand for many clients and may hold more.
 //! - Some connections are reserved for clients on this machine, so that it can always reach its gateway.
 
 use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::Waker,
 };
 
 use hashlink::LinkedHashMap;
-use ipnet::IpNet;
 use tokio::sync::Notify;
+
+use super::{PeerAddr, limits::Proxies};
 
 /// Number of connections that are reserved for loopback clients.
 const LOOPBACK_RESERVE: usize = 8;
@@ -30,11 +32,11 @@ const MAX_PENDING_PER_SOURCE: usize = 16;
 
 /// The limit on open connections. Clones share it.
 #[derive(Clone)]
-pub(crate) struct ConnectionLimit(Arc<Shared>);
+pub(super) struct ConnectionLimit(Arc<Shared>);
 
 struct Shared {
     limit: usize,
-    trusted: Vec<IpNet>,
+    is_proxy: Proxies,
     state: Mutex<State>,
     /// Notified when a pending connection may be admitted, or another one may be evicted for it.
     changed: Notify,
@@ -46,7 +48,7 @@ struct State {
     changes: u64,
     loopback: Group,
     remote: Group,
-    /// Connections of remote sources other than trusted proxies.
+    /// Connections of remote sources other than proxies.
     sources: HashMap<IpAddr, Group>,
 }
 
@@ -71,7 +73,7 @@ struct Inactive {
 }
 
 /// Counts a connection as open until it is dropped.
-pub(crate) struct ConnectionPermit {
+pub(super) struct ConnectionPermit {
     limit: ConnectionLimit,
     connection: Arc<Counted>,
 }
@@ -83,7 +85,8 @@ struct Counted {
     is_evicted: AtomicBool,
     /// Whether the connection had an unfinished head when its eviction began.
     had_head: AtomicBool,
-    evicted: Notify,
+    /// Wakes the connection's task when it is evicted.
+    waker: OnceLock<Waker>,
 }
 
 /// The groups in which a connection is counted.
@@ -95,7 +98,7 @@ struct Class {
 
 /// Next event of a connection without a request in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Inactivity {
+pub(super) enum Inactivity {
     /// The first request, or the rest of a head.
     Head,
     /// Another request.
@@ -103,11 +106,10 @@ pub(crate) enum Inactivity {
 }
 
 impl ConnectionLimit {
-    /// Creates a limit of `limit` connections. Connections from `trusted` networks are not counted by
-    /// source.
-    pub(crate) fn new(limit: usize, trusted: Vec<IpNet>) -> Self {
+    /// Creates a limit of `limit` connections. Those of proxies are not counted by source.
+    pub(super) fn new(limit: usize, is_proxy: Proxies) -> Self {
         let state = Mutex::default();
-        Self(Arc::new(Shared { limit, trusted, state, changed: Notify::new() }))
+        Self(Arc::new(Shared { limit, is_proxy, state, changed: Notify::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,8 +118,8 @@ impl ConnectionLimit {
 
     fn class(&self, peer: IpAddr) -> Class {
         let is_loopback = peer.is_loopback();
-        let is_trusted = self.0.trusted.iter().any(|network| network.contains(&peer));
-        Class { is_loopback, source: (!is_loopback && !is_trusted).then(|| source(peer)) }
+        let is_proxy = (self.0.is_proxy)(peer);
+        Class { is_loopback, source: (!is_loopback && !is_proxy).then(|| source(peer)) }
     }
 
     /// Returns the limit that a new connection of this class would exceed, if any.
@@ -136,7 +138,7 @@ impl ConnectionLimit {
     }
 
     /// Returns when a pending connection may be admitted, or another one may be evicted for it.
-    pub(crate) async fn changed(&self) {
+    pub(super) async fn changed(&self) {
         self.0.changed.notified().await;
     }
 }
@@ -161,22 +163,23 @@ enum Exceeded {
 }
 
 /// Accepted connections that have no permit yet.
-pub(crate) struct PendingConnections<T>(VecDeque<(IpAddr, T)>);
+pub(super) struct PendingConnections<T>(VecDeque<(PeerAddr, T)>);
 
 impl<T> PendingConnections<T> {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(VecDeque::new())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Queues a connection from `peer`. Drops it and returns `false` if too many are pending.
-    pub(crate) fn push(&mut self, peer: IpAddr, connection: T) -> bool {
-        let of_source = self.0.iter().filter(|(other, _)| source(*other) == source(peer)).count();
+    pub(super) fn push(&mut self, peer: PeerAddr, connection: T) -> bool {
+        let is_of_source = |other: PeerAddr| source(other.ip()) == source(peer.ip());
+        let of_source = self.0.iter().filter(|(other, _)| is_of_source(*other)).count();
         let is_accepted = self.0.len() < MAX_PENDING
-            && (peer.is_loopback() || of_source < MAX_PENDING_PER_SOURCE);
+            && (peer.ip().is_loopback() || of_source < MAX_PENDING_PER_SOURCE);
         if is_accepted {
             self.0.push_back((peer, connection));
         }
@@ -185,19 +188,19 @@ impl<T> PendingConnections<T> {
 
     /// Returns the next connection that gets a permit. If there is none, evicts as many inactive
     /// connections as are pending, and drops pending ones whose source has only requests in flight.
-    pub(crate) fn next(
+    pub(super) fn next(
         &mut self,
         limit: &ConnectionLimit,
-    ) -> Option<(IpAddr, T, ConnectionPermit)> {
+    ) -> Option<(PeerAddr, T, ConnectionPermit)> {
         let state = &mut *limit.lock();
         let is_admitted = |peer: IpAddr| limit.exceeded(state, limit.class(peer)).is_none();
-        if let Some(index) = self.0.iter().position(|(peer, _)| is_admitted(*peer)) {
+        if let Some(index) = self.0.iter().position(|(peer, _)| is_admitted(peer.ip())) {
             let (peer, connection) = self.0.remove(index)?;
-            return Some((peer, connection, state.admit(limit, limit.class(peer))));
+            return Some((peer, connection, state.admit(limit, limit.class(peer.ip()))));
         }
         let mut needed = HashMap::new();
         self.0.retain(|(peer, _)| {
-            let Some(exceeded) = limit.exceeded(state, limit.class(*peer)) else { return true };
+            let Some(exceeded) = limit.exceeded(state, limit.class(peer.ip())) else { return true };
             let needed = needed.entry(exceeded).or_insert(0);
             *needed += 1;
             let (evicting, evicting_heads) = state.evicting(exceeded);
@@ -264,7 +267,7 @@ impl State {
             class,
             is_evicted: AtomicBool::new(false),
             had_head: AtomicBool::new(false),
-            evicted: Notify::new(),
+            waker: OnceLock::new(),
         });
         self.groups(class).for_each(|group| group.open += 1);
         self.set_inactive(&connection, Inactivity::Head);
@@ -300,7 +303,9 @@ impl State {
         }
         connection.had_head.store(!is_idle, Ordering::Relaxed);
         connection.is_evicted.store(true, Ordering::Relaxed);
-        connection.evicted.notify_one();
+        if let Some(waker) = connection.waker.get() {
+            waker.wake_by_ref();
+        }
     }
 
     /// Takes back an eviction, and returns whether there was one.
@@ -330,7 +335,7 @@ impl State {
 
 impl ConnectionPermit {
     /// Records that the connection has no request in flight from now on.
-    pub(crate) fn set_inactive(&self, inactivity: Inactivity) {
+    pub(super) fn set_inactive(&self, inactivity: Inactivity) {
         let state = &mut *self.limit.lock();
         if !self.is_evicted() {
             state.set_inactive(&self.connection, inactivity);
@@ -340,7 +345,7 @@ impl ConnectionPermit {
 
     /// Records that a request has come. This takes back an eviction: the client sent the request before
     /// it could know.
-    pub(crate) fn set_active(&self) {
+    pub(super) fn set_active(&self) {
         let state = &mut *self.limit.lock();
         match state.cancel_eviction(&self.connection) {
             true => self.limit.0.changed.notify_one(),
@@ -349,13 +354,17 @@ impl ConnectionPermit {
     }
 
     /// Returns whether the connection must close unless a request comes first.
-    pub(crate) fn is_evicted(&self) -> bool {
+    pub(super) fn is_evicted(&self) -> bool {
         self.connection.is_evicted.load(Ordering::Relaxed)
     }
 
-    /// Returns when the connection is evicted.
-    pub(crate) async fn evicted(&self) {
-        self.connection.evicted.notified().await;
+    /// Sets what is woken when the connection is evicted, once.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        let _ = self.connection.waker.set(waker.clone());
+        // It may have been evicted before.
+        if self.is_evicted() {
+            waker.wake_by_ref();
+        }
     }
 }
 
@@ -370,6 +379,10 @@ impl Drop for ConnectionPermit {
 mod tests {
     use super::*;
 
+    fn addr(ip: &str) -> PeerAddr {
+        PeerAddr((ip.parse::<IpAddr>().unwrap(), 1).into())
+    }
+
     struct Listener {
         limit: ConnectionLimit,
         pending: PendingConnections<()>,
@@ -377,7 +390,8 @@ mod tests {
 
     impl Listener {
         fn new(limit: usize) -> Self {
-            let limit = ConnectionLimit::new(limit, vec!["10.0.0.0/8".parse().unwrap()]);
+            let is_proxy = |peer: IpAddr| peer.to_string().starts_with("10.");
+            let limit = ConnectionLimit::new(limit, Arc::new(is_proxy));
             Self { limit, pending: PendingConnections::new() }
         }
 
@@ -387,7 +401,7 @@ mod tests {
 
         /// Accepts another connection of this peer, which stays pending if it gets no permit.
         fn accept(&mut self, peer: &str) -> Option<ConnectionPermit> {
-            assert!(self.pending.push(peer.parse().unwrap(), ()));
+            assert!(self.pending.push(addr(peer), ()));
             self.next()
         }
     }
@@ -454,7 +468,7 @@ mod tests {
             assert!(listener.next().is_none() && listener.pending.is_empty(), "{peers:?}");
         }
         assert!(!other.is_evicted());
-        // A trusted proxy stands for many clients.
+        // A proxy stands for many clients.
         let trusted: Vec<_> = (0..31).map(|_| listener.accept("10.1.2.3").unwrap()).collect();
         assert!(trusted.iter().all(|permit| !permit.is_evicted()));
         drop((other, trusted));
@@ -482,9 +496,9 @@ mod tests {
     #[test]
     fn few_connections_of_one_source_may_be_pending() {
         let mut pending = PendingConnections::new();
-        let pushed = (0..20).filter(|_| pending.push("198.51.100.7".parse().unwrap(), ())).count();
+        let pushed = (0..20).filter(|_| pending.push(addr("198.51.100.7"), ())).count();
         assert_eq!(pushed, MAX_PENDING_PER_SOURCE);
-        let pushed = (0..200).filter(|_| pending.push("127.0.0.1".parse().unwrap(), ())).count();
+        let pushed = (0..200).filter(|_| pending.push(addr("127.0.0.1"), ())).count();
         assert_eq!(pushed, MAX_PENDING - MAX_PENDING_PER_SOURCE);
     }
 }

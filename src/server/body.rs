@@ -18,24 +18,23 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Version, header};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::timeout;
-use tower::BoxError;
 
-use crate::min_rate::MinRateTimeout;
+use super::{BoxError, timeout::MinRateTimeout};
 
 /// Maximum number of bytes that are read of an unread body. Coding assistants begin at 40 to 80 KB.
 const MAX_UNREAD_BYTES: u64 = 256 * 1024;
 /// Maximum time that the head of a response waits for the rest of the request's body.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request body that fails when the client stalls. Its timeout runs only while it is polled.
-pub(crate) struct ClientBody {
+/// Body of a request, which fails if the client stalls it. The time runs only while it is polled.
+pub struct RequestBody {
     /// `None` if the request has no body.
     shared: Option<Arc<Mutex<Shared>>>,
     read_timeout: MinRateTimeout,
 }
 
 /// The server's handle to a request's body until the head of the response goes out.
-pub(crate) struct UnreadBody {
+pub(super) struct UnreadBody {
     shared: Arc<Mutex<Shared>>,
     expects_continue: bool,
 }
@@ -46,7 +45,7 @@ struct Shared {
     /// Whether the body was polled, at which hyper sends `100 Continue`.
     is_polled: bool,
     end: Option<BodyEnd>,
-    /// Whether the [`ClientBody`] is dropped.
+    /// Whether the [`RequestBody`] is dropped.
     is_dropped: bool,
     server: Option<Waker>,
 }
@@ -75,10 +74,10 @@ impl From<BodyError> for io::Error {
 }
 
 /// Splits off a handle with which the server can read what the layers leave of the body.
-pub(crate) fn share_body(
+pub(super) fn share_body(
     request: Request<Incoming>,
     client_timeout: Duration,
-) -> (Request<ClientBody>, Option<UnreadBody>) {
+) -> (Request<RequestBody>, Option<UnreadBody>) {
     let (head, body) = request.into_parts();
     let mut unread = None;
     if !body.is_end_stream() {
@@ -95,7 +94,7 @@ pub(crate) fn share_body(
             expects_continue: expects_continue(&head.headers),
         });
     }
-    let body = ClientBody {
+    let body = RequestBody {
         shared: unread.as_ref().map(|unread| unread.shared.clone()),
         read_timeout: MinRateTimeout::new(client_timeout),
     };
@@ -145,7 +144,7 @@ impl Shared {
     }
 }
 
-impl Body for ClientBody {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -178,7 +177,7 @@ impl Body for ClientBody {
     }
 }
 
-impl Drop for ClientBody {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(shared) = &self.shared {
             let shared = &mut *lock(shared);
@@ -191,7 +190,7 @@ impl Drop for ClientBody {
 impl UnreadBody {
     /// Waits for the end of the body: a layer that reads it continues to, and what no layer reads is
     /// discarded here. Returns `false` if the body is too long, too slow or failed.
-    pub(crate) async fn finish(self) -> bool {
+    pub(super) async fn finish(self) -> bool {
         let mut left = MAX_UNREAD_BYTES;
         let finished = std::future::poll_fn(|cx| self.poll_finish(&mut left, cx));
         timeout(UNREAD_TIMEOUT, finished).await.unwrap_or(false)
@@ -222,7 +221,7 @@ impl UnreadBody {
     }
 
     /// Returns whether a layer or the upstream may still read the body.
-    pub(crate) fn has_reader(&self) -> bool {
+    pub(super) fn has_reader(&self) -> bool {
         !lock(&self.shared).is_dropped
     }
 }

@@ -5,26 +5,25 @@
 
 use std::{
     collections::HashMap,
-    future::poll_fn,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use crate::connection_limit::{ConnectionPermit, Inactivity};
+use super::connection_limit::{ConnectionPermit, Inactivity};
 
 /// The requests of one connection, its permit, and those of its bodies that have produced a frame and
 /// were not polled for another. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Activity(Arc<Shared>);
+pub(super) struct Activity(Arc<Shared>);
 
 struct Shared {
     permit: ConnectionPermit,
@@ -50,7 +49,7 @@ struct UnpolledBodies {
 
 /// Reason for closing a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseReason {
+pub(super) enum CloseReason {
     /// The client did not read a response body.
     Stalled,
     /// No request came.
@@ -58,7 +57,7 @@ pub(crate) enum CloseReason {
 }
 
 /// Counts a request as in flight until its response has ended.
-pub(crate) struct InFlightGuard(Activity);
+pub(super) struct InFlightGuard(Activity);
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
@@ -72,7 +71,7 @@ impl Drop for InFlightGuard {
 
 impl Activity {
     /// Creates the activity of a new connection, which waits for its first request.
-    pub(crate) fn new(permit: ConnectionPermit) -> Self {
+    pub(super) fn new(permit: ConnectionPermit) -> Self {
         let inactive = Some((Inactivity::Head, Instant::now()));
         Self(Arc::new(Shared {
             permit,
@@ -90,17 +89,17 @@ impl Activity {
         self.0.unpolled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn is_http2(&self) -> bool {
+    pub(super) fn is_http2(&self) -> bool {
         self.0.is_http2.load(Ordering::Relaxed)
     }
 
     /// Records that the client has sent the HTTP/2 preface.
-    pub(crate) fn set_http2(&self) {
+    pub(super) fn set_http2(&self) {
         self.0.is_http2.store(true, Ordering::Relaxed);
     }
 
     /// Records the start of a request.
-    pub(crate) fn begin_request(&self) -> InFlightGuard {
+    pub(super) fn begin_request(&self) -> InFlightGuard {
         let mut requests = self.requests();
         requests.in_flight += 1;
         if requests.inactive.take().is_some() {
@@ -111,7 +110,7 @@ impl Activity {
     }
 
     /// Records that everything is flushed, and returns whether the connection becomes idle by that.
-    pub(crate) fn flushed(&self) -> bool {
+    pub(super) fn flushed(&self) -> bool {
         let requests = &mut *self.requests();
         let becomes_idle = requests.in_flight == 0 && requests.inactive.is_none();
         if becomes_idle {
@@ -122,7 +121,7 @@ impl Activity {
     }
 
     /// Records that part of a head has come, or that the connection waits for the client to close it.
-    pub(crate) fn begin_head(&self) {
+    pub(super) fn begin_head(&self) {
         if let Some((inactivity @ Inactivity::Idle, since)) = &mut self.requests().inactive {
             (*inactivity, *since) = (Inactivity::Head, Instant::now());
             self.0.permit.set_inactive(Inactivity::Head);
@@ -130,55 +129,44 @@ impl Activity {
     }
 
     /// Returns what the connection waits for and since when, unless a request is in flight.
-    pub(crate) fn inactive(&self) -> Option<(Inactivity, Instant)> {
+    pub(super) fn inactive(&self) -> Option<(Inactivity, Instant)> {
         self.requests().inactive
     }
 
-    /// Returns when neither the first request nor the rest of a head is awaited.
-    ///
-    /// Registers no waker: whatever ends the wait wakes the connection's task, which must poll this after
-    /// the connection.
-    pub(crate) async fn no_head_pending(&self) {
-        let is_head_pending = || {
-            let inactive = self.inactive();
-            !self.is_http2() && inactive.is_some_and(|(what, _)| what == Inactivity::Head)
-        };
-        poll_fn(|_| if is_head_pending() { Poll::Pending } else { Poll::Ready(()) }).await;
+    /// Returns whether the first request or the rest of a head is awaited.
+    pub(super) fn is_head_pending(&self) -> bool {
+        let inactive = self.inactive();
+        !self.is_http2() && inactive.is_some_and(|(what, _)| what == Inactivity::Head)
     }
 
     /// Returns whether the connection must close in favor of a pending one.
-    pub(crate) fn is_evicted(&self) -> bool {
+    pub(super) fn is_evicted(&self) -> bool {
         self.0.permit.is_evicted() && self.requests().inactive.is_some()
     }
 
-    /// Returns when [`is_evicted`](Self::is_evicted) may have become true.
-    pub(crate) async fn evicted(&self) {
-        self.0.permit.evicted().await;
+    /// Sets what is woken when [`is_evicted`](Self::is_evicted) may have become true.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        self.0.permit.set_waker(waker);
     }
 
-    /// Returns once a body was not polled for `client_timeout`, or no request came within `idle_timeout`
-    /// of this call.
-    pub(crate) async fn timed_out(
+    /// Returns why the connection has timed out: a body was not polled for `client_timeout`, or no request came within
+    /// `idle_timeout` of the last one, or of `start`.
+    pub(super) fn timed_out(
         &self,
         client_timeout: Duration,
         idle_timeout: Duration,
-    ) -> CloseReason {
-        let start = Instant::now();
-        loop {
-            sleep(client_timeout.min(idle_timeout) / 4).await;
-            if self.unpolled().since.values().any(|since| since.elapsed() >= client_timeout) {
-                return CloseReason::Stalled;
-            }
-            let idle_since = self.inactive().map(|(_, since)| since.max(start));
-            if idle_since.is_some_and(|since| since.elapsed() >= idle_timeout) {
-                return CloseReason::Idle;
-            }
+        start: Instant,
+    ) -> Option<CloseReason> {
+        if self.unpolled().since.values().any(|since| since.elapsed() >= client_timeout) {
+            return Some(CloseReason::Stalled);
         }
+        let idle_since = self.inactive().map(|(_, since)| since.max(start));
+        idle_since.is_some_and(|since| since.elapsed() >= idle_timeout).then_some(CloseReason::Idle)
     }
 
     /// Wraps a response body, whose end is that of the request. HTTP/1 responses go out in order, so an
     /// unread one stalls the socket, and only HTTP/2 bodies need to be tracked.
-    pub(crate) fn body<B>(&self, inner: Option<B>, in_flight: InFlightGuard) -> ServedBody<B> {
+    pub(super) fn body<B>(&self, inner: Option<B>, in_flight: InFlightGuard) -> ServedBody<B> {
         let tracked = self.is_http2().then(|| {
             let mut unpolled = self.unpolled();
             unpolled.count += 1;
@@ -190,7 +178,7 @@ impl Activity {
 
 pin_project! {
     /// A response body, or none, on its way to the client.
-    pub(crate) struct ServedBody<B> {
+    pub(super) struct ServedBody<B> {
         #[pin]
         inner: Option<B>,
         tracked: Option<TrackedBody>,

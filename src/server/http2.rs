@@ -4,15 +4,15 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use crate::{min_rate::DeadlineTimer, server::HEAD_TIMEOUT};
+use super::{limits::HEAD_TIMEOUT, timeout::DeadlineTimer};
 
 /// The connection preface of a client (RFC 9113, section 3.4).
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Times out a header block, or any frame other than DATA, that is incomplete for too long. Bodies have
 /// a timeout of their own.
 #[derive(Default)]
-pub(crate) struct FrameTimeout {
+pub(super) struct FrameTimeout {
     frames: Frames,
     /// When the incomplete frame or header block began.
     start: Option<Instant>,
@@ -21,14 +21,14 @@ pub(crate) struct FrameTimeout {
 
 impl FrameTimeout {
     /// Records bytes that were read from the client.
-    pub(crate) fn read(&mut self, bytes: &[u8]) {
+    pub(super) fn read(&mut self, bytes: &[u8]) {
         if self.frames.advance(bytes) || self.start.is_none() {
             self.start = self.frames.is_incomplete().then(Instant::now);
         }
     }
 
     /// Becomes ready when the timeout expires. Must be polled only while waiting for the client.
-    pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.start {
             Some(start) => self.timer.poll(start + HEAD_TIMEOUT, cx),
             None => Poll::Pending,

@@ -14,7 +14,7 @@ const MIN_BYTES_PER_SECOND: u32 = 1024;
 
 /// Time budget of a peer: waiting consumes it and transferred bytes restore it. A peer that moves a byte
 /// now and then runs out of it.
-pub(crate) struct MinRateTimeout {
+pub(super) struct MinRateTimeout {
     budget: Duration,
     left: Duration,
     waiting_since: Option<Instant>,
@@ -24,11 +24,11 @@ pub(crate) struct MinRateTimeout {
 /// One timer for all waits of a connection. Deadlines mostly move later, so it is reset only when it
 /// fires early or would fire late.
 #[derive(Default)]
-pub(crate) struct DeadlineTimer(Option<Pin<Box<Sleep>>>);
+pub(super) struct DeadlineTimer(Option<Pin<Box<Sleep>>>);
 
 impl DeadlineTimer {
     /// Becomes ready at `deadline`.
-    pub(crate) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
@@ -45,12 +45,12 @@ impl DeadlineTimer {
 
 impl MinRateTimeout {
     /// Creates a timeout whose budget is never more than `budget`.
-    pub(crate) fn new(budget: Duration) -> Self {
+    pub(super) fn new(budget: Duration) -> Self {
         Self { budget, left: budget, waiting_since: None, timer: DeadlineTimer::default() }
     }
 
     /// Records that the peer has transferred `bytes`, which ends the current wait.
-    pub(crate) fn record(&mut self, bytes: usize) {
+    pub(super) fn record(&mut self, bytes: usize) {
         let Some(since) = self.waiting_since.take() else { return };
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let earned = Duration::from_secs(bytes.into()) / MIN_BYTES_PER_SECOND;
@@ -59,7 +59,7 @@ impl MinRateTimeout {
     }
 
     /// Becomes ready when the budget is spent. Must be polled only while waiting for the peer.
-    pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = *self.waiting_since.get_or_insert_with(Instant::now) + self.left;
         self.timer.poll(deadline, cx)
     }
