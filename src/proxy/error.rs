@@ -93,10 +93,6 @@ fn exceeds_limit(error: &(dyn Error + 'static)) -> bool {
 
 fn is_connect(error: &(dyn Error + 'static)) -> bool {
     #[cfg(feature = "client")]
-    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        return error.is_connect();
-    }
-    #[cfg(feature = "client")]
     if let Some(error) = error.downcast_ref::<h2::Error>() {
         // The upstream has not processed the request (RFC 9113, section 8.7).
         return error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);

@@ -1,43 +1,32 @@
-//! Connections to the upstream: their timeout, what they report about themselves, and how a blocked
-//! write is aborted.
+//! Sockets to the upstream: how they are opened, within which time, and what is known of their traffic.
 
 use std::{
     future::{Future, poll_fn},
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU8, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use http::{Extensions, Request, Uri};
-use http_body::Body;
+use http::Uri;
 use hyper::rt;
-use hyper_util::{
-    client::legacy::{
-        self,
-        connect::{CaptureConnection, Connected, Connection, capture_connection},
-    },
-    rt::TokioIo,
-};
+use hyper_util::{client::legacy::connect::Connection, rt::TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
-use super::{OutgoingBody, pool::UpstreamProtocol};
 use crate::proxy::error::{BoxError, ConnectError};
 
 /// A connector of any type, with a timeout over everything it does, TLS handshake included.
-#[derive(Clone)]
 pub(super) struct Connector {
-    connect: Arc<dyn Fn(Uri) -> Connecting<Box<dyn Socket>> + Send + Sync>,
+    connect: Box<dyn Fn(Uri) -> Connecting + Send + Sync>,
     timeout: Duration,
-    protocol: UpstreamProtocol,
 }
 
-type Connecting<S> = Pin<Box<dyn Future<Output = Result<S, BoxError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Box<dyn Socket>, BoxError>> + Send>>;
 
 /// A connection of any type.
 pub(super) trait Socket: rt::Read + rt::Write + Connection + Unpin + Send {}
@@ -45,14 +34,13 @@ pub(super) trait Socket: rt::Read + rt::Write + Connection + Unpin + Send {}
 impl<S> Socket for S where S: rt::Read + rt::Write + Connection + Unpin + Send {}
 
 impl Connector {
-    /// Creates a connector that records the protocol of each connection in `protocol`.
-    pub(super) fn new<C, S>(inner: C, timeout: Duration, protocol: UpstreamProtocol) -> Self
+    pub(super) fn new<C, S>(inner: C, timeout: Duration) -> Self
     where
         C: Service<Uri, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
         C: Clone + Send + Sync + 'static,
         S: Socket + 'static,
     {
-        let connect = move |uri| -> Connecting<Box<dyn Socket>> {
+        let connect = move |uri| -> Connecting {
             let mut connector = inner.clone();
             Box::pin(async move {
                 poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
@@ -60,192 +48,93 @@ impl Connector {
                 Ok(Box::new(socket) as Box<dyn Socket>)
             })
         };
-        Self { connect: Arc::new(connect), timeout, protocol }
+        Self { connect: Box::new(connect), timeout }
+    }
+
+    /// Opens a connection.
+    pub(super) async fn connect(&self, uri: Uri) -> Result<Box<dyn Socket>, ConnectError> {
+        let connected = tokio::time::timeout(self.timeout, (self.connect)(uri)).await;
+        connected.map_err(ConnectError::new)?.map_err(ConnectError::new)
     }
 }
 
-impl Service<Uri> for Connector {
-    type Response = TokioIo<TrackedIo>;
-    type Error = BoxError;
-    type Future = Connecting<Self::Response>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connect = tokio::time::timeout(self.timeout, (self.connect)(uri));
-        let protocol = self.protocol.clone();
-        Box::pin(async move {
-            let socket = connect.await.map_err(ConnectError::new)??;
-            protocol.set(socket.connected().is_negotiated_h2());
-            Ok(TokioIo::new(TrackedIo::new(socket)))
-        })
-    }
-}
-
-/// A handle of an HTTP/1 connection: the direction of its latest traffic, and whether its request was
-/// abandoned.
+/// What is known of the traffic of a connection. Clones share it.
 #[derive(Clone, Debug, Default)]
-struct ConnectionHandle(Arc<State>);
+pub(super) struct Traffic(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
     last_direction: AtomicU8,
-    writer: Mutex<WriterState>,
+    /// Whether the body of the last request may go on.
+    has_request_body: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct WriterState {
-    /// The task that waits until the peer reads more.
-    blocked: Option<Waker>,
-    is_aborted: bool,
-}
-
-impl ConnectionHandle {
+impl Traffic {
     const READ: u8 = 1;
     /// Something was written since the latest read. Never set before the first read.
     const WRITTEN: u8 = 2;
 
-    /// Returns the handle of a connection, or `None` for HTTP/2, where other requests share it.
-    fn of(connected: &Connected) -> Option<Self> {
-        let mut extras = Extensions::new();
-        if !connected.is_negotiated_h2() {
-            connected.get_extras(&mut extras);
-        }
-        extras.remove()
+    /// Whether nothing was received since the latest write, on a connection that has received something before.
+    pub(super) fn awaits_response(&self) -> bool {
+        self.0.last_direction.load(Ordering::Relaxed) == Self::WRITTEN
     }
 
-    fn last_direction(&self) -> u8 {
-        self.0.last_direction.load(Ordering::Relaxed)
-    }
-
-    fn record_read(&self) {
+    fn note_read(&self) {
         self.0.last_direction.store(Self::READ, Ordering::Relaxed);
     }
 
-    fn record_write(&self) {
-        let (from, to) = (Self::READ, Self::WRITTEN);
-        // A connection from which nothing was read is new.
-        let _ =
-            self.0.last_direction.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    fn writer(&self) -> MutexGuard<'_, WriterState> {
-        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Aborts writes that block, as the request was abandoned. hyper closes the connection of such a
-    /// request only once the peer has read what is written, and so maybe never.
-    fn abort(&self) {
-        let mut writer = self.writer();
-        // If a response has started and no write blocks, hyper may reuse the connection.
-        writer.is_aborted |= writer.blocked.is_some() || self.last_direction() != Self::READ;
-        let blocked = writer.blocked.take();
-        drop(writer);
-        if let Some(waker) = blocked {
-            waker.wake();
+    fn note_write(&self) {
+        if self.0.last_direction.load(Ordering::Relaxed) == Self::READ {
+            self.0.last_direction.store(Self::WRITTEN, Ordering::Relaxed);
         }
     }
-}
 
-/// Whether a request failed on a connection that had served others and received nothing of a response to
-/// this one: the upstream had closed it before.
-pub(super) fn was_stale(error: &legacy::Error) -> bool {
-    let handle = error.connect_info().and_then(ConnectionHandle::of);
-    handle.is_some_and(|handle| handle.last_direction() == ConnectionHandle::WRITTEN)
-}
-
-/// Number of bytes that the system's socket buffers accept, whatever the upstream does.
-const SOCKET_BUFFER: u64 = 8 * 1024;
-
-/// Aborts blocked writes of a request's connection on drop, if the response or the request body has not
-/// come to its end.
-pub(super) struct AbortGuard {
-    connection: CaptureConnection,
-    /// Alive as long as the request's body.
-    request_body: Weak<()>,
-    has_response: bool,
-}
-
-impl AbortGuard {
-    /// Creates a guard for a request, if writing its body may block.
-    pub(super) fn new<B: Body>(request: &mut Request<OutgoingBody<B>>) -> Option<Box<Self>> {
-        if request.body().size_hint().upper().is_some_and(|length| length <= SOCKET_BUFFER) {
-            return None;
-        }
-        let connection = capture_connection(request);
-        let request_body = request.body_mut().alive();
-        Some(Box::new(Self { connection, request_body, has_response: false }))
+    pub(super) fn has_request_body(&self) -> bool {
+        self.0.has_request_body.load(Ordering::Relaxed)
     }
 
-    /// Marks that the response has started: once the request body has ended, too, the connection may serve
-    /// other requests.
-    pub(super) fn response_started(mut self: Box<Self>) -> Box<Self> {
-        self.has_response = true;
-        self
+    /// Notes that a request begins, whose body has the guard.
+    pub(super) fn begin_request(&self) -> RequestBodyGuard {
+        self.0.has_request_body.store(true, Ordering::Relaxed);
+        RequestBodyGuard(self.clone())
     }
 }
 
-impl Drop for AbortGuard {
+/// Notes the end of a request's body when it is dropped.
+pub(super) struct RequestBodyGuard(Traffic);
+
+impl Drop for RequestBodyGuard {
     fn drop(&mut self) {
-        if self.has_response && self.request_body.strong_count() == 0 {
-            return;
-        }
-        let connected = self.connection.connection_metadata();
-        if let Some(handle) = connected.as_ref().and_then(ConnectionHandle::of) {
-            handle.abort();
-        }
+        self.0.0.has_request_body.store(false, Ordering::Relaxed);
     }
 }
 
-/// A connection that updates its [`ConnectionHandle`] and obeys it.
+/// A connection that notes the direction of its traffic, and is read to its end after the peer has closed its receiving
+/// side.
 pub(super) struct TrackedIo {
     inner: TokioIo<Box<dyn Socket>>,
-    handle: ConnectionHandle,
-    is_blocked: bool,
-    /// Whether the peer has closed its receiving side, so that writes are discarded. What it sent before
-    /// is still to be read: an upstream may respond and close before it has read the whole request.
+    traffic: Traffic,
+    /// Whether writes are discarded, as the peer has closed its receiving side. What it sent before is still to be
+    /// read: an upstream may respond and close before it has read the whole request.
     discards_writes: bool,
 }
 
 impl TrackedIo {
-    fn new(socket: Box<dyn Socket>) -> Self {
-        Self {
-            inner: TokioIo::new(socket),
-            handle: ConnectionHandle::default(),
-            is_blocked: false,
-            discards_writes: false,
-        }
+    pub(super) fn new(socket: Box<dyn Socket>) -> Self {
+        Self { inner: TokioIo::new(socket), traffic: Traffic::default(), discards_writes: false }
     }
 
-    /// Returns the result of a write, or an error if it blocks for an abandoned request.
-    #[inline]
-    fn abort_if_blocked<T>(
-        &mut self,
-        cx: &Context<'_>,
-        result: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if result.is_pending() || self.is_blocked {
-            let mut writer = self.handle.writer();
-            if result.is_pending() && writer.is_aborted {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-            }
-            writer.blocked = result.is_pending().then(|| cx.waker().clone());
-            self.is_blocked = result.is_pending();
-        }
-        result
+    pub(super) fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     /// Returns the result of a write of `length` bytes. Once a write fails because the peer has closed its
     /// side, this and later writes are discarded.
     fn write_result(
         &mut self,
-        cx: &Context<'_>,
         length: usize,
         result: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let result = self.abort_if_blocked(cx, result);
         let is_closed = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         };
@@ -259,12 +148,6 @@ impl TrackedIo {
     }
 }
 
-impl Connection for TrackedIo {
-    fn connected(&self) -> Connected {
-        self.inner.inner().connected().extra(self.handle.clone())
-    }
-}
-
 impl AsyncRead for TrackedIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -274,7 +157,7 @@ impl AsyncRead for TrackedIo {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.handle.record_read();
+            self.traffic.note_read();
         }
         result
     }
@@ -289,9 +172,9 @@ impl AsyncWrite for TrackedIo {
         if self.discards_writes {
             return Poll::Ready(Ok(buf.len()));
         }
-        self.handle.record_write();
+        self.traffic.note_write();
         let result = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.write_result(cx, buf.len(), result)
+        self.write_result(buf.len(), result)
     }
 
     fn poll_write_vectored(
@@ -303,9 +186,9 @@ impl AsyncWrite for TrackedIo {
         if self.discards_writes {
             return Poll::Ready(Ok(length));
         }
-        self.handle.record_write();
+        self.traffic.note_write();
         let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.write_result(cx, length, result)
+        self.write_result(length, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -316,12 +199,10 @@ impl AsyncWrite for TrackedIo {
         if self.discards_writes {
             return Poll::Ready(Ok(()));
         }
-        let result = Pin::new(&mut self.inner).poll_flush(cx);
-        self.abort_if_blocked(cx, result)
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.abort_if_blocked(cx, result)
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

@@ -1,37 +1,33 @@
 mod connection;
+mod exchange;
 mod pool;
 
+use pin_project_lite::pin_project;
 use std::{
     error::Error,
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, Version, request::Parts};
+use http::{Request, Response, Uri, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
     rt::{Read, Write},
 };
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{
-    client::legacy::{
-        self, Client,
-        connect::{Connection, HttpConnector},
-    },
-    rt::{TokioExecutor, TokioTimer},
-};
-use pin_project_lite::pin_project;
+use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use tower_service::Service;
 
 use super::error::BoxError;
-use connection::{AbortGuard, Connector, was_stale};
-use pool::{InFlightGuard, MAX_IDLE, Pool, PoolShards, UpstreamProtocol};
+use connection::{Connector, RequestBodyGuard};
+use exchange::{NotSent, Pooled, RequestTask, Source};
+use pool::{Lease, Pool, StreamGuard, Target};
 
 /// Options of an [`UpstreamClient`]'s connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +66,14 @@ impl ClientOptions {
 
 /// A pooling HTTP client over any connector, for HTTP/1.1 and, where ALPN has negotiated it, HTTP/2.
 ///
-/// Clones share the pool. A request whose connection turns out to be closed before anything was sent
+/// Clones share the pool. The future of a request and the body of its response move the bytes of an HTTP/1 connection
+/// themselves, without a task, so nothing is sent or received unless they are polled. A request whose connection turns out to be closed before anything was sent
 /// moves to another connection. A request on a connection that the upstream had closed since its last
 /// response is retried once, if its method is safe (RFC 9110, section 9.2.1) and it has no body. Nothing
 /// else is retried.
-pub struct UpstreamClient<B>(PoolShards<B>);
+pub struct UpstreamClient<B>(Arc<Pool<B>>)
+where
+    B: Body + 'static;
 
 /// Creates the transport for an [`UpstreamProxyService`](super::UpstreamProxyService): rustls with ring
 /// and Mozilla's root certificates; `http` URLs work, too. It must be used within a Tokio runtime.
@@ -109,20 +108,8 @@ where
     C: Clone + Send + Sync + 'static,
     S: Read + Write + Connection + Unpin + Send + 'static,
 {
-    let mut builder = Client::builder(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(options.pool_idle_timeout)
-        .pool_max_idle_per_host(MAX_IDLE)
-        // Bounds the memory for what the upstream sends ahead of a slow reader.
-        .http1_max_buf_size(64 * 1024)
-        .http2_initial_stream_window_size(256 * 1024)
-        .http2_initial_connection_window_size(32 * 1024 * 1024)
-        .http2_keep_alive_interval(Duration::from_secs(30));
-    let protocol = UpstreamProtocol::default();
-    let connector = Connector::new(connector, options.connect_timeout, protocol.clone());
-    UpstreamClient(PoolShards::new(protocol, move || builder.build(connector.clone())))
+    let connector = Connector::new(connector, options.connect_timeout);
+    UpstreamClient(Arc::new(Pool::new(connector, options.pool_idle_timeout)))
 }
 
 impl<B> Service<Request<B>> for UpstreamClient<B>
@@ -133,81 +120,151 @@ where
 {
     type Response = Response<UpstreamBody>;
     type Error = ClientError;
-    type Future = UpstreamCall<B>;
+    type Future = UpstreamCall;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> UpstreamCall<B> {
-        let (mut request, retry) = OutgoingBody::first_attempt(request);
-        let abort = AbortGuard::new(&mut request);
-        let (pool, in_flight) = self.0.enter();
-        let call = pool.request(request);
-        let retry = retry.map(|head| Box::new((head, pool.into_owned())));
-        UpstreamCall { abort, call, retry, first_error: None, in_flight: Some(in_flight) }
+    fn call(&mut self, request: Request<B>) -> UpstreamCall {
+        UpstreamCall(Box::pin(call(self.0.clone(), request)))
     }
 }
 
 /// The response future of an [`UpstreamClient`].
-pub struct UpstreamCall<B> {
-    /// Must be dropped before the call, which may return the connection to the pool.
-    abort: Option<Box<AbortGuard>>,
-    call: legacy::ResponseFuture,
-    retry: Option<Box<(RetryableHead, Pool<B>)>>,
-    /// The error of the first attempt. It is returned if the second fails, too, as the upstream may have
-    /// seen the first.
-    first_error: Option<legacy::Error>,
-    in_flight: Option<InFlightGuard>,
+pub struct UpstreamCall(
+    Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, ClientError>> + Send>>,
+);
+
+impl Future for UpstreamCall {
+    type Output = Result<Response<UpstreamBody>, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
 }
 
-/// No field is structurally pinned.
-impl<B> Unpin for UpstreamCall<B> {}
-
-impl<B> Future for UpstreamCall<B>
+/// Sends a request on a connection that is open, and returns its response.
+async fn call<B>(
+    pool: Arc<Pool<B>>,
+    request: Request<B>,
+) -> Result<Response<UpstreamBody>, ClientError>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Output = Result<Response<UpstreamBody>, ClientError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            let error = match ready!(Pin::new(&mut self.call).poll(cx)) {
-                Ok(response) => {
-                    let abort = self.abort.take().map(AbortGuard::response_started);
-                    let is_http2 = response.version() == Version::HTTP_2;
-                    let in_flight = self.in_flight.take();
-                    let body = |inner| UpstreamBody { abort, is_http2, inner, in_flight };
-                    return Poll::Ready(Ok(response.map(body)));
-                }
-                Err(error) => error,
-            };
-            match self.retry.take() {
-                Some(retry) if was_stale(&error) => {
-                    let (head, pool) = *retry;
-                    tracing::debug!("pooled connection was closed: retrying the request");
-                    self.call = pool.request(head.into_request());
-                    self.first_error = Some(error);
-                }
-                _ => {
-                    let error = self.first_error.take().unwrap_or(error);
-                    return Poll::Ready(Err(ClientError(error.into())));
+    let target =
+        Target::of(request.uri()).ok_or_else(|| ClientError::new("the URL is not absolute"))?;
+    let (mut request, mut retry) = OutgoingBody::first_attempt(request);
+    // It is returned if the second attempt fails, too, as the upstream may have seen the first.
+    let mut first_error = None;
+    loop {
+        let lease = match pool.lease(&target).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(first_error.unwrap_or(error)),
+        };
+        let (NotSent { error, request: unsent }, is_reused, is_stale) = match lease {
+            Lease::Http1(mut exchange) => {
+                let is_reused = exchange.is_reused;
+                match exchange.send(request).await {
+                    Ok(response) if exchange.has_request_body() => {
+                        let task = RequestTask::start(exchange, pool);
+                        return Ok(response.map(|body| UpstreamBody::of_task(body, task)));
+                    }
+                    Ok(response) => {
+                        let source = Box::new(Pooled { exchange, pool });
+                        return Ok(response.map(|body| UpstreamBody::of_http1(body, source)));
+                    }
+                    Err(failed) => (failed, is_reused, exchange.was_stale()),
                 }
             }
+            Lease::Http2 { mut sender, guard, is_reused } => {
+                match sender.try_send_request(request).await {
+                    Ok(response) => {
+                        return Ok(response.map(|body| UpstreamBody::of_http2(body, guard)));
+                    }
+                    Err(mut failed) => {
+                        let request = failed.take_message();
+                        (NotSent { error: failed.into_error(), request }, is_reused, false)
+                    }
+                }
+            }
+        };
+        let head = retry.take();
+        match (unsent.filter(|_| is_reused), head) {
+            (Some(unsent), head) => {
+                request = unsent;
+                retry = head;
+            }
+            (None, Some(head)) if is_stale => {
+                tracing::debug!("pooled connection was closed: retrying the request");
+                request = head.into_request();
+                first_error = Some(ClientError::new(error));
+            }
+            (None, _) => return Err(first_error.unwrap_or_else(|| ClientError::new(error))),
         }
     }
 }
 
-pin_project! {
-    /// The response body of an [`UpstreamClient`].
-    pub struct UpstreamBody {
-        abort: Option<Box<AbortGuard>>,
-        is_http2: bool,
-        #[pin]
-        inner: Incoming,
-        in_flight: Option<InFlightGuard>,
+/// The response body of an [`UpstreamClient`].
+pub struct UpstreamBody {
+    inner: Incoming,
+    carrier: Carrier,
+}
+
+/// What moves the bytes of a body.
+enum Carrier {
+    /// The connection, until the body has ended. A mutex that is never locked makes it `Sync`.
+    Http1(Option<Mutex<Box<dyn Source>>>),
+    /// A task, as the request goes on.
+    Task { _task: RequestTask },
+    /// The task of the connection.
+    Http2 { _guard: StreamGuard },
+}
+
+impl UpstreamBody {
+    fn of_http1(inner: Incoming, source: Box<dyn Source>) -> Self {
+        let mut body = Self { inner, carrier: Carrier::Http1(Some(Mutex::new(source))) };
+        body.end_if_over();
+        body
+    }
+
+    fn of_task(inner: Incoming, task: RequestTask) -> Self {
+        Self { inner, carrier: Carrier::Task { _task: task } }
+    }
+
+    fn of_http2(inner: Incoming, guard: StreamGuard) -> Self {
+        Self { inner, carrier: Carrier::Http2 { _guard: guard } }
+    }
+
+    /// Gives the connection back once nothing follows.
+    fn end_if_over(&mut self) {
+        if self.inner.is_end_stream() {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Carrier::Http1(source) = &mut self.carrier
+            && let Some(source) = source.take()
+        {
+            source.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+        }
+    }
+
+    fn poll_inner(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        let Carrier::Http1(Some(source)) = &mut self.carrier else { return frame };
+        if frame.is_ready() {
+            return frame;
+        }
+        // What it has read is there afterwards, also at its end.
+        let _ = source.get_mut().unwrap_or_else(PoisonError::into_inner).poll(cx);
+        Pin::new(&mut self.inner).poll_frame(cx)
     }
 }
 
@@ -216,16 +273,23 @@ impl Body for UpstreamBody {
     type Error = ClientError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
-        let mut this = self.project();
-        let frame = ready!(this.inner.as_mut().poll_frame(cx));
-        // hyper takes a reset with NO_ERROR for the end of the body.
-        if frame.is_none() && *this.is_http2 && !this.inner.is_end_stream() {
-            return Poll::Ready(Some(Err(ClientError(EndedEarly.into()))));
+        let this = &mut *self;
+        let frame = ready!(this.poll_inner(cx));
+        match &frame {
+            None => {
+                // hyper takes a reset with NO_ERROR for the end of the body.
+                if matches!(this.carrier, Carrier::Http2 { .. }) && !this.inner.is_end_stream() {
+                    return Poll::Ready(Some(Err(ClientError::new(EndedEarly))));
+                }
+                this.end();
+            }
+            Some(Ok(_)) => this.end_if_over(),
+            Some(Err(_)) => {}
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| ClientError(error.into()))))
+        Poll::Ready(frame.map(|frame| frame.map_err(ClientError::new)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -242,7 +306,8 @@ pin_project! {
     struct OutgoingBody<B> {
         #[pin]
         body: Option<B>,
-        alive: Option<Arc<()>>,
+        // Tells the connection of the end.
+        guard: Option<RequestBodyGuard>,
     }
 }
 
@@ -262,18 +327,13 @@ impl<B> OutgoingBody<B> {
         let is_retryable = request.method().is_safe() && request.body().is_end_stream();
         let (head, body) = request.into_parts();
         let retry = is_retryable.then(|| RetryableHead(head.clone()));
-        (Request::from_parts(head, Self { body: Some(body), alive: None }), retry)
-    }
-
-    /// Returns a reference that is dead once the body is dropped.
-    fn alive(&mut self) -> Weak<()> {
-        Arc::downgrade(self.alive.get_or_insert_default())
+        (Request::from_parts(head, Self { body: Some(body), guard: None }), retry)
     }
 }
 
 impl RetryableHead {
     fn into_request<B>(self) -> Request<OutgoingBody<B>> {
-        Request::from_parts(self.0, OutgoingBody { body: None, alive: None })
+        Request::from_parts(self.0, OutgoingBody { body: None, guard: None })
     }
 }
 
@@ -304,6 +364,12 @@ impl<B: Body> Body for OutgoingBody<B> {
 #[derive(Debug)]
 pub struct ClientError(BoxError);
 
+impl ClientError {
+    fn new(source: impl Into<BoxError>) -> Self {
+        Self(source.into())
+    }
+}
+
 /// The upstream reset the response before its end.
 #[derive(Debug)]
 struct EndedEarly;
@@ -328,13 +394,13 @@ impl Error for ClientError {
     }
 }
 
-impl<B> Clone for UpstreamClient<B> {
+impl<B: Body> Clone for UpstreamClient<B> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<B> fmt::Debug for UpstreamClient<B> {
+impl<B: Body> fmt::Debug for UpstreamClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UpstreamClient")
     }
@@ -346,7 +412,7 @@ impl fmt::Debug for UpstreamBody {
     }
 }
 
-impl<B> fmt::Debug for UpstreamCall<B> {
+impl fmt::Debug for UpstreamCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UpstreamCall")
     }
