@@ -21,37 +21,6 @@ macro_rules! inner_accessors {
     };
 }
 
-/// The setters that the options of all stores with an engine have, in the `impl` of the options.
-#[cfg(feature = "engine")]
-macro_rules! engine_option_setters {
-    () => {
-        /// Sets the calendar of the quota's days.
-        #[must_use]
-        pub fn calendar(self, calendar: crate::clock::Calendar) -> Self {
-            Self { calendar, ..self }
-        }
-
-        /// Sets the durability of units.
-        #[must_use]
-        pub fn durability(self, durability: crate::store::engine::Durability) -> Self {
-            Self { durability, ..self }
-        }
-
-        /// Sets the limit of rows that were typed into `api_keys` without one.
-        #[must_use]
-        pub fn default_daily_limit(self, default_daily_limit: crate::key::Limit) -> Self {
-            Self { default_daily_limit, ..self }
-        }
-
-        /// Sets the number of days for which single requests are kept, in addition to the daily sums,
-        /// which are kept forever. The default is 0, which keeps none.
-        #[must_use]
-        pub fn retention_days(self, retention_days: u32) -> Self {
-            Self { retention_days, ..self }
-        }
-    };
-}
-
 /// The functions of `Body` for a pinned body type that only wraps its field `inner`.
 #[cfg(any(feature = "auth", feature = "openai", feature = "proxy", feature = "usage"))]
 macro_rules! delegate_body {

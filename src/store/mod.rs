@@ -122,8 +122,6 @@ pub mod postgres;
 mod quota;
 pub mod rate_headers;
 pub mod report;
-#[cfg(feature = "engine")]
-mod retention;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod support;

@@ -23,10 +23,12 @@ mod ledger;
 mod meter;
 #[cfg(all(test, model))]
 mod model;
+mod options;
 pub(crate) mod pending;
 pub(crate) mod queue;
 mod recovery;
 mod reservation;
+pub(crate) mod retention;
 #[cfg(feature = "postgres")]
 pub(crate) mod share;
 mod shared;
@@ -37,6 +39,7 @@ pub(crate) mod trip;
 mod watchdog;
 mod writer;
 
+pub(crate) use self::options::engine_option_setters;
 pub use self::shared::Durability;
 pub(crate) use self::{
     ledger::{Ledger, LedgerState, UnusedUnits},

@@ -18,13 +18,11 @@ use super::{
     session::{Error, Node, Session, Sessions},
     sql::{self, bytes, int, text},
 };
-use crate::store::{
-    engine::{
-        Engine, Ledger, LedgerState, UnusedUnits,
-        journal::{Commit, DatabaseId, Position, ReplayFrom},
-        pending::PendingBatch,
-        queue::Queue,
-    },
+use crate::store::engine::{
+    Engine, Ledger, LedgerState, UnusedUnits,
+    journal::{Commit, DatabaseId, Position, ReplayFrom},
+    pending::PendingBatch,
+    queue::Queue,
     retention::Retention,
 };
 

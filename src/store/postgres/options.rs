@@ -4,7 +4,7 @@ use super::address::{Address, InvalidDatabaseUrl};
 use crate::{
     clock::{Calendar, Clock},
     key::Limit,
-    store::engine::{Durability, EngineOptions, this_boot},
+    store::engine::{Durability, EngineOptions, engine_option_setters, this_boot},
 };
 
 /// Options for opening a [`PostgresStore`](super::PostgresStore).

@@ -15,11 +15,8 @@ use super::{
     keys::adopt,
     reports::requests,
 };
-use crate::store::{
-    engine::{
-        Engine, Ledger, LedgerState, UnusedUnits, journal::Commit, pending::PendingBatch,
-        queue::Queue,
-    },
+use crate::store::engine::{
+    Engine, Ledger, LedgerState, UnusedUnits, journal::Commit, pending::PendingBatch, queue::Queue,
     retention::Retention,
 };
 

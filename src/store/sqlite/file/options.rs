@@ -4,7 +4,7 @@ use crate::{
     clock::{Calendar, Clock, SystemClock},
     key::Limit,
     store::{
-        engine::{Durability, EngineOptions, this_boot},
+        engine::{Durability, EngineOptions, engine_option_setters, this_boot},
         open_error::OpenError,
     },
 };

@@ -10,8 +10,8 @@ use crate::{
     key::KeyId,
     store::{
         RequestOutcome, Tokens, UsageEvent,
+        engine::retention::ExpiryBatch,
         report::{RequestQuery, RequestRecord},
-        retention::ExpiryBatch,
     },
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::engine::{Engine, Ledger, queue::Queue};
+use super::{Engine, Ledger, queue::Queue};
 
 /// Maximum number of rows that one transaction reads.
 const BATCH_SIZE: usize = 1000;
