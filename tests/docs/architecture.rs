@@ -17,7 +17,7 @@ const LEVELS: &[&[&str]] = &[
     &["admin::store", "store::engine"],
     &["store::memory", "store::sqlite", "store::postgres"],
     &["store::migration"],
-    &["admin", "auth", "proxy", "quota", "usage"],
+    &["admin", "auth", "proxy", "quota", "server", "usage"],
     &["openai"],
 ];
 
