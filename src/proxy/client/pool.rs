@@ -22,7 +22,7 @@ use super::{
     connection::{Connector, Socket, TrackedIo},
     exchange::Exchange,
 };
-use crate::proxy::error::BoxError;
+use crate::proxy::error::{BoxError, ConnectError};
 
 /// Maximum number of requests on an HTTP/2 connection: upstreams commonly allow 100 streams, and hyper lets
 /// further requests wait. Their windows together fit into the connection's, so that a stalled reader does
@@ -76,6 +76,14 @@ where
     protocol: AtomicU8,
     /// Of requests that might share a connection, one opens it and the others wait.
     opening: Semaphore,
+    failures: Mutex<Failures>,
+}
+
+/// Failures to open a connection for which others have waited.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    last: Option<Arc<ConnectError>>,
 }
 
 const HTTP_1: u8 = 1;
@@ -130,11 +138,16 @@ where
             connections: Mutex::new(connections),
             protocol: AtomicU8::new(0),
             opening: Semaphore::new(1),
+            failures: Mutex::default(),
         }
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections<B>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,17 +162,29 @@ where
         if let Some(lease) = self.reuse(target) {
             return Ok(lease);
         }
+        let failures = self.failures().count;
         let permit = match self.protocol.load(Ordering::Relaxed) {
             HTTP_1 => None,
             _ => Some(self.opening.acquire().await.map_err(ClientError::new)?),
         };
-        if permit.is_some()
-            && let Some(lease) = self.reuse(target)
-        {
-            return Ok(lease);
+        if permit.is_some() {
+            if let Some(lease) = self.reuse(target) {
+                return Ok(lease);
+            }
+            let Failures { count, last } = &*self.failures();
+            // Otherwise each that has waited would try by itself, for as long.
+            if *count > failures
+                && let Some(error) = last
+            {
+                return Err(ClientError::new(ConnectError::new(error.clone())));
+            }
         }
         let uri = target.clone().uri().map_err(ClientError::new)?;
-        let socket = self.connector.connect(uri).await.map_err(ClientError::new)?;
+        let socket = match self.connector.connect(uri).await {
+            Ok(socket) => socket,
+            Err(error) if permit.is_some() => return Err(self.failed(error)),
+            Err(error) => return Err(ClientError::new(error)),
+        };
         let is_http2 = socket.connected().is_negotiated_h2();
         self.protocol.store(if is_http2 { HTTP_2 } else { HTTP_1 }, Ordering::Relaxed);
         if is_http2 {
@@ -168,6 +193,15 @@ where
         drop(permit);
         let exchange = Exchange::open(socket, target.clone()).await.map_err(ClientError::new)?;
         Ok(Lease::Http1(Box::new(exchange)))
+    }
+
+    /// Notes a failure for those that have waited.
+    fn failed(&self, error: ConnectError) -> ClientError {
+        let error = Arc::new(error);
+        let mut failures = self.failures();
+        failures.count += 1;
+        failures.last = Some(error.clone());
+        ClientError::new(ConnectError::new(error))
     }
 
     fn reuse(&self, target: &Target) -> Option<Lease<B>> {

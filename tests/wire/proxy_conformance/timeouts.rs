@@ -1,12 +1,21 @@
 //! The four limits: connecting, the head, the wait for a frame, and the whole.
 
-use std::time::Duration;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::Request;
+use futures_util::future::join_all;
+use http::{Request, Uri};
 use http_body_util::Full;
-use tokio::net::TcpListener;
-use tower::ServiceExt;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tower::{ServiceExt, service_fn};
 use tower_quota::{
     error::UpstreamFault,
     proxy::{ClientOptions, Timeouts, UpstreamProxyService, upstream_client_over},
@@ -35,6 +44,27 @@ async fn the_connect_timeout_includes_tls() {
     let response = in_time(DEADLINE, proxy.oneshot(request)).await.unwrap();
     assert_eq!(response.status(), 502);
     assert_eq!(response.extensions().get(), Some(&UpstreamFault::Unreached));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_one_connection_fail_with_it() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = attempts.clone();
+    let connector = service_fn(move |_: Uri| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::pending::<io::Result<TokioIo<TcpStream>>>()
+    });
+    let client = upstream_client_over(connector, ClientOptions::default().connect_timeout(SHORT));
+    let proxy = UpstreamProxyService::new(client, "https://upstream.example".parse().unwrap());
+    let began = tokio::time::Instant::now();
+    let requests = (0..50).map(|_| {
+        let request = Request::get("/").header("host", "a").body(Full::<Bytes>::default()).unwrap();
+        proxy.clone().oneshot(request)
+    });
+    for response in join_all(requests).await {
+        assert_eq!(response.unwrap().extensions().get(), Some(&UpstreamFault::Unreached));
+    }
+    assert_eq!((attempts.load(Ordering::Relaxed), began.elapsed()), (1, SHORT));
 }
 
 #[tokio::test]
